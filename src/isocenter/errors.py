@@ -1,0 +1,40 @@
+"""What can go wrong, said so that a person can act on it."""
+
+
+class IsocenterError(Exception):
+    """Base of all errors: what was wrong, where, and what to do about it."""
+
+    def __init__(self, problem: str, where: str, remedy: str) -> None:
+        super().__init__(problem, where, remedy)  # all three: it must cross processes
+        self.problem, self.where, self.remedy = problem, where, remedy
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.problem.rstrip('.')}. {self.remedy.rstrip('.')}."
+
+
+class UsageError(IsocenterError):
+    """The call itself is wrong: an unknown option, a path that isn't there, an impossible plan."""
+
+
+class PlanError(UsageError):
+    """A plan that cannot be followed: an unknown name, an impossible value, another version."""
+
+
+class FormatError(IsocenterError):
+    """A file that cannot be read, or a value that a format cannot hold."""
+
+
+class GeometryError(IsocenterError):
+    """Where the voxels lie cannot be known, or two things do not lie on the same grid."""
+
+
+class DatasetError(IsocenterError):
+    """A folder that cannot be understood as a data set, or a data set that cannot be used."""
+
+
+class IntegrityError(IsocenterError):
+    """A file of ours is not what was written: changed, cut short, or not to be trusted."""
+
+
+class ResourceError(IsocenterError):
+    """The machine does not have what is needed: memory, disk, a device, an optional package."""

@@ -1,0 +1,23 @@
+"""Reading and writing: one file a format, one file a data set's layout; the only room that knows LPS.
+
+The geometry contract: what comes in lies where the file says, in RAS+ mm, or is refused; what goes out lies on the
+source's own grid, or is refused.
+"""
+
+from isocenter.files.atomic import write_text, written
+from isocenter.files.format import Entry, Format, Part, ReadOptions
+from isocenter.files.index import FORMATS, format_of, read, read_volumes, write
+
+__all__ = [
+    "FORMATS",
+    "Entry",
+    "Format",
+    "Part",
+    "ReadOptions",
+    "format_of",
+    "read",
+    "read_volumes",
+    "write",
+    "write_text",
+    "written",
+]

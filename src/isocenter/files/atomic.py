@@ -1,0 +1,53 @@
+"""Writing that leaves a whole file or none."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from isocenter.errors import ResourceError, UsageError
+
+
+@contextmanager
+def written(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """A path beside `path` to write to (a file or a folder); renamed to `path` when all went well.
+
+    The temporary name keeps the suffix, because writers choose by it. What is left after a failure is removed.
+    Raises UsageError where `path` exists already and `overwrite` is not set or where it cannot be written,
+    ResourceError where the disk is full.
+    """
+    if path.exists() and not overwrite:
+        raise UsageError("exists already", str(path), "Choose another name or give --overwrite")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        room = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+    except OSError as error:
+        raise unwritable(error, path) from error
+    try:
+        yield room / path.name
+        if path.is_dir():  # only with overwrite: a folder cannot be replaced in one step
+            path.rename(room / "replaced")
+        (room / path.name).replace(path)
+    except OSError as error:
+        raise unwritable(error, path) from error
+    finally:
+        shutil.rmtree(room, ignore_errors=True)
+
+
+def write_text(path: Path, text: str, *, overwrite: bool = False) -> None:
+    """Text as UTF-8, whole or not at all."""
+    with written(path, overwrite=overwrite) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def unwritable(error: OSError, path: Path) -> UsageError | ResourceError:
+    """What to say when the system refuses to write."""
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return ResourceError(f"cannot be written: {reason}", str(path), "Free some space or choose another disk")
+    return UsageError(f"cannot be written: {reason}", str(path), "Choose a folder that can be written to")

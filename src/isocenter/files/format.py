@@ -1,0 +1,55 @@
+"""What a file format is to the rest: a way to recognise it, to read it and, for some, to write it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from isocenter.values import Image
+
+Part = Literal["magnitude", "real", "imaginary", "phase"]
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """What a person may decide where a file leaves a choice.
+
+    part:         of complex voxels; without it they are refused
+    prefer:       which NIfTI form to believe where both have the same code and disagree
+    fill_missing: keep a DICOM series whose slices have gaps, on the regular grid, missing slices as padding
+    real_world:   apply a DICOM Real World Value Mapping, PS3.3 C.7.6.16.2.11
+    """
+
+    part: Part | None = None
+    prefer: Literal["sform", "qform"] | None = None
+    fill_missing: bool = False
+    real_world: bool = False
+
+
+@dataclass(frozen=True)
+class Format:
+    """One file format.
+
+    read:  all volumes of a file (or, for DICOM, of a folder), by name; several where the grids differ
+    write: to exactly this path, which does not exist; refuses with FormatError what the format cannot hold
+    """
+
+    name: str
+    read: Callable[[Path, ReadOptions], Mapping[str, Image]]
+    write: Callable[[Image, Path], None] | None = None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A format's line in the index: enough to recognise it without importing it.
+
+    target:   "module:name" of the Format
+    suffixes: lower case, longest first where one ends another
+    magic:    (offset, bytes) of which one stands in every file, as far as the format has one
+    """
+
+    target: str
+    suffixes: tuple[str, ...]
+    magic: tuple[tuple[int, bytes], ...] = ()

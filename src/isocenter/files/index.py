@@ -1,0 +1,133 @@
+"""Which file is of which format. A new format is one file beside this one and its line in `FORMATS`."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from isocenter.errors import FormatError, IsocenterError, UsageError
+from isocenter.files.atomic import written
+from isocenter.files.format import Entry, Format, ReadOptions
+from isocenter.values import Image
+
+HEAD_BYTES = 544  # the farthest magic number: NIfTI-1 at 344, DICOM at 128, NIfTI-2 at 4
+
+FORMATS: dict[str, Entry] = {
+    "nifti": Entry(
+        "isocenter.files.nifti:FORMAT",
+        (".nii.gz", ".nii", ".hdr", ".img"),
+        ((344, b"n+1\0"), (344, b"ni1\0"), (4, b"n+2\0"), (4, b"ni2\0")),
+    ),
+    "dicom": Entry("isocenter.files.dicom:FORMAT", (".dcm", ".dicom", ".ima"), ((128, b"DICM"),)),
+    "nrrd": Entry("isocenter.files.nrrd:FORMAT", (".seg.nrrd", ".nrrd", ".nhdr"), ((0, b"NRRD0"),)),
+    "metaimage": Entry("isocenter.files.metaimage:FORMAT", (".mha", ".mhd"), ((0, b"ObjectType"), (0, b"NDims"))),
+    "mgh": Entry("isocenter.files.mgh:FORMAT", (".mgz", ".mgh"), ()),
+    "minc": Entry("isocenter.files.minc:FORMAT", (".mnc", ".mnc.gz"), ()),
+    "parrec": Entry("isocenter.files.parrec:FORMAT", (".par", ".rec"), ()),
+    "picture": Entry(
+        "isocenter.files.picture:FORMAT",
+        (".png", ".jpeg", ".jpg", ".bmp", ".jp2", ".webp"),
+        ((0, b"\x89PNG\r\n\x1a\n"), (0, b"\xff\xd8\xff"), (0, b"BM")),
+    ),
+    "tiff": Entry("isocenter.files.tiff:FORMAT", (".tiff", ".tif"), ((0, b"II*\0"), (0, b"MM\0*"), (0, b"II+\0"))),
+    "numpy": Entry("isocenter.files.numpy_file:FORMAT", (".npy", ".npz"), ((0, b"\x93NUMPY"),)),
+    "video": Entry("isocenter.files.video:FORMAT", (".mp4", ".avi", ".mov", ".mkv"), ((4, b"ftyp"), (0, b"RIFF"))),
+}
+
+
+@cache
+def _entries() -> Mapping[str, Entry]:
+    """Ours, and those that other packages add under the entry point `isocenter.formats`."""
+    return FORMATS | {point.name: point.load() for point in entry_points(group="isocenter.formats")}
+
+
+def load_format(name: str) -> Format:
+    module, _, attribute = _entries()[name].target.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def suffix_of(path: Path) -> str:
+    """The longest suffix that some format knows, lower case; the plain suffix for an unknown one."""
+    known = [s for entry in _entries().values() for s in entry.suffixes if path.name.lower().endswith(s)]
+    return max(known, key=len, default=path.suffix.lower())
+
+
+def format_of(path: Path) -> str | None:
+    """The name of the format of an existing file (or folder of DICOM), None if no format knows it."""
+    if path.is_dir():
+        return "dicom"
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    suffix = suffix_of(path)
+    named = next((name for name, entry in _entries().items() if suffix in entry.suffixes), None)
+    for name, entry in _entries().items():
+        if any(head[offset : offset + len(magic)] == magic for offset, magic in entry.magic):
+            return name
+    if named is None and (path.name == "DICOMDIR" or suffix == "" or suffix.strip(".").isdigit()):
+        return "dicom"  # DICOM media have names without suffix, and old objects no magic number
+    return named
+
+
+def read_volumes(path: str | Path, options: ReadOptions | None = None) -> Mapping[str, Image]:
+    """All volumes of a file or of a folder of DICOM, by name; several where they lie on different grids.
+
+    Raises UsageError where the path does not exist, FormatError where nothing can read it, GeometryError where it
+    cannot be known where the voxels lie.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UsageError("there is no such file or folder", str(path), "Check the path")
+    name = format_of(path)
+    if name is None:
+        kinds = ", ".join(sorted(s for entry in _entries().values() for s in entry.suffixes))
+        raise FormatError("the format is not known", str(path), f"Convert it to one of {kinds}")
+    try:
+        return load_format(name).read(path, options or ReadOptions())
+    except IsocenterError:
+        raise
+    except MemoryError:
+        raise
+    except Exception as error:  # what a library throws at a damaged file can be anything
+        reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        raise FormatError(
+            f"cannot be read as {name} ({reason})", str(path), "The file is damaged or cut short: get it again"
+        ) from error
+
+
+def read(path: str | Path, volume: str | None = None, **options: Any) -> Image:
+    """The image in a file or in a folder of DICOM.
+
+    Volumes on one grid come as one Image with frames; `volume` picks one where grids differ.
+    `options` are those of `ReadOptions`.
+    """
+    volumes = read_volumes(path, ReadOptions(**options))
+    if volume is not None and volume not in volumes:
+        raise UsageError(f"there is no volume {volume!r}", str(path), f"Choose one of {', '.join(volumes)}")
+    if volume is None and len(volumes) > 1:
+        raise FormatError(
+            f"holds {len(volumes)} volumes on different grids: {', '.join(volumes)}",
+            str(path),
+            "Choose one with --volume NAME (volume=NAME in Python)",
+        )
+    return volumes[volume] if volume is not None else next(iter(volumes.values()))
+
+
+def write(image: Image, path: str | Path, *, overwrite: bool = False) -> None:
+    """The image in the format that the path's suffix names, whole or not at all.
+
+    Raises FormatError for what the format cannot hold, UsageError for an unknown suffix or an existing file.
+    """
+    path = Path(path)
+    suffix = suffix_of(path)
+    name = next((name for name, entry in _entries().items() if suffix in entry.suffixes), None)
+    writer = load_format(name).write if name else None
+    if writer is None:
+        raise UsageError(
+            f"{suffix or 'a name without suffix'} cannot be written", str(path), "Write .nii.gz, .nrrd, .png or .tiff"
+        )
+    with written(path, overwrite=overwrite) as partial:
+        writer(image, partial)

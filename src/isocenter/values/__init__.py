@@ -1,0 +1,55 @@
+"""The nouns: immutable, typed, small. No input or output, no torch."""
+
+from isocenter.values.case import Case, Dataset, LazyMapping, Problem, Split
+from isocenter.values.estimate import Estimate, Row
+from isocenter.values.geometry import DIRECTION_TOLERANCE, GRID_TOLERANCE, Floats, Geometry
+from isocenter.values.image import Array, Code, Deferred, Image, Label, Source
+from isocenter.values.plan import BY_HAND, PLAN_VERSION, Decision, Plan
+from isocenter.values.prediction import (
+    Boxes,
+    Dense,
+    Field,
+    Finding,
+    Head,
+    Points,
+    Prediction,
+    Region,
+    Slabs,
+    Target,
+    Vector,
+)
+
+__all__ = [
+    "BY_HAND",
+    "DIRECTION_TOLERANCE",
+    "GRID_TOLERANCE",
+    "PLAN_VERSION",
+    "Array",
+    "Boxes",
+    "Case",
+    "Code",
+    "Dataset",
+    "Decision",
+    "Deferred",
+    "Dense",
+    "Estimate",
+    "Field",
+    "Finding",
+    "Floats",
+    "Geometry",
+    "Head",
+    "Image",
+    "Label",
+    "LazyMapping",
+    "Plan",
+    "Points",
+    "Prediction",
+    "Problem",
+    "Region",
+    "Row",
+    "Slabs",
+    "Source",
+    "Split",
+    "Target",
+    "Vector",
+]

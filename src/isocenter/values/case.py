@@ -1,0 +1,110 @@
+"""A data set: who was examined, what the model may see, and what is true."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
+
+from isocenter.values.image import Image, Label
+
+T = TypeVar("T")
+Split = Literal["train", "val", "test"]
+
+
+class LazyMapping(Mapping[str, T], Generic[T]):
+    """Names to values that are read when they are asked for, and not kept.
+
+    Each value is a function without arguments that survives pickling, so that a case can cross processes.
+    """
+
+    def __init__(self, loaders: Mapping[str, Callable[[], T]]) -> None:
+        self._loaders = dict(loaders)
+
+    def __getitem__(self, name: str) -> T:
+        return self._loaders[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._loaders)
+
+    def __len__(self) -> int:
+        return len(self._loaders)
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One examination.
+
+    images:     {channel name: Image}; what the model may see, in the order in which it sees them
+    references: {kind: value}; what is true. Kinds: "class" (a name), "mask" and "instances" (an Image of
+                integers), "boxes", "value", "event", "field"
+    covariates: who it is (age, sex, site, scanner, ...), as read; a missing one is None
+    files:      what the case was read from, for hashing
+    key:        tells cases apart that lie in one file (a row of an .npz)
+    """
+
+    id: str
+    patient: str
+    images: Mapping[str, Image]
+    references: Mapping[str, Any] = field(default_factory=dict)
+    covariates: Mapping[str, Any] = field(default_factory=dict)
+    group: str | None = None
+    files: tuple[Path, ...] = ()
+    key: str = ""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something found wrong or odd about a data set.
+
+    severity: "error" forbids going on with these cases, "warning" may bias a result, "note" is good to know
+    """
+
+    severity: Literal["error", "warning", "note"]
+    what: str
+    cases: tuple[str, ...] = ()
+    why: str = ""
+    remedy: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Cases, and the set's own split where it has one. It names no task.
+
+    splits:   {case id: train | val | test}, empty where the set has no split of its own
+    hash:     of all file contents; empty until somebody needed it
+    classes:  {kind of reference: labels}, the declared set where one is declared
+    patients: the rule by which patients were told apart, in words
+    patients_known: False where no rule was found and each case stands for itself
+    layout:   how the folder was read, in words
+    problems: what could not be read, and why
+    """
+
+    cases: tuple[Case, ...]
+    splits: Mapping[str, Split] = field(default_factory=dict)
+    hash: str = ""
+    name: str = ""
+    root: Path | None = None
+    classes: Mapping[str, tuple[Label, ...]] = field(default_factory=dict)
+    modality: str = "unknown"
+    patients: str = "each case stands for itself"
+    patients_known: bool = False
+    layout: str = ""
+    problems: tuple[Problem, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def __iter__(self) -> Iterator[Case]:
+        return iter(self.cases)
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """The kinds of reference that at least one case has."""
+        return frozenset(kind for case in self.cases for kind in case.references)
+
+    def only(self, ids: set[str]) -> Dataset:
+        """The cases with these ids, in the same order."""
+        kept = tuple(case for case in self.cases if case.id in ids)
+        return replace(self, cases=kept, splits={k: v for k, v in self.splits.items() if k in ids})

@@ -1,0 +1,42 @@
+"""A number with its interval."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value, the interval around it, and how both were made.
+
+    low, high: absent where no interval can be given; `method` then says why
+    level:     of the interval, 0.95 for a 95 % interval
+    n:         cases that entered
+    patients:  people behind them
+    unit:      "mm", "ml", "pixels"; empty for a ratio
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    level: float = 0.95
+    n: int = 0
+    patients: int = 0
+    unit: str = ""
+    method: str = ""
+
+    def __str__(self) -> str:
+        unit = f" {self.unit}" if self.unit else ""
+        if self.low is None or self.high is None:
+            return f"{self.value:.3f}{unit} (no interval: {self.method}; n = {self.n})"
+        interval = f"{100 * self.level:.0f} % interval {self.low:.3f} to {self.high:.3f}"
+        return f"{self.value:.3f}{unit} ({interval}, n = {self.n})"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a summary: what was measured, for which label. The row over all labels is "all"."""
+
+    metric: str
+    label: str
+    estimate: Estimate

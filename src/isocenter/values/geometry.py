@@ -1,0 +1,202 @@
+"""Where voxels lie in the patient."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from isocenter.errors import GeometryError
+
+Floats = NDArray[np.floating]
+
+# NIfTI keeps directions in float32, DICOM as short text: 1e-3 is rounding, not a tilt.
+DIRECTION_TOLERANCE = 1e-3
+# Two grids are one when their corners agree within this many mm (design: image and label).
+GRID_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Geometry:
+    """Where voxels lie: voxel index to RAS+ mm, for two axes as for three.
+
+    shape:     (n,) voxels per axis
+    affine:    (n + 1, n + 1) index to world, at voxel centres; a gantry tilt is a shear, kept as it is
+    frame_of_reference: DICOM Frame of Reference UID, PS3.3 C.7.4.1
+    physical:  False where the size of a voxel in mm is not known (a PNG); the affine then counts pixels
+    oriented:  False where left and right cannot be known (a picture, a NIfTI with both codes 0)
+    Raises GeometryError for a grid that cannot exist.
+    """
+
+    shape: tuple[int, ...]
+    affine: Floats
+    frame_of_reference: str | None = None
+    physical: bool = True
+    oriented: bool = True
+
+    def __post_init__(self) -> None:
+        affine = np.array(self.affine, dtype=np.float64)  # our own copy: nobody moves it afterwards
+        affine.setflags(write=False)
+        object.__setattr__(self, "affine", affine)
+        object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
+        n = len(self.shape)
+        if min(self.shape, default=0) < 1 or affine.shape != (n + 1, n + 1):
+            raise GeometryError(f"shape {self.shape} with an affine of {affine.shape}", "Geometry", "Give (n+1, n+1)")
+        whole = np.isfinite(affine).all() and np.array_equal(affine[-1], np.eye(n + 1)[-1])
+        if not whole or np.linalg.matrix_rank(affine[:-1, :-1]) < n:
+            raise GeometryError("the affine is no grid", "Geometry", "Look at the file's header")
+        if not self.physical and self.frame_of_reference is not None:
+            raise GeometryError("a frame of reference without a voxel size", "Geometry", "Look at the file's header")
+
+    @classmethod
+    def of_pixels(cls, shape: Sequence[int]) -> Geometry:
+        """A grid that counts pixels: neither size in mm nor sides are known."""
+        return cls(tuple(shape), np.eye(len(shape) + 1), physical=False, oriented=False)
+
+    @classmethod
+    def of_spacing(cls, shape: Sequence[int], spacing: Sequence[float]) -> Geometry:
+        """A grid whose voxel size is known but not where it lies in the patient."""
+        return cls(tuple(shape), np.diag([*spacing, 1.0]), oriented=False)
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def steps(self) -> tuple[float, ...]:
+        """Length of one index step per axis, in mm where the size is known, else in the file's own unit."""
+        return tuple(np.linalg.norm(self.affine[:-1, :-1], axis=0).tolist())
+
+    @property
+    def spacing(self) -> tuple[float, ...] | None:
+        """mm between voxel centres per axis; None without physical size."""
+        return self.steps if self.physical else None
+
+    @property
+    def is_sheared(self) -> bool:
+        axes = self.affine[:-1, :-1] / np.asarray(self.steps)
+        return not np.allclose(axes.T @ axes, np.eye(self.ndim), atol=DIRECTION_TOLERANCE)
+
+    @property
+    def is_oblique(self) -> bool:
+        """Whether an axis runs along none of the patient's axes."""
+        axes = np.abs(self.affine[:-1, :-1] / np.asarray(self.steps))
+        return not np.allclose(axes.max(axis=0), 1.0, atol=DIRECTION_TOLERANCE)
+
+    @property
+    def orientation(self) -> str | None:
+        """The direction in which each axis grows, such as "RAS" or "LPI"; None where sides are not known."""
+        if not self.oriented or self.ndim != 3:
+            return None
+        letters = ("LR", "PA", "IS")
+        return "".join(letters[axis][int(sign > 0)] for axis, sign in self._closest_axes())
+
+    def to_world(self, index: ArrayLike) -> Floats:
+        """(..., n) voxel index to (..., n) mm."""
+        return np.asarray(index) @ self.affine[:-1, :-1].T + self.affine[:-1, -1]
+
+    def to_index(self, world: ArrayLike) -> Floats:
+        """(..., n) mm to (..., n) voxel index: the exact inverse of `to_world`."""
+        offset = np.asarray(world, dtype=np.float64) - self.affine[:-1, -1]
+        flat = np.linalg.solve(self.affine[:-1, :-1], offset.reshape(-1, self.ndim).T).T
+        return flat.reshape(offset.shape)
+
+    @property
+    def corners(self) -> Floats:
+        """(2**n, n) the outermost voxel centres in the world."""
+        return self.to_world(np.array(list(product(*[(0, size - 1) for size in self.shape]))))
+
+    def equals(self, other: Geometry, tolerance: float = GRID_TOLERANCE) -> bool:
+        """Whether both are the same grid: no corner lies further than `tolerance` (mm) from its twin.
+
+        Frames of reference differ only where both are stated. Unknown size or sides equal only unknown ones.
+        """
+        if self.shape != other.shape or (self.physical, self.oriented) != (other.physical, other.oriented):
+            return False
+        if None not in (self.frame_of_reference, other.frame_of_reference) and (
+            self.frame_of_reference != other.frame_of_reference
+        ):
+            return False
+        return bool(np.linalg.norm(self.corners - other.corners, axis=1).max() <= tolerance)
+
+    # Each of the following makes a new grid over the same world; `transforms` moves the voxels along.
+
+    def cropped(self, region: Sequence[slice]) -> Geometry:
+        """The grid of `array[region]`: slices with start and stop inside the grid, step 1."""
+        starts = np.array([part.indices(size)[0] for part, size in zip(region, self.shape, strict=True)])
+        stops = np.array([part.indices(size)[1] for part, size in zip(region, self.shape, strict=True)])
+        return self._moved(starts, tuple((stops - starts).tolist()))
+
+    def padded(self, before: Sequence[int], after: Sequence[int]) -> Geometry:
+        """The grid with voxels added before and after each axis; a negative number takes away."""
+        shape = tuple(size + low + high for size, low, high in zip(self.shape, before, after, strict=True))
+        return self._moved(-np.asarray(before), shape)
+
+    def resampled(self, spacing: Sequence[float]) -> Geometry:
+        """The grid that covers the same field of view with about this spacing (in the unit of `steps`).
+
+        The field of view, outer voxel edge to outer voxel edge, is kept exactly; the spacing is the
+        nearest that fits a whole number of voxels into it.
+        """
+        shape = tuple(
+            max(1, round(size * old / new)) for size, old, new in zip(self.shape, self.steps, spacing, strict=True)
+        )
+        return self.reshaped(shape)
+
+    def reshaped(self, shape: Sequence[int]) -> Geometry:
+        """The grid of this shape over the same field of view, edge to edge."""
+        ratio = np.asarray(self.shape) / np.asarray(shape)
+        affine = np.eye(self.ndim + 1)
+        affine[:-1, :-1] = self.affine[:-1, :-1] * ratio
+        affine[:-1, -1] = self.to_world((ratio - 1) / 2)  # edges stay, so centres move by half the growth
+        return replace(self, shape=tuple(shape), affine=affine)
+
+    def permuted(self, axes: Sequence[int], flips: Sequence[bool]) -> Geometry:
+        """The grid of `flip(transpose(array, axes), flips)`; `flips` belong to the new axes."""
+        linear = self.affine[:-1, :-1][:, list(axes)]
+        shape = tuple(self.shape[axis] for axis in axes)
+        sign = np.where(flips, -1.0, 1.0)
+        affine = np.eye(self.ndim + 1)
+        affine[:-1, :-1] = linear * sign
+        affine[:-1, -1] = self.affine[:-1, -1] + linear @ np.where(flips, np.asarray(shape) - 1, 0)
+        return replace(self, shape=shape, affine=affine)
+
+    @property
+    def to_canonical(self) -> tuple[tuple[int, ...], tuple[bool, ...]]:
+        """(axes, flips) that bring the voxel order as close to RAS+ as it goes without resampling."""
+        if not self.oriented:
+            return tuple(range(self.ndim)), (False,) * self.ndim
+        closest = self._closest_axes()
+        axes = tuple(int(axis) for axis in np.argsort([axis for axis, _ in closest]))
+        return axes, tuple(closest[axis][1] < 0 for axis in axes)
+
+    @property
+    def canonical(self) -> Geometry:
+        return self.permuted(*self.to_canonical)
+
+    def _closest_axes(self) -> list[tuple[int, float]]:
+        """Per index axis the world axis that it runs along most, each world axis once, and the sign."""
+        # Small and exact: the assignment with the largest sum of absolute cosines (n is at most 3).
+        cosines = self.affine[:-1, :-1] / np.asarray(self.steps)
+        taken: dict[int, tuple[int, float]] = {}
+        strengths = np.abs(cosines)
+        for flat in np.argsort(-strengths, axis=None, kind="stable"):
+            world, index = divmod(int(flat), self.ndim)
+            if index not in taken and world not in {axis for axis, _ in taken.values()}:
+                taken[index] = (world, float(np.sign(cosines[world, index])) or 1.0)
+        return [taken[index] for index in range(self.ndim)]
+
+    def _moved(self, start: ArrayLike, shape: tuple[int, ...]) -> Geometry:
+        affine = self.affine.copy()
+        affine[:-1, -1] = self.to_world(start)
+        return replace(self, shape=shape, affine=affine)
+
+    def __repr__(self) -> str:
+        size = " x ".join(str(n) for n in self.shape)
+        if self.spacing is None:
+            return f"Geometry({size} voxels, size in mm unknown)"
+        spacing = " x ".join(f"{s:.4g}" for s in self.spacing)
+        return f"Geometry({size} voxels of {spacing} mm, {self.orientation or 'orientation unknown'})"

@@ -1,0 +1,157 @@
+"""An image: numbers on a grid, and what is known about them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isocenter.errors import GeometryError
+from isocenter.values.geometry import Geometry
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Deferred:
+    """Voxels that are read when they are asked for.
+
+    load:   makes the whole array; it must survive pickling (a partial of a module's function)
+    region: makes `array[region]` without the rest, where the file allows it
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    load: Callable[[], Array]
+    region: Callable[[tuple[slice, ...]], Array] | None = None
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        return np.asarray(self.load(), dtype=dtype)
+
+    def __getitem__(self, region: tuple[slice, ...]) -> Array:
+        return self.region(region) if self.region is not None else self.load()[region]
+
+
+@dataclass(frozen=True)
+class Code:
+    """A coded concept of DICOM, PS3.3 8.8: ("SCT", "71854001", "Colon structure")."""
+
+    scheme: str
+    value: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Label:
+    """One value of a label map and what it stands for."""
+
+    value: int
+    name: str
+    colour: tuple[int, int, int] | None = None
+    code: Code | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """The file or files an image came from, and the header that a result on its grid copies."""
+
+    format: str
+    paths: tuple[str, ...]
+    header: Any = None
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """Numbers on a grid.
+
+    pixels:   (channels, *spatial), with time (channels, frames, *spatial); an array, or Deferred
+    geometry: of the spatial axes. Volumes with a position are (column, row, slice) as in NIfTI; pictures
+              without one are (row, column) as in NumPy and every picture library
+    modality: DICOM's word (CT, MR, DX, ...) or "unknown"
+    channels: one name a channel
+    times:    s from the first frame, where frames are in time and it is known
+    padding:  (low, high) values, after rescaling, that are no measurement; kept in `data`, left out of `valid`
+    labels:   what the values mean, where the image is a label map
+    notes:    what the reader had to decide or found odd, one sentence each
+    facts:    what else the file says and a later step needs ("unit", "imager_pixel_spacing", "b_values", ...)
+    """
+
+    pixels: Array | Deferred
+    geometry: Geometry
+    modality: str = "unknown"
+    channels: tuple[str, ...] = ()
+    times: tuple[float, ...] | None = None
+    padding: tuple[float, float] | None = None
+    labels: tuple[Label, ...] = ()
+    notes: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    source: Source | None = None
+
+    def __post_init__(self) -> None:
+        where = self.source.paths[0] if self.source and self.source.paths else "Image"
+        extra = len(self.shape) - self.geometry.ndim
+        if extra not in (1, 2) or tuple(self.shape[extra:]) != self.geometry.shape:
+            raise GeometryError(
+                f"voxels of shape {self.shape} on a grid of {self.geometry.shape}", where, "Give (channels, *spatial)"
+            )
+        if not self.channels:
+            object.__setattr__(self, "channels", tuple(str(n) for n in range(self.shape[0])))
+        if len(self.channels) != self.shape[0]:
+            raise GeometryError(f"{self.shape[0]} channels named {self.channels}", where, "Name each channel once")
+        if self.times is not None and len(self.times) != self.frames:
+            raise GeometryError(f"{self.frames} frames at {len(self.times)} times", where, "Give one time a frame")
+        object.__setattr__(self, "facts", _locked(self.facts))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.pixels.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.pixels.dtype
+
+    @property
+    def frames(self) -> int | None:
+        """Number of frames, None without a frame axis."""
+        return self.shape[1] if len(self.shape) == self.geometry.ndim + 2 else None
+
+    @property
+    def data(self) -> Array:
+        """The voxels as a NumPy array, read now if they were not yet."""
+        return np.asarray(self.pixels)
+
+    @property
+    def spacing(self) -> tuple[float, ...] | None:
+        return self.geometry.spacing
+
+    @property
+    def valid(self) -> NDArray[np.bool_]:
+        """Where `data` is a finite measurement and no padding."""
+        data = self.data
+        finite = np.isfinite(data)
+        if self.padding is None:
+            return finite
+        low, high = self.padding
+        return finite & ~((data >= low) & (data <= high))
+
+    def with_pixels(self, pixels: Array | Deferred, geometry: Geometry | None = None) -> Image:
+        """The same image with other voxels, on another grid if one is given."""
+        return replace(self, pixels=pixels, geometry=geometry or self.geometry)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "facts": dict(self.facts)}  # a mapping proxy cannot cross processes
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, facts=_locked(state["facts"]))
+
+    def __repr__(self) -> str:
+        frames = f", {self.frames} frames" if self.frames else ""
+        return f"Image({self.modality}, channels {', '.join(self.channels)}{frames}, {self.dtype}, {self.geometry!r})"
+
+
+def _locked(facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    return MappingProxyType(dict(facts))

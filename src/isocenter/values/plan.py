@@ -1,0 +1,69 @@
+"""A plan: every choice, its reason and where the reason comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from isocenter.errors import PlanError
+
+PLAN_VERSION = 1
+BY_HAND = "set by hand"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A value that a rule or a person chose.
+
+    because: one sentence with the numbers that led to it
+    source:  paper, standard or measurement behind the rule; empty where a person chose
+    """
+
+    value: Any
+    because: str
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Sections of decisions, and the data that they were made for.
+
+    data:      path of the data, relative to the plan's file once it is saved
+    data_hash: of the contents that were planned for
+    """
+
+    sections: Mapping[str, Mapping[str, Decision]]
+    data: str = ""
+    data_hash: str = ""
+    version: int = PLAN_VERSION
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Any:
+        """The value of "section.name"."""
+        return self.decision(name).value
+
+    def __contains__(self, name: str) -> bool:
+        section, _, key = name.partition(".")
+        return key in self.sections.get(section, {})
+
+    def decision(self, name: str) -> Decision:
+        section, _, key = name.partition(".")
+        try:
+            return self.sections[section][key]
+        except KeyError:
+            raise PlanError(f"the plan has no {name!r}", "plan", f"Names are {', '.join(self.names)}") from None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(name for name, _ in self)
+
+    def __iter__(self) -> Iterator[tuple[str, Decision]]:
+        for section, decisions in self.sections.items():
+            for key, decision in decisions.items():
+                yield f"{section}.{key}", decision
+
+    def with_decision(self, name: str, decision: Decision) -> Plan:
+        section, _, key = name.partition(".")
+        sections = {**self.sections, section: {**self.sections.get(section, {}), key: decision}}
+        return replace(self, sections=sections)
