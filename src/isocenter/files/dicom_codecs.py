@@ -1,0 +1,197 @@
+"""Compressed DICOM frames to samples: the one file that knows the codec library (imagecodecs, BSD)."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import uid
+
+from isocenter.errors import FormatError
+
+Samples = NDArray[Any]
+
+DEFLATED_IMAGE_FRAME = uid.UID("1.2.840.10008.1.2.8.1")
+JPEG_XL = frozenset(uid.UID(f"1.2.840.10008.1.2.4.{n}") for n in (110, 111, 112))
+JPEG = frozenset((uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1))
+JPEG_LS = frozenset((uid.JPEGLSLossless, uid.JPEGLSNearLossless))
+JPEG_2000 = frozenset(
+    (uid.JPEG2000Lossless, uid.JPEG2000, uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K)
+)  # OpenJPEG 2.5 reads the high-throughput block coder too
+# PS3.5 8.2.5 to 8.2.8: MPEG-2, H.264 and HEVC, plain and fragmentable
+VIDEO = frozenset(
+    uid.UID(f"1.2.840.10008.1.2.4.{n}{suffix}")
+    for n in range(100, 109)
+    for suffix in (("", ".1") if n < 107 else ("",))
+)
+
+# What a compressed stream may blow up to without a second thought; beyond that, thousandfold at most. A blank
+# lossless mammogram is 64 MB from a few hundred bytes; real pictures stay under a hundredfold.
+FREE_BYTES = 1 << 30
+LARGEST_RATIO = 1000
+
+
+def check_expansion(encoded: int, decoded: int, where: str) -> None:
+    """Raises FormatError where a header asks for far more memory than its data can be meant for."""
+    if decoded > max(FREE_BYTES, LARGEST_RATIO * encoded):
+        raise FormatError(
+            f"{encoded} bytes of compressed pixels claim to be {decoded} bytes",
+            where,
+            "The header or the pixel data are damaged: get the file again",
+        )
+
+
+def decompress(
+    frame: bytes, *, syntax: str, rows: int, columns: int, samples: int, bits: int, photometric: str
+) -> Samples:
+    """One frame, (rows, columns) or (rows, columns, samples), as the codec gives it; colour streams of JPEG and
+    JPEG 2000 as RGB where the codec undoes the colour transform, see `is_rgb_after`.
+
+    bits: Bits Allocated; 1 for packed masks
+    Raises ValueError for a frame that cannot be decoded; the caller knows the file.
+    """
+    if syntax in JPEG:
+        return _jpeg(frame, rows, columns, photometric)
+    if syntax in JPEG_LS:
+        _same_size(_jpeg_size(frame), rows, columns)
+        return imagecodecs.jpegls_decode(frame)
+    if syntax in JPEG_2000:
+        return _jpeg_2000(frame, rows, columns)
+    if syntax in JPEG_XL:
+        return imagecodecs.jpegxl_decode(frame)
+    if syntax == uid.RLELossless:
+        return _packed(lambda limit: _rle(frame, bits, limit), rows, columns, samples, bits, planar=True)
+    if syntax == DEFLATED_IMAGE_FRAME:
+        return _packed(lambda limit: _inflate(frame, limit), rows, columns, samples, bits, planar=False)
+    raise ValueError("no decoder for this transfer syntax")
+
+
+def is_known(syntax: str) -> bool:
+    return syntax in JPEG | JPEG_LS | JPEG_2000 | JPEG_XL | {uid.RLELossless, DEFLATED_IMAGE_FRAME}
+
+
+def is_rgb_after(syntax: str, photometric: str) -> bool:
+    """Whether `decompress` has undone the colour transform that Photometric Interpretation names.
+
+    Lossy JPEG streams become RGB by their own markers; JPEG 2000 undoes its component transform (YBR_RCT and
+    YBR_ICT, PS3.5 8.2.4), but not a YBR_FULL that was there before.
+    """
+    return syntax in (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit) or photometric in ("YBR_RCT", "YBR_ICT")
+
+
+def precision(frame: bytes, syntax: str) -> int | None:
+    """Bits per sample of the stream itself, where it says so: JPEG 2000's SIZ, JPEG's and JPEG-LS's SOF."""
+    if syntax in JPEG_2000:
+        start = frame.find(b"\xff\x4f\xff\x51")
+        return (frame[start + 42] & 0x7F) + 1 if start >= 0 else None
+    if syntax in JPEG | JPEG_LS:
+        return _start_of_frame(frame)[0]
+    return None
+
+
+def _jpeg(frame: bytes, rows: int, columns: int, photometric: str) -> Samples:
+    bits, height, width, components, _ = _start_of_frame(frame)
+    _same_size((height, width), rows, columns)
+    if components == 1 or bits > 8:
+        return imagecodecs.jpeg8_decode(frame)
+    if _is_lossless(frame):  # a lossless stream has no colour transform of its own
+        return imagecodecs.jpeg8_decode(frame)
+    return imagecodecs.jpeg8_decode(frame, colorspace=_jpeg_colour(frame, photometric), outcolorspace="RGB")
+
+
+def _jpeg_colour(frame: bytes, photometric: str) -> str:
+    """What a three-component JPEG stream holds. Its own markers know better than the header around it: Adobe's
+    transform flag, JFIF (which is YCbCr by its standard), R, G, B as component names, coarser chroma."""
+    adobe = _segment(frame, 0xEE)
+    if adobe is not None and adobe[:5] == b"Adobe" and len(adobe) >= 12:
+        return "YCBCR" if adobe[11] == 1 else "RGB"
+    components = _start_of_frame(frame)[4]
+    if [name for name, _ in components] == [ord("R"), ord("G"), ord("B")]:
+        return "RGB"
+    if _segment(frame, 0xE0) is not None or len({sampling for _, sampling in components}) > 1:
+        return "YCBCR"
+    return "RGB" if photometric == "RGB" else "YCBCR"
+
+
+def _jpeg_2000(frame: bytes, rows: int, columns: int) -> Samples:
+    start = frame.find(b"\xff\x4f\xff\x51")  # also inside the boxes of a JP2 file
+    if start < 0 or len(frame) < start + 42:
+        raise ValueError("no JPEG 2000 codestream")
+    right, bottom, left, top = (int.from_bytes(frame[start + n : start + n + 4], "big") for n in (8, 12, 16, 20))
+    _same_size((bottom - top, right - left), rows, columns)
+    return imagecodecs.jpeg2k_decode(frame)
+
+
+def _packed(
+    unpack: Callable[[int], bytes], rows: int, columns: int, samples: int, bits: int, *, planar: bool
+) -> Samples:
+    """Samples of a frame whose codec knows bytes only; a 1-bit frame is packed, lowest bit first (PS3.5 8.1.1)."""
+    count = rows * columns * samples
+    need = (count * bits + 7) // 8
+    data = unpack(need)
+    if len(data) < need:
+        raise ValueError(f"{len(data)} bytes instead of {need}")
+    if bits == 1:
+        flat: Samples = np.unpackbits(np.frombuffer(data, np.uint8), count=count, bitorder="little")
+    else:
+        flat = np.frombuffer(data[:need], f"<u{bits // 8}")
+    if samples == 1:
+        return flat.reshape(rows, columns)
+    if planar:
+        return np.moveaxis(flat.reshape(samples, rows, columns), 0, -1)
+    return flat.reshape(rows, columns, samples)
+
+
+def _rle(frame: bytes, bits: int, limit: int) -> bytes:
+    if limit > 64 * len(frame):  # PS3.5 G.3: two bytes make at most 128
+        raise ValueError(f"{len(frame)} bytes of RLE cannot make {limit}")
+    return bytes(imagecodecs.dicomrle_decode(frame, f"<u{max(bits // 8, 1)}"))
+
+
+def _inflate(frame: bytes, limit: int) -> bytes:
+    return zlib.decompressobj(-zlib.MAX_WBITS).decompress(frame, limit)
+
+
+def _same_size(stream: tuple[int, int], rows: int, columns: int) -> None:
+    """Before anything is allocated: the stream must be of the size that the header says."""
+    if stream != (rows, columns):
+        raise ValueError(f"the compressed picture is {stream[0]} x {stream[1]}, the header says {rows} x {columns}")
+
+
+def _jpeg_size(frame: bytes) -> tuple[int, int]:
+    return _start_of_frame(frame)[1:3]
+
+
+def _is_lossless(frame: bytes) -> bool:
+    return any(_segment(frame, code) is not None for code in (0xC3, 0xC7, 0xCB, 0xCF))
+
+
+def _start_of_frame(frame: bytes) -> tuple[int, int, int, int, list[tuple[int, int]]]:
+    """(bits, rows, columns, number of components, [(name, sampling factors)]) of a JPEG or JPEG-LS stream."""
+    for code in (0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF, 0xF7):
+        body = _segment(frame, code)
+        if body is not None and len(body) >= 6 + 3 * body[5]:
+            rows, columns = int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big")
+            components = [(body[6 + 3 * n], body[7 + 3 * n]) for n in range(body[5])]
+            return body[0], rows, columns, body[5], components
+    raise ValueError("no JPEG stream")
+
+
+def _segment(frame: bytes, code: int) -> bytes | None:
+    """The body of the first marker segment with this code before the compressed data begin."""
+    at = 2
+    while at + 4 <= len(frame) and frame[at] == 0xFF:
+        if frame[at + 1] == 0xFF:  # fill bytes may stand before a marker
+            at += 1
+            continue
+        if frame[at + 1] == 0xDA and code != 0xDA:
+            return None
+        length = int.from_bytes(frame[at + 2 : at + 4], "big")
+        if frame[at + 1] == code:
+            return frame[at + 4 : at + 2 + length]
+        at += 2 + length
+    return None

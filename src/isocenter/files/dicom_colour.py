@@ -1,0 +1,103 @@
+"""DICOM's colour models to RGB: palettes and luminance with chrominance, PS3.3 C.7.6.3.1 and C.7.9."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+
+from isocenter.errors import FormatError
+
+Samples = NDArray[Any]
+
+
+def rgb_of_ybr_full(ybr: Samples) -> NDArray[np.uint8]:
+    """(..., 3) 8-bit luminance and chrominance over their full range to RGB, PS3.3 C.7.6.3.1.2."""
+    luminance, blue, red = (ybr[..., n].astype(np.float32) for n in range(3))
+    blue, red = blue - 128, red - 128
+    rgb = np.stack(
+        [luminance + 1.402 * red, luminance - 0.344136 * blue - 0.714136 * red, luminance + 1.772 * blue], axis=-1
+    )
+    return np.clip(np.floor(rgb + 0.5), 0, 255).astype(np.uint8)
+
+
+def full_of_422(packed: Samples, rows: int, columns: int) -> Samples:
+    """Bytes Y Y Cb Cr a pair of pixels, PS3.3 C.7.6.3.1.2, to (rows, columns, 3)."""
+    pairs = packed.reshape(-1, 4)
+    chroma = np.repeat(pairs[:, None, 2:], 2, axis=1)
+    return np.concatenate([pairs[:, :2, None], chroma], axis=2).reshape(rows, columns, 3)
+
+
+def palette_dtype(dataset: pydicom.Dataset, where: str) -> np.dtype[Any]:
+    """What `rgb_of_palette` gives: 8 or 16 bit, as the table's descriptor says."""
+    _, _, bits = _descriptor(dataset, "Red", where)
+    return np.dtype(np.uint8 if bits <= 8 else np.uint16)
+
+
+def rgb_of_palette(index: Samples, dataset: pydicom.Dataset, where: str) -> Samples:
+    """(...) numbers into the colour tables to (..., 3) RGB, PS3.3 C.7.6.3.1.5 and C.7.9.2.
+
+    Numbers below the first mapped one take the first entry, those above the last take the last.
+    Raises FormatError for a table that is missing or shorter than it says.
+    """
+    tables = []
+    for colour in ("Red", "Green", "Blue"):
+        entries, first, bits = _descriptor(dataset, colour, where)
+        table = _table(dataset, colour, entries, bits, where)
+        tables.append(table[np.clip(index.astype(np.int64) - first, 0, entries - 1)])
+    return np.stack(tables, axis=-1)
+
+
+def _descriptor(dataset: pydicom.Dataset, colour: str, where: str) -> tuple[int, int, int]:
+    """(entries, first mapped number, bits an entry)."""
+    descriptor = dataset.get(f"{colour}PaletteColorLookupTableDescriptor")
+    if descriptor is None or len(descriptor) != 3:
+        raise FormatError(f"a PALETTE COLOR picture without {colour.lower()} table", where, "Get the file again")
+    entries, first, bits = (int(n) for n in descriptor)
+    return entries % 65536 or 65536, first, bits
+
+
+def _table(dataset: pydicom.Dataset, colour: str, entries: int, bits: int, where: str) -> Samples:
+    dtype = np.uint8 if bits <= 8 else np.uint16
+    big = dataset.original_encoding[1] is False
+    plain = dataset.get(f"{colour}PaletteColorLookupTableData")
+    if plain is not None:
+        # 8-bit entries may be packed or one in each 16-bit word: the length tells.
+        wide = len(plain) >= 2 * entries
+        words = np.frombuffer(plain, (">u2" if big else "<u2") if wide else np.uint8)
+    else:
+        segmented = dataset.get(f"Segmented{colour}PaletteColorLookupTableData", b"")
+        width = 1 if bits <= 8 else 2
+        try:
+            words = expanded(np.frombuffer(segmented, f"{'>' if big else '<'}u{width}"))
+        except ValueError as error:
+            raise FormatError(str(error), where, "Convert it to RGB with the software it came from") from error
+    if len(words) < entries:
+        raise FormatError(
+            f"the {colour.lower()} table has {len(words)} entries instead of {entries}", where, "Get the file again"
+        )
+    return words[:entries].astype(dtype)
+
+
+def expanded(segments: Samples) -> Samples:
+    """A segmented colour table written out, PS3.3 C.7.9.2: discrete and linear segments.
+
+    Raises ValueError for an indirect segment: readers disagree whether its offset counts bytes or entries.
+    """
+    words = segments.astype(np.int64).tolist()
+    table: list[int] = []
+    at = 0
+    while at + 2 < len(words):
+        kind, length = words[at], words[at + 1]
+        if kind == 0:
+            table.extend(words[at + 2 : at + 2 + length])
+            at += 2 + length
+        elif kind == 1 and table:
+            steps = np.linspace(table[-1], words[at + 2], length + 1)[1:]
+            table.extend(np.floor(steps + 0.5).astype(int).tolist())
+            at += 3
+        else:
+            raise ValueError(f"a segment of kind {kind} in a segmented colour table")
+    return np.array(table, dtype=segments.dtype.newbyteorder("="))

@@ -1,0 +1,345 @@
+"""Pixel data of a DICOM object to stored values: every transfer syntax, bit layout and colour model."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom.encaps import generate_fragments, generate_frames, parse_basic_offsets
+from pydicom.filebase import DicomBytesIO
+from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from isocenter.errors import FormatError
+from isocenter.files import dicom_codecs as codecs
+from isocenter.files.dicom_colour import full_of_422, palette_dtype, rgb_of_palette, rgb_of_ybr_full
+
+Stored = NDArray[Any]
+
+GET_AGAIN = "The file is damaged or cut short: get it again"
+MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
+COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT", "YBR_PARTIAL_420", "YBR_PARTIAL_422", "XYB")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the pixels of one object are laid out, checked, before any of them is read.
+
+    keyword: the element that holds them: PixelData, FloatPixelData or DoubleFloatPixelData
+    samples: 1 or 3, as stored; a palette is stored as 1
+    dtype:   of what `decode` gives
+    colour:  whether `decode` gives RGB
+    """
+
+    keyword: str
+    syntax: UID
+    frames: int
+    rows: int
+    columns: int
+    samples: int
+    allocated: int
+    stored: int
+    high: int
+    signed: bool
+    planar: bool
+    photometric: str
+    dtype: np.dtype[Any]
+
+    @property
+    def colour(self) -> bool:
+        return self.photometric not in MONOCHROME
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of what `decode` gives: (frames, rows, columns) or (frames, rows, columns, 3)."""
+        return (self.frames, self.rows, self.columns) + ((3,) if self.colour else ())
+
+    @property
+    def frame_bits(self) -> int:
+        """Bits of one frame as it is stored without compression."""
+        per_pixel = 2 if self.is_subsampled else self.samples
+        return self.rows * self.columns * per_pixel * self.allocated
+
+    @property
+    def is_subsampled(self) -> bool:
+        return self.photometric == "YBR_FULL_422" and not self.syntax.is_encapsulated
+
+
+def has_pixels(dataset: pydicom.Dataset) -> bool:
+    """Whether the object holds a picture at all."""
+    return any(keyword in dataset for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData"))
+
+
+def decode(dataset: pydicom.Dataset, where: str, frames: Sequence[int] | None = None) -> Stored:
+    """(frames, rows, columns) or (frames, rows, columns, 3) stored values, or only those of some frames.
+
+    Bits beyond Bits Stored are masked, the sign extended, colour models made RGB, MONOCHROME1 kept as stored.
+    Raises FormatError for what cannot be decoded, for pixel data shorter or longer than the header says, and for
+    a header that asks for more memory than its data can be meant for.
+    """
+    layout = layout_of(dataset, where)
+    wanted = range(layout.frames) if frames is None else [int(n) for n in frames]
+    if any(not 0 <= n < layout.frames for n in wanted):
+        raise FormatError(f"has {layout.frames} frames, not frame {max(wanted)}", where, "Ask for one of them")
+    if layout.syntax in codecs.VIDEO:
+        return _video(dataset, layout, where)[list(wanted)]
+    if layout.syntax.is_encapsulated:
+        return _compressed(dataset, layout, wanted, where)
+    return _native(dataset, layout, wanted, where)
+
+
+def decode_frame(dataset: pydicom.Dataset, where: str, frame: int) -> Stored:
+    """(rows, columns) or (rows, columns, 3) stored values of one frame."""
+    return decode(dataset, where, [frame])[0]
+
+
+def layout_of(dataset: pydicom.Dataset, where: str) -> Layout:
+    """What `decode` will give, from the header alone. Raises FormatError for a header that makes no picture."""
+    keyword = next((k for k in ("PixelData", "FloatPixelData", "DoubleFloatPixelData") if k in dataset), None)
+    if keyword is None:
+        raise FormatError("holds no picture", where, "Leave this file out")
+    floating = keyword != "PixelData"
+    allocated = _whole(dataset, "BitsAllocated", where)
+    stored = allocated if floating else _whole(dataset, "BitsStored", where, allocated)
+    high = stored - 1 if floating else _whole(dataset, "HighBit", where, stored - 1, least=0)
+    samples = _whole(dataset, "SamplesPerPixel", where, 1)
+    photometric = str(dataset.get("PhotometricInterpretation", "") or "").strip().upper()
+    signed = _whole(dataset, "PixelRepresentation", where, 0, least=0) == 1
+    if allocated not in (1, 8, 16, 32, 64) or not 1 <= stored <= allocated or not stored - 1 <= high < allocated:
+        raise FormatError(f"{stored} of {allocated} bits up to bit {high} make no pixel", where, GET_AGAIN)
+    if floating and (allocated != (32 if keyword == "FloatPixelData" else 64) or samples != 1):
+        raise FormatError(f"floating point pixels of {allocated} bits and {samples} samples", where, GET_AGAIN)
+    _check_photometric(photometric, samples, where)
+    syntax = transfer_syntax(dataset, where)
+    if photometric == "PALETTE COLOR":
+        dtype = palette_dtype(dataset, where)
+    elif floating:
+        dtype = np.dtype(f"f{allocated // 8}")
+    else:
+        dtype = np.dtype(f"{'i' if signed and samples == 1 else 'u'}{max(allocated // 8, 1)}")
+    return Layout(
+        keyword=keyword,
+        syntax=syntax,
+        frames=_whole(dataset, "NumberOfFrames", where, 1),
+        rows=_whole(dataset, "Rows", where),
+        columns=_whole(dataset, "Columns", where),
+        samples=samples,
+        allocated=allocated,
+        stored=stored,
+        high=high,
+        signed=signed,
+        planar=samples > 1 and _whole(dataset, "PlanarConfiguration", where, 0, least=0) == 1,
+        photometric=photometric,
+        dtype=dtype,
+    )
+
+
+def transfer_syntax(dataset: pydicom.Dataset, where: str) -> UID:
+    """The stated transfer syntax; for an object without file meta group the native one it was read with."""
+    stated = getattr(dataset, "file_meta", pydicom.Dataset()).get("TransferSyntaxUID")
+    if stated:
+        return _Encapsulating(stated) if stated == codecs.DEFLATED_IMAGE_FRAME else UID(stated)
+    implicit, little = dataset.original_encoding
+    if implicit is None:
+        raise FormatError("the transfer syntax is not stated", where, "Get the file again from its source")
+    return ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+
+
+class _Encapsulating(UID):
+    """A transfer syntax newer than the DICOM library's list."""
+
+    @property
+    def is_encapsulated(self) -> bool:
+        return True
+
+
+def _check_photometric(photometric: str, samples: int, where: str) -> None:
+    fits = samples == 1 if photometric in (*MONOCHROME, "PALETTE COLOR") else samples == 3 and photometric in COLOURS
+    if not fits:
+        raise FormatError(
+            f"{samples} samples of {photometric or 'no photometric interpretation'} are no known colour model",
+            where,
+            "Convert it to RGB or MONOCHROME2 with the software it came from",
+        )
+
+
+def _whole(dataset: pydicom.Dataset, keyword: str, where: str, default: int | None = None, least: int = 1) -> int:
+    """A whole number of the header. An absent or empty one is `default`, or refused without one."""
+    try:
+        value = dataset.get(keyword)
+        if value is None or value == "":
+            value = default
+        if value is None:
+            raise FormatError(f"{keyword} is missing", where, GET_AGAIN)
+        number = int(value)
+    except (ValueError, TypeError) as error:
+        raise FormatError(f"{keyword} is no number", where, GET_AGAIN) from error
+    if number < least:
+        raise FormatError(f"{keyword} is {number}", where, GET_AGAIN)
+    return number
+
+
+def _native(dataset: pydicom.Dataset, layout: Layout, wanted: Sequence[int], where: str) -> Stored:
+    data = dataset[layout.keyword].value or b""
+    layout = _as_long_as(layout, len(data))
+    need = (layout.frames * layout.frame_bits + 7) // 8
+    if len(data) < need:
+        raise FormatError(f"{len(data)} bytes of pixels where the header needs {need}", where, GET_AGAIN)
+    if len(data) - need >= max(layout.frame_bits // 8, 2):
+        raise FormatError(
+            f"{len(data)} bytes of pixels where the header says {need}", where, "Correct the header, or get it again"
+        )
+    if dataset[layout.keyword].VR == "OW" and layout.allocated == 8 and layout.syntax == ExplicitVRBigEndian:
+        data = np.frombuffer(data[: len(data) & ~1], ">u2").astype("<u2").tobytes()  # words were swapped, PS3.5 8.1.1
+    return _finished((_native_frame(data, layout, n) for n in wanted), len(wanted), layout, dataset, where)
+
+
+def _as_long_as(layout: Layout, size: int) -> Layout:
+    """Pixels called YBR_FULL_422 that are not subsampled are common; their length gives them away."""
+    full = layout.frames * layout.rows * layout.columns * 3
+    if layout.is_subsampled and full <= size < full + 2:
+        return replace(layout, photometric="YBR_FULL")
+    return layout
+
+
+def _native_frame(data: bytes, layout: Layout, frame: int) -> Stored:
+    """(rows, columns[, samples]) of one frame as it lies in the file."""
+    if layout.allocated == 1:  # frames of bits follow each other without a gap, lowest bit first
+        start = frame * layout.frame_bits
+        packed = np.frombuffer(data, np.uint8, (start + layout.frame_bits + 7) // 8 - start // 8, start // 8)
+        bits = np.unpackbits(packed, bitorder="little")[start % 8 :][: layout.frame_bits]
+        return bits.reshape(layout.rows, layout.columns)
+    kind = "u" if layout.keyword == "PixelData" else "f"
+    order = ">" if layout.syntax == ExplicitVRBigEndian else "<"
+    size = layout.allocated // 8
+    count = layout.frame_bits // layout.allocated
+    flat = np.frombuffer(data, f"{order}{kind}{size}", count, frame * count * size)
+    if layout.is_subsampled:
+        return full_of_422(flat, layout.rows, layout.columns)
+    if layout.samples == 1:
+        plane = flat.reshape(layout.rows, layout.columns)
+        return plane if kind == "f" else _wrapped(plane, layout)
+    if layout.planar:
+        return np.moveaxis(flat.reshape(layout.samples, layout.rows, layout.columns), 0, -1)
+    return flat.reshape(layout.rows, layout.columns, layout.samples)
+
+
+def _compressed(dataset: pydicom.Dataset, layout: Layout, wanted: Sequence[int], where: str) -> Stored:
+    if not codecs.is_known(layout.syntax):
+        raise FormatError(
+            f"no free decoder for transfer syntax {layout.syntax.name} ({str.__str__(layout.syntax)})",
+            where,
+            "Decompress it with the software it came from",
+        )
+    data = dataset[layout.keyword].value or b""
+    codecs.check_expansion(len(data), len(wanted) * layout.frame_bits // 8, where)
+    chosen = {n: frame for n, frame in enumerate(_encoded(dataset, data, layout, where)) if n in set(wanted)}
+    return _finished((_decompressed(chosen[n], layout, n, where) for n in wanted), len(wanted), layout, dataset, where)
+
+
+def _encoded(dataset: pydicom.Dataset, data: bytes, layout: Layout, where: str) -> list[bytes]:
+    """The compressed bytes of every frame. Raises FormatError where there are fewer or more than the header says."""
+    offsets = dataset.get("ExtendedOffsetTable"), dataset.get("ExtendedOffsetTableLengths")
+    try:
+        frames = list(
+            generate_frames(data, number_of_frames=layout.frames, extended_offsets=offsets if all(offsets) else None)
+        )
+    except Exception as error:  # whatever damaged fragments make the DICOM library throw
+        raise FormatError(f"the compressed frames cannot be told apart ({error})", where, GET_AGAIN) from error
+    if len(frames) != layout.frames:
+        raise FormatError(f"{len(frames)} compressed frames, the header says {layout.frames}", where, GET_AGAIN)
+    return frames
+
+
+def _decompressed(frame: bytes, layout: Layout, number: int, where: str) -> Stored:
+    try:
+        samples = codecs.decompress(
+            frame,
+            syntax=layout.syntax,
+            rows=layout.rows,
+            columns=layout.columns,
+            samples=layout.samples,
+            bits=layout.allocated,
+            photometric=layout.photometric,
+        )
+        precision = codecs.precision(frame, layout.syntax)
+    except Exception as error:  # codecs throw their own kinds
+        raise FormatError(f"frame {number + 1} cannot be decompressed ({error})", where, GET_AGAIN) from error
+    shape = (layout.rows, layout.columns) + ((layout.samples,) if layout.samples > 1 else ())
+    if samples.shape != shape:
+        raise FormatError(f"frame {number + 1} decompresses to {samples.shape}, not {shape}", where, GET_AGAIN)
+    if layout.samples > 1:
+        return samples
+    if precision is None:  # RLE and deflate carry the words as they were
+        return _wrapped(samples, layout)
+    return _wrapped(samples, replace(layout, stored=min(precision, layout.stored)), shift=0)
+
+
+def _finished(frames: Iterable[Stored], count: int, layout: Layout, dataset: pydicom.Dataset, where: str) -> Stored:
+    """Frames as they lie in the file to stored values and RGB, one at a time, into one array."""
+    out = np.empty((count, *layout.shape[1:]), layout.dtype)
+    for n, frame in enumerate(frames):
+        out[n] = _coloured(frame, layout, dataset, where)
+    return out
+
+
+def _coloured(frame: Stored, layout: Layout, dataset: pydicom.Dataset, where: str) -> Stored:
+    if layout.keyword != "PixelData":
+        return frame
+    if layout.photometric == "PALETTE COLOR":
+        return rgb_of_palette(frame, dataset, where)
+    if layout.samples == 1:
+        return frame
+    if layout.photometric == "RGB" or codecs.is_rgb_after(layout.syntax, layout.photometric):
+        return frame
+    if layout.photometric in ("YBR_FULL", "YBR_FULL_422") and frame.dtype.itemsize == 1:
+        return rgb_of_ybr_full(frame)
+    raise FormatError(
+        f"{layout.allocated} bit {layout.photometric} cannot be made RGB",
+        where,
+        "Convert it to RGB with the software it came from",
+    )
+
+
+def _wrapped(samples: Stored, layout: Layout, *, shift: int | None = None) -> Stored:
+    """Only the stored bits of each sample, the highest of them as its sign: what else lies in the word is an overlay.
+
+    It also sets right a compressed stream that claims another signedness than the header.
+    """
+    bits, size = layout.stored, samples.dtype.itemsize
+    shift = layout.high - bits + 1 if shift is None else shift
+    word = np.ascontiguousarray(samples).astype(f"u{size}", casting="unsafe")
+    if layout.signed:
+        return (word << (8 * size - bits - shift)).view(f"i{size}") >> (8 * size - bits)
+    if bits == 8 * size:
+        return word
+    return (word >> shift) & np.array((1 << bits) - 1, word.dtype)
+
+
+def _video(dataset: pydicom.Dataset, layout: Layout, where: str) -> Stored:
+    """An MPEG-2, H.264 or HEVC bit stream through the reader of video files."""
+    from isocenter.files.video import read_frames
+
+    with tempfile.TemporaryDirectory() as folder:
+        stream = Path(folder) / "stream.bin"
+        stream.write_bytes(b"".join(_fragments(dataset, where)))
+        frames, _ = read_frames(stream, where)
+    if frames.shape[1:3] != (layout.rows, layout.columns):
+        raise FormatError(f"the film is {frames.shape[1:3]}, the header says otherwise", where, GET_AGAIN)
+    if len(frames) != layout.frames:
+        raise FormatError(f"{len(frames)} frames in the film, the header says {layout.frames}", where, GET_AGAIN)
+    return frames
+
+
+def _fragments(dataset: pydicom.Dataset, where: str) -> Iterator[bytes]:
+    buffer = DicomBytesIO(dataset.PixelData)
+    try:
+        parse_basic_offsets(buffer)
+        yield from generate_fragments(buffer)
+    except Exception as error:  # whatever damaged fragments make the DICOM library throw
+        raise FormatError(f"the film cannot be taken out ({error})", where, GET_AGAIN) from error
