@@ -1,0 +1,198 @@
+"""Intervals: how far a figure could lie from the truth, given that these patients and no others were examined."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from isocenter.errors import UsageError
+from isocenter.values import Estimate, Floats
+
+LEVEL = 0.95
+DRAWS = 2000
+# Fewer people than this say too little about those who were not examined (coverage: bench/interval_coverage.py).
+FEW_PATIENTS = 10
+# Weights that are held at once: 32 MB of float64.
+CHUNK = 4_000_000
+
+Integers = NDArray[np.integer[Any]]
+# (draws, images) how often each image counts -> (draws,) the figure under each weighting.
+Statistic = Callable[[Floats], Floats]
+
+
+def bootstrap(scores: ArrayLike, patients: ArrayLike, *, seed: int, draws: int = DRAWS, unit: str = "") -> Estimate:
+    """Mean score with a 95 % percentile interval that resamples patients, not images.
+
+    scores:   (images,) one score each; NaN is undefined, left out and counted in `method`
+    patients: (images,) whose image it is
+    unit:     empty for a ratio in 0..1, which alone gets an exact bound where all scores are 0 or all are 1
+    Field and Welsh, J R Stat Soc B 2007, doi:10.1111/j.1467-9868.2007.00593.x
+    """
+    values, owners = _aligned(scores, patients)
+    defined = np.isfinite(values)
+    values, owners = values[defined], owners[defined]
+    left_out = "" if defined.all() else f"; {np.count_nonzero(~defined)} undefined left out"
+    if not len(values):
+        return Estimate(float("nan"), unit=unit, method=f"none: no defined score{left_out}")
+    people, owner = np.unique(owners, return_inverse=True)
+    sums, counts = np.bincount(owner, values), np.bincount(owner).astype(np.float64)
+
+    def mean(weights: Floats) -> Floats:
+        return np.asarray((weights @ sums) / (weights @ counts))
+
+    strata = np.zeros(len(people), dtype=np.intp)
+    exact = unit == "" and bool(np.isin(values, (0.0, 1.0)).all())
+    return _estimate(mean, strata, n=len(values), unit=unit, seed=seed, draws=draws, exact=exact, note=left_out)
+
+
+def bootstrap_statistic(
+    statistic: Statistic,
+    patients: ArrayLike,
+    *,
+    strata: ArrayLike | None = None,
+    seed: int,
+    draws: int = DRAWS,
+    unit: str = "",
+    exact: bool = True,
+) -> Estimate:
+    """A figure that is no mean (AUROC, F1), with a 95 % percentile interval that resamples patients.
+
+    statistic: (draws, images) weights to (draws,) figures, so that nothing is sorted anew for each draw
+    patients:  (images,) whose image it is
+    strata:    (images,) the class; a patient is drawn among those with the same rarest class, so that
+               every draw holds every class. Draws in which the figure is undefined are left out
+    exact:     whether a perfect 1 or 0 is a proportion of independent trials, as it is not for MCC
+    """
+    owners = np.asarray(patients)
+    people, owner = np.unique(owners, return_inverse=True)
+    groups = np.zeros(len(people), dtype=np.intp) if strata is None else _rarest(np.asarray(strata), owner)
+
+    def over_people(weights: Floats) -> Floats:
+        return statistic(weights[:, owner])
+
+    return _estimate(over_people, groups, n=len(owners), unit=unit, seed=seed, draws=draws, exact=exact)
+
+
+def wilson(successes: int, n: int, *, level: float = LEVEL) -> Estimate:
+    """A proportion of independent trials with its score interval; the exact one where all or none succeeded.
+
+    Wilson, J Am Stat Assoc 1927, doi:10.1080/01621459.1927.10502953
+    """
+    _refuse_impossible_counts(successes, n)
+    if successes in (0, n):
+        return clopper_pearson(successes, n, level=level)
+    share, z = successes / n, float(stats.norm.ppf((1 + level) / 2))
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return Estimate(share, float(centre - half), float(centre + half), level=level, n=n, patients=n, method="Wilson")
+
+
+def clopper_pearson(successes: int, n: int, *, level: float = LEVEL) -> Estimate:
+    """A proportion of independent trials with its exact interval, which is never too narrow.
+
+    Clopper and Pearson, Biometrika 1934, doi:10.1093/biomet/26.4.404
+    """
+    _refuse_impossible_counts(successes, n)
+    tail = (1 - level) / 2
+    low = float(stats.beta.ppf(tail, successes, n - successes + 1)) if successes else 0.0
+    high = float(stats.beta.isf(tail, successes + 1, n - successes)) if successes < n else 1.0
+    return Estimate(successes / n, low, high, level=level, n=n, patients=n, method="exact (Clopper-Pearson)")
+
+
+def median(scores: ArrayLike, patients: ArrayLike, *, unit: str = "", level: float = LEVEL) -> Estimate:
+    """Median score with the exact interval between order statistics; a bootstrap of medians is too rough.
+
+    scores: (images,) NaN is left out; with several images of one patient there is no interval
+    David and Nagaraja, Order Statistics 2003, section 7.1
+    """
+    values, owners = _aligned(scores, patients)
+    owners, values = owners[np.isfinite(values)], np.sort(values[np.isfinite(values)])
+    n, people = len(values), len(np.unique(owners))
+    if not n:
+        return Estimate(float("nan"), unit=unit, method="none: no defined score")
+    common: dict[str, Any] = {"level": level, "n": n, "patients": people, "unit": unit}
+    rank = int(stats.binom.ppf((1 - level) / 2, n, 0.5))
+    if people < n:
+        return Estimate(float(np.median(values)), **common, method="none: several scores of one patient")
+    if rank < 1:
+        return Estimate(float(np.median(values)), **common, method=f"none: {n} scores are too few for a median")
+    low, high = float(values[rank - 1]), float(values[n - rank])
+    return Estimate(float(np.median(values)), low, high, **common, method="exact (order statistics)")
+
+
+def _estimate(
+    statistic: Statistic,
+    strata: Integers,
+    *,
+    n: int,
+    unit: str,
+    seed: int,
+    draws: int,
+    exact: bool,
+    note: str = "",
+) -> Estimate:
+    """The figure of all people, and the spread over people drawn again within their strata."""
+    people, fewest = len(strata), int(np.bincount(strata).min(initial=len(strata)))
+    value = float(statistic(np.ones((1, people)))[0]) if people else float("nan")
+    common: dict[str, Any] = {"level": LEVEL, "n": n, "patients": people, "unit": unit}
+    if not np.isfinite(value):
+        return Estimate(value, **common, method=f"none: undefined for these cases{note}")
+    if people < 2:
+        return Estimate(value, **common, method=f"none: one patient{note}")
+    few = f"; unreliable: {fewest} patients{'' if fewest == people else ' in one class'}" * (fewest < FEW_PATIENTS)
+    figures = np.concatenate([statistic(weights) for weights in _weightings(strata, seed, draws)])
+    figures = figures[np.isfinite(figures)]
+    if not len(figures) or np.ptp(figures) <= 1e-12:
+        return _degenerate(value, fewest, exact, common, few + note)
+    low, high = np.quantile(figures, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
+    lost = f"; {draws - len(figures)} of {draws} draws undefined" if len(figures) < draws else ""
+    return Estimate(value, low, high, **common, method=f"patient bootstrap{few}{note}{lost}")
+
+
+def _degenerate(value: float, trials: int, exact: bool, common: dict[str, Any], note: str) -> Estimate:
+    """What can be said where every draw gives the same figure.
+
+    All scores 1 means that `trials` independent people (for AUROC: disjoint pairs, one of each class) succeeded.
+    """
+    if exact and round(value, 12) in (0.0, 1.0):
+        bound = clopper_pearson(trials if value > 0.5 else 0, trials)
+        return Estimate(value, bound.low, bound.high, **common, method=f"{bound.method}, by patient{note}")
+    return Estimate(value, **common, method=f"none: all draws are equal{note}")
+
+
+def _weightings(strata: Integers, seed: int, draws: int) -> Iterator[Floats]:
+    """(some draws, people) how often each was drawn, with replacement from its own stratum."""
+    random, people = np.random.default_rng(seed), len(strata)
+    at_once = max(1, CHUNK // people)
+    members = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
+    for start in range(0, draws, at_once):
+        rows = min(at_once, draws - start)
+        drawn = [own[random.integers(len(own), size=(rows, len(own)))] for own in members]
+        flat = np.hstack(drawn) + people * np.arange(rows)[:, None]
+        yield np.bincount(flat.ravel(), minlength=rows * people).reshape(rows, people).astype(np.float64)
+
+
+def _rarest(classes: NDArray[Any], owner: Integers) -> Integers:
+    """(people,) each patient's rarest class, counted in people."""
+    names, label = np.unique(classes, return_inverse=True)
+    has = np.zeros((int(owner.max(initial=-1)) + 1, len(names)), dtype=bool)
+    has[owner, label] = True
+    rarest = np.where(has, has.sum(axis=0), len(has) + 1).argmin(axis=1)
+    return np.asarray(np.unique(rarest, return_inverse=True)[1])
+
+
+def _aligned(scores: ArrayLike, patients: ArrayLike) -> tuple[Floats, NDArray[Any]]:
+    values, owners = np.asarray(scores, dtype=np.float64), np.asarray(patients)
+    if values.ndim != 1 or values.shape != owners.shape:
+        problem = f"scores of shape {values.shape} for patients of shape {owners.shape}"
+        raise UsageError(problem, "intervals", "Give one score and one patient for each image")
+    return values, owners
+
+
+def _refuse_impossible_counts(successes: int, n: int) -> None:
+    if not 0 <= successes <= n or n < 1:
+        raise UsageError(f"{successes} successes in {n} trials", "intervals", "Give 0 <= successes <= n and n >= 1")

@@ -1,0 +1,131 @@
+"""How much of a structure was found: figures that count voxels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from isocenter.errors import GeometryError, UsageError
+from isocenter.values import Array
+
+MM3_PER_ML = 1000.0
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Voxels of one structure in prediction and reference; the sum of several pools their cases.
+
+    Where both are empty the figures are NaN: there was nothing to score, and nobody is praised for it.
+    """
+
+    both: int
+    predicted: int
+    reference: int
+
+    def __add__(self, other: Overlap) -> Overlap:
+        return Overlap(self.both + other.both, self.predicted + other.predicted, self.reference + other.reference)
+
+    @property
+    def dice(self) -> float:
+        """Dice, Ecology 1945, doi:10.2307/1932409; 0 where only one is empty."""
+        return _share(2 * self.both, self.predicted + self.reference)
+
+    @property
+    def iou(self) -> float:
+        """Intersection over union (Jaccard); 0 where only one is empty."""
+        return _share(self.both, self.predicted + self.reference - self.both)
+
+    @property
+    def sensitivity(self) -> float:
+        """Share of the reference that was found; NaN for an empty reference, in which nothing can be missed."""
+        return _share(self.both, self.reference)
+
+    @property
+    def precision(self) -> float:
+        """Share of the prediction that is right; 0 for an empty prediction of a structure that is there."""
+        return 0.0 if not self.predicted and self.reference else _share(self.both, self.predicted)
+
+    @property
+    def detected(self) -> float:
+        """1 where prediction and reference meet, else 0; NaN for an empty reference."""
+        return float(self.both > 0) if self.reference else float("nan")
+
+    def volume_error(self, spacing: Sequence[float] | None) -> float:
+        """Predicted less reference volume, in `volume_unit(spacing)`."""
+        return (self.predicted - self.reference) * _voxel_volume(spacing)
+
+    def false_positive_volume(self, spacing: Sequence[float] | None) -> float:
+        """Volume predicted where there is nothing, in `volume_unit(spacing)`; NaN where the reference has voxels."""
+        return float("nan") if self.reference else self.predicted * _voxel_volume(spacing)
+
+
+def overlap(prediction: ArrayLike, reference: ArrayLike) -> Overlap:
+    """The voxels of two masks of one grid."""
+    predicted, true = np.asarray(prediction, dtype=bool), np.asarray(reference, dtype=bool)
+    _refuse_other_shape(predicted, true)
+    return Overlap(*(int(np.count_nonzero(mask)) for mask in (predicted & true, predicted, true)))
+
+
+def dice(prediction: ArrayLike, reference: ArrayLike) -> float:
+    """Dice of two masks; NaN where both are empty, 0 where one is."""
+    return overlap(prediction, reference).dice
+
+
+def iou(prediction: ArrayLike, reference: ArrayLike) -> float:
+    """Intersection over union of two masks; NaN where both are empty, 0 where one is."""
+    return overlap(prediction, reference).iou
+
+
+def confusion(prediction: ArrayLike, reference: ArrayLike, labels: Sequence[int]) -> NDArray[np.int64]:
+    """(1 + labels, 1 + labels) voxels of each reference (row) and predicted (column) label, in one pass.
+
+    The first row and column are the background: every value that is not among `labels`.
+    """
+    predicted, true = np.asarray(prediction), np.asarray(reference)
+    _refuse_other_shape(predicted, true)
+    size = len(labels) + 1
+    pairs = _positions(true, labels) * size + _positions(predicted, labels)
+    return np.bincount(pairs.ravel(), minlength=size * size).reshape(size, size).astype(np.int64)
+
+
+def overlaps(prediction: ArrayLike, reference: ArrayLike, labels: Sequence[int]) -> dict[int, Overlap]:
+    """The Overlap of each label of two label maps."""
+    matrix = confusion(prediction, reference, labels)
+    counts = zip(np.diag(matrix), matrix.sum(axis=0), matrix.sum(axis=1), strict=True)
+    return {label: Overlap(*map(int, three)) for label, three in zip(labels, list(counts)[1:], strict=True)}
+
+
+def volume_unit(spacing: Sequence[float] | None) -> str:
+    """The unit of volumes: ml, in 2D mm²; voxels where the size of one is not known."""
+    if spacing is None:
+        return "voxels"
+    return "mm²" if len(spacing) == 2 else "ml"
+
+
+def _voxel_volume(spacing: Sequence[float] | None) -> float:
+    if spacing is None:
+        return 1.0
+    return float(np.prod(spacing)) / (1.0 if len(spacing) == 2 else MM3_PER_ML)
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else float("nan")
+
+
+def _positions(values: Array, labels: Sequence[int]) -> NDArray[np.intp]:
+    """Each value's place among the labels, counted from 1; 0 for every other value."""
+    if len(set(labels)) < len(labels) or min(labels, default=1) < 1:
+        raise UsageError(f"labels {list(labels)}", "confusion", "Give different labels greater than 0")
+    top = max(labels, default=0)
+    places = np.zeros(top + 2, dtype=np.intp)
+    places[np.asarray(labels, dtype=np.intp)] = np.arange(1, len(labels) + 1)
+    return np.asarray(places[np.clip(values, 0, top + 1).astype(np.intp)])
+
+
+def _refuse_other_shape(predicted: Array, reference: Array) -> None:
+    if predicted.shape != reference.shape:
+        problem = f"a prediction of {predicted.shape} for a reference of {reference.shape}"
+        raise GeometryError(problem, "overlap", "Score on the reference's own grid")

@@ -1,0 +1,211 @@
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+from sklearn import metrics
+
+from isocenter.errors import UsageError
+from isocenter.evaluation import (
+    Confusion,
+    auroc,
+    average_precision,
+    brier,
+    ece,
+    log_loss,
+    one_against_rest,
+    precision_recall_curve,
+    reliability,
+    roc_curve,
+)
+
+warnings.filterwarnings("ignore", module="sklearn")
+
+
+@st.composite
+def scored(draw, classes: int = 2):
+    """Scores with many ties, truths that hold every class, and how often each image counts."""
+    n = draw(st.integers(2 * classes, 30))
+    scores = draw(st.lists(st.integers(0, 6), min_size=n, max_size=n))
+    truths = [*range(classes), *draw(st.lists(st.integers(0, classes - 1), min_size=n - classes, max_size=n - classes))]
+    weights = draw(st.lists(st.integers(1, 4), min_size=n, max_size=n))
+    return np.array(scores) / 6, np.array(truths), np.array(weights, dtype=float)
+
+
+@given(scored())
+def test_the_auroc_is_the_share_of_pairs_in_the_right_order(case):
+    scores, truths, _ = case
+    yes, no = scores[truths == 1][:, None], scores[truths == 0][None]
+    assert auroc(scores, truths) == pytest.approx(((yes > no) + (yes == no) / 2).mean())
+
+
+@given(scored())
+def test_weighted_figures_of_scores_are_those_of_scikit_learn(case):
+    scores, truths, weights = case
+    assert auroc(scores, truths, weights) == pytest.approx(metrics.roc_auc_score(truths, scores, sample_weight=weights))
+    precision = metrics.average_precision_score(truths, scores, sample_weight=weights)
+    assert average_precision(scores, truths, weights) == pytest.approx(precision)
+    loss = metrics.brier_score_loss(truths, scores, sample_weight=weights)
+    assert brier(scores, truths, weights) == pytest.approx(loss)
+    clipped = np.clip(scores, 2**-23, 1 - 2**-23)
+    assert log_loss(scores, truths, weights) == pytest.approx(metrics.log_loss(truths, clipped, sample_weight=weights))
+
+
+@given(scored())
+def test_a_weight_of_two_is_the_image_twice(case):
+    scores, truths, weights = case
+    times = weights.astype(int)
+    for figure in (auroc, average_precision, brier, log_loss, ece):
+        repeated = figure(np.repeat(scores, times), np.repeat(truths, times))
+        assert figure(scores, truths, weights) == pytest.approx(repeated)
+
+
+@given(scored())
+def test_several_weightings_give_one_figure_each(case):
+    scores, truths, weights = case
+    both = np.stack([weights, np.ones_like(weights)])
+    for figure in (auroc, average_precision, brier, log_loss, ece):
+        assert_allclose(figure(scores, truths, both), [figure(scores, truths, weights), figure(scores, truths)])
+    called = scores > 0.5
+    stacked = Confusion.of(called, truths, weights=both)
+    for name in ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "ppv", "npv", "f1", "mcc"):
+        alone = [getattr(Confusion.of(called, truths, weights=each), name) for each in both]
+        assert_allclose(getattr(stacked, name), alone)
+
+
+@given(scored())
+def test_the_area_under_the_curve_through_the_points_is_the_auroc(case):
+    scores, truths, _ = case
+    wrong, found, thresholds = roc_curve(scores, truths)
+    assert np.trapezoid(found, wrong) == pytest.approx(auroc(scores, truths))
+    for x, y, threshold in zip(wrong, found, thresholds, strict=True):
+        counts = Confusion.of(scores >= threshold, truths)
+        assert (1 - counts.specificity, counts.sensitivity) == pytest.approx((x, y))
+
+
+@given(scored())
+def test_the_steps_of_precision_add_up_to_average_precision(case):
+    scores, truths, _ = case
+    recall, precision, thresholds = precision_recall_curve(scores, truths)
+    assert (np.diff(recall, prepend=0) * precision).sum() == pytest.approx(average_precision(scores, truths))
+    sure = metrics.precision_recall_curve(truths, scores)
+    assert_allclose(recall[::-1], sure[1][:-1])
+    assert_allclose(precision[::-1], sure[0][:-1])
+    assert_allclose(thresholds[::-1], sure[2])
+
+
+def test_infinite_scores_are_ties_like_any_other():
+    assert auroc([np.inf, np.inf, -np.inf, -np.inf], [1, 0, 1, 0]) == 0.5
+
+
+def test_one_class_alone_has_no_auroc():
+    assert np.isnan(auroc([0.1, 0.9], [1, 1]))
+    assert np.isnan(average_precision([0.1, 0.9], [0, 0]))
+    assert np.isnan(auroc([0.1, 0.9], [0, 1], np.array([0.0, 1.0])))
+
+
+@given(scored(classes=3))
+def test_the_auroc_of_several_classes_is_the_unweighted_mean_against_the_rest(case):
+    scores, truths, _ = case
+    table = np.stack([scores, 0.7 * (1 - scores), 0.3 * (1 - scores)], axis=1)
+    sure = metrics.roc_auc_score(truths, table, multi_class="ovr", average="macro")
+    assert one_against_rest(auroc, table, truths) == pytest.approx(sure)
+
+
+def test_the_auroc_of_two_classes_is_that_of_the_second():
+    table = np.array([[0.8, 0.2], [0.3, 0.7], [0.6, 0.4]])
+    assert one_against_rest(average_precision, table, [0, 1, 1]) == average_precision(table[:, 1], [0, 1, 1])
+
+
+def test_a_class_that_no_image_has_leaves_the_mean_undefined():
+    assert np.isnan(one_against_rest(auroc, np.eye(3)[[0, 1, 1]], [0, 1, 1]))
+
+
+@given(scored(), st.integers(1, 6))
+def test_figures_at_an_operating_point_are_those_of_scikit_learn(case, threshold):
+    scores, truths, weights = case
+    called = scores >= threshold / 6
+    ours, given_weights = Confusion.of(called, truths, weights=weights), {"sample_weight": weights}
+    assert (ours.counts == metrics.confusion_matrix(truths, called, **given_weights)).all()
+    assert ours.accuracy == pytest.approx(metrics.accuracy_score(truths, called, **given_weights))
+    assert ours.balanced_accuracy == pytest.approx(metrics.balanced_accuracy_score(truths, called, **given_weights))
+    assert ours.sensitivity == pytest.approx(metrics.recall_score(truths, called, **given_weights))
+    assert ours.specificity == pytest.approx(metrics.recall_score(truths, called, pos_label=0, **given_weights))
+    assert ours.f1 == pytest.approx(metrics.f1_score(truths, called, **given_weights))
+    for name, label in (("ppv", 1), ("npv", 0)):
+        if (called == label).any():
+            sure = metrics.precision_score(truths, called, pos_label=label, **given_weights)
+            assert getattr(ours, name) == pytest.approx(sure)
+        else:
+            assert np.isnan(getattr(ours, name))
+    if 0 < called.sum() < len(called):
+        assert ours.mcc == pytest.approx(metrics.matthews_corrcoef(truths, called, **given_weights), abs=1e-12)
+
+
+@given(scored(classes=3))
+def test_figures_of_several_classes_are_those_of_scikit_learn(case):
+    scores, truths, weights = case
+    called = np.floor(scores * 2.99).astype(int)
+    ours = Confusion.of(called, truths, 3, weights)
+    assert (ours.counts == metrics.confusion_matrix(truths, called, labels=range(3), sample_weight=weights)).all()
+    assert ours.balanced_accuracy == pytest.approx(
+        metrics.balanced_accuracy_score(truths, called, sample_weight=weights)
+    )
+    assert ours.f1 == pytest.approx(metrics.f1_score(truths, called, average="macro", sample_weight=weights))
+    if len(set(called)) > 1:
+        sure = metrics.matthews_corrcoef(truths, called, sample_weight=weights)
+        assert ours.mcc == pytest.approx(sure, abs=1e-12)
+
+
+@given(scored(), st.integers(1, 6))
+def test_predictive_values_at_the_prevalence_of_the_images_are_the_counted_ones(case, threshold):
+    scores, truths, _ = case
+    counts = Confusion.of(scores >= threshold / 6, truths)
+    assert counts.ppv_at(truths.mean()) == pytest.approx(counts.ppv, nan_ok=True)
+    assert counts.npv_at(truths.mean()) == pytest.approx(counts.npv, nan_ok=True)
+
+
+def test_a_good_test_of_a_rare_disease_is_mostly_wrong_when_it_calls():
+    counts = Confusion.of(np.arange(200) % 100 < np.where(np.arange(200) < 100, 90, 10), np.arange(200) < 100)
+    assert (counts.sensitivity, counts.specificity) == (0.9, 0.9)
+    assert counts.ppv_at(0.01) == pytest.approx(0.009 / (0.009 + 0.099))
+    assert counts.npv_at(0.01) == pytest.approx(0.891 / (0.891 + 0.001))
+
+
+def test_the_brier_score_of_several_classes_sums_over_them():
+    table = np.array([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]])
+    assert brier(table, [0, 1]) == pytest.approx(((0.25 + 0.09 + 0.04) + (0.01 + 0.81 + 0.64)) / 2)
+    assert brier([[0.2, 0.8]], [1]) == pytest.approx(brier([0.8], [1])) == pytest.approx(0.04)
+    assert log_loss(table, [0, 1]) == pytest.approx(-(np.log(0.5) + np.log(0.1)) / 2)
+
+
+def test_a_probability_of_zero_for_the_truth_costs_much_but_not_infinitely_much():
+    assert log_loss([0.0], [1]) == pytest.approx(15.94, abs=0.01)
+
+
+def test_calibration_error_worked_out_by_hand():
+    chances, happened = [0.1, 0.1, 0.9, 0.9, 1.0], [0, 1, 1, 1, 1]
+    # bin of 0.1: 0.1 against 0.5; bin of 0.9: 0.9 against 1; bin of 1: 0.9333 to 1, right
+    assert ece(chances, happened) == pytest.approx((2 * 0.4 + 2 * 0.1 + 1 * 0) / 5)
+    assert ece(chances, happened, bins=1) == pytest.approx(abs(0.6 - 0.8))
+
+
+@given(scored(), st.integers(1, 20))
+def test_the_points_of_the_reliability_diagram_add_up_to_the_calibration_error(case, bins):
+    chances, truths, _ = case
+    mean, frequency, counts = reliability(chances, truths, bins=bins)
+    assert counts.sum() == len(chances)
+    assert (np.abs(mean - frequency) * counts).sum() / len(chances) == pytest.approx(ece(chances, truths, bins=bins))
+
+
+def test_what_cannot_be_scored_is_refused():
+    with pytest.raises(UsageError, match="one truth"):
+        auroc([0.1, np.nan], [0, 1])
+    with pytest.raises(UsageError, match="one truth"):
+        average_precision([0.1], [0, 1])
+    with pytest.raises(UsageError, match="indices"):
+        Confusion.of([0, 2], [0, 1])
+    with pytest.raises(UsageError, match="indices"):
+        brier([[0.5, 0.5]], [2])

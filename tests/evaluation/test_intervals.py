@@ -1,0 +1,202 @@
+from functools import partial
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+from scipy.stats import beta, binomtest
+
+from isocenter.errors import UsageError
+from isocenter.evaluation import Confusion, auroc, bootstrap, bootstrap_statistic, clopper_pearson, median, wilson
+
+
+def scores_of(patients: int, images: int, seed: int = 0):
+    random = np.random.default_rng(seed)
+    person = random.normal(0.8, 0.1, patients)
+    return (person[:, None] + random.normal(0, 0.01, (patients, images))).ravel(), np.repeat(
+        np.arange(patients), images
+    )
+
+
+def test_the_value_is_the_mean_over_images():
+    scores, patients = scores_of(20, 3)
+    estimate = bootstrap(scores, patients, seed=0)
+    assert estimate.value == pytest.approx(scores.mean())
+    assert (estimate.n, estimate.patients, estimate.level) == (60, 20, 0.95)
+    assert estimate.low < estimate.value < estimate.high
+    assert estimate.method == "patient bootstrap"
+
+
+def test_for_many_patients_the_interval_is_that_of_the_normal_approximation():
+    scores, patients = scores_of(400, 1)
+    estimate = bootstrap(scores, patients, seed=0, draws=8000)
+    half = 1.96 * scores.std(ddof=1) / np.sqrt(400)
+    assert_allclose([estimate.low, estimate.high], [scores.mean() - half, scores.mean() + half], atol=0.1 * half)
+
+
+def test_twenty_like_images_of_each_patient_do_not_narrow_the_interval():
+    once, many = bootstrap(*scores_of(30, 1), seed=0), bootstrap(*scores_of(30, 20), seed=0)
+    assert (many.high - many.low) > 0.8 * (once.high - once.low)
+    images = bootstrap(scores_of(30, 20)[0], np.arange(600), seed=0)
+    assert (many.high - many.low) > 3 * (images.high - images.low)
+
+
+def test_the_same_seed_gives_the_same_interval_and_another_seed_another():
+    scores, patients = scores_of(20, 2)
+    assert bootstrap(scores, patients, seed=1) == bootstrap(scores, patients, seed=1)
+    assert bootstrap(scores, patients, seed=1).low != bootstrap(scores, patients, seed=2).low
+
+
+def test_the_order_of_images_and_the_names_of_patients_do_not_matter_to_the_value():
+    scores, patients = scores_of(20, 2)
+    order = np.random.default_rng(3).permutation(40)
+    names = np.array([f"patient {chr(97 + number)}" for number in patients])
+    assert bootstrap(scores[order], names[order], seed=0).low == pytest.approx(bootstrap(scores, patients, seed=0).low)
+
+
+def test_undefined_scores_are_left_out_and_counted():
+    scores, patients = scores_of(20, 1)
+    scores[:3] = np.nan
+    estimate = bootstrap(scores, patients, seed=0)
+    assert (estimate.value, estimate.n, estimate.patients) == (pytest.approx(scores[3:].mean()), 17, 17)
+    assert "3 undefined left out" in estimate.method
+
+
+def test_without_any_defined_score_there_is_no_estimate():
+    estimate = bootstrap([np.nan, np.nan], [1, 2], seed=0)
+    assert np.isnan(estimate.value)
+    assert (estimate.low, estimate.n, estimate.method) == (None, 0, "none: no defined score; 2 undefined left out")
+    assert bootstrap([], [], seed=0).method == "none: no defined score"
+
+
+def test_one_patient_gives_no_interval():
+    estimate = bootstrap([0.5, 0.7], ["a", "a"], seed=0)
+    assert (estimate.value, estimate.low, estimate.high) == (0.6, None, None)
+    assert estimate.method == "none: one patient"
+
+
+def test_below_ten_patients_the_interval_is_marked_unreliable():
+    assert "unreliable: 7 patients" in bootstrap(*scores_of(7, 2), seed=0).method
+    assert "unreliable" not in bootstrap(*scores_of(10, 2), seed=0).method
+
+
+@pytest.mark.parametrize("perfect", [0.0, 1.0])
+def test_perfect_scores_get_the_exact_bound_of_as_many_patients(perfect):
+    estimate = bootstrap(np.full(60, perfect), np.repeat(np.arange(30), 2), seed=0)
+    bound = 0.025 ** (1 / 30)
+    assert (estimate.low, estimate.high) == pytest.approx((bound, 1.0) if perfect else (0.0, 1 - bound))
+    assert estimate.method == "exact (Clopper-Pearson), by patient"
+
+
+def test_equal_scores_that_are_not_perfect_get_no_interval():
+    assert bootstrap([0.5] * 20, range(20), seed=0).low is None
+    assert bootstrap([0.0] * 20, range(20), seed=0, unit="mm").method == "none: all draws are equal"
+
+
+def test_a_score_without_its_patient_is_refused():
+    with pytest.raises(UsageError, match="one patient"):
+        bootstrap([0.1, 0.2], ["a"], seed=0)
+
+
+def labelled(n: int, share: float, seed: int = 0):
+    random = np.random.default_rng(seed)
+    positive = np.arange(n) < share * n
+    return random.normal(positive * 1.5, 1), positive
+
+
+def test_the_interval_of_an_auroc_is_that_of_delong():
+    scores, positive = labelled(400, 0.3)
+    estimate = bootstrap_statistic(partial(auroc, scores, positive), np.arange(400), strata=positive, seed=0)
+    wins = scores[positive][:, None] > scores[~positive][None]
+    # DeLong et al., Biometrics 1988: the variance of the placements of both classes
+    error = np.sqrt(wins.mean(axis=1).var(ddof=1) / 120 + wins.mean(axis=0).var(ddof=1) / 280)
+    assert estimate.value == wins.mean()
+    assert estimate.high - estimate.low == pytest.approx(2 * 1.96 * error, rel=0.05)
+
+
+def test_every_draw_holds_every_class_when_drawn_by_class():
+    scores, positive = labelled(60, 0.05)
+    drawn = bootstrap_statistic(partial(auroc, scores, positive), np.arange(60), seed=0)
+    stratified = bootstrap_statistic(partial(auroc, scores, positive), np.arange(60), strata=positive, seed=0)
+    assert "draws undefined" in drawn.method
+    assert "draws undefined" not in stratified.method
+    assert "unreliable: 3 patients in one class" in stratified.method
+
+
+def test_patients_with_images_of_both_classes_are_drawn_whole():
+    positive = np.tile([True, False], 20)
+    seen = []
+
+    def statistic(weights):
+        seen.append(weights)
+        return weights[:, positive].sum(axis=1) / weights.sum(axis=1) + weights[:, 0] / 100
+
+    bootstrap_statistic(statistic, np.repeat(np.arange(20), 2), strata=positive, seed=0, draws=50)
+    weights = np.concatenate(seen[1:])
+    assert weights.shape == (50, 40)
+    assert (weights[:, ::2] == weights[:, 1::2]).all()
+    assert (weights.sum(axis=1) == 40).all()
+
+
+def test_a_perfect_auroc_is_bounded_by_the_smaller_class():
+    positive = np.arange(50) < 12
+    estimate = bootstrap_statistic(partial(auroc, positive, positive), np.arange(50), strata=positive, seed=0)
+    assert (estimate.value, estimate.low, estimate.high) == (1.0, pytest.approx(0.025 ** (1 / 12)), 1.0)
+
+
+def test_a_perfect_correlation_has_no_exact_bound():
+    truth = np.arange(50) % 2
+
+    def mcc(weights):
+        return Confusion.of(truth, truth, weights=weights).mcc
+
+    assert bootstrap_statistic(mcc, np.arange(50), strata=truth, seed=0, exact=False).low is None
+
+
+def test_a_figure_that_is_not_defined_has_no_interval():
+    estimate = bootstrap_statistic(partial(auroc, [0.1, 0.2], [True, True]), [1, 2], seed=0)
+    assert np.isnan(estimate.value)
+    assert estimate.method == "none: undefined for these cases"
+
+
+def test_the_mean_as_a_statistic_is_the_mean_bootstrapped():
+    scores, patients = scores_of(25, 3)
+
+    def mean(weights):
+        return weights @ scores / weights.sum(axis=-1)
+
+    assert bootstrap_statistic(mean, patients, seed=4).low == pytest.approx(bootstrap(scores, patients, seed=4).low)
+
+
+@given(st.integers(1, 200), st.data())
+def test_wilson_and_clopper_pearson_agree_with_scipy(n, data):
+    successes = data.draw(st.integers(0, n))
+    exact = binomtest(successes, n).proportion_ci(0.95, "exact")
+    ours = clopper_pearson(successes, n)
+    assert_allclose([ours.low, ours.high], [exact.low, exact.high], atol=1e-9)
+    score = exact if successes in (0, n) else binomtest(successes, n).proportion_ci(0.95, "wilson")
+    assert_allclose([wilson(successes, n).low, wilson(successes, n).high], [score.low, score.high], atol=1e-9)
+
+
+def test_impossible_counts_are_refused():
+    for successes, n in ((3, 2), (-1, 2), (0, 0)):
+        with pytest.raises(UsageError, match="0 <= successes"):
+            wilson(successes, n)
+
+
+def test_the_median_lies_between_order_statistics_that_hold_it_often_enough():
+    estimate = median(np.arange(1.0, 21.0), np.arange(20), unit="mm")
+    assert (estimate.value, estimate.low, estimate.high) == (10.5, 6.0, 15.0)  # tabulated for n = 20
+    assert estimate.unit == "mm"
+
+
+def test_the_median_of_few_or_of_several_scores_a_patient_has_no_interval():
+    assert "too few" in median([1.0, 2.0, 3.0], [1, 2, 3]).method
+    assert "several scores" in median(np.arange(20.0), np.arange(20) // 2).method
+    assert np.isnan(median([np.nan], [1]).value)
+
+
+def test_the_beta_quantile_behind_the_exact_bound_is_the_rule_of_three():
+    assert 1 - clopper_pearson(100, 100, level=0.9).low == pytest.approx(3 / 100, rel=0.02)
+    assert clopper_pearson(3, 10).low == pytest.approx(beta.ppf(0.025, 3, 8))

@@ -1,0 +1,108 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from sklearn.metrics import confusion_matrix, f1_score, jaccard_score, precision_score, recall_score
+
+from isocenter.errors import GeometryError, UsageError
+from isocenter.evaluation import Overlap, confusion, dice, iou, overlap, overlaps, volume_unit
+
+masks = hnp.arrays(bool, (4, 5))
+maps = hnp.arrays(np.uint8, (3, 4, 5), elements=st.integers(0, 4))
+
+
+def square(start: int, stop: int):
+    mask = np.zeros((20, 20), dtype=bool)
+    mask[start:stop, start:stop] = True
+    return mask
+
+
+def test_a_square_shifted_by_half_its_side_along_both_axes():
+    found = overlap(square(4, 14), square(9, 19))  # 25 of 100 pixels are shared
+    assert found == Overlap(25, 100, 100)
+    assert (found.dice, found.iou) == (0.25, 25 / 175)
+    assert (found.sensitivity, found.precision, found.detected) == (0.25, 0.25, 1.0)
+
+
+@given(masks, masks)
+def test_the_figures_are_those_of_scikit_learn(prediction, reference):
+    found, truth, called = overlap(prediction, reference), reference.ravel(), prediction.ravel()
+    if truth.any() or called.any():
+        assert found.dice == pytest.approx(f1_score(truth, called, zero_division=0))
+        assert found.iou == pytest.approx(jaccard_score(truth, called, zero_division=0))
+    if truth.any():
+        assert found.sensitivity == pytest.approx(recall_score(truth, called))
+        assert found.precision == pytest.approx(precision_score(truth, called, zero_division=0))
+
+
+@given(masks, masks)
+def test_dice_and_iou_are_symmetric_and_tell_the_same(prediction, reference):
+    assert dice(prediction, reference) == pytest.approx(dice(reference, prediction), nan_ok=True)
+    shared = iou(prediction, reference)
+    assert dice(prediction, reference) == pytest.approx(2 * shared / (1 + shared), nan_ok=True)
+
+
+def test_two_empty_masks_are_not_scored():
+    nothing = overlap(square(0, 0), square(0, 0))
+    figures = [nothing.dice, nothing.iou, nothing.sensitivity, nothing.precision, nothing.detected]
+    assert np.isnan(figures).all()
+    assert nothing.false_positive_volume(None) == 0
+
+
+def test_a_missed_structure_scores_zero():
+    missed = overlap(square(0, 0), square(2, 5))
+    assert (missed.dice, missed.iou, missed.sensitivity, missed.precision, missed.detected) == (0, 0, 0, 0, 0)
+    assert np.isnan(missed.false_positive_volume(None))
+
+
+def test_an_invented_structure_scores_zero_but_misses_nothing():
+    invented = overlap(square(2, 5), square(0, 0))
+    assert (invented.dice, invented.iou, invented.precision) == (0, 0, 0)
+    assert np.isnan([invented.sensitivity, invented.detected]).all()
+    assert invented.false_positive_volume((2.0, 2.0)) == 36  # 9 pixels of 4 mm2
+
+
+def test_a_volume_error_is_signed_and_in_ml_where_the_spacing_is_known():
+    found = Overlap(1000, 3000, 1000)
+    assert (found.volume_error((1.0, 1.0, 2.0)), volume_unit((1.0, 1.0, 2.0))) == (4.0, "ml")
+    assert (found.volume_error(None), volume_unit(None)) == (2000.0, "voxels")
+    assert (Overlap(0, 0, 5).volume_error((1.0, 2.0)), volume_unit((1.0, 2.0))) == (-10.0, "mm²")
+
+
+@given(maps, maps)
+def test_the_confusion_of_label_maps_is_that_of_scikit_learn(prediction, reference):
+    labels = [3, 1]
+    known = [np.where(np.isin(each, labels), each, 0).ravel() for each in (reference, prediction)]
+    assert (confusion(prediction, reference, labels) == confusion_matrix(*known, labels=[0, *labels])).all()
+
+
+@given(maps, maps)
+def test_each_label_of_two_maps_is_the_overlap_of_its_masks(prediction, reference):
+    for label, found in overlaps(prediction, reference, [1, 4, 2]).items():
+        assert found == overlap(prediction == label, reference == label)
+
+
+def test_values_beyond_the_labels_count_as_background_even_when_negative():
+    assert confusion([-1, 7, 1], [0, 1, 1], [1]).tolist() == [[1, 0], [1, 1]]
+    assert confusion([3, 0], [0, 1], []).tolist() == [[2]]
+
+
+@given(st.lists(st.tuples(maps, maps), min_size=1, max_size=3))
+def test_the_sum_of_overlaps_pools_the_voxels_of_all_cases(cases):
+    pooled = sum((overlap(one == 1, other == 1) for one, other in cases), Overlap(0, 0, 0))
+    every = [np.stack(each) == 1 for each in zip(*cases, strict=True)]
+    assert pooled == overlap(*every)
+
+
+def test_masks_of_two_grids_are_refused():
+    with pytest.raises(GeometryError, match="own grid"):
+        dice(np.ones((2, 3)), np.ones((3, 2)))
+    with pytest.raises(GeometryError, match="own grid"):
+        confusion(np.ones((2, 3), int), np.ones((3, 2), int), [1])
+
+
+def test_labels_that_repeat_or_name_the_background_are_refused():
+    for labels in ([1, 1], [0, 1]):
+        with pytest.raises(UsageError, match="greater than 0"):
+            confusion([1], [1], labels)
