@@ -1,0 +1,274 @@
+"""Voxels that lie in a file one after the other, plain or compressed: read when they are asked for."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+
+from isocenter.errors import FormatError
+from isocenter.files.format import Part
+from isocenter.values import Array, Deferred
+
+Compression = Literal["none", "gzip", "bzip2", "zlib"]
+GZIP_MAGIC = b"\x1f\x8b"
+CHUNK = 1 << 22
+# RFC 1951: a match of 258 bytes costs at least two bits, so nothing inflates further than this.
+LARGEST_INFLATION = 1032
+
+
+@dataclass(frozen=True)
+class Block:
+    """Where the voxels of a file lie and what their numbers mean.
+
+    dtype:       with its byte order
+    shape:       per axis, the axis that changes fastest first
+    axes:        which of these axes become (channels[, frames], *spatial)
+    start:       byte of the file at which the (compressed) stream begins
+    offset:      byte of the uncompressed stream at which the voxels begin
+    slope, intercept: value = slope * stored + intercept
+    part:        which part of complex voxels is meant
+    """
+
+    path: Path
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    axes: tuple[int, ...]
+    start: int = 0
+    offset: int = 0
+    compression: Compression = "none"
+    slope: float = 1.0
+    intercept: float = 0.0
+    part: Part | None = None
+
+    def __post_init__(self) -> None:
+        if min(self.shape, default=0) < 1:
+            raise FormatError(f"a volume of {self.shape} voxels", str(self.path), "The header is damaged: get it again")
+        if self.dtype.kind not in "biufc" or self.dtype.itemsize > 16:
+            raise FormatError(f"voxels of type {self.dtype}", str(self.path), "Convert them to a common number type")
+        if self.dtype in (np.dtype(np.longdouble), np.dtype(np.clongdouble)) and np.dtype(np.longdouble).itemsize > 8:
+            raise FormatError(f"voxels of type {self.dtype}", str(self.path), "Convert them to 64 bit floats")
+        if self.dtype.kind == "c" and self.part is None:
+            raise FormatError(
+                "the voxels are complex numbers",
+                str(self.path),
+                "Choose what to read with --part magnitude, real, imaginary or phase",
+            )
+        self._refuse_if_short()
+
+    @property
+    def nbytes(self) -> int:
+        return prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def value_dtype(self) -> np.dtype[Any]:
+        """Of the values after scaling: the stored type where nothing is scaled, else the float that is exact enough."""
+        stored = self.dtype.newbyteorder("=")
+        if stored.kind == "c":
+            stored = np.dtype(np.float32 if stored.itemsize == 8 else np.float64)
+        if (self.slope, self.intercept) == (1.0, 0.0):
+            return stored
+        if stored.kind == "f":
+            return stored if stored.itemsize >= 4 else np.dtype(np.float32)
+        top = float(np.iinfo(stored).max) if stored.kind in "iu" else 1.0
+        # float32 has 24 bits: a step of the stored number must stay a hundred times coarser than rounding.
+        exact = top + abs(self.intercept / self.slope) < 2**24 / 100
+        return np.dtype(np.float32 if exact else np.float64)
+
+    def deferred(self) -> Deferred:
+        return Deferred(tuple(self.shape[axis] for axis in self.axes), self.value_dtype, self.load, self.region)
+
+    def load(self) -> Array:
+        """(channels[, frames], *spatial) values."""
+        return self._values(self._stored((slice(None),) * len(self.shape)))
+
+    def region(self, region: tuple[slice, ...]) -> Array:
+        """`load()[region]`; of a compressed file no more is inflated than must be passed on the way."""
+        if not all(isinstance(part, slice) and part.step in (None, 1) for part in region):
+            return self.load()[region]
+        wanted = [slice(None)] * len(self.shape)
+        for axis, part in zip(self.axes, region, strict=False):
+            wanted[axis] = part
+        return self._values(self._stored(tuple(wanted)))
+
+    def _stored(self, wanted: tuple[slice, ...]) -> Array:
+        """The voxels as they stand in the file, axes in the file's order."""
+        if self.compression == "none":
+            where = self.start + self.offset
+            mapped = np.memmap(self.path, self.dtype, "r", offset=where, shape=self.shape, order="F")
+            return np.array(mapped[wanted])  # a copy: the file may go away
+        bounds = [part.indices(size)[:2] for part, size in zip(wanted, self.shape, strict=True)]
+        axis, first = len(self.shape) - 1, 0
+        while axis > 0 and bounds[axis][1] - bounds[axis][0] == 1:  # one slice of the slowest axis: pass what is before
+            first += bounds[axis][0] * prod(self.shape[:axis])
+            axis -= 1
+        low, high = bounds[axis]
+        first += low * prod(self.shape[:axis])
+        shape = (*self.shape[:axis], max(0, high - low), *(1 for _ in bounds[axis + 1 :]))
+        stored = self._inflated(first, prod(shape)).reshape(shape, order="F")
+        return np.asarray(stored[tuple(wanted[:axis])])
+
+    def _inflated(self, first: int, count: int) -> Array:
+        """`count` stored numbers from the `first` on."""
+        stored = np.empty(count, self.dtype)
+        view = memoryview(stored.view(np.uint8))  # type: ignore[arg-type]
+        skip = self.offset + first * self.dtype.itemsize
+        with self._stream() as stream:
+            done = _skip(stream, skip)
+            filled = 0
+            while done == skip and filled < len(view) and (got := stream.readinto(view[filled:])):  # type: ignore[attr-defined]
+                filled += got
+            if done < skip or filled < len(view):
+                raise self._short(done + filled)
+            if first + count == prod(self.shape):
+                stream.read(1)  # past the end stands the check sum, and only then is it looked at
+        return stored
+
+    def _values(self, stored: Array) -> Array:
+        values = stored.transpose(self.axes).astype(self.dtype.newbyteorder("="), copy=False)
+        if self.part is not None and values.dtype.kind == "c":
+            values = _part_of(values, self.part)
+        if (self.slope, self.intercept) != (1.0, 0.0):
+            scaled = values.astype(np.float64)
+            scaled *= self.slope
+            scaled += self.intercept
+            values = scaled
+        return np.asarray(values.astype(self.value_dtype, copy=False))
+
+    @contextmanager
+    def _stream(self) -> Iterator[BinaryIO]:
+        """The uncompressed bytes; whatever a damaged stream raises becomes a FormatError."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self.start)
+                with _uncompressed(file, self.compression) as stream:
+                    yield stream
+        except EOFError as error:
+            raise self._broken("the compressed voxels end too early") from error
+        except (zlib.error, gzip.BadGzipFile, OSError) as error:
+            raise self._broken(f"the compressed voxels are damaged ({error})") from error
+
+    def _refuse_if_short(self) -> None:
+        """Refuse a file that is cut short before anybody plans with it, as far as that is cheap."""
+        needed, size = self.offset + self.nbytes, self.path.stat().st_size - self.start
+        if self.compression == "none":
+            if size < needed:
+                raise self._short(max(size, 0))
+        elif self.compression in ("gzip", "zlib") and size * LARGEST_INFLATION < needed:
+            raise self._broken(f"{size} compressed bytes cannot hold the {needed} that the header promises")
+        elif self.compression == "gzip" and self._promised_by_gzip() != needed % 2**32:
+            with self._stream() as stream:  # several members or bytes after the voxels are legal: count
+                found = _skip(stream, needed)
+            if found < needed:
+                raise self._short(found)
+
+    def _promised_by_gzip(self) -> int:
+        """RFC 1952: the last four bytes are the size of what was compressed, modulo 2**32."""
+        with self.path.open("rb") as file:
+            file.seek(-4, io.SEEK_END)
+            return int.from_bytes(file.read(4), "little")
+
+    def _short(self, found: int) -> FormatError:
+        return self._broken(
+            f"the voxels are cut short: the header promises {self.offset + self.nbytes} bytes and there are {found}"
+        )
+
+    def _broken(self, problem: str) -> FormatError:
+        return FormatError(problem, str(self.path), "Get the file again from where it came from")
+
+
+def compression_of(path: Path) -> Compression:
+    """Whether the whole file is a gzip stream, by its first bytes and not by its name."""
+    with path.open("rb") as file:
+        return "gzip" if file.read(2) == GZIP_MAGIC else "none"
+
+
+def read_head(path: Path, size: int) -> bytes:
+    """The first `size` bytes of a plain or gzipped file, or as many as there are."""
+    with path.open("rb") as file, _uncompressed(file, compression_of(path)) as stream:
+        try:
+            return stream.read(size)
+        except (EOFError, zlib.error, OSError) as error:
+            raise FormatError(
+                f"the compressed header is damaged ({error})", str(path), "Get the file again from where it came from"
+            ) from error
+
+
+def write_voxels(file: BinaryIO, voxels: Array) -> None:
+    """Voxels with the first axis fastest, one index of the last axis at a time, little-endian."""
+    plain = voxels.astype(voxels.dtype.newbyteorder("<"), copy=False)
+    for index in range(plain.shape[-1]):
+        file.write(plain[..., index].tobytes(order="F"))
+
+
+@contextmanager
+def created(path: Path, *, compressed: bool) -> Iterator[BinaryIO]:
+    """A new file to write to, gzipped or plain; the same content always gives the same bytes."""
+    with path.open("xb") as file:
+        if not compressed:
+            yield file
+            return
+        # Level 4 is within a few percent of 6 in size at half the time; no name and no date in the stream.
+        with gzip.GzipFile("", "wb", 4, file, mtime=0) as stream:
+            yield stream
+
+
+def _uncompressed(file: BinaryIO, compression: Compression) -> BinaryIO:
+    match compression:
+        case "gzip":
+            return gzip.GzipFile(fileobj=file)  # type: ignore[return-value]
+        case "bzip2":
+            return bz2.BZ2File(file)  # type: ignore[return-value]
+        case "zlib":
+            return io.BufferedReader(_Inflating(file), CHUNK)  # type: ignore[return-value]
+    return file
+
+
+class _Inflating(io.RawIOBase):
+    """A zlib stream as a file: the standard library has one for gzip only."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._inflate = zlib.decompressobj()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._inflate.eof:
+            packed = self._inflate.unconsumed_tail or self._file.read(CHUNK)
+            plain = self._inflate.decompress(packed, len(buffer))
+            if plain:
+                buffer[: len(plain)] = plain
+                return len(plain)
+            if not packed:
+                raise EOFError
+        return 0
+
+
+def _skip(stream: BinaryIO, count: int) -> int:
+    """Pass over `count` bytes; how many there were."""
+    done = 0
+    while done < count and (got := len(stream.read(min(CHUNK, count - done)))):
+        done += got
+    return done
+
+
+def _part_of(values: Array, part: Part) -> Array:
+    match part:
+        case "magnitude":
+            return np.abs(values)
+        case "real":
+            return values.real
+        case "imaginary":
+            return values.imag
+    return np.angle(values)

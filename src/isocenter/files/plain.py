@@ -1,0 +1,45 @@
+"""What all writers of volumes need: number types that other programs read, axes in a file's order, even times."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from isocenter.errors import FormatError
+from isocenter.values import Array
+
+# Smallest first: what a program from before 64-bit integers can still read.
+INTEGERS = (np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64)
+
+
+def storable(voxels: Array, *, where: str) -> Array:
+    """The same values in a type that volume formats know: no bool, no float16, 64-bit integers only where needed."""
+    kind, size = voxels.dtype.kind, voxels.dtype.itemsize
+    if kind == "b":
+        return voxels.astype(np.uint8)
+    if kind == "f" and size == 2:
+        return voxels.astype(np.float32)
+    if kind in "iu" and size == 8:
+        low, high = int(voxels.min()), int(voxels.max())
+        fits = next(kind for kind in INTEGERS if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max)
+        return voxels.astype(fits)
+    if kind not in "iuf" or size > 8:
+        raise FormatError(f"voxels of type {voxels.dtype} cannot be written", where, "Write one part, or 64 bit floats")
+    return voxels
+
+
+def in_file_order(voxels: Array, ndim: int) -> Array:
+    """(channels[, frames], *spatial) as (i, j, k, frames, channels); a picture (row, column) as (column, row, 1)."""
+    if voxels.ndim == ndim + 1:
+        voxels = voxels[:, np.newaxis]
+    if ndim == 2:
+        voxels = voxels.swapaxes(-1, -2)[..., np.newaxis]
+    return voxels.transpose(2, 3, 4, 1, 0)
+
+
+def uniform_step(times: tuple[float, ...] | None) -> float | None:
+    """Seconds between frames where they are even within 0.1 %, else None."""
+    if times is None or len(times) < 2:
+        return None
+    steps = np.diff(times)
+    step = (times[-1] - times[0]) / (len(times) - 1)
+    return float(step) if step > 0 and np.allclose(steps, step, rtol=1e-3, atol=0) else None
