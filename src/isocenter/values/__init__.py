@@ -2,6 +2,7 @@
 
 from isocenter.values.case import Case, Dataset, LazyMapping, Problem, Split
 from isocenter.values.estimate import Estimate, Row
+from isocenter.values.fingerprint import CaseFacts, Fingerprint
 from isocenter.values.geometry import DIRECTION_TOLERANCE, GRID_TOLERANCE, Floats, Geometry
 from isocenter.values.image import Array, Code, Deferred, Image, Label, Source
 from isocenter.values.plan import BY_HAND, PLAN_VERSION, Decision, Plan
@@ -27,6 +28,7 @@ __all__ = [
     "Array",
     "Boxes",
     "Case",
+    "CaseFacts",
     "Code",
     "Dataset",
     "Decision",
@@ -35,6 +37,7 @@ __all__ = [
     "Estimate",
     "Field",
     "Finding",
+    "Fingerprint",
     "Floats",
     "Geometry",
     "Head",

@@ -1,0 +1,46 @@
+"""Families of network behind one factory. A new family is one file beside this one and its line in `NETWORKS`."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+from isocenter.errors import PlanError
+from isocenter.values import Dense, Head, Vector
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+NETWORKS = {
+    "resnet": "isocenter.networks.resnet:build",
+    "unet": "isocenter.networks.unet:build",
+}
+
+
+def names() -> tuple[str, ...]:
+    """Our families, and those that other packages add under the entry point `isocenter.networks`."""
+    return tuple(sorted({*NETWORKS, *(point.name for point in entry_points(group="isocenter.networks"))}))
+
+
+def build(name: str, channels: int, spatial_dims: int, heads: Mapping[str, Head], size: Mapping[str, Any]) -> Module:
+    """A network whose `forward(images, context=None)` gives `{head: tensor}`.
+
+    images: (batch, channels, *spatial)
+    size:   the family's own settings (width, strides, blocks, ...)
+    Raises PlanError for an unknown name, a head that the family cannot have or a size that it does not know.
+    """
+    targets = NETWORKS | {point.name: point.value for point in entry_points(group="isocenter.networks")}
+    if name not in targets:
+        raise PlanError(f"there is no network {name!r}", "network.name", f"Choose one of {', '.join(names())}")
+    module, _, function = targets[name].partition(":")
+    dense = {key: head.channels for key, head in heads.items() if isinstance(head, Dense)}
+    vectors = {key: head.size for key, head in heads.items() if isinstance(head, Vector)}
+    try:
+        return getattr(importlib.import_module(module), function)(channels, spatial_dims, dense, vectors, dict(size))
+    except (TypeError, ValueError) as error:
+        raise PlanError(f"{name} cannot be built: {error}", "network.size", "Correct the plan's network") from error
+
+
+__all__ = ["NETWORKS", "build", "names"]

@@ -1,0 +1,84 @@
+"""Residual network for whole-image outputs, in two or three dimensions.
+
+He et al., CVPR 2016, arXiv:1512.03385, with pre-activation (arXiv:1603.05027). The stem keeps the resolution of small
+images, where the original would halve it twice before the first block. This file needs torch alone, so that a copy of
+it travels with a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+# By number of axes; typed loosely because torch types sizes by the number of axes.
+CONVOLUTION: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
+NORMALISATION: dict[int, Any] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+
+
+class Block(nn.Module):
+    """Normalise, activate, convolve, twice, beside a shortcut; the first convolution takes the stride."""
+
+    def __init__(self, ndim: int, inside: int, outside: int, stride: int) -> None:
+        super().__init__()
+        convolution, normalisation = CONVOLUTION[ndim], NORMALISATION[ndim]
+        self.first_norm = normalisation(inside)
+        self.first = convolution(inside, outside, 3, stride, 1, bias=False)
+        self.second_norm = normalisation(outside)
+        self.second = convolution(outside, outside, 3, 1, 1, bias=False)
+        self.shortcut: nn.Module | None = None
+        if inside != outside or stride > 1:
+            self.shortcut = convolution(inside, outside, 1, stride, bias=False)
+        self.activation = nn.ReLU(inplace=True)
+
+    def forward(self, images: Tensor) -> Tensor:
+        active = self.activation(self.first_norm(images))
+        shortcut = images if self.shortcut is None else self.shortcut(active)
+        return self.second(self.activation(self.second_norm(self.first(active)))) + shortcut
+
+
+class ResNet(nn.Module):
+    """(batch, channels, *spatial) to {head: (batch, size of the head)}.
+
+    blocks:      residual blocks of each stage; each stage but the first halves the resolution
+    width:       feature maps of the first stage; doubled by each stage
+    stem_stride: of the first convolution; 1 keeps small images whole
+    dropout:     before the heads
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        spatial_dims: int,
+        vectors: Mapping[str, int],
+        blocks: Sequence[int] = (2, 2, 2, 2),
+        width: int = 32,
+        stem_stride: int = 1,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        kernel = 3 if stem_stride == 1 else 7
+        stem = CONVOLUTION[spatial_dims](channels, width, kernel, stem_stride, kernel // 2, bias=False)
+        layers: list[nn.Module] = [stem]
+        inside = width
+        for stage, count in enumerate(blocks):
+            outside = width * 2**stage
+            for n in range(count):
+                layers.append(Block(spatial_dims, inside, outside, 2 if stage > 0 and n == 0 else 1))
+                inside = outside
+        self.body = nn.Sequential(*layers, NORMALISATION[spatial_dims](inside), nn.ReLU(inplace=True))
+        self.dropout = nn.Dropout(dropout)
+        self.vectors = nn.ModuleDict({name: nn.Linear(inside, size) for name, size in vectors.items()})
+
+    def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
+        pooled = self.dropout(self.body(images).flatten(2).mean(dim=2))
+        return {name: layer(pooled) for name, layer in self.vectors.items()}
+
+
+def build(
+    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
+) -> ResNet:
+    if dense:
+        raise ValueError("a ResNet has no output for every voxel: choose unet")
+    return ResNet(channels, spatial_dims, vectors, **size)

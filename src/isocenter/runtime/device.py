@@ -1,0 +1,75 @@
+"""Where to compute, and why there."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import psutil
+
+from isocenter.errors import ResourceError, UsageError
+from isocenter.lazy import torch
+from isocenter.values import Decision
+
+# What decides a result beside our own code.
+RECORDED = (
+    "isocenter",
+    "torch",
+    "numpy",
+    "scipy",
+    "lightning-fabric",
+    "nibabel",
+    "pydicom",
+    "highdicom",
+    "safetensors",
+)
+
+
+def choose_device(name: str = "auto") -> Decision:
+    """ "cpu", "cuda:N" or "mps", and the reason.
+
+    Raises UsageError for an unknown name, ResourceError for a device that this machine lacks.
+    """
+    if name == "cpu":
+        return Decision("cpu", because="asked for")
+    if name == "auto":
+        if torch.cuda.is_available():
+            return Decision("cuda:0", because=f"a GPU is there: {torch.cuda.get_device_name(0)}")
+        if torch.backends.mps.is_available():
+            return Decision("mps", because="an Apple GPU is there")
+        return Decision("cpu", because="no GPU was found")
+    kind, _, number = name.partition(":")
+    if kind not in ("cuda", "mps") or (number and not number.isdigit()):
+        raise UsageError(f"there is no device {name!r}", "--device", "Choose auto, cpu, cuda:0 or mps")
+    there = torch.cuda.device_count() if kind == "cuda" else int(torch.backends.mps.is_available())
+    if int(number or 0) >= there:
+        raise ResourceError(f"{name} is not there ({there} found)", "--device", "Choose auto or cpu")
+    return Decision(name, because="asked for")
+
+
+def bf16_pays(device: str) -> bool:
+    """Whether the device computes in bfloat16 itself, rather than through float32."""
+    if device.startswith("cuda"):
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    cpu: Any = torch.cpu
+    return device == "cpu" and bool(cpu._is_avx512_bf16_supported())
+
+
+def environment() -> Mapping[str, Any]:
+    """Machine and versions, for the record of a run."""
+    versions = {}
+    for package in RECORDED:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": os.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "versions": versions,
+    }

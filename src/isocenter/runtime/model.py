@@ -1,0 +1,149 @@
+"""A model as one thing: what comes before the network, the network, and what comes after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isocenter import networks, tasks
+from isocenter.errors import IntegrityError, UsageError
+from isocenter.files import read
+from isocenter.lazy import torch
+from isocenter.runtime.device import choose_device
+from isocenter.runtime.preprocessing import Preprocessing
+from isocenter.runtime.record import digest, read_json, read_tensors, verify, write_json, write_tensors
+from isocenter.runtime.windows import Network, slide
+from isocenter.tasks import Task
+from isocenter.transforms import stacked
+from isocenter.values import Case, Image, Prediction
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+RECORD = "model.json"
+WEIGHTS = "weights.safetensors"
+SCHEMA = "isocenter.model"
+
+
+@dataclass(frozen=True)
+class Inference:
+    """How the network is led over an image: the plan's section "inference"."""
+
+    patch: tuple[int, ...]
+    overlap: float = 0.5
+    batch: int = 1
+
+
+@dataclass(frozen=True)
+class TorchNetwork:
+    """A torch module as a function of NumPy arrays."""
+
+    module: Module
+    device: str = "cpu"
+
+    def __call__(self, batch: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
+        with torch.inference_mode():
+            outputs = self.module(torch.from_numpy(batch).to(self.device))
+        return {name: output.float().cpu().numpy() for name, output in outputs.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """Preprocessing, network and decoding as one; the same object in training, prediction and service.
+
+    network: the arguments of `networks.build` but the heads, which the task asks for
+    run:     the network itself, as a function of NumPy arrays
+    record:  where it comes from: data hash, plan, versions, what was measured
+    """
+
+    task: Task
+    preprocessing: Preprocessing
+    inference: Inference
+    network: Mapping[str, Any]
+    run: Network
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+    def predict(self, subject: Image | Case | str | Path) -> Prediction:
+        """The result on the subject's own grid; a path is read first.
+
+        Raises what reading raises, and DatasetError where the subject is not of the model's kind.
+        """
+        image, where = _image_of(subject)
+        data, trace = self.preprocessing(image, where)
+        inference = self.inference
+        slabs = slide(
+            self.run, data, inference.patch, overlap=inference.overlap, batch=inference.batch, merge=self.task.merge
+        )
+        return self.task.decode(self.preprocessing.restored(slabs, trace), trace.source)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What `model.json` holds: all but the weights."""
+        return {
+            "task": {"name": self.task.name, **self.task.settings},
+            "preprocessing": self.preprocessing.settings,
+            "inference": {
+                "patch": self.inference.patch,
+                "overlap": self.inference.overlap,
+                "batch": self.inference.batch,
+            },
+            "network": dict(self.network),
+            "record": dict(self.record),
+        }
+
+
+def build_module(task: Task, network: Mapping[str, Any]) -> Module:
+    """The torch module that these settings name, with fresh weights."""
+    return networks.build(network["name"], network["channels"], network["spatial_dims"], task.heads, network["size"])
+
+
+def save(model: Model, weights: Mapping[str, Any], folder: Path) -> None:
+    """Record and weights into an existing folder; the caller seals it."""
+    write_json(folder / RECORD, SCHEMA, model.settings)
+    write_tensors(folder / WEIGHTS, weights)
+
+
+def load(path: str | Path, device: str = "auto") -> Model:
+    """The model of a run, a checkpoint or a package.
+
+    Raises UsageError where there is no model, IntegrityError for a changed, damaged or newer one.
+    """
+    folder = _folder_of(Path(path))
+    verify(folder)
+    record = read_json(folder / RECORD, SCHEMA)
+    try:
+        task = tasks.build(record["task"])
+        preprocessing = Preprocessing.of(record["preprocessing"])
+        inference = Inference(
+            tuple(record["inference"]["patch"]), *(record["inference"][k] for k in ("overlap", "batch"))
+        )
+        module = build_module(task, record["network"])
+        module.load_state_dict(read_tensors(folder / WEIGHTS))
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise IntegrityError(f"weights and record do not fit ({error})", str(folder), "Get the model again") from error
+    chosen = choose_device(device).value
+    run = TorchNetwork(module.eval().to(chosen), chosen)
+    origin = {**record["record"], "weights_sha256": digest(folder / WEIGHTS)}
+    return Model(task, preprocessing, inference, record["network"], run, origin)
+
+
+def _folder_of(path: Path) -> Path:
+    if not path.exists():
+        raise UsageError("there is no such model", str(path), "Give a run's folder")
+    for folder in (path, path / "checkpoints" / "best", path / "checkpoints" / "last"):
+        if (folder / RECORD).is_file():
+            return folder
+    raise UsageError("holds no model", str(path), "Give the folder that `isocenter train` wrote")
+
+
+def _image_of(subject: Image | Case | str | Path) -> tuple[Image, str]:
+    if isinstance(subject, Image):
+        return subject, subject.source.paths[0] if subject.source and subject.source.paths else "image"
+    if isinstance(subject, Case):
+        return stacked(subject.images, subject.id), subject.id
+    return read(subject), str(subject)

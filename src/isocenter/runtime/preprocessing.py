@@ -1,0 +1,266 @@
+"""From an image as it was read to what a network sees, and back onto the image's own grid.
+
+Permute to canonical order, crop, resample, normalise, pad: all along the axes, so that every step has an exact
+inverse on the grid and a result can go back slab by slab.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isocenter.errors import DatasetError, GeometryError, PlanError
+from isocenter.transforms import (
+    Normalisation,
+    Order,
+    Taps,
+    along,
+    content,
+    padding,
+    permuted,
+    recoloured,
+    resample,
+    resample_labels,
+    taps,
+)
+from isocenter.values import Array, Geometry, Image, Region, Slabs
+
+
+@dataclass(frozen=True)
+class Trace:
+    """How the grid of a source became the grid that the network sees; enough to go back.
+
+    squeezed: the one axis of the source that has a single slice, left out for a two-dimensional network
+    axes, flips: the source's order of (remaining) axes to canonical order
+    crop:     region of the canonical grid that was kept
+    shape:    of the kept region after resampling
+    pad:      (before, after) per axis, added last
+    """
+
+    source: Geometry
+    squeezed: int | None
+    axes: tuple[int, ...]
+    flips: tuple[bool, ...]
+    crop: Region
+    shape: tuple[int, ...]
+    pad: tuple[tuple[int, int], ...]
+    steps: tuple[float, ...]
+
+    @property
+    def padded(self) -> tuple[int, ...]:
+        """The spatial shape that the network sees."""
+        return tuple(size + low + high for size, (low, high) in zip(self.shape, self.pad, strict=True))
+
+    def region(self, part: Region) -> Region:
+        """A region of the cropped canonical grid as a region of the source grid."""
+        starts = [kept.start for kept in self.crop]
+        full = [slice(p.start + s, p.stop + s) for p, s in zip(part, starts, strict=True)]
+        remaining = [size for axis, size in enumerate(self.source.shape) if axis != self.squeezed]
+        source: list[slice] = [slice(0)] * len(full)
+        for new, (axis, flip) in enumerate(zip(self.axes, self.flips, strict=True)):
+            size = remaining[axis]
+            source[axis] = slice(size - full[new].stop, size - full[new].start) if flip else full[new]
+        if self.squeezed is not None:
+            source.insert(self.squeezed, slice(0, 1))
+        return tuple(source)
+
+    def unpermuted(self, array: Array) -> Array:
+        """(channels, *spatial) of a canonical region back in the source's order of axes."""
+        flipped = array[(slice(None), *[slice(None, None, -1) if flip else slice(None) for flip in self.flips])]
+        moved = flipped.transpose(0, *[int(axis) + 1 for axis in np.argsort(self.axes)])
+        return moved if self.squeezed is None else np.expand_dims(moved, self.squeezed + 1)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """The settings of the path from file to network: the plan's section "preprocessing".
+
+    ndim:     2 or 3; a volume with a single slice is a picture to a two-dimensional network
+    channels: what the network expects, by name and order; the images are checked against it
+    spacing:  mm between voxels on the network's grid; None keeps the image's own
+    shape:    fixed number of voxels on the network's grid; None lets it follow from the spacing
+    crop:     "content" cuts away the constant border
+    smallest: the padded shape is at least this
+    order:    interpolation of intensities
+    """
+
+    ndim: int
+    channels: tuple[str, ...]
+    normalisation: tuple[Normalisation, ...]
+    spacing: tuple[float, ...] | None = None
+    shape: tuple[int, ...] | None = None
+    crop: Literal["none", "content"] = "none"
+    order: Order = "linear"
+    smallest: tuple[int, ...] = ()
+    modality: str = "unknown"
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Preprocessing:
+        """From the plan's section or a model's record."""
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()
+        }
+        try:
+            values["normalisation"] = tuple(Normalisation(**one) for one in settings["normalisation"])
+            return cls(**values)
+        except (TypeError, KeyError) as error:
+            raise PlanError(f"impossible settings: {error}", "preprocessing", "Plan anew, or correct it") from error
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Plain values for YAML and JSON."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    def __call__(self, image: Image, where: str) -> tuple[NDArray[np.float32], Trace]:
+        """(channels, *padded) as the network sees it, and the way back.
+
+        Raises DatasetError for other channels than the network knows, GeometryError for a grid that cannot be used.
+        """
+        image = recoloured(image, self.channels)
+        self._check(image, where)
+        data, valid = image.data, image.valid
+        geometry, squeezed = image.geometry, self._squeezed(image.geometry, where)
+        if squeezed is not None:
+            data, valid = data.squeeze(squeezed + 1), valid.squeeze(squeezed + 1)
+        axes, flips = self._canonical(geometry, squeezed)
+        data, valid = permuted(data, axes, flips), permuted(valid, axes, flips)
+        steps = tuple(np.delete(geometry.steps, [] if squeezed is None else squeezed)[list(axes)].tolist())
+        region = self._region(data, valid)
+        data, valid = data[(slice(None), *region)], valid[(slice(None), *region)]
+        shape = self._target(data.shape[1:], steps, geometry, where)
+        channels = [
+            normalisation.apply(channel, measured)
+            for normalisation, channel, measured in zip(self.normalisation, data, valid, strict=True)
+        ]
+        resampled = resample(np.stack(channels), shape, self.order)
+        pad = tuple(padding(shape, self.smallest or shape))
+        steps = tuple(step * old / new for step, old, new in zip(steps, data.shape[1:], shape, strict=True))
+        padded = np.pad(resampled, ((0, 0), *pad), mode="edge")
+        trace = Trace(geometry, squeezed, axes, flips, region, shape, pad, steps)
+        return np.ascontiguousarray(padded, dtype=np.float32), trace
+
+    def labels(self, labels: Array, trace: Trace) -> Array:
+        """(*spatial) label map on the source grid, taken the same way; padded with 0."""
+        if trace.squeezed is not None:
+            labels = labels.squeeze(trace.squeezed)
+        moved = permuted(labels[None], trace.axes, trace.flips)[0][trace.crop]
+        return np.pad(resample_labels(np.ascontiguousarray(moved), trace.shape), trace.pad)
+
+    def restored(self, slabs: Slabs, trace: Trace) -> Iterator[tuple[Region, Mapping[str, Array]]]:
+        """Finished parts of the network's grid, in order of its first axis, as parts of the source's own grid.
+
+        Arrays without spatial axes (a vector head) pass through. Only the rows that a coming slab still needs are held.
+        """
+        return (
+            (trace.region(part), {name: trace.unpermuted(array) for name, array in arrays.items()})
+            if part
+            else (part, arrays)
+            for part, arrays in _resampled(_unpadded(slabs, trace), trace)
+        )
+
+    def _check(self, image: Image, where: str) -> None:
+        if len(image.channels) != len(self.channels):
+            raise DatasetError(
+                f"has {len(image.channels)} channels ({', '.join(image.channels)}), the model expects "
+                f"{len(self.channels)} ({', '.join(self.channels)})",
+                where,
+                "Give the images that the model was trained on, in that order",
+            )
+        named = not all(name.isdigit() for name in (*image.channels, *self.channels))
+        if len(self.channels) > 1 and named and image.channels != self.channels:
+            raise DatasetError(
+                f"channels {', '.join(image.channels)} are not the model's {', '.join(self.channels)}",
+                where,
+                "Name and order the images as in training",
+            )
+        if image.frames is not None:
+            raise GeometryError(
+                f"has {image.frames} frames on a fourth axis", where, "Give one volume (volume=..., one file a frame)"
+            )
+        if self.spacing is not None and image.spacing is None:
+            raise GeometryError(
+                f"has no size in mm, and the model works at {self.spacing} mm", where, "Give a file with its spacing"
+            )
+
+    def _squeezed(self, geometry: Geometry, where: str) -> int | None:
+        if geometry.ndim == self.ndim:
+            return None
+        single = [axis for axis, size in enumerate(geometry.shape) if size == 1]
+        if self.ndim == 2 and geometry.ndim == 3 and single:
+            return single[-1]
+        raise GeometryError(
+            f"has {geometry.ndim} axes of {geometry.shape} voxels, the model works in {self.ndim} dimensions",
+            where,
+            "Give images of the kind that the model was trained on",
+        )
+
+    def _canonical(self, geometry: Geometry, squeezed: int | None) -> tuple[tuple[int, ...], tuple[bool, ...]]:
+        axes, flips = geometry.to_canonical
+        if squeezed is None:
+            return axes, flips
+        kept = [(axis - (axis > squeezed), flip) for axis, flip in zip(axes, flips, strict=True) if axis != squeezed]
+        return tuple(axis for axis, _ in kept), tuple(flip for _, flip in kept)
+
+    def _region(self, data: Array, valid: NDArray[np.bool_]) -> Region:
+        if self.crop == "none":
+            return tuple(slice(0, size) for size in data.shape[1:])
+        above = [channel > channel[measured].min(initial=np.inf) for channel, measured in zip(data, valid, strict=True)]
+        return content(np.any(above & valid, axis=0))
+
+    def _target(
+        self, shape: tuple[int, ...], steps: tuple[float, ...], geometry: Geometry, where: str
+    ) -> tuple[int, ...]:
+        if self.shape is not None:
+            return self.shape
+        if self.spacing is None:
+            return shape
+        return tuple(max(1, round(size * old / new)) for size, old, new in zip(shape, steps, self.spacing, strict=True))
+
+
+def _unpadded(slabs: Slabs, trace: Trace) -> Slabs:
+    """Rows of the padded grid without the padding, counted from the first real row."""
+    before, size = trace.pad[0][0], trace.shape[0]
+    inner = tuple(slice(low, low + n) for (low, _), n in zip(trace.pad[1:], trace.shape[1:], strict=True))
+    for region, arrays in slabs:
+        if not region:
+            yield region, arrays
+            continue
+        start, stop = max(region[0].start - before, 0), min(region[0].stop - before, size)
+        if start < stop:
+            rows = slice(start + before - region[0].start, stop + before - region[0].start)
+            kept = {name: array[(slice(None), rows, *inner)] for name, array in arrays.items()}
+            yield (slice(start, stop), *(slice(0, n) for n in trace.shape[1:])), kept
+
+
+def _resampled(slabs: Slabs, trace: Trace) -> Slabs:
+    """Rows on the network's grid to rows on the cropped canonical grid, holding only what coming rows still need."""
+    shape = tuple(part.stop - part.start for part in trace.crop)
+    whole = tuple(slice(0, n) for n in shape[1:])
+    step = taps(trace.shape[0], shape[0])
+    last_needed = step.index.max(axis=1)
+    held: dict[str, Array] = {}
+    first_held = done = 0
+    for region, arrays in slabs:
+        if not region:
+            yield region, arrays
+            continue
+        for name, array in arrays.items():
+            plane = np.asarray(array, dtype=np.float32)
+            for axis, n in enumerate(shape[1:]):
+                if plane.shape[axis + 2] != n:
+                    plane = along(plane, axis + 2, taps(plane.shape[axis + 2], n))
+            held[name] = np.concatenate([held[name], plane], axis=1) if name in held else plane
+        ready = int(np.searchsorted(last_needed, region[0].stop - 1, side="right"))
+        if ready > done:
+            part = step.part(slice(done, ready))
+            part = Taps(part.index - first_held, part.weight)
+            yield (slice(done, ready), *whole), {name: along(array, 1, part) for name, array in held.items()}
+            done = ready
+        if done < shape[0]:
+            needed = int(step.index[done].min())
+            held = {name: array[:, needed - first_held :] for name, array in held.items()}
+            first_held = needed

@@ -1,0 +1,102 @@
+"""Folders of ours on disk: JSON and safetensors, with the SHA-256 of each file. Nothing in them can run code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from isocenter.errors import IntegrityError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MANIFEST = "manifest.json"
+VERSION = 1
+
+
+def write_json(path: Path, schema: str, record: Mapping[str, Any]) -> None:
+    """A record with its schema and version; not a number becomes null."""
+    path.write_text(json.dumps({"schema": schema, "version": VERSION, **_plain(record)}, indent=1), encoding="utf-8")
+
+
+def read_json(path: Path, schema: str) -> dict[str, Any]:
+    """The record of this schema; IntegrityError for a damaged one, another one or one of a newer version."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        known = record["schema"] == schema and isinstance(record["version"], int)
+    except FileNotFoundError as error:
+        raise IntegrityError("is missing", str(path), "Get the folder again, whole") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise IntegrityError(f"is no {schema} record ({error})", str(path), "Get the folder again") from error
+    if not known:
+        raise IntegrityError(f"is no {schema} record", str(path), "Give the folder that was written for it")
+    if record["version"] > VERSION:
+        raise IntegrityError(
+            f"was written by a newer version (record {record['version']}, known {VERSION})",
+            str(path),
+            "Update isocenter",
+        )
+    return record
+
+
+def seal(folder: Path) -> None:
+    """Write the manifest: the SHA-256 of every file of the folder. It detects change, it does not prove origin."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    digests = {path.relative_to(folder).as_posix(): digest(path) for path in files}
+    write_json(folder / MANIFEST, "isocenter.manifest", {"sha256": digests})
+
+
+def verify(folder: Path) -> None:
+    """IntegrityError where a file of a sealed folder is missing or is not what was written."""
+    for name, expected in read_json(folder / MANIFEST, "isocenter.manifest")["sha256"].items():
+        path = folder / name
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise IntegrityError(f"lists {name}, outside its folder", str(folder / MANIFEST), "Do not use this model")
+        if not path.is_file():
+            raise IntegrityError("is missing", str(path), "Get the folder again, whole")
+        if digest(path) != expected:
+            raise IntegrityError(
+                "is not the file that was written (its SHA-256 differs)",
+                str(path),
+                "Get the model again from its maker",
+            )
+
+
+def digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    from safetensors.torch import save_file  # needs torch, which this room loads late
+
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """IntegrityError for anything but safetensors; a pickle is never opened."""
+    from safetensors import SafetensorError  # beside its sibling, which needs torch
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise IntegrityError(
+            f"holds no safetensors ({error})", str(path), "Weights are read from safetensors only: get the model again"
+        ) from error
+
+
+def _plain(value: Any) -> Any:
+    """Only what JSON knows: tuples become lists, NumPy numbers plain ones, NaN and infinity null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if hasattr(value, "item") and not isinstance(value, str):
+        value = value.item()
+    if isinstance(value, float) and not abs(value) < float("inf"):
+        return None
+    return value

@@ -1,0 +1,98 @@
+"""A network over an image of any size: windows in order, and only the rows that still receive some are held."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import groupby, product
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isocenter.values import Array, Region
+
+# (batch, channels, *patch) to {head: (batch, channels, *patch) or (batch, size)}
+Network = Callable[[NDArray[np.float32]], Mapping[str, NDArray[np.float32]]]
+
+
+def starts(size: int, patch: int, overlap: float) -> list[int]:
+    """Where the windows of one axis begin: evenly spread, at least `overlap` of a window shared with the next."""
+    if size <= patch:
+        return [0]
+    count = int(np.ceil((size - patch) / (patch * (1 - overlap)))) + 1
+    return np.linspace(0, size - patch, count).round().astype(int).tolist()
+
+
+@lru_cache(maxsize=8)
+def importance(patch: tuple[int, ...], merge: Literal["gaussian", "mean"]) -> NDArray[np.float32]:
+    """(*patch) weight of each voxel of a window: less at its edge, where the network sees less context.
+
+    Gaussian with a standard deviation of an eighth of the window, as in Isensee et al., Nature Methods 2021,
+    doi:10.1038/s41592-020-01008-z; never below 1e-3, so that no voxel is without weight.
+    """
+    if merge == "mean":
+        return np.ones(patch, dtype=np.float32)
+    weight = np.ones((), dtype=np.float64)
+    for size in patch:
+        distance = (np.arange(size) - (size - 1) / 2) / (size / 8)
+        weight = np.multiply.outer(weight, np.exp(-0.5 * distance**2))
+    return np.maximum(weight, 1e-3).astype(np.float32)
+
+
+def slide(
+    network: Network,
+    image: NDArray[np.float32],
+    patch: Sequence[int],
+    *,
+    overlap: float = 0.5,
+    batch: int = 1,
+    merge: Literal["gaussian", "mean"] = "gaussian",
+) -> Iterator[tuple[Region, Mapping[str, Array]]]:
+    """(channels, *spatial) through the network: finished rows of the first axis as they become final.
+
+    Yields (region, {head: (channels, *region)}) in order; a vector head comes once, last, with an empty region, as
+    the mean over windows. The image must be at least as large as the patch.
+    """
+    spatial, patch = image.shape[1:], tuple(patch)
+    grid = [starts(size, length, overlap) for size, length in zip(spatial, patch, strict=True)]
+    weight = importance(patch, merge)
+    sums: dict[str, Array] = {}
+    weights = np.zeros((patch[0], *spatial[1:]), dtype=np.float32)
+    vectors: dict[str, list[Array]] = {}
+    following = dict(zip(grid[0], [*grid[0][1:], spatial[0]], strict=True))
+    for row, corners in groupby(product(*grid), key=lambda corner: corner[0]):
+        for corner, outputs in _run(network, image, list(corners), patch, batch):
+            place = (slice(None), *(slice(start, start + n) for start, n in zip(corner[1:], patch[1:], strict=True)))
+            for name, output in outputs.items():
+                if output.ndim == 1:
+                    vectors.setdefault(name, []).append(output)
+                    continue
+                if name not in sums:
+                    sums[name] = np.zeros((len(output), patch[0], *spatial[1:]), dtype=np.float32)
+                sums[name][(slice(None), *place)] += output * weight
+            weights[place] += weight
+        finished = following[row] - row
+        if sums:
+            region = (slice(row, row + finished), *(slice(0, n) for n in spatial[1:]))
+            yield region, {name: total[:, :finished] / weights[:finished] for name, total in sums.items()}
+        for held in (weights[None], *sums.values()):
+            held[:, : patch[0] - finished] = held[:, finished:].copy()
+            held[:, patch[0] - finished :] = 0
+    if vectors:
+        yield (), {name: np.mean(values, axis=0) for name, values in vectors.items()}
+
+
+def _run(
+    network: Network, image: NDArray[np.float32], corners: list[tuple[int, ...]], patch: tuple[int, ...], batch: int
+) -> Iterator[tuple[tuple[int, ...], Mapping[str, Array]]]:
+    """The windows at these corners, a batch at a time; each with its corner."""
+    for first in range(0, len(corners), batch):
+        chosen = corners[first : first + batch]
+        cut = [
+            image[(slice(None), *(slice(start, start + n) for start, n in zip(corner, patch, strict=True)))]
+            for corner in chosen
+        ]
+        outputs = network(np.stack(cut))
+        for n, corner in enumerate(chosen):
+            yield corner, {name: output[n] for name, output in outputs.items()}

@@ -1,0 +1,107 @@
+"""What a kind of problem answers. Every other room asks here, and nowhere is a kind named twice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+from isocenter.evaluation import Table
+from isocenter.report import Figure
+from isocenter.values import (
+    Case,
+    Dataset,
+    Decision,
+    Finding,
+    Fingerprint,
+    Geometry,
+    Head,
+    Image,
+    Label,
+    Prediction,
+    Row,
+    Slabs,
+    Target,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Outputs = Mapping[str, "Tensor"]
+
+
+class Task(Protocol):
+    """A kind of problem with its settings: a frozen dataclass whose fields are the plan's section "task"."""
+
+    name: ClassVar[str]
+    needs: ClassVar[frozenset[str]]
+
+    @classmethod
+    def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
+        """The fields of this class for these training cases, with reasons; DatasetError where they cannot be taught."""
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Task:
+        """From the values of the plan's section, or of a model's record; PlanError for an impossible one."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What `of` makes an equal task from; plain values that fit into JSON and YAML."""
+
+    @property
+    def heads(self) -> Mapping[str, Head]:
+        """The outputs that it wants from a network."""
+
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        """What the values of a dense result, or the classes of a vector, mean."""
+
+    @property
+    def merge(self) -> Literal["gaussian", "mean"]:
+        """How overlapping windows are weighed."""
+
+    def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
+        """What this kind of problem says about training, by "section.name"."""
+
+    def target(self, case: Case) -> Target:
+        """What the network is taught about the case, on the case's own grid."""
+
+    def loss(self, outputs: Outputs, target: Tensor) -> Tensor:
+        """A number to lower, of a batch."""
+
+    def quality(self, outputs: Outputs, target: Tensor) -> Mapping[str, Tensor]:
+        """Sums over a batch from which `selection` makes the metric that picks the best checkpoint."""
+
+    def selection(self, sums: Mapping[str, Tensor]) -> float:
+        """The metric, higher is better, from the sums over all validation cases."""
+
+    def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
+        """Finished parts of the source grid, in order, to a result. No torch here."""
+
+    def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
+        """One row a case and label: case, patient, label, then what was measured."""
+
+    def summary(self, table: Table, *, seed: int) -> list[Row]:
+        """Estimates with intervals; the row over all labels first."""
+
+    def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
+        """How one case looks: for the report's best, median and worst."""
+
+    def overview(self, table: Table) -> list[Figure]:
+        """How all cases look together."""
+
+    def rank(self, table: Table) -> list[str]:
+        """Case ids from best to worst, for the report."""
+
+    def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
+        """The columns of `predictions.csv`."""
+
+    def saliency(self, outputs: Outputs) -> Tensor:
+        """(batch,) the scalar that an explanation explains."""
+
+    def results(self, prediction: Prediction) -> list[Finding]:
+        """What a structured report states."""
+
+
+def stated_image(case: Case) -> Image:
+    """The first image of a case, for pictures."""
+    return next(iter(case.images.values()))

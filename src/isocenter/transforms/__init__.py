@@ -1,0 +1,28 @@
+"""N-D geometry and intensity of arrays: no files, no networks, no name of a task."""
+
+from isocenter.transforms.augment import Augmentation
+from isocenter.transforms.channels import COLOUR, recoloured, stacked
+from isocenter.transforms.draws import generator, order
+from isocenter.transforms.intensity import Normalisation
+from isocenter.transforms.orient import content, padding, permuted, unpermuted
+from isocenter.transforms.resample import Order, Taps, along, resample, resample_labels, taps
+
+__all__ = [
+    "COLOUR",
+    "Augmentation",
+    "Normalisation",
+    "Order",
+    "Taps",
+    "along",
+    "content",
+    "generator",
+    "order",
+    "padding",
+    "permuted",
+    "recoloured",
+    "resample",
+    "resample_labels",
+    "stacked",
+    "taps",
+    "unpermuted",
+]

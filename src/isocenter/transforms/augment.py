@@ -1,0 +1,154 @@
+"""Augmentation of a whole batch on the training device.
+
+All spatial changes (flip, rotation, scale, shift, elastic) are composed into one sampling grid, and image and label
+are read through it once. Each sample draws its own numbers from its own generator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isocenter.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How far a sample may be changed; a probability of 0 or a width of 0 turns a change off.
+
+    rotation:   degrees, about each axis (about the one axis in 2D)
+    scale:      1 +- this, for all axes together
+    shift:      share of the patch, per axis
+    elastic:    standard deviation of the control points' displacement, as a share of the patch
+    flips:      axes that may be mirrored
+    probability: of each kind of spatial change, and of each kind of intensity change
+    contrast, brightness: factor 1 +- this, and standard deviations added
+    gamma:      exponent in [1 / (1 + g), 1 + g] on the intensity range of the sample
+    noise:      largest standard deviation of Gaussian noise
+    """
+
+    rotation: float = 15.0
+    scale: float = 0.15
+    shift: float = 0.0
+    elastic: float = 0.0
+    flips: tuple[int, ...] = ()
+    probability: float = 0.3
+    contrast: float = 0.25
+    brightness: float = 0.15
+    gamma: float = 0.4
+    noise: float = 0.1
+
+    def __call__(
+        self,
+        images: Tensor,
+        labels: Tensor | None,
+        generators: Sequence[np.random.Generator],
+        steps: Sequence[float],
+    ) -> tuple[Tensor, Tensor | None]:
+        """(batch, channels, *spatial) images and (batch, *spatial) labels, changed alike.
+
+        steps: length of a voxel per axis, so that a rotation is one in mm also where voxels are no cubes
+        """
+        drawn = [self._spatial(rng, images.ndim - 2) for rng in generators]
+        if any(one is not None for one in drawn):
+            images, labels = self._warp(images, labels, drawn, np.asarray(steps))
+        return self._intensity(images, generators), labels
+
+    def _spatial(self, rng: np.random.Generator, ndim: int) -> tuple[NDArray, NDArray | None] | None:
+        """A linear map with a shift, (ndim, ndim + 1) in mm about the centre, and control points; None for none."""
+        angles = np.deg2rad(self.rotation) * rng.uniform(-1, 1, size=3) * (rng.random() < self.probability)
+        factor = 1 + self.scale * rng.uniform(-1, 1) * (rng.random() < self.probability)
+        shift = self.shift * rng.uniform(-1, 1, size=ndim) * (rng.random() < self.probability)
+        mirror = np.where(np.isin(np.arange(ndim), self.flips) & (rng.random(ndim) < 0.5), -1.0, 1.0)
+        points = rng.normal(scale=self.elastic, size=(ndim, *[5] * ndim)) * (rng.random() < self.probability)
+        linear = factor * (_rotation(angles) if ndim == 3 else _rotation(angles)[:2, :2]) @ np.diag(mirror)
+        elastic = points if self.elastic > 0 and points.any() else None
+        if elastic is None and not shift.any() and np.array_equal(linear, np.eye(ndim)):
+            return None
+        return np.concatenate([linear, shift[:, None]], axis=1), elastic
+
+    def _warp(
+        self, images: Tensor, labels: Tensor | None, drawn: Sequence[tuple | None], steps: NDArray
+    ) -> tuple[Tensor, Tensor | None]:
+        ndim, spatial = images.ndim - 2, images.shape[2:]
+        size = np.asarray(spatial) * steps
+        theta = np.tile(np.eye(ndim, ndim + 1), (len(images), 1, 1))
+        for n, one in enumerate(drawn):
+            if one is not None:
+                # grid_sample counts each axis from -1 to 1: mm = coordinate * size / 2, on both sides of the map
+                theta[n, :, :-1] = one[0][:, :-1] * size[None, :] / size[:, None]
+                theta[n, :, -1] = 2 * one[0][:, -1]
+        theta = theta[:, ::-1, [*range(ndim - 1, -1, -1), ndim]].copy()  # it counts x, y, z from the last axis
+        grid = torch.nn.functional.affine_grid(
+            torch.as_tensor(theta, dtype=torch.float32, device=images.device),
+            [len(images), 1, *spatial],
+            align_corners=False,
+        )
+        grid = self._with_elastic(grid, drawn)
+        sample = torch.nn.functional.grid_sample
+        warped = sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+        if labels is None:
+            return warped, None
+        # The image goes on beyond its edge, the label does not: outside there is background.
+        moved = sample(labels[:, None].float(), grid, mode="nearest", padding_mode="zeros", align_corners=False)
+        return warped, moved[:, 0].to(labels.dtype)
+
+    @staticmethod
+    def _with_elastic(grid: Tensor, drawn: Sequence[tuple | None]) -> Tensor:
+        fields = [None if one is None else one[1] for one in drawn]
+        if all(field is None for field in fields):
+            return grid
+        ndim = grid.shape[-1]
+        points = np.stack([np.zeros((ndim, *[5] * ndim)) if field is None else field for field in fields])
+        coarse = torch.as_tensor(2 * points[:, ::-1].copy(), dtype=torch.float32, device=grid.device)
+        mode = "bicubic" if ndim == 2 else "trilinear"
+        fine = torch.nn.functional.interpolate(coarse, size=grid.shape[1:-1], mode=mode, align_corners=True)
+        return grid + fine.movedim(1, -1)
+
+    def _intensity(self, images: Tensor, generators: Sequence[np.random.Generator]) -> Tensor:
+        """Each change once for the batch, with a neutral number for the samples that go without it."""
+        chosen = [rng.random(4) < self.probability for rng in generators]
+        numbers = [rng.uniform(-1, 1, size=4) for rng in generators]
+        amount = np.where(chosen, numbers, 0.0)  # (batch, 4): contrast, brightness, gamma, noise
+
+        def per_sample(values: NDArray) -> Tensor:
+            tensor = torch.as_tensor(values, dtype=images.dtype, device=images.device)
+            return tensor.reshape(-1, *[1] * (images.ndim - 1))
+
+        axes = tuple(range(2, images.ndim))
+        mean = images.mean(dim=axes, keepdim=True)
+        images = (images - mean) * per_sample(1 + self.contrast * amount[:, 0]) + mean
+        images = images + per_sample(self.brightness * amount[:, 1])
+        if amount[:, 2].any():
+            low, high = images.amin(dim=axes, keepdim=True), images.amax(dim=axes, keepdim=True)
+            width = (high - low).clamp(min=1e-6)
+            images = ((images - low) / width).clamp(0, 1) ** per_sample((1 + self.gamma) ** amount[:, 2]) * width + low
+        if amount[:, 3].any():
+            images = images + _noise(images, generators, np.abs(amount[:, 3]) * self.noise)
+        return images
+
+
+def _noise(images: Tensor, generators: Sequence[np.random.Generator], deviation: NDArray) -> Tensor:
+    noise = torch.zeros_like(images)
+    for n, rng in enumerate(generators):
+        if deviation[n] > 0:
+            source = torch.Generator(device=images.device).manual_seed(int(rng.integers(2**63)))
+            drawn = torch.randn(images.shape[1:], generator=source, device=images.device, dtype=images.dtype)
+            noise[n] = deviation[n] * drawn
+    return noise
+
+
+def _rotation(angles: NDArray) -> NDArray:
+    """(3, 3) rotation about z, then y, then x; in 2D only the first is used."""
+    (sz, sy, sx), (cz, cy, cx) = np.sin(angles), np.cos(angles)
+    about_z = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
+    about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+    about_x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
+    return about_x @ about_y @ about_z

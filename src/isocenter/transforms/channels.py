@@ -1,0 +1,64 @@
+"""Several images of one case as the channels of one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from isocenter.errors import GeometryError
+from isocenter.values import Array, Image
+
+# Luma of ITU-R BT.601, which is also what JPEG calls Y.
+LUMA = (0.299, 0.587, 0.114)
+COLOUR = ("R", "G", "B")
+
+
+def stacked(images: Mapping[str, Image], where: str) -> Image:
+    """All images of a case as one, channels in the given order; one image alone keeps its own channel names.
+
+    Raises GeometryError where grids differ or an image has frames: what a fourth axis means must be declared.
+    """
+    for name, image in images.items():
+        if image.frames is not None:
+            raise GeometryError(
+                f"{name!r} has {image.frames} frames on a fourth axis, and nothing says what they are",
+                where,
+                "Declare them as channels (dataset.json, modality) or give one file a frame",
+            )
+    first = next(iter(images.values()))
+    if len(images) == 1:
+        return first
+    for name, image in images.items():
+        if not image.geometry.equals(first.geometry):
+            raise GeometryError(
+                f"{name!r} lies on another grid ({image.geometry!r}) than the first image ({first.geometry!r})",
+                where,
+                "Bring all images of a case onto one grid first",
+            )
+    names = tuple(
+        name if len(image.channels) == 1 else f"{name}:{channel}"
+        for name, image in images.items()
+        for channel in image.channels
+    )
+    pixels = np.concatenate([image.data for image in images.values()])
+    return replace(first, pixels=pixels, channels=names, source=first.source)
+
+
+def recoloured(image: Image, channels: tuple[str, ...]) -> Image:
+    """A picture as grey or as R, G, B, whichever `channels` asks for; other images as they are.
+
+    An alpha channel is left out: it says how to show a pixel, not what was measured.
+    """
+    if image.channels == channels or image.frames is not None:
+        return image
+    data: Array = image.data
+    if image.channels[:3] == COLOUR and len(channels) == 1:
+        grey = np.tensordot(np.asarray(LUMA, dtype=np.float32), data[:3].astype(np.float32), axes=1)[None]
+        return replace(image, pixels=grey, channels=channels)
+    if len(image.channels) == 1 and channels == COLOUR:
+        return replace(image, pixels=np.repeat(data, 3, axis=0), channels=COLOUR)
+    if image.channels[:3] == COLOUR and channels == COLOUR:
+        return replace(image, pixels=data[:3], channels=COLOUR)
+    return image

@@ -1,0 +1,44 @@
+"""Intensities brought to a scale that a network can learn from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Method = Literal["zscore", "window", "range"]
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """How one channel is normalised.
+
+    zscore: by the image's own mean and standard deviation, after clipping at its own 0.5th and 99.5th percentile
+    window: clipped to [low, high] in the file's unit (HU), then by `mean` and `deviation` of the training cases
+    range:  [low, high] mapped to [0, 1] and then by `mean` and `deviation` of the training cases
+    """
+
+    method: Method
+    low: float | None = None
+    high: float | None = None
+    mean: float = 0.0
+    deviation: float = 1.0
+
+    def apply(self, channel: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """(*spatial) normalised; what is no measurement becomes the lowest value that is one."""
+        values = channel.astype(np.float32)
+        measured = values[valid]
+        if measured.size == 0:
+            return np.zeros_like(values)
+        values[~valid] = measured.min()
+        if self.method == "zscore":
+            low, high = np.percentile(measured, (0.5, 99.5))
+            clipped = measured.clip(low, high)
+            return (values.clip(low, high) - clipped.mean()) / max(float(clipped.std()), 1e-6)
+        assert self.low is not None and self.high is not None  # noqa: S101 - the plan's schema sees to it
+        values = values.clip(self.low, self.high)
+        if self.method == "range":
+            values = (values - self.low) / (self.high - self.low)
+        return (values - self.mean) / self.deviation

@@ -1,0 +1,98 @@
+"""Resampling along the axes: from one grid to another over the same field of view.
+
+Written once for NumPy and torch: prediction without torch and training with it give the same voxels. Each axis is a
+small banded matrix, so that an axis can be applied on its own, slab by slab.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import array_api_compat
+import numpy as np
+from numpy.typing import NDArray
+
+Order = Literal["linear", "cubic"]
+
+
+@dataclass(frozen=True, eq=False)
+class Taps:
+    """One axis of a resampling: each new sample is a weighted sum of `count` old ones.
+
+    index:  (new, count) of the old samples, clamped to the axis: beyond the edge the edge goes on
+    weight: (new, count), summing to 1
+    """
+
+    index: NDArray[np.intp]
+    weight: NDArray[np.float32]
+
+    def part(self, rows: slice) -> Taps:
+        return Taps(self.index[rows], self.weight[rows])
+
+
+@lru_cache(maxsize=256)
+def taps(old: int, new: int, order: Order = "linear") -> Taps:
+    """From `old` samples to `new` ones over the same length, edge to edge.
+
+    Going down, the kernel is widened by the ratio, so that what is finer than the new grid is averaged instead of
+    folded over (anti-aliasing). Cubic is Keys' kernel with a = -0.5, IEEE Trans ASSP 1981,
+    doi:10.1109/TASSP.1981.1163711.
+    """
+    stretch = max(1.0, old / new)
+    radius = (1.0 if order == "linear" else 2.0) * stretch
+    centre = (np.arange(new) + 0.5) * old / new - 0.5
+    index = np.floor(centre - radius).astype(np.intp)[:, None] + np.arange(1, int(np.ceil(2 * radius)) + 1)
+    distance = np.abs(index - centre[:, None]) / stretch
+    weight = np.maximum(0.0, 1.0 - distance) if order == "linear" else _keys(distance)
+    weight /= weight.sum(axis=1, keepdims=True)
+    used = np.abs(weight).max(axis=0) > 1e-7
+    return Taps(np.clip(index[:, used], 0, old - 1), weight[:, used].astype(np.float32))
+
+
+def _keys(distance: NDArray[np.float64]) -> NDArray[np.float64]:
+    near = (1.5 * distance - 2.5) * distance**2 + 1
+    far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
+    return np.where(distance <= 1, near, np.where(distance < 2, far, 0.0))
+
+
+def along(array: Any, axis: int, step: Taps) -> Any:
+    """`array` (NumPy or torch, floating) with one axis resampled."""
+    xp, device = array_api_compat.array_namespace(array), array_api_compat.device(array)
+    shape = tuple(-1 if other == axis else 1 for other in range(array.ndim))
+    total = None
+    for index, weight in zip(step.index.T, step.weight.T, strict=True):
+        picked = xp.take(array, xp.asarray(np.ascontiguousarray(index), device=device), axis=axis)
+        factor = xp.asarray(np.ascontiguousarray(weight), dtype=array.dtype, device=device)
+        scaled = picked * xp.reshape(factor, shape)
+        total = scaled if total is None else total + scaled
+    return total
+
+
+def resample(array: Any, shape: Sequence[int], order: Order = "linear") -> Any:
+    """(channels, *spatial) intensities to (channels, *shape), edge to edge; axes of equal size stay untouched."""
+    # The axis that shrinks most goes first: every later one has less to do.
+    axes = sorted(range(len(shape)), key=lambda axis: shape[axis] / array.shape[axis + 1])
+    for axis in axes:
+        if shape[axis] != array.shape[axis + 1]:
+            array = along(array, axis + 1, taps(array.shape[axis + 1], shape[axis], order))
+    return array
+
+
+def resample_labels(labels: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
+    """(*spatial) label map to (*shape): at each voxel the label with the largest share of it.
+
+    One label at a time, so that no volume with a channel a label is ever made.
+    """
+    if tuple(shape) == labels.shape:
+        return labels
+    best = np.full(shape, -1.0, dtype=np.float32)
+    chosen = np.zeros(shape, dtype=labels.dtype)
+    for value in np.unique(labels):
+        share = resample((labels == value).astype(np.float32)[None], shape)[0]
+        wins = share > best
+        chosen[wins] = value
+        best = np.maximum(best, share)
+    return chosen
