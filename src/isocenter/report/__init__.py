@@ -1,0 +1,41 @@
+"""Figures, self-contained reports and the slice viewer: strings and bytes made from values."""
+
+from isocenter.report import figures
+from isocenter.report.blocks import (
+    Block,
+    Decisions,
+    Details,
+    Estimates,
+    Facts,
+    Gallery,
+    Link,
+    Page,
+    Paragraph,
+    Problems,
+    Section,
+    Table,
+)
+from isocenter.report.figures import Figure
+from isocenter.report.page import render
+from isocenter.report.viewer import viewer
+from isocenter.report.words import in_words
+
+__all__ = [
+    "Block",
+    "Decisions",
+    "Details",
+    "Estimates",
+    "Facts",
+    "Figure",
+    "Gallery",
+    "Link",
+    "Page",
+    "Paragraph",
+    "Problems",
+    "Section",
+    "Table",
+    "figures",
+    "in_words",
+    "render",
+    "viewer",
+]

@@ -1,0 +1,134 @@
+"""What a page is made of: small values, each shown by the template of its name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from isocenter.errors import UsageError
+from isocenter.report.figures.figure import Figure
+from isocenter.values import Decision, Problem, Row
+
+
+@dataclass(frozen=True)
+class Link:
+    """A cell or a line that leads to a file beside the page.
+
+    Raises UsageError for an address that leaves the folder of the page's own files.
+    """
+
+    text: str
+    href: str
+
+    def __post_init__(self) -> None:
+        if ":" in self.href.split("/")[0] or self.href.startswith(("/", "\\")):
+            raise UsageError(f"{self.href!r} is no relative path", "Link", "Link to a file beside the report")
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """A paragraph of plain text."""
+
+    text: str
+    template: ClassVar[str] = "paragraph"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells: text, numbers, an Estimate, a Link, None for a blank."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    caption: str = ""
+    template: ClassVar[str] = "table"
+
+    def __post_init__(self) -> None:
+        uneven = [row for row in self.rows if len(row) != len(self.columns)]
+        if uneven:
+            raise UsageError(
+                f"a row of {len(uneven[0])} under {len(self.columns)} columns", "Table", "Give one cell a column"
+            )
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """Rows of a summary, each with its interval or the reason for none."""
+
+    rows: Sequence[Row]
+    caption: str = ""
+    template: ClassVar[str] = "estimates"
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Figures side by side where the page is wide enough."""
+
+    figures: Sequence[Figure]
+    template: ClassVar[str] = "gallery"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Names and what they are."""
+
+    facts: Mapping[str, Any]
+    template: ClassVar[str] = "facts"
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What was chosen, why, and on whose word. items: such as a Plan gives when it is iterated."""
+
+    items: Iterable[tuple[str, Decision]]
+    template: ClassVar[str] = "decisions"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "items", tuple(self.items))
+
+
+@dataclass(frozen=True)
+class Problems:
+    """What was found wrong or odd, the worst first; `none` is said where nothing was found."""
+
+    problems: Sequence[Problem]
+    none: str = "Nothing was found."
+    template: ClassVar[str] = "problems"
+
+
+@dataclass(frozen=True)
+class Details:
+    """Blocks that open on a click, for what only some readers need."""
+
+    summary: str
+    blocks: Sequence[Block]
+    template: ClassVar[str] = "details"
+
+
+Block = Paragraph | Table | Estimates | Figure | Gallery | Facts | Decisions | Problems | Details
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and what stands under it."""
+
+    title: str
+    blocks: Sequence[Block] = ()
+
+
+@dataclass(frozen=True)
+class Page:
+    """A report.
+
+    headline: the primary metric first, in words and large; few others beside it
+    notes:    what a reader must know before believing the headline ("patients unknown: leakage cannot be excluded")
+    facts:    where it comes from, at the foot: data, model, version, seed, machine
+    lead:     one sentence under the title
+    """
+
+    title: str
+    headline: Sequence[Row] = ()
+    sections: Sequence[Section] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    lead: str = ""

@@ -1,0 +1,113 @@
+"""How a grid is shown on a screen: which way up, which planes, which greys, which colours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from isocenter.values import Array, Geometry, Image, Label
+
+# Okabe and Ito 2008, the colours that people with any common colour blindness tell apart; those first that stand
+# out from grey on black.
+PALETTE = (
+    (86, 180, 233),
+    (230, 159, 0),
+    (240, 228, 66),
+    (204, 121, 167),
+    (0, 158, 115),
+    (213, 94, 0),
+    (0, 114, 178),
+)
+# A few hot or dead pixels must not decide the greys: half a per cent on either side is cut.
+WINDOW_PERCENTILES = (0.5, 99.5)
+WINDOW_SAMPLES = 1_000_000  # more voxels do not move a percentile that a person could see
+
+
+@dataclass(frozen=True)
+class Plane:
+    """One way to look at a grid that lies as `upright` puts it.
+
+    across, down: the axes that run to the right and to the bottom of the screen
+    through:      the axis that is scrolled; None for a picture
+    edges:        what lies at the left, right, top and bottom ("R", "L", "A", "P"); empty where it is not known
+    """
+
+    name: str
+    across: int
+    down: int
+    through: int | None
+    edges: tuple[str, str, str, str] | None = None
+
+
+RADIOLOGICAL = (
+    Plane("axial", 0, 1, 2, ("R", "L", "A", "P")),
+    Plane("coronal", 0, 2, 1, ("R", "L", "S", "I")),
+    Plane("sagittal", 1, 2, 0, ("A", "P", "S", "I")),
+)
+AS_STORED = (Plane("axes 1 and 2", 0, 1, 2), Plane("axes 1 and 3", 0, 2, 1), Plane("axes 2 and 3", 1, 2, 0))
+PICTURE = (Plane("picture", 1, 0, None),)
+
+
+def upright(geometry: Geometry) -> tuple[tuple[int, ...], tuple[bool, ...]]:
+    """(axes, flips) to the order of the screen: to the patient's left, back and feet; as stored where unknown."""
+    axes, flips = geometry.to_canonical
+    if geometry.orientation is None:
+        return tuple(range(geometry.ndim)), (False,) * geometry.ndim
+    return axes, tuple(not flip for flip in flips)
+
+
+def turned(array: Array, axes: Sequence[int], flips: Sequence[bool]) -> Array:
+    """(..., *spatial) voxels in the order of the screen, as a view."""
+    extra = array.ndim - len(axes)
+    moved = array.transpose(*range(extra), *[extra + axis for axis in axes])
+    return np.flip(moved, tuple(extra + axis for axis, flip in enumerate(flips) if flip))
+
+
+def planes(geometry: Geometry) -> tuple[Plane, ...]:
+    """The planes in which a grid that lies upright has something to show: all that are more than a line."""
+    if geometry.ndim == 2:
+        return PICTURE
+    every = AS_STORED if geometry.orientation is None else RADIOLOGICAL
+    thick = [plane for plane in every if min(geometry.shape[plane.across], geometry.shape[plane.down]) > 1]
+    return tuple(thick) or every[:1]
+
+
+def is_colour(image: Image) -> bool:
+    """Whether the three channels are red, green and blue, not three measurements."""
+    names = tuple(name.lower() for name in image.channels)
+    return names in {("red", "green", "blue"), ("r", "g", "b")} or (
+        names == ("0", "1", "2") and image.dtype == np.uint8
+    )
+
+
+def window(values: Array) -> tuple[float, float]:
+    """(low, high) of the greys: black and white for voxels that are measurements, outliers cut.
+
+    values: finite voxels, any shape
+    """
+    flat = values.ravel()
+    flat = flat[:: max(1, flat.size // WINDOW_SAMPLES)]
+    if flat.size == 0:
+        return 0.0, 1.0
+    low, high = np.percentile(flat.astype(np.float64), WINDOW_PERCENTILES).tolist()
+    if low == high:  # most voxels are alike: then the few others are what there is to see
+        low, high = float(flat.min()), float(flat.max())
+    return (low, high) if low < high else (low, low + 1.0)
+
+
+def foreground(labels: Sequence[Label]) -> tuple[Label, ...]:
+    """All labels but the background."""
+    return tuple(label for label in labels if label.value != 0)
+
+
+def colours(labels: Sequence[Label]) -> dict[int, tuple[int, int, int]]:
+    """{value: (red, green, blue) in 0..255}: a label's own colour, else the next of the palette."""
+    return {
+        label.value: label.colour or PALETTE[place % len(PALETTE)] for place, label in enumerate(foreground(labels))
+    }
+
+
+def unit_of(geometry: Geometry) -> str:
+    return "mm" if geometry.physical else "pixels"

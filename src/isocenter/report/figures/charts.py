@@ -1,0 +1,301 @@
+"""Charts of numbers: training, scores with intervals, discrimination, calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike
+from scipy.stats import binomtest
+
+from isocenter.errors import UsageError
+from isocenter.report.figures.figure import Canvas, Figure, Ink, chart, legend, plain, short
+from isocenter.report.words import interval_text, metric_name, number, row_name, value_text
+from isocenter.values import Estimate, Floats, Row
+
+OWN_COLUMNS = ("step", "seconds", "loss", "learning_rate")
+SMOOTH_SHARE = 50  # the smooth line looks over a fiftieth of the run: fast changes stay, noise goes
+
+
+def training_curves(log: pd.DataFrame, title: str = "Training") -> Figure:
+    """Loss, validation metrics and learning rate over the steps.
+
+    log: a row a record: step, seconds, loss, learning_rate and validation metrics, blank (NaN) where not measured
+    Raises UsageError where there is no step or no loss.
+    """
+    if not {"step", "loss"} <= set(log.columns) or log.empty:
+        raise UsageError("the log has no step and loss", title, "Give the log that training wrote")
+    metrics = [str(name) for name in log.columns if name not in OWN_COLUMNS and log[name].notna().any()]
+    has_rate = "learning_rate" in log.columns and bool(log["learning_rate"].notna().any())
+    heights = [3.0] + [2.4] * bool(metrics) + [1.2] * has_rate
+
+    def draw(canvas: Canvas, ink: Ink) -> None:
+        panels = list(canvas.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0])
+        _loss(panels[0], log, ink)
+        if metrics:
+            _validation(panels[1], log, metrics, ink)
+        if has_rate:
+            rates = log.dropna(subset=["learning_rate"])
+            panels[-1].plot(rates["step"], rates["learning_rate"], color=ink.faint, linewidth=1.4)
+            panels[-1].set_ylabel("learning\nrate")
+        for axes in panels:
+            plain(axes, ink)
+            axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        panels[-1].set_xlabel(_time_axis(log))
+
+    last = log.dropna(subset=["loss"])["loss"]
+    alt = f"Loss from {number(float(last.iloc[0]))} to {number(float(last.iloc[-1]))} over {len(last)} records"
+    caption = "Loss of the training batches (thin: as recorded, thick: running mean)"
+    caption += ", and what was measured on the validation cases." if metrics else "."
+    return chart(draw, title=title, caption=caption, alt=alt, size=(4.4, 0.7 + 0.62 * sum(heights)))
+
+
+def label_scores(rows: Sequence[Row], title: str) -> Figure:
+    """The value of each row with its interval, one bar a label.
+
+    rows: of one metric. Raises UsageError where there is none.
+    """
+    if not rows:
+        raise UsageError("no score to show", title, "Give at least one row")
+
+    def draw(canvas: Canvas, ink: Ink) -> None:
+        axes = canvas.subplots()
+        for place, row in enumerate(rows):
+            _bar(axes, place, row.estimate, ink)
+        axes.set_yticks(range(len(rows)), [short(row.label) for row in rows], parse_math=False)
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        unit = rows[0].estimate.unit
+        axes.set_xlabel(f"{metric_name(rows[0].metric)}{f' ({unit})' if unit else ''}")
+        plain(axes, ink)
+        axes.grid(False, axis="y")
+        axes.tick_params(axis="y", length=0, labelcolor=ink.text)
+
+    alt = "; ".join(f"{row_name(row)} {value_text(row.estimate)} ({interval_text(row.estimate)})" for row in rows)
+    level = f"{100 * rows[0].estimate.level:.0f} % interval"
+    caption = f"Bar: value. Line: {level}, absent where none can be given."
+    return chart(draw, title=title, caption=caption, alt=alt, size=(4.4, 0.8 + 0.42 * len(rows)))
+
+
+def histogram(groups: Mapping[str, ArrayLike], title: str, *, axis: str, caption: str = "", bins: int = 24) -> Figure:
+    """How often which value occurs, one outline a group. axis: what is counted, with its unit."""
+    values = {name: _finite(given) for name, given in groups.items()}
+    every = np.concatenate([*values.values(), np.empty(0)])
+    edges = np.histogram_bin_edges(every if every.size else np.array([0.0, 1.0]), bins=bins).tolist()
+
+    def draw(canvas: Canvas, ink: Ink) -> None:
+        axes = canvas.subplots()
+        for colour, (name, given) in zip(_cycle(ink, len(values)), values.items(), strict=True):
+            axes.hist(given, edges, histtype="stepfilled", color=colour, alpha=0.25 if len(values) > 1 else 0.55)
+            axes.hist(given, edges, histtype="step", color=colour, linewidth=1.5, label=short(name))
+        axes.set_xlabel(axis)
+        axes.set_ylabel("count")
+        axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+        plain(axes, ink)
+        if len(values) > 1:
+            legend(axes, ink)
+
+    said = [f"{name}: {_spread(given)}" for name, given in values.items()]
+    return chart(draw, title=title, caption=caption, alt=f"Histogram of {axis}. {'; '.join(said)}")
+
+
+def scatter(
+    x: ArrayLike, y: ArrayLike, title: str, *, axes: tuple[str, str], caption: str = "", identity: bool = False
+) -> Figure:
+    """One point a case. axes: what is across and what is up, with units; identity: draw where both are equal."""
+    across, up = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    known = np.isfinite(across) & np.isfinite(up)
+    across, up = across[known], up[known]
+
+    def draw(canvas: Canvas, ink: Ink) -> None:
+        panel = canvas.subplots()
+        panel.scatter(across, up, s=16, color=ink.series[0], alpha=0.65, edgecolors="none")
+        panel.set_xlabel(axes[0])
+        panel.set_ylabel(axes[1])
+        plain(panel, ink)
+        if identity and across.size:
+            ends = [min(across.min(), up.min()), max(across.max(), up.max())]
+            panel.plot(ends, ends, color=ink.faint, linewidth=1, linestyle="dashed")
+            panel.set_aspect("equal", adjustable="datalim")
+
+    alt = f"Scatter of {axes[1]} against {axes[0]}, {across.size} points"
+    if across.size > 2 and across.std() > 0 and up.std() > 0:
+        alt += f", correlation {np.corrcoef(across, up)[0, 1]:.2f}"
+    return chart(draw, title=title, caption=caption, alt=alt, size=(4.4, 3.6))
+
+
+def roc(curves: Mapping[str, tuple[ArrayLike, ArrayLike]], title: str, *, caption: str = "") -> Figure:
+    """Sensitivity against 1 - specificity at every threshold.
+
+    curves: {class: (truth (cases,) as bool, score (cases,))}; a class that has only one truth is left out
+    """
+    drawn: dict[str, Floats] = {}
+    for name, (truth, score) in curves.items():
+        points = _roc_points(np.asarray(truth, dtype=bool), np.asarray(score, dtype=float))
+        if points is not None:
+            drawn[name] = points
+
+    def draw(canvas: Canvas, ink: Ink) -> None:
+        axes = canvas.subplots()
+        axes.plot([0, 1], [0, 1], color=ink.faint, linewidth=1, linestyle="dashed")
+        for colour, (name, points) in zip(_cycle(ink, len(drawn)), drawn.items(), strict=True):
+            axes.plot(points[0], points[1], color=colour, linewidth=1.8, label=f"{short(name)}  {_area(points):.3f}")
+        axes.set(xlabel="1 \N{MINUS SIGN} specificity", ylabel="sensitivity", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
+        axes.set_aspect("equal")
+        plain(axes, ink)
+        if drawn:
+            legend(axes, ink, "lower right")
+
+    said = "; ".join(f"{name}: area {_area(points):.3f}" for name, points in drawn.items())
+    left = [name for name in curves if name not in drawn]
+    if left:
+        caption = f"{caption} Not drawn, because all cases are alike there: {', '.join(left)}.".strip()
+    return chart(draw, title=title, caption=caption, alt=f"ROC curves. {said}", size=(4.4, 4.0))
+
+
+def reliability(truth: ArrayLike, probability: ArrayLike, title: str, *, caption: str = "", bins: int = 10) -> Figure:
+    """How often it was true, for each tenth of predicted probability, with exact 95 % intervals and the counts.
+
+    truth: (cases,) bool; probability: (cases,) in 0..1
+    Clopper and Pearson, Biometrika 1934, doi:10.1093/biomet/26.4.404
+    """
+    points = _reliability_points(np.asarray(truth, dtype=bool), np.asarray(probability, dtype=float), bins)
+
+    def draw(canvas: Canvas, ink: Ink) -> None:
+        axes, counts = canvas.subplots(2, 1, sharex=True, height_ratios=[4, 1])
+        axes.plot([0, 1], [0, 1], color=ink.faint, linewidth=1, linestyle="dashed")
+        spread = [points["share"] - points["low"], points["high"] - points["share"]]
+        axes.errorbar(
+            points["mean"], points["share"], spread, fmt="o-", markersize=4, linewidth=1.4, color=ink.series[0]
+        )
+        axes.set(ylabel="observed frequency", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+        counts.bar(points["middle"], points["count"], 0.9 / bins, color=ink.series[0], alpha=0.55)
+        counts.set(ylabel="cases", xlabel="predicted probability")
+        counts.yaxis.set_major_locator(MaxNLocator(2, integer=True))
+        plain(axes, ink)
+        plain(counts, ink)
+
+    said = "; ".join(f"predicted {r.mean:.2f}, observed {r.share:.2f}" for r in points.itertuples())
+    text = caption or "A calibrated model lies on the dashed line. Lines: exact 95 % intervals."
+    return chart(draw, title=title, caption=text, alt=f"Reliability diagram. {said}", size=(4.4, 4.2))
+
+
+def confusion(matrix: ArrayLike, classes: Sequence[str], title: str, *, caption: str = "") -> Figure:
+    """What was taken for what. matrix: (reference, predicted) counts of cases."""
+    counts = np.asarray(matrix)
+    if counts.shape != (len(classes), len(classes)):
+        raise UsageError(f"{counts.shape} counts for {len(classes)} classes", title, "Give one row and column a class")
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = min(6.4, 1.6 + 0.62 * len(classes))
+
+    def draw(canvas: Canvas, ink: Ink) -> None:
+        axes = canvas.subplots()
+        _heat(axes, counts, shares, ink)
+        names = [short(name, 14) for name in classes]
+        axes.set_xticks(range(len(classes)), names, rotation=30 if len(classes) > 3 else 0, parse_math=False)
+        axes.set_yticks(range(len(classes)), names, parse_math=False)
+        axes.set(xlabel="predicted", ylabel="reference")
+        plain(axes, ink)
+        axes.grid(False)
+
+    said = [f"{name}: {counts[i, i]} of {counts[i].sum()} right" for i, name in enumerate(classes)]
+    text = caption or "Counts of cases; shade and per cent: share of the row."
+    return chart(
+        draw, title=title, caption=text, alt=f"Confusion matrix. {'; '.join(said)}", size=(max(3.2, side), side)
+    )
+
+
+def _loss(axes: Axes, log: pd.DataFrame, ink: Ink) -> None:
+    known = log.dropna(subset=["loss"])
+    smooth = known["loss"].rolling(max(1, len(known) // SMOOTH_SHARE), min_periods=1, center=True).mean()
+    axes.plot(known["step"], known["loss"], color=ink.series[0], alpha=0.3, linewidth=0.8)
+    axes.plot(known["step"], smooth, color=ink.series[0], linewidth=1.8)
+    axes.set_ylabel("loss")
+
+
+def _validation(axes: Axes, log: pd.DataFrame, metrics: Sequence[str], ink: Ink) -> None:
+    for colour, name in zip(_cycle(ink, len(metrics)), metrics, strict=True):
+        known = log.dropna(subset=[name])
+        axes.plot(known["step"], known[name], color=colour, linewidth=1.6, marker="o", markersize=3, label=short(name))
+    axes.set_ylabel("validation")
+    legend(axes, ink)
+
+
+def _time_axis(log: pd.DataFrame) -> str:
+    if "seconds" not in log.columns or log["seconds"].isna().all():
+        return "step"
+    seconds = float(log["seconds"].max())
+    return (
+        f"step (the last after {seconds / 60:.1f} min)" if seconds >= 90 else f"step (the last after {seconds:.0f} s)"
+    )
+
+
+def _bar(axes: Axes, place: int, estimate: Estimate, ink: Ink) -> None:
+    axes.barh(place, estimate.value, 0.5, color=ink.series[0], alpha=0.3)
+    if estimate.low is not None and estimate.high is not None:
+        axes.plot([estimate.low, estimate.high], [place, place], color=ink.series[0], linewidth=2)
+    axes.plot(estimate.value, place, "o", markersize=4.5, color=ink.series[0])
+    end = max(estimate.value, estimate.high or estimate.value)
+    axes.annotate(
+        number(estimate.value),
+        (end, place),
+        (5, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=8.5,
+        color=ink.text,
+    )
+    axes.margins(x=0.14)
+
+
+def _heat(axes: Axes, counts: Floats, shares: Floats, ink: Ink) -> None:
+    for (row, column), share in np.ndenumerate(shares):
+        axes.fill_between([column - 0.5, column + 0.5], row - 0.5, row + 0.5, color=ink.series[0], alpha=0.75 * share)
+        axes.text(column, row, f"{counts[row, column]}", ha="center", va="bottom", fontsize=9, color=ink.text)
+        axes.text(column, row, f"{100 * share:.0f} %", ha="center", va="top", fontsize=7, color=ink.text)
+    axes.set(xlim=(-0.5, len(counts) - 0.5), ylim=(len(counts) - 0.5, -0.5))
+    axes.set_aspect("equal")
+
+
+def _roc_points(truth: Floats, score: Floats) -> Floats | None:
+    """(2, thresholds + 1): 1 - specificity and sensitivity; cases of equal score enter together."""
+    if truth.all() or not truth.any():
+        return None
+    order = np.argsort(-score, kind="stable")
+    last_of_tie = np.append(np.flatnonzero(np.diff(score[order])), truth.size - 1)
+    true = np.cumsum(truth[order])[last_of_tie]
+    false = last_of_tie + 1 - true
+    return np.array([np.append(0, false / false[-1]), np.append(0, true / true[-1])])
+
+
+def _area(points: Floats) -> float:
+    return float(np.trapezoid(points[1], points[0]))
+
+
+def _reliability_points(truth: Floats, probability: Floats, bins: int) -> pd.DataFrame:
+    places = np.minimum((probability * bins).astype(int), bins - 1)
+    rows = []
+    for place in np.unique(places):
+        inside = places == place
+        interval = binomtest(int(truth[inside].sum()), int(inside.sum())).proportion_ci(0.95, "exact")
+        mean, share = float(probability[inside].mean()), float(truth[inside].mean())
+        rows.append(((place + 0.5) / bins, mean, share, interval.low, interval.high, int(inside.sum())))
+    return pd.DataFrame(rows, columns=["middle", "mean", "share", "low", "high", "count"])
+
+
+def _finite(values: ArrayLike) -> Floats:
+    array = np.asarray(values, dtype=float).ravel()
+    return array[np.isfinite(array)]
+
+
+def _spread(values: Floats) -> str:
+    if not values.size:
+        return "nothing measured"
+    low, middle, high = np.quantile(values, [0, 0.5, 1])
+    return f"{values.size} values from {low:.3g} to {high:.3g}, median {middle:.3g}"
+
+
+def _cycle(ink: Ink, count: int) -> list[str]:
+    return [ink.series[place % len(ink.series)] for place in range(count)]

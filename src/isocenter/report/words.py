@@ -1,0 +1,109 @@
+"""Numbers in words: every estimate with its interval, or with the reason why there is none."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from isocenter.values import Estimate, Row
+
+# The spelling of the papers; other names are written as they are, with blanks.
+NAMES = {
+    "accuracy": "Accuracy",
+    "assd": "ASSD",
+    "auprc": "AUPRC",
+    "auroc": "AUROC",
+    "balanced_accuracy": "Balanced accuracy",
+    "brier": "Brier score",
+    "dice": "Dice",
+    "ece": "ECE",
+    "f1": "F1",
+    "hd": "Hausdorff distance",
+    "hd95": "HD95",
+    "iou": "IoU",
+    "kappa": "Cohen's kappa",
+    "mae": "MAE",
+    "mcc": "MCC",
+    "nll": "Negative log-likelihood",
+    "npv": "NPV",
+    "nsd": "NSD",
+    "ppv": "PPV",
+    "r2": "R²",
+    "rmse": "RMSE",
+}
+ALL = "all"  # the label of the row over all labels
+
+
+def metric_name(metric: str) -> str:
+    words = metric.replace("_", " ").strip()
+    return NAMES.get(metric, words[:1].upper() + words[1:])
+
+
+def row_name(row: Row) -> str:
+    name = metric_name(row.metric)
+    return name if row.label == ALL else f"{name}, {row.label}"
+
+
+def decimals(value: float, unit: str = "") -> int:
+    """Three decimals for a ratio, three significant digits for all else, but never less than whole numbers."""
+    if not math.isfinite(value) or value == 0:
+        return 3
+    if not unit and abs(value) < 10:
+        return 3 if abs(value) >= 5e-3 else 2 - math.floor(math.log10(abs(value)))
+    return min(6, max(0, 2 - math.floor(math.log10(abs(value)))))
+
+
+def number(value: float, unit: str = "", places: int | None = None) -> str:
+    if not math.isfinite(value):
+        return "undefined"
+    text = f"{value:.{decimals(value, unit) if places is None else places}f}".replace("-", "\N{MINUS SIGN}")
+    return f"{text} {unit}" if unit else text
+
+
+def value_text(estimate: Estimate) -> str:
+    return number(estimate.value, estimate.unit)
+
+
+def interval_text(estimate: Estimate) -> str:
+    """ "95 % interval 0.874 to 0.890", or the reason why there is none."""
+    if estimate.low is None or estimate.high is None:
+        reason = estimate.method.removeprefix("none").lstrip(": ")
+        return f"no interval: {reason or 'reason not recorded'}"
+    places = decimals(estimate.value, estimate.unit)
+    low, high = number(estimate.low, places=places), number(estimate.high, places=places)
+    return f"{100 * estimate.level:.0f} % interval {low} to {high}"
+
+
+def count_text(estimate: Estimate) -> str:
+    """ "40 cases of 40 patients"; without patients where they are not known, empty where nothing was counted."""
+    if not estimate.n:
+        return ""
+    cases = f"{estimate.n} {'case' if estimate.n == 1 else 'cases'}"
+    if not estimate.patients:
+        return cases
+    return f"{cases} of {estimate.patients} {'patient' if estimate.patients == 1 else 'patients'}"
+
+
+def in_words(row: Row) -> str:
+    """ "Dice 0.882 (95 % interval 0.874 to 0.890, 40 cases of 40 patients)"."""
+    said = [part for part in (interval_text(row.estimate), count_text(row.estimate)) if part]
+    return f"{row_name(row)} {value_text(row.estimate)} ({', '.join(said)})"
+
+
+def cell_text(value: Any) -> str:
+    """A cell of a table: a number with as many digits as mean something, a blank for None."""
+    if value is None:
+        return ""
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    if isinstance(value, int | np.integer):
+        return str(int(value))
+    if isinstance(value, float | np.floating):
+        return number(float(value)) if math.isfinite(value) else "\N{EN DASH}"
+    if isinstance(value, Estimate):
+        return f"{value_text(value)} ({interval_text(value)})"
+    if isinstance(value, list | tuple):
+        return ", ".join(cell_text(part) for part in value)
+    return str(value)
