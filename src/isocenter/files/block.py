@@ -168,6 +168,7 @@ class Block:
         elif self.compression == "gzip" and self._promised_by_gzip() != needed % 2**32:
             with self._stream() as stream:  # several members or bytes after the voxels are legal: count
                 found = _skip(stream, needed)
+                stream.read(1)  # a missing end of the stream raises here
             if found < needed:
                 raise self._short(found)
 
@@ -219,7 +220,7 @@ def created(path: Path, *, compressed: bool) -> Iterator[BinaryIO]:
             return
         # Level 4 is within a few percent of 6 in size at half the time; no name and no date in the stream.
         with gzip.GzipFile("", "wb", 4, file, mtime=0) as stream:
-            yield stream
+            yield stream  # type: ignore[misc]
 
 
 def _uncompressed(file: BinaryIO, compression: Compression) -> BinaryIO:
@@ -229,7 +230,7 @@ def _uncompressed(file: BinaryIO, compression: Compression) -> BinaryIO:
         case "bzip2":
             return bz2.BZ2File(file)  # type: ignore[return-value]
         case "zlib":
-            return io.BufferedReader(_Inflating(file), CHUNK)  # type: ignore[return-value]
+            return io.BufferedReader(_Inflating(file), CHUNK)
     return file
 
 
