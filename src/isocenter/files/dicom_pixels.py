@@ -125,7 +125,7 @@ def layout_of(dataset: pydicom.Dataset, where: str) -> Layout:
     return Layout(
         keyword=keyword,
         syntax=syntax,
-        frames=_whole(dataset, "NumberOfFrames", where, 1),
+        frames=_whole(dataset, "NumberOfFrames", where, 1, least=0) or 1,  # some writers put 0 for one
         rows=_whole(dataset, "Rows", where),
         columns=_whole(dataset, "Columns", where),
         samples=samples,
