@@ -6,16 +6,25 @@ source's own grid, or is refused.
 
 from isocenter.files.atomic import write_text, written
 from isocenter.files.format import Entry, Format, Part, ReadOptions
+from isocenter.files.hashing import content_hash, dataset_hash, file_hash
 from isocenter.files.index import FORMATS, format_of, read, read_volumes, write
+from isocenter.files.layouts import LAYOUTS, DatasetOptions, observed_values, read_dataset
 
 __all__ = [
     "FORMATS",
+    "LAYOUTS",
+    "DatasetOptions",
     "Entry",
     "Format",
     "Part",
     "ReadOptions",
+    "content_hash",
+    "dataset_hash",
+    "file_hash",
     "format_of",
+    "observed_values",
     "read",
+    "read_dataset",
     "read_volumes",
     "write",
     "write_text",

@@ -1,0 +1,136 @@
+"""From what a layout found to a data set: ids, patients, covariates, classes, and what is wrong."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from isocenter.errors import DatasetError
+from isocenter.files.layouts.folder import Folder
+from isocenter.files.layouts.join import Join, join_table
+from isocenter.files.layouts.layout import DatasetOptions, Found, Reading
+from isocenter.files.modality import modality_word
+from isocenter.files.patients import Patients, patients_by, patients_of
+from isocenter.values import Case, Dataset, LazyMapping, Problem
+
+
+def assemble(folder: Folder, reading: Reading, options: DatasetOptions) -> Dataset:
+    """The data set.
+
+    Raises DatasetError where nothing is left of it, or nothing is labelled though labels are wanted.
+    """
+    found, problems = _whole(reading.cases)
+    found, more = _labelled(found, folder, options)
+    if not found:
+        raise DatasetError("holds no case that can be used", str(folder.root), _remedy([*reading.problems, *problems]))
+    ids = case_ids([case.name for case in found])
+    # A manifest's own columns are better than any table beside it.
+    join = None if reading.patients else join_table(folder, found, ids, options.patient)
+    found = join.cases if join else found
+    patients = _patients(found, ids, reading, options, join)
+    cases = tuple(_case(case, name, owner) for case, name, owner in zip(found, ids, patients.names, strict=True))
+    return Dataset(
+        cases=cases,
+        splits={case.id: one.split for case, one in zip(cases, found, strict=True) if one.split is not None},
+        name=folder.root.stem if folder.is_file else folder.root.resolve().name,
+        root=folder.root,
+        classes={kind: labels for kind, labels in reading.classes.items() if labels},
+        modality=modality_word(options.modality or reading.modality),
+        patients=patients.words,
+        patients_known=patients.known,
+        layout=reading.how + (f"; {join.how}" if join else ""),
+        problems=(*reading.problems, *problems, *more),
+    )
+
+
+def case_ids(names: Sequence[str]) -> list[str]:
+    """Ids that differ and can be file names: the last part where that tells all apart, else the whole path."""
+    lasts = [PurePosixPath(name).name for name in names]
+    if len(set(lasts)) == len(lasts):
+        return lasts
+    joined = [name.replace("/", "-") for name in names]
+    twice = {name for name, count in Counter(joined).items() if count > 1}
+    seen: Counter[str] = Counter()
+    ids = []
+    for name in joined:
+        seen[name] += 1
+        ids.append(f"{name}_{seen[name]}" if name in twice else name)
+    return ids
+
+
+def _case(found: Found, name: str, patient: str) -> Case:
+    return Case(
+        id=name,
+        patient=patient,
+        images=LazyMapping(found.images),
+        references=LazyMapping(found.references),
+        covariates=found.covariates,
+        group=found.group,
+        files=found.files,
+        key=found.key,
+    )
+
+
+def _whole(found: Sequence[Found]) -> tuple[list[Found], list[Problem]]:
+    """Without the cases that have an empty file: seen from its size, without opening it."""
+    empty: dict[str, list[Path]] = {}
+    sizes: dict[Path, int] = {}
+    for case in found:
+        for path in case.files:
+            if path not in sizes:
+                sizes[path] = path.stat().st_size if path.is_file() else 1
+            if sizes[path] == 0:
+                empty.setdefault(case.name, []).append(path)
+    problems = [
+        Problem("error", f"{paths[0].name} is empty", (name,), "nothing can be read from it", "Get the file again")
+        for name, paths in empty.items()
+    ]
+    return [case for case in found if case.name not in empty], problems
+
+
+def _labelled(found: list[Found], folder: Folder, options: DatasetOptions) -> tuple[list[Found], list[Problem]]:
+    """The cases with a reference, where references are wanted."""
+    if not options.references or not found:
+        return found, []
+    bare = [case for case in found if not case.references]
+    if len(bare) == len(found):
+        raise DatasetError(
+            f"holds {len(found)} images and no labels",
+            str(folder.root),
+            "Put class folders, a labels/ or masks/ folder, or a table with a label column beside the images",
+        )
+    problems = [
+        Problem(
+            "warning",
+            f"{len(bare)} of {len(found)} images have no label",
+            tuple(case.name for case in bare),
+            "they are left out",
+            "Add their labels, or take the images away",
+        )
+    ]
+    return [case for case in found if case.references], problems if bare else []
+
+
+def _patients(
+    found: Sequence[Found], ids: Sequence[str], reading: Reading, options: DatasetOptions, join: Join | None
+) -> Patients:
+    column = join.column if join else reading.patient_column
+    if options.patient is not None and options.patient != column:
+        return patients_by(options.patient, [case.name for case in found])
+    owners = [case.patient for case in found]
+    if not any(owners):
+        guess = patients_of([case.name for case in found])
+        return guess if guess.known else replace(guess, names=tuple(ids))
+    words = reading.patients or (join.patients if join else "")
+    # A case without a patient stands for itself, under a name that no patient has.
+    names = tuple(str(owner) if owner else f"unknown-{name}" for owner, name in zip(owners, ids, strict=True))
+    unknown = sum(1 for owner in owners if not owner)
+    gap = f"; {unknown} cases without one stand for themselves" if unknown else ""
+    return Patients(names, f"{len(set(names))} patients, told by {words}{gap}", known=True)
+
+
+def _remedy(problems: Sequence[Problem]) -> str:
+    first = f"{problems[0].what}; " if problems else ""
+    return f"{first}see the layouts in the documentation, or name one with --layout"

@@ -1,0 +1,56 @@
+"""A folder for each class, with the images of that class in it; train/, val/, test/ above them where they are split."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from isocenter.files.layouts.classes import name_classes
+from isocenter.files.layouts.folder import Folder, Member
+from isocenter.files.layouts.image_folders import IMAGES, LABELS
+from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
+from isocenter.files.layouts.load import given
+from isocenter.files.layouts.pairs import readers
+from isocenter.files.modality import modality_word
+from isocenter.files.patients import names_a_person
+from isocenter.values import Problem
+
+
+def fits(folder: Folder, options: DatasetOptions) -> bool:
+    """Several folders with images that are called neither images/ and labels/ nor after persons."""
+    del options
+    members = _classed(folder.images)
+    names = {member.folders[0] for member in members}
+    return len(names) > 1 and len(members) > len(names) and not any(names_a_person(name) for name in names)
+
+
+def read(folder: Folder, options: DatasetOptions) -> Reading:
+    """The first folder is the class."""
+    members = _classed(folder.images) or _classed(folder.dicom)
+    classes, called = name_classes({member.folders[0] for member in members}, options)
+    modality = modality_word(options.modality)
+    found = tuple(
+        Found(
+            member.name,
+            readers([member], ["image"], options, [modality]),
+            {"class": partial(given, called[member.folders[0]])},
+            files=(member.path,),
+            key=called[member.folders[0]],
+            split=member.split,
+        )
+        for member in members
+    )
+    loose = len(folder.images) - len(members)
+    note = Problem("note", f"{loose} images lie in no class folder", why="they are not read")
+    return Reading(
+        found,
+        how=f"a folder for each class: {', '.join(label.name for label in classes)}",
+        classes={"class": classes},
+        problems=(note,) if loose > 0 else (),
+    )
+
+
+def _classed(members: tuple[Member, ...]) -> list[Member]:
+    return [m for m in members if m.folders and m.folders[0].lower() not in IMAGES | LABELS]
+
+
+LAYOUT = Layout("class_folders", "a folder for each class", fits, read, over=frozenset({"plain_images"}))

@@ -1,0 +1,95 @@
+"""What the numbers of labels mean: from a person, a file beside the data, or dataset.json."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from isocenter.errors import DatasetError, UsageError
+from isocenter.files.layouts.folder import Folder
+from isocenter.files.layouts.layout import DatasetOptions
+from isocenter.values import Case, Label
+
+
+def parse_labels(text: str) -> tuple[Label, ...]:
+    """ "1=anterior,2=posterior" as labels.
+
+    Raises UsageError for anything else.
+    """
+    labels = []
+    for part in text.split(","):
+        value, equals, name = part.partition("=")
+        if not (equals and value.strip().isdecimal() and name.strip()):
+            raise UsageError(f"{part!r} is no label", f"--labels {text}", "Write 1=anterior,2=posterior")
+        labels.append(Label(int(value), name.strip()))
+    if len({label.value for label in labels}) < len(labels) or len({label.name for label in labels}) < len(labels):
+        raise UsageError("a value or a name occurs twice", f"--labels {text}", "Write 1=anterior,2=posterior")
+    return tuple(sorted(labels, key=lambda label: label.value))
+
+
+def mask_labels(folder: Folder, options: DatasetOptions) -> tuple[Label, ...]:
+    """The declared labels of masks but the background (0); empty where none are declared."""
+    if options.labels is not None:
+        return _foreground(parse_labels(options.labels))
+    described = (folder.description or {}).get("labels")
+    if described:
+        return _foreground(described_labels(described, str(folder.root / "dataset.json")))
+    return _foreground(_table_labels(folder))
+
+
+def described_labels(described: Any, where: str) -> tuple[Label, ...]:
+    """The `labels` of dataset.json: {"0": "name"} in the Decathlon, {"name": 0} in nnU-Net v2.
+
+    Raises DatasetError for regions (lists of values) and for what is neither.
+    """
+    if not isinstance(described, Mapping):
+        raise DatasetError("`labels` is no table of names and numbers", where, "Correct it, or give --labels")
+    labels = []
+    for key, value in described.items():
+        number, name = (key, value) if str(key).isdecimal() and not _is_number(value) else (value, key)
+        if not _is_number(number):
+            raise DatasetError(
+                f"the label {name!r} is {number!r}, not one number", where, "Give --labels 1=NAME,2=NAME"
+            )
+        labels.append(Label(int(number), str(name)))
+    return tuple(sorted(labels, key=lambda label: label.value))
+
+
+def name_classes(
+    names: Iterable[str], options: DatasetOptions, *, declare: bool = True
+) -> tuple[tuple[Label, ...], dict[str, str]]:
+    """The classes in order, and what each name found in the data is called.
+
+    --labels either puts the names in order (0=NORMAL,1=PNEUMONIA) or gives names to numbers (0=normal).
+    """
+    found = sorted(set(names), key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
+    if options.labels is None or not declare:
+        return tuple(Label(index, name) for index, name in enumerate(found)), {name: name for name in found}
+    labels = parse_labels(options.labels)
+    by_name, by_value = {label.name for label in labels}, {str(label.value): label.name for label in labels}
+    if set(found) <= by_name:
+        return labels, {name: name for name in found}
+    if set(found) <= by_value.keys():
+        return labels, {name: by_value[name] for name in found}
+    missing = ", ".join(sorted(set(found) - by_name)[:5])
+    raise UsageError(f"does not name {missing}", f"--labels {options.labels}", "Name every class of the data")
+
+
+def observed_values(case: Case) -> tuple[int, ...]:
+    """The values above 0 in a case's mask, in order; reads it."""
+    values = np.unique(case.references["mask"].data)
+    return tuple(int(value) for value in values if value)
+
+
+def _foreground(labels: tuple[Label, ...]) -> tuple[Label, ...]:
+    return tuple(label for label in labels if label.value)
+
+
+def _table_labels(folder: Folder) -> tuple[Label, ...]:
+    return ()
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int) or (isinstance(value, str) and value.isdecimal())

@@ -1,0 +1,92 @@
+"""Medical Segmentation Decathlon: `dataset.json` lists images and labels; a fourth axis holds the modalities.
+
+Antonelli et al., Nature Communications 2022, doi:10.1038/s41467-022-30695-9
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from isocenter.errors import DatasetError
+from isocenter.files.layouts.classes import mask_labels
+from isocenter.files.layouts.folder import Folder, stem_of
+from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
+from isocenter.files.layouts.load import load_frame, load_image, load_mask
+from isocenter.files.layouts.nnunet import channel_names
+from isocenter.files.layouts.nnunet import fits as fits_nnunet
+from isocenter.files.modality import common_modality, modality_word
+from isocenter.values import Image, Problem
+
+
+def fits(folder: Folder, options: DatasetOptions) -> bool:
+    """dataset.json has modalities and a list of training pairs."""
+    described = folder.description or {}
+    listed = isinstance(described.get("training"), list) and "modality" in described
+    return listed and not fits_nnunet(folder, options)
+
+
+def read(folder: Folder, options: DatasetOptions) -> Reading:
+    """The pairs that dataset.json lists; `test` has no labels and is read for prediction only."""
+    described, where = folder.description or {}, str(folder.root / "dataset.json")
+    names, labels = channel_names(folder), mask_labels(folder, options)
+    entries = list(described["training"])
+    entries += [] if options.references else list(described.get("test", []))
+    found, missing = [], []
+    for entry in entries:
+        image, label = _entry(entry, where)
+        paths = [_inside(folder.root, text, where) for text in (image, label) if text is not None]
+        name = stem_of(paths[0].name)
+        if not all(path.is_file() for path in paths):
+            missing.append(name)
+            continue
+        mask = partial(load_mask, (paths[1],), labels, options.read) if label is not None else None
+        found.append(Found(name, _images(paths[0], names, options), {"mask": mask} if mask else {}, files=tuple(paths)))
+    problem = Problem(
+        "error", f"{len(missing)} listed cases lack a file", tuple(missing), "they are left out", "Get the files again"
+    )
+    return Reading(
+        tuple(found),
+        how=f"Decathlon dataset.json, channels {', '.join(names)}",
+        classes={"mask": labels},
+        modality=common_modality(list(names)),
+        problems=(problem,) if missing else (),
+    )
+
+
+def _images(path: Path, names: tuple[str, ...], options: DatasetOptions) -> dict[str, Callable[[], Image]]:
+    words = [modality_word(options.modality or name) for name in names]
+    if len(names) == 1:
+        return {names[0]: partial(load_image, path, options.read, words[0])}
+    return {
+        name: partial(load_frame, path, frame, len(names), options.read, word)
+        for frame, (name, word) in enumerate(zip(names, words, strict=True))
+    }
+
+
+def _entry(entry: Any, where: str) -> tuple[str, str | None]:
+    if isinstance(entry, str):
+        return entry, None
+    if isinstance(entry, dict) and isinstance(entry.get("image"), str):
+        label = entry.get("label")
+        return entry["image"], label if isinstance(label, str) else None
+    raise DatasetError(f"{entry!r} is no pair of image and label", where, 'Write {"image": ..., "label": ...}')
+
+
+def _inside(root: Path, text: str, where: str) -> Path:
+    """A listed path; what leads out of the folder is not followed."""
+    path = root / text
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise DatasetError(f"lists {text}, which lies outside the folder", where, "List paths below dataset.json")
+    return path
+
+
+LAYOUT = Layout(
+    "decathlon",
+    "Medical Segmentation Decathlon (dataset.json with a training list)",
+    fits,
+    read,
+    over=frozenset({"image_folders", "suffix_masks", "plain_images"}),
+)

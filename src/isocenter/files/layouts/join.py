@@ -1,0 +1,106 @@
+"""A table that lies beside the images: covariates, patients and splits by case or by patient."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from isocenter.files.layouts.folder import SPLIT_WORDS, Folder, stem_of
+from isocenter.files.layouts.layout import Found
+from isocenter.files.layouts.table import Table, read_table
+
+PATIENT_COLUMNS = ("patient", "patient_id", "patientid", "subject", "subject_id", "participant_id", "person")
+CASE_COLUMNS = ("case", "case_id", "name", "id", "image", "image_id", "file", "filename", "file_name")
+SPLIT_COLUMNS = ("split", "subset", "partition")
+CLASS_TABLES = frozenset({"classes", "labels", "colours", "colors", "colormap", "dseg"})
+
+
+@dataclass(frozen=True)
+class Join:
+    """A table joined to the cases.
+
+    cases:    with covariates, and patients and splits where the table has them
+    how:      in words, for the layout
+    patients: the rule, in words; empty where the table names no patients
+    column:   that names the patients
+    """
+
+    cases: list[Found]
+    how: str
+    patients: str = ""
+    column: str | None = None
+
+
+def join_table(folder: Folder, found: Sequence[Found], ids: Sequence[str], patient: str | None) -> Join | None:
+    """The cases with what the first fitting table in the folder says; None where no table fits all cases.
+
+    patient: the column that names patients, where a person said so
+    """
+    names = (patient.strip().lower().replace(" ", "_"), *PATIENT_COLUMNS) if patient else PATIENT_COLUMNS
+    for member in folder.tables:
+        if member.stem.lower() in CLASS_TABLES:
+            continue
+        table = read_table(member.path)
+        column = table.column(names)
+        if joined := _by_case(table, found, ids, column) or _by_patient(table, found, ids, column):
+            return joined
+    return None
+
+
+def _by_case(table: Table, found: Sequence[Found], ids: Sequence[str], patient: str | None) -> Join | None:
+    column = table.column(CASE_COLUMNS)
+    if column is None:
+        return None
+    rows = {_bare(row[column]): row for row in table.rows if row[column] is not None}
+    if len(rows) < len(table.rows) or not set(ids) <= rows.keys():
+        return None
+    split = table.column(SPLIT_COLUMNS)
+    cases = [
+        replace(
+            case,
+            covariates=_covariates(rows[name], column, split, patient),
+            split=case.split or (SPLIT_WORDS.get(str(rows[name][split]).lower()) if split else None),
+            patient=str(rows[name][patient]) if patient and rows[name][patient] is not None else case.patient,
+        )
+        for case, name in zip(found, ids, strict=True)
+    ]
+    return Join(
+        cases,
+        f"covariates from {table.path.name}",
+        f"column {patient} of {table.path.name}" if patient else "",
+        patient,
+    )
+
+
+def _by_patient(table: Table, found: Sequence[Found], ids: Sequence[str], column: str | None) -> Join | None:
+    """Each case's name begins with the name of a patient in the table."""
+    if column is None:
+        return None
+    rows = {str(row[column]): row for row in table.rows if row[column] is not None}
+    if len(rows) < len(table.rows):
+        return None
+    owners = [_owner(name, rows) for name in ids]
+    if None in owners:
+        return None
+    cases = [
+        replace(case, covariates=_covariates(rows[owner], column), patient=owner)
+        for case, owner in zip(found, owners, strict=True)
+        if owner is not None
+    ]
+    words = f"the name's beginning, which is in column {column} of {table.path.name}"
+    return Join(cases, f"covariates from {table.path.name}", words, column)
+
+
+def _covariates(row: dict[str, Any], *used: str | None) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in used}
+
+
+def _owner(name: str, rows: dict[str, Any]) -> str | None:
+    """The longest patient that the name begins with, up to a separator or the end."""
+    ends = [n for n in range(len(name), 0, -1) if n == len(name) or not name[n].isalnum()]
+    return next((name[:n] for n in ends if name[:n] in rows), None)
+
+
+def _bare(value: Any) -> str:
+    return stem_of(str(value).replace("\\", "/").rsplit("/", 1)[-1])

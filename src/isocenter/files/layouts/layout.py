@@ -1,0 +1,91 @@
+"""What a layout is: a way to recognise a folder, and to say which of its files belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from isocenter.files.format import ReadOptions
+from isocenter.files.layouts.folder import Folder
+from isocenter.values import Image, Label, Problem, Split
+
+
+@dataclass(frozen=True)
+class DatasetOptions:
+    """What a person may decide about how a data set is read.
+
+    layout:     a name in `LAYOUTS`, where the folder can be read in several ways
+    labels:     "1=anterior,2=posterior": what the values of masks, or class numbers, stand for
+    patient:    a column, or a regular expression whose first group is the patient in a case's name
+    column:     {role: column of the table}, roles as in `layouts.manifest.ROLES`
+    modality:   of all images, where the files do not say
+    read:       how single files are read
+    references: False where only images are wanted (prediction): images without labels are then cases too
+    """
+
+    layout: str | None = None
+    labels: str | None = None
+    patient: str | None = None
+    column: Mapping[str, str] = field(default_factory=dict)
+    modality: str | None = None
+    read: ReadOptions = field(default_factory=ReadOptions)
+    references: bool = True
+
+
+@dataclass(frozen=True)
+class Found:
+    """A case as a layout finds it; nothing of it is read yet.
+
+    name:       path without suffix relative to the data set, from which the id and the patient are made
+    images:     {channel: function that reads it}
+    references: {kind: function that reads it}
+    """
+
+    name: str
+    images: Mapping[str, Callable[[], Image]]
+    references: Mapping[str, Callable[[], Any]] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
+    key: str = ""
+    split: Split | None = None
+    patient: str | None = None
+    group: str | None = None
+    covariates: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """All that a layout finds in a folder.
+
+    how:      how the folder was read, in words
+    classes:  {kind: labels} where they are declared
+    modality: where it is declared, in the file's own word
+    patients: the rule, in words, where `Found.patient` is set
+    patient_column: of the table where the layout is one and has it
+    """
+
+    cases: tuple[Found, ...]
+    how: str
+    classes: Mapping[str, tuple[Label, ...]] = field(default_factory=dict)
+    modality: str | None = None
+    patients: str = ""
+    patient_column: str | None = None
+    problems: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One way in which a data set can lie in a folder or file.
+
+    what:  the layout in words, as errors list it
+    fits:  whether the folder looks like it, from names only as far as possible
+    read:  the cases
+    over:  layouts that would also fit but say less, so that this one is meant
+    """
+
+    name: str
+    what: str
+    fits: Callable[[Folder, DatasetOptions], bool]
+    read: Callable[[Folder, DatasetOptions], Reading]
+    over: frozenset[str] = frozenset()

@@ -1,0 +1,218 @@
+"""A table (CSV, TSV, Parquet) that says what belongs together: one row a case."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from isocenter.errors import DatasetError, UsageError
+from isocenter.files.layouts.classes import mask_labels, name_classes
+from isocenter.files.layouts.folder import SPLIT_WORDS, TABLE_SUFFIXES, Folder, stem_of
+from isocenter.files.layouts.image_folders import LABELS
+from isocenter.files.layouts.join import PATIENT_COLUMNS, SPLIT_COLUMNS
+from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
+from isocenter.files.layouts.load import given, load_image, load_mask
+from isocenter.files.layouts.table import Table, number, read_table
+from isocenter.files.modality import modality_word
+from isocenter.values import Problem
+
+# Column names that are understood without --column, in any case, blanks as underscores.
+ROLES: dict[str, tuple[str, ...]] = {
+    "image": ("image", "filename", "file_name", "file", "path", "image_path", "image_file", "img", "img_path"),
+    "mask": ("mask", "mask_path", "mask_file", "segmentation", "label_path", "segmentation_path"),
+    "label": ("label", "class", "target", "diagnosis", "category"),
+    "patient": PATIENT_COLUMNS,
+    "split": SPLIT_COLUMNS,
+    "modality": ("modality",),
+    "id": ("case", "case_id", "id"),
+    "value": (),
+    "time": (),
+    "event": (),
+}
+REFERENCES = frozenset({"mask", "label", "value", "time", "event"})
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A table with what its columns are for."""
+
+    table: Table
+    column: Mapping[str, str]
+    base: Path
+
+    def cell(self, row: Mapping[str, Any], role: str) -> Any:
+        return row[self.column[role]] if role in self.column else None
+
+    def path(self, row: Mapping[str, Any], column: str) -> Path | None:
+        """The file that a cell names: absolute, or relative to the table and inside its folder."""
+        if row[column] is None:
+            return None
+        text = str(row[column])
+        path = Path(text) if Path(text).is_absolute() else self.base / text
+        if not Path(text).is_absolute() and not _inside(path, self.table.path.parent):
+            raise DatasetError(
+                f"names {text}, which lies outside its folder", str(self.table.path), "Write the whole path"
+            )
+        return path
+
+
+def fits(folder: Folder, options: DatasetOptions) -> bool:
+    """A table itself; or a folder with one table, named by --column or with images or nothing else in it."""
+    if folder.is_file:
+        return folder.members[0].suffix in TABLE_SUFFIXES
+    if len(folder.tables) == 0 or (len(folder.tables) > 1 and folder.images):
+        return False
+    if options.column or not (folder.images or folder.dicom):
+        return True
+    table = read_table(folder.tables[0].path)
+    image = table.column(ROLES["image"])
+    if image is None or not (names := [str(row[image]) for row in table.rows if row[image] is not None]):
+        return False
+    # Beside images/ and labels/ a table is a manifest only if it says itself what is true.
+    known = {member.path.name for member in folder.images}
+    says = any(table.column(ROLES[role]) for role in ("mask", "label")) or not _has_labels(folder)
+    return says and sum(Path(name).name in known for name in names) * 2 > len(names)
+
+
+def read(folder: Folder, options: DatasetOptions) -> Reading:
+    """Cases with the rest of the columns as covariates."""
+    if not folder.is_file and len(folder.tables) != 1:
+        names = ", ".join(member.path.name for member in folder.tables)
+        raise DatasetError(f"holds {len(folder.tables)} tables ({names})", str(folder.root), "Give one of the files")
+    table = read_table(folder.members[0].path if folder.is_file else folder.tables[0].path)
+    if not table.rows:
+        raise DatasetError("the table has no rows", str(table.path), "Write one row a case")
+    column = _columns(table, options)
+    manifest = Manifest(table, column, _base(table, column))
+    if options.references and not REFERENCES & column.keys():
+        raise DatasetError(
+            f"no column says what is true (columns: {', '.join(table.columns)})",
+            str(table.path),
+            "Name it, as in --column label=COLUMN or --column mask=COLUMN",
+        )
+    labels = mask_labels(folder, options) if "mask" in column else ()
+    said = {str(value) for row in table.rows if (value := manifest.cell(row, "label")) is not None}
+    classes, called = name_classes(said, options, declare="mask" not in column)
+    found, missing = [], []
+    for index, row in enumerate(table.rows):
+        case = _found(manifest, index, row, labels, called, options)
+        if all(path.is_file() for path in case.files):
+            found.append(case)
+        else:
+            missing.append(case.name)
+    problem = Problem(
+        "error", f"{len(missing)} rows name files that are not there", tuple(missing), "they are left out",
+        "Correct the paths, or get the files",
+    )  # fmt: skip
+    told = ", ".join(f"{role}={name}" for role, name in column.items())
+    return Reading(
+        tuple(found),
+        how=f"table {table.path.name} with {told or 'no known column'}",
+        classes={"mask": labels, "class": classes},
+        patients=f"column {column['patient']} of {table.path.name}" if "patient" in column else "",
+        patient_column=column.get("patient"),
+        problems=(problem,) if missing else (),
+    )
+
+
+def _found(
+    manifest: Manifest, index: int, row: dict[str, Any], labels: tuple, called: dict[str, str], options: DatasetOptions
+) -> Found:
+    images = {
+        channel: path
+        for channel, column in _image_columns(manifest.column).items()
+        if (path := manifest.path(row, column)) is not None
+    }
+    mask = manifest.path(row, manifest.column["mask"]) if "mask" in manifest.column else None
+    modality = modality_word(options.modality or manifest.cell(row, "modality"))
+    references = _references(manifest, row, called)
+    if mask is not None:
+        references["mask"] = partial(load_mask, (mask,), labels, options.read)
+    named = manifest.cell(row, "id") or (stem_of(next(iter(images.values())).name) if images else None)
+    used = set(manifest.column.values())
+    split, patient = manifest.cell(row, "split"), manifest.cell(row, "patient")
+    return Found(
+        str(named or patient or f"row_{index + 1}").replace("/", "-"),
+        {channel: partial(load_image, path, options.read, modality) for channel, path in images.items()},
+        references,
+        files=(*images.values(), *((mask,) if mask else ())),
+        key=_digest(row),
+        split=SPLIT_WORDS.get(str(split).lower()),
+        patient=str(patient) if patient is not None else None,
+        covariates={name: value for name, value in row.items() if name not in used},
+    )
+
+
+def _digest(row: Mapping[str, Any]) -> str:
+    """What a row says is part of what the case is; the rest of the table is not."""
+    return hashlib.sha256(json.dumps(row, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _references(manifest: Manifest, row: Mapping[str, Any], called: Mapping[str, str]) -> dict[str, Callable[[], Any]]:
+    references: dict[str, Callable[[], Any]] = {}
+    label, value = manifest.cell(row, "label"), number(manifest.cell(row, "value"))
+    time, event = number(manifest.cell(row, "time")), manifest.cell(row, "event")
+    if label is not None:
+        references["class"] = partial(given, called[str(label)])
+    if value is not None:
+        references["value"] = partial(given, value)
+    if time is not None and event is not None:
+        references["event"] = partial(given, (time, str(event).lower() in ("1", "1.0", "true", "yes", "dead")))
+    return references
+
+
+def _columns(table: Table, options: DatasetOptions) -> dict[str, str]:
+    """{role: column}, as --column says, else by known names.
+
+    Roles of further images are image:<channel>.
+    """
+    for role, name in options.column.items():
+        if role not in ROLES and not role.startswith("image:"):
+            raise UsageError(f"{role} is no role", f"--column {role}={name}", f"Choose one of {', '.join(ROLES)}")
+        if name not in table.columns:
+            raise UsageError(
+                f"{table.path.name} has no column {name}", f"--column {role}={name}",
+                f"Choose one of {', '.join(table.columns)}",
+            )  # fmt: skip
+    taken = set(options.column.values())
+    known = {role: table.column(names) for role, names in ROLES.items()}
+    columns = {role: name for role, name in known.items() if name is not None and name not in taken} | dict(
+        options.column
+    )
+    if options.patient in table.columns:
+        columns["patient"] = str(options.patient)
+    if any(role.startswith("image:") for role in options.column):
+        columns.pop("image", None)
+    return {role: columns[role] for role in (*ROLES, *columns) if role in columns}
+
+
+def _image_columns(column: Mapping[str, str]) -> dict[str, str]:
+    """{channel: column} in order."""
+    several = {role.partition(":")[2]: name for role, name in column.items() if role.startswith("image:")}
+    return several or ({"image": column["image"]} if "image" in column else {})
+
+
+def _base(table: Table, column: Mapping[str, str]) -> Path:
+    """Where relative paths begin: the table's folder, else its one sub-folder in which the images are."""
+    folder, images = table.path.parent, list(_image_columns(column).values())
+    names = [str(row[images[0]]) for row in table.rows if images and row[images[0]] is not None]
+    if not names or any((folder / name).is_file() for name in names):
+        return folder
+    holders = [p for p in sorted(folder.iterdir()) if p.is_dir() and any((p / name).is_file() for name in names)]
+    return holders[0] if len(holders) == 1 else folder
+
+
+def _inside(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder.resolve())
+
+
+def _has_labels(folder: Folder) -> bool:
+    return any(part.lower() in LABELS for member in folder.images for part in member.folders)
+
+
+LAYOUT = Layout("manifest", "a table with a row for each case", fits, read, over=frozenset({"plain_images"}))

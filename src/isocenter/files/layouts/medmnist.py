@@ -1,0 +1,100 @@
+"""A MedMNIST archive (`.npz`): arrays of images and labels, already split. Yang et al., Sci Data 2023."""
+
+from __future__ import annotations
+
+import zipfile
+from functools import lru_cache, partial
+from pathlib import Path
+
+import numpy as np
+
+from isocenter.errors import DatasetError
+from isocenter.files.layouts.classes import name_classes
+from isocenter.files.layouts.folder import Folder
+from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
+from isocenter.files.layouts.load import given
+from isocenter.files.modality import modality_word
+from isocenter.files.numpy_file import load_array
+from isocenter.values import Array, Geometry, Image, Source, Split
+
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+
+def fits(folder: Folder, options: DatasetOptions) -> bool:
+    """The archive, or a folder of nothing but such archives."""
+    del options
+    return bool(_archives(folder))
+
+
+def read(folder: Folder, options: DatasetOptions) -> Reading:
+    """One case a row. Which patient a row stems from is not recorded."""
+    archives = _archives(folder)
+    if len(archives) != 1:
+        names = ", ".join(path.name for path in archives)
+        raise DatasetError(f"holds {len(archives)} data sets ({names})", str(folder.root), "Give one of the files")
+    path = archives[0]
+    parts = [split for split in SPLITS if f"{split}_images" in _names(path)]
+    answers = {split: _labels(path, split) for split in parts}
+    classes, called = name_classes({name for names in answers.values() for name in names}, options)
+    modality = modality_word(options.modality)
+    found = tuple(
+        Found(
+            f"{split}_{row:05d}",
+            {"image": partial(load_row, path, f"{split}_images", row, modality)},
+            {"class": partial(given, called[name])},
+            files=(path,),
+            key=f"{split}_{row:05d}",
+            split=split,
+        )
+        for split in parts
+        for row, name in enumerate(answers[split])
+    )
+    return Reading(found, how=f"MedMNIST archive, {len(found)} rows", classes={"class": classes})
+
+
+def load_row(path: Path, name: str, row: int, modality: str) -> Image:
+    """One image: (rows, columns), with a last axis of 3 as red, green, blue, or (planes, rows, columns)."""
+    array = _array(path, path.stat().st_mtime_ns, name)[row]
+    colour = array.shape[-1] == 3
+    pixels = np.ascontiguousarray(np.moveaxis(array, -1, 0)) if colour else array[None]
+    return Image(
+        pixels,
+        Geometry.of_pixels(pixels.shape[1:]),
+        modality=modality,
+        channels=("R", "G", "B") if colour else ("grey",),
+        source=Source("numpy", (str(path),)),
+    )
+
+
+@lru_cache(maxsize=8)  # three parts of images, and of another set
+def _array(path: Path, modified: int, name: str) -> Array:
+    del modified  # part of the key only
+    array = load_array(path, name)
+    array.setflags(write=False)
+    return array
+
+
+def _labels(path: Path, split: Split) -> list[str]:
+    labels, images = load_array(path, f"{split}_labels"), _array(path, path.stat().st_mtime_ns, f"{split}_images")
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        raise DatasetError(
+            f"each image has {labels.shape[1]} labels at once", str(path), "Only one class an image can be read so far"
+        )
+    if labels.size != len(images) or labels.dtype.kind not in "bui":
+        raise DatasetError(f"{len(images)} {split} images have {labels.size} labels", str(path), "Get the file again")
+    return [str(int(label)) for label in labels.reshape(-1).tolist()]
+
+
+def _names(path: Path) -> frozenset[str]:
+    with zipfile.ZipFile(path) as archive:
+        return frozenset(name.removesuffix(".npy") for name in archive.namelist())
+
+
+def _archives(folder: Folder) -> list[Path]:
+    found = [member.path for member in folder.members if member.suffix == ".npz"]
+    if not found or folder.images:
+        return []
+    return [path for path in found if zipfile.is_zipfile(path) and _names(path) >= {"train_images", "train_labels"}]
+
+
+LAYOUT = Layout("medmnist", "a MedMNIST archive", fits, read)

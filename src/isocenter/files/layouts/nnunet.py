@@ -1,0 +1,100 @@
+"""nnU-Net raw: `imagesTr/<case>_0000.nii.gz` (a file a channel), `labelsTr/<case>.nii.gz`, `dataset.json`.
+
+Isensee et al., Nature Methods 2021, doi:10.1038/s41592-020-01008-z; versions 1 and 2 of the folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+from isocenter.errors import DatasetError
+from isocenter.files.layouts.classes import mask_labels
+from isocenter.files.layouts.folder import Folder, Member
+from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
+from isocenter.files.layouts.load import load_mask
+from isocenter.files.layouts.pairs import Pair, by_channel, pair, readers
+from isocenter.files.modality import common_modality, modality_word
+from isocenter.values import Problem, Split
+
+PARTS: tuple[tuple[str, str, Split], ...] = (("imagesTr", "labelsTr", "train"), ("imagesTs", "labelsTs", "test"))
+
+
+def fits(folder: Folder, options: DatasetOptions) -> bool:
+    """dataset.json names channels and the files in imagesTr/ end in channel numbers."""
+    del options
+    described = folder.description or {}
+    return ("channel_names" in described or "modality" in described) and bool(_channels(folder, "imagesTr"))
+
+
+def read(folder: Folder, options: DatasetOptions) -> Reading:
+    """Channels in the order of their numbers, named as in dataset.json; imagesTs/ with labelsTs/ is the test part."""
+    names = channel_names(folder)
+    labels, problems, found = mask_labels(folder, options), [], []
+    said = [options.modality] * len(names) if options.modality else names
+    for images, masks, split in PARTS:
+        members = _channels(folder, images)
+        drawn = [(((), m.stem), m) for m in folder.images if m.folders == (masks,)]
+        pairs, lost = pair(members, drawn)
+        problems += lost
+        if split == "test" and options.references and not drawn:
+            continue  # nnU-Net's imagesTs are there to be predicted
+        whole = [one for one in pairs if len(one.images) == len(names)]
+        short = tuple(one.name for one in pairs if len(one.images) != len(names))
+        if short:
+            problems.append(
+                Problem("error", f"{len(short)} cases have not {len(names)} channels", short, "they are left out", "")
+            )
+        has_test = any(m.folders == ("labelsTs",) for m in folder.images)
+        found += [
+            Found(
+                one.name,
+                readers(one.images, names, options, [modality_word(word) for word in said]),
+                _references(one, labels, options),
+                files=tuple(m.path for m in (*one.images, *one.masks)),
+                split=split if has_test and split == "test" else None,
+            )
+            for one in whole
+        ]
+    return Reading(
+        tuple(found),
+        how=f"nnU-Net raw data, channels {', '.join(names)}",
+        classes={"mask": labels},
+        modality=common_modality(list(names)),
+        problems=tuple(problems),
+    )
+
+
+def channel_names(folder: Folder) -> tuple[str, ...]:
+    """The names of the channels in order.
+
+    Raises DatasetError where they are no table of numbers and names, or two are equal.
+    """
+    where = str(folder.root / "dataset.json")
+    described = folder.description or {}
+    named = described.get("channel_names", described.get("modality"))
+    if not isinstance(named, Mapping) or not all(str(key).isdecimal() for key in named):
+        raise DatasetError("`channel_names` is no table of numbers and names", where, 'Write {"0": "T1", "1": "T2"}')
+    names = tuple(str(named[key]) for key in sorted(named, key=int))
+    if len(set(names)) < len(names):
+        raise DatasetError(f"two channels have one name ({', '.join(names)})", where, "Name each channel once")
+    return names
+
+
+def _references(one: Pair, labels: tuple, options: DatasetOptions) -> dict[str, partial]:
+    if not one.masks:
+        return {}
+    return {"mask": partial(load_mask, tuple(m.path for m in one.masks), labels, options.read)}
+
+
+def _channels(folder: Folder, part: str) -> dict[tuple[tuple[str, ...], str], list[Member]]:
+    return by_channel((((), m.stem), m) for m in folder.images if m.folders == (part,)) or {}
+
+
+LAYOUT = Layout(
+    "nnunet",
+    "nnU-Net raw data (dataset.json, imagesTr/, labelsTr/)",
+    fits,
+    read,
+    over=frozenset({"image_folders", "suffix_masks", "plain_images"}),
+)

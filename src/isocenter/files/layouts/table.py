@@ -1,0 +1,84 @@
+"""CSV, TSV and Parquet as rows of text and numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from isocenter.errors import DatasetError
+
+MISSING = frozenset({"", "n/a", "na", "nan"})
+
+
+@dataclass(frozen=True)
+class Table:
+    """rows: {column: value}; numbers where a whole column is numbers, None where nothing stands"""
+
+    path: Path
+    columns: tuple[str, ...]
+    rows: tuple[dict[str, Any], ...]
+
+    def column(self, names: Sequence[str]) -> str | None:
+        """The first column with one of these names, in any case and with blanks for underscores."""
+        plain = {column.strip().lower().replace(" ", "_"): column for column in reversed(self.columns)}
+        return next((plain[name] for name in names if name in plain), None)
+
+
+def read_table(path: Path) -> Table:
+    """A table; codes that begin with 0 stay text (007 is a patient, not seven).
+
+    Raises DatasetError where it is damaged.
+    """
+    try:
+        if path.suffix.lower() == ".parquet":
+            frame = pd.read_parquet(path)
+        else:
+            separator = "\t" if path.suffix.lower() == ".tsv" else _separator(path)
+            frame = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (ValueError, OSError, pd.errors.ParserError) as error:
+        raise DatasetError(f"cannot be read as a table ({error})", str(path), "Save it as CSV in UTF-8") from error
+    columns = tuple(str(column) for column in frame.columns)
+    values = {column: _column(frame.iloc[:, n].tolist()) for n, column in enumerate(columns)}
+    rows = tuple(dict(zip(columns, row, strict=True)) for row in zip(*values.values(), strict=True))
+    return Table(path, columns, rows)
+
+
+def number(value: Any) -> float | None:
+    """A value as a number, None where it is none."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _column(values: list[Any]) -> list[Any]:
+    """None for what is missing; numbers where all the rest are numbers that do not begin with 0 as codes do."""
+    known = [None if _is_missing(value) else value for value in values]
+    texts = [value for value in known if isinstance(value, str)]
+    if texts and all(number(text) is not None and not _is_code(text) for text in texts):
+        return [_numeric(value) if isinstance(value, str) else value for value in known]
+    return known
+
+
+def _numeric(text: str) -> float | int:
+    return int(text) if text.strip().lstrip("+-").isdecimal() else float(text)
+
+
+def _is_code(text: str) -> bool:
+    plain = text.strip()
+    return len(plain) > 1 and plain.startswith("0") and plain.isdecimal()
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value)) or str(value).strip().lower() in MISSING
+
+
+def _separator(path: Path) -> str:
+    with path.open(encoding="utf-8-sig") as file:
+        head = file.readline()
+    return max(",;\t", key=head.count)

@@ -1,0 +1,42 @@
+"""DICOM's words for kinds of image, from the words that people use."""
+
+from __future__ import annotations
+
+import re
+
+# PS3.3 C.7.3.1.1.1, and what data sets write instead.
+WORDS = {
+    "MR": ("mri", "mr", "t1", "t1w", "t1ce", "t1c", "t1gd", "t1n", "t2", "t2w",
+           "t2f", "t2star", "flair", "adc", "dwi", "pd", "bold", "swi"),
+    "CT": ("ct", "cbct", "ncct", "cta", "cect", "noncontrastct"),
+    "PT": ("pet", "pt", "suv", "fdg"),
+    "US": ("us", "ultrasound", "sonography"),
+    "DX": ("dx", "xray", "radiograph", "cxr", "chestxray"),
+    "CR": ("cr",),
+    "MG": ("mg", "mammography", "mammogram"),
+    "NM": ("nm", "spect"),
+    "XA": ("xa", "angiography"),
+    "OP": ("op", "fundus"),
+    "OPT": ("opt", "oct"),
+    "SM": ("sm", "wsi", "histology", "histopathology", "microscopy"),
+    "ES": ("es", "endoscopy", "colonoscopy"),
+    "XC": ("xc", "photo", "photograph", "dermoscopy"),
+}  # fmt: skip
+_BY_WORD = {word: modality for modality, words in WORDS.items() for word in words}
+
+
+def modality_word(said: str | None) -> str:
+    """ "MRI", "T1" or "FLAIR" as MR, "X-ray" as DX; what is in capitals and unknown stays; else "unknown"."""
+    if not said:
+        return "unknown"
+    whole = re.sub(r"[^a-z0-9]", "", said.lower())
+    for word in (whole, *re.split(r"[^a-z0-9]+", said.lower())):
+        if word in _BY_WORD:
+            return _BY_WORD[word]
+    return said if re.fullmatch(r"[A-Z]{2,6}", said) else "unknown"
+
+
+def common_modality(said: list[str]) -> str | None:
+    """The one modality of all channels; None where they differ or none is known."""
+    words = {modality_word(one) for one in said}
+    return words.pop() if len(words) == 1 and "unknown" not in words else None

@@ -1,0 +1,109 @@
+"""`.npy` and `.npz`: plain arrays of numbers, without size in mm. Nothing in them is ever executed."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from isocenter.errors import FormatError
+from isocenter.files.format import Format, ReadOptions
+from isocenter.values import Array, Geometry, Image, Source
+
+COLOURS = (3, 4)
+
+
+def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
+    """The array of an `.npy`; all numeric arrays of an `.npz` by name.
+
+    Two axes are (rows, columns), three a volume; bytes with a last axis of 3 or 4 are colours.
+    Raises FormatError for objects, text, complex numbers without `part`, and other numbers of axes.
+    """
+    names = _names(path) if _is_archive(path) else (path.stem,)
+    return {name: _image(load_array(path, name), path, name, options) for name in names}
+
+
+def load_array(path: Path, name: str) -> Array:
+    """One array of an archive, or the one of an `.npy`; pickled objects are refused."""
+    try:
+        if not _is_archive(path):
+            return np.load(path, allow_pickle=False)
+        with np.load(path, allow_pickle=False) as archive:
+            return archive[name]
+    except KeyError as error:
+        raise FormatError(f"holds no array {name!r}", str(path), "Get the file again") from error
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        reason = "holds objects that would have to be executed" if "pickle" in str(error).lower() else str(error)
+        raise FormatError(f"cannot be read ({reason})", str(path), "Save plain arrays of numbers") from error
+
+
+def write(image: Image, path: Path) -> None:
+    """An `.npy`: the array as it is, colours last.
+
+    Raises FormatError for what it cannot hold: frames, a place in the patient, channels that are no colours.
+    """
+    where, elsewhere = str(path), "Write .nii.gz or .nrrd"
+    if path.suffix.lower() != ".npy":
+        raise FormatError(f"{path.suffix} is not written", where, "Write .npy")
+    if image.geometry.physical or image.geometry.oriented:
+        raise FormatError("an array cannot hold where the voxels lie in mm", where, elsewhere)
+    data, colours = image.data, len(image.channels) in COLOURS and image.dtype == np.uint8
+    if image.frames is not None or not (len(image.channels) == 1 or colours):
+        raise FormatError("an array does not say which axis holds frames or channels", where, elsewhere)
+    if not colours and _looks_coloured(data[0]):
+        raise FormatError("its last axis would be taken for colours", where, elsewhere)
+    np.save(path, np.moveaxis(data, 0, -1) if colours else data[0], allow_pickle=False)
+
+
+def _image(array: Array, path: Path, name: str, options: ReadOptions) -> Image:
+    where = f"{path}, array {name}"
+    array = _real(array, where, options)
+    colours = _looks_coloured(array)
+    pixels = np.moveaxis(array, -1, 0) if colours else array[None]
+    if pixels.ndim not in (3, 4):
+        raise FormatError(f"an array of shape {array.shape} is no image", where, "Save one image or volume an array")
+    return Image(
+        np.ascontiguousarray(pixels),
+        Geometry.of_pixels(pixels.shape[1:]),
+        channels=("R", "G", "B", "A")[: len(pixels)] if colours else ("0",),
+        notes=("the last axis was read as colours",) if colours else (),
+        source=Source("numpy", (str(path),)),
+    )
+
+
+def _looks_coloured(array: Array) -> bool:
+    return array.dtype == np.uint8 and array.ndim in (3, 4) and array.shape[-1] in COLOURS and min(array.shape[:-1]) > 4
+
+
+def _real(array: Array, where: str, options: ReadOptions) -> Array:
+    if array.dtype.kind == "c":
+        parts: dict[str, Callable[[Array], Array]] = {
+            "magnitude": np.abs,
+            "real": np.real,
+            "imaginary": np.imag,
+            "phase": np.angle,
+        }
+        if options.part is None:
+            raise FormatError("holds complex values", where, "Choose with --part magnitude|real|imaginary|phase")
+        array = parts[options.part](array)
+    if array.dtype.kind not in "buif":
+        raise FormatError(f"holds {array.dtype} values, not numbers", where, "Save plain arrays of numbers")
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _is_archive(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\x03\x04"
+
+
+def _names(path: Path) -> tuple[str, ...]:
+    with zipfile.ZipFile(path) as archive:
+        names = tuple(name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy"))
+    if not names:
+        raise FormatError("holds no arrays", str(path), "Save arrays with numpy.savez")
+    return names
+
+
+FORMAT = Format("numpy", read, write)
