@@ -12,12 +12,15 @@ from isocenter.evaluation.classification import (
     reliability,
     roc_curve,
 )
+from isocenter.evaluation.distance import Surface, SurfaceDistance, elements, surface_distance
 from isocenter.evaluation.intervals import bootstrap, bootstrap_statistic, clopper_pearson, median, wilson
 from isocenter.evaluation.overlap import Overlap, confusion, dice, iou, overlap, overlaps, volume_unit
 
 __all__ = [
     "Confusion",
     "Overlap",
+    "Surface",
+    "SurfaceDistance",
     "auroc",
     "average_precision",
     "bootstrap",
@@ -27,6 +30,7 @@ __all__ = [
     "confusion",
     "dice",
     "ece",
+    "elements",
     "iou",
     "log_loss",
     "median",
@@ -36,6 +40,7 @@ __all__ = [
     "precision_recall_curve",
     "reliability",
     "roc_curve",
+    "surface_distance",
     "volume_unit",
     "wilson",
 ]
