@@ -3,10 +3,160 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from isocenter.values import Image
+import numpy as np
+
+from isocenter.errors import FormatError, GeometryError
+from isocenter.report.display import PALETTE, Plane, colours, is_colour, planes, turned, unit_of, upright, window
+from isocenter.report.packing import Packed, pack, text_of, thinning
+from isocenter.report.page import environment
+from isocenter.values import Array, Geometry, Image
+
+# All frames and channels together. 16 million voxels of CT are about 25 MB of page, which a browser opens at once;
+# larger images are thinned, and the page says so.
+VOXEL_LIMIT = 2**24
+# Centre and width in HU that radiology departments set their monitors to.
+CT_WINDOWS = {"soft tissue": (40, 400), "lung": (-600, 1500), "bone": (400, 1800), "brain": (40, 80)}
 
 
-def viewer(image: Image, overlays: Sequence[Image], title: str) -> str:
-    """The image with its overlays as one page that scrolls through slices and names the value under the cursor."""
-    raise NotImplementedError
+def viewer(image: Image, overlays: Sequence[Image], title: str, *, limit: int = VOXEL_LIMIT) -> str:
+    """One page that scrolls through the image, shows what is drawn on it, and names the value under the cursor.
+
+    overlays: label maps on the image's grid, (1, *spatial), with time where the image has it; the first channel's
+              name is the overlay's
+    limit:    of voxels; of a larger image every n-th voxel is kept, values unchanged, and the page says so
+    Opened with `#voxel=i,j,k` it starts at that voxel, counted as in the file, from 0.
+    Raises GeometryError for an overlay on another grid, FormatError for one that is no label map.
+    """
+    for overlay in overlays:
+        _check(overlay, image)
+    axes, flips = upright(image.geometry)
+    grid = image.geometry.permuted(axes, flips)
+    series = image.shape[0] * (image.frames or 1)
+    every = thinning(grid.shape, grid.steps, max(1, limit // series))
+    channels = _channels(image, every)
+    maps = [_overlay(overlay, place, every) for place, overlay in enumerate(overlays)]
+    facts = {
+        "title": title,
+        "modality": image.modality,
+        "unit": str(image.facts.get("unit", "")),
+        "length": unit_of(grid),
+        "physical": grid.physical,
+        "oriented": grid.orientation is not None,
+        "shape": _thinned_shape(grid, every),
+        "steps": [step * n for step, n in zip(grid.steps, every, strict=True)],
+        "affine": (grid.affine @ np.diag([*every, 1.0])).tolist(),
+        "file": {"axes": axes, "flips": flips, "shape": grid.shape, "every": every},
+        "planes": [_plane(plane) for plane in planes(grid)],
+        "frames": image.frames or 1,
+        "times": image.times,
+        "colour": is_colour(image),
+        "presets": CT_WINDOWS if image.modality == "CT" else {},
+        "channels": channels,
+        "overlays": maps,
+        "start": _start(overlays, grid, every),
+        "notes": [*_accuracy(image, channels, every), *image.notes],
+    }
+    return environment().get_template("viewer.html.jinja").render(title=title, facts=facts)
+
+
+def _check(overlay: Image, image: Image) -> None:
+    where = overlay.source.paths[0] if overlay.source and overlay.source.paths else overlay.channels[0]
+    if not overlay.geometry.equals(image.geometry):
+        raise GeometryError(
+            f"lies on {overlay.geometry!r}, the image on {image.geometry!r}", where, "Give overlays on the image's grid"
+        )
+    if overlay.frames not in (None, image.frames):
+        raise GeometryError(
+            f"has {overlay.frames} frames, the image {image.frames or 'none'}", where, "Give as many, or none"
+        )
+    if overlay.shape[0] != 1:
+        raise FormatError(f"has {overlay.shape[0]} channels", where, "Give one label map an overlay")
+    if overlay.dtype.kind == "f" and not np.array_equal(overlay.data, np.rint(overlay.data)):
+        raise FormatError("has values that are no whole numbers", where, "Give a label map as overlay")
+
+
+def _laid_out(image: Image, every: Sequence[int]) -> Array:
+    """(channels, frames, *spatial) in the order of the screen, thinned."""
+    data = image.data if image.frames is not None else image.data[:, None]
+    on_screen = turned(data, *upright(image.geometry))
+    return on_screen[(slice(None), slice(None), *[slice(None, None, step) for step in every])]
+
+
+def _thinned_shape(grid: Geometry, every: Sequence[int]) -> list[int]:
+    return [-(-size // step) for size, step in zip(grid.shape, every, strict=True)]
+
+
+def _channels(image: Image, every: Sequence[int]) -> list[dict[str, Any]]:
+    """What the page needs to draw each channel; red, green and blue lie together as one."""
+    voxels = _laid_out(image, every)
+    if is_colour(image):
+        packed = pack(np.moveaxis(voxels, 0, -1))
+        return [_channel("colour", packed, (packed.low, packed.high))]
+    valid = _laid_out(image.with_pixels(image.valid), every)
+    return [
+        _channel(name, pack(voxels[place]), window(voxels[place][valid[place]]))
+        for place, name in enumerate(image.channels)
+    ]
+
+
+def _channel(name: str, packed: Packed, greys: tuple[float, float]) -> dict[str, Any]:
+    return {"name": name, "window": greys, **vars(packed)}
+
+
+def _overlay(overlay: Image, place: int, every: Sequence[int]) -> dict[str, Any]:
+    """A label map as codes that count the labels that occur."""
+    voxels = _laid_out(overlay, every)[0]
+    values, codes = np.unique(voxels, return_inverse=True)
+    values = values.astype(np.int64)
+    if values[0] != 0:  # code 0 is background, also where no voxel is
+        values, codes = np.insert(values, 0, 0), codes + 1
+    bits = 8 if len(values) <= 256 else 16
+    known, names = colours(overlay.labels), {label.value: label.name for label in overlay.labels}
+    labels = [
+        {"value": v, "name": names.get(v, str(v)), "colour": known.get(v, PALETTE[(n + len(known)) % len(PALETTE)])}
+        for n, v in enumerate(values[1:].tolist())
+    ]
+    name = overlay.channels[0] if overlay.channels[0] != "0" else f"overlay {place + 1}"
+    data = text_of(codes.reshape(voxels.shape).astype(f"<u{bits // 8}"))
+    return {"name": name, "bits": bits, "data": data, "frames": overlay.frames or 1, "labels": labels}
+
+
+def _plane(plane: Plane) -> dict[str, Any]:
+    return vars(plane)
+
+
+def _start(overlays: Sequence[Image], grid: Geometry, every: Sequence[int]) -> list[int]:
+    """Where the crosshair stands first: amid the largest slice of what is drawn, else amid the image."""
+    for overlay in overlays:
+        drawn = _laid_out(overlay, every)[0].any(axis=0)
+        if drawn.any():
+            return _amid(drawn)
+    return [size // 2 for size in _thinned_shape(grid, every)]
+
+
+def _amid(drawn: Array) -> list[int]:
+    """A voxel of the mask, near the centre of its largest slice."""
+    fixed: list[int] = []
+    if drawn.ndim == 3:
+        fixed = [int(np.count_nonzero(drawn, axis=(0, 1)).argmax())]
+        drawn = drawn[..., fixed[0]]
+    inside = np.argwhere(drawn)
+    nearest = np.linalg.norm(inside - inside.mean(axis=0), axis=1).argmin()
+    return [*inside[nearest].tolist(), *fixed]
+
+
+def _accuracy(image: Image, channels: Sequence[dict[str, Any]], every: Sequence[int]) -> list[str]:
+    """What a reader must know about the values shown."""
+    said = []
+    if max(every) > 1:
+        kept = " x ".join(str(step) for step in every)
+        said.append(f"The image is too large for one page: one voxel of {kept} is shown, its value as in the file.")
+    rounded = [f"{channel['slope']:.2g} ({channel['name']})" for channel in channels if not channel["exact"]]
+    said.append(f"Values are rounded to steps of {', '.join(rounded)}." if rounded else "Values are exact.")
+    if not image.geometry.physical:
+        said.append("The size of a pixel in mm is not known: lengths are in pixels.")
+    if image.geometry.ndim == 3 and image.geometry.orientation is None:
+        said.append("Left and right are not known: the axes are shown as stored.")
+    return said
