@@ -1,0 +1,177 @@
+"""From DICOM's planes (LPS mm, row and column directions) to one affine in RAS+ mm. PS3.3 C.7.6.2.1.1"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from isocenter.errors import GeometryError
+from isocenter.values import DIRECTION_TOLERANCE, Floats
+
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
+# Directions come as text of up to 16 characters; some writers keep four digits of them.
+UNIT_TOLERANCE = 1e-2
+GAP_TOLERANCE = 0.01  # of the median gap: the design's contract
+LARGEST_DRIFT = 0.25  # of a step: further off, a slice would be nearer to a neighbour's border than to its own centre
+
+
+@dataclass(frozen=True)
+class Plane:
+    """One slice in the patient, in DICOM's own terms.
+
+    position:    (3,) LPS mm, centre of the first voxel
+    orientation: (6,) direction of a row (growing column index), then of a column, as unit vectors
+    spacing:     (between rows, between columns) in mm
+    """
+
+    position: tuple[float, ...]
+    orientation: tuple[float, ...]
+    spacing: tuple[float, float]
+
+    @property
+    def along_row(self) -> Floats:
+        return _unit(np.asarray(self.orientation[:3]))
+
+    @property
+    def along_column(self) -> Floats:
+        return _unit(np.asarray(self.orientation[3:]))
+
+    @property
+    def normal(self) -> Floats:
+        """Unit vector to the side from which the picture is not mirrored, PS3.3 C.7.6.2.1.1."""
+        return _unit(np.cross(self.along_row, self.along_column))
+
+    def at(self, position: Floats) -> Plane:
+        """The same plane somewhere else."""
+        return Plane(tuple(float(x) for x in position), self.orientation, self.spacing)
+
+
+def checked_plane(
+    position: Sequence[float], orientation: Sequence[float], spacing: Sequence[float], where: str
+) -> Plane:
+    """A plane that can exist. Raises GeometryError, which names the attribute."""
+    row, column = np.asarray(orientation[:3]), np.asarray(orientation[3:])
+    lengths = np.linalg.norm(row), np.linalg.norm(column)
+    if max(abs(length - 1) for length in lengths) > UNIT_TOLERANCE or abs(row @ column) > UNIT_TOLERANCE:
+        shown = "\\".join(f"{x:g}" for x in orientation)
+        raise GeometryError(
+            f"ImageOrientationPatient (0020,0037) {shown} are not two unit vectors at a right angle",
+            where,
+            "Correct the attribute, or export the series again",
+        )
+    if min(spacing) <= 0:
+        shown = "\\".join(f"{x:g}" for x in spacing)
+        raise GeometryError(
+            f"PixelSpacing (0028,0030) is {shown}", where, "Correct the attribute, or export the series again"
+        )
+    return Plane(tuple(position), tuple(orientation), (float(spacing[0]), float(spacing[1])))
+
+
+def affine_of(plane: Plane, step: Floats) -> Floats:
+    """(4, 4) from (column, row, slice) index to RAS+ mm; `step` is LPS mm from one slice to the next."""
+    affine = np.eye(4)
+    affine[:3, 0] = plane.along_row * plane.spacing[1]
+    affine[:3, 1] = plane.along_column * plane.spacing[0]
+    affine[:3, 2] = step
+    affine[:3, 3] = plane.position
+    affine[:3] = LPS_TO_RAS @ affine[:3]
+    return affine
+
+
+def depths(planes: Sequence[Plane]) -> Floats:
+    """(n,) mm of each plane along the first one's normal."""
+    return np.array([plane.position for plane in planes]) @ planes[0].normal
+
+
+def share_orientation(planes: Sequence[Plane]) -> bool:
+    """Whether all lie the same way, within 1e-3 in each direction cosine."""
+    all_of_them = np.array([plane.orientation for plane in planes])
+    return bool(np.abs(all_of_them - all_of_them[0]).max() <= DIRECTION_TOLERANCE)
+
+
+def share_spacing(planes: Sequence[Plane]) -> bool:
+    all_of_them = np.array([plane.spacing for plane in planes])
+    return bool(np.allclose(all_of_them, all_of_them[0], rtol=1e-3))
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Slices in order, and the step between them.
+
+    step:    (3,) LPS mm
+    indices: (n,) which place on the regular grid each slice has; all places where none is missing
+    """
+
+    step: Floats
+    indices: tuple[int, ...]
+
+    @property
+    def missing(self) -> tuple[int, ...]:
+        return tuple(sorted(set(range(self.indices[-1] + 1)) - set(self.indices)))
+
+
+def stacked(planes: Sequence[Plane], names: Sequence[str], where: str, *, fill_missing: bool = False) -> Stack:
+    """The grid of at least two slices that are in order of depth.
+
+    names: of each slice, for what is said about it
+    Raises GeometryError for gaps that are not equal within 1 % of their median; with `fill_missing` only where they
+    are no whole multiples of the smallest.
+    """
+    positions = np.array([plane.position for plane in planes])
+    gaps = np.diff(depths(planes))
+    usual = float(np.median(gaps))
+    indices: Floats
+    if np.all(np.abs(gaps - usual) <= GAP_TOLERANCE * usual):
+        indices = np.arange(len(planes), dtype=float)
+    else:
+        indices = _indices(gaps, names, where, fill_missing)
+    step = (positions[-1] - positions[0]) / indices[-1]
+    off = np.linalg.norm(positions - (positions[0] + indices[:, None] * step), axis=1)
+    bends = np.linalg.norm(np.diff(positions, axis=0) - np.diff(indices)[:, None] * step, axis=1)
+    size = float(np.linalg.norm(step))
+    # Each step may be off by as much as the gaps may differ; all together they must not lead away from the grid.
+    if bends.max() > 2 * GAP_TOLERANCE * size or off.max() > LARGEST_DRIFT * size:
+        odd = int(bends.argmax()) if bends.max() > 2 * GAP_TOLERANCE * size else int(off.argmax()) - 1
+        raise GeometryError(
+            f"the slices lie on no straight line: between {names[odd]} and {names[odd + 1]} they step sideways "
+            "(ImagePositionPatient (0020,0032))",
+            where,
+            "Split the series where the position jumps",
+        )
+    return Stack(step, tuple(int(i) for i in indices))
+
+
+def _indices(gaps: Floats, names: Sequence[str], where: str, fill_missing: bool) -> Floats:
+    """Places on the grid whose step is the smallest gap; refused unless asked to fill and unless they fit."""
+    shown = ", ".join(f"{gap:.4g}" for gap in sorted({round(float(g), 4) for g in gaps})[:6])
+    least = float(np.median(gaps[gaps <= gaps.min() * (1 + GAP_TOLERANCE)]))
+    multiples = np.rint(gaps / least)
+    regular = bool(np.all(np.abs(gaps - multiples * least) <= GAP_TOLERANCE * least * multiples))
+    odd = int(np.argmax(np.abs(gaps - np.median(gaps)))) if not regular else int(np.argmax(multiples))
+    between = f"between {names[odd]} and {names[odd + 1]}"
+    if not regular:
+        raise GeometryError(
+            f"slices are not evenly spaced: gaps of {shown} mm along the normal (ImagePositionPatient (0020,0032)), "
+            f"such as {between}",
+            where,
+            "Split the series where the spacing changes, or get the missing slices",
+        )
+    if not fill_missing:
+        count = int((multiples - 1).sum())
+        raise GeometryError(
+            f"{count} slice{'s are' if count > 1 else ' is'} missing, the first {between}: gaps of {shown} mm along "
+            "the normal (ImagePositionPatient (0020,0032))",
+            where,
+            "Get the whole series, or mark missing slices as padding with --fill-missing",
+        )
+    if (multiples - 1).sum() > len(names):
+        raise GeometryError(
+            f"more slices are missing than there: gaps of {shown} mm along the normal", where, "Get the whole series"
+        )
+    return np.concatenate([[0], np.cumsum(multiples)])
+
+
+def _unit(vector: Floats) -> Floats:
+    return vector / np.linalg.norm(vector)

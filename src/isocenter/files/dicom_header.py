@@ -1,0 +1,214 @@
+"""What stands in a DICOM file before its pixels, and which files of a folder are DICOM."""
+
+from __future__ import annotations
+
+import os
+import struct
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
+
+from isocenter.errors import FormatError
+from isocenter.files.dicom_tags import items, named, text, whole, words
+
+PIXEL_ELEMENTS = (0x7FE00008, 0x7FE00009, 0x7FE00010)  # float, double float, stored integers: PS3.3 C.7.6.24
+ENCAPSULATED = 0xFFFFFFFF  # undefined length: compressed frames follow as items, PS3.5 A.4
+# More voxel bytes than this many times the file are no compressed image but a trap; black slices stay far below it.
+LARGEST_RATIO, ALWAYS_FINE = 5000, 1 << 28
+
+
+@dataclass(frozen=True, eq=False)
+class Header:
+    """One file without its pixels.
+
+    offset: bytes from the file's start to the first pixel; None where the pixels are compressed or deflated
+    length: bytes of pixels that the element claims, None where it does not say
+    has_pixels: whether there is a pixel element at all
+    warnings: what pydicom found odd
+    """
+
+    path: Path
+    dataset: Dataset
+    offset: int | None = None
+    length: int | None = None
+    has_pixels: bool = False
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def where(self) -> str:
+        return str(self.path)
+
+    @property
+    def sop_class(self) -> str:
+        return text(self.dataset, "SOPClassUID")
+
+    @property
+    def sop_class_name(self) -> str:
+        uid = UID(self.sop_class)
+        return uid.name if uid else "an object without SOP class"
+
+    @property
+    def transfer_syntax(self) -> UID:
+        meta = getattr(self.dataset, "file_meta", None)
+        return UID(text(meta, "TransferSyntaxUID")) if meta is not None else UID("")
+
+
+def header(path: Path) -> Header:
+    """The header of one file, also where preamble or file meta are missing.
+
+    Raises FormatError where it is not DICOM, or its header is damaged.
+    """
+    with path.open("rb") as file, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        if not _looks_like_dicom(file.read(132)):
+            raise FormatError("is no DICOM file", str(path), "Give a DICOM file, or name it by its real format")
+        file.seek(0)
+        try:
+            dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True)
+            found = _pixel_element(file, dataset)
+        except Exception as error:  # a damaged file can make pydicom throw anything
+            reason = f"{type(error).__name__}: {error}"
+            raise FormatError(f"the header is damaged ({reason})", str(path), "Get the file again") from error
+    offset, length, element = found
+    if element is not None:  # an empty stand-in, so that what asks for the layout of the pixels finds them
+        dataset.add_new(element, "OW", b"")
+    told = tuple(dict.fromkeys(str(warning.message) for warning in caught))
+    return Header(path, dataset, offset, length, element is not None, told)
+
+
+def headers(folder: Path) -> Iterator[Header | FormatError]:
+    """Every DICOM file under a folder, in the order of their paths; what is damaged comes as its error."""
+    for path in dicom_files(folder):
+        try:
+            yield header(path)
+        except FormatError as error:
+            yield error
+
+
+def dicom_files(folder: Path) -> Iterator[Path]:
+    """Every file under a folder that begins as DICOM does; hidden ones and links to folders are passed over."""
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            path = Path(parent, name)
+            if name.startswith(".") or not path.is_file():  # a pipe would never end
+                continue
+            with path.open("rb") as file:
+                start = file.read(132)
+            if start[128:132] == b"DICM" or (_looks_like_dicom(start) and "." not in name[-5:-3]):
+                yield path
+
+
+def listed(dicomdir: Header) -> list[Path]:
+    """The files that a DICOMDIR lists and that are there. PS3.3 F.3
+
+    Raises FormatError where a path leads out of the DICOMDIR's folder, or no listed file is there.
+    """
+    root = dicomdir.path.parent.resolve()
+    found = []
+    for record in items(dicomdir.dataset, "DirectoryRecordSequence"):
+        parts = words(record, "ReferencedFileID")
+        if not parts:
+            continue
+        path = root.joinpath(*parts).resolve()
+        if not path.is_relative_to(root):
+            raise FormatError(
+                f"{named('ReferencedFileID')} leads out of its folder: {'/'.join(parts)}",
+                dicomdir.where,
+                "Read the folder instead of the DICOMDIR",
+            )
+        if path.is_file():
+            found.append(path)
+    if not found:
+        raise FormatError("none of the files it lists is there", dicomdir.where, "Copy the whole medium")
+    return list(dict.fromkeys(found))
+
+
+def check_pixels(head: Header) -> None:
+    """Refuse early what cannot be an image: no pixels, no size, or fewer bytes than the size needs.
+
+    Raises FormatError, which names the attribute.
+    """
+    if not head.has_pixels:
+        raise FormatError(
+            f"holds no image: {head.sop_class_name} without PixelData (7FE0,0010)",
+            head.where,
+            "Give the images that it belongs to",
+        )
+    rows, columns = (_size(head, keyword) for keyword in ("Rows", "Columns"))
+    frames = frame_count(head)
+    samples, bits = (whole(head.dataset, k, head.where) or 1 for k in ("SamplesPerPixel", "BitsAllocated"))
+    needed = rows * columns * frames * samples * bits // 8
+    if text(head.dataset, "PhotometricInterpretation") == "YBR_FULL_422" and head.offset is not None:
+        needed = needed * 2 // 3  # two pixels share their colours, PS3.3 C.7.6.3.1.2
+    size = head.path.stat().st_size
+    if head.offset is not None and needed > min(size - head.offset, head.length or 0):
+        there = max(0, min(size - head.offset, head.length or 0))
+        raise FormatError(
+            f"the pixel data are cut short: {there} bytes where {needed} belong", head.where, "Get the file again"
+        )
+    if needed > max(ALWAYS_FINE, LARGEST_RATIO * size):
+        raise FormatError(
+            f"claims {needed} bytes of voxels in a file of {size} bytes",
+            head.where,
+            "The file is damaged: get it again",
+        )
+
+
+def frame_count(head: Header) -> int:
+    """How many frames the file holds; 1 where it does not say.
+
+    Raises FormatError where it says what cannot be.
+    """
+    frames = whole(head.dataset, "NumberOfFrames", head.where)
+    if frames is not None and frames < 0:
+        raise FormatError(f"{named('NumberOfFrames')} is {frames}", head.where, "Get the file again")
+    return frames or 1  # some writers put 0 into single-frame objects
+
+
+def _size(head: Header, keyword: str) -> int:
+    value = whole(head.dataset, keyword, head.where)
+    if value is None or value < 1:
+        state = "is missing" if value is None else f"is {value}"
+        raise FormatError(f"{named(keyword)} {state}, so there is no image", head.where, "Get the file again")
+    return value
+
+
+def _looks_like_dicom(start: bytes) -> bool:
+    """A magic number, or (old files) an element of group 2 or 8 at once, in either byte order."""
+    if start[128:132] == b"DICM":
+        return True
+    if len(start) < 8:
+        return False
+    group, element = struct.unpack("<HH", start[:4])
+    return (group in (0x0002, 0x0008) and element < 0x2000) or (group == 0x0800 and start[2:4] < b"\x20")
+
+
+def _pixel_element(file: BinaryIO, dataset: Dataset) -> tuple[int | None, int | None, int | None]:
+    """(offset, length, tag) of the pixels: pydicom has stopped at that element's first byte. No tag, no pixels."""
+    syntax = UID(text(getattr(dataset, "file_meta", Dataset()), "TransferSyntaxUID"))
+    if syntax == DeflatedExplicitVRLittleEndian:
+        file.seek(0)
+        inside = pydicom.dcmread(file)
+        return None, None, next((tag for tag in PIXEL_ELEMENTS if tag in inside and inside[tag].value), None)
+    start = file.tell()
+    raw = file.read(12)
+    if len(raw) < 8:
+        return None, None, None
+    order = ">" if dataset.original_encoding[1] is False else "<"
+    group, element = struct.unpack(f"{order}HH", raw[:4])
+    tag = group << 16 | element
+    # The file is asked, not its transfer syntax: some writers promise explicit VRs and write implicit ones.
+    explicit = raw[4:6] in (b"OB", b"OW", b"OF", b"OD", b"UN")
+    length = struct.unpack(f"{order}I", raw[8:12] if explicit else raw[4:8])[0]
+    if tag not in PIXEL_ELEMENTS or length == 0:
+        return None, None, None
+    if length == ENCAPSULATED or (syntax.is_transfer_syntax and syntax.is_compressed):
+        return None, None, tag
+    return start + (12 if explicit else 8), length, tag

@@ -1,0 +1,162 @@
+"""Voxels of a volume or picture stack, read from their files when they are asked for: all, or one region."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+
+from isocenter.errors import FormatError
+from isocenter.files.dicom_pixels import decode, has_pixels
+from isocenter.files.dicom_values import Meaning, rescaled
+from isocenter.values import Deferred
+
+FRAMES_AT_ONCE = 64  # of a multi-frame object, so that stored values are never all in memory beside the result
+MOST_THREADS = 8  # more only wait for the disk
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one frame of a file goes.
+
+    tile: (row, column) of the tile in tiles, of a mosaic
+    """
+
+    frame: int
+    channel: int
+    repeat: int
+    slice: int
+    tile: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything needed to fill the array; small, and it survives pickling.
+
+    shape:   (channels, repeats, slices, rows, columns), before axes are dropped or turned
+    files:   (path, what goes where)
+    fill:    the value of missing slices
+    volume:  whether the result is (channels[, frames], columns, rows, slices), else (channels[, frames], rows, columns)
+    repeated: whether the result has a frame axis
+    """
+
+    shape: tuple[int, int, int, int, int]
+    dtype: np.dtype[Any]
+    files: tuple[tuple[str, tuple[Place, ...]], ...]
+    meaning: Meaning
+    volume: bool
+    repeated: bool
+    colour: bool = False
+    fill: float | None = None
+
+
+def deferred(plan: Plan) -> Deferred:
+    """The voxels of a plan, not yet read."""
+    channels, repeats, slices, rows, columns = plan.shape
+    spatial = (columns, rows, slices) if plan.volume else (rows, columns)
+    frames = (repeats,) if plan.repeated else ()
+    return Deferred((channels, *frames, *spatial), plan.dtype, partial(load, plan), partial(load_region, plan))
+
+
+def load(plan: Plan) -> NDArray[Any]:
+    """The whole array. Raises FormatError, which names the file, for pixels that cannot be decoded."""
+    out = np.empty(plan.shape, plan.dtype)
+    if plan.fill is not None:
+        out[...] = plan.fill
+    workers = min(MOST_THREADS, os.cpu_count() or 1, len(plan.files))
+    with warnings.catch_warnings():  # what is odd about the headers was noted when they were read
+        warnings.simplefilter("ignore")
+        with ThreadPoolExecutor(workers) as pool:
+            list(pool.map(lambda file: _place(file, plan, out), plan.files))
+    return _turned(out, plan)
+
+
+def load_region(plan: Plan, region: tuple[slice, ...]) -> NDArray[Any]:
+    """`array[region]`, reading only files and frames that lie in it."""
+    shape = deferred(plan).shape
+    full = tuple(region) + tuple(slice(None) for _ in shape[len(region) :])
+    wanted = [range(size)[part] for part, size in zip(full, shape, strict=True)]
+    channels = wanted[0]
+    repeats = wanted[1] if plan.repeated else range(1)
+    slices = wanted[-1] if plan.volume else range(1)
+    if 0 in (len(channels), len(repeats), len(slices)):
+        return np.empty(tuple(len(part) for part in wanted), plan.dtype)
+    part, kept = _narrowed(plan, channels, repeats, slices)
+    inner = list(full)
+    inner[0] = slice(None) if plan.colour is False else full[0]
+    if plan.repeated:
+        inner[1] = slice(None)
+    if plan.volume:
+        inner[-1] = slice(None)
+    return load(replace(part, files=kept))[tuple(inner)]
+
+
+def _narrowed(
+    plan: Plan, channels: Sequence[int], repeats: Sequence[int], slices: Sequence[int]
+) -> tuple[Plan, tuple[tuple[str, tuple[Place, ...]], ...]]:
+    """The plan of these channels, repeats and slices; colours stay together, because they lie in one frame."""
+    index = {c: n for n, c in enumerate(channels)} if not plan.colour else {0: 0}
+    count = plan.shape[0] if plan.colour else len(channels)
+    repeat, depth = ({r: n for n, r in enumerate(repeats)}, {s: n for n, s in enumerate(slices)})
+    files = []
+    for path, places in plan.files:
+        kept = tuple(
+            replace(place, channel=index[place.channel], repeat=repeat[place.repeat], slice=depth[place.slice])
+            for place in places
+            if place.channel in index and place.repeat in repeat and place.slice in depth
+        )
+        if kept:
+            files.append((path, kept))
+    return replace(plan, shape=(count, len(repeats), len(slices), *plan.shape[3:])), tuple(files)
+
+
+def _place(file: tuple[str, tuple[Place, ...]], plan: Plan, out: NDArray[Any]) -> None:
+    """Decode one file's frames and put each where it belongs."""
+    path, places = file
+    dataset = _whole(path)
+    for start in range(0, len(places), FRAMES_AT_ONCE):
+        some = places[start : start + FRAMES_AT_ONCE]
+        numbers = sorted({place.frame for place in some})
+        stored = dict(zip(numbers, decode(dataset, path, numbers), strict=True))
+        for number in numbers:
+            values = rescaled(stored.pop(number), dataset, number, plan.meaning, path)
+            for place in some:
+                if place.frame == number:
+                    _put(values, place, plan, out)
+
+
+def _put(values: NDArray[Any], place: Place, plan: Plan, out: NDArray[Any]) -> None:
+    rows, columns = plan.shape[3:]
+    if place.tile is not None:
+        row, column = place.tile[0] * rows, place.tile[1] * columns
+        values = values[row : row + rows, column : column + columns]
+    if plan.colour:
+        out[:, place.repeat, place.slice] = np.moveaxis(values, -1, 0)
+    else:
+        out[place.channel, place.repeat, place.slice] = values
+
+
+def _whole(path: str) -> pydicom.Dataset:
+    try:
+        dataset = pydicom.dcmread(path, force=True)
+    except OSError as error:
+        raise FormatError(f"cannot be read any more ({error.strerror})", path, "Was the file moved?") from error
+    except Exception as error:  # a file that is cut short in the middle of its pixels
+        raise FormatError(f"the pixel data are damaged ({error})", path, "Get the file again") from error
+    if not has_pixels(dataset):  # the header began an element whose end the file does not hold
+        raise FormatError("the pixel data are cut short", path, "Get the file again")
+    return dataset
+
+
+def _turned(out: NDArray[Any], plan: Plan) -> NDArray[Any]:
+    """(channels, repeats, slices, rows, columns) to the axes that an Image has."""
+    turned = np.ascontiguousarray(out.transpose(0, 1, 4, 3, 2)) if plan.volume else out[:, :, 0]
+    return turned if plan.repeated else turned[:, 0]
