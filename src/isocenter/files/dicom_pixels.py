@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -75,22 +75,30 @@ def has_pixels(dataset: pydicom.Dataset) -> bool:
     return any(keyword in dataset for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData"))
 
 
-def decode(dataset: pydicom.Dataset, where: str, frames: Sequence[int] | None = None) -> Stored:
+def decode(
+    dataset: pydicom.Dataset, where: str, frames: Sequence[int] | None = None, *, indices: bool = False
+) -> Stored:
     """(frames, rows, columns) or (frames, rows, columns, 3) stored values, or only those of some frames.
 
     Bits beyond Bits Stored are masked, the sign extended, colour models made RGB, MONOCHROME1 kept as stored.
+    indices: give the numbers that a palette colours, not the colours
     Raises FormatError for what cannot be decoded, for pixel data shorter or longer than the header says, and for
     a header that asks for more memory than its data can be meant for.
     """
-    layout = layout_of(dataset, where)
-    wanted = range(layout.frames) if frames is None else [int(n) for n in frames]
-    if any(not 0 <= n < layout.frames for n in wanted):
-        raise FormatError(f"has {layout.frames} frames, not frame {max(wanted)}", where, "Ask for one of them")
-    if layout.syntax in codecs.VIDEO:
-        return _video(dataset, layout, where)[list(wanted)]
-    if layout.syntax.is_encapsulated:
-        return _compressed(dataset, layout, wanted, where)
-    return _native(dataset, layout, wanted, where)
+    layout = _layout(dataset, where, indices)
+    wanted = _wanted(layout, frames, where)
+    out = np.empty((len(wanted), *layout.shape[1:]), layout.dtype)
+    for n, frame in enumerate(_decoded(dataset, layout, wanted, where)):
+        out[n] = frame
+    return out
+
+
+def decoded(
+    dataset: pydicom.Dataset, where: str, frames: Sequence[int] | None = None, *, indices: bool = False
+) -> Iterator[Stored]:
+    """The same frames one by one, so that they are never all in memory."""
+    layout = _layout(dataset, where, indices)
+    yield from _decoded(dataset, layout, _wanted(layout, frames, where), where)
 
 
 def decode_frame(dataset: pydicom.Dataset, where: str, frame: int) -> Stored:
@@ -168,6 +176,29 @@ def _check_photometric(photometric: str, samples: int, where: str) -> None:
         )
 
 
+def _layout(dataset: pydicom.Dataset, where: str, indices: bool) -> Layout:
+    layout = layout_of(dataset, where)
+    if indices and layout.photometric == "PALETTE COLOR":
+        return replace(layout, photometric="MONOCHROME2", dtype=np.dtype(f"u{max(layout.allocated // 8, 1)}"))
+    return layout
+
+
+def _wanted(layout: Layout, frames: Sequence[int] | None, where: str) -> Sequence[int]:
+    wanted = range(layout.frames) if frames is None else [int(n) for n in frames]
+    if any(not 0 <= n < layout.frames for n in wanted):
+        raise FormatError(f"has {layout.frames} frames, not frame {max(wanted) + 1}", where, "Ask for one of them")
+    return wanted
+
+
+def _decoded(dataset: pydicom.Dataset, layout: Layout, wanted: Sequence[int], where: str) -> Iterator[Stored]:
+    if layout.syntax in codecs.VIDEO:
+        yield from _video(dataset, layout, where)[list(wanted)]
+        return
+    frames = _compressed if layout.syntax.is_encapsulated else _native
+    for frame in frames(dataset, layout, wanted, where):
+        yield _coloured(frame, layout, dataset, where)
+
+
 def _whole(dataset: pydicom.Dataset, keyword: str, where: str, default: int | None = None, least: int = 1) -> int:
     """A whole number of the header. An absent or empty one is `default`, or refused without one."""
     try:
@@ -184,7 +215,7 @@ def _whole(dataset: pydicom.Dataset, keyword: str, where: str, default: int | No
     return number
 
 
-def _native(dataset: pydicom.Dataset, layout: Layout, wanted: Sequence[int], where: str) -> Stored:
+def _native(dataset: pydicom.Dataset, layout: Layout, wanted: Sequence[int], where: str) -> Iterator[Stored]:
     data = dataset[layout.keyword].value or b""
     layout = _as_long_as(layout, len(data))
     need = (layout.frames * layout.frame_bits + 7) // 8
@@ -196,7 +227,7 @@ def _native(dataset: pydicom.Dataset, layout: Layout, wanted: Sequence[int], whe
         )
     if dataset[layout.keyword].VR == "OW" and layout.allocated == 8 and layout.syntax == ExplicitVRBigEndian:
         data = np.frombuffer(data[: len(data) & ~1], ">u2").astype("<u2").tobytes()  # words were swapped, PS3.5 8.1.1
-    return _finished((_native_frame(data, layout, n) for n in wanted), len(wanted), layout, dataset, where)
+    return (_native_frame(data, layout, n) for n in wanted)
 
 
 def _as_long_as(layout: Layout, size: int) -> Layout:
@@ -229,7 +260,7 @@ def _native_frame(data: bytes, layout: Layout, frame: int) -> Stored:
     return flat.reshape(layout.rows, layout.columns, layout.samples)
 
 
-def _compressed(dataset: pydicom.Dataset, layout: Layout, wanted: Sequence[int], where: str) -> Stored:
+def _compressed(dataset: pydicom.Dataset, layout: Layout, wanted: Sequence[int], where: str) -> Iterator[Stored]:
     if not codecs.is_known(layout.syntax):
         raise FormatError(
             f"no free decoder for transfer syntax {layout.syntax.name} ({str.__str__(layout.syntax)})",
@@ -239,7 +270,7 @@ def _compressed(dataset: pydicom.Dataset, layout: Layout, wanted: Sequence[int],
     data = dataset[layout.keyword].value or b""
     codecs.check_expansion(len(data), len(wanted) * layout.frame_bits // 8, where)
     chosen = {n: frame for n, frame in enumerate(_encoded(dataset, data, layout, where)) if n in set(wanted)}
-    return _finished((_decompressed(chosen[n], layout, n, where) for n in wanted), len(wanted), layout, dataset, where)
+    return (_decompressed(chosen[n], layout, n, where) for n in wanted)
 
 
 def _encoded(dataset: pydicom.Dataset, data: bytes, layout: Layout, where: str) -> list[bytes]:
@@ -278,14 +309,6 @@ def _decompressed(frame: bytes, layout: Layout, number: int, where: str) -> Stor
     if precision is None:  # RLE and deflate carry the words as they were
         return _wrapped(samples, layout)
     return _wrapped(samples, replace(layout, stored=min(precision, layout.stored)), shift=0)
-
-
-def _finished(frames: Iterable[Stored], count: int, layout: Layout, dataset: pydicom.Dataset, where: str) -> Stored:
-    """Frames as they lie in the file to stored values and RGB, one at a time, into one array."""
-    out = np.empty((count, *layout.shape[1:]), layout.dtype)
-    for n, frame in enumerate(frames):
-        out[n] = _coloured(frame, layout, dataset, where)
-    return out
 
 
 def _coloured(frame: Stored, layout: Layout, dataset: pydicom.Dataset, where: str) -> Stored:
