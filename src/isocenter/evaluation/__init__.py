@@ -13,19 +13,33 @@ from isocenter.evaluation.classification import (
     roc_curve,
 )
 from isocenter.evaluation.distance import Surface, SurfaceDistance, elements, surface_distance
-from isocenter.evaluation.intervals import bootstrap, bootstrap_statistic, clopper_pearson, median, wilson
+from isocenter.evaluation.intervals import bootstrap, bootstrap_statistic, clopper_pearson, median, proportion, wilson
 from isocenter.evaluation.overlap import Overlap, confusion, dice, iou, overlap, overlaps, volume_unit
+from isocenter.evaluation.summary import mean_rows, pooled_rows
+from isocenter.evaluation.table import (
+    Table,
+    case_table,
+    check_table,
+    class_names,
+    metric_columns,
+    rows_from_json,
+    rows_to_json,
+)
 
 __all__ = [
     "Confusion",
     "Overlap",
     "Surface",
     "SurfaceDistance",
+    "Table",
     "auroc",
     "average_precision",
     "bootstrap",
     "bootstrap_statistic",
     "brier",
+    "case_table",
+    "check_table",
+    "class_names",
     "clopper_pearson",
     "confusion",
     "dice",
@@ -33,13 +47,19 @@ __all__ = [
     "elements",
     "iou",
     "log_loss",
+    "mean_rows",
     "median",
+    "metric_columns",
     "one_against_rest",
     "overlap",
     "overlaps",
+    "pooled_rows",
     "precision_recall_curve",
+    "proportion",
     "reliability",
     "roc_curve",
+    "rows_from_json",
+    "rows_to_json",
     "surface_distance",
     "volume_unit",
     "wilson",

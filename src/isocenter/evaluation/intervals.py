@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -89,6 +90,20 @@ def wilson(successes: int, n: int, *, level: float = LEVEL) -> Estimate:
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     return Estimate(share, float(centre - half), float(centre + half), level=level, n=n, patients=n, method="Wilson")
+
+
+def proportion(successes: ArrayLike, patients: ArrayLike, *, seed: int) -> Estimate:
+    """Share of images that succeeded (accuracy, sensitivity): Wilson's interval where each is another patient's.
+
+    successes: (images,) truths; several images of a patient are not independent, and are bootstrapped
+    """
+    values, owners = _aligned(successes, patients)
+    people = len(np.unique(owners))
+    if not 1 < people == len(values):
+        return bootstrap(values, owners, seed=seed)
+    few = f"; unreliable: {people} patients" if people < FEW_PATIENTS else ""
+    estimate = wilson(int(values.sum()), people)
+    return replace(estimate, method=estimate.method + few)
 
 
 def clopper_pearson(successes: int, n: int, *, level: float = LEVEL) -> Estimate:

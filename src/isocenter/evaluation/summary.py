@@ -1,0 +1,78 @@
+"""From the table of cases to rows with intervals: for each figure the row over all labels first, then each label."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from isocenter.errors import DatasetError
+from isocenter.evaluation.intervals import bootstrap, bootstrap_statistic
+from isocenter.evaluation.table import ALL, Table
+from isocenter.values import Estimate, Floats, Row
+
+# Of one case and label, in voxels; their sums over cases make the pooled figures.
+COUNTS = ("voxels_both", "voxels_predicted", "voxels_reference")
+
+
+def mean_rows(table: Table, units: Mapping[str, str], *, seed: int) -> list[Row]:
+    """Mean of each metric named in `units`; undefined scores are left out and counted.
+
+    "all" is the unweighted mean over the labels of their means, so that a label seldom scored counts like any other.
+    """
+    return [row for metric, unit in units.items() for row in _mean_rows(table, metric, unit, seed)]
+
+
+def pooled_rows(table: Table, *, seed: int) -> list[Row]:
+    """Dice of the voxels of all cases together, in which large structures count more.
+
+    Needs the columns voxels_both, voxels_predicted and voxels_reference; raises DatasetError without them.
+    """
+    absent = [name for name in COUNTS if name not in table]
+    if absent:
+        raise DatasetError(f"no column {absent[0]}", "table of cases", "Count voxels when the cases are scored")
+    parts = [(ALL, table), *((str(label), own) for label, own in table.groupby("label", sort=False))]
+    return [Row("dice_pooled", label, _pooled_dice(own, seed)) for label, own in parts]
+
+
+def _mean_rows(table: Table, metric: str, unit: str, seed: int) -> Iterator[Row]:
+    labels = [label for label in dict.fromkeys(table["label"]) if label != ALL]
+    yield Row(metric, ALL, _mean_over_labels(table, metric, unit, seed))
+    for label in labels:
+        own = table[table["label"] == label]
+        yield Row(metric, label, bootstrap(own[metric], own["patient"], seed=seed, unit=unit))
+
+
+def _mean_over_labels(table: Table, metric: str, unit: str, seed: int) -> Estimate:
+    """Mean over labels of their means; a case is drawn with all its labels."""
+    wide = table.pivot(index=["case", "patient"], columns="label", values=metric).dropna(axis=1, how="all")
+    if wide.shape[1] < 2:  # one label: its own mean
+        return bootstrap(table[metric], table["patient"], seed=seed, unit=unit)
+    defined = wide.notna().to_numpy()
+    scores = wide.fillna(0.0).to_numpy(dtype=np.float64)
+
+    def mean(weights: Floats) -> Floats:
+        return _ratio(weights @ scores, weights @ defined).mean(axis=-1)
+
+    exact = unit == "" and bool(np.isin(scores[defined], (0.0, 1.0)).all())
+    owners = wide.index.get_level_values("patient").to_numpy()
+    estimate = bootstrap_statistic(mean, owners, seed=seed, unit=unit, exact=exact)
+    missing = len(table) - int(defined.sum())
+    note = f"; {missing} undefined left out" if missing else ""
+    return replace(estimate, n=int(defined.any(axis=1).sum()), method=estimate.method + note)
+
+
+def _pooled_dice(table: Table, seed: int) -> Estimate:
+    counts = table[list(COUNTS)].to_numpy(dtype=np.float64)
+
+    def dice(weights: Floats) -> Floats:
+        both, predicted, reference = np.moveaxis(weights @ counts, -1, 0)
+        return _ratio(2 * both, predicted + reference)
+
+    estimate = bootstrap_statistic(dice, table["patient"], seed=seed, exact=False)
+    return replace(estimate, n=int(table["case"].nunique()))
+
+
+def _ratio(part: Floats, whole: Floats) -> Floats:
+    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)

@@ -1,0 +1,120 @@
+"""The table of cases, and its summary as a record: the two forms in which figures leave an evaluation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from isocenter.errors import DatasetError, FormatError
+from isocenter.values import Estimate, Row
+
+Table: TypeAlias = pd.DataFrame
+
+KEYS = ("case", "patient", "split", "label")
+PROBABILITY = "probability_"
+# The row that speaks of all labels, or of a case as a whole.
+ALL = "all"
+
+SUMMARY_SCHEMA = "isocenter.summary"
+SUMMARY_VERSION = 1
+SPLITS = ("train", "val", "test")
+
+
+def case_table(rows: Iterable[Mapping[str, Any]]) -> Table:
+    """One row a case and label: case, patient, split, label, metrics, then reference, predicted, probability_<class>.
+
+    Metrics and classes keep the order of the first row; what is not defined is NaN.
+    Raises DatasetError for what `check_table` refuses.
+    """
+    table = pd.DataFrame(list(rows))
+    last = ["reference", "predicted", *_probability_columns(table)]
+    metrics = [name for name in table if name not in (*KEYS, *last)]
+    table = table[[name for name in (*KEYS, *metrics, *last) if name in table]]
+    check_table(table)
+    return table
+
+
+def check_table(table: Table) -> None:
+    """Refuse a table that a summary would misread: DatasetError."""
+    absent = [key for key in KEYS if key not in table or table[key].isna().any()]
+    if absent:
+        raise _wrong(f"a row without {' and '.join(absent)}", "Give case, patient, split and label")
+    twice = table[table.duplicated(["case", "label"])]
+    if len(twice):
+        raise _wrong(f"case {twice.iloc[0]['case']} stands there twice", "Give one row a case and label")
+    torn = table.groupby("case")[["patient", "split"]].nunique().max(axis=1)
+    if (torn > 1).any():
+        raise _wrong(f"case {torn.idxmax()} has two patients or splits", "Give each case one patient and one split")
+    other = sorted(set(table["split"]) - set(SPLITS))
+    if other:
+        raise _wrong(f"split {other[0]!r}", f"Use {', '.join(SPLITS)}")
+    chances = table[_probability_columns(table)].to_numpy(dtype=np.float64)
+    if not ((chances >= 0) & (chances <= 1)).all():
+        raise _wrong("a probability outside 0..1", "Look at the model's outputs for NaN")
+    unknown = _unknown_classes(table)
+    if unknown:
+        raise _wrong(f"class {unknown[0]!r} has no probabilities", f"Give the column {PROBABILITY}{unknown[0]}")
+
+
+def metric_columns(table: Table) -> list[str]:
+    """The columns that hold figures, in their order."""
+    names = [str(name) for name in table.select_dtypes(include=["number", "bool"])]
+    return [name for name in names if name not in KEYS and not name.startswith(PROBABILITY)]
+
+
+def class_names(table: Table) -> tuple[str, ...]:
+    """The classes that the table has probabilities for, in their order."""
+    return tuple(name.removeprefix(PROBABILITY) for name in _probability_columns(table))
+
+
+def rows_to_json(rows: Iterable[Row]) -> dict[str, Any]:
+    """The record of a summary: {schema, version, rows}, NaN as null."""
+    lines = [
+        {
+            key: _plain(value)
+            for key, value in {"metric": row.metric, "label": row.label, **asdict(row.estimate)}.items()
+        }
+        for row in rows
+    ]
+    return {"schema": SUMMARY_SCHEMA, "version": SUMMARY_VERSION, "rows": lines}
+
+
+def rows_from_json(record: Mapping[str, Any]) -> list[Row]:
+    """The rows of a record that `rows_to_json` made, null as NaN. Raises FormatError for any other."""
+    if (record.get("schema"), record.get("version")) != (SUMMARY_SCHEMA, SUMMARY_VERSION):
+        problem = f"schema {record.get('schema')}, version {record.get('version')}"
+        raise FormatError(problem, "summary", f"Give {SUMMARY_SCHEMA}, version {SUMMARY_VERSION}")
+    return [_row(line) for line in record["rows"]]
+
+
+def _row(line: Mapping[str, Any]) -> Row:
+    figures = {key: value for key, value in line.items() if key not in ("metric", "label")}
+    value = float("nan") if figures["value"] is None else figures["value"]
+    return Row(line["metric"], line["label"], Estimate(**{**figures, "value": value}))
+
+
+def _plain(value: Any) -> Any:
+    """JSON knows neither NaN nor infinity."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _probability_columns(table: Table) -> list[str]:
+    return [str(name) for name in table if str(name).startswith(PROBABILITY)]
+
+
+def _unknown_classes(table: Table) -> Sequence[str]:
+    """What `reference` and `predicted` name beyond the classes with probabilities; nothing where there are none."""
+    known = set(class_names(table))
+    if not known:
+        return []
+    named = [set(table[column].dropna()) for column in ("reference", "predicted") if column in table]
+    return sorted(str(name) for name in set().union(*named) - known)
+
+
+def _wrong(problem: str, remedy: str) -> DatasetError:
+    return DatasetError(problem, "table of cases", remedy)
