@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from isocenter.errors import FormatError
+from isocenter.files.complex_part import real_part
 from isocenter.files.format import Format, ReadOptions
 from isocenter.values import Array, Geometry, Image, Source
 
@@ -78,16 +79,7 @@ def _looks_coloured(array: Array) -> bool:
 
 
 def _real(array: Array, where: str, options: ReadOptions) -> Array:
-    if array.dtype.kind == "c":
-        parts: dict[str, Callable[[Array], Array]] = {
-            "magnitude": np.abs,
-            "real": np.real,
-            "imaginary": np.imag,
-            "phase": np.angle,
-        }
-        if options.part is None:
-            raise FormatError("holds complex values", where, "Choose with --part magnitude|real|imaginary|phase")
-        array = parts[options.part](array)
+    array = real_part(array, options.part, where)
     if array.dtype.kind not in "buif":
         raise FormatError(f"holds {array.dtype} values, not numbers", where, "Save plain arrays of numbers")
     return array.astype(array.dtype.newbyteorder("="), copy=False)

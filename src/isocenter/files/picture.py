@@ -19,7 +19,7 @@ from isocenter.files.format import Format, ReadOptions
 from isocenter.values import Array, Geometry, Image, Label, Source
 
 # Names of the channels, by their number.
-CHANNELS: dict[int, tuple[str, ...]] = {1: ("grey",), 2: ("grey", "A"), 3: ("R", "G", "B"), 4: ("R", "G", "B", "A")}
+CHANNELS: dict[int, tuple[str, ...]] = {1: ("0",), 2: ("0", "A"), 3: ("R", "G", "B"), 4: ("R", "G", "B", "A")}
 ORIENTATION = 0x0112  # EXIF 2.32, table 4
 
 
@@ -30,7 +30,7 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     """
     del options  # a picture leaves nothing to decide
     pixels, notes, facts = _decoded(path)
-    if pixels.shape[-1] in (2, 4) and _opaque(pixels):
+    if pixels.shape[-1] in (2, 4) and is_opaque(pixels[..., -1]):
         pixels, notes = pixels[..., :-1], [*notes, "an alpha channel that is opaque everywhere was left out"]
     if pixels.shape[-1] == 3 and np.array_equal(pixels[..., 0], pixels[..., 1]):
         facts["equal_channels"] = bool(np.array_equal(pixels[..., 0], pixels[..., 2]))
@@ -59,7 +59,7 @@ def read_indices(path: Path) -> Image | None:
         if opened.mode != "P":
             return None
         colours = np.asarray(opened.getpalette("RGB"), dtype=int).reshape(-1, 3).tolist()
-        indices = _upright(np.asarray(opened)[..., None], _orientation(opened))
+        indices = upright(np.asarray(opened)[..., None], _orientation(opened))
     labels = tuple(
         Label(value, str(value), (red, green, blue)) for value, (red, green, blue) in enumerate(colours) if value
     )
@@ -115,7 +115,7 @@ def _decoded(path: Path) -> tuple[Array, list[str], dict[str, Any]]:
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     if orientation != 1:
         notes.append(f"turned upright as EXIF orientation {orientation} says")
-    return _upright(pixels, orientation), notes, facts
+    return upright(pixels, orientation), notes, facts
 
 
 def _plain(opened: PIL.Image.Image, notes: list[str]) -> Array:
@@ -167,7 +167,7 @@ def _orientation(opened: PIL.Image.Image) -> int:
     return value if value in range(1, 9) else 1
 
 
-def _upright(pixels: Array, orientation: int) -> Array:
+def upright(pixels: Array, orientation: int) -> Array:
     """(rows, columns, channels) as the camera was held; EXIF 2.32, orientation."""
     if orientation in (2, 7):
         pixels = pixels[:, ::-1]
@@ -177,15 +177,15 @@ def _upright(pixels: Array, orientation: int) -> Array:
     return np.rot90(pixels, turns)
 
 
+def is_opaque(alpha: Array) -> bool:
+    return bool((alpha == np.iinfo(alpha.dtype).max).all())
+
+
 def _is_deep_colour_png(path: Path) -> bool:
     """16 bits a channel and more than one channel: PNG (ISO 15948), IHDR."""
     with path.open("rb") as file:
         head = file.read(26)
     return head.startswith(b"\x89PNG") and head[24] == 16 and head[25] in (2, 4, 6)
-
-
-def _opaque(pixels: Array) -> bool:
-    return bool((pixels[..., -1] == np.iinfo(pixels.dtype).max).all())
 
 
 FORMAT = Format("picture", read, write)

@@ -1,17 +1,142 @@
-"""BIDS: `sub-*/[ses-*/]anat/sub-*_T1w.nii.gz`, masks under derivatives/, participants.tsv. BIDS 1.9."""
+"""BIDS: `sub-*/[ses-*/]anat/sub-*_T1w.nii.gz`, masks beside them or under derivatives/, participants.tsv.
+
+https://bids-specification.readthedocs.io, version 1.9: a case is one session, its channels are the suffixes.
+"""
 
 from __future__ import annotations
 
-from isocenter.files.layouts.folder import Folder
-from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from isocenter.files.layouts.classes import mask_labels
+from isocenter.files.layouts.folder import Folder, Member
+from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
+from isocenter.files.layouts.load import load_mask
+from isocenter.files.layouts.pairs import readers
+from isocenter.files.layouts.table import read_table
+from isocenter.files.modality import common_modality, modality_word
+from isocenter.values import Label, Problem
+
+MASK_SUFFIXES = frozenset({"dseg", "mask", "seg", "lesion", "roi", "label", "segmentation"})
+SUBJECT = re.compile(r"sub-[A-Za-z0-9]+")
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One file, by its entities: sub-01_ses-02_acq-x_T1w."""
+
+    member: Member
+    entities: dict[str, str]
+    suffix: str
+    derived: bool
+
+    @property
+    def session(self) -> str:
+        return "_".join(f"{key}-{self.entities[key]}" for key in ("sub", "ses") if key in self.entities)
+
+    @property
+    def channel(self) -> str:
+        """The suffix, and what tells two images of one suffix apart (acq-, ce-, run-, echo-, ...)."""
+        rest = [f"{key}-{value}" for key, value in self.entities.items() if key not in ("sub", "ses")]
+        return "_".join((*rest, self.suffix))
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
-    return False
+    """Images lie below folders that are called sub-*."""
+    del options
+    return any(member.folders and SUBJECT.fullmatch(member.folders[0]) for member in folder.images)
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
-    raise NotImplementedError
+    """One case a session; the channels are those that every session has."""
+    scans = [scan for member in folder.images if (scan := _scan(member)) is not None]
+    images = [scan for scan in scans if not scan.derived and scan.suffix.lower() not in MASK_SUFFIXES]
+    masks = [scan for scan in scans if scan.suffix.lower() in MASK_SUFFIXES]
+    sessions = sorted({scan.session for scan in images})
+    counts = Counter(channel for session in sessions for channel in {s.channel for s in images if s.session == session})
+    channels = sorted(channel for channel, count in counts.items() if count == len(sessions))
+    rare = sorted(counts.keys() - set(channels))
+    labels, people = mask_labels(folder, options), _participants(folder)
+    problems = [_rare(rare)] if rare and channels else []
+    channels = channels or sorted(counts)
+    found = []
+    for session in sessions:
+        own = {scan.channel: scan for scan in images if scan.session == session}
+        if set(channels) <= own.keys():
+            drawn = [scan for scan in masks if scan.session == session]
+            found.append(_found(session, [own[name] for name in channels], drawn, labels, people, options))
+    return Reading(
+        tuple(found),
+        how=f"BIDS, {len(found)} sessions with {', '.join(channels)}",
+        classes={"mask": labels},
+        modality=common_modality(channels),
+        patients="the BIDS subject (sub-...)",
+        problems=tuple(problems),
+    )
 
 
-LAYOUT = Layout("bids", "BIDS (sub-*/anat)", fits, read)
+def _found(
+    session: str,
+    images: Sequence[Scan],
+    masks: Sequence[Scan],
+    labels: tuple[Label, ...],
+    people: dict[str, dict[str, Any]],
+    options: DatasetOptions,
+) -> Found:
+    subject = f"sub-{images[0].entities['sub']}"
+    words = [modality_word(options.modality or scan.suffix) for scan in images]
+    names = [scan.channel for scan in images] if len(images) > 1 else ["image"]
+    # A discrete segmentation says more than a mask, which in derivatives is often that of the brain.
+    chosen = [scan for scan in masks if scan.suffix == "dseg"] or [
+        s for s in masks if s.entities.get("desc") != "brain"
+    ]
+    files = [scan.member.path for scan in (*images, *chosen)]
+    mask = partial(load_mask, tuple(scan.member.path for scan in chosen), labels, options.read)
+    return Found(
+        session,
+        readers([scan.member for scan in images], names, options, words),
+        {"mask": mask} if chosen else {},
+        files=tuple(files),
+        patient=subject,
+        covariates=people.get(subject, {}),
+    )
+
+
+def _scan(member: Member) -> Scan | None:
+    *pairs, suffix = member.stem.split("_")
+    entities = {key: value for key, dash, value in (pair.partition("-") for pair in pairs) if dash}
+    if "sub" not in entities:
+        return None
+    return Scan(member, entities, suffix, derived="derivatives" in member.folders)
+
+
+def _participants(folder: Folder) -> dict[str, dict[str, Any]]:
+    """{subject: covariates} from participants.tsv."""
+    path = folder.root / "participants.tsv"
+    if not path.is_file():
+        return {}
+    table = read_table(path)
+    column = table.column(("participant_id",))
+    if column is None:
+        return {}
+    return {str(row[column]): {k: v for k, v in row.items() if k != column} for row in table.rows}
+
+
+def _rare(channels: Sequence[str]) -> Problem:
+    return Problem(
+        "note", f"not every session has {', '.join(channels)}", why="channels must be those of all cases",
+        remedy="Take sessions away to use them",
+    )  # fmt: skip
+
+
+LAYOUT = Layout(
+    "bids",
+    "BIDS (sub-*/anat/...)",
+    fits,
+    read,
+    over=frozenset({"image_folders", "suffix_masks", "class_folders", "manifest", "plain_images"}),
+)

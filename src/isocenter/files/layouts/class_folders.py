@@ -26,7 +26,7 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
 def read(folder: Folder, options: DatasetOptions) -> Reading:
     """The first folder is the class."""
     members = _classed(folder.images) or _classed(folder.dicom)
-    classes, called = name_classes({member.folders[0] for member in members}, options)
+    classes, called = name_classes({member.folders[0] for member in members}, folder, options)
     modality = modality_word(options.modality)
     found = tuple(
         Found(

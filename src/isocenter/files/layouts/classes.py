@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.errors import DatasetError, UsageError
+from isocenter.errors import DatasetError, FormatError, UsageError
+from isocenter.files import label_table
 from isocenter.files.layouts.folder import Folder
 from isocenter.files.layouts.layout import DatasetOptions
 from isocenter.values import Case, Label
@@ -58,21 +59,24 @@ def described_labels(described: Any, where: str) -> tuple[Label, ...]:
 
 
 def name_classes(
-    names: Iterable[str], options: DatasetOptions, *, declare: bool = True
+    names: Iterable[str], folder: Folder, options: DatasetOptions, *, declare: bool = True
 ) -> tuple[tuple[Label, ...], dict[str, str]]:
     """The classes in order, and what each name found in the data is called.
 
-    --labels either puts the names in order (0=NORMAL,1=PNEUMONIA) or gives names to numbers (0=normal).
+    --labels, or a table such as classes.csv, either puts the names in order (0=NORMAL,1=PNEUMONIA) or gives names to
+    numbers (0=normal). It is not asked where `declare` is False, because masks have the numbers then.
     """
     found = sorted(set(names), key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
-    if options.labels is None or not declare:
-        return tuple(Label(index, name) for index, name in enumerate(found)), {name: name for name in found}
-    labels = parse_labels(options.labels)
+    labels: tuple[Label, ...] = ()
+    if declare:
+        labels = parse_labels(options.labels) if options.labels is not None else _table_labels(folder)
     by_name, by_value = {label.name for label in labels}, {str(label.value): label.name for label in labels}
     if set(found) <= by_name:
         return labels, {name: name for name in found}
     if set(found) <= by_value.keys():
         return labels, {name: by_value[name] for name in found}
+    if options.labels is None or not declare:
+        return tuple(Label(index, name) for index, name in enumerate(found)), {name: name for name in found}
     missing = ", ".join(sorted(set(found) - by_name)[:5])
     raise UsageError(f"does not name {missing}", f"--labels {options.labels}", "Name every class of the data")
 
@@ -88,7 +92,15 @@ def _foreground(labels: tuple[Label, ...]) -> tuple[Label, ...]:
 
 
 def _table_labels(folder: Folder) -> tuple[Label, ...]:
-    return ()
+    """From a table of names beside the data. labels.csv may also be a list of images, which is no such table."""
+    place = folder.root if not folder.is_file else folder.root.parent
+    tables = [name for name in label_table.FOLDER_TABLES if (place / name).is_file()]
+    if tables == ["labels.csv"]:
+        try:
+            return label_table.read(place / "labels.csv")
+        except FormatError:
+            return ()
+    return label_table.find(folder.root)
 
 
 def _is_number(value: Any) -> bool:

@@ -1,17 +1,176 @@
-"""A folder of DICOM."""
+"""A folder of DICOM: each image series a case; segmentations and structure sets that refer to it are its masks.
+
+Patients are hashes of the identifiers in the files, so that no identifier leaves them.
+"""
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from isocenter.errors import FormatError
+from isocenter.files import dicom_seg
+from isocenter.files.dicom import read_series
+from isocenter.files.dicom_header import header
+from isocenter.files.dicom_series import SEGMENTATIONS, SeriesFiles, survey
+from isocenter.files.dicom_tags import items, text, whole
+from isocenter.files.format import ReadOptions
+from isocenter.files.layouts.classes import parse_labels
 from isocenter.files.layouts.folder import Folder
-from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading
+from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
+from isocenter.files.layouts.load import load_image
+from isocenter.files.modality import common_modality, modality_word
+from isocenter.values import Image, Label, Problem
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
-    return False
+    del options
+    return bool(folder.dicom)
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
-    raise NotImplementedError
+    """Series are told apart by their headers, never by folders or file names."""
+    if folder.is_file:
+        return _one_file(folder, options)
+    seen = survey(folder.root)
+    images = [series for series in seen.series if series.is_image]
+    drawn, lost = _drawn(seen.series, images)
+    labels = _labels([series for some in drawn.values() for series in some], options)
+    found = tuple(_found(series, drawn.get(series.uid, []), labels, options) for series in images)
+    return Reading(
+        found,
+        how=f"DICOM, {len(images)} image series in {len({series.study for series in images})} studies",
+        classes={"mask": labels},
+        modality=common_modality([series.modality for series in images]),
+        patients="the patient identifier in the files, hashed",
+        problems=(*map(_damaged, seen.damaged), *([_lost(lost)] if lost else [])),
+    )
 
 
-LAYOUT = Layout("dicom_folder", "a folder of DICOM", fits, read)
+def load_series(paths: tuple[Path, ...], options: ReadOptions, modality: str | None = None) -> Image:
+    """The one volume of a series.
+
+    Raises FormatError where it holds several on different grids.
+    """
+    volumes = read_series(paths, options)
+    if len(volumes) != 1:
+        raise FormatError(
+            f"the series holds {len(volumes)} volumes on different grids: {', '.join(volumes)}",
+            str(paths[0].parent),
+            "Convert the one that is meant, and use that",
+        )
+    image = next(iter(volumes.values()))
+    return replace(image, modality=modality) if modality and image.modality == "unknown" else image
+
+
+def load_segments(path: Path, image: tuple[Path, ...], labels: tuple[Label, ...], options: ReadOptions) -> Image:
+    """The segmentation on its image's grid, numbered as in the whole data set: by name, not by segment number.
+
+    Raises FormatError where segments overlap.
+    """
+    found = dicom_seg.read(path, on=load_series(image, options).geometry)
+    if len(found.channels) > 1:
+        raise FormatError("segments overlap, so there is no one label a voxel", str(path), "Separate them first")
+    value = {label.name: label.value for label in labels}
+    numbers = np.zeros(max(label.value for label in found.labels) + 1, dtype=np.uint16)
+    for label in found.labels:
+        numbers[label.value] = value.get(label.name, label.value)
+    coloured = {label.name: label for label in found.labels}
+    named = tuple(
+        replace(coloured[label.name], value=label.value) if label.name in coloured else label for label in labels
+    )
+    return replace(found, pixels=numbers[found.data], channels=("label",), labels=named)
+
+
+def _one_file(folder: Folder, options: DatasetOptions) -> Reading:
+    path = folder.root
+    case = Found(
+        folder.members[0].stem,
+        {"image": partial(load_image, path, options.read, modality_word(options.modality))},
+        files=(path,),
+    )
+    return Reading((case,), how="one DICOM file")
+
+
+def _found(
+    series: SeriesFiles, drawn: Sequence[SeriesFiles], labels: tuple[Label, ...], options: DatasetOptions
+) -> Found:
+    references: dict[str, Callable[[], Image]] = {}
+    if drawn:
+        references["mask"] = partial(load_segments, drawn[0].paths[0], series.paths, labels, options.read)
+    for other in drawn[1:]:
+        references[f"mask:{other.name}"] = partial(load_segments, other.paths[0], series.paths, labels, options.read)
+    return Found(
+        f"{series.patient[:8]}_{series.name}",
+        {"image": partial(load_series, series.paths, options.read, modality_word(options.modality))},
+        references,
+        files=(*series.paths, *(path for other in drawn for path in other.paths)),
+        patient=series.patient,
+        covariates=series.covariates,
+    )
+
+
+def _drawn(
+    everything: Sequence[SeriesFiles], images: Sequence[SeriesFiles]
+) -> tuple[dict[str, list[SeriesFiles]], list[str]]:
+    """{series UID: segmentations of it}, and those whose images are not here.
+
+    A segmentation that names no series belongs to the one series with its frame of reference.
+    """
+    drawn: dict[str, list[SeriesFiles]] = defaultdict(list)
+    lost = []
+    for series in everything:
+        if series.sop_class not in SEGMENTATIONS:
+            continue
+        owners = [image.uid for image in images if image.uid in series.references]
+        if not owners and not series.references and series.frame_of_reference:
+            owners = [i.uid for i in images if i.frame_of_reference == series.frame_of_reference]
+        if len(owners) == 1:
+            drawn[owners[0]].append(series)
+        else:
+            lost.append(series.name)
+    return drawn, lost
+
+
+def _labels(segmentations: Sequence[SeriesFiles], options: DatasetOptions) -> tuple[Label, ...]:
+    """One numbering for all: that of the files where they agree, else the names in order."""
+    if options.labels is not None:
+        return tuple(label for label in parse_labels(options.labels) if label.value)
+    named: dict[str, set[int]] = defaultdict(set)
+    for series in segmentations:
+        for name, value in _segments(series.paths[0]).items():
+            named[name].add(value)
+    values = [value for some in named.values() for value in some]
+    if len(values) == len(named) == len(set(values)):
+        return tuple(sorted((Label(min(some), name) for name, some in named.items()), key=lambda label: label.value))
+    return tuple(Label(n + 1, name) for n, name in enumerate(sorted(named)))
+
+
+def _segments(path: Path) -> dict[str, int]:
+    segments = items(header(path).dataset, "SegmentSequence")
+    found = [(text(one, "SegmentLabel"), whole(one, "SegmentNumber", str(path)) or 0) for one in segments]
+    names = [name for name, _ in found]
+    return {
+        (name if name and names.count(name) == 1 else f"{name} {value}".strip()): value
+        for name, value in found
+        if value
+    }
+
+
+def _damaged(error: FormatError) -> Problem:
+    return Problem("error", f"{Path(error.where).name}: {error.problem}", why="it is left out", remedy=error.remedy)
+
+
+def _lost(names: Sequence[str]) -> Problem:
+    return Problem(
+        "warning", f"{len(names)} segmentations refer to no image series here", tuple(names), "they are left out",
+        "Put the series they were drawn on into the folder",
+    )  # fmt: skip
+
+
+LAYOUT = Layout("dicom_folder", "a folder of DICOM series", fits, read, over=frozenset({"plain_images"}))

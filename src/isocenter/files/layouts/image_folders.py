@@ -40,7 +40,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     channels = by_channel(images)
     pairs, problems = pair(channels or _single(images), masks)
     labels, modality = mask_labels(folder, options), modality_word(options.modality)
-    classes, called = name_classes(_class_names(pairs), options, declare=not masks)
+    classes, called = name_classes(_class_names(pairs), folder, options, declare=not masks)
     width = max(len(one.images) for one in pairs)
     whole = [one for one in pairs if len(one.images) == width]
     found = []

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import DatasetError, FormatError, GeometryError
+from isocenter.files import picture, tiff
 from isocenter.files.format import ReadOptions
 from isocenter.files.index import format_of, read_volumes
-from isocenter.files.picture import read_indices
 from isocenter.values import Array, Image, Label
 
 
@@ -92,7 +92,9 @@ def as_labels(pixels: Array, declared: frozenset[int], path: Path) -> Array:
 
 def _indices(path: Path) -> Image | None:
     """The label map in a picture with a palette; None for all other files."""
-    return read_indices(path) if format_of(path) == "picture" else None
+    readers = {"picture": picture.read_indices, "tiff": tiff.read_indices}
+    reader = readers.get(format_of(path) or "")
+    return reader(path) if reader else None
 
 
 def _one_channel(image: Image, path: Path) -> Array:

@@ -97,7 +97,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         )
     labels = mask_labels(folder, options) if "mask" in column else ()
     said = {str(value) for row in table.rows if (value := manifest.cell(row, "label")) is not None}
-    classes, called = name_classes(said, options, declare="mask" not in column)
+    classes, called = name_classes(said, folder, options, declare="mask" not in column)
     found, missing = [], []
     for index, row in enumerate(table.rows):
         case = _found(manifest, index, row, labels, called, options)

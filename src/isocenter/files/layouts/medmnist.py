@@ -35,7 +35,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     path = archives[0]
     parts = [split for split in SPLITS if f"{split}_images" in _names(path)]
     answers = {split: _labels(path, split) for split in parts}
-    classes, called = name_classes({name for names in answers.values() for name in names}, options)
+    classes, called = name_classes({name for names in answers.values() for name in names}, folder, options)
     modality = modality_word(options.modality)
     found = tuple(
         Found(
@@ -61,7 +61,7 @@ def load_row(path: Path, name: str, row: int, modality: str) -> Image:
         pixels,
         Geometry.of_pixels(pixels.shape[1:]),
         modality=modality,
-        channels=("R", "G", "B") if colour else ("grey",),
+        channels=("R", "G", "B") if colour else ("0",),
         source=Source("numpy", (str(path),)),
     )
 

@@ -49,7 +49,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
             else:
                 drawn[owner][observer].append(member)
     labels, modality = mask_labels(folder, options), modality_word(options.modality)
-    classes, called = _classes(list(images), options)
+    classes, called = _classes(list(images), folder, options)
     found = []
     for key, image in images.items():
         observers = drawn.get(key, {})
@@ -109,12 +109,12 @@ def _references(observers: dict[str, list[Member]], labels: Sequence, options: D
     return references
 
 
-def _classes(keys: list[Key], options: DatasetOptions) -> tuple[tuple, dict[str, str]]:
+def _classes(keys: list[Key], folder: Folder, options: DatasetOptions) -> tuple[tuple, dict[str, str]]:
     """The folders that the pairs lie in are classes, if there are several and none is a person's name."""
     folders = {key[0][0] if key[0] else "" for key in keys}
     if "" in folders or len(folders) < 2 or len(keys) == len(folders) or any(names_a_person(name) for name in folders):
         return (), {}
-    return name_classes(folders, options, declare=False)
+    return name_classes(folders, folder, options, declare=False)
 
 
 LAYOUT = Layout(

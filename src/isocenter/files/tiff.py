@@ -1,0 +1,250 @@
+"""TIFF: single pictures, pages as frames, and OME-TIFF with its axes and physical size.
+
+Only OME-TIFF says how large a pixel is in the object; the resolution tags of a plain TIFF speak of paper.
+https://docs.openmicroscopy.org/ome-model/6.3/ome-tiff/
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import tifffile
+
+from isocenter.errors import FormatError
+from isocenter.files.complex_part import real_part
+from isocenter.files.format import Format, ReadOptions
+from isocenter.files.picture import CHANNELS, is_opaque, upright
+from isocenter.values import Array, Geometry, Image, Source
+
+MM = {"m": 1000.0, "cm": 10.0, "mm": 1.0, "µm": 1e-3, "um": 1e-3, "nm": 1e-6, "pm": 1e-9, "Å": 1e-7, "in": 25.4}
+OME_TYPES = frozenset({"int8", "int16", "int32", "uint8", "uint16", "uint32", "float32", "float64"})
+COLOURS = (("R", "G", "B"), ("R", "G", "B", "A"))
+# Deflate packs at most 1032 to 1; beyond this ratio a large picture is a claim, not a picture.
+LARGE_BYTES, RATIO = 1 << 30, 200
+
+
+@dataclass(frozen=True)
+class Described:
+    """What an OME header says of one image; empty without one."""
+
+    sizes: Mapping[str, float]
+    names: tuple[str, ...] = ()
+    increment: float | None = None
+
+
+def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
+    """Each series of pages with one shape is a volume: (channels, [frames,] [planes,] rows, columns).
+
+    Raises FormatError for a file that is cut short, that claims more than it can hold, or whose axes are unclear.
+    """
+    try:
+        with tifffile.TiffFile(path) as file:
+            _check_whole(file, path)
+            described = _described(file)
+            images = [_image(part, _nth(described, n), path, options) for n, part in enumerate(file.series)]
+    except (tifffile.TiffFileError, struct.error) as error:
+        raise FormatError(f"is no whole TIFF ({error})", str(path), "Get the file again") from error
+    names = [path.stem] if len(images) == 1 else [f"{path.stem}_{n + 1}" for n in range(len(images))]
+    return dict(zip(names, images, strict=True))
+
+
+def read_indices(path: Path) -> Image | None:
+    """The palette's indices, where the file has a palette: what a label map in a palette TIFF means."""
+    with tifffile.TiffFile(path) as file:
+        page = file.series[0].keyframe
+        if page.photometric != tifffile.PHOTOMETRIC.PALETTE:
+            return None
+        _check_whole(file, path)
+        pixels = file.series[0].asarray()
+    if pixels.ndim != 2:
+        raise FormatError("a palette with several pages", str(path), "Save one picture a file")
+    return Image(
+        pixels[None],
+        Geometry.of_pixels(pixels.shape),
+        notes=("palette indices were read as labels",),
+        source=Source("tiff", (str(path),)),
+    )
+
+
+def write(image: Image, path: Path) -> None:
+    """Exactly these values in exactly this type; frames, planes, channels and physical size as OME-TIFF.
+
+    Raises FormatError for what it cannot hold: a place or sides in the patient, a shear, uneven times.
+    """
+    where, elsewhere = str(path), "Write .nii.gz or .nrrd"
+    _check_place(image.geometry, where, elsewhere)
+    pixels = image.data.astype(np.uint8) if image.dtype == bool else image.data
+    colour = image.channels in COLOURS
+    if (
+        image.geometry.ndim == 2
+        and image.frames is None
+        and not image.geometry.physical
+        and (colour or len(pixels) == 1)
+    ):
+        if pixels.dtype.kind not in "uif":
+            raise FormatError(f"a TIFF holds no {pixels.dtype} values", where, elsewhere)
+        _write_pages(path, np.moveaxis(pixels, 0, -1) if colour else pixels[0], colour, {})
+        return
+    if pixels.dtype.name not in OME_TYPES:
+        raise FormatError(f"an OME-TIFF holds no {pixels.dtype} values", where, elsewhere)
+    axes = "C" + ("T" if image.frames is not None else "") + "ZYX"[-image.geometry.ndim :]
+    if colour:
+        pixels, axes = np.moveaxis(pixels, 0, -1), axes[1:] + "S"
+    _write_pages(path, pixels, colour, {"axes": axes} | _header(image, where, elsewhere))
+
+
+def _write_pages(path: Path, pixels: Array, colour: bool, metadata: dict[str, Any]) -> None:
+    tifffile.imwrite(
+        path,
+        np.ascontiguousarray(pixels),
+        photometric="rgb" if colour else "minisblack",
+        extrasamples=("unassalpha",) if colour and pixels.shape[-1] == 4 else None,
+        compression="zlib",
+        ome=bool(metadata),
+        metadata=metadata or None,
+    )
+
+
+def _header(image: Image, where: str, elsewhere: str) -> dict[str, Any]:
+    header: dict[str, Any] = {}
+    if image.channels not in COLOURS:
+        header["Channel"] = {"Name": list(image.channels)}
+    for axis, size in zip("ZYX"[-image.geometry.ndim :], image.spacing or (), strict=False):
+        header |= {f"PhysicalSize{axis}": size, f"PhysicalSize{axis}Unit": "mm"}
+    if image.times is not None and len(image.times) > 1:
+        steps = np.diff(image.times)
+        if not np.allclose(steps, steps[0], rtol=1e-4) or image.times[0] != 0:
+            raise FormatError("a TIFF holds no uneven times", where, elsewhere)
+        header |= {"TimeIncrement": float(steps.mean()), "TimeIncrementUnit": "s"}
+    return header
+
+
+def _check_place(geometry: Geometry, where: str, elsewhere: str) -> None:
+    if geometry.ndim not in (2, 3):
+        raise FormatError(f"a TIFF holds no {geometry.ndim} axes", where, elsewhere)
+    plain = np.array_equal(geometry.affine, np.diag([*geometry.steps, 1.0]))
+    if geometry.oriented or geometry.frame_of_reference is not None or not plain:
+        raise FormatError("a TIFF cannot hold where the voxels lie in the patient", where, elsewhere)
+
+
+def _image(part: tifffile.TiffPageSeries, described: Described, path: Path, options: ReadOptions) -> Image:
+    page, notes = part.keyframe, []
+    pixels, axes = part.asarray(), part.axes
+    if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
+        pixels, axes = _coloured(pixels, page), axes + "S"
+        notes.append("the palette's colours were filled in")
+    if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE and pixels.dtype.kind in "bu":
+        pixels = np.array((1 << page.bitspersample) - 1, dtype=np.uint64).astype(pixels.dtype) - pixels
+        notes.append("0 is white in the file: the values were turned round")
+    if page.photometric in (tifffile.PHOTOMETRIC.SEPARATED, tifffile.PHOTOMETRIC.CIELAB):
+        raise FormatError(
+            f"colours as {tifffile.PHOTOMETRIC(page.photometric).name} are not read", str(path), "Save as RGB"
+        )
+    pixels = real_part(pixels.astype(np.uint8) if pixels.dtype == bool else pixels, options.part, str(path))
+    pixels, spatial, framed = _ordered(pixels, axes, path)
+    if len(pixels) in (2, 4) and "S" in axes and pixels.dtype.kind == "u" and is_opaque(pixels[-1]):
+        pixels = pixels[:-1]
+        notes.append("an alpha channel that is opaque everywhere was left out")
+    orientation = int(page.tags.valueof(274, 1))
+    if orientation in range(2, 9):
+        notes.append(f"turned upright as orientation {orientation} says")
+        pixels = np.moveaxis(upright(np.moveaxis(pixels, (-2, -1), (0, 1)), orientation), (0, 1), (-2, -1))
+    names = CHANNELS.get(len(pixels), ()) if "S" in axes or len(pixels) == 1 else ()
+    steps = described.increment if framed else None
+    return Image(
+        np.ascontiguousarray(pixels),
+        _geometry(pixels.shape[-len(spatial) :], spatial, described),
+        channels=described.names if len(described.names) == len(pixels) and "S" not in axes else names,
+        times=tuple(steps * n for n in range(pixels.shape[1])) if steps else None,
+        notes=tuple(notes),
+        facts=_equal(pixels) if "S" in axes else {},
+        source=Source("tiff", (str(path),)),
+    )
+
+
+def _ordered(pixels: Array, axes: str, path: Path) -> tuple[Array, str, bool]:
+    """Array as (channels, [frames,] [planes,] rows, columns); its spatial axes; whether it has frames."""
+    channels = [axis for axis in axes if axis in "SC"]
+    spatial = "".join(axis for axis in "ZYX" if axis in axes)
+    frames = [axis for axis in axes if axis not in channels and axis not in spatial]
+    for axis in [*channels, *frames]:  # axes that hold one thing say nothing
+        here = axes.index(axis)
+        if pixels.shape[here] == 1 and (axis in frames or len(channels) > 1):
+            pixels, axes = np.take(pixels, 0, here), axes.replace(axis, "", 1)
+            (channels if axis in channels else frames).remove(axis)
+    if len(channels) > 1 or len(frames) > 1 or not spatial.endswith("YX"):
+        raise FormatError(f"axes {axes} of {pixels.shape} cannot be told apart", str(path), "Save it as OME-TIFF")
+    order = [axes.index(axis) for axis in (*channels, *frames, *spatial)]
+    ordered = np.transpose(pixels, order)
+    return ordered if channels else ordered[None], spatial, bool(frames)
+
+
+def _geometry(shape: tuple[int, ...], spatial: str, described: Described) -> Geometry:
+    if all(axis in described.sizes for axis in spatial):
+        return Geometry.of_spacing(shape, [described.sizes[axis] for axis in spatial])
+    return Geometry.of_pixels(shape)
+
+
+def _described(file: tifffile.TiffFile) -> list[Described]:
+    if not file.is_ome or not file.ome_metadata:
+        return []
+    root = ElementTree.fromstring(file.ome_metadata)  # noqa: S314  the parser refuses entities that grow
+    return [_pixels(pixels) for pixels in root.iter() if pixels.tag.endswith("}Pixels") or pixels.tag == "Pixels"]
+
+
+def _pixels(pixels: ElementTree.Element) -> Described:
+    sizes = {}
+    for axis in "XYZ":
+        size, unit = pixels.get(f"PhysicalSize{axis}"), pixels.get(f"PhysicalSize{axis}Unit", "µm")
+        if size is not None and unit in MM and float(size) > 0:
+            sizes[axis] = float(size) * MM[unit]
+    names = [child.get("Name") for child in pixels if child.tag.endswith("Channel")]
+    increment, unit = pixels.get("TimeIncrement"), pixels.get("TimeIncrementUnit", "s")
+    seconds = {"s": 1.0, "ms": 1e-3, "min": 60.0}.get(unit)
+    return Described(
+        sizes,
+        tuple(name for name in names if name) if all(names) and len(set(names)) == len(names) else (),
+        float(increment) * seconds if increment is not None and seconds else None,
+    )
+
+
+def _nth(described: list[Described], n: int) -> Described:
+    return described[n] if n < len(described) else Described({})
+
+
+def _coloured(pixels: Array, page: tifffile.TiffPage) -> Array:
+    """Palette indices as colours, in 8 bits where that loses nothing."""
+    colours = np.asarray(page.colormap).T
+    low = colours // 257
+    return (low.astype(np.uint8) if np.array_equal(low * 257, colours) else colours)[pixels]
+
+
+def _equal(pixels: Array) -> dict[str, Any]:
+    return {"equal_channels": True} if len(pixels) == 3 and (pixels == pixels[:1]).all() else {}
+
+
+def _check_whole(file: tifffile.TiffFile, path: Path) -> None:
+    size = path.stat().st_size
+    if not file.series:
+        raise FormatError("holds no picture", str(path), "Get the file again")
+    for part in file.series:
+        if part.nbytes > LARGE_BYTES and part.nbytes > RATIO * size:
+            raise FormatError(
+                f"claims {part.nbytes:,} bytes in a file of {size:,}, which may be an attack", str(path),
+                "If it is genuine, save it with less compression",
+            )  # fmt: skip
+        for page in part.pages:
+            ends = (
+                [at + count for at, count in zip(page.dataoffsets, page.databytecounts, strict=False)] if page else []
+            )
+            if max(ends, default=0) > size:
+                raise FormatError("is cut short", str(path), "Get the file again")
+
+
+FORMAT = Format("tiff", read, write)
