@@ -28,8 +28,19 @@ TISSUE = Code("SCT", "85756007", "Tissue")
 STRUCTURE = Code("SCT", "123037004", "Anatomical Structure")
 ABNORMAL = Code("SCT", "49755003", "Morphologically Abnormal Structure")
 # PS3.16 CID 7159 (lesion segmentation types) and its neighbours: what is no structure but something wrong with one.
-LESIONS = frozenset(
-    "108369006 86049000 14799000 4147007 52988006 27925004 79654002 6574001 50960005 55584005 367651003".split()
+LESIONS = frozenset(("108369006", "86049000", "14799000", "4147007", "52988006", "27925004", "79654002", "6574001"))
+
+# Type 2 of the Patient and General Study modules, PS3.3 C.7.1.1 and C.7.2.1.
+UNKNOWN_ALLOWED = (
+    "PatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyDate",
+    "StudyTime",
+    "StudyID",
+    "AccessionNumber",
+    "ReferringPhysicianName",
 )
 
 Mask = NDArray[Any]
@@ -68,6 +79,7 @@ def write(
     if numbered.shape != source.geometry.shape:
         raise GeometryError(f"a map of {numbered.shape} on {source.geometry.shape} voxels", where, "Give the same grid")
     slices = _slices(source, where)
+    _check_reference(slices, source.geometry, where)
     segments = [
         _segment(n + 1, label, algorithm_name, algorithm_version or version("isocenter"))
         for n, label in enumerate(sorted(labels, key=lambda label: label.value))
@@ -107,6 +119,14 @@ def _slices(source: Image, where: str) -> list[_Slice]:
         if number not in found:
             found[number] = _Slice(number, frame)
     return [found[number] for number in sorted(found)]
+
+
+def _check_reference(slices: list[_Slice], geometry: Geometry, where: str) -> None:
+    """Without a frame of reference a SEG cannot say where its planes lie, PS3.3 A.51.3."""
+    if geometry.ndim == 3 and slices[0].frame.frame_of_reference is None:
+        raise FormatError("the image states no FrameOfReferenceUID (0020,0052)", where, "Write .nii.gz instead")
+    if geometry.ndim == 2 and len(slices) > 1:
+        raise FormatError("the image is a film, a SEG has one frame a picture", where, "Write .png or .nii.gz instead")
 
 
 def _number(frame: Frame, geometry: Geometry) -> int:
@@ -218,7 +238,38 @@ def _made(
 
 
 def _sources(slices: list[_Slice]) -> list[Dataset]:
-    """The files that the slices come from, each once; of several multi-frame files the first, as highdicom demands."""
-    files = {part.frame.path: header(part.frame.path).dataset for part in slices}
-    several = [dataset for dataset in files.values() if int(dataset.get("NumberOfFrames") or 1) > 1]
-    return several[:1] or list(files.values())
+    """The headers that highdicom copies from, each file once; of several multi-frame files only the first fits."""
+    files = {part.frame.path: header(part.frame.path) for part in slices}
+    several = [path for path, head in files.items() if "NumberOfFrames" in head.dataset]
+    if several:
+        head = files[several[0]]
+        return [_with_groups(_completed(head.dataset), frames_of(head))]
+    return [_completed(head.dataset) for head in files.values()]
+
+
+def _completed(dataset: Dataset) -> Dataset:
+    """With empty values where the standard demands the attribute but allows that it is not known (type 2)."""
+    for keyword in ("SpecificCharacterSet", "FrameOfReferenceUID", "LossyImageCompressionRatio"):
+        if keyword in dataset and dataset[keyword].is_empty:
+            del dataset[keyword]
+    for keyword in UNKNOWN_ALLOWED:
+        if keyword not in dataset:
+            setattr(dataset, keyword, None)
+    return dataset
+
+
+def _with_groups(dataset: Dataset, frames: list[Frame]) -> Dataset:
+    """A multi-frame header that states each frame's place in functional groups, wherever it stated it before."""
+    plane = frames[0].plane
+    shared, each = Dataset(), [Dataset() for _ in frames]
+    if plane is not None:
+        shared.PlaneOrientationSequence = highdicom.PlaneOrientationSequence("PATIENT", plane.orientation)
+        shared.PixelMeasuresSequence = highdicom.PixelMeasuresSequence(
+            plane.spacing, abs(frames[0].thickness[0]) if frames[0].thickness else 0.0
+        )
+    for groups, frame in zip(each, frames, strict=True):
+        if frame.plane is not None:
+            groups.PlanePositionSequence = highdicom.PlanePositionSequence("PATIENT", frame.plane.position)
+    dataset.SharedFunctionalGroupsSequence = [shared]
+    dataset.PerFrameFunctionalGroupsSequence = each
+    return dataset
