@@ -19,7 +19,7 @@ from isocenter.errors import FormatError
 from isocenter.files.format import Part
 from isocenter.values import Array, Deferred
 
-Compression = Literal["none", "gzip", "bzip2", "zlib"]
+Compression = Literal["none", "gzip", "bzip2", "zlib", "text"]
 GZIP_MAGIC = b"\x1f\x8b"
 CHUNK = 1 << 22
 # RFC 1951: a match of 258 bytes costs at least two bits, so nothing inflates further than this.
@@ -106,6 +106,8 @@ class Block:
             where = self.start + self.offset
             mapped = np.memmap(self.path, self.dtype, "r", offset=where, shape=self.shape, order="F")
             return np.array(mapped[wanted])  # a copy: the file may go away
+        if self.compression == "text":
+            return self._spelled().reshape(self.shape, order="F")[wanted]
         bounds = [part.indices(size)[:2] for part, size in zip(wanted, self.shape, strict=True)]
         axis, first = len(self.shape) - 1, 0
         while axis > 0 and bounds[axis][1] - bounds[axis][0] == 1:  # one slice of the slowest axis: pass what is before
@@ -132,6 +134,18 @@ class Block:
             if first + count == prod(self.shape):
                 stream.read(1)  # past the end stands the check sum, and only then is it looked at
         return stored
+
+    def _spelled(self) -> Array:
+        """All stored numbers of a file that spells them out."""
+        with self.path.open("rb") as file:
+            file.seek(self.start + self.offset)
+            words = file.read().split()[: prod(self.shape)]
+        if len(words) < prod(self.shape):
+            raise self._broken(f"the voxels are cut short: {prod(self.shape)} numbers are promised, {len(words)} there")
+        try:
+            return np.array(words, dtype="S").astype(self.dtype)
+        except (ValueError, OverflowError) as error:
+            raise self._broken(f"a voxel is no number ({error})") from error
 
     def _values(self, stored: Array) -> Array:
         values = stored.transpose(self.axes).astype(self.dtype.newbyteorder("="), copy=False)

@@ -1,11 +1,199 @@
-"""Names and colours of the values of a label map."""
+"""Names and colours of the values of a label map: classes.csv, ITK-SNAP, Slicer and FreeSurfer tables."""
 
 from __future__ import annotations
 
+import csv
+import io
+import re
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from isocenter.errors import FormatError, UsageError
+from isocenter.files.atomic import write_text
 from isocenter.values import Label
+
+TABLE = ".labels.csv"
+# What a folder's table may be called, the most specific first.
+FOLDER_TABLES = ("classes.csv", "labels.csv", "classes.txt", "labels.txt", "colours.ctbl", "colors.ctbl")
+LARGEST_TABLE = 1 << 24
+LONGEST_NAME = 200
+
+
+def read(path: Path) -> tuple[Label, ...]:
+    """The labels of a table, in the table's order; the kind is told by the lines and not by the name.
+
+    CSV: value,name[,red,green,blue[,alpha]] with or without a header line, or a header that names these columns.
+    Raises FormatError for a table that cannot be understood or says a value or a name twice.
+    """
+    try:
+        text = path.read_bytes()[:LARGEST_TABLE].decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise FormatError("the label table is not UTF-8 text", str(path), "Save it as UTF-8") from error
+    lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    labels = _parser(path, lines)(lines)
+    if not labels:
+        raise FormatError("the label table has no labels", str(path), "Write lines of value,name")
+    return checked(labels, str(path))
 
 
 def beside(path: Path) -> tuple[Label, ...]:
-    return ()
+    """The labels of `<name>.labels.csv` beside a label map; none where there is no such table."""
+    table = table_path(path)
+    return read(table) if table.is_file() else ()
+
+
+def find(path: Path) -> tuple[Label, ...]:
+    """The labels that belong to a file or folder: the file's own table, else classes.csv or its like in the folder.
+
+    Raises FormatError where two tables of the folder disagree on what a value means.
+    """
+    if path.is_file() and (own := beside(path)):
+        return own
+    folder = path if path.is_dir() else path.parent
+    tables = [folder / name for name in FOLDER_TABLES if (folder / name).is_file()]
+    if not tables:
+        return ()
+    found = {table: read(table) for table in tables}
+    first = found[tables[0]]
+    names = {label.value: label.name for label in first}
+    for table, labels in found.items():
+        if {label.value: label.name for label in labels} != names:
+            raise FormatError(
+                f"says other names than {tables[0].name} in the same folder", str(table), "Remove one of the two"
+            )
+    return first
+
+
+def table_path(path: Path) -> Path:
+    """Where the table of a label map stands: `mask.nii.gz` has `mask.labels.csv`."""
+    name = re.sub(r"(\.seg)?\.[A-Za-z0-9]+(\.gz)?$", "", path.name)
+    return path.with_name(f"{name}{TABLE}")
+
+
+def write(labels: Sequence[Label], path: Path, *, overwrite: bool = False) -> None:
+    """A table for `path`: ITK-SNAP's kind for a .txt, else CSV with the columns value,name,red,green,blue."""
+    labels = checked(labels, str(path))
+    text = _itk_snap(labels) if path.suffix.lower() == ".txt" else _csv(labels)
+    write_text(path, text, overwrite=overwrite)
+
+
+def clean(name: str) -> str:
+    """A name without control characters and outer space, of sensible length."""
+    printable = "".join(character if character.isprintable() else " " for character in name)
+    return " ".join(printable.split())[:LONGEST_NAME]
+
+
+def checked(labels: Iterable[Label], where: str) -> tuple[Label, ...]:
+    """The labels, if each value and each name stands there once."""
+    labels = tuple(labels)
+    for what, found in (("value", [label.value for label in labels]), ("name", [label.name for label in labels])):
+        twice = next((one for n, one in enumerate(found) if one in found[:n]), None)
+        if twice is not None:
+            raise FormatError(f"the {what} {twice!r} stands there twice", where, "Give each label one value and name")
+    if any(label.value < 0 or not label.name for label in labels):
+        raise FormatError("a label without name or with a negative value", where, "Write lines of value,name")
+    return labels
+
+
+def _parser(path: Path, lines: list[str]) -> Callable[[list[str]], list[Label]]:
+    """Which kind of table the lines are."""
+    first = lines[0] if lines else ""
+    if re.match(r'\s*\d+(\s+\d+){3}\s+[\d.]+\s+\d+\s+\d+\s+".*"\s*$', first):
+        kind: Callable[[list[str], str], list[Label]] = _from_itk_snap
+    elif re.match(r"\s*\d+\s+\S.*?(\s+\d+){4}\s*$", first):
+        kind = _from_colour_table
+    else:
+        kind = _from_csv
+    return lambda given: kind(given, str(path))
+
+
+def _from_itk_snap(lines: list[str], where: str) -> list[Label]:
+    """index red green blue opacity visible mesh "name"; index 0 is what is no label."""
+    pattern = r'\s*(\d+)\s+(\d+)\s+(\d+)\s+(\d+)\s+[\d.]+\s+\d+\s+\d+\s+"(.*)"\s*$'
+    rows = [_matched(pattern, line, where).groups() for line in lines]
+    return [_label(v, name, (r, g, b), where) for v, r, g, b, name in rows if int(v) != 0]
+
+
+def _from_colour_table(lines: list[str], where: str) -> list[Label]:
+    """index name red green blue alpha, as Slicer (.ctbl) and FreeSurfer (LUT) have it."""
+    pattern = r"\s*(\d+)\s+(\S.*?)\s+(\d+)\s+(\d+)\s+(\d+)\s+\d+\s*$"
+    rows = [_matched(pattern, line, where).groups() for line in lines]
+    # Slicer spells spaces in names as underscores only where told so; names are kept as they stand.
+    return [_label(v, name, (r, g, b), where) for v, name, r, g, b in rows if int(v) != 0]
+
+
+def _from_csv(lines: list[str], where: str) -> list[Label]:
+    rows = list(csv.reader(io.StringIO("\n".join(lines)), delimiter=_delimiter(lines[0] if lines else "")))
+    columns = {"value": 0, "name": 1, "red": 2, "green": 3, "blue": 4}
+    if rows and not re.fullmatch(r"\d+", rows[0][0].strip()):
+        columns = _columns([cell.strip().lower() for cell in rows.pop(0)], where)
+    labels = []
+    for row in (row for row in rows if any(cell.strip() for cell in row)):
+        if len(row) <= max(columns["value"], columns["name"]):
+            raise FormatError(f"the line {','.join(row)!r} is no label", where, "Write lines of value,name")
+        parts = [row[columns[c]].strip() for c in ("red", "green", "blue") if columns.get(c, len(row)) < len(row)]
+        colour = (parts[0], parts[1], parts[2]) if len(parts) == 3 and all(parts) else None
+        labels.append(_label(row[columns["value"]], row[columns["name"]], colour, where))
+    return labels
+
+
+def _delimiter(line: str) -> str:
+    return max((",", ";", "\t"), key=line.count)
+
+
+def _columns(header: list[str], where: str) -> dict[str, int]:
+    """Which column is what, by the words that tables use."""
+    words = {
+        "value": ("value", "label", "id", "index", "class"),
+        "name": ("name", "class_name", "structure", "description"),
+        "red": ("red", "r"),
+        "green": ("green", "g"),
+        "blue": ("blue", "b"),
+    }
+    found = {what: next((header.index(w) for w in names if w in header), None) for what, names in words.items()}
+    if found["value"] is None or found["name"] is None:
+        raise FormatError(f"the columns {', '.join(header)}", where, "Name the columns value,name[,red,green,blue]")
+    return {what: at for what, at in found.items() if at is not None}
+
+
+def _matched(pattern: str, line: str, where: str) -> re.Match[str]:
+    match = re.match(pattern, line)
+    if match is None:
+        raise FormatError(f"the line {line.strip()[:60]!r} is no label", where, "Compare it with the lines before it")
+    return match
+
+
+def _label(value: str, name: str, colour: tuple[str, str, str] | None, where: str) -> Label:
+    try:
+        parts = tuple(int(part) for part in colour or ())
+        number = int(value.strip())
+    except ValueError as error:
+        raise FormatError(f"{value!r} or its colour is no whole number", where, "Write whole numbers") from error
+    if any(not 0 <= part <= 255 for part in parts):
+        raise FormatError(f"the colour of {clean(name)!r} is not in 0 to 255", where, "Write colours as 0 to 255")
+    return Label(number, clean(name), (parts[0], parts[1], parts[2]) if parts else None)
+
+
+def _csv(labels: Sequence[Label]) -> str:
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["value", "name", "red", "green", "blue"])
+    for label in labels:
+        rows.writerow([label.value, clean(label.name), *(label.colour or ("", "", ""))])
+    return text.getvalue()
+
+
+def _itk_snap(labels: Sequence[Label]) -> str:
+    """ITK-SNAP needs a colour for each label; it has no way to say that there is none."""
+    missing = [label.name for label in labels if label.colour is None]
+    if missing:
+        raise UsageError(f"{missing[0]!r} has no colour", "label table", "Write a .csv, or give each label a colour")
+    head = "# ITK-SnAP Label Description File\n# index red green blue opacity visible mesh name\n"
+    clear = '    0     0    0    0        0  0  0    "Clear Label"\n'
+    lines = [
+        f'{label.value:5d} {r:5d} {g:4d} {b:4d}        1  1  1    "{clean(label.name).replace(chr(34), chr(39))}"\n'
+        for label in labels
+        if label.value != 0 and label.colour is not None
+        for r, g, b in [label.colour]
+    ]
+    return head + clear + "".join(lines)

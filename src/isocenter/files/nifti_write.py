@@ -12,7 +12,7 @@ from nibabel.nifti2 import Nifti2Header
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files.block import created, write_voxels
 from isocenter.files.nifti_geometry import apart_in_voxels, geometry_of
-from isocenter.files.plain import in_file_order, storable, uniform_step
+from isocenter.files.plain import COLOUR_CHANNELS, in_file_order, storable, uniform_step
 from isocenter.values import Array, Floats, Geometry, Image
 
 # How far (mm) a corner may move by writing (the geometry contract).
@@ -21,7 +21,6 @@ WRITE_TOLERANCE = 1e-4
 QFORM_TOLERANCE = 0.01
 LARGEST_NIFTI1_AXIS = 32767
 SCANNER = 1  # NIFTI_XFORM_SCANNER_ANAT
-COLOURS = {3: ("R", "G", "B"), 4: ("R", "G", "B", "A")}
 CIFTI_EXTENSION = 32
 
 
@@ -35,7 +34,7 @@ def write(image: Image, path: Path) -> None:
     if not name.endswith((".nii", ".nii.gz")):
         raise FormatError("NIfTI is written as a single file", str(path), "Choose a name that ends in .nii or .nii.gz")
     voxels = storable(image.data, where=str(path))
-    coloured = voxels.dtype == np.uint8 and image.channels == COLOURS.get(len(image.channels))
+    coloured = voxels.dtype == np.uint8 and image.channels == COLOUR_CHANNELS.get(len(image.channels))
     ordered = in_file_order(voxels, image.geometry.ndim)
     header = _header(image, ordered, coloured, str(path))
     if coloured:

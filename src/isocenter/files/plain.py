@@ -9,6 +9,7 @@ from isocenter.values import Array
 
 # Smallest first: what a program from before 64-bit integers can still read.
 INTEGERS = (np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64)
+COLOUR_CHANNELS = {3: ("R", "G", "B"), 4: ("R", "G", "B", "A")}
 
 
 def storable(voxels: Array, *, where: str) -> Array:

@@ -1,0 +1,202 @@
+"""Which axes of a NRRD are space, and where they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isocenter.errors import FormatError, GeometryError
+from isocenter.files.nrrd_header import Header
+from isocenter.files.world import MM, from_lps, rows_and_columns
+from isocenter.values import Geometry
+
+# Signs that bring the named space to RAS; spaces that are not listed say nothing about the patient.
+SPACES = {
+    "right-anterior-superior": (1, 1, 1),
+    "ras": (1, 1, 1),
+    "left-anterior-superior": (-1, 1, 1),
+    "las": (-1, 1, 1),
+    "left-posterior-superior": (-1, -1, 1),
+    "lps": (-1, -1, 1),
+}
+SPATIAL_KINDS = ("domain", "space", "", "???", "none")
+SECONDS = {"s": 1.0, "sec": 1.0, "ms": 1e-3, "msec": 1e-3, "us": 1e-6}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which axis of the file means what.
+
+    axes:    those that become (channels[, frames], *spatial); beyond the last where the file leaves one out
+    spatial: those of them that are space, in the file's order
+    """
+
+    axes: tuple[int, ...]
+    spatial: tuple[int, ...]
+    times: tuple[float, ...] | None = None
+    colours: bool = False
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def layout_of(header: Header, path: Path) -> Layout:
+    """Axes with a direction, else those of kind domain or without kind, are space.
+
+    Of the others one may be frames (kind time, or called so by Slicer's sequences), and one channels.
+    """
+    sizes, kinds = header.sizes, [kind.lower() for kind in header.words("kinds")]
+    if "space directions" in header.fields:
+        directions = header.vectors("space directions")
+        if len(directions) != len(sizes):
+            raise header.damaged(f"{len(sizes)} axes and {len(directions)} space directions")
+        in_time = [v is not None and len(v) == 4 and not v[:3].any() for v in directions]
+        spatial = tuple(n for n, v in enumerate(directions) if v is not None and not in_time[n])
+    else:
+        in_time = [False] * len(sizes)
+        spatial = tuple(n for n, kind in enumerate(kinds) if kind in SPATIAL_KINDS)
+    others = [n for n in range(len(sizes)) if n not in spatial]
+    called = [text.lower() for text in header.words("labels")]
+    frames = [n for n in others if in_time[n] or kinds[n] == "time" or called[n] in ("frame", "time", "t")]
+    channels = [n for n in others if n not in frames]
+    if len(spatial) not in (2, 3) or len(frames) > 1 or len(channels) > 1:
+        raise FormatError(
+            f"{len(spatial)} axes of space, {len(frames)} of time and {len(channels)} others",
+            str(path),
+            "State the kind of each axis in the header's `kinds`, or split the file",
+        )
+    missing = len(sizes)  # the next axis that the file leaves out, because its length is 1
+    if not channels:
+        channels, missing = [missing], missing + 1
+    ordered = spatial if len(spatial) == 3 else spatial[::-1]
+    if len(spatial) == 2 and "space directions" in header.fields and _space_dimension(header) >= 3:
+        ordered = (*spatial, missing)  # a slice in space, not a picture
+    times = _times(header, frames[0], sizes[frames[0]]) if frames else None
+    colours = channels[0] < len(sizes) and kinds[channels[0]] in ("rgb-color", "rgba-color")
+    return Layout((*channels, *frames, *ordered), spatial, times, colours, _facts(header))
+
+
+def grid_of(header: Header, layout: Layout, path: Path) -> tuple[Geometry, list[str]]:
+    """The grid of the spatial axes, and what the header left open."""
+    shape = [header.sizes[axis] for axis in layout.spatial]
+    if "space directions" not in header.fields:
+        return _by_spacings(header, layout, shape)
+    signs = SPACES.get(header.get("space").lower().removesuffix("-time").removesuffix("t"))
+    linear, origin, notes = _directions(header, layout)
+    unit, physical = _unit(header, notes)
+    if not np.isfinite(linear).all():
+        return Geometry.of_pixels(_as_read(shape)), [*notes, "The header gives no voxel size: size in mm unknown."]
+    oriented = signs is not None and origin is not None and len(linear) == 3
+    if not oriented:
+        notes.append("The header names no patient space or no origin: orientation unknown.")
+    affine = np.eye(len(linear) + 1)
+    affine[:-1, :-1] = linear * unit
+    affine[:-1, -1] = 0.0 if origin is None else np.asarray(origin) * unit
+    if signs is not None and len(linear) == 3:
+        affine = np.diag([*signs, 1.0]) @ affine
+    if len(shape) == 2 and len(linear) == 2:
+        affine = rows_and_columns(affine)
+    shape = shape + [1] * (len(linear) - len(shape))
+    try:
+        return Geometry(_as_read(shape), affine, physical=physical, oriented=oriented), notes
+    except GeometryError as error:
+        raise GeometryError(error.problem, str(path), "Look at `space directions` in the header") from error
+
+
+def space_fields(geometry: Geometry, first: str | None, last: str | None, step: float | None) -> list[str]:
+    """Header lines for this grid, with one axis before it and one behind it where they have a kind.
+
+    Sides are written in LPS, as ITK and Slicer do; unknown ones as a space without a name.
+    """
+    affine = from_lps(geometry.affine) if geometry.oriented else geometry.affine
+    affine = rows_and_columns(affine) if geometry.ndim == 2 else affine
+    vectors = [f"({','.join(repr(float(n)) for n in affine[:-1, axis])})" for axis in range(geometry.ndim)]
+    before, behind = (["none"] if first else []), (["none"] if last else [])
+    kinds = [*([first] if first else []), *["domain"] * geometry.ndim, *([last] if last else [])]
+    unit = "mm" if geometry.physical else "unknown"
+    space = "space: left-posterior-superior" if geometry.oriented else f"space dimension: {geometry.ndim}"
+    lines = [space, f"space directions: {' '.join([*before, *vectors, *behind])}", f"kinds: {' '.join(kinds)}"]
+    lines += ["space units: " + " ".join([f'"{unit}"'] * geometry.ndim)]
+    lines += [f"space origin: ({','.join(repr(float(n)) for n in affine[:-1, -1])})"]
+    if last and step:
+        blanks, empty = len(kinds) - 1, '"" '
+        lines += [f"spacings: {'nan ' * blanks}{step!r}", f'units: {empty * blanks}"s"']
+    return lines
+
+
+def _directions(header: Header, layout: Layout) -> tuple[NDArray[np.float64], Any, list[str]]:
+    """(columns of the linear part, origin or None, notes); a flat slice in 3D space gets its normal."""
+    vectors = [v for n, v in enumerate(header.vectors("space directions")) if n in layout.spatial and v is not None]
+    ndim = min(_space_dimension(header), 3)  # a fourth one is time
+    if any(len(v) < ndim for v in vectors):
+        raise header.damaged("space directions of unlike length")
+    linear = np.stack([v[:ndim] for v in vectors], axis=1)
+    notes: list[str] = []
+    if linear.shape == (3, 2):
+        normal = np.cross(linear[:, 0], linear[:, 1])
+        linear = np.column_stack([linear, normal / np.linalg.norm(normal)])
+        notes.append("A single slice: its thickness is not stated, 1 is taken as the step.")
+    if linear.shape[0] != linear.shape[1]:
+        raise header.damaged(f"{len(vectors)} axes in a space of {ndim} dimensions")
+    origin = header.vectors("space origin")[0] if header.get("space origin") else None
+    whole = origin is not None and len(origin) >= ndim and bool(np.isfinite(origin).all())
+    return linear, origin[:ndim] if whole and origin is not None else None, notes
+
+
+def _space_dimension(header: Header) -> int:
+    if "space dimension" in header.fields:
+        return header.integer("space dimension", 3)
+    name = header.get("space").lower()
+    if name.endswith("-time") or name in ("rast", "last", "lpst"):
+        return 4
+    return 3 if name else 0
+
+
+def _by_spacings(header: Header, layout: Layout, shape: list[int]) -> tuple[Geometry, list[str]]:
+    """Without directions nothing is known of sides; of sizes what `spacings` says."""
+    notes = ["The header gives no directions: orientation unknown."]
+    spacings = header.numbers("spacings") if "spacings" in header.fields else [np.nan] * len(header.sizes)
+    if len(spacings) != len(header.sizes):
+        raise header.damaged(f"{len(header.sizes)} axes and {len(spacings)} spacings")
+    steps = np.abs([spacings[axis] for axis in layout.spatial])
+    if not (np.isfinite(steps).all() and (steps > 0).all()):
+        return Geometry.of_pixels(_as_read(shape)), [*notes, "The header gives no voxel size: size in mm unknown."]
+    unit, physical = _unit(header, notes, [header.words("units")[axis] for axis in layout.spatial])
+    steps = steps * unit if len(shape) == 3 else steps[::-1] * unit
+    return Geometry(_as_read(shape), np.diag([*steps, 1.0]), physical=physical, oriented=False), notes
+
+
+def _unit(header: Header, notes: list[str], words: list[str] | None = None) -> tuple[float, bool]:
+    """(mm in one unit, whether the unit is one of length)."""
+    words = header.words("space units")[:3] if words is None else words
+    if "space units" not in header.fields and not any(words):
+        notes.append("The header states no unit; taken as mm, as all programs that write NRRD do.")
+        return 1.0, True
+    factors = {MM.get(word.lower()) for word in words}
+    factor = factors.pop() if len(factors) == 1 else None
+    if factor is None:
+        notes.append(f"The header's unit {', '.join(words)} is none of length: size in mm unknown.")
+    return factor or 1.0, factor is not None
+
+
+def _times(header: Header, axis: int, frames: int) -> tuple[float, ...] | None:
+    spacings = header.numbers("spacings") if "spacings" in header.fields else []
+    unit = SECONDS.get(header.words("units")[axis].lower())
+    if len(spacings) != len(header.sizes) or unit is None or not spacings[axis] > 0:
+        return None
+    return tuple(n * unit * float(spacings[axis]) for n in range(frames))
+
+
+def _facts(header: Header) -> dict[str, Any]:
+    """The frame in which vectors of the voxels are measured, as it stands in the header's own space."""
+    if "measurement frame" not in header.fields:
+        return {}
+    frame = [v for v in header.vectors("measurement frame") if v is not None]
+    return {"measurement_frame": tuple(tuple(v.tolist()) for v in frame), "space": header.get("space")}
+
+
+def _as_read(shape: list[int]) -> tuple[int, ...]:
+    return tuple(shape) if len(shape) == 3 else tuple(shape[::-1])
