@@ -8,7 +8,16 @@ from numpy.testing import assert_allclose
 from scipy.stats import beta, binomtest
 
 from isocenter.errors import UsageError
-from isocenter.evaluation import Confusion, auroc, bootstrap, bootstrap_statistic, clopper_pearson, median, wilson
+from isocenter.evaluation import (
+    Confusion,
+    auroc,
+    bootstrap,
+    bootstrap_statistic,
+    clopper_pearson,
+    median,
+    proportion,
+    wilson,
+)
 
 
 def scores_of(patients: int, images: int, seed: int = 0):
@@ -200,3 +209,15 @@ def test_the_median_of_few_or_of_several_scores_a_patient_has_no_interval():
 def test_the_beta_quantile_behind_the_exact_bound_is_the_rule_of_three():
     assert 1 - clopper_pearson(100, 100, level=0.9).low == pytest.approx(3 / 100, rel=0.02)
     assert clopper_pearson(3, 10).low == pytest.approx(beta.ppf(0.025, 3, 8))
+
+
+def test_a_share_of_independent_images_gets_the_interval_of_wilson():
+    right = np.arange(40) < 30
+    assert proportion(right, np.arange(40), seed=0) == wilson(30, 40)
+    assert "unreliable: 8 patients" in proportion(right[-8:], np.arange(8), seed=0).method
+
+
+def test_a_share_of_clustered_images_is_bootstrapped():
+    right, patients = np.arange(40) % 3 > 0, np.arange(40) // 2
+    assert proportion(right, patients, seed=0) == bootstrap(right, patients, seed=0)
+    assert proportion([True], ["a"], seed=0).method == "none: one patient"

@@ -1,0 +1,98 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from isocenter.errors import DatasetError, FormatError
+from isocenter.evaluation import case_table, check_table, class_names, metric_columns, rows_from_json, rows_to_json
+from isocenter.values import Estimate, Row
+
+
+def line(case: str = "a", label: str = "all", **more):
+    return {"case": case, "patient": f"patient of {case}", "split": "test", "label": label, **more}
+
+
+def told(case: str = "a", reference: str = "well", predicted: str = "ill", chance: float = 0.7):
+    chances = {"probability_well": 1 - chance, "probability_ill": chance}
+    return line(case, reference=reference, predicted=predicted, **chances, brier=0.1)
+
+
+def test_columns_stand_in_the_stated_order():
+    table = case_table([told()])
+    expected = ["case", "patient", "split", "label", "brier", "reference", "predicted", "probability_well"]
+    assert list(table) == [*expected, "probability_ill"]
+    assert class_names(table) == ("well", "ill")
+    assert metric_columns(table) == ["brier"]
+
+
+def test_metrics_keep_the_order_in_which_they_were_given():
+    table = case_table([line(label="left", dice=0.9, hd95=2.0), line(label="right", dice=np.nan, hd95=1.0)])
+    assert metric_columns(table) == ["dice", "hd95"]
+    assert np.isnan(table["dice"][1])
+
+
+def test_units_and_other_words_are_no_metrics():
+    assert metric_columns(case_table([line(dice=0.9, distance_unit="mm")])) == ["dice"]
+
+
+def test_a_table_comes_back_whole_from_its_file(tmp_path):
+    table = case_table([told("a"), told("b", chance=0.125)])
+    table.to_csv(tmp_path / "cases.csv", index=False)
+    again = pd.read_csv(tmp_path / "cases.csv")
+    check_table(again)
+    pd.testing.assert_frame_equal(again, table, check_dtype=False)
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([], "without case"),
+        ([{"case": "a", "patient": "p", "label": "all"}], "without split"),
+        ([line() | {"patient": None}], "without patient"),
+        ([line(), line()], "case a stands there twice"),
+        ([line(label="left"), line(label="right") | {"patient": "another"}], "two patients"),
+        ([line() | {"split": "holdout"}], "split 'holdout'"),
+        ([told(chance=1.5)], "outside 0..1"),
+        ([told(chance=np.nan)], "outside 0..1"),
+        ([told(predicted="odd")], "class 'odd'"),
+    ],
+)
+def test_a_table_that_would_be_misread_is_refused(rows, said):
+    with pytest.raises(DatasetError, match=said):
+        case_table(rows)
+
+
+numbers = st.floats(allow_nan=True, allow_infinity=False)
+words = st.text(max_size=8)
+estimates = st.builds(
+    Estimate,
+    value=numbers,
+    low=st.none() | st.floats(allow_nan=False, allow_infinity=False),
+    high=st.none() | st.floats(allow_nan=False, allow_infinity=False),
+    n=st.integers(0, 9),
+    patients=st.integers(0, 9),
+    unit=words,
+    method=words,
+)
+
+
+@given(st.lists(st.builds(Row, words, words, estimates), max_size=4))
+def test_a_summary_comes_back_whole_from_its_record(rows):
+    again = rows_from_json(json.loads(json.dumps(rows_to_json(rows), allow_nan=False)))
+    assert repr(again) == repr(rows)
+
+
+def test_a_record_has_the_stated_keys_and_null_for_what_is_not_a_number():
+    record = rows_to_json([Row("dice", "all", Estimate(float("nan"), method="none: no defined score"))])
+    keys = ["metric", "label", "value", "low", "high", "level", "n", "patients", "unit", "method"]
+    assert (record["schema"], record["version"]) == ("isocenter.summary", 1)
+    assert list(record["rows"][0]) == keys
+    assert record["rows"][0]["value"] is None
+
+
+def test_another_record_is_refused():
+    with pytest.raises(FormatError, match="version 7"):
+        rows_from_json({"schema": "isocenter.summary", "version": 7, "rows": []})
