@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
+from urllib.parse import quote
 
 from isocenter.errors import UsageError
 from isocenter.report.figures.figure import Figure
@@ -13,17 +14,25 @@ from isocenter.values import Decision, Problem, Row
 
 @dataclass(frozen=True)
 class Link:
-    """A cell or a line that leads to a file beside the page.
+    """A cell that leads to a file beside the page.
 
-    Raises UsageError for an address that leaves the folder of the page's own files.
+    path:     relative to the page, with any characters
+    fragment: the place in the file, such as the viewer's "voxel=12,30,18"
+    Raises UsageError for a path that is not relative.
     """
 
     text: str
-    href: str
+    path: str
+    fragment: str = ""
 
     def __post_init__(self) -> None:
-        if ":" in self.href.split("/")[0] or self.href.startswith(("/", "\\")):
-            raise UsageError(f"{self.href!r} is no relative path", "Link", "Link to a file beside the report")
+        if not self.path or self.path.startswith(("/", "\\")):
+            raise UsageError(f"{self.path!r} is no relative path", "Link", "Link to a file beside the report")
+
+    @property
+    def href(self) -> str:
+        """The address, in which names with `:`, `#`, `?` or blanks stay names."""
+        return quote(self.path, safe="/") + (f"#{quote(self.fragment, safe='=,&')}" if self.fragment else "")
 
 
 @dataclass(frozen=True)

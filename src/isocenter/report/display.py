@@ -75,18 +75,19 @@ def planes(geometry: Geometry) -> tuple[Plane, ...]:
 
 
 def is_colour(image: Image) -> bool:
-    """Whether the three channels are red, green and blue, not three measurements."""
-    names = tuple(name.lower() for name in image.channels)
-    return names in {("red", "green", "blue"), ("r", "g", "b")} or (
-        names == ("0", "1", "2") and image.dtype == np.uint8
-    )
+    """Whether the first three channels are red, green and blue, not three measurements."""
+    return tuple(name.lower() for name in image.channels[:3]) in {("red", "green", "blue"), ("r", "g", "b")}
 
 
-def window(values: Array) -> tuple[float, float]:
-    """(low, high) of the greys: black and white for voxels that are measurements, outliers cut.
+def window(image: Image, values: Array) -> tuple[float, float]:
+    """(low, high) of the greys: as the file asks, else from voxels that are measurements, outliers cut.
 
-    values: finite voxels, any shape
+    values: the image's finite voxels that are no padding, any shape
     """
+    asked = image.facts.get("window")
+    if asked is not None:  # centre and width, PS3.3 C.11.2.1.2
+        centre, width = float(asked[0]), float(asked[1])
+        return centre - width / 2, centre + width / 2
     flat = values.ravel()
     flat = flat[:: max(1, flat.size // WINDOW_SAMPLES)]
     if flat.size == 0:

@@ -11,17 +11,18 @@ import numpy as np
 
 from isocenter.values import Array
 
-WHOLE = 65_536  # values that 16 bits tell apart
+CODES = 65_536  # values that 16 bits tell apart
 
 
 @dataclass(frozen=True)
 class Packed:
     """Codes as text, and how a value comes back: code * slope + intercept.
 
-    data:    base64 of gzip of little-endian codes in C order
-    bits:    8 or 16
-    missing: the code of what is no number; None where all are numbers
-    exact:   whether every value comes back as it was, else to within half a slope
+    data:      base64 of gzip of little-endian codes in C order
+    bits:      8 or 16
+    missing:   the code of what is no number; None where all are numbers
+    exact:     whether every value comes back as it was, else to within half a slope
+    low, high: the smallest and the largest value
     """
 
     data: str
@@ -37,18 +38,18 @@ class Packed:
 def pack(values: Array) -> Packed:
     """Any numbers as codes of 8 or 16 bits: whole numbers exactly where they fit, others in equal steps."""
     finite = np.isfinite(values)
-    known = values[finite] if not finite.all() else values
+    is_whole = bool(finite.all())
+    known = values.ravel() if is_whole else values[finite]
     low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 0.0)
-    spare = 0 if finite.all() else 1  # one code for what is no number
-    is_whole = values.dtype.kind in "iub" or bool(np.array_equal(known, np.rint(known)))
-    exact = (is_whole and high - low < WHOLE - spare) or high == low
-    slope = 1.0 if exact else (high - low) / (WHOLE - 1 - spare)
-    top = round((high - low) / slope) + spare
-    bits = 8 if top < 256 else 16
-    missing = top if spare else None
-    codes = np.full(values.shape, top, dtype=f"<u{bits // 8}")
-    codes[finite] = np.rint((known.astype(np.float64).reshape(-1) - low) / slope)
-    return Packed(text_of(codes), bits, slope, low, missing, exact, low, high)
+    spare = 0 if is_whole else 1  # one code for what is no number
+    exact = low == high or (high - low < CODES - spare and bool(np.array_equal(known, np.rint(known))))
+    slope = 1.0 if exact else (high - low) / (CODES - 1 - spare)
+    codes = np.rint((known.astype(np.float64) - low) / slope)
+    if is_whole:
+        return _packed(codes.reshape(values.shape), slope, None, exact, low, high)
+    every = np.full(values.shape, round((high - low) / slope) + 1.0)
+    every[finite] = codes
+    return _packed(every, slope, round((high - low) / slope) + 1, exact, low, high)
 
 
 def text_of(codes: Array) -> str:
@@ -56,10 +57,20 @@ def text_of(codes: Array) -> str:
     return base64.b64encode(gzip.compress(np.ascontiguousarray(codes).tobytes(), 6, mtime=0)).decode("ascii")
 
 
+def code_type(largest: int) -> np.dtype:
+    """The little-endian type of fewest bits that holds the code."""
+    return np.dtype("<u1" if largest < 256 else "<u2")
+
+
 def thinning(shape: Sequence[int], steps: Sequence[float], limit: int) -> tuple[int, ...]:
     """Every how many-th voxel to keep per axis so that at most `limit` are left, the finest axes first."""
     every = [1] * len(shape)
-    while np.prod([-(-size // step) for size, step in zip(shape, every, strict=True)]) > limit:
+    while np.prod([-(-size // step) for size, step in zip(shape, every, strict=True)]) > max(1, limit):
         thick = [axis for axis, size in enumerate(shape) if size > every[axis]]
         every[min(thick, key=lambda axis: steps[axis] * every[axis])] += 1
     return tuple(every)
+
+
+def _packed(codes: Array, slope: float, missing: int | None, exact: bool, low: float, high: float) -> Packed:
+    kind = code_type(max(round((high - low) / slope), missing or 0))
+    return Packed(text_of(codes.astype(kind)), 8 * kind.itemsize, slope, low, missing, exact, low, high)

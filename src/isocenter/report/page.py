@@ -9,7 +9,7 @@ from functools import cache
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from isocenter.report import words
-from isocenter.report.blocks import Block, Link, Page, Table
+from isocenter.report.blocks import Link, Page, Table
 
 SEVERITIES = ("error", "warning", "note")  # the worst first
 
@@ -29,6 +29,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.policies["json.dumps_kwargs"] = {"sort_keys": False}  # what comes first is meant to stand first
     made.filters["base64"] = lambda data: base64.b64encode(data).decode("ascii")
     made.filters["cell"] = words.cell_text
     made.globals.update(words=words, is_link=_is_link, numeric=_numeric, worst_first=_worst_first)
@@ -53,6 +54,3 @@ def _numeric(table: Table) -> list[bool]:
 
 def _worst_first(problems: list) -> list:
     return sorted(problems, key=lambda problem: SEVERITIES.index(problem.severity))
-
-
-__all__ = ["Block", "Page", "environment", "render"]

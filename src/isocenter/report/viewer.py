@@ -9,7 +9,7 @@ import numpy as np
 
 from isocenter.errors import FormatError, GeometryError
 from isocenter.report.display import PALETTE, Plane, colours, is_colour, planes, turned, unit_of, upright, window
-from isocenter.report.packing import Packed, pack, text_of, thinning
+from isocenter.report.packing import Packed, code_type, pack, text_of, thinning
 from isocenter.report.page import environment
 from isocenter.values import Array, Geometry, Image
 
@@ -29,6 +29,7 @@ def viewer(image: Image, overlays: Sequence[Image], title: str, *, limit: int = 
     Opened with `#voxel=i,j,k` it starts at that voxel, counted as in the file, from 0.
     Raises GeometryError for an overlay on another grid, FormatError for one that is no label map.
     """
+    image = image.with_pixels(image.data)  # read once
     for overlay in overlays:
         _check(overlay, image)
     axes, flips = upright(image.geometry)
@@ -50,7 +51,7 @@ def viewer(image: Image, overlays: Sequence[Image], title: str, *, limit: int = 
         "file": {"axes": axes, "flips": flips, "shape": grid.shape, "every": every},
         "planes": [_plane(plane) for plane in planes(grid)],
         "frames": image.frames or 1,
-        "times": image.times,
+        "times": None if image.times is None else [float(time) for time in image.times],
         "colour": is_colour(image),
         "presets": CT_WINDOWS if image.modality == "CT" else {},
         "channels": channels,
@@ -92,11 +93,12 @@ def _channels(image: Image, every: Sequence[int]) -> list[dict[str, Any]]:
     """What the page needs to draw each channel; red, green and blue lie together as one."""
     voxels = _laid_out(image, every)
     if is_colour(image):
-        packed = pack(np.moveaxis(voxels, 0, -1))
-        return [_channel("colour", packed, (packed.low, packed.high))]
+        packed = pack(np.moveaxis(voxels[:3], 0, -1))
+        greys = (0, 255) if image.dtype == np.uint8 else (packed.low, packed.high)
+        return [_channel("colour", packed, greys)]
     valid = _laid_out(image.with_pixels(image.valid), every)
     return [
-        _channel(name, pack(voxels[place]), window(voxels[place][valid[place]]))
+        _channel(name, pack(voxels[place]), window(image, voxels[place][valid[place]]))
         for place, name in enumerate(image.channels)
     ]
 
@@ -112,15 +114,15 @@ def _overlay(overlay: Image, place: int, every: Sequence[int]) -> dict[str, Any]
     values = values.astype(np.int64)
     if values[0] != 0:  # code 0 is background, also where no voxel is
         values, codes = np.insert(values, 0, 0), codes + 1
-    bits = 8 if len(values) <= 256 else 16
+    kind = code_type(len(values) - 1)
     known, names = colours(overlay.labels), {label.value: label.name for label in overlay.labels}
     labels = [
         {"value": v, "name": names.get(v, str(v)), "colour": known.get(v, PALETTE[(n + len(known)) % len(PALETTE)])}
         for n, v in enumerate(values[1:].tolist())
     ]
     name = overlay.channels[0] if overlay.channels[0] != "0" else f"overlay {place + 1}"
-    data = text_of(codes.reshape(voxels.shape).astype(f"<u{bits // 8}"))
-    return {"name": name, "bits": bits, "data": data, "frames": overlay.frames or 1, "labels": labels}
+    data = text_of(codes.reshape(voxels.shape).astype(kind))
+    return {"name": name, "bits": 8 * kind.itemsize, "data": data, "frames": overlay.frames or 1, "labels": labels}
 
 
 def _plane(plane: Plane) -> dict[str, Any]:

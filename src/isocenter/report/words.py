@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,17 @@ def interval_text(estimate: Estimate) -> str:
     places = decimals(estimate.value, estimate.unit)
     low, high = number(estimate.low, places=places), number(estimate.high, places=places)
     return f"{100 * estimate.level:.0f} % interval {low} to {high}"
+
+
+def bare_interval(estimate: Estimate) -> str:
+    """ "0.874 to 0.890", for a column that says of which level."""
+    return interval_text(estimate).removeprefix(f"{100 * estimate.level:.0f} % interval ")
+
+
+def levels(rows: Sequence[Row]) -> str:
+    """ "95 % interval", or "Interval" where the rows have not all one level."""
+    found = {row.estimate.level for row in rows if row.estimate.low is not None}
+    return f"{100 * found.pop():.0f} % interval" if len(found) == 1 else "Interval"
 
 
 def count_text(estimate: Estimate) -> str:

@@ -28,15 +28,16 @@ def training_curves(log: pd.DataFrame, title: str = "Training") -> Figure:
     """
     if not {"step", "loss"} <= set(log.columns) or log.empty:
         raise UsageError("the log has no step and loss", title, "Give the log that training wrote")
-    metrics = [str(name) for name in log.columns if name not in OWN_COLUMNS and log[name].notna().any()]
+    losses, shares, others = _measured(log)
     has_rate = "learning_rate" in log.columns and bool(log["learning_rate"].notna().any())
-    heights = [3.0] + [2.4] * bool(metrics) + [1.2] * has_rate
+    groups = [shares] * bool(shares) + [[name] for name in others]
+    heights = [3.0] + [2.2] * len(groups) + [1.2] * has_rate
 
     def draw(canvas: Canvas, ink: Ink) -> None:
         panels = list(canvas.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0])
-        _loss(panels[0], log, ink)
-        if metrics:
-            _validation(panels[1], log, metrics, ink)
+        _loss(panels[0], log, losses, ink)
+        for axes, names in zip(panels[1:], groups, strict=False):
+            _validation(axes, log, names, ink)
         if has_rate:
             rates = log.dropna(subset=["learning_rate"])
             panels[-1].plot(rates["step"], rates["learning_rate"], color=ink.faint, linewidth=1.4)
@@ -49,7 +50,7 @@ def training_curves(log: pd.DataFrame, title: str = "Training") -> Figure:
     last = log.dropna(subset=["loss"])["loss"]
     alt = f"Loss from {number(float(last.iloc[0]))} to {number(float(last.iloc[-1]))} over {len(last)} records"
     caption = "Loss of the training batches (thin: as recorded, thick: running mean)"
-    caption += ", and what was measured on the validation cases." if metrics else "."
+    caption += ", and what was measured on the validation cases." if groups else "."
     return chart(draw, title=title, caption=caption, alt=alt, size=(4.4, 0.7 + 0.62 * sum(heights)))
 
 
@@ -207,20 +208,34 @@ def confusion(matrix: ArrayLike, classes: Sequence[str], title: str, *, caption:
     )
 
 
-def _loss(axes: Axes, log: pd.DataFrame, ink: Ink) -> None:
+def _measured(log: pd.DataFrame) -> tuple[list[str], list[str], list[str]]:
+    """The columns that training adds to its own: further losses, numbers from 0 to 1, and those of other units."""
+    names = [str(name) for name in log.columns if name not in OWN_COLUMNS and log[name].notna().any()]
+    losses = [name for name in names if name.endswith("loss")]
+    shares = [name for name in names if name not in losses and log[name].min() >= 0 and log[name].max() <= 1]
+    return losses, shares, [name for name in names if name not in losses and name not in shares]
+
+
+def _loss(axes: Axes, log: pd.DataFrame, others: Sequence[str], ink: Ink) -> None:
     known = log.dropna(subset=["loss"])
     smooth = known["loss"].rolling(max(1, len(known) // SMOOTH_SHARE), min_periods=1, center=True).mean()
     axes.plot(known["step"], known["loss"], color=ink.series[0], alpha=0.3, linewidth=0.8)
-    axes.plot(known["step"], smooth, color=ink.series[0], linewidth=1.8)
+    axes.plot(known["step"], smooth, color=ink.series[0], linewidth=1.8, label="loss")
     axes.set_ylabel("loss")
+    for colour, name in zip(ink.series[1:], others, strict=False):
+        known = log.dropna(subset=[name])
+        axes.plot(known["step"], known[name], color=colour, linewidth=1.6, label=short(name))
+    if others:
+        legend(axes, ink)
 
 
 def _validation(axes: Axes, log: pd.DataFrame, metrics: Sequence[str], ink: Ink) -> None:
     for colour, name in zip(_cycle(ink, len(metrics)), metrics, strict=True):
         known = log.dropna(subset=[name])
         axes.plot(known["step"], known[name], color=colour, linewidth=1.6, marker="o", markersize=3, label=short(name))
-    axes.set_ylabel("validation")
-    legend(axes, ink)
+    axes.set_ylabel("validation" if len(metrics) > 1 else short(metrics[0], 16), parse_math=False)
+    if len(metrics) > 1:
+        legend(axes, ink)
 
 
 def _time_axis(log: pd.DataFrame) -> str:

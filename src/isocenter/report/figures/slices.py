@@ -73,10 +73,12 @@ def contours(
     canvas, panels = _panels(view.grid, shown)
     for axes, plane in zip(panels, shown, strict=True):
         _draw_plane(axes, view, plane, at[plane.name], labels)
+    _scale_bar(panels[0], view.grid, shown[0])  # all panels have one scale
     _key(canvas, labels, reference is not None, prediction is not None)
-    places = ", ".join(filter(None, (_place(view, plane, at[plane.name]) for plane in shown)))
+    places = "; ".join(filter(None, (_place(view, plane, at[plane.name]) for plane in shown)))
     text = " ".join(part for part in (caption, f"Shown: {places}." if places else "") if part)
-    return Figure(title, png(canvas, SLICE_DPI), _alt(image, shown, labels, reference, prediction), text, wide=True)
+    alt = _alt(image, shown, labels, reference, prediction)
+    return Figure(title, png(canvas, SLICE_DPI), alt, text, wide=len(shown) > 1)
 
 
 def contact_sheet(images: Mapping[str, Image], title: str, *, caption: str = "", columns: int = 6) -> Figure:
@@ -88,21 +90,24 @@ def contact_sheet(images: Mapping[str, Image], title: str, *, caption: str = "",
         raise UsageError("no image to show", title, "Give at least one")
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
-    canvas = Canvas(figsize=(1.5 * columns, 1.72 * rows), facecolor=GROUND)
-    grid = canvas.subplots(rows, columns, squeeze=False).ravel()
-    canvas.subplots_adjust(0.01, 0.02, 0.99, 0.99, wspace=0.04, hspace=0.14)
-    for axes in grid:
+    canvas = Canvas(figsize=(1.5 * columns, 1.7 * rows), facecolor=GROUND)
+    for place, (name, image) in enumerate(images.items()):
+        row, column = divmod(place, columns)
+        left, bottom = column / columns, 1 - (row + 1) / rows
+        # 0.2 of the 1.7 inches of a cell are for the name.
+        axes = canvas.add_axes((left + 0.01 / columns, bottom + 0.13 / rows, 0.98 / columns, 0.86 / rows))
         axes.set_axis_off()
-    for axes, (name, image) in zip(grid, images.items(), strict=False):
         view = _view(image, None, None, 0, 0)
         plane = planes(view.grid)[0]
         _draw_greys(axes, view, plane, _fullest_slice(view, plane))
-        axes.set_title(short(name), y=-0.13, fontsize=6.5, color=LETTERS, parse_math=False)
+        middle = left + 0.5 / columns
+        canvas.text(middle, bottom + 0.04 / rows, short(name), size=6.5, color=LETTERS, ha="center", parse_math=False)
     alt = f"Contact sheet of {len(images)} images: {', '.join(list(images)[:12])}"
     return Figure(title, png(canvas, SLICE_DPI), alt, caption, wide=True)
 
 
 def _view(image: Image, reference: ArrayLike | None, prediction: ArrayLike | None, channel: int, frame: int) -> _View:
+    image = image.with_pixels(image.data)  # read once
     axes, flips = upright(image.geometry)
     grid = image.geometry.permuted(axes, flips)
     maps = [
@@ -128,11 +133,11 @@ def _label_map(given: ArrayLike, geometry: Geometry, name: str) -> Array:
 
 def _greys(image: Image, channel: int, frame: int) -> Array:
     """(*spatial) greys of one channel, or (3, *spatial) colours, in 0..1."""
-    pick = slice(None) if is_colour(image) else channel
+    pick = slice(3) if is_colour(image) else channel
     values, valid = (array[pick] if image.frames is None else array[pick, frame] for array in (image.data, image.valid))
     if is_colour(image) and values.dtype == np.uint8:
         return values / 255.0
-    low, high = window(values[valid])
+    low, high = window(image, values[valid])
     return np.nan_to_num(np.clip((values - low) / (high - low), 0.0, 1.0))
 
 
@@ -178,7 +183,6 @@ def _draw_plane(axes: Axes, view: _View, plane: Plane, at: int, labels: Sequence
         if drawn is not None:
             _outline(axes, _cut(drawn, plane, at), _steps(view, plane), labels, style)
     _letters(axes, plane)
-    _scale_bar(axes, view.grid, plane)
 
 
 def _draw_greys(axes: Axes, view: _View, plane: Plane, at: int) -> None:
@@ -193,7 +197,7 @@ def _draw_greys(axes: Axes, view: _View, plane: Plane, at: int) -> None:
 
 
 def _outline(axes: Axes, drawn: Array, steps: tuple[float, float], labels: Sequence[Label], style: Dashes) -> None:
-    """Lines along the voxel edges' middle: half-way between the last voxel inside and the first outside."""
+    """Lines half-way between the last voxel inside and the first outside, which is where the voxels' edges lie."""
     framed = np.pad(drawn, 1)  # so that a structure that touches the border is closed
     across = (np.arange(framed.shape[1]) - 1) * steps[0]
     down = (np.arange(framed.shape[0]) - 1) * steps[1]
@@ -259,11 +263,11 @@ def _hex(colour: tuple[int, int, int]) -> str:
 
 
 def _place(view: _View, plane: Plane, at: int) -> str:
-    """ "axial slice 18 of 36", counted as the file counts; empty for a picture."""
+    """ "axial, slice 18 of 36", counted as the file counts; empty for a picture."""
     if plane.through is None:
         return ""
     size = view.grid.shape[plane.through]
-    return f"{plane.name} slice {size - at if view.flips[plane.through] else at + 1} of {size}"
+    return f"{plane.name}, slice {size - at if view.flips[plane.through] else at + 1} of {size}"
 
 
 def _alt(

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from itertools import permutations, product
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from isocenter.report.display import PALETTE, colours, is_colour, planes, turned, upright, window
+from isocenter.values import Geometry, Image, Label
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+@pytest.mark.parametrize("signs", list(product((1, -1), repeat=3)))
+def test_upright_axes_run_to_the_patients_left_back_and_feet(order: tuple[int, ...], signs: tuple[int, ...]) -> None:
+    affine = np.eye(4)
+    affine[:3, :3] = np.eye(3)[:, order] * signs * (0.7, 1.1, 3.0)
+    geometry = Geometry((3, 4, 5), affine)
+    on_screen = geometry.permuted(*upright(geometry))
+    assert on_screen.orientation == "LPI"
+    voxels = np.arange(60).reshape(1, 3, 4, 5)
+    shown = turned(voxels, *upright(geometry))
+    # The same voxel is at the same place in the patient.
+    at = (1, 2, 0)
+    source = np.rint(geometry.to_index(on_screen.to_world(at))).astype(int)
+    assert shown[(0, *at)] == voxels[(0, *source)]
+    assert_allclose(geometry.to_world(source), on_screen.to_world(at), atol=1e-9)
+
+
+def test_the_patients_right_is_at_the_left_of_the_screen_and_the_nose_at_the_top() -> None:
+    axial, coronal, sagittal = planes(Geometry((3, 4, 5), np.eye(4)))
+    assert (axial.edges, coronal.edges, sagittal.edges) == (
+        ("R", "L", "A", "P"),
+        ("R", "L", "S", "I"),
+        ("A", "P", "S", "I"),
+    )
+
+
+def test_where_sides_are_not_known_nothing_is_turned_and_no_side_is_named() -> None:
+    geometry = Geometry.of_spacing((3, 4, 5), (1, 1, 1))
+    assert upright(geometry) == ((0, 1, 2), (False, False, False))
+    assert all(plane.edges is None for plane in planes(geometry))
+
+
+def test_a_single_slice_is_shown_only_from_where_it_is_more_than_a_line() -> None:
+    assert [plane.name for plane in planes(Geometry((30, 40, 1), np.eye(4)))] == ["axial"]
+
+
+def test_a_picture_lies_as_it_is_stored_rows_down_and_columns_across() -> None:
+    (plane,) = planes(Geometry.of_pixels((5, 7)))
+    assert (plane.across, plane.down, plane.through) == (1, 0, None)
+
+
+def test_a_hot_pixel_does_not_decide_the_greys() -> None:
+    values = np.linspace(0, 100, 10_000)
+    values[0] = 1e9
+    low, high = window(_image(values), values)
+    assert 0 <= low < 2 and 98 < high <= 101
+
+
+def test_the_window_that_a_file_asks_for_is_used() -> None:
+    values = np.linspace(-1000, 3000, 100)
+    assert window(_image(values, window=(40.0, 400.0, "LINEAR")), values) == (-160.0, 240.0)
+
+
+@pytest.mark.parametrize("values", [np.zeros(0), np.full(9, 7.0)])
+def test_an_image_of_one_value_has_a_window_all_the_same(values: np.ndarray) -> None:
+    low, high = window(_image(np.zeros(4)), values)
+    assert low < high
+
+
+def test_labels_keep_their_own_colours_and_background_has_none() -> None:
+    labels = (Label(0, "background"), Label(3, "a", colour=(1, 2, 3)), Label(5, "b"))
+    assert colours(labels) == {3: (1, 2, 3), 5: PALETTE[1]}
+
+
+def test_three_measurements_are_no_colours() -> None:
+    pixels = np.zeros((3, 2, 2), dtype=np.uint8)
+    assert is_colour(Image(pixels, Geometry.of_pixels((2, 2)), channels=("R", "G", "B")))
+    assert not is_colour(Image(pixels, Geometry.of_pixels((2, 2)), channels=("T1", "FLAIR", "T2")))
+
+
+def _image(values: np.ndarray, **facts: object) -> Image:
+    return Image(values.reshape(1, 1, -1), Geometry.of_pixels((1, values.size)), facts=facts)

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from isocenter.report import in_words
+from isocenter.report.words import cell_text, count_text, interval_text, levels, number
+from isocenter.values import Estimate, Row
+
+
+def test_an_estimate_is_said_with_its_interval_and_whom_it_stands_on() -> None:
+    row = Row("dice", "all", Estimate(0.8821, 0.8741, 0.8899, n=40, patients=40, method="patient bootstrap"))
+    assert in_words(row) == "Dice 0.882 (95 % interval 0.874 to 0.890, 40 cases of 40 patients)"
+
+
+def test_where_there_is_no_interval_the_reason_stands_in_its_place() -> None:
+    row = Row("hd95", "spleen", Estimate(1.234, n=1, patients=1, unit="mm", method="none: one patient"))
+    assert in_words(row) == "HD95, spleen 1.23 mm (no interval: one patient, 1 case of 1 patient)"
+
+
+def test_an_interval_that_nobody_explained_says_so() -> None:
+    assert interval_text(Estimate(0.5)) == "no interval: reason not recorded"
+
+
+def test_patients_that_are_not_known_are_not_counted() -> None:
+    assert count_text(Estimate(0.5, n=7)) == "7 cases"
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "said"),
+    [
+        (0.88214, "", "0.882"),
+        (0.00012, "", "0.000120"),
+        (1.0, "", "1.000"),
+        (-0.25, "", "\N{MINUS SIGN}0.250"),
+        (12.345, "mm", "12.3 mm"),
+        (1234.5, "ml", "1234 ml"),
+        (math.nan, "mm", "undefined"),
+    ],
+)
+def test_a_number_has_as_many_digits_as_mean_something(value: float, unit: str, said: str) -> None:
+    assert number(value, unit) == said
+
+
+@given(st.floats(1e-4, 1e5), st.sampled_from(["", "mm"]))
+def test_a_number_in_words_is_the_number_to_one_per_cent(value: float, unit: str) -> None:
+    assert float(number(value, unit).split()[0]) == pytest.approx(value, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (None, ""),
+        (True, "yes"),
+        (np.int64(3), "3"),
+        (np.float32(0.5), "0.500"),
+        (math.nan, "\N{EN DASH}"),
+        ((1.0, 2), "1.000, 2"),
+        (Estimate(0.5, 0.4, 0.6), "0.500 (95 % interval 0.400 to 0.600)"),
+    ],
+)
+def test_a_cell_says_what_it_holds(value: object, said: str) -> None:
+    assert cell_text(value) == said
+
+
+def test_a_column_names_the_level_that_all_its_intervals_have() -> None:
+    ninety, other = Estimate(0.5, 0.4, 0.6, level=0.9), Estimate(0.5, 0.4, 0.6, level=0.95)
+    assert levels([Row("dice", "a", ninety), Row("dice", "b", Estimate(0.5))]) == "90 % interval"
+    assert levels([Row("dice", "a", ninety), Row("dice", "b", other)]) == "Interval"
