@@ -1,10 +1,11 @@
-"""DICOM: files and folders of series to images in RAS+ mm. The only writer here is that of segmentations."""
+"""DICOM: files and folders of series to images in RAS+ mm."""
 
 from __future__ import annotations
 
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 from pydicom.uid import VLWholeSlideMicroscopyImageStorage
 
 from isocenter.errors import FormatError, GeometryError, IsocenterError
+from isocenter.files import dicom_seg
 from isocenter.files.dicom_frames import B_VALUE, CROSS_SECTIONS, DIRECTION, ECHO, Frame, frames_of
 from isocenter.files.dicom_geometry import LPS_TO_RAS
 from isocenter.files.dicom_header import Header, check_pixels, header
@@ -36,6 +38,7 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     """All volumes of a file, of what a DICOMDIR lists, or of a folder, by name; pixels are read when asked for.
 
     Of several series one that cannot be read is refused when it is asked for, so that the others can be had.
+    Segmentations are left out where they lie beside images: they are references, and no images.
     Raises FormatError or GeometryError where nothing can be read.
     """
     with warnings.catch_warnings():  # kept as notes, see `header`
@@ -52,7 +55,7 @@ def read_series(paths: Iterable[Path], options: ReadOptions | None = None) -> Ma
 
 
 def _read(heads: list[Header], path: Path, options: ReadOptions) -> Mapping[str, Image]:
-    pictures = [head for head in heads if head.has_pixels]
+    pictures = [head for head in heads if head.is_image]
     images = [head for head in pictures if head.sop_class not in SEGMENTATIONS] or pictures
     if not images:
         check_pixels(heads[0])
@@ -89,6 +92,8 @@ def _refuse(error: IsocenterError) -> Image:
 
 def images_of(heads: Sequence[Header], options: ReadOptions) -> list[Named]:
     """The images of one series, each with a suffix for its name where there are several."""
+    if heads[0].sop_class in SEGMENTATIONS:
+        return [(f"_{n + 1}" if len(heads) > 1 else "", dicom_seg.read(head.path)) for n, head in enumerate(heads)]
     where = heads[0].where if len(heads) == 1 else str(heads[0].path.parent)
     _refuse_kinds(heads[0])
     frames = []
@@ -98,7 +103,7 @@ def images_of(heads: Sequence[Header], options: ReadOptions) -> list[Named]:
     everything = [frame for part in frames for frame in part]
     lost = [frame for frame in everything if frame.plane is None]
     if not lost:
-        volumes = volumes_of(everything, where, options)
+        volumes = _part(volumes_of(everything, where, options), options.part)
         several = len(volumes) > 1 and len({volume.suffix for volume in volumes}) < len(volumes)
         suffixes = [f"{v.suffix}_{n + 1}" if several else v.suffix for n, v in enumerate(volumes)]
         return [(s, _volume_image(heads, v, where, options)) for s, v in zip(suffixes, volumes, strict=True)]
@@ -143,18 +148,15 @@ def _volume_image(heads: Sequence[Header], volume: Volume, where: str, options: 
         notes = (*notes, *told)
     channels = volume.kinds if len(volume.kinds) > 1 else ()
     header = {"slices": [None if f is None else (str(f.path), f.number, f.tile) for f in volume.frames[0][0]]}
-    image = voxels.image(plan, geometry, times, notes, _volume_facts(volume), channels, header)
-    return _part(image, options)
+    return voxels.image(plan, geometry, times, notes, _volume_facts(volume), channels, header)
 
 
-def _part(image: Image, options: ReadOptions) -> Image:
-    """One part of a complex signal where it was asked for and is there."""
-    if options.part is None or options.part not in image.channels:
-        return image
-    n = image.channels.index(options.part)
-    parts = image.pixels
-    kept = parts[(slice(n, n + 1), *(slice(None) for _ in image.shape[1:]))]
-    return Image(**{**image.__dict__, "pixels": kept, "channels": (options.part,), "facts": dict(image.facts)})
+def _part(volumes: list[Volume], part: str | None) -> list[Volume]:
+    """Only one part of a complex signal, where it was asked for and is there."""
+    if part is None or not any(part in volume.kinds for volume in volumes):
+        return volumes
+    kept = [volume for volume in volumes if part in volume.kinds]
+    return [replace(v, frames=(v.frames[v.kinds.index(part)],), kinds=(part,), suffix="") for v in kept]
 
 
 def _tile(frame: Frame) -> tuple[int, int] | None:
@@ -169,7 +171,7 @@ def _volume_facts(volume: Volume) -> dict[str, Any]:
         if len(set(values)) > 1:
             facts[name] = values
     directions = [frame.labels.get(DIRECTION) for frame in volume.repeats]
-    if any(directions):
+    if len(set(directions)) > 1:
         turned = (None if d is None else tuple((LPS_TO_RAS @ np.asarray(d, dtype=float)).tolist()) for d in directions)
         facts["gradient_directions"] = tuple(turned)  # unit vectors in RAS+, None for b = 0
     if volume.missing:

@@ -15,6 +15,7 @@ from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import Dataset
 
 from isocenter.errors import FormatError, GeometryError
+from isocenter.files.dicom_diffusion import b_value, gradient_direction
 from isocenter.files.dicom_geometry import Plane, checked_plane
 from isocenter.files.dicom_header import Header, frame_count
 from isocenter.files.dicom_kinds import kind_of
@@ -275,28 +276,28 @@ FRAME_TYPES = (
 
 
 def _labels(dataset: Dataset) -> Labels:
-    found: dict[str, float | None] = {
+    found: dict[str, Label | None] = {
         TEMPORAL: lenient(dataset, "TemporalPositionIdentifier"),
         REFERENCE_TIME: lenient(dataset, "FrameReferenceTime"),
         TRIGGER: lenient(dataset, "TriggerTime"),
         ACQUISITION: lenient(dataset, "AcquisitionNumber"),
-        B_VALUE: lenient(dataset, "DiffusionBValue"),
+        B_VALUE: b_value(dataset),
+        DIRECTION: gradient_direction(dataset),
         ECHO: lenient(dataset, "EchoTime"),
     }
-    direction = _direction(dataset)
-    return {name: value for name, value in found.items() if value is not None} | direction
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _enhanced_labels(groups: _Groups, content: Dataset, pointers: list[str]) -> Labels:
     diffusion = groups.one("MRDiffusionSequence")
-    found: dict[str, float | None] = {
+    found: dict[str, Label | None] = {
         TEMPORAL: lenient(content, "TemporalPositionIndex"),
         TRIGGER: lenient(groups.one("CardiacSynchronizationSequence"), "NominalCardiacTriggerDelayTime"),
         B_VALUE: lenient(diffusion, "DiffusionBValue"),
+        DIRECTION: gradient_direction(item(diffusion, "DiffusionGradientDirectionSequence") or Dataset()),
         ECHO: lenient(groups.one("MREchoSequence"), "EffectiveEchoTime"),
     }
     labels: dict[str, Label] = {k: v for k, v in found.items() if v is not None}
-    labels |= _direction(item(diffusion, "DiffusionGradientDirectionSequence") or Dataset())
     values = content.get("DimensionIndexValues")
     indices = [values] if isinstance(values, int) else list(values or ())
     if len(indices) == len(pointers):
@@ -306,15 +307,6 @@ def _enhanced_labels(groups: _Groups, content: Dataset, pointers: list[str]) -> 
 
 
 _PLACES = ("StackID", "InStackPositionNumber", "ImagePositionPatient", "ImageOrientationPatient")
-
-
-def _direction(source: Dataset) -> dict[str, tuple[float, ...]]:
-    """LPS unit vector of a diffusion gradient."""
-    try:
-        found = numbers(source, "DiffusionGradientOrientation", "", 3)
-    except FormatError:
-        return {}
-    return {} if found is None else {DIRECTION: tuple(round(x, 5) for x in found)}
 
 
 def _acquired(dataset: Dataset) -> float | None:

@@ -158,17 +158,20 @@ def _indices(gaps: Floats, names: Sequence[str], where: str, fill_missing: bool)
             where,
             "Split the series where the spacing changes, or get the missing slices",
         )
+    count = int((multiples - 1).sum())
+    if count > len(names):
+        raise GeometryError(
+            f"{count} slices are missing, the first {between}: gaps of {shown} mm along the normal "
+            "(ImagePositionPatient (0020,0032))",
+            where,
+            "Get the whole series",
+        )
     if not fill_missing:
-        count = int((multiples - 1).sum())
         raise GeometryError(
             f"{count} slice{'s are' if count > 1 else ' is'} missing, the first {between}: gaps of {shown} mm along "
             "the normal (ImagePositionPatient (0020,0032))",
             where,
             "Get the whole series, or mark missing slices as padding with --fill-missing",
-        )
-    if (multiples - 1).sum() > len(names):
-        raise GeometryError(
-            f"more slices are missing than there: gaps of {shown} mm along the normal", where, "Get the whole series"
         )
     return np.concatenate([[0], np.cumsum(multiples)])
 

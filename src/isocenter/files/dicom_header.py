@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,24 +13,29 @@ from typing import BinaryIO
 
 import pydicom
 from pydicom.dataset import Dataset
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage
 
 from isocenter.errors import FormatError
 from isocenter.files.dicom_tags import items, named, text, whole, words
 
+DIRECTORY = str(MediaStorageDirectoryStorage)
 PIXEL_ELEMENTS = (0x7FE00008, 0x7FE00009, 0x7FE00010)  # float, double float, stored integers: PS3.3 C.7.6.24
+FRAGMENT, FRAGMENTS_END = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
 ENCAPSULATED = 0xFFFFFFFF  # undefined length: compressed frames follow as items, PS3.5 A.4
 # More voxel bytes than this many times the file are no compressed image but a trap; black slices stay far below it.
 LARGEST_RATIO, ALWAYS_FINE = 5000, 1 << 28
+LARGEST_INFLATION = 100  # of a deflated data set; pictures without noise come to 20
+DEFLATED_WITHIN = 1024  # bytes from the start that hold the transfer syntax
 
 
 @dataclass(frozen=True, eq=False)
 class Header:
     """One file without its pixels.
 
-    offset: bytes from the file's start to the first pixel; None where the pixels are compressed or deflated
-    length: bytes of pixels that the element claims, None where it does not say
+    offset: bytes from the file's start to the pixel element's value; None without one, or where all is deflated
+    length: bytes that the element claims, None where it does not say
     has_pixels: whether there is a pixel element at all
+    is_compressed: whether that holds fragments and not plain pixels
     warnings: what pydicom found odd
     """
 
@@ -38,11 +44,23 @@ class Header:
     offset: int | None = None
     length: int | None = None
     has_pixels: bool = False
+    is_compressed: bool = False
     warnings: tuple[str, ...] = ()
 
     @property
     def where(self) -> str:
         return str(self.path)
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether it is a DICOMDIR."""
+        meta = getattr(self.dataset, "file_meta", Dataset())
+        return "DirectoryRecordSequence" in self.dataset or text(meta, "MediaStorageSOPClassUID") == DIRECTORY
+
+    @property
+    def is_image(self) -> bool:
+        """Whether there are pixels, or should be: an image that has lost them is no report."""
+        return self.has_pixels or "Rows" in self.dataset or "Image Storage" in self.sop_class_name
 
     @property
     def sop_class(self) -> str:
@@ -55,8 +73,7 @@ class Header:
 
     @property
     def transfer_syntax(self) -> UID:
-        meta = getattr(self.dataset, "file_meta", None)
-        return UID(text(meta, "TransferSyntaxUID")) if meta is not None else UID("")
+        return _syntax(self.dataset)
 
 
 def header(path: Path) -> Header:
@@ -69,6 +86,7 @@ def header(path: Path) -> Header:
         if not _looks_like_dicom(file.read(132)):
             raise FormatError("is no DICOM file", str(path), "Give a DICOM file, or name it by its real format")
         file.seek(0)
+        _refuse_bomb(path)
         try:
             dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True)
             found = _pixel_element(file, dataset)
@@ -79,7 +97,8 @@ def header(path: Path) -> Header:
     if element is not None:  # an empty stand-in, so that what asks for the layout of the pixels finds them
         dataset.add_new(element, "OW", b"")
     told = tuple(dict.fromkeys(str(warning.message) for warning in caught))
-    return Header(path, dataset, offset, length, element is not None, told)
+    compressed = offset is not None and (length is None or _compressed(dataset))
+    return Header(path, dataset, offset, length, element is not None, compressed, told)
 
 
 def headers(folder: Path) -> Iterator[Header | FormatError]:
@@ -101,7 +120,7 @@ def dicom_files(folder: Path) -> Iterator[Path]:
                 continue
             with path.open("rb") as file:
                 start = file.read(132)
-            if start[128:132] == b"DICM" or (_looks_like_dicom(start) and "." not in name[-5:-3]):
+            if start[128:132] == b"DICM" or (_may_lack_a_preamble(path) and _looks_like_dicom(start)):
                 yield path
 
 
@@ -141,15 +160,17 @@ def check_pixels(head: Header) -> None:
             head.where,
             "Give the images that it belongs to",
         )
+    _check_fragments(head)
     rows, columns = (_size(head, keyword) for keyword in ("Rows", "Columns"))
     frames = frame_count(head)
     samples, bits = (whole(head.dataset, k, head.where) or 1 for k in ("SamplesPerPixel", "BitsAllocated"))
     needed = rows * columns * frames * samples * bits // 8
-    if text(head.dataset, "PhotometricInterpretation") == "YBR_FULL_422" and head.offset is not None:
+    native = head.offset is not None and not head.is_compressed
+    if native and text(head.dataset, "PhotometricInterpretation") == "YBR_FULL_422":
         needed = needed * 2 // 3  # two pixels share their colours, PS3.3 C.7.6.3.1.2
     size = head.path.stat().st_size
-    if head.offset is not None and needed > min(size - head.offset, head.length or 0):
-        there = max(0, min(size - head.offset, head.length or 0))
+    there = max(0, min(size - (head.offset or 0), head.length or 0))
+    if native and needed > there:
         raise FormatError(
             f"the pixel data are cut short: {there} bytes where {needed} belong", head.where, "Get the file again"
         )
@@ -159,6 +180,26 @@ def check_pixels(head: Header) -> None:
             head.where,
             "The file is damaged: get it again",
         )
+
+
+def _check_fragments(head: Header) -> None:
+    """Refuse compressed pixels of which the file does not hold the last fragment whole. PS3.5 A.4"""
+    if head.offset is None or not head.is_compressed:
+        return
+    size = head.path.stat().st_size
+    end = size if head.length is None else min(size, head.offset + head.length)
+    at = head.offset
+    with head.path.open("rb") as file:
+        while at + 8 <= end:
+            file.seek(at)
+            group, element, length = struct.unpack("<HHI", file.read(8))
+            if (group, element) == FRAGMENTS_END:
+                return
+            at += 8 + length
+            if (group, element) != FRAGMENT or at > end:
+                break
+    if head.length is None or at != end:  # only an element that states its length may do without a last item
+        raise FormatError("the compressed pixels are damaged or cut short", head.where, "Get the file again")
 
 
 def frame_count(head: Header) -> int:
@@ -180,6 +221,12 @@ def _size(head: Header, keyword: str) -> int:
     return value
 
 
+def _may_lack_a_preamble(path: Path) -> bool:
+    """A name without suffix, a UID, or DICOM's own: in others two bytes are too little to tell."""
+    suffix = path.suffix.lower()
+    return suffix in ("", ".dcm", ".dicom", ".ima") or suffix[1:].isdigit()
+
+
 def _looks_like_dicom(start: bytes) -> bool:
     """A magic number, or (old files) an element of group 2 or 8 at once, in either byte order."""
     if start[128:132] == b"DICM":
@@ -190,10 +237,41 @@ def _looks_like_dicom(start: bytes) -> bool:
     return (group in (0x0002, 0x0008) and element < 0x2000) or (group == 0x0800 and start[2:4] < b"\x20")
 
 
+def _syntax(dataset: Dataset) -> UID:
+    return UID(text(getattr(dataset, "file_meta", Dataset()), "TransferSyntaxUID"))
+
+
+def _compressed(dataset: Dataset) -> bool:
+    syntax = _syntax(dataset)
+    return bool(syntax.is_transfer_syntax and syntax.is_compressed)
+
+
+def _refuse_bomb(path: Path) -> None:
+    """A deflated file is inflated whole to see its first attribute: look first how much comes out."""
+    with path.open("rb") as file:
+        start = file.read(DEFLATED_WITHIN)
+        if DeflatedExplicitVRLittleEndian.encode() not in start:
+            return
+        try:
+            length = int(pydicom.filereader.read_file_meta_info(path).FileMetaInformationGroupLength)
+        except Exception:  # whatever is wrong with it will be told when it is read
+            return
+        file.seek(128 + 4 + 12 + length)
+        packed = file.read()
+    most = max(ALWAYS_FINE, LARGEST_INFLATION * len(packed))
+    try:
+        inflated = len(zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, most + 1))
+    except zlib.error as error:
+        raise FormatError(f"cannot be inflated ({error})", str(path), "Get the file again") from error
+    if inflated > most:
+        raise FormatError(
+            f"inflates to more than {most} bytes from {len(packed)}", str(path), "The file is damaged: get it again"
+        )
+
+
 def _pixel_element(file: BinaryIO, dataset: Dataset) -> tuple[int | None, int | None, int | None]:
     """(offset, length, tag) of the pixels: pydicom has stopped at that element's first byte. No tag, no pixels."""
-    syntax = UID(text(getattr(dataset, "file_meta", Dataset()), "TransferSyntaxUID"))
-    if syntax == DeflatedExplicitVRLittleEndian:
+    if _syntax(dataset) == DeflatedExplicitVRLittleEndian:
         file.seek(0)
         inside = pydicom.dcmread(file)
         return None, None, next((tag for tag in PIXEL_ELEMENTS if tag in inside and inside[tag].value), None)
@@ -209,6 +287,4 @@ def _pixel_element(file: BinaryIO, dataset: Dataset) -> tuple[int | None, int | 
     length = struct.unpack(f"{order}I", raw[8:12] if explicit else raw[4:8])[0]
     if tag not in PIXEL_ELEMENTS or length == 0:
         return None, None, None
-    if length == ENCAPSULATED or (syntax.is_transfer_syntax and syntax.is_compressed):
-        return None, None, tag
-    return start + (12 if explicit else 8), length, tag
+    return start + (12 if explicit else 8), None if length == ENCAPSULATED else length, tag

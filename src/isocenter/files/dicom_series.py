@@ -12,7 +12,6 @@ from pathlib import Path
 from pydicom.dataset import Dataset
 from pydicom.uid import (
     ComprehensiveSRStorage,
-    MediaStorageDirectoryStorage,
     RTStructureSetStorage,
     SegmentationStorage,
     SurfaceSegmentationStorage,
@@ -24,7 +23,6 @@ from isocenter.files.dicom_tags import items, lenient, text
 
 LABEL_MAP_SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.7"  # newer than the library's list
 SEGMENTATIONS = (str(SegmentationStorage), LABEL_MAP_SEGMENTATION, str(SurfaceSegmentationStorage))
-DIRECTORY = str(MediaStorageDirectoryStorage)
 REFERENCES = (*SEGMENTATIONS, str(RTStructureSetStorage), str(ComprehensiveSRStorage))
 LONGEST_NAME = 60
 
@@ -38,7 +36,7 @@ class SeriesFiles:
     name:       safe for file names, made from the description, unique among the series that came with it
     paths:      in the order of instance numbers, which need not be the order of slices
     sop_class:  UID; sop_class_name: in words
-    is_image:   whether there are pixels that are no segmentation
+    is_image:   whether it is an image, and no segmentation
     references: UIDs of the series that a segmentation, structure set or report is about
     covariates: age (years), sex, manufacturer, model, body part: as written, None where absent
     """
@@ -83,7 +81,7 @@ def survey(folder: Path) -> Survey:
         for head in headers(folder):
             if isinstance(head, FormatError):
                 damaged.append(head)
-            elif head.sop_class != DIRECTORY:
+            elif not head.is_directory:
                 good.append(head)
         groups = grouped(good)
         found = [_described(heads, name) for heads, name in zip(groups, names_of(groups), strict=True)]
@@ -103,10 +101,9 @@ def collected(path: Path) -> list[Header]:
             found.append(head)
         if not found:
             raise FormatError("there is no DICOM file in this folder", str(path), "Give a folder of DICOM, or one file")
-        return [head for head in found if head.sop_class != DIRECTORY] or found
+        return [head for head in found if not head.is_directory] or found
     head = header(path)
-    is_directory = "DirectoryRecordSequence" in head.dataset or _media_class(head) == DIRECTORY
-    return [header(file) for file in listed(head)] if is_directory else [head]
+    return [header(file) for file in listed(head)] if head.is_directory else [head]
 
 
 def grouped(heads: Iterable[Header]) -> list[list[Header]]:
@@ -193,7 +190,7 @@ def _described(heads: list[Header], name: str) -> SeriesFiles:
         sop_class=heads[0].sop_class,
         sop_class_name=heads[0].sop_class_name,
         frame_of_reference=_frame_of_reference(dataset),
-        is_image=heads[0].has_pixels and heads[0].sop_class not in SEGMENTATIONS,
+        is_image=heads[0].is_image and heads[0].sop_class not in SEGMENTATIONS,
         references=references_of(dataset),
         covariates=_covariates(dataset),
     )
@@ -225,8 +222,3 @@ def _years(age: str) -> float | None:
     """An age string such as 045Y, 006M, PS3.5 6.2."""
     match = re.fullmatch(r"(\d{1,3})([DWMY])", age)
     return None if match is None else int(match[1]) / {"D": 365.25, "W": 52.18, "M": 12, "Y": 1}[match[2]]
-
-
-def _media_class(head: Header) -> str:
-    meta = getattr(head.dataset, "file_meta", None)
-    return "" if meta is None else text(meta, "MediaStorageSOPClassUID")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from isocenter.files.format import ReadOptions
 from isocenter.values import Floats
 
 SAME_PLACE = 0.01  # of the pixel spacing: what is nearer lies at the same depth
+MOST_LABELS = 3  # together; nobody varies time, echo and two of diffusion in one series
 RANK = "rank of the instance number"
 NO_THICKNESS = 1.0  # mm; only a unit to write an affine with, see `_one_slice`
 
@@ -121,7 +122,8 @@ def _of_stack(frames: Sequence[Frame], where: str, options: ReadOptions) -> list
         _refuse_uneven(frames, places, where)
         return [_volume({"": list(frames)}, where, options)]
     if len({frozenset(cover.items()) for cover in covers.values()}) == 1:
-        return [_volume(kinds, where, options)]
+        volume = _volume(kinds, where, options)
+        return [replace(volume, notes=(*volume.notes, "kinds of image on one grid are channels"))]
     return [
         replace(_volume({kind: part}, where, options), suffix=f"_{kind or 'other'}") for kind, part in kinds.items()
     ]
@@ -202,11 +204,8 @@ def _what_tells_apart(groups: list[list[Frame]]) -> tuple[str, ...]:
     usual = (TEMPORAL, REFERENCE_TIME, TRIGGER, ACQUISITION, B_VALUE, DIRECTION, ECHO)
     names.sort(key=lambda name: usual.index(name) if name in usual else len(usual))
     varying = [name for name in names if len({frame.labels.get(name) for group in groups for frame in group}) > 1]
-    pair = tuple(name for name in varying if name in (B_VALUE, DIRECTION))
-    for candidate in (*((name,) for name in varying), pair, tuple(varying)):
-        if candidate and _tells(groups, candidate):
-            return candidate
-    return ()
+    together = (names for count in range(1, MOST_LABELS + 1) for names in combinations(varying, count))
+    return next((names for names in together if _tells(groups, names)), ())
 
 
 def _tells(groups: list[list[Frame]], names: tuple[str, ...]) -> bool:

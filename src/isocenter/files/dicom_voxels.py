@@ -14,7 +14,7 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 
-from isocenter.errors import FormatError
+from isocenter.errors import FormatError, IsocenterError
 from isocenter.files.dicom_pixels import decode, has_pixels
 from isocenter.files.dicom_values import Meaning, rescaled
 from isocenter.values import Deferred
@@ -75,7 +75,7 @@ def load(plan: Plan) -> NDArray[Any]:
     with warnings.catch_warnings():  # what is odd about the headers was noted when they were read
         warnings.simplefilter("ignore")
         with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(lambda file: _place(file, plan, out), plan.files))
+            list(pool.map(lambda file: _placed(file, plan, out), plan.files))
     return _turned(out, plan)
 
 
@@ -118,6 +118,16 @@ def _narrowed(
     return replace(plan, shape=(count, len(repeats), len(slices), *plan.shape[3:])), tuple(files)
 
 
+def _placed(file: tuple[str, tuple[Place, ...]], plan: Plan, out: NDArray[Any]) -> None:
+    try:
+        _place(file, plan, out)
+    except (IsocenterError, MemoryError):
+        raise
+    except Exception as error:  # what libraries throw at damaged pixels can be anything
+        reason = f"{type(error).__name__}: {error}"
+        raise FormatError(f"the pixels cannot be decoded ({reason})", file[0], "Get the file again") from error
+
+
 def _place(file: tuple[str, tuple[Place, ...]], plan: Plan, out: NDArray[Any]) -> None:
     """Decode one file's frames and put each where it belongs."""
     path, places = file
@@ -158,5 +168,6 @@ def _whole(path: str) -> pydicom.Dataset:
 
 def _turned(out: NDArray[Any], plan: Plan) -> NDArray[Any]:
     """(channels, repeats, slices, rows, columns) to the axes that an Image has."""
-    turned = np.ascontiguousarray(out.transpose(0, 1, 4, 3, 2)) if plan.volume else out[:, :, 0]
+    # A view: slices stay together in memory, as they came and as NIfTI wants them.
+    turned = out.transpose(0, 1, 4, 3, 2) if plan.volume else out[:, :, 0]
     return turned if plan.repeated else turned[:, 0]
