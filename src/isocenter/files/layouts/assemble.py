@@ -25,7 +25,7 @@ def assemble(folder: Folder, reading: Reading, options: DatasetOptions) -> Datas
     found, more = _labelled(found, folder, options)
     if not found:
         raise DatasetError("holds no case that can be used", str(folder.root), _remedy([*reading.problems, *problems]))
-    ids = case_ids([case.name for case in found])
+    ids = case_ids(found)
     # A manifest's own columns are better than any table beside it.
     join = None if reading.patients else join_table(folder, found, ids, options.patient)
     found = join.cases if join else found
@@ -45,12 +45,17 @@ def assemble(folder: Folder, reading: Reading, options: DatasetOptions) -> Datas
     )
 
 
-def case_ids(names: Sequence[str]) -> list[str]:
-    """Ids that differ and can be file names: the last part where that tells all apart, else the whole path."""
-    lasts = [PurePosixPath(name).name for name in names]
-    if len(set(lasts)) == len(lasts):
-        return lasts
-    joined = [name.replace("/", "-") for name in names]
+def case_ids(cases: Sequence[Found]) -> list[str]:
+    """Ids that differ and can be file names.
+
+    The last part of the name where that tells all apart, else the whole path, else with the split, else numbered.
+    """
+    lasts = [PurePosixPath(case.name).name for case in cases]
+    paths = [case.name.replace("/", "-") for case in cases]
+    joined = [f"{case.split}-{path}" if case.split else path for case, path in zip(cases, paths, strict=True)]
+    for names in (lasts, paths, joined):
+        if len(set(names)) == len(names):
+            return names
     twice = {name for name, count in Counter(joined).items() if count > 1}
     seen: Counter[str] = Counter()
     ids = []

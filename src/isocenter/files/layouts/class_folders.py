@@ -9,9 +9,8 @@ from isocenter.files.layouts.folder import Folder, Member
 from isocenter.files.layouts.image_folders import IMAGES, LABELS
 from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
 from isocenter.files.layouts.load import given
-from isocenter.files.layouts.pairs import readers
+from isocenter.files.layouts.pairs import Key, class_names, readers
 from isocenter.files.modality import modality_word
-from isocenter.files.patients import names_a_person
 from isocenter.values import Problem
 
 
@@ -19,8 +18,7 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     """Several folders with images that are called neither images/ and labels/ nor after persons."""
     del options
     members = _classed(folder.images)
-    names = {member.folders[0] for member in members}
-    return len(names) > 1 and len(members) > len(names) and not any(names_a_person(name) for name in names)
+    return bool(class_names(Key(member.folders, member.stem) for member in members))
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:

@@ -50,12 +50,23 @@ def described_labels(described: Any, where: str) -> tuple[Label, ...]:
     labels = []
     for key, value in described.items():
         number, name = (key, value) if str(key).isdecimal() and not _is_number(value) else (value, key)
+        if str(name).lower() == "ignore":
+            raise DatasetError("has a label to be ignored, which is not understood", where, "Make it background (0)")
         if not _is_number(number):
             raise DatasetError(
                 f"the label {name!r} is {number!r}, not one number", where, "Give --labels 1=NAME,2=NAME"
             )
         labels.append(Label(int(number), str(name)))
     return tuple(sorted(labels, key=lambda label: label.value))
+
+
+def described_channels(folder: Folder) -> tuple[str, ...]:
+    """The channels that dataset.json names, in order; empty where it names none."""
+    described = folder.description or {}
+    named = described.get("channel_names", described.get("modality"))
+    if not isinstance(named, Mapping) or not all(str(key).isdecimal() for key in named):
+        return ()
+    return tuple(str(named[key]) for key in sorted(named, key=int))
 
 
 def name_classes(

@@ -51,7 +51,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         tuple(found),
         how=f"Decathlon dataset.json, channels {', '.join(names)}",
         classes={"mask": labels},
-        modality=common_modality(list(names)),
+        modality=common_modality(names),
         problems=(problem,) if missing else (),
     )
 

@@ -50,6 +50,8 @@ def load_mask(paths: tuple[Path, ...], labels: tuple[Label, ...], options: ReadO
     masks = [_label_map(path, declared, options) for path in paths]
     first = masks[0]
     pixels = first.data
+    if len(masks) > 1 and any(mask.data.max() > 1 for mask in masks):
+        raise FormatError("several masks of one image with numbers above 1", str(paths[0]), "Make it one label map")
     for path, mask in zip(paths[1:], masks[1:], strict=True):
         if not mask.geometry.equals(first.geometry):
             raise GeometryError(f"does not lie on the grid of {paths[0].name}", str(path), "Draw both on one grid")

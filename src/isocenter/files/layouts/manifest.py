@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from isocenter.errors import DatasetError, UsageError
+from isocenter.files.layouts import class_folders, image_folders, suffix_masks
 from isocenter.files.layouts.classes import mask_labels, name_classes
 from isocenter.files.layouts.folder import SPLIT_WORDS, TABLE_SUFFIXES, Folder, stem_of
-from isocenter.files.layouts.image_folders import LABELS
 from isocenter.files.layouts.join import PATIENT_COLUMNS, SPLIT_COLUMNS
 from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
 from isocenter.files.layouts.load import given, load_image, load_mask
@@ -73,10 +73,13 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     image = table.column(ROLES["image"])
     if image is None or not (names := [str(row[image]) for row in table.rows if row[image] is not None]):
         return False
-    # Beside images/ and labels/ a table is a manifest only if it says itself what is true.
+    # Where folders or names say what is true, a table is a manifest only if it says so itself.
     known = {member.path.name for member in folder.images}
-    says = any(table.column(ROLES[role]) for role in ("mask", "label")) or not _has_labels(folder)
-    return says and sum(Path(name).name in known for name in names) * 2 > len(names)
+    says = any(table.column(ROLES[role]) for role in ("mask", "label"))
+    others = (image_folders, suffix_masks, class_folders)
+    if not says and any(layout.fits(folder, options) for layout in others):
+        return False
+    return sum(Path(name).name in known for name in names) * 2 > len(names)
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
@@ -101,7 +104,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     found, missing = [], []
     for index, row in enumerate(table.rows):
         case = _found(manifest, index, row, labels, called, options)
-        if all(path.is_file() for path in case.files):
+        if all(path.exists() for path in case.files):
             found.append(case)
         else:
             missing.append(case.name)
@@ -137,15 +140,20 @@ def _found(
     used = set(manifest.column.values())
     split, patient = manifest.cell(row, "split"), manifest.cell(row, "patient")
     return Found(
-        str(named or patient or f"row_{index + 1}").replace("/", "-"),
+        str(named or patient or f"row_{index + 1}").replace("/", "-").replace("\\", "-"),
         {channel: partial(load_image, path, options.read, modality) for channel, path in images.items()},
         references,
-        files=(*images.values(), *((mask,) if mask else ())),
+        files=tuple(file for path in (*images.values(), *((mask,) if mask else ())) for file in _files(path)),
         key=_digest(row),
         split=SPLIT_WORDS.get(str(split).lower()),
         patient=str(patient) if patient is not None else None,
         covariates={name: value for name, value in row.items() if name not in used},
     )
+
+
+def _files(path: Path) -> list[Path]:
+    """The file, or those of a folder of DICOM."""
+    return sorted(inside for inside in path.rglob("*") if inside.is_file()) if path.is_dir() else [path]
 
 
 def _digest(row: Mapping[str, Any]) -> str:
@@ -209,10 +217,6 @@ def _base(table: Table, column: Mapping[str, str]) -> Path:
 
 def _inside(path: Path, folder: Path) -> bool:
     return path.resolve().is_relative_to(folder.resolve())
-
-
-def _has_labels(folder: Folder) -> bool:
-    return any(part.lower() in LABELS for member in folder.images for part in member.folders)
 
 
 LAYOUT = Layout("manifest", "a table with a row for each case", fits, read, over=frozenset({"plain_images"}))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from isocenter.errors import DatasetError
+from isocenter.errors import DatasetError, FormatError
 from isocenter.files.layouts.classes import name_classes
 from isocenter.files.layouts.folder import Folder
 from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
@@ -21,18 +21,22 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
-    """The archive, or a folder of nothing but such archives."""
+    """An archive (`read` says what it lacks), or a folder of nothing but MedMNIST's."""
     del options
-    return bool(_archives(folder))
+    return folder.members[0].suffix == ".npz" if folder.is_file else bool(_archives(folder))
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
     """One case a row. Which patient a row stems from is not recorded."""
-    archives = _archives(folder)
+    archives = [folder.root] if folder.is_file else _archives(folder)
     if len(archives) != 1:
         names = ", ".join(path.name for path in archives)
         raise DatasetError(f"holds {len(archives)} data sets ({names})", str(folder.root), "Give one of the files")
     path = archives[0]
+    if not _is_medmnist(path):
+        raise DatasetError(
+            "has no train_images and train_labels as MedMNIST has", str(path), "Save images one by one as .npy"
+        )
     parts = [split for split in SPLITS if f"{split}_images" in _names(path)]
     answers = {split: _labels(path, split) for split in parts}
     classes, called = name_classes({name for names in answers.values() for name in names}, folder, options)
@@ -86,15 +90,22 @@ def _labels(path: Path, split: Split) -> list[str]:
 
 
 def _names(path: Path) -> frozenset[str]:
-    with zipfile.ZipFile(path) as archive:
-        return frozenset(name.removesuffix(".npy") for name in archive.namelist())
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return frozenset(name.removesuffix(".npy") for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError) as error:
+        raise FormatError(f"is no whole archive ({error})", str(path), "Get the file again") from error
 
 
 def _archives(folder: Folder) -> list[Path]:
     found = [member.path for member in folder.members if member.suffix == ".npz"]
     if not found or folder.images:
         return []
-    return [path for path in found if zipfile.is_zipfile(path) and _names(path) >= {"train_images", "train_labels"}]
+    return [path for path in found if zipfile.is_zipfile(path) and _is_medmnist(path)]
+
+
+def _is_medmnist(path: Path) -> bool:
+    return _names(path) >= {"train_images", "train_labels"}
 
 
 LAYOUT = Layout("medmnist", "a MedMNIST archive", fits, read)

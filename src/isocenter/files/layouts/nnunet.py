@@ -5,15 +5,14 @@ Isensee et al., Nature Methods 2021, doi:10.1038/s41592-020-01008-z; versions 1 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 
 from isocenter.errors import DatasetError
-from isocenter.files.layouts.classes import mask_labels
+from isocenter.files.layouts.classes import described_channels, mask_labels
 from isocenter.files.layouts.folder import Folder, Member
 from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
 from isocenter.files.layouts.load import load_mask
-from isocenter.files.layouts.pairs import Pair, by_channel, pair, readers
+from isocenter.files.layouts.pairs import Key, Pair, by_channel, pair, readers
 from isocenter.files.modality import common_modality, modality_word
 from isocenter.values import Problem, Split
 
@@ -34,7 +33,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     said = [options.modality] * len(names) if options.modality else names
     for images, masks, split in PARTS:
         members = _channels(folder, images)
-        drawn = [(((), m.stem), m) for m in folder.images if m.folders == (masks,)]
+        drawn = [(Key((), m.stem), m) for m in folder.images if m.folders == (masks,)]
         pairs, lost = pair(members, drawn)
         problems += lost
         if split == "test" and options.references and not drawn:
@@ -60,7 +59,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         tuple(found),
         how=f"nnU-Net raw data, channels {', '.join(names)}",
         classes={"mask": labels},
-        modality=common_modality(list(names)),
+        modality=common_modality(names),
         problems=tuple(problems),
     )
 
@@ -70,12 +69,9 @@ def channel_names(folder: Folder) -> tuple[str, ...]:
 
     Raises DatasetError where they are no table of numbers and names, or two are equal.
     """
-    where = str(folder.root / "dataset.json")
-    described = folder.description or {}
-    named = described.get("channel_names", described.get("modality"))
-    if not isinstance(named, Mapping) or not all(str(key).isdecimal() for key in named):
+    names, where = described_channels(folder), str(folder.root / "dataset.json")
+    if not names:
         raise DatasetError("`channel_names` is no table of numbers and names", where, 'Write {"0": "T1", "1": "T2"}')
-    names = tuple(str(named[key]) for key in sorted(named, key=int))
     if len(set(names)) < len(names):
         raise DatasetError(f"two channels have one name ({', '.join(names)})", where, "Name each channel once")
     return names
@@ -87,8 +83,8 @@ def _references(one: Pair, labels: tuple, options: DatasetOptions) -> dict[str, 
     return {"mask": partial(load_mask, tuple(m.path for m in one.masks), labels, options.read)}
 
 
-def _channels(folder: Folder, part: str) -> dict[tuple[tuple[str, ...], str], list[Member]]:
-    return by_channel((((), m.stem), m) for m in folder.images if m.folders == (part,)) or {}
+def _channels(folder: Folder, part: str) -> dict[Key, list[Member]]:
+    return by_channel((Key((), m.stem), m) for m in folder.images if m.folders == (part,))
 
 
 LAYOUT = Layout(

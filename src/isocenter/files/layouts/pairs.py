@@ -3,20 +3,39 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 from isocenter.files.layouts.folder import Member
 from isocenter.files.layouts.layout import DatasetOptions
 from isocenter.files.layouts.load import load_image
-from isocenter.values import Problem
+from isocenter.files.patients import names_a_person
+from isocenter.values import Image, Problem, Split
 
 CHANNEL = re.compile(r"_(\d{4})$")  # nnU-Net: case_0000, case_0001, ...
 MASK_WORDS = "mask|masks|seg|segmentation|label|labels|gt|groundtruth|annotation|roi"
 MASK_SUFFIX = re.compile(rf"(?i)[_.\- ](?:{MASK_WORDS})(?:[_\- ]?\d+)?$")
+# img0001 and label0001: what is left is what both have in common.
+PREFIX = re.compile(rf"(?i)^(?:image|img|im|scan|volume|vol|{MASK_WORDS})[_\- ]?(?=\d)")
+IMAGE_SUFFIX = re.compile(r"(?i)[_.\- ](?:image|img|im|scan|volume|vol)$")
 
-Key = tuple[tuple[str, ...], str]
+
+class Key(NamedTuple):
+    """What an image and its mask have in common."""
+
+    folders: tuple[str, ...]
+    stem: str
+    split: Split | None = None
+
+    @property
+    def name(self) -> str:
+        return "/".join((*self.folders, self.stem))
+
+    def called(self, stem: str) -> Key:
+        return self._replace(stem=stem)
 
 
 @dataclass(frozen=True)
@@ -29,42 +48,88 @@ class Pair:
 
     @property
     def name(self) -> str:
-        return "/".join((*self.key[0], self.key[1]))
+        return self.key.name
 
 
 def pair(
-    images: Mapping[Key, Sequence[Member]], masks: Iterable[tuple[Key, Member]]
+    images: Mapping[Key, Sequence[Member]], masks: Sequence[tuple[Key, Member]]
 ) -> tuple[list[Pair], list[Problem]]:
-    """Images with their masks; a mask has the image's name, or that and a mask's suffix (_mask, _mask_1, _seg)."""
+    """Images with their masks.
+
+    A mask has the image's name, or that and a mask's suffix (_mask, _mask_1, _seg); where no name fits so, the word
+    before the number may differ (img0001, label0001).
+    """
+    owners = [_owner(key, images) for key, _ in masks]
+    if masks and not any(owners):
+        plain = {key.called(PREFIX.sub("", IMAGE_SUFFIX.sub("", key.stem))): key for key in images}
+        plain = plain if len(plain) == len(images) else {}
+        owners = [plain.get(key.called(PREFIX.sub("", MASK_SUFFIX.sub("", key.stem)))) for key, _ in masks]
     drawn: dict[Key, list[Member]] = {}
     lost: list[str] = []
-    for key, member in masks:
-        owner = _owner(key, images)
+    for (key, member), owner in zip(masks, owners, strict=True):
         if owner is None:
-            lost.append("/".join((*key[0], key[1])))
+            lost.append(key.name)
         else:
             drawn.setdefault(owner, []).append(member)
     pairs = [Pair(key, tuple(members), tuple(drawn.get(key, ()))) for key, members in images.items()]
-    problem = Problem(
-        "warning", f"{len(lost)} labels have no image", tuple(lost), "they are left out", "Add their images, or rename"
-    )
-    return pairs, [problem] if lost else []
+    return pairs, without_image(lost)
 
 
-def by_channel(members: Iterable[tuple[Key, Member]]) -> dict[Key, list[Member]] | None:
-    """Files by case where all end in a channel number; None where one does not, or a case lacks a channel."""
+def by_channel(members: Iterable[tuple[Key, Member]]) -> dict[Key, list[Member]]:
+    """Files by case where all end in a channel number, in the order of the numbers; else empty."""
     cases: dict[Key, dict[str, Member]] = {}
-    for (folders, stem), member in members:
-        fit = CHANNEL.search(stem)
+    for key, member in members:
+        fit = CHANNEL.search(key.stem)
         if fit is None:
-            return None
-        cases.setdefault((folders, stem[: fit.start()]), {})[fit.group(1)] = member
+            return {}
+        cases.setdefault(key.called(key.stem[: fit.start()]), {})[fit.group(1)] = member
     return {key: [files[number] for number in sorted(files)] for key, files in cases.items()}
+
+
+def one_each(members: Iterable[tuple[Key, Member]]) -> dict[Key, list[Member]]:
+    """One image a case; two files that differ in suffix only are two cases."""
+    listed = list(members)
+    times = Counter(key for key, _ in listed)
+    return {key if times[key] == 1 else key.called(member.path.name): [member] for key, member in listed}
+
+
+def whole(pairs: Sequence[Pair]) -> tuple[list[Pair], list[Problem]]:
+    """The cases that have as many channels as most have."""
+    width = Counter(len(one.images) for one in pairs).most_common(1)[0][0] if pairs else 0
+    short = tuple(one.name for one in pairs if len(one.images) != width)
+    problem = Problem(
+        "error", f"{len(short)} cases have not {width} channels", short, "they are left out", "Add the missing files"
+    )
+    return [one for one in pairs if len(one.images) == width], [problem] if short else []
+
+
+def without_image(lost: Sequence[str]) -> list[Problem]:
+    """What is said about labels whose image is not there."""
+    if not lost:
+        return []
+    return [
+        Problem(
+            "warning",
+            f"{len(lost)} labels have no image",
+            tuple(lost),
+            "they are left out",
+            "Add the images, or rename",
+        )
+    ]
+
+
+def class_names(keys: Iterable[Key]) -> set[str]:
+    """The first folders, where they are classes: every case lies in one of several, and none names a person."""
+    firsts = [key.folders[0] if key.folders else "" for key in keys]
+    names = set(firsts)
+    if "" in names or len(names) < 2 or len(firsts) == len(names) or any(names_a_person(name) for name in names):
+        return set()
+    return names
 
 
 def readers(
     members: Sequence[Member], names: Sequence[str], options: DatasetOptions, modalities: Sequence[str | None]
-) -> dict[str, partial]:
+) -> dict[str, partial[Image]]:
     """{channel: function that reads it}, in order."""
     return {
         name: partial(load_image, member.path, options.read, modality)
@@ -73,9 +138,5 @@ def readers(
 
 
 def _owner(key: Key, images: Mapping[Key, object]) -> Key | None:
-    if key in images:
-        return key
-    folders, stem = key
-    fit = MASK_SUFFIX.search(stem)
-    bare = (folders, stem[: fit.start()]) if fit else None
-    return bare if bare in images else None
+    bare = key.called(MASK_SUFFIX.sub("", key.stem))
+    return next((one for one in (key, bare) if one in images), None)

@@ -2,37 +2,43 @@
 
 from __future__ import annotations
 
+from isocenter.files.index import format_of
 from isocenter.files.layouts.folder import Folder
 from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
-from isocenter.files.layouts.pairs import by_channel, readers
+from isocenter.files.layouts.pairs import Key, Pair, by_channel, one_each, readers, whole
 from isocenter.files.modality import modality_word
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
+    """A folder with images, or one file that some format knows."""
     del options
+    if folder.is_file and not folder.images:
+        return format_of(folder.root) not in (None, "dicom", "numpy")
     return bool(folder.images)
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
     """Each file is a case, or each group of files whose names end in _0000, _0001, ..."""
-    keyed = [((member.folders, member.stem), member) for member in folder.images]
-    cases = by_channel(keyed) or {(folders, stem + member.suffix): [member] for (folders, stem), member in keyed}
+    members = folder.images or folder.members
+    keyed = [(Key(member.folders, member.stem, member.split), member) for member in members]
+    numbered = by_channel(keyed)
+    cases, short = whole([Pair(key, tuple(files)) for key, files in (numbered or one_each(keyed)).items()])
     modality = modality_word(options.modality)
-    found = []
-    for members in cases.values():
-        names = ["image"] if len(members) == 1 else [str(n) for n in range(len(members))]
-        found.append(
-            Found(
-                "/".join((*members[0].folders, _stem(members[0].stem, len(members)))),
-                readers(members, names, options, [modality] * len(members)),
-                files=tuple(member.path for member in members),
-            )
+    found = tuple(
+        Found(
+            case.name,
+            readers(
+                case.images,
+                [str(n) for n in range(len(case.images))] if numbered else ["image"],
+                options,
+                [modality] * len(case.images),
+            ),
+            files=tuple(member.path for member in case.images),
+            split=case.key.split,
         )
-    return Reading(tuple(found), how=f"{len(found)} images without labels")
-
-
-def _stem(stem: str, channels: int) -> str:
-    return stem if channels == 1 else stem[: -len("_0000")]
+        for case in cases
+    )
+    return Reading(found, how=f"{len(found)} images without labels", problems=tuple(short))
 
 
 LAYOUT = Layout("plain_images", "images without labels", fits, read)

@@ -7,114 +7,130 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
+from isocenter.errors import DatasetError
 from isocenter.files.layouts.classes import mask_labels, name_classes
 from isocenter.files.layouts.folder import Folder, Member
 from isocenter.files.layouts.image_folders import IMAGES, LABELS
 from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
 from isocenter.files.layouts.load import given, load_mask
-from isocenter.files.layouts.pairs import MASK_WORDS, readers
+from isocenter.files.layouts.pairs import IMAGE_SUFFIX, MASK_WORDS, Key, class_names, readers, without_image
 from isocenter.files.modality import modality_word
-from isocenter.files.patients import names_a_person
-from isocenter.values import Problem
+from isocenter.values import Label
 
 MASK = re.compile(
-    rf"(?i)^(?P<base>.+?)[_.\- ](?:(?P<mask>(?:{MASK_WORDS})(?:[_\- ]?\d+)?)"
-    r"|(?P<observer>(?:1st|2nd|3rd|[4-9]th)(?:HO|observer|manual)?|(?:manual|observer|rater|expert|reader|annotator)[_-]?\d+))$"
+    rf"(?i)^(?P<base>.+?)[_.\- ](?:(?:{MASK_WORDS})(?:[_\- ]?\d+)?"
+    r"|(?P<observer>(?:1st|2nd|3rd|[4-9]th)(?:HO|observer|manual)?"
+    r"|(?:manual|observer|rater|expert|reader|annotator)[_-]?\d+))$"
 )
-IMAGE_SUFFIX = re.compile(r"(?i)[_.\- ](?:image|img|im|scan|volume|vol)$")
+STRUCTURE = re.compile(r"[_.\- ]([A-Za-z]+)$")
 
-Key = tuple[tuple[str, ...], str]
+
+@dataclass(frozen=True)
+class Drawn:
+    """A mask: who drew it, and which structure its name adds to the image's (x_lesion_mask of x)."""
+
+    member: Member
+    observer: str
+    structure: str
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
     """At least one mask lies beside its image."""
     del options
     images, masks = _sorted(folder)
-    return any(_owner(key, images) for key in masks)
+    return any(_owner(key, images) for key, _ in masks)
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
-    """Pairs by the name without suffix, within one folder."""
+    """Pairs by the name without suffix, within one folder.
+
+    Raises DatasetError where one image has masks of several structures.
+    """
     images, masks = _sorted(folder)
-    drawn: dict[Key, dict[str, list[Member]]] = defaultdict(lambda: defaultdict(list))
+    drawn: dict[Key, list[Drawn]] = defaultdict(list)
     lost = []
-    for (folders, base), marks in masks.items():
-        owner = _owner((folders, base), images)
-        for observer, member in marks:
-            if owner is None:
-                lost.append(member.name)
-            else:
-                drawn[owner][observer].append(member)
-    labels, modality = mask_labels(folder, options), modality_word(options.modality)
-    classes, called = _classes(list(images), folder, options)
-    found = []
-    for key, image in images.items():
-        observers = drawn.get(key, {})
-        references = _references(observers, labels, options)
-        if called:
-            references["class"] = partial(given, called[key[0][0]])
-        files = (image, *(member for observer in sorted(observers) for member in observers[observer]))
-        found.append(
-            Found(
-                "/".join((*key[0], key[1])),
-                readers([image], ["image"], options, [modality]),
-                references,
-                files=tuple(member.path for member in files),
-                key=called[key[0][0]] if called else "",
-                split=image.split,
-            )
-        )
-    people = sorted({observer for marks in drawn.values() for observer in marks if observer})
-    seen = f"; observer {people[0]} is the reference, {', '.join(people[1:])} kept beside" if len(people) > 1 else ""
-    problem = Problem("warning", f"{len(lost)} masks have no image", tuple(lost), "they are left out", "Rename them")
+    for key, mask in masks:
+        owner = _owner(key, images)
+        if owner is None:
+            lost.append(mask.member.name)
+        else:
+            drawn[owner].append(Drawn(mask.member, mask.observer, key.stem[len(owner.stem) :].strip("_.- ")))
+    _check_structures(drawn)
+    labels = mask_labels(folder, options)
+    classes, called = name_classes(class_names(images), folder, options, declare=not drawn)
+    found = tuple(_found(key, image, drawn[key], labels, called, options) for key, image in images.items())
+    people = sorted({mask.observer for some in drawn.values() for mask in some if mask.observer})
+    seen = f"; {people[0]} is the reference, {', '.join(people[1:])} beside it" if len(people) > 1 else ""
     return Reading(
-        tuple(found),
+        found,
         how=f"each image beside its mask{seen}",
         classes={"mask": labels, "class": classes},
-        problems=(problem,) if lost else (),
+        problems=tuple(without_image(lost)),
     )
 
 
-def _sorted(folder: Folder) -> tuple[dict[Key, Member], dict[Key, list[tuple[str, Member]]]]:
-    """Images by (folders, name without suffix), masks likewise with who drew them."""
+def _found(
+    key: Key,
+    image: Member,
+    drawn: list[Drawn],
+    labels: tuple[Label, ...],
+    called: dict[str, str],
+    options: DatasetOptions,
+) -> Found:
+    references: dict[str, Callable[[], Any]] = {}
+    by_observer: dict[str, list[Member]] = defaultdict(list)
+    for mask in sorted(drawn, key=lambda mask: mask.observer):
+        by_observer[mask.observer].append(mask.member)
+    for rank, (observer, members) in enumerate(by_observer.items()):
+        kind = "mask" if rank == 0 else f"mask:{observer}"
+        references[kind] = partial(load_mask, tuple(member.path for member in members), labels, options.read)
+    name = called[key.folders[0]] if called else ""
+    if called:
+        references["class"] = partial(given, name)
+    return Found(
+        key.name,
+        readers([image], ["image"], options, [modality_word(options.modality)]),
+        references,
+        files=(image.path, *(member.path for members in by_observer.values() for member in members)),
+        key=name,
+        split=image.split,
+    )
+
+
+def _sorted(folder: Folder) -> tuple[dict[Key, Member], list[tuple[Key, Drawn]]]:
+    """Images by their name without suffix, and masks likewise."""
     images: dict[Key, Member] = {}
-    masks: dict[Key, list[tuple[str, Member]]] = defaultdict(list)
+    masks: list[tuple[Key, Drawn]] = []
     for member in folder.images:
         if member.folders and member.folders[0].lower() in IMAGES | LABELS:
             continue
         fit = MASK.match(member.stem)
         if fit:
-            masks[(member.folders, fit["base"])].append((fit["observer"] or "", member))
+            masks.append((Key(member.folders, fit["base"], member.split), Drawn(member, fit["observer"] or "", "")))
         else:
-            images[(member.folders, IMAGE_SUFFIX.sub("", member.stem))] = member
+            images[Key(member.folders, IMAGE_SUFFIX.sub("", member.stem), member.split)] = member
     return images, masks
 
 
-def _owner(key: Key, images: dict[Key, Member]) -> Key | None:
-    """The image of a mask: of the same name, or of the name without its last word (x_lesion_mask of x)."""
-    folders, base = key
-    shorter = re.sub(r"[_.\- ][A-Za-z]+$", "", base)
-    return next(((folders, name) for name in (base, shorter) if (folders, name) in images), None)
+def _owner(key: Key, images: Mapping[Key, Member]) -> Key | None:
+    """The image of a mask: of the same name, or of the name without its last word."""
+    return next((one for one in (key, key.called(STRUCTURE.sub("", key.stem))) if one in images), None)
 
 
-def _references(observers: dict[str, list[Member]], labels: Sequence, options: DatasetOptions) -> dict[str, partial]:
-    references = {}
-    for rank, observer in enumerate(sorted(observers)):
-        kind = "mask" if rank == 0 else f"mask:{observer}"
-        paths = tuple(member.path for member in observers[observer])
-        references[kind] = partial(load_mask, paths, tuple(labels), options.read)
-    return references
-
-
-def _classes(keys: list[Key], folder: Folder, options: DatasetOptions) -> tuple[tuple, dict[str, str]]:
-    """The folders that the pairs lie in are classes, if there are several and none is a person's name."""
-    folders = {key[0][0] if key[0] else "" for key in keys}
-    if "" in folders or len(folders) < 2 or len(keys) == len(folders) or any(names_a_person(name) for name in folders):
-        return (), {}
-    return name_classes(folders, folder, options, declare=False)
+def _check_structures(drawn: Mapping[Key, list[Drawn]]) -> None:
+    for masks in drawn.values():
+        structures = sorted({mask.structure for mask in masks})
+        if len(structures) > 1:
+            raise DatasetError(
+                f"one image has masks of {len(structures)} structures ({', '.join(structures)})",
+                str(masks[0].member.path),
+                "Put them into one label map with a number for each structure",
+            )
 
 
 LAYOUT = Layout(
