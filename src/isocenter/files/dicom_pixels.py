@@ -17,6 +17,7 @@ from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, Implic
 
 from isocenter.errors import FormatError
 from isocenter.files import dicom_codecs as codecs
+from isocenter.files import video
 from isocenter.files.dicom_colour import full_of_422, palette_dtype, rgb_of_palette, rgb_of_ybr_full
 
 Stored = NDArray[Any]
@@ -192,7 +193,7 @@ def _wanted(layout: Layout, frames: Sequence[int] | None, where: str) -> Sequenc
 
 def _decoded(dataset: pydicom.Dataset, layout: Layout, wanted: Sequence[int], where: str) -> Iterator[Stored]:
     if layout.syntax in codecs.VIDEO:
-        yield from _video(dataset, layout, where)[list(wanted)]
+        yield from _video(dataset, layout, wanted, where)
         return
     frames = _compressed if layout.syntax.is_encapsulated else _native
     for frame in frames(dataset, layout, wanted, where):
@@ -344,19 +345,21 @@ def _wrapped(samples: Stored, layout: Layout, *, shift: int | None = None) -> St
     return (word >> shift) & np.array((1 << bits) - 1, word.dtype)
 
 
-def _video(dataset: pydicom.Dataset, layout: Layout, where: str) -> Stored:
+def _video(dataset: pydicom.Dataset, layout: Layout, wanted: Sequence[int], where: str) -> Iterator[Stored]:
     """An MPEG-2, H.264 or HEVC bit stream through the reader of video files."""
-    from isocenter.files.video import read_frames
-
     with tempfile.TemporaryDirectory() as folder:
         stream = Path(folder) / "stream.bin"
         stream.write_bytes(b"".join(_fragments(dataset, where)))
-        frames, _ = read_frames(stream, where)
-    if frames.shape[1:3] != (layout.rows, layout.columns):
-        raise FormatError(f"the film is {frames.shape[1:3]}, the header says otherwise", where, GET_AGAIN)
-    if len(frames) != layout.frames:
-        raise FormatError(f"{len(frames)} frames in the film, the header says {layout.frames}", where, GET_AGAIN)
-    return frames
+        seen = video.survey(stream, where)
+        if (seen.frames, seen.rows, seen.columns) != (layout.frames, layout.rows, layout.columns):
+            raise FormatError(
+                f"the film has {seen.frames} frames of {seen.rows} x {seen.columns}, the header says {layout.frames} "
+                f"of {layout.rows} x {layout.columns}",
+                where,
+                GET_AGAIN,
+            )
+        kept = {n: frame for n, frame in enumerate(video.frames(stream, where)) if n in set(wanted)}
+    yield from (kept[n] for n in wanted)
 
 
 def _fragments(dataset: pydicom.Dataset, where: str) -> Iterator[bytes]:

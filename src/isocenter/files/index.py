@@ -35,7 +35,11 @@ FORMATS: dict[str, Entry] = {
     ),
     "tiff": Entry("isocenter.files.tiff:FORMAT", (".tiff", ".tif"), ((0, b"II*\0"), (0, b"MM\0*"), (0, b"II+\0"))),
     "numpy": Entry("isocenter.files.numpy_file:FORMAT", (".npy", ".npz"), ((0, b"\x93NUMPY"),)),
-    "video": Entry("isocenter.files.video:FORMAT", (".mp4", ".avi", ".mov", ".mkv"), ((4, b"ftyp"), (0, b"RIFF"))),
+    "video": Entry(
+        "isocenter.files.video:FORMAT",
+        (".mp4", ".avi", ".mov", ".mkv"),
+        ((4, b"ftyp"), (8, b"AVI "), (0, b"\x1aE\xdf\xa3")),
+    ),
 }
 
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,65 +17,105 @@ from numpy.typing import NDArray
 
 from isocenter.errors import FormatError
 from isocenter.files.format import Format, ReadOptions
-from isocenter.values import Geometry, Image, Source
+from isocenter.values import Deferred, Geometry, Image, Source
 
-Frames = NDArray[np.uint8]
+Frame = NDArray[np.uint8]
 
 REMEDY = "The file is damaged or of an unknown kind: play it, or convert it to MP4 with H.264"
+# Matroska and bare streams know only their duration, from which the number of frames is guessed; the others know it.
+GUESSED = 0.02
+EXACT = (b"ftyp", b"RIFF")
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a film holds, seen by going through it once.
+
+    times: s of each frame from the first; None where the film states none, as a bare bit stream
+    """
+
+    frames: int
+    rows: int
+    columns: int
+    times: tuple[float, ...] | None
 
 
 def read_video(path: Path, options: ReadOptions) -> Mapping[str, Image]:
-    """One colour image with frames in time, on a grid that counts pixels.
+    """One colour image with frames in time, on a grid that counts pixels; frames are decoded when asked for.
 
-    Raises FormatError for a film without frames or with fewer than it says.
+    Raises FormatError for a film without frames, or with fewer than it says.
     """
-    frames, times = read_frames(path, str(path))
-    pixels = np.moveaxis(frames, -1, 0)  # (3, frames, rows, columns)
+    del options
+    seen = survey(path, str(path))
+    shape = (3, seen.frames, seen.rows, seen.columns)
+    pixels = Deferred(shape, np.dtype(np.uint8), partial(_all, path, shape), partial(_region, path, shape))
     image = Image(
         pixels,
-        Geometry.of_pixels(frames.shape[1:3]),
+        Geometry.of_pixels(shape[2:]),
         channels=("R", "G", "B"),
-        times=times,
+        times=seen.times,
+        notes=() if seen.times else ("the film states no frame times",),
         source=Source("video", (str(path),)),
-        notes=() if times else ("the film states no frame times",),
     )
     return {path.stem: image}
 
 
-def read_frames(path: Path, where: str) -> tuple[Frames, tuple[float, ...] | None]:
-    """((frames, rows, columns, 3) RGB, s of each frame from the first); no times for a bare bit stream.
+def survey(path: Path, where: str) -> Survey:
+    """Size, number and times of the frames.
 
     Times are each frame's own presentation time, so a variable frame rate is kept.
+    Raises FormatError for a film without frames, or with fewer than it says.
     """
-    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
-    try:
-        if not capture.isOpened():
-            raise FormatError("no video stream can be read", where, REMEDY)
-        stated = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        frames, times = _all(capture)
-    finally:
-        capture.release()
-    if not frames:
+    times: list[float] = []
+    size = (0, 0)
+    with _opened(path, where) as capture:
+        stated = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        while True:
+            there, frame = capture.read()
+            if not there:
+                break
+            if times and frame.shape[:2] != size:
+                raise FormatError("changes its size on the way", where, "Convert it to one size")
+            size = frame.shape[:2]
+            times.append(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
+    if not times:
         raise FormatError("holds no frame", where, REMEDY)
-    if len(frames) < stated:
-        raise FormatError(f"holds {len(frames)} frames and says {stated}", where, "It is cut short: get it again")
-    return np.stack(frames), _from_first(times)
+    if len(times) < (stated if _knows_its_length(path) else stated * (1 - GUESSED) - 1):
+        raise FormatError(f"holds {len(times)} frames and says {int(stated)}", where, "It is cut short: get it again")
+    return Survey(len(times), int(size[0]), int(size[1]), _from_first(times))
 
 
-def _all(capture: Any) -> tuple[list[Frames], list[float]]:
-    frames, times = [], []
-    for frame, time in _read(capture):
-        frames.append(frame)
-        times.append(time)
-    return frames, times
+def frames(path: Path, where: str) -> Iterator[Frame]:
+    """(rows, columns, 3) RGB, one frame after the other."""
+    with _opened(path, where) as capture:
+        while True:
+            there, frame = capture.read()
+            if not there:
+                return
+            yield np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
 
-def _read(capture: Any) -> Iterator[tuple[Frames, float]]:
-    while True:
-        there, frame = capture.read()
-        if not there:
-            return
-        yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+@contextmanager
+def _opened(path: Path, where: str) -> Iterator[Any]:
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # what FFmpeg says about a damaged film is our error's job
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+        try:
+            if not capture.isOpened():
+                raise FormatError("no film can be read from it", where, REMEDY)
+            yield capture
+        finally:
+            capture.release()
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+
+
+def _knows_its_length(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(12)
+    return any(magic in head for magic in EXACT)
 
 
 def _from_first(times: list[float]) -> tuple[float, ...] | None:
@@ -78,6 +123,23 @@ def _from_first(times: list[float]) -> tuple[float, ...] | None:
     if len(times) > 1 and not (np.diff(times) > 0).all():
         return None
     return tuple(round(time - times[0], 6) for time in times)
+
+
+def _all(path: Path, shape: tuple[int, ...]) -> Frame:
+    return _region(path, shape, (slice(None),) * 4)
+
+
+def _region(path: Path, shape: tuple[int, ...], region: tuple[slice, ...]) -> Frame:
+    """A part of the film; everything before it has to be decoded, but is not kept."""
+    wanted = range(shape[1])[region[1]] if len(region) > 1 else range(shape[1])
+    inside = region[2:]
+    film = islice(frames(path, str(path)), max(wanted, default=-1) + 1)
+    kept = {n: frame[inside] for n, frame in enumerate(film) if n in wanted}
+    if len(kept) < len(wanted):
+        raise FormatError("has changed since it was opened", str(path), "Read it again")
+    empty = np.empty((*shape[2:], 3), np.uint8)[inside]
+    film_part = np.stack([kept[n] for n in wanted]) if kept else empty[None][:0]
+    return np.moveaxis(film_part, -1, 0)[region[0]]
 
 
 FORMAT = Format("video", read_video)
