@@ -13,6 +13,7 @@ from isocenter.evaluation import (
     auroc,
     average_precision,
     brier,
+    calibration_error,
     ece,
     log_loss,
     one_against_rest,
@@ -198,6 +199,17 @@ def test_the_points_of_the_reliability_diagram_add_up_to_the_calibration_error(c
     mean, frequency, counts = reliability(chances, truths, bins=bins)
     assert counts.sum() == len(chances)
     assert (np.abs(mean - frequency) * counts).sum() / len(chances) == pytest.approx(ece(chances, truths, bins=bins))
+
+
+def test_a_calibrated_model_has_the_calibration_error_that_chance_gives_it():
+    random = np.random.default_rng(0)
+    chances = random.random(300)
+    found = [calibration_error(chances, random.random(300) < chances, range(300), seed=0).value for _ in range(200)]
+    estimate = calibration_error(chances, chances > 0.5, np.arange(300) // 2, seed=0)
+    assert float(estimate.method.split()[1]) == pytest.approx(np.mean(found), abs=0.003)
+    assert (estimate.value, estimate.low) == (pytest.approx(0.218, abs=0.02), None)  # the middle bin cancels
+    assert (estimate.n, estimate.patients) == (300, 150)
+    assert np.isnan(calibration_error([], [], [], seed=0).value)
 
 
 def test_what_cannot_be_scored_is_refused():

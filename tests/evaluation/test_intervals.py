@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
-from scipy.stats import beta, binomtest
+from scipy.stats import beta, binomtest, t
 
 from isocenter.errors import UsageError
 from isocenter.evaluation import (
@@ -49,6 +49,13 @@ def test_twenty_like_images_of_each_patient_do_not_narrow_the_interval():
     assert (many.high - many.low) > 0.8 * (once.high - once.low)
     images = bootstrap(scores_of(30, 20)[0], np.arange(600), seed=0)
     assert (many.high - many.low) > 3 * (images.high - images.low)
+
+
+def test_the_interval_of_few_patients_is_as_wide_as_that_of_student():
+    scores, patients = scores_of(10, 1)
+    estimate = bootstrap(scores, patients, seed=0, draws=8000)
+    half = t.isf(0.025, 9) * scores.std(ddof=1) / np.sqrt(10)
+    assert (estimate.high - estimate.low) / 2 == pytest.approx(half, rel=0.1)
 
 
 def test_the_same_seed_gives_the_same_interval_and_another_seed_another():

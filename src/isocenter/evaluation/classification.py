@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 
 from isocenter.errors import UsageError
-from isocenter.values import Floats
+from isocenter.values import Estimate, Floats
 
 # Bins of equal width, as in Guo et al., ICML 2017, arXiv:1706.04599.
 BINS = 15
@@ -186,6 +186,24 @@ def ece(probabilities: ArrayLike, happened: ArrayLike, weights: Floats | None = 
     member = np.eye(bins)[_bin(chance, bins)]
     gap = np.abs((count * (chance - np.asarray(happened, dtype=np.float64))) @ member)
     return _ratio(gap.sum(axis=-1), count.sum(axis=-1))
+
+
+def calibration_error(
+    probabilities: ArrayLike, happened: ArrayLike, patients: ArrayLike, *, seed: int, draws: int = 200
+) -> Estimate:
+    """`ece` beside what it would be on average if the probabilities were right, which `method` says.
+
+    It has no interval: each draw with replacement is worse calibrated than the cases it is drawn from, so that a
+    bootstrap misses the truth (bench/interval_coverage.py).
+    Bröcker and Smith, Weather Forecast 2007, doi:10.1175/WAF993.1
+    """
+    chance, random = np.asarray(probabilities, dtype=np.float64), np.random.default_rng(seed)
+    if not len(chance):
+        return Estimate(float("nan"), method="none: no cases")
+    expected = np.mean([ece(chance, random.random(len(chance)) < chance) for _ in range(draws)])
+    people = len(np.unique(np.asarray(patients)))
+    method = f"none: {expected:.3f} on average if calibrated, with as many cases"
+    return Estimate(float(ece(chance, happened)), n=len(chance), patients=people, method=method)
 
 
 def roc_curve(scores: ArrayLike, positive: ArrayLike) -> tuple[Floats, Floats, Floats]:

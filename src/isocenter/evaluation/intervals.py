@@ -26,7 +26,7 @@ Statistic = Callable[[Floats], Floats]
 
 
 def bootstrap(scores: ArrayLike, patients: ArrayLike, *, seed: int, draws: int = DRAWS, unit: str = "") -> Estimate:
-    """Mean score with a 95 % percentile interval that resamples patients, not images.
+    """Mean score with a 95 % percentile interval that resamples patients, not images, widened where they are few.
 
     scores:   (images,) one score each; NaN is undefined, left out and counted in `method`
     patients: (images,) whose image it is
@@ -60,12 +60,13 @@ def bootstrap_statistic(
     unit: str = "",
     exact: bool = True,
 ) -> Estimate:
-    """A figure that is no mean (AUROC, F1), with a 95 % percentile interval that resamples patients.
+    """A figure that is no mean (AUROC, F1), with the interval of `bootstrap`.
 
     statistic: (draws, images) weights to (draws,) figures, so that nothing is sorted anew for each draw
     patients:  (images,) whose image it is
     strata:    (images,) the class; a patient is drawn among those with the same rarest class, so that
-               every draw holds every class. Draws in which the figure is undefined are left out
+               every draw holds every class. Draws in which the figure is undefined are left out.
+               A figure that is always biased (ECE) gets no true interval this way: `calibration_error`
     exact:     whether a perfect 1 or 0 is a proportion of independent trials, as it is not for MCC
     """
     owners = np.asarray(patients)
@@ -163,9 +164,20 @@ def _estimate(
     figures = figures[np.isfinite(figures)]
     if not len(figures) or np.ptp(figures) <= 1e-12:
         return _degenerate(value, fewest, exact, common, few + note)
-    low, high = np.quantile(figures, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
+    low, high = np.quantile(figures, [_tail(fewest), 1 - _tail(fewest)]).tolist()
     lost = f"; {draws - len(figures)} of {draws} draws undefined" if len(figures) < draws else ""
     return Estimate(value, low, high, **common, method=f"patient bootstrap{few}{note}{lost}")
+
+
+def _tail(patients: int) -> float:
+    """Share of draws beyond each end: less than 2.5 %, because draws from few patients vary too little.
+
+    Expanded percentiles: Hesterberg, Am Stat 2015, doi:10.1080/00031305.2015.1089789, section 5.3;
+    without them a 95 % interval holds the truth in 89 % of studies with 10 patients, with them in 94 %
+    """
+    if patients < 2:
+        return 0.0
+    return float(stats.norm.sf(np.sqrt(patients / (patients - 1)) * stats.t.isf((1 - LEVEL) / 2, patients - 1)))
 
 
 def _degenerate(value: float, trials: int, exact: bool, common: dict[str, Any], note: str) -> Estimate:

@@ -1,0 +1,184 @@
+"""How often the intervals of `isocenter.evaluation` hold the truth, by simulated patients.
+
+    python bench/interval_coverage.py [--repetitions 1000] [--draws 1000] [--seed 0]
+
+Prints a Markdown table: one row a figure and method, one column a number of patients. Each cell is the share of
+simulated studies whose 95 % interval holds the true figure, and the mean width of the interval. Every patient has two
+images that are alike, so that a method which resamples images shows how far it is off. A study whose method gives no
+interval is left out, and its share is said.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+from scipy import stats
+
+from isocenter.evaluation import (
+    Confusion,
+    auroc,
+    bootstrap,
+    bootstrap_statistic,
+    clopper_pearson,
+    ece,
+    median,
+    wilson,
+)
+from isocenter.values import Estimate
+
+PATIENTS = (10, 20, 50, 100)
+IMAGES = 2
+# Correlation of the two images of a patient on the scale that scores are drawn from.
+ALIKE = 0.8
+# Two normal distributions this far apart have an AUROC of 0.90.
+SEPARATION = float(np.sqrt(2) * stats.norm.ppf(0.90))
+
+Random = np.random.Generator
+Study = Callable[[Random, int, int], Estimate]
+
+
+def latent(random: Random, patients: int, images: int = IMAGES) -> np.ndarray:
+    """(patients * images,) standard normal, alike within a patient."""
+    person, image = random.normal(size=(patients, 1)), random.normal(size=(patients, images))
+    return (np.sqrt(ALIKE) * person + np.sqrt(1 - ALIKE) * image).ravel()
+
+
+def owners(patients: int, images: int = IMAGES) -> np.ndarray:
+    return np.repeat(np.arange(patients), images)
+
+
+def dice_like(random: Random, patients: int, images: int = IMAGES) -> np.ndarray:
+    """Scores near 0.85 with a long tail towards bad ones."""
+    return np.asarray(stats.beta.ppf(stats.norm.cdf(latent(random, patients, images)), 8.5, 1.5))
+
+
+def mean_by_patient(random: Random, patients: int, draws: int) -> Estimate:
+    return bootstrap(dice_like(random, patients), owners(patients), seed=0, draws=draws)
+
+
+def mean_by_image(random: Random, patients: int, draws: int) -> Estimate:
+    return bootstrap(dice_like(random, patients), np.arange(patients * IMAGES), seed=0, draws=draws)
+
+
+def mean_not_widened(random: Random, patients: int, draws: int) -> Estimate:
+    """The plain percentile interval, whose draws vary too little."""
+    scores = dice_like(random, patients).reshape(patients, IMAGES).mean(axis=1)
+    drawn = scores[random.integers(patients, size=(draws, patients))].mean(axis=1)
+    low, high = np.quantile(drawn, [0.025, 0.975]).tolist()
+    return Estimate(float(scores.mean()), low, high)
+
+
+def median_exact(random: Random, patients: int, draws: int) -> Estimate:
+    return median(dice_like(random, patients, 1), owners(patients, 1))
+
+
+def right(random: Random, patients: int, share: float, images: int = IMAGES) -> np.ndarray:
+    return latent(random, patients, images) < stats.norm.ppf(share)
+
+
+def share_by_patient(random: Random, patients: int, draws: int, share: float) -> Estimate:
+    return bootstrap(right(random, patients, share), owners(patients), seed=0, draws=draws)
+
+
+def share_alone(random: Random, patients: int, draws: int, share: float) -> Estimate:
+    """One image a patient, by bootstrap."""
+    return bootstrap(right(random, patients, share, 1), owners(patients, 1), seed=0, draws=draws)
+
+
+def share_wilson(random: Random, patients: int, draws: int, share: float) -> Estimate:
+    return wilson(int(right(random, patients, share, 1).sum()), patients)
+
+
+def share_exact(random: Random, patients: int, draws: int, share: float) -> Estimate:
+    return clopper_pearson(int(right(random, patients, share, 1).sum()), patients)
+
+
+def diagnosed(random: Random, patients: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scores and truths; three patients in ten are ill."""
+    ill = np.repeat(np.arange(patients) < round(0.3 * patients), IMAGES)
+    return latent(random, patients) + SEPARATION * ill, ill
+
+
+def auroc_stratified(random: Random, patients: int, draws: int) -> Estimate:
+    scores, ill = diagnosed(random, patients)
+    return bootstrap_statistic(partial(auroc, scores, ill), owners(patients), strata=ill, seed=0, draws=draws)
+
+
+def auroc_unstratified(random: Random, patients: int, draws: int) -> Estimate:
+    scores, ill = diagnosed(random, patients)
+    return bootstrap_statistic(partial(auroc, scores, ill), owners(patients), seed=0, draws=draws)
+
+
+def f1_stratified(random: Random, patients: int, draws: int) -> Estimate:
+    scores, ill = diagnosed(random, patients)
+    called = scores > SEPARATION / 2
+
+    def f1(weights: np.ndarray) -> np.ndarray:
+        return Confusion.of(called, ill, weights=weights).f1
+
+    return bootstrap_statistic(f1, owners(patients), strata=ill, seed=0, draws=draws)
+
+
+def ece_of_a_calibrated_model(random: Random, patients: int, draws: int) -> Estimate:
+    chance = random.uniform(size=patients)
+    happened = random.uniform(size=patients) < chance
+    return bootstrap_statistic(partial(ece, chance, happened), np.arange(patients), seed=0, draws=draws)
+
+
+def true_f1() -> float:
+    hit = stats.norm.cdf(SEPARATION / 2)
+    return float(2 * 0.3 * hit / (2 * 0.3 * hit + 0.7 * (1 - hit) + 0.3 * (1 - hit)))
+
+
+STUDIES: list[tuple[str, str, float, Study]] = [
+    ("mean Dice 0.85", "patient bootstrap", 0.85, mean_by_patient),
+    ("mean Dice 0.85", "patient bootstrap, not widened", 0.85, mean_not_widened),
+    ("mean Dice 0.85", "image bootstrap (wrong)", 0.85, mean_by_image),
+    ("median Dice", "order statistics, one image each", float(stats.beta.median(8.5, 1.5)), median_exact),
+    *[
+        (f"accuracy {share}", name, share, partial(study, share=share))
+        for share in (0.8, 0.95)
+        for name, study in (
+            ("patient bootstrap", share_by_patient),
+            ("bootstrap, one image each", share_alone),
+            ("Wilson, one image each", share_wilson),
+            ("Clopper-Pearson, one image each", share_exact),
+        )
+    ],
+    ("AUROC 0.90", "patient bootstrap by class", 0.90, auroc_stratified),
+    ("AUROC 0.90", "patient bootstrap", 0.90, auroc_unstratified),
+    (f"F1 {true_f1():.2f}", "patient bootstrap by class", true_f1(), f1_stratified),
+    ("ECE 0", "patient bootstrap (why there is none)", 0.0, ece_of_a_calibrated_model),
+]
+
+
+def cell(study: Study, truth: float, patients: int, repetitions: int, draws: int, seed: int) -> str:
+    made = [study(np.random.default_rng([seed, patients, number]), patients, draws) for number in range(repetitions)]
+    intervals = np.array([(one.low, one.high) for one in made if one.low is not None], dtype=np.float64)
+    if not len(intervals):
+        return "no interval"
+    held = (intervals[:, 0] <= truth) & (truth <= intervals[:, 1])
+    width, without = np.ptp(intervals, axis=1).mean(), 1 - len(intervals) / repetitions
+    return f"{100 * held.mean():.1f} % ({width:.3f})" + f", {100 * without:.0f} % without" * (without > 0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Coverage of 95 % intervals, as a Markdown table.")
+    parser.add_argument("--repetitions", type=int, default=1000)
+    parser.add_argument("--draws", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    print("| figure | method | " + " | ".join(f"{n} patients" for n in PATIENTS) + " |")
+    print("|---|---|" + "---|" * len(PATIENTS))
+    for figure, method, truth, study in STUDIES:
+        cells = [cell(study, truth, n, given.repetitions, given.draws, given.seed) for n in PATIENTS]
+        print(f"| {figure} | {method} | " + " | ".join(cells) + " |", flush=True)
+    error = 100 * np.sqrt(0.95 * 0.05 / given.repetitions)
+    print(f"\n{given.repetitions} studies a cell: the standard error of a coverage of 95 % is {error:.1f} %.")
+
+
+if __name__ == "__main__":
+    main()
