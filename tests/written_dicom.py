@@ -1,0 +1,96 @@
+"""Small DICOM series written for tests: every tag that geometry depends on is an argument."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, EnhancedMRImageStorage, ExplicitVRLittleEndian, generate_uid
+
+AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+
+
+def write_slice(
+    path: Path,
+    pixels: np.ndarray[Any, Any],
+    *,
+    position: Sequence[float] | None = (0.0, 0.0, 0.0),
+    orientation: Sequence[float] | None = AXIAL,
+    spacing: Sequence[float] | None = (1.0, 1.0),
+    sop_class: str = CTImageStorage,
+    **tags: Any,
+) -> Path:
+    """One image of (rows, columns), or (frames, rows, columns), of 16 bits; `tags` by keyword, None leaves one out."""
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.SOPClassUID = sop_class
+    dataset.SOPInstanceUID = generate_uid()
+    dataset.Modality = "CT" if sop_class == CTImageStorage else "MR"
+    dataset.PatientID, dataset.PatientName = "secret-4711", "Doe^Jane"
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = "1.2.3.1", "1.2.3.2"
+    dataset.FrameOfReferenceUID = "1.2.3.3"
+    if position is not None:
+        dataset.ImagePositionPatient = [decimal(x) for x in position]
+    if orientation is not None:
+        dataset.ImageOrientationPatient = [decimal(x) for x in orientation]
+    if spacing is not None:
+        dataset.PixelSpacing = [decimal(x) for x in spacing]
+    dataset.Rows, dataset.Columns = pixels.shape[-2:]
+    if pixels.ndim == 3:
+        dataset.NumberOfFrames = len(pixels)
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 16, 15
+    dataset.PixelRepresentation = int(pixels.dtype.kind == "i")
+    dataset.PixelData = pixels.astype("<i2" if pixels.dtype.kind == "i" else "<u2").tobytes()
+    for keyword, value in tags.items():
+        if value is None:
+            del dataset[keyword]
+        else:
+            setattr(dataset, keyword, value)
+    pydicom.dcmwrite(path, dataset, enforce_file_format=True)
+    return path
+
+
+def decimal(value: float) -> str:
+    """A decimal string as a scanner writes it: at most 16 characters."""
+    return next(text for digits in range(12, 0, -1) if len(text := f"{value:.{digits}g}") <= 16)
+
+
+def sequence(**tags: Any) -> list[Dataset]:
+    """A sequence of one item."""
+    item = Dataset()
+    for keyword, value in tags.items():
+        setattr(item, keyword, value)
+    return [item]
+
+
+def write_enhanced(
+    path: Path, pixels: np.ndarray[Any, Any], frames: Sequence[dict[str, list[Dataset]]], **tags: Any
+) -> Path:
+    """An enhanced MR object of (frames, rows, columns); each frame's functional groups by keyword."""
+    groups = []
+    for own in frames:
+        item = Dataset()
+        for keyword, value in own.items():
+            setattr(item, keyword, value)
+        groups.append(item)
+    shared = sequence(
+        PlaneOrientationSequence=sequence(ImageOrientationPatient=list(AXIAL)),
+        PixelMeasuresSequence=sequence(PixelSpacing=[2.0, 1.5], SliceThickness=3.0),
+    )
+    return write_slice(
+        path,
+        pixels,
+        position=None,
+        orientation=None,
+        spacing=None,
+        sop_class=EnhancedMRImageStorage,
+        SharedFunctionalGroupsSequence=shared,
+        PerFrameFunctionalGroupsSequence=groups,
+        **tags,
+    )
