@@ -7,10 +7,12 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image as Picture
 
 from isocenter.values import Geometry, Image, Label
@@ -20,11 +22,10 @@ LABELS = (Label(0, "background"), Label(1, "anterior"), Label(2, "posterior"))
 
 @dataclass(frozen=True)
 class Seen:
-    """What a browser made of a page: the document after its scripts ran, what it complained of, a picture."""
+    """What a browser made of a page: the document after its scripts ran, and what it complained of."""
 
     dom: str
     complaints: list[str]
-    picture: Picture.Image
 
     @property
     def state(self) -> Mapping[str, str]:
@@ -40,18 +41,25 @@ class Browser:
     program: str
     room: Path
 
-    def show(self, html: str, *, fragment: str = "", size: tuple[int, int] = (1200, 900), dark: bool = False) -> Seen:
+    def read(self, html: str, *, fragment: str = "", size: tuple[int, int] = (1200, 900)) -> Seen:
+        done = self._run(html, "--dump-dom", fragment=fragment, size=size)
+        return Seen(done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line])
+
+    def look(
+        self, html: str, *, fragment: str = "", size: tuple[int, int] = (1200, 900), dark: bool = False
+    ) -> NDArray[np.int64]:
+        """(rows, columns, 3) of the page's first screen."""
+        shot = self.room / "page.png"
+        self._run(html, f"--screenshot={shot}", fragment=fragment, size=size, dark=dark)
+        with Picture.open(shot) as picture:
+            return np.asarray(picture.convert("RGB")).astype(np.int64)
+
+    def _run(
+        self, html: str, task: str, *, fragment: str, size: tuple[int, int], dark: bool = False
+    ) -> subprocess.CompletedProcess[str]:
         page = self.room / "page.html"
         page.write_text(html, encoding="utf-8")
         address = page.as_uri() + (f"#{fragment}" if fragment else "")
-        dom = self._run(address, "--dump-dom", size=size, dark=dark)
-        shot = self.room / "page.png"
-        again = self._run(address, f"--screenshot={shot}", size=size, dark=dark)
-        said = [line for line in (dom.stderr + again.stderr).splitlines() if "CONSOLE" in line]
-        with Picture.open(shot) as picture:
-            return Seen(dom.stdout, said, picture.convert("RGB"))
-
-    def _run(self, address: str, task: str, *, size: tuple[int, int], dark: bool) -> subprocess.CompletedProcess[str]:
         options = [
             "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
             "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -74,9 +82,8 @@ def browser(tmp_path: Path) -> Browser:
 
 @pytest.fixture
 def volume() -> Image:
-    """(1, 12, 16, 10) with unlike spacing, stored towards left, back and feet; every voxel has its own value."""
-    affine = np.diag([-1.0, -0.5, -2.0, 1.0])
-    affine[:3, 3] = 30, 20, 10
+    """(1, 12, 16, 10) with unlike spacing, stored towards front, feet and right; every voxel has its own value."""
+    affine = np.array([[0, 0, 2.0, -30], [1.0, 0, 0, 20], [0, -0.5, 0, 10], [0, 0, 0, 1]])
     values = np.arange(12 * 16 * 10, dtype=np.int16).reshape(1, 12, 16, 10) - 500
     return Image(values, Geometry((12, 16, 10), affine), modality="MR", channels=("T1",))
 
@@ -88,3 +95,43 @@ def box(volume: Image) -> Image:
     values[0, 3:6, 4:10, 2:7] = 1
     values[0, 9, 12, 8] = 2
     return Image(values, volume.geometry, channels=("reference",), labels=LABELS)
+
+
+class Outline(HTMLParser):
+    """A page's tags, checked for being closed in order, and all addresses that it would load or lead to."""
+
+    VOID = frozenset({"meta", "link", "img", "source", "br", "hr", "input"})
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.faults: list[str] = []
+        self.addresses: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(html)
+        self.close()
+        self.faults += [f"<{tag}> is not closed" for tag in self.open]
+        self.addresses += re.findall(r"url\(([^)]*)\)|@import\s+(\S+)", html)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attributes)))
+        self.addresses += [v or "" for k, v in attributes if k in {"src", "href", "srcset", "action", "data"}]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self.open or self.open.pop() != tag:
+            self.faults.append(f"</{tag}> closes nothing")
+
+    def handle_data(self, data: str) -> None:
+        if not self.open or self.open[-1] not in {"script", "style"}:
+            self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.fixture
+def outline() -> type[Outline]:
+    return Outline

@@ -91,10 +91,11 @@ def plain(axes: Axes, ink: Ink) -> None:
     for label in (axes.xaxis.label, axes.yaxis.label):
         label.set_color(ink.text)
         label.set_fontsize(9)
+        label.set_parse_math(False)  # names are shown as they are, never read as formulas
 
 
 def legend(axes: Axes, ink: Ink, location: Literal["best", "lower right"] = "best") -> None:
-    """A legend without a box; names are shown as they are, never read as formulas."""
+    """A legend without a box."""
     made = axes.legend(loc=location, fontsize=8.5, labelcolor=ink.text, facecolor=ink.paper)
     made.get_frame().set(edgecolor="none", alpha=0.8)
     for text in made.get_texts():

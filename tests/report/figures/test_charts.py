@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+from sklearn.metrics import roc_auc_score
+
+from isocenter.errors import UsageError
+from isocenter.report import Figure, figures
+from isocenter.report.figures.charts import _area, _measured, _reliability_points, _roc_points
+from isocenter.report.figures.figure import PNG_LIMIT, short
+from isocenter.values import Estimate, Row
+
+STRANGE = r"$\frac{$ <script> x_1"
+LOG = pd.DataFrame(
+    {
+        "step": [1, 2, 3, 4],
+        "seconds": [0.5, 1.0, 1.5, 200.0],
+        "loss": [1.0, 0.8, 0.7, 0.5],
+        "learning_rate": [1e-3, 1e-3, 5e-4, 0],
+        "dice": [np.nan, 0.5, np.nan, 0.75],
+        "hd95": [np.nan, 7.0, np.nan, 3.0],
+        "validation_loss": [np.nan, 0.9, np.nan, 0.6],
+        "never": [np.nan] * 4,
+    }
+)
+
+
+def sound(figure: Figure) -> bool:
+    """A PNG of sensible size in both inks, with words for who cannot see it."""
+    small = all(0 < len(png) <= PNG_LIMIT for png in (figure.png, figure.dark or b""))
+    return small and figure.png != figure.dark and min(figure.size) > 150 and bool(figure.alt) and bool(figure.title)
+
+
+def test_every_chart_is_small_legible_in_both_inks_and_has_words() -> None:
+    rng = np.random.default_rng(0)
+    truth, score = rng.random(50) < 0.5, rng.random(50)
+    rows = [Row("dice", STRANGE, Estimate(0.8, 0.7, 0.9)), Row("dice", "b", Estimate(0.5, method="none: one patient"))]
+    charts = [
+        figures.training_curves(LOG),
+        figures.label_scores(rows, "scores"),
+        figures.histogram({STRANGE: score, "empty": []}, "histogram", axis=STRANGE),
+        figures.scatter(score, score, "scatter", axes=("a (mm)", STRANGE), identity=True),
+        figures.roc({STRANGE: (truth, score)}, "roc"),
+        figures.reliability(truth, score, "reliability"),
+        figures.confusion([[3, 1], [0, 4]], [STRANGE, "b"], "confusion"),
+    ]
+    assert [figure.title for figure in charts if not sound(figure)] == []
+
+
+def test_metrics_of_unlike_units_do_not_share_an_axis() -> None:
+    assert _measured(LOG) == (["validation_loss"], ["dice"], ["hd95"])
+
+
+def test_a_log_of_steps_and_losses_alone_is_drawn() -> None:
+    assert sound(figures.training_curves(LOG[["step", "loss"]]))
+
+
+@pytest.mark.parametrize("log", [LOG[["step"]], LOG.iloc[:0]])
+def test_a_log_without_losses_is_refused(log: pd.DataFrame) -> None:
+    with pytest.raises(UsageError, match="step and loss"):
+        figures.training_curves(log)
+
+
+def test_the_words_of_a_score_chart_say_each_interval_or_why_there_is_none() -> None:
+    rows = [Row("dice", "a", Estimate(0.8, 0.7, 0.9)), Row("dice", "b", Estimate(0.5, method="none: one patient"))]
+    alt = figures.label_scores(rows, "scores").alt
+    assert alt == "Dice, a 0.800 (95 % interval 0.700 to 0.900); Dice, b 0.500 (no interval: one patient)"
+
+
+@settings(max_examples=30)
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 5)), min_size=2, max_size=30))
+def test_the_area_under_the_curve_is_that_of_scikit_learn_also_with_ties(pairs: list[tuple[bool, int]]) -> None:
+    truth, score = np.array([t for t, _ in pairs]), np.array([s for _, s in pairs], dtype=float)
+    points = _roc_points(truth, score)
+    if truth.all() or not truth.any():
+        assert points is None
+    else:
+        assert points is not None
+        assert _area(points) == pytest.approx(roc_auc_score(truth, score))
+
+
+def test_a_class_that_all_cases_have_is_named_as_left_out() -> None:
+    figure = figures.roc({"a": ([True, True], [0.1, 0.9]), "b": ([True, False], [0.9, 0.1])}, "roc")
+    assert "Not drawn, because all cases are alike there: a." in figure.caption
+    assert "b: area 1.000" in figure.alt
+
+
+def test_the_reliability_of_a_bin_is_its_share_with_the_exact_interval() -> None:
+    points = _reliability_points(np.array([1, 0, 0, 1], dtype=bool), np.array([0.95, 0.12, 0.18, 1.0]), 10)
+    assert_allclose(points["mean"], [0.15, 0.975])
+    assert_allclose(points["share"], [0.0, 1.0])
+    assert_allclose(points["low"], [0.0, 0.025**0.5])  # Clopper and Pearson with two of two: (alpha / 2)^(1 / n)
+    assert points["count"].tolist() == [2, 2]
+
+
+def test_a_confusion_matrix_of_other_size_than_its_classes_is_refused() -> None:
+    with pytest.raises(UsageError, match="one row and column"):
+        figures.confusion([[1, 2]], ["a", "b"], "confusion")
+
+
+def test_a_long_name_keeps_its_ends() -> None:
+    assert short("hippocampus_001", 22) == "hippocampus_001"
+    assert short("a" * 30 + "_001", 12) == "aaaaa\N{HORIZONTAL ELLIPSIS}aa_001"
+    assert len(short("x" * 99, 12)) == 12
+
+
+def test_the_same_values_make_the_same_picture() -> None:
+    one, other = (figures.training_curves(LOG) for _ in range(2))
+    assert (one.png, one.dark) == (other.png, other.dark)

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from numpy.testing import assert_allclose
+from PIL import Image as Picture
+from scipy import ndimage
+
+from isocenter.errors import GeometryError, UsageError
+from isocenter.report import Figure, figures
+from isocenter.report.display import planes
+from isocenter.report.figures.figure import PNG_LIMIT
+from isocenter.report.figures.slices import REFERENCE_LINE, _fullest_slice, _outline, _panels, _view
+from isocenter.values import Geometry, Image, Label
+
+LESION = (Label(0, "background"), Label(1, "lesion", colour=(255, 0, 0)))
+
+
+def pixels(figure: Figure) -> np.ndarray:
+    with Picture.open(io.BytesIO(figure.png)) as picture:
+        assert picture.format == "PNG"
+        return np.asarray(picture.convert("RGB")).astype(int)
+
+
+def test_the_outline_lies_half_way_between_the_last_voxel_inside_and_the_first_outside() -> None:
+    view = _view(Image(np.zeros((1, 30, 40)), Geometry.of_spacing((30, 40), (2.0, 0.5))), None, None, 0, 0)
+    (plane,) = planes(view.grid)
+    _, (axes,) = _panels(view.grid, [plane])
+    mask = np.zeros((30, 40), dtype=np.uint8)
+    mask[10:20, 5:12] = 1
+    _outline(axes, mask, (0.5, 2.0), LESION, REFERENCE_LINE)
+    low, high = _extent_of_lines(axes)
+    assert_allclose(low, [4.5 * 0.5, 9.5 * 2.0])
+    assert_allclose(high, [11.5 * 0.5, 19.5 * 2.0])
+
+
+def test_a_structure_at_the_border_is_closed() -> None:
+    view = _view(Image(np.zeros((1, 8, 8)), Geometry.of_pixels((8, 8))), None, None, 0, 0)
+    _, (axes,) = _panels(view.grid, planes(view.grid))
+    _outline(axes, np.ones((8, 8), dtype=np.uint8), (1.0, 1.0), LESION, REFERENCE_LINE)
+    low, high = _extent_of_lines(axes)
+    assert_allclose((low, high), [(-0.5, -0.5), (7.5, 7.5)])
+
+
+def test_on_the_picture_the_outline_runs_around_the_bright_square_that_it_outlines() -> None:
+    values = np.zeros((1, 40, 60))
+    values[0, 10:25, 30:50] = 1
+    shown = pixels(figures.contours(Image(values, Geometry.of_pixels((40, 60))), values, None, LESION, "a square"))
+    red = shown[..., 0] - shown[..., 1] > 150
+    picture = red[: round(red.shape[0] * 0.88)]  # the key stands below
+    square = (shown.min(axis=2) > 200)[: picture.shape[0]]
+    rows, columns = np.nonzero(picture)
+    pieces, _ = ndimage.label(square)
+    largest = pieces == np.bincount(pieces[pieces > 0]).argmax()
+    inner_rows, inner_columns = np.nonzero(largest)
+    assert_allclose([rows.min(), rows.max()], [inner_rows.min(), inner_rows.max()], atol=6)
+    assert_allclose([columns.min(), columns.max()], [inner_columns.min(), inner_columns.max()], atol=6)
+    assert not picture[
+        inner_rows.min() + 8 : inner_rows.max() - 8, inner_columns.min() + 8 : inner_columns.max() - 8
+    ].any()
+
+
+def test_each_plane_goes_through_the_slice_with_most_reference(volume: Image) -> None:
+    reference = np.zeros(volume.geometry.shape, dtype=np.uint8)
+    reference[2:4, 4:6, 1:3] = 1
+    reference[5, 7, 1:8] = 1
+    reference[5, 3:12, 4] = 1
+    view = _view(volume, reference, None, 0, 0)
+    # i runs to the front, j to the feet, k to the right; the screen runs to the left, the back and the feet.
+    chosen = {plane.name: _fullest_slice(view, plane) for plane in planes(view.grid)}
+    assert chosen == {"axial": 7, "coronal": 11 - 5, "sagittal": 9 - 4}
+    caption = figures.contours(volume, reference, None, LESION, "a case").caption
+    assert caption == "Shown: axial, slice 8 of 16; coronal, slice 6 of 12; sagittal, slice 5 of 10."
+
+
+def test_without_reference_the_prediction_chooses_and_without_both_the_middle(volume: Image) -> None:
+    drawn = np.zeros(volume.geometry.shape, dtype=np.uint8)
+    drawn[2, 3, 1] = 1
+    assert "axial, slice 4 of 16" in figures.contours(volume, None, drawn, LESION, "a case").caption
+    empty = figures.contours(volume, drawn * 0, drawn * 0, LESION, "a case").caption
+    assert "axial, slice 9 of 16" in empty
+
+
+def test_the_panels_have_the_proportions_of_the_patient(volume: Image) -> None:
+    view = _view(volume, None, None, 0, 0)
+    shown = planes(view.grid)
+    canvas, panels = _panels(view.grid, shown)
+    inches = [panel.get_position().width * canvas.get_figwidth() for panel in panels]
+    # 10 voxels of 2 mm to the left, 12 of 1 mm to the back.
+    assert_allclose(np.array(inches) / inches[0], [1, 1, 12 / 20])
+
+
+def test_reference_and_prediction_have_unlike_lines(volume: Image, box: Image) -> None:
+    first = figures.contours(volume, box.data, None, box.labels, "a case")
+    second = figures.contours(volume, None, box.data, box.labels, "a case")
+    assert (pixels(first) != pixels(second)).any()
+    assert "reference" in first.alt and "prediction" in second.alt
+
+
+def test_a_label_map_may_have_the_channel_axis_that_images_have(volume: Image, box: Image) -> None:
+    one, other = (figures.contours(volume, given, None, box.labels, "a case") for given in (box.data, box.data[0]))
+    assert one.png == other.png
+
+
+def test_a_label_map_of_another_shape_is_refused(volume: Image) -> None:
+    with pytest.raises(GeometryError, match="reference"):
+        figures.contours(volume, np.zeros((2, 2, 2)), None, LESION, "a case")
+
+
+def test_colours_stay_colours() -> None:
+    values = np.zeros((3, 20, 20), dtype=np.uint8)
+    values[1] = 200
+    shown = pixels(
+        figures.contours(Image(values, Geometry.of_pixels((20, 20)), channels=("R", "G", "B")), None, None, (), "green")
+    )
+    assert_allclose(shown[100, shown.shape[1] // 2], (0, 200, 0), atol=4)
+
+
+def test_values_that_are_no_numbers_are_black_and_do_no_harm() -> None:
+    values = np.random.default_rng(0).random((1, 20, 20))
+    values[0, :5] = np.nan
+    shown = pixels(figures.contours(Image(values, Geometry.of_pixels((20, 20))), None, None, (), "a hole"))
+    assert shown[10, shown.shape[1] // 2].max() == 0
+    assert shown.max() > 200
+
+
+def test_noise_of_any_size_makes_a_small_picture() -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (1, 1500, 1800), dtype=np.uint8)
+    figure = figures.contours(Image(noise, Geometry.of_pixels((1500, 1800))), None, None, (), "noise")
+    assert len(figure.png) <= PNG_LIMIT
+    assert min(figure.size) > 150
+
+
+def test_names_are_never_read_as_formulas(volume: Image, box: Image) -> None:
+    labels = (Label(1, r"$\frac{$ <b>"), Label(2, "x_1^"))
+    assert figures.contours(volume, box.data, None, labels, r"$\bad$").size[0] > 300
+    assert figures.contact_sheet({r"$\frac{$": volume}, "sheet").png
+
+
+def test_a_contact_sheet_shows_each_image_in_a_cell_of_its_own() -> None:
+    images = {
+        f"case {n}": Image(np.full((1, 9, 9), n % 2) + np.eye(9)[None], Geometry.of_pixels((9, 9))) for n in range(8)
+    }
+    sheet = figures.contact_sheet(images, "all", columns=4)
+    width, height = sheet.size
+    assert width / height == pytest.approx(4 * 1.5 / (2 * 1.7), rel=0.02)
+    shown = pixels(sheet).mean(axis=2)
+    for row in range(2):
+        for column in range(4):
+            cell = shown[row * height // 2 : (row + 1) * height // 2, column * width // 4 : (column + 1) * width // 4]
+            assert cell.max() > 200
+    assert "case 7" in sheet.alt
+
+
+def test_an_empty_contact_sheet_is_refused() -> None:
+    with pytest.raises(UsageError, match="no image"):
+        figures.contact_sheet({}, "none")
+
+
+def test_a_real_volume_makes_three_legible_planes(data: Path) -> None:
+    nibabel = pytest.importorskip("nibabel")
+    read = [nibabel.load(data / f"hippocampus/{kind}/hippocampus_001.nii.gz") for kind in ("images", "labels")]
+    image = Image(np.asarray(read[0].dataobj)[None], Geometry(read[0].shape, read[0].affine), modality="MR")
+    mask = np.asarray(read[1].dataobj)
+    labels = (Label(0, "background"), Label(1, "anterior"), Label(2, "posterior"))
+    figure = figures.contours(image, mask, np.roll(mask, 1, 0), labels, "hippocampus_001")
+    best = int(np.count_nonzero(mask, axis=(0, 1)).argmax()) + 1
+    assert f"axial, slice {best} of {mask.shape[2]}" in figure.caption
+    assert len(figure.png) < PNG_LIMIT and figure.size[0] > 1000
+
+
+def _extent_of_lines(axes: Axes) -> tuple[np.ndarray, np.ndarray]:
+    """The lowest and the highest (across, down) of all outlines, in the unit of the grid."""
+    points = np.concatenate([path.vertices for made in axes.collections for path in made.get_paths()])
+    return points.min(axis=0), points.max(axis=0)

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+
+from isocenter.errors import UsageError
+from isocenter.report import (
+    Decisions,
+    Details,
+    Estimates,
+    Facts,
+    Gallery,
+    Link,
+    Page,
+    Paragraph,
+    Problems,
+    Section,
+    Table,
+    figures,
+    render,
+)
+from isocenter.values import Decision, Estimate, Image, Plan, Problem, Row
+
+HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7*7 }}&'$x$"
+DICE = Row("dice", "all", Estimate(0.8821, 0.8741, 0.8899, n=40, patients=40, method="patient bootstrap"))
+NSD = Row("nsd", "all", Estimate(0.97, n=1, patients=1, method="none: one patient"))
+
+
+@pytest.fixture
+def page(volume: Image, box: Image) -> Page:
+    """A page with every kind of block, and a hostile name wherever a name can stand."""
+    chart = figures.label_scores([DICE, Row("dice", HOSTILE, DICE.estimate)], HOSTILE)
+    slices = figures.contours(volume, box.data, None, box.labels, HOSTILE, caption=HOSTILE)
+    problems = (
+        Problem("note", "a note", ("a",)),
+        Problem("error", HOSTILE, (HOSTILE, *map(str, range(20))), HOSTILE, HOSTILE),
+        Problem("warning", "a warning"),
+    )
+    plan = Plan({"training": {HOSTILE: Decision(HOSTILE, HOSTILE, HOSTILE)}})
+    return Page(
+        title=HOSTILE,
+        lead=HOSTILE,
+        headline=[DICE, NSD, Row(HOSTILE, HOSTILE, DICE.estimate)],
+        notes=["Patients unknown: leakage cannot be excluded.", HOSTILE],
+        sections=[
+            Section("Results", [Paragraph(HOSTILE), Estimates([DICE, NSD], HOSTILE), Gallery([chart, slices])]),
+            Section(HOSTILE, [Table(["case", HOSTILE], [[HOSTILE, 0.5], [Link(HOSTILE, HOSTILE), None]]), slices]),
+            Section(HOSTILE, [Problems(problems), Problems([]), Decisions(plan)]),
+            Section("More", [Details(HOSTILE, [Facts({HOSTILE: HOSTILE}), Details("in it", [chart])])]),
+        ],
+        facts={"Data": HOSTILE, "Seed": 0},
+    )
+
+
+def test_every_tag_is_closed_in_its_order(page: Page, outline: Any) -> None:
+    assert outline(render(page)).faults == []
+
+
+def test_nothing_is_asked_for_from_elsewhere(page: Page, outline: Any) -> None:
+    for address in outline(render(page)).addresses:
+        assert address.startswith(("data:", "#")) or re.fullmatch(r"[A-Za-z0-9%._~/-]+", address)
+
+
+def test_hostile_names_stay_text(page: Page, outline: Any) -> None:
+    html = render(page)
+    seen = outline(html)
+    assert seen.all("script") == []
+    assert not [attributes for _, attributes in seen.tags if any(name.startswith("on") for name in attributes)]
+    assert seen.text.count(HOSTILE) >= 20
+    assert all(image["src"].startswith("data:image/png;base64,") for image in seen.all("img"))
+
+
+def test_a_browser_runs_and_loads_nothing_and_does_not_complain(page: Page, browser: Any) -> None:
+    seen = browser.read(render(page))
+    assert seen.complaints == []
+    assert "alert(1)" in seen.dom and "<script>" not in seen.dom
+
+
+@pytest.mark.parametrize("width", [1100, 390])
+def test_no_page_is_wider_than_its_screen(page: Page, browser: Any, width: int) -> None:
+    # Chromium widens the layout of a page that overflows; the probe is laid out by the same rules as the page.
+    probe = "<script>document.body.dataset.wide = document.documentElement.scrollWidth - innerWidth</script>"
+    html = (
+        render(page).replace("</body>", f"{probe}</body>").replace("default-src 'none'", "script-src 'unsafe-inline'")
+    )
+    assert float(browser.read(html, size=(width, 900)).state["wide"]) <= 0
+
+
+def test_the_page_is_dark_for_who_wants_it_dark(page: Page, browser: Any) -> None:
+    html = render(page)
+    light, dark = (browser.look(html, dark=dark) for dark in (False, True))
+    assert light[-1, 0].mean() > 230 and dark[-1, 0].mean() < 50
+    assert light.std() > 10 and dark.std() > 10  # something is to be seen
+
+
+def test_the_headline_says_the_interval_and_what_must_be_known_before(page: Page, outline: Any) -> None:
+    html = render(page)
+    head = outline(html[: html.index("<main")]).text
+    said = ("0.882", "95 % interval 0.874 to 0.890", "40 cases of 40 patients", "no interval: one patient")
+    for words in (*said, "leakage cannot be excluded"):
+        assert words in head
+    assert 'content="Dice 0.882 (95 % interval 0.874 to 0.890, 40 cases of 40 patients)"' in html
+
+
+def test_the_contents_lead_to_every_section_even_where_titles_are_alike(page: Page, outline: Any) -> None:
+    seen = outline(render(page))
+    anchors = [attributes["id"] for attributes in seen.all("section")]
+    leads = [attributes["href"] for attributes in seen.all("a") if (attributes["href"] or "").startswith("#s")]
+    assert len(set(anchors)) == 4
+    assert leads == [f"#{anchor}" for anchor in anchors]
+
+
+def test_every_picture_has_words_and_every_table_its_heads(page: Page, outline: Any) -> None:
+    seen = outline(render(page))
+    assert all(image["alt"] for image in seen.all("img"))
+    heads = seen.all("th")
+    assert heads and all(head["scope"] in {"col", "row"} for head in heads)
+    assert seen.all("html")[0]["lang"] == "en"
+
+
+def test_the_worst_problem_stands_first(page: Page) -> None:
+    html = render(page)
+    found = re.findall(r'<li class="(error|warning|note)">', html)
+    assert found == ["error", "warning", "note"]
+    assert "Nothing was found." in html
+
+
+def test_a_case_with_any_name_is_a_file_beside_the_page() -> None:
+    assert Link("open", "viewers/a b#1?.html", "voxel=1,2,3").href == "viewers/a%20b%231%3F.html#voxel=1,2,3"
+    assert Link("open", "javascript:alert(1)").href == "javascript%3Aalert%281%29"
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "//elsewhere/x", "\\\\elsewhere\\x", ""])
+def test_a_link_that_is_not_relative_is_refused(path: str) -> None:
+    with pytest.raises(UsageError, match="relative"):
+        Link("open", path)
+
+
+def test_a_row_that_does_not_fit_its_columns_is_refused() -> None:
+    with pytest.raises(UsageError, match="2 columns"):
+        Table(["a", "b"], [[1]])
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_from_its_ground_by_the_ratio_that_accessibility_asks_for(scheme: str) -> None:
+    colours = _colours(render(Page("a")), scheme)
+    grounds = {"error": "error-ground", "warning": "warning-ground", "note": "note-ground"}
+    pairs = [(ink, "paper") for ink in ("text", "faint", "accent")] + list(grounds.items())
+    for ink, ground in [*pairs, *[("faint", ground) for ground in grounds.values()]]:
+        assert _contrast(colours[ink], colours[ground]) >= 4.5, (ink, ground)  # WCAG 2.2, 1.4.3
+
+
+def _colours(html: str, scheme: str) -> dict[str, str]:
+    roots = re.findall(r":root \{(.*?)\}", html, re.DOTALL)
+    return dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6});", roots[0 if scheme == "light" else 1]))
+
+
+def _contrast(one: str, other: str) -> float:
+    """WCAG 2.2, relative luminance."""
+
+    def luminance(colour: str) -> float:
+        parts = np.array([int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)])
+        linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+        return float(linear @ [0.2126, 0.7152, 0.0722])
+
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
