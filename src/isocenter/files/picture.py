@@ -97,7 +97,8 @@ def _storable(image: Image, path: Path) -> Array:
         raise FormatError(f"a PNG holds 0 to 65535, not {low} to {high}", where, elsewhere)
     depth = np.uint16 if data.dtype.itemsize > 1 and (data.dtype == np.uint16 or high > 255) else np.uint8
     rows = np.moveaxis(data.astype(depth), 0, -1)
-    return np.ascontiguousarray(rows[..., 0] if rows.shape[-1] == 1 else rows)
+    # A copy has plain strides even where an axis holds one pixel; the encoder insists on them.
+    return (rows[..., 0] if rows.shape[-1] == 1 else rows).copy(order="C")
 
 
 def _decoded(path: Path) -> tuple[Array, list[str], dict[str, Any]]:

@@ -27,7 +27,7 @@ def assemble(folder: Folder, reading: Reading, options: DatasetOptions) -> Datas
         raise DatasetError("holds no case that can be used", str(folder.root), _remedy([*reading.problems, *problems]))
     ids = case_ids(found)
     # A manifest's own columns are better than any table beside it.
-    join = None if reading.patients else join_table(folder, found, ids, options.patient)
+    join, odd = (None, []) if reading.patients else join_table(folder, found, ids, options.patient)
     found = join.cases if join else found
     patients = _patients(found, ids, reading, options, join)
     cases = tuple(_case(case, name, owner) for case, name, owner in zip(found, ids, patients.names, strict=True))
@@ -41,7 +41,7 @@ def assemble(folder: Folder, reading: Reading, options: DatasetOptions) -> Datas
         patients=patients.words,
         patients_known=patients.known,
         layout=reading.how + (f"; {join.how}" if join else ""),
-        problems=(*reading.problems, *problems, *more),
+        problems=(*reading.problems, *problems, *more, *odd),
     )
 
 

@@ -21,6 +21,8 @@ from isocenter.files.layouts.table import read_table
 from isocenter.files.modality import common_modality, modality_word
 from isocenter.values import Label, Problem
 
+# Time series, field maps and the like are not images that a mask or a class belongs to.
+OTHER_DATA = frozenset({"func", "dwi", "fmap", "perf", "eeg", "meg", "ieeg", "beh", "nirs", "motion"})
 MASK_SUFFIXES = frozenset({"dseg", "mask", "seg", "lesion", "roi", "label", "segmentation"})
 SUBJECT = re.compile(r"sub-[A-Za-z0-9]+")
 
@@ -107,6 +109,8 @@ def _found(
 
 
 def _scan(member: Member) -> Scan | None:
+    if OTHER_DATA & set(member.folders):
+        return None
     *pairs, suffix = member.stem.split("_")
     entities = {key: value for key, dash, value in (pair.partition("-") for pair in pairs) if dash}
     if "sub" not in entities:

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from isocenter.errors import DatasetError
 from isocenter.files.layouts.folder import SPLIT_WORDS, Folder, stem_of
 from isocenter.files.layouts.layout import Found
 from isocenter.files.layouts.table import Table, read_table
+from isocenter.values import Problem
 
 PATIENT_COLUMNS = ("patient", "patient_id", "patientid", "subject", "subject_id", "participant_id", "person")
 CASE_COLUMNS = ("case", "case_id", "name", "id", "image", "image_id", "file", "filename", "file_name")
@@ -32,20 +34,38 @@ class Join:
     column: str | None = None
 
 
-def join_table(folder: Folder, found: Sequence[Found], ids: Sequence[str], patient: str | None) -> Join | None:
-    """The cases with what the first fitting table in the folder says; None where no table fits all cases.
+def join_table(
+    folder: Folder, found: Sequence[Found], ids: Sequence[str], patient: str | None
+) -> tuple[Join | None, list[Problem]]:
+    """The cases with what the first table says that has a row for each, and what is odd about tables that have not.
 
     patient: the column that names patients, where a person said so
     """
     names = (patient.strip().lower().replace(" ", "_"), *PATIENT_COLUMNS) if patient else PATIENT_COLUMNS
+    problems = []
     for member in folder.tables:
         if member.stem.lower() in CLASS_TABLES:
             continue
-        table = read_table(member.path)
+        try:
+            table = read_table(member.path)
+        except DatasetError as error:
+            problems.append(Problem("note", f"{member.path.name} {error.problem}", why="it is not used"))
+            continue
         column = table.column(names)
         if joined := _by_case(table, found, ids, column) or _by_patient(table, found, ids, column):
-            return joined
-    return None
+            return joined, problems
+        if missing := _without_row(table, ids):
+            what = f"{member.path.name} has no row for {len(missing)} of {len(ids)} cases"
+            problems.append(Problem("note", what, missing, "it is not used", "Add the rows"))
+    return None, problems
+
+
+def _without_row(table: Table, ids: Sequence[str]) -> tuple[str, ...]:
+    """The cases that a table leaves out which has the most of them; empty for a table of something else."""
+    column = table.column(CASE_COLUMNS)
+    rows = {_bare(row[column]) for row in table.rows} if column else set()
+    missing = tuple(name for name in ids if name not in rows)
+    return missing if len(missing) * 2 < len(ids) else ()
 
 
 def _by_case(table: Table, found: Sequence[Found], ids: Sequence[str], patient: str | None) -> Join | None:

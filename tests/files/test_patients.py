@@ -1,0 +1,75 @@
+"""File names tell patients apart by rules that are printed, or not at all."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from isocenter.errors import UsageError
+from isocenter.files.patients import names_a_person, patients_by, patients_of
+
+
+@pytest.mark.parametrize(
+    ("names", "patients"),
+    [
+        (["person1_bacteria_1", "person1_bacteria_2", "person2_virus_9"], ["person1", "person1", "person2"]),
+        (["IM-0115-0001", "NORMAL2-IM-0588-0001", "NORMAL2-IM-0588-0002"], ["IM-0115", *["NORMAL2-IM-0588"] * 2]),
+        (["sub-01/ses-1/sub-01_T1w", "sub-02/sub-02_T1w"], ["sub-01", "sub-02"]),
+        (["TCGA_CS_4941_19960909_1", "TCGA-HT-7602-x"], ["TCGA_CS_4941_19960909", "TCGA-HT-7602"]),
+        (
+            ["patient001_frame01", "patient001_frame12", "patient002_frame01"],
+            ["patient001", "patient001", "patient002"],
+        ),
+        (["ADNI_002_S_0295_MR", "ADNI_002_S_0413_MR"], ["002_S_0295", "002_S_0413"]),
+        ([f"Image_0{n}{eye}" for n in (1, 2, 3) for eye in "LR"], [f"Image_0{n}" for n in (1, 2, 3) for _ in "LR"]),
+        ([f"scan{n}_slice_{k}" for n in (1, 2, 3) for k in (7, 8)], [f"scan{n}" for n in (1, 2, 3) for _ in (7, 8)]),
+        ([f"{n}_{k}" for n in (11, 12, 13) for k in (1, 2)], [str(n) for n in (11, 12, 13) for _ in (1, 2)]),
+    ],
+)
+def test_names_that_name_patients_group_by_them(names, patients):
+    found = patients_of(names)
+    assert found.known
+    assert list(found.names) == patients
+    assert str(len(set(patients))) in found.words
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"hippocampus_{n:03d}" for n in range(200)],
+        [f"benign ({n})" for n in range(20)],
+        ["01d44a26f6680c42", "0280fa8f60f6bcae"],
+        ["brain_flair", "cord_t2", "ct_spleen2"],
+        [f"2020_{n:03d}" for n in range(50)],  # one "patient" for all would be the year
+        ["person1_1", "unrelated"],  # a rule must fit every name
+    ],
+)
+def test_names_that_name_nobody_are_said_to_be_unknown(names):
+    found = patients_of(names)
+    assert not found.known
+    assert list(found.names) == names
+    assert "stands for itself" in found.words
+
+
+@given(st.lists(st.text(st.characters(codec="ascii", categories=("L", "N", "P", "Z")), max_size=20), max_size=8))
+def test_every_name_gets_a_patient(names):
+    assert len(patients_of(names).names) == len(names)
+
+
+def test_a_person_may_say_the_rule():
+    assert patients_by(r"case(\d+)", ["case1_a", "case1_b", "case2_a"]).names == ("1", "1", "2")
+    assert patients_by(r"case\d+", ["case1_a"]).names == ("case1",)
+
+
+@pytest.mark.parametrize("pattern", [r"case(\d+", r"nothing(\d+)"])
+def test_a_rule_that_does_not_fit_is_refused(pattern):
+    with pytest.raises(UsageError, match="--patient"):
+        patients_by(pattern, ["case1", "case2"])
+
+
+def test_folders_of_persons_are_no_classes():
+    assert names_a_person("patient012")
+    assert names_a_person("TCGA_CS_4941_19960909")
+    assert not names_a_person("PNEUMONIA")
+    assert not names_a_person("grade_3")

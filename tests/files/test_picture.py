@@ -1,0 +1,214 @@
+"""Pictures keep their pixels, and are refused where they would not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import PIL.Image
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.testing import assert_array_equal
+
+from isocenter.errors import FormatError
+from isocenter.files import read, write
+from isocenter.values import Geometry, Image
+
+PIXELS = Geometry.of_pixels((4, 6))
+GREY = np.arange(24, dtype=np.uint8).reshape(4, 6)
+COLOUR = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)
+
+
+def save(picture: PIL.Image.Image, path: Path, **options: object) -> Path:
+    picture.save(path, **options)
+    return path
+
+
+@given(
+    dtype=st.sampled_from([np.uint8, np.uint16]),
+    channels=st.sampled_from([1, 3, 4]),
+    shape=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    draw=st.data(),
+)
+def test_what_is_written_as_png_is_read_again(tmp_path_factory, dtype, channels, shape, draw):
+    pixels = draw.draw(arrays(dtype, (channels, *shape)))
+    if channels == 4:
+        pixels[3, 0, 0] = 0  # an alpha channel that is opaque everywhere is left out on purpose
+    names = ("R", "G", "B", "A")[:channels] if channels > 1 else ("0",)
+    path = tmp_path_factory.mktemp("png") / "picture.png"
+    write(Image(pixels, Geometry.of_pixels(shape), channels=names), path)
+    found = read(path)
+    assert_array_equal(found.data, pixels)
+    assert (found.dtype, found.channels) == (pixels.dtype, names)
+    assert found.geometry.equals(Geometry.of_pixels(shape))
+
+
+def test_rows_come_before_columns(tmp_path):
+    image = read(save(PIL.Image.fromarray(GREY), tmp_path / "grey.png"))
+    assert_array_equal(image.data[0], GREY)
+    assert image.geometry.shape == (4, 6)
+    assert image.spacing is None
+    assert image.geometry.orientation is None
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".webp", ".jp2"])
+def test_lossless_pictures_keep_their_colours(tmp_path, suffix):
+    options = {".webp": {"lossless": True}, ".jp2": {"irreversible": False}}.get(suffix, {})
+    image = read(save(PIL.Image.fromarray(COLOUR), tmp_path / f"colour{suffix}", **options))
+    assert image.channels == ("R", "G", "B")
+    assert_array_equal(np.moveaxis(image.data, 0, -1), COLOUR)
+
+
+def test_dots_per_inch_are_no_physical_size(tmp_path):
+    image = read(save(PIL.Image.fromarray(GREY), tmp_path / "printed.png", dpi=(300, 300)))
+    assert image.spacing is None
+
+
+def test_sixteen_bit_colours_are_not_cut_to_eight(tmp_path):
+    deep = COLOUR.astype(np.uint16) * 200 + 7
+    path = tmp_path / "deep.png"
+    path.write_bytes(imagecodecs.png_encode(deep))
+    assert_array_equal(np.moveaxis(read(path).data, 0, -1), deep)
+
+
+def test_sixteen_bit_grey_is_kept(tmp_path):
+    deep = GREY.astype(np.uint16) * 2000
+    image = read(save(PIL.Image.fromarray(deep), tmp_path / "deep.png"))
+    assert image.dtype == np.uint16
+    assert_array_equal(image.data[0], deep)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "turn"),
+    [
+        (1, lambda a: a),
+        (2, np.fliplr),
+        (3, lambda a: np.rot90(a, 2)),
+        (4, np.flipud),
+        (5, lambda a: a.T),
+        (6, lambda a: np.rot90(a, -1)),
+        (7, lambda a: np.rot90(a, 2).T),
+        (8, np.rot90),
+    ],
+)
+def test_a_picture_stands_upright_as_exif_says(tmp_path, orientation, turn):
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    image = read(save(PIL.Image.fromarray(GREY), tmp_path / "turned.png", exif=exif))
+    assert_array_equal(image.data[0], turn(GREY))
+    assert bool(image.notes) == (orientation != 1)
+
+
+def test_an_opaque_alpha_channel_is_left_out_and_said_so(tmp_path):
+    opaque = np.dstack([COLOUR, np.full((4, 6), 255, np.uint8)])
+    image = read(save(PIL.Image.fromarray(opaque), tmp_path / "opaque.png"))
+    assert image.channels == ("R", "G", "B")
+    assert "alpha" in image.notes[0]
+
+
+def test_a_real_alpha_channel_is_kept(tmp_path):
+    clear = np.dstack([COLOUR, np.arange(24, dtype=np.uint8).reshape(4, 6)])
+    image = read(save(PIL.Image.fromarray(clear), tmp_path / "clear.png"))
+    assert image.channels == ("R", "G", "B", "A")
+    assert_array_equal(np.moveaxis(image.data, 0, -1), clear)
+
+
+def test_grey_with_opaque_alpha_is_grey(tmp_path):
+    image = read(save(PIL.Image.fromarray(GREY).convert("LA"), tmp_path / "la.png"))
+    assert_array_equal(image.data, GREY[None])
+
+
+def test_one_bit_a_pixel_is_0_and_1(tmp_path):
+    bits = GREY > 11
+    image = read(save(PIL.Image.fromarray(bits), tmp_path / "bits.png"))
+    assert image.dtype == np.uint8
+    assert_array_equal(image.data[0], bits)
+
+
+def test_a_palette_becomes_its_colours(tmp_path):
+    palette = PIL.Image.fromarray((GREY % 3).astype(np.uint8), mode="P")
+    palette.putpalette([0, 0, 0, 255, 0, 0, 0, 0, 255])
+    image = read(save(palette, tmp_path / "palette.png"))
+    assert image.channels == ("R", "G", "B")
+    assert_array_equal(image.data[:, 0, 1], (255, 0, 0))
+
+
+def test_cmyk_is_converted_and_said_so(tmp_path):
+    image = read(save(PIL.Image.new("CMYK", (6, 4), (0, 255, 255, 0)), tmp_path / "print.jpg", quality=100))
+    assert image.channels == ("R", "G", "B")
+    assert any("CMYK" in note for note in image.notes)
+    assert image.data[0].min() > 250
+    assert image.data[1:].max() < 5
+
+
+def test_three_equal_channels_are_marked(tmp_path):
+    same = read(save(PIL.Image.fromarray(GREY).convert("RGB"), tmp_path / "same.png"))
+    other = read(save(PIL.Image.fromarray(COLOUR), tmp_path / "other.png"))
+    assert same.facts["equal_channels"]
+    assert not other.facts.get("equal_channels")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp"])
+@settings(max_examples=10)
+@given(kept=st.floats(0.3, 0.97))
+def test_a_picture_that_is_cut_short_is_refused(tmp_path_factory, suffix, kept):
+    noise = np.random.default_rng(1).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    path = save(PIL.Image.fromarray(noise), tmp_path_factory.mktemp("cut") / f"cut{suffix}")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * kept)])
+    with pytest.raises(FormatError, match="cut"):
+        read(path)
+
+
+def test_a_small_file_that_claims_a_huge_picture_is_refused(tmp_path, monkeypatch):
+    path = save(PIL.Image.new("1", (20_000, 20_000)), tmp_path / "bomb.png")
+    assert path.stat().st_size < 100_000
+    with pytest.raises(FormatError, match="attack"):
+        read(path)
+
+
+def test_a_moving_picture_is_refused(tmp_path):
+    frames = [PIL.Image.fromarray(GREY), PIL.Image.fromarray(GREY[::-1])]
+    path = save(frames[0], tmp_path / "moving.png", save_all=True, append_images=frames[1:])
+    with pytest.raises(FormatError, match="2 frames"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("image", "problem"),
+    [
+        (Image(np.zeros((1, 4, 6), np.float32), PIXELS), "float32"),
+        (Image(np.full((1, 4, 6), -1, np.int16), PIXELS), "-1"),
+        (Image(np.full((1, 4, 6), 70_000, np.int32), PIXELS), "70000"),
+        (Image(np.zeros((1, 2, 4, 6), np.uint8), PIXELS), "frames"),
+        (Image(np.zeros((5, 4, 6), np.uint8), PIXELS), "5 channels"),
+        (Image(np.zeros((1, 4, 6, 1), np.uint8), Geometry.of_pixels((4, 6, 1))), "volume"),
+        (Image(np.zeros((1, 4, 6), np.uint8), Geometry.of_spacing((4, 6), (1, 1))), "mm"),
+    ],
+)
+def test_what_a_png_cannot_hold_is_refused_and_nothing_is_left(tmp_path, image, problem):
+    with pytest.raises(FormatError, match=problem):
+        write(image, tmp_path / "refused.png")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_formats_that_change_values_are_not_written(tmp_path):
+    with pytest.raises(FormatError, match=r"\.jpg is not written"):
+        write(Image(GREY[None], PIXELS), tmp_path / "lossy.jpg")
+
+
+def test_whole_numbers_of_any_type_are_written_as_they_are(tmp_path):
+    write(Image(GREY[None].astype(np.int64), PIXELS), tmp_path / "labels.png")
+    assert_array_equal(read(tmp_path / "labels.png").data, GREY[None])
+
+
+def test_real_radiographs_and_fundus_pictures_are_read(data):
+    grey = read(data / "chest_xray" / "NORMAL" / "IM-0117-0001.jpeg")
+    colour = read(data / "chasedb1" / "Image_01L.jpg")
+    assert grey.shape[0] == 1
+    assert colour.shape == (3, 960, 999)
+    with PIL.Image.open(data / "chasedb1" / "Image_01L.jpg") as other:
+        assert_array_equal(np.moveaxis(colour.data, 0, -1), np.asarray(other))

@@ -1,0 +1,173 @@
+"""TIFF keeps type, pages and stated physical size, and nothing that it does not state."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from numpy.testing import assert_allclose, assert_array_equal
+
+from isocenter.errors import FormatError
+from isocenter.files import read, read_volumes, write
+from isocenter.values import Geometry, Image
+
+DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
+sizes = st.floats(0.01, 20)
+
+
+def tiffs() -> st.SearchStrategy[Image]:
+    """Everything that a TIFF can hold: 2D and 3D, frames, channels, with and without size in mm."""
+
+    @st.composite
+    def image(draw: st.DrawFn) -> Image:
+        shape = draw(array_shapes(min_dims=2, max_dims=3, min_side=2, max_side=6))
+        colour = draw(st.booleans())
+        channels = 3 if colour else draw(st.integers(1, 2))
+        frames = (draw(st.integers(2, 4)),) if draw(st.booleans()) else ()
+        elements = st.integers(0, 100).map(float)
+        pixels = draw(arrays(np.float64, (channels, *frames, *shape), elements=elements)).astype(
+            draw(st.sampled_from(DTYPES))
+        )
+        spacing = [draw(sizes) for _ in shape]
+        geometry = Geometry.of_spacing(shape, spacing) if draw(st.booleans()) else Geometry.of_pixels(shape)
+        names = ("R", "G", "B") if colour else ("T1", "T2") if channels == 2 else ("0",)
+        return Image(pixels, geometry, channels=names)
+
+    return image()
+
+
+@settings(max_examples=60)
+@given(image=tiffs())
+def test_what_is_written_as_tiff_is_read_again(tmp_path_factory, image):
+    path = tmp_path_factory.mktemp("tiff") / "image.tif"
+    write(image, path)
+    found = read(path)
+    assert found.dtype == image.dtype
+    assert_array_equal(found.data, image.data)
+    assert found.geometry.equals(image.geometry, tolerance=1e-6)
+    assert found.channels == image.channels
+
+
+def test_pages_are_frames(tmp_path):
+    pages = np.arange(60, dtype=np.uint16).reshape(3, 4, 5)
+    tifffile.imwrite(tmp_path / "pages.tif", pages, photometric="minisblack", metadata=None)
+    image = read(tmp_path / "pages.tif")
+    assert image.frames == 3
+    assert_array_equal(image.data[0], pages)
+
+
+def test_pages_of_different_shapes_are_volumes(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "mixed.tif") as file:
+        file.write(np.zeros((4, 5), np.uint8), metadata=None)
+        file.write(np.ones((6, 7), np.uint8), metadata=None)
+    volumes = read_volumes(tmp_path / "mixed.tif")
+    assert [volume.geometry.shape for volume in volumes.values()] == [(4, 5), (6, 7)]
+    assert list(volumes) == ["mixed_1", "mixed_2"]
+
+
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+def test_colours_are_read_however_they_are_stored(tmp_path, planar):
+    colour = np.random.default_rng(0).integers(0, 65536, (4, 5, 3), dtype=np.uint16)
+    stored = colour if planar == "contig" else np.moveaxis(colour, -1, 0)
+    tifffile.imwrite(tmp_path / "colour.tif", stored, photometric="rgb", planarconfig=planar, metadata=None)
+    image = read(tmp_path / "colour.tif")
+    assert image.channels == ("R", "G", "B")
+    assert_array_equal(np.moveaxis(image.data, 0, -1), colour)
+
+
+def test_the_resolution_tags_are_no_physical_size(tmp_path):
+    tifffile.imwrite(tmp_path / "scan.tif", np.zeros((4, 5), np.uint8), resolution=(300, 300), resolutionunit="INCH")
+    assert read(tmp_path / "scan.tif").spacing is None
+
+
+def test_micrometres_of_an_ome_header_become_mm(tmp_path):
+    stack = np.zeros((2, 4, 5), np.uint8)
+    metadata = {"axes": "ZYX", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.5, "PhysicalSizeZ": 2.0}
+    units = {f"PhysicalSize{axis}Unit": "µm" for axis in "XYZ"}
+    tifffile.imwrite(tmp_path / "stack.ome.tif", stack, ome=True, metadata=metadata | units, photometric="minisblack")
+    image = read(tmp_path / "stack.ome.tif")
+    assert image.geometry.shape == (2, 4, 5)
+    assert_allclose(image.spacing, (2e-3, 0.5e-3, 0.25e-3))
+
+
+def test_a_size_in_pixels_is_no_physical_size(tmp_path):
+    metadata = {"axes": "YX", "PhysicalSizeX": 1.0, "PhysicalSizeY": 1.0}
+    units = {"PhysicalSizeXUnit": "pixel", "PhysicalSizeYUnit": "pixel"}
+    tifffile.imwrite(tmp_path / "plain.ome.tif", np.zeros((4, 5), np.uint8), ome=True, metadata=metadata | units)
+    assert read(tmp_path / "plain.ome.tif").spacing is None
+
+
+def test_times_are_kept(tmp_path):
+    image = Image(np.zeros((1, 3, 4, 5), np.uint8), Geometry.of_pixels((4, 5)), times=(0.0, 0.25, 0.5))
+    write(image, tmp_path / "film.tif")
+    assert_allclose(read(tmp_path / "film.tif").times, image.times)
+
+
+def test_where_0_is_white_the_values_are_turned_round(tmp_path):
+    grey = np.arange(20, dtype=np.uint8).reshape(4, 5)
+    tifffile.imwrite(tmp_path / "white.tif", grey, photometric="miniswhite", metadata=None)
+    image = read(tmp_path / "white.tif")
+    assert_array_equal(image.data[0], 255 - grey)
+    assert "white" in image.notes[0]
+
+
+def test_a_palette_becomes_its_colours(tmp_path):
+    colours = np.zeros((3, 256), np.uint16)
+    colours[:, 1] = (65535, 0, 257)
+    tifffile.imwrite(tmp_path / "palette.tif", np.eye(4, dtype=np.uint8), photometric="palette", colormap=colours)
+    image = read(tmp_path / "palette.tif")
+    assert image.dtype == np.uint8
+    assert_array_equal(image.data[:, 0, 0], (255, 0, 1))
+
+
+def test_complex_values_are_refused_until_a_part_is_chosen(tmp_path):
+    values = np.full((4, 5), 3 + 4j, np.complex64)
+    tifffile.imwrite(tmp_path / "complex.tif", values, metadata=None)
+    with pytest.raises(FormatError, match="--part"):
+        read(tmp_path / "complex.tif")
+    assert read(tmp_path / "complex.tif", part="magnitude").data[0, 0, 0] == 5
+
+
+@settings(max_examples=15)
+@given(kept=st.floats(0.01, 0.99))
+def test_a_tiff_that_is_cut_short_is_refused(tmp_path_factory, kept):
+    path = tmp_path_factory.mktemp("cut") / "cut.tif"
+    tifffile.imwrite(path, np.random.default_rng(0).integers(0, 256, (50, 50), dtype=np.uint8), metadata=None)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * kept)])
+    with pytest.raises(FormatError, match=r"cut\.tif"):
+        read(path)
+
+
+def test_a_small_file_that_claims_a_huge_picture_is_refused(tmp_path):
+    path = tmp_path / "bomb.tif"
+    tifffile.imwrite(path, np.zeros((64, 64), np.uint8), compression="zlib", metadata=None)
+    with tifffile.TiffFile(path, mode="r+") as file:
+        for tag in ("ImageWidth", "ImageLength", "RowsPerStrip"):
+            file.pages[0].tags[tag].overwrite(60_000)
+    with pytest.raises(FormatError, match="attack"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("image", "problem"),
+    [
+        (Image(np.zeros((1, 2, 2, 2), np.uint8), Geometry((2, 2, 2), np.eye(4))), "patient"),
+        (Image(np.zeros((1, 2, 2), np.complex64), Geometry.of_pixels((2, 2))), "complex64"),
+        (Image(np.zeros((2, 2, 2), np.int64), Geometry.of_pixels((2, 2))), "int64"),
+        (Image(np.zeros((1, 3, 2, 2), np.uint8), Geometry.of_pixels((2, 2)), times=(0, 1, 5)), "uneven"),
+    ],
+)
+def test_what_a_tiff_cannot_hold_is_refused_and_nothing_is_left(tmp_path, image, problem):
+    with pytest.raises(FormatError, match=problem):
+        write(image, tmp_path / "refused.tif")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_real_label_maps_are_read(data):
+    image = read(data / "dsb2018" / "labels" / "01d44a26f6680c42.tif")
+    assert image.dtype == np.uint16
+    assert image.data.max() == 7  # index.csv: n_nuclei
