@@ -16,12 +16,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from nibabel.nifti1 import Nifti1Extension
 from numpy.testing import assert_allclose, assert_array_equal
-from strategies import geometries, images, unknown_geometries
 
 from isocenter.errors import FormatError, GeometryError, UsageError
 from isocenter.files import read, write
 from isocenter.files.nifti import stem
 from isocenter.values import Geometry, Image, Label
+from strategies import geometries, images, unknown_geometries
 
 OBLIQUE = np.array([[1.9, 0.3, 0.0, -20], [-0.3, 1.9, 0.0, 5], [0.0, 0.0, 3.0, 7], [0, 0, 0, 1.0]])
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
+import SimpleITK
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
@@ -38,7 +38,7 @@ def nrrd(path: Path, voxels: np.ndarray, *lines: str, encoding: str = "raw") -> 
     return path
 
 
-def itk_affine(image: sitk.Image) -> np.ndarray:
+def itk_affine(image: SimpleITK.Image) -> np.ndarray:
     """Index to RAS mm, as ITK understood the file."""
     affine = np.eye(4)
     affine[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) @ np.diag(image.GetSpacing())
@@ -71,9 +71,9 @@ def test_itk_finds_the_voxels_in_the_same_place(geometry: Geometry) -> None:
         path = Path(folder) / "image.nrrd"
         values = np.arange(np.prod(geometry.shape), dtype=np.int16).reshape(1, *geometry.shape)
         write(Image(values, geometry), path)
-        found = sitk.ReadImage(path)
+        found = SimpleITK.ReadImage(path)
         assert_allclose(itk_affine(found), geometry.affine, atol=1e-6)
-        assert_array_equal(sitk.GetArrayFromImage(found).T, values[0])
+        assert_array_equal(SimpleITK.GetArrayFromImage(found).T, values[0])
 
 
 @given(geometries(sheared=False))
@@ -85,12 +85,12 @@ def test_what_itk_writes_is_read_in_the_same_place(geometry: Geometry) -> None:
 
 
 def written_by_itk(geometry: Geometry, path: Path) -> None:
-    image = sitk.GetImageFromArray(np.zeros(geometry.shape[::-1], np.uint8))
+    image = SimpleITK.GetImageFromArray(np.zeros(geometry.shape[::-1], np.uint8))
     affine = LPS @ geometry.affine
     image.SetDirection((affine[:3, :3] / np.array(geometry.steps)).ravel().tolist())
     image.SetSpacing(geometry.steps)
     image.SetOrigin(affine[:3, 3].tolist())
-    sitk.WriteImage(image, path)
+    SimpleITK.WriteImage(image, path)
 
 
 def written_and_read(image: Image, path: Path) -> Image:
@@ -110,9 +110,9 @@ def test_one_picture_in_two_formats_lies_in_one_place(data: Path) -> None:
 
 def test_the_corpus_agrees_with_itk(data: Path) -> None:
     path = data / "nifti" / "niivue_FLAIR.nrrd"
-    found = sitk.ReadImage(path)
+    found = SimpleITK.ReadImage(path)
     assert_allclose(read(path).geometry.affine, itk_affine(found), atol=1e-9)
-    assert_array_equal(read(path).data[0], sitk.GetArrayFromImage(found).T)
+    assert_array_equal(read(path).data[0], SimpleITK.GetArrayFromImage(found).T)
     part = (slice(0, 1), slice(3, 9), slice(None), slice(100, 102))
     assert_array_equal(read(path).pixels[part], read(path).data[part])
 
@@ -139,7 +139,7 @@ def test_every_patient_space_becomes_ras(tmp_path: Path, ramp: np.ndarray, space
     affine = read(path).geometry.affine
     assert_allclose(np.diag(affine)[:3], np.array(signs) * (2, 3, 4))
     assert_allclose(affine[:3, 3], np.array(signs) * (10, 20, 30))
-    assert_allclose(affine, itk_affine(sitk.ReadImage(path)))
+    assert_allclose(affine, itk_affine(SimpleITK.ReadImage(path)))
 
 
 def test_a_space_that_is_not_the_patient_leaves_sides_unknown(tmp_path: Path, ramp: np.ndarray) -> None:
@@ -221,7 +221,7 @@ def test_colours_are_named(tmp_path: Path) -> None:
 
 
 def test_four_axes_without_a_kind_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(FormatError, match="4 axes of space.*kinds"):
+    with pytest.raises(FormatError, match=r"4 axes of space.*kinds"):
         read(nrrd(tmp_path / "a.nrrd", np.zeros((2, 2, 2, 2), np.uint8)))
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, Protocol
 
 import numpy as np
 
@@ -207,18 +207,22 @@ def compression_of(path: Path) -> Compression:
         return "gzip" if file.read(2) == GZIP_MAGIC else "none"
 
 
-def read_head(path: Path, size: int) -> bytes:
-    """The first `size` bytes of a plain or gzipped file, or as many as there are."""
+def read_head(path: Path, size: int, *, after: int = 0) -> bytes:
+    """The first `size` bytes (after some others) of a plain or gzipped file, or as many as there are."""
     with path.open("rb") as file, _uncompressed(file, compression_of(path)) as stream:
         try:
-            return stream.read(size)
+            return stream.read(size) if _skip(stream, after) == after else b""
         except (EOFError, zlib.error, OSError) as error:
             raise FormatError(
                 f"the compressed header is damaged ({error})", str(path), "Get the file again from where it came from"
             ) from error
 
 
-def write_voxels(file: BinaryIO, voxels: Array) -> None:
+class Writable(Protocol):
+    def write(self, data: bytes, /) -> object: ...
+
+
+def write_voxels(file: Writable, voxels: Array) -> None:
     """Voxels with the first axis fastest, one index of the last axis at a time, little-endian."""
     plain = voxels.astype(voxels.dtype.newbyteorder("<"), copy=False)
     for index in range(plain.shape[-1]):

@@ -19,14 +19,15 @@ HEAD_BYTES = 544  # the farthest magic number: NIfTI-1 at 344, DICOM at 128, NIf
 FORMATS: dict[str, Entry] = {
     "nifti": Entry(
         "isocenter.files.nifti:FORMAT",
-        (".nii.gz", ".nii", ".hdr", ".img"),
+        (".nii.gz", ".nii", ".hdr.gz", ".img.gz", ".hdr", ".img"),
         ((344, b"n+1\0"), (344, b"ni1\0"), (4, b"n+2\0"), (4, b"ni2\0")),
     ),
     "dicom": Entry("isocenter.files.dicom:FORMAT", (".dcm", ".dicom", ".ima"), ((128, b"DICM"),)),
     "nrrd": Entry("isocenter.files.nrrd:FORMAT", (".seg.nrrd", ".nrrd", ".nhdr"), ((0, b"NRRD0"),)),
     "metaimage": Entry("isocenter.files.metaimage:FORMAT", (".mha", ".mhd"), ((0, b"ObjectType"), (0, b"NDims"))),
     "mgh": Entry("isocenter.files.mgh:FORMAT", (".mgz", ".mgh"), ()),
-    "minc": Entry("isocenter.files.minc:FORMAT", (".mnc", ".mnc.gz"), ()),
+    "minc": Entry("isocenter.files.minc:FORMAT", (".mnc.gz", ".mnc"), ((0, b"CDF\x01"),)),
+    "mif": Entry("isocenter.files.mif:FORMAT", (".mif.gz", ".mif", ".mih"), ((0, b"mrtrix image"),)),
     "parrec": Entry("isocenter.files.parrec:FORMAT", (".par", ".rec"), ()),
     "picture": Entry(
         "isocenter.files.picture:FORMAT",

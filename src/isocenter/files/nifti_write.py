@@ -12,7 +12,7 @@ from nibabel.nifti2 import Nifti2Header
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files.block import created, write_voxels
 from isocenter.files.nifti_geometry import apart_in_voxels, geometry_of
-from isocenter.files.plain import COLOUR_CHANNELS, in_file_order, storable, uniform_step
+from isocenter.files.plain import COLOUR_CHANNELS, in_file_order, steps_without_sides, storable, uniform_step
 from isocenter.values import Array, Floats, Geometry, Image
 
 # How far (mm) a corner may move by writing (the geometry contract).
@@ -121,13 +121,8 @@ def _set_forms(header: Any, geometry: Geometry, where: str) -> None:
 
 def _set_steps(header: Any, geometry: Geometry, where: str) -> None:
     """Voxel sizes and both codes 0: sides stay unknown, and so does the size where it was."""
-    linear = geometry.affine[:-1, :-1]
-    if not np.allclose(linear, np.diag(geometry.steps), rtol=0, atol=1e-6 * max(geometry.steps)):
-        raise FormatError(
-            "NIfTI cannot hold turned axes without known sides", where, "Write NRRD, or the volume it was made from"
-        )
-    steps = geometry.steps if geometry.ndim == 3 else (*geometry.steps[::-1], 0.0)
-    header["pixdim"][1:4] = steps
+    steps = steps_without_sides(geometry, where)
+    header["pixdim"][1:4] = steps if len(steps) == 3 else (*steps, 0.0)
     header["sform_code"], header["qform_code"] = 0, 0
     header.set_xyzt_units("mm" if geometry.physical else "unknown")
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import BinaryIO, cast
 
 import numpy as np
 
@@ -96,7 +95,7 @@ def write(image: Image, path: Path) -> None:
     with created(path, compressed=False) as file:
         file.write(("\n".join(lines) + "\n\n").encode())
         with gzip.GzipFile("", "wb", 4, file, mtime=0) as stream:
-            write_voxels(cast(BinaryIO, stream), ordered)
+            write_voxels(stream, ordered)
 
 
 def _outside_space(image: Image) -> tuple[str | None, str | None, float | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from isocenter.errors import FormatError
-from isocenter.values import Array
+from isocenter.values import Array, Geometry
 
 # Smallest first: what a program from before 64-bit integers can still read.
 INTEGERS = (np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64)
@@ -44,3 +44,14 @@ def uniform_step(times: tuple[float, ...] | None) -> float | None:
     steps = np.diff(times)
     step = (times[-1] - times[0]) / (len(times) - 1)
     return float(step) if step > 0 and np.allclose(steps, step, rtol=1e-3, atol=0) else None
+
+
+def steps_without_sides(geometry: Geometry, where: str) -> tuple[float, ...]:
+    """The voxel size along (i, j[, k]) for a format that has nothing else to say about a grid without sides.
+
+    The position goes: without sides it means nothing. Raises FormatError where axes are turned or flipped.
+    """
+    linear = geometry.affine[:-1, :-1]
+    if not np.allclose(linear, np.diag(geometry.steps), rtol=0, atol=1e-6 * max(geometry.steps)):
+        raise FormatError("the format cannot hold turned axes without known sides", where, "Write it as NRRD")
+    return geometry.steps if geometry.ndim == 3 else geometry.steps[::-1]

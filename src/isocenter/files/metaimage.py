@@ -1,0 +1,226 @@
+"""MetaImage (.mha, .mhd), https://itk.org/Wiki/ITK/MetaIO/Documentation: ITK's own volumes, in LPS mm."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from math import prod
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isocenter.errors import FormatError, GeometryError
+from isocenter.files import label_table
+from isocenter.files.block import Block, Compression, created, write_voxels
+from isocenter.files.format import Format, ReadOptions
+from isocenter.files.plain import in_file_order, steps_without_sides, storable
+from isocenter.files.sidecar import inside_folder
+from isocenter.files.world import from_lps, rows_and_columns
+from isocenter.values import Array, Geometry, Image, Source
+
+# MetaIO's MET_LONG has four bytes on every system.
+TYPES = {
+    "MET_CHAR": "i1",
+    "MET_UCHAR": "u1",
+    "MET_SHORT": "i2",
+    "MET_USHORT": "u2",
+    "MET_INT": "i4",
+    "MET_UINT": "u4",
+    "MET_LONG": "i4",
+    "MET_ULONG": "u4",
+    "MET_LONG_LONG": "i8",
+    "MET_ULONG_LONG": "u8",
+    "MET_FLOAT": "f4",
+    "MET_DOUBLE": "f8",
+}
+NAMES = {np.dtype(kind): name for name, kind in TYPES.items() if name not in {"MET_LONG", "MET_ULONG"}}
+LARGEST_HEADER = 1 << 20
+OPPOSITE = str.maketrans("LRAPIS", "RLPASI")
+
+
+def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
+    """The one volume of the file; a fourth axis becomes frames, several values a voxel become channels."""
+    header, end = _header(path)
+    sizes = tuple(int(n) for n in _numbers(header, "DimSize", path))
+    if len(sizes) not in (2, 3, 4) or len(sizes) != int(_numbers(header, "NDims", path)[0]) or min(sizes) < 1:
+        raise _damaged(path, f"axes of {header['DimSize']!r}")
+    geometry, notes = _geometry(header, sizes, path)
+    image = Image(
+        _block(header, end, sizes, path).deferred(),
+        geometry,
+        labels=label_table.beside(path),
+        notes=tuple(notes),
+        source=Source("metaimage", (str(path),)),
+    )
+    return {path.stem: image}
+
+
+def write(image: Image, path: Path) -> None:
+    """One compressed .mha; a shear is kept, times of frames are not, sides must be known or no axis turned.
+
+    Raises FormatError for what MetaImage cannot hold.
+    """
+    if path.name.lower().endswith(".mhd"):
+        raise FormatError("MetaImage is written as a single file", str(path), "Choose a name that ends in .mha")
+    ordered = in_file_order(storable(image.data, where=str(path)), image.geometry.ndim)
+    if image.geometry.ndim == 2:
+        ordered = ordered[:, :, 0]
+    if image.frames is None:
+        ordered = ordered[..., 0, :]
+    elif image.geometry.ndim == 2:
+        raise FormatError("MetaImage cannot tell frames of a picture from slices", str(path), "Write it as NRRD")
+    ordered = np.moveaxis(ordered, -1, 0)
+    packed = _packed(ordered)
+    sizes = ordered.shape[1:]
+    lines = ["ObjectType = Image", f"NDims = {len(sizes)}", "BinaryData = True", "BinaryDataByteOrderMSB = False"]
+    lines += ["CompressedData = True", f"CompressedDataSize = {sum(len(part) for part in packed)}"]
+    lines += _space_lines(image.geometry, len(sizes), str(path))
+    lines += [f"DimSize = {_spelled(sizes)}"]
+    lines += [f"ElementNumberOfChannels = {ordered.shape[0]}"] if ordered.shape[0] > 1 else []
+    lines += [f"ElementType = {NAMES[ordered.dtype]}", "ElementDataFile = LOCAL"]
+    with created(path, compressed=False) as file:
+        file.write(("\n".join(lines) + "\n").encode())
+        file.writelines(packed)
+
+
+def _header(path: Path) -> tuple[dict[str, str], int]:
+    """Keys with their text, and the first byte after the header."""
+    with path.open("rb") as file:
+        head = file.read(LARGEST_HEADER)
+    header: dict[str, str] = {}
+    end = 0
+    while "ElementDataFile" not in header:
+        stop = head.find(b"\n", end)
+        key, equals, text = head[end : stop if stop >= 0 else None].decode("latin-1").partition("=")
+        if not equals or (stop < 0 and key.strip() != "ElementDataFile"):
+            raise _damaged(path, "the header has no ElementDataFile")
+        header[key.strip()] = text.strip()
+        end = stop + 1 if stop >= 0 else len(head)
+    return header, end
+
+
+def _geometry(header: Mapping[str, str], sizes: tuple[int, ...], path: Path) -> tuple[Geometry, list[str]]:
+    """LPS mm from direction, spacing and offset; without a direction sides are unknown, without a spacing the size."""
+    n, ndim = len(sizes), min(len(sizes), 3)
+    shape = sizes[:3] if n > 2 else sizes[::-1]
+    steps = _first(header, ("ElementSpacing", "ElementSize"), path, n)
+    if steps is None:
+        return Geometry.of_pixels(shape), ["The header gives no voxel size: size in mm unknown."]
+    matrix = _first(header, ("TransformMatrix", "Rotation", "Orientation"), path, n * n)
+    offset = _first(header, ("Offset", "Position", "Origin"), path, n)
+    # Each run of n numbers is the direction of one axis: the transpose of ITK's direction matrix.
+    direction = np.eye(n) if matrix is None else matrix.reshape(n, n).T
+    if n == 4 and (direction[:3, 3].any() or direction[3, :3].any()):
+        raise GeometryError("the fourth axis runs through space", str(path), "Split the file into volumes")
+    affine = np.eye(ndim + 1)
+    affine[:-1, :-1] = (direction * steps)[:ndim, :ndim]
+    affine[:-1, -1] = 0.0 if offset is None else offset[:ndim]
+    oriented = ndim == 3 and matrix is not None and offset is not None
+    notes = [] if oriented else ["The header gives no direction or no position: orientation unknown."]
+    affine = from_lps(affine) if oriented else rows_and_columns(affine) if ndim == 2 else affine
+    try:
+        return Geometry(shape, affine, oriented=oriented), notes
+    except GeometryError as error:
+        raise GeometryError(error.problem, str(path), "Look at TransformMatrix and ElementSpacing") from error
+
+
+def _block(header: Mapping[str, str], end: int, sizes: tuple[int, ...], path: Path) -> Block:
+    name = header.get("ElementType", "").removesuffix("_ARRAY")
+    if name not in TYPES:
+        raise FormatError(f"voxels of type {name!r} cannot be read", str(path), "Save them as a common number type")
+    big = _true(header, "BinaryDataByteOrderMSB") or _true(header, "ElementByteOrderMSB")
+    dtype = np.dtype(TYPES[name]).newbyteorder(">" if big else "<")
+    channels = int(_numbers(header, "ElementNumberOfChannels", path)[0]) if "ElementNumberOfChannels" in header else 1
+    local = header["ElementDataFile"].upper() == "LOCAL"
+    data = path if local else inside_folder(header["ElementDataFile"], path)
+    start = end if local else 0
+    compression: Compression = "zlib" if _true(header, "CompressedData") else "none"
+    if header.get("BinaryData", "True").lower() in ("false", "0"):
+        compression = "text"
+    skip = int(_numbers(header, "HeaderSize", path)[0]) if "HeaderSize" in header else 0
+    if skip == -1 and compression == "none":  # the voxels stand at the end of the file
+        start = data.stat().st_size - channels * prod(sizes) * dtype.itemsize
+    elif not local:
+        start = skip
+    if start < 0 or channels < 1:
+        raise _damaged(path, "the voxels would begin before the file")
+    axes = {2: (0, 2, 1), 3: (0, 1, 2, 3), 4: (0, 4, 1, 2, 3)}[len(sizes)]
+    slope = float(header.get("ElementToIntensityFunctionSlope", 1.0))
+    intercept = float(header.get("ElementToIntensityFunctionOffset", 0.0))
+    return Block(data, dtype, (channels, *sizes), axes, start, 0, compression, slope, intercept)
+
+
+def _first(header: Mapping[str, str], names: tuple[str, ...], path: Path, count: int) -> NDArray[np.float64] | None:
+    """The numbers of the first of these keys that is there."""
+    name = next((name for name in names if name in header), None)
+    if name is None:
+        return None
+    numbers = np.array(_numbers(header, name, path))
+    if len(numbers) != count or not np.isfinite(numbers).all():
+        raise _damaged(path, f"{name} is {header[name]!r}")
+    return numbers
+
+
+def _numbers(header: Mapping[str, str], name: str, path: Path) -> list[float]:
+    try:
+        numbers = [float(word) for word in header[name].split()]
+    except (KeyError, ValueError) as error:
+        raise _damaged(path, f"{name} is {header.get(name, 'missing')!r}") from error
+    if not numbers:
+        raise _damaged(path, f"{name} is empty")
+    return numbers
+
+
+def _true(header: Mapping[str, str], name: str) -> bool:
+    return header.get(name, "False").lower() in ("true", "1")
+
+
+def _damaged(path: Path, problem: str) -> FormatError:
+    return FormatError(problem, str(path), "The MetaImage header is damaged: get the file again")
+
+
+def _packed(ordered: Array) -> list[bytes]:
+    """The voxels as one zlib stream; its size stands in the header, so it is made before the file."""
+
+    class Parts:
+        def __init__(self) -> None:
+            self.deflate, self.done = zlib.compressobj(4), list[bytes]()
+
+        def write(self, plain: bytes) -> None:
+            self.done.append(self.deflate.compress(plain))
+
+    parts = Parts()
+    write_voxels(parts, ordered)
+    return [*parts.done, parts.deflate.flush()]
+
+
+def _space_lines(geometry: Geometry, n: int, where: str) -> list[str]:
+    more = [1.0] * (n - geometry.ndim)  # of the frames, whose times MetaImage does not know
+    if not geometry.oriented:
+        steps = steps_without_sides(geometry, where)
+        if geometry.physical:
+            return [f"ElementSpacing = {_spelled([*steps, *more])}"]
+        if not np.array_equal(steps, np.ones(geometry.ndim)):
+            raise FormatError("MetaImage holds voxel sizes only in mm", where, "Write it as NRRD")
+        return []
+    if geometry.ndim != 3 or not geometry.physical:
+        raise FormatError("MetaImage holds sides only for three axes in mm", where, "Write it as NRRD")
+    affine = from_lps(geometry.affine)
+    direction = np.eye(n)
+    direction[:3, :3] = affine[:3, :3] / np.array(geometry.steps)
+    letters = (geometry.orientation or "???").translate(OPPOSITE)  # MetaIO names where an axis comes from
+    return [
+        f"TransformMatrix = {_spelled(direction.T.ravel())}",
+        f"Offset = {_spelled([*affine[:3, 3], *(0.0 for _ in more)])}",
+        f"CenterOfRotation = {_spelled([0] * n)}",
+        f"AnatomicalOrientation = {letters}",
+        f"ElementSpacing = {_spelled([*geometry.steps, *more])}",
+    ]
+
+
+def _spelled(numbers: object) -> str:
+    return " ".join(str(n) for n in np.asarray(numbers).tolist())
+
+
+FORMAT = Format("metaimage", read, write)

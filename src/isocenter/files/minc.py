@@ -1,0 +1,80 @@
+"""MINC 1 and 2, https://en.wikibooks.org/wiki/MINC/Reference, through nibabel; the world is RAS mm."""
+
+from __future__ import annotations
+
+import gzip
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nibabel.minc1 import Minc1Image
+from nibabel.minc2 import Minc2Image
+
+from isocenter.errors import FormatError, GeometryError
+from isocenter.files import label_table
+from isocenter.files.block import GZIP_MAGIC
+from isocenter.files.format import Format, ReadOptions
+from isocenter.values import Array, Deferred, Geometry, Image, Source
+
+
+def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
+    """The one volume or series of volumes, axes turned round so that the slice comes last; time becomes frames."""
+    with _opened(path) as minc:
+        names = list(_file(minc)._dim_names)  # the only place where nibabel keeps the axes' names
+        spatial = [name for name in names if name.endswith("space")]
+        if len(spatial) != 3 or set(names) - set(spatial) - {"time"}:
+            raise FormatError(f"axes called {', '.join(names)}", str(path), "Only space and time can be read")
+        order = tuple(names.index(name) for name in (["time"] if "time" in names else []) + spatial[::-1])
+        shape = tuple(int(minc.shape[axis]) for axis in order)
+        dtype = np.dtype(np.float64) if minc.get_data_dtype().kind in "iu" else minc.get_data_dtype().newbyteorder("=")
+        affine, sizes = np.asarray(minc.affine, dtype=np.float64), [minc.shape[names.index(n)] for n in spatial]
+    try:
+        geometry = Geometry(tuple(sizes), affine).permuted((2, 1, 0), (False,) * 3)
+    except GeometryError as error:
+        raise GeometryError(error.problem, str(path), "Look at the header with mincheader") from error
+    pixels = Deferred((1, *shape), dtype, partial(_load, path, order))
+    image = Image(pixels, geometry, labels=label_table.beside(path), source=Source("minc", (str(path),)))
+    return {path.name.removesuffix(".gz").removesuffix(".mnc"): image}
+
+
+def _load(path: Path, order: tuple[int, ...]) -> Array:
+    with _opened(path) as minc:
+        try:
+            values = np.asarray(minc.dataobj)
+        except (OSError, ValueError, EOFError) as error:
+            raise FormatError(f"the voxels cannot be read ({error})", str(path), "Get the file again") from error
+    return values.transpose(order)[np.newaxis]
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """nibabel's image; a gzipped file is unpacked beside the system's other temporary files while it is open."""
+    with path.open("rb") as file:
+        packed = file.read(2) == GZIP_MAGIC
+    with tempfile.TemporaryDirectory() as folder:
+        plain = path
+        if packed:
+            plain = Path(folder) / "unpacked.mnc"
+            with gzip.open(path) as stream, plain.open("wb") as copy:
+                while chunk := stream.read(1 << 20):
+                    copy.write(chunk)
+        with plain.open("rb") as file:
+            kind: Any = Minc2Image if file.read(4) == b"\x89HDF" else Minc1Image
+        try:
+            image = kind.from_filename(str(plain))
+        except (KeyError, ValueError, OSError, TypeError) as error:
+            raise FormatError(
+                f"no MINC volume with regular axes ({error})", str(path), "Convert it with mnc2nii"
+            ) from error
+        yield image
+
+
+def _file(image: Any) -> Any:
+    return image.dataobj.minc_file
+
+
+FORMAT = Format("minc", read)
