@@ -1,0 +1,148 @@
+"""Label tables: five kinds of file, one meaning."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from isocenter.errors import FormatError, UsageError
+from isocenter.files import label_table, read, write
+from isocenter.values import Geometry, Image, Label
+
+ANTERIOR, POSTERIOR = Label(1, "Anterior hippocampus", (255, 0, 10)), Label(2, "Posterior", (0, 200, 0))
+
+ITK_SNAP = """################################################
+# ITK-SnAP Label Description File
+# IDX   -R-  -G-  -B-  -A--  VIS MSH  LABEL
+    0     0    0    0        0  0  0    "Clear Label"
+    1   255    0   10        1  1  0    "Anterior hippocampus"
+    2     0  200    0        0.5  1  1    "Posterior"
+"""
+SLICER = """# Color table file
+# 3 values
+0 Background 0 0 0 0
+1 Anterior hippocampus 255 0 10 255
+2 Posterior 0 200 0 255
+"""
+FREESURFER = """#$Id: FreeSurferColorLUT.txt
+#No. Label Name:                            R   G   B   A
+
+0   Unknown                                 0   0   0   0
+1   Anterior hippocampus                    255 0   10  0
+2   Posterior                               0   200 0   0
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("classes.csv", "1,Anterior hippocampus,255,0,10\n2,Posterior,0,200,0\n"),
+        ("classes.csv", "value,name,red,green,blue\n1,Anterior hippocampus,255,0,10\n2,Posterior,0,200,0\n"),
+        ("classes.csv", "﻿Name;ID;R;G;B\r\nAnterior hippocampus;1;255;0;10\r\nPosterior;2;0;200;0\r\n"),
+        ("classes.csv", '# ours\n1,"Anterior hippocampus",255,0,10,255\n\n2,Posterior,0,200,0,255\n'),
+        ("labels.txt", ITK_SNAP),
+        ("colours.ctbl", SLICER),
+        ("lut.txt", FREESURFER),
+    ],
+)
+def test_every_kind_of_table_says_the_same(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    assert label_table.read(tmp_path / name) == (ANTERIOR, POSTERIOR)
+
+
+def test_colours_may_be_missing(tmp_path: Path) -> None:
+    (tmp_path / "classes.csv").write_text("0,background\n1,tumour,,,\n2,oedema,1,2,3\n")
+    labels = label_table.read(tmp_path / "classes.csv")
+    assert labels == (Label(0, "background"), Label(1, "tumour"), Label(2, "oedema", (1, 2, 3)))
+
+
+names = st.text(min_size=1, max_size=30).map(label_table.clean).filter(bool)
+colours = st.none() | st.tuples(*[st.integers(0, 255)] * 3)
+
+
+@given(st.lists(st.tuples(st.integers(0, 10**6), names, colours), min_size=1, max_size=8,
+                unique_by=(lambda row: row[0], lambda row: row[1])))  # fmt: skip
+def test_a_csv_says_what_was_written(rows: list[tuple[int, str, tuple[int, int, int] | None]]) -> None:
+    labels = tuple(Label(*row) for row in rows)
+    with tempfile.TemporaryDirectory() as folder:
+        label_table.write(labels, Path(folder) / "a.labels.csv")
+        assert label_table.read(Path(folder) / "a.labels.csv") == labels
+
+
+def test_an_itk_snap_table_says_what_was_written(tmp_path: Path) -> None:
+    label_table.write((ANTERIOR, POSTERIOR), tmp_path / "a.txt")
+    assert label_table.read(tmp_path / "a.txt") == (ANTERIOR, POSTERIOR)
+    with pytest.raises(UsageError, match="'plain' has no colour"):
+        label_table.write((Label(1, "plain"),), tmp_path / "b.txt")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("1,a\n1,b\n", "the value 1 stands there twice"),
+        ("1,a\n2,a\n", "the name 'a' stands there twice"),
+        ("1,a,300,0,0\n", "not in 0 to 255"),
+        ("1,a,red,0,0\n", "no whole number"),
+        ("1\n", "is no label"),
+        ("one,two\n", "the columns one, two"),
+        ("value,name\nx,liver\n", "'x' or its colour is no whole number"),
+        ("value,name\n-1,liver\n", "negative"),
+        ("1,\x07\n", "without name"),
+        ("# nothing\n", "no labels"),
+        ('1 255 0 0 1 1 1 "a"\n2 255 0 0 1 1 b\n', "is no label"),
+    ],
+)
+def test_a_table_that_cannot_be_meant_is_refused(tmp_path: Path, text: str, reason: str) -> None:
+    (tmp_path / "classes.csv").write_text(text)
+    with pytest.raises(FormatError, match=rf"classes\.csv: .*{reason}"):
+        label_table.read(tmp_path / "classes.csv")
+
+
+def test_a_table_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "classes.csv").write_bytes(b"1,\xff\xfe\n")
+    with pytest.raises(FormatError, match="not UTF-8"):
+        label_table.read(tmp_path / "classes.csv")
+
+
+def test_names_lose_what_could_steer_a_terminal_or_break_a_line(tmp_path: Path) -> None:
+    (tmp_path / "classes.csv").write_text("1,\x1b[31m left\tlung \x00\n", encoding="utf-8")
+    assert label_table.read(tmp_path / "classes.csv") == (Label(1, "[31m left lung"),)
+
+
+def test_a_label_map_finds_its_own_table_before_that_of_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "classes.csv").write_text("1,lung\n")
+    path = tmp_path / "mask.nii.gz"
+    path.touch()
+    assert label_table.find(path) == label_table.find(tmp_path) == (Label(1, "lung"),)
+    (tmp_path / "mask.labels.csv").write_text("1,heart\n")
+    assert label_table.find(path) == (Label(1, "heart"),)
+    assert label_table.find(tmp_path / "none") == (Label(1, "lung"),)
+
+
+def test_tables_of_one_folder_that_disagree_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "classes.csv").write_text("1,lung\n")
+    (tmp_path / "labels.csv").write_text("1,heart\n")
+    with pytest.raises(FormatError, match=r"labels\.csv: says other names than classes\.csv"):
+        label_table.find(tmp_path)
+
+
+def test_a_folder_without_a_table_has_no_names(tmp_path: Path) -> None:
+    assert label_table.find(tmp_path) == ()
+
+
+@pytest.mark.parametrize("name", ["mask.nii.gz", "mask.nii", "mask.seg.nrrd", "mask.mha", "mask.png"])
+def test_a_table_is_named_after_its_label_map(name: str) -> None:
+    assert label_table.table_path(Path("/x") / name) == Path("/x/mask.labels.csv")
+
+
+def test_a_volume_read_beside_its_table_has_names(tmp_path: Path) -> None:
+    path = tmp_path / "mask.nii.gz"
+    write(Image(np.ones((1, 2, 2, 2), np.uint8), Geometry((2, 2, 2), np.eye(4))), path)
+    assert read(path).labels == ()
+    label_table.write((ANTERIOR,), label_table.table_path(path))
+    assert read(path).labels == (ANTERIOR,)
