@@ -54,6 +54,8 @@ def decompress(
     bits: Bits Allocated; 1 for packed masks
     Raises ValueError for a frame that cannot be decoded; the caller knows the file.
     """
+    if syntax in JPEG | JPEG_LS | JPEG_2000:
+        _check_end(frame)
     if syntax in JPEG:
         return _jpeg(frame, rows, columns, photometric)
     if syntax in JPEG_LS:
@@ -154,6 +156,12 @@ def _rle(frame: bytes, bits: int, limit: int) -> bytes:
 
 def _inflate(frame: bytes, limit: int) -> bytes:
     return zlib.decompressobj(-zlib.MAX_WBITS).decompress(frame, limit)
+
+
+def _check_end(frame: bytes) -> None:
+    """Decoders fill up what is missing; the end marker, which JPEG, JPEG-LS and JPEG 2000 share, tells."""
+    if b"\xff\xd9" not in frame[-16:]:  # an odd frame is padded, by some with more than one byte
+        raise ValueError("it has no end: it is cut short")
 
 
 def _same_size(stream: tuple[int, int], rows: int, columns: int) -> None:

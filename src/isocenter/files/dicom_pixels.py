@@ -13,7 +13,13 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom.encaps import generate_fragments, generate_frames, parse_basic_offsets
 from pydicom.filebase import DicomBytesIO
-from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
 from isocenter.errors import FormatError
 from isocenter.files import dicom_codecs as codecs
@@ -23,6 +29,7 @@ from isocenter.files.dicom_colour import full_of_422, palette_dtype, rgb_of_pale
 Stored = NDArray[Any]
 
 GET_AGAIN = "The file is damaged or cut short: get it again"
+NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
 MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
 COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT", "YBR_PARTIAL_420", "YBR_PARTIAL_422", "XYB")
 
@@ -67,8 +74,12 @@ class Layout:
         return self.rows * self.columns * per_pixel * self.allocated
 
     @property
+    def is_encapsulated(self) -> bool:
+        return self.syntax not in NATIVE  # the DICOM library's list of the others ends before JPEG XL
+
+    @property
     def is_subsampled(self) -> bool:
-        return self.photometric == "YBR_FULL_422" and not self.syntax.is_encapsulated
+        return self.photometric == "YBR_FULL_422" and not self.is_encapsulated
 
 
 def has_pixels(dataset: pydicom.Dataset) -> bool:
@@ -152,19 +163,11 @@ def transfer_syntax(dataset: pydicom.Dataset, where: str) -> UID:
     """The stated transfer syntax; for an object without file meta group the native one it was read with."""
     stated = getattr(dataset, "file_meta", pydicom.Dataset()).get("TransferSyntaxUID")
     if stated:
-        return _Encapsulating(stated) if stated == codecs.DEFLATED_IMAGE_FRAME else UID(stated)
+        return UID(stated)
     implicit, little = dataset.original_encoding
     if implicit is None:
         raise FormatError("the transfer syntax is not stated", where, "Get the file again from its source")
     return ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
-
-
-class _Encapsulating(UID):
-    """A transfer syntax newer than the DICOM library's list."""
-
-    @property
-    def is_encapsulated(self) -> bool:
-        return True
 
 
 def _check_photometric(photometric: str, samples: int, where: str) -> None:
@@ -195,7 +198,7 @@ def _decoded(dataset: pydicom.Dataset, layout: Layout, wanted: Sequence[int], wh
     if layout.syntax in codecs.VIDEO:
         yield from _video(dataset, layout, wanted, where)
         return
-    frames = _compressed if layout.syntax.is_encapsulated else _native
+    frames = _compressed if layout.is_encapsulated else _native
     for frame in frames(dataset, layout, wanted, where):
         yield _coloured(frame, layout, dataset, where)
 
