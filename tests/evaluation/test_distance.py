@@ -201,6 +201,8 @@ def test_masks_of_two_grids_and_spacings_of_other_axes_are_refused():
         surface_distance(np.ones((3, 4)), np.ones((4, 3)))
     with pytest.raises(GeometryError, match="spacing"):
         surface_distance(np.ones((3, 4)), np.ones((3, 4)), (1, 1, 1))
+    with pytest.raises(GeometryError, match="without channels"):
+        surface_distance(np.ones((1, 3, 4, 5)), np.ones((1, 3, 4, 5)))
 
 
 def monai_figures(prediction, reference, spacing, tolerances):

@@ -18,6 +18,7 @@ from isocenter.evaluation import (
     proportion,
     wilson,
 )
+from isocenter.evaluation.intervals import CHUNK
 
 
 def scores_of(patients: int, images: int, seed: int = 0):
@@ -49,6 +50,14 @@ def test_twenty_like_images_of_each_patient_do_not_narrow_the_interval():
     assert (many.high - many.low) > 0.8 * (once.high - once.low)
     images = bootstrap(scores_of(30, 20)[0], np.arange(600), seed=0)
     assert (many.high - many.low) > 3 * (images.high - images.low)
+
+
+def test_draws_that_do_not_fit_at_once_make_one_interval():
+    scores, patients = scores_of(5000, 1)
+    assert 2 * CHUNK < 5000 * 2000
+    estimate = bootstrap(scores, patients, seed=0)
+    half = 1.96 * scores.std(ddof=1) / np.sqrt(5000)
+    assert (estimate.high - estimate.low) / 2 == pytest.approx(half, rel=0.05)
 
 
 def test_the_interval_of_few_patients_is_as_wide_as_that_of_student():

@@ -117,9 +117,12 @@ def surface_distance(
     """The surfaces of two masks of one grid, (*spatial) with two or three axes, against each other.
 
     spacing: mm per axis; without it the distances count pixels
+    Raises GeometryError for masks of two grids.
     """
     predicted, true = np.asarray(prediction, dtype=bool), np.asarray(reference, dtype=bool)
     steps = (1.0,) * true.ndim if spacing is None else tuple(float(step) for step in spacing)
+    if true.ndim not in (2, 3):
+        raise GeometryError(f"a mask with {true.ndim} axes", "surface_distance", "Give two or three, without channels")
     if predicted.shape != true.shape or len(steps) != true.ndim:
         problem = f"a prediction of {predicted.shape} and spacing {spacing} for a reference of {true.shape}"
         raise GeometryError(problem, "surface_distance", "Score on the reference's own grid")

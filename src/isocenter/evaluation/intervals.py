@@ -160,7 +160,7 @@ def _estimate(
     if people < 2:
         return Estimate(value, **common, method=f"none: one patient{note}")
     few = f"; unreliable: {fewest} patients{'' if fewest == people else ' in one class'}" * (fewest < FEW_PATIENTS)
-    figures = np.concatenate([statistic(weights) for weights in _weightings(strata, seed, draws)])
+    figures = np.concatenate([statistic(weights) for weights in _weightings(strata, seed, draws, width=n)])
     figures = figures[np.isfinite(figures)]
     if not len(figures) or np.ptp(figures) <= 1e-12:
         return _degenerate(value, fewest, exact, common, few + note)
@@ -173,7 +173,8 @@ def _tail(patients: int) -> float:
     """Share of draws beyond each end: less than 2.5 %, because draws from few patients vary too little.
 
     Expanded percentiles: Hesterberg, Am Stat 2015, doi:10.1080/00031305.2015.1089789, section 5.3;
-    without them a 95 % interval holds the truth in 89 % of studies with 10 patients, with them in 94 %
+    without them a 95 % interval holds the truth in 89 % of studies with 10 patients, with them in 93 %
+    (bench/interval_coverage.py)
     """
     if patients < 2:
         return 0.0
@@ -191,10 +192,13 @@ def _degenerate(value: float, trials: int, exact: bool, common: dict[str, Any], 
     return Estimate(value, **common, method=f"none: all draws are equal{note}")
 
 
-def _weightings(strata: Integers, seed: int, draws: int) -> Iterator[Floats]:
-    """(some draws, people) how often each was drawn, with replacement from its own stratum."""
+def _weightings(strata: Integers, seed: int, draws: int, *, width: int) -> Iterator[Floats]:
+    """(some draws, people) how often each was drawn, with replacement from its own stratum.
+
+    width: images that a statistic spreads each draw over, so that memory stays within bounds
+    """
     random, people = np.random.default_rng(seed), len(strata)
-    at_once = max(1, CHUNK // people)
+    at_once = max(1, CHUNK // width)
     members = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
     for start in range(0, draws, at_once):
         rows = min(at_once, draws - start)
