@@ -240,7 +240,7 @@ def test_run_lengths_written_by_pydicom_come_back(rows: int, columns: int, bits:
     rng = np.random.default_rng(seed)
     truth = np.repeat(rng.integers(0, 1 << bits, (rows, 1)), columns, axis=1).astype(f"u{bits // 8}")
     dataset = picture(truth)
-    dataset.compress(pydicom.uid.RLELossless, generate_instance_uid=False)
+    dataset.compress(pydicom.uid.RLELossless, encoding_plugin="pydicom", generate_instance_uid=False)
     assert_array_equal(decode(dataset, "")[0], truth)
 
 
