@@ -148,7 +148,9 @@ def _indices(gaps: Floats, names: Sequence[str], where: str, fill_missing: bool)
     shown = ", ".join(f"{gap:.4g}" for gap in sorted({round(float(g), 4) for g in gaps})[:6])
     least = float(np.median(gaps[gaps <= gaps.min() * (1 + GAP_TOLERANCE)]))
     multiples = np.rint(gaps / least)
-    regular = bool(np.all(np.abs(gaps - multiples * least) <= GAP_TOLERANCE * least * multiples))
+    fits = np.all(np.abs(gaps - multiples * least) <= GAP_TOLERANCE * least * multiples)
+    # Where fewer than half of the gaps are single steps, it is as likely that a slice lies askew.
+    regular = bool(fits and 2 * np.count_nonzero(multiples == 1) >= len(gaps))
     odd = int(np.argmax(np.abs(gaps - np.median(gaps)))) if not regular else int(np.argmax(multiples))
     between = f"between {names[odd]} and {names[odd + 1]}"
     if not regular:

@@ -71,7 +71,7 @@ def load(plan: Plan) -> NDArray[Any]:
     out = np.empty(plan.shape, plan.dtype)
     if plan.fill is not None:
         out[...] = plan.fill
-    workers = min(MOST_THREADS, os.cpu_count() or 1, len(plan.files))
+    workers = max(1, min(MOST_THREADS, os.cpu_count() or 1, len(plan.files)))
     with warnings.catch_warnings():  # what is odd about the headers was noted when they were read
         warnings.simplefilter("ignore")
         with ThreadPoolExecutor(workers) as pool:

@@ -1,0 +1,355 @@
+"""Series written slice by slice come back with every voxel in its place."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+from pydicom.uid import ComputedRadiographyImageStorage, MRImageStorage
+
+from isocenter.errors import FormatError, GeometryError
+from isocenter.files import read, read_volumes
+from isocenter.files.dicom import read_series
+from isocenter.values import Geometry
+from strategies import geometries
+from written_dicom import AXIAL, sequence, write_enhanced, write_slice
+
+LPS = np.diag([-1.0, -1.0, 1.0])
+
+
+def write_grid(folder: Path, grid: Geometry, voxels: np.ndarray[Any, Any], seed: int, **tags: Any) -> None:
+    """(columns, rows, slices) on a grid whose first two axes are at a right angle, under shuffled names."""
+    affine = LPS @ grid.affine[:3]
+    columns, rows = grid.steps[0], grid.steps[1]
+    orientation = (*(affine[:, 0] / columns), *(affine[:, 1] / rows))
+    names = [f"{n:03d}" for n in range(grid.shape[2])]
+    random.Random(seed).shuffle(names)  # noqa: S311
+    for n, name in enumerate(names):
+        write_slice(
+            folder / f"{tags.get('prefix', '')}{name}.dcm",
+            voxels[:, :, n].T,
+            position=affine[:, 3] + n * affine[:, 2],
+            orientation=orientation,
+            spacing=(rows, columns),
+            SliceThickness=1.0,
+            **{keyword: value for keyword, value in tags.items() if keyword != "prefix"},
+        )
+
+
+@st.composite
+def slabs(draw: st.DrawFn) -> Geometry:
+    """Oblique grids, also sheared along the slices (a gantry tilt), with more than one slice."""
+    grid = draw(geometries(sheared=False))
+    affine = grid.affine.copy()
+    tilt = draw(st.sampled_from([0.0, 0.3, -0.5]))
+    affine[:3, 2] += tilt * affine[:3, 1] / grid.steps[1] * grid.steps[2]
+    return Geometry((*grid.shape[:2], draw(st.integers(2, 6))), affine)
+
+
+@settings(max_examples=25)
+@given(slabs(), st.integers(0, 99))
+def test_every_voxel_comes_back_in_its_place_whatever_the_files_are_called(grid: Geometry, seed: int) -> None:
+    voxels = np.random.default_rng(seed).integers(0, 4000, grid.shape, dtype=np.uint16)
+    with tempfile.TemporaryDirectory() as folder:
+        write_grid(Path(folder), grid, voxels, seed)
+        image = read(folder)
+        # Slices follow the normal of rows and columns, so the third axis may come turned round.
+        there = np.rint(image.geometry.to_index(grid.to_world(np.argwhere(voxels >= 0)))).astype(int)
+        assert_allclose(image.geometry.to_world(there), grid.to_world(np.argwhere(voxels >= 0)), atol=2e-3)
+        assert_array_equal(image.data[0][tuple(there.T)], voxels.reshape(-1))
+    assert image.geometry.frame_of_reference == "1.2.3.3"
+
+
+@settings(max_examples=10)
+@given(st.integers(2, 4), st.integers(1, 4), st.integers(0, 99), st.booleans())
+def test_volumes_at_the_same_positions_become_frames(frames: int, slices: int, seed: int, told: bool) -> None:
+    voxels = np.random.default_rng(seed).integers(0, 999, (frames, 3, 4, slices), dtype=np.uint16)
+    order = [(t, n) for t in range(frames) for n in range(slices)]
+    with tempfile.TemporaryDirectory() as folder:
+        names = random.Random(seed).sample(range(1000), len(order))  # noqa: S311
+        for (t, n), name in zip(order, names, strict=True):
+            tags = {"TemporalPositionIdentifier": t + 1} if told else {}
+            # Where the time is told, instance numbers say something else and must not count.
+            instance = 1000 - t if told else 1 + t * slices + n
+            write_slice(
+                Path(folder) / f"{name}", voxels[t, :, :, n].T, position=(0, 0, 2 * n), InstanceNumber=instance,
+                SliceThickness=2, **tags,
+            )  # fmt: skip
+        image = read(folder)
+        assert_array_equal(image.data[0], voxels)
+    expected = "temporal position" if told else "rank of the instance number"
+    assert any(f"{frames} volumes told apart by {expected}" in note for note in image.notes)
+
+
+def test_times_are_seconds_from_the_first_volume(tmp_path: Path) -> None:
+    for t in range(3):
+        for n in range(2):
+            write_slice(
+                tmp_path / f"{t}_{n}.dcm", np.full((2, 2), t, np.uint16), position=(0, 0, n), SliceThickness=1,
+                TemporalPositionIdentifier=3 - t, AcquisitionDate="20200101", AcquisitionTime=f"2359{58 - 2 * t}.{n}",
+            )  # fmt: skip
+    image = read(tmp_path)
+    assert image.times == (0.0, 2.0, 4.0)
+    assert_array_equal(image.data[0, :, 0, 0, 0], [2, 1, 0])
+
+
+def test_a_cine_of_one_slice_has_its_trigger_times(tmp_path: Path) -> None:
+    for t in range(3):
+        write_slice(tmp_path / f"{t}.dcm", np.full((2, 2), t, np.uint16), TriggerTime=40.0 * t, SliceThickness=8)
+    image = read(tmp_path)
+    assert image.shape == (1, 3, 2, 2, 1)
+    assert image.times == (0.0, 0.04, 0.08)
+
+
+def test_magnitude_and_phase_of_one_grid_are_channels(tmp_path: Path) -> None:
+    for part, value in (("P", 7), ("M", 3)):
+        for n in range(2):
+            write_slice(
+                tmp_path / f"{part}{n}.dcm", np.full((2, 2), value, np.uint16), position=(0, 0, n), SliceThickness=1,
+                sop_class=MRImageStorage, ImageType=["ORIGINAL", "PRIMARY", part, "ND"],
+            )  # fmt: skip
+    image = read(tmp_path)
+    assert image.channels == ("magnitude", "phase")
+    assert_array_equal(image.data[:, 0, 0, 0], [3, 7])
+    assert_array_equal(read(tmp_path, part="phase").data, np.full((1, 2, 2, 2), 7))
+
+
+def test_kinds_on_different_slices_are_volumes_of_their_own(tmp_path: Path) -> None:
+    for part, slices in (("P", 2), ("M", 4)):
+        for n in range(slices):
+            write_slice(
+                tmp_path / f"{part}{n}.dcm", np.ones((2, 2), np.uint16), position=(0, 0, n), SliceThickness=1,
+                sop_class=MRImageStorage, ImageType=["ORIGINAL", "PRIMARY", part], SeriesDescription="flow",
+            )  # fmt: skip
+    volumes = read_volumes(tmp_path)
+    assert {name: image.shape[-1] for name, image in volumes.items()} == {"flow_magnitude": 4, "flow_phase": 2}
+
+
+@pytest.mark.parametrize(
+    ("odd", "words"),
+    [
+        ({"orientation": (1, 0, 0, 0, 0, -1)}, "2 orientations in one series (ImageOrientationPatient (0020,0037))"),
+        ({"spacing": (1, 1.1)}, "2 pixel spacings in one series (PixelSpacing (0028,0030))"),
+        ({"FrameOfReferenceUID": "1.2.9"}, "2 frames of reference in one series (FrameOfReferenceUID (0020,0052))"),
+        ({"pixels": np.ones((3, 2), np.uint16)}, "2 sizes in one series"),
+        ({"position": (0, 0, 2.5)}, "slices are not evenly spaced: gaps of 0.5, 1, 1.5 mm"),
+        ({"position": (0, 0, 4)}, "1 slice is missing, the first between 1.dcm and 3.dcm: gaps of 1, 2 mm"),
+        ({"position": (0, 0, 1)}, "slices are doubled or missing"),
+        ({"position": (0.2, 0, 2)}, "on no straight line"),
+        ({"position": None, "orientation": None}, "does not say where it lies"),
+        ({"position": None}, "ImagePositionPatient (0020,0032) is missing"),
+        ({"spacing": None}, "PixelSpacing (0028,0030) is missing"),
+        ({"orientation": (0, 0, 0, 0, 0, 0)}, "are not two unit vectors at a right angle"),
+        ({"spacing": (0, 1)}, "PixelSpacing (0028,0030) is 0\\1"),
+    ],
+)
+def test_one_slice_that_does_not_belong_refuses_the_series(tmp_path: Path, odd: dict[str, Any], words: str) -> None:
+    for n in range(4):
+        slice_ = {"pixels": np.ones((2, 2), np.uint16), "position": (0, 0, n)} | (odd if n == 2 else {})
+        write_slice(tmp_path / f"{n}.dcm", slice_.pop("pixels"), SliceThickness=1, **slice_)
+    with pytest.raises(GeometryError) as refusal:
+        read(tmp_path)
+    assert words in refusal.value.problem
+    assert str(tmp_path) in refusal.value.where and refusal.value.remedy
+
+
+def test_a_copy_of_a_slice_refuses_the_series(tmp_path: Path) -> None:
+    for n in range(3):
+        write_slice(tmp_path / f"{n}.dcm", np.ones((2, 2), np.uint16), position=(0, 0, n), SliceThickness=1)
+    (tmp_path / "copy.dcm").write_bytes((tmp_path / "1.dcm").read_bytes())
+    with pytest.raises(GeometryError, match=r"1.dcm and copy.dcm are the same image|copy.dcm and 1.dcm"):
+        read(tmp_path)
+
+
+def test_gaps_that_differ_by_less_than_one_percent_are_equal(tmp_path: Path) -> None:
+    for n, depth in enumerate((0, 1.004, 1.998, 3.003)):
+        write_slice(tmp_path / f"{n}.dcm", np.ones((2, 2), np.uint16), position=(0, 0, depth), SliceThickness=1)
+    assert_allclose(read(tmp_path).geometry.steps[2], 3.003 / 3)
+
+
+def test_missing_slices_are_marked_even_where_no_padding_is_stated(tmp_path: Path) -> None:
+    for n in (0, 1, 4):
+        write_slice(
+            tmp_path / f"{n}.dcm", np.zeros((2, 2), np.uint16), position=(0, 0, n), SliceThickness=1,
+            RescaleSlope=1, RescaleIntercept=-1024,
+        )  # fmt: skip
+    image = read(tmp_path, fill_missing=True)
+    assert image.facts["missing_slices"] == (2, 3)
+    assert image.valid[0, 0, 0].tolist() == [True, True, False, False, True]
+    assert image.data[0, 0, 0].tolist() == [-1024, -1024, -1025, -1025, -1024]
+    assert image.pixels[:, :, :, 2:4].max() == -1025
+
+
+def test_more_missing_than_there_is_refused_even_then(tmp_path: Path) -> None:
+    for n in (0, 1, 9):
+        write_slice(tmp_path / f"{n}.dcm", np.ones((2, 2), np.uint16), position=(0, 0, n), SliceThickness=1)
+    with pytest.raises(GeometryError, match="7 slices are missing"):
+        read(tmp_path, fill_missing=True)
+
+
+def test_slices_without_any_position_are_frames(tmp_path: Path) -> None:
+    for n in range(3):
+        write_slice(
+            tmp_path / f"{9 - n}.dcm", np.full((4, 2), n, np.uint16), position=None, orientation=None, spacing=None,
+            InstanceNumber=n + 1,
+        )  # fmt: skip
+    image = read(tmp_path)
+    assert image.shape == (1, 3, 4, 2)
+    assert image.spacing is None and image.geometry.orientation is None
+    assert image.data[0, :, 0, 0].tolist() == [0, 1, 2]
+
+
+def test_radiographs_of_one_series_are_images_of_their_own(tmp_path: Path) -> None:
+    for n in range(2):
+        write_slice(
+            tmp_path / f"{n}.dcm", np.full((4, 2 + n), n, np.uint16), position=None, orientation=None, spacing=None,
+            sop_class=ComputedRadiographyImageStorage, Modality="CR", SeriesDescription="chest pa",
+        )  # fmt: skip
+    assert {name: image.shape for name, image in read_volumes(tmp_path).items()} == {
+        "chest_pa_1": (1, 4, 2),
+        "chest_pa_2": (1, 4, 3),
+    }
+
+
+def test_what_is_no_dicom_is_passed_over_in_a_folder(tmp_path: Path) -> None:
+    write_slice(tmp_path / "IM0001", np.ones((2, 2), np.uint16), SliceThickness=1)
+    (tmp_path / "notes.txt").write_text("not DICOM")
+    (tmp_path / "deeper").mkdir()
+    write_slice(tmp_path / "deeper" / "1.2.840.7", np.ones((2, 2), np.uint16), position=(0, 0, 1), SliceThickness=1)
+    assert read(tmp_path).shape == (1, 2, 2, 2)
+
+
+def test_a_folder_without_dicom_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("not DICOM")
+    with pytest.raises(FormatError, match="no DICOM file in this folder"):
+        read(tmp_path)
+
+
+def test_a_slice_that_has_lost_its_pixels_is_not_passed_over(tmp_path: Path) -> None:
+    for n in range(3):
+        write_slice(tmp_path / f"{n}.dcm", np.ones((2, 2), np.uint16), position=(0, 0, n), SliceThickness=1)
+    write_slice(tmp_path / "3.dcm", np.ones((2, 2), np.uint16), position=(0, 0, 3), PixelData=None)
+    with pytest.raises(FormatError, match=r"3\.dcm: holds no image: CT Image Storage without PixelData"):
+        read(tmp_path)
+
+
+def test_a_damaged_slice_is_refused_by_name_when_it_is_decoded(tmp_path: Path) -> None:
+    for n in range(3):
+        write_slice(tmp_path / f"{n}.dcm", np.ones((8, 8), np.uint16), position=(0, 0, n), SliceThickness=1)
+    image = read(tmp_path)
+    (tmp_path / "1.dcm").write_bytes((tmp_path / "1.dcm").read_bytes()[:-20])
+    with pytest.raises(FormatError, match=r"1\.dcm"):
+        _ = image.data
+    with pytest.raises(FormatError, match="cut short: 108 bytes where 128 belong"):
+        read(tmp_path)
+
+
+def test_two_series_in_a_folder_have_two_names_and_neither_names_the_patient(tmp_path: Path) -> None:
+    for series in (1, 2):
+        write_slice(
+            tmp_path / f"{series}.dcm", np.ones((2, 2), np.uint16), SliceThickness=1,
+            SeriesInstanceUID=f"1.2.3.{series}", SeriesDescription="CHEST Doe" if series == 1 else "CHEST 1/2 ",
+        )  # fmt: skip
+    assert sorted(read_volumes(tmp_path)) == ["CHEST_1_2", "CT"]
+
+
+def test_the_files_of_one_series_can_be_given_by_name(tmp_path: Path) -> None:
+    paths = [
+        write_slice(tmp_path / f"{n}.dcm", np.full((2, 2), n, np.uint16), position=(0, 0, n), SliceThickness=1)
+        for n in range(3)
+    ]
+    (image,) = read_series(paths[1:]).values()
+    assert image.data[0, 0, 0].tolist() == [1, 2]
+    assert image.source is not None and image.source.paths == (str(paths[1]), str(paths[2]))
+
+
+def enhanced_frame(depth: float, **content: Any) -> dict[str, Any]:
+    return {
+        "PlanePositionSequence": sequence(ImagePositionPatient=[1.0, 2.0, depth]),
+        "FrameContentSequence": sequence(**content),
+    }
+
+
+def test_an_enhanced_object_is_ordered_by_the_position_of_its_frames(tmp_path: Path) -> None:
+    order = [2, 0, 1]
+    pixels = np.stack([np.full((4, 5), n, np.uint16) for n in order])
+    path = write_enhanced(tmp_path / "e.dcm", pixels, [enhanced_frame(3.0 * n) for n in order])
+    image = read(path)
+    assert image.data[0, 0, 0].tolist() == [0, 1, 2]
+    assert_allclose(image.geometry.affine, [[-1.5, 0, 0, -1], [0, -2, 0, -2], [0, 0, 3, 0], [0, 0, 0, 1]])
+
+
+def test_an_enhanced_object_in_time_has_its_times(tmp_path: Path) -> None:
+    frames = [
+        enhanced_frame(3.0 * n, TemporalPositionIndex=t + 1, FrameReferenceDateTime=f"2020010112000{2 * t}.5")
+        for n in range(2)
+        for t in range(3)
+    ]
+    pixels = np.stack([np.full((2, 2), t, np.uint16) for _ in range(2) for t in range(3)])
+    image = read(write_enhanced(tmp_path / "e.dcm", pixels, frames))
+    assert image.times == (0.0, 2.0, 4.0)
+    assert image.data[0, :, 0, 0].tolist() == [[0, 0], [1, 1], [2, 2]]
+
+
+def test_declared_stacks_are_volumes_of_their_own(tmp_path: Path) -> None:
+    frames = [enhanced_frame(3.0 * n, StackID=stack) for stack in "ab" for n in range(2)]
+    volumes = read_volumes(write_enhanced(tmp_path / "e.dcm", np.ones((4, 2, 2), np.uint16), frames))
+    assert sorted(volumes) == ["MR_stack_a", "MR_stack_b"]
+
+
+def test_enhanced_objects_that_do_not_fit_together_are_volumes_of_their_own(tmp_path: Path) -> None:
+    for name, start in (("a", 0.0), ("b", 50.5)):
+        frames = [enhanced_frame(start + 3.0 * n) for n in range(2)]
+        write_enhanced(tmp_path / name, np.ones((2, 2, 2), np.uint16), frames)
+    assert sorted(read_volumes(tmp_path)) == ["MR_1", "MR_2"]
+
+
+def test_a_frame_without_its_functional_groups_is_refused(tmp_path: Path) -> None:
+    path = write_enhanced(tmp_path / "e.dcm", np.ones((3, 2, 2), np.uint16), [enhanced_frame(0), enhanced_frame(3)])
+    with pytest.raises(FormatError, match="2 items in PerFrameFunctionalGroupsSequence"):
+        read(path)
+
+
+@pytest.mark.parametrize(("offsets", "depths"), [([0, 2, 4], [5, 7, 9]), ([5, 7, 9], [5, 7, 9])])
+def test_dose_planes_may_be_told_relative_or_absolute(
+    tmp_path: Path, offsets: list[float], depths: list[float]
+) -> None:
+    path = write_slice(
+        tmp_path / "dose.dcm", np.ones((3, 2, 2), np.uint16), position=(0, 0, 5), Modality="RTDOSE",
+        sop_class="1.2.840.10008.5.1.4.1.1.481.2", GridFrameOffsetVector=offsets, DoseGridScaling=0.5, DoseUnits="GY",
+    )  # fmt: skip
+    image = read(path)
+    assert_allclose(image.geometry.to_world([[0, 0, n] for n in range(3)])[:, 2], depths)
+    assert image.data.max() == 0.5
+    assert image.facts["unit"] == "Gy"
+
+
+def test_reconstructed_nuclear_medicine_lies_where_its_detector_says(tmp_path: Path) -> None:
+    path = write_slice(
+        tmp_path / "nm.dcm", np.stack([np.full((2, 2), n, np.uint16) for n in range(3)]), position=None,
+        orientation=None, spacing=(4.0, 4.0), sop_class="1.2.840.10008.5.1.4.1.1.20", Modality="NM",
+        ImageType=["ORIGINAL", "PRIMARY", "RECON TOMO", "EMISSION"], SpacingBetweenSlices=-4.0, SliceVector=[1, 2, 3],
+        DetectorInformationSequence=sequence(ImagePositionPatient=[0.0, 0, 8], ImageOrientationPatient=list(AXIAL)),
+    )  # fmt: skip
+    image = read(path)
+    # A negative spacing: the second slice lies below the first.
+    assert image.data[0, 0, 0].tolist() == [2, 1, 0]
+    assert_allclose(image.geometry.affine[2, 2:], [4, 0])
+
+
+def test_a_film_with_one_position_is_frames_of_one_slice(tmp_path: Path) -> None:
+    path = write_slice(
+        tmp_path / "film.dcm", np.stack([np.full((2, 2), n, np.uint16) for n in range(4)]), FrameTime=50.0,
+        SliceThickness=6,
+    )  # fmt: skip
+    image = read(path)
+    assert image.shape == (1, 4, 2, 2, 1)
+    assert image.data[0, :, 0, 0, 0].tolist() == [0, 1, 2, 3]
+    assert image.times == (0.0, 0.05, 0.1, 0.15)
