@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -102,6 +102,20 @@ def in_words(row: Row) -> str:
     """ "Dice 0.882 (95 % interval 0.874 to 0.890, 40 cases of 40 patients)"."""
     said = [part for part in (interval_text(row.estimate), count_text(row.estimate)) if part]
     return f"{row_name(row)} {value_text(row.estimate)} ({', '.join(said)})"
+
+
+def setting_text(value: Any) -> str:
+    """A value that somebody chose or stated: every digit of it, and none more."""
+    if value is None:
+        return "none"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}: {setting_text(part)}" for name, part in value.items())
+    if isinstance(value, list | tuple | set | frozenset):
+        parts = sorted(value, key=str) if isinstance(value, set | frozenset) else value
+        return ", ".join(setting_text(part) for part in parts)
+    if isinstance(value, float | np.floating):
+        return f"{float(value):.12g}".replace("-", "\N{MINUS SIGN}")
+    return cell_text(value)
 
 
 def cell_text(value: Any) -> str:

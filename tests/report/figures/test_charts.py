@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 from isocenter.errors import UsageError
 from isocenter.report import Figure, figures
 from isocenter.report.figures.charts import _area, _measured, _reliability_points, _roc_points
-from isocenter.report.figures.figure import PNG_LIMIT, short
+from isocenter.report.figures.drawing import PNG_LIMIT, short
 from isocenter.values import Estimate, Row
 
 STRANGE = r"$\frac{$ <script> x_1"

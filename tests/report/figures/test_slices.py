@@ -13,7 +13,7 @@ from scipy import ndimage
 from isocenter.errors import GeometryError, UsageError
 from isocenter.report import Figure, figures
 from isocenter.report.display import planes
-from isocenter.report.figures.figure import PNG_LIMIT
+from isocenter.report.figures.drawing import PNG_LIMIT
 from isocenter.report.figures.slices import REFERENCE_LINE, _fullest_slice, _outline, _panels, _view
 from isocenter.values import Geometry, Image, Label
 

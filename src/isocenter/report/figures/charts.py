@@ -9,10 +9,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
-from scipy.stats import binomtest
+from scipy.special import betaincinv
 
 from isocenter.errors import UsageError
-from isocenter.report.figures.figure import Canvas, Figure, Ink, chart, legend, plain, short
+from isocenter.report.figures.drawing import Canvas, Ink, chart, legend, plain, short
+from isocenter.report.figures.figure import Figure
 from isocenter.report.words import interval_text, metric_name, number, row_name, value_text
 from isocenter.values import Estimate, Floats, Row
 
@@ -294,9 +295,10 @@ def _reliability_points(truth: Floats, probability: Floats, bins: int) -> pd.Dat
     rows = []
     for place in np.unique(places):
         inside = places == place
-        interval = binomtest(int(truth[inside].sum()), int(inside.sum())).proportion_ci(0.95, "exact")
-        mean, share = float(probability[inside].mean()), float(truth[inside].mean())
-        rows.append(((place + 0.5) / bins, mean, share, interval.low, interval.high, int(inside.sum())))
+        count, true = int(inside.sum()), int(truth[inside].sum())
+        low = betaincinv(true, count - true + 1, 0.025) if true else 0.0
+        high = betaincinv(true + 1, count - true, 0.975) if true < count else 1.0
+        rows.append(((place + 0.5) / bins, float(probability[inside].mean()), true / count, low, high, count))
     return pd.DataFrame(rows, columns=["middle", "mean", "share", "low", "high", "count"])
 
 

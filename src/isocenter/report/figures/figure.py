@@ -1,23 +1,10 @@
-"""A picture as a value, and how drawings become small PNGs in the inks of a light and a dark page."""
+"""A picture as a value."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable
+import struct
 from dataclasses import dataclass
-from typing import ClassVar, Literal
-
-import matplotlib.figure
-import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from PIL import Image as Picture
-
-Canvas = matplotlib.figure.Figure  # the object itself, never pyplot: nothing global, safe in threads
-
-# Base64 adds a third; with this a report of thirty pictures stays under four megabytes.
-PNG_LIMIT = 100_000
-CHART_DPI = 200  # twice the pixels of a plain screen, so that letters stay sharp on a fine one
+from typing import ClassVar
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,9 +13,10 @@ class Figure:
 
     title, caption: what it shows, and how to read it
     alt:            what a reader learns who cannot see it
-    png:            the picture, at most PNG_LIMIT bytes
+    png:            the picture, small enough to stand in a page
     dark:           the same in the inks of a dark page; None where one picture serves both
     wide:           wants the whole width of a page
+    density:        pixels of the picture for one of a plain screen
     """
 
     title: str
@@ -37,107 +25,14 @@ class Figure:
     caption: str = ""
     dark: bytes | None = None
     wide: bool = False
+    density: float = 1.0
     template: ClassVar[str] = "figure"
 
     @property
     def size(self) -> tuple[int, int]:
         """(width, height) in pixels."""
-        with Picture.open(io.BytesIO(self.png)) as picture:
-            return picture.size
+        width, height = struct.unpack(">II", self.png[16:24])  # the first chunk, PNG specification 11.2.2
+        return width, height
 
     def _repr_png_(self) -> bytes:
         return self.png
-
-
-@dataclass(frozen=True)
-class Ink:
-    """The colours of a chart: paper, text, faint lines, and series that anybody can tell apart."""
-
-    paper: str
-    text: str
-    faint: str
-    grid: str
-    series: tuple[str, ...]
-
-
-# Series after Okabe and Ito 2008, darkened or lightened until they stand 3:1 against the paper (WCAG 2.2, 1.4.11).
-LIGHT = Ink("#ffffff", "#1d2730", "#5c6975", "#e3e8ec", ("#0068a8", "#c25400", "#00805d", "#a3487a", "#8a6d00"))
-DARK = Ink("#161c22", "#e4eaf0", "#9aa7b3", "#2c353e", ("#56b4e9", "#f0a848", "#35c79b", "#e29bc3", "#f0e442"))
-
-
-def chart(
-    draw: Callable[[Canvas, Ink], None],
-    *,
-    title: str,
-    caption: str,
-    alt: str,
-    size: tuple[float, float] = (4.4, 3.0),
-) -> Figure:
-    """What `draw` draws, in both inks. size: in inches of 100 screen pixels."""
-    light, dark = (_drawn(draw, ink, size) for ink in (LIGHT, DARK))
-    return Figure(title=title, png=light, dark=dark, caption=caption, alt=alt)
-
-
-def plain(axes: Axes, ink: Ink) -> None:
-    """Axes with two thin lines and a faint grid: the data are what stands out."""
-    axes.set_facecolor(ink.paper)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color(ink.faint)
-    axes.tick_params(colors=ink.faint, labelsize=8.5, length=3)
-    axes.grid(True, color=ink.grid, linewidth=0.8)
-    axes.set_axisbelow(True)
-    for label in (axes.xaxis.label, axes.yaxis.label):
-        label.set_color(ink.text)
-        label.set_fontsize(9)
-        label.set_parse_math(False)  # names are shown as they are, never read as formulas
-
-
-def legend(axes: Axes, ink: Ink, location: Literal["best", "lower right"] = "best") -> None:
-    """A legend without a box."""
-    made = axes.legend(loc=location, fontsize=8.5, labelcolor=ink.text, facecolor=ink.paper)
-    made.get_frame().set(edgecolor="none", alpha=0.8)
-    for text in made.get_texts():
-        text.set_parse_math(False)
-
-
-def short(name: str, length: int = 22) -> str:
-    """A name that fits under a picture: its ends, which tell cases apart."""
-    name = " ".join(name.split())
-    if len(name) <= length:
-        return name
-    head = (length - 1) // 2
-    return f"{name[:head]}\N{HORIZONTAL ELLIPSIS}{name[head + 1 - length :]}"
-
-
-def png(canvas: Canvas, dpi: float) -> bytes:
-    """The drawing as PNG of at most PNG_LIMIT bytes: fewer colours first, then fewer pixels."""
-    while True:
-        picture = _rendered(canvas, dpi)
-        for colours in (256, 128, 64):
-            data = _packed(picture, colours)
-            if len(data) <= PNG_LIMIT:
-                return data
-        dpi *= 0.9
-
-
-def _drawn(draw: Callable[[Canvas, Ink], None], ink: Ink, size: tuple[float, float]) -> bytes:
-    canvas = Canvas(figsize=size, facecolor=ink.paper, layout="constrained")
-    draw(canvas, ink)
-    return png(canvas, CHART_DPI)
-
-
-def _rendered(canvas: Canvas, dpi: float) -> Picture.Image:
-    canvas.set_dpi(dpi)
-    agg = FigureCanvasAgg(canvas)
-    agg.draw()
-    return Picture.fromarray(np.asarray(agg.buffer_rgba())).convert("RGB")
-
-
-def _packed(picture: Picture.Image, colours: int) -> bytes:
-    """PNG with a palette: a third of the size, and on grey pictures no difference to be seen."""
-    out = io.BytesIO()
-    packed = picture.quantize(colours, method=Picture.Quantize.MEDIANCUT, dither=Picture.Dither.NONE)
-    packed.save(out, format="PNG", optimize=True)
-    return out.getvalue()

@@ -24,7 +24,8 @@ from isocenter.report.display import (
     upright,
     window,
 )
-from isocenter.report.figures.figure import Canvas, Figure, png, short
+from isocenter.report.figures.drawing import Canvas, png, short
+from isocenter.report.figures.figure import Figure
 from isocenter.values import Array, Geometry, Image, Label
 
 GROUND, LETTERS = "#000000", "#e8edf2"

@@ -611,7 +611,7 @@ function addReadout() {
   const list = document.getElementById("readout");
   const line = (name) => {
     const value = make("dd");
-    list.append(make("dt", { text: name }), value);
+    list.append(make("div", {}, make("dt", { text: name }), value));
     return value;
   };
   readout.value = line("value");
