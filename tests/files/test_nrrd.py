@@ -84,6 +84,17 @@ def test_what_itk_writes_is_read_in_the_same_place(geometry: Geometry) -> None:
         assert_allclose(read(path).geometry.affine, geometry.affine, atol=1e-6)
 
 
+@pytest.mark.parametrize(("channels", "frames"), [(3, ()), (1, (2,))])
+def test_itk_reads_channels_or_frames_as_components(tmp_path: Path, channels: int, frames: tuple[int, ...]) -> None:
+    voxels = np.arange(channels * max(1, *frames, 1) * 24, dtype=np.int16).reshape(channels, *frames, 2, 3, 4)
+    write(Image(voxels, Geometry((2, 3, 4), np.diag([2, 3, 4, 1.0]))), tmp_path / "a.nrrd")
+    found = SimpleITK.ReadImage(tmp_path / "a.nrrd")
+    assert_allclose(itk_affine(found), np.diag([2, 3, 4, 1.0]))
+    assert_array_equal(
+        np.moveaxis(SimpleITK.GetArrayFromImage(found), -1, 0).T, np.moveaxis(voxels.reshape(-1, 2, 3, 4), 0, -1)
+    )
+
+
 def written_by_itk(geometry: Geometry, path: Path) -> None:
     image = SimpleITK.GetImageFromArray(np.zeros(geometry.shape[::-1], np.uint8))
     affine = LPS @ geometry.affine

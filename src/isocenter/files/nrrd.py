@@ -98,13 +98,13 @@ def write(image: Image, path: Path) -> None:
             write_voxels(stream, ordered)
 
 
-def _outside_space(image: Image) -> tuple[str | None, str | None, float | None]:
-    """(kind of the fastest axis, kind of the slowest axis, seconds between frames) as far as there are such axes."""
+def _outside_space(image: Image) -> tuple[str | None, bool, float | None]:
+    """(kind of an axis of channels, whether there are frames, seconds between them)."""
     first = None
     if len(image.channels) > 1:
         coloured = image.channels == COLOUR_CHANNELS.get(len(image.channels))
         first = f"{''.join(image.channels)}-color" if coloured else "vector"
-    return first, None if image.frames is None else "time", uniform_step(image.times)
+    return first, image.frames is not None, uniform_step(image.times)
 
 
 def _block(header: Header, path: Path, axes: tuple[int, ...]) -> Block:

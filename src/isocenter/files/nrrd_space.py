@@ -106,25 +106,35 @@ def grid_of(header: Header, layout: Layout, path: Path) -> tuple[Geometry, list[
         raise GeometryError(error.problem, str(path), "Look at `space directions` in the header") from error
 
 
-def space_fields(geometry: Geometry, first: str | None, last: str | None, step: float | None) -> list[str]:
-    """Header lines for this grid, with one axis before it and one behind it where they have a kind.
+def space_fields(geometry: Geometry, channels: str | None, frames: bool, step: float | None) -> list[str]:
+    """Header lines for this grid, with an axis of channels of some kind before it and one of frames behind it.
 
-    Sides are written in LPS, as ITK and Slicer do; unknown ones as a space without a name.
+    Sides are written in LPS, as ITK and Slicer do; unknown ones as a space without a name. Frames are a list called
+    time, because ITK takes an axis of kind time for a fourth one of space.
     """
     affine = from_lps(geometry.affine) if geometry.oriented else geometry.affine
     affine = rows_and_columns(affine) if geometry.ndim == 2 else affine
-    vectors = [f"({','.join(repr(float(n)) for n in affine[:-1, axis])})" for axis in range(geometry.ndim)]
-    before, behind = (["none"] if first else []), (["none"] if last else [])
-    kinds = [*([first] if first else []), *["domain"] * geometry.ndim, *([last] if last else [])]
+    before, behind = ([channels] if channels else []), (["list"] if frames else [])
+    vectors = [f"({_spelled(affine[:-1, axis])})" for axis in range(geometry.ndim)]
+    directions = [*(["none"] * len(before)), *vectors, *(["none"] * len(behind))]
     unit = "mm" if geometry.physical else "unknown"
-    space = "space: left-posterior-superior" if geometry.oriented else f"space dimension: {geometry.ndim}"
-    lines = [space, f"space directions: {' '.join([*before, *vectors, *behind])}", f"kinds: {' '.join(kinds)}"]
-    lines += ["space units: " + " ".join([f'"{unit}"'] * geometry.ndim)]
-    lines += [f"space origin: ({','.join(repr(float(n)) for n in affine[:-1, -1])})"]
-    if last and step:
-        blanks, empty = len(kinds) - 1, '"" '
-        lines += [f"spacings: {'nan ' * blanks}{step!r}", f'units: {empty * blanks}"s"']
+    lines = [
+        "space: left-posterior-superior" if geometry.oriented else f"space dimension: {geometry.ndim}",
+        f"space directions: {' '.join(directions)}",
+        f"kinds: {' '.join([*before, *['domain'] * geometry.ndim, *behind])}",
+        "space units: " + " ".join([f'"{unit}"'] * geometry.ndim),
+        f"space origin: ({_spelled(affine[:-1, -1])})",
+    ]
+    others = len(before) + geometry.ndim
+    if frames:
+        lines += ["labels: " + '"" ' * others + '"time"']
+    if frames and step:
+        lines += [f"spacings: {'nan ' * others}{step!r}", "units: " + '"" ' * others + '"s"']
     return lines
+
+
+def _spelled(numbers: NDArray[np.floating]) -> str:
+    return ",".join(repr(float(n)) for n in numbers)
 
 
 def _directions(header: Header, layout: Layout) -> tuple[NDArray[np.float64], Any, list[str]]:

@@ -1,0 +1,164 @@
+"""The index of formats: which file is what, and what is said when none fits."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from isocenter.errors import FormatError, ResourceError, UsageError
+from isocenter.files import FORMATS, Format, format_of, read, read_volumes, write
+from isocenter.files.index import load_format, suffix_of
+from isocenter.values import Geometry, Image
+
+GRID = Geometry((3, 4, 5), np.diag([2, 3, 4, 1.0]))
+IMAGE = Image(np.arange(60, dtype=np.uint8).reshape(1, 3, 4, 5), GRID)
+
+
+def test_every_line_of_the_index_leads_to_a_format_of_that_name() -> None:
+    for name in FORMATS:
+        assert isinstance(load_format(name), Format)
+        assert load_format(name).name == name
+
+
+def test_no_suffix_and_no_magic_number_names_two_formats() -> None:
+    suffixes = [suffix for entry in FORMATS.values() for suffix in entry.suffixes]
+    magics = [magic for entry in FORMATS.values() for magic in entry.magic]
+    assert len(set(suffixes)) == len(suffixes) and len(set(magics)) == len(magics)
+    assert all(suffix == suffix.lower() and suffix.startswith(".") for suffix in suffixes)
+
+
+def test_every_magic_number_lies_in_the_bytes_that_are_looked_at() -> None:
+    assert max(offset + len(magic) for entry in FORMATS.values() for offset, magic in entry.magic) <= 544
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix"),
+    [("a.NII.GZ", ".nii.gz"), ("a.b.nii", ".nii"), ("m.seg.nrrd", ".seg.nrrd"), ("m.seg.txt", ".txt"), ("a", "")],
+)
+def test_the_longest_known_suffix_counts(name: str, suffix: str) -> None:
+    assert suffix_of(Path(name)) == suffix
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".nrrd", ".seg.nrrd", ".mha"])
+def test_a_volume_is_known_by_its_content_whatever_it_is_called(tmp_path: Path, suffix: str) -> None:
+    write(IMAGE, tmp_path / f"a{suffix}")
+    assert_array_equal(read(tmp_path / f"a{suffix}").data, IMAGE.data)
+    if not suffix.endswith(".gz"):  # the magic number of a gzip stream is that of gzip
+        shutil.copy(tmp_path / f"a{suffix}", tmp_path / "a.dat")
+        assert_array_equal(read(tmp_path / "a.dat").data, IMAGE.data)
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("nib_anatomical_bigendian.nii", "nifti"),
+        ("nib_nifti2.nii.gz", "nifti"),
+        ("niivue_ras.img", "nifti"),
+        ("niivue_FLAIR.nrrd", "nrrd"),
+        ("niivue_mha.mha", "metaimage"),
+        ("nib_test.mgz", "mgh"),
+        ("nib_minc2.mnc", "minc"),
+        ("nib_phantom_EPI.PAR", "parrec"),
+        ("README.md", None),
+    ],
+)
+def test_files_of_the_corpus_are_recognised(data: Path, file: str, name: str | None) -> None:
+    assert format_of(data / "nifti" / file) == name
+
+
+def test_a_folder_is_dicom_and_so_is_a_name_without_suffix(tmp_path: Path) -> None:
+    (tmp_path / "IM0001").write_bytes(b"nothing known")
+    (tmp_path / "1.2.840.1").write_bytes(b"nothing known")
+    assert format_of(tmp_path) == format_of(tmp_path / "IM0001") == format_of(tmp_path / "1.2.840.1") == "dicom"
+
+
+def test_a_path_that_is_not_there_is_wrong_use(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"gone\.nii: there is no such file or folder"):
+        read(tmp_path / "gone.nii")
+
+
+def test_a_file_of_no_known_format_is_refused_with_those_that_are(tmp_path: Path) -> None:
+    (tmp_path / "a.docx").write_bytes(b"PK\3\4")
+    with pytest.raises(FormatError, match=r"a\.docx: the format is not known.*\.nii\.gz"):
+        read(tmp_path / "a.docx")
+
+
+@pytest.mark.parametrize("suffix", sorted(s for entry in FORMATS.values() for s in entry.suffixes))
+@pytest.mark.parametrize("content", [b"", b"\0" * 600, b"not what the name says\n" * 40])
+def test_a_file_that_is_not_what_its_name_says_is_refused_by_name(tmp_path: Path, suffix: str, content: bytes) -> None:
+    path = tmp_path / f"broken{suffix}"
+    path.write_bytes(content)
+    with pytest.raises((FormatError, UsageError), match="broken") as caught:
+        _ = read(path).data
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".hdr.gz", ".mif.gz", ".mgz", ".mnc.gz"])
+def test_a_gzip_of_nothing_known_is_refused_by_name(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / f"broken{suffix}").write_bytes(gzip.compress(b"nothing known"))
+    with pytest.raises(FormatError, match="broken"):
+        read(tmp_path / f"broken{suffix}")
+
+
+def test_what_a_library_throws_at_a_damaged_file_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(IMAGE, tmp_path / "a.mha")
+    raw = (tmp_path / "a.mha").read_bytes().replace(b"ElementType", b"ElementToIntensityFunctionSlope = x\nElementType")
+    (tmp_path / "a.mha").write_bytes(raw)
+    with pytest.raises(FormatError, match=r"a\.mha: cannot be read as metaimage \(ValueError.*damaged or cut short"):
+        read(tmp_path / "a.mha")
+
+
+def test_the_one_volume_of_a_file_is_found_by_its_name(tmp_path: Path) -> None:
+    write(IMAGE, tmp_path / "head.nii.gz")
+    assert list(read_volumes(tmp_path / "head.nii.gz")) == ["head"]
+    assert read(tmp_path / "head.nii.gz", "head").shape == IMAGE.shape
+    with pytest.raises(UsageError, match=r"there is no volume 'foot'\. Choose one of head"):
+        read(tmp_path / "head.nii.gz", "foot")
+
+
+def test_what_a_reader_is_told_reaches_it_and_an_unknown_word_does_not(data: Path) -> None:
+    assert read(data / "nifti" / "niivue_complex64.nii.gz", part="phase").dtype == np.float32
+    with pytest.raises(TypeError, match="sides"):
+        read(data / "nifti" / "niivue_complex64.nii.gz", sides="left")
+
+
+# -- writing ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["a.xyz", "a", "a.mgz", "a.mnc", "a.PAR"])
+def test_a_suffix_that_nothing_writes_is_wrong_use(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match=r"cannot be written. Write \.nii\.gz"):
+        write(IMAGE, tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_folder_is_made_and_nothing_else_is_left(tmp_path: Path) -> None:
+    write(IMAGE, tmp_path / "new" / "folder" / "a.nii.gz")
+    assert [path.name for path in (tmp_path / "new" / "folder").iterdir()] == ["a.nii.gz"]
+
+
+def test_a_result_cannot_be_written_under_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(UsageError, match="cannot be written"):
+        write(IMAGE, tmp_path / "file" / "a.nii.gz")
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.nrrd", "a.mha"])
+def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, name: str) -> None:
+    resource = pytest.importorskip("resource")  # POSIX has it
+    noise = np.random.default_rng(0).integers(0, 255, (1, 64, 64, 64), dtype=np.uint8)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+    try:
+        with pytest.raises(ResourceError, match="Free some space"):
+            write(Image(noise, Geometry((64, 64, 64), np.eye(4))), tmp_path / name)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
