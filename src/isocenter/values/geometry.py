@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -126,6 +127,8 @@ class Geometry:
 
     def cropped(self, region: Sequence[slice]) -> Geometry:
         """The grid of `array[region]`: slices with start and stop inside the grid, step 1."""
+        if any(part.step not in (None, 1) for part in region):
+            raise GeometryError(f"a crop of {tuple(region)}", "Geometry", "Crop with a step of 1, or resample")
         starts = np.array([part.indices(size)[0] for part, size in zip(region, self.shape, strict=True)])
         stops = np.array([part.indices(size)[1] for part, size in zip(region, self.shape, strict=True)])
         return self._moved(starts, tuple((stops - starts).tolist()))
@@ -141,6 +144,8 @@ class Geometry:
         The field of view, outer voxel edge to outer voxel edge, is kept exactly; the spacing is the
         nearest that fits a whole number of voxels into it.
         """
+        if not all(0 < new < np.inf for new in spacing):
+            raise GeometryError(f"a spacing of {tuple(spacing)}", "Geometry", "Give a size above 0 for each axis")
         shape = tuple(
             max(1, round(size * old / new)) for size, old, new in zip(self.shape, self.steps, spacing, strict=True)
         )
@@ -156,6 +161,8 @@ class Geometry:
 
     def permuted(self, axes: Sequence[int], flips: Sequence[bool]) -> Geometry:
         """The grid of `flip(transpose(array, axes), flips)`; `flips` belong to the new axes."""
+        if sorted(axes) != list(range(self.ndim)) or len(flips) != self.ndim:
+            raise GeometryError(f"axes {tuple(axes)} of {self.ndim}", "Geometry", "Name each axis once")
         linear = self.affine[:-1, :-1][:, list(axes)]
         shape = tuple(self.shape[axis] for axis in axes)
         sign = np.where(flips, -1.0, 1.0)
@@ -176,6 +183,10 @@ class Geometry:
     @property
     def canonical(self) -> Geometry:
         return self.permuted(*self.to_canonical)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.affine.setflags(write=False)  # NumPy does not keep the lock when it is pickled
 
     def _closest_axes(self) -> list[tuple[int, float]]:
         """Per index axis the world axis that it runs along most, each world axis once, and the sign."""
