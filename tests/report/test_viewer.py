@@ -133,3 +133,83 @@ def test_probabilities_are_no_labels(volume: Image, box: Image) -> None:
 
 def _facts(html: str) -> dict[str, Any]:
     return json.loads(re.search(r'id="facts">(.*?)</script>', html, re.DOTALL).group(1))
+
+
+def test_arrow_down_goes_one_slice_towards_the_feet(volume: Image, browser: Any) -> None:
+    html = _after(
+        viewer(volume, [], "a volume"),
+        """const axial = document.querySelector("canvas[aria-label^=axial]");
+        axial.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowDown" }));""",
+    )
+    seen = browser.read(html, fragment="voxel=4,6,3")
+    assert seen.complaints == []
+    assert seen.state["voxel"] == "4,7,3"  # j runs to the feet
+
+
+def test_the_wheel_scrolls_and_stops_at_the_last_slice(volume: Image, browser: Any) -> None:
+    html = _after(
+        viewer(volume, [], "a volume"),
+        """const sagittal = document.querySelector("canvas[aria-label^=sagittal]");
+        for (let n = 0; n < 30; n++) sagittal.dispatchEvent(new WheelEvent("wheel", { deltaY: 100 }));""",
+    )
+    # The screen scrolls to the patient's left, k runs to the right.
+    assert browser.read(html, fragment="voxel=4,6,3").state["voxel"] == "4,6,0"
+
+
+def test_the_planes_are_linked(volume: Image, browser: Any) -> None:
+    html = _after(
+        viewer(volume, [], "a volume"),
+        """const slider = document.querySelector("input[aria-label='coronal slice']");
+        slider.value = 2;
+        slider.dispatchEvent(new Event("input"));""",
+    )
+    seen = browser.read(html, fragment="voxel=4,6,3")
+    # The third slice of twelve from the front; i runs to the front.
+    assert seen.state["voxel"] == "9,6,3"
+    assert "coronal, slice 10 of 12" in seen.dom and "axial, slice 7 of 16" in seen.dom
+
+
+def test_the_value_under_the_cursor_is_that_of_the_pixel_there(browser: Any) -> None:
+    values = np.arange(48, dtype=np.int16).reshape(1, 6, 8) * 10
+    html = _after(
+        viewer(Image(values, Geometry.of_pixels((6, 8))), [], "a picture"),
+        """const canvas = document.querySelector("canvas"), box = canvas.getBoundingClientRect();
+        const side = Math.min(box.width / 8, box.height / 6);
+        const x = box.left + box.width / 2 + (6 - 4 + 0.5) * side, y = box.top + box.height / 2 + (1 - 3 + 0.5) * side;
+        canvas.dispatchEvent(new PointerEvent("pointermove", { clientX: x, clientY: y }));""",
+    )
+    readout = re.search(r'id="readout">(.*?)</dl>', browser.read(html).dom, re.DOTALL).group(1)
+    assert re.sub(r"<[^>]+>", " ", readout).split() == ["value", "140", "row,", "column", "1,", "6"]
+
+
+def test_a_label_that_is_switched_off_is_not_painted(box: Image, volume: Image, browser: Any) -> None:
+    html = viewer(volume.with_pixels(volume.data * 0), [box], "a volume")
+    off = """[...document.querySelectorAll("li label")].find((l) => l.textContent === "anterior").click();"""
+    # The upper left is the axial slice alone, without the sliders, which are blue too.
+    shown, hidden = (browser.look(_after(html, script))[100:700, :380] for script in ("", off))
+    assert np.count_nonzero(shown[..., 2] - shown[..., 0] > 40) > 1000
+    assert np.count_nonzero(hidden[..., 2] - hidden[..., 0] > 40) == 0
+
+
+def test_going_to_a_label_sets_the_crosshair_on_it(box: Image, volume: Image, browser: Any) -> None:
+    script = """document.querySelector("[aria-label='go to posterior']").click();"""
+    seen = browser.read(_after(viewer(volume, [box], "a volume"), script))
+    assert (seen.state["labels"], seen.state["voxel"]) == ("2", "9,12,8")
+
+
+def test_the_window_decides_which_values_are_black_and_white(browser: Any) -> None:
+    values = np.repeat(np.array([-1000, 0, 40, 80, 1000], dtype=np.int16), 10).reshape(1, 5, 10)
+    image = Image(values, Geometry.of_pixels((5, 10)), modality="CT")
+    script = """[...document.querySelectorAll("button")].find((b) => b.textContent === "brain").click();"""
+    seen = browser.look(_after(viewer(image, [], "a picture"), script), fragment="voxel=4,0")[100:, 400, 0]
+    grey, white = (np.count_nonzero(np.abs(seen - level) <= 1) for level in (127, 255))
+    # 40 is the centre; 80 and all above are white, the rest black as the screen around the picture.
+    assert grey > 50
+    assert white == pytest.approx(2 * grey, abs=4)
+    assert grey + white + np.count_nonzero(seen == 0) > 0.95 * seen.size
+
+
+def _after(html: str, script: str) -> str:
+    """The page, with something done to it once it is ready."""
+    wait = """while (!document.body.dataset.ready) await new Promise((done) => setTimeout(done, 5));"""
+    return html.replace("</body>", f"<script>(async () => {{ {wait} {script} }})();</script></body>")

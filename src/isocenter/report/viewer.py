@@ -57,7 +57,8 @@ def viewer(image: Image, overlays: Sequence[Image], title: str, *, limit: int = 
         "channels": channels,
         "overlays": maps,
         "start": _start(overlays, grid, every),
-        "notes": [*_accuracy(image, channels, every), *image.notes],
+        "accuracy": _accuracy(image, channels, every),
+        "notes": image.notes,
     }
     return environment().get_template("viewer.html.jinja").render(title=title, facts=facts)
 
