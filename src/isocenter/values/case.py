@@ -25,6 +25,9 @@ class LazyMapping(Mapping[str, T], Generic[T]):
     def __getitem__(self, name: str) -> T:
         return self._loaders[name]()
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._loaders  # Mapping would read the value to find out
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._loaders)
 

@@ -190,7 +190,7 @@ class Geometry:
 
     def _closest_axes(self) -> list[tuple[int, float]]:
         """Per index axis the world axis that it runs along most, each world axis once, and the sign."""
-        # Small and exact: the assignment with the largest sum of absolute cosines (n is at most 3).
+        # The strongest first, as nibabel does: its canonical images and ours have the same voxel order.
         cosines = self.affine[:-1, :-1] / np.asarray(self.steps)
         taken: dict[int, tuple[int, float]] = {}
         strengths = np.abs(cosines)
