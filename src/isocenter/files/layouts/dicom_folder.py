@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from isocenter.errors import FormatError
-from isocenter.files import dicom_seg
+from isocenter.files import dicom_rtstruct, dicom_seg
 from isocenter.files.dicom import read_series
 from isocenter.files.dicom_header import header
 from isocenter.files.dicom_series import SEGMENTATIONS, SeriesFiles, survey
@@ -26,6 +26,14 @@ from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Readin
 from isocenter.files.layouts.load import load_image
 from isocenter.files.modality import common_modality, modality_word
 from isocenter.values import Image, Label, Problem
+
+# Where a file names its structures: PS3.3 C.8.20.2 and C.8.8.5.
+NAMED = {
+    "segments": ("SegmentSequence", "SegmentLabel", "SegmentNumber"),
+    "contours": ("StructureSetROISequence", "ROIName", "ROINumber"),
+}
+# Segmentations, and the contours of a structure set.
+DRAWN = (*SEGMENTATIONS, dicom_rtstruct.SOP_CLASS)
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
@@ -48,7 +56,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         classes={"mask": labels},
         modality=common_modality([series.modality for series in images]),
         patients="the patient identifier in the files, hashed",
-        problems=(*map(_damaged, seen.damaged), *([_lost(lost)] if lost else [])),
+        problems=(*map(_damaged, seen.damaged), *_lost(lost), *_without_image(seen.series)),
     )
 
 
@@ -68,23 +76,40 @@ def load_series(paths: tuple[Path, ...], options: ReadOptions, modality: str | N
     return replace(image, modality=modality) if modality and image.modality == "unknown" else image
 
 
-def load_segments(path: Path, image: tuple[Path, ...], labels: tuple[Label, ...], options: ReadOptions) -> Image:
-    """The segmentation on its image's grid, numbered as in the whole data set: by name, not by segment number.
+def load_segments(
+    drawn: SeriesFiles, image: tuple[Path, ...], labels: tuple[Label, ...], options: ReadOptions
+) -> Image:
+    """A segmentation or structure set on its image's grid, numbered as in the whole data set: by name.
 
-    Raises FormatError where segments overlap.
+    What `labels` does not name is background. Raises FormatError where what it names overlaps.
     """
-    found = dicom_seg.read(path, on=load_series(image, options).geometry)
-    if len(found.channels) > 1:
-        raise FormatError("segments overlap, so there is no one label a voxel", str(path), "Separate them first")
-    value = {label.name: label.value for label in labels}
-    numbers = np.zeros(max(label.value for label in found.labels) + 1, dtype=np.uint16)
-    for label in found.labels:
-        numbers[label.value] = value.get(label.name, label.value)
-    coloured = {label.name: label for label in found.labels}
-    named = tuple(
-        replace(coloured[label.name], value=label.value) if label.name in coloured else label for label in labels
-    )
-    return replace(found, pixels=numbers[found.data], channels=("label",), labels=named)
+    grid, path = load_series(image, options).geometry, drawn.paths[0]
+    found = dicom_rtstruct.rasterise(path, grid) if _is_contours(drawn) else dicom_seg.read(path, on=grid)
+    data, several = found.data, len(found.channels) > 1
+    pixels = np.zeros(data.shape[1:], dtype=np.min_scalar_type(max(label.value for label in labels)))
+    coloured = {}
+    for n, label in enumerate(found.labels):
+        value = _number(label, labels)
+        mask = data[n] > 0 if several else data[0] == label.value
+        if value and pixels[mask].any():
+            raise FormatError(
+                f"{label.name} overlaps another structure, so there is no one label a voxel",
+                str(path),
+                "Choose structures that do not overlap, as in --labels 1=NAME,2=NAME",
+            )
+        pixels[mask] = value or pixels[mask]
+        coloured[value] = label
+    named = tuple(replace(coloured.get(label.value, label), value=label.value, name=label.name) for label in labels)
+    return replace(found, pixels=pixels[None], channels=("label",), labels=named)
+
+
+def _number(label: Label, labels: tuple[Label, ...]) -> int:
+    """What a structure is in the data set: by its name, 0 where the data set leaves it out."""
+    return next((one.value for one in labels if one.name.casefold() == label.name.casefold()), 0)
+
+
+def _is_contours(series: SeriesFiles) -> bool:
+    return series.sop_class == dicom_rtstruct.SOP_CLASS
 
 
 def _one_file(folder: Folder, options: DatasetOptions) -> Reading:
@@ -102,9 +127,9 @@ def _found(
 ) -> Found:
     references: dict[str, Callable[[], Image]] = {}
     if drawn:
-        references["mask"] = partial(load_segments, drawn[0].paths[0], series.paths, labels, options.read)
+        references["mask"] = partial(load_segments, drawn[0], series.paths, labels, options.read)
     for other in drawn[1:]:
-        references[f"mask:{other.name}"] = partial(load_segments, other.paths[0], series.paths, labels, options.read)
+        references[f"mask:{other.name}"] = partial(load_segments, other, series.paths, labels, options.read)
     return Found(
         f"{series.patient[:8]}_{series.name}",
         {"image": partial(load_series, series.paths, options.read, modality_word(options.modality))},
@@ -125,7 +150,7 @@ def _drawn(
     drawn: dict[str, list[SeriesFiles]] = defaultdict(list)
     lost = []
     for series in everything:
-        if series.sop_class not in SEGMENTATIONS:
+        if series.sop_class not in DRAWN:
             continue
         owners = [image.uid for image in images if image.uid in series.references]
         if not owners and not series.references and series.frame_of_reference:
@@ -143,7 +168,7 @@ def _labels(segmentations: Sequence[SeriesFiles], options: DatasetOptions) -> tu
         return tuple(label for label in parse_labels(options.labels) if label.value)
     named: dict[str, set[int]] = defaultdict(set)
     for series in segmentations:
-        for name, value in _segments(series.paths[0]).items():
+        for name, value in _segments(series).items():
             named[name].add(value)
     values = [value for some in named.values() for value in some]
     if len(values) == len(named) == len(set(values)):
@@ -151,9 +176,11 @@ def _labels(segmentations: Sequence[SeriesFiles], options: DatasetOptions) -> tu
     return tuple(Label(n + 1, name) for n, name in enumerate(sorted(named)))
 
 
-def _segments(path: Path) -> dict[str, int]:
-    segments = items(header(path).dataset, "SegmentSequence")
-    found = [(text(one, "SegmentLabel"), whole(one, "SegmentNumber", str(path)) or 0) for one in segments]
+def _segments(series: SeriesFiles) -> dict[str, int]:
+    """{name: number} of the structures in one file, from its header."""
+    path, kind = series.paths[0], "contours" if _is_contours(series) else "segments"
+    sequence, name, number = NAMED[kind]
+    found = [(text(one, name), whole(one, number, str(path)) or 0) for one in items(header(path).dataset, sequence)]
     names = [name for name, _ in found]
     return {
         (name if name and names.count(name) == 1 else f"{name} {value}".strip()): value
@@ -166,11 +193,21 @@ def _damaged(error: FormatError) -> Problem:
     return Problem("error", f"{Path(error.where).name}: {error.problem}", why="it is left out", remedy=error.remedy)
 
 
-def _lost(names: Sequence[str]) -> Problem:
-    return Problem(
+def _without_image(everything: Sequence[SeriesFiles]) -> list[Problem]:
+    """Reports, presentation states and the like; and images that were cut short before their pixels."""
+    others = [series for series in everything if not series.is_image and series.sop_class not in DRAWN]
+    kinds = ", ".join(sorted({series.sop_class_name for series in others}))
+    files = tuple(path.name for series in others for path in series.paths)
+    problem = Problem("warning", f"{len(files)} files hold no pixels ({kinds})", files, "they are left out")
+    return [problem] if others else []
+
+
+def _lost(names: Sequence[str]) -> list[Problem]:
+    problem = Problem(
         "warning", f"{len(names)} segmentations refer to no image series here", tuple(names), "they are left out",
         "Put the series they were drawn on into the folder",
     )  # fmt: skip
+    return [problem] if names else []
 
 
 LAYOUT = Layout("dicom_folder", "a folder of DICOM series", fits, read, over=frozenset({"plain_images"}))

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from isocenter.errors import DatasetError
+from isocenter.files.layouts import nnunet
 from isocenter.files.layouts.classes import described_channels, mask_labels, name_classes
 from isocenter.files.layouts.folder import Folder, Member
 from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
@@ -24,9 +25,13 @@ TEST = {"imagests", "labelsts"}  # the Decathlon's and nnU-Net's test part
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
-    """Images under a folder for images and masks under one for labels; or labels alone, which `read` refuses."""
-    del options
-    places = {_role(member) for member in folder.images}
+    """Images under a folder for images and masks under one for labels; or labels alone, which `read` refuses.
+
+    What nnU-Net's own folders hold does not count where its description fits them.
+    """
+    taken = {f"{kind}{part}" for kind in ("images", "labels") for part in ("Tr", "Ts")}
+    taken = taken if nnunet.fits(folder, options) else set()
+    places = {_role(member) for member in folder.images if not taken.intersection(member.folders)}
     return places >= {"image", "label"} or places == {"label"}
 
 

@@ -92,5 +92,5 @@ LAYOUT = Layout(
     "nnU-Net raw data (dataset.json, imagesTr/, labelsTr/)",
     fits,
     read,
-    over=frozenset({"image_folders", "suffix_masks", "plain_images"}),
+    over=frozenset({"suffix_masks", "plain_images"}),
 )

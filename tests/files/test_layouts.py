@@ -1,0 +1,263 @@
+"""What holds for every layout: how one is chosen, ids, options, problems, hashes, spawned processes."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import PIL.Image
+import pytest
+
+from cohorts import classed, paired, picture, volume
+from isocenter.errors import DatasetError, FormatError, UsageError
+from isocenter.files import (
+    LAYOUTS,
+    DatasetOptions,
+    ReadOptions,
+    content_hash,
+    dataset_hash,
+    file_hash,
+    observed_values,
+    read_dataset,
+)
+from isocenter.files.layouts import load_layout
+from isocenter.files.modality import modality_word
+
+
+def test_the_index_lists_every_layout_under_its_name():
+    files = {path.stem for path in (Path(load_layout.__code__.co_filename).parent).glob("*.py")}
+    assert set(LAYOUTS) <= files
+    for name in LAYOUTS:
+        layout = load_layout(name)
+        assert layout.name == name
+        assert layout.over <= set(LAYOUTS)
+
+
+def test_a_missing_folder_is_wrong_use(tmp_path):
+    with pytest.raises(UsageError, match="no such"):
+        read_dataset(tmp_path / "nowhere")
+
+
+def test_an_empty_folder_is_refused(tmp_path):
+    with pytest.raises(DatasetError, match="empty"):
+        read_dataset(tmp_path)
+
+
+def test_a_folder_without_images_says_what_it_holds(tmp_path):
+    (tmp_path / "notes.docx").write_text("text")
+    with pytest.raises(DatasetError, match=r"\.docx"):
+        read_dataset(tmp_path)
+
+
+def test_images_without_labels_are_for_prediction_only(tmp_path):
+    picture(tmp_path / "a.png")
+    with pytest.raises(DatasetError, match="no labels"):
+        read_dataset(tmp_path)
+    dataset = read_dataset(tmp_path, DatasetOptions(references=False))
+    assert [case.id for case in dataset] == ["a"]
+    assert dataset.kinds == frozenset()
+
+
+def test_one_file_is_a_data_set_of_one_case(tmp_path):
+    dataset = read_dataset(volume(tmp_path / "head.nii.gz"), DatasetOptions(references=False))
+    assert [case.id for case in dataset] == ["head"]
+    assert dataset.cases[0].images["image"].geometry.shape == (4, 5, 6)
+
+
+def test_mixed_layouts_are_listed_with_the_flag_that_chooses(tmp_path):
+    paired(tmp_path)
+    classed(tmp_path)
+    with pytest.raises(DatasetError, match=r"image_folders.*class_folders.*--layout"):
+        read_dataset(tmp_path)
+    assert len(read_dataset(tmp_path, DatasetOptions(layout="class_folders"))) == 6
+    assert len(read_dataset(tmp_path, DatasetOptions(layout="image_folders"))) == 4
+
+
+def test_nnunet_folders_beside_plain_ones_are_ambiguous(tmp_path):
+    volume(tmp_path / "imagesTr" / "c1_0000.nii.gz")
+    volume(tmp_path / "labelsTr" / "c1.nii.gz")
+    (tmp_path / "dataset.json").write_text('{"channel_names": {"0": "CT"}, "labels": {"background": 0, "liver": 1}}')
+    assert read_dataset(tmp_path).cases[0].images["CT"].modality == "CT"
+    paired(tmp_path)
+    with pytest.raises(DatasetError, match=r"nnunet.*image_folders.*--layout"):
+        read_dataset(tmp_path)
+
+
+def test_an_unknown_layout_is_wrong_use(tmp_path):
+    with pytest.raises(UsageError, match="class_folders"):
+        read_dataset(classed(tmp_path), DatasetOptions(layout="folders"))
+
+
+def test_hidden_files_are_not_there(tmp_path):
+    classed(tmp_path)
+    (tmp_path / "benign" / "._benign0.png").write_bytes(b"junk of another system")
+    picture(tmp_path / ".cache" / "x.png")
+    assert len(read_dataset(tmp_path)) == 6
+
+
+def test_an_empty_file_is_a_problem_and_the_rest_goes_on(tmp_path):
+    paired(tmp_path)
+    (tmp_path / "images" / "x1.png").write_bytes(b"")
+    dataset = read_dataset(tmp_path)
+    assert len(dataset) == 3
+    [problem] = dataset.problems
+    assert (problem.severity, problem.cases) == ("error", ("x1",))
+
+
+def test_a_damaged_file_is_refused_when_it_is_read_and_not_before(tmp_path):
+    paired(tmp_path)
+    (tmp_path / "images" / "x1.png").write_bytes(b"\x89PNG\r\n\x1a\n and nothing more")
+    dataset = read_dataset(tmp_path)
+    assert len(dataset) == 4
+    assert dataset.cases[0].images["image"].data.max() == 0
+    with pytest.raises(FormatError, match=r"x1\.png"):
+        _ = dataset.cases[1].images["image"]
+
+
+def test_equal_names_in_two_folders_get_different_ids(tmp_path):
+    for name in ("benign", "malignant"):
+        for n in range(2):
+            picture(tmp_path / name / f"{n}.png")
+    assert [case.id for case in read_dataset(tmp_path)] == ["benign-0", "benign-1", "malignant-0", "malignant-1"]
+
+
+def test_equal_names_in_train_and_test_get_different_ids_and_their_own_masks(tmp_path):
+    for split, value in (("train", 0), ("test", 255)):
+        for n in range(2):
+            picture(tmp_path / split / "images" / f"{n}.png", value)
+            picture(tmp_path / split / "masks" / f"{n}.png", value)
+    dataset = read_dataset(tmp_path)
+    assert len({case.id for case in dataset}) == 4
+    for case in dataset:
+        told = 255 if dataset.splits[case.id] == "test" else 0
+        assert case.images["image"].data.max() == told
+        assert observed_values(case) == ((1,) if told else ())
+
+
+def test_a_case_crosses_processes(tmp_path):
+    dataset = read_dataset(paired(tmp_path), DatasetOptions(read=ReadOptions(prefer="sform")))
+    case = pickle.loads(pickle.dumps(dataset)).cases[1]  # noqa: S301  our own
+    assert case.images["image"].data.max() == 1
+    assert observed_values(case) == (1,)
+
+
+def test_reading_a_data_set_opens_no_image(tmp_path, monkeypatch):
+    paired(tmp_path)
+    opened = []
+    real = PIL.Image.open
+    monkeypatch.setattr(PIL.Image, "open", lambda path, *rest: opened.append(path) or real(path, *rest))
+    dataset = read_dataset(tmp_path)
+    assert opened == []
+    _ = dataset.cases[0].images["image"]
+    assert len(opened) == 1
+
+
+def test_the_hash_follows_contents_and_not_names(tmp_path):
+    first = read_dataset(paired(tmp_path / "first"))
+    second = read_dataset(paired(tmp_path / "second"))
+    assert dataset_hash(first) == dataset_hash(second)
+    assert content_hash(first.cases[0]) == content_hash(second.cases[0])
+    assert content_hash(first.cases[0]) != content_hash(first.cases[1])
+    picture(tmp_path / "second" / "labels" / "x0.png", 255)
+    assert dataset_hash(first) != dataset_hash(second)
+
+
+def test_a_file_that_changed_is_hashed_again(tmp_path):
+    path = picture(tmp_path / "a.png", 1)
+    before, times = file_hash(path), path.stat()
+    picture(path, 2)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns + 1))
+    assert file_hash(path) != before
+
+
+@pytest.mark.parametrize(
+    ("said", "word"),
+    [
+        ("MRI", "MR"), ("T1", "MR"), ("FLAIR", "MR"), ("t1-weighted MR", "MR"), ("CT", "CT"), ("noNormCT", "unknown"),
+        ("X-ray", "DX"), ("PET", "PT"), ("ultrasound", "US"), ("IVUS", "IVUS"), (None, "unknown"), ("red", "unknown"),
+    ],
+)  # fmt: skip
+def test_kinds_of_image_get_dicoms_word(said, word):
+    assert modality_word(said) == word
+
+
+def test_the_modality_may_be_said(tmp_path):
+    dataset = read_dataset(paired(tmp_path), DatasetOptions(modality="ultrasound"))
+    assert dataset.modality == "US"
+    assert dataset.cases[0].images["image"].modality == "US"
+
+
+@pytest.mark.parametrize("labels", ["anterior,posterior", "1=a,1=b", "1=a,2=a", "-1=a", "1="])
+def test_labels_that_cannot_be_understood_are_wrong_use(tmp_path, labels):
+    with pytest.raises(UsageError, match="--labels"):
+        read_dataset(paired(tmp_path), DatasetOptions(labels=labels))
+
+
+def test_a_table_beside_the_images_gives_covariates_splits_and_patients(tmp_path):
+    paired(tmp_path)
+    rows = [f"x{n}.png,P{n // 2},{40 + n},{'train' if n < 2 else 'test'}" for n in range(4)]
+    (tmp_path / "index.csv").write_text("\n".join(["filename,patient_id,age,split", *rows]))
+    dataset = read_dataset(tmp_path)
+    assert [case.patient for case in dataset] == ["P0", "P0", "P1", "P1"]
+    assert dataset.patients_known
+    assert "index.csv" in dataset.patients
+    assert dataset.cases[3].covariates == {"age": 43}
+    assert dataset.splits == {"x0": "train", "x1": "train", "x2": "test", "x3": "test"}
+
+
+def test_a_table_that_lacks_a_case_is_not_used_and_said_so(tmp_path):
+    paired(tmp_path)
+    (tmp_path / "index.csv").write_text("name,age\nx0,1\nx1,2\nx2,3\n")
+    dataset = read_dataset(tmp_path)
+    assert dataset.cases[0].covariates == {}
+    assert dataset.problems[0].cases == ("x3",)
+
+
+def test_any_column_may_name_the_patient(tmp_path):
+    paired(tmp_path)
+    (tmp_path / "index.csv").write_text("name,owner\nx0,a\nx1,a\nx2,b\nx3,b\n")
+    dataset = read_dataset(tmp_path, DatasetOptions(patient="owner"))
+    assert [case.patient for case in dataset] == ["a", "a", "b", "b"]
+
+
+def test_an_expression_may_name_the_patient(tmp_path):
+    dataset = read_dataset(paired(tmp_path), DatasetOptions(patient=r"x([01]|[23])"))
+    assert [case.patient for case in dataset] == ["0", "1", "2", "3"]
+    assert dataset.patients_known
+    with pytest.raises(UsageError, match="--patient"):
+        read_dataset(tmp_path, DatasetOptions(patient="nobody"))
+
+
+@pytest.mark.parametrize(
+    ("place", "options", "cases", "patients", "known"),
+    [
+        ("hippocampus", {}, 200, 200, False),
+        ("chest_xray", {}, 136, 70, True),
+        ("chasedb1", {}, 20, 10, True),
+        ("mri/cardiac_sunnybrook", {}, 526, 30, True),
+        ("mri/lgg_flair", {}, 30, 30, True),
+        ("mri/single_cases", {}, 3, 3, False),
+        ("multimodal", {"column": {"label": "finding"}}, 92, 59, True),
+        ("ultrasound", {}, 50, 50, False),
+        ("dsb2018", {}, 120, 120, False),
+        ("medmnist/pneumoniamnist.npz", {}, 5856, 5856, False),
+        ("survival/clinical.csv", {"column": {"time": "Survival.time", "event": "deadstatus.event"}}, 300, 300, True),
+    ],
+)
+def test_cases_and_patients_of_real_sets_are_found(data, place, options, cases, patients, known):
+    dataset = read_dataset(data / place, DatasetOptions(**options))
+    assert len(dataset) == cases
+    assert len({case.patient for case in dataset}) == patients
+    assert dataset.patients_known == known
+    assert not [problem for problem in dataset.problems if problem.severity != "note"]
+
+
+def test_patients_of_real_sets_do_not_depend_on_a_table(data, tmp_path):
+    for place in ("images", "masks"):
+        (tmp_path / place).mkdir()
+        for path in sorted((data / "mri" / "cardiac_sunnybrook" / place).iterdir()):
+            (tmp_path / place / path.name).write_bytes(b"x")
+    dataset = read_dataset(tmp_path)
+    assert len({case.patient for case in dataset}) == 30
+    assert "IM-" in dataset.patients

@@ -1,0 +1,269 @@
+"""Images with a class, a value or an event: class folders, MedMNIST, tables."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_array_equal
+
+from cohorts import classed, picture, volume
+from isocenter.errors import DatasetError, FormatError, UsageError
+from isocenter.files import DatasetOptions, content_hash, observed_values, read_dataset
+
+
+def names(dataset) -> list[str]:
+    return [label.name for label in dataset.classes["class"]]
+
+
+# Class folders
+
+
+def test_folders_are_classes_in_order(tmp_path):
+    dataset = read_dataset(classed(tmp_path))
+    assert names(dataset) == ["benign", "malignant"]
+    assert [case.references["class"] for case in dataset] == ["benign"] * 3 + ["malignant"] * 3
+    assert dataset.kinds == {"class"}
+
+
+def test_the_order_of_classes_may_be_said(tmp_path):
+    classed(tmp_path)
+    assert names(read_dataset(tmp_path, DatasetOptions(labels="0=malignant,1=benign"))) == ["malignant", "benign"]
+    with pytest.raises(UsageError, match="malignant"):
+        read_dataset(tmp_path, DatasetOptions(labels="0=benign,1=other"))
+
+
+def test_train_and_test_folders_above_are_the_sets_own_split(tmp_path):
+    for split in ("train", "val", "test"):
+        classed(tmp_path / split, 2)
+    dataset = read_dataset(tmp_path)
+    assert names(dataset) == ["benign", "malignant"]
+    assert len(dataset) == 12
+    assert sorted(set(dataset.splits.values())) == ["test", "train", "val"]
+
+
+def test_a_class_called_test_is_no_split(tmp_path):
+    for name in ("test", "control"):
+        for n in range(3):
+            picture(tmp_path / name / f"{n}.png")
+    dataset = read_dataset(tmp_path)
+    assert names(dataset) == ["control", "test"]
+    assert dataset.splits == {}
+
+
+def test_folders_of_persons_are_no_classes(tmp_path):
+    for name in ("patient01", "patient02"):
+        for n in range(3):
+            picture(tmp_path / name / f"{n}.png")
+    dataset = read_dataset(tmp_path, DatasetOptions(references=False))
+    assert {case.patient for case in dataset} == {"patient01", "patient02"}
+    assert "class" not in dataset.classes
+
+
+def test_images_in_no_class_folder_are_said(tmp_path):
+    classed(tmp_path)
+    picture(tmp_path / "loose.png")
+    assert read_dataset(tmp_path).problems[0].severity == "note"
+
+
+def test_real_radiographs_have_their_class_and_patient(data):
+    dataset = read_dataset(data / "chest_xray")
+    assert names(dataset) == ["NORMAL", "PNEUMONIA"]
+    assert sum(case.references["class"] == "PNEUMONIA" for case in dataset) == 96
+
+
+# MedMNIST
+
+
+def test_pneumonia_rows_are_the_archives_rows(data):
+    path = data / "medmnist" / "pneumoniamnist.npz"
+    dataset = read_dataset(path)
+    with np.load(path) as archive:
+        assert_array_equal(dataset.cases[12].images["image"].data, archive["train_images"][12][None])
+        assert dataset.cases[12].references["class"] == str(archive["train_labels"][12, 0])
+    assert dataset.cases[12].id == "train_00012"
+    assert pd.Series(dataset.splits).value_counts().to_dict() == {"train": 4708, "test": 624, "val": 524}
+    assert names(dataset) == ["0", "1"]
+
+
+def test_rows_of_colour_and_of_volumes_are_told_apart(data):
+    colour = read_dataset(data / "medmnist" / "retinamnist.npz").cases[0].images["image"]
+    solid = read_dataset(data / "medmnist" / "adrenalmnist3d.npz").cases[0].images["image"]
+    assert (colour.channels, colour.geometry.shape) == (("R", "G", "B"), (28, 28))
+    assert (solid.shape, solid.geometry.shape) == ((1, 28, 28, 28), (28, 28, 28))
+
+
+def test_class_numbers_may_get_names(data):
+    dataset = read_dataset(data / "medmnist" / "adrenalmnist3d.npz", DatasetOptions(labels="0=normal,1=hyperplasia"))
+    assert names(dataset) == ["normal", "hyperplasia"]
+    assert dataset.cases[0].references["class"] in names(dataset)
+
+
+def test_rows_have_their_own_hash(data):
+    first, second = read_dataset(data / "medmnist" / "adrenalmnist3d.npz").cases[:2]
+    assert content_hash(first) != content_hash(second)
+
+
+def test_a_folder_of_several_archives_is_ambiguous(data):
+    with pytest.raises(DatasetError, match="one of the files"):
+        read_dataset(data / "medmnist")
+
+
+def test_archives_that_are_no_medmnist_are_refused(tmp_path):
+    np.savez(tmp_path / "other.npz", x=np.zeros(3))
+    with pytest.raises(DatasetError, match="train_images"):
+        read_dataset(tmp_path / "other.npz")
+    whole = (tmp_path / "other.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(FormatError, match="cut"):
+        read_dataset(tmp_path / "cut.npz")
+    images = np.zeros((3, 4, 4), np.uint8)
+    np.savez(tmp_path / "many.npz", train_images=images, train_labels=np.zeros((3, 14)))
+    with pytest.raises(DatasetError, match="14 labels"):
+        read_dataset(tmp_path / "many.npz")
+    np.savez(tmp_path / "short.npz", train_images=images, train_labels=np.zeros((2, 1), int))
+    with pytest.raises(DatasetError, match="2 labels"):
+        read_dataset(tmp_path / "short.npz")
+
+
+# Tables
+
+
+def manifest(root, text: str, name: str = "cases.csv"):
+    for n in range(3):
+        picture(root / "pictures" / f"{n}.png", n)
+        picture(root / "drawn" / f"{n}.png", 255)
+    (root / name).write_text(text)
+    return root / name
+
+
+def test_a_table_says_what_belongs_together(tmp_path):
+    rows = [
+        f"pictures/{n}.png,drawn/{n}.png,{'ab'[n % 2]},P{n // 2},{'train' if n else 'test'},{30 + n}" for n in range(3)
+    ]
+    path = manifest(tmp_path, "\n".join(["image,mask,label,patient,split,age", *rows]))
+    dataset = read_dataset(path)
+    assert dataset.kinds == {"class", "mask"}
+    assert [case.patient for case in dataset] == ["P0", "P0", "P1"]
+    assert dataset.splits == {"0": "test", "1": "train", "2": "train"}
+    assert dataset.cases[2].covariates == {"age": 32}
+    assert dataset.cases[2].images["image"].data.max() == 2
+    assert observed_values(dataset.cases[2]) == (1,)
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "parquet"])
+def test_tables_of_every_kind_are_read(tmp_path, kind):
+    manifest(tmp_path, "")
+    table = pd.DataFrame({"file": [f"pictures/{n}.png" for n in range(3)], "grade": ["low", "high", "low"]})
+    path = tmp_path / f"cases.{kind}"
+    if kind == "parquet":
+        table.to_parquet(path)
+    else:
+        table.to_csv(path, index=False, sep="\t" if kind == "tsv" else ",")
+    dataset = read_dataset(path, DatasetOptions(column={"label": "grade"}))
+    assert names(dataset) == ["high", "low"]
+
+
+def test_several_image_columns_are_channels_in_order(tmp_path):
+    path = manifest(tmp_path, "post,pre,label\npictures/0.png,pictures/1.png,a\npictures/2.png,pictures/0.png,b\n")
+    dataset = read_dataset(path, DatasetOptions(column={"image:pre": "pre", "image:post": "post"}))
+    assert list(dataset.cases[0].images) == ["pre", "post"]
+    assert [image.data.max() for image in dataset.cases[0].images.values()] == [1, 0]
+
+
+def test_a_table_without_a_truth_is_for_prediction_only(tmp_path):
+    path = manifest(tmp_path, "image,grade\npictures/0.png,high\n")
+    with pytest.raises(DatasetError, match="--column label"):
+        read_dataset(path)
+    assert len(read_dataset(path, DatasetOptions(references=False))) == 1
+
+
+def test_rows_whose_files_are_missing_are_said_and_left_out(tmp_path):
+    path = manifest(tmp_path, "image,label\npictures/0.png,a\npictures/9.png,b\n")
+    dataset = read_dataset(path)
+    assert len(dataset) == 1
+    assert (dataset.problems[0].severity, dataset.problems[0].cases) == ("error", ("9",))
+
+
+def test_paths_that_lead_out_of_the_folder_are_refused_unless_written_in_full(tmp_path):
+    outside = picture(tmp_path / "outside.png", 9)
+    path = manifest(tmp_path / "set", "image,label\n../outside.png,a\n")
+    with pytest.raises(DatasetError, match="outside its folder"):
+        read_dataset(path)
+    path.write_text(f"image,label\n{outside},a\n")
+    assert read_dataset(path).cases[0].images["image"].data.max() == 9
+
+
+@pytest.mark.parametrize(
+    ("column", "problem"), [({"picture": "image"}, "no role"), ({"label": "nothing"}, "no column")]
+)
+def test_columns_that_are_not_there_are_wrong_use(tmp_path, column, problem):
+    path = manifest(tmp_path, "image,label\npictures/0.png,a\n")
+    with pytest.raises(UsageError, match=problem):
+        read_dataset(path, DatasetOptions(column=column))
+
+
+def test_empty_and_damaged_tables_are_refused(tmp_path):
+    path = manifest(tmp_path, "image,label\n")
+    with pytest.raises(DatasetError, match="no rows"):
+        read_dataset(path)
+    path.write_bytes(b"\xff\xfe\x00\x01,\x80\n")
+    with pytest.raises(DatasetError, match="table"):
+        read_dataset(path)
+
+
+def test_codes_that_begin_with_zero_stay_text(tmp_path):
+    path = manifest(tmp_path, "image,label,patient\npictures/0.png,a,007\npictures/1.png,b,07\npictures/2.png,b,7\n")
+    assert [case.patient for case in read_dataset(path)] == ["007", "07", "7"]
+
+
+def test_a_row_without_a_patient_stands_for_itself(tmp_path):
+    path = manifest(tmp_path, "image,label,patient\npictures/0.png,a,P\npictures/1.png,b,\npictures/2.png,b,\n")
+    dataset = read_dataset(path)
+    assert len({case.patient for case in dataset}) == 3
+    assert "2 cases without one" in dataset.patients
+
+
+def test_what_a_row_says_is_part_of_the_cases_hash(tmp_path):
+    path = manifest(tmp_path, "image,label\npictures/0.png,a\n")
+    before = content_hash(read_dataset(path).cases[0])
+    path.write_text("image,label\npictures/0.png,b\n")
+    assert content_hash(read_dataset(path).cases[0]) != before
+
+
+def test_the_clinical_table_of_real_radiographs_is_read(data):
+    dataset = read_dataset(data / "multimodal", DatasetOptions(column={"image": "filename", "label": "finding"}))
+    assert "COVID-19, ARDS" in names(dataset)  # a comma inside a cell
+    sexes = [case.covariates["sex"] for case in dataset]
+    assert (sexes.count("M"), sexes.count("F"), sexes.count(None)) == (47, 37, 8)
+    assert sum(case.covariates["age"] is None for case in dataset) == 9
+    assert all("patientid" not in case.covariates for case in dataset)
+    assert dataset.cases[0].images["image"].modality == "DX"
+
+
+def test_a_table_without_images_is_legal(data):
+    column = {"time": "Survival.time", "event": "deadstatus.event"}
+    dataset = read_dataset(data / "survival" / "clinical.csv", DatasetOptions(column=column))
+    events = [case.references["event"] for case in dataset]
+    assert sum(happened for _, happened in events) == 272
+    assert events[0] == (2165.0, True)
+    assert sum(case.covariates["age"] is None for case in dataset) == 17
+    assert len(dataset.cases[0].images) == 0
+    values = read_dataset(
+        data / "survival" / "radiomics.csv", DatasetOptions(column={"value": "original_shape_Elongation"})
+    )
+    assert values.cases[0].references["value"] == pytest.approx(0.732896)
+
+
+def test_two_tables_and_nothing_else_are_ambiguous(data):
+    with pytest.raises(DatasetError, match=r"clinical\.csv"):
+        read_dataset(data / "survival")
+
+
+def test_masks_of_a_table_may_be_volumes(tmp_path):
+    volume(tmp_path / "i.nii.gz")
+    volume(tmp_path / "m.nii.gz", np.full((4, 5, 6), 2, np.uint8))
+    (tmp_path / "cases.csv").write_text("image,mask\ni.nii.gz,m.nii.gz\n")
+    dataset = read_dataset(tmp_path, DatasetOptions(layout="manifest", labels="2=tumour"))
+    assert observed_values(dataset.cases[0]) == (2,)
+    assert dataset.cases[0].references["mask"].labels[0].name == "tumour"

@@ -1,0 +1,95 @@
+"""Folders of DICOM: series are cases, what was drawn on them are references."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+
+from isocenter.errors import DatasetError, FormatError
+from isocenter.files import DatasetOptions, observed_values, read_dataset
+
+
+def gathered(data: Path, place: Path, series: str, *files: str) -> Path:
+    """A series and single objects in one folder."""
+    shutil.copytree(data / "dicom" / "series" / series, place / "series")
+    for name in files:
+        shutil.copy(data / "dicom" / "files" / name, place)
+    return place
+
+
+def test_a_segmentation_is_the_mask_of_its_series(data, tmp_path):
+    dataset = read_dataset(gathered(data, tmp_path, "ct_3slices_with_seg", "dcmqi_seg_liver.dcm"))
+    [case] = dataset
+    image, mask = case.images["image"], case.references["mask"]
+    assert mask.geometry.equals(image.geometry)
+    assert [label.name for label in dataset.classes["mask"]] == ["Liver"]
+    assert observed_values(case) == (1,)
+    assert mask.labels[0].code is not None
+    assert dataset.modality == "CT"
+    # An independent count: all ones in the stored frames.
+    stored = pydicom.dcmread(tmp_path / "dcmqi_seg_liver.dcm").pixel_array
+    assert int(mask.data.sum()) == int(stored.sum())
+
+
+def test_patients_are_hashed(data, tmp_path):
+    dataset = read_dataset(gathered(data, tmp_path, "ct_3slices_with_seg", "dcmqi_seg_liver.dcm"))
+    [case] = dataset
+    header = pydicom.dcmread(next((tmp_path / "series").glob("*.dcm")), stop_before_pixels=True)
+    said = f"{case.id} {case.patient} {dict(case.covariates)} {dataset.patients}"
+    assert str(header.PatientID) not in said
+    assert str(header.PatientName) not in said
+    assert dataset.patients_known
+
+
+def test_segments_that_overlap_need_a_choice(data, tmp_path):
+    gathered(data, tmp_path, "ct_3slices_with_seg", "dcmqi_seg_partial_overlaps.dcm")
+    dataset = read_dataset(tmp_path)
+    with pytest.raises(FormatError, match="--labels"):
+        _ = dataset.cases[0].references["mask"]
+    names = [label.name for label in dataset.classes["mask"]]
+    chosen = read_dataset(tmp_path, DatasetOptions(labels=f"1={names[2]}"))
+    assert observed_values(chosen.cases[0]) == (1,)
+    assert chosen.cases[0].references["mask"].labels[0].name == names[2]
+
+
+def test_series_without_masks_are_for_prediction(data):
+    folder = data / "dicom" / "series" / "mr_hippocrop_study1"
+    with pytest.raises(DatasetError, match="no labels"):
+        read_dataset(folder)
+    [case] = read_dataset(folder, DatasetOptions(references=False))
+    image = case.images["image"]
+    assert (image.modality, image.geometry.ndim, len(case.files)) == ("MR", 3, 32)
+
+
+def test_a_segmentation_without_its_series_is_said(data, tmp_path):
+    shutil.copytree(data / "dicom" / "series" / "mr_hippocrop_study1", tmp_path / "series")
+    shutil.copy(data / "dicom" / "files" / "dcmqi_seg_liver.dcm", tmp_path)
+    dataset = read_dataset(tmp_path, DatasetOptions(references=False))
+    assert "no image series" in dataset.problems[0].what
+
+
+@pytest.mark.parametrize("kept", [150, 600, 2000, 20_000])
+def test_a_file_that_was_cut_short_is_said_or_refused_and_the_rest_goes_on(data, tmp_path, kept):
+    gathered(data, tmp_path, "ct_3slices_with_seg", "dcmqi_seg_liver.dcm")
+    whole = (data / "dicom" / "files" / "pydicom_CT_small.dcm").read_bytes()
+    (tmp_path / "broken.dcm").write_bytes(whole[:kept])
+    dataset = read_dataset(tmp_path, DatasetOptions(references=False))
+    said = " ".join(text for problem in dataset.problems for text in (problem.what, *problem.cases))
+    good = [case for case in dataset if case.references]
+    assert len(good) == 1
+    assert observed_values(good[0]) == (1,)
+    for case in set(dataset) - set(good):
+        with pytest.raises(FormatError, match=r"broken\.dcm"):
+            _ = case.images["image"].data
+        said += "broken.dcm"
+    assert "broken.dcm" in said
+
+
+def test_one_file_is_one_case(data):
+    [case] = read_dataset(data / "dicom" / "files" / "pydicom_CT_small.dcm", DatasetOptions(references=False))
+    assert case.images["image"].modality == "CT"
+    assert np.isfinite(case.images["image"].data).all()

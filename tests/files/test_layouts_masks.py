@@ -1,0 +1,358 @@
+"""Images with masks: folders, suffixes, nnU-Net, the Decathlon, BIDS; and what a mask may hold."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.testing import assert_array_equal
+
+from cohorts import paired, picture, volume
+from isocenter.errors import DatasetError, FormatError, GeometryError
+from isocenter.files import DatasetOptions, observed_values, read_dataset
+from isocenter.files.layouts.load import as_labels
+
+
+def described(root: Path, **content: object) -> Path:
+    (root / "dataset.json").write_text(json.dumps(content))
+    return root
+
+
+def nnunet(root: Path, cases: int = 2, **content: object) -> Path:
+    for n in range(cases):
+        for channel in range(2):
+            volume(root / "imagesTr" / f"c{n}_{channel:04d}.nii.gz", np.full((4, 5, 6), 10 * n + channel, np.int16))
+        volume(root / "labelsTr" / f"c{n}.nii.gz", np.arange(120, dtype=np.uint8).reshape(4, 5, 6) % 3)
+    standard = {
+        "channel_names": {"0": "T2", "1": "ADC"},
+        "labels": {"background": 0, "peripheral": 1, "transition": 2},
+        "file_ending": ".nii.gz",
+    }
+    return described(root, **(standard | content))
+
+
+# Folders
+
+
+def test_masks_of_0_and_255_become_0_and_1(tmp_path):
+    dataset = read_dataset(paired(tmp_path))
+    assert [observed_values(case) for case in dataset] == [(), (1,), (), (1,)]
+    assert dataset.cases[1].references["mask"].dtype == np.uint8
+    assert "mask" not in dataset.classes
+
+
+def test_labels_get_names_from_the_flag_or_a_table(tmp_path):
+    paired(tmp_path)
+    named = read_dataset(tmp_path, DatasetOptions(labels="0=background,1=vessel"))
+    assert [(label.value, label.name) for label in named.classes["mask"]] == [(1, "vessel")]
+    (tmp_path / "classes.csv").write_text("value,name,red,green,blue\n1,lesion,255,0,0\n")
+    dataset = read_dataset(tmp_path)
+    assert [(label.value, label.name, label.colour) for label in dataset.classes["mask"]] == [
+        (1, "lesion", (255, 0, 0))
+    ]
+    assert dataset.cases[0].references["mask"].labels == dataset.classes["mask"]
+
+
+def test_labels_without_images_are_refused(tmp_path):
+    picture(tmp_path / "labels" / "a.png")
+    with pytest.raises(DatasetError, match="no images"):
+        read_dataset(tmp_path)
+
+
+def test_what_has_no_partner_is_said_and_left_out(tmp_path):
+    paired(tmp_path)
+    picture(tmp_path / "images" / "alone.png")
+    picture(tmp_path / "labels" / "lost.png")
+    dataset = read_dataset(tmp_path)
+    assert len(dataset) == 4
+    assert {problem.cases for problem in dataset.problems} == {("lost",), ("alone",)}
+    assert len(read_dataset(tmp_path, DatasetOptions(references=False))) == 5
+
+
+def test_several_masks_of_one_image_are_joined(tmp_path):
+    picture(tmp_path / "images" / "a.png")
+    for name, column in (("a_mask", 0), ("a_mask_1", 4)):
+        mask = np.zeros((4, 5), bool)
+        mask[:, column] = True
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        PIL.Image.fromarray(mask).save(tmp_path / "masks" / f"{name}.png")
+    [case] = read_dataset(tmp_path)
+    assert case.references["mask"].data.sum() == 8
+    assert len(case.files) == 3
+
+
+def test_several_masks_on_different_grids_are_refused(tmp_path):
+    picture(tmp_path / "images" / "a.png")
+    picture(tmp_path / "masks" / "a_mask.png", 255)
+    picture(tmp_path / "masks" / "a_mask_1.png", 255, (5, 5))
+    [case] = read_dataset(tmp_path)
+    with pytest.raises(GeometryError, match="grid"):
+        _ = case.references["mask"]
+
+
+def test_images_and_labels_may_differ_in_the_word_before_the_number(tmp_path):
+    for n in range(3):
+        picture(tmp_path / "images" / f"img{n:04d}.png")
+        picture(tmp_path / "labels" / f"label{n:04d}.png", n)
+    assert [observed_values(case) for case in read_dataset(tmp_path)] == [(), (1,), (2,)]
+
+
+def test_images_without_dataset_json_may_have_numbered_channels(tmp_path):
+    for n in range(2):
+        for channel in range(3):
+            volume(tmp_path / "imagesTr" / f"c{n}_{channel:04d}.nii.gz", np.full((4, 5, 6), channel, np.uint8))
+        volume(tmp_path / "labelsTr" / f"c{n}.nii.gz")
+    case = read_dataset(tmp_path).cases[0]
+    assert [image.data.max() for image in case.images.values()] == [0, 1, 2]
+    assert list(case.images) == ["0", "1", "2"]
+
+
+def test_a_case_that_lacks_a_channel_is_left_out_and_said_so(tmp_path):
+    for n in range(3):
+        for channel in range(2):
+            volume(tmp_path / "imagesTr" / f"c{n}_{channel:04d}.nii.gz")
+        volume(tmp_path / "labelsTr" / f"c{n}.nii.gz")
+    (tmp_path / "imagesTr" / "c1_0001.nii.gz").unlink()
+    dataset = read_dataset(tmp_path)
+    assert [case.id for case in dataset] == ["c0", "c2"]
+    assert dataset.problems[0].cases == ("c1",)
+
+
+def test_class_folders_inside_images_are_classes(data):
+    dataset = read_dataset(data / "ultrasound")
+    assert [label.name for label in dataset.classes["class"]] == ["benign", "malignant", "normal"]
+    case = next(case for case in dataset if case.id == "benign (83)")
+    assert case.references["class"] == "benign"
+    assert len(case.files) == 3  # the image and two masks
+    normal = next(case for case in dataset if case.references["class"] == "normal")
+    assert observed_values(normal) == ()
+
+
+def test_the_hippocampus_is_read_as_its_readme_says(data):
+    dataset = read_dataset(data / "hippocampus", DatasetOptions(labels="1=anterior,2=posterior", modality="MR"))
+    assert [label.name for label in dataset.classes["mask"]] == ["anterior", "posterior"]
+    assert all(observed_values(case) == (1, 2) for case in dataset.cases[::20])
+    for case in dataset.cases[::20]:
+        image, mask = case.images["image"], case.references["mask"]
+        assert mask.geometry.equals(image.geometry)
+        assert (mask.dtype, image.modality) == (np.uint8, "MR")
+
+
+# Suffixes
+
+
+def test_the_first_observer_is_the_reference_and_the_second_is_kept(data):
+    dataset = read_dataset(data / "chasedb1")
+    case = dataset.cases[0]
+    assert set(case.references) == {"mask", "mask:2ndHO"}
+    assert "1stHO is the reference" in dataset.layout
+    with PIL.Image.open(data / "chasedb1" / "Image_01L_1stHO.png") as first:
+        assert_array_equal(case.references["mask"].data[0], np.asarray(first))
+
+
+def test_image_and_mask_may_both_have_a_suffix(data):
+    dataset = read_dataset(data / "mri" / "single_cases")
+    assert [case.id for case in dataset] == ["brain_flair", "cord_t2", "ct_spleen2"]
+    assert observed_values(dataset.cases[0]) == (1, 2, 3)
+
+
+def test_masks_of_several_structures_are_not_joined(tmp_path):
+    picture(tmp_path / "a.png")
+    picture(tmp_path / "a_liver_mask.png", 255)
+    picture(tmp_path / "a_spleen_mask.png", 255)
+    with pytest.raises(DatasetError, match="liver, spleen"):
+        read_dataset(tmp_path)
+
+
+def test_masks_beside_images_in_class_folders_give_both(tmp_path):
+    for name in ("benign", "malignant"):
+        for n in range(2):
+            picture(tmp_path / name / f"{name} ({n}).png")
+            picture(tmp_path / name / f"{name} ({n})_mask.png", 255)
+    dataset = read_dataset(tmp_path)
+    assert dataset.kinds == {"class", "mask"}
+    assert len(dataset) == 4
+
+
+# What a mask may hold
+
+
+@given(arrays(np.int32, (3, 4), elements=st.integers(0, 254)))
+def test_label_numbers_are_kept(pixels):
+    assert_array_equal(as_labels(pixels, frozenset(), Path("mask")), pixels)
+    assert_array_equal(as_labels(pixels.astype(np.float32), frozenset(), Path("mask")), pixels)
+
+
+@given(arrays(bool, (3, 4)))
+def test_whichever_way_a_binary_mask_is_stored_it_is_0_and_1(mask):
+    for stored in (mask, mask.astype(np.uint8), mask.astype(np.uint8) * 255, mask.astype(np.float64)):
+        assert_array_equal(as_labels(stored, frozenset(), Path("mask")), mask)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "problem"),
+    [
+        (np.array([[0.0, 0.5]]), "between"),
+        (np.array([[0.0, np.nan]]), "between"),
+        (np.array([[0, -1]]), "-1"),
+        (np.array([[0, 128, 255]], np.uint8), "--labels"),
+    ],
+)
+def test_what_is_no_label_map_is_refused(pixels, problem):
+    with pytest.raises(FormatError, match=problem):
+        as_labels(pixels, frozenset(), Path("mask"))
+
+
+def test_255_is_a_label_where_it_is_declared():
+    pixels = np.array([[0, 128, 255]], np.uint8)
+    assert_array_equal(as_labels(pixels, frozenset({128, 255}), Path("mask")), pixels)
+
+
+def test_a_palette_picture_is_a_label_map_of_its_indices(tmp_path):
+    picture(tmp_path / "images" / "a.png")
+    (tmp_path / "labels").mkdir()
+    palette = PIL.Image.fromarray((np.arange(20).reshape(4, 5) % 3).astype(np.uint8), mode="P")
+    palette.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
+    palette.save(tmp_path / "labels" / "a.png")
+    [case] = read_dataset(tmp_path)
+    assert observed_values(case) == (1, 2)
+    assert case.references["mask"].labels[0].colour == (128, 0, 0)
+
+
+def test_a_mask_in_colours_or_blurred_by_jpeg_is_refused(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    for name in ("a", "b"):
+        picture(tmp_path / "images" / f"{name}.png", shape=(16, 16))
+    (tmp_path / "masks").mkdir()
+    PIL.Image.fromarray(noise).save(tmp_path / "masks" / "a.png")
+    PIL.Image.fromarray(((noise[..., 0] > 128) * 255).astype(np.uint8)).save(tmp_path / "masks" / "b.jpg", quality=50)
+    colours, blurred = read_dataset(tmp_path).cases
+    with pytest.raises(FormatError, match="colours"):
+        _ = colours.references["mask"]
+    with pytest.raises(FormatError, match="JPEG"):
+        _ = blurred.references["mask"]
+
+
+# nnU-Net and the Decathlon
+
+
+def test_nnunet_channels_have_the_names_and_order_of_dataset_json(tmp_path):
+    dataset = read_dataset(nnunet(tmp_path))
+    case = dataset.cases[1]
+    assert list(case.images) == ["T2", "ADC"]
+    assert [int(image.data.max()) for image in case.images.values()] == [10, 11]
+    assert [label.name for label in dataset.classes["mask"]] == ["peripheral", "transition"]
+    assert dataset.modality == "MR"
+    assert dataset.splits == {}
+
+
+def test_nnunets_test_images_are_test_cases_only_with_labels(tmp_path):
+    nnunet(tmp_path)
+    for channel in range(2):
+        volume(tmp_path / "imagesTs" / f"t_{channel:04d}.nii.gz")
+    assert len(read_dataset(tmp_path)) == 2
+    assert len(read_dataset(tmp_path, DatasetOptions(references=False))) == 3
+    volume(tmp_path / "labelsTs" / "t.nii.gz")
+    assert read_dataset(tmp_path).splits == {"t": "test"}
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ({"labels": {"background": 0, "whole": [1, 2]}}, "whole"),
+        ({"labels": {"background": 0, "organ": 1, "ignore": 2}}, "ignored"),
+        ({"channel_names": {"0": "T2", "1": "T2"}}, "one name"),
+        ({"channel_names": ["T2", "ADC"]}, "channel_names"),
+    ],
+)
+def test_a_dataset_json_that_cannot_be_followed_is_refused(tmp_path, content, problem):
+    with pytest.raises(DatasetError, match=problem):
+        read_dataset(nnunet(tmp_path, **content))
+
+
+def test_a_damaged_dataset_json_is_refused(tmp_path):
+    nnunet(tmp_path)
+    (tmp_path / "dataset.json").write_text('{"labels": ')
+    with pytest.raises(DatasetError, match=r"dataset\.json"):
+        read_dataset(tmp_path)
+
+
+def decathlon(root: Path, training: list[object]) -> Path:
+    volume(root / "imagesTr" / "a.nii.gz", np.stack([np.full((4, 5, 6), n, np.int16) for n in (3, 5)], axis=-1))
+    volume(root / "labelsTr" / "a.nii.gz", np.arange(120, dtype=np.uint8).reshape(4, 5, 6) % 2)
+    return described(
+        root,
+        modality={"0": "T1", "1": "FLAIR"},
+        labels={"0": "background", "1": "tumour"},
+        training=training,
+        test=["./imagesTs/b.nii.gz"],
+    )
+
+
+def test_the_decathlons_fourth_axis_is_channels(tmp_path):
+    decathlon(tmp_path, [{"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz"}])
+    dataset = read_dataset(tmp_path)
+    [case] = dataset
+    assert {name: int(image.data.min()) for name, image in case.images.items()} == {"T1": 3, "FLAIR": 5}
+    assert case.images["T1"].shape == (1, 4, 5, 6)
+    assert [label.name for label in dataset.classes["mask"]] == ["tumour"]
+    assert observed_values(case) == (1,)
+
+
+def test_paths_that_lead_out_of_the_folder_are_not_followed(tmp_path):
+    volume(tmp_path / "secret.nii.gz")
+    inside = decathlon(tmp_path / "set", [{"image": "../secret.nii.gz", "label": "./labelsTr/a.nii.gz"}])
+    with pytest.raises(DatasetError, match="outside"):
+        read_dataset(inside)
+
+
+def test_listed_files_that_are_missing_are_said_and_left_out(tmp_path):
+    pairs = [{"image": f"./imagesTr/{n}.nii.gz", "label": f"./labelsTr/{n}.nii.gz"} for n in "ab"]
+    dataset = read_dataset(decathlon(tmp_path, pairs))
+    assert [case.id for case in dataset] == ["a"]
+    assert dataset.problems[0].cases == ("b",)
+
+
+def test_as_many_volumes_as_modalities_are_needed(tmp_path):
+    decathlon(tmp_path, [{"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz"}])
+    volume(tmp_path / "imagesTr" / "a.nii.gz")
+    [case] = read_dataset(tmp_path)
+    with pytest.raises(DatasetError, match="2 channels"):
+        _ = case.images["FLAIR"]
+
+
+# BIDS
+
+
+def test_bids_sessions_are_cases_with_contrasts_as_channels(tmp_path):
+    for subject in ("01", "02"):
+        for contrast in ("T1w", "FLAIR"):
+            volume(tmp_path / f"sub-{subject}" / "ses-1" / "anat" / f"sub-{subject}_ses-1_{contrast}.nii.gz")
+        volume(tmp_path / f"sub-{subject}" / "ses-1" / "func" / f"sub-{subject}_ses-1_task-rest_bold.nii.gz")
+        place = tmp_path / "derivatives" / "labels" / f"sub-{subject}" / "ses-1" / "anat"
+        volume(place / f"sub-{subject}_ses-1_space-orig_dseg.nii.gz", np.ones((4, 5, 6), np.uint8))
+    (tmp_path / "participants.tsv").write_text("participant_id\tage\tsex\nsub-01\t40\tF\nsub-02\tn/a\tM\n")
+    dataset = read_dataset(tmp_path)
+    assert [case.id for case in dataset] == ["sub-01_ses-1", "sub-02_ses-1"]
+    assert [case.patient for case in dataset] == ["sub-01", "sub-02"]
+    assert list(dataset.cases[0].images) == ["FLAIR", "T1w"]
+    assert observed_values(dataset.cases[0]) == (1,)
+    assert dataset.cases[1].covariates == {"age": None, "sex": "M"}
+    assert dataset.modality == "MR"
+    assert dataset.patients_known
+
+
+def test_a_contrast_that_some_sessions_lack_is_said_and_left_out(tmp_path):
+    for subject in ("01", "02"):
+        volume(tmp_path / f"sub-{subject}" / "anat" / f"sub-{subject}_T1w.nii.gz")
+        volume(tmp_path / f"sub-{subject}" / "anat" / f"sub-{subject}_dseg.nii.gz")
+    volume(tmp_path / "sub-01" / "anat" / "sub-01_T2w.nii.gz")
+    dataset = read_dataset(tmp_path)
+    assert list(dataset.cases[0].images) == ["image"]
+    assert "T2w" in dataset.problems[0].what
