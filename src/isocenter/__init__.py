@@ -1,3 +1,55 @@
-"""Isocenter: one tool that carries a medical-imaging model through its whole life."""
+"""Isocenter: one tool that carries a medical-imaging model through its whole life.
+
+Names are resolved when they are first used, so that `import isocenter` loads neither torch nor a file format.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+_WHERE = {
+    "IsocenterError": "isocenter.errors",
+    "check": "isocenter.verbs.check",
+    "convert": "isocenter.verbs.convert",
+    "demo": "isocenter.verbs.demo",
+    "evaluate": "isocenter.verbs.evaluate",
+    "list_networks": "isocenter.verbs.networks",
+    "load": "isocenter.runtime",
+    "plan": "isocenter.verbs.plan",
+    "predict": "isocenter.verbs.predict",
+    "read": "isocenter.files",
+    "train": "isocenter.verbs.train",
+    "view": "isocenter.verbs.view",
+    "write": "isocenter.files",
+}
+
+__all__ = ["__version__", *_WHERE]  # noqa: PLE0604 - every name is a string
+
+if TYPE_CHECKING:
+    from isocenter.errors import IsocenterError
+    from isocenter.files import read, write
+    from isocenter.runtime import load
+    from isocenter.verbs.check import check
+    from isocenter.verbs.convert import convert
+    from isocenter.verbs.demo import demo
+    from isocenter.verbs.evaluate import evaluate
+    from isocenter.verbs.networks import list_networks
+    from isocenter.verbs.plan import plan
+    from isocenter.verbs.predict import predict
+    from isocenter.verbs.train import train
+    from isocenter.verbs.view import view
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'isocenter' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_WHERE[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_WHERE})

@@ -4,7 +4,7 @@ The geometry contract: what comes in lies where the file says, in RAS+ mm, or is
 source's own grid, or is refused.
 """
 
-from isocenter.files.atomic import write_text, written
+from isocenter.files.atomic import unwritable, write_text, written
 from isocenter.files.format import Entry, Format, Part, ReadOptions
 from isocenter.files.hashing import content_hash, dataset_hash, file_hash
 from isocenter.files.index import FORMATS, format_of, read, read_volumes, write
@@ -26,6 +26,7 @@ __all__ = [
     "read",
     "read_dataset",
     "read_volumes",
+    "unwritable",
     "write",
     "write_text",
     "written",

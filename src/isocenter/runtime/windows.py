@@ -52,9 +52,14 @@ def slide(
     """(channels, *spatial) through the network: finished rows of the first axis as they become final.
 
     Yields (region, {head: (channels, *region)}) in order; a vector head comes once, last, with an empty region, as
-    the mean over windows. The image must be at least as large as the patch.
+    the mean over windows. An image smaller than the patch is continued beyond its far edges, and cut back.
     """
-    spatial, patch = image.shape[1:], tuple(patch)
+    own, patch = image.shape[1:], tuple(patch)
+    short = [max(0, length - size) for length, size in zip(patch, own, strict=True)]
+    if any(short):
+        image = np.pad(image, [(0, 0), *((0, missing) for missing in short)], mode="edge")
+    spatial = image.shape[1:]
+    inside = tuple(slice(0, size) for size in own[1:])
     grid = [starts(size, length, overlap) for size, length in zip(spatial, patch, strict=True)]
     weight = importance(patch, merge)
     sums: dict[str, Array] = {}
@@ -73,9 +78,11 @@ def slide(
                 sums[name][(slice(None), *place)] += output * weight
             weights[place] += weight
         finished = following[row] - row
-        if sums:
-            region = (slice(row, row + finished), *(slice(0, n) for n in spatial[1:]))
-            yield region, {name: total[:, :finished] / weights[:finished] for name, total in sums.items()}
+        real = min(finished, own[0] - row)  # rows of the image itself
+        if sums and real > 0:
+            part = (slice(0, real), *inside)
+            means = {name: total[(slice(None), *part)] / weights[part] for name, total in sums.items()}
+            yield (slice(row, row + real), *inside), means
         for held in (weights[None], *sums.values()):
             held[:, : patch[0] - finished] = held[:, finished:].copy()
             held[:, patch[0] - finished :] = 0

@@ -69,10 +69,10 @@ class Task(Protocol):
         """A number to lower, of a batch."""
 
     def quality(self, outputs: Outputs, target: Tensor) -> Mapping[str, Tensor]:
-        """Sums over a batch from which `selection` makes the metric that picks the best checkpoint."""
+        """(batch, ...) numbers from which `selection` makes its metric; of a dense head they add up over its parts."""
 
-    def selection(self, sums: Mapping[str, Tensor]) -> float:
-        """The metric, higher is better, from the sums over all validation cases."""
+    def selection(self, collected: Mapping[str, Tensor]) -> float:
+        """The metric that picks the best checkpoint, higher is better, from the numbers of all validation cases."""
 
     def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
         """Finished parts of the source grid, in order, to a result. No torch here."""

@@ -13,7 +13,7 @@ import numpy as np
 class CaseFacts:
     """One case, measured once.
 
-    shape, steps: of the image as read; `steps` in mm where `physical`
+    shape, steps: of the image in canonical order of axes; `steps` in mm where `physical`
     channels:     names, in order
     intensity:    per channel: min, low (0.5th percentile), median, high (99.5th), max, mean, deviation, over valid voxels
     content:      share of the grid inside the smallest box around what is not the lowest value

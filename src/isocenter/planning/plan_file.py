@@ -1,0 +1,122 @@
+"""A plan as YAML that a person reads and edits; a wrong edit is refused with its line."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from isocenter.errors import PlanError
+from isocenter.planning.settings import settings
+from isocenter.values import BY_HAND, PLAN_VERSION, Decision, Plan
+
+HEADER = (
+    "# A plan of isocenter: every choice with its reason. Edit a value and train from this file;\n"
+    "# what was edited is recorded as set by hand.\n"
+)
+
+
+def plan_text(plan: Plan) -> str:
+    """The plan as YAML, the digest of each value as planned at its end."""
+    sections = {
+        section: {name: _entry(decision) for name, decision in decisions.items()}
+        for section, decisions in plan.sections.items()
+    }
+    record = {
+        "isocenter_plan": plan.version,
+        "data": plan.data,
+        "data_hash": plan.data_hash,
+        "options": dict(plan.options),
+        **sections,
+        "as_planned": {name: _digest(decision.value) for name, decision in plan},
+    }
+    yaml = YAML()
+    yaml.width = 1000
+    yaml.default_flow_style = None  # lists of numbers on one line
+    text = io.StringIO()
+    yaml.dump(record, text)
+    return HEADER + text.getvalue()
+
+
+def read_plan(path: Path) -> Plan:
+    """The plan in a file, checked; PlanError names file, line and what is wrong."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        record = YAML(typ="rt").load(text)
+    except (YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}" if mark else ""
+        raise PlanError(f"is not YAML{line and ':'}{line}", str(path), "Mend the line, or plan anew") from error
+    if not isinstance(record, Mapping) or "isocenter_plan" not in record:
+        raise PlanError("is no plan of isocenter", str(path), "Give a file that `isocenter plan` wrote")
+    if record["isocenter_plan"] != PLAN_VERSION:
+        raise PlanError(
+            f"is a plan of version {record['isocenter_plan']}, this isocenter follows version {PLAN_VERSION}",
+            f"{path}, line {_line(record, 'isocenter_plan')}",
+            "Plan anew with this version",
+        )
+    plain: dict[str, Any] = YAML(typ="safe", pure=True).load(text)
+    planned = plain.pop("as_planned", {})
+    head = {key: plain.pop(key, default) for key, default in (("data", ""), ("data_hash", ""), ("options", {}))}
+    plain.pop("isocenter_plan")
+    sections = {
+        section: {
+            name: _decision(path, record, section, name, entry, planned) for name, entry in (entries or {}).items()
+        }
+        for section, entries in plain.items()
+    }
+    plan = Plan(sections, version=PLAN_VERSION, **head)
+    try:
+        settings(plan)
+    except PlanError as error:
+        section, _, name = error.where.partition(".")
+        number = _line(record.get(section, record), name) if name else _line(record, section)
+        raise PlanError(f"{error.where}: {error.problem}", f"{path}, line {number}", error.remedy) from error
+    return plan
+
+
+def parse_value(text: str) -> Any:
+    """A value as it would stand in the file: `3`, `true`, `[32, 32]`, `unet`."""
+    # YAML 1.2 wants a dot in a number with an exponent; people do not.
+    text = re.sub(r"^([+-]?\d+)([eE][+-]?\d+)$", r"\1.0\2", text)
+    try:
+        return YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
+        raise PlanError(f"{text!r} cannot be read as a value", "--set", "Write section.name=value") from error
+
+
+def _entry(decision: Decision) -> dict[str, Any]:
+    entry = {"value": decision.value, "because": decision.because}
+    return entry | ({"source": decision.source} if decision.source else {})
+
+
+def _decision(path: Path, record: Any, section: str, name: str, entry: Any, planned: Mapping[str, str]) -> Decision:
+    if not isinstance(entry, Mapping) or "value" not in entry:
+        line = _line(record[section], name)
+        raise PlanError(f"{section}.{name} has no value", f"{path}, line {line}", "Write `value:` under its name")
+    value = entry["value"]
+    if planned.get(f"{section}.{name}") not in (None, _digest(value)):
+        return Decision(value, BY_HAND)
+    return Decision(value, str(entry.get("because", "")), str(entry.get("source", "")))
+
+
+def _digest(value: Any) -> str:
+    """Of the value as it comes back from YAML: 1.0 and 1 differ, tuples and lists do not."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=list).encode()).hexdigest()[:8]
+
+
+def _line(record: Any, key: str) -> int:
+    """The line, counted from 1, on which a key stands; of the value where it has one of its own."""
+    try:
+        if isinstance(record[key], Mapping) and "value" in record[key]:
+            return int(record[key].lc.value("value")[0]) + 1
+        return int(record.lc.key(key)[0]) + 1
+    except (KeyError, TypeError, AttributeError):
+        return 1

@@ -1,0 +1,123 @@
+"""A plan's sections as typed values. What does not fit is refused with the name of the decision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import TypeAdapter, ValidationError
+
+from isocenter import networks, tasks
+from isocenter.errors import PlanError
+from isocenter.runtime import Inference, Preprocessing
+from isocenter.tasks import Task
+from isocenter.transforms import Augmentation
+from isocenter.values import Plan
+
+Count = Annotated[int, Gt(0)]
+Share = Annotated[float, Ge(0), Le(1)]
+
+
+@dataclass(frozen=True)
+class Training:
+    """How the recipe trains.
+
+    minutes:       from the command's start to the finished model; None where `steps` decides
+    steps:         None until a probe has turned the minutes into a number
+    warmup, ema:   shares of all steps: the rate rises over the first, weights are averaged over about the last
+    patch:         what is cut from a prepared case, which is at least as large
+    validations:   how often the validation cases are looked at, at the most
+    foreground:    share of patches that are centred on a structure
+    """
+
+    minutes: Annotated[float, Gt(0)] | None
+    steps: Count | None
+    batch: Count
+    patch: tuple[Count, ...]
+    learning_rate: Annotated[float, Gt(0)]
+    weight_decay: Annotated[float, Ge(0)]
+    warmup: Share
+    ema: Annotated[float, Ge(0), Lt(1)]
+    clip: Annotated[float, Gt(0)]
+    precision: Literal["bf16", "float32"]
+    validations: Count
+    foreground: Share
+    selection: str
+    seed: Annotated[int, Ge(0)]
+    deterministic: bool
+    device: str
+    threads: Count
+
+
+@dataclass(frozen=True)
+class Network:
+    """name: of the family; size: the family's own settings"""
+
+    name: str
+    size: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A whole plan, typed."""
+
+    task: Task
+    preprocessing: Preprocessing
+    network: Network
+    training: Training
+    augmentation: Augmentation
+    inference: Inference
+
+
+TYPED: Mapping[str, Any] = {
+    "preprocessing": Preprocessing,
+    "network": Network,
+    "training": Training,
+    "augmentation": Augmentation,
+    "inference": Inference,
+}
+FREE = ("task", "split", "evaluation")
+
+
+def settings(plan: Plan) -> Settings:
+    """Every section checked; PlanError names the decision that cannot be."""
+    unknown = sorted(set(plan.sections) - {*TYPED, *FREE})
+    missing = sorted({*TYPED, *FREE} - set(plan.sections))
+    if unknown or missing:
+        said = [*(f"unknown section {name!r}" for name in unknown), *(f"no section {name!r}" for name in missing)]
+        raise PlanError("; ".join(said), "plan", f"Sections are {', '.join((*FREE, *TYPED))}")
+    typed = {name: _typed(name, kind, plan) for name, kind in TYPED.items()}
+    task = tasks.build({key: decision.value for key, decision in plan.sections["task"].items()})
+    if typed["network"].name not in networks.names():
+        raise PlanError(
+            f"there is no network {typed['network'].name!r}",
+            "network.name",
+            f"Choose one of {', '.join(networks.names())}",
+        )
+    ndim = typed["preprocessing"].ndim
+    for name, sizes in (("inference.patch", typed["inference"].patch), ("training.patch", typed["training"].patch)):
+        if len(sizes) != ndim:
+            raise PlanError(f"{sizes} in {ndim} dimensions", name, "Give one size an axis")
+    if typed["preprocessing"].smallest != typed["training"].patch:
+        raise PlanError(
+            f"{typed['preprocessing'].smallest} is not training.patch {typed['training'].patch}",
+            "preprocessing.smallest",
+            "Give both the same size",
+        )
+    return Settings(task=task, **typed)
+
+
+def _typed(name: str, kind: Any, plan: Plan) -> Any:
+    values = {key: decision.value for key, decision in plan.sections[name].items()}
+    known = [field.name for field in fields(kind)]
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise PlanError("there is no such decision", f"{name}.{unknown[0]}", f"Names are {', '.join(known)}")
+    try:
+        return TypeAdapter(kind).validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in (name, *first["loc"][:1]))
+        raise PlanError(f"{first.get('input')!r}: {first['msg']}", place, "Correct it, or plan anew") from error

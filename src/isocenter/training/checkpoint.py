@@ -1,0 +1,70 @@
+"""The state of a training on disk: whole or not there, and able to go on bit by bit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from isocenter.errors import IntegrityError
+from isocenter.files import written
+from isocenter.lazy import torch
+from isocenter.runtime import Model, read_json, read_tensors, save, seal, verify, write_json, write_tensors
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
+    from torch.optim import Optimizer
+
+SCHEMA = "isocenter.state"
+
+
+def write_checkpoint(
+    folder: Path,
+    model: Model,
+    averaged: Mapping[str, Tensor],
+    *,
+    module: Module | None = None,
+    optimiser: Optimizer | None = None,
+    state: Mapping[str, Any] | None = None,
+) -> None:
+    """The averaged weights as a model that can be loaded; with the rest, training can go on from it."""
+    with written(folder, overwrite=True) as partial:
+        partial.mkdir()
+        save(model, averaged, partial)
+        if module is not None and optimiser is not None:
+            write_tensors(partial / "module.safetensors", module.state_dict())
+            write_tensors(partial / "optimiser.safetensors", _flat(optimiser))
+            write_json(partial / "state.json", SCHEMA, dict(state or {}))
+        seal(partial)
+
+
+def read_checkpoint(folder: Path, module: Module, averaged: Module, optimiser: Optimizer) -> dict[str, Any]:
+    """Bring module, averaged weights and optimiser to the state in the folder; returns the rest of the state."""
+    verify(folder)
+    state = read_json(folder / "state.json", SCHEMA)
+    try:
+        module.load_state_dict(read_tensors(folder / "module.safetensors"))
+        averaged.load_state_dict(read_tensors(folder / "weights.safetensors"))
+        _unflatten(optimiser, read_tensors(folder / "optimiser.safetensors"))
+    except (KeyError, RuntimeError) as error:
+        raise IntegrityError(
+            f"does not fit the plan's network ({error})", str(folder), "Resume with the plan of the run"
+        ) from error
+    return state
+
+
+def _flat(optimiser: Optimizer) -> dict[str, Tensor]:
+    """The optimiser's tensors by "parameter/name"; its settings follow from the plan."""
+    state = optimiser.state_dict()["state"]
+    return {
+        f"{number}/{name}": torch.as_tensor(value) for number, values in state.items() for name, value in values.items()
+    }
+
+
+def _unflatten(optimiser: Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        number, _, name = key.partition("/")
+        state.setdefault(int(number), {})[name] = tensor
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": state})

@@ -1,0 +1,144 @@
+"""Cases as the network sees them, prepared once and kept: on disk under the hash of what they were made from.
+
+The key is a hash of the case's file contents and of the settings that made the arrays: never stale, never rebuilt in
+vain. Arrays lie compressed in chunks (blosc2), so that a patch is read without the rest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import blosc2
+import numpy as np
+import platformdirs
+from numpy.typing import NDArray
+
+from isocenter.files import content_hash, written
+from isocenter.runtime import Preprocessing
+from isocenter.tasks import Task
+from isocenter.transforms import generator, stacked
+from isocenter.values import Array, Case, Dense, Region
+
+# Raised when prepared arrays would come out otherwise than before.
+LAYOUT = 1
+# Positions of each structure that are kept for centring patches; nnU-Net keeps as many.
+POSITIONS = 1000
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """One case as the network sees it.
+
+    image:     (channels, *spatial) float32
+    target:    (*spatial) of a dense head, () or (size,) of a vector
+    positions: per structure (up to POSITIONS, axes) where it lies; empty for a vector
+    steps:     length of a voxel per axis
+    """
+
+    id: str
+    image: Array
+    target: Array
+    positions: tuple[NDArray[np.int32], ...]
+    steps: tuple[float, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.image.shape[1:])
+
+    @property
+    def nbytes(self) -> int:
+        return int(np.prod(self.image.shape)) * 4 + int(np.prod(self.target.shape)) * self.target.dtype.itemsize
+
+    def cut(self, region: Region) -> tuple[NDArray[np.float32], Array]:
+        """Image and target of a region; a vector target is the whole case's."""
+        image = np.asarray(self.image[(slice(None), *region)], dtype=np.float32)
+        return image, np.asarray(self.target[region] if self.target.ndim == len(region) else self.target)
+
+
+def cache_folder() -> Path:
+    """Where prepared cases lie: ISOCENTER_CACHE, else the user's cache folder."""
+    return Path(os.environ.get("ISOCENTER_CACHE") or platformdirs.user_cache_dir("isocenter", appauthor=False))
+
+
+def prepare_all(
+    cases: Sequence[Case],
+    preprocessing: Preprocessing,
+    task: Task,
+    *,
+    threads: int,
+    memory: int,
+    progress: Progress | None = None,
+) -> list[Prepared]:
+    """All cases prepared, in order; those that the cache has are taken from there.
+
+    memory: bytes; arrays that fit into them together are kept in memory, else patches are read from disk
+    """
+    folder = cache_folder() / "prepared"
+
+    def one(case: Case) -> Prepared:
+        return _prepared(case, preprocessing, task, folder)
+
+    done: list[Prepared] = []
+    with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
+        for prepared in pool.map(one, cases):
+            done.append(prepared)
+            if progress is not None:
+                progress(len(done), len(cases))
+    if sum(one.nbytes for one in done) <= memory:
+        return [replace(one, image=one.image[...], target=np.asarray(one.target[...])) for one in done]
+    return done
+
+
+def _prepared(case: Case, preprocessing: Preprocessing, task: Task, folder: Path) -> Prepared:
+    made_from = [LAYOUT, content_hash(case), preprocessing.settings, task.name, task.settings]
+    key = hashlib.sha256(json.dumps(made_from, sort_keys=True, default=list).encode()).hexdigest()
+    place = folder / key[:2] / key
+    if not place.is_dir():
+        _write(place, case, preprocessing, task)
+    return _open(place, case.id)
+
+
+def _write(place: Path, case: Case, preprocessing: Preprocessing, task: Task) -> None:
+    image, trace = preprocessing(stacked(case.images, case.id), case.id)
+    target = task.target(case)
+    data, positions = target.data, []
+    if isinstance(target.head, Dense):
+        data = preprocessing.labels(data, trace)
+        positions = [_positions(data == channel, channel) for channel in range(1, target.head.channels)]
+    with written(place, overwrite=True) as partial:
+        partial.mkdir()
+        _pack(image, partial / "image.b2nd")
+        _pack(np.ascontiguousarray(data), partial / "target.b2nd")
+        facts: dict[str, Any] = {"steps": np.array(trace.steps), **{str(n): p for n, p in enumerate(positions)}}
+        np.savez(partial / "facts.npz", **facts)
+
+
+def _positions(mask: NDArray[np.bool_], channel: int) -> NDArray[np.int32]:
+    where = np.argwhere(mask).astype(np.int32)
+    if len(where) <= POSITIONS:
+        return where
+    return where[generator(0, 0, len(where), channel).choice(len(where), POSITIONS, replace=False)]
+
+
+def _pack(array: Array, path: Path) -> None:
+    # Fast to read is what counts: it is written once and read every epoch.
+    settings = {"codec": blosc2.Codec.LZ4, "clevel": 1, "nthreads": 1}
+    blosc2.asarray(np.ascontiguousarray(array), urlpath=str(path), mode="w", cparams=settings)
+
+
+def _open(place: Path, case: str) -> Prepared:
+    with np.load(place / "facts.npz", allow_pickle=False) as facts:
+        steps = tuple(facts["steps"].tolist())
+        positions = tuple(facts[name] for name in sorted((n for n in facts.files if n != "steps"), key=int))
+    image, target = (
+        blosc2.open(str(place / name), mode="r", dparams={"nthreads": 1}) for name in ("image.b2nd", "target.b2nd")
+    )
+    return Prepared(case, image, np.asarray(target[()]) if target.ndim == 0 else target, positions, steps)

@@ -1,0 +1,96 @@
+"""`plan`: how a model for these data would be trained, and why."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from isocenter.errors import UsageError
+from isocenter.files import dataset_hash, write_text
+from isocenter.planning import make_plan, plan_text, settings, split, this_machine, with_settings
+from isocenter.quality import Examination
+from isocenter.runtime import choose_device
+from isocenter.values import Dataset, Plan, Split
+from isocenter.verbs.dataset import looked_through, open_dataset, refuse_unfit
+
+# What a plan keeps of the flags, so that training from it reads the data in the same way.
+KEPT = ("layout", "labels", "patient", "column", "modality", "part", "prefer")
+
+
+@dataclass(frozen=True, eq=False)
+class Planned:
+    """A plan with the data that it was made for; prints its decisions with their reasons."""
+
+    plan: Plan
+    examination: Examination
+    parts: Mapping[str, Split]
+    out: Path | None = field(default=None)
+
+    def __str__(self) -> str:
+        lines = [f"{name} = {decision.value}: {decision.because}" for name, decision in self.plan]
+        return "\n".join([*lines, *([f"written: {self.out}"] if self.out else [])])
+
+    def as_record(self) -> dict[str, Any]:
+        """For `--json`."""
+        decisions = [
+            {"name": name, "value": one.value, "because": one.because, "source": one.source} for name, one in self.plan
+        ]
+        return {"data_hash": self.plan.data_hash, "rows": decisions}
+
+
+def plan(
+    data: str | Path | Dataset,
+    *,
+    minutes: float = 60.0,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    device: str = "auto",
+    threads: int | None = None,
+    seed: int = 0,
+    task: str | None = None,
+    everything: bool = False,
+    assignments: Mapping[str, Any] | None = None,
+    **given: Any,
+) -> Planned:
+    """Every choice that training on `data` would make, each with its reason.
+
+    out:         a .yaml file to edit and train from; nothing is written without it
+    assignments: {"section.name": value} set by hand
+    everything:  train on all cases but a set's own test part
+    Raises what `check` raises, DatasetError where the data should not be trained on, PlanError for an impossible value.
+    """
+    if minutes <= 0:
+        raise UsageError(f"{minutes} minutes", "--minutes", "Give more than 0")
+    dataset = open_dataset(data, given)
+    chosen = choose_device(device)
+    machine = this_machine(chosen.value, threads)
+    examination = looked_through(dataset, machine.threads)
+    refuse_unfit(examination)
+    usable = examination.dataset
+    parts, decision = split(usable, seed=seed, everything=everything)
+    training = examination.fingerprint.only({case for case, part in parts.items() if part == "train"})
+    made = make_plan(usable, training, decision, machine, device=chosen, minutes=minutes, seed=seed, task=task)
+    made = with_settings(made, assignments or {})
+    settings(made)  # refuses what cannot be followed
+    kept = {key: given[key] for key in KEPT if given.get(key)}
+    place = "" if dataset.root is None else str(dataset.root)
+    made = replace(
+        made, data=place, data_hash=dataset_hash(usable), options=kept | ({"everything": True} if everything else {})
+    )
+    target = Path(out) if out is not None else None
+    if target is not None:
+        write_text(target, plan_text(relative_to(made, target.parent)), overwrite=overwrite)
+    return Planned(made, examination, parts, target)
+
+
+def relative_to(made: Plan, folder: Path) -> Plan:
+    """The plan with its data path relative to the folder that it will lie in."""
+    if not made.data:
+        return made
+    try:
+        return replace(made, data=Path(os.path.relpath(made.data, folder.resolve())).as_posix())
+    except ValueError:  # another drive on Windows has no relative path
+        return made

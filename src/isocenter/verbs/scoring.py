@@ -1,0 +1,117 @@
+"""Predict cases, score them, keep the table, the summary and some pictures: what `train` and `evaluate` share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from isocenter.errors import DatasetError, IsocenterError
+from isocenter.evaluation import Table, case_table, rows_to_json
+from isocenter.report import Figure, viewer
+from isocenter.runtime import Model
+from isocenter.values import Case, Image, Prediction, Problem, Row, Split
+from isocenter.verbs.progress import tracked
+
+# Pictures of the best, a median and the worst cases.
+SHOWN = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """What was measured on some cases.
+
+    shown: (what it is, case id, pictures, the viewer's page) of the best, median and worst cases
+    """
+
+    table: Table
+    rows: Sequence[Row]
+    overview: Sequence[Figure] = ()
+    shown: Sequence[tuple[str, str, Sequence[Figure], str]] = ()
+    problems: Sequence[Problem] = field(default=())
+
+    def write(self, folder: Path) -> None:
+        """cases.csv, summary.json and the viewers' pages into an existing folder."""
+        self.table.to_csv(folder / "cases.csv", index=False)
+        (folder / "summary.json").write_text(json.dumps(rows_to_json(self.rows), indent=1), encoding="utf-8")
+        if self.shown:
+            (folder / "views").mkdir()
+        for number, (_, _, _, page) in enumerate(self.shown):
+            (folder / view_name(number)).write_text(page, encoding="utf-8")
+
+
+def view_name(number: int) -> str:
+    """A viewer's file, relative to the evaluation's folder; no case id in it, because ids can be anything."""
+    return f"views/{number + 1}.html"
+
+
+def score(model: Model, cases: Sequence[Case], parts: Mapping[str, Split], *, seed: int) -> Scored:
+    """Predict every case and score it on its reference's own grid; a case that fails is named and the rest goes on.
+
+    Raises DatasetError where no case could be scored.
+    """
+    rows: list[Any] = []
+    problems = []
+    with tracked("predicting and scoring") as tracker:
+        for done, case in enumerate(cases, start=1):
+            try:
+                prediction = model.predict(case)
+                scored = model.task.score([prediction], [case])
+                scored["split"] = parts.get(case.id, "test")
+                rows.extend(scored.to_dict("records"))
+            except IsocenterError as error:
+                problems.append(Problem("error", f"{error.where}: {error.problem}", (case.id,), remedy=error.remedy))
+            tracker(done, len(cases))
+    if not rows:
+        reason = problems[0].what if problems else "there is none"
+        raise DatasetError(f"no case could be scored ({reason})", "evaluation", "Give cases of the model's kind")
+    table = case_table(rows)
+    shown = _shown(model, {case.id: case for case in cases}, model.task.rank(table))
+    return Scored(table, model.task.summary(table, seed=seed), model.task.overview(table), shown, problems)
+
+
+def _shown(
+    model: Model, cases: Mapping[str, Case], ranked: Sequence[str]
+) -> list[tuple[str, str, Sequence[Figure], str]]:
+    middle = len(ranked) // 2
+    chosen: dict[str, str] = {}
+    for word, ids in (
+        ("best", ranked[:SHOWN]),
+        ("worst", ranked[::-1][:SHOWN]),
+        ("median", ranked[middle : middle + SHOWN]),
+    ):
+        for case_id in ids:
+            chosen.setdefault(case_id, word)
+    order = ("best", "median", "worst")
+    shown: list[tuple[str, str, Sequence[Figure], str]] = []
+    for case_id, word in sorted(chosen.items(), key=lambda item: order.index(item[1])):
+        case = cases[case_id]
+        prediction = model.predict(case)
+        shown.append((word, case_id, model.task.figures(prediction, case), page_of(case, prediction)))
+    return shown
+
+
+def page_of(case: Case, prediction: Prediction) -> str:
+    """The slice viewer of a case with its reference and its prediction on top."""
+    image = next(iter(case.images.values()))
+    overlays = []
+    reference = case.references.get("mask")
+    if isinstance(reference, Image):
+        overlays.append(Image(reference.data, reference.geometry, channels=("reference",), labels=prediction.labels))
+    if prediction.data is not None:
+        mask = np.asarray(prediction.data)[None]
+        overlays.append(Image(mask, prediction.geometry, channels=("prediction",), labels=prediction.labels))
+    return viewer(image, overlays, case.id)
+
+
+def split_table(cases: Sequence[Case], parts: Mapping[str, Split]) -> pd.DataFrame:
+    """`split.csv`: case, patient, split, fold."""
+    return pd.DataFrame(
+        [{"case": case.id, "patient": case.patient, "split": parts[case.id], "fold": 0} for case in cases],
+        columns=["case", "patient", "split", "fold"],
+    )

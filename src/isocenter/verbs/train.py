@@ -1,0 +1,349 @@
+"""`train`: from a folder, or from an edited plan, to a model that has been evaluated."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import psutil
+
+from isocenter.errors import IntegrityError, UsageError
+from isocenter.files import dataset_hash, unwritable, write_text
+from isocenter.planning import Settings, plan_text, read_plan, settings, with_settings
+from isocenter.runtime import Model, TorchNetwork, build_module, environment, load, read_json, write_json
+from isocenter.training import Clock, Moment, Prepared, prepare_all
+from isocenter.training import train as follow
+from isocenter.values import Case, Dataset, Decision, Plan, Problem, Row, Split
+from isocenter.verbs.dataset import looked_through, open_dataset, refuse_unfit
+from isocenter.verbs.plan import Planned, relative_to
+from isocenter.verbs.plan import plan as make
+from isocenter.verbs.progress import tracked
+from isocenter.verbs.run_report import report
+from isocenter.verbs.scoring import Scored, score, split_table
+
+log = logging.getLogger("isocenter")
+REPORT = "report.html"
+# Arrays are kept in memory while they take less than this share of what is free.
+MEMORY_SHARE = 0.3
+# s for the report and its pictures, and for predicting and scoring a case beside its network time.
+REPORT_SECONDS, SCORING_SECONDS = 12.0, 0.25
+# Of the minutes, as a reserve for what was not foreseen.
+RESERVE = 0.02
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A finished run; prints its headline and where everything lies."""
+
+    out: Path
+    rows: tuple[Row, ...]
+    primary: str
+    steps: int
+    minutes: float
+    notes: tuple[str, ...] = ()
+
+    @property
+    def report(self) -> Path:
+        return self.out / REPORT
+
+    def __str__(self) -> str:
+        said = [f"{row.metric} {row.label}: {row.estimate}" for row in self.rows if row.metric == self.primary]
+        said = said or ["no estimate: every case was trained on"]
+        return "\n".join([*said, *self.notes, f"{self.steps} steps in {self.minutes:.1f} min", str(self.report)])
+
+
+def train(
+    data: str | Path | Dataset | None = None,
+    *,
+    minutes: float | None = None,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    resume: str | Path | None = None,
+    start: str | Path | None = None,
+    everything: bool = False,
+    device: str | None = None,
+    threads: int | None = None,
+    seed: int | None = None,
+    task: str | None = None,
+    assignments: Mapping[str, Any] | None = None,
+    **given: Any,
+) -> Run:
+    """Check, plan, prepare, train, evaluate and report, within `minutes` from now (60 unless a plan says otherwise).
+
+    data:    a folder, or a plan's .yaml
+    out:     the run's folder, made anew
+    resume:  a run's folder to finish, in place of `data`
+    start:   a model whose weights to begin from
+    Raises what `check` and `plan` raise; UsageError for a wrong combination of arguments.
+    """
+    began = time.monotonic()
+    if (data is None) == (resume is None):
+        raise UsageError("give either data or a run to resume", "train", "`train DATA` or `train --resume RUN`")
+    if resume is not None:
+        prepared = _resumed(Path(resume))
+    else:
+        assert data is not None  # noqa: S101 - seen to above
+        if out is None:
+            raise UsageError("a run needs a folder to be written into", "train", "Give out=FOLDER")
+        folder = _new_folder(Path(out), overwrite)
+        try:
+            flags = {
+                "minutes": minutes,
+                "everything": everything,
+                "device": device,
+                "threads": threads,
+                "seed": seed,
+                "task": task,
+            }
+            prepared = _planned(data, folder, flags, assignments or {}, given)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)  # nothing was trained yet: leave nothing half-written
+            raise
+    return _follow(prepared, began, start=Path(start) if start is not None else None)
+
+
+@dataclass(frozen=True, eq=False)
+class _Prepared:
+    """All that training needs: the run's folder, the plan, the cases and who is in which part."""
+
+    out: Path
+    plan: Plan
+    dataset: Dataset
+    parts: Mapping[str, Split]
+    problems: tuple[Problem, ...]
+    resume: bool = False
+    spent: float = 0.0
+
+
+def _planned(
+    data: str | Path | Dataset,
+    out: Path,
+    flags: Mapping[str, Any],
+    assignments: Mapping[str, Any],
+    given: Mapping[str, Any],
+) -> _Prepared:
+    if not isinstance(data, Dataset) and Path(data).suffix.lower() in (".yaml", ".yml"):
+        return _from_plan(Path(data), out, flags, assignments, given)
+    known: dict[str, Any] = {key: value for key, value in flags.items() if value is not None}
+    made = make(data, assignments=assignments, **known, **given)
+    return _begun(out, made, made.plan)
+
+
+def _begun(out: Path, made: Planned, plan: Plan) -> _Prepared:
+    """The run's folder with what was decided, before anything is trained."""
+    dataset = made.examination.dataset
+    _write_plan(out, plan)
+    split_table(dataset.cases, made.parts).to_csv(out / "split.csv", index=False)
+    return _Prepared(out, plan, dataset, made.parts, made.examination.problems)
+
+
+def _from_plan(
+    path: Path, out: Path, flags: Mapping[str, Any], assignments: Mapping[str, Any], given: Mapping[str, Any]
+) -> _Prepared:
+    """An edited plan decides; a flag beside it decides over the plan, and is recorded as set by hand."""
+    if not path.is_file():
+        raise UsageError("there is no such plan", str(path), "Check the path")
+    edited = read_plan(path)
+    by_flag = {
+        f"training.{key}": flags[key] for key in ("minutes", "device", "threads", "seed") if flags[key] is not None
+    }
+    edited = with_settings(edited, {**by_flag, **assignments})
+    seed = int(edited["training.seed"])
+    options = {**edited.options, **{key: value for key, value in given.items() if value}}
+    everything = bool(flags["everything"] or options.pop("everything", False))
+    source = Path(path.parent, edited.data)
+    made = make(
+        source,
+        minutes=edited["training.minutes"] or 60.0,
+        seed=seed,
+        everything=everything,
+        task=edited["task.name"],
+        **options,
+    )
+    if made.plan.data_hash != edited.data_hash:
+        log.warning("%s: the data are not those that were planned for; the run records what they are now", path)
+    return _begun(out, made, replace(edited, data=made.plan.data, data_hash=made.plan.data_hash))
+
+
+def _resumed(out: Path) -> _Prepared:
+    """A run as it was left: its plan with the steps already decided, its split, its data if they are unchanged."""
+    if not (out / "plan.yaml").is_file():
+        raise UsageError("holds no run", str(out), "Give the folder of a run that was begun")
+    if (out / REPORT).is_file():
+        raise UsageError("is a finished run", str(out), "Train anew with another --out")
+    plan = read_plan(out / "plan.yaml")
+    options = dict(plan.options)
+    options.pop("everything", None)
+    examination = looked_through(open_dataset(out / plan.data, options), int(plan["training.threads"]))
+    refuse_unfit(examination)
+    dataset = examination.dataset
+    if dataset_hash(dataset) != plan.data_hash:
+        raise IntegrityError("the data have changed since the run began", str(out), "Train anew with another --out")
+    table = pd.read_csv(out / "split.csv", dtype=str)
+    parts: dict[str, Split] = dict(zip(table["case"], table["split"], strict=True))
+    state = out / "checkpoints" / "last" / "state.json"
+    spent = float(read_json(state, "isocenter.state")["seconds"]) if state.is_file() else 0.0
+    return _Prepared(
+        out, replace(plan, data=str(out / plan.data)), dataset, parts, examination.problems, state.is_file(), spent
+    )
+
+
+def _follow(run: _Prepared, began: float, start: Path | None) -> Run:
+    """Prepare, train, evaluate, report."""
+    chosen = settings(run.plan)
+    write_json(run.out / "environment.json", "isocenter.environment", environment())
+    cases = {part: [case for case in run.dataset if run.parts[case.id] == part] for part in ("train", "val", "test")}
+    ready = _ready([*cases["train"], *cases["val"]], chosen)
+    budget = chosen.training.minutes
+    left_for_test = REPORT_SECONDS + len(cases["test"]) * _seconds_a_case(cases, chosen)
+    deadline = None if budget is None else 60 * budget * (1 - RESERVE) - left_for_test
+    plan = run.plan
+    record = {
+        "data_hash": plan.data_hash,
+        "patients_known": run.dataset.patients_known,
+        "primary": plan["evaluation.primary"],
+        "environment": environment(),
+    }
+
+    def decided(steps: int, validations: int, because: str) -> None:
+        nonlocal plan
+        plan = plan.with_decision("training.steps", Decision(steps, because))
+        plan = plan.with_decision("training.validations", Decision(validations, because))
+        _write_plan(run.out, plan)
+        log.info("training for %d steps: %s", steps, because)
+
+    with tracked("training") as tracker:
+
+        def watch(moment: Moment) -> None:
+            said = f"loss {moment.loss:.3f}"
+            said += f", validation {moment.validation:.4f}" if moment.validation is not None else ""
+            tracker(moment.step, moment.steps, said)
+
+        outcome = follow(
+            chosen,
+            ready[: len(cases["train"])],
+            ready[len(cases["train"]) :],
+            run.out,
+            clock=Clock(began, run.spent, deadline),
+            record=record,
+            resume=run.resume,
+            start=_weights(start),
+            decided=decided,
+            watch=watch,
+        )
+    model = load(outcome.checkpoint, chosen.training.device)
+    scored = score(model, cases["test"], run.parts, seed=chosen.training.seed) if cases["test"] else None
+    if scored is not None:
+        (run.out / "evaluation").mkdir(exist_ok=True)
+        scored.write(run.out / "evaluation")
+    minutes = (time.monotonic() - began + run.spent) / 60
+    notes = _notes(run, cases["test"])
+    _write_report(run, plan, scored, notes, outcome.because, minutes)
+    rows = () if scored is None else tuple(scored.rows)
+    return Run(run.out, rows, str(plan["evaluation.primary"]), outcome.steps, minutes, tuple(notes))
+
+
+def _ready(cases: list[Case], chosen: Settings) -> list[Prepared]:
+    with tracked("preparing cases") as tracker:
+        return prepare_all(
+            cases,
+            chosen.preprocessing,
+            chosen.task,
+            threads=chosen.training.threads,
+            memory=int(MEMORY_SHARE * psutil.virtual_memory().available),
+            progress=tracker,
+        )
+
+
+def _seconds_a_case(cases: Mapping[str, list[Case]], chosen: Settings) -> float:
+    """What predicting and scoring a test case will take, measured on one case with fresh weights."""
+    network = {
+        "name": chosen.network.name,
+        "channels": len(chosen.preprocessing.channels),
+        "spatial_dims": chosen.preprocessing.ndim,
+        "size": chosen.network.size,
+    }
+    module = build_module(chosen.task, network).eval()
+    model = Model(chosen.task, chosen.preprocessing, chosen.inference, network, TorchNetwork(module))
+    case = (cases["val"] or cases["train"])[0]
+    model.predict(case)  # the first call also allocates
+    mark = time.monotonic()
+    model.predict(case)
+    return time.monotonic() - mark + SCORING_SECONDS
+
+
+def _weights(start: Path | None) -> Path | None:
+    """The weights file of the model to begin from."""
+    if start is None:
+        return None
+    for place in (start, start / "checkpoints" / "best", start / "checkpoints" / "last"):
+        if (place / "weights.safetensors").is_file():
+            return place / "weights.safetensors"
+    if start.suffix == ".safetensors" and start.is_file():
+        return start
+    raise UsageError("holds no weights to begin from", str(start), "Give a run, a package or a .safetensors file")
+
+
+def _notes(run: _Prepared, test: list[Case]) -> list[str]:
+    notes = []
+    if not run.dataset.patients_known:
+        notes.append("Patients unknown, split by case: leakage cannot be excluded.")
+    left_out = {case for problem in run.problems if problem.severity == "error" for case in problem.cases}
+    if left_out:
+        notes.append(f"{len(left_out)} cases could not be used and were left out: see Data.")
+    if not test:
+        notes.append("Every case was trained on: nothing is estimated.")
+    return notes
+
+
+def _write_report(
+    run: _Prepared, plan: Plan, scored: Scored | None, notes: list[str], because: str, minutes: float
+) -> None:
+    table = pd.read_csv(run.out / "log.csv")
+    scored_problems = tuple(scored.problems) if scored is not None else ()
+    page = report(
+        f"Training on {run.dataset.name}",
+        f"{len(run.dataset)} cases; {plan.decision('split.method').because}.",
+        primary=str(plan["evaluation.primary"]),
+        scored=scored,
+        notes=notes,
+        facts={
+            "data hash": plan.data_hash,
+            "read as": run.dataset.layout,
+            "patients": run.dataset.patients,
+            "model": f"chosen by the {because}",
+            "seed": plan["training.seed"],
+            "minutes": f"{minutes:.1f}",
+        },
+        views="evaluation/",
+        plan=plan,
+        log=table,
+        problems=(*run.problems, *scored_problems),
+        environment=environment(),
+    )
+    write_text(run.out / REPORT, page, overwrite=True)
+
+
+def _write_plan(out: Path, plan: Plan) -> None:
+    write_text(out / "plan.yaml", plan_text(relative_to(plan, out)), overwrite=True)
+
+
+def _new_folder(out: Path, overwrite: bool) -> Path:
+    """The run's folder; an older one is replaced only when asked."""
+    if out.exists():
+        if not overwrite:
+            raise UsageError("exists already", str(out), "Choose another --out, or give --overwrite")
+        if out.is_file() or not (out / "plan.yaml").is_file():
+            raise UsageError("is no run, so it is not overwritten", str(out), "Choose another --out")
+        shutil.rmtree(out)
+    try:
+        out.mkdir(parents=True)
+    except OSError as error:
+        raise unwritable(error, out) from error
+    return out
