@@ -131,6 +131,13 @@ def test_tables_of_one_folder_that_disagree_are_refused(tmp_path: Path) -> None:
         label_table.find(tmp_path)
 
 
+def test_a_list_of_images_is_no_table(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("image,diagnosis\na.png,benign\n")
+    assert label_table.find(tmp_path) == ()
+    (tmp_path / "classes.csv").write_text("1,lung\n")
+    assert label_table.find(tmp_path) == (Label(1, "lung"),)
+
+
 def test_a_folder_without_a_table_has_no_names(tmp_path: Path) -> None:
     assert label_table.find(tmp_path) == ()
 

@@ -50,18 +50,14 @@ def find(path: Path) -> tuple[Label, ...]:
     if path.is_file() and (own := beside(path)):
         return own
     folder = path if path.is_dir() else path.parent
-    tables = [folder / name for name in FOLDER_TABLES if (folder / name).is_file()]
-    if not tables:
-        return ()
-    found = {table: read(table) for table in tables}
-    first = found[tables[0]]
-    names = {label.value: label.name for label in first}
+    found = {table: labels for name in FOLDER_TABLES if (labels := _in_folder(table := folder / name))}
     for table, labels in found.items():
-        if {label.value: label.name for label in labels} != names:
+        first = next(iter(found))
+        if _names(labels) != _names(found[first]):
             raise FormatError(
-                f"says other names than {tables[0].name} in the same folder", str(table), "Remove one of the two"
+                f"says other names than {first.name} in the same folder", str(table), "Remove one of the two"
             )
-    return first
+    return next(iter(found.values()), ())
 
 
 def table_path(path: Path) -> Path:
@@ -93,6 +89,20 @@ def checked(labels: Iterable[Label], where: str) -> tuple[Label, ...]:
     if any(label.value < 0 or not label.name for label in labels):
         raise FormatError("a label without name or with a negative value", where, "Write lines of value,name")
     return labels
+
+
+def _in_folder(table: Path) -> tuple[Label, ...]:
+    """The labels of a table that may be there; a labels.csv may also be a list of images, which is no such table."""
+    try:
+        return read(table) if table.is_file() else ()
+    except FormatError:
+        if table.name == "labels.csv":
+            return ()
+        raise
+
+
+def _names(labels: Iterable[Label]) -> dict[int, str]:
+    return {label.value: label.name for label in labels}
 
 
 def _parser(path: Path, lines: list[str]) -> Callable[[list[str]], list[Label]]:
