@@ -149,9 +149,28 @@ def _packed(
 
 
 def _rle(frame: bytes, bits: int, limit: int) -> bytes:
-    if limit > 64 * len(frame):  # PS3.5 G.3: two bytes make at most 128
-        raise ValueError(f"{len(frame)} bytes of RLE cannot make {limit}")
-    return bytes(imagecodecs.dicomrle_decode(frame, f"<u{max(bits // 8, 1)}"))
+    """PS3.5 annex G: up to 15 segments, one for each byte of each sample, the highest byte first."""
+    if len(frame) < 64:
+        raise ValueError("no RLE header")
+    count, *offsets = np.frombuffer(frame, "<u4", 16).tolist()
+    wide = max(bits // 8, 1)
+    ends = [*offsets[1:count], len(frame)]
+    if not 1 <= count <= 15 or count % wide or not all(64 <= a <= b for a, b in zip(offsets, ends, strict=False)):
+        raise ValueError(f"{count} RLE segments")
+    size = limit // count
+    segments = [_segment_of_rle(frame[start:end], size) for start, end in zip(offsets, ends, strict=False)]
+    # By sample, then by byte, highest first; the words wanted have the lowest first.
+    planes = np.stack(segments).reshape(count // wide, wide, size)[:, ::-1]
+    return planes.swapaxes(1, 2).tobytes()
+
+
+def _segment_of_rle(segment: bytes, size: int) -> NDArray[np.uint8]:
+    if size > 64 * len(segment):  # PS3.5 G.3: two bytes make at most 128
+        raise ValueError(f"{len(segment)} bytes of RLE cannot make {size}")
+    data = imagecodecs.packbits_decode(segment)
+    if len(data) < size:
+        raise ValueError(f"an RLE segment of {len(data)} bytes instead of {size}")
+    return np.frombuffer(data, np.uint8, size)
 
 
 def _inflate(frame: bytes, limit: int) -> bytes:
