@@ -106,6 +106,11 @@ def test_a_philips_pair_cut_short_is_refused(phantom: Path) -> None:
         read(phantom)
 
 
+def test_a_protocol_may_have_any_name(phantom: Path) -> None:
+    phantom.write_bytes(phantom.read_bytes().replace(b"EPI_asc CLEAR", b"Sch\xe4del \xb5"))
+    assert read(phantom).data.shape == (1, 3, 64, 64, 9)
+
+
 def test_slices_away_from_where_the_header_puts_them_are_refused(phantom: Path) -> None:
     text = phantom.read_text()
     assert "-16.032" in text

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from nibabel.parrec import PARRECError, PARRECHeader, PARRECImage
+from nibabel.parrec import PARRECArrayProxy, PARRECError, PARRECHeader
 
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files.format import Format, ReadOptions
@@ -34,7 +34,7 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     labels = header.get_volume_labels()
     others = [name for name in labels if name != DYNAMIC]
     image = Image(
-        Deferred(pixels, np.dtype(np.float64), partial(_load, par), None),
+        Deferred(pixels, np.dtype(np.float64), partial(_load, par, rec)),
         geometry,
         modality="MR",
         times=None if others or len(pixels) < 5 else _times(header, pixels[1]),
@@ -62,7 +62,7 @@ def _pair(path: Path) -> tuple[Path, Path]:
 
 def _header(par: Path) -> PARRECHeader:
     try:
-        with par.open("rt", encoding="utf-8", errors="replace") as file:
+        with par.open("rt", encoding="latin-1") as file:  # a protocol's name may hold any byte
             return PARRECHeader.from_fileobj(file, permit_truncated=False, strict_sort=True)
     except (PARRECError, ValueError, KeyError, IndexError) as error:
         raise FormatError(f"the header is incomplete ({error})", str(par), "Export the whole scan again") from error
@@ -107,9 +107,11 @@ def _times(header: PARRECHeader, frames: int) -> tuple[float, ...] | None:
     return tuple((begins - begins[0]).tolist()) if (np.diff(begins) > 0).all() else None
 
 
-def _load(par: Path) -> Array:
-    # nibabel looks for the pair by the first file's name, whichever case it has.
-    values = np.asarray(PARRECImage.from_filename(str(par), strict_sort=True, scaling="dv").dataobj)
+def _load(par: Path, rec: Path) -> Array:
+    try:
+        values = np.asarray(PARRECArrayProxy(str(rec), _header(par), scaling="dv"))
+    except (PARRECError, ValueError, OSError) as error:
+        raise FormatError(f"the voxels cannot be read ({error})", str(rec), "Export the whole scan again") from error
     return np.moveaxis(values, -1, 0)[np.newaxis] if values.ndim == 4 else values[np.newaxis]
 
 
