@@ -240,11 +240,21 @@ def display_window(dataset: Dataset, frame: int = 0, meaning: Meaning | None = N
     centres, widths = numbers(holder, "WindowCenter", where), numbers(holder, "WindowWidth", where)
     if not centres or not widths or widths[0] <= 0 or (meaning is not None and meaning.real_world):
         return None
-    factor = meaning.suv if meaning is not None and meaning.suv is not None else 1.0
-    centre, width = centres[0] * factor, widths[0] * factor
-    if is_turned(dataset, where):
-        centre = (value_map(dataset, frame, meaning, where).mirror or 0.0) - centre
-    return Window(centre, width, text(holder, "VOILUTFunction") or "LINEAR")
+    found = Window(centres[0], widths[0], text(holder, "VOILUTFunction") or "LINEAR")
+    if meaning is not None and meaning.suv is not None:
+        found = _scaled(found, meaning.suv)
+    mirror = value_map(dataset, frame, meaning, where).mirror
+    if mirror is None:
+        return found
+    # LINEAR counts its ends to whole values, so its mirror image lies one further up.
+    return replace(found, centre=mirror - found.centre + (1 if found.function == "LINEAR" else 0))
+
+
+def _scaled(window: Window, factor: float) -> Window:
+    """The same window over values that are `factor` times larger; LINEAR is only defined over whole values."""
+    if window.function == "LINEAR":
+        window = Window(window.centre - 0.5, max(window.width - 1, 1e-6), "LINEAR_EXACT")
+    return replace(window, centre=window.centre * factor, width=window.width * factor)
 
 
 def displayed(

@@ -1,0 +1,373 @@
+"""DICOM values: what is stored becomes what it means, exactly, and says its unit."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+from pydicom.dataset import Dataset
+from pydicom.pixels import apply_rescale, apply_voi_lut
+
+from files.dicom_objects import picture
+from isocenter.errors import FormatError
+from isocenter.files.dicom_pixels import decode
+from isocenter.files.dicom_suv import suv_bw_factor
+from isocenter.files.dicom_values import (
+    Meaning,
+    display_window,
+    displayed,
+    meaning,
+    padding_range,
+    rescaled,
+    unit,
+    value_dtype,
+    value_map,
+)
+
+
+def load(path: Path) -> Dataset:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the corpus is odd on purpose
+        return pydicom.dcmread(path)
+
+
+def item(**tags: Any) -> Dataset:
+    dataset = Dataset()
+    for keyword, value in tags.items():
+        setattr(dataset, keyword, value)
+    return dataset
+
+
+def ct(**tags: Any) -> Dataset:
+    return picture(np.zeros((2, 2), np.int16), Modality="CT", **tags)
+
+
+# -- the corpus -------------------------------------------------------------------------------------------------------
+
+
+def test_rescaled_values_are_pydicoms(data: Path):
+    seen = 0
+    for path in [*sorted((data / "dicom/files").glob("*.dcm")), *sorted((data / "dicom/series").glob("*/*1.dcm"))]:
+        dataset = load(path)
+        if "RescaleSlope" not in dataset or "PixelData" not in dataset or "ModalityLUTSequence" in dataset:
+            continue
+        if dataset.PhotometricInterpretation != "MONOCHROME2":
+            continue
+        stored = decode(dataset, path.name)
+        values = rescaled(stored, dataset)
+        assert_allclose(values, apply_rescale(stored, dataset), rtol=1e-6, atol=1e-3, err_msg=path.name)
+        assert values.dtype == value_dtype(dataset, len(stored)), path.name
+        seen += 1
+    assert seen > 15
+
+
+def test_philips_frames_are_rescaled_one_by_one_as_in_the_reference_volume(data: Path):
+    dataset = load(next((data / "dicom/series/enh_mr_philips_fieldmap").glob("*.dcm")))
+    values = rescaled(decode(dataset, ""), dataset)
+    slopes = {
+        float(groups.PixelValueTransformationSequence[0].RescaleSlope)
+        for groups in dataset.PerFrameFunctionalGroupsSequence
+    }
+    assert len(slopes) > 1  # magnitude and field map
+    for n, groups in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+        own = groups.PixelValueTransformationSequence[0]
+        truth = decode(dataset, "", [n])[0] * float(own.RescaleSlope) + float(own.RescaleIntercept)
+        assert_allclose(values[n], truth, rtol=1e-5, atol=1e-4)
+        assert_array_equal(rescaled(decode(dataset, "", [n])[0], dataset, n), values[n].astype(values.dtype))
+
+
+def test_a_modality_table_and_monochrome1_make_dense_bright(data: Path):
+    dataset = load(data / "dicom/files/fodicom_cr_mono1_modality_lut.dcm")
+    stored = decode(dataset, "")
+    table = np.frombuffer(dataset.ModalityLUTSequence[0].LUTData, "<u2").astype(int)
+    assert_array_equal(rescaled(stored, dataset), table.max() + table.min() - table[stored])
+    assert "MONOCHROME1 was turned round: higher is brighter" in meaning([dataset]).notes
+
+
+def test_a_monochrome1_radiograph_is_shown_as_its_window_says(data: Path):
+    dataset = load(data / "dicom/files/highdicom_dx_image.dcm")
+    stored = decode(dataset, "")[0]
+    turned = rescaled(stored, dataset)
+    assert_array_equal(turned, 255 - stored)
+    bright = displayed(turned, dataset)
+    # pydicom windows what is stored, where higher is darker.
+    assert_allclose(bright, 1 - apply_voi_lut(stored, dataset) / 255, atol=1e-6)
+
+
+def test_ct_values_are_hounsfield_units_and_padding_keeps_its_value(data: Path):
+    dataset = load(data / "dicom/files/fodicom_ct_rle_fragments.dcm")
+    values = rescaled(decode(dataset, ""), dataset)
+    padding = padding_range(dataset)
+    assert unit(dataset) == "HU"
+    assert padding == (-3024, -3024)
+    assert (values == -3024).any()
+    assert values[values != -3024].min() >= -1024
+
+
+def test_a_pet_series_becomes_suv(data: Path):
+    dataset = load(data / "dicom/files/tcia_pet_1.dcm")
+    found = meaning([dataset])
+    # 15:23:16.921 - 14:17:00 = 3976.921 s after the injection of 178.34 MBq into 69.7344 kg
+    truth = 69734.4 / (178340011.59668 * 0.5 ** (3976.921 / 6586.2))
+    assert found.unit == "SUVbw"
+    assert_allclose(found.suv, truth, rtol=1e-9)
+    stored = decode(dataset, "")
+    assert_allclose(rescaled(stored, dataset, meaning=found), stored * 9.12329 * truth, rtol=1e-6)
+    assert found.facts["suv_bw_factor"] == found.suv
+
+
+def test_a_dose_grid_is_scaled(data: Path):
+    dataset = load(data / "dicom/files/pydicom_rtdose.dcm")
+    stored = decode(dataset, "")
+    assert_allclose(rescaled(stored, dataset), stored * 1e-6, rtol=1e-6)
+    assert unit(dataset) == "relative dose"
+
+
+def test_a_supplemental_palette_leaves_perfusion_values_without_hounsfield(data: Path):
+    dataset = load(data / "dicom/files/pydicomdata_eCT_Supplemental.dcm")
+    assert unit(dataset) == ""
+    assert meaning([dataset], real_world=True).unit == "ml/100ml/s"
+
+
+# -- lines and tables -------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 16), st.booleans(), st.integers(-5, 5).filter(bool), st.integers(-70000, 70000))
+def test_whole_slopes_keep_whole_numbers_exactly_in_the_smallest_type(
+    bits: int, signed: bool, slope: int, intercept: int
+):
+    low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
+    stored = np.array([[low, high, (low + high) // 2]], np.int16 if signed else np.uint16)
+    dataset = picture(
+        stored, BitsStored=bits, HighBit=bits - 1, RescaleSlope=str(slope), RescaleIntercept=str(intercept)
+    )
+    values = rescaled(stored, dataset)
+    truth = stored.astype(int) * slope + intercept
+    assert_array_equal(values, truth)
+    bounds = np.iinfo(values.dtype)
+    assert bounds.min <= truth.min()
+    assert truth.max() <= bounds.max
+    smaller = [
+        np.iinfo(t) for t in ("u1", "i1", "u2", "i2", "u4", "i4") if np.dtype(t).itemsize < values.dtype.itemsize
+    ]
+    assert not any(b.min <= truth.min() and truth.max() <= b.max for b in smaller)
+
+
+@given(st.floats(1e-3, 1e3), st.floats(-1e3, 1e3), st.integers(-32768, 32767))
+def test_padding_is_marked_where_the_padded_voxels_come_to_lie(slope: float, intercept: float, padding: int):
+    stored = np.array([[padding, 0]], np.int16)
+    dataset = picture(stored, RescaleSlope=f"{slope:.9g}", RescaleIntercept=f"{intercept:.9g}")
+    dataset.add_new("PixelPaddingValue", "SS", padding)
+    low, high = padding_range(dataset) or (np.nan, np.nan)
+    assert low <= rescaled(stored, dataset)[0, 0] <= high
+
+
+def test_a_padding_range_may_be_written_with_the_other_sign():
+    dataset = ct(RescaleSlope="1", RescaleIntercept="-1024")
+    dataset.add_new("PixelPaddingValue", "US", 63536)  # -2000 as a signed word
+    dataset.add_new("PixelPaddingRangeLimit", "SS", -1990)
+    assert padding_range(dataset) == (-3024, -3014)
+
+
+def test_padding_follows_a_picture_that_is_turned_round():
+    dataset = picture(np.zeros((2, 2), np.uint8), PhotometricInterpretation="MONOCHROME1")
+    dataset.add_new("PixelPaddingValue", "US", 0)
+    assert padding_range(dataset) == (255, 255)
+
+
+def test_a_slope_of_zero_is_refused():
+    with pytest.raises(FormatError, match="slope of 0"):
+        rescaled(np.zeros((2, 2), np.int16), ct(RescaleSlope="0", RescaleIntercept="0"))
+
+
+@given(st.integers(-5, 300), st.integers(2, 40), st.integers(0, 2**32 - 1))
+def test_a_modality_table_begins_at_its_first_value_and_ends_hold(first: int, entries: int, seed: int):
+    table = np.random.default_rng(seed).integers(0, 65536, entries)
+    lut = item(LUTData=[int(n) for n in table], ModalityLUTType="US")
+    lut.add_new("LUTDescriptor", "SS" if first < 0 else "US", [entries, first, 16])
+    stored = np.arange(-8, 400, dtype=np.int16)[None]
+    dataset = picture(stored, ModalityLUTSequence=[lut])
+    assert_array_equal(rescaled(stored, dataset)[0], table[np.clip(stored[0].astype(int) - first, 0, entries - 1)])
+
+
+def test_a_table_shorter_than_it_says_is_refused():
+    dataset = ct(ModalityLUTSequence=[item(LUTDescriptor=[9, 0, 16], LUTData=[1, 2, 3])])
+    with pytest.raises(FormatError, match="3 entries of 16 bits where 9 belong"):
+        rescaled(np.zeros((2, 2), np.int16), dataset)
+
+
+def test_monochrome1_with_a_unit_keeps_its_sense():
+    stored = np.array([[1, 2]], np.int16)
+    dataset = ct(PhotometricInterpretation="MONOCHROME1", RescaleSlope="1", RescaleIntercept="0")
+    assert_array_equal(rescaled(stored, dataset), stored)
+    assert meaning([dataset]).notes == ()
+
+
+def test_colours_are_not_rescaled():
+    stored = np.full((1, 2, 2, 3), 7, np.uint8)
+    assert rescaled(stored, picture(stored[0], RescaleSlope="2", RescaleIntercept="1")) is stored
+
+
+def test_hounsfield_is_not_assumed_where_nothing_was_rescaled():
+    assert unit(ct()) == ""
+    assert unit(ct(RescaleSlope="1", RescaleIntercept="-1024")) == "HU"
+    assert unit(ct(RescaleSlope="1", RescaleIntercept="-1024", RescaleType="US")) == ""
+
+
+def test_presentation_intent_is_told():
+    dataset = picture(np.zeros((2, 2), np.uint8), PresentationIntentType="FOR PROCESSING")
+    assert meaning([dataset]).facts["presentation_intent"] == "for processing"
+
+
+# -- real world values ------------------------------------------------------------------------------------------------
+
+
+def mapped(**tags: Any) -> Dataset:
+    mapping = item(MeasurementUnitsCodeSequence=[item(CodeValue="mm2/s")], **tags)
+    return ct(RealWorldValueMappingSequence=[mapping], RescaleSlope="3", RescaleIntercept="1")
+
+
+def test_real_world_values_are_given_on_request_only():
+    dataset = mapped(
+        RealWorldValueSlope=0.5,
+        RealWorldValueIntercept=2.0,
+        RealWorldValueFirstValueMapped=0,
+        RealWorldValueLastValueMapped=10,
+    )
+    stored = np.array([[-1, 0], [10, 11]], np.int16)
+    assert_array_equal(rescaled(stored, dataset, meaning=meaning([dataset])), stored * 3 + 1)
+    found = meaning([dataset], real_world=True)
+    assert found.unit == "mm2/s"
+    assert_array_equal(rescaled(stored, dataset, meaning=found), [[np.nan, 2], [7, np.nan]])
+
+
+def test_a_real_world_table_maps_from_its_first_value_on():
+    dataset = mapped(
+        RealWorldValueLUTData=[0.5, 1.5, 9.0], RealWorldValueFirstValueMapped=4, RealWorldValueLastValueMapped=6
+    )
+    found = meaning([dataset], real_world=True)
+    values = rescaled(np.array([[3, 4, 5, 6, 7]], np.int16), dataset, meaning=found)
+    assert_array_equal(values, [[np.nan, 0.5, 1.5, 9, np.nan]])
+
+
+def test_without_a_mapping_real_world_values_are_said_to_be_absent():
+    found = meaning([ct()], real_world=True)
+    assert not found.real_world
+    assert found.notes == ("there is no real world value mapping",)
+
+
+# -- SUV --------------------------------------------------------------------------------------------------------------
+
+
+def pet(**tags: Any) -> Dataset:
+    drug = item(
+        RadionuclideTotalDose="370000000", RadionuclideHalfLife="6586.2", RadiopharmaceuticalStartTime="100000.00"
+    )
+    stated: dict[str, Any] = {
+        "Units": "BQML",
+        "CorrectedImage": ["ATTN", "DECY"],
+        "DecayCorrection": "START",
+        "PatientWeight": "70",
+        "SeriesDate": "20200101",
+        "SeriesTime": "110000",
+        "AcquisitionDate": "20200101",
+        "AcquisitionTime": "110500",
+        "RadiopharmaceuticalInformationSequence": [drug],
+        "RescaleSlope": "2",
+        "RescaleIntercept": "0",
+    }
+    dataset = picture(np.zeros((2, 2), np.int16), Modality="PT", **{k: v for k, v in stated.items() if k not in tags})
+    for keyword, value in tags.items():
+        if value is not None:
+            setattr(dataset, keyword, value)
+    return dataset
+
+
+def test_suv_is_activity_over_the_decayed_dose_per_gram():
+    assert_allclose(suv_bw_factor([pet()]), 70000 / (370e6 * 0.5 ** (3600 / 6586.2)))
+
+
+def test_corrected_to_the_injection_the_dose_does_not_decay():
+    assert_allclose(suv_bw_factor([pet(DecayCorrection="ADMIN")]), 70000 / 370e6)
+
+
+def test_an_injection_before_midnight_is_the_day_before():
+    night = pet(SeriesTime="001500", AcquisitionTime="002000")
+    night.RadiopharmaceuticalInformationSequence[0].RadiopharmaceuticalStartTime = "234500"
+    assert_allclose(suv_bw_factor([night]), 70000 / (370e6 * 0.5 ** (1800 / 6586.2)))
+
+
+def test_counts_of_philips_have_the_makers_own_factor():
+    counts = pet(Units="CNTS")
+    assert "7053,1000" in str(suv_bw_factor([counts]))
+    block = counts.private_block(0x7053, "Philips PET Private Group", create=True)
+    block.add_new(0x00, "DS", "0.000551")
+    assert suv_bw_factor([counts]) == 0.000551
+
+
+def test_grams_per_millilitre_are_suv_already():
+    assert meaning([pet(Units="GML")]).unit == "SUVbw"
+    assert suv_bw_factor([pet(Units="GML")]) == 1.0
+
+
+MISSING = {
+    "PatientWeight": ({"PatientWeight": None}, "PatientWeight"),
+    "attenuation correction": ({"CorrectedImage": ["DECY"]}, "does not name ATTN"),
+    "decay correction": ({"DecayCorrection": "NONE"}, "DecayCorrection"),
+    "dose": ({"RadiopharmaceuticalInformationSequence": []}, "RadionuclideTotalDose"),
+    "series after acquisition": ({"SeriesTime": "120000"}, "later than its acquisition"),
+    "units": ({"Units": "PROPCPS"}, "PROPCPS"),
+}
+
+
+@pytest.mark.parametrize(("tags", "reason"), MISSING.values(), ids=MISSING.keys())
+def test_without_what_suv_needs_activity_stays_and_the_reason_is_told(tags: dict[str, Any], reason: str):
+    found = meaning([pet(**tags)])
+    assert found.suv is None
+    assert found.unit != "SUVbw"
+    assert any(reason in note for note in found.notes)
+
+
+def test_files_of_one_series_must_agree_on_suv():
+    assert "different" in str(suv_bw_factor([pet(), pet(PatientWeight="71")]))
+
+
+# -- windows ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
+def test_windows_are_those_of_the_standard(function: str):
+    stored = np.arange(-200, 300, 7, dtype=np.int16)[None]
+    dataset = picture(stored, WindowCenter="40", WindowWidth="350", VOILUTFunction=function)
+    truth = apply_voi_lut(stored, dataset)
+    low, high = -(2**15), 2**15 - 1
+    assert_allclose(displayed(stored, dataset), (truth - low) / (high - low), atol=1e-6)
+
+
+def test_a_window_is_stated_in_the_values_of_the_image():
+    dataset = pet(WindowCenter="1000", WindowWidth="500")
+    window = display_window(dataset, meaning=Meaning(suv=0.01))
+    assert window is not None
+    stored = np.arange(600, 1400, 13, dtype=np.int16)[None]
+    assert_allclose(displayed(stored * 0.01, dataset, meaning=Meaning(suv=0.01)), displayed(stored, dataset), atol=1e-6)
+
+
+def test_a_voi_table_is_used_for_display_only():
+    stored = np.array([[0, 1, 2, 3]], np.uint8)
+    lut = item(LUTDescriptor=[4, 0, 8], LUTData=[0, 255, 51, 0])
+    dataset = picture(stored, VOILUTSequence=[lut])
+    assert_array_equal(rescaled(stored, dataset), stored)
+    assert_allclose(displayed(stored, dataset), [[0, 1, 0.2, 0]], atol=1e-6)
+
+
+def test_the_map_of_a_frame_tells_its_range():
+    found = value_map(ct(RescaleSlope="-2", RescaleIntercept="5"))
+    assert found.ends == (-2 * 32767 + 5, 2 * 32768 + 5)
+    assert found.dtype == np.int32
