@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import gzip
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from isocenter.errors import FormatError, ResourceError, UsageError
+from isocenter.errors import FormatError, IsocenterError, ResourceError, UsageError
 from isocenter.files import FORMATS, Format, format_of, read, read_volumes, write
 from isocenter.files.index import load_format, suffix_of
 from isocenter.values import Geometry, Image
@@ -113,6 +116,26 @@ def test_what_a_library_throws_at_a_damaged_file_names_the_file(
     (tmp_path / "a.mha").write_bytes(raw)
     with pytest.raises(FormatError, match=r"a\.mha: cannot be read as metaimage \(ValueError.*damaged or cut short"):
         read(tmp_path / "a.mha")
+
+
+@settings(max_examples=150)
+@given(
+    st.sampled_from([".nii", ".nrrd", ".mha"]),
+    st.lists(st.tuples(st.integers(0, 400), st.binary(max_size=6)), max_size=4),
+)
+def test_a_damaged_volume_is_read_or_refused_by_name(suffix: str, changes: list[tuple[int, bytes]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"broken{suffix}"
+        write(IMAGE, path)
+        content = bytearray(path.read_bytes())
+        for offset, changed in changes:
+            content[offset : offset + max(1, len(changed))] = changed
+        path.write_bytes(bytes(content))
+        try:
+            image = read(path)
+            assert image.data.shape == image.shape
+        except IsocenterError as error:
+            assert path.name in str(error) and error.remedy
 
 
 def test_the_one_volume_of_a_file_is_found_by_its_name(tmp_path: Path) -> None:

@@ -1,0 +1,93 @@
+"""Blocks of voxels: a part is the part of the whole, however the file is packed, and scaling loses no step."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import tempfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+
+from isocenter.errors import FormatError
+from isocenter.files.block import Block, Compression, created, write_voxels
+
+PACKERS: dict[Compression, Callable[[bytes], bytes]] = {
+    "none": bytes,
+    "gzip": gzip.compress,
+    "zlib": zlib.compress,
+    "bzip2": bz2.compress,
+}
+
+
+@st.composite
+def slices(draw: st.DrawFn, size: int) -> slice:
+    start = draw(st.integers(0, size))
+    return slice(start, draw(st.integers(start, size)), draw(st.sampled_from([None, 1, 2])))
+
+
+@given(st.data(), st.sampled_from(sorted(PACKERS)), st.sampled_from(["<i2", ">i4", "u1", "<f8"]))
+def test_a_part_is_the_part_of_the_whole(data: st.DataObject, packing: Compression, kind: str) -> None:
+    shape = data.draw(st.tuples(*[st.integers(1, 4)] * 4))
+    axes = tuple(data.draw(st.permutations(range(4))))
+    stored = np.arange(np.prod(shape)).astype(kind).reshape(shape, order="F")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "block"
+        path.write_bytes(b"head" + PACKERS[packing](b"skip" + stored.tobytes(order="F")))
+        block = Block(path, np.dtype(kind), shape, axes, start=4, offset=4, compression=packing)
+        deferred = block.deferred()
+        whole = deferred.load()
+        assert_array_equal(whole, stored.transpose(axes))
+        assert whole.dtype == deferred.dtype and whole.shape == deferred.shape and whole.dtype.isnative
+        region = tuple(data.draw(slices(size)) for size in whole.shape)
+        assert_array_equal(deferred[region], whole[region])
+
+
+@given(
+    st.sampled_from(["i1", "u1", "i2", "u2", "i4"]),
+    st.floats(1e-6, 1e6),
+    st.floats(-1e6, 1e6),
+)
+def test_scaling_keeps_neighbouring_numbers_apart(kind: str, slope: float, intercept: float) -> None:
+    bounds = np.iinfo(kind)
+    stored = np.unique(
+        np.clip([bounds.min, bounds.min + 1, -1, 0, 1, bounds.max - 1, bounds.max], bounds.min, bounds.max)
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "block"
+        path.write_bytes(stored.astype(kind).tobytes())
+        values = Block(path, np.dtype(kind), (len(stored),), (0,), slope=slope, intercept=intercept).load()
+        exact = stored * slope + intercept
+        assert (np.diff(values) > 0).all()
+        assert np.abs(values - exact).max() <= 0.02 * slope
+
+
+def test_voxels_are_written_first_axis_fastest_and_little_endian(tmp_path: Path) -> None:
+    voxels = np.arange(24, dtype=">i2").reshape(2, 3, 4)
+    with created(tmp_path / "a", compressed=True) as file:
+        write_voxels(file, voxels)
+    assert gzip.decompress((tmp_path / "a").read_bytes()) == voxels.astype("<i2").tobytes(order="F")
+
+
+@pytest.mark.parametrize("packing", ["gzip", "zlib", "bzip2"])
+def test_damaged_bytes_are_named(tmp_path: Path, packing: Compression) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, 4000, dtype=np.uint8)
+    packed = bytearray(PACKERS[packing](noise.tobytes()))
+    packed[len(packed) // 2] ^= 0xFF
+    (tmp_path / "a").write_bytes(bytes(packed))
+    block = Block(tmp_path / "a", np.dtype("u1"), (4000,), (0,), compression=packing)
+    with pytest.raises(FormatError, match="a: the compressed voxels"):
+        block.load()
+
+
+@pytest.mark.parametrize("kind", ["O", "S4", "M8[s]", "V3"])
+def test_what_is_no_number_is_no_voxel(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "a").write_bytes(b"\0" * 100)
+    with pytest.raises(FormatError, match="voxels of type"):
+        Block(tmp_path / "a", np.dtype(kind), (2,), (0,))
