@@ -8,6 +8,10 @@ from isocenter.files.atomic import unwritable, write_text, written
 from isocenter.files.format import Entry, Format, Part, ReadOptions
 from isocenter.files.hashing import content_hash, dataset_hash, file_hash
 from isocenter.files.index import FORMATS, format_of, read, read_volumes, write
+from isocenter.files.label_table import find as find_labels
+from isocenter.files.label_table import read as read_labels
+from isocenter.files.label_table import table_path as label_table_path
+from isocenter.files.label_table import write as write_labels
 from isocenter.files.layouts import LAYOUTS, DatasetOptions, observed_values, read_dataset
 
 __all__ = [
@@ -21,13 +25,17 @@ __all__ = [
     "content_hash",
     "dataset_hash",
     "file_hash",
+    "find_labels",
     "format_of",
+    "label_table_path",
     "observed_values",
     "read",
     "read_dataset",
+    "read_labels",
     "read_volumes",
     "unwritable",
     "write",
+    "write_labels",
     "write_text",
     "written",
 ]
