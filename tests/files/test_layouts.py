@@ -84,6 +84,46 @@ def test_nnunet_folders_beside_plain_ones_are_ambiguous(tmp_path):
         read_dataset(tmp_path)
 
 
+def test_columns_mean_a_table(tmp_path):
+    with pytest.raises(UsageError, match="no table"):
+        read_dataset(paired(tmp_path), DatasetOptions(column={"label": "grade"}))
+    (tmp_path / "table.csv").write_text("image,grade\nimages/x0.png,1\nimages/x1.png,2\n")
+    dataset = read_dataset(tmp_path, DatasetOptions(column={"label": "grade"}))
+    assert [case.references["class"] for case in dataset] == ["1", "2"]
+
+
+def test_numbers_of_cases_are_not_taken_for_channels(tmp_path):
+    for n in range(3):
+        picture(tmp_path / f"scan_{n:04d}.png", n)
+    assert len(read_dataset(tmp_path, DatasetOptions(references=False))) == 3
+    for n in range(3):
+        picture(tmp_path / "set" / "images" / f"scan_{n:04d}.png", n)
+        picture(tmp_path / "set" / "labels" / f"scan_{n:04d}.png", n)
+    assert len(read_dataset(tmp_path / "set")) == 3
+
+
+def test_numbers_of_channels_are_told_by_their_order(tmp_path):
+    for case in ("a", "b"):
+        for n in range(2):
+            picture(tmp_path / f"{case}_{n:04d}.png", n)
+    dataset = read_dataset(tmp_path, DatasetOptions(references=False))
+    assert [(case.id, list(case.images)) for case in dataset] == [("a", ["0", "1"]), ("b", ["0", "1"])]
+
+
+def test_one_class_alone_is_refused(tmp_path):
+    picture(tmp_path / "PNEUMONIA" / "1.png")
+    picture(tmp_path / "PNEUMONIA" / "2.png")
+    with pytest.raises(DatasetError, match="PNEUMONIA"):
+        read_dataset(tmp_path)
+
+
+def test_a_list_of_images_called_labels_is_no_table_of_names(tmp_path):
+    paired(tmp_path)
+    (tmp_path / "labels.csv").write_text("name,grade\nx0,1\nx1,2\nx2,1\nx3,1\n")
+    (tmp_path / "classes.csv").write_text("value,name\n1,lesion\n")
+    assert [label.name for label in read_dataset(tmp_path).classes["mask"]] == ["lesion"]
+
+
 def test_an_unknown_layout_is_wrong_use(tmp_path):
     with pytest.raises(UsageError, match="class_folders"):
         read_dataset(classed(tmp_path), DatasetOptions(layout="folders"))

@@ -89,6 +89,24 @@ def test_a_file_that_was_cut_short_is_said_or_refused_and_the_rest_goes_on(data,
     assert "broken.dcm" in said
 
 
+def test_a_directory_stands_for_what_lies_beside_it(data):
+    folder = data / "dicom" / "series" / "dicomdir_fileset"
+    listed = read_dataset(next(folder.rglob("DICOMDIR")), DatasetOptions(references=False))
+    assert len({case.patient for case in listed}) == 2  # three folders, but two of them have one PatientID
+    assert {case.images["image"].modality for case in listed} == {"CR", "CT", "MR"}
+
+
+def test_a_table_may_name_folders_of_dicom(data, tmp_path):
+    for name in ("mr_hippocrop_study1", "mr_hippocrop_study3"):
+        shutil.copytree(data / "dicom" / "series" / name, tmp_path / name)
+    table = tmp_path / "cases.csv"
+    table.write_text("image,label\nmr_hippocrop_study1,left\nmr_hippocrop_study3,right\n")
+    dataset = read_dataset(table)
+    assert [len(case.files) for case in dataset] == [32, 40]
+    assert dataset.cases[1].images["image"].geometry.ndim == 3
+    assert dataset.cases[1].references["class"] == "right"
+
+
 def test_one_file_is_one_case(data):
     [case] = read_dataset(data / "dicom" / "files" / "pydicom_CT_small.dcm", DatasetOptions(references=False))
     assert case.images["image"].modality == "CT"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -81,6 +83,19 @@ def test_arrays_that_are_no_image_are_refused(tmp_path, array, problem):
     np.save(tmp_path / "odd.npy", array)
     with pytest.raises(FormatError, match=problem):
         read(tmp_path / "odd.npy")
+
+
+@pytest.mark.parametrize("name", ["bomb.npy", "bomb.npz"])
+def test_a_header_that_claims_more_than_there_is_is_refused(tmp_path, name):
+    np.save(tmp_path / "small.npy", np.zeros((10, 10)))
+    claimed = (tmp_path / "small.npy").read_bytes().replace(b"(10, 10), }" + b" " * 12, b"(9999999, 9999999), }  ")
+    if name.endswith("npy"):
+        (tmp_path / name).write_bytes(claimed)
+    else:
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr("image.npy", claimed)
+    with pytest.raises(FormatError, match="claims"):
+        read(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", ["cut.npy", "cut.npz"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 # PS3.3 C.7.3.1.1.1, and what data sets write instead.
 WORDS = {
@@ -36,7 +37,7 @@ def modality_word(said: str | None) -> str:
     return said if re.fullmatch(r"[A-Z]{2,6}", said) else "unknown"
 
 
-def common_modality(said: list[str]) -> str | None:
+def common_modality(said: Sequence[str]) -> str | None:
     """The one modality of all channels; None where they differ or none is known."""
     words = {modality_word(one) for one in said}
     return words.pop() if len(words) == 1 and "unknown" not in words else None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -14,6 +16,8 @@ from isocenter.files.format import Format, ReadOptions
 from isocenter.values import Array, Geometry, Image, Source
 
 COLOURS = (3, 4)
+# Deflate packs at most 1032 to 1; beyond this ratio a large array is a claim.
+LARGE_BYTES, RATIO = 1 << 30, 200
 
 
 def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
@@ -30,7 +34,14 @@ def load_array(path: Path, name: str) -> Array:
     """One array of an archive, or the one of an `.npy`; pickled objects are refused."""
     try:
         if not _is_archive(path):
+            with path.open("rb") as file:
+                _check_size(file, path.stat().st_size, path)
             return np.load(path, allow_pickle=False)
+        with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as member:
+            packed = archive.getinfo(f"{name}.npy")
+            if packed.file_size > LARGE_BYTES and packed.file_size > RATIO * packed.compress_size:
+                raise FormatError("unpacks to far more than it is, which may be an attack", str(path), "Do not use it")
+            _check_size(member, packed.file_size, path)
         with np.load(path, allow_pickle=False) as archive:
             return archive[name]
     except KeyError as error:
@@ -83,6 +94,15 @@ def _real(array: Array, where: str, options: ReadOptions) -> Array:
     if array.dtype.kind not in "buif":
         raise FormatError(f"holds {array.dtype} values, not numbers", where, "Save plain arrays of numbers")
     return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _check_size(file: IO[bytes], size: int, path: Path) -> None:
+    """Whether an array's header claims no more than there is, before memory is asked for it."""
+    version = np.lib.format.read_magic(file)
+    header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = header(file)
+    if not dtype.hasobject and math.prod(shape) * dtype.itemsize > size:
+        raise FormatError(f"claims an array of {shape}, which is more than it holds", str(path), "Get the file again")
 
 
 def _is_archive(path: Path) -> bool:

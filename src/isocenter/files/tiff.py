@@ -6,9 +6,10 @@ https://docs.openmicroscopy.org/ome-model/6.3/ome-tiff/
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -16,11 +17,11 @@ from xml.etree import ElementTree
 import numpy as np
 import tifffile
 
-from isocenter.errors import FormatError
+from isocenter.errors import FormatError, IsocenterError
 from isocenter.files.complex_part import real_part
 from isocenter.files.format import Format, ReadOptions
 from isocenter.files.picture import CHANNELS, is_opaque, upright
-from isocenter.values import Array, Geometry, Image, Source
+from isocenter.values import Array, Geometry, Image, LazyMapping, Source
 
 MM = {"m": 1000.0, "cm": 10.0, "mm": 1.0, "µm": 1e-3, "um": 1e-3, "nm": 1e-6, "pm": 1e-9, "Å": 1e-7, "in": 25.4}
 OME_TYPES = frozenset({"int8", "int16", "int32", "uint8", "uint16", "uint32", "float32", "float64"})
@@ -43,24 +44,25 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
 
     Raises FormatError for a file that is cut short, that claims more than it can hold, or whose axes are unclear.
     """
-    try:
-        with tifffile.TiffFile(path) as file:
-            _check_whole(file, path)
-            described = _described(file)
-            images = [_image(part, _nth(described, n), path, options) for n, part in enumerate(file.series)]
-    except (tifffile.TiffFileError, struct.error) as error:
-        raise FormatError(f"is no whole TIFF ({error})", str(path), "Get the file again") from error
-    names = [path.stem] if len(images) == 1 else [f"{path.stem}_{n + 1}" for n in range(len(images))]
-    return dict(zip(names, images, strict=True))
+    with _opened(path) as file:
+        count = len(file.series)
+        if count == 1:
+            return {path.stem: _image(file, 0, path, options)}
+    # A slide scanner's file holds overview, label and slide: only the one that is asked for is read.
+    return LazyMapping({f"{path.stem}_{n + 1}": partial(read_one, path, n, options) for n in range(count)})
+
+
+def read_one(path: Path, number: int, options: ReadOptions) -> Image:
+    """One of the series of pages in a file."""
+    with _opened(path) as file:
+        return _image(file, number, path, options)
 
 
 def read_indices(path: Path) -> Image | None:
     """The palette's indices, where the file has a palette: what a label map in a palette TIFF means."""
-    with tifffile.TiffFile(path) as file:
-        page = file.series[0].keyframe
-        if page.photometric != tifffile.PHOTOMETRIC.PALETTE:
+    with _opened(path) as file:
+        if file.series[0].keyframe.photometric != tifffile.PHOTOMETRIC.PALETTE:
             return None
-        _check_whole(file, path)
         pixels = file.series[0].asarray()
     if pixels.ndim != 2:
         raise FormatError("a palette with several pages", str(path), "Save one picture a file")
@@ -133,8 +135,22 @@ def _check_place(geometry: Geometry, where: str, elsewhere: str) -> None:
         raise FormatError("a TIFF cannot hold where the voxels lie in the patient", where, elsewhere)
 
 
-def _image(part: tifffile.TiffPageSeries, described: Described, path: Path, options: ReadOptions) -> Image:
-    page, notes = part.keyframe, []
+@contextmanager
+def _opened(path: Path) -> Iterator[tifffile.TiffFile]:
+    """The file, known to be whole; what is wrong with it said in our words."""
+    try:
+        with tifffile.TiffFile(path) as file:
+            _check_whole(file, path)
+            yield file
+    except (IsocenterError, MemoryError):
+        raise
+    except Exception as error:  # a damaged file can make the library throw anything
+        raise FormatError(f"is no whole TIFF ({error})", str(path), "Get the file again") from error
+
+
+def _image(file: tifffile.TiffFile, number: int, path: Path, options: ReadOptions) -> Image:
+    part, described, notes = file.series[number], _nth(_described(file), number), []
+    page = part.keyframe
     pixels, axes = part.asarray(), part.axes
     if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
         pixels, axes = _coloured(pixels, page), axes + "S"

@@ -55,6 +55,8 @@ def _layout_of(folder: Folder, options: DatasetOptions) -> Layout:
         if options.layout not in LAYOUTS:
             raise UsageError("is no layout", f"--layout {options.layout}", f"Choose one of {', '.join(LAYOUTS)}")
         return load_layout(options.layout)
+    if options.column:  # columns are those of a table
+        return load_layout("manifest")
     fitting = [layout for layout in map(load_layout, LAYOUTS) if layout.fits(folder, options)]
     meant = [one for one in fitting if not any(one.name in other.over for other in fitting)]
     if len(meant) > 1:

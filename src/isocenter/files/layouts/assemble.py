@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from isocenter.errors import DatasetError
-from isocenter.files.layouts.folder import Folder
+from isocenter.files.layouts.folder import Folder, stem_of
 from isocenter.files.layouts.join import Join, join_table
 from isocenter.files.layouts.layout import DatasetOptions, Found, Reading
 from isocenter.files.modality import modality_word
@@ -34,7 +34,7 @@ def assemble(folder: Folder, reading: Reading, options: DatasetOptions) -> Datas
     return Dataset(
         cases=cases,
         splits={case.id: one.split for case, one in zip(cases, found, strict=True) if one.split is not None},
-        name=folder.root.stem if folder.is_file else folder.root.resolve().name,
+        name=stem_of(folder.root.name) if folder.is_file else folder.root.resolve().name,
         root=folder.root,
         classes={kind: labels for kind, labels in reading.classes.items() if labels},
         modality=modality_word(options.modality or reading.modality),
@@ -101,8 +101,12 @@ def _labelled(found: list[Found], folder: Folder, options: DatasetOptions) -> tu
         return found, []
     bare = [case for case in found if not case.references]
     if len(bare) == len(found):
+        firsts = {case.name.partition("/")[0] for case in found if "/" in case.name}
+        alone = f" (one folder, {min(firsts)}, is no choice between classes)" if len(firsts) == 1 else ""
+        unread = any(member.suffix in (".xml", ".json") for member in folder.members)
+        also = "; annotations in XML or JSON are not read yet" if unread else ""
         raise DatasetError(
-            f"holds {len(found)} images and no labels",
+            f"holds {len(found)} images and no labels{alone}{also}",
             str(folder.root),
             "Put class folders, a labels/ or masks/ folder, or a table with a label column beside the images",
         )

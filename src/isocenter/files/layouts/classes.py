@@ -106,12 +106,13 @@ def _table_labels(folder: Folder) -> tuple[Label, ...]:
     """From a table of names beside the data. labels.csv may also be a list of images, which is no such table."""
     place = folder.root if not folder.is_file else folder.root.parent
     tables = [name for name in label_table.FOLDER_TABLES if (place / name).is_file()]
-    if tables == ["labels.csv"]:
-        try:
-            return label_table.read(place / "labels.csv")
-        except FormatError:
-            return ()
-    return label_table.find(folder.root)
+    try:
+        return label_table.find(folder.root)
+    except FormatError as error:
+        if "labels.csv" not in tables or not error.where.endswith("labels.csv"):
+            raise
+    others = [name for name in tables if name != "labels.csv"]
+    return label_table.read(place / others[0]) if others else ()
 
 
 def _is_number(value: Any) -> bool:

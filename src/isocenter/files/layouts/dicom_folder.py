@@ -43,9 +43,10 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
     """Series are told apart by their headers, never by folders or file names."""
-    if folder.is_file:
+    is_directory = folder.is_file and folder.root.name.upper() == "DICOMDIR"
+    if folder.is_file and not is_directory:
         return _one_file(folder, options)
-    seen = survey(folder.root)
+    seen = survey(folder.root.parent if is_directory else folder.root)
     images = [series for series in seen.series if series.is_image]
     drawn, lost = _drawn(seen.series, images)
     labels = _labels([series for some in drawn.values() for series in some], options)

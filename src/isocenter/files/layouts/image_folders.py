@@ -43,7 +43,9 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         raise DatasetError(
             f"holds {len(masks)} labels and no images", str(folder.root), "Put the images into images/ beside them"
         )
-    channels = by_channel(images)
+    # Labels tell whether a number at the end is a channel's (x of x_0000) or the case's (x_0000 of x_0000).
+    drawn, channels = {key for key, _ in masks}, by_channel(images)
+    channels = {} if drawn.intersection(key for key, _ in images) else channels
     everything, lost = pair(channels or one_each(images), masks)
     pairs, short = whole(everything)
     labels = mask_labels(folder, options)

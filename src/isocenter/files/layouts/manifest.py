@@ -46,7 +46,9 @@ class Manifest:
     base: Path
 
     def cell(self, row: Mapping[str, Any], role: str) -> Any:
-        return row[self.column[role]] if role in self.column else None
+        """What a row says in a role; a whole number in a column of floats stays whole."""
+        value = row[self.column[role]] if role in self.column else None
+        return int(value) if isinstance(value, float) and value.is_integer() else value
 
     def path(self, row: Mapping[str, Any], column: str) -> Path | None:
         """The file that a cell names: absolute, or relative to the table and inside its folder."""
@@ -67,7 +69,7 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
         return folder.members[0].suffix in TABLE_SUFFIXES
     if len(folder.tables) == 0 or (len(folder.tables) > 1 and folder.images):
         return False
-    if options.column or not (folder.images or folder.dicom):
+    if not (folder.images or folder.dicom):
         return True
     table = read_table(folder.tables[0].path)
     image = table.column(ROLES["image"])
@@ -84,6 +86,8 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
     """Cases with the rest of the columns as covariates."""
+    if not (folder.tables or (folder.is_file and folder.members[0].suffix in TABLE_SUFFIXES)):
+        raise UsageError("holds no table", str(folder.root), "Give a CSV, TSV or Parquet file with a row for each case")
     if not folder.is_file and len(folder.tables) != 1:
         names = ", ".join(member.path.name for member in folder.tables)
         raise DatasetError(f"holds {len(folder.tables)} tables ({names})", str(folder.root), "Give one of the files")
@@ -209,9 +213,9 @@ def _base(table: Table, column: Mapping[str, str]) -> Path:
     """Where relative paths begin: the table's folder, else its one sub-folder in which the images are."""
     folder, images = table.path.parent, list(_image_columns(column).values())
     names = [str(row[images[0]]) for row in table.rows if images and row[images[0]] is not None]
-    if not names or any((folder / name).is_file() for name in names):
+    if not names or any((folder / name).exists() for name in names):
         return folder
-    holders = [p for p in sorted(folder.iterdir()) if p.is_dir() and any((p / name).is_file() for name in names)]
+    holders = [p for p in sorted(folder.iterdir()) if p.is_dir() and any((p / name).exists() for name in names)]
     return holders[0] if len(holders) == 1 else folder
 
 

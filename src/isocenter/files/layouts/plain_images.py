@@ -5,7 +5,7 @@ from __future__ import annotations
 from isocenter.files.index import format_of
 from isocenter.files.layouts.folder import Folder
 from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
-from isocenter.files.layouts.pairs import Key, Pair, by_channel, one_each, readers, whole
+from isocenter.files.layouts.pairs import Key, Pair, by_channel, one_each, readers, told_by_number, whole
 from isocenter.files.modality import modality_word
 
 
@@ -22,6 +22,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     members = folder.images or folder.members
     keyed = [(Key(member.folders, member.stem, member.split), member) for member in members]
     numbered = by_channel(keyed)
+    numbered = numbered if told_by_number(numbered) else {}
     cases, short = whole([Pair(key, tuple(files)) for key, files in (numbered or one_each(keyed)).items()])
     modality = modality_word(options.modality)
     found = tuple(
