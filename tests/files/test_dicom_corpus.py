@@ -112,10 +112,14 @@ READ = {
     "broken/pydicomdata_OT-PAL-8-face_no_preamble.dcm": (3, 480, 640),
 }
 
+NOTHING = "states no SOPClassUID (0008,0016) and holds no pixels"
 SLIDE = "is a whole slide microscopy image, a pyramid of tiles that is not put together here"
 
 # What is said of each image that is refused.
 REFUSED = {
+    "files/pydicom_charset_chrSQEncoding.dcm": NOTHING,
+    "files/pydicom_priv_SQ.dcm": NOTHING,
+    "broken/pydicom_empty_charset.dcm": NOTHING,
     "files/highdicom_seg_image_sm_control_labelmap.dcm": "segments tiles of a slide",
     "files/highdicom_seg_image_sm_dots_tiled_full.dcm": "segments tiles of a slide",
     "files/highdicom_sm_image.dcm": SLIDE,
@@ -141,9 +145,7 @@ NO_IMAGE = {
     "files/highdicom_sr_document.dcm": "Comprehensive 3D SR Storage",
     "files/nibabel_csa_slice_norm.dcm": "MR Image Storage",
     "files/pydicom_charset_chrJapMulti.dcm": "Computed Radiography Image Storage",
-    "files/pydicom_charset_chrSQEncoding.dcm": "an object without SOP class",
     "files/pydicom_palette_hotiron.dcm": "Color Palette Storage",
-    "files/pydicom_priv_SQ.dcm": "an object without SOP class",
     "files/pydicom_reportsi.dcm": "Basic Text SR Storage",
     "files/pydicom_rtplan.dcm": "RT Plan Storage",
     "files/pydicom_test-SR.dcm": "Comprehensive SR Storage",
@@ -151,7 +153,6 @@ NO_IMAGE = {
     "broken/fodicom_mr_no_pixels.dcm": "MR Image Storage",
     "broken/fodicom_private_class_tiny.dcm": "1.3.46.670589.5.0.1.1",
     "broken/pydicom_ExplVR_LitEndNoMeta.dcm": "RT Ion Plan Storage",
-    "broken/pydicom_empty_charset.dcm": "an object without SOP class",
     "broken/pydicom_rtstruct_no_preamble.dcm": "RT Structure Set Storage",
     "broken/rtutils_rtstruct_invalid_reference.dcm": "RT Structure Set Storage",
 }

@@ -20,11 +20,13 @@ from isocenter.files.dicom_tags import items, named, text, whole, words
 
 DIRECTORY = str(MediaStorageDirectoryStorage)
 PIXEL_ELEMENTS = (0x7FE00008, 0x7FE00009, 0x7FE00010)  # float, double float, stored integers: PS3.3 C.7.6.24
+TOLD_BY_ANY = ("SOPClassUID", "Rows")  # by any object, and by any image
 FRAGMENT, FRAGMENTS_END = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
 ENCAPSULATED = 0xFFFFFFFF  # undefined length: compressed frames follow as items, PS3.5 A.4
 # More voxel bytes than this many times the file are no compressed image but a trap; black slices stay far below it.
 LARGEST_RATIO, ALWAYS_FINE = 5000, 1 << 28
-LARGEST_INFLATION = 100  # of a deflated data set; pictures without noise come to 20
+LARGEST_INFLATION = 100  # times, of a deflated data set; pictures without noise come to 20
+SMALL_INFLATION = 1 << 25  # bytes that are never too many
 DEFLATED_WITHIN = 1024  # bytes from the start that hold the transfer syntax
 
 
@@ -54,8 +56,7 @@ class Header:
     @property
     def is_directory(self) -> bool:
         """Whether it is a DICOMDIR."""
-        meta = getattr(self.dataset, "file_meta", Dataset())
-        return "DirectoryRecordSequence" in self.dataset or text(meta, "MediaStorageSOPClassUID") == DIRECTORY
+        return _is_directory(self.dataset)
 
     @property
     def is_image(self) -> bool:
@@ -97,6 +98,10 @@ def header(path: Path) -> Header:
     if element is not None:  # an empty stand-in, so that what asks for the layout of the pixels finds them
         dataset.add_new(element, "OW", b"")
     told = tuple(dict.fromkeys(str(warning.message) for warning in caught))
+    if element is None and not any(keyword in dataset for keyword in TOLD_BY_ANY) and not _is_directory(dataset):
+        raise FormatError(
+            f"states no {named('SOPClassUID')} and holds no pixels", str(path), "The file is damaged: get it again"
+        )
     compressed = offset is not None and (length is None or _compressed(dataset))
     return Header(path, dataset, offset, length, element is not None, compressed, told)
 
@@ -237,6 +242,11 @@ def _looks_like_dicom(start: bytes) -> bool:
     return (group in (0x0002, 0x0008) and element < 0x2000) or (group == 0x0800 and start[2:4] < b"\x20")
 
 
+def _is_directory(dataset: Dataset) -> bool:
+    meta = getattr(dataset, "file_meta", Dataset())
+    return "DirectoryRecordSequence" in dataset or text(meta, "MediaStorageSOPClassUID") == DIRECTORY
+
+
 def _syntax(dataset: Dataset) -> UID:
     return UID(text(getattr(dataset, "file_meta", Dataset()), "TransferSyntaxUID"))
 
@@ -252,13 +262,13 @@ def _refuse_bomb(path: Path) -> None:
         start = file.read(DEFLATED_WITHIN)
         if DeflatedExplicitVRLittleEndian.encode() not in start:
             return
+        file.seek(132)
         try:
-            length = int(pydicom.filereader.read_file_meta_info(path).FileMetaInformationGroupLength)
+            pydicom.filereader.read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
         except Exception:  # whatever is wrong with it will be told when it is read
             return
-        file.seek(128 + 4 + 12 + length)
         packed = file.read()
-    most = max(ALWAYS_FINE, LARGEST_INFLATION * len(packed))
+    most = max(SMALL_INFLATION, LARGEST_INFLATION * len(packed))
     try:
         inflated = len(zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, most + 1))
     except zlib.error as error:

@@ -1,0 +1,81 @@
+"""Planes become one affine: exact, sheared where the gantry was tilted, refused where no grid fits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+
+from isocenter.errors import GeometryError
+from isocenter.files.dicom_geometry import Plane, affine_of, checked_plane, stacked
+
+AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+
+
+def stack_at(*depths: float, drift: float = 0.0) -> list[Plane]:
+    return [Plane((0.0, drift * n, depth), AXIAL, (1.0, 1.0)) for n, depth in enumerate(depths)]
+
+
+def test_an_axial_plane_looks_from_the_feet() -> None:
+    # Spacing is (between rows, between columns): columns are 3 mm apart, rows 2.
+    affine = affine_of(Plane((-10.0, -20.0, 30.0), AXIAL, (2.0, 3.0)), np.array([0.0, 0.0, 5.0]))
+    assert_allclose(affine, [[-3, 0, 0, 10], [0, -2, 0, 20], [0, 0, 5, 30], [0, 0, 0, 1]])
+
+
+def test_a_normal_is_the_side_from_which_the_picture_is_not_mirrored() -> None:
+    assert_allclose(Plane((0.0, 0.0, 0.0), AXIAL, (1.0, 1.0)).normal, [0, 0, 1])
+    assert_allclose(Plane((0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0, 0.0, -1.0), (1.0, 1.0)).normal, [-1, 0, 0])
+
+
+@pytest.mark.parametrize(
+    "orientation", [(1, 0, 0, 1, 0, 0), (2, 0, 0, 0, 1, 0), (0, 0, 0, 0, 0, 0), (1, 0, 0, 0.1, 0.99, 0)]
+)
+def test_directions_that_are_no_directions_are_refused(orientation: tuple[float, ...]) -> None:
+    with pytest.raises(GeometryError, match=r"ImageOrientationPatient \(0020,0037\)"):
+        checked_plane((0, 0, 0), orientation, (1, 1), "here")
+
+
+@given(st.integers(2, 30), st.floats(0.01, 20), st.floats(-2, 2))
+def test_even_slices_step_from_the_first_to_the_last(count: int, gap: float, drift: float) -> None:
+    planes = stack_at(*(gap * n for n in range(count)), drift=drift * gap)
+    found = stacked(planes, [str(n) for n in range(count)], "here")
+    assert_allclose(found.step, [0, drift * gap, gap])
+    assert found.indices == tuple(range(count)) and found.missing == ()
+
+
+@given(st.lists(st.booleans(), min_size=3, max_size=12))
+def test_missing_slices_are_found_where_most_gaps_are_single_steps(present: list[bool]) -> None:
+    places = [0, 1, 2, *(n + 3 for n, there in enumerate(present) if there)]
+    planes = stack_at(*(2.0 * n for n in places))
+    gaps = np.diff(places)
+    if places[-1] == len(places) - 1:
+        assert stacked(planes, [""] * len(places), "here").missing == ()
+        return
+    with pytest.raises(GeometryError):
+        stacked(planes, [""] * len(places), "here")
+    fillable = 2 * np.count_nonzero(gaps == 1) >= len(gaps) and (gaps - 1).sum() <= len(places)
+    if fillable:
+        found = stacked(planes, [""] * len(places), "here", fill_missing=True)
+        assert found.missing == tuple(sorted(set(range(places[-1] + 1)) - set(places)))
+        assert_allclose(found.step, [0, 0, 2])
+
+
+@pytest.mark.parametrize(("depths", "even"), [((0, 1, 2.009), True), ((0, 1, 2.03), False), ((0, 1, 1.97), False)])
+def test_gaps_are_equal_within_one_percent_of_their_median(depths: tuple[float, ...], even: bool) -> None:
+    if even:
+        assert stacked(stack_at(*depths), ["a", "b", "c"], "here").missing == ()
+    else:
+        with pytest.raises(GeometryError, match="not evenly spaced"):
+            stacked(stack_at(*depths), ["a", "b", "c"], "here")
+
+
+def test_a_stack_that_bends_is_refused_by_the_slices_between_which_it_does() -> None:
+    bent = [*stack_at(0, 1, 2), Plane((0.5, 0.0, 3.0), AXIAL, (1.0, 1.0))]
+    with pytest.raises(GeometryError, match="between c and d"):
+        stacked(bent, list("abcd"), "here")
+    # Each step is nearly straight, all together lead far off: no affine is right for them.
+    curved = [Plane((0.004 * (n - 20) ** 2 / 2, 0.0, float(n)), AXIAL, (1.0, 1.0)) for n in range(41)]
+    with pytest.raises(GeometryError, match="straight line"):
+        stacked(curved, [str(n) for n in range(41)], "here")

@@ -1,0 +1,165 @@
+"""What stands before the pixels is read from whole and odd files, and traps are refused before they cost anything."""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, MediaStorageDirectoryStorage
+
+from isocenter.errors import FormatError, IsocenterError
+from isocenter.files import read
+from isocenter.files.dicom_header import check_pixels, dicom_files, header, listed
+from written_dicom import sequence, write_slice
+
+
+@pytest.fixture
+def slice_(tmp_path: Path) -> Path:
+    return write_slice(tmp_path / "slice.dcm", np.arange(12, dtype=np.uint16).reshape(3, 4), SliceThickness=1)
+
+
+def test_the_place_of_the_pixels_is_told(slice_: Path) -> None:
+    head = header(slice_)
+    assert head.offset is not None and head.length == 24
+    assert slice_.read_bytes()[head.offset : head.offset + 24] == np.arange(12, dtype="<u2").tobytes()
+
+
+def test_a_file_without_preamble_and_meta_is_read(slice_: Path) -> None:
+    whole = slice_.read_bytes()
+    meta_length = struct.unpack_from("<I", whole, 140)[0]
+    bare = slice_.with_name("bare.dcm")
+    bare.write_bytes(whole[144 + meta_length :])
+    assert read(bare).data.tolist() == read(slice_).data.tolist()
+
+
+def test_a_name_decides_only_where_the_content_does_not(slice_: Path, tmp_path: Path) -> None:
+    slice_.rename(tmp_path / "slice.txt")
+    (tmp_path / "table.csv").write_bytes(b"\x08\x00 begins as an element would")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe")  # opening it would wait for ever
+    (tmp_path / ".hidden.dcm").write_bytes((tmp_path / "slice.txt").read_bytes())
+    assert [path.name for path in dicom_files(tmp_path)] == ["slice.txt"]
+
+
+@pytest.mark.parametrize("cut", [1, 8, 23])
+def test_pixels_that_are_cut_short_are_refused(slice_: Path, cut: int) -> None:
+    slice_.write_bytes(slice_.read_bytes()[:-cut])
+    with pytest.raises(FormatError, match=f"cut short: {24 - cut} bytes where 24 belong"):
+        check_pixels(header(slice_))
+
+
+@pytest.mark.parametrize(
+    ("tags", "words"),
+    [
+        ({"Rows": 0}, r"Rows \(0028,0010\) is 0"),
+        ({"Rows": None}, r"Rows \(0028,0010\) is missing"),
+        ({"NumberOfFrames": -1}, "NumberOfFrames"),
+        ({"NumberOfFrames": 2_000_000_000}, "cut short"),
+        ({"PixelData": b""}, "without PixelData"),
+    ],
+)
+def test_what_cannot_be_an_image_is_refused(tmp_path: Path, tags: dict[str, object], words: str) -> None:
+    path = write_slice(tmp_path / "x.dcm", np.ones((3, 4), np.uint16), SliceThickness=1, **tags)
+    with pytest.raises(FormatError, match=words):
+        read(path)
+
+
+def compressed(path: Path, fragments: list[bytes], frames: int) -> Path:
+    """An object that claims JPEG 2000 frames of 4096 x 4096."""
+    write_slice(path, np.ones((3, 4), np.uint16), SliceThickness=1)
+    dataset = pydicom.dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = JPEG2000Lossless
+    dataset.Rows = dataset.Columns = 4096
+    dataset.NumberOfFrames = frames
+    dataset.PixelData = pydicom.encaps.encapsulate(fragments)
+    dataset["PixelData"].is_undefined_length = True
+    dataset.save_as(path)
+    return path
+
+
+def test_a_small_file_that_claims_a_huge_image_is_refused_before_anything_is_allocated(tmp_path: Path) -> None:
+    path = compressed(tmp_path / "huge.dcm", [b"\xff\x4f"], frames=10_000)
+    with pytest.raises(FormatError, match="claims 335544320000 bytes of voxels in a file of"):
+        read(path)
+
+
+def test_compressed_pixels_that_are_cut_short_are_refused(tmp_path: Path) -> None:
+    path = compressed(tmp_path / "cut.dcm", [bytes(100)], frames=1)
+    whole = path.read_bytes()
+    for cut in (1, 8, 20):  # in the delimiter, before it, in the fragment
+        path.write_bytes(whole[:-cut])
+        with pytest.raises(FormatError, match="damaged or cut short"):
+            check_pixels(header(path))
+
+
+def test_a_deflated_file_that_inflates_without_end_is_refused(tmp_path: Path) -> None:
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    path = tmp_path / "bomb.dcm"
+    packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    packed = b"".join(packer.compress(bytes(1 << 20)) for _ in range(40)) + packer.flush()
+    with path.open("wb") as file:
+        file.write(bytes(128) + b"DICM")
+        pydicom.filewriter.write_file_meta_info(file, meta, enforce_standard=False)
+        file.write(packed)
+    with pytest.raises(FormatError, match="inflates to more than"):
+        header(path)
+
+
+def dicomdir(folder: Path, *parts: list[str]) -> Path:
+    """A DICOMDIR that lists these paths."""
+    made = Dataset()
+    made.file_meta = FileMetaDataset()
+    made.file_meta.MediaStorageSOPClassUID = MediaStorageDirectoryStorage
+    made.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+    made.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    made.DirectoryRecordSequence = [entry for names in parts for entry in sequence(ReferencedFileID=names)]
+    pydicom.dcmwrite(folder / "DICOMDIR", made, enforce_file_format=True)
+    return folder / "DICOMDIR"
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR CS")
+def test_a_dicomdir_leads_to_its_files(slice_: Path, tmp_path: Path) -> None:
+    there = slice_.rename(tmp_path / "SLICE")
+    path = dicomdir(tmp_path, ["SLICE"], ["GONE", "FILE"])
+    assert listed(header(path)) == [there.resolve()]
+    assert read(path).shape == (1, 4, 3, 1)
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR CS")
+@pytest.mark.parametrize("parts", [["..", "SLICE"], ["/", "ETC", "PASSWD"], ["A", "..", "..", "SLICE"]])
+def test_a_dicomdir_never_leads_out_of_its_folder(slice_: Path, tmp_path: Path, parts: list[str]) -> None:
+    slice_.rename(tmp_path / "SLICE")
+    (tmp_path / "medium").mkdir()
+    path = dicomdir(tmp_path / "medium", parts)
+    with pytest.raises(FormatError, match=r"leads out of its folder|none of the files"):
+        read(path)
+
+
+def test_a_dicomdir_whose_files_are_gone_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FormatError, match="none of the files it lists is there"):
+        read(dicomdir(tmp_path, ["GONE"]))
+
+
+@settings(max_examples=150)
+@given(draw=st.data())
+def test_a_damaged_file_is_read_or_refused_but_never_crashes(data: Path, draw: st.DataObject) -> None:
+    name = draw.draw(st.sampled_from(("pydicom_CT_small", "pydicom_rtdose", "fodicom_enh_mr_bruker_signed")))
+    content = bytearray((data / "dicom" / "files" / f"{name}.dcm").read_bytes())
+    for _ in range(draw.draw(st.integers(1, 5))):
+        at = draw.draw(st.integers(132, min(len(content), 9000) - 1))
+        content[at] = draw.draw(st.sampled_from((0, 1, 0x20, 0x7F, 0xFF)))
+    path = Path(os.environ["ISOCENTER_CACHE"]).with_name("damaged.dcm")
+    path.write_bytes(content)
+    try:
+        _ = read(path).data
+    except IsocenterError as refusal:
+        assert refusal.where and refusal.problem and refusal.remedy

@@ -1,0 +1,108 @@
+"""Series are told apart from headers only, and nobody's identity leaves them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydicom.dataset import Dataset
+from pydicom.uid import BasicTextSRStorage, CTImageStorage
+
+from isocenter.errors import FormatError
+from isocenter.files.dicom_series import patient_of, safe_name, series, survey, unique
+from written_dicom import write_slice
+
+
+def test_the_series_of_a_medium_are_found_without_looking_at_pixels(data: Path) -> None:
+    found = series(data / "dicom" / "series" / "dicomdir_fileset")
+    assert len(found) == 13
+    assert len({files.patient for files in found}) == 2  # three folders: two of them have the same PatientID
+    assert {files.modality for files in found} == {"CR", "CT", "MR"}
+    assert sum(len(files.paths) for files in found) == 31  # all but the DICOMDIR
+    assert all(files.is_image for files in found)
+
+
+def test_references_point_at_the_series_they_were_drawn_on(data: Path, tmp_path: Path) -> None:
+    dicom = data / "dicom"
+    for source in (
+        *(dicom / "series" / "ct_phantom_with_rtstruct").iterdir(),
+        *(dicom / "series" / "ct_23x38x3_with_seg").iterdir(),
+        dicom / "files" / "rtutils_rtstruct_phantom.dcm",
+        dicom / "files" / "dcmqi_seg_23x38x3.dcm",
+    ):
+        (tmp_path / source.name).write_bytes(source.read_bytes())
+    found = {files.uid: files for files in series(tmp_path)}
+    drawn = [files for files in found.values() if not files.is_image]
+    assert sorted(files.modality for files in drawn) == ["RTSTRUCT", "SEG"]
+    for files in drawn:
+        (target,) = files.references
+        assert found[target].is_image
+    assert len({files.patient for files in drawn}) == 2
+
+
+def test_the_identity_of_the_patient_stays_inside(tmp_path: Path) -> None:
+    write_slice(tmp_path / "a.dcm", np.ones((2, 2), np.uint16), SeriesDescription="Doe, Jane: secret-4711")
+    (files,) = series(tmp_path)
+    shown = repr(files).replace(str(tmp_path), "")
+    assert not any(word in shown for word in ("Doe", "Jane", "4711", "secret"))
+
+
+def test_one_person_has_one_hash_and_two_have_two() -> None:
+    def person(**tags: str) -> str:
+        dataset = Dataset()
+        for keyword, value in tags.items():
+            setattr(dataset, keyword, value)
+        return patient_of(dataset)
+
+    assert person(PatientID="7", StudyInstanceUID="1.2") == person(PatientID="7", StudyInstanceUID="1.3")
+    assert person(PatientID="7") != person(PatientID="8")
+    assert person(PatientID="7", IssuerOfPatientID="here") != person(PatientID="7", IssuerOfPatientID="there")
+    # Without an identifier nothing ties studies together.
+    assert person(StudyInstanceUID="1.2") != person(StudyInstanceUID="1.3")
+
+
+def test_a_damaged_file_is_named_and_the_others_are_found(tmp_path: Path) -> None:
+    good = write_slice(tmp_path / "good.dcm", np.ones((2, 2), np.uint16))
+    (tmp_path / "bad.dcm").write_bytes(good.read_bytes()[:150])
+    found = survey(tmp_path)
+    assert [files.paths for files in found.series] == [(good,)]
+    assert [Path(error.where).name for error in found.damaged] == ["bad.dcm"]
+    with pytest.raises(FormatError, match=r"bad\.dcm"):
+        series(tmp_path)
+
+
+def test_files_of_one_series_uid_but_another_kind_are_another_series(tmp_path: Path) -> None:
+    write_slice(tmp_path / "a.dcm", np.ones((2, 2), np.uint16), sop_class=CTImageStorage)
+    write_slice(tmp_path / "b.dcm", np.ones((2, 2), np.uint16), sop_class=BasicTextSRStorage, PixelData=None, Rows=None)
+    assert [files.is_image for files in series(tmp_path)] in ([True, False], [False, True])
+
+
+def test_order_and_names_do_not_depend_on_file_names(tmp_path: Path) -> None:
+    for folder, names in (("one", "abc"), ("two", "cab")):
+        (tmp_path / folder).mkdir()
+        for number, name in enumerate(names):
+            write_slice(
+                tmp_path / folder / name, np.ones((2, 2), np.uint16), SeriesInstanceUID=f"1.2.{number}",
+                SeriesDescription="same", SeriesNumber=number,
+            )  # fmt: skip
+    found = [[(files.uid, files.name) for files in series(tmp_path / folder)] for folder in ("one", "two")]
+    assert found[0] == found[1] == [("1.2.0", "same_1"), ("1.2.1", "same_2"), ("1.2.2", "same_3")]
+
+
+@given(st.lists(st.sampled_from(("a", "a_1", "b", "a_2")), max_size=8))
+def test_unique_names_are_unique_and_keep_what_was_unique(names: list[str]) -> None:
+    found = unique(names)
+    assert len(set(found)) == len(names)
+    assert all(new == old for new, old in zip(found, names, strict=True) if names.count(old) == 1)
+
+
+@given(st.text(max_size=80))
+def test_a_name_is_safe_for_any_file_system(told: str) -> None:
+    dataset = Dataset()
+    dataset.add_new("SeriesDescription", "LO", told)
+    name = safe_name(dataset)
+    assert name and set(name) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_")
+    assert not name.startswith((".", "-")) and len(name) <= 60
