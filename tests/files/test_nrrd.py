@@ -216,6 +216,16 @@ def test_an_axis_of_vectors_becomes_channels_and_one_of_time_frames(tmp_path: Pa
     assert_array_equal(image.data, voxels.transpose(0, 4, 1, 2, 3))
 
 
+def test_a_list_of_diffusion_volumes_is_frames_with_their_weighting(tmp_path: Path) -> None:
+    path = nrrd(
+        tmp_path / "a.nrrd", np.zeros((3, 2, 2, 2), np.int16), "kinds: list domain domain domain",
+        "modality:=DWMRI", "DWMRI_b-value:=1000", "DWMRI_gradient_0000:=0 0 0", "DWMRI_gradient_0001:=0.5 0 0",
+        "DWMRI_gradient_0002:=0 0.6 0.8",
+    )  # fmt: skip
+    assert read(path).frames == 3
+    assert read(path).facts["b_values"] == pytest.approx((0, 250, 1000))
+
+
 def test_a_space_with_time_has_frames(tmp_path: Path) -> None:
     path = nrrd(
         tmp_path / "a.nrrd", np.zeros((2, 3, 4, 5), np.uint8), "space: right-anterior-superior-time",

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Literal, Protocol
 
 import numpy as np
 
-from isocenter.errors import FormatError
+from isocenter.errors import FormatError, ResourceError
 from isocenter.files.format import Part
 from isocenter.values import Array, Deferred
 
@@ -53,10 +53,8 @@ class Block:
     def __post_init__(self) -> None:
         if min(self.shape, default=0) < 1:
             raise FormatError(f"a volume of {self.shape} voxels", str(self.path), "The header is damaged: get it again")
-        if self.dtype.kind not in "biufc" or self.dtype.itemsize > 16:
+        if self.dtype.kind not in "biufc" or self.dtype.itemsize > (16 if self.dtype.kind == "c" else 8):
             raise FormatError(f"voxels of type {self.dtype}", str(self.path), "Convert them to a common number type")
-        if self.dtype in (np.dtype(np.longdouble), np.dtype(np.clongdouble)) and np.dtype(np.longdouble).itemsize > 8:
-            raise FormatError(f"voxels of type {self.dtype}", str(self.path), "Convert them to 64 bit floats")
         if self.dtype.kind == "c" and self.part is None:
             raise FormatError(
                 "the voxels are complex numbers",
@@ -121,7 +119,11 @@ class Block:
 
     def _inflated(self, first: int, count: int) -> Array:
         """`count` stored numbers from the `first` on."""
-        stored = np.empty(count, self.dtype)
+        try:
+            stored = np.empty(count, self.dtype)
+        except MemoryError as error:
+            needed = count * self.dtype.itemsize / 2**30
+            raise ResourceError(f"needs {needed:.1f} GiB of memory", str(self.path), "Read it in parts") from error
         view = memoryview(stored.view(np.uint8))  # type: ignore[arg-type]
         skip = self.offset + first * self.dtype.itemsize
         with self._stream() as stream:

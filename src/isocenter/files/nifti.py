@@ -50,6 +50,8 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     block = _block(header, voxel_path, shape, axes, options)
     pixels = block.deferred()
     times, about_times = _times(header, pixels.shape)
+    if isinstance(header, Spm2AnalyzeHeader) and block.slope != 1.0:
+        notes.append("The values are scaled by the factor that SPM keeps in an unused field of Analyze 7.5.")
     colours = header.get_data_dtype().names or ()
     image = Image(
         pixels,
@@ -101,7 +103,7 @@ def _header(path: Path) -> tuple[Any, list[str]]:
         if kind is AnalyzeHeader:
             if int(header["sizeof_hdr"]) != size:
                 raise FormatError("neither a NIfTI nor an Analyze header", str(path), "Check what kind of file it is")
-            header = Spm2AnalyzeHeader(head[:size], header.endianness, check=False)
+            header = Spm2AnalyzeHeader(head[:size], header.endianness, check=False)  # plain Analyze has no scaling
         # Zero or negative voxel sizes are judged by `geometry_of`, which must see them as they stand.
         pixdim = header["pixdim"].copy()
         notes = _checked(header)

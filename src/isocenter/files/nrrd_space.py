@@ -46,8 +46,10 @@ class Layout:
 def layout_of(header: Header, path: Path) -> Layout:
     """Axes with a direction, else those of kind domain or without kind, are space.
 
-    Of the others one may be frames (kind time, or called so by Slicer's sequences), and one channels.
+    Of the others one may be frames (kind time or list, as of diffusion or Slicer's sequences), and one channels; the
+    list of a segmentation is one of layers, and becomes channels.
     """
+    listed = () if any(key.startswith("Segment0_") for key in header.pairs) else ("list",)
     sizes, kinds = header.sizes, [kind.lower() for kind in header.words("kinds")]
     if "space directions" in header.fields:
         directions = header.vectors("space directions")
@@ -60,7 +62,7 @@ def layout_of(header: Header, path: Path) -> Layout:
         spatial = tuple(n for n, kind in enumerate(kinds) if kind in SPATIAL_KINDS)
     others = [n for n in range(len(sizes)) if n not in spatial]
     called = [text.lower() for text in header.words("labels")]
-    frames = [n for n in others if in_time[n] or kinds[n] == "time" or called[n] in ("frame", "time", "t")]
+    frames = [n for n in others if in_time[n] or kinds[n] in ("time", *listed) or called[n] in ("frame", "time", "t")]
     channels = [n for n in others if n not in frames]
     if len(spatial) not in (2, 3) or len(frames) > 1 or len(channels) > 1:
         raise FormatError(
@@ -201,11 +203,19 @@ def _times(header: Header, axis: int, frames: int) -> tuple[float, ...] | None:
 
 
 def _facts(header: Header) -> dict[str, Any]:
-    """The frame in which vectors of the voxels are measured, as it stands in the header's own space."""
-    if "measurement frame" not in header.fields:
-        return {}
-    frame = [v for v in header.vectors("measurement frame") if v is not None]
-    return {"measurement_frame": tuple(tuple(v.tolist()) for v in frame), "space": header.get("space")}
+    """Diffusion weighting of each frame in s/mm², and the frame (in the header's own space) of vectors."""
+    facts: dict[str, Any] = {}
+    if "measurement frame" in header.fields:
+        frame = [v for v in header.vectors("measurement frame") if v is not None]
+        facts = {"measurement_frame": tuple(tuple(v.tolist()) for v in frame), "space": header.get("space")}
+    gradients = sorted(key for key in header.pairs if key.startswith("DWMRI_gradient_"))
+    try:
+        nominal = float(header.pairs.get("DWMRI_b-value", "nan"))
+        # A gradient shorter than 1 stands for a smaller b-value, which goes with its square.
+        lengths = [sum(float(n) ** 2 for n in header.pairs[key].split()) for key in gradients]
+    except ValueError:
+        return facts
+    return facts | {"b_values": tuple(nominal * length for length in lengths)} if lengths else facts
 
 
 def _as_read(shape: list[int]) -> tuple[int, ...]:
