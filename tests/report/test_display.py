@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations, product
 
 import numpy as np
@@ -61,6 +62,12 @@ def test_a_hot_pixel_does_not_decide_the_greys() -> None:
 def test_the_window_that_a_file_asks_for_is_used() -> None:
     values = np.linspace(-1000, 3000, 100)
     assert window(_image(values, window=(40.0, 400.0, "LINEAR")), values) == (-160.0, 240.0)
+
+
+def test_padding_and_gaps_do_not_decide_the_greys() -> None:
+    values = np.concatenate([np.full(500, -2000.0), np.full(10, np.nan), np.linspace(0, 100, 1000)])
+    low, high = window(replace(_image(values), padding=(-2000.0, -1500.0)), values)
+    assert 0 <= low < 2 and 98 < high <= 100
 
 
 @pytest.mark.parametrize("values", [np.zeros(0), np.full(9, 7.0)])

@@ -66,5 +66,5 @@ def test_thinning_leaves_no_more_than_the_limit_and_nothing_out_where_all_fits(s
     assert every == (1,) * len(shape) or np.prod(shape) > limit
 
 
-def test_the_finest_axes_are_thinned_first() -> None:
-    assert thinning((100, 100, 20), (0.5, 0.5, 5.0), 60_000) == (2, 2, 1)
+def test_the_finest_axes_are_thinned_first_and_axes_that_are_alike_stay_alike() -> None:
+    assert thinning((100, 100, 20), (0.5, 0.5, 5.0), 100_000) == (2, 2, 1)

@@ -126,6 +126,13 @@ def test_labels_on_another_grid_are_refused(volume: Image, box: Image) -> None:
         viewer(volume, [elsewhere], "a volume")
 
 
+def test_structures_that_overlap_are_switched_each_by_itself(volume: Image, box: Image, browser: Any) -> None:
+    both = np.concatenate([box.data == 1, (box.data == 1) * 2]).astype(np.uint8)
+    seen = browser.read(viewer(volume, [replace(box, pixels=both, channels=("anterior", "posterior"))], "a volume"))
+    assert seen.complaints == []
+    assert seen.state["labels"] == "1,2"
+
+
 def test_probabilities_are_no_labels(volume: Image, box: Image) -> None:
     with pytest.raises(FormatError, match="whole numbers"):
         viewer(volume, [box.with_pixels(box.data * 0.5)], "a volume")

@@ -52,9 +52,9 @@ PICTURE = (Plane("picture", 1, 0, None),)
 
 def upright(geometry: Geometry) -> tuple[tuple[int, ...], tuple[bool, ...]]:
     """(axes, flips) to the order of the screen: to the patient's left, back and feet; as stored where unknown."""
-    axes, flips = geometry.to_canonical
     if geometry.orientation is None:
         return tuple(range(geometry.ndim)), (False,) * geometry.ndim
+    axes, flips = geometry.to_canonical
     return axes, tuple(not flip for flip in flips)
 
 
@@ -82,20 +82,34 @@ def is_colour(image: Image) -> bool:
 def window(image: Image, values: Array) -> tuple[float, float]:
     """(low, high) of the greys: as the file asks, else from voxels that are measurements, outliers cut.
 
-    values: the image's finite voxels that are no padding, any shape
+    values: voxels of the image, any shape
     """
     asked = image.facts.get("window")
     if asked is not None:  # centre and width, PS3.3 C.11.2.1.2
         centre, width = float(asked[0]), float(asked[1])
         return centre - width / 2, centre + width / 2
-    flat = values.ravel()
-    flat = flat[:: max(1, flat.size // WINDOW_SAMPLES)]
-    if flat.size == 0:
+    known = measurements(image, sample(values))
+    if known.size == 0:
         return 0.0, 1.0
-    low, high = np.percentile(flat.astype(np.float64), WINDOW_PERCENTILES).tolist()
+    low, high = np.percentile(known.astype(np.float64), WINDOW_PERCENTILES).tolist()
     if low == high:  # most voxels are alike: then the few others are what there is to see
-        low, high = float(flat.min()), float(flat.max())
+        low, high = float(known.min()), float(known.max())
     return (low, high) if low < high else (low, low + 1.0)
+
+
+def sample(values: Array) -> Array:
+    """Every n-th voxel along all axes, so that about WINDOW_SAMPLES are left."""
+    every = max(1, round((values.size / WINDOW_SAMPLES) ** (1 / max(1, values.ndim))))
+    return values[(slice(None, None, every),) * values.ndim]
+
+
+def measurements(image: Image, values: Array) -> Array:
+    """(voxels,) those of the values that are finite and not the image's padding."""
+    known = values[np.isfinite(values)]
+    if image.padding is None:
+        return known
+    low, high = image.padding
+    return known[(known < low) | (known > high)]
 
 
 def foreground(labels: Sequence[Label]) -> tuple[Label, ...]:

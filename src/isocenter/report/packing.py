@@ -67,7 +67,9 @@ def thinning(shape: Sequence[int], steps: Sequence[float], limit: int) -> tuple[
     every = [1] * len(shape)
     while np.prod([-(-size // step) for size, step in zip(shape, every, strict=True)]) > max(1, limit):
         thick = [axis for axis, size in enumerate(shape) if size > every[axis]]
-        every[min(thick, key=lambda axis: steps[axis] * every[axis])] += 1
+        finest = min(steps[axis] * every[axis] for axis in thick)
+        for axis in thick:  # axes that are alike stay alike
+            every[axis] += steps[axis] * every[axis] < 1.1 * finest
     return tuple(every)
 
 

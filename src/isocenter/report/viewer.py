@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,9 @@ from isocenter.report.packing import Packed, code_type, pack, text_of, thinning
 from isocenter.report.page import environment
 from isocenter.values import Array, Geometry, Image
 
-# All frames and channels together. 16 million voxels of CT are about 25 MB of page, which a browser opens at once;
-# larger images are thinned, and the page says so.
-VOXEL_LIMIT = 2**24
+# All frames and channels together. 20 million voxels of CT are about 25 MB of page, which a browser opens in three
+# seconds; larger images are thinned, and the page says so.
+VOXEL_LIMIT = 20_000_000
 # Centre and width in HU that radiology departments set their monitors to.
 CT_WINDOWS = {"soft tissue": (40, 400), "lung": (-600, 1500), "bone": (400, 1800), "brain": (40, 80)}
 
@@ -23,13 +24,13 @@ CT_WINDOWS = {"soft tissue": (40, 400), "lung": (-600, 1500), "bone": (400, 1800
 def viewer(image: Image, overlays: Sequence[Image], title: str, *, limit: int = VOXEL_LIMIT) -> str:
     """One page that scrolls through the image, shows what is drawn on it, and names the value under the cursor.
 
-    overlays: label maps on the image's grid, (1, *spatial), with time where the image has it; the first channel's
-              name is the overlay's
+    overlays: label maps on the image's grid, with time where the image has it, shown under the channel's name
     limit:    of voxels; of a larger image every n-th voxel is kept, values unchanged, and the page says so
     Opened with `#voxel=i,j,k` it starts at that voxel, counted as in the file, from 0.
     Raises GeometryError for an overlay on another grid, FormatError for one that is no label map.
     """
     image = image.with_pixels(image.data)  # read once
+    overlays = [single for overlay in overlays for single in _singles(overlay)]
     for overlay in overlays:
         _check(overlay, image)
     axes, flips = upright(image.geometry)
@@ -63,6 +64,14 @@ def viewer(image: Image, overlays: Sequence[Image], title: str, *, limit: int = 
     return environment().get_template("viewer.html.jinja").render(title=title, facts=facts)
 
 
+def _singles(overlay: Image) -> list[Image]:
+    """Each channel by itself: structures that overlap have one each."""
+    if overlay.shape[0] == 1:
+        return [overlay]
+    parts = zip(overlay.channels, overlay.data, strict=True)
+    return [replace(overlay, pixels=part[None], channels=(name,)) for name, part in parts]
+
+
 def _check(overlay: Image, image: Image) -> None:
     where = overlay.source.paths[0] if overlay.source and overlay.source.paths else overlay.channels[0]
     if not overlay.geometry.equals(image.geometry):
@@ -73,8 +82,6 @@ def _check(overlay: Image, image: Image) -> None:
         raise GeometryError(
             f"has {overlay.frames} frames, the image {image.frames or 'none'}", where, "Give as many, or none"
         )
-    if overlay.shape[0] != 1:
-        raise FormatError(f"has {overlay.shape[0]} channels", where, "Give one label map an overlay")
     if overlay.dtype.kind == "f" and not np.array_equal(overlay.data, np.rint(overlay.data)):
         raise FormatError("has values that are no whole numbers", where, "Give a label map as overlay")
 
@@ -97,10 +104,8 @@ def _channels(image: Image, every: Sequence[int]) -> list[dict[str, Any]]:
         packed = pack(np.moveaxis(voxels[:3], 0, -1))
         greys = (0, 255) if image.dtype == np.uint8 else (packed.low, packed.high)
         return [_channel("colour", packed, greys)]
-    valid = _laid_out(image.with_pixels(image.valid), every)
     return [
-        _channel(name, pack(voxels[place]), window(image, voxels[place][valid[place]]))
-        for place, name in enumerate(image.channels)
+        _channel(name, pack(values), window(image, values)) for name, values in zip(image.channels, voxels, strict=True)
     ]
 
 

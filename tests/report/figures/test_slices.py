@@ -14,7 +14,8 @@ from isocenter.errors import GeometryError, UsageError
 from isocenter.report import Figure, figures
 from isocenter.report.display import planes
 from isocenter.report.figures.drawing import PNG_LIMIT
-from isocenter.report.figures.slices import REFERENCE_LINE, _fullest_slice, _outline, _panels, _view
+from isocenter.report.figures.slices import REFERENCE_LINE, _key, _outline, _panels, _rows
+from isocenter.report.figures.view import view_of
 from isocenter.values import Geometry, Image, Label
 
 LESION = (Label(0, "background"), Label(1, "lesion", colour=(255, 0, 0)))
@@ -27,7 +28,7 @@ def pixels(figure: Figure) -> np.ndarray:
 
 
 def test_the_outline_lies_half_way_between_the_last_voxel_inside_and_the_first_outside() -> None:
-    view = _view(Image(np.zeros((1, 30, 40)), Geometry.of_spacing((30, 40), (2.0, 0.5))), None, None, 0, 0)
+    view = view_of(Image(np.zeros((1, 30, 40)), Geometry.of_spacing((30, 40), (2.0, 0.5))))
     (plane,) = planes(view.grid)
     _, (axes,) = _panels(view.grid, [plane])
     mask = np.zeros((30, 40), dtype=np.uint8)
@@ -39,7 +40,7 @@ def test_the_outline_lies_half_way_between_the_last_voxel_inside_and_the_first_o
 
 
 def test_a_structure_at_the_border_is_closed() -> None:
-    view = _view(Image(np.zeros((1, 8, 8)), Geometry.of_pixels((8, 8))), None, None, 0, 0)
+    view = view_of(Image(np.zeros((1, 8, 8)), Geometry.of_pixels((8, 8))))
     _, (axes,) = _panels(view.grid, planes(view.grid))
     _outline(axes, np.ones((8, 8), dtype=np.uint8), (1.0, 1.0), LESION, REFERENCE_LINE)
     low, high = _extent_of_lines(axes)
@@ -69,9 +70,9 @@ def test_each_plane_goes_through_the_slice_with_most_reference(volume: Image) ->
     reference[2:4, 4:6, 1:3] = 1
     reference[5, 7, 1:8] = 1
     reference[5, 3:12, 4] = 1
-    view = _view(volume, reference, None, 0, 0)
+    view = view_of(volume, reference)
     # i runs to the front, j to the feet, k to the right; the screen runs to the left, the back and the feet.
-    chosen = {plane.name: _fullest_slice(view, plane) for plane in planes(view.grid)}
+    chosen = {plane.name: view.fullest_slice(plane) for plane in planes(view.grid)}
     assert chosen == {"axial": 7, "coronal": 11 - 5, "sagittal": 9 - 4}
     caption = figures.contours(volume, reference, None, LESION, "a case").caption
     assert caption == "Shown: axial, slice 8 of 16; coronal, slice 6 of 12; sagittal, slice 5 of 10."
@@ -86,7 +87,7 @@ def test_without_reference_the_prediction_chooses_and_without_both_the_middle(vo
 
 
 def test_the_panels_have_the_proportions_of_the_patient(volume: Image) -> None:
-    view = _view(volume, None, None, 0, 0)
+    view = view_of(volume)
     shown = planes(view.grid)
     canvas, panels = _panels(view.grid, shown)
     inches = [panel.get_position().width * canvas.get_figwidth() for panel in panels]
@@ -177,3 +178,28 @@ def _extent_of_lines(axes: Axes) -> tuple[np.ndarray, np.ndarray]:
     """The lowest and the highest (across, down) of all outlines, in the unit of the grid."""
     points = np.concatenate([path.vertices for made in axes.collections for path in made.get_paths()])
     return points.min(axis=0), points.max(axis=0)
+
+
+def test_many_labels_make_a_key_that_stays_inside_the_picture() -> None:
+    values = np.arange(400).reshape(1, 20, 20) // 10
+    labels = tuple(Label(n, f"structure number {n}") for n in range(40))
+    view = view_of(Image(values, Geometry.of_pixels((20, 20))), values)
+    (plane,) = planes(view.grid)
+    key = _key(view, [(plane, 0)], labels)
+    assert [str(line.get_label()) for line in key][-2:] == ["and 27 more", "reference"]
+    rows = _rows(key, 5.0)
+    assert [line for row in rows for line in row] == key
+    canvas, _ = _panels(view.grid, [plane], key)
+    canvas.draw_without_rendering()
+    for legend in canvas.legends:
+        box = legend.get_window_extent()
+        assert box.x0 >= 0 and box.x1 <= canvas.bbox.x1 and box.y0 >= 0
+
+
+def test_structures_without_names_are_outlined_too() -> None:
+    values = np.zeros((1, 20, 20), dtype=np.int32)
+    values[0, 2:8, 2:8], values[0, 10:18, 10:18] = 301, 7
+    image = Image(values * 0, Geometry.of_pixels((20, 20)))
+    shown = pixels(figures.contours(image, values, None, (), "cells"))
+    coloured = np.ptp(shown, axis=2) > 60
+    assert ndimage.label(ndimage.binary_dilation(coloured, iterations=3))[1] == 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -12,20 +11,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from numpy.typing import ArrayLike
 
-from isocenter.errors import GeometryError, UsageError
-from isocenter.report.display import (
-    Plane,
-    colours,
-    foreground,
-    is_colour,
-    planes,
-    turned,
-    unit_of,
-    upright,
-    window,
-)
+from isocenter.errors import UsageError
+from isocenter.report.display import PALETTE, Plane, colours, foreground, planes, unit_of
 from isocenter.report.figures.drawing import Canvas, png, short
 from isocenter.report.figures.figure import Figure
+from isocenter.report.figures.view import View, cut, view_of
 from isocenter.values import Array, Geometry, Image, Label
 
 GROUND, LETTERS = "#000000", "#e8edf2"
@@ -33,21 +23,8 @@ Dashes = tuple[float, Sequence[float]]  # offset; lengths of line and gap in lin
 REFERENCE_LINE: Dashes = (0, ())
 PREDICTION_LINE: Dashes = (0, (2.2, 1.4))
 SLICE_DPI = 150
-
-
-@dataclass(frozen=True, eq=False)
-class _View:
-    """An image and its label maps in the order of the screen.
-
-    grid:   the upright grid; pixels are (*spatial) greys or (*spatial, 3) colours in 0..1
-    counts: per axis of the screen, whether the file counts its slices the other way
-    """
-
-    grid: Geometry
-    greys: Array
-    flips: tuple[bool, ...]
-    reference: Array | None
-    prediction: Array | None
+KEY_ROW = 0.24  # inches
+KEY_LABELS = 12  # more names than these nobody matches with colours
 
 
 def contours(
@@ -68,17 +45,15 @@ def contours(
     A volume is shown in three planes, to scale; the patient's right is at the left of the screen.
     Raises GeometryError where a label map does not have the image's shape.
     """
-    view = _view(image, reference, prediction, channel, frame)
-    shown = planes(view.grid)
-    at = {plane.name: _fullest_slice(view, plane) for plane in shown}
-    canvas, panels = _panels(view.grid, shown)
-    for axes, plane in zip(panels, shown, strict=True):
-        _draw_plane(axes, view, plane, at[plane.name], labels)
-    _scale_bar(panels[0], view.grid, shown[0])  # all panels have one scale
-    _key(canvas, labels, reference is not None, prediction is not None)
-    places = "; ".join(filter(None, (_place(view, plane, at[plane.name]) for plane in shown)))
+    view = view_of(image, reference, prediction, channel=channel, frame=frame)
+    shown = [(plane, view.fullest_slice(plane)) for plane in planes(view.grid)]
+    canvas, panels = _panels(view.grid, [plane for plane, _ in shown], _key(view, shown, labels))
+    for axes, (plane, at) in zip(panels, shown, strict=True):
+        _draw_plane(axes, view, plane, at, labels)
+    _scale_bar(panels[0], view.grid, shown[0][0])  # all panels have one scale
+    places = "; ".join(filter(None, (view.place(plane, at) for plane, at in shown)))
     text = " ".join(part for part in (caption, f"Shown: {places}." if places else "") if part)
-    alt = _alt(image, shown, labels, reference, prediction)
+    alt = _alt(image, [plane for plane, _ in shown], labels, reference, prediction)
     return Figure(title, png(canvas, SLICE_DPI), alt, text, wide=len(shown) > 1)
 
 
@@ -98,97 +73,48 @@ def contact_sheet(images: Mapping[str, Image], title: str, *, caption: str = "",
         # 0.2 of the 1.7 inches of a cell are for the name.
         axes = canvas.add_axes((left + 0.01 / columns, bottom + 0.13 / rows, 0.98 / columns, 0.86 / rows))
         axes.set_axis_off()
-        view = _view(image, None, None, 0, 0)
+        view = view_of(image)
         plane = planes(view.grid)[0]
-        _draw_greys(axes, view, plane, _fullest_slice(view, plane))
+        _draw_greys(axes, view, plane, view.fullest_slice(plane))
         middle = left + 0.5 / columns
         canvas.text(middle, bottom + 0.04 / rows, short(name), size=6.5, color=LETTERS, ha="center", parse_math=False)
     alt = f"Contact sheet of {len(images)} images: {', '.join(list(images)[:12])}"
     return Figure(title, png(canvas, SLICE_DPI), alt, caption, wide=True)
 
 
-def _view(image: Image, reference: ArrayLike | None, prediction: ArrayLike | None, channel: int, frame: int) -> _View:
-    image = image.with_pixels(image.data)  # read once
-    axes, flips = upright(image.geometry)
-    grid = image.geometry.permuted(axes, flips)
-    maps = [
-        None if given is None else turned(_label_map(given, image.geometry, name), axes, flips)
-        for given, name in ((reference, "reference"), (prediction, "prediction"))
-    ]
-    greys = turned(_greys(image, channel, frame), axes, flips)
-    if is_colour(image):
-        greys = np.moveaxis(greys, 0, -1)
-    return _View(grid, greys, flips, *maps)
-
-
-def _label_map(given: ArrayLike, geometry: Geometry, name: str) -> Array:
-    array = np.asarray(given)
-    if array.shape == (1, *geometry.shape):
-        array = array[0]
-    if array.shape != geometry.shape:
-        raise GeometryError(
-            f"shape {array.shape} on an image of {geometry.shape}", name, "Give label values on the image's own grid"
-        )
-    return array
-
-
-def _greys(image: Image, channel: int, frame: int) -> Array:
-    """(*spatial) greys of one channel, or (3, *spatial) colours, in 0..1."""
-    pick = slice(3) if is_colour(image) else channel
-    values, valid = (array[pick] if image.frames is None else array[pick, frame] for array in (image.data, image.valid))
-    if is_colour(image) and values.dtype == np.uint8:
-        return values / 255.0
-    low, high = window(image, values[valid])
-    return np.nan_to_num(np.clip((values - low) / (high - low), 0.0, 1.0))
-
-
-def _fullest_slice(view: _View, plane: Plane) -> int:
-    """Where the plane cuts the most reference; without one the most prediction; else the middle."""
-    if plane.through is None:
-        return 0
-    others = tuple(axis for axis in range(view.grid.ndim) if axis != plane.through)
-    for drawn in (view.reference, view.prediction):
-        if drawn is not None and (areas := np.count_nonzero(drawn, axis=others)).any():
-            return int(areas.argmax())
-    return view.grid.shape[plane.through] // 2
-
-
-def _cut(array: Array, plane: Plane, at: int) -> Array:
-    """(down, across) of one slice."""
-    if plane.through is not None:
-        array = array.take(at, axis=plane.through)
-    return array.swapaxes(0, 1) if plane.across < plane.down else array
-
-
-def _panels(grid: Geometry, shown: Sequence[Plane]) -> tuple[Canvas, list[Axes]]:
-    """One panel a plane side by side, all to the same scale."""
+def _panels(grid: Geometry, shown: Sequence[Plane], key: Sequence[Line2D] = ()) -> tuple[Canvas, list[Axes]]:
+    """One panel a plane side by side, all to the same scale, and the key under them."""
     sizes = np.array([[grid.shape[a] * grid.steps[a] for a in (p.across, p.down)] for p in shown])
-    gap, key, widest = 0.06, 0.34, (8.6 if len(shown) > 1 else 5.2)
+    gap, widest = 0.06, (8.6 if len(shown) > 1 else 5.2)
     scale = min((widest - gap * (len(shown) - 1)) / sizes[:, 0].sum(), 5.0 / sizes[:, 1].max())
     widths, height = sizes[:, 0] * scale, max(0.8, sizes[:, 1].max() * scale)
     width = max(3.2, widths.sum() + gap * (len(shown) - 1))
-    canvas = Canvas(figsize=(width, height + key), facecolor=GROUND)
+    rows = _rows(key, width)
+    below = KEY_ROW * len(rows) + (0.08 if rows else 0)
+    canvas = Canvas(figsize=(width, height + below), facecolor=GROUND)
     left = (width - widths.sum() - gap * (len(shown) - 1)) / 2
     panels = []
     for panel in widths:
-        axes = canvas.add_axes((left / width, key / (height + key), panel / width, height / (height + key)))
+        axes = canvas.add_axes((left / width, below / (height + below), panel / width, height / (height + below)))
         axes.set_axis_off()
         panels.append(axes)
         left += panel + gap
+    for place, row in enumerate(rows):
+        _put_row(canvas, row, (below - KEY_ROW * (place + 0.5)) / (height + below))
     return canvas, panels
 
 
-def _draw_plane(axes: Axes, view: _View, plane: Plane, at: int, labels: Sequence[Label]) -> None:
+def _draw_plane(axes: Axes, view: View, plane: Plane, at: int, labels: Sequence[Label]) -> None:
     _draw_greys(axes, view, plane, at)
     for drawn, style in ((view.reference, REFERENCE_LINE), (view.prediction, PREDICTION_LINE)):
         if drawn is not None:
-            _outline(axes, _cut(drawn, plane, at), _steps(view, plane), labels, style)
+            _outline(axes, cut(drawn, plane, at), view.steps(plane), labels, style)
     _letters(axes, plane)
 
 
-def _draw_greys(axes: Axes, view: _View, plane: Plane, at: int) -> None:
-    picture = _cut(view.greys, plane, at)
-    across, down = _steps(view, plane)
+def _draw_greys(axes: Axes, view: View, plane: Plane, at: int) -> None:
+    picture = view.greys(plane, at)
+    across, down = view.steps(plane)
     # Voxel centres at whole steps, so the outer edges lie half a step outside.
     extent = (-across / 2, (picture.shape[1] - 0.5) * across, (picture.shape[0] - 0.5) * down, -down / 2)
     # Voxels larger than a pixel of the screen are shown as they are; smaller ones are averaged, never dropped.
@@ -203,16 +129,12 @@ def _outline(axes: Axes, drawn: Array, steps: tuple[float, float], labels: Seque
     across = (np.arange(framed.shape[1]) - 1) * steps[0]
     down = (np.arange(framed.shape[0]) - 1) * steps[1]
     limits = axes.axis()
-    for value, colour in colours(labels).items():
-        mask = framed == value
-        if mask.any():
-            made = axes.contour(across, down, mask, [0.5], colors=[_hex(colour)], linewidths=1.3, linestyles=[style])
-            made.set_path_effects([withStroke(linewidth=2.4, foreground="#000000b0")])
+    named = colours(labels)
+    for value in np.unique(drawn[drawn != 0]).tolist():
+        colour = _hex(named.get(value, PALETTE[int(value) % len(PALETTE)]))  # instances have numbers, not names
+        made = axes.contour(across, down, framed == value, [0.5], colors=colour, linewidths=1.3, linestyles=[style])
+        made.set_path_effects([withStroke(linewidth=2.4, foreground="#000000b0")])
     axes.axis(limits)
-
-
-def _steps(view: _View, plane: Plane) -> tuple[float, float]:
-    return view.grid.steps[plane.across], view.grid.steps[plane.down]
 
 
 def _letters(axes: Axes, plane: Plane) -> None:
@@ -241,19 +163,49 @@ def _write(axes: Axes, x: float, y: float, text: str, **style: Any) -> None:
     axes.text(x, y, text, transform=axes.transAxes, color=LETTERS, fontsize=8, path_effects=halo, **style)
 
 
-def _key(canvas: Canvas, labels: Sequence[Label], reference: bool, prediction: bool) -> None:
-    """Which colour is which label, which line is whose."""
+def _key(view: View, shown: Sequence[tuple[Plane, int]], labels: Sequence[Label]) -> list[Line2D]:
+    """Which colour is which label, of those to be seen, and which line is whose."""
+    seen = {int(v) for drawn in view.maps for plane, at in shown for v in np.unique(cut(drawn, plane, at))}
+    named = colours(labels)
     lines = [
-        Line2D([], [], color=_hex(colours(labels)[label.value]), linewidth=3, label=short(label.name))
+        Line2D([], [], color=_hex(named[label.value]), linewidth=3, label=short(label.name))
         for label in foreground(labels)
+        if label.value in seen
     ]
-    for drawn, style, name in ((reference, REFERENCE_LINE, "reference"), (prediction, PREDICTION_LINE, "prediction")):
-        if drawn:
+    if len(lines) > KEY_LABELS:
+        more = f"and {len(lines) - KEY_LABELS} more"
+        lines = [*lines[:KEY_LABELS], Line2D([], [], linestyle="none", label=more)]
+    owners = ((view.reference, REFERENCE_LINE, "reference"), (view.prediction, PREDICTION_LINE, "prediction"))
+    for drawn, style, name in owners:
+        if drawn is not None:
             lines.append(Line2D([], [], color=LETTERS, linewidth=1.3, linestyle=style, label=name))
-    if not lines:
-        return
+    return lines
+
+
+def _rows(lines: Sequence[Line2D], width: float) -> list[list[Line2D]]:
+    """The key's entries in rows that are no wider than the picture, in inches."""
+    rows: list[list[Line2D]] = []
+    room = 0.0
+    for line in lines:
+        needs = 0.6 + 0.075 * len(str(line.get_label()))  # the line and the gap; a letter of 8 points
+        if not rows or needs > room:
+            rows.append([])
+            room = width
+        rows[-1].append(line)
+        room -= needs
+    return rows
+
+
+def _put_row(canvas: Canvas, row: Sequence[Line2D], height: float) -> None:
     made = canvas.legend(
-        handles=lines, loc="lower center", ncols=len(lines), frameon=False, fontsize=8, labelcolor=LETTERS
+        handles=row,
+        loc="center",
+        bbox_to_anchor=(0.5, height),
+        ncols=len(row),
+        frameon=False,
+        fontsize=8,
+        labelcolor=LETTERS,
+        borderpad=0,
     )
     for text in made.get_texts():
         text.set_parse_math(False)
@@ -261,14 +213,6 @@ def _key(canvas: Canvas, labels: Sequence[Label], reference: bool, prediction: b
 
 def _hex(colour: tuple[int, int, int]) -> str:
     return "#{:02x}{:02x}{:02x}".format(*colour)
-
-
-def _place(view: _View, plane: Plane, at: int) -> str:
-    """ "axial, slice 18 of 36", counted as the file counts; empty for a picture."""
-    if plane.through is None:
-        return ""
-    size = view.grid.shape[plane.through]
-    return f"{plane.name}, slice {size - at if view.flips[plane.through] else at + 1} of {size}"
 
 
 def _alt(
