@@ -7,12 +7,13 @@ source's own grid, or is refused.
 from isocenter.files.atomic import unwritable, write_text, written
 from isocenter.files.format import Entry, Format, Part, ReadOptions
 from isocenter.files.hashing import content_hash, dataset_hash, file_hash
-from isocenter.files.index import FORMATS, format_of, read, read_volumes, write
+from isocenter.files.index import FORMATS, format_of, read, read_volumes, suffix_of, write
 from isocenter.files.label_table import find as find_labels
 from isocenter.files.label_table import read as read_labels
 from isocenter.files.label_table import table_path as label_table_path
 from isocenter.files.label_table import write as write_labels
 from isocenter.files.layouts import LAYOUTS, DatasetOptions, observed_values, read_dataset
+from isocenter.files.result import write_label_map
 
 __all__ = [
     "FORMATS",
@@ -33,6 +34,7 @@ __all__ = [
     "read_dataset",
     "read_labels",
     "read_volumes",
+    "suffix_of",
     "unwritable",
     "write",
     "write_labels",

@@ -206,7 +206,7 @@ def _patch(
         strides.append([2 if axis else 1 for axis in halved])
         left, step = np.where(halved, left / 2, left), np.where(halved, step * 2, step)
     multiple = np.prod(strides, axis=0)
-    return tuple(int(n) for n in np.maximum(1, np.round(size / multiple)) * multiple), strides
+    return tuple(int(n) for n in np.ceil(size / multiple) * multiple), strides
 
 
 def _window(

@@ -33,6 +33,25 @@ class Check:
     def problems(self) -> tuple[Problem, ...]:
         return self.examination.problems
 
+    def as_record(self) -> dict[str, Any]:
+        """What `check.json` holds."""
+        rows = [
+            {"severity": p.severity, "what": p.what, "cases": list(p.cases), "why": p.why, "remedy": p.remedy}
+            for p in self.problems
+        ]
+        cases = {
+            case.id: {"shape": list(case.shape), "spacing": list(case.steps) if case.physical else None}
+            for case in self.examination.fingerprint.cases
+        }
+        return {
+            "schema": "isocenter.check",
+            "version": 1,
+            "facts": dict(self.facts),
+            "passed": self.passed,
+            "rows": rows,
+            "cases": cases,
+        }
+
     @property
     def passed(self) -> bool:
         """Whether training may go on."""
@@ -74,22 +93,9 @@ def check(
     if out is not None:
         with written(Path(out), overwrite=overwrite) as partial:
             partial.mkdir()
-            write_json(partial / "check.json", "isocenter.check", as_record(result))
+            write_json(partial / "check.json", "isocenter.check", result.as_record())
             (partial / "check.html").write_text(render(_page(result)), encoding="utf-8")
     return result
-
-
-def as_record(result: Check) -> dict[str, Any]:
-    """What `check.json` holds."""
-    rows = [
-        {"severity": p.severity, "what": p.what, "cases": list(p.cases), "why": p.why, "remedy": p.remedy}
-        for p in result.problems
-    ]
-    facts = {
-        case.id: {"shape": case.shape, "spacing": case.steps if case.physical else None}
-        for case in result.examination.fingerprint.cases
-    }
-    return {"facts": dict(result.facts), "passed": result.passed, "rows": rows, "cases": facts}
 
 
 def _facts(dataset: Dataset, examination: Examination) -> dict[str, Any]:

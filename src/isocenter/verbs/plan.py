@@ -38,7 +38,7 @@ class Planned:
         decisions = [
             {"name": name, "value": one.value, "because": one.because, "source": one.source} for name, one in self.plan
         ]
-        return {"data_hash": self.plan.data_hash, "rows": decisions}
+        return {"schema": "isocenter.plan", "version": 1, "data_hash": self.plan.data_hash, "rows": decisions}
 
 
 def plan(

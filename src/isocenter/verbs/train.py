@@ -14,6 +14,7 @@ import pandas as pd
 import psutil
 
 from isocenter.errors import IntegrityError, UsageError
+from isocenter.evaluation import rows_to_json
 from isocenter.files import dataset_hash, unwritable, write_text
 from isocenter.planning import Settings, plan_text, read_plan, settings, with_settings
 from isocenter.runtime import Model, TorchNetwork, build_module, environment, load, read_json, write_json
@@ -51,6 +52,11 @@ class Run:
     @property
     def report(self) -> Path:
         return self.out / REPORT
+
+    def as_record(self) -> dict[str, Any]:
+        """For `--json`."""
+        found = {"out": str(self.out), "report": str(self.report), "steps": self.steps, "minutes": self.minutes}
+        return {**rows_to_json(self.rows), **found, "notes": list(self.notes)}
 
     def __str__(self) -> str:
         said = [f"{row.metric} {row.label}: {row.estimate}" for row in self.rows if row.metric == self.primary]

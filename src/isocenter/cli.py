@@ -1,0 +1,337 @@
+"""The command line: parse, call, print."""
+
+from __future__ import annotations
+
+import json as json_module
+import logging
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import isocenter
+from isocenter.errors import DatasetError, IsocenterError, UsageError
+
+app = typer.Typer(
+    name="isocenter",
+    help="One tool that carries a medical-imaging model through its whole life.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Data = Annotated[Path, typer.Argument(help="A folder, a table, an archive or a DICOM series.")]
+Out = Annotated[Path | None, typer.Option(help="Where to write; by default ./<verb>-<name>.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda:0 or mps.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Cores to use; by default all.")]
+Seed = Annotated[int, typer.Option(min=0, help="Every random draw follows from it.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="section.name=value of the plan, set by hand.")]
+Minutes = Annotated[float, typer.Option(help="From now to the finished model.")]
+Everything = Annotated[bool, typer.Option("--all", help="Train on every case; nothing is estimated.")]
+Kind = Annotated[str | None, typer.Option("--task", help="The kind of problem, where the data leave a choice.")]
+Layout = Annotated[str | None, typer.Option(help="How the folder is to be read.")]
+Labels = Annotated[str | None, typer.Option(help="What the values mean: 1=anterior,2=posterior.")]
+Patient = Annotated[str | None, typer.Option(help="A column, or a regular expression on the case's name.")]
+Column = Annotated[str | None, typer.Option(help="Columns of a table: image=filename,label=finding.")]
+Modality = Annotated[str | None, typer.Option(help="Of all images, where the files do not say.")]
+Part = Annotated[str | None, typer.Option(help="Of complex voxels: magnitude, real, imaginary or phase.")]
+Prefer = Annotated[str | None, typer.Option(help="Where NIfTI forms disagree: sform or qform.")]
+Volume = Annotated[str | None, typer.Option(help="One of several volumes, by name.")]
+FillMissing = Annotated[bool, typer.Option("--fill-missing", help="Keep a series with gaps; they become padding.")]
+
+
+@app.command()
+def check(
+    data: Data,
+    out: Out = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+    threads: Threads = None,
+    layout: Layout = None,
+    labels: Labels = None,
+    patient: Patient = None,
+    column: Column = None,
+    modality: Modality = None,
+    part: Part = None,
+    prefer: Prefer = None,
+) -> None:
+    """Say what is in DATA, and whether it is fit to learn from."""
+    given = _given(layout, labels, patient, column, modality, part, prefer)
+    result = isocenter.check(data, out=out or _default("check", data), overwrite=overwrite, threads=threads, **given)
+    _show(result, result.as_record() if json else None)
+    if not result.passed:
+        fatal = result.examination.fatal[0]
+        raise DatasetError(fatal.what, str(data), fatal.remedy)
+
+
+@app.command()
+def plan(
+    data: Data,
+    minutes: Minutes = 60.0,
+    out: Out = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+    device: Device = "auto",
+    threads: Threads = None,
+    seed: Seed = 0,
+    everything: Everything = False,
+    assignments: Set = None,
+    task: Kind = None,
+    layout: Layout = None,
+    labels: Labels = None,
+    patient: Patient = None,
+    column: Column = None,
+    modality: Modality = None,
+    part: Part = None,
+    prefer: Prefer = None,
+) -> None:
+    """Say how a model for DATA would be trained, and why."""
+    result = isocenter.plan(
+        data,
+        minutes=minutes,
+        out=out or Path(f"plan-{_name(data)}.yaml"),
+        overwrite=overwrite,
+        device=device,
+        threads=threads,
+        seed=seed,
+        everything=everything,
+        task=task,
+        assignments=_assignments(assignments),
+        **_given(layout, labels, patient, column, modality, part, prefer),
+    )
+    _show(result, result.as_record() if json else None)
+
+
+@app.command()
+def train(
+    data: Annotated[Path | None, typer.Argument(help="A folder as for `check`, or a plan's .yaml.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="From now to the finished model; 60 by default.")] = None,
+    out: Out = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+    resume: Annotated[Path | None, typer.Option(help="A run's folder to finish.")] = None,
+    start: Annotated[Path | None, typer.Option("--from", help="A model whose weights to begin from.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda:0 or mps.")] = None,
+    threads: Threads = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Every random draw follows from it.")] = None,
+    everything: Everything = False,
+    assignments: Set = None,
+    task: Kind = None,
+    layout: Layout = None,
+    labels: Labels = None,
+    patient: Patient = None,
+    column: Column = None,
+    modality: Modality = None,
+    part: Part = None,
+    prefer: Prefer = None,
+) -> None:
+    """Check, plan, train, evaluate and report: from DATA to a model."""
+    result = isocenter.train(
+        data,
+        minutes=minutes,
+        out=out or (_default("train", data) if data is not None else None),
+        overwrite=overwrite,
+        resume=resume,
+        start=start,
+        device=device,
+        threads=threads,
+        seed=seed,
+        everything=everything,
+        task=task,
+        assignments=_assignments(assignments),
+        **_given(layout, labels, patient, column, modality, part, prefer),
+    )
+    _show(result, result.as_record() if json else None)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="A run's folder.")],
+    data: Data,
+    split: Annotated[str | None, typer.Option(help="train, val, test or all.")] = None,
+    out: Out = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+    device: Device = "auto",
+    seed: Seed = 0,
+    layout: Layout = None,
+    labels: Labels = None,
+    patient: Patient = None,
+    column: Column = None,
+    modality: Modality = None,
+    part: Part = None,
+    prefer: Prefer = None,
+) -> None:
+    """Score MODEL on the labelled cases of DATA, with intervals."""
+    result = isocenter.evaluate(
+        model,
+        data,
+        split=split,  # type: ignore[arg-type]
+        out=out or _default("evaluate", data),
+        overwrite=overwrite,
+        device=device,
+        seed=seed,
+        **_given(layout, labels, patient, column, modality, part, prefer),
+    )
+    _show(result, result.as_record() if json else None)
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="A run's folder.")],
+    inputs: Annotated[list[Path], typer.Argument(help="Image files, DICOM series, or folders of them.")],
+    out: Out = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+    format: Annotated[str, typer.Option(help="auto, nii.gz, nii, nrrd, png, tiff or dcm (SEG).")] = "auto",
+    device: Device = "auto",
+    layout: Layout = None,
+    column: Column = None,
+    modality: Modality = None,
+    part: Part = None,
+    prefer: Prefer = None,
+) -> None:
+    """Results of MODEL for INPUTS, each on its source's own grid."""
+    result = isocenter.predict(
+        model,
+        *inputs,
+        out=out or _default("predict", inputs[0]),
+        overwrite=overwrite,
+        format=format,
+        device=device,
+        **_given(layout, None, None, column, modality, part, prefer),
+    )
+    _show(result, result.as_record() if json else None)
+    if result.problems:
+        first = result.problems[0]
+        raise IsocenterError(
+            f"{len(result.problems)} cases failed; the first: {first.what}", first.cases[0], first.remedy
+        )
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="Any readable file, or a folder of one DICOM series.")],
+    out: Annotated[Path, typer.Option(help="The file to write; its suffix names the format.")],
+    overwrite: Overwrite = False,
+    json: Json = False,
+    volume: Volume = None,
+    part: Part = None,
+    prefer: Prefer = None,
+    fill_missing: FillMissing = False,
+    drop_geometry: Annotated[bool, typer.Option("--drop-geometry", help="Give up the position for a picture.")] = False,
+) -> None:
+    """The same image in another format: same geometry, same values, or a refusal."""
+    options = {"part": part, "prefer": prefer, "fill_missing": fill_missing}
+    result = isocenter.convert(source, out, volume=volume, overwrite=overwrite, drop_geometry=drop_geometry, **options)
+    _show(result, result.as_record() if json else None)
+
+
+@app.command()
+def view(
+    image: Annotated[Path, typer.Argument(help="An image file or a DICOM series.")],
+    mask: Annotated[Path | None, typer.Argument(help="A label map on its grid.")] = None,
+    out: Out = None,
+    overwrite: Overwrite = False,
+    volume: Volume = None,
+    part: Part = None,
+    prefer: Prefer = None,
+) -> None:
+    """One self-contained page to look through IMAGE, with MASK on top."""
+    target = out or Path(f"view-{_name(image)}.html")
+    _show(isocenter.view(image, mask, out=target, overwrite=overwrite, volume=volume, part=part, prefer=prefer), None)
+
+
+@app.command()
+def networks(json: Json = False) -> None:
+    """The families of network that a plan may name."""
+    found = isocenter.list_networks()
+    _show("\n".join(found), {"rows": list(found)} if json else None)
+
+
+@app.command()
+def demo(
+    data: Annotated[Path | None, typer.Argument(help="Your own data, in place of the public set.")] = None,
+    minutes: Minutes = 8.0,
+    out: Annotated[Path, typer.Option(help="The run's folder.")] = Path("demo"),
+    overwrite: Overwrite = False,
+) -> None:
+    """The main job on real data; the last line is the report's path."""
+    isocenter.demo(data, minutes=minutes, out=out, overwrite=overwrite, say=typer.echo)
+
+
+def main() -> None:
+    """Run, and turn every failure into one line and an exit code."""
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s")
+    logging.getLogger("isocenter").setLevel(logging.INFO)
+    try:
+        code = app(standalone_mode=False)
+    except typer.Exit as done:
+        code = done.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        code = _end("isocenter: stopped. `isocenter train --resume RUN` goes on with a run.", 130)
+    except IsocenterError as error:
+        code = _end(str(error), 2 if isinstance(error, UsageError) else 1)
+    except Exception as error:
+        said = getattr(error, "format_message", None)  # of typer's own parser, whose classes are private
+        if said is None:
+            raise
+        code = _end(f"isocenter: {said().rstrip('.')}. See `isocenter --help`.", 2)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _end(line: str, code: int) -> int:
+    typer.echo(" ".join(line.split()), err=True)
+    return code
+
+
+def _show(result: object, record: Mapping[str, Any] | None) -> None:
+    typer.echo(result if record is None else json_module.dumps(record, default=str, allow_nan=False))
+
+
+def _given(
+    layout: str | None,
+    labels: str | None,
+    patient: str | None,
+    column: str | None,
+    modality: str | None,
+    part: str | None,
+    prefer: str | None,
+) -> dict[str, Any]:
+    """The flags that say how data are read; those that were not given are left out."""
+    flags = {
+        "layout": layout,
+        "labels": labels,
+        "patient": patient,
+        "column": dict(_pair(one, "--column") for one in column.split(",")) if column else None,
+        "modality": modality,
+        "part": part,
+        "prefer": prefer,
+    }
+    return {name: value for name, value in flags.items() if value is not None}
+
+
+def _assignments(given: list[str] | None) -> dict[str, Any]:
+    from isocenter.planning import parse_value
+
+    return {name: parse_value(value) for name, value in (_pair(one, "--set") for one in given or [])}
+
+
+def _pair(text: str, flag: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise UsageError(f"{text!r} is no name=value", flag, "Write it as name=value")
+    return name.strip(), value.strip()
+
+
+def _name(path: Path) -> str:
+    return path.resolve().name.split(".")[0] or "data"
+
+
+def _default(verb: str, path: Path) -> Path:
+    return Path(f"{verb}-{_name(path)}")

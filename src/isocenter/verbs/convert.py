@@ -1,0 +1,86 @@
+"""`convert`: the same image in another format, same geometry, same values, or a refusal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from isocenter.errors import UsageError
+from isocenter.files import ReadOptions, read_volumes, suffix_of, write
+from isocenter.values import Geometry, Image
+
+
+@dataclass(frozen=True, eq=False)
+class Converted:
+    """What was written, and from what."""
+
+    files: tuple[Path, ...]
+    images: tuple[Image, ...]
+
+    def as_record(self) -> dict[str, Any]:
+        """For `--json`."""
+        rows = [
+            {
+                "file": str(path),
+                "shape": list(image.shape),
+                "affine": image.geometry.affine.tolist(),
+                "spacing": image.spacing,
+                "orientation": image.geometry.orientation,
+                "notes": list(image.notes),
+            }
+            for path, image in zip(self.files, self.images, strict=True)
+        ]
+        return {"schema": "isocenter.converted", "version": 1, "rows": rows}
+
+    def __str__(self) -> str:
+        lines = []
+        for path, image in zip(self.files, self.images, strict=True):
+            lines += [f"{path}: {image!r}", *(f"note: {note}" for note in image.notes)]
+        return "\n".join(lines)
+
+
+def convert(
+    source: str | Path,
+    out: str | Path,
+    *,
+    volume: str | None = None,
+    overwrite: bool = False,
+    drop_geometry: bool = False,
+    **options: Any,
+) -> Converted:
+    """Read any image, series or volume file and write it to `out`, whose suffix names the format.
+
+    Several volumes on different grids become `<name>_1`, `<name>_2`, ..., or the one that `volume` names.
+    drop_geometry: give up size and position, so that a slice can become a picture
+    options:       those of `ReadOptions`
+    Raises what reading raises, and FormatError for what the format cannot hold.
+    """
+    out = Path(out)
+    volumes = dict(read_volumes(source, ReadOptions(**options)))
+    if volume is not None:
+        if volume not in volumes:
+            raise UsageError(f"there is no volume {volume!r}", str(source), f"Choose one of {', '.join(volumes)}")
+        volumes = {volume: volumes[volume]}
+    suffix = suffix_of(out)
+    stem = out.name[: -len(suffix)] if suffix else out.name
+    names = [out] if len(volumes) == 1 else [out.with_name(f"{stem}_{n + 1}{suffix}") for n in range(len(volumes))]
+    for path in names:
+        if path.exists() and not overwrite:
+            raise UsageError("exists already", str(path), "Choose another --out, or give --overwrite")
+    for path, image in zip(names, volumes.values(), strict=True):
+        write(_picture(image, str(source)) if drop_geometry else image, path, overwrite=overwrite)
+    return Converted(tuple(names), tuple(volumes.values()))
+
+
+def _picture(image: Image, where: str) -> Image:
+    """Rows and columns of pixels: what is left of a single slice without its place in the patient."""
+    data, shape = image.data, image.geometry.shape
+    if len(shape) == 3:
+        single = [axis for axis, size in enumerate(shape) if size == 1]
+        if not single:
+            raise UsageError(f"a volume of {shape} is no picture", where, "Give one slice, or write .nii.gz")
+        # (column, row) to (row, column), as every picture library has it
+        data = data.squeeze(single[-1] - 3).swapaxes(-1, -2)
+    spatial = data.shape[-2:]
+    return replace(image, pixels=data, geometry=Geometry.of_pixels(spatial))

@@ -1,0 +1,132 @@
+"""`evaluate`: how good a model is on labelled cases, with intervals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from isocenter.errors import DatasetError, UsageError
+from isocenter.evaluation import rows_to_json
+from isocenter.files import dataset_hash, written
+from isocenter.runtime import Model, environment, load
+from isocenter.values import Dataset, Row, Split
+from isocenter.verbs.dataset import open_dataset
+from isocenter.verbs.run_report import report
+from isocenter.verbs.scoring import Scored, score
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What was measured; prints the primary metric with its interval."""
+
+    scored: Scored
+    primary: str
+    which: str
+    out: Path | None = None
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        return tuple(self.scored.rows)
+
+    def as_record(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {**rows_to_json(self.rows), "scored": self.which, "out": str(self.out) if self.out else None}
+
+    def __str__(self) -> str:
+        lines = [f"scored {self.which}"]
+        lines += [f"{row.metric} {row.label}: {row.estimate}" for row in self.rows if row.metric == self.primary]
+        lines += [f"{problem.severity}: {problem.what}" for problem in self.scored.problems]
+        return "\n".join([*lines, *([str(self.out / "report.html")] if self.out is not None else [])])
+
+
+def evaluate(
+    model: str | Path | Model,
+    data: str | Path | Dataset,
+    *,
+    split: Literal["train", "val", "test", "all"] | None = None,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    device: str = "auto",
+    seed: int = 0,
+    **given: Any,
+) -> Evaluation:
+    """Predict the cases of `data` and score them on their references' own grids.
+
+    split: where `data` are the model's own (by content), the run's test cases unless told otherwise; of other data
+           the set's own test part, or else all cases
+    out:   a folder for cases.csv, summary.json, report.html and the viewers' pages
+    Raises DatasetError where the data are not of the model's kind.
+    """
+    loaded = model if isinstance(model, Model) else load(model, device)
+    dataset = open_dataset(data, given)
+    if not loaded.task.needs <= dataset.kinds:
+        raise DatasetError(
+            f"has no references of the kind {', '.join(sorted(loaded.task.needs))}",
+            str(dataset.root or dataset.name),
+            f"Give data labelled for {loaded.task.name}",
+        )
+    run = None if isinstance(model, Model) else Path(model)
+    parts, which, own = _chosen(loaded, dataset, run, split)
+    cases = [case for case in dataset if case.id in parts]
+    scored = score(loaded, cases, parts, seed=seed)
+    primary = str(loaded.record.get("primary", scored.rows[0].metric))
+    result = Evaluation(scored, primary, which, Path(out) if out is not None else None)
+    if result.out is not None:
+        with written(result.out, overwrite=overwrite) as partial:
+            partial.mkdir()
+            scored.write(partial)
+            (partial / "report.html").write_text(_report(result, loaded, dataset, own), encoding="utf-8")
+    return result
+
+
+def _chosen(model: Model, dataset: Dataset, run: Path | None, split: str | None) -> tuple[dict[str, Split], str, bool]:
+    """{case id: part} of the cases to score, in words which they are, and whether the model was trained on the set."""
+    table = run / "split.csv" if run is not None else None
+    if table is not None and table.is_file():
+        known: dict[str, Split] = {row.case: row.split for row in pd.read_csv(table, dtype=str).itertuples()}  # type: ignore[misc]
+        ours = dataset.only(set(known))
+        if len(ours) == len(known) and dataset_hash(ours) == model.record.get("data_hash"):
+            wanted = split or "test"
+            return _part(known, wanted, str(run)), f"the {wanted} cases of the run's own data", True
+    own: dict[str, Split] = {case.id: dataset.splits.get(case.id, "test") for case in dataset}
+    if "test" in dataset.splits.values() and split is None:
+        return _part(own, "test", str(dataset.root)), "the set's own test part", False
+    wanted = split or "all"
+    return _part(own, wanted, str(dataset.root)), f"{wanted} cases of other data than the run's", False
+
+
+def _part(parts: dict[str, Split], wanted: str, where: str) -> dict[str, Split]:
+    if wanted not in ("train", "val", "test", "all"):
+        raise UsageError(f"there is no split {wanted!r}", "--split", "Choose train, val, test or all")
+    chosen = {case: part for case, part in parts.items() if wanted in ("all", part)}
+    if not chosen:
+        raise UsageError(f"there is no {wanted} case", where, "Choose another --split")
+    return chosen
+
+
+def _report(result: Evaluation, model: Model, dataset: Dataset, own: bool) -> str:
+    notes = []
+    if own and not model.record.get("patients_known", False):
+        notes.append("Patients unknown, split by case: leakage cannot be excluded.")
+    if result.which.startswith(("the train", "the val", "the all")):
+        notes.append("These cases were used in training: the figures say nothing about new patients.")
+    facts = {
+        "scored": result.which,
+        "read as": dataset.layout,
+        "model data hash": model.record.get("data_hash", "not recorded"),
+        "weights": model.record.get("weights_sha256", "not recorded"),
+    }
+    return report(
+        f"Evaluation on {dataset.name}",
+        f"{result.scored.table['case'].nunique()} cases: {result.which}.",
+        primary=result.primary,
+        scored=result.scored,
+        notes=notes,
+        facts=facts,
+        views="",
+        problems=(*dataset.problems, *result.scored.problems),
+        environment=environment(),
+    )

@@ -1,0 +1,148 @@
+"""`predict`: a model's results for files, series or cohorts, each on the source's own grid."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from isocenter.errors import DatasetError, IsocenterError, UsageError
+from isocenter.files import unwritable, write_label_map
+from isocenter.runtime import Model, load, write_json
+from isocenter.transforms import stacked
+from isocenter.values import Case, Dataset, Image, Prediction, Problem
+from isocenter.verbs.dataset import open_dataset
+from isocenter.verbs.progress import tracked
+
+FORMATS = ("nii.gz", "nii", "nrrd", "png", "tiff", "dcm")
+
+
+@dataclass(frozen=True, eq=False)
+class Predicted:
+    """Results by case, what failed, and where the files lie.
+
+    predictions: {case id: Prediction}; empty where they were written, so that a cohort of any size fits
+    """
+
+    table: pd.DataFrame
+    predictions: Mapping[str, Prediction]
+    problems: Sequence[Problem]
+    files: Sequence[Path]
+    out: Path | None = None
+
+    def as_record(self) -> dict[str, Any]:
+        """For `--json`."""
+        failed = [{"case": one.cases[0], "problem": one.what, "remedy": one.remedy} for one in self.problems]
+        return {
+            "schema": "isocenter.predictions",
+            "version": 1,
+            "predicted": len(self.table),
+            "failed": failed,
+            "files": [str(path) for path in self.files],
+            "rows": self.table.to_dict("records"),
+        }
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.table)} cases predicted, {len(self.problems)} failed"]
+        lines += [f"{problem.severity}: {problem.what}. {problem.remedy}" for problem in self.problems]
+        return "\n".join([*lines, *([f"written: {self.out}"] if self.out is not None else [])])
+
+
+def predict(
+    model: str | Path | Model,
+    *inputs: str | Path | Image | Dataset,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    format: str = "auto",
+    device: str = "auto",
+    **given: Any,
+) -> Predicted:
+    """Predict every input: an image file, a folder of one DICOM series, or a cohort of any known layout.
+
+    format: of dense results; "auto" writes .nii.gz, a picture as .png, and for DICOM a SEG as well
+    A case that fails is reported and the rest goes on; DatasetError where every one fails.
+    """
+    if not inputs:
+        raise UsageError("nothing to predict", "predict", "Give files or folders after the model")
+    if format not in ("auto", *FORMATS):
+        raise UsageError(f"cannot write {format!r}", "--format", f"Choose auto or one of {', '.join(FORMATS)}")
+    loaded = model if isinstance(model, Model) else load(model, device)
+    cases = [case for given_input in inputs for case in _cases(given_input, given)]
+    cases = _told_apart(cases)
+    folder = _new_folder(Path(out), overwrite) if out is not None else None
+    rows, predictions, problems, files = [], {}, [], []
+    with tracked("predicting") as tracker:
+        for done, case in enumerate(cases, start=1):
+            try:
+                image = stacked(case.images, case.id)
+                prediction = loaded.predict(image)
+                if folder is not None:
+                    files += _write(prediction, image, folder, case.id, format, loaded.task.name)
+                else:
+                    predictions[case.id] = prediction
+                source = image.source.paths[0] if image.source and image.source.paths else ""
+                rows.append({"case": case.id, "image": source, **loaded.task.outputs(prediction)})
+            except IsocenterError as error:
+                problems.append(Problem("error", f"{error.where}: {error.problem}", (case.id,), remedy=error.remedy))
+            tracker(done, len(cases))
+    if not rows:
+        first = problems[0]
+        raise DatasetError(f"no case could be predicted; the first: {first.what}", first.cases[0], first.remedy)
+    result = Predicted(pd.DataFrame(rows), predictions, problems, files, folder)
+    if folder is not None:
+        result.table.to_csv(folder / "predictions.csv", index=False)
+        origin = {key: loaded.record.get(key) for key in ("weights_sha256", "data_hash")}
+        write_json(folder / "summary.json", "isocenter.predictions", {**result.as_record(), "model": origin})
+    return result
+
+
+def _cases(given_input: str | Path | Image | Dataset, given: Mapping[str, Any]) -> Iterator[Case]:
+    if isinstance(given_input, Image):
+        paths = given_input.source.paths if given_input.source else ()
+        name = Path(paths[0]).name.split(".")[0] if paths else "image"
+        yield Case(name, name, {"image": given_input})
+        return
+    yield from open_dataset(given_input, given, references=False)
+
+
+def _told_apart(cases: Sequence[Case]) -> list[Case]:
+    """Cases with file names of their own: ids can be anything, and two inputs may share one."""
+    taken: dict[str, int] = {}
+    named = []
+    for case in cases:
+        plain = re.sub(r"[^\w.()+-]+", "_", case.id).strip("._") or "case"
+        taken[plain] = taken.get(plain, 0) + 1
+        named.append(replace(case, id=plain if taken[plain] == 1 else f"{plain}_{taken[plain]}"))
+    return named
+
+
+def _write(prediction: Prediction, image: Image, folder: Path, name: str, format: str, algorithm: str) -> list[Path]:
+    """The dense part of a result, where it has one; otherwise nothing."""
+    if prediction.data is None:
+        return []
+    is_dicom = image.source is not None and image.source.format == "dicom"
+    suffixes: tuple[str, ...] = (format,)
+    if format == "auto":
+        placed = image.geometry.ndim == 3
+        suffixes = ("nii.gz" if placed else "png", *(("dcm",) if is_dicom and placed else ()))
+    written = []
+    for suffix in suffixes:
+        path = folder / f"{name}.{suffix}"
+        write_label_map(np.asarray(prediction.data), prediction.labels, image, path, algorithm=f"isocenter {algorithm}")
+        written.append(path)
+    return written
+
+
+def _new_folder(out: Path, overwrite: bool) -> Path:
+    if out.exists() and not overwrite:
+        raise UsageError("exists already", str(out), "Choose another --out, or give --overwrite")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(error, out) from error
+    return out

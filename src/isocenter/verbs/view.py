@@ -1,0 +1,49 @@
+"""`view`: one page to look through an image, with a mask on top."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from isocenter.files import read, write_text
+from isocenter.report import viewer
+from isocenter.values import Image
+
+
+@dataclass(frozen=True)
+class View:
+    """The page; shown by a notebook, or to be found at `out`."""
+
+    html: str
+    out: Path | None = None
+
+    def _repr_html_(self) -> str:
+        return f'<iframe srcdoc="{escape(self.html, quote=True)}" width="100%" height="640"></iframe>'
+
+    def __str__(self) -> str:
+        return str(self.out) if self.out is not None else f"a page of {len(self.html)} characters"
+
+
+def view(
+    image: str | Path | Image,
+    mask: str | Path | Image | None = None,
+    *,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    volume: str | None = None,
+    **options: Any,
+) -> View:
+    """A self-contained slice viewer; written to `out` if that is given.
+
+    Raises GeometryError where image and mask lie on different grids.
+    """
+    picture = image if isinstance(image, Image) else read(image, volume, **options)
+    overlays = [] if mask is None else [mask if isinstance(mask, Image) else read(mask)]
+    title = "image" if isinstance(image, Image) else Path(image).name
+    target = Path(out) if out is not None else None
+    page = viewer(picture, overlays, title)
+    if target is not None:
+        write_text(target, page, overwrite=overwrite)
+    return View(page, target)
