@@ -254,6 +254,14 @@ def test_a_table_that_lacks_a_case_is_not_used_and_said_so(tmp_path):
     assert dataset.problems[0].cases == ("x3",)
 
 
+def test_a_damaged_table_beside_the_images_is_not_used_and_said_so(tmp_path):
+    paired(tmp_path)
+    (tmp_path / "index.csv").write_bytes(b"\xff\xfe\x00\x01,\x80\n")
+    dataset = read_dataset(tmp_path)
+    assert len(dataset) == 4
+    assert "index.csv" in dataset.problems[0].what
+
+
 def test_any_column_may_name_the_patient(tmp_path):
     paired(tmp_path)
     (tmp_path / "index.csv").write_text("name,owner\nx0,a\nx1,a\nx2,b\nx3,b\n")

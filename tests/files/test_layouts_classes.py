@@ -238,7 +238,7 @@ def test_the_clinical_table_of_real_radiographs_is_read(data):
     assert (sexes.count("M"), sexes.count("F"), sexes.count(None)) == (47, 37, 8)
     assert sum(case.covariates["age"] is None for case in dataset) == 9
     assert all("patientid" not in case.covariates for case in dataset)
-    assert dataset.cases[0].images["image"].modality == "DX"
+    assert (dataset.modality, dataset.cases[0].images["image"].modality) == ("DX", "DX")
 
 
 def test_a_table_without_images_is_legal(data):

@@ -225,6 +225,18 @@ def test_a_palette_picture_is_a_label_map_of_its_indices(tmp_path):
     assert case.references["mask"].labels[0].colour == (128, 0, 0)
 
 
+def test_a_grey_mask_that_was_packed_into_a_palette_keeps_its_values(tmp_path):
+    picture(tmp_path / "images" / "a.png")
+    (tmp_path / "labels").mkdir()
+    mask = np.zeros((4, 5), np.uint8)
+    mask[1:3] = 1
+    packed = PIL.Image.fromarray(1 - mask, mode="P")  # white is index 0, black is index 1
+    packed.putpalette([255, 255, 255, 0, 0, 0])
+    packed.save(tmp_path / "labels" / "a.png")
+    [case] = read_dataset(tmp_path)
+    assert_array_equal(case.references["mask"].data[0], mask)
+
+
 def test_a_mask_in_colours_or_blurred_by_jpeg_is_refused(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     for name in ("a", "b"):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,19 +54,21 @@ def picture(pixels: Array, path: Path, kind: str, notes: list[str], facts: Mappi
 def read_indices(path: Path) -> Image | None:
     """The palette's indices, with the colours as labels: what a label map in a palette picture means.
 
-    None where the picture has no palette.
+    None where the picture has no palette, or one of greys in another order than their indices: that is a grey
+    picture which some program has made smaller.
     """
+    if not _has_palette(path):
+        return None
     with _opened(path) as opened:
-        if opened.mode != "P":
-            return None
-        colours = np.asarray(opened.getpalette("RGB"), dtype=int).reshape(-1, 3).tolist()
+        colours = np.asarray(opened.getpalette("RGB"), dtype=int).reshape(-1, 3)
         indices = upright(np.asarray(opened)[..., None], _orientation(opened))
-    labels = tuple(
-        Label(value, str(value), (red, green, blue)) for value, (red, green, blue) in enumerate(colours) if value
-    )
+    used = [int(value) for value in np.unique(indices)]
+    greys = (colours[used] == colours[used][:, :1]).all()
+    if greys and not (np.diff(colours[used][:, 0]) > 0).all():
+        return None
+    labels = tuple(Label(value, str(value), tuple(colours[value].tolist())) for value in used if value)
     found = picture(indices, path, "picture", ["palette indices were read as labels"], {})
-    used = set(np.unique(indices).tolist())
-    return Image(**{**found.__dict__, "labels": tuple(label for label in labels if label.value in used)})
+    return replace(found, labels=labels)
 
 
 def write(image: Image, path: Path) -> None:
@@ -161,6 +164,17 @@ def _opened(path: Path) -> PIL.Image.Image:
     except (OSError, SyntaxError, ValueError) as error:
         raise FormatError(f"is no whole picture ({error})", str(path), "Get the file again") from error
     return opened
+
+
+def _has_palette(path: Path) -> bool:
+    """From the header alone; what cannot be opened is left to `read`, which says why."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with PIL.Image.open(path) as opened:
+                return opened.mode == "P"
+    except Exception:  # a damaged file can make the library throw anything
+        return False
 
 
 def _orientation(opened: PIL.Image.Image) -> int:

@@ -18,7 +18,7 @@ from isocenter.files.layouts.join import PATIENT_COLUMNS, SPLIT_COLUMNS
 from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
 from isocenter.files.layouts.load import given, load_image, load_mask
 from isocenter.files.layouts.table import Table, number, read_table
-from isocenter.files.modality import modality_word
+from isocenter.files.modality import common_modality, modality_word
 from isocenter.values import Problem
 
 # Column names that are understood without --column, in any case, blanks as underscores.
@@ -71,7 +71,10 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
         return False
     if not (folder.images or folder.dicom):
         return True
-    table = read_table(folder.tables[0].path)
+    try:
+        table = read_table(folder.tables[0].path)
+    except DatasetError:  # a damaged table beside images is said where it would have been joined to them
+        return False
     image = table.column(ROLES["image"])
     if image is None or not (names := [str(row[image]) for row in table.rows if row[image] is not None]):
         return False
@@ -116,11 +119,13 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         "error", f"{len(missing)} rows name files that are not there", tuple(missing), "they are left out",
         "Correct the paths, or get the files",
     )  # fmt: skip
+    words = {str(word) for row in table.rows if (word := options.modality or manifest.cell(row, "modality"))}
     told = ", ".join(f"{role}={name}" for role, name in column.items())
     return Reading(
         tuple(found),
         how=f"table {table.path.name} with {told or 'no known column'}",
         classes={"mask": labels, "class": classes},
+        modality=common_modality(sorted(words)),
         patients=f"column {column['patient']} of {table.path.name}" if "patient" in column else "",
         patient_column=column.get("patient"),
         problems=(problem,) if missing else (),
