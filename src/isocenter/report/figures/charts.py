@@ -14,10 +14,11 @@ from scipy.special import betaincinv
 from isocenter.errors import UsageError
 from isocenter.report.figures.drawing import Canvas, Ink, chart, legend, plain, short
 from isocenter.report.figures.figure import Figure
-from isocenter.report.words import interval_text, metric_name, number, row_name, value_text
+from isocenter.report.words import decimals, interval_text, metric_name, number, row_name, value_text
 from isocenter.values import Estimate, Floats, Row
 
 OWN_COLUMNS = ("step", "seconds", "loss", "learning_rate")
+CROWDED = 10  # more bars or classes than these are drawn smaller
 SMOOTH_SHARE = 50  # the smooth line looks over a fiftieth of the run: fast changes stay, noise goes
 
 
@@ -43,6 +44,7 @@ def training_curves(log: pd.DataFrame, title: str = "Training") -> Figure:
             rates = log.dropna(subset=["learning_rate"])
             panels[-1].plot(rates["step"], rates["learning_rate"], color=ink.faint, linewidth=1.4)
             panels[-1].set_ylabel("learning\nrate")
+            panels[-1].set_ylim(bottom=0)
         for axes in panels:
             plain(axes, ink)
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -78,7 +80,8 @@ def label_scores(rows: Sequence[Row], title: str) -> Figure:
     alt = "; ".join(f"{row_name(row)} {value_text(row.estimate)} ({interval_text(row.estimate)})" for row in rows)
     level = f"{100 * rows[0].estimate.level:.0f} % interval"
     caption = f"Bar: value. Line: {level}, absent where none can be given."
-    return chart(draw, title=title, caption=caption, alt=alt, size=(4.4, 0.8 + 0.42 * len(rows)))
+    each = 0.42 if len(rows) <= CROWDED else 0.24
+    return chart(draw, title=title, caption=caption, alt=alt, size=(4.4, 0.8 + each * len(rows)))
 
 
 def histogram(groups: Mapping[str, ArrayLike], title: str, *, axis: str, caption: str = "", bins: int = 24) -> Figure:
@@ -190,13 +193,16 @@ def confusion(matrix: ArrayLike, classes: Sequence[str], title: str, *, caption:
     if counts.shape != (len(classes), len(classes)):
         raise UsageError(f"{counts.shape} counts for {len(classes)} classes", title, "Give one row and column a class")
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    side = min(6.4, 1.6 + 0.62 * len(classes))
+    crowded = len(classes) > CROWDED
+    side = 1.6 + (0.3 if crowded else 0.62) * len(classes)
 
     def draw(canvas: Canvas, ink: Ink) -> None:
         axes = canvas.subplots()
-        _heat(axes, counts, shares, ink)
+        _heat(axes, counts, shares, ink, small=crowded)
         names = [short(name, 14) for name in classes]
-        axes.set_xticks(range(len(classes)), names, rotation=30 if len(classes) > 3 else 0, parse_math=False)
+        axes.set_xticks(
+            range(len(classes)), names, rotation=0 if len(classes) <= 3 else 90 if crowded else 30, parse_math=False
+        )
         axes.set_yticks(range(len(classes)), names, parse_math=False)
         axes.set(xlabel="predicted", ylabel="reference")
         plain(axes, ink)
@@ -255,7 +261,7 @@ def _bar(axes: Axes, place: int, estimate: Estimate, ink: Ink) -> None:
     axes.plot(estimate.value, place, "o", markersize=4.5, color=ink.series[0])
     end = max(estimate.value, estimate.high or estimate.value)
     axes.annotate(
-        number(estimate.value),
+        number(estimate.value, places=decimals(estimate.value, estimate.unit)),
         (end, place),
         (5, 0),
         textcoords="offset points",
@@ -266,9 +272,13 @@ def _bar(axes: Axes, place: int, estimate: Estimate, ink: Ink) -> None:
     axes.margins(x=0.14)
 
 
-def _heat(axes: Axes, counts: Floats, shares: Floats, ink: Ink) -> None:
+def _heat(axes: Axes, counts: Floats, shares: Floats, ink: Ink, *, small: bool) -> None:
     for (row, column), share in np.ndenumerate(shares):
         axes.fill_between([column - 0.5, column + 0.5], row - 0.5, row + 0.5, color=ink.series[0], alpha=0.75 * share)
+        if small:  # no room for per cent, and noughts would hide what is there
+            count = str(counts[row, column]) if counts[row, column] else ""
+            axes.text(column, row, count, ha="center", va="center", fontsize=6.5, color=ink.text)
+            continue
         axes.text(column, row, f"{counts[row, column]}", ha="center", va="bottom", fontsize=9, color=ink.text)
         axes.text(column, row, f"{100 * share:.0f} %", ha="center", va="top", fontsize=7, color=ink.text)
     axes.set(xlim=(-0.5, len(counts) - 0.5), ylim=(len(counts) - 0.5, -0.5))
