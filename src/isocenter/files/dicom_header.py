@@ -1,12 +1,10 @@
-"""What stands in a DICOM file before its pixels, and which files of a folder are DICOM."""
+"""What stands in a DICOM file before its pixels."""
 
 from __future__ import annotations
 
-import os
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -16,7 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage
 
 from isocenter.errors import FormatError
-from isocenter.files.dicom_tags import items, named, text, whole, words
+from isocenter.files.dicom_tags import named, text, whole
 
 DIRECTORY = str(MediaStorageDirectoryStorage)
 PIXEL_ELEMENTS = (0x7FE00008, 0x7FE00009, 0x7FE00010)  # float, double float, stored integers: PS3.3 C.7.6.24
@@ -84,7 +82,7 @@ def header(path: Path) -> Header:
     """
     with path.open("rb") as file, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        if not _looks_like_dicom(file.read(132)):
+        if not looks_like_dicom(file.read(132)):
             raise FormatError("is no DICOM file", str(path), "Give a DICOM file, or name it by its real format")
         file.seek(0)
         _refuse_bomb(path)
@@ -106,52 +104,14 @@ def header(path: Path) -> Header:
     return Header(path, dataset, offset, length, element is not None, compressed, told)
 
 
-def headers(folder: Path) -> Iterator[Header | FormatError]:
-    """Every DICOM file under a folder, in the order of their paths; what is damaged comes as its error."""
-    for path in dicom_files(folder):
-        try:
-            yield header(path)
-        except FormatError as error:
-            yield error
-
-
-def dicom_files(folder: Path) -> Iterator[Path]:
-    """Every file under a folder that begins as DICOM does; hidden ones and links to folders are passed over."""
-    for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            path = Path(parent, name)
-            if name.startswith(".") or not path.is_file():  # a pipe would never end
-                continue
-            with path.open("rb") as file:
-                start = file.read(132)
-            if start[128:132] == b"DICM" or (_may_lack_a_preamble(path) and _looks_like_dicom(start)):
-                yield path
-
-
-def listed(dicomdir: Header) -> list[Path]:
-    """The files that a DICOMDIR lists and that are there. PS3.3 F.3
-
-    Raises FormatError where a path leads out of the DICOMDIR's folder, or no listed file is there.
-    """
-    root = dicomdir.path.parent.resolve()
-    found = []
-    for record in items(dicomdir.dataset, "DirectoryRecordSequence"):
-        parts = words(record, "ReferencedFileID")
-        if not parts:
-            continue
-        path = root.joinpath(*parts).resolve()
-        if not path.is_relative_to(root):
-            raise FormatError(
-                f"{named('ReferencedFileID')} leads out of its folder: {'/'.join(parts)}",
-                dicomdir.where,
-                "Read the folder instead of the DICOMDIR",
-            )
-        if path.is_file():
-            found.append(path)
-    if not found:
-        raise FormatError("none of the files it lists is there", dicomdir.where, "Copy the whole medium")
-    return list(dict.fromkeys(found))
+def looks_like_dicom(start: bytes) -> bool:
+    """A magic number, or (old files) an element of group 2 or 8 at once, in either byte order."""
+    if start[128:132] == b"DICM":
+        return True
+    if len(start) < 8:
+        return False
+    group, element = struct.unpack("<HH", start[:4])
+    return (group in (0x0002, 0x0008) and element < 0x2000) or (group == 0x0800 and start[2:4] < b"\x20")
 
 
 def check_pixels(head: Header) -> None:
@@ -224,22 +184,6 @@ def _size(head: Header, keyword: str) -> int:
         state = "is missing" if value is None else f"is {value}"
         raise FormatError(f"{named(keyword)} {state}, so there is no image", head.where, "Get the file again")
     return value
-
-
-def _may_lack_a_preamble(path: Path) -> bool:
-    """A name without suffix, a UID, or DICOM's own: in others two bytes are too little to tell."""
-    suffix = path.suffix.lower()
-    return suffix in ("", ".dcm", ".dicom", ".ima") or suffix[1:].isdigit()
-
-
-def _looks_like_dicom(start: bytes) -> bool:
-    """A magic number, or (old files) an element of group 2 or 8 at once, in either byte order."""
-    if start[128:132] == b"DICM":
-        return True
-    if len(start) < 8:
-        return False
-    group, element = struct.unpack("<HH", start[:4])
-    return (group in (0x0002, 0x0008) and element < 0x2000) or (group == 0x0800 and start[2:4] < b"\x20")
 
 
 def _is_directory(dataset: Dataset) -> bool:

@@ -18,7 +18,8 @@ from pydicom.uid import (
 )
 
 from isocenter.errors import FormatError
-from isocenter.files.dicom_header import Header, header, headers, listed
+from isocenter.files.dicom_header import Header, header
+from isocenter.files.dicom_scan import headers, listed
 from isocenter.files.dicom_tags import items, lenient, text
 
 LABEL_MAP_SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.7"  # newer than the library's list

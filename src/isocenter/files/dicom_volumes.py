@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
-from typing import Any
-
-import numpy as np
 
 from isocenter.errors import GeometryError
-from isocenter.files.dicom_frames import (
+from isocenter.files.dicom_agreement import by, located, places_of, refuse_copies, refuse_mixture, refuse_uneven
+from isocenter.files.dicom_frame import (
     ACQUISITION,
     B_VALUE,
     DIRECTION,
@@ -21,16 +19,13 @@ from isocenter.files.dicom_frames import (
     TRIGGER,
     Frame,
 )
-from isocenter.files.dicom_geometry import Plane, Stack, affine_of, depths, share_orientation, share_spacing, stacked
+from isocenter.files.dicom_geometry import Stack, affine_of, stacked
 from isocenter.files.format import ReadOptions
 from isocenter.values import Floats
 
-SAME_PLACE = 0.01  # of the pixel spacing: what is nearer lies at the same depth
 MOST_LABELS = 3  # together; nobody varies time, echo and two of diffusion in one series
 RANK = "rank of the instance number"
 NO_THICKNESS = 1.0  # mm; only a unit to write an affine with, see `_one_slice`
-
-Key = Callable[[Frame], Hashable]
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,12 +84,12 @@ def volumes_of(frames: Sequence[Frame], where: str, options: ReadOptions) -> lis
     the instance number.
     Raises GeometryError for the rest: see the design, section 5.
     """
-    _refuse_copies(frames, where)
-    stacks = _by(frames, lambda frame: frame.stack)
+    refuse_copies(frames, where)
+    stacks = by(frames, lambda frame: frame.stack)
     if len(stacks) > 1:
         apart = [(name, volume) for name, part in stacks.items() for volume in _of_stack(part, where, options)]
         return [replace(volume, suffix=f"{volume.suffix}_stack_{name}") for name, volume in apart]
-    files = _by(frames, lambda frame: frame.path)
+    files = by(frames, lambda frame: frame.path)
     if len(files) > 1 and all(len(part) > 1 and part[0].tile is None for part in files.values()):
         return _of_objects(list(files.values()), frames, where, options)
     return _of_stack(frames, where, options)
@@ -110,16 +105,16 @@ def _of_objects(objects: list[list[Frame]], frames: Sequence[Frame], where: str,
 
 
 def _of_stack(frames: Sequence[Frame], where: str, options: ReadOptions) -> list[Volume]:
-    _refuse_mixture(frames, where)
-    places = _places(frames)
+    refuse_mixture(frames, where)
+    places = places_of(frames)
     counts = Counter(places)
     if max(counts.values()) == 1:
         return [_volume({"": list(frames)}, where, options)]
-    kinds = _by(frames, lambda frame: frame.kind)
+    kinds = by(frames, lambda frame: frame.kind)
     covers = {kind: Counter(places[n] for n, f in enumerate(frames) if f.kind == kind) for kind in kinds}
     even = all(len(set(cover.values())) == 1 for cover in covers.values())
     if len(kinds) == 1 or not even or not _overlap(list(covers.values())):
-        _refuse_uneven(frames, places, where)
+        refuse_uneven(frames, places, where)
         return [_volume({"": list(frames)}, where, options)]
     if len({frozenset(cover.items()) for cover in covers.values()}) == 1:
         volume = _volume(kinds, where, options)
@@ -143,7 +138,7 @@ def _volume(kinds: dict[str, list[Frame]], where: str, options: ReadOptions) -> 
     for name in names:
         slices, apart, notes = _repeats(kinds[name], where)
         grids.append(slices)
-    planes = [_plane(frame) for frame in grids[0][0]]
+    planes = [located(frame) for frame in grids[0][0]]
     if len(planes) == 1:
         step, told = _one_slice(grids[0][0][0])
         stack = Stack(step, (0,))
@@ -168,7 +163,7 @@ def _kind_order(kind: str) -> tuple[int, str]:
 
 def _one_slice(frame: Frame) -> tuple[Floats, tuple[str, ...]]:
     """The step of a single slice, along the normal: what the file says of its thickness."""
-    plane = _plane(frame)
+    plane = located(frame)
     if frame.thickness is None:
         return plane.normal * NO_THICKNESS, (
             "the one slice has no SliceThickness (0018,0050); 1 mm in the affine stands for an unknown thickness",
@@ -179,7 +174,7 @@ def _one_slice(frame: Frame) -> tuple[Floats, tuple[str, ...]]:
 
 def _repeats(frames: list[Frame], where: str) -> tuple[list[list[Frame]], str, tuple[str, ...]]:
     """([repeat][slice], what tells repeats apart, notes); slices in order of depth."""
-    places = _places(frames)
+    places = places_of(frames)
     groups: list[list[Frame]] = [[] for _ in range(max(places) + 1)]
     for place, frame in zip(places, frames, strict=True):
         groups[place].append(frame)
@@ -229,84 +224,3 @@ def _in_time(slices: list[Frame], apart: tuple[str, ...]) -> tuple[float, ...]:
     times = [frame.time for frame in slices if frame.time is not None]
     order = min(frame.order for frame in slices)
     return (*(float(v) for v in counted if isinstance(v, float)), min(times, default=0.0), *order)
-
-
-def _places(frames: Sequence[Frame]) -> list[int]:
-    """Which place along the normal each frame has, from 0; what lies closer than 1 % of a pixel shares one."""
-    planes = [_plane(frame) for frame in frames]
-    depth = depths(planes)
-    order = np.argsort(depth, kind="stable")
-    apart = np.diff(depth[order]) > SAME_PLACE * min(planes[0].spacing)
-    places = np.empty(len(frames), dtype=int)
-    places[order] = np.concatenate([[0], np.cumsum(apart)])
-    return [int(place) for place in places]
-
-
-def _plane(frame: Frame) -> Plane:
-    if frame.plane is None:
-        raise GeometryError("does not say where it lies", str(frame.path), "Export the series again")
-    return frame.plane
-
-
-def _by(frames: Sequence[Frame], key: Key) -> dict[Any, list[Frame]]:
-    found: dict[Hashable, list[Frame]] = defaultdict(list)
-    for frame in frames:
-        found[key(frame)].append(frame)
-    return dict(found)
-
-
-def _refuse_copies(frames: Sequence[Frame], where: str) -> None:
-    """The same object in two files: which one is meant cannot be known."""
-    owner: dict[str, Frame] = {}
-    for frame in frames:
-        first = owner.setdefault(frame.uid, frame) if frame.uid else frame
-        if first.path != frame.path:
-            raise GeometryError(
-                f"{first.path.name} and {frame.path.name} are the same image: SOPInstanceUID (0008,0018) is equal",
-                where,
-                "Remove one of the two",
-            )
-
-
-def _refuse_uneven(frames: Sequence[Frame], places: list[int], where: str) -> None:
-    counts = Counter(places)
-    if len(set(counts.values())) == 1:
-        return
-    usual = Counter(counts.values()).most_common(1)[0][0]
-    odd = next(place for place in sorted(counts) if counts[place] != usual)
-    names = [frame.name for frame, place in zip(frames, places, strict=True) if place == odd]
-    raise GeometryError(
-        f"slices are doubled or missing: most positions (ImagePositionPatient (0020,0032)) have {usual} frame"
-        f"{'s' if usual > 1 else ''}, one has {counts[odd]} ({', '.join(names[:4])})",
-        where,
-        "Remove the doubled slices or get the missing ones",
-    )
-
-
-def _refuse_mixture(frames: Sequence[Frame], where: str) -> None:
-    """One series is one grid: the same orientation, spacing, size and frame of reference everywhere."""
-    planes = [_plane(frame) for frame in frames]
-    checks = (
-        ("orientations", "ImageOrientationPatient (0020,0037)", share_orientation(planes), _orientation),
-        ("pixel spacings", "PixelSpacing (0028,0030)", share_spacing(planes), lambda f: _plane(f).spacing),
-        ("sizes", "Rows and Columns (0028,0010)", len({f.shape for f in frames}) == 1, lambda f: f.shape),
-        (
-            "frames of reference",
-            "FrameOfReferenceUID (0020,0052)",
-            len({f.frame_of_reference for f in frames}) == 1,
-            lambda f: f.frame_of_reference,
-        ),
-    )
-    for what, tag, alike, key in checks:
-        if not alike:
-            groups = _by(frames, key)
-            first, second = (part[0].name for part in list(groups.values())[:2])
-            raise GeometryError(
-                f"has {len(groups)} {what} in one series ({tag}), as in {first} and {second}",
-                where,
-                "Read the slices of each apart: put them into folders of their own",
-            )
-
-
-def _orientation(frame: Frame) -> tuple[float, ...]:
-    return tuple(round(x, 2) for x in _plane(frame).orientation)

@@ -15,11 +15,10 @@ import pydicom
 from numpy.typing import NDArray
 
 from isocenter.errors import FormatError, IsocenterError
-from isocenter.files.dicom_pixels import decode, has_pixels
+from isocenter.files.dicom_pixels import decoded, has_pixels
 from isocenter.files.dicom_values import Meaning, rescaled
 from isocenter.values import Deferred
 
-FRAMES_AT_ONCE = 64  # of a multi-frame object, so that stored values are never all in memory beside the result
 MOST_THREADS = 8  # more only wait for the disk
 
 
@@ -132,15 +131,13 @@ def _place(file: tuple[str, tuple[Place, ...]], plan: Plan, out: NDArray[Any]) -
     """Decode one file's frames and put each where it belongs."""
     path, places = file
     dataset = _whole(path)
-    for start in range(0, len(places), FRAMES_AT_ONCE):
-        some = places[start : start + FRAMES_AT_ONCE]
-        numbers = sorted({place.frame for place in some})
-        stored = dict(zip(numbers, decode(dataset, path, numbers), strict=True))
-        for number in numbers:
-            values = rescaled(stored.pop(number), dataset, number, plan.meaning, path)
-            for place in some:
-                if place.frame == number:
-                    _put(values, place, plan, out)
+    wanted: dict[int, list[Place]] = {}
+    for place in places:  # several tiles of a mosaic come from one frame
+        wanted.setdefault(place.frame, []).append(place)
+    for number, stored in zip(wanted, decoded(dataset, path, list(wanted)), strict=True):
+        values = rescaled(stored, dataset, number, plan.meaning, path)
+        for place in wanted[number]:
+            _put(values, place, plan, out)
 
 
 def _put(values: NDArray[Any], place: Place, plan: Plan, out: NDArray[Any]) -> None:
