@@ -17,7 +17,9 @@ from isocenter.errors import FormatError, GeometryError
 from isocenter.files import read
 
 
-def minc1(path: Path, names: tuple[str, ...], stored: np.ndarray, low: float, high: float) -> Path:
+def minc1(
+    path: Path, names: tuple[str, ...], stored: np.ndarray, low: float, high: float, left_out: tuple[str, ...] = ()
+) -> Path:
     """A MINC 1 file; `stored` are unsigned bytes that stand for the values from low to high."""
     with netcdf_file(path, "w") as file:
         for name, size in zip(names, stored.shape, strict=True):
@@ -25,7 +27,10 @@ def minc1(path: Path, names: tuple[str, ...], stored: np.ndarray, low: float, hi
             axis = file.createVariable(name, "i", ())
             axis.spacing = b"regular__"
             if name.endswith("space"):
-                axis.start, axis.step = {"xspace": (10.0, -2.0), "yspace": (20.0, 3.0), "zspace": (30.0, 4.0)}[name]
+                start, step = {"xspace": (10.0, -2.0), "yspace": (20.0, 3.0), "zspace": (30.0, 4.0)}[name]
+                for key, value in (("start", start), ("step", step)):
+                    if key not in left_out:
+                        setattr(axis, key, value)
         image = file.createVariable("image", "b", names)
         image.signtype, image.valid_range = b"unsigned", np.array([0.0, 255.0])
         image[:] = stored.astype(np.int8)
@@ -50,6 +55,14 @@ def test_a_minc_1_file_lies_where_start_and_step_say(tmp_path: Path) -> None:
     assert image.geometry.shape == (2, 3, 4) and image.geometry.orientation == "LAS"
     assert_allclose(image.geometry.to_world((1, 2, 3)), (10 - 2, 20 + 6, 30 + 12))
     assert_allclose(image.data[0], stored.T * 2.0)
+
+
+def test_what_a_minc_header_does_not_say_is_unknown(tmp_path: Path) -> None:
+    axes, stored = ("zspace", "yspace", "xspace"), np.zeros((4, 3, 2), np.uint8)
+    unplaced = read(minc1(tmp_path / "a.mnc", axes, stored, 0.0, 1.0, left_out=("start",))).geometry
+    assert (unplaced.spacing, unplaced.oriented) == ((2.0, 3.0, 4.0), False)
+    unsized = read(minc1(tmp_path / "b.mnc", axes, stored, 0.0, 1.0, left_out=("start", "step"))).geometry
+    assert (unsized.spacing, unsized.shape) == (None, (2, 3, 4))
 
 
 def test_time_becomes_frames(tmp_path: Path) -> None:
@@ -109,6 +122,25 @@ def test_a_philips_pair_cut_short_is_refused(phantom: Path) -> None:
 def test_a_protocol_may_have_any_name(phantom: Path) -> None:
     phantom.write_bytes(phantom.read_bytes().replace(b"EPI_asc CLEAR", b"Sch\xe4del \xb5"))
     assert read(phantom).data.shape == (1, 3, 64, 64, 9)
+
+
+def test_a_localizer_in_several_directions_is_refused(phantom: Path) -> None:
+    lines = phantom.read_text().splitlines()
+    at = max(n for n, line in enumerate(lines) if line.strip() and line.split()[0].isdigit())
+    words = lines[at].split()
+    assert words[25] == "1"  # slice orientation
+    words[25] = "2"
+    phantom.write_text("\n".join([*lines[:at], " " + " ".join(words), *lines[at + 1 :]]))
+    with pytest.raises(GeometryError, match=r"p\.PAR: no one grid \(Varying slice orientation"):
+        read(phantom)
+
+
+def test_an_emptied_general_part_is_not_believed(phantom: Path) -> None:
+    """As in umass_anonymized.PAR of nibabel, whose slices still know where they are."""
+    text = phantom.read_text().replace("2.508  30.339  -16.032", "0.0  0.0  0.0").replace("-13.265", "0.0")
+    phantom.write_text(text)
+    with pytest.raises(GeometryError, match="general part"):
+        read(phantom)
 
 
 def test_slices_away_from_where_the_header_puts_them_are_refused(phantom: Path) -> None:

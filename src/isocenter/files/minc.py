@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from nibabel.minc1 import Minc1Image
 from nibabel.minc2 import Minc2Image
+from numpy.typing import NDArray
 
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files import label_table
@@ -31,14 +32,29 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
         order = tuple(names.index(name) for name in (["time"] if "time" in names else []) + spatial[::-1])
         shape = tuple(int(minc.shape[axis]) for axis in order)
         dtype = np.dtype(np.float64) if minc.get_data_dtype().kind in "iu" else minc.get_data_dtype().newbyteorder("=")
-        affine, sizes = np.asarray(minc.affine, dtype=np.float64), [minc.shape[names.index(n)] for n in spatial]
+        affine = np.asarray(minc.affine, dtype=np.float64)
+        axes = dict(zip(names, _file(minc)._dims, strict=True))
+        # nibabel takes 1 for a step and 0 for a start that are not there.
+        stepped = all(hasattr(axes[name], "step") for name in spatial)
+        placed = all(hasattr(axes[name], "start") for name in spatial)
+    geometry, notes = _geometry(shape[-3:], affine, stepped, placed, path)
+    pixels = Deferred((1, *shape), dtype, partial(_load, path, order))
+    labels = label_table.beside(path)
+    image = Image(pixels, geometry, labels=labels, notes=tuple(notes), source=Source("minc", (str(path),)))
+    return {path.name.removesuffix(".gz").removesuffix(".mnc"): image}
+
+
+def _geometry(
+    shape: tuple[int, ...], affine: NDArray[np.float64], stepped: bool, placed: bool, path: Path
+) -> tuple[Geometry, list[str]]:
+    """The grid for axes turned round: MINC stores the slice first."""
+    if not stepped:
+        return Geometry.of_pixels(shape), ["The header gives no step: size in mm and orientation unknown."]
+    notes = [] if placed else ["The header gives no start: position and orientation unknown."]
     try:
-        geometry = Geometry(tuple(sizes), affine).permuted((2, 1, 0), (False,) * 3)
+        return Geometry(shape[::-1], affine, oriented=placed).permuted((2, 1, 0), (False,) * 3), notes
     except GeometryError as error:
         raise GeometryError(error.problem, str(path), "Look at the header with mincheader") from error
-    pixels = Deferred((1, *shape), dtype, partial(_load, path, order))
-    image = Image(pixels, geometry, labels=label_table.beside(path), source=Source("minc", (str(path),)))
-    return {path.name.removesuffix(".gz").removesuffix(".mnc"): image}
 
 
 def _load(path: Path, order: tuple[int, ...]) -> Array:

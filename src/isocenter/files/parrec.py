@@ -80,9 +80,15 @@ def _refuse_if_short(header: PARRECHeader, rec: Path) -> None:
 
 
 def _geometry(header: PARRECHeader, par: Path) -> Geometry:
-    """nibabel's affine, checked against the centres that the header gives for each slice."""
+    """nibabel's affine, checked against the centres that the header gives for each slice.
+
+    nibabel looks at the general part alone, which an anonymiser may have emptied.
+    """
     shape = tuple(int(n) for n in header.get_data_shape()[:3])
-    geometry = Geometry(shape, np.asarray(header.get_affine(), dtype=np.float64))
+    try:
+        geometry = Geometry(shape, np.asarray(header.get_affine(), dtype=np.float64))
+    except PARRECError as error:  # a localizer has slices in several directions
+        raise GeometryError(f"no one grid ({str(error).rstrip('.')})", str(par), "Export the scan as DICOM") from error
     order = header.get_sorted_slice_indices()[: shape[2]]
     back, up, left = np.asarray(header.image_defs["image offcentre"], dtype=np.float64)[order].T
     stated = np.stack([-left, -back, up], axis=1)
