@@ -39,17 +39,28 @@ def taps(old: int, new: int, order: Order = "linear") -> Taps:
 
     Going down, the kernel is widened by the ratio, so that what is finer than the new grid is averaged instead of
     folded over (anti-aliasing). Cubic is Keys' kernel with a = -0.5, IEEE Trans ASSP 1981,
-    doi:10.1109/TASSP.1981.1163711.
+    doi:10.1109/TASSP.1981.1163711. A ramp stays a ramp at every ratio: nothing moves by a part of a voxel.
     """
     stretch = max(1.0, old / new)
     radius = (1.0 if order == "linear" else 2.0) * stretch
     centre = (np.arange(new) + 0.5) * old / new - 0.5
     index = np.floor(centre - radius).astype(np.intp)[:, None] + np.arange(1, int(np.ceil(2 * radius)) + 1)
-    distance = np.abs(index - centre[:, None]) / stretch
-    weight = np.maximum(0.0, 1.0 - distance) if order == "linear" else _keys(distance)
-    weight /= weight.sum(axis=1, keepdims=True)
+    distance = (index - centre[:, None]) / stretch
+    weight = np.maximum(0.0, 1.0 - np.abs(distance)) if order == "linear" else _keys(np.abs(distance))
+    weight = _centred(weight / weight.sum(axis=1, keepdims=True), distance)
     used = np.abs(weight).max(axis=0) > 1e-7
     return Taps(np.clip(index[:, used], 0, old - 1), weight[:, used].astype(np.float32))
+
+
+def _centred(weight: NDArray[np.float64], distance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The weights with their centre of mass where it should be, at distance 0.
+
+    A widened kernel meets the old samples off centre at ratios that are not whole: up to 0.08 voxels without this.
+    """
+    size = np.abs(weight)
+    lean = size * (distance - (size * distance).sum(axis=1, keepdims=True) / size.sum(axis=1, keepdims=True))
+    reach = np.maximum((lean * distance).sum(axis=1, keepdims=True), 1e-12)  # 0 where one sample alone is used
+    return weight - (weight * distance).sum(axis=1, keepdims=True) * lean / reach
 
 
 def _keys(distance: NDArray[np.float64]) -> NDArray[np.float64]:
