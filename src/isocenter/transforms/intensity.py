@@ -34,7 +34,7 @@ class Normalisation:
             return np.zeros_like(values)
         values[~valid] = measured.min()
         if self.method == "zscore":
-            low, high = np.percentile(measured, (0.5, 99.5))
+            low, high = np.percentile(measured, (0.5, 99.5)).astype(np.float32)
             clipped = measured.clip(low, high)
             return (values.clip(low, high) - clipped.mean()) / max(float(clipped.std()), 1e-6)
         assert self.low is not None and self.high is not None  # noqa: S101 - the plan's schema sees to it
