@@ -42,8 +42,11 @@ def stacked(images: Mapping[str, Image], where: str) -> Image:
         for name, image in images.items()
         for channel in image.channels
     )
-    pixels = np.concatenate([image.data for image in images.values()])
-    return replace(first, pixels=pixels, channels=names, source=first.source)
+    if all(image.padding == first.padding for image in images.values()):
+        return replace(first, pixels=np.concatenate([image.data for image in images.values()]), channels=names)
+    # One image's padding value is another's measurement; what is no number is no measurement in any.
+    pixels = [np.where(image.valid, image.data.astype(np.float32), np.nan) for image in images.values()]
+    return replace(first, pixels=np.concatenate(pixels), channels=names, padding=None)
 
 
 def recoloured(image: Image, channels: tuple[str, ...]) -> Image:

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from isocenter.errors import GeometryError
+from isocenter.transforms import COLOUR, recoloured, stacked
+from isocenter.values import Geometry, Image
+
+GRID = Geometry((2, 3, 4), np.eye(4))
+
+
+def filled(value: float, grid: Geometry = GRID, **more: object) -> Image:
+    return Image(np.full((1, *grid.shape), value, np.float32), grid, **more)  # type: ignore[arg-type]
+
+
+def colours(*values: int) -> Image:
+    pixels = np.array(values, np.uint8).reshape(len(values), 1, 1)
+    names = ("R", "G", "B", "A") if len(values) > 2 else ("L", "A")
+    return Image(pixels, Geometry.of_pixels((1, 1)), channels=names[: len(values)])
+
+
+def test_images_of_one_case_become_channels_in_the_order_given():
+    both = stacked({"T2": filled(2), "T1": filled(1)}, "case")
+    assert both.channels == ("T2", "T1")
+    assert both.geometry.equals(GRID)
+    assert_array_equal(both.data[:, 0, 0, 0], [2, 1])
+
+
+def test_an_image_with_channels_of_its_own_says_whose_they_are():
+    two = Image(np.zeros((2, 2, 3, 4)), GRID, channels=("fat", "water"))
+    assert stacked({"dixon": two, "T1": filled(1)}, "case").channels == ("dixon:fat", "dixon:water", "T1")
+
+
+def test_one_image_alone_stays_as_it_is():
+    alone = filled(1, channels=("FLAIR",))
+    assert stacked({"image": alone}, "case") is alone
+
+
+def test_images_on_different_grids_are_refused_by_name():
+    with pytest.raises(GeometryError, match=r"patient 3.*'T2' lies on another grid"):
+        stacked({"T1": filled(1), "T2": filled(2, Geometry((2, 3, 4), np.diag([1, 1, 2, 1])))}, "patient 3")
+
+
+def test_frames_that_nobody_declared_are_refused_even_in_one_image_alone():
+    film = Image(np.zeros((1, 5, 2, 3, 4)), GRID)
+    with pytest.raises(GeometryError, match=r"5 frames.*Declare them"):
+        stacked({"film": film}, "case")
+
+
+def test_padding_of_one_image_is_no_padding_of_another():
+    scan = filled(-2000, padding=(-2000, -2000))
+    other = filled(-2000)
+    for images in ({"CT": scan, "PT": other}, {"PT": other, "CT": scan}):
+        both = stacked(images, "case")
+        valid = dict(zip(both.channels, both.valid, strict=True))
+        assert not valid["CT"].any()
+        assert valid["PT"].all()
+
+
+def test_a_colour_picture_as_grey_is_its_luma():
+    grey = recoloured(colours(255, 0, 100), ("0",))
+    assert grey.channels == ("0",)
+    assert_allclose(grey.data.ravel(), 0.299 * 255 + 0.114 * 100, rtol=1e-5)
+    assert_allclose(recoloured(colours(80, 80, 80), ("0",)).data, 80, rtol=1e-5)
+
+
+def test_a_grey_picture_as_colour_has_three_equal_channels():
+    grey = Image(np.array([[[7]]], np.uint8), Geometry.of_pixels((1, 1)))
+    assert recoloured(grey, COLOUR).channels == COLOUR
+    assert recoloured(grey, COLOUR).data.ravel().tolist() == [7, 7, 7]
+
+
+def test_how_see_through_a_pixel_is_does_not_count():
+    assert recoloured(colours(1, 2, 3, 128), COLOUR).data.ravel().tolist() == [1, 2, 3]
+    assert_allclose(recoloured(colours(80, 80, 80, 0), ("0",)).data, 80, rtol=1e-5)
+
+
+def test_an_image_that_is_no_picture_stays_as_it_is():
+    scan = Image(np.zeros((2, 2, 3, 4)), GRID, channels=("T1", "T2"))
+    assert recoloured(scan, COLOUR) is scan
+    film = Image(np.zeros((3, 2, 1, 1)), Geometry.of_pixels((1, 1)), channels=COLOUR)
+    assert recoloured(film, ("0",)) is film
