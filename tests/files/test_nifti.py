@@ -315,6 +315,20 @@ def test_a_picture_is_written_as_one_slice_without_sides(tmp_path: Path) -> None
     assert_array_equal(back.data[0, :, :, 0], picture.data[0].T)
 
 
+def test_a_film_is_written_as_frames_of_one_slice(tmp_path: Path) -> None:
+    voxels = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(1, 2, 3, 4)
+    film = Image(voxels, Geometry.of_spacing((3, 4), (0.5, 2.0)), times=(0.0, 0.04))
+    back = written_and_read(film, tmp_path / "film.nii")
+    assert back.spacing == (2.0, 0.5, 1.0) and back.times == pytest.approx((0.0, 0.04))
+    assert_array_equal(back.data[..., 0], voxels.swapaxes(-1, -2))
+
+
+def test_asking_for_a_form_that_is_not_there_is_noted(tmp_path: Path, ramp: np.ndarray) -> None:
+    image = read(save(tmp_path / "a.nii", ramp, OBLIQUE, sform_code=1, qform_code=0), prefer="qform")
+    assert_allclose(image.geometry.affine, OBLIQUE, atol=1e-5)
+    assert "There is no qform, though it was asked for." in image.notes
+
+
 # -- values ----------------------------------------------------------------------------------------------------------
 
 
@@ -384,10 +398,13 @@ def test_long_integers_are_written_in_the_smallest_type_that_holds_them(
 
 
 def test_colour_is_written_as_colour(tmp_path: Path) -> None:
-    voxels = np.arange(3 * 8, dtype=np.uint8).reshape(3, 2, 2, 2)
-    write(Image(voxels, Geometry((2, 2, 2), OBLIQUE), channels=("R", "G", "B")), tmp_path / "rgb.nii")
-    assert nibabel.load(tmp_path / "rgb.nii").get_data_dtype().names == ("R", "G", "B")
-    assert_array_equal(read(tmp_path / "rgb.nii").data, voxels)
+    for name, frames in (("rgb.nii", ()), ("film.nii", (4,))):
+        voxels = np.arange(np.prod((3, *frames, 8)), dtype=np.uint8).reshape(3, *frames, 2, 2, 2)
+        write(Image(voxels, Geometry((2, 2, 2), OBLIQUE), channels=("R", "G", "B")), tmp_path / name)
+        found = nibabel.load(tmp_path / name)
+        assert found.get_data_dtype().names == ("R", "G", "B")
+        assert_array_equal(np.asarray(found.dataobj)["G"], np.moveaxis(voxels[1], 0, -1) if frames else voxels[1])
+        assert_array_equal(read(tmp_path / name).data, voxels)
 
 
 # -- headers ---------------------------------------------------------------------------------------------------------

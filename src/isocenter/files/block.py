@@ -51,8 +51,9 @@ class Block:
     part: Part | None = None
 
     def __post_init__(self) -> None:
-        if min(self.shape, default=0) < 1:
-            raise FormatError(f"a volume of {self.shape} voxels", str(self.path), "The header is damaged: get it again")
+        if min(self.shape, default=0) < 1 or min(self.start, self.offset) < 0:
+            problem = f"a volume of {self.shape} voxels from byte {self.start} + {self.offset} on"
+            raise FormatError(problem, str(self.path), "The header is damaged: get it again")
         if self.dtype.kind not in "biufc" or self.dtype.itemsize > (16 if self.dtype.kind == "c" else 8):
             raise FormatError(f"voxels of type {self.dtype}", str(self.path), "Convert them to a common number type")
         if self.dtype.kind == "c" and self.part is None:

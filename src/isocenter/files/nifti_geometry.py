@@ -30,7 +30,8 @@ def geometry_of(header: Any, where: str, prefer: Literal["sform", "qform"] | Non
             return _without_forms(header, shape, unit, stated)
         affine, notes = _chosen(forms, shape, where)
         if prefer is not None:
-            notes.append(f"The {prefer} was asked for.")
+            there = prefer in forms
+            notes.append(f"The {prefer} was asked for." if there else f"There is no {prefer}, though it was asked for.")
         if not stated:
             notes.append("The header states no unit; mm, as NIfTI-1 defines its forms.")
         scale = np.diag([unit, unit, unit, 1.0])

@@ -27,7 +27,8 @@ CIFTI_EXTENSION = 32
 def write(image: Image, path: Path) -> None:
     """A single file, gzipped if the name ends in .gz; NIfTI-2 where NIfTI-1 cannot hold the size or the position.
 
-    A header read from NIfTI is copied where it still describes the grid; scaling is always 1.
+    A header read from NIfTI is copied where it still describes the grid; scaling is always 1. A single frame is no
+    axis of its own, and a picture becomes one slice of (column, row).
     Raises FormatError for a grid that NIfTI cannot hold.
     """
     name = path.name.lower()
