@@ -168,6 +168,37 @@ def test_a_copy_of_a_slice_refuses_the_series(tmp_path: Path) -> None:
         read(tmp_path)
 
 
+def test_repeats_that_nothing_tells_apart_are_refused(tmp_path: Path) -> None:
+    for n in range(4):
+        write_slice(tmp_path / f"{n}.dcm", np.ones((2, 2), np.uint16), position=(0, 0, n % 2), SliceThickness=1)
+    with pytest.raises(GeometryError, match="nothing tells apart"):
+        read(tmp_path)
+
+
+def test_two_fields_of_view_beside_each_other_are_no_repeats(tmp_path: Path) -> None:
+    for n in range(4):
+        write_slice(
+            tmp_path / f"{n}.dcm", np.ones((2, 2), np.uint16), position=(100 * (n // 2), 0, n % 2), InstanceNumber=n,
+            SliceThickness=1,
+        )  # fmt: skip
+    with pytest.raises(GeometryError, match="at one depth but 100 mm beside each other"):
+        read(tmp_path)
+
+
+def test_orientations_that_differ_by_rounding_are_one_and_by_more_are_two(tmp_path: Path) -> None:
+    for tilt, refused in ((0.0009, False), (0.002, True)):
+        for n in range(2):
+            write_slice(
+                tmp_path / f"{n}.dcm", np.ones((2, 2), np.uint16), position=(0, 0, n), SliceThickness=1,
+                orientation=(1, 0, 0, 0, 1, n * tilt),
+            )  # fmt: skip
+        if refused:
+            with pytest.raises(GeometryError, match="2 orientations"):
+                read(tmp_path)
+        else:
+            assert read(tmp_path).shape == (1, 2, 2, 2)
+
+
 def test_gaps_that_differ_by_less_than_one_percent_are_equal(tmp_path: Path) -> None:
     for n, depth in enumerate((0, 1.004, 1.998, 3.003)):
         write_slice(tmp_path / f"{n}.dcm", np.ones((2, 2), np.uint16), position=(0, 0, depth), SliceThickness=1)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from isocenter.errors import IsocenterError
+from isocenter.errors import FormatError, IsocenterError
 from isocenter.files.dicom_header import Header, check_pixels, header
 from isocenter.files.dicom_images import Named, images_of
-from isocenter.files.dicom_series import SEGMENTATIONS, collected, grouped, safe_name, unique
+from isocenter.files.dicom_series import SEGMENTATIONS, collected, grouped, safe, safe_name, unique
 from isocenter.files.format import Format, ReadOptions
 from isocenter.values import Image, LazyMapping
 
@@ -24,18 +24,17 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     """
     with warnings.catch_warnings():  # kept as notes, see `header`
         warnings.simplefilter("ignore")
-        return _read(collected(path), path, options)
+        return _read(collected(path), options)
 
 
 def read_series(paths: Iterable[Path], options: ReadOptions | None = None) -> Mapping[str, Image]:
-    """All volumes of the files of one series, by name."""
+    """All volumes of the files of one series (at least one file), by name."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        heads = [header(path) for path in paths]
-        return _read(heads, heads[0].path.parent if len(heads) > 1 else heads[0].path, options or ReadOptions())
+        return _read([header(path) for path in paths], options or ReadOptions())
 
 
-def _read(heads: list[Header], path: Path, options: ReadOptions) -> Mapping[str, Image]:
+def _read(heads: list[Header], options: ReadOptions) -> Mapping[str, Image]:
     pictures = [head for head in heads if head.is_image]
     images = [head for head in pictures if head.sop_class not in SEGMENTATIONS] or pictures
     if not images:
@@ -43,8 +42,8 @@ def _read(heads: list[Header], path: Path, options: ReadOptions) -> Mapping[str,
     loaders: dict[str, Callable[[], Image]] = {}
     names, found = [], []
     for group in grouped(images):
-        volumes = _volumes_or_error(group, path, options)
-        names += [safe_name(group[0].dataset) + suffix for suffix, _ in volumes]
+        volumes = _volumes_or_error(group, options)
+        names += [safe_name(group[0].dataset) + safe(suffix) for suffix, _ in volumes]
         found += [volume for _, volume in volumes]
     refused = [volume for volume in found if isinstance(volume, IsocenterError)]
     if len(refused) == len(found):
@@ -54,13 +53,16 @@ def _read(heads: list[Header], path: Path, options: ReadOptions) -> Mapping[str,
     return LazyMapping(loaders)
 
 
-def _volumes_or_error(
-    group: list[Header], path: Path, options: ReadOptions
-) -> list[Named] | list[tuple[str, IsocenterError]]:
+def _volumes_or_error(group: list[Header], options: ReadOptions) -> Sequence[Named | tuple[str, IsocenterError]]:
     try:
         return images_of(group, options)
     except IsocenterError as error:
         return [("", error)]
+    except MemoryError:
+        raise
+    except Exception as error:  # what a library throws at a damaged header can be anything
+        reason = f"{type(error).__name__}: {error}"
+        return [("", FormatError(f"cannot be read ({reason})", group[0].where, "Get the files of this series again"))]
 
 
 def _itself(image: Image) -> Image:

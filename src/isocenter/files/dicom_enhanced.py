@@ -51,9 +51,9 @@ def enhanced_frames(base: Frame, dataset: Dataset, where: str, count: int) -> li
             "Export the object again",
         )
     pointers = [
-        keyword_for_tag(int(lenient_tag))
+        keyword_for_tag(int(pointer))
         for entry in items(dataset, "DimensionIndexSequence")
-        if (lenient_tag := entry.get("DimensionIndexPointer")) is not None
+        if (pointer := entry.get("DimensionIndexPointer")) is not None
     ]
     frames = []
     for n, own in enumerate(each):

@@ -91,11 +91,6 @@ def share_orientation(planes: Sequence[Plane]) -> bool:
     return bool(np.abs(all_of_them - all_of_them[0]).max() <= DIRECTION_TOLERANCE)
 
 
-def share_spacing(planes: Sequence[Plane]) -> bool:
-    all_of_them = np.array([plane.spacing for plane in planes])
-    return bool(np.allclose(all_of_them, all_of_them[0], rtol=1e-3))
-
-
 @dataclass(frozen=True)
 class Stack:
     """Slices in order, and the step between them.

@@ -123,7 +123,9 @@ def _volume_facts(volume: Volume) -> dict[str, Any]:
 def _picture_images(heads: Sequence[Header], frames: list[list[Frame]], where: str) -> list[Named]:
     """Images without a position: each file its own, but slices of a scanner that tell no position are frames."""
     alike = len({frame.shape for part in frames for frame in part}) == 1
-    if len(heads) > 1 and alike and text(heads[0].dataset, "Modality") in CROSS_SECTIONS:
+    orders = {frame.order for part in frames for frame in part}
+    in_order = len(orders) == sum(len(part) for part in frames)
+    if len(heads) > 1 and alike and in_order and text(heads[0].dataset, "Modality") in CROSS_SECTIONS:
         note = "the slices tell no position: they are frames in the order of their instance numbers"
         together = sorted((frame for part in frames for frame in part), key=lambda frame: frame.order)
         return [("", _picture(heads, together, where, (note,)))]

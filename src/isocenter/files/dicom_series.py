@@ -146,10 +146,15 @@ def unique(names: list[str]) -> list[str]:
 def safe_name(dataset: Dataset) -> str:
     """A name for files from what was scanned; never from who was scanned."""
     for keyword in ("SeriesDescription", "ProtocolName", "StudyDescription", "Modality"):
-        told = re.sub(r"[^A-Za-z0-9.-]+", "_", text(dataset, keyword)).strip("._-")[:LONGEST_NAME]
+        told = safe(text(dataset, keyword)).strip("._-")[:LONGEST_NAME]
         if told and not names_the_patient(dataset, told):
             return told
     return "image"
+
+
+def safe(told: str) -> str:
+    """Only what every file system takes."""
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", told)
 
 
 def names_the_patient(dataset: Dataset, told: str) -> bool:

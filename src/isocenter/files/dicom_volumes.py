@@ -8,7 +8,15 @@ from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
 
 from isocenter.errors import GeometryError
-from isocenter.files.dicom_agreement import by, located, places_of, refuse_copies, refuse_mixture, refuse_uneven
+from isocenter.files.dicom_agreement import (
+    by,
+    located,
+    places_of,
+    refuse_copies,
+    refuse_mixture,
+    refuse_neighbours,
+    refuse_uneven,
+)
 from isocenter.files.dicom_frame import (
     ACQUISITION,
     B_VALUE,
@@ -108,6 +116,7 @@ def _of_stack(frames: Sequence[Frame], where: str, options: ReadOptions) -> list
     refuse_mixture(frames, where)
     places = places_of(frames)
     counts = Counter(places)
+    refuse_neighbours(frames, places, where)
     if max(counts.values()) == 1:
         return [_volume({"": list(frames)}, where, options)]
     kinds = by(frames, lambda frame: frame.kind)
@@ -182,12 +191,25 @@ def _repeats(frames: list[Frame], where: str) -> tuple[list[list[Frame]], str, t
         return [[group[0] for group in groups]], "", ()
     apart = _what_tells_apart(groups)
     ordered = [sorted(group, key=_label_key(apart)) for group in groups]
-    if not apart:  # the rank of the instance number
-        ordered = [sorted(group, key=lambda frame: frame.order) for group in groups]
+    if not apart:
+        ordered = [_by_rank(group, where) for group in groups]
     volumes = [[group[n] for group in ordered] for n in range(len(ordered[0]))]
     volumes.sort(key=lambda slices: _in_time(slices, apart))
     how = " and ".join(apart) or RANK
     return volumes, how, (f"{len(volumes)} volumes told apart by {how}",)
+
+
+def _by_rank(group: list[Frame], where: str) -> list[Frame]:
+    """Frames of one place in the order of their instance numbers."""
+    if len({frame.order for frame in group}) < len(group):
+        names = ", ".join(frame.name for frame in group[:3])
+        raise GeometryError(
+            f"nothing tells apart what lies at one position ({names}): neither time, diffusion, echo nor "
+            "InstanceNumber (0020,0013)",
+            where,
+            "Put the files of each volume into a folder of their own",
+        )
+    return sorted(group, key=lambda frame: frame.order)
 
 
 def _what_tells_apart(groups: list[list[Frame]]) -> tuple[str, ...]:
