@@ -154,12 +154,12 @@ class Block:
         values = stored.transpose(self.axes).astype(self.dtype.newbyteorder("="), copy=False)
         if self.part is not None and values.dtype.kind == "c":
             values = _part_of(values, self.part)
-        if (self.slope, self.intercept) != (1.0, 0.0):
-            scaled = values.astype(np.float64)
-            scaled *= self.slope
-            scaled += self.intercept
-            values = scaled
-        return np.asarray(values.astype(self.value_dtype, copy=False))
+        if (self.slope, self.intercept) == (1.0, 0.0):
+            return np.asarray(values.astype(self.value_dtype, copy=False))
+        scaled = np.empty_like(values, dtype=self.value_dtype)
+        for index in range(values.shape[-1]):  # in 64 bits, but one slice at a time
+            scaled[..., index] = values[..., index].astype(np.float64) * self.slope + self.intercept
+        return scaled
 
     @contextmanager
     def _stream(self) -> Iterator[BinaryIO]:
