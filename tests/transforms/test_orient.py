@@ -4,9 +4,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
-from strategies import geometries
 
 from isocenter.transforms import content, padding, permuted, unpermuted
+from strategies import geometries
 
 turns = st.tuples(st.permutations(range(3)), st.tuples(*[st.booleans()] * 3))
 

@@ -68,7 +68,7 @@ class Augmentation:
         shift = self.shift * rng.uniform(-1, 1, size=ndim) * (rng.random() < self.probability)
         mirror = np.where(np.isin(np.arange(ndim), self.flips) & (rng.random(ndim) < 0.5), -1.0, 1.0)
         points = rng.normal(scale=self.elastic, size=(ndim, *[5] * ndim)) * (rng.random() < self.probability)
-        linear = factor * (_rotation(angles) if ndim == 3 else _rotation(angles)[:2, :2]) @ np.diag(mirror)
+        linear = factor * _rotation(angles, ndim) @ np.diag(mirror)
         elastic = points if self.elastic > 0 and points.any() else None
         if elastic is None and not shift.any() and np.array_equal(linear, np.eye(ndim)):
             return None
@@ -145,10 +145,12 @@ def _noise(images: Tensor, generators: Sequence[np.random.Generator], deviation:
     return noise
 
 
-def _rotation(angles: NDArray) -> NDArray:
-    """(3, 3) rotation about z, then y, then x; in 2D only the first is used."""
+def _rotation(angles: NDArray, ndim: int) -> NDArray:
+    """(ndim, ndim) rotation about z, then y, then x; in 2D by the first angle alone."""
     (sz, sy, sx), (cz, cy, cx) = np.sin(angles), np.cos(angles)
     about_z = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
+    if ndim == 2:
+        return about_z[:2, :2]
     about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
     about_x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
     return about_x @ about_y @ about_z
