@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from isocenter.errors import FormatError
-from isocenter.files.block import Block, Compression, created, write_voxels
+from isocenter.files.block import Block, Compression
+from isocenter.files.plain import created, write_voxels
 
 PACKERS: dict[Compression, Callable[[bytes], bytes]] = {
     "none": bytes,

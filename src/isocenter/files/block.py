@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, Protocol
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
@@ -219,29 +219,6 @@ def read_head(path: Path, size: int, *, after: int = 0) -> bytes:
             raise FormatError(
                 f"the compressed header is damaged ({error})", str(path), "Get the file again from where it came from"
             ) from error
-
-
-class Writable(Protocol):
-    def write(self, data: bytes, /) -> object: ...
-
-
-def write_voxels(file: Writable, voxels: Array) -> None:
-    """Voxels with the first axis fastest, one index of the last axis at a time, little-endian."""
-    plain = voxels.astype(voxels.dtype.newbyteorder("<"), copy=False)
-    for index in range(plain.shape[-1]):
-        file.write(plain[..., index].tobytes(order="F"))
-
-
-@contextmanager
-def created(path: Path, *, compressed: bool) -> Iterator[BinaryIO]:
-    """A new file to write to, gzipped or plain; the same content always gives the same bytes."""
-    with path.open("xb") as file:
-        if not compressed:
-            yield file
-            return
-        # Level 4 is within a few percent of 6 in size at half the time; no name and no date in the stream.
-        with gzip.GzipFile("", "wb", 4, file, mtime=0) as stream:
-            yield stream  # type: ignore[misc]
 
 
 def _uncompressed(file: BinaryIO, compression: Compression) -> BinaryIO:

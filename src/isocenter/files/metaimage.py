@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files import label_table
-from isocenter.files.block import Block, Compression, created, write_voxels
+from isocenter.files.block import Block, Compression
 from isocenter.files.format import Format, ReadOptions
-from isocenter.files.plain import in_file_order, steps_without_sides, storable
+from isocenter.files.plain import channels_first, created, steps_without_sides, write_voxels
 from isocenter.files.sidecar import inside_folder
 from isocenter.files.world import from_lps, rows_and_columns
 from isocenter.values import Array, Geometry, Image, Source
@@ -63,14 +63,9 @@ def write(image: Image, path: Path) -> None:
     """
     if path.name.lower().endswith(".mhd"):
         raise FormatError("MetaImage is written as a single file", str(path), "Choose a name that ends in .mha")
-    ordered = in_file_order(storable(image.data, where=str(path)), image.geometry.ndim)
-    if image.geometry.ndim == 2:
-        ordered = ordered[:, :, 0]
-    if image.frames is None:
-        ordered = ordered[..., 0, :]
-    elif image.geometry.ndim == 2:
+    if image.geometry.ndim == 2 and image.frames is not None:
         raise FormatError("MetaImage cannot tell frames of a picture from slices", str(path), "Write it as NRRD")
-    ordered = np.moveaxis(ordered, -1, 0)
+    ordered = channels_first(image, str(path))
     packed = _packed(ordered)
     sizes = ordered.shape[1:]
     lines = ["ObjectType = Image", f"NDims = {len(sizes)}", "BinaryData = True", "BinaryDataByteOrderMSB = False"]
@@ -131,24 +126,32 @@ def _block(header: Mapping[str, str], end: int, sizes: tuple[int, ...], path: Pa
         raise FormatError(f"voxels of type {name!r} cannot be read", str(path), "Save them as a common number type")
     big = _true(header, "BinaryDataByteOrderMSB") or _true(header, "ElementByteOrderMSB")
     dtype = np.dtype(TYPES[name]).newbyteorder(">" if big else "<")
-    channels = int(_numbers(header, "ElementNumberOfChannels", path)[0]) if "ElementNumberOfChannels" in header else 1
-    local = header["ElementDataFile"].upper() == "LOCAL"
-    data = path if local else inside_folder(header["ElementDataFile"], path)
-    start = end if local else 0
-    compression: Compression = "zlib" if _true(header, "CompressedData") else "none"
-    if header.get("BinaryData", "True").lower() in ("false", "0"):
-        compression = "text"
-    skip = int(_numbers(header, "HeaderSize", path)[0]) if "HeaderSize" in header else 0
-    if skip == -1 and compression == "none":  # the voxels stand at the end of the file
-        start = data.stat().st_size - channels * prod(sizes) * dtype.itemsize
-    elif not local:
-        start = skip
-    if start < 0 or channels < 1:
-        raise _damaged(path, "the voxels would begin before the file")
+    shape = (_whole(header, "ElementNumberOfChannels", path, 1), *sizes)
     axes = {2: (0, 2, 1), 3: (0, 1, 2, 3), 4: (0, 4, 1, 2, 3)}[len(sizes)]
     slope = float(header.get("ElementToIntensityFunctionSlope", 1.0))
     intercept = float(header.get("ElementToIntensityFunctionOffset", 0.0))
-    return Block(data, dtype, (channels, *sizes), axes, start, 0, compression, slope, intercept)
+    data, start = _voxels_at(header, end, prod(shape) * dtype.itemsize, path)
+    return Block(data, dtype, shape, axes, start, 0, _compression(header), slope, intercept)
+
+
+def _voxels_at(header: Mapping[str, str], end: int, size: int, path: Path) -> tuple[Path, int]:
+    """(the file with the voxels, the byte at which they begin); HeaderSize -1 puts them at the end of their file."""
+    local = header["ElementDataFile"].upper() == "LOCAL"
+    data = path if local else inside_folder(header["ElementDataFile"], path)
+    skip = _whole(header, "HeaderSize", path, 0)
+    if skip == -1 and _compression(header) == "none":
+        return data, data.stat().st_size - size
+    return data, end if local else skip
+
+
+def _compression(header: Mapping[str, str]) -> Compression:
+    if header.get("BinaryData", "True").lower() in ("false", "0"):
+        return "text"
+    return "zlib" if _true(header, "CompressedData") else "none"
+
+
+def _whole(header: Mapping[str, str], name: str, path: Path, otherwise: int) -> int:
+    return int(_numbers(header, name, path)[0]) if name in header else otherwise
 
 
 def _first(header: Mapping[str, str], names: tuple[str, ...], path: Path, count: int) -> NDArray[np.float64] | None:

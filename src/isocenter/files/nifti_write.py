@@ -10,9 +10,16 @@ from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 
 from isocenter.errors import FormatError, GeometryError
-from isocenter.files.block import created, write_voxels
 from isocenter.files.nifti_geometry import apart_in_voxels, geometry_of
-from isocenter.files.plain import COLOUR_CHANNELS, in_file_order, steps_without_sides, storable, uniform_step
+from isocenter.files.plain import (
+    COLOUR_CHANNELS,
+    created,
+    in_file_order,
+    steps_without_sides,
+    storable,
+    uniform_step,
+    write_voxels,
+)
 from isocenter.values import Array, Floats, Geometry, Image
 
 # How far (mm) a corner may move by writing (the geometry contract).

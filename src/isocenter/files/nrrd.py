@@ -7,17 +7,18 @@ from collections.abc import Mapping
 from functools import partial
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from isocenter.errors import FormatError
 from isocenter.files import label_table
-from isocenter.files.block import Block, Compression, created, write_voxels
+from isocenter.files.block import Block, Compression
 from isocenter.files.format import Format, ReadOptions
 from isocenter.files.nrrd_header import Header, read_header
 from isocenter.files.nrrd_segments import Segment, segment_fields, segments_of
 from isocenter.files.nrrd_space import grid_of, layout_of, space_fields
-from isocenter.files.plain import COLOUR_CHANNELS, in_file_order, storable, uniform_step
+from isocenter.files.plain import COLOUR_CHANNELS, channels_first, created, uniform_step, write_voxels
 from isocenter.files.sidecar import inside_folder
 from isocenter.values import Array, Deferred, Image, Source
 
@@ -80,13 +81,8 @@ def write(image: Image, path: Path) -> None:
     """One gzip-compressed file with its header, sides and shear included; Slicer's segments for a .seg.nrrd."""
     if path.name.lower().endswith(".nhdr"):
         raise FormatError("NRRD is written as a single file", str(path), "Choose a name that ends in .nrrd")
-    voxels = storable(image.data, where=str(path))
-    ordered = in_file_order(voxels, image.geometry.ndim)
-    if image.geometry.ndim == 2:
-        ordered = ordered[:, :, 0]
-    if image.frames is None:
-        ordered = ordered[..., 0, :]
-    ordered = np.moveaxis(ordered, -1, 0) if len(image.channels) > 1 else ordered[..., 0]
+    ordered = channels_first(image, str(path))
+    ordered = ordered if len(image.channels) > 1 else ordered[0]
     lines = ["NRRD0005", f"type: {NAMES[ordered.dtype]}", f"dimension: {ordered.ndim}"]
     lines += [f"sizes: {' '.join(str(n) for n in ordered.shape)}", "endian: little", "encoding: gzip"]
     lines += space_fields(image.geometry, *_outside_space(image))
@@ -108,28 +104,27 @@ def _outside_space(image: Image) -> tuple[str | None, bool, float | None]:
 
 
 def _block(header: Header, path: Path, axes: tuple[int, ...]) -> Block:
-    name = header.field("type").lower()
-    kind = next((kind for kind, names in TYPES.items() if name in names), None)
-    encoding = ENCODINGS.get(header.field("encoding").lower())
-    if kind is None or encoding is None:
-        problem = f"voxels of type {name!r}" if kind is None else f"the encoding {header.field('encoding')!r}"
-        raise FormatError(f"{problem} cannot be read", str(path), "Save it with another program as raw or gzip")
-    endian = header.get("endian", "little").lower()
-    if endian not in ("little", "big"):
-        raise FormatError(f"the byte order {endian!r}", str(path), "Get the file again")
-    dtype = np.dtype(kind).newbyteorder("<" if endian == "little" else ">")
+    dtype, encoding = _number_type(header, path), header.field("encoding").lower()
+    if encoding not in ENCODINGS:
+        raise FormatError(f"the encoding {encoding!r} cannot be read", str(path), "Save it again as raw or gzip")
     name = header.get("data file") or header.get("datafile")  # nothing where the voxels follow the header
     data = inside_folder(name, path) if name else path
-    start = 0 if name else header.end
-    offset = header.integer("byte skip", 0)
+    start, offset = 0 if name else header.end, header.integer("byte skip", 0)
     for _ in range(lines := header.integer("line skip", 0)):
         start = _after_line(data, start, lines)
-    if offset == -1 and encoding == "none":  # the voxels stand at the end of the file
+    if offset == -1 and ENCODINGS[encoding] == "none":  # the voxels stand at the end of the file
         start, offset = data.stat().st_size - prod(header.sizes) * dtype.itemsize, 0
-    if offset < 0 or start < 0:
-        raise FormatError("a negative offset to the voxels", str(path), "Get the file again")
     shape = (*header.sizes, 1, 1)[: len(axes)]  # axes that the file leaves out have length 1
-    return Block(data, dtype, shape, axes, start, offset, encoding)
+    return Block(data, dtype, shape, axes, start, offset, ENCODINGS[encoding])
+
+
+def _number_type(header: Header, path: Path) -> np.dtype[Any]:
+    name, endian = header.field("type").lower(), header.get("endian", "little").lower()
+    kind = next((kind for kind, names in TYPES.items() if name in names), None)
+    if kind is None or endian not in ("little", "big"):
+        problem = f"voxels of type {name!r}" if kind is None else f"the byte order {endian!r}"
+        raise FormatError(f"{problem} cannot be read", str(path), "Save it again as common numbers")
+    return np.dtype(kind).newbyteorder("<" if endian == "little" else ">")
 
 
 def _after_line(path: Path, start: int, lines: int) -> int:
