@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from isocenter.report.display import PALETTE, colours, is_colour, planes, turned, upright, window
+from isocenter.report.display import PALETTE, colours, is_colour, main_plane, planes, turned, upright, window
 from isocenter.values import Geometry, Image, Label
 
 
@@ -45,6 +45,12 @@ def test_where_sides_are_not_known_nothing_is_turned_and_no_side_is_named() -> N
 
 def test_a_single_slice_is_shown_only_from_where_it_is_more_than_a_line() -> None:
     assert [plane.name for plane in planes(Geometry((30, 40, 1), np.eye(4)))] == ["axial"]
+
+
+def test_the_main_plane_is_the_acquired_one_and_the_axial_where_all_are_alike() -> None:
+    assert main_plane(Geometry((30, 40, 20), np.diag([1, 5.0, 1, 1]))).name == "coronal"
+    assert main_plane(Geometry((30, 40, 20), np.diag([1, 1.05, 1, 1]))).name == "axial"
+    assert main_plane(Geometry.of_pixels((5, 7))).name == "picture"
 
 
 def test_a_picture_lies_as_it_is_stored_rows_down_and_columns_across() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import FormatError, GeometryError
-from isocenter.report.display import PALETTE, Plane, colours, is_colour, planes, turned, unit_of, upright, window
+from isocenter.report.display import PALETTE, colours, is_colour, main_plane, planes, turned, unit_of, upright, window
 from isocenter.report.packing import Packed, code_type, pack, text_of, thinning
 from isocenter.report.page import environment
 from isocenter.values import Array, Geometry, Image
@@ -50,7 +50,7 @@ def viewer(image: Image, overlays: Sequence[Image], title: str, *, limit: int = 
         "steps": [step * n for step, n in zip(grid.steps, every, strict=True)],
         "affine": (grid.affine @ np.diag([*every, 1.0])).tolist(),
         "file": {"axes": axes, "flips": flips, "shape": grid.shape, "every": every},
-        "planes": [_plane(plane) for plane in planes(grid)],
+        "planes": [vars(plane) for plane in sorted(planes(grid), key=lambda plane: plane != main_plane(grid))],
         "frames": image.frames or 1,
         "times": None if image.times is None else [float(time) for time in image.times],
         "colour": is_colour(image),
@@ -129,10 +129,6 @@ def _overlay(overlay: Image, place: int, every: Sequence[int]) -> dict[str, Any]
     name = overlay.channels[0] if overlay.channels[0] != "0" else f"overlay {place + 1}"
     data = text_of(codes.reshape(voxels.shape).astype(kind))
     return {"name": name, "bits": 8 * kind.itemsize, "data": data, "frames": overlay.frames or 1, "labels": labels}
-
-
-def _plane(plane: Plane) -> dict[str, Any]:
-    return vars(plane)
 
 
 def _start(overlays: Sequence[Image], grid: Geometry, every: Sequence[int]) -> list[int]:

@@ -203,3 +203,12 @@ def test_structures_without_names_are_outlined_too() -> None:
     shown = pixels(figures.contours(image, values, None, (), "cells"))
     coloured = np.ptp(shown, axis=2) > 60
     assert ndimage.label(ndimage.binary_dilation(coloured, iterations=3))[1] == 2
+
+
+def test_the_same_head_in_eight_orders_of_axes_makes_the_same_picture(data: Path) -> None:
+    nibabel = pytest.importorskip("nibabel")
+    files = sorted((data / "nifti").glob("niivue_space_*.nii.gz"))
+    read = [nibabel.load(file) for file in files]
+    images = [Image(np.asarray(one.dataobj)[None], Geometry(one.shape, one.affine)) for one in read]
+    assert len({image.geometry.orientation for image in images}) >= 8
+    assert len({figures.contours(image, None, None, (), "a head").png for image in images}) == 1

@@ -199,7 +199,7 @@ def confusion(matrix: ArrayLike, classes: Sequence[str], title: str, *, caption:
     def draw(canvas: Canvas, ink: Ink) -> None:
         axes = canvas.subplots()
         _heat(axes, counts, shares, ink, small=crowded)
-        names = [short(name, 14) for name in classes]
+        names = [short(name, 20 if crowded else 14) for name in classes]
         axes.set_xticks(
             range(len(classes)), names, rotation=0 if len(classes) <= 3 else 90 if crowded else 30, parse_math=False
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -88,11 +89,11 @@ def png(canvas: Canvas, dpi: float) -> bytes:
     """The drawing as PNG of at most PNG_LIMIT bytes: fewer colours first, then fewer pixels."""
     while True:
         picture = _rendered(canvas, dpi)
-        for colours in (256, 128, 64):
+        for colours in (256, 64):
             data = _packed(picture, colours)
             if len(data) <= PNG_LIMIT:
                 return data
-        dpi *= 0.9
+        dpi *= min(0.95, 0.98 * math.sqrt(PNG_LIMIT / len(data)))  # bytes grow with the area
 
 
 def _drawn(draw: Callable[[Canvas, Ink], None], ink: Ink, size: tuple[float, float]) -> bytes:

@@ -12,7 +12,7 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import ArrayLike
 
 from isocenter.errors import UsageError
-from isocenter.report.display import PALETTE, Plane, colours, foreground, planes, unit_of
+from isocenter.report.display import PALETTE, Plane, colours, foreground, main_plane, planes, unit_of
 from isocenter.report.figures.drawing import Canvas, png, short
 from isocenter.report.figures.figure import Figure
 from isocenter.report.figures.view import View, cut, view_of
@@ -74,7 +74,7 @@ def contact_sheet(images: Mapping[str, Image], title: str, *, caption: str = "",
         axes = canvas.add_axes((left + 0.01 / columns, bottom + 0.13 / rows, 0.98 / columns, 0.86 / rows))
         axes.set_axis_off()
         view = view_of(image)
-        plane = planes(view.grid)[0]
+        plane = main_plane(view.grid)
         _draw_greys(axes, view, plane, view.fullest_slice(plane))
         middle = left + 0.5 / columns
         canvas.text(middle, bottom + 0.04 / rows, short(name), size=6.5, color=LETTERS, ha="center", parse_math=False)

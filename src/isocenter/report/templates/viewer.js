@@ -287,6 +287,7 @@ function tell() {
   if (readout.world) readout.world.textContent = worldText(at);
   const unit = facts.unit ? ` ${facts.unit}` : "";
   readout.value.textContent = valuesAt(at, state.frame).map((value) => numberText(value, channel)).join(", ") + unit;
+  if (readout.time) readout.time.textContent = facts.times[state.frame].toFixed(2);
   facts.overlays.forEach((overlay, place) => {
     const code = codeAt(overlay, at, state.frame);
     readout.overlays[place].textContent = code ? overlay.labels[code - 1].name : "\u2013";
@@ -531,8 +532,7 @@ function frameControls() {
   const pace = () => (facts.times ? Math.min(1000, Math.max(20, (1000 * facts.times.at(-1)) / (facts.frames - 1))) : 100);
   controls.frame = () => {
     input.value = state.frame;
-    const time = facts.times ? `, ${facts.times[state.frame].toFixed(2)} s` : "";
-    output.textContent = `${state.frame + 1} of ${facts.frames}${time}`;
+    output.textContent = `${state.frame + 1} of ${facts.frames}`;
   };
   controls.frame();
   return make("fieldset", {}, make("legend", { text: "Frames" }), row("frame", input, output), make("div", { className: "buttons" }, play));
@@ -617,6 +617,7 @@ function addReadout() {
   readout.value = line("value");
   if (facts.physical) readout.world = line("position, mm");
   readout.index = line(dimensions === 2 ? "row, column" : "voxel i, j, k");
+  if (facts.times) readout.time = line("time, s");
   readout.overlays = facts.overlays.map((overlay) => line(overlay.name));
 }
 
