@@ -241,6 +241,11 @@ def test_colours_are_named(tmp_path: Path) -> None:
     assert written_and_read(read(path), tmp_path / "b.nrrd").channels == ("R", "G", "B")
 
 
+def test_complex_voxels_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(FormatError, match="complex numbers"):
+        read(nrrd(tmp_path / "a.nrrd", np.zeros((2, 2, 2, 2), np.float32), "kinds: complex domain domain domain"))
+
+
 def test_four_axes_without_a_kind_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match=r"4 axes of space.*kinds"):
         read(nrrd(tmp_path / "a.nrrd", np.zeros((2, 2, 2, 2), np.uint8)))

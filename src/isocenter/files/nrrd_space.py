@@ -64,6 +64,8 @@ def layout_of(header: Header, path: Path) -> Layout:
     called = [text.lower() for text in header.words("labels")]
     frames = [n for n in others if in_time[n] or kinds[n] in ("time", *listed) or called[n] in ("frame", "time", "t")]
     channels = [n for n in others if n not in frames]
+    if any(kinds[n] == "complex" for n in channels):
+        raise FormatError("the voxels are complex numbers", str(path), "Save magnitude or phase by itself")
     if len(spatial) not in (2, 3) or len(frames) > 1 or len(channels) > 1:
         raise FormatError(
             f"{len(spatial)} axes of space, {len(frames)} of time and {len(channels)} others",
