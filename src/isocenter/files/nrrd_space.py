@@ -49,21 +49,8 @@ def layout_of(header: Header, path: Path) -> Layout:
     Of the others one may be frames (kind time or list, as of diffusion or Slicer's sequences), and one channels; the
     list of a segmentation is one of layers, and becomes channels.
     """
-    listed = () if any(key.startswith("Segment0_") for key in header.pairs) else ("list",)
     sizes, kinds = header.sizes, [kind.lower() for kind in header.words("kinds")]
-    if "space directions" in header.fields:
-        directions = header.vectors("space directions")
-        if len(directions) != len(sizes):
-            raise header.damaged(f"{len(sizes)} axes and {len(directions)} space directions")
-        in_time = [v is not None and len(v) == 4 and not v[:3].any() for v in directions]
-        spatial = tuple(n for n, v in enumerate(directions) if v is not None and not in_time[n])
-    else:
-        in_time = [False] * len(sizes)
-        spatial = tuple(n for n, kind in enumerate(kinds) if kind in SPATIAL_KINDS)
-    others = [n for n in range(len(sizes)) if n not in spatial]
-    called = [text.lower() for text in header.words("labels")]
-    frames = [n for n in others if in_time[n] or kinds[n] in ("time", *listed) or called[n] in ("frame", "time", "t")]
-    channels = [n for n in others if n not in frames]
+    spatial, frames, channels = _kinds_of_axes(header, kinds)
     if any(kinds[n] == "complex" for n in channels):
         raise FormatError("the voxels are complex numbers", str(path), "Save magnitude or phase by itself")
     if len(spatial) not in (2, 3) or len(frames) > 1 or len(channels) > 1:
@@ -81,6 +68,25 @@ def layout_of(header: Header, path: Path) -> Layout:
     times = _times(header, frames[0], sizes[frames[0]]) if frames else None
     colours = channels[0] < len(sizes) and kinds[channels[0]] in ("rgb-color", "rgba-color")
     return Layout((*channels, *frames, *ordered), spatial, times, colours, _facts(header))
+
+
+def _kinds_of_axes(header: Header, kinds: list[str]) -> tuple[tuple[int, ...], list[int], list[int]]:
+    """The file's axes that are (space, frames, channels)."""
+    listed = () if any(key.startswith("Segment0_") for key in header.pairs) else ("list",)
+    count = len(header.sizes)
+    if "space directions" in header.fields:
+        directions = header.vectors("space directions")
+        if len(directions) != count:
+            raise header.damaged(f"{count} axes and {len(directions)} space directions")
+        in_time = [v is not None and len(v) == 4 and not v[:3].any() for v in directions]
+        spatial = tuple(n for n, v in enumerate(directions) if v is not None and not in_time[n])
+    else:
+        in_time = [False] * count
+        spatial = tuple(n for n, kind in enumerate(kinds) if kind in SPATIAL_KINDS)
+    others = [n for n in range(count) if n not in spatial]
+    called = [text.lower() for text in header.words("labels")]
+    frames = [n for n in others if in_time[n] or kinds[n] in ("time", *listed) or called[n] in ("frame", "time", "t")]
+    return spatial, frames, [n for n in others if n not in frames]
 
 
 def grid_of(header: Header, layout: Layout, path: Path) -> tuple[Geometry, list[str]]:
