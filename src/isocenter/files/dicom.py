@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from isocenter.errors import FormatError, IsocenterError
 from isocenter.files.dicom_header import Header, check_pixels, header
 from isocenter.files.dicom_images import Named, images_of
+from isocenter.files.dicom_quiet import quiet
 from isocenter.files.dicom_series import SEGMENTATIONS, collected, grouped, safe, safe_name, unique
 from isocenter.files.format import Format, ReadOptions
 from isocenter.values import Image, LazyMapping
@@ -22,15 +22,13 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     Segmentations are left out where they lie beside images: they are references, and no images.
     Raises FormatError or GeometryError where nothing can be read.
     """
-    with warnings.catch_warnings():  # kept as notes, see `header`
-        warnings.simplefilter("ignore")
+    with quiet():  # `header` keeps them as notes
         return _read(collected(path), options)
 
 
 def read_series(paths: Iterable[Path], options: ReadOptions | None = None) -> Mapping[str, Image]:
     """All volumes of the files of one series (at least one file), by name."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         return _read([header(path) for path in paths], options or ReadOptions())
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import warnings
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage
 
 from isocenter.errors import FormatError
+from isocenter.files.dicom_quiet import quiet
 from isocenter.files.dicom_tags import named, text, whole
 
 DIRECTORY = str(MediaStorageDirectoryStorage)
@@ -80,8 +80,7 @@ def header(path: Path) -> Header:
 
     Raises FormatError where it is not DICOM, or its header is damaged.
     """
-    with path.open("rb") as file, warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with path.open("rb") as file, quiet() as heard:
         if not looks_like_dicom(file.read(132)):
             raise FormatError("is no DICOM file", str(path), "Give a DICOM file, or name it by its real format")
         file.seek(0)
@@ -95,13 +94,12 @@ def header(path: Path) -> Header:
     offset, length, element = found
     if element is not None:  # an empty stand-in, so that what asks for the layout of the pixels finds them
         dataset.add_new(element, "OW", b"")
-    told = tuple(dict.fromkeys(str(warning.message) for warning in caught))
     if element is None and not any(keyword in dataset for keyword in TOLD_BY_ANY) and not _is_directory(dataset):
         raise FormatError(
             f"states no {named('SOPClassUID')} and holds no pixels", str(path), "The file is damaged: get it again"
         )
     compressed = offset is not None and (length is None or _compressed(dataset))
-    return Header(path, dataset, offset, length, element is not None, compressed, told)
+    return Header(path, dataset, offset, length, element is not None, compressed, tuple(heard))
 
 
 def looks_like_dicom(start: bytes) -> bool:

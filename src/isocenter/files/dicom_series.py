@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from pydicom.uid import (
 
 from isocenter.errors import FormatError
 from isocenter.files.dicom_header import Header, header
+from isocenter.files.dicom_quiet import quiet
 from isocenter.files.dicom_scan import headers, listed
 from isocenter.files.dicom_tags import items, lenient, text
 
@@ -77,8 +77,7 @@ def survey(folder: Path) -> Survey:
     """The series under a folder, and what is damaged there."""
     good: list[Header] = []
     damaged: list[FormatError] = []
-    with warnings.catch_warnings():  # what is odd about a header is told when its series is read
-        warnings.simplefilter("ignore")
+    with quiet():  # what is odd about a header is told when its series is read
         for head in headers(folder):
             if isinstance(head, FormatError):
                 damaged.append(head)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from isocenter.errors import FormatError, IsocenterError
 from isocenter.files.dicom_pixels import decoded, has_pixels
+from isocenter.files.dicom_quiet import quiet
 from isocenter.files.dicom_values import Meaning, rescaled
 from isocenter.values import Deferred
 
@@ -71,10 +71,8 @@ def load(plan: Plan) -> NDArray[Any]:
     if plan.fill is not None:
         out[...] = plan.fill
     workers = max(1, min(MOST_THREADS, os.cpu_count() or 1, len(plan.files)))
-    with warnings.catch_warnings():  # what is odd about the headers was noted when they were read
-        warnings.simplefilter("ignore")
-        with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(lambda file: _placed(file, plan, out), plan.files))
+    with quiet(), ThreadPoolExecutor(workers) as pool:  # what is odd about the headers was noted when they were read
+        list(pool.map(lambda file: _placed(file, plan, out), plan.files))
     return _turned(out, plan)
 
 

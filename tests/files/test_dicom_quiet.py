@@ -1,0 +1,55 @@
+"""Warnings are heard where they arise, and the process warns afterwards as it did before."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+
+import pytest
+
+from isocenter.files.dicom_quiet import quiet
+
+
+def test_what_is_warned_inside_is_heard_once_and_not_shown() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # shown ones would fail here
+        with quiet() as heard:
+            for _ in range(3):
+                warnings.warn("odd", stacklevel=1)
+            with quiet() as inner:
+                warnings.warn("odder", stacklevel=1)
+            warnings.warn("oddest", stacklevel=1)
+        assert heard == ["odd", "oddest"]
+        assert inner == ["odder"]
+        with pytest.raises(UserWarning, match="loud"):
+            warnings.warn("loud", stacklevel=1)
+
+
+def test_threads_that_leave_in_another_order_than_they_came_restore_everything() -> None:
+    first_is_in, second_is_in, first_is_out = (threading.Event() for _ in range(3))
+    heard: list[list[str]] = []
+
+    def first() -> None:
+        with quiet() as mine:
+            first_is_in.set()
+            second_is_in.wait(10)
+            warnings.warn("first", stacklevel=1)
+        heard.append(mine)
+        first_is_out.set()
+
+    def second() -> None:
+        first_is_in.wait(10)
+        with quiet() as mine:
+            second_is_in.set()
+            first_is_out.wait(10)
+            warnings.warn("second", stacklevel=1)
+        heard.append(mine)
+
+    before = list(warnings.filters), warnings.showwarning
+    threads = [threading.Thread(target=work) for work in (first, second)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert heard == [["first"], ["second"]]
+    assert (list(warnings.filters), warnings.showwarning) == before
