@@ -113,5 +113,5 @@ def _packed(picture: Picture.Image, colours: int) -> bytes:
     """PNG with a palette: a third of the size, and on grey pictures no difference to be seen."""
     out = io.BytesIO()
     packed = picture.quantize(colours, method=Picture.Quantize.MEDIANCUT, dither=Picture.Dither.NONE)
-    packed.save(out, format="PNG", optimize=True)
+    packed.save(out, format="PNG", compress_level=7)
     return out.getvalue()
