@@ -317,6 +317,24 @@ def test_an_enhanced_object_is_ordered_by_the_position_of_its_frames(tmp_path: P
     assert_allclose(image.geometry.affine, [[-1.5, 0, 0, -1], [0, -2, 0, -2], [0, 0, 3, 0], [0, 0, 0, 1]])
 
 
+@pytest.mark.parametrize(
+    ("modality", "sop_class"),
+    [
+        ("MG", "1.2.840.10008.5.1.4.1.1.13.1.3"),  # breast tomosynthesis
+        ("OPT", "1.2.840.10008.5.1.4.1.1.77.1.5.4"),  # optical coherence tomography
+        ("PT", "1.2.840.10008.5.1.4.1.1.130"),  # enhanced PET
+    ],
+)
+def test_any_object_whose_frames_have_places_is_a_volume(tmp_path: Path, modality: str, sop_class: str) -> None:
+    frames = [enhanced_frame(0.05 * n) for n in range(5)]
+    path = write_enhanced(
+        tmp_path / "e.dcm", np.ones((5, 2, 3), np.uint16), frames, Modality=modality, SOPClassUID=sop_class
+    )
+    image = read(path)
+    assert image.shape == (1, 3, 2, 5)
+    assert_allclose(image.geometry.steps, (1.5, 2, 0.05))
+
+
 def test_an_enhanced_object_in_time_has_its_times(tmp_path: Path) -> None:
     frames = [
         enhanced_frame(3.0 * n, TemporalPositionIndex=t + 1, FrameReferenceDateTime=f"2020010112000{2 * t}.5")

@@ -1,0 +1,71 @@
+"""Attributes are typed at the first look, and what is damaged is refused by its tag."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydicom.dataset import Dataset
+
+from isocenter.errors import FormatError
+from isocenter.files.dicom_tags import items, lenient, named, number, numbers, seconds, text, whole, words
+
+
+def dataset(keyword: str, vr: str, value: object) -> Dataset:
+    made = Dataset()
+    made.add_new(keyword, vr, value)
+    return made
+
+
+def test_absent_and_empty_are_one() -> None:
+    for made in (Dataset(), dataset("SliceThickness", "DS", ""), dataset("SliceThickness", "DS", None)):
+        assert number(made, "SliceThickness", "here") is None
+        assert text(made, "SliceThickness") == ""
+        assert words(made, "SliceThickness") == ()
+
+
+@pytest.mark.parametrize(
+    ("keyword", "vr", "value", "words_"),
+    [
+        ("PixelSpacing", "DS", [1.0, 2.0, 3.0], "3 values where 2 belong"),
+        ("PixelSpacing", "LO", ["one", "two"], "is no number"),
+        ("PixelSpacing", "FD", [1.0, float("nan")], "is not finite"),
+    ],
+)
+def test_what_is_no_number_is_refused_by_its_tag(keyword: str, vr: str, value: object, words_: str) -> None:
+    with pytest.raises(FormatError) as refusal:
+        numbers(dataset(keyword, vr, value), keyword, "here", 2)
+    assert refusal.value.problem.startswith("PixelSpacing (0028,0030)") and words_ in refusal.value.problem
+    assert lenient(dataset(keyword, vr, value), keyword) is None
+
+
+def test_half_a_row_is_refused() -> None:
+    with pytest.raises(FormatError, match="no whole number"):
+        whole(dataset("Rows", "FD", 1.5), "Rows", "here")
+
+
+def test_what_is_no_sequence_has_no_items() -> None:
+    assert items(dataset("DimensionIndexSequence", "LO", "text"), "DimensionIndexSequence") == []
+
+
+def test_an_unknown_keyword_is_named_as_it_is() -> None:
+    assert named("Rows") == "Rows (0028,0010)"
+    assert named("NoSuchThing") == "NoSuchThing"
+
+
+@given(st.times())
+def test_a_time_is_seconds_from_midnight(time: object) -> None:
+    expected = time.hour * 3600 + time.minute * 60 + time.second + time.microsecond / 1e6  # type: ignore[attr-defined]
+    for written in (f"{time:%H%M%S.%f}", f"{time:%H:%M:%S.%f}"):
+        assert seconds(written) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_day_later_is_a_day_more() -> None:
+    before, after = seconds("20200229235959.5"), seconds("20200301000000.5+0000")
+    assert before is not None and after is not None
+    assert after - before == pytest.approx(1)
+
+
+@pytest.mark.parametrize("told", ["", "noon", "20201399120000", "1"])
+def test_what_is_no_time_is_none(told: str) -> None:
+    assert seconds(told) is None
