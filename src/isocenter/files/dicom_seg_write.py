@@ -125,6 +125,8 @@ def _check_reference(slices: list[_Slice], geometry: Geometry, where: str) -> No
     """Without a frame of reference a SEG cannot say where its planes lie, PS3.3 A.51.3."""
     if geometry.ndim == 3 and slices[0].frame.frame_of_reference is None:
         raise FormatError("the image states no FrameOfReferenceUID (0020,0052)", where, "Write .nii.gz instead")
+    if int(np.prod(geometry.shape[:2])) < 8:  # highdicom then starts each frame on a byte, which no reader expects
+        raise FormatError("the image has fewer than 8 pixels a slice", where, "Write .nii.gz instead")
     if geometry.ndim == 2 and len(slices) > 1:
         raise FormatError("the image is a film, a SEG has one frame a picture", where, "Write .png or .nii.gz instead")
 
