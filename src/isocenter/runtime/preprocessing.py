@@ -26,6 +26,7 @@ from isocenter.transforms import (
     resample,
     resample_labels,
     taps,
+    unpermuted,
 )
 from isocenter.values import Array, Geometry, Image, Region, Slabs
 
@@ -70,8 +71,7 @@ class Trace:
 
     def unpermuted(self, array: Array) -> Array:
         """(channels, *spatial) of a canonical region back in the source's order of axes."""
-        flipped = array[(slice(None), *[slice(None, None, -1) if flip else slice(None) for flip in self.flips])]
-        moved = flipped.transpose(0, *[int(axis) + 1 for axis in np.argsort(self.axes)])
+        moved = unpermuted(array, self.axes, self.flips)
         return moved if self.squeezed is None else np.expand_dims(moved, self.squeezed + 1)
 
 
@@ -122,6 +122,7 @@ class Preprocessing:
         """
         image = recoloured(image, self.channels)
         self._check(image, where)
+        image = image.with_pixels(image.data)  # read once: `valid` looks at the voxels too
         data, valid = image.data, image.valid
         geometry, squeezed = image.geometry, self._squeezed(image.geometry, where)
         if squeezed is not None:
@@ -208,8 +209,8 @@ class Preprocessing:
     def _region(self, data: Array, valid: NDArray[np.bool_]) -> Region:
         if self.crop == "none":
             return tuple(slice(0, size) for size in data.shape[1:])
-        above = [channel > channel[measured].min(initial=np.inf) for channel, measured in zip(data, valid, strict=True)]
-        return content(np.any(above & valid, axis=0))
+        above = [_above_lowest(channel, measured) for channel, measured in zip(data, valid, strict=True)]
+        return content(np.any(above, axis=0))
 
     def _target(
         self, shape: tuple[int, ...], steps: tuple[float, ...], geometry: Geometry, where: str
@@ -219,6 +220,11 @@ class Preprocessing:
         if self.spacing is None:
             return shape
         return tuple(max(1, round(size * old / new)) for size, old, new in zip(shape, steps, self.spacing, strict=True))
+
+
+def _above_lowest(channel: Array, measured: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Where there is more than the lowest measurement of the channel."""
+    return measured & (channel > channel[measured].min()) if measured.any() else measured
 
 
 def _unpadded(slabs: Slabs, trace: Trace) -> Slabs:
