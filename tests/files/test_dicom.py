@@ -218,6 +218,25 @@ def test_missing_slices_are_marked_even_where_no_padding_is_stated(tmp_path: Pat
     assert image.pixels[:, :, :, 2:4].max() == -1025
 
 
+def test_missing_slices_between_coloured_ones_stay_refused(data: Path, tmp_path: Path) -> None:
+    for path in sorted((data / "dicom" / "series" / "sc_rgb_volume_j2k").iterdir()):
+        if "0002" not in path.name:
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(GeometryError, match="no colour can stand for a missing one"):
+        read(tmp_path, fill_missing=True)
+
+
+def test_slices_that_state_different_padding_have_none_marked(tmp_path: Path) -> None:
+    for n in range(2):
+        write_slice(
+            tmp_path / f"{n}.dcm", np.ones((2, 2), np.uint16), position=(0, 0, n), SliceThickness=1,
+            PixelPaddingValue=n,
+        )  # fmt: skip
+    image = read(tmp_path)
+    assert image.padding is None
+    assert "slices state different padding values: none is marked" in image.notes
+
+
 def test_more_missing_than_there_is_refused_even_then(tmp_path: Path) -> None:
     for n in (0, 1, 9):
         write_slice(tmp_path / f"{n}.dcm", np.ones((2, 2), np.uint16), position=(0, 0, n), SliceThickness=1)

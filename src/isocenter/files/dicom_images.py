@@ -54,7 +54,7 @@ def images_of(heads: Sequence[Header], options: ReadOptions) -> list[Named]:
             where,
             "Take it out of the series, or export the series again",
         )
-    return _picture_images(heads, frames, where)
+    return _picture_images(heads, frames, where, options)
 
 
 def _refuse_kinds(head: Header) -> None:
@@ -120,7 +120,9 @@ def _volume_facts(volume: Volume) -> dict[str, Any]:
     return facts
 
 
-def _picture_images(heads: Sequence[Header], frames: list[list[Frame]], where: str) -> list[Named]:
+def _picture_images(
+    heads: Sequence[Header], frames: list[list[Frame]], where: str, options: ReadOptions
+) -> list[Named]:
     """Images without a position: each file its own, but slices of a scanner that tell no position are frames."""
     alike = len({frame.shape for part in frames for frame in part}) == 1
     orders = {frame.order for part in frames for frame in part}
@@ -128,15 +130,21 @@ def _picture_images(heads: Sequence[Header], frames: list[list[Frame]], where: s
     if len(heads) > 1 and alike and in_order and text(heads[0].dataset, "Modality") in CROSS_SECTIONS:
         note = "the slices tell no position: they are frames in the order of their instance numbers"
         together = sorted((frame for part in frames for frame in part), key=lambda frame: frame.order)
-        return [("", _picture(heads, together, where, (note,)))]
-    found = [_picture([head], part, head.where, ()) for head, part in zip(heads, frames, strict=True)]
+        return [("", _picture(heads, together, where, options, (note,)))]
+    found = [_picture([head], part, head.where, options) for head, part in zip(heads, frames, strict=True)]
     return [(f"_{n + 1}" if len(found) > 1 else "", image) for n, image in enumerate(found)]
 
 
-def _picture(heads: Sequence[Header], frames: Sequence[Frame], where: str, notes: tuple[str, ...]) -> Image:
+def _picture(
+    heads: Sequence[Header],
+    frames: Sequence[Frame],
+    where: str,
+    options: ReadOptions,
+    notes: tuple[str, ...] = (),
+) -> Image:
     """(channels[, frames], rows, columns)."""
     scale = scale_of(heads[0].dataset, where)
-    voxels = _Voxels(heads, where, ReadOptions(), fill=False)
+    voxels = _Voxels(heads, where, options, fill=False)
     count, repeated = len(frames), len(frames) > 1
     places = [(frame, Place(frame.number, 0, n, 0)) for n, frame in enumerate(frames)]
     plan = voxels.plan(places, (1, count, 1, *frames[0].shape), volume=False, repeated=repeated)
@@ -170,7 +178,12 @@ class _Voxels:
             raise FormatError("has grey and coloured slices in one series", where, "Put them into folders of their own")
         datasets = [head.dataset for head in heads]
         self.meaning: Meaning = meaning(datasets, real_world=options.real_world, where=where)
-        self.padding = None
+        self.padding: tuple[float, float] | None = None
+        self.notes: tuple[str, ...] = ()
+        if self.colour and fill:
+            raise GeometryError(
+                "coloured slices are missing, and no colour can stand for a missing one", where, "Get the whole series"
+            )
         if self.colour:
             self.dtype = np.result_type(*[layout.dtype for layout in layouts])
             return
@@ -183,6 +196,8 @@ class _Voxels:
         paddings = {padding_range(head.dataset, 0, self.meaning, head.where) for head in heads}
         if len(paddings) == 1:
             self.padding = paddings.pop()
+        else:
+            self.notes = ("slices state different padding values: none is marked",)
         if fill:
             self._choose_fill()
 
@@ -243,7 +258,7 @@ class _Voxels:
             channels=("R", "G", "B") if self.colour else channels,
             times=times,
             padding=self.padding,
-            notes=(*notes, *self.meaning.notes, *odd),
+            notes=(*notes, *self.meaning.notes, *self.notes, *odd),
             facts={**self.meaning.facts, **facts, **({"description": description} if description else {})},
             source=Source("dicom", tuple(path for path, _ in plan.files), dict(header)),
         )
