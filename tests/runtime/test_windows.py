@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+
+from isocenter.runtime import slide
+from isocenter.runtime.windows import importance, starts
+from isocenter.values import Array
+
+shapes = st.one_of(*[st.tuples(*[st.integers(1, 11)] * n) for n in (2, 3)])
+overlaps = st.sampled_from([0.0, 0.25, 0.5, 0.75])
+merges = st.sampled_from(["gaussian", "mean"])
+
+
+@st.composite
+def images_and_patches(draw: st.DrawFn) -> tuple[Array, tuple[int, ...]]:
+    shape = draw(shapes)
+    patch = draw(st.tuples(*[st.integers(1, 8)] * len(shape)))
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    return rng.normal(size=(2, *shape)).astype(np.float32), patch
+
+
+def voxelwise(batch: Array) -> dict[str, Array]:
+    return {"sum": 2 * batch.sum(axis=1, keepdims=True), "same": batch}
+
+
+def placed(batch: Array) -> dict[str, Array]:
+    """Of each voxel its value and where in the window it lies: windows that overlap disagree."""
+    axes = np.stack(np.meshgrid(*map(np.arange, batch.shape[2:]), indexing="ij")).astype(np.float32)
+    return {"mixed": batch[:, :1] + axes.sum(axis=0) + batch.mean(axis=tuple(range(1, batch.ndim)), keepdims=True)}
+
+
+def whole(slabs: Iterator[tuple[tuple[slice, ...], Mapping[str, Array]]], shape: tuple[int, ...]) -> dict[str, Array]:
+    """All slabs in one array; they must follow each other and leave nothing out."""
+    parts: dict[str, list[Array]] = {}
+    row = 0
+    for region, arrays in slabs:
+        assert region[0].start == row < region[0].stop
+        assert region[1:] == tuple(slice(0, size) for size in shape[1:])
+        row = region[0].stop
+        for name, array in arrays.items():
+            assert array.shape[1:] == tuple(part.stop - part.start for part in region)
+            parts.setdefault(name, []).append(array)
+    assert row == shape[0]
+    return {name: np.concatenate(arrays, axis=1) for name, arrays in parts.items()}
+
+
+@given(images_and_patches(), overlaps, merges, st.integers(1, 5))
+def test_a_network_that_looks_at_single_voxels_gives_the_same_through_windows_as_on_the_whole(
+    case, overlap, merge, batch
+):
+    image, patch = case
+    merged = whole(slide(voxelwise, image, patch, overlap=overlap, merge=merge, batch=batch), image.shape[1:])
+    for name, expected in voxelwise(image[None]).items():
+        assert_allclose(merged[name], expected[0], rtol=1e-4, atol=1e-5)
+
+
+@given(images_and_patches(), overlaps, merges, st.integers(1, 3))
+def test_overlapping_windows_are_merged_as_in_one_full_accumulator(case, overlap, merge, batch):
+    image, patch = case
+    own = image.shape[1:]
+    padded = np.pad(image, [(0, 0), *((0, max(0, n - size)) for n, size in zip(patch, own, strict=True))], mode="edge")
+    spatial = padded.shape[1:]
+    total, weights = np.zeros((1, *spatial)), np.zeros(spatial)
+    weight = importance(patch, merge).astype(np.float64)
+    grid = [starts(size, n, overlap) for size, n in zip(spatial, patch, strict=True)]
+    for corner in product(*grid):
+        place = tuple(slice(start, start + n) for start, n in zip(corner, patch, strict=True))
+        total[(slice(None), *place)] += placed(padded[(slice(None), *place)][None])["mixed"][0] * weight
+        weights[place] += weight
+    expected = (total / weights)[(slice(None), *(slice(0, size) for size in own))]
+    merged = whole(slide(placed, image, patch, overlap=overlap, merge=merge, batch=batch), own)
+    assert_allclose(merged["mixed"], expected, rtol=1e-4, atol=1e-4)
+
+
+@given(images_and_patches(), overlaps)
+def test_the_result_does_not_depend_on_how_many_windows_go_together(case, overlap):
+    image, patch = case
+    one, many = (whole(slide(placed, image, patch, overlap=overlap, batch=n), image.shape[1:]) for n in (1, 7))
+    assert_allclose(one["mixed"], many["mixed"], rtol=1e-5, atol=1e-5)
+
+
+@given(images_and_patches(), overlaps)
+def test_a_vector_head_is_the_mean_over_windows_and_comes_last(case, overlap):
+    image, patch = case
+    seen: list[Array] = []
+
+    def network(batch: Array) -> dict[str, Array]:
+        vectors = batch.mean(axis=tuple(range(2, batch.ndim)))
+        seen.extend(vectors)
+        return {"class": vectors, "same": batch}
+
+    *dense, (region, arrays) = slide(network, image, patch, overlap=overlap, batch=2)
+    assert region == ()
+    assert set(arrays) == {"class"}
+    assert all(set(parts) == {"same"} for _, parts in dense)
+    assert_allclose(arrays["class"], np.mean(seen, axis=0), rtol=1e-5, atol=1e-6)
+
+
+@given(st.integers(1, 60), st.integers(1, 20), st.floats(0, 0.8))
+def test_windows_of_an_axis_cover_it_and_share_about_the_overlap(size, patch, overlap):
+    begin = starts(size, patch, overlap)
+    if size <= patch:
+        assert begin == [0]
+        return
+    assert begin[0] == 0
+    assert begin[-1] == size - patch
+    steps = np.diff(begin)
+    assert (steps >= 0).all()
+    assert steps.max() <= np.ceil(patch * (1 - overlap) + 1e-9)  # no gap, however the starts are rounded
+
+
+@pytest.mark.parametrize("patch", [(6,), (5, 8), (4, 4, 7)])
+def test_the_middle_of_a_window_counts_most_and_no_voxel_counts_nothing(patch):
+    weight = importance(patch, "gaussian")
+    assert weight.shape == patch
+    assert weight.min() >= 1e-3
+    assert weight[tuple(size // 2 for size in patch)] == weight.max()
+    assert_allclose(weight, np.flip(weight), rtol=1e-5)
+    assert (importance(patch, "mean") == 1).all()
+
+
+def test_an_eighth_of_the_window_is_one_standard_deviation():
+    weight = importance((17,), "gaussian")
+    distance = (np.arange(17) - 8) / (17 / 8)
+    assert_allclose(weight, np.maximum(np.exp(-(distance**2) / 2), 1e-3), rtol=1e-5)
+
+
+def test_only_the_rows_that_still_receive_windows_are_held():
+    """A tall image: no array that leaves is longer than half a window, and each leaves before the next is computed."""
+    image = np.zeros((1, 80, 6, 6), np.float32)
+    rows_seen, ran = [], 0
+
+    def network(batch: Array) -> dict[str, Array]:
+        nonlocal ran
+        ran += len(batch)
+        return {"same": batch}
+
+    for region, arrays in slide(network, image, (8, 6, 6), overlap=0.5):
+        rows_seen.append((region[0].stop, ran))
+        assert arrays["same"].shape[1] <= 8
+        assert arrays["same"].base is None or arrays["same"].base.shape[1] <= 8
+    assert [ran for _, ran in rows_seen] == list(range(1, 20))
+    assert max(np.diff([0, *(stop for stop, _ in rows_seen[:-1])])) == 4
+
+
+def test_what_left_is_not_changed_by_later_windows():
+    image = np.random.default_rng(0).normal(size=(1, 30, 5)).astype(np.float32)
+    kept = [(arrays["mixed"], arrays["mixed"].copy()) for _, arrays in slide(placed, image, (6, 5))]
+    for array, copy in kept:
+        assert_array_equal(array, copy)
+
+
+def test_an_image_smaller_than_the_window_goes_on_beyond_its_edge():
+    image = np.array([[[1.0, 2.0]]], np.float32)
+    seen: list[Array] = []
+
+    def network(batch: Array) -> dict[str, Array]:
+        seen.append(batch[0, 0])
+        return {"same": batch}
+
+    [(region, arrays)] = slide(network, image, (2, 4))
+    assert_array_equal(seen[0], [[1, 2, 2, 2], [1, 2, 2, 2]])
+    assert region == (slice(0, 1), slice(0, 2))
+    assert_array_equal(arrays["same"][0], [[1, 2]])
