@@ -1,0 +1,43 @@
+# The two commands: `make test` and `make demo`. Both build .venv first, from pyproject.toml and constraints.txt.
+PYTHON ?= python3
+BIN := .venv/bin
+DATA ?=
+MINUTES ?= 7
+
+.PHONY: test lint types layers tests demo docs bench system clean
+
+test: system lint types layers tests
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("isocenter needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'
+	@echo "installing into .venv" >&2
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]' >&2
+	@touch .venv/installed
+
+# Real peers for the tests. Without root they are named, and the tests that need them are skipped with the reason.
+system:
+	@sh tests/system_packages.sh
+
+lint: .venv/installed
+	@$(BIN)/ruff check src tests bench
+	@$(BIN)/ruff format --check src tests bench
+
+types: .venv/installed
+	@$(BIN)/mypy
+
+layers: .venv/installed
+	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+
+tests: .venv/installed
+	@$(BIN)/pytest
+
+demo: .venv/installed
+	@$(BIN)/isocenter demo $(DATA) --minutes $(MINUTES) --out demo --overwrite
+
+docs: .venv/installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]' >&2
+	@$(BIN)/mkdocs build --strict
+
+clean:
+	rm -rf .venv demo site
