@@ -1,0 +1,276 @@
+"""RT structure sets: a voxel belongs to a region when its centre lies inside the contours."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.path import Path as Outline
+from numpy.testing import assert_array_equal
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
+
+from isocenter.errors import FormatError, GeometryError
+from isocenter.files import read
+from isocenter.files.dicom_rtstruct import SOP_CLASS, polygon, rasterise, references
+from isocenter.values import Code, Geometry
+from written_dicom import sequence
+
+LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+# Columns run left, rows run back, as in an axial CT; 2 x 1 mm pixels, 3 mm slices.
+GRID = Geometry((12, 10, 4), LPS @ np.array([[2.0, 0, 0, 10], [0, 1, 0, 20], [0, 0, 3, 30], [0, 0, 0, 1]]), "1.2.3.3")
+Contour = list[tuple[float, float, float]]
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the corpus is odd on purpose
+        yield
+
+
+def rectangle(column: tuple[float, float], row: tuple[float, float], depth: float, grid: Geometry = GRID) -> Contour:
+    """Corners given in voxels, as LPS mm."""
+    index = [
+        (c, r, depth) for c, r in zip((column[0], column[1], column[1], column[0]), np.repeat(row, 2), strict=True)
+    ]
+    return [tuple(point) for point in (grid.to_world(np.array(index)) @ LPS[:3, :3]).tolist()]
+
+
+def structure_set(path: Path, regions: dict[str, Sequence[Contour]], kind: str = "CLOSED_PLANAR", **tags: Any) -> Path:
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.SOPClassUID, dataset.SOPInstanceUID, dataset.Modality = SOP_CLASS, "1.2.3.9", "RTSTRUCT"
+    dataset.StructureSetROISequence, dataset.ROIContourSequence = [], []
+    for n, (name, contours) in enumerate(regions.items(), start=1):
+        dataset.StructureSetROISequence += sequence(
+            ROINumber=n, ROIName=name, ReferencedFrameOfReferenceUID=tags.get("frame_of_reference", "1.2.3.3")
+        )
+        drawn = [
+            sequence(
+                ContourGeometricType=kind,
+                NumberOfContourPoints=len(contour),
+                ContourData=[f"{x:.10g}" for point in contour for x in point],
+                ContourImageSequence=sequence(ReferencedSOPInstanceUID=tags.get("instance", "1.2.3.4")),
+            )[0]
+            for contour in contours
+        ]
+        dataset.ROIContourSequence += sequence(
+            ReferencedROINumber=n, ROIDisplayColor=[10 * n, 20, 30], ContourSequence=drawn
+        )
+    pydicom.dcmwrite(path, dataset, enforce_file_format=True)
+    return path
+
+
+# -- real data --------------------------------------------------------------------------------------------------------
+
+
+def instances(source: Any) -> list[str]:
+    return [pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID for path in source.source.paths]
+
+
+def test_a_real_structure_set_covers_the_area_that_it_draws(data: Path):
+    source = read(data / "dicom/series/ct_phantom_with_rtstruct")
+    path = data / "dicom/files/rtutils_rtstruct_phantom.dcm"
+    image = rasterise(path, source.geometry, instances(source))
+    areas = []
+    for contour in pydicom.dcmread(path).ROIContourSequence[0].ContourSequence:
+        x, y, _ = np.array(contour.ContourData, dtype=float).reshape(-1, 3).T
+        area += (
+            (-1 if area else 1) * abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2
+        )  # the second is a hole
+    spacing = source.geometry.steps
+    assert image.data[0, :, :, 0].sum() * spacing[0] * spacing[1] == pytest.approx(
+        areas[0] - areas[1], rel=0.03
+    )  # the second is a hole
+    assert not image.data[0, :, :, 1].any()
+    assert (image.labels[0].name, image.labels[0].colour) == ("ROI-1", (162, 136, 95))
+
+
+def test_a_frame_of_reference_of_its_own_is_taken_only_where_the_files_are_named(data: Path):
+    source = read(data / "dicom/series/ct_phantom_with_rtstruct")
+    path = data / "dicom/files/rtutils_rtstruct_phantom.dcm"
+    assert "names the image's files" in rasterise(path, source.geometry, instances(source)).notes[0]
+    with pytest.raises(GeometryError, match="another frame of reference"):
+        rasterise(path, source.geometry)
+
+
+def test_a_structure_set_of_other_images_is_refused(data: Path):
+    source = read(data / "dicom/series/ct_phantom_with_rtstruct")
+    path = data / "dicom/broken/rtutils_rtstruct_invalid_reference.dcm"
+    with pytest.raises(GeometryError, match="refers to 1 of 3 images that are not in the series"):
+        rasterise(path, source.geometry, instances(source))
+    with pytest.raises(GeometryError, match="ROI-1 lies 5 mm off the nearest slice"):
+        rasterise(path, source.geometry)
+
+
+def test_a_structure_set_without_preamble_tells_its_references(data: Path):
+    named = references(data / "dicom/broken/pydicom_rtstruct_no_preamble.dcm")
+    assert named.frames_of_reference == {"1.2.826.0.1.3680043.8.498.2010020400001.2"}
+    assert named.series == {"1.2.826.0.1.3680043.8.498.2010020400001.2.1.1"}
+
+
+# -- geometry ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_rectangle_fills_the_voxels_whose_centres_it_holds(tmp_path: Path):
+    path = structure_set(tmp_path / "rt.dcm", {"box": [rectangle((1.6, 5.4), (2.5, 6.5), 2)]})
+    image = rasterise(path, GRID)
+    truth = np.zeros(GRID.shape, np.uint8)
+    truth[2:6, 3:7, 2] = 1
+    assert_array_equal(image.data[0], truth)
+    assert image.geometry is GRID
+
+
+@pytest.mark.parametrize("kind", ["CLOSED_PLANAR", "CLOSEDPLANAR_XOR"])
+def test_a_contour_inside_another_is_a_hole(tmp_path: Path, kind: str):
+    contours = [rectangle((0.5, 9.5), (0.5, 8.5), 1), rectangle((2.5, 5.5), (2.5, 5.5), 1)]
+    image = rasterise(structure_set(tmp_path / "rt.dcm", {"ring": contours}, kind), GRID)
+    truth = np.zeros(GRID.shape, np.uint8)
+    truth[1:10, 1:9, 1] = 1
+    truth[3:6, 3:6, 1] = 0
+    assert_array_equal(image.data[0], truth)
+
+
+def test_a_keyhole_is_a_hole(tmp_path: Path):
+    outer, inner = rectangle((0.5, 9.5), (0.5, 8.5), 1), rectangle((2.5, 5.5), (2.5, 5.5), 1)
+    keyhole = [*outer, outer[0], inner[0], *inner[::-1], outer[0]]
+    ring = rasterise(structure_set(tmp_path / "a.dcm", {"ring": [outer, inner]}), GRID)
+    assert_array_equal(rasterise(structure_set(tmp_path / "b.dcm", {"ring": [keyhole]}), GRID).data, ring.data)
+
+
+def test_regions_that_overlap_are_one_channel_each(tmp_path: Path):
+    regions = {"body": [rectangle((0.5, 9.5), (0.5, 8.5), 1)], "organ": [rectangle((2.5, 5.5), (2.5, 5.5), 1)]}
+    image = rasterise(structure_set(tmp_path / "rt.dcm", regions), GRID)
+    assert image.channels == ("body", "organ")
+    assert [(image.data[n] == n + 1).sum() for n in range(2)] == [72, 9]
+    assert [label.colour for label in image.labels] == [(10, 20, 30), (20, 20, 30)]
+
+
+def test_regions_side_by_side_share_no_voxel(tmp_path: Path):
+    regions = {"left": [rectangle((1, 4), (1, 5), 1)], "right": [rectangle((4, 8), (1, 5), 1)]}
+    image = rasterise(structure_set(tmp_path / "rt.dcm", regions), GRID)
+    assert image.channels == ("regions",)
+    assert [(image.data == n).sum() for n in (1, 2)] == [3 * 4, 4 * 4]
+
+
+@given(st.lists(st.tuples(st.floats(-3, 14), st.floats(-3, 12)), min_size=3, max_size=9))
+def test_any_polygon_holds_the_centres_that_matplotlib_finds_inside(points: list[tuple[float, float]]):
+    x, y = np.round(np.array(points), 2).T + 0.005003  # off the centres, where rules differ
+    columns, rows = np.meshgrid(np.arange(12), np.arange(10))
+    ours = polygon(y, x, 10, 12)
+    # matplotlib counts windings; for the even-odd rule of crossing outlines, count its answer over each triangle.
+    parity = np.zeros((10, 12), int)
+    for n in range(1, len(x) - 1):
+        corners = np.array([(x[0], y[0]), (x[n], y[n]), (x[n + 1], y[n + 1])])
+        inside = Outline([*corners, corners[0]], closed=True).contains_points(np.c_[columns.ravel(), rows.ravel()])
+        parity += inside.reshape(10, 12)
+    near = np.abs(_distances(x, y, columns, rows)) < 1e-3
+    assert_array_equal(ours[~near], (parity % 2 == 1)[~near])
+
+
+def _distances(x: Any, y: Any, columns: Any, rows: Any) -> Any:
+    """To the nearest edge of the polygon or of the fan of triangles over it."""
+    nearest = np.full(columns.shape, np.inf)
+    pairs = [(n, (n + 1) % len(x)) for n in range(len(x))] + [(0, n) for n in range(1, len(x))]
+    for a, b in pairs:
+        edge = np.array([x[b] - x[a], y[b] - y[a]])
+        to = np.stack([columns - x[a], rows - y[a]], axis=-1)
+        along = np.clip(to @ edge / max(edge @ edge, 1e-12), 0, 1)
+        nearest = np.minimum(nearest, np.linalg.norm(to - along[..., None] * edge, axis=-1))
+    return nearest
+
+
+@given(st.floats(-0.9, 0.9), st.floats(-0.9, 0.9), st.floats(0, 0.5))
+def test_on_an_oblique_or_sheared_grid_the_same_voxels_are_marked(a: float, b: float, shear: float):
+    cross = np.array([[0, -a, b], [a, 0, -0.3], [-b, 0.3, 0]])
+    affine = np.eye(4)
+    affine[:3, :3] = np.linalg.solve(np.eye(3) + cross, np.eye(3) - cross) @ np.array(
+        [[2.0, 0, 0], [0, 1.5, shear], [0, 0, 3]]
+    )
+    grid = Geometry(GRID.shape, affine, "1.2.3.3")
+
+    with TemporaryDirectory() as folder:
+        path = structure_set(Path(folder) / "rt.dcm", {"box": [rectangle((1.6, 5.4), (2.5, 6.5), 2, grid)]})
+        truth = np.zeros(GRID.shape, np.uint8)
+        truth[2:6, 3:7, 2] = 1
+        assert_array_equal(rasterise(path, grid).data[0], truth)
+
+
+# -- what else stands in it -------------------------------------------------------------------------------------------
+
+
+def test_points_are_passed_over_and_it_is_said(tmp_path: Path):
+    path = structure_set(tmp_path / "rt.dcm", {"box": [rectangle((1.6, 5.4), (2.5, 6.5), 2)]})
+    dataset = pydicom.dcmread(path)
+    dataset.StructureSetROISequence += sequence(ROINumber=2, ROIName="isocentre")
+    dataset.ROIContourSequence += sequence(
+        ReferencedROINumber=2, ContourSequence=sequence(ContourGeometricType="POINT", ContourData=["1", "2", "3"])
+    )
+    dataset.save_as(path)
+    image = rasterise(path, GRID)
+    assert [label.name for label in image.labels] == ["box"]
+    assert image.notes == ("region isocentre has no closed contour",)
+
+
+def test_the_code_of_a_region_is_kept(tmp_path: Path):
+    path = structure_set(tmp_path / "rt.dcm", {"box": [rectangle((1.6, 5.4), (2.5, 6.5), 2)]})
+    dataset = pydicom.dcmread(path)
+    code = sequence(CodeValue="10200004", CodingSchemeDesignator="SCT", CodeMeaning="Liver")
+    dataset.RTROIObservationsSequence = sequence(ReferencedROINumber=1, RTROIIdentificationCodeSequence=code)
+    dataset.save_as(path)
+    assert rasterise(path, GRID).labels[0].code == Code("SCT", "10200004", "Liver")
+
+
+@pytest.mark.parametrize(("depth", "distance"), [(1.4, "1.2"), (4.0, "3"), (-2.0, "6")])
+def test_a_contour_off_the_slices_is_refused_with_its_distance(tmp_path: Path, depth: float, distance: str):
+    path = structure_set(tmp_path / "rt.dcm", {"box": [rectangle((1, 5), (2, 6), depth)]})
+    with pytest.raises(GeometryError, match=f"box lies {distance} mm off the nearest slice"):
+        rasterise(path, GRID)
+
+
+def test_a_contour_across_the_slices_is_refused(tmp_path: Path):
+    sagittal = [(20.0, 22.0, 30.0), (20.0, 26.0, 30.0), (20.0, 26.0, 39.0), (20.0, 22.0, 39.0)]
+    with pytest.raises(GeometryError, match="off the nearest slice"):
+        rasterise(structure_set(tmp_path / "rt.dcm", {"box": [sagittal]}), GRID)
+
+
+def test_another_frame_of_reference_is_refused(tmp_path: Path):
+    path = structure_set(tmp_path / "rt.dcm", {"box": [rectangle((1, 5), (2, 6), 1)]}, frame_of_reference="1.2.3.5")
+    with pytest.raises(GeometryError, match="another frame of reference"):
+        rasterise(path, GRID)
+
+
+def test_a_picture_without_positions_is_refused(tmp_path: Path):
+    path = structure_set(tmp_path / "rt.dcm", {"box": [rectangle((1, 5), (2, 6), 1)]})
+    with pytest.raises(GeometryError, match="need an image with positions"):
+        rasterise(path, Geometry.of_pixels((12, 10)))
+
+
+def test_only_points_are_no_label_map(tmp_path: Path):
+    path = structure_set(tmp_path / "rt.dcm", {"dot": [[(1.0, 2.0, 3.0)]]}, kind="POINT")
+    with pytest.raises(FormatError, match="no closed contour"):
+        rasterise(path, GRID)
+
+
+def test_half_a_point_is_refused(tmp_path: Path):
+    path = structure_set(tmp_path / "rt.dcm", {"box": [rectangle((1, 5), (2, 6), 1)]})
+    dataset = pydicom.dcmread(path)
+    dataset.ROIContourSequence[0].ContourSequence[0].ContourData = ["1"] * 10
+    dataset.save_as(path)
+    with pytest.raises(FormatError, match="a contour of box has 10 numbers"):
+        rasterise(path, GRID)
+
+
+def test_an_image_is_no_structure_set(data: Path):
+    with pytest.raises(FormatError, match="no RT structure set"):
+        rasterise(data / "dicom/files/pydicom_CT_small.dcm", GRID)
