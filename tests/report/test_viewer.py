@@ -138,6 +138,13 @@ def test_probabilities_are_no_labels(volume: Image, box: Image) -> None:
         viewer(volume, [box.with_pixels(box.data * 0.5)], "a volume")
 
 
+def test_more_labels_than_codes_are_refused() -> None:
+    geometry = Geometry.of_pixels((256, 300))
+    every = Image(np.arange(256 * 300).reshape(1, 256, 300), geometry)
+    with pytest.raises(FormatError, match="76800 labels"):
+        viewer(every, [every], "a picture")
+
+
 def _facts(html: str) -> dict[str, Any]:
     return json.loads(re.search(r'id="facts">(.*?)</script>', html, re.DOTALL).group(1))
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isocenter.report import in_words
-from isocenter.report.words import cell_text, count_text, interval_text, levels, number
+from isocenter.report.words import cell_text, count_text, interval_text, levels, number, sentence, setting_text
 from isocenter.values import Estimate, Row
 
 
@@ -71,3 +71,30 @@ def test_a_column_names_the_level_that_all_its_intervals_have() -> None:
     ninety, other = Estimate(0.5, 0.4, 0.6, level=0.9), Estimate(0.5, 0.4, 0.6, level=0.95)
     assert levels([Row("dice", "a", ninety), Row("dice", "b", Estimate(0.5))]) == "90 % interval"
     assert levels([Row("dice", "a", ninety), Row("dice", "b", other)]) == "Interval"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("patients are not known", "Patients are not known."),
+        ("case_1.nii.gz: cannot be read", "case_1.nii.gz: cannot be read."),
+        ("MR is assumed.", "MR is assumed."),
+        ("", ""),
+    ],
+)
+def test_a_remark_becomes_a_sentence_and_a_file_keeps_its_name(text: str, said: str) -> None:
+    assert sentence(text) == said
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (0.0003, "0.0003"),
+        ((1.0, 1.0, 2.5), "1, 1, 2.5"),
+        ({"a": 1, "b": None}, "a: 1, b: none"),
+        (-2.0, "\N{MINUS SIGN}2"),
+        (frozenset({"b", "a"}), "a, b"),
+    ],
+)
+def test_a_setting_is_said_with_every_digit_and_none_more(value: object, said: str) -> None:
+    assert setting_text(value) == said

@@ -31,7 +31,7 @@ def environment() -> Environment:
     )
     made.policies["json.dumps_kwargs"] = {"sort_keys": False}  # what comes first is meant to stand first
     made.filters["base64"] = lambda data: base64.b64encode(data).decode("ascii")
-    made.filters.update(cell=words.cell_text, setting=words.setting_text)
+    made.filters.update(cell=words.cell_text, setting=words.setting_text, sentence=words.sentence)
     made.globals.update(words=words, is_link=_is_link, numeric=_numeric, worst_first=_worst_first)
     return made
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from isocenter.errors import FormatError, GeometryError
 from isocenter.report.display import PALETTE, colours, is_colour, main_plane, planes, turned, unit_of, upright, window
-from isocenter.report.packing import Packed, code_type, pack, text_of, thinning
+from isocenter.report.packing import CODES, Packed, code_type, pack, text_of, thinning
 from isocenter.report.page import environment
 from isocenter.values import Array, Geometry, Image
 
@@ -120,6 +120,8 @@ def _overlay(overlay: Image, place: int, every: Sequence[int]) -> dict[str, Any]
     values = values.astype(np.int64)
     if values[0] != 0:  # code 0 is background, also where no voxel is
         values, codes = np.insert(values, 0, 0), codes + 1
+    if len(values) > CODES:
+        raise FormatError(f"has {len(values)} labels", overlay.channels[0], f"Give at most {CODES - 1}")
     kind = code_type(len(values) - 1)
     known, names = colours(overlay.labels), {label.value: label.name for label in overlay.labels}
     labels = [

@@ -104,6 +104,15 @@ def in_words(row: Row) -> str:
     return f"{row_name(row)} {value_text(row.estimate)} ({', '.join(said)})"
 
 
+def sentence(text: str) -> str:
+    """The text with a capital and a full stop; a file's name at its start stays as it is."""
+    text = text.strip()
+    first = text.split(" ", 1)[0].rstrip(",:;.")
+    if first.isalpha() and first.islower():
+        text = text[0].upper() + text[1:]
+    return text if not text or text[-1] in ".!?:" else f"{text}."
+
+
 def setting_text(value: Any) -> str:
     """A value that somebody chose or stated: every digit of it, and none more."""
     if value is None:
