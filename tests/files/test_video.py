@@ -1,0 +1,225 @@
+"""Films: every frame and its own time, or a refusal; the same bit streams inside DICOM."""
+
+from __future__ import annotations
+
+import pickle
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from pydicom.dataset import Dataset
+
+from files.dicom_objects import picture
+from isocenter.errors import FormatError
+from isocenter.files import format_of, read
+from isocenter.files.dicom_pixels import decode
+from isocenter.files.video import frames
+
+Film = np.ndarray[Any, Any]
+
+
+@pytest.fixture
+def film() -> Film:
+    """(frames, rows, columns, 3): a bright square that moves over a coloured ramp, no two frames alike."""
+    ramp = np.indices((48, 64)).sum(axis=0) * 2
+    made = np.stack([np.stack([ramp, 255 - ramp, np.full_like(ramp, 15 * n)], axis=-1) for n in range(15)])
+    for n in range(15):
+        made[n, 8:24, 2 * n : 2 * n + 16] = 250
+    return made.astype(np.uint8)
+
+
+def save(path: Path, film: Film, codec: str = "FFV1", rate: float = 10) -> Path:
+    """FFV1 is lossless."""
+    rows, columns = film.shape[1:3]
+    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*codec), rate, (columns, rows))
+    for frame in film:
+        writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+    writer.release()
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["avi", "mkv"])
+def test_every_frame_of_a_lossless_film_comes_back_in_order(tmp_path: Path, film: Film, suffix: str):
+    image = read(save(tmp_path / f"film.{suffix}", film))
+    assert image.channels == ("R", "G", "B")
+    assert image.geometry.shape == (48, 64)
+    assert not image.geometry.physical
+    # FFV1 stores YUV 4:2:0 here, so that colour edges blur a little.
+    assert np.abs(np.moveaxis(image.data, 0, -1).astype(int) - film).mean() < 4
+    assert_allclose(image.times, np.arange(15) / 10)
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [("mp4", "mp4v"), ("mov", "mp4v"), ("avi", "MJPG")])
+def test_lossy_films_come_close(tmp_path: Path, film: Film, suffix: str, codec: str):
+    image = read(save(tmp_path / f"film.{suffix}", film, codec, rate=25))
+    assert image.frames == 15
+    assert np.abs(np.moveaxis(image.data, 0, -1).astype(int) - film).mean() < 8
+    assert_allclose(image.times, np.arange(15) / 25, atol=1e-5)
+
+
+def test_a_part_of_a_film_is_that_part_of_the_whole(tmp_path: Path, film: Film):
+    image = read(save(tmp_path / "film.avi", film))
+    whole = image.data
+    for region in (np.s_[:, 3:9:2, 5:20, 30:], np.s_[1:2, 14:15], np.s_[:, 4:4], np.s_[:, ::-1]):
+        assert_array_equal(image.pixels[region], whole[region])
+
+
+def test_a_film_crosses_processes_without_its_frames(tmp_path: Path, film: Film):
+    image = read(save(tmp_path / "film.avi", film))
+    packed = pickle.dumps(image)
+    assert len(packed) < film.nbytes / 10
+    assert_array_equal(pickle.loads(packed).data, image.data)  # noqa: S301
+
+
+def test_frames_keep_their_own_times_where_the_rate_varies(tmp_path: Path, film: Film):
+    path = save(tmp_path / "film.mp4", film, "mp4v")
+    lengths = [1, 3, 1, 1, 5, 1, 1, 1, 2, 1, 1, 4, 1, 1, 1]
+    path.write_bytes(with_frame_lengths(path.read_bytes(), lengths))
+    truth = np.concatenate([[0], np.cumsum(lengths)[:-1]]) / 10
+    assert_allclose(read(path).times, truth, atol=1e-5)
+
+
+def with_frame_lengths(film: bytes, lengths: list[int]) -> bytes:
+    """An MP4 film whose frames last these multiples of their length: its time table written anew (ISO 14496-12)."""
+
+    def of(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body) + 8) + kind + body
+
+    def rewritten(data: bytes) -> bytes:
+        out, at = b"", 0
+        while at < len(data):
+            size, kind = struct.unpack_from(">I4s", data, at)
+            body = data[at + 8 : at + size]
+            if kind in (b"moov", b"trak", b"mdia", b"minf", b"stbl"):
+                body = rewritten(body)
+            elif kind == b"stts":
+                [step] = struct.unpack_from(">I", body, 12)
+                body = struct.pack(">II", 0, len(lengths)) + b"".join(struct.pack(">II", 1, step * n) for n in lengths)
+            elif kind == b"edts":  # it would end the film at its old length
+                body, kind = b"", b"free"
+            out += of(kind, body)
+            at += size
+        return out
+
+    return rewritten(film)
+
+
+def test_films_are_known_by_their_content(tmp_path: Path, film: Film):
+    for suffix, codec in (("mp4", "mp4v"), ("avi", "MJPG"), ("mkv", "FFV1")):
+        save(tmp_path / f"film.{suffix}", film, codec).rename(tmp_path / "film")
+        assert format_of(tmp_path / "film") == "video"
+
+
+CUTS: dict[str, Callable[[bytes], bytes]] = {
+    "half of it": lambda film: film[: len(film) // 2],
+    "nothing": lambda film: film[:0],
+    "only its head": lambda film: film[:64],
+    "noise": lambda film: film[:32] + bytes(255 - b for b in film[32:]),
+}
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize(("suffix", "codec"), [("mp4", "mp4v"), ("avi", "MJPG"), ("mkv", "FFV1"), ("mov", "mp4v")])
+def test_a_film_cut_short_is_refused(tmp_path: Path, film: Film, suffix: str, codec: str, cut: str):
+    path = save(tmp_path / f"film.{suffix}", film, codec)
+    path.write_bytes(CUTS[cut](path.read_bytes()))
+    with pytest.raises(FormatError) as refusal:
+        read(path)
+    assert refusal.value.where == str(path)
+
+
+def test_only_our_error_is_said_about_a_damaged_film(tmp_path: Path, film: Film):
+    path = save(tmp_path / "film.mp4", film, "mp4v")
+    path.write_bytes(path.read_bytes()[:600])
+    script = f"from isocenter.files import read\ntry: read({str(path)!r})\nexcept Exception as error: print(error)"
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert told.stdout.startswith(f"{path}: no film can be read from it.")
+    assert told.stderr == ""
+
+
+# -- in DICOM ---------------------------------------------------------------------------------------------------------
+
+
+def in_dicom(stream: bytes, film: Film, syntax: str, **tags: Any) -> Dataset:
+    return picture(
+        film, frames=len(film), syntax=syntax, encoded=[stream], PhotometricInterpretation="YBR_PARTIAL_420", **tags
+    )
+
+
+@pytest.mark.parametrize("suffix", ["m2v", "mpg", "ts"])
+def test_mpeg2_inside_dicom_is_decoded_to_its_frames(tmp_path: Path, film: Film, suffix: str):
+    stream = save(tmp_path / f"film.{suffix}", film, "MPG2", rate=25).read_bytes()
+    dataset = in_dicom(stream, film, "1.2.840.10008.1.2.4.100")
+    decoded = decode(dataset, "film.dcm")
+    assert decoded.shape == film.shape
+    assert np.abs(decoded.astype(int) - film).mean() < 8
+    assert_array_equal(decode(dataset, "film.dcm", [3, 1]), decoded[[3, 1]])
+
+
+def test_h264_inside_dicom_is_decoded_to_its_frames():
+    levels = [40, 90, 140, 200]
+    grey = np.stack([np.full((32, 48, 3), level, np.uint8) for level in levels])
+    dataset = in_dicom(h264(levels, 32, 48), grey, "1.2.840.10008.1.2.4.102")
+    decoded = decode(dataset, "film.dcm")
+    # Luminance 16..235 of video is stretched to 0..255.
+    assert np.abs(decoded.astype(float) - [[[[(level - 16) * 255 / 219]]] for level in levels]).max() <= 2
+
+
+def h264(levels: list[int], rows: int, columns: int) -> bytes:
+    """Grey frames as uncompressed (I_PCM) macroblocks: the plainest H.264 stream there is (ITU-T H.264, 7.3)."""
+    wide, high = columns // 16, rows // 16
+
+    def unsigned(value: int) -> str:
+        bits = f"{value + 1:b}"
+        return "0" * (len(bits) - 1) + bits
+
+    def unit(header: int, bits: str) -> bytes:
+        bits += "1" + "0" * (-(len(bits) + 1) % 8)
+        body = bytes(int(bits[n : n + 8], 2) for n in range(0, len(bits), 8))
+        escaped = bytearray()
+        for byte in body:
+            if len(escaped) >= 2 and escaped[-2:] == b"\0\0" and byte <= 3:
+                escaped.append(3)
+            escaped.append(byte)
+        return b"\0\0\0\1" + bytes([header]) + bytes(escaped)
+
+    # Baseline profile, level 4; order of pictures is order of decoding (type 2); one reference frame.
+    sequence = "01000010" + "11000000" + "00101000" + unsigned(0) + unsigned(0) + unsigned(2) + unsigned(1) + "0"
+    sequence += unsigned(wide - 1) + unsigned(high - 1) + "1" + "1" + "0" + "0"
+    picture_set = unsigned(0) + unsigned(0) + "0" + "0" + unsigned(0) + unsigned(0) + unsigned(0)
+    picture_set += "0" + "00" + unsigned(0) + unsigned(0) + unsigned(0) + "1" + "0" + "0"
+    stream = unit(0x67, sequence) + unit(0x68, picture_set)
+    for n, level in enumerate(levels):
+        bits = (
+            unsigned(0) + unsigned(7) + unsigned(0) + "0000" + unsigned(n % 2) + "0" + "0" + unsigned(0) + unsigned(1)
+        )
+        for _ in range(wide * high):
+            bits += unsigned(25)  # I_PCM
+            bits += "0" * (-len(bits) % 8) + f"{level:08b}" * 256 + f"{128:08b}" * 128
+        stream += unit(0x65, bits)
+    return stream
+
+
+def test_a_film_with_another_number_of_frames_than_its_header_is_refused(tmp_path: Path, film: Film):
+    stream = save(tmp_path / "film.m2v", film, "MPG2", rate=25).read_bytes()
+    with pytest.raises(FormatError, match="has 15 frames of 48 x 64, the header says 20 of 48 x 64"):
+        decode(in_dicom(stream, film, "1.2.840.10008.1.2.4.100", NumberOfFrames=20), "film.dcm")
+
+
+def test_a_broken_stream_inside_dicom_is_refused(film: Film):
+    with pytest.raises(FormatError, match="film") as refusal:
+        decode(in_dicom(b"\0\0\1" + b"nothing of the kind" * 40, film, "1.2.840.10008.1.2.4.100"), "film.dcm")
+    assert refusal.value.where == "film.dcm"
+
+
+def test_frames_come_one_by_one(tmp_path: Path, film: Film):
+    path = save(tmp_path / "film.avi", film)
+    first = next(iter(frames(path, str(path))))
+    assert_array_equal(first, np.moveaxis(read(path).data[:, 0], 0, -1))
