@@ -34,12 +34,17 @@ def build(name: str, channels: int, spatial_dims: int, heads: Mapping[str, Head]
     targets = NETWORKS | {point.name: point.value for point in entry_points(group="isocenter.networks")}
     if name not in targets:
         raise PlanError(f"there is no network {name!r}", "network.name", f"Choose one of {', '.join(names())}")
+    if spatial_dims not in (2, 3):
+        raise PlanError(f"there is no network in {spatial_dims} dimensions", "preprocessing.ndim", "Choose 2 or 3")
+    for key, head in heads.items():
+        if not isinstance(head, Dense | Vector):
+            raise PlanError(f"{name} has no output of the kind of {key!r} ({head})", "network.name", "Choose another")
     module, _, function = targets[name].partition(":")
     dense = {key: head.channels for key, head in heads.items() if isinstance(head, Dense)}
     vectors = {key: head.size for key, head in heads.items() if isinstance(head, Vector)}
     try:
         return getattr(importlib.import_module(module), function)(channels, spatial_dims, dense, vectors, dict(size))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:  # torch refuses sizes with a RuntimeError
         raise PlanError(f"{name} cannot be built: {error}", "network.size", "Correct the plan's network") from error
 
 

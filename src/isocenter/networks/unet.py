@@ -60,6 +60,8 @@ class UNet(nn.Module):
         widest: int = 256,
     ) -> None:
         super().__init__()
+        if not strides or max(strides[0]) > 1 or any(len(stride) != spatial_dims for stride in strides):
+            raise ValueError(f"strides need {spatial_dims} numbers a stage, and 1 in the first, not {strides}")
         widths = [min(width * 2**stage, widest) for stage in range(len(strides))]
         # Where a stage does not yet reduce an axis, its voxels are long there: no convolution across it either.
         kernels = [[1 if s == 1 and max(stride) > 1 else 3 for s in stride] for stride in strides]
