@@ -27,7 +27,7 @@ from isocenter.transforms import generator, stacked
 from isocenter.values import Array, Case, Dense, Region
 
 # Raised when prepared arrays would come out otherwise than before.
-LAYOUT = 1
+LAYOUT = 2
 # Positions of each structure that are kept for centring patches; nnU-Net keeps as many.
 POSITIONS = 1000
 Progress = Callable[[int, int], None]
@@ -109,15 +109,17 @@ def _prepared(case: Case, preprocessing: Preprocessing, task: Task, folder: Path
 def _write(place: Path, case: Case, preprocessing: Preprocessing, task: Task) -> None:
     image, trace = preprocessing(stacked(case.images, case.id), case.id)
     target = task.target(case)
-    data, positions = target.data, []
-    if isinstance(target.head, Dense):
-        data = preprocessing.labels(data, trace)
-        positions = [_positions(data == channel, channel) for channel in range(1, target.head.channels)]
+    facts: dict[str, Any] = {"steps": np.array(trace.steps)}
     with written(place, overwrite=True) as partial:
         partial.mkdir()
         _pack(image, partial / "image.b2nd")
-        _pack(np.ascontiguousarray(data), partial / "target.b2nd")
-        facts: dict[str, Any] = {"steps": np.array(trace.steps), **{str(n): p for n, p in enumerate(positions)}}
+        if isinstance(target.head, Dense):
+            data = preprocessing.labels(target.data, trace)
+            _pack(data, partial / "target.b2nd")
+            for channel in range(1, target.head.channels):
+                facts[f"positions_{channel}"] = _positions(data == channel, channel)
+        else:
+            facts["target"] = target.data
         np.savez(partial / "facts.npz", **facts)
 
 
@@ -135,10 +137,14 @@ def _pack(array: Array, path: Path) -> None:
 
 
 def _open(place: Path, case: str) -> Prepared:
-    with np.load(place / "facts.npz", allow_pickle=False) as facts:
-        steps = tuple(facts["steps"].tolist())
-        positions = tuple(facts[name] for name in sorted((n for n in facts.files if n != "steps"), key=int))
-    image, target = (
-        blosc2.open(str(place / name), mode="r", dparams={"nthreads": 1}) for name in ("image.b2nd", "target.b2nd")
-    )
-    return Prepared(case, image, np.asarray(target[()]) if target.ndim == 0 else target, positions, steps)
+    with np.load(place / "facts.npz", allow_pickle=False) as file:
+        facts = dict(file)
+    channels = sorted(int(name.removeprefix("positions_")) for name in facts if name.startswith("positions_"))
+    positions = tuple(facts[f"positions_{channel}"] for channel in channels)
+    target = facts["target"] if "target" in facts else _unpacked(place / "target.b2nd")
+    return Prepared(case, _unpacked(place / "image.b2nd"), target, positions, tuple(facts["steps"].tolist()))
+
+
+def _unpacked(path: Path) -> Any:
+    """An array on disk of which regions can be read."""
+    return blosc2.open(str(path), mode="r", dparams={"nthreads": 1})
