@@ -1,130 +1,42 @@
-"""Stored DICOM values to what they mean: modality LUT, real world values, padding, windows, units.
-
-The order is PS3.3 C.7.6.16.2.9 and C.11.1: stored value, then modality LUT or rescale (or, on request, the real world
-value mapping in its place), then the SUV factor of PET. MONOCHROME1 pictures of the kinds in `PICTURES` are turned
-round last, in `value_map` and nowhere else, so that higher is brighter.
-"""
+"""What all values of a DICOM series mean: units, SUV, padding, and how they are displayed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from isocenter.errors import FormatError
-from isocenter.files.dicom_suv import pet_unit, suv_bw_factor
-from isocenter.files.dicom_tags import attribute, item, items, malformed, number, numbers, text, whole
-
-Values = NDArray[Any]
-
-# Kinds whose grey values carry no unit and are only ever looked at; there MONOCHROME1 is about display.
-PICTURES = frozenset(
-    (
-        "CR",
-        "DX",
-        "MG",
-        "IO",
-        "PX",
-        "RF",
-        "RG",
-        "XA",
-        "US",
-        "IVUS",
-        "SC",
-        "OT",
-        "ES",
-        "XC",
-        "GM",
-        "SM",
-        "OP",
-        "OPT",
-        "DG",
-    )
+from isocenter.files.dicom_suv import suv_bw_factor
+from isocenter.files.dicom_tags import item, items, number, numbers, text
+from isocenter.files.dicom_value_map import (
+    Meaning,
+    Values,
+    holder,
+    is_turned,
+    mapping_of,
+    stored_range,
+    table_of,
+    unit,
+    value_map,
 )
-INTEGERS = (np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32, np.uint64, np.int64)
-NO_UNIT = ("US", "")  # PS3.3 C.11.1.1.2: "unspecified"
-UNITS = {"HU": "HU", "OD": "10^-3 OD", "MGML": "mg/ml", "Z_EFF": "Z effective", "ED": "10^23 electrons/ml"}
 
-
-@dataclass(frozen=True)
-class Meaning:
-    """What the values of a series are, decided once for all its files.
-
-    unit:       "HU", "Bq/ml", "SUVbw", ... or empty
-    suv:        factor from the rescaled values to SUVbw; None where they stay what they are
-    real_world: whether a Real World Value Mapping takes the place of the modality LUT
-    notes, facts: for the Image
-    """
-
-    unit: str = ""
-    suv: float | None = None
-    real_world: bool = False
-    notes: tuple[str, ...] = ()
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, eq=False)
-class ValueMap:
-    """Stored value to value, of one frame: a line, or a table that begins at `first`.
-
-    low, high: the range of stored values for which it is stated; beyond it a line gives NaN where `strict`
-    mirror: the sum of the lowest and the highest value, where the picture is turned round
-    """
-
-    slope: float = 1.0
-    intercept: float = 0.0
-    table: Values | None = None
-    first: int = 0
-    low: float = 0
-    high: float = 0
-    strict: bool = False
-    floating: np.dtype[Any] | None = None
-    mirror: float | None = None
-
-    @property
-    def ends(self) -> tuple[float, float]:
-        """Lowest and highest value that can come out, before the picture is turned round."""
-        if self.table is not None:
-            return float(self.table.min()), float(self.table.max())
-        ends = (self.slope * self.low + self.intercept, self.slope * self.high + self.intercept)
-        return min(ends), max(ends)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The smallest integer type that holds every possible value exactly, else float32 (or as stored)."""
-        if self.floating is not None:
-            return self.floating
-        if self.strict or (self.table is None and not _whole(self.slope, self.intercept)):
-            return np.dtype(np.float32)
-        low, high = (int(end) for end in self.ends)
-        return next(np.dtype(t) for t in INTEGERS if np.iinfo(t).min <= low and high <= np.iinfo(t).max)
-
-    def __call__(self, stored: Values) -> Values:
-        if self.table is not None:
-            values = self.table[np.clip(stored.astype(np.int64) - self.first, 0, len(self.table) - 1)]
-        elif (self.slope, self.intercept) == (1, 0):
-            values = stored
-        elif self.dtype.kind in "iu":
-            values = stored.astype(np.int64) * int(self.slope) + int(self.intercept)
-        else:
-            values = stored.astype(np.float64) * self.slope + self.intercept
-        if self.mirror is not None:
-            values = (self.mirror if self.dtype.kind == "f" else int(self.mirror)) - _wide(values)
-        if self.strict:
-            values = np.where((stored >= self.low) & (stored <= self.high), values, np.nan)
-        return values.astype(self.dtype)
-
-
-class Table(NamedTuple):
-    """A lookup table: entry 0 belongs to the value `first`."""
-
-    table: Values
-    first: int
-    bits: int
+__all__ = [
+    "Meaning",
+    "Window",
+    "display_window",
+    "displayed",
+    "meaning",
+    "padding_range",
+    "rescaled",
+    "unit",
+    "value_dtype",
+    "value_map",
+    "windowed",
+]
 
 
 @dataclass(frozen=True)
@@ -140,11 +52,11 @@ def meaning(datasets: Sequence[Dataset], *, real_world: bool = False, where: str
     """Unit, SUV factor, notes and facts of all files of one series."""
     first = datasets[0]
     notes: list[str] = []
-    found = Meaning(unit=_unit(first, where), real_world=real_world and _mapping(first, 0) is not None)
+    found = Meaning(unit=unit(first, where), real_world=real_world and mapping_of(first, 0) is not None)
     if found.real_world:
         found = replace(found, unit=_real_world_unit(first))
         notes.append(f"real world values in {found.unit or 'no unit'}")
-        if len(items(_holder(first, "RealWorldValueMappingSequence", 0), "RealWorldValueMappingSequence")) > 1:
+        if len(items(holder(first, "RealWorldValueMappingSequence", 0), "RealWorldValueMappingSequence")) > 1:
             notes.append("of several real world value mappings the first was taken")
     elif real_world:
         notes.append("there is no real world value mapping")
@@ -186,34 +98,6 @@ def value_dtype(dataset: Dataset, frames: int = 1, meaning: Meaning | None = Non
     return np.result_type(*[m.dtype for m in maps])
 
 
-def value_map(dataset: Dataset, frame: int = 0, meaning: Meaning | None = None, where: str = "") -> ValueMap:
-    """Stored value to value for one frame of a grey picture: the one place where all steps are put together."""
-    low, high, floating = _stored_range(dataset, where)
-    plain = ValueMap(low=low, high=high, floating=floating)
-    if meaning is not None and meaning.real_world:
-        return _real_world(dataset, frame, plain, where)
-    table = item(_holder(dataset, "ModalityLUTSequence", frame), "ModalityLUTSequence")
-    if table is not None:
-        lut = _table(table, where)
-        found = replace(plain, table=lut.table, first=lut.first)
-    else:
-        slope, intercept = _line(dataset, frame, where)
-        found = replace(plain, slope=slope, intercept=intercept)
-    if meaning is not None and meaning.suv is not None:
-        found = replace(found, slope=found.slope * meaning.suv, intercept=found.intercept * meaning.suv)
-    return replace(found, mirror=sum(found.ends)) if is_turned(dataset, where) else found
-
-
-def is_turned(dataset: Dataset, where: str = "") -> bool:
-    """Whether a MONOCHROME1 picture is turned round. Values with a unit keep their sense: higher is more of it."""
-    return (
-        text(dataset, "PhotometricInterpretation") == "MONOCHROME1"
-        and text(dataset, "Modality") in PICTURES | {""}
-        and not _unit(dataset, where)
-        and _stored_range(dataset, where)[2] is None
-    )
-
-
 def padding_range(
     dataset: Dataset, frame: int = 0, meaning: Meaning | None = None, where: str = ""
 ) -> tuple[float, float] | None:
@@ -229,18 +113,13 @@ def padding_range(
     return float(values.min()), float(values.max())
 
 
-def unit(dataset: Dataset, where: str = "") -> str:
-    """What a value counts after the modality LUT, empty where nothing is stated."""
-    return _unit(dataset, where)
-
-
 def display_window(dataset: Dataset, frame: int = 0, meaning: Meaning | None = None, where: str = "") -> Window | None:
     """The first stated window, in the values that `rescaled` gives; None where none is, or real world values are."""
-    holder = _holder(dataset, "WindowCenter", frame, "FrameVOILUTSequence")
-    centres, widths = numbers(holder, "WindowCenter", where), numbers(holder, "WindowWidth", where)
+    place = holder(dataset, "WindowCenter", frame, "FrameVOILUTSequence")
+    centres, widths = numbers(place, "WindowCenter", where), numbers(place, "WindowWidth", where)
     if not centres or not widths or widths[0] <= 0 or (meaning is not None and meaning.real_world):
         return None
-    found = Window(centres[0], widths[0], text(holder, "VOILUTFunction") or "LINEAR")
+    found = Window(centres[0], widths[0], text(place, "VOILUTFunction") or "LINEAR")
     if meaning is not None and meaning.suv is not None:
         found = _scaled(found, meaning.suv)
     mirror = value_map(dataset, frame, meaning, where).mirror
@@ -261,9 +140,9 @@ def displayed(
     values: Values, dataset: Dataset, frame: int = 0, meaning: Meaning | None = None, where: str = ""
 ) -> NDArray[np.float32]:
     """Rescaled values as brightness from 0 (black) to 1: the file's VOI LUT, else its window, else their range."""
-    table = item(_holder(dataset, "VOILUTSequence", frame, "FrameVOILUTSequence"), "VOILUTSequence")
+    table = item(holder(dataset, "VOILUTSequence", frame, "FrameVOILUTSequence"), "VOILUTSequence")
     if table is not None and not (meaning is not None and (meaning.real_world or meaning.suv)):
-        lut = _table(table, where)
+        lut = table_of(table, where)
         mirror = value_map(dataset, frame, meaning, where).mirror
         entry = values.astype(np.float64) if mirror is None else mirror - values.astype(np.float64)
         index = np.clip(np.rint(entry).astype(np.int64) - lut.first, 0, len(lut.table) - 1)
@@ -295,105 +174,14 @@ def _facts(dataset: Dataset, found: Meaning, where: str) -> dict[str, Any]:
         "unit": found.unit,
         "presentation_intent": text(dataset, "PresentationIntentType").lower(),
         "window": (window.centre, window.width, window.function) if window else None,
-        "rescale_type": text(_holder(dataset, "RescaleType", 0, "PixelValueTransformationSequence"), "RescaleType"),
+        "rescale_type": text(holder(dataset, "RescaleType", 0, "PixelValueTransformationSequence"), "RescaleType"),
         "suv_bw_factor": found.suv,
     }
     return {name: value for name, value in facts.items() if value not in ("", None)}
 
 
-def _unit(dataset: Dataset, where: str) -> str:
-    kind = text(dataset, "Modality")
-    if kind == "PT":
-        return pet_unit(dataset)
-    if kind == "RTDOSE":
-        return {"GY": "Gy", "RELATIVE": "relative dose"}.get(text(dataset, "DoseUnits"), "")
-    table = item(dataset, "ModalityLUTSequence")
-    if table is not None:
-        stated = text(table, "ModalityLUTType")
-    else:
-        stated = text(_holder(dataset, "RescaleType", 0, "PixelValueTransformationSequence"), "RescaleType")
-        if kind == "CT" and not stated and _is_rescaled(dataset):
-            return "HU"  # PS3.3 C.8.2.1.1.4: the type may be left out only where it is HU
-    return "" if stated in NO_UNIT else UNITS.get(stated, stated)
-
-
-def _is_rescaled(dataset: Dataset) -> bool:
-    holder = _holder(dataset, "RescaleIntercept", 0, "PixelValueTransformationSequence")
-    return "RescaleIntercept" in holder
-
-
-def _stored_range(dataset: Dataset, where: str) -> tuple[float, float, np.dtype[Any] | None]:
-    """(lowest, highest, floating point type if it is one) of what `decode` can give."""
-    if "BitsStored" not in dataset:  # only float pixels do without, PS3.3 C.7.6.24 and C.7.6.25
-        return -np.inf, np.inf, np.dtype(np.float64 if whole(dataset, "BitsAllocated", where) == 64 else np.float32)
-    bits = whole(dataset, "BitsStored", where) or 0
-    if not 1 <= bits <= 64:
-        raise malformed("BitsStored", f"{bits} bits", where)
-    if whole(dataset, "PixelRepresentation", where) == 1:
-        return -(1 << (bits - 1)), (1 << (bits - 1)) - 1, None
-    return 0, (1 << bits) - 1, None
-
-
-def _line(dataset: Dataset, frame: int, where: str) -> tuple[float, float]:
-    if text(dataset, "Modality") == "RTDOSE":
-        scaling = number(dataset, "DoseGridScaling", where)
-        return 1.0 if scaling is None else scaling, 0.0
-    holder = _holder(dataset, "RescaleSlope", frame, "PixelValueTransformationSequence")
-    slope, intercept = number(holder, "RescaleSlope", where), number(holder, "RescaleIntercept", where)
-    if slope == 0:
-        raise malformed("RescaleSlope", "a slope of 0 makes all values one", where)
-    return 1.0 if slope is None else slope, intercept or 0.0
-
-
-def _table(lut: Dataset, where: str) -> Table:
-    """A LUT item, PS3.3 C.11.1.1.1."""
-    descriptor = numbers(lut, "LUTDescriptor", where, count=3)
-    data = attribute(lut, "LUTData", where)
-    if descriptor is None or data is None:
-        raise malformed("LUTData", "a lookup table without content", where)
-    entries, first, bits = (int(n) for n in descriptor)
-    entries = entries % 65536 or 65536
-    if isinstance(data, bytes):
-        big = lut.original_encoding[1] is False
-        wide = len(data) >= 2 * entries  # 8-bit entries may be packed, PS3.3 C.11.1.1.1
-        table = np.frombuffer(data[: len(data) & ~1] if wide else data, (">u2" if big else "<u2") if wide else "u1")
-    else:
-        table = np.atleast_1d(np.asarray(data, dtype=np.int64) & 0xFFFF).astype(np.uint16)
-    if len(table) < entries or not 8 <= bits <= 16:
-        raise malformed("LUTData", f"{len(table)} entries of {bits} bits where {entries} belong", where)
-    return Table(table[:entries].astype(np.uint16), first, bits)
-
-
-def _real_world(dataset: Dataset, frame: int, plain: ValueMap, where: str) -> ValueMap:
-    """PS3.3 C.7.6.16.2.11; values outside the mapped range have no real world value and become NaN."""
-    mapping = _mapping(dataset, frame)
-    if mapping is None:
-        raise FormatError(f"frame {frame + 1} has no real world value mapping", where, "Read it without real_world")
-    ends = [_end(mapping, name, where) for name in ("First", "Last")]
-    slope, intercept = (number(mapping, f"RealWorldValue{name}", where) for name in ("Slope", "Intercept"))
-    if slope is not None:
-        low, high = (
-            end if end is not None else other for end, other in zip(ends, (plain.low, plain.high), strict=True)
-        )
-        return replace(plain, slope=slope, intercept=intercept or 0.0, low=low, high=high, strict=True)
-    table = numbers(mapping, "RealWorldValueLUTData", where)
-    if table is None or ends[0] is None or ends[1] is None or len(table) != ends[1] - ends[0] + 1:
-        raise malformed("RealWorldValueLUTData", "a mapping without slope or whole table", where)
-    return replace(plain, table=np.array(table), first=int(ends[0]), low=ends[0], high=ends[1], strict=True)
-
-
-def _end(mapping: Dataset, name: str, where: str) -> float | None:
-    """First or last value mapped, as integer or as double."""
-    stated = number(mapping, f"RealWorldValue{name}ValueMapped", where)
-    return stated if stated is not None else number(mapping, f"DoubleFloatRealWorldValue{name}ValueMapped", where)
-
-
-def _mapping(dataset: Dataset, frame: int) -> Dataset | None:
-    return item(_holder(dataset, "RealWorldValueMappingSequence", frame), "RealWorldValueMappingSequence")
-
-
 def _real_world_unit(dataset: Dataset) -> str:
-    mapping = _mapping(dataset, 0)
+    mapping = mapping_of(dataset, 0)
     code = None if mapping is None else item(mapping, "MeasurementUnitsCodeSequence")
     return "" if code is None else text(code, "CodeValue")
 
@@ -408,7 +196,7 @@ def _padding(dataset: Dataset, where: str) -> tuple[float, float] | None:
     value, limit = (number(dataset, f"PixelPadding{name}", where) for name in ("Value", "RangeLimit"))
     if value is None:
         return None
-    low, high, _ = _stored_range(dataset, where)
+    low, high, _ = stored_range(dataset, where)
     return _into(value, low, high), _into(value if limit is None else limit, low, high)
 
 
@@ -418,29 +206,8 @@ def _into(value: float, low: float, high: float) -> float:
     return value if low <= value <= high else low + (value - low) % span
 
 
-def _holder(dataset: Dataset, keyword: str, frame: int, group: str = "") -> Dataset:
-    """Where an attribute of a frame stands: its own functional group, the shared one, or the root.
-
-    group: the functional group's sequence that holds it; empty for one that stands in the group directly
-    """
-    own = items(dataset, "PerFrameFunctionalGroupsSequence")
-    for groups in [*own[frame : frame + 1], *items(dataset, "SharedFunctionalGroupsSequence")[:1]]:
-        holder = item(groups, group) if group else groups
-        if holder is not None and keyword in holder:
-            return holder
-    return dataset
-
-
 def _varying_frames(dataset: Dataset, frames: int) -> int:
     """How many frames need a map of their own: one for all where nothing is stated frame by frame."""
     varying = ("PixelValueTransformationSequence", "RealWorldValueMappingSequence", "ModalityLUTSequence")
     own = items(dataset, "PerFrameFunctionalGroupsSequence")
     return frames if any(keyword in groups for groups in own for keyword in varying) else 1
-
-
-def _whole(*values: float) -> bool:
-    return all(float(value).is_integer() for value in values)
-
-
-def _wide(values: Values) -> Values:
-    return values.astype(np.int64) if values.dtype.kind in "iu" else values.astype(np.float64)
