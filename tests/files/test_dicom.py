@@ -412,6 +412,22 @@ def test_reconstructed_nuclear_medicine_lies_where_its_detector_says(tmp_path: P
     assert_allclose(image.geometry.affine[2, 2:], [4, 0])
 
 
+def test_frames_with_one_position_and_no_time_may_be_slices_so_none_has_a_place(tmp_path: Path) -> None:
+    image = read(write_slice(tmp_path / "many.dcm", np.ones((4, 2, 2), np.uint16), SpacingBetweenSlices=3))
+    assert image.shape == (1, 4, 2, 2)
+    assert image.geometry.orientation is None and image.spacing == (1, 1)
+
+
+def test_an_enhanced_object_may_tell_its_times_as_offsets(tmp_path: Path) -> None:
+    frames = [
+        enhanced_frame(0.0, TemporalPositionIndex=t + 1)
+        | {"TemporalPositionSequence": sequence(TemporalPositionTimeOffset=0.5 * t)}
+        for t in range(3)
+    ]
+    image = read(write_enhanced(tmp_path / "e.dcm", np.ones((3, 2, 2), np.uint16), frames))
+    assert image.times == (0.0, 0.5, 1.0)
+
+
 def test_a_film_with_one_position_is_frames_of_one_slice(tmp_path: Path) -> None:
     path = write_slice(
         tmp_path / "film.dcm", np.stack([np.full((2, 2), n, np.uint16) for n in range(4)]), FrameTime=50.0,

@@ -18,6 +18,7 @@ from isocenter.errors import FormatError, GeometryError
 from isocenter.files import read
 from isocenter.files.dicom_geometry import Plane
 from isocenter.files.dicom_siemens import Mosaic, mosaic_of
+from written_dicom import write_slice
 
 PLANE = Plane((0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), (2.0, 3.0))
 # Headers of real scans that come with nibabel, for its own tests.
@@ -83,6 +84,22 @@ def test_a_mosaic_without_its_header_is_refused() -> None:
     with pytest.raises(FormatError, match="5 tiles that do not fit 4 x 4"):
         header = csa(NumberOfImagesInMosaic=("5",), SliceNormalVector=("0", "0", "1"))
         mosaic_of(dataset(header), PLANE, 4, 4, "here")
+
+
+def test_tiles_in_schemes_without_a_reader_are_refused(tmp_path: Path) -> None:
+    pixels = np.ones((4, 4), np.uint16)
+    path = write_slice(tmp_path / "grid.dcm", pixels, Manufacturer="UIH", SliceThickness=1)
+    grid = pydicom.dcmread(path)
+    grid.private_block(0x0065, "Image Private Header", create=True)
+    grid.add_new((0x0065, 0x1050), "DS", "4")
+    grid.save_as(path)
+    with pytest.raises(FormatError, match="United Imaging grid"):
+        read(path)
+    several = write_slice(
+        tmp_path / "frames.dcm", np.stack([pixels, pixels]), ImageType=["ORIGINAL", "PRIMARY", "MOSAIC"]
+    )
+    with pytest.raises(FormatError, match="mosaic of several frames"):
+        read(several)
 
 
 @pytest.mark.parametrize("length", [20, 100, 180])

@@ -68,7 +68,7 @@ def enhanced_frames(base: Frame, dataset: Dataset, where: str, count: int) -> li
                 thickness=thickness_of(groups.one("PixelMeasuresSequence"), where),
                 stack=text(content, "StackID"),
                 kind=kind_of(*groups.frame_type),
-                time=_frame_time(content),
+                time=_frame_time(groups, content),
                 labels=_labels(groups, content, pointers),
             )
         )
@@ -122,6 +122,8 @@ def _labels(groups: _Groups, content: Dataset, pointers: list[str]) -> Labels:
     return labels
 
 
-def _frame_time(content: Dataset) -> float | None:
+def _frame_time(groups: _Groups, content: Dataset) -> float | None:
+    """s, of the frame's own clock or else from the series' own zero."""
     told = text(content, "FrameReferenceDateTime") or text(content, "FrameAcquisitionDateTime")
-    return seconds(told) if told else None
+    offset = lenient(groups.one("TemporalPositionSequence"), "TemporalPositionTimeOffset")
+    return seconds(told) if told else offset

@@ -31,7 +31,7 @@ from isocenter.files.dicom_frame import (
 from isocenter.files.dicom_geometry import Plane
 from isocenter.files.dicom_header import Header, frame_count
 from isocenter.files.dicom_kinds import kind_of
-from isocenter.files.dicom_siemens import is_mosaic, mosaic_of
+from isocenter.files.dicom_siemens import is_mosaic, mosaic_of, refuse_grid
 from isocenter.files.dicom_tags import items, lenient, named, number, numbers, seconds, text, whole, words
 
 # Cross sections of the patient: their frames must say where they lie, or all be silent.
@@ -52,6 +52,7 @@ def frames_of(head: Header) -> list[Frame]:
         uid=text(dataset, "SOPInstanceUID"),
         order=(int(lenient(dataset, "InstanceNumber") or 0), 0, 0),
     )
+    refuse_grid(dataset, where)
     if "PerFrameFunctionalGroupsSequence" in dataset:
         return enhanced_frames(base, dataset, where, frame_count(head))
     count = frame_count(head)
@@ -99,7 +100,9 @@ def _several_planes(dataset: Dataset, plane: Plane | None, count: int, where: st
         return list(_dose_planes(plane, offsets, count, where))
     if "RECON TOMO" in words(dataset, "ImageType"):
         return list(_tomographic_planes(dataset, plane, count, where))
-    return [plane] * count  # one place for all: frames in time
+    # One place for all: frames in time where the file says so; else they may as well be slices, and nobody knows.
+    in_time = any(text(dataset, keyword) for keyword in ("FrameTime", "FrameTimeVector", "TimeSlotVector"))
+    return [plane if in_time else None] * count
 
 
 def _dose_planes(plane: Plane, offsets: tuple[float, ...], count: int, where: str) -> list[Plane]:

@@ -12,10 +12,11 @@ from pydicom.dataset import Dataset
 
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files.dicom_geometry import Plane
-from isocenter.files.dicom_tags import words
+from isocenter.files.dicom_tags import text, words
 
 CSA_CREATOR, CSA_IMAGE_HEADER = "SIEMENS CSA HEADER", 0x10  # (0029,xx10), also after the block was moved
 MR_CREATOR, NUMBER_OF_IMAGES = "SIEMENS MR HEADER", 0x0A  # (0019,xx0A)
+UIH_GRID = (0x0065, 0x1050)  # number of images in the grid
 REMEDY = "Export the series again with private attributes, or convert it at the scanner"
 MOST_TAGS, MOST_ITEMS, LONGEST_ITEM = 1000, 10_000, 1 << 24  # more is damage
 
@@ -55,6 +56,17 @@ def is_mosaic(dataset: Dataset) -> bool:
     return "MOSAIC" in words(dataset, "ImageType")
 
 
+def refuse_grid(dataset: Dataset, where: str) -> None:
+    """Tiles in private schemes that have no reader here: read as one slice they would lie anywhere.
+
+    Raises FormatError for United Imaging's grids, and for a mosaic in an object of several frames.
+    """
+    if is_mosaic(dataset) and text(dataset, "NumberOfFrames") not in ("", "0", "1"):
+        raise FormatError("is a mosaic of several frames, which is not taken apart here", where, REMEDY)
+    if UIH_GRID in dataset and text(dataset, "Manufacturer").startswith("U"):
+        raise FormatError("is a United Imaging grid of slices, which is not taken apart here", where, REMEDY)
+
+
 def mosaic_of(dataset: Dataset, plane: Plane, rows: int, columns: int, where: str) -> Mosaic:
     """How the tiles lie.
 
@@ -67,7 +79,7 @@ def mosaic_of(dataset: Dataset, plane: Plane, rows: int, columns: int, where: st
     side = math.ceil(math.sqrt(tiles))
     if tiles < 1 or rows % side or columns % side:
         raise FormatError(f"is a mosaic of {tiles} tiles that do not fit {rows} x {columns} voxels", where, REMEDY)
-    normal = np.array([_number(text) for text in csa.get("SliceNormalVector", ())[:3]])
+    normal = np.array([_number(told) for told in csa.get("SliceNormalVector", ())[:3]])
     if normal.shape != (3,) or abs(abs(normal @ plane.normal) - 1) > 1e-2:  # NaN counts as absent
         if tiles > 1 or normal.shape == (3,):
             raise GeometryError(
@@ -81,8 +93,8 @@ def mosaic_of(dataset: Dataset, plane: Plane, rows: int, columns: int, where: st
 
 
 def _tiles(dataset: Dataset, csa: Mapping[str, tuple[str, ...]]) -> int | None:
-    for text in csa.get("NumberOfImagesInMosaic", ())[:1]:
-        number = _number(text)
+    for told in csa.get("NumberOfImagesInMosaic", ())[:1]:
+        number = _number(told)
         if not math.isnan(number):
             return int(number)
     value = _private(dataset, 0x0019, MR_CREATOR, NUMBER_OF_IMAGES)
@@ -140,8 +152,8 @@ def _private(dataset: Dataset, group: int, creator: str, element: int) -> object
         return None
 
 
-def _number(text: str) -> float:
+def _number(told: str) -> float:
     try:
-        return float(text)
+        return float(told)
     except ValueError:
         return math.nan
