@@ -114,7 +114,7 @@ def load(path: str | Path, device: str = "auto") -> Model:
     Raises UsageError where there is no model, IntegrityError for a changed, damaged or newer one.
     """
     folder = _folder_of(Path(path))
-    verify(folder)
+    verify(folder, needed=(RECORD, WEIGHTS))
     record = read_json(folder / RECORD, SCHEMA)
     try:
         task = tasks.build(record["task"])

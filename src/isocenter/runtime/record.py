@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,9 +49,17 @@ def seal(folder: Path) -> None:
     write_json(folder / MANIFEST, "isocenter.manifest", {"sha256": digests})
 
 
-def verify(folder: Path) -> None:
-    """IntegrityError where a file of a sealed folder is missing or is not what was written."""
-    for name, expected in read_json(folder / MANIFEST, "isocenter.manifest")["sha256"].items():
+def verify(folder: Path, needed: Collection[str] = ()) -> None:
+    """IntegrityError where a file of a sealed folder is missing or is not what was written.
+
+    needed: files that the manifest must list, because they are going to be read
+    """
+    listed = read_json(folder / MANIFEST, "isocenter.manifest").get("sha256")
+    if not isinstance(listed, dict) or not set(needed) <= set(listed):
+        raise IntegrityError(
+            f"does not list {', '.join(needed) or 'any file'}", str(folder / MANIFEST), "Get the folder again, whole"
+        )
+    for name, expected in listed.items():
         path = folder / name
         if not path.resolve().is_relative_to(folder.resolve()):
             raise IntegrityError(f"lists {name}, outside its folder", str(folder / MANIFEST), "Do not use this model")
@@ -90,13 +98,13 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _plain(value: Any) -> Any:
-    """Only what JSON knows: tuples become lists, NumPy numbers plain ones, NaN and infinity null."""
+    """Only what JSON knows: tuples and arrays become lists, NumPy numbers plain ones, NaN and infinity null."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
     if isinstance(value, Mapping):
         return {str(key): _plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(one) for one in value]
-    if hasattr(value, "item") and not isinstance(value, str):
-        value = value.item()
     if isinstance(value, float) and not abs(value) < float("inf"):
         return None
     return value
