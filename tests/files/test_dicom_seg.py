@@ -10,13 +10,15 @@ import highdicom
 import numpy as np
 import pydicom
 import pytest
+from highdicom.color import CIELabColor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from pydicom.dataset import Dataset
 
 from isocenter.errors import FormatError, GeometryError, UsageError
-from isocenter.files import dicom_seg, read, read_volumes
+from isocenter.files import dicom_seg, dicom_seg_write, read, read_volumes
+from isocenter.files.dicom_colour import rgb_of_cielab
 from isocenter.values import Code, Geometry, Image, Label, Source
 from written_dicom import write_slice
 
@@ -70,6 +72,13 @@ def test_its_own_grid_is_that_of_the_ct(data: Path):
 def test_names_colours_and_codes_are_kept(data: Path):
     [label] = dicom_seg.read(data / "dicom/files/dcmqi_seg_liver.dcm").labels
     assert label == Label(1, "Liver", (221, 130, 101), Code("SRT", "T-62000", "Liver"))
+
+
+@given(st.tuples(*[st.integers(0, 255)] * 3))
+def test_any_colour_survives_the_way_through_cielab(colour: tuple[int, int, int]):
+    stored = CIELabColor.from_rgb(*colour)
+    assert_allclose(rgb_of_cielab(stored.value), colour, atol=1)
+    assert_allclose(rgb_of_cielab(stored.value), stored.to_rgb(clip=True), atol=1)
 
 
 def test_compressed_segmentations_are_the_uncompressed_one(data: Path):
@@ -196,7 +205,7 @@ def test_what_is_written_on_a_real_series_is_read_again_voxel_by_voxel(data: Pat
     volumes = read_volumes(data / "dicom/series" / name)
     source = volumes[next(iter(volumes))]
     truth = marked(source.geometry)
-    dicom_seg.write(truth, LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
+    dicom_seg_write.write(truth, LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
     again = dicom_seg.read(tmp_path / "seg.dcm", on=source.geometry)
     assert_array_equal(again.data[0], truth)
     assert dicom_seg.read(tmp_path / "seg.dcm").geometry.equals(source.geometry)
@@ -205,7 +214,7 @@ def test_what_is_written_on_a_real_series_is_read_again_voxel_by_voxel(data: Pat
 def test_highdicom_reads_what_is_written(data: Path, tmp_path: Path):
     source = read(data / "dicom/series/mr_hippocrop_study1")
     truth = marked(source.geometry)
-    dicom_seg.write(truth, LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
+    dicom_seg_write.write(truth, LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
     volume = highdicom.seg.segread(tmp_path / "seg.dcm").get_volume(combine_segments=True)
     lps = np.diag([-1, -1, 1, 1]) @ source.geometry.affine
     index = np.linalg.solve(volume.affine, lps)  # highdicom counts slices, rows, columns
@@ -216,7 +225,7 @@ def test_highdicom_reads_what_is_written(data: Path, tmp_path: Path):
 
 def test_a_result_belongs_to_the_same_patient_study_and_frame_of_reference(data: Path, tmp_path: Path):
     source = read(data / "dicom/series/mr_hippocrop_study1")
-    dicom_seg.write(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
+    dicom_seg_write.write(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
     result = pydicom.dcmread(tmp_path / "seg.dcm")
     original = pydicom.dcmread(source.source.paths[0])  # type: ignore[union-attr]
     for keyword in ("PatientID", "PatientName", "StudyInstanceUID", "FrameOfReferenceUID", "StudyDate"):
@@ -230,7 +239,7 @@ def test_a_result_belongs_to_the_same_patient_study_and_frame_of_reference(data:
 
 def test_names_codes_and_colours_survive_and_lesions_are_no_organs(data: Path, tmp_path: Path):
     source = read(data / "dicom/series/ct_23x38x3_with_seg")
-    dicom_seg.write(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
+    dicom_seg_write.write(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
     read_again = dicom_seg.read(tmp_path / "seg.dcm").labels
     assert read_again[:2] == (LIVER, TUMOUR)
     assert read_again[2] == Label(3, "rest", None, Code("SCT", "85756007", "Tissue"))
@@ -245,7 +254,7 @@ def test_values_with_gaps_become_segments_without_gaps(data: Path, tmp_path: Pat
     source = read(data / "dicom/series/ct_23x38x3_with_seg")
     truth = np.array([0, 4, 9], np.uint8)[marked(source.geometry, 2)]
     labels = (Label(9, "nine"), Label(4, "four"))
-    dicom_seg.write(truth, labels, source, tmp_path / "seg.dcm", algorithm_name="test")
+    dicom_seg_write.write(truth, labels, source, tmp_path / "seg.dcm", algorithm_name="test")
     again = dicom_seg.read(tmp_path / "seg.dcm", on=source.geometry)
     assert [(label.value, label.name) for label in again.labels] == [(1, "four"), (2, "nine")]
     assert_array_equal(np.array([0, 4, 9])[again.data[0]], truth)
@@ -255,7 +264,7 @@ def test_only_planes_with_a_segment_become_frames(data: Path, tmp_path: Path):
     source = read(data / "dicom/series/mr_hippocrop_study1")
     truth = np.zeros(source.geometry.shape, np.uint8)
     truth[3:5, 4:6, 20] = 1
-    dicom_seg.write(truth, (LIVER,), source, tmp_path / "seg.dcm", algorithm_name="test")
+    dicom_seg_write.write(truth, (LIVER,), source, tmp_path / "seg.dcm", algorithm_name="test")
     assert pydicom.dcmread(tmp_path / "seg.dcm").NumberOfFrames == 1
     assert_array_equal(dicom_seg.read(tmp_path / "seg.dcm", on=source.geometry).data[0], truth)
 
@@ -263,14 +272,14 @@ def test_only_planes_with_a_segment_become_frames(data: Path, tmp_path: Path):
 def test_an_empty_map_is_written_and_read_as_empty(data: Path, tmp_path: Path):
     source = read(data / "dicom/series/ct_23x38x3_with_seg")
     empty = np.zeros(source.geometry.shape, np.uint8)
-    dicom_seg.write(empty, (LIVER,), source, tmp_path / "seg.dcm", algorithm_name="test")
+    dicom_seg_write.write(empty, (LIVER,), source, tmp_path / "seg.dcm", algorithm_name="test")
     assert not dicom_seg.read(tmp_path / "seg.dcm", on=source.geometry).data.any()
 
 
 def test_a_radiograph_gets_its_segmentation(data: Path, tmp_path: Path):
     source = read(data / "dicom/files/highdicom_dx_image.dcm")
     truth = marked(source.geometry)
-    dicom_seg.write(truth, LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
+    dicom_seg_write.write(truth, LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
     assert_array_equal(dicom_seg.read(tmp_path / "seg.dcm", on=source.geometry).data[0], truth)
 
 
@@ -307,7 +316,7 @@ def test_any_oblique_series_gets_its_voxels_back(
         )
     source = read(folder)
     truth = np.random.default_rng(seed).integers(0, 4, source.geometry.shape).astype(np.uint8)
-    dicom_seg.write(truth, LABELS, source, folder / "seg.dcm", algorithm_name="test")
+    dicom_seg_write.write(truth, LABELS, source, folder / "seg.dcm", algorithm_name="test")
     assert_array_equal(dicom_seg.read(folder / "seg.dcm", on=source.geometry).data[0], truth)
 
 
@@ -317,7 +326,7 @@ def test_any_oblique_series_gets_its_voxels_back(
 def test_a_value_without_label_is_refused_and_nothing_is_written(data: Path, tmp_path: Path):
     source = read(data / "dicom/series/ct_23x38x3_with_seg")
     with pytest.raises(FormatError, match=r"values \[2, 3\] without a label"):
-        dicom_seg.write(marked(source.geometry), (LIVER,), source, tmp_path / "seg.dcm", algorithm_name="test")
+        dicom_seg_write.write(marked(source.geometry), (LIVER,), source, tmp_path / "seg.dcm", algorithm_name="test")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -325,26 +334,26 @@ def test_an_existing_file_is_not_replaced(data: Path, tmp_path: Path):
     source = read(data / "dicom/series/ct_23x38x3_with_seg")
     (tmp_path / "seg.dcm").write_bytes(b"mine")
     with pytest.raises(UsageError, match="exists already"):
-        dicom_seg.write(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
+        dicom_seg_write.write(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
     assert (tmp_path / "seg.dcm").read_bytes() == b"mine"
 
 
 def test_a_source_that_is_no_dicom_is_refused(tmp_path: Path):
     source = Image(np.zeros((1, 3, 4, 5)), Geometry((3, 4, 5), np.eye(4)), source=Source("nifti", ("a.nii",)))
     with pytest.raises(FormatError, match="needs a DICOM series"):
-        dicom_seg.write(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
+        dicom_seg_write.write(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
 
 
 def test_a_series_without_frame_of_reference_is_refused(data: Path, tmp_path: Path):
     source = read(data / "dicom/series/mr_hitachi_oblique")
     with pytest.raises(FormatError, match="no FrameOfReferenceUID"):
-        dicom_seg.write(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
+        dicom_seg_write.write(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
 
 
 def test_a_picture_of_less_than_a_byte_is_refused(tmp_path: Path):
     source = read(write_slice(tmp_path / "tiny.dcm", np.zeros((2, 3), np.int16), SliceThickness="1"))
     with pytest.raises(FormatError, match="fewer than 8 pixels"):
-        dicom_seg.write(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
+        dicom_seg_write.write(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
 
 
 def test_a_map_on_a_turned_grid_is_refused(data: Path, tmp_path: Path):
@@ -353,4 +362,4 @@ def test_a_map_on_a_turned_grid_is_refused(data: Path, tmp_path: Path):
         source.data[:, ::-1], source.geometry.permuted((0, 1, 2), (True, False, False)), source=source.source
     )
     with pytest.raises(GeometryError, match="another grid than its image"):
-        dicom_seg.write(marked(turned.geometry), LABELS, turned, tmp_path / "seg.dcm", algorithm_name="test")
+        dicom_seg_write.write(marked(turned.geometry), LABELS, turned, tmp_path / "seg.dcm", algorithm_name="test")

@@ -1,7 +1,8 @@
-"""DICOM's colour models to RGB: palettes and luminance with chrominance, PS3.3 C.7.6.3.1 and C.7.9."""
+"""DICOM's colour models to RGB: palettes, luminance with chrominance, CIELab; PS3.3 C.7.6.3.1, C.7.9 and C.10.7.1."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,11 @@ from numpy.typing import NDArray
 from isocenter.errors import FormatError
 
 Samples = NDArray[Any]
+
+D65 = np.array([0.95047, 1.0, 1.08883])  # CIE 15, 2 degree observer
+SRGB_OF_XYZ = np.array(  # IEC 61966-2-1
+    [[3.2404542, -1.5371385, -0.4985314], [-0.9692660, 1.8760108, 0.0415560], [0.0556434, -0.2040259, 1.0572252]]
+)
 
 
 def rgb_of_ybr_full(ybr: Samples) -> NDArray[np.uint8]:
@@ -28,6 +34,21 @@ def full_of_422(packed: Samples, rows: int, columns: int) -> Samples:
     pairs = packed.reshape(-1, 4)
     chroma = np.repeat(pairs[:, None, 2:], 2, axis=1)
     return np.concatenate([pairs[:, :2, None], chroma], axis=2).reshape(rows, columns, 3)
+
+
+def rgb_of_cielab(value: Sequence[float]) -> tuple[int, int, int]:
+    """A CIELab value in 16-bit steps (PS3.3 C.10.7.1.1) as sRGB (IEC 61966-2-1), relative to white D65.
+
+    The standard says D50; the common writers, dcmqi and highdicom, take D65, and their colours are meant.
+    """
+    light, a, b = value[0] / 0xFFFF * 100, value[1] / 0xFFFF * 255 - 128, value[2] / 0xFFFF * 255 - 128
+    f = (light + 16) / 116
+    steps = np.array([f + a / 500, f, f - b / 200])
+    xyz = np.where(steps > 6 / 29, steps**3, 3 * (6 / 29) ** 2 * (steps - 4 / 29)) * D65
+    linear = np.clip(SRGB_OF_XYZ @ xyz, 0, 1)
+    encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    red, green, blue = np.rint(encoded * 255).astype(int).tolist()
+    return red, green, blue
 
 
 def palette_dtype(dataset: pydicom.Dataset, where: str) -> np.dtype[Any]:

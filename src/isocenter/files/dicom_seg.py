@@ -9,19 +9,16 @@ from typing import Any
 
 import numpy as np
 import pydicom
-from highdicom.color import CIELabColor
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from isocenter.errors import FormatError, GeometryError
+from isocenter.files.dicom_colour import rgb_of_cielab
 from isocenter.files.dicom_geometry import Plane, checked_plane
 from isocenter.files.dicom_pixels import decoded, layout_of
 from isocenter.files.dicom_seg_planes import Placement, grid_of, placement
-from isocenter.files.dicom_seg_write import write
 from isocenter.files.dicom_tags import item, items, number, numbers, text, whole, words
 from isocenter.values import Code, Geometry, Image, Label, Source
-
-__all__ = ["SOP_CLASSES", "read", "write"]
 
 SEGMENTATION, LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"
 SOP_CLASSES = (SEGMENTATION, LABEL_MAP)
@@ -117,8 +114,7 @@ def _colour(segment: Dataset, where: str) -> tuple[int, int, int] | None:
     stated = numbers(segment, "RecommendedDisplayCIELabValue", where, count=3)
     if stated is None or not all(0 <= n <= 0xFFFF for n in stated):
         return None
-    red, green, blue = CIELabColor.from_dicom_value([int(n) for n in stated]).to_rgb(clip=True)
-    return int(red), int(green), int(blue)
+    return rgb_of_cielab(stated)
 
 
 def _groups(dataset: Dataset, frame: int, sequence: str) -> Dataset | None:
