@@ -1,0 +1,70 @@
+"""Tiny cohorts that a network can be trained on in seconds, and runs on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import PIL.Image
+
+import isocenter
+from isocenter.verbs.train import Run
+
+# Small enough for seconds; two validations, so that there is a best and a last.
+FEW_STEPS: Mapping[str, Any] = {"training.steps": 6, "training.validations": 2, "training.batch": 2}
+SMALL_UNET = {"width": 4, "widest": 8, "strides": [[1, 1, 1], [2, 2, 2]]}
+SMALL_RESNET = {"width": 4, "blocks": [1, 1], "stem_stride": 1}
+LABELS = "1=shell,2=core"
+# Oblique, anisotropic, and with the first axis running to the left: a wrong turn anywhere shows.
+OBLIQUE = np.array(
+    [[-1.1, 0.2, 0.0, 30.0], [0.2, 1.1, -0.15, -12.0], [0.0, 0.15, 1.3, 7.0], [0.0, 0.0, 0.0, 1.0]], dtype=np.float64
+)
+
+
+def blob(seed: int, shape: tuple[int, int, int] = (16, 16, 16)) -> tuple[np.ndarray, np.ndarray]:
+    """A bright ball with a brighter core in noise, and its label map (0, 1, 2)."""
+    rng = np.random.default_rng(seed)
+    centre = rng.uniform(6, 10, size=3)
+    away = np.sqrt(sum((grid - c) ** 2 for grid, c in zip(np.indices(shape), centre, strict=True)))
+    mask = (away < 5).astype(np.uint8) + (away < 2.5)
+    return (100 * mask + rng.normal(0, 10, shape)).astype(np.int16), mask.astype(np.uint8)
+
+
+def blobs(root: Path, count: int = 12, affine: np.ndarray = OBLIQUE) -> Path:
+    """images/ beside labels/, as NIfTI; nobody says who the patients are."""
+    for n in range(count):
+        image, mask = blob(n)
+        for folder, array in (("images", image), ("labels", mask)):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            nibabel.Nifti1Image(array, affine).to_filename(root / folder / f"case{n:02}.nii.gz")
+    return root
+
+
+def pictures(root: Path, count: int = 40, classes: tuple[str, ...] = ("bright", "dark")) -> Path:
+    """A folder a class, of PNG between 20 and 28 pixels a side."""
+    for n in range(count):
+        rng = np.random.default_rng(n)
+        name = classes[n % len(classes)]
+        level = 60 + 120 * (n % len(classes))
+        pixels = rng.normal(level, 30, size=rng.integers(20, 29, size=2)).clip(0, 255).astype(np.uint8)
+        (root / name).mkdir(parents=True, exist_ok=True)
+        pixels[4:10, 4:10] = 255 * (n % len(classes))
+        PIL.Image.fromarray(pixels).save(root / name / f"{n:02}.png")
+    return root
+
+
+def segmenting(data: Path, out: Path, **flags: Any) -> Run:
+    """A run on `blobs`."""
+    given = {"labels": LABELS, "device": "cpu", "threads": 1, "assignments": {}, **flags}
+    given["assignments"] = {**FEW_STEPS, "network.size": SMALL_UNET, **given["assignments"]}
+    return isocenter.train(data, out=out, **given)
+
+
+def classifying(data: Path, out: Path, **flags: Any) -> Run:
+    """A run on `pictures`."""
+    given = {"device": "cpu", "threads": 1, "assignments": {}, **flags}
+    given["assignments"] = {**FEW_STEPS, "network.size": SMALL_RESNET, **given["assignments"]}
+    return isocenter.train(data, out=out, **given)
