@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter import networks, tasks
-from isocenter.errors import IntegrityError, UsageError
+from isocenter.errors import DatasetError, IntegrityError, UsageError
 from isocenter.files import read
 from isocenter.lazy import torch
 from isocenter.runtime.device import choose_device
@@ -124,11 +124,11 @@ def load(path: str | Path, device: str = "auto") -> Model:
         )
         module = build_module(task, record["network"])
         module.load_state_dict(read_tensors(folder / WEIGHTS))
+        origin = {**record["record"], "weights_sha256": digest(folder / WEIGHTS)}
     except (KeyError, TypeError, RuntimeError) as error:
         raise IntegrityError(f"weights and record do not fit ({error})", str(folder), "Get the model again") from error
     chosen = choose_device(device).value
     run = TorchNetwork(module.eval().to(chosen), chosen)
-    origin = {**record["record"], "weights_sha256": digest(folder / WEIGHTS)}
     return Model(task, preprocessing, inference, record["network"], run, origin)
 
 
@@ -145,5 +145,7 @@ def _image_of(subject: Image | Case | str | Path) -> tuple[Image, str]:
     if isinstance(subject, Image):
         return subject, subject.source.paths[0] if subject.source and subject.source.paths else "image"
     if isinstance(subject, Case):
+        if not subject.images:
+            raise DatasetError("the case has no image", subject.id, "Give its images")
         return stacked(subject.images, subject.id), subject.id
     return read(subject), str(subject)

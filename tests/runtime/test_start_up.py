@@ -1,0 +1,87 @@
+"""What must work without torch, each in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import nibabel
+import numpy as np
+import pytest
+
+HEAVY = {"torch", "torchvision", "lightning_fabric", "matplotlib", "sklearn"}
+BLOCK = """
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "torchvision", "monai", "lightning_fabric"):
+            raise ImportError(f"{name} is blocked")
+sys.meta_path.insert(0, Blocked())
+"""
+PREDICT = """
+import numpy as np
+from isocenter import tasks
+from isocenter.runtime import Inference, Model, Preprocessing
+from isocenter.transforms import Normalisation
+
+labels = [{"value": 4, "name": "bright"}]
+segmentation = tasks.build({"name": "segmentation", "labels": labels, "loss": "dice+ce", "tolerance": 2.0})
+preprocessing = Preprocessing(3, ("0",), (Normalisation("window", 0, 10),), spacing=(1.0, 1.0, 1.0))
+network = lambda batch: {"mask": np.concatenate([np.full_like(batch, 5), batch], axis=1)}
+result = Model(segmentation, preprocessing, Inference((4, 4, 4)), {}, network).predict(PATH)
+print(np.bincount(np.asarray(result.data).ravel()).tolist())
+
+classification = tasks.build({"name": "classification", "classes": ["a", "b"], "smoothing": 0.0})
+preprocessing = Preprocessing(3, ("0",), (Normalisation("zscore"),), shape=(4, 4, 4))
+network = lambda batch: {"class": np.zeros((len(batch), 2), np.float32)}
+print(Model(classification, preprocessing, Inference((4, 4, 4)), {}, network).predict(PATH).probabilities)
+print("torch" in sys.modules)
+"""
+
+
+@pytest.fixture
+def path(tmp_path):
+    voxels = np.zeros((6, 6, 6), np.int16)
+    voxels[2:4, 2:4, 2:4] = 9
+    nibabel.Nifti1Image(voxels, np.diag([-1, 1, 1, 1])).to_filename(tmp_path / "image.nii.gz")
+    return tmp_path / "image.nii.gz"
+
+
+def printed(code: str) -> list[str]:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import isocenter",
+        "import isocenter; isocenter.__version__; dir(isocenter)",
+        "import isocenter.values, isocenter.errors, isocenter.lazy",
+        "import isocenter.files",
+        "import isocenter.transforms, isocenter.networks, isocenter.tasks, isocenter.runtime",
+        "import isocenter; assert isocenter.read(PATH).data.max() == 9",
+        "import isocenter; isocenter.write(isocenter.read(PATH), PATH + '.nrrd')",
+    ],
+)
+def test_start_up_and_reading_load_no_torch(path, code):
+    [heavy] = printed(f"PATH = {str(path)!r}\n{code}\nimport sys; print({HEAVY} & set(sys.modules))")
+    assert heavy == "set()"
+
+
+def test_import_isocenter_loads_no_other_file_of_the_package():
+    [loaded] = printed("import isocenter, sys; print(sorted(m for m in sys.modules if m.startswith('isocenter.')))")
+    assert loaded == "[]"
+
+
+def test_prediction_of_both_tasks_runs_where_torch_cannot_be_imported(path):
+    counts, probabilities, loaded = printed(f"{BLOCK}\nPATH = {str(path)!r}\n{PREDICT}")
+    assert counts == "[208, 0, 0, 0, 8]"
+    assert probabilities == "{'a': 0.5, 'b': 0.5}"
+    assert loaded == "False"
+
+
+def test_the_lazy_torch_is_the_real_one_once_it_is_used():
+    code = "from isocenter.lazy import torch; import sys; print('torch' in sys.modules, torch.tensor([2]).item())"
+    assert printed(code) == ["False 2"]
