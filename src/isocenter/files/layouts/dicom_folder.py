@@ -85,7 +85,10 @@ def load_segments(
     What `labels` does not name is background. Raises FormatError where what it names overlaps.
     """
     grid, path = load_series(image, options).geometry, drawn.paths[0]
-    found = dicom_rtstruct.rasterise(path, grid) if _is_contours(drawn) else dicom_seg.read(path, on=grid)
+    if _is_contours(drawn):
+        found = dicom_rtstruct.rasterise(path, grid, [text(header(p).dataset, "SOPInstanceUID") for p in image])
+    else:
+        found = dicom_seg.read(path, on=grid)
     data, several = found.data, len(found.channels) > 1
     pixels = np.zeros(data.shape[1:], dtype=np.min_scalar_type(max(label.value for label in labels)))
     coloured = {}
