@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,17 +76,18 @@ def series(folder: Path) -> list[SeriesFiles]:
 
 def survey(folder: Path) -> Survey:
     """The series under a folder, and what is damaged there."""
-    good: list[Header] = []
+    groups: dict[Key, _Gathered] = {}
     damaged: list[FormatError] = []
     with quiet():  # what is odd about a header is told when its series is read
         for head in headers(folder):
             if isinstance(head, FormatError):
                 damaged.append(head)
             elif not head.is_directory:
-                good.append(head)
-        groups = grouped(good)
-        found = [_described(heads, name) for heads, name in zip(groups, names_of(groups), strict=True)]
-    return Survey(tuple(found), tuple(damaged))
+                groups.setdefault(_key(head), _Gathered(head)).add(head)
+        found = [groups[key] for key in sorted(groups, key=lambda key: _place(key, groups[key].first))]
+        names = unique([safe_name(group.first.dataset) for group in found])
+        described = [_described(group, name) for group, name in zip(found, names, strict=True)]
+    return Survey(tuple(described), tuple(damaged))
 
 
 def collected(path: Path) -> list[Header]:
@@ -108,37 +110,63 @@ def collected(path: Path) -> list[Header]:
 
 def grouped(heads: Iterable[Header]) -> list[list[Header]]:
     """Headers by series; a file without series UID is its own. In an order that does not depend on file names."""
-    groups: dict[tuple[str, ...], list[Header]] = {}
+    groups: dict[Key, list[Header]] = {}
     for head in heads:
-        uid = text(head.dataset, "SeriesInstanceUID") or str(head.path)
-        study = text(head.dataset, "StudyInstanceUID")
-        groups.setdefault((patient_of(head.dataset), study, uid, head.sop_class), []).append(head)
+        groups.setdefault(_key(head), []).append(head)
     for group in groups.values():
-        group.sort(key=lambda head: (lenient(head.dataset, "InstanceNumber") or 0, str(head.path)))
-    ordered = sorted(
-        groups, key=lambda key: (key[0], key[1], lenient(groups[key][0].dataset, "SeriesNumber") or 0, key)
-    )
-    return [groups[key] for key in ordered]
+        group.sort(key=_order)
+    return [groups[key] for key in sorted(groups, key=lambda key: _place(key, groups[key][0]))]
 
 
-def names_of(groups: list[list[Header]]) -> list[str]:
-    """A name for each series: its description, else its modality, numbered where several have the same."""
-    return unique([safe_name(heads[0].dataset) for heads in groups])
+# Patient, study, series, SOP class.
+Key = tuple[str, str, str, str]
+
+
+def _key(head: Header) -> Key:
+    uid = text(head.dataset, "SeriesInstanceUID") or str(head.path)
+    return patient_of(head.dataset), text(head.dataset, "StudyInstanceUID"), uid, head.sop_class
+
+
+def _order(head: Header) -> tuple[float, str]:
+    """Of a file in its series, as far as the header tells without geometry."""
+    return lenient(head.dataset, "InstanceNumber") or 0, str(head.path)
+
+
+def _place(key: Key, first: Header) -> tuple[str, str, float, Key]:
+    """Of a series among others."""
+    return key[0], key[1], lenient(first.dataset, "SeriesNumber") or 0, key
+
+
+class _Gathered:
+    """The files of one series; of a hundred thousand headers only the first of each series is kept."""
+
+    def __init__(self, first: Header) -> None:
+        self.first = first
+        self.members: list[tuple[tuple[float, str], Path]] = []
+
+    def add(self, head: Header) -> None:
+        self.members.append((_order(head), head.path))
+        self.first = min(self.first, head, key=_order)
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        return tuple(path for _, path in sorted(self.members))
 
 
 def unique(names: list[str]) -> list[str]:
     """Names that occur once stay; others get _1, _2 in order."""
-    taken = {name for name in names if names.count(name) == 1}
+    count, seen = Counter(names), Counter[str]()
+    taken = {name for name in names if count[name] == 1}
     found = []
-    for n, name in enumerate(names):
-        if name in taken and names.count(name) == 1:
+    for name in names:
+        if count[name] == 1:
             found.append(name)
             continue
-        number = names[: n + 1].count(name)
-        while f"{name}_{number}" in taken:
-            number += 1
-        taken.add(f"{name}_{number}")
-        found.append(f"{name}_{number}")
+        seen[name] += 1
+        while f"{name}_{seen[name]}" in taken:
+            seen[name] += 1
+        taken.add(f"{name}_{seen[name]}")
+        found.append(f"{name}_{seen[name]}")
     return found
 
 
@@ -182,8 +210,8 @@ def references_of(dataset: Dataset) -> tuple[str, ...]:
     return tuple(dict.fromkeys(uid for uid in found if uid))
 
 
-def _described(heads: list[Header], name: str) -> SeriesFiles:
-    dataset = heads[0].dataset
+def _described(group: _Gathered, name: str) -> SeriesFiles:
+    first, dataset = group.first, group.first.dataset
     return SeriesFiles(
         patient=patient_of(dataset),
         study=text(dataset, "StudyInstanceUID"),
@@ -191,11 +219,11 @@ def _described(heads: list[Header], name: str) -> SeriesFiles:
         name=name,
         modality=text(dataset, "Modality") or "unknown",
         description=description_of(dataset),
-        paths=tuple(head.path for head in heads),
-        sop_class=heads[0].sop_class,
-        sop_class_name=heads[0].sop_class_name,
+        paths=group.paths,
+        sop_class=first.sop_class,
+        sop_class_name=first.sop_class_name,
         frame_of_reference=_frame_of_reference(dataset),
-        is_image=heads[0].is_image and heads[0].sop_class not in SEGMENTATIONS,
+        is_image=first.is_image and first.sop_class not in SEGMENTATIONS,
         references=references_of(dataset),
         covariates=_covariates(dataset),
     )
