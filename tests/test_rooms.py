@@ -1,0 +1,66 @@
+"""What holds for every room: its index, and that other rooms keep to it."""
+
+from __future__ import annotations
+
+import ast
+from importlib import import_module
+from pathlib import Path
+from pkgutil import walk_packages
+
+import pytest
+
+import isocenter
+
+ROOT = Path(isocenter.__file__).parent
+# `verbs` has no index: `isocenter` itself lists the verbs.
+ROOMS = sorted(
+    found.name for found in walk_packages([str(ROOT)], "isocenter.") if found.ispkg and found.name != "isocenter.verbs"
+)
+FILES = sorted(path.relative_to(ROOT.parent) for path in ROOT.rglob("*.py"))
+
+
+def by_kind(names: set[str]) -> list[str]:
+    """CONSTANTS, then Classes, then functions, each by name."""
+    return sorted(names, key=lambda name: (not name.isupper(), not name[:1].isupper(), name))
+
+
+@pytest.mark.parametrize("name", ROOMS)
+def test_the_index_of_a_room_is_sorted_and_names_nothing_twice(name):
+    listed = list(import_module(name).__all__)
+    assert listed == by_kind(set(listed))
+
+
+@pytest.mark.parametrize("name", ROOMS)
+def test_the_index_of_a_room_has_what_it_lists(name):
+    room = import_module(name)
+    assert [listed for listed in room.__all__ if getattr(room, listed, None) is None] == []
+
+
+@pytest.mark.parametrize("name", sorted(isocenter.__all__))
+def test_every_name_of_the_package_can_be_had(name):
+    assert getattr(isocenter, name) is not None
+    assert name in dir(isocenter)
+
+
+def test_a_name_that_the_package_does_not_have_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no_such_verb"):
+        isocenter.no_such_verb  # noqa: B018
+
+
+def room_of(module: str) -> str:
+    return ".".join(module.split(".")[:2])
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_a_file_imports_from_another_rooms_index_and_not_from_inside_it(path):
+    own = room_of(".".join(path.with_suffix("").parts))
+    tree = ast.parse((ROOT.parent / path).read_text(encoding="utf-8"))
+    imported = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    imported += [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    inside = {
+        module
+        for module in imported
+        if module.startswith("isocenter.") and room_of(module) != own and module not in ROOMS and module.count(".") > 1
+    }
+    # The verbs have no index; whoever starts them names their file.
+    assert {module for module in inside if not module.startswith("isocenter.verbs.")} == set()
