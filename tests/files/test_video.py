@@ -16,7 +16,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from pydicom.dataset import Dataset
 
-from files.dicom_objects import picture
+from dicom_objects import picture
 from isocenter.errors import FormatError
 from isocenter.files import format_of, read
 from isocenter.files.dicom_pixels import decode

@@ -49,7 +49,7 @@ def decompress(
     frame: bytes, *, syntax: str, rows: int, columns: int, samples: int, bits: int, photometric: str
 ) -> Samples:
     """One frame, (rows, columns) or (rows, columns, samples), as the codec gives it; colour streams of JPEG and
-    JPEG 2000 as RGB where the codec undoes the colour transform, see `is_rgb_after`.
+    JPEG 2000 as RGB where the codec undoes the colour transform, see `photometric_after`.
 
     bits: Bits Allocated; 1 for packed masks
     Raises ValueError for a frame that cannot be decoded; the caller knows the file.
@@ -76,13 +76,21 @@ def is_known(syntax: str) -> bool:
     return syntax in JPEG | JPEG_LS | JPEG_2000 | JPEG_XL | {uid.RLELossless, DEFLATED_IMAGE_FRAME}
 
 
-def is_rgb_after(syntax: str, photometric: str) -> bool:
-    """Whether `decompress` has undone the colour transform that Photometric Interpretation names.
+def keeps_words(syntax: str) -> bool:
+    """Whether samples come out in the words they were stored in, with all bits; other codecs give only samples."""
+    return syntax in (uid.RLELossless, DEFLATED_IMAGE_FRAME)
+
+
+def photometric_after(frame: bytes, syntax: str, photometric: str) -> str:
+    """The photometric interpretation of what `decompress` gives.
 
     Lossy JPEG streams become RGB by their own markers; JPEG 2000 undoes its component transform (YBR_RCT and
-    YBR_ICT, PS3.5 8.2.4), but not a YBR_FULL that was there before.
+    YBR_ICT, PS3.5 8.2.4) but not a YBR_FULL that was there before; JPEG XL gives RGB.
     """
-    return syntax in (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit) or photometric in ("YBR_RCT", "YBR_ICT")
+    undone = photometric in ("YBR_RCT", "YBR_ICT", "XYB") or (
+        syntax in JPEG and _start_of_frame(frame)[3] == 3 and not _is_lossless(frame)
+    )
+    return "RGB" if undone else photometric
 
 
 def precision(frame: bytes, syntax: str) -> int | None:
@@ -98,9 +106,7 @@ def precision(frame: bytes, syntax: str) -> int | None:
 def _jpeg(frame: bytes, rows: int, columns: int, photometric: str) -> Samples:
     bits, height, width, components, _ = _start_of_frame(frame)
     _same_size((height, width), rows, columns)
-    if components == 1 or bits > 8:
-        return imagecodecs.jpeg8_decode(frame)
-    if _is_lossless(frame):  # a lossless stream has no colour transform of its own
+    if components != 3 or bits > 8 or _is_lossless(frame):  # a lossless stream has no colour transform of its own
         return imagecodecs.jpeg8_decode(frame)
     return imagecodecs.jpeg8_decode(frame, colorspace=_jpeg_colour(frame, photometric), outcolorspace="RGB")
 

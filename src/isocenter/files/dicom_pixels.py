@@ -22,6 +22,7 @@ from isocenter.files.dicom_colour import full_of_422, rgb_of_palette, rgb_of_ybr
 from isocenter.files.dicom_layout import GET_AGAIN, Layout, layout_of
 
 Stored = NDArray[Any]
+Coloured = tuple[Stored, str]  # a frame, and the photometric interpretation that it then has
 
 
 def has_pixels(dataset: pydicom.Dataset) -> bool:
@@ -79,11 +80,11 @@ def _decoded(dataset: pydicom.Dataset, layout: Layout, wanted: Sequence[int], wh
         yield from _video(dataset, layout, wanted, where)
         return
     frames = _compressed if layout.is_encapsulated else _native
-    for frame in frames(dataset, layout, wanted, where):
-        yield _coloured(frame, layout, dataset, where)
+    for frame, photometric in frames(dataset, layout, wanted, where):
+        yield _coloured(frame, replace(layout, photometric=photometric), dataset, where)
 
 
-def _native(dataset: pydicom.Dataset, layout: Layout, wanted: Sequence[int], where: str) -> Iterator[Stored]:
+def _native(dataset: pydicom.Dataset, layout: Layout, wanted: Sequence[int], where: str) -> Iterator[Coloured]:
     data = dataset[layout.keyword].value or b""
     layout = _as_long_as(layout, len(data))
     need = (layout.frames * layout.frame_bits + 7) // 8
@@ -95,7 +96,7 @@ def _native(dataset: pydicom.Dataset, layout: Layout, wanted: Sequence[int], whe
         )
     if dataset[layout.keyword].VR == "OW" and layout.allocated == 8 and layout.syntax == ExplicitVRBigEndian:
         data = np.frombuffer(data[: len(data) & ~1], ">u2").astype("<u2").tobytes()  # words were swapped, PS3.5 8.1.1
-    return (_native_frame(data, layout, n) for n in wanted)
+    return ((_native_frame(data, layout, n), layout.photometric) for n in wanted)
 
 
 def _as_long_as(layout: Layout, size: int) -> Layout:
@@ -128,7 +129,7 @@ def _native_frame(data: bytes, layout: Layout, frame: int) -> Stored:
     return flat.reshape(layout.rows, layout.columns, layout.samples)
 
 
-def _compressed(dataset: pydicom.Dataset, layout: Layout, wanted: Sequence[int], where: str) -> Iterator[Stored]:
+def _compressed(dataset: pydicom.Dataset, layout: Layout, wanted: Sequence[int], where: str) -> Iterator[Coloured]:
     if not codecs.is_known(layout.syntax):
         raise FormatError(
             f"no free decoder for transfer syntax {layout.syntax.name} ({str.__str__(layout.syntax)})",
@@ -155,7 +156,7 @@ def _encoded(dataset: pydicom.Dataset, data: bytes, layout: Layout, where: str) 
     return frames
 
 
-def _decompressed(frame: bytes, layout: Layout, number: int, where: str) -> Stored:
+def _decompressed(frame: bytes, layout: Layout, number: int, where: str) -> Coloured:
     try:
         samples = codecs.decompress(
             frame,
@@ -166,17 +167,18 @@ def _decompressed(frame: bytes, layout: Layout, number: int, where: str) -> Stor
             bits=layout.allocated,
             photometric=layout.photometric,
         )
-        precision = codecs.precision(frame, layout.syntax)
+        photometric = codecs.photometric_after(frame, layout.syntax, layout.photometric)
+        precision = codecs.precision(frame, layout.syntax) or samples.dtype.itemsize * 8
     except Exception as error:  # codecs throw their own kinds
         raise FormatError(f"frame {number + 1} cannot be decompressed ({error})", where, GET_AGAIN) from error
     shape = (layout.rows, layout.columns) + ((layout.samples,) if layout.samples > 1 else ())
     if samples.shape != shape:
         raise FormatError(f"frame {number + 1} decompresses to {samples.shape}, not {shape}", where, GET_AGAIN)
     if layout.samples > 1:
-        return samples
-    if precision is None:  # RLE and deflate carry the words as they were
-        return _wrapped(samples, layout)
-    return _wrapped(samples, replace(layout, stored=min(precision, layout.stored)), shift=0)
+        return samples, photometric
+    if codecs.keeps_words(layout.syntax):
+        return _wrapped(samples, layout), photometric
+    return _wrapped(samples, replace(layout, stored=min(precision, layout.stored)), shift=0), photometric
 
 
 def _coloured(frame: Stored, layout: Layout, dataset: pydicom.Dataset, where: str) -> Stored:
@@ -186,7 +188,7 @@ def _coloured(frame: Stored, layout: Layout, dataset: pydicom.Dataset, where: st
         return rgb_of_palette(frame, dataset, where)
     if layout.samples == 1:
         return frame
-    if layout.photometric == "RGB" or codecs.is_rgb_after(layout.syntax, layout.photometric):
+    if layout.photometric == "RGB":
         return frame
     if layout.photometric in ("YBR_FULL", "YBR_FULL_422") and frame.dtype.itemsize == 1:
         return rgb_of_ybr_full(frame)

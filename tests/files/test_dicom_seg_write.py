@@ -1,0 +1,224 @@
+"""A written DICOM SEG is read again voxel by voxel, and belongs to its patient, study and frame of reference."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import highdicom
+import numpy as np
+import pydicom
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+from pydicom.dataset import Dataset
+
+from isocenter.errors import FormatError, GeometryError, UsageError
+from isocenter.files import dicom_seg, dicom_seg_write, read, read_volumes
+from isocenter.values import Code, Geometry, Image, Label, Source
+from written_dicom import write_slice
+
+LIVER = Label(1, "Liver", (221, 130, 101), Code("SCT", "10200004", "Liver"))
+TUMOUR = Label(2, "Tumour", (255, 0, 0), Code("SCT", "108369006", "Neoplasm"))
+PLAIN = Label(3, "rest")
+LABELS = (LIVER, TUMOUR, PLAIN)
+RNG = np.random.default_rng(11)
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the corpus is odd on purpose
+        yield
+
+
+def marked(geometry: Geometry, highest: int = 3) -> np.ndarray[Any, Any]:
+    return RNG.integers(0, highest + 1, geometry.shape).astype(np.uint8)
+
+
+def save(dataset: Dataset, path: Path) -> Path:
+    dataset.save_as(path)
+    return path
+
+
+# -- writing ----------------------------------------------------------------------------------------------------------
+
+SERIES = (
+    "mr_hippocrop_study1",
+    "ct_philips_tilt_minus18.5",
+    "mr_genesis_coronal_prone",
+    "mr_siemens_sagittal_decubitus_left",
+    "mr_siemens_mosaic",
+    "mr_ge_epi_interleaved_3vol",
+    "enh_mr_siemens_xa10",
+    "enh_mr_philips_fieldmap",
+    "ct_phantom_with_rtstruct",
+    "ct_23x38x3_with_seg",
+)
+
+
+@pytest.mark.parametrize("name", SERIES)
+def test_what_is_written_on_a_real_series_is_read_again_voxel_by_voxel(data: Path, tmp_path: Path, name: str):
+    volumes = read_volumes(data / "dicom/series" / name)
+    source = volumes[next(iter(volumes))]
+    truth = marked(source.geometry)
+    dicom_seg_write.write(truth, LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
+    again = dicom_seg.read(tmp_path / "seg.dcm", on=source.geometry)
+    assert_array_equal(again.data[0], truth)
+    assert dicom_seg.read(tmp_path / "seg.dcm").geometry.equals(source.geometry)
+
+
+def test_highdicom_reads_what_is_written(data: Path, tmp_path: Path):
+    source = read(data / "dicom/series/mr_hippocrop_study1")
+    truth = marked(source.geometry)
+    dicom_seg_write.write(truth, LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
+    volume = highdicom.seg.segread(tmp_path / "seg.dcm").get_volume(combine_segments=True)
+    lps = np.diag([-1, -1, 1, 1]) @ source.geometry.affine
+    index = np.linalg.solve(volume.affine, lps)  # highdicom counts slices, rows, columns
+    assert_allclose(np.abs(index[:3, :3]), np.eye(3)[[2, 1, 0]], atol=1e-4)
+    at = np.rint(index[:3, :3] @ np.indices(truth.shape).reshape(3, -1) + index[:3, 3:]).astype(int)
+    assert_array_equal(volume.array[tuple(at)], truth.ravel())
+
+
+def test_a_result_belongs_to_the_same_patient_study_and_frame_of_reference(data: Path, tmp_path: Path):
+    source = read(data / "dicom/series/mr_hippocrop_study1")
+    dicom_seg_write.write(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
+    result = pydicom.dcmread(tmp_path / "seg.dcm")
+    original = pydicom.dcmread(source.source.paths[0])  # type: ignore[union-attr]
+    for keyword in ("PatientID", "PatientName", "StudyInstanceUID", "FrameOfReferenceUID", "StudyDate"):
+        assert result.get(keyword) == original.get(keyword), keyword
+    assert result.SeriesInstanceUID != original.SeriesInstanceUID
+    assert result.ReferencedSeriesSequence[0].SeriesInstanceUID == original.SeriesInstanceUID
+    uids = {pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID for path in source.source.paths}  # type: ignore[union-attr]
+    named = {i.ReferencedSOPInstanceUID for i in result.ReferencedSeriesSequence[0].ReferencedInstanceSequence}
+    assert named == uids
+
+
+def test_names_codes_and_colours_survive_and_lesions_are_no_organs(data: Path, tmp_path: Path):
+    source = read(data / "dicom/series/ct_23x38x3_with_seg")
+    dicom_seg_write.write(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
+    read_again = dicom_seg.read(tmp_path / "seg.dcm").labels
+    assert read_again[:2] == (LIVER, TUMOUR)
+    assert read_again[2] == Label(3, "rest", None, Code("SCT", "85756007", "Tissue"))
+    categories = [
+        segment.SegmentedPropertyCategoryCodeSequence[0].CodeMeaning
+        for segment in pydicom.dcmread(tmp_path / "seg.dcm").SegmentSequence
+    ]
+    assert categories == ["Anatomical Structure", "Morphologically Abnormal Structure", "Tissue"]
+
+
+def test_values_with_gaps_become_segments_without_gaps(data: Path, tmp_path: Path):
+    source = read(data / "dicom/series/ct_23x38x3_with_seg")
+    truth = np.array([0, 4, 9], np.uint8)[marked(source.geometry, 2)]
+    labels = (Label(9, "nine"), Label(4, "four"))
+    dicom_seg_write.write(truth, labels, source, tmp_path / "seg.dcm", algorithm_name="test")
+    again = dicom_seg.read(tmp_path / "seg.dcm", on=source.geometry)
+    assert [(label.value, label.name) for label in again.labels] == [(1, "four"), (2, "nine")]
+    assert_array_equal(np.array([0, 4, 9])[again.data[0]], truth)
+
+
+def test_only_planes_with_a_segment_become_frames(data: Path, tmp_path: Path):
+    source = read(data / "dicom/series/mr_hippocrop_study1")
+    truth = np.zeros(source.geometry.shape, np.uint8)
+    truth[3:5, 4:6, 20] = 1
+    dicom_seg_write.write(truth, (LIVER,), source, tmp_path / "seg.dcm", algorithm_name="test")
+    assert pydicom.dcmread(tmp_path / "seg.dcm").NumberOfFrames == 1
+    assert_array_equal(dicom_seg.read(tmp_path / "seg.dcm", on=source.geometry).data[0], truth)
+
+
+def test_an_empty_map_is_written_and_read_as_empty(data: Path, tmp_path: Path):
+    source = read(data / "dicom/series/ct_23x38x3_with_seg")
+    empty = np.zeros(source.geometry.shape, np.uint8)
+    dicom_seg_write.write(empty, (LIVER,), source, tmp_path / "seg.dcm", algorithm_name="test")
+    assert not dicom_seg.read(tmp_path / "seg.dcm", on=source.geometry).data.any()
+
+
+def test_a_radiograph_gets_its_segmentation(data: Path, tmp_path: Path):
+    source = read(data / "dicom/files/highdicom_dx_image.dcm")
+    truth = marked(source.geometry)
+    dicom_seg_write.write(truth, LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
+    assert_array_equal(dicom_seg.read(tmp_path / "seg.dcm", on=source.geometry).data[0], truth)
+
+
+@given(
+    st.integers(1, 5),
+    st.integers(1, 9),
+    st.integers(8, 11),
+    st.tuples(*[st.floats(-0.9, 0.9)] * 3),
+    st.floats(0.5, 5),
+    st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=15)
+def test_any_oblique_series_gets_its_voxels_back(
+    tmp_path_factory: pytest.TempPathFactory,
+    slices: int,
+    rows: int,
+    columns: int,
+    turn: tuple[float, float, float],
+    spacing: float,
+    seed: int,
+):
+    folder = tmp_path_factory.mktemp("series")
+    cross = np.array([[0, -turn[2], turn[1]], [turn[2], 0, -turn[0]], [-turn[1], turn[0], 0]])
+    axes = np.linalg.solve(np.eye(3) + cross, np.eye(3) - cross)  # Cayley: any skew matrix gives a rotation
+    for n in range(slices):
+        write_slice(
+            folder / f"{n}.dcm",
+            np.zeros((rows, columns), np.int16),
+            position=axes[2] * spacing * n,
+            orientation=[*axes[0], *axes[1]],
+            spacing=(0.7, 0.9),
+            InstanceNumber=n + 1,
+            SliceThickness=f"{spacing:.8g}",
+        )
+    source = read(folder)
+    truth = np.random.default_rng(seed).integers(0, 4, source.geometry.shape).astype(np.uint8)
+    dicom_seg_write.write(truth, LABELS, source, folder / "seg.dcm", algorithm_name="test")
+    assert_array_equal(dicom_seg.read(folder / "seg.dcm", on=source.geometry).data[0], truth)
+
+
+# -- what cannot be written -------------------------------------------------------------------------------------------
+
+
+def test_a_value_without_label_is_refused_and_nothing_is_written(data: Path, tmp_path: Path):
+    source = read(data / "dicom/series/ct_23x38x3_with_seg")
+    with pytest.raises(FormatError, match=r"values \[2, 3\] without a label"):
+        dicom_seg_write.write(marked(source.geometry), (LIVER,), source, tmp_path / "seg.dcm", algorithm_name="test")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_file_is_not_replaced(data: Path, tmp_path: Path):
+    source = read(data / "dicom/series/ct_23x38x3_with_seg")
+    (tmp_path / "seg.dcm").write_bytes(b"mine")
+    with pytest.raises(UsageError, match="exists already"):
+        dicom_seg_write.write(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
+    assert (tmp_path / "seg.dcm").read_bytes() == b"mine"
+
+
+def test_a_source_that_is_no_dicom_is_refused(tmp_path: Path):
+    source = Image(np.zeros((1, 3, 4, 5)), Geometry((3, 4, 5), np.eye(4)), source=Source("nifti", ("a.nii",)))
+    with pytest.raises(FormatError, match="needs a DICOM series"):
+        dicom_seg_write.write(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
+
+
+def test_a_series_without_frame_of_reference_is_refused(data: Path, tmp_path: Path):
+    source = read(data / "dicom/series/mr_hitachi_oblique")
+    with pytest.raises(FormatError, match="no FrameOfReferenceUID"):
+        dicom_seg_write.write(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
+
+
+def test_a_picture_of_less_than_a_byte_is_refused(tmp_path: Path):
+    source = read(write_slice(tmp_path / "tiny.dcm", np.zeros((2, 3), np.int16), SliceThickness="1"))
+    with pytest.raises(FormatError, match="fewer than 8 pixels"):
+        dicom_seg_write.write(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
+
+
+def test_a_map_on_a_turned_grid_is_refused(data: Path, tmp_path: Path):
+    source = read(data / "dicom/series/ct_23x38x3_with_seg")
+    turned = Image(
+        source.data[:, ::-1], source.geometry.permuted((0, 1, 2), (True, False, False)), source=source.source
+    )
+    with pytest.raises(GeometryError, match="another grid than its image"):
+        dicom_seg_write.write(marked(turned.geometry), LABELS, turned, tmp_path / "seg.dcm", algorithm_name="test")

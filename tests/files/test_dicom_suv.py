@@ -1,0 +1,109 @@
+"""SUV: activity over the decayed dose per gram, or the reason why it is not known."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from numpy.testing import assert_allclose
+from pydicom.dataset import Dataset
+
+from dicom_objects import picture
+from isocenter.files.dicom_suv import suv_bw_factor
+from isocenter.files.dicom_values import (
+    meaning,
+)
+
+
+def load(path: Path) -> Dataset:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the corpus is odd on purpose
+        return pydicom.dcmread(path)
+
+
+def item(**tags: Any) -> Dataset:
+    dataset = Dataset()
+    for keyword, value in tags.items():
+        setattr(dataset, keyword, value)
+    return dataset
+
+
+def ct(**tags: Any) -> Dataset:
+    return picture(np.zeros((2, 2), np.int16), Modality="CT", **tags)
+
+
+def pet(**tags: Any) -> Dataset:
+    drug = item(
+        RadionuclideTotalDose="370000000", RadionuclideHalfLife="6586.2", RadiopharmaceuticalStartTime="100000.00"
+    )
+    stated: dict[str, Any] = {
+        "Units": "BQML",
+        "CorrectedImage": ["ATTN", "DECY"],
+        "DecayCorrection": "START",
+        "PatientWeight": "70",
+        "SeriesDate": "20200101",
+        "SeriesTime": "110000",
+        "AcquisitionDate": "20200101",
+        "AcquisitionTime": "110500",
+        "RadiopharmaceuticalInformationSequence": [drug],
+        "RescaleSlope": "2",
+        "RescaleIntercept": "0",
+    }
+    dataset = picture(np.zeros((2, 2), np.int16), Modality="PT", **{k: v for k, v in stated.items() if k not in tags})
+    for keyword, value in tags.items():
+        if value is not None:
+            setattr(dataset, keyword, value)
+    return dataset
+
+
+def test_suv_is_activity_over_the_decayed_dose_per_gram():
+    assert_allclose(suv_bw_factor([pet()]), 70000 / (370e6 * 0.5 ** (3600 / 6586.2)))
+
+
+def test_corrected_to_the_injection_the_dose_does_not_decay():
+    assert_allclose(suv_bw_factor([pet(DecayCorrection="ADMIN")]), 70000 / 370e6)
+
+
+def test_an_injection_before_midnight_is_the_day_before():
+    night = pet(SeriesTime="001500", AcquisitionTime="002000")
+    night.RadiopharmaceuticalInformationSequence[0].RadiopharmaceuticalStartTime = "234500"
+    assert_allclose(suv_bw_factor([night]), 70000 / (370e6 * 0.5 ** (1800 / 6586.2)))
+
+
+def test_counts_of_philips_have_the_makers_own_factor():
+    counts = pet(Units="CNTS")
+    assert "7053,1000" in str(suv_bw_factor([counts]))
+    block = counts.private_block(0x7053, "Philips PET Private Group", create=True)
+    block.add_new(0x00, "DS", "0.000551")
+    assert suv_bw_factor([counts]) == 0.000551
+
+
+def test_grams_per_millilitre_are_suv_already():
+    assert meaning([pet(Units="GML")]).unit == "SUVbw"
+    assert suv_bw_factor([pet(Units="GML")]) == 1.0
+
+
+MISSING = {
+    "PatientWeight": ({"PatientWeight": None}, "PatientWeight"),
+    "attenuation correction": ({"CorrectedImage": ["DECY"]}, "does not name ATTN"),
+    "decay correction": ({"DecayCorrection": "NONE"}, "DecayCorrection"),
+    "dose": ({"RadiopharmaceuticalInformationSequence": []}, "RadionuclideTotalDose"),
+    "series after acquisition": ({"SeriesTime": "120000"}, "later than its acquisition"),
+    "units": ({"Units": "PROPCPS"}, "PROPCPS"),
+}
+
+
+@pytest.mark.parametrize(("tags", "reason"), MISSING.values(), ids=MISSING.keys())
+def test_without_what_suv_needs_activity_stays_and_the_reason_is_told(tags: dict[str, Any], reason: str):
+    found = meaning([pet(**tags)])
+    assert found.suv is None
+    assert found.unit != "SUVbw"
+    assert any(reason in note for note in found.notes)
+
+
+def test_files_of_one_series_must_agree_on_suv():
+    assert "different" in str(suv_bw_factor([pet(), pet(PatientWeight="71")]))
