@@ -4,7 +4,11 @@ The geometry contract: what comes in lies where the file says, in RAS+ mm, or is
 source's own grid, or is refused.
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from isocenter.files.atomic import unwritable, write_text, written
+from isocenter.files.download import download, unpack_tar
 from isocenter.files.format import Entry, Format, Part, ReadOptions
 from isocenter.files.hashing import content_hash, dataset_hash, file_hash
 from isocenter.files.index import FORMATS, format_of, read, read_volumes, suffix_of, write
@@ -15,6 +19,9 @@ from isocenter.files.label_table import write as write_labels
 from isocenter.files.layouts import LAYOUTS, DatasetOptions, observed_values, read_dataset
 from isocenter.files.result import write_label_map
 
+if TYPE_CHECKING:
+    from isocenter.files.dicom_write import SeriesNames, write_series
+
 __all__ = [
     "FORMATS",
     "LAYOUTS",
@@ -23,8 +30,10 @@ __all__ = [
     "Format",
     "Part",
     "ReadOptions",
+    "SeriesNames",
     "content_hash",
     "dataset_hash",
+    "download",
     "file_hash",
     "find_labels",
     "format_of",
@@ -35,9 +44,18 @@ __all__ = [
     "read_labels",
     "read_volumes",
     "suffix_of",
+    "unpack_tar",
     "unwritable",
     "write",
+    "write_label_map",
     "write_labels",
+    "write_series",
     "write_text",
     "written",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("SeriesNames", "write_series"):  # pydicom takes a second to import, and few need to write DICOM
+        return getattr(importlib.import_module("isocenter.files.dicom_write"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

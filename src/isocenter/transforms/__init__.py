@@ -5,6 +5,7 @@ from isocenter.transforms.channels import COLOUR, recoloured, stacked
 from isocenter.transforms.draws import generator, order
 from isocenter.transforms.intensity import Normalisation
 from isocenter.transforms.orient import content, padding, permuted, unpermuted
+from isocenter.transforms.phantom import phantom
 from isocenter.transforms.resample import Order, Taps, along, resample, resample_labels, taps
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "order",
     "padding",
     "permuted",
+    "phantom",
     "recoloured",
     "resample",
     "resample_labels",

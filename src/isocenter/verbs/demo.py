@@ -1,0 +1,155 @@
+"""`demo`: the main job on data that anybody has, from nothing to a report."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from isocenter.errors import IsocenterError, UsageError
+from isocenter.files import download, unpack_tar
+from isocenter.training import cache_folder
+from isocenter.values import Dataset
+from isocenter.verbs.dataset import open_dataset
+from isocenter.verbs.phantom_cohort import VERSION, write_phantoms
+from isocenter.verbs.predict import Predicted, predict
+from isocenter.verbs.progress import tracked
+from isocenter.verbs.train import Run, train
+
+log = logging.getLogger("isocenter")
+BESIDE = Path("shared", "data", "hippocampus")
+# What the values of that copy mean, from its README; the public set says it in dataset.json.
+BESIDE_LABELS = "1=anterior,2=posterior"
+PUBLIC = "Task04_Hippocampus"
+# Bytes: the archive has 28 MB, and is a tar without compression.
+LIMIT = 100_000_000
+# s: a demo that waits longer than this for its data is none.
+DOWNLOAD_SECONDS = 180.0
+# Of the minutes, for predicting one case after the run.
+PREDICTION_MINUTES = 0.15
+LEAST_MINUTES = 0.5
+
+
+@dataclass(frozen=True)
+class Source:
+    """Which data the demo uses, and why.
+
+    given: how they are to be read, as in `train`
+    """
+
+    path: Path
+    why: str
+    given: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"data: {self.path} ({self.why})"
+
+
+def demo(
+    data: str | Path | None = None,
+    *,
+    minutes: float = 8.0,
+    out: str | Path = "demo",
+    overwrite: bool = False,
+    assignments: Mapping[str, Any] | None = None,
+    say: Callable[[str], None] = log.info,
+) -> Run:
+    """Train on `data`, or on what can be found, within `minutes` from now; then predict one test case.
+
+    Without `data`: the hippocampus set in ../shared/data, else the public one by download, else simulated patients.
+    out: the run's folder; the prediction lies in its `prediction/`
+    say: is told, line by line, first which data are used and why, last the path of the report
+    Raises what `train` raises.
+    """
+    began = time.monotonic()
+    if Path(out).exists() and not overwrite:
+        raise UsageError("exists already", str(out), "Choose another --out, or give --overwrite")
+    source = Source(Path(data), "given") if data is not None else find_data(Path.cwd())
+    dataset = open_dataset(source.path, source.given)
+    say(f"{source}: {len(dataset)} cases")
+    left = minutes - (time.monotonic() - began) / 60 - PREDICTION_MINUTES
+    run = train(
+        source.path,
+        minutes=max(left, LEAST_MINUTES),
+        out=out,
+        overwrite=overwrite,
+        assignments=assignments,
+        **source.given,
+    )
+    for line in str(run).splitlines()[:-1]:  # the last one is the report's path
+        say(line)
+    say(_told(_predicted(run, dataset)))
+    say(str(run.report.resolve()))
+    return run
+
+
+def find_data(start: Path) -> Source:
+    """The best data there are: beside the project, else public, else simulated."""
+    for place in start.resolve().parents:
+        if (place / BESIDE).is_dir():
+            return Source(place / BESIDE, "real MR volumes, found beside the project", {"labels": BESIDE_LABELS})
+    folder = cache_folder() / "downloads" / PUBLIC
+    if folder.is_dir():
+        return Source(folder / PUBLIC, "the public set of real MR volumes, downloaded before")
+    try:
+        get_public(folder)
+    except IsocenterError as error:
+        log.info("%s", error)
+        why = f"SIMULATED patients, figures mean nothing for real ones: the public set {error.problem.rstrip('.')}"
+        return Source(simulated(), why)
+    return Source(folder / PUBLIC, "the public set of real MR volumes, downloaded now")
+
+
+def get_public(folder: Path) -> None:
+    """Medical Segmentation Decathlon, task 4, from the address and with the checksum that MONAI keeps for it.
+
+    Antonelli et al., Nature Communications 2022, doi:10.1038/s41467-022-30695-9; CC BY-SA 4.0
+    """
+    from monai.apps import DecathlonDataset  # takes seconds to import, and is needed only here
+
+    fetch_archive(DecathlonDataset.resource[PUBLIC], DecathlonDataset.md5[PUBLIC], folder)
+
+
+def fetch_archive(url: str, md5: str, folder: Path) -> None:
+    """A tar from the web, unpacked into a new folder; nothing is left of one that failed.
+
+    Raises ResourceError where it cannot be got, IntegrityError or FormatError where it is not what it should be.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as room, tracked("downloading") as tracker:
+        archive = Path(room, "archive.tar")
+
+        def told(done: int, total: int) -> None:
+            tracker(done >> 20, (total or LIMIT) >> 20, "MiB")
+
+        download(url, archive, md5=md5, limit=LIMIT, seconds=DOWNLOAD_SECONDS, progress=told)
+        unpack_tar(archive, folder, limit=LIMIT)
+
+
+def simulated(patients: int = 40) -> Path:
+    """The folder of the simulated cohort, written now if it was not before."""
+    folder = cache_folder() / f"phantoms-{VERSION}-{patients}"
+    if not folder.is_dir():
+        with tracked("writing simulated patients") as tracker:
+            write_phantoms(folder, patients=patients, progress=tracker)
+    return folder
+
+
+def _predicted(run: Run, dataset: Dataset) -> Predicted:
+    """One test case, or any case where none was kept apart, as a user would predict it."""
+    parts = pd.read_csv(run.out / "split.csv", dtype=str)
+    chosen = parts.sort_values("split", kind="stable").iloc[0]["case"]  # test comes before train and val
+    return predict(run.out, dataset.only({chosen}), out=run.out / "prediction")
+
+
+def _told(predicted: Predicted) -> str:
+    row = predicted.table.iloc[0]
+    found = [str(path) for path in predicted.files]
+    found = found or [f"{name} {value}" for name, value in row.items() if name not in ("case", "image")]
+    return f"predicted case {row['case']}: {', '.join(found)}"
