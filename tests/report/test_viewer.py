@@ -149,11 +149,30 @@ def _facts(html: str) -> dict[str, Any]:
     return json.loads(re.search(r'id="facts">(.*?)</script>', html, re.DOTALL).group(1))
 
 
+def test_the_sides_of_the_patient_stand_at_the_edges_of_each_plane(volume: Image, browser: Any) -> None:
+    spy = """const real = CanvasRenderingContext2D.prototype.fillText, written = [];
+        CanvasRenderingContext2D.prototype.fillText = function (text, x, y) {
+          if (text.length === 1) {
+            const across = (2 * x) / this.canvas.clientWidth - 1, down = (2 * y) / this.canvas.clientHeight - 1;
+            const [less, more] = Math.abs(across) > Math.abs(down) ? ["left", "right"] : ["top", "bottom"];
+            written.push(text + " " + (across + down < 0 ? less : more));
+            document.documentElement.dataset.written = written.slice(0, 12).join(", ");
+          }
+          return real.call(this, text, x, y);
+        };"""
+    html = viewer(volume, [], "a volume").replace("</head>", f"<script>{spy}</script></head>")
+    # The voxels are thickest from right to left, so the sagittal plane comes first.
+    sagittal = "A left, P right, S top, I bottom"
+    axial, coronal = (f"R left, L right, {ends}" for ends in ("A top, P bottom", "S top, I bottom"))
+    assert f'data-written="{sagittal}, {axial}, {coronal}"' in browser.read(html).dom
+
+
 def test_arrow_down_goes_one_slice_towards_the_feet(volume: Image, browser: Any) -> None:
     html = _after(
         viewer(volume, [], "a volume"),
         """const axial = document.querySelector("canvas[aria-label^=axial]");
-        axial.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowDown" }));""",
+        for (const key of ["ArrowDown", "ArrowDown", "ArrowUp"])
+          axial.dispatchEvent(new KeyboardEvent("keydown", { key }));""",
     )
     seen = browser.read(html, fragment="voxel=4,6,3")
     assert seen.complaints == []
