@@ -109,6 +109,13 @@ def test_names_codes_and_colours_survive_and_lesions_are_no_organs(data: Path, t
     assert categories == ["Anatomical Structure", "Morphologically Abnormal Structure", "Tissue"]
 
 
+def test_background_is_no_segment(data: Path, tmp_path: Path):
+    source = read(data / "dicom/series/ct_23x38x3_with_seg")
+    labels = (Label(0, "background"), *LABELS)
+    dicom_seg_write.write(marked(source.geometry), labels, source, tmp_path / "seg.dcm", algorithm_name="test")
+    assert [label.value for label in dicom_seg.read(tmp_path / "seg.dcm").labels] == [1, 2, 3]
+
+
 def test_values_with_gaps_become_segments_without_gaps(data: Path, tmp_path: Path):
     source = read(data / "dicom/series/ct_23x38x3_with_seg")
     truth = np.array([0, 4, 9], np.uint8)[marked(source.geometry, 2)]
@@ -187,6 +194,16 @@ def test_a_value_without_label_is_refused_and_nothing_is_written(data: Path, tmp
     with pytest.raises(FormatError, match=r"values \[2, 3\] without a label"):
         dicom_seg_write.write(marked(source.geometry), (LIVER,), source, tmp_path / "seg.dcm", algorithm_name="test")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("value", "said"), [(-1, r"values \[-1\] without"), (0.5, "label map of float64")])
+def test_what_is_no_label_is_refused(data: Path, tmp_path: Path, value: float, said: str):
+    source = read(data / "dicom/series/ct_23x38x3_with_seg")
+    odd = np.full(source.geometry.shape, value)
+    with pytest.raises(FormatError, match=said):
+        dicom_seg_write.write(
+            odd if value == 0.5 else odd.astype(int), LABELS, source, tmp_path / "a.dcm", algorithm_name="x"
+        )
 
 
 def test_an_existing_file_is_not_replaced(data: Path, tmp_path: Path):

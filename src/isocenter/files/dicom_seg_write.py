@@ -75,6 +75,7 @@ def write(
     for a source on which no SEG can be written.
     """
     where = str(path)
+    labels = [label for label in labels if label.value != 0]  # background is no segment
     numbered = _numbered(np.asarray(label_map), labels, where)
     if numbered.shape != source.geometry.shape:
         raise GeometryError(f"a map of {numbered.shape} on {source.geometry.shape} voxels", where, "Give the same grid")
@@ -101,11 +102,18 @@ def _numbered(label_map: Mask, labels: Sequence[Label], where: str) -> NDArray[n
     values = sorted(label.value for label in labels)
     if not values or len(set(values)) < len(values) or values[0] <= 0:
         raise FormatError(f"labels with the values {values}", where, "Give each label its own value above 0")
-    unknown = sorted(set(np.unique(label_map).tolist()) - set(values) - {0})
+    if label_map.dtype.kind not in "biu":
+        raise FormatError(f"a label map of {label_map.dtype}", where, "Give whole numbers")
+    low, high = int(label_map.min()), int(label_map.max())
+    # Tables instead of sorting: a whole-body map has hundreds of millions of voxels.
+    seen = np.zeros(max(high, values[-1]) + 1, dtype=bool)
+    seen[label_map if low >= 0 else label_map[label_map >= 0]] = True
+    unknown = sorted(set(np.flatnonzero(seen).tolist()) - set(values) - {0}) or ([low] if low < 0 else [])
     if unknown:
         raise FormatError(f"the map has the values {unknown[:10]} without a label", where, "Describe each value")
-    known = np.array([0, *values])
-    return np.searchsorted(known, label_map).astype(np.uint16)
+    table = np.zeros(len(seen), dtype=np.uint16)
+    table[values] = np.arange(1, len(values) + 1)
+    return table[label_map.astype(np.uint8) if label_map.dtype.kind == "b" else label_map]
 
 
 def _slices(source: Image, where: str) -> list[_Slice]:
