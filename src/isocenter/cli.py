@@ -5,7 +5,7 @@ from __future__ import annotations
 import json as json_module
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +13,7 @@ import typer
 
 import isocenter
 from isocenter.errors import DatasetError, IsocenterError, UsageError
+from isocenter.values import Problem
 
 app = typer.Typer(
     name="isocenter",
@@ -42,6 +43,7 @@ Part = Annotated[str | None, typer.Option(help="Of complex voxels: magnitude, re
 Prefer = Annotated[str | None, typer.Option(help="Where NIfTI forms disagree: sform or qform.")]
 Volume = Annotated[str | None, typer.Option(help="One of several volumes, by name.")]
 FillMissing = Annotated[bool, typer.Option("--fill-missing", help="Keep a series with gaps; they become padding.")]
+Align = Annotated[bool, typer.Option("--align", help="Resample a case's images onto the grid of its first.")]
 
 
 @app.command()
@@ -58,9 +60,11 @@ def check(
     modality: Modality = None,
     part: Part = None,
     prefer: Prefer = None,
+    fill_missing: FillMissing = False,
+    align: Align = False,
 ) -> None:
     """Say what is in DATA, and whether it is fit to learn from."""
-    given = _given(layout, labels, patient, column, modality, part, prefer)
+    given = _given(layout, labels, patient, column, modality, part, prefer, fill_missing, align)
     result = isocenter.check(data, out=out or _default("check", data), overwrite=overwrite, threads=threads, **given)
     _show(result, result.as_record() if json else None)
     if not result.passed:
@@ -88,6 +92,8 @@ def plan(
     modality: Modality = None,
     part: Part = None,
     prefer: Prefer = None,
+    fill_missing: FillMissing = False,
+    align: Align = False,
 ) -> None:
     """Say how a model for DATA would be trained, and why."""
     result = isocenter.plan(
@@ -101,7 +107,7 @@ def plan(
         everything=everything,
         task=task,
         assignments=_assignments(assignments),
-        **_given(layout, labels, patient, column, modality, part, prefer),
+        **_given(layout, labels, patient, column, modality, part, prefer, fill_missing, align),
     )
     _show(result, result.as_record() if json else None)
 
@@ -128,6 +134,8 @@ def train(
     modality: Modality = None,
     part: Part = None,
     prefer: Prefer = None,
+    fill_missing: FillMissing = False,
+    align: Align = False,
 ) -> None:
     """Check, plan, train, evaluate and report: from DATA to a model."""
     result = isocenter.train(
@@ -143,7 +151,7 @@ def train(
         everything=everything,
         task=task,
         assignments=_assignments(assignments),
-        **_given(layout, labels, patient, column, modality, part, prefer),
+        **_given(layout, labels, patient, column, modality, part, prefer, fill_missing, align),
     )
     _show(result, result.as_record() if json else None)
 
@@ -165,6 +173,8 @@ def evaluate(
     modality: Modality = None,
     part: Part = None,
     prefer: Prefer = None,
+    fill_missing: FillMissing = False,
+    align: Align = False,
 ) -> None:
     """Score MODEL on the labelled cases of DATA, with intervals."""
     result = isocenter.evaluate(
@@ -175,7 +185,7 @@ def evaluate(
         overwrite=overwrite,
         device=device,
         seed=seed,
-        **_given(layout, labels, patient, column, modality, part, prefer),
+        **_given(layout, labels, patient, column, modality, part, prefer, fill_missing, align),
     )
     _show(result, result.as_record() if json else None)
 
@@ -194,6 +204,8 @@ def predict(
     modality: Modality = None,
     part: Part = None,
     prefer: Prefer = None,
+    fill_missing: FillMissing = False,
+    align: Align = False,
 ) -> None:
     """Results of MODEL for INPUTS, each on its source's own grid."""
     result = isocenter.predict(
@@ -203,14 +215,10 @@ def predict(
         overwrite=overwrite,
         format=format,
         device=device,
-        **_given(layout, None, None, column, modality, part, prefer),
+        **_given(layout, None, None, column, modality, part, prefer, fill_missing, align),
     )
     _show(result, result.as_record() if json else None)
-    if result.problems:
-        first = result.problems[0]
-        raise IsocenterError(
-            f"{len(result.problems)} cases failed; the first: {first.what}", first.cases[0], first.remedy
-        )
+    _fail_if(result.problems)
 
 
 @app.command()
@@ -229,6 +237,7 @@ def convert(
     options = {"part": part, "prefer": prefer, "fill_missing": fill_missing}
     result = isocenter.convert(source, out, volume=volume, overwrite=overwrite, drop_geometry=drop_geometry, **options)
     _show(result, result.as_record() if json else None)
+    _fail_if(result.problems)
 
 
 @app.command()
@@ -259,9 +268,11 @@ def demo(
     minutes: Minutes = 8.0,
     out: Annotated[Path, typer.Option(help="The run's folder.")] = Path("demo"),
     overwrite: Overwrite = False,
+    assignments: Set = None,
 ) -> None:
     """The main job on real data; the last line is the report's path."""
-    isocenter.demo(data, minutes=minutes, out=out, overwrite=overwrite, say=typer.echo)
+    chosen = _assignments(assignments)
+    isocenter.demo(data, minutes=minutes, out=out, overwrite=overwrite, assignments=chosen, say=typer.echo)
 
 
 def main() -> None:
@@ -289,6 +300,13 @@ def _end(line: str, code: int) -> int:
     return code
 
 
+def _fail_if(problems: Sequence[Problem]) -> None:
+    """Exit with 1 where a part of the work failed, once the rest is done."""
+    if problems:
+        first = problems[0]
+        raise IsocenterError(f"{len(problems)} failed; the first: {first.what}", ", ".join(first.cases), first.remedy)
+
+
 def _show(result: object, record: Mapping[str, Any] | None) -> None:
     typer.echo(result if record is None else json_module.dumps(record, default=str, allow_nan=False))
 
@@ -301,6 +319,8 @@ def _given(
     modality: str | None,
     part: str | None,
     prefer: str | None,
+    fill_missing: bool,
+    align: bool,
 ) -> dict[str, Any]:
     """The flags that say how data are read; those that were not given are left out."""
     flags = {
@@ -311,8 +331,10 @@ def _given(
         "modality": modality,
         "part": part,
         "prefer": prefer,
+        "fill_missing": fill_missing,
+        "align": align,
     }
-    return {name: value for name, value in flags.items() if value is not None}
+    return {name: value for name, value in flags.items() if value}
 
 
 def _assignments(given: list[str] | None) -> dict[str, Any]:

@@ -99,7 +99,8 @@ def _content(data: Array, valid: Array) -> float:
     for channel, measured in zip(data, valid, strict=True):
         above |= measured & (channel > channel[measured].min())
     region = content(above)
-    return float(np.prod([(part.stop - part.start) / n for part, n in zip(region, above.shape, strict=True)]))
+    kept = [part.stop - part.start for part in region]
+    return float(np.prod(kept) / above.size)
 
 
 def _summary(value: Any) -> Any:

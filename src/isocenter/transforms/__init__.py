@@ -1,5 +1,6 @@
 """N-D geometry and intensity of arrays: no files, no networks, no name of a task."""
 
+from isocenter.transforms.align import aligned
 from isocenter.transforms.augment import Augmentation
 from isocenter.transforms.channels import COLOUR, recoloured, stacked
 from isocenter.transforms.draws import generator, order
@@ -14,6 +15,7 @@ __all__ = [
     "Normalisation",
     "Order",
     "Taps",
+    "aligned",
     "along",
     "content",
     "generator",

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from isocenter.errors import UsageError
+from isocenter.errors import IsocenterError, UsageError
 from isocenter.files import ReadOptions, read_volumes, suffix_of, write
-from isocenter.values import Geometry, Image
+from isocenter.values import Geometry, Image, Problem
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,6 +17,7 @@ class Converted:
 
     files: tuple[Path, ...]
     images: tuple[Image, ...]
+    problems: tuple[Problem, ...] = ()
 
     def as_record(self) -> dict[str, Any]:
         """For `--json`."""
@@ -31,12 +32,14 @@ class Converted:
             }
             for path, image in zip(self.files, self.images, strict=True)
         ]
-        return {"schema": "isocenter.converted", "version": 1, "rows": rows}
+        failed = [{"volume": one.what, "remedy": one.remedy} for one in self.problems]
+        return {"schema": "isocenter.converted", "version": 1, "rows": rows, "failed": failed}
 
     def __str__(self) -> str:
         lines = []
         for path, image in zip(self.files, self.images, strict=True):
             lines += [f"{path}: {image!r}", *(f"note: {note}" for note in image.notes)]
+        lines += [f"not written: {one.what}. {one.remedy}" for one in self.problems]
         return "\n".join(lines)
 
 
@@ -54,23 +57,33 @@ def convert(
     Several volumes on different grids become `<name>_1`, `<name>_2`, ..., or the one that `volume` names.
     drop_geometry: give up size and position, so that a slice can become a picture
     options:       those of `ReadOptions`
-    Raises what reading raises, and FormatError for what the format cannot hold.
+    Of several volumes those that fail are named in the result; one alone raises what reading raises, and FormatError
+    for what the format cannot hold.
     """
     out = Path(out)
-    volumes = dict(read_volumes(source, ReadOptions(**options)))
-    if volume is not None:
-        if volume not in volumes:
-            raise UsageError(f"there is no volume {volume!r}", str(source), f"Choose one of {', '.join(volumes)}")
-        volumes = {volume: volumes[volume]}
+    volumes = read_volumes(source, ReadOptions(**options))
+    if volume is not None and volume not in volumes:
+        raise UsageError(f"there is no volume {volume!r}", str(source), f"Choose one of {', '.join(volumes)}")
+    chosen = list(volumes) if volume is None else [volume]
     suffix = suffix_of(out)
     stem = out.name[: -len(suffix)] if suffix else out.name
-    names = [out] if len(volumes) == 1 else [out.with_name(f"{stem}_{n + 1}{suffix}") for n in range(len(volumes))]
+    names = [out] if len(chosen) == 1 else [out.with_name(f"{stem}_{n + 1}{suffix}") for n in range(len(chosen))]
     for path in names:
         if path.exists() and not overwrite:
             raise UsageError("exists already", str(path), "Choose another --out, or give --overwrite")
-    for path, image in zip(names, volumes.values(), strict=True):
-        write(_picture(image, str(source)) if drop_geometry else image, path, overwrite=overwrite)
-    return Converted(tuple(names), tuple(volumes.values()))
+    written, images, problems = [], [], []
+    for path, name in zip(names, chosen, strict=True):
+        try:
+            image = volumes[name]  # of a folder of several series, read only now: one bad series spares the others
+            write(_picture(image, str(source)) if drop_geometry else image, path, overwrite=overwrite)
+        except IsocenterError as error:
+            if len(names) == 1:
+                raise
+            problems.append(Problem("error", f"{name}: {error.problem}", (error.where,), remedy=error.remedy))
+            continue
+        written.append(path)
+        images.append(image)
+    return Converted(tuple(written), tuple(images), tuple(problems))
 
 
 def _picture(image: Image, where: str) -> Image:

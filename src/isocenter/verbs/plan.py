@@ -14,10 +14,7 @@ from isocenter.planning import make_plan, plan_text, settings, split, this_machi
 from isocenter.quality import Examination
 from isocenter.runtime import choose_device
 from isocenter.values import Dataset, Plan, Split
-from isocenter.verbs.dataset import looked_through, open_dataset, refuse_unfit
-
-# What a plan keeps of the flags, so that training from it reads the data in the same way.
-KEPT = ("layout", "labels", "patient", "column", "modality", "part", "prefer")
+from isocenter.verbs.dataset import READING, looked_through, open_dataset, refuse_unfit
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +72,7 @@ def plan(
     made = make_plan(usable, training, decision, machine, device=chosen, minutes=minutes, seed=seed, task=task)
     made = with_settings(made, assignments or {})
     settings(made)  # refuses what cannot be followed
-    kept = {key: given[key] for key in KEPT if given.get(key)}
+    kept = {key: given[key] for key in READING if given.get(key)}
     place = "" if dataset.root is None else str(dataset.root)
     made = replace(
         made, data=place, data_hash=dataset_hash(usable), options=kept | ({"everything": True} if everything else {})

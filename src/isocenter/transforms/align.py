@@ -1,0 +1,44 @@
+"""One image on the grid of another, through the world."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from scipy import ndimage
+
+from isocenter.errors import GeometryError
+from isocenter.values import Geometry, Image
+
+
+def aligned(image: Image, geometry: Geometry, where: str) -> Image:
+    """The image sampled at the voxel centres of `geometry`, linearly; what it does not cover is NaN, so not `valid`.
+
+    Nothing is registered: both must lie in the same world. Raises GeometryError where they do not, or where the
+    size or sides of one are not known.
+    """
+    for grid in (image.geometry, geometry):
+        if not (grid.physical and grid.oriented):
+            raise GeometryError("a grid without size or sides", where, "Only images with a place in the patient align")
+    frames = {image.geometry.frame_of_reference, geometry.frame_of_reference} - {None}
+    if len(frames) > 1:
+        raise GeometryError(
+            "the images lie in different frames of reference", where, "Register them first: aligning would be a guess"
+        )
+    if image.geometry.equals(geometry):
+        return image
+    to_source = np.linalg.inv(image.geometry.affine) @ geometry.affine
+    linear, offset = to_source[:-1, :-1], to_source[:-1, -1]
+    flat = image.data.reshape(-1, *image.geometry.shape).astype(np.float32)
+    sampled = [
+        ndimage.affine_transform(one, linear, offset, geometry.shape, order=1, mode="constant", cval=np.nan)
+        for one in flat
+    ]
+    pixels = np.stack(sampled).reshape(*image.shape[: -image.geometry.ndim], *geometry.shape)
+    return replace(
+        image,
+        pixels=pixels,
+        geometry=geometry,
+        padding=None,
+        notes=(*image.notes, "resampled onto another image's grid"),
+    )

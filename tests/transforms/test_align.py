@@ -1,0 +1,51 @@
+"""One image on the grid of another."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+
+from isocenter.errors import GeometryError
+from isocenter.transforms import aligned
+from isocenter.values import Geometry, Image
+
+SOURCE = Geometry((12, 10, 8), np.diag([1.0, 1.5, 2.0, 1.0]))
+
+
+def _ramp(geometry: Geometry) -> np.ndarray:
+    """A function that is linear in the world: linear sampling keeps it exactly."""
+    index = np.stack(np.meshgrid(*map(np.arange, geometry.shape), indexing="ij"), axis=-1)
+    return (geometry.to_world(index) @ np.array([1.0, -2.0, 0.5]))[None].astype(np.float32)
+
+
+@given(st.floats(-0.3, 0.3), st.floats(0.5, 2.0), st.tuples(*[st.floats(0, 3)] * 3))
+def test_a_function_that_is_linear_in_the_world_stays_itself_on_any_grid(angle, step, origin):
+    turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+    affine = np.eye(4)
+    affine[:3, :3], affine[:3, 3] = turn * step, origin
+    target = Geometry((6, 5, 4), affine)
+    moved = aligned(Image(_ramp(SOURCE), SOURCE), target, "case")
+    covered = moved.valid
+    assert moved.geometry.equals(target)
+    assert_allclose(moved.data[covered], _ramp(target)[covered], atol=1e-3)
+
+
+def test_what_the_image_does_not_cover_is_no_measurement():
+    beyond = Geometry((3, 3, 3), np.array([[1, 0, 0, 100], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]))
+    assert not aligned(Image(_ramp(SOURCE), SOURCE), beyond, "case").valid.any()
+
+
+def test_images_of_two_frames_of_reference_are_not_aligned():
+    here = Geometry(SOURCE.shape, SOURCE.affine, "1.2.3")
+    there = Geometry(SOURCE.shape, SOURCE.affine, "1.2.4")
+    with pytest.raises(GeometryError, match="Register"):
+        aligned(Image(_ramp(here), here), there, "case")
+
+
+def test_pictures_have_no_world_to_align_in():
+    picture = Geometry.of_pixels((4, 4))
+    with pytest.raises(GeometryError, match="size or sides"):
+        aligned(Image(np.zeros((1, 4, 4)), picture), picture, "case")
