@@ -96,11 +96,16 @@ def test_the_panels_have_the_proportions_of_the_patient(volume: Image) -> None:
     assert_allclose(np.array(inches) / inches[0], [1, 1, 12 / 20])
 
 
-def test_reference_and_prediction_have_unlike_lines(volume: Image, box: Image) -> None:
-    first = figures.contours(volume, box.data, None, box.labels, "a case")
-    second = figures.contours(volume, None, box.data, box.labels, "a case")
-    assert (pixels(first) != pixels(second)).any()
-    assert "reference" in first.alt and "prediction" in second.alt
+def test_the_line_of_the_reference_is_solid_and_that_of_the_prediction_has_gaps() -> None:
+    values = np.zeros((1, 40, 60))
+    values[0, 10:30, 20:40] = 1
+    image = Image(values * 0, Geometry.of_pixels((40, 60)))
+    reference = figures.contours(image, values, None, LESION, "a square")
+    prediction = figures.contours(image, None, values, LESION, "a square")
+    solid, dashed = (pixels(figure)[:450, :, 0] > 150 for figure in (reference, prediction))  # above the key
+    assert ndimage.label(solid[:, 200:600], np.ones((3, 3)))[1] == 1
+    assert ndimage.label(dashed[:, 200:600], np.ones((3, 3)))[1] > 20
+    assert "reference" in reference.alt and "prediction" in prediction.alt
 
 
 def test_a_label_map_may_have_the_channel_axis_that_images_have(volume: Image, box: Image) -> None:
