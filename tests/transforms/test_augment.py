@@ -209,8 +209,19 @@ def test_intensity_changes_are_those_that_the_settings_name():
     assert_allclose(changed(brightness, image, (1, 1)), image[0] + 0.5, atol=1e-5)
     gamma = Augmentation(**{**off, **still, "gamma": 1.0})
     low, high = image.amin(dim=(2, 3), keepdim=True), image.amax(dim=(2, 3), keepdim=True)
-    expected = ((image - low) / (high - low)) ** 2 * (high - low) + low
-    assert_allclose(changed(gamma, image, (1, 1)), expected[0], atol=1e-4)
+    for number, exponent in ((1.0, 2.0), (-1.0, 0.5)):
+        expected = ((image - low) / (high - low)) ** exponent * (high - low) + low
+        assert_allclose(changed(gamma, image, (1, 1), number), expected[0], atol=1e-4)
+
+
+def test_the_image_goes_on_beyond_its_edge_and_the_label_does_not():
+    image, labels = torch.full((1, 1, 8, 6), 5.0), torch.ones(1, 8, 6, dtype=torch.long)
+    shifting = Augmentation(rotation=0, scale=0, shift=0.5, probability=1, contrast=0, brightness=0, gamma=0, noise=0)
+    moved, background = shifting(image, labels, [Drawn()], (1.0, 1.0))  # type: ignore[list-item]
+    assert_allclose(moved, 5)
+    assert background[0, :4, :3].all()
+    assert not background[0, 4:].any()
+    assert not background[0, :, 3:].any()
 
 
 def test_noise_has_at_most_the_deviation_asked_for_and_differs_between_samples():
