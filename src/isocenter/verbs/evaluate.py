@@ -14,6 +14,7 @@ from isocenter.files import dataset_hash, written
 from isocenter.runtime import Model, environment, load
 from isocenter.values import Dataset, Row, Split
 from isocenter.verbs.dataset import open_dataset
+from isocenter.verbs.device import announced_device
 from isocenter.verbs.run_report import report
 from isocenter.verbs.scoring import Scored, score
 
@@ -60,7 +61,7 @@ def evaluate(
     out:   a folder for cases.csv, summary.json, report.html and the viewers' pages
     Raises DatasetError where the data are not of the model's kind.
     """
-    loaded = model if isinstance(model, Model) else load(model, device)
+    loaded = model if isinstance(model, Model) else load(model, announced_device(device).value)
     dataset = open_dataset(data, given)
     if not loaded.task.needs <= dataset.kinds:
         raise DatasetError(

@@ -12,9 +12,9 @@ from isocenter.errors import UsageError
 from isocenter.files import dataset_hash, write_text
 from isocenter.planning import make_plan, plan_text, settings, split, this_machine, with_settings
 from isocenter.quality import Examination
-from isocenter.runtime import choose_device
 from isocenter.values import Dataset, Plan, Split
 from isocenter.verbs.dataset import READING, looked_through, open_dataset, refuse_unfit
+from isocenter.verbs.device import announced_device
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +62,7 @@ def plan(
     if minutes <= 0:
         raise UsageError(f"{minutes} minutes", "--minutes", "Give more than 0")
     dataset = open_dataset(data, given)
-    chosen = choose_device(device)
+    chosen = announced_device(device)
     machine = this_machine(chosen.value, threads)
     examination = looked_through(dataset, machine.threads)
     refuse_unfit(examination)

@@ -17,6 +17,7 @@ from isocenter.runtime import Model, load, write_json
 from isocenter.transforms import stacked
 from isocenter.values import Case, Dataset, Image, Prediction, Problem
 from isocenter.verbs.dataset import open_dataset
+from isocenter.verbs.device import announced_device
 from isocenter.verbs.progress import tracked
 
 FORMATS = ("nii.gz", "nii", "nrrd", "png", "tiff", "dcm")
@@ -71,7 +72,7 @@ def predict(
         raise UsageError("nothing to predict", "predict", "Give files or folders after the model")
     if format not in ("auto", *FORMATS):
         raise UsageError(f"cannot write {format!r}", "--format", f"Choose auto or one of {', '.join(FORMATS)}")
-    loaded = model if isinstance(model, Model) else load(model, device)
+    loaded = model if isinstance(model, Model) else load(model, announced_device(device).value)
     cases = [case for given_input in inputs for case in _cases(given_input, given)]
     cases = _told_apart(cases)
     folder = _new_folder(Path(out), overwrite) if out is not None else None
