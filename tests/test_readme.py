@@ -1,0 +1,146 @@
+"""What README and documentation tell a reader to type exists: verbs, flags, decisions, functions, keywords, files."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+
+import isocenter
+from isocenter.cli import app
+
+ROOT = Path(__file__).parents[1]
+PAGES = [
+    path
+    for path in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"))
+    if path.name not in ("corpus.md", "CHANGELOG.md")
+]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+# What verbs pass on to the readers of data, and what `read` and `convert` pass on to the reader of a file.
+DATA_FLAGS = {"layout", "labels", "patient", "column", "modality", "part", "prefer", "fill_missing", "align"}
+VERBS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+
+
+def blocks(*languages: str) -> Iterator[tuple[str, str]]:
+    """(page, text) of the code blocks in these languages."""
+    for page in PAGES:
+        for language, text in BLOCK.findall(page.read_text(encoding="utf-8")):
+            if language in languages:
+                yield page.relative_to(ROOT).as_posix(), text
+
+
+def commands() -> list[tuple[str, str]]:
+    """(page, line) of every call of isocenter, in blocks and in running text."""
+    found = []
+    for page, text in blocks("console", "sh", "bash"):
+        lines = [line.removeprefix("$ ").removeprefix(".venv/bin/") for line in text.splitlines()]
+        found += [(page, line) for line in lines if line.startswith("isocenter ")]
+    for page in PAGES:
+        spans = re.findall(r"`(isocenter [^`\n]+)`", page.read_text(encoding="utf-8"))
+        found += [(page.relative_to(ROOT).as_posix(), span) for span in spans]
+    return sorted(set(found))
+
+
+def snippets() -> list[tuple[str, ast.Module]]:
+    return [(page, ast.parse(text)) for page, text in blocks("python")]
+
+
+def dotted(node: ast.expr) -> str | None:
+    """`isocenter.files.read` of an expression that is names with dots."""
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute) and (before := dotted(node.value)):
+        return f"{before}.{node.attr}"
+    return None
+
+
+def found(name: str) -> Any:
+    """What a dotted name of ours stands for; AttributeError or ImportError where there is nothing."""
+    thing: Any = isocenter
+    for part in name.split(".")[1:]:
+        thing = getattr(thing, part, None) or importlib.import_module(f"{thing.__name__}.{part}")
+    return thing
+
+
+def test_there_is_something_to_check() -> None:
+    assert len(commands()) > 20
+    assert len(snippets()) > 8
+
+
+@pytest.mark.parametrize(("page", "line"), commands())
+def test_every_command_names_a_verb_and_flags_that_exist(page: str, line: str) -> None:
+    words = shlex.split(line.partition("  #")[0])[1:]
+    if words[0].startswith("-"):
+        assert words == ["--help"], page
+        return
+    assert words[0] in VERBS, page
+    flags = {flag for parameter in VERBS[words[0]].params for flag in parameter.opts}
+    assert {word.partition("=")[0] for word in words if word.startswith("--")} <= flags, page
+
+
+@pytest.mark.parametrize(("page", "line"), [(page, line) for page, line in commands() if "--set" in line])
+def test_every_decision_that_is_set_by_hand_is_one_of_a_plan(page: str, line: str) -> None:
+    from isocenter.planning.settings import TYPED  # typed sections know their names
+
+    words = shlex.split(line)
+    for name in (words[n + 1].partition("=")[0] for n, word in enumerate(words) if word == "--set"):
+        section, _, key = name.partition(".")
+        if section == "section":  # stands for any
+            continue
+        assert key in inspect.signature(TYPED[section]).parameters, page
+
+
+@pytest.mark.parametrize(("page", "tree"), snippets())
+def test_every_python_name_exists(page: str, tree: ast.Module) -> None:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("isocenter"):
+            for name in node.names:
+                found(f"{node.module}.{name.name}")
+        name = dotted(node) if isinstance(node, ast.Attribute) else None
+        if name and name.startswith("isocenter."):
+            found(name)
+
+
+@pytest.mark.parametrize(("page", "tree"), snippets())
+def test_every_keyword_is_one_of_the_function(page: str, tree: ast.Module) -> None:
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        name = dotted(call.func)
+        if name and name.startswith("isocenter."):
+            known = inspect.signature(found(name)).parameters
+            passed_on = DATA_FLAGS if any(one.kind is one.VAR_KEYWORD for one in known.values()) else set()
+            assert {keyword.arg for keyword in call.keywords} <= {*known, *passed_on}, page
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_file_that_a_page_links_to_is_there(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
+        if not target.startswith(("http:", "https:")):
+            assert (page.parent / target).exists(), target
+
+
+def test_every_verb_has_a_page_that_shows_it() -> None:
+    for verb in VERBS:
+        text = (ROOT / "docs" / "how-to" / f"{verb}.md").read_text(encoding="utf-8")
+        assert f"isocenter {verb}" in text
+        assert "isocenter." in text or verb == "demo"
+
+
+def test_pictures_are_small() -> None:
+    pictures = list((ROOT / "docs" / "images").iterdir())
+    assert pictures
+    assert all(picture.stat().st_size < 200_000 for picture in pictures)
+
+
+def test_the_version_stands_once_in_every_place() -> None:
+    version = isocenter.__version__
+    assert f'version = "{version}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"version: {version}" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
