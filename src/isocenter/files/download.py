@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import ssl
 import tarfile
 import time
 import urllib.error
@@ -17,8 +18,6 @@ from isocenter.files.atomic import written
 
 Progress = Callable[[int, int], None]
 CHUNK = 1 << 18
-# s: whoever does not answer within this is not there. Between two chunks a slow line may take longer.
-CONNECT_SECONDS = 5.0
 AGAIN = "Try again later, or give data of your own"
 
 
@@ -29,12 +28,14 @@ def download(
     md5: str,
     limit: int,
     seconds: float,
+    patience: float = 5.0,
     progress: Progress | None = None,
 ) -> None:
     """The file at an http(s) address, written to `path` only when all of it has come and the checksum is right.
 
     limit:    bytes; more than this is refused
     seconds:  for everything together
+    patience: s without a word from the server
     progress: called with bytes so far and bytes in all (0 where the server does not say)
     Raises ResourceError where it cannot be got, IntegrityError where something else came.
     """
@@ -43,11 +44,11 @@ def download(
     deadline = time.monotonic() + seconds
     with written(path) as partial:
         try:
-            with urllib.request.urlopen(url, timeout=CONNECT_SECONDS) as answer, partial.open("wb") as file:  # noqa: S310 - the scheme is looked at above
+            with urllib.request.urlopen(url, timeout=patience) as answer, partial.open("wb") as file:  # noqa: S310 - the scheme is looked at above
                 total, found = _copied(answer, file, url, limit, deadline, progress)
         except urllib.error.HTTPError as error:
             raise ResourceError(f"the server answered {error.code} {error.reason}", url, AGAIN) from error
-        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, ssl.SSLError) as error:
             reason = getattr(error, "reason", None) or error
             raise ResourceError(f"cannot be reached ({reason})", url, AGAIN) from error
         if total and partial.stat().st_size != total:
@@ -60,7 +61,7 @@ def _copied(
     answer: http.client.HTTPResponse, file: IO[bytes], url: str, limit: int, deadline: float, progress: Progress | None
 ) -> tuple[int, str]:
     """Bytes that were announced, and the MD5 of those that came."""
-    total, done = int(answer.headers.get("Content-Length") or 0), 0
+    total, done = answer.length or 0, 0
     digest = hashlib.md5(usedforsecurity=False)
     while chunk := answer.read1(CHUNK):
         done += len(chunk)
