@@ -1,0 +1,37 @@
+"""Docstrings of the house, as Markdown: aligned names become a list, `Raises` and sources paragraphs of their own."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import griffe
+
+NAME = re.compile(r"^(?P<names>[a-z_]\w*(?:, [a-z_]\w*)*|\{[\w ,]+\}):\s+(?P<text>\S.*)$")
+PARAGRAPH = re.compile(r"^(Raises|Where|With|None where|[A-Z][a-z]+ et al\.)\b")
+
+
+class Docstrings(griffe.Extension):
+    """Rewrites every docstring once, when its object has been read."""
+
+    def on_object(self, *, obj: griffe.Object, **kwargs: Any) -> None:
+        if obj.docstring is not None:
+            obj.docstring.value = as_markdown(obj.docstring.value)
+
+
+def as_markdown(text: str) -> str:
+    """The docstring with its aligned names as a list."""
+    lines: list[str] = []
+    in_list = False
+    for line in text.splitlines():
+        if named := NAME.match(line):
+            lines += [] if in_list else [""]
+            lines.append(f"- `{named['names']}`: {named['text']}")
+            in_list = True
+        elif in_list and line.startswith("  "):
+            lines.append(f"    {line.strip()}")
+        else:
+            lines += [""] if in_list or PARAGRAPH.match(line) else []
+            lines.append(line)
+            in_list = False
+    return "\n".join(lines)
