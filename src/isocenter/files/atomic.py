@@ -30,6 +30,8 @@ def written(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         raise unwritable(error, path) from error
     try:
         yield room / path.name
+        if path.is_dir() and not (room / path.name).is_dir():
+            raise UsageError("is a folder, and a file was to be written", str(path), "Choose another name")
         if path.is_dir():  # only with overwrite: a folder cannot be replaced in one step
             path.rename(room / "replaced")
         (room / path.name).replace(path)

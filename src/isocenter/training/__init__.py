@@ -1,6 +1,6 @@
 """The recipe that trains, what feeds it, and the state that it leaves."""
 
-from isocenter.training.checkpoint import read_checkpoint, write_checkpoint
+from isocenter.training.checkpoint import read_checkpoint, recover, write_checkpoint
 from isocenter.training.loader import Batch, Loader
 from isocenter.training.recipe import Clock, Moment, Outcome, train
 from isocenter.training.store import Prepared, cache_folder, prepare_all
@@ -15,6 +15,7 @@ __all__ = [
     "cache_folder",
     "prepare_all",
     "read_checkpoint",
+    "recover",
     "train",
     "write_checkpoint",
 ]

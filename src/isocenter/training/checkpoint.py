@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,6 +53,15 @@ def read_checkpoint(folder: Path, module: Module, averaged: Module, optimiser: O
             f"does not fit the plan's network ({error})", str(folder), "Resume with the plan of the run"
         ) from error
     return state
+
+
+def recover(folder: Path) -> None:
+    """Put in place what a kill left beside the folder, and clear away what it cut short."""
+    for room in folder.parent.glob(f".{folder.name}.*.partial"):
+        # The old one is moved aside only when the new one is whole.
+        if (room / "replaced").is_dir() and not folder.exists():
+            (room / folder.name).rename(folder)
+        shutil.rmtree(room, ignore_errors=True)
 
 
 def _flat(optimiser: Optimizer) -> dict[str, Tensor]:

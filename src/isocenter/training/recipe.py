@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,17 +15,21 @@ from typing import TYPE_CHECKING, Any
 import lightning_fabric
 import numpy as np
 
+from isocenter.errors import PlanError
 from isocenter.lazy import torch
 from isocenter.planning import Settings, Training
-from isocenter.runtime import Model, TorchNetwork, build_module, read_tensors, slide
+from isocenter.runtime import Model, TorchNetwork, build_module, digest, read_tensors, slide
 from isocenter.training.checkpoint import read_checkpoint, write_checkpoint
+from isocenter.training.interruption import held_back
 from isocenter.training.loader import Batch, Loader
 from isocenter.training.store import Prepared
+from isocenter.transforms import generator
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
+log = logging.getLogger("isocenter")
 # A probe this long tells the speed well enough; its first steps warm up caches and allocators.
 PROBE_STEPS, PROBE_WARMUP, PROBE_CASES = 8, 2, 3
 # What a step costs beside what the probe measures: the optimiser, the average, the log.
@@ -34,6 +39,8 @@ FEWEST_STEPS = 10
 VALIDATION_SHARE = 0.1
 # Seconds between checkpoints from which a killed run goes on.
 CHECKPOINT_SECONDS = 60.0
+# Sets the draws of a step apart from those of a case.
+STEP_DRAW = 2**30
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,7 @@ def train(
     start:   weights (safetensors) to begin from, as far as names and shapes agree
     decided: is told the number of steps, that of validations and the reason, once a probe has found them
     record:  goes into the model: data hash, plan, versions
+    Ctrl-C ends with KeyboardInterrupt after the step at hand, whose state is kept.
     """
     chosen = settings.training
     fabric = _fabric(chosen)
@@ -101,7 +109,7 @@ def train(
     }
     module = build_module(settings.task, network)
     if start is not None:
-        _begin_from(module, start)
+        record = {**record, "began_from": _begin_from(module, start)}
     averaged = copy.deepcopy(module).requires_grad_(False).to(fabric.device)
     module, optimiser = fabric.setup(module, _optimiser(module, chosen))
     loader = Loader(train_cases, chosen.patch, chosen.batch, chosen.foreground, chosen.seed)
@@ -128,46 +136,43 @@ def train(
 
     checks = {round(steps * n / validations) for n in range(1, validations + 1)} | {steps}
     saved = clock.seconds
-    log = _Log(out / "log.csv", first)
     waited, mark = 0.0, time.monotonic()
     module.train()
-    for step, batch in enumerate(loader.batches(first, steps), start=first):
-        waited += time.monotonic() - mark
-        rate = _rate(step, steps, chosen)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        loss = _loss(module, batch, settings, fabric)
-        optimiser.zero_grad()
-        fabric.backward(loss)
-        torch.nn.utils.clip_grad_norm_(module.parameters(), chosen.clip)
-        optimiser.step()
-        _average(averaged, module.module, _decay(step, steps, chosen))
+    with _Log(out / "log.csv", first) as rows, held_back() as stopping:
+        for step, batch in enumerate(loader.batches(first, steps), start=first):
+            waited += time.monotonic() - mark
+            # Dropout draws from the one generator that torch has: set anew, a resumed run draws the same.
+            torch.manual_seed(int(generator(chosen.seed, 0, step, STEP_DRAW).integers(2**63)))
+            rate = _rate(step, steps, chosen)
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            loss = _loss(module, batch, settings, fabric)
+            optimiser.zero_grad()
+            fabric.backward(loss)
+            torch.nn.utils.clip_grad_norm_(module.parameters(), chosen.clip)
+            optimiser.step()
+            _average(averaged, module.module, _decay(step, steps, chosen))
 
-        done, score = step + 1, None
-        if done in checks and len(val_cases):
-            score = validate(model, averaged, val_cases, fabric)
-            if score >= best_score:
-                best_score = score
-                write_checkpoint(
-                    best, replace(model, record={**record, "step": done, "validation": score}), averaged.state_dict()
-                )
-        moment = Moment(
-            done, steps, clock.seconds, float(loss.detach()), rate, score, waited / max(1e-9, clock.seconds)
-        )
-        log.add(moment)
-        watch(moment)
-        if done in checks or clock.seconds - saved > CHECKPOINT_SECONDS:
-            state = {"step": done, "steps": steps, "best": best_score, "seconds": clock.seconds}
-            write_checkpoint(
-                last,
-                replace(model, record={**record, "step": done}),
-                averaged.state_dict(),
-                module=module.module,
-                optimiser=optimiser,
-                state=state,
-            )
-            saved = clock.seconds
-        mark = time.monotonic()
+            done, score = step + 1, None
+            if done in checks and len(val_cases):
+                score = validate(model, averaged, val_cases, fabric)
+                if score >= best_score:
+                    best_score = score
+                    picked = replace(model, record={**record, "step": done, "validation": score})
+                    write_checkpoint(best, picked, averaged.state_dict())
+            share = waited / max(1e-9, clock.seconds)
+            moment = Moment(done, steps, clock.seconds, float(loss.detach()), rate, score, share)
+            rows.add(moment)
+            watch(moment)
+            if done in checks or stopping() or clock.seconds - saved > CHECKPOINT_SECONDS:
+                state = {"step": done, "steps": steps, "best": best_score, "seconds": clock.seconds}
+                latest = replace(model, record={**record, "step": done})
+                weights = averaged.state_dict()
+                write_checkpoint(last, latest, weights, module=module.module, optimiser=optimiser, state=state)
+                saved = clock.seconds
+            if stopping():
+                raise KeyboardInterrupt
+            mark = time.monotonic()
     if best.is_dir():
         return Outcome(best, f"best {chosen.selection} of the validation cases: {best_score:.4f}", steps)
     return Outcome(last, "the last averaged weights: nothing was selected", steps)
@@ -228,15 +233,19 @@ def _optimiser(module: Module, chosen: Training) -> Any:
     return torch.optim.AdamW(groups, lr=chosen.learning_rate)
 
 
-def _begin_from(module: Module, start: Path) -> None:
-    """Take over every weight whose name and shape agree."""
+def _begin_from(module: Module, start: Path) -> str:
+    """Take over every weight whose name and shape agree; says how many did.
+
+    Raises PlanError where none does: the run would begin from nothing and not say so.
+    """
     own, given = module.state_dict(), read_tensors(start)
-    module.load_state_dict(
-        {
-            name: given.get(name, value) if given.get(name, value).shape == value.shape else value
-            for name, value in own.items()
-        }
-    )
+    agreeing = {name: value for name, value in given.items() if name in own and own[name].shape == value.shape}
+    if not agreeing:
+        raise PlanError("not one weight fits the plan's network", str(start), "Give a model of the same network")
+    module.load_state_dict({**own, **agreeing})
+    said = f"{len(agreeing)} of {len(own)} tensors from {start.name} with SHA-256 {digest(start)[:16]}"
+    log.info("began from %s", said)
+    return said
 
 
 def _rate(step: int, steps: int, chosen: Training) -> float:
@@ -301,22 +310,32 @@ def _probe(
 
 
 class _Log:
-    """`log.csv`, a row a step; on resuming, the rows after the checkpoint are dropped."""
+    """`log.csv`, a row a step, on disk as soon as it is written; on resuming, rows after the checkpoint are dropped."""
+
+    columns = ("step", "seconds", "loss", "learning_rate", "validation")
 
     def __init__(self, path: Path, first: int) -> None:
-        self.path = path
-        kept: list[dict[str, str]] = []
-        if first and path.is_file():
-            with path.open(newline="", encoding="utf-8") as file:
-                kept = [row for row in csv.DictReader(file) if int(row["step"]) <= first]
-        self.columns = ["step", "seconds", "loss", "learning_rate", "validation"]
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self.columns)
-            writer.writeheader()
-            writer.writerows(kept)
+        kept = _rows_up_to(path, first)
+        self.file = path.open("w", newline="", encoding="utf-8")
+        self.writer = csv.DictWriter(self.file, self.columns)
+        self.writer.writeheader()
+        self.writer.writerows(kept)
+
+    def __enter__(self) -> _Log:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.file.close()
 
     def add(self, moment: Moment) -> None:
         row = {name: value for name, value in asdict(moment).items() if name in self.columns}
-        row["validation"] = "" if moment.validation is None else moment.validation
-        with self.path.open("a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, self.columns).writerow({**row, "seconds": round(moment.seconds, 3)})
+        self.writer.writerow({**row, "seconds": round(moment.seconds, 3)})  # what is None is left empty
+        self.file.flush()
+
+
+def _rows_up_to(path: Path, first: int) -> list[dict[str, str]]:
+    """Whole rows of the steps that a checkpoint holds; a full disk may have cut the last row short."""
+    if not first or not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [row for row in csv.DictReader(file) if row["validation"] is not None and int(row["step"]) <= first]

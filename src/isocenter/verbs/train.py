@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,13 +14,24 @@ import psutil
 
 from isocenter.errors import IntegrityError, UsageError
 from isocenter.evaluation import rows_to_json
-from isocenter.files import dataset_hash, unwritable, write_text
+from isocenter.files import dataset_hash, unwritable, write_text, written
 from isocenter.planning import Settings, plan_text, read_plan, settings, with_settings
-from isocenter.runtime import Model, TorchNetwork, build_module, environment, load, read_json, write_json
-from isocenter.training import Clock, Moment, Prepared, prepare_all
+from isocenter.runtime import (
+    Model,
+    TorchNetwork,
+    build_module,
+    choose_device,
+    environment,
+    load,
+    read_json,
+    verify,
+    write_json,
+)
+from isocenter.training import Clock, Moment, Prepared, prepare_all, recover
 from isocenter.training import train as follow
 from isocenter.values import Case, Dataset, Decision, Plan, Problem, Row, Split
 from isocenter.verbs.dataset import looked_through, open_dataset, refuse_unfit
+from isocenter.verbs.output import refuse_taken
 from isocenter.verbs.plan import Planned, relative_to
 from isocenter.verbs.plan import plan as make
 from isocenter.verbs.progress import tracked
@@ -30,6 +40,8 @@ from isocenter.verbs.scoring import Scored, score, split_table
 
 log = logging.getLogger("isocenter")
 REPORT = "report.html"
+# What tells a run's folder from any other.
+MARKS = ("plan.yaml", "split.csv")
 # Arrays are kept in memory while they take less than this share of what is free.
 MEMORY_SHARE = 0.3
 # s for the report and its pictures, and for predicting and scoring a case beside its network time.
@@ -91,27 +103,37 @@ def train(
     began = time.monotonic()
     if (data is None) == (resume is None):
         raise UsageError("give either data or a run to resume", "train", "`train DATA` or `train --resume RUN`")
+    flags = {
+        "minutes": minutes,
+        "everything": everything,
+        "device": device,
+        "threads": threads,
+        "seed": seed,
+        "task": task,
+    }
     if resume is not None:
-        prepared = _resumed(Path(resume))
+        folder = Path(resume)
+        _refuse_beside_resume({**flags, **given, "assignments": assignments, "from": start, "out": out})
+        prepared, weights = _resumed(folder), None
     else:
         assert data is not None  # noqa: S101 - seen to above
         if out is None:
             raise UsageError("a run needs a folder to be written into", "train", "Give out=FOLDER")
-        folder = _new_folder(Path(out), overwrite)
-        try:
-            flags = {
-                "minutes": minutes,
-                "everything": everything,
-                "device": device,
-                "threads": threads,
-                "seed": seed,
-                "task": task,
-            }
-            prepared = _planned(data, folder, flags, assignments or {}, given)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)  # nothing was trained yet: leave nothing half-written
-            raise
-    return _follow(prepared, began, start=Path(start) if start is not None else None)
+        folder = Path(out)
+        refuse_taken(folder, overwrite, MARKS)
+        weights = _weights(Path(start)) if start is not None else None
+        prepared = _begun(folder, _planned(data, flags, assignments or {}, given))
+    try:
+        return _follow(prepared, began, weights)
+    except OSError as error:  # of the system: all that is read raises errors of ours
+        raise unwritable(error, Path(error.filename or folder)) from error
+
+
+def _refuse_beside_resume(flags: Mapping[str, Any]) -> None:
+    """A resumed run follows its own plan: what would change it is not taken silently."""
+    given = [name for name, value in flags.items() if value]
+    if given:
+        raise UsageError(f"{', '.join(given)} cannot be given with a run to resume", "train", "Leave it out")
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,37 +151,44 @@ class _Prepared:
 
 def _planned(
     data: str | Path | Dataset,
-    out: Path,
     flags: Mapping[str, Any],
     assignments: Mapping[str, Any],
     given: Mapping[str, Any],
-) -> _Prepared:
+) -> Planned:
     if not isinstance(data, Dataset) and Path(data).suffix.lower() in (".yaml", ".yml"):
-        return _from_plan(Path(data), out, flags, assignments, given)
+        return _from_plan(Path(data), flags, assignments, given)
     known: dict[str, Any] = {key: value for key, value in flags.items() if value is not None}
-    made = make(data, assignments=assignments, **known, **given)
-    return _begun(out, made, made.plan)
+    return make(data, assignments=assignments, **known, **given)
 
 
-def _begun(out: Path, made: Planned, plan: Plan) -> _Prepared:
-    """The run's folder with what was decided, before anything is trained."""
-    dataset = made.examination.dataset
-    _write_plan(out, plan)
-    split_table(dataset.cases, made.parts).to_csv(out / "split.csv", index=False)
+def _begun(out: Path, made: Planned) -> _Prepared:
+    """The run's folder with what was decided, before anything is trained; an older one is replaced."""
+    dataset, plan = made.examination.dataset, made.plan
+    if plan.data and Path(plan.data).resolve().is_relative_to(out.resolve()):
+        raise UsageError("holds the data, so no run is written over it", str(out), "Choose another --out")
+    with written(out, overwrite=True) as partial:
+        partial.mkdir()
+        split_table(dataset.cases, made.parts).to_csv(partial / "split.csv", index=False)
+        write_text(partial / "plan.yaml", plan_text(relative_to(plan, out)))
     return _Prepared(out, plan, dataset, made.parts, made.examination.problems)
 
 
 def _from_plan(
-    path: Path, out: Path, flags: Mapping[str, Any], assignments: Mapping[str, Any], given: Mapping[str, Any]
-) -> _Prepared:
+    path: Path, flags: Mapping[str, Any], assignments: Mapping[str, Any], given: Mapping[str, Any]
+) -> Planned:
     """An edited plan decides; a flag beside it decides over the plan, and is recorded as set by hand."""
     if not path.is_file():
         raise UsageError("there is no such plan", str(path), "Check the path")
     edited = read_plan(path)
+    if flags["task"] not in (None, edited["task.name"]):
+        raise UsageError(f"is a plan for {edited['task.name']}", str(path), "Plan anew for another --task")
     by_flag = {
         f"training.{key}": flags[key] for key in ("minutes", "device", "threads", "seed") if flags[key] is not None
     }
+    if flags["device"] is not None:
+        by_flag["training.device"] = choose_device(flags["device"]).value
     edited = with_settings(edited, {**by_flag, **assignments})
+    settings(edited)  # refuses what cannot be followed before the data are read
     seed = int(edited["training.seed"])
     options = {**edited.options, **{key: value for key, value in given.items() if value}}
     everything = bool(flags["everything"] or options.pop("everything", False))
@@ -174,7 +203,7 @@ def _from_plan(
     )
     if made.plan.data_hash != edited.data_hash:
         log.warning("%s: the data are not those that were planned for; the run records what they are now", path)
-    return _begun(out, made, replace(edited, data=made.plan.data, data_hash=made.plan.data_hash))
+    return replace(made, plan=replace(edited, data=made.plan.data, data_hash=made.plan.data_hash))
 
 
 def _resumed(out: Path) -> _Prepared:
@@ -183,6 +212,8 @@ def _resumed(out: Path) -> _Prepared:
         raise UsageError("holds no run", str(out), "Give the folder of a run that was begun")
     if (out / REPORT).is_file():
         raise UsageError("is a finished run", str(out), "Train anew with another --out")
+    for name in ("last", "best"):
+        recover(out / "checkpoints" / name)
     plan = read_plan(out / "plan.yaml")
     options = dict(plan.options)
     options.pop("everything", None)
@@ -200,9 +231,10 @@ def _resumed(out: Path) -> _Prepared:
     )
 
 
-def _follow(run: _Prepared, began: float, start: Path | None) -> Run:
+def _follow(run: _Prepared, began: float, weights: Path | None) -> Run:
     """Prepare, train, evaluate, report."""
     chosen = settings(run.plan)
+    choose_device(chosen.training.device)  # refuses one that this machine lacks
     write_json(run.out / "environment.json", "isocenter.environment", environment())
     cases = {part: [case for case in run.dataset if run.parts[case.id] == part] for part in ("train", "val", "test")}
     ready = _ready([*cases["train"], *cases["val"]], chosen)
@@ -239,15 +271,16 @@ def _follow(run: _Prepared, began: float, start: Path | None) -> Run:
             clock=Clock(began, run.spent, deadline),
             record=record,
             resume=run.resume,
-            start=_weights(start),
+            start=weights,
             decided=decided,
             watch=watch,
         )
     model = load(outcome.checkpoint, chosen.training.device)
     scored = score(model, cases["test"], run.parts, seed=chosen.training.seed) if cases["test"] else None
     if scored is not None:
-        (run.out / "evaluation").mkdir(exist_ok=True)
-        scored.write(run.out / "evaluation")
+        with written(run.out / "evaluation", overwrite=True) as partial:  # a killed run may have left one
+            partial.mkdir()
+            scored.write(partial)
     minutes = (time.monotonic() - began + run.spent) / 60
     notes = _notes(run, cases["test"])
     _write_report(run, plan, scored, notes, outcome.because, minutes)
@@ -284,12 +317,11 @@ def _seconds_a_case(cases: Mapping[str, list[Case]], chosen: Settings) -> float:
     return time.monotonic() - mark + SCORING_SECONDS
 
 
-def _weights(start: Path | None) -> Path | None:
+def _weights(start: Path) -> Path:
     """The weights file of the model to begin from."""
-    if start is None:
-        return None
     for place in (start, start / "checkpoints" / "best", start / "checkpoints" / "last"):
         if (place / "weights.safetensors").is_file():
+            verify(place)
             return place / "weights.safetensors"
     if start.suffix == ".safetensors" and start.is_file():
         return start
@@ -338,18 +370,3 @@ def _write_report(
 
 def _write_plan(out: Path, plan: Plan) -> None:
     write_text(out / "plan.yaml", plan_text(relative_to(plan, out)), overwrite=True)
-
-
-def _new_folder(out: Path, overwrite: bool) -> Path:
-    """The run's folder; an older one is replaced only when asked."""
-    if out.exists():
-        if not overwrite:
-            raise UsageError("exists already", str(out), "Choose another --out, or give --overwrite")
-        if out.is_file() or not (out / "plan.yaml").is_file():
-            raise UsageError("is no run, so it is not overwritten", str(out), "Choose another --out")
-        shutil.rmtree(out)
-    try:
-        out.mkdir(parents=True)
-    except OSError as error:
-        raise unwritable(error, out) from error
-    return out

@@ -1,0 +1,37 @@
+"""Where a verb writes: refused before the work begins, whole or not there when it ends."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from isocenter.errors import UsageError
+from isocenter.files import written
+
+
+def refuse_taken(out: Path, overwrite: bool, marks: tuple[str, ...] = ()) -> None:
+    """UsageError where `out` cannot become what the verb writes.
+
+    marks: files that an older folder of ours holds; another folder is never replaced, whatever was asked for
+    """
+    if out.exists() and not overwrite:
+        raise UsageError("exists already", str(out), "Choose another --out, or give --overwrite")
+    if out.exists() and out.is_dir() != bool(marks):
+        kind = "folder" if out.is_dir() else "file"
+        raise UsageError(f"is a {kind}, so it is not overwritten", str(out), "Choose another --out")
+    if out.is_dir() and any(out.iterdir()) and not all((out / mark).is_file() for mark in marks):
+        raise UsageError(f"holds no {marks[0]}, so it is not overwritten", str(out), "Choose another --out")
+    above = next(parent for parent in out.absolute().parents if parent.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise UsageError(f"cannot be written: {above} is no folder to write into", str(out), "Choose another --out")
+
+
+@contextmanager
+def result_folder(out: Path, overwrite: bool, marks: tuple[str, ...]) -> Iterator[Path]:
+    """An empty folder to write into, which becomes `out` when all went well."""
+    refuse_taken(out, overwrite, marks)
+    with written(out, overwrite=overwrite) as partial:
+        partial.mkdir()
+        yield partial

@@ -1,0 +1,167 @@
+"""A run that was stopped in any way goes on as if it had not been."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import trained
+from safetensors.numpy import load_file
+
+import isocenter
+from isocenter.errors import IntegrityError, UsageError
+from isocenter.training import recipe, recover
+
+SIX = {"training.steps": 6, "training.validations": 3}
+KINDS = {
+    "classification": (trained.pictures, trained.classifying),
+    "segmentation": (trained.blobs, trained.segmenting),
+}
+
+
+def same_run(first: Path, second: Path) -> None:
+    """Every tensor of every checkpoint, the log but for its times, and what was measured, bit for bit."""
+    for name in ("last/weights", "last/module", "last/optimiser", "best/weights"):
+        ours, theirs = (load_file(run / "checkpoints" / f"{name}.safetensors") for run in (first, second))
+        assert ours.keys() == theirs.keys()
+        for key in ours:
+            assert ours[key].tobytes() == theirs[key].tobytes(), (name, key)
+    logs = [pd.read_csv(run / "log.csv").drop(columns="seconds") for run in (first, second)]
+    pd.testing.assert_frame_equal(*logs, check_exact=True)
+    assert logs[0]["step"].tolist() == [1, 2, 3, 4, 5, 6]
+    for name in ("split.csv", "evaluation/cases.csv", "evaluation/summary.json"):
+        assert (first / name).read_text() == (second / name).read_text()
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory) -> dict[str, tuple[Path, Path]]:
+    """{kind: (data, an uninterrupted run)}"""
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ISOCENTER_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        for kind, (cohort, train) in KINDS.items():
+            root = tmp_path_factory.mktemp(kind)
+            train(cohort(root / "data"), root / "run", assignments=SIX)
+            found[kind] = root / "data", root / "run"
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_stopped_between_steps_goes_on_bit_by_bit(whole, kind, tmp_path, monkeypatch):
+    data, uninterrupted = whole[kind]
+    add = recipe._Log.add
+
+    def pressed(log, moment):
+        add(log, moment)
+        if moment.step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(recipe._Log, "add", pressed)
+    with pytest.raises(KeyboardInterrupt):
+        KINDS[kind][1](data, tmp_path / "run", assignments=SIX)
+    monkeypatch.setattr(recipe._Log, "add", add)
+    assert not (tmp_path / "run" / "report.html").exists()
+    assert pd.read_csv(tmp_path / "run" / "log.csv")["step"].tolist() == [1, 2, 3]
+    isocenter.train(resume=tmp_path / "run")
+    same_run(uninterrupted, tmp_path / "run")
+    with pytest.raises(UsageError, match="finished run"):
+        isocenter.train(resume=tmp_path / "run")
+
+
+SLOW = """
+import sys, time
+sys.path.insert(0, {tests!r})
+import trained
+from isocenter.training import recipe
+from pathlib import Path
+add = recipe._Log.add
+def slowly(log, moment):
+    add(log, moment)
+    print(moment.step, flush=True)
+    time.sleep(0.5 if moment.step < 5 else 60)
+recipe._Log.add = slowly
+if __name__ == "__main__":
+    trained.segmenting(Path({data!r}), Path({out!r}), assignments={steps!r})
+"""
+
+
+def begun(data: Path, out: Path, step: int) -> subprocess.Popen:
+    """A training in a process of its own, at this step."""
+    script = SLOW.format(tests=str(Path(trained.__file__).parent), data=str(data), out=str(out), steps=SIX)
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if int(line) == step:
+            return process
+    raise AssertionError(process.stderr.read())  # type: ignore[union-attr]
+
+
+def test_a_killed_run_goes_on_bit_by_bit(whole, tmp_path):
+    data, uninterrupted = whole["segmentation"]
+    process = begun(data, tmp_path / "run", 5)  # the last checkpoint is that of step 4
+    process.kill()
+    process.wait()
+    assert pd.read_csv(tmp_path / "run" / "log.csv")["step"].tolist() == [1, 2, 3, 4, 5]
+    isocenter.train(resume=tmp_path / "run")
+    same_run(uninterrupted, tmp_path / "run")
+
+
+@pytest.fixture
+def stopped(whole, tmp_path) -> Path:
+    """A copy of a run as a kill after training, before the report, would have left it."""
+    run = Path(shutil.copytree(whole["segmentation"][1], tmp_path / "run"))
+    (run / "report.html").unlink()
+    return run
+
+
+def test_a_run_killed_while_it_was_evaluated_is_evaluated_anew(whole, stopped):
+    shutil.copytree(whole["segmentation"][0], stopped.parent / "data")
+    text = (stopped / "plan.yaml").read_text()
+    (stopped / "plan.yaml").write_text(text.replace("data: ../data", f"data: {stopped.parent / 'data'}"))
+    isocenter.train(resume=stopped)
+    same_run(whole["segmentation"][1], stopped)
+
+
+def test_a_run_whose_data_changed_is_not_resumed(whole, stopped):
+    data = Path(shutil.copytree(whole["segmentation"][0], stopped.parent / "data"))
+    (data / "labels" / "case00.nii.gz").unlink()
+    (data / "images" / "case00.nii.gz").unlink()
+    with pytest.raises(IntegrityError, match="changed since the run began"):
+        isocenter.train(resume=stopped)
+
+
+def test_a_checkpoint_that_a_kill_left_half_replaced_is_put_in_place(tmp_path):
+    room = tmp_path / ".last.abc.partial"
+    for name in ("replaced", "last"):
+        (room / name).mkdir(parents=True)
+        (room / name / "state.json").write_text(name)
+    recover(tmp_path / "last")
+    assert (tmp_path / "last" / "state.json").read_text() == "last"
+    assert [path.name for path in tmp_path.iterdir()] == ["last"]
+
+
+def test_a_checkpoint_that_a_kill_cut_short_is_cleared_away(tmp_path):
+    (tmp_path / ".last.abc.partial" / "last").mkdir(parents=True)
+    (tmp_path / "last").mkdir()
+    (tmp_path / "last" / "state.json").write_text("whole")
+    recover(tmp_path / "last")
+    assert (tmp_path / "last" / "state.json").read_text() == "whole"
+    assert [path.name for path in tmp_path.iterdir()] == ["last"]
+
+
+def test_a_folder_without_a_run_cannot_be_resumed(tmp_path):
+    with pytest.raises(UsageError, match="holds no run"):
+        isocenter.train(resume=tmp_path)
+
+
+def test_what_a_resumed_run_would_not_heed_is_refused(stopped):
+    with pytest.raises(UsageError, match="minutes"):
+        isocenter.train(resume=stopped, minutes=5.0)
+    with pytest.raises(UsageError, match="assignments"):
+        isocenter.train(resume=stopped, assignments={"training.steps": 9})
