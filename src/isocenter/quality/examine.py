@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,6 +13,8 @@ from isocenter.errors import IsocenterError
 from isocenter.transforms import content, stacked
 from isocenter.values import GRID_TOLERANCE, Array, Case, CaseFacts, Dataset, Fingerprint, Image, Problem
 
+# A label map with more values than this, undeclared, numbers instances.
+MOST_LABELS = 32
 # Called with the number of cases done and of all.
 Progress = Callable[[int, int], None]
 
@@ -45,7 +47,7 @@ def examine(dataset: Dataset, *, threads: int = 1, progress: Progress | None = N
                 progress(done, len(dataset))
     fingerprint = Fingerprint(tuple(facts))
     together = list(_together(dataset, fingerprint))
-    problems.extend(together)
+    problems = [*_joined(problems), *together]
     fatal = tuple(problem for problem in together if problem.severity == "error")
     usable = dataset.only({case.id for case in facts})
     return Examination(replace(usable, problems=tuple(problems)), fingerprint, tuple(problems), fatal)
@@ -180,6 +182,15 @@ def _together(dataset: Dataset, fingerprint: Fingerprint) -> Iterable[Problem]:
                 "nobody knows what they mean",
                 "Declare them with --labels VALUE=NAME,..., or correct the masks",
             )
+    values = set(fingerprint.voxels())
+    if len(declared) == 1 and len(values) > MOST_LABELS:
+        yield Problem(
+            "error",
+            f"masks hold {len(values)} different values, so they seem to number instances and not to name structures",
+            (),
+            "a class would be learnt for every number",
+            "Declare the labels with --labels; instances are not a task yet",
+        )
     axes = {len(case.shape) for case in fingerprint.cases}
     if len(axes) > 1:
         yield Problem(
@@ -194,6 +205,14 @@ def _together(dataset: Dataset, fingerprint: Fingerprint) -> Iterable[Problem]:
             "one person may stand on both sides of a split: leakage cannot be excluded",
             "Say with --patient REGEX|COLUMN how to tell them apart",
         )
+
+
+def _joined(problems: Sequence[Problem]) -> list[Problem]:
+    """One problem for all cases that have it."""
+    cases: dict[Problem, list[str]] = {}
+    for problem in problems:
+        cases.setdefault(replace(problem, cases=()), []).extend(problem.cases)
+    return [replace(problem, cases=tuple(found)) for problem, found in cases.items()]
 
 
 def _split_patients(dataset: Dataset) -> Iterable[Problem]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+from annotated_types import Ge, Lt
 from numpy.typing import NDArray
 
 from isocenter import networks, tasks
@@ -35,7 +36,7 @@ class Inference:
     """How the network is led over an image: the plan's section "inference"."""
 
     patch: tuple[int, ...]
-    overlap: float = 0.5
+    overlap: Annotated[float, Ge(0), Lt(1)] = 0.5
     batch: int = 1
 
 

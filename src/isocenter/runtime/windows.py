@@ -21,7 +21,8 @@ def starts(size: int, patch: int, overlap: float) -> list[int]:
     if size <= patch:
         return [0]
     count = int(np.ceil((size - patch) / (patch * (1 - overlap)))) + 1
-    return np.linspace(0, size - patch, count).round().astype(int).tolist()
+    # With a small patch and much overlap two may round to the same place: once is enough.
+    return np.unique(np.linspace(0, size - patch, count).round().astype(int)).tolist()
 
 
 @lru_cache(maxsize=8)
