@@ -182,11 +182,11 @@ def _together(dataset: Dataset, fingerprint: Fingerprint) -> Iterable[Problem]:
                 "nobody knows what they mean",
                 "Declare them with --labels VALUE=NAME,..., or correct the masks",
             )
-    values = set(fingerprint.voxels())
-    if len(declared) == 1 and len(values) > MOST_LABELS:
+    found = set(fingerprint.voxels())
+    if len(declared) == 1 and len(found) > MOST_LABELS:
         yield Problem(
             "error",
-            f"masks hold {len(values)} different values, so they seem to number instances and not to name structures",
+            f"masks hold {len(found)} different values, so they seem to number instances and not to name structures",
             (),
             "a class would be learnt for every number",
             "Declare the labels with --labels; instances are not a task yet",
