@@ -49,8 +49,9 @@ def download(
         except urllib.error.HTTPError as error:
             raise ResourceError(f"the server answered {error.code} {error.reason}", url, AGAIN) from error
         except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, ssl.SSLError) as error:
-            reason = getattr(error, "reason", None) or error
-            raise ResourceError(f"cannot be reached ({reason})", url, AGAIN) from error
+            reason = getattr(error, "reason", error)
+            words = getattr(reason, "strerror", None) or reason
+            raise ResourceError(f"cannot be reached ({words})", url, AGAIN) from error
         if total and partial.stat().st_size != total:
             raise IntegrityError(f"ended after {partial.stat().st_size} of {total} bytes", url, AGAIN)
         if found != md5:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from isocenter.files import SeriesNames, read, write_label_map, write_series, written
 from isocenter.transforms import phantom
-from isocenter.verbs.progress import Tracker
 
+Progress = Callable[[int, int], None]
 # Raised when the same numbers would make another cohort.
 VERSION = 1
 
 
 def write_phantoms(
-    folder: Path, *, patients: int = 40, twice: int = 2, seed: int = 0, progress: Tracker | None = None
+    folder: Path,
+    *,
+    patients: int = 40,
+    twice: int = 2,
+    seed: int = 0,
+    progress: Progress | None = None,
 ) -> None:
     """Write the cohort into a new folder, whole or not at all.
 

@@ -1,0 +1,212 @@
+"""From nothing to a report: which data the demo takes, what it gets from the web, and what it prints."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+
+from isocenter.errors import FormatError, IntegrityError, UsageError
+from isocenter.files import read_dataset
+from isocenter.verbs.demo import demo, fetch_archive, find_data, simulated
+from isocenter.verbs.phantom_cohort import VERSION, write_phantoms
+
+# Nobody listens at port 9 of this machine, the discard service of 1983: every way into the web ends here.
+OFFLINE = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
+# As little work as makes a whole run.
+QUICK = (
+    "training.steps=2",
+    "training.validations=1",
+    "training.batch=1",
+    "training.patch=[16, 16, 16]",
+    "preprocessing.spacing=[4.0, 4.0, 4.0]",
+    "preprocessing.smallest=[16, 16, 16]",
+    "inference.patch=[16, 16, 16]",
+)
+
+
+def volume(shape: tuple[int, ...], value: int) -> bytes:
+    image = nibabel.Nifti1Image(np.full(shape, value, np.uint8), np.eye(4))
+    return image.to_bytes()
+
+
+def decathlon(path: Path) -> Path:
+    """A tar like the public one, with the hidden files that a Mac has left in it."""
+    described = {
+        "modality": {"0": "MRI"},
+        "labels": {"0": "background", "1": "Anterior", "2": "Posterior"},
+        "training": [{"image": f"./imagesTr/h_{n}.nii", "label": f"./labelsTr/h_{n}.nii"} for n in range(3)],
+        "test": ["./imagesTs/h_9.nii"],
+    }
+    files = {
+        "dataset.json": json.dumps(described).encode(),
+        "imagesTs/h_9.nii": volume((4, 5, 6), 9),
+        **{f"imagesTr/h_{n}.nii": volume((4, 5, 6), n) for n in range(3)},
+        **{f"labelsTr/h_{n}.nii": volume((4, 5, 6), 1) for n in range(3)},
+        **{f"{part}/._h_{n}.nii": b"Mac OS X" for n in range(3) for part in ("imagesTr", "labelsTr")},
+    }
+    with tarfile.open(path, "w") as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(f"Task04_Hippocampus/{name}")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return path
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """An address, and the folder that lies behind it."""
+    folder = tmp_path / "web"
+    folder.mkdir()
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=folder)) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}", folder
+        server.shutdown()
+        thread.join()
+
+
+def md5(path: Path) -> str:
+    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+
+
+# What it takes
+
+
+def test_the_set_beside_the_project_is_taken_first_and_its_labels_are_named(tmp_path: Path) -> None:
+    (tmp_path / "shared" / "data" / "hippocampus").mkdir(parents=True)
+    (tmp_path / "project" / "docs").mkdir(parents=True)
+    for start in (tmp_path / "project", tmp_path / "project" / "docs"):
+        source = find_data(start)
+        assert source.path == tmp_path / "shared" / "data" / "hippocampus"
+        assert source.given == {"labels": "1=anterior,2=posterior"}
+        assert "beside" in str(source)
+
+
+def test_what_was_downloaded_before_is_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path))
+    (tmp_path / "downloads" / "Task04_Hippocampus").mkdir(parents=True)
+    source = find_data(tmp_path)
+    assert source.path == tmp_path / "downloads" / "Task04_Hippocampus" / "Task04_Hippocampus"
+    assert "downloaded before" in source.why
+
+
+def test_the_simulated_cohort_is_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path))
+    first = simulated(patients=2)
+    files = {path: path.stat().st_mtime_ns for path in first.rglob("*.dcm")}
+    assert simulated(patients=2) == first
+    assert {path: path.stat().st_mtime_ns for path in first.rglob("*.dcm")} == files
+
+
+# What it gets
+
+
+def test_the_public_archive_becomes_a_data_set_with_names(served: tuple[str, Path], tmp_path: Path) -> None:
+    url, web = served
+    fetch_archive(f"{url}/set.tar", md5(decathlon(web / "set.tar")), tmp_path / "cache" / "set")
+    dataset = read_dataset(tmp_path / "cache" / "set" / "Task04_Hippocampus")
+    assert sorted(case.id for case in dataset) == ["h_0", "h_1", "h_2"]
+    assert [label.name for label in dataset.classes["mask"]] == ["Anterior", "Posterior"]
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["set"]
+
+
+def test_an_archive_with_another_checksum_is_refused_and_nothing_is_left(
+    served: tuple[str, Path], tmp_path: Path
+) -> None:
+    url, web = served
+    decathlon(web / "set.tar")
+    with pytest.raises(IntegrityError, match="MD5"):
+        fetch_archive(f"{url}/set.tar", "0" * 32, tmp_path / "cache" / "set")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_an_archive_that_leads_out_is_refused_and_nothing_is_left(served: tuple[str, Path], tmp_path: Path) -> None:
+    url, web = served
+    with tarfile.open(web / "evil.tar", "w") as tar:
+        tar.addfile(tarfile.TarInfo("../evil"), io.BytesIO())
+    with pytest.raises(FormatError, match="evil"):
+        fetch_archive(f"{url}/evil.tar", md5(web / "evil.tar"), tmp_path / "cache" / "set")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_the_address_and_the_checksum_are_of_the_hippocampus_set() -> None:
+    from monai.apps import DecathlonDataset
+
+    assert DecathlonDataset.resource["Task04_Hippocampus"].endswith("Task04_Hippocampus.tar")
+    assert len(DecathlonDataset.md5["Task04_Hippocampus"]) == 32
+
+
+# What it prints
+
+
+def run_demo(*arguments: str | Path, cwd: Path, cache: Path) -> subprocess.CompletedProcess[str]:
+    """As a user calls it, without any way into the web."""
+    environment = {**os.environ, **OFFLINE, "no_proxy": "", "ISOCENTER_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
+    command = [Path(sys.executable).with_name("isocenter"), "demo", *arguments]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=500, check=False)
+
+
+@pytest.mark.slow
+def test_offline_it_simulates_patients_and_says_so_first_and_the_report_last(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    write_phantoms(cache / f"phantoms-{VERSION}-40", patients=7, twice=1)  # the whole cohort takes long to train on
+    settings = [word for one in QUICK for word in ("--set", one)]
+    done = run_demo("--minutes", "1", "--out", "run", *settings, cwd=tmp_path, cache=cache)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert "SIMULATED" in lines[0]
+    assert "cannot be reached" in lines[0]
+    assert lines[-1] == str((tmp_path / "run" / "report.html").resolve())
+    assert Path(lines[-1]).is_file()
+    assert any(line.startswith("dice front") for line in lines)
+    assert "\x1b" not in done.stdout
+    [segmentation] = (tmp_path / "run" / "prediction").glob("*.dcm")
+    assert pydicom.dcmread(segmentation).Modality == "SEG"
+    assert str(segmentation.relative_to(tmp_path)) in done.stdout
+
+
+@pytest.mark.slow
+def test_own_pictures_with_classes_are_learnt_and_one_is_predicted(data: Path, tmp_path: Path) -> None:
+    given = data / "medmnist" / "pneumoniamnist.npz"
+    with np.load(given) as whole:
+        np.savez(tmp_path / "few.npz", **{name: whole[name][:40] for name in whole.files})
+    settings = ("--set", "training.steps=2", "--set", "training.validations=1")
+    done = run_demo(tmp_path / "few.npz", "--minutes", "1", *settings, cwd=tmp_path, cache=tmp_path / "cache")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith(f"data: {tmp_path / 'few.npz'} (given)")
+    assert lines[-1] == str((tmp_path / "demo" / "report.html").resolve())
+    assert "probability" in lines[-2]
+
+
+def test_data_that_are_not_there_are_refused_before_anything_is_said(tmp_path: Path) -> None:
+    said: list[str] = []
+    with pytest.raises(UsageError):
+        demo(tmp_path / "nothing", out=tmp_path / "run", say=said.append)
+    assert said == []
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_is_there_is_not_overwritten_unasked(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="exists already"):
+        demo(out=tmp_path)
