@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import json as json_module
 import logging
+import re
 import sys
-from collections.abc import Mapping, Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,14 +48,11 @@ Volume = Annotated[str | None, typer.Option(help="One of several volumes, by nam
 FillMissing = Annotated[bool, typer.Option("--fill-missing", help="Keep a series with gaps; they become padding.")]
 Align = Annotated[bool, typer.Option("--align", help="Resample a case's images onto the grid of its first.")]
 
+# How data are read, as `reads_data` gathers it; no flag of its own.
+Given = dict[str, Any] | None
 
-@app.command()
-def check(
-    data: Data,
-    out: Out = None,
-    overwrite: Overwrite = False,
-    json: Json = False,
-    threads: Threads = None,
+
+def _reading(
     layout: Layout = None,
     labels: Labels = None,
     patient: Patient = None,
@@ -62,10 +62,50 @@ def check(
     prefer: Prefer = None,
     fill_missing: FillMissing = False,
     align: Align = False,
+) -> dict[str, Any]:
+    """The flags that were given, by name."""
+    columns = dict(_pair(one, "--column") for one in column.split(",")) if column else None
+    flags = {
+        "layout": layout,
+        "labels": labels,
+        "patient": patient,
+        "column": columns,
+        "modality": modality,
+        "part": part,
+        "prefer": prefer,
+        "fill_missing": fill_missing,
+        "align": align,
+    }
+    return {name: value for name, value in flags.items() if value}
+
+
+def reads_data(verb: Callable[..., None]) -> Callable[..., None]:
+    """A verb with the flags of `_reading` beside its own; it gets them together as `given`."""
+    own, shared = (inspect.signature(one, eval_str=True).parameters for one in (verb, _reading))
+
+    def command(**values: Any) -> None:
+        verb(**values, given=_reading(**{name: values.pop(name) for name in shared}))
+
+    flags = [*(one for name, one in own.items() if name != "given"), *shared.values()]
+    command.__name__, command.__doc__ = verb.__name__, verb.__doc__
+    command.__signature__ = inspect.Signature(flags)  # type: ignore[attr-defined]
+    command.__annotations__ = {one.name: one.annotation for one in flags}
+    return command
+
+
+@app.command()
+@reads_data
+def check(
+    data: Data,
+    out: Out = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+    threads: Threads = None,
+    given: Given = None,
 ) -> None:
     """Say what is in DATA, and whether it is fit to learn from."""
-    given = _given(layout, labels, patient, column, modality, part, prefer, fill_missing, align)
-    result = isocenter.check(data, out=out or _default("check", data), overwrite=overwrite, threads=threads, **given)
+    target = out or _default("check", data)
+    result = isocenter.check(data, out=target, overwrite=overwrite, threads=threads, **(given or {}))
     _show(result, result.as_record() if json else None)
     if not result.passed:
         fatal = result.examination.fatal[0]
@@ -73,6 +113,7 @@ def check(
 
 
 @app.command()
+@reads_data
 def plan(
     data: Data,
     minutes: Minutes = 60.0,
@@ -85,15 +126,7 @@ def plan(
     everything: Everything = False,
     assignments: Set = None,
     task: Kind = None,
-    layout: Layout = None,
-    labels: Labels = None,
-    patient: Patient = None,
-    column: Column = None,
-    modality: Modality = None,
-    part: Part = None,
-    prefer: Prefer = None,
-    fill_missing: FillMissing = False,
-    align: Align = False,
+    given: Given = None,
 ) -> None:
     """Say how a model for DATA would be trained, and why."""
     result = isocenter.plan(
@@ -107,12 +140,13 @@ def plan(
         everything=everything,
         task=task,
         assignments=_assignments(assignments),
-        **_given(layout, labels, patient, column, modality, part, prefer, fill_missing, align),
+        **(given or {}),
     )
     _show(result, result.as_record() if json else None)
 
 
 @app.command()
+@reads_data
 def train(
     data: Annotated[Path | None, typer.Argument(help="A folder as for `check`, or a plan's .yaml.")] = None,
     minutes: Annotated[float | None, typer.Option(help="From now to the finished model; 60 by default.")] = None,
@@ -127,15 +161,7 @@ def train(
     everything: Everything = False,
     assignments: Set = None,
     task: Kind = None,
-    layout: Layout = None,
-    labels: Labels = None,
-    patient: Patient = None,
-    column: Column = None,
-    modality: Modality = None,
-    part: Part = None,
-    prefer: Prefer = None,
-    fill_missing: FillMissing = False,
-    align: Align = False,
+    given: Given = None,
 ) -> None:
     """Check, plan, train, evaluate and report: from DATA to a model."""
     result = isocenter.train(
@@ -151,12 +177,13 @@ def train(
         everything=everything,
         task=task,
         assignments=_assignments(assignments),
-        **_given(layout, labels, patient, column, modality, part, prefer, fill_missing, align),
+        **(given or {}),
     )
     _show(result, result.as_record() if json else None)
 
 
 @app.command()
+@reads_data
 def evaluate(
     model: Annotated[Path, typer.Argument(help="A run's folder.")],
     data: Data,
@@ -166,15 +193,7 @@ def evaluate(
     json: Json = False,
     device: Device = "auto",
     seed: Seed = 0,
-    layout: Layout = None,
-    labels: Labels = None,
-    patient: Patient = None,
-    column: Column = None,
-    modality: Modality = None,
-    part: Part = None,
-    prefer: Prefer = None,
-    fill_missing: FillMissing = False,
-    align: Align = False,
+    given: Given = None,
 ) -> None:
     """Score MODEL on the labelled cases of DATA, with intervals."""
     result = isocenter.evaluate(
@@ -185,12 +204,13 @@ def evaluate(
         overwrite=overwrite,
         device=device,
         seed=seed,
-        **_given(layout, labels, patient, column, modality, part, prefer, fill_missing, align),
+        **(given or {}),
     )
     _show(result, result.as_record() if json else None)
 
 
 @app.command()
+@reads_data
 def predict(
     model: Annotated[Path, typer.Argument(help="A run's folder.")],
     inputs: Annotated[list[Path], typer.Argument(help="Image files, DICOM series, or folders of them.")],
@@ -199,13 +219,7 @@ def predict(
     json: Json = False,
     format: Annotated[str, typer.Option(help="auto, nii.gz, nii, nrrd, png, tiff or dcm (SEG).")] = "auto",
     device: Device = "auto",
-    layout: Layout = None,
-    column: Column = None,
-    modality: Modality = None,
-    part: Part = None,
-    prefer: Prefer = None,
-    fill_missing: FillMissing = False,
-    align: Align = False,
+    given: Given = None,
 ) -> None:
     """Results of MODEL for INPUTS, each on its source's own grid."""
     result = isocenter.predict(
@@ -215,7 +229,7 @@ def predict(
         overwrite=overwrite,
         format=format,
         device=device,
-        **_given(layout, None, None, column, modality, part, prefer, fill_missing, align),
+        **(given or {}),
     )
     _show(result, result.as_record() if json else None)
     _fail_if(result.problems)
@@ -288,11 +302,26 @@ def main() -> None:
     except IsocenterError as error:
         code = _end(str(error), 2 if isinstance(error, UsageError) else 1)
     except Exception as error:
-        said = getattr(error, "format_message", None)  # of typer's own parser, whose classes are private
-        if said is None:
-            raise
-        code = _end(f"isocenter: {said().rstrip('.')}. See `isocenter --help`.", 2)
+        code = _end(*_unforeseen(error))
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _unforeseen(error: Exception) -> tuple[str, int]:
+    """The last line and the exit code for what no part of isocenter answered."""
+    if said := getattr(error, "format_message", None):  # of typer's own parser, whose classes are private
+        return f"isocenter: {said().rstrip('.')}. See `isocenter --help`.", 2
+    if isinstance(error, OSError):
+        where, reason = error.filename or "isocenter", error.strerror or str(error)
+        return f"{where}: {reason}. Look at the path, and at the room on its disk.", 1
+    # torch says so with a RuntimeError, on a GPU with one of its own kind.
+    if isinstance(error, MemoryError) or re.search(r"out of memory|can't allocate memory", str(error)):
+        return (
+            "isocenter: there is not enough memory. Give smaller patches or batches by --set, or a larger machine.",
+            1,
+        )
+    traceback.print_exception(error)
+    kind = type(error).__name__
+    return f"isocenter: a defect of ours ({kind}: {error}). Please report it with the lines above.", 1
 
 
 def _end(line: str, code: int) -> int:
@@ -309,32 +338,6 @@ def _fail_if(problems: Sequence[Problem]) -> None:
 
 def _show(result: object, record: Mapping[str, Any] | None) -> None:
     typer.echo(result if record is None else json_module.dumps(record, default=str, allow_nan=False))
-
-
-def _given(
-    layout: str | None,
-    labels: str | None,
-    patient: str | None,
-    column: str | None,
-    modality: str | None,
-    part: str | None,
-    prefer: str | None,
-    fill_missing: bool,
-    align: bool,
-) -> dict[str, Any]:
-    """The flags that say how data are read; those that were not given are left out."""
-    flags = {
-        "layout": layout,
-        "labels": labels,
-        "patient": patient,
-        "column": dict(_pair(one, "--column") for one in column.split(",")) if column else None,
-        "modality": modality,
-        "part": part,
-        "prefer": prefer,
-        "fill_missing": fill_missing,
-        "align": align,
-    }
-    return {name: value for name, value in flags.items() if value}
 
 
 def _assignments(given: list[str] | None) -> dict[str, Any]:
