@@ -84,7 +84,8 @@ def reads_data(verb: Callable[..., None]) -> Callable[..., None]:
     own, shared = (inspect.signature(one, eval_str=True).parameters for one in (verb, _reading))
 
     def command(**values: Any) -> None:
-        verb(**values, given=_reading(**{name: values.pop(name) for name in shared}))
+        reading = _reading(**{name: values.pop(name) for name in shared})
+        verb(**values, given=reading)
 
     flags = [*(one for name, one in own.items() if name != "given"), *shared.values()]
     command.__name__, command.__doc__ = verb.__name__, verb.__doc__
