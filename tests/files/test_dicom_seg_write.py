@@ -186,6 +186,34 @@ def test_any_oblique_series_gets_its_voxels_back(
     assert_array_equal(dicom_seg.read(folder / "seg.dcm", on=source.geometry).data[0], truth)
 
 
+def simple(folder: Path, **tags: Any) -> Image:
+    """A series of four slices."""
+    folder.mkdir()
+    for k in range(4):
+        plane = {"position": (0.0, 0.0, 2.0 * k), "InstanceNumber": k + 1, "SOPInstanceUID": f"1.2.3.9.{k + 1}"}
+        write_slice(folder / f"{k}.dcm", np.zeros((8, 9), np.uint16), **plane, **tags)
+    return read(folder)
+
+
+@pytest.mark.parametrize("thickness", [{}, {"SliceThickness": ""}], ids=["absent", "empty"])
+def test_a_series_that_does_not_tell_its_slice_thickness_gets_its_segmentation(
+    tmp_path: Path, thickness: dict[str, str]
+):
+    """Type 2 in PS3.3 C.7.6.2: it may be unknown."""
+    source = simple(tmp_path / "series", **thickness)
+    truth = marked(source.geometry)
+    dicom_seg_write.write(truth, LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
+    assert_array_equal(dicom_seg.read(tmp_path / "seg.dcm", on=source.geometry).data[0], truth)
+
+
+def test_the_patients_name_stands_in_no_warning(tmp_path: Path):
+    source = simple(tmp_path / "series", PatientName="Secret")  # one component, which is unusual
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        dicom_seg_write.write(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
+    assert not [one for one in heard if "Secret" in str(one.message)]
+
+
 # -- what cannot be written -------------------------------------------------------------------------------------------
 
 

@@ -20,6 +20,7 @@ from isocenter.errors import FormatError, GeometryError
 from isocenter.files.atomic import written
 from isocenter.files.dicom_frames import Frame, frames_of
 from isocenter.files.dicom_header import header
+from isocenter.files.dicom_quiet import quiet
 from isocenter.files.dicom_seg_planes import placement
 from isocenter.values import Code, Geometry, Image, Label
 
@@ -30,7 +31,7 @@ ABNORMAL = Code("SCT", "49755003", "Morphologically Abnormal Structure")
 # PS3.16 CID 7159 (lesion segmentation types) and its neighbours: what is no structure but something wrong with one.
 LESIONS = frozenset(("108369006", "86049000", "14799000", "4147007", "52988006", "27925004", "79654002", "6574001"))
 
-# Type 2 of the Patient and General Study modules, PS3.3 C.7.1.1 and C.7.2.1.
+# Type 2 of the Patient, General Study and Image Plane modules, PS3.3 C.7.1.1, C.7.2.1 and C.7.6.2.
 UNKNOWN_ALLOWED = (
     "PatientID",
     "PatientName",
@@ -41,6 +42,7 @@ UNKNOWN_ALLOWED = (
     "StudyID",
     "AccessionNumber",
     "ReferringPhysicianName",
+    "SliceThickness",
 )
 
 Mask = NDArray[Any]
@@ -222,29 +224,41 @@ def _made(
     where: str,
 ) -> highdicom.seg.Segmentation:
     try:
-        return highdicom.seg.Segmentation(
-            source_images=_sources(slices),
-            pixel_array=planes,
-            segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
-            segment_descriptions=segments,
-            series_instance_uid=highdicom.UID(),
-            series_number=series_number,
-            sop_instance_uid=highdicom.UID(),
-            instance_number=1,
-            manufacturer="Isocenter",
-            manufacturer_model_name="Isocenter",
-            software_versions=version("isocenter"),
-            device_serial_number="0",
-            content_label="SEGMENTATION",
-            content_description=description[:64],
-            series_description=description[:64],
-            omit_empty_frames=True,
-            **places,
-        )
+        with quiet():  # highdicom warns about unusual names, and prints the patient's with the warning
+            return _segmentation(slices, planes, segments, places, description, series_number)
     except (ValueError, TypeError, AttributeError, KeyError) as error:  # highdicom's words for a deficient source
         raise FormatError(
             f"no SEG can be written on this source ({error})", where, "Write .nii.gz, or repair the source's header"
         ) from error
+
+
+def _segmentation(
+    slices: list[_Slice],
+    planes: Mask,
+    segments: list[highdicom.seg.SegmentDescription],
+    places: dict[str, Any],
+    description: str,
+    series_number: int,
+) -> highdicom.seg.Segmentation:
+    return highdicom.seg.Segmentation(
+        source_images=_sources(slices),
+        pixel_array=planes,
+        segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
+        segment_descriptions=segments,
+        series_instance_uid=highdicom.UID(),
+        series_number=series_number,
+        sop_instance_uid=highdicom.UID(),
+        instance_number=1,
+        manufacturer="Isocenter",
+        manufacturer_model_name="Isocenter",
+        software_versions=version("isocenter"),
+        device_serial_number="0",
+        content_label="SEGMENTATION",
+        content_description=description[:64],
+        series_description=description[:64],
+        omit_empty_frames=True,
+        **places,
+    )
 
 
 def _sources(slices: list[_Slice]) -> list[Dataset]:
