@@ -111,9 +111,10 @@ def _preprocessing(dataset: Dataset, fingerprint: Fingerprint, task: Task, machi
         "spacing": _spacing(fingerprint, steps, task),
         "shape": _shape(shapes, ndim, task, machine),
         "crop": Decision(
-            "content" if content < 0.75 else "none",
-            f"what is above the lowest value fills {100 * content:.0f} % of the median image",
-            NNUNET,
+            "content" if content < 0.75 and _is_dense(task) else "none",
+            f"what is above the lowest value fills {100 * content:.0f} % of the median image"
+            + ("" if _is_dense(task) else "; its size may tell the classes apart, so all of it is kept"),
+            NNUNET if _is_dense(task) else "",
         ),
         "order": Decision("linear", "no overshoot beside sharp edges"),
     }
@@ -261,13 +262,17 @@ def _training(
     seed: int,
     dense: bool,
 ) -> dict[str, Decision]:
-    batch = 4 if dense else int(np.clip(len(fingerprint) // 16, 4, 64))
+    batch = 4 if dense else int(np.clip(len(fingerprint) // 16, 8, 64))
     return {
         "minutes": Decision(minutes, "asked for" if minutes is not None else "the steps decide"),
         "steps": Decision(None, "a probe turns the minutes into steps when training starts"),
         "batch": Decision(batch, f"{len(fingerprint)} training cases; {'patches' if dense else 'images'} a step"),
         "patch": Decision(
-            list(patch), "half of the images fit into it, or what the device goes through quickly", NNUNET
+            list(patch),
+            "holds the median image, or as much of it as the device goes through quickly"
+            if dense
+            else "the whole image",
+            NNUNET if dense else "",
         ),
         "learning_rate": Decision(4e-3 if dense else 2e-3, "AdamW with warm-up and cosine", "arXiv:1711.05101"),
         "weight_decay": Decision(1e-2 if dense else 5e-2, "AdamW", "arXiv:1711.05101"),

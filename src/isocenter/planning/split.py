@@ -13,6 +13,7 @@ from isocenter.values import Case, Dataset, Decision, Split
 TEST_SHARE = 0.2
 VAL_SHARE = 0.1
 MOST_VAL_CASES = 20
+FEW_PATIENTS = 4
 
 
 def split(dataset: Dataset, *, seed: int, everything: bool = False) -> tuple[Mapping[str, Split], Decision]:
@@ -69,10 +70,13 @@ def _draw(cases: Sequence[Case], share: float, seed: int, salt: int) -> list[str
     for number, (_, patients) in enumerate(sorted(strata.items())):
         shuffled = generator(seed, salt, number).permutation(np.array(patients, dtype=object)).tolist()
         wanted, taken = share * sum(len(by_patient[patient]) for patient in patients), 0
+        # Of a class with few patients one is worth more on the other side than a share of one here.
+        least = 1 if len(patients) >= FEW_PATIENTS or (not chosen and number == len(strata) - 1) else 0
         for patient in shuffled:
-            if taken >= round(wanted) and (chosen or number < len(strata) - 1):
+            more = len(by_patient[patient])
+            if taken + more / 2 > wanted and taken >= least:
                 break
-            taken += len(by_patient[patient])
+            taken += more
             chosen += [case.id for case in by_patient[patient]]
     return chosen
 
