@@ -258,10 +258,13 @@ def _follow(run: _Prepared, began: float, weights: Path | None) -> Run:
 
     with tracked("training") as tracker:
 
+        measured = ""
+
         def watch(moment: Moment) -> None:
-            said = f"loss {moment.loss:.3f}"
-            said += f", validation {moment.validation:.4f}" if moment.validation is not None else ""
-            tracker(moment.step, moment.steps, said)
+            nonlocal measured
+            if moment.validation is not None:
+                measured = f", {chosen.training.selection} {moment.validation:.4f} of the validation cases"
+            tracker(moment.step, moment.steps, f"loss {moment.loss:.3f}{measured}")
 
         outcome = follow(
             chosen,
