@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import trained
 from hypothesis import settings
 
+import trained
 from isocenter.cli import main
 
 DATA = Path(os.environ.get("ISOCENTER_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -32,63 +32,6 @@ def data() -> Path:
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test writes into the user's cache, or depends on what is in it."""
     monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A data set, and the folder of the run on it; tests only read them."""
-
-    data: Path
-    out: Path
-
-
-@pytest.fixture(scope="session")
-def segmented(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """A run of a few steps on small volumes."""
-    return _run_once(tmp_path_factory, trained.blobs, trained.segmenting)
-
-
-@pytest.fixture(scope="session")
-def classified(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """A run of a few steps on small pictures of two classes."""
-    return _run_once(tmp_path_factory, trained.pictures, trained.classifying)
-
-
-def _run_once(folders: pytest.TempPathFactory, cohort: Callable, train: Callable) -> Trained:
-    root = folders.mktemp(train.__name__)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ISOCENTER_CACHE", str(folders.getbasetemp() / "cache"))
-        train(cohort(root / "data"), root / "run")
-    return Trained(root / "data", root / "run")
-
-
-@dataclass(frozen=True)
-class Said:
-    """What a command left: its exit code, its standard output and its standard error."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def last(self) -> str:
-        """The line that says where, what and what to do."""
-        return self.err.rstrip().rpartition("\n")[2]
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
-    """The command line, in this process."""
-
-    def call(*words: object) -> Said:
-        monkeypatch.setattr(sys, "argv", ["isocenter", *map(str, words)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        return Said(int(ended.value.code or 0), out, err)
-
-    return call
 
 
 @dataclass(frozen=True)

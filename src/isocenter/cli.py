@@ -296,6 +296,8 @@ def main() -> None:
     logging.getLogger("isocenter").setLevel(logging.INFO)
     try:
         code = app(args=sys.argv[1:] or ["--help"], standalone_mode=False)
+        if code == 130:  # how typer says that Ctrl-C was pressed
+            raise KeyboardInterrupt
     except typer.Exit as done:
         code = done.exit_code
     except (KeyboardInterrupt, typer.Abort):

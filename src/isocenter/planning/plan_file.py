@@ -21,6 +21,8 @@ HEADER = (
     "# A plan of isocenter: every choice with its reason. Edit a value and train from this file;\n"
     "# what was edited is recorded as set by hand.\n"
 )
+# What stands beside the sections, and of what kind it is.
+HEAD: Mapping[str, Any] = {"data": str, "data_hash": str, "options": dict, "as_planned": dict}
 
 
 def plan_text(plan: Plan) -> str:
@@ -50,7 +52,8 @@ def read_plan(path: Path) -> Plan:
     try:
         text = path.read_text(encoding="utf-8")
         record = YAML(typ="rt").load(text)
-    except (YAMLError, UnicodeDecodeError) as error:
+        plain: dict[str, Any] = YAML(typ="safe", pure=True).load(text)
+    except (YAMLError, UnicodeDecodeError, ValueError) as error:  # ValueError: an impossible date
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
         raise PlanError(f"is not YAML{line and ':'}{line}", str(path), "Mend the line, or plan anew") from error
@@ -62,16 +65,17 @@ def read_plan(path: Path) -> Plan:
             f"{path}, line {_line(record, 'isocenter_plan')}",
             "Plan anew with this version",
         )
-    plain: dict[str, Any] = YAML(typ="safe", pure=True).load(text)
-    planned = plain.pop("as_planned", {})
-    head = {key: plain.pop(key, default) for key, default in (("data", ""), ("data_hash", ""), ("options", {}))}
     plain.pop("isocenter_plan")
+    head = {key: _head(path, record, key, plain.pop(key, kind())) for key, kind in HEAD.items()}
+    planned = head.pop("as_planned")
     sections = {
         section: {
-            name: _decision(path, record, section, name, entry, planned) for name, entry in (entries or {}).items()
+            name: _decision(path, record, section, name, entry, planned)
+            for name, entry in _head(path, record, section, entries).items()
         }
         for section, entries in plain.items()
     }
+    _check_names(path, record, sections, planned)
     plan = Plan(sections, version=PLAN_VERSION, **head)
     try:
         settings(plan)
@@ -80,6 +84,29 @@ def read_plan(path: Path) -> Plan:
         number = _line(record.get(section, record), name) if name else _line(record, section)
         raise PlanError(f"{error.where}: {error.problem}", f"{path}, line {number}", error.remedy) from error
     return plan
+
+
+def _head(path: Path, record: Any, key: str, value: Any) -> Any:
+    kind = HEAD.get(key, dict)
+    if isinstance(value, kind):
+        return value
+    said = "names with values" if kind is dict else "text"
+    raise PlanError(f"{key} holds {value!r}, not {said}", f"{path}, line {_line(record, key)}", "Mend it, or plan anew")
+
+
+def _check_names(
+    path: Path, record: Any, sections: Mapping[str, Mapping[str, Decision]], planned: Mapping[str, str]
+) -> None:
+    """Every decision that was planned, and no other: a misspelt name would be a choice that nobody follows."""
+    if not planned:
+        return
+    there = {f"{section}.{name}": (section, name) for section, names in sections.items() for name in names}
+    for full, (section, name) in there.items():
+        if full not in planned:
+            where = f"{path}, line {_line(record[section], name)}"
+            raise PlanError(f"{full}: there is no such decision", where, "Mend the name, or plan anew")
+    if missing := sorted(set(planned) - set(there)):
+        raise PlanError(f"has no {missing[0]}", str(path), "Put it back, or plan anew")
 
 
 def parse_value(text: str) -> Any:
@@ -109,7 +136,8 @@ def _decision(path: Path, record: Any, section: str, name: str, entry: Any, plan
 
 def _digest(value: Any) -> str:
     """Of the value as it comes back from YAML: 1.0 and 1 differ, tuples and lists do not."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=list).encode()).hexdigest()[:8]
+    # `str` is for a date that somebody wrote: it is refused later, by its type
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 
 def _line(record: Any, key: str) -> int:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import TypeAdapter, ValidationError
+from pydantic import StringConstraints, TypeAdapter, ValidationError
 
 from isocenter import networks, tasks
 from isocenter.errors import PlanError
+from isocenter.lazy import torch
 from isocenter.runtime import Inference, Preprocessing
 from isocenter.tasks import Task
 from isocenter.transforms import Augmentation
@@ -32,12 +34,12 @@ class Training:
     foreground:    share of patches that are centred on a structure
     """
 
-    minutes: Annotated[float, Gt(0)] | None
+    minutes: Annotated[float, Gt(0), Lt(math.inf)] | None
     steps: Count | None
     batch: Count
     patch: tuple[Count, ...]
-    learning_rate: Annotated[float, Gt(0)]
-    weight_decay: Annotated[float, Ge(0)]
+    learning_rate: Annotated[float, Gt(0), Lt(math.inf)]
+    weight_decay: Annotated[float, Ge(0), Lt(math.inf)]
     warmup: Share
     ema: Annotated[float, Ge(0), Lt(1)]
     clip: Annotated[float, Gt(0)]
@@ -47,7 +49,7 @@ class Training:
     selection: str
     seed: Annotated[int, Ge(0)]
     deterministic: bool
-    device: str
+    device: Annotated[str, StringConstraints(pattern=r"^(cpu|mps|cuda:\d+)$")]
     threads: Count
 
 
@@ -106,7 +108,34 @@ def settings(plan: Plan) -> Settings:
             "preprocessing.smallest",
             "Give both the same size",
         )
-    return Settings(task=task, **typed)
+    _check_duration(typed["training"])
+    made = Settings(task=task, **typed)
+    _check_network(made)
+    return made
+
+
+def _check_duration(training: Training) -> None:
+    if training.steps is None and (training.minutes is None or training.deterministic):
+        reason = "minutes make no two runs alike" if training.deterministic else "neither minutes nor steps"
+        raise PlanError(f"no number, and {reason}", "training.steps", "Give it, as in --set training.steps=1000")
+
+
+def _check_network(made: Settings) -> None:
+    """Builds the network and leads it over both patches on torch's meta device: without memory or arithmetic."""
+    with torch.device("meta"), torch.inference_mode():
+        network = networks.build(
+            made.network.name,
+            len(made.preprocessing.channels),
+            made.preprocessing.ndim,
+            made.task.heads,
+            made.network.size,
+        ).eval()
+        for name, patch in (("training.patch", made.training.patch), ("inference.patch", made.inference.patch)):
+            try:
+                network(torch.empty(1, len(made.preprocessing.channels), *patch))
+            except RuntimeError as error:
+                remedy = "Give sizes that the network's strides divide"
+                raise PlanError(f"{patch} does not fit the network ({error})", name, remedy) from error
 
 
 def _typed(name: str, kind: Any, plan: Plan) -> Any:

@@ -9,15 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.files import dataset_hash, written
+from isocenter.files import dataset_hash
 from isocenter.planning import this_machine
 from isocenter.quality import Examination
 from isocenter.report import Facts, Page, Problems, Section, figures, render
 from isocenter.runtime import write_json
 from isocenter.values import Dataset, Problem
 from isocenter.verbs.dataset import looked_through, open_dataset
+from isocenter.verbs.output import refuse_taken, result_folder
 
 SHOWN_CASES = 24
+MARKS = ("check.json",)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,13 +88,14 @@ def check(
     given: layout, labels, patient, column, modality, part, prefer, as in `train`
     Raises UsageError for a path that is not there, DatasetError for a folder that cannot be understood.
     """
+    if out is not None:
+        refuse_taken(Path(out), overwrite, MARKS)
     dataset = open_dataset(data, given)
     examination = looked_through(dataset, threads or this_machine("cpu").threads)
     facts = _facts(dataset, examination)
     result = Check(dataset, examination, facts, Path(out) if out is not None else None)
     if out is not None:
-        with written(Path(out), overwrite=overwrite) as partial:
-            partial.mkdir()
+        with result_folder(Path(out), overwrite, MARKS) as partial:
             write_json(partial / "check.json", "isocenter.check", result.as_record())
             (partial / "check.html").write_text(render(_page(result)), encoding="utf-8")
     return result

@@ -10,13 +10,16 @@ import pandas as pd
 
 from isocenter.errors import DatasetError, UsageError
 from isocenter.evaluation import rows_to_json
-from isocenter.files import dataset_hash, written
+from isocenter.files import dataset_hash
 from isocenter.runtime import Model, environment, load
 from isocenter.values import Dataset, Row, Split
 from isocenter.verbs.dataset import open_dataset
 from isocenter.verbs.device import announced_device
+from isocenter.verbs.output import refuse_taken, result_folder
 from isocenter.verbs.run_report import report
 from isocenter.verbs.scoring import Scored, score
+
+MARKS = ("cases.csv", "summary.json")
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +64,8 @@ def evaluate(
     out:   a folder for cases.csv, summary.json, report.html and the viewers' pages
     Raises DatasetError where the data are not of the model's kind.
     """
+    if out is not None:
+        refuse_taken(Path(out), overwrite, MARKS)
     loaded = model if isinstance(model, Model) else load(model, announced_device(device).value)
     dataset = open_dataset(data, given)
     if not loaded.task.needs <= dataset.kinds:
@@ -76,8 +81,7 @@ def evaluate(
     primary = str(loaded.record.get("primary", scored.rows[0].metric))
     result = Evaluation(scored, primary, which, Path(out) if out is not None else None)
     if result.out is not None:
-        with written(result.out, overwrite=overwrite) as partial:
-            partial.mkdir()
+        with result_folder(result.out, overwrite, MARKS) as partial:
             scored.write(partial)
             (partial / "report.html").write_text(_report(result, loaded, dataset, own), encoding="utf-8")
     return result

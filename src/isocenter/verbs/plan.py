@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,7 @@ from isocenter.quality import Examination
 from isocenter.values import Dataset, Plan, Split
 from isocenter.verbs.dataset import READING, looked_through, open_dataset, refuse_unfit
 from isocenter.verbs.device import announced_device
+from isocenter.verbs.output import refuse_taken
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,8 +61,10 @@ def plan(
     everything:  train on all cases but a set's own test part
     Raises what `check` raises, DatasetError where the data should not be trained on, PlanError for an impossible value.
     """
-    if minutes <= 0:
+    if not 0 < minutes < math.inf:
         raise UsageError(f"{minutes} minutes", "--minutes", "Give more than 0")
+    if out is not None:
+        refuse_taken(Path(out), overwrite)
     dataset = open_dataset(data, given)
     chosen = announced_device(device)
     machine = this_machine(chosen.value, threads)

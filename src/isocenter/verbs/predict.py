@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from isocenter.errors import DatasetError, IsocenterError, UsageError
-from isocenter.files import unwritable, write_label_map
+from isocenter.errors import DatasetError, IsocenterError, ResourceError, UsageError
+from isocenter.files import write_label_map
 from isocenter.runtime import Model, load, write_json
 from isocenter.transforms import stacked
 from isocenter.values import Case, Dataset, Image, Prediction, Problem
 from isocenter.verbs.dataset import open_dataset
 from isocenter.verbs.device import announced_device
+from isocenter.verbs.output import refuse_taken, result_folder
 from isocenter.verbs.progress import tracked
 
+MARKS = ("predictions.csv", "summary.json")
 FORMATS = ("nii.gz", "nii", "nrrd", "png", "tiff", "dcm")
 
 
@@ -66,59 +70,83 @@ def predict(
     """Predict every input: an image file, a folder of one DICOM series, or a cohort of any known layout.
 
     format: of dense results; "auto" writes .nii.gz, a picture as .png, and for DICOM a SEG as well
+    out:    a folder for the results, predictions.csv and summary.json; it is there when all is done, or not at all
     A case that fails is reported and the rest goes on; DatasetError where every one fails.
     """
     if not inputs:
         raise UsageError("nothing to predict", "predict", "Give files or folders after the model")
     if format not in ("auto", *FORMATS):
         raise UsageError(f"cannot write {format!r}", "--format", f"Choose auto or one of {', '.join(FORMATS)}")
+    if out is not None:
+        refuse_taken(Path(out), overwrite, MARKS)
     loaded = model if isinstance(model, Model) else load(model, announced_device(device).value)
-    cases = [case for given_input in inputs for case in _cases(given_input, given)]
-    cases = _told_apart(cases)
-    folder = _new_folder(Path(out), overwrite) if out is not None else None
-    rows, predictions, problems, files = [], {}, [], []
+    folder = Path(out) if out is not None else None
+    with nullcontext() if folder is None else result_folder(folder, overwrite, MARKS) as partial:
+        result = _predicted(loaded, inputs, given, partial, format)
+        if folder is None or partial is None:
+            return result
+        result = replace(result, files=[folder / path.name for path in result.files], out=folder)
+        result.table.to_csv(partial / "predictions.csv", index=False)
+        origin = {key: loaded.record.get(key) for key in ("weights_sha256", "data_hash")}
+        write_json(partial / "summary.json", "isocenter.predictions", {**result.as_record(), "model": origin})
+    return result
+
+
+def _predicted(
+    model: Model,
+    inputs: Sequence[str | Path | Image | Dataset],
+    given: Mapping[str, Any],
+    folder: Path | None,
+    format: str,
+) -> Predicted:
+    """Every case predicted, its dense result written into the folder; what failed is named, and the rest goes on."""
+    found = [_opened(one, given) for one in inputs]
+    cases = _told_apart([case for cases, _ in found for case in cases])
+    problems = [problem for _, of_data in found for problem in of_data if problem.severity == "error"]
+    rows, predictions, files = [], {}, []
     with tracked("predicting") as tracker:
         for done, case in enumerate(cases, start=1):
             try:
                 image = stacked(case.images, case.id)
-                prediction = loaded.predict(image)
+                prediction = model.predict(image)
                 if folder is not None:
-                    files += _write(prediction, image, folder, case.id, format, loaded.task.name)
+                    files += _write(prediction, image, folder, case.id, format, model.task.name)
                 else:
                     predictions[case.id] = prediction
                 source = image.source.paths[0] if image.source and image.source.paths else ""
-                rows.append({"case": case.id, "image": source, **loaded.task.outputs(prediction)})
+                rows.append({"case": case.id, "image": source, **model.task.outputs(prediction)})
+            except ResourceError:
+                raise  # a full disk is full for the next case too
             except IsocenterError as error:
                 problems.append(Problem("error", f"{error.where}: {error.problem}", (case.id,), remedy=error.remedy))
             tracker(done, len(cases))
     if not rows:
-        first = problems[0]
-        raise DatasetError(f"no case could be predicted; the first: {first.what}", first.cases[0], first.remedy)
-    result = Predicted(pd.DataFrame(rows), predictions, problems, files, folder)
-    if folder is not None:
-        result.table.to_csv(folder / "predictions.csv", index=False)
-        origin = {key: loaded.record.get(key) for key in ("weights_sha256", "data_hash")}
-        write_json(folder / "summary.json", "isocenter.predictions", {**result.as_record(), "model": origin})
-    return result
+        first = problems[0] if problems else Problem("error", "there is no case", remedy="Give images")
+        where = ", ".join(first.cases) or "predict"
+        raise DatasetError(f"no case could be predicted; the first: {first.what}", where, first.remedy)
+    return Predicted(pd.DataFrame(rows), predictions, problems, files)
 
 
-def _cases(given_input: str | Path | Image | Dataset, given: Mapping[str, Any]) -> Iterator[Case]:
+def _opened(given_input: str | Path | Image | Dataset, given: Mapping[str, Any]) -> tuple[list[Case], list[Problem]]:
+    """The cases of one input, and what could not be read of it."""
     if isinstance(given_input, Image):
         paths = given_input.source.paths if given_input.source else ()
         name = Path(paths[0]).name.split(".")[0] if paths else "image"
-        yield Case(name, name, {"image": given_input})
-        return
-    yield from open_dataset(given_input, given, references=False)
+        return [Case(name, name, {"image": given_input})], []
+    dataset = open_dataset(given_input, given, references=False)
+    return list(dataset), list(dataset.problems)
 
 
 def _told_apart(cases: Sequence[Case]) -> list[Case]:
     """Cases with file names of their own: ids can be anything, and two inputs may share one."""
-    taken: dict[str, int] = {}
+    taken: set[str] = set()  # in lower case, as some file systems do not tell them apart
     named = []
     for case in cases:
         plain = re.sub(r"[^\w.()+-]+", "_", case.id).strip("._") or "case"
-        taken[plain] = taken.get(plain, 0) + 1
-        named.append(replace(case, id=plain if taken[plain] == 1 else f"{plain}_{taken[plain]}"))
+        numbered = (plain if n == 1 else f"{plain}_{n}" for n in count(1))
+        name = next(one for one in numbered if one.lower() not in taken)
+        taken.add(name.lower())
+        named.append(replace(case, id=name))
     return named
 
 
@@ -137,13 +165,3 @@ def _write(prediction: Prediction, image: Image, folder: Path, name: str, format
         write_label_map(np.asarray(prediction.data), prediction.labels, image, path, algorithm=f"isocenter {algorithm}")
         written.append(path)
     return written
-
-
-def _new_folder(out: Path, overwrite: bool) -> Path:
-    if out.exists() and not overwrite:
-        raise UsageError("exists already", str(out), "Choose another --out, or give --overwrite")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritable(error, out) from error
-    return out

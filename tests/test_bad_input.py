@@ -1,0 +1,412 @@
+"""What bad input gets: one clear error or a finding, an exit code, and nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+import isocenter
+import trained
+from cohorts import picture, volume
+from isocenter.errors import IntegrityError
+
+
+def refused(said, code: int, *words: object) -> None:
+    """One line at the end with these words in it, and no traceback."""
+    assert said.code == code, said.err
+    assert "Traceback" not in said.err
+    for word in words:
+        assert str(word) in said.last, said.last
+    assert said.last.endswith(".")
+
+
+def nothing_in(folder: Path) -> bool:
+    """Not even a hidden or half-written file."""
+    return not folder.exists() or not list(folder.iterdir())
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to write into, which is where the command runs."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "here"
+
+
+@pytest.mark.parametrize("verb", ["check", "plan", "train"])
+def test_a_folder_that_is_not_there_is_wrong_use(cli, here, verb):
+    refused(cli(verb, "/no/such/folder"), 2, "/no/such/folder", "Check the path")
+    assert nothing_in(here)
+
+
+@pytest.mark.parametrize("verb", ["check", "train"])
+def test_an_empty_folder_is_no_data_set(cli, here, tmp_path, verb):
+    (tmp_path / "empty").mkdir()
+    refused(cli(verb, tmp_path / "empty"), 1, tmp_path / "empty")
+    assert nothing_in(here)
+
+
+def test_labels_without_images_are_refused(cli, here, tmp_path):
+    for n in range(3):
+        volume(tmp_path / "data" / "labels" / f"{n}.nii.gz")
+    (tmp_path / "data" / "images").mkdir()
+    refused(cli("train", tmp_path / "data"), 1, tmp_path / "data")
+    assert nothing_in(here)
+
+
+def test_a_folder_that_can_be_read_in_two_ways_lists_them_and_the_flag_that_picks(cli, here, tmp_path):
+    data = trained.blobs(tmp_path / "data", 3)
+    (data / "table.csv").write_text("image,class\nimages/case00.nii.gz,a\nimages/case01.nii.gz,b\n")
+    refused(cli("train", data), 1, data, "--layout")
+    assert nothing_in(here)
+
+
+def test_one_corrupt_file_among_two_hundred_is_named_and_the_rest_goes_on(cli, here, tmp_path):
+    data = trained.pictures(tmp_path / "data", 200)
+    broken = data / "dark" / "100.png"
+    (data / "bright" / "100.png").rename(broken)
+    broken.write_bytes(broken.read_bytes()[:60])
+    said = cli("check", data, "--json")
+    assert said.code == 0, said.err
+    record = json.loads(said.out)
+    [found] = [row for row in record["rows"] if row["severity"] == "error"]
+    assert "100.png" in found["what"]
+    assert record["facts"]["cases"] == "199 of 200 can be used"
+    assert json.loads((here / "check-data" / "check.json").read_text())["rows"] == record["rows"]
+
+
+def test_a_truncated_gzip_is_a_finding_and_the_run_says_so(cli, here, tmp_path):
+    data = trained.blobs(tmp_path / "data")
+    cut = data / "images" / "case03.nii.gz"
+    cut.write_bytes(cut.read_bytes()[:-700])
+    run = trained.segmenting(data, here / "run")
+    assert run.notes[-1] == "1 cases could not be used and were left out: see Data."
+    assert "case03.nii.gz" in run.report.read_text(encoding="utf-8")
+    assert "case03" not in (here / "run" / "split.csv").read_text()
+
+
+def test_a_truncated_gzip_alone_is_refused_by_name(cli, here, segmented, tmp_path):
+    cut = tmp_path / "cut.nii.gz"
+    cut.write_bytes((segmented.data / "images" / "case00.nii.gz").read_bytes()[:-700])
+    refused(cli("predict", segmented.out, cut, "--device", "cpu"), 1, "cut")
+    assert nothing_in(here)
+
+
+def test_a_series_with_a_missing_slice_is_refused(cli, here, segmented, data, tmp_path):
+    shutil.copytree(data / "dicom" / "series" / "mr_hippocrop_study1", tmp_path / "series")
+    middle = sorted((tmp_path / "series").iterdir())[len(list((tmp_path / "series").iterdir())) // 2]
+    middle.unlink()
+    refused(cli("predict", segmented.out, tmp_path / "series", "--device", "cpu"), 1, "missing")
+    refused(cli("convert", tmp_path / "series", "--out", "out.nii.gz"), 1, "missing", "--fill-missing")
+    assert nothing_in(here)
+
+
+def test_training_masks_that_are_all_background_teach_nothing(cli, here, tmp_path):
+    data = trained.blobs(tmp_path / "data")
+    for path in (data / "labels").iterdir():
+        nibabel.Nifti1Image(np.zeros((16, 16, 16), np.uint8), trained.OBLIQUE).to_filename(path)
+    refused(cli("train", data, "--labels", "1=blob"), 1, data, "empty")
+    assert nothing_in(here)
+
+
+def test_one_mask_that_is_all_background_is_a_finding(cli, here, tmp_path):
+    data = trained.blobs(tmp_path / "data", 4)
+    empty = data / "labels" / "case02.nii.gz"
+    nibabel.Nifti1Image(np.zeros((16, 16, 16), np.uint8), trained.OBLIQUE).to_filename(empty)
+    said = cli("check", data, "--json")
+    assert said.code == 0
+    [found] = [row for row in json.loads(said.out)["rows"] if "empty" in row["what"]]
+    assert found["cases"] == ["case02"]
+
+
+def test_one_class_only_is_refused(cli, here, tmp_path):
+    rows = "".join(f"{n}.png,benign\n" for n in range(12))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "table.csv").write_text("image,class\n" + rows)
+    for n in range(12):
+        picture(tmp_path / "data" / f"{n}.png", n)
+    refused(cli("train", tmp_path / "data" / "table.csv"), 1, "benign", "two classes")
+    assert nothing_in(here)
+
+
+@pytest.mark.parametrize("under", ["file/run", "file"])
+@pytest.mark.parametrize("verb", ["check", "train", "plan"])
+def test_an_output_that_cannot_be_written_is_wrong_use(cli, here, tmp_path, verb, under):
+    data = trained.blobs(tmp_path / "data", 4)
+    (here / "file").write_text("mine")
+    refused(cli(verb, data, "--out", here / under), 2, here / under)
+    assert (here / "file").read_text() == "mine"
+
+
+def test_a_prediction_that_cannot_be_written_is_wrong_use(cli, here, segmented):
+    (here / "file").write_text("mine")
+    image = segmented.data / "images" / "case00.nii.gz"
+    refused(cli("predict", segmented.out, image, "--out", here / "file" / "out"), 2, here / "file" / "out")
+    refused(cli("evaluate", segmented.out, segmented.data, "--out", here / "file" / "out"), 2, here / "file" / "out")
+    assert (here / "file").read_text() == "mine"
+
+
+def test_an_unknown_network_is_refused_with_those_there_are(cli, here, tmp_path):
+    data = trained.blobs(tmp_path / "data", 8)
+    refused(cli("train", data, "--set", "network.name=transformer"), 2, "network.name", "transformer", "unet")
+    assert nothing_in(here)
+
+
+def test_a_plan_of_another_version_is_refused_with_its_line(cli, here, tmp_path, segmented):
+    plan = tmp_path / "old.yaml"
+    text = (segmented.out / "plan.yaml").read_text()
+    plan.write_text(text.replace("isocenter_plan: 1", "isocenter_plan: 99"))
+    refused(cli("train", plan), 2, plan, "line 3", "version 99", "Plan anew")
+    assert nothing_in(here)
+
+
+@pytest.fixture
+def own_run(segmented, tmp_path) -> Path:
+    """A copy of a run that a test may spoil."""
+    return Path(shutil.copytree(segmented.out, tmp_path / "own_run"))
+
+
+def test_tampered_weights_are_refused(cli, here, own_run, segmented):
+    weights = own_run / "checkpoints" / "best" / "weights.safetensors"
+    spoilt = bytearray(weights.read_bytes())
+    spoilt[-1] ^= 1
+    weights.write_bytes(spoilt)
+    image = segmented.data / "images" / "case00.nii.gz"
+    refused(cli("predict", own_run, image), 1, weights, "SHA-256")
+    refused(cli("evaluate", own_run, segmented.data), 1, weights, "SHA-256")
+    assert nothing_in(here)
+
+
+def test_a_pickle_in_place_of_weights_is_never_opened(cli, here, own_run, segmented, tmp_path):
+    trap = tmp_path / "sprung"
+
+    class Trap:
+        def __reduce__(self):
+            return (Path.touch, (trap,))
+
+    best = own_run / "checkpoints" / "best"
+    (best / "weights.safetensors").write_bytes(pickle.dumps(Trap()))
+    isocenter.runtime.seal(best)  # whoever made the pickle can also make a manifest for it
+    refused(cli("predict", own_run, segmented.data / "images" / "case00.nii.gz"), 1, "weights.safetensors")
+    with pytest.raises(IntegrityError, match="safetensors"):
+        isocenter.load(own_run)
+    assert not trap.exists()
+    assert nothing_in(here)
+
+
+def test_an_unknown_option_is_wrong_use(cli, here):
+    refused(cli("train", "data", "--colour", "blue"), 2, "--colour", "--help")
+
+
+def test_an_unknown_verb_is_wrong_use(cli, here):
+    refused(cli("trian", "data"), 2, "trian", "--help")
+
+
+@pytest.mark.parametrize(
+    ("given", "word"),
+    [
+        ("training.stepz=3", "training.stepz"),
+        ("training.steps=-3", "training.steps"),
+        ("training.steps=many", "training.steps"),
+        ("training.steps", "name=value"),
+        ("=3", "name=value"),
+        ("steps=3", "steps"),
+        ("training.steps=[1", "[1"),
+        ("training.minutes=.inf", "training.minutes"),
+        ("training.device=banana", "banana"),
+        ("training.deterministic=true", "training.steps"),
+        ("network.size={width: 4}", "network.size"),
+        ("network.name=resnet", "network"),
+        ("task.loss=mse", "task.loss"),
+    ],
+)
+def test_a_wrong_assignment_is_wrong_use(cli, here, tmp_path, given, word):
+    data = trained.blobs(tmp_path / "data", 8)
+    refused(cli("train", data, "--labels", trained.LABELS, "--set", given), 2, word)
+    assert nothing_in(here)
+
+
+@pytest.mark.parametrize("minutes", ["0", "-5", "nan", "inf", "soon"])
+def test_impossible_minutes_are_wrong_use(cli, here, tmp_path, minutes):
+    data = trained.blobs(tmp_path / "data", 8)
+    refused(cli("train", data, "--minutes", minutes), 2, "minutes")
+    assert nothing_in(here)
+
+
+# A process of its own: a limit on the size of files, like a full disk, is one of the whole process.
+LIMITED = """
+import resource, sys
+sys.path.insert(0, {tests!r})
+from isocenter.cli import main
+import isocenter.verbs.train as verb
+from isocenter import training
+room = {room}
+def full(*_):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+if {stage!r} == "checkpoint":
+    begin = verb.follow
+    def follow(*given, **named):
+        full()
+        return begin(*given, **named)
+    verb.follow = follow
+else:
+    full()
+sys.argv = ["isocenter", *{words!r}]
+main()
+"""
+
+
+def on_a_full_disk(*words: object, room: int, stage: str = "start") -> subprocess.CompletedProcess[str]:
+    """The command where no file can grow beyond this many bytes, from the start or once training begins."""
+    tests = str(Path(trained.__file__).parent)
+    script = LIMITED.format(tests=tests, room=room, stage=stage, words=[str(word) for word in words])
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=300)
+
+
+def ended(process: subprocess.CompletedProcess[str], code: int, *words: object) -> None:
+    lines = process.stderr.rstrip().splitlines()
+    assert process.returncode == code, process.stderr
+    assert "Traceback" not in process.stderr
+    for word in words:
+        assert str(word) in lines[-1], process.stderr
+
+
+SMALL = [f"--set={name}={value}" for name, value in trained.FEW_STEPS.items()]
+SMALL_NETWORK = "--set=network.size={width: 4, widest: 8, strides: [[1, 1, 1], [2, 2, 2]]}"
+
+
+def test_a_full_disk_while_training_is_one_line_and_the_run_can_be_resumed(here, tmp_path):
+    data = trained.blobs(tmp_path / "data")
+    words = ["train", data, "--out", here / "run", "--device", "cpu", "--threads", 1, *SMALL, SMALL_NETWORK]
+    ended(on_a_full_disk(*words, room=8000, stage="checkpoint"), 1, "run", "File too large", "Free some space")
+    assert sorted(path.name for path in (here / "run").iterdir()) == [
+        "checkpoints",
+        "environment.json",
+        "log.csv",
+        "plan.yaml",
+        "split.csv",
+    ]
+    assert nothing_in(here / "run" / "checkpoints")
+    isocenter.train(resume=here / "run")
+    assert (here / "run" / "report.html").is_file()
+
+
+@pytest.mark.parametrize("verb", ["check", "plan", "train"])
+def test_a_full_disk_from_the_start_leaves_nothing(here, tmp_path, verb):
+    data = trained.blobs(tmp_path / "data", 8)
+    process = on_a_full_disk(verb, data, "--labels", trained.LABELS, "--out", here / "out.yaml", room=500)
+    ended(process, 1, "File too large", "Free some space")
+    assert nothing_in(here)
+
+
+def test_a_full_disk_leaves_no_half_of_a_prediction(here, segmented):
+    image = segmented.data / "images" / "case00.nii.gz"
+    process = on_a_full_disk("predict", segmented.out, image, "--out", here / "out", "--device", "cpu", room=200)
+    ended(process, 1, "File too large", "Free some space")
+    assert nothing_in(here)
+
+
+def test_ctrl_c_while_training_exits_with_130_and_the_run_can_be_resumed(here, tmp_path):
+    data = trained.blobs(tmp_path / "data", 8)
+    steps = ["--set=training.steps=4000", "--set=training.validations=1", "--set=training.batch=1", SMALL_NETWORK]
+    words = ["train", data, "--out", here / "run", "--device", "cpu", "--threads", 1, *steps]
+    command = [sys.executable, "-c", "from isocenter.cli import main; main()", *map(str, words)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    log = here / "run" / "log.csv"
+    wait_until(lambda: log.is_file() and len(log.read_text().splitlines()) > 3)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert err.rstrip().splitlines()[-1].startswith("isocenter: stopped.")
+    state = json.loads((here / "run" / "checkpoints" / "last" / "state.json").read_text())
+    assert state["step"] == len(log.read_text().splitlines()) - 1
+    assert not (here / "run" / "report.html").exists()
+
+
+def test_ctrl_c_before_training_leaves_nothing(here, tmp_path, monkeypatch, cli):
+    data = trained.blobs(tmp_path / "data", 8)
+
+    def pressed(*_: object, **__: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr("isocenter.verbs.plan.split", pressed)
+    said = cli("train", data)
+    assert said.code == 130
+    assert nothing_in(here)
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    for _ in range(600):
+        if happened():
+            return
+        time.sleep(0.2)
+    raise AssertionError("it did not happen")
+
+
+@pytest.mark.parametrize("verb", ["check", "train", "evaluate", "predict", "plan", "convert", "view"])
+def test_what_exists_is_not_replaced_unless_asked_for(cli, here, tmp_path, segmented, verb):
+    image = segmented.data / "images" / "case00.nii.gz"
+    words = {
+        "check": [segmented.data],
+        "train": [segmented.data],
+        "plan": [segmented.data],
+        "evaluate": [segmented.out, segmented.data],
+        "predict": [segmented.out, image],
+        "convert": [image],
+        "view": [image],
+    }[verb]
+    (here / "old.nrrd").write_text("mine")
+    refused(cli(verb, *words, "--out", here / "old.nrrd"), 2, here / "old.nrrd", "exists", "--overwrite")
+    assert (here / "old.nrrd").read_text() == "mine"
+
+
+@pytest.mark.parametrize("verb", ["check", "train", "evaluate", "predict", "plan", "convert", "view"])
+def test_a_folder_that_is_not_ours_is_never_replaced(cli, here, segmented, verb):
+    image = segmented.data / "images" / "case00.nii.gz"
+    words = {"evaluate": [segmented.out, segmented.data], "predict": [segmented.out, image]}
+    words |= {"convert": [image], "view": [image]}
+    (here / "mine.nrrd").mkdir()
+    (here / "mine.nrrd" / "thesis.txt").write_text("years of work")
+    said = cli(verb, *words.get(verb, [segmented.data]), "--out", here / "mine.nrrd", "--overwrite")
+    refused(said, 2, here / "mine.nrrd")
+    assert (here / "mine.nrrd" / "thesis.txt").read_text() == "years of work"
+
+
+def test_an_older_run_stays_where_the_new_one_is_refused(cli, here, own_run, tmp_path):
+    refused(cli("train", "/no/such/folder", "--out", own_run, "--overwrite"), 2, "/no/such/folder")
+    assert (own_run / "report.html").is_file()
+
+
+def test_a_run_is_not_written_over_its_data(cli, here, tmp_path):
+    data = trained.blobs(tmp_path / "data", 8)
+    cli("plan", data, "--out", data / "plan.yaml", "--labels", trained.LABELS)
+    (data / "split.csv").write_text("case,split\n")
+    refused(cli("train", data / "plan.yaml", "--out", data, "--overwrite"), 2, data)
+    assert len(list((data / "images").iterdir())) == 8
+
+
+def test_a_model_that_is_not_there_is_wrong_use(cli, here, segmented, tmp_path):
+    refused(cli("predict", "/no/such/run", segmented.data), 2, "/no/such/run")
+    refused(cli("predict", tmp_path, segmented.data), 2, tmp_path, "isocenter train")
+    refused(cli("train", segmented.data, "--from", tmp_path), 2, tmp_path)
+    refused(cli("train", "--resume", tmp_path), 2, tmp_path)
+    refused(cli("train"), 2, "resume")
+    assert nothing_in(here)
+
+
+def test_an_image_of_another_kind_than_the_models_is_refused(cli, here, segmented, tmp_path):
+    refused(cli("predict", segmented.out, picture(tmp_path / "flat.png"), "--device", "cpu"), 1, "flat")
+    assert nothing_in(here)
