@@ -162,6 +162,13 @@ def test_a_suffix_that_nothing_writes_is_wrong_use(tmp_path: Path, name: str) ->
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_a_format_cannot_hold_is_refused_under_the_name_that_was_given(tmp_path: Path) -> None:
+    with pytest.raises(FormatError) as refused:
+        write(IMAGE, tmp_path / "a.png")
+    assert refused.value.where == str(tmp_path / "a.png")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_folder_is_made_and_nothing_else_is_left(tmp_path: Path) -> None:
     write(IMAGE, tmp_path / "new" / "folder" / "a.nii.gz")
     assert [path.name for path in (tmp_path / "new" / "folder").iterdir()] == ["a.nii.gz"]

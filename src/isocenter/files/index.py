@@ -135,4 +135,10 @@ def write(image: Image, path: str | Path, *, overwrite: bool = False) -> None:
             f"{suffix or 'a name without suffix'} cannot be written", str(path), "Write .nii.gz, .nrrd, .png or .tiff"
         )
     with written(path, overwrite=overwrite) as partial:
-        writer(image, partial)
+        try:
+            writer(image, partial)
+        except IsocenterError as error:
+            if error.where != str(partial):
+                raise
+            # A person knows the path that they gave, not the one that it is written through.
+            raise type(error)(error.problem, str(path), error.remedy) from error

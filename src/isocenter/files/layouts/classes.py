@@ -22,7 +22,8 @@ def parse_labels(text: str) -> tuple[Label, ...]:
     labels = []
     for part in text.split(","):
         value, equals, name = part.partition("=")
-        if not (equals and value.strip().isdecimal() and name.strip()):
+        # A second equals sign is a comma that was forgotten.
+        if not (equals and value.strip().isdecimal() and name.strip()) or "=" in name:
             raise UsageError(f"{part!r} is no label", f"--labels {text}", "Write 1=anterior,2=posterior")
         labels.append(Label(int(value), name.strip()))
     if len({label.value for label in labels}) < len(labels) or len({label.name for label in labels}) < len(labels):
