@@ -150,6 +150,11 @@ def _predicted(run: Run, dataset: Dataset) -> Predicted:
 
 def _told(predicted: Predicted) -> str:
     row = predicted.table.iloc[0]
-    found = [str(path) for path in predicted.files]
-    found = found or [f"{name} {value}" for name, value in row.items() if name not in ("case", "image")]
-    return f"predicted case {row['case']}: {', '.join(found)}"
+    if predicted.files:
+        return f"case {row['case']}: predicted into {', '.join(str(path) for path in predicted.files)}"
+    found = [f"{name} {_short(value)}" for name, value in row.items() if name not in ("case", "image")]
+    return f"case {row['case']}: {', '.join(found)}"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
