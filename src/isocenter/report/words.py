@@ -74,7 +74,8 @@ def interval_text(estimate: Estimate) -> str:
         return f"no interval: {reason or 'reason not recorded'}"
     places = decimals(estimate.value, estimate.unit)
     low, high = number(estimate.low, places=places), number(estimate.high, places=places)
-    return f"{100 * estimate.level:.0f} % interval {low} to {high}"
+    few = ", unreliable" if "unreliable" in estimate.method else ""
+    return f"{100 * estimate.level:.0f} % interval {low} to {high}{few}"
 
 
 def bare_interval(estimate: Estimate) -> str:

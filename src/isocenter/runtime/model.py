@@ -18,7 +18,7 @@ from isocenter.lazy import torch
 from isocenter.runtime.device import choose_device
 from isocenter.runtime.preprocessing import Preprocessing
 from isocenter.runtime.record import digest, read_json, read_tensors, verify, write_json, write_tensors
-from isocenter.runtime.windows import Network, slide
+from isocenter.runtime.windows import Network, Progress, slide
 from isocenter.tasks import Task
 from isocenter.transforms import stacked
 from isocenter.values import Case, Image, Prediction
@@ -69,16 +69,23 @@ class Model:
     run: Network
     record: Mapping[str, Any] = field(default_factory=dict)
 
-    def predict(self, subject: Image | Case | str | Path) -> Prediction:
+    def predict(self, subject: Image | Case | str | Path, progress: Progress | None = None) -> Prediction:
         """The result on the subject's own grid; a path is read first.
 
+        progress: is told how many windows of the image are done, and of how many
         Raises what reading raises, and DatasetError where the subject is not of the model's kind.
         """
         image, where = _image_of(subject)
         data, trace = self.preprocessing(image, where)
         inference = self.inference
         slabs = slide(
-            self.run, data, inference.patch, overlap=inference.overlap, batch=inference.batch, merge=self.task.merge
+            self.run,
+            data,
+            inference.patch,
+            overlap=inference.overlap,
+            batch=inference.batch,
+            merge=self.task.merge,
+            progress=progress,
         )
         return self.task.decode(self.preprocessing.restored(slabs, trace), trace.source)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import groupby, product
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 
 from isocenter.values import Array, Region
 
+# Called with what is done and with all.
+Progress = Callable[[int, int], None]
 # (batch, channels, *patch) to {head: (batch, channels, *patch) or (batch, size)}
 Network = Callable[[NDArray[np.float32]], Mapping[str, NDArray[np.float32]]]
 
@@ -49,11 +52,13 @@ def slide(
     overlap: float = 0.5,
     batch: int = 1,
     merge: Literal["gaussian", "mean"] = "gaussian",
+    progress: Progress | None = None,
 ) -> Iterator[tuple[Region, Mapping[str, Array]]]:
     """(channels, *spatial) through the network: finished rows of the first axis as they become final.
 
     Yields (region, {head: (channels, *region)}) in order; a vector head comes once, last, with an empty region, as
     the mean over windows. An image smaller than the patch is continued beyond its far edges, and cut back.
+    progress is told how many windows are done, and of how many.
     """
     own, patch = image.shape[1:], tuple(patch)
     short = [max(0, length - size) for length, size in zip(patch, own, strict=True)]
@@ -66,6 +71,7 @@ def slide(
     sums: dict[str, Array] = {}
     weights = np.zeros((patch[0], *spatial[1:]), dtype=np.float32)
     vectors: dict[str, list[Array]] = {}
+    done, all_windows = 0, math.prod(len(axis) for axis in grid)
     following = dict(zip(grid[0], [*grid[0][1:], spatial[0]], strict=True))
     for row, corners in groupby(product(*grid), key=lambda corner: corner[0]):
         for corner, outputs in _run(network, image, list(corners), patch, batch):
@@ -78,6 +84,9 @@ def slide(
                     sums[name] = np.zeros((len(output), patch[0], *spatial[1:]), dtype=np.float32)
                 sums[name][(slice(None), *place)] += output * weight
             weights[place] += weight
+            done += 1
+            if progress is not None:
+                progress(done, all_windows)
         finished = following[row] - row
         real = min(finished, own[0] - row)  # rows of the image itself
         if sums and real > 0:

@@ -212,7 +212,8 @@ def validate(model: Model, averaged: Module, cases: Sequence[Prepared], fabric: 
 
 
 def _fabric(chosen: Training) -> Any:
-    """Devices and precision through Lightning Fabric."""
+    """Devices and precision through Lightning Fabric, whose own remarks the plan has already made."""
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     torch.set_num_threads(chosen.threads)
     torch.use_deterministic_algorithms(chosen.deterministic, warn_only=False)
     kind, _, number = chosen.device.partition(":")
@@ -301,11 +302,14 @@ def _probe(
     if validating > 0:
         validations = int(np.clip(VALIDATION_SHARE * left / validating, 1, validations))
     seconds = float(np.median(times[PROBE_WARMUP:])) * STEP_OVERHEAD
-    steps = max(FEWEST_STEPS, int((left - validations * validating) / seconds))
+    fitting = int((left - validations * validating) / seconds)
+    steps = max(FEWEST_STEPS, fitting)
     because = (
-        f"{left:.0f} s are left for steps of {seconds:.3f} s, measured over {PROBE_STEPS - PROBE_WARMUP}, "
+        f"{max(0.0, left):.0f} s are left for steps of {seconds:.3f} s, measured over {PROBE_STEPS - PROBE_WARMUP}, "
         f"and {validations} validations of {validating:.1f} s"
     )
+    if steps > fitting:
+        because += f"; {FEWEST_STEPS} are the least, so it will take longer than was asked for"
     return steps, validations, because
 
 

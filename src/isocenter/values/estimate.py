@@ -30,7 +30,8 @@ class Estimate:
         if self.low is None or self.high is None:
             return f"{self.value:.3f}{unit} (no interval: {self.method}; n = {self.n})"
         interval = f"{100 * self.level:.0f} % interval {self.low:.3f} to {self.high:.3f}"
-        return f"{self.value:.3f}{unit} ({interval}, n = {self.n})"
+        few = ", unreliable" if "unreliable" in self.method else ""
+        return f"{self.value:.3f}{unit} ({interval}{few}, n = {self.n})"
 
 
 @dataclass(frozen=True)
