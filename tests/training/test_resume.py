@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import trained
 from safetensors.numpy import load_file
 
 import isocenter
+import trained
 from isocenter.errors import IntegrityError, UsageError
 from isocenter.training import recipe, recover
 
@@ -94,7 +94,9 @@ if __name__ == "__main__":
 def begun(data: Path, out: Path, step: int) -> subprocess.Popen:
     """A training in a process of its own, at this step."""
     script = SLOW.format(tests=str(Path(trained.__file__).parent), data=str(data), out=str(out), steps=SIX)
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     for line in process.stdout:
         if int(line) == step:

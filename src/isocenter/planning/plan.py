@@ -19,6 +19,9 @@ PATCH_VOXELS = {"cpu": 2**17, "gpu": 2**21}
 # The longest side of a picture that is looked at as a whole.
 WHOLE_SIDE = {2: {"cpu": 128, "gpu": 256}, 3: {"cpu": 48, "gpu": 96}}
 
+# A median spacing rounded to 1e-4 mm must not add a step to every patch.
+ROUNDING = 1e-3
+
 
 def make_plan(
     dataset: Dataset,
@@ -207,7 +210,7 @@ def _patch(
         strides.append([2 if axis else 1 for axis in halved])
         left, step = np.where(halved, left / 2, left), np.where(halved, step * 2, step)
     multiple = np.prod(strides, axis=0)
-    return tuple(int(n) for n in np.ceil(size / multiple) * multiple), strides
+    return tuple(int(n) for n in np.ceil(size / multiple - ROUNDING) * multiple), strides
 
 
 def _window(
@@ -218,7 +221,7 @@ def _window(
         return Decision(list(patch), "the whole image, as in training")
     extent = _extent(fingerprint, spacing)
     multiple = np.prod(strides, axis=0)
-    whole = np.ceil(np.percentile(extent, 95, axis=0) / multiple).astype(int) * multiple
+    whole = np.ceil(np.percentile(extent, 95, axis=0) / multiple - ROUNDING).astype(int) * multiple
     if whole.prod() <= 2 * np.prod(patch) and (whole >= np.asarray(patch)).all():
         return Decision(whole.tolist(), "holds 95 % of the training cases whole: one window instead of several")
     return Decision(list(patch), "as in training, so that the network sees what it learnt from", NNUNET)

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import pytest
+
+import isocenter
+import trained
+from isocenter.errors import PlanError
+from isocenter.planning import read_plan, settings, with_settings
+from isocenter.values import BY_HAND
+
+
+@pytest.fixture(scope="module")
+def blobs(tmp_path_factory):
+    return trained.blobs(tmp_path_factory.mktemp("plan") / "data", 8)
+
+
+def planned(data, **flags):
+    return isocenter.plan(data, labels=trained.LABELS, device="cpu", threads=1, **flags)
+
+
+def test_statistics_come_from_the_training_cases_alone(blobs):
+    made = planned(blobs)
+    count = list(made.parts.values()).count("train")
+    assert f"median spacing of {count} training cases" in made.plan.decision("preprocessing.spacing").because
+
+
+def test_the_spacing_is_that_of_the_grid_in_canonical_order(blobs):
+    spacing = planned(blobs).plan["preprocessing.spacing"]
+    assert spacing == pytest.approx([(1.1**2 + 0.2**2) ** 0.5, 1.1280, 1.3086], abs=1e-3)
+
+
+def test_the_same_data_give_the_same_plan_and_another_seed_another_split(blobs):
+    first, again, other = planned(blobs), planned(blobs), planned(blobs, seed=1)
+    assert list(first.plan) == list(again.plan)
+    assert first.parts == again.parts
+    assert first.parts != other.parts
+    assert other.plan["training.seed"] == 1
+
+
+def test_nothing_is_written_without_out(blobs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    planned(blobs)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_set_by_hand_is_recorded_so(blobs):
+    made = planned(blobs, assignments={"training.steps": 6}).plan
+    assert made["training.steps"] == 6
+    assert made.decision("training.steps").because == BY_HAND
+    assert settings(made).training.steps == 6
+
+
+def test_a_name_that_the_plan_does_not_have_is_refused_with_those_it_has(blobs):
+    with pytest.raises(PlanError, match=r"training\.batch"):
+        with_settings(planned(blobs).plan, {"training.batches": 4})
+
+
+def test_pictures_of_classes_are_planned_for_a_residual_network(tmp_path):
+    made = isocenter.plan(trained.pictures(tmp_path / "data"), device="cpu", threads=1).plan
+    assert made["task.name"] == "classification"
+    assert made["network.name"] == "resnet"
+    assert made["task.classes"] == ["bright", "dark"]
+    assert made["preprocessing.spacing"] is None
+
+
+def test_a_flag_wins_over_the_plan_and_the_plan_over_the_rule(blobs, tmp_path):
+    few = {**trained.FEW_STEPS, "network.size": trained.SMALL_UNET, "training.seed": 3}
+    planned(blobs, out=tmp_path / "plan.yaml", assignments=few)
+    run = isocenter.train(tmp_path / "plan.yaml", out=tmp_path / "run", seed=4, assignments={"training.batch": 1})
+    text = (run.out / "plan.yaml").read_text()
+    kept = read_plan(run.out / "plan.yaml")
+    assert [kept[f"training.{name}"] for name in ("seed", "batch", "steps")] == [4, 1, 6]
+    for name in ("training.seed", "training.batch", "training.steps"):
+        assert kept.decision(name).because == BY_HAND
+    assert kept.decision("training.learning_rate").because != BY_HAND
+    assert str(tmp_path) not in text
+
+
+def test_a_rounded_spacing_adds_nothing_to_a_patch(blobs):
+    assert planned(blobs).plan["training.patch"] == [16, 16, 16]

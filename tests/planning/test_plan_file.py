@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import isocenter
+import trained
+from isocenter.errors import PlanError
+from isocenter.planning import parse_value, plan_text, read_plan, settings
+from isocenter.values import BY_HAND, Plan
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Plan:
+    data = trained.blobs(tmp_path_factory.mktemp("planned") / "data", 8)
+    return isocenter.plan(data, labels=trained.LABELS, device="cpu", threads=1).plan
+
+
+@pytest.fixture
+def edited(made, tmp_path):
+    """A function that replaces text in the plan's file and gives (path, line of the replacement)."""
+
+    def edit(old: str, new: str) -> tuple[Path, int]:
+        text = plan_text(made)
+        assert len(re.findall(old, text, re.MULTILINE)) == 1, old
+        path = tmp_path / "plan.yaml"
+        path.write_text(re.sub(old, new, text, flags=re.MULTILINE))
+        before = text[: re.search(old, text, re.MULTILINE).start()]
+        return path, before.count("\n") + 1
+
+    return edit
+
+
+def test_a_plan_comes_back_from_its_file_as_it_was(made, tmp_path):
+    (tmp_path / "plan.yaml").write_text(plan_text(made))
+    back = read_plan(tmp_path / "plan.yaml")
+    assert plan_text(back) == plan_text(made)
+    assert settings(back) == settings(made)
+    assert (back.data, back.data_hash, back.options) == (made.data, made.data_hash, made.options)
+
+
+def test_every_decision_has_a_reason(made):
+    for name, decision in made:
+        assert decision.because.strip(), name
+
+
+def test_an_edited_value_reads_set_by_hand_and_the_others_keep_their_reasons(made, edited):
+    path, _ = edited(r"learning_rate: {value: 0.004", "learning_rate: {value: 0.001")
+    back = read_plan(path)
+    assert back["training.learning_rate"] == 0.001
+    for name, decision in back:
+        expected = BY_HAND if name == "training.learning_rate" else made.decision(name).because
+        assert decision.because == expected
+
+
+def test_a_value_written_otherwise_is_not_edited(made, edited):
+    path, _ = edited(r"learning_rate: {value: 0.004", "learning_rate: {value: 4.0e-3")
+    assert read_plan(path).decision("training.learning_rate") == made.decision("training.learning_rate")
+
+
+WRONG = {
+    "a type": (r"^  batch: {value: 4", "  batch: {value: four", "training.batch"),
+    "an impossible value": (r"warmup: {value: 0.05", "warmup: {value: 3", "training.warmup"),
+    "an unknown network": (r"name: {value: unet", "name: {value: transformer", "network.name"),
+    "an unknown task": (r"name: {value: segmentation", "name: {value: reading", "task.name"),
+    "an unknown name": (r"(?<=^)  weight_decay:", "  weight_decai:", "weight_decai"),
+    "an unknown name where any could stand": (r"^  tolerance:", "  tolerances:", "tolerance"),
+    "a missing value": (r"^  batch: {value: 4", "  batch: {walue: 4", "training.batch"),
+    "a date for a number": (r"^  batch: {value: 4", "  batch: {value: 2020-01-01", "training.batch"),
+    "a section that is a number": (r"^evaluation:\n(  .*\n)+", "evaluation: 5\n", "evaluation"),
+    "options that are a number": (r"^options: .*", "options: 5", "options"),
+    "another version": (r"^isocenter_plan: 1", "isocenter_plan: 7", "version 7"),
+    "no number of strides": (r"(?<=inference:\n  patch:\n    )value: .*", "value: [15, 15, 15]", "inference.patch"),
+}
+
+
+@pytest.mark.parametrize(("old", "new", "said"), WRONG.values(), ids=WRONG)
+def test_a_wrong_edit_is_refused_with_file_and_line(edited, old, new, said):
+    path, line = edited(old, new)
+    with pytest.raises(PlanError) as refused:
+        read_plan(path)
+    assert said in str(refused.value)
+    assert refused.value.where == f"{path}, line {line}"
+    assert refused.value.remedy
+
+
+@pytest.mark.parametrize("text", ["isocenter_plan: [1", "a: b: c", "a: 1\na: 2", "x: !!python/object:os.system {}"])
+def test_what_is_not_yaml_is_refused_by_name(tmp_path, text):
+    (tmp_path / "plan.yaml").write_text(text)
+    with pytest.raises(PlanError, match=re.escape(str(tmp_path / "plan.yaml"))):
+        read_plan(tmp_path / "plan.yaml")
+
+
+@pytest.mark.parametrize("text", ["", "5", "[1, 2]", "colour: blue"])
+def test_yaml_that_is_no_plan_is_refused(tmp_path, text):
+    (tmp_path / "plan.yaml").write_text(text)
+    with pytest.raises(PlanError, match="is no plan"):
+        read_plan(tmp_path / "plan.yaml")
+
+
+def test_a_decision_that_was_taken_out_is_missed(edited):
+    path, _ = edited(r"^split:\n(  .*\n)+", "split: {}\n")
+    with pytest.raises(PlanError, match=r"split\.method"):
+        read_plan(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("3", 3), ("1e-3", 0.001), ("true", True), ("[32, 32]", [32, 32]), ("unet", "unet"), ("null", None), ("", None)],
+)
+def test_a_value_on_the_command_line_is_read_as_in_the_file(text, value):
+    assert parse_value(text) == value

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+import isocenter
+import trained
+from isocenter.files import DatasetOptions, read_dataset
+from isocenter.planning import settings
+from isocenter.training import cache_folder, prepare_all, store
+
+GENEROUS, NOTHING = 2**30, 0
+
+
+@pytest.fixture
+def prepared(tmp_path, monkeypatch):
+    """A function that prepares the cases in tmp_path/data anew, with a cache of its own."""
+    monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path / "cache"))
+    data = trained.blobs(tmp_path / "data", 6)
+    plan = isocenter.plan(data, labels=trained.LABELS, device="cpu", threads=1).plan
+
+    def prepare(memory: int = GENEROUS, **changes):
+        chosen = settings(plan)
+        cases = list(read_dataset(data, DatasetOptions(labels=trained.LABELS)))
+        return prepare_all(cases, replace(chosen.preprocessing, **changes), chosen.task, threads=2, memory=memory)
+
+    return prepare
+
+
+def entries() -> dict[Path, int]:
+    """{folder of a prepared case: when it was written}"""
+    return {path.parent: path.stat().st_mtime_ns for path in cache_folder().rglob("facts.npz")}
+
+
+def test_the_cache_gives_what_was_prepared_and_writes_nothing_anew(prepared):
+    first, written = prepared(), entries()
+    again = prepared()
+    assert len(written) == 6
+    assert entries() == written
+    for one, other in zip(first, again, strict=True):
+        assert one.id == other.id
+        assert one.steps == other.steps
+        assert_array_equal(one.image, other.image)
+        assert_array_equal(one.target, other.target)
+        for ours, theirs in zip(one.positions, other.positions, strict=True):
+            assert_array_equal(ours, theirs)
+
+
+def test_what_lies_in_memory_is_what_lies_on_disk(prepared):
+    region = (slice(2, 9), slice(0, 5), slice(3, 12))
+    for one, other in zip(prepared(GENEROUS), prepared(NOTHING), strict=True):
+        assert isinstance(one.image, np.ndarray)
+        assert not isinstance(other.image, np.ndarray)
+        for ours, theirs in zip(one.cut(region), other.cut(region), strict=True):
+            assert ours.dtype == theirs.dtype
+            assert_array_equal(ours, theirs)
+
+
+def test_a_changed_file_is_prepared_anew_and_no_other(prepared, tmp_path):
+    prepared()
+    before = entries()
+    image, mask = trained.blob(99)
+    trained.nibabel.Nifti1Image(image, trained.OBLIQUE).to_filename(tmp_path / "data" / "images" / "case03.nii.gz")
+    prepared()
+    after = entries()
+    assert len(after) == 7
+    assert before.items() <= after.items()
+
+
+def test_other_preprocessing_is_another_entry(prepared):
+    prepared()
+    prepared(order="cubic")
+    assert len(entries()) == 12
+
+
+def test_positions_lie_in_their_structure(prepared):
+    for one in prepared():
+        for channel, positions in enumerate(one.positions, start=1):
+            assert len(positions) == min(np.count_nonzero(one.target == channel), store.POSITIONS)
+            assert (one.target[tuple(positions.T)] == channel).all()
+
+
+def test_a_write_that_fails_leaves_no_entry(prepared, monkeypatch):
+    pack = store._pack
+
+    def broken(array, path):
+        pack(array, path)
+        if path.name == "target.b2nd":
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store, "_pack", broken)
+    with pytest.raises(isocenter.IsocenterError, match="No space left"):
+        prepared()
+    assert not [path for path in cache_folder().rglob("*") if path.is_file()]
+    monkeypatch.setattr(store, "_pack", pack)
+    assert len(prepared()) == 6
