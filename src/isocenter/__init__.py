@@ -26,7 +26,22 @@ _WHERE = {
     "write": "isocenter.files",
 }
 
-__all__ = ["__version__", *_WHERE]  # noqa: PLE0604 - every name is a string
+__all__ = [
+    "IsocenterError",
+    "__version__",
+    "check",
+    "convert",
+    "demo",
+    "evaluate",
+    "list_networks",
+    "load",
+    "plan",
+    "predict",
+    "read",
+    "train",
+    "view",
+    "write",
+]
 
 if TYPE_CHECKING:
     from isocenter.errors import IsocenterError

@@ -15,7 +15,8 @@ class CaseFacts:
 
     shape, steps: of the image in canonical order of axes; `steps` in mm where `physical`
     channels:     names, in order
-    intensity:    per channel: min, low (0.5th percentile), median, high (99.5th), max, mean, deviation, over valid voxels
+    intensity:    per channel, of valid voxels: min, low and high (0.5th and 99.5th percentile), median, max, mean,
+                  deviation
     content:      share of the grid inside the smallest box around what is not the lowest value
     references:   {kind: summary}; of a mask {label value: voxels}, of a class its name
     """
