@@ -169,7 +169,9 @@ def run_demo(*arguments: str | Path, cwd: Path, cache: Path) -> subprocess.Compl
 @pytest.mark.slow
 def test_offline_it_simulates_patients_and_says_so_first_and_the_report_last(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    write_phantoms(cache / f"phantoms-{VERSION}-40", patients=7, twice=1)  # the whole cohort takes long to train on
+    write_phantoms(
+        cache / f"simulated-phantoms-{VERSION}-40", patients=7, twice=1
+    )  # the whole cohort takes long to train on
     settings = [word for one in QUICK for word in ("--set", one)]
     done = run_demo("--minutes", "1", "--out", "run", *settings, cwd=tmp_path, cache=cache)
     assert done.returncode == 0, done.stderr
@@ -177,7 +179,7 @@ def test_offline_it_simulates_patients_and_says_so_first_and_the_report_last(tmp
     assert "SIMULATED" in lines[0]
     assert "cannot be reached" in lines[0]
     assert lines[-1] == str((tmp_path / "run" / "report.html").resolve())
-    assert Path(lines[-1]).is_file()
+    assert "simulated" in Path(lines[-1]).read_text(encoding="utf-8").partition("</h1>")[0]
     assert any(line.startswith("dice front") for line in lines)
     assert "\x1b" not in done.stdout
     [segmentation] = (tmp_path / "run" / "prediction").glob("*.dcm")

@@ -134,7 +134,8 @@ def fetch_archive(url: str, md5: str, folder: Path) -> None:
 
 def simulated(patients: int = 40) -> Path:
     """The folder of the simulated cohort, written now if it was not before."""
-    folder = cache_folder() / f"phantoms-{VERSION}-{patients}"
+    # The report is titled after the folder: nobody shall take it for one on real patients.
+    folder = cache_folder() / f"simulated-phantoms-{VERSION}-{patients}"
     if not folder.is_dir():
         with tracked("writing simulated patients") as tracker:
             write_phantoms(folder, patients=patients, progress=tracker)
