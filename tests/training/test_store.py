@@ -63,7 +63,7 @@ def test_what_lies_in_memory_is_what_lies_on_disk(prepared):
 def test_a_changed_file_is_prepared_anew_and_no_other(prepared, tmp_path):
     prepared()
     before = entries()
-    image, mask = trained.blob(99)
+    image, _ = trained.blob(99)
     trained.nibabel.Nifti1Image(image, trained.OBLIQUE).to_filename(tmp_path / "data" / "images" / "case03.nii.gz")
     prepared()
     after = entries()

@@ -94,6 +94,8 @@ class Segmentation:
             ) from error
         if task.loss_name not in ("dice+ce", "ce"):
             raise PlanError(f"there is no loss {task.loss_name!r}", "task.loss", "Choose dice+ce or ce")
+        if not task.tolerance > 0:
+            raise PlanError(f"a tolerance of {task.tolerance}", "task.tolerance", "Give more than 0")
         if not labels or len({label.value for label in labels}) < len(labels) or 0 in {label.value for label in labels}:
             raise PlanError("labels must be different and not 0", "task.labels", "Give each structure its own value")
         return task

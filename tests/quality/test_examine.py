@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from isocenter.errors import FormatError
+from isocenter.quality import examine
+from isocenter.values import Case, Dataset, Geometry, Image, Label, LazyMapping
+
+GRID = Geometry((4, 5, 6), np.diag([1.0, 1.0, 2.0, 1.0]))
+
+
+def image(seed: int = 0, grid: Geometry = GRID, pixels: np.ndarray | None = None, **named: object) -> Image:
+    drawn = np.random.default_rng(seed).normal(size=(1, *grid.shape)).astype(np.float32)
+    return Image(drawn if pixels is None else pixels, grid, **named)
+
+
+def mask(value: int = 1, grid: Geometry = GRID) -> Image:
+    drawn = np.zeros((1, *grid.shape), np.uint8)
+    drawn[:, 1:3, 1:3] = value
+    return Image(drawn, grid)
+
+
+def case(n: int, picture: Image | None = None, reference: Image | None = None) -> Case:
+    return Case(f"c{n}", f"p{n}", {"image": picture or image(n)}, {"mask": reference or mask()})
+
+
+def cohort(*cases: Case, **named: object) -> Dataset:
+    return Dataset(tuple(cases) or tuple(case(n) for n in range(4)), **{"patients_known": True, **named})
+
+
+def said(dataset: Dataset, severity: str | None = None) -> list[str]:
+    return [one.what for one in examine(dataset).problems if severity in (None, one.severity)]
+
+
+def test_nothing_is_found_about_a_set_in_which_nothing_is_wrong():
+    found = examine(cohort(), threads=2)
+    assert not found.problems
+    assert not found.fatal
+    assert len(found.dataset) == len(found.fingerprint) == 4
+
+
+def test_the_facts_of_a_case_are_those_of_its_voxels():
+    [facts] = examine(cohort(case(3))).fingerprint.cases
+    data = image(3).data
+    assert facts.shape == (4, 5, 6)
+    assert facts.steps == (1.0, 1.0, 2.0)
+    assert facts.intensity[0]["mean"] == pytest.approx(float(data.mean()), abs=1e-6)
+    assert facts.intensity[0]["deviation"] == pytest.approx(float(data.std()), rel=1e-5)
+    assert facts.intensity[0]["max"] == pytest.approx(float(data.max()))
+    assert facts.references == {"mask": {0: 120 - 24, 1: 24}}
+
+
+def test_a_case_that_cannot_be_read_is_named_and_the_rest_goes_on():
+    def broken() -> Image:
+        raise FormatError("is cut short", "c9.nii.gz", "Get it again")
+
+    bad = Case("c9", "p9", LazyMapping({"image": broken}), {"mask": mask()})
+    found = examine(cohort(case(0), bad, case(1)))
+    assert [one.id for one in found.dataset] == ["c0", "c1"]
+    [problem] = found.problems
+    assert (problem.severity, problem.cases, problem.remedy) == ("error", ("c9",), "Get it again")
+    assert "c9.nii.gz" in problem.what
+    assert not found.fatal
+
+
+def test_a_mask_on_another_grid_leaves_its_case_out():
+    moved = Geometry(GRID.shape, GRID.affine + np.diag([0.0, 0.0, 0.5], k=1))
+    found = examine(cohort(case(0), case(1, reference=mask(grid=moved))))
+    assert [one.id for one in found.dataset] == ["c0"]
+    assert "different grids" in found.problems[0].what
+
+
+def test_a_mask_a_hair_off_its_image_is_on_its_grid():
+    hair = Geometry(GRID.shape, GRID.affine + np.diag([0.0, 0.0, 0.0005], k=1))
+    assert len(examine(cohort(case(0, reference=mask(grid=hair)))).dataset) == 1
+
+
+def test_what_was_not_measured_enters_no_statistic():
+    pixels = image(0).data.copy()
+    pixels[0, 0] = np.nan
+    found = examine(cohort(case(0, image(pixels=pixels))))
+    assert "not finite" in found.problems[0].what
+    assert found.fingerprint.cases[0].intensity[0]["mean"] == pytest.approx(float(pixels[0, 1:].mean()), abs=1e-6)
+
+
+def test_an_image_without_a_single_measurement_is_left_out():
+    found = examine(cohort(case(0), case(1, image(pixels=np.full((1, *GRID.shape), np.nan, np.float32)))))
+    assert [one.id for one in found.dataset] == ["c0"]
+    assert "holds no measurement" in found.problems[0].what
+
+
+def test_a_constant_image_and_an_empty_mask_are_said():
+    blank = image(pixels=np.ones((1, *GRID.shape), np.float32))
+    assert said(cohort(case(0, blank), case(1)), "warning") == ["channel '0' is constant"]
+    assert said(cohort(case(0, reference=mask(0)), case(1)), "note") == ["mask is empty"]
+
+
+def test_a_value_without_label_forbids_training():
+    dataset = cohort(case(0), case(1, reference=mask(5)), classes={"mask": (Label(1, "one"),)})
+    [fatal] = examine(dataset).fatal
+    assert fatal.what == "masks hold values without a label: 5"
+    assert fatal.cases == ("c1",)
+    assert "--labels" in fatal.remedy
+
+
+def test_a_patient_on_both_sides_of_the_sets_own_split_forbids_training():
+    dataset = cohort(splits={"c0": "train", "c1": "test", "c2": "train", "c3": "test"})
+    shared = replace(dataset, cases=tuple(replace(one, patient="p0") if one.id == "c1" else one for one in dataset))
+    assert not examine(dataset).fatal
+    [fatal] = examine(shared).fatal
+    assert "1 patients stand in more than one part" in fatal.what
+    assert set(fatal.cases) == {"c0", "c1"}
+
+
+def test_unknown_patients_are_said():
+    assert any("patients are not known" in what for what in said(cohort(patients_known=False), "warning"))
+
+
+def test_pictures_among_volumes_forbid_training():
+    flat = Case("flat", "flat", {"image": image(grid=Geometry.of_pixels((4, 5)))}, {})
+    assert "some images have two axes and some three" in [one.what for one in examine(cohort(case(0), flat)).fatal]
+
+
+def test_a_set_without_a_usable_case_forbids_training():
+    empty = case(0, image(pixels=np.full((1, *GRID.shape), np.nan, np.float32)))
+    assert [one.what for one in examine(cohort(empty)).fatal] == ["no case can be used"]
+
+
+def test_progress_is_told_case_by_case():
+    told: list[tuple[int, int]] = []
+    examine(cohort(), progress=lambda done, total: told.append((done, total)))
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]

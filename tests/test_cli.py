@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import isocenter
+import trained
+from isocenter.cli import app
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], []])
+def test_help_and_import_load_neither_torch_nor_a_format(words):
+    code = f"""
+import sys, isocenter
+from isocenter.cli import main
+sys.argv = ["isocenter", *{words}]
+try:
+    main()
+except SystemExit:
+    pass
+for name in ("torch", "monai", "nibabel", "pydicom", "highdicom", "pandas", "matplotlib"):
+    assert name not in sys.modules, name
+"""
+    assert "Usage" in run(code).stdout
+
+
+def test_every_verb_has_the_same_name_in_python():
+    verbs = {command.name or command.callback.__name__ for command in app.registered_commands}
+    for verb in verbs - {"networks"}:
+        assert callable(getattr(isocenter, verb))
+    assert callable(isocenter.list_networks)
+
+
+def test_every_verb_says_what_it_does():
+    for command in app.registered_commands:
+        assert (command.callback.__doc__ or "").strip()
+
+
+CALLS = {
+    "check": lambda run, out: ["check", run.data, "--labels", trained.LABELS, "--out", out],
+    "plan": lambda run, out: ["plan", run.data, "--labels", trained.LABELS, "--out", out, "--device", "cpu"],
+    "evaluate": lambda run, out: ["evaluate", run.out, run.data, "--labels", trained.LABELS, "--out", out],
+    "predict": lambda run, out: ["predict", run.out, run.data / "images" / "case00.nii.gz", "--out", out],
+    "convert": lambda run, out: ["convert", run.data / "images" / "case00.nii.gz", "--out", f"{out}.nrrd"],
+    "networks": lambda run, out: ["networks"],
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_json_is_one_document_on_standard_output(cli, segmented, tmp_path, call):
+    said = cli(*call(segmented, tmp_path / "out"), "--json")
+    assert said.code == 0, said.err
+    record = json.loads(said.out, parse_constant=pytest.fail)  # NaN is no JSON
+    assert record["rows"]
+
+
+def test_a_training_says_its_record_on_standard_output_alone(cli, segmented, tmp_path):
+    small = [f"--set={name}={value}" for name, value in trained.FEW_STEPS.items()]
+    network = "--set=network.size={width: 4, widest: 8, strides: [[1, 1, 1], [2, 2, 2]]}"
+    words = [segmented.data, "--labels", trained.LABELS, "--out", tmp_path / "run", "--device", "cpu", "--threads", "1"]
+    said = cli("train", *words, *small, network, "--json")
+    assert said.code == 0, said.err
+    record = json.loads(said.out, parse_constant=pytest.fail)
+    assert record["steps"] == 6
+    assert record["report"] == str(tmp_path / "run" / "report.html")
+    in_python = [
+        row.estimate.value for row in isocenter.evaluate(tmp_path / "run", segmented.data, labels=trained.LABELS).rows
+    ]
+    assert [row["value"] for row in record["rows"]] == pytest.approx(in_python, nan_ok=True)
+
+
+def test_without_json_people_read_a_headline_and_where_it_lies(cli, segmented, tmp_path):
+    said = cli("evaluate", segmented.out, segmented.data, "--labels", trained.LABELS, "--out", tmp_path / "out")
+    lines = said.out.splitlines()
+    assert "the test cases of the run's own data" in lines[0]
+    assert lines[1].startswith("dice all: ")
+    assert "95 % interval" in lines[1]
+    assert lines[-1] == str(tmp_path / "out" / "report.html")
+
+
+def test_the_default_place_is_named_after_verb_and_data(cli, segmented, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cli("check", segmented.data, "--labels", trained.LABELS)
+    cli("plan", segmented.data, "--labels", trained.LABELS)
+    cli("view", segmented.data / "images" / "case00.nii.gz")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["check-data", "plan-data.yaml", "view-case00.html"]
+
+
+def test_a_finding_that_forbids_training_exits_with_1_and_still_leaves_the_check(cli, tmp_path):
+    data = trained.blobs(tmp_path / "data", 4)
+    said = cli("check", data, "--labels", "1=shell", "--out", tmp_path / "out", "--json")
+    assert said.code == 1
+    assert "without a label: 2" in said.last
+    assert json.loads(said.out)["passed"] is False
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"check.json", "check.html"}
+    assert json.loads((tmp_path / "out" / "check.json").read_text())["passed"] is False

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import json
+import shutil
+
+import pandas as pd
+import pytest
+
+import isocenter
+import trained
+from isocenter.errors import DatasetError, UsageError
+
+
+def evaluated(run, data, **flags):
+    return isocenter.evaluate(run.out, data, device="cpu", **{"labels": trained.LABELS, **flags})
+
+
+def parts(run) -> dict[str, set[str]]:
+    table = pd.read_csv(run.out / "split.csv", dtype=str)
+    return {part: set(rows["case"]) for part, rows in table.groupby("split")}
+
+
+def cases(result) -> set[str]:
+    return set(result.scored.table["case"])
+
+
+def test_of_the_runs_own_data_the_test_cases_are_scored_wherever_they_lie(segmented, tmp_path):
+    moved = shutil.copytree(segmented.data, tmp_path / "elsewhere")
+    result = evaluated(segmented, moved)
+    assert cases(result) == parts(segmented)["test"]
+    assert result.which == "the test cases of the run's own data"
+
+
+def test_the_evaluation_repeats_what_the_run_measured(segmented):
+    again = evaluated(segmented, segmented.data).scored.table
+    kept = pd.read_csv(segmented.out / "evaluation" / "cases.csv")
+    pd.testing.assert_frame_equal(again[kept.columns].reset_index(drop=True), kept, check_dtype=False)
+
+
+def test_of_other_data_all_cases_are_scored(segmented, tmp_path):
+    other = trained.blobs(tmp_path / "other", 3)
+    (other / "images" / "case00.nii.gz").write_bytes((other / "images" / "case01.nii.gz").read_bytes())
+    assert cases(evaluated(segmented, other)) == {"case00", "case01", "case02"}
+
+
+def test_one_changed_file_makes_them_other_data(segmented, tmp_path):
+    changed = shutil.copytree(segmented.data, tmp_path / "changed")
+    shutil.copy(changed / "images" / "case01.nii.gz", changed / "images" / "case00.nii.gz")
+    result = evaluated(segmented, changed)
+    assert len(cases(result)) == 12
+    assert "other data" in result.which
+
+
+def test_training_cases_are_scored_only_when_asked_for_and_the_report_says_so(segmented, tmp_path):
+    result = evaluated(segmented, segmented.data, split="train", out=tmp_path / "out")
+    assert cases(result) == parts(segmented)["train"]
+    assert "used in training" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    evaluated(segmented, segmented.data, out=tmp_path / "test")
+    assert "used in training" not in (tmp_path / "test" / "report.html").read_text(encoding="utf-8")
+
+
+def test_an_evaluation_leaves_its_records(segmented, tmp_path):
+    evaluated(segmented, segmented.data, out=tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"cases.csv", "report.html", "summary.json", "views"}
+    rows = json.loads((tmp_path / "out" / "summary.json").read_text())["rows"]
+    assert rows == json.loads((segmented.out / "evaluation" / "summary.json").read_text())["rows"]
+
+
+def test_nothing_is_written_without_out(segmented, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    evaluated(segmented, segmented.data)
+    assert not list(tmp_path.iterdir())
+
+
+def test_data_without_the_models_references_are_refused(segmented, classified):
+    with pytest.raises(DatasetError, match="mask"):
+        isocenter.evaluate(segmented.out, classified.data, device="cpu")
+
+
+def test_an_unknown_split_is_wrong_use(segmented):
+    with pytest.raises(UsageError, match="practice"):
+        evaluated(segmented, segmented.data, split="practice")

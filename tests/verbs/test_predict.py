@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import highdicom
+import nibabel
+import numpy as np
+import pandas as pd
+import pydicom
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+import isocenter
+import trained
+from isocenter.errors import DatasetError, UsageError
+
+SERIES = Path("dicom", "series", "mr_hippocrop_study1")
+
+
+def predicted(run, *inputs, **flags):
+    return isocenter.predict(run.out, *inputs, device="cpu", **flags)
+
+
+@pytest.fixture
+def image(segmented) -> Path:
+    return segmented.data / "images" / "case01.nii.gz"
+
+
+def test_a_result_lies_on_the_grid_of_its_source(segmented, image, tmp_path):
+    result = predicted(segmented, image, out=tmp_path / "out")
+    source, written = nibabel.load(image), nibabel.load(tmp_path / "out" / "case01.nii.gz")
+    assert written.shape == source.shape
+    assert_allclose(written.affine, source.affine, atol=1e-4)
+    assert set(np.unique(written.dataobj)) <= {0, 1, 2}
+    assert [path.name for path in result.files] == ["case01.nii.gz"]
+    assert result.files[0].is_file()
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
+@pytest.mark.parametrize("flip", [1, -1])
+def test_the_order_in_which_a_file_keeps_its_axes_does_not_move_the_result(segmented, image, tmp_path, order, flip):
+    """The same head, stored otherwise: the same voxel in the world gets the same label."""
+    source = nibabel.load(image)
+    straight = np.asarray(predicted(segmented, image).predictions["case01"].data)
+    turned = nibabel.orientations.apply_orientation(
+        np.asarray(source.dataobj), [[axis, flip if n == 0 else 1] for n, axis in enumerate(order)]
+    )
+    turn = nibabel.orientations.inv_ornt_aff(
+        [[axis, flip if n == 0 else 1] for n, axis in enumerate(order)], source.shape
+    )
+    nibabel.Nifti1Image(turned, source.affine @ turn).to_filename(tmp_path / "turned.nii.gz")
+    result = np.asarray(predicted(segmented, tmp_path / "turned.nii.gz").predictions["turned"].data)
+    expected = nibabel.orientations.apply_orientation(straight, way)
+    assert np.mean(result != expected) < 0.002  # sums in another order may round otherwise where two labels tie
+
+
+def test_the_command_line_and_python_predict_the_same(segmented, image, tmp_path, cli):
+    said = cli("predict", segmented.out, image, "--out", tmp_path / "out", "--device", "cpu", "--json")
+    assert said.code == 0, said.err
+    in_python = predicted(segmented, image).predictions["case01"].data
+    assert_array_equal(np.asarray(nibabel.load(tmp_path / "out" / "case01.nii.gz").dataobj), np.asarray(in_python))
+    assert json.loads(said.out)["predicted"] == 1
+
+
+def test_a_series_gets_a_nifti_on_its_grid_and_a_seg_on_the_same_voxels(segmented, data, tmp_path):
+    predicted(segmented, data / SERIES, out=tmp_path / "out")
+    [nifti], [seg] = (list((tmp_path / "out").glob(f"*.{suffix}")) for suffix in ("nii.gz", "dcm"))
+    label_map = nibabel.load(nifti)
+    source = isocenter.read(data / SERIES)
+    assert label_map.shape == source.geometry.shape
+    assert_allclose(label_map.affine, source.geometry.affine, atol=1e-4)
+    voxels = np.asarray(label_map.dataobj)
+    assert voxels.any()
+
+    made = highdicom.seg.segread(seg)
+    first = pydicom.dcmread(next(path for path in sorted((data / SERIES).rglob("*")) if path.is_file()))
+    assert made.PatientID == first.PatientID
+    assert made.FrameOfReferenceUID == first.FrameOfReferenceUID
+    assert made.StudyInstanceUID == first.StudyInstanceUID
+    assert [made.get_segment_description(n).segment_label for n in made.segment_numbers] == ["shell", "core"]
+    volume = made.get_volume(combine_segments=True)
+    lps = np.diag([-1.0, -1.0, 1.0, 1.0])
+    inverse = np.linalg.inv(label_map.affine) @ lps @ volume.affine
+    marked = np.argwhere(volume.array)
+    places = np.rint(marked @ inverse[:3, :3].T + inverse[:3, 3]).astype(int)
+    assert len(marked) == np.count_nonzero(voxels)
+    assert_array_equal(voxels[tuple(places.T)], volume.array[tuple(marked.T)])
+
+
+def test_no_patient_of_a_series_stands_in_records_or_in_what_is_said(segmented, data, tmp_path, cli):
+    first = pydicom.dcmread(next(path for path in sorted((data / SERIES).rglob("*")) if path.is_file()))
+    said = cli("predict", segmented.out, data / SERIES, "--out", tmp_path / "out", "--device", "cpu", "--json")
+    records = [(tmp_path / "out" / name).read_text() for name in ("summary.json", "predictions.csv")]
+    for text in (said.out, said.err, *records):
+        assert str(first.PatientName) not in text
+        assert f'"{first.PatientID}"' not in text
+
+
+def test_a_cohort_is_predicted_case_by_case_without_its_labels(segmented, tmp_path):
+    predicted(segmented, segmented.data, out=tmp_path / "out")
+    table = pd.read_csv(tmp_path / "out" / "predictions.csv")
+    assert table["case"].tolist() == [f"case{n:02}" for n in range(12)]
+    assert list(table.columns[:2]) == ["case", "image"]
+    assert len(list((tmp_path / "out").glob("*.nii.gz"))) == 12
+
+
+def test_one_damaged_image_of_a_cohort_is_named_and_the_others_are_predicted(segmented, tmp_path, cli):
+    data = trained.blobs(tmp_path / "data", 3)
+    (data / "images" / "case01.nii.gz").write_bytes(b"no image")
+    said = cli("predict", segmented.out, data / "images", "--out", tmp_path / "out", "--device", "cpu")
+    assert said.code == 1
+    assert "case01" in said.last
+    record = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (record["predicted"], len(record["failed"])) == (2, 1)
+    assert len(list((tmp_path / "out").glob("*.nii.gz"))) == 2
+
+
+def test_a_picture_gets_the_probability_of_each_class(classified, tmp_path):
+    picture = sorted((classified.data / "dark").iterdir())[0]
+    result = predicted(classified, picture, out=tmp_path / "out")
+    table = pd.read_csv(tmp_path / "out" / "predictions.csv")
+    assert list(table.columns) == ["case", "image", "predicted", "probability_bright", "probability_dark"]
+    row = table.iloc[0]
+    assert row["probability_bright"] + row["probability_dark"] == pytest.approx(1.0)
+    assert row["predicted"] == ("dark" if row["probability_dark"] > 0.5 else "bright")
+    assert Path(row["image"]) == picture
+    assert not result.files
+
+
+def test_the_test_cases_get_the_probabilities_that_the_run_measured(classified):
+    kept = pd.read_csv(classified.out / "evaluation" / "cases.csv", dtype={"case": str}).set_index("case")
+    table = predicted(classified, classified.data).table
+    named = {Path(row.image).stem: row.probability_dark for row in table.itertuples()}
+    for case, row in kept.iterrows():
+        assert named[Path(case).stem] == pytest.approx(row["probability_dark"], abs=1e-6)
+
+
+def test_a_picture_and_its_mask_model_write_a_png(tmp_path):
+    for n in range(8):
+        image, mask = trained.blob(n)
+        for folder, array in (("images", image[:, :, 8].clip(0, 255)), ("masks", 255 * (mask[:, :, 8] > 0))):
+            (tmp_path / "data" / folder).mkdir(parents=True, exist_ok=True)
+            trained.PIL.Image.fromarray(array.astype(np.uint8)).save(tmp_path / "data" / folder / f"{n}.png")
+    size = {"width": 4, "strides": [[1, 1], [2, 2]]}
+    run = trained.segmenting(tmp_path / "data", tmp_path / "run", labels="1=blob", assignments={"network.size": size})
+    isocenter.predict(run.out, tmp_path / "data" / "images" / "3.png", out=tmp_path / "out", device="cpu")
+    written = np.asarray(trained.PIL.Image.open(tmp_path / "out" / "3.png"))
+    assert written.shape == (16, 16)
+    assert set(np.unique(written)) <= {0, 1}
+
+
+def test_two_inputs_of_one_name_get_files_of_their_own(segmented, image, tmp_path):
+    other = tmp_path / "case01.nii.gz"
+    other.write_bytes((segmented.data / "images" / "case02.nii.gz").read_bytes())
+    result = predicted(segmented, image, other, image, out=tmp_path / "out")
+    assert [path.name for path in result.files] == ["case01.nii.gz", "case01_2.nii.gz", "case01_3.nii.gz"]
+
+
+def test_older_predictions_are_replaced_whole_when_asked_for(segmented, image, tmp_path):
+    predicted(segmented, segmented.data, out=tmp_path / "out")
+    predicted(segmented, image, out=tmp_path / "out", overwrite=True)
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.nii.gz")) == ["case01.nii.gz"]
+
+
+def test_wrong_calls_are_refused(segmented, image):
+    with pytest.raises(UsageError, match="nothing to predict"):
+        predicted(segmented)
+    with pytest.raises(UsageError, match="jpeg"):
+        predicted(segmented, image, format="jpeg")
+    with pytest.raises(DatasetError, match="no case"):
+        predicted(segmented, image, format="dcm", out=image.parent / "out")  # no series that a SEG could belong to
+    assert not (image.parent / "out").exists()

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+
+import isocenter
+import trained
+from isocenter.errors import UsageError
+from isocenter.verbs.train import Run
+
+
+def test_a_run_leaves_what_the_design_lists_and_nothing_hidden(segmented):
+    names = sorted(path.name for path in segmented.out.iterdir())
+    assert names == [
+        "checkpoints",
+        "environment.json",
+        "evaluation",
+        "log.csv",
+        "plan.yaml",
+        "report.html",
+        "split.csv",
+    ]
+    assert sorted(path.name for path in (segmented.out / "checkpoints").iterdir()) == ["best", "last"]
+
+
+def test_the_report_is_written_last(segmented):
+    times = {path: path.stat().st_mtime_ns for path in segmented.out.rglob("*") if path.is_file()}
+    assert max(times, key=lambda path: times[path]).name == "report.html"
+
+
+def test_the_report_needs_no_other_file_but_the_viewers_pages(segmented):
+    text = (segmented.out / "report.html").read_text(encoding="utf-8")
+    assert "http://" not in text.replace("http://www.w3.org", "")
+    assert 'src="http' not in text
+    for number in (1, 2):
+        assert f'href="evaluation/views/{number}.html"' in text
+        assert (segmented.out / "evaluation" / "views" / f"{number}.html").is_file()
+
+
+def test_the_split_has_its_columns_and_every_case_once(segmented):
+    table = pd.read_csv(segmented.out / "split.csv", dtype=str)
+    assert list(table.columns) == ["case", "patient", "split", "fold"]
+    assert sorted(table["case"]) == [f"case{n:02}" for n in range(12)]
+    assert set(table["split"]) == {"train", "val", "test"}
+
+
+def test_only_test_cases_are_evaluated(segmented, classified):
+    for run in (segmented, classified):
+        split = pd.read_csv(run.out / "split.csv", dtype=str)
+        cases = pd.read_csv(run.out / "evaluation" / "cases.csv", dtype=str)
+        assert set(cases["case"]) == set(split.loc[split["split"] == "test", "case"])
+        assert set(cases["split"]) == {"test"}
+
+
+def test_the_tables_have_the_columns_that_the_design_names(segmented, classified):
+    dense = pd.read_csv(segmented.out / "evaluation" / "cases.csv")
+    assert list(dense.columns[:5]) == ["case", "patient", "split", "label", "dice"]
+    assert set(dense["label"]) == {"shell", "core"}
+    vector = pd.read_csv(classified.out / "evaluation" / "cases.csv")
+    assert list(vector.columns[:4]) == ["case", "patient", "split", "label"]
+    assert {"reference", "predicted", "brier"} < set(vector.columns)
+    named = [name for name in vector.columns if name.startswith("probability_")]
+    assert named == ["probability_bright", "probability_dark"]
+    assert set(vector["label"]) == {"all"}
+    assert set(vector["predicted"]) <= {"bright", "dark"}
+
+
+def test_the_summary_has_the_columns_that_the_design_names_and_no_bare_number(segmented, classified):
+    for run, primary in ((segmented, "dice"), (classified, "auroc")):
+        record = json.loads((run.out / "evaluation" / "summary.json").read_text())
+        assert {"schema", "version", "rows"} <= set(record)
+        first = record["rows"][0]
+        expected = {"metric", "label", "value", "low", "high", "level", "n", "patients", "unit", "method"}
+        assert set(first) == expected
+        assert (first["metric"], first["label"]) == (primary, "all")
+        assert all(row["method"] for row in record["rows"])
+
+
+def test_the_plan_of_a_run_names_its_data_relative_to_itself(segmented):
+    [line] = [line for line in (segmented.out / "plan.yaml").read_text().splitlines() if line.startswith("data:")]
+    assert line == "data: ../data"
+
+
+def test_patients_stand_in_no_file_of_a_model(tmp_path):
+    data = trained.pictures(tmp_path / "data")
+    rows = ["image,class,patient"]
+    for n, path in enumerate(sorted(data.rglob("*.png"))):
+        rows.append(f"{path.relative_to(data).as_posix()},{path.parent.name},ZAPHOD{n // 2}")
+    (data / "table.csv").write_text("\n".join(rows))
+    run = trained.classifying(data / "table.csv", tmp_path / "run").out
+    holding = {
+        path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file() and b"ZAPHOD" in path.read_bytes()
+    }
+    assert holding == {"split.csv", "evaluation/cases.csv"}
+    patients = pd.read_csv(run / "split.csv").groupby("patient")["split"].nunique()
+    assert (patients == 1).all()
+    assert len(patients) == 20
+
+
+def test_every_case_trains_with_everything_and_nothing_is_estimated(tmp_path):
+    run = trained.classifying(trained.pictures(tmp_path / "data", 12), tmp_path / "run", everything=True)
+    assert set(pd.read_csv(run.out / "split.csv")["split"]) == {"train"}
+    assert run.rows == ()
+    assert "no estimate" in str(run)
+    assert run.report.is_file()
+    assert not (run.out / "evaluation").exists()
+
+
+def test_a_model_is_begun_from_another(segmented, tmp_path):
+    few = {"training.steps": 1, "training.validations": 1, "training.learning_rate": 1e-12, "training.ema": 0.0}
+    run = trained.segmenting(segmented.data, tmp_path / "run", start=segmented.out, assignments=few)
+    theirs, ours = (isocenter.load(path, "cpu").run.module.state_dict() for path in (segmented.out, run.out))
+    for name, weight in theirs.items():
+        assert (weight - ours[name]).abs().max() < 1e-6
+
+
+def test_a_run_prints_its_headline_and_ends_with_the_reports_path(segmented):
+    run = Run(segmented.out, (), "dice", 6, 0.1)
+    assert str(run).splitlines()[-1] == str(segmented.out / "report.html")
+
+
+def test_data_and_a_run_to_resume_cannot_both_be_given(segmented, tmp_path):
+    with pytest.raises(UsageError, match="either"):
+        isocenter.train(segmented.data, resume=segmented.out, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
