@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json as json_module
 import logging
+import os
 import re
 import sys
 import traceback
@@ -292,6 +293,9 @@ def demo(
 
 def main() -> None:
     """Run, and turn every failure into one line and an exit code."""
+    # Threads that wait by sleeping: where another program takes a core, threads that spin make a training step many
+    # times slower (measured: 7 s instead of 2 s beside a second training, against 5 % on a machine of one's own).
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s")
     logging.getLogger("isocenter").setLevel(logging.INFO)
     try:

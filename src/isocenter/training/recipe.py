@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +31,9 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 log = logging.getLogger("isocenter")
-# A probe this long tells the speed well enough; its first steps warm up caches and allocators.
-PROBE_STEPS, PROBE_WARMUP, PROBE_CASES = 8, 2, 3
+# A probe of this share of the time, or of this many steps, tells the speed well enough even where other programs
+# disturb it now and then; its first steps warm up caches and allocators.
+PROBE_SHARE, PROBE_STEPS, MOST_PROBE_STEPS, PROBE_WARMUP, PROBE_CASES = 0.02, 8, 60, 2, 3
 # What a step costs beside what the probe measures: the optimiser, the average, the log.
 STEP_OVERHEAD = 1.06
 FEWEST_STEPS = 10
@@ -286,8 +288,11 @@ def _probe(
     """How many steps and validations fit into the time left; the probe leaves no trace in weights or optimiser."""
     assert clock.deadline is not None  # noqa: S101 - a plan has steps or minutes
     weights = copy.deepcopy(module.module.state_dict())
-    times = []
-    for step in range(PROBE_STEPS):
+    times: list[float] = []
+    began, longest = time.monotonic(), PROBE_SHARE * (clock.deadline - clock.seconds)
+    for step in count():
+        if step >= MOST_PROBE_STEPS or (step >= PROBE_STEPS and time.monotonic() - began > longest):
+            break
         mark = time.monotonic()
         fabric.backward(_loss(module, loader.of_step(step), settings, fabric))
         times.append(time.monotonic() - mark)
@@ -305,7 +310,7 @@ def _probe(
     fitting = int((left - validations * validating) / seconds)
     steps = max(FEWEST_STEPS, fitting)
     because = (
-        f"{max(0.0, left):.0f} s are left for steps of {seconds:.3f} s, measured over {PROBE_STEPS - PROBE_WARMUP}, "
+        f"{max(0.0, left):.0f} s are left for steps of {seconds:.3f} s, measured over {len(times) - PROBE_WARMUP}, "
         f"and {validations} validations of {validating:.1f} s"
     )
     if steps > fitting:
