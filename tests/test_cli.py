@@ -70,10 +70,8 @@ def test_a_training_says_its_record_on_standard_output_alone(cli, segmented, tmp
     record = json.loads(said.out, parse_constant=pytest.fail)
     assert record["steps"] == 6
     assert record["report"] == str(tmp_path / "run" / "report.html")
-    in_python = [
-        row.estimate.value for row in isocenter.evaluate(tmp_path / "run", segmented.data, labels=trained.LABELS).rows
-    ]
-    assert [row["value"] for row in record["rows"]] == pytest.approx(in_python, nan_ok=True)
+    in_python = isocenter.evaluate(tmp_path / "run", segmented.data, labels=trained.LABELS).as_record()
+    assert record["rows"] == in_python["rows"]
 
 
 def test_without_json_people_read_a_headline_and_where_it_lies(cli, segmented, tmp_path):

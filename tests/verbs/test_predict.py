@@ -43,12 +43,9 @@ def test_the_order_in_which_a_file_keeps_its_axes_does_not_move_the_result(segme
     """The same head, stored otherwise: the same voxel in the world gets the same label."""
     source = nibabel.load(image)
     straight = np.asarray(predicted(segmented, image).predictions["case01"].data)
-    turned = nibabel.orientations.apply_orientation(
-        np.asarray(source.dataobj), [[axis, flip if n == 0 else 1] for n, axis in enumerate(order)]
-    )
-    turn = nibabel.orientations.inv_ornt_aff(
-        [[axis, flip if n == 0 else 1] for n, axis in enumerate(order)], source.shape
-    )
+    way = [[axis, flip if n == 0 else 1] for n, axis in enumerate(order)]
+    turned = nibabel.orientations.apply_orientation(np.asarray(source.dataobj), way)
+    turn = nibabel.orientations.inv_ornt_aff(way, source.shape)
     nibabel.Nifti1Image(turned, source.affine @ turn).to_filename(tmp_path / "turned.nii.gz")
     result = np.asarray(predicted(segmented, tmp_path / "turned.nii.gz").predictions["turned"].data)
     expected = nibabel.orientations.apply_orientation(straight, way)
