@@ -49,6 +49,22 @@ Volume = Annotated[str | None, typer.Option(help="One of several volumes, by nam
 FillMissing = Annotated[bool, typer.Option("--fill-missing", help="Keep a series with gaps; they become padding.")]
 Align = Annotated[bool, typer.Option("--align", help="Resample a case's images onto the grid of its first.")]
 
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(isocenter.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def isocenter_itself(
+    version: Annotated[
+        bool, typer.Option("--version", help="Say which version this is.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """One tool that carries a medical-imaging model through its whole life."""
+
+
 # How data are read, as `reads_data` gathers it; no flag of its own.
 Given = dict[str, Any] | None
 

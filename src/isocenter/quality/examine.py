@@ -46,9 +46,10 @@ def examine(dataset: Dataset, *, threads: int = 1, progress: Progress | None = N
             if progress is not None:
                 progress(done, len(dataset))
     fingerprint = Fingerprint(tuple(facts))
+    of_the_whole = [problem for problem in dataset.problems if not problem.cases]
     together = list(_together(dataset, fingerprint))
     problems = [*_joined(problems), *together]
-    fatal = tuple(problem for problem in together if problem.severity == "error")
+    fatal = tuple(problem for problem in (*of_the_whole, *together) if problem.severity == "error")
     usable = dataset.only({case.id for case in facts})
     return Examination(replace(usable, problems=tuple(problems)), fingerprint, tuple(problems), fatal)
 

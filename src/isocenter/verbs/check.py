@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from isocenter.errors import DatasetError
 from isocenter.files import dataset_hash
 from isocenter.planning import this_machine
 from isocenter.quality import Examination
@@ -90,7 +91,7 @@ def check(
     """
     if out is not None:
         refuse_taken(Path(out), overwrite, MARKS)
-    dataset = open_dataset(data, given)
+    dataset = _opened(data, given)
     examination = looked_through(dataset, threads or this_machine("cpu").threads)
     facts = _facts(dataset, examination)
     result = Check(dataset, examination, facts, Path(out) if out is not None else None)
@@ -99,6 +100,18 @@ def check(
             write_json(partial / "check.json", "isocenter.check", result.as_record())
             (partial / "check.html").write_text(render(_page(result)), encoding="utf-8")
     return result
+
+
+def _opened(data: str | Path | Dataset, given: Mapping[str, Any]) -> Dataset:
+    """The data set; images without any reference are looked at too, and the lack is an error to be listed."""
+    try:
+        return open_dataset(data, given)
+    except DatasetError as error:
+        dataset = open_dataset(data, given, references=False)
+        if dataset.kinds or not len(dataset):
+            raise
+        lack = Problem("error", error.problem, (), "nothing can be learnt from them, only predicted", error.remedy)
+        return replace(dataset, problems=(lack, *dataset.problems))
 
 
 def _facts(dataset: Dataset, examination: Examination) -> dict[str, Any]:

@@ -108,7 +108,12 @@ def _predicted(
         for done, case in enumerate(cases, start=1):
             try:
                 image = stacked(case.images, case.id)
-                prediction = model.predict(image)
+                place = f"case {done} of {len(cases)}"
+
+                def windows(n: int, of: int, place: str = place, done: int = done) -> None:
+                    tracker(done - 1, len(cases), f"{place}: window {n} of {of}")
+
+                prediction = model.predict(image, windows)
                 if folder is not None:
                     files += _write(prediction, image, folder, case.id, format, model.task.name)
                 else:
