@@ -230,6 +230,7 @@ def test_an_unknown_verb_is_wrong_use(cli, here):
         ("network.size={width: 4}", "network.size"),
         ("network.name=resnet", "network"),
         ("task.loss=mse", "task.loss"),
+        ("split.method=mine", "split.method"),
     ],
 )
 def test_a_wrong_assignment_is_wrong_use(cli, here, tmp_path, given, word):
@@ -314,7 +315,7 @@ def test_a_full_disk_from_the_start_leaves_nothing(here, tmp_path, verb):
 def test_a_full_disk_leaves_no_half_of_a_prediction(here, segmented):
     image = segmented.data / "images" / "case00.nii.gz"
     process = on_a_full_disk("predict", segmented.out, image, "--out", here / "out", "--device", "cpu", room=200)
-    ended(process, 1, "File too large", "Free some space")
+    ended(process, 1, here / "out" / "case00.nii.gz", "File too large", "Free some space")
     assert nothing_in(here)
 
 

@@ -16,7 +16,7 @@ from isocenter.lazy import torch
 from isocenter.runtime import Inference, Preprocessing
 from isocenter.tasks import Task
 from isocenter.transforms import Augmentation
-from isocenter.values import Plan
+from isocenter.values import BY_HAND, Plan
 
 Count = Annotated[int, Gt(0)]
 Share = Annotated[float, Ge(0), Le(1)]
@@ -108,6 +108,8 @@ def settings(plan: Plan) -> Settings:
             "preprocessing.smallest",
             "Give both the same size",
         )
+    if plan.decision("split.method").because == BY_HAND:
+        raise PlanError("the split is drawn, not chosen by its name", "split.method", "Give another training.seed")
     _check_duration(typed["training"])
     made = Settings(task=task, **typed)
     _check_network(made)

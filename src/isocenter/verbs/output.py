@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from isocenter.errors import UsageError
+from isocenter.errors import IsocenterError, UsageError
 from isocenter.files import written
 
 
@@ -34,4 +34,8 @@ def result_folder(out: Path, overwrite: bool, marks: tuple[str, ...]) -> Iterato
     refuse_taken(out, overwrite, marks)
     with written(out, overwrite=overwrite) as partial:
         partial.mkdir()
-        yield partial
+        try:
+            yield partial
+        except IsocenterError as error:  # a person knows the folder by the name that it was to have
+            where = error.where.replace(str(partial), str(out))
+            raise type(error)(error.problem, where, error.remedy) from error
