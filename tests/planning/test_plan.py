@@ -37,6 +37,10 @@ def test_the_same_data_give_the_same_plan_and_another_seed_another_split(blobs):
     assert other.plan["training.seed"] == 1
 
 
+def test_a_seed_set_by_hand_draws_the_split_as_the_flag_does(blobs):
+    assert planned(blobs, assignments={"training.seed": 1}).parts == planned(blobs, seed=1).parts
+
+
 def test_nothing_is_written_without_out(blobs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     planned(blobs)
@@ -74,6 +78,16 @@ def test_a_flag_wins_over_the_plan_and_the_plan_over_the_rule(blobs, tmp_path):
         assert kept.decision(name).because == BY_HAND
     assert kept.decision("training.learning_rate").because != BY_HAND
     assert str(tmp_path) not in text
+    assert "drawn by seed 4" in kept.decision("split.method").because
+    assert kept.options == {"labels": trained.LABELS}
+
+
+def test_what_a_flag_says_about_reading_is_kept_for_a_resumed_run(blobs, tmp_path):
+    few = {**trained.FEW_STEPS, "network.size": trained.SMALL_UNET}
+    planned(blobs, out=tmp_path / "plan.yaml", assignments=few, everything=True)
+    run = isocenter.train(tmp_path / "plan.yaml", out=tmp_path / "run", everything=True, modality="MR")
+    kept = read_plan(run.out / "plan.yaml")
+    assert kept.options == {"labels": trained.LABELS, "modality": "MR", "everything": True}
 
 
 def test_a_rounded_spacing_adds_nothing_to_a_patch(blobs):

@@ -65,6 +65,8 @@ def plan(
         raise UsageError(f"{minutes} minutes", "--minutes", "Give more than 0")
     if out is not None:
         refuse_taken(Path(out), overwrite)
+    wanted = (assignments or {}).get("training.seed")
+    seed = wanted if isinstance(wanted, int) and wanted >= 0 else seed  # another value is refused with the others
     dataset = open_dataset(data, given)
     chosen = announced_device(device)
     machine = this_machine(chosen.value, threads)

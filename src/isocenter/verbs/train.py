@@ -191,11 +191,13 @@ def _from_plan(
     settings(edited)  # refuses what cannot be followed before the data are read
     seed = int(edited["training.seed"])
     options = {**edited.options, **{key: value for key, value in given.items() if value}}
-    everything = bool(flags["everything"] or options.pop("everything", False))
+    everything = bool(options.pop("everything", False) or flags["everything"])
     source = Path(path.parent, edited.data)
     made = make(
         source,
         minutes=edited["training.minutes"] or 60.0,
+        device=edited["training.device"],
+        threads=edited["training.threads"],
         seed=seed,
         everything=everything,
         task=edited["task.name"],
@@ -203,7 +205,9 @@ def _from_plan(
     )
     if made.plan.data_hash != edited.data_hash:
         log.warning("%s: the data are not those that were planned for; the run records what they are now", path)
-    return replace(made, plan=replace(edited, data=made.plan.data, data_hash=made.plan.data_hash))
+    edited = edited.with_decision("split.method", made.plan.decision("split.method"))  # drawn again, by this seed
+    found: dict[str, Any] = {key: getattr(made.plan, key) for key in ("data", "data_hash", "options")}
+    return replace(made, plan=replace(edited, **found))
 
 
 def _resumed(out: Path) -> _Prepared:
