@@ -19,9 +19,8 @@ SHAPE, PATCH, CASES, PATCHES = (1, 192, 192, 96), (64, 64, 48), 6, 60
 def main() -> None:
     random = np.random.default_rng(0)
     smooth = np.cumsum(random.normal(size=SHAPE).astype(np.float32), axis=1)
-    print(
-        "| store | write, ms a case | MiB a case | patch, ms (median) | patch, ms (95th percentile) |\n|---|---|---|---|---|"
-    )
+    print("| store | write, ms a case | MiB a case | patch, ms (median) | patch, ms (95th percentile) |")
+    print("|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         for name, write, read in (("blosc2", _write_blosc2, _read_blosc2), ("zarr", _write_zarr, _read_zarr)):
             began = time.perf_counter()
