@@ -12,7 +12,7 @@ test: system lint types layers tests
 	@$(PYTHON) -c 'import sys; sys.exit("isocenter needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'
 	@echo "installing into .venv" >&2
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]' >&2
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[dev]' >&2
 	@touch .venv/installed
 
 # Real peers for the tests. Without root they are named, and the tests that need them are skipped with the reason.
@@ -36,7 +36,7 @@ demo: .venv/installed
 	@$(BIN)/isocenter demo $(DATA) --minutes $(MINUTES) --out demo --overwrite
 
 docs: .venv/installed
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]' >&2
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[docs]' >&2
 	@$(BIN)/mkdocs build --strict
 
 clean:

@@ -250,7 +250,7 @@ def predict(
         **(given or {}),
     )
     _show(result, result.as_record() if json else None)
-    _fail_if(result.problems)
+    _fail_if(result.failures)
 
 
 @app.command()

@@ -9,7 +9,7 @@ import isocenter
 import trained
 from isocenter.errors import PlanError
 from isocenter.planning import parse_value, plan_text, read_plan, settings
-from isocenter.values import BY_HAND, Plan
+from isocenter.values import BY_HAND, Decision, Plan
 
 
 @pytest.fixture(scope="module")
@@ -112,3 +112,9 @@ def test_a_decision_that_was_taken_out_is_missed(edited):
 )
 def test_a_value_on_the_command_line_is_read_as_in_the_file(text, value):
     assert parse_value(text) == value
+
+
+@pytest.mark.parametrize("name", ["training.selection", "evaluation.primary"])
+def test_a_metric_that_the_task_does_not_have_is_refused(made, name):
+    with pytest.raises(PlanError, match="dice"):
+        settings(made.with_decision(name, Decision("banana", BY_HAND)))

@@ -167,3 +167,19 @@ def test_what_a_resumed_run_would_not_heed_is_refused(stopped):
         isocenter.train(resume=stopped, minutes=5.0)
     with pytest.raises(UsageError, match="assignments"):
         isocenter.train(resume=stopped, assignments={"training.steps": 9})
+
+
+def test_a_fine_tuning_stopped_before_its_first_checkpoint_still_begins_from_its_model(whole, tmp_path, monkeypatch):
+    data, model = whole["segmentation"]
+    trained.segmenting(data, tmp_path / "whole", assignments=SIX, start=model)
+    add = recipe._Log.add
+
+    def killed(log, moment):
+        raise RuntimeError("the machine went down")
+
+    monkeypatch.setattr(recipe._Log, "add", killed)
+    with pytest.raises(RuntimeError, match="went down"):
+        trained.segmenting(data, tmp_path / "run", assignments=SIX, start=model)
+    monkeypatch.setattr(recipe._Log, "add", add)
+    isocenter.train(resume=tmp_path / "run")
+    same_run(tmp_path / "run", tmp_path / "whole")

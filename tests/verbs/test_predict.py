@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import highdicom
@@ -168,3 +169,29 @@ def test_wrong_calls_are_refused(segmented, image):
     with pytest.raises(DatasetError, match="no case"):
         predicted(segmented, image, format="dcm", out=image.parent / "out")  # no series that a SEG could belong to
     assert not (image.parent / "out").exists()
+
+
+def test_stopped_predictions_keep_the_cases_that_were_done(segmented, tmp_path, monkeypatch):
+    model = isocenter.load(segmented.out, "cpu")
+    asked = 0
+
+    def pressed(batch):
+        nonlocal asked
+        asked += 1
+        if asked == 3:
+            raise KeyboardInterrupt
+        return model.run(batch)
+
+    with pytest.raises(KeyboardInterrupt):
+        isocenter.predict(replace(model, run=pressed), segmented.data, out=tmp_path / "out")
+    assert pd.read_csv(tmp_path / "out" / "predictions.csv")["case"].tolist() == ["case00", "case01"]
+    assert len(list((tmp_path / "out").glob("*.nii.gz"))) == 2
+
+
+def test_a_series_that_cannot_bear_a_seg_keeps_its_nifti_with_a_warning(segmented, data, tmp_path):
+    series = data / "dicom" / "series" / "mr_hitachi_oblique"  # it states no frame of reference
+    result = predicted(segmented, series, out=tmp_path / "out")
+    assert [path.name.endswith(".nii.gz") for path in result.files] == [True]
+    assert [problem.severity for problem in result.problems] == ["warning"]
+    with pytest.raises(DatasetError, match="7989c71a_MR: the image states no FrameOfReferenceUID"):
+        predicted(segmented, series, out=tmp_path / "named", format="dcm")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
@@ -108,12 +108,19 @@ def settings(plan: Plan) -> Settings:
             "preprocessing.smallest",
             "Give both the same size",
         )
+    _check_metric(task, "training.selection", typed["training"].selection, {task.selects_by})
+    _check_metric(task, "evaluation.primary", plan["evaluation.primary"], task.metrics)
     if plan.decision("split.method").because == BY_HAND:
         raise PlanError("the split is drawn, not chosen by its name", "split.method", "Give another training.seed")
     _check_duration(typed["training"])
     made = Settings(task=task, **typed)
     _check_network(made)
     return made
+
+
+def _check_metric(task: Task, name: str, metric: Any, known: Collection[str]) -> None:
+    if metric not in known:
+        raise PlanError(f"{task.name} has no {metric!r}", name, f"Choose one of {', '.join(sorted(known))}")
 
 
 def _check_duration(training: Training) -> None:

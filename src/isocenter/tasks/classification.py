@@ -62,6 +62,10 @@ class Classification:
 
     name: ClassVar[str] = "classification"
     needs: ClassVar[frozenset[str]] = frozenset({"class"})
+    metrics: ClassVar[frozenset[str]] = frozenset(
+        {"auroc", "accuracy", "average_precision", "balanced_accuracy", "mcc", "brier", "ece"}
+    )
+    selects_by: ClassVar[str] = "auroc"
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:

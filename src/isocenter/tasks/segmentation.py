@@ -54,6 +54,14 @@ class Segmentation:
 
     name: ClassVar[str] = "segmentation"
     needs: ClassVar[frozenset[str]] = frozenset({"mask"})
+    metrics: ClassVar[frozenset[str]] = frozenset(
+        {
+            *("dice", "iou", "sensitivity", "precision", "detected", "dice_pooled"),
+            *(f"{name}{unit}" for name in ("hd95", "assd", "nsd") for unit in ("", "_pixels")),
+            *(f"{name}{unit}" for name in ("volume_error", "false_positive_volume") for unit in ("", "_voxels")),
+        }
+    )
+    selects_by: ClassVar[str] = "dice"
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:

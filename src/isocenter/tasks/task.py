@@ -34,6 +34,8 @@ class Task(Protocol):
 
     name: ClassVar[str]
     needs: ClassVar[frozenset[str]]
+    metrics: ClassVar[frozenset[str]]  # what `summary` states, any of which a plan may name as primary
+    selects_by: ClassVar[str]  # the metric of `selection`
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:

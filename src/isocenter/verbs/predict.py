@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from isocenter.errors import DatasetError, IsocenterError, ResourceError, UsageError
+from isocenter.errors import DatasetError, FormatError, GeometryError, IsocenterError, ResourceError, UsageError
 from isocenter.files import write_label_map
 from isocenter.runtime import Model, load, write_json
 from isocenter.transforms import stacked
@@ -32,6 +32,8 @@ class Predicted:
     """Results by case, what failed, and where the files lie.
 
     predictions: {case id: Prediction}; empty where they were written, so that a cohort of any size fits
+    problems:    errors are cases without a result, warnings are results that lack a part
+    stopped:     by Ctrl-C, before the last case
     """
 
     table: pd.DataFrame
@@ -39,10 +41,16 @@ class Predicted:
     problems: Sequence[Problem]
     files: Sequence[Path]
     out: Path | None = None
+    stopped: bool = False
+
+    @property
+    def failures(self) -> list[Problem]:
+        """What stands for a case without a result."""
+        return [problem for problem in self.problems if problem.severity == "error"]
 
     def as_record(self) -> dict[str, Any]:
         """For `--json`."""
-        failed = [{"case": one.cases[0], "problem": one.what, "remedy": one.remedy} for one in self.problems]
+        failed = [{"case": one.cases[0], "problem": one.what, "remedy": one.remedy} for one in self.failures]
         return {
             "schema": "isocenter.predictions",
             "version": 1,
@@ -53,7 +61,7 @@ class Predicted:
         }
 
     def __str__(self) -> str:
-        lines = [f"{len(self.table)} cases predicted, {len(self.problems)} failed"]
+        lines = [f"{len(self.table)} cases predicted, {len(self.failures)} failed"]
         lines += [f"{problem.severity}: {problem.what}. {problem.remedy}" for problem in self.problems]
         return "\n".join([*lines, *([f"written: {self.out}"] if self.out is not None else [])])
 
@@ -69,8 +77,9 @@ def predict(
 ) -> Predicted:
     """Predict every input: an image file, a folder of one DICOM series, or a cohort of any known layout.
 
-    format: of dense results; "auto" writes .nii.gz, a picture as .png, and for DICOM a SEG as well
-    out:    a folder for the results, predictions.csv and summary.json; it is there when all is done, or not at all
+    format: of dense results; "auto" writes .nii.gz, a picture as .png, and for DICOM a SEG as well where it can be
+    out:    a folder for the results, predictions.csv and summary.json; it is there when all is done. Stopped by
+            Ctrl-C, it holds the cases that were
     A case that fails is reported and the rest goes on; DatasetError where every one fails.
     """
     if not inputs:
@@ -89,6 +98,8 @@ def predict(
         result.table.to_csv(partial / "predictions.csv", index=False)
         origin = {key: loaded.record.get(key) for key in ("weights_sha256", "data_hash")}
         write_json(partial / "summary.json", "isocenter.predictions", {**result.as_record(), "model": origin})
+    if result.stopped:
+        raise KeyboardInterrupt
     return result
 
 
@@ -104,6 +115,7 @@ def _predicted(
     cases = _told_apart([case for cases, _ in found for case in cases])
     problems = [problem for _, of_data in found for problem in of_data if problem.severity == "error"]
     rows, predictions, files = [], {}, []
+    stopped = False
     with tracked("predicting") as tracker:
         for done, case in enumerate(cases, start=1):
             try:
@@ -115,21 +127,30 @@ def _predicted(
 
                 prediction = model.predict(image, windows)
                 if folder is not None:
-                    files += _write(prediction, image, folder, case.id, format, model.task.name)
+                    written, lacking = _write(prediction, image, folder, case.id, format, model.task.name)
+                    files += written
+                    problems += lacking
                 else:
                     predictions[case.id] = prediction
                 source = image.source.paths[0] if image.source and image.source.paths else ""
                 rows.append({"case": case.id, "image": source, **model.task.outputs(prediction)})
             except ResourceError:
                 raise  # a full disk is full for the next case too
+            except KeyboardInterrupt:
+                stopped = True  # what is done is kept
+                break
             except IsocenterError as error:
-                problems.append(Problem("error", f"{error.where}: {error.problem}", (case.id,), remedy=error.remedy))
+                # Where results lie until all is done is of no use to a reader.
+                where = case.id if folder is not None and error.where.startswith(str(folder)) else error.where
+                problems.append(Problem("error", f"{where}: {error.problem}", (case.id,), remedy=error.remedy))
             tracker(done, len(cases))
+    if stopped and not rows:
+        raise KeyboardInterrupt
     if not rows:
         first = problems[0] if problems else Problem("error", "there is no case", remedy="Give images")
         where = ", ".join(first.cases) or "predict"
         raise DatasetError(f"no case could be predicted; the first: {first.what}", where, first.remedy)
-    return Predicted(pd.DataFrame(rows), predictions, problems, files)
+    return Predicted(pd.DataFrame(rows), predictions, problems, files, stopped=stopped)
 
 
 def _opened(given_input: str | Path | Image | Dataset, given: Mapping[str, Any]) -> tuple[list[Case], list[Problem]]:
@@ -155,18 +176,24 @@ def _told_apart(cases: Sequence[Case]) -> list[Case]:
     return named
 
 
-def _write(prediction: Prediction, image: Image, folder: Path, name: str, format: str, algorithm: str) -> list[Path]:
-    """The dense part of a result, where it has one; otherwise nothing."""
+def _write(
+    prediction: Prediction, image: Image, folder: Path, name: str, format: str, algorithm: str
+) -> tuple[list[Path], list[Problem]]:
+    """The files of a dense result, and what of them could not be; nothing for a result that is not dense.
+
+    A SEG that nobody asked for by name is left out with a warning where the series cannot bear one.
+    """
     if prediction.data is None:
-        return []
-    is_dicom = image.source is not None and image.source.format == "dicom"
-    suffixes: tuple[str, ...] = (format,)
-    if format == "auto":
-        placed = image.geometry.ndim == 3
-        suffixes = ("nii.gz" if placed else "png", *(("dcm",) if is_dicom and placed else ()))
-    written = []
-    for suffix in suffixes:
-        path = folder / f"{name}.{suffix}"
-        write_label_map(np.asarray(prediction.data), prediction.labels, image, path, algorithm=f"isocenter {algorithm}")
-        written.append(path)
-    return written
+        return [], []
+    mask, algorithm = np.asarray(prediction.data), f"isocenter {algorithm}"
+    placed = image.geometry.ndim == 3
+    suffix = format if format != "auto" else "nii.gz" if placed else "png"
+    written, lacking = [folder / f"{name}.{suffix}"], []
+    write_label_map(mask, prediction.labels, image, written[0], algorithm=algorithm)
+    if format == "auto" and placed and image.source is not None and image.source.format == "dicom":
+        try:
+            write_label_map(mask, prediction.labels, image, folder / f"{name}.dcm", algorithm=algorithm)
+            written.append(folder / f"{name}.dcm")
+        except (FormatError, GeometryError) as error:
+            lacking.append(Problem("warning", f"no DICOM SEG: {error.problem}", (name,), remedy=error.remedy))
+    return written, lacking
