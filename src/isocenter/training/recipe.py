@@ -130,14 +130,9 @@ def train(
         state = read_checkpoint(last, module.module, averaged, optimiser)
         first, best_score = int(state["step"]), float(state["best"] if state["best"] is not None else -math.inf)
     elif start is not None:  # so that a run killed before its first checkpoint still goes on from these weights
-        write_checkpoint(
-            last,
-            model,
-            averaged.state_dict(),
-            module=module.module,
-            optimiser=optimiser,
-            state={"step": 0, "best": None},
-        )
+        state = {"step": 0, "steps": chosen.steps, "best": None, "seconds": clock.seconds}
+        weights = averaged.state_dict()
+        write_checkpoint(last, model, weights, module=module.module, optimiser=optimiser, state=state)
     steps, validations, because = chosen.steps or 0, chosen.validations, "the plan says so"
     if not steps:
         steps, validations, because = _probe(
