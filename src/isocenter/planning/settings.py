@@ -13,7 +13,7 @@ from pydantic import StringConstraints, TypeAdapter, ValidationError
 from isocenter import networks, tasks
 from isocenter.errors import PlanError
 from isocenter.lazy import torch
-from isocenter.runtime import Inference, Preprocessing
+from isocenter.runtime import Inference, Preprocessing, build_module
 from isocenter.tasks import Task
 from isocenter.transforms import Augmentation
 from isocenter.values import BY_HAND, Plan
@@ -71,6 +71,16 @@ class Settings:
     training: Training
     augmentation: Augmentation
     inference: Inference
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """The arguments of `networks.build` but the heads, for which the task asks; plain, as a model records them."""
+        return {
+            "name": self.network.name,
+            "channels": len(self.preprocessing.channels),
+            "spatial_dims": self.preprocessing.ndim,
+            "size": self.network.size,
+        }
 
 
 TYPED: Mapping[str, Any] = {
@@ -132,13 +142,7 @@ def _check_duration(training: Training) -> None:
 def _check_network(made: Settings) -> None:
     """Builds the network and leads it over both patches on torch's meta device: without memory or arithmetic."""
     with torch.device("meta"), torch.inference_mode():
-        network = networks.build(
-            made.network.name,
-            len(made.preprocessing.channels),
-            made.preprocessing.ndim,
-            made.task.heads,
-            made.network.size,
-        ).eval()
+        network = build_module(made.task, made.architecture).eval()
         for name, patch in (("training.patch", made.training.patch), ("inference.patch", made.inference.patch)):
             try:
                 network(torch.empty(1, len(made.preprocessing.channels), *patch))

@@ -103,12 +103,7 @@ def train(
     chosen = settings.training
     fabric = _fabric(chosen)
     torch.manual_seed(chosen.seed)
-    network = {
-        "name": settings.network.name,
-        "channels": len(settings.preprocessing.channels),
-        "spatial_dims": settings.preprocessing.ndim,
-        "size": settings.network.size,
-    }
+    network = settings.architecture
     module = build_module(settings.task, network)
     if start is not None:
         record = {**record, "began_from": _begin_from(module, start)}

@@ -313,12 +313,7 @@ def _seconds_a_case(cases: Mapping[str, list[Case]], chosen: Settings) -> float:
 
     Fresh weights predict ragged surfaces, which take longest to score: the estimate errs on the safe side.
     """
-    network = {
-        "name": chosen.network.name,
-        "channels": len(chosen.preprocessing.channels),
-        "spatial_dims": chosen.preprocessing.ndim,
-        "size": chosen.network.size,
-    }
+    network = chosen.architecture
     module = build_module(chosen.task, network).eval()
     model = Model(chosen.task, chosen.preprocessing, chosen.inference, network, TorchNetwork(module))
     case = (cases["val"] or cases["train"])[0]
