@@ -50,6 +50,19 @@ def test_the_arrays_of_an_archive_are_volumes_by_name(tmp_path):
     assert read(tmp_path / "two.npz", volume="mask").data.sum() == 20
 
 
+def test_what_is_no_picture_beside_one_is_left_out_and_said_so(tmp_path):
+    np.savez(tmp_path / "scan.npz", image=np.ones((4, 5)), spacing=np.array([1.0, 2.0]), names=np.array(["a", "b"]))
+    image = read(tmp_path / "scan.npz")
+    assert_array_equal(image.data[0], np.ones((4, 5)))
+    assert image.notes == ("left out, because they are no images: spacing, names",)
+
+
+def test_objects_beside_an_image_are_refused(tmp_path):
+    np.savez(tmp_path / "scan.npz", image=np.ones((4, 5)), more=np.array([Payload()], dtype=object))
+    with pytest.raises(FormatError, match="executed"):
+        read_volumes(tmp_path / "scan.npz")
+
+
 def test_big_endian_arrays_are_read(tmp_path):
     np.save(tmp_path / "big.npy", np.arange(6, dtype=">i2").reshape(2, 3))
     assert_array_equal(read(tmp_path / "big.npy").data[0], [[0, 1, 2], [3, 4, 5]])
@@ -73,8 +86,9 @@ def test_objects_are_refused_and_never_executed(tmp_path, name):
 @pytest.mark.parametrize(
     ("array", "problem"),
     [
-        (np.array([["a", "b"]]), "not numbers"),
+        (np.array([["a", "b"]]), "not common numbers"),
         (np.zeros(5), "no image"),
+        (np.zeros((0, 5)), "no image"),
         (np.zeros((2, 2, 2, 2, 2)), "no image"),
         (np.zeros((4, 5), np.complex64), "--part"),
     ],
@@ -83,6 +97,13 @@ def test_arrays_that_are_no_image_are_refused(tmp_path, array, problem):
     np.save(tmp_path / "odd.npy", array)
     with pytest.raises(FormatError, match=problem):
         read(tmp_path / "odd.npy")
+
+
+@pytest.mark.skipif(np.dtype(np.longdouble).itemsize == 8, reason="this machine has no longer floats")
+def test_numbers_longer_than_64_bits_are_refused(tmp_path):
+    np.save(tmp_path / "long.npy", np.zeros((4, 5), np.longdouble))
+    with pytest.raises(FormatError, match="not common numbers"):
+        read(tmp_path / "long.npy")
 
 
 @pytest.mark.parametrize("name", ["bomb.npy", "bomb.npz"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import PIL.Image
 import pytest
 import tifffile
 from hypothesis import given, settings
@@ -112,6 +113,40 @@ def test_where_0_is_white_the_values_are_turned_round(tmp_path):
     image = read(tmp_path / "white.tif")
     assert_array_equal(image.data[0], 255 - grey)
     assert "white" in image.notes[0]
+
+
+def test_one_bit_where_0_is_white_is_turned_round_too(tmp_path):
+    black = np.eye(4, dtype=bool)
+    tifffile.imwrite(tmp_path / "fax.tif", black, photometric="miniswhite", metadata=None)
+    assert_array_equal(read(tmp_path / "fax.tif").data[0], 1 - black.astype(np.uint8))
+
+
+def test_luminance_and_chrominance_are_not_taken_for_red_green_blue(tmp_path):
+    path = tmp_path / "video.tif"
+    stored = np.full((16, 16, 3), (100, 128, 128), np.uint8)
+    tifffile.imwrite(path, stored, photometric="ycbcr", subsampling=(1, 1))
+    with pytest.raises(FormatError, match="YCBCR are not read"):
+        read(path)
+    tifffile.imwrite(path, stored, photometric="ycbcr", subsampling=(1, 1), compression="jpeg")
+    assert np.abs(read(path).data.astype(int) - 100).max() < 3  # a JPEG stream says how it is to be made RGB
+
+
+def test_four_bands_without_colour_stay_four_bands(tmp_path):
+    bands = np.zeros((5, 6, 4), np.uint16)
+    bands[..., 3] = 65535
+    tifffile.imwrite(tmp_path / "bands.tif", bands, photometric="minisblack", planarconfig="contig")
+    image = read(tmp_path / "bands.tif")
+    assert image.channels == ("0", "1", "2", "3")
+    assert_array_equal(np.moveaxis(image.data, 0, -1), bands)
+
+
+def test_a_palette_that_was_written_in_steps_of_256_has_8_bits(tmp_path):
+    picture = PIL.Image.fromarray(np.eye(4, dtype=np.uint8))
+    picture.putpalette([0, 0, 0, 255, 1, 7])
+    picture.save(tmp_path / "palette.tif")
+    image = read(tmp_path / "palette.tif")
+    assert image.dtype == np.uint8
+    assert_array_equal(image.data[:, 0, 0], (255, 1, 7))
 
 
 def test_a_palette_becomes_its_colours(tmp_path):

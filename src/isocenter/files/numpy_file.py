@@ -21,13 +21,18 @@ LARGE_BYTES, RATIO = 1 << 30, 200
 
 
 def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
-    """The array of an `.npy`; all numeric arrays of an `.npz` by name.
+    """The array of an `.npy`; the arrays of an `.npz` by name, but not lists of numbers or names that lie beside them.
 
     Two axes are (rows, columns), three a volume; bytes with a last axis of 3 or 4 are colours.
     Raises FormatError for objects, text, complex numbers without `part`, and other numbers of axes.
     """
     names = _names(path) if _is_archive(path) else (path.stem,)
-    return {name: _image(load_array(path, name), path, name, options) for name in names}
+    arrays = {name: load_array(path, name) for name in names}
+    beside = [name for name, array in arrays.items() if array.ndim < 2 or array.dtype.kind in "SU"]
+    if len(beside) == len(arrays):
+        beside = []  # nothing is an image, and the first says why not
+    notes = (f"left out, because they are no images: {', '.join(beside)}",) if beside else ()
+    return {name: _image(arrays[name], path, name, options, notes) for name in names if name not in beside}
 
 
 def load_array(path: Path, name: str) -> Array:
@@ -69,18 +74,18 @@ def write(image: Image, path: Path) -> None:
     np.save(path, np.moveaxis(data, 0, -1) if colours else data[0], allow_pickle=False)
 
 
-def _image(array: Array, path: Path, name: str, options: ReadOptions) -> Image:
+def _image(array: Array, path: Path, name: str, options: ReadOptions, notes: tuple[str, ...]) -> Image:
     where = f"{path}, array {name}"
     array = _real(array, where, options)
     colours = _looks_coloured(array)
     pixels = np.moveaxis(array, -1, 0) if colours else array[None]
-    if pixels.ndim not in (3, 4):
+    if pixels.ndim not in (3, 4) or not pixels.size:
         raise FormatError(f"an array of shape {array.shape} is no image", where, "Save one image or volume an array")
     return Image(
         np.ascontiguousarray(pixels),
         Geometry.of_pixels(pixels.shape[1:]),
         channels=("R", "G", "B", "A")[: len(pixels)] if colours else ("0",),
-        notes=("the last axis was read as colours",) if colours else (),
+        notes=(*notes, "the last axis was read as colours") if colours else notes,
         source=Source("numpy", (str(path),)),
     )
 
@@ -91,8 +96,8 @@ def _looks_coloured(array: Array) -> bool:
 
 def _real(array: Array, where: str, options: ReadOptions) -> Array:
     array = real_part(array, options.part, where)
-    if array.dtype.kind not in "buif":
-        raise FormatError(f"holds {array.dtype} values, not numbers", where, "Save plain arrays of numbers")
+    if array.dtype.kind not in "buif" or array.dtype.itemsize > 8:
+        raise FormatError(f"holds {array.dtype} values, not common numbers", where, "Save plain arrays of numbers")
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 

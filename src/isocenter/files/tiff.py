@@ -26,6 +26,11 @@ from isocenter.values import Array, Geometry, Image, LazyMapping, Source
 MM = {"m": 1000.0, "cm": 10.0, "mm": 1.0, "µm": 1e-3, "um": 1e-3, "nm": 1e-6, "pm": 1e-9, "Å": 1e-7, "in": 25.4}
 OME_TYPES = frozenset({"int8", "int16", "int32", "uint8", "uint16", "uint32", "float32", "float64"})
 COLOURS = (("R", "G", "B"), ("R", "G", "B", "A"))
+PHOTOMETRIC, COMPRESSION = tifffile.PHOTOMETRIC, tifffile.COMPRESSION
+# Decoded to red, green, blue whatever the stream holds; Aperio's JPEG 2000 is not, though its pages say RGB.
+JPEG = (COMPRESSION.JPEG, COMPRESSION.OJPEG, COMPRESSION.ALT_JPEG, COMPRESSION.JPEG_LOSSY)
+GREY = (PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.MINISBLACK)
+ALPHA = (tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA)
 # Deflate packs at most 1032 to 1; beyond this ratio a large picture is a claim, not a picture.
 LARGE_BYTES, RATIO = 1 << 30, 200
 
@@ -61,7 +66,7 @@ def read_one(path: Path, number: int, options: ReadOptions) -> Image:
 def read_indices(path: Path) -> Image | None:
     """The palette's indices, where the file has a palette: what a label map in a palette TIFF means."""
     with _opened(path) as file:
-        if file.series[0].keyframe.photometric != tifffile.PHOTOMETRIC.PALETTE:
+        if file.series[0].keyframe.photometric != PHOTOMETRIC.PALETTE:
             return None
         pixels = file.series[0].asarray()
     if pixels.ndim != 2:
@@ -151,27 +156,26 @@ def _opened(path: Path) -> Iterator[tifffile.TiffFile]:
 def _image(file: tifffile.TiffFile, number: int, path: Path, options: ReadOptions) -> Image:
     part, described, notes = file.series[number], _nth(_described(file), number), []
     page = part.keyframe
+    _refuse_colours(page, path)
     pixels, axes = part.asarray(), part.axes
-    if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
+    pixels = pixels.astype(np.uint8) if pixels.dtype == bool else pixels
+    if page.photometric == PHOTOMETRIC.PALETTE:
         pixels, axes = _coloured(pixels, page), axes + "S"
         notes.append("the palette's colours were filled in")
-    if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE and pixels.dtype.kind in "bu":
+    if page.photometric == PHOTOMETRIC.MINISWHITE and pixels.dtype.kind == "u":
         pixels = np.array((1 << page.bitspersample) - 1, dtype=np.uint64).astype(pixels.dtype) - pixels
         notes.append("0 is white in the file: the values were turned round")
-    if page.photometric in (tifffile.PHOTOMETRIC.SEPARATED, tifffile.PHOTOMETRIC.CIELAB):
-        raise FormatError(
-            f"colours as {tifffile.PHOTOMETRIC(page.photometric).name} are not read", str(path), "Save as RGB"
-        )
-    pixels = real_part(pixels.astype(np.uint8) if pixels.dtype == bool else pixels, options.part, str(path))
+    pixels = real_part(pixels, options.part, str(path))
     pixels, spatial, framed = _ordered(pixels, axes, path)
-    if len(pixels) in (2, 4) and "S" in axes and pixels.dtype.kind == "u" and is_opaque(pixels[-1]):
+    bands = page.photometric in GREY and not set(page.extrasamples) & set(ALPHA) and len(pixels) in (2, 4)
+    if len(pixels) in (2, 4) and "S" in axes and not bands and pixels.dtype.kind == "u" and is_opaque(pixels[-1]):
         pixels = pixels[:-1]
         notes.append("an alpha channel that is opaque everywhere was left out")
     orientation = int(page.tags.valueof(274, 1))
     if orientation in range(2, 9):
         notes.append(f"turned upright as orientation {orientation} says")
         pixels = np.moveaxis(upright(np.moveaxis(pixels, (-2, -1), (0, 1)), orientation), (0, 1), (-2, -1))
-    names = CHANNELS.get(len(pixels), ()) if "S" in axes or len(pixels) == 1 else ()
+    names = CHANNELS.get(len(pixels), ()) if ("S" in axes and not bands) or len(pixels) == 1 else ()
     steps = described.increment if framed else None
     return Image(
         np.ascontiguousarray(pixels),
@@ -182,6 +186,16 @@ def _image(file: tifffile.TiffFile, number: int, path: Path, options: ReadOption
         facts=_equal(pixels) if "S" in axes else {},
         source=Source("tiff", (str(path),)),
     )
+
+
+def _refuse_colours(page: tifffile.TiffPage, path: Path) -> None:
+    """Only what comes out of the decoder as grey, indices or red, green, blue; a JPEG stream's luminance does."""
+    model = PHOTOMETRIC.YCBCR if page.compression == COMPRESSION.APERIO_JP2000_YCBC else page.photometric
+    known = (*GREY, PHOTOMETRIC.RGB, PHOTOMETRIC.PALETTE)
+    if model in known or (model == PHOTOMETRIC.YCBCR and page.compression in JPEG):
+        return
+    named = getattr(model, "name", f"model {model}")
+    raise FormatError(f"colours as {named} are not read", str(path), "Save as RGB")
 
 
 def _ordered(pixels: Array, axes: str, path: Path) -> tuple[Array, str, bool]:
@@ -237,8 +251,9 @@ def _nth(described: list[Described], n: int) -> Described:
 def _coloured(pixels: Array, page: tifffile.TiffPage) -> Array:
     """Palette indices as colours, in 8 bits where that loses nothing."""
     colours = np.asarray(page.colormap).T
-    low = colours // 257
-    return (low.astype(np.uint8) if np.array_equal(low * 257, colours) else colours)[pixels]
+    # 255 is to be 65535, so steps of 257; some programs write steps of 256.
+    step = next((step for step in (257, 256) if not (colours % step).any()), None)
+    return (colours if step is None else (colours // step).astype(np.uint8))[pixels]
 
 
 def _equal(pixels: Array) -> dict[str, Any]:
