@@ -38,3 +38,8 @@ class IntegrityError(IsocenterError):
 
 class ResourceError(IsocenterError):
     """The machine does not have what is needed: memory, disk, a device, an optional package."""
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """ "1 case", "3 cases"; `many` where an s alone does not make the plural."""
+    return f"{number} {one if number == 1 else many or f'{one}s'}"

@@ -92,3 +92,18 @@ def test_what_a_flag_says_about_reading_is_kept_for_a_resumed_run(blobs, tmp_pat
 
 def test_a_rounded_spacing_adds_nothing_to_a_patch(blobs):
     assert planned(blobs).plan["training.patch"] == [16, 16, 16]
+
+
+def test_the_size_of_a_network_follows_the_family_that_was_chosen(tmp_path):
+    pictures = trained.pictures(tmp_path / "data", 12)
+    for name in ("resnet", "unet"):
+        made = isocenter.plan(pictures, device="cpu", threads=1, assignments={"network.name": name}).plan
+        assert made["network.name"] == name
+        assert made.decision("network.name").because == BY_HAND
+        assert made.decision("network.size").because != BY_HAND
+
+
+def test_cases_are_brought_to_a_patch_that_was_set_by_hand(blobs):
+    made = planned(blobs, assignments={"training.patch": [8, 8, 8]}).plan
+    assert made["preprocessing.smallest"] == [8, 8, 8]
+    assert "set by hand" in made.decision("preprocessing.smallest").because

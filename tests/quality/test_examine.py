@@ -111,7 +111,7 @@ def test_a_patient_on_both_sides_of_the_sets_own_split_forbids_training():
     shared = replace(dataset, cases=tuple(replace(one, patient="p0") if one.id == "c1" else one for one in dataset))
     assert not examine(dataset).fatal
     [fatal] = examine(shared).fatal
-    assert "1 patients stand in more than one part" in fatal.what
+    assert "1 patient stands in more than one part" in fatal.what
     assert set(fatal.cases) == {"c0", "c1"}
 
 
@@ -133,3 +133,24 @@ def test_progress_is_told_case_by_case():
     told: list[tuple[int, int]] = []
     examine(cohort(), progress=lambda done, total: told.append((done, total)))
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_a_case_with_other_channels_than_the_rest_forbids_training():
+    def with_channels(n, *names):
+        return Case(f"c{n}", f"p{n}", {name: image(n) for name in names}, {"mask": mask()})
+
+    found = examine(cohort(*(with_channels(n, "T1", "T2") for n in range(3)), with_channels(3, "T2", "T1")))
+    [fatal] = found.fatal
+    assert "(T2, T1) than the rest (T1, T2)" in fatal.what
+    assert fatal.cases == ("c3",)
+
+
+def test_grey_pictures_beside_coloured_ones_are_no_fault():
+    grid = Geometry.of_pixels((4, 5))
+    rng = np.random.default_rng(0)
+
+    def picture(n, *names):
+        return case(n, Image(rng.random((len(names), 4, 5)), grid, channels=names), mask(grid=grid))
+
+    both = cohort(picture(0, "0"), picture(1, "R", "G", "B"), picture(2, "R", "G", "B", "A"), picture(3, "0", "A"))
+    assert not examine(both).fatal

@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from isocenter.errors import GeometryError
-from isocenter.transforms import COLOUR, recoloured, stacked
+from isocenter.transforms import COLOUR, GREY, recoloured, stacked
 from isocenter.values import Geometry, Image
 
 GRID = Geometry((2, 3, 4), np.eye(4))
@@ -82,3 +82,14 @@ def test_an_image_that_is_no_picture_stays_as_it_is():
     assert recoloured(scan, COLOUR) is scan
     film = Image(np.zeros((3, 2, 1, 1)), Geometry.of_pixels((1, 1)), channels=COLOUR)
     assert recoloured(film, ("0",)) is film
+
+
+def test_a_grey_picture_with_alpha_is_grey():
+    picture = Image(np.array([7, 255], np.uint8).reshape(2, 1, 1), Geometry.of_pixels((1, 1)), channels=("0", "A"))
+    assert recoloured(picture, GREY).data.ravel().tolist() == [7]
+    assert recoloured(picture, COLOUR).data.ravel().tolist() == [7, 7, 7]
+
+
+def test_an_image_whose_last_channel_is_only_called_a_keeps_it():
+    both = Image(np.zeros((2, 2, 3, 4)), GRID, channels=("T1", "A"))
+    assert recoloured(both, ("T1",)) is both

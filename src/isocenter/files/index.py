@@ -14,6 +14,7 @@ from isocenter.files.atomic import written
 from isocenter.files.format import Entry, Format, ReadOptions
 from isocenter.values import Image
 
+PACKED = (".gz", ".bz2", ".xz", ".zst", ".tar", ".tgz", ".zip", ".7z", ".rar")
 HEAD_BYTES = 544  # the farthest magic number: NIfTI-1 at 344, DICOM at 128, NIfTI-2 at 4
 
 FORMATS: dict[str, Entry] = {
@@ -45,19 +46,19 @@ FORMATS: dict[str, Entry] = {
 
 
 @cache
-def _entries() -> Mapping[str, Entry]:
+def entries() -> Mapping[str, Entry]:
     """Ours, and those that other packages add under the entry point `isocenter.formats`."""
     return FORMATS | {point.name: point.load() for point in entry_points(group="isocenter.formats")}
 
 
 def load_format(name: str) -> Format:
-    module, _, attribute = _entries()[name].target.partition(":")
+    module, _, attribute = entries()[name].target.partition(":")
     return getattr(importlib.import_module(module), attribute)
 
 
 def suffix_of(path: Path) -> str:
     """The longest suffix that some format knows, lower case; the plain suffix for an unknown one."""
-    known = [s for entry in _entries().values() for s in entry.suffixes if path.name.lower().endswith(s)]
+    known = [s for entry in entries().values() for s in entry.suffixes if path.name.lower().endswith(s)]
     return max(known, key=len, default=path.suffix.lower())
 
 
@@ -68,8 +69,8 @@ def format_of(path: Path) -> str | None:
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
     suffix = suffix_of(path)
-    named = next((name for name, entry in _entries().items() if suffix in entry.suffixes), None)
-    for name, entry in _entries().items():
+    named = next((name for name, entry in entries().items() if suffix in entry.suffixes), None)
+    for name, entry in entries().items():
         if any(head[offset : offset + len(magic)] == magic for offset, magic in entry.magic):
             return name
     if named is None and (path.name == "DICOMDIR" or suffix == "" or suffix.strip(".").isdigit()):
@@ -88,7 +89,7 @@ def read_volumes(path: str | Path, options: ReadOptions | None = None) -> Mappin
         raise UsageError("there is no such file or folder", str(path), "Check the path")
     name = format_of(path)
     if name is None:
-        kinds = ", ".join(sorted(s for entry in _entries().values() for s in entry.suffixes))
+        kinds = ", ".join(sorted(s for entry in entries().values() for s in entry.suffixes))
         raise FormatError("the format is not known", str(path), f"Convert it to one of {kinds}")
     try:
         return load_format(name).read(path, options or ReadOptions())
@@ -128,7 +129,7 @@ def write(image: Image, path: str | Path, *, overwrite: bool = False) -> None:
     """
     path = Path(path)
     suffix = suffix_of(path)
-    name = next((name for name, entry in _entries().items() if suffix in entry.suffixes), None)
+    name = next((name for name, entry in entries().items() if suffix in entry.suffixes), None)
     writer = load_format(name).write if name else None
     if writer is None:
         raise UsageError(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from isocenter.errors import PlanError
@@ -31,21 +32,42 @@ def build(name: str, channels: int, spatial_dims: int, heads: Mapping[str, Head]
     size:   the family's own settings (width, strides, blocks, ...)
     Raises PlanError for an unknown name, a head that the family cannot have or a size that it does not know.
     """
-    targets = NETWORKS | {point.name: point.value for point in entry_points(group="isocenter.networks")}
-    if name not in targets:
-        raise PlanError(f"there is no network {name!r}", "network.name", f"Choose one of {', '.join(names())}")
+    module, function = _found(name)
     if spatial_dims not in (2, 3):
         raise PlanError(f"there is no network in {spatial_dims} dimensions", "preprocessing.ndim", "Choose 2 or 3")
     for key, head in heads.items():
         if not isinstance(head, Dense | Vector):
             raise PlanError(f"{name} has no output of the kind of {key!r} ({head})", "network.name", "Choose another")
-    module, _, function = targets[name].partition(":")
     dense = {key: head.channels for key, head in heads.items() if isinstance(head, Dense)}
     vectors = {key: head.size for key, head in heads.items() if isinstance(head, Vector)}
     try:
-        return getattr(importlib.import_module(module), function)(channels, spatial_dims, dense, vectors, dict(size))
+        return getattr(module, function)(channels, spatial_dims, dense, vectors, dict(size))
     except (TypeError, ValueError, RuntimeError) as error:  # torch refuses sizes with a RuntimeError
-        raise PlanError(f"{name} cannot be built: {error}", "network.size", "Correct the plan's network") from error
+        remedy = f"Correct network.size, or plan anew with --set network.name={name}"
+        raise PlanError(f"{name} cannot be built: {error}", "network.size", remedy) from error
 
 
-__all__ = ["NETWORKS", "build", "names"]
+def size_for(
+    name: str, patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
+) -> tuple[Mapping[str, Any], str, str]:
+    """The family's own settings for images of this patch, the reason and its source.
+
+    strides: by which factor each of several stages may reduce each axis, so that `patch` stays whole
+    A family's file says it in its function `size_for`; without one it is built with its own defaults.
+    Raises PlanError for an unknown name.
+    """
+    module, _ = _found(name)
+    chosen = getattr(module, "size_for", None)
+    return chosen(patch, strides, device) if chosen is not None else ({}, "the family's own defaults", "")
+
+
+def _found(name: str) -> tuple[ModuleType, str]:
+    """The family's file and the name of its function."""
+    targets = NETWORKS | {point.name: point.value for point in entry_points(group="isocenter.networks")}
+    if not isinstance(name, str) or name not in targets:
+        raise PlanError(f"there is no network {name!r}", "network.name", f"Choose one of {', '.join(names())}")
+    module, _, function = targets[name].partition(":")
+    return importlib.import_module(module), function
+
+
+__all__ = ["NETWORKS", "build", "names", "size_for"]

@@ -82,3 +82,13 @@ def build(
     if dense:
         raise ValueError("a ResNet has no output for every voxel: choose unet")
     return ResNet(channels, spatial_dims, vectors, **size)
+
+
+def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
+    """Fewer stages for small images, whose resolution the stem keeps; the reason and its source."""
+    del strides, device
+    small = max(patch) <= 64
+    blocks = [2, 2, 2] if small else [2, 2, 2, 2]
+    stem = "the stem keeps the resolution" if small else "the stem halves it"
+    size = {"width": 32, "blocks": blocks, "stem_stride": 1 if small else 2}
+    return size, f"images of {tuple(patch)}: {len(blocks)} stages, {stem}", "arXiv:1512.03385"

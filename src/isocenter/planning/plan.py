@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from isocenter import networks
 from isocenter.planning.machine import Machine
 from isocenter.tasks import Task, build, kind_for
-from isocenter.transforms import COLOUR, Augmentation, Normalisation
+from isocenter.transforms import COLOUR, GREY, Augmentation, Normalisation, without_alpha
 from isocenter.values import BY_HAND, Dataset, Decision, Dense, Fingerprint, Plan
 
 NNUNET = "doi:10.1038/s41592-020-01008-z"
@@ -33,11 +34,13 @@ def make_plan(
     minutes: float | None,
     seed: int,
     task: str | None = None,
+    network: str | None = None,
 ) -> Plan:
     """A plan for these training cases.
 
     fingerprint: of the training cases alone: nothing of validation or test enters a plan
-    Raises DatasetError where no task fits the references or they teach nothing.
+    network:     the family to choose a size for; the task's own choice if none is given
+    Raises DatasetError where no task fits the references or they teach nothing, PlanError for an unknown network.
     """
     kind = kind_for(dataset, task)
     chosen = {
@@ -53,13 +56,16 @@ def make_plan(
         "task": chosen,
         "split": {"method": split},
         "preprocessing": preprocessing,
-        "network": {"name": said["network.name"], "size": _size(said["network.name"].value, patch, strides, machine)},
+        "network": {
+            "name": said["network.name"],
+            "size": _size(network or said["network.name"].value, patch, strides, machine),
+        },
         "training": _training(
             fingerprint, built, machine, device, patch, minutes=minutes, seed=seed, dense=_is_dense(built)
         ),
         "augmentation": _augmentation(preprocessing["ndim"].value),
         "inference": {
-            "patch": _window(fingerprint, patch, strides, preprocessing["spacing"].value),
+            "patch": _window(fingerprint, patch, strides, preprocessing),
             "overlap": Decision(0.5, "each voxel is seen by at least two windows per axis", NNUNET),
             "batch": Decision(1 if machine.device == "cpu" else 4, "windows that go through the network together"),
         },
@@ -76,6 +82,9 @@ def with_settings(plan: Plan, assignments: Mapping[str, Any]) -> Plan:
     for name, value in assignments.items():
         plan.decision(name)  # refuses an unknown name
         plan = plan.with_decision(name, Decision(value, BY_HAND))
+    if "training.patch" in assignments and "preprocessing.smallest" not in assignments:
+        follows = Decision(assignments["training.patch"], "training.patch, which was set by hand")
+        plan = plan.with_decision("preprocessing.smallest", follows)
     return plan
 
 
@@ -124,15 +133,12 @@ def _preprocessing(dataset: Dataset, fingerprint: Fingerprint, task: Task, machi
 
 
 def _channels(fingerprint: Fingerprint) -> tuple[tuple[str, ...], str]:
-    found = [case.channels for case in fingerprint.cases]
-    kinds = sorted(set(found))
-    if len(kinds) == 1:
-        return kinds[0], f"all {len(found)} training cases have them"
-    grey = sum(len(channels) == 1 for channels in found)
-    coloured = len(found) - grey
-    if grey > 0:
-        return ("0",), f"{grey} training cases are grey and {coloured} are not: what colour adds is not known for all"
-    return COLOUR, f"R, G and B are what all {len(found)} training cases share"
+    found = [without_alpha(case.channels) for case in fingerprint.cases]
+    if len(set(found)) == 1:
+        return found[0], f"all {len(found)} training cases have them"
+    coloured = found.count(COLOUR)
+    grey = len(found) - coloured
+    return GREY, f"{grey} training cases are grey and {coloured} are not: what colour adds is not known for all"
 
 
 def _normalisation(fingerprint: Fingerprint, channels: Sequence[str], modality: str) -> Decision:
@@ -192,19 +198,19 @@ def _patch(
 ) -> tuple[tuple[int, ...], list[list[int]]]:
     """The patch, and by which factor each stage of a U-Net reduces each axis.
 
-    An axis is halved while at least 4 voxels are left and its voxels are not yet twice as long as the shortest.
+    An axis is halved while at least 4 voxels are left and its voxels are not yet twice as long as the shortest; one of
+    a fixed shape while its number of voxels is even.
     """
-    if preprocessing["shape"].value is not None:
-        return tuple(preprocessing["shape"].value), []
-    spacing = preprocessing["spacing"].value
-    size = np.median(_extent(fingerprint, spacing), axis=0)
+    spacing, whole = preprocessing["spacing"].value, preprocessing["shape"].value
+    size = np.median(_extent(fingerprint, spacing), axis=0) if whole is None else np.asarray(whole, dtype=float)
     voxels = PATCH_VOXELS["cpu" if machine.device == "cpu" else "gpu"]
-    while size.prod() > voxels:  # the longest axis gives way first
+    while whole is None and size.prod() > voxels:  # the longest axis gives way first
         size[size.argmax()] *= 0.95
     step = np.ones(len(size)) if spacing is None else np.asarray(spacing, dtype=float)
     left, strides = size.copy(), [[1] * len(size)]
     while len(strides) < 6:
-        halved = (left / 2 >= 4) & (step <= 1.5 * step[left / 2 >= 4].min(initial=np.inf))
+        fine = left / 2 >= 4 if whole is None else (left / 2 >= 4) & (left % 2 == 0)
+        halved = fine & (step <= 1.5 * step[fine].min(initial=np.inf))
         if not halved.any():
             break
         strides.append([2 if axis else 1 for axis in halved])
@@ -214,12 +220,12 @@ def _patch(
 
 
 def _window(
-    fingerprint: Fingerprint, patch: Sequence[int], strides: list[list[int]], spacing: Sequence[float] | None
+    fingerprint: Fingerprint, patch: Sequence[int], strides: list[list[int]], preprocessing: Mapping[str, Decision]
 ) -> Decision:
     """The training patch, or one that holds nearly every image whole where that costs little."""
-    if not strides:
+    if preprocessing["shape"].value is not None:
         return Decision(list(patch), "the whole image, as in training")
-    extent = _extent(fingerprint, spacing)
+    extent = _extent(fingerprint, preprocessing["spacing"].value)
     multiple = np.prod(strides, axis=0)
     whole = np.ceil(np.percentile(extent, 95, axis=0) / multiple - ROUNDING).astype(int) * multiple
     if whole.prod() <= 2 * np.prod(patch) and (whole >= np.asarray(patch)).all():
@@ -236,22 +242,8 @@ def _extent(fingerprint: Fingerprint, spacing: Sequence[float] | None) -> np.nda
 
 
 def _size(name: str, patch: Sequence[int], strides: list[list[int]], machine: Machine) -> Decision:
-    slow = machine.device == "cpu"
-    if name == "unet":
-        width = 16 if slow else 32
-        return Decision(
-            {"width": width, "widest": 128 if slow else 320, "strides": strides},
-            f"patch {tuple(patch)}: axes are halved while at least 4 voxels are left; width for the {machine.device}",
-            NNUNET,
-        )
-    small = max(patch) <= 64
-    blocks = [2, 2, 2] if small else [2, 2, 2, 2]
-    return Decision(
-        {"width": 32, "blocks": blocks, "stem_stride": 1 if small else 2},
-        f"images of {tuple(patch)}: {len(blocks)} stages, "
-        + ("the stem keeps the resolution" if small else "the stem halves it"),
-        "arXiv:1512.03385",
-    )
+    size, because, source = networks.size_for(name, patch, strides, machine.device)
+    return Decision(dict(size), because, source)
 
 
 def _training(

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.errors import IsocenterError
-from isocenter.transforms import content, stacked
+from isocenter.errors import IsocenterError, counted
+from isocenter.transforms import COLOUR, GREY, content, stacked, without_alpha
 from isocenter.values import GRID_TOLERANCE, Array, Case, CaseFacts, Dataset, Fingerprint, Image, Problem
 
 # A label map with more values than this, undeclared, numbers instances.
@@ -192,6 +192,7 @@ def _together(dataset: Dataset, fingerprint: Fingerprint) -> Iterable[Problem]:
             "a class would be learnt for every number",
             "Declare the labels with --labels; instances are not a task yet",
         )
+    yield from _channels(fingerprint)
     axes = {len(case.shape) for case in fingerprint.cases}
     if len(axes) > 1:
         yield Problem(
@@ -206,6 +207,22 @@ def _together(dataset: Dataset, fingerprint: Fingerprint) -> Iterable[Problem]:
             "one person may stand on both sides of a split: leakage cannot be excluded",
             "Say with --patient REGEX|COLUMN how to tell them apart",
         )
+
+
+def _channels(fingerprint: Fingerprint) -> Iterable[Problem]:
+    """Cases with other channels than the rest; pictures in grey beside those in colour can be brought to one kind."""
+    kinds = [without_alpha(case.channels) for case in fingerprint.cases]
+    if set(kinds) <= {GREY, COLOUR} or len(set(kinds)) == 1:
+        return
+    usual = max(sorted(set(kinds)), key=kinds.count)
+    others = "; ".join(", ".join(kind) for kind in sorted(set(kinds) - {usual}))
+    yield Problem(
+        "error",
+        f"some cases have other channels ({others}) than the rest ({', '.join(usual)})",
+        tuple(case.id for case, kind in zip(fingerprint.cases, kinds, strict=True) if kind != usual),
+        "one network takes one kind",
+        "Give each case the same images, in the same order, or leave these cases out",
+    )
 
 
 def _joined(problems: Sequence[Problem]) -> list[Problem]:
@@ -226,7 +243,7 @@ def _split_patients(dataset: Dataset) -> Iterable[Problem]:
     if both and dataset.patients_known:
         yield Problem(
             "error",
-            f"{len(both)} patients stand in more than one part of the set's own split",
+            f"{counted(len(both), 'patient stands', 'patients stand')} in more than one part of the set's own split",
             tuple(case.id for case in dataset if case.patient in both),
             "the test would be passed by recognising a person",
             "Correct the split, so that all cases of a patient are in one part",

@@ -2,7 +2,7 @@
 
 from isocenter.transforms.align import aligned
 from isocenter.transforms.augment import Augmentation
-from isocenter.transforms.channels import COLOUR, recoloured, stacked
+from isocenter.transforms.channels import COLOUR, GREY, recoloured, stacked, without_alpha
 from isocenter.transforms.draws import generator, order
 from isocenter.transforms.intensity import Normalisation
 from isocenter.transforms.orient import content, padding, permuted, unpermuted
@@ -11,6 +11,7 @@ from isocenter.transforms.resample import Order, Taps, along, resample, resample
 
 __all__ = [
     "COLOUR",
+    "GREY",
     "Augmentation",
     "Normalisation",
     "Order",
@@ -29,4 +30,5 @@ __all__ = [
     "stacked",
     "taps",
     "unpermuted",
+    "without_alpha",
 ]

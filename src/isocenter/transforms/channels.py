@@ -12,7 +12,8 @@ from isocenter.values import Array, Image
 
 # Luma of ITU-R BT.601, which is also what JPEG calls Y.
 LUMA = (0.299, 0.587, 0.114)
-COLOUR = ("R", "G", "B")
+# As the readers of pictures name them.
+GREY, COLOUR, ALPHA = ("0",), ("R", "G", "B"), "A"
 
 
 def stacked(images: Mapping[str, Image], where: str) -> Image:
@@ -35,7 +36,7 @@ def stacked(images: Mapping[str, Image], where: str) -> Image:
             raise GeometryError(
                 f"{name!r} lies on another grid ({image.geometry!r}) than the first image ({first.geometry!r})",
                 where,
-                "Bring all images of a case onto one grid first",
+                "Resample them with --align, or bring them onto one grid first",
             )
     names = tuple(
         name if len(image.channels) == 1 else f"{name}:{channel}"
@@ -49,19 +50,20 @@ def stacked(images: Mapping[str, Image], where: str) -> Image:
     return replace(first, pixels=np.concatenate(pixels), channels=names, padding=None)
 
 
-def recoloured(image: Image, channels: tuple[str, ...]) -> Image:
-    """A picture as grey or as R, G, B, whichever `channels` asks for; other images as they are.
+def without_alpha(channels: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of a picture's channels but alpha, which says how to show a pixel and not what was measured."""
+    return channels[:-1] if channels in ((*GREY, ALPHA), (*COLOUR, ALPHA)) else channels
 
-    An alpha channel is left out: it says how to show a pixel, not what was measured.
-    """
+
+def recoloured(image: Image, channels: tuple[str, ...]) -> Image:
+    """A picture as grey or as R, G, B, whichever `channels` asks for, without alpha; other images as they are."""
     if image.channels == channels or image.frames is not None:
         return image
-    data: Array = image.data
-    if image.channels[:3] == COLOUR and len(channels) == 1:
-        grey = np.tensordot(np.asarray(LUMA, dtype=np.float32), data[:3].astype(np.float32), axes=1)[None]
+    own = without_alpha(image.channels)
+    data: Array = image.data[: len(own)]
+    if own == COLOUR and len(channels) == 1:
+        grey = np.tensordot(np.asarray(LUMA, dtype=np.float32), data.astype(np.float32), axes=1)[None]
         return replace(image, pixels=grey, channels=channels)
-    if len(image.channels) == 1 and channels == COLOUR:
+    if len(own) == 1 and channels == COLOUR:
         return replace(image, pixels=np.repeat(data, 3, axis=0), channels=COLOUR)
-    if image.channels[:3] == COLOUR and channels == COLOUR:
-        return replace(image, pixels=data[:3], channels=COLOUR)
-    return image
+    return image if own == image.channels else replace(image, pixels=data, channels=own)

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from isocenter.errors import DatasetError, UsageError
+from isocenter.errors import DatasetError, UsageError, counted
 from isocenter.files import DatasetOptions, ReadOptions, read_dataset
 from isocenter.quality import Examination, examine
 from isocenter.transforms import aligned
-from isocenter.values import Case, Dataset, Image, LazyMapping
+from isocenter.values import Case, Dataset, Image, LazyMapping, Problem
 from isocenter.verbs.progress import tracked
 
 # The flags that say how data are read; a plan keeps them, so that training from it reads the data in the same way.
 READING = ("layout", "labels", "patient", "column", "modality", "part", "prefer", "fill_missing", "align")
+# Those that make other voxels of the same files.
+VOXELS = ("part", "prefer", "fill_missing", "align")
 
 
-def open_dataset(data: str | Path | Dataset, given: Mapping[str, Any], *, references: bool = True) -> Dataset:
+def open_dataset(
+    data: str | Path | Dataset, given: Mapping[str, Any], *, references: bool = True, channels: int | None = None
+) -> Dataset:
     """A data set as it is, or read from its path as the flags in `READING` say.
 
+    channels: images of one case, where a model says how many
     Raises UsageError for a flag that is none, and what reading raises.
     """
     unknown = sorted(set(given) - set(READING))
@@ -29,7 +34,7 @@ def open_dataset(data: str | Path | Dataset, given: Mapping[str, Any], *, refere
         raise UsageError(
             f"{', '.join(unknown)} says nothing about reading", "options", f"Choose of {', '.join(READING)}"
         )
-    dataset = data if isinstance(data, Dataset) else read_dataset(data, _options(given, references))
+    dataset = data if isinstance(data, Dataset) else read_dataset(data, _options(given, references, channels))
     if not given.get("align"):
         return dataset
     cases = [
@@ -38,11 +43,15 @@ def open_dataset(data: str | Path | Dataset, given: Mapping[str, Any], *, refere
     return replace(dataset, cases=tuple(cases))
 
 
-def _options(given: Mapping[str, Any], references: bool) -> DatasetOptions:
+def _options(given: Mapping[str, Any], references: bool, channels: int | None) -> DatasetOptions:
     reading = {key: given[key] for key in ("part", "prefer", "fill_missing") if given.get(key)}
     named = {key: given[key] for key in ("layout", "labels", "patient", "modality") if given.get(key)}
     return DatasetOptions(
-        **named, column=dict(given.get("column") or {}), read=ReadOptions(**reading), references=references
+        **named,
+        column=dict(given.get("column") or {}),
+        read=ReadOptions(**reading),
+        references=references,
+        channels=channels,
     )
 
 
@@ -50,6 +59,23 @@ def _aligned(case: Case, name: str) -> Image:
     """One image of a case on the grid of the case's first."""
     first = next(iter(case.images.values()))
     return aligned(case.images[name], first.geometry, f"{case.id}, {name}")
+
+
+def with_references(dataset: Dataset, needs: Collection[str]) -> Dataset:
+    """The cases that have what a task needs; that others were left out is one more problem of the data set."""
+    lacking = tuple(case.id for case in dataset if not set(needs) <= set(case.references))
+    if not lacking:
+        return dataset
+    kinds = ", ".join(sorted(needs))
+    problem = Problem(
+        "warning",
+        f"{counted(len(lacking), 'case has', 'cases have')} no reference of the kind {kinds}",
+        lacking,
+        "they are left out",
+        "Add their references, or take the images away",
+    )
+    kept = dataset.only({case.id for case in dataset} - set(lacking))
+    return replace(kept, problems=(*dataset.problems, problem))
 
 
 def looked_through(dataset: Dataset, threads: int) -> Examination:

@@ -13,8 +13,9 @@ from isocenter.errors import UsageError
 from isocenter.files import dataset_hash, write_text
 from isocenter.planning import make_plan, plan_text, settings, split, this_machine, with_settings
 from isocenter.quality import Examination
+from isocenter.tasks import kind_for
 from isocenter.values import Dataset, Plan, Split
-from isocenter.verbs.dataset import READING, looked_through, open_dataset, refuse_unfit
+from isocenter.verbs.dataset import READING, looked_through, open_dataset, refuse_unfit, with_references
 from isocenter.verbs.device import announced_device
 from isocenter.verbs.output import refuse_taken
 
@@ -28,7 +29,7 @@ class Planned:
     parts: Mapping[str, Split]
     out: Path | None = field(default=None)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         lines = [f"{name} = {decision.value}: {decision.because}" for name, decision in self.plan]
         return "\n".join([*lines, *([f"written: {self.out}"] if self.out else [])])
 
@@ -72,10 +73,21 @@ def plan(
     machine = this_machine(chosen.value, threads)
     examination = looked_through(dataset, machine.threads)
     refuse_unfit(examination)
-    usable = examination.dataset
+    usable = with_references(examination.dataset, kind_for(examination.dataset, task).needs)
+    examination = replace(examination, dataset=usable, problems=usable.problems)
     parts, decision = split(usable, seed=seed, everything=everything)
     training = examination.fingerprint.only({case for case, part in parts.items() if part == "train"})
-    made = make_plan(usable, training, decision, machine, device=chosen, minutes=minutes, seed=seed, task=task)
+    made = make_plan(
+        usable,
+        training,
+        decision,
+        machine,
+        device=chosen,
+        minutes=minutes,
+        seed=seed,
+        task=task,
+        network=(assignments or {}).get("network.name"),
+    )
     made = with_settings(made, assignments or {})
     settings(made)  # refuses what cannot be followed
     kept = {key: given[key] for key in READING if given.get(key)}

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from isocenter.errors import DatasetError
-from isocenter.files.index import FORMATS, suffix_of
+from isocenter.files.index import FORMATS, entries, suffix_of
 from isocenter.values import Split
 
 SPLIT_WORDS: dict[str, Split] = {
@@ -25,9 +25,7 @@ SPLIT_WORDS: dict[str, Split] = {
 }
 # One image a file, known by its name. Archives and films hold many things; DICOM has a layout of its own.
 NO_SINGLE_IMAGE = frozenset({"dicom", "video"})
-IMAGE_SUFFIXES = frozenset(
-    suffix for name, entry in FORMATS.items() if name not in NO_SINGLE_IMAGE for suffix in entry.suffixes
-) - {".npz", ".img", ".rec"}  # .img and .rec are the second half of a pair
+NO_IMAGE_SUFFIXES = frozenset({".npz", ".img", ".rec"})  # .img and .rec are the second half of a pair
 DICOM_SUFFIXES = frozenset(FORMATS["dicom"].suffixes)
 TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".parquet"})
 JSON_LIMIT = 64 << 20  # a data set's description has some MiB at most
@@ -74,7 +72,10 @@ class Folder:
     @cached_property
     def images(self) -> tuple[Member, ...]:
         """Files that each hold one image, but DICOM."""
-        return tuple(member for member in self.members if member.suffix in IMAGE_SUFFIXES)
+        known = {
+            suffix for name, entry in entries().items() if name not in NO_SINGLE_IMAGE for suffix in entry.suffixes
+        }
+        return tuple(member for member in self.members if member.suffix in known - NO_IMAGE_SUFFIXES)
 
     @cached_property
     def dicom(self) -> tuple[Member, ...]:

@@ -23,6 +23,7 @@ class DatasetOptions:
     modality:   of all images, where the files do not say
     read:       how single files are read
     references: False where only images are wanted (prediction): images without labels are then cases too
+    channels:   images of one case, as a model says that knows it; it tells channel numbers from numbers of cases
     """
 
     layout: str | None = None
@@ -32,6 +33,7 @@ class DatasetOptions:
     modality: str | None = None
     read: ReadOptions = field(default_factory=ReadOptions)
     references: bool = True
+    channels: int | None = None
 
 
 @dataclass(frozen=True)

@@ -86,13 +86,16 @@ def by_channel(members: Iterable[tuple[Key, Member]]) -> dict[Key, list[Member]]
     return {key: [files[number] for number in sorted(files)] for key, files in cases.items()}
 
 
-def told_by_number(cases: Mapping[Key, Sequence[Member]]) -> bool:
+def told_by_number(cases: Mapping[Key, Sequence[Member]], channels: int | None = None) -> bool:
     """Whether numbers at the end are channels even though nothing else says so, and not numbers of cases.
 
-    Every case has 0000, 0001, ... up to the same number, and there are several cases or one channel.
+    Every case has 0000, 0001, ... up to the same number, and there are several cases or one channel; or up to the
+    number of `channels` where that is known.
     """
     widths = {len(members) for members in cases.values()}
     from_zero = all(m.stem.endswith(f"_{n:04d}") for members in cases.values() for n, m in enumerate(members))
+    if channels is not None:
+        return widths == {channels} and from_zero
     return len(widths) == 1 and from_zero and (len(cases) > 1 or widths == {1})
 
 
