@@ -3,7 +3,9 @@ from __future__ import annotations
 import json
 import shutil
 
+import numpy as np
 import pandas as pd
+import PIL.Image
 import pytest
 
 import isocenter
@@ -80,3 +82,54 @@ def test_data_without_the_models_references_are_refused(segmented, classified):
 def test_an_unknown_split_is_wrong_use(segmented):
     with pytest.raises(UsageError, match="practice"):
         evaluated(segmented, segmented.data, split="practice")
+
+
+def test_masks_whose_numbers_mean_something_else_are_refused(segmented):
+    with pytest.raises(DatasetError, match="the value 1 is 'core' in the reference and 'shell' in the model"):
+        evaluated(segmented, segmented.data, labels="1=core,2=shell")
+
+
+def test_numbers_are_no_names_that_could_differ(segmented, tmp_path):
+    other = trained.blobs(tmp_path / "other", 2)
+    assert cases(isocenter.evaluate(segmented.out, other, device="cpu")) == {"case00", "case01"}
+
+
+def test_a_class_that_was_not_trained_is_named_and_the_others_are_scored(classified, tmp_path):
+    other = trained.pictures(tmp_path / "other", 6)
+    (other / "grey").mkdir()
+    for name in ("00.png", "02.png"):
+        (other / "bright" / name).rename(other / "grey" / name)
+    result = isocenter.evaluate(classified.out, other, device="cpu")
+    assert len(cases(result)) == 4
+    assert all("class 'grey' is none of bright, dark" in problem.what for problem in result.scored.problems)
+
+
+def test_of_cases_with_different_references_those_that_fit_are_used(tmp_path):
+    data = trained.pictures(tmp_path / "data", 24)
+    masked = (data / "bright" / "00.png", data / "dark" / "01.png")
+    rows = []
+    for path in sorted(data.glob("*/*.png")):
+        mask = path.with_name(f"{path.stem}_mask.png") if path in masked else None
+        if mask is not None:
+            PIL.Image.fromarray(np.asarray(PIL.Image.open(path)) // 255).save(mask)
+        truth = f",{mask.relative_to(data).as_posix()}" if mask is not None else f"{path.parent.name},"
+        rows.append(f"{path.relative_to(data).as_posix()},{truth}")
+    (data / "table.csv").write_text("\n".join(["image,label,mask", *rows]))
+    run = trained.classifying(data / "table.csv", tmp_path / "run", task="classification")
+    assert len(parts(run)["train"] | parts(run)["val"] | parts(run)["test"]) == 22
+    assert "2 cases have no reference of the kind class" in run.report.read_text(encoding="utf-8")
+    result = isocenter.evaluate(run.out, data / "table.csv", split="all", device="cpu")
+    assert len(cases(result)) == 22
+
+
+def test_a_runs_own_data_are_read_as_it_read_them(tmp_path):
+    data = trained.pictures(tmp_path / "data", 24)
+    rows = [f"{path.relative_to(data).as_posix()},{path.parent.name}" for path in sorted(data.rglob("*.png"))]
+    (data / "table.csv").write_text("\n".join(["scan,finding", *rows]))
+    column = {"image": "scan", "label": "finding"}
+    run = trained.classifying(data / "table.csv", tmp_path / "run", column=column)
+    again = isocenter.evaluate(run.out, data / "table.csv", device="cpu")
+    assert again.which == "the test cases of the run's own data"
+    moved = shutil.copytree(data, tmp_path / "moved")
+    with pytest.raises(DatasetError, match="no column says"):
+        isocenter.evaluate(run.out, moved / "table.csv", device="cpu")

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import softmax
 
-from isocenter.errors import DatasetError, PlanError
+from isocenter.errors import DatasetError, PlanError, counted
 from isocenter.evaluation import (
     Confusion,
     Table,
@@ -73,7 +73,7 @@ class Classification:
         declared = [label.name for label in dataset.classes.get("class", ())] or list(counts)
         if sum(count > 0 for count in counts.values()) < 2:
             raise DatasetError(
-                f"the training cases have {len(counts)} class ({', '.join(counts) or 'none'})",
+                f"the training cases have {counted(len(counts), 'class', 'classes')} ({', '.join(counts) or 'none'})",
                 str(dataset.root or dataset.name),
                 "Give cases of at least two classes",
             )
@@ -124,12 +124,7 @@ class Classification:
 
     def target(self, case: Case) -> Target:
         """Index of the case's class."""
-        name = case.references["class"]
-        if name not in self.classes:
-            raise DatasetError(
-                f"class {name!r} is none of {', '.join(self.classes)}", case.id, "Declare it, or mend it"
-            )
-        return Target(self.heads["class"], np.asarray(self.classes.index(name)))
+        return Target(self.heads["class"], np.asarray(self._index(case)))
 
     def loss(self, outputs: Outputs, target: Tensor) -> Tensor:
         return torch.nn.functional.cross_entropy(
@@ -157,17 +152,17 @@ class Classification:
         """One row a case: reference, predicted, the probability of each class, brier."""
         rows = []
         for prediction, case in zip(predictions, cases, strict=True):
-            reference = case.references["class"]
+            index = self._index(case)
             probabilities = [self._probabilities(prediction)[name] for name in self.classes]
             rows.append(
                 {
                     "case": case.id,
                     "patient": case.patient,
                     "label": "all",
-                    "reference": reference,
+                    "reference": self.classes[index],
                     "predicted": self.classes[int(np.argmax(probabilities))],
                     **{f"probability_{name}": p for name, p in zip(self.classes, probabilities, strict=True)},
-                    "brier": float(brier([probabilities], [self.classes.index(reference)])),
+                    "brier": float(brier([probabilities], [index])),
                 }
             )
         return pd.DataFrame(rows)
@@ -243,6 +238,15 @@ class Classification:
 
     def results(self, prediction: Prediction) -> list[Finding]:
         return [Finding(name, probability=p) for name, p in self._probabilities(prediction).items()]
+
+    def _index(self, case: Case) -> int:
+        """The number of the case's class; DatasetError for one that was not trained."""
+        name = case.references["class"]
+        if name not in self.classes:
+            raise DatasetError(
+                f"class {name!r} is none of {', '.join(self.classes)}", case.id, "Declare it, or mend it"
+            )
+        return self.classes.index(name)
 
     def _probabilities(self, prediction: Prediction) -> Mapping[str, float]:
         assert prediction.probabilities is not None  # noqa: S101 - `decode` always gives them

@@ -208,6 +208,7 @@ class Segmentation:
             raise GeometryError(
                 "prediction and reference lie on different grids", case.id, "Predict on the image that was labelled"
             )
+        self._refuse_other_names(reference.labels, case.id)
         predicted, truth = np.asarray(prediction.data), _label_map(reference.data, case.id)
         spacing = reference.geometry.spacing
         counted = overlaps(predicted, truth, [label.value for label in self.classes])
@@ -238,6 +239,18 @@ class Segmentation:
                 }
             )
         return rows
+
+    def _refuse_other_names(self, declared: Sequence[Label], where: str) -> None:
+        """DatasetError where a value means something else than in training; a bare number is no name."""
+        ours = {label.value: label.name for label in self.classes}
+        for label in declared:
+            name = ours.get(label.value, label.name)
+            if name.casefold() != label.name.casefold() and str(label.value) not in (name, label.name):
+                raise DatasetError(
+                    f"the value {label.value} is {label.name!r} in the reference and {name!r} in the model",
+                    where,
+                    "Renumber the masks, or say with --labels what their values mean",
+                )
 
     def summary(self, table: Table, *, seed: int) -> list[Row]:
         """Each metric over all labels (mean of their means), then by label; patients are resampled."""

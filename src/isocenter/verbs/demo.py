@@ -10,9 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from isocenter.errors import IsocenterError, UsageError
+from isocenter.errors import IsocenterError, UsageError, counted
 from isocenter.files import download, unpack_tar
 from isocenter.training import cache_folder
 from isocenter.values import Dataset
@@ -20,6 +18,7 @@ from isocenter.verbs.dataset import open_dataset
 from isocenter.verbs.phantom_cohort import VERSION, write_phantoms
 from isocenter.verbs.predict import Predicted, predict
 from isocenter.verbs.progress import tracked
+from isocenter.verbs.scoring import read_split
 from isocenter.verbs.train import Run, train
 
 log = logging.getLogger("isocenter")
@@ -72,7 +71,7 @@ def demo(
         raise UsageError("exists already", str(out), "Choose another --out, or give --overwrite")
     source = Source(Path(data), "given") if data is not None else find_data(Path.cwd())
     dataset = open_dataset(source.path, source.given)
-    say(f"{source}: {len(dataset)} cases")
+    say(f"{source}: {counted(len(dataset), 'case')}")
     left = minutes - (time.monotonic() - began) / 60 - PREDICTION_MINUTES
     run = train(
         source.path,
@@ -144,7 +143,7 @@ def simulated(patients: int = 40) -> Path:
 
 def _predicted(run: Run, dataset: Dataset) -> Predicted:
     """One test case, or any case where none was kept apart, as a user would predict it."""
-    parts = pd.read_csv(run.out / "split.csv", dtype=str)
+    parts = read_split(run.out / "split.csv")
     chosen = parts.sort_values("split", kind="stable").iloc[0]["case"]  # test comes before train and val
     return predict(run.out, dataset.only({chosen}), out=run.out / "prediction")
 

@@ -6,18 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import pandas as pd
-
-from isocenter.errors import DatasetError, UsageError
+from isocenter.errors import DatasetError, PlanError, UsageError, counted
 from isocenter.evaluation import rows_to_json
 from isocenter.files import dataset_hash
+from isocenter.planning import read_plan
 from isocenter.runtime import Model, environment, load
 from isocenter.values import Dataset, Row, Split
-from isocenter.verbs.dataset import open_dataset
+from isocenter.verbs.dataset import READING, open_dataset, with_references
 from isocenter.verbs.device import announced_device
 from isocenter.verbs.output import refuse_taken, result_folder
 from isocenter.verbs.run_report import report
-from isocenter.verbs.scoring import Scored, score
+from isocenter.verbs.scoring import Scored, read_split, score
 
 MARKS = ("cases.csv", "summary.json")
 
@@ -39,7 +38,7 @@ class Evaluation:
         """For `--json`."""
         return {**rows_to_json(self.rows), "scored": self.which, "out": str(self.out) if self.out else None}
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         lines = [f"scored {self.which}"]
         lines += [f"{row.metric} {row.label}: {row.estimate}" for row in self.rows if row.metric == self.primary]
         lines += [f"{problem.severity}: {problem.what}" for problem in self.scored.problems]
@@ -54,6 +53,7 @@ def evaluate(
     out: str | Path | None = None,
     overwrite: bool = False,
     device: str = "auto",
+    threads: int | None = None,
     seed: int = 0,
     **given: Any,
 ) -> Evaluation:
@@ -66,15 +66,16 @@ def evaluate(
     """
     if out is not None:
         refuse_taken(Path(out), overwrite, MARKS)
-    loaded = model if isinstance(model, Model) else load(model, announced_device(device).value)
-    dataset = open_dataset(data, given)
+    loaded = model if isinstance(model, Model) else load(model, announced_device(device, threads).value)
+    run = None if isinstance(model, Model) else Path(model)
+    dataset = open_dataset(data, {**_as_trained(run, data), **given})
     if not loaded.task.needs <= dataset.kinds:
         raise DatasetError(
             f"has no references of the kind {', '.join(sorted(loaded.task.needs))}",
             str(dataset.root or dataset.name),
             f"Give data labelled for {loaded.task.name}",
         )
-    run = None if isinstance(model, Model) else Path(model)
+    dataset = with_references(dataset, loaded.task.needs)
     parts, which, own = _chosen(loaded, dataset, run, split)
     cases = [case for case in dataset if case.id in parts]
     scored = score(loaded, cases, parts, seed=seed)
@@ -87,11 +88,23 @@ def evaluate(
     return result
 
 
+def _as_trained(run: Path | None, data: str | Path | Dataset) -> dict[str, Any]:
+    """The flags with which a run read its own data; nothing for other data, whose flags may be others."""
+    if run is None or isinstance(data, Dataset) or not (run / "plan.yaml").is_file():
+        return {}
+    try:
+        plan = read_plan(run / "plan.yaml")
+    except PlanError:  # of another version: the model can still be used, and the flags be given
+        return {}
+    own = bool(plan.data) and (run / plan.data).resolve() == Path(data).resolve()
+    return {key: value for key, value in plan.options.items() if own and key in READING}
+
+
 def _chosen(model: Model, dataset: Dataset, run: Path | None, split: str | None) -> tuple[dict[str, Split], str, bool]:
     """{case id: part} of the cases to score, in words which they are, and whether the model was trained on the set."""
     table = run / "split.csv" if run is not None else None
     if table is not None and table.is_file():
-        known: dict[str, Split] = {row.case: row.split for row in pd.read_csv(table, dtype=str).itertuples()}  # type: ignore[misc]
+        known: dict[str, Split] = {row.case: row.split for row in read_split(table).itertuples()}  # type: ignore[misc]
         ours = dataset.only(set(known))
         if len(ours) == len(known) and dataset_hash(ours) == model.record.get("data_hash"):
             wanted = split or "test"
@@ -126,7 +139,7 @@ def _report(result: Evaluation, model: Model, dataset: Dataset, own: bool) -> st
     }
     return report(
         f"Evaluation on {dataset.name}",
-        f"{result.scored.table['case'].nunique()} cases: {result.which}.",
+        f"{counted(result.scored.table['case'].nunique(), 'case')}: {result.which}.",
         primary=result.primary,
         scored=result.scored,
         notes=notes,

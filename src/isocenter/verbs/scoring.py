@@ -115,3 +115,8 @@ def split_table(cases: Sequence[Case], parts: Mapping[str, Split]) -> pd.DataFra
         [{"case": case.id, "patient": case.patient, "split": parts[case.id], "fold": 0} for case in cases],
         columns=["case", "patient", "split", "fold"],
     )
+
+
+def read_split(path: Path) -> pd.DataFrame:
+    """`split.csv` as text: a case may be called NA."""
+    return pd.read_csv(path, dtype=str, keep_default_na=False)
