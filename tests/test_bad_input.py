@@ -92,7 +92,7 @@ def test_a_truncated_gzip_is_a_finding_and_the_run_says_so(cli, here, tmp_path):
     cut = data / "images" / "case03.nii.gz"
     cut.write_bytes(cut.read_bytes()[:-700])
     run = trained.segmenting(data, here / "run")
-    assert run.notes[-1] == "1 cases could not be used and were left out: see Data."
+    assert run.notes[-1] == "1 case could not be used, left out: see Data."
     assert "case03.nii.gz" in run.report.read_text(encoding="utf-8")
     assert "case03" not in (here / "run" / "split.csv").read_text()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,25 @@ def blobs(root: Path, count: int = 12, affine: np.ndarray = OBLIQUE) -> Path:
         for folder, array in (("images", image), ("labels", mask)):
             (root / folder).mkdir(parents=True, exist_ok=True)
             nibabel.Nifti1Image(array, affine).to_filename(root / folder / f"case{n:02}.nii.gz")
+    return root
+
+
+def two_channels(root: Path, count: int = 12) -> Path:
+    """nnU-Net raw: T1, in which the ball is bright, and T2, in which it is dark."""
+    for folder in ("imagesTr", "labelsTr"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    for n in range(count):
+        image, mask = blob(n)
+        for channel, array in enumerate((image, 300 - image)):
+            nibabel.Nifti1Image(array, OBLIQUE).to_filename(root / "imagesTr" / f"case{n:02}_{channel:04}.nii.gz")
+        nibabel.Nifti1Image(mask, OBLIQUE).to_filename(root / "labelsTr" / f"case{n:02}.nii.gz")
+    described = {
+        "channel_names": {"0": "T1", "1": "T2"},
+        "labels": {"background": 0, "shell": 1, "core": 2},
+        "numTraining": count,
+        "file_ending": ".nii.gz",
+    }
+    (root / "dataset.json").write_text(json.dumps(described))
     return root
 
 

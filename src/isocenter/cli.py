@@ -210,6 +210,7 @@ def evaluate(
     overwrite: Overwrite = False,
     json: Json = False,
     device: Device = "auto",
+    threads: Threads = None,
     seed: Seed = 0,
     given: Given = None,
 ) -> None:
@@ -221,6 +222,7 @@ def evaluate(
         out=out or _default("evaluate", data),
         overwrite=overwrite,
         device=device,
+        threads=threads,
         seed=seed,
         **(given or {}),
     )
@@ -237,6 +239,7 @@ def predict(
     json: Json = False,
     format: Annotated[str, typer.Option(help="auto, nii.gz, nii, nrrd, png, tiff or dcm (SEG).")] = "auto",
     device: Device = "auto",
+    threads: Threads = None,
     given: Given = None,
 ) -> None:
     """Results of MODEL for INPUTS, each on its source's own grid."""
@@ -247,6 +250,7 @@ def predict(
         overwrite=overwrite,
         format=format,
         device=device,
+        threads=threads,
         **(given or {}),
     )
     _show(result, result.as_record() if json else None)
@@ -364,7 +368,7 @@ def _show(result: object, record: Mapping[str, Any] | None) -> None:
 
 
 def _assignments(given: list[str] | None) -> dict[str, Any]:
-    from isocenter.planning import parse_value
+    from isocenter.planning import parse_value  # it brings pandas, which `--help` does without
 
     return {name: parse_value(value) for name, value in (_pair(one, "--set") for one in given or [])}
 

@@ -77,7 +77,7 @@ def test_everything_trains_but_a_sets_own_test_part():
 
 
 def test_one_patient_cannot_be_parted():
-    with pytest.raises(DatasetError, match="1 patients are too few"):
+    with pytest.raises(DatasetError, match="1 patient: too few"):
         split(cohort([1] * 30), seed=0)
 
 

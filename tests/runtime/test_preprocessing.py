@@ -248,7 +248,7 @@ two = partial(Preprocessing, 3, ("T1", "T2"), AS_IT_IS * 2)
 @pytest.mark.parametrize(
     ("preprocessing", "image", "error", "says"),
     [
-        (two(), scan(("T1",)), DatasetError, r"1 channels \(T1\), the model expects 2 \(T1, T2\)"),
+        (two(), scan(("T1",)), DatasetError, r"1 channel \(T1\), the model expects 2 \(T1, T2\)"),
         (two(), scan(("T2", "T1")), DatasetError, "T2, T1 are not the model's T1, T2"),
         (volumes, scan(("0",), frames=5), GeometryError, "5 frames"),
         (Preprocessing(2, ("0",), AS_IT_IS), scan(("0",)), GeometryError, "works in 2 dimensions"),

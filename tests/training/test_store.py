@@ -23,10 +23,11 @@ def prepared(tmp_path, monkeypatch):
     data = trained.blobs(tmp_path / "data", 6)
     plan = isocenter.plan(data, labels=trained.LABELS, device="cpu", threads=1).plan
 
-    def prepare(memory: int = GENEROUS, **changes):
+    def prepare(memory: int = GENEROUS, reading=None, **changes):
         chosen = settings(plan)
         cases = list(read_dataset(data, DatasetOptions(labels=trained.LABELS)))
-        return prepare_all(cases, replace(chosen.preprocessing, **changes), chosen.task, threads=2, memory=memory)
+        wanted = replace(chosen.preprocessing, **changes)
+        return prepare_all(cases, wanted, chosen.task, threads=2, memory=memory, reading=reading)
 
     return prepare
 
@@ -98,3 +99,9 @@ def test_a_write_that_fails_leaves_no_entry(prepared, monkeypatch):
     assert not [path for path in cache_folder().rglob("*") if path.is_file()]
     monkeypatch.setattr(store, "_pack", pack)
     assert len(prepared()) == 6
+
+
+def test_the_same_file_read_in_another_way_is_another_entry(prepared):
+    prepared(reading={"part": "magnitude"})
+    prepared(reading={"part": "phase"})
+    assert len(entries()) == 12

@@ -195,3 +195,42 @@ def test_a_series_that_cannot_bear_a_seg_keeps_its_nifti_with_a_warning(segmente
     assert [problem.severity for problem in result.problems] == ["warning"]
     with pytest.raises(DatasetError, match="7989c71a_MR: the image states no FrameOfReferenceUID"):
         predicted(segmented, series, out=tmp_path / "named", format="dcm")
+
+
+def test_a_result_has_no_name_that_windows_keeps_for_a_device(segmented, image, tmp_path):
+    odd = tmp_path / "nul.nii.gz"
+    odd.write_bytes(image.read_bytes())
+    assert [path.name for path in predicted(segmented, odd, out=tmp_path / "out").files] == ["nul_.nii.gz"]
+
+
+@pytest.fixture(scope="module")
+def two_channels(tmp_path_factory):
+    root = tmp_path_factory.mktemp("channels")
+    return trained.segmenting(trained.two_channels(root / "data"), root / "run", labels=None)
+
+
+def test_files_numbered_by_channel_are_one_case_also_where_it_is_the_only_one(two_channels, tmp_path):
+    source = two_channels.out.parent / "data" / "imagesTr"
+    for name in ("case00_0000.nii.gz", "case00_0001.nii.gz"):
+        (tmp_path / "one").mkdir(exist_ok=True)
+        (tmp_path / "one" / name).write_bytes((source / name).read_bytes())
+    alone, among = predicted(two_channels, tmp_path / "one"), predicted(two_channels, two_channels.out.parent / "data")
+    assert list(alone.predictions) == ["case00"]
+    assert_array_equal(alone.predictions["case00"].data, among.predictions["case00"].data)
+
+
+def test_channels_in_another_order_are_refused_by_name(two_channels, tmp_path):
+    source = two_channels.out.parent / "data" / "imagesTr"
+    table = tmp_path / "table.csv"
+    table.write_text(f"t1,t2\n{source / 'case00_0000.nii.gz'},{source / 'case00_0001.nii.gz'}\n")
+    same = predicted(two_channels, table, column={"image:T1": "t1", "image:T2": "t2"})
+    assert len(same.predictions) == 1
+    with pytest.raises(DatasetError, match="T2, T1 are not the model's T1, T2"):
+        predicted(two_channels, table, column={"image:T2": "t2", "image:T1": "t1"})
+
+
+def test_numbers_of_frames_are_no_channels_to_a_model_of_one_channel(segmented, image, tmp_path):
+    for n in range(4):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / "in" / f"case{n // 2}_{n % 2:04}.nii.gz").write_bytes(image.read_bytes())
+    assert len(predicted(segmented, tmp_path / "in").predictions) == 4

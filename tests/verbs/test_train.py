@@ -125,3 +125,21 @@ def test_data_and_a_run_to_resume_cannot_both_be_given(segmented, tmp_path):
     with pytest.raises(UsageError, match="either"):
         isocenter.train(segmented.data, resume=segmented.out, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_minutes_beside_a_plan_decide_its_steps_anew(segmented, tmp_path):
+    run = isocenter.train(segmented.out / "plan.yaml", minutes=0.01, out=tmp_path / "run")
+    assert run.steps == 10  # the least; the plan had 6
+    kept = isocenter.train(
+        segmented.out / "plan.yaml", minutes=0.01, out=tmp_path / "kept", assignments={"training.steps": 3}
+    )
+    assert kept.steps == 3
+
+
+def test_a_case_may_be_called_na(tmp_path):
+    data = trained.pictures(tmp_path / "data", 12)
+    (data / "bright" / "00.png").rename(data / "bright" / "NA.png")
+    (data / "dark" / "01.png").rename(data / "dark" / "null.png")
+    run = trained.classifying(data, tmp_path / "run")
+    scored = isocenter.evaluate(run.out, data, split="all", device="cpu").scored.table
+    assert len(scored) == 12

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from isocenter.errors import DatasetError
+from isocenter.errors import DatasetError, counted
 from isocenter.transforms import generator
 from isocenter.values import Case, Dataset, Decision, Split
 
@@ -45,7 +45,8 @@ def split(dataset: Dataset, *, seed: int, everything: bool = False) -> tuple[Map
     counts = {part: list(parts.values()).count(part) for part in ("train", "val", "test")}
     if not counts["train"] or (not everything and not counts["val"]):
         raise DatasetError(
-            f"{len(dataset)} cases of {len({case.patient for case in dataset})} patients are too few to part",
+            f"{counted(len(dataset), 'case')} of {counted(len({case.patient for case in dataset}), 'patient')}: "
+            "too few to part",
             str(dataset.root or dataset.name),
             "Give more cases, or --all to train on every case",
         )

@@ -1,6 +1,6 @@
 """The model as one object: preprocessing, network and decoding, with bounded memory, on any device."""
 
-from isocenter.runtime.device import bf16_pays, choose_device, environment
+from isocenter.runtime.device import bf16_pays, choose_device, environment, use_threads
 from isocenter.runtime.model import Inference, Model, TorchNetwork, build_module, load, save
 from isocenter.runtime.preprocessing import Preprocessing, Trace
 from isocenter.runtime.record import digest, read_json, read_tensors, seal, verify, write_json, write_tensors
@@ -24,6 +24,7 @@ __all__ = [
     "save",
     "seal",
     "slide",
+    "use_threads",
     "verify",
     "write_json",
     "write_tensors",

@@ -50,6 +50,11 @@ def choose_device(name: str = "auto") -> Decision:
     return Decision(name, because="asked for")
 
 
+def use_threads(count: int) -> None:
+    """Let torch use so many cores of this process, from now on."""
+    torch.set_num_threads(count)
+
+
 def bf16_pays(device: str) -> bool:
     """Whether the device computes in bfloat16 itself, rather than through float32."""
     if device.startswith("cuda"):

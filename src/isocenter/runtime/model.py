@@ -89,6 +89,11 @@ class Model:
         )
         return self.task.decode(self.preprocessing.restored(slabs, trace), trace.source)
 
+    def __repr__(self) -> str:
+        labels, channels = ", ".join(one.name for one in self.task.labels), ", ".join(self.preprocessing.channels)
+        network = f"{self.network['name']} in {self.preprocessing.ndim}D"
+        return f"Model({self.task.name} of {labels}; {network}; channels {channels})"
+
     @property
     def settings(self) -> dict[str, Any]:
         """What `model.json` holds: all but the weights."""

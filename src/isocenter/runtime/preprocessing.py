@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.errors import DatasetError, GeometryError, PlanError
+from isocenter.errors import DatasetError, GeometryError, PlanError, counted
 from isocenter.transforms import (
     Normalisation,
     Order,
@@ -166,13 +166,17 @@ class Preprocessing:
     def _check(self, image: Image, where: str) -> None:
         if len(image.channels) != len(self.channels):
             raise DatasetError(
-                f"has {len(image.channels)} channels ({', '.join(image.channels)}), the model expects "
+                f"has {counted(len(image.channels), 'channel')} ({', '.join(image.channels)}), the model expects "
                 f"{len(self.channels)} ({', '.join(self.channels)})",
                 where,
-                "Give the images that the model was trained on, in that order",
+                "Give all images of a case: a folder with CASE_0000, CASE_0001, ..., or a table with "
+                f"--column image:{self.channels[0]}=COLUMN,..."
+                if len(self.channels) > len(image.channels)
+                else "Give the images that the model was trained on, in that order",
             )
-        named = not all(name.isdigit() for name in (*image.channels, *self.channels))
-        if len(self.channels) > 1 and named and image.channels != self.channels:
+        # _0000 and _0001 say which channel of the model a file is, as nnU-Net has it; names have to be the same names.
+        numbered = image.channels == tuple(str(n) for n in range(len(self.channels)))
+        if len(self.channels) > 1 and not numbered and image.channels != self.channels:
             raise DatasetError(
                 f"channels {', '.join(image.channels)} are not the model's {', '.join(self.channels)}",
                 where,

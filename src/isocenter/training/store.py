@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -75,16 +75,18 @@ def prepare_all(
     *,
     threads: int,
     memory: int,
+    reading: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> list[Prepared]:
     """All cases prepared, in order; those that the cache has are taken from there.
 
-    memory: bytes; arrays that fit into them together are kept in memory, else patches are read from disk
+    memory:  bytes; arrays that fit into them together are kept in memory, else patches are read from disk
+    reading: what a person decided about how the files are read, as far as it changes the voxels
     """
     folder = cache_folder() / "prepared"
 
     def one(case: Case) -> Prepared:
-        return _prepared(case, preprocessing, task, folder)
+        return _prepared(case, preprocessing, task, reading or {}, folder)
 
     done: list[Prepared] = []
     with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
@@ -97,8 +99,10 @@ def prepare_all(
     return done
 
 
-def _prepared(case: Case, preprocessing: Preprocessing, task: Task, folder: Path) -> Prepared:
-    made_from = [LAYOUT, content_hash(case), preprocessing.settings, task.name, task.settings]
+def _prepared(
+    case: Case, preprocessing: Preprocessing, task: Task, reading: Mapping[str, Any], folder: Path
+) -> Prepared:
+    made_from = [LAYOUT, content_hash(case), dict(reading), preprocessing.settings, task.name, task.settings]
     key = hashlib.sha256(json.dumps(made_from, sort_keys=True, default=list).encode()).hexdigest()
     place = folder / key[:2] / key
     if not place.is_dir():

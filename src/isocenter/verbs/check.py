@@ -60,7 +60,7 @@ class Check:
         """Whether training may go on."""
         return not self.examination.fatal
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         lines = [f"{name}: {value}" for name, value in self.facts.items()]
         for problem in self.problems:
             cases = (

@@ -35,7 +35,7 @@ class Converted:
         failed = [{"volume": one.what, "remedy": one.remedy} for one in self.problems]
         return {"schema": "isocenter.converted", "version": 1, "rows": rows, "failed": failed}
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         lines = []
         for path, image in zip(self.files, self.images, strict=True):
             lines += [f"{path}: {image!r}", *(f"note: {note}" for note in image.notes)]

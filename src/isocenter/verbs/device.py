@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import logging
 
-from isocenter.runtime import choose_device
+from isocenter.runtime import choose_device, use_threads
 from isocenter.values import Decision
 
 log = logging.getLogger("isocenter")
 
 
-def announced_device(name: str) -> Decision:
-    """The device and the reason, also in the log: a GPU that was not found should not go unnoticed."""
+def announced_device(name: str, threads: int | None = None) -> Decision:
+    """The device and the reason, also in the log: a GPU that was not found should not go unnoticed.
+
+    threads: cores to use; all if none is given
+    """
+    if threads is not None:
+        use_threads(threads)
     chosen = choose_device(name)
     log.info("computing on %s: %s", chosen.value, chosen.because)
     return chosen

@@ -13,10 +13,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from isocenter.errors import DatasetError, FormatError, GeometryError, IsocenterError, ResourceError, UsageError
+from isocenter.errors import (
+    DatasetError,
+    FormatError,
+    GeometryError,
+    IsocenterError,
+    ResourceError,
+    UsageError,
+    counted,
+)
 from isocenter.files import write_label_map
 from isocenter.runtime import Model, load, write_json
-from isocenter.transforms import stacked
+from isocenter.transforms import COLOUR, stacked
 from isocenter.values import Case, Dataset, Image, Prediction, Problem
 from isocenter.verbs.dataset import open_dataset
 from isocenter.verbs.device import announced_device
@@ -24,6 +32,9 @@ from isocenter.verbs.output import refuse_taken, result_folder
 from isocenter.verbs.progress import tracked
 
 MARKS = ("predictions.csv", "summary.json")
+# Names that Windows keeps for devices, with any suffix:
+# https://learn.microsoft.com/windows/win32/fileio/naming-a-file
+RESERVED = frozenset({"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(10))})
 FORMATS = ("nii.gz", "nii", "nrrd", "png", "tiff", "dcm")
 
 
@@ -60,8 +71,8 @@ class Predicted:
             "rows": self.table.to_dict("records"),
         }
 
-    def __str__(self) -> str:
-        lines = [f"{len(self.table)} cases predicted, {len(self.failures)} failed"]
+    def __repr__(self) -> str:
+        lines = [f"{counted(len(self.table), 'case')} predicted, {len(self.failures)} failed"]
         lines += [f"{problem.severity}: {problem.what}. {problem.remedy}" for problem in self.problems]
         return "\n".join([*lines, *([f"written: {self.out}"] if self.out is not None else [])])
 
@@ -73,6 +84,7 @@ def predict(
     overwrite: bool = False,
     format: str = "auto",
     device: str = "auto",
+    threads: int | None = None,
     **given: Any,
 ) -> Predicted:
     """Predict every input: an image file, a folder of one DICOM series, or a cohort of any known layout.
@@ -88,7 +100,7 @@ def predict(
         raise UsageError(f"cannot write {format!r}", "--format", f"Choose auto or one of {', '.join(FORMATS)}")
     if out is not None:
         refuse_taken(Path(out), overwrite, MARKS)
-    loaded = model if isinstance(model, Model) else load(model, announced_device(device).value)
+    loaded = model if isinstance(model, Model) else load(model, announced_device(device, threads).value)
     folder = Path(out) if out is not None else None
     with nullcontext() if folder is None else result_folder(folder, overwrite, MARKS) as partial:
         result = _predicted(loaded, inputs, given, partial, format)
@@ -111,7 +123,8 @@ def _predicted(
     format: str,
 ) -> Predicted:
     """Every case predicted, its dense result written into the folder; what failed is named, and the rest goes on."""
-    found = [_opened(one, given) for one in inputs]
+    channels = model.preprocessing.channels
+    found = [_opened(one, given, 1 if channels == COLOUR else len(channels)) for one in inputs]
     cases = _told_apart([case for cases, _ in found for case in cases])
     problems = [problem for _, of_data in found for problem in of_data if problem.severity == "error"]
     rows, predictions, files = [], {}, []
@@ -153,13 +166,15 @@ def _predicted(
     return Predicted(pd.DataFrame(rows), predictions, problems, files, stopped=stopped)
 
 
-def _opened(given_input: str | Path | Image | Dataset, given: Mapping[str, Any]) -> tuple[list[Case], list[Problem]]:
+def _opened(
+    given_input: str | Path | Image | Dataset, given: Mapping[str, Any], channels: int
+) -> tuple[list[Case], list[Problem]]:
     """The cases of one input, and what could not be read of it."""
     if isinstance(given_input, Image):
         paths = given_input.source.paths if given_input.source else ()
         name = Path(paths[0]).name.split(".")[0] if paths else "image"
         return [Case(name, name, {"image": given_input})], []
-    dataset = open_dataset(given_input, given, references=False)
+    dataset = open_dataset(given_input, given, references=False, channels=channels)
     return list(dataset), list(dataset.problems)
 
 
@@ -169,6 +184,7 @@ def _told_apart(cases: Sequence[Case]) -> list[Case]:
     named = []
     for case in cases:
         plain = re.sub(r"[^\w.()+-]+", "_", case.id).strip("._") or "case"
+        plain = f"{plain}_" if plain.partition(".")[0].upper() in RESERVED else plain
         numbered = (plain if n == 1 else f"{plain}_{n}" for n in count(1))
         name = next(one for one in numbered if one.lower() not in taken)
         taken.add(name.lower())

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import psutil
 
-from isocenter.errors import IntegrityError, UsageError
+from isocenter.errors import IntegrityError, UsageError, counted
 from isocenter.evaluation import rows_to_json
 from isocenter.files import dataset_hash, unwritable, write_text, written
 from isocenter.planning import Settings, plan_text, read_plan, settings, with_settings
@@ -30,13 +30,13 @@ from isocenter.runtime import (
 from isocenter.training import Clock, Moment, Prepared, prepare_all, recover
 from isocenter.training import train as follow
 from isocenter.values import Case, Dataset, Decision, Plan, Problem, Row, Split
-from isocenter.verbs.dataset import looked_through, open_dataset, refuse_unfit
+from isocenter.verbs.dataset import VOXELS, looked_through, open_dataset, refuse_unfit
 from isocenter.verbs.output import refuse_taken
 from isocenter.verbs.plan import Planned, relative_to
 from isocenter.verbs.plan import plan as make
 from isocenter.verbs.progress import tracked
 from isocenter.verbs.run_report import report
-from isocenter.verbs.scoring import Scored, score, split_table
+from isocenter.verbs.scoring import Scored, read_split, score, split_table
 
 log = logging.getLogger("isocenter")
 REPORT = "report.html"
@@ -70,7 +70,7 @@ class Run:
         found = {"out": str(self.out), "report": str(self.report), "steps": self.steps, "minutes": self.minutes}
         return {**rows_to_json(self.rows), **found, "notes": list(self.notes)}
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         said = [f"{row.metric} {row.label}: {row.estimate}" for row in self.rows if row.metric == self.primary]
         said = said or ["no estimate: every case was trained on"]
         return "\n".join([*said, *self.notes, f"{self.steps} steps in {self.minutes:.1f} min", str(self.report)])
@@ -187,6 +187,9 @@ def _from_plan(
     }
     if flags["device"] is not None:
         by_flag["training.device"] = choose_device(flags["device"]).value
+    if flags["minutes"] is not None and not edited["training.deterministic"]:
+        steps = Decision(None, "--minutes was given: a probe turns them into steps when training starts")
+        edited = edited.with_decision("training.steps", steps)
     edited = with_settings(edited, {**by_flag, **assignments})
     settings(edited)  # refuses what cannot be followed before the data are read
     seed = int(edited["training.seed"])
@@ -226,7 +229,7 @@ def _resumed(out: Path) -> _Prepared:
     dataset = examination.dataset
     if dataset_hash(dataset) != plan.data_hash:
         raise IntegrityError("the data have changed since the run began", str(out), "Train anew with another --out")
-    table = pd.read_csv(out / "split.csv", dtype=str)
+    table = read_split(out / "split.csv")
     parts: dict[str, Split] = dict(zip(table["case"], table["split"], strict=True))
     state = out / "checkpoints" / "last" / "state.json"
     spent = float(read_json(state, "isocenter.state")["seconds"]) if state.is_file() else 0.0
@@ -241,7 +244,7 @@ def _follow(run: _Prepared, began: float, weights: Path | None) -> Run:
     choose_device(chosen.training.device)  # refuses one that this machine lacks
     write_json(run.out / "environment.json", "isocenter.environment", environment())
     cases = {part: [case for case in run.dataset if run.parts[case.id] == part] for part in ("train", "val", "test")}
-    ready = _ready([*cases["train"], *cases["val"]], chosen)
+    ready = _ready([*cases["train"], *cases["val"]], chosen, run.plan.options)
     budget = chosen.training.minutes
     if chosen.training.steps is not None and not run.resume:
         log.info("training for %d steps, as the plan says: the minutes do not count", chosen.training.steps)
@@ -290,18 +293,19 @@ def _follow(run: _Prepared, began: float, weights: Path | None) -> Run:
             partial.mkdir()
             scored.write(partial)
     minutes = (time.monotonic() - began + run.spent) / 60
-    notes = _notes(run, cases["test"])
+    notes = _notes(run, scored)
     _write_report(run, plan, scored, notes, outcome.because, minutes)
     rows = () if scored is None else tuple(scored.rows)
     return Run(run.out, rows, str(plan["evaluation.primary"]), outcome.steps, minutes, tuple(notes))
 
 
-def _ready(cases: list[Case], chosen: Settings) -> list[Prepared]:
+def _ready(cases: list[Case], chosen: Settings, options: Mapping[str, Any]) -> list[Prepared]:
     with tracked("preparing cases") as tracker:
         return prepare_all(
             cases,
             chosen.preprocessing,
             chosen.task,
+            reading={key: options[key] for key in VOXELS if options.get(key)},
             threads=chosen.training.threads,
             memory=int(MEMORY_SHARE * psutil.virtual_memory().available),
             progress=tracker,
@@ -313,9 +317,9 @@ def _seconds_a_case(cases: Mapping[str, list[Case]], chosen: Settings) -> float:
 
     Fresh weights predict ragged surfaces, which take longest to score: the estimate errs on the safe side.
     """
-    network = chosen.architecture
-    module = build_module(chosen.task, network).eval()
-    model = Model(chosen.task, chosen.preprocessing, chosen.inference, network, TorchNetwork(module))
+    network, device = chosen.architecture, chosen.training.device
+    module = build_module(chosen.task, network).eval().to(device)
+    model = Model(chosen.task, chosen.preprocessing, chosen.inference, network, TorchNetwork(module, device))
     case = (cases["val"] or cases["train"])[0]
     model.predict(case)  # the first call also allocates
     mark = time.monotonic()
@@ -334,15 +338,17 @@ def _weights(start: Path) -> Path:
     raise UsageError("holds no weights to begin from", str(start), "Give a run, a package or a .safetensors file")
 
 
-def _notes(run: _Prepared, test: list[Case]) -> list[str]:
+def _notes(run: _Prepared, scored: Scored | None) -> list[str]:
     notes = []
     if not run.dataset.patients_known:
         notes.append("Patients unknown, split by case: leakage cannot be excluded.")
     left_out = {case for problem in run.problems if problem.severity == "error" for case in problem.cases}
     if left_out:
-        notes.append(f"{len(left_out)} cases could not be used and were left out: see Data.")
-    if not test:
+        notes.append(f"{counted(len(left_out), 'case')} could not be used, left out: see Data.")
+    if scored is None:
         notes.append("Every case was trained on: nothing is estimated.")
+    elif scored.problems:
+        notes.append(f"{counted(len(scored.problems), 'test case')} could not be scored: see Data.")
     return notes
 
 
@@ -353,7 +359,7 @@ def _write_report(
     scored_problems = tuple(scored.problems) if scored is not None else ()
     page = report(
         f"Training on {run.dataset.name}",
-        f"{len(run.dataset)} cases; {plan.decision('split.method').because}.",
+        f"{counted(len(run.dataset), 'case')}; {plan.decision('split.method').because}.",
         primary=str(plan["evaluation.primary"]),
         scored=scored,
         notes=notes,

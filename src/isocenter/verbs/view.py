@@ -22,7 +22,7 @@ class View:
     def _repr_html_(self) -> str:
         return f'<iframe srcdoc="{escape(self.html, quote=True)}" width="100%" height="640"></iframe>'
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return str(self.out) if self.out is not None else f"a page of {len(self.html)} characters"
 
 
