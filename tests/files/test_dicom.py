@@ -160,6 +160,16 @@ def test_one_slice_that_does_not_belong_refuses_the_series(tmp_path: Path, odd: 
     assert str(tmp_path) in refusal.value.where and refusal.value.remedy
 
 
+def test_one_object_with_two_orientations_cannot_be_sorted_into_folders(tmp_path: Path) -> None:
+    turned = {"PlaneOrientationSequence": sequence(ImageOrientationPatient=[1, 0, 0, 0, 0, -1])}
+    path = write_enhanced(
+        tmp_path / "e.dcm", np.ones((2, 2, 2), np.uint16), [enhanced_frame(0), enhanced_frame(3) | turned]
+    )
+    with pytest.raises(GeometryError, match="2 orientations in one series") as refusal:
+        read(path)
+    assert refusal.value.remedy == "Export the frames of each as a series of their own"
+
+
 def test_a_copy_of_a_slice_refuses_the_series(tmp_path: Path) -> None:
     for n in range(3):
         write_slice(tmp_path / f"{n}.dcm", np.ones((2, 2), np.uint16), position=(0, 0, n), SliceThickness=1)

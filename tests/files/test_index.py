@@ -91,6 +91,13 @@ def test_a_file_of_no_known_format_is_refused_with_those_that_are(tmp_path: Path
         read(tmp_path / "a.docx")
 
 
+@pytest.mark.parametrize("name", ["a.dcm.gz", "a.zip", "a.tar.gz"])
+def test_a_packed_file_is_to_be_unpacked_first(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"packed")
+    with pytest.raises(FormatError, match="Unpack it first"):
+        read(tmp_path / name)
+
+
 @pytest.mark.parametrize("suffix", sorted(s for entry in FORMATS.values() for s in entry.suffixes))
 @pytest.mark.parametrize("content", [b"", b"\0" * 600, b"not what the name says\n" * 40])
 def test_a_file_that_is_not_what_its_name_says_is_refused_by_name(tmp_path: Path, suffix: str, content: bytes) -> None:

@@ -61,7 +61,9 @@ def refuse_mixture(frames: Sequence[Frame], where: str) -> None:
             raise GeometryError(
                 f"has {len(kinds)} {what} in one series ({tag}), as in {frames[0].name} and {odd.name}",
                 where,
-                "Read the slices of each apart: put them into folders of their own",
+                "Read the slices of each apart: put them into folders of their own"
+                if len({frame.path for frame in frames}) > 1
+                else "Export the frames of each as a series of their own",
             )
 
 

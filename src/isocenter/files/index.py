@@ -90,7 +90,8 @@ def read_volumes(path: str | Path, options: ReadOptions | None = None) -> Mappin
     name = format_of(path)
     if name is None:
         kinds = ", ".join(sorted(s for entry in entries().values() for s in entry.suffixes))
-        raise FormatError("the format is not known", str(path), f"Convert it to one of {kinds}")
+        remedy = "Unpack it first" if path.suffix.lower() in PACKED else f"Convert it to one of {kinds}"
+        raise FormatError("the format is not known", str(path), remedy)
     try:
         return load_format(name).read(path, options or ReadOptions())
     except IsocenterError:

@@ -43,7 +43,7 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     Raises FormatError for what is no image or is cut short, GeometryError for forms that contradict each other.
     """
     head_path, voxel_path = _pair(path)
-    header, notes = _header(head_path)
+    header, notes = _header(head_path, single=head_path == voxel_path)
     _refuse_surfaces(header, path)
     shape, axes = _layout(header, path)
     geometry, about_geometry = geometry_of(header, str(path), options.prefer)
@@ -90,8 +90,11 @@ def _pair(path: Path) -> tuple[Path, Path]:
     return path, path
 
 
-def _header(path: Path) -> tuple[Any, list[str]]:
-    """nibabel's header, of the kind that the magic number says, and what was odd about it."""
+def _header(path: Path, *, single: bool) -> tuple[Any, list[str]]:
+    """nibabel's header, of the kind that the magic number says, and what was odd about it.
+
+    single: whether the voxels lie in the same file, which Analyze does not know
+    """
     head = read_head(path, 544)
     kinds = {b"n+1": Nifti1Header, b"ni1": Nifti1PairHeader, b"n+2": Nifti2Header, b"ni2": Nifti2PairHeader}
     kind: Any = kinds.get(head[344:347]) or kinds.get(head[4:7]) or AnalyzeHeader
@@ -103,6 +106,8 @@ def _header(path: Path) -> tuple[Any, list[str]]:
         if kind is AnalyzeHeader:
             if int(header["sizeof_hdr"]) != size:
                 raise FormatError("neither a NIfTI nor an Analyze header", str(path), "Check what kind of file it is")
+            if single:
+                raise FormatError("a NIfTI header with no magic number", str(path), "The header is damaged: mend it")
             header = Spm2AnalyzeHeader(head[:size], header.endianness, check=False)  # plain Analyze has no scaling
         # Zero or negative voxel sizes are judged by `geometry_of`, which must see them as they stand.
         pixdim = header["pixdim"].copy()
@@ -111,6 +116,8 @@ def _header(path: Path) -> tuple[Any, list[str]]:
         if kind in (Nifti1Header, Nifti2Header):
             header.extensions = _extensions(kind, path, int(header["vox_offset"]), size)
     except HeaderDataError as error:
+        if "not supported" in str(error):  # of a type of number: bits, or 128 of them
+            raise FormatError(f"{error}", str(path), "Convert the voxels to a common number type") from error
         raise FormatError(f"the header is damaged ({error})", str(path), "Get the file again") from error
     return header, notes
 
