@@ -7,7 +7,7 @@ import pytest
 
 import isocenter
 import trained
-from isocenter.errors import UsageError
+from isocenter.errors import PlanError, UsageError
 from isocenter.verbs.train import Run
 
 
@@ -143,3 +143,9 @@ def test_a_case_may_be_called_na(tmp_path):
     run = trained.classifying(data, tmp_path / "run")
     scored = isocenter.evaluate(run.out, data, split="all", device="cpu").scored.table
     assert len(scored) == 12
+
+
+def test_weights_of_which_none_fits_are_refused_before_a_run_begins(segmented, classified, tmp_path):
+    with pytest.raises(PlanError, match="not one weight fits"):
+        trained.segmenting(segmented.data, tmp_path / "run", start=classified.out)
+    assert not (tmp_path / "run").exists()

@@ -43,7 +43,7 @@ def build(name: str, channels: int, spatial_dims: int, heads: Mapping[str, Head]
     try:
         return getattr(module, function)(channels, spatial_dims, dense, vectors, dict(size))
     except (TypeError, ValueError, RuntimeError) as error:  # torch refuses sizes with a RuntimeError
-        remedy = f"Correct network.size, or plan anew with --set network.name={name}"
+        remedy = "Correct network.size, or plan anew with another --set network.name"
         raise PlanError(f"{name} cannot be built: {error}", "network.size", remedy) from error
 
 

@@ -2,7 +2,7 @@
 
 from isocenter.training.checkpoint import read_checkpoint, recover, write_checkpoint
 from isocenter.training.loader import Batch, Loader
-from isocenter.training.recipe import Clock, Moment, Outcome, train
+from isocenter.training.recipe import Clock, Moment, Outcome, fitting, train
 from isocenter.training.store import Prepared, cache_folder, prepare_all
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Outcome",
     "Prepared",
     "cache_folder",
+    "fitting",
     "prepare_all",
     "read_checkpoint",
     "recover",

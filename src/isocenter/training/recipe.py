@@ -235,8 +235,8 @@ def _optimiser(module: Module, chosen: Training) -> Any:
     return torch.optim.AdamW(groups, lr=chosen.learning_rate)
 
 
-def _begin_from(module: Module, start: Path) -> str:
-    """Take over every weight whose name and shape agree; says how many did.
+def fitting(module: Module, start: Path) -> dict[str, Tensor]:
+    """The weights in a file whose names and shapes agree with the network's.
 
     Raises PlanError where none does: the run would begin from nothing and not say so.
     """
@@ -244,6 +244,12 @@ def _begin_from(module: Module, start: Path) -> str:
     agreeing = {name: value for name, value in given.items() if name in own and own[name].shape == value.shape}
     if not agreeing:
         raise PlanError("not one weight fits the plan's network", str(start), "Give a model of the same network")
+    return agreeing
+
+
+def _begin_from(module: Module, start: Path) -> str:
+    """Take over every weight whose name and shape agree; says how many did."""
+    own, agreeing = module.state_dict(), fitting(module, start)
     module.load_state_dict({**own, **agreeing})
     said = f"{len(agreeing)} of {len(own)} tensors from {start.name} with SHA-256 {digest(start)[:16]}"
     log.info("began from %s", said)

@@ -27,7 +27,7 @@ from isocenter.runtime import (
     verify,
     write_json,
 )
-from isocenter.training import Clock, Moment, Prepared, prepare_all, recover
+from isocenter.training import Clock, Moment, Prepared, fitting, prepare_all, recover
 from isocenter.training import train as follow
 from isocenter.values import Case, Dataset, Decision, Plan, Problem, Row, Split
 from isocenter.verbs.dataset import VOXELS, looked_through, open_dataset, refuse_unfit
@@ -122,7 +122,11 @@ def train(
         folder = Path(out)
         refuse_taken(folder, overwrite, MARKS)
         weights = _weights(Path(start)) if start is not None else None
-        prepared = _begun(folder, _planned(data, flags, assignments or {}, given))
+        made = _planned(data, flags, assignments or {}, given)
+        if weights is not None:
+            chosen = settings(made.plan)
+            fitting(build_module(chosen.task, chosen.architecture), weights)  # refused before the folder is there
+        prepared = _begun(folder, made)
     try:
         return _follow(prepared, began, weights)
     except OSError as error:  # of the system: all that is read raises errors of ours
