@@ -13,7 +13,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from nibabel.nifti1 import Nifti1Extension
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -78,6 +78,7 @@ def test_what_was_unknown_is_unknown_again(image: Image) -> None:
         assert_array_equal(back.data, image.data)
 
 
+@example(Geometry((4, 5, 1), np.array([[1, 0, 0, 0], [0, 1, 0.5, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])))
 @given(geometries())
 def test_a_second_reader_finds_the_voxels_in_the_same_place(geometry: Geometry) -> None:
     with tempfile.TemporaryDirectory() as folder:

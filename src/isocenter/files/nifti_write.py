@@ -121,6 +121,8 @@ def _set_forms(header: Any, geometry: Geometry, where: str) -> None:
     header.set_xyzt_units("mm")
     header.set_sform(affine, SCANNER)
     header["pixdim"][1:4] = geometry.steps
+    if geometry.is_sheared:  # said even of a single slice, which no voxel would betray
+        return
     with_qform = header.copy()
     with_qform.set_qform(affine, SCANNER)
     if apart_in_voxels(geometry, with_qform.get_qform()) <= QFORM_TOLERANCE:
