@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from isocenter.errors import FormatError, IsocenterError, ResourceError, UsageError
+from isocenter.errors import FormatError, GeometryError, IsocenterError, ResourceError, UsageError
 from isocenter.files import FORMATS, Format, format_of, read, read_volumes, write
 from isocenter.files.index import load_format, suffix_of
 from isocenter.values import Geometry, Image
@@ -113,6 +114,18 @@ def test_a_gzip_of_nothing_known_is_refused_by_name(tmp_path: Path, suffix: str)
     (tmp_path / f"broken{suffix}").write_bytes(gzip.compress(b"nothing known"))
     with pytest.raises(FormatError, match="broken"):
         read(tmp_path / f"broken{suffix}")
+
+
+def test_what_a_value_refuses_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((4, 5), np.uint8), metadata=None)
+    with tifffile.TiffFile(path) as file:
+        width = file.pages[0].tags["ImageWidth"].valueoffset
+    raw = bytearray(path.read_bytes())
+    raw[width] = 0
+    path.write_bytes(bytes(raw))
+    with pytest.raises(GeometryError, match=r"a\.tif: shape \(4, 0\).*get the file again"):
+        read(path)
 
 
 def test_what_a_library_throws_at_a_damaged_file_names_the_file(

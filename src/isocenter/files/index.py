@@ -94,8 +94,11 @@ def read_volumes(path: str | Path, options: ReadOptions | None = None) -> Mappin
         raise FormatError("the format is not known", str(path), remedy)
     try:
         return load_format(name).read(path, options or ReadOptions())
-    except IsocenterError:
-        raise
+    except IsocenterError as error:
+        if error.where not in ("Geometry", "Image"):
+            raise
+        # A value refuses itself where it is made, and cannot know the file.
+        raise type(error)(error.problem, str(path), "The header is damaged: get the file again") from error
     except MemoryError:
         raise
     except Exception as error:  # what a library throws at a damaged file can be anything
