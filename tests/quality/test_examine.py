@@ -126,7 +126,18 @@ def test_pictures_among_volumes_forbid_training():
 
 def test_a_set_without_a_usable_case_forbids_training():
     empty = case(0, image(pixels=np.full((1, *GRID.shape), np.nan, np.float32)))
-    assert [one.what for one in examine(cohort(empty)).fatal] == ["no case can be used"]
+    [fatal] = examine(cohort(empty)).fatal
+    assert fatal.what == "no case can be used; the first: c0: channel '0' holds no measurement"
+    assert fatal.remedy == "Leave it out"
+
+
+def test_what_many_cases_have_is_said_once():
+    other = Geometry((4, 5, 3), np.diag([1.0, 1.0, 4.0, 1.0]))
+    two = [Case(f"c{n}", f"p{n}", {"T1": image(n), "T2": image(n, other)}, {"mask": mask()}) for n in range(3)]
+    found = examine(cohort(*two, *(case(n) for n in (3, 4))))
+    [problem] = [one for one in found.problems if "another grid" in one.what]
+    assert problem.cases == ("c0", "c1", "c2")
+    assert "--align" in problem.remedy
 
 
 def test_progress_is_told_case_by_case():

@@ -32,7 +32,7 @@ def split(dataset: Dataset, *, seed: int, everything: bool = False) -> tuple[Map
     elif not everything:
         drawn = _draw([case for case in dataset if parts[case.id] == "train"], TEST_SHARE, seed, 1)
         parts |= dict.fromkeys(drawn, "test")
-        said.append(f"{len(drawn)} test cases: a fifth of the patients, drawn by seed {seed}")
+        said.append(f"{counted(len(drawn), 'test case')}: a fifth of the patients, drawn by seed {seed}")
     if everything:
         parts = {key: "train" if part == "val" else part for key, part in parts.items()}
     elif "val" in own.values():
@@ -41,7 +41,9 @@ def split(dataset: Dataset, *, seed: int, everything: bool = False) -> tuple[Map
         rest = [case for case in dataset if parts[case.id] == "train"]
         drawn = _draw(rest, min(VAL_SHARE, MOST_VAL_CASES / max(1, len(rest))), seed, 2)
         parts |= dict.fromkeys(drawn, "val")
-        said.append(f"{len(drawn)} validation cases: a tenth of the other patients, at most {MOST_VAL_CASES} cases")
+        said.append(
+            f"{counted(len(drawn), 'validation case')}: a tenth of the other patients, at most {MOST_VAL_CASES} cases"
+        )
     counts = {part: list(parts.values()).count(part) for part in ("train", "val", "test")}
     if not counts["train"] or (not everything and not counts["val"]):
         raise DatasetError(

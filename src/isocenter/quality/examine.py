@@ -47,7 +47,7 @@ def examine(dataset: Dataset, *, threads: int = 1, progress: Progress | None = N
                 progress(done, len(dataset))
     fingerprint = Fingerprint(tuple(facts))
     of_the_whole = [problem for problem in dataset.problems if not problem.cases]
-    together = list(_together(dataset, fingerprint))
+    together = [*_none_left(problems, fingerprint), *_together(dataset, fingerprint)]
     problems = [*_joined(problems), *together]
     fatal = tuple(problem for problem in (*of_the_whole, *together) if problem.severity == "error")
     usable = dataset.only({case.id for case in facts})
@@ -63,7 +63,9 @@ def _measured(case: Case) -> tuple[CaseFacts | None, list[Problem]]:
             return None, problems
         return _facts(case, image, references), problems
     except IsocenterError as error:
-        return None, [Problem("error", f"{error.where}: {error.problem}", (case.id,), "cannot be used", error.remedy)]
+        # Without the case's name in it, what many cases have is said once.
+        what = error.problem if error.where == case.id else f"{error.where}: {error.problem}"
+        return None, [Problem("error", what, (case.id,), "cannot be used", error.remedy)]
 
 
 def _facts(case: Case, image: Image, references: Mapping[str, Any]) -> CaseFacts:
@@ -161,12 +163,19 @@ def _mask(case: Case, image: Image, kind: str, mask: Image) -> Iterable[Problem]
         )
 
 
+def _none_left(problems: Sequence[Problem], fingerprint: Fingerprint) -> Iterable[Problem]:
+    """That no case can be used, and what is wrong with the first."""
+    if fingerprint.cases:
+        return
+    first = next((problem for problem in problems if problem.severity == "error"), Problem("error", "there is none"))
+    remedy = first.remedy or "See what was found for each case"
+    where = f"{', '.join(first.cases[:1])}: " if first.cases else ""
+    what = f"no case can be used; the first: {where}{first.what}"
+    yield Problem("error", what, (), "there is nothing to learn from", remedy)
+
+
 def _together(dataset: Dataset, fingerprint: Fingerprint) -> Iterable[Problem]:
     """What only shows beside the other cases; an error here is not mended by leaving a case out."""
-    if not fingerprint.cases:
-        yield Problem(
-            "error", "no case can be used", (), "there is nothing to learn from", "See what was found for each case"
-        )
     declared = {label.value for label in dataset.classes.get("mask", ())} | {0}
     if len(declared) > 1:
         strange = {

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from isocenter.errors import DatasetError
+from isocenter.errors import DatasetError, counted
 from isocenter.files.layouts.folder import Folder, stem_of
 from isocenter.files.layouts.join import Join, join_table
 from isocenter.files.layouts.layout import DatasetOptions, Found, Reading
@@ -106,14 +106,14 @@ def _labelled(found: list[Found], folder: Folder, options: DatasetOptions) -> tu
         unread = any(member.suffix in (".xml", ".json") for member in folder.members)
         also = "; annotations in XML or JSON are not read yet" if unread else ""
         raise DatasetError(
-            f"holds {len(found)} images and no labels{alone}{also}",
+            f"holds {counted(len(found), 'image')} and no labels{alone}{also}",
             str(folder.root),
             "Put class folders, a labels/ or masks/ folder, or a table with a label column beside the images",
         )
     problems = [
         Problem(
             "warning",
-            f"{len(bare)} of {len(found)} images have no label",
+            f"{len(bare)} of {counted(len(found), 'image')} without a label",
             tuple(case.name for case in bare),
             "they are left out",
             "Add their labels, or take the images away",

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from isocenter.errors import DatasetError
+from isocenter.errors import DatasetError, counted
 from isocenter.files.layouts.classes import mask_labels
 from isocenter.files.layouts.folder import Folder, stem_of
 from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
@@ -45,7 +45,11 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         mask = partial(load_mask, (paths[1],), labels, options.read) if label is not None else None
         found.append(Found(name, _images(paths[0], names, options), {"mask": mask} if mask else {}, files=tuple(paths)))
     problem = Problem(
-        "error", f"{len(missing)} listed cases lack a file", tuple(missing), "they are left out", "Get the files again"
+        "error",
+        f"{counted(len(missing), 'listed case lacks', 'listed cases lack')} a file",
+        tuple(missing),
+        "they are left out",
+        "Get the files again",
     )
     return Reading(
         tuple(found),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from isocenter.errors import FormatError
+from isocenter.errors import FormatError, counted
 from isocenter.files import dicom_rtstruct, dicom_seg
 from isocenter.files.dicom import read_series
 from isocenter.files.dicom_header import header
@@ -51,9 +51,10 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     drawn, lost = _drawn(seen.series, images)
     labels = _labels([series for some in drawn.values() for series in some], options)
     found = tuple(_found(series, drawn.get(series.uid, []), labels, options) for series in images)
+    studies = {series.study for series in images}
     return Reading(
         found,
-        how=f"DICOM, {len(images)} image series in {len({series.study for series in images})} studies",
+        how=f"DICOM, {len(images)} image series in {counted(len(studies), 'study', 'studies')}",
         classes={"mask": labels},
         modality=common_modality([series.modality for series in images]),
         patients="the patient identifier in the files, hashed",
@@ -202,13 +203,16 @@ def _without_image(everything: Sequence[SeriesFiles]) -> list[Problem]:
     others = [series for series in everything if not series.is_image and series.sop_class not in DRAWN]
     kinds = ", ".join(sorted({series.sop_class_name for series in others}))
     files = tuple(path.name for series in others for path in series.paths)
-    problem = Problem("warning", f"{len(files)} files hold no pixels ({kinds})", files, "they are left out")
+    problem = Problem(
+        "warning", f"{counted(len(files), 'file holds', 'files hold')} no pixels ({kinds})", files, "they are left out"
+    )
     return [problem] if others else []
 
 
 def _lost(names: Sequence[str]) -> list[Problem]:
     problem = Problem(
-        "warning", f"{len(names)} segmentations refer to no image series here", tuple(names), "they are left out",
+        "warning", f"{counted(len(names), 'segmentation refers', 'segmentations refer')} to no image series here",
+        tuple(names), "they are left out",
         "Put the series they were drawn on into the folder",
     )  # fmt: skip
     return [problem] if names else []

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from isocenter.errors import DatasetError
+from isocenter.errors import DatasetError, counted
 from isocenter.files.layouts import nnunet
 from isocenter.files.layouts.classes import described_channels, mask_labels, name_classes
 from isocenter.files.layouts.folder import Folder, Member
@@ -41,7 +41,9 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     masks = [(_key(member), member) for member in folder.images if _role(member) == "label"]
     if not images:
         raise DatasetError(
-            f"holds {len(masks)} labels and no images", str(folder.root), "Put the images into images/ beside them"
+            f"holds {counted(len(masks), 'label')} and no images",
+            str(folder.root),
+            "Put the images into images/ beside them",
         )
     # Labels tell whether a number at the end is a channel's (x of x_0000) or the case's (x_0000 of x_0000).
     drawn, channels = {key for key, _ in masks}, by_channel(images)
@@ -54,7 +56,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     found = tuple(_found(one, bool(channels), labels, called, modality, options) for one in pairs)
     return Reading(
         found,
-        how=f"images beside labels of the same name, {len(found)} cases",
+        how=f"images beside labels of the same name, {counted(len(found), 'case')}",
         classes={"mask": labels, "class": classes},
         modality=modality,
         problems=(*lost, *short, *_outside(folder)),

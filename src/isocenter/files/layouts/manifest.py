@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from isocenter.errors import DatasetError, UsageError
+from isocenter.errors import DatasetError, UsageError, counted
 from isocenter.files.layouts import class_folders, image_folders, suffix_masks
 from isocenter.files.layouts.classes import mask_labels, name_classes
 from isocenter.files.layouts.folder import SPLIT_WORDS, TABLE_SUFFIXES, Folder, stem_of
@@ -116,8 +116,8 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         else:
             missing.append(case.name)
     problem = Problem(
-        "error", f"{len(missing)} rows name files that are not there", tuple(missing), "they are left out",
-        "Correct the paths, or get the files",
+        "error", f"{counted(len(missing), 'row names', 'rows name')} files that are not there", tuple(missing),
+        "they are left out", "Correct the paths, or get the files",
     )  # fmt: skip
     words = {str(word) for row in table.rows if (word := options.modality or manifest.cell(row, "modality"))}
     told = ", ".join(f"{role}={name}" for role, name in column.items())

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from isocenter.errors import DatasetError
+from isocenter.errors import DatasetError, counted
 from isocenter.files.layouts.classes import described_channels, mask_labels
 from isocenter.files.layouts.folder import Folder, Member
 from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
@@ -42,7 +42,13 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         short = tuple(one.name for one in pairs if len(one.images) != len(names))
         if short:
             problems.append(
-                Problem("error", f"{len(short)} cases have not {len(names)} channels", short, "they are left out", "")
+                Problem(
+                    "error",
+                    f"{counted(len(short), 'case has', 'cases have')} not {len(names)} channels",
+                    short,
+                    "they are left out",
+                    "Add the missing files",
+                )
             )
         has_test = any(m.folders == ("labelsTs",) for m in folder.images)
         found += [

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
+from isocenter.errors import counted
 from isocenter.files.layouts.folder import Member
 from isocenter.files.layouts.layout import DatasetOptions
 from isocenter.files.layouts.load import load_image
@@ -111,7 +112,11 @@ def whole(pairs: Sequence[Pair]) -> tuple[list[Pair], list[Problem]]:
     width = Counter(len(one.images) for one in pairs).most_common(1)[0][0] if pairs else 0
     short = tuple(one.name for one in pairs if len(one.images) != width)
     problem = Problem(
-        "error", f"{len(short)} cases have not {width} channels", short, "they are left out", "Add the missing files"
+        "error",
+        f"{counted(len(short), 'case has', 'cases have')} not {counted(width, 'channel')}",
+        short,
+        "they are left out",
+        "Add the missing files",
     )
     return [one for one in pairs if len(one.images) == width], [problem] if short else []
 
@@ -123,7 +128,7 @@ def without_image(lost: Sequence[str]) -> list[Problem]:
     return [
         Problem(
             "warning",
-            f"{len(lost)} labels have no image",
+            f"{counted(len(lost), 'label has', 'labels have')} no image",
             tuple(lost),
             "they are left out",
             "Add the images, or rename",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from isocenter.errors import counted
 from isocenter.files.index import format_of
 from isocenter.files.layouts.folder import Folder
 from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
@@ -39,7 +40,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         )
         for case in cases
     )
-    return Reading(found, how=f"{len(found)} images without labels", problems=tuple(short))
+    return Reading(found, how=f"{counted(len(found), 'image')} without labels", problems=tuple(short))
 
 
 LAYOUT = Layout("plain_images", "images without labels", fits, read)
