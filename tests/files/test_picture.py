@@ -109,6 +109,14 @@ def test_an_opaque_alpha_channel_is_left_out_and_said_so(tmp_path):
     assert "alpha" in image.notes[0]
 
 
+def test_a_gif_of_one_frame_is_a_picture(tmp_path):
+    vessels = np.eye(8, dtype=np.uint8) * 255
+    assert_array_equal(read(save(PIL.Image.fromarray(vessels), tmp_path / "vessels.gif")).data[0], vessels)
+    few = PIL.Image.fromarray(COLOUR).quantize(16)
+    image = read(save(few, tmp_path / "few.gif"))
+    assert_array_equal(np.moveaxis(image.data, 0, -1), np.asarray(few.convert("RGB")))
+
+
 def test_a_real_alpha_channel_is_kept(tmp_path):
     clear = np.dstack([COLOUR, np.arange(24, dtype=np.uint8).reshape(4, 6)])
     image = read(save(PIL.Image.fromarray(clear), tmp_path / "clear.png"))
@@ -151,7 +159,7 @@ def test_three_equal_channels_are_marked(tmp_path):
     assert not other.facts.get("equal_channels")
 
 
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp"])
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".gif"])
 @settings(max_examples=10)
 @given(kept=st.floats(0.3, 0.97))
 def test_a_picture_that_is_cut_short_is_refused(tmp_path_factory, suffix, kept):
@@ -170,9 +178,10 @@ def test_a_small_file_that_claims_a_huge_picture_is_refused(tmp_path, monkeypatc
         read(path)
 
 
-def test_a_moving_picture_is_refused(tmp_path):
+@pytest.mark.parametrize("suffix", [".png", ".gif"])
+def test_a_moving_picture_is_refused(tmp_path, suffix):
     frames = [PIL.Image.fromarray(GREY), PIL.Image.fromarray(GREY[::-1])]
-    path = save(frames[0], tmp_path / "moving.png", save_all=True, append_images=frames[1:])
+    path = save(frames[0], tmp_path / f"moving{suffix}", save_all=True, append_images=frames[1:])
     with pytest.raises(FormatError, match="2 frames"):
         read(path)
 

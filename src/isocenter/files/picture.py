@@ -1,4 +1,4 @@
-"""PNG, JPEG, BMP, WebP and JPEG 2000: pictures of pixels, without size in mm and without sides.
+"""PNG, JPEG, BMP, GIF, WebP and JPEG 2000: pictures of pixels, without size in mm and without sides.
 
 A picture's dots per inch say how large it should be printed, not how large the patient is: they are not used.
 """
