@@ -171,6 +171,13 @@ def test_a_picture_that_is_cut_short_is_refused(tmp_path_factory, suffix, kept):
         read(path)
 
 
+@pytest.mark.parametrize("content", [b"", b"some text", imagecodecs.ljpeg_encode(GREY.astype(np.uint16))])
+def test_what_is_no_known_kind_of_picture_is_not_called_damaged(tmp_path, content):
+    (tmp_path / "other.jpg").write_bytes(content)
+    with pytest.raises(FormatError, match="kind that is not read"):
+        read(tmp_path / "other.jpg")
+
+
 def test_a_small_file_that_claims_a_huge_picture_is_refused(tmp_path, monkeypatch):
     path = save(PIL.Image.new("1", (20_000, 20_000)), tmp_path / "bomb.png")
     assert path.stat().st_size < 100_000

@@ -161,6 +161,10 @@ def _opened(path: Path) -> PIL.Image.Image:
             str(path),
             "If it is genuine, cut it into tiles or save it as TIFF",
         ) from error
+    except PIL.UnidentifiedImageError as error:
+        raise FormatError(
+            "is no whole picture, or one of a kind that is not read", str(path), "Check what it is, or save it as PNG"
+        ) from error
     except (OSError, SyntaxError, ValueError) as error:
         raise FormatError(f"is no whole picture ({error})", str(path), "Get the file again") from error
     return opened
