@@ -54,9 +54,14 @@ def test_what_is_set_by_hand_is_recorded_so(blobs):
     assert settings(made).training.steps == 6
 
 
-def test_a_name_that_the_plan_does_not_have_is_refused_with_those_it_has(blobs):
-    with pytest.raises(PlanError, match=r"training\.batch"):
-        with_settings(planned(blobs).plan, {"training.batches": 4})
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [("training.batches", "training.batch"), ("inference.zzz", "inference.overlap"), ("zzz", "network.name")],
+)
+def test_a_name_that_the_plan_does_not_have_is_refused_with_those_that_may_be_meant(blobs, wrong, meant):
+    with pytest.raises(PlanError) as caught:
+        with_settings(planned(blobs).plan, {wrong: 4})
+    assert meant in caught.value.remedy.removeprefix("Choose one of ").split(", ")
 
 
 def test_pictures_of_classes_are_planned_for_a_residual_network(tmp_path):

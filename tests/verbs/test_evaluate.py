@@ -51,6 +51,10 @@ def test_one_changed_file_makes_them_other_data(segmented, tmp_path):
     result = evaluated(segmented, changed)
     assert len(cases(result)) == 12
     assert "other data" in result.which
+    trained_on = len(parts(segmented)["train"] | parts(segmented)["val"])
+    [note] = result.notes
+    assert note.startswith(f"{trained_on} cases have the names of cases that trained this model")
+    assert note in str(result)
 
 
 def test_training_cases_are_scored_only_when_asked_for_and_the_report_says_so(segmented, tmp_path):

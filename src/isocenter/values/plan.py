@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from typing import Any
 
 from isocenter.errors import PlanError
@@ -52,7 +53,9 @@ class Plan:
         try:
             return self.sections[section][key]
         except KeyError:
-            raise PlanError(f"the plan has no {name!r}", "plan", f"Names are {', '.join(self.names)}") from None
+            near = get_close_matches(name, self.names) or [one for one in self.names if one.startswith(f"{section}.")]
+            remedy = f"Choose one of {', '.join(near or self.names)}"
+            raise PlanError(f"the plan has no {name!r}", "plan", remedy) from None
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +29,7 @@ class Evaluation:
     scored: Scored
     primary: str
     which: str
+    notes: tuple[str, ...] = ()
     out: Path | None = None
 
     @property
@@ -36,12 +38,13 @@ class Evaluation:
 
     def as_record(self) -> dict[str, Any]:
         """For `--json`."""
-        return {**rows_to_json(self.rows), "scored": self.which, "out": str(self.out) if self.out else None}
+        found = {"scored": self.which, "notes": list(self.notes), "out": str(self.out) if self.out else None}
+        return {**rows_to_json(self.rows), **found}
 
     def __repr__(self) -> str:
         lines = [f"scored {self.which}"]
         lines += [f"{row.metric} {row.label}: {row.estimate}" for row in self.rows if row.metric == self.primary]
-        lines += [f"{problem.severity}: {problem.what}" for problem in self.scored.problems]
+        lines += [*self.notes, *(f"{problem.severity}: {problem.what}" for problem in self.scored.problems)]
         return "\n".join([*lines, *([str(self.out / "report.html")] if self.out is not None else [])])
 
 
@@ -76,15 +79,15 @@ def evaluate(
             f"Give data labelled for {loaded.task.name}",
         )
     dataset = with_references(dataset, loaded.task.needs)
-    parts, which, own = _chosen(loaded, dataset, run, split)
+    parts, which, notes = _chosen(loaded, dataset, run, split)
     cases = [case for case in dataset if case.id in parts]
     scored = score(loaded, cases, parts, seed=seed)
     primary = str(loaded.record.get("primary", scored.rows[0].metric))
-    result = Evaluation(scored, primary, which, Path(out) if out is not None else None)
+    result = Evaluation(scored, primary, which, notes, Path(out) if out is not None else None)
     if result.out is not None:
         with result_folder(result.out, overwrite, MARKS) as partial:
             scored.write(partial)
-            (partial / "report.html").write_text(_report(result, loaded, dataset, own), encoding="utf-8")
+            (partial / "report.html").write_text(_report(result, loaded, dataset), encoding="utf-8")
     return result
 
 
@@ -100,20 +103,39 @@ def _as_trained(run: Path | None, data: str | Path | Dataset) -> dict[str, Any]:
     return {key: value for key, value in plan.options.items() if own and key in READING}
 
 
-def _chosen(model: Model, dataset: Dataset, run: Path | None, split: str | None) -> tuple[dict[str, Split], str, bool]:
-    """{case id: part} of the cases to score, in words which they are, and whether the model was trained on the set."""
+def _chosen(
+    model: Model, dataset: Dataset, run: Path | None, split: str | None
+) -> tuple[dict[str, Split], str, tuple[str, ...]]:
+    """{case id: part} of the cases to score, in words which they are, and what speaks against their figures."""
     table = run / "split.csv" if run is not None else None
+    known: dict[str, Split] = {}
     if table is not None and table.is_file():
-        known: dict[str, Split] = {row.case: row.split for row in read_split(table).itertuples()}  # type: ignore[misc]
+        known = {row.case: row.split for row in read_split(table).itertuples()}  # type: ignore[misc]
         ours = dataset.only(set(known))
         if len(ours) == len(known) and dataset_hash(ours) == model.record.get("data_hash"):
             wanted = split or "test"
-            return _part(known, wanted, str(run)), f"the {wanted} cases of the run's own data", True
+            words = f"{'' if wanted == 'all' else 'the '}{wanted} cases of the run's own data"
+            return _part(known, wanted, str(run)), words, tuple(_own_notes(model, wanted))
     own: dict[str, Split] = {case.id: dataset.splits.get(case.id, "test") for case in dataset}
     if "test" in dataset.splits.values() and split is None:
-        return _part(own, "test", str(dataset.root)), "the set's own test part", False
-    wanted = split or "all"
-    return _part(own, wanted, str(dataset.root)), f"{wanted} cases of other data than the run's", False
+        parts, words = _part(own, "test", str(dataset.root)), "the set's own test part"
+    else:
+        wanted = split or "all"
+        parts, words = _part(own, wanted, str(dataset.root)), f"{wanted} cases of other data than the run's"
+    namesakes = sum(known.get(case, "test") != "test" for case in parts)
+    note = (
+        f"{counted(namesakes, 'case has the name', 'cases have the names')} of cases that trained this model: "
+        "if they are the same, the figures say nothing about new patients."
+    )
+    return parts, words, (note,) if namesakes else ()
+
+
+def _own_notes(model: Model, wanted: str) -> Iterator[str]:
+    if not model.record.get("patients_known", False):
+        yield "Patients unknown, split by case: leakage cannot be excluded."
+    if wanted != "test":
+        some = "Some of these" if wanted == "all" else "These"
+        yield f"{some} cases were used in training: the figures say nothing about new patients."
 
 
 def _part(parts: dict[str, Split], wanted: str, where: str) -> dict[str, Split]:
@@ -125,12 +147,7 @@ def _part(parts: dict[str, Split], wanted: str, where: str) -> dict[str, Split]:
     return chosen
 
 
-def _report(result: Evaluation, model: Model, dataset: Dataset, own: bool) -> str:
-    notes = []
-    if own and not model.record.get("patients_known", False):
-        notes.append("Patients unknown, split by case: leakage cannot be excluded.")
-    if result.which.startswith(("the train", "the val", "the all")):
-        notes.append("These cases were used in training: the figures say nothing about new patients.")
+def _report(result: Evaluation, model: Model, dataset: Dataset) -> str:
     facts = {
         "scored": result.which,
         "read as": dataset.layout,
@@ -142,7 +159,7 @@ def _report(result: Evaluation, model: Model, dataset: Dataset, own: bool) -> st
         f"{counted(result.scored.table['case'].nunique(), 'case')}: {result.which}.",
         primary=result.primary,
         scored=result.scored,
-        notes=notes,
+        notes=result.notes,
         facts=facts,
         views="",
         problems=(*dataset.problems, *result.scored.problems),
