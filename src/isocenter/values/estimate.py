@@ -12,7 +12,7 @@ class Estimate:
     low, high: absent where no interval can be given; `method` then says why
     level:     of the interval, 0.95 for a 95 % interval
     n:         cases that entered
-    patients:  people behind them
+    patients:  people behind them; 0 where nobody says who they are
     unit:      "mm", "ml", "pixels"; empty for a ratio
     """
 

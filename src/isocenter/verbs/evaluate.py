@@ -81,7 +81,7 @@ def evaluate(
     dataset = with_references(dataset, loaded.task.needs)
     parts, which, notes = _chosen(loaded, dataset, run, split)
     cases = [case for case in dataset if case.id in parts]
-    scored = score(loaded, cases, parts, seed=seed)
+    scored = score(loaded, cases, parts, seed=seed, patients_known=dataset.patients_known)
     primary = str(loaded.record.get("primary", scored.rows[0].metric))
     result = Evaluation(scored, primary, which, notes, Path(out) if out is not None else None)
     if result.out is not None:

@@ -66,7 +66,7 @@ def _headline(rows: Sequence[Row], primary: str) -> list[Row]:
 def _results(scored: Scored) -> Section:
     overall = [row for row in scored.rows if row.label == "all"]
     by_label = [row for row in scored.rows if row.label != "all"]
-    blocks = [Estimates(overall, "Over all labels; the interval resamples patients.")]
+    blocks = [Estimates(overall, "Over all labels; the method says what the interval resamples.")]
     if by_label:
         blocks.append(Details("By label", [Estimates(by_label)]))  # type: ignore[arg-type]
     if scored.overview:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from isocenter.errors import DatasetError, IsocenterError
 from isocenter.evaluation import Table, case_table, rows_to_json
 from isocenter.report import Figure, viewer
 from isocenter.runtime import Model
-from isocenter.values import Case, Image, Prediction, Problem, Row, Split
+from isocenter.values import Case, Estimate, Image, Prediction, Problem, Row, Split
 from isocenter.verbs.progress import tracked
 
 # Pictures of the best, a median and the worst cases.
@@ -50,9 +50,12 @@ def view_name(number: int) -> str:
     return f"views/{number + 1}.html"
 
 
-def score(model: Model, cases: Sequence[Case], parts: Mapping[str, Split], *, seed: int) -> Scored:
+def score(
+    model: Model, cases: Sequence[Case], parts: Mapping[str, Split], *, seed: int, patients_known: bool
+) -> Scored:
     """Predict every case and score it on its reference's own grid; a case that fails is named and the rest goes on.
 
+    patients_known: False where each case only stands for a patient; then no number of patients is claimed
     Raises DatasetError where no case could be scored.
     """
     rows: list[Any] = []
@@ -72,7 +75,15 @@ def score(model: Model, cases: Sequence[Case], parts: Mapping[str, Split], *, se
         raise DatasetError(f"no case could be scored ({reason})", "evaluation", "Give cases of the model's kind")
     table = case_table(rows)
     shown = _shown(model, {case.id: case for case in cases}, model.task.rank(table))
-    return Scored(table, model.task.summary(table, seed=seed), model.task.overview(table), shown, problems)
+    summary = model.task.summary(table, seed=seed)
+    if not patients_known:
+        summary = [replace(row, estimate=_by_case(row.estimate)) for row in summary]
+    return Scored(table, summary, model.task.overview(table), shown, problems)
+
+
+def _by_case(estimate: Estimate) -> Estimate:
+    """The same interval, called by what was resampled."""
+    return replace(estimate, patients=0, method=estimate.method.replace("patient", "case"))
 
 
 def _shown(

@@ -291,7 +291,8 @@ def _follow(run: _Prepared, began: float, weights: Path | None) -> Run:
             watch=watch,
         )
     model = load(outcome.checkpoint, chosen.training.device)
-    scored = score(model, cases["test"], run.parts, seed=chosen.training.seed) if cases["test"] else None
+    known, seed = run.dataset.patients_known, chosen.training.seed
+    scored = score(model, cases["test"], run.parts, seed=seed, patients_known=known) if cases["test"] else None
     if scored is not None:
         with written(run.out / "evaluation", overwrite=True) as partial:  # a killed run may have left one
             partial.mkdir()
