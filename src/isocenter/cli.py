@@ -313,8 +313,8 @@ def demo(
 
 def main() -> None:
     """Run, and turn every failure into one line and an exit code."""
-    # Threads that wait by sleeping: where another program takes a core, threads that spin make a training step many
-    # times slower (measured: 7 s instead of 2 s beside a second training, against 5 % on a machine of one's own).
+    # Threads that wait by sleeping: a fifth faster where another program takes a core, a tenth slower on a machine of
+    # one's own (bench/waiting_threads.py).
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s")
     logging.getLogger("isocenter").setLevel(logging.INFO)

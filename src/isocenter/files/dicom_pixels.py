@@ -56,11 +56,6 @@ def decoded(
     yield from _decoded(dataset, layout, _wanted(layout, frames, where), where)
 
 
-def decode_frame(dataset: pydicom.Dataset, where: str, frame: int) -> Stored:
-    """(rows, columns) or (rows, columns, 3) stored values of one frame."""
-    return decode(dataset, where, [frame])[0]
-
-
 def _layout(dataset: pydicom.Dataset, where: str, indices: bool) -> Layout:
     layout = layout_of(dataset, where)
     if indices and layout.photometric == "PALETTE COLOR":

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from isocenter.report import (
+    Block,
     Decisions,
     Details,
     Estimates,
@@ -66,11 +67,11 @@ def _headline(rows: Sequence[Row], primary: str) -> list[Row]:
 def _results(scored: Scored) -> Section:
     overall = [row for row in scored.rows if row.label == "all"]
     by_label = [row for row in scored.rows if row.label != "all"]
-    blocks = [Estimates(overall, "Over all labels; the method says what the interval resamples.")]
+    blocks: list[Block] = [Estimates(overall, "Over all labels; the method says what the interval resamples.")]
     if by_label:
-        blocks.append(Details("By label", [Estimates(by_label)]))  # type: ignore[arg-type]
+        blocks.append(Details("By label", [Estimates(by_label)]))
     if scored.overview:
-        blocks.append(Gallery(list(scored.overview)))  # type: ignore[arg-type]
+        blocks.append(Gallery(list(scored.overview)))
     return Section("Results", blocks)
 
 

@@ -249,11 +249,12 @@ def _follow(run: _Prepared, began: float, weights: Path | None) -> Run:
     write_json(run.out / "environment.json", "isocenter.environment", environment())
     cases = {part: [case for case in run.dataset if run.parts[case.id] == part] for part in ("train", "val", "test")}
     ready = _ready([*cases["train"], *cases["val"]], chosen, run.plan.options)
-    budget = chosen.training.minutes
-    if chosen.training.steps is not None and not run.resume:
+    deadline, minutes = None, chosen.training.minutes
+    if chosen.training.steps is None and minutes is not None:
+        left_for_test = REPORT_SECONDS + len(cases["test"]) * _seconds_a_case(cases, chosen)
+        deadline = 60 * minutes * (1 - RESERVE) - left_for_test
+    elif not run.resume:
         log.info("training for %d steps, as the plan says: the minutes do not count", chosen.training.steps)
-    left_for_test = REPORT_SECONDS + len(cases["test"]) * _seconds_a_case(cases, chosen)
-    deadline = None if budget is None else 60 * budget * (1 - RESERVE) - left_for_test
     plan = run.plan
     record = {
         "data_hash": plan.data_hash,
@@ -297,11 +298,11 @@ def _follow(run: _Prepared, began: float, weights: Path | None) -> Run:
         with written(run.out / "evaluation", overwrite=True) as partial:  # a killed run may have left one
             partial.mkdir()
             scored.write(partial)
-    minutes = (time.monotonic() - began + run.spent) / 60
+    taken = (time.monotonic() - began + run.spent) / 60
     notes = _notes(run, scored)
-    _write_report(run, plan, scored, notes, outcome.because, minutes)
+    _write_report(run, plan, scored, notes, outcome.because, taken)
     rows = () if scored is None else tuple(scored.rows)
-    return Run(run.out, rows, str(plan["evaluation.primary"]), outcome.steps, minutes, tuple(notes))
+    return Run(run.out, rows, str(plan["evaluation.primary"]), outcome.steps, taken, tuple(notes))
 
 
 def _ready(cases: list[Case], chosen: Settings, options: Mapping[str, Any]) -> list[Prepared]:
