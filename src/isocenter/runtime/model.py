@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,14 +30,35 @@ RECORD = "model.json"
 WEIGHTS = "weights.safetensors"
 SCHEMA = "isocenter.model"
 
+Axis = Annotated[int, Ge(0), Lt(3)]
+
 
 @dataclass(frozen=True)
 class Inference:
-    """How the network is led over an image: the plan's section "inference"."""
+    """How the network is led over an image: the plan's section "inference".
+
+    patch:      the window's voxels an axis
+    overlap:    share of a window that the next one covers too
+    batch:      windows that go through the network together
+    flips:      axes of the network's grid along which each window is also seen mirrored; empty for none
+    left_right: which axis of the network's grid runs between left and right; None where it is not known
+    """
 
     patch: tuple[int, ...]
     overlap: Annotated[float, Ge(0), Lt(1)] = 0.5
     batch: int = 1
+    flips: tuple[Axis, ...] = ()
+    left_right: Axis | None = None
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Inference:
+        """From a model's record; one written before there were flips has none."""
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()})
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Plain values for YAML and JSON."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
 
 @dataclass(frozen=True)
@@ -100,11 +121,7 @@ class Model:
         return {
             "task": {"name": self.task.name, **self.task.settings},
             "preprocessing": self.preprocessing.settings,
-            "inference": {
-                "patch": self.inference.patch,
-                "overlap": self.inference.overlap,
-                "batch": self.inference.batch,
-            },
+            "inference": self.inference.settings,
             "network": dict(self.network),
             "record": dict(self.record),
         }
@@ -132,9 +149,7 @@ def load(path: str | Path, device: str = "auto") -> Model:
     try:
         task = tasks.build(record["task"])
         preprocessing = Preprocessing.of(record["preprocessing"])
-        inference = Inference(
-            tuple(record["inference"]["patch"]), *(record["inference"][k] for k in ("overlap", "batch"))
-        )
+        inference = Inference.of(record["inference"])
         module = build_module(task, record["network"])
         module.load_state_dict(read_tensors(folder / WEIGHTS))
         origin = {**record["record"], "weights_sha256": digest(folder / WEIGHTS)}
