@@ -102,7 +102,7 @@ def test_yaml_that_is_no_plan_is_refused(tmp_path, text):
 
 def test_a_decision_that_was_taken_out_is_missed(edited):
     path, _ = edited(r"^split:\n(  .*\n)+", "split: {}\n")
-    with pytest.raises(PlanError, match=r"split\.method"):
+    with pytest.raises(PlanError, match=r"split\."):
         read_plan(path)
 
 

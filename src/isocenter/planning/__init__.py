@@ -3,18 +3,21 @@
 from isocenter.planning.machine import Machine, this_machine
 from isocenter.planning.plan import make_plan, with_settings
 from isocenter.planning.plan_file import parse_value, plan_text, read_plan
-from isocenter.planning.settings import Network, Settings, Training, settings
+from isocenter.planning.registered import registered
+from isocenter.planning.settings import Network, Settings, Splitting, Training, settings
 from isocenter.planning.split import split
 
 __all__ = [
     "Machine",
     "Network",
     "Settings",
+    "Splitting",
     "Training",
     "make_plan",
     "parse_value",
     "plan_text",
     "read_plan",
+    "registered",
     "settings",
     "split",
     "this_machine",

@@ -54,11 +54,12 @@ def make_plan(
     said = built.decisions(fingerprint)
     sections = {
         "task": chosen,
-        "split": {"method": split},
+        "split": {"method": split, "folds": Decision(0, "one test part: no folds were asked for")},
         "preprocessing": preprocessing,
         "network": {
             "name": said["network.name"],
             "size": _size(network or said["network.name"].value, patch, strides, machine),
+            "pretrained": Decision(None, "fresh weights: nothing else was asked for"),
         },
         "training": _training(
             fingerprint, built, machine, device, patch, minutes=minutes, seed=seed, dense=_is_dense(built)
@@ -286,6 +287,10 @@ def _training(
         "deterministic": Decision(False, "not asked for"),
         "device": device,
         "threads": Decision(machine.threads, "the cores that this process may use"),
+        "optimiser": Decision("adamw", "little depends on its rate in a short training", "arXiv:1711.05101"),
+        "schedule": Decision("cosine", "falls to zero with the last step", "arXiv:1608.03983"),
+        "early_stop": Decision(None, "the steps are made for the time, and the rate falls to zero with the last"),
+        "sampling": Decision("natural", "each case as often as any other"),
     }
 
 
@@ -305,6 +310,6 @@ def _augmentation(ndim: int) -> dict[str, Decision]:
     }
     plain = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(chosen).items()}
     return {
-        key: Decision(value, reasons[key], NNUNET if key in ("rotation", "gamma", "noise") else "")
+        key: Decision(value, reasons.get(key, "off"), NNUNET if key in ("rotation", "gamma", "noise") else "")
         for key, value in plain.items()
     }

@@ -32,6 +32,9 @@ class Training:
     patch:         what is cut from a prepared case, which is at least as large
     validations:   how often the validation cases are looked at, at the most
     foreground:    share of patches that are centred on a structure
+    schedule:      how the rate falls after the warm-up: a half cosine, or a polynomial of degree 0.9
+    early_stop:    ends after so many validations without improvement; None never
+    sampling:      "balanced" draws cases class by class, whatever their number
     """
 
     minutes: Annotated[float, Gt(0), Lt(math.inf)] | None
@@ -51,14 +54,32 @@ class Training:
     deterministic: bool
     device: Annotated[str, StringConstraints(pattern=r"^(cpu|mps|cuda:\d+)$")]
     threads: Count
+    optimiser: Literal["adamw", "sgd"] = "adamw"
+    schedule: Literal["cosine", "poly"] = "cosine"
+    early_stop: Count | None = None
+    sampling: Literal["natural", "balanced"] = "natural"
 
 
 @dataclass(frozen=True)
 class Network:
-    """name: of the family; size: the family's own settings"""
+    """How the network is built.
+
+    name:       of the family
+    size:       the family's own settings
+    pretrained: weights to begin from: None, "auto" for the family's published ones, or a file
+    """
 
     name: str
     size: dict[str, Any]
+    pretrained: str | None = None
+
+
+@dataclass(frozen=True)
+class Splitting:
+    """method: how the cases were parted; folds: in how many parts each of which is the test of one model, 0 for none"""
+
+    method: Literal["own", "drawn", "folds"]
+    folds: Annotated[int, Ge(0)] = 0
 
 
 @dataclass(frozen=True)
@@ -71,6 +92,7 @@ class Settings:
     training: Training
     augmentation: Augmentation
     inference: Inference
+    split: Splitting = Splitting("drawn")
 
     @property
     def architecture(self) -> dict[str, Any]:
@@ -84,13 +106,14 @@ class Settings:
 
 
 TYPED: Mapping[str, Any] = {
+    "split": Splitting,
     "preprocessing": Preprocessing,
     "network": Network,
     "training": Training,
     "augmentation": Augmentation,
     "inference": Inference,
 }
-FREE = ("task", "split", "evaluation")
+FREE = ("task", "evaluation")
 
 
 def settings(plan: Plan) -> Settings:

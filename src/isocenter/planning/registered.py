@@ -1,0 +1,21 @@
+"""What is to be shown, fixed before anything is trained."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from isocenter.values import Plan
+
+# The primary figure and all that could be turned afterwards to make it look better.
+REGISTERED = ("evaluation.primary", "task.operating_point", "task.tolerance", "task.prevalence")
+
+
+def registered(plan: Plan) -> str:
+    """SHA-256 over primary metric, rule of the operating point, tolerances and prevalence.
+
+    A run records it before its first step; a report marks as exploratory whatever it does not cover.
+    Nosek et al., PNAS 2018, doi:10.1073/pnas.1708274114
+    """
+    said = {name: plan[name] for name in REGISTERED if name in plan}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()

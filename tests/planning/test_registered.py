@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import pytest
+
+from isocenter.planning import registered
+from isocenter.values import BY_HAND, Decision, Plan
+
+
+def plan_of(**task) -> Plan:
+    sections = {
+        "task": {name: Decision(value, "chosen") for name, value in task.items()},
+        "evaluation": {"primary": Decision("dice", "overlap")},
+        "training": {"batch": Decision(4, "small")},
+    }
+    return Plan(sections)
+
+
+def test_it_is_the_sha256_of_what_is_promised():
+    # echo -n '{"evaluation.primary": "dice", "task.tolerance": 2.0}' | sha256sum
+    assert registered(plan_of(tolerance=2.0)) == "27d022e16ed14e9a731d70edc5ca9ac9f4e4faf0e2e7b432179f9e2ec1400fd9"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("evaluation.primary", "nsd"),
+        ("task.tolerance", 3.0),
+        ("task.operating_point", "youden"),
+        ("task.prevalence", 0.1),
+    ],
+)
+def test_whatever_could_flatter_the_figure_changes_it(name, value):
+    made = plan_of(tolerance=2.0, operating_point="argmax", prevalence=None)
+    assert registered(made.with_decision(name, Decision(value, BY_HAND))) != registered(made)
+
+
+def test_how_the_model_is_trained_does_not_change_it():
+    made = plan_of(tolerance=2.0)
+    assert registered(made.with_decision("training.batch", Decision(8, BY_HAND))) == registered(made)
+    assert registered(made.with_decision("task.loss", Decision("ce", BY_HAND))) == registered(made)
