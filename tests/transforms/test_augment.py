@@ -53,7 +53,7 @@ def changed(
 @given(shapes, seeds)
 def test_with_everything_off_image_and_label_stay_what_they_are(shape, seed):
     image, labels = image_of(shape, seed, 2), torch.arange(math.prod(shape)).reshape(1, *shape)
-    same, still = STILL(image, labels, [generator(seed, 0, 0)], [1.0] * len(shape))
+    same, still, _ = STILL(image, labels, [generator(seed, 0, 0)], [1.0] * len(shape))
     assert_allclose(same, image, atol=1e-6)
     assert_array_equal(still, labels)
     never = Augmentation(probability=0)(image, labels, [generator(seed, 0, 0)], [1.0] * len(shape))
@@ -67,7 +67,7 @@ def test_a_flip_is_that_of_the_array(shape):
     labels = torch.arange(math.prod(shape)).reshape(1, *shape)
     for axis in range(len(shape)):
         flipping = Augmentation(rotation=0, scale=0, shift=0, flips=(axis,), contrast=0, brightness=0, gamma=0, noise=0)
-        flipped, moved = flipping(image, labels, [Drawn()], [1.0] * len(shape))  # type: ignore[list-item]
+        flipped, moved, _ = flipping(image, labels, [Drawn()], [1.0] * len(shape))  # type: ignore[list-item]
         assert_allclose(flipped, image.flip(axis + 2), atol=1e-5)
         assert_array_equal(moved, labels.flip(axis + 1))
 
@@ -101,7 +101,7 @@ def test_a_rotation_of_a_picture_changes_no_distance(seed, degrees):
     turning = Augmentation(
         rotation=degrees, scale=0, shift=0, probability=1, contrast=0, brightness=0, gamma=0, noise=0
     )
-    read, _ = turning(torch.from_numpy(places)[None], None, [generator(seed, 0, 0)], steps.tolist())
+    read, *_ = turning(torch.from_numpy(places)[None], None, [generator(seed, 0, 0)], steps.tolist())
     middle = (slice(5, 7), slice(6, 9))
     old, new = read[0].numpy()[:, *middle].reshape(2, -1), places[:, *middle].reshape(2, -1)
     assert_allclose(np.linalg.norm(old, axis=0), np.linalg.norm(new, axis=0), atol=1e-3)
@@ -114,7 +114,7 @@ def test_a_rotation_of_an_anisotropic_volume_keeps_distances_in_mm(seed):
     index = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"))
     places = ((index - (np.array(shape) - 1).reshape(3, 1, 1, 1) / 2) * steps.reshape(3, 1, 1, 1)).astype(np.float32)
     turning = Augmentation(rotation=20, scale=0, shift=0, probability=1, contrast=0, brightness=0, gamma=0, noise=0)
-    read, _ = turning(torch.from_numpy(places)[None], None, [generator(seed, 0, 0)], steps.tolist())
+    read, *_ = turning(torch.from_numpy(places)[None], None, [generator(seed, 0, 0)], steps.tolist())
     middle = (slice(3, 5), slice(4, 6), slice(5, 7))
     old, new = read[0].numpy()[:, *middle].reshape(3, -1), places[:, *middle].reshape(3, -1)
     matrix = np.linalg.lstsq(new.T, old.T, rcond=None)[0].T
@@ -150,7 +150,7 @@ def test_a_structure_stays_under_its_label(grid, seed):
         np.float32
     )
     image = torch.from_numpy(blob)[None, None]
-    moved, labels = MOVING(image, torch.from_numpy(blob)[None].long(), [generator(seed, 0, 0)], steps)
+    moved, labels, _ = MOVING(image, torch.from_numpy(blob)[None].long(), [generator(seed, 0, 0)], steps)
     under = labels[0].bool()
     assert under.any()
     # The label is that of the nearest voxel; of an image's voxel the nearest has at least this share.
@@ -162,7 +162,7 @@ def test_a_structure_stays_under_its_label(grid, seed):
 @given(shapes, seeds)
 def test_a_moved_label_is_one_of_those_that_were_there_and_outside_is_background(shape, seed):
     labels = torch.from_numpy(np.random.default_rng(seed).choice([3, 7, 200], size=(1, *shape)).astype(np.uint8))
-    _, moved = MOVING(image_of(shape), labels, [generator(seed, 0, 0)], [1.0] * len(shape))
+    _, moved, _ = MOVING(image_of(shape), labels, [generator(seed, 0, 0)], [1.0] * len(shape))
     assert moved.dtype == labels.dtype
     assert set(moved.unique().tolist()) <= {0, 3, 7, 200}
 
@@ -172,9 +172,9 @@ def test_a_sample_is_changed_alike_alone_and_in_any_batch(shape, seed, place):
     images = image_of(shape, seed, channels=2, batch=4)
     labels = torch.from_numpy(np.random.default_rng(seed).integers(0, 3, (4, *shape)))
     steps = [1.0 + axis for axis in range(len(shape))]
-    batch, moved = EVERYTHING(images, labels, [generator(seed, 0, n) for n in range(4)], steps)
+    batch, moved, _ = EVERYTHING(images, labels, [generator(seed, 0, n) for n in range(4)], steps)
     one = slice(place, place + 1)
-    alone, alone_moved = EVERYTHING(images[one], labels[one], [generator(seed, 0, place)], steps)
+    alone, alone_moved, _ = EVERYTHING(images[one], labels[one], [generator(seed, 0, place)], steps)
     assert_allclose(batch[one], alone, atol=2e-5)
     assert (moved[one] != alone_moved).float().mean() < 0.02  # a voxel halfway between two may fall to either side
 
@@ -217,7 +217,7 @@ def test_intensity_changes_are_those_that_the_settings_name():
 def test_the_image_goes_on_beyond_its_edge_and_the_label_does_not():
     image, labels = torch.full((1, 1, 8, 6), 5.0), torch.ones(1, 8, 6, dtype=torch.long)
     shifting = Augmentation(rotation=0, scale=0, shift=0.5, probability=1, contrast=0, brightness=0, gamma=0, noise=0)
-    moved, background = shifting(image, labels, [Drawn()], (1.0, 1.0))  # type: ignore[list-item]
+    moved, background, _ = shifting(image, labels, [Drawn()], (1.0, 1.0))  # type: ignore[list-item]
     assert_allclose(moved, 5)
     assert background[0, :4, :3].all()
     assert not background[0, 4:].any()
@@ -226,7 +226,7 @@ def test_the_image_goes_on_beyond_its_edge_and_the_label_does_not():
 
 def test_noise_has_at_most_the_deviation_asked_for_and_differs_between_samples():
     flat = torch.zeros(2, 1, 64, 64)
-    noisy, _ = Augmentation(rotation=0, scale=0, contrast=0, brightness=0, gamma=0, noise=0.5, probability=1)(
+    noisy, *_ = Augmentation(rotation=0, scale=0, contrast=0, brightness=0, gamma=0, noise=0.5, probability=1)(
         flat, None, [generator(0, 0, n) for n in range(2)], (1.0, 1.0)
     )
     assert 0 < noisy.std() < 0.55

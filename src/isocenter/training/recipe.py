@@ -184,7 +184,7 @@ def _loss(module: Any, batch: Batch, settings: Settings, fabric: Any) -> Tensor:
     images = torch.from_numpy(batch.images).to(fabric.device)
     targets = torch.from_numpy(batch.targets).to(fabric.device)
     dense = targets if targets.ndim == images.ndim - 1 else None
-    images, moved = settings.augmentation(images, dense, batch.generators, batch.steps)
+    images, moved, _ = settings.augmentation(images, dense, batch.generators, batch.steps)
     return settings.task.loss(module(images), targets if moved is None else moved)
 
 

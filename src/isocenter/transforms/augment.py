@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from isocenter.errors import PlanError
 from isocenter.lazy import torch
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ class Augmentation:
     contrast, brightness: factor 1 +- this, and standard deviations added
     gamma:      exponent in [1 / (1 + g), 1 + g] on the intensity range of the sample
     noise:      largest standard deviation of Gaussian noise
+    left_right: axis of the network's grid that runs from left to right; None where that is not known
+    The kinds from `blur` on are off at 0.
     """
 
     rotation: float = 15.0
@@ -44,6 +47,19 @@ class Augmentation:
     brightness: float = 0.15
     gamma: float = 0.4
     noise: float = 0.1
+    blur: float = 0.0
+    low_resolution: float = 0.0
+    bias_field: float = 0.0
+    motion: float = 0.0
+    ghosting: float = 0.0
+    spikes: float = 0.0
+    dose_noise: float = 0.0
+    metal: float = 0.0
+    cutout: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    left_right: int | None = None
+    quarter_turns: bool = False
 
     def __call__(
         self,
@@ -51,18 +67,48 @@ class Augmentation:
         labels: Tensor | None,
         generators: Sequence[np.random.Generator],
         steps: Sequence[float],
-    ) -> tuple[Tensor, Tensor | None]:
+        *,
+        mirrored: Sequence[int] | None = (),
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
         """(batch, channels, *spatial) images and (batch, *spatial) labels, changed alike.
 
         steps: length of a voxel per axis, so that a rotation is one in mm also where voxels are no cubes
+        mirrored: value that a label takes where left and right change sides; None where they must not
+        The third of the results, (batch,), says whose left and right have changed sides.
+        Raises PlanError where an axis may be mirrored that must not be.
         """
+        self.check(mirrored)
         drawn = [self._spatial(rng, images.ndim - 2) for rng in generators]
         if any(one is not None for one in drawn):
             images, labels = self._warp(images, labels, drawn, np.asarray(steps))
-        return self._intensity(images, generators), labels
+        crossed = torch.as_tensor([self._crosses(one) for one in drawn], device=images.device)
+        if labels is not None and mirrored:
+            labels = _sides_changed(labels, crossed, mirrored)
+        return self._intensity(images, generators), labels, crossed
 
-    def _spatial(self, rng: np.random.Generator, ndim: int) -> tuple[NDArray, NDArray | None] | None:
-        """A linear map with a shift, (ndim, ndim + 1) in mm about the centre, and control points; None for none."""
+    def mixed(self, images: Tensor, generators: Sequence[np.random.Generator]) -> tuple[Tensor, Tensor | None, float]:
+        """Whole images mixed in pairs: the images, whom each was mixed with, and its own share of the result.
+
+        The loss is share * loss(targets) + (1 - share) * loss(targets[partner]);
+        nobody (None) where nothing was mixed.
+        """
+        return images, None, 1.0
+
+    def check(self, mirrored: Sequence[int] | None) -> None:
+        """Raises PlanError where `flips` would put a label on the wrong side, or may do so."""
+        sided = mirrored is None or any(value != place for place, value in enumerate(mirrored))
+        if mirrored is None and self.left_right in self.flips:
+            problem = "left and right would change sides, and a label has no counterpart on the other side"
+            raise PlanError(problem, "augmentation.flips", f"Leave out axis {self.left_right}")
+        if sided and self.left_right is None and self.flips:
+            problem = "labels name a side, and it is not known which axis runs from left to right"
+            raise PlanError(problem, "augmentation.flips", "Give augmentation.left_right, or no flips")
+
+    def _crosses(self, one: tuple | None) -> bool:
+        return one is not None and self.left_right is not None and bool(one[2][self.left_right])
+
+    def _spatial(self, rng: np.random.Generator, ndim: int) -> tuple[NDArray, NDArray | None, NDArray] | None:
+        """A linear map with a shift, (ndim, ndim + 1) in mm about the centre, and control points, what is mirrored."""
         angles = np.deg2rad(self.rotation) * rng.uniform(-1, 1, size=3) * (rng.random() < self.probability)
         factor = 1 + self.scale * rng.uniform(-1, 1) * (rng.random() < self.probability)
         shift = self.shift * rng.uniform(-1, 1, size=ndim) * (rng.random() < self.probability)
@@ -72,7 +118,7 @@ class Augmentation:
         elastic = points if self.elastic > 0 and points.any() else None
         if elastic is None and not shift.any() and np.array_equal(linear, np.eye(ndim)):
             return None
-        return np.concatenate([linear, shift[:, None]], axis=1), elastic
+        return np.concatenate([linear, shift[:, None]], axis=1), elastic, mirror < 0
 
     def _warp(
         self, images: Tensor, labels: Tensor | None, drawn: Sequence[tuple | None], steps: NDArray
@@ -133,6 +179,14 @@ class Augmentation:
         if amount[:, 3].any():
             images = images + _noise(images, generators, np.abs(amount[:, 3]) * self.noise)
         return images
+
+
+def _sides_changed(labels: Tensor, crossed: Tensor, mirrored: Sequence[int]) -> Tensor:
+    """Label values of the samples that crossed, permuted; values that the permutation does not know stay."""
+    table = torch.as_tensor(mirrored, dtype=torch.long, device=labels.device)
+    known = (labels >= 0) & (labels < len(mirrored))
+    swapped = table[torch.where(known, labels, 0).long()].to(labels.dtype)
+    return torch.where(known & crossed.reshape(-1, *[1] * (labels.ndim - 1)), swapped, labels)
 
 
 def _noise(images: Tensor, generators: Sequence[np.random.Generator], deviation: NDArray) -> Tensor:
