@@ -10,8 +10,19 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import IsocenterError, counted
+from isocenter.quality import masks
 from isocenter.transforms import COLOUR, GREY, content, stacked, without_alpha
-from isocenter.values import GRID_TOLERANCE, Array, Case, CaseFacts, Dataset, Fingerprint, Image, Problem
+from isocenter.values import (
+    GRID_TOLERANCE,
+    Array,
+    Case,
+    CaseFacts,
+    Dataset,
+    Fingerprint,
+    Image,
+    Problem,
+    Shortcut,
+)
 
 # A label map with more values than this, undeclared, numbers instances.
 MOST_LABELS = 32
@@ -26,12 +37,16 @@ class Examination:
     dataset:  without the cases that cannot be used
     problems: all that was found
     fatal:    those of them because of which nothing should be trained on the rest either
+    twins:    groups of cases that hold (nearly) the same image
+    shortcuts: what was tried to tell the classes apart without the disease, the strongest first
     """
 
     dataset: Dataset
     fingerprint: Fingerprint
     problems: tuple[Problem, ...]
     fatal: tuple[Problem, ...] = ()
+    twins: tuple[frozenset[str], ...] = ()
+    shortcuts: tuple[Shortcut, ...] = ()
 
 
 def examine(dataset: Dataset, *, threads: int = 1, progress: Progress | None = None) -> Examination:
@@ -57,8 +72,10 @@ def examine(dataset: Dataset, *, threads: int = 1, progress: Progress | None = N
 def _measured(case: Case) -> tuple[CaseFacts | None, list[Problem]]:
     try:
         image = stacked(case.images, case.id)
-        references = {kind: _summary(value) for kind, value in case.references.items()}
-        problems = list(_alone(case, image))
+        # Read once: every measure looks at the voxels.
+        image = image.with_pixels(image.data)
+        references = {kind: _read(value) for kind, value in case.references.items()}
+        problems = list(_alone(case, image, references))
         if any(problem.severity == "error" for problem in problems):
             return None, problems
         return _facts(case, image, references), problems
@@ -71,6 +88,8 @@ def _measured(case: Case) -> tuple[CaseFacts | None, list[Problem]]:
 def _facts(case: Case, image: Image, references: Mapping[str, Any]) -> CaseFacts:
     data, valid = image.data, image.valid
     canonical = image.geometry.canonical
+    mask = references.get("mask")
+    found = masks.structures(mask.data[0]) if isinstance(mask, Image) else {}
     return CaseFacts(
         id=case.id,
         shape=canonical.shape,
@@ -81,8 +100,20 @@ def _facts(case: Case, image: Image, references: Mapping[str, Any]) -> CaseFacts
         modality=image.modality,
         intensity=tuple(_intensity(channel[measured]) for channel, measured in zip(data, valid, strict=True)),
         content=_content(data, valid),
-        references=references,
+        references={kind: _summary(value) for kind, value in references.items()},
+        foreground=_foreground(data, valid, mask),
+        thickness={value: structure.thickness for value, structure in found.items()},
+        components={value: len(structure.pieces) for value, structure in found.items()},
     )
+
+
+def _foreground(data: Array, valid: Array, mask: Any) -> tuple[Mapping[str, float], ...]:
+    """Per channel the intensities inside the mask; nothing without one, or where it holds no measurement."""
+    if not isinstance(mask, Image):
+        return ()
+    inside = mask.data[0] != 0
+    parts = [channel[measured & inside] for channel, measured in zip(data, valid, strict=True)]
+    return tuple(_intensity(part) for part in parts) if all(part.size for part in parts) else ()
 
 
 def _intensity(values: Array) -> Mapping[str, float]:
@@ -110,13 +141,15 @@ def _content(data: Array, valid: Array) -> float:
 
 def _summary(value: Any) -> Any:
     """Of a reference: label values and their voxels, or the value itself."""
-    if not isinstance(value, Image):
-        return value
-    values, counts = np.unique(value.data, return_counts=True)
-    return {float(v) if v != int(v) else int(v): int(n) for v, n in zip(values, counts, strict=True)}
+    return masks.voxels(value.data) if isinstance(value, Image) else value
 
 
-def _alone(case: Case, image: Image) -> Iterable[Problem]:
+def _read(value: Any) -> Any:
+    """A reference with its voxels, if it has any, read once."""
+    return value.with_pixels(value.data) if isinstance(value, Image) else value
+
+
+def _alone(case: Case, image: Image, references: Mapping[str, Any]) -> Iterable[Problem]:
     """What can be said about one case without the others."""
     data, valid = image.data, image.valid
     for name, channel, measured in zip(image.channels, data, valid, strict=True):
@@ -142,7 +175,7 @@ def _alone(case: Case, image: Image) -> Iterable[Problem]:
                 "they are left out of every statistic",
                 "Look at how the file was made",
             )
-    for kind, value in case.references.items():
+    for kind, value in references.items():
         if isinstance(value, Image):
             yield from _mask(case, image, kind, value)
 

@@ -19,6 +19,7 @@ from isocenter.values.prediction import (
     Target,
     Vector,
 )
+from isocenter.values.shortcut import Shortcut
 
 __all__ = [
     "BY_HAND",
@@ -50,6 +51,7 @@ __all__ = [
     "Problem",
     "Region",
     "Row",
+    "Shortcut",
     "Slabs",
     "Source",
     "Split",
