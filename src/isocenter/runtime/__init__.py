@@ -1,9 +1,11 @@
 """The model as one object: preprocessing, network and decoding, with bounded memory, on any device."""
 
 from isocenter.runtime.device import bf16_pays, choose_device, environment, use_threads
-from isocenter.runtime.model import Inference, Model, TorchNetwork, build_module, load, save
+from isocenter.runtime.members import flipped_axes
+from isocenter.runtime.model import Inference, Model, TorchNetwork, build_module
 from isocenter.runtime.preprocessing import Preprocessing, Trace
 from isocenter.runtime.record import digest, read_json, read_tensors, seal, verify, write_json, write_tensors
+from isocenter.runtime.stored import averaged, load, save
 from isocenter.runtime.windows import Network, slide
 
 __all__ = [
@@ -13,11 +15,13 @@ __all__ = [
     "Preprocessing",
     "TorchNetwork",
     "Trace",
+    "averaged",
     "bf16_pays",
     "build_module",
     "choose_device",
     "digest",
     "environment",
+    "flipped_axes",
     "load",
     "read_json",
     "read_tensors",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,26 +11,23 @@ import numpy as np
 from annotated_types import Ge, Lt
 from numpy.typing import NDArray
 
-from isocenter import networks, tasks
-from isocenter.errors import DatasetError, IntegrityError, UsageError
+from isocenter import networks
+from isocenter.errors import DatasetError
 from isocenter.files import read
 from isocenter.lazy import torch
-from isocenter.runtime.device import choose_device
+from isocenter.runtime.members import flipped_axes, mirrored
 from isocenter.runtime.preprocessing import Preprocessing
-from isocenter.runtime.record import digest, read_json, read_tensors, verify, write_json, write_tensors
 from isocenter.runtime.windows import Network, Progress, slide
 from isocenter.tasks import Task
 from isocenter.transforms import stacked
-from isocenter.values import Case, Image, Prediction
+from isocenter.values import Array, Case, Image, Prediction, Region, Slabs
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
-RECORD = "model.json"
-WEIGHTS = "weights.safetensors"
-SCHEMA = "isocenter.model"
-
 Axis = Annotated[int, Ge(0), Lt(3)]
+# Is given a part of a grid, and {head: (classes, *region) or (classes,)} its probabilities.
+Beside = Callable[[Region, Mapping[str, Array]], None]
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,10 @@ class Inference:
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Inference:
         """From a model's record; one written before there were flips has none."""
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()})
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()
+        }
+        return cls(**values)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -90,17 +90,28 @@ class Model:
     run: Network
     record: Mapping[str, Any] = field(default_factory=dict)
 
-    def predict(self, subject: Image | Case | str | Path, progress: Progress | None = None) -> Prediction:
+    def predict(
+        self,
+        subject: Image | Case | str | Path,
+        progress: Progress | None = None,
+        *,
+        mirror: bool | None = None,
+        beside: Beside | None = None,
+    ) -> Prediction:
         """The result on the subject's own grid; a path is read first.
 
         progress: is told how many windows of the image are done, and of how many
-        Raises what reading raises, and DatasetError where the subject is not of the model's kind.
+        mirror:   whether windows are also seen mirrored, and the results averaged; as planned if not said
+        beside:   is given the probabilities of each finished part of the subject's grid, in order
+        Raises what reading raises, DatasetError where the subject is not of the model's kind, and PlanError where
+        mirroring would not be true to anatomy.
         """
+        axes = self.flips(mirror)
         image, where = _image_of(subject)
         data, trace = self.preprocessing(image, where)
         inference = self.inference
         slabs = slide(
-            self.run,
+            mirrored(self.run, self.task, axes, trace, inference.left_right),
             data,
             inference.patch,
             overlap=inference.overlap,
@@ -108,7 +119,19 @@ class Model:
             merge=self.task.merge,
             progress=progress,
         )
-        return self.task.decode(self.preprocessing.restored(slabs, trace), trace.source)
+        restored = self.preprocessing.restored(slabs, trace)
+        return self.task.decode(restored if beside is None else self._told(restored, beside), trace.source)
+
+    def flips(self, mirror: bool | None = None) -> tuple[int, ...]:
+        """The axes along which windows are also seen mirrored; PlanError where that is not true to anatomy."""
+        inference = self.inference
+        return flipped_axes(self.task, self.preprocessing.ndim, inference.flips, inference.left_right, mirror)
+
+    def _told(self, slabs: Slabs, beside: Beside) -> Slabs:
+        """The same slabs, their probabilities told to someone else on the way."""
+        for region, arrays in slabs:
+            beside(region, self.task.probabilities(arrays))
+            yield region, arrays
 
     def __repr__(self) -> str:
         labels, channels = ", ".join(one.name for one in self.task.labels), ", ".join(self.preprocessing.channels)
@@ -130,43 +153,6 @@ class Model:
 def build_module(task: Task, network: Mapping[str, Any]) -> Module:
     """The torch module that these settings name, with fresh weights."""
     return networks.build(network["name"], network["channels"], network["spatial_dims"], task.heads, network["size"])
-
-
-def save(model: Model, weights: Mapping[str, Any], folder: Path) -> None:
-    """Record and weights into an existing folder; the caller seals it."""
-    write_json(folder / RECORD, SCHEMA, model.settings)
-    write_tensors(folder / WEIGHTS, weights)
-
-
-def load(path: str | Path, device: str = "auto") -> Model:
-    """The model of a run, a checkpoint or a package.
-
-    Raises UsageError where there is no model, IntegrityError for a changed, damaged or newer one.
-    """
-    folder = _folder_of(Path(path))
-    verify(folder, needed=(RECORD, WEIGHTS))
-    record = read_json(folder / RECORD, SCHEMA)
-    try:
-        task = tasks.build(record["task"])
-        preprocessing = Preprocessing.of(record["preprocessing"])
-        inference = Inference.of(record["inference"])
-        module = build_module(task, record["network"])
-        module.load_state_dict(read_tensors(folder / WEIGHTS))
-        origin = {**record["record"], "weights_sha256": digest(folder / WEIGHTS)}
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise IntegrityError(f"weights and record do not fit ({error})", str(folder), "Get the model again") from error
-    chosen = choose_device(device).value
-    run = TorchNetwork(module.eval().to(chosen), chosen)
-    return Model(task, preprocessing, inference, record["network"], run, origin)
-
-
-def _folder_of(path: Path) -> Path:
-    if not path.exists():
-        raise UsageError("there is no such model", str(path), "Give a run's folder")
-    for folder in (path, path / "checkpoints" / "best", path / "checkpoints" / "last"):
-        if (folder / RECORD).is_file():
-            return folder
-    raise UsageError("holds no model", str(path), "Give the folder that `isocenter train` wrote")
 
 
 def _image_of(subject: Image | Case | str | Path) -> tuple[Image, str]:

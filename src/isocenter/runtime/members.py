@@ -1,0 +1,128 @@
+"""Several looks at a window, averaged: mirrored ones of one network, and those of several networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isocenter.errors import GeometryError, PlanError
+from isocenter.runtime.preprocessing import Trace
+from isocenter.runtime.windows import Network
+from isocenter.tasks import Task
+from isocenter.values import Array
+
+# Several networks' outputs for one batch to one, in the space that a task decodes: `Task.average`.
+Average = Callable[[Sequence[Mapping[str, Array]]], Mapping[str, Array]]
+
+NO_MIRROR = "Predict with --no-mirror"
+
+
+@dataclass(frozen=True)
+class Averaged:
+    """Several networks as one: the mean of what they say of each window."""
+
+    members: tuple[Network, ...]
+    average: Average
+
+    def __call__(self, batch: NDArray[np.float32]) -> Mapping[str, Array]:
+        return self.average([member(batch) for member in self.members])
+
+
+@dataclass(frozen=True)
+class Mirrored:
+    """A network that sees each window as it is and mirrored, and means what it says of them all.
+
+    axes:     of the window; every combination of them is one view
+    crossing: the axis that runs between left and right; None where none of the window's does
+    sides:    for each output channel the one that it becomes when left and right change sides
+    """
+
+    network: Network
+    average: Average
+    axes: tuple[int, ...]
+    crossing: int | None
+    sides: tuple[int, ...]
+
+    def __call__(self, batch: NDArray[np.float32]) -> Mapping[str, Array]:
+        views = chain.from_iterable(combinations(self.axes, n) for n in range(len(self.axes) + 1))
+        return self.average([self._seen(batch, view) for view in views])
+
+    def _seen(self, batch: NDArray[np.float32], view: tuple[int, ...]) -> dict[str, Array]:
+        """What the network says of one view, brought back to the window as it is."""
+        along = [axis + 2 for axis in view]
+        outputs = self.network(np.ascontiguousarray(np.flip(batch, along)))
+        dense = {name: np.flip(one, along) if one.ndim == batch.ndim else one for name, one in outputs.items()}
+        if self.crossing not in view:
+            return dense
+        # What the mirror shows on the left lies on the right.
+        return {name: one[:, list(self.sides)] for name, one in dense.items()}
+
+
+def flipped_axes(
+    task: Task, ndim: int, planned: Sequence[int], left_right: int | None, mirror: bool | None = None
+) -> tuple[int, ...]:
+    """The axes along which windows are also seen mirrored.
+
+    planned: by the plan, and followed unless a person says otherwise
+    mirror:  True mirrors also where nothing was planned, across left and right; False never does
+    Raises PlanError where what would be seen is not true to anatomy.
+    """
+    if mirror is False or not (planned or mirror):
+        return ()
+    axes = tuple(planned) or (() if left_right is None else (left_right,))
+    where, remedy = "inference.flips", NO_MIRROR
+    if not axes:
+        problem = "the model does not know which axis runs from left to right, so it cannot mirror"
+        raise PlanError(problem, "--mirror", "Predict without it, or set inference.left_right in the plan")
+    if not set(axes) <= set(range(ndim)):
+        raise PlanError(f"axes {axes} of {ndim}", where, f"Give axes from 0 to {ndim - 1}")
+    sides = task.mirrored
+    if left_right is None and not _alike(sides):
+        raise PlanError("labels name sides, and no axis is known to run from left to right", where, remedy)
+    if left_right in axes and sides is None:
+        raise PlanError("a label names a side and has no counterpart on the other", where, remedy)
+    return axes
+
+
+def mirrored(network: Network, task: Task, axes: tuple[int, ...], trace: Trace, left_right: int | None) -> Network:
+    """The network with views mirrored along these axes, for the image that the trace is of.
+
+    left_right: the axis of the network's grid that the model was planned for
+    Raises GeometryError for an image with which that would not be true to anatomy.
+    """
+    if not axes:
+        return network
+    crossing, sides = _crossing_axis(task, trace, left_right), task.mirrored
+    if crossing in axes and sides is None:
+        raise GeometryError(
+            "mirroring crosses from left to right, and a label names a side and has no counterpart on the other",
+            "mirroring",
+            NO_MIRROR,
+        )
+    return Mirrored(network, task.average, axes, crossing, sides or ())
+
+
+def _crossing_axis(task: Task, trace: Trace, left_right: int | None) -> int | None:
+    """The axis of the network's grid that runs from left to right in this image; None where none does.
+
+    An image that states its sides knows; of a picture the model's own word is taken.
+    """
+    source = trace.source
+    if source.ndim < 3:
+        return left_right
+    if not source.oriented:
+        if _alike(task.mirrored):
+            return None
+        problem = "left and right are not known, and mirroring would confuse the labels that name them"
+        raise GeometryError(problem, "mirroring", f"{NO_MIRROR}, or give a file with its orientation")
+    # The canonical order begins with the axis from left to right, unless that is the one of the single slice.
+    return None if trace.squeezed is not None and trace.squeezed == source.to_canonical[0][0] else 0
+
+
+def _alike(sides: tuple[int, ...] | None) -> bool:
+    """Whether no label names a side."""
+    return sides is not None and sides == tuple(range(len(sides)))
