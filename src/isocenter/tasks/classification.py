@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
-from scipy.special import softmax
 
 from isocenter.errors import DatasetError, PlanError, counted
 from isocenter.evaluation import (
@@ -26,8 +25,11 @@ from isocenter.evaluation import (
 )
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures
-from isocenter.tasks.task import Outputs, stated_image
+from isocenter.tasks.exclusive import log_mean, softmax
+from isocenter.tasks.sides import crossed
+from isocenter.tasks.task import Outputs, Task, stated_image
 from isocenter.values import (
+    Array,
     Case,
     Dataset,
     Decision,
@@ -113,6 +115,10 @@ class Classification:
     def merge(self) -> Literal["gaussian", "mean"]:
         return "mean"
 
+    @property
+    def mirrored(self) -> tuple[int, ...] | None:
+        return crossed(self.classes)
+
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         return {
             "network.name": Decision("resnet", "one answer for the whole image", "arXiv:1512.03385"),
@@ -142,10 +148,19 @@ class Classification:
             return area
         return float(np.log(probabilities[np.arange(len(target)), target].clip(1e-7)).mean())
 
+    def average(self, outputs: Sequence[Mapping[str, Array]]) -> Mapping[str, Array]:
+        return {"class": log_mean([one["class"] for one in outputs])}
+
+    def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
+        return {"class": softmax(np.asarray(arrays["class"], dtype=np.float64))}
+
+    def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
+        return self, {}
+
     def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
         """(classes,) logits of one case to probabilities."""
         [(_, arrays)] = slabs  # a vector head is one slab
-        probabilities = softmax(np.asarray(arrays["class"], dtype=np.float64)).tolist()
+        probabilities = self.probabilities(arrays)["class"].tolist()
         return Prediction(geometry, probabilities=dict(zip(self.classes, probabilities, strict=True)))
 
     def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:

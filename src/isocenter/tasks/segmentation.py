@@ -13,7 +13,9 @@ from isocenter.errors import DatasetError, GeometryError, PlanError
 from isocenter.evaluation import Table, mean_rows, metric_columns, overlaps, pooled_rows, surface_distance, volume_unit
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures
-from isocenter.tasks.task import Outputs, stated_image
+from isocenter.tasks.exclusive import label_map, log_mean, softmax
+from isocenter.tasks.sides import crossed
+from isocenter.tasks.task import Outputs, Task, stated_image
 from isocenter.values import (
     Array,
     Case,
@@ -128,6 +130,11 @@ class Segmentation:
     def merge(self) -> Literal["gaussian", "mean"]:
         return "gaussian"
 
+    @property
+    def mirrored(self) -> tuple[int, ...] | None:
+        order = crossed([label.name for label in self.classes])
+        return None if order is None else (0, *(place + 1 for place in order))
+
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         return {
             "network.name": Decision("unet", "an output for every voxel", "arXiv:1505.04597"),
@@ -188,14 +195,22 @@ class Segmentation:
         dice = 2 * collected["both"] / collected["size"].clamp(min=1)
         return float(dice[there].mean()) if there.any() else float("nan")
 
+    def average(self, outputs: Sequence[Mapping[str, Array]]) -> Mapping[str, Array]:
+        return {"mask": log_mean([one["mask"] for one in outputs])}
+
+    def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
+        return {"mask": softmax(arrays["mask"])}
+
     def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
         """The label with the largest logit; what no slab covers (cut away before the network) is background."""
-        values = np.array([0, *(label.value for label in self.classes)])
-        kind = np.min_scalar_type(int(values.max()))
-        mask = np.zeros(geometry.shape, dtype=kind)
+        values = [0, *(label.value for label in self.classes)]
+        mask = np.zeros(geometry.shape, dtype=np.min_scalar_type(max(values)))
         for region, arrays in slabs:
-            mask[region] = values.astype(kind)[arrays["mask"].argmax(axis=0)]
+            mask[region] = label_map(arrays["mask"], values)
         return Prediction(geometry, data=mask, labels=self.classes)
+
+    def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
+        return self, {}
 
     def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
         """One row a case and label, on the reference's own grid."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 from isocenter.evaluation import Table
 from isocenter.report import Figure
 from isocenter.values import (
+    Array,
     Case,
     Dataset,
     Decision,
@@ -61,6 +62,13 @@ class Task(Protocol):
     def merge(self) -> Literal["gaussian", "mean"]:
         """How overlapping windows are weighed."""
 
+    @property
+    def mirrored(self) -> tuple[int, ...] | None:
+        """What each value of a target (and channel of its head) becomes when left and right change sides.
+
+        None where a mirrored image would show what no patient has: a named side without its counterpart.
+        """
+
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """What this kind of problem says about training, by "section.name"."""
 
@@ -76,8 +84,17 @@ class Task(Protocol):
     def selection(self, collected: Mapping[str, Tensor]) -> float:
         """The metric that picks the best checkpoint, higher is better, from the numbers of all validation cases."""
 
+    def average(self, outputs: Sequence[Mapping[str, Array]]) -> Mapping[str, Array]:
+        """One output, (batch, channels, ...) a head, for those of several networks or mirrored views. No torch here."""
+
+    def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
+        """(channels, ...) outputs of one case or slab to probabilities of the same shape. No torch here."""
+
     def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
         """Finished parts of the source grid, in order, to a result. No torch here."""
+
+    def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
+        """This task with what predictions of validation cases decide, and those decisions as "task.<field>"."""
 
     def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
         """One row a case and label: case, patient, label, then what was measured."""

@@ -1,0 +1,90 @@
+"""Classes that exclude each other: from a network's outputs to probabilities, to a label map, to a tidy label map.
+
+NumPy and SciPy only, and nothing of ours: a packaged model carries a copy of this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
+
+# The logarithm of a probability of 0 would be infinite; no float32 softmax says less than this by its own doing.
+LEAST = float(np.finfo(np.float32).tiny)
+
+
+@dataclass(frozen=True)
+class Tidying:
+    """What is done to one label of a finished label map; by default nothing.
+
+    largest:  only the largest connected piece stays
+    holes:    background that the label encloses becomes the label
+    smallest: connected pieces of less than this volume go (mm³, in 2D mm²; voxels where their size is not known)
+    """
+
+    largest: bool = False
+    holes: bool = False
+    smallest: float = 0.0
+
+
+def softmax(outputs: ArrayLike, axis: int = 0) -> NDArray[np.floating]:
+    """Probabilities of classes that lie along an axis."""
+    logits = np.asarray(outputs)
+    if logits.dtype.kind != "f" or logits.dtype.itemsize < 4:
+        logits = logits.astype(np.float32)
+    powers = np.exp(logits - logits.max(axis=axis, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=axis, keepdims=True))
+
+
+def log_mean(outputs: Sequence[ArrayLike], axis: int = 1) -> NDArray[np.floating]:
+    """Logarithm of the mean probability that several outputs give each class, itself an output."""
+    total = softmax(outputs[0], axis)
+    for other in outputs[1:]:
+        total += softmax(other, axis)
+    return np.asarray(np.log(np.maximum(total / len(outputs), LEAST)))
+
+
+def label_map(outputs: ArrayLike, values: Sequence[int]) -> NDArray[np.integer]:
+    """(channels, *spatial) outputs to the value of the largest: values[0] is the background's."""
+    table = np.asarray(values)
+    kind = np.min_scalar_type(int(table.max()))
+    return np.asarray(table.astype(kind)[np.asarray(outputs).argmax(axis=0)])
+
+
+def tidied(mask: NDArray[np.integer], rules: Mapping[int, Tidying], voxel: float = 1.0) -> NDArray[np.integer]:
+    """A label map (*spatial) with each label's rules applied, small pieces first, then the rest, then holes.
+
+    rules: by label value
+    voxel: volume of one, in the unit of `smallest`
+    What is taken from a label becomes background; a hole gives way only where it is background.
+    """
+    result = mask
+    for value, rule in rules.items():
+        found = ndimage.find_objects((result == value).view(np.uint8))
+        if rule == Tidying() or not found:
+            continue
+        if result is mask:
+            result = mask.copy()
+        region = result[found[0]]
+        own = region == value
+        kept = _pieces(own, rule, voxel)
+        region[own & ~kept] = 0
+        if rule.holes:
+            region[ndimage.binary_fill_holes(kept) & (region == 0)] = value
+    return result
+
+
+def _pieces(own: NDArray[np.bool_], rule: Tidying, voxel: float) -> NDArray[np.bool_]:
+    """The connected pieces (touching corners connect) that the rule keeps."""
+    if not rule.largest and not rule.smallest:
+        return own
+    pieces, _ = ndimage.label(own, np.ones((3,) * own.ndim))
+    sizes = np.bincount(pieces.ravel()) * voxel
+    sizes[0] = 0
+    keep = sizes >= max(rule.smallest, voxel)
+    if rule.largest:
+        keep &= np.arange(len(sizes)) == sizes.argmax()
+    return np.asarray(keep[pieces])

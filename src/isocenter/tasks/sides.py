@@ -1,0 +1,70 @@
+"""Which labels change places when left and right do, as their names tell."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+OTHER = {"left": "right", "right": "left", "l": "r", "r": "l", "lt": "rt", "rt": "lt", "lh": "rh", "rh": "lh"}
+WHOLE = ("left", "right")
+# A number stays with its letters: L1 is a vertebra, no side.
+WORD = re.compile(r"[A-Za-z]*\d[A-Za-z\d]*|[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
+# Named by side, yet no mirror images of each other: the heart and the liver have none.
+UNLIKE = frozenset(
+    {"atrium", "atria", "auricle", "ventricle", "ventricles", "coronary", "heart", "cardiac", "liver", "hepatic"}
+)
+# Except that the brain's ventricles are.
+ALIKE = frozenset({"lateral", "cerebral", "brain"})
+CHAMBERS = frozenset({"lv", "rv", "la", "ra", "lad", "lcx", "rca", "lvot", "rvot"})
+
+
+def crossed(names: Sequence[str]) -> tuple[int, ...] | None:
+    """For each name the place of its counterpart on the other side, its own where it has no side.
+
+    None where a name has a side and nothing stands for its counterpart (none is named, or the two are no mirror
+    images, as the heart's chambers): a mirrored image would then show what no patient has.
+    """
+    split = [_words(name) for name in names]
+    places = {_in_any_order(words): place for place, words in enumerate(split)}
+    order = []
+    for place, words in enumerate(split):
+        found = [places[one] for one in map(_in_any_order, _counterparts(words)) if one in places]
+        if _has_side(words) and (not found or _is_unlike(words)):
+            return None
+        order.append(found[0] if found else place)
+    # Each must be the counterpart of its counterpart: two names for one side would be merged into one.
+    return tuple(order) if all(order[other] == place for place, other in enumerate(order)) else None
+
+
+def _words(name: str) -> tuple[str, ...]:
+    return tuple(word.lower() for word in WORD.findall(name))
+
+
+def _in_any_order(words: tuple[str, ...]) -> tuple[str, ...]:
+    """So that "left kidney" and "kidney_right" meet."""
+    return tuple(sorted(words))
+
+
+def _has_side(words: tuple[str, ...]) -> bool:
+    return bool(CHAMBERS & set(words)) or any(word in OTHER or word.startswith(WHOLE) for word in words)
+
+
+def _is_unlike(words: tuple[str, ...]) -> bool:
+    found = set(words)
+    return bool(CHAMBERS & found) or bool(UNLIKE & found and not ALIKE & found)
+
+
+def _counterparts(words: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """The name with its side changed: as a word of its own, or as the beginning or end of one ("kidneyleft").
+
+    An end counts only where the counterpart is named too: "bright" is no side.
+    """
+    made = []
+    for place, word in enumerate(words):
+        if word in OTHER:
+            others = [OTHER[word]]
+        else:
+            others = [OTHER[side] + word.removeprefix(side) for side in WHOLE if word.startswith(side)]
+            others += [word.removesuffix(side) + OTHER[side] for side in WHOLE if word.endswith(side)]
+        made += [(*words[:place], other, *words[place + 1 :]) for other in others]
+    return made

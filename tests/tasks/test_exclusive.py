@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy import special
+
+from isocenter.tasks import exclusive
+from isocenter.tasks.exclusive import Tidying, label_map, log_mean, softmax, tidied
+
+OUTPUTS = arrays(np.float32, (2, 3, 4), elements=st.floats(-200, 200, width=32))
+
+
+@settings(max_examples=30)
+@given(OUTPUTS)
+def test_the_softmax_is_that_of_scipy(outputs):
+    assert_allclose(softmax(outputs, 1), special.softmax(outputs, axis=1), atol=1e-6)
+
+
+@settings(max_examples=30)
+@given(OUTPUTS, OUTPUTS)
+def test_the_mean_of_outputs_is_an_output_of_the_mean_probability(one, other):
+    mean = (special.softmax(one, axis=1) + special.softmax(other, axis=1)) / 2
+    assert_allclose(softmax(log_mean([one, other]), 1), mean, atol=1e-5)
+
+
+def test_half_precision_is_not_summed_in_half_precision():
+    outputs = np.zeros((1, 5000), np.float16)
+    assert_allclose(softmax(outputs, 1).sum(), 1.0, rtol=1e-5)
+
+
+def test_the_label_with_the_largest_output_is_placed():
+    assert_array_equal(label_map(np.eye(3)[:, [2, 0, 1]], [0, 300, 7]), [7, 0, 300])
+
+
+def pieces() -> np.ndarray:
+    """Label 1: a ring of 8 with a hole, and a speck of 1; label 2: two specks of 2 and 3."""
+    mask = np.zeros((9, 9), np.uint8)
+    mask[0:3, 0:3] = 1
+    mask[1, 1] = 0
+    mask[8, 8] = 1
+    mask[0, 5:7] = 2
+    mask[4, 5:8] = 2
+    return mask
+
+
+def test_without_rules_nothing_is_touched_and_the_input_never_is():
+    mask = pieces()
+    assert tidied(mask, {1: Tidying()}) is mask
+    tidied(mask, {1: Tidying(largest=True, holes=True)})
+    assert_array_equal(mask, pieces())
+
+
+def test_the_largest_piece_of_one_label_stays_and_the_other_label_is_left_alone():
+    expected = pieces()
+    expected[8, 8] = 0
+    assert_array_equal(tidied(pieces(), {1: Tidying(largest=True)}), expected)
+
+
+def test_pieces_below_the_smallest_volume_go_by_their_volume_in_the_unit():
+    gone = pieces()
+    gone[0, 5:7] = 0
+    assert_array_equal(tidied(pieces(), {2: Tidying(smallest=1.0)}, voxel=0.4), gone)
+    assert_array_equal(tidied(pieces(), {2: Tidying(smallest=0.8)}, voxel=0.4), pieces())
+
+
+def test_an_enclosed_hole_is_filled_where_it_is_background():
+    filled = pieces()
+    filled[1, 1] = 1
+    assert_array_equal(tidied(pieces(), {1: Tidying(holes=True)}), filled)
+    other = pieces()
+    other[1, 1] = 2
+    assert_array_equal(tidied(other, {1: Tidying(holes=True)}), other)
+
+
+def test_pieces_that_touch_at_a_corner_are_one():
+    mask = np.eye(4, dtype=np.uint8)
+    assert_array_equal(tidied(mask, {1: Tidying(largest=True)}), mask)
+
+
+def test_the_hole_of_a_piece_that_goes_is_not_filled():
+    mask = pieces()
+    mask[5:9, 0:5] = 1
+    mask[6, 1] = 0
+    tidy = tidied(mask, {1: Tidying(largest=True, holes=True)})
+    assert tidy[6, 1] == 1
+    assert not tidy[0:3, 0:3].any()
+
+
+def test_nothing_of_ours_and_no_torch_is_imported():
+    text = Path(exclusive.__file__).read_text(encoding="utf-8")
+    imported = {line.split()[1].split(".")[0] for line in text.splitlines() if line.startswith(("import ", "from "))}
+    assert imported == {"__future__", "collections", "dataclasses", "numpy", "scipy"}
