@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 NETWORKS = {
     "resnet": "isocenter.networks.resnet:build",
     "unet": "isocenter.networks.unet:build",
+    "unet_slices": "isocenter.networks.unet:build_slices",
 }
 
 
@@ -53,11 +54,12 @@ def size_for(
     """The family's own settings for images of this patch, the reason and its source.
 
     strides: by which factor each of several stages may reduce each axis, so that `patch` stays whole
-    A family's file says it in its function `size_for`; without one it is built with its own defaults.
+    A family's file says it in its function `size_for` (`size_for_slices` beside `build_slices`); without one it is
+    built with its own defaults.
     Raises PlanError for an unknown name.
     """
-    module, _ = _found(name)
-    chosen = getattr(module, "size_for", None)
+    module, function = _found(name)
+    chosen = getattr(module, function.replace("build", "size_for"), None)
     return chosen(patch, strides, device) if chosen is not None else ({}, "the family's own defaults", "")
 
 

@@ -1,28 +1,49 @@
-"""Residual U-Net in two or three dimensions.
+"""U-Net in two or three dimensions, and one that goes through a volume slice by slice.
 
 Ronneberger et al., MICCAI 2015, arXiv:1505.04597, with residual blocks (He et al., CVPR 2016) in the encoder as in
-the residual-encoder U-Net of Isensee et al., MICCAI 2024, arXiv:2404.09556. This file needs torch alone, so that a
-copy of it travels with a model.
+the residual-encoder U-Net of Isensee et al., MICCAI 2024, arXiv:2404.09556, and deep supervision (Lee et al.,
+arXiv:1409.5185) as in nnU-Net. This file needs torch alone, so that a copy of it travels with a model.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+PAPER = "arXiv:1505.04597"
 # By number of axes; typed loosely because torch types sizes by the number of axes.
 CONVOLUTION: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED: dict[int, Any] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 NORMALISATION: dict[int, Any] = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
+DROPOUT: dict[int, Any] = {2: nn.Dropout2d, 3: nn.Dropout3d}
+ACTIVATION: dict[str, Any] = {
+    "leaky_relu": lambda: nn.LeakyReLU(0.01, inplace=True),
+    "relu": lambda: nn.ReLU(inplace=True),
+    "silu": lambda: nn.SiLU(inplace=True),
+    "gelu": nn.GELU,
+}
+# Patches of fewer voxels hold a structure whole and are learnt in minutes, where each coarser loss costs time.
+SMALL_PATCH = 64**3
 
 
-class ResidualBlock(nn.Module):
-    """Two convolutions beside a shortcut; the first convolution takes the stride."""
+class Block(nn.Module):
+    """Two convolutions, beside a shortcut where residual; the first convolution takes the stride."""
 
-    def __init__(self, ndim: int, inside: int, outside: int, kernel: Sequence[int], stride: Sequence[int]) -> None:
+    def __init__(
+        self,
+        ndim: int,
+        inside: int,
+        outside: int,
+        kernel: Sequence[int],
+        stride: Sequence[int],
+        residual: bool = True,
+        dropout: float = 0.0,
+        activation: str = "leaky_relu",
+    ) -> None:
         super().__init__()
         convolution, normalisation = CONVOLUTION[ndim], NORMALISATION[ndim]
         pad = [k // 2 for k in kernel]
@@ -30,23 +51,32 @@ class ResidualBlock(nn.Module):
         self.first_norm = normalisation(outside, affine=True)
         self.second = convolution(outside, outside, tuple(kernel), 1, tuple(pad), bias=False)
         self.second_norm = normalisation(outside, affine=True)
-        self.shortcut: nn.Module = nn.Identity()
-        if inside != outside or max(stride) > 1:
+        self.shortcut: nn.Module | None = nn.Identity() if residual else None
+        if residual and (inside != outside or max(stride) > 1):
             self.shortcut = convolution(inside, outside, tuple(stride), tuple(stride), bias=False)
-        self.activation = nn.LeakyReLU(0.01, inplace=True)
+        self.dropout: nn.Module = DROPOUT[ndim](dropout) if dropout else nn.Identity()
+        self.activation = ACTIVATION[activation]()
 
     def forward(self, images: Tensor) -> Tensor:
-        inner = self.activation(self.first_norm(self.first(images)))
-        return self.activation(self.second_norm(self.second(inner)) + self.shortcut(images))
+        inner = self.dropout(self.activation(self.first_norm(self.first(images))))
+        inner = self.second_norm(self.second(inner))
+        return self.activation(inner if self.shortcut is None else inner + self.shortcut(images))
 
 
 class UNet(nn.Module):
     """(batch, channels, *spatial) to {head: (batch, channels of the head, *spatial) or (batch, size)}.
 
-    dense, vectors: heads by name with their number of channels
-    strides:        one entry a stage and axis; the first stage has stride 1. The input's size per axis must be a
-                    multiple of the product of its strides
-    width:          feature maps of the first stage; doubled by each stage up to `widest`
+    dense, vectors:   heads by name with their number of channels
+    strides:          one entry a stage and axis; the first stage has stride 1. The input's size per axis must be a
+                      multiple of the product of its strides
+    width:            feature maps of the first stage; doubled by each stage up to `widest`
+    kernels:          one entry a stage and axis, odd; without them 3, and 1 across axes whose voxels are still long
+    blocks:           of two convolutions, in each stage of the encoder and in each of the decoder; one number or one
+                      a stage (the decoder's last stage is the coarsest but one)
+    residual:         each block beside a shortcut
+    dropout:          of whole feature maps between the two convolutions of a block
+    deep_supervision: how many coarser outputs `head@1` (half the resolution), `head@2`, ... there are beside each
+                      dense head while training
     """
 
     def __init__(
@@ -58,32 +88,57 @@ class UNet(nn.Module):
         strides: Sequence[Sequence[int]],
         width: int = 24,
         widest: int = 256,
+        kernels: Sequence[Sequence[int]] | None = None,
+        blocks: int | Sequence[int] = 1,
+        decoder_blocks: int | Sequence[int] = 1,
+        residual: bool = True,
+        dropout: float = 0.0,
+        activation: str = "leaky_relu",
+        deep_supervision: int = 0,
     ) -> None:
         super().__init__()
         if not strides or max(strides[0]) > 1 or any(len(stride) != spatial_dims for stride in strides):
             raise ValueError(f"strides need {spatial_dims} numbers a stage, and 1 in the first, not {strides}")
-        widths = [min(width * 2**stage, widest) for stage in range(len(strides))]
-        # Where a stage does not yet reduce an axis, its voxels are long there: no convolution across it either.
-        kernels = [[1 if s == 1 and max(stride) > 1 else 3 for s in stride] for stride in strides]
-        kernels[0] = [3 if any(stride[axis] > 1 for stride in strides[1:2]) else 1 for axis in range(spatial_dims)]
-        kernels[0] = kernels[0] if max(kernels[0]) == 3 else [3] * spatial_dims
+        if activation not in ACTIVATION:
+            raise ValueError(f"there is no activation {activation!r}, only {', '.join(ACTIVATION)}")
+        if not 0 <= deep_supervision <= max(0, len(strides) - 2):
+            raise ValueError(f"{len(strides)} stages have no {deep_supervision} coarser outputs (deep_supervision)")
+        stages = len(strides)
+        widths = [min(width * 2**stage, widest) for stage in range(stages)]
+        shapes = _kernels(strides) if kernels is None else _checked(kernels, stages, spatial_dims)
+        down, up = _each(blocks, stages, "blocks"), _each(decoder_blocks, stages - 1, "decoder_blocks")
+
+        def stage_of(count: int, inside: int, outside: int, kernel: Sequence[int], stride: Sequence[int]) -> nn.Module:
+            options: dict[str, Any] = {"residual": residual, "dropout": dropout, "activation": activation}
+            one = [1] * spatial_dims
+            made = [
+                Block(
+                    spatial_dims, inside if n == 0 else outside, outside, kernel, stride if n == 0 else one, **options
+                )
+                for n in range(count)
+            ]
+            return made[0] if count == 1 else nn.Sequential(*made)
+
         inputs = [channels, *widths[:-1]]
         self.encoder = nn.ModuleList(
-            ResidualBlock(spatial_dims, inside, outside, kernel, stride)
-            for inside, outside, kernel, stride in zip(inputs, widths, kernels, strides, strict=True)
+            stage_of(down[stage], inputs[stage], widths[stage], shapes[stage], strides[stage])
+            for stage in range(stages)
         )
         self.up = nn.ModuleList()
         self.decoder = nn.ModuleList()
-        for stage in range(len(strides) - 1, 0, -1):
-            stride = tuple(strides[stage])
-            self.up.append(TRANSPOSED[spatial_dims](widths[stage], widths[stage - 1], stride, stride, bias=False))
-            self.decoder.append(
-                ResidualBlock(
-                    spatial_dims, 2 * widths[stage - 1], widths[stage - 1], kernels[stage - 1], [1] * spatial_dims
-                )
-            )
-        self.dense = nn.ModuleDict({name: CONVOLUTION[spatial_dims](widths[0], n, 1) for name, n in dense.items()})
+        for stage in range(stages - 1, 0, -1):
+            outside, stride = widths[stage - 1], tuple(strides[stage])
+            self.up.append(TRANSPOSED[spatial_dims](widths[stage], outside, stride, stride, bias=False))
+            self.decoder.append(stage_of(up[stage - 1], 2 * outside, outside, shapes[stage - 1], [1] * spatial_dims))
+        convolution = CONVOLUTION[spatial_dims]
+        self.dense = nn.ModuleDict({name: convolution(widths[0], n, 1) for name, n in dense.items()})
         self.vectors = nn.ModuleDict({name: nn.Linear(widths[-1], n) for name, n in vectors.items()})
+        coarse = {
+            f"{name}@{level}": convolution(widths[level], n, 1)
+            for name, n in dense.items()
+            for level in range(1, deep_supervision + 1)
+        }
+        self.coarse = nn.ModuleDict(coarse)
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         features = []
@@ -93,11 +148,75 @@ class UNet(nn.Module):
         outputs = {}
         for name, layer in self.vectors.items():
             outputs[name] = layer(images.flatten(2).mean(dim=2))
+        decoded = []
         for up, block, skip in zip(self.up, self.decoder, features[-2::-1], strict=True):
             images = block(torch.cat([up(images), skip], dim=1))
+            decoded.append(images)
         for name, layer in self.dense.items():
             outputs[name] = layer(images)
+        if self.training:
+            for name, layer in self.coarse.items():
+                outputs[name] = layer(decoded[-1 - int(name.rpartition("@")[2])])
         return outputs
+
+
+class SliceUNet(nn.Module):
+    """A volume slice by slice through a U-Net in the plane: (batch, channels, i, j, k) in, heads as of a 3D U-Net.
+
+    For volumes whose slices lie so far apart that a convolution across them sees little that belongs together.
+    axis:       along which the volume is cut, that of the largest spacing
+    neighbours: slices on each side that are given as further channels; the outermost slice stands for those missing
+    strides:    one entry a stage for each of the other two axes
+    A vector head is the mean of the slices' answers. `size`: the other settings of a U-Net.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        dense: Mapping[str, int],
+        vectors: Mapping[str, int],
+        axis: int,
+        neighbours: int = 1,
+        **size: Any,
+    ) -> None:
+        super().__init__()
+        if axis not in (0, 1, 2) or neighbours < 0:
+            raise ValueError(f"axis {axis} is not 0, 1 or 2, or neighbours {neighbours} is negative")
+        self.axis, self.neighbours = axis, neighbours
+        self.plane = UNet(channels * (2 * neighbours + 1), 2, dense, vectors, **size)
+
+    def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
+        slices = images.movedim(self.axis + 2, 1)  # (batch, slices, channels, *plane)
+        batch, count = slices.shape[:2]
+        first, last = slices[:, :1], slices[:, -1:]
+        padded = torch.cat([first] * self.neighbours + [slices] + [last] * self.neighbours, dim=1)
+        near = torch.cat([padded[:, n : n + count] for n in range(2 * self.neighbours + 1)], dim=2)
+        outputs = {}
+        for name, output in self.plane(near.flatten(0, 1)).items():
+            stacked = output.unflatten(0, (batch, count))
+            outputs[name] = stacked.mean(dim=1) if stacked.ndim == 3 else stacked.movedim(1, self.axis + 2)
+        return outputs
+
+
+def _kernels(strides: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Where a stage does not yet reduce an axis, its voxels are long there: no convolution across it either."""
+    kernels = [[1 if s == 1 and max(stride) > 1 else 3 for s in stride] for stride in strides]
+    kernels[0] = [3 if any(stride[axis] > 1 for stride in strides[1:2]) else 1 for axis in range(len(strides[0]))]
+    kernels[0] = kernels[0] if max(kernels[0]) == 3 else [3] * len(strides[0])
+    return kernels
+
+
+def _checked(kernels: Sequence[Sequence[int]], stages: int, axes: int) -> Sequence[Sequence[int]]:
+    if len(kernels) != stages or any(len(kernel) != axes or any(k % 2 != 1 for k in kernel) for kernel in kernels):
+        raise ValueError(f"kernels need {axes} odd numbers for each of {stages} stages, not {kernels}")
+    return kernels
+
+
+def _each(count: int | Sequence[int], stages: int, name: str) -> list[int]:
+    counts = [count] * stages if isinstance(count, int) else list(count)
+    if len(counts) != stages or min(counts, default=1) < 1:
+        raise ValueError(f"{name} is one number from 1 or one for each of {stages} stages, not {count}")
+    return counts
 
 
 def build(
@@ -109,6 +228,40 @@ def build(
 def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
     """A width that the device goes through quickly, reduced by `strides`; the reason and its source."""
     slow = device == "cpu"
-    size = {"width": 16 if slow else 32, "widest": 128 if slow else 320, "strides": [list(one) for one in strides]}
+    voxels = math.prod(patch)
+    # As nnU-Net: an output at each resolution but the two lowest, which show no structure any more.
+    coarse = 0 if slow and voxels <= SMALL_PATCH else max(0, len(strides) - 3)
+    size = {
+        "width": 16 if slow else 32,
+        "widest": 128 if slow else 320,
+        "strides": [list(one) for one in strides],
+        "deep_supervision": coarse,
+    }
+    supervised = f"{coarse} coarser outputs learn too" if coarse else f"no coarser outputs for {voxels} voxels"
     because = f"patch {tuple(patch)}: axes are halved while at least 4 voxels are left; width for the {device}"
-    return size, because, "doi:10.1038/s41592-020-01008-z"
+    return size, f"{because}; {supervised}", "doi:10.1038/s41592-020-01008-z"
+
+
+def build_slices(
+    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
+) -> SliceUNet:
+    if spatial_dims != 3:
+        raise ValueError("only a volume has slices: choose unet for pictures")
+    return SliceUNet(channels, dense, vectors, **size)
+
+
+def size_for_slices(
+    patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
+) -> tuple[Mapping[str, Any], str, str]:
+    """Cut along the axis that is halved least, because its voxels are the longest; the reason and its source."""
+    if len(patch) != 3:
+        return size_for(patch, strides, device)
+    factors = [math.prod(stride[axis] for stride in strides) for axis in range(3)]
+    axis = min(range(3), key=lambda one: (factors[one], patch[one]))
+    others = [[s for n, s in enumerate(stride) if n != axis] for stride in strides]
+    plane = [others[0], *(stride for stride in others[1:] if max(stride) > 1)]
+    size, because, source = size_for([n for one, n in enumerate(patch) if one != axis], plane, device)
+    cut = (
+        f"cut along axis {axis}, whose voxels are the longest (halved to 1/{factors[axis]}), one neighbour on each side"
+    )
+    return {"axis": axis, "neighbours": 1, **size}, f"{cut}; each slice: {because}", source
