@@ -53,7 +53,7 @@ class Mirrored:
 
     def _seen(self, batch: NDArray[np.float32], view: tuple[int, ...]) -> dict[str, Array]:
         """What the network says of one view, brought back to the window as it is."""
-        along = [axis + 2 for axis in view]
+        along = tuple(axis + 2 for axis in view)
         outputs = self.network(np.ascontiguousarray(np.flip(batch, along)))
         dense = {name: np.flip(one, along) if one.ndim == batch.ndim else one for name, one in outputs.items()}
         if self.crossing not in view:

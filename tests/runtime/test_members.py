@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+
+from isocenter import tasks
+from isocenter.errors import GeometryError, PlanError
+from isocenter.runtime import Inference, Model, Preprocessing, TorchNetwork, build_module, flipped_axes
+from isocenter.runtime.members import Averaged, Mirrored
+from isocenter.transforms import Normalisation
+from isocenter.values import Geometry, Image
+
+torch.set_num_threads(1)
+
+PAIRED = ("left kidney", "right kidney", "spine")
+RAS = np.diag([1.0, 1.0, 1.0, 1.0])
+SIZE = (8, 8, 8)
+
+
+def task(names: tuple[str, ...] = PAIRED) -> tasks.Task:
+    labels = [{"value": value, "name": name} for value, name in enumerate(names, start=1)]
+    return tasks.build({"name": "segmentation", "labels": labels, "loss": "dice+ce", "tolerance": 2.0})
+
+
+def model(names: tuple[str, ...] = PAIRED, **inference: Any) -> Model:
+    chosen = task(names)
+    size = {"strides": [[1, 1, 1], [2, 2, 2]], "width": 4}
+    network = {"name": "unet", "channels": 1, "spatial_dims": 3, "size": size}
+    torch.manual_seed(5)
+    run = TorchNetwork(build_module(chosen, network).eval())
+    preprocessing = Preprocessing(3, ("T1",), (Normalisation("window", -1000, 1000),))
+    return Model(chosen, preprocessing, Inference(SIZE, **{"left_right": 0, **inference}), network, run)
+
+
+def noise(seed: int = 0, affine: np.ndarray = RAS, oriented: bool = True) -> Image:
+    pixels = np.random.default_rng(seed).normal(size=(1, *SIZE)).astype(np.float32)
+    return Image(pixels, Geometry(SIZE, affine, oriented=oriented), channels=("T1",))
+
+
+def probabilities(of: Model, image: Image, mirror: bool | None = None) -> np.ndarray:
+    """(channels, *spatial), whose finer differences a label map would hide."""
+    found = np.zeros((4, *SIZE))
+
+    def beside(region: tuple[slice, ...], arrays: Mapping[str, np.ndarray]) -> None:
+        found[(slice(None), *region)] = arrays["mask"]
+
+    of.predict(image, mirror=mirror, beside=beside)
+    return found
+
+
+@given(st.integers(0, 9), st.sampled_from([(0,), (0, 1), (0, 1, 2), (0, 2)]))
+def test_the_mirror_of_an_image_gets_the_mirror_of_its_result_with_the_sides_of_its_labels_changed(seed, flips):
+    looking = model(flips=flips)
+    image = noise(seed)
+    straight, turned = probabilities(looking, image), probabilities(looking, image.with_pixels(image.data[:, ::-1]))
+    assert_allclose(turned[[0, 2, 1, 3], ::-1], straight, atol=1e-6)
+
+
+def test_without_mirroring_the_mirror_of_an_image_gets_another_result():
+    looking, image = model(flips=(0,)), noise()
+    turned = probabilities(looking, image.with_pixels(image.data[:, ::-1]), mirror=False)
+    assert np.abs(turned[[0, 2, 1, 3], ::-1] - probabilities(looking, image, mirror=False)).max() > 1e-3
+
+
+def test_an_image_that_is_stored_the_other_way_round_is_mirrored_across_the_same_sides():
+    looking, image = model(flips=(0, 1)), noise()
+    stored = image.with_pixels(image.data.transpose(0, 2, 1, 3)[:, :, ::-1])
+    lying = np.array([[0, -1.0, 0, 7], [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    stored = replace(stored, geometry=Geometry(SIZE, lying))
+    found = probabilities(looking, stored)
+    assert_allclose(found[:, :, ::-1].transpose(0, 2, 1, 3), probabilities(looking, image), atol=1e-6)
+
+
+def test_a_mirrored_result_is_the_mean_of_the_probabilities_of_all_views():
+    looking, image = model(flips=(0, 2)), noise()
+    views = []
+    for along in ((), (1,), (3,), (1, 3)):
+        seen = probabilities(looking, image.with_pixels(np.flip(image.data, along)), mirror=False)
+        back = np.flip(seen, along)
+        views.append(back[[0, 2, 1, 3]] if 1 in along else back)
+    assert_allclose(probabilities(looking, image), np.mean(views, axis=0), atol=1e-6)
+    assert_array_equal(probabilities(looking, image, mirror=True), probabilities(looking, image))
+
+
+def test_a_flag_mirrors_across_left_and_right_where_nothing_was_planned():
+    image = noise()
+    asked = probabilities(model(), image, mirror=True)
+    assert_array_equal(asked, probabilities(model(flips=(0,)), image))
+    assert np.abs(asked - probabilities(model(), image)).max() > 1e-3
+
+
+def test_a_class_of_the_whole_image_changes_its_side_with_the_mirror():
+    """An answer that is right for each view is right for their mean."""
+    chosen = tasks.build({"name": "classification", "classes": ["left", "right"], "smoothing": 0.0})
+
+    def brighter_side(batch: np.ndarray) -> Mapping[str, np.ndarray]:
+        left, right = batch[:, 0, :, :4].mean(axis=(1, 2)), batch[:, 0, :, 4:].mean(axis=(1, 2))
+        return {"class": np.stack([left, right], axis=1)}
+
+    batch = np.zeros((1, 1, 8, 8), np.float32)
+    batch[..., :4] = 3
+    assert chosen.mirrored == (1, 0)
+    seen = Mirrored(brighter_side, chosen.average, (1,), 1, chosen.mirrored)(batch)
+    assert_allclose(chosen.probabilities({"class": seen["class"][0]})["class"], np.exp([3, 0]) / (np.exp(3) + 1))
+
+
+@pytest.mark.parametrize("left_right", [0, None])
+def test_a_side_without_its_counterpart_is_not_mirrored_across(left_right):
+    one_sided = model(("left kidney", "spine"), left_right=left_right)
+    with pytest.raises(PlanError, match=r"(has no counterpart|does not know which axis).*Predict with"):
+        one_sided.predict(noise(), mirror=True)
+    with pytest.raises(PlanError, match=r"inference\.flips.*--no-mirror"):
+        replace(one_sided, inference=Inference(SIZE, flips=(0,), left_right=left_right)).predict(noise())
+    assert one_sided.predict(noise(), mirror=False).data is not None
+
+
+def test_along_other_axes_a_one_sided_label_may_be_mirrored_where_left_and_right_are_known():
+    one_sided = task(("left kidney", "spine"))
+    assert flipped_axes(one_sided, 3, (1, 2), 0) == (1, 2)
+    with pytest.raises(PlanError, match="no axis is known"):
+        flipped_axes(one_sided, 3, (1, 2), None)
+    assert flipped_axes(task(("tumour",)), 3, (1, 2), None) == (1, 2)
+    with pytest.raises(PlanError, match=r"axes \(2,\) of 2"):
+        flipped_axes(one_sided, 2, (2,), 0)
+
+
+def test_nothing_is_mirrored_unless_the_plan_or_a_person_says_so():
+    assert flipped_axes(task(), 3, (), 0) == ()
+    assert flipped_axes(task(), 3, (0, 1), 0, mirror=False) == ()
+    with pytest.raises(PlanError, match="does not know which axis runs from left to right"):
+        flipped_axes(task(), 3, (), None, mirror=True)
+
+
+def test_a_volume_whose_sides_nobody_knows_is_not_mirrored_where_labels_name_sides():
+    with pytest.raises(GeometryError, match="give a file with its orientation"):
+        model(flips=(0,)).predict(noise(oriented=False))
+    assert model(("tumour", "oedema"), flips=(0,)).predict(noise(oriented=False)).data is not None
+
+
+def test_several_networks_are_one_that_says_the_mean_of_their_probabilities():
+    chosen, rng = task(), np.random.default_rng(0)
+    said = [rng.normal(0, 5, (2, 4, 3, 3, 3)).astype(np.float32) for _ in range(3)]
+    networks = tuple(lambda batch, one=one: {"mask": one} for one in said)
+    together = Averaged(networks, chosen.average)(np.zeros((2, 1, 3, 3, 3), np.float32))["mask"]
+    powers = [np.exp(one.astype(float)) for one in said]
+    by_hand = np.mean([power / power.sum(axis=1, keepdims=True) for power in powers], axis=0)
+    assert_allclose(np.exp(together), by_hand, rtol=1e-4, atol=1e-7)
+    same = Averaged(networks[:1] * 2, chosen.average)(np.zeros((2, 1, 3, 3, 3), np.float32))["mask"]
+    assert_allclose(np.exp(same), powers[0] / powers[0].sum(axis=1, keepdims=True), rtol=1e-4, atol=1e-7)
