@@ -1,7 +1,8 @@
 """Resampling along the axes: from one grid to another over the same field of view.
 
 Written once for NumPy and torch: prediction without torch and training with it give the same voxels. Each axis is a
-small banded matrix, so that an axis can be applied on its own, slab by slab.
+small banded matrix, so that an axis can be applied on its own, slab by slab. This file needs NumPy alone, so that a
+copy of it travels with a model.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
-import array_api_compat
 import numpy as np
 from numpy.typing import NDArray
 
@@ -71,13 +71,15 @@ def _keys(distance: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def along(array: Any, axis: int, step: Taps) -> Any:
     """`array` (NumPy or torch, floating) with one axis resampled."""
-    xp, device = array_api_compat.array_namespace(array), array_api_compat.device(array)
     shape = tuple(-1 if other == axis else 1 for other in range(array.ndim))
     total = None
     for index, weight in zip(step.index.T, step.weight.T, strict=True):
-        picked = xp.take(array, xp.asarray(np.ascontiguousarray(index), device=device), axis=axis)
-        factor = xp.asarray(np.ascontiguousarray(weight), dtype=array.dtype, device=device)
-        scaled = picked * xp.reshape(factor, shape)
+        factor = weight.reshape(shape)
+        if isinstance(array, np.ndarray):
+            scaled = array.take(index, axis) * factor.astype(array.dtype)
+        else:  # torch, whose `take` knows no axes
+            picked = array[(*[slice(None)] * axis, np.ascontiguousarray(index))]
+            scaled = picked * array.new_tensor(factor)
         total = scaled if total is None else total + scaled
     return total
 
