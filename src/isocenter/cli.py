@@ -36,6 +36,7 @@ Threads = Annotated[int | None, typer.Option(min=1, help="Cores to use; by defau
 Seed = Annotated[int, typer.Option(min=0, help="Every random draw follows from it.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="section.name=value of the plan, set by hand.")]
 Minutes = Annotated[float, typer.Option(help="From now to the finished model.")]
+Folds = Annotated[int, typer.Option(min=0, help="Cross-validation in so many parts; 0 for one test part.")]
 Everything = Annotated[bool, typer.Option("--all", help="Train on every case; nothing is estimated.")]
 Kind = Annotated[str | None, typer.Option("--task", help="The kind of problem, where the data leave a choice.")]
 Layout = Annotated[str | None, typer.Option(help="How the folder is to be read.")]
@@ -142,8 +143,10 @@ def plan(
     threads: Threads = None,
     seed: Seed = 0,
     everything: Everything = False,
+    folds: Folds = 0,
     assignments: Set = None,
     task: Kind = None,
+    explain: Annotated[bool, typer.Option("--explain", help="The reasons as prose, on standard output.")] = False,
     given: Given = None,
 ) -> None:
     """Say how a model for DATA would be trained, and why."""
@@ -156,11 +159,12 @@ def plan(
         threads=threads,
         seed=seed,
         everything=everything,
+        folds=folds,
         task=task,
         assignments=_assignments(assignments),
         **(given or {}),
     )
-    _show(result, result.as_record() if json else None)
+    _show(result.explained if explain else result, result.as_record() if json else None)
 
 
 @app.command()

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isocenter.errors import DatasetError
-from isocenter.planning import split
+from isocenter.errors import DatasetError, PlanError
+from isocenter.planning import folds_decision, split, split_folds
 from isocenter.values import Case, Dataset
 
 
@@ -85,3 +85,90 @@ def test_the_reason_says_whether_patients_are_known():
     assert "by patient" in split(cohort(list(range(30))), seed=0)[1].because
     unknown = Dataset(cohort(list(range(30))).cases, patients_known=False)
     assert "leakage cannot be excluded" in split(unknown, seed=0)[1].because
+
+
+pairs = st.lists(st.tuples(st.integers(0, 79), st.integers(0, 79)), max_size=6)
+
+
+def groups_of(found: list[tuple[int, int]]) -> list[frozenset[str]]:
+    return [frozenset({f"c{one}", f"c{other}"}) for one, other in found if one != other]
+
+
+@given(owners, pairs, st.integers(0, 99))
+@settings(max_examples=30)
+def test_twins_are_drawn_like_one_patient(owners, found, seed):
+    twins = [group for group in groups_of(found) if max(int(case[1:]) for case in group) < len(owners)]
+    try:
+        parts, _ = split(cohort(owners), seed=seed, twins=twins)
+    except DatasetError:  # so many are twins that hardly anybody is left to part
+        return
+    for group in twins:
+        assert len({parts[case] for case in group}) == 1
+
+
+def test_in_a_sets_own_split_the_test_part_stays_whole_and_its_twins_leave_the_others():
+    own = {f"c{n}": ("test", "val", "train", "train")[n % 4] for n in range(40)}
+    twins = [frozenset({"c0", "c1"}), frozenset({"c4", "c2"}), frozenset({"c5", "c3"}), frozenset({"c6", "c7"})]
+    parts, decision = split(cohort(list(range(40)), splits=own), seed=0, twins=twins)
+    assert {"c1", "c2", "c3"} == set(own) - set(parts)  # a val and a train twin of test, a train twin of val
+    assert parts == {case: part for case, part in own.items() if case in parts}
+    assert "2 cases left out: nearly the same image is in the test part" in decision.because
+    assert "1 case left out: nearly the same image is in the validation part" in decision.because
+
+
+@given(owners, st.integers(2, 8), st.integers(0, 99))
+@settings(max_examples=30)
+def test_over_the_folds_every_case_is_tested_once_and_no_patient_is_on_two_sides(owners, folds, seed):
+    data = cohort(owners)
+    made = split_folds(data, folds, seed=seed)
+    assert len(made) == folds
+    for case in data:
+        assert [parts[case.id] for parts in made].count("test") == 1
+    for parts in made:
+        assert {"train", "val", "test"} == set(parts.values())
+        for patient in {case.patient for case in data}:
+            assert len({parts[case.id] for case in data if case.patient == patient}) == 1
+    assert split_folds(data, folds, seed=seed) == made
+
+
+@given(st.lists(st.sampled_from("abc"), min_size=20, max_size=60), st.integers(2, 5), st.integers(0, 99))
+@settings(max_examples=30)
+def test_every_fold_tests_each_class_by_its_share(classes, folds, seed):
+    data = cohort(list(range(len(classes))), classes)
+    made = split_folds(data, folds, seed=seed)
+    for name in set(classes):
+        tested = [sum(parts[case.id] == "test" for case in data if case.references["class"] == name) for parts in made]
+        assert max(tested) - min(tested) <= 1
+
+
+@given(owners, pairs, st.integers(2, 4))
+@settings(max_examples=20)
+def test_twins_are_in_one_fold(owners, found, folds):
+    twins = [group for group in groups_of(found) if max(int(case[1:]) for case in group) < len(owners)]
+    try:
+        made = split_folds(cohort(owners), folds, seed=1, twins=twins)
+    except PlanError:
+        return
+    for group in twins:
+        for parts in made:
+            assert len({parts[case] for case in group}) == 1
+
+
+def test_a_sets_own_test_part_and_its_twins_are_in_no_fold():
+    own = {f"c{n}": "test" if n % 4 == 0 else "train" for n in range(40)}
+    data = cohort(list(range(40)), splits=own)
+    made = split_folds(data, 5, seed=0, twins=[frozenset({"c0", "c1"})])
+    assert set(made[0]) == {case for case, part in own.items() if part == "train"} - {"c1"}
+    said = folds_decision(data, made, 0)
+    assert said.value == "folds"
+    assert "own test part of 10 cases is in no fold" in said.because
+    assert "1 case left out" in said.because
+
+
+def test_fewer_patients_than_folds_are_refused_with_what_would_do():
+    with pytest.raises(PlanError, match=r"4 patients cannot be parted into 5 folds. Give 2 to 4 folds"):
+        split_folds(cohort([0, 0, 1, 1, 2, 3]), 5, seed=0)
+    with pytest.raises(PlanError, match="Give more patients"):
+        split_folds(cohort([0, 0, 1, 1]), 2, seed=0)
+    with pytest.raises(PlanError, match="1 fold"):
+        split_folds(cohort(list(range(9))), 1, seed=0)

@@ -1,25 +1,31 @@
 """Every decision before training: from data, machine and budget to a plan with reasons."""
 
 from isocenter.planning.machine import Machine, this_machine
-from isocenter.planning.plan import make_plan, with_settings
+from isocenter.planning.plan import for_fold, make_plan, with_settings
 from isocenter.planning.plan_file import parse_value, plan_text, read_plan
+from isocenter.planning.prose import prose
 from isocenter.planning.registered import registered
 from isocenter.planning.settings import Network, Settings, Splitting, Training, settings
-from isocenter.planning.split import split
+from isocenter.planning.split import Parts, folds_decision, split, split_folds
 
 __all__ = [
     "Machine",
     "Network",
+    "Parts",
     "Settings",
     "Splitting",
     "Training",
+    "folds_decision",
+    "for_fold",
     "make_plan",
     "parse_value",
     "plan_text",
+    "prose",
     "read_plan",
     "registered",
     "settings",
     "split",
+    "split_folds",
     "this_machine",
     "with_settings",
 ]

@@ -33,6 +33,7 @@ def make_plan(
     device: Decision,
     minutes: float | None,
     seed: int,
+    folds: int = 0,
     task: str | None = None,
     network: str | None = None,
 ) -> Plan:
@@ -54,7 +55,10 @@ def make_plan(
     said = built.decisions(fingerprint)
     sections = {
         "task": chosen,
-        "split": {"method": split, "folds": Decision(0, "one test part: no folds were asked for")},
+        "split": {
+            "method": split,
+            "folds": Decision(folds, "asked for" if folds else "one test part: no folds were asked for"),
+        },
         "preprocessing": preprocessing,
         "network": {
             "name": said["network.name"],
@@ -76,6 +80,22 @@ def make_plan(
         section, _, key = name.partition(".")
         sections[section] = {**sections[section], key: decision}
     return Plan(sections)
+
+
+def for_fold(plan: Plan, dataset: Dataset, fingerprint: Fingerprint) -> Plan:
+    """The plan of one fold: what is taken from intensities and references is taken from its own training cases.
+
+    The grid, the patch and the network are those of all folds, whose outputs are averaged voxel by voxel.
+    What was set by hand stays.
+    """
+    kind = kind_for(dataset, plan["task.name"])
+    found = {f"task.{key}": decision for key, decision in kind.settings_for(dataset, fingerprint).items()}
+    channels, modality = plan["preprocessing.channels"], plan["preprocessing.modality"]
+    found["preprocessing.normalisation"] = _normalisation(fingerprint, channels, modality)
+    for name, decision in found.items():
+        if name in plan and plan.decision(name).because != BY_HAND:
+            plan = plan.with_decision(name, decision)
+    return plan
 
 
 def with_settings(plan: Plan, assignments: Mapping[str, Any]) -> Plan:

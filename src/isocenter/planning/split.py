@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 import numpy as np
 
-from isocenter.errors import DatasetError, counted
+from isocenter.errors import DatasetError, PlanError, counted
 from isocenter.transforms import generator
 from isocenter.values import Case, Dataset, Decision, Split
 
@@ -14,14 +15,22 @@ TEST_SHARE = 0.2
 VAL_SHARE = 0.1
 MOST_VAL_CASES = 20
 FEW_PATIENTS = 4
+# Of what each draw is for, so that no two draws share their numbers.
+TEST_DRAW, VAL_DRAW, FOLD_DRAW = 1, 2, 3
+CHECKLIST = "doi:10.1148/radiol.220182"
+
+Parts = Mapping[str, Split]
+Twins = Sequence[AbstractSet[str]]
 
 
-def split(dataset: Dataset, *, seed: int, everything: bool = False) -> tuple[Mapping[str, Split], Decision]:
+def split(dataset: Dataset, *, seed: int, everything: bool = False, twins: Twins = ()) -> tuple[Parts, Decision]:
     """{case id: part} and how it was made.
 
     A set's own test part is kept whole. Without one, a fifth of the patients is test; of the rest a tenth, at most 20
     cases, selects. Patients are drawn within their rarest class, so that each part has all classes.
     everything: all cases but a set's own test part train, nothing selects
+    twins:      groups of cases with nearly the same image, drawn like one patient; in a set's own split the case that
+                has a twin in test (of a training case: or in val) is in no part
     Raises DatasetError where there are too few patients to part.
     """
     own = dict(dataset.splits)
@@ -30,16 +39,20 @@ def split(dataset: Dataset, *, seed: int, everything: bool = False) -> tuple[Map
     if "test" in own.values():
         said.append("the set's own test part")
     elif not everything:
-        drawn = _draw([case for case in dataset if parts[case.id] == "train"], TEST_SHARE, seed, 1)
+        drawn = _draw([case for case in dataset if parts[case.id] == "train"], TEST_SHARE, seed, TEST_DRAW, twins)
         parts |= dict.fromkeys(drawn, "test")
         said.append(f"{counted(len(drawn), 'test case')}: a fifth of the patients, drawn by seed {seed}")
+    parts, left_out = _without_twins(parts, twins, ("test",))
+    said += _left_out(left_out, "test")
     if everything:
         parts = {key: "train" if part == "val" else part for key, part in parts.items()}
     elif "val" in own.values():
         said.append("the set's own validation part")
+        parts, left_out = _without_twins(parts, twins, ("test", "val"))
+        said += _left_out(left_out, "validation")
     else:
-        rest = [case for case in dataset if parts[case.id] == "train"]
-        drawn = _draw(rest, min(VAL_SHARE, MOST_VAL_CASES / max(1, len(rest))), seed, 2)
+        rest = [case for case in dataset if parts.get(case.id) == "train"]
+        drawn = _draw(rest, _val_share(rest), seed, VAL_DRAW, twins)
         parts |= dict.fromkeys(drawn, "val")
         said.append(
             f"{counted(len(drawn), 'validation case')}: a tenth of the other patients, at most {MOST_VAL_CASES} cases"
@@ -52,37 +65,148 @@ def split(dataset: Dataset, *, seed: int, everything: bool = False) -> tuple[Map
             str(dataset.root or dataset.name),
             "Give more cases, or --all to train on every case",
         )
-    grouped = "by patient" if dataset.patients_known else "by case, patients unknown: leakage cannot be excluded"
-    because = f"{counts['train']} train, {counts['val']} val, {counts['test']} test, {grouped}; {', '.join(said)}"
-    return parts, Decision("own" if own else "drawn", because, "doi:10.1148/radiol.220182")
+    because = f"{counts['train']} train, {counts['val']} val, {counts['test']} test, {_grouped(dataset)}; "
+    return parts, Decision("own" if own else "drawn", because + ", ".join(said), CHECKLIST)
 
 
-def _draw(cases: Sequence[Case], share: float, seed: int, salt: int) -> list[str]:
-    """Ids of about `share` of the cases, whole patients, from every class alike."""
-    by_patient: dict[str, list[Case]] = {}
-    for case in cases:
-        by_patient.setdefault(case.patient, []).append(case)
-    if len(by_patient) < 2:
+def split_folds(dataset: Dataset, folds: int, *, seed: int, twins: Twins = ()) -> tuple[Parts, ...]:
+    """{case id: part} of each fold: every case is in the test part of exactly one.
+
+    A patient, and with it the twins of its images, is never parted; the classes are spread evenly. Of what a fold does
+    not test a tenth, at most 20 cases, selects. A set's own test part is in no fold, and what has a twin in it neither.
+    Raises PlanError for fewer patients than folds.
+    """
+    kept, _ = _without_twins({case.id: dataset.splits.get(case.id, "train") for case in dataset}, twins, ("test",))
+    cases = [case for case in dataset if kept.get(case.id, "test") != "test"]
+    people = _people(cases, twins)
+    if not 2 <= folds <= len(set(people.values())) or len(set(people.values())) < 3:
+        raise PlanError(
+            f"{counted(len(set(people.values())), 'patient')} cannot be parted into {counted(folds, 'fold')}",
+            "split.folds",
+            f"Give 2 to {len(set(people.values()))} folds" if len(set(people.values())) > 2 else "Give more patients",
+        )
+    number = _dealt(cases, people, folds, seed)
+    made = []
+    for fold in range(folds):
+        rest = [case for case in cases if number[case.id] != fold]
+        selecting = set(_draw(rest, _val_share(rest), seed, VAL_DRAW + FOLD_DRAW * (fold + 1), twins))
+        parts: dict[str, Split] = {}
+        for case in cases:
+            parts[case.id] = "test" if number[case.id] == fold else "val" if case.id in selecting else "train"
+        made.append(parts)
+    return tuple(made)
+
+
+def folds_decision(dataset: Dataset, folds: Sequence[Parts], seed: int) -> Decision:
+    """How cross-validation parts the cases, in words."""
+    cases = len(folds[0])
+    outside = [case.id for case in dataset if case.id not in folds[0]]
+    tested = sum(dataset.splits.get(case) == "test" for case in outside)
+    least = min(list(parts.values()).count("test") for parts in folds)
+    because = (
+        f"{cases} cases in {len(folds)} folds of at least {least}, {_grouped(dataset)}, each class spread evenly, "
+        f"drawn by seed {seed}; of the others a tenth, at most {MOST_VAL_CASES} cases, selects"
+    )
+    if tested:
+        because += f"; the set's own test part of {counted(tested, 'case')} is in no fold"
+    if len(outside) > tested:
+        because += f"; {counted(len(outside) - tested, 'case')} left out: nearly the same image is in the test part"
+    return Decision("folds", because, CHECKLIST)
+
+
+def _grouped(dataset: Dataset) -> str:
+    if dataset.patients_known:
+        return "by patient"
+    return "by case, patients unknown: leakage cannot be excluded"
+
+
+def _val_share(cases: Sequence[Case]) -> float:
+    return min(VAL_SHARE, MOST_VAL_CASES / max(1, len(cases)))
+
+
+def _without_twins(
+    parts: dict[str, Split], twins: Twins, held_out: tuple[Split, ...]
+) -> tuple[dict[str, Split], set[str]]:
+    """The parts without cases outside `held_out` that have a twin in it, and those cases."""
+    leaking = {
+        case
+        for group in twins
+        if any(parts.get(one) in held_out for one in group)
+        for case in group
+        if parts.get(case, held_out[0]) not in held_out
+    }
+    return {case: part for case, part in parts.items() if case not in leaking}, leaking
+
+
+def _left_out(cases: set[str], part: str) -> list[str]:
+    if not cases:
         return []
+    return [f"{counted(len(cases), 'case')} left out: nearly the same image is in the {part} part"]
+
+
+def _people(cases: Sequence[Case], twins: Twins) -> dict[str, str]:
+    """{case id: who is drawn as one}: a patient, and with it all patients whose images are twins of theirs."""
+    owner = {case.id: case.patient for case in cases}
+    stands_for = {case.patient: case.patient for case in cases}
+
+    def first(patient: str) -> str:
+        while stands_for[patient] != patient:
+            patient = stands_for[patient]
+        return patient
+
+    for group in twins:
+        same = {first(owner[case]) for case in group if case in owner}
+        stands_for |= dict.fromkeys(same, min(same, default=""))
+    return {case: first(patient) for case, patient in owner.items()}
+
+
+def _strata(cases: Sequence[Case], people: Mapping[str, str]) -> list[tuple[str, list[list[Case]]]]:
+    """(class, people with their cases) by name of class; who has several classes counts for the rarest of them."""
+    owned: dict[str, list[Case]] = {}
+    for case in cases:
+        owned.setdefault(people[case.id], []).append(case)
     names = [_class(case) for case in cases]
-    strata: dict[str, list[str]] = {}
-    for patient, owned in sorted(by_patient.items()):
-        rarest = min((_class(case) for case in owned), key=names.count)
-        strata.setdefault(rarest, []).append(patient)
+    strata: dict[str, list[list[Case]]] = {}
+    for _, found in sorted(owned.items()):
+        rarest = min((_class(case) for case in found), key=names.count)
+        strata.setdefault(rarest, []).append(found)
+    return sorted(strata.items())
+
+
+def _draw(cases: Sequence[Case], share: float, seed: int, salt: int, twins: Twins) -> list[str]:
+    """Ids of about `share` of the cases, whole patients, from every class alike."""
+    people = _people(cases, twins)
+    if len(set(people.values())) < 2:
+        return []
     chosen: list[str] = []
-    for number, (_, patients) in enumerate(sorted(strata.items())):
-        shuffled = generator(seed, salt, number).permutation(np.array(patients, dtype=object)).tolist()
-        wanted, taken = share * sum(len(by_patient[patient]) for patient in patients), 0
+    strata = _strata(cases, people)
+    for number, (_, owners) in enumerate(strata):
+        wanted, taken = share * sum(len(owned) for owned in owners), 0
         # Of a class with few patients one is worth more on the other side than a share of one here.
-        least = 1 if len(patients) >= FEW_PATIENTS or (not chosen and number == len(strata) - 1) else 0
-        for patient in shuffled:
-            more = len(by_patient[patient])
+        least = 1 if len(owners) >= FEW_PATIENTS or (not chosen and number == len(strata) - 1) else 0
+        for place in generator(seed, salt, number).permutation(len(owners)):
+            more = len(owners[place])
             if taken + more / 2 > wanted and taken >= least:
                 break
             taken += more
-            chosen += [case.id for case in by_patient[patient]]
+            chosen += [case.id for case in owners[place]]
     return chosen
 
 
+def _dealt(cases: Sequence[Case], people: Mapping[str, str], folds: int, seed: int) -> dict[str, int]:
+    """{case id: fold}: like cards, those with the most images first, each to the fold that has least of its class."""
+    number: dict[str, int] = {}
+    total = np.zeros(folds, dtype=int)
+    for stratum, (_, owners) in enumerate(_strata(cases, people)):
+        of_class = np.zeros(folds, dtype=int)
+        shuffled = [owners[place] for place in generator(seed, FOLD_DRAW, stratum).permutation(len(owners))]
+        for owned in sorted(shuffled, key=len, reverse=True):
+            fold = int(np.lexsort((total, of_class))[0])
+            of_class[fold] += len(owned)
+            total[fold] += len(owned)
+            number |= dict.fromkeys((case.id for case in owned), fold)
+    return number
+
+
 def _class(case: Case) -> str:
-    return str(case.references.get("class", "")) if "class" in case.references else ""
+    return str(case.references["class"]) if "class" in case.references else ""

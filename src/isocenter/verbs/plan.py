@@ -11,10 +11,22 @@ from typing import Any
 
 from isocenter.errors import UsageError
 from isocenter.files import dataset_hash, write_text
-from isocenter.planning import make_plan, plan_text, settings, split, this_machine, with_settings
+from isocenter.planning import (
+    Parts,
+    folds_decision,
+    for_fold,
+    make_plan,
+    plan_text,
+    prose,
+    settings,
+    split,
+    split_folds,
+    this_machine,
+    with_settings,
+)
 from isocenter.quality import Examination
 from isocenter.tasks import kind_for
-from isocenter.values import Dataset, Plan, Split
+from isocenter.values import Dataset, Decision, Plan, Split
 from isocenter.verbs.dataset import READING, looked_through, open_dataset, refuse_unfit, with_references
 from isocenter.verbs.device import announced_device
 from isocenter.verbs.output import refuse_taken
@@ -22,16 +34,32 @@ from isocenter.verbs.output import refuse_taken
 
 @dataclass(frozen=True, eq=False)
 class Planned:
-    """A plan with the data that it was made for; prints its decisions with their reasons."""
+    """A plan with the data that it was made for; prints its decisions with their reasons.
+
+    parts: {case id: part}, with folds those of the first
+    folds: the parts of each fold; empty where there is one test part
+    """
 
     plan: Plan
     examination: Examination
     parts: Mapping[str, Split]
     out: Path | None = field(default=None)
+    folds: tuple[Parts, ...] = ()
+
+    def of_fold(self, number: int) -> Planned:
+        """The plan and parts of one fold: every statistic in it is of that fold's training cases."""
+        parts = self.folds[number]
+        fingerprint = self.examination.fingerprint.only(_training(parts))
+        return replace(self, plan=for_fold(self.plan, self.examination.dataset, fingerprint), parts=parts)
 
     def __repr__(self) -> str:
         lines = [f"{name} = {decision.value}: {decision.because}" for name, decision in self.plan]
         return "\n".join([*lines, *([f"written: {self.out}"] if self.out else [])])
+
+    @property
+    def explained(self) -> str:
+        """The reasons as prose, a paragraph for each section."""
+        return prose(self.plan)
 
     def as_record(self) -> dict[str, Any]:
         """For `--json`."""
@@ -52,6 +80,7 @@ def plan(
     seed: int = 0,
     task: str | None = None,
     everything: bool = False,
+    folds: int = 0,
     assignments: Mapping[str, Any] | None = None,
     **given: Any,
 ) -> Planned:
@@ -60,14 +89,17 @@ def plan(
     out:         a .yaml file to edit and train from; nothing is written without it
     assignments: {"section.name": value} set by hand
     everything:  train on all cases but a set's own test part
+    folds:       cross-validation in so many parts; 0 for one test part
     Raises what `check` raises, DatasetError where the data should not be trained on, PlanError for an impossible value.
     """
     if not 0 < minutes < math.inf:
         raise UsageError(f"{minutes} minutes", "--minutes", "Give more than 0")
     if out is not None:
         refuse_taken(Path(out), overwrite)
-    wanted = (assignments or {}).get("training.seed")
-    seed = wanted if isinstance(wanted, int) and wanted >= 0 else seed  # another value is refused with the others
+    seed = _wanted(assignments, "training.seed", seed)
+    folds = _wanted(assignments, "split.folds", folds)
+    if everything and folds:
+        raise UsageError("every case trains, so no fold is left to test", "--all", "Leave out --all or --folds")
     dataset = open_dataset(data, given)
     chosen = announced_device(device)
     machine = this_machine(chosen.value, threads)
@@ -75,8 +107,9 @@ def plan(
     refuse_unfit(examination)
     usable = with_references(examination.dataset, kind_for(examination.dataset, task).needs)
     examination = replace(examination, dataset=usable, problems=usable.problems)
-    parts, decision = split(usable, seed=seed, everything=everything)
-    training = examination.fingerprint.only({case for case, part in parts.items() if part == "train"})
+    made_of, decision = _parted(usable, examination.twins, folds, seed=seed, everything=everything)
+    parts = made_of[0]
+    training = examination.fingerprint.only(_training(parts))
     made = make_plan(
         usable,
         training,
@@ -85,6 +118,7 @@ def plan(
         device=chosen,
         minutes=minutes,
         seed=seed,
+        folds=folds,
         task=task,
         network=(assignments or {}).get("network.name"),
     )
@@ -98,7 +132,27 @@ def plan(
     target = Path(out) if out is not None else None
     if target is not None:
         write_text(target, plan_text(relative_to(made, target.parent)), overwrite=overwrite)
-    return Planned(made, examination, parts, target)
+    return Planned(made, examination, parts, target, made_of if folds else ())
+
+
+def _wanted(assignments: Mapping[str, Any] | None, name: str, otherwise: int) -> int:
+    """A number set by hand that decides before there is a plan; another value is refused with the others."""
+    value = (assignments or {}).get(name)
+    return value if isinstance(value, int) and value >= 0 else otherwise
+
+
+def _parted(
+    dataset: Dataset, twins: tuple[frozenset[str], ...], folds: int, *, seed: int, everything: bool
+) -> tuple[tuple[Parts, ...], Decision]:
+    if not folds:
+        parts, decision = split(dataset, seed=seed, everything=everything, twins=twins)
+        return (parts,), decision
+    made = split_folds(dataset, folds, seed=seed, twins=twins)
+    return made, folds_decision(dataset, made, seed)
+
+
+def _training(parts: Parts) -> set[str]:
+    return {case for case, part in parts.items() if part == "train"}
 
 
 def relative_to(made: Plan, folder: Path) -> Plan:

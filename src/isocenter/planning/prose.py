@@ -1,0 +1,154 @@
+"""A plan's reasons as prose: a paragraph for each section, in the order in which the data pass through it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from isocenter.values import BY_HAND, Decision, Plan
+
+TITLES = {
+    "task": "The task",
+    "split": "Who trains and who tests",
+    "preprocessing": "What the network sees",
+    "network": "The network",
+    "training": "How it learns",
+    "augmentation": "How images are varied",
+    "inference": "How it predicts",
+    "evaluation": "What is to be shown",
+}
+
+# What a decision says; after it, where it differs, what it says when the value is none, zero or no.
+SENTENCES: Mapping[str, tuple[str, ...]] = {
+    "task.name": ("The problem is one of {value}",),
+    "task.classes": ("The classes are {value}",),
+    "task.labels": ("The structures are {value}",),
+    "task.loss": ("The loss is {value}",),
+    "task.smoothing": ("{percent} of each target is spread over all classes", "No target is smoothed"),
+    "task.tolerance": ("A surface counts as found within {value}",),
+    "task.operating_point": ("The threshold is chosen by the rule {value}", "No operating point is set"),
+    "task.prevalence": ("Predictive values are stated at a prevalence of {value}", "No prevalence is stated"),
+    "split.method": ("The cases are parted by the method {value}",),
+    "split.folds": ("There are {value} folds", "There are no folds"),
+    "preprocessing.ndim": ("The network works in {value} dimensions",),
+    "preprocessing.channels": ("Its channels are {value}",),
+    "preprocessing.modality": ("The images are of the kind {value}",),
+    "preprocessing.normalisation": ("Intensities are normalised by {value}",),
+    "preprocessing.spacing": ("Images are resampled to {size} mm", "Images are not brought to a common spacing"),
+    "preprocessing.shape": ("Images are brought to {size} voxels", "Images are not brought to one shape"),
+    "preprocessing.crop": ("Images are cropped to {value}",),
+    "preprocessing.order": ("Interpolation is {value}",),
+    "preprocessing.smallest": ("Smaller images are padded to {size} voxels",),
+    "preprocessing.aspect": ("To reach the shape, images undergo the operation {value}",),
+    "preprocessing.border": ("{percent} of each side is cut away", "No border is cut away"),
+    "network.name": ("The network is {value}",),
+    "network.size": ("Its size is {value}",),
+    "network.pretrained": ("It begins from the weights {value}", "It begins from fresh weights"),
+    "training.minutes": ("Training has {value} minutes", "No time is set"),
+    "training.steps": ("There are {value} steps", "The number of steps is still open"),
+    "training.batch": ("A batch has {value} samples",),
+    "training.patch": ("The patch is {size} voxels",),
+    "training.memory": ("The predicted peak of memory is {value} GiB", "The peak of memory is not predicted"),
+    "training.learning_rate": ("The highest learning rate is {value}",),
+    "training.weight_decay": ("Weight decay is {value}", "There is no weight decay"),
+    "training.warmup": ("The rate rises over {percent} of the steps", "There is no warm-up"),
+    "training.ema": ("Weights are averaged over about {percent} of the steps", "Weights are not averaged"),
+    "training.clip": ("Gradients are clipped at a norm of {value}",),
+    "training.precision": ("Arithmetic is in {value}",),
+    "training.validations": ("The validation cases are looked at {value} times",),
+    "training.foreground": ("{percent} of the patches are centred on a structure", "Patches are drawn anywhere"),
+    "training.selection": ("The checkpoint is selected by {value}",),
+    "training.seed": ("The seed is {value}", "The seed is 0"),
+    "training.deterministic": ("Training is deterministic", "Training is not bit for bit repeatable"),
+    "training.device": ("The device is {value}",),
+    "training.threads": ("{value} threads compute",),
+    "training.optimiser": ("The optimiser is {value}",),
+    "training.schedule": ("The rate falls by the schedule {value}",),
+    "training.early_stop": ("Training ends after {value} validations without improvement", "It never ends early"),
+    "training.sampling": ("Sampling of cases is {value}",),
+    "augmentation.rotation": ("Images are turned by up to {value} degrees", "Images are not turned"),
+    "augmentation.scale": ("They are scaled by up to {percent}", "They are not scaled"),
+    "augmentation.shift": ("They are shifted by up to {percent} of the patch", "They are not shifted"),
+    "augmentation.flips": ("They are mirrored along axes {value}", "They are not mirrored"),
+    "augmentation.left_right": ("Axis {value} runs from left to right", "Which axis runs from left to right is open"),
+    "augmentation.probability": ("Each change has a probability of {value}",),
+    "inference.patch": ("The window is {size} voxels",),
+    "inference.overlap": ("Windows overlap by {percent}", "Windows do not overlap"),
+    "inference.batch": ("{value} of them go through the network at a time",),
+    "inference.flips": ("Predictions are averaged with those mirrored along axes {value}", "Nothing is mirrored"),
+    "inference.left_right": ("Axis {value} runs from left to right", "Which axis runs from left to right is open"),
+    "evaluation.primary": ("The primary metric is {value}",),
+}
+
+
+def prose(plan: Plan) -> str:
+    """Paragraphs of full sentences, a section each; what is switched off is named together at a section's end."""
+    return "\n\n".join(
+        f"{TITLES.get(section, section)}. {_paragraph(section, plan.sections[section])}"
+        for section in (*TITLES, *sorted(set(plan.sections) - set(TITLES)))
+        if plan.sections.get(section)
+    )
+
+
+def _paragraph(section: str, decisions: Mapping[str, Decision]) -> str:
+    said, off = [], []
+    for name, decision in decisions.items():
+        if _is_nothing(decision.value) and f"{section}.{name}" not in SENTENCES:
+            off.append(_words(name))
+        else:
+            said.append(_sentence(f"{section}.{name}", decision))
+    if off:
+        said.append(f"Off or not set: {', '.join(off)}.")
+    return " ".join(said)
+
+
+def _sentence(name: str, decision: Decision) -> str:
+    forms = SENTENCES.get(name, (f"{_words(name.partition('.')[2]).capitalize()} is {{value}}",))
+    value = decision.value
+    form = forms[-1] if _is_nothing(value) else forms[0]
+    lead = form.format(value=_said(value), size=_size(value), percent=_percent(value))
+    source = f" ({decision.source})" if decision.source else ""
+    return f"{lead[0].upper()}{lead[1:]}{_reason(decision.because)}{source}."
+
+
+def _reason(because: str) -> str:
+    because = because.strip().rstrip(".")
+    if not because:
+        return ""
+    return f", as {because}" if because.startswith((BY_HAND, "asked for")) else f", because {because}"
+
+
+def _is_nothing(value: Any) -> bool:
+    return value is None or value is False or value in (0, [], ()) or value == "none"
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _said(value: Any) -> str:
+    """A value as a person would say it."""
+    if isinstance(value, Mapping):
+        named = value.get("name", value.get("method"))
+        return str(named) if named else ", ".join(f"{_words(key)} {_said(one)}" for key, one in value.items())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(dict.fromkeys(_said(one) for one in value)) if _is_named(value) else _listed(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _is_named(values: Sequence[Any]) -> bool:
+    return all(isinstance(one, Mapping | str) for one in values)
+
+
+def _listed(values: Sequence[Any]) -> str:
+    return f"({', '.join(_said(one) for one in values)})" if len(values) > 1 else _said(values[0]) if values else "none"
+
+
+def _size(value: Any) -> str:
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        return _said(value)
+    return " x ".join(_said(one) for one in value)
+
+
+def _percent(value: Any) -> str:
+    return f"{100 * value:g} %" if isinstance(value, int | float) else _said(value)
