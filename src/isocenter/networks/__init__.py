@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 NETWORKS = {
+    "densenet": "isocenter.networks.densenet:build",
     "resnet": "isocenter.networks.resnet:build",
+    "segresnet": "isocenter.networks.segresnet:build",
+    "timm": "isocenter.networks.backbone:build",
     "unet": "isocenter.networks.unet:build",
     "unet_slices": "isocenter.networks.unet:build_slices",
 }

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+PAPER = "arXiv:1603.05027"
 # By number of axes; typed loosely because torch types sizes by the number of axes.
 CONVOLUTION: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
 NORMALISATION: dict[int, Any] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}

@@ -1,0 +1,81 @@
+"""Two-dimensional backbones of the library timm, by name, for whole-image outputs.
+
+Wightman, PyTorch Image Models, doi:10.5281/zenodo.4414861. This file needs torch and timm alone, so that a copy of it
+travels with a model. Building one never asks the network for weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import timm
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+PAPER = "doi:10.5281/zenodo.4414861"
+# Backbones halve the resolution five times: from here on something is left to be pooled.
+SMALLEST = 96
+
+
+class Backbone(nn.Module):
+    """(batch, channels, *spatial) to {head: (batch, size of the head)}.
+
+    model:    timm's name of it (`timm.list_models()`)
+    enlarge:  by which factor images are enlarged first, where they are smaller than the backbone was made for
+    dropout:  before the heads
+    settings: further arguments of `timm.create_model`, as `img_size` of a vision transformer
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        vectors: Mapping[str, int],
+        model: str = "resnet18",
+        enlarge: int = 1,
+        dropout: float = 0.1,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if enlarge < 1:
+            raise ValueError(f"enlarge is a whole number from 1, not {enlarge}")
+        if ":" in model or not timm.is_model(model):  # a scheme such as hf_hub: would be fetched
+            raise ValueError(f"timm has no model {model!r} (timm.list_models() lists them)")
+        self.enlarge = enlarge
+        body: Any = timm.create_model(model, pretrained=False, in_chans=channels, num_classes=0, **(settings or {}))
+        self.body = body
+        self.dropout = nn.Dropout(dropout)
+        inside = getattr(body, "head_hidden_size", None) or body.num_features
+        self.vectors = nn.ModuleDict({name: nn.Linear(inside, size) for name, size in vectors.items()})
+
+    def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
+        if self.enlarge > 1:
+            images = interpolate(images, scale_factor=float(self.enlarge), mode="bilinear", align_corners=False)
+        pooled = self.dropout(self.body(images))
+        return {name: layer(pooled) for name, layer in self.vectors.items()}
+
+
+def build(
+    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
+) -> Backbone:
+    if spatial_dims != 2:
+        raise ValueError("timm's backbones are for pictures: choose resnet or densenet for volumes")
+    if dense:
+        raise ValueError("a backbone of timm has no output for every voxel: choose unet")
+    return Backbone(channels, vectors, **size)
+
+
+def published(channels: int, size: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The weights that timm names for this model, fetched, for images of so many channels."""
+    settings = {"in_chans": channels, "num_classes": 0, **(size.get("settings") or {})}
+    made = timm.create_model(size.get("model", "resnet18"), pretrained=True, **settings)
+    return {f"body.{name}": value for name, value in made.state_dict().items()}
+
+
+def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
+    """A small residual network; small images are enlarged until a backbone leaves something to be pooled."""
+    del strides
+    model = "resnet18" if device == "cpu" else "resnet50"
+    enlarge = max(1, -(-SMALLEST // max(patch)))
+    how = f"enlarged {enlarge} times, as the backbone halves them five times" if enlarge > 1 else "as they are"
+    return {"model": model, "enlarge": enlarge}, f"{model} for the {device}; images of {tuple(patch)} {how}", PAPER

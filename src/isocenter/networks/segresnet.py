@@ -1,0 +1,165 @@
+"""SegResNet: an encoder of many residual blocks and a light decoder, in two or three dimensions.
+
+Myronenko, BrainLes 2018, arXiv:1810.11654, without the autoencoder that regularises it there. This file needs torch
+alone, so that a copy of it travels with a model.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+PAPER = "arXiv:1810.11654"
+# By number of axes; typed loosely because torch types sizes by the number of axes.
+CONVOLUTION: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
+DROPOUT: dict[int, Any] = {2: nn.Dropout2d, 3: nn.Dropout3d}
+GROUPS = 8  # of the normalisation, as in the paper
+# MONAI's names of the same layers, so that its published weights fit.
+MONAI_NAMES = (
+    (r"^convInit\.conv\.", "stem."),
+    (r"^down_layers\.(\d+)\.0\.conv\.", r"reduce.\1."),
+    (r"^down_layers\.(\d+)\.(\d+)\.", lambda found: f"encoder.{found[1]}.{int(found[2]) - 1}."),
+    (r"^up_layers\.(\d+)\.(\d+)\.", r"decoder.\1.\2."),
+    (r"^up_samples\.(\d+)\.0\.conv\.", r"narrow.\1."),
+    (r"^conv_final\.0\.", "last_norm."),
+    (r"\.norm1\.", ".first_norm."),
+    (r"\.norm2\.", ".second_norm."),
+    (r"\.conv1\.conv\.", ".first."),
+    (r"\.conv2\.conv\.", ".second."),
+)
+
+
+def normalisation(width: int) -> nn.GroupNorm:
+    return nn.GroupNorm(math.gcd(GROUPS, width), width)
+
+
+class Block(nn.Module):
+    """Normalise, activate, convolve, twice, beside a shortcut."""
+
+    def __init__(self, ndim: int, width: int) -> None:
+        super().__init__()
+        self.first_norm, self.second_norm = normalisation(width), normalisation(width)
+        self.first = CONVOLUTION[ndim](width, width, 3, padding=1, bias=False)
+        self.second = CONVOLUTION[ndim](width, width, 3, padding=1, bias=False)
+        self.activation = nn.ReLU(inplace=True)
+
+    def forward(self, images: Tensor) -> Tensor:
+        inner = self.first(self.activation(self.first_norm(images)))
+        return self.second(self.activation(self.second_norm(inner))) + images
+
+
+class SegResNet(nn.Module):
+    """(batch, channels, *spatial) to {head: (batch, channels of the head, *spatial) or (batch, size)}.
+
+    dense, vectors:   heads by name with their number of channels
+    strides:          one entry a stage and axis; the first stage has stride 1. The input's size per axis must be a
+                      multiple of the product of its strides
+    width:            feature maps of the first stage; doubled by each
+    blocks:           residual blocks of each stage of the encoder; without them 1, 2, 2 ... and 4 in the last
+    decoder_blocks:   of each stage of the decoder
+    dropout:          of whole feature maps after the first convolution
+    deep_supervision: how many coarser outputs `head@1`, `head@2`, ... there are beside each dense head while training
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        spatial_dims: int,
+        dense: Mapping[str, int],
+        vectors: Mapping[str, int],
+        strides: Sequence[Sequence[int]],
+        width: int = 16,
+        blocks: Sequence[int] | None = None,
+        decoder_blocks: int = 1,
+        dropout: float = 0.2,
+        deep_supervision: int = 0,
+    ) -> None:
+        super().__init__()
+        stages = len(strides)
+        if not strides or max(strides[0]) > 1 or any(len(stride) != spatial_dims for stride in strides):
+            raise ValueError(f"strides need {spatial_dims} numbers a stage, and 1 in the first, not {strides}")
+        if not 0 <= deep_supervision <= max(0, stages - 2):
+            raise ValueError(f"{stages} stages have no {deep_supervision} coarser outputs (deep_supervision)")
+        counts = [1, *[2] * (stages - 2), 4][-stages:] if blocks is None else list(blocks)
+        if len(counts) != stages:
+            raise ValueError(f"blocks need one number for each of {stages} stages, not {blocks}")
+        convolution = CONVOLUTION[spatial_dims]
+        widths = [width * 2**stage for stage in range(stages)]
+        self.strides = [tuple(float(s) for s in stride) for stride in strides]
+        self.mode = {2: "bilinear", 3: "trilinear"}[spatial_dims]
+        self.stem = convolution(channels, width, 3, padding=1, bias=False)
+        self.dropout: nn.Module = DROPOUT[spatial_dims](dropout) if dropout else nn.Identity()
+        self.reduce = nn.ModuleDict()
+        self.encoder, self.narrow, self.decoder = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        for stage, count in enumerate(counts):
+            if stage:
+                kernel = [3 if s > 1 else 1 for s in strides[stage]]
+                pad, stride = tuple(k // 2 for k in kernel), tuple(strides[stage])
+                inside = widths[stage - 1]
+                self.reduce[str(stage)] = convolution(inside, widths[stage], tuple(kernel), stride, pad, bias=False)
+            self.encoder.append(nn.Sequential(*(Block(spatial_dims, widths[stage]) for _ in range(count))))
+        for stage in range(stages - 1, 0, -1):
+            self.narrow.append(convolution(widths[stage], widths[stage - 1], 1, bias=False))
+            made = (Block(spatial_dims, widths[stage - 1]) for _ in range(decoder_blocks))
+            self.decoder.append(nn.Sequential(*made))
+        self.last_norm, self.pooled_norm = normalisation(width), normalisation(widths[-1]) if vectors else None
+        self.activation = nn.ReLU(inplace=True)
+        self.dense = nn.ModuleDict({name: convolution(width, n, 1) for name, n in dense.items()})
+        self.vectors = nn.ModuleDict({name: nn.Linear(widths[-1], n) for name, n in vectors.items()})
+        coarse = {
+            f"{name}@{level}": convolution(widths[level], n, 1)
+            for name, n in dense.items()
+            for level in range(1, deep_supervision + 1)
+        }
+        self.coarse = nn.ModuleDict(coarse)
+
+    def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
+        images = self.dropout(self.stem(images))
+        features = []
+        for stage, blocks in enumerate(self.encoder):
+            images = blocks(self.reduce[str(stage)](images) if stage else images)
+            features.append(images)
+        outputs = {}
+        if self.pooled_norm is not None:
+            pooled = self.activation(self.pooled_norm(images)).flatten(2).mean(dim=2)
+            outputs = {name: layer(pooled) for name, layer in self.vectors.items()}
+        decoded = []
+        for narrow, blocks, skip, stride in zip(
+            self.narrow, self.decoder, features[-2::-1], self.strides[:0:-1], strict=True
+        ):
+            wide = interpolate(narrow(images), scale_factor=stride, mode=self.mode, align_corners=False)
+            images = blocks(wide + skip)
+            decoded.append(images)
+        images = self.activation(self.last_norm(images))
+        for name, layer in self.dense.items():
+            outputs[name] = layer(images)
+        if self.training:
+            for name, layer in self.coarse.items():
+                outputs[name] = layer(decoded[-1 - int(name.rpartition("@")[2])])
+        return outputs
+
+
+def translated(name: str) -> str:
+    """Our name for a tensor of MONAI's SegResNet."""
+    for theirs, ours in MONAI_NAMES:
+        name = re.sub(theirs, ours, name)
+    return name
+
+
+def build(
+    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
+) -> SegResNet:
+    return SegResNet(channels, spatial_dims, dense, vectors, **size)
+
+
+def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
+    """Four stages as in the paper, or as many as the patch has; half the paper's width on a processor."""
+    slow = device == "cpu"
+    kept = [list(one) for one in strides[:4]]
+    size = {"width": 16 if slow else 32, "strides": kept, "deep_supervision": 0}
+    return size, f"patch {tuple(patch)}: {len(kept)} stages; width for the {device}", PAPER
