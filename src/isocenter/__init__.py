@@ -15,6 +15,7 @@ _WHERE = {
     "check": "isocenter.verbs.check",
     "convert": "isocenter.verbs.convert",
     "demo": "isocenter.verbs.demo",
+    "describe_networks": "isocenter.verbs.networks",
     "evaluate": "isocenter.verbs.evaluate",
     "list_networks": "isocenter.verbs.networks",
     "load": "isocenter.runtime",
@@ -32,6 +33,7 @@ __all__ = [
     "check",
     "convert",
     "demo",
+    "describe_networks",
     "evaluate",
     "list_networks",
     "load",
@@ -51,7 +53,7 @@ if TYPE_CHECKING:
     from isocenter.verbs.convert import convert
     from isocenter.verbs.demo import demo
     from isocenter.verbs.evaluate import evaluate
-    from isocenter.verbs.networks import list_networks
+    from isocenter.verbs.networks import describe_networks, list_networks
     from isocenter.verbs.plan import plan
     from isocenter.verbs.predict import predict
     from isocenter.verbs.train import train

@@ -298,8 +298,8 @@ def view(
 @app.command()
 def networks(json: Json = False) -> None:
     """The families of network that a plan may name."""
-    found = isocenter.list_networks()
-    _show("\n".join(found), {"rows": list(found)} if json else None)
+    found = isocenter.describe_networks()
+    _show(found, found.as_record() if json else None)
 
 
 @app.command()

@@ -5,10 +5,13 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from isocenter.errors import PlanError
+from isocenter.networks.catalogue import REFERENCE, Member, halvings, member
+from isocenter.networks.weights import take_over
 from isocenter.values import Dense, Head, Vector
 
 if TYPE_CHECKING:
@@ -66,6 +69,34 @@ def size_for(
     return chosen(patch, strides, device) if chosen is not None else ({}, "the family's own defaults", "")
 
 
+def pretrained(module: Module, name: str, size: Mapping[str, Any], source: str | Path) -> str:
+    """Take over weights, as far as names and shapes agree, into a module that `build` made; says in words what fitted.
+
+    source: "auto" for the family's published weights, else a file of weights (safetensors or torch's own)
+    Raises PlanError where nothing fits or is published, ResourceError where it cannot be fetched, IntegrityError for
+    a file that holds no weights or would run code.
+    """
+    return take_over(module, _found(name)[0], size, source)
+
+
+def source(name: str) -> tuple[Path, str]:
+    """The one file that a family is written in and the name of its `build` in it, for a copy beside a model."""
+    module, function = _found(name)
+    return Path(str(module.__file__)), function
+
+
+def members() -> tuple[Member, ...]:
+    """Every family in two and in three axes, with what it can answer and how large it is."""
+    found = [_member(name, axes) for name in names() for axes in REFERENCE]
+    return tuple(one for one in found if one is not None)
+
+
+def _member(name: str, axes: int) -> Member | None:
+    patch = REFERENCE[axes]
+    size, _, _ = size_for(name, patch, halvings(patch), "cpu")
+    return member(name, axes, size, build, getattr(_found(name)[0], "PAPER", ""))
+
+
 def _found(name: str) -> tuple[ModuleType, str]:
     """The family's file and the name of its function."""
     targets = NETWORKS | {point.name: point.value for point in entry_points(group="isocenter.networks")}
@@ -75,4 +106,4 @@ def _found(name: str) -> tuple[ModuleType, str]:
     return importlib.import_module(module), function
 
 
-__all__ = ["NETWORKS", "build", "names", "size_for"]
+__all__ = ["NETWORKS", "Member", "build", "members", "names", "pretrained", "size_for", "source"]

@@ -2,9 +2,61 @@
 
 from __future__ import annotations
 
-from isocenter.networks import names
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from isocenter import networks
+
+HEADINGS = ("name", "answers for", "axes", "image", "parameters", "multiply-adds", "paper")
+ANSWERS = {"dense": "every voxel", "vector": "the image"}
+NOTE = "Numbers are of the network that a plan builds for one channel of such an image on a processor."
 
 
 def list_networks() -> tuple[str, ...]:
     """The names for `network.name` in a plan."""
-    return names()
+    return networks.names()
+
+
+@dataclass(frozen=True)
+class NetworkTable:
+    """Every family in two and in three axes: what it answers, how large it is, where it was published."""
+
+    members: tuple[networks.Member, ...]
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        return [asdict(member) for member in self.members]
+
+    def as_record(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def __str__(self) -> str:
+        lines = [HEADINGS, *(_line(member) for member in self.members)]
+        widths = [max(len(line[column]) for line in lines) for column in range(len(HEADINGS))]
+        table = ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) for line in lines]
+        return "\n".join([*(line.rstrip() for line in table), NOTE])
+
+
+def describe_networks() -> NetworkTable:
+    """What each family is good for, found by building it without memory or arithmetic."""
+    return NetworkTable(networks.members())
+
+
+def _line(member: networks.Member) -> tuple[str, ...]:
+    return (
+        member.name,
+        ", ".join(ANSWERS[task] for task in member.tasks),
+        str(member.axes),
+        " x ".join(str(n) for n in member.reference),
+        _short(member.parameters),
+        _short(member.multiply_adds),
+        member.paper,
+    )
+
+
+def _short(number: int) -> str:
+    """ "2.3 M", "15.3 G"."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.1f} {unit}"
+    return str(number)

@@ -1,0 +1,70 @@
+"""What each family is good for and how large it is, found by building it rather than by claiming it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from isocenter.errors import PlanError
+from isocenter.lazy import torch
+from isocenter.values import Dense, Head, Vector
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+Build = Callable[[str, int, int, Mapping[str, Head], Mapping[str, Any]], "Module"]
+# One channel, two outputs, on a processor: what a plan would build for an image of this size.
+REFERENCE = {2: (256, 256), 3: (64, 64, 64)}
+HEADS: Mapping[str, Head] = {"dense": Dense(2), "vector": Vector(2)}
+
+
+@dataclass(frozen=True)
+class Member:
+    """A family in so many axes, as a plan would build it for a reference image.
+
+    tasks:         the kinds of output that it can have: "dense" (every voxel), "vector" (the whole image)
+    reference:     voxels per axis of the image that the numbers hold for
+    multiply_adds: of one image, forward, in convolutions and matrix products
+    paper:         where it was published; empty where its file does not say
+    """
+
+    name: str
+    axes: int
+    tasks: tuple[str, ...]
+    reference: tuple[int, ...]
+    parameters: int
+    multiply_adds: int
+    paper: str = ""
+
+
+def member(name: str, axes: int, size: Mapping[str, Any], build: Build, paper: str) -> Member | None:
+    """The family in so many axes; None where it has no network for them. Nothing is computed: torch's meta device."""
+    built: dict[str, Module] = {}
+    for task, head in HEADS.items():
+        try:
+            with torch.device("meta"):
+                built[task] = build(name, 1, axes, {task: head}, size).eval()
+        except PlanError:
+            continue
+    if not built:
+        return None
+    shown = next(iter(built.values()))
+    parameters = sum(weight.numel() for weight in shown.parameters())
+    patch = REFERENCE[axes]
+    return Member(name, axes, tuple(built), patch, parameters, _multiply_adds(shown, patch), paper)
+
+
+def halvings(patch: Sequence[int]) -> list[list[int]]:
+    """One entry a stage and axis: halved while at least 4 voxels are left, as a plan does."""
+    stages = int(math.log2(min(patch) / 4))
+    return [[1] * len(patch), *([2] * len(patch) for _ in range(min(stages, 5)))]
+
+
+def _multiply_adds(network: Module, patch: Sequence[int]) -> int:
+    from torch.utils.flop_counter import FlopCounterMode  # beside its sibling, which needs torch
+
+    with torch.device("meta"), torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        network(torch.empty(1, 1, *patch))
+    return counter.get_total_flops() // 2  # torch counts a multiplication and an addition as two
