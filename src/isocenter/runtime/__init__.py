@@ -1,11 +1,13 @@
 """The model as one object: preprocessing, network and decoding, with bounded memory, on any device."""
 
 from isocenter.runtime.device import bf16_pays, choose_device, environment, use_threads
+from isocenter.runtime.measurement import measurements
 from isocenter.runtime.members import flipped_axes
-from isocenter.runtime.model import Inference, Model, TorchNetwork, build_module
+from isocenter.runtime.model import Inference, Model, build_module
 from isocenter.runtime.preprocessing import Preprocessing, Trace
 from isocenter.runtime.record import digest, read_json, read_tensors, seal, verify, write_json, write_tensors
 from isocenter.runtime.stored import averaged, load, save
+from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.runtime.windows import Network, slide
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "environment",
     "flipped_axes",
     "load",
+    "measurements",
     "read_json",
     "read_tensors",
     "save",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, combinations
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +13,10 @@ from numpy.typing import NDArray
 from isocenter.errors import GeometryError, PlanError
 from isocenter.runtime.preprocessing import Trace
 from isocenter.runtime.windows import Network
-from isocenter.tasks import Task
 from isocenter.values import Array
+
+if TYPE_CHECKING:
+    from isocenter.tasks import Task
 
 # Several networks' outputs for one batch to one, in the space that a task decodes: `Task.average`.
 Average = Callable[[Sequence[Mapping[str, Array]]], Mapping[str, Array]]

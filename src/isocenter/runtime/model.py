@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 from annotated_types import Ge, Lt
-from numpy.typing import NDArray
 
 from isocenter import networks
 from isocenter.errors import DatasetError
 from isocenter.files import read
-from isocenter.lazy import torch
-from isocenter.runtime.members import flipped_axes, mirrored
+from isocenter.runtime.members import flipped_axes
+from isocenter.runtime.passage import Beside, passed
 from isocenter.runtime.preprocessing import Preprocessing
-from isocenter.runtime.windows import Network, Progress, slide
+from isocenter.runtime.windows import Network, Progress
 from isocenter.tasks import Task
 from isocenter.transforms import stacked
-from isocenter.values import Array, Case, Image, Prediction, Region, Slabs
+from isocenter.values import Case, Image, Prediction
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
 Axis = Annotated[int, Ge(0), Lt(3)]
-# Is given a part of a grid, and {head: (classes, *region) or (classes,)} its probabilities.
-Beside = Callable[[Region, Mapping[str, Array]], None]
 
 
 @dataclass(frozen=True)
@@ -59,19 +55,6 @@ class Inference:
     def settings(self) -> dict[str, Any]:
         """Plain values for YAML and JSON."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
-
-
-@dataclass(frozen=True)
-class TorchNetwork:
-    """A torch module as a function of NumPy arrays."""
-
-    module: Module
-    device: str = "cpu"
-
-    def __call__(self, batch: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
-        with torch.inference_mode():
-            outputs = self.module(torch.from_numpy(batch).to(self.device))
-        return {name: output.float().cpu().numpy() for name, output in outputs.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,30 +91,25 @@ class Model:
         """
         axes = self.flips(mirror)
         image, where = _image_of(subject)
-        data, trace = self.preprocessing(image, where)
-        inference = self.inference
-        slabs = slide(
-            mirrored(self.run, self.task, axes, trace, inference.left_right),
-            data,
-            inference.patch,
-            overlap=inference.overlap,
-            batch=inference.batch,
-            merge=self.task.merge,
+        return passed(
+            image,
+            where,
+            task=self.task,
+            preprocessing=self.preprocessing,
+            network=self.run,
+            patch=self.inference.patch,
+            overlap=self.inference.overlap,
+            batch=self.inference.batch,
+            flips=axes,
+            left_right=self.inference.left_right,
             progress=progress,
+            beside=beside,
         )
-        restored = self.preprocessing.restored(slabs, trace)
-        return self.task.decode(restored if beside is None else self._told(restored, beside), trace.source)
 
     def flips(self, mirror: bool | None = None) -> tuple[int, ...]:
         """The axes along which windows are also seen mirrored; PlanError where that is not true to anatomy."""
         inference = self.inference
         return flipped_axes(self.task, self.preprocessing.ndim, inference.flips, inference.left_right, mirror)
-
-    def _told(self, slabs: Slabs, beside: Beside) -> Slabs:
-        """The same slabs, their probabilities told to someone else on the way."""
-        for region, arrays in slabs:
-            beside(region, self.task.probabilities(arrays))
-            yield region, arrays
 
     def __repr__(self) -> str:
         labels, channels = ", ".join(one.name for one in self.task.labels), ", ".join(self.preprocessing.channels)

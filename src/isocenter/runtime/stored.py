@@ -12,9 +12,10 @@ from isocenter import tasks
 from isocenter.errors import IntegrityError, UsageError
 from isocenter.runtime.device import choose_device
 from isocenter.runtime.members import Averaged
-from isocenter.runtime.model import Inference, Model, TorchNetwork, build_module
+from isocenter.runtime.model import Inference, Model, build_module
 from isocenter.runtime.preprocessing import Preprocessing
 from isocenter.runtime.record import digest, read_json, read_tensors, verify, write_json, write_tensors
+from isocenter.runtime.torch_network import TorchNetwork
 
 RECORD = "model.json"
 WEIGHTS = "weights.safetensors"
