@@ -17,7 +17,7 @@ from isocenter.files.label_table import read as read_labels
 from isocenter.files.label_table import table_path as label_table_path
 from isocenter.files.label_table import write as write_labels
 from isocenter.files.layouts import LAYOUTS, DatasetOptions, observed_values, read_dataset
-from isocenter.files.result import write_label_map
+from isocenter.files.result import probabilities_written, write_label_map
 
 if TYPE_CHECKING:
     from isocenter.files.dicom_write import SeriesNames, write_series
@@ -39,6 +39,7 @@ __all__ = [
     "format_of",
     "label_table_path",
     "observed_values",
+    "probabilities_written",
     "read",
     "read_dataset",
     "read_labels",

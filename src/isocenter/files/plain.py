@@ -78,10 +78,10 @@ class Writable(Protocol):
 
 
 def write_voxels(file: Writable, voxels: Array) -> None:
-    """Voxels with the first axis fastest, one index of the last axis at a time, little-endian."""
+    """Voxels with the first axis fastest, one slice of the first two at a time, little-endian."""
     plain = voxels.astype(voxels.dtype.newbyteorder("<"), copy=False)
-    for index in range(plain.shape[-1]):
-        file.write(plain[..., index].tobytes(order="F"))
+    for later in np.ndindex(plain.shape[:1:-1]):
+        file.write(plain[(..., *later[::-1])].tobytes(order="F"))
 
 
 @contextmanager
