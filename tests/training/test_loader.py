@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import threading
+from collections import Counter
+from contextlib import closing
+from itertools import islice
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from isocenter.training import Loader, Prepared
+from isocenter.training import Batch, Loader, Prepared
 
 
 def cases(count: int = 5, size: int = 12) -> list[Prepared]:
@@ -23,6 +28,21 @@ def loader(foreground: float = 0.5, seed: int = 7) -> Loader:
     return Loader(cases(), (4, 4), 3, foreground, seed)
 
 
+def some(made: Loader, count: int, first: int = 0) -> list[Batch]:
+    """The first of its batches."""
+    with closing(made.batches(first)) as batches:
+        return list(islice(batches, count))
+
+
+def of_classes(*counts: int) -> list[Prepared]:
+    """So many cases of each class; a case's value is its number."""
+    targets = np.repeat(np.arange(len(counts)), counts)
+    return [
+        Prepared(str(n), np.full((1, 4, 4), n, np.float32), np.int64(target), (), (1.0, 1.0))
+        for n, target in enumerate(targets)
+    ]
+
+
 @given(st.permutations(range(9)))
 @settings(max_examples=15)
 def test_a_batch_depends_on_seed_and_step_alone(order):
@@ -36,11 +56,16 @@ def test_a_batch_depends_on_seed_and_step_alone(order):
 
 
 def test_batches_made_ahead_are_those_of_their_steps():
-    for first, last in ((0, 10), (4, 10), (9, 10), (3, 3)):
-        made = list(loader().batches(first, last))
-        assert len(made) == last - first
-        for step, batch in enumerate(made, start=first):
+    for first in (0, 4, 9):
+        for step, batch in enumerate(some(loader(), 10, first), start=first):
             assert_array_equal(batch.images, loader().of_step(step).images)
+
+
+def test_batches_end_when_nobody_wants_more():
+    batches = loader().batches(0)
+    next(batches)
+    batches.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ThreadPoolExecutor")]
 
 
 def test_another_seed_gives_other_batches():
@@ -54,7 +79,7 @@ def test_every_case_is_seen_once_an_epoch():
 
 
 def test_patches_on_the_foreground_hold_the_structure_and_targets_lie_where_images_do():
-    for batch in loader(foreground=1.0).batches(0, 10):
+    for batch in some(loader(foreground=1.0), 10):
         for image, target in zip(batch.images[:, 0], batch.targets, strict=True):
             [[row, column]] = np.argwhere(target)
             case, place = divmod(int(image[row, column]), 1000)
@@ -62,5 +87,54 @@ def test_patches_on_the_foreground_hold_the_structure_and_targets_lie_where_imag
 
 
 def test_patches_anywhere_reach_every_corner():
-    corners = {int(image[0, 0, 0]) % 1000 for batch in loader(0.0).batches(0, 200) for image in batch.images}
+    corners = {int(image[0, 0, 0]) % 1000 for batch in some(loader(0.0), 200) for image in batch.images}
     assert {0, 8, 96, 104} <= corners
+
+
+def balanced(seed: int = 3) -> Loader:
+    return Loader(of_classes(90, 6, 3), (4, 4), 11, 0.0, seed, balanced=True)
+
+
+def test_balanced_sampling_draws_every_class_equally_often_and_its_cases_in_turn():
+    made = [balanced().of_step(step) for step in range(27)]  # 297 samples: 99 a class
+    assert Counter(np.concatenate([batch.targets for batch in made]).tolist()) == {0: 99, 1: 99, 2: 99}
+    seen = Counter(int(image[0, 0, 0]) for batch in made for image in batch.images)
+    assert {seen[n] for n in range(90, 96)} <= {16, 17}  # 99 draws among six cases
+    assert {seen[n] for n in range(96, 99)} == {33}
+    assert {seen[n] for n in range(90)} == {1, 2}
+
+
+@given(st.permutations(range(6)))
+@settings(max_examples=10)
+def test_balanced_batches_depend_on_seed_and_step_alone(steps):
+    straight = {step: balanced().of_step(step) for step in range(6)}
+    other = balanced()
+    for step in steps:
+        batch = other.of_step(step)
+        assert_array_equal(batch.images, straight[step].images)
+        assert [g.random() for g in batch.generators] == [g.random() for g in other.of_step(step).generators]
+
+
+def test_a_case_that_comes_again_is_changed_in_another_way():
+    made = [balanced().of_step(step) for step in range(40)]
+    drawn = [
+        (int(image[0, 0, 0]), rng.random())
+        for batch in made
+        for image, rng in zip(batch.images, batch.generators, strict=True)
+    ]
+    assert len(set(drawn)) == len(drawn)
+
+
+def test_a_structure_that_few_cases_hold_is_centred_on_more_often_than_by_its_cases_number():
+    """Of ten cases one holds the rare structure beside the common one: it gets 10 of 11 of that case's patches."""
+    common, rare, none = (np.array([[y, y]], np.int32) for y in (1, 9, 0))
+    made = []
+    for n in range(10):
+        positions = (common, rare if n == 0 else none[:0])
+        made.append(
+            Prepared(str(n), np.full((1, 12, 12), n, np.float32), np.zeros((12, 12), np.uint8), positions, (1.0, 1.0))
+        )
+        made[-1].image[0, 9, 9] = 100
+    loader = Loader(made, (2, 2), 10, 1.0, 0)
+    of_rare = sum(bool((image == 100).any()) for step in range(300) for image in loader.of_step(step).images)
+    assert 250 < of_rare < 295  # of 300 draws of the one case; 150 where both structures counted alike

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 import isocenter
 import trained
 from isocenter.errors import IntegrityError, UsageError
-from isocenter.training import recipe, recover
+from isocenter.training import logs, recover
 
 SIX = {"training.steps": 6, "training.validations": 3}
 KINDS = {
@@ -55,17 +55,17 @@ def whole(tmp_path_factory) -> dict[str, tuple[Path, Path]]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_stopped_between_steps_goes_on_bit_by_bit(whole, kind, tmp_path, monkeypatch):
     data, uninterrupted = whole[kind]
-    add = recipe._Log.add
+    add = logs.CsvLog.add
 
     def pressed(log, moment):
         add(log, moment)
         if moment.step == 3:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(recipe._Log, "add", pressed)
+    monkeypatch.setattr(logs.CsvLog, "add", pressed)
     with pytest.raises(KeyboardInterrupt):
         KINDS[kind][1](data, tmp_path / "run", assignments=SIX)
-    monkeypatch.setattr(recipe._Log, "add", add)
+    monkeypatch.setattr(logs.CsvLog, "add", add)
     assert not (tmp_path / "run" / "report.html").exists()
     assert pd.read_csv(tmp_path / "run" / "log.csv")["step"].tolist() == [1, 2, 3]
     isocenter.train(resume=tmp_path / "run")
@@ -78,14 +78,14 @@ SLOW = """
 import sys, time
 sys.path.insert(0, {tests!r})
 import trained
-from isocenter.training import recipe
+from isocenter.training import logs
 from pathlib import Path
-add = recipe._Log.add
+add = logs.CsvLog.add
 def slowly(log, moment):
     add(log, moment)
     print(moment.step, flush=True)
     time.sleep(0.5 if moment.step < 5 else 60)
-recipe._Log.add = slowly
+logs.CsvLog.add = slowly
 if __name__ == "__main__":
     trained.segmenting(Path({data!r}), Path({out!r}), assignments={steps!r})
 """
@@ -172,14 +172,14 @@ def test_what_a_resumed_run_would_not_heed_is_refused(stopped):
 def test_a_fine_tuning_stopped_before_its_first_checkpoint_still_begins_from_its_model(whole, tmp_path, monkeypatch):
     data, model = whole["segmentation"]
     trained.segmenting(data, tmp_path / "whole", assignments=SIX, start=model)
-    add = recipe._Log.add
+    add = logs.CsvLog.add
 
     def killed(log, moment):
         raise RuntimeError("the machine went down")
 
-    monkeypatch.setattr(recipe._Log, "add", killed)
+    monkeypatch.setattr(logs.CsvLog, "add", killed)
     with pytest.raises(RuntimeError, match="went down"):
         trained.segmenting(data, tmp_path / "run", assignments=SIX, start=model)
-    monkeypatch.setattr(recipe._Log, "add", add)
+    monkeypatch.setattr(logs.CsvLog, "add", add)
     isocenter.train(resume=tmp_path / "run")
     same_run(tmp_path / "run", tmp_path / "whole")

@@ -21,6 +21,7 @@ def test_a_run_leaves_what_the_design_lists_and_nothing_hidden(segmented):
         "plan.yaml",
         "report.html",
         "split.csv",
+        "tensorboard",
     ]
     assert sorted(path.name for path in (segmented.out / "checkpoints").iterdir()) == ["best", "last"]
 

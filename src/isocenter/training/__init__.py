@@ -1,22 +1,31 @@
 """The recipe that trains, what feeds it, and the state that it leaves."""
 
-from isocenter.training.checkpoint import read_checkpoint, recover, write_checkpoint
+from isocenter.training.begin import fitting
+from isocenter.training.checkpoint import STATE_SCHEMA, read_checkpoint, recover, with_task, write_checkpoint
 from isocenter.training.loader import Batch, Loader
-from isocenter.training.recipe import Clock, Moment, Outcome, fitting, train
+from isocenter.training.recipe import train
+from isocenter.training.schedule import Pace, Speed, replan
+from isocenter.training.state import Clock, Moment, Outcome, State
 from isocenter.training.store import Prepared, cache_folder, prepare_all
 
 __all__ = [
+    "STATE_SCHEMA",
     "Batch",
     "Clock",
     "Loader",
     "Moment",
     "Outcome",
+    "Pace",
     "Prepared",
+    "Speed",
+    "State",
     "cache_folder",
     "fitting",
     "prepare_all",
     "read_checkpoint",
     "recover",
+    "replan",
     "train",
+    "with_task",
     "write_checkpoint",
 ]

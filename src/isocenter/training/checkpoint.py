@@ -11,13 +11,16 @@ from isocenter.errors import IntegrityError
 from isocenter.files import written
 from isocenter.lazy import torch
 from isocenter.runtime import Model, read_json, read_tensors, save, seal, verify, write_json, write_tensors
+from isocenter.tasks import Task
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
     from torch.optim import Optimizer
 
-SCHEMA = "isocenter.state"
+STATE_SCHEMA = "isocenter.state"
+# As `isocenter.load` reads them.
+RECORD, MODEL_SCHEMA = "model.json", "isocenter.model"
 
 
 def write_checkpoint(
@@ -36,14 +39,14 @@ def write_checkpoint(
         if module is not None and optimiser is not None:
             write_tensors(partial / "module.safetensors", module.state_dict())
             write_tensors(partial / "optimiser.safetensors", _flat(optimiser))
-            write_json(partial / "state.json", SCHEMA, dict(state or {}))
+            write_json(partial / "state.json", STATE_SCHEMA, dict(state or {}))
         seal(partial)
 
 
 def read_checkpoint(folder: Path, module: Module, averaged: Module, optimiser: Optimizer) -> dict[str, Any]:
     """Bring module, averaged weights and optimiser to the state in the folder; returns the rest of the state."""
     verify(folder)
-    state = read_json(folder / "state.json", SCHEMA)
+    state = read_json(folder / "state.json", STATE_SCHEMA)
     try:
         module.load_state_dict(read_tensors(folder / "module.safetensors"))
         averaged.load_state_dict(read_tensors(folder / "weights.safetensors"))
@@ -53,6 +56,15 @@ def read_checkpoint(folder: Path, module: Module, averaged: Module, optimiser: O
             f"does not fit the plan's network ({error})", str(folder), "Resume with the plan of the run"
         ) from error
     return state
+
+
+def with_task(folder: Path, task: Task) -> None:
+    """The same weights with a task that was decided after training: a whole checkpoint takes the place of the old."""
+    with written(folder, overwrite=True) as partial:
+        shutil.copytree(folder, partial)
+        record = read_json(partial / RECORD, MODEL_SCHEMA)
+        write_json(partial / RECORD, MODEL_SCHEMA, {**record, "task": {"name": task.name, **task.settings}})
+        seal(partial)
 
 
 def recover(folder: Path) -> None:

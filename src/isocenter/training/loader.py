@@ -5,9 +5,12 @@ Which case, which patch and which augmentation a batch holds is a function of th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +20,8 @@ from isocenter.transforms import generator, order
 from isocenter.values import Array, Region
 
 AHEAD = 3
+# Sets the draws of classes, and of the cases of a class, apart from those of epochs and of patches.
+CLASS_DRAW, MEMBER_DRAW, BALANCED_DRAW = 2**31 + 1, 2**31 + 2, 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +39,7 @@ class Loader:
     """Batches of patches of these cases.
 
     foreground: share of patches that are centred on a structure; the others lie anywhere
+    balanced:   cases are drawn class by class, each class as often as any other; for vector targets only
     """
 
     cases: Sequence[Prepared]
@@ -41,16 +47,19 @@ class Loader:
     batch: int
     foreground: float
     seed: int
+    balanced: bool = False
 
-    def batches(self, first: int, last: int) -> Iterator[Batch]:
-        """The batches of steps `first` to `last` (excluded), a few of them made ahead."""
+    def batches(self, first: int) -> Generator[Batch]:
+        """The batches from step `first` on, without end, a few of them made ahead; close it when enough are drawn."""
         with ThreadPoolExecutor(max_workers=1) as pool:
-            waiting = [pool.submit(self.of_step, step) for step in range(first, min(first + AHEAD, last))]
-            for step in range(first, last):
-                batch = waiting.pop(0).result()
-                if step + AHEAD < last:
-                    waiting.append(pool.submit(self.of_step, step + AHEAD))
-                yield batch
+            waiting = deque(pool.submit(self.of_step, step) for step in range(first, first + AHEAD))
+            try:
+                for step in count(first + AHEAD):
+                    batch = waiting.popleft().result()
+                    waiting.append(pool.submit(self.of_step, step))
+                    yield batch
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
 
     def of_step(self, step: int) -> Batch:
         """The batch of a step, whatever was drawn before."""
@@ -60,19 +69,47 @@ class Loader:
         return Batch(np.stack(images), np.stack(targets), generators, tuple(np.mean(steps, axis=0).tolist()))
 
     def _sample(self, number: int) -> tuple[NDArray[np.float32], Array, np.random.Generator, tuple[float, ...]]:
-        epoch, place = divmod(number, len(self.cases))
-        index = int(order(self.seed, epoch, len(self.cases))[place])
+        index, rng = self._class_by_class(number) if self.balanced else self._case_by_case(number)
         case = self.cases[index]
-        rng = generator(self.seed, epoch, index)
         image, target = case.cut(self._region(case, rng))
         return image, target, rng, case.steps
+
+    def _case_by_case(self, number: int) -> tuple[int, np.random.Generator]:
+        """Every case once an epoch."""
+        epoch, place = divmod(number, len(self.cases))
+        index = int(order(self.seed, epoch, len(self.cases))[place])
+        return index, generator(self.seed, epoch, index)
+
+    def _class_by_class(self, number: int) -> tuple[int, np.random.Generator]:
+        """Every class once a round; within a class every case once before any comes again."""
+        rounds, place = divmod(number, len(self._classes))
+        chosen = int(generator(self.seed, rounds, 0, CLASS_DRAW).permutation(len(self._classes))[place])
+        members = self._classes[chosen]
+        lap, place = divmod(rounds, len(members))
+        index = int(members[generator(self.seed, lap, chosen, MEMBER_DRAW).permutation(len(members))[place]])
+        return index, generator(self.seed, lap, index, BALANCED_DRAW)
+
+    @cached_property
+    def _classes(self) -> list[NDArray[np.intp]]:
+        """The numbers of the cases of each class: of those whose targets are alike."""
+        targets = np.stack([np.atleast_1d(case.target) for case in self.cases])
+        _, owner = np.unique(targets, axis=0, return_inverse=True)
+        return [np.flatnonzero(owner.ravel() == number) for number in range(int(owner.max()) + 1)]
+
+    @cached_property
+    def _rarity(self) -> NDArray[np.float64]:
+        """One over the number of cases that hold a structure, for each; 0 where none does."""
+        holding = np.sum([[len(positions) > 0 for positions in case.positions] for case in self.cases], axis=0)
+        return np.where(holding > 0, 1 / np.maximum(holding, 1), 0.0)
 
     def _region(self, case: Prepared, rng: np.random.Generator) -> Region:
         room = np.asarray(case.shape) - np.asarray(self.patch)
         start = rng.integers(0, room + 1)
-        present = [positions for positions in case.positions if len(positions)]
+        present = [number for number, positions in enumerate(case.positions) if len(positions)]
         if present and rng.random() < self.foreground:
-            positions = present[int(rng.integers(len(present)))]
+            # What few cases hold is looked at more often where it is: rare structures get their share across cases.
+            share = self._rarity[present] / self._rarity[present].sum()
+            positions = case.positions[int(rng.choice(present, p=share))]
             centre = positions[int(rng.integers(len(positions)))]
             start = np.clip(centre - np.asarray(self.patch) // 2, 0, room)
         return tuple(slice(int(s), int(s) + n) for s, n in zip(start, self.patch, strict=True))

@@ -1,0 +1,78 @@
+"""What a step lowers: the task's loss of one batch, augmented on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from isocenter.lazy import torch
+from isocenter.planning import Settings
+from isocenter.tasks import Task
+from isocenter.training.loader import Batch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Between a head's name and its level: "mask@1" is half as fine as "mask".
+LEVEL = "@"
+
+
+def batch_loss(module: Any, batch: Batch, settings: Settings, device: Any) -> Tensor:
+    """Augment a batch on the device and let the task judge what the network makes of it."""
+    task, augmentation = settings.task, settings.augmentation
+    images = torch.from_numpy(batch.images).to(device)
+    targets = torch.from_numpy(batch.targets).to(device)
+    dense = targets if targets.ndim == images.ndim - 1 else None
+    images, moved, crossed = augmentation(images, dense, batch.generators, batch.steps, mirrored=task.mirrored)
+    if moved is not None:
+        return supervised(task, module(images), moved)
+    targets = sides_changed(targets, crossed, task.mirrored)
+    images, partner, share = augmentation.mixed(images, batch.generators)
+    outputs = module(images)
+    if partner is None:
+        return supervised(task, outputs, targets)
+    # Zhang et al., arXiv:1710.09412; Yun et al., arXiv:1905.04899
+    return share * supervised(task, outputs, targets) + (1 - share) * supervised(task, outputs, targets[partner])
+
+
+def supervised(task: Task, outputs: Mapping[str, Tensor], targets: Tensor) -> Tensor:
+    """The loss of the finest outputs, and of coarser ones where a network in training gives them.
+
+    Level n weighs 2^-n, all together 1; a dense target is brought to its grid voxel by voxel, so that labels stay
+    labels. Lee et al., arXiv:1409.5185; the weights are nnU-Net's, doi:10.1038/s41592-020-01008-z
+    """
+    levels = by_level(outputs)
+    weights = {level: 2.0**-level for level in levels}
+    losses = [
+        weights[level] / sum(weights.values()) * task.loss(heads, as_coarse(targets, heads))
+        for level, heads in levels.items()
+    ]
+    return torch.stack(losses).sum()
+
+
+def by_level(outputs: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+    """{level: {head: output}}; level 0 is the finest."""
+    levels: dict[int, dict[str, Tensor]] = {}
+    for name, output in outputs.items():
+        head, _, level = name.partition(LEVEL)
+        levels.setdefault(int(level or 0), {})[head] = output
+    return dict(sorted(levels.items()))
+
+
+def as_coarse(targets: Tensor, heads: Mapping[str, Tensor]) -> Tensor:
+    """(batch, *spatial) targets on the grid of the outputs; a vector target as it is."""
+    spatial = next(iter(heads.values())).shape[2:]
+    if not spatial or targets.shape[1:] == spatial:
+        return targets
+    coarse = torch.nn.functional.interpolate(targets[:, None].float(), size=tuple(spatial), mode="nearest-exact")
+    return coarse[:, 0].to(targets.dtype)
+
+
+def sides_changed(targets: Tensor, crossed: Tensor, mirrored: Sequence[int] | None) -> Tensor:
+    """(batch,) or (batch, size) targets, where left and right have changed sides in the image."""
+    if not mirrored or not bool(crossed.any()) or list(mirrored) == list(range(len(mirrored))):
+        return targets
+    permutation = torch.as_tensor(mirrored, device=targets.device)
+    if targets.ndim == 1:
+        return torch.where(crossed, permutation.to(targets.dtype)[targets.long()], targets)
+    return torch.where(crossed[:, None], targets[:, permutation], targets)

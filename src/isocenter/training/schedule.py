@@ -1,0 +1,116 @@
+"""How far a training is, between 0 and 1, and what follows from that: rate, average, moments to validate.
+
+Everything follows the progress, never the clock. So the number of steps may change on the way, when the machine turns
+out slower or faster than a probe said, and the rate goes on without a jump.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from isocenter.planning import Training
+
+# nnU-Net's polynomial: Isensee et al. 2021, doi:10.1038/s41592-020-01008-z
+POLY = 0.9
+# Steps are planned anew where they would miss the end by more than this share of all the time.
+SLACK = 0.01
+# How much of what was known of the speed stays beside what was measured last.
+MEMORY = 0.5
+# Progress is a sum of shares: a millionth of a step is rounding.
+ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Where each step lies between the beginning, 0, and the end, 1.
+
+    steps:   of the whole training, as it is planned now
+    since:   the step at which they were planned
+    reached: how far the training had come by then
+    """
+
+    steps: int
+    since: int = 0
+    reached: float = 0.0
+
+    @property
+    def stride(self) -> float:
+        """How far one step leads."""
+        return (1 - self.reached) / max(1, self.steps - self.since)
+
+    def progress(self, step: int) -> float:
+        """How far the training is when so many steps are done."""
+        return 1.0 if step >= self.steps else self.reached + (step - self.since) * self.stride
+
+    def replanned(self, done: int, left: int) -> Pace:
+        """So many steps are done and so many are left, at least one: progress goes on from where it is."""
+        return Pace(done + max(1, left), done, self.progress(done))
+
+    def looks(self, done: int, validations: int) -> int:
+        """How many of all validations lie behind when so many steps are done."""
+        return math.floor(self.progress(done) * validations + ROUNDING)
+
+    def is_due(self, done: int, validations: int) -> bool:
+        """Whether a validation follows the last of these steps; they lie evenly over the progress."""
+        return done == self.steps or self.looks(done, validations) > self.looks(done - 1, validations)
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds that a step takes, and one look at the validation cases."""
+
+    step: float
+    validation: float
+
+    def after(self, step: float | None = None, validation: float | None = None) -> Speed:
+        """With what was measured since; one slow moment counts for half."""
+        known = {"step": (self.step, step), "validation": (self.validation, validation)}
+        blended = {
+            name: before if now is None else MEMORY * before + (1 - MEMORY) * now
+            for name, (before, now) in known.items()
+        }
+        return replace(self, **blended)
+
+
+def fitting_steps(left: float, speed: Speed, validations: int) -> int:
+    """Steps for which the seconds left suffice beside so many validations; may be negative."""
+    return math.floor((left - validations * speed.validation) / speed.step)
+
+
+def replan(
+    pace: Pace, done: int, validations: int, speed: Speed, *, left: float, deadline: float
+) -> tuple[Pace, str] | None:
+    """Another number of steps, and why, where those planned would miss the end; None where they fit.
+
+    validations: of the whole training
+    left, deadline: s that are left for training, and that all of it has
+    """
+    ahead = validations - pace.looks(done, validations)
+    needed = (pace.steps - done) * speed.step + ahead * speed.validation
+    if done >= pace.steps or abs(needed - left) <= SLACK * deadline:
+        return None
+    anew = pace.replanned(done, fitting_steps(left, speed, ahead))
+    if anew.steps == pace.steps:
+        return None
+    because = (
+        f"{pace.steps} were planned; after {done} a step takes {speed.step:.3f} s, and {max(0.0, left):.0f} s are left"
+    )
+    return anew, because
+
+
+def rate(progress: float, stride: float, chosen: Training) -> float:
+    """Linear warm-up, then a half cosine (arXiv:1608.03983) or a polynomial, to zero at the end."""
+    if progress < chosen.warmup - ROUNDING:
+        return chosen.learning_rate * min(1.0, (progress + stride) / chosen.warmup)
+    down = (progress - chosen.warmup) / max(ROUNDING, 1 - chosen.warmup)
+    down = min(1.0, max(0.0, down))
+    if chosen.schedule == "poly":
+        return chosen.learning_rate * float((1 - down) ** POLY)
+    return chosen.learning_rate * 0.5 * (1 + math.cos(math.pi * down))
+
+
+def decay(step: int, stride: float, chosen: Training) -> float:
+    """How much of the average stays at a step; early on it follows quickly, so that the start is soon forgotten."""
+    horizon = max(1.0, chosen.ema / stride)
+    return min(1 - 1 / horizon, (1 + step) / (10 + step))

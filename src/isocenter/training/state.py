@@ -1,0 +1,103 @@
+"""What a training carries from step to step beside its tensors, and where it is, for whoever watches."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from isocenter.errors import IntegrityError
+from isocenter.training.schedule import Pace, Speed
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where a training is: step of steps, seconds since the command began.
+
+    waiting: share of the time of this session in which the network waited for data
+    """
+
+    step: int
+    steps: int
+    seconds: float
+    loss: float
+    learning_rate: float
+    validation: float | None = None
+    waiting: float = 0.0
+
+
+@dataclass(frozen=True)
+class Clock:
+    """began: time.monotonic() of the command; spent: s of earlier, killed sessions; deadline: s for all training"""
+
+    began: float
+    spent: float = 0.0
+    deadline: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.began + self.spent
+
+    @property
+    def left(self) -> float:
+        """s for training; without end where no deadline is set."""
+        return math.inf if self.deadline is None else self.deadline - self.seconds
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What training came to: the checkpoint to use, and why that one.
+
+    stopped: why it ended before its last planned step, or nothing
+    waiting: share of the time in which the network waited for data
+    """
+
+    checkpoint: Path
+    because: str
+    steps: int
+    stopped: str = ""
+    waiting: float = 0.0
+
+
+@dataclass(frozen=True)
+class State:
+    """Numbers from which, with the tensors, a training goes on as if it had not been stopped.
+
+    step:        how many are done
+    validations: how many the whole training has
+    best:        the best metric of a validation so far
+    without:     validations since then
+    speed:       None where the plan fixes the steps, so that no clock can change them
+    stopped:     why the training ended early, or nothing
+    began_from:  which weights it began from, in words, or nothing
+    """
+
+    step: int
+    pace: Pace
+    validations: int
+    best: float = -math.inf
+    without: int = 0
+    speed: Speed | None = None
+    stopped: str = ""
+    began_from: str = ""
+
+    @property
+    def is_over(self) -> bool:
+        return bool(self.stopped) or self.step >= self.pace.steps
+
+    def record(self, clock: Clock) -> dict[str, Any]:
+        """For `state.json`, with the time that was spent and the time there is."""
+        return {**asdict(self), "seconds": clock.seconds, "deadline": clock.deadline}
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any], where: str) -> State:
+        try:
+            kept = {name: record[name] for name in ("step", "validations", "without", "stopped", "began_from")}
+            best = -math.inf if record["best"] is None else float(record["best"])
+            speed = None if record["speed"] is None else Speed(**record["speed"])
+            return cls(**kept, best=best, speed=speed, pace=Pace(**record["pace"]))
+        except (KeyError, TypeError) as error:
+            raise IntegrityError(f"is no state of a training ({error})", where, "Train anew") from error

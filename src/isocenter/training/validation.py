@@ -1,0 +1,40 @@
+"""How good the averaged weights are on whole validation cases, on the network's grid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from isocenter.lazy import torch
+from isocenter.runtime import Model, slide
+from isocenter.training.store import Prepared
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
+
+
+def validate(model: Model, averaged: Module, cases: Sequence[Prepared], fabric: Any) -> float:
+    """The selection metric; in the precision of the training, without mirrored views."""
+    averaged.eval()
+    collected: dict[str, list[Tensor]] = {}
+    inference, task = model.inference, model.task
+
+    def run(images: np.ndarray) -> Mapping[str, np.ndarray]:
+        with torch.inference_mode(), fabric.autocast():
+            outputs = averaged(torch.from_numpy(images).to(fabric.device))
+        return {name: output.float().cpu().numpy() for name, output in outputs.items()}
+
+    for case in cases:
+        image, target = np.asarray(case.image[...], dtype=np.float32), np.asarray(case.target[...])
+        sums: dict[str, Tensor] = {}
+        for region, arrays in slide(run, image, inference.patch, overlap=inference.overlap, batch=4, merge=task.merge):
+            outputs = {name: torch.from_numpy(array)[None] for name, array in arrays.items()}
+            part = torch.from_numpy(np.asarray(target[region] if region else target))[None]
+            for name, value in task.quality(outputs, part).items():
+                sums[name] = sums[name] + value if name in sums else value
+        for name, value in sums.items():
+            collected.setdefault(name, []).append(value)
+    return task.selection({name: torch.cat(values) for name, values in collected.items()})

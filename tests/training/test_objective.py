@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from isocenter import tasks
+from isocenter.planning import read_plan, settings
+from isocenter.training import Batch
+from isocenter.training.objective import batch_loss, by_level, sides_changed, supervised
+
+
+@pytest.fixture(scope="session")
+def classes(classified):
+    """The settings of a small classification, whose images are left as they are."""
+    chosen = settings(read_plan(classified.out / "plan.yaml"))
+    return replace(chosen, augmentation=replace(chosen.augmentation, probability=0.0, flips=()))
+
+
+@pytest.fixture(scope="session")
+def structures(segmented):
+    """A segmentation by cross-entropy alone."""
+    chosen = settings(read_plan(segmented.out / "plan.yaml"))
+    return tasks.build({**chosen.task.settings, "name": "segmentation", "loss": "ce"})
+
+
+def test_one_output_is_judged_as_the_task_does(structures):
+    outputs = {"mask": torch.randn(2, 3, 8, 8, 8)}
+    target = torch.randint(0, 3, (2, 8, 8, 8))
+    assert supervised(structures, outputs, target) == pytest.approx(structures.loss(outputs, target).item())
+
+
+def test_coarser_outputs_weigh_half_of_the_finer_and_all_together_one(structures):
+    finest, half, quarter = (torch.randn(2, 3, size, size, size) for size in (8, 4, 2))
+    target = torch.randint(0, 3, (2, 8, 8, 8))
+    found = supervised(structures, {"mask@1": half, "mask": finest, "mask@2": quarter}, target)
+    # Along each axis the voxel beyond the middle is the nearest of two, and of four.
+    expected = 4 / 7 * cross_entropy(finest, target)
+    expected += 2 / 7 * cross_entropy(half, target[:, 1::2, 1::2, 1::2])
+    expected += 1 / 7 * cross_entropy(quarter, target[:, 2::4, 2::4, 2::4])
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_levels_are_in_order_and_keep_the_names_of_their_heads():
+    one = torch.zeros(1)
+    levels = by_level({"b@2": one, "a": one, "b@1": one, "b": one, "a@1": one})
+    assert {level: sorted(heads) for level, heads in levels.items()} == {0: ["a", "b"], 1: ["a", "b"], 2: ["b"]}
+    assert list(levels) == [0, 1, 2]
+
+
+def test_a_class_that_names_a_side_is_the_other_where_the_image_was_mirrored():
+    targets, crossed = torch.tensor([0, 1, 2, 0]), torch.tensor([True, True, True, False])
+    assert sides_changed(targets, crossed, (1, 0, 2)).tolist() == [1, 0, 2, 0]
+    findings = torch.tensor([[1.0, 0.0, 0.5], [1.0, 0.0, 0.5]])
+    assert sides_changed(findings, torch.tensor([True, False]), (1, 0, 2)).tolist() == [[0, 1, 0.5], [1, 0, 0.5]]
+
+
+def test_without_sided_labels_nothing_changes():
+    targets = torch.tensor([0, 1])
+    assert sides_changed(targets, torch.tensor([True, True]), (0, 1)) is targets
+    assert sides_changed(targets, torch.tensor([True, True]), None) is targets
+
+
+class Mixing:
+    """An augmentation that mixes each image with the next, a quarter of it."""
+
+    def __call__(self, images, labels, generators, steps, *, mirrored=()):
+        return images, labels, torch.zeros(len(images), dtype=torch.bool)
+
+    def mixed(self, images, generators):
+        partner = torch.arange(len(images)).roll(-1)
+        return 0.75 * images + 0.25 * images[partner], partner, 0.75
+
+
+def test_of_mixed_images_both_targets_count_by_their_share(classes):
+    chosen = replace(classes, augmentation=Mixing())
+    images = np.random.default_rng(0).normal(size=(2, 1, 4, 4)).astype(np.float32)
+    seen = []
+
+    def network(given):
+        seen.append(given)
+        return {"class": given.flatten(1)[:, :2]}
+
+    loss = batch_loss(network, Batch(images, np.array([0, 1]), (), (1.0, 1.0)), chosen, "cpu")
+    mixed = torch.from_numpy(0.75 * images + 0.25 * images[::-1])
+    assert torch.allclose(seen[0], mixed)
+    task, logits = classes.task, {"class": mixed.flatten(1)[:, :2]}
+    expected = 0.75 * task.loss(logits, torch.tensor([0, 1])) + 0.25 * task.loss(logits, torch.tensor([1, 0]))
+    assert loss.item() == pytest.approx(expected.item())

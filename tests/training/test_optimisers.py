@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+
+from isocenter.planning import read_plan, settings
+from isocenter.training.optimisers import average, make_optimiser
+
+
+@pytest.fixture(scope="session")
+def chosen(segmented):
+    """How a small run was trained."""
+    return settings(read_plan(segmented.out / "plan.yaml")).training
+
+
+def network() -> torch.nn.Module:
+    return torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2))
+
+
+@pytest.mark.parametrize("kind", ["adamw", "sgd"])
+def test_what_only_scales_or_shifts_is_not_drawn_towards_zero(chosen, kind):
+    decayed, free = make_optimiser(network(), replace(chosen, optimiser=kind)).param_groups
+    assert [p.ndim for p in decayed["params"]] == [4]
+    assert [p.ndim for p in free["params"]] == [1, 1, 1]
+    assert (decayed["weight_decay"], free["weight_decay"]) == (chosen.weight_decay, 0.0)
+
+
+def test_sgd_moves_with_nesterovs_momentum_of_099(chosen):
+    """f(x) = x: the gradient is 1. Momentum v = 0.99 v + 1, step = rate * (1 + 0.99 v), by hand for two steps."""
+    x = torch.nn.Parameter(torch.zeros(1))
+    holder = torch.nn.Module()
+    holder.x = x
+    optimiser = make_optimiser(holder, replace(chosen, optimiser="sgd", learning_rate=0.1))
+    expected, v = 0.0, 0.0
+    for _ in range(2):
+        x.grad = torch.ones(1)
+        optimiser.step()
+        v = 0.99 * v + 1
+        expected -= 0.1 * (1 + 0.99 * v)
+    assert x.item() == pytest.approx(expected)
+
+
+def test_the_average_is_the_weighted_mean_of_all_weights_so_far():
+    module = torch.nn.BatchNorm1d(1)
+    averaged = copy.deepcopy(module)
+    for value, steps in ((3.0, 4), (7.0, 9)):
+        with torch.no_grad():
+            module.weight.fill_(value)
+        module.num_batches_tracked.fill_(steps)
+        average(averaged, module, 0.75)
+    assert averaged.weight.item() == pytest.approx(0.75 * (0.75 * 1 + 0.25 * 3) + 0.25 * 7)
+    assert int(averaged.num_batches_tracked) == 9

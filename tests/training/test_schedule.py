@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from isocenter.planning import read_plan
+from isocenter.planning import settings as typed
+from isocenter.training import Pace, Speed, replan
+from isocenter.training.schedule import decay, fitting_steps, rate
+
+
+@pytest.fixture(scope="session")
+def chosen(segmented):
+    """How a small run was trained."""
+    return typed(read_plan(segmented.out / "plan.yaml")).training
+
+
+def rates(steps, training):
+    pace = Pace(steps)
+    return [rate(pace.progress(step), pace.stride, training) for step in range(steps)]
+
+
+def test_the_rate_rises_over_the_warm_up_and_falls_as_a_cosine_to_nearly_nothing(chosen):
+    found = rates(100, replace(chosen, warmup=0.1, learning_rate=2.0, schedule="cosine"))
+    assert found[:10] == pytest.approx([0.2 * n for n in range(1, 11)])
+    assert found[10] == pytest.approx(2.0)
+    assert found[55] == pytest.approx(1.0)  # half-way down
+    assert found[10 + 30] == pytest.approx(1 + math.cos(math.pi / 3))
+    assert found[10:] == sorted(found[10:], reverse=True)
+    assert 0 < found[-1] < 0.001
+
+
+def test_the_polynomial_is_nnunets(chosen):
+    found = rates(250, replace(chosen, warmup=0.0, learning_rate=0.01, schedule="poly"))
+    assert found == pytest.approx([0.01 * (1 - step / 250) ** 0.9 for step in range(250)])
+
+
+def test_one_step_is_a_whole_schedule(chosen):
+    assert rates(1, replace(chosen, learning_rate=0.5)) == [0.5]
+
+
+def test_the_average_looks_back_over_its_share_of_the_steps_and_early_on_follows_quickly(chosen):
+    training = replace(chosen, ema=0.05)
+    assert decay(0, 1 / 1000, training) == 0.1
+    assert decay(1000, 1 / 1000, training) == pytest.approx(1 - 1 / 50)
+    assert decay(5, 1 / 1000, replace(training, ema=0.0)) == 0.0  # the weights themselves
+
+
+@given(
+    st.integers(1, 500),
+    st.lists(st.tuples(st.floats(0, 1), st.integers(-50, 500)), max_size=6),
+)
+@settings(max_examples=60)
+def test_progress_never_falls_and_ends_at_one_however_often_the_steps_are_planned_anew(steps, changes):
+    pace, done, last = Pace(steps), 0, 0.0
+    for share, left in changes:
+        stop = done + int(share * (pace.steps - done))
+        for step in range(done, stop + 1):
+            assert last - 1e-12 <= pace.progress(step) <= 1
+            last = pace.progress(step)
+        if stop < pace.steps:
+            before = pace.progress(stop)
+            pace = pace.replanned(stop, left)
+            assert pace.progress(stop) == before
+        done = stop
+    assert pace.progress(pace.steps) == 1
+    assert pace.progress(pace.steps - 1) < 1
+
+
+@given(st.integers(1, 300), st.integers(1, 12), st.lists(st.integers(1, 300), max_size=4))
+@settings(max_examples=60)
+def test_validations_lie_evenly_over_the_progress_and_the_last_step_is_validated(steps, validations, changes):
+    pace, done, looked = Pace(steps), 0, 0
+    for left in [*changes, None]:
+        stop = pace.steps if left is None else (done + pace.steps) // 2
+        looked += sum(pace.is_due(step, validations) for step in range(done + 1, stop + 1))
+        assert looked <= validations
+        assert looked == pace.looks(stop, validations) or steps < validations or looked <= stop
+        done = stop
+        if left is not None and done < pace.steps:
+            pace = pace.replanned(done, left)
+    assert pace.is_due(pace.steps, validations)
+
+
+def test_validations_of_a_plain_pace_are_at_equal_steps():
+    pace = Pace(60)
+    assert [step for step in range(1, 61) if pace.is_due(step, 6)] == [10, 20, 30, 40, 50, 60]
+
+
+def test_steps_that_still_fit_are_left_alone():
+    speed = Speed(0.5, 2.0)
+    assert replan(Pace(100), 50, 10, speed, left=25 + 10 + 0.5, deadline=100.0) is None
+    assert fitting_steps(35.0, speed, 5) == 50
+
+
+def test_a_machine_half_as_fast_gets_half_of_the_steps_that_are_left():
+    pace, because = replan(Pace(100), 50, 10, Speed(1.0, 0.0), left=25.0, deadline=60.0)
+    assert (pace.steps, pace.since, pace.reached) == (75, 50, 0.5)
+    assert "100 were planned; after 50 a step takes 1.000 s, and 25 s are left" in because
+
+
+def test_a_faster_machine_does_more():
+    pace, _ = replan(Pace(100), 50, 10, Speed(0.25, 1.0), left=25.0, deadline=60.0)
+    assert pace.steps == 50 + (25 - 5) * 4
+
+
+def test_without_time_left_one_step_ends_the_training():
+    pace, _ = replan(Pace(100), 50, 10, Speed(1.0, 1.0), left=-3.0, deadline=60.0)
+    assert (pace.steps, pace.progress(51)) == (51, 1.0)
+
+
+@given(st.floats(0.2, 4.0), st.floats(0.2, 4.0), st.floats(0.0, 5.0))
+@settings(max_examples=40)
+def test_a_run_on_a_machine_whose_load_changes_still_ends_near_its_time(first, second, validation):
+    """Simulated: a step takes 1 s in the probe, `first` in the first half of the time, `second` in the other."""
+    deadline, validations, clock, done = 1000.0, 10, 0.0, 0
+    speed = Speed(1.0, validation)
+    pace = Pace(fitting_steps(deadline, speed, validations))
+    spell, since, checked = 0.0, 0, 0.0
+    while done < pace.steps:
+        took = first if clock < deadline / 2 else second
+        clock, spell, done = clock + took, spell + took, done + 1
+        due = pace.is_due(done, validations)
+        if due:
+            clock, speed = clock + validation, speed.after(validation=validation)
+        if (due or clock - checked > 60) and done < pace.steps:
+            speed = speed.after(step=spell / (done - since))
+            spell, since, checked = 0.0, done, clock
+            anew = replan(pace, done, validations, speed, left=deadline - clock, deadline=deadline)
+            pace = anew[0] if anew else pace
+    assert abs(clock - deadline) < 0.05 * deadline
