@@ -242,6 +242,12 @@ def predict(
     overwrite: Overwrite = False,
     json: Json = False,
     format: Annotated[str, typer.Option(help="auto, nii.gz, nii, nrrd, png, tiff or dcm (SEG).")] = "auto",
+    fold: Annotated[int | None, typer.Option(min=0, help="One of a run's folds, in place of their mean.")] = None,
+    mirror: Annotated[bool | None, typer.Option(help="See images mirrored too; by default as planned.")] = None,
+    save_probabilities: Annotated[
+        bool, typer.Option("--save-probabilities", help="Of every voxel, beside the result.")
+    ] = False,
+    overlay: Annotated[bool, typer.Option("--overlay", help="A picture of each image with its result.")] = False,
     device: Device = "auto",
     threads: Threads = None,
     given: Given = None,
@@ -253,6 +259,10 @@ def predict(
         out=out or _default("predict", inputs[0]),
         overwrite=overwrite,
         format=format,
+        fold=fold,
+        mirror=mirror,
+        save_probabilities=save_probabilities,
+        overlay=overlay,
         device=device,
         threads=threads,
         **(given or {}),

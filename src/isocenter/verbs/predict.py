@@ -2,49 +2,36 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
-from itertools import count
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from isocenter.errors import (
-    DatasetError,
-    FormatError,
-    GeometryError,
-    IsocenterError,
-    ResourceError,
-    UsageError,
-    counted,
-)
-from isocenter.files import write_label_map
-from isocenter.runtime import Model, load, write_json
+from isocenter.errors import DatasetError, IsocenterError, ResourceError, UsageError, counted
+from isocenter.runtime import Model, load, measurements, write_json
 from isocenter.transforms import COLOUR, stacked
 from isocenter.values import Case, Dataset, Image, Prediction, Problem
 from isocenter.verbs.dataset import open_dataset
 from isocenter.verbs.device import announced_device
 from isocenter.verbs.output import refuse_taken, result_folder
 from isocenter.verbs.progress import tracked
+from isocenter.verbs.result_files import FORMATS, Wanted, probabilities_beside, room_for, told_apart, write_result
 
 MARKS = ("predictions.csv", "summary.json")
-# Names that Windows keeps for devices, with any suffix:
-# https://learn.microsoft.com/windows/win32/fileio/naming-a-file
-RESERVED = frozenset({"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(10))})
-FORMATS = ("nii.gz", "nii", "nrrd", "png", "tiff", "dcm")
 
 
 @dataclass(frozen=True, eq=False)
 class Predicted:
     """Results by case, what failed, and where the files lie.
 
-    predictions: {case id: Prediction}; empty where they were written, so that a cohort of any size fits
-    problems:    errors are cases without a result, warnings are results that lack a part
-    stopped:     by Ctrl-C, before the last case
+    predictions:  {case id: Prediction}; empty where they were written, so that a cohort of any size fits
+    problems:     errors are cases without a result, warnings are results that lack a part
+    stopped:      by Ctrl-C, before the last case
+    measurements: of dense results, one row a case and label: size, mean and SD of the intensity
     """
 
     table: pd.DataFrame
@@ -53,6 +40,7 @@ class Predicted:
     files: Sequence[Path]
     out: Path | None = None
     stopped: bool = False
+    measurements: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def failures(self) -> list[Problem]:
@@ -83,6 +71,10 @@ def predict(
     out: str | Path | None = None,
     overwrite: bool = False,
     format: str = "auto",
+    fold: int | None = None,
+    mirror: bool | None = None,
+    save_probabilities: bool = False,
+    overlay: bool = False,
     device: str = "auto",
     threads: int | None = None,
     **given: Any,
@@ -90,29 +82,51 @@ def predict(
     """Predict every input: an image file, a folder of one DICOM series, or a cohort of any known layout.
 
     format: of dense results; "auto" writes .nii.gz, a picture as .png, and for DICOM a SEG as well where it can be
-    out:    a folder for the results, predictions.csv and summary.json; it is there when all is done. Stopped by
-            Ctrl-C, it holds the cases that were
+    out:    a folder for the results, predictions.csv, measurements.csv and summary.json; it is there when all is
+            done. Stopped by Ctrl-C, it holds the cases that were
+    fold:   the one model of a run of folds to predict with, in place of the mean of all
+    mirror: whether images are also seen mirrored and the results averaged; as the model was planned if not said
+    save_probabilities, overlay: write them beside each dense result
     A case that fails is reported and the rest goes on; DatasetError where every one fails.
     """
     if not inputs:
         raise UsageError("nothing to predict", "predict", "Give files or folders after the model")
     if format not in ("auto", *FORMATS):
         raise UsageError(f"cannot write {format!r}", "--format", f"Choose auto or one of {', '.join(FORMATS)}")
+    if out is None and (save_probabilities or overlay):
+        raise UsageError("probabilities and overlays are files, and have no place", "predict", "Give out=FOLDER")
     if out is not None:
         refuse_taken(Path(out), overwrite, MARKS)
-    loaded = model if isinstance(model, Model) else load(model, announced_device(device, threads).value)
+    loaded = _loaded(model, fold, device, threads)
+    loaded.flips(mirror)  # refused before the first case
+    wanted = Wanted(format, save_probabilities, overlay)
     folder = Path(out) if out is not None else None
     with nullcontext() if folder is None else result_folder(folder, overwrite, MARKS) as partial:
-        result = _predicted(loaded, inputs, given, partial, format)
+        result = _predicted(loaded, inputs, given, partial, wanted, mirror)
         if folder is None or partial is None:
             return result
         result = replace(result, files=[folder / path.name for path in result.files], out=folder)
-        result.table.to_csv(partial / "predictions.csv", index=False)
-        origin = {key: loaded.record.get(key) for key in ("weights_sha256", "data_hash")}
-        write_json(partial / "summary.json", "isocenter.predictions", {**result.as_record(), "model": origin})
+        _write_records(result, loaded, mirror, partial)
     if result.stopped:
         raise KeyboardInterrupt
     return result
+
+
+def _loaded(model: str | Path | Model, fold: int | None, device: str, threads: int | None) -> Model:
+    if not isinstance(model, Model):
+        return load(model, announced_device(device, threads).value, fold=fold)
+    if fold is not None:
+        raise UsageError("a fold is chosen when a model is loaded", "--fold", "Give the run's folder")
+    return model
+
+
+def _write_records(result: Predicted, model: Model, mirror: bool | None, folder: Path) -> None:
+    result.table.to_csv(folder / "predictions.csv", index=False)
+    if len(result.measurements):
+        result.measurements.to_csv(folder / "measurements.csv", index=False)
+    origin = {key: model.record.get(key) for key in ("weights_sha256", "data_hash")}
+    said = {**origin, "mirrored": model.flips(mirror)}
+    write_json(folder / "summary.json", "isocenter.predictions", {**result.as_record(), "model": said})
 
 
 def _predicted(
@@ -120,33 +134,24 @@ def _predicted(
     inputs: Sequence[str | Path | Image | Dataset],
     given: Mapping[str, Any],
     folder: Path | None,
-    format: str,
+    wanted: Wanted,
+    mirror: bool | None,
 ) -> Predicted:
     """Every case predicted, its dense result written into the folder; what failed is named, and the rest goes on."""
     channels = model.preprocessing.channels
     found = [_opened(one, given, 1 if channels == COLOUR else len(channels)) for one in inputs]
-    cases = _told_apart([case for cases, _ in found for case in cases])
+    cases = told_apart([case for cases, _ in found for case in cases])
     problems = [problem for _, of_data in found for problem in of_data if problem.severity == "error"]
-    rows, predictions, files = [], {}, []
+    done: list[_Done] = []
     stopped = False
     with tracked("predicting") as tracker:
-        for done, case in enumerate(cases, start=1):
+        for number, case in enumerate(cases, start=1):
+
+            def windows(n: int, of: int, number: int = number) -> None:
+                tracker(number - 1, len(cases), f"case {number} of {len(cases)}: window {n} of {of}")
+
             try:
-                image = stacked(case.images, case.id)
-                place = f"case {done} of {len(cases)}"
-
-                def windows(n: int, of: int, place: str = place, done: int = done) -> None:
-                    tracker(done - 1, len(cases), f"{place}: window {n} of {of}")
-
-                prediction = model.predict(image, windows)
-                if folder is not None:
-                    written, lacking = _write(prediction, image, folder, case.id, format, model.task.name)
-                    files += written
-                    problems += lacking
-                else:
-                    predictions[case.id] = prediction
-                source = image.source.paths[0] if image.source and image.source.paths else ""
-                rows.append({"case": case.id, "image": source, **model.task.outputs(prediction)})
+                done.append(_of_case(model, case, folder, wanted, mirror, windows))
             except ResourceError:
                 raise  # a full disk is full for the next case too
             except KeyboardInterrupt:
@@ -156,14 +161,64 @@ def _predicted(
                 # Where results lie until all is done is of no use to a reader.
                 where = case.id if folder is not None and error.where.startswith(str(folder)) else error.where
                 problems.append(Problem("error", f"{where}: {error.problem}", (case.id,), remedy=error.remedy))
-            tracker(done, len(cases))
-    if stopped and not rows:
+            tracker(number, len(cases))
+    if stopped and not done:
         raise KeyboardInterrupt
-    if not rows:
+    if not done:
         first = problems[0] if problems else Problem("error", "there is no case", remedy="Give images")
         where = ", ".join(first.cases) or "predict"
         raise DatasetError(f"no case could be predicted; the first: {first.what}", where, first.remedy)
-    return Predicted(pd.DataFrame(rows), predictions, problems, files, stopped=stopped)
+    return Predicted(
+        pd.DataFrame([one.row for one in done]),
+        {str(one.row["case"]): one.prediction for one in done if one.prediction is not None},
+        [*problems, *(problem for one in done for problem in one.lacking)],
+        [path for one in done for path in one.files],
+        stopped=stopped,
+        measurements=pd.DataFrame([row for one in done for row in one.measured]),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Done:
+    """What became of one case; the prediction itself is kept only where it was not written."""
+
+    row: Mapping[str, Any]
+    measured: Sequence[Mapping[str, Any]]
+    prediction: Prediction | None
+    files: Sequence[Path] = ()
+    lacking: Sequence[Problem] = ()
+
+
+def _of_case(
+    model: Model,
+    case: Case,
+    folder: Path | None,
+    wanted: Wanted,
+    mirror: bool | None,
+    windows: Callable[[int, int], None],
+) -> _Done:
+    image = stacked(case.images, case.id)
+    if folder is None:
+        prediction = model.predict(image, windows, mirror=mirror)
+        return _Done(*_said(model, case, image, prediction), prediction)
+    with room_for(folder, case.id) as room:
+        with probabilities_beside(model.task, image, room, case.id, wanted) as (beside, beside_files):
+            prediction = model.predict(image, windows, mirror=mirror, beside=beside)
+        files, lacking = write_result(prediction, image, room, case.id, wanted, model.task.name)
+        said = _said(model, case, image, prediction)
+    return _Done(*said, None, [*files, *beside_files], lacking)
+
+
+def _said(
+    model: Model, case: Case, image: Image, prediction: Prediction
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The case's row of `predictions.csv`, and its rows of `measurements.csv`."""
+    source = image.source.paths[0] if image.source and image.source.paths else ""
+    row = {"case": case.id, "image": source, **model.task.outputs(prediction)}
+    if prediction.data is None:
+        return row, []
+    measured = measurements(np.asarray(prediction.data), prediction.labels, image)
+    return row, [{"case": case.id, **one} for one in measured]
 
 
 def _opened(
@@ -176,40 +231,3 @@ def _opened(
         return [Case(name, name, {"image": given_input})], []
     dataset = open_dataset(given_input, given, references=False, channels=channels)
     return list(dataset), list(dataset.problems)
-
-
-def _told_apart(cases: Sequence[Case]) -> list[Case]:
-    """Cases with file names of their own: ids can be anything, and two inputs may share one."""
-    taken: set[str] = set()  # in lower case, as some file systems do not tell them apart
-    named = []
-    for case in cases:
-        plain = re.sub(r"[^\w.()+-]+", "_", case.id).strip("._") or "case"
-        plain = f"{plain}_" if plain.partition(".")[0].upper() in RESERVED else plain
-        numbered = (plain if n == 1 else f"{plain}_{n}" for n in count(1))
-        name = next(one for one in numbered if one.lower() not in taken)
-        taken.add(name.lower())
-        named.append(replace(case, id=name))
-    return named
-
-
-def _write(
-    prediction: Prediction, image: Image, folder: Path, name: str, format: str, algorithm: str
-) -> tuple[list[Path], list[Problem]]:
-    """The files of a dense result, and what of them could not be; nothing for a result that is not dense.
-
-    A SEG that nobody asked for by name is left out with a warning where the series cannot bear one.
-    """
-    if prediction.data is None:
-        return [], []
-    mask, algorithm = np.asarray(prediction.data), f"isocenter {algorithm}"
-    placed = image.geometry.ndim == 3
-    suffix = format if format != "auto" else "nii.gz" if placed else "png"
-    written, lacking = [folder / f"{name}.{suffix}"], []
-    write_label_map(mask, prediction.labels, image, written[0], algorithm=algorithm)
-    if format == "auto" and placed and image.source is not None and image.source.format == "dicom":
-        try:
-            write_label_map(mask, prediction.labels, image, folder / f"{name}.dcm", algorithm=algorithm)
-            written.append(folder / f"{name}.dcm")
-        except (FormatError, GeometryError) as error:
-            lacking.append(Problem("warning", f"no DICOM SEG: {error.problem}", (name,), remedy=error.remedy))
-    return written, lacking
