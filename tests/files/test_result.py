@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import SimpleITK
+from numpy.testing import assert_allclose, assert_array_equal
+
+from isocenter.errors import ResourceError
+from isocenter.files import probabilities_written, read, read_labels, write
+from isocenter.files import result as written_results
+from isocenter.values import Geometry, Image, Label
+
+LABELS = (Label(3, "liver"), Label(9, "tumour, or cyst"))
+OBLIQUE = Geometry((6, 5, 4), [[0, 1.5, 0, 7], [-0.9, 0, 0.4, 3], [0, 0, -3, 40], [0, 0, 0, 1]])
+NO_PLACE = Geometry.of_pixels((6, 5))
+
+
+def told(path: Path, geometry: Geometry = OBLIQUE, channels: int = 3) -> np.ndarray:
+    """Random probabilities, row by row of the first axis, but none for its last row."""
+    source = Image(np.zeros((1, *geometry.shape), np.int16), geometry)
+    given = np.random.default_rng(0).dirichlet(np.ones(channels), geometry.shape).astype(np.float32)
+    given = np.moveaxis(given, -1, 0)
+    with probabilities_written(LABELS, source, path) as take:
+        for row in range(geometry.shape[0] - 1):
+            region = (slice(row, row + 1), *(slice(0, n) for n in geometry.shape[1:]))
+            take(region, given[(slice(None), *region)])
+    given[:, -1] = 0
+    given[0, -1] = channels > len(LABELS)
+    return given
+
+
+@pytest.mark.parametrize("name", ["case.nii.gz", "case.nii"])
+def test_probabilities_are_a_volume_a_label_on_the_grid_of_the_source(tmp_path, name):
+    given = told(tmp_path / name)
+    found = nibabel.load(tmp_path / name)
+    assert found.shape == (*OBLIQUE.shape, 3)
+    assert_allclose(found.affine, OBLIQUE.affine, atol=1e-5)
+    assert_allclose(np.moveaxis(found.get_fdata(), -1, 0), given, rtol=2**-11, atol=2**-25)
+    names = [(label.value, label.name) for label in read_labels(tmp_path / "case.labels.csv")]
+    assert names == [(0, "background"), (1, "liver"), (2, "tumour, or cyst")]
+
+
+def test_other_programs_find_the_channels_of_an_nrrd(tmp_path):
+    given = told(tmp_path / "case.nrrd")
+    found = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(tmp_path / "case.nrrd"))
+    assert_allclose(np.transpose(found, (3, 2, 1, 0)), given, rtol=2**-11, atol=2**-25)
+
+
+def test_those_of_a_picture_are_the_named_channels_of_a_tiff(tmp_path):
+    given = told(tmp_path / "case.tiff", NO_PLACE)
+    found = read(tmp_path / "case.tiff")
+    assert found.channels == ("background", "liver", "tumour, or cyst")
+    assert_allclose(found.data, given, rtol=2**-11, atol=2**-25)
+
+
+def test_labels_that_do_not_exclude_each_other_have_no_background(tmp_path):
+    given = told(tmp_path / "case.nii.gz", channels=2)
+    assert_array_equal(given[:, -1], 0)
+    assert_allclose(np.moveaxis(nibabel.load(tmp_path / "case.nii.gz").get_fdata(), -1, 0), given, rtol=2**-11)
+    assert [label.name for label in read_labels(tmp_path / "case.labels.csv")] == ["liver", "tumour, or cyst"]
+
+
+def test_nothing_is_left_where_the_work_was_stopped(tmp_path):
+    source = Image(np.zeros((1, *OBLIQUE.shape), np.int16), OBLIQUE)
+    with pytest.raises(KeyboardInterrupt), probabilities_written(LABELS, source, tmp_path / "case.nii.gz") as take:
+        take((slice(0, 6), slice(0, 5), slice(0, 1)), np.full((3, 6, 5, 1), 1 / 3))
+        raise KeyboardInterrupt
+    assert not list(tmp_path.iterdir())
+    with probabilities_written(LABELS, source, tmp_path / "none.nii.gz"):
+        pass  # a result that is not dense tells nothing
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_is_full_is_said_before_anything_is_held(tmp_path):
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no device that is always full")
+    (tmp_path / "voxels").symlink_to("/dev/full")
+    with pytest.raises(ResourceError, match="Free some space"):
+        written_results._reserved(tmp_path / "voxels", 3, OBLIQUE, True)
+
+
+def test_slices_are_written_one_by_one_in_the_order_of_the_file(tmp_path):
+    pixels = np.arange(2 * 3 * 4 * 5 * 6, dtype=np.float32).reshape(2, 3, 4, 5, 6)
+    write(Image(pixels, Geometry((4, 5, 6), np.eye(4))), tmp_path / "many.nii")
+    assert_array_equal(nibabel.load(tmp_path / "many.nii").get_fdata(), pixels.transpose(2, 3, 4, 1, 0))
