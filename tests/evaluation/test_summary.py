@@ -60,7 +60,7 @@ def test_the_unit_stands_beside_the_figure():
     assert [row.estimate.unit for row in rows] == ["", "", "", "mm", "mm", "mm"]
 
 
-def test_pooled_dice_is_that_of_all_voxels_laid_together():
+def test_pooled_figures_are_those_of_all_voxels_laid_together():
     random = np.random.default_rng(0)
     masks = [[random.random((6, 6)) < share for share in (0.2 + case / 30, 0.5)] for case in range(15)]
     rows = []
@@ -68,11 +68,13 @@ def test_pooled_dice_is_that_of_all_voxels_laid_together():
         found = overlap(prediction, reference)
         counts = {"voxels_both": found.both, "voxels_predicted": found.predicted, "voxels_reference": found.reference}
         rows.append({"case": f"c{case}", "patient": f"p{case}", "split": "test", "label": "1", **counts})
-    overall, single = (row.estimate for row in pooled_rows(case_table(rows), seed=0))
+    found = {(row.metric, row.label): row.estimate for row in pooled_rows(case_table(rows), seed=0)}
     together = overlap(*(np.stack(each) for each in zip(*masks, strict=True)))
-    assert overall.value == single.value == pytest.approx(together.dice)
-    assert overall.low < overall.value < overall.high
-    assert (overall.n, overall.patients) == (15, 15)
+    for metric, value in (("dice_pooled", together.dice), ("iou_pooled", together.iou)):
+        overall = found[metric, "all"]
+        assert overall.value == found[metric, "1"].value == pytest.approx(value)
+        assert overall.low < overall.value < overall.high
+        assert (overall.n, overall.patients) == (15, 15)
 
 
 def test_pooled_dice_without_counts_is_refused():

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from numpy.testing import assert_array_equal
 
 from isocenter import tasks
 from isocenter.errors import DatasetError, GeometryError, PlanError
+from isocenter.tasks.exclusive import Tidying
 from isocenter.tasks.segmentation import Segmentation
 from isocenter.values import Case, Geometry, Image, Label, Prediction
 
@@ -32,6 +35,14 @@ def certain(target: torch.Tensor, channels: int = 3, by: float = 30.0) -> torch.
 
 def test_a_task_comes_back_from_its_settings():
     assert tasks.build({"name": "segmentation", **TASK.settings}) == TASK
+    full = Segmentation(
+        TASK.classes,
+        "dice+focal",
+        {"liver": 2.0, "tumour": 0.5},
+        {"background": 1.0, "tumour": 3.0},
+        {"tumour": Tidying(True, False, 12.5)},
+    )
+    assert tasks.build({"name": "segmentation", **json.loads(json.dumps(full.settings))}) == full
 
 
 def test_label_values_become_channels_in_the_order_of_the_labels():
@@ -112,6 +123,82 @@ def test_decoding_places_the_label_values_and_leaves_the_rest_background():
     assert [label.name for label in prediction.labels] == ["liver", "tumour"]
 
 
+def test_the_post_processing_of_a_label_is_part_of_decoding():
+    logits = np.zeros((3, *GRID.shape), np.float32)
+    logits[1, 0:2] = logits[2, 3, :2] = logits[2, 3, 4] = 5.0
+    slabs = [((slice(0, 4), slice(0, 5), slice(0, 6)), {"mask": logits})]
+    plain = np.asarray(TASK.decode(slabs, GRID).data)
+    tidy = Segmentation(TASK.classes, postprocessing={"tumour": Tidying(largest=True)})
+    tidied = np.asarray(tidy.decode(slabs, GRID).data)
+    assert_array_equal(tidied == 7, plain == 7)
+    assert_array_equal(np.argwhere(tidied != plain), [[3, 4, column] for column in range(6)])
+
+
+def test_the_average_of_outputs_decodes_to_the_label_with_the_highest_mean_probability():
+    sure, unsure = np.array([[0.0, 3.0]]), np.array([[0.5, 0.0]])
+    mean = TASK.average([{"mask": sure}, {"mask": unsure}, {"mask": unsure}])
+    assert TASK.probabilities({"mask": mean["mask"][0]})["mask"].sum() == pytest.approx(1.0)
+    assert mean["mask"][0].argmax() == 1  # two vote for the first, yet the sure one weighs more
+
+
+def test_each_label_has_its_own_tolerance():
+    truth = box(7, slice(0, 2), slice(0, 2), slice(0, 2)) + box(3, slice(2, 4), slice(3, 5), slice(0, 2))
+    said = box(7, slice(0, 2), slice(0, 2), slice(0, 4)) + box(3, slice(2, 4), slice(3, 5), slice(0, 4))
+    # an end face moved by 1 mm
+    task = Segmentation(TASK.classes, tolerance={"liver": 1.0, "tumour": 0.4})
+    table = task.score([Prediction(GRID, data=said, labels=TASK.classes)], [case(truth)])
+    assert table["nsd"].tolist()[0] == 1.0
+    assert table["nsd"].tolist()[1] < 0.9
+    methods = {row.label: row.estimate.method for row in task.summary(table, seed=0) if row.metric == "nsd"}
+    assert "tolerance 1 mm" in methods["liver"]
+    assert "tolerance 0.4 mm" in methods["tumour"]
+    assert "tolerance 0.4 to 1 mm" in methods["all"]
+
+
+def test_what_has_one_empty_side_is_counted_at_the_worst_and_what_has_two_is_left_out():
+    only_liver, none = box(7, slice(0, 2)), box(7, slice(0, 0))
+    pairs = [(only_liver, only_liver), (none, only_liver), (only_liver, none), (none, none)]
+    table = TASK.score(
+        [Prediction(GRID, data=said, labels=TASK.classes) for said, _ in pairs],
+        [case(truth, name=str(n)) for n, (_, truth) in enumerate(pairs)],
+    )
+    liver = table[table["label"] == "liver"]
+    diagonal = float(np.linalg.norm(np.multiply(GRID.shape, GRID.spacing)))
+    assert liver["dice"].tolist()[:3] == liver["nsd"].tolist()[:3] == liver["iou"].tolist()[:3] == [1.0, 0.0, 0.0]
+    assert liver["hd95"].tolist()[:3] == liver["assd"].tolist()[:3] == pytest.approx([0.0, diagonal, diagonal])
+    assert liver[["dice", "iou", "nsd", "hd95", "assd"]].iloc[3].isna().all()
+    assert liver["detected"].tolist()[:2] == [1.0, 0.0]
+    assert liver["false_positive_volume"].tolist()[2:] == pytest.approx([0.06, 0.0])  # ml, on empty references alone
+    assert liver["false_positive_volume"][:2].isna().all()
+    rows = {(row.metric, row.label): row.estimate for row in TASK.summary(table, seed=0)}
+    assert rows["dice", "liver"].value == pytest.approx(1 / 3)
+    assert "1 undefined left out" in rows["dice", "liver"].method
+    assert "2 with one side empty counted as the image's diagonal" in rows["hd95", "liver"].method
+    assert "2 with one side empty counted as 0" in rows["nsd", "liver"].method
+    assert rows["detected", "liver"].value == 0.5
+    assert rows["dice_pooled", "liver"].value == pytest.approx(2 / 4)
+
+
+def test_pictures_are_scored_in_pixels_and_flat_images_with_a_size_in_square_mm():
+    for grid, names in (
+        (Geometry.of_pixels((8, 8)), ("hd95_pixels", "assd_pixels", "nsd_pixels", "volume_error_voxels")),
+        (Geometry((8, 8), np.diag([0.5, 0.5, 1.0])), ("hd95", "assd", "nsd", "volume_error_mm2")),
+    ):
+        mask = np.zeros((8, 8), np.uint8)
+        mask[2:5, 2:5] = 7
+        said = np.zeros_like(mask)
+        said[2:5, 2:7] = 7
+        table = TASK.score([Prediction(grid, data=said, labels=TASK.classes)], [case(mask, grid, grid)])
+        assert set(names) <= set(table)
+        units = {row.metric: row.estimate.unit for row in TASK.summary(table, seed=0)}
+        size = grid.spacing
+        assert [units[name] for name in names] == (
+            ["pixels", "pixels", "", "voxels"] if size is None else ["mm", "mm", "", "mm²"]
+        )
+        assert table.iloc[0][names[3]] == pytest.approx(6 if size is None else 6 * 0.25)
+        assert table.iloc[0][names[0]] == pytest.approx(2 if size is None else 1.0)
+
+
 def test_a_case_is_scored_as_worked_out_by_hand():
     truth = box(7, slice(0, 2), slice(0, 2), slice(0, 2))  # 8 voxels of 1 mm3
     said = box(7, slice(0, 2), slice(0, 2), slice(0, 3))  # 12, 8 of them right
@@ -150,6 +237,15 @@ def test_the_summary_is_the_mean_over_cases_and_over_labels_first():
         {"tolerance": "wide"},
         {"tolerance": -1.0},
         {"tolerance": "nan"},
+        {"tolerance": {"liver": 1.0}},
+        {"tolerance": {"liver": 1.0, "tumour": 1.0, "lung": 1.0}},
+        {"weights": {"tumour": 0.0}},
+        {"weights": {"lung": 1.0}},
+        {"postprocessing": {"liver": {"largest": "yes"}}},
+        {"postprocessing": {"liver": {"smooth": True}}},
+        {"postprocessing": {"lung": {}}},
+        {"labels": [{"value": 1, "name": "a"}, {"value": 2, "name": "a"}]},
+        {"losses": "ce"},
     ],
 )
 def test_impossible_settings_are_refused(change):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -25,7 +25,7 @@ def mean_rows(table: Table, units: Mapping[str, str], *, seed: int) -> list[Row]
 
 
 def pooled_rows(table: Table, *, seed: int) -> list[Row]:
-    """Dice of the voxels of all cases together, in which large structures count more.
+    """Dice and IoU of the voxels of all cases together, in which large structures count more.
 
     Needs the columns voxels_both, voxels_predicted and voxels_reference; raises DatasetError without them.
     """
@@ -33,7 +33,8 @@ def pooled_rows(table: Table, *, seed: int) -> list[Row]:
     if absent:
         raise DatasetError(f"no column {absent[0]}", "table of cases", "Count voxels when the cases are scored")
     parts = [(ALL, table), *((str(label), own) for label, own in table.groupby("label", sort=False))]
-    return [Row("dice_pooled", label, _pooled_dice(own, seed)) for label, own in parts]
+    figures = (("dice_pooled", _dice), ("iou_pooled", _iou))
+    return [Row(metric, label, _pooled(figure, own, seed)) for metric, figure in figures for label, own in parts]
 
 
 def _mean_rows(table: Table, metric: str, unit: str, seed: int) -> Iterator[Row]:
@@ -63,15 +64,23 @@ def _mean_over_labels(table: Table, metric: str, unit: str, seed: int) -> Estima
     return replace(estimate, n=int(defined.any(axis=1).sum()), method=estimate.method + note)
 
 
-def _pooled_dice(table: Table, seed: int) -> Estimate:
+def _pooled(figure: Callable[[Floats, Floats, Floats], Floats], table: Table, seed: int) -> Estimate:
     counts = table[list(COUNTS)].to_numpy(dtype=np.float64)
 
-    def dice(weights: Floats) -> Floats:
+    def statistic(weights: Floats) -> Floats:
         both, predicted, reference = np.moveaxis(weights @ counts, -1, 0)
-        return _ratio(2 * both, predicted + reference)
+        return figure(both, predicted, reference)
 
-    estimate = bootstrap_statistic(dice, table["patient"], seed=seed, exact=False)
+    estimate = bootstrap_statistic(statistic, table["patient"], seed=seed, exact=False)
     return replace(estimate, n=int(table["case"].nunique()))
+
+
+def _dice(both: Floats, predicted: Floats, reference: Floats) -> Floats:
+    return _ratio(2 * both, predicted + reference)
+
+
+def _iou(both: Floats, predicted: Floats, reference: Floats) -> Floats:
+    return _ratio(both, predicted + reference - both)
 
 
 def _ratio(part: Floats, whole: Floats) -> Floats:

@@ -63,8 +63,8 @@ def tidied(mask: NDArray[np.integer], rules: Mapping[int, Tidying], voxel: float
     """
     result = mask
     for value, rule in rules.items():
-        found = ndimage.find_objects((result == value).view(np.uint8))
-        if rule == Tidying() or not found:
+        found = [] if rule == Tidying() else ndimage.find_objects((result == value).view(np.uint8))
+        if not found:
             continue
         if result is mask:
             result = mask.copy()

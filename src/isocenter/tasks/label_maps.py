@@ -1,0 +1,51 @@
+"""Labels as settings hold them, and masks as whole numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from isocenter.errors import DatasetError
+from isocenter.values import Array, Code, Label
+
+
+def label_values(data: Array, where: str) -> Array:
+    """(1, *spatial) as whole numbers (*spatial); a float file may hold them too. DatasetError where they are not."""
+    if len(data) != 1:
+        raise DatasetError(f"a mask with {len(data)} channels", where, "Give one label map a case")
+    values = data[0]
+    if values.dtype.kind == "f":
+        whole = np.rint(values)
+        if not np.array_equal(whole, values):
+            raise DatasetError("a mask with values that are not whole numbers", where, "Give a label map")
+        values = whole.astype(np.int64)
+    return values.astype(np.uint8) if values.dtype.kind == "b" else values
+
+
+def refuse_other_names(ours: Sequence[Label], declared: Sequence[Label], where: str) -> None:
+    """DatasetError where a value means something else than in training; a bare number is no name."""
+    known = {label.value: label.name for label in ours}
+    for label in declared:
+        name = known.get(label.value, label.name)
+        if name.casefold() != label.name.casefold() and str(label.value) not in (name, label.name):
+            raise DatasetError(
+                f"the value {label.value} is {label.name!r} in the reference and {name!r} in the model",
+                where,
+                "Renumber the masks, or say with --labels what their values mean",
+            )
+
+
+def plain(label: Label) -> dict[str, Any]:
+    """What `label_from` makes the label of again; plain values."""
+    kept = {key: value for key, value in asdict(label).items() if value is not None}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in kept.items()}
+
+
+def label_from(entry: Mapping[str, Any]) -> Label:
+    """The label of a plan's or a model's record."""
+    colour = tuple(int(part) for part in entry["colour"]) if entry.get("colour") else None
+    code = Code(**entry["code"]) if entry.get("code") else None
+    return Label(int(entry["value"]), str(entry["name"]), colour, code)  # type: ignore[arg-type]

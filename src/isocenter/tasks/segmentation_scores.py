@@ -1,0 +1,101 @@
+"""How a label map is scored: one row a case and label, and what the rows come to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from isocenter.evaluation import Table, mean_rows, metric_columns, overlaps, pooled_rows, surface_distance
+from isocenter.values import Array, Label, Row
+
+# With the unit in the name where it is not mm or ml: a distance that counts pixels must not be read as mm.
+DISTANCES, VOLUMES = ("hd95", "assd", "nsd"), ("volume_error", "false_positive_volume")
+METRICS = frozenset(
+    {
+        *("dice", "iou", "sensitivity", "precision", "detected", "dice_pooled", "iou_pooled"),
+        *(f"{name}{unit}" for name in DISTANCES for unit in ("", "_pixels")),
+        *(f"{name}{unit}" for name in VOLUMES for unit in ("", "_mm2", "_voxels")),
+    }
+)
+
+
+def case_rows(
+    predicted: Array,
+    truth: Array,
+    labels: Sequence[Label],
+    spacing: Sequence[float] | None,
+    tolerances: Mapping[str, float],
+) -> Iterator[dict[str, Any]]:
+    """The scores of each label of two label maps (*spatial) on one grid.
+
+    spacing:    mm an axis; without it distances count pixels and volumes voxels, and their columns say so
+    tolerances: {label: mm} of `nsd`
+    """
+    counted = overlaps(predicted, truth, [label.value for label in labels])
+    pixels = "_pixels" if spacing is None else ""
+    amount = "_voxels" if spacing is None else "_mm2" if len(spacing) == 2 else ""
+    for label in labels:
+        overlap = counted[label.value]
+        surface = surface_distance(predicted == label.value, truth == label.value, spacing)
+        yield {
+            "label": label.name,
+            "dice": overlap.dice,
+            "iou": overlap.iou,
+            "sensitivity": overlap.sensitivity,
+            "precision": overlap.precision,
+            f"hd95{pixels}": surface.hd95,
+            f"assd{pixels}": surface.assd,
+            f"nsd{pixels}": surface.nsd(tolerances[label.name]),
+            f"volume_error{amount}": overlap.volume_error(spacing),
+            f"false_positive_volume{amount}": overlap.false_positive_volume(spacing),
+            "detected": overlap.detected,
+            "voxels_both": overlap.both,
+            "voxels_predicted": overlap.predicted,
+            "voxels_reference": overlap.reference,
+        }
+
+
+def summary_rows(table: Table, tolerance: Mapping[str, float] | float, *, seed: int) -> list[Row]:
+    """Means by metric, over all labels first, then pooled; the method says what stands for what cannot be measured."""
+    metrics = [name for name in metric_columns(table) if not name.startswith("voxels_")]
+    rows = mean_rows(table, {metric: unit_of(metric) for metric in metrics}, seed=seed)
+    return [_explained(row, table, tolerance) for row in rows] + pooled_rows(table, seed=seed)
+
+
+def unit_of(metric: str) -> str:
+    """The unit of a column of `case_rows`; none of a ratio."""
+    for ending, unit in (("_pixels", "pixels"), ("_voxels", "voxels"), ("_mm2", "mm²")):
+        if metric.endswith(ending):
+            return "" if metric.startswith("nsd") else unit
+    return {"hd95": "mm", "assd": "mm", "volume_error": "ml", "false_positive_volume": "ml"}.get(metric, "")
+
+
+def voxel_volume(spacing: Sequence[float] | None) -> float:
+    """mm³ of a voxel, in 2D mm²; 1 where its size is not known."""
+    return 1.0 if spacing is None else float(np.prod(spacing))
+
+
+def _explained(row: Row, table: Table, tolerance: Mapping[str, float] | float) -> Row:
+    name = row.metric.partition("_pixels")[0]
+    notes = []
+    own = table if row.label == "all" else table[table["label"] == row.label]
+    if name == "nsd":
+        notes.append(f"tolerance {_said(tolerance, row.label)} {'pixels' if row.metric.endswith('_pixels') else 'mm'}")
+    one_missing = int(((own["voxels_predicted"] > 0) != (own["voxels_reference"] > 0)).sum())
+    if name in DISTANCES and one_missing:
+        worst = "0" if name == "nsd" else "the image's diagonal"
+        notes.append(f"{one_missing} with one side empty counted as {worst}")
+    estimate = replace(row.estimate, method="; ".join([row.estimate.method, *notes]))
+    return replace(row, estimate=estimate)
+
+
+def _said(tolerance: Mapping[str, float] | float, label: str) -> str:
+    if not isinstance(tolerance, Mapping):
+        return f"{tolerance:g}"
+    if label in tolerance:
+        return f"{tolerance[label]:g}"
+    low, high = min(tolerance.values()), max(tolerance.values())
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"

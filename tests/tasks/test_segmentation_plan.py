@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import pytest
+
+from isocenter.errors import DatasetError
+from isocenter.tasks.segmentation import Segmentation
+from isocenter.values import CaseFacts, Dataset, Fingerprint, Label
+
+LABELS = (Label(1, "organ"), Label(2, "vessel"))
+
+
+def facts(voxels: dict[int, int], thickness: dict[int, float], pieces: int = 1) -> CaseFacts:
+    return CaseFacts(
+        "a",
+        (64, 64, 32),
+        (1.0, 1.0, 2.0),
+        True,
+        True,
+        ("CT",),
+        "CT",
+        ({"min": 0.0, "low": 0.0, "high": 1.0, "median": 0.5, "max": 1.0, "mean": 0.5, "deviation": 0.2},),
+        references={"mask": voxels},
+        thickness=thickness,
+        components=dict.fromkeys(thickness, pieces),
+    )
+
+
+def planned(*cases: CaseFacts, labels: tuple[Label, ...] = LABELS):
+    dataset = Dataset((), classes={"mask": labels})
+    return Segmentation.settings_for(dataset, Fingerprint(cases))
+
+
+def test_thick_structures_are_taught_by_overlap_and_entropy_within_two_voxels():
+    said = planned(facts({0: 100_000, 1: 20_000, 2: 9_000}, {1: 12.0, 2: 9.0}))
+    assert said["loss"].value == "dice+ce"
+    assert "22.5 %" in said["loss"].because
+    assert said["tolerance"].value == {"organ": 2.0, "vessel": 2.0}
+    assert said["weights"].value is None
+
+
+def test_a_thin_structure_brings_the_boundary_in_and_halves_its_tolerance():
+    said = planned(facts({0: 100_000, 1: 20_000, 2: 9_000}, {1: 12.0, 2: 2.3}))
+    assert said["loss"].value == "dice+ce+boundary"
+    assert "vessel is 2.3 voxels thin" in said["loss"].because
+    assert said["tolerance"].value == {"organ": 2.0, "vessel": 1.0}
+
+
+def test_so_do_tiny_pieces():
+    said = planned(facts({0: 100_000, 1: 20_000, 2: 800}, {1: 12.0, 2: 5.0}, pieces=10))
+    assert said["loss"].value == "dice+ce+boundary"
+    assert "a piece of vessel has 80 voxels" in said["loss"].because
+
+
+def test_where_nearly_all_is_background_the_easy_voxels_count_little():
+    said = planned(facts({0: 10_000_000, 1: 4_000, 2: 3_000}, {1: 12.0, 2: 9.0}))
+    assert said["loss"].value == "dice+focal"
+
+
+def test_labels_of_very_unlike_volumes_are_weighted_and_the_reason_says_how_unlike():
+    said = planned(facts({0: 100_000, 1: 90_000, 2: 300}, {1: 30.0, 2: 6.0}))
+    assert said["weights"].value["organ"] == 1.0
+    assert 1.0 < said["weights"].value["vessel"] <= 10.0
+    assert "300 times fewer" in said["weights"].because
+
+
+def test_what_is_planned_makes_a_task():
+    said = planned(facts({0: 100_000, 1: 90_000, 2: 300}, {1: 30.0, 2: 2.0}))
+    task = Segmentation.of({name: decision.value for name, decision in said.items()})
+    assert task.loss_name == "dice+ce+boundary"
+    assert task.postprocessing is None
+    assert all(decision.because for decision in said.values())
+
+
+def test_masks_that_mark_nothing_are_refused():
+    with pytest.raises(DatasetError, match="every training mask is empty"):
+        planned(facts({0: 131_072}, {}))
+
+
+def test_facts_without_thickness_still_make_a_plan():
+    said = planned(facts({0: 100_000, 1: 20_000}, {}), labels=())
+    assert said["loss"].value == "dice+ce"
+    assert said["tolerance"].value == {"1": 2.0}

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import numpy as np
+
+from isocenter.tasks.exclusive import Tidying
+from isocenter.tasks.segmentation import Segmentation
+from isocenter.values import Case, Geometry, Image, Label, Prediction
+
+GRID = Geometry((16, 16, 8), np.diag([1.0, 1.0, 2.0, 1.0]))
+TASK = Segmentation((Label(1, "organ"), Label(4, "lesion")))
+
+
+def case(name: str, mask: np.ndarray) -> Case:
+    image = Image(np.zeros((1, *GRID.shape), np.float32), GRID)
+    return Case(name, name, {"image": image}, {"mask": Image(mask[None], GRID)})
+
+
+def organ() -> np.ndarray:
+    mask = np.zeros(GRID.shape, np.uint8)
+    mask[2:9, 2:9, 1:6] = 1
+    return mask
+
+
+def tuned(pairs: list[tuple[np.ndarray, np.ndarray]]):
+    predictions = [Prediction(GRID, data=said, labels=TASK.classes) for said, _ in pairs]
+    return TASK.tuned(predictions, [case(str(n), truth) for n, (_, truth) in enumerate(pairs)])
+
+
+def with_speck(size: int) -> np.ndarray:
+    mask = organ()
+    mask[12 : 12 + size, 12:14, 3:5] = 1
+    return mask
+
+
+def test_a_second_piece_in_most_cases_is_taken_away():
+    task, decisions = tuned([(with_speck(2), organ()) for _ in range(6)])
+    assert list(decisions) == ["task.postprocessing"]
+    decision = decisions["task.postprocessing"]
+    assert decision.value == {name: vars(rule) for name, rule in task.postprocessing.items()}
+    assert "6 of 6 changed cases better" in decision.because
+    cleaned = task.decode([(tuple(slice(0, n) for n in GRID.shape), {"mask": outputs(with_speck(2))})], GRID)
+    np.testing.assert_array_equal(np.asarray(cleaned.data), organ())
+
+
+def outputs(mask: np.ndarray) -> np.ndarray:
+    return np.stack([mask == value for value in (0, 1, 4)]).astype(np.float32)
+
+
+def test_small_pieces_go_where_experts_mark_none_so_small():
+    lesion = np.zeros(GRID.shape, np.uint8)
+    lesion[2:5, 2:5, 1:4] = lesion[10:13, 2:5, 1:4] = 4  # two of 27 voxels, 54 mm3 each: no largest-only here
+    said = lesion.copy()
+    said[6, 12, 6] = 4
+    said[2, 14, 1] = 4
+    task, decisions = tuned([(said, lesion) for _ in range(5)])
+    assert task.postprocessing == {"lesion": Tidying(smallest=27.0)}
+    assert "small pieces removed" in decisions["task.postprocessing"].because
+
+
+def test_what_is_wrongly_marked_in_an_empty_case_is_a_gain_when_removed():
+    none = np.zeros(GRID.shape, np.uint8)
+    pairs = [(organ(), organ()) for _ in range(4)]
+    speck = none.copy()
+    speck[0, 0, 0] = 1
+    task, _ = tuned([*pairs, (speck, none)])
+    assert task.postprocessing["organ"].smallest > 0
+
+
+def test_holes_are_filled_where_experts_leave_none():
+    holed = organ()
+    holed[4:7, 4:7, 3:5] = 0
+    task, _ = tuned([(holed, organ()) for _ in range(5)])
+    assert task.postprocessing == {"organ": Tidying(holes=True)}
+
+
+def test_it_is_off_where_it_does_not_help_where_few_gain_and_where_cases_are_few():
+    task, decisions = tuned([(organ(), organ()) for _ in range(5)])
+    assert task.postprocessing == {}
+    assert decisions["task.postprocessing"].because.startswith("off")
+    two = organ()
+    two[11:15, 11:15, 1:6] = 1  # really two pieces: the largest alone would be worse
+    assert tuned([(two, two) for _ in range(5)])[0].postprocessing == {}
+    task, decisions = tuned([(with_speck(2), organ())] * 4)
+    assert task.postprocessing == {}
+    assert "too few" in decisions["task.postprocessing"].because
+
+
+def test_what_a_person_set_stays():
+    by_hand = Segmentation(TASK.classes, postprocessing={})
+    predictions = [Prediction(GRID, data=with_speck(2), labels=TASK.classes)] * 6
+    task, decisions = by_hand.tuned(predictions, [case(str(n), organ()) for n in range(6)])
+    assert (task, decisions) == (by_hand, {})
