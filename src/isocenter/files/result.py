@@ -49,18 +49,7 @@ def write_label_map(
 
         dicom_seg_write.write(label_map, labels, source, path, algorithm_name=algorithm, overwrite=overwrite)
         return
-    image = replace(
-        source,
-        pixels=label_map[None],
-        modality="SEG",
-        channels=("label",),
-        times=None,
-        padding=None,
-        labels=tuple(labels),
-        notes=(),
-        facts={},
-    )
-    write(image, path, overwrite=overwrite)
+    write(source.with_label_map(label_map, labels), path, overwrite=overwrite)
     if labels and suffix_of(path) in WITH_TABLE:
         stem = path.name.removesuffix(suffix_of(path))
         label_table.write(labels, path.with_name(f"{stem}.labels.csv"), overwrite=overwrite)

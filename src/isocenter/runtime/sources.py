@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from isocenter.errors import PlanError
+from isocenter.runtime.slicing import sliced
 
 OURS = "isocenter"
 # What lies in this room for the package only stands at its top.
 TOP = "isocenter.runtime.bundle"
+# In place of a name: all of them.
+WHOLE = "*"
 
 
 @dataclass(frozen=True)
@@ -33,32 +36,38 @@ class Sources:
     places: Mapping[str, str]
 
 
-def travelling(roots: Sequence[str], stamp: str) -> Sources:
-    """The modules `roots` and all of ours that they import, rewritten to import one another.
+def travelling(roots: Mapping[str, Collection[str]], parts: Mapping[str, Collection[str]], stamp: str) -> Sources:
+    """What the names of `roots` need of our files, rewritten to import one another.
 
-    roots: the only modules of others that may be among them are whole in themselves (a third party's network)
+    roots: {module: names}, all of it where no name is given. The only modules of others that may be among them are
+           whole in themselves (a third party's network)
+    parts: {module: methods} that its classes keep
     stamp: first line of every file: where the copy comes from
     Raises PlanError for a module that cannot travel.
     """
-    places: dict[str, str] = {}
+    wanted = {module: set(names) or {WHOLE} for module, names in roots.items()}
     texts: dict[str, str] = {}
-    needs: set[str] = set()
-    waiting = list(roots)
+    waiting = list(wanted)
     while waiting:
         module = waiting.pop()
-        if module in places:
-            continue
-        places[module] = _place(module)
-        text = _text(module)
-        rewritten, ours, others = _rewritten(module, text)
-        texts[f"{places[module].replace('.', '/')}.py"] = f"# {stamp}\n{rewritten}"
-        needs |= others
-        waiting += ours
-    for path in [*texts]:
-        for above in list(Path(path).parents)[:-1]:
-            texts.setdefault(f"{above.as_posix()}/__init__.py", "")
-    texts["__init__.py"] = f"# {stamp}\n"
-    return Sources(texts, frozenset(needs - sys.stdlib_module_names), places)
+        texts[module] = _cut(module, wanted[module], parts.get(module, ()))
+        for file, name in _ours(texts[module]):
+            names = wanted.setdefault(file, set())
+            if (name or WHOLE) not in names:
+                names.add(name or WHOLE)
+                waiting.append(file)
+    files, needs = {"__init__.py": f"# {stamp}\n"}, set()
+    for module, text in texts.items():
+        path = PurePosixPath(f"{_place(module).replace('.', '/')}.py")
+        files[path.as_posix()] = f"# {stamp}\n{_rewritten(module, text, texts)}"
+        files |= {(above / "__init__.py").as_posix(): f"# {stamp}\n" for above in path.parents}
+        needs |= _others(module, text)
+    return Sources(files, frozenset(needs - sys.stdlib_module_names), {module: _place(module) for module in texts})
+
+
+def _cut(module: str, names: Collection[str], methods: Collection[str]) -> str:
+    text = _text(module)
+    return text if WHOLE in names else sliced(text, names, methods)
 
 
 def _place(module: str) -> str:
@@ -79,30 +88,61 @@ def _text(module: str) -> str:
     return Path(spec.origin).read_text(encoding="utf-8")
 
 
-def _rewritten(module: str, text: str) -> tuple[str, list[str], set[str]]:
-    """The text with our imports made relative, which modules of ours it imports, and which packages of others."""
-    lines = text.splitlines(keepends=True)
-    ours: list[str] = []
-    others: set[str] = set()
-    for node in sorted(_imports(ast.parse(text)), key=lambda node: node.lineno, reverse=True):
+def _ours(text: str) -> list[tuple[str, str]]:
+    """(module, name) of ours that a file needs when it runs, rather than when its types are checked."""
+    tree = ast.parse(text)
+    idle = _idle(tree)
+    return [
+        _defined(str(node.module), alias.name)
+        for node in _imports(tree)
+        if isinstance(node, ast.ImportFrom) and _is_ours(node.module) and node not in idle
+        for alias in node.names
+    ]
+
+
+def _others(module: str, text: str) -> set[str]:
+    """The packages of others that a file imports."""
+    found = set()
+    for node in _imports(ast.parse(text)):
         if isinstance(node, ast.Import):
-            others |= {alias.name.partition(".")[0] for alias in node.names}
-        elif node.level:
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif not _is_ours(node.module):
+            found.add((node.module or "").partition(".")[0])
+        if isinstance(node, ast.ImportFrom) and node.level:
             raise PlanError(f"{module} imports from its own package", "package", "Write its imports in full")
-        elif node.module and node.module.partition(".")[0] == OURS:
-            found = [(*_defined(node.module, alias.name), alias) for alias in node.names]
-            ours += [file for file, _, _ in found]
-            indent = lines[node.lineno - 1][: node.col_offset]
-            lines[node.lineno - 1 : node.end_lineno] = [f"{indent}{line}\n" for line in _relative(module, found)]
-        elif node.module:
-            others.add(node.module.partition(".")[0])
-    if OURS in others:
+    if OURS in found:
         raise PlanError(f"{module} imports {OURS} as a whole", "package", "Import the names that it needs")
-    return "".join(lines), ours, others
+    return found
+
+
+def _rewritten(module: str, text: str, travelling: Collection[str]) -> str:
+    """The text with our imports made relative; what is imported for its type alone, and stays here, is anything."""
+    lines, tree = text.splitlines(keepends=True), ast.parse(text)
+    idle = _idle(tree)
+    for node in sorted(_imports(tree), key=lambda node: node.lineno, reverse=True):
+        if not isinstance(node, ast.ImportFrom) or not _is_ours(node.module):
+            continue
+        found = [(*_defined(str(node.module), alias.name), alias) for alias in node.names]
+        staying = [alias for file, _, alias in found if node in idle and file not in travelling]
+        made = _relative(module, [one for one in found if one[2] not in staying])
+        made += [f"from typing import Any as {alias.asname or alias.name}" for alias in staying]
+        indent = " " * node.col_offset
+        lines[node.lineno - 1 : node.end_lineno] = [f"{indent}{line}\n" for line in made]
+    return "".join(lines)
+
+
+def _is_ours(module: str | None) -> bool:
+    return module is not None and module.partition(".")[0] == OURS
 
 
 def _imports(tree: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
     return (node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom))
+
+
+def _idle(tree: ast.Module) -> set[ast.AST]:
+    """What stands in a block for the checking of types, and never runs."""
+    blocks = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    return {inner for block in blocks for statement in block.body for inner in ast.walk(statement)}
 
 
 def _defined(module: str, name: str) -> tuple[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -141,6 +141,20 @@ class Image:
     def with_pixels(self, pixels: Array | Deferred, geometry: Geometry | None = None) -> Image:
         """The same image with other voxels, on another grid if one is given."""
         return replace(self, pixels=pixels, geometry=geometry or self.geometry)
+
+    def with_label_map(self, values: Array, labels: Sequence[Label]) -> Image:
+        """A label map (*spatial) on the same grid, with the header of the same source."""
+        return replace(
+            self,
+            pixels=values[None],
+            modality="SEG",
+            channels=("label",),
+            times=None,
+            padding=None,
+            labels=tuple(labels),
+            notes=(),
+            facts={},
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "facts": dict(self.facts)}  # a mapping proxy cannot cross processes

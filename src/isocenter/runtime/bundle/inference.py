@@ -1,0 +1,165 @@
+"""From a folder of images to a folder of results: what `inference.json` runs.
+
+python -m monai.bundle run --config_file configs/inference.json --dataset_dir IMAGES --output_dir RESULTS
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from isocenter.errors import DatasetError, FormatError, IsocenterError, UsageError
+from isocenter.files import Format, ReadOptions, written
+from isocenter.files import label_table_path as table_path
+from isocenter.files import write_labels as write_table
+from isocenter.lazy import torch
+from isocenter.runtime.bundle.network import OneTensor
+from isocenter.runtime.members import Averaged, flipped_axes
+from isocenter.runtime.passage import passed
+from isocenter.runtime.preprocessing import Preprocessing
+from isocenter.runtime.torch_network import TorchNetwork
+from isocenter.runtime.windows import Network
+from isocenter.transforms import COLOUR, stacked
+from isocenter.values import Image, Prediction
+
+if TYPE_CHECKING:
+    from isocenter.tasks import Task
+
+# One of the files of a case, as nnU-Net numbers its channels: <case>_0000, <case>_0001, ...
+NUMBERED = re.compile(r"(.+)_(\d{4})$")
+
+
+@dataclass(frozen=True, eq=False)
+class Inferer:
+    """A model: an image to a result on the image's own grid."""
+
+    task: Task
+    preprocessing: Preprocessing
+    windows: Mapping[str, Any]
+    network: Network
+
+    def __call__(self, image: Image, where: str) -> Prediction:
+        planned, left_right = tuple(self.windows.get("flips", ())), self.windows.get("left_right")
+        return passed(
+            image,
+            where,
+            task=self.task,
+            preprocessing=self.preprocessing,
+            network=self.network,
+            patch=tuple(self.windows["patch"]),
+            overlap=self.windows["overlap"],
+            batch=self.windows["batch"],
+            flips=flipped_axes(self.task, self.preprocessing.ndim, planned, left_right),
+            left_right=left_right,
+        )
+
+
+def inferer(record: str, weights: str, network: OneTensor, task: Any, device: Any) -> Inferer:
+    """The model of a package.
+
+    record:  isocenter/model.json
+    weights: models/model.pt; only tensors are read from it, no code
+    task:    the class that decodes what the network says
+    """
+    settings = json.loads(Path(record).read_text(encoding="utf-8"))
+    network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    decoder = task.of({key: value for key, value in settings["task"].items() if key != "name"})
+    members = tuple(TorchNetwork(one.eval().to(device), str(device)) for one in network.networks)
+    seen = members[0] if len(members) == 1 else Averaged(members, decoder.average)
+    return Inferer(decoder, Preprocessing.of(settings["preprocessing"]), settings["inference"], seen)
+
+
+def cases(source: str, formats: Mapping[str, Format], channels: Sequence[str]) -> dict[str, tuple[Path, ...]]:
+    """{case: its files in order of their channels} of an image file or of a folder.
+
+    A model of several channels takes <case>_0000, <case>_0001, ...; the three of a colour picture are one file.
+    """
+    folder = Path(source)
+    if not folder.exists():
+        raise UsageError("there is no such file or folder", source, "Give --dataset_dir IMAGES")
+    files = [folder] if folder.is_file() else sorted(folder.iterdir())
+    known = {path: suffix for path in files if (suffix := _suffix(path, formats)) is not None}
+    found: dict[str, list[Path]] = {}
+    several = len(channels) > 1 and tuple(channels) != COLOUR
+    for path, suffix in known.items():
+        name = path.name[: -len(suffix)]
+        match = NUMBERED.match(name) if several else None
+        found.setdefault(match[1] if match else name, []).append(path)
+    for name, paths in found.items():
+        if len(paths) != (len(channels) if several else 1):
+            raise DatasetError(f"the case has {len(paths)} files", name, "Give one file for each channel of each case")
+    if not found:
+        raise DatasetError("holds no image", source, f"Give files that end in {', '.join(formats)}")
+    return {name: tuple(paths) for name, paths in found.items()}
+
+
+def _suffix(path: Path, formats: Mapping[str, Format]) -> str | None:
+    return next((suffix for suffix in formats if path.name.lower().endswith(suffix)), None)
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluator:
+    """Every case predicted: label maps, and one table of all results. What fails is said at the end."""
+
+    dataset: Mapping[str, tuple[Path, ...]]
+    inferer: Inferer
+    formats: Mapping[str, Format]
+    output_dir: str
+
+    def run(self) -> None:
+        rows: list[dict[str, Any]] = []
+        failed: list[IsocenterError] = []
+        with written(Path(self.output_dir)) as folder:
+            folder.mkdir()
+            for case, paths in self.dataset.items():
+                try:
+                    rows.append({"case": case, "image": str(paths[0]), **self._predicted(case, paths, folder)})
+                except IsocenterError as error:
+                    failed.append(error)
+            if not rows:
+                raise failed[0]
+            _write_tables(rows, [str(error) for error in failed], folder)
+        if failed:
+            raise DatasetError(f"{len(failed)} of {len(self.dataset)} cases failed, the first: {failed[0]}", "run", "")
+
+    def _predicted(self, case: str, paths: Sequence[Path], folder: Path) -> Mapping[str, Any]:
+        """The columns of the case's row; a label map is written beside."""
+        image = self._image(case, paths)
+        prediction = self.inferer(image, case)
+        if prediction.data is not None:
+            suffix = ".nii.gz" if image.geometry.ndim == 3 else ".png"
+            out = folder / f"{case}{suffix}"
+            write = self.formats[suffix].write
+            assert write is not None  # noqa: S101 - both of them can
+            write(image.with_label_map(np.asarray(prediction.data), prediction.labels), out)
+            write_table(prediction.labels, table_path(out))
+        return self.inferer.task.outputs(prediction)
+
+    def _image(self, case: str, paths: Sequence[Path]) -> Image:
+        """The case's files as one image."""
+        read: dict[str, Image] = {}
+        for number, path in enumerate(paths):
+            suffix = _suffix(path, self.formats)
+            try:
+                [read[str(number)]] = self.formats[str(suffix)].read(path, ReadOptions()).values()
+            except IsocenterError:
+                raise
+            except Exception as error:  # what a library throws at a damaged file can be anything
+                raise FormatError(f"cannot be read ({error})", str(path), "Get the file again") from error
+        return stacked(read, case)
+
+
+def _write_tables(rows: Sequence[Mapping[str, Any]], failed: Sequence[str], folder: Path) -> None:
+    with (folder / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
+    record = {"schema": "isocenter.predictions", "version": 1, "rows": [*rows], "failed": [*failed]}
+    (folder / "predictions.json").write_text(json.dumps(record, indent=1), encoding="utf-8")

@@ -1,0 +1,122 @@
+"""A file cut down to the names that are asked for, and what those use: nothing else travels.
+
+A kind of problem is one class in one file, which also trains, scores and draws. A packaged model only predicts.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Collection, Iterator
+
+Definition = ast.FunctionDef | ast.ClassDef | ast.Assign | ast.AnnAssign
+
+
+def sliced(text: str, names: Collection[str], members: Collection[str] = ()) -> str:
+    """The file's text with these of its names, and what they use in it; statements that name nothing stay.
+
+    members: where given, the classes among the names keep of their methods these alone, and those that they call
+    """
+    tree = ast.parse(text)
+    defined = {name: node for node in tree.body if isinstance(node, Definition) for name in _bound(node)}
+    dropped: list[ast.stmt] = []
+    for name in names if members else ():
+        if isinstance(node := defined.get(name), ast.ClassDef):
+            dropped += _unused_methods(node, members)
+    acting = [node for node in tree.body if not isinstance(node, Definition | ast.Import | ast.ImportFrom)]
+    acting = [node for node in acting if not _is_block_of_imports(node)]
+    used = set(names).union(*(_names(node) for node in acting))
+    waiting = used & set(defined)
+    kept: set[ast.stmt] = set()
+    while waiting:
+        node = defined[waiting.pop()]
+        if node not in kept:
+            kept.add(node)
+            used |= (more := _names(node, without=dropped))
+            waiting |= more & set(defined)
+    dropped += [node for node in tree.body if isinstance(node, Definition) and node not in kept]
+    return _without(text, dropped, _imports(tree, used))
+
+
+def _unused_methods(body: ast.ClassDef, members: Collection[str]) -> list[ast.stmt]:
+    methods = {node.name: node for node in body.body if isinstance(node, ast.FunctionDef)}
+    waiting = {name for name in methods if name in members or name.startswith("__")}
+    kept: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        kept.add(name)
+        own = {
+            node.attr
+            for node in ast.walk(methods[name])
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+            if node.value.id in ("self", "cls", body.name)
+        }
+        waiting |= (own & set(methods)) - kept
+    return [node for name, node in methods.items() if name not in kept]
+
+
+def _names(node: ast.stmt, without: Collection[ast.stmt] = ()) -> set[str]:
+    """Every name that is looked up in the node."""
+    found: set[str] = set()
+    waiting: list[ast.AST] = [node]
+    while waiting:
+        one = waiting.pop()
+        if one in without:
+            continue
+        if isinstance(one, ast.Name):
+            found.add(one.id)
+        waiting += ast.iter_child_nodes(one)
+    return found
+
+
+def _bound(node: Definition) -> Iterator[str]:
+    """The names that a statement of the file gives to things."""
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        yield node.name
+        return
+    for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+        yield from (one.id for one in ast.walk(target) if isinstance(one, ast.Name))
+
+
+def _is_block_of_imports(node: ast.stmt) -> bool:
+    """What stands there for the checking of types alone."""
+    if not isinstance(node, ast.If) or node.orelse:
+        return False
+    return all(isinstance(one, ast.Import | ast.ImportFrom) for one in node.body)
+
+
+def _imports(tree: ast.Module, used: Collection[str]) -> dict[ast.stmt, str]:
+    """What is left of each import; a block that loses all its imports goes as a whole."""
+    left: dict[ast.stmt, str] = {}
+    for block in filter(_is_block_of_imports, tree.body):
+        imports = [one for one in ast.walk(block) if isinstance(one, ast.Import | ast.ImportFrom)]
+        kept: dict[ast.stmt, str] = {one: _needed(one, used) for one in imports}
+        left.update(kept if any(kept.values()) else {block: ""})
+    guards = {"TYPE_CHECKING"} if any(left.values()) else set()
+    for node in tree.body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            left[node] = _needed(node, {*used, *guards})
+    return left
+
+
+def _needed(node: ast.Import | ast.ImportFrom, used: Collection[str]) -> str:
+    if isinstance(node, ast.ImportFrom) and node.module == "__future__":
+        return ast.unparse(node)
+    names = [alias for alias in node.names if (alias.asname or alias.name.partition(".")[0]) in used]
+    if not names:
+        return ""
+    kept = ast.ImportFrom(node.module, names, node.level) if isinstance(node, ast.ImportFrom) else ast.Import(names)
+    return " " * node.col_offset + ast.unparse(kept)
+
+
+def _without(text: str, dropped: Collection[ast.stmt], imports: dict[ast.stmt, str]) -> str:
+    """The text without these statements and the comments right above them, its imports replaced."""
+    lines: list[str | None] = [*text.splitlines()]
+    for node in [*dropped, *imports]:
+        first = min([node.lineno, *(one.lineno for one in getattr(node, "decorator_list", []))]) - 1
+        while node in dropped and first and (lines[first - 1] or "").lstrip().startswith("#"):
+            first -= 1
+        lines[first : node.end_lineno] = [imports.get(node) or None, *[None] * ((node.end_lineno or 0) - first - 1)]
+    tidy = "\n".join(line.rstrip() for line in lines if line is not None)
+    tidy = re.sub(r"\n{3,}(?= )", "\n\n", tidy)  # a gap inside the class
+    return re.sub(r"\n{4,}", "\n\n\n", tidy).rstrip() + "\n"
