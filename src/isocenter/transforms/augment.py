@@ -1,65 +1,127 @@
 """Augmentation of a whole batch on the training device.
 
-All spatial changes (flip, rotation, scale, shift, elastic) are composed into one sampling grid, and image and label
-are read through it once. Each sample draws its own numbers from its own generator.
+What moves voxels comes first: mirroring and quarter turns to the bit, then rotation, scale, shift and bend composed
+into one sampling grid, through which image and label are read once. What changes intensities follows, in the order in
+which it would befall a scan.
+
+A sample's generator gives two things: a chance for every kind of change, and a key. Each kind draws its numbers from a
+generator of its own, made of that key and the kind's place in the table. So a sample is changed alike in any batch,
+and the strength of one kind never changes what another draws.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
+from annotated_types import Ge, Le, Lt
 from numpy.typing import NDArray
 
 from isocenter.errors import PlanError
 from isocenter.lazy import torch
+from isocenter.transforms.augment_ct import dose_noise, metal
+from isocenter.transforms.augment_intensity import blur, brightness, contrast, gamma, low_resolution, noise
+from isocenter.transforms.augment_mix import cutmix, cutout, mixup, partners
+from isocenter.transforms.augment_mr import bias_field, ghosting, motion, spikes
+from isocenter.transforms.augment_spatial import (
+    POINTS,
+    bent,
+    flipped,
+    out_of_plane,
+    read,
+    read_labels,
+    rotation,
+    sampling_grid,
+    sides_changed,
+    thick,
+    turned,
+)
+from isocenter.transforms.draws import Draws, child
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+Strength = Annotated[float, Ge(0), Lt(math.inf)]
+Share = Annotated[float, Ge(0), Le(1)]
+Change = Callable[["Tensor", float, Sequence[np.random.Generator]], "Tensor"]
+Floats = NDArray[np.float64]
+
+SPATIAL = ("flips", "quarter_turns", "rotation", "scale", "shift", "elastic")
+# As they befall a scan: the object, the acquisition, the detector, the reconstruction, the display.
+INTENSITY: Mapping[str, Change] = {
+    "metal": metal,
+    "motion": motion,
+    "ghosting": ghosting,
+    "bias_field": bias_field,
+    "spikes": spikes,
+    "blur": blur,
+    "low_resolution": low_resolution,
+    "dose_noise": dose_noise,
+    "contrast": contrast,
+    "brightness": brightness,
+    "gamma": gamma,
+    "noise": noise,
+    "cutout": cutout,
+}
+# A kind's place here is a part of its draws: new ones go to the end.
+KINDS = (*SPATIAL, *INTENSITY)
+# What goes wrong now and then, unlike what differs from scan to scan.
+ACCIDENTS = ("metal", "motion", "ghosting", "spikes")
+
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far a sample may be changed; a probability of 0 or a width of 0 turns a change off.
+    """How far a sample may be changed; a strength of 0 turns a kind of change off.
 
-    rotation:   degrees, about each axis (about the one axis in 2D)
-    scale:      1 +- this, for all axes together
-    shift:      share of the patch, per axis
-    elastic:    standard deviation of the control points' displacement, as a share of the patch
-    flips:      axes that may be mirrored
-    probability: of each kind of spatial change, and of each kind of intensity change
+    rotation:    degrees, about each axis (about the one axis in 2D)
+    scale:       1 +- this, for all axes together
+    shift:       share of the patch, per axis
+    elastic:     standard deviation of the control points' displacement, as a share of the patch; above 0.05 it folds
+                 All four leave slices that lie far apart in their planes: see `thick`.
+    flips:       axes that may be mirrored, each with a chance of one half
+    probability: of each other kind of change; of accidents (motion, ghosting, spikes, metal) `accidents`
     contrast, brightness: factor 1 +- this, and standard deviations added
-    gamma:      exponent in [1 / (1 + g), 1 + g] on the intensity range of the sample
-    noise:      largest standard deviation of Gaussian noise
-    left_right: axis of the network's grid that runs from left to right; None where that is not known
-    The kinds from `blur` on are off at 0.
+    gamma:       exponent in [1 / (1 + g), 1 + g] on the intensity range of the sample
+    noise, dose_noise: largest standard deviation of Gaussian noise, and of noise as in CT of a low dose
+    blur:        largest standard deviation of a Gaussian, in voxels
+    low_resolution: voxels up to 1 + this times as long
+    bias_field:  largest coefficient of the exponent's polynomial
+    motion:      largest turn in degrees, and largest shift in voxels, between parts of the acquisition
+    ghosting:    how much weaker every n-th line of k-space is at the most, 1 being all
+    spikes, metal: largest amplitude of stripes and of streaks, in deviations of the image
+    cutout:      largest side of the covered box, as a share of the image's
+    mixup, cutmix: alpha of the Beta distribution of shares, for every batch (half of them each where both are on)
+    left_right:  axis of the network's grid that runs from left to right; None where that is not known
+    quarter_turns: pictures without an up, turned by any number of quarter turns in the plane of the first two axes
     """
 
-    rotation: float = 15.0
-    scale: float = 0.15
-    shift: float = 0.0
-    elastic: float = 0.0
-    flips: tuple[int, ...] = ()
-    probability: float = 0.3
-    contrast: float = 0.25
-    brightness: float = 0.15
-    gamma: float = 0.4
-    noise: float = 0.1
-    blur: float = 0.0
-    low_resolution: float = 0.0
-    bias_field: float = 0.0
-    motion: float = 0.0
-    ghosting: float = 0.0
-    spikes: float = 0.0
-    dose_noise: float = 0.0
-    metal: float = 0.0
-    cutout: float = 0.0
-    mixup: float = 0.0
-    cutmix: float = 0.0
-    left_right: int | None = None
+    rotation: Strength = 15.0
+    scale: Annotated[float, Ge(0), Lt(1)] = 0.15
+    shift: Share = 0.0
+    elastic: Share = 0.0
+    flips: tuple[Annotated[int, Ge(0)], ...] = ()
+    probability: Share = 0.3
+    contrast: Strength = 0.25
+    brightness: Strength = 0.15
+    gamma: Strength = 0.4
+    noise: Strength = 0.1
+    blur: Strength = 0.0
+    low_resolution: Strength = 0.0
+    bias_field: Strength = 0.0
+    motion: Strength = 0.0
+    ghosting: Share = 0.0
+    spikes: Strength = 0.0
+    dose_noise: Strength = 0.0
+    metal: Strength = 0.0
+    cutout: Share = 0.0
+    mixup: Strength = 0.0
+    cutmix: Strength = 0.0
+    left_right: Annotated[int, Ge(0)] | None = None
     quarter_turns: bool = False
+    accidents: Share = 0.1
 
     def __call__(
         self,
@@ -72,139 +134,123 @@ class Augmentation:
     ) -> tuple[Tensor, Tensor | None, Tensor]:
         """(batch, channels, *spatial) images and (batch, *spatial) labels, changed alike.
 
-        steps: length of a voxel per axis, so that a rotation is one in mm also where voxels are no cubes
+        steps:    length of a voxel per axis, so that a rotation is one in mm also where voxels are no cubes
         mirrored: value that a label takes where left and right change sides; None where they must not
         The third of the results, (batch,), says whose left and right have changed sides.
         Raises PlanError where an axis may be mirrored that must not be.
         """
-        self.check(mirrored)
-        drawn = [self._spatial(rng, images.ndim - 2) for rng in generators]
-        if any(one is not None for one in drawn):
-            images, labels = self._warp(images, labels, drawn, np.asarray(steps))
-        crossed = torch.as_tensor([self._crosses(one) for one in drawn], device=images.device)
-        if labels is not None and mirrored:
-            labels = _sides_changed(labels, crossed, mirrored)
-        return self._intensity(images, generators), labels, crossed
+        self.check(mirrored, images.ndim - 2)
+        drawn = Draws.of(generators, len(KINDS))
+        sizes = np.asarray(images.shape[2:]) * np.asarray(steps)
+        images, labels, crossed = self._turned(images, labels, drawn, sizes, mirrored or ())
+        images, labels = self._warped(images, labels, drawn, sizes)
+        for name, change in INTENSITY.items():
+            befallen = list(self._befallen(name, drawn))
+            if befallen:
+                chosen, own = zip(*befallen, strict=True)
+                images = _with(images, chosen, change(images[list(chosen)], getattr(self, name), own))
+        return images, labels, crossed
 
     def mixed(self, images: Tensor, generators: Sequence[np.random.Generator]) -> tuple[Tensor, Tensor | None, float]:
-        """Whole images mixed in pairs: the images, whom each was mixed with, and its own share of the result.
+        """Whole images mixed in pairs: the images, whom each was mixed with, and the share that stays its own.
 
-        The loss is share * loss(targets) + (1 - share) * loss(targets[partner]);
-        nobody (None) where nothing was mixed.
+        The loss is share * loss(targets) + (1 - share) * loss(targets[partner]); the partner is None where nothing is
+        mixed. The draws are the first sample's: a batch is mixed as one.
         """
-        return images, None, 1.0
+        ways = [(way, alpha) for way, alpha in ((mixup, self.mixup), (cutmix, self.cutmix)) if alpha > 0]
+        if not ways or len(images) < 2:
+            return images, None, 1.0
+        rng = child(int(generators[0].integers(2**63)), len(KINDS))
+        way, alpha = ways[int(rng.integers(len(ways)))]
+        partner = partners(len(images), rng, images)
+        changed, share = way(images, partner, alpha, rng)
+        return changed, partner, share
 
-    def check(self, mirrored: Sequence[int] | None) -> None:
-        """Raises PlanError where `flips` would put a label on the wrong side, or may do so."""
+    def check(self, mirrored: Sequence[int] | None, ndim: int) -> None:
+        """Raises PlanError where an axis does not exist, or where `flips` would, or may, put a label on the wrong side."""
+        for name, axes in (("flips", self.flips), ("left_right", (self.left_right or 0,))):
+            if max(axes, default=0) >= ndim:
+                problem = f"there is no axis {max(axes)} in {ndim} dimensions"
+                raise PlanError(problem, f"augmentation.{name}", "Axes count from 0")
         sided = mirrored is None or any(value != place for place, value in enumerate(mirrored))
+        if sided and self.flips and self.left_right is None:
+            problem = "labels name a side, and it is not known which axis runs from left to right"
+            raise PlanError(problem, "augmentation.flips", "Give augmentation.left_right, or no flips")
         if mirrored is None and self.left_right in self.flips:
             problem = "left and right would change sides, and a label has no counterpart on the other side"
             raise PlanError(problem, "augmentation.flips", f"Leave out axis {self.left_right}")
-        if sided and self.left_right is None and self.flips:
-            problem = "labels name a side, and it is not known which axis runs from left to right"
-            raise PlanError(problem, "augmentation.flips", "Give augmentation.left_right, or no flips")
 
-    def _crosses(self, one: tuple | None) -> bool:
-        return one is not None and self.left_right is not None and bool(one[2][self.left_right])
+    def _befallen(self, name: str, drawn: Draws) -> Iterator[tuple[int, np.random.Generator]]:
+        """The samples that a kind of change befalls, each with the generator for it."""
+        if getattr(self, name) > 0:
+            kind = KINDS.index(name)
+            chosen = drawn.chosen(kind, self.accidents if name in ACCIDENTS else self.probability)
+            yield from zip(chosen.tolist(), drawn.generators(kind, chosen), strict=True)
 
-    def _spatial(self, rng: np.random.Generator, ndim: int) -> tuple[NDArray, NDArray | None, NDArray] | None:
-        """A linear map with a shift, (ndim, ndim + 1) in mm about the centre, and control points, what is mirrored."""
-        angles = np.deg2rad(self.rotation) * rng.uniform(-1, 1, size=3) * (rng.random() < self.probability)
-        factor = 1 + self.scale * rng.uniform(-1, 1) * (rng.random() < self.probability)
-        shift = self.shift * rng.uniform(-1, 1, size=ndim) * (rng.random() < self.probability)
-        mirror = np.where(np.isin(np.arange(ndim), self.flips) & (rng.random(ndim) < 0.5), -1.0, 1.0)
-        points = rng.normal(scale=self.elastic, size=(ndim, *[5] * ndim)) * (rng.random() < self.probability)
-        linear = factor * _rotation(angles, ndim) @ np.diag(mirror)
-        elastic = points if self.elastic > 0 and points.any() else None
-        if elastic is None and not shift.any() and np.array_equal(linear, np.eye(ndim)):
-            return None
-        return np.concatenate([linear, shift[:, None]], axis=1), elastic, mirror < 0
+    def _turned(
+        self, images: Tensor, labels: Tensor | None, drawn: Draws, sizes: Floats, mirrored: Sequence[int]
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Mirrored and turned by quarters: nothing is read in between."""
+        ndim, everyone = images.ndim - 2, range(len(images))
+        sides = np.zeros((len(images), ndim), dtype=bool)
+        if self.flips:
+            sides |= np.stack([rng.random(ndim) < 0.5 for rng in drawn.generators(KINDS.index("flips"), everyone)])
+            sides &= np.isin(np.arange(ndim), self.flips)
+        across = sides[:, self.left_right] if self.left_right is not None else np.zeros(len(images), dtype=bool)
+        crossed = torch.as_tensor(across, device=images.device)
+        images, labels = flipped(images, sides), None if labels is None else flipped(labels, sides)
+        if labels is not None and across.any() and mirrored:
+            labels = sides_changed(labels, crossed, mirrored)
+        if self.quarter_turns:
+            turns = np.array([rng.integers(4) for rng in drawn.generators(KINDS.index("quarter_turns"), everyone)])
+            # A plane that is no square fits onto itself only by half turns.
+            square = images.shape[2] == images.shape[3] and math.isclose(sizes[0], sizes[1], rel_tol=0.01)
+            turns = turns if square else turns // 2 * 2
+            images, labels = turned(images, turns, ndim), None if labels is None else turned(labels, turns, ndim)
+        return images, labels, crossed
 
-    def _warp(
-        self, images: Tensor, labels: Tensor | None, drawn: Sequence[tuple | None], steps: NDArray
+    def _warped(
+        self, images: Tensor, labels: Tensor | None, drawn: Draws, sizes: Floats
     ) -> tuple[Tensor, Tensor | None]:
-        ndim, spatial = images.ndim - 2, images.shape[2:]
-        size = np.asarray(spatial) * steps
-        theta = np.tile(np.eye(ndim, ndim + 1), (len(images), 1, 1))
-        for n, one in enumerate(drawn):
-            if one is not None:
-                # grid_sample counts each axis from -1 to 1: mm = coordinate * size / 2, on both sides of the map
-                theta[n, :, :-1] = one[0][:, :-1] * size[None, :] / size[:, None]
-                theta[n, :, -1] = 2 * one[0][:, -1]
-        theta = theta[:, ::-1, [*range(ndim - 1, -1, -1), ndim]].copy()  # it counts x, y, z from the last axis
-        grid = torch.nn.functional.affine_grid(
-            torch.as_tensor(theta, dtype=torch.float32, device=images.device),
-            [len(images), 1, *spatial],
-            align_corners=False,
+        """Read once through the grid of all that reads between voxels; samples without it stay to the bit."""
+        maps, shifts, points = self._placed(drawn, sizes / np.asarray(images.shape[2:]))
+        moved = (
+            (maps != np.eye(len(sizes))).any(axis=(1, 2))
+            | shifts.any(axis=1)
+            | points.any(axis=tuple(range(1, points.ndim)))
         )
-        grid = self._with_elastic(grid, drawn)
-        sample = torch.nn.functional.grid_sample
-        warped = sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
-        if labels is None:
-            return warped, None
-        # The image goes on beyond its edge, the label does not: outside there is background.
-        moved = sample(labels[:, None].float(), grid, mode="nearest", padding_mode="zeros", align_corners=False)
-        return warped, moved[:, 0].to(labels.dtype)
+        chosen = np.flatnonzero(moved).tolist()
+        if not chosen:
+            return images, labels
+        grid = sampling_grid(maps[chosen], shifts[chosen], sizes, images)
+        if points[chosen].any():
+            grid = bent(grid, points[chosen])
+        images = _with(images, chosen, read(images[chosen], grid))
+        if labels is not None:
+            labels = _with(labels, chosen, read_labels(labels[chosen], grid))
+        return images, labels
 
-    @staticmethod
-    def _with_elastic(grid: Tensor, drawn: Sequence[tuple | None]) -> Tensor:
-        fields = [None if one is None else one[1] for one in drawn]
-        if all(field is None for field in fields):
-            return grid
-        ndim = grid.shape[-1]
-        points = np.stack([np.zeros((ndim, *[5] * ndim)) if field is None else field for field in fields])
-        coarse = torch.as_tensor(2 * points[:, ::-1].copy(), dtype=torch.float32, device=grid.device)
-        mode = "bicubic" if ndim == 2 else "trilinear"
-        fine = torch.nn.functional.interpolate(coarse, size=grid.shape[1:-1], mode=mode, align_corners=True)
-        return grid + fine.movedim(1, -1)
-
-    def _intensity(self, images: Tensor, generators: Sequence[np.random.Generator]) -> Tensor:
-        """Each change once for the batch, with a neutral number for the samples that go without it."""
-        chosen = [rng.random(4) < self.probability for rng in generators]
-        numbers = [rng.uniform(-1, 1, size=4) for rng in generators]
-        amount = np.where(chosen, numbers, 0.0)  # (batch, 4): contrast, brightness, gamma, noise
-
-        def per_sample(values: NDArray) -> Tensor:
-            tensor = torch.as_tensor(values, dtype=images.dtype, device=images.device)
-            return tensor.reshape(-1, *[1] * (images.ndim - 1))
-
-        axes = tuple(range(2, images.ndim))
-        mean = images.mean(dim=axes, keepdim=True)
-        images = (images - mean) * per_sample(1 + self.contrast * amount[:, 0]) + mean
-        images = images + per_sample(self.brightness * amount[:, 1])
-        if amount[:, 2].any():
-            low, high = images.amin(dim=axes, keepdim=True), images.amax(dim=axes, keepdim=True)
-            width = (high - low).clamp(min=1e-6)
-            images = ((images - low) / width).clamp(0, 1) ** per_sample((1 + self.gamma) ** amount[:, 2]) * width + low
-        if amount[:, 3].any():
-            images = images + _noise(images, generators, np.abs(amount[:, 3]) * self.noise)
-        return images
+    def _placed(self, drawn: Draws, steps: Floats) -> tuple[Floats, Floats, Floats]:
+        """Linear map, shift and control points of each sample."""
+        count, ndim = len(drawn.keys), len(steps)
+        maps, shifts = np.tile(np.eye(ndim), (count, 1, 1)), np.zeros((count, ndim))
+        points = np.zeros((count, ndim, *[POINTS] * ndim))
+        still = thick(steps)
+        for n, rng in self._befallen("rotation", drawn):
+            angles = np.deg2rad(self.rotation) * rng.uniform(-1, 1, size=3)
+            maps[n] = rotation(np.where(out_of_plane(still), 0, angles), ndim)
+        for n, rng in self._befallen("scale", drawn):
+            maps[n] = maps[n] @ np.diag(np.where(still, 1, 1 + self.scale * rng.uniform(-1, 1)))
+        for n, rng in self._befallen("shift", drawn):
+            shifts[n] = np.where(still, 0, self.shift * rng.uniform(-1, 1, size=ndim))
+        for n, rng in self._befallen("elastic", drawn):
+            points[n] = rng.normal(scale=self.elastic, size=points.shape[1:])
+            points[n, still] = 0
+        return maps, shifts, points
 
 
-def _sides_changed(labels: Tensor, crossed: Tensor, mirrored: Sequence[int]) -> Tensor:
-    """Label values of the samples that crossed, permuted; values that the permutation does not know stay."""
-    table = torch.as_tensor(mirrored, dtype=torch.long, device=labels.device)
-    known = (labels >= 0) & (labels < len(mirrored))
-    swapped = table[torch.where(known, labels, 0).long()].to(labels.dtype)
-    return torch.where(known & crossed.reshape(-1, *[1] * (labels.ndim - 1)), swapped, labels)
-
-
-def _noise(images: Tensor, generators: Sequence[np.random.Generator], deviation: NDArray) -> Tensor:
-    noise = torch.zeros_like(images)
-    for n, rng in enumerate(generators):
-        if deviation[n] > 0:
-            source = torch.Generator(device=images.device).manual_seed(int(rng.integers(2**63)))
-            drawn = torch.randn(images.shape[1:], generator=source, device=images.device, dtype=images.dtype)
-            noise[n] = deviation[n] * drawn
-    return noise
-
-
-def _rotation(angles: NDArray, ndim: int) -> NDArray:
-    """(ndim, ndim) rotation about z, then y, then x; in 2D by the first angle alone."""
-    (sz, sy, sx), (cz, cy, cx) = np.sin(angles), np.cos(angles)
-    about_z = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
-    if ndim == 2:
-        return about_z[:2, :2]
-    about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
-    about_x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
-    return about_x @ about_y @ about_z
+def _with(batch: Tensor, chosen: Sequence[int], changed: Tensor) -> Tensor:
+    """The batch with some of its samples replaced; the given one stays as it is."""
+    if len(chosen) == len(batch):
+        return changed
+    return batch.index_copy(0, torch.as_tensor(chosen, device=batch.device), changed)

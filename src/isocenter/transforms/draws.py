@@ -6,7 +6,17 @@ change a result, and a resumed run draws what the uninterrupted one would have d
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
 import numpy as np
+from numpy.typing import NDArray
+
+from isocenter.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def generator(seed: int, epoch: int, case: int, draw: int = 0) -> np.random.Generator:
@@ -16,3 +26,52 @@ def generator(seed: int, epoch: int, case: int, draw: int = 0) -> np.random.Gene
 def order(seed: int, epoch: int, count: int) -> np.ndarray:
     """The order in which an epoch goes through `count` cases."""
     return generator(seed, epoch, count, 2**31).permutation(count)
+
+
+def child(key: int, kind: int) -> np.random.Generator:
+    """A generator of its own for one kind of change, so that no kind takes numbers from another."""
+    return np.random.default_rng((key, kind))
+
+
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """What a batch takes from its samples' generators: as much for every sample, whatever is then done with it.
+
+    keys:    (batch,) of which each kind of change makes its own generator
+    chances: (batch, kinds) in 0..1; a kind befalls a sample whose chance is below its probability
+    """
+
+    keys: tuple[int, ...]
+    chances: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, generators: Sequence[np.random.Generator], kinds: int) -> Draws:
+        keys = tuple(int(rng.integers(2**63)) for rng in generators)
+        return cls(keys, np.stack([rng.random(kinds) for rng in generators]))
+
+    def chosen(self, kind: int, probability: float) -> NDArray[np.intp]:
+        """The samples that it befalls."""
+        return np.flatnonzero(self.chances[:, kind] < probability)
+
+    def generators(self, kind: int, samples: Sequence[int] | NDArray[np.intp]) -> list[np.random.Generator]:
+        return [child(self.keys[n], kind) for n in samples]
+
+
+def uniform(generators: Sequence[np.random.Generator], low: float, high: float) -> NDArray[np.float64]:
+    """(samples,) one number from each generator."""
+    return np.array([rng.uniform(low, high) for rng in generators])
+
+
+def per_sample(values: NDArray[np.float64], images: Tensor) -> Tensor:
+    """(samples,) numbers, shaped and placed so that each meets its own of the images (samples, channels, *spatial)."""
+    tensor = torch.as_tensor(values, dtype=images.dtype, device=images.device)
+    return tensor.reshape(-1, *[1] * (images.ndim - 1))
+
+
+def white_noise(images: Tensor, generators: Sequence[np.random.Generator]) -> Tensor:
+    """Normal numbers in the images' shape, drawn on their device, each sample's by its own generator."""
+    noise = torch.empty_like(images)
+    for n, rng in enumerate(generators):
+        source = torch.Generator(device=images.device).manual_seed(int(rng.integers(2**63)))
+        noise[n].normal_(generator=source)
+    return noise

@@ -1,0 +1,95 @@
+"""Changes of intensity that any kind of image meets: contrast, brightness, gamma, noise, blur, low resolution.
+
+Every change takes the samples that it befalls, (samples, channels, *spatial), its strength, and a generator for each
+sample. Images are normalised, so that 1 is about one standard deviation of an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isocenter.lazy import torch
+from isocenter.transforms.draws import per_sample, uniform, white_noise
+from isocenter.transforms.resample import resample
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# A Gaussian kernel is cut off at this many standard deviations: 0.3 % of it lies beyond.
+REACH = 3.0
+
+
+def axes(images: Tensor) -> tuple[int, ...]:
+    """Those of space."""
+    return tuple(range(2, images.ndim))
+
+
+def contrast(images: Tensor, strength: float, generators: Sequence[np.random.Generator]) -> Tensor:
+    """Distances from the channel's mean times 1 +- strength."""
+    mean = images.mean(dim=axes(images), keepdim=True)
+    return (images - mean) * per_sample(1 + uniform(generators, -strength, strength), images) + mean
+
+
+def brightness(images: Tensor, strength: float, generators: Sequence[np.random.Generator]) -> Tensor:
+    """Up to `strength` standard deviations more or less."""
+    return images + per_sample(uniform(generators, -strength, strength), images)
+
+
+def gamma(images: Tensor, strength: float, generators: Sequence[np.random.Generator]) -> Tensor:
+    """An exponent in [1 / (1 + strength), 1 + strength] on each channel's own range, which stays what it is."""
+    low, high = images.amin(dim=axes(images), keepdim=True), images.amax(dim=axes(images), keepdim=True)
+    width = (high - low).clamp(min=1e-6)
+    exponent = per_sample((1 + strength) ** uniform(generators, -1, 1), images)
+    return ((images - low) / width).clamp(0, 1) ** exponent * width + low
+
+
+def noise(images: Tensor, strength: float, generators: Sequence[np.random.Generator]) -> Tensor:
+    """White Gaussian noise of a standard deviation of at most `strength`."""
+    deviation = per_sample(uniform(generators, 0, strength), images)
+    return images + deviation * white_noise(images, generators)
+
+
+def blur(images: Tensor, strength: float, generators: Sequence[np.random.Generator]) -> Tensor:
+    """A Gaussian with a standard deviation of at most `strength` voxels, and a third of it at least."""
+    return smoothed(images, uniform(generators, strength / 3, strength))
+
+
+def smoothed(images: Tensor, deviations: NDArray[np.float64]) -> Tensor:
+    """Each sample convolved with a Gaussian of its own (samples,) standard deviation in voxels; the edge goes on.
+
+    Axis after axis as a sum of shifted images, so that every sample may have its own kernel in one pass.
+    """
+    deviations = np.maximum(deviations, 1e-3)[:, None]
+    reach = int(np.ceil(REACH * deviations.max()))
+    distance = np.arange(-reach, reach + 1)
+    # Each kernel ends at its own reach: a sample must not depend on who else is in the batch.
+    weight = np.exp(-0.5 * (distance / deviations) ** 2) * (abs(distance) <= np.ceil(REACH * deviations))
+    weight /= weight.sum(axis=1, keepdims=True)
+    factors = [per_sample(column, images) for column in weight.T]
+    for axis in axes(images):
+        size = images.shape[axis]
+        places = torch.arange(-reach, size + reach, device=images.device).clamp(0, size - 1)
+        wide = images.index_select(axis, places)
+        images = factors[0] * wide.narrow(axis, 0, size)
+        for start, factor in enumerate(factors[1:], start=1):
+            images.addcmul_(factor, wide.narrow(axis, start, size))
+    return images
+
+
+def low_resolution(images: Tensor, strength: float, generators: Sequence[np.random.Generator]) -> Tensor:
+    """Voxels up to 1 + strength times as long along some of the axes, then read on the old grid again.
+
+    Thick slices and small matrices; nnU-Net simulates them likewise, doi:10.1038/s41592-020-01008-z
+    """
+    spatial, ndim = images.shape[2:], images.ndim - 2
+    changed = []
+    for image, rng in zip(images, generators, strict=True):
+        factor, coarse = 1 + rng.uniform(0, strength), rng.random(ndim) < 0.5
+        factors = np.where(coarse | ~coarse.any(), factor, 1.0)
+        small = [max(1, round(size / by)) for size, by in zip(spatial, factors, strict=True)]
+        changed.append(resample(resample(image, small), spatial, "cubic"))
+    return torch.stack(changed)

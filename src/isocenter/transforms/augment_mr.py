@@ -1,0 +1,134 @@
+"""What goes wrong in magnetic resonance: an uneven field, a patient who moves, ghosts, spikes.
+
+The signal of a magnitude image begins at 0, which after normalisation is the lowest value of the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from isocenter.lazy import torch
+from isocenter.transforms.augment_intensity import axes
+from isocenter.transforms.augment_spatial import read, rotation, sampling_grid
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Degree of the polynomial of a bias field, as in Van Leemput, IEEE Trans Med Imaging 1999, doi:10.1109/42.811270
+DEGREE = 3
+# A patient holds this many positions at the most while one image is taken.
+MOST_POSITIONS = 4
+# Every how many lines of k-space a ghost comes back: 2 is the Nyquist ghost, more come from pulse and breath.
+GHOST_PERIODS = (2, 6)
+MOST_SPIKES = 3
+
+
+def bias_field(images: Tensor, strength: float, generators: Sequence[np.random.Generator]) -> Tensor:
+    """The signal times exp of a polynomial of degree 3 whose coefficients are at most `strength`; its mean is 1.
+
+    Van Leemput, IEEE Trans Med Imaging 1999, doi:10.1109/42.811270; Sled, IEEE Trans Med Imaging 1998,
+    doi:10.1109/42.668698
+    """
+    ndim = images.ndim - 2
+    allowed = np.indices([DEGREE + 1] * ndim).sum(axis=0) <= DEGREE
+    drawn = np.stack([rng.uniform(-strength, strength, allowed.shape) * allowed for rng in generators])
+    field = torch.as_tensor(drawn, dtype=images.dtype, device=images.device)
+    for size in images.shape[2:]:
+        # Legendre polynomials do not lean on each other, so that no coefficient hides another.
+        basis = np.polynomial.legendre.legvander(np.linspace(-1, 1, size), DEGREE)
+        # Takes up the first axis of coefficients and puts the axis of voxels last: after all, they are in order.
+        field = torch.tensordot(field, torch.as_tensor(basis, dtype=field.dtype, device=field.device), ([1], [1]))
+    factor = torch.exp(field)[:, None]
+    low = lowest(images)
+    return (images - low) * (factor / factor.mean(dim=axes(images), keepdim=True)) + low
+
+
+def motion(images: Tensor, strength: float, generators: Sequence[np.random.Generator]) -> Tensor:
+    """Lines of k-space taken while the patient lies otherwise: turned by up to `strength` degrees, moved by voxels.
+
+    The middle of k-space, which says where things are, belongs to the position of the label. Shaw, MIDL 2019,
+    https://proceedings.mlr.press/v102/shaw19a.html
+    """
+    low = lowest(images)
+    pairs = zip(images - low, generators, strict=True)
+    return torch.stack([_moved(signal, strength, rng) for signal, rng in pairs]) + low
+
+
+def ghosting(images: Tensor, strength: float, generators: Sequence[np.random.Generator]) -> Tensor:
+    """Every n-th line of k-space along one axis weaker by up to `strength` (1: missing), but for the middle one.
+
+    Weak lines at a period come back as copies of the image, one nth of the field apart.
+    """
+    low = lowest(images)
+    changed = []
+    for signal, rng in zip(images - low, generators, strict=True):
+        axis = int(rng.integers(signal.ndim - 1)) + 1
+        longest = max(GHOST_PERIODS[0], min(GHOST_PERIODS[1], signal.shape[axis] // 2))
+        period = int(rng.integers(GHOST_PERIODS[0], longest + 1))
+        spectrum = torch.fft.rfft(signal, dim=axis)
+        lines = torch.arange(spectrum.shape[axis], device=signal.device)
+        weak = (lines % period == 0) & (lines > 0)
+        weight = torch.where(weak, 1 - rng.uniform(0, strength), 1.0)
+        spectrum = spectrum * weight.reshape([-1 if other == axis else 1 for other in range(signal.ndim)])
+        changed.append(torch.fft.irfft(spectrum, n=signal.shape[axis], dim=axis).abs())
+    return torch.stack(changed) + low
+
+
+def spikes(images: Tensor, strength: float, generators: Sequence[np.random.Generator]) -> Tensor:
+    """A few points of k-space far too bright: stripes all over the image of up to `strength` of its deviations.
+
+    A point of k-space is a plane wave in the image, which is added here. The herringbone of Heiland, AJNR 2008,
+    doi:10.3174/ajnr.A0948
+    """
+    pairs = zip(images, generators, strict=True)
+    waves = torch.stack([rng.uniform(0, strength) * _stripes(image, rng) for image, rng in pairs])
+    return images + waves * images.std(dim=axes(images), keepdim=True)
+
+
+def lowest(images: Tensor) -> Tensor:
+    """(samples, channels, 1...) where there is no signal."""
+    return images.amin(dim=axes(images), keepdim=True)
+
+
+def _moved(signal: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+    """(channels, *spatial) signal of one sample, its k-space put together from several positions."""
+    ndim = signal.ndim - 1
+    axis = int(rng.integers(ndim)) + 1
+    changes = np.sort(rng.uniform(size=int(rng.integers(1, MOST_POSITIONS))))
+    count = len(changes) + 1
+    angles, shifts = rng.uniform(-1, 1, (count, 3)) * strength, rng.uniform(-1, 1, (count, ndim)) * strength
+    still = int(np.searchsorted(changes, 0.5))
+    angles[still], shifts[still] = 0, 0
+    maps = np.stack([rotation(np.deg2rad(angle), ndim) for angle in angles])
+    sizes = np.array(signal.shape[1:], dtype=np.float64)
+    positions = read(signal.expand(count, *signal.shape), sampling_grid(maps, shifts / sizes, sizes, signal))
+    positions[still] = signal
+    # Lines differ along one axis only, so that a transform along that axis is enough.
+    spectra = torch.fft.fft(positions, dim=axis + 1)
+    size = signal.shape[axis]
+    taken = np.searchsorted(changes, (np.fft.fftfreq(size) + 0.5))
+    whose = torch.as_tensor(taken, device=signal.device)
+    spectrum = torch.zeros_like(spectra[0])
+    for n in range(count):
+        mine = (whose == n).reshape([-1 if other == axis else 1 for other in range(signal.ndim)])
+        spectrum = torch.where(mine, spectra[n], spectrum)
+    return torch.fft.ifft(spectrum, dim=axis).abs()
+
+
+def _stripes(image: Tensor, rng: np.random.Generator) -> Tensor:
+    """(1, *spatial) one to three plane waves of amplitude 1 together, each at least 2 voxels and at most 8 long."""
+    spatial = image.shape[1:]
+    count = int(rng.integers(1, MOST_SPIKES + 1))
+    waves = torch.zeros((1, *spatial), dtype=image.dtype, device=image.device)
+    for _ in range(count):
+        direction = rng.normal(size=len(spatial))
+        frequency = rng.uniform(0.125, 0.5) * direction / np.linalg.norm(direction)
+        phase = torch.full((1, *spatial), rng.uniform(0, 2 * np.pi), dtype=image.dtype, device=image.device)
+        for axis, (size, cycles) in enumerate(zip(spatial, frequency, strict=True), start=1):
+            ramp = 2 * np.pi * cycles * torch.arange(size, dtype=image.dtype, device=image.device)
+            phase = phase + ramp.reshape([-1 if other == axis else 1 for other in range(image.ndim)])
+        waves += torch.cos(phase) / count
+    return waves
