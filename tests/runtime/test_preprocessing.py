@@ -283,3 +283,49 @@ def test_settings_make_an_equal_preprocessing():
 def test_settings_that_nobody_knows_are_refused(change):
     with pytest.raises(PlanError, match="impossible settings"):
         Preprocessing.of({**volumes.settings, **change})
+
+
+@given(
+    geometries(),
+    patches,
+    st.tuples(*[st.integers(2, 12)] * 3),
+    st.sampled_from(["stretch", "crop", "pad"]),
+    st.floats(0, 0.45),
+)
+def test_what_is_cut_or_padded_to_a_shape_keeps_its_place_in_the_world(geometry, patch, shape, aspect, border):
+    preprocessing = Preprocessing(3, ("0",), AS_IT_IS, shape=shape, aspect=aspect, border=border)
+    seen, trace = preprocessing(Image(world_linear(geometry), geometry), "case")
+    assert seen.shape[1:] == trace.padded == shape
+    result = assembled(preprocessing, seen, trace, patch, 0.5)
+    kept = np.zeros(geometry.shape, bool)
+    kept[trace.region(tuple(slice(0, part.stop - part.start) for part in trace.crop))] = True
+    assert_array_equal(np.isnan(result[0]), ~kept)
+
+
+def test_a_border_is_cut_away_from_both_ends_of_each_axis():
+    pixels = np.arange(200, dtype=np.float32).reshape(1, 10, 20)
+    preprocessing = Preprocessing(2, ("0",), AS_IT_IS, border=0.1)
+    seen, trace = preprocessing(Image(pixels, Geometry.of_pixels((10, 20))), "case")
+    assert_array_equal(seen, pixels[:, 1:9, 2:18])
+    assert_array_equal(assembled(preprocessing, seen, trace, (8, 16), 0.0)[:, 1:9, 2:18], pixels[:, 1:9, 2:18])
+
+
+def test_a_wide_picture_is_cropped_about_its_middle_or_padded_but_not_stretched():
+    pixels = np.tile(np.arange(20, dtype=np.float32), (10, 1))[None]
+    wide = Image(pixels, Geometry.of_pixels((10, 20)))
+    cropped, trace = Preprocessing(2, ("0",), AS_IT_IS, shape=(10, 10), aspect="crop")(wide, "case")
+    assert_array_equal(cropped, pixels[:, :, 5:15])
+    assert trace.shape == (10, 10)
+    padded, trace = Preprocessing(2, ("0",), AS_IT_IS, shape=(20, 20), aspect="pad")(wide, "case")
+    assert (trace.shape, trace.pad) == ((10, 20), ((5, 5), (0, 0)))
+    assert_array_equal(padded[:, 5:15], pixels)
+    stretched, trace = Preprocessing(2, ("0",), AS_IT_IS, shape=(10, 10))(wide, "case")
+    assert trace.crop == (slice(0, 10), slice(0, 20))
+    assert stretched.max() > 18
+
+
+def test_the_proportions_of_the_source_no_longer_show_once_they_are_cropped():
+    square = Preprocessing(2, ("0",), AS_IT_IS, shape=(8, 8), aspect="crop")
+    for shape in ((8, 8), (8, 30), (30, 8)):
+        image = Image(np.ones((1, *shape), np.float32), Geometry.of_pixels(shape))
+        assert {part.stop - part.start for part in square(image, "case")[1].crop} == {8}

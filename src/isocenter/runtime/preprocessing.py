@@ -6,7 +6,7 @@ inverse on the grid and a result can go back slab by slab.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -83,7 +83,10 @@ class Preprocessing:
     channels: what the network expects, by name and order; the images are checked against it
     spacing:  mm between voxels on the network's grid; None keeps the image's own
     shape:    fixed number of voxels on the network's grid; None lets it follow from the spacing
+    aspect:   how an image of other proportions gets that shape: it is stretched, its longer side is cropped about the
+              middle, or its shorter one padded
     crop:     "content" cuts away the constant border
+    border:   share of each axis that is cut away at either end, after the crop
     smallest: the padded shape is at least this
     order:    interpolation of intensities
     """
@@ -97,6 +100,8 @@ class Preprocessing:
     order: Order = "linear"
     smallest: tuple[int, ...] = ()
     modality: str = "unknown"
+    aspect: Literal["stretch", "crop", "pad"] = "stretch"
+    border: float = 0.0
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Preprocessing:
@@ -138,7 +143,7 @@ class Preprocessing:
             for normalisation, channel, measured in zip(self.normalisation, data, valid, strict=True)
         ]
         resampled = resample(np.stack(channels), shape, self.order)
-        pad = tuple(padding(shape, self.smallest or shape))
+        pad = tuple(padding(shape, self.smallest or self.shape or shape))
         steps = tuple(step * old / new for step, old, new in zip(steps, data.shape[1:], shape, strict=True))
         padded = np.pad(resampled, ((0, 0), *pad), mode="edge")
         trace = Trace(geometry, squeezed, axes, flips, region, shape, pad, steps)
@@ -211,19 +216,38 @@ class Preprocessing:
         return tuple(axis for axis, _ in kept), tuple(flip for _, flip in kept)
 
     def _region(self, data: Array, valid: NDArray[np.bool_]) -> Region:
-        if self.crop == "none":
-            return tuple(slice(0, size) for size in data.shape[1:])
-        above = [_above_lowest(channel, measured) for channel, measured in zip(data, valid, strict=True)]
-        return content(np.any(above, axis=0))
+        """What is kept of the canonical grid: the content, without its border, in the proportions of the shape."""
+        region = tuple(slice(0, size) for size in data.shape[1:])
+        if self.crop == "content":
+            above = [_above_lowest(channel, measured) for channel, measured in zip(data, valid, strict=True)]
+            region = content(np.any(above, axis=0))
+        sizes = [part.stop - part.start for part in region]
+        region = _middle(region, [size - 2 * int(self.border * size) for size in sizes])
+        if self.shape is None or self.aspect != "crop":
+            return region
+        sizes = [part.stop - part.start for part in region]
+        factor = min(size / whole for size, whole in zip(sizes, self.shape, strict=True))
+        return _middle(region, [max(1, round(factor * whole)) for whole in self.shape])
 
     def _target(
         self, shape: tuple[int, ...], steps: tuple[float, ...], geometry: Geometry, where: str
     ) -> tuple[int, ...]:
+        if self.shape is not None and self.aspect == "pad":
+            factor = max(size / whole for size, whole in zip(shape, self.shape, strict=True))
+            return tuple(
+                min(whole, max(1, round(size / factor))) for size, whole in zip(shape, self.shape, strict=True)
+            )
         if self.shape is not None:
             return self.shape
         if self.spacing is None:
             return shape
         return tuple(max(1, round(size * old / new)) for size, old, new in zip(shape, steps, self.spacing, strict=True))
+
+
+def _middle(region: Region, sizes: Sequence[int]) -> Region:
+    """As many voxels of a region, about its middle."""
+    starts = [part.start + (part.stop - part.start - size) // 2 for part, size in zip(region, sizes, strict=True)]
+    return tuple(slice(start, start + size) for start, size in zip(starts, sizes, strict=True))
 
 
 def _above_lowest(channel: Array, measured: NDArray[np.bool_]) -> NDArray[np.bool_]:
