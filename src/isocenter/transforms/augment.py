@@ -167,7 +167,7 @@ class Augmentation:
         return changed, partner, share
 
     def check(self, mirrored: Sequence[int] | None, ndim: int) -> None:
-        """Raises PlanError where an axis does not exist, or where `flips` would, or may, put a label on the wrong side."""
+        """Raises PlanError where an axis does not exist, or `flips` would, or may, put a label on the wrong side."""
         for name, axes in (("flips", self.flips), ("left_right", (self.left_right or 0,))):
             if max(axes, default=0) >= ndim:
                 problem = f"there is no axis {max(axes)} in {ndim} dimensions"

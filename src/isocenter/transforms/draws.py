@@ -70,7 +70,8 @@ def per_sample(values: NDArray[np.float64], images: Tensor) -> Tensor:
 
 def white_noise(images: Tensor, generators: Sequence[np.random.Generator]) -> Tensor:
     """Normal numbers in the images' shape, drawn on their device, each sample's by its own generator."""
-    noise = torch.empty_like(images)
+    # Filled in the order of memory, which must not be that of an image that happens to lie otherwise.
+    noise = torch.empty(images.shape, dtype=images.dtype, device=images.device)
     for n, rng in enumerate(generators):
         source = torch.Generator(device=images.device).manual_seed(int(rng.integers(2**63)))
         noise[n].normal_(generator=source)
