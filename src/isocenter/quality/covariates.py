@@ -1,0 +1,65 @@
+"""What is said about the patients: values that cannot be, and gaps."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from isocenter.values import Dataset, Problem
+
+# DICOM writes 045Y, PS3.5 6.2; months, weeks and days are of children.
+AGE = re.compile(r"\s*(-?\d+(?:\.\d+)?)\s*([YMWD]?)\s*", re.IGNORECASE)
+DAYS = {"": 365.25, "Y": 365.25, "M": 30.44, "W": 7.0, "D": 1.0}
+OLDEST = 120
+# PS3.3 C.7.1.1 (M, F, O), ISO 5218 (0, 1, 2, 9) and the words that tables use.
+SEXES = frozenset("mfouxdw0129") | {"male", "female", "other", "unknown", "diverse", "weiblich", "männlich", "divers"}
+
+
+def covariates(dataset: Dataset) -> Iterator[Problem]:
+    """Impossible ages and sexes, a column each, and one line for all gaps."""
+    columns = list(dict.fromkeys(name for case in dataset for name in case.covariates))
+    gaps = []
+    for name in columns:
+        values = {case.id: case.covariates.get(name) for case in dataset}
+        words = set(re.split(r"[^a-z]+", name.lower()))
+        known = {case: value for case, value in values.items() if not is_missing(value)}
+        if "age" in words:
+            yield from _impossible(name, {c: v for c, v in known.items() if not _is_age(v)}, f"an age of 0 to {OLDEST}")
+        if words & {"sex", "gender"}:
+            strange = {c: v for c, v in known.items() if str(v).strip().lower().removesuffix(".0") not in SEXES}
+            yield from _impossible(name, strange, "a sex (M, F, O, ...)")
+        if len(known) < len(values):
+            gaps.append((len(values) - len(known), name))
+    if gaps:
+        most = ", ".join(f"{name} {count}" for count, name in sorted(gaps, reverse=True)[:6])
+        more = f" and {len(gaps) - 6} more" if len(gaps) > 6 else ""
+        yield Problem(
+            "note",
+            f"{len(gaps)} of {len(columns)} columns of covariates have gaps (cases without a value: {most}{more})",
+            (),
+            "what is compared by them is compared on fewer cases, perhaps not by chance",
+            "Fill them in where they are known",
+        )
+
+
+def is_missing(value: Any) -> bool:
+    """None, an empty word or no number."""
+    return value is None or str(value).strip().lower() in {"", "nan", "na", "n/a", "none", "[not available]"}
+
+
+def _impossible(name: str, found: dict[str, Any], wanted: str) -> Iterator[Problem]:
+    if found:
+        examples = ", ".join(sorted({str(value) for value in found.values()})[:5])
+        yield Problem(
+            "warning",
+            f"{name} holds what is not {wanted}: {examples}",
+            tuple(found),
+            "results by subgroup would be wrong",
+            "Correct the table",
+        )
+
+
+def _is_age(value: Any) -> bool:
+    fit = AGE.fullmatch(str(value))
+    return fit is not None and 0 <= float(fit[1]) * DAYS[fit[2].upper()] / 365.25 <= OLDEST

@@ -1,0 +1,165 @@
+"""How good one picture or volume is: sharp, quiet, unclipped, without echoes and without letters on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from scipy import ndimage
+from scipy.sparse.csgraph import connected_components
+
+from isocenter.transforms import resample
+from isocenter.values import Array, Floats
+
+# Of a volume so many planes are looked at: a fault of acquisition is in most of them.
+PLANES = 5
+# Sharpness and echoes are compared at the scale that a network sees: a sensor with more pixels is not a blurred one.
+COMMON_SIDE = 256
+# Noise lies between neighbouring voxels, so it is measured on the grid as it is, in the middle.
+NOISE_SIDE = 1024
+# Letters of a screenshot or a film are still apart at this size.
+LETTER_SIDE = 1024
+# Fewer pixels hold neither a periodic echo nor a letter that can be told from anatomy.
+SMALLEST_ECHO, SMALLEST_LETTER = 64, 96
+# An echo nearer than this share of the field cannot be told from the image's own smoothness.
+NEAREST_ECHO = 0.1
+
+
+def quality(values: Array, valid: Array, steps: Sequence[float]) -> Mapping[str, float]:
+    """Measures of one channel (*spatial); NaN where one cannot be taken.
+
+    sharpness: natural logarithm of the variance of the Laplacian by that of the intensities, at a common scale
+    noise:     standard deviation by the range of intensities
+    clipped:   share of voxels at the very highest value
+    echo:      strength of the strongest copy that lies moved along one axis over the image
+    letters:   of the longest line of letters burned into a picture; 0 for volumes
+    """
+    measured = values[valid]
+    low, high = np.percentile(measured, (0.5, 99.5)).tolist()
+    scale = max(high - low, 1e-12)
+    planes = [((plane - low) / scale).clip(-1, 2) for plane in _planes(values, steps)]
+    common = [_brought_to(plane, COMMON_SIDE) for plane in planes]
+    return {
+        "sharpness": _middle([_sharpness(plane) for plane in common]),
+        "noise": _middle([_noise(plane) for plane in planes]),
+        "clipped": float(np.mean(measured == measured.max())),
+        "echo": _middle([_echo(plane) for plane in common]),
+        "letters": float(longest_line(planes[0])) if values.ndim == 2 else 0.0,
+    }
+
+
+def _middle(found: Sequence[float]) -> float:
+    known = [value for value in found if np.isfinite(value)]
+    return float(np.median(known)) if known else float("nan")
+
+
+def _planes(values: Array, steps: Sequence[float]) -> Iterator[Floats]:
+    """A picture itself; of a volume some planes from its middle half, across its coarsest axis."""
+    if values.ndim == 2:
+        yield _finite(values)
+        return
+    through = max(range(values.ndim), key=lambda axis: (steps[axis], -values.shape[axis]))
+    size = values.shape[through]
+    for at in sorted({int(place) for place in np.linspace(size / 4, 3 * size / 4, PLANES)}):
+        yield _finite(values.take(min(at, size - 1), axis=through))
+
+
+def _finite(plane: Array) -> Floats:
+    return np.nan_to_num(plane.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _brought_to(plane: Floats, side: int) -> Floats:
+    """The plane with its longer side brought down to `side`; never up."""
+    factor = side / max(plane.shape)
+    if factor >= 1:
+        return plane
+    return np.asarray(resample(plane[None], [max(4, round(size * factor)) for size in plane.shape])[0])
+
+
+def _sharpness(plane: Floats) -> float:
+    """Pech-Pacheco et al., ICPR 2000, doi:10.1109/ICPR.2000.903548, here beside the variance of the plane itself."""
+    if min(plane.shape) < 4 or plane.var() <= 0:
+        return float("nan")
+    inner = plane[1:-1, 1:-1]
+    laplacian = 4 * inner - plane[:-2, 1:-1] - plane[2:, 1:-1] - plane[1:-1, :-2] - plane[1:-1, 2:]
+    return float(np.log(max(float(laplacian.var() / plane.var()), 1e-9)))
+
+
+def _noise(plane: Floats) -> float:
+    """Immerkaer's operator, the difference of two Laplacians, blind to edges; its median: texture counts little.
+
+    Comput Vis Image Underst 1996, doi:10.1006/cviu.1996.0060. Only where there is signal: air is quiet by itself.
+    """
+    starts = [max(0, (size - NOISE_SIDE) // 2) for size in plane.shape]
+    part = plane[tuple(slice(start, start + NOISE_SIDE) for start in starts)]
+    if min(part.shape) < 4:
+        return float("nan")
+    response = np.abs(np.diff(np.diff(part, n=2, axis=0), n=2, axis=1))
+    inside = part[1:-1, 1:-1] > part.min() + 1e-3
+    if np.count_nonzero(inside) < 100:
+        return float("nan")
+    return float(np.median(response[inside])) / 0.6745 / 6  # 6: root of the sum of the operator's squares
+
+
+def _echo(plane: Floats) -> float:
+    """Height of the highest peak of the cepstrum beyond a tenth of the field, over both axes.
+
+    An echo of strength a makes a peak of about a where it lies. Bogert, Healy and Tukey, Time Series Analysis 1963.
+    """
+    if min(plane.shape) < SMALLEST_ECHO:
+        return float("nan")
+    return max(_echo_along(np.moveaxis(plane, axis, 0)) for axis in (0, 1))
+
+
+def _echo_along(lines: Floats) -> float:
+    size = len(lines)
+    power = (np.abs(np.fft.rfft((lines - lines.mean()) * np.hanning(size)[:, None], axis=0)) ** 2).mean(axis=1)
+    cepstrum = np.fft.irfft(np.log(power + 1e-6 * power.max() + 1e-30))
+    far = cepstrum[max(4, int(NEAREST_ECHO * size)) : size // 2 + 1]
+    return float((far - np.median(far)).max())
+
+
+def longest_line(plane: Floats) -> int:
+    """Letters in the longest line of them: pieces far brighter than around them, of one height, on one base.
+
+    Raw text detection after connected components; see Epshtein, Ofek and Wexler, CVPR 2010, for the grouping.
+    """
+    if min(plane.shape) < SMALLEST_LETTER:
+        return 0
+    small = _brought_to(plane, LETTER_SIDE)
+    widest = max(9, round(min(small.shape) / 12))
+    top = float(small.max())
+    # Letters are drawn at the top of the scale; anatomy seldom reaches it in strokes this thin.
+    bright = small >= top - 0.15 * (top - float(small.min()))
+    if np.count_nonzero(bright) > 0.2 * bright.size:
+        return 0
+    pieces, count = ndimage.label(bright, structure=np.ones((3, 3)))
+    if not 3 <= count <= 4000:
+        return 0
+    boxes = enumerate(ndimage.find_objects(pieces), start=1)
+    letters = [box for number, box in boxes if _is_letter(small, pieces, number, box, widest)]
+    if len(letters) < 3:
+        return len(letters)
+    centres = np.array([[(part.start + part.stop) / 2 for part in box] for box in letters])
+    heights = np.array([box[0].stop - box[0].start for box in letters])
+    return _longest_chain(centres, heights)
+
+
+def _is_letter(plane: Floats, pieces: Array, number: int, box: tuple[slice, ...], widest: int) -> bool:
+    """Of a letter's size, of strokes and not a block, and sharp: what lies two pixels away is far darker."""
+    height, width = (part.stop - part.start for part in box)
+    if not (5 <= height <= widest and 1 <= width <= 1.5 * height):
+        return False
+    around = tuple(slice(max(0, part.start - 2), part.stop + 2) for part in box)
+    rim = np.ones(plane[around].shape, dtype=bool)
+    rim[1:-1, 1:-1] = False
+    own = plane[box][pieces[box] == number]
+    return bool(np.median(plane[around][rim]) < 0.5 * np.median(own))
+
+
+def _longest_chain(centres: Floats, heights: Array) -> int:
+    """centres: (letters, 2) row and column; neighbours of about one height on about one row are in one line."""
+    lower, taller = np.minimum.outer(heights, heights), np.maximum.outer(heights, heights)
+    down, across = (np.abs(np.subtract.outer(places, places)) for places in centres.T)
+    joined = (taller <= 1.5 * lower) & (down <= 0.3 * lower) & (across <= 2 * lower)
+    return int(np.bincount(connected_components(joined, directed=False)[1]).max())

@@ -1,0 +1,300 @@
+"""What tells the classes apart without showing the disease: size, spacing, borders, the scanner.
+
+Each thing alone predicts the class by ridge regression, cross-validated by patient; chance is what the same regression
+reaches when patients are given each other's classes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from scipy import ndimage, stats
+
+from isocenter.evaluation import auroc, bootstrap_statistic, one_against_rest
+from isocenter.quality.covariates import is_missing
+from isocenter.quality.look import Look
+from isocenter.transforms import generator
+from isocenter.values import Array, Case, CaseFacts, Dataset, Estimate, Fingerprint, Floats, Problem, Shortcut
+
+FOLDS = 5
+# Fewer patients of a class cannot be in every fold.
+FEWEST_PATIENTS = FOLDS
+# Shuffles tell mean and deviation of chance; the tail follows from the normal law, so few are enough.
+SHUFFLES, DRAWS = 200, 500
+# Everybody's favourite 0.05, after Holm; and below an AUC of 0.6 a thing tells too little to be learnt instead.
+LEVEL, TELLING = 0.05, 0.6
+# More cases than this tell nothing new about an AUC of 0.6.
+MOST_CASES = 6000
+# Voxels of the small image (16 or 32 a side) that are border: 6 % of the field on each side.
+BORDER = {2: 2, 3: 1}
+# Columns that say how an image was made, not who the patient is.
+MADE = re.compile(
+    r"(?i)(site|scanner|cent(er|re)|hospital|institution|manufacturer|vendor|model|device|machine|station|kvp|exposure|"
+    r"protocol|sequence|field.?strength|tesla|coil|view|position|location|source|folder|batch|url|licen[cs]e|modality)"
+)
+MOST_LEVELS = 20
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What preprocessing leaves to be seen: `aspect` and `border` of the plan, and the shape that all get."""
+
+    aspect: str = "stretch"
+    border: float = 0.0
+    shape: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Subjects:
+    """Cases with a class, side by side."""
+
+    cases: tuple[Case, ...]
+    facts: tuple[CaseFacts, ...]
+    looks: tuple[Look, ...]
+
+    @property
+    def label(self) -> Array:
+        """(cases,) index of the class."""
+        return np.unique([str(case.references["class"]) for case in self.facts], return_inverse=True)[1]
+
+    @property
+    def patient(self) -> Array:
+        """(cases,) index of the person."""
+        return np.unique([case.patient for case in self.cases], return_inverse=True)[1]
+
+
+def shortcuts(
+    dataset: Dataset,
+    fingerprint: Fingerprint,
+    looks: Mapping[str, Look],
+    *,
+    ids: set[str] | None = None,
+    seen: Seen | None = None,
+    seed: int = 0,
+) -> tuple[Shortcut, ...]:
+    """All that was tried, the strongest first; nothing without classes or with too few patients of one.
+
+    ids:  of these cases alone; else of all but the set's own test part
+    seen: after this preprocessing; else of the images as they are
+    """
+    wanted = ids if ids is not None else {case.id for case in dataset if dataset.splits.get(case.id) != "test"}
+    subjects = _subjects(dataset, fingerprint, looks, wanted)
+    if subjects is None:
+        return ()
+    found = []
+    for thing, values in _things(subjects, seen):
+        auc, p = _told(values, subjects, seed)
+        found.append(replace(thing, auc=auc, p=p))
+    adjusted = holm([one.p for one in found])
+    judged = [
+        replace(one, p=p, standing=p < LEVEL and one.auc.value >= TELLING)
+        for one, p in zip(found, adjusted, strict=True)
+    ]
+    return tuple(sorted(judged, key=lambda one: (-one.auc.value, one.name)))
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Each p adjusted for all. Holm, Scand J Stat 1979."""
+    order = np.argsort(p, kind="stable")
+    worst = np.maximum.accumulate(np.array([(len(p) - place) * p[n] for place, n in enumerate(order)]))
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(worst, 1.0)
+    return [float(value) for value in adjusted]
+
+
+def shortcut_problems(found: Sequence[Shortcut]) -> Iterator[Problem]:
+    """One finding for each thing that tells the classes apart."""
+    for one in found:
+        if one.standing:
+            yield Problem(
+                "warning",
+                f"{one.name} alone tells the classes apart: AUC {one.auc.value:.2f}{_interval(one.auc)}, "
+                f"p = {one.p:.2g} after Holm",
+                (),
+                "a model may learn it instead of the disease, and fail where it is absent",
+                "Nothing yet: the plan tries to take it away, and the report says whether that helped"
+                if one.removable
+                else "Balance the classes over it, or report results within each of its values",
+            )
+
+
+def _interval(auc: Estimate) -> str:
+    return f" ({auc.low:.2f} to {auc.high:.2f})" if auc.low is not None and auc.high is not None else ""
+
+
+def _subjects(
+    dataset: Dataset, fingerprint: Fingerprint, looks: Mapping[str, Look], wanted: set[str]
+) -> Subjects | None:
+    cases = {case.id: case for case in dataset}
+    facts = [one for one in fingerprint.cases if one.id in wanted and "class" in one.references]
+    facts = facts[:: max(1, -(-len(facts) // MOST_CASES))]
+    if not facts or len({len(one.shape) for one in facts}) > 1:
+        return None
+    found = Subjects(tuple(cases[one.id] for one in facts), tuple(facts), tuple(looks[one.id] for one in facts))
+    people = [len(np.unique(found.patient[found.label == label])) for label in np.unique(found.label)]
+    return found if len(people) > 1 and min(people) >= FEWEST_PATIENTS else None
+
+
+def _things(subjects: Subjects, seen: Seen | None) -> Iterator[tuple[Shortcut, Floats]]:
+    """Each thing and its numbers, (cases, numbers)."""
+    nothing = Estimate(0.5, method="none: the same for all")
+    for name, values, setting in (
+        ("image size", _size(subjects, seen), "aspect"),
+        ("aspect ratio", _aspect(subjects, seen), "aspect"),
+        ("spacing", _spacing(subjects), ""),
+        ("border pixels", _strips(subjects, seen, corners=False), "border"),
+        ("corner pixels", _strips(subjects, seen, corners=True), "border"),
+        *((f"column {name}", values, "") for name, values in _columns(subjects)),
+    ):
+        if values.size:
+            yield Shortcut(name, nothing, 1.0, bool(setting), False, setting), values
+
+
+def _logs(subjects: Subjects) -> Floats:
+    return np.log(np.array([one.shape for one in subjects.facts], dtype=np.float64))
+
+
+def _size(subjects: Subjects, seen: Seen | None) -> Floats:
+    """Number of voxels; after all are brought to one shape, how far the small ones were stretched, and their aspect."""
+    logs = _logs(subjects)
+    if seen is None or seen.shape is None:
+        return logs.sum(axis=1, keepdims=True)
+    if logs.shape[1] != len(seen.shape):
+        return logs[:, :0]
+    stretched = np.maximum(np.log(seen.shape) - logs, 0.0)  # what was larger lost its size with its finest detail
+    return np.hstack([stretched, _aspect(subjects, seen)])
+
+
+def _aspect(subjects: Subjects, seen: Seen | None) -> Floats:
+    logs = _logs(subjects)
+    ratios = logs[:, 1:] - logs[:, :1]
+    return np.zeros_like(ratios) if seen is not None and seen.aspect == "crop" else ratios
+
+
+def _spacing(subjects: Subjects) -> Floats:
+    if not all(one.physical for one in subjects.facts):
+        return np.empty((len(subjects.facts), 0))
+    return np.log(np.array([one.steps for one in subjects.facts]))
+
+
+def _strips(subjects: Subjects, seen: Seen | None, *, corners: bool) -> Floats:
+    """Mean and deviation along each side of the image (or in each corner), after z-score as a network sees it."""
+    small = [_as_seen(one.small, facts.shape, seen) for one, facts in zip(subjects.looks, subjects.facts, strict=True)]
+    images = np.stack(small)
+    axes = images.ndim - 1
+    if axes not in BORDER:
+        return np.empty((len(images), 0))
+    flat = tuple(range(1, axes + 1))
+    images = (images - images.mean(axis=flat, keepdims=True)) / (images.std(axis=flat, keepdims=True) + 1e-6)
+    ends = (slice(0, BORDER[axes]), slice(-BORDER[axes], None))
+    if corners:
+        regions: list[tuple[slice, ...]] = [tuple(ends[n >> axis & 1] for axis in range(axes)) for n in range(2**axes)]
+    else:
+        regions = [(*(slice(None),) * axis, end) for axis in range(axes) for end in ends]
+    parts = [images[(slice(None), *region)].reshape(len(images), -1) for region in regions]
+    return np.stack([figure for part in parts for figure in (part.mean(axis=1), part.std(axis=1))], axis=1)
+
+
+def _as_seen(small: Floats, shape: Sequence[int], seen: Seen | None) -> Floats:
+    """The small image after the plan's border and aspect were cut from (or padded to) the whole."""
+    if seen is None:
+        return small
+    share = np.full(small.ndim, 1 - 2 * seen.border)
+    if seen.aspect != "stretch" and seen.shape is not None and len(seen.shape) == len(shape):
+        ratio = np.asarray(shape) / np.asarray(seen.shape)
+        share = share * (ratio.min() if seen.aspect == "crop" else ratio.max()) / ratio
+    if np.allclose(share, 1):
+        return small
+    offset = (np.asarray(small.shape) - 1) / 2 * (1 - share)
+    return np.asarray(ndimage.affine_transform(small, share, offset, order=1, mode="constant"))
+
+
+def _columns(subjects: Subjects) -> Iterator[tuple[str, Floats]]:
+    """Numbers of each column that says how the image was made; a gap is a value too."""
+    names = dict.fromkeys(name for case in subjects.cases for name in case.covariates if MADE.search(name))
+    for name in names:
+        yield name, _numbers([case.covariates.get(name) for case in subjects.cases])
+    if any(case.group for case in subjects.cases):
+        yield "group", _numbers([case.group for case in subjects.cases])
+
+
+def _numbers(values: Sequence[Any]) -> Floats:
+    """(cases, numbers) of a column: one for each of its commonest values. With one value, or one a case, nothing."""
+    words = np.array(["" if is_missing(value) else str(value) for value in values])
+    levels, counts = np.unique(words, return_counts=True)
+    if len(levels) < 2 or counts.max() < 2:
+        return np.empty((len(words), 0))
+    common = levels[np.argsort(-counts, kind="stable")][:MOST_LEVELS]
+    return (words[:, None] == common).astype(np.float64)
+
+
+def _told(values: Floats, subjects: Subjects, seed: int) -> tuple[Estimate, float]:
+    """How well these numbers tell the class, and how often chance does as well."""
+    label, patient = subjects.label, subjects.patient
+    if np.ptp(values, axis=0).max() < 1e-9:
+        return Estimate(0.5, n=len(label), patients=len(np.unique(patient)), method="none: the same for all"), 1.0
+    classes, fold = int(label.max()) + 1, _folds(label, patient, seed)
+    given = [label, *(_shuffled(label, patient, seed, draw) for draw in range(SHUFFLES))]
+    truth = np.eye(classes)[np.stack(given)]  # (1 + shuffles, cases, classes)
+    scores = _predicted(_design(values), truth, fold)
+    reached = np.array([_mean_auc(score, one) for score, one in zip(scores, given, strict=True)])
+    spread = max(float(reached[1:].std(ddof=1)), 1e-6)
+    p = float(stats.norm.sf((reached[0] - reached[1:].mean()) / spread))
+    auc = bootstrap_statistic(
+        lambda weights: one_against_rest(auroc, scores[0], label, weights),
+        patient,
+        strata=label,
+        seed=seed,
+        draws=DRAWS,
+    )
+    return auc, p
+
+
+def _design(values: Floats) -> Floats:
+    """Standardised; one or a few numbers with their squares, because the middle may be the odd one out."""
+    spread = values.std(axis=0)
+    scaled = ((values - values.mean(axis=0)) / np.where(spread > 1e-9, spread, 1.0))[:, spread > 1e-9]
+    return np.hstack([scaled, scaled**2]) if scaled.shape[1] <= 3 else scaled
+
+
+def _folds(label: Array, patient: Array, seed: int) -> Array:
+    """(cases,) fold; the patients of each class are dealt out in turn."""
+    owner = _first_label(label, patient)
+    fold = np.empty(len(owner), dtype=np.intp)
+    for one in np.unique(owner):
+        own = np.flatnonzero(owner == one)
+        fold[generator(seed, 11, int(one)).permutation(own)] = np.arange(len(own)) % FOLDS
+    return fold[patient]
+
+
+def _first_label(label: Array, patient: Array) -> Array:
+    """(patients,) the class of a patient's first image."""
+    return label[np.unique(patient, return_index=True)[1]]
+
+
+def _shuffled(label: Array, patient: Array, seed: int, draw: int) -> Array:
+    """(cases,) classes when each patient has another's."""
+    return generator(seed, 12, draw).permutation(_first_label(label, patient))[patient]
+
+
+def _predicted(design: Floats, truth: Floats, fold: Array) -> Floats:
+    """(shuffles, cases, classes) by ridge regression from the other folds, for all shuffles in one solution."""
+    flat = truth.transpose(1, 0, 2).reshape(len(design), -1)
+    scores = np.empty_like(flat)
+    for held in range(FOLDS):
+        own, rest = fold == held, fold != held
+        centre, mean = design[rest].mean(axis=0), flat[rest].mean(axis=0)
+        known = design[rest] - centre
+        gram = known.T @ known + np.eye(known.shape[1])  # a ridge of one case: numbers here are standardised
+        weights = np.linalg.solve(gram, known.T @ (flat[rest] - mean))
+        # Without the mean of the fold's training cases, which is lower where the held-out fold has more of a class.
+        scores[own] = (design[own] - centre) @ weights
+    return scores.reshape(len(design), *truth.shape[::2]).transpose(1, 0, 2)
+
+
+def _mean_auc(scores: Floats, label: Array) -> float:
+    return float(one_against_rest(auroc, scores, label))

@@ -1,0 +1,137 @@
+"""What only shows beside the other cases; an error here is not mended by leaving a case out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from isocenter.errors import counted
+from isocenter.transforms import COLOUR, GREY, without_alpha
+from isocenter.values import Dataset, Fingerprint, Problem
+
+# A label map with more values than this, undeclared, numbers instances.
+MOST_LABELS = 32
+# Of fewer patients of a class none is left for one of training, selection and test.
+FEWEST_PATIENTS = 3
+
+
+def none_left(problems: Sequence[Problem], fingerprint: Fingerprint) -> Iterator[Problem]:
+    """That no case can be used, and what is wrong with the first."""
+    if fingerprint.cases:
+        return
+    first = next((problem for problem in problems if problem.severity == "error"), Problem("error", "there is none"))
+    remedy = first.remedy or "See what was found for each case"
+    where = f"{', '.join(first.cases[:1])}: " if first.cases else ""
+    what = f"no case can be used; the first: {where}{first.what}"
+    yield Problem("error", what, (), "there is nothing to learn from", remedy)
+
+
+def together(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem]:
+    """Labels, classes, channels and axes of all cases that can be used."""
+    yield from _labels(dataset, fingerprint)
+    yield from _background(dataset, fingerprint)
+    yield from _classes(dataset, fingerprint)
+    yield from _channels(fingerprint)
+    axes = {len(case.shape) for case in fingerprint.cases}
+    if len(axes) > 1:
+        yield Problem(
+            "error", "some images have two axes and some three", (), "one network takes one kind", "Split the data set"
+        )
+
+
+def _labels(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem]:
+    declared = {label.value for label in dataset.classes.get("mask", ())} | {0}
+    strange = {
+        case.id: sorted(set(case.references["mask"]) - declared)
+        for case in fingerprint.cases
+        if set(case.references.get("mask", ())) - declared
+    }
+    if len(declared) > 1 and strange:
+        values = sorted({value for found in strange.values() for value in found})
+        yield Problem(
+            "error",
+            f"masks hold values without a label: {', '.join(map(str, values))}",
+            tuple(strange),
+            "nobody knows what they mean",
+            "Declare them with --labels VALUE=NAME,..., or correct the masks",
+        )
+    found = set(fingerprint.voxels())
+    if len(declared) == 1 and len(found) > MOST_LABELS:
+        yield Problem(
+            "error",
+            f"masks hold {len(found)} different values, so they seem to number instances and not to name structures",
+            (),
+            "a class would be learnt for every number",
+            "Declare the labels with --labels; instances are not a task yet",
+        )
+
+
+def _background(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem]:
+    """Masks in which nothing is drawn, in all the cases that would train."""
+    masks = {case.id: set(case.references["mask"]) for case in fingerprint.cases if "mask" in case.references}
+    training = {case: values for case, values in masks.items() if dataset.splits.get(case, "train") == "train"}
+    if training and all(values <= {0} for values in training.values()):
+        where = "of the training part " if len(training) < len(masks) else ""
+        yield Problem(
+            "error",
+            f"every mask {where}is empty: all {len(training)} are background",
+            (),
+            "there is no structure to learn",
+            "Look at how the masks were written, or give those that hold the structures",
+        )
+        return
+    declared = {label.value: label.name for label in dataset.classes.get("mask", ()) if label.value != 0}
+    missing = [name for value, name in declared.items() if training and not any(value in v for v in training.values())]
+    if missing:
+        yield Problem(
+            "warning",
+            f"declared but nowhere drawn in the cases that train: {', '.join(missing)}",
+            (),
+            "it cannot be learnt",
+            "Leave it out with --labels, or look for the masks that hold it",
+        )
+
+
+def _classes(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem]:
+    counts = fingerprint.counts()
+    if len(counts) == 1:
+        [(name, count)] = counts.items()
+        yield Problem(
+            # A set with masks can still teach them.
+            "warning" if "mask" in dataset.kinds else "error",
+            f"{f'all {count} cases are' if count > 1 else 'the one case is'} of one class, {name}",
+            (),
+            "there is nothing to tell apart",
+            "Add cases of another class: two classes are the least",
+        )
+        return
+    patients: dict[str, set[str]] = {name: set() for name in counts}
+    owner = {case.id: case.patient for case in dataset}
+    for case in fingerprint.cases:
+        if "class" in case.references:
+            patients[case.references["class"]].add(owner[case.id])
+    few = {name: len(people) for name, people in patients.items() if len(people) < FEWEST_PATIENTS}
+    if few:
+        unit = "patient" if dataset.patients_known else "case"
+        yield Problem(
+            "warning",
+            f"few of a class: {', '.join(f'{name} has {counted(n, unit)}' for name, n in few.items())}",
+            tuple(case.id for case in fingerprint.cases if case.references.get("class") in few),
+            "it cannot be in training, selection and test at once",
+            "Add cases of it, or join it with another class",
+        )
+
+
+def _channels(fingerprint: Fingerprint) -> Iterator[Problem]:
+    """Cases with other channels than the rest; pictures in grey beside those in colour can be brought to one kind."""
+    kinds = [without_alpha(case.channels) for case in fingerprint.cases]
+    if set(kinds) <= {GREY, COLOUR} or len(set(kinds)) == 1:
+        return
+    usual = max(sorted(set(kinds)), key=kinds.count)
+    others = "; ".join(", ".join(kind) for kind in sorted(set(kinds) - {usual}))
+    yield Problem(
+        "error",
+        f"some cases have other channels ({others}) than the rest ({', '.join(usual)})",
+        tuple(case.id for case, kind in zip(fingerprint.cases, kinds, strict=True) if kind != usual),
+        "one network takes one kind",
+        "Give each case the same images, in the same order, or leave these cases out",
+    )
