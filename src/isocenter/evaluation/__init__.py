@@ -16,6 +16,7 @@ from isocenter.evaluation.classification import (
 from isocenter.evaluation.distance import Surface, SurfaceDistance, elements, surface_distance
 from isocenter.evaluation.intervals import bootstrap, bootstrap_statistic, clopper_pearson, median, proportion, wilson
 from isocenter.evaluation.overlap import Overlap, confusion, dice, iou, overlap, overlaps, volume_unit
+from isocenter.evaluation.predictive import predictive_values
 from isocenter.evaluation.summary import mean_rows, pooled_rows
 from isocenter.evaluation.table import (
     Table,
@@ -57,6 +58,7 @@ __all__ = [
     "overlaps",
     "pooled_rows",
     "precision_recall_curve",
+    "predictive_values",
     "proportion",
     "reliability",
     "roc_curve",

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
 
-from isocenter.errors import DatasetError, PlanError, counted
-from isocenter.evaluation import (
-    Confusion,
-    Table,
-    auroc,
-    average_precision,
-    bootstrap,
-    bootstrap_statistic,
-    brier,
-    calibration_error,
-    one_against_rest,
-    proportion,
-)
+from isocenter.errors import DatasetError, PlanError
+from isocenter.evaluation import Confusion, Table, auroc, brier, one_against_rest
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures
+from isocenter.tasks.classification_plan import check_settings, prior_shift, sampling, settings_for, thresholds
+from isocenter.tasks.classification_scores import METRICS, Answers, summary_rows
 from isocenter.tasks.exclusive import log_mean, softmax
 from isocenter.tasks.sides import crossed
 from isocenter.tasks.task import Outputs, Task, stated_image
@@ -33,7 +23,6 @@ from isocenter.values import (
     Case,
     Dataset,
     Decision,
-    Estimate,
     Finding,
     Fingerprint,
     Floats,
@@ -51,57 +40,68 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+# The settings that hold one number a class.
+BY_CLASS = ("counts", "weights", "prior_shift", "thresholds", "prevalence")
+
+
 @dataclass(frozen=True)
 class Classification:
     """One of several classes that exclude each other.
 
-    classes:   in the order of every probability column
-    smoothing: share of each target that is spread over all classes
+    classes:         in the order of every probability column; of two the second is the positive one
+    smoothing:       share of each target that is spread over all classes
+    counts:          {class: training cases}
+    weights:         {class: how much a case counts in the loss}; 1 where none is given
+    prior_shift:     {class: added to its logit}, so that probabilities refer to the shares of the training cases
+    operating_point: the rule by which validation cases decide from which probability on a class is called
+    thresholds:      {class: that probability}; None until they have decided
+    prevalence:      {class: share of all people} for predictive values; None: of the cases that are scored
     """
 
     classes: tuple[str, ...]
     smoothing: float = 0.0
+    counts: Mapping[str, int] | None = None
+    weights: Mapping[str, float] | None = None
+    prior_shift: Mapping[str, float] | None = None
+    operating_point: str = "youden"
+    thresholds: Mapping[str, float] | None = None
+    prevalence: Mapping[str, float] | None = None
 
     name: ClassVar[str] = "classification"
     needs: ClassVar[frozenset[str]] = frozenset({"class"})
-    metrics: ClassVar[frozenset[str]] = frozenset(
-        {"auroc", "accuracy", "average_precision", "balanced_accuracy", "mcc", "brier", "ece"}
-    )
+    metrics: ClassVar[frozenset[str]] = METRICS
     selects_by: ClassVar[str] = "auroc"
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
-        counts = fingerprint.counts()
-        declared = [label.name for label in dataset.classes.get("class", ())] or list(counts)
-        if sum(count > 0 for count in counts.values()) < 2:
-            raise DatasetError(
-                f"the training cases have {counted(len(counts), 'class', 'classes')} ({', '.join(counts) or 'none'})",
-                str(dataset.root or dataset.name),
-                "Give cases of at least two classes",
-            )
-        shares = ", ".join(f"{name} {counts.get(name, 0)}" for name in declared)
-        return {
-            "classes": Decision(declared, f"of {sum(counts.values())} training cases: {shares}"),
-            "smoothing": Decision(0.0, "probabilities are to be believed as they are"),
-        }
+        return settings_for(dataset, fingerprint)
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Classification:
+        known = ("classes", "smoothing", "operating_point", *BY_CLASS)
+        if unknown := sorted(set(settings) - set(known)):
+            raise PlanError("there is no such setting", f"task.{unknown[0]}", f"Choose one of {', '.join(known)}")
         try:
-            task = cls(tuple(str(name) for name in settings["classes"]), float(settings["smoothing"]))
-        except (KeyError, TypeError, ValueError) as error:
+            classes = tuple(str(name) for name in settings["classes"])
+            rule = settings.get("operating_point", "youden")
+            by_class = {name: _by_class(name, settings.get(name), classes) for name in BY_CLASS}
+            task = cls(classes, float(settings["smoothing"]), operating_point=rule, **by_class)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise PlanError(
                 f"impossible settings of a classification ({error})", "task", "Plan anew, or mend it"
             ) from error
-        if len(set(task.classes)) < max(2, len(task.classes)):
-            raise PlanError("at least two different classes are needed", "task.classes", "Name each class once")
-        if not 0 <= task.smoothing < 1:
-            raise PlanError(f"smoothing {task.smoothing} is not in [0, 1)", "task.smoothing", "Give a share")
+        check_settings(classes, task.smoothing, rule, by_class)
         return task
 
     @property
     def settings(self) -> dict[str, Any]:
-        return {"classes": list(self.classes), "smoothing": self.smoothing}
+        by_class = {name: getattr(self, name) for name in BY_CLASS}
+        return {
+            "classes": list(self.classes),
+            "smoothing": self.smoothing,
+            "operating_point": self.operating_point,
+            **{name: None if given is None else dict(given) for name, given in by_class.items()},
+        }
 
     @property
     def heads(self) -> Mapping[str, Head]:
@@ -122,23 +122,29 @@ class Classification:
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         return {
             "network.name": Decision("resnet", "one answer for the whole image", "arXiv:1512.03385"),
+            "training.sampling": sampling(fingerprint),
             "training.selection": Decision("auroc", "ranks cases without a threshold, and shows more than accuracy"),
             "evaluation.primary": Decision(
                 "auroc", "no operating point was asked for", "doi:10.1038/s41592-023-02151-z"
             ),
         }
 
+    def under(self, drawn: str) -> dict[str, Decision]:
+        return {"task.prior_shift": prior_shift(self.counts or dict.fromkeys(self.classes, 1), self.weights, drawn)}
+
     def target(self, case: Case) -> Target:
         """Index of the case's class."""
         return Target(self.heads["class"], np.asarray(self._index(case)))
 
     def loss(self, outputs: Outputs, target: Tensor) -> Tensor:
-        return torch.nn.functional.cross_entropy(
-            outputs["class"].float(), target.long(), label_smoothing=self.smoothing
-        )
+        logits, weights = outputs["class"].float(), None
+        if self.weights is not None:
+            weights = logits.new_tensor([self.weights.get(name, 1.0) for name in self.classes])
+        return torch.nn.functional.cross_entropy(logits, target.long(), weight=weights, label_smoothing=self.smoothing)
 
     def quality(self, outputs: Outputs, target: Tensor) -> Mapping[str, Tensor]:
-        return {"probabilities": outputs["class"].float().softmax(dim=1), "target": target.long()}
+        logits = outputs["class"].float()
+        return {"probabilities": (logits + logits.new_tensor(self._shift)).softmax(dim=1), "target": target.long()}
 
     def selection(self, collected: Mapping[str, Tensor]) -> float:
         """AUROC over the validation cases; where one class is missing among them, minus the log loss."""
@@ -152,10 +158,16 @@ class Classification:
         return {"class": log_mean([one["class"] for one in outputs])}
 
     def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
-        return {"class": softmax(np.asarray(arrays["class"], dtype=np.float64))}
+        logits = np.asarray(arrays["class"], dtype=np.float64)
+        return {"class": softmax(logits + np.reshape(self._shift, (-1, *[1] * (logits.ndim - 1))))}
 
     def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
-        return self, {}
+        """With the thresholds that the operating point's rule finds; those that are set already stay."""
+        if self.thresholds is not None or not cases:
+            return self, {}
+        probabilities, reference = self._arrays(self.score(predictions, cases))
+        found, decision = thresholds(self.operating_point, self.classes, probabilities, reference)
+        return replace(self, thresholds=found), {"task.thresholds": decision}
 
     def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
         """(classes,) logits of one case to probabilities."""
@@ -184,39 +196,7 @@ class Classification:
 
     def summary(self, table: Table, *, seed: int) -> list[Row]:
         """AUROC and the like with patients resampled within the classes; then one class against the rest."""
-        probabilities, reference = self._arrays(table)
-        patients = table["patient"].to_numpy(str)
-        predicted = probabilities.argmax(axis=1)
-        size = len(self.classes)
-
-        def interval(statistic: Callable[[Floats], Floats], exact: bool = True) -> Estimate:
-            return bootstrap_statistic(statistic, patients, strata=reference, seed=seed, exact=exact)
-
-        def confused(weights: Floats) -> Confusion:
-            return Confusion.of(predicted, reference, size, weights)
-
-        rows = [
-            Row("auroc", "all", interval(partial(one_against_rest, auroc, probabilities, reference))),
-            Row("accuracy", "all", proportion(predicted == reference, patients, seed=seed)),
-            Row(
-                "average_precision",
-                "all",
-                interval(partial(one_against_rest, average_precision, probabilities, reference)),
-            ),
-            Row("balanced_accuracy", "all", interval(lambda weights: confused(weights).balanced_accuracy)),
-            Row("mcc", "all", interval(lambda weights: confused(weights).mcc, exact=False)),
-            Row("brier", "all", bootstrap(table["brier"], patients, seed=seed)),
-            Row("ece", "all", self._calibration(probabilities, reference, patients, seed)),
-        ]
-        for index, name in enumerate(self.classes):
-            truth, said = reference == index, predicted == index
-            for metric, figure in (("auroc", auroc), ("average_precision", average_precision)):
-                rows.append(Row(metric, name, interval(partial(figure, probabilities[:, index], truth))))
-            if truth.any():
-                rows.append(Row("sensitivity", name, proportion(said[truth], patients[truth], seed=seed)))
-            if not truth.all():
-                rows.append(Row("specificity", name, proportion(~said[~truth], patients[~truth], seed=seed)))
-        return rows
+        return summary_rows(self._answers(table), seed=seed)
 
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
         probabilities = self._probabilities(prediction)
@@ -272,10 +252,27 @@ class Classification:
         probabilities = table[[f"probability_{name}" for name in self.classes]].to_numpy(float)
         return probabilities, np.array([self.classes.index(name) for name in table["reference"]])
 
-    @staticmethod
-    def _calibration(probabilities: Floats, reference: np.ndarray, patients: np.ndarray, seed: int) -> Estimate:
-        """Of the second of two classes; of several, of the one that was said."""
-        if probabilities.shape[1] == 2:
-            return calibration_error(probabilities[:, 1], reference == 1, patients, seed=seed)
-        right = probabilities.argmax(axis=1) == reference
-        return calibration_error(probabilities.max(axis=1), right, patients, seed=seed)
+    def _answers(self, table: Table) -> Answers:
+        probabilities, reference = self._arrays(table)
+        return Answers(
+            self.classes,
+            probabilities,
+            reference,
+            table["patient"].to_numpy(str),
+            table["brier"].to_numpy(float),
+            self.operating_point,
+            self.thresholds or {},
+            self.prevalence or {},
+        )
+
+    @property
+    def _shift(self) -> list[float]:
+        return [(self.prior_shift or {}).get(name, 0.0) for name in self.classes]
+
+
+def _by_class(setting: str, given: Any, classes: tuple[str, ...]) -> dict[str, Any] | None:
+    if given is None:
+        return None
+    if setting == "prevalence" and not isinstance(given, Mapping) and len(classes) == 2:
+        return {classes[0]: 1 - float(given), classes[1]: float(given)}  # of the positive class
+    return {str(name): int(value) if setting == "counts" else float(value) for name, value in given.items()}

@@ -132,6 +132,9 @@ class Segmentation:
             ),
         }
 
+    def under(self, sampling: str) -> dict[str, Decision]:
+        return {}
+
     def target(self, case: Case) -> Target:
         """Label values to channel numbers, background 0.
 

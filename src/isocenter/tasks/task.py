@@ -72,6 +72,9 @@ class Task(Protocol):
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """What this kind of problem says about training, by "section.name"."""
 
+    def under(self, sampling: str) -> dict[str, Decision]:
+        """Which of its settings follow from how cases are drawn ("natural", "balanced"), as "task.<field>"."""
+
     def target(self, case: Case) -> Target:
         """What the network is taught about the case, on the case's own grid."""
 

@@ -1,0 +1,111 @@
+"""What the training cases say about how a classification is taught, and where its operating point lies."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from isocenter.errors import DatasetError, PlanError, counted
+from isocenter.tasks.operating_point import FEWEST_CASES, YOUDEN, check_rule, threshold
+from isocenter.values import Dataset, Decision, Fingerprint
+
+# A class with less than this part of its equal share is seen too seldom to be learnt from cases as they come.
+SCARCE = 0.3
+# Saerens et al., Neural Comput 2002: how probabilities follow from another prior.
+SAERENS = "doi:10.1162/089976602753284446"
+SHIFT_DIGITS = 6
+
+
+def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
+    """The fields of a classification for these training cases; DatasetError where there is one class only."""
+    counts = fingerprint.counts()
+    declared = [label.name for label in dataset.classes.get("class", ())] or list(counts)
+    if sum(count > 0 for count in counts.values()) < 2:
+        raise DatasetError(
+            f"the training cases have {counted(len(counts), 'class', 'classes')} ({', '.join(counts) or 'none'})",
+            str(dataset.root or dataset.name),
+            "Give cases of at least two classes",
+        )
+    shares = ", ".join(f"{name} {counts.get(name, 0)}" for name in declared)
+    here = {name: counts.get(name, 0) for name in declared}
+    return {
+        "classes": Decision(declared, f"of {sum(counts.values())} training cases: {shares}"),
+        "counts": Decision(here, "the training cases: their shares are what probabilities refer to"),
+        "smoothing": Decision(0.0, "probabilities are to be believed as they are"),
+        "weights": Decision(None, "where a class is scarce its cases are drawn more often instead"),
+        "prior_shift": prior_shift(here, None, str(sampling(fingerprint).value)),
+        "operating_point": Decision("youden", "no rule was asked for: sensitivity and specificity count alike", YOUDEN),
+        "thresholds": Decision(None, "found on the validation cases after training; 0.5 where they are too few"),
+        "prevalence": Decision(None, "that of the cases that are scored: no other was stated"),
+    }
+
+
+def sampling(fingerprint: Fingerprint) -> Decision:
+    """Cases as they come, or class by class where one is scarce."""
+    counts = fingerprint.counts()
+    rarest = min(counts, key=lambda name: counts[name])
+    share, equal = counts[rarest] / sum(counts.values()), 1 / len(counts)
+    said = f"{rarest} has {counts[rarest]} of {sum(counts.values())} training cases ({100 * share:.1f} %)"
+    if share < SCARCE * equal:
+        return Decision("balanced", f"{said}: classes are drawn alike, probabilities corrected", "arXiv:1710.05381")
+    return Decision("natural", f"{said}: each case as often as any other")
+
+
+def prior_shift(counts: Mapping[str, int], weights: Mapping[str, float] | None, drawn: str) -> Decision:
+    """{class: what is added to its logit}: log of its share of the training cases less log of that which it had.
+
+    The largest is 0; None where training saw the classes as they come.
+    """
+    if weights is None and drawn == "natural":
+        return Decision(None, "training sees the classes in their shares of the training cases")
+    # Half a case stands for none: a class that was never seen is improbable, not impossible.
+    shares = np.array([max(count, 0.5) for count in counts.values()]) / max(1, sum(counts.values()))
+    seen = np.array([(weights or {}).get(name, 1.0) for name in counts])
+    seen = seen * (shares if drawn == "natural" else 1.0)
+    shifts = np.log(shares) - np.log(seen)
+    value = {name: round(float(shift), SHIFT_DIGITS) for name, shift in zip(counts, shifts - shifts.max(), strict=True)}
+    how = " and ".join([*(["cases drawn class by class"] * (drawn == "balanced")), *(["weights"] * bool(weights))])
+    return Decision(value, f"{how} made rare classes seem common: back to the shares of the training cases", SAERENS)
+
+
+def thresholds(
+    rule: str, classes: Sequence[str], probabilities: np.ndarray, reference: np.ndarray
+) -> tuple[dict[str, float], Decision]:
+    """{class: threshold} by the rule for (cases, classes) probabilities, and the decision; of two classes the second.
+
+    A class with too few validation cases has none: two classes are then parted at 0.5, several by the most probable.
+    """
+    found: dict[str, float] = {}
+    said = []
+    for index in (1,) if len(classes) == 2 else range(len(classes)):
+        name, positive = classes[index], reference == index
+        numbers = f"{int(positive.sum())} validation cases of {name} and {int((~positive).sum())} others"
+        if min(positive.sum(), (~positive).sum()) < FEWEST_CASES:
+            instead = "0.5" if len(classes) == 2 else "the most probable class"
+            said.append(f"{numbers} are too few for a threshold, {FEWEST_CASES} each are the least: {instead}")
+        else:
+            found[name] = round(threshold(rule, probabilities[:, index], positive), 6)
+            said.append(f"{rule} of {numbers}")
+    return found, Decision(found, "; ".join(said), YOUDEN if found and rule == "youden" else "")
+
+
+def check_settings(
+    classes: Sequence[str], smoothing: float, rule: str, by_class: Mapping[str, Mapping[str, float] | None]
+) -> None:
+    """PlanError names the setting that cannot be; by_class: {setting: {class: number}}"""
+    if len(set(classes)) < max(2, len(classes)):
+        raise PlanError("at least two different classes are needed", "task.classes", "Name each class once")
+    if not 0 <= smoothing < 1:
+        raise PlanError(f"smoothing {smoothing} is not in [0, 1)", "task.smoothing", "Give a share")
+    check_rule(rule)
+    bounds = {"counts": (-1, math.inf), "prior_shift": (-math.inf, math.inf), "weights": (0, math.inf)}
+    for setting, numbers in by_class.items():
+        low, high = bounds.get(setting, (0, 1))
+        given = numbers or {}
+        if others := sorted(set(given) - set(classes)):
+            raise PlanError(f"there is no class {others[0]!r}", f"task.{setting}", f"Name {', '.join(classes)}")
+        for name, value in given.items():
+            if not low < value < high:
+                raise PlanError(f"{value} for {name}", f"task.{setting}", f"Give more than {low} and less than {high}")

@@ -1,0 +1,44 @@
+"""From which probability on a case counts as positive: a rule named before training, a number from validation cases."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from isocenter.errors import PlanError
+from isocenter.evaluation import roc_curve
+
+RULE = re.compile(r"(youden)|(sensitivity|specificity)>=(0?\.\d+|1(?:\.0*)?)")
+# Validation cases of the class and of the rest; fewer say too little about a threshold.
+FEWEST_CASES = 10
+YOUDEN = "doi:10.1002/1097-0142(1950)3:1<32::AID-CNCR2820030106>3.0.CO;2-3"
+
+
+def check_rule(rule: object) -> str:
+    """The rule itself; PlanError for one that is none."""
+    if not isinstance(rule, str) or not RULE.fullmatch(rule):
+        remedy = "Choose youden, or as in sensitivity>=0.95 or specificity>=0.9"
+        raise PlanError(f"{rule!r} is no rule for an operating point", "task.operating_point", remedy)
+    return rule
+
+
+def threshold(rule: str, probabilities: ArrayLike, positive: ArrayLike) -> float:
+    """The probability from which on a case is called positive, so that these cases fulfil the rule best.
+
+    probabilities, positive: (cases,) of which some are positive and some are not
+    "youden" has the largest sum of sensitivity and specificity; of the others the named one is kept and the other as
+    high as can be. It lies midway to the next lower probability, so that no case decides by a rounding.
+    """
+    found = RULE.fullmatch(check_rule(rule))
+    assert found is not None  # noqa: S101 - checked above
+    wrong, right, thresholds = roc_curve(probabilities, positive)
+    if found[1]:
+        place = int(np.argmax(right - wrong))
+    elif found[2] == "sensitivity":
+        place = int(np.argmax(right >= float(found[3])))
+    else:
+        place = int(np.flatnonzero(1 - wrong >= float(found[3]))[-1])
+    lower = thresholds[place + 1] if place + 1 < len(thresholds) else 0.0
+    return float((min(thresholds[place], 1.0) + lower) / 2)
