@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import isocenter
 import trained
 from isocenter.errors import DatasetError, UsageError
+from isocenter.runtime import read_tensors, seal, write_tensors
 
 SERIES = Path("dicom", "series", "mr_hippocrop_study1")
 
@@ -234,3 +236,151 @@ def test_numbers_of_frames_are_no_channels_to_a_model_of_one_channel(segmented, 
         (tmp_path / "in").mkdir(exist_ok=True)
         (tmp_path / "in" / f"case{n // 2}_{n % 2:04}.nii.gz").write_bytes(image.read_bytes())
     assert len(predicted(segmented, tmp_path / "in").predictions) == 4
+
+
+@pytest.fixture(scope="module")
+def folds(segmented, tmp_path_factory) -> Path:
+    """A run of two folds: the run's model, and one whose weights are a little different."""
+    root = tmp_path_factory.mktemp("folds")
+    for n in (0, 1):
+        best = root / f"fold_{n}" / "checkpoints" / "best"
+        shutil.copytree(segmented.out / "checkpoints" / "best", best)
+        weights = read_tensors(best / "weights.safetensors")
+        write_tensors(best / "weights.safetensors", {name: (1 + n / 2) * one for name, one in weights.items()})
+        seal(best)
+    return root
+
+
+def saved_probabilities(run: Path, image: Path, out: Path, **flags: object) -> np.ndarray:
+    isocenter.predict(run, image, device="cpu", out=out, save_probabilities=True, **flags)
+    return nibabel.load(out / f"{image.name.split('.')[0]}_probabilities.nii.gz").get_fdata()
+
+
+def test_saved_probabilities_lie_on_the_grid_of_the_source_and_their_largest_is_the_result(segmented, image, tmp_path):
+    found = saved_probabilities(segmented.out, image, tmp_path / "out")
+    source, result = nibabel.load(image), nibabel.load(tmp_path / "out" / "case01.nii.gz")
+    assert found.shape == (*source.shape, 3)
+    written = nibabel.load(tmp_path / "out" / "case01_probabilities.nii.gz")
+    assert_allclose(written.affine, source.affine, atol=1e-4)
+    assert_allclose(found.sum(axis=-1), 1, atol=2e-3)
+    # Two that differ by less than float16 can tell may come out either way.
+    assert np.mean(found.argmax(axis=-1) == np.asarray(result.dataobj)) > 0.995
+    table = pd.read_csv(tmp_path / "out" / "case01_probabilities.labels.csv")
+    assert dict(zip(table["value"], table["name"], strict=True)) == {0: "background", 1: "shell", 2: "core"}
+    names = [path.name for path in (tmp_path / "out").iterdir()]
+    assert not [name for name in names if name.startswith(".")]
+
+
+def test_the_folds_of_a_run_are_averaged_unless_one_is_picked(folds, image, tmp_path):
+    first, second = (saved_probabilities(folds, image, tmp_path / str(n), fold=n) for n in (0, 1))
+    together = saved_probabilities(folds, image, tmp_path / "mean")
+    assert np.abs(first - second).max() > 0.01
+    assert_allclose(together, (first + second) / 2, atol=0.01)  # the windows are averaged after the folds
+    said = json.loads((tmp_path / "mean" / "summary.json").read_text())["model"]
+    alone = json.loads((tmp_path / "0" / "summary.json").read_text())["model"]
+    assert said["weights_sha256"] != alone["weights_sha256"]
+    with pytest.raises(UsageError, match="Choose one of 0, 1"):
+        isocenter.predict(folds, image, fold=7)
+    with pytest.raises(UsageError, match="--fold"):
+        isocenter.predict(isocenter.load(folds, "cpu"), image, fold=0)
+
+
+def test_the_command_line_mirrors_where_it_is_asked_to(segmented, image, tmp_path, cli):
+    refused = cli("predict", segmented.out, image, "--out", tmp_path / "out", "--mirror", "--device", "cpu")
+    model = isocenter.load(segmented.out, "cpu")
+    if model.inference.left_right is None and not model.inference.flips:
+        assert refused.code == 2
+        assert "left to right" in refused.last
+        assert not (tmp_path / "out").exists()
+    knowing = replace(model, inference=replace(model.inference, flips=(0,), left_right=0))
+    asked, not_asked = (
+        isocenter.predict(knowing, image, mirror=mirror, out=tmp_path / str(mirror)) for mirror in (True, False)
+    )
+    said = [json.loads((one.out / "summary.json").read_text())["model"]["mirrored"] for one in (asked, not_asked)]
+    assert said == [[0], []]
+
+
+def test_measurements_say_how_large_and_how_bright_each_structure_is(segmented, image, tmp_path):
+    result = predicted(segmented, image, out=tmp_path / "out")
+    table = pd.read_csv(tmp_path / "out" / "measurements.csv")
+    assert list(table.columns) == ["case", "label", "voxels", "volume_ml", "mean_0", "sd_0"]
+    mask = np.asarray(nibabel.load(tmp_path / "out" / "case01.nii.gz").dataobj)
+    source = nibabel.load(image)
+    for row, value in zip(table.itertuples(), (1, 2), strict=True):
+        inside = source.get_fdata()[mask == value]
+        assert row.case == "case01"
+        assert row.voxels == inside.size
+        assert row.volume_ml == pytest.approx(inside.size * abs(np.linalg.det(source.affine)) / 1000, rel=1e-4)
+        if inside.size:
+            assert (row.mean_0, row.sd_0) == pytest.approx((inside.mean(), inside.std()))
+    assert len(result.measurements) == 2
+
+
+def test_an_overlay_shows_each_result(segmented, image, tmp_path):
+    result = predicted(segmented, image, out=tmp_path / "out", overlay=True)
+    assert [path.name for path in result.files] == ["case01.nii.gz", "case01_overlay.png"]
+    assert trained.PIL.Image.open(result.files[1]).size[0] > 100
+
+
+def test_what_has_no_file_to_go_to_is_refused(segmented, image):
+    with pytest.raises(UsageError, match="Give out=FOLDER"):
+        predicted(segmented, image, save_probabilities=True)
+    with pytest.raises(UsageError, match="Give out=FOLDER"):
+        predicted(segmented, image, overlay=True)
+
+
+def test_a_case_that_fails_half_way_leaves_no_file(segmented, tmp_path, monkeypatch):
+    model = isocenter.load(segmented.out, "cpu")
+    asked = 0
+
+    def breaking(batch):
+        nonlocal asked
+        asked += 1
+        if asked == 2:
+            raise DatasetError("broke down", "case01", "Try again")
+        return model.run(batch)
+
+    few = [segmented.data / "images" / f"case{n:02}.nii.gz" for n in range(3)]
+    result = isocenter.predict(
+        replace(model, run=breaking), *few, out=tmp_path / "out", save_probabilities=True, overlay=True
+    )
+    assert [problem.cases for problem in result.failures] == [("case01",)]
+    assert not list((tmp_path / "out").glob("*case01*"))
+    assert len(list((tmp_path / "out").iterdir())) == 2 * 5 + 3
+
+
+def test_a_case_that_is_called_like_the_files_of_another_gets_a_name_of_its_own(segmented, image, tmp_path):
+    other = tmp_path / "case01_probabilities.nii.gz"
+    other.write_bytes(image.read_bytes())
+    result = predicted(segmented, image, other, out=tmp_path / "out", save_probabilities=True)
+    names = [path.name for path in result.files]
+    assert len(set(names)) == 4
+    assert {path.name for path in (tmp_path / "out").glob("*.nii.gz")} == set(names)
+
+
+def test_classes_have_their_probabilities_in_the_table_and_nothing_beside(classified, tmp_path):
+    picture = sorted((classified.data / "dark").iterdir())[0]
+    result = predicted(classified, picture, out=tmp_path / "out", save_probabilities=True, overlay=True)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"predictions.csv", "summary.json"}
+    assert not result.files
+    assert result.measurements.empty
+
+
+def test_a_series_is_measured_and_saved_on_its_own_grid(segmented, data, tmp_path):
+    predicted(segmented, data / SERIES, out=tmp_path / "out", save_probabilities=True, overlay=True)
+    [found] = (tmp_path / "out").glob("*_probabilities.nii.gz")
+    source = isocenter.read(data / SERIES)
+    assert nibabel.load(found).shape[:3] == source.geometry.shape
+    assert_allclose(nibabel.load(found).affine, source.geometry.affine, atol=1e-4)
+    table = pd.read_csv(tmp_path / "out" / "measurements.csv")
+    assert table["label"].tolist() == ["shell", "core"]
+
+
+def test_evaluate_and_predict_give_the_same_masks(segmented, tmp_path):
+    """What is scored is what is written: one path for both."""
+    isocenter.evaluate(segmented.out, segmented.data, out=tmp_path / "scored", device="cpu", labels=trained.LABELS)
+    scored = pd.read_csv(tmp_path / "scored" / "cases.csv").set_index(["case", "label"])
+    cases = [segmented.data / "images" / f"{case}.nii.gz" for case in scored.index.unique(level=0)]
+    table = predicted(segmented, *cases).measurements.set_index(["case", "label"])
+    for place, row in scored.iterrows():
+        assert table.loc[place, "voxels"] == row["voxels_predicted"]
