@@ -285,19 +285,31 @@ def test_the_folds_of_a_run_are_averaged_unless_one_is_picked(folds, image, tmp_
         isocenter.predict(isocenter.load(folds, "cpu"), image, fold=0)
 
 
-def test_the_command_line_mirrors_where_it_is_asked_to(segmented, image, tmp_path, cli):
-    refused = cli("predict", segmented.out, image, "--out", tmp_path / "out", "--mirror", "--device", "cpu")
-    model = isocenter.load(segmented.out, "cpu")
-    if model.inference.left_right is None and not model.inference.flips:
-        assert refused.code == 2
-        assert "left to right" in refused.last
-        assert not (tmp_path / "out").exists()
-    knowing = replace(model, inference=replace(model.inference, flips=(0,), left_right=0))
-    asked, not_asked = (
-        isocenter.predict(knowing, image, mirror=mirror, out=tmp_path / str(mirror)) for mirror in (True, False)
-    )
-    said = [json.loads((one.out / "summary.json").read_text())["model"]["mirrored"] for one in (asked, not_asked)]
-    assert said == [[0], []]
+def led(run: Path, folder: Path, **inference: object) -> Path:
+    """The run's model, led over images otherwise."""
+    shutil.copytree(run / "checkpoints" / "best", folder)
+    record = json.loads((folder / "model.json").read_text())
+    record["inference"] |= inference
+    (folder / "model.json").write_text(json.dumps(record))
+    seal(folder)
+    return folder
+
+
+def test_the_command_line_mirrors_as_the_plan_or_the_flag_says(segmented, image, tmp_path, cli):
+    knowing = led(segmented.out, tmp_path / "knowing", flips=[1], left_right=0)
+    for flags, expected in (((), [1]), (("--mirror",), [1]), (("--no-mirror",), [])):
+        out = tmp_path / f"out{len(flags)}{len(expected)}"
+        said = cli("predict", knowing, image, "--out", out, "--device", "cpu", *flags)
+        assert said.code == 0, said.err
+        assert json.loads((out / "summary.json").read_text())["model"]["mirrored"] == expected
+
+
+def test_mirroring_that_nobody_knows_to_be_true_is_wrong_use(segmented, image, tmp_path, cli):
+    unknowing = led(segmented.out, tmp_path / "unknowing", flips=[], left_right=None)
+    refused = cli("predict", unknowing, image, "--out", tmp_path / "out", "--mirror", "--device", "cpu")
+    assert refused.code == 2
+    assert "which axis runs from left to right" in refused.last
+    assert not (tmp_path / "out").exists()
 
 
 def test_measurements_say_how_large_and_how_bright_each_structure_is(segmented, image, tmp_path):
