@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from sklearn import metrics
 
 from isocenter import tasks
 from isocenter.errors import DatasetError, PlanError
 from isocenter.tasks.classification import Classification
-from isocenter.values import Case, Geometry, Image, Prediction
+from isocenter.values import Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Prediction
 
 GRID = Geometry.of_pixels((4, 4))
 TASK = Classification(("benign", "malignant", "normal"))
@@ -24,6 +28,25 @@ def said(*probabilities: float) -> Prediction:
 
 def test_a_task_comes_back_from_its_settings():
     assert tasks.build({"name": "classification", **TASK.settings}) == TASK
+
+
+def test_every_setting_comes_back_from_json():
+    full = Classification(
+        TASK.classes,
+        0.1,
+        {"benign": 5, "malignant": 3, "normal": 0},
+        {"malignant": 2.0},
+        {"benign": -0.5, "malignant": -1.0, "normal": 0.0},
+        "sensitivity>=0.95",
+        {"malignant": 0.2},
+        {"malignant": 0.01},
+    )
+    assert tasks.build({"name": "classification", **json.loads(json.dumps(full.settings))}) == full
+
+
+def test_one_number_as_the_prevalence_of_two_classes_is_that_of_the_second():
+    task = Classification.of({"classes": ["no", "yes"], "smoothing": 0.0, "prevalence": 0.2})
+    assert task.prevalence == pytest.approx({"no": 0.8, "yes": 0.2})
 
 
 def test_the_target_is_the_classs_place_and_an_unknown_class_is_refused():
@@ -111,8 +134,171 @@ def test_cases_are_ranked_from_the_surest_right_to_the_surest_wrong():
 
 @pytest.mark.parametrize(
     "change",
-    [{"classes": ["one"]}, {"classes": ["a", "a"]}, {"smoothing": 1.0}, {"smoothing": "much"}, {"classes": 3}],
+    [
+        {"classes": ["one"]},
+        {"classes": ["a", "a"]},
+        {"smoothing": 1.0},
+        {"smoothing": "much"},
+        {"classes": 3},
+        {"operating_point": "sensitivity"},
+        {"operating_point": "sensitivity>=95"},
+        {"operating_point": 0.5},
+        {"thresholds": {"benign": 1.5}},
+        {"thresholds": {"unknown": 0.5}},
+        {"weights": {"benign": -1}},
+        {"weights": [1, 2, 3]},
+        {"prevalence": {"benign": "often"}},
+        {"prior_shift": {"benign": float("nan")}},
+        {"prevalance": 0.1},
+    ],
 )
 def test_impossible_settings_are_refused(change):
     with pytest.raises(PlanError):
         Classification.of({**TASK.settings, **change})
+
+
+def counted(counts: dict[str, int]) -> Fingerprint:
+    measured = {"min": 0.0, "low": 0.0, "high": 1.0, "median": 0.5, "max": 1.0, "mean": 0.5, "deviation": 0.2}
+    cases = [
+        CaseFacts(str(n), (8, 8), (1.0, 1.0), False, False, ("grey",), "CR", (measured,), references={"class": name})
+        for n, name in enumerate(name for name, count in counts.items() for _ in range(count))
+    ]
+    return Fingerprint(tuple(cases))
+
+
+def planned(counts: dict[str, int]):
+    fingerprint = counted(counts)
+    said = Classification.settings_for(Dataset(()), fingerprint)
+    task = Classification.of({name: decision.value for name, decision in said.items()})
+    return task, {**said, **task.decisions(fingerprint)}
+
+
+def test_classes_in_fair_shares_are_drawn_as_they_come_and_nothing_is_corrected():
+    task, said = planned({"no": 30, "yes": 70})
+    assert said["training.sampling"].value == "natural"
+    assert "no has 30 of 100 training cases (30.0 %)" in said["training.sampling"].because
+    assert task.prior_shift is None
+
+
+def test_a_scarce_class_is_drawn_as_often_and_its_probability_brought_back_to_its_share():
+    task, said = planned({"no": 95, "yes": 5})
+    assert said["training.sampling"].value == "balanced"
+    assert task.prior_shift["yes"] - task.prior_shift["no"] == pytest.approx(np.log(5 / 95), abs=1e-5)
+    # A case that tells nothing has the training share as its probability, not one half.
+    knows_nothing = task.decode([((), {"class": np.zeros(2)})], GRID)
+    assert knows_nothing.probabilities["yes"] == pytest.approx(0.05, abs=1e-6)
+
+
+def test_what_is_corrected_is_what_the_loss_and_the_sampling_changed():
+    """The best answer under a weighted loss on balanced cases, corrected, is the share of the training cases."""
+    counts, weights = {"a": 60, "b": 30, "c": 10}, {"b": 2.0, "c": 5.0}
+    for drawn in ("natural", "balanced"):
+        task = Classification(tuple(counts), counts=counts, weights=weights)
+        shift = task.under(drawn)["task.prior_shift"].value
+        task = replace(task, prior_shift=shift)
+        shares = np.array([60, 30, 10]) / 100 if drawn == "natural" else np.full(3, 1 / 3)
+        learnt = torch.zeros(3, requires_grad=True)
+        for _ in range(400):  # the constant that the loss likes best
+            targets = torch.arange(3)
+            logits = learnt.expand(3, 3)
+            each = torch.stack([task.loss({"class": logits[n : n + 1]}, targets[n : n + 1]) for n in range(3)])
+            # one case alone is divided by its own weight: multiplied back here, as in a large batch
+            costs = each * torch.tensor([1.0, 2.0, 5.0]) * torch.tensor(shares, dtype=torch.float32)
+            (slope,) = torch.autograd.grad(costs.sum(), learnt)
+            learnt = (learnt - slope).detach().requires_grad_()
+        found = task.decode([((), {"class": learnt.detach().numpy()})], GRID).probabilities
+        assert list(found.values()) == pytest.approx([0.6, 0.3, 0.1], abs=1e-3)
+
+
+def test_selection_looks_at_the_corrected_probabilities():
+    task = Classification(("no", "yes"), prior_shift={"no": 0.0, "yes": float(np.log(1 / 9))})
+    found = task.quality({"class": torch.zeros(1, 2)}, torch.tensor([1]))["probabilities"]
+    assert found[0].tolist() == pytest.approx([0.9, 0.1])
+
+
+def test_averaging_two_networks_averages_their_probabilities_and_corrects_once():
+    task = Classification(("no", "yes"), prior_shift={"no": 0.0, "yes": -1.0})
+    mean = task.average([{"class": np.log([[0.2, 0.8]])}, {"class": np.log([[0.6, 0.4]])}])
+    found = task.decode([((), {"class": mean["class"][0]})], GRID).probabilities
+    raised = np.array([0.4, 0.6 * np.exp(-1)])
+    assert list(found.values()) == pytest.approx((raised / raised.sum()).tolist())
+
+
+TWO = Classification(("no", "yes"), operating_point="sensitivity>=0.95")
+
+
+def answers(chances, truths, task=TWO):
+    predictions = [Prediction(GRID, probabilities={"no": 1 - p, "yes": p}) for p in chances]
+    return predictions, [case(str(n), task.classes[t]) for n, t in enumerate(truths)]
+
+
+def test_validation_cases_set_the_threshold_by_the_rule_and_the_summary_names_both():
+    rng = np.random.default_rng(0)
+    truths = np.arange(200) % 2
+    chances = (1 / (1 + np.exp(-(rng.normal(0, 1, 200) + 2 * truths - 1)))).round(6)
+    predictions, cases = answers(chances, truths)
+    task, decisions = TWO.tuned(predictions, cases)
+    level = task.thresholds["yes"]
+    assert decisions["task.thresholds"].value == {"yes": level}
+    assert np.mean(chances[truths == 1] >= level) >= 0.95
+    assert np.mean(chances[truths == 1] >= level + 0.05) < 0.95
+    rows = {(row.metric, row.label): row.estimate for row in task.summary(task.score(predictions, cases), seed=0)}
+    assert rows["sensitivity", "yes"].value == pytest.approx(np.mean(chances[truths == 1] >= level))
+    assert rows["specificity", "yes"].value == pytest.approx(np.mean(chances[truths == 0] < level))
+    assert rows["sensitivity", "no"].value == rows["specificity", "yes"].value
+    assert f"yes from {level:.3g} on (sensitivity>=0.95, validation)" in rows["sensitivity", "yes"].method
+    assert rows["accuracy", "all"].value == pytest.approx(np.mean((chances > 0.5) == truths))
+    assert task.tuned(predictions, cases) == (task, {})
+
+
+def test_too_few_validation_cases_leave_one_half_and_say_so():
+    predictions, cases = answers(np.linspace(0.1, 0.9, 12), [0] * 6 + [1] * 6)
+    task, decisions = TWO.tuned(predictions, cases)
+    assert task.thresholds == {}
+    assert "too few" in decisions["task.thresholds"].because
+    rows = {(row.metric, row.label): row.estimate for row in task.summary(task.score(predictions, cases), seed=0)}
+    assert "yes from 0.5 on (default)" in rows["sensitivity", "yes"].method
+
+
+def test_figures_of_the_summary_are_those_of_scikit_learn():
+    rng = np.random.default_rng(1)
+    chances = rng.dirichlet(np.ones(3), 90)
+    reference = np.array([rng.choice(3, p=0.6 * row + 0.4 / 3) for row in chances])
+    table = TASK.score(
+        [said(*row) for row in chances], [case(str(n), TASK.classes[r]) for n, r in enumerate(reference)]
+    )
+    rows = {(row.metric, row.label): row.estimate.value for row in TASK.summary(table, seed=0)}
+    top = chances.argmax(axis=1)
+    assert rows["auroc", "all"] == pytest.approx(metrics.roc_auc_score(reference, chances, multi_class="ovr"))
+    assert rows["f1", "all"] == pytest.approx(metrics.f1_score(reference, top, average="macro"))
+    assert rows["mcc", "all"] == pytest.approx(metrics.matthews_corrcoef(reference, top))
+    assert rows["balanced_accuracy", "all"] == pytest.approx(metrics.balanced_accuracy_score(reference, top))
+    for index, name in enumerate(TASK.classes):
+        one = (reference == index, top == index)
+        assert rows["sensitivity", name] == pytest.approx(metrics.recall_score(*one))
+        assert rows["ppv", name] == pytest.approx(metrics.precision_score(*one))
+        assert rows["npv", name] == pytest.approx(metrics.precision_score(~one[0], ~one[1]))
+        assert rows["f1", name] == pytest.approx(metrics.f1_score(*one))
+        assert rows["average_precision", name] == pytest.approx(
+            metrics.average_precision_score(one[0], chances[:, index])
+        )
+
+
+def test_every_row_is_of_a_metric_that_a_plan_may_name_and_the_other_way_round():
+    predictions, cases = answers(np.linspace(0.1, 0.9, 12), [0, 1] * 6)
+    assert {row.metric for row in TWO.summary(TWO.score(predictions, cases), seed=0)} == TWO.metrics
+
+
+def test_predictive_values_are_stated_at_the_prevalence_that_is_stated():
+    predictions, cases = answers([0.1] * 40 + [0.9] * 10 + [0.1] * 10 + [0.9] * 40, [0] * 50 + [1] * 50)
+    of_these, stated = TWO, replace(TWO, prevalence={"no": 0.9, "yes": 0.1})
+    found = [
+        {row.metric: row.estimate for row in task.summary(task.score(predictions, cases), seed=0) if row.label == "yes"}
+        for task in (of_these, stated)
+    ]
+    assert found[0]["ppv"].value == pytest.approx(0.8)
+    assert "at a prevalence of 0.5, that of these cases" in found[0]["ppv"].method
+    assert found[1]["ppv"].value == pytest.approx(0.8 * 0.1 / (0.8 * 0.1 + 0.2 * 0.9))
+    assert found[1]["npv"].value == pytest.approx(0.8 * 0.9 / (0.8 * 0.9 + 0.2 * 0.1))
+    assert "at a stated prevalence of 0.1" in found[1]["ppv"].method
+    assert found[1]["ppv"].low < found[1]["ppv"].value < found[1]["ppv"].high

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from isocenter.errors import DatasetError, PlanError, counted
-from isocenter.tasks.operating_point import FEWEST_CASES, YOUDEN, check_rule, threshold
+from isocenter.tasks.operating_point import FEWEST_CASES, NOBODY, YOUDEN, check_rule, threshold
 from isocenter.values import Dataset, Decision, Fingerprint
 
 # A class with less than this part of its equal share is seen too seldom to be learnt from cases as they come.
@@ -100,12 +99,12 @@ def check_settings(
     if not 0 <= smoothing < 1:
         raise PlanError(f"smoothing {smoothing} is not in [0, 1)", "task.smoothing", "Give a share")
     check_rule(rule)
-    bounds = {"counts": (-1, math.inf), "prior_shift": (-math.inf, math.inf), "weights": (0, math.inf)}
+    bounds = {"counts": (0, 10**12), "prior_shift": (-100, 100), "weights": (1e-6, 1e6), "thresholds": (0, NOBODY)}
     for setting, numbers in by_class.items():
         low, high = bounds.get(setting, (0, 1))
         given = numbers or {}
         if others := sorted(set(given) - set(classes)):
             raise PlanError(f"there is no class {others[0]!r}", f"task.{setting}", f"Name {', '.join(classes)}")
         for name, value in given.items():
-            if not low < value < high:
-                raise PlanError(f"{value} for {name}", f"task.{setting}", f"Give more than {low} and less than {high}")
+            if not low <= value <= high:
+                raise PlanError(f"{value} for {name}", f"task.{setting}", f"Give a number from {low:g} to {high:g}")

@@ -13,6 +13,8 @@ from isocenter.evaluation import roc_curve
 RULE = re.compile(r"(youden)|(sensitivity|specificity)>=(0?\.\d+|1(?:\.0*)?)")
 # Validation cases of the class and of the rest; fewer say too little about a threshold.
 FEWEST_CASES = 10
+# Above every probability, so that nobody is called.
+NOBODY = 1.0001
 YOUDEN = "doi:10.1002/1097-0142(1950)3:1<32::AID-CNCR2820030106>3.0.CO;2-3"
 
 
@@ -41,4 +43,4 @@ def threshold(rule: str, probabilities: ArrayLike, positive: ArrayLike) -> float
     else:
         place = int(np.flatnonzero(1 - wrong >= float(found[3]))[-1])
     lower = thresholds[place + 1] if place + 1 < len(thresholds) else 0.0
-    return float((min(thresholds[place], 1.0) + lower) / 2)
+    return float((min(thresholds[place], NOBODY) + lower) / 2)

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from isocenter.errors import PlanError
+from isocenter.tasks.operating_point import check_rule, threshold
+
+CASES = st.lists(st.tuples(st.integers(0, 20), st.booleans()), min_size=4, max_size=60).filter(
+    lambda cases: len({truth for _, truth in cases}) == 2
+)
+
+
+def split(cases: list[tuple[int, bool]]) -> tuple[np.ndarray, np.ndarray]:
+    return np.array([score / 20 for score, _ in cases]), np.array([truth for _, truth in cases])
+
+
+def at(level: float, chances: np.ndarray, truths: np.ndarray) -> tuple[float, float]:
+    called = chances >= level
+    return float(called[truths].mean()), float((~called[~truths]).mean())
+
+
+@settings(max_examples=20, deadline=None)
+@given(CASES)
+def test_youden_is_the_largest_sum_that_any_threshold_reaches(cases):
+    chances, truths = split(cases)
+    best = max(sum(at(level, chances, truths)) for level in np.arange(-0.5, 22) / 20)
+    assert sum(at(threshold("youden", chances, truths), chances, truths)) == pytest.approx(best)
+
+
+@settings(max_examples=20, deadline=None)
+@given(CASES, st.sampled_from(["0.5", "0.8", "0.95", "1"]))
+def test_a_named_sensitivity_or_specificity_is_kept_and_the_other_is_as_high_as_it_can_be(cases, asked):
+    chances, truths = split(cases)
+    possible = [at(level, chances, truths) for level in np.arange(-0.5, 22) / 20]
+    for which, rule in enumerate((f"sensitivity>={asked}", f"specificity>={asked}")):
+        found = at(threshold(rule, chances, truths), chances, truths)
+        assert found[which] >= float(asked)
+        assert found[1 - which] == pytest.approx(max(one[1 - which] for one in possible if one[which] >= float(asked)))
+
+
+def test_the_threshold_lies_midway_between_the_cases_that_it_parts():
+    assert threshold("youden", [0.1, 0.2, 0.8, 0.9], [0, 0, 1, 1]) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("rule", ["youden", "sensitivity>=0.95", "specificity>=.9", "sensitivity>=1"])
+def test_a_rule_is_taken_as_it_is_written(rule):
+    assert check_rule(rule) == rule
+
+
+@pytest.mark.parametrize("rule", ["Youden", "sensitivity", "sensitivity>0.9", "specificity>=90", "ppv>=0.5", 0.5, None])
+def test_what_is_no_rule_is_refused(rule):
+    with pytest.raises(PlanError, match="no rule for an operating point"):
+        check_rule(rule)
