@@ -67,8 +67,11 @@ def build(
 
 def published(channels: int, size: Mapping[str, Any]) -> dict[str, Tensor]:
     """The weights that timm names for this model, fetched, for images of so many channels."""
+    model = size.get("model", "resnet18")
+    if not timm.is_model_pretrained(model):
+        raise ValueError(f"there are no published weights of {model}")
     settings = {"in_chans": channels, "num_classes": 0, **(size.get("settings") or {})}
-    made = timm.create_model(size.get("model", "resnet18"), pretrained=True, **settings)
+    made = timm.create_model(model, pretrained=True, **settings)
     return {f"body.{name}": value for name, value in made.state_dict().items()}
 
 

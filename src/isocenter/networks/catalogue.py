@@ -41,19 +41,20 @@ class Member:
 
 def member(name: str, axes: int, size: Mapping[str, Any], build: Build, paper: str) -> Member | None:
     """The family in so many axes; None where it has no network for them. Nothing is computed: torch's meta device."""
-    built: dict[str, Module] = {}
+    measured: dict[str, tuple[int, int]] = {}
     for task, head in HEADS.items():
         try:
             with torch.device("meta"):
-                built[task] = build(name, 1, axes, {task: head}, size).eval()
-        except PlanError:
+                network = build(name, 1, axes, {task: head}, size).eval()
+            outputs, work = _forward(network, REFERENCE[axes])
+        except (PlanError, RuntimeError):  # RuntimeError: a family of a third party that takes no image of such axes
             continue
-    if not built:
+        if task in outputs:
+            measured[task] = sum(weight.numel() for weight in network.parameters()), work
+    if not measured:
         return None
-    shown = next(iter(built.values()))
-    parameters = sum(weight.numel() for weight in shown.parameters())
-    patch = REFERENCE[axes]
-    return Member(name, axes, tuple(built), patch, parameters, _multiply_adds(shown, patch), paper)
+    parameters, work = next(iter(measured.values()))
+    return Member(name, axes, tuple(measured), REFERENCE[axes], parameters, work, paper)
 
 
 def halvings(patch: Sequence[int]) -> list[list[int]]:
@@ -62,9 +63,10 @@ def halvings(patch: Sequence[int]) -> list[list[int]]:
     return [[1] * len(patch), *([2] * len(patch) for _ in range(min(stages, 5)))]
 
 
-def _multiply_adds(network: Module, patch: Sequence[int]) -> int:
+def _forward(network: Module, patch: Sequence[int]) -> tuple[Mapping[str, Any], int]:
+    """The outputs for one image, and how many multiplications with an addition they take."""
     from torch.utils.flop_counter import FlopCounterMode  # beside its sibling, which needs torch
 
     with torch.device("meta"), torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        network(torch.empty(1, 1, *patch))
-    return counter.get_total_flops() // 2  # torch counts a multiplication and an addition as two
+        outputs = network(torch.empty(1, 1, *patch))
+    return outputs, counter.get_total_flops() // 2  # torch counts a multiplication and an addition as two

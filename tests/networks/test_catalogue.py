@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import torch
+
+from isocenter import networks
+from isocenter.networks.catalogue import halvings, member
+from isocenter.values import Vector
+
+torch.set_num_threads(1)
+
+
+class One(torch.nn.Module):
+    """A convolution without padding, the mean, a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = torch.nn.Conv2d(1, 5, 3)
+        self.last = torch.nn.Linear(5, 2)
+
+    def forward(self, images: torch.Tensor, context: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+        return {"vector": self.last(self.convolution(images).mean(dim=(2, 3)))}
+
+
+def test_weights_and_multiplications_are_those_counted_by_hand():
+    counted = member("one", 2, {}, lambda *_: One(), "a paper")
+    assert counted.tasks == ("vector",)  # it was asked for a dense head too, and gave none
+    assert counted.parameters == 5 * 9 + 5 + 5 * 2 + 2
+    assert counted.multiply_adds == 254 * 254 * 5 * 9 + 5 * 2
+
+
+def test_a_network_that_takes_no_volume_is_not_listed_for_volumes():
+    assert member("one", 3, {}, lambda *_: One(), "") is None
+
+
+def test_the_table_says_what_each_family_can_answer():
+    members = [one for one in networks.members() if one.name in networks.NETWORKS]
+    found = {(one.name, one.axes): one.tasks for one in members}
+    both, whole = ("dense", "vector"), ("vector",)
+    assert found == {
+        ("densenet", 2): whole,
+        ("densenet", 3): whole,
+        ("resnet", 2): whole,
+        ("resnet", 3): whole,
+        ("segresnet", 2): both,
+        ("segresnet", 3): both,
+        ("timm", 2): whole,
+        ("unet", 2): both,
+        ("unet", 3): both,
+        ("unet_slices", 3): both,
+    }
+    assert all(one.paper.startswith(("arXiv:", "doi:")) for one in members)
+    [resnet] = [one for one in members if (one.name, one.axes) == ("resnet", 2)]
+    size, _, _ = networks.size_for("resnet", resnet.reference, halvings(resnet.reference), "cpu")
+    network = networks.build("resnet", 1, 2, {"class": Vector(2)}, size)
+    assert resnet.parameters == sum(weight.numel() for weight in network.parameters())
+
+
+def test_reference_images_are_halved_until_four_voxels_are_left_or_six_stages_made():
+    assert halvings((64, 64, 64)) == [[1, 1, 1], *[[2, 2, 2]] * 4]
+    assert halvings((256, 256)) == [[1, 1], *[[2, 2]] * 5]

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from monai.networks.nets import SegResNet
+from safetensors.torch import save_file
+from torchvision.models import resnet18
+
+from isocenter import networks
+from isocenter.errors import IntegrityError, PlanError
+from isocenter.values import Dense, Head, Vector
+
+torch.set_num_threads(1)
+
+PLANE = {"strides": [[1, 1], [2, 2]], "width": 4}
+MASK: dict[str, Head] = {"mask": Dense(2)}
+
+
+def unet(channels: int = 1, heads: dict[str, Head] = MASK, seed: int = 0) -> torch.nn.Module:
+    torch.manual_seed(seed)
+    return networks.build("unet", channels, 2, heads, PLANE).eval()
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.module."])
+@pytest.mark.parametrize("kind", ["safetensors", "pt", "nested pt"])
+def test_our_own_weights_fit_whole_from_every_kind_of_file(tmp_path, prefix, kind):
+    first, second = unet(seed=0), unet(seed=1)
+    weights = {prefix + name: value for name, value in first.state_dict().items()}
+    path = tmp_path / "weights"
+    if kind == "safetensors":
+        save_file(weights, path)
+    else:
+        torch.save({"epoch": 3, "state_dict": weights} if kind == "nested pt" else weights, path)
+    said = networks.pretrained(second, "unet", PLANE, path)
+    assert said.startswith(f"{len(weights)} of {len(weights)} tensors from weights with SHA-256 ")
+    assert "fresh" not in said
+    images = torch.randn(1, 1, 8, 8)
+    assert torch.equal(first(images)["mask"], second(images)["mask"])
+
+
+def test_a_head_of_other_classes_stays_fresh_and_is_named(tmp_path):
+    save_file(unet().state_dict(), tmp_path / "weights.safetensors")
+    other = unet(heads={"mask": Dense(5)}, seed=1)
+    before = other.state_dict()["dense.mask.weight"].clone()
+    said = networks.pretrained(other, "unet", PLANE, tmp_path / "weights.safetensors")
+    count = len(other.state_dict())
+    assert said.startswith(f"{count - 2} of {count} tensors")
+    assert said.endswith("fresh: dense.mask.weight, dense.mask.bias")
+    assert torch.equal(other.state_dict()["dense.mask.weight"], before)
+
+
+def test_weights_for_three_channels_see_a_grey_image_as_three_equal_ones(tmp_path):
+    coloured, grey = unet(3), unet(1, seed=1)
+    save_file(coloured.state_dict(), tmp_path / "weights")
+    said = networks.pretrained(grey, "unet", PLANE, tmp_path / "weights")
+    assert "the first convolution adapted from 3 to 1 channels" in said
+    assert "fresh" not in said
+    images = torch.randn(2, 1, 8, 8)
+    torch.testing.assert_close(grey(images)["mask"], coloured(images.expand(2, 3, 8, 8))["mask"], atol=1e-5, rtol=1e-5)
+
+
+def test_weights_for_one_channel_see_the_mean_of_several_in_volumes_too(tmp_path):
+    size = {"strides": [[1, 1, 1], [2, 2, 2]], "width": 4}
+    one, five = (networks.build("unet", channels, 3, MASK, size).eval() for channels in (1, 5))
+    save_file(one.state_dict(), tmp_path / "weights")
+    assert "adapted from 1 to 5 channels" in networks.pretrained(five, "unet", size, tmp_path / "weights")
+    images = torch.randn(1, 5, 4, 6, 8)
+    mean = images.mean(dim=1, keepdim=True)
+    torch.testing.assert_close(five(images)["mask"], one(mean)["mask"], atol=1e-5, rtol=1e-5)
+
+
+def test_torchvisions_weights_fit_timms_backbone_of_the_same_name(tmp_path):
+    torch.manual_seed(0)
+    theirs = resnet18(weights=None)
+    torch.save(theirs.state_dict(), tmp_path / "resnet18.pth")
+    ours = networks.build("timm", 3, 2, {"class": Vector(2)}, {"model": "resnet18"}).eval()
+    said = networks.pretrained(ours, "timm", {"model": "resnet18"}, str(tmp_path / "resnet18.pth"))
+    assert said.endswith("fresh: vectors.class.weight, vectors.class.bias")
+    theirs.fc = torch.nn.Identity()
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(ours.body(images), theirs.eval()(images))
+
+
+def test_monais_weights_fit_our_segresnet(tmp_path):
+    torch.manual_seed(0)
+    theirs = SegResNet(3, 8, 4, 3, blocks_down=(1, 2), blocks_up=(1,))
+    torch.save(theirs.state_dict(), tmp_path / "model.pt")
+    size = {"strides": [[1, 1, 1], [2, 2, 2]], "width": 8, "blocks": [1, 2]}
+    ours = networks.build("segresnet", 4, 3, {"mask": Dense(3)}, size)
+    said = networks.pretrained(ours, "segresnet", size, tmp_path / "model.pt")
+    assert said.endswith("fresh: dense.mask.weight, dense.mask.bias")
+    assert torch.equal(ours.stem.weight, theirs.convInit.conv.weight)
+
+
+def test_a_file_of_which_nothing_fits_is_refused_and_the_network_stays_as_it_was(tmp_path):
+    save_file({"other.weight": torch.ones(3)}, tmp_path / "weights")
+    network = unet()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    with pytest.raises(PlanError, match="not one weight fits"):
+        networks.pretrained(network, "unet", PLANE, tmp_path / "weights")
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+class Harmful:
+    """What a pickle can do: run a call while it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return (Path.touch, (self.path,))
+
+
+def test_a_file_that_would_run_code_is_refused_and_runs_none(tmp_path):
+    torch.save({"state_dict": Harmful(tmp_path / "ran")}, tmp_path / "harmful.pt")
+    with pytest.raises(IntegrityError, match="holds no weights"):
+        networks.pretrained(unet(), "unet", PLANE, tmp_path / "harmful.pt")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"abc", b"12345678{", b"\x93NUMPY" * 9], ids=["empty", "text", "cut", "numpy"]
+)
+def test_a_file_that_holds_no_weights_is_refused(tmp_path, content):
+    (tmp_path / "weights").write_bytes(content)
+    with pytest.raises(IntegrityError, match="holds no weights"):
+        networks.pretrained(unet(), "unet", PLANE, tmp_path / "weights")
+
+
+def test_a_file_of_other_things_than_tensors_is_refused(tmp_path):
+    torch.save({"epoch": 3, "names": ["a"]}, tmp_path / "weights.pt")
+    with pytest.raises(IntegrityError, match="no tensors by name"):
+        networks.pretrained(unet(), "unet", PLANE, tmp_path / "weights.pt")
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(PlanError, match="cannot be read"):
+        networks.pretrained(unet(), "unet", PLANE, tmp_path / "nowhere.pt")
+
+
+def test_a_family_without_published_weights_says_so():
+    with pytest.raises(PlanError, match=r"no published weights.*--pretrained FILE"):
+        networks.pretrained(unet(), "unet", PLANE, "auto")
+
+
+def test_a_model_without_published_weights_says_so():
+    model = next(name for name in timm.list_models("resnet*") if not timm.is_model_pretrained(name))
+    network = networks.build("timm", 1, 2, {"class": Vector(2)}, {"model": "resnet10t"})
+    with pytest.raises(PlanError, match=rf"no published weights of {model}.*--pretrained FILE"):
+        networks.pretrained(network, "timm", {"model": model}, "auto")
+
+
+OFFLINE = """
+from isocenter import networks
+from isocenter.errors import ResourceError
+from isocenter.values import Vector
+
+size = {"model": "resnet10t"}
+network = networks.build("timm", 1, 2, {"class": Vector(2)}, size)
+try:
+    networks.pretrained(network, "timm", size, "auto")
+except ResourceError as error:
+    print(error)
+"""
+
+
+def test_where_published_weights_cannot_be_fetched_the_remedy_is_a_file(tmp_path):
+    offline = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", OFFLINE], capture_output=True, text=True, env=offline, check=True)
+    assert "the published weights cannot be fetched" in done.stdout
+    assert "--pretrained FILE" in done.stdout
