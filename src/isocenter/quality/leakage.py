@@ -48,9 +48,11 @@ def _twins(dataset: Dataset, pairs: Sequence[Twin], how: str) -> Iterator[Proble
     classes = {case.id: case.references["class"] for case in dataset if "class" in case.references}
     across = [t for t in pairs if parts.get(t.first) != parts.get(t.second)]
     contrary = [t for t in pairs if classes.get(t.first) != classes.get(t.second)]
-    rest = [t for t in pairs if t not in across and t not in contrary]
-    one = [t for t in rest if dataset.patients_known and patients[t.first] == patients[t.second]]
-    several = [t for t in rest if t not in one]
+    told = {*across, *contrary}
+    rest = [t for t in pairs if t not in told]
+    of_one = [dataset.patients_known and patients[t.first] == patients[t.second] for t in rest]
+    one = [t for t, same in zip(rest, of_one, strict=True) if same]
+    several = [t for t, same in zip(rest, of_one, strict=True) if not same]
     yield from _pairs(
         "warning",
         across,

@@ -14,6 +14,8 @@ from isocenter.values import CaseFacts, Floats, Problem
 
 # With fewer cases nobody knows what is usual.
 FEWEST = 8
+# So many cases are outliers in a set of any size.
+FEW = 2
 Measure = Callable[[CaseFacts, Look], Sequence[float]]
 
 
@@ -27,6 +29,7 @@ class Rule:
              thousands of measures are looked at that is too often
     spread:  the deviation is taken as at least this: where all are alike a hair is no outlier
     least:   the measure itself has to be this high, whatever the others are; -inf where it need not
+    most:    share of the cases; where more are odd, the set has several kinds and no outliers
     """
 
     severity: Literal["warning", "note"]
@@ -38,6 +41,7 @@ class Rule:
     remedy: str
     limit: float = 6.0
     least: float = -np.inf
+    most: float = 1.0
 
 
 def outliers(facts: Sequence[CaseFacts], looks: Mapping[str, Look]) -> Iterator[Problem]:
@@ -66,8 +70,8 @@ def _beyond(rule: Rule, facts: Sequence[CaseFacts], looks: Mapping[str, Look]) -
     z = robust_z(values, rule.spread)
     far = {"low": -z, "high": z, "both": np.abs(z)}[rule.side]
     odd: NDArray[np.bool_] = (far > rule.limit) & (values >= rule.least)
-    if odd.any():
-        chosen = tuple(facts[n].id for n in np.flatnonzero(odd.any(axis=1)))
+    chosen = tuple(facts[int(n)].id for n in np.flatnonzero(odd.any(axis=1)))
+    if 0 < len(chosen) <= max(FEW, rule.most * len(facts)):
         usual = float(np.nanmedian(values[:, odd.any(axis=0).argmax()]))
         yield Problem(rule.severity, rule.what(values[odd], usual), chosen, rule.why, rule.remedy)
 
@@ -77,16 +81,19 @@ def _of_channels(name: str) -> Measure:
 
 
 def _noise(facts: CaseFacts, look: Look) -> Sequence[float]:
-    return [float(np.log(max(measures["noise"], 1e-6))) for measures in look.quality]
+    return [float(np.log(max(measures["noise"], 1e-3))) for measures in look.quality]
 
 
 def _level(facts: CaseFacts, look: Look) -> Sequence[float]:
     """Where the mean lies between low and high: it has no unit, so scanners can be compared."""
-    return [(one["mean"] - one["low"]) / max(one["high"] - one["low"], 1e-12) for one in facts.intensity]
+    return [
+        (one["mean"] - one["low"]) / (one["high"] - one["low"]) if one["high"] > one["low"] else np.nan
+        for one in facts.intensity
+    ]
 
 
 def _range(facts: CaseFacts, look: Look) -> Sequence[float]:
-    return [float(np.log(max(one["high"] - one["low"], 1e-12))) for one in facts.intensity]
+    return [float(np.log(one["high"] - one["low"])) if one["high"] > one["low"] else np.nan for one in facts.intensity]
 
 
 def _spacing(facts: CaseFacts, look: Look) -> Sequence[float]:
@@ -163,6 +170,7 @@ RULES = (
         ),
         "inverted, empty or another protocol",
         LOOK,
+        most=0.1,
     ),
     Rule(
         "note",
@@ -172,6 +180,7 @@ RULES = (
         lambda values, usual: f"intensities spread unusually: {_times(values, usual)} times the usual range",
         "another unit or scanner; nothing is wrong where each image is normalised by itself",
         LOOK,
+        most=0.1,
     ),
     Rule(
         "warning",
@@ -192,5 +201,6 @@ RULES = (
         ),
         "another field of view, or a part is missing",
         LOOK,
+        most=0.1,
     ),
 )

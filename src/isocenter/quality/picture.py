@@ -21,12 +21,14 @@ NOISE_SIDE = 1024
 LETTER_SIDE = 1024
 # Fewer pixels hold neither a periodic echo nor a letter that can be told from anatomy.
 SMALLEST_ECHO, SMALLEST_LETTER = 64, 96
+# An image of fewer values is drawn, not measured: a mask, a shape.
+MOST_DRAWN = 4
 # An echo nearer than this share of the field cannot be told from the image's own smoothness.
 NEAREST_ECHO = 0.1
 
 
 def quality(values: Array, valid: Array, steps: Sequence[float]) -> Mapping[str, float]:
-    """Measures of one channel (*spatial); NaN where one cannot be taken.
+    """Measures of one channel (*spatial); NaN where one cannot be taken, as of a drawing in a few plain values.
 
     sharpness: natural logarithm of the variance of the Laplacian by that of the intensities, at a common scale
     noise:     standard deviation by the range of intensities
@@ -35,6 +37,8 @@ def quality(values: Array, valid: Array, steps: Sequence[float]) -> Mapping[str,
     letters:   of the longest line of letters burned into a picture; 0 for volumes
     """
     measured = values[valid]
+    if len(np.unique(measured[:: max(1, len(measured) // 4096)])) <= MOST_DRAWN:
+        return dict.fromkeys(("sharpness", "noise", "clipped", "echo", "letters"), float("nan"))
     low, high = np.percentile(measured, (0.5, 99.5)).tolist()
     scale = max(high - low, 1e-12)
     planes = [((plane - low) / scale).clip(-1, 2) for plane in _planes(values, steps)]
