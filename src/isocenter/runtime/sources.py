@@ -36,12 +36,17 @@ class Sources:
     places: Mapping[str, str]
 
 
-def travelling(roots: Mapping[str, Collection[str]], parts: Mapping[str, Collection[str]], stamp: str) -> Sources:
+def travelling(
+    roots: Mapping[str, Collection[str]],
+    parts: Mapping[str, Collection[str]],
+    given: Mapping[str, str],
+    stamp: str,
+) -> Sources:
     """What the names of `roots` need of our files, rewritten to import one another.
 
-    roots: {module: names}, all of it where no name is given. The only modules of others that may be among them are
-           whole in themselves (a third party's network)
+    roots: {module: names}, all of it where no name is given
     parts: {module: methods} that its classes keep
+    given: {module: text} of those that need not be found, such as the one file of somebody else's network
     stamp: first line of every file: where the copy comes from
     Raises PlanError for a module that cannot travel.
     """
@@ -50,7 +55,9 @@ def travelling(roots: Mapping[str, Collection[str]], parts: Mapping[str, Collect
     waiting = list(wanted)
     while waiting:
         module = waiting.pop()
-        texts[module] = _cut(module, wanted[module], parts.get(module, ()))
+        text = given[module] if module in given else _text(module)
+        whole = WHOLE in wanted[module]
+        texts[module] = text if whole else sliced(text, wanted[module], parts.get(module, ()))
         for file, name in _ours(texts[module]):
             names = wanted.setdefault(file, set())
             if (name or WHOLE) not in names:
@@ -65,17 +72,9 @@ def travelling(roots: Mapping[str, Collection[str]], parts: Mapping[str, Collect
     return Sources(files, frozenset(needs - sys.stdlib_module_names), {module: _place(module) for module in texts})
 
 
-def _cut(module: str, names: Collection[str], methods: Collection[str]) -> str:
-    text = _text(module)
-    return text if WHOLE in names else sliced(text, names, methods)
-
-
 def _place(module: str) -> str:
     """The dotted name under `scripts` of a module."""
-    for above in (f"{TOP}.", f"{OURS}."):
-        if module.startswith(above):
-            return module.removeprefix(above)
-    return f"networks.{module.rpartition('.')[2]}"  # a third party's network lies where ours do
+    return module.removeprefix(f"{TOP}.").removeprefix(f"{OURS}.")
 
 
 def _text(module: str) -> str:

@@ -5,24 +5,29 @@ from __future__ import annotations
 import csv
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from isocenter import tasks
 from isocenter.errors import IntegrityError, UsageError
 from isocenter.runtime.agreement import agreed
+from isocenter.runtime.archive import opened
 from isocenter.runtime.device import choose_device
 from isocenter.runtime.members import Averaged
 from isocenter.runtime.model import Inference, Model, build_module
 from isocenter.runtime.preprocessing import Preprocessing
-from isocenter.runtime.record import digest, read_json, read_tensors, verify, write_json, write_tensors
+from isocenter.runtime.record import MANIFEST, digest, read_json, read_tensors, verify, write_json, write_tensors
 from isocenter.runtime.torch_network import TorchNetwork
 
 RECORD = "model.json"
 WEIGHTS = "weights.safetensors"
 SCHEMA = "isocenter.model"
 SPLIT = "split.csv"
+# The part of a package that is ours.
+PACKAGED = "isocenter"
+# More networks than any cross-validation has: a record that says so is no record of ours.
+MOST_MEMBERS = 100
 
 log = logging.getLogger("isocenter")
 
@@ -36,17 +41,25 @@ def save(model: Model, weights: Mapping[str, Any], folder: Path) -> None:
 def load(path: str | Path, device: str = "auto", *, fold: int | None = None) -> Model:
     """The model of a run, a checkpoint or a package; of a run of folds the mean of its folds.
 
+    path: a folder, or a package's .zip
     fold: one of a run of folds instead, from 0
     Raises UsageError where there is no model, IntegrityError for a changed, damaged or newer one.
     """
-    path = Path(path)
-    if not path.exists():
-        raise UsageError("there is no such model", str(path), "Give a run's folder")
+    with opened(Path(path)) as folder:
+        sealed_as_package = (folder / MANIFEST).is_file() and not (folder / RECORD).is_file()
+        return (_read_package if sealed_as_package else _read_run)(folder, device, fold)
+
+
+def member_weights(count: int) -> tuple[str, ...]:
+    """The weights files of a package, one for each network of the model."""
+    return (WEIGHTS,) if count == 1 else tuple(f"weights_{number}.safetensors" for number in range(count))
+
+
+def _read_run(path: Path, device: str, fold: int | None) -> Model:
     folds = _folds(path)
     if fold is not None:
         if fold not in folds:
-            known = f"Choose one of {', '.join(map(str, folds))}" if folds else "Leave --fold out"
-            raise UsageError(f"has no fold {fold}", str(path), known)
+            raise _no_fold(fold, folds, path)
         return _read(_folder_of(folds[fold]), choose_device(device).value)
     if not folds:
         return _read(_folder_of(path), choose_device(device).value)
@@ -54,6 +67,25 @@ def load(path: str | Path, device: str = "auto", *, fold: int | None = None) -> 
     chosen = choose_device(device).value
     log.info("%s: the mean of its folds %s", path, ", ".join(map(str, folds)))
     return averaged([_read(_folder_of(folder), chosen) for folder in folds.values()], str(path))
+
+
+def _read_package(path: Path, device: str, fold: int | None) -> Model:
+    """The model of a package: one network, or the mean of several."""
+    record = read_json(path / PACKAGED / RECORD, SCHEMA)
+    count = record.get("members")
+    if not isinstance(count, int) or not 1 <= count <= MOST_MEMBERS:
+        raise IntegrityError(f"has {count} networks", str(path / PACKAGED / RECORD), "Get the package again")
+    names = [f"{PACKAGED}/{name}" for name in member_weights(count)]
+    verify(path, needed=(f"{PACKAGED}/{RECORD}", *names))
+    if fold is not None and (count == 1 or fold not in range(count)):
+        raise _no_fold(fold, range(count if count > 1 else 0), path)
+    chosen = names if fold is None else [names[fold]]
+    return _built(record, [path / name for name in chosen], choose_device(device).value, path)
+
+
+def _no_fold(fold: int, folds: Collection[int], path: Path) -> UsageError:
+    known = f"Choose one of {', '.join(map(str, folds))}" if folds else "Leave --fold out"
+    return UsageError(f"has no fold {fold}", str(path), known)
 
 
 def averaged(members: Sequence[Model], where: str) -> Model:
@@ -76,25 +108,37 @@ def _record(members: Sequence[Model]) -> dict[str, Any]:
     """Where a model of several comes from: what holds for all of them, and the record of each."""
     records = [dict(one.record) for one in members]
     common = {key: value for key, value in records[0].items() if all(one.get(key) == value for one in records)}
-    digests = "".join(str(one.get("weights_sha256", "")) for one in records)
-    return {**common, "weights_sha256": hashlib.sha256(digests.encode()).hexdigest(), "members": records}
+    digest_of_all = _joined([str(one.get("weights_sha256", "")) for one in records])
+    return {**common, "weights_sha256": digest_of_all, "members": records}
 
 
 def _read(folder: Path, device: str) -> Model:
     """The model in this very folder."""
     verify(folder, needed=(RECORD, WEIGHTS))
-    record = read_json(folder / RECORD, SCHEMA)
+    return _built(read_json(folder / RECORD, SCHEMA), [folder / WEIGHTS], device, folder)
+
+
+def _built(record: Mapping[str, Any], weights: Sequence[Path], device: str, folder: Path) -> Model:
+    """The model of a record, with one network for each file of weights."""
     try:
         task = tasks.build(record["task"])
         preprocessing = Preprocessing.of(record["preprocessing"])
         inference = Inference.of(record["inference"])
-        module = build_module(task, record["network"])
-        module.load_state_dict(read_tensors(folder / WEIGHTS))
-        origin = {**record["record"], "weights_sha256": digest(folder / WEIGHTS)}
+        networks = []
+        for file in weights:
+            module = build_module(task, record["network"])
+            module.load_state_dict(read_tensors(file))
+            networks.append(TorchNetwork(module.eval().to(device), device))
+        digests = [digest(file) for file in weights]
+        origin = {**record["record"], "weights_sha256": digests[0] if len(digests) == 1 else _joined(digests)}
     except (KeyError, TypeError, RuntimeError) as error:
         raise IntegrityError(f"weights and record do not fit ({error})", str(folder), "Get the model again") from error
-    run = TorchNetwork(module.eval().to(device), device)
+    run = networks[0] if len(networks) == 1 else Averaged(tuple(networks), task.average)
     return Model(task, preprocessing, inference, record["network"], run, origin)
+
+
+def _joined(digests: Sequence[str]) -> str:
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def _folds(path: Path) -> dict[int, Path]:

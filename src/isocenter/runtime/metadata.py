@@ -1,0 +1,153 @@
+"""What MONAI wants to know about a package: `configs/metadata.json` and `configs/inference.json`.
+
+https://docs.monai.io/en/stable/mb_specification.html
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from importlib.metadata import packages_distributions, version
+from typing import Any
+
+from isocenter import networks
+from isocenter.runtime.model import Model
+from isocenter.values import Dense, Vector
+
+# The newest that MONAI publishes, and what its `verify_metadata` downloads.
+METADATA_SCHEMA = (
+    "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
+)
+NOT_STATED = "not stated"
+# What MONAI itself brings is no requirement beside it.
+BROUGHT = frozenset({"monai", "numpy", "torch"})
+# Text that begins so is code or a reference to MONAI's parser of configurations.
+SIGNS = ("$", "@", "%")
+
+
+def required_packages(needs: Collection[str]) -> dict[str, str]:
+    """{distribution: version} of what the package's scripts import beside MONAI's own needs."""
+    named = packages_distributions()
+    return {name: version(name) for need in sorted(set(needs) - BROUGHT) for name in named.get(need, ())[:1]}
+
+
+def metadata(model: Model, needs: Collection[str], said: Mapping[str, str]) -> dict[str, Any]:
+    """metadata.json. Authors and copyright are what the environment says (ISOCENTER_AUTHORS, ISOCENTER_COPYRIGHT).
+
+    said: "version", "task", "description" and what else is to stand there, in words
+    """
+    return {
+        "schema": METADATA_SCHEMA,
+        "changelog": {said["version"]: "packaged by Isocenter"},
+        "monai_version": version("monai"),
+        "pytorch_version": version("torch"),
+        "numpy_version": version("numpy"),
+        "required_packages_version": required_packages(needs),
+        "authors": plain(os.environ.get("ISOCENTER_AUTHORS", NOT_STATED)),
+        "copyright": plain(os.environ.get("ISOCENTER_COPYRIGHT", NOT_STATED)),
+        "intended_use": "Research. It is no medical device: see docs/README.md",
+        **{key: plain(value) for key, value in said.items()},
+        "network_data_format": {"inputs": {"image": _input(model)}, "outputs": {"pred": _output(model)}},
+    }
+
+
+def inference(model: Model, members: int, places: Mapping[str, str]) -> dict[str, Any]:
+    """inference.json: run from the package's folder, it needs MONAI and the package's own scripts.
+
+    places: {module as it is called here: dotted name under scripts}
+    """
+    path, function = networks.source(model.network["name"])
+    kind = type(model.task)
+    shapes = {key: head.channels if isinstance(head, Dense) else _size(head) for key, head in model.task.heads.items()}
+    dense = {key: n for key, n in shapes.items() if isinstance(model.task.heads[key], Dense)}
+    one = {
+        "_target_": f"scripts.networks.{path.stem}.{function}",
+        "channels": model.network["channels"],
+        "spatial_dims": model.network["spatial_dims"],
+        "dense": dense,
+        "vectors": {key: n for key, n in shapes.items() if key not in dense},
+        "size": model.network["size"],
+    }
+    here = "$@bundle_root + "
+    return {
+        "imports": ["$import torch"],
+        "bundle_root": ".",
+        "dataset_dir": f"{here}'/images'",
+        "output_dir": f"{here}'/results'",
+        "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
+        "network_def": {"_target_": "scripts.network.OneTensor", "networks": [one] * members, "head": _head(model)},
+        "formats": {"_target_": f"scripts.{'volumes' if model.preprocessing.ndim == 3 else 'pictures'}.formats"},
+        "dataset": {
+            "_target_": "scripts.inference.cases",
+            "source": "@dataset_dir",
+            "formats": "@formats",
+            "channels": [plain(name) for name in model.preprocessing.channels],
+        },
+        "inferer": {
+            "_target_": "scripts.inference.inferer",
+            "record": f"{here}'/isocenter/model.json'",
+            "weights": f"{here}'/models/model.pt'",
+            "network": "@network_def",
+            "task": {"_target_": f"scripts.{places[kind.__module__]}.{kind.__qualname__}", "_mode_": "callable"},
+            "device": "@device",
+        },
+        "evaluator": {
+            "_target_": "scripts.inference.Evaluator",
+            "dataset": "@dataset",
+            "inferer": "@inferer",
+            "formats": "@formats",
+            "output_dir": "@output_dir",
+        },
+        "run": ["$@evaluator.run()"],
+    }
+
+
+def plain(text: str) -> str:
+    """Text that MONAI's parser takes for nothing but text: a class may have any name."""
+    return f" {text}" if text.startswith(SIGNS) else text
+
+
+def _head(model: Model) -> str:
+    return next(iter(model.task.heads))
+
+
+def _size(head: object) -> int:
+    return head.size if isinstance(head, Vector) else 0
+
+
+def _input(model: Model) -> dict[str, Any]:
+    preprocessing = model.preprocessing
+    return {
+        "type": "image",
+        "format": "magnitude",
+        "modality": preprocessing.modality if preprocessing.modality != "unknown" else "n/a",
+        "num_channels": model.network["channels"],
+        "spatial_shape": list(model.inference.patch),
+        "dtype": "float32",
+        "value_range": [],
+        "is_patch_data": preprocessing.shape is None,
+        "channel_def": _numbered(preprocessing.channels),
+    }
+
+
+def _output(model: Model) -> dict[str, Any]:
+    """Of the first head: an image of labels, or the outputs of the classes."""
+    head = model.task.heads[_head(model)]
+    names = [label.name for label in model.task.labels]
+    dense = isinstance(head, Dense)
+    count = head.channels if isinstance(head, Dense) else _size(head)
+    return {
+        "type": "image" if dense else "probabilities",
+        "format": "labels" if dense else "classes",
+        "modality": "n/a",
+        "num_channels": count,
+        "spatial_shape": list(model.inference.patch) if dense else [1],
+        "dtype": "float32",
+        "value_range": [],
+        "is_patch_data": dense and model.preprocessing.shape is None,
+        "channel_def": _numbered(["background"] * (count - len(names)) + names),
+    }
+
+
+def _numbered(names: Sequence[str]) -> dict[str, str]:
+    return {str(number): plain(name) for number, name in enumerate(names)}

@@ -1,0 +1,73 @@
+"""The network as ONNX, and whether it says there what it says in torch."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from isocenter.lazy import torch
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+# Of the largest output: float32 sums in another order differ by less.
+TOLERANCE = 1e-3
+# Images that go through together; none of them may be written into the file as the only number.
+BATCHES = (1, 2)
+
+
+def write_onnx(module: Module, shape: tuple[int, ...], path: Path) -> Mapping[str, Any]:
+    """The module's network for any number of images (channels, *patch), compared with torch on random images.
+
+    What cannot be exported, or says something else there, leaves no file, and the record says why.
+    """
+    module = module.eval().cpu()
+    try:
+        _export(module, torch.zeros(2, *shape), path)
+        apart = max(_apart(module, torch.randn(n, *shape, generator=_seeded()), path) for n in BATCHES)
+    except Exception as error:  # exporter and runtime throw whatever they meet
+        path.unlink(missing_ok=True)
+        reason = str(error).strip().partition("\n")[0]
+        return {"exported": False, "because": f"{type(error).__name__}: {reason}"}
+    if not apart <= TOLERANCE:
+        path.unlink()
+        return {"exported": False, "because": f"onnxruntime and torch differ by {apart:.2g} of the largest output"}
+    return {"exported": True, "largest_difference": apart, "of": "the largest output, on random images"}
+
+
+def _export(module: Module, example: Any, path: Path) -> None:
+    silent = StringIO()  # the exporter tells its steps on both streams
+    with warnings.catch_warnings(), redirect_stdout(silent), redirect_stderr(silent):
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module,
+            (example,),
+            path,
+            input_names=["image"],
+            output_names=["pred"],
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+
+
+def _apart(module: Module, images: Any, path: Path) -> float:
+    """The largest difference between onnxruntime and torch, as a share of the largest output."""
+    import onnxruntime
+
+    with torch.inference_mode():
+        expected = module(images).numpy()
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    [found] = session.run(None, {"image": images.numpy()})
+    return float(np.abs(found - expected).max() / max(float(np.abs(expected).max()), 1e-6))
+
+
+def _seeded() -> Any:
+    return torch.Generator().manual_seed(0)

@@ -1,0 +1,155 @@
+"""A model as a package: a MONAI bundle that runs without Isocenter, and that Isocenter loads again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from isocenter import networks
+from isocenter.errors import PlanError
+from isocenter.evaluation import rows_to_json
+from isocenter.lazy import torch
+from isocenter.runtime.device import environment
+from isocenter.runtime.members import Averaged
+from isocenter.runtime.metadata import inference, metadata, required_packages
+from isocenter.runtime.model import Model
+from isocenter.runtime.onnx_file import write_onnx
+from isocenter.runtime.readme import readme
+from isocenter.runtime.record import seal, write_json, write_tensors
+from isocenter.runtime.sources import TOP, Sources, travelling
+from isocenter.runtime.stored import PACKAGED, RECORD, SCHEMA, member_weights
+from isocenter.runtime.torch_network import TorchNetwork
+from isocenter.values import Decision, Label, Row
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+# What of a kind of problem a packaged model needs: what comes after the network.
+PREDICTS = frozenset({"of", "heads", "labels", "merge", "mirrored", "average", "probabilities", "decode", "outputs"})
+LICENSE = "LICENSE"
+# By how much one tensor of several networks may differ from what the task averages them to, of the largest output.
+AGREEMENT = 1e-4
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of a model beside itself.
+
+    rows:        of its evaluation, with intervals; none where nothing was estimated
+    limits:      sentences that a reader has to know beside the figures
+    fingerprint: of the data, in numbers of all cases together
+    decisions:   of the plan, with their reasons
+    """
+
+    rows: Sequence[Row] = ()
+    limits: Sequence[str] = ()
+    fingerprint: Mapping[str, Any] | None = None
+    decisions: Mapping[str, Decision] = field(default_factory=dict)
+
+
+def write_package(model: Model, evidence: Evidence, title: str, folder: Path) -> Mapping[str, Any]:
+    """The package into an existing, empty folder; what became of its ONNX file.
+
+    Raises PlanError for a model whose parts cannot travel.
+    """
+    modules, sources = _modules(model), _sources(model)
+    for name in ("configs", "models", "docs", "scripts", PACKAGED):
+        (folder / name).mkdir()
+    for path, text in sources.texts.items():
+        (folder / "scripts" / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "scripts" / path).write_text(text, encoding="utf-8")
+    said = {"version": "1.0.0", "name": title, "task": model.task.name, "description": _description(model)}
+    _write_config(folder / "configs" / "metadata.json", metadata(model, sources.needs, said))
+    _write_config(folder / "configs" / "inference.json", inference(model, len(modules), sources.places))
+    onnx = _write_weights(model, modules, folder)
+    record = {
+        **model.settings,
+        "members": len(modules),
+        "labels": [_plain_label(label) for label in model.task.labels],
+        "evaluation": rows_to_json(evidence.rows)["rows"],
+        "limits": list(evidence.limits),
+        "fingerprint": evidence.fingerprint,
+        "decisions": {name: asdict(decision) for name, decision in evidence.decisions.items()},
+        "environment": environment(),
+        "onnx": onnx,
+    }
+    write_json(folder / PACKAGED / RECORD, SCHEMA, record)
+    needs = required_packages(sources.needs)
+    page = readme(model, title, evidence.rows, evidence.limits, needs, said["description"])
+    (folder / "docs" / "README.md").write_text(page, encoding="utf-8")
+    text = files(TOP).joinpath(LICENSE).read_text(encoding="utf-8")
+    (folder / LICENSE).write_text(text, encoding="utf-8")
+    seal(folder)
+    return onnx
+
+
+def _write_weights(model: Model, modules: Sequence[Module], folder: Path) -> Mapping[str, Any]:
+    """For MONAI, for ONNX and for Isocenter; what became of the ONNX file."""
+    one = _one_tensor(model, modules)
+    torch.save(one.state_dict(), folder / "models" / "model.pt")
+    for name, module in zip(member_weights(len(modules)), modules, strict=True):
+        write_tensors(folder / PACKAGED / name, module.state_dict())
+    shape = (int(model.network["channels"]), *model.inference.patch)
+    return write_onnx(one, shape, folder / "models" / "model.onnx")
+
+
+def _description(model: Model) -> str:
+    labels = ", ".join(label.name for label in model.task.labels)
+    axes, modality = model.preprocessing.ndim, model.preprocessing.modality
+    known = f" of modality {modality}" if modality != "unknown" else ""
+    return f"{model.task.name.capitalize()} of {labels} in images{known} with {axes} axes."
+
+
+def _modules(model: Model) -> list[Module]:
+    """The network of the model, or those of its folds."""
+    runs = model.run.members if isinstance(model.run, Averaged) else (model.run,)
+    modules = [one.module.cpu() for one in runs if isinstance(one, TorchNetwork)]
+    if len(modules) != len(runs):
+        raise PlanError("the model's network is no torch module", "package", "Load the model from its run")
+    return modules
+
+
+def _sources(model: Model) -> Sources:
+    kind = type(model.task)
+    path, _ = networks.source(model.network["name"])
+    network = f"isocenter.networks.{path.stem}"
+    reader = "volumes" if model.preprocessing.ndim == 3 else "pictures"
+    return travelling(
+        {f"{TOP}.inference": (), f"{TOP}.{reader}": (), kind.__module__: (kind.__qualname__,), network: ()},
+        parts={kind.__module__: PREDICTS},
+        given={network: path.read_text(encoding="utf-8")},
+        stamp=f"From Isocenter {version('isocenter')}, Apache-2.0: see LICENSE.",
+    )
+
+
+def _one_tensor(model: Model, modules: Sequence[Module]) -> Module:
+    """The networks as one with one tensor out; PlanError where that is not what the task averages them to."""
+    from isocenter.runtime.bundle.network import OneTensor  # it needs torch when it is imported
+
+    head = next(iter(model.task.heads))
+    one = OneTensor(modules, head).eval()
+    if len(modules) > 1:
+        shape = (1, int(model.network["channels"]), *model.inference.patch)
+        images = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        with torch.inference_mode():
+            found = one(images).numpy()
+        cpu = Averaged(tuple(TorchNetwork(module) for module in modules), model.task.average)
+        apart = abs(found - cpu(images.numpy())[head])
+        if not apart.max() <= AGREEMENT * abs(found).max():
+            raise PlanError(
+                f"a {model.task.name} averages its folds otherwise than as probabilities", "package", "Choose one fold"
+            )
+    return one
+
+
+def _plain_label(label: Label) -> dict[str, Any]:
+    return {key: value for key, value in asdict(label).items() if value is not None}
+
+
+def _write_config(path: Path, config: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(config, indent=2), encoding="utf-8")

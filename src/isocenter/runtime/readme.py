@@ -1,0 +1,109 @@
+"""A package's own page: what the model is, how it is run, what was measured, and where that ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from isocenter.report import in_words
+from isocenter.runtime.metadata import NOT_STATED
+from isocenter.runtime.model import Model
+from isocenter.values import Row
+
+RUN_COMMAND = (
+    "python -m monai.bundle run --config_file configs/inference.json --dataset_dir IMAGES --output_dir RESULTS"
+)
+NOTHING = "Nothing was estimated: there are no figures for this model."
+
+
+def readme(
+    model: Model, title: str, rows: Sequence[Row], limits: Sequence[str], needs: Mapping[str, str], description: str
+) -> str:
+    """docs/README.md. No case and no patient is named in it.
+
+    rows:   what was measured; none where nothing was
+    limits: sentences that a reader has to know beside the figures
+    needs:  {package: version} beside MONAI
+    """
+    preprocessing = model.preprocessing
+    seen = "voxels as they are" if preprocessing.spacing is None else f"{_by(preprocessing.spacing)} mm"
+    grid = f"{_by(preprocessing.shape)} voxels" if preprocessing.shape is not None else seen
+    ends = "`.nii.gz`" if preprocessing.ndim == 3 else "`.png` or `.jpg`"
+    several = len(preprocessing.channels) > 1 and preprocessing.channels != ("R", "G", "B")
+    named = ", named `<case>_0000`, `<case>_0001`, ... in the order of the channels" if several else ""
+    blocks = [
+        f"# {title}",
+        description,
+        "## Run it",
+        f"From this folder, without Isocenter, with MONAI{_and(needs)}:",
+        f"```console\n$ {RUN_COMMAND}\n```",
+        f"IMAGES is a file or a folder of files that end in {ends}{named}. RESULTS is made: one label map a case, on "
+        "the grid of its image, where the model marks structures, and `predictions.csv` and `predictions.json`.",
+        "With Isocenter:",
+        '```python\nimport isocenter\n\nisocenter.load("this folder, or its .zip").predict("image")\n```',
+        "## What goes in, what comes out",
+        _table(
+            {
+                "modality": preprocessing.modality,
+                "channels": ", ".join(preprocessing.channels),
+                "axes": str(preprocessing.ndim),
+                "grid that the network sees": grid,
+                "windows": f"{_by(model.inference.patch)} voxels, overlap {model.inference.overlap:g}",
+                "mirrored views": f"along axes {_by(model.inference.flips)}" if model.inference.flips else "none",
+                "network": str(model.network["name"]),
+            }
+        ),
+        "| value | class | code |\n|---|---|---|\n"
+        + "\n".join(
+            f"| {label.value} | {_cell(label.name)} | "
+            f"{_cell(f'{label.code.scheme} {label.code.value}, {label.code.meaning}') if label.code else ''} |"
+            for label in model.task.labels
+        ),
+        "## What was measured",
+        "\n".join(f"- {in_words(row)}" for row in rows) if rows else NOTHING,
+        "The intervals say how the figures vary with the cases. That another training would give other weights is not "
+        "in them."
+        if rows
+        else "",
+        "## Where that ends",
+        "\n".join(f"- {one}" for one in [*limits, *LIMITS]),
+        "## Where it comes from",
+        _table(
+            {
+                "data hash": str(model.record.get("data_hash") or NOT_STATED),
+                "weights (SHA-256)": str(model.record.get("weights_sha256") or NOT_STATED),
+                "made with": ", ".join(f"{name} {number}" for name, number in _versions(model).items()) or NOT_STATED,
+            }
+        ),
+        "`LICENSE` is that of the files under `scripts/`, which are copies of Isocenter's. Who may use the weights is "
+        "for those to say whose data they were trained on.",
+    ]
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+LIMITS = (
+    "Research only: it is no medical device, and nobody has cleared it for the care of patients.",
+    "The figures hold for images like those that it was tested on: the same kind of scanner, protocol and people.",
+    "It answers for every image of the right size, also where the image shows something else.",
+    "`manifest.json` shows whether a file was changed. It does not prove who made the package.",
+)
+
+
+def _by(numbers: Sequence[float]) -> str:
+    return " x ".join(f"{number:g}" for number in numbers)
+
+
+def _and(needs: Mapping[str, str]) -> str:
+    return f" (with fire), {', '.join(needs)}" if needs else " (with fire)"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _table(facts: Mapping[str, str]) -> str:
+    return "| | |\n|---|---|\n" + "\n".join(f"| {name} | {_cell(value)} |" for name, value in facts.items())
+
+
+def _versions(model: Model) -> Mapping[str, str]:
+    environment = model.record.get("environment") or {}
+    return {"Python": str(environment["python"]), **environment["versions"]} if "versions" in environment else {}
