@@ -251,7 +251,7 @@ LIMITED = """
 import resource, sys
 sys.path.insert(0, {tests!r})
 from isocenter.cli import main
-import isocenter.verbs.train as verb
+import isocenter.verbs.fit as verb
 from isocenter import training
 room = {room}
 def full(*_):

@@ -177,6 +177,11 @@ def train(
     json: Json = False,
     resume: Annotated[Path | None, typer.Option(help="A run's folder to finish.")] = None,
     start: Annotated[Path | None, typer.Option("--from", help="A model whose weights to begin from.")] = None,
+    pretrained: Annotated[str | None, typer.Option(help="A file of weights, or auto for published ones.")] = None,
+    folds: Annotated[int | None, typer.Option(min=2, help="Cross-validation in so many parts.")] = None,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="Alike to the bit; needs training.steps.")
+    ] = False,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda:0 or mps.")] = None,
     threads: Threads = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Every random draw follows from it.")] = None,
@@ -193,6 +198,9 @@ def train(
         overwrite=overwrite,
         resume=resume,
         start=start,
+        pretrained=pretrained,
+        folds=folds,
+        deterministic=deterministic,
         device=device,
         threads=threads,
         seed=seed,
@@ -269,6 +277,18 @@ def predict(
     )
     _show(result, result.as_record() if json else None)
     _fail_if(result.failures)
+
+
+@app.command()
+def package(
+    run: Annotated[Path, typer.Argument(help="A finished run's folder.")],
+    out: Annotated[Path | None, typer.Option(help="A folder, or a file that ends in .zip.")] = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """The model of RUN as a MONAI bundle, which also runs without Isocenter."""
+    result = isocenter.package(run, out=out or _default("package", run), overwrite=overwrite)
+    _show(result, result.as_record() if json else None)
 
 
 @app.command()

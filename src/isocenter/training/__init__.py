@@ -3,7 +3,7 @@
 from isocenter.training.begin import fitting
 from isocenter.training.checkpoint import STATE_SCHEMA, read_checkpoint, recover, with_task, write_checkpoint
 from isocenter.training.loader import Batch, Loader
-from isocenter.training.recipe import train
+from isocenter.training.recipe import Decided, finished, train
 from isocenter.training.schedule import Pace, Speed, replan
 from isocenter.training.state import Clock, Moment, Outcome, State
 from isocenter.training.store import Prepared, cache_folder, prepare_all
@@ -12,6 +12,7 @@ __all__ = [
     "STATE_SCHEMA",
     "Batch",
     "Clock",
+    "Decided",
     "Loader",
     "Moment",
     "Outcome",
@@ -20,6 +21,7 @@ __all__ = [
     "Speed",
     "State",
     "cache_folder",
+    "finished",
     "fitting",
     "prepare_all",
     "read_checkpoint",

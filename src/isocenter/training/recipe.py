@@ -18,9 +18,9 @@ import lightning_fabric
 from isocenter.errors import IsocenterError
 from isocenter.lazy import torch
 from isocenter.planning import Settings, Training
-from isocenter.runtime import Model, TorchNetwork, build_module
+from isocenter.runtime import Model, TorchNetwork, build_module, read_json
 from isocenter.training.begin import begin_from
-from isocenter.training.checkpoint import read_checkpoint, write_checkpoint
+from isocenter.training.checkpoint import STATE_SCHEMA, read_checkpoint, write_checkpoint
 from isocenter.training.interruption import held_back
 from isocenter.training.loader import Batch, Loader
 from isocenter.training.logs import opened_logs
@@ -55,12 +55,13 @@ def train(
     *,
     clock: Clock,
     record: Mapping[str, Any],
-    resume: bool = False,
     start: Path | None = None,
     decided: Decided = lambda steps, validations, because: None,
     watch: Callable[[Moment], None] = lambda moment: None,
 ) -> Outcome:
     """Train by these settings and leave `log.csv`, `tensorboard/` and `checkpoints/` in `out`.
+
+    Where `out` holds a checkpoint already, training goes on from it as if it had not been stopped.
 
     clock:   with a deadline a probe decides the steps, and they are planned anew where the machine's load changes
     record:  goes into the model: data hash, plan, versions
@@ -73,7 +74,7 @@ def train(
     torch.manual_seed(chosen.seed)
     module = build_module(settings.task, settings.architecture)
     last, best = out / "checkpoints" / "last", out / "checkpoints" / "best"
-    resume = resume and last.is_dir()
+    resume = last.is_dir()
     began_from = "" if resume else begin_from(module, settings.network, start)
     averaged = copy.deepcopy(module).requires_grad_(False).to(fabric.device)
     module, optimiser = fabric.setup(module, make_optimiser(module, chosen))
@@ -111,6 +112,7 @@ def train(
     if not resume and (began_from or state.speed is not None):
         keep(state)  # a run killed before its first checkpoint goes on from these weights, with these steps
 
+    out.mkdir(parents=True, exist_ok=True)
     saved, waited, lost = clock.seconds, 0.0, 0
     with (
         opened_logs(out, state.step) as logs,
@@ -152,8 +154,8 @@ def train(
                 spell += looked
                 if state.speed is not None:
                     state = replace(state, speed=state.speed.after(validation=looked))
-            share = waited / max(1e-9, time.monotonic() - began)
-            moment = Moment(state.step, pace.steps, clock.seconds, lowered, now, score, share)
+            state = replace(state, waiting=waited / max(1e-9, time.monotonic() - began))
+            moment = Moment(state.step, pace.steps, clock.seconds, lowered, now, score, state.waiting)
             for one in logs:
                 one.add(moment)
             watch(moment)
@@ -169,11 +171,25 @@ def train(
             if stopping():
                 raise KeyboardInterrupt
             mark = time.monotonic()
-        share = waited / max(1e-9, time.monotonic() - began)
+    return outcome_of(out, chosen, state)
+
+
+def finished(out: Path, chosen: Training) -> Outcome | None:
+    """What a training that is over came to; None where it is not."""
+    last = out / "checkpoints" / "last"
+    if not last.is_dir():
+        return None
+    state = State.of(read_json(last / "state.json", STATE_SCHEMA), str(last))
+    return outcome_of(out, chosen, state) if state.is_over else None
+
+
+def outcome_of(out: Path, chosen: Training, state: State) -> Outcome:
+    """The best checkpoint, or where nothing was selected the last."""
+    last, best = out / "checkpoints" / "last", out / "checkpoints" / "best"
     if best.is_dir():
         because = f"best {chosen.selection} of the validation cases: {state.best:.4f}"
-        return Outcome(best, because, state.step, state.stopped, share)
-    return Outcome(last, "the last averaged weights: nothing was selected", state.step, state.stopped, share)
+        return Outcome(best, because, state.step, state.stopped, state.waiting)
+    return Outcome(last, "the last averaged weights: nothing was selected", state.step, state.stopped, state.waiting)
 
 
 def _budget(

@@ -73,6 +73,7 @@ class State:
     speed:       None where the plan fixes the steps, so that no clock can change them
     stopped:     why the training ended early, or nothing
     began_from:  which weights it began from, in words, or nothing
+    waiting:     share of the last session's time in which the network waited for data
     """
 
     step: int
@@ -83,6 +84,7 @@ class State:
     speed: Speed | None = None
     stopped: str = ""
     began_from: str = ""
+    waiting: float = 0.0
 
     @property
     def is_over(self) -> bool:
@@ -95,7 +97,9 @@ class State:
     @classmethod
     def of(cls, record: Mapping[str, Any], where: str) -> State:
         try:
-            kept = {name: record[name] for name in ("step", "validations", "without", "stopped", "began_from")}
+            kept = {
+                name: record[name] for name in ("step", "validations", "without", "stopped", "began_from", "waiting")
+            }
             best = -math.inf if record["best"] is None else float(record["best"])
             speed = None if record["speed"] is None else Speed(**record["speed"])
             return cls(**kept, best=best, speed=speed, pace=Pace(**record["pace"]))

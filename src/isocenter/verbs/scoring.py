@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -14,12 +14,21 @@ import pandas as pd
 from isocenter.errors import DatasetError, IsocenterError
 from isocenter.evaluation import Table, case_table, rows_to_json
 from isocenter.report import Figure, viewer
-from isocenter.runtime import Model
-from isocenter.values import Case, Estimate, Image, Prediction, Problem, Row, Split
+from isocenter.tasks import Task
+from isocenter.values import Case, Dataset, Estimate, Image, Prediction, Problem, Row, Split
 from isocenter.verbs.progress import tracked
 
 # Pictures of the best, a median and the worst cases.
 SHOWN = 2
+
+
+class Predictor(Protocol):
+    """What can be scored: a model, or several of which each case has its own."""
+
+    @property
+    def task(self) -> Task: ...
+
+    def predict(self, subject: Case) -> Prediction: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +60,7 @@ def view_name(number: int) -> str:
 
 
 def score(
-    model: Model, cases: Sequence[Case], parts: Mapping[str, Split], *, seed: int, patients_known: bool
+    model: Predictor, cases: Sequence[Case], parts: Mapping[str, Split], *, seed: int, patients_known: bool
 ) -> Scored:
     """Predict every case and score it on its reference's own grid; a case that fails is named and the rest goes on.
 
@@ -87,7 +96,7 @@ def _by_case(estimate: Estimate) -> Estimate:
 
 
 def _shown(
-    model: Model, cases: Mapping[str, Case], ranked: Sequence[str]
+    model: Predictor, cases: Mapping[str, Case], ranked: Sequence[str]
 ) -> list[tuple[str, str, Sequence[Figure], str]]:
     middle = len(ranked) // 2
     chosen: dict[str, str] = {}
@@ -120,12 +129,25 @@ def page_of(case: Case, prediction: Prediction) -> str:
     return viewer(image, overlays, case.id)
 
 
-def split_table(cases: Sequence[Case], parts: Mapping[str, Split]) -> pd.DataFrame:
-    """`split.csv`: case, patient, split, fold."""
-    return pd.DataFrame(
-        [{"case": case.id, "patient": case.patient, "split": parts[case.id], "fold": 0} for case in cases],
-        columns=["case", "patient", "split", "fold"],
-    )
+def split_table(
+    dataset: Dataset, parts: Mapping[str, Split], folds: Sequence[Mapping[str, Split]] = ()
+) -> pd.DataFrame:
+    """`split.csv`: case, patient, split, fold; with folds a row for each of them.
+
+    A case that is in no part, because its twin is held out, has no row; the set's own test part is in no fold.
+    """
+    rows = [
+        {"case": case.id, "patient": case.patient, "split": of_fold[case.id], "fold": str(fold)}
+        for fold, of_fold in enumerate(folds or [parts])
+        for case in dataset
+        if case.id in of_fold
+    ]
+    rows += [
+        {"case": case.id, "patient": case.patient, "split": "test", "fold": ""}
+        for case in dataset
+        if folds and case.id not in folds[0] and dataset.splits.get(case.id) == "test"
+    ]
+    return pd.DataFrame(rows, columns=["case", "patient", "split", "fold"])
 
 
 def read_split(path: Path) -> pd.DataFrame:

@@ -1,0 +1,113 @@
+"""The end of a run: what was measured, what speaks against it, and the report, whose file marks a finished run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from isocenter.errors import counted
+from isocenter.files import write_text, written
+from isocenter.runtime import environment, write_json
+from isocenter.training import Outcome
+from isocenter.values import Case, Plan, Split
+from isocenter.verbs.memory import memory_record, memory_words
+from isocenter.verbs.run_folder import REPORT, Begun
+from isocenter.verbs.run_report import report
+from isocenter.verbs.scoring import Predictor, Scored, score
+
+ENVIRONMENT = "environment.json"
+EVALUATION, OUT_OF_FOLD = "evaluation", "out_of_fold"
+
+
+def evaluated(
+    run: Begun, model: Predictor, cases: Sequence[Case], parts: Mapping[str, Split], folder: str = EVALUATION
+) -> Scored | None:
+    """The cases scored, and what was measured written into a folder of the run; None without cases."""
+    if not cases:
+        return None
+    known, seed = run.dataset.patients_known, int(run.plan["training.seed"])
+    scored = score(model, cases, parts, seed=seed, patients_known=known)
+    with written(run.out / folder, overwrite=True) as partial:  # a killed run may have left one
+        partial.mkdir()
+        scored.write(partial)
+    return scored
+
+
+def notes_of(run: Begun, scored: Scored | None, stopped: Sequence[str]) -> list[str]:
+    """What a reader must know before any figure.
+
+    stopped: why trainings ended early
+    """
+    notes = []
+    if not run.dataset.patients_known:
+        notes.append("Patients unknown, split by case: leakage cannot be excluded.")
+    for one in run.examination.shortcuts:
+        if one.standing:
+            notes.append(
+                f"Shortcut: {one.name} alone tells the classes apart (AUC {one.auc}); the figures may rest on it."
+            )
+    leaking = len(run.dataset) - len(run.cases_in_a_part)
+    if leaking:
+        notes.append(f"{counted(leaking, 'case')} left out of training: nearly the same image is held out.")
+    left_out = {case for one in run.examination.problems if one.severity == "error" for case in one.cases}
+    if left_out:
+        notes.append(f"{counted(len(left_out), 'case')} could not be used, left out: see Data.")
+    if scored is None:
+        notes.append("Every case was trained on: nothing is estimated.")
+    elif scored.problems:
+        notes.append(f"{counted(len(scored.problems), 'test case')} could not be scored: see Data.")
+    return [*notes, *(f"{why[0].upper()}{why[1:]}." for why in stopped)]
+
+
+def write_environment(run: Begun, plan: Plan) -> dict[str, Any]:
+    """`environment.json` with the memory that the run has taken so far."""
+    record = {**environment(), **memory_record(plan)}
+    write_json(run.out / ENVIRONMENT, "isocenter.environment", record)
+    return record
+
+
+def write_report(
+    run: Begun,
+    plan: Plan,
+    scored: Scored | None,
+    notes: Sequence[str],
+    *,
+    outcomes: Sequence[Outcome],
+    log: pd.DataFrame,
+    minutes: float,
+    facts: Mapping[str, Any],
+) -> None:
+    """`report.html`, and before it the measured memory.
+
+    outcomes: of the training, or of each fold
+    facts:    more of them, such as the figures of each fold
+    """
+    record = write_environment(run, plan)
+    waiting = sum(one.waiting for one in outcomes) / len(outcomes)
+    page = report(
+        f"Training on {run.dataset.name}",
+        f"{counted(len(run.dataset), 'case')}; {plan.decision('split.method').because}.",
+        primary=str(plan["evaluation.primary"]),
+        scored=scored,
+        notes=notes,
+        facts={
+            **facts,
+            "data hash": plan.data_hash,
+            "read as": run.dataset.layout,
+            "patients": run.dataset.patients,
+            "model": f"chosen by the {outcomes[0].because}" if len(outcomes) == 1 else f"mean of {len(outcomes)} folds",
+            "registered": plan["evaluation.registered"],
+            "seed": plan["training.seed"],
+            "minutes": f"{minutes:.1f}",
+            "waiting for data": f"{100 * waiting:.0f} % of the training",
+            "peak memory": memory_words(record),
+        },
+        views=f"{EVALUATION}/",
+        plan=plan,
+        log=log,
+        problems=(*run.examination.problems, *(scored.problems if scored is not None else ())),
+        environment=environment(),
+    )
+    write_text(run.out / REPORT, page, overwrite=True)

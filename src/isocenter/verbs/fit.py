@@ -1,0 +1,131 @@
+"""One training of a run: its cases prepared, followed step by step, and what validation cases decide afterwards."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from isocenter.errors import UsageError
+from isocenter.planning import Settings, settings
+from isocenter.runtime import Model, choose_device, environment, verify
+from isocenter.tasks import Task
+from isocenter.training import Clock, Decided, Outcome, Prepared, finished, prepare_all, with_task
+from isocenter.training import train as follow
+from isocenter.values import Case, Decision, Plan, Prediction
+from isocenter.verbs.dataset import VOXELS
+from isocenter.verbs.progress import tracked, watched
+
+log = logging.getLogger("isocenter")
+# Arrays are kept in memory while they take less than this share of what is free.
+MEMORY_SHARE = 0.3
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One training.
+
+    out:    where its log and its checkpoints are written
+    record: goes into the model: data hash, versions
+    what:   how it is called while it runs
+    start:  weights to begin from, of another model
+    """
+
+    out: Path
+    plan: Plan
+    train: Sequence[Case]
+    val: Sequence[Case]
+    record: Mapping[str, Any]
+    what: str = "training"
+    start: Path | None = None
+
+    @property
+    def settings(self) -> Settings:
+        return settings(self.plan)
+
+
+def fit(job: Job, clock: Clock, decided: Decided) -> Outcome:
+    """Prepare the cases and train; goes on from the last checkpoint where there is one.
+
+    decided: is told steps, validations and the reason, once a probe has found them or the speed has changed
+    """
+    chosen = job.settings
+    choose_device(chosen.training.device)  # refuses one that this machine lacks
+    if (outcome := finished(job.out, chosen.training)) is not None:
+        return outcome
+    ready = prepared([*job.train, *job.val], chosen, job.plan.options)
+    if chosen.training.steps is not None and clock.deadline is None:
+        log.info("%s for %d steps, as the plan says: the minutes do not count", job.what, chosen.training.steps)
+    with watched(job.what, chosen.training.selection) as watch:
+        return follow(
+            chosen,
+            ready[: len(job.train)],
+            ready[len(job.train) :],
+            job.out,
+            clock=clock,
+            record={**job.record, "primary": job.plan["evaluation.primary"], "environment": environment()},
+            start=job.start,
+            decided=decided,
+            watch=watch,
+        )
+
+
+def prepared(cases: Sequence[Case], chosen: Settings, options: Mapping[str, Any]) -> list[Prepared]:
+    """The cases as the network sees them."""
+    with tracked("preparing cases") as tracker:
+        return prepare_all(
+            cases,
+            chosen.preprocessing,
+            chosen.task,
+            reading={key: options[key] for key in VOXELS if options.get(key)},
+            threads=chosen.training.threads,
+            memory=int(MEMORY_SHARE * psutil.virtual_memory().available),
+            progress=tracker,
+        )
+
+
+def with_decided(plan: Plan, steps: int, validations: int, because: str) -> Plan:
+    """The plan with what a probe, or the speed that was measured since, says about its length."""
+    plan = plan.with_decision("training.steps", Decision(steps, because))
+    return plan.with_decision("training.validations", Decision(validations, because))
+
+
+def with_outcome(plan: Plan, outcome: Outcome) -> Plan:
+    """The plan with why training ended early, if it did."""
+    if not outcome.stopped:
+        return plan
+    return plan.with_decision("training.early_stop", Decision(plan["training.early_stop"], outcome.stopped))
+
+
+def predicted(model: Model, task: Task, cases: Sequence[Case]) -> list[Prediction]:
+    """Cases as the model would predict them with this task."""
+    untuned = replace(model, task=task)
+    found = []
+    with tracked("predicting validation cases") as tracker:
+        for done, case in enumerate(cases, start=1):
+            found.append(untuned.predict(case))
+            tracker(done, len(cases))
+    return found
+
+
+def keep_task(folders: Sequence[Path], task: Task) -> None:
+    """The task that was tuned goes into every checkpoint of these trainings."""
+    for folder in folders:
+        for name in ("best", "last"):
+            if (folder / "checkpoints" / name).is_dir():
+                with_task(folder / "checkpoints" / name, task)
+
+
+def weights_of(start: Path) -> Path:
+    """The weights file of a model to begin from."""
+    for place in (start, start / "checkpoints" / "best", start / "checkpoints" / "last"):
+        if (place / "weights.safetensors").is_file():
+            verify(place)
+            return place / "weights.safetensors"
+    if start.suffix == ".safetensors" and start.is_file():
+        return start
+    raise UsageError("holds no weights to begin from", str(start), "Give a run, a package or a .safetensors file")

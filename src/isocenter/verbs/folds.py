@@ -1,0 +1,166 @@
+"""Cross-validation: a training for each fold, within the same minutes, and what each says of cases it has not seen."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from isocenter.evaluation import Table
+from isocenter.planning import Settings, settings
+from isocenter.runtime import Model, load
+from isocenter.tasks import Task
+from isocenter.training import Clock, Outcome
+from isocenter.values import Case, Decision, Plan, Prediction, Split
+from isocenter.verbs.budget import measured_costs, seconds_after, shared_deadline, training_deadline
+from isocenter.verbs.finish import EVALUATION, OUT_OF_FOLD, evaluated
+from isocenter.verbs.fit import Job, fit, keep_task, predicted
+from isocenter.verbs.run_folder import Begun, state_of
+from isocenter.verbs.scoring import Scored
+
+log = logging.getLogger("isocenter")
+
+
+@dataclass(frozen=True, eq=False)
+class OutOfFold:
+    """The models of all folds, each for the cases that it has not seen.
+
+    task:   what scores them all, the same for every fold
+    owners: {case id: model}
+    """
+
+    task: Task
+    owners: Mapping[str, Model]
+
+    def predict(self, subject: Case) -> Prediction:
+        return self.owners[subject.id].predict(subject)
+
+
+def cross_validated(
+    run: Begun, began: float, record: Mapping[str, Any], weights: Path | None
+) -> tuple[Plan, Scored | None, list[Outcome], dict[str, Any]]:
+    """Every fold trained that is not yet, the run's plan with what was decided, what was measured, each fold's share.
+
+    Where the set has its own test part the mean of the folds is scored on it, else each fold on its own cases.
+    """
+    total = len(run.made.folds)
+    jobs = [_job(run, fold, record, weights) for fold in range(total)]
+    deadline = _deadline(run, jobs)
+    outcomes: list[Outcome] = []
+    for fold, job in enumerate(jobs):
+        clock = Clock(began, run.spent)
+        clock = replace(clock, deadline=_of_fold(job, deadline, clock.seconds, total - fold))
+        outcomes.append(fit(job, clock, _said(job.what)))
+    models = [load(one.checkpoint, job.settings.training.device) for one, job in zip(outcomes, jobs, strict=True)]
+    plan, models, task = _tuned(run, jobs, models)
+    plan = _with_lengths(plan, outcomes)
+    seen_by = {case.id: model for fold, model in enumerate(models) for case in run.cases("test", fold)}
+    cases = [case for case in run.dataset if case.id in seen_by]
+    parts: dict[str, Split] = dict.fromkeys(seen_by, "test")
+    folder = OUT_OF_FOLD if run.own_test else EVALUATION
+    scored = evaluated(run, OutOfFold(task, seen_by), cases, parts, folder)
+    assert scored is not None  # noqa: S101 - every fold has cases
+    primary, seed = str(plan["evaluation.primary"]), int(plan["training.seed"])
+    facts = fold_facts(scored.table, [run.cases("test", fold) for fold in range(total)], task, primary, seed)
+    if run.own_test:
+        said = [row for row in scored.rows if row.metric == primary][:1]
+        facts |= {f"{primary} out of fold": str(row.estimate) for row in said}
+        scored = evaluated(run, load(run.out, jobs[0].settings.training.device), run.own_test, dict(run.dataset.splits))
+    return plan, scored, outcomes, facts
+
+
+def fold_facts(table: Table, folds: Sequence[Sequence[Case]], task: Task, primary: str, seed: int) -> dict[str, str]:
+    """The primary metric of each fold's cases, and how far the folds lie apart."""
+    values = []
+    for cases in folds:
+        ids = {case.id for case in cases}
+        rows = task.summary(table[table["case"].isin(ids)], seed=seed)
+        values.append(next((row.estimate.value for row in rows if row.metric == primary), float("nan")))
+    said = {f"{primary}, fold {fold}": f"{value:.4f}" for fold, value in enumerate(values)}
+    known = np.array([value for value in values if np.isfinite(value)])
+    if len(known) > 1:
+        apart = f"mean {known.mean():.4f}, SD {known.std(ddof=1):.4f}, {known.min():.4f} to {known.max():.4f}"
+        said[f"{primary} over folds"] = apart
+    return said
+
+
+def _job(run: Begun, fold: int, record: Mapping[str, Any], weights: Path | None) -> Job:
+    """The training of one fold, whose statistics are those of its own training cases."""
+    total = len(run.made.folds)
+    plan = run.made.of_fold(fold).plan
+    return Job(
+        run.fold_folder(fold),
+        plan,
+        run.cases("train", fold),
+        run.cases("val", fold),
+        {**record, "fold": fold, "folds": total},
+        what=f"training fold {fold} ({fold + 1} of {total})",
+        start=weights,
+    )
+
+
+def _deadline(run: Begun, jobs: Sequence[Job]) -> float | None:
+    """s after the beginning by which all folds must be trained; None where the plan fixes the steps."""
+    training = jobs[0].settings.training
+    if training.steps is not None or training.minutes is None:
+        return None
+    costs = measured_costs(jobs[0].val[0], jobs[0].settings)
+    selecting = sum(len(job.val) for job in jobs)
+    tested = [(len(run.made.folds[0]), 1), (len(run.own_test), len(jobs))]
+    return training_deadline(training.minutes, seconds_after(costs, selecting, tested))
+
+
+def _of_fold(job: Job, deadline: float | None, elapsed: float, left: int) -> float | None:
+    """When a fold must end: as was decided when it began, else an equal part of the time that is left."""
+    kept = state_of(job.out).get("deadline")
+    if kept is not None or deadline is None:
+        return kept
+    return shared_deadline(deadline, elapsed, left)
+
+
+def _said(what: str) -> Any:
+    """A fold's steps are its own: they stand in its checkpoint, and the plan says at the end how many each had."""
+
+    def decided(steps: int, validations: int, because: str) -> None:
+        log.info("%s for %d steps and %d validations: %s", what, steps, validations, because)
+
+    return decided
+
+
+def _with_lengths(plan: Plan, outcomes: Sequence[Outcome]) -> Plan:
+    """The plan with the steps of each fold, and with what ended one early."""
+    if plan["training.steps"] is None:
+        each = ", ".join(str(one.steps) for one in outcomes)
+        because = f"a probe in each fold turned the minutes into steps: {each}"
+        plan = plan.with_decision("training.steps", Decision(None, because))
+    stopped = [f"fold {fold}: {one.stopped}" for fold, one in enumerate(outcomes) if one.stopped]
+    if stopped:
+        plan = plan.with_decision("training.early_stop", Decision(plan["training.early_stop"], "; ".join(stopped)))
+    return plan
+
+
+def _tuned(run: Begun, jobs: Sequence[Job], models: Sequence[Model]) -> tuple[Plan, list[Model], Task]:
+    """What validation cases decide: for each fold by its own, so that no test case has a say; for their mean by all.
+
+    The mean's task goes into every checkpoint, because the folds are one model.
+    """
+    common: Settings = settings(run.plan)
+    predictions: list[Prediction] = []
+    cases: list[Case] = []
+    found = []
+    for job, model in zip(jobs, models, strict=True):
+        made = predicted(model, job.settings.task, job.val)
+        task, _ = job.settings.task.tuned(made, job.val) if job.val else (job.settings.task, {})
+        found.append(replace(model, task=task))
+        predictions += made
+        cases += job.val
+    task, decisions = common.task.tuned(predictions, cases) if cases else (common.task, {})
+    keep_task([job.out for job in jobs], task)
+    plan = run.plan
+    for name, decision in decisions.items():
+        plan = plan.with_decision(name, decision)
+    return plan, found, task
