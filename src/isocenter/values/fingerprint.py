@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,3 +74,39 @@ class Fingerprint:
         """{class: cases}"""
         names = [case.references[kind] for case in self.cases if kind in case.references]
         return {name: names.count(name) for name in sorted(set(names))}
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """Of all cases together, naming none: what may stand beside a model that goes elsewhere."""
+        if not self.cases:
+            return {"cases": 0}
+        # Cases of two and of three axes have no shape in common.
+        alike = len({len(case.shape) for case in self.cases}) == 1
+        return {
+            "cases": len(self.cases),
+            "modalities": sorted({case.modality for case in self.cases}),
+            "channels": sorted({", ".join(case.channels) for case in self.cases}),
+            "physical": all(case.physical for case in self.cases),
+            "shape": _spread(self.shapes) if alike else None,
+            "spacing": _spread(self.steps) if alike else None,
+            "intensity": _typical([case.intensity for case in self.cases]),
+            "foreground": _typical([case.foreground for case in self.cases if case.foreground]),
+            "voxels": self.voxels(),
+            "classes": self.counts(),
+        }
+
+
+def _spread(values: np.ndarray) -> dict[str, list[float]]:
+    """(cases, axes) to the smallest, the median and the largest of each axis."""
+    low, middle, high = np.quantile(values, [0, 0.5, 1], axis=0).tolist()
+    return {"min": low, "median": middle, "max": high}
+
+
+def _typical(cases: Sequence[Sequence[Mapping[str, float]]]) -> list[dict[str, float]]:
+    """The median over cases of each statistic of each channel; nothing where cases have not the same channels."""
+    if len({len(channels) for channels in cases}) != 1:
+        return []
+    return [
+        {name: float(np.median([one[name] for one in channel])) for name in channel[0]}
+        for channel in zip(*cases, strict=True)
+    ]
