@@ -88,7 +88,7 @@ class Augmentation:
     noise, dose_noise: largest standard deviation of Gaussian noise, and of noise as in CT of a low dose
     blur:        largest standard deviation of a Gaussian, in voxels
     low_resolution: voxels up to 1 + this times as long
-    bias_field:  largest coefficient of the exponent's polynomial
+    bias_field:  largest standard deviation, over the image, of the logarithm of the coil's sensitivity
     motion:      largest turn in degrees, and largest shift in voxels, between parts of the acquisition
     ghosting:    how much weaker every n-th line of k-space is at the most, 1 being all
     spikes, metal: largest amplitude of stripes and of streaks, in deviations of the image

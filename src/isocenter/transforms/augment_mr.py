@@ -13,11 +13,12 @@ import numpy as np
 from isocenter.lazy import torch
 from isocenter.transforms.augment_intensity import axes
 from isocenter.transforms.augment_spatial import read, rotation, sampling_grid
+from isocenter.transforms.draws import per_sample, uniform
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Degree of the polynomial of a bias field, as in Van Leemput, IEEE Trans Med Imaging 1999, doi:10.1109/42.811270
+# Of the polynomial of a bias field: coils reach far, so that their sensitivity has no fine detail.
 DEGREE = 3
 # A patient holds this many positions at the most while one image is taken.
 MOST_POSITIONS = 4
@@ -27,21 +28,22 @@ MOST_SPIKES = 3
 
 
 def bias_field(images: Tensor, strength: float, generators: Sequence[np.random.Generator]) -> Tensor:
-    """The signal times exp of a polynomial of degree 3 whose coefficients are at most `strength`; its mean is 1.
+    """The signal times exp of a random polynomial, whose standard deviation over the image is at most `strength`.
 
-    Van Leemput, IEEE Trans Med Imaging 1999, doi:10.1109/42.811270; Sled, IEEE Trans Med Imaging 1998,
-    doi:10.1109/42.668698
+    The mean of the factor is 1. Van Leemput, IEEE Trans Med Imaging 1999, doi:10.1109/42.811270; measured fields vary
+    by 10 to 30 %: Sled, IEEE Trans Med Imaging 1998, doi:10.1109/42.668698
     """
-    ndim = images.ndim - 2
-    allowed = np.indices([DEGREE + 1] * ndim).sum(axis=0) <= DEGREE
-    drawn = np.stack([rng.uniform(-strength, strength, allowed.shape) * allowed for rng in generators])
+    orders = np.indices([DEGREE + 1] * (images.ndim - 2)).sum(axis=0)
+    allowed = (orders > 0) & (orders <= DEGREE)
+    drawn = np.stack([rng.uniform(-1, 1, allowed.shape) * allowed for rng in generators])
     field = torch.as_tensor(drawn, dtype=images.dtype, device=images.device)
     for size in images.shape[2:]:
         # Legendre polynomials do not lean on each other, so that no coefficient hides another.
         basis = np.polynomial.legendre.legvander(np.linspace(-1, 1, size), DEGREE)
         # Takes up the first axis of coefficients and puts the axis of voxels last: after all, they are in order.
         field = torch.tensordot(field, torch.as_tensor(basis, dtype=field.dtype, device=field.device), ([1], [1]))
-    factor = torch.exp(field)[:, None]
+    field = field[:, None] / field.flatten(1).std(dim=1).clamp(min=1e-6).reshape(-1, *[1] * (images.ndim - 1))
+    factor = torch.exp(per_sample(uniform(generators, strength / 3, strength), images) * field)
     low = lowest(images)
     return (images - low) * (factor / factor.mean(dim=axes(images), keepdim=True)) + low
 

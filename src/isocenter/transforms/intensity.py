@@ -28,17 +28,23 @@ class Normalisation:
 
     def apply(self, channel: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
         """(*spatial) normalised; what is no measurement becomes the lowest value that is one."""
-        values = channel.astype(np.float32)
-        measured = values[valid]
-        if measured.size == 0:
+        values = channel.astype(np.float32)  # our own copy, changed in place: a volume of CT is not held three times
+        if not valid.any():
             return np.zeros_like(values)
-        values[~valid] = measured.min()
+        values[~valid] = values.min(where=valid, initial=np.inf)
         if self.method == "zscore":
+            measured = values[valid]
             low, high = np.percentile(measured, (0.5, 99.5)).astype(np.float32)
-            clipped = measured.clip(low, high)
-            return (values.clip(low, high) - clipped.mean()) / max(float(clipped.std()), 1e-6)
+            np.clip(measured, low, high, out=measured)
+            np.clip(values, low, high, out=values)
+            values -= measured.mean()
+            values /= max(float(measured.std()), 1e-6)
+            return values
         assert self.low is not None and self.high is not None  # noqa: S101 - the plan's schema sees to it
-        values = values.clip(self.low, self.high)
+        np.clip(values, self.low, self.high, out=values)
         if self.method == "range":
-            values = (values - self.low) / (self.high - self.low)
-        return (values - self.mean) / self.deviation
+            values -= self.low
+            values /= self.high - self.low
+        values -= self.mean
+        values /= self.deviation
+        return values

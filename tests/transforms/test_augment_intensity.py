@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.ndimage
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+
+from drawn import drawn, generators, smooth
+from isocenter.transforms.augment_intensity import (
+    blur,
+    brightness,
+    contrast,
+    gamma,
+    low_resolution,
+    noise,
+    smoothed,
+)
+
+shapes = st.sampled_from([(9, 12), (6, 8, 7)])
+seeds = st.integers(0, 200)
+few = settings(max_examples=15)
+
+
+@few
+@given(shapes, seeds, st.floats(0, 1))
+def test_contrast_spreads_intensities_about_the_mean_of_their_channel(shape, seed, share):
+    image = smooth(shape, seed, channels=2)
+    axes = tuple(range(2, image.ndim))
+    mean = image.mean(dim=axes, keepdim=True)
+    changed = contrast(image, 0.5, drawn(share))
+    assert_allclose(changed, (image - mean) * (0.5 + share) + mean, atol=1e-5)
+    assert_allclose(changed.mean(dim=axes), image.mean(dim=axes), atol=1e-5)
+
+
+@pytest.mark.parametrize(("share", "expected"), [(1, 0.5), (0.5, 0), (0, -0.5)])
+def test_brightness_is_added(share, expected):
+    image = smooth((9, 12), channels=2)
+    assert_allclose(brightness(image, 0.5, drawn(share)), image + expected, atol=1e-6)
+
+
+@few
+@given(shapes, seeds)
+def test_gamma_keeps_the_range_and_the_order_of_every_channel(shape, seed):
+    image = 40 + 10 * smooth(shape, seed, channels=2)
+    changed = gamma(image, 1.0, generators(seed))
+    axes = tuple(range(2, image.ndim))
+    assert_allclose(changed.amin(dim=axes), image.amin(dim=axes), rtol=1e-4)
+    assert_allclose(changed.amax(dim=axes), image.amax(dim=axes), rtol=1e-4)
+    for old, new in zip(image[0], changed[0], strict=True):
+        rising = new.flatten()[old.flatten().argsort()]
+        assert (rising.diff() > -1e-4).all()
+
+
+@pytest.mark.parametrize(("share", "exponent"), [(1.0, 2.0), (0.5, 1.0), (0.0, 0.5)])
+def test_the_exponent_of_gamma_lies_between_one_over_one_more_and_one_more(share, exponent):
+    image = smooth((9, 12), channels=2)
+    low, high = image.amin(dim=(2, 3), keepdim=True), image.amax(dim=(2, 3), keepdim=True)
+    expected = ((image - low) / (high - low)) ** exponent * (high - low) + low
+    assert_allclose(gamma(image, 1.0, drawn(share)), expected, atol=1e-5)
+
+
+def test_gamma_leaves_an_even_image_alone():
+    assert_allclose(gamma(torch.full((1, 1, 6, 6), 3.0), 1.0, generators(0)), 3)
+
+
+def test_noise_has_the_deviation_that_was_drawn_and_differs_between_samples():
+    flat = torch.zeros(3, 1, 128, 128)
+    noisy = noise(flat, 0.5, generators(0, 3))
+    expected = [np.random.default_rng((0, n)).uniform(0, 0.5) for n in range(3)]
+    assert_allclose(noisy.flatten(1).std(dim=1), expected, rtol=0.03)
+    assert_allclose(noisy.flatten(1).mean(dim=1), 0, atol=0.02)
+    assert abs(np.corrcoef(noisy.flatten(1)) - np.eye(3)).max() < 0.03
+
+
+@few
+@given(shapes, seeds, st.lists(st.floats(0.3, 2.0), min_size=2, max_size=2))
+def test_smoothing_is_that_of_scipy_with_a_width_for_each_sample(shape, seed, widths):
+    image = smooth(shape, seed, channels=2, batch=2)
+    ours = smoothed(image, np.array(widths))
+    for n, width in enumerate(widths):
+        axes = tuple(range(1, image.ndim - 1))
+        theirs = scipy.ndimage.gaussian_filter(
+            image[n].double().numpy(), width, mode="nearest", radius=int(np.ceil(3 * width)), axes=axes
+        )
+        assert_allclose(ours[n], theirs, atol=1e-5)
+
+
+def test_smoothing_by_nothing_changes_nothing():
+    image = smooth((9, 12), batch=2)
+    assert_allclose(smoothed(image, np.array([0.0, 0.0])), image)
+
+
+@few
+@given(shapes, seeds)
+def test_blur_takes_detail_away_and_leaves_an_even_image_alone(shape, seed):
+    image = smooth(shape, seed)
+    assert blur(image, 2.0, generators(seed)).std() < image.std()
+    assert_allclose(blur(torch.full_like(image, 4.0), 2.0, generators(seed)), 4, rtol=1e-5)
+
+
+def test_low_resolution_takes_a_pattern_finer_than_its_voxels_away_and_keeps_a_coarse_one():
+    """Voxels twice as long cannot hold a wave of 2.5 old voxels; one of 16 they can."""
+    index = np.arange(80)
+    fine, coarse = np.cos(2 * np.pi * index / 2.5), np.cos(2 * np.pi * index / 16)
+    for wave, kept in ((fine, (0.0, 0.25)), (coarse, (0.85, 1.05))):
+        image = torch.from_numpy(np.add.outer(wave, wave).astype(np.float32))[None, None]
+        changed = low_resolution(image, 1.0, drawn(1.0))
+        share = (changed[..., 10:-10, 10:-10].std() / image[..., 10:-10, 10:-10].std()).item()
+        assert kept[0] <= share <= kept[1]
+
+
+@few
+@given(shapes, seeds)
+def test_low_resolution_keeps_an_even_image_and_the_mean(shape, seed):
+    flat = torch.full((1, 2, *shape), 3.0)
+    assert_allclose(low_resolution(flat, 2.0, generators(seed)), 3, rtol=1e-5)
+    image = smooth(shape, seed)
+    assert abs(low_resolution(image, 1.0, generators(seed)).mean() - image.mean()) < 0.25

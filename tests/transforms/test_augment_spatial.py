@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+
+from drawn import smooth
+from isocenter.transforms.augment_spatial import (
+    POINTS,
+    bent,
+    flipped,
+    out_of_plane,
+    read,
+    read_labels,
+    rotation,
+    sampling_grid,
+    sides_changed,
+    thick,
+    turned,
+)
+
+shapes = st.sampled_from([(9, 12), (6, 8, 7)])
+seeds = st.integers(0, 200)
+
+
+def grid_of(
+    image: torch.Tensor, linear: np.ndarray, shift: tuple[float, ...] = (), spacing: tuple[float, ...] = ()
+) -> torch.Tensor:
+    """Of one sample."""
+    ndim = image.ndim - 2
+    sizes = np.array(image.shape[2:]) * np.array(spacing or (1.0,) * ndim)
+    return sampling_grid(linear[None], np.array([shift or (0.0,) * ndim]), sizes, image)
+
+
+@given(shapes, seeds)
+@settings(max_examples=10)
+def test_the_grid_of_no_change_reads_the_image_itself(shape, seed):
+    image, labels = smooth(shape, seed, channels=2), torch.arange(math.prod(shape)).reshape(1, *shape)
+    grid = grid_of(image, np.eye(len(shape)), spacing=tuple(np.arange(len(shape)) + 0.7))
+    assert_allclose(read(image, grid), image, atol=1e-5)
+    assert_array_equal(read_labels(labels, grid), labels)
+
+
+def test_a_quarter_turn_through_the_grid_is_that_of_the_array():
+    image = smooth((9, 9))
+    for sign in (1, -1):
+        grid = grid_of(image, rotation(np.deg2rad([90.0 * sign, 0, 0]), 2))
+        assert_allclose(read(image, grid)[0], np.rot90(image[0].numpy(), -sign, axes=(1, 2)), atol=1e-5)
+
+
+@pytest.mark.parametrize(("angle", "plane"), [(0, (0, 1)), (1, (2, 0)), (2, (1, 2))])
+def test_a_quarter_turn_of_a_volume_takes_a_known_voxel_to_a_known_place(angle, plane):
+    image, labels = torch.zeros(1, 1, 7, 7, 7), torch.zeros(1, 7, 7, 7, dtype=torch.long)
+    place = np.array([1, 2, 4])
+    image[0, 0, *place], labels[0, *place] = 1, 5
+    angles = np.zeros(3)
+    angles[angle] = np.pi / 2
+    grid = grid_of(image, rotation(angles, 3))
+    there = place.copy()
+    # At (a, b) about the middle stands what stood at (-b, a): a voxel goes to (b, -a).
+    a, b = place[list(plane)] - 3
+    there[list(plane)] = np.array([b, -a]) + 3
+    assert read(image, grid)[0, 0, *there].item() == pytest.approx(1, abs=1e-5)
+    assert np.argwhere(read_labels(labels, grid)[0].numpy() == 5).tolist() == [there.tolist()]
+
+
+def test_a_quarter_turn_is_one_in_mm_where_voxels_are_no_squares():
+    """20 x 10 voxels of 1 x 2 mm cover a square: turned in mm, rows and columns change places."""
+    rows, columns = (np.arange(20) + 0.5) * 1.0 - 10, (np.arange(10) + 0.5) * 2.0 - 10
+    y, x = np.meshgrid(rows, columns, indexing="ij")
+    plane = torch.from_numpy((3 * y + 0.5 * x).astype(np.float32))[None, None]
+    turn = read(plane, grid_of(plane, rotation(np.array([np.pi / 2, 0, 0]), 2), spacing=(1.0, 2.0)))[0, 0]
+    inner = (slice(1, -1), slice(1, -1))  # beyond the outermost voxel centres the edge goes on
+    # At (y, x) stands what stood at (-x, y).
+    assert_allclose(turn[inner], (-3 * x + 0.5 * y)[inner], atol=1e-3)
+
+
+def test_a_scale_of_a_half_more_reads_from_one_and_a_half_as_far():
+    ramp = torch.linspace(-1, 1, 41)[None, None, :, None].expand(1, 1, 41, 9).contiguous()
+    scaled = read(ramp, grid_of(ramp, 1.5 * np.eye(2)))[0, 0, :, 4]
+    assert_allclose(scaled, (1.5 * torch.linspace(-1, 1, 41)).clamp(-1, 1), atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(8, 12), (4, 8, 12)])
+def test_a_shift_by_a_quarter_of_the_patch_is_that_of_the_array(shape):
+    image, ndim = smooth(shape), len(shape)
+    shifted = read(image, grid_of(image, np.eye(ndim), (0.25,) * ndim))[0]
+    by = [size // 4 for size in shape]
+    there = tuple(slice(0, size - move) for size, move in zip(shape, by, strict=True))
+    here = tuple(slice(move, None) for move in by)
+    assert_allclose(shifted[:, *there], image[0][:, *here], atol=1e-5)
+
+
+def test_the_image_goes_on_beyond_its_edge_and_the_label_does_not():
+    image, labels = torch.full((1, 1, 8, 6), 5.0), torch.ones(1, 8, 6, dtype=torch.long)
+    grid = grid_of(image, np.eye(2), (0.5, 0.5))
+    assert_allclose(read(image, grid), 5)
+    background = read_labels(labels, grid)
+    assert background[0, :4, :3].all()
+    assert not background[0, 4:].any()
+    assert not background[0, :, 3:].any()
+
+
+@pytest.mark.parametrize("shape", [(24, 30), (15, 20, 25)])
+def test_a_bend_moves_by_the_share_of_its_control_points_along_its_own_axis(shape):
+    image, ndim = smooth(shape), len(shape)
+    still = grid_of(image, np.eye(ndim))
+    for axis in range(ndim):
+        points = np.zeros((1, ndim, *[POINTS] * ndim))
+        points[0, axis] = 0.1  # everywhere alike: a shift
+        moved = bent(still, points) - still
+        assert_allclose(moved[..., ndim - 1 - axis], 0.2, atol=1e-5)
+        assert_allclose(np.delete(moved.numpy(), ndim - 1 - axis, axis=-1), 0, atol=1e-6)
+
+
+@given(seeds)
+@settings(max_examples=10)
+def test_a_bend_of_a_usual_strength_is_smooth_and_does_not_fold(seed):
+    image = torch.zeros(1, 1, 32, 40)
+    still = grid_of(image, np.eye(2))
+    points = np.random.default_rng(seed).normal(scale=0.02, size=(1, 2, POINTS, POINTS))
+    grid = bent(still, points)[0].numpy()
+    (yy, yx), (xy, xx) = np.gradient(grid[..., 1]), np.gradient(grid[..., 0])
+    assert (yy * xx - yx * xy).min() > 0  # the determinant of the Jacobian
+    field = grid - still[0].numpy()
+    assert abs(np.diff(field, 2, axis=0)).max() < 0.1 * np.ptp(field)
+
+
+@given(st.sampled_from([(5, 6), (3, 4, 5)]), seeds)
+@settings(max_examples=10)
+def test_samples_are_mirrored_each_along_its_own_axes(shape, seed):
+    image, ndim = smooth(shape, seed, channels=2, batch=4), len(shape)
+    chosen = np.random.default_rng(seed).random((4, ndim)) < 0.5
+    result = flipped(image, chosen)
+    for n in range(4):
+        axes = [int(axis) + 1 for axis in np.flatnonzero(chosen[n])]
+        assert_array_equal(result[n], image[n].flip(axes) if axes else image[n])
+    assert_array_equal(flipped(result, chosen), image)
+
+
+def test_four_quarter_turns_are_none():
+    image = smooth((6, 6, 4), batch=4)
+    turns, once = np.arange(4), image
+    for _ in range(4):
+        once = turned(once, turns, 3)
+    assert_array_equal(once, image)
+    assert_array_equal(turned(image, turns, 3)[3], image[3].rot90(3, (1, 2)))
+
+
+def test_values_that_the_permutation_does_not_know_stay():
+    labels = torch.tensor([[[0, 1, 2, 255]], [[0, 1, 2, 255]]], dtype=torch.uint8)
+    swapped = sides_changed(labels, torch.tensor([True, False]), (0, 2, 1))
+    assert swapped.dtype == torch.uint8
+    assert_array_equal(swapped, [[[0, 2, 1, 255]], [[0, 1, 2, 255]]])
+    ignored = sides_changed(torch.tensor([[-1, 1]]), torch.tensor([True]), (0, 2, 1))
+    assert_array_equal(ignored, [[-1, 2]])
+
+
+def test_only_slices_more_than_three_times_as_far_apart_are_thick_and_no_picture_has_any():
+    assert_array_equal(thick(np.array([1.0, 3.0, 3.1])), [False, False, True])
+    assert_array_equal(thick(np.array([1.0, 9.0])), [False, False])
+    assert_array_equal(out_of_plane(np.array([False, False, True])), [False, True, True])
+    assert_array_equal(out_of_plane(np.array([True, False, False])), [True, True, False])
+    assert not out_of_plane(np.array([False, False])).any()
+
+
+def turn_and_back(labels: np.ndarray, degrees: float) -> float:
+    """Dice of a label map with itself after a turn and its inverse."""
+    there = torch.from_numpy(labels)[None]
+    for angle in (degrees, -degrees):
+        there = read_labels(there, grid_of(there[:, None], rotation(np.deg2rad([angle, 0, 0]), 2)))
+    back = there[0].numpy()
+    return 2 * (back & labels).sum() / (back.sum() + labels.sum())
+
+
+def test_a_line_of_two_pixels_survives_a_turn_and_its_inverse():
+    labels = np.zeros((64, 64), dtype=np.uint8)
+    labels[31:33, 8:56] = 1
+    assert min(turn_and_back(labels, degrees) for degrees in (5.0, 17.0, 33.0)) > 0.9
