@@ -31,7 +31,11 @@ def test_the_spacing_is_that_of_the_grid_in_canonical_order(blobs):
 
 def test_the_same_data_give_the_same_plan_and_another_seed_another_split(blobs):
     first, again, other = planned(blobs), planned(blobs), planned(blobs, seed=1)
-    assert list(first.plan) == list(again.plan)
+    # How much memory happens to be free stands in its reason alone.
+    assert [one for one in first.plan if one[0] != "training.memory"] == [
+        one for one in again.plan if one[0] != "training.memory"
+    ]
+    assert first.plan["training.memory"] == again.plan["training.memory"]
     assert first.parts == again.parts
     assert first.parts != other.parts
     assert other.plan["training.seed"] == 1

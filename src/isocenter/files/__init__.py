@@ -17,6 +17,7 @@ from isocenter.files.label_table import read as read_labels
 from isocenter.files.label_table import table_path as label_table_path
 from isocenter.files.label_table import write as write_labels
 from isocenter.files.layouts import LAYOUTS, DatasetOptions, observed_values, read_dataset
+from isocenter.files.modality import modality_word
 from isocenter.files.result import probabilities_written, write_label_map
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ __all__ = [
     "find_labels",
     "format_of",
     "label_table_path",
+    "modality_word",
     "observed_values",
     "probabilities_written",
     "read",

@@ -1,7 +1,8 @@
 """Every decision before training: from data, machine and budget to a plan with reasons."""
 
+from isocenter.planning.changes import for_fold, with_memory, with_settings
 from isocenter.planning.machine import Machine, this_machine
-from isocenter.planning.plan import for_fold, make_plan, with_settings
+from isocenter.planning.plan import make_plan
 from isocenter.planning.plan_file import parse_value, plan_text, read_plan
 from isocenter.planning.prose import prose
 from isocenter.planning.registered import registered
@@ -27,5 +28,6 @@ __all__ = [
     "split",
     "split_folds",
     "this_machine",
+    "with_memory",
     "with_settings",
 ]

@@ -103,7 +103,7 @@ def _check_names(
     there = {f"{section}.{name}": (section, name) for section, names in sections.items() for name in names}
     for full, (section, name) in there.items():
         if full not in planned:
-            where = f"{path}, line {_line(record[section], name)}"
+            where = f"{path}, line {_key_line(record[section], name)}"
             raise PlanError(f"{full}: there is no such decision", where, "Mend the name, or plan anew")
     if missing := sorted(set(planned) - set(there)):
         raise PlanError(f"has no {missing[0]}", str(path), "Put it back, or plan anew")
@@ -145,6 +145,13 @@ def _line(record: Any, key: str) -> int:
     try:
         if isinstance(record[key], Mapping) and "value" in record[key]:
             return int(record[key].lc.value("value")[0]) + 1
+    except (KeyError, TypeError, AttributeError):
+        return 1
+    return _key_line(record, key)
+
+
+def _key_line(record: Any, key: str) -> int:
+    try:
         return int(record.lc.key(key)[0]) + 1
     except (KeyError, TypeError, AttributeError):
         return 1

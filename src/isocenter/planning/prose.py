@@ -28,18 +28,18 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
     "task.tolerance": ("A surface counts as found within {value}",),
     "task.operating_point": ("The threshold is chosen by the rule {value}", "No operating point is set"),
     "task.prevalence": ("Predictive values are stated at a prevalence of {value}", "No prevalence is stated"),
-    "split.method": ("The cases are parted by the method {value}",),
+    "split.method": ("The split is {value}",),
     "split.folds": ("There are {value} folds", "There are no folds"),
     "preprocessing.ndim": ("The network works in {value} dimensions",),
     "preprocessing.channels": ("Its channels are {value}",),
-    "preprocessing.modality": ("The images are of the kind {value}",),
+    "preprocessing.modality": ("The modality is {value}",),
     "preprocessing.normalisation": ("Intensities are normalised by {value}",),
     "preprocessing.spacing": ("Images are resampled to {size} mm", "Images are not brought to a common spacing"),
     "preprocessing.shape": ("Images are brought to {size} voxels", "Images are not brought to one shape"),
-    "preprocessing.crop": ("Images are cropped to {value}",),
+    "preprocessing.crop": ("Images are cropped to their {value}", "Images are not cropped"),
     "preprocessing.order": ("Interpolation is {value}",),
     "preprocessing.smallest": ("Smaller images are padded to {size} voxels",),
-    "preprocessing.aspect": ("To reach the shape, images undergo the operation {value}",),
+    "preprocessing.aspect": ("What has other proportions is brought to the shape by the way {value}",),
     "preprocessing.border": ("{percent} of each side is cut away", "No border is cut away"),
     "network.name": ("The network is {value}",),
     "network.size": ("Its size is {value}",),
@@ -61,11 +61,11 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
     "training.seed": ("The seed is {value}", "The seed is 0"),
     "training.deterministic": ("Training is deterministic", "Training is not bit for bit repeatable"),
     "training.device": ("The device is {value}",),
-    "training.threads": ("{value} threads compute",),
+    "training.threads": ("The number of threads is {value}",),
     "training.optimiser": ("The optimiser is {value}",),
     "training.schedule": ("The rate falls by the schedule {value}",),
     "training.early_stop": ("Training ends after {value} validations without improvement", "It never ends early"),
-    "training.sampling": ("Sampling of cases is {value}",),
+    "training.sampling": ("Cases are drawn in the way called {value}",),
     "augmentation.rotation": ("Images are turned by up to {value} degrees", "Images are not turned"),
     "augmentation.scale": ("They are scaled by up to {percent}", "They are not scaled"),
     "augmentation.shift": ("They are shifted by up to {percent} of the patch", "They are not shifted"),
@@ -74,11 +74,14 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
     "augmentation.probability": ("Each change has a probability of {value}",),
     "inference.patch": ("The window is {size} voxels",),
     "inference.overlap": ("Windows overlap by {percent}", "Windows do not overlap"),
-    "inference.batch": ("{value} of them go through the network at a time",),
+    "inference.batch": ("The number of windows that go through the network at a time is {value}",),
     "inference.flips": ("Predictions are averaged with those mirrored along axes {value}", "Nothing is mirrored"),
     "inference.left_right": ("Axis {value} runs from left to right", "Which axis runs from left to right is open"),
     "evaluation.primary": ("The primary metric is {value}",),
+    "evaluation.registered": ("What is to be shown has the hash {value}", "What is to be shown is not registered yet"),
 }
+# Names of which 0 is a value like any other.
+COUNTED = ("augmentation.left_right", "inference.left_right", "training.seed")
 
 
 def prose(plan: Plan) -> str:
@@ -93,7 +96,7 @@ def prose(plan: Plan) -> str:
 def _paragraph(section: str, decisions: Mapping[str, Decision]) -> str:
     said, off = [], []
     for name, decision in decisions.items():
-        if _is_nothing(decision.value) and f"{section}.{name}" not in SENTENCES:
+        if _is_nothing(name, decision.value) and f"{section}.{name}" not in SENTENCES:
             off.append(_words(name))
         else:
             said.append(_sentence(f"{section}.{name}", decision))
@@ -105,7 +108,7 @@ def _paragraph(section: str, decisions: Mapping[str, Decision]) -> str:
 def _sentence(name: str, decision: Decision) -> str:
     forms = SENTENCES.get(name, (f"{_words(name.partition('.')[2]).capitalize()} is {{value}}",))
     value = decision.value
-    form = forms[-1] if _is_nothing(value) else forms[0]
+    form = forms[-1] if _is_nothing(name, value) else forms[0]
     lead = form.format(value=_said(value), size=_size(value), percent=_percent(value))
     source = f" ({decision.source})" if decision.source else ""
     return f"{lead[0].upper()}{lead[1:]}{_reason(decision.because)}{source}."
@@ -118,8 +121,10 @@ def _reason(because: str) -> str:
     return f", as {because}" if because.startswith((BY_HAND, "asked for")) else f", because {because}"
 
 
-def _is_nothing(value: Any) -> bool:
-    return value is None or value is False or value in (0, [], ()) or value == "none"
+def _is_nothing(name: str, value: Any) -> bool:
+    if value is None or name in COUNTED:
+        return value is None
+    return value is False or value in (0, [], ()) or value == "none"
 
 
 def _words(name: str) -> str:

@@ -35,6 +35,7 @@ class Training:
     schedule:      how the rate falls after the warm-up: a half cosine, or a polynomial of degree 0.9
     early_stop:    ends after so many validations without improvement; None never
     sampling:      "balanced" draws cases class by class, whatever their number
+    memory:        GiB that training is predicted to take at its peak, of the device that computes
     """
 
     minutes: Annotated[float, Gt(0), Lt(math.inf)] | None
@@ -58,6 +59,7 @@ class Training:
     schedule: Literal["cosine", "poly"] = "cosine"
     early_stop: Count | None = None
     sampling: Literal["natural", "balanced"] = "natural"
+    memory: Annotated[float, Ge(0), Lt(math.inf)] = 0.0
 
 
 @dataclass(frozen=True)

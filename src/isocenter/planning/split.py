@@ -65,7 +65,8 @@ def split(dataset: Dataset, *, seed: int, everything: bool = False, twins: Twins
             str(dataset.root or dataset.name),
             "Give more cases, or --all to train on every case",
         )
-    because = f"{counts['train']} train, {counts['val']} val, {counts['test']} test, {_grouped(dataset)}; "
+    sizes = f"{counted(counts['train'], 'case')} train, {counts['val']} select and {counts['test']} test"
+    because = f"{sizes}, {_grouped(dataset)}; "
     return parts, Decision("own" if own else "drawn", because + ", ".join(said), CHECKLIST)
 
 
@@ -104,7 +105,7 @@ def folds_decision(dataset: Dataset, folds: Sequence[Parts], seed: int) -> Decis
     tested = sum(dataset.splits.get(case) == "test" for case in outside)
     least = min(list(parts.values()).count("test") for parts in folds)
     because = (
-        f"{cases} cases in {len(folds)} folds of at least {least}, {_grouped(dataset)}, each class spread evenly, "
+        f"{cases} cases lie in {len(folds)} folds of at least {least}, {_grouped(dataset)}, each class spread evenly, "
         f"drawn by seed {seed}; of the others a tenth, at most {MOST_VAL_CASES} cases, selects"
     )
     if tested:

@@ -53,7 +53,8 @@ class Plan:
         try:
             return self.sections[section][key]
         except KeyError:
-            near = get_close_matches(name, self.names) or [one for one in self.names if one.startswith(f"{section}.")]
+            of_section = [one for one in self.names if one.startswith(f"{section}.")]
+            near = get_close_matches(name, self.names, cutoff=0.75) or of_section
             remedy = f"Choose one of {', '.join(near or self.names)}"
             raise PlanError(f"the plan has no {name!r}", "plan", remedy) from None
 

@@ -22,6 +22,7 @@ from isocenter.planning import (
     split,
     split_folds,
     this_machine,
+    with_memory,
     with_settings,
 )
 from isocenter.quality import Examination
@@ -121,9 +122,12 @@ def plan(
         folds=folds,
         task=task,
         network=(assignments or {}).get("network.name"),
+        shortcuts=examination.shortcuts,
     )
-    made = with_settings(made, assignments or {})
-    settings(made)  # refuses what cannot be followed
+    if assignments:
+        made = with_settings(made, assignments)
+        settings(made)  # refuses what cannot be followed
+        made = with_memory(made, training, machine)
     kept = {key: given[key] for key in READING if given.get(key)}
     place = "" if dataset.root is None else str(dataset.root)
     made = replace(

@@ -1,0 +1,89 @@
+"""A plan changed: by hand, for a fold, for another machine; with all that follows from the change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from isocenter.planning.fitting import is_dense, memory_decision, prepared_bytes
+from isocenter.planning.grid import grid_for
+from isocenter.planning.machine import Machine
+from isocenter.planning.memory import peak, refuse_too_large
+from isocenter.planning.normalisation import normalisation
+from isocenter.planning.profiles import NNUNET
+from isocenter.planning.recipe import WITH_SGD
+from isocenter.tasks import build, kind_for
+from isocenter.values import BY_HAND, Dataset, Decision, Fingerprint, Plan
+
+
+def with_settings(plan: Plan, assignments: Mapping[str, Any]) -> Plan:
+    """The plan with values set by hand, and what follows from them; PlanError for a name that it does not have."""
+    for name, value in assignments.items():
+        plan.decision(name)  # refuses an unknown name
+        plan = plan.with_decision(name, Decision(value, BY_HAND))
+    follows: dict[str, Decision] = {}
+    if "training.patch" in assignments:
+        because = "it follows training.patch, which was set by hand"
+        follows["preprocessing.smallest"] = Decision(assignments["training.patch"], because)
+    if assignments.get("training.optimiser") == "sgd":
+        because = "it goes with SGD, which was set by hand"
+        follows |= {name: Decision(value, because, NNUNET) for name, value in WITH_SGD.items()}
+    if "training.sampling" in assignments:
+        follows |= build(_values(plan, "task")).under(str(assignments["training.sampling"]))
+    if "augmentation.flips" in assignments:
+        because = "they follow augmentation.flips, which was set by hand"
+        follows["inference.flips"] = Decision(assignments["augmentation.flips"], because)
+    return _unless_by_hand(plan, follows)
+
+
+def for_fold(plan: Plan, dataset: Dataset, fingerprint: Fingerprint) -> Plan:
+    """The plan of one fold: what is taken from intensities and references is taken from its own training cases.
+
+    The grid, the patch and the network are those of all folds, whose outputs are averaged voxel by voxel.
+    What was set by hand stays.
+    """
+    kind = kind_for(dataset, plan["task.name"])
+    found = {f"task.{key}": decision for key, decision in kind.settings_for(dataset, fingerprint).items()}
+    names = [label.name for label in build(_values(plan, "task")).labels]
+    found["preprocessing.normalisation"] = normalisation(
+        fingerprint, plan["preprocessing.channels"], plan["preprocessing.modality"], names
+    )
+    return _unless_by_hand(plan, found)
+
+
+def with_memory(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Plan:
+    """The plan with its peak of memory predicted anew, for what was set by hand.
+
+    Raises ResourceError where training would not fit, PlanError where the network cannot be built.
+    """
+    task, patch = build(_values(plan, "task")), tuple(plan["training.patch"])
+    architecture = {
+        "name": plan["network.name"],
+        "channels": len(plan["preprocessing.channels"]),
+        "spatial_dims": plan["preprocessing.ndim"],
+        "size": plan["network.size"],
+    }
+    grid = grid_for(fingerprint, dense=is_dense(task), device=machine.device)
+    found = peak(
+        task,
+        architecture,
+        patch,
+        int(plan["training.batch"]),
+        machine,
+        half=plan["training.precision"] == "bf16",
+        optimiser=plan["training.optimiser"],
+        cases=prepared_bytes(grid, architecture["channels"]),
+    )
+    refuse_too_large(found, machine)
+    return plan.with_decision("training.memory", memory_decision(found, machine))
+
+
+def _values(plan: Plan, section: str) -> dict[str, Any]:
+    return {key: decision.value for key, decision in plan.sections[section].items()}
+
+
+def _unless_by_hand(plan: Plan, found: Mapping[str, Decision]) -> Plan:
+    for name, decision in found.items():
+        if name in plan and plan.decision(name).because != BY_HAND:
+            plan = plan.with_decision(name, decision)
+    return plan

@@ -1,0 +1,117 @@
+"""The patch, the network and the batch that fit into memory, found before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from isocenter import networks
+from isocenter.planning.grid import FEW_SLICES, Grid, grid_for
+from isocenter.planning.machine import Machine
+from isocenter.planning.memory import Peak, peak, refuse_too_large
+from isocenter.planning.profiles import NNUNET
+from isocenter.planning.recipe import VERY_LONG, usual_batch
+from isocenter.tasks import Task
+from isocenter.values import Decision, Dense, Fingerprint
+
+# By how much a patch shrinks at a time while it does not fit into memory, and how often it may.
+SMALLER, MOST_SHRINKING = 0.7, 10
+# A label map of background and structures is kept beside each image.
+LABEL_BYTES = 1
+# From so many cases on a wider network has something to learn from them.
+MANY_CASES = 100
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What fits into memory: the grid, the network for it and the batch."""
+
+    grid: Grid
+    network: Decision
+    size: Decision
+    batch: int
+    peak: Peak
+
+
+def fitted(
+    fingerprint: Fingerprint,
+    task: Task,
+    machine: Machine,
+    said: Decision,
+    asked: Decision | None,
+    channels: int,
+    *,
+    minutes: float | None,
+) -> Fitted:
+    """The first of ever smaller batches and patches that fits.
+
+    said, asked: the family that the task wants, and the one that a person wants
+    minutes:     for one model
+    Raises ResourceError where not even a single small patch fits.
+    """
+    dense = is_dense(task)
+    for room, batch in _smaller(usual_batch(fingerprint, dense)):
+        grid = grid_for(fingerprint, dense=dense, device=machine.device, room=room)
+        network = asked or _family(said, grid)
+        size = _size(network.value, grid, machine, len(fingerprint), minutes)
+        architecture = {
+            "name": network.value,
+            "channels": channels,
+            "spatial_dims": len(grid.patch),
+            "size": size.value,
+        }
+        cases = prepared_bytes(grid, channels)
+        found = peak(task, architecture, grid.patch, batch, machine, half=machine.bf16, cases=cases)
+        if found.fits(machine):
+            break
+    refuse_too_large(found, machine)
+    return Fitted(grid, network, size, batch, found)
+
+
+def _smaller(batch: int) -> Iterator[tuple[float, int]]:
+    """(share of the usual voxels, batch): first fewer samples, then smaller ones, at last a single one."""
+    while batch > 2:
+        yield 1.0, batch
+        batch //= 2
+    for step in range(MOST_SHRINKING):
+        yield SMALLER**step, batch
+    yield SMALLER**MOST_SHRINKING, 1
+
+
+def _family(said: Decision, grid: Grid) -> Decision:
+    """The task's choice; for few thick slices the one that looks at them in their plane."""
+    if said.value != "unet" or grid.thick is None or grid.slices > FEW_SLICES:
+        return said
+    spacing = grid.spacing.value
+    longest, shortest = f"{spacing[grid.thick]:.3g}", f"{min(spacing):.3g}"
+    because = (
+        f"voxels are {longest} mm long along axis {grid.thick} and {shortest} mm at least along the others, and the "
+        f"median case has {grid.slices} slices: each is looked at in its plane, with its neighbours as channels"
+    )
+    return Decision("unet_slices", because, NNUNET)
+
+
+def _size(name: str, grid: Grid, machine: Machine, cases: int, minutes: float | None) -> Decision:
+    """The family's own choice; half as wide again where a processor has hours for it and cases that fill them."""
+    chosen, because, source = networks.size_for(name, grid.patch, grid.strides, machine.device)
+    size = dict(chosen)
+    if machine.device == "cpu" and (minutes or 0.0) >= VERY_LONG and cases >= MANY_CASES and "width" in size:
+        size |= {key: size[key] * 3 // 2 for key in ("width", "widest") if key in size}
+        because += f"; half as wide again for {minutes:g} minutes and {cases} training cases"
+    return Decision(size, because, source)
+
+
+def prepared_bytes(grid: Grid, channels: int) -> float:
+    """Of all training cases as they are prepared: float32 channels, and labels."""
+    voxels = np.maximum(grid.extent, np.asarray(grid.patch)).prod(axis=1).sum()
+    return float(voxels) * (4 * channels + LABEL_BYTES)
+
+
+def memory_decision(found: Peak, machine: Machine) -> Decision:
+    return Decision(round(found.on_device(machine), 2), found.because(machine), "docs/benchmarks.md")
+
+
+def is_dense(task: Task) -> bool:
+    return any(isinstance(head, Dense) for head in task.heads.values())

@@ -1,0 +1,169 @@
+"""The grid that the network sees: spacing or shape, the patch that is cut from it, and how a U-Net reduces it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from isocenter.planning.profiles import NNUNET
+from isocenter.values import Decision, Fingerprint, Floats
+
+# Voxels of a patch that two cores, or a GPU, go through in well under a second a step.
+PATCH_VOXELS = {"cpu": 2**17, "gpu": 2**21}
+# The longest side of a picture that is looked at as a whole.
+WHOLE_SIDE = {2: {"cpu": 128, "gpu": 256}, 3: {"cpu": 48, "gpu": 96}}
+# A median spacing rounded to 1e-4 mm must not add a step to every patch.
+ROUNDING = 1e-3
+# From this ratio on slices count as thick (nnU-Net).
+ANISOTROPIC = 3.0
+# So few thick slices leave a convolution across them little to see.
+FEW_SLICES = 16
+MOST_STAGES, FEWEST_VOXELS = 6, 4
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What the network's grid is, with the reasons.
+
+    spacing, shape: one of them decides; the other's value is None
+    patch:   voxels per axis
+    strides: by which factor each stage of a U-Net reduces each axis
+    extent:  (cases, axes) voxels of the training images on this grid
+    """
+
+    spacing: Decision
+    shape: Decision
+    patch: tuple[int, ...]
+    strides: list[list[int]]
+    extent: Floats
+
+    @property
+    def thick(self) -> int | None:
+        """The axis whose voxels are more than three times as long as those of the others."""
+        return thick_axis(self.spacing.value)
+
+    @property
+    def slices(self) -> int:
+        """Of the median image along the thick axis; 0 without one."""
+        return 0 if self.thick is None else int(np.median(self.extent[:, self.thick]))
+
+    @property
+    def voxels(self) -> int:
+        return int(np.prod(self.patch))
+
+
+def grid_for(fingerprint: Fingerprint, *, dense: bool, device: str, room: float = 1.0) -> Grid:
+    """dense: an output for every voxel, so that a spacing decides; else images are brought to one shape as a whole
+
+    room: share of the usual number of voxels, where memory does not suffice for all of them
+    """
+    shapes, steps = flat(fingerprint)
+    kind = "cpu" if device == "cpu" else "gpu"
+    if not dense:
+        shape = _shape(shapes, kind, device, room)
+        whole = tuple(int(n) for n in shape.value)
+        spacing = Decision(None, "each image is brought to one shape as a whole")
+        extent = np.tile(np.asarray(whole, dtype=float), (len(shapes), 1))
+        return Grid(spacing, shape, whole, _strides(np.asarray(whole, dtype=float), np.ones(len(whole)), True), extent)
+    spacing = _spacing(fingerprint, shapes, steps)
+    extent = np.array(shapes, dtype=float)
+    if spacing.value is not None:
+        extent = extent * np.array(steps) / np.asarray(spacing.value)
+    patch, strides = _patch(extent, spacing.value, PATCH_VOXELS[kind] * room)
+    return Grid(spacing, Decision(None, "the grid follows from the spacing"), patch, strides, extent)
+
+
+def flat(fingerprint: Fingerprint) -> tuple[list[tuple[int, ...]], list[tuple[float, ...]]]:
+    """(shapes, steps) without the single slice, where every case has just one."""
+    shapes = [case.shape for case in fingerprint.cases]
+    steps = [case.steps for case in fingerprint.cases]
+    if not all(len(shape) == 3 and 1 in shape for shape in shapes):
+        return shapes, steps
+    single = [max(axis for axis, size in enumerate(shape) if size == 1) for shape in shapes]
+    return (
+        [shape[:axis] + shape[axis + 1 :] for shape, axis in zip(shapes, single, strict=True)],
+        [step[:axis] + step[axis + 1 :] for step, axis in zip(steps, single, strict=True)],
+    )
+
+
+def thick_axis(spacing: Sequence[float] | None) -> int | None:
+    """The axis of a three-dimensional grid along which voxels are more than three times as long as along the others."""
+    if spacing is None or len(spacing) != 3:
+        return None
+    axis = int(np.argmax(spacing))
+    others = max(value for n, value in enumerate(spacing) if n != axis)
+    return axis if spacing[axis] > ANISOTROPIC * others else None
+
+
+def window_for(grid: Grid) -> Decision:
+    """The training patch, or one that holds nearly every image whole where that costs little."""
+    if grid.shape.value is not None:
+        return Decision(list(grid.patch), "the whole image is looked at, as in training")
+    multiple = np.prod(grid.strides, axis=0)
+    whole = np.ceil(np.percentile(grid.extent, 95, axis=0) / multiple - ROUNDING).astype(int) * multiple
+    if whole.prod() <= 2 * grid.voxels and (whole >= np.asarray(grid.patch)).all():
+        return Decision(whole.tolist(), "it holds 95 % of the training cases whole: one window instead of several")
+    return Decision(list(grid.patch), "the network then sees what it learnt from, as in training", NNUNET)
+
+
+def _spacing(
+    fingerprint: Fingerprint, shapes: Sequence[tuple[int, ...]], steps: Sequence[tuple[float, ...]]
+) -> Decision:
+    """The median; along thick slices the 10th percentile, so that the thinnest are not thrown away (nnU-Net)."""
+    if not all(case.physical for case in fingerprint.cases):
+        return Decision(None, "the size of a voxel is not known: images keep their grid")
+    found = np.array(steps)
+    median = np.round(np.median(found, axis=0), 4)
+    because = f"that is the median spacing of {len(steps)} training cases"
+    axis = thick_axis(median.tolist())
+    if axis is not None:
+        size = np.median(np.array(shapes) * found, axis=0) / median
+        others = np.delete(median, axis)
+        if ANISOTROPIC * size[axis] < np.delete(size, axis).min():
+            fine = max(float(np.percentile(found[:, axis], 10)), float(others.max()))
+            because += (
+                f", but along axis {axis} the 10th percentile, {fine:.4g} instead of {median[axis]:.4g} mm: its voxels "
+                f"are more than {ANISOTROPIC:g} times as long as the others', and few"
+            )
+            median[axis] = round(fine, 4)
+    return Decision(median.tolist(), because, NNUNET)
+
+
+def _shape(shapes: Sequence[tuple[int, ...]], kind: str, device: str, room: float) -> Decision:
+    median = np.median(np.array(shapes), axis=0)
+    longest = WHOLE_SIDE[len(median)][kind] * room ** (1 / len(median))
+    factor = min(1.0, longest / median.max())
+    shape = [max(8, round(size * factor / 4) * 4) for size in median]
+    because = f"the median of {len(shapes)} training cases is {tuple(int(n) for n in median)}"
+    if factor < 1:
+        because += f", brought down to at most {longest:.0f} voxels a side for the {device}"
+    return Decision(shape, because)
+
+
+def _patch(extent: Floats, spacing: Sequence[float] | None, voxels: float) -> tuple[tuple[int, ...], list[list[int]]]:
+    """The median image, or as much of it as `voxels` hold, in whole steps of the strides."""
+    size = np.median(extent, axis=0)
+    while size.prod() > voxels:  # the longest axis gives way first
+        size[size.argmax()] *= 0.95
+    step = np.ones(len(size)) if spacing is None else np.asarray(spacing, dtype=float)
+    strides = _strides(size, step, False)
+    multiple = np.prod(strides, axis=0)
+    return tuple(int(n) for n in np.ceil(size / multiple - ROUNDING) * multiple), strides
+
+
+def _strides(size: Floats, step: Floats, whole: bool) -> list[list[int]]:
+    """An axis is halved while at least 4 voxels are left and its voxels are not yet twice as long as the shortest.
+
+    whole: of a shape that is fixed, while its number of voxels is even
+    """
+    left, strides = size.copy(), [[1] * len(size)]
+    while len(strides) < MOST_STAGES:
+        fine = (left / 2 >= FEWEST_VOXELS) & (left % 2 == 0) if whole else left / 2 >= FEWEST_VOXELS
+        halved = fine & (step <= 1.5 * step[fine].min(initial=np.inf))
+        if not halved.any():
+            break
+        strides.append([2 if axis else 1 for axis in halved])
+        left, step = np.where(halved, left / 2, left), np.where(halved, step * 2, step)
+    return strides

@@ -1,0 +1,76 @@
+"""What is done to an image before the network sees it, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from isocenter.planning.grid import Grid, flat
+from isocenter.planning.normalisation import normalisation
+from isocenter.planning.profiles import NNUNET, profile_for
+from isocenter.planning.shortcuts import without_shortcuts
+from isocenter.tasks import Task
+from isocenter.transforms import COLOUR, GREY, without_alpha
+from isocenter.values import Dataset, Decision, Fingerprint, Shortcut
+
+# Below this share of content cutting the rest away saves more than it costs.
+EMPTY = 0.75
+
+
+def preprocessing(
+    dataset: Dataset, fingerprint: Fingerprint, task: Task, grid: Grid, shortcuts: Sequence[Shortcut]
+) -> dict[str, Decision]:
+    """The plan's section, in the order in which an image goes through it."""
+    channels, modality = channels_of(fingerprint), _modality(dataset, fingerprint)
+    names = [label.name for label in task.labels]
+    whole = grid.shape.value is not None
+    away = without_shortcuts(shortcuts, whole)
+    return {
+        "ndim": _axes(fingerprint),
+        "channels": channels,
+        "modality": modality,
+        "normalisation": normalisation(fingerprint, channels.value, modality.value, names),
+        "crop": _crop(fingerprint, whole),
+        "border": away["border"],
+        "spacing": grid.spacing,
+        "shape": grid.shape,
+        "aspect": away["aspect"],
+        "order": Decision("linear", "it does not overshoot beside sharp edges"),
+        "smallest": Decision(list(grid.patch), "the network sees at least one whole patch"),
+    }
+
+
+def channels_of(fingerprint: Fingerprint) -> Decision:
+    """What the network expects: the channels of all training cases, grey where they are not all coloured."""
+    found = [without_alpha(case.channels) for case in fingerprint.cases]
+    if len(set(found)) == 1:
+        return Decision(list(found[0]), f"all {len(found)} training cases have them")
+    coloured = found.count(COLOUR)
+    because = f"{len(found) - coloured} training cases are grey and {coloured} are not: what colour adds is not known"
+    return Decision(list(GREY), f"{because} for all")
+
+
+def _axes(fingerprint: Fingerprint) -> Decision:
+    shapes, _ = flat(fingerprint)
+    sizes = f"{min(shapes)} to {max(shapes)} voxels" if len(set(shapes)) > 1 else f"{shapes[0]} voxels each"
+    return Decision(len(shapes[0]), f"the {len(shapes)} training cases have {sizes}")
+
+
+def _crop(fingerprint: Fingerprint, whole: bool) -> Decision:
+    content = float(np.median([case.content for case in fingerprint.cases]))
+    because = f"what is above the lowest value fills {100 * content:.0f} % of the median image"
+    if whole:
+        return Decision("none", f"{because}; its size may tell the classes apart, so all of it is kept")
+    return Decision("content" if content < EMPTY else "none", because, NNUNET)
+
+
+def _modality(dataset: Dataset, fingerprint: Fingerprint) -> Decision:
+    found = [case.modality for case in fingerprint.cases]
+    most = max(sorted(set(found)), key=found.count)
+    value = dataset.modality if most == "unknown" else most
+    if value == "unknown":
+        return Decision(value, "neither the files nor the data set say it (--modality does)")
+    profile = profile_for(value)
+    known = f"taken as {profile.name}" if profile.name != "unknown" else "a kind of which nothing is known here"
+    return Decision(value, f"the files or the data set say so; {known}", profile.source)

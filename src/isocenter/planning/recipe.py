@@ -1,0 +1,109 @@
+"""How the network learns: batch, rate, schedule, average, and how often it is looked at."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from isocenter.planning.grid import Grid
+from isocenter.planning.machine import Machine
+from isocenter.planning.profiles import NNUNET
+from isocenter.values import Decision, Fingerprint
+
+ADAMW = "arXiv:1711.05101"
+# From so many minutes on the validation cases are looked at oftener, and a training may end before its time.
+LONG, VERY_LONG = 120.0, 480.0
+# What follows where a person takes SGD with Nesterov's momentum, as nnU-Net trains.
+WITH_SGD = {"training.learning_rate": 1e-2, "training.weight_decay": 3e-5, "training.schedule": "poly"}
+
+
+def usual_batch(fingerprint: Fingerprint, dense: bool) -> int:
+    """Patches or images a step, before memory is asked."""
+    return 4 if dense else int(np.clip(len(fingerprint) // 16, 8, 64))
+
+
+def training(
+    fingerprint: Fingerprint,
+    grid: Grid,
+    machine: Machine,
+    device: Decision,
+    batch: Decision,
+    memory: Decision,
+    *,
+    minutes: float | None,
+    folds: int,
+    seed: int,
+) -> dict[str, Decision]:
+    """The section "training"; what the task decides comes on top."""
+    dense = grid.shape.value is None
+    each = None if minutes is None else minutes / max(1, folds)
+    return {
+        "minutes": Decision(minutes, "asked for") if minutes else Decision(None, "the number of steps decides"),
+        "steps": Decision(None, "a probe turns the minutes into steps when training starts"),
+        "batch": batch,
+        "patch": _patch(grid, machine, len(fingerprint)),
+        "learning_rate": _rate(dense),
+        "weight_decay": Decision(1e-2 if dense else 5e-2, "AdamW takes it apart from the gradient", ADAMW),
+        "warmup": Decision(0.05, "the first gradients of fresh weights are large", "arXiv:1706.02677"),
+        "ema": Decision(0.05, "the mean of late weights generalises better than the last", "arXiv:1803.05407"),
+        "clip": Decision(1.0, "one odd batch then cannot throw the weights far", "arXiv:1211.5063"),
+        "precision": Decision(
+            "bf16" if machine.bf16 else "float32",
+            f"the {machine.device} {'computes' if machine.bf16 else 'does not compute'} in bfloat16 itself",
+        ),
+        "validations": _validations(each),
+        "foreground": _foreground(dense),
+        "seed": Decision(seed, "every random draw follows from it"),
+        "deterministic": Decision(False, "it is slower, and was not asked for"),
+        "device": device,
+        "threads": Decision(machine.threads, "these are the cores that this process may use"),
+        "optimiser": Decision("adamw", "in a training this short little must depend on the rate", ADAMW),
+        "schedule": Decision("cosine", "it falls to zero with the last step", "arXiv:1608.03983"),
+        "early_stop": _early_stop(each),
+        "sampling": Decision("natural", "each case comes as often as any other"),
+        "memory": memory,
+    }
+
+
+def batch_decision(chosen: int, usual: int, fingerprint: Fingerprint, machine: Machine, dense: bool) -> Decision:
+    what = "patches" if dense else "images"
+    if chosen < usual:
+        free = f"{machine.device_memory:.1f} GiB are free on the {machine.device}"
+        return Decision(chosen, f"{free}, too little for {usual} {what} a step")
+    if dense:
+        return Decision(chosen, f"few {what} a step leave time for many steps", NNUNET)
+    return Decision(chosen, f"there are {len(fingerprint)} training cases: a sixteenth of them a step, 8 to 64")
+
+
+def _patch(grid: Grid, machine: Machine, cases: int) -> Decision:
+    if grid.shape.value is not None:
+        return Decision(list(grid.patch), "the whole image is looked at")
+    median = tuple(int(n) for n in np.median(grid.extent, axis=0).round())
+    fits = all(size >= whole for size, whole in zip(grid.patch, median, strict=True))
+    because = f"the median of {cases} training cases is {median} voxels on that grid"
+    if not fits:
+        because += f", and {grid.voxels} are what the {machine.device} goes through quickly and has memory for"
+    return Decision(list(grid.patch), because, NNUNET)
+
+
+def _rate(dense: bool) -> Decision:
+    """Measured on the sets of docs/benchmarks.md."""
+    because = "with AdamW, warm-up and cosine this rate learnt most in the same time"
+    return Decision(4e-3 if dense else 2e-3, because, ADAMW)
+
+
+def _foreground(dense: bool) -> Decision:
+    if not dense:
+        return Decision(0.0, "images are looked at as a whole")
+    return Decision(0.33, "patches drawn anywhere mostly show background", NNUNET)
+
+
+def _validations(minutes: float | None) -> Decision:
+    if minutes is None or minutes < LONG:
+        return Decision(10, "each look costs time of training; fewer where they take long")
+    return Decision(20 if minutes < VERY_LONG else 40, f"{minutes:g} minutes leave time for more than 10 looks")
+
+
+def _early_stop(minutes: float | None) -> Decision:
+    if minutes is None or minutes < VERY_LONG:
+        return Decision(None, "the rate falls to zero with the last step, and the best weights mostly come late")
+    return Decision(20, f"of {minutes:g} minutes half may pass without improvement, no more")
