@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from isocenter.errors import DatasetError
+from isocenter.errors import DatasetError, counted
 from isocenter.files import dataset_hash
 from isocenter.planning import this_machine
 from isocenter.quality import Examination
-from isocenter.report import Facts, Page, Problems, Section, figures, render
+from isocenter.report import render
 from isocenter.runtime import write_json
 from isocenter.values import Dataset, Problem
+from isocenter.verbs.check_page import SEVERITIES, case_record, check_page
 from isocenter.verbs.dataset import looked_through, open_dataset
 from isocenter.verbs.output import refuse_taken, result_folder
 
-SHOWN_CASES = 24
 MARKS = ("check.json",)
 
 
@@ -42,17 +42,19 @@ class Check:
             {"severity": p.severity, "what": p.what, "cases": list(p.cases), "why": p.why, "remedy": p.remedy}
             for p in self.problems
         ]
-        cases = {
-            case.id: {"shape": list(case.shape), "spacing": list(case.steps) if case.physical else None}
-            for case in self.examination.fingerprint.cases
-        }
+        found = self.examination
         return {
             "schema": "isocenter.check",
             "version": 1,
             "facts": dict(self.facts),
             "passed": self.passed,
             "rows": rows,
-            "cases": cases,
+            "twins": [
+                {"cases": [twin.first, twin.second], "likeness": round(twin.likeness, 4), "exact": twin.exact}
+                for twin in found.pairs
+            ],
+            "shortcuts": [asdict(shortcut) for shortcut in found.shortcuts],
+            "cases": {case.id: case_record(case, found.looks[case.id]) for case in found.fingerprint.cases},
         }
 
     @property
@@ -62,17 +64,24 @@ class Check:
 
     def __repr__(self) -> str:
         lines = [f"{name}: {value}" for name, value in self.facts.items()]
-        for problem in self.problems:
-            cases = (
-                f" [{', '.join(problem.cases[:5])}{', ...' if len(problem.cases) > 5 else ''}]" if problem.cases else ""
-            )
-            remedy = f" {problem.remedy.rstrip('.')}." if problem.remedy else ""
-            lines.append(f"{problem.severity}: {problem.what}{cases}.{remedy}")
+        for problem in sorted(self.problems, key=lambda one: SEVERITIES.index(one.severity)):
+            lines.extend(_said(problem))
         if not self.problems:
             lines.append("nothing was found that speaks against training")
         if self.out is not None:
             lines.append(f"written: {self.out / 'check.html'}")
         return "\n".join(lines)
+
+
+def _said(problem: Problem) -> list[str]:
+    """A finding in lines: what and which cases, why it matters, what to do."""
+    cases = f" [{', '.join(problem.cases[:3])}{', ...' if len(problem.cases) > 3 else ''}]" if problem.cases else ""
+    many = f" ({counted(len(problem.cases), 'case')})" if len(problem.cases) > 3 else ""
+    lines = [f"{problem.severity:8}{problem.what.rstrip('.')}{many}{cases}."]
+    for text in (problem.why, problem.remedy):
+        if text:
+            lines.append(f"{'':8}{text[:1].upper()}{text[1:].rstrip('.')}.")
+    return lines
 
 
 def check(
@@ -98,7 +107,7 @@ def check(
     if out is not None:
         with result_folder(Path(out), overwrite, MARKS) as partial:
             write_json(partial / "check.json", "isocenter.check", result.as_record())
-            (partial / "check.html").write_text(render(_page(result)), encoding="utf-8")
+            (partial / "check.html").write_text(render(check_page(result.examination, result.facts)), encoding="utf-8")
     return result
 
 
@@ -143,25 +152,3 @@ def _facts(dataset: Dataset, examination: Examination) -> dict[str, Any]:
         names = {label.value: label.name for label in dataset.classes.get("mask", ())}
         facts["mask values"] = ", ".join(f"{names.get(v, v)} {n} voxels" for v, n in voxels.items() if v != 0)
     return facts
-
-
-def _page(result: Check) -> Page:
-    usable = result.examination.dataset
-    chosen = usable.cases[:: max(1, len(usable) // SHOWN_CASES)][:SHOWN_CASES]
-    pictures = {case.id: next(iter(case.images.values())) for case in chosen}
-    volumes = result.examination.fingerprint.cases
-    blocks = [figures.contact_sheet(pictures, "Cases, evenly chosen")] if pictures else []
-    if volumes:
-        medians = {"median": [case.intensity[0]["median"] for case in volumes]}
-        blocks.append(figures.histogram(medians, "Median intensity of the cases", axis="intensity, first channel"))
-    worst = [problem.what for problem in result.problems if problem.severity != "note"]
-    return Page(
-        title=f"Check of {result.facts['data']}",
-        lead="What is here, and what speaks against learning from it.",
-        notes=worst[:3],
-        sections=[
-            Section("What was found", [Problems(result.problems)]),
-            Section("What is here", [Facts(result.facts)]),
-            Section("How it looks", blocks),
-        ],
-    )

@@ -20,28 +20,38 @@ if TYPE_CHECKING:
         scatter,
         training_curves,
     )
-    from isocenter.report.figures.slices import contact_sheet, contours
+    from isocenter.report.figures.cohort import class_balance, profiles
+    from isocenter.report.figures.slices import contact_sheet, contours, pair_sheet
 
 __all__ = [
     "Figure",
+    "class_balance",
     "confusion",
     "contact_sheet",
     "contours",
     "histogram",
     "label_scores",
+    "pair_sheet",
+    "profiles",
     "reliability",
     "roc",
     "scatter",
     "training_curves",
 ]
 
-_SLICES = ("contact_sheet", "contours")
+_HOMES = {
+    "class_balance": "cohort",
+    "contact_sheet": "slices",
+    "contours": "slices",
+    "pair_sheet": "slices",
+    "profiles": "cohort",
+}
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = "slices" if name in _SLICES else "charts"
+    home = _HOMES.get(name, "charts")
     return getattr(importlib.import_module(f"{__name__}.{home}"), name)
 
 

@@ -1,0 +1,91 @@
+"""Charts of a data set: how many of each class, how bright each image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike
+
+from isocenter.errors import UsageError
+from isocenter.report.figures.drawing import Canvas, Ink, chart, legend, plain, short
+from isocenter.report.figures.figure import Figure
+
+MOST_BARS = 30
+MOST_LINES = 200  # more lines are one grey area
+
+
+def class_balance(counts: Mapping[str, Mapping[str, int]], title: str, *, caption: str = "") -> Figure:
+    """How many cases of each class, one bar a class, in pieces for the parts of a split.
+
+    counts: {class: {part: cases}}; of many classes the commonest are drawn
+    Raises UsageError where there is no class.
+    """
+    if not counts:
+        raise UsageError("no class to show", title, "Give at least one")
+    totals = {name: sum(parts.values()) for name, parts in counts.items()}
+    shown = sorted(counts, key=lambda name: -totals[name])[:MOST_BARS] if len(counts) > MOST_BARS else list(counts)
+    parts = list(dict.fromkeys(part for name in shown for part in counts[name]))
+
+    def draw(canvas: Canvas, ink: Ink) -> None:
+        axes = canvas.subplots()
+        start = np.zeros(len(shown))
+        for place, part in enumerate(parts):
+            sizes = np.array([counts[name].get(part, 0) for name in shown], dtype=float)
+            colour = ink.series[place % len(ink.series)]
+            axes.barh(range(len(shown)), sizes, 0.6, left=start, color=colour, alpha=0.65, label=part)
+            start += sizes
+        for row, name in enumerate(shown):
+            axes.annotate(
+                str(totals[name]), (start[row], row), (4, 0), textcoords="offset points", va="center", size=8.5,
+                color=ink.text,
+            )  # fmt: skip
+        axes.set_yticks(range(len(shown)), [short(name) for name in shown], parse_math=False)
+        axes.set_ylim(len(shown) - 0.4, -0.6)
+        axes.set_xlabel("cases")
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.margins(x=0.12)
+        plain(axes, ink)
+        axes.grid(False, axis="y")
+        axes.tick_params(axis="y", length=0, labelcolor=ink.text)
+        if len(parts) > 1:
+            legend(axes, ink)
+
+    alt = "; ".join(f"{name}: {totals[name]} cases" for name in shown)
+    return chart(draw, title=title, caption=caption, alt=alt, size=(4.4, 0.8 + 0.34 * len(shown)))
+
+
+def profiles(
+    lines: Sequence[ArrayLike],
+    edges: ArrayLike,
+    title: str,
+    *,
+    axis: str,
+    caption: str = "",
+    marked: Sequence[int] = (),
+) -> Figure:
+    """Histograms of many cases over one another, and the middle one of them.
+
+    lines:  (cases, bins) share of each case in each bin; edges: (bins + 1,)
+    marked: places of lines that stand out
+    """
+    shares, borders = np.asarray(lines, dtype=float), np.asarray(edges, dtype=float)
+    middles = (borders[1:] + borders[:-1]) / 2
+    each = max(1, len(shares) // MOST_LINES)
+
+    def draw(canvas: Canvas, ink: Ink) -> None:
+        panel = canvas.subplots()
+        for line in shares[::each]:
+            panel.plot(middles, line, color=ink.series[0], alpha=0.12, linewidth=0.7)
+        for place in marked:
+            panel.plot(middles, shares[place], color=ink.series[1], alpha=0.8, linewidth=0.9)
+        panel.plot(middles, np.median(shares, axis=0), color=ink.series[0], linewidth=2)
+        panel.set_ylim(0, 1.15 * float(np.quantile(shares, 0.995)) or 1)
+        panel.set_xlabel(axis)
+        panel.set_ylabel("share of the image")
+        plain(panel, ink)
+
+    peak = float(middles[int(np.median(shares, axis=0).argmax())])
+    alt = f"Histograms of {len(shares)} images over {axis}; most of the middle one lies at {peak:.2g}"
+    return chart(draw, title=title, caption=caption, alt=alt)

@@ -1,0 +1,208 @@
+"""The page and the record of `check`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from isocenter.quality import Examination, Look
+from isocenter.report import Block, Facts, Figure, Gallery, Page, Paragraph, Problems, Section, Table, figures
+from isocenter.values import Case, CaseFacts, Image, Problem
+
+SEVERITIES = ("error", "warning", "note")  # the worst first
+SHOWN_CASES, SHOWN_PAIRS = 24, 12
+BINS = 32
+
+
+def check_page(examination: Examination, facts: Mapping[str, Any]) -> Page:
+    """All that was found as one page, the worst first."""
+    problems = sorted(examination.problems, key=lambda one: SEVERITIES.index(one.severity))
+    unknown = "" if examination.dataset.patients_known else (
+        " Patients are unknown: a split is by case, and leakage cannot be excluded."
+    )  # fmt: skip
+    return Page(
+        title=f"Check of {facts['data']}",
+        lead=f"What is here, and what speaks against learning from it.{unknown}",
+        notes=[problem.what for problem in problems if problem.severity != "note"][:3],
+        sections=[
+            Section("What was found", [_overview(problems), Problems(problems)]),
+            Section("What is here", [Facts(facts), *_numbers(examination)]),
+            Section("How it looks", list(_pictures(examination))),
+            *_twins(examination),
+            *_shortcuts(examination),
+        ],
+    )
+
+
+def case_record(facts: CaseFacts, look: Look) -> dict[str, Any]:
+    """One case's part of the fingerprint, as `check.json` keeps it."""
+    masks = {kind: value for kind, value in facts.references.items() if isinstance(value, Mapping)}
+    return {
+        "shape": list(facts.shape),
+        "spacing": list(facts.steps) if facts.physical else None,
+        "modality": facts.modality,
+        "channels": list(facts.channels),
+        "content": facts.content,
+        "intensity": [_short(one) for one in facts.intensity],
+        "foreground": [_short(one) for one in facts.foreground],
+        "voxels": {kind: {str(value): count for value, count in found.items()} for kind, found in masks.items()},
+        "thickness": {str(value): round(thickness, 3) for value, thickness in facts.thickness.items()},
+        "components": {str(value): count for value, count in facts.components.items()},
+        "quality": [_short(one) for one in look.quality],
+    }
+
+
+def _short(figures_of: Mapping[str, float]) -> dict[str, float]:
+    return {name: float(f"{value:.6g}") for name, value in figures_of.items()}
+
+
+def _overview(problems: Sequence[Problem]) -> Block:
+    if not problems:
+        return Paragraph("Nothing was found that speaks against training.")
+    rows = [(problem.severity, problem.what, len(problem.cases) or None) for problem in problems]
+    return Table(["severity", "finding", "cases"], rows)
+
+
+def _pictures(examination: Examination) -> Iterator[Figure]:
+    """A contact sheet: the cases of the worst findings first, then some evenly chosen ones."""
+    cases = {case.id: case for case in examination.dataset}
+    ranked = sorted(examination.problems, key=lambda one: SEVERITIES.index(one.severity))
+    each = [tuple(name for name in one.cases if name in cases)[:4] for one in ranked if one.severity != "error"]
+    worst = list(dict.fromkeys(name for names in each for name in names))[: SHOWN_CASES // 2]
+    left = [name for name in cases if name not in worst]
+    even = left[:: max(1, -(-len(left) // (SHOWN_CASES - len(worst))))]
+    shown = [cases[name] for name in (*worst, *even)]
+    if shown:
+        yield figures.contact_sheet(
+            {case.id: _first(case) for case in shown},
+            "Cases, those with findings first" if worst else "Cases, evenly chosen",
+            caption="Outlines: the reference. Amber names: something was found."
+            if worst
+            else "Outlines: the reference.",
+            references={case.id: case.references["mask"].data for case in shown if "mask" in case.references},
+            labels=examination.dataset.classes.get("mask", ()),
+            marked=worst,
+        )
+
+
+def _first(case: Case) -> Image:
+    return next(iter(case.images.values()))
+
+
+def _numbers(examination: Examination) -> Iterator[Block]:
+    """Classes, sizes, spacings, intensities and volumes, as far as they differ."""
+    cases = examination.fingerprint.cases
+    if not cases:
+        return
+    charts = [*_balance(examination), *_grids(cases), *_intensities(examination), *_volumes(examination)]
+    yield Gallery(charts)
+
+
+def _balance(examination: Examination) -> Iterator[Figure]:
+    counts: dict[str, dict[str, int]] = {}
+    for case in sorted(examination.fingerprint.cases, key=lambda one: str(one.references.get("class"))):
+        if "class" in case.references:
+            part = examination.dataset.splits.get(case.id, "all")
+            own = counts.setdefault(str(case.references["class"]), {})
+            own[part] = own.get(part, 0) + 1
+    if counts:
+        yield figures.class_balance(counts, "Class balance")
+
+
+def _grids(cases: Sequence[CaseFacts]) -> Iterator[Figure]:
+    if len({len(case.shape) for case in cases}) > 1:
+        return
+    names = ("rows", "columns") if len(cases[0].shape) == 2 else ("first axis", "last axis")
+    shapes = np.array([case.shape for case in cases])
+    if len(np.unique(shapes, axis=0)) > 1:
+        axes = (f"{names[0]} (voxels)", f"{names[1]} (voxels)")
+        yield figures.scatter(shapes[:, 0], shapes[:, -1], "Size", axes=axes)
+    steps = np.array([case.steps for case in cases if case.physical])
+    if len(steps) and len(np.unique(steps, axis=0)) > 1:
+        axes = (f"{names[0]} (mm)", f"{names[1]} (mm)")
+        yield figures.scatter(steps[:, 0], steps[:, -1], "Spacing", axes=axes)
+
+
+def _intensities(examination: Examination) -> Iterator[Figure]:
+    """Each case's histogram over its own range, from the small image that the pass has kept."""
+    cases = examination.fingerprint.cases
+    edges = np.linspace(0, 1, BINS + 1)
+    small = [examination.looks[case.id].small.ravel() for case in cases]
+    shares = [np.histogram(values, edges)[0] / len(values) for values in small]
+    odd = {
+        name for one in examination.problems if one.what.startswith(("intensities", "clipped")) for name in one.cases
+    }
+    marked = [place for place, case in enumerate(cases) if case.id in odd]
+    caption = "Thin: each image. Thick: the middle. 0 and 1 are the image's 0.5th and 99.5th percentile."
+    yield figures.profiles(
+        shares, edges, "Intensities within each image", axis="share of the range, first channel", caption=caption,
+        marked=marked,
+    )  # fmt: skip
+    medians = np.array([case.intensity[0]["median"] for case in cases])
+    if np.ptp(medians) > 0:
+        yield figures.histogram({"median": medians}, "Median intensity of the cases", axis="intensity, first channel")
+
+
+def _volumes(examination: Examination) -> Iterator[Figure]:
+    """Size of each structure in each case that has it."""
+    cases = [case for case in examination.fingerprint.cases if "mask" in case.references]
+    physical = all(case.physical for case in cases) and all(len(case.steps) == 3 for case in cases)
+    names = {label.value: label.name for label in examination.dataset.classes.get("mask", ())}
+    values = [value for value in examination.fingerprint.voxels() if value != 0]
+    groups: dict[str, list[float]] = {}
+    for value in values[:5]:
+        groups[str(names.get(value, value))] = [
+            case.references["mask"][value] * (float(np.prod(case.steps)) / 1000 if physical else 1)
+            for case in cases
+            if case.references["mask"].get(value)
+        ]
+    if groups:
+        unit = "ml" if physical else "voxels"
+        yield figures.histogram(groups, "Size of the structures", axis=f"{unit} in a case")
+
+
+def _twins(examination: Examination) -> Iterator[Section]:
+    cases = {case.id: case for case in examination.dataset}
+    if not examination.pairs:
+        return
+    # One patient's neighbouring frames are no leak: pairs of different patients come first.
+    pairs = sorted(examination.pairs, key=lambda one: cases[one.first].patient == cases[one.second].patient)
+    parts = examination.dataset.splits
+
+    def words(first: str, second: str, exact: bool, likeness: float) -> str:
+        where = f", {parts[first]} and {parts[second]}" if first in parts and second in parts else ""
+        return f"{'equal voxels' if exact else f'likeness {likeness:.3f}'}{where}"
+
+    sheet = [
+        (one.first, _first(cases[one.first]), one.second, _first(cases[one.second]),
+         words(one.first, one.second, one.exact, one.likeness))
+        for one in pairs[:SHOWN_PAIRS]
+    ]  # fmt: skip
+    shown = f"{len(sheet)} of {len(pairs)} pairs" if len(pairs) > len(sheet) else f"All {len(pairs)} pairs"
+    caption = f"{shown}. Likeness: correlation of what is not common to the whole set; above 0.97 it is one image."
+    yield Section(
+        "The same image twice", [figures.pair_sheet(sheet, "Cases with (nearly) the same image", caption=caption)]
+    )
+
+
+def _shortcuts(examination: Examination) -> Iterator[Section]:
+    if not examination.shortcuts:
+        return
+    rows = [
+        (one.name, one.auc, float(f"{one.p:.2g}"), _judged(one.standing, one.removable))
+        for one in examination.shortcuts
+    ]
+    said = (
+        "Each thing alone predicts the class, cross-validated by patient; an AUC of 0.5 is chance. "
+        "p: that chance does as well, adjusted after Holm."
+    )
+    table = Table(["what alone", "AUC", "p", "so"], rows)
+    yield Section("What gives the class away", [Paragraph(said), table])
+
+
+def _judged(standing: bool, removable: bool) -> str:
+    if not standing:
+        return "tells little or nothing"
+    return "tells the classes apart; preprocessing may take it away" if removable else "tells the classes apart"
