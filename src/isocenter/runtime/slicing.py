@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Collection, Iterator
-
-Definition = ast.FunctionDef | ast.ClassDef | ast.Assign | ast.AnnAssign
+from collections.abc import Collection
 
 
 def sliced(text: str, names: Collection[str], members: Collection[str] = ()) -> str:
@@ -18,23 +16,25 @@ def sliced(text: str, names: Collection[str], members: Collection[str] = ()) -> 
     members: where given, the classes among the names keep of their methods these alone, and those that they call
     """
     tree = ast.parse(text)
-    defined = {name: node for node in tree.body if isinstance(node, Definition) for name in _bound(node)}
+    defining: dict[str, list[ast.stmt]] = {}
+    for node in tree.body:
+        for name in _bound(node):
+            defining.setdefault(name, []).append(node)
     dropped: list[ast.stmt] = []
-    for name in names if members else ():
-        if isinstance(node := defined.get(name), ast.ClassDef):
+    for node in tree.body if members else ():
+        if isinstance(node, ast.ClassDef) and node.name in names:
             dropped += _unused_methods(node, members)
-    acting = [node for node in tree.body if not isinstance(node, Definition | ast.Import | ast.ImportFrom)]
-    acting = [node for node in acting if not _is_block_of_imports(node)]
+    acting = [node for node in tree.body if not _is_silent(node)]
     used = set(names).union(*(_names(node) for node in acting))
-    waiting = used & set(defined)
+    waiting = used & set(defining)
     kept: set[ast.stmt] = set()
     while waiting:
-        node = defined[waiting.pop()]
-        if node not in kept:
-            kept.add(node)
-            used |= (more := _names(node, without=dropped))
-            waiting |= more & set(defined)
-    dropped += [node for node in tree.body if isinstance(node, Definition) and node not in kept]
+        for node in defining[waiting.pop()]:
+            if node not in kept:
+                kept.add(node)
+                used |= (more := _names(node, without=dropped))
+                waiting |= more & set(defining)
+    dropped += [node for nodes in defining.values() for node in nodes if node not in kept]
     return _without(text, dropped, _imports(tree, used))
 
 
@@ -63,19 +63,30 @@ def _names(node: ast.stmt, without: Collection[ast.stmt] = ()) -> set[str]:
         one = waiting.pop()
         if one in without:
             continue
-        if isinstance(one, ast.Name):
+        if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Load):
             found.add(one.id)
         waiting += ast.iter_child_nodes(one)
     return found
 
 
-def _bound(node: Definition) -> Iterator[str]:
-    """The names that a statement of the file gives to things."""
+def _bound(node: ast.stmt) -> list[str]:
+    """The names that a statement gives to things, where that is all it does."""
     if isinstance(node, ast.FunctionDef | ast.ClassDef):
-        yield node.name
-        return
-    for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
-        yield from (one.id for one in ast.walk(target) if isinstance(one, ast.Name))
+        return [node.name]
+    if not isinstance(node, ast.Assign | ast.AnnAssign):
+        return []
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+    parts = [part for target in targets for part in (target.elts if isinstance(target, ast.Tuple) else [target])]
+    return [part.id for part in parts if isinstance(part, ast.Name)] if all(map(_is_name, parts)) else []
+
+
+def _is_name(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name)
+
+
+def _is_silent(node: ast.stmt) -> bool:
+    """Whether it changes nothing that another statement of the file has made."""
+    return bool(_bound(node)) or isinstance(node, ast.Import | ast.ImportFrom) or _is_block_of_imports(node)
 
 
 def _is_block_of_imports(node: ast.stmt) -> bool:

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from isocenter import networks, tasks
+from isocenter.errors import PlanError
+from isocenter.runtime.package import PREDICTS
+from isocenter.runtime.sources import TOP, travelling
+
+# What a bundle may need beside the standard library: what MONAI brings, and what reads images.
+ALLOWED = {"torch", "numpy", "scipy", "nibabel", "PIL", "imagecodecs", "timm", "monai", "torchvision"}
+
+
+def imported(text: str) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            found.add(str(node.module))
+    return found
+
+
+@pytest.fixture(scope="module", params=sorted(tasks.TASKS))
+def sources(request):
+    kind = tasks.kind(request.param)
+    roots = {f"{TOP}.inference": (), f"{TOP}.pictures": (), kind.__module__: (kind.__qualname__,)}
+    return travelling(roots, {kind.__module__: PREDICTS}, {}, "stamp")
+
+
+def test_no_import_of_isocenter_is_left(sources):
+    for path, text in sources.texts.items():
+        assert not {name for name in imported(text) if name.partition(".")[0] == "isocenter"}, path
+
+
+def test_what_travels_needs_no_more_than_monai_and_readers_of_images(sources):
+    assert sources.needs <= ALLOWED
+
+
+def test_every_relative_import_finds_its_file_and_its_name(sources):
+    for path, text in sources.texts.items():
+        for node in ast.walk(ast.parse(text)):
+            if not isinstance(node, ast.ImportFrom) or not node.level:
+                continue
+            base = Path(path).parents[node.level - 1]
+            for alias in node.names:
+                files = [base / f"{(node.module or '').replace('.', '/')}.py"]
+                files += [base / (node.module or "").replace(".", "/") / f"{alias.name}.py"]
+                [found] = {one.as_posix() for one in files} & set(sources.texts)
+                assert alias.name == Path(found).stem or alias.name in sources.texts[found], (path, alias.name)
+
+
+def test_what_only_training_scoring_or_drawing_needs_stays_behind(sources):
+    everything = "\n".join(sources.texts.values())
+    for word in ("def loss(", "def score(", "def figures(", "import pandas", "matplotlib"):
+        assert word not in everything
+
+
+@pytest.mark.parametrize("name", sorted(networks.NETWORKS))
+def test_each_family_of_network_travels_as_one_file_that_needs_torch_or_a_library_of_networks(name):
+    path, function = networks.source(name)
+    module = f"isocenter.networks.{path.stem}"
+    found = travelling({module: ()}, {}, {module: path.read_text()}, "stamp")
+    assert {one for one in found.texts if not one.endswith("__init__.py")} == {f"networks/{path.stem}.py"}
+    assert f"def {function}(" in found.texts[f"networks/{path.stem}.py"]
+    assert found.needs <= {"torch", "timm", "monai"}
+
+
+def test_every_file_says_where_it_comes_from(sources):
+    assert {text.partition("\n")[0] for text in sources.texts.values()} == {"# stamp"}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("from . import other", "from its own package"),
+        ("import isocenter.values", "as a whole"),
+        ("from isocenter.runtime import nothing_of_this_name", "in its index"),
+    ],
+)
+def test_a_file_whose_imports_cannot_follow_is_refused(text, reason):
+    with pytest.raises(PlanError, match=reason):
+        travelling({"isocenter.networks.theirs": ()}, {}, {"isocenter.networks.theirs": text}, "stamp")
+
+
+def test_what_is_imported_for_its_type_alone_does_not_travel():
+    text = "from typing import TYPE_CHECKING\n\nif TYPE_CHECKING:\n    from isocenter.tasks import Task\n\nx: 'Task'\n"
+    found = travelling({"isocenter.networks.theirs": ()}, {}, {"isocenter.networks.theirs": text}, "stamp")
+    assert "from typing import Any as Task" in found.texts["networks/theirs.py"]
+    assert set(found.texts) == {"__init__.py", "networks/__init__.py", "networks/theirs.py"}
