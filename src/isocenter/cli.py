@@ -239,6 +239,7 @@ def evaluate(
         **(given or {}),
     )
     _show(result, result.as_record() if json else None)
+    _fail_if(result.failures)
 
 
 @app.command()

@@ -26,6 +26,11 @@ def cases(result) -> set[str]:
     return set(result.scored.table["case"])
 
 
+def strangers(root, count):
+    """Cases of which the run has seen none: their files are others."""
+    return trained.blobs(root, count, affine=trained.OBLIQUE + np.diag([0.01, 0.01, 0.01, 0.0]))
+
+
 def test_of_the_runs_own_data_the_test_cases_are_scored_wherever_they_lie(segmented, tmp_path):
     moved = shutil.copytree(segmented.data, tmp_path / "elsewhere")
     result = evaluated(segmented, moved)
@@ -40,21 +45,86 @@ def test_the_evaluation_repeats_what_the_run_measured(segmented):
 
 
 def test_of_other_data_all_cases_are_scored(segmented, tmp_path):
-    other = trained.blobs(tmp_path / "other", 3)
+    other = strangers(tmp_path / "other", 3)
     (other / "images" / "case00.nii.gz").write_bytes((other / "images" / "case01.nii.gz").read_bytes())
     assert cases(evaluated(segmented, other)) == {"case00", "case01", "case02"}
 
 
-def test_one_changed_file_makes_them_other_data(segmented, tmp_path):
+def test_one_changed_file_makes_them_other_data_and_cases_that_trained_are_left_out(segmented, tmp_path):
+    changed = shutil.copytree(segmented.data, tmp_path / "changed")
+    known = parts(segmented)
+    [first, second, *_] = sorted(known["test"])
+    shutil.copy(changed / "images" / f"{first}.nii.gz", changed / "images" / f"{second}.nii.gz")
+    result = evaluated(segmented, changed)
+    assert cases(result) == known["test"]
+    assert "other data" in result.which
+    [note] = result.notes
+    assert note.startswith(f"{len(known['train'] | known['val'])} cases that trained this model (by content")
+    assert note in str(result)
+
+
+def test_cases_that_trained_are_known_by_content_whatever_they_are_called(segmented, tmp_path):
+    known = parts(segmented)
+    seen, unseen = sorted(known["train"])[0], sorted(known["test"])[0]
+    other = tmp_path / "other"
+    for folder in ("images", "labels"):
+        (other / folder).mkdir(parents=True)
+        shutil.copy(segmented.data / folder / f"{seen}.nii.gz", other / folder / "stranger.nii.gz")
+        shutil.copy(segmented.data / folder / f"{unseen}.nii.gz", other / folder / f"{seen}.nii.gz")
+    result = evaluated(segmented, other)
+    assert cases(result) == {seen}
+    assert "1 case that trained this model (by content, whatever their names) left out." in result.notes
+    with_it = evaluated(segmented, other, split="all")
+    assert cases(with_it) == {seen, "stranger"}
+    assert "the figures say nothing about new patients" in " ".join(with_it.notes)
+
+
+def test_an_image_that_was_labelled_anew_is_still_the_image_that_trained(segmented, tmp_path):
+    seen = sorted(parts(segmented)["train"])[0]
+    other = strangers(tmp_path / "other", 2)
+    shutil.copy(segmented.data / "images" / f"{seen}.nii.gz", other / "images" / "case00.nii.gz")
+    shutil.copy(segmented.data / "images" / f"{seen}.nii.gz", other / "images" / "case01.nii.gz")
+    with pytest.raises(UsageError, match="holds only 2 cases that trained this model"):
+        evaluated(segmented, other)
+
+
+def test_a_run_without_a_record_of_contents_goes_by_names_and_says_so(segmented, tmp_path):
+    run = shutil.copytree(segmented.out, tmp_path / "run")
+    (run / "data.json").unlink()
     changed = shutil.copytree(segmented.data, tmp_path / "changed")
     shutil.copy(changed / "images" / "case01.nii.gz", changed / "images" / "case00.nii.gz")
-    result = evaluated(segmented, changed)
+    result = isocenter.evaluate(run, changed, device="cpu", labels=trained.LABELS)
     assert len(cases(result)) == 12
-    assert "other data" in result.which
     trained_on = len(parts(segmented)["train"] | parts(segmented)["val"])
     [note] = result.notes
     assert note.startswith(f"{trained_on} cases have the names of cases that trained this model")
-    assert note in str(result)
+
+
+def test_each_opening_of_a_test_is_counted_wherever_it_lies_and_training_cases_are_no_test(
+    segmented, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path / "cache"))
+    moved = shutil.copytree(segmented.data, tmp_path / "elsewhere")
+    assert evaluated(segmented, segmented.data).scored.openings == 1
+    assert evaluated(segmented, segmented.data, split="train").scored.openings == 0
+    second = evaluated(segmented, moved, out=tmp_path / "out")
+    assert second.scored.openings == second.as_record()["openings"] == 2
+    assert "opened 2 times" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    # Other cases have a count of their own.
+    assert evaluated(segmented, strangers(tmp_path / "new", 3), split="all").scored.openings == 1
+
+
+def test_a_case_that_cannot_be_scored_is_an_exit_of_1_and_the_rest_is_written(cli, segmented, tmp_path):
+    data = shutil.copytree(segmented.data, tmp_path / "data")
+    bad = sorted(parts(segmented)["test"])[0]
+    (data / "images" / f"{bad}.nii.gz").write_bytes(b"no image")
+    said = cli(
+        "evaluate", segmented.out, data, "--out", tmp_path / "out", "--labels", trained.LABELS, "--device", "cpu"
+    )
+    assert said.code == 1
+    assert bad in said.last
+    assert bad not in set(pd.read_csv(tmp_path / "out" / "cases.csv")["case"])
+    assert (tmp_path / "out" / "report.html").is_file()
 
 
 def test_training_cases_are_scored_only_when_asked_for_and_the_report_says_so(segmented, tmp_path):
@@ -94,12 +164,14 @@ def test_masks_whose_numbers_mean_something_else_are_refused(segmented):
 
 
 def test_numbers_are_no_names_that_could_differ(segmented, tmp_path):
-    other = trained.blobs(tmp_path / "other", 2)
+    other = strangers(tmp_path / "other", 2)
     assert cases(isocenter.evaluate(segmented.out, other, device="cpu")) == {"case00", "case01"}
 
 
 def test_a_class_that_was_not_trained_is_named_and_the_others_are_scored(classified, tmp_path):
     other = trained.pictures(tmp_path / "other", 6)
+    for path in other.rglob("*.png"):  # else they would be those that trained
+        PIL.Image.fromarray(np.asarray(PIL.Image.open(path)) // 2 * 2).save(path)
     (other / "grey").mkdir()
     for name in ("00.png", "02.png"):
         (other / "bright" / name).rename(other / "grey" / name)

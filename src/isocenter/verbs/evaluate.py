@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from isocenter.errors import DatasetError, PlanError, UsageError, counted
+from isocenter.errors import DatasetError, PlanError, counted
 from isocenter.evaluation import rows_to_json
-from isocenter.files import dataset_hash
 from isocenter.planning import read_plan
 from isocenter.runtime import Model, environment, load
-from isocenter.values import Dataset, Row, Split
+from isocenter.values import Dataset, Problem, Row
+from isocenter.verbs.choice import Choice, choice
 from isocenter.verbs.dataset import READING, open_dataset, with_references
 from isocenter.verbs.device import announced_device
+from isocenter.verbs.folds import OutOfFold
 from isocenter.verbs.output import refuse_taken, result_folder
 from isocenter.verbs.run_report import report
-from isocenter.verbs.scoring import Scored, read_split, score
+from isocenter.verbs.scoring import Predictor, Scored, score
 
 MARKS = ("cases.csv", "summary.json")
 
@@ -36,9 +36,20 @@ class Evaluation:
     def rows(self) -> tuple[Row, ...]:
         return tuple(self.scored.rows)
 
+    @property
+    def failures(self) -> list[Problem]:
+        """What stands for a case that could not be scored."""
+        return [problem for problem in self.scored.problems if problem.severity == "error"]
+
     def as_record(self) -> dict[str, Any]:
         """For `--json`."""
-        found = {"scored": self.which, "notes": list(self.notes), "out": str(self.out) if self.out else None}
+        found = {
+            "scored": self.which,
+            "openings": self.scored.openings,
+            "notes": list(self.notes),
+            "failed": [{"case": one.cases[0], "problem": one.what, "remedy": one.remedy} for one in self.failures],
+            "out": str(self.out) if self.out else None,
+        }
         return {**rows_to_json(self.rows), **found}
 
     def __repr__(self) -> str:
@@ -63,14 +74,18 @@ def evaluate(
     """Predict the cases of `data` and score them on their references' own grids.
 
     split: where `data` are the model's own (by content), the run's test cases unless told otherwise; of other data
-           the set's own test part, or else all cases
+           the set's own test part, or else all cases, without those that trained the model (by content)
     out:   a folder for cases.csv, summary.json, report.html and the viewers' pages
+    A case that fails is reported and the rest goes on.
     Raises DatasetError where the data are not of the model's kind.
     """
     if out is not None:
         refuse_taken(Path(out), overwrite, MARKS)
-    loaded = model if isinstance(model, Model) else load(model, announced_device(device, threads).value)
-    run = None if isinstance(model, Model) else Path(model)
+    if isinstance(model, Model):
+        loaded, run = model, None
+    else:
+        device = announced_device(device, threads).value
+        loaded, run = load(model, device), Path(model)
     dataset = open_dataset(data, {**_as_trained(run, data), **given})
     if not loaded.task.needs <= dataset.kinds:
         raise DatasetError(
@@ -79,11 +94,12 @@ def evaluate(
             f"Give data labelled for {loaded.task.name}",
         )
     dataset = with_references(dataset, loaded.task.needs)
-    parts, which, notes = _chosen(loaded, dataset, run, split)
-    cases = [case for case in dataset if case.id in parts]
-    scored = score(loaded, cases, parts, seed=seed, patients_known=dataset.patients_known)
+    chosen = choice(loaded, dataset, run, split)
+    cases = [case for case in dataset if case.id in chosen.parts]
+    predictor = _predictor(loaded, run, chosen, device)
+    scored = score(predictor, cases, chosen.parts, seed=seed, patients_known=dataset.patients_known)
     primary = str(loaded.record.get("primary", scored.rows[0].metric))
-    result = Evaluation(scored, primary, which, notes, Path(out) if out is not None else None)
+    result = Evaluation(scored, primary, chosen.which, tuple(chosen.notes), Path(out) if out is not None else None)
     if result.out is not None:
         with result_folder(result.out, overwrite, MARKS) as partial:
             scored.write(partial)
@@ -103,48 +119,12 @@ def _as_trained(run: Path | None, data: str | Path | Dataset) -> dict[str, Any]:
     return {key: value for key, value in plan.options.items() if own and key in READING}
 
 
-def _chosen(
-    model: Model, dataset: Dataset, run: Path | None, split: str | None
-) -> tuple[dict[str, Split], str, tuple[str, ...]]:
-    """{case id: part} of the cases to score, in words which they are, and what speaks against their figures."""
-    table = run / "split.csv" if run is not None else None
-    known: dict[str, Split] = {}
-    if table is not None and table.is_file():
-        known = {row.case: row.split for row in read_split(table).itertuples()}  # type: ignore[misc]
-        ours = dataset.only(set(known))
-        if len(ours) == len(known) and dataset_hash(ours) == model.record.get("data_hash"):
-            wanted = split or "test"
-            words = f"{'' if wanted == 'all' else 'the '}{wanted} cases of the run's own data"
-            return _part(known, wanted, str(run)), words, tuple(_own_notes(model, wanted))
-    own: dict[str, Split] = {case.id: dataset.splits.get(case.id, "test") for case in dataset}
-    if "test" in dataset.splits.values() and split is None:
-        parts, words = _part(own, "test", str(dataset.root)), "the set's own test part"
-    else:
-        wanted = split or "all"
-        parts, words = _part(own, wanted, str(dataset.root)), f"{wanted} cases of other data than the run's"
-    namesakes = sum(known.get(case, "test") != "test" for case in parts)
-    note = (
-        f"{counted(namesakes, 'case has the name', 'cases have the names')} of cases that trained this model: "
-        "if they are the same, the figures say nothing about new patients."
-    )
-    return parts, words, (note,) if namesakes else ()
-
-
-def _own_notes(model: Model, wanted: str) -> Iterator[str]:
-    if not model.record.get("patients_known", False):
-        yield "Patients unknown, split by case: leakage cannot be excluded."
-    if wanted != "test":
-        some = "Some of these" if wanted == "all" else "These"
-        yield f"{some} cases were used in training: the figures say nothing about new patients."
-
-
-def _part(parts: dict[str, Split], wanted: str, where: str) -> dict[str, Split]:
-    if wanted not in ("train", "val", "test", "all"):
-        raise UsageError(f"there is no split {wanted!r}", "--split", "Choose train, val, test or all")
-    chosen = {case: part for case, part in parts.items() if wanted in ("all", part)}
-    if not chosen:
-        raise UsageError(f"there is no {wanted} case", where, "Choose another --split")
-    return chosen
+def _predictor(loaded: Model, run: Path | None, chosen: Choice, device: str) -> Predictor:
+    """The model; of a run of folds, for its own cases, each fold for those that it has not seen."""
+    if not chosen.folds or run is None:
+        return loaded
+    folds = {fold: load(run, device, fold=fold) for fold in sorted(set(chosen.folds.values()))}
+    return OutOfFold(loaded.task, {case: folds[fold] for case, fold in chosen.folds.items()})
 
 
 def _report(result: Evaluation, model: Model, dataset: Dataset) -> str:

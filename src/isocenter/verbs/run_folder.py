@@ -15,6 +15,7 @@ from isocenter.quality import Examination
 from isocenter.runtime import choose_device, read_json
 from isocenter.training import STATE_SCHEMA, recover
 from isocenter.values import Case, Dataset, Decision, Plan, Split
+from isocenter.verbs.data_record import write_data_record
 from isocenter.verbs.dataset import looked_through, open_dataset, refuse_unfit, with_references
 from isocenter.verbs.plan import Planned, relative_to
 from isocenter.verbs.plan import plan as make
@@ -84,6 +85,7 @@ def begin(out: Path, made: Planned) -> Begun:
     with written(out, overwrite=True) as partial:
         partial.mkdir()
         split_table(dataset, made.parts, made.folds).to_csv(partial / "split.csv", index=False)
+        write_data_record(partial, dataset)
         write_text(partial / "plan.yaml", plan_text(relative_to(plan, out)))
     return Begun(out, made)
 

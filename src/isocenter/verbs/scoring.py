@@ -16,6 +16,7 @@ from isocenter.evaluation import Table, case_table, rows_to_json
 from isocenter.report import Figure, viewer
 from isocenter.tasks import Task
 from isocenter.values import Case, Dataset, Estimate, Image, Prediction, Problem, Row, Split
+from isocenter.verbs.data_record import opened
 from isocenter.verbs.progress import tracked
 
 # Pictures of the best, a median and the worst cases.
@@ -35,7 +36,8 @@ class Predictor(Protocol):
 class Scored:
     """What was measured on some cases.
 
-    shown: (what it is, case id, pictures, the viewer's page) of the best, median and worst cases
+    shown:    (what it is, case id, pictures, the viewer's page) of the best, median and worst cases
+    openings: how often these cases were opened as a test on this machine, this time too; 0 where nobody knows
     """
 
     table: Table
@@ -43,6 +45,7 @@ class Scored:
     overview: Sequence[Figure] = ()
     shown: Sequence[tuple[str, str, Sequence[Figure], str]] = ()
     problems: Sequence[Problem] = field(default=())
+    openings: int = 0
 
     def write(self, folder: Path) -> None:
         """cases.csv, summary.json and the viewers' pages into an existing folder."""
@@ -87,7 +90,8 @@ def score(
     summary = model.task.summary(table, seed=seed)
     if not patients_known:
         summary = [replace(row, estimate=_by_case(row.estimate)) for row in summary]
-    return Scored(table, summary, model.task.overview(table), shown, problems)
+    tested = [case for case in cases if parts.get(case.id, "test") == "test"]
+    return Scored(table, summary, model.task.overview(table), shown, problems, opened(tested))
 
 
 def _by_case(estimate: Estimate) -> Estimate:
