@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
@@ -15,7 +16,8 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from isocenter.training import Moment
+if TYPE_CHECKING:  # a check shows a bar, and has no use for what trains
+    from isocenter.training import Moment
 
 log = logging.getLogger("isocenter")
 # Where nobody watches a bar move, a line this often is enough (s).
