@@ -294,10 +294,12 @@ def test_a_full_disk_while_training_is_one_line_and_the_run_can_be_resumed(here,
     ended(on_a_full_disk(*words, room=8000, stage="checkpoint"), 1, "run", "File too large", "Free some space")
     assert sorted(path.name for path in (here / "run").iterdir()) == [
         "checkpoints",
+        "data.json",
         "environment.json",
         "log.csv",
         "plan.yaml",
         "split.csv",
+        "tensorboard",
     ]
     assert nothing_in(here / "run" / "checkpoints")
     isocenter.train(resume=here / "run")

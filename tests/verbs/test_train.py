@@ -15,6 +15,7 @@ def test_a_run_leaves_what_the_design_lists_and_nothing_hidden(segmented):
     names = sorted(path.name for path in segmented.out.iterdir())
     assert names == [
         "checkpoints",
+        "data.json",
         "environment.json",
         "evaluation",
         "log.csv",

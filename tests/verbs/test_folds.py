@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.numpy import load_file
+
+import isocenter
+import trained
+from isocenter.errors import UsageError
+from isocenter.planning import read_plan
+from isocenter.training import logs
+from isocenter.verbs.train import train
+
+
+@pytest.fixture(scope="module")
+def crossed(tmp_path_factory):
+    """A run of three folds on small volumes: its data and its folder."""
+    root = tmp_path_factory.mktemp("folds")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ISOCENTER_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        trained.segmenting(trained.blobs(root / "data"), root / "run", folds=3)
+    return root / "data", root / "run"
+
+
+def test_a_run_of_folds_leaves_what_the_design_lists(crossed):
+    _, run = crossed
+    assert sorted(path.name for path in run.iterdir()) == [
+        "data.json",
+        "environment.json",
+        "evaluation",
+        "fold_0",
+        "fold_1",
+        "fold_2",
+        "plan.yaml",
+        "report.html",
+        "split.csv",
+    ]
+    for fold in range(3):
+        assert sorted(path.name for path in (run / f"fold_{fold}").iterdir()) == [
+            "checkpoints",
+            "log.csv",
+            "tensorboard",
+        ]
+
+
+def test_every_case_is_tested_in_exactly_one_fold_and_trains_in_the_others(crossed):
+    _, run = crossed
+    table = pd.read_csv(run / "split.csv", dtype=str)
+    assert list(table.columns) == ["case", "patient", "split", "fold"]
+    assert sorted(table["fold"].unique()) == ["0", "1", "2"]
+    assert (table.groupby("case")["split"].apply(lambda parts: (parts == "test").sum()) == 1).all()
+    assert (table.groupby("case").size() == 3).all()
+
+
+def test_the_evaluation_is_out_of_fold(crossed):
+    """Each case scored by the model of the fold that tested it, whose own record says which that is."""
+    data, run = crossed
+    scored = pd.read_csv(run / "evaluation" / "cases.csv")
+    assert scored["case"].nunique() == 12
+    split = pd.read_csv(run / "split.csv", dtype=str)
+    tested = split[split["split"] == "test"].set_index("case")["fold"]
+    cases = {case.id: case for case in isocenter.plan(data, labels=trained.LABELS, device="cpu").examination.dataset}
+    for name in ("case00", "case07"):
+        model = isocenter.load(run / f"fold_{tested[name]}", "cpu")
+        assert model.record["fold"] == int(tested[name])
+        again = model.task.score([model.predict(cases[name])], [cases[name]]).set_index("label")["dice"]
+        ours = scored[scored["case"] == name].set_index("label")["dice"]
+        for label in ("shell", "core"):
+            assert ours[label] == pytest.approx(again[label], abs=1e-9)
+
+
+def test_the_folds_have_learnt_from_different_cases(crossed):
+    _, run = crossed
+    first, second = (load_file(run / f"fold_{n}" / "checkpoints" / "last" / "weights.safetensors") for n in (0, 1))
+    assert not all(np.array_equal(first[key], second[key]) for key in first)
+
+
+def test_the_report_says_how_far_the_folds_lie_apart(crossed):
+    _, run = crossed
+    text = (run / "report.html").read_text(encoding="utf-8")
+    for fold in range(3):
+        assert f"dice, fold {fold}" in text
+    assert "dice over folds" in text
+
+
+def test_a_run_of_folds_is_one_model(crossed):
+    _, run = crossed
+    together = isocenter.load(run, "cpu")
+    image, _ = trained.blob(3)
+    batch = np.asarray(image[None, None], np.float32)
+    apart = [isocenter.load(run / f"fold_{n}", "cpu").run(batch) for n in range(3)]
+    assert np.allclose(together.run(batch)["mask"], together.task.average(apart)["mask"])
+
+
+def test_a_run_of_folds_that_was_killed_goes_on_with_the_fold_at_hand(crossed, tmp_path, monkeypatch):
+    data, whole = crossed
+    add, seen = logs.CsvLog.add, []
+
+    def dies(log, moment):
+        add(log, moment)
+        seen.append(moment.step)
+        if len(seen) == 6 + 4:
+            raise RuntimeError("the machine went down")
+
+    monkeypatch.setattr(logs.CsvLog, "add", dies)
+    with pytest.raises(RuntimeError, match="went down"):
+        trained.segmenting(data, tmp_path / "run", folds=3)
+    monkeypatch.setattr(logs.CsvLog, "add", add)
+    watched = []
+    monkeypatch.setattr(logs.CsvLog, "add", lambda log, moment: (add(log, moment), watched.append(moment.step)))
+    train(resume=tmp_path / "run")
+    assert watched == [4, 5, 6, 1, 2, 3, 4, 5, 6]  # the second from its checkpoint at 3, then the third
+    for fold in range(3):
+        ours, theirs = (
+            load_file(run / f"fold_{fold}" / "checkpoints" / "best" / "weights.safetensors")
+            for run in (whole, tmp_path / "run")
+        )
+        assert all(np.array_equal(ours[key], theirs[key]) for key in ours)
+    assert (whole / "evaluation" / "summary.json").read_text() == (
+        tmp_path / "run" / "evaluation" / "summary.json"
+    ).read_text()
+
+
+def test_the_minutes_are_for_all_folds_together(tmp_path):
+    data = trained.pictures(tmp_path / "data", 24)
+    run = trained.classifying(data, tmp_path / "run", folds=2, minutes=0.3, assignments={"training.steps": None})
+    ends = []
+    for fold in range(2):
+        state = json.loads((run.out / f"fold_{fold}" / "checkpoints" / "last" / "state.json").read_text())
+        ends.append(state["deadline"])
+        assert state["speed"] is not None
+    assert ends[0] < ends[1] < 60 * 0.3
+    plan = read_plan(run.out / "plan.yaml")
+    assert plan["training.steps"] is None
+    assert "in each fold" in plan.decision("training.steps").because
+
+
+def test_where_the_set_has_its_own_test_part_the_mean_of_the_folds_is_scored_on_it(tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for part, count in (("train", 18), ("val", 6), ("test", 8)):
+        labels = np.arange(count) % 2
+        images = rng.normal(60 + 120 * labels[:, None, None], 30, (count, 12, 12)).clip(0, 255).astype(np.uint8)
+        arrays |= {f"{part}_images": images, f"{part}_labels": labels[:, None]}
+    np.savez(tmp_path / "twelve.npz", **arrays)
+    run = trained.classifying(tmp_path / "twelve.npz", tmp_path / "run", folds=2).out
+    own = pd.read_csv(run / "evaluation" / "cases.csv")
+    out_of_fold = pd.read_csv(run / "out_of_fold" / "cases.csv")
+    assert (len(own), len(out_of_fold)) == (8, 24)
+    assert not set(own["case"]) & set(out_of_fold["case"])
+    split = pd.read_csv(run / "split.csv", dtype=str, keep_default_na=False)
+    assert set(split.loc[split["fold"] == "", "case"]) == set(own["case"])
+
+
+def test_folds_beside_all_are_wrong_use(crossed, tmp_path):
+    with pytest.raises(UsageError, match="every case trains"):
+        trained.segmenting(crossed[0], tmp_path / "run", folds=3, everything=True)
+
+
+def test_folds_are_not_taken_by_a_run_to_resume(crossed, tmp_path):
+    run = shutil.copytree(crossed[1], tmp_path / "run")
+    (run / "report.html").unlink()
+    with pytest.raises(UsageError, match="folds"):
+        train(resume=run, folds=2)

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import io
+import logging
+
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+from rich.live import Live
+
+from isocenter.training import Moment
+from isocenter.verbs.progress import BLOCKS, TrainingWatch, sparkline, watched
+
+
+def moment(step: int, validation: float | None = None, seconds: float | None = None) -> Moment:
+    return Moment(step, 40, 2.0 * step if seconds is None else seconds, 1 / step, 1e-3, validation, 0.25)
+
+
+def test_a_falling_curve_falls_through_all_blocks():
+    assert sparkline(range(8, 0, -1), 24) == BLOCKS[::-1]
+    assert sparkline([1, 1, 3, 3], 2) == BLOCKS[0] + BLOCKS[-1]
+    assert sparkline([2.0], 24) == BLOCKS[0]
+    assert sparkline([], 24) == ""
+
+
+@given(st.lists(st.floats(allow_nan=True, allow_infinity=True), max_size=60), st.integers(1, 30))
+def test_a_curve_is_never_wider_than_its_place(values, width):
+    drawn = sparkline(values, width)
+    assert len(drawn) <= width
+    assert set(drawn) <= set(BLOCKS)
+
+
+def test_where_nobody_watches_the_last_line_says_how_training_went(caplog):
+    with caplog.at_level(logging.INFO, logger="isocenter"), watched("training", "dice") as watch:
+        for step in range(1, 41):
+            watch(moment(step, 0.5 + step / 100 if step % 20 == 0 else None))
+    [said] = [record.message for record in caplog.records]
+    assert said == (
+        "training: step 40 of 40, loss 0.025, dice 0.9000 of the validation cases, learning rate 0.001, "
+        "25 % waiting for data, 0 s left"
+    )
+
+
+def test_the_time_left_follows_from_the_speed_that_was_seen():
+    watch = TrainingWatch("training", "dice")
+    for step in range(11, 31):  # resumed: the first ten steps were not seen
+        watch(moment(step))
+    assert watch.left(moment(30)) == 20.0
+
+
+def test_a_terminal_shows_a_table_with_the_course_of_loss_and_metric():
+    screen = io.StringIO()
+    with Live(console=Console(file=screen, force_terminal=True, width=140), auto_refresh=False) as live:
+        watch = TrainingWatch("training", "dice", live)
+        for step in range(1, 41):
+            watch(moment(step, 0.5 if step == 20 else 0.75 if step == 40 else None))
+    shown = screen.getvalue()
+    for word in ("40/40", "0.025", "0.7500", "0.001", "25 %", BLOCKS[0] + BLOCKS[-1]):
+        assert word in shown
