@@ -76,11 +76,17 @@ def along(array: Any, axis: int, step: Taps) -> Any:
     for index, weight in zip(step.index.T, step.weight.T, strict=True):
         factor = weight.reshape(shape)
         if isinstance(array, np.ndarray):
-            scaled = array.take(index, axis) * factor.astype(array.dtype)
+            scaled = array.take(index, axis)
+            scaled *= factor.astype(array.dtype)  # in place, as is the sum: a volume of CT is large
         else:  # torch, whose `take` knows no axes
             picked = array[(*[slice(None)] * axis, np.ascontiguousarray(index))]
             scaled = picked * array.new_tensor(factor)
-        total = scaled if total is None else total + scaled
+        if total is None:
+            total = scaled
+        elif isinstance(total, np.ndarray):
+            total += scaled
+        else:
+            total = total + scaled
     return total
 
 
