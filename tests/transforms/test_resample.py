@@ -98,6 +98,40 @@ def test_a_checkerboard_finer_than_the_new_grid_goes_to_its_mean(order):
     assert_allclose(small[2:-2, 2:-2], 0.5, atol=0.02)
 
 
+def amplitude(old: int, new: int, order: str, frequency: float) -> float:
+    """Largest amplitude, away from the edges, of a wave of so many cycles an old sample after resampling."""
+    phase = 2 * np.pi * frequency * np.arange(old)
+    cosine, sine = resample(np.stack([np.cos(phase), np.sin(phase)]), (new,), order)
+    return float(np.hypot(cosine, sine)[8:-8].max())
+
+
+@given(st.integers(60, 160), st.floats(0.05, 1.5))
+def test_linear_going_down_weakens_a_wave_as_the_triangle_of_its_kernel_does(new, cycles):
+    """The Fourier transform of a triangle is a squared sinc; `cycles` a new sample, of which 0.5 can be told apart."""
+    ratio = 240 / new
+    frequency = min(cycles / ratio, 0.5)
+    assert_allclose(amplitude(240, new, "linear", frequency), np.sinc(frequency * ratio) ** 2, atol=0.09)
+
+
+@given(st.integers(40, 160))
+def test_cubic_going_down_keeps_what_the_new_grid_can_hold_and_lets_nothing_else_through(new):
+    ratio = 240 / new
+    assert amplitude(240, new, "cubic", 0.1 / ratio) > 0.99
+    assert amplitude(240, new, "cubic", 0.25 / ratio) > 0.9
+    for cycles in (0.75, 1.0, 1.3):
+        if cycles / ratio <= 0.5:
+            assert amplitude(240, new, "cubic", cycles / ratio) < (0.12 if cycles < 1 else 0.02)
+
+
+@given(st.integers(10, 30), st.integers(2, 6), orders)
+def test_going_down_by_a_whole_ratio_every_old_sample_counts_alike_so_that_the_mean_stays(new, ratio, order):
+    old = new * ratio
+    step, given = taps(old, new, order), np.zeros(old)
+    np.add.at(given, step.index, step.weight)
+    inside = slice(2 * ratio, -2 * ratio)
+    assert_allclose(given[inside], 1 / ratio, atol=1e-6)
+
+
 @given(st.tuples(st.integers(2, 9), st.integers(2, 9)), st.tuples(st.integers(1, 4), st.integers(1, 4)), seeds)
 def test_linear_going_up_is_that_of_scipy_and_of_torch(shape, factors, seed):
     image = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
