@@ -13,8 +13,17 @@ from isocenter.evaluation.classification import (
     reliability,
     roc_curve,
 )
+from isocenter.evaluation.curves import roc_band
 from isocenter.evaluation.distance import Surface, SurfaceDistance, elements, surface_distance
-from isocenter.evaluation.intervals import bootstrap, bootstrap_statistic, clopper_pearson, median, proportion, wilson
+from isocenter.evaluation.intervals import (
+    bootstrap,
+    bootstrap_statistic,
+    clopper_pearson,
+    median,
+    proportion,
+    reweighted,
+    wilson,
+)
 from isocenter.evaluation.overlap import Overlap, confusion, dice, iou, overlap, overlaps, volume_unit
 from isocenter.evaluation.predictive import predictive_values
 from isocenter.evaluation.summary import mean_rows, pooled_rows
@@ -61,6 +70,8 @@ __all__ = [
     "predictive_values",
     "proportion",
     "reliability",
+    "reweighted",
+    "roc_band",
     "roc_curve",
     "rows_from_json",
     "rows_to_json",

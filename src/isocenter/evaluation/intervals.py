@@ -79,6 +79,16 @@ def bootstrap_statistic(
     return _estimate(over_people, groups, n=len(owners), unit=unit, seed=seed, draws=draws, exact=exact)
 
 
+def reweighted(
+    patients: ArrayLike, *, strata: ArrayLike | None = None, seed: int, draws: int = DRAWS
+) -> Iterator[Floats]:
+    """(some draws, images) how often each image counts where patients are drawn again, as in `bootstrap_statistic`."""
+    people, owner = np.unique(np.asarray(patients), return_inverse=True)
+    groups = np.zeros(len(people), dtype=np.intp) if strata is None else _rarest(np.asarray(strata), owner)
+    for weights in _weightings(groups, seed, draws, width=len(owner)):
+        yield weights[:, owner]
+
+
 def wilson(successes: int, n: int, *, level: float = LEVEL) -> Estimate:
     """A proportion of independent trials with its score interval; the exact one where all or none succeeded.
 

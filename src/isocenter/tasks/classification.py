@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from isocenter.errors import DatasetError, PlanError
-from isocenter.evaluation import Confusion, Table, auroc, brier, one_against_rest
+from isocenter.evaluation import Confusion, Table, auroc, brier, one_against_rest, roc_band
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures
 from isocenter.tasks.classification_plan import check_settings, prior_shift, sampling, settings_for, thresholds
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+# More bands than these would hide one another.
+MOST_BANDS = 4
 # The settings that hold one number a class.
 BY_CLASS = ("counts", "weights", "prior_shift", "thresholds", "prevalence")
 
@@ -213,8 +215,12 @@ class Classification:
         happened = (reference == 1) if len(self.classes) == 2 else (top == reference)
         chance = probabilities[:, 1] if len(self.classes) == 2 else probabilities.max(axis=1)
         counts = Confusion.of(top, reference, len(self.classes)).counts
+        patients = table["patient"].to_numpy(str)
+        found = {name: roc_band(scores, truth, patients, seed=0) for name, (truth, scores) in curves.items()}
+        bands = {name: band for name, band in found.items() if band is not None} if len(curves) < MOST_BANDS else {}
         return [
-            figures.roc(curves, "Receiver operating characteristic"),
+            figures.roc(curves, "Receiver operating characteristic", bands=bands),
+            figures.precision_recall(curves, "Precision and recall"),
             figures.reliability(happened, chance, "Can the probabilities be believed?"),
             figures.confusion(counts, self.classes, "What was taken for what"),
         ]

@@ -6,11 +6,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from isocenter.errors import UsageError
 from isocenter.report import Figure, figures
-from isocenter.report.figures.charts import _area, _measured, _reliability_points, _roc_points
+from isocenter.report.figures.charts import _measured
+from isocenter.report.figures.discrimination import (
+    _area,
+    _precision_points,
+    _reliability_points,
+    _roc_points,
+    _stepped_area,
+)
 from isocenter.report.figures.drawing import PNG_LIMIT, short
 from isocenter.values import Estimate, Row
 
@@ -45,6 +52,7 @@ def test_every_chart_is_small_legible_in_both_inks_and_has_words() -> None:
         figures.histogram({STRANGE: score, "empty": []}, "histogram", axis=STRANGE),
         figures.scatter(score, score, "scatter", axes=("a (mm)", STRANGE), identity=True),
         figures.roc({STRANGE: (truth, score)}, "roc"),
+        figures.precision_recall({STRANGE: (truth, score)}, "precision and recall"),
         figures.reliability(truth, score, "reliability"),
         figures.confusion([[3, 1], [0, 4]], [STRANGE, "b"], "confusion"),
     ]
@@ -81,6 +89,26 @@ def test_the_area_under_the_curve_is_that_of_scikit_learn_also_with_ties(pairs: 
     else:
         assert points is not None
         assert _area(points) == pytest.approx(roc_auc_score(truth, score))
+
+
+@settings(max_examples=30)
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 5)), min_size=2, max_size=30))
+def test_the_area_under_the_steps_of_precision_is_scikit_learns_average_precision(
+    pairs: list[tuple[bool, int]],
+) -> None:
+    truth, score = np.array([t for t, _ in pairs]), np.array([s for _, s in pairs], dtype=float)
+    if truth.any():
+        assert _stepped_area(_precision_points(truth, score)) == pytest.approx(average_precision_score(truth, score))
+
+
+def test_a_band_is_drawn_behind_its_curve_and_said() -> None:
+    truth, score = np.arange(40) % 2 == 1, np.linspace(0, 1, 40)
+    across = np.linspace(0, 1, 5)
+    with_band = figures.roc(
+        {"a": (truth, score)}, "roc", bands={"a": (across, across * 0.8, np.minimum(1, across + 0.2))}
+    )
+    assert "Band: 95 % interval" in with_band.caption
+    assert with_band.png != figures.roc({"a": (truth, score)}, "roc").png
 
 
 def test_a_class_that_all_cases_have_is_named_as_left_out() -> None:

@@ -11,16 +11,9 @@ from typing import TYPE_CHECKING, Any
 from isocenter.report.figures.figure import Figure
 
 if TYPE_CHECKING:
-    from isocenter.report.figures.charts import (
-        confusion,
-        histogram,
-        label_scores,
-        reliability,
-        roc,
-        scatter,
-        training_curves,
-    )
+    from isocenter.report.figures.charts import histogram, label_scores, scatter, training_curves
     from isocenter.report.figures.cohort import class_balance, profiles
+    from isocenter.report.figures.discrimination import confusion, precision_recall, reliability, roc
     from isocenter.report.figures.slices import contact_sheet, contours, pair_sheet
 
 __all__ = [
@@ -32,6 +25,7 @@ __all__ = [
     "histogram",
     "label_scores",
     "pair_sheet",
+    "precision_recall",
     "profiles",
     "reliability",
     "roc",
@@ -41,10 +35,14 @@ __all__ = [
 
 _HOMES = {
     "class_balance": "cohort",
+    "confusion": "discrimination",
     "contact_sheet": "slices",
     "contours": "slices",
     "pair_sheet": "slices",
+    "precision_recall": "discrimination",
     "profiles": "cohort",
+    "reliability": "discrimination",
+    "roc": "discrimination",
 }
 
 

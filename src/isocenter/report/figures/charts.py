@@ -1,4 +1,4 @@
-"""Charts of numbers: training, scores with intervals, discrimination, calibration."""
+"""Charts of numbers: training, scores with intervals, distributions."""
 
 from __future__ import annotations
 
@@ -9,16 +9,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
-from scipy.special import betaincinv
 
 from isocenter.errors import UsageError
-from isocenter.report.figures.drawing import Canvas, Ink, chart, legend, plain, short
+from isocenter.report.figures.drawing import CROWDED, Canvas, Ink, chart, cycle, legend, plain, short
 from isocenter.report.figures.figure import Figure
 from isocenter.report.words import decimals, interval_text, metric_name, number, row_name, value_text
 from isocenter.values import Estimate, Floats, Row
 
 OWN_COLUMNS = ("step", "seconds", "loss", "learning_rate")
-CROWDED = 10  # more bars or classes than these are drawn smaller
 SMOOTH_SHARE = 50  # the smooth line looks over a fiftieth of the run: fast changes stay, noise goes
 
 
@@ -92,7 +90,7 @@ def histogram(groups: Mapping[str, ArrayLike], title: str, *, axis: str, caption
 
     def draw(canvas: Canvas, ink: Ink) -> None:
         axes = canvas.subplots()
-        for colour, (name, given) in zip(_cycle(ink, len(values)), values.items(), strict=True):
+        for colour, (name, given) in zip(cycle(ink, len(values)), values.items(), strict=True):
             axes.hist(given, edges, histtype="stepfilled", color=colour, alpha=0.25 if len(values) > 1 else 0.55)
             axes.hist(given, edges, histtype="step", color=colour, linewidth=1.5, label=short(name))
         axes.set_xlabel(axis)
@@ -131,90 +129,6 @@ def scatter(
     return chart(draw, title=title, caption=caption, alt=alt, size=(4.4, 3.6))
 
 
-def roc(curves: Mapping[str, tuple[ArrayLike, ArrayLike]], title: str, *, caption: str = "") -> Figure:
-    """Sensitivity against 1 - specificity at every threshold.
-
-    curves: {class: (truth (cases,) as bool, score (cases,))}; a class that has only one truth is left out
-    """
-    drawn: dict[str, Floats] = {}
-    for name, (truth, score) in curves.items():
-        points = _roc_points(np.asarray(truth, dtype=bool), np.asarray(score, dtype=float))
-        if points is not None:
-            drawn[name] = points
-
-    def draw(canvas: Canvas, ink: Ink) -> None:
-        axes = canvas.subplots()
-        axes.plot([0, 1], [0, 1], color=ink.faint, linewidth=1, linestyle="dashed")
-        for colour, (name, points) in zip(_cycle(ink, len(drawn)), drawn.items(), strict=True):
-            axes.plot(points[0], points[1], color=colour, linewidth=1.8, label=f"{short(name)}  {_area(points):.3f}")
-        axes.set(xlabel="1 \N{MINUS SIGN} specificity", ylabel="sensitivity", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
-        axes.set_aspect("equal")
-        plain(axes, ink)
-        if drawn:
-            legend(axes, ink, "lower right")
-
-    said = "; ".join(f"{name}: area {_area(points):.3f}" for name, points in drawn.items())
-    left = [name for name in curves if name not in drawn]
-    if left:
-        caption = f"{caption} Not drawn, because all cases are alike there: {', '.join(left)}.".strip()
-    return chart(draw, title=title, caption=caption, alt=f"ROC curves. {said}", size=(4.4, 4.0))
-
-
-def reliability(truth: ArrayLike, probability: ArrayLike, title: str, *, caption: str = "", bins: int = 10) -> Figure:
-    """How often it was true, for each tenth of predicted probability, with exact 95 % intervals and the counts.
-
-    truth: (cases,) bool; probability: (cases,) in 0..1
-    Clopper and Pearson, Biometrika 1934, doi:10.1093/biomet/26.4.404
-    """
-    points = _reliability_points(np.asarray(truth, dtype=bool), np.asarray(probability, dtype=float), bins)
-
-    def draw(canvas: Canvas, ink: Ink) -> None:
-        axes, counts = canvas.subplots(2, 1, sharex=True, height_ratios=[4, 1])
-        axes.plot([0, 1], [0, 1], color=ink.faint, linewidth=1, linestyle="dashed")
-        spread = [points["share"] - points["low"], points["high"] - points["share"]]
-        axes.errorbar(
-            points["mean"], points["share"], spread, fmt="o-", markersize=4, linewidth=1.4, color=ink.series[0]
-        )
-        axes.set(ylabel="observed frequency", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-        counts.bar(points["middle"], points["count"], 0.9 / bins, color=ink.series[0], alpha=0.55)
-        counts.set(ylabel="cases", xlabel="predicted probability")
-        counts.yaxis.set_major_locator(MaxNLocator(2, integer=True))
-        plain(axes, ink)
-        plain(counts, ink)
-
-    said = "; ".join(f"predicted {r.mean:.2f}, observed {r.share:.2f}" for r in points.itertuples())
-    text = caption or "A calibrated model lies on the dashed line. Lines: exact 95 % intervals."
-    return chart(draw, title=title, caption=text, alt=f"Reliability diagram. {said}", size=(4.4, 4.2))
-
-
-def confusion(matrix: ArrayLike, classes: Sequence[str], title: str, *, caption: str = "") -> Figure:
-    """What was taken for what. matrix: (reference, predicted) counts of cases."""
-    counts = np.asarray(matrix)
-    if counts.shape != (len(classes), len(classes)):
-        raise UsageError(f"{counts.shape} counts for {len(classes)} classes", title, "Give one row and column a class")
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    crowded = len(classes) > CROWDED
-    side = 1.6 + (0.3 if crowded else 0.62) * len(classes)
-
-    def draw(canvas: Canvas, ink: Ink) -> None:
-        axes = canvas.subplots()
-        _heat(axes, counts, shares, ink, small=crowded)
-        names = [short(name, 20 if crowded else 14) for name in classes]
-        axes.set_xticks(
-            range(len(classes)), names, rotation=0 if len(classes) <= 3 else 90 if crowded else 30, parse_math=False
-        )
-        axes.set_yticks(range(len(classes)), names, parse_math=False)
-        axes.set(xlabel="predicted", ylabel="reference")
-        plain(axes, ink)
-        axes.grid(False)
-
-    said = [f"{name}: {counts[i, i]} of {counts[i].sum()} right" for i, name in enumerate(classes)]
-    text = caption or "Counts of cases; shade and per cent: share of the row."
-    return chart(
-        draw, title=title, caption=text, alt=f"Confusion matrix. {'; '.join(said)}", size=(max(3.2, side), side)
-    )
-
-
 def _measured(log: pd.DataFrame) -> tuple[list[str], list[str], list[str]]:
     """The columns that training adds to its own: further losses, numbers from 0 to 1, and those of other units."""
     names = [str(name) for name in log.columns if name not in OWN_COLUMNS and log[name].notna().any()]
@@ -237,7 +151,7 @@ def _loss(axes: Axes, log: pd.DataFrame, others: Sequence[str], ink: Ink) -> Non
 
 
 def _validation(axes: Axes, log: pd.DataFrame, metrics: Sequence[str], ink: Ink) -> None:
-    for colour, name in zip(_cycle(ink, len(metrics)), metrics, strict=True):
+    for colour, name in zip(cycle(ink, len(metrics)), metrics, strict=True):
         known = log.dropna(subset=[name])
         axes.plot(known["step"], known[name], color=colour, linewidth=1.6, marker="o", markersize=3, label=short(name))
     axes.set_ylabel("validation" if len(metrics) > 1 else short(metrics[0], 16), parse_math=False)
@@ -272,46 +186,6 @@ def _bar(axes: Axes, place: int, estimate: Estimate, ink: Ink) -> None:
     axes.margins(x=0.14)
 
 
-def _heat(axes: Axes, counts: Floats, shares: Floats, ink: Ink, *, small: bool) -> None:
-    for (row, column), share in np.ndenumerate(shares):
-        axes.fill_between([column - 0.5, column + 0.5], row - 0.5, row + 0.5, color=ink.series[0], alpha=0.75 * share)
-        if small:  # no room for per cent, and noughts would hide what is there
-            count = str(counts[row, column]) if counts[row, column] else ""
-            axes.text(column, row, count, ha="center", va="center", fontsize=6.5, color=ink.text)
-            continue
-        axes.text(column, row, f"{counts[row, column]}", ha="center", va="bottom", fontsize=9, color=ink.text)
-        axes.text(column, row, f"{100 * share:.0f} %", ha="center", va="top", fontsize=7, color=ink.text)
-    axes.set(xlim=(-0.5, len(counts) - 0.5), ylim=(len(counts) - 0.5, -0.5))
-    axes.set_aspect("equal")
-
-
-def _roc_points(truth: Floats, score: Floats) -> Floats | None:
-    """(2, thresholds + 1): 1 - specificity and sensitivity; cases of equal score enter together."""
-    if truth.all() or not truth.any():
-        return None
-    order = np.argsort(-score, kind="stable")
-    last_of_tie = np.append(np.flatnonzero(np.diff(score[order])), truth.size - 1)
-    true = np.cumsum(truth[order])[last_of_tie]
-    false = last_of_tie + 1 - true
-    return np.array([np.append(0, false / false[-1]), np.append(0, true / true[-1])])
-
-
-def _area(points: Floats) -> float:
-    return float(np.trapezoid(points[1], points[0]))
-
-
-def _reliability_points(truth: Floats, probability: Floats, bins: int) -> pd.DataFrame:
-    places = np.minimum((probability * bins).astype(int), bins - 1)
-    rows = []
-    for place in np.unique(places):
-        inside = places == place
-        count, true = int(inside.sum()), int(truth[inside].sum())
-        low = betaincinv(true, count - true + 1, 0.025) if true else 0.0
-        high = betaincinv(true + 1, count - true, 0.975) if true < count else 1.0
-        rows.append(((place + 0.5) / bins, float(probability[inside].mean()), true / count, low, high, count))
-    return pd.DataFrame(rows, columns=["middle", "mean", "share", "low", "high", "count"])
-
-
 def _finite(values: ArrayLike) -> Floats:
     array = np.asarray(values, dtype=float).ravel()
     return array[np.isfinite(array)]
@@ -322,7 +196,3 @@ def _spread(values: Floats) -> str:
         return "nothing measured"
     low, middle, high = np.quantile(values, [0, 0.5, 1])
     return f"{values.size} values from {low:.3g} to {high:.3g}, median {middle:.3g}"
-
-
-def _cycle(ink: Ink, count: int) -> list[str]:
-    return [ink.series[place % len(ink.series)] for place in range(count)]

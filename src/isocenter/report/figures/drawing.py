@@ -22,6 +22,8 @@ Canvas = matplotlib.figure.Figure  # the object itself, never pyplot: nothing gl
 PNG_LIMIT = 100_000
 CHART_DPI = 200  # twice the pixels of a plain screen, so that letters stay sharp on a fine one
 
+CROWDED = 10  # more bars or classes than these are drawn smaller
+
 
 @dataclass(frozen=True)
 class Ink:
@@ -83,6 +85,11 @@ def short(name: str, length: int = 22) -> str:
         return name
     head = (length - 1) // 2
     return f"{name[:head]}\N{HORIZONTAL ELLIPSIS}{name[head + 1 - length :]}"
+
+
+def cycle(ink: Ink, count: int) -> list[str]:
+    """So many colours of series, from the first again where they do not suffice."""
+    return [ink.series[place % len(ink.series)] for place in range(count)]
 
 
 def png(canvas: Canvas, dpi: float) -> bytes:

@@ -1,0 +1,197 @@
+"""Charts of probabilities beside the truth: discrimination, calibration, what was taken for what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike
+from scipy.special import betaincinv
+
+from isocenter.errors import UsageError
+from isocenter.report.figures.drawing import CROWDED, Canvas, Ink, chart, cycle, legend, plain, short
+from isocenter.report.figures.figure import Figure
+from isocenter.values import Floats
+
+Band = tuple[Floats, Floats, Floats]
+
+
+def roc(
+    curves: Mapping[str, tuple[ArrayLike, ArrayLike]],
+    title: str,
+    *,
+    bands: Mapping[str, Band] | None = None,
+    caption: str = "",
+) -> Figure:
+    """Sensitivity against 1 - specificity at every threshold.
+
+    curves: {class: (truth (cases,) as bool, score (cases,))}; a class that has only one truth is left out
+    bands:  {class: (1 - specificity, lowest and highest sensitivity there)}, drawn behind its curve
+    """
+    drawn: dict[str, Floats] = {}
+    for name, (truth, score) in curves.items():
+        points = _roc_points(np.asarray(truth, dtype=bool), np.asarray(score, dtype=float))
+        if points is not None:
+            drawn[name] = points
+
+    def draw(canvas: Canvas, ink: Ink) -> None:
+        axes = canvas.subplots()
+        axes.plot([0, 1], [0, 1], color=ink.faint, linewidth=1, linestyle="dashed")
+        for colour, (name, points) in zip(cycle(ink, len(drawn)), drawn.items(), strict=True):
+            if name in (bands or {}):
+                axes.fill_between(*(bands or {})[name], color=colour, alpha=0.18, linewidth=0)
+            axes.plot(points[0], points[1], color=colour, linewidth=1.8, label=f"{short(name)}  {_area(points):.3f}")
+        _square(axes, "1 \N{MINUS SIGN} specificity", "sensitivity", ink)
+        if drawn:
+            legend(axes, ink, "lower right")
+
+    said = "; ".join(f"{name}: area {_area(points):.3f}" for name, points in drawn.items())
+    left = [name for name in curves if name not in drawn]
+    if set(bands or {}) & set(drawn):
+        caption = f"{caption} Band: 95 % interval at each point, patients drawn again.".strip()
+    if left:
+        caption = f"{caption} Not drawn, because all cases are alike there: {', '.join(left)}.".strip()
+    return chart(draw, title=title, caption=caption, alt=f"ROC curves. {said}", size=(4.4, 4.0))
+
+
+def precision_recall(curves: Mapping[str, tuple[ArrayLike, ArrayLike]], title: str, *, caption: str = "") -> Figure:
+    """Precision against recall (sensitivity) at every threshold, and as dashes the precision of calling everybody.
+
+    curves: as of `roc`; a class without cases is left out
+    Steps and no lines between the points: Davis and Goadrich, ICML 2006, doi:10.1145/1143844.1143874
+    """
+    drawn: dict[str, tuple[Floats, float]] = {}
+    for name, (truth, score) in curves.items():
+        there = np.asarray(truth, dtype=bool)
+        if there.any():
+            drawn[name] = _precision_points(there, np.asarray(score, dtype=float)), float(there.mean())
+
+    def draw(canvas: Canvas, ink: Ink) -> None:
+        axes = canvas.subplots()
+        for colour, (name, (points, share)) in zip(cycle(ink, len(drawn)), drawn.items(), strict=True):
+            axes.axhline(share, color=colour, linewidth=1, linestyle="dashed", alpha=0.7)
+            area = f"{short(name)}  {_stepped_area(points):.3f}"
+            axes.step(points[0], points[1], where="pre", color=colour, linewidth=1.8, label=area)
+        _square(axes, "recall (sensitivity)", "precision (PPV)", ink)
+        if drawn:
+            legend(axes, ink, "lower right")
+
+    said = "; ".join(f"{name}: average precision {_stepped_area(points):.3f}" for name, (points, _) in drawn.items())
+    text = caption or "Dashed: the precision of calling every case positive, which is the share of such cases."
+    return chart(draw, title=title, caption=text, alt=f"Precision-recall curves. {said}", size=(4.4, 4.0))
+
+
+def reliability(truth: ArrayLike, probability: ArrayLike, title: str, *, caption: str = "", bins: int = 10) -> Figure:
+    """How often it was true, for each tenth of predicted probability, with exact 95 % intervals and the counts.
+
+    truth: (cases,) bool; probability: (cases,) in 0..1
+    Clopper and Pearson, Biometrika 1934, doi:10.1093/biomet/26.4.404
+    """
+    points = _reliability_points(np.asarray(truth, dtype=bool), np.asarray(probability, dtype=float), bins)
+
+    def draw(canvas: Canvas, ink: Ink) -> None:
+        axes, counts = canvas.subplots(2, 1, sharex=True, height_ratios=[4, 1])
+        axes.plot([0, 1], [0, 1], color=ink.faint, linewidth=1, linestyle="dashed")
+        spread = [points["share"] - points["low"], points["high"] - points["share"]]
+        axes.errorbar(
+            points["mean"], points["share"], spread, fmt="o-", markersize=4, linewidth=1.4, color=ink.series[0]
+        )
+        axes.set(ylabel="observed frequency", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+        counts.bar(points["middle"], points["count"], 0.9 / bins, color=ink.series[0], alpha=0.55)
+        counts.set(ylabel="cases", xlabel="predicted probability")
+        counts.yaxis.set_major_locator(MaxNLocator(2, integer=True))
+        plain(axes, ink)
+        plain(counts, ink)
+
+    said = "; ".join(f"predicted {r.mean:.2f}, observed {r.share:.2f}" for r in points.itertuples())
+    text = caption or "A calibrated model lies on the dashed line. Lines: exact 95 % intervals."
+    return chart(draw, title=title, caption=text, alt=f"Reliability diagram. {said}", size=(4.4, 4.2))
+
+
+def confusion(matrix: ArrayLike, classes: Sequence[str], title: str, *, caption: str = "") -> Figure:
+    """What was taken for what. matrix: (reference, predicted) counts of cases."""
+    counts = np.asarray(matrix)
+    if counts.shape != (len(classes), len(classes)):
+        raise UsageError(f"{counts.shape} counts for {len(classes)} classes", title, "Give one row and column a class")
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    crowded = len(classes) > CROWDED
+    side = 1.6 + (0.3 if crowded else 0.62) * len(classes)
+
+    def draw(canvas: Canvas, ink: Ink) -> None:
+        axes = canvas.subplots()
+        _heat(axes, counts, shares, ink, small=crowded)
+        names = [short(name, 20 if crowded else 14) for name in classes]
+        axes.set_xticks(
+            range(len(classes)), names, rotation=0 if len(classes) <= 3 else 90 if crowded else 30, parse_math=False
+        )
+        axes.set_yticks(range(len(classes)), names, parse_math=False)
+        axes.set(xlabel="predicted", ylabel="reference")
+        plain(axes, ink)
+        axes.grid(False)
+
+    said = [f"{name}: {counts[i, i]} of {counts[i].sum()} right" for i, name in enumerate(classes)]
+    text = caption or "Counts of cases; shade and per cent: share of the row."
+    return chart(
+        draw, title=title, caption=text, alt=f"Confusion matrix. {'; '.join(said)}", size=(max(3.2, side), side)
+    )
+
+
+def _heat(axes: Axes, counts: Floats, shares: Floats, ink: Ink, *, small: bool) -> None:
+    for (row, column), share in np.ndenumerate(shares):
+        axes.fill_between([column - 0.5, column + 0.5], row - 0.5, row + 0.5, color=ink.series[0], alpha=0.75 * share)
+        if small:  # no room for per cent, and noughts would hide what is there
+            count = str(counts[row, column]) if counts[row, column] else ""
+            axes.text(column, row, count, ha="center", va="center", fontsize=6.5, color=ink.text)
+            continue
+        axes.text(column, row, f"{counts[row, column]}", ha="center", va="bottom", fontsize=9, color=ink.text)
+        axes.text(column, row, f"{100 * share:.0f} %", ha="center", va="top", fontsize=7, color=ink.text)
+    axes.set(xlim=(-0.5, len(counts) - 0.5), ylim=(len(counts) - 0.5, -0.5))
+    axes.set_aspect("equal")
+
+
+def _roc_points(truth: Floats, score: Floats) -> Floats | None:
+    """(2, thresholds + 1): 1 - specificity and sensitivity; cases of equal score enter together."""
+    if truth.all() or not truth.any():
+        return None
+    order = np.argsort(-score, kind="stable")
+    last_of_tie = np.append(np.flatnonzero(np.diff(score[order])), truth.size - 1)
+    true = np.cumsum(truth[order])[last_of_tie]
+    false = last_of_tie + 1 - true
+    return np.array([np.append(0, false / false[-1]), np.append(0, true / true[-1])])
+
+
+def _area(points: Floats) -> float:
+    return float(np.trapezoid(points[1], points[0]))
+
+
+def _reliability_points(truth: Floats, probability: Floats, bins: int) -> pd.DataFrame:
+    places = np.minimum((probability * bins).astype(int), bins - 1)
+    rows = []
+    for place in np.unique(places):
+        inside = places == place
+        count, true = int(inside.sum()), int(truth[inside].sum())
+        low = betaincinv(true, count - true + 1, 0.025) if true else 0.0
+        high = betaincinv(true + 1, count - true, 0.975) if true < count else 1.0
+        rows.append(((place + 0.5) / bins, float(probability[inside].mean()), true / count, low, high, count))
+    return pd.DataFrame(rows, columns=["middle", "mean", "share", "low", "high", "count"])
+
+
+def _precision_points(truth: Floats, score: Floats) -> Floats:
+    """(2, thresholds): recall and precision from the highest score down; cases of equal score enter together."""
+    order = np.argsort(-score, kind="stable")
+    last_of_tie = np.append(np.flatnonzero(np.diff(score[order])), truth.size - 1)
+    true = np.cumsum(truth[order])[last_of_tie]
+    return np.array([true / true[-1], true / (last_of_tie + 1)])
+
+
+def _stepped_area(points: Floats) -> float:
+    return float((np.diff(points[0], prepend=0.0) * points[1]).sum())
+
+
+def _square(axes: Axes, across: str, up: str, ink: Ink) -> None:
+    axes.set(xlabel=across, ylabel=up, xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
+    axes.set_aspect("equal")
+    plain(axes, ink)
