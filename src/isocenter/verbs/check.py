@@ -150,5 +150,5 @@ def _facts(dataset: Dataset, examination: Examination) -> dict[str, Any]:
         facts["classes"] = ", ".join(f"{name} {count}" for name, count in counts.items())
     if voxels := fingerprint.voxels():
         names = {label.value: label.name for label in dataset.classes.get("mask", ())}
-        facts["mask values"] = ", ".join(f"{names.get(v, v)} {n} voxels" for v, n in voxels.items() if v != 0)
+        facts["mask values"] = ", ".join(f"{names.get(v, v)}: {n} voxels" for v, n in voxels.items() if v != 0)
     return facts

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from isocenter.errors import counted
 from isocenter.quality import Examination, Look
 from isocenter.report import Block, Facts, Figure, Gallery, Page, Paragraph, Problems, Section, Table, figures
-from isocenter.values import Case, CaseFacts, Image, Problem
+from isocenter.values import Case, CaseFacts, Image, Shortcut
 
 SEVERITIES = ("error", "warning", "note")  # the worst first
-SHOWN_CASES, SHOWN_PAIRS = 24, 12
+SHOWN_CASES, EACH, SHOWN_PAIRS = 12, 4, 12
 BINS = 32
 
 
@@ -27,7 +28,7 @@ def check_page(examination: Examination, facts: Mapping[str, Any]) -> Page:
         lead=f"What is here, and what speaks against learning from it.{unknown}",
         notes=[problem.what for problem in problems if problem.severity != "note"][:3],
         sections=[
-            Section("What was found", [_overview(problems), Problems(problems)]),
+            Section("What was found", [Problems(problems, none="Nothing was found that speaks against training.")]),
             Section("What is here", [Facts(facts), *_numbers(examination)]),
             Section("How it looks", list(_pictures(examination))),
             *_twins(examination),
@@ -58,33 +59,31 @@ def _short(figures_of: Mapping[str, float]) -> dict[str, float]:
     return {name: float(f"{value:.6g}") for name, value in figures_of.items()}
 
 
-def _overview(problems: Sequence[Problem]) -> Block:
-    if not problems:
-        return Paragraph("Nothing was found that speaks against training.")
-    rows = [(problem.severity, problem.what, len(problem.cases) or None) for problem in problems]
-    return Table(["severity", "finding", "cases"], rows)
-
-
 def _pictures(examination: Examination) -> Iterator[Figure]:
-    """A contact sheet: the cases of the worst findings first, then some evenly chosen ones."""
+    """Contact sheets: the cases of the worst findings, and some of the others."""
     cases = {case.id: case for case in examination.dataset}
     ranked = sorted(examination.problems, key=lambda one: SEVERITIES.index(one.severity))
-    each = [tuple(name for name in one.cases if name in cases)[:4] for one in ranked if one.severity != "error"]
-    worst = list(dict.fromkeys(name for names in each for name in names))[: SHOWN_CASES // 2]
-    left = [name for name in cases if name not in worst]
-    even = left[:: max(1, -(-len(left) // (SHOWN_CASES - len(worst))))]
-    shown = [cases[name] for name in (*worst, *even)]
-    if shown:
-        yield figures.contact_sheet(
-            {case.id: _first(case) for case in shown},
-            "Cases, those with findings first" if worst else "Cases, evenly chosen",
-            caption="Outlines: the reference. Amber names: something was found."
-            if worst
-            else "Outlines: the reference.",
-            references={case.id: case.references["mask"].data for case in shown if "mask" in case.references},
-            labels=examination.dataset.classes.get("mask", ()),
-            marked=worst,
-        )
+    found = [[name for name in one.cases if name in cases] for one in ranked]
+    # Some of each finding: one that hundreds of cases share must not hide the others.
+    worst = list(dict.fromkeys(name for names in found for name in names[:EACH]))[:SHOWN_CASES]
+    if worst:
+        yield _sheet(examination, [cases[name] for name in worst], "Cases with findings, the worst first", worst)
+    odd = {name for names in found for name in names}
+    rest = [case for name, case in cases.items() if name not in odd]
+    if even := rest[:: max(1, -(-len(rest) // SHOWN_CASES))]:
+        yield _sheet(examination, even, "Cases without a finding, evenly chosen" if worst else "Cases, evenly chosen")
+
+
+def _sheet(examination: Examination, cases: Sequence[Case], title: str, marked: Sequence[str] = ()) -> Figure:
+    masks = {case.id: case.references["mask"].data for case in cases if "mask" in case.references}
+    return figures.contact_sheet(
+        {case.id: _first(case) for case in cases},
+        title,
+        caption="Outlines: the reference." if masks else "",
+        references=masks,
+        labels=examination.dataset.classes.get("mask", ()),
+        marked=marked,
+    )
 
 
 def _first(case: Case) -> Image:
@@ -141,7 +140,10 @@ def _intensities(examination: Examination) -> Iterator[Figure]:
         marked=marked,
     )  # fmt: skip
     medians = np.array([case.intensity[0]["median"] for case in cases])
-    if np.ptp(medians) > 0:
+    if np.ptp(medians) > 0 and medians.min() > 0 and medians.max() > 100 * medians.min():
+        axis = "logarithm (base 10) of the intensity, first channel"
+        yield figures.histogram({"median": np.log10(medians)}, "Median intensity of the cases", axis=axis)
+    elif np.ptp(medians) > 0:
         yield figures.histogram({"median": medians}, "Median intensity of the cases", axis="intensity, first channel")
 
 
@@ -180,7 +182,9 @@ def _twins(examination: Examination) -> Iterator[Section]:
          words(one.first, one.second, one.exact, one.likeness))
         for one in pairs[:SHOWN_PAIRS]
     ]  # fmt: skip
-    shown = f"{len(sheet)} of {len(pairs)} pairs" if len(pairs) > len(sheet) else f"All {len(pairs)} pairs"
+    shown = (
+        f"{len(sheet)} of {len(pairs)} pairs" if len(pairs) > len(sheet) else f"Shown: {counted(len(pairs), 'pair')}"
+    )
     caption = f"{shown}. Likeness: correlation of what is not common to the whole set; above 0.97 it is one image."
     yield Section(
         "The same image twice", [figures.pair_sheet(sheet, "Cases with (nearly) the same image", caption=caption)]
@@ -190,10 +194,7 @@ def _twins(examination: Examination) -> Iterator[Section]:
 def _shortcuts(examination: Examination) -> Iterator[Section]:
     if not examination.shortcuts:
         return
-    rows = [
-        (one.name, one.auc, float(f"{one.p:.2g}"), _judged(one.standing, one.removable))
-        for one in examination.shortcuts
-    ]
+    rows = [(one.name, one.auc, f"{one.p:.2g}", _judged(one)) for one in examination.shortcuts]
     said = (
         "Each thing alone predicts the class, cross-validated by patient; an AUC of 0.5 is chance. "
         "p: that chance does as well, adjusted after Holm."
@@ -202,7 +203,7 @@ def _shortcuts(examination: Examination) -> Iterator[Section]:
     yield Section("What gives the class away", [Paragraph(said), table])
 
 
-def _judged(standing: bool, removable: bool) -> str:
-    if not standing:
-        return "tells little or nothing"
-    return "tells the classes apart; preprocessing may take it away" if removable else "tells the classes apart"
+def _judged(one: Shortcut) -> str:
+    if not one.standing:
+        return "tells a little" if one.p < 0.05 else "tells nothing"
+    return "tells the classes apart; preprocessing may take it away" if one.removable else "tells the classes apart"
