@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
 
 from isocenter.transforms import generator, order
+from isocenter.transforms.draws import Draws, child, white_noise
 
 numbers = st.integers(0, 1000)
 key = st.tuples(numbers, numbers, numbers, st.integers(0, 3))
@@ -32,3 +35,33 @@ def test_draws_of_neighbouring_cases_are_uncorrelated():
     drawn = np.array([generator(0, 0, case).random(200) for case in range(20)])
     off_diagonal = np.corrcoef(drawn)[~np.eye(20, dtype=bool)]
     assert np.abs(off_diagonal).max() < 0.35
+
+
+def test_every_kind_of_change_has_its_own_numbers():
+    drawn = np.array([child(7, kind).random(200) for kind in range(20)])
+    off_diagonal = np.corrcoef(drawn)[~np.eye(20, dtype=bool)]
+    assert np.abs(off_diagonal).max() < 0.35
+    assert_array_equal(child(7, 3).random(200), drawn[3])
+
+
+def test_a_kind_that_is_added_at_the_end_leaves_the_draws_of_the_others_alone():
+    few, more = (Draws.of([generator(0, 0, n) for n in range(3)], kinds) for kinds in (5, 9))
+    assert few.keys == more.keys
+    assert_array_equal(few.chances, more.chances[:, :5])
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_who_is_befallen_at_a_low_probability_is_so_at_a_higher_one(one, other):
+    draws = Draws.of([generator(0, 0, n) for n in range(50)], 2)
+    rarely, often = sorted((one, other))
+    assert set(draws.chosen(1, rarely)) <= set(draws.chosen(1, often))
+    assert len(draws.chosen(1, 0)) == 0
+    assert len(draws.chosen(1, 1)) == 50
+
+
+def test_noise_is_the_same_however_the_image_lies_in_memory():
+    image = torch.zeros(2, 3, 8, 8)
+    otherwise = image.contiguous(memory_format=torch.channels_last)
+    assert otherwise.stride() != image.stride()
+    one, other = (white_noise(each, [generator(0, 0, n) for n in range(2)]) for each in (image, otherwise))
+    assert_array_equal(one, other)
