@@ -1,18 +1,22 @@
 """Every decision before training: from data, machine and budget to a plan with reasons."""
 
 from isocenter.planning.changes import for_fold, with_memory, with_settings
+from isocenter.planning.checks import settings
 from isocenter.planning.machine import Machine, this_machine
 from isocenter.planning.plan import make_plan
 from isocenter.planning.plan_file import parse_value, plan_text, read_plan
 from isocenter.planning.prose import prose
 from isocenter.planning.registered import registered
-from isocenter.planning.settings import Network, Settings, Splitting, Training, settings
+from isocenter.planning.settings import Evaluation, Network, Settings, Splitting, Training
+from isocenter.planning.shortcuts import Retest
 from isocenter.planning.split import Parts, folds_decision, split, split_folds
 
 __all__ = [
+    "Evaluation",
     "Machine",
     "Network",
     "Parts",
+    "Retest",
     "Settings",
     "Splitting",
     "Training",

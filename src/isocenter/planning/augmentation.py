@@ -86,7 +86,7 @@ def _flips(
         return (), left_right.because
     if task.mirrored is None:
         return (), "a label names a side, and its counterpart is not among the labels"
-    if profile.mirrors == "never":
+    if profile.mirrors == "never" and anatomy.sides is None:
         return (), profile.why["mirrors"]
     if anatomy.sides == "different" and profile.mirrors != "always":
         return (), f'"{anatomy.word}" means the trunk, whose organs have their side'

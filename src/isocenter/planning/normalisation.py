@@ -15,6 +15,8 @@ from isocenter.transforms import COLOUR, Normalisation
 from isocenter.values import CaseFacts, Decision, Fingerprint
 
 RADIOPAEDIA = "radiopaedia.org: Windowing (CT)"
+# Air is -1000 HU and fat -100; what begins above has been brought to another scale.
+MOST_LOWEST = -50.0
 # Below this deviation an image is as good as constant.
 LEAST = 1e-6
 
@@ -33,6 +35,10 @@ def normalisation(
     schemes = [profile_for(_modality(channel, modality)).scheme for channel in channels]
     if "window" not in schemes:
         because = "intensities have no common unit: each image goes by its own mean and deviation"
+        return _decision([Normalisation("zscore") for _ in channels], because)
+    lowest = float(np.median([case.intensity[0]["min"] for case in fingerprint.cases]))
+    if lowest > MOST_LOWEST:
+        because = f"the median CT begins at {lowest:g}: those are no Hounsfield units, so each goes by its own mean"
         return _decision([Normalisation("zscore") for _ in channels], because)
     known = window_for(structures)
     if known is not None:

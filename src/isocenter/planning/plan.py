@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from isocenter.planning.anatomy import anatomy, left_right, names_of
 from isocenter.planning.augmentation import augmentation, flips_at_test
 from isocenter.planning.fitting import fitted, is_dense, memory_decision
@@ -12,8 +10,9 @@ from isocenter.planning.machine import Machine
 from isocenter.planning.prepare import channels_of, preprocessing
 from isocenter.planning.profiles import NNUNET, profile_for
 from isocenter.planning.recipe import batch_decision, training, usual_batch
+from isocenter.planning.shortcuts import Retest
 from isocenter.tasks import build, kind_for
-from isocenter.values import Dataset, Decision, Fingerprint, Plan, Shortcut
+from isocenter.values import Dataset, Decision, Fingerprint, Plan
 
 
 def make_plan(
@@ -28,13 +27,13 @@ def make_plan(
     folds: int = 0,
     task: str | None = None,
     network: str | None = None,
-    shortcuts: Sequence[Shortcut] = (),
+    retest: Retest | None = None,
 ) -> Plan:
     """A plan for these training cases.
 
     fingerprint: of the training cases alone: nothing of validation or test enters a plan
     network:     the family to choose a size for; the task's own choice if none is given
-    shortcuts:   what tells the classes apart without the disease; preprocessing takes away what it can
+    retest:      tells what tells the classes apart without the disease, after some preprocessing; None if nothing does
     Raises DatasetError where no task fits the references or they teach nothing, PlanError for an unknown network,
     ResourceError where nothing fits into memory.
     """
@@ -50,7 +49,7 @@ def make_plan(
     channels = len(channels_of(fingerprint).value)
     fits = fitted(fingerprint, built, machine, said["network.name"], family, channels, minutes=each)
     grid = fits.grid
-    prepared = preprocessing(dataset, fingerprint, built, grid, shortcuts)
+    prepared = preprocessing(dataset, fingerprint, built, grid, retest)
     side = left_right(fingerprint, prepared["ndim"].value)
     profile = profile_for(prepared["modality"].value)
     varied = augmentation(profile, anatomy(names_of(dataset, built.labels)), side, built, grid.patch)

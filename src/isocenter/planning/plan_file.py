@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from isocenter.errors import PlanError
-from isocenter.planning.settings import settings
+from isocenter.planning.checks import settings
 from isocenter.values import BY_HAND, PLAN_VERSION, Decision, Plan
 
 HEADER = (

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from isocenter.planning.grid import Grid, flat
 from isocenter.planning.normalisation import normalisation
 from isocenter.planning.profiles import NNUNET, profile_for
-from isocenter.planning.shortcuts import without_shortcuts
+from isocenter.planning.shortcuts import Retest, without_shortcuts
 from isocenter.tasks import Task
 from isocenter.transforms import COLOUR, GREY, without_alpha
-from isocenter.values import Dataset, Decision, Fingerprint, Shortcut
+from isocenter.values import Dataset, Decision, Fingerprint
 
 # Below this share of content cutting the rest away saves more than it costs.
 EMPTY = 0.75
 
 
 def preprocessing(
-    dataset: Dataset, fingerprint: Fingerprint, task: Task, grid: Grid, shortcuts: Sequence[Shortcut]
+    dataset: Dataset, fingerprint: Fingerprint, task: Task, grid: Grid, retest: Retest | None
 ) -> dict[str, Decision]:
     """The plan's section, in the order in which an image goes through it."""
     channels, modality = channels_of(fingerprint), _modality(dataset, fingerprint)
     names = [label.name for label in task.labels]
     whole = grid.shape.value is not None
-    away = without_shortcuts(shortcuts, whole)
+    away = without_shortcuts(grid.shape.value, retest)
     return {
         "ndim": _axes(fingerprint),
         "channels": channels,

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import StringConstraints, TypeAdapter, ValidationError
 
-from isocenter import networks, tasks
+from isocenter import tasks
 from isocenter.errors import PlanError
-from isocenter.lazy import torch
-from isocenter.runtime import Inference, Preprocessing, build_module
+from isocenter.runtime import Inference, Preprocessing
 from isocenter.tasks import Task
 from isocenter.transforms import Augmentation
-from isocenter.values import BY_HAND, Plan
+from isocenter.values import Plan
 
 Count = Annotated[int, Gt(0)]
 Share = Annotated[float, Ge(0), Le(1)]
@@ -85,6 +84,14 @@ class Splitting:
 
 
 @dataclass(frozen=True)
+class Evaluation:
+    """primary: the metric that the model is judged by; registered: hash of what was promised before training"""
+
+    primary: str
+    registered: str | None = None
+
+
+@dataclass(frozen=True)
 class Settings:
     """A whole plan, typed."""
 
@@ -94,7 +101,8 @@ class Settings:
     training: Training
     augmentation: Augmentation
     inference: Inference
-    split: Splitting = Splitting("drawn")
+    split: Splitting
+    evaluation: Evaluation
 
     @property
     def architecture(self) -> dict[str, Any]:
@@ -114,66 +122,21 @@ TYPED: Mapping[str, Any] = {
     "training": Training,
     "augmentation": Augmentation,
     "inference": Inference,
+    "evaluation": Evaluation,
 }
-FREE = ("task", "evaluation")
+FREE = ("task",)
 
 
-def settings(plan: Plan) -> Settings:
-    """Every section checked; PlanError names the decision that cannot be."""
+def typed(plan: Plan) -> Settings:
+    """Every section by itself; PlanError names the decision that cannot be."""
     unknown = sorted(set(plan.sections) - {*TYPED, *FREE})
     missing = sorted({*TYPED, *FREE} - set(plan.sections))
     if unknown or missing:
         said = [*(f"unknown section {name!r}" for name in unknown), *(f"no section {name!r}" for name in missing)]
         raise PlanError("; ".join(said), "plan", f"Sections are {', '.join((*FREE, *TYPED))}")
-    typed = {name: _typed(name, kind, plan) for name, kind in TYPED.items()}
+    found = {name: _typed(name, kind, plan) for name, kind in TYPED.items()}
     task = tasks.build({key: decision.value for key, decision in plan.sections["task"].items()})
-    if typed["network"].name not in networks.names():
-        raise PlanError(
-            f"there is no network {typed['network'].name!r}",
-            "network.name",
-            f"Choose one of {', '.join(networks.names())}",
-        )
-    ndim = typed["preprocessing"].ndim
-    for name, sizes in (("inference.patch", typed["inference"].patch), ("training.patch", typed["training"].patch)):
-        if len(sizes) != ndim:
-            raise PlanError(f"{sizes} in {ndim} dimensions", name, "Give one size an axis")
-    if typed["preprocessing"].smallest != typed["training"].patch:
-        raise PlanError(
-            f"{typed['preprocessing'].smallest} is not training.patch {typed['training'].patch}",
-            "preprocessing.smallest",
-            "Give both the same size",
-        )
-    _check_metric(task, "training.selection", typed["training"].selection, {task.selects_by})
-    _check_metric(task, "evaluation.primary", plan["evaluation.primary"], task.metrics)
-    if plan.decision("split.method").because == BY_HAND:
-        raise PlanError("the split is drawn, not chosen by its name", "split.method", "Give another training.seed")
-    _check_duration(typed["training"])
-    made = Settings(task=task, **typed)
-    _check_network(made)
-    return made
-
-
-def _check_metric(task: Task, name: str, metric: Any, known: Collection[str]) -> None:
-    if metric not in known:
-        raise PlanError(f"{task.name} has no {metric!r}", name, f"Choose one of {', '.join(sorted(known))}")
-
-
-def _check_duration(training: Training) -> None:
-    if training.steps is None and (training.minutes is None or training.deterministic):
-        reason = "minutes make no two runs alike" if training.deterministic else "neither minutes nor steps"
-        raise PlanError(f"no number, and {reason}", "training.steps", "Give it, as in --set training.steps=1000")
-
-
-def _check_network(made: Settings) -> None:
-    """Builds the network and leads it over both patches on torch's meta device: without memory or arithmetic."""
-    with torch.device("meta"), torch.inference_mode():
-        network = build_module(made.task, made.architecture).eval()
-        for name, patch in (("training.patch", made.training.patch), ("inference.patch", made.inference.patch)):
-            try:
-                network(torch.empty(1, len(made.preprocessing.channels), *patch))
-            except RuntimeError as error:
-                remedy = "Give sizes that the network's strides divide"
-                raise PlanError(f"{patch} does not fit the network ({error})", name, remedy) from error
+    return Settings(task=task, **found)
 
 
 def _typed(name: str, kind: Any, plan: Plan) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -17,6 +18,8 @@ from isocenter.verbs.run_folder import REPORT, Begun
 from isocenter.verbs.run_report import report
 from isocenter.verbs.scoring import Predictor, Scored, score
 
+# The loss of a fold is a running mean over this share of its steps.
+SMOOTH_SHARE = 20
 ENVIRONMENT = "environment.json"
 EVALUATION, OUT_OF_FOLD = "evaluation", "out_of_fold"
 
@@ -43,7 +46,7 @@ def notes_of(run: Begun, scored: Scored | None, stopped: Sequence[str]) -> list[
     notes = []
     if not run.dataset.patients_known:
         notes.append("Patients unknown, split by case: leakage cannot be excluded.")
-    for one in run.examination.shortcuts:
+    for one in run.made.shortcuts:  # those that are left after preprocessing
         if one.standing:
             notes.append(
                 f"Shortcut: {one.name} alone tells the classes apart (AUC {one.auc}); the figures may rest on it."
@@ -66,6 +69,19 @@ def write_environment(run: Begun, plan: Plan) -> dict[str, Any]:
     record = {**environment(), **memory_record(plan)}
     write_json(run.out / ENVIRONMENT, "isocenter.environment", record)
     return record
+
+
+def training_log(folders: Sequence[Path]) -> pd.DataFrame:
+    """`log.csv` of a training; of folds a row a step with their mean loss, and a loss and a metric for each."""
+    logs = [pd.read_csv(folder / "log.csv") for folder in folders]
+    if len(logs) == 1:
+        return logs[0]
+    means = pd.concat(logs).groupby("step")[["seconds", "loss", "learning_rate"]].mean()
+    for fold, one in enumerate(logs):
+        of_fold = one.set_index("step")
+        smooth = of_fold["loss"].rolling(max(1, len(one) // SMOOTH_SHARE), min_periods=1, center=True).mean()
+        means[f"fold {fold} loss"], means[f"fold {fold}"] = smooth, of_fold["validation"]
+    return means.reset_index()
 
 
 def write_report(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from isocenter.errors import UsageError
 from isocenter.files import dataset_hash, write_text
 from isocenter.planning import (
     Parts,
+    Retest,
     folds_decision,
     for_fold,
     make_plan,
@@ -25,9 +26,9 @@ from isocenter.planning import (
     with_memory,
     with_settings,
 )
-from isocenter.quality import Examination
+from isocenter.quality import Examination, retested
 from isocenter.tasks import kind_for
-from isocenter.values import Dataset, Decision, Plan, Split
+from isocenter.values import Dataset, Decision, Plan, Shortcut, Split
 from isocenter.verbs.dataset import READING, looked_through, open_dataset, refuse_unfit, with_references
 from isocenter.verbs.device import announced_device
 from isocenter.verbs.output import refuse_taken
@@ -56,6 +57,15 @@ class Planned:
     def __repr__(self) -> str:
         lines = [f"{name} = {decision.value}: {decision.because}" for name, decision in self.plan]
         return "\n".join([*lines, *([f"written: {self.out}"] if self.out else [])])
+
+    @property
+    def shortcuts(self) -> tuple[Shortcut, ...]:
+        """What tells the classes apart in what the network sees: after the plan's preprocessing."""
+        found = self.examination.shortcuts
+        if not any(one.standing for one in found):
+            return found
+        aspect, border, shape = (self.plan[f"preprocessing.{name}"] for name in ("aspect", "border", "shape"))
+        return retested(self.examination, aspect=aspect, border=border, shape=shape)
 
     @property
     def explained(self) -> str:
@@ -122,7 +132,7 @@ def plan(
         folds=folds,
         task=task,
         network=(assignments or {}).get("network.name"),
-        shortcuts=examination.shortcuts,
+        retest=_retest(examination, _training(parts), seed),
     )
     if assignments:
         made = with_settings(made, assignments)
@@ -153,6 +163,17 @@ def _parted(
         return (parts,), decision
     made = split_folds(dataset, folds, seed=seed, twins=twins)
     return made, folds_decision(dataset, made, seed)
+
+
+def _retest(examination: Examination, training: set[str], seed: int) -> Retest | None:
+    """What still tells the classes of the training cases apart; None where nothing does as they are."""
+    if not any(one.standing and one.removable for one in examination.shortcuts):
+        return None
+
+    def retest(aspect: str, border: float, shape: Sequence[int] | None) -> Sequence[Shortcut]:
+        return retested(examination, aspect=aspect, border=border, shape=shape, ids=training, seed=seed)
+
+    return retest
 
 
 def _training(parts: Parts) -> set[str]:

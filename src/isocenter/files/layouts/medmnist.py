@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from functools import lru_cache, partial
 from pathlib import Path
@@ -18,6 +19,19 @@ from isocenter.files.numpy_file import load_array
 from isocenter.values import Array, Geometry, Image, Source, Split
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+# What each set of MedMNIST v2 shows, by its file's name (Yang et al., table 1).
+SETS = {
+    "pathmnist": "SM",
+    "dermamnist": "XC",
+    "octmnist": "OPT",
+    "retinamnist": "OP",
+    "breastmnist": "US",
+    "vesselmnist3d": "MR",
+    **dict.fromkeys(("chestmnist", "pneumoniamnist"), "DX"),
+    **dict.fromkeys(("bloodmnist", "tissuemnist", "synapsemnist3d"), "GM"),
+    **dict.fromkeys(("organamnist", "organcmnist", "organsmnist", "organmnist3d", "nodulemnist3d"), "CT"),
+    **dict.fromkeys(("adrenalmnist3d", "fracturemnist3d"), "CT"),
+}
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
@@ -40,7 +54,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     parts = [split for split in SPLITS if f"{split}_images" in _names(path)]
     answers = {split: _labels(path, split) for split in parts}
     classes, called = name_classes({name for names in answers.values() for name in names}, folder, options)
-    modality = modality_word(options.modality)
+    modality = modality_word(options.modality) if options.modality else SETS.get(_set_name(path), "unknown")
     found = tuple(
         Found(
             f"{split}_{row:05d}",
@@ -87,6 +101,11 @@ def _labels(path: Path, split: Split) -> list[str]:
     if labels.size != len(images) or labels.dtype.kind not in "bui":
         raise DatasetError(f"{len(images)} {split} images have {labels.size} labels", str(path), "Get the file again")
     return [str(int(label)) for label in labels.reshape(-1).tolist()]
+
+
+def _set_name(path: Path) -> str:
+    """Without the size in pixels that the larger versions have in their name ("retinamnist_224")."""
+    return re.sub(r"_\d+$", "", path.stem.lower())
 
 
 def _names(path: Path) -> frozenset[str]:

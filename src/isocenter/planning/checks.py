@@ -1,0 +1,135 @@
+"""Whether a plan's sections go together: what each allows by itself may still be impossible beside the others."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from isocenter import networks
+from isocenter.errors import PlanError
+from isocenter.lazy import torch
+from isocenter.planning.settings import Settings, Training, typed
+from isocenter.runtime import build_module
+from isocenter.tasks import Task
+from isocenter.values import BY_HAND, Plan, Vector
+
+# What follows from the data and the rest of the plan, and what a person changes instead.
+FOLLOWS = {
+    "split.method": "Give another training.seed, or split.folds",
+    "training.memory": "Give another training.patch, training.batch or network.size",
+}
+
+
+def settings(plan: Plan) -> Settings:
+    """The plan as typed values, every section checked; PlanError names the decision that cannot be."""
+    made = typed(plan)
+    _check_names(plan, made)
+    _check_patches(made)
+    _check_shape(made)
+    _check_axes(made)
+    _check_learning(made)
+    _check_network(made)
+    return made
+
+
+def _check_names(plan: Plan, made: Settings) -> None:
+    _refuse_other("network.name", made.network.name, networks.names(), "there is no network")
+    task = made.task
+    _refuse_other("training.selection", made.training.selection, {task.selects_by}, f"{task.name} has no")
+    _refuse_other("evaluation.primary", made.evaluation.primary, task.metrics, f"{task.name} has no")
+    for name, remedy in FOLLOWS.items():
+        if name in plan and plan.decision(name).because == BY_HAND:
+            raise PlanError("it follows from the rest and is not chosen", name, remedy)
+    source = made.network.pretrained
+    if source not in (None, "auto") and not Path(str(source)).is_file():
+        raise PlanError(f"there is no file {source}", "network.pretrained", "Give a file of weights, or auto")
+
+
+def _refuse_other(name: str, value: Any, known: Collection[str], problem: str) -> None:
+    if value not in known:
+        raise PlanError(f"{problem} {value!r}", name, f"Choose one of {', '.join(sorted(known))}")
+
+
+def _check_patches(made: Settings) -> None:
+    ndim = made.preprocessing.ndim
+    for name, sizes in (("inference.patch", made.inference.patch), ("training.patch", made.training.patch)):
+        if len(sizes) != ndim or min(sizes) < 1:
+            raise PlanError(f"{sizes} in {ndim} dimensions", name, "Give one size an axis, from 1")
+    smallest, patch = made.preprocessing.smallest, made.training.patch
+    if smallest != patch:
+        raise PlanError(
+            f"{smallest} is not training.patch {patch}", "preprocessing.smallest", "Give both the same size"
+        )
+
+
+def _check_shape(made: Settings) -> None:
+    """What brings images to one shape goes together, and leaves something of them."""
+    chosen = made.preprocessing
+    if not 0 <= chosen.border < 0.5:
+        raise PlanError(f"{chosen.border} of each side leaves nothing", "preprocessing.border", "Give 0 to below 0.5")
+    if chosen.aspect != "stretch" and chosen.shape is None:
+        raise PlanError(
+            f"{chosen.aspect} needs a shape to come to", "preprocessing.aspect", "Give preprocessing.shape, or stretch"
+        )
+    for name in ("spacing", "shape"):
+        sizes = getattr(chosen, name)
+        if sizes is not None and (len(sizes) != chosen.ndim or min(sizes) <= 0):
+            where = f"preprocessing.{name}"
+            raise PlanError(f"{sizes} in {chosen.ndim} dimensions", where, "Give one size above 0 an axis")
+    if len(chosen.normalisation) != len(chosen.channels):
+        problem = f"{len(chosen.normalisation)} ways for {len(chosen.channels)} channels"
+        raise PlanError(problem, "preprocessing.normalisation", "Give one for each channel")
+
+
+def _check_axes(made: Settings) -> None:
+    """Mirroring stays within the grid, and puts no label on the wrong side, in training and in prediction."""
+    made.augmentation.check(made.task.mirrored, made.preprocessing.ndim)
+    _check_window_flips(made.task, made.inference.flips, made.inference.left_right, made.preprocessing.ndim)
+
+
+def _check_window_flips(task: Task, flips: tuple[int, ...], left_right: int | None, ndim: int) -> None:
+    beyond = [axis for axis in (*flips, *([] if left_right is None else [left_right])) if not 0 <= axis < ndim]
+    if beyond:
+        name = "inference.flips" if beyond[0] in flips else "inference.left_right"
+        raise PlanError(f"there is no axis {beyond[0]} in {ndim} dimensions", name, "Axes count from 0")
+    sided = task.mirrored is None or any(place != other for place, other in enumerate(task.mirrored))
+    if sided and flips and left_right is None:
+        problem = "labels name a side, and it is not known which axis runs from left to right"
+        raise PlanError(problem, "inference.flips", "Give inference.left_right, or no flips")
+    if task.mirrored is None and left_right in flips:
+        problem = "left and right would change sides, and a label has no counterpart on the other side"
+        raise PlanError(problem, "inference.flips", f"Leave out axis {left_right}")
+
+
+def _check_learning(made: Settings) -> None:
+    training = made.training
+    _check_duration(training)
+    if made.split.folds == 1:
+        raise PlanError("one fold leaves nothing to train on", "split.folds", "Give 2 or more, or 0 for one test part")
+    vectors = all(isinstance(head, Vector) for head in made.task.heads.values())
+    if training.sampling == "balanced" and not vectors:
+        problem = "only whole images are drawn class by class"
+        raise PlanError(problem, "training.sampling", "Give natural, and training.foreground for rare structures")
+    mixing = [name for name in ("mixup", "cutmix") if getattr(made.augmentation, name) > 0]
+    if mixing and not vectors:
+        problem = "images are mixed only where each has one answer"
+        raise PlanError(problem, f"augmentation.{mixing[0]}", "Give 0")
+
+
+def _check_duration(training: Training) -> None:
+    if training.steps is None and (training.minutes is None or training.deterministic):
+        reason = "minutes make no two runs alike" if training.deterministic else "neither minutes nor steps"
+        raise PlanError(f"no number, and {reason}", "training.steps", "Give it, as in --set training.steps=1000")
+
+
+def _check_network(made: Settings) -> None:
+    """Builds the network and leads it over both patches on torch's meta device: without memory or arithmetic."""
+    with torch.device("meta"), torch.inference_mode():
+        network = build_module(made.task, made.architecture).eval()
+        for name, patch in (("training.patch", made.training.patch), ("inference.patch", made.inference.patch)):
+            try:
+                network(torch.empty(1, len(made.preprocessing.channels), *patch))
+            except RuntimeError as error:
+                remedy = "Give sizes that the network's strides divide"
+                raise PlanError(f"{patch} does not fit the network ({error})", name, remedy) from error
