@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from isocenter.transforms import without_alpha
 from isocenter.values import Array, Floats, Geometry, Image, Label
 
 MM3_PER_ML = 1000.0
+BLOCK_VOXELS = 2**20
 
 
 def measurements(label_map: Array, labels: Sequence[Label], image: Image) -> list[dict[str, Any]]:
@@ -24,8 +26,8 @@ def measurements(label_map: Array, labels: Sequence[Label], image: Image) -> lis
     label_map = np.asarray(label_map)
     top = max((int(label_map.max(initial=0)), *(label.value for label in labels)))
     voxels = np.zeros(top + 1, dtype=np.int64)
-    for at in range(label_map.shape[-1]):
-        voxels += np.bincount(label_map[..., at].ravel(), minlength=top + 1)
+    for rows in _blocks(label_map.shape):
+        voxels += np.bincount(label_map[rows].ravel(), minlength=top + 1)
     means, deviations = _moments(label_map, image.data[: len(names)], image.valid, top + 1)
     rows = []
     for label in labels:
@@ -61,9 +63,15 @@ def _moments(label_map: Array, data: Array, valid: NDArray[np.bool_], values: in
 
 
 def _voxels(label_map: Array, data: Array, valid: NDArray[np.bool_]) -> Iterator[tuple[int, Array, Floats]]:
-    """(channel, (voxels,) label values, (voxels,) intensities) of one slice after the other: never a second volume."""
-    for at in range(label_map.shape[-1]):
-        marked = label_map[..., at]
+    """(channel, (voxels,) label values, (voxels,) intensities) of one block after the other: never a second volume."""
+    for rows in _blocks(label_map.shape):
+        marked = label_map[rows]
         for channel in range(len(data)) if marked.any() else ():
-            there = (marked > 0) & valid[channel, ..., at]
-            yield channel, marked[there], data[channel, ..., at][there].astype(np.float64)
+            there = (marked > 0) & valid[channel, rows]
+            yield channel, marked[there], data[channel, rows][there].astype(np.float64)
+
+
+def _blocks(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Rows of the first axis, about a million voxels at a time."""
+    rows = max(1, BLOCK_VOXELS // math.prod(shape[1:]))
+    return (slice(start, start + rows) for start in range(0, shape[0], rows))

@@ -138,16 +138,16 @@ class Preprocessing:
         region = self._region(data, valid)
         data, valid = data[(slice(None), *region)], valid[(slice(None), *region)]
         shape = self._target(data.shape[1:], steps, geometry, where)
+        pad = tuple(padding(shape, self.smallest or self.shape or shape))
+        # Each channel all the way before the next: only what the network sees is held of more than one.
         channels = [
-            normalisation.apply(channel, measured)
+            _padded(resample(normalisation.apply(channel, measured)[None], shape, self.order), pad)
             for normalisation, channel, measured in zip(self.normalisation, data, valid, strict=True)
         ]
-        resampled = resample(np.stack(channels), shape, self.order)
-        pad = tuple(padding(shape, self.smallest or self.shape or shape))
         steps = tuple(step * old / new for step, old, new in zip(steps, data.shape[1:], shape, strict=True))
-        padded = np.pad(resampled, ((0, 0), *pad), mode="edge")
         trace = Trace(geometry, squeezed, axes, flips, region, shape, pad, steps)
-        return np.ascontiguousarray(padded, dtype=np.float32), trace
+        seen = channels[0] if len(channels) == 1 else np.concatenate(channels)
+        return np.ascontiguousarray(seen, dtype=np.float32), trace
 
     def labels(self, labels: Array, trace: Trace) -> Array:
         """(*spatial) label map on the source grid, taken the same way; padded with 0."""
@@ -248,6 +248,11 @@ def _middle(region: Region, sizes: Sequence[int]) -> Region:
     """As many voxels of a region, about its middle."""
     starts = [part.start + (part.stop - part.start - size) // 2 for part, size in zip(region, sizes, strict=True)]
     return tuple(slice(start, start + size) for start, size in zip(starts, sizes, strict=True))
+
+
+def _padded(channel: Array, pad: Sequence[tuple[int, int]]) -> Array:
+    """(1, *spatial) continued beyond its edges."""
+    return np.pad(channel, ((0, 0), *pad), mode="edge") if np.any(pad) else channel
 
 
 def _above_lowest(channel: Array, measured: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -18,6 +18,9 @@ Progress = Callable[[int, int], None]
 # (batch, channels, *patch) to {head: (batch, channels, *patch) or (batch, size)}
 Network = Callable[[NDArray[np.float32]], Mapping[str, NDArray[np.float32]]]
 
+# What follows works on a finished part with several copies of it: large planes are handed on a few rows at a time.
+YIELDED_VOXELS = 2**20
+
 
 def starts(size: int, patch: int, overlap: float) -> list[int]:
     """Where the windows of one axis begin: evenly spread, at least `overlap` of a window shared with the next."""
@@ -71,6 +74,7 @@ def slide(
     sums: dict[str, Array] = {}
     weights = np.zeros((patch[0], *spatial[1:]), dtype=np.float32)
     vectors: dict[str, list[Array]] = {}
+    rows = max(1, YIELDED_VOXELS // math.prod(own[1:]))
     done, all_windows = 0, math.prod(len(axis) for axis in grid)
     following = dict(zip(grid[0], [*grid[0][1:], spatial[0]], strict=True))
     for row, corners in groupby(product(*grid), key=lambda corner: corner[0]):
@@ -89,10 +93,10 @@ def slide(
                 progress(done, all_windows)
         finished = following[row] - row
         real = min(finished, own[0] - row)  # rows of the image itself
-        if sums and real > 0:
-            part = (slice(0, real), *inside)
+        for start in range(0, real if sums else 0, rows):
+            part = (slice(start, min(start + rows, real)), *inside)
             means = {name: total[(slice(None), *part)] / weights[part] for name, total in sums.items()}
-            yield (slice(row, row + real), *inside), means
+            yield (slice(row + part[0].start, row + part[0].stop), *inside), means
         for held in (weights[None], *sums.values()):
             held[:, : patch[0] - finished] = held[:, finished:].copy()
             held[:, patch[0] - finished :] = 0
