@@ -19,6 +19,7 @@ _WHERE = {
     "evaluate": "isocenter.verbs.evaluate",
     "list_networks": "isocenter.verbs.networks",
     "load": "isocenter.runtime",
+    "package": "isocenter.verbs.package",
     "plan": "isocenter.verbs.plan",
     "predict": "isocenter.verbs.predict",
     "read": "isocenter.files",
@@ -37,6 +38,7 @@ __all__ = [
     "evaluate",
     "list_networks",
     "load",
+    "package",
     "plan",
     "predict",
     "read",
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
     from isocenter.verbs.demo import demo
     from isocenter.verbs.evaluate import evaluate
     from isocenter.verbs.networks import describe_networks, list_networks
+    from isocenter.verbs.package import package
     from isocenter.verbs.plan import plan
     from isocenter.verbs.predict import predict
     from isocenter.verbs.train import train

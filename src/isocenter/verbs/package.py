@@ -1,0 +1,125 @@
+"""`package`: a finished run as one folder or file that runs elsewhere, also without Isocenter."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from isocenter.errors import UsageError, counted
+from isocenter.evaluation import rows_from_json
+from isocenter.files import unwritable, written
+from isocenter.planning import read_plan
+from isocenter.runtime import RUN_COMMAND, Evidence, load, read_json, write_package, write_zip
+from isocenter.values import Plan, Row
+from isocenter.verbs.output import refuse_taken, result_folder
+from isocenter.verbs.run_folder import MARKS as OF_A_RUN
+from isocenter.verbs.run_folder import REPORT
+from isocenter.verbs.scoring import read_split
+
+PARTS = {"train": "train", "val": "choose by", "test": "test"}
+# What tells a package's folder from any other.
+MARKS = ("manifest.json", "configs/metadata.json", "isocenter/model.json")
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """Where the package lies, and what became of its parts.
+
+    onnx: whether the network could be written as ONNX, and how far that is from torch
+    """
+
+    out: Path
+    onnx: Mapping[str, Any]
+    networks: int
+    estimated: bool
+
+    def as_record(self) -> dict[str, Any]:
+        """For `--json`."""
+        found = {"out": str(self.out), "run": RUN_COMMAND, "onnx": dict(self.onnx), "networks": self.networks}
+        return {"schema": "isocenter.package", "version": 1, **found, "estimated": self.estimated}
+
+    def __repr__(self) -> str:
+        where = f"unpack {self.out}, and in its folder" if self.out.suffix == ".zip" else f"in {self.out}"
+        same = f"ONNX agrees with torch to {self.onnx.get('largest_difference', 0):.1g} of the largest output"
+        lines = [
+            str(self.out),
+            f"with Isocenter: isocenter predict {self.out} IMAGES",
+            f"without: {where}: {RUN_COMMAND}",
+            same if self.onnx["exported"] else f"no ONNX: {self.onnx['because']}",
+        ]
+        return "\n".join(lines if self.estimated else [*lines, "every case was trained on: nothing is estimated"])
+
+
+def package(run: str | Path, *, out: str | Path, overwrite: bool = False) -> Packaged:
+    """The run's model as a MONAI bundle: a folder, or a zip where `out` ends so. A run of folds becomes their mean.
+
+    Who made it and whose it is, is what ISOCENTER_AUTHORS and ISOCENTER_COPYRIGHT say.
+    Raises UsageError for what is no finished run.
+    """
+    run, out = Path(run), Path(out)
+    plan = _finished(run)
+    zipped = out.suffix.lower() == ".zip"
+    refuse_taken(out, overwrite, () if zipped else MARKS)
+    model = load(run, "cpu")
+    rows = _rows(run)
+    known = bool(model.record.get("patients_known"))
+    evidence = Evidence(rows, _limits(run, known, bool(rows)), _summary(run).get("fingerprint"), dict(plan))
+    with _becoming(out, overwrite, zipped) as folder:
+        onnx = write_package(model, evidence, folder.name, folder)
+    return Packaged(out, onnx, len(getattr(model.run, "members", (model.run,))), bool(rows))
+
+
+@contextmanager
+def _becoming(out: Path, overwrite: bool, zipped: bool) -> Iterator[Path]:
+    """An empty folder to write the package into, which becomes `out`, or a zip there, when all went well."""
+    try:
+        if not zipped:
+            with result_folder(out, overwrite, MARKS) as folder:
+                yield folder
+            return
+        with written(out, overwrite=overwrite) as partial:
+            folder = partial.with_name(out.stem)
+            folder.mkdir()
+            yield folder
+            write_zip(folder, partial)
+    except OSError as error:
+        raise unwritable(error, out) from error
+
+
+def _finished(run: Path) -> Plan:
+    """The plan of a run that is finished."""
+    if not all((run / mark).is_file() for mark in OF_A_RUN):
+        raise UsageError("holds no run", str(run), "Give the folder that `isocenter train` wrote")
+    if not (run / REPORT).is_file():
+        raise UsageError("is not finished", str(run), f"Finish it with `isocenter train --resume {run}`")
+    return read_plan(run / "plan.yaml")
+
+
+def _rows(run: Path) -> list[Row]:
+    """What the run's evaluation measured; nothing where every case was trained on."""
+    path = run / "evaluation" / "summary.json"
+    return rows_from_json(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else []
+
+
+def _summary(run: Path) -> Mapping[str, Any]:
+    """What the run says of itself; a run that was made before it said so says nothing."""
+    return read_json(run / "run.json", "isocenter.run") if (run / "run.json").is_file() else {}
+
+
+def _limits(run: Path, patients_known: bool, estimated: bool) -> list[str]:
+    """What a reader must know before any figure. Cases are counted here, and never named."""
+    table = read_split(run / "split.csv")
+    cases = counted(table["case"].nunique(), "case")
+    found = Counter(table["split"])
+    said = [f"{found[part]} to {verb}" for part, verb in PARTS.items() if found[part]]
+    folds = table["fold"].nunique() > 1
+    limits = [f"{cases}, trained and tested by cross-validation." if folds else f"{cases}: {', '.join(said)}."]
+    notes = _summary(run).get("notes") or []
+    if not notes and not patients_known:
+        notes = ["Patients unknown, split by case: leakage cannot be excluded."]
+    return [*limits, *notes, *([] if estimated else ["Every case was trained on: nothing is estimated."])]
