@@ -12,7 +12,9 @@ import isocenter
 import trained
 from isocenter.errors import UsageError
 from isocenter.planning import read_plan
+from isocenter.report import figures
 from isocenter.training import logs
+from isocenter.verbs.finish import training_log
 from isocenter.verbs.train import train
 
 
@@ -85,6 +87,19 @@ def test_the_report_says_how_far_the_folds_lie_apart(crossed):
     for fold in range(3):
         assert f"dice, fold {fold}" in text
     assert "dice over folds" in text
+
+
+def test_the_training_curve_shows_every_fold(crossed):
+    _, run = crossed
+    folders = [run / f"fold_{fold}" for fold in range(3)]
+    table = training_log(folders)
+    assert table["step"].tolist() == [1, 2, 3, 4, 5, 6]
+    logs = [pd.read_csv(folder / "log.csv") for folder in folders]
+    assert table["loss"].to_numpy() == pytest.approx(np.mean([log["loss"] for log in logs], axis=0))
+    for fold, log in enumerate(logs):
+        assert table[f"fold {fold}"].dropna().tolist() == log["validation"].dropna().tolist()
+        assert table[f"fold {fold} loss"].tolist() == pytest.approx(log["loss"].tolist())
+    assert figures.training_curves(table).alt
 
 
 def test_a_run_of_folds_is_one_model(crossed):

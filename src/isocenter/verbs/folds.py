@@ -23,6 +23,11 @@ from isocenter.verbs.run_folder import Begun, state_of
 from isocenter.verbs.scoring import Scored
 
 log = logging.getLogger("isocenter")
+# What each fold takes from its own training cases. All else is common, because the folds become one model: it sees an
+# image prepared in one way, and is scored by one set of labels and tolerances.
+OWN = ("task.counts", "task.weights", "task.prior_shift")
+COMMON = "preprocessing.normalisation"
+COMMON_NOTE = "of fold 0, and the same in all folds, which become one model"
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,9 +94,10 @@ def fold_facts(table: Table, folds: Sequence[Sequence[Case]], task: Task, primar
 
 
 def _job(run: Begun, fold: int, record: Mapping[str, Any], weights: Path | None) -> Job:
-    """The training of one fold, whose statistics are those of its own training cases."""
-    total = len(run.made.folds)
-    plan = run.made.of_fold(fold).plan
+    """The training of one fold, whose statistics of the references are those of its own training cases."""
+    total, plan, own = len(run.made.folds), run.plan, run.made.of_fold(fold).plan
+    for name in OWN:
+        plan = plan.with_decision(name, own.decision(name)) if name in own else plan
     return Job(
         run.fold_folder(fold),
         plan,

@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from isocenter.errors import UsageError
 from isocenter.evaluation import rows_to_json
 from isocenter.files import unwritable
@@ -19,7 +17,7 @@ from isocenter.runtime import build_module, load
 from isocenter.training import Clock, Outcome, fitting
 from isocenter.values import Dataset, Plan, Row
 from isocenter.verbs.budget import measured_costs, seconds_after, training_deadline
-from isocenter.verbs.finish import evaluated, notes_of, write_environment, write_report
+from isocenter.verbs.finish import evaluated, notes_of, training_log, write_environment, write_report
 from isocenter.verbs.fit import Job, fit, keep_task, predicted, weights_of, with_decided, with_outcome
 from isocenter.verbs.folds import cross_validated
 from isocenter.verbs.output import refuse_taken
@@ -165,7 +163,8 @@ def _carried_out(run: Begun, began: float, weights: Path | None) -> Run:
     taken = (time.monotonic() - began + run.spent) / 60
     notes = notes_of(run, scored, [one.stopped for one in outcomes if one.stopped])
     run.write_plan(plan)
-    table = training_log(run)
+    logs = [run.out] if not run.made.folds else [run.fold_folder(fold) for fold in range(len(run.made.folds))]
+    table = training_log(logs)
     write_report(run, plan, scored, notes, outcomes=outcomes, log=table, minutes=taken, facts=facts)
     rows = () if scored is None else tuple(scored.rows)
     steps = max(one.steps for one in outcomes)
@@ -206,11 +205,3 @@ def _deadline(run: Begun, job: Job, tested: int) -> float | None:
         return None if kept is None else float(kept)
     costs = measured_costs([*job.val, *job.train][0], job.settings)
     return training_deadline(training.minutes, seconds_after(costs, len(job.val), [(tested, 1)]))
-
-
-def training_log(run: Begun) -> pd.DataFrame:
-    """`log.csv`; of folds, all of them, with a column that tells them apart."""
-    if not run.made.folds:
-        return pd.read_csv(run.out / "log.csv")
-    logs = [pd.read_csv(run.fold_folder(fold) / "log.csv").assign(fold=fold) for fold in range(len(run.made.folds))]
-    return pd.concat(logs, ignore_index=True)

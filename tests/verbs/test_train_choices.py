@@ -1,0 +1,201 @@
+"""What a person may choose beside the data: each choice is followed, recorded, and refused where it cannot be."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.numpy import load_file
+from safetensors.torch import save_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import isocenter
+import trained
+from isocenter.errors import PlanError, UsageError
+from isocenter.planning import read_plan, registered
+from isocenter.runtime import read_json, verify
+from isocenter.tasks.segmentation import Segmentation
+from isocenter.training import logs
+from isocenter.values import Decision
+from isocenter.verbs.train import train
+
+
+def weights(run, name="last/weights"):
+    return load_file(run / "checkpoints" / f"{name}.safetensors")
+
+
+def alike(first, second) -> bool:
+    ours, theirs = weights(first), weights(second)
+    return all(np.array_equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_two_deterministic_runs_are_alike_to_the_bit(classified, tmp_path):
+    runs = [trained.classifying(classified.data, tmp_path / name, deterministic=True).out for name in "ab"]
+    assert alike(*runs)
+    assert read_plan(runs[0] / "plan.yaml")["training.deterministic"] is True
+
+
+def test_minutes_alone_make_no_two_runs_alike_and_are_refused(classified, tmp_path):
+    for given in ({"minutes": 1.0}, {}):
+        with pytest.raises(PlanError, match="no two runs alike"):
+            isocenter.train(classified.data, out=tmp_path / "run", deterministic=True, device="cpu", **given)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_deterministic_run_takes_its_steps_from_a_plan(classified, tmp_path):
+    run = train(classified.out / "plan.yaml", out=tmp_path / "run", deterministic=True, minutes=0.5)
+    assert run.steps == 6  # the plan's: minutes do not move them
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "poly"])
+def test_sgd_follows_its_schedule(classified, tmp_path, schedule):
+    chosen = {"training.optimiser": "sgd", "training.schedule": schedule, "training.learning_rate": 0.01}
+    run = trained.classifying(classified.data, tmp_path / "run", assignments=chosen).out
+    rates = pd.read_csv(run / "log.csv")["learning_rate"]
+    assert rates.max() == pytest.approx(0.01)
+    assert rates.iloc[-1] < 0.005
+    assert all(name.endswith("/momentum_buffer") for name in weights(run, "last/optimiser"))
+
+
+def test_an_early_stop_is_recorded_with_its_reason_and_said_in_the_report(segmented, tmp_path):
+    # A rate of nearly nothing: no validation is better than the first.
+    chosen = {
+        "training.steps": 40,
+        "training.validations": 20,
+        "training.early_stop": 3,
+        "training.learning_rate": 1e-12,
+    }
+    run = trained.segmenting(segmented.data, tmp_path / "run", assignments={**chosen, "training.ema": 0.0})
+    assert run.steps < 40
+    decision = read_plan(run.out / "plan.yaml").decision("training.early_stop")
+    assert decision.value == 3
+    assert f"ended after step {run.steps} of 40" in decision.because
+    assert "the schedule is cut at" in decision.because
+    assert any("the schedule is cut" in note for note in run.notes)
+    assert "the schedule is cut" in run.report.read_text(encoding="utf-8")
+
+
+def test_a_run_that_stopped_early_and_was_killed_before_its_report_trains_no_further(segmented, tmp_path):
+    chosen = {
+        "training.steps": 40,
+        "training.validations": 20,
+        "training.early_stop": 3,
+        "training.learning_rate": 1e-12,
+    }
+    run = trained.segmenting(segmented.data, tmp_path / "run", assignments={**chosen, "training.ema": 0.0})
+    run.report.unlink()
+    again = train(resume=run.out)
+    assert again.steps == run.steps
+    assert len(pd.read_csv(run.out / "log.csv")) == run.steps
+    assert any("the schedule is cut" in note for note in again.notes)
+
+
+def test_balanced_sampling_is_followed(tmp_path):
+    data = trained.pictures(tmp_path / "data", 24)
+    run = trained.classifying(data, tmp_path / "run", assignments={"training.sampling": "balanced"})
+    assert run.report.is_file()
+
+
+def test_coarser_outputs_are_learnt_from(segmented, tmp_path):
+    size = {**trained.SMALL_UNET, "strides": [[1, 1, 1], [2, 2, 2], [2, 2, 2]], "deep_supervision": 1}
+    run = trained.segmenting(segmented.data, tmp_path / "run", assignments={"network.size": size}).out
+    image, _ = trained.blob(1)
+    outputs = isocenter.load(run, "cpu").run(np.asarray(image[None, None], np.float32))
+    assert set(outputs) == {"mask"}  # only the finest once it is trained
+
+
+def test_tensorboard_has_every_step_once_also_after_a_kill(classified, tmp_path, monkeypatch):
+    add = logs.CsvLog.add
+
+    def dies(log, moment):
+        add(log, moment)
+        if moment.step == 5:
+            raise RuntimeError("the machine went down")
+
+    monkeypatch.setattr(logs.CsvLog, "add", dies)
+    with pytest.raises(RuntimeError, match="went down"):
+        trained.classifying(classified.data, tmp_path / "run")
+    monkeypatch.setattr(logs.CsvLog, "add", add)
+    train(resume=tmp_path / "run")
+    seen = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    seen.Reload()
+    table = pd.read_csv(tmp_path / "run" / "log.csv")
+    losses = seen.Scalars("loss")
+    assert [event.step for event in losses] == [1, 2, 3, 4, 5, 6]
+    assert [event.value for event in losses] == pytest.approx(table["loss"].tolist(), rel=1e-5)
+    assert [event.step for event in seen.Scalars("validation")] == [3, 6]
+
+
+def test_mlflow_gets_the_same_numbers(classified, tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
+    run = trained.classifying(classified.data, tmp_path / "run").out
+    client = mlflow.MlflowClient()
+    number = (run / "mlflow.txt").read_text()
+    assert [one.step for one in client.get_metric_history(number, "validation")] == [3, 6]
+
+
+def test_what_is_promised_is_hashed_before_training(segmented, tmp_path):
+    plan = read_plan(segmented.out / "plan.yaml")
+    assert plan["evaluation.registered"] == registered(plan)
+    assert plan["evaluation.registered"] in (segmented.out / "report.html").read_text(encoding="utf-8")
+
+
+def test_measured_memory_stands_in_the_environment_and_the_report(segmented):
+    record = json.loads((segmented.out / "environment.json").read_text())
+    assert 0.1 < record["peak_memory_gib"] < 64
+    text = (segmented.out / "report.html").read_text(encoding="utf-8")
+    assert "peak memory" in text
+    assert "waiting for data" in text
+
+
+def test_what_validation_cases_decide_goes_into_checkpoints_and_plan(segmented, tmp_path, monkeypatch):
+    """A task that decides on a tolerance of 7 mm from its validation cases, and on nothing else."""
+    asked = []
+
+    def tuned(task, predictions, cases):
+        asked.append((len(predictions), [case.id for case in cases]))
+        settings = {**task.settings, "tolerance": 7.0}
+        return Segmentation.of(settings), {"task.tolerance": Decision(7.0, "the validation cases say so")}
+
+    monkeypatch.setattr(Segmentation, "tuned", tuned)
+    run = trained.segmenting(segmented.data, tmp_path / "run").out
+    split = pd.read_csv(run / "split.csv", dtype=str)
+    val = split.loc[split["split"] == "val", "case"].tolist()
+    assert asked[-1] == (len(val), val)
+    for name in ("best", "last"):
+        verify(run / "checkpoints" / name)
+        assert read_json(run / "checkpoints" / name / "model.json", "isocenter.model")["task"]["tolerance"] == 7.0
+    assert read_plan(run / "plan.yaml").decision("task.tolerance").because == "the validation cases say so"
+    assert isocenter.load(run, "cpu").task.settings["tolerance"] == 7.0
+
+
+def test_nothing_is_tuned_where_nothing_selects(tmp_path, monkeypatch):
+    def refused(task, predictions, cases):
+        assert not predictions or len(cases) == 1  # one case, to know how long it takes
+        return task, {}
+
+    data = trained.blobs(tmp_path / "data", 6)
+    monkeypatch.setattr(Segmentation, "tuned", refused)
+    assert trained.segmenting(data, tmp_path / "run", everything=True).rows == ()
+
+
+def test_a_file_of_weights_is_begun_from_and_named_in_the_model(segmented, tmp_path):
+    given = tmp_path / "given.safetensors"
+    module = isocenter.load(segmented.out, "cpu").run.module
+    save_file({name: torch.full_like(value, 0.25) for name, value in module.state_dict().items()}, given)
+    few = {"training.steps": 1, "training.validations": 1, "training.learning_rate": 1e-12, "training.ema": 0.0}
+    run = trained.segmenting(segmented.data, tmp_path / "run", pretrained=given, assignments=few).out
+    assert all(np.allclose(value, 0.25, atol=1e-5) for value in weights(run).values() if value.dtype == np.float32)
+    record = read_json(run / "checkpoints" / "last" / "model.json", "isocenter.model")["record"]
+    assert "given.safetensors" in record["began_from"]
+    assert read_plan(run / "plan.yaml")["network.pretrained"] == str(given)
+
+
+def test_weights_that_are_not_there_are_refused_before_a_run_begins(segmented, tmp_path):
+    with pytest.raises(UsageError):
+        trained.segmenting(segmented.data, tmp_path / "run", pretrained=tmp_path / "none.safetensors")
+    assert not (tmp_path / "run").exists()
