@@ -40,7 +40,7 @@ SHORT = 4
 
 @dataclass(frozen=True)
 class Anatomy:
-    """sides: whether they are "alike" or "different", None where no word tells; word: the one that did"""
+    """sides: whether they are "alike" or "different", None where no name tells; word: the name that does"""
 
     sides: Literal["alike", "different"] | None
     word: str = ""
@@ -63,7 +63,7 @@ def names_of(dataset: Dataset, labels: Iterable[Label]) -> list[str]:
 
 
 def window_for(names: Iterable[str]) -> tuple[str, str] | None:
-    """(kind of tissue, word) that a CT should be windowed for; None where the names tell none, or several."""
+    """(kind of tissue, name that tells it) that a CT should be windowed for; None where none does, or several do."""
     said = list(names)
     found = {kind: word for kind, words in WINDOWED.items() if (word := _first(said, words))}
     return next(iter(found.items())) if len(found) == 1 else None
@@ -85,9 +85,10 @@ def left_right(fingerprint: Fingerprint, ndim: int) -> Decision:
 
 
 def _first(names: Iterable[str], words: str) -> str:
-    """The first of the words, parted by blanks, that a name holds; empty where none does."""
-    text = [name.lower().replace("-", "_").replace(" ", "_") for name in names]
+    """The name that holds the first of the words, parted by blanks, that any name holds; empty where none does."""
+    text = {name: name.lower().replace("-", "_").replace(" ", "_") for name in names}
     for word in words.split():
-        if any(word in one if len(word) >= SHORT else word in re.split(r"[^a-z]+", one) for one in text):
-            return word
+        for name, one in text.items():
+            if word in one if len(word) >= SHORT else word in re.split(r"[^a-z]+", one):
+                return name
     return ""

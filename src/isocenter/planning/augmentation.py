@@ -12,8 +12,9 @@ from isocenter.tasks import Task
 from isocenter.transforms import Augmentation
 from isocenter.values import Decision
 
-# Pictures up to this side have no detail that blur or a lower resolution could leave.
-TINY = 64
+# Images up to this side have no detail to lose, and show neither streaks nor ghosts.
+TINY = 32
+FINE = ("blur", "low_resolution", "motion", "ghosting", "spikes", "dose_noise", "metal")
 # Accidents of the acquisition are rare, and a short training has other things to learn first.
 ACCIDENTS = 0.05
 
@@ -40,7 +41,7 @@ def augmentation(
     flips, reason = _flips(profile, anatomy, left_right, task, len(patch))
     tiny = max(patch) <= TINY
     quarters = not profile.upright and len(patch) == 2 and not _is_sided(task)
-    # Under 64 pixels a turn costs more than it teaches: the corners are read from outside the image.
+    # Of few pixels a large turn reads much from outside the image.
     chosen: dict[str, Any] = {
         "rotation": min(profile.rotation, 15.0) if tiny else profile.rotation,
         "scale": 0.15,
@@ -119,7 +120,7 @@ def _reason(name: str, value: Any, profile: Profile, tiny: bool) -> str:
     if value:
         return profile.why.get(name) or REASONS.get(name, "it befalls such images")
     if tiny and name in profile.changes:
-        return f"pictures of at most {TINY} pixels have no detail to lose"
+        return f"images of at most {TINY} voxels a side have no detail to lose"
     if name in ("cutout", "mixup", "cutmix", "elastic"):
         return REASONS["elastic"]
     return "the kind of image is not known" if profile.name == "unknown" else f"it does not befall {profile.name}"

@@ -108,11 +108,10 @@ FUNDUS = Profile(
     "fundus photograph",
     ("OP",),
     mirrors="always",
-    upright=False,
     rotation=30.0,
     changes={"contrast": 0.25, "brightness": 0.2, "gamma": 0.3, "noise": 0.05, "blur": 0.7, "bias_field": 0.2},
     why={
-        "mirrors": "the other eye is the mirror image, and the vessel arcades above and below are alike",
+        "mirrors": "the other eye is the mirror image",
         "rotation": "heads and cameras tilt",
         "bias_field": "the flash lights the retina unevenly",
     },

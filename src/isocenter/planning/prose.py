@@ -39,7 +39,7 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
     "preprocessing.crop": ("Images are cropped to their {value}", "Images are not cropped"),
     "preprocessing.order": ("Interpolation is {value}",),
     "preprocessing.smallest": ("Smaller images are padded to {size} voxels",),
-    "preprocessing.aspect": ("What has other proportions is brought to the shape by the way {value}",),
+    "preprocessing.aspect": ("How other proportions come to the shape: {value}",),
     "preprocessing.border": ("{percent} of each side is cut away", "No border is cut away"),
     "network.name": ("The network is {value}",),
     "network.size": ("Its size is {value}",),
@@ -65,10 +65,11 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
     "training.optimiser": ("The optimiser is {value}",),
     "training.schedule": ("The rate falls by the schedule {value}",),
     "training.early_stop": ("Training ends after {value} validations without improvement", "It never ends early"),
-    "training.sampling": ("Cases are drawn in the way called {value}",),
+    "training.sampling": ("The sampling of cases is {value}",),
     "augmentation.rotation": ("Images are turned by up to {value} degrees", "Images are not turned"),
     "augmentation.scale": ("They are scaled by up to {percent}", "They are not scaled"),
     "augmentation.shift": ("They are shifted by up to {percent} of the patch", "They are not shifted"),
+    "augmentation.accidents": ("Motion, ghosts, spikes and metal have one of {value}", "Accidents do not happen"),
     "augmentation.flips": ("They are mirrored along axes {value}", "They are not mirrored"),
     "augmentation.left_right": ("Axis {value} runs from left to right", "Which axis runs from left to right is open"),
     "augmentation.probability": ("Each change has a probability of {value}",),
@@ -94,22 +95,22 @@ def prose(plan: Plan) -> str:
 
 
 def _paragraph(section: str, decisions: Mapping[str, Decision]) -> str:
-    said, off = [], []
+    sentences, off = [], []
     for name, decision in decisions.items():
-        if _is_nothing(name, decision.value) and f"{section}.{name}" not in SENTENCES:
+        if is_nothing(f"{section}.{name}", decision.value) and f"{section}.{name}" not in SENTENCES:
             off.append(_words(name))
         else:
-            said.append(_sentence(f"{section}.{name}", decision))
+            sentences.append(_sentence(f"{section}.{name}", decision))
     if off:
-        said.append(f"Off or not set: {', '.join(off)}.")
-    return " ".join(said)
+        sentences.append(f"Off or not set: {', '.join(off)}.")
+    return " ".join(sentences)
 
 
 def _sentence(name: str, decision: Decision) -> str:
     forms = SENTENCES.get(name, (f"{_words(name.partition('.')[2]).capitalize()} is {{value}}",))
     value = decision.value
-    form = forms[-1] if _is_nothing(name, value) else forms[0]
-    lead = form.format(value=_said(value), size=_size(value), percent=_percent(value))
+    form = forms[-1] if is_nothing(name, value) else forms[0]
+    lead = form.format(value=said(value), size=size_words(value), percent=_percent(value))
     source = f" ({decision.source})" if decision.source else ""
     return f"{lead[0].upper()}{lead[1:]}{_reason(decision.because)}{source}."
 
@@ -121,7 +122,8 @@ def _reason(because: str) -> str:
     return f", as {because}" if because.startswith((BY_HAND, "asked for")) else f", because {because}"
 
 
-def _is_nothing(name: str, value: Any) -> bool:
+def is_nothing(name: str, value: Any) -> bool:
+    """Whether the decision of this name (with its section) says none, off or no."""
     if value is None or name in COUNTED:
         return value is None
     return value is False or value in (0, [], ()) or value == "none"
@@ -131,13 +133,13 @@ def _words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _said(value: Any) -> str:
+def said(value: Any) -> str:
     """A value as a person would say it."""
     if isinstance(value, Mapping):
         named = value.get("name", value.get("method"))
-        return str(named) if named else ", ".join(f"{_words(key)} {_said(one)}" for key, one in value.items())
+        return str(named) if named else ", ".join(f"{_words(key)} {said(one)}" for key, one in value.items())
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return ", ".join(dict.fromkeys(_said(one) for one in value)) if _is_named(value) else _listed(value)
+        return ", ".join(dict.fromkeys(said(one) for one in value)) if _is_named(value) else _listed(value)
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -146,14 +148,15 @@ def _is_named(values: Sequence[Any]) -> bool:
 
 
 def _listed(values: Sequence[Any]) -> str:
-    return f"({', '.join(_said(one) for one in values)})" if len(values) > 1 else _said(values[0]) if values else "none"
+    return f"({', '.join(said(one) for one in values)})" if len(values) > 1 else said(values[0]) if values else "none"
 
 
-def _size(value: Any) -> str:
+def size_words(value: Any) -> str:
+    """Voxels or mm per axis: "40 x 56 x 40"."""
     if not isinstance(value, Sequence) or isinstance(value, str):
-        return _said(value)
-    return " x ".join(_said(one) for one in value)
+        return said(value)
+    return " x ".join(said(one) for one in value)
 
 
 def _percent(value: Any) -> str:
-    return f"{100 * value:g} %" if isinstance(value, int | float) else _said(value)
+    return f"{100 * value:g} %" if isinstance(value, int | float) else said(value)

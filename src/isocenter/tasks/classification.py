@@ -123,9 +123,9 @@ class Classification:
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         return {
-            "network.name": Decision("resnet", "one answer for the whole image", "arXiv:1512.03385"),
+            "network.name": Decision("resnet", "it gives one answer for the whole image", "arXiv:1512.03385"),
             "training.sampling": sampling(fingerprint),
-            "training.selection": Decision("auroc", "ranks cases without a threshold, and shows more than accuracy"),
+            "training.selection": Decision("auroc", "it ranks cases without a threshold, and shows more than accuracy"),
             "evaluation.primary": Decision(
                 "auroc", "no operating point was asked for", "doi:10.1038/s41592-023-02151-z"
             ),
@@ -214,7 +214,7 @@ class Classification:
         top = probabilities.argmax(axis=1)
         happened = (reference == 1) if len(self.classes) == 2 else (top == reference)
         chance = probabilities[:, 1] if len(self.classes) == 2 else probabilities.max(axis=1)
-        counts = Confusion.of(top, reference, len(self.classes)).counts
+        counts = Confusion.of(top, reference, len(self.classes)).counts.astype(int)
         patients = table["patient"].to_numpy(str)
         found = {name: roc_band(scores, truth, patients, seed=0) for name, (truth, scores) in curves.items()}
         bands = {name: band for name, band in found.items() if band is not None} if len(curves) < MOST_BANDS else {}

@@ -125,8 +125,8 @@ class Segmentation:
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         return {
-            "network.name": Decision("unet", "an output for every voxel", "arXiv:1505.04597"),
-            "training.selection": Decision("dice", "mean over labels of the validation cases"),
+            "network.name": Decision("unet", "it gives an output for every voxel", "arXiv:1505.04597"),
+            "training.selection": Decision("dice", "it is the mean over labels of the validation cases"),
             "evaluation.primary": Decision(
                 "dice", "overlap is what the task asks for", "doi:10.1038/s41592-023-02151-z"
             ),

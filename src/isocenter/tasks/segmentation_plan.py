@@ -29,10 +29,10 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
         where = str(dataset.root or dataset.name)
         raise DatasetError("every training mask is empty", where, "Give masks that mark something")
     declared = tuple(label for label in dataset.classes.get("mask", ()) if label.value != 0)
-    because = "the declared set"
+    because = "the data set declares them"
     if not declared:
         declared = tuple(Label(value, str(value)) for value in voxels)
-        because = f"the values of {len(fingerprint)} training masks; none were declared"
+        because = f"they are the values of {len(fingerprint)} training masks; none were declared"
     thin = _thin(declared, fingerprint)
     return {
         "labels": Decision([plain(label) for label in declared], because),

@@ -17,6 +17,7 @@ from isocenter.planning import (
     folds_decision,
     for_fold,
     make_plan,
+    overview,
     plan_text,
     prose,
     settings,
@@ -55,8 +56,7 @@ class Planned:
         return replace(self, plan=for_fold(self.plan, self.examination.dataset, fingerprint), parts=parts)
 
     def __repr__(self) -> str:
-        lines = [f"{name} = {decision.value}: {decision.because}" for name, decision in self.plan]
-        return "\n".join([*lines, *([f"written: {self.out}"] if self.out else [])])
+        return "\n".join([overview(self.plan), *([f"\nwritten: {self.out}"] if self.out else [])])
 
     @property
     def shortcuts(self) -> tuple[Shortcut, ...]:

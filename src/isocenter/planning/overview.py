@@ -1,0 +1,52 @@
+"""A plan as a table for a terminal: name, value, reason; what is off is named in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from textwrap import shorten, wrap
+
+from isocenter.planning.prose import is_nothing, said, size_words
+from isocenter.values import BY_HAND, Decision, Plan
+
+# Columns of a terminal that is not wide.
+WIDTH, VALUE = 118, 30
+# Decisions whose value is a size of the grid.
+SIZES = ("patch", "shape", "spacing", "smallest")
+
+
+def overview(plan: Plan) -> str:
+    """What would be trained in one line, then every section."""
+    lines = [_headline(plan)]
+    for section, decisions in plan.sections.items():
+        lines += ["", section, *_rows(section, decisions)]
+    return "\n".join(lines)
+
+
+def _headline(plan: Plan) -> str:
+    patch = size_words(plan["training.patch"])
+    return (
+        f"{plan['task.name']} with {plan['network.name']} in {plan['preprocessing.ndim']}D, patch {patch}, batch "
+        f"{plan['training.batch']}, {plan['training.precision']} on {plan['training.device']}, "
+        f"at most about {plan['training.memory']:.2f} GiB of memory"
+    )
+
+
+def _rows(section: str, decisions: Mapping[str, Decision]) -> Iterator[str]:
+    off = [name for name, one in decisions.items() if section == "augmentation" and _is_off(f"{section}.{name}", one)]
+    shown = {name: one for name, one in decisions.items() if name not in off}
+    width = max((len(name) for name in (*shown, "off")), default=0)
+    for name, one in shown.items():
+        value = shorten(size_words(one.value) if name in SIZES else said(one.value), VALUE, placeholder=" ...")
+        yield from _wrapped(f"  {name:{width}}  {value:{VALUE}}  ", one.because)
+    if off:
+        yield from _wrapped(f"  {'off':{width}}  ", ", ".join(off))
+
+
+def _is_off(name: str, decision: Decision) -> bool:
+    return is_nothing(name, decision.value) and decision.because != BY_HAND
+
+
+def _wrapped(lead: str, text: str) -> list[str]:
+    """The text beside its lead, further lines under its beginning."""
+    first, *rest = wrap(text, max(WIDTH - len(lead), 30)) or [""]
+    return [f"{lead}{first}", *(" " * len(lead) + line for line in rest)]

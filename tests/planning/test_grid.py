@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fingerprints import facts, several
+from isocenter.planning.grid import PATCH_VOXELS, grid_for, thick_axis, window_for
+from isocenter.values import Fingerprint
+
+sizes = st.tuples(*[st.integers(4, 300)] * 3)
+spacings = st.tuples(*[st.floats(0.3, 8)] * 3)
+
+
+@given(st.lists(st.tuples(sizes, spacings), min_size=1, max_size=6), st.sampled_from(["cpu", "cuda:0"]))
+@settings(max_examples=40)
+def test_a_patch_holds_whole_steps_of_the_strides_and_little_more_than_the_device_goes_through(found, device):
+    print_of = Fingerprint(tuple(facts(shape, steps, name=str(n)) for n, (shape, steps) in enumerate(found)))
+    grid = grid_for(print_of, dense=True, device=device)
+    assert not np.any(np.asarray(grid.patch) % np.prod(grid.strides, axis=0))
+    multiple = np.prod(grid.strides, axis=0)
+    limit = PATCH_VOXELS["cpu" if device == "cpu" else "gpu"]
+    assert np.prod(np.asarray(grid.patch) - multiple) <= limit
+    assert (np.asarray(grid.patch) < np.median(grid.extent, axis=0) + multiple).all()
+    assert not np.any(np.asarray(window_for(grid).value) % multiple)
+
+
+def test_the_spacing_is_the_median_where_voxels_are_nearly_cubes():
+    found = Fingerprint(tuple(facts((40, 40, 40), (1.0, 1.0, z), name=str(z)) for z in (1.0, 2.0, 2.5)))
+    assert grid_for(found, dense=True, device="cpu").spacing.value == [1.0, 1.0, 2.0]
+
+
+def test_along_thick_slices_the_spacing_is_the_tenth_percentile_as_in_nnunet():
+    thickness = (3.0, 5.0, 5.0, 5.0, 8.0)
+    found = Fingerprint(tuple(facts((256, 256, 20), (0.8, 0.8, z), name=str(z)) for z in thickness))
+    spacing = grid_for(found, dense=True, device="cpu").spacing
+    assert spacing.value == pytest.approx([0.8, 0.8, np.percentile(thickness, 10)], abs=1e-4)
+    assert "10th percentile, 3.8 instead of 5 mm" in spacing.because
+
+
+def test_the_spacing_never_becomes_finer_than_that_of_the_other_axes():
+    thickness = (0.1, 0.1, 6.0, 6.0, 6.0, 6.0)
+    found = Fingerprint(tuple(facts((256, 256, 20), (0.8, 0.8, z), name=str(n)) for n, z in enumerate(thickness)))
+    assert grid_for(found, dense=True, device="cpu").spacing.value[2] == 0.8
+
+
+def test_many_thick_slices_keep_their_median():
+    found = several(3, shape=(64, 64, 60), steps=(0.5, 0.5, 2.0))
+    assert grid_for(found, dense=True, device="cpu").spacing.value == [0.5, 0.5, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("spacing", "axis"), [((1, 1, 3.1), 2), ((3.1, 1, 1), 0), ((1, 1, 3), None), ((1, 9), None), (None, None)]
+)
+def test_slices_are_thick_from_three_times_the_others_on(spacing, axis):
+    assert thick_axis(spacing) == axis
+
+
+def test_along_thick_slices_a_unet_halves_later():
+    grid = grid_for(several(2, shape=(256, 256, 24), steps=(1.0, 1.0, 4.0)), dense=True, device="cpu")
+    assert grid.strides[1:3] == [[2, 2, 1], [2, 2, 1]]
+    assert grid.strides[3][2] == 2
+
+
+def test_where_sizes_in_mm_are_unknown_images_keep_their_grid():
+    grid = grid_for(several(3, shape=(100, 90), physical=False), dense=True, device="cpu")
+    assert grid.spacing.value is None
+    assert grid.thick is None
+
+
+def test_pictures_of_28_pixels_are_looked_at_as_they_are():
+    grid = grid_for(several(3, shape=(28, 28), physical=False), dense=False, device="cpu")
+    assert grid.shape.value == [28, 28]
+    assert grid.patch == (28, 28)
+    assert window_for(grid).value == [28, 28]
+
+
+def test_less_room_gives_a_smaller_patch():
+    found = several(2, shape=(128, 128, 128))
+    whole, less = (grid_for(found, dense=True, device="cpu", room=room) for room in (1.0, 0.3))
+    assert less.voxels < 0.5 * whole.voxels
+    assert max(grid_for(found, dense=False, device="cpu", room=0.3).patch) < 40
