@@ -15,8 +15,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import isocenter
 import trained
+from isocenter import tasks
 from isocenter.errors import DatasetError, UsageError
-from isocenter.runtime import read_tensors, seal, write_tensors
+from isocenter.runtime import Inference, Model, Preprocessing, read_tensors, seal, write_tensors
+from isocenter.transforms import Normalisation
 
 SERIES = Path("dicom", "series", "mr_hippocrop_study1")
 
@@ -396,3 +398,40 @@ def test_evaluate_and_predict_give_the_same_masks(segmented, tmp_path):
     table = predicted(segmented, *cases).measurements.set_index(["case", "label"])
     for place, row in scored.iterrows():
         assert table.loc[place, "voxels"] == row["voxels_predicted"]
+
+
+def brighter(grey: bool = True) -> Model:
+    """Marks what is brighter than the image's mean; no weights, so that any picture will do."""
+    task = tasks.build(
+        {"name": "segmentation", "labels": [{"value": 3, "name": "bright"}], "loss": "ce", "tolerance": 1}
+    )
+    channels = ("0",) if grey else ("R", "G", "B")
+    preprocessing = Preprocessing(2, channels, (Normalisation("zscore"),) * len(channels))
+
+    def run(batch: np.ndarray) -> dict[str, np.ndarray]:
+        return {"mask": np.concatenate([np.zeros_like(batch[:, :1]), 50 * batch.mean(axis=1, keepdims=True)], axis=1)}
+
+    return Model(task, preprocessing, Inference((256, 256)), {"name": "none", "channels": len(channels)}, run)
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix", "column"),
+    [
+        ("dcmjs_op.dcm", "tiff", "area_mm2"),
+        ("highdicom_dx_image.dcm", "png", "voxels"),
+        ("pydicom_CT_small.dcm", "nii.gz", "volume_ml"),
+    ],
+)
+def test_a_single_dicom_image_gets_a_file_that_can_hold_its_place(data, tmp_path, name, suffix, column):
+    path = data / "dicom" / "files" / name
+    source = isocenter.read(path)
+    result = isocenter.predict(brighter(), path, out=tmp_path / "out", save_probabilities=True, overlay=True)
+    assert [problem.what for problem in result.problems if problem.severity == "error"] == []
+    written = isocenter.read(tmp_path / "out" / f"{Path(name).stem}.{suffix}")
+    assert written.geometry.shape == source.geometry.shape
+    assert written.spacing == pytest.approx(source.spacing) if source.spacing else written.spacing is None
+    assert_array_equal(np.unique(written.data), [0, 3])
+    probable = isocenter.read(next((tmp_path / "out").glob(f"*_probabilities.{'tiff' if suffix == 'png' else suffix}")))
+    assert probable.data.reshape(2, -1).sum(axis=0) == pytest.approx(1, abs=1e-3)
+    assert column in result.measurements
+    assert (tmp_path / "out" / f"{Path(name).stem}_overlay.png").is_file()

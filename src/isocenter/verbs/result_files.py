@@ -116,5 +116,8 @@ def _suffix(image: Image, format: str, instead: Mapping[str, str] | None = None)
 
     instead: for formats that cannot hold the numbers
     """
-    suffix = format if format != "auto" else "nii.gz" if image.geometry.ndim == 3 else "png"
+    own = "nii.gz"
+    if image.geometry.ndim == 2:  # a PNG has no place for the size of a pixel
+        own = "tiff" if image.geometry.physical else "png"
+    suffix = format if format != "auto" else own
     return (instead or {}).get(suffix, suffix)
