@@ -35,7 +35,9 @@ def bias_field(images: Tensor, strength: float, generators: Sequence[np.random.G
     """
     orders = np.indices([DEGREE + 1] * (images.ndim - 2)).sum(axis=0)
     allowed = (orders > 0) & (orders <= DEGREE)
-    drawn = np.stack([rng.uniform(-1, 1, allowed.shape) * allowed for rng in generators])
+    # The higher terms peak in the corners, where a coil does not reach: they weigh less.
+    weight = allowed / np.maximum(orders, 1) ** 2
+    drawn = np.stack([rng.uniform(-1, 1, weight.shape) * weight for rng in generators])
     field = torch.as_tensor(drawn, dtype=images.dtype, device=images.device)
     for size in images.shape[2:]:
         # Legendre polynomials do not lean on each other, so that no coefficient hides another.
