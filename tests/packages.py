@@ -1,4 +1,4 @@
-"""Packages that tests make, and a Python without Isocenter to run them in."""
+"""Small models of known weights, packages of them, and a Python without Isocenter to run them in."""
 
 from __future__ import annotations
 
@@ -7,8 +7,23 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
-from isocenter.runtime import seal
+import torch
+
+from isocenter import tasks
+from isocenter.runtime import (
+    Evidence,
+    Inference,
+    Model,
+    Preprocessing,
+    TorchNetwork,
+    build_module,
+    seal,
+    write_package,
+)
+from isocenter.runtime.members import Averaged
+from isocenter.transforms import Normalisation
 
 BLOCK = """
 import sys
@@ -18,6 +33,40 @@ class Blocked:
             raise ImportError("isocenter is blocked")
 sys.meta_path.insert(0, Blocked())
 """
+SIDED = [{"value": 3, "name": "kidney left", "colour": [255, 0, 0]}, {"value": 7, "name": "kidney right"}]
+CONFIG, METADATA = "configs/inference.json", "configs/metadata.json"
+
+
+def segmenting(networks: int = 1, *, flips: tuple[int, ...] = (), **preparation: Any) -> Model:
+    """A model of two structures with random weights, of one network or of the mean of several."""
+    task = tasks.build({"name": "segmentation", "labels": SIDED, "loss": "dice+ce", "tolerance": 2.0})
+    preprocessing = Preprocessing(3, ("T1",), (Normalisation("zscore"),), modality="MR", **preparation)
+    size = {"strides": [[1, 1, 1], [2, 2, 2]], "width": 4, "widest": 8}
+    inference = Inference((8, 8, 4), 0.5, 2, flips, 0)
+    return _made(task, preprocessing, inference, {"name": "unet", "size": size}, networks)
+
+
+def classifying(name: str = "resnet", **size: Any) -> Model:
+    """A model of two classes of pictures with random weights."""
+    task = tasks.build({"name": "classification", "classes": ["$benign", "malignant"], "smoothing": 0.0})
+    preprocessing = Preprocessing(2, ("0",), (Normalisation("zscore"),), shape=(32, 32))
+    sizes = size or {"blocks": [1, 1], "width": 4}
+    return _made(task, preprocessing, Inference((32, 32)), {"name": name, "size": sizes}, 1)
+
+
+def _made(task: Any, preprocessing: Preprocessing, inference: Inference, family: dict[str, Any], count: int) -> Model:
+    network = {**family, "channels": 1, "spatial_dims": preprocessing.ndim}
+    torch.manual_seed(5)
+    runs = tuple(TorchNetwork(build_module(task, network).eval()) for _ in range(count))
+    run = runs[0] if count == 1 else Averaged(runs, task.average)
+    return Model(task, preprocessing, inference, network, run, {"data_hash": "abc"})
+
+
+def packed(model: Model, folder: Path, title: str = "tiny") -> Path:
+    """The model's package."""
+    folder.mkdir(parents=True)
+    write_package(model, Evidence(), title, folder)
+    return folder
 
 
 def without_isocenter(folder: Path, room: Path, *words: object) -> subprocess.CompletedProcess[str]:
@@ -29,10 +78,16 @@ def without_isocenter(folder: Path, room: Path, *words: object) -> subprocess.Co
     return subprocess.run(command, cwd=folder, env=own, capture_output=True, text=True, check=False)
 
 
-def bundle_run(package: Path, images: Path, out: Path) -> subprocess.CompletedProcess[str]:
-    """MONAI's own command on the package's folder."""
-    words = ("--config_file", "configs/inference.json", "--dataset_dir", images, "--output_dir", out)
-    return without_isocenter(package, out.parent / "blocked", "-m", "monai.bundle", "run", *words)
+def bundle_checked_and_run(package: Path, images: Path, out: Path) -> subprocess.CompletedProcess[str]:
+    """MONAI's `verify_net_in_out` and its `run`, as its command line calls them, in one process."""
+    code = f"""
+import logging, sys
+logging.basicConfig(stream=sys.stdout, level=logging.INFO)
+from monai.bundle import run, verify_net_in_out
+verify_net_in_out("network_def", meta_file={METADATA!r}, config_file={CONFIG!r}, device="cpu")
+run(config_file={CONFIG!r}, dataset_dir={str(images)!r}, output_dir={str(out)!r})
+"""
+    return without_isocenter(package, out.parent / "blocked", "-c", code)
 
 
 def changed(folder: Path, name: str, **values: object) -> None:

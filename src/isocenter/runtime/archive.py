@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -58,7 +59,7 @@ def _unpacked(path: Path, room: Path) -> Path:
             entries = archive.infolist()
             _refuse_harm(entries, path)
             archive.extractall(room)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
         raise IntegrityError(f"is no whole zip ({error})", str(path), "Get the package again") from error
     tops = [room, *sorted(one for one in room.iterdir() if one.is_dir())]
     found = [top for top in tops if (top / MANIFEST).is_file()]

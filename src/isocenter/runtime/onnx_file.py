@@ -33,8 +33,7 @@ def write_onnx(module: Module, shape: tuple[int, ...], path: Path) -> Mapping[st
         apart = max(_apart(module, torch.randn(n, *shape, generator=_seeded()), path) for n in BATCHES)
     except Exception as error:  # exporter and runtime throw whatever they meet
         path.unlink(missing_ok=True)
-        reason = str(error).strip().partition("\n")[0]
-        return {"exported": False, "because": f"{type(error).__name__}: {reason}"}
+        return {"exported": False, "because": _reason(error)}
     if not apart <= TOLERANCE:
         path.unlink()
         return {"exported": False, "because": f"onnxruntime and torch differ by {apart:.2g} of the largest output"}
@@ -71,3 +70,10 @@ def _apart(module: Module, images: Any, path: Path) -> float:
 
 def _seeded() -> Any:
     return torch.Generator().manual_seed(0)
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what lies behind it all: the exporter wraps it in advice on its own steps."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
