@@ -3,6 +3,7 @@
 from isocenter.report import figures
 from isocenter.report.blocks import (
     Block,
+    ByLabel,
     Decisions,
     Details,
     Estimates,
@@ -18,10 +19,11 @@ from isocenter.report.blocks import (
 from isocenter.report.figures import Figure
 from isocenter.report.page import render
 from isocenter.report.viewer import viewer
-from isocenter.report.words import in_words
+from isocenter.report.words import in_words, metric_name, number
 
 __all__ = [
     "Block",
+    "ByLabel",
     "Decisions",
     "Details",
     "Estimates",
@@ -36,6 +38,8 @@ __all__ = [
     "Table",
     "figures",
     "in_words",
+    "metric_name",
+    "number",
     "render",
     "viewer",
 ]

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from isocenter.errors import UsageError
 from isocenter.report.figures.figure import Figure
-from isocenter.values import Decision, Problem, Row
+from isocenter.values import Decision, Estimate, Problem, Row
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,28 @@ class Estimates:
 
 
 @dataclass(frozen=True)
+class ByLabel:
+    """The same rows as a table: a label a row, a metric a column, each value over its interval."""
+
+    rows: Sequence[Row]
+    caption: str = ""
+    template: ClassVar[str] = "by_label"
+
+    @property
+    def metrics(self) -> list[tuple[str, str]]:
+        """(metric, unit) in the order of the rows."""
+        units = {row.metric: row.estimate.unit for row in reversed(self.rows)}
+        return [(metric, units[metric]) for metric in dict.fromkeys(row.metric for row in self.rows)]
+
+    @property
+    def labels(self) -> list[tuple[str, list[Estimate | None]]]:
+        """(label, an estimate for each metric, None where there is none)"""
+        found = {(row.label, row.metric): row.estimate for row in self.rows}
+        names = dict.fromkeys(row.label for row in self.rows)
+        return [(name, [found.get((name, metric)) for metric, _ in self.metrics]) for name in names]
+
+
+@dataclass(frozen=True)
 class Gallery:
     """Figures side by side where the page is wide enough."""
 
@@ -114,7 +136,7 @@ class Details:
     template: ClassVar[str] = "details"
 
 
-Block = Paragraph | Table | Estimates | Figure | Gallery | Facts | Decisions | Problems | Details
+Block = Paragraph | Table | Estimates | ByLabel | Figure | Gallery | Facts | Decisions | Problems | Details
 
 
 @dataclass(frozen=True)

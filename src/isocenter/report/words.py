@@ -19,25 +19,31 @@ NAMES = {
     "balanced_accuracy": "Balanced accuracy",
     "brier": "Brier score",
     "dice": "Dice",
+    "dice_pooled": "Dice, pooled",
     "ece": "ECE",
     "f1": "F1",
     "hd": "Hausdorff distance",
     "hd95": "HD95",
     "iou": "IoU",
+    "iou_pooled": "IoU, pooled",
     "kappa": "Cohen's kappa",
     "mae": "MAE",
     "mcc": "MCC",
     "nll": "Negative log-likelihood",
     "npv": "NPV",
     "nsd": "NSD",
+    "nsd_pixels": "NSD, tolerance in pixels",
     "ppv": "PPV",
     "r2": "R²",
     "rmse": "RMSE",
 }
+EN_DASH = "\N{EN DASH}"
 ALL = "all"  # the label of the row over all labels
 
 
 def metric_name(metric: str) -> str:
+    for unit in ("_pixels", "_voxels", "_mm2"):  # the unit stands with the value
+        metric = metric if metric in NAMES else metric.removesuffix(unit)
     words = metric.replace("_", " ").strip()
     return NAMES.get(metric, words[:1].upper() + words[1:])
 
@@ -78,9 +84,25 @@ def interval_text(estimate: Estimate) -> str:
     return f"{100 * estimate.level:.0f} % interval {low} to {high}{few}"
 
 
+def method_text(estimate: Estimate) -> str:
+    """How the interval was made, or why there is none."""
+    method = estimate.method.removeprefix("none").lstrip(": ")
+    return method or ("reason not recorded" if estimate.low is None else "")
+
+
 def bare_interval(estimate: Estimate) -> str:
     """ "0.874 to 0.890", for a column that says of which level."""
     return interval_text(estimate).removeprefix(f"{100 * estimate.level:.0f} % interval ")
+
+
+def range_text(estimate: Estimate) -> str:
+    """ "0.874–0.890", with a star where it is unreliable; empty where there is none."""
+    if estimate.low is None or estimate.high is None:
+        return ""
+    places = decimals(estimate.value, estimate.unit)
+    low, high = number(estimate.low, places=places), number(estimate.high, places=places)
+    few = "*" if "unreliable" in estimate.method else ""
+    return f"{low}{' to ' if estimate.low < 0 else EN_DASH}{high}{few}"
 
 
 def levels(rows: Sequence[Row]) -> str:

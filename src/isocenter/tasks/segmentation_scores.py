@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from isocenter.errors import counted
 from isocenter.evaluation import Table, mean_rows, metric_columns, overlaps, pooled_rows, surface_distance
-from isocenter.values import Array, Label, Row
+from isocenter.values import Array, Estimate, Label, Row
 
 # With the unit in the name where it is not mm or ml: a distance that counts pixels must not be read as mm.
 DISTANCES, VOLUMES = ("hd95", "assd", "nsd"), ("volume_error", "false_positive_volume")
@@ -34,11 +36,11 @@ def case_rows(
     spacing:    mm an axis; without it distances count pixels and volumes voxels, and their columns say so
     tolerances: {label: mm} of `nsd`
     """
-    counted = overlaps(predicted, truth, [label.value for label in labels])
+    found = overlaps(predicted, truth, [label.value for label in labels])
     pixels = "_pixels" if spacing is None else ""
     amount = "_voxels" if spacing is None else "_mm2" if len(spacing) == 2 else ""
     for label in labels:
-        overlap = counted[label.value]
+        overlap = found[label.value]
         surface = surface_distance(predicted == label.value, truth == label.value, spacing)
         yield {
             "label": label.name,
@@ -80,8 +82,10 @@ def voxel_volume(spacing: Sequence[float] | None) -> float:
 
 def _explained(row: Row, table: Table, tolerance: Mapping[str, float] | float) -> Row:
     name = row.metric.partition("_pixels")[0]
-    notes = []
     own = table if row.label == "all" else table[table["label"] == row.label]
+    if name.startswith("false_positive_volume"):
+        return replace(row, estimate=_on_empty(row.estimate, int((own["voxels_reference"] == 0).sum())))
+    notes = []
     if name == "nsd":
         notes.append(f"tolerance {_said(tolerance, row.label)} {'pixels' if row.metric.endswith('_pixels') else 'mm'}")
     one_missing = int(((own["voxels_predicted"] > 0) != (own["voxels_reference"] > 0)).sum())
@@ -90,6 +94,14 @@ def _explained(row: Row, table: Table, tolerance: Mapping[str, float] | float) -
         notes.append(f"{one_missing} with one side empty counted as {worst}")
     estimate = replace(row.estimate, method="; ".join([row.estimate.method, *notes]))
     return replace(row, estimate=estimate)
+
+
+def _on_empty(estimate: Estimate, empty: int) -> Estimate:
+    """The method says of how many references; all others were left out by intent."""
+    if not empty:
+        return replace(estimate, method="none: no reference is empty")
+    method = re.sub(r"; \d+ undefined left out", "", estimate.method)
+    return replace(estimate, method=f"{method}; of {counted(empty, 'empty reference')}")
 
 
 def _said(tolerance: Mapping[str, float] | float, label: str) -> str:

@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import pandas as pd
+
 from isocenter.errors import DatasetError, PlanError, counted
 from isocenter.evaluation import rows_to_json
+from isocenter.files import dataset_hash
 from isocenter.planning import read_plan
 from isocenter.runtime import Model, environment, load
-from isocenter.values import Dataset, Problem, Row
+from isocenter.values import Dataset, Plan, Problem, Row
 from isocenter.verbs.choice import Choice, choice
 from isocenter.verbs.dataset import READING, open_dataset, with_references
 from isocenter.verbs.device import announced_device
@@ -86,7 +89,8 @@ def evaluate(
     else:
         device = announced_device(device, threads).value
         loaded, run = load(model, device), Path(model)
-    dataset = open_dataset(data, {**_as_trained(run, data), **given})
+    plan = _plan_of(run)
+    dataset = open_dataset(data, {**_as_trained(run, plan, data), **given})
     if not loaded.task.needs <= dataset.kinds:
         raise DatasetError(
             f"has no references of the kind {', '.join(sorted(loaded.task.needs))}",
@@ -103,20 +107,24 @@ def evaluate(
     if result.out is not None:
         with result_folder(result.out, overwrite, MARKS) as partial:
             scored.write(partial)
-            (partial / "report.html").write_text(_report(result, loaded, dataset), encoding="utf-8")
+            (partial / "report.html").write_text(_report(result, loaded, dataset, run, plan), encoding="utf-8")
     return result
 
 
-def _as_trained(run: Path | None, data: str | Path | Dataset) -> dict[str, Any]:
+def _as_trained(run: Path | None, plan: Plan | None, data: str | Path | Dataset) -> dict[str, Any]:
     """The flags with which a run read its own data; nothing for other data, whose flags may be others."""
-    if run is None or isinstance(data, Dataset) or not (run / "plan.yaml").is_file():
-        return {}
-    try:
-        plan = read_plan(run / "plan.yaml")
-    except PlanError:  # of another version: the model can still be used, and the flags be given
+    if run is None or plan is None or isinstance(data, Dataset):
         return {}
     own = bool(plan.data) and (run / plan.data).resolve() == Path(data).resolve()
     return {key: value for key, value in plan.options.items() if own and key in READING}
+
+
+def _plan_of(run: Path | None) -> Plan | None:
+    """The plan in a run's folder; None where there is none, or one of another version: the model can still be used."""
+    try:
+        return read_plan(run / "plan.yaml") if run is not None and (run / "plan.yaml").is_file() else None
+    except PlanError:
+        return None
 
 
 def _predictor(loaded: Model, run: Path | None, chosen: Choice, device: str) -> Predictor:
@@ -127,11 +135,12 @@ def _predictor(loaded: Model, run: Path | None, chosen: Choice, device: str) -> 
     return OutOfFold(loaded.task, {case: folds[fold] for case, fold in chosen.folds.items()})
 
 
-def _report(result: Evaluation, model: Model, dataset: Dataset) -> str:
+def _report(result: Evaluation, model: Model, dataset: Dataset, run: Path | None, plan: Plan | None) -> str:
     facts = {
         "scored": result.which,
         "read as": dataset.layout,
-        "model data hash": model.record.get("data_hash", "not recorded"),
+        "hash of these data": dataset_hash(dataset),
+        "hash of the model's data": model.record.get("data_hash", "not recorded"),
         "weights": model.record.get("weights_sha256", "not recorded"),
     }
     return report(
@@ -142,6 +151,8 @@ def _report(result: Evaluation, model: Model, dataset: Dataset) -> str:
         notes=result.notes,
         facts=facts,
         views="",
+        plan=plan,
+        log=pd.read_csv(run / "log.csv") if run is not None and (run / "log.csv").is_file() else None,
         problems=(*dataset.problems, *result.scored.problems),
         environment=environment(),
     )

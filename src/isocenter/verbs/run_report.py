@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from isocenter.errors import counted
+from isocenter.planning import registered
 from isocenter.report import (
     Block,
+    ByLabel,
     Decisions,
     Details,
     Estimates,
     Facts,
+    Figure,
     Gallery,
     Link,
     Page,
@@ -22,10 +27,22 @@ from isocenter.report import (
     Section,
     Table,
     figures,
+    metric_name,
+    number,
     render,
 )
 from isocenter.values import Plan, Problem, Row
 from isocenter.verbs.scoring import Scored, view_name
+
+REGISTERED = "evaluation.registered"
+# Labels beside the row over all of them that stand in the headline.
+MOST_LABELS = 4
+# Metrics that stand side by side on a page.
+MOST_COLUMNS = 7
+TRAINING_VARIES = (
+    "Intervals say how far a figure could lie from that of all such patients. They hold for this one training: "
+    "how far another, from another seed, would come out differently is not in them."
+)
 
 
 def report(
@@ -42,10 +59,14 @@ def report(
     problems: Sequence[Problem] = (),
     environment: Mapping[str, Any] | None = None,
 ) -> str:
-    """One HTML page. views: folder of the viewers' pages, relative to the report."""
+    """One HTML page.
+
+    primary: the metric of the headline; if the plan registered it before training, all others are exploratory
+    views:   folder of the viewers' pages, relative to the report
+    """
     sections = []
     if scored is not None:
-        sections += [_results(scored), _cases(scored, views)]
+        sections += [_results(scored, primary, plan), _cases(scored, primary, views)]
     if log is not None and len(log):
         sections.append(Section("Training", [figures.training_curves(log)]))
     if plan is not None:
@@ -55,30 +76,107 @@ def report(
         plain = {key: value for key, value in environment.items() if not isinstance(value, Mapping)}
         sections.append(Section("Environment", [Facts({**plain, **environment.get("versions", {})})]))
     headline = [] if scored is None else _headline(scored.rows, primary)
-    return render(Page(title, headline, sections, facts, notes, lead))
+    return render(Page(title, headline, sections, facts, [*notes, *_changed(plan)], lead))
 
 
 def _headline(rows: Sequence[Row], primary: str) -> list[Row]:
-    """The primary metric over all labels, then by label."""
+    """The primary metric over all labels, then by label where they are few."""
+    overall, *by_label = _first(rows, primary) or [rows[0]]
+    return [overall, *(by_label if len(by_label) <= MOST_LABELS else ())]
+
+
+def _first(rows: Sequence[Row], primary: str) -> list[Row]:
+    """The rows of the primary metric; those by label only where they do not repeat the first."""
     chosen = [row for row in rows if row.metric == primary]
-    return chosen[:5] or list(rows[:1])
+    return [row for row in chosen if row is chosen[0] or row.estimate.value != chosen[0].estimate.value]
 
 
-def _results(scored: Scored) -> Section:
-    overall = [row for row in scored.rows if row.label == "all"]
+def _tables(rows: Sequence[Row]) -> Iterator[list[Row]]:
+    """The rows in tables of few metrics each; one that is defined for no label is in none."""
+    known = [row for row in rows if np.isfinite(row.estimate.value)]
+    metrics = list(dict.fromkeys(row.metric for row in known))
+    tables = -(-len(metrics) // MOST_COLUMNS)
+    for part in np.array_split(np.array(metrics), max(1, tables)):
+        yield [row for row in known if row.metric in part]
+
+
+def _changed(plan: Plan | None) -> Iterator[str]:
+    """What was registered before training and is no longer so."""
+    if plan is not None and REGISTERED in plan and plan[REGISTERED] != registered(plan):
+        yield "The plan's metric, rule or tolerances are not those registered before training: all is exploratory."
+
+
+def _results(scored: Scored, primary: str, plan: Plan | None) -> Section:
     by_label = [row for row in scored.rows if row.label != "all"]
-    blocks: list[Block] = [Estimates(overall, "Over all labels; the method says what the interval resamples.")]
+    others = [row for row in scored.rows if row.label == "all" and row.metric != primary]
+    blocks: list[Block] = [Paragraph(_promise(primary, plan)), Estimates(_first(scored.rows, primary), "Primary")]
+    if others:
+        blocks.append(Estimates(others, "Exploratory"))
+    blocks.append(Paragraph(" ".join([*_opened(scored), TRAINING_VARIES])))
     if by_label:
-        blocks.append(Details("By label", [Estimates(by_label)]))
+        blocks += [ByLabel(rows, _level_of(rows)) for rows in _tables(by_label)]
+        blocks.append(Details("How each of these was made", [Estimates(by_label)]))
     if scored.overview:
         blocks.append(Gallery(list(scored.overview)))
     return Section("Results", blocks)
 
 
-def _cases(scored: Scored, views: str) -> Section:
-    pictures = [replace(figure, title=f"{word}: {case}") for word, case, drawn, _ in scored.shown for figure in drawn]
-    links = [
-        [word, case, Link("open in the slice viewer", f"{views}{view_name(number)}")]
-        for number, (word, case, _, _) in enumerate(scored.shown)
+def _promise(primary: str, plan: Plan | None) -> str:
+    if plan is None or REGISTERED not in plan:
+        return f"{metric_name(primary)} is the model's primary metric; nothing tells that it was named beforehand."
+    if plan[REGISTERED] != registered(plan):
+        return "What was registered before training has been changed since: every figure is exploratory."
+    promised = f"SHA\N{NON-BREAKING HYPHEN}256 {str(plan[REGISTERED])[:16]}\N{HORIZONTAL ELLIPSIS}"
+    return (
+        f"{metric_name(primary)} was named primary before training, with its operating point and tolerances "
+        f"({promised}). All other figures are exploratory."
+    )
+
+
+def _opened(scored: Scored) -> Iterator[str]:
+    if scored.openings:
+        times = "for the first time" if scored.openings == 1 else f"{scored.openings} times"
+        yield f"These test cases have been opened {times} on this machine."
+    if scored.openings > 1:
+        yield "Whoever chose a model by such a look has no test left."
+
+
+def _level_of(rows: Sequence[Row]) -> str:
+    few = any("unreliable" in row.estimate.method for row in rows)
+    level = next((row.estimate.level for row in rows if row.estimate.low is not None), 0.95)
+    return f"By label, with the {100 * level:.0f} % interval" + ("; * unreliable: fewer than ten patients" * few)
+
+
+def _cases(scored: Scored, primary: str, views: str) -> Section:
+    values = _of_cases(scored, primary)
+    pictures = [
+        _titled(figure, word, case, values.get(case)) for word, case, drawn, _ in scored.shown for figure in drawn
     ]
-    return Section("Best, median and worst cases", [Gallery(pictures), Table(["", "case", "viewer"], links)])
+    links = [
+        [word, case, values.get(case, ""), Link("open in the slice viewer", f"{views}{view_name(place)}")]
+        for place, (word, case, _, _) in enumerate(scored.shown)
+    ]
+    cases = counted(int(scored.table["case"].nunique()), "case")
+    return Section(
+        "Best, median and worst cases",
+        [
+            Paragraph(f"Ranked among {cases}."),
+            Gallery(pictures),
+            Table(["", "case", "score", "viewer"], links),
+        ],
+    )
+
+
+def _of_cases(scored: Scored, primary: str) -> dict[str, str]:
+    """{case: its score in words}, the mean over its labels; the Brier score where the primary is of no single case."""
+    metric = next((name for name in (primary, "dice", "brier") if name in scored.table), None)
+    if metric is None:
+        return {}
+    means = scored.table.groupby("case")[metric].mean()
+    said = {str(case): number(float(value)) for case, value in means.items() if np.isfinite(value)}
+    return {case: f"{metric_name(metric)} {value}" for case, value in said.items()}
+
+
+def _titled(figure: Figure, word: str, case: str, score: str | None) -> Figure:
+    parts = [part for part in (score, figure.caption) if part]
+    return replace(figure, title=f"{word}: {case}", caption=". ".join(parts))
