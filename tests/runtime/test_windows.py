@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from isocenter.runtime import slide
+from isocenter.runtime import slide, windows
 from isocenter.runtime.windows import importance, starts
 from isocenter.values import Array
 
@@ -169,3 +169,25 @@ def test_an_image_smaller_than_the_window_goes_on_beyond_its_edge():
     assert_array_equal(seen[0], [[1, 2, 2, 2], [1, 2, 2, 2]])
     assert region == (slice(0, 1), slice(0, 2))
     assert_array_equal(arrays["same"][0], [[1, 2]])
+
+
+def test_batches_are_filled_across_rows():
+    sizes = []
+
+    def network(batch):
+        sizes.append(len(batch))
+        return {"same": batch}
+
+    image = np.random.default_rng(0).normal(size=(1, 8, 6)).astype(np.float32)
+    parts = list(slide(network, image, (4, 6), overlap=0.5, batch=2))
+    assert sizes == [2, 1]
+    assert_allclose(np.concatenate([arrays["same"] for _, arrays in parts], axis=1), image, rtol=1e-5)
+
+
+def test_large_planes_are_handed_on_a_few_rows_at_a_time(monkeypatch):
+    monkeypatch.setattr(windows, "YIELDED_VOXELS", 20)
+    image = np.random.default_rng(0).normal(size=(1, 9, 6)).astype(np.float32)
+    parts = list(slide(lambda batch: {"same": batch}, image, (4, 6), overlap=0.5))
+    assert {region[0].stop - region[0].start for region, _ in parts} <= {1, 2, 3}  # 20 voxels are three rows of 6
+    assert [region[0].start for region, _ in parts] == [0, *(region[0].stop for region, _ in parts[:-1])]
+    assert_allclose(np.concatenate([arrays["same"] for _, arrays in parts], axis=1), image, rtol=1e-5)

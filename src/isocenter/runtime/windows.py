@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from itertools import groupby, product
+from itertools import islice, product
 from typing import Literal
 
 import numpy as np
@@ -77,8 +77,9 @@ def slide(
     rows = max(1, YIELDED_VOXELS // math.prod(own[1:]))
     done, all_windows = 0, math.prod(len(axis) for axis in grid)
     following = dict(zip(grid[0], [*grid[0][1:], spatial[0]], strict=True))
-    for row, corners in groupby(product(*grid), key=lambda corner: corner[0]):
-        for corner, outputs in _run(network, image, list(corners), patch, batch):
+    seen = _run(network, image, list(product(*grid)), patch, batch)  # a batch may begin in one row and end in the next
+    for row in grid[0]:
+        for corner, outputs in islice(seen, all_windows // len(grid[0])):
             place = (slice(None), *(slice(start, start + n) for start, n in zip(corner[1:], patch[1:], strict=True)))
             for name, output in outputs.items():
                 if output.ndim == 1:
