@@ -39,6 +39,7 @@ def test_a_run_of_folds_leaves_what_the_design_lists(crossed):
         "fold_2",
         "plan.yaml",
         "report.html",
+        "run.json",
         "split.csv",
     ]
     for fold in range(3):

@@ -40,16 +40,16 @@ AGREEMENT = 1e-4
 class Evidence:
     """What is known of a model beside itself.
 
-    rows:        of its evaluation, with intervals; none where nothing was estimated
-    limits:      sentences that a reader has to know beside the figures
-    fingerprint: of the data, in numbers of all cases together
-    decisions:   of the plan, with their reasons
+    rows:      of its evaluation, with intervals; none where nothing was estimated
+    limits:    sentences that a reader has to know beside the figures
+    decisions: of the plan, with their reasons
+    trained:   hashes of the images that it was trained with
     """
 
     rows: Sequence[Row] = ()
     limits: Sequence[str] = ()
-    fingerprint: Mapping[str, Any] | None = None
     decisions: Mapping[str, Decision] = field(default_factory=dict)
+    trained: Sequence[str] = ()
 
 
 def write_package(model: Model, evidence: Evidence, title: str, folder: Path) -> Mapping[str, Any]:
@@ -69,11 +69,11 @@ def write_package(model: Model, evidence: Evidence, title: str, folder: Path) ->
     onnx = _write_weights(model, modules, folder)
     record = {
         **model.settings,
+        "record": {**model.record, "trained": list(evidence.trained)},
         "members": len(modules),
         "labels": [_plain_label(label) for label in model.task.labels],
         "evaluation": rows_to_json(evidence.rows)["rows"],
         "limits": list(evidence.limits),
-        "fingerprint": evidence.fingerprint,
         "decisions": {name: asdict(decision) for name, decision in evidence.decisions.items()},
         "environment": environment(),
         "onnx": onnx,

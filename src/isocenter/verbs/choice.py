@@ -47,6 +47,9 @@ def choice(model: Model, dataset: Dataset, run: Path | None, split: str | None) 
     if run is not None and (run / "split.csv").is_file():
         table = read_split(run / "split.csv")
     record = read_data_record(run) if run is not None else None
+    if record is None and (trained := model.record.get("trained")):  # a package knows hashes, and no names
+        record = DataRecord({one: one for one in trained}, {})
+        table = pd.DataFrame({"case": trained, "patient": "", "split": "train", "fold": ""})
     if len(table) and _is_own(dataset, table, record, model):
         return _of_own(model, table, split, str(run))
     return _of_other(dataset, table, record, split)

@@ -126,6 +126,9 @@ def weights_of(start: Path) -> Path:
         if (place / "weights.safetensors").is_file():
             verify(place)
             return place / "weights.safetensors"
+    if (packaged := start / "isocenter" / "weights.safetensors").is_file():
+        verify(start, needed=("isocenter/weights.safetensors",))
+        return packaged
     if start.suffix == ".safetensors" and start.is_file():
         return start
     raise UsageError("holds no weights to begin from", str(start), "Give a run, a package or a .safetensors file")

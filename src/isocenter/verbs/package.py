@@ -16,12 +16,13 @@ from isocenter.files import unwritable, written
 from isocenter.planning import read_plan
 from isocenter.runtime import RUN_COMMAND, Evidence, load, read_json, write_package, write_zip
 from isocenter.values import Plan, Row
+from isocenter.verbs.data_record import read_data_record
 from isocenter.verbs.output import refuse_taken, result_folder
 from isocenter.verbs.run_folder import MARKS as OF_A_RUN
-from isocenter.verbs.run_folder import REPORT
+from isocenter.verbs.run_folder import NOTES, REPORT
 from isocenter.verbs.scoring import read_split
 
-PARTS = {"train": "train", "val": "choose by", "test": "test"}
+PARTS = {"train": "training", "val": "selection", "test": "testing"}
 # What tells a package's folder from any other.
 MARKS = ("manifest.json", "configs/metadata.json", "isocenter/model.json")
 
@@ -68,7 +69,7 @@ def package(run: str | Path, *, out: str | Path, overwrite: bool = False) -> Pac
     model = load(run, "cpu")
     rows = _rows(run)
     known = bool(model.record.get("patients_known"))
-    evidence = Evidence(rows, _limits(run, known, bool(rows)), _summary(run).get("fingerprint"), dict(plan))
+    evidence = Evidence(rows, _limits(run, known, bool(rows)), dict(plan), _trained(run))
     with _becoming(out, overwrite, zipped) as folder:
         onnx = write_package(model, evidence, folder.name, folder)
     return Packaged(out, onnx, len(getattr(model.run, "members", (model.run,))), bool(rows))
@@ -106,9 +107,14 @@ def _rows(run: Path) -> list[Row]:
     return rows_from_json(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else []
 
 
-def _summary(run: Path) -> Mapping[str, Any]:
-    """What the run says of itself; a run that was made before it said so says nothing."""
-    return read_json(run / "run.json", "isocenter.run") if (run / "run.json").is_file() else {}
+def _trained(run: Path) -> list[str]:
+    """Hashes of what trained the model, without names: by them `evaluate` leaves these images out."""
+    record = read_data_record(run)
+    if record is None:
+        return []
+    table = read_split(run / "split.csv")
+    used = table.loc[table["split"] != "test", "case"]
+    return sorted({known[case] for known in (record.contents, record.images) for case in used if case in known})
 
 
 def _limits(run: Path, patients_known: bool, estimated: bool) -> list[str]:
@@ -116,10 +122,12 @@ def _limits(run: Path, patients_known: bool, estimated: bool) -> list[str]:
     table = read_split(run / "split.csv")
     cases = counted(table["case"].nunique(), "case")
     found = Counter(table["split"])
-    said = [f"{found[part]} to {verb}" for part, verb in PARTS.items() if found[part]]
+    said = [f"{found[part]} for {what}" for part, what in PARTS.items() if found[part]]
     folds = table["fold"].nunique() > 1
     limits = [f"{cases}, trained and tested by cross-validation." if folds else f"{cases}: {', '.join(said)}."]
-    notes = _summary(run).get("notes") or []
-    if not notes and not patients_known:
+    told = (run / NOTES).is_file()  # a run of before there were notes has none
+    notes = read_json(run / NOTES, "isocenter.run")["notes"] if told else []
+    if not told and not patients_known:
         notes = ["Patients unknown, split by case: leakage cannot be excluded."]
-    return [*limits, *notes, *([] if estimated else ["Every case was trained on: nothing is estimated."])]
+    nothing = "Every case was trained on: nothing is estimated."
+    return [*limits, *notes, *([] if estimated or nothing in notes else [nothing])]

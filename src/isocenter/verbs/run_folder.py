@@ -23,6 +23,8 @@ from isocenter.verbs.scoring import read_split, split_table
 
 log = logging.getLogger("isocenter")
 REPORT = "report.html"
+# What a reader must know before any figure: a package says it again.
+NOTES = "run.json"
 # What tells a run's folder from any other.
 MARKS = ("plan.yaml", "split.csv")
 

@@ -13,7 +13,7 @@ from isocenter.errors import UsageError
 from isocenter.evaluation import rows_to_json
 from isocenter.files import unwritable
 from isocenter.planning import settings
-from isocenter.runtime import build_module, load
+from isocenter.runtime import build_module, load, write_json
 from isocenter.training import Clock, Outcome, fitting
 from isocenter.values import Dataset, Plan, Row
 from isocenter.verbs.budget import measured_costs, seconds_after, training_deadline
@@ -23,7 +23,7 @@ from isocenter.verbs.folds import cross_validated
 from isocenter.verbs.output import refuse_taken
 from isocenter.verbs.plan import Planned
 from isocenter.verbs.plan import plan as make
-from isocenter.verbs.run_folder import MARKS, REPORT, Begun, begin, planned_from, resumed, state_of
+from isocenter.verbs.run_folder import MARKS, NOTES, REPORT, Begun, begin, planned_from, resumed, state_of
 from isocenter.verbs.scoring import Scored
 
 log = logging.getLogger("isocenter")
@@ -154,7 +154,11 @@ def _planned(
 def _carried_out(run: Begun, began: float, weights: Path | None) -> Run:
     """Prepare, train, evaluate, report."""
     write_environment(run, run.plan)
-    record = {"data_hash": run.plan.data_hash, "patients_known": run.dataset.patients_known}
+    record = {
+        "data_hash": run.plan.data_hash,
+        "patients_known": run.dataset.patients_known,
+        "fingerprint": run.examination.fingerprint.summary,
+    }
     if run.made.folds:
         plan, scored, outcomes, facts = cross_validated(run, began, record, weights)
     else:
@@ -165,6 +169,7 @@ def _carried_out(run: Begun, began: float, weights: Path | None) -> Run:
     run.write_plan(plan)
     logs = [run.out] if not run.made.folds else [run.fold_folder(fold) for fold in range(len(run.made.folds))]
     table = training_log(logs)
+    write_json(run.out / NOTES, "isocenter.run", {"notes": notes, "minutes": taken})
     write_report(run, plan, scored, notes, outcomes=outcomes, log=table, minutes=taken, facts=facts)
     rows = () if scored is None else tuple(scored.rows)
     steps = max(one.steps for one in outcomes)
