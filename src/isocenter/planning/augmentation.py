@@ -50,10 +50,8 @@ def augmentation(
         "left_right": left_right.value,
         "quarter_turns": quarters,
         "accidents": ACCIDENTS,
-        **{
-            name: 0.0 if tiny and name in ("blur", "low_resolution") else value
-            for name, value in profile.changes.items()
-        },
+        **profile.changes,
+        **(dict.fromkeys(FINE, 0.0) if tiny else {}),
     }
     off = Augmentation(contrast=0.0, brightness=0.0, gamma=0.0, noise=0.0)
     made = {}

@@ -28,8 +28,8 @@ def with_settings(plan: Plan, assignments: Mapping[str, Any]) -> Plan:
     if assignments.get("training.optimiser") == "sgd":
         because = "it goes with SGD, which was set by hand"
         follows |= {name: Decision(value, because, NNUNET) for name, value in WITH_SGD.items()}
-    if "training.sampling" in assignments:
-        follows |= build(_values(plan, "task")).under(str(assignments["training.sampling"]))
+    if {"training.sampling", "task.weights"} & set(assignments):
+        follows |= build(_values(plan, "task")).under(str(plan["training.sampling"]))
     if "augmentation.flips" in assignments:
         because = "they follow augmentation.flips, which was set by hand"
         follows["inference.flips"] = Decision(assignments["augmentation.flips"], because)
@@ -44,6 +44,8 @@ def for_fold(plan: Plan, dataset: Dataset, fingerprint: Fingerprint) -> Plan:
     """
     kind = kind_for(dataset, plan["task.name"])
     found = {f"task.{key}": decision for key, decision in kind.settings_for(dataset, fingerprint).items()}
+    of_fold = {name.partition(".")[2]: decision.value for name, decision in found.items()}
+    found |= build({**_values(plan, "task"), **of_fold}).under(str(plan["training.sampling"]))
     names = [label.name for label in build(_values(plan, "task")).labels]
     found["preprocessing.normalisation"] = normalisation(
         fingerprint, plan["preprocessing.channels"], plan["preprocessing.modality"], names

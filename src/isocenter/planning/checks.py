@@ -29,6 +29,7 @@ def settings(plan: Plan) -> Settings:
     _check_shape(made)
     _check_axes(made)
     _check_learning(made)
+    _check_prior(plan, made)
     _check_network(made)
     return made
 
@@ -44,6 +45,14 @@ def _check_names(plan: Plan, made: Settings) -> None:
     source = made.network.pretrained
     if source not in (None, "auto") and not Path(str(source)).is_file():
         raise PlanError(f"there is no file {source}", "network.pretrained", "Give a file of weights, or auto")
+
+
+def _check_prior(plan: Plan, made: Settings) -> None:
+    """What corrects probabilities for how cases are drawn fits how they are drawn, if nobody chose otherwise."""
+    for name, decision in made.task.under(made.training.sampling).items():
+        if name in plan and plan[name] != decision.value and plan.decision(name).because != BY_HAND:
+            problem = f"{plan[name]} does not go with training.sampling {made.training.sampling} and the weights"
+            raise PlanError(problem, name, f"Give {decision.value}")
 
 
 def _refuse_other(name: str, value: Any, known: Collection[str], problem: str) -> None:

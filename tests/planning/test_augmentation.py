@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+from dataclasses import fields
+
+import numpy as np
+import pytest
+import torch
+
+import isocenter
+import trained
+from fingerprints import LAPTOP, cohort, several
+from isocenter.planning import make_plan, settings
+from isocenter.planning.anatomy import anatomy
+from isocenter.planning.augmentation import augmentation, flips_at_test
+from isocenter.planning.profiles import profile_for
+from isocenter.tasks import build
+from isocenter.transforms import Augmentation, generator
+from isocenter.values import Decision
+
+SIDES = ["left hippocampus", "right hippocampus"]
+
+
+def segmenting(*names: str):
+    labels = [{"value": value, "name": name} for value, name in enumerate(names, start=1)]
+    return build({"name": "segmentation", "labels": labels, "loss": "ce", "tolerance": 2.0})
+
+
+def decided(modality: str, *names: str, axis: int | None = 0, patch: tuple[int, ...] = (40, 40, 40)):
+    task = segmenting(*names)
+    return augmentation(profile_for(modality), anatomy(names), Decision(axis, "for a test"), task, patch)
+
+
+@pytest.mark.parametrize(
+    ("modality", "names", "flips"),
+    [
+        ("MR", ["lesion"], [0]),
+        ("MR", ["liver"], []),
+        ("CT", ["lesion"], []),
+        ("CT", ["brain"], [0]),
+        ("CT", ["lung"], []),
+        ("DX", ["pneumonia"], []),
+        ("DX", ["knee"], [0]),
+        ("MG", ["mass"], [0]),
+        ("unknown", ["lesion"], []),
+        ("unknown", ["hippocampus"], [0]),
+        ("MR", SIDES, [0]),
+        ("MR", ["left hippocampus", "lesion"], []),
+        ("MR", ["left atrium", "right atrium"], []),
+        ("CT", ["left kidney", "right kidney"], []),
+    ],
+)
+def test_images_are_mirrored_across_left_and_right_only_where_that_leaves_a_patient(modality, names, flips):
+    assert decided(modality, *names)["flips"].value == flips
+
+
+def test_where_left_and_right_are_unknown_nothing_upright_is_mirrored():
+    assert decided("MR", "lesion", axis=None)["flips"].value == []
+
+
+def test_what_has_no_up_is_mirrored_and_turned_along_every_axis():
+    chosen = decided("SM", "gland", axis=1, patch=(64, 64))
+    assert chosen["flips"].value == [0, 1]
+    assert chosen["quarter_turns"].value is True
+    upright = decided("OP", "vessel", axis=1, patch=(64, 64))
+    assert upright["flips"].value == [1]
+    assert upright["quarter_turns"].value is False
+
+
+@pytest.mark.parametrize("modality", ["MR", "CT", "unknown", "SM"])
+def test_tiny_images_lose_no_detail(modality):
+    chosen = decided(modality, "lesion", axis=1, patch=(28, 28))
+    assert all(chosen[name].value == 0 for name in ("blur", "low_resolution", "motion", "metal", "ghosting"))
+    assert chosen["rotation"].value <= 15
+    assert chosen["gamma"].value > 0
+
+
+def test_every_field_is_decided_and_has_a_reason():
+    for modality in ("MR", "CT", "unknown", "SM"):
+        chosen = decided(modality, "lesion", axis=1, patch=(64, 64))
+        assert list(chosen) == [field.name for field in fields(Augmentation)]
+        assert all(one.because for one in chosen.values())
+
+
+def test_prediction_mirrors_along_the_axes_of_training():
+    assert flips_at_test(Decision([0], "")).value == [0]
+    assert flips_at_test(Decision([], "")).value == []
+
+
+def test_of_a_mirrored_volume_paired_labels_change_places():
+    found = several(4, shape=(16, 16, 16), references={"mask": {0: 4000, 1: 50, 2: 46}}, modality="MR")
+    made = make_plan(
+        cohort(found.cases, SIDES),
+        found,
+        Decision("drawn", "for a test"),
+        LAPTOP,
+        device=Decision("cpu", "for a test"),
+        minutes=1.0,
+        seed=0,
+    )
+    assert made["augmentation.flips"] == made["inference.flips"] == [0]
+    assert "paired labels change places" in made.decision("augmentation.flips").because
+    chosen = settings(made)
+    assert chosen.task.mirrored == (0, 2, 1)
+    labels = torch.zeros(8, 16, 16, 16, dtype=torch.uint8)
+    labels[:, 2:6], labels[:, 10:14] = 1, 2  # left, then right, along the first axis
+    images = labels[:, None].float() + 10
+    varied = Augmentation(
+        **{
+            field.name: 0.0
+            for field in fields(Augmentation)
+            if field.name not in ("flips", "left_right", "quarter_turns")
+        },
+        flips=chosen.augmentation.flips,
+        left_right=chosen.augmentation.left_right,
+    )
+    rngs = [generator(0, 0, n) for n in range(8)]
+    seen, moved, crossed = varied(images, labels, rngs, (1.0, 1.0, 1.0), mirrored=chosen.task.mirrored)
+    assert 0 < int(crossed.sum()) < 8
+    np.testing.assert_array_equal(moved.numpy(), labels.numpy())  # what lies on the left is the left one again
+    for n in range(8):
+        expected = images[n].flip(1) if crossed[n] else images[n]
+        np.testing.assert_allclose(seen[n].numpy(), expected.numpy())
+
+
+def test_paired_labels_train_and_predict_mirrored_end_to_end(tmp_path):
+    data = trained.blobs(tmp_path / "brain", 8)
+    flags = {**trained.FEW_STEPS, "network.size": trained.SMALL_UNET}
+    run = isocenter.train(
+        data,
+        out=tmp_path / "run",
+        labels="1=left cortex,2=right cortex",
+        modality="MR",
+        device="cpu",
+        threads=1,
+        assignments=flags,
+    )
+    model = isocenter.load(run.out)
+    assert model.inference.flips == (0,)
+    assert model.task.mirrored == (0, 2, 1)
+    assert model.predict(next((data / "images").iterdir())).data.shape == (16, 16, 16)

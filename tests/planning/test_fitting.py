@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from fingerprints import DRAWN, LAPTOP, cohort, several
+from isocenter.errors import PlanError, ResourceError
+from isocenter.planning import Machine, make_plan, settings, with_memory, with_settings
+from isocenter.values import Decision, Fingerprint, Plan
+
+
+def planned(found: Fingerprint, machine: Machine = LAPTOP, **given) -> Plan:
+    asked = {"minutes": 60.0, "seed": 0, **given}
+    return make_plan(cohort(found.cases), found, DRAWN, machine, device=Decision(machine.device, "a test"), **asked)
+
+
+def test_the_predicted_peak_is_what_the_plan_says_and_within_what_is_free():
+    made = planned(several(3))
+    assert 0.65 < made["training.memory"] < 0.8 * LAPTOP.device_memory
+    assert "16.0 GiB of the cpu are free" in made.decision("training.memory").because
+
+
+def test_with_less_memory_the_batch_gives_way_first_and_then_the_patch():
+    found = several(3, shape=(96, 96, 96))
+    plans = [planned(found, replace(LAPTOP, memory=free, device_memory=free)) for free in (16.0, 1.7, 1.15)]
+    batches = [made["training.batch"] for made in plans]
+    voxels = [made["training.patch"][0] for made in plans]
+    assert batches[0] == 4
+    assert batches[1] == 2
+    assert voxels[1] == voxels[0] > voxels[2]
+    assert "too little for 4 patches" in plans[1].decision("training.batch").because
+    for made in plans:
+        settings(made)
+
+
+def test_where_nothing_fits_the_plan_is_refused_with_a_remedy():
+    with pytest.raises(ResourceError, match="free memory, or take a larger machine"):
+        planned(several(3), replace(LAPTOP, memory=0.4, device_memory=0.4))
+
+
+def test_a_batch_set_by_hand_that_does_not_fit_is_refused_before_training():
+    found = several(3)
+    made = with_settings(planned(found), {"training.batch": 4096})
+    with pytest.raises(ResourceError, match=r"training\.batch"):
+        with_memory(made, found, LAPTOP)
+
+
+def test_what_is_set_by_hand_changes_the_predicted_peak():
+    found = several(3)
+    made = planned(found)
+    smaller = with_memory(with_settings(made, {"training.batch": 1}), found, LAPTOP)
+    assert smaller["training.memory"] < made["training.memory"]
+    assert with_memory(made, found, LAPTOP)["training.memory"] == made["training.memory"]
+
+
+def test_few_thick_slices_are_looked_at_in_their_plane():
+    made = planned(several(3, shape=(256, 256, 12), steps=(1.0, 1.0, 8.0)))
+    assert made["network.name"] == "unet_slices"
+    assert made["network.size"]["axis"] == 2
+    assert "8 mm long along axis 2" in made.decision("network.name").because
+    settings(made)
+
+
+@pytest.mark.parametrize(
+    ("shape", "steps"), [((256, 256, 40), (1.0, 1.0, 8.0)), ((64, 64, 12), (1.0, 1.0, 2.0)), ((64, 64), (1.0, 1.0))]
+)
+def test_many_slices_thin_ones_and_pictures_go_through_a_usual_unet(shape, steps):
+    made = planned(several(3, shape=shape, steps=steps))
+    assert made["network.name"] == "unet"
+    settings(made)
+
+
+def test_hours_and_many_cases_make_the_network_wider():
+    found, few = several(100), several(20)
+    short, wide = planned(found), planned(found, minutes=600.0)
+    assert wide["network.size"]["width"] == short["network.size"]["width"] * 3 // 2
+    assert planned(few, minutes=600.0)["network.size"] == short["network.size"]
+    assert planned(found, minutes=600.0, folds=5)["network.size"] == short["network.size"]
+    settings(wide)
+
+
+def test_long_trainings_are_looked_at_oftener_and_may_end_early():
+    short, long = planned(several(3)), planned(several(3), minutes=600.0)
+    assert (short["training.validations"], short["training.early_stop"]) == (10, None)
+    assert (long["training.validations"], long["training.early_stop"]) == (40, 20)
+
+
+def test_an_unknown_network_is_refused():
+    with pytest.raises(PlanError, match="transformer"):
+        planned(several(3), network="transformer")
+
+
+def test_pictures_of_28_pixels_get_a_sane_plan():
+    found = several(40, shape=(28, 28), physical=False, oriented=False, references={"class": "a"})
+    other = several(40, shape=(28, 28), physical=False, oriented=False, references={"class": "b"})
+    cases = tuple(replace(one, id=f"{one.references['class']}{one.id}") for one in (*found.cases, *other.cases))
+    made = planned(Fingerprint(cases))
+    assert made["preprocessing.shape"] == made["training.patch"] == made["inference.patch"] == [28, 28]
+    assert made["preprocessing.crop"] == "none"
+    assert made["augmentation.blur"] == made["augmentation.low_resolution"] == 0
+    settings(made)

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from fingerprints import LAPTOP
+from isocenter.errors import ResourceError
+from isocenter.planning.memory import PROGRAM, peak, refuse_too_large
+from isocenter.tasks import build
+
+UNET = {"width": 16, "widest": 64, "strides": [[1, 1, 1], [2, 2, 2], [2, 2, 2]]}
+LABELS = [{"value": 1, "name": "lesion"}]
+TASK = build({"name": "segmentation", "labels": LABELS, "loss": "ce", "tolerance": 2.0})
+NETWORK = {"name": "unet", "channels": 1, "spatial_dims": 3, "size": UNET}
+# One training step in a process of its own, which says how many bytes it held at the most.
+MEASURED = """
+import resource, torch
+from isocenter.runtime import build_module
+from isocenter.tasks import build
+task = build({"name": "segmentation", "labels": [{"value": 1, "name": "lesion"}], "loss": "ce", "tolerance": 2.0})
+module = build_module(task, NETWORK).train()
+optimiser = torch.optim.AdamW(module.parameters())
+for _ in range(2):
+    outputs = module(torch.randn(BATCH, 1, *PATCH))
+    loss = task.loss(outputs, torch.zeros(BATCH, *PATCH, dtype=torch.uint8))
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+def predicted(batch: int = 4, patch: tuple[int, ...] = (32, 32, 32), **given):
+    return peak(TASK, NETWORK, patch, batch, LAPTOP, half=False, **given)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems count memory in other units")
+def test_what_a_training_takes_is_within_half_and_twice_of_what_was_predicted():
+    batch, patch = 4, (40, 40, 40)
+    script = MEASURED.replace("NETWORK", repr(NETWORK)).replace("BATCH", str(batch)).replace("PATCH", repr(patch))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    ratio = float(done.stdout.split()[-1]) / 2**30 / predicted(batch, patch).on_device(LAPTOP)
+    assert 0.5 < ratio < 2
+
+
+def test_activations_grow_with_the_batch_and_with_the_patch_and_weights_do_not():
+    one, two, larger = predicted(1), predicted(2), predicted(1, (64, 32, 32))
+    assert two.kept == pytest.approx(2 * one.kept)
+    assert larger.kept == pytest.approx(2 * one.kept, rel=0.01)
+    assert two.weights == one.weights == larger.weights
+
+
+def test_each_weight_is_held_with_its_gradient_its_average_and_what_the_optimiser_keeps():
+    convolutions = 3 * 3 * 3
+    adam, sgd = predicted(), predicted(optimiser="sgd")
+    assert adam.weights / sgd.weights == pytest.approx(6 / 5)
+    assert adam.weights * 2**30 > 6 * 4 * convolutions * 16 * 16
+
+
+def test_bfloat16_takes_less():
+    half = peak(TASK, NETWORK, (32, 32, 32), 4, LAPTOP, half=True)
+    assert 0.4 < half.kept / predicted().kept < 0.8
+
+
+def test_prepared_cases_are_kept_in_memory_only_while_they_leave_room():
+    assert predicted(cases=2.0**30).cases == 1
+    assert predicted(cases=10 * 2.0**30).cases == 0
+
+
+def test_a_gpu_holds_weights_and_activations_and_the_machine_the_rest():
+    gpu = replace(LAPTOP, device="cuda:0", memory=2.0, device_memory=1.0)
+    found = peak(TASK, NETWORK, (32, 32, 32), 2, gpu, half=False, cases=0.1 * 2**30)
+    assert found.on_device(gpu) == found.weights + found.kept
+    assert found.fits(gpu)
+    assert not found.fits(replace(gpu, memory=0.5 * PROGRAM / 2**30))
+
+
+def test_what_does_not_fit_is_refused_with_its_remedy():
+    refuse_too_large(predicted(), LAPTOP)
+    with pytest.raises(ResourceError, match=r"training would take .* GiB.*smaller training\.patch"):
+        refuse_too_large(predicted(), replace(LAPTOP, memory=0.5, device_memory=0.5))
