@@ -65,7 +65,9 @@ def size_for(
     Raises PlanError for an unknown name.
     """
     module, function = _found(name)
-    chosen = getattr(module, function.replace("build", "size_for"), None)
+    # One file may hold several families, told apart by what follows `build`.
+    which = function.removeprefix("build") if function.startswith("build") else ""
+    chosen = getattr(module, f"size_for{which}", None)
     return chosen(patch, strides, device) if chosen is not None else ({}, "the family's own defaults", "")
 
 

@@ -87,9 +87,12 @@ def build(
 
 def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
     """Fewer stages for small images, whose resolution the stem keeps; the reason and its source."""
-    del strides, device
+    del strides
     small = max(patch) <= 64
     blocks = [2, 2, 2] if small else [2, 2, 2, 2]
     stem = "the stem keeps the resolution" if small else "the stem halves it"
-    size = {"width": 32, "blocks": blocks, "stem_stride": 1 if small else 2}
-    return size, f"images of {tuple(patch)}: {len(blocks)} stages, {stem}", "arXiv:1512.03385"
+    # A volume costs a processor some thirty pictures: at half the width it sees three times as many in the time.
+    width = 16 if device == "cpu" and len(patch) == 3 else 32
+    size = {"width": width, "blocks": blocks, "stem_stride": 1 if small else 2}
+    because = f"images of {tuple(patch)}: {len(blocks)} stages, {stem}; width for the {device}"
+    return size, because, "arXiv:1512.03385"

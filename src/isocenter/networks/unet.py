@@ -26,7 +26,7 @@ ACTIVATION: dict[str, Any] = {
     "silu": lambda: nn.SiLU(inplace=True),
     "gelu": nn.GELU,
 }
-# Patches of fewer voxels hold a structure whole and are learnt in minutes, where each coarser loss costs time.
+# Patches of fewer voxels hold a structure whole: that coarser outputs help there has not been shown.
 SMALL_PATCH = 64**3
 
 
@@ -187,13 +187,13 @@ class SliceUNet(nn.Module):
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         slices = images.movedim(self.axis + 2, 1)  # (batch, slices, channels, *plane)
-        batch, count = slices.shape[:2]
+        count = slices.shape[1]
         first, last = slices[:, :1], slices[:, -1:]
         padded = torch.cat([first] * self.neighbours + [slices] + [last] * self.neighbours, dim=1)
         near = torch.cat([padded[:, n : n + count] for n in range(2 * self.neighbours + 1)], dim=2)
         outputs = {}
         for name, output in self.plane(near.flatten(0, 1)).items():
-            stacked = output.unflatten(0, (batch, count))
+            stacked = output.unflatten(0, (-1, count))
             outputs[name] = stacked.mean(dim=1) if stacked.ndim == 3 else stacked.movedim(1, self.axis + 2)
         return outputs
 
