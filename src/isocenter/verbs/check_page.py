@@ -55,8 +55,8 @@ def case_record(facts: CaseFacts, look: Look) -> dict[str, Any]:
     }
 
 
-def _short(figures_of: Mapping[str, float]) -> dict[str, float]:
-    return {name: float(f"{value:.6g}") for name, value in figures_of.items()}
+def _short(measures: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: float(f"{value:.6g}") if np.isfinite(value) else None for name, value in measures.items()}
 
 
 def _pictures(examination: Examination) -> Iterator[Figure]:

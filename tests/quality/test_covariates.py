@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from isocenter.quality.covariates import covariates, is_missing
+from isocenter.values import Case, Dataset, Geometry, Image
+
+GREY = Image(np.zeros((1, 2, 2)), Geometry.of_pixels((2, 2)))
+
+
+def table(**columns: list) -> Dataset:
+    """A case a row."""
+    rows = zip(*columns.values(), strict=True)
+    cases = [Case(f"c{n}", f"p{n}", {"image": GREY}, {}, dict(zip(columns, row, strict=True)))
+             for n, row in enumerate(rows)]  # fmt: skip
+    return Dataset(tuple(cases))
+
+
+@pytest.mark.parametrize("age", [0, 44, 120, "045Y", "18M", "3.5", "007D", 66.0])
+def test_ages_that_can_be_are_no_finding(age):
+    assert not list(covariates(table(age=[age])))
+
+
+@pytest.mark.parametrize("age", [-1, 121, "200Y", "old", "2001-01-01", "1500M"])
+def test_ages_that_cannot_be_are_named_with_their_case(age):
+    [found] = covariates(table(age_at_diagnosis=[50, age]))
+    assert found.severity == "warning"
+    assert found.cases == ("c1",)
+    assert str(age) in found.what
+
+
+def test_a_column_that_only_contains_the_letters_is_no_age():
+    assert not list(covariates(table(stage=["IIIb"], dosage=[500], manager=["x"])))
+
+
+@pytest.mark.parametrize("sex", ["M", "female", "0", 1, 2.0, "O", "divers"])
+def test_known_words_for_a_sex_are_no_finding(sex):
+    assert not list(covariates(table(sex=[sex])))
+
+
+def test_an_unknown_word_for_a_sex_is_named():
+    [found] = covariates(table(gender=["M", "7", "F"]))
+    assert (found.cases, "7" in found.what) == (("c1",), True)
+
+
+def test_gaps_are_said_once_with_their_columns():
+    [found] = covariates(table(sex=["M", None, ""], site=["a", "b", "c"], age=[float("nan"), 3, "n/a"]))
+    assert found.severity == "note"
+    assert "2 of 3 columns" in found.what
+    assert "sex 2" in found.what
+
+
+@pytest.mark.parametrize("value", [None, "", " ", float("nan"), "NA", "[Not Available]"])
+def test_what_is_missing(value):
+    assert is_missing(value)
+    assert not is_missing(0)

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import numpy as np
+
+from isocenter.quality import examine
+from isocenter.values import Case, Dataset, Geometry, Image, Problem
+
+
+def picture(seed: int) -> Image:
+    """Smooth enough that a little noise does not make it another."""
+    waves = np.random.default_rng(seed).normal(size=(1, 12, 12)).repeat(4, axis=1).repeat(4, axis=2)
+    return Image(waves, Geometry.of_pixels((48, 48)))
+
+
+def nearly(seed: int) -> Image:
+    image = picture(seed)
+    return image.with_pixels(image.data + np.random.default_rng(99).normal(0, 0.05, image.shape))
+
+
+def cohort(images: list[Image], patients: list[str], classes: str = "", **named) -> Dataset:
+    labels = [{"class": name} for name in classes] or [{} for _ in images]
+    rows = zip(images, patients, labels, strict=True)
+    cases = [Case(f"c{n}", who, {"image": image}, label) for n, (image, who, label) in enumerate(rows)]
+    return Dataset(tuple(cases), **{"patients_known": True, **named})
+
+
+def said(dataset: Dataset) -> list[Problem]:
+    return [one for one in examine(dataset).problems if "same image" in one.what]
+
+
+def test_a_set_of_different_images_says_nothing():
+    assert not said(cohort([picture(n) for n in range(12)], [f"p{n}" for n in range(12)]))
+
+
+def test_one_image_under_two_patients_is_a_warning_and_a_group():
+    found = examine(cohort([*map(picture, range(10)), picture(3)], [f"p{n}" for n in range(11)]))
+    [problem] = [one for one in found.problems if "same image" in one.what]
+    assert problem.severity == "warning"
+    assert "1 pair of cases with exactly the same image under different names" in problem.what
+    assert set(problem.cases) == {"c3", "c10"}
+    assert found.twins == (frozenset({"c3", "c10"}),)
+
+
+def test_nearly_equal_images_are_found_among_few_and_among_many():
+    for count in (3, 20):
+        [problem] = said(cohort([*map(picture, range(count)), nearly(1)], [f"p{n}" for n in range(count + 1)]))
+        assert "nearly the same image" in problem.what
+        assert set(problem.cases) == {"c1", f"c{count}"}
+
+
+def test_two_images_of_one_patient_may_be_alike():
+    [problem] = said(cohort([*map(picture, range(10)), nearly(3)], [*(f"p{n}" for n in range(10)), "p3"]))
+    assert problem.severity == "note"
+
+
+def test_where_patients_are_unknown_two_alike_are_a_warning():
+    same = cohort([*map(picture, range(10)), nearly(3)], [f"c{n}" for n in range(11)], patients_known=False)
+    assert said(same)[0].severity == "warning"
+
+
+def test_a_twin_across_the_sets_own_split_says_that_the_plan_leaves_it_out():
+    parts = {f"c{n}": "test" if n == 10 else "train" for n in range(11)}
+    dataset = cohort([*map(picture, range(10)), picture(3)], [f"p{n}" for n in range(11)], splits=parts)
+    [problem] = said(dataset)
+    assert "two parts of the set's own split" in problem.what
+    assert "leaves the others out of training" in problem.remedy
+    assert not examine(dataset).fatal
+
+
+def test_one_image_with_two_classes_is_said_as_that():
+    classes = "ab" * 5 + "a"
+    [problem] = said(cohort([*map(picture, range(10)), picture(3)], [f"p{n}" for n in range(11)], classes))
+    assert "with different classes" in problem.what

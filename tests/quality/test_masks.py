@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from isocenter.quality.masks import structures, voxels
+
+
+@given(st.lists(st.integers(1, 7), min_size=2, max_size=3))
+def test_a_box_is_as_thick_as_its_shortest_side(sides):
+    drawn = np.zeros([side + 3 for side in sides], np.uint8)
+    drawn[tuple(slice(1, side + 1) for side in sides)] = 4
+    [(value, box)] = structures(drawn).items()
+    assert value == 4
+    assert box.thickness == min(sides)
+    assert box.pieces == (np.prod(sides),)
+
+
+def test_a_box_at_the_edge_of_the_image_is_as_thick_as_one_in_the_middle():
+    drawn = np.zeros((9, 9), np.uint8)
+    drawn[:3, :] = 1
+    assert structures(drawn)[1].thickness == 3
+
+
+def test_pieces_that_touch_at_a_corner_are_one():
+    assert structures(np.eye(4, dtype=np.uint8))[1].pieces == (4,)
+    apart = np.zeros((5, 5), np.uint8)
+    apart[0, 0] = apart[4, 4] = 1
+    assert structures(apart)[1].pieces == (1, 1)
+
+
+def test_a_speck_is_tiny_beside_the_largest_piece_of_its_own_label():
+    drawn = np.zeros((40, 40), np.uint8)
+    drawn[:20, :20] = 1
+    drawn[30, 30] = 1
+    drawn[35, 5] = 2  # a structure of one pixel is no speck of another
+    found = structures(drawn)
+    assert found[1].specks == 1
+    assert found[2].specks == 0
+
+
+def test_two_pieces_of_like_size_are_no_specks():
+    drawn = np.zeros((40, 40), np.uint8)
+    drawn[:10, :10] = drawn[20:30, 20:30] = 1
+    assert structures(drawn)[1].specks == 0
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.float32])
+def test_voxels_are_counted_alike_whatever_they_are_stored_as(kind):
+    assert voxels(np.array([[0, 0, 2], [2, 2, 5]], kind)) == {0: 2, 2: 3, 5: 1}
+
+
+def test_values_that_are_not_whole_are_kept_as_they_are():
+    assert voxels(np.array([0.5, 1.0, 1.0])) == {0.5: 1, 1: 2}

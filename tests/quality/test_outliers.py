@@ -1,0 +1,97 @@
+"""A real case made worse is named, and the set as it is raises no alarm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from scipy import ndimage
+
+from isocenter.files import read_dataset
+from isocenter.quality import examine
+from isocenter.quality.outliers import robust_z
+from isocenter.values import Case, Dataset, Geometry, Image
+
+
+@pytest.fixture(scope="module")
+def hearts(data: Path) -> Dataset:
+    dataset = read_dataset(data / "mri" / "cardiac_sunnybrook")
+    return replace(dataset, cases=dataset.cases[::9])
+
+
+def said(dataset: Dataset) -> dict[str, tuple[str, ...]]:
+    """The first word of each finding about single cases, and the cases."""
+    return {one.what.split(":")[0]: one.cases for one in examine(dataset, threads=2).problems if one.cases}
+
+
+def spoilt(dataset: Dataset, at: int, change: Callable[[np.ndarray], np.ndarray]) -> Dataset:
+    """The same set with one image changed."""
+    case = dataset.cases[at]
+    [(name, image)] = case.images.items()
+    worse = replace(case, images={name: image.with_pixels(change(image.data.astype(np.float32)[0])[None])})
+    return replace(dataset, cases=(*dataset.cases[:at], worse, *dataset.cases[at + 1 :]))
+
+
+def test_the_hearts_as_they_are_raise_no_alarm(hearts):
+    assert not [one for one in examine(hearts, threads=2).problems if one.severity != "note"]
+
+
+@pytest.mark.parametrize(
+    ("word", "change"),
+    [
+        ("blurred", lambda image: ndimage.gaussian_filter(image, 2.5)),
+        ("noisy", lambda image: image + np.random.default_rng(0).normal(0, 0.08 * np.ptp(image), image.shape)),
+        ("clipped", lambda image: np.minimum(image, np.percentile(image, 90))),
+        ("ghosts or motion", lambda image: image + 0.4 * np.roll(image, 70, axis=1)),
+    ],
+)
+def test_one_heart_made_worse_is_named(hearts, word, change):
+    found = said(spoilt(hearts, 7, change))
+    assert found[word] == (hearts.cases[7].id,)
+
+
+def volumes(count: int, odd: Geometry | None = None) -> Dataset:
+    """Noise on one grid, the last on another."""
+    grids = [Geometry((12, 12, 8), np.diag([1.0, 1.0, 3.0, 1.0]))] * count
+    grids[-1] = odd or grids[-1]
+    cases = [
+        Case(f"c{n}", f"p{n}", {"image": Image(np.random.default_rng(n).random((1, *grid.shape)), grid)})
+        for n, grid in enumerate(grids)
+    ]
+    return Dataset(tuple(cases), patients_known=True)
+
+
+def test_one_case_of_another_spacing_or_size_is_named():
+    assert said(volumes(20, Geometry((12, 12, 8), np.diag([1.0, 1.0, 7.0, 1.0])))) == {
+        "spacing is unusual": ("c19",)
+    }  # fmt: skip
+    assert said(volumes(20, Geometry((12, 12, 40), np.diag([1.0, 1.0, 3.0, 1.0])))) == {"size is unusual": ("c19",)}
+    assert not said(volumes(20))
+
+
+def test_among_a_few_cases_nobody_knows_what_is_usual():
+    assert not said(volumes(7, Geometry((12, 12, 40), np.diag([1.0, 1.0, 7.0, 1.0]))))
+
+
+def test_robust_z_is_that_of_a_normal_sample_and_no_outlier_moves_it():
+    sample = np.random.default_rng(0).normal(5, 2, 20_001)
+    assert_allclose(robust_z(sample, 1e-9), (sample - 5) / 2, atol=0.1)
+    spoiled = sample.copy()
+    spoiled[:200] = 1e9
+    assert_allclose(robust_z(spoiled, 1e-9)[200:], robust_z(sample, 1e-9)[200:], atol=0.2)
+
+
+def test_a_hair_among_equals_is_no_outlier():
+    values = np.ones(50)
+    values[3] = 1.001
+    assert np.abs(robust_z(values, 0.05)).max() < 0.1
+
+
+def test_the_hippocampi_raise_no_alarm_but_that_their_patients_are_unknown(data: Path):
+    dataset = read_dataset(data / "hippocampus")
+    found = examine(replace(dataset, cases=dataset.cases[::2]), threads=2)
+    assert [one.what[:22] for one in found.problems] == ["patients are not known"]

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import numpy as np
+
+from isocenter.quality import examine
+from isocenter.values import Case, Dataset, Geometry, Image, Label
+
+GRID = Geometry.of_pixels((20, 20))
+
+
+def case(n: int, name: str | None = None, drawn: int | None = None) -> Case:
+    references: dict[str, object] = {} if name is None else {"class": name}
+    if drawn is not None:
+        mask = np.zeros((1, 20, 20), np.uint8)
+        mask[0, 5:15, 5:15] = drawn
+        references["mask"] = Image(mask, GRID)
+    image = Image(np.random.default_rng(n).random((1, 20, 20)), GRID)
+    return Case(f"c{n}", f"p{n}", {"image": image}, references)
+
+
+def cohort(*cases: Case, **named: object) -> Dataset:
+    return Dataset(cases, **{"patients_known": True, **named})
+
+
+def test_one_class_only_forbids_training_and_says_what_is_needed():
+    [fatal] = examine(cohort(*(case(n, "benign") for n in range(6)))).fatal
+    assert "all 6 cases are of one class, benign" in fatal.what
+    assert "two classes" in fatal.remedy
+
+
+def test_one_class_beside_masks_is_a_warning_because_the_masks_can_be_learnt():
+    found = examine(cohort(*(case(n, "benign", 1) for n in range(6))))
+    assert not found.fatal
+    assert any("one class" in one.what and one.severity == "warning" for one in found.problems)
+
+
+def test_a_class_of_two_patients_is_said_with_its_cases():
+    found = examine(cohort(*(case(n, "b" if n < 2 else "a") for n in range(9))))
+    [few] = [one for one in found.problems if "few of a class" in one.what]
+    assert few.what == "few of a class: b has 2 patients"
+    assert few.cases == ("c0", "c1")
+
+
+def test_masks_that_are_all_background_forbid_training():
+    [fatal] = examine(cohort(*(case(n, drawn=0) for n in range(4)))).fatal
+    assert "every mask is empty" in fatal.what
+
+
+def test_a_training_part_that_is_all_background_forbids_training_though_the_test_part_is_not():
+    parts = {"c0": "train", "c1": "train", "c2": "test"}
+    [fatal] = examine(cohort(case(0, drawn=0), case(1, drawn=0), case(2, drawn=1), splits=parts)).fatal
+    assert "every mask of the training part is empty" in fatal.what
+
+
+def test_one_empty_mask_among_others_is_a_note():
+    found = examine(cohort(*(case(n, drawn=int(n > 0)) for n in range(4))))
+    assert not found.fatal
+    [empty] = [one for one in found.problems if "empty" in one.what]
+    assert (empty.severity, empty.cases) == ("note", ("c0",))
+
+
+def test_a_label_that_is_declared_and_nowhere_drawn_is_named():
+    labels = (Label(0, "background"), Label(1, "liver"), Label(2, "spleen"))
+    found = examine(cohort(*(case(n, drawn=1) for n in range(4)), classes={"mask": labels}))
+    [missing] = found.problems
+    assert "spleen" in missing.what
+    assert "liver" not in missing.what

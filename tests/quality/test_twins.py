@@ -1,0 +1,129 @@
+"""Copies are found whatever became of them, and different images of one set are not taken for copies."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from isocenter.files import read_dataset
+from isocenter.quality import Look
+from isocenter.quality.look import look
+from isocenter.quality.twins import Twin, groups, twins
+from isocenter.transforms import stacked
+from isocenter.values import Case, Geometry, Image
+
+
+def seen(image: Image) -> Look:
+    return look(image, image.valid)
+
+
+def looks_of(cases: tuple[Case, ...]) -> dict[str, Look]:
+    return {case.id: seen(stacked(case.images, case.id)) for case in cases}
+
+
+def grey(pixels: np.ndarray) -> Image:
+    return Image(pixels[None], Geometry.of_pixels(pixels.shape))
+
+
+def pairs(looks: Mapping[str, Look]) -> list[set[str]]:
+    return [{twin.first, twin.second} for twin in twins(looks)]
+
+
+@pytest.fixture(scope="module")
+def radiographs(data: Path) -> dict[str, np.ndarray]:
+    folder = data / "chest_xray" / "NORMAL"
+    files = sorted(folder.iterdir())[:12]
+    # Half the size is enough for this, and four times as fast.
+    return {path.stem: np.asarray(PIL.Image.open(path).convert("L").reduce(2)) for path in files}
+
+
+def jpeg(pixels: np.ndarray) -> np.ndarray:
+    file = io.BytesIO()
+    PIL.Image.fromarray(pixels).save(file, "JPEG", quality=40)
+    return np.asarray(PIL.Image.open(file))
+
+
+def halved(pixels: np.ndarray) -> np.ndarray:
+    return np.asarray(PIL.Image.fromarray(pixels).reduce(2))
+
+
+def brighter(pixels: np.ndarray) -> np.ndarray:
+    return (pixels * 1.1 + 10).clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("change", [jpeg, halved, brighter])
+def test_a_copy_is_known_again_after(radiographs, change):
+    looks = {name: seen(grey(pixels)) for name, pixels in radiographs.items()}
+    name = next(iter(radiographs))
+    found = twins({**looks, "copy": seen(grey(change(radiographs[name])))})
+    assert [{one.first, one.second} for one in found] == [{name, "copy"}]
+    assert not found[0].exact
+    assert found[0].likeness > 0.97
+
+
+def test_different_radiographs_are_no_twins(radiographs):
+    assert not twins({name: seen(grey(pixels)) for name, pixels in radiographs.items()})
+
+
+def test_equal_voxels_are_exact_twins_whatever_the_file_kept_them_as(radiographs):
+    pixels = next(iter(radiographs.values()))
+    colour = Image(np.stack([pixels] * 3), Geometry.of_pixels(pixels.shape), channels=("R", "G", "B"))
+    wide = grey(pixels.astype(np.float64))
+    found = twins({"grey": seen(grey(pixels)), "colour": seen(colour), "wide": seen(wide)})
+    assert all(one.exact for one in found)
+    assert groups(found) == (frozenset({"grey", "colour", "wide"}),)
+
+
+def test_a_volume_stored_in_another_order_of_axes_is_the_same_volume():
+    drawn = np.random.default_rng(0).normal(size=(1, 12, 14, 16)).astype(np.float32)
+    grid = Geometry((12, 14, 16), np.eye(4))
+    turned = grid.permuted((2, 0, 1), (True, False, True))
+    moved = drawn.transpose(0, 3, 1, 2)[:, ::-1, :, ::-1]
+    assert seen(Image(drawn, grid)).digest == seen(Image(moved, turned)).digest
+
+
+def test_pairs_join_into_groups():
+    chain = (Twin("a", "b", 1.0, True), Twin("b", "c", 0.98, False), Twin("x", "y", 0.99, False))
+    assert set(groups(chain)) == {frozenset("abc"), frozenset("xy")}
+    assert groups(()) == ()
+
+
+def test_the_contradictory_pair_of_the_ultrasound_set_and_its_near_copy_are_all_that_is_found(data: Path):
+    dataset = read_dataset(data / "ultrasound")
+    found = twins(looks_of(dataset.cases))
+    assert {(one.first, one.second, one.exact) for one in found} == {
+        ("benign (433)", "malignant (145)", True),
+        ("benign (164)", "benign (85)", False),
+    }
+
+
+def test_no_two_hippocampi_are_one(data: Path):
+    assert not twins(looks_of(read_dataset(data / "hippocampus").cases[:60]))
+
+
+def test_the_images_that_pneumoniamnist_has_in_train_and_val_are_found(data: Path):
+    dataset = read_dataset(data / "medmnist" / "pneumoniamnist.npz")
+    parts = dataset.splits
+    # All of val, and a tenth of train with all that the set's own description calls doubles among them.
+    images = {case.id: next(iter(case.images.values())) for case in dataset if parts[case.id] != "test"}
+    pixels = {name: image.data.tobytes() for name, image in images.items()}
+    val = {pixels[name] for name in images if parts[name] == "val"}
+    doubles = {name for name in images if parts[name] == "train" and pixels[name] in val}
+    some = doubles | {name for name in images if parts[name] == "val"} | set(list(images)[::10])
+    found = twins({name: seen(images[name]) for name in images if name in some})
+    across = [one for one in found if {parts[one.first], parts[one.second]} == {"train", "val"}]
+    assert len({pixels[one.first] for one in across if one.exact}) == 8
+
+
+def test_thousands_are_compared_in_blocks():
+    rng = np.random.default_rng(3)
+    small = rng.normal(size=(3000, 32, 32)).astype(np.float32)
+    small[2900] = small[17] + rng.normal(0, 0.02, (32, 32))
+    small[1500] = small[1499]
+    found = twins({str(n): Look(str(n), one, ()) for n, one in enumerate(small)})
+    assert {(one.first, one.second) for one in found} == {("17", "2900"), ("1499", "1500")}

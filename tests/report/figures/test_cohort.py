@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from isocenter.errors import UsageError
+from isocenter.report import figures
+from isocenter.values import Geometry, Image
+
+
+def picture(seed: int) -> Image:
+    return Image(np.random.default_rng(seed).random((1, 20, 30)), Geometry.of_pixels((20, 30)))
+
+
+def test_the_balance_says_every_class_with_all_its_parts():
+    made = figures.class_balance({"well": {"train": 5, "test": 2}, "ill": {"train": 1}}, "Balance")
+    assert made.alt == "well: 7 cases; ill: 1 cases"
+    assert made.dark is not None
+
+
+def test_of_many_classes_the_commonest_are_drawn():
+    made = figures.class_balance({f"class{n}": {"all": n} for n in range(1, 60)}, "Balance")
+    assert "class59: 59" in made.alt
+    assert "class9: 9" not in made.alt
+
+
+def test_the_profile_says_where_most_of_the_middle_image_lies():
+    lines = np.zeros((9, 10))
+    lines[:, 3] = 1.0
+    made = figures.profiles(lines, np.linspace(0, 1, 11), "Profiles", axis="share")
+    assert "9 images" in made.alt
+    assert "lies at 0.35" in made.alt
+
+
+def test_pairs_stand_side_by_side_with_what_is_said_of_them():
+    made = figures.pair_sheet([("a", picture(0), "b", picture(1), "likeness 0.990")] * 3, "Pairs")
+    assert made.alt.startswith("3 pairs: a and b, likeness 0.990")
+    one = figures.pair_sheet([("a", picture(0), "b", picture(1), "equal")], "Pair")
+    assert one.size[1] < made.size[1]
+
+
+def test_a_sheet_draws_the_outlines_that_it_is_given():
+    mask = np.zeros((1, 20, 30), np.uint8)
+    mask[0, 5:15, 5:20] = 1
+    blank = {"a": picture(0).with_pixels(np.zeros((1, 20, 30)))}
+    plain = figures.contact_sheet(blank, "Sheet")
+    drawn = figures.contact_sheet(blank, "Sheet", references={"a": mask}, marked=["a"])
+    assert len(drawn.png) > len(plain.png)
+
+
+@pytest.mark.parametrize("make", [lambda: figures.class_balance({}, "x"), lambda: figures.pair_sheet([], "x")])
+def test_nothing_to_show_is_refused(make):
+    with pytest.raises(UsageError, match="at least one"):
+        make()

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import isocenter
+import trained
+from isocenter.files import read_dataset
+
+
+@pytest.fixture(scope="module")
+def checked(data: Path, tmp_path_factory: pytest.TempPathFactory):
+    out = tmp_path_factory.mktemp("check") / "ultrasound"
+    return isocenter.check(data / "ultrasound", out=out, threads=1), out
+
+
+def test_the_record_holds_the_fingerprint_of_every_case(checked):
+    result, out = checked
+    record = json.loads((out / "check.json").read_text())
+    assert set(record["cases"]) == {case.id for case in result.dataset}
+    case = record["cases"]["benign (100)"]
+    mask = next(one for one in result.dataset if one.id == "benign (100)").references["mask"].data[0]
+    assert case["voxels"]["mask"]["1"] == np.count_nonzero(mask)
+    assert case["components"]["1"] == 2  # the set's own description counts two masks in this image
+    assert case["foreground"][0]["mean"] < case["intensity"][0]["mean"]  # a lesion is darker than the tissue around
+    assert set(case["quality"][0]) == {"sharpness", "noise", "clipped", "echo", "letters"}
+    assert record["cases"]["normal (4)"]["foreground"] == []
+
+
+def test_the_record_holds_twins_and_shortcuts(checked):
+    _, out = checked
+    record = json.loads((out / "check.json").read_text())
+    assert {tuple(one["cases"]) for one in record["twins"]} == {
+        ("benign (433)", "malignant (145)"),
+        ("benign (164)", "benign (85)"),
+    }
+    assert {"image size", "border pixels"} <= {one["name"] for one in record["shortcuts"]}
+    assert all(0 <= one["p"] <= 1 for one in record["shortcuts"])
+    assert record["passed"]
+
+
+def test_the_page_says_in_its_lead_that_patients_are_unknown_and_shows_twins(checked):
+    _, out = checked
+    page = (out / "check.html").read_text(encoding="utf-8")
+    assert "Patients are unknown: a split is by case, and leakage cannot be excluded." in page
+    assert "benign (433) and malignant (145), equal voxels" in page
+    assert "What gives the class away" in page
+
+
+def test_the_worst_findings_come_first_with_reason_and_remedy(checked):
+    result, _ = checked
+    lines = repr(result).splitlines()
+    severities = [line.split()[0] for line in lines if line.split()[0] in ("error", "warning", "note")]
+    assert severities == sorted(severities, key=("error", "warning", "note").index)
+    at = next(n for n, line in enumerate(lines) if "with different classes" in line)
+    assert "[benign (433), malignant (145)]" in lines[at]
+    assert "One of them is wrong" in lines[at + 1]
+    assert "Ask who labelled them" in lines[at + 2]
+
+
+def test_nothing_is_written_unless_asked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    assert isocenter.check(trained.pictures(tmp_path / "data")).passed
+    assert not list((tmp_path / "empty").iterdir())
+
+
+def test_a_set_in_memory_without_classes_or_masks_has_a_page_too(data: Path, tmp_path):
+    dataset = read_dataset(data / "hippocampus")
+    bare = replace(dataset, cases=tuple(replace(case, references={}) for case in dataset.cases[:3]))
+    assert isocenter.check(bare, out=tmp_path / "out").passed
+    assert "Cases, evenly chosen" in (tmp_path / "out" / "check.html").read_text(encoding="utf-8")
