@@ -44,8 +44,8 @@ def for_fold(plan: Plan, dataset: Dataset, fingerprint: Fingerprint) -> Plan:
     """
     kind = kind_for(dataset, plan["task.name"])
     found = {f"task.{key}": decision for key, decision in kind.settings_for(dataset, fingerprint).items()}
-    of_fold = {name.partition(".")[2]: decision.value for name, decision in found.items()}
-    found |= build({**_values(plan, "task"), **of_fold}).under(str(plan["training.sampling"]))
+    of_fold = _values(_unless_by_hand(plan, found), "task")
+    found |= build(of_fold).under(str(plan["training.sampling"]))
     names = [label.name for label in build(_values(plan, "task")).labels]
     found["preprocessing.normalisation"] = normalisation(
         fingerprint, plan["preprocessing.channels"], plan["preprocessing.modality"], names

@@ -93,11 +93,11 @@ def _first(rows: Sequence[Row], primary: str) -> list[Row]:
 
 def _tables(rows: Sequence[Row]) -> Iterator[list[Row]]:
     """The rows in tables of few metrics each; one that is defined for no label is in none."""
-    known = [row for row in rows if np.isfinite(row.estimate.value)]
-    metrics = list(dict.fromkeys(row.metric for row in known))
+    known = {row.metric for row in rows if np.isfinite(row.estimate.value)}
+    metrics = [metric for metric in dict.fromkeys(row.metric for row in rows) if metric in known]
     tables = -(-len(metrics) // MOST_COLUMNS)
     for part in np.array_split(np.array(metrics), max(1, tables)):
-        yield [row for row in known if row.metric in part]
+        yield [row for row in rows if row.metric in part]
 
 
 def _changed(plan: Plan | None) -> Iterator[str]:
