@@ -57,6 +57,16 @@ def test_a_block_without_a_shortcut_is_two_convolutions_each_normalised_and_acti
     torch.testing.assert_close(block(images), expected, atol=1e-5, rtol=1e-5)
 
 
+def test_a_light_decoder_has_one_convolution_a_stage():
+    network = unet(light_decoder=True, deep_supervision=1)
+    assert [stage.first.in_channels for stage in network.decoder] == [32, 16, 8]
+    assert not [name for name in network.state_dict() if name.startswith("decoder") and "second" in name]
+    outputs = network(torch.randn(1, 1, 8, 16, 16))
+    assert outputs["mask"].shape == (1, 2, 8, 16, 16)
+    sum(output.square().mean() for output in outputs.values()).backward()
+    assert all(weight.grad is not None for weight in network.parameters())
+
+
 @pytest.mark.parametrize("activation", ["relu", "silu", "gelu"])
 def test_every_activation_can_be_trained(activation):
     network = unet(activation=activation, dropout=0.2)

@@ -63,6 +63,20 @@ class Block(nn.Module):
         return self.activation(inner if self.shortcut is None else inner + self.shortcut(images))
 
 
+class Single(nn.Module):
+    """One convolution, normalised and activated: a stage of a light decoder."""
+
+    def __init__(self, ndim: int, inside: int, outside: int, kernel: Sequence[int], activation: str) -> None:
+        super().__init__()
+        pad = tuple(k // 2 for k in kernel)
+        self.first = CONVOLUTION[ndim](inside, outside, tuple(kernel), 1, pad, bias=False)
+        self.first_norm = NORMALISATION[ndim](outside, affine=True)
+        self.activation = ACTIVATION[activation]()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.activation(self.first_norm(self.first(images)))
+
+
 class UNet(nn.Module):
     """(batch, channels, *spatial) to {head: (batch, channels of the head, *spatial) or (batch, size)}.
 
@@ -73,6 +87,8 @@ class UNet(nn.Module):
     kernels:          one entry a stage and axis, odd; without them 3, and 1 across axes whose voxels are still long
     blocks:           of two convolutions, in each stage of the encoder and in each of the decoder; one number or one
                       a stage (the decoder's last stage is the coarsest but one)
+    light_decoder:    one convolution a stage of the decoder in place of blocks, as in nnU-Net's residual-encoder
+                      networks; about a quarter less work
     residual:         each block beside a shortcut
     dropout:          of whole feature maps between the two convolutions of a block
     deep_supervision: how many coarser outputs `head@1` (half the resolution), `head@2`, ... there are beside each
@@ -91,6 +107,7 @@ class UNet(nn.Module):
         kernels: Sequence[Sequence[int]] | None = None,
         blocks: int | Sequence[int] = 1,
         decoder_blocks: int | Sequence[int] = 1,
+        light_decoder: bool = False,
         residual: bool = True,
         dropout: float = 0.0,
         activation: str = "leaky_relu",
@@ -129,7 +146,11 @@ class UNet(nn.Module):
         for stage in range(stages - 1, 0, -1):
             outside, stride = widths[stage - 1], tuple(strides[stage])
             self.up.append(TRANSPOSED[spatial_dims](widths[stage], outside, stride, stride, bias=False))
-            self.decoder.append(stage_of(up[stage - 1], 2 * outside, outside, shapes[stage - 1], [1] * spatial_dims))
+            inside, shape = 2 * outside, shapes[stage - 1]
+            if light_decoder:
+                self.decoder.append(Single(spatial_dims, inside, outside, shape, activation))
+            else:
+                self.decoder.append(stage_of(up[stage - 1], inside, outside, shape, [1] * spatial_dims))
         convolution = CONVOLUTION[spatial_dims]
         self.dense = nn.ModuleDict({name: convolution(widths[0], n, 1) for name, n in dense.items()})
         self.vectors = nn.ModuleDict({name: nn.Linear(widths[-1], n) for name, n in vectors.items()})
