@@ -1,0 +1,197 @@
+"""`package` on runs that were trained, and what the other verbs do with its result."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+import isocenter
+import trained
+from isocenter.errors import UsageError
+from isocenter.runtime import read_json
+from packages import CONFIG, changed, without_isocenter
+
+
+@pytest.fixture(scope="module")
+def packaged(segmented, tmp_path_factory):
+    """The package of a run on volumes."""
+    return isocenter.package(segmented.out, out=tmp_path_factory.mktemp("packaged") / "shells")
+
+
+@pytest.fixture(scope="module")
+def zipped(classified, tmp_path_factory):
+    """The zip of a run on pictures."""
+    return isocenter.package(classified.out, out=tmp_path_factory.mktemp("zipped") / "pictures.zip")
+
+
+@pytest.fixture
+def own(packaged, tmp_path):
+    """A package of one's own, to be damaged."""
+    return Path(shutil.copytree(packaged.out, tmp_path / "shells"))
+
+
+def test_monais_own_command_gives_what_predict_gives_without_isocenter(segmented, packaged, tmp_path):
+    images = Path(shutil.copytree(segmented.data / "images", tmp_path / "images"))
+    coarse = nibabel.load(images / "case00.nii.gz")
+    affine = coarse.affine @ np.diag([1.5, 1.25, 0.8, 1])  # to be resampled: the spacing is another than in training
+    nibabel.Nifti1Image(np.asarray(coarse.dataobj), affine).to_filename(images / "coarse.nii.gz")
+    words = ("-m", "monai.bundle", "run", "--config_file", CONFIG, "--dataset_dir", images)
+    done = without_isocenter(packaged.out, tmp_path / "blocked", *words, "--output_dir", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    ours = isocenter.predict(segmented.out, images, device="cpu")
+    assert len(ours.predictions) == 13
+    for case, prediction in ours.predictions.items():
+        found = nibabel.load(tmp_path / "out" / f"{case}.nii.gz")
+        assert_array_equal(np.asarray(found.dataobj), np.asarray(prediction.data))
+        assert_allclose(found.affine, prediction.geometry.affine, atol=1e-4)
+        assert prediction.data.any()
+    table = pd.read_csv(tmp_path / "out" / "predictions.csv").set_index("case")
+    for row in ours.table.itertuples():
+        assert table.loc[row.case, "shell_ml"] == pytest.approx(row.shell_ml)
+
+
+def test_it_says_where_it_lies_and_how_to_run_it(packaged, zipped):
+    assert str(packaged.out) in repr(packaged)
+    assert f"isocenter predict {packaged.out}" in repr(packaged)
+    assert "python -m monai.bundle run --config_file configs/inference.json" in repr(packaged)
+    assert f"unpack {zipped.out}" in repr(zipped)
+    assert packaged.as_record()["onnx"]["exported"]
+
+
+def test_the_command_line_does_the_same(segmented, tmp_path, cli):
+    said = cli("package", segmented.out, "--out", tmp_path / "out", "--json")
+    assert said.code == 0, said.err
+    assert json.loads(said.out)["out"] == str(tmp_path / "out")
+    assert (tmp_path / "out" / "configs" / "inference.json").is_file()
+
+
+@pytest.mark.parametrize("kind", ["packaged", "zipped"])
+def test_a_package_predicts_as_its_run_does(kind, segmented, classified, request):
+    package, run = request.getfixturevalue(kind), segmented if kind == "packaged" else classified
+    path = next(one for one in sorted(run.data.rglob("*")) if one.is_file())
+    there, here = isocenter.load(package.out, "cpu").predict(path), isocenter.load(run.out, "cpu").predict(path)
+    assert there.probabilities == here.probabilities
+    if here.data is not None:
+        assert_array_equal(np.asarray(there.data), np.asarray(here.data))
+
+
+@pytest.mark.parametrize("kind", ["packaged", "zipped"])
+def test_a_package_that_is_evaluated_leaves_out_the_images_that_trained_it(kind, segmented, classified, request):
+    package, run = request.getfixturevalue(kind), segmented if kind == "packaged" else classified
+    parts = pd.read_csv(run.out / "split.csv", dtype=str).set_index("case")["split"]
+    found = isocenter.evaluate(
+        package.out, run.data, device="cpu", **({"labels": trained.LABELS} if kind == "packaged" else {})
+    )
+    assert {parts[case] for case in found.scored.table["case"]} == {"test"}
+    assert any("that trained this model" in note for note in found.notes)
+
+
+def test_it_says_what_was_measured_and_where_that_ends(segmented, packaged):
+    page = (packaged.out / "docs" / "README.md").read_text()
+    rows = json.loads((segmented.out / "evaluation" / "summary.json").read_text())["rows"]
+    dice = next(row for row in rows if (row["metric"], row["label"]) == ("dice", "all"))
+    assert f"Dice {dice['value']:.3f} (95 % interval" in page
+    assert "Patients unknown, split by case: leakage cannot be excluded." in page
+    assert "9 for training, 1 for selection, 2 for testing" in page
+    assert "no medical device" in page
+
+
+def test_the_record_holds_what_is_known_of_the_model(segmented, packaged):
+    record = read_json(packaged.out / "isocenter" / "model.json", "isocenter.model")
+    assert [label["name"] for label in record["labels"]] == ["shell", "core"]
+    assert record["record"]["data_hash"] == isocenter.load(segmented.out, "cpu").record["data_hash"]
+    assert record["record"]["fingerprint"]["cases"] == 12
+    assert record["record"]["fingerprint"]["shape"]["median"] == [16, 16, 16]
+    assert {"value", "because", "source"} == set(record["decisions"]["network.name"])
+    assert record["evaluation"][0]["low"] is not None
+    assert "torch" in record["environment"]["versions"]
+
+
+def test_no_case_no_patient_and_no_path_of_this_machine_stands_in_it(segmented, packaged):
+    cases = pd.read_csv(segmented.out / "split.csv", dtype=str)
+    names = {*cases["case"], *cases["patient"]}
+    for path in (one for one in packaged.out.rglob("*") if one.suffix in (".json", ".md", ".py")):
+        text = path.read_text()
+        assert not [name for name in names if name in text], path
+        assert str(segmented.out.parent) not in text, path
+
+
+def test_a_run_on_every_case_says_that_nothing_is_estimated(tmp_path):
+    run = trained.classifying(trained.pictures(tmp_path / "data"), tmp_path / "run", everything=True)
+    made = isocenter.package(run.out, out=tmp_path / "out")
+    assert "nothing is estimated" in repr(made)
+    page = (tmp_path / "out" / "docs" / "README.md").read_text()
+    assert "Nothing was estimated" in page
+    assert "Every case was trained on" in page
+
+
+def test_an_unfinished_run_is_refused(segmented, tmp_path):
+    run = Path(shutil.copytree(segmented.out, tmp_path / "run"))
+    (run / "report.html").unlink()
+    with pytest.raises(UsageError, match=r"not finished.*--resume"):
+        isocenter.package(run, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["images", "nothing"])
+def test_what_is_no_run_is_refused(segmented, tmp_path, name):
+    with pytest.raises(UsageError, match="holds no run"):
+        isocenter.package(segmented.data / name, out=tmp_path / "out")
+
+
+def test_what_is_there_is_not_overwritten_unless_asked_for(segmented, own):
+    before = (own / "manifest.json").read_text()
+    with pytest.raises(UsageError, match="exists already"):
+        isocenter.package(segmented.out, out=own)
+    assert (own / "manifest.json").read_text() == before
+    (own / "left.txt").write_text("x")
+    isocenter.package(segmented.out, out=own, overwrite=True)
+    assert not (own / "left.txt").exists()
+
+
+def test_another_folder_is_never_replaced(segmented, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("x")
+    with pytest.raises(UsageError, match="not overwritten"):
+        isocenter.package(segmented.out, out=tmp_path / "mine", overwrite=True)
+    assert (tmp_path / "mine" / "thesis.txt").is_file()
+
+
+def test_a_run_with_a_damaged_model_leaves_nothing_half_written(segmented, tmp_path, cli):
+    run = Path(shutil.copytree(segmented.out, tmp_path / "run"))
+    weights = run / "checkpoints" / "best" / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    said = cli("package", run, "--out", tmp_path / "out")
+    assert said.code == 1
+    assert "SHA-256" in said.last
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_tampered_package_is_one_line_and_no_result(own, segmented, tmp_path, cli):
+    weights = own / "isocenter" / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    said = cli("predict", own, segmented.data / "images", "--out", tmp_path / "out")
+    assert said.code == 1
+    assert "weights.safetensors" in said.last
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_package_of_a_newer_version_is_one_line_and_no_result(own, segmented, tmp_path, cli):
+    changed(own, "isocenter/model.json", version=2)
+    said = cli("predict", own, segmented.data / "images", "--out", tmp_path / "out")
+    assert said.code == 1
+    assert "newer version" in said.last
+    assert "Update isocenter" in said.last
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_training_begins_from_the_weights_of_a_package(packaged, segmented, tmp_path):
+    run = trained.segmenting(segmented.data, tmp_path / "run", start=packaged.out)
+    assert run.report.is_file()
