@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -75,7 +74,7 @@ def opened(cases: Sequence[Case]) -> int:
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         with place.open("a", encoding="utf-8") as file:
-            file.write(line + os.linesep)
+            file.write(f"{line}\n")
         return sum(which in line for line in place.read_text(encoding="utf-8").splitlines())
     except OSError as error:
         log.warning("%s: cannot be written (%s), so this opening of a test is not counted", place, error.strerror)

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import json
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from isocenter.errors import IntegrityError
+from isocenter.files import content_hash
+from isocenter.values import Case, Dataset
+from isocenter.verbs.data_record import LEDGER, opened, read_data_record, write_data_record
+
+
+@pytest.fixture(autouse=True)
+def ledger(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / LEDGER
+
+
+def case(folder: Path, name: str, image: str, mask: str = "mask", key: str = "") -> Case:
+    files = []
+    for kind, text in (("image", image), ("mask", mask)):
+        path = folder / f"{name}_{kind}"
+        path.write_text(text)
+        files.append(path)
+    return Case(name, name, {}, files=tuple(files), key=key)
+
+
+def test_a_record_comes_back_and_holds_hashes_alone(tmp_path):
+    one = case(tmp_path, "one", "pixels")
+    write_data_record(tmp_path, Dataset((one,)))
+    assert read_data_record(tmp_path).contents == {"one": content_hash(one)}
+    assert str(tmp_path) not in (tmp_path / "data.json").read_text()
+    assert read_data_record(tmp_path / "elsewhere") is None
+
+
+def test_a_damaged_record_is_refused(tmp_path):
+    (tmp_path / "data.json").write_text("{")
+    with pytest.raises(IntegrityError):
+        read_data_record(tmp_path)
+
+
+def test_cases_that_trained_are_found_by_image_under_any_name_and_test_cases_are_not(tmp_path):
+    ours = Dataset((case(tmp_path, "seen", "first"), case(tmp_path, "kept", "second")))
+    write_data_record(tmp_path, ours)
+    record = read_data_record(tmp_path)
+    parts = {"seen": {"train"}, "kept": {"test"}}
+    theirs = Dataset(
+        (
+            case(tmp_path, "renamed", "first"),
+            case(tmp_path, "relabelled", "first", mask="another"),
+            case(tmp_path, "seen2", "third"),  # the same mask, as empty ones are alike
+            case(tmp_path, "kept2", "second"),
+        )
+    )
+    assert record.trained(theirs, parts) == {"renamed", "relabelled"}
+    assert record.trained(theirs, {"seen": {"test", "train"}, "kept": {"val", "test"}}) == {
+        "renamed",
+        "relabelled",
+        "kept2",
+    }
+
+
+def test_cases_of_one_file_are_told_apart_by_their_place_in_it(tmp_path):
+    rows = [case(tmp_path, "same", "all of them", key=str(n)) for n in range(3)]
+    write_data_record(tmp_path, Dataset((rows[0],)))
+    assert read_data_record(tmp_path).trained(Dataset((rows[1],)), {"same": {"train"}}) == set()
+
+
+def test_each_set_of_cases_has_its_own_count_whatever_their_order_and_names(tmp_path):
+    one, two = case(tmp_path, "one", "1"), case(tmp_path, "two", "2")
+    again = case(tmp_path, "other", "1")
+    assert [opened([one, two]), opened([two, again]), opened([one]), opened([one, two])] == [1, 2, 1, 3]
+
+
+def test_openings_by_several_at_once_are_all_counted(tmp_path, ledger):
+    one = case(tmp_path, "one", "1")
+    with ThreadPoolExecutor(8) as pool:
+        counts = list(pool.map(lambda _: opened([one]), range(40)))
+    assert max(counts) == 40
+    lines = [json.loads(line) for line in ledger.read_text().splitlines()]
+    assert len(lines) == 40
+    assert {line["cases"] for line in lines} == {1}
+
+
+def test_where_it_cannot_be_counted_the_figures_still_stand(tmp_path, monkeypatch, caplog):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path / "file" / "cache"))
+    with caplog.at_level(logging.WARNING, "isocenter"):
+        assert opened([case(tmp_path, "one", "1")]) == 0
+    assert "not counted" in caplog.text
+    assert opened([]) == opened([Case("made", "made", {})]) == 0

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from isocenter.planning import registered
+from isocenter.values import Decision, Estimate, Plan, Row
+from isocenter.verbs.run_report import report
+from isocenter.verbs.scoring import Scored
+
+TABLE = pd.DataFrame(
+    {
+        "case": ["a", "a", "b", "b"],
+        "patient": ["p", "p", "q", "q"],
+        "split": "test",
+        "label": ["liver", "tumour"] * 2,
+        "dice": [0.9, 0.5, 0.8, float("nan")],
+    }
+)
+
+
+def rows(metric: str, *values: float, low: float | None = 0.1) -> list[Row]:
+    return [
+        Row(metric, label, Estimate(value, low, None if low is None else 0.95, n=2, method="patient bootstrap"))
+        for label, value in zip(("all", "liver", "tumour"), values, strict=True)
+    ]
+
+
+def plan() -> Plan:
+    sections = {
+        "task": {"tolerance": Decision({"liver": 2.0}, "two voxels")},
+        "evaluation": {"primary": Decision("dice", "overlap is asked for")},
+    }
+    made = Plan(sections)
+    return made.with_decision("evaluation.registered", Decision(registered(made), "before training"))
+
+
+def page(primary: str = "dice", openings: int = 1, made: Plan | None = None, given: list[Row] | None = None) -> str:
+    every = given or [*rows("dice", 0.85, 0.85, 0.5), *rows("hd95", 3.0, 2.0, 4.0)]
+    scored = Scored(TABLE, every, openings=openings)
+    return report("Title", "Lead.", primary=primary, scored=scored, notes=[], facts={}, views="", plan=made)
+
+
+def between(text: str, start: str, end: str) -> str:
+    return text.partition(start)[2].partition(end)[0]
+
+
+def test_what_was_named_before_training_stands_apart_from_what_is_exploratory():
+    text = page(made=plan())
+    assert "Dice was named primary before training" in text
+    primary = between(text, "<caption>Primary</caption>", "</table>")
+    exploratory = between(text, "<caption>Exploratory</caption>", "</table>")
+    assert "Dice" in primary
+    assert "HD95" not in primary
+    assert "HD95" in exploratory
+    assert "Dice" not in exploratory
+
+
+def test_a_promise_that_was_changed_since_is_no_promise():
+    changed = plan().with_decision("task.tolerance", Decision({"liver": 5.0}, "set by hand"))
+    text = page(made=changed)
+    assert "not those registered before training" in text
+    assert "every figure is exploratory" in text
+    assert "nothing tells that it was named beforehand" in page(made=None)
+
+
+def test_the_report_says_how_often_the_test_was_opened_and_what_the_interval_does_not_hold():
+    assert "opened for the first time on this machine" in page(openings=1)
+    again = page(openings=3)
+    assert "opened 3 times on this machine" in again
+    assert "has no test left" in again
+    assert "opened" not in page(openings=0)
+    assert "how far another, from another seed, would come out differently is not in them" in again
+
+
+def test_labels_stand_side_by_side_each_value_over_its_interval():
+    text = between(page(), 'class="by-label"', "</table>")
+    assert text.index("liver") < text.index("tumour")
+    assert text.index("Dice") < text.index("HD95")
+    assert "0.100\N{EN DASH}0.950" in text
+
+
+def test_a_metric_that_is_defined_nowhere_has_no_column():
+    nowhere = rows("false_positive_volume", float("nan"), float("nan"), float("nan"), low=None)
+    assert "False positive volume" not in between(
+        page(given=[*rows("dice", 0.8, 0.8, 0.5), *nowhere]), "by-label", "</table>"
+    )
+
+
+@pytest.mark.parametrize(("labels", "shown"), [(3, True), (9, False)])
+def test_few_labels_stand_in_the_headline_and_many_do_not(labels, shown):
+    many = [Row("dice", "all", Estimate(0.8)), *(Row("dice", f"l{n}", Estimate(0.5 + n / 100)) for n in range(labels))]
+    headline = between(page(given=many), 'class="headline"', "<nav")
+    assert ("Dice, l0" in headline) is shown
+
+
+def test_the_page_asks_nobody_for_anything():
+    text = page(made=plan())
+    assert "default-src 'none'" in text
+    assert 'src="http' not in text
+    assert "<script" not in text
