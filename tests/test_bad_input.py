@@ -158,6 +158,18 @@ def test_a_prediction_that_cannot_be_written_is_wrong_use(cli, here, segmented):
     assert (here / "file").read_text() == "mine"
 
 
+def test_fewer_patients_than_folds_are_refused_with_the_number_that_would_do(cli, here, tmp_path):
+    data = trained.blobs(tmp_path / "data", 4)
+    refused(cli("plan", data, "--folds", "5"), 2, "split.folds", "4 patients", "Give 2 to 4 folds")
+    assert nothing_in(here)
+
+
+def test_folds_of_every_case_are_wrong_use(cli, here, tmp_path):
+    data = trained.blobs(tmp_path / "data", 8)
+    refused(cli("plan", data, "--folds", "2", "--all"), 2, "--all")
+    assert nothing_in(here)
+
+
 def test_an_unknown_network_is_refused_with_those_there_are(cli, here, tmp_path):
     data = trained.blobs(tmp_path / "data", 8)
     refused(cli("train", data, "--set", "network.name=transformer"), 2, "network.name", "transformer", "unet")
