@@ -8,9 +8,10 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from isocenter import tasks
+from isocenter.errors import PlanError
 from isocenter.planning import read_plan, settings
 from isocenter.training import Batch
-from isocenter.training.objective import batch_loss, by_level, sides_changed, supervised
+from isocenter.training.objective import batch_loss, bit_by_bit, by_level, sides_changed, supervised
 
 
 @pytest.fixture(scope="session")
@@ -90,3 +91,15 @@ def test_of_mixed_images_both_targets_count_by_their_share(classes):
     task, logits = classes.task, {"class": mixed.flatten(1)[:, :2]}
     expected = 0.75 * task.loss(logits, torch.tensor([0, 1])) + 0.25 * task.loss(logits, torch.tensor([1, 0]))
     assert loss.item() == pytest.approx(expected.item())
+
+
+def test_what_cannot_be_alike_in_two_runs_is_refused_by_the_networks_name(classes):
+    chosen = replace(classes, training=replace(classes.training, deterministic=True))
+    torch.use_deterministic_algorithms(True)
+    try:
+        with pytest.raises(PlanError, match=r"resnet on cpu needs put_"), bit_by_bit(chosen):
+            torch.zeros(3).put_(torch.tensor([0]), torch.ones(1), accumulate=False)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    with pytest.raises(RuntimeError, match="of another kind"), bit_by_bit(chosen):
+        raise RuntimeError("of another kind")

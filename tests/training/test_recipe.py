@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+import time
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +10,12 @@ from safetensors.numpy import load_file
 
 import isocenter
 import trained
+from isocenter.errors import IsocenterError
+from isocenter.planning import read_plan
 from isocenter.runtime import read_json
+from isocenter.training import Speed, logs, recipe
+from isocenter.training.probe import Budget
+from isocenter.verbs import budget as verb_budget
 
 
 def test_the_metric_of_a_validation_is_the_tasks_own_score(segmented):
@@ -55,3 +63,71 @@ def test_another_seed_gives_other_weights(segmented, tmp_path):
         load_file(run / "checkpoints" / "last" / "weights.safetensors") for run in (segmented.out, tmp_path / "again")
     )
     assert not all(np.array_equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_steps_are_planned_anew_where_the_machine_is_slower_than_the_probe_said(classified, tmp_path, monkeypatch):
+    """The probe is told to have seen a thousand steps a second; each then takes at least 20 ms."""
+
+    def fast(times, validation, left, most):
+        return Budget(400, 4, Speed(0.001, 0.0), "simulated")
+
+    add = logs.CsvLog.add
+
+    def slowly(log, moment):
+        add(log, moment)
+        time.sleep(0.02)
+
+    monkeypatch.setattr(recipe, "budget", fast)
+    monkeypatch.setattr(logs.CsvLog, "add", slowly)
+    monkeypatch.setattr(verb_budget, "REPORT_SECONDS", 0.0)
+    run = trained.classifying(classified.data, tmp_path / "run", minutes=0.1, assignments={"training.steps": None})
+    decision = read_plan(run.out / "plan.yaml").decision("training.steps")
+    assert run.steps == decision.value != 400
+    assert re.search(r"were planned; after \d+ a step takes 0\.\d+ s", decision.because)
+    log = pd.read_csv(run.out / "log.csv")
+    assert log["step"].tolist() == list(range(1, run.steps + 1))
+    assert (log["learning_rate"].diff().iloc[30:] <= 1e-12).all()  # it falls without a jump upwards
+    state = read_json(run.out / "checkpoints" / "last" / "state.json", "isocenter.state")
+    assert state["pace"]["steps"] == run.steps
+    assert state["pace"]["since"] > 0
+
+
+def test_a_run_by_minutes_that_was_killed_keeps_its_time_and_its_pace(classified, tmp_path, monkeypatch):
+    def small(times, validation, left, most):
+        return Budget(40, 4, Speed(0.001, 0.0), "simulated")
+
+    add = logs.CsvLog.add
+
+    def dies(log, moment):
+        add(log, moment)
+        if moment.step == 15:
+            raise RuntimeError("the machine went down")
+
+    monkeypatch.setattr(recipe, "budget", small)
+    monkeypatch.setattr(recipe, "replan", lambda *given, **times: None)  # this machine's speed is not the question
+    monkeypatch.setattr(logs.CsvLog, "add", dies)
+    with pytest.raises(RuntimeError, match="went down"):
+        trained.classifying(classified.data, tmp_path / "run", minutes=2, assignments={"training.steps": None})
+    before = read_json(tmp_path / "run" / "checkpoints" / "last" / "state.json", "isocenter.state")
+    assert before["step"] == 10
+    seen = []
+    monkeypatch.setattr(logs.CsvLog, "add", lambda log, moment: (add(log, moment), seen.append(moment)))
+    run = isocenter.train(resume=tmp_path / "run")
+    assert (seen[0].step, run.steps, before["pace"]["steps"]) == (11, 40, 40)
+    after = read_json(tmp_path / "run" / "checkpoints" / "last" / "state.json", "isocenter.state")
+    assert after["deadline"] == before["deadline"]
+    assert seen[0].seconds > before["seconds"]  # the time before the kill counts
+
+
+def test_steps_that_a_person_set_are_never_changed(classified, tmp_path, monkeypatch):
+    def refused(*given, **times):
+        raise AssertionError("planned anew")
+
+    monkeypatch.setattr(recipe, "replan", refused)
+    assert trained.classifying(classified.data, tmp_path / "run", minutes=0.05).steps == 6
+
+
+def test_a_training_whose_loss_is_no_number_ends_with_what_to_do(classified, tmp_path):
+    assignments = {"training.learning_rate": 1e30, "training.steps": 60, "training.clip": 1e30}
+    with pytest.raises(IsocenterError, match=r"is no number.*smaller --set training.learning_rate"):
+        trained.classifying(classified.data, tmp_path / "run", assignments=assignments)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from isocenter.errors import PlanError
 from isocenter.lazy import torch
 from isocenter.planning import Settings
 from isocenter.tasks import Task
@@ -33,6 +35,20 @@ def batch_loss(module: Any, batch: Batch, settings: Settings, device: Any) -> Te
         return supervised(task, outputs, targets)
     # Zhang et al., arXiv:1710.09412; Yun et al., arXiv:1905.04899
     return share * supervised(task, outputs, targets) + (1 - share) * supervised(task, outputs, targets[partner])
+
+
+@contextmanager
+def bit_by_bit(settings: Settings) -> Iterator[None]:
+    """PlanError, by the network's name, where torch has an operation only in a way that differs between two runs."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not settings.training.deterministic or "deterministic" not in str(error):
+            raise
+        operation = str(error).split(" does not", maxsplit=1)[0]
+        problem = f"{settings.network.name} on {settings.training.device} needs {operation}, which differs between runs"
+        remedy = "Train without --deterministic, on the cpu, or with another --set network.name"
+        raise PlanError(problem, "training.deterministic", remedy) from error
 
 
 def supervised(task: Task, outputs: Mapping[str, Tensor], targets: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from isocenter.training.checkpoint import STATE_SCHEMA, read_checkpoint, write_c
 from isocenter.training.interruption import held_back
 from isocenter.training.loader import Batch, Loader
 from isocenter.training.logs import opened_logs
-from isocenter.training.objective import batch_loss
+from isocenter.training.objective import batch_loss, bit_by_bit
 from isocenter.training.optimisers import average, make_optimiser
 from isocenter.training.probe import PROBE_CASES, PROBE_SHARE, Budget, budget, step_seconds
 from isocenter.training.schedule import Pace, decay, rate, replan
@@ -90,7 +90,8 @@ def train(
     )
 
     def loss_of(batch: Batch) -> Tensor:
-        return batch_loss(module, batch, settings, fabric.device)
+        with bit_by_bit(settings):
+            return batch_loss(module, batch, settings, fabric.device)
 
     def keep(state: State) -> None:
         """All from which the training goes on."""
@@ -135,7 +136,8 @@ def train(
             optimiser.zero_grad()
             if math.isfinite(lowered := float(loss.detach())):
                 lost = 0
-                fabric.backward(loss)
+                with bit_by_bit(settings):
+                    fabric.backward(loss)
                 torch.nn.utils.clip_grad_norm_(module.parameters(), chosen.clip)
                 optimiser.step()
                 average(averaged, module.module, decay(step, pace.stride, chosen))

@@ -62,7 +62,7 @@ def cross_validated(
         outcomes.append(fit(job, clock, _said(job.what)))
     models = [load(one.checkpoint, job.settings.training.device) for one, job in zip(outcomes, jobs, strict=True)]
     plan, models, task = _tuned(run, jobs, models)
-    plan = _with_lengths(plan, outcomes)
+    plan = _with_reasons(plan, outcomes)
     seen_by = {case.id: model for fold, model in enumerate(models) for case in run.cases("test", fold)}
     cases = [case for case in run.dataset if case.id in seen_by]
     parts: dict[str, Split] = dict.fromkeys(seen_by, "test")
@@ -137,12 +137,15 @@ def _said(what: str) -> Any:
     return decided
 
 
-def _with_lengths(plan: Plan, outcomes: Sequence[Outcome]) -> Plan:
-    """The plan with the steps of each fold, and with what ended one early."""
+def _with_reasons(plan: Plan, outcomes: Sequence[Outcome]) -> Plan:
+    """The plan with what holds of folds: how many steps each had, what ended one early, whose intensities count."""
     if plan["training.steps"] is None:
         each = ", ".join(str(one.steps) for one in outcomes)
         because = f"a probe in each fold turned the minutes into steps: {each}"
         plan = plan.with_decision("training.steps", Decision(None, because))
+    if any(one.method != "zscore" for one in settings(plan).preprocessing.normalisation):
+        common = plan.decision(COMMON)
+        plan = plan.with_decision(COMMON, Decision(common.value, f"{common.because}; {COMMON_NOTE}", common.source))
     stopped = [f"fold {fold}: {one.stopped}" for fold, one in enumerate(outcomes) if one.stopped]
     if stopped:
         plan = plan.with_decision("training.early_stop", Decision(plan["training.early_stop"], "; ".join(stopped)))
