@@ -38,6 +38,7 @@ from isocenter.transforms.augment_spatial import (
     sides_changed,
     thick,
     turned,
+    unfolded,
 )
 from isocenter.transforms.draws import Draws, child
 
@@ -79,7 +80,7 @@ class Augmentation:
     rotation:    degrees, about each axis (about the one axis in 2D)
     scale:       1 +- this, for all axes together
     shift:       share of the patch, per axis
-    elastic:     standard deviation of the control points' displacement, as a share of the patch; above 0.05 it folds
+    elastic:     standard deviation of the control points' displacement, as a share of the patch; 0.02 is much
                  All four leave slices that lie far apart in their planes: see `thick`.
     flips:       axes that may be mirrored, each with a chance of one half
     probability: of each other kind of change; of accidents (motion, ghosting, spikes, metal) `accidents`
@@ -244,7 +245,7 @@ class Augmentation:
         for n, rng in self._befallen("shift", drawn):
             shifts[n] = np.where(still, 0, self.shift * rng.uniform(-1, 1, size=ndim))
         for n, rng in self._befallen("elastic", drawn):
-            points[n] = rng.normal(scale=self.elastic, size=points.shape[1:])
+            points[n] = unfolded(rng.normal(scale=self.elastic, size=points.shape[1:]))
             points[n, still] = 0
         return maps, shifts, points
 
