@@ -84,6 +84,12 @@ def test_a_faulty_volume_is_measured_in_its_planes(heart):
     assert clean["letters"] == 0
 
 
+def test_a_volume_in_which_every_nth_voxel_is_air_is_no_drawing():
+    volume = np.random.default_rng(4).normal(100, 9, (128, 128, 20))
+    volume[..., 0] = 0  # 80 voxels apart, which is a 4096th, lie in this plane alone
+    assert np.isfinite(measured(volume)["noise"])
+
+
 def test_a_drawing_in_plain_values_has_no_quality():
     drawing = (np.indices((64, 64)).sum(axis=0) > 60).astype(np.uint8) * 255
     assert all(np.isnan(value) for value in measured(drawing).values())

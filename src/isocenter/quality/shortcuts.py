@@ -214,7 +214,7 @@ def _as_seen(small: Floats, shape: Sequence[int], seen: Seen | None) -> Floats:
     if np.allclose(share, 1):
         return small
     offset = (np.asarray(small.shape) - 1) / 2 * (1 - share)
-    return np.asarray(ndimage.affine_transform(small, share, offset, order=1, mode="constant"))
+    return np.asarray(ndimage.affine_transform(small, share, offset, order=1, mode="nearest"))
 
 
 def _columns(subjects: Subjects) -> Iterator[tuple[str, Floats]]:
