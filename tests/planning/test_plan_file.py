@@ -86,7 +86,11 @@ WRONG = {
     "a split by its name": (r"method: {value: drawn", "method: {value: own", "split.method"),
     "one fold": (r"folds: {value: 0", "folds: {value: 1", "split.folds"),
     "folds that are fewer than none": (r"folds: {value: 0", "folds: {value: -2", "split.folds"),
-    "weights that are not there": (r"pretrained: {value: null", "pretrained: {value: /no/such/file", "network.pretrained"),
+    "weights that are not there": (
+        r"pretrained: {value: null",
+        "pretrained: {value: /no/such/file",
+        "network.pretrained",
+    ),
     "an unknown way to a shape": (r"aspect: {value: stretch", "aspect: {value: fold", "preprocessing.aspect"),
     "a crop without a shape": (r"aspect: {value: stretch", "aspect: {value: crop", "preprocessing.aspect"),
     "a border that leaves nothing": (r"border: {value: 0.0", "border: {value: 0.5", "preprocessing.border"),

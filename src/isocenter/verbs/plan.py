@@ -58,6 +58,11 @@ class Planned:
     def __repr__(self) -> str:
         return "\n".join([overview(self.plan), *([f"\nwritten: {self.out}"] if self.out else [])])
 
+    def with_memory_of(self, edited: Plan) -> Plan:
+        """An edited plan for these cases with its peak of memory predicted anew; ResourceError if it does not fit."""
+        machine = this_machine(edited["training.device"], edited["training.threads"])
+        return with_memory(edited, self.examination.fingerprint.only(_training(self.parts)), machine)
+
     @property
     def shortcuts(self) -> tuple[Shortcut, ...]:
         """What tells the classes apart in what the network sees: after the plan's preprocessing."""

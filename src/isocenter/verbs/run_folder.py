@@ -130,6 +130,7 @@ def planned_from(
     if made.plan.data_hash != edited.data_hash:
         log.warning("%s: the data are not those that were planned for; the run records what they are now", path)
     edited = edited.with_decision("split.method", made.plan.decision("split.method"))  # drawn again, by this seed
+    edited = made.with_memory_of(edited)  # refused before training, not in its middle
     found: dict[str, Any] = {key: getattr(made.plan, key) for key in ("data", "data_hash", "options")}
     return replace(made, plan=replace(edited, **found))
 

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import pytest
+
+import isocenter
+import trained
+from fingerprints import DRAWN, LAPTOP, cohort, facts, several
+from isocenter.errors import PlanError
+from isocenter.planning import Splitting, for_fold, make_plan, settings, with_settings
+from isocenter.values import BY_HAND, Decision, Fingerprint, Plan
+
+HU = {"min": -1024.0, "low": -1000.0, "high": 1500.0, "mean": -300.0, "deviation": 400.0}
+
+
+def planned(found: Fingerprint) -> Plan:
+    return make_plan(cohort(found.cases), found, DRAWN, LAPTOP, device=Decision("cpu", "a test"), minutes=60.0, seed=0)
+
+
+def test_a_fold_takes_its_statistics_from_its_own_training_cases():
+    cases = [
+        facts(name=f"c{n}", modality="CT", intensity=HU, inside={"low": -100.0 + n, "high": 100.0 + n})
+        for n in range(9)
+    ]
+    found = Fingerprint(tuple(cases))
+    made = planned(found)
+    own = for_fold(made, cohort(cases), found.only({"c0", "c1", "c2"}))
+    assert made["preprocessing.normalisation"][0]["low"] == -96
+    assert own["preprocessing.normalisation"][0]["low"] == -99
+    assert "3 training cases" in own.decision("preprocessing.normalisation").because
+    for name in ("preprocessing.spacing", "training.patch", "network.size"):  # one grid for all: outputs are averaged
+        assert own[name] == made[name]
+
+
+def test_what_was_set_by_hand_stays_in_every_fold():
+    found = several(6, modality="CT", intensity=HU)
+    by_hand = [{"method": "window", "low": 0.0, "high": 80.0}]
+    made = with_settings(planned(found), {"preprocessing.normalisation": by_hand})
+    assert for_fold(made, cohort(found.cases), found.only({"c0"}))["preprocessing.normalisation"] == by_hand
+
+
+def test_folds_of_a_data_set_are_planned_each_for_itself(tmp_path):
+    made = isocenter.plan(trained.blobs(tmp_path / "data", 9), labels=trained.LABELS, device="cpu", threads=1, folds=3)
+    assert made.plan["split.folds"] == 3
+    assert made.plan["split.method"] == "folds"
+    assert len(made.folds) == 3
+    for fold in range(3):
+        one = made.of_fold(fold)
+        assert one.parts == made.folds[fold]
+        assert settings(one.plan).split == Splitting("folds", 3)
+
+
+def test_sgd_brings_its_rate_and_schedule_unless_a_person_says_otherwise():
+    made = planned(several(3))
+    sgd = with_settings(made, {"training.optimiser": "sgd"})
+    assert (sgd["training.learning_rate"], sgd["training.schedule"]) == (0.01, "poly")
+    assert "goes with SGD" in sgd.decision("training.schedule").because
+    own = with_settings(made, {"training.optimiser": "sgd", "training.learning_rate": 0.1})
+    assert own["training.learning_rate"] == 0.1
+    assert own.decision("training.learning_rate").because == BY_HAND
+
+
+def test_mirroring_at_test_follows_that_of_training():
+    made = with_settings(planned(several(3)), {"augmentation.flips": [0]})
+    assert made["inference.flips"] == [0]
+    settings(made)
+
+
+def test_mirroring_that_puts_a_label_on_the_wrong_side_is_refused():
+    found = several(3, modality="MR")
+    made = make_plan(
+        cohort(found.cases, ["left eye"]), found, DRAWN, LAPTOP, device=Decision("cpu", "a test"), minutes=60.0, seed=0
+    )
+    assert made["augmentation.flips"] == []
+    for name in ("augmentation.flips", "inference.flips"):
+        with pytest.raises(PlanError) as refused:
+            settings(made.with_decision(name, Decision([0], BY_HAND)))
+        assert refused.value.where == name
+        assert "counterpart" in refused.value.problem
+        settings(made.with_decision(name, Decision([1], BY_HAND)))
+
+
+def test_a_change_leaves_the_plan_it_was_made_from_as_it_was():
+    made = planned(several(3))
+    assert with_settings(made, {"training.batch": 2})["training.batch"] == 2
+    assert made["training.batch"] == 4

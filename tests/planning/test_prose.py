@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+
+import isocenter
+import trained
+from isocenter.planning import prose, with_settings
+from isocenter.planning.prose import SENTENCES, TITLES, said
+from isocenter.values import Plan
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Plan:
+    data = trained.blobs(tmp_path_factory.mktemp("prose") / "data", 8)
+    return isocenter.plan(data, labels=trained.LABELS, device="cpu", threads=1).plan
+
+
+def test_every_section_is_a_paragraph_in_the_order_in_which_the_data_go(made):
+    paragraphs = prose(made).split("\n\n")
+    assert [one.partition(".")[0] for one in paragraphs] == list(TITLES.values())
+
+
+def test_every_decision_is_told_with_its_reason(made):
+    text = prose(made)
+    for name, decision in made:
+        if name in SENTENCES:
+            assert decision.because.rstrip(".") in text, name
+        else:
+            assert name.partition(".")[2].replace("_", " ") in text.lower(), name
+
+
+def test_sizes_read_as_sizes_and_shares_as_percent(made):
+    text = prose(made)
+    assert "The patch is 16 x 16 x 16 voxels, because the median of 5 training cases is" in text
+    assert "33 % of the patches are centred on a structure" in text
+    assert "Images are resampled to 1.118 x 1.1281 x 1.3086 mm" in text
+
+
+def test_sentences_are_whole(made):
+    for paragraph in prose(made).split("\n\n"):
+        assert paragraph.endswith(".")
+        assert not re.search(r"\{|\}|None|because because|\.\.", paragraph), paragraph
+
+
+def test_what_a_person_set_is_said_to_be_so(made):
+    assert "A batch has 2 samples, as set by hand." in prose(with_settings(made, {"training.batch": 2}))
+
+
+def test_what_is_off_is_named_together(made):
+    assert re.search(r"Off or not set: elastic, .*, mixup, cutmix", prose(made))
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(4.0, "4"), ([1, 2], "(1, 2)"), ([{"name": "liver", "value": 1}], "liver"), ({"width": 16}, "width 16")],
+)
+def test_values_are_said_as_a_person_would(value, words):
+    assert said(value) == words
+
+
+def test_the_verb_prints_the_prose_when_asked(cli, tmp_path):
+    data = trained.blobs(tmp_path / "data", 8)
+    done = cli("plan", data, "--labels", trained.LABELS, "--device", "cpu", "--out", tmp_path / "p.yaml", "--explain")
+    assert done.code == 0
+    assert "The patch is 16 x 16 x 16 voxels, because" in done.out
+    assert (tmp_path / "p.yaml").is_file()
