@@ -155,3 +155,25 @@ def test_several_networks_are_one_that_says_the_mean_of_their_probabilities():
     assert_allclose(np.exp(together), by_hand, rtol=1e-4, atol=1e-7)
     same = Averaged(networks[:1] * 2, chosen.average)(np.zeros((2, 1, 3, 3, 3), np.float32))["mask"]
     assert_allclose(np.exp(same), powers[0] / powers[0].sum(axis=1, keepdims=True), rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize(("shape", "crosses"), [((8, 8, 1), True), ((8, 1, 8), True), ((1, 8, 8), False)])
+def test_a_slice_is_mirrored_across_left_and_right_only_where_it_holds_both(shape, crosses):
+    """A network that calls left what is bright: seen in the mirror that is right, but not in a sagittal slice."""
+    chosen = task(("left kidney", "right kidney"))
+
+    def bright_is_left(batch: np.ndarray) -> Mapping[str, np.ndarray]:
+        return {"mask": np.concatenate([np.zeros_like(batch), 9 * batch, 0 * batch], axis=1)}
+
+    preprocessing = Preprocessing(2, ("T1",), (Normalisation("window", 0, 1),))
+    looking = Model(chosen, preprocessing, Inference((8, 8), flips=(0,), left_right=0), {}, bright_is_left)
+    found = np.zeros((3, *shape))
+
+    def beside(region: tuple[slice, ...], arrays: Mapping[str, np.ndarray]) -> None:
+        found[(slice(None), *region)] = arrays["mask"]
+
+    looking.predict(Image(np.ones((1, *shape), np.float32), Geometry(shape, RAS), channels=("T1",)), beside=beside)
+    left = np.exp(9) / (np.exp(9) + 2)
+    other = 1 / (np.exp(9) + 2)
+    assert_allclose(found[1], (left + other) / 2 if crosses else left, rtol=1e-3)
+    assert_allclose(found[2], (left + other) / 2 if crosses else other, rtol=1e-3)

@@ -156,3 +156,20 @@ def test_what_is_loaded_in_python_is_a_model_that_predicts_paths(tmp_path):
     for path in (run, run / "fold_0", run / "fold_0" / "checkpoints" / "best"):
         model = isocenter.load(path, device="cpu")
         assert_array_equal(model.predict(tmp_path / "image.nii.gz").data, model.predict(image()).data)
+
+
+def test_a_fold_whose_weights_are_missing_is_named(tmp_path):
+    run = run_of(tmp_path, {"fold_0": made(0), "fold_1": made(1)})
+    (run / "fold_1" / "checkpoints" / "best" / "weights.safetensors").unlink()
+    with pytest.raises(IntegrityError, match=r"fold_1.*weights\.safetensors: is missing\. Get the folder again"):
+        load(run, "cpu")
+
+
+def test_a_fold_of_a_newer_version_is_named(tmp_path):
+    run = run_of(tmp_path, {"fold_0": made(0)})
+    best = run / "fold_0" / "checkpoints" / "best"
+    record = json.loads((best / "model.json").read_text())
+    (best / "model.json").write_text(json.dumps({**record, "version": 99}))
+    seal(best)
+    with pytest.raises(IntegrityError, match=r"fold_0.*newer version .*Update isocenter"):
+        load(run, "cpu")
