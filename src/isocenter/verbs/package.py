@@ -15,7 +15,7 @@ from isocenter.evaluation import rows_from_json
 from isocenter.files import unwritable, written
 from isocenter.planning import read_plan
 from isocenter.runtime import RUN_COMMAND, Evidence, load, read_json, write_package, write_zip
-from isocenter.values import Plan, Row
+from isocenter.values import Decision, Plan, Row
 from isocenter.verbs.data_record import read_data_record
 from isocenter.verbs.output import refuse_taken, result_folder
 from isocenter.verbs.run_folder import MARKS as OF_A_RUN
@@ -69,7 +69,7 @@ def package(run: str | Path, *, out: str | Path, overwrite: bool = False) -> Pac
     model = load(run, "cpu")
     rows = _rows(run)
     known = bool(model.record.get("patients_known"))
-    evidence = Evidence(rows, _limits(run, known, bool(rows)), dict(plan), _trained(run))
+    evidence = Evidence(rows, _limits(run, known, bool(rows)), _decisions(plan), _trained(run))
     with _becoming(out, overwrite, zipped) as folder:
         onnx = write_package(model, evidence, folder.name, folder)
     return Packaged(out, onnx, len(getattr(model.run, "members", (model.run,))), bool(rows))
@@ -101,6 +101,15 @@ def _finished(run: Path) -> Plan:
     return read_plan(run / "plan.yaml")
 
 
+def _decisions(plan: Plan) -> dict[str, Decision]:
+    """What was decided and why; of a file on this machine no more than its name."""
+    found = {}
+    for name, decision in plan:
+        path = decision.value if isinstance(decision.value, str) and Path(decision.value).is_absolute() else None
+        found[name] = decision if path is None else Decision(Path(path).name, decision.because.replace(path, "a file"))
+    return found
+
+
 def _rows(run: Path) -> list[Row]:
     """What the run's evaluation measured; nothing where every case was trained on."""
     path = run / "evaluation" / "summary.json"
@@ -124,7 +133,12 @@ def _limits(run: Path, patients_known: bool, estimated: bool) -> list[str]:
     found = Counter(table["split"])
     said = [f"{found[part]} for {what}" for part, what in PARTS.items() if found[part]]
     folds = table["fold"].nunique() > 1
-    limits = [f"{cases}, trained and tested by cross-validation." if folds else f"{cases}: {', '.join(said)}."]
+    limits = [f"{cases}: {', '.join(said)}."]
+    if folds:
+        limits = [
+            f"{cases}, trained and tested by cross-validation: each was scored by the network that had not seen it. "
+            "The mean of the networks, which is this model, was not scored itself."
+        ]
     told = (run / NOTES).is_file()  # a run of before there were notes has none
     notes = read_json(run / NOTES, "isocenter.run")["notes"] if told else []
     if not told and not patients_known:
