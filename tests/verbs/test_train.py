@@ -21,6 +21,7 @@ def test_a_run_leaves_what_the_design_lists_and_nothing_hidden(segmented):
         "log.csv",
         "plan.yaml",
         "report.html",
+        "run.json",
         "split.csv",
         "tensorboard",
     ]

@@ -101,6 +101,8 @@ def train(
 
     if resume:
         state = State.of(read_checkpoint(last, module.module, averaged, optimiser), str(last))
+        if state.speed is not None and state.pace.steps != chosen.steps:  # planned anew just before a kill
+            decided(state.pace.steps, state.validations, "so many were planned at the last checkpoint")
     elif chosen.steps is not None:
         state = State(0, Pace(chosen.steps), chosen.validations, began_from=began_from)
     else:
