@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 # A probe of this share of the time, or of this many steps, tells the speed well enough even where other programs
 # disturb it now and then; its first steps warm up caches and allocators.
 PROBE_SHARE, PROBE_STEPS, MOST_PROBE_STEPS, PROBE_WARMUP = 0.02, 8, 60, 2
+# A probe that takes so many times its share ends after one step: the steps are planned anew on the way.
+PATIENCE = 3
 # Validation cases that are looked at to know how long all take.
 PROBE_CASES = 3
 # What a step costs beside what the probe measures: the optimiser, the average, the log.
@@ -50,7 +52,9 @@ def step_seconds(
     times: list[float] = []
     began = time.monotonic()
     for step in count():
-        if step >= MOST_PROBE_STEPS or (step >= PROBE_STEPS and time.monotonic() - began > longest):
+        spent = time.monotonic() - began
+        enough = step >= PROBE_STEPS or (step > PROBE_WARMUP and spent > PATIENCE * longest)
+        if step >= MOST_PROBE_STEPS or (enough and spent > longest):
             break
         mark = time.monotonic()
         fabric.backward(loss(loader.of_step(step)))
