@@ -25,6 +25,7 @@ from isocenter.evaluation import (
     clopper_pearson,
     ece,
     median,
+    predictive_values,
     wilson,
 )
 from isocenter.values import Estimate
@@ -35,6 +36,9 @@ IMAGES = 2
 ALIKE = 0.8
 # Two normal distributions this far apart have an AUROC of 0.90.
 SEPARATION = float(np.sqrt(2) * stats.norm.ppf(0.90))
+
+# At which a PPV is stated.
+PREVALENCE = 0.05
 
 Random = np.random.Generator
 Study = Callable[[Random, int, int], Estimate]
@@ -122,6 +126,14 @@ def f1_stratified(random: Random, patients: int, draws: int) -> Estimate:
     return bootstrap_statistic(f1, owners(patients), strata=ill, seed=0, draws=draws)
 
 
+def ppv_at_five_per_cent(random: Random, patients: int, draws: int) -> Estimate:
+    """Of cases of which three in ten are ill, stated where one in twenty is."""
+    scores, ill = diagnosed(random, patients)
+    called = scores > SEPARATION / 2
+    ppv, _ = predictive_values(called, ill, owners(patients), prevalence=PREVALENCE, seed=0)
+    return ppv
+
+
 def ece_of_a_calibrated_model(random: Random, patients: int, draws: int) -> Estimate:
     chance = random.uniform(size=patients)
     happened = random.uniform(size=patients) < chance
@@ -131,6 +143,11 @@ def ece_of_a_calibrated_model(random: Random, patients: int, draws: int) -> Esti
 def true_f1() -> float:
     hit = stats.norm.cdf(SEPARATION / 2)
     return float(2 * 0.3 * hit / (2 * 0.3 * hit + 0.7 * (1 - hit) + 0.3 * (1 - hit)))
+
+
+def true_ppv() -> float:
+    hit = stats.norm.cdf(SEPARATION / 2)
+    return float(PREVALENCE * hit / (PREVALENCE * hit + (1 - PREVALENCE) * (1 - hit)))
 
 
 STUDIES: list[tuple[str, str, float, Study]] = [
@@ -151,6 +168,7 @@ STUDIES: list[tuple[str, str, float, Study]] = [
     ("AUROC 0.90", "patient bootstrap by class", 0.90, auroc_stratified),
     ("AUROC 0.90", "patient bootstrap", 0.90, auroc_unstratified),
     (f"F1 {true_f1():.2f}", "patient bootstrap by class", true_f1(), f1_stratified),
+    (f"PPV {true_ppv():.2f}, at 5 %", "patient bootstrap by class", true_ppv(), ppv_at_five_per_cent),
     ("ECE 0", "patient bootstrap (why there is none)", 0.0, ece_of_a_calibrated_model),
 ]
 
