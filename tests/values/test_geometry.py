@@ -340,3 +340,11 @@ def test_a_picture_counts_pixels() -> None:
 def test_a_grid_says_what_it_is() -> None:
     assert repr(Geometry((2, 3, 4), np.diag([1, 2, 3, 1]))) == "Geometry(2 x 3 x 4 voxels of 1 x 2 x 3 mm, RAS)"
     assert "orientation unknown" in repr(Geometry.of_spacing((2, 2, 2), (1, 1, 1)))
+
+
+def test_a_tilted_gantry_makes_a_voxel_no_larger_than_what_lies_between_its_slices():
+    tilted = Geometry((4, 4, 4), [[0.5, 0, 0, 0], [0, 0.5, 2, 0], [0, 0, 5, 0], [0, 0, 0, 1]])
+    assert tilted.voxel_volume == pytest.approx(0.5 * 0.5 * 5)
+    assert tilted.voxel_volume < np.prod(tilted.spacing)
+    assert Geometry.of_pixels((4, 4)).voxel_volume is None
+    assert Geometry.of_spacing((4, 4), (0.5, 2)).voxel_volume == pytest.approx(1)

@@ -325,6 +325,7 @@ def test_measurements_say_how_large_and_how_bright_each_structure_is(segmented, 
         assert row.case == "case01"
         assert row.voxels == inside.size
         assert row.volume_ml == pytest.approx(inside.size * abs(np.linalg.det(source.affine)) / 1000, rel=1e-4)
+        assert row.volume_ml == result.table[f"{row.label}_ml"][0]
         if inside.size:
             assert (row.mean_0, row.sd_0) == pytest.approx((inside.mean(), inside.std()))
     assert len(result.measurements) == 2

@@ -26,8 +26,8 @@ def measurements(label_map: Array, labels: Sequence[Label], image: Image) -> lis
     label_map = np.asarray(label_map)
     top = max((int(label_map.max(initial=0)), *(label.value for label in labels)))
     voxels = np.zeros(top + 1, dtype=np.int64)
-    for rows in _blocks(label_map.shape):
-        voxels += np.bincount(label_map[rows].ravel(), minlength=top + 1)
+    for block in _blocks(label_map.shape):
+        voxels += np.bincount(label_map[block].ravel(), minlength=top + 1)
     means, deviations = _moments(label_map, image.data[: len(names)], image.valid, top + 1)
     rows = []
     for label in labels:
@@ -42,10 +42,10 @@ def measurements(label_map: Array, labels: Sequence[Label], image: Image) -> lis
 
 
 def _size(geometry: Geometry) -> tuple[str, float] | None:
-    """(column, size of one voxel): the determinant, which a tilted gantry's shear does not change the meaning of."""
-    if not geometry.physical:
+    """(column, size of one voxel)."""
+    size = geometry.voxel_volume
+    if size is None:
         return None
-    size = abs(float(np.linalg.det(geometry.affine[:-1, :-1])))
     return ("volume_ml", size / MM3_PER_ML) if geometry.ndim == 3 else ("area_mm2", size)
 
 
@@ -64,11 +64,11 @@ def _moments(label_map: Array, data: Array, valid: NDArray[np.bool_], values: in
 
 def _voxels(label_map: Array, data: Array, valid: NDArray[np.bool_]) -> Iterator[tuple[int, Array, Floats]]:
     """(channel, (voxels,) label values, (voxels,) intensities) of one block after the other: never a second volume."""
-    for rows in _blocks(label_map.shape):
-        marked = label_map[rows]
+    for block in _blocks(label_map.shape):
+        marked = label_map[block]
         for channel in range(len(data)) if marked.any() else ():
-            there = (marked > 0) & valid[channel, rows]
-            yield channel, marked[there], data[channel, rows][there].astype(np.float64)
+            there = (marked > 0) & valid[channel, block]
+            yield channel, marked[there], data[channel, block][there].astype(np.float64)
 
 
 def _blocks(shape: tuple[int, ...]) -> Iterator[slice]:

@@ -17,7 +17,7 @@ from isocenter.tasks.exclusive import Tidying, label_map, log_mean, softmax, tid
 from isocenter.tasks.label_maps import label_from, label_values, plain, refuse_other_names
 from isocenter.tasks.losses import label_loss
 from isocenter.tasks.segmentation_plan import check_settings, settings_for
-from isocenter.tasks.segmentation_scores import METRICS, case_rows, summary_rows, voxel_volume
+from isocenter.tasks.segmentation_scores import METRICS, case_rows, summary_rows
 from isocenter.tasks.segmentation_tidying import choose
 from isocenter.tasks.sides import crossed
 from isocenter.tasks.task import Outputs, Task, stated_image
@@ -193,7 +193,7 @@ class Segmentation:
             mask[region] = label_map(arrays["mask"], values)
         given = self.postprocessing or {}
         rules = {label.value: given[label.name] for label in self.classes if label.name in given}
-        mask = tidied(mask, rules, voxel_volume(geometry.spacing))
+        mask = tidied(mask, rules, geometry.voxel_volume or 1.0)
         return Prediction(geometry, data=mask, labels=self.classes)
 
     def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
@@ -246,7 +246,7 @@ class Segmentation:
         """The volume of each structure, in ml where the size of a voxel is known."""
         mask, spacing = np.asarray(prediction.data), prediction.geometry.spacing
         unit = {"ml": "ml", "mm²": "mm2"}.get(volume_unit(spacing), "voxels")
-        voxel = voxel_volume(spacing) / (1000.0 if unit == "ml" else 1.0)
+        voxel = (prediction.geometry.voxel_volume or 1.0) / (1000.0 if unit == "ml" else 1.0)
         return {
             f"{label.name}_{unit}": round(float(np.count_nonzero(mask == label.value)) * voxel, 6)
             for label in self.classes

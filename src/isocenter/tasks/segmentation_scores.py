@@ -7,8 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from isocenter.errors import counted
 from isocenter.evaluation import Table, mean_rows, metric_columns, overlaps, pooled_rows, surface_distance
 from isocenter.values import Array, Estimate, Label, Row
@@ -73,11 +71,6 @@ def unit_of(metric: str) -> str:
         if metric.endswith(ending):
             return "" if metric.startswith("nsd") else unit
     return {"hd95": "mm", "assd": "mm", "volume_error": "ml", "false_positive_volume": "ml"}.get(metric, "")
-
-
-def voxel_volume(spacing: Sequence[float] | None) -> float:
-    """mm³ of a voxel, in 2D mm²; 1 where its size is not known."""
-    return 1.0 if spacing is None else float(np.prod(spacing))
 
 
 def _explained(row: Row, table: Table, tolerance: Mapping[str, float] | float) -> Row:

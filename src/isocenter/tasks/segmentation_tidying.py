@@ -11,7 +11,6 @@ from scipy import ndimage
 from isocenter.evaluation import overlap
 from isocenter.tasks.exclusive import Tidying, tidied
 from isocenter.tasks.label_maps import label_values
-from isocenter.tasks.segmentation_scores import voxel_volume
 from isocenter.values import Array, Case, Decision, Label, Prediction
 
 # A gain in mean Dice below this is not worth a rule, which may harm a case unlike those that were looked at.
@@ -54,7 +53,7 @@ def choose(
 
 def _pair(prediction: Prediction, case: Case) -> _Pair:
     reference = case.references["mask"]
-    voxel = voxel_volume(reference.geometry.spacing)
+    voxel = reference.geometry.voxel_volume or 1.0
     return _Pair(np.asarray(prediction.data), label_values(reference.data, case.id), voxel)
 
 

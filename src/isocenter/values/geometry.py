@@ -77,6 +77,11 @@ class Geometry:
         return self.steps if self.physical else None
 
     @property
+    def voxel_volume(self) -> float | None:
+        """mm³ (of two axes mm²) of a voxel, which under a shear is less than its edges multiplied; None if unknown."""
+        return abs(float(np.linalg.det(self.affine[:-1, :-1]))) if self.physical else None
+
+    @property
     def is_sheared(self) -> bool:
         axes = self.affine[:-1, :-1] / np.asarray(self.steps)
         return not np.allclose(axes.T @ axes, np.eye(self.ndim), atol=DIRECTION_TOLERANCE)
