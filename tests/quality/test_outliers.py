@@ -91,6 +91,18 @@ def test_a_hair_among_equals_is_no_outlier():
     assert np.abs(robust_z(values, 0.05)).max() < 0.1
 
 
+def test_colour_pictures_stand_beside_grey_ones():
+    grid = Geometry.of_pixels((40, 40))
+    cases = []
+    for n in range(20):
+        grey = np.random.default_rng(n).random((1, 40, 40))
+        pixels = np.repeat(grey, 3, axis=0) if n % 2 else grey
+        pixels = ndimage.gaussian_filter(pixels, (0, 2, 2)) if n == 3 else pixels
+        cases.append(Case(f"c{n}", f"p{n}", {"i": Image(pixels, grid, channels=tuple("RGB") if n % 2 else ("0",))}))
+    found = said(Dataset(tuple(cases), patients_known=True))
+    assert found["blurred"] == ("c3",)
+
+
 def test_the_hippocampi_raise_no_alarm_but_that_their_patients_are_unknown(data: Path):
     dataset = read_dataset(data / "hippocampus")
     found = examine(replace(dataset, cases=dataset.cases[::2]), threads=2)

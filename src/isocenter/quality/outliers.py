@@ -48,7 +48,8 @@ def outliers(facts: Sequence[CaseFacts], looks: Mapping[str, Look]) -> Iterator[
     """Cases far from those of the same modality, channels and number of axes."""
     kinds: dict[tuple[str, int, int], list[CaseFacts]] = {}
     for one in facts:
-        kinds.setdefault((one.modality, len(one.channels), len(one.shape)), []).append(one)
+        # A colour picture is measured in its luma, as a grey one is.
+        kinds.setdefault((one.modality, len(looks[one.id].quality), len(one.shape)), []).append(one)
     for alike in kinds.values():
         if len(alike) >= FEWEST:
             for rule in RULES:
@@ -88,12 +89,15 @@ def _level(facts: CaseFacts, look: Look) -> Sequence[float]:
     """Where the mean lies between low and high: it has no unit, so scanners can be compared."""
     return [
         (one["mean"] - one["low"]) / (one["high"] - one["low"]) if one["high"] > one["low"] else np.nan
-        for one in facts.intensity
+        for one in facts.intensity[: len(look.quality)]
     ]
 
 
 def _range(facts: CaseFacts, look: Look) -> Sequence[float]:
-    return [float(np.log(one["high"] - one["low"])) if one["high"] > one["low"] else np.nan for one in facts.intensity]
+    return [
+        float(np.log(one["high"] - one["low"])) if one["high"] > one["low"] else np.nan
+        for one in facts.intensity[: len(look.quality)]
+    ]
 
 
 def _spacing(facts: CaseFacts, look: Look) -> Sequence[float]:
