@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from fingerprints import cohort, facts, several
@@ -30,7 +32,9 @@ def test_one_word_of_the_trunk_outweighs_all_others():
 def test_names_are_those_of_set_structures_and_examined_parts():
     case = facts()
     data = cohort([case], name="torso")
+    examined = replace(data, cases=tuple(replace(one, covariates={"body_part": "HEART"}) for one in data))
     assert names_of(data, [Label(1, "vessel")]) == ["torso", "vessel"]
+    assert names_of(examined, [Label(1, "vessel")]) == ["torso", "vessel", "HEART"]
 
 
 @pytest.mark.parametrize(

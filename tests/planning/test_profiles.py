@@ -27,6 +27,7 @@ from isocenter.transforms import Augmentation
         ("endoscopy", "endoscopy"),
         ("PET", "PET"),
         ("GM", "microscopy"),
+        ("fluorescence microscopy", "microscopy"),
         ("banana", "unknown"),
     ],
 )

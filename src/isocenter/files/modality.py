@@ -17,11 +17,12 @@ WORDS = {
     "MG": ("mg", "mammography", "mammogram"),
     "NM": ("nm", "spect"),
     "XA": ("xa", "angiography"),
-    "OP": ("op", "fundus"),
+    "OP": ("op", "fundus", "cfp"),
     "OPT": ("opt", "oct"),
-    "SM": ("sm", "wsi", "histology", "histopathology", "microscopy"),
+    "SM": ("sm", "wsi", "histology", "histopathology"),
+    "GM": ("gm", "microscopy", "fluorescence", "cytology"),
     "ES": ("es", "endoscopy", "colonoscopy"),
-    "XC": ("xc", "photo", "photograph", "dermoscopy"),
+    "XC": ("xc", "photo", "photograph", "dermoscopy", "dermatology"),
 }  # fmt: skip
 _BY_WORD = {word: modality for modality, words in WORDS.items() for word in words}
 
