@@ -2,7 +2,7 @@
 
 from isocenter.planning.changes import for_fold, with_memory, with_settings
 from isocenter.planning.checks import settings
-from isocenter.planning.machine import Machine, this_machine
+from isocenter.planning.machine import Machine, cores, this_machine
 from isocenter.planning.overview import overview
 from isocenter.planning.plan import make_plan
 from isocenter.planning.plan_file import parse_value, plan_text, read_plan
@@ -21,6 +21,7 @@ __all__ = [
     "Settings",
     "Splitting",
     "Training",
+    "cores",
     "folds_decision",
     "for_fold",
     "make_plan",

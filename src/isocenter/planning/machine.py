@@ -27,11 +27,15 @@ class Machine:
     bf16: bool
 
 
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
 def this_machine(device: str, threads: int | None = None) -> Machine:
     """As it is now: memory is what is available, and cores are those this process may use."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
     memory = psutil.virtual_memory().available / 2**30
     on_device = memory
     if device.startswith("cuda"):
         on_device = torch.cuda.mem_get_info(device)[0] / 2**30
-    return Machine(device, threads or cores, round(memory, 1), round(on_device, 1), bf16_pays(device))
+    return Machine(device, threads or cores(), round(memory, 1), round(on_device, 1), bf16_pays(device))

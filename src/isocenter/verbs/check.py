@@ -11,7 +11,7 @@ import numpy as np
 
 from isocenter.errors import DatasetError, counted
 from isocenter.files import dataset_hash
-from isocenter.planning import this_machine
+from isocenter.planning import cores
 from isocenter.quality import Examination
 from isocenter.report import render
 from isocenter.runtime import write_json
@@ -101,7 +101,7 @@ def check(
     if out is not None:
         refuse_taken(Path(out), overwrite, MARKS)
     dataset = _opened(data, given)
-    examination = looked_through(dataset, threads or this_machine("cpu").threads)
+    examination = looked_through(dataset, threads or cores())
     facts = _facts(dataset, examination)
     result = Check(dataset, examination, facts, Path(out) if out is not None else None)
     if out is not None:
