@@ -9,6 +9,7 @@ from numpy.testing import assert_array_equal
 
 from isocenter import tasks
 from isocenter.errors import DatasetError, GeometryError, PlanError
+from isocenter.evaluation import wilson
 from isocenter.tasks.exclusive import Tidying
 from isocenter.tasks.segmentation import Segmentation
 from isocenter.values import Case, Geometry, Image, Label, Prediction
@@ -176,6 +177,10 @@ def test_what_has_one_empty_side_is_counted_at_the_worst_and_what_has_two_is_lef
     assert "2 with one side empty counted as the image's diagonal" in rows["hd95", "liver"].method
     assert "2 with one side empty counted as 0" in rows["nsd", "liver"].method
     assert rows["detected", "liver"].value == 0.5
+    assert rows["detected", "liver"].low == pytest.approx(wilson(1, 2).low)
+    assert "Wilson" in rows["detected", "liver"].method
+    assert "2 empty references left out" in rows["detected", "liver"].method
+    assert "of 2 empty references" in rows["false_positive_volume", "liver"].method
     assert rows["dice_pooled", "liver"].value == pytest.approx(2 / 4)
 
 

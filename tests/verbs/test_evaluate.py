@@ -209,3 +209,16 @@ def test_a_runs_own_data_are_read_as_it_read_them(tmp_path):
     moved = shutil.copytree(data, tmp_path / "moved")
     with pytest.raises(DatasetError, match="no column says"):
         isocenter.evaluate(run.out, moved / "table.csv", device="cpu")
+
+
+def test_of_a_run_of_folds_each_case_is_scored_by_the_fold_that_had_not_seen_it(tmp_path):
+    data = trained.blobs(tmp_path / "data", 8)
+    run = trained.segmenting(data, tmp_path / "run", folds=2)
+    again = isocenter.evaluate(run.out, data, device="cpu", labels=trained.LABELS)
+    assert cases(again) == {f"case{n:02}" for n in range(8)}
+    assert any("by the fold that had not seen it" in note for note in again.notes)
+    kept = pd.read_csv(run.out / "evaluation" / "cases.csv").sort_values(["case", "label"])
+    found = again.scored.table.sort_values(["case", "label"])
+    np.testing.assert_allclose(found["dice"], kept["dice"], atol=1e-6)
+    seen = isocenter.evaluate(run.out, data, split="train", device="cpu", labels=trained.LABELS)
+    assert "used in training" in " ".join(seen.notes)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from isocenter.errors import counted
-from isocenter.evaluation import Table, mean_rows, metric_columns, overlaps, pooled_rows, surface_distance
+from isocenter.evaluation import Table, mean_rows, metric_columns, overlaps, pooled_rows, proportion, surface_distance
 from isocenter.values import Array, Estimate, Label, Row
 
 # With the unit in the name where it is not mm or ml: a distance that counts pixels must not be read as mm.
@@ -62,6 +62,7 @@ def summary_rows(table: Table, tolerance: Mapping[str, float] | float, *, seed: 
     """Means by metric, over all labels first, then pooled; the method says what stands for what cannot be measured."""
     metrics = [name for name in metric_columns(table) if not name.startswith("voxels_")]
     rows = mean_rows(table, {metric: unit_of(metric) for metric in metrics}, seed=seed)
+    rows = [_as_proportion(row, table, seed) if row.metric == "detected" else row for row in rows]
     return [_explained(row, table, tolerance) for row in rows] + pooled_rows(table, seed=seed)
 
 
@@ -87,6 +88,17 @@ def _explained(row: Row, table: Table, tolerance: Mapping[str, float] | float) -
         notes.append(f"{one_missing} with one side empty counted as {worst}")
     estimate = replace(row.estimate, method="; ".join([row.estimate.method, *notes]))
     return replace(row, estimate=estimate)
+
+
+def _as_proportion(row: Row, table: Table, seed: int) -> Row:
+    """Of one label, found or not is a proportion; the mean over labels is none."""
+    own = table[(table["label"] == row.label) & table["detected"].notna()]
+    if own.empty:
+        return row
+    estimate = proportion(own["detected"], own["patient"], seed=seed)
+    left = int((table["label"] == row.label).sum()) - len(own)
+    note = f"; {counted(left, 'empty reference')} left out" if left else ""
+    return replace(row, estimate=replace(estimate, method=estimate.method + note))
 
 
 def _on_empty(estimate: Estimate, empty: int) -> Estimate:
