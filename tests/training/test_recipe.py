@@ -9,6 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import isocenter
+import isocenter.verbs.train as verb
 import trained
 from isocenter.errors import IsocenterError
 from isocenter.planning import read_plan
@@ -80,6 +81,8 @@ def test_steps_are_planned_anew_where_the_machine_is_slower_than_the_probe_said(
     monkeypatch.setattr(recipe, "budget", fast)
     monkeypatch.setattr(logs.CsvLog, "add", slowly)
     monkeypatch.setattr(verb_budget, "REPORT_SECONDS", 0.0)
+    asked, measured = [], verb.measured_costs
+    monkeypatch.setattr(verb, "measured_costs", lambda model, case: (asked.append(model), measured(model, case))[1])
     run = trained.classifying(classified.data, tmp_path / "run", minutes=0.1, assignments={"training.steps": None})
     decision = read_plan(run.out / "plan.yaml").decision("training.steps")
     assert run.steps == decision.value != 400
@@ -90,6 +93,9 @@ def test_steps_are_planned_anew_where_the_machine_is_slower_than_the_probe_said(
     state = read_json(run.out / "checkpoints" / "last" / "state.json", "isocenter.state")
     assert state["pace"]["steps"] == run.steps
     assert state["pace"]["since"] > 0
+    # What follows is estimated with fresh weights, and once more half-way with those that were trained.
+    assert len(asked) == 2
+    assert asked[0] is not asked[1]
 
 
 def test_a_run_by_minutes_that_was_killed_keeps_its_time_and_its_pace(classified, tmp_path, monkeypatch):
@@ -104,6 +110,7 @@ def test_a_run_by_minutes_that_was_killed_keeps_its_time_and_its_pace(classified
             raise RuntimeError("the machine went down")
 
     monkeypatch.setattr(recipe, "budget", small)
+    monkeypatch.setattr(verb, "measured_costs", lambda model, case: verb_budget.Costs(0.0, 0.0, 0.0))
     monkeypatch.setattr(recipe, "replan", lambda *given, **times: None)  # this machine's speed is not the question
     monkeypatch.setattr(logs.CsvLog, "add", dies)
     with pytest.raises(RuntimeError, match="went down"):

@@ -3,7 +3,7 @@
 from isocenter.training.begin import fitting
 from isocenter.training.checkpoint import STATE_SCHEMA, read_checkpoint, recover, with_task, write_checkpoint
 from isocenter.training.loader import Batch, Loader
-from isocenter.training.recipe import Decided, finished, train
+from isocenter.training.recipe import Decided, Recount, finished, train
 from isocenter.training.schedule import Pace, Speed, replan
 from isocenter.training.state import Clock, Moment, Outcome, State
 from isocenter.training.store import Prepared, cache_folder, prepare_all
@@ -18,6 +18,7 @@ __all__ = [
     "Outcome",
     "Pace",
     "Prepared",
+    "Recount",
     "Speed",
     "State",
     "cache_folder",

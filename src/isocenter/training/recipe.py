@@ -45,6 +45,10 @@ STEP_DRAW = 2**30
 MOST_LOST = 10
 # Is told steps, validations and the reason whenever they were decided, by a probe or anew on the way.
 Decided = Callable[[int, int, str], None]
+# Says by which second training must end, when it is shown what the model has become.
+Recount = Callable[[Model], float]
+# When that is asked: by then the model predicts much as it will in the end.
+HALF_WAY = 0.5
 
 
 def train(
@@ -57,6 +61,7 @@ def train(
     record: Mapping[str, Any],
     start: Path | None = None,
     decided: Decided = lambda steps, validations, because: None,
+    recount: Recount | None = None,
     watch: Callable[[Moment], None] = lambda moment: None,
 ) -> Outcome:
     """Train by these settings and leave `log.csv`, `tensorboard/` and `checkpoints/` in `out`.
@@ -67,6 +72,7 @@ def train(
     record:  goes into the model: data hash, plan, versions
     start:   weights (safetensors) to begin from, as far as names and shapes agree
     decided: is told the number of steps, that of validations and the reason
+    recount: is asked half-way for the deadline, because trained weights are scored faster than fresh ones
     Ctrl-C ends with KeyboardInterrupt after the step at hand, whose state is kept.
     """
     chosen = settings.training
@@ -167,6 +173,9 @@ def train(
             if due and state.speed is not None and clock.deadline is not None and not state.is_over:
                 measured = (time.monotonic() - spell) / (state.step - spell_step)
                 state = replace(state, speed=state.speed.after(step=measured))
+                if recount is not None and pace.progress(state.step) >= HALF_WAY:
+                    averaged.eval()
+                    clock, recount = replace(clock, deadline=recount(model)), None
                 state = _replanned(state, clock, decided)
                 spell, spell_step = time.monotonic(), state.step
             if due or state.is_over or stopping():

@@ -14,7 +14,7 @@ from isocenter.errors import UsageError
 from isocenter.planning import Settings, settings
 from isocenter.runtime import Model, choose_device, environment, verify
 from isocenter.tasks import Task
-from isocenter.training import Clock, Decided, Outcome, Prepared, finished, prepare_all, with_task
+from isocenter.training import Clock, Decided, Outcome, Prepared, Recount, finished, prepare_all, with_task
 from isocenter.training import train as follow
 from isocenter.values import Case, Decision, Plan, Prediction
 from isocenter.verbs.dataset import VOXELS
@@ -48,10 +48,11 @@ class Job:
         return settings(self.plan)
 
 
-def fit(job: Job, clock: Clock, decided: Decided) -> Outcome:
+def fit(job: Job, clock: Clock, decided: Decided, recount: Recount | None = None) -> Outcome:
     """Prepare the cases and train; goes on from the last checkpoint where there is one.
 
     decided: is told steps, validations and the reason, once a probe has found them or the speed has changed
+    recount: is asked half-way by which second training must end; None where the steps are fixed
     """
     chosen = job.settings
     choose_device(chosen.training.device)  # refuses one that this machine lacks
@@ -70,6 +71,7 @@ def fit(job: Job, clock: Clock, decided: Decided) -> Outcome:
             record={**job.record, "primary": job.plan["evaluation.primary"], "environment": environment()},
             start=job.start,
             decided=decided,
+            recount=recount,
             watch=watch,
         )
 

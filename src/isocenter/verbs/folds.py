@@ -14,9 +14,9 @@ from isocenter.evaluation import Table
 from isocenter.planning import Settings, settings
 from isocenter.runtime import Model, load
 from isocenter.tasks import Task
-from isocenter.training import Clock, Outcome
+from isocenter.training import Clock, Outcome, Recount
 from isocenter.values import Case, Decision, Plan, Prediction, Split
-from isocenter.verbs.budget import measured_costs, seconds_after, shared_deadline, training_deadline
+from isocenter.verbs.budget import fresh_model, measured_costs, seconds_after, shared_deadline, training_deadline
 from isocenter.verbs.finish import EVALUATION, OUT_OF_FOLD, evaluated
 from isocenter.verbs.fit import Job, fit, keep_task, predicted
 from isocenter.verbs.run_folder import Begun, state_of
@@ -54,12 +54,14 @@ def cross_validated(
     """
     total = len(run.made.folds)
     jobs = [_job(run, fold, record, weights) for fold in range(total)]
-    deadline = _deadline(run, jobs)
+    limit = _limit(run, jobs)
     outcomes: list[Outcome] = []
     for fold, job in enumerate(jobs):
-        clock = Clock(began, run.spent)
-        clock = replace(clock, deadline=_of_fold(job, deadline, clock.seconds, total - fold))
-        outcomes.append(fit(job, clock, _said(job.what)))
+        clock, of_fold = Clock(began, run.spent), None
+        if limit is not None:
+            of_fold = _share(limit, clock.seconds, total - fold)
+            clock = replace(clock, deadline=state_of(job.out).get("deadline") or of_fold(fresh_model(job.settings)))
+        outcomes.append(fit(job, clock, _said(job.what), of_fold))
     models = [load(one.checkpoint, job.settings.training.device) for one, job in zip(outcomes, jobs, strict=True)]
     plan, models, task = _tuned(run, jobs, models)
     plan = _with_reasons(plan, outcomes)
@@ -109,23 +111,24 @@ def _job(run: Begun, fold: int, record: Mapping[str, Any], weights: Path | None)
     )
 
 
-def _deadline(run: Begun, jobs: Sequence[Job]) -> float | None:
-    """s after the beginning by which all folds must be trained; None where the plan fixes the steps."""
+def _limit(run: Begun, jobs: Sequence[Job]) -> Recount | None:
+    """By which second all folds must be trained, if this is the model; None where the plan fixes the steps."""
     training = jobs[0].settings.training
-    if training.steps is not None or training.minutes is None:
+    minutes = training.minutes
+    if training.steps is not None or minutes is None:
         return None
-    costs = measured_costs(jobs[0].val[0], jobs[0].settings)
-    selecting = sum(len(job.val) for job in jobs)
-    tested = [(len(run.made.folds[0]), 1), (len(run.own_test), len(jobs))]
-    return training_deadline(training.minutes, seconds_after(costs, selecting, tested))
+
+    def limit(model: Model) -> float:
+        selecting = sum(len(job.val) for job in jobs)
+        tested = [(len(run.made.folds[0]), 1), (len(run.own_test), len(jobs))]
+        return training_deadline(minutes, seconds_after(measured_costs(model, jobs[0].val[0]), selecting, tested))
+
+    return limit
 
 
-def _of_fold(job: Job, deadline: float | None, elapsed: float, left: int) -> float | None:
-    """When a fold must end: as was decided when it began, else an equal part of the time that is left."""
-    kept = state_of(job.out).get("deadline")
-    if kept is not None or deadline is None:
-        return kept
-    return shared_deadline(deadline, elapsed, left)
+def _share(limit: Recount, elapsed: float, left: int) -> Recount:
+    """By which second the fold at hand must end, whatever this session began with: an equal part of what is left."""
+    return lambda model: shared_deadline(limit(model), elapsed, left)
 
 
 def _said(what: str) -> Any:

@@ -13,10 +13,10 @@ from isocenter.errors import UsageError
 from isocenter.evaluation import rows_to_json
 from isocenter.files import unwritable
 from isocenter.planning import settings
-from isocenter.runtime import build_module, load, write_json
-from isocenter.training import Clock, Outcome, fitting
+from isocenter.runtime import Model, build_module, load, write_json
+from isocenter.training import Clock, Outcome, Recount, fitting
 from isocenter.values import Dataset, Plan, Row
-from isocenter.verbs.budget import measured_costs, seconds_after, training_deadline
+from isocenter.verbs.budget import fresh_model, measured_costs, seconds_after, training_deadline
 from isocenter.verbs.finish import evaluated, notes_of, training_log, write_environment, write_report
 from isocenter.verbs.fit import Job, fit, keep_task, predicted, weights_of, with_decided, with_outcome
 from isocenter.verbs.folds import cross_validated
@@ -190,7 +190,9 @@ def _trained(
         run.write_plan(plan)
         log.info("training for %d steps: %s", steps, because)
 
-    outcome = fit(job, Clock(began, run.spent, _deadline(run, job, len(test))), decided)
+    limit = _limit(run, job, len(test))
+    deadline = None if limit is None else state_of(run.out).get("deadline") or limit(fresh_model(job.settings))
+    outcome = fit(job, Clock(began, run.spent, deadline), decided, limit)
     model = load(outcome.checkpoint, job.settings.training.device)
     plan = with_outcome(plan, outcome)
     if val:
@@ -202,11 +204,15 @@ def _trained(
     return plan, evaluated(run, model, test, run.made.parts), outcome
 
 
-def _deadline(run: Begun, job: Job, tested: int) -> float | None:
-    """s after the beginning by which training must end; None where the plan fixes the steps."""
-    training = job.settings.training
-    if training.steps is not None or training.minutes is None:
-        kept = state_of(run.out).get("deadline")  # of a run whose steps a probe decided before it was stopped
-        return None if kept is None else float(kept)
-    costs = measured_costs([*job.val, *job.train][0], job.settings)
-    return training_deadline(training.minutes, seconds_after(costs, len(job.val), [(tested, 1)]))
+def _limit(run: Begun, job: Job, tested: int) -> Recount | None:
+    """By which second a training of this model must end; None where the plan fixes the steps."""
+    minutes = job.settings.training.minutes
+    timed = job.settings.training.steps is None or state_of(run.out).get("deadline") is not None
+    if minutes is None or not timed:
+        return None
+
+    def limit(model: Model) -> float:
+        costs = measured_costs(model, [*job.val, *job.train][0])
+        return training_deadline(minutes, seconds_after(costs, len(job.val), [(tested, 1)]))
+
+    return limit
