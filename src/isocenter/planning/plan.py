@@ -39,7 +39,9 @@ def make_plan(
     """
     kind = kind_for(dataset, task)
     chosen = {
-        "name": Decision(kind.name, "asked for" if task else f"the references are {', '.join(sorted(dataset.kinds))}"),
+        "name": Decision(
+            kind.name, "asked for" if task else f"the references are of the kind {', '.join(sorted(dataset.kinds))}"
+        ),
         **kind.settings_for(dataset, fingerprint),
     }
     built = build({key: decision.value for key, decision in chosen.items()})

@@ -8,8 +8,8 @@ from isocenter.values import Decision, Shortcut
 
 # Cut away on each side where border pixels tell the classes apart: markers, frames and burned-in text lie there.
 BORDER = 0.1
-# A cure that lowers the AUC by less is none: what is cut away is lost to the disease too.
-FALL = 0.05
+# A cure that leaves more of what the AUC is above chance is none: what is cut away is lost to the disease too.
+LEFT = 0.5
 GEIRHOS = "doi:10.1038/s42256-020-00257-z"
 
 # Shortcuts of the training cases after preprocessing with this aspect, border and shape.
@@ -47,7 +47,7 @@ def _tried(before: Shortcut, after: Sequence[Shortcut], cure: str | float, nothi
     left = next((one for one in after if one.name == before.name), None)
     value = 0.5 if left is None else left.auc.value
     said = f"{before.name} alone tells the classes of the training cases apart, AUC {before.auc}, {done} {value:.3f}"
-    if left is None or not left.standing or before.auc.value - value >= FALL:
+    if left is None or not left.standing or value - 0.5 <= LEFT * (before.auc.value - 0.5):
         return Decision(cure, said, GEIRHOS)
     return Decision(nothing, f"{said}: that is no cure, so nothing is cut away, and the report says so", GEIRHOS)
 
