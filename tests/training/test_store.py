@@ -12,6 +12,7 @@ import trained
 from isocenter.files import DatasetOptions, read_dataset
 from isocenter.planning import settings
 from isocenter.training import cache_folder, prepare_all, store
+from isocenter.values import Label
 
 GENEROUS, NOTHING = 2**30, 0
 
@@ -23,11 +24,12 @@ def prepared(tmp_path, monkeypatch):
     data = trained.blobs(tmp_path / "data", 6)
     plan = isocenter.plan(data, labels=trained.LABELS, device="cpu", threads=1).plan
 
-    def prepare(memory: int = GENEROUS, reading=None, **changes):
+    def prepare(memory: int = GENEROUS, reading=None, of_task=None, **changes):
         chosen = settings(plan)
+        task = replace(chosen.task, **(of_task or {}))
         cases = list(read_dataset(data, DatasetOptions(labels=trained.LABELS)))
         wanted = replace(chosen.preprocessing, **changes)
-        return prepare_all(cases, wanted, chosen.task, threads=2, memory=memory, reading=reading)
+        return prepare_all(cases, wanted, task, threads=2, memory=memory, reading=reading)
 
     return prepare
 
@@ -76,6 +78,16 @@ def test_other_preprocessing_is_another_entry(prepared):
     prepared()
     prepared(order="cubic")
     assert len(entries()) == 12
+
+
+def test_settings_of_the_task_that_leave_the_target_alone_prepare_nothing_anew(prepared):
+    first = prepared()
+    written = entries()
+    prepared(of_task={"loss_name": "ce", "tolerance": 7.0, "weights": {"core": 2.0}})
+    assert entries() == written
+    turned = prepared(of_task={"classes": (Label(2, "core"), Label(1, "shell"))})
+    assert len(entries()) == 12
+    assert_array_equal(np.asarray(turned[0].target) == 1, np.asarray(first[0].target) == 2)
 
 
 def test_positions_lie_in_their_structure(prepared):

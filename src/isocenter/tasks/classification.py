@@ -106,6 +106,10 @@ class Classification:
         }
 
     @property
+    def target_settings(self) -> Mapping[str, Any]:
+        return {"classes": list(self.classes)}
+
+    @property
     def heads(self) -> Mapping[str, Head]:
         return {"class": Vector(len(self.classes))}
 

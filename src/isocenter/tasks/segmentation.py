@@ -103,6 +103,10 @@ class Segmentation:
         }
 
     @property
+    def target_settings(self) -> Mapping[str, Any]:
+        return {"labels": [label.value for label in self.classes]}
+
+    @property
     def heads(self) -> Mapping[str, Head]:
         return {"mask": Dense(len(self.classes) + 1)}
 

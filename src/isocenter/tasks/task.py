@@ -51,6 +51,10 @@ class Task(Protocol):
         """What `of` makes an equal task from; plain values that fit into JSON and YAML."""
 
     @property
+    def target_settings(self) -> Mapping[str, Any]:
+        """Those of the settings on which `target` depends: prepared targets are kept by them."""
+
+    @property
     def heads(self) -> Mapping[str, Head]:
         """The outputs that it wants from a network."""
 

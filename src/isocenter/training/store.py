@@ -102,7 +102,14 @@ def prepare_all(
 def _prepared(
     case: Case, preprocessing: Preprocessing, task: Task, reading: Mapping[str, Any], folder: Path
 ) -> Prepared:
-    made_from = [LAYOUT, content_hash(case), dict(reading), preprocessing.settings, task.name, task.settings]
+    made_from = [
+        LAYOUT,
+        content_hash(case),
+        dict(reading),
+        preprocessing.settings,
+        task.name,
+        dict(task.target_settings),
+    ]
     key = hashlib.sha256(json.dumps(made_from, sort_keys=True, default=list).encode()).hexdigest()
     place = folder / key[:2] / key
     if not place.is_dir():
