@@ -79,12 +79,15 @@ def without_isocenter(folder: Path, room: Path, *words: object) -> subprocess.Co
 
 
 def bundle_checked_and_run(package: Path, images: Path, out: Path) -> subprocess.CompletedProcess[str]:
-    """MONAI's `verify_net_in_out` and its `run`, as its command line calls them, in one process."""
+    """MONAI's `verify_net_in_out`, its check of properties and its `run`, in one process."""
     code = f"""
 import logging, sys
 logging.basicConfig(stream=sys.stdout, level=logging.INFO)
-from monai.bundle import run, verify_net_in_out
+from monai.bundle import ConfigWorkflow, run, verify_net_in_out
 verify_net_in_out("network_def", meta_file={METADATA!r}, config_file={CONFIG!r}, device="cpu")
+flow = ConfigWorkflow({CONFIG!r}, {METADATA!r}, False, workflow_type="inference", dataset_dir={str(images)!r})
+flow.initialize()
+print("missing properties:", flow.check_properties())
 run(config_file={CONFIG!r}, dataset_dir={str(images)!r}, output_dir={str(out)!r})
 """
     return without_isocenter(package, out.parent / "blocked", "-c", code)

@@ -215,7 +215,7 @@ def train(
 @app.command()
 @reads_data
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="A run's folder.")],
+    model: Annotated[Path, typer.Argument(help="A run's folder, or a package.")],
     data: Data,
     split: Annotated[str | None, typer.Option(help="train, val, test or all.")] = None,
     out: Out = None,
@@ -245,7 +245,7 @@ def evaluate(
 @app.command()
 @reads_data
 def predict(
-    model: Annotated[Path, typer.Argument(help="A run's folder.")],
+    model: Annotated[Path, typer.Argument(help="A run's folder, or a package.")],
     inputs: Annotated[list[Path], typer.Argument(help="Image files, DICOM series, or folders of them.")],
     out: Out = None,
     overwrite: Overwrite = False,

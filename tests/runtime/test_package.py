@@ -150,8 +150,9 @@ def test_a_case_that_cannot_be_predicted_is_named_and_the_others_are_there(ran):
     assert len(json.loads((out / "predictions.json").read_text())["failed"]) == 1
 
 
-def test_monai_finds_that_the_networks_fit_their_description(ran):
+def test_monai_finds_that_the_networks_fit_their_description_and_no_property_missing(ran):
     assert "verified with no error" in ran[0].stdout
+    assert "missing properties: []" in ran[0].stdout
 
 
 def test_pictures_get_the_same_probabilities_and_class(pictured, tmp_path):

@@ -127,7 +127,8 @@ class Evaluator:
                 raise failed[0]
             _write_tables(rows, [str(error) for error in failed], folder)
         if failed:
-            raise DatasetError(f"{len(failed)} of {len(self.dataset)} cases failed, the first: {failed[0]}", "run", "")
+            problem = f"{len(failed)} of {len(self.dataset)} cases failed, the first: {failed[0]}"
+            raise DatasetError(problem, self.output_dir, "All of them stand in predictions.json")
 
     def _predicted(self, case: str, paths: Sequence[Path], folder: Path) -> Mapping[str, Any]:
         """The columns of the case's row; a label map is written beside."""
@@ -158,7 +159,8 @@ class Evaluator:
 
 def _write_tables(rows: Sequence[Mapping[str, Any]], failed: Sequence[str], folder: Path) -> None:
     with (folder / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, list(rows[0]))
+        # A volume in ml and one in voxels, where a size is not known, have columns of their own.
+        table = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
         table.writeheader()
         table.writerows(rows)
     record = {"schema": "isocenter.predictions", "version": 1, "rows": [*rows], "failed": [*failed]}

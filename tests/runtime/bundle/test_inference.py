@@ -1,0 +1,165 @@
+"""The way from a folder to results that travels in a package, run here: it is the same code."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from numpy.testing import assert_array_equal
+
+from isocenter import tasks
+from isocenter.errors import DatasetError, FormatError, UsageError
+from isocenter.runtime import Inference, Model, Preprocessing, TorchNetwork, build_module
+from isocenter.runtime.bundle import pictures, volumes
+from isocenter.runtime.bundle.inference import Evaluator, Inferer, cases
+from isocenter.runtime.bundle.network import OneTensor
+from isocenter.runtime.members import Averaged
+from isocenter.transforms import Normalisation
+from packages import segmenting
+
+torch.set_num_threads(1)
+
+
+def inferer(model: Model) -> Inferer:
+    return Inferer(model.task, model.preprocessing, model.inference.settings, model.run)
+
+
+def ran(model: Model, source: Path, out: Path) -> None:
+    formats = volumes.formats() if model.preprocessing.ndim == 3 else pictures.formats()
+    found = cases(str(source), formats, model.preprocessing.channels)
+    Evaluator(found, inferer(model), formats, str(out)).run()
+
+
+def of_channels(channels: tuple[str, ...], ndim: int) -> Model:
+    """Segmentation of one structure, tidied, with random weights."""
+    label = {"value": 1, "name": "thing"}
+    rules = {"thing": {"largest": True, "holes": True, "smallest": 0.0}}
+    settings = {"name": "segmentation", "labels": [label], "loss": "ce", "tolerance": 1.0, "postprocessing": rules}
+    task, count = tasks.build(settings), len(channels)
+    preprocessing = Preprocessing(ndim, channels, (Normalisation("zscore"),) * count)
+    size = {"strides": [[1] * ndim, [2] * ndim], "width": 4}
+    network = {"name": "unet", "channels": count, "spatial_dims": ndim, "size": size}
+    torch.manual_seed(1)
+    run = TorchNetwork(build_module(task, network).eval())
+    return Model(task, preprocessing, Inference((8,) * ndim), network, run)
+
+
+def nifti(path: Path, seed: int = 0, shape: tuple[int, ...] = (10, 9, 8)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.Nifti1Image(np.random.default_rng(seed).normal(size=shape).astype(np.float32), np.eye(4)).to_filename(path)
+    return path
+
+
+def test_one_file_is_a_cohort_of_one(tmp_path):
+    model = segmenting()
+    ran(model, nifti(tmp_path / "scan.nii"), tmp_path / "out")
+    found = np.asarray(nibabel.load(tmp_path / "out" / "scan.nii.gz").dataobj)
+    assert_array_equal(found, np.asarray(model.predict(tmp_path / "scan.nii").data))
+    record = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert [row["case"] for row in record["rows"]] == ["scan"]
+
+
+def test_the_table_beside_a_label_map_says_what_its_values_mean(tmp_path):
+    ran(segmenting(), nifti(tmp_path / "scan.nii"), tmp_path / "out")
+    with (tmp_path / "out" / "scan.labels.csv").open(newline="") as file:
+        assert {row["value"]: row["name"] for row in csv.DictReader(file)} == {"3": "kidney left", "7": "kidney right"}
+
+
+def test_volumes_in_ml_and_in_voxels_stand_in_columns_of_their_own(tmp_path):
+    nifti(tmp_path / "in" / "sized.nii")
+    unknown = nibabel.Nifti1Image(np.random.default_rng(0).normal(size=(8, 8, 8)).astype(np.float32), None)
+    unknown.header.set_xyzt_units("unknown")
+    unknown.to_filename(tmp_path / "in" / "unknown.nii")
+    ran(segmenting(), tmp_path / "in", tmp_path / "out")
+    with (tmp_path / "out" / "predictions.csv").open(newline="") as file:
+        sized, unknown = csv.DictReader(file)
+    assert float(sized["kidney left_ml"]) > 0
+    assert unknown["kidney left_ml"] == ""
+    assert float(unknown["kidney left_voxels"]) > 0
+
+
+def test_files_numbered_by_channel_are_one_case(tmp_path):
+    model = of_channels(("T1", "T2"), 3)
+    for case in ("a", "b"):
+        for channel in range(2):
+            nifti(tmp_path / "in" / f"{case}_{channel:04}.nii.gz", seed=channel)
+    ran(model, tmp_path / "in", tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.nii.gz")) == ["a.nii.gz", "b.nii.gz"]
+
+
+def test_a_case_without_all_its_channels_is_refused_by_name(tmp_path):
+    nifti(tmp_path / "in" / "a_0000.nii.gz")
+    with pytest.raises(DatasetError, match="a: the case has 1 file"):
+        cases(str(tmp_path / "in"), volumes.formats(), ("T1", "T2"))
+
+
+def test_a_colour_picture_is_one_file_of_three_channels_and_gets_a_picture(tmp_path):
+    model = of_channels(("R", "G", "B"), 2)
+    pixels = np.random.default_rng(0).integers(0, 255, (12, 16, 3)).astype(np.uint8)
+    (tmp_path / "in").mkdir()
+    PIL.Image.fromarray(pixels).save(tmp_path / "in" / "eye_0001.png")
+    ran(model, tmp_path / "in", tmp_path / "out")
+    found = np.asarray(PIL.Image.open(tmp_path / "out" / "eye_0001.png"))
+    expected = np.asarray(model.predict(tmp_path / "in" / "eye_0001.png").data)
+    assert expected.any()
+    assert_array_equal(found, expected)
+
+
+def test_two_files_of_one_name_are_refused(tmp_path):
+    for name in ("a.nii", "a.nii.gz"):
+        nifti(tmp_path / "in" / name)
+    with pytest.raises(DatasetError, match="2 files"):
+        cases(str(tmp_path / "in"), volumes.formats(), ("T1",))
+
+
+def test_a_damaged_file_is_named_and_the_others_are_predicted(tmp_path):
+    nifti(tmp_path / "in" / "whole.nii.gz")
+    (tmp_path / "in" / "damaged.nii.gz").write_bytes(b"no image at all")
+    with pytest.raises(DatasetError, match=r"1 of 2 cases.*damaged\.nii\.gz"):
+        ran(segmenting(), tmp_path / "in", tmp_path / "out")
+    assert (tmp_path / "out" / "whole.nii.gz").is_file()
+
+
+def test_where_no_case_can_be_predicted_nothing_is_written(tmp_path):
+    (tmp_path / "damaged.nii.gz").write_bytes(b"no image at all")
+    with pytest.raises(FormatError, match=r"damaged\.nii\.gz"):
+        ran(segmenting(), tmp_path / "damaged.nii.gz", tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["damaged.nii.gz"]
+
+
+def test_results_are_never_written_over_older_ones(tmp_path):
+    ran(segmenting(), nifti(tmp_path / "scan.nii"), tmp_path / "out")
+    with pytest.raises(UsageError, match="exists already"):
+        ran(segmenting(), tmp_path / "scan.nii", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("source", "error", "said"), [("no", UsageError, "there is no"), ("", DatasetError, "no image")]
+)
+def test_a_folder_without_images_is_refused(tmp_path, source, error, said):
+    with pytest.raises(error, match=said):
+        cases(str(tmp_path / source), volumes.formats(), ("T1",))
+
+
+def test_one_tensor_of_several_networks_says_what_their_mean_says():
+    model = segmenting(3)
+    assert isinstance(model.run, Averaged)
+    images = torch.randn(2, 1, 8, 8, 4)
+    one = OneTensor([member.module for member in model.run.members], "mask").eval()
+    with torch.inference_mode():
+        found = one(images).numpy()
+    np.testing.assert_allclose(found, model.run(images.numpy())["mask"], atol=1e-5)
+
+
+def test_one_tensor_of_one_network_is_its_output():
+    model = segmenting()
+    images = torch.randn(1, 1, 8, 8, 4)
+    with torch.inference_mode():
+        found = OneTensor([model.run.module], "mask").eval()(images).numpy()
+    assert_array_equal(found, model.run(images.numpy())["mask"])
