@@ -15,10 +15,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import isocenter
 import trained
-from isocenter import tasks
 from isocenter.errors import DatasetError, UsageError
-from isocenter.runtime import Inference, Model, Preprocessing, read_tensors, seal, write_tensors
-from isocenter.transforms import Normalisation
+from isocenter.runtime import read_tensors, seal, write_tensors
 
 SERIES = Path("dicom", "series", "mr_hippocrop_study1")
 
@@ -152,13 +150,6 @@ def test_a_picture_and_its_mask_model_write_a_png(tmp_path):
     assert set(np.unique(written)) <= {0, 1}
 
 
-def test_two_inputs_of_one_name_get_files_of_their_own(segmented, image, tmp_path):
-    other = tmp_path / "case01.nii.gz"
-    other.write_bytes((segmented.data / "images" / "case02.nii.gz").read_bytes())
-    result = predicted(segmented, image, other, image, out=tmp_path / "out")
-    assert [path.name for path in result.files] == ["case01.nii.gz", "case01_2.nii.gz", "case01_3.nii.gz"]
-
-
 def test_older_predictions_are_replaced_whole_when_asked_for(segmented, image, tmp_path):
     predicted(segmented, segmented.data, out=tmp_path / "out")
     predicted(segmented, image, out=tmp_path / "out", overwrite=True)
@@ -190,21 +181,6 @@ def test_stopped_predictions_keep_the_cases_that_were_done(segmented, tmp_path, 
         isocenter.predict(replace(model, run=pressed), segmented.data, out=tmp_path / "out")
     assert pd.read_csv(tmp_path / "out" / "predictions.csv")["case"].tolist() == ["case00", "case01"]
     assert len(list((tmp_path / "out").glob("*.nii.gz"))) == 2
-
-
-def test_a_series_that_cannot_bear_a_seg_keeps_its_nifti_with_a_warning(segmented, data, tmp_path):
-    series = data / "dicom" / "series" / "mr_hitachi_oblique"  # it states no frame of reference
-    result = predicted(segmented, series, out=tmp_path / "out")
-    assert [path.name.endswith(".nii.gz") for path in result.files] == [True]
-    assert [problem.severity for problem in result.problems] == ["warning"]
-    with pytest.raises(DatasetError, match="7989c71a_MR: the image states no FrameOfReferenceUID"):
-        predicted(segmented, series, out=tmp_path / "named", format="dcm")
-
-
-def test_a_result_has_no_name_that_windows_keeps_for_a_device(segmented, image, tmp_path):
-    odd = tmp_path / "nul.nii.gz"
-    odd.write_bytes(image.read_bytes())
-    assert [path.name for path in predicted(segmented, odd, out=tmp_path / "out").files] == ["nul_.nii.gz"]
 
 
 @pytest.fixture(scope="module")
@@ -256,21 +232,6 @@ def folds(segmented, tmp_path_factory) -> Path:
 def saved_probabilities(run: Path, image: Path, out: Path, **flags: object) -> np.ndarray:
     isocenter.predict(run, image, device="cpu", out=out, save_probabilities=True, **flags)
     return nibabel.load(out / f"{image.name.split('.')[0]}_probabilities.nii.gz").get_fdata()
-
-
-def test_saved_probabilities_lie_on_the_grid_of_the_source_and_their_largest_is_the_result(segmented, image, tmp_path):
-    found = saved_probabilities(segmented.out, image, tmp_path / "out")
-    source, result = nibabel.load(image), nibabel.load(tmp_path / "out" / "case01.nii.gz")
-    assert found.shape == (*source.shape, 3)
-    written = nibabel.load(tmp_path / "out" / "case01_probabilities.nii.gz")
-    assert_allclose(written.affine, source.affine, atol=1e-4)
-    assert_allclose(found.sum(axis=-1), 1, atol=2e-3)
-    # Two that differ by less than float16 can tell may come out either way.
-    assert np.mean(found.argmax(axis=-1) == np.asarray(result.dataobj)) > 0.995
-    table = pd.read_csv(tmp_path / "out" / "case01_probabilities.labels.csv")
-    assert dict(zip(table["value"], table["name"], strict=True)) == {0: "background", 1: "shell", 2: "core"}
-    names = [path.name for path in (tmp_path / "out").iterdir()]
-    assert not [name for name in names if name.startswith(".")]
 
 
 def test_the_folds_of_a_run_are_averaged_unless_one_is_picked(folds, image, tmp_path):
@@ -331,64 +292,11 @@ def test_measurements_say_how_large_and_how_bright_each_structure_is(segmented, 
     assert len(result.measurements) == 2
 
 
-def test_an_overlay_shows_each_result(segmented, image, tmp_path):
-    result = predicted(segmented, image, out=tmp_path / "out", overlay=True)
-    assert [path.name for path in result.files] == ["case01.nii.gz", "case01_overlay.png"]
-    assert trained.PIL.Image.open(result.files[1]).size[0] > 100
-
-
 def test_what_has_no_file_to_go_to_is_refused(segmented, image):
     with pytest.raises(UsageError, match="Give out=FOLDER"):
         predicted(segmented, image, save_probabilities=True)
     with pytest.raises(UsageError, match="Give out=FOLDER"):
         predicted(segmented, image, overlay=True)
-
-
-def test_a_case_that_fails_half_way_leaves_no_file(segmented, tmp_path, monkeypatch):
-    model = isocenter.load(segmented.out, "cpu")
-    asked = 0
-
-    def breaking(batch):
-        nonlocal asked
-        asked += 1
-        if asked == 2:
-            raise DatasetError("broke down", "case01", "Try again")
-        return model.run(batch)
-
-    few = [segmented.data / "images" / f"case{n:02}.nii.gz" for n in range(3)]
-    result = isocenter.predict(
-        replace(model, run=breaking), *few, out=tmp_path / "out", save_probabilities=True, overlay=True
-    )
-    assert [problem.cases for problem in result.failures] == [("case01",)]
-    assert not list((tmp_path / "out").glob("*case01*"))
-    assert len(list((tmp_path / "out").iterdir())) == 2 * 5 + 3
-
-
-def test_a_case_that_is_called_like_the_files_of_another_gets_a_name_of_its_own(segmented, image, tmp_path):
-    other = tmp_path / "case01_probabilities.nii.gz"
-    other.write_bytes(image.read_bytes())
-    result = predicted(segmented, image, other, out=tmp_path / "out", save_probabilities=True)
-    names = [path.name for path in result.files]
-    assert len(set(names)) == 4
-    assert {path.name for path in (tmp_path / "out").glob("*.nii.gz")} == set(names)
-
-
-def test_classes_have_their_probabilities_in_the_table_and_nothing_beside(classified, tmp_path):
-    picture = sorted((classified.data / "dark").iterdir())[0]
-    result = predicted(classified, picture, out=tmp_path / "out", save_probabilities=True, overlay=True)
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"predictions.csv", "summary.json"}
-    assert not result.files
-    assert result.measurements.empty
-
-
-def test_a_series_is_measured_and_saved_on_its_own_grid(segmented, data, tmp_path):
-    predicted(segmented, data / SERIES, out=tmp_path / "out", save_probabilities=True, overlay=True)
-    [found] = (tmp_path / "out").glob("*_probabilities.nii.gz")
-    source = isocenter.read(data / SERIES)
-    assert nibabel.load(found).shape[:3] == source.geometry.shape
-    assert_allclose(nibabel.load(found).affine, source.geometry.affine, atol=1e-4)
-    table = pd.read_csv(tmp_path / "out" / "measurements.csv")
-    assert table["label"].tolist() == ["shell", "core"]
 
 
 def test_evaluate_and_predict_give_the_same_masks(segmented, tmp_path):
@@ -399,40 +307,3 @@ def test_evaluate_and_predict_give_the_same_masks(segmented, tmp_path):
     table = predicted(segmented, *cases).measurements.set_index(["case", "label"])
     for place, row in scored.iterrows():
         assert table.loc[place, "voxels"] == row["voxels_predicted"]
-
-
-def brighter(grey: bool = True) -> Model:
-    """Marks what is brighter than the image's mean; no weights, so that any picture will do."""
-    task = tasks.build(
-        {"name": "segmentation", "labels": [{"value": 3, "name": "bright"}], "loss": "ce", "tolerance": 1}
-    )
-    channels = ("0",) if grey else ("R", "G", "B")
-    preprocessing = Preprocessing(2, channels, (Normalisation("zscore"),) * len(channels))
-
-    def run(batch: np.ndarray) -> dict[str, np.ndarray]:
-        return {"mask": np.concatenate([np.zeros_like(batch[:, :1]), 50 * batch.mean(axis=1, keepdims=True)], axis=1)}
-
-    return Model(task, preprocessing, Inference((256, 256)), {"name": "none", "channels": len(channels)}, run)
-
-
-@pytest.mark.parametrize(
-    ("name", "suffix", "column"),
-    [
-        ("dcmjs_op.dcm", "tiff", "area_mm2"),
-        ("highdicom_dx_image.dcm", "png", "voxels"),
-        ("pydicom_CT_small.dcm", "nii.gz", "volume_ml"),
-    ],
-)
-def test_a_single_dicom_image_gets_a_file_that_can_hold_its_place(data, tmp_path, name, suffix, column):
-    path = data / "dicom" / "files" / name
-    source = isocenter.read(path)
-    result = isocenter.predict(brighter(), path, out=tmp_path / "out", save_probabilities=True, overlay=True)
-    assert [problem.what for problem in result.problems if problem.severity == "error"] == []
-    written = isocenter.read(tmp_path / "out" / f"{Path(name).stem}.{suffix}")
-    assert written.geometry.shape == source.geometry.shape
-    assert written.spacing == pytest.approx(source.spacing) if source.spacing else written.spacing is None
-    assert_array_equal(np.unique(written.data), [0, 3])
-    probable = isocenter.read(next((tmp_path / "out").glob(f"*_probabilities.{'tiff' if suffix == 'png' else suffix}")))
-    assert probable.data.reshape(2, -1).sum(axis=0) == pytest.approx(1, abs=1e-3)
-    assert column in result.measurements
-    assert (tmp_path / "out" / f"{Path(name).stem}_overlay.png").is_file()
