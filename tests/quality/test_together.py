@@ -28,6 +28,12 @@ def test_one_class_only_forbids_training_and_says_what_is_needed():
     assert "two classes" in fatal.remedy
 
 
+def test_one_class_in_the_training_part_forbids_training_though_the_test_part_has_two():
+    parts = {f"c{n}": "train" if n < 4 else "test" for n in range(6)}
+    [fatal] = examine(cohort(*(case(n, "b" if n == 5 else "a") for n in range(6)), splits=parts)).fatal
+    assert "all 4 training cases are of one class, a" in fatal.what
+
+
 def test_one_class_beside_masks_is_a_warning_because_the_masks_can_be_learnt():
     found = examine(cohort(*(case(n, "benign", 1) for n in range(6))))
     assert not found.fatal

@@ -92,19 +92,21 @@ def _background(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem]
 
 
 def _classes(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem]:
-    counts = fingerprint.counts()
+    training = {case.id for case in dataset if dataset.splits.get(case.id, "train") == "train"}
+    counts = fingerprint.only(training).counts()
     if len(counts) == 1:
         [(name, count)] = counts.items()
+        which = "" if len(training) == len(dataset) else "training "
         yield Problem(
             # A set with masks can still teach them.
             "warning" if "mask" in dataset.kinds else "error",
-            f"{f'all {count} cases are' if count > 1 else 'the one case is'} of one class, {name}",
+            f"{f'all {count} {which}cases are' if count > 1 else f'the one {which}case is'} of one class, {name}",
             (),
             "there is nothing to tell apart",
             "Add cases of another class: two classes are the least",
         )
         return
-    patients: dict[str, set[str]] = {name: set() for name in counts}
+    patients: dict[str, set[str]] = {name: set() for name in fingerprint.counts()}
     owner = {case.id: case.patient for case in dataset}
     for case in fingerprint.cases:
         if "class" in case.references:
