@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from fingerprints import LAPTOP
-from isocenter.errors import ResourceError
+from isocenter.errors import PlanError, ResourceError
 from isocenter.planning.memory import PROGRAM, peak, refuse_too_large
 from isocenter.tasks import build
 
@@ -76,6 +76,11 @@ def test_a_gpu_holds_weights_and_activations_and_the_machine_the_rest():
     assert found.on_device(gpu) == found.weights + found.kept
     assert found.fits(gpu)
     assert not found.fits(replace(gpu, memory=0.5 * PROGRAM / 2**30))
+
+
+def test_a_patch_that_the_strides_do_not_divide_is_refused():
+    with pytest.raises(PlanError, match=r"training\.patch"):
+        predicted(2, (31, 33, 35))
 
 
 def test_what_does_not_fit_is_refused_with_its_remedy():

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from isocenter.errors import ResourceError
+from isocenter.errors import PlanError, ResourceError
 from isocenter.lazy import torch
 from isocenter.planning.machine import Machine
 from isocenter.runtime import build_module
@@ -113,7 +113,11 @@ def _counted(task: Task, architecture: Mapping[str, Any], patch: tuple[int, ...]
         images = torch.empty(SAMPLES, architecture["channels"], *patch)
     keeping = _Kept(network)
     with keeping.hooks():
-        outputs = network(images)
+        try:
+            outputs = network(images)
+        except RuntimeError as error:
+            remedy = "Give sizes that the network's strides divide"
+            raise PlanError(f"{patch} does not fit the network ({error})", "training.patch", remedy) from error
     # A loss in float32 looks at each output a few times: softmax, targets, gradient.
     answers = 4 * sum(output.numel() * 4 for output in outputs.values())
     weights = sum(one.numel() * one.element_size() for one in network.parameters())
