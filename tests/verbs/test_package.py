@@ -132,6 +132,22 @@ def test_a_run_on_every_case_says_that_nothing_is_estimated(tmp_path):
     assert "Every case was trained on" in page
 
 
+def test_a_run_of_folds_becomes_the_mean_of_its_networks_and_says_what_was_scored(segmented, tmp_path):
+    run, table = tmp_path / "run", pd.read_csv(segmented.out / "split.csv", dtype=str)
+    shutil.copytree(segmented.out, run, ignore=shutil.ignore_patterns("checkpoints"))
+    for fold, kind in enumerate(("best", "last")):
+        shutil.copytree(segmented.out / "checkpoints" / kind, run / f"fold_{fold}" / "checkpoints" / "best")
+    pd.concat([table.assign(fold=str(n)) for n in range(2)]).to_csv(run / "split.csv", index=False)
+    made = isocenter.package(run, out=tmp_path / "out")
+    assert made.networks == 2
+    image = segmented.data / "images" / "case01.nii.gz"
+    there, here = (isocenter.load(one, "cpu").predict(image).data for one in (made.out, run))
+    assert_array_equal(np.asarray(there), np.asarray(here))
+    page = (made.out / "docs" / "README.md").read_text()
+    assert "12 cases, trained and tested by cross-validation" in page
+    assert "was not scored itself" in page
+
+
 def test_an_unfinished_run_is_refused(segmented, tmp_path):
     run = Path(shutil.copytree(segmented.out, tmp_path / "run"))
     (run / "report.html").unlink()

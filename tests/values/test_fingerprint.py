@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import json
+
+from isocenter.values import CaseFacts, Fingerprint
+
+
+def facts(name: str, shape: tuple[int, ...], mean: float, **more: object) -> CaseFacts:
+    intensity = ({"min": 0.0, "mean": mean},)
+    return CaseFacts(name, shape, (1.0,) * len(shape), True, True, ("T1",), "MR", intensity, **more)  # type: ignore[arg-type]
+
+
+def test_the_summary_gives_smallest_median_and_largest_of_each_axis_and_the_median_case():
+    cases = [facts("a", (10, 20), 1.0), facts("b", (12, 18), 5.0), facts("c", (30, 19), 3.0)]
+    summary = Fingerprint(tuple(cases)).summary
+    assert summary["cases"] == 3
+    assert summary["shape"] == {"min": [10, 18], "median": [12, 19], "max": [30, 20]}
+    assert summary["intensity"] == [{"min": 0.0, "mean": 3.0}]
+    assert (summary["modalities"], summary["channels"], summary["physical"]) == (["MR"], ["T1"], True)
+
+
+def test_the_summary_adds_up_voxels_and_counts_classes():
+    masks = [facts(name, (4, 4), 0.0, references={"mask": {1: n, 2: 1}}) for n, name in enumerate("ab", start=3)]
+    assert Fingerprint(tuple(masks)).summary["voxels"] == {1: 7, 2: 2}
+    classes = [facts(name, (4, 4), 0.0, references={"class": kind}) for name, kind in zip("abc", "xxy", strict=True)]
+    assert Fingerprint(tuple(classes)).summary["classes"] == {"x": 2, "y": 1}
+
+
+def test_the_summary_names_no_case():
+    assert "Miller" not in json.dumps(Fingerprint((facts("Miller", (4, 4), 0.0),)).summary)
+
+
+def test_cases_that_have_no_axes_in_common_have_no_shape_in_common():
+    summary = Fingerprint((facts("a", (4, 4), 0.0), facts("b", (4, 4, 4), 0.0))).summary
+    assert (summary["shape"], summary["spacing"]) == (None, None)
+    assert Fingerprint(()).summary == {"cases": 0}
