@@ -8,7 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isocenter.report import in_words
-from isocenter.report.words import cell_text, count_text, interval_text, levels, number, sentence, setting_text
+from isocenter.report.words import (
+    cell_text,
+    count_text,
+    interval_text,
+    levels,
+    method_text,
+    metric_name,
+    number,
+    range_text,
+    sentence,
+    setting_text,
+)
 from isocenter.values import Estimate, Row
 
 
@@ -98,3 +109,22 @@ def test_a_remark_becomes_a_sentence_and_a_file_keeps_its_name(text: str, said: 
 )
 def test_a_setting_is_said_with_every_digit_and_none_more(value: object, said: str) -> None:
     assert setting_text(value) == said
+
+
+def test_a_range_is_short_and_its_star_says_unreliable() -> None:
+    assert range_text(Estimate(0.8, 0.7, 0.9)) == "0.700\N{EN DASH}0.900"
+    assert range_text(Estimate(0.8, 0.7, 0.9, method="patient bootstrap; unreliable: 6 patients")).endswith("*")
+    assert range_text(Estimate(-1.0, -2.0, 0.5, unit="ml")) == "\N{MINUS SIGN}2.00 to 0.50"
+    assert range_text(Estimate(0.8, method="none: one patient")) == ""
+
+
+def test_the_method_says_how_or_why_not() -> None:
+    assert method_text(Estimate(0.8, 0.7, 0.9, method="Wilson")) == "Wilson"
+    assert method_text(Estimate(0.8, method="none: one patient")) == "one patient"
+    assert method_text(Estimate(0.8)) == "reason not recorded"
+
+
+def test_a_metric_has_the_name_of_the_papers_and_leaves_its_unit_to_the_value() -> None:
+    names = ("hd95", "hd95_pixels", "nsd_pixels", "volume_error_mm2", "iou_pooled", "my_metric")
+    said = ["HD95", "HD95", "NSD, tolerance in pixels", "Volume error", "IoU, pooled", "My metric"]
+    assert [metric_name(name) for name in names] == said

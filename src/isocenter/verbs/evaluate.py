@@ -58,6 +58,8 @@ class Evaluation:
     def __repr__(self) -> str:
         lines = [f"scored {self.which}"]
         lines += [f"{row.metric} {row.label}: {row.estimate}" for row in self.rows if row.metric == self.primary]
+        if self.scored.openings > 1:
+            lines.append(f"these test cases have been opened {self.scored.openings} times on this machine")
         lines += [*self.notes, *(f"{problem.severity}: {problem.what}" for problem in self.scored.problems)]
         return "\n".join([*lines, *([str(self.out / "report.html")] if self.out is not None else [])])
 
