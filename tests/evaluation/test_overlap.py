@@ -47,27 +47,27 @@ def test_two_empty_masks_are_not_scored():
     nothing = overlap(square(0, 0), square(0, 0))
     figures = [nothing.dice, nothing.iou, nothing.sensitivity, nothing.precision, nothing.detected]
     assert np.isnan(figures).all()
-    assert nothing.false_positive_volume(None) == 0
+    assert nothing.false_positive_volume() == 0
 
 
 def test_a_missed_structure_scores_zero():
     missed = overlap(square(0, 0), square(2, 5))
     assert (missed.dice, missed.iou, missed.sensitivity, missed.precision, missed.detected) == (0, 0, 0, 0, 0)
-    assert np.isnan(missed.false_positive_volume(None))
+    assert np.isnan(missed.false_positive_volume())
 
 
 def test_an_invented_structure_scores_zero_but_misses_nothing():
     invented = overlap(square(2, 5), square(0, 0))
     assert (invented.dice, invented.iou, invented.precision) == (0, 0, 0)
     assert np.isnan([invented.sensitivity, invented.detected]).all()
-    assert invented.false_positive_volume((2.0, 2.0)) == 36  # 9 pixels of 4 mm2
+    assert invented.false_positive_volume(4.0) == 36  # 9 pixels of 4 mm2
 
 
-def test_a_volume_error_is_signed_and_in_ml_where_the_spacing_is_known():
+def test_a_volume_error_is_signed_and_in_the_unit_of_the_voxel():
     found = Overlap(1000, 3000, 1000)
-    assert (found.volume_error((1.0, 1.0, 2.0)), volume_unit((1.0, 1.0, 2.0))) == (4.0, "ml")
-    assert (found.volume_error(None), volume_unit(None)) == (2000.0, "voxels")
-    assert (Overlap(0, 0, 5).volume_error((1.0, 2.0)), volume_unit((1.0, 2.0))) == (-10.0, "mm²")
+    assert (found.volume_error(0.002), found.volume_error()) == (4.0, 2000.0)
+    assert Overlap(0, 0, 5).volume_error(2.0) == -10.0
+    assert [volume_unit(steps) for steps in ((1.0, 1.0, 2.0), (1.0, 2.0), None)] == ["ml", "mm²", "voxels"]
 
 
 @given(maps, maps)

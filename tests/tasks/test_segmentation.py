@@ -219,6 +219,14 @@ def test_a_case_is_scored_as_worked_out_by_hand():
     assert np.isnan(table.iloc[1]["dice"])
 
 
+def test_under_a_tilted_gantry_a_voxel_is_smaller_than_its_edges_multiplied():
+    tilted = Geometry((4, 5, 6), np.array([[2.0, 0, 0, 0], [0, 1, 0.3, 0], [0, 0, 0.4, 0], [0, 0, 0, 1]]))
+    truth, said = box(7, slice(0, 2)), box(7, slice(0, 3))
+    table = TASK.score([Prediction(tilted, data=said, labels=TASK.classes)], [case(truth, tilted, tilted)])
+    assert table["volume_error"].iloc[0] == pytest.approx(30 * 2 * 0.4 / 1000)
+    assert TASK.outputs(Prediction(tilted, data=said))["liver_ml"] == pytest.approx(90 * 0.8 / 1000)
+
+
 def test_the_summary_is_the_mean_over_cases_and_over_labels_first():
     full, none = box(7, slice(0, 2)) + box(3, slice(2, 4)), box(7, slice(0, 2))
     tables = TASK.score(

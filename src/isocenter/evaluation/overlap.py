@@ -11,8 +11,6 @@ from numpy.typing import ArrayLike, NDArray
 from isocenter.errors import GeometryError, UsageError
 from isocenter.values import Array
 
-MM3_PER_ML = 1000.0
-
 
 @dataclass(frozen=True)
 class Overlap:
@@ -53,13 +51,13 @@ class Overlap:
         """1 where prediction and reference meet, else 0; NaN for an empty reference."""
         return float(self.both > 0) if self.reference else float("nan")
 
-    def volume_error(self, spacing: Sequence[float] | None) -> float:
-        """Predicted less reference volume, in `volume_unit(spacing)`."""
-        return (self.predicted - self.reference) * _voxel_volume(spacing)
+    def volume_error(self, voxel: float = 1.0) -> float:
+        """Predicted less reference volume; voxel: volume of one, in whatever unit the result shall have."""
+        return (self.predicted - self.reference) * voxel
 
-    def false_positive_volume(self, spacing: Sequence[float] | None) -> float:
-        """Volume predicted where there is nothing, in `volume_unit(spacing)`; NaN where the reference has voxels."""
-        return float("nan") if self.reference else self.predicted * _voxel_volume(spacing)
+    def false_positive_volume(self, voxel: float = 1.0) -> float:
+        """Volume predicted where there is nothing, in the unit of `voxel`; NaN where the reference has voxels."""
+        return float("nan") if self.reference else self.predicted * voxel
 
 
 def overlap(prediction: ArrayLike, reference: ArrayLike) -> Overlap:
@@ -103,12 +101,6 @@ def volume_unit(spacing: Sequence[float] | None) -> str:
     if spacing is None:
         return "voxels"
     return "mm²" if len(spacing) == 2 else "ml"
-
-
-def _voxel_volume(spacing: Sequence[float] | None) -> float:
-    if spacing is None:
-        return 1.0
-    return float(np.prod(spacing)) / (1.0 if len(spacing) == 2 else MM3_PER_ML)
 
 
 def _share(part: int, whole: int) -> float:

@@ -17,7 +17,7 @@ from isocenter.tasks.exclusive import Tidying, label_map, log_mean, softmax, tid
 from isocenter.tasks.label_maps import label_from, label_values, plain, refuse_other_names
 from isocenter.tasks.losses import label_loss
 from isocenter.tasks.segmentation_plan import check_settings, settings_for
-from isocenter.tasks.segmentation_scores import METRICS, case_rows, summary_rows
+from isocenter.tasks.segmentation_scores import METRICS, case_rows, summary_rows, voxel_in_unit
 from isocenter.tasks.segmentation_tidying import choose
 from isocenter.tasks.sides import crossed
 from isocenter.tasks.task import Outputs, Task, stated_image
@@ -224,7 +224,7 @@ class Segmentation:
         tolerances = given if isinstance(given, Mapping) else dict.fromkeys(self.names, given)
         return [
             {"case": case.id, "patient": case.patient, **row}
-            for row in case_rows(predicted, truth, self.classes, reference.geometry.spacing, tolerances)
+            for row in case_rows(predicted, truth, self.classes, reference.geometry, tolerances)
         ]
 
     def summary(self, table: Table, *, seed: int) -> list[Row]:
@@ -248,9 +248,8 @@ class Segmentation:
 
     def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
         """The volume of each structure, in ml where the size of a voxel is known."""
-        mask, spacing = np.asarray(prediction.data), prediction.geometry.spacing
-        unit = {"ml": "ml", "mm²": "mm2"}.get(volume_unit(spacing), "voxels")
-        voxel = (prediction.geometry.voxel_volume or 1.0) / (1000.0 if unit == "ml" else 1.0)
+        mask, voxel = np.asarray(prediction.data), voxel_in_unit(prediction.geometry)
+        unit = volume_unit(prediction.geometry.spacing).replace("mm²", "mm2")
         return {
             f"{label.name}_{unit}": round(float(np.count_nonzero(mask == label.value)) * voxel, 6)
             for label in self.classes

@@ -8,11 +8,21 @@ from dataclasses import replace
 from typing import Any
 
 from isocenter.errors import counted
-from isocenter.evaluation import Table, mean_rows, metric_columns, overlaps, pooled_rows, proportion, surface_distance
-from isocenter.values import Array, Estimate, Label, Row
+from isocenter.evaluation import (
+    Table,
+    mean_rows,
+    metric_columns,
+    overlaps,
+    pooled_rows,
+    proportion,
+    surface_distance,
+    volume_unit,
+)
+from isocenter.values import Array, Estimate, Geometry, Label, Row
 
 # With the unit in the name where it is not mm or ml: a distance that counts pixels must not be read as mm.
 DISTANCES, VOLUMES = ("hd95", "assd", "nsd"), ("volume_error", "false_positive_volume")
+MM3_PER_ML = 1000.0
 METRICS = frozenset(
     {
         *("dice", "iou", "sensitivity", "precision", "detected", "dice_pooled", "iou_pooled"),
@@ -26,14 +36,15 @@ def case_rows(
     predicted: Array,
     truth: Array,
     labels: Sequence[Label],
-    spacing: Sequence[float] | None,
+    geometry: Geometry,
     tolerances: Mapping[str, float],
 ) -> Iterator[dict[str, Any]]:
     """The scores of each label of two label maps (*spatial) on one grid.
 
-    spacing:    mm an axis; without it distances count pixels and volumes voxels, and their columns say so
+    geometry:   without a physical size distances count pixels and volumes voxels, and their columns say so
     tolerances: {label: mm} of `nsd`
     """
+    spacing, voxel = geometry.spacing, voxel_in_unit(geometry)
     found = overlaps(predicted, truth, [label.value for label in labels])
     pixels = "_pixels" if spacing is None else ""
     amount = "_voxels" if spacing is None else "_mm2" if len(spacing) == 2 else ""
@@ -49,8 +60,8 @@ def case_rows(
             f"hd95{pixels}": surface.hd95,
             f"assd{pixels}": surface.assd,
             f"nsd{pixels}": surface.nsd(tolerances[label.name]),
-            f"volume_error{amount}": overlap.volume_error(spacing),
-            f"false_positive_volume{amount}": overlap.false_positive_volume(spacing),
+            f"volume_error{amount}": overlap.volume_error(voxel),
+            f"false_positive_volume{amount}": overlap.false_positive_volume(voxel),
             "detected": overlap.detected,
             "voxels_both": overlap.both,
             "voxels_predicted": overlap.predicted,
@@ -72,6 +83,13 @@ def unit_of(metric: str) -> str:
         if metric.endswith(ending):
             return "" if metric.startswith("nsd") else unit
     return {"hd95": "mm", "assd": "mm", "volume_error": "ml", "false_positive_volume": "ml"}.get(metric, "")
+
+
+def voxel_in_unit(geometry: Geometry) -> float:
+    """The volume of a voxel in `volume_unit`: ml, in 2D mm²; 1 where its size is not known."""
+    if geometry.voxel_volume is None:
+        return 1.0
+    return geometry.voxel_volume / (MM3_PER_ML if volume_unit(geometry.spacing) == "ml" else 1.0)
 
 
 def _explained(row: Row, table: Table, tolerance: Mapping[str, float] | float) -> Row:
