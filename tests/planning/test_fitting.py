@@ -17,13 +17,13 @@ def planned(found: Fingerprint, machine: Machine = LAPTOP, **given) -> Plan:
 
 def test_the_predicted_peak_is_what_the_plan_says_and_within_what_is_free():
     made = planned(several(3))
-    assert 0.75 < made["training.memory"] < 0.8 * LAPTOP.device_memory
+    assert 0.95 < made["training.memory"] < 0.8 * LAPTOP.device_memory
     assert "16.0 GiB of the cpu are free" in made.decision("training.memory").because
 
 
 def test_with_less_memory_the_batch_gives_way_first_and_then_the_patch():
     found = several(3, shape=(96, 96, 96))
-    plans = [planned(found, replace(LAPTOP, memory=free, device_memory=free)) for free in (16.0, 2.1, 1.3)]
+    plans = [planned(found, replace(LAPTOP, memory=free, device_memory=free)) for free in (16.0, 2.35, 1.6)]
     batches = [made["training.batch"] for made in plans]
     voxels = [made["training.patch"][0] for made in plans]
     assert batches[0] == 4
@@ -36,7 +36,7 @@ def test_with_less_memory_the_batch_gives_way_first_and_then_the_patch():
 
 def test_where_nothing_fits_the_plan_is_refused_with_a_remedy():
     with pytest.raises(ResourceError, match="free memory, or take a larger machine"):
-        planned(several(3), replace(LAPTOP, memory=0.5, device_memory=0.5))
+        planned(several(3), replace(LAPTOP, memory=0.7, device_memory=0.7))
 
 
 def test_a_batch_set_by_hand_that_does_not_fit_is_refused_before_training():
