@@ -25,6 +25,8 @@ FOLDS = 5
 FEWEST_PATIENTS = FOLDS
 # Shuffles tell mean and deviation of chance; the tail follows from the normal law, so few are enough.
 SHUFFLES, DRAWS = 200, 500
+# Further out in the tail nobody knows whether the normal law still holds.
+SMALLEST_P = 1e-6
 # After Holm; below an AUC of 0.7 a thing tells too little to be learnt instead of the disease: discrimination is not
 # even acceptable (Hosmer and Lemeshow, Applied Logistic Regression 2000).
 LEVEL, TELLING = 0.05, 0.7
@@ -255,7 +257,7 @@ def _told(values: Floats, subjects: Subjects, seed: int) -> tuple[Estimate, floa
         seed=seed,
         draws=DRAWS,
     )
-    return auc, p
+    return auc, max(p, SMALLEST_P)
 
 
 def _design(values: Floats) -> Floats:

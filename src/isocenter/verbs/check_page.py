@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import counted
-from isocenter.quality import Examination, Look
+from isocenter.quality import Examination, Look, Twin
 from isocenter.report import Block, Facts, Figure, Gallery, Page, Paragraph, Problems, Section, Table, figures
 from isocenter.values import Case, CaseFacts, Image, Shortcut
 
@@ -169,9 +169,14 @@ def _twins(examination: Examination) -> Iterator[Section]:
     cases = {case.id: case for case in examination.dataset}
     if not examination.pairs:
         return
-    # One patient's neighbouring frames are no leak: pairs of different patients come first.
-    pairs = sorted(examination.pairs, key=lambda one: cases[one.first].patient == cases[one.second].patient)
     parts = examination.dataset.splits
+
+    def harm(one: Twin) -> tuple[bool, bool]:
+        """Across the parts of a split comes first; one patient's neighbouring frames are no leak and come last."""
+        same_part = parts.get(one.first) == parts.get(one.second)
+        return same_part, cases[one.first].patient == cases[one.second].patient
+
+    pairs = sorted(examination.pairs, key=harm)
 
     def words(first: str, second: str, exact: bool, likeness: float) -> str:
         where = f", {parts[first]} and {parts[second]}" if first in parts and second in parts else ""
