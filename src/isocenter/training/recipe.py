@@ -49,6 +49,8 @@ Decided = Callable[[int, int, str], None]
 Recount = Callable[[Model], float]
 # When that is asked: by then the model predicts much as it will in the end.
 HALF_WAY = 0.5
+# A training by minutes looks at the clock at least so often, evenly over its progress.
+LOOKS_AT_THE_CLOCK = 10
 
 
 def train(
@@ -170,6 +172,7 @@ def train(
                 one.add(moment)
             watch(moment)
             due = pace.is_due(state.step, state.validations) or clock.seconds - saved > CHECKPOINT_SECONDS
+            due = due or (state.speed is not None and pace.is_due(state.step, LOOKS_AT_THE_CLOCK))
             if due and state.speed is not None and clock.deadline is not None and not state.is_over:
                 measured = (time.monotonic() - spell) / (state.step - spell_step)
                 state = replace(state, speed=state.speed.after(step=measured))
