@@ -64,6 +64,7 @@ FORMAT = Format("tinyimage", read, write)
 ENTRY = Entry("foreign.pixels:FORMAT", (".tiny",), ((0, MAGIC),))
 """
 SCRIPT = """
+import json
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,15 @@ assert "tiny" in isocenter.list_networks()
 predicted = isocenter.predict("run", "data/grade0/00.tiny", out="predicted", device="cpu")
 assert list(predicted.table.columns)[2:] == ["predicted", "probability_grade0", "probability_grade1"]
 assert isocenter.evaluate("run", "data", out="evaluated", device="cpu").which == "the test cases of the run's own data"
+packaged = isocenter.package("run", out="packaged")
+image = isocenter.read("data/grade0/00.tiny")
+assert isocenter.load("packaged", "cpu").predict(image).probabilities == model.predict(image).probabilities
+assert Path("packaged/scripts/networks/tiny.py").is_file()
+grading = Path("packaged/scripts/foreign/grading.py").read_text()
+assert "from ..tasks.classification import Classification" in grading
+assert "def decisions" not in grading
+required = json.loads(Path("packaged/configs/metadata.json").read_text())["required_packages_version"]
+assert not {"foreign", "pandas", "matplotlib"} & set(required), required
 for chosen in ("resnet", "unet"):
     other = {**few, "network.name": chosen}
     planned = isocenter.plan("data", task="classification", device="cpu", assignments=other)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
+from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 from isocenter import networks
@@ -121,10 +122,34 @@ def _sources(model: Model) -> Sources:
     reader = "volumes" if model.preprocessing.ndim == 3 else "pictures"
     return travelling(
         {f"{TOP}.inference": (), f"{TOP}.{reader}": (), kind.__module__: (kind.__qualname__,), network: ()},
-        parts={kind.__module__: PREDICTS},
+        parts=dict.fromkeys((base.__module__ for base in kind.__mro__), _predicting(kind)),
         given={network: path.read_text(encoding="utf-8")},
         stamp=f"From Isocenter {version('isocenter')}, Apache-2.0: see LICENSE.",
     )
+
+
+def _predicting(kind: type) -> set[str]:
+    """What prediction needs of a kind of problem and of what it is derived from: methods, and those that they call."""
+    methods: dict[str, list[CodeType]] = {}
+    for base in kind.__mro__:
+        for name, value in vars(base).items():
+            function = getattr(value, "fget", None) or getattr(value, "__func__", value)  # a property, a class method
+            if code := getattr(function, "__code__", None):
+                methods.setdefault(name, []).append(code)
+    waiting, found = set(PREDICTS), set(PREDICTS)
+    while waiting:
+        called = {name for code in methods.get(waiting.pop(), ()) for name in _looked_up(code)}
+        waiting |= (called & set(methods)) - found
+        found |= waiting
+    return found
+
+
+def _looked_up(code: CodeType) -> Iterator[str]:
+    """Every attribute and global name of a function, also of those within it."""
+    yield from code.co_names
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            yield from _looked_up(inner)
 
 
 def _one_tensor(model: Model, modules: Sequence[Module]) -> Module:
