@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from isocenter.quality.covariates import covariates, is_missing
+from isocenter.quality.covariates import covariates, is_missing, words_of
 from isocenter.values import Case, Dataset, Geometry, Image
 
 GREY = Image(np.zeros((1, 2, 2)), Geometry.of_pixels((2, 2)))
@@ -32,6 +32,13 @@ def test_ages_that_cannot_be_are_named_with_their_case(age):
 
 def test_a_column_that_only_contains_the_letters_is_no_age():
     assert not list(covariates(table(stage=["IIIb"], dosage=[500], manager=["x"])))
+
+
+@pytest.mark.parametrize("name", ["patient_age", "PatientAge", "patient.age", "Age", "AGE", "age (years)"])
+def test_an_age_is_known_however_its_column_is_written(name):
+    assert words_of(name) & {"age"}
+    [found] = covariates(table(**{name: [-3]}))
+    assert name in found.what
 
 
 @pytest.mark.parametrize("sex", ["M", "female", "0", 1, 2.0, "O", "divers"])

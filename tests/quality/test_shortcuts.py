@@ -59,6 +59,12 @@ def test_a_site_that_sends_the_ill_is_found_and_cannot_be_taken_away():
     assert any("column site alone" in one.what and "Balance" in one.remedy for one in found.problems)
 
 
+def test_where_in_the_body_a_tumour_lies_is_no_scanner():
+    where = ["left" if n % 2 else "right" for n in range(80)]
+    found = examine(cohort(plain, tumor_location=where, composition=where, ScannerModel=where))
+    assert {one.name for one in found.shortcuts if one.name.startswith("column")} == {"column ScannerModel"}
+
+
 def test_many_images_of_few_patients_are_not_many_witnesses():
     """Each patient has a scanner of his own: by image it tells all, by patient nothing."""
     found = examine(cohort(plain, count=120, images=10, scanner=[n // 10 for n in range(120)]))

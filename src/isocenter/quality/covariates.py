@@ -22,7 +22,7 @@ def covariates(dataset: Dataset) -> Iterator[Problem]:
     gaps = []
     for name in columns:
         values = {case.id: case.covariates.get(name) for case in dataset}
-        words = set(re.split(r"[^a-z]+", name.lower()))
+        words = words_of(name)
         known = {case: value for case, value in values.items() if not is_missing(value)}
         if "age" in words:
             yield from _impossible(name, {c: v for c, v in known.items() if not _is_age(v)}, f"an age of 0 to {OLDEST}")
@@ -41,6 +41,11 @@ def covariates(dataset: Dataset) -> Iterator[Problem]:
             "what is compared by them is compared on fewer cases, perhaps not by chance",
             "Fill them in where they are known",
         )
+
+
+def words_of(column: str) -> frozenset[str]:
+    """Of a column's name: patient_age, PatientAge and patient.age hold the same two."""
+    return frozenset(word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", column))
 
 
 def is_missing(value: Any) -> bool:

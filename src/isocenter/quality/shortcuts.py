@@ -6,7 +6,6 @@ reaches when patients are given each other's classes.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +14,7 @@ import numpy as np
 from scipy import ndimage, stats
 
 from isocenter.evaluation import auroc, bootstrap_statistic, one_against_rest
-from isocenter.quality.covariates import is_missing
+from isocenter.quality.covariates import is_missing, words_of
 from isocenter.quality.look import Look
 from isocenter.transforms import generator
 from isocenter.values import Array, Case, CaseFacts, Dataset, Estimate, Fingerprint, Floats, Problem, Shortcut
@@ -35,10 +34,16 @@ MOST_CASES = 6000
 # Voxels of the small image (16 or 32 a side) that are border: 6 % of the field on each side.
 BORDER = {2: 2, 3: 1}
 # Columns that say how an image was made, not who the patient is.
-MADE = re.compile(
-    r"(?i)(site|scanner|cent(er|re)|hospital|institution|manufacturer|vendor|model|device|machine|station|kvp|exposure|"
-    r"protocol|sequence|field.?strength|tesla|coil|view|position|location|source|folder|batch|url|licen[cs]e|modality)"
-)
+MADE = frozenset(
+    {
+        "site", "scanner", "center", "centre", "hospital", "institution", "clinic", "manufacturer", "vendor",
+        "model", "device", "machine", "station", "kvp", "exposure", "protocol", "sequence", "field", "strength",
+        "tesla", "coil", "view", "position", "location", "source", "folder", "batch", "url", "license",
+        "licence", "modality",
+    }
+)  # fmt: skip
+# Where in the body something lies is no scanner.
+BODY = frozenset({"tumor", "tumour", "lesion", "tissue", "biopsy", "body", "anatomic", "anatomical"})
 MOST_LEVELS = 20
 
 
@@ -221,11 +226,16 @@ def _as_seen(small: Floats, shape: Sequence[int], seen: Seen | None) -> Floats:
 
 def _columns(subjects: Subjects) -> Iterator[tuple[str, Floats]]:
     """Numbers of each column that says how the image was made; a gap is a value too."""
-    names = dict.fromkeys(name for case in subjects.cases for name in case.covariates if MADE.search(name))
+    names = dict.fromkeys(name for case in subjects.cases for name in case.covariates if _says_how(name))
     for name in names:
         yield name, _numbers([case.covariates.get(name) for case in subjects.cases])
     if any(case.group for case in subjects.cases):
         yield "group", _numbers([case.group for case in subjects.cases])
+
+
+def _says_how(column: str) -> bool:
+    words = words_of(column)
+    return bool(words & MADE) and not words & BODY
 
 
 def _numbers(values: Sequence[Any]) -> Floats:
