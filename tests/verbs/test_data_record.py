@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -64,9 +65,15 @@ def test_cases_that_trained_are_found_by_image_under_any_name_and_test_cases_are
 
 
 def test_cases_of_one_file_are_told_apart_by_their_place_in_it(tmp_path):
-    rows = [case(tmp_path, "same", "all of them", key=str(n)) for n in range(3)]
-    write_data_record(tmp_path, Dataset((rows[0],)))
-    assert read_data_record(tmp_path).trained(Dataset((rows[1],)), {"same": {"train"}}) == set()
+    rows = [replace(case(tmp_path, "file", "all of them", key=str(n)), id=str(n)) for n in range(4)]
+    write_data_record(tmp_path, Dataset(tuple(rows[:2])))
+    assert read_data_record(tmp_path).trained(Dataset(tuple(rows)), {"0": {"train"}, "1": {"test"}}) == {"0"}
+
+
+def test_an_image_in_another_class_folder_is_the_image_that_trained(tmp_path):
+    write_data_record(tmp_path, Dataset((case(tmp_path, "seen", "pixels", key="bright"),)))
+    moved = case(tmp_path, "moved", "pixels", key="dark")
+    assert read_data_record(tmp_path).trained(Dataset((moved,)), {"seen": {"train"}}) == {"moved"}
 
 
 def test_each_set_of_cases_has_its_own_count_whatever_their_order_and_names(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -35,13 +36,15 @@ class DataRecord:
         """
         used = [name for name, found in parts.items() if set(found) & {"train", "val"}]
         known = {self.contents.get(name) for name in used} | {self.images.get(name) for name in used}
-        return {case.id for case in dataset if case.files and {content_hash(case), image_hash(case)} & known}
+        images = image_hashes(dataset)
+        return {case.id for case in dataset if case.files and {content_hash(case), images[case.id]} & known}
 
 
 def write_data_record(folder: Path, dataset: Dataset) -> None:
     """`data.json`: each case with the hash of its contents and of its image."""
+    images = image_hashes(dataset)
     rows = [
-        {"case": case.id, "content": content_hash(case), "image": image_hash(case)} for case in dataset if case.files
+        {"case": case.id, "content": content_hash(case), "image": images[case.id]} for case in dataset if case.files
     ]
     write_json(folder / DATA_RECORD, SCHEMA, {"rows": rows})
 
@@ -54,12 +57,18 @@ def read_data_record(folder: Path) -> DataRecord | None:
     return DataRecord({row["case"]: row["content"] for row in rows}, {row["case"]: row["image"] for row in rows})
 
 
-def image_hash(case: Case) -> str:
-    """Of the first file that a case was read from, which is its image or a slice of it, and of its place therein.
+def image_hashes(dataset: Dataset) -> dict[str, str]:
+    """{case id: hash} of the first file that a case was read from, which is its image or a slice of it.
 
-    An image that was labelled anew, or lies beside other channels, is the same image.
+    Of a file that holds several cases, with the case's place in it. An image that was labelled anew, in another class
+    or beside other channels, is the same image.
     """
-    return f"{file_hash(case.files[0])}{case.key}"
+    held = Counter(case.files[0] for case in dataset if case.files)
+    return {
+        case.id: file_hash(case.files[0]) + (case.key if held[case.files[0]] > 1 else "")
+        for case in dataset
+        if case.files
+    }
 
 
 def opened(cases: Sequence[Case]) -> int:
