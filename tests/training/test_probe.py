@@ -9,6 +9,7 @@ import torch
 
 from isocenter.training import probe
 from isocenter.training.probe import budget, step_seconds
+from isocenter.training.schedule import FEWEST_STEPS
 
 
 def test_what_is_left_becomes_steps_and_validations():
@@ -24,7 +25,7 @@ def test_one_slow_step_of_the_probe_decides_nothing():
 
 def test_without_time_a_few_steps_are_taken_and_it_is_said():
     found = budget([1.0], 5.0, -3.0, 10)
-    assert (found.steps, found.validations) == (probe.FEWEST_STEPS, 1)
+    assert (found.steps, found.validations) == (FEWEST_STEPS, 1)
     assert "0 s are left" in found.because
     assert "longer than was asked for" in found.because
 

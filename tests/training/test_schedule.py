@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from isocenter.planning import read_plan
 from isocenter.planning import settings as typed
 from isocenter.training import Pace, Speed, replan
-from isocenter.training.schedule import decay, fitting_steps, rate
+from isocenter.training.schedule import FEWEST_STEPS, decay, fitting_steps, rate
 
 
 @pytest.fixture(scope="session")
@@ -111,6 +111,13 @@ def test_a_faster_machine_does_more():
 def test_without_time_left_one_step_ends_the_training():
     pace, _ = replan(Pace(100), 50, 10, Speed(1.0, 1.0), left=-3.0, deadline=60.0)
     assert (pace.steps, pace.progress(51)) == (51, 1.0)
+
+
+def test_however_late_it_is_the_fewest_steps_are_done():
+    late = {"left": -3.0, "deadline": 0.6}
+    assert replan(Pace(FEWEST_STEPS), 1, 1, Speed(1.0, 1.0), **late) is None
+    pace, _ = replan(Pace(100), 4, 1, Speed(1.0, 1.0), **late)
+    assert pace.steps == FEWEST_STEPS
 
 
 @given(st.floats(0.2, 4.0), st.floats(0.2, 4.0), st.floats(0.0, 5.0))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from isocenter.training.loader import Loader
-from isocenter.training.schedule import Speed, fitting_steps
+from isocenter.training.schedule import FEWEST_STEPS, Speed, fitting_steps
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +26,6 @@ PATIENCE = 3
 PROBE_CASES = 3
 # What a step costs beside what the probe measures: the optimiser, the average, the log.
 STEP_OVERHEAD = 1.06
-FEWEST_STEPS = 10
 # Validation may take this share of the time.
 VALIDATION_SHARE = 0.1
 

@@ -13,6 +13,8 @@ from isocenter.planning import Training
 
 # nnU-Net's polynomial: Isensee et al. 2021, doi:10.1038/s41592-020-01008-z
 POLY = 0.9
+# Fewer steps are no training: so many are done even where they take longer than was asked for.
+FEWEST_STEPS = 10
 # Steps are planned anew where they would miss the end by more than this share of all the time.
 SLACK = 0.01
 # How much of what was known of the speed stays beside what was measured last.
@@ -83,6 +85,7 @@ def replan(
 ) -> tuple[Pace, str] | None:
     """Another number of steps, and why, where those planned would miss the end; None where they fit.
 
+    Fewer than the fewest there may be are not planned, however late it is.
     validations: of the whole training
     left, deadline: s that are left for training, and that all of it has
     """
@@ -90,7 +93,7 @@ def replan(
     needed = (pace.steps - done) * speed.step + ahead * speed.validation
     if done >= pace.steps or abs(needed - left) <= SLACK * deadline:
         return None
-    anew = pace.replanned(done, fitting_steps(left, speed, ahead))
+    anew = pace.replanned(done, max(fitting_steps(left, speed, ahead), FEWEST_STEPS - done))
     if anew.steps == pace.steps:
         return None
     because = (
