@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,23 @@ from isocenter.cli import main
 
 DATA = Path(os.environ.get("ISOCENTER_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
+# Seconds on two cores in which each room's tests should be done; more is shown, and fails nothing. All: 540 s.
+BUDGET = {
+    "": 120,
+    "evaluation": 15,
+    "files": 60,
+    "networks": 30,
+    "planning": 20,
+    "quality": 20,
+    "report": 20,
+    "runtime": 60,
+    "tasks": 15,
+    "training": 60,
+    "transforms": 30,
+    "values": 5,
+    "verbs": 120,
+}
+
 settings.register_profile("suite", max_examples=40, deadline=None, derandomize=True)
 settings.load_profile("suite")
 
@@ -26,6 +44,19 @@ def data() -> Path:
     if not DATA.is_dir():
         pytest.skip("the real data are not at ../shared/data")
     return DATA
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Seconds a room, beside its budget: they say where a slow suite is slow, and decide nothing."""
+    spent: Counter[str] = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in (one for one in reports if isinstance(one, pytest.TestReport)):
+            room = Path(report.nodeid.partition("::")[0]).parts[1:-1]
+            spent[room[0] if room else ""] += report.duration
+    terminalreporter.section("seconds a room, of its budget")
+    for room, seconds in sorted(spent.items()):
+        over = " over" if seconds > BUDGET.get(room, 0) else ""
+        terminalreporter.write_line(f"{room or 'tests/*.py':12}{seconds:6.0f} of {BUDGET.get(room, 0):4}{over}")
 
 
 @pytest.fixture(autouse=True)
