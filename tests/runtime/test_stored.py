@@ -117,6 +117,12 @@ def test_folds_that_see_images_differently_are_not_averaged(tmp_path):
         load(run_of(tmp_path / "c", {"fold_0": made(0), "fold_1": other}), "cpu")
 
 
+def test_folds_whose_tuning_was_cut_short_are_no_model_yet(tmp_path):
+    other = made(1, {**TASK, "postprocessing": {"head": {"largest": True, "holes": False, "smallest": 0.0}}})
+    with pytest.raises(UsageError, match=r"decode .* in different ways\. Finish it with .*--resume"):
+        load(run_of(tmp_path, {"fold_0": made(0), "fold_1": other}), "cpu")
+
+
 def test_a_fold_that_was_changed_is_refused_with_its_name(tmp_path):
     run = run_of(tmp_path, {"fold_0": made(0), "fold_1": made(1)})
     weights = run / "fold_1" / "checkpoints" / "best" / "weights.safetensors"

@@ -9,7 +9,7 @@ from typing import Any
 from isocenter.planning.anatomy import Anatomy
 from isocenter.planning.profiles import NNUNET, Profile
 from isocenter.tasks import Task
-from isocenter.transforms import Augmentation
+from isocenter.transforms import Augmentation, names_sides
 from isocenter.values import Decision
 
 # Images up to this side have no detail to lose, and show neither streaks nor ghosts.
@@ -40,7 +40,7 @@ def augmentation(
     """Every strength with its reason; what does not befall this kind of image is off."""
     flips, reason = _flips(profile, anatomy, left_right, task, len(patch))
     tiny = max(patch) <= TINY
-    quarters = not profile.upright and len(patch) == 2 and not _is_sided(task)
+    quarters = not profile.upright and len(patch) == 2 and not names_sides(task.mirrored)
     # Of few pixels a large turn reads much from outside the image.
     chosen: dict[str, Any] = {
         "rotation": min(profile.rotation, 15.0) if tiny else profile.rotation,
@@ -75,7 +75,7 @@ def _flips(
     profile: Profile, anatomy: Anatomy, left_right: Decision, task: Task, ndim: int
 ) -> tuple[tuple[int, ...], str]:
     axis = left_right.value
-    if _is_sided(task) and axis is None:
+    if names_sides(task.mirrored) and axis is None:
         return (), f"labels name a side, and {left_right.because}"
     if not profile.upright:
         axes = tuple(range(ndim))
@@ -95,15 +95,11 @@ def _flips(
     return (axis,), _sided(task, alike)
 
 
-def _is_sided(task: Task) -> bool:
-    return task.mirrored is None or any(place != other for place, other in enumerate(task.mirrored))
-
-
 def _sided(task: Task, because: str) -> str:
     """The reason, with what becomes of labels that have a side."""
     if task.mirrored is None:
         return f"{because}, but not across left and right: a label names a side whose counterpart is missing"
-    return f"{because}; paired labels change places" if _is_sided(task) else because
+    return f"{because}; paired labels change places" if names_sides(task.mirrored) else because
 
 
 def _upright(profile: Profile, ndim: int) -> str:

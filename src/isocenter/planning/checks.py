@@ -11,7 +11,7 @@ from isocenter.errors import PlanError
 from isocenter.lazy import torch
 from isocenter.planning.settings import Settings, Training, typed
 from isocenter.runtime import build_module
-from isocenter.tasks import Task
+from isocenter.transforms import check_flips
 from isocenter.values import BY_HAND, Plan, Vector
 
 # What follows from the data and the rest of the plan, and what a person changes instead.
@@ -93,22 +93,9 @@ def _check_shape(made: Settings) -> None:
 
 def _check_axes(made: Settings) -> None:
     """Mirroring stays within the grid, and puts no label on the wrong side, in training and in prediction."""
-    made.augmentation.check(made.task.mirrored, made.preprocessing.ndim)
-    _check_window_flips(made.task, made.inference.flips, made.inference.left_right, made.preprocessing.ndim)
-
-
-def _check_window_flips(task: Task, flips: tuple[int, ...], left_right: int | None, ndim: int) -> None:
-    beyond = [axis for axis in (*flips, *([] if left_right is None else [left_right])) if not 0 <= axis < ndim]
-    if beyond:
-        name = "inference.flips" if beyond[0] in flips else "inference.left_right"
-        raise PlanError(f"there is no axis {beyond[0]} in {ndim} dimensions", name, "Axes count from 0")
-    sided = task.mirrored is None or any(place != other for place, other in enumerate(task.mirrored))
-    if sided and flips and left_right is None:
-        problem = "labels name a side, and it is not known which axis runs from left to right"
-        raise PlanError(problem, "inference.flips", "Give inference.left_right, or no flips")
-    if task.mirrored is None and left_right in flips:
-        problem = "left and right would change sides, and a label has no counterpart on the other side"
-        raise PlanError(problem, "inference.flips", f"Leave out axis {left_right}")
+    mirrored, ndim = made.task.mirrored, made.preprocessing.ndim
+    made.augmentation.check(mirrored, ndim)
+    check_flips("inference", made.inference.flips, made.inference.left_right, mirrored=mirrored, ndim=ndim)
 
 
 def _check_learning(made: Settings) -> None:

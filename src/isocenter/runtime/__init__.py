@@ -3,13 +3,12 @@
 from isocenter.runtime.archive import write_zip
 from isocenter.runtime.device import bf16_pays, choose_device, environment, use_threads
 from isocenter.runtime.measurement import measurements
-from isocenter.runtime.members import flipped_axes
 from isocenter.runtime.model import Inference, Model, build_module
 from isocenter.runtime.package import Evidence, write_package
 from isocenter.runtime.preprocessing import Preprocessing, Trace
 from isocenter.runtime.readme import RUN_COMMAND
 from isocenter.runtime.record import digest, read_json, read_tensors, seal, verify, write_json, write_tensors
-from isocenter.runtime.stored import averaged, load, save
+from isocenter.runtime.stored import load, save
 from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.runtime.windows import Network, slide
 
@@ -22,13 +21,11 @@ __all__ = [
     "Preprocessing",
     "TorchNetwork",
     "Trace",
-    "averaged",
     "bf16_pays",
     "build_module",
     "choose_device",
     "digest",
     "environment",
-    "flipped_axes",
     "load",
     "measurements",
     "read_json",

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from isocenter.errors import GeometryError, PlanError
 from isocenter.runtime.preprocessing import Trace
 from isocenter.runtime.windows import Network
+from isocenter.transforms import check_flips, names_sides
 from isocenter.values import Array
 
 if TYPE_CHECKING:
@@ -77,17 +78,10 @@ def flipped_axes(
     if mirror is False or not (planned or mirror):
         return ()
     axes = tuple(planned) or (() if left_right is None else (left_right,))
-    where, remedy = "inference.flips", NO_MIRROR
     if not axes:
         problem = "the model does not know which axis runs from left to right, so it cannot mirror"
         raise PlanError(problem, "--mirror", "Predict without it, or set inference.left_right in the plan")
-    if not set(axes) <= set(range(ndim)):
-        raise PlanError(f"axes {axes} of {ndim}", where, f"Give axes from 0 to {ndim - 1}")
-    sides = task.mirrored
-    if left_right is None and not _alike(sides):
-        raise PlanError("labels name sides, and no axis is known to run from left to right", where, remedy)
-    if left_right in axes and sides is None:
-        raise PlanError("a label names a side and has no counterpart on the other", where, remedy)
+    check_flips("inference", axes, left_right, mirrored=task.mirrored, ndim=ndim, remedy=NO_MIRROR)
     return axes
 
 
@@ -118,14 +112,9 @@ def _crossing_axis(task: Task, trace: Trace, left_right: int | None) -> int | No
     if source.ndim < 3:
         return left_right
     if not source.oriented:
-        if _alike(task.mirrored):
+        if not names_sides(task.mirrored):
             return None
         problem = "left and right are not known, and mirroring would confuse the labels that name them"
         raise GeometryError(problem, "mirroring", f"{NO_MIRROR}, or give a file with its orientation")
     # The canonical order begins with the axis from left to right, unless that is the one of the single slice.
     return None if trace.squeezed is not None and trace.squeezed == source.to_canonical[0][0] else 0
-
-
-def _alike(sides: tuple[int, ...] | None) -> bool:
-    """Whether no label names a side."""
-    return sides is not None and sides == tuple(range(len(sides)))

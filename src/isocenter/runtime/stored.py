@@ -11,7 +11,6 @@ from typing import Any
 
 from isocenter import tasks
 from isocenter.errors import IntegrityError, UsageError
-from isocenter.runtime.agreement import agreed
 from isocenter.runtime.archive import opened
 from isocenter.runtime.device import choose_device
 from isocenter.runtime.members import Averaged
@@ -66,7 +65,7 @@ def _read_run(path: Path, device: str, fold: int | None) -> Model:
     _refuse_unfinished(path, folds)
     chosen = choose_device(device).value
     log.info("%s: the mean of its folds %s", path, ", ".join(map(str, folds)))
-    return averaged([_read(_folder_of(folder), chosen) for folder in folds.values()], str(path))
+    return _averaged([_read(_folder_of(folder), chosen) for folder in folds.values()], str(path))
 
 
 def _read_package(path: Path, device: str, fold: int | None) -> Model:
@@ -88,10 +87,11 @@ def _no_fold(fold: int, folds: Collection[int], path: Path) -> UsageError:
     return UsageError(f"has no fold {fold}", str(path), known)
 
 
-def averaged(members: Sequence[Model], where: str) -> Model:
+def _averaged(members: Sequence[Model], where: str) -> Model:
     """Several models as one, which averages what their networks say window by window.
 
-    Raises UsageError for members that differ in labels, preprocessing or windows: their outputs cannot be averaged.
+    Raises UsageError for members that differ in labels, preprocessing, windows or in what validation cases decided:
+    their outputs cannot be averaged.
     """
     first = members[0]
     for one in members[1:]:
@@ -99,9 +99,11 @@ def averaged(members: Sequence[Model], where: str) -> Model:
             raise UsageError("its members differ in their labels", where, "Choose one with --fold")
         if one.preprocessing != first.preprocessing or one.inference != first.inference:
             raise UsageError("its members see images differently prepared", where, "Choose one with --fold")
-    task = tasks.build(agreed([one.settings["task"] for one in members], where))
-    run = Averaged(tuple(one.run for one in members), task.average)
-    return Model(task, first.preprocessing, first.inference, first.network, run, _record(members))
+        if one.task.settings != first.task.settings:  # training writes one task into all of them at its end
+            problem = "its members decode what their networks say in different ways"
+            raise UsageError(problem, where, "Finish it with `isocenter train --resume`, or choose one with --fold")
+    run = Averaged(tuple(one.run for one in members), first.task.average)
+    return Model(first.task, first.preprocessing, first.inference, first.network, run, _record(members))
 
 
 def _record(members: Sequence[Model]) -> dict[str, Any]:

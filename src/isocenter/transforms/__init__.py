@@ -5,6 +5,7 @@ from isocenter.transforms.augment import Augmentation
 from isocenter.transforms.channels import COLOUR, GREY, recoloured, stacked, without_alpha
 from isocenter.transforms.draws import generator, order
 from isocenter.transforms.intensity import Normalisation
+from isocenter.transforms.mirroring import check_flips, names_sides
 from isocenter.transforms.orient import content, padding, permuted, unpermuted
 from isocenter.transforms.phantom import phantom
 from isocenter.transforms.resample import Order, Taps, along, resample, resample_labels, taps
@@ -18,8 +19,10 @@ __all__ = [
     "Taps",
     "aligned",
     "along",
+    "check_flips",
     "content",
     "generator",
+    "names_sides",
     "order",
     "padding",
     "permuted",

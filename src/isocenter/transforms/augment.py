@@ -20,7 +20,6 @@ import numpy as np
 from annotated_types import Ge, Le, Lt
 from numpy.typing import NDArray
 
-from isocenter.errors import PlanError
 from isocenter.lazy import torch
 from isocenter.transforms.augment_ct import dose_noise, metal
 from isocenter.transforms.augment_intensity import blur, brightness, contrast, gamma, low_resolution, noise
@@ -41,6 +40,7 @@ from isocenter.transforms.augment_spatial import (
     unfolded,
 )
 from isocenter.transforms.draws import Draws, child
+from isocenter.transforms.mirroring import check_flips
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -169,17 +169,7 @@ class Augmentation:
 
     def check(self, mirrored: Sequence[int] | None, ndim: int) -> None:
         """Raises PlanError where an axis does not exist, or `flips` would, or may, put a label on the wrong side."""
-        for name, axes in (("flips", self.flips), ("left_right", (self.left_right or 0,))):
-            if max(axes, default=0) >= ndim:
-                problem = f"there is no axis {max(axes)} in {ndim} dimensions"
-                raise PlanError(problem, f"augmentation.{name}", "Axes count from 0")
-        sided = mirrored is None or any(value != place for place, value in enumerate(mirrored))
-        if sided and self.flips and self.left_right is None:
-            problem = "labels name a side, and it is not known which axis runs from left to right"
-            raise PlanError(problem, "augmentation.flips", "Give augmentation.left_right, or no flips")
-        if mirrored is None and self.left_right in self.flips:
-            problem = "left and right would change sides, and a label has no counterpart on the other side"
-            raise PlanError(problem, "augmentation.flips", f"Leave out axis {self.left_right}")
+        check_flips("augmentation", self.flips, self.left_right, mirrored=mirrored, ndim=ndim)
 
     def _befallen(self, name: str, drawn: Draws) -> Iterator[tuple[int, np.random.Generator]]:
         """The samples that a kind of change befalls, each with the generator for it."""
