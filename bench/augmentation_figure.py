@@ -7,8 +7,9 @@ Each kind is drawn at the strength that stands above it, which is more than a pl
 
 from __future__ import annotations
 
-import sys
+import argparse
 from dataclasses import replace
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -44,6 +45,9 @@ DRAWS = 8
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path)
+    out = parser.parse_args().out
     image, labels = phantom(seed=0, patient=2)
     pixels = Normalisation("zscore").apply(image.data[0], np.ones(image.geometry.shape, dtype=bool))
     images, dense = torch.from_numpy(pixels)[None, None], torch.from_numpy(labels.data.copy()).long()
@@ -54,7 +58,7 @@ def main() -> None:
         changed, moved, _ = max(drawn, key=lambda one: float((_slice(one[0]) - _slice(images)).abs().mean()))
         shown.append((f"{name} {strength:g}", changed, moved))
     _draw(shown, image.geometry.spacing)
-    plt.savefig(sys.argv[1], dpi=70, pil_kwargs={"optimize": True})
+    plt.savefig(out, dpi=70, pil_kwargs={"optimize": True})
 
 
 def _slice(image: torch.Tensor) -> torch.Tensor:
