@@ -1,5 +1,7 @@
 """What can go wrong, said so that a person can act on it."""
 
+from collections.abc import Iterable
+
 
 class IsocenterError(Exception):
     """Base of all errors: what was wrong, where, and what to do about it."""
@@ -43,3 +45,10 @@ class ResourceError(IsocenterError):
 def counted(number: int, one: str, many: str = "") -> str:
     """ "1 case", "3 cases"; `many` where an s alone does not make the plural."""
     return f"{number} {one if number == 1 else many or f'{one}s'}"
+
+
+def listed(names: Iterable[object], most: int = 6) -> str:
+    """ "a, b and 4 more": no line becomes a page because a list is long."""
+    words = [str(name) for name in names]
+    more = f" and {len(words) - most} more" if len(words) > most else ""
+    return f"{', '.join(words[:most])}{more}"

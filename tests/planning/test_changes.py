@@ -59,6 +59,14 @@ def test_sgd_brings_its_rate_and_schedule_unless_a_person_says_otherwise():
     assert own.decision("training.learning_rate").because == BY_HAND
 
 
+@pytest.mark.parametrize("patch", ["large", [0.5, 32, 32]])
+def test_an_impossible_size_of_the_patch_is_named_by_what_was_set(patch):
+    made = planned(several(6))
+    with pytest.raises(PlanError) as refused:
+        settings(with_settings(made, {"training.patch": patch}))
+    assert refused.value.where == "training.patch"
+
+
 def test_mirroring_at_test_follows_that_of_training():
     made = with_settings(planned(several(3)), {"augmentation.flips": [0]})
     assert made["inference.flips"] == [0]

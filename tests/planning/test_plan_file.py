@@ -138,7 +138,16 @@ def test_a_decision_that_was_taken_out_is_missed(edited):
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("3", 3), ("1e-3", 0.001), ("true", True), ("[32, 32]", [32, 32]), ("unet", "unet"), ("null", None), ("", None)],
+    [
+        ("3", 3),
+        ("1e-3", 0.001),
+        ("true", True),
+        ("[32, 32]", [32, 32]),
+        ("32,32", [32, 32]),
+        ("unet", "unet"),
+        ("null", None),
+        ("", None),
+    ],
 )
 def test_a_value_on_the_command_line_is_read_as_in_the_file(text, value):
     assert parse_value(text) == value

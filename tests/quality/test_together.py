@@ -71,3 +71,10 @@ def test_a_label_that_is_declared_and_nowhere_drawn_is_named():
     [missing] = found.problems
     assert "spleen" in missing.what
     assert "liver" not in missing.what
+
+
+def test_a_long_list_of_labels_is_cut_and_counted():
+    labels = (Label(0, "background"), Label(1, "liver"), *(Label(n, f"s{n}") for n in range(2, 40)))
+    found = examine(cohort(*(case(n, drawn=1) for n in range(4)), classes={"mask": labels}))
+    [missing] = found.problems
+    assert missing.what.endswith("s2, s3, s4, s5, s6, s7 and 32 more")

@@ -75,3 +75,8 @@ def test_a_set_in_memory_without_classes_or_masks_has_a_page_too(data: Path, tmp
     bare = replace(dataset, cases=tuple(replace(case, references={}) for case in dataset.cases[:3]))
     assert isocenter.check(bare, out=tmp_path / "out").passed
     assert "Cases, evenly chosen" in (tmp_path / "out" / "check.html").read_text(encoding="utf-8")
+
+
+def test_a_channel_without_a_name_is_not_called_nought_and_long_lists_are_cut(tmp_path):
+    folder = trained.blobs(tmp_path / "data", 4)
+    assert isocenter.check(folder, threads=1).facts["channels"] == "one, without a name"

@@ -72,7 +72,13 @@ def grid_for(fingerprint: Fingerprint, *, dense: bool, device: str, room: float 
     if spacing.value is not None:
         extent = extent * np.array(steps) / np.asarray(spacing.value)
     patch, strides = _patch(extent, spacing.value, PATCH_VOXELS[kind] * room)
-    return Grid(spacing, Decision(None, "the grid follows from the spacing"), patch, strides, extent)
+    return Grid(
+        spacing,
+        Decision(None, "patches are cut from a grid that keeps the proportions of the body"),
+        patch,
+        strides,
+        extent,
+    )
 
 
 def flat(fingerprint: Fingerprint) -> tuple[list[tuple[int, ...]], list[tuple[float, ...]]]:

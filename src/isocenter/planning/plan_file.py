@@ -21,6 +21,7 @@ HEADER = (
     "# A plan of isocenter: every choice with its reason. Edit a value and train from this file;\n"
     "# what was edited is recorded as set by hand.\n"
 )
+NUMBER = r"[+-]?[\d.]+(?:[eE][+-]?\d+)?"
 # What stands beside the sections, and of what kind it is.
 HEAD: Mapping[str, Any] = {"data": str, "data_hash": str, "options": dict, "as_planned": dict}
 
@@ -110,7 +111,9 @@ def _check_names(
 
 
 def parse_value(text: str) -> Any:
-    """A value as it would stand in the file: `3`, `true`, `[32, 32]`, `unet`."""
+    """A value as it would stand in the file: `3`, `true`, `[32, 32]`, `unet`; `32,32` is a list too."""
+    if re.fullmatch(rf"\s*{NUMBER}(\s*,\s*{NUMBER})+\s*", text):
+        text = f"[{text}]"
     # YAML 1.2 wants a dot in a number with an exponent; people do not.
     text = re.sub(r"^([+-]?\d+)([eE][+-]?\d+)$", r"\1.0\2", text)
     try:

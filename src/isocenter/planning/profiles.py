@@ -67,7 +67,7 @@ CT = Profile(
         "dose_noise": "doses differ, and noise grows where the body absorbs more",
         "metal": "implants and fillings throw streaks",
     },
-    source="doi:10.1118/1.4789628",
+    source="doi:10.1371/journal.pone.0107843",
 )
 MRI = Profile(
     "MRI",

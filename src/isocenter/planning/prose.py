@@ -25,18 +25,18 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
     "task.labels": ("The structures are {value}",),
     "task.loss": ("The loss is {value}",),
     "task.smoothing": ("{percent} of each target is spread over all classes", "No target is smoothed"),
-    "task.tolerance": ("A surface counts as found within {value}",),
+    "task.tolerance": ("A surface counts as found within this many mm (pixels where the spacing is unknown): {each}",),
     "task.operating_point": ("The threshold is chosen by the rule {value}", "No operating point is set"),
-    "task.prevalence": ("Predictive values are stated at a prevalence of {value}", "No other prevalence is stated"),
-    "task.counts": ("The training cases are {value}",),
-    "task.weights": ("In the loss the classes weigh {value}", "In the loss all classes weigh alike"),
-    "task.prior_shift": ("Log odds are corrected by {value}", "Probabilities need no correction of the prior"),
-    "task.thresholds": ("The thresholds are {value}", "No threshold is set yet"),
+    "task.prevalence": ("Predictive values are stated at a prevalence of {each}", "No other prevalence is stated"),
+    "task.counts": ("The training cases are {each}",),
+    "task.weights": ("In the loss the classes weigh {each}", "In the loss all classes weigh alike"),
+    "task.prior_shift": ("Log odds are corrected by {each}", "Probabilities need no correction of the prior"),
+    "task.thresholds": ("The thresholds of probability are {each}", "No threshold is set yet"),
     "task.postprocessing": ("Afterwards the masks are cleaned by {value}", "No post-processing is set"),
     "split.method": ("The split is {value}",),
     "split.folds": ("There are {value} folds", "There are no folds"),
     "preprocessing.ndim": ("The network works in {value} dimensions",),
-    "preprocessing.channels": ("Its channels are called {value}",),
+    "preprocessing.channels": ("Its channels are {value} (numbered where the files do not name them)",),
     "preprocessing.modality": ("The modality is {value}",),
     "preprocessing.normalisation": ("Intensities are normalised by {value}",),
     "preprocessing.spacing": ("Images are resampled to {size} mm", "Images are not brought to a common spacing"),
@@ -44,7 +44,7 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
     "preprocessing.crop": ("Images are cropped to their {value}", "Images are not cropped"),
     "preprocessing.order": ("Interpolation is {value}",),
     "preprocessing.smallest": ("Smaller images are padded to {size} voxels",),
-    "preprocessing.aspect": ("How other proportions come to the shape: {value}",),
+    "preprocessing.aspect": ("Where images are brought to one shape, other proportions are met by {value}",),
     "preprocessing.border": ("{percent} of each side is cut away", "No border is cut away"),
     "network.name": ("The network is {value}",),
     "network.size": ("Its size is {value}",),
@@ -75,12 +75,29 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
     "augmentation.scale": ("They are scaled by up to {percent}", "They are not scaled"),
     "augmentation.shift": ("They are shifted by up to {percent} of the patch", "They are not shifted"),
     "augmentation.accidents": (
-        "Motion, ghosts, spikes and metal have a probability of {value}",
-        "Accidents do not happen",
+        "Motion, ghosts, spikes and metal, where they are on, befall {percent} of the samples",
+        "Motion, ghosts, spikes and metal befall no sample",
     ),
+    "augmentation.contrast": ("Contrast changes by up to {percent}",),
+    "augmentation.brightness": ("Brightness moves by up to {value} standard deviations of the image",),
+    "augmentation.gamma": ("The exponent of the grey scale reaches 1 + {value} and its inverse",),
+    "augmentation.noise": ("Noise has a standard deviation of up to {value}, in deviations of the image",),
+    "augmentation.dose_noise": ("Low-dose noise has a standard deviation of up to {value}, in those of the image",),
+    "augmentation.blur": ("Images are blurred by a Gaussian of up to {value} voxels",),
+    "augmentation.low_resolution": ("Voxels become up to {percent} longer",),
+    "augmentation.bias_field": ("Sensitivity varies over the image by up to {value} (deviation of its logarithm)",),
+    "augmentation.motion": ("Motion turns by up to {value} degrees and shifts by up to {value} voxels",),
+    "augmentation.ghosting": ("Ghosts weaken every n-th line of k-space by up to {percent}",),
+    "augmentation.spikes": ("Stripes of spikes are up to {value} deviations of the image high",),
+    "augmentation.metal": ("Streaks of metal are up to {value} deviations of the image high",),
+    "augmentation.elastic": ("Images are bent by {percent} of the patch (standard deviation)",),
+    "augmentation.cutout": ("A box of up to {percent} of the image's side is covered",),
+    "augmentation.mixup": ("Images are mixed (MixUp, alpha {value})",),
+    "augmentation.cutmix": ("Boxes are exchanged between images (CutMix, alpha {value})",),
+    "augmentation.quarter_turns": ("Images are turned by quarters",),
     "augmentation.flips": ("They are mirrored along axes {value}", "They are not mirrored"),
     "augmentation.left_right": ("Axis {value} runs from left to right", "Which axis runs from left to right is open"),
-    "augmentation.probability": ("Each change has a probability of {value}",),
+    "augmentation.probability": ("Each change of those that follow befalls {percent} of the samples",),
     "inference.patch": ("The window is {size} voxels",),
     "inference.overlap": ("Windows overlap by {percent}", "Windows do not overlap"),
     "inference.batch": ("The number of windows that go through the network at a time is {value}",),
@@ -105,10 +122,11 @@ def prose(plan: Plan) -> str:
 def _paragraph(section: str, decisions: Mapping[str, Decision]) -> str:
     sentences, off = [], []
     for name, decision in decisions.items():
-        if is_nothing(f"{section}.{name}", decision.value) and f"{section}.{name}" not in SENTENCES:
+        whole = f"{section}.{name}"
+        if is_nothing(whole, decision.value) and len(SENTENCES.get(whole, ())) < 2:
             off.append(_words(name))
         else:
-            sentences.append(_sentence(f"{section}.{name}", decision))
+            sentences.append(_sentence(whole, decision))
     if off:
         sentences.append(f"Off or not set: {', '.join(off)}.")
     return " ".join(sentences)
@@ -118,7 +136,7 @@ def _sentence(name: str, decision: Decision) -> str:
     forms = SENTENCES.get(name, (f"{_words(name.partition('.')[2]).capitalize()} is {{value}}",))
     value = decision.value
     form = forms[-1] if is_nothing(name, value) else forms[0]
-    lead = form.format(value=said(value), size=size_words(value), percent=_percent(value))
+    lead = form.format(value=said(value), size=size_words(value), percent=_percent(value), each=_each(value))
     source = f" ({decision.source})" if decision.source else ""
     return f"{lead[0].upper()}{lead[1:]}{_reason(decision.because)}{source}."
 
@@ -157,6 +175,13 @@ def _is_named(values: Sequence[Any]) -> bool:
 
 def _listed(values: Sequence[Any]) -> str:
     return f"({', '.join(said(one) for one in values)})" if len(values) > 1 else said(values[0]) if values else "none"
+
+
+def _each(value: Any) -> str:
+    """ "2 for anterior, 2 for posterior": a name may be a number too, and then "1 2" says nothing."""
+    if isinstance(value, Mapping) and value:
+        return ", ".join(f"{said(one)} for {key}" for key, one in value.items())
+    return said(value)
 
 
 def size_words(value: Any) -> str:

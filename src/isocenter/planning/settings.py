@@ -115,11 +115,12 @@ class Settings:
         }
 
 
+# In this order they are checked: what others follow from comes first, so that the mistake itself is named.
 TYPED: Mapping[str, Any] = {
     "split": Splitting,
+    "training": Training,
     "preprocessing": Preprocessing,
     "network": Network,
-    "training": Training,
     "augmentation": Augmentation,
     "inference": Inference,
     "evaluation": Evaluation,
@@ -150,4 +151,5 @@ def _typed(name: str, kind: Any, plan: Plan) -> Any:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in (name, *first["loc"][:1]))
-        raise PlanError(f"{first.get('input')!r}: {first['msg']}", place, "Correct it, or plan anew") from error
+        said = first["msg"].replace("a valid tuple", "a list, as in [32, 32]")
+        raise PlanError(f"{first.get('input')!r}: {said}", place, "Correct it, or plan anew") from error

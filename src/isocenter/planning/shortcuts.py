@@ -46,10 +46,11 @@ def _strongest(found: Sequence[Shortcut], setting: str) -> Shortcut | None:
 def _tried(before: Shortcut, after: Sequence[Shortcut], cure: str | float, nothing: str | float, done: str) -> Decision:
     left = next((one for one in after if one.name == before.name), None)
     value = 0.5 if left is None else left.auc.value
-    said = f"{before.name} alone tells the classes of the training cases apart, AUC {before.auc}, {done} {value:.3f}"
+    apart = f"the classes of the training cases can be told apart by {before.name} alone"
+    said = f"{apart}: AUC {before.auc}, {done} {value:.3f}"
     if left is None or not left.standing or value - 0.5 <= LEFT * (before.auc.value - 0.5):
         return Decision(cure, said, GEIRHOS)
-    return Decision(nothing, f"{said}: that is no cure, so nothing is cut away, and the report says so", GEIRHOS)
+    return Decision(nothing, f"{said}; that is no cure, so nothing is cut away, and the report says so", GEIRHOS)
 
 
 def _stretch(whole: bool) -> Decision:

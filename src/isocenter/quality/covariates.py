@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from isocenter.errors import listed
 from isocenter.values import Dataset, Problem
 
 # DICOM writes 045Y, PS3.5 6.2; months, weeks and days are of children.
@@ -32,11 +33,10 @@ def covariates(dataset: Dataset) -> Iterator[Problem]:
         if len(known) < len(values):
             gaps.append((len(values) - len(known), name))
     if gaps:
-        most = ", ".join(f"{name} {count}" for count, name in sorted(gaps, reverse=True)[:6])
-        more = f" and {len(gaps) - 6} more" if len(gaps) > 6 else ""
+        most = listed(f"{name} {count}" for count, name in sorted(gaps, reverse=True))
         yield Problem(
             "note",
-            f"{len(gaps)} of {len(columns)} columns of covariates have gaps (cases without a value: {most}{more})",
+            f"{len(gaps)} of {len(columns)} columns of covariates have gaps (cases without a value: {most})",
             (),
             "what is compared by them is compared on fewer cases, perhaps not by chance",
             "Fill them in where they are known",

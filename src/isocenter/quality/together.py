@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from isocenter.errors import counted
+from isocenter.errors import counted, listed
 from isocenter.transforms import COLOUR, GREY, without_alpha
 from isocenter.values import Dataset, Fingerprint, Problem
 
@@ -49,7 +49,7 @@ def _labels(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem]:
         values = sorted({value for found in strange.values() for value in found})
         yield Problem(
             "error",
-            f"masks hold values without a label: {', '.join(map(str, values))}",
+            f"masks hold values without a label: {listed(values)}",
             tuple(strange),
             "nobody knows what they mean",
             "Declare them with --labels VALUE=NAME,..., or correct the masks",
@@ -61,7 +61,7 @@ def _labels(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem]:
             f"masks hold {len(found)} different values, so they seem to number instances and not to name structures",
             (),
             "a class would be learnt for every number",
-            "Declare the labels with --labels; instances are not a task yet",
+            "Instances are not a task yet: give masks with one value for each structure, such as 1 for every nucleus",
         )
 
 
@@ -84,7 +84,7 @@ def _background(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem]
     if missing:
         yield Problem(
             "warning",
-            f"declared but nowhere drawn in the cases that train: {', '.join(missing)}",
+            f"declared but nowhere drawn in the cases that train: {listed(missing)}",
             (),
             "it cannot be learnt",
             "Leave it out with --labels, or look for the masks that hold it",

@@ -27,17 +27,19 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
             str(dataset.root or dataset.name),
             "Give cases of at least two classes",
         )
-    shares = ", ".join(f"{name} {counts.get(name, 0)}" for name in declared)
+    shares = ", ".join(f"{counts.get(name, 0)} are {name}" for name in declared)
     here = {name: counts.get(name, 0) for name in declared}
     return {
         "classes": Decision(declared, f"of {sum(counts.values())} training cases: {shares}"),
-        "counts": Decision(here, "the training cases: their shares are what probabilities refer to"),
+        "counts": Decision(here, "their shares are what probabilities refer to"),
         "smoothing": Decision(0.0, "probabilities are to be believed as they are"),
         "weights": Decision(None, "where a class is scarce its cases are drawn more often instead"),
         "prior_shift": prior_shift(here, None, str(sampling(fingerprint).value)),
         "operating_point": Decision("youden", "no rule was asked for: sensitivity and specificity count alike", YOUDEN),
-        "thresholds": Decision(None, "found on the validation cases after training; 0.5 where they are too few"),
-        "prevalence": Decision(None, "that of the cases that are scored: no other was stated"),
+        "thresholds": Decision(
+            None, "they are found on the validation cases after training; 0.5 where those are too few"
+        ),
+        "prevalence": Decision(None, "predictive values are those of the cases that are scored"),
     }
 
 

@@ -39,7 +39,9 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
         "loss": _loss(thin, fingerprint),
         "weights": _weights(declared, voxels),
         "tolerance": _tolerance(declared, thin, fingerprint),
-        "postprocessing": Decision(None, "chosen on the validation cases after training; off unless it helps them"),
+        "postprocessing": Decision(
+            None, "it is chosen on the validation cases after training, and off unless it helps them"
+        ),
     }
 
 
@@ -107,6 +109,8 @@ def _loss(thin: Mapping[str, str], fingerprint: Fingerprint) -> Decision:
 def _weights(labels: Sequence[Label], voxels: Mapping[int, int]) -> Decision:
     counts = {label.name: voxels[label.value] for label in labels if voxels.get(label.value)}
     ratio = max(counts.values(), default=1) / min(counts.values(), default=1)
+    if len(counts) < 2:
+        return Decision(None, "one structure is drawn, and Dice weighs it against the background")
     if ratio <= UNLIKE:
         because = f"the volumes of the labels differ at most {ratio:.1f} times, and Dice counts each label alike"
         return Decision(None, because)
@@ -119,9 +123,9 @@ def _weights(labels: Sequence[Label], voxels: Mapping[int, int]) -> Decision:
 
 def _tolerance(labels: Sequence[Label], thin: Mapping[str, str], fingerprint: Fingerprint) -> Decision:
     step = float(np.median(fingerprint.steps))
-    unit = "mm" if all(case.physical for case in fingerprint.cases) else "pixels"
+    known = all(case.physical for case in fingerprint.cases)
     value: dict[str, Any] = {label.name: round((1 if label.name in thin else 2) * step, 3) for label in labels}
-    because = f"two voxels of the median spacing {step:.3g} {unit}"
+    because = f"two voxels of the median spacing {step:.3g} mm" if known else "two pixels: the spacing is not known"
     if thin:
         because += f"; one for {', '.join(thin)}, of which two would be the whole"
     return Decision(value, because, MAIER_HEIN)

@@ -29,8 +29,8 @@ def dose_noise(images: Tensor, strength: float, generators: Sequence[np.random.G
     """Noise of a low dose, of a standard deviation of at most `strength`: grainy, and stronger where the body is thick.
 
     Filtered back-projection lets the noise of the rays through in proportion to frequency, up to the kernel's end,
-    in the plane of the first two axes; fewer photons come through a thick body. Riederer, Phys Med Biol 1978,
-    doi:10.1088/0031-9155/23/3/007
+    in the plane of the first two axes; fewer photons come through a thick body. Riederer, Pelc and Chesler,
+    Phys Med Biol 1978;23:446-454
     """
     white = white_noise(images, generators)
     spectrum = torch.fft.rfft2(white, dim=(2, 3)) * _power(images)

@@ -84,8 +84,8 @@ def ghosting(images: Tensor, strength: float, generators: Sequence[np.random.Gen
 def spikes(images: Tensor, strength: float, generators: Sequence[np.random.Generator]) -> Tensor:
     """A few points of k-space far too bright: stripes all over the image of up to `strength` of its deviations.
 
-    A point of k-space is a plane wave in the image, which is added here. The herringbone of Heiland, AJNR 2008,
-    doi:10.3174/ajnr.A0948
+    A point of k-space is a plane wave in the image, which is added here. The herringbone of Heiland, Clin
+    Neuroradiol 2008;18:25-36
     """
     pairs = zip(images, generators, strict=True)
     waves = torch.stack([rng.uniform(0, strength) * _stripes(image, rng) for image, rng in pairs])

@@ -9,18 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.errors import DatasetError, counted
+from isocenter.errors import DatasetError, counted, listed
 from isocenter.files import dataset_hash
 from isocenter.planning import cores
 from isocenter.quality import Examination
 from isocenter.report import render
 from isocenter.runtime import write_json
+from isocenter.transforms import GREY
 from isocenter.values import Dataset, Problem
 from isocenter.verbs.check_page import SEVERITIES, case_record, check_page
 from isocenter.verbs.dataset import looked_through, open_dataset
 from isocenter.verbs.output import refuse_taken, result_folder
 
 MARKS = ("check.json",)
+MOST_VALUES = 12  # of masks, in one line
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,10 +147,17 @@ def _facts(dataset: Dataset, examination: Examination) -> dict[str, Any]:
         else:
             facts["spacing"] = "not known for every case: lengths are in pixels"
         facts["modality"] = ", ".join(sorted({case.modality for case in fingerprint.cases}))
-        facts["channels"] = "; ".join(sorted({", ".join(case.channels) for case in fingerprint.cases}))
+        facts["channels"] = "; ".join(sorted({_named(case.channels) for case in fingerprint.cases}))
     if counts := fingerprint.counts():
         facts["classes"] = ", ".join(f"{name} {count}" for name, count in counts.items())
     if voxels := fingerprint.voxels():
         names = {label.value: label.name for label in dataset.classes.get("mask", ())}
-        facts["mask values"] = ", ".join(f"{names.get(v, v)}: {n} voxels" for v, n in voxels.items() if v != 0)
+        facts["mask values"] = listed(
+            (f"{names.get(v, v)}: {n} voxels" for v, n in voxels.items() if v != 0), MOST_VALUES
+        )
     return facts
+
+
+def _named(channels: tuple[str, ...]) -> str:
+    """The names of channels; a file that names none numbers them from 0."""
+    return "one, without a name" if channels == GREY else ", ".join(channels)
