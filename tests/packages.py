@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from isocenter.runtime import (
     write_package,
 )
 from isocenter.runtime.members import Averaged
+from isocenter.runtime.one_scale import on_one_scale
 from isocenter.transforms import Normalisation
 
 BLOCK = """
@@ -44,6 +46,19 @@ def segmenting(networks: int = 1, *, flips: tuple[int, ...] = (), **preparation:
     size = {"strides": [[1, 1, 1], [2, 2, 2]], "width": 4, "widest": 8}
     inference = Inference((8, 8, 4), 0.5, 2, flips, 0)
     return _made(task, preprocessing, inference, {"name": "unet", "size": size}, networks)
+
+
+def of_folds(*, flips: tuple[int, ...] = (), **preparation: Any) -> Model:
+    """A model of two networks, each with the window of its own training cases."""
+    windows = (Normalisation("window", 40.0, 150.0, 95.0, 25.0), Normalisation("window", 55.0, 170.0, 105.0, 35.0))
+    both = segmenting(2, flips=flips, **preparation)
+    assert isinstance(both.run, Averaged)
+    each = [
+        replace(both, run=run, preprocessing=replace(both.preprocessing, normalisation=(window,)))
+        for run, window in zip(both.run.members, windows, strict=True)
+    ]
+    preprocessing, networks = on_one_scale(each, "folds")
+    return replace(both, preprocessing=preprocessing, run=Averaged(networks, both.task.average))
 
 
 def classifying(name: str = "resnet", **size: Any) -> Model:

@@ -30,6 +30,7 @@ from packages import (
     bundle_checked_and_run,
     changed,
     classifying,
+    of_folds,
     packed,
     segmenting,
     without_isocenter,
@@ -81,8 +82,8 @@ OBLIQUE = np.array([[-1.1, 0.2, 0, 30], [0.2, 1.1, -0.15, -12], [0, 0.15, 1.3, 7
 
 @pytest.fixture(scope="module")
 def folds(tmp_path_factory):
-    """A model of two networks that mirrors across left and right and resamples, and its package."""
-    model = segmenting(2, flips=(0, 1), spacing=(1.4, 1.0, 1.0))
+    """A model of two networks with a window each that mirrors across left and right and resamples, and its package."""
+    model = of_folds(flips=(0, 1), spacing=(1.4, 1.0, 1.0))
     return model, packed(model, tmp_path_factory.mktemp("folds") / "tiny")
 
 

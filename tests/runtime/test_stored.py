@@ -71,6 +71,19 @@ def test_a_run_of_folds_is_the_mean_of_the_probabilities_of_its_folds(tmp_path):
     assert_allclose(together, np.mean(each, axis=0), atol=1e-6)
 
 
+def test_each_fold_keeps_the_window_of_its_own_training_cases(tmp_path):
+    whole = {}
+    for n, window in enumerate([(-1.0, 0.5), (-0.5, 1.5)]):
+        model = made(n, inference=Inference((12, 8, 8)))
+        own = replace(
+            model.preprocessing, normalisation=(Normalisation("window", *window, mean=0.1 * n, deviation=n + 1),)
+        )
+        whole[f"fold_{n}"] = replace(model, preprocessing=own)
+    together = load(run_of(tmp_path, whole), "cpu")
+    assert_allclose(probabilities(together), np.mean([probabilities(one) for one in whole.values()], axis=0), atol=1e-5)
+    assert together.preprocessing.normalisation == (Normalisation("window", -1.0, 1.5, 0.0, 1),)
+
+
 def test_so_it_is_for_classes_of_the_whole_image(tmp_path):
     models = {f"fold_{n}": made(n, CLASSES) for n in range(2)}
     together = load(run_of(tmp_path, models), "cpu").predict(image()).probabilities
@@ -110,7 +123,7 @@ def test_folds_that_see_images_differently_are_not_averaged(tmp_path):
     with pytest.raises(UsageError, match="differently prepared"):
         load(run_of(tmp_path / "a", {"fold_0": made(0), "fold_1": other}), "cpu")
     other = replace(made(1), inference=Inference((8, 8, 8)))
-    with pytest.raises(UsageError, match="differently prepared"):
+    with pytest.raises(UsageError, match="other windows"):
         load(run_of(tmp_path / "b", {"fold_0": made(0), "fold_1": other}), "cpu")
     other = made(1, {**TASK, "labels": [{"value": 6, "name": "head"}]})
     with pytest.raises(UsageError, match="differ in their labels"):

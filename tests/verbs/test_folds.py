@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import asdict
 
+import nibabel
 import numpy as np
 import pandas as pd
 import pytest
@@ -110,6 +112,23 @@ def test_a_run_of_folds_is_one_model(crossed):
     batch = np.asarray(image[None, None], np.float32)
     apart = [isocenter.load(run / f"fold_{n}", "cpu").run(batch) for n in range(3)]
     assert np.allclose(together.run(batch)["mask"], together.task.average(apart)["mask"])
+
+
+def test_each_fold_has_the_window_of_its_own_training_cases_and_their_mean_the_widest(tmp_path):
+    data = trained.blobs(tmp_path / "data")
+    for path in (data / "images").iterdir():  # air to bone, with a spread of its own in each case
+        image = nibabel.load(path)
+        units = image.get_fdata() * (1 + int(path.name[4:6]) / 10) - 500
+        nibabel.Nifti1Image(units.astype(np.int16), image.affine).to_filename(path)
+    run = trained.segmenting(data, tmp_path / "run", folds=2, modality="CT").out
+    planned = isocenter.plan(data, labels=trained.LABELS, device="cpu", folds=2, modality="CT")
+    [[first], [second]] = [isocenter.load(run / f"fold_{n}", "cpu").preprocessing.normalisation for n in range(2)]
+    for n, own in enumerate((first, second)):
+        assert planned.of_fold(n).plan["preprocessing.normalisation"] == [asdict(own)]
+    assert first.method == "window" and first != second
+    [both] = isocenter.load(run, "cpu").preprocessing.normalisation
+    assert (both.low, both.high) == (min(first.low, second.low), max(first.high, second.high))
+    assert "goes by its own" in read_plan(run / "plan.yaml").decision("preprocessing.normalisation").because
 
 
 def test_a_run_of_folds_that_was_killed_goes_on_with_the_fold_at_hand(crossed, tmp_path, monkeypatch):

@@ -51,10 +51,11 @@ def metadata(model: Model, needs: Collection[str], said: Mapping[str, str]) -> d
     }
 
 
-def inference(model: Model, members: int, places: Mapping[str, str]) -> dict[str, Any]:
+def inference(model: Model, members: int, places: Mapping[str, str], own_scales: bool) -> dict[str, Any]:
     """inference.json: run from the package's folder, it needs MONAI and the package's own scripts.
 
-    places: {module as it is called here: dotted name under scripts}
+    places:     {module as it is called here: dotted name under scripts}
+    own_scales: whether each network has a scale of intensities of its own
     """
     path, function = networks.source(model.network["name"])
     kind = type(model.task)
@@ -68,6 +69,8 @@ def inference(model: Model, members: int, places: Mapping[str, str]) -> dict[str
         "vectors": {key: n for key, n in shapes.items() if key not in dense},
         "size": model.network["size"],
     }
+    if own_scales:
+        one = {"_target_": "scripts.network.OnItsScale", "network": one, "channels": model.network["channels"]}
     here = "$@bundle_root + "
     return {
         "imports": ["$import torch"],

@@ -19,6 +19,7 @@ from isocenter.runtime.device import environment
 from isocenter.runtime.members import Averaged
 from isocenter.runtime.metadata import inference, metadata, required_packages
 from isocenter.runtime.model import Model
+from isocenter.runtime.one_scale import have_own_scales
 from isocenter.runtime.onnx_file import write_onnx
 from isocenter.runtime.readme import readme
 from isocenter.runtime.record import seal, write_json, write_tensors
@@ -59,6 +60,7 @@ def write_package(model: Model, evidence: Evidence, title: str, folder: Path) ->
     Raises PlanError for a model whose parts cannot travel.
     """
     modules, sources = _modules(model), _sources(model)
+    own_scales = have_own_scales(modules)
     for name in ("configs", "models", "docs", "scripts", PACKAGED):
         (folder / name).mkdir()
     for path, text in sources.texts.items():
@@ -66,12 +68,13 @@ def write_package(model: Model, evidence: Evidence, title: str, folder: Path) ->
         (folder / "scripts" / path).write_text(text, encoding="utf-8")
     said = {"version": "1.0.0", "name": title, "task": model.task.name, "description": _description(model)}
     _write_config(folder / "configs" / "metadata.json", metadata(model, sources.needs, said))
-    _write_config(folder / "configs" / "inference.json", inference(model, len(modules), sources.places))
+    _write_config(folder / "configs" / "inference.json", inference(model, len(modules), sources.places, own_scales))
     onnx = _write_weights(model, modules, folder)
     record = {
         **model.settings,
         "record": {**model.record, "trained": list(evidence.trained)},
         "members": len(modules),
+        "own_scales": own_scales,
         "labels": [_plain_label(label) for label in model.task.labels],
         "evaluation": rows_to_json(evidence.rows)["rows"],
         "limits": list(evidence.limits),
@@ -121,7 +124,13 @@ def _sources(model: Model) -> Sources:
     network = f"isocenter.networks.{path.stem}"
     reader = "volumes" if model.preprocessing.ndim == 3 else "pictures"
     return travelling(
-        {f"{TOP}.inference": (), f"{TOP}.{reader}": (), kind.__module__: (kind.__qualname__,), network: ()},
+        {
+            f"{TOP}.inference": (),
+            f"{TOP}.network": (),
+            f"{TOP}.{reader}": (),
+            kind.__module__: (kind.__qualname__,),
+            network: (),
+        },
         parts=dict.fromkeys((base.__module__ for base in kind.__mro__), _predicting(kind)),
         given={network: path.read_text(encoding="utf-8")},
         stamp=f"From Isocenter {version('isocenter')}, Apache-2.0: see LICENSE.",

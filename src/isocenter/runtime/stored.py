@@ -15,6 +15,7 @@ from isocenter.runtime.archive import opened
 from isocenter.runtime.device import choose_device
 from isocenter.runtime.members import Averaged
 from isocenter.runtime.model import Inference, Model, build_module
+from isocenter.runtime.one_scale import converting, on_one_scale
 from isocenter.runtime.preprocessing import Preprocessing
 from isocenter.runtime.record import MANIFEST, digest, read_json, read_tensors, verify, write_json, write_tensors
 from isocenter.runtime.torch_network import TorchNetwork
@@ -97,13 +98,14 @@ def _averaged(members: Sequence[Model], where: str) -> Model:
     for one in members[1:]:
         if (one.task.name, one.task.labels, one.task.heads) != (first.task.name, first.task.labels, first.task.heads):
             raise UsageError("its members differ in their labels", where, "Choose one with --fold")
-        if one.preprocessing != first.preprocessing or one.inference != first.inference:
-            raise UsageError("its members see images differently prepared", where, "Choose one with --fold")
+        if one.inference != first.inference:
+            raise UsageError("its members look through other windows", where, "Choose one with --fold")
         if one.task.settings != first.task.settings:  # training writes one task into all of them at its end
             problem = "its members decode what their networks say in different ways"
             raise UsageError(problem, where, "Finish it with `isocenter train --resume`, or choose one with --fold")
-    run = Averaged(tuple(one.run for one in members), first.task.average)
-    return Model(first.task, first.preprocessing, first.inference, first.network, run, _record(members))
+    preprocessing, networks = on_one_scale(members, where)
+    run = Averaged(networks, first.task.average)
+    return Model(first.task, preprocessing, first.inference, first.network, run, _record(members))
 
 
 def _record(members: Sequence[Model]) -> dict[str, Any]:
@@ -129,6 +131,8 @@ def _built(record: Mapping[str, Any], weights: Sequence[Path], device: str, fold
         networks = []
         for file in weights:
             module = build_module(task, record["network"])
+            if record.get("own_scales"):
+                module = converting(module, len(preprocessing.channels))
             module.load_state_dict(read_tensors(file))
             networks.append(TorchNetwork(module.eval().to(device), device))
         digests = [digest(file) for file in weights]

@@ -23,11 +23,11 @@ from isocenter.verbs.run_folder import Begun, state_of
 from isocenter.verbs.scoring import Scored
 
 log = logging.getLogger("isocenter")
-# What each fold takes from its own training cases. All else is common, because the folds become one model: it sees an
-# image prepared in one way, and is scored by one set of labels and tolerances.
-OWN = ("task.counts", "task.weights", "task.prior_shift")
-COMMON = "preprocessing.normalisation"
-COMMON_NOTE = "of fold 0, and the same in all folds, which become one model"
+# What each fold takes from its own training cases. The grid is common, because the folds become one model whose outputs
+# are averaged voxel by voxel, and so are labels and tolerances, by which it is scored.
+SCALE = "preprocessing.normalisation"
+OWN = ("task.counts", "task.weights", "task.prior_shift", SCALE)
+SCALE_NOTE = "in fold 0; each fold goes by its own training cases"
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +64,7 @@ def cross_validated(
         outcomes.append(fit(job, clock, _said(job.what), of_fold))
     models = [load(one.checkpoint, job.settings.training.device) for one, job in zip(outcomes, jobs, strict=True)]
     plan, models, task = _tuned(run, jobs, models)
-    plan = _with_reasons(plan, outcomes)
+    plan = _with_reasons(plan, jobs, outcomes)
     seen_by = {case.id: model for fold, model in enumerate(models) for case in run.cases("test", fold)}
     cases = [case for case in run.dataset if case.id in seen_by]
     parts: dict[str, Split] = dict.fromkeys(seen_by, "test")
@@ -96,10 +96,11 @@ def fold_facts(table: Table, folds: Sequence[Sequence[Case]], task: Task, primar
 
 
 def _job(run: Begun, fold: int, record: Mapping[str, Any], weights: Path | None) -> Job:
-    """The training of one fold, whose statistics of the references are those of its own training cases."""
+    """The training of one fold, whose statistics of images and references are those of its own training cases."""
     total, plan, own = len(run.made.folds), run.plan, run.made.of_fold(fold).plan
     for name in OWN:
-        plan = plan.with_decision(name, own.decision(name)) if name in own else plan
+        if name in own and not (name == SCALE and _methods(own) != _methods(plan)):  # one model, one kind of scale
+            plan = plan.with_decision(name, own.decision(name))
     return Job(
         run.fold_folder(fold),
         plan,
@@ -109,6 +110,10 @@ def _job(run: Begun, fold: int, record: Mapping[str, Any], weights: Path | None)
         what=f"training fold {fold} ({fold + 1} of {total})",
         start=weights,
     )
+
+
+def _methods(plan: Plan) -> list[str]:
+    return [one["method"] for one in plan[SCALE]]
 
 
 def _limit(run: Begun, jobs: Sequence[Job]) -> Recount | None:
@@ -140,15 +145,15 @@ def _said(what: str) -> Any:
     return decided
 
 
-def _with_reasons(plan: Plan, outcomes: Sequence[Outcome]) -> Plan:
+def _with_reasons(plan: Plan, jobs: Sequence[Job], outcomes: Sequence[Outcome]) -> Plan:
     """The plan with what holds of folds: how many steps each had, what ended one early, whose intensities count."""
     if plan["training.steps"] is None:
         each = ", ".join(str(one.steps) for one in outcomes)
         because = f"a probe in each fold turned the minutes into steps: {each}"
         plan = plan.with_decision("training.steps", Decision(None, because))
-    if any(one.method != "zscore" for one in settings(plan).preprocessing.normalisation):
-        common = plan.decision(COMMON)
-        plan = plan.with_decision(COMMON, Decision(common.value, f"{common.because}; {COMMON_NOTE}", common.source))
+    if any(job.plan[SCALE] != plan[SCALE] for job in jobs):
+        scale = plan.decision(SCALE)
+        plan = plan.with_decision(SCALE, Decision(scale.value, f"{scale.because}, {SCALE_NOTE}", scale.source))
     stopped = [f"fold {fold}: {one.stopped}" for fold, one in enumerate(outcomes) if one.stopped]
     if stopped:
         plan = plan.with_decision("training.early_stop", Decision(plan["training.early_stop"], "; ".join(stopped)))

@@ -1,8 +1,8 @@
-"""The network as MONAI's tools want it: one tensor in, one tensor out."""
+"""Networks within networks: as MONAI's tools want one, and on another scale of intensities."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -26,3 +26,27 @@ class OneTensor(nn.Module):
             return outputs[0]
         each = torch.stack([one.float().log_softmax(dim=1) for one in outputs])
         return each.logsumexp(dim=0) - torch.log(torch.tensor(float(len(outputs))))
+
+
+class OnItsScale(nn.Module):
+    """A network that was trained on another scale of intensities than the images come in.
+
+    The scale is part of its state. (channels,) each: images * scale + offset, held within low and high.
+    """
+
+    scale: Tensor
+    offset: Tensor
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, network: nn.Module, channels: int) -> None:
+        super().__init__()
+        self.network = network
+        for name in ("scale", "offset", "low", "high"):
+            self.register_buffer(name, torch.ones(channels))
+
+    def forward(self, images: Tensor) -> Mapping[str, Tensor]:
+        each = (1, -1, *[1] * (images.ndim - 2))
+        own = images * self.scale.reshape(each) + self.offset.reshape(each)
+        outputs: Mapping[str, Tensor] = self.network(own.clamp(self.low.reshape(each), self.high.reshape(each)))
+        return outputs

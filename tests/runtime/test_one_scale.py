@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+
+from isocenter.runtime.bundle.network import OnItsScale
+from isocenter.runtime.one_scale import Conversion, conversion, widest
+from isocenter.transforms import Normalisation
+
+WINDOWS = st.builds(
+    lambda low, width, mean, deviation: Normalisation("window", low, low + width, mean, deviation),
+    st.floats(-900, 0),
+    st.floats(1, 900),
+    st.floats(-200, 200),
+    st.floats(1, 300),
+)
+COLOURS = st.builds(
+    lambda mean, deviation: Normalisation("range", 0.0, 255.0, mean, deviation), st.floats(0, 1), st.floats(0.05, 1)
+)
+
+
+class Itself(torch.nn.Module):
+    """Says what it sees."""
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"mask": images}
+
+
+def seen(given: Normalisation, own: Normalisation, pixels: np.ndarray) -> np.ndarray:
+    """What a member with a scale of its own sees of pixels that came in on another."""
+    module = OnItsScale(Itself(), 1)
+    for name, value in conversion(given, own)._asdict().items():
+        setattr(module, name, torch.tensor([value]))
+    images = given.apply(pixels, np.ones(pixels.shape, dtype=bool))
+    return module(torch.from_numpy(images)[None, None])["mask"].numpy()[0, 0]
+
+
+@pytest.mark.parametrize("kinds", [WINDOWS, COLOURS])
+def test_a_member_sees_each_voxel_as_it_did_in_training(kinds):
+    @settings(max_examples=40)
+    @given(st.lists(kinds, min_size=2, max_size=4), st.integers(0, 2**32 - 1))
+    def holds(members: list[Normalisation], seed: int) -> None:
+        low, high = (0, 256) if members[0].method == "range" else (-1200, 1200)
+        pixels = np.random.default_rng(seed).uniform(low, high, size=(6, 7)).astype(np.float32)
+        common = widest([(one,) for one in members])
+        assert common is not None
+        for own in members:
+            alone = own.apply(pixels, np.ones(pixels.shape, dtype=bool))
+            assert_allclose(seen(common[0], own, pixels), alone, atol=1e-4 * max(1.0, np.abs(alone).max()))
+
+    holds()
+
+
+def test_each_image_s_own_scale_is_the_same_for_all():
+    assert widest([(Normalisation("zscore"),)] * 3) == (Normalisation("zscore"),)
+    assert conversion(Normalisation("zscore"), Normalisation("zscore")) == Conversion()
+
+
+def test_ways_that_no_scale_leads_between_have_nothing_in_common():
+    window, colour = Normalisation("window", -100.0, 300.0), Normalisation("range", 0.0, 255.0)
+    assert widest([(window,), (Normalisation("zscore"),)]) is None
+    assert widest([(colour,), (replace(colour, high=4095.0),)]) is None
+    assert widest([(window,), (window, window)]) is None
