@@ -34,6 +34,10 @@ def without_shortcuts(shape: Sequence[int] | None, retest: Retest | None) -> dic
     if before := _strongest(found, "border"):
         after = retest(made["aspect"].value, BORDER, shape)
         made["border"] = _tried(before, after, BORDER, 0.0, f"without {100 * BORDER:.0f} % on each side")
+    elif weak := max((one for one in found if one.setting == "border"), key=lambda one: one.auc.value, default=None):
+        # All cases together may show what the training cases, which alone decide, do not.
+        because = f"by {weak.name} alone the classes of the training cases are hardly told apart: AUC {weak.auc}"
+        made["border"] = Decision(0.0, because)
     return made
 
 

@@ -82,7 +82,8 @@ def thresholds(
     said = []
     for index in (1,) if len(classes) == 2 else range(len(classes)):
         name, positive = classes[index], reference == index
-        numbers = f"{int(positive.sum())} validation cases of {name} and {int((~positive).sum())} others"
+        cases = counted(int(positive.sum()), "validation case")
+        numbers = f"{cases} of {name} and {counted(int((~positive).sum()), 'other')}"
         if min(positive.sum(), (~positive).sum()) < FEWEST_CASES:
             instead = "0.5" if len(classes) == 2 else "the most probable class"
             said.append(f"{numbers} are too few for a threshold, {FEWEST_CASES} each are the least: {instead}")

@@ -49,7 +49,7 @@ def notes_of(run: Begun, scored: Scored | None, stopped: Sequence[str]) -> list[
     for one in run.made.shortcuts:  # those that are left after preprocessing
         if one.standing:
             notes.append(
-                f"Shortcut: {one.name} alone tells the classes apart (AUC {one.auc}); the figures may rest on it."
+                f"Shortcut: the classes can be told apart by {one.name} alone (AUC {one.auc}); the figures may rest on it."
             )
     leaking = len(run.dataset) - len(run.cases_in_a_part)
     if leaking:
