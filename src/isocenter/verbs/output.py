@@ -34,8 +34,14 @@ def result_folder(out: Path, overwrite: bool, marks: tuple[str, ...]) -> Iterato
     refuse_taken(out, overwrite, marks)
     with written(out, overwrite=overwrite) as partial:
         partial.mkdir()
-        try:
+        with named_as(out, partial):
             yield partial
-        except IsocenterError as error:  # a person knows the folder by the name that it was to have
-            where = error.where.replace(str(partial), str(out))
-            raise type(error)(error.problem, where, error.remedy) from error
+
+
+@contextmanager
+def named_as(out: Path, partial: Path) -> Iterator[None]:
+    """An error within names what was to be written: a person knows nothing of the place where it was being made."""
+    try:
+        yield
+    except IsocenterError as error:
+        raise type(error)(error.problem, error.where.replace(str(partial), str(out)), error.remedy) from error

@@ -17,6 +17,7 @@ from isocenter.files import probabilities_written, write_label_map
 from isocenter.report import figures
 from isocenter.tasks import Task
 from isocenter.values import Array, Case, Dense, Image, Prediction, Problem, Region
+from isocenter.verbs.output import named_as
 
 # Names that Windows keeps for devices, with any suffix:
 # https://learn.microsoft.com/windows/win32/fileio/naming-a-file
@@ -62,7 +63,8 @@ def _stems(name: str) -> set[str]:
 def room_for(folder: Path, name: str) -> Iterator[Path]:
     """A folder to write a case's files into, which then lie in `folder`: all of them, or none where one fails."""
     with tempfile.TemporaryDirectory(prefix=f".{name}.", suffix=".partial", dir=folder) as room:
-        yield Path(room)
+        with named_as(folder, Path(room)):
+            yield Path(room)
         for path in sorted(Path(room).iterdir()):
             path.rename(folder / path.name)
 
