@@ -7,10 +7,8 @@ import os
 import pickle
 import shutil
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import nibabel
@@ -21,6 +19,8 @@ import isocenter
 import trained
 from cohorts import picture, volume
 from isocenter.errors import IntegrityError
+from isocenter.training import logs
+from isocenter.verbs import fit
 
 
 def refused(said, code: int, *words: object) -> None:
@@ -258,52 +258,34 @@ def test_impossible_minutes_are_wrong_use(cli, here, tmp_path, minutes):
     assert nothing_in(here)
 
 
-# A process of its own: a limit on the size of files, like a full disk, is one of the whole process.
-LIMITED = """
-import resource, sys
-sys.path.insert(0, {tests!r})
-from isocenter.cli import main
-import isocenter.verbs.fit as verb
-from isocenter import training
-room = {room}
-def full(*_):
-    resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
-if {stage!r} == "checkpoint":
-    begin = verb.follow
-    def follow(*given, **named):
-        full()
-        return begin(*given, **named)
-    verb.follow = follow
-else:
-    full()
-sys.argv = ["isocenter", *{words!r}]
-main()
-"""
-
-
-def on_a_full_disk(*words: object, room: int, stage: str = "start") -> subprocess.CompletedProcess[str]:
-    """The command where no file can grow beyond this many bytes, from the start or once training begins."""
-    tests = str(Path(trained.__file__).parent)
-    script = LIMITED.format(tests=tests, room=room, stage=stage, words=[str(word) for word in words])
-    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=300)
-
-
-def ended(process: subprocess.CompletedProcess[str], code: int, *words: object) -> None:
-    lines = process.stderr.rstrip().splitlines()
-    assert process.returncode == code, process.stderr
-    assert "Traceback" not in process.stderr
-    for word in words:
-        assert str(word) in lines[-1], process.stderr
+@contextmanager
+def full_disk(room: int) -> Iterator[None]:
+    """No file of this process can grow beyond so many bytes, which is what a full disk is like."""
+    resource = pytest.importorskip("resource", reason="this system has no limits on the size of files")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 SMALL = [f"--set={name}={value}" for name, value in trained.FEW_STEPS.items()]
 SMALL_NETWORK = "--set=network.size={width: 4, widest: 8, strides: [[1, 1, 1], [2, 2, 2]]}"
 
 
-def test_a_full_disk_while_training_is_one_line_and_the_run_can_be_resumed(here, tmp_path):
+def test_a_full_disk_while_training_is_one_line_and_the_run_can_be_resumed(cli, here, tmp_path, monkeypatch):
     data = trained.blobs(tmp_path / "data")
     words = ["train", data, "--out", here / "run", "--device", "cpu", "--threads", 1, *SMALL, SMALL_NETWORK]
-    ended(on_a_full_disk(*words, room=8000, stage="checkpoint"), 1, "run", "File too large", "Free some space")
+    follow = fit.follow
+
+    def on_a_full_disk(*given, **named):
+        with full_disk(8000):
+            return follow(*given, **named)
+
+    monkeypatch.setattr(fit, "follow", on_a_full_disk)
+    refused(cli(*words), 1, "run", "File too large", "Free some space")
+    monkeypatch.setattr(fit, "follow", follow)
     assert sorted(path.name for path in (here / "run").iterdir()) == [
         "checkpoints",
         "data.json",
@@ -319,36 +301,42 @@ def test_a_full_disk_while_training_is_one_line_and_the_run_can_be_resumed(here,
 
 
 @pytest.mark.parametrize("verb", ["check", "plan", "train"])
-def test_a_full_disk_from_the_start_leaves_nothing(here, tmp_path, verb):
+def test_a_full_disk_from_the_start_leaves_nothing(cli, here, tmp_path, verb):
     data = trained.blobs(tmp_path / "data", 8)
-    process = on_a_full_disk(verb, data, "--labels", trained.LABELS, "--out", here / "out.yaml", room=500)
-    ended(process, 1, "File too large", "Free some space")
+    with full_disk(500):
+        said = cli(verb, data, "--labels", trained.LABELS, "--out", here / "out.yaml")
+    refused(said, 1, "File too large", "Free some space")
     assert nothing_in(here)
 
 
-def test_a_full_disk_leaves_no_half_of_a_prediction(here, segmented):
+def test_a_full_disk_leaves_no_half_of_a_prediction(cli, here, segmented):
     image = segmented.data / "images" / "case00.nii.gz"
-    process = on_a_full_disk("predict", segmented.out, image, "--out", here / "out", "--device", "cpu", room=200)
-    ended(process, 1, here / "out" / "case00.nii.gz", "File too large", "Free some space")
+    with full_disk(200):
+        said = cli("predict", segmented.out, image, "--out", here / "out", "--device", "cpu")
+    refused(said, 1, here / "out" / "case00.nii.gz", "File too large", "Free some space")
     assert nothing_in(here)
 
 
-def test_ctrl_c_while_training_exits_with_130_and_the_run_can_be_resumed(here, tmp_path):
+def test_ctrl_c_while_training_exits_with_130_and_the_run_can_be_resumed(cli, here, tmp_path, monkeypatch):
     data = trained.blobs(tmp_path / "data", 8)
-    steps = ["--set=training.steps=4000", "--set=training.validations=1", "--set=training.batch=1", SMALL_NETWORK]
-    words = ["train", data, "--out", here / "run", "--device", "cpu", "--threads", 1, *steps]
-    command = [sys.executable, "-c", "from isocenter.cli import main; main()", *map(str, words)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    log = here / "run" / "log.csv"
-    wait_until(lambda: log.is_file() and len(log.read_text().splitlines()) > 3)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == 130
-    assert "Traceback" not in err
-    assert err.rstrip().splitlines()[-1].startswith("isocenter: stopped.")
+    words = ["train", data, "--out", here / "run", "--device", "cpu", "--threads", 1, *SMALL, SMALL_NETWORK]
+    add = logs.CsvLog.add
+
+    def pressed(log, moment):
+        add(log, moment)
+        if moment.step == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(logs.CsvLog, "add", pressed)
+    said = cli(*words)
+    assert said.code == 130
+    assert "Traceback" not in said.err
+    assert said.last.startswith("isocenter: stopped.")
     state = json.loads((here / "run" / "checkpoints" / "last" / "state.json").read_text())
-    assert state["step"] == len(log.read_text().splitlines()) - 1
+    assert state["step"] == len((here / "run" / "log.csv").read_text().splitlines()) - 1 == 4
     assert not (here / "run" / "report.html").exists()
+    monkeypatch.setattr(logs.CsvLog, "add", add)
+    assert isocenter.train(resume=here / "run").report.is_file()
 
 
 def test_ctrl_c_before_training_leaves_nothing(here, tmp_path, monkeypatch, cli):
@@ -361,14 +349,6 @@ def test_ctrl_c_before_training_leaves_nothing(here, tmp_path, monkeypatch, cli)
     said = cli("train", data)
     assert said.code == 130
     assert nothing_in(here)
-
-
-def wait_until(happened: Callable[[], bool]) -> None:
-    for _ in range(600):
-        if happened():
-            return
-        time.sleep(0.2)
-    raise AssertionError("it did not happen")
 
 
 @pytest.mark.parametrize("verb", ["check", "train", "evaluate", "predict", "plan", "convert", "view"])
