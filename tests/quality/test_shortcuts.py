@@ -7,13 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from numpy.testing import assert_allclose
 
 from isocenter.files import read_dataset
 from isocenter.quality import examine, retested
-from isocenter.quality.shortcuts import holm
 from isocenter.values import Case, Dataset, Geometry, Image, Shortcut
 
 Drawing = Callable[[int, bool, np.random.Generator], np.ndarray]
@@ -129,18 +125,6 @@ def test_volumes_have_faces_and_spacings():
     found = examine(Dataset(tuple(volume(n) for n in range(60)), patients_known=True)).shortcuts
     assert standing(found) == {"spacing"}
     assert {"border pixels", "corner pixels"} <= {one.name for one in found}
-
-
-@settings(max_examples=25)
-@given(st.lists(st.floats(0, 1), max_size=8))
-def test_holm_is_never_below_p_nor_above_bonferroni_and_keeps_the_order(p):
-    adjusted = holm(p)
-    assert all(own <= value <= min(1, len(p) * own) + 1e-12 for own, value in zip(p, adjusted, strict=True))
-    assert np.all(np.diff(np.array(adjusted)[np.argsort(p, kind="stable")]) >= 0)
-
-
-def test_holm_of_three_is_as_worked_out_by_hand():
-    assert_allclose(holm([0.01, 0.04, 0.03]), [0.03, 0.06, 0.06])
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from isocenter import tasks
 from isocenter.errors import PlanError
 from isocenter.planning import read_plan, settings
 from isocenter.training import Batch
-from isocenter.training.objective import batch_loss, bit_by_bit, by_level, sides_changed, supervised
+from isocenter.training.objective import batch_loss, bit_by_bit, by_level, supervised, vectors_changed
 
 
 @pytest.fixture(scope="session")
@@ -54,15 +54,15 @@ def test_levels_are_in_order_and_keep_the_names_of_their_heads():
 
 def test_a_class_that_names_a_side_is_the_other_where_the_image_was_mirrored():
     targets, crossed = torch.tensor([0, 1, 2, 0]), torch.tensor([True, True, True, False])
-    assert sides_changed(targets, crossed, (1, 0, 2)).tolist() == [1, 0, 2, 0]
+    assert vectors_changed(targets, crossed, (1, 0, 2)).tolist() == [1, 0, 2, 0]
     findings = torch.tensor([[1.0, 0.0, 0.5], [1.0, 0.0, 0.5]])
-    assert sides_changed(findings, torch.tensor([True, False]), (1, 0, 2)).tolist() == [[0, 1, 0.5], [1, 0, 0.5]]
+    assert vectors_changed(findings, torch.tensor([True, False]), (1, 0, 2)).tolist() == [[0, 1, 0.5], [1, 0, 0.5]]
 
 
 def test_without_sided_labels_nothing_changes():
     targets = torch.tensor([0, 1])
-    assert sides_changed(targets, torch.tensor([True, True]), (0, 1)) is targets
-    assert sides_changed(targets, torch.tensor([True, True]), None) is targets
+    assert vectors_changed(targets, torch.tensor([True, True]), (0, 1)) is targets
+    assert vectors_changed(targets, torch.tensor([True, True]), None) is targets
 
 
 class Mixing:

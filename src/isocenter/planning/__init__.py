@@ -3,6 +3,7 @@
 from isocenter.planning.changes import for_fold, with_memory, with_settings
 from isocenter.planning.checks import settings
 from isocenter.planning.machine import Machine, cores, this_machine
+from isocenter.planning.memory import CACHED_SHARE
 from isocenter.planning.overview import overview
 from isocenter.planning.plan import make_plan
 from isocenter.planning.plan_file import parse_value, plan_text, read_plan
@@ -13,6 +14,7 @@ from isocenter.planning.shortcuts import Retest
 from isocenter.planning.split import Parts, folds_decision, split, split_folds
 
 __all__ = [
+    "CACHED_SHARE",
     "Evaluation",
     "Machine",
     "Network",

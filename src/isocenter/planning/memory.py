@@ -34,7 +34,7 @@ COPIES = {"adamw": 6, "sgd": 5}
 # Of what is free the rest stays for the system, for reading cases and for what the prediction misses.
 USABLE = 0.8
 # Prepared cases are kept in memory while they take less than this share of what is free, else read from disk.
-CACHED = 0.3
+CACHED_SHARE = 0.3
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def peak(
     cases: bytes of all prepared cases together
     """
     kept, weights = _counted(task, architecture, patch)
-    cached = cases if cases <= CACHED * machine.memory * GIB else 0.0
+    cached = cases if cases <= CACHED_SHARE * machine.memory * GIB else 0.0
     return Peak(
         program=PROGRAM / GIB,
         cases=cached / GIB,

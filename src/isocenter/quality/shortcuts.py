@@ -1,8 +1,4 @@
-"""What tells the classes apart without showing the disease: size, spacing, borders, the scanner.
-
-Each thing alone predicts the class by ridge regression, cross-validated by patient; chance is what the same regression
-reaches when patients are given each other's classes.
-"""
+"""What tells the classes apart without showing the disease: size, spacing, borders, the scanner."""
 
 from __future__ import annotations
 
@@ -11,21 +7,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy import ndimage, stats
+from scipy import ndimage
 
-from isocenter.evaluation import auroc, bootstrap_statistic, one_against_rest
 from isocenter.quality.covariates import is_missing, words_of
+from isocenter.quality.discrimination import FOLDS, discrimination, holm
 from isocenter.quality.look import Look
-from isocenter.transforms import generator
 from isocenter.values import Array, Case, CaseFacts, Dataset, Estimate, Fingerprint, Floats, Problem, Shortcut
 
-FOLDS = 5
 # Fewer patients of a class cannot be in every fold.
 FEWEST_PATIENTS = FOLDS
-# Shuffles tell mean and deviation of chance; the tail follows from the normal law, so few are enough.
-SHUFFLES, DRAWS = 200, 500
-# Further out in the tail nobody knows whether the normal law still holds.
-SMALLEST_P = 1e-6
 # After Holm; below an AUC of 0.7 a thing tells too little to be learnt instead of the disease: discrimination is not
 # even acceptable (Hosmer and Lemeshow, Applied Logistic Regression 2000).
 LEVEL, TELLING = 0.05, 0.7
@@ -95,7 +85,7 @@ def shortcuts(
         return ()
     found = []
     for thing, values in _things(subjects, seen):
-        auc, p = _told(values, subjects, seed)
+        auc, p = discrimination(values, subjects.label, subjects.patient, seed=seed)
         found.append(replace(thing, auc=auc, p=p))
     adjusted = holm([one.p for one in found])
     judged = [
@@ -103,15 +93,6 @@ def shortcuts(
         for one, p in zip(found, adjusted, strict=True)
     ]
     return tuple(sorted(judged, key=lambda one: (-one.auc.value, one.name)))
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """Each p adjusted for all. Holm, Scand J Stat 1979."""
-    order = np.argsort(p, kind="stable")
-    worst = np.maximum.accumulate(np.array([(len(p) - place) * p[n] for place, n in enumerate(order)]))
-    adjusted = np.empty(len(p))
-    adjusted[order] = np.minimum(worst, 1.0)
-    return [float(value) for value in adjusted]
 
 
 def shortcut_problems(found: Sequence[Shortcut]) -> Iterator[Problem]:
@@ -246,71 +227,3 @@ def _numbers(values: Sequence[Any]) -> Floats:
         return np.empty((len(words), 0))
     common = levels[np.argsort(-counts, kind="stable")][:MOST_LEVELS]
     return (words[:, None] == common).astype(np.float64)
-
-
-def _told(values: Floats, subjects: Subjects, seed: int) -> tuple[Estimate, float]:
-    """How well these numbers tell the class, and how often chance does as well."""
-    label, patient = subjects.label, subjects.patient
-    if np.ptp(values, axis=0).max() < 1e-9:
-        return Estimate(0.5, n=len(label), patients=len(np.unique(patient)), method="none: the same for all"), 1.0
-    classes, fold = int(label.max()) + 1, _folds(label, patient, seed)
-    given = [label, *(_shuffled(label, patient, seed, draw) for draw in range(SHUFFLES))]
-    truth = np.eye(classes)[np.stack(given)]  # (1 + shuffles, cases, classes)
-    scores = _predicted(_design(values), truth, fold)
-    reached = np.array([_mean_auc(score, one) for score, one in zip(scores, given, strict=True)])
-    spread = max(float(reached[1:].std(ddof=1)), 1e-6)
-    p = float(stats.norm.sf((reached[0] - reached[1:].mean()) / spread))
-    auc = bootstrap_statistic(
-        lambda weights: one_against_rest(auroc, scores[0], label, weights),
-        patient,
-        strata=label,
-        seed=seed,
-        draws=DRAWS,
-    )
-    return auc, max(p, SMALLEST_P)
-
-
-def _design(values: Floats) -> Floats:
-    """Standardised; one or a few numbers with their squares, because the middle may be the odd one out."""
-    spread = values.std(axis=0)
-    scaled = ((values - values.mean(axis=0)) / np.where(spread > 1e-9, spread, 1.0))[:, spread > 1e-9]
-    return np.hstack([scaled, scaled**2]) if scaled.shape[1] <= 3 else scaled
-
-
-def _folds(label: Array, patient: Array, seed: int) -> Array:
-    """(cases,) fold; the patients of each class are dealt out in turn."""
-    owner = _first_label(label, patient)
-    fold = np.empty(len(owner), dtype=np.intp)
-    for one in np.unique(owner):
-        own = np.flatnonzero(owner == one)
-        fold[generator(seed, 11, int(one)).permutation(own)] = np.arange(len(own)) % FOLDS
-    return fold[patient]
-
-
-def _first_label(label: Array, patient: Array) -> Array:
-    """(patients,) the class of a patient's first image."""
-    return label[np.unique(patient, return_index=True)[1]]
-
-
-def _shuffled(label: Array, patient: Array, seed: int, draw: int) -> Array:
-    """(cases,) classes when each patient has another's."""
-    return generator(seed, 12, draw).permutation(_first_label(label, patient))[patient]
-
-
-def _predicted(design: Floats, truth: Floats, fold: Array) -> Floats:
-    """(shuffles, cases, classes) by ridge regression from the other folds, for all shuffles in one solution."""
-    flat = truth.transpose(1, 0, 2).reshape(len(design), -1)
-    scores = np.empty_like(flat)
-    for held in range(FOLDS):
-        own, rest = fold == held, fold != held
-        centre, mean = design[rest].mean(axis=0), flat[rest].mean(axis=0)
-        known = design[rest] - centre
-        gram = known.T @ known + np.eye(known.shape[1])  # a ridge of one case: numbers here are standardised
-        weights = np.linalg.solve(gram, known.T @ (flat[rest] - mean))
-        # Without the mean of the fold's training cases, which is lower where the held-out fold has more of a class.
-        scores[own] = (design[own] - centre) @ weights
-    return scores.reshape(len(design), *truth.shape[::2]).transpose(1, 0, 2)
-
-
-def _mean_auc(scores: Floats, label: Array) -> float:
-    return float(one_against_rest(auroc, scores, label))

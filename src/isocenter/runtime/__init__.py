@@ -5,11 +5,12 @@ from isocenter.runtime.device import bf16_pays, choose_device, environment, use_
 from isocenter.runtime.measurement import measurements
 from isocenter.runtime.model import Inference, Model, build_module
 from isocenter.runtime.package import Evidence, write_package
-from isocenter.runtime.preprocessing import Preprocessing, Trace
+from isocenter.runtime.preprocessing import Preprocessing
 from isocenter.runtime.readme import RUN_COMMAND
 from isocenter.runtime.record import digest, read_json, read_tensors, seal, verify, write_json, write_tensors
 from isocenter.runtime.stored import load, save
 from isocenter.runtime.torch_network import TorchNetwork
+from isocenter.runtime.trace import Trace
 from isocenter.runtime.windows import Network, slide
 
 __all__ = [

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.errors import GeometryError, PlanError
-from isocenter.runtime.preprocessing import Trace
+from isocenter.runtime.trace import Trace
 from isocenter.runtime.windows import Network
 from isocenter.transforms import check_flips, names_sides
 from isocenter.values import Array

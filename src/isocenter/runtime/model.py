@@ -12,7 +12,7 @@ from annotated_types import Ge, Lt
 from isocenter import networks
 from isocenter.errors import DatasetError
 from isocenter.files import read
-from isocenter.runtime.members import flipped_axes
+from isocenter.runtime.members import Averaged, flipped_axes
 from isocenter.runtime.passage import Beside, passed
 from isocenter.runtime.preprocessing import Preprocessing
 from isocenter.runtime.windows import Network, Progress
@@ -110,6 +110,11 @@ class Model:
         """The axes along which windows are also seen mirrored; PlanError where that is not true to anatomy."""
         inference = self.inference
         return flipped_axes(self.task, self.preprocessing.ndim, inference.flips, inference.left_right, mirror)
+
+    @property
+    def members(self) -> tuple[Network, ...]:
+        """The networks whose outputs are averaged, or the one there is."""
+        return self.run.members if isinstance(self.run, Averaged) else (self.run,)
 
     def __repr__(self) -> str:
         labels, channels = ", ".join(one.name for one in self.task.labels), ", ".join(self.preprocessing.channels)

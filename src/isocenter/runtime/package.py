@@ -111,9 +111,8 @@ def _description(model: Model) -> str:
 
 def _modules(model: Model) -> list[Module]:
     """The network of the model, or those of its folds."""
-    runs = model.run.members if isinstance(model.run, Averaged) else (model.run,)
-    modules = [one.module.cpu() for one in runs if isinstance(one, TorchNetwork)]
-    if len(modules) != len(runs):
+    modules = [one.module.cpu() for one in model.members if isinstance(one, TorchNetwork)]
+    if len(modules) != len(model.members):
         raise PlanError("the model's network is no torch module", "package", "Load the model from its run")
     return modules
 

@@ -11,6 +11,7 @@ from isocenter.lazy import torch
 from isocenter.planning import Settings
 from isocenter.tasks import Task
 from isocenter.training.loader import Batch
+from isocenter.transforms import names_sides, sides_changed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,7 +29,7 @@ def batch_loss(module: Any, batch: Batch, settings: Settings, device: Any) -> Te
     images, moved, crossed = augmentation(images, dense, batch.generators, batch.steps, mirrored=task.mirrored)
     if moved is not None:
         return supervised(task, module(images), moved)
-    targets = sides_changed(targets, crossed, task.mirrored)
+    targets = vectors_changed(targets, crossed, task.mirrored)
     images, partner, share = augmentation.mixed(images, batch.generators)
     outputs = module(images)
     if partner is None:
@@ -84,11 +85,10 @@ def as_coarse(targets: Tensor, heads: Mapping[str, Tensor]) -> Tensor:
     return coarse[:, 0].to(targets.dtype)
 
 
-def sides_changed(targets: Tensor, crossed: Tensor, mirrored: Sequence[int] | None) -> Tensor:
+def vectors_changed(targets: Tensor, crossed: Tensor, mirrored: Sequence[int] | None) -> Tensor:
     """(batch,) or (batch, size) targets, where left and right have changed sides in the image."""
-    if not mirrored or not bool(crossed.any()) or list(mirrored) == list(range(len(mirrored))):
+    if mirrored is None or not names_sides(mirrored) or not bool(crossed.any()):
         return targets
-    permutation = torch.as_tensor(mirrored, device=targets.device)
     if targets.ndim == 1:
-        return torch.where(crossed, permutation.to(targets.dtype)[targets.long()], targets)
-    return torch.where(crossed[:, None], targets[:, permutation], targets)
+        return sides_changed(targets, crossed, mirrored)
+    return torch.where(crossed[:, None], targets[:, list(mirrored)], targets)

@@ -2,6 +2,7 @@
 
 from isocenter.transforms.align import aligned
 from isocenter.transforms.augment import Augmentation
+from isocenter.transforms.augment_spatial import sides_changed
 from isocenter.transforms.channels import COLOUR, GREY, recoloured, stacked, without_alpha
 from isocenter.transforms.draws import generator, order
 from isocenter.transforms.intensity import Normalisation
@@ -30,6 +31,7 @@ __all__ = [
     "recoloured",
     "resample",
     "resample_labels",
+    "sides_changed",
     "stacked",
     "taps",
     "unpermuted",

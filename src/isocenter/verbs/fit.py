@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 
 from isocenter.errors import UsageError
-from isocenter.planning import Settings, settings
+from isocenter.planning import CACHED_SHARE, Settings, settings
 from isocenter.runtime import Model, choose_device, environment, verify
 from isocenter.tasks import Task
 from isocenter.training import Clock, Decided, Outcome, Prepared, Recount, finished, prepare_all, with_task
@@ -21,8 +21,6 @@ from isocenter.verbs.dataset import VOXELS
 from isocenter.verbs.progress import tracked, watched
 
 log = logging.getLogger("isocenter")
-# Arrays are kept in memory while they take less than this share of what is free.
-MEMORY_SHARE = 0.3
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +83,7 @@ def prepared(cases: Sequence[Case], chosen: Settings, options: Mapping[str, Any]
             chosen.task,
             reading={key: options[key] for key in VOXELS if options.get(key)},
             threads=chosen.training.threads,
-            memory=int(MEMORY_SHARE * psutil.virtual_memory().available),
+            memory=int(CACHED_SHARE * psutil.virtual_memory().available),
             progress=tracker,
         )
 

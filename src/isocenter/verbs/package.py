@@ -72,7 +72,7 @@ def package(run: str | Path, *, out: str | Path, overwrite: bool = False) -> Pac
     evidence = Evidence(rows, _limits(run, known, bool(rows)), _decisions(plan), _trained(run))
     with _becoming(out, overwrite, zipped) as folder:
         onnx = write_package(model, evidence, folder.name, folder)
-    return Packaged(out, onnx, len(getattr(model.run, "members", (model.run,))), bool(rows))
+    return Packaged(out, onnx, len(model.members), bool(rows))
 
 
 @contextmanager

@@ -1,0 +1,102 @@
+"""How well a few numbers of each case tell its class, against chance.
+
+The class is predicted by ridge regression, cross-validated by patient; chance is what the same regression reaches when
+patients are given each other's classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+from isocenter.evaluation import auroc, bootstrap_statistic, one_against_rest
+from isocenter.transforms import generator
+from isocenter.values import Array, Estimate, Floats
+
+FOLDS = 5
+# Shuffles tell mean and deviation of chance; the tail follows from the normal law, so few are enough.
+SHUFFLES, DRAWS = 200, 500
+# Further out in the tail nobody knows whether the normal law still holds.
+SMALLEST_P = 1e-6
+
+
+def discrimination(values: Floats, label: Array, patient: Array, *, seed: int) -> tuple[Estimate, float]:
+    """How well these numbers tell the class (AUC, with several classes one against the rest), and p against chance.
+
+    values:  (cases, numbers)
+    label:   (cases,) index of the class; patient: (cases,) index of the person
+    """
+    if np.ptp(values, axis=0).max() < 1e-9:
+        return Estimate(0.5, n=len(label), patients=len(np.unique(patient)), method="none: the same for all"), 1.0
+    classes, fold = int(label.max()) + 1, _folds(label, patient, seed)
+    given = [label, *(_shuffled(label, patient, seed, draw) for draw in range(SHUFFLES))]
+    truth = np.eye(classes)[np.stack(given)]  # (1 + shuffles, cases, classes)
+    scores = _predicted(_design(values), truth, fold)
+    reached = np.array([_mean_auc(score, one) for score, one in zip(scores, given, strict=True)])
+    spread = max(float(reached[1:].std(ddof=1)), 1e-6)
+    p = float(stats.norm.sf((reached[0] - reached[1:].mean()) / spread))
+    auc = bootstrap_statistic(
+        lambda weights: one_against_rest(auroc, scores[0], label, weights),
+        patient,
+        strata=label,
+        seed=seed,
+        draws=DRAWS,
+    )
+    return auc, max(p, SMALLEST_P)
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Each p adjusted for all. Holm, Scand J Stat 1979."""
+    order = np.argsort(p, kind="stable")
+    worst = np.maximum.accumulate(np.array([(len(p) - place) * p[n] for place, n in enumerate(order)]))
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(worst, 1.0)
+    return [float(value) for value in adjusted]
+
+
+def _design(values: Floats) -> Floats:
+    """Standardised; one or a few numbers with their squares, because the middle may be the odd one out."""
+    spread = values.std(axis=0)
+    scaled = ((values - values.mean(axis=0)) / np.where(spread > 1e-9, spread, 1.0))[:, spread > 1e-9]
+    return np.hstack([scaled, scaled**2]) if scaled.shape[1] <= 3 else scaled
+
+
+def _folds(label: Array, patient: Array, seed: int) -> Array:
+    """(cases,) fold; the patients of each class are dealt out in turn."""
+    owner = _first_label(label, patient)
+    fold = np.empty(len(owner), dtype=np.intp)
+    for one in np.unique(owner):
+        own = np.flatnonzero(owner == one)
+        fold[generator(seed, 11, int(one)).permutation(own)] = np.arange(len(own)) % FOLDS
+    return fold[patient]
+
+
+def _first_label(label: Array, patient: Array) -> Array:
+    """(patients,) the class of a patient's first image."""
+    return label[np.unique(patient, return_index=True)[1]]
+
+
+def _shuffled(label: Array, patient: Array, seed: int, draw: int) -> Array:
+    """(cases,) classes when each patient has another's."""
+    return generator(seed, 12, draw).permutation(_first_label(label, patient))[patient]
+
+
+def _predicted(design: Floats, truth: Floats, fold: Array) -> Floats:
+    """(shuffles, cases, classes) by ridge regression from the other folds, for all shuffles in one solution."""
+    flat = truth.transpose(1, 0, 2).reshape(len(design), -1)
+    scores = np.empty_like(flat)
+    for held in range(FOLDS):
+        own, rest = fold == held, fold != held
+        centre, mean = design[rest].mean(axis=0), flat[rest].mean(axis=0)
+        known = design[rest] - centre
+        gram = known.T @ known + np.eye(known.shape[1])  # a ridge of one case: numbers here are standardised
+        weights = np.linalg.solve(gram, known.T @ (flat[rest] - mean))
+        # Without the mean of the fold's training cases, which is lower where the held-out fold has more of a class.
+        scores[own] = (design[own] - centre) @ weights
+    return scores.reshape(len(design), *truth.shape[::2]).transpose(1, 0, 2)
+
+
+def _mean_auc(scores: Floats, label: Array) -> float:
+    return float(one_against_rest(auroc, scores, label))

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+
+from isocenter.quality.discrimination import discrimination, holm
+
+LABEL, PATIENT = np.arange(80) % 2, np.arange(80) // 2 * 2 + np.arange(80) % 2
+
+
+@settings(max_examples=25)
+@given(st.lists(st.floats(0, 1), max_size=8))
+def test_holm_is_never_below_p_nor_above_bonferroni_and_keeps_the_order(p):
+    adjusted = holm(p)
+    assert all(own <= value <= min(1, len(p) * own) + 1e-12 for own, value in zip(p, adjusted, strict=True))
+    assert np.all(np.diff(np.array(adjusted)[np.argsort(p, kind="stable")]) >= 0)
+
+
+def test_holm_of_three_is_as_worked_out_by_hand():
+    assert_allclose(holm([0.01, 0.04, 0.03]), [0.03, 0.06, 0.06])
+
+
+def test_numbers_that_are_the_class_tell_it_and_noise_does_not():
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(80, 1))
+    auc, p = discrimination(LABEL[:, None] + 0.01 * noise, LABEL, PATIENT, seed=0)
+    assert auc.value == 1 and p < 1e-3
+    auc, p = discrimination(noise, LABEL, PATIENT, seed=0)
+    assert 0.3 < auc.value < 0.7 and p > 0.01
+
+
+def test_a_number_that_only_names_the_patient_tells_nothing_of_other_patients():
+    """Ten images each: by image it would be told from the patient's other images."""
+    patient, label = np.repeat(np.arange(20), 10), np.repeat(np.arange(20) % 2, 10)
+    own = np.random.default_rng(1).normal(size=(20, 8))[patient]
+    auc, p = discrimination(own, label, patient, seed=0)
+    assert auc.value < 0.75 and p > 0.01
+
+
+def test_what_is_the_same_for_all_is_not_tried():
+    auc, p = discrimination(np.ones((80, 2)), LABEL, PATIENT, seed=0)
+    assert (auc.value, p) == (0.5, pytest.approx(1.0)) and "none" in auc.method
