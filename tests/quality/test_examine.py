@@ -53,6 +53,16 @@ def test_the_facts_of_a_case_are_those_of_its_voxels():
     assert facts.references == {"mask": {0: 120 - 24, 1: 24}}
 
 
+def test_a_voxel_under_a_tilted_gantry_holds_less_than_its_edges_multiplied():
+    tilted = Geometry((4, 5, 6), [[1, 0, 0, 0], [0, 1, 1, 0], [0, 0, 2, 0], [0, 0, 0, 1]])
+    [facts] = examine(cohort(case(0, image(0, tilted), mask(1, tilted)))).fingerprint.cases
+    assert facts.voxel_volume == pytest.approx(2)
+    assert np.prod(facts.steps) == pytest.approx(5**0.5)
+    unknown = replace(GRID, physical=False)
+    [facts] = examine(cohort(case(0, image(0, unknown), mask(1, unknown)))).fingerprint.cases
+    assert facts.voxel_volume is None
+
+
 def test_a_case_that_cannot_be_read_is_named_and_the_rest_goes_on():
     def broken() -> Image:
         raise FormatError("is cut short", "c9.nii.gz", "Get it again")

@@ -29,6 +29,7 @@ def facts_of(
         content=_content(image.data, valid),
         references={kind: _summary(value) for kind, value in references.items()},
         foreground=_foreground(image.data, valid, references.get("mask")),
+        voxel_volume=canonical.voxel_volume,
         thickness={value: structure.thickness for value, structure in structures.items()},
         components={value: len(structure.pieces) for value, structure in structures.items()},
     )

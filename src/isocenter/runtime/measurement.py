@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.transforms import without_alpha
-from isocenter.values import Array, Floats, Geometry, Image, Label
+from isocenter.values import MM3_PER_ML, Array, Floats, Geometry, Image, Label
 
-MM3_PER_ML = 1000.0
 BLOCK_VOXELS = 2**20
 
 

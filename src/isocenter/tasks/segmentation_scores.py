@@ -18,11 +18,10 @@ from isocenter.evaluation import (
     surface_distance,
     volume_unit,
 )
-from isocenter.values import Array, Estimate, Geometry, Label, Row
+from isocenter.values import MM3_PER_ML, Array, Estimate, Geometry, Label, Row
 
 # With the unit in the name where it is not mm or ml: a distance that counts pixels must not be read as mm.
 DISTANCES, VOLUMES = ("hd95", "assd", "nsd"), ("volume_error", "false_positive_volume")
-MM3_PER_ML = 1000.0
 METRICS = frozenset(
     {
         *("dice", "iou", "sensitivity", "precision", "detected", "dice_pooled", "iou_pooled"),

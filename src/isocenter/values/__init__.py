@@ -3,7 +3,7 @@
 from isocenter.values.case import Case, Dataset, LazyMapping, Problem, Split
 from isocenter.values.estimate import Estimate, Row
 from isocenter.values.fingerprint import CaseFacts, Fingerprint
-from isocenter.values.geometry import DIRECTION_TOLERANCE, GRID_TOLERANCE, Floats, Geometry
+from isocenter.values.geometry import DIRECTION_TOLERANCE, GRID_TOLERANCE, MM3_PER_ML, Floats, Geometry
 from isocenter.values.image import Array, Code, Deferred, Image, Label, Source
 from isocenter.values.plan import BY_HAND, PLAN_VERSION, Decision, Plan
 from isocenter.values.prediction import (
@@ -25,6 +25,7 @@ __all__ = [
     "BY_HAND",
     "DIRECTION_TOLERANCE",
     "GRID_TOLERANCE",
+    "MM3_PER_ML",
     "PLAN_VERSION",
     "Array",
     "Boxes",

@@ -20,6 +20,7 @@ class CaseFacts:
     content:      share of the grid inside the smallest box around what is not the lowest value
     references:   {kind: summary}; of a mask {label value: voxels}, of a class its name
     foreground:   like `intensity`, of the voxels inside the mask; empty without a mask or where it is empty
+    voxel_volume: mm³ (of two axes mm²) of a voxel; None where its size is not known
     thickness:    {label value: voxels} how thin its structure is, the mean run along the axis where runs are shortest
     components:   {label value: pieces} that do not touch, not even at a corner
     """
@@ -35,6 +36,7 @@ class CaseFacts:
     content: float = 1.0
     references: Mapping[str, Any] = field(default_factory=dict)
     foreground: tuple[Mapping[str, float], ...] = ()
+    voxel_volume: float | None = None
     thickness: Mapping[int, float] = field(default_factory=dict)
     components: Mapping[int, int] = field(default_factory=dict)
 

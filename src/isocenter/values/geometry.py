@@ -18,6 +18,7 @@ Floats = NDArray[np.floating]
 DIRECTION_TOLERANCE = 1e-3
 # Two grids are one when their corners agree within this many mm (design: image and label).
 GRID_TOLERANCE = 1e-3
+MM3_PER_ML = 1000.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ import numpy as np
 from isocenter.errors import counted
 from isocenter.quality import Examination, Look, Twin
 from isocenter.report import Block, Facts, Figure, Gallery, Page, Paragraph, Problems, Section, Table, figures
-from isocenter.values import Case, CaseFacts, Image, Shortcut
+from isocenter.values import MM3_PER_ML, Case, CaseFacts, Image, Shortcut
 
 SEVERITIES = ("error", "warning", "note")  # the worst first
 SHOWN_CASES, EACH, SHOWN_PAIRS = 12, 4, 12
@@ -150,18 +150,18 @@ def _intensities(examination: Examination) -> Iterator[Figure]:
 def _volumes(examination: Examination) -> Iterator[Figure]:
     """Size of each structure in each case that has it."""
     cases = [case for case in examination.fingerprint.cases if "mask" in case.references]
-    physical = all(case.physical for case in cases) and all(len(case.steps) == 3 for case in cases)
+    in_ml = all(case.voxel_volume is not None and len(case.shape) == 3 for case in cases)
     names = {label.value: label.name for label in examination.dataset.classes.get("mask", ())}
     values = [value for value in examination.fingerprint.voxels() if value != 0]
     groups: dict[str, list[float]] = {}
     for value in values[:5]:
         groups[str(names.get(value, value))] = [
-            case.references["mask"][value] * (float(np.prod(case.steps)) / 1000 if physical else 1)
+            case.references["mask"][value] * ((case.voxel_volume or 0.0) / MM3_PER_ML if in_ml else 1)
             for case in cases
             if case.references["mask"].get(value)
         ]
     if groups:
-        unit = "ml" if physical else "voxels"
+        unit = "ml" if in_ml else "voxels"
         yield figures.histogram(groups, "Size of the structures", axis=f"{unit} in a case")
 
 
