@@ -92,6 +92,11 @@ def test_the_report_says_how_far_the_folds_lie_apart(crossed):
     assert "dice over folds" in text
 
 
+def test_the_report_says_that_each_case_was_scored_by_a_fold_that_had_not_seen_it(crossed):
+    _, run = crossed
+    assert "Each case was scored by the one of 3 folds that had not seen it" in (run / "report.html").read_text("utf-8")
+
+
 def test_the_training_curve_shows_every_fold(crossed):
     _, run = crossed
     folders = [run / f"fold_{fold}" for fold in range(3)]

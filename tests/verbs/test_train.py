@@ -121,6 +121,8 @@ def test_a_model_is_begun_from_another(segmented, tmp_path):
 
 def test_a_run_prints_its_headline_and_ends_with_the_reports_path(segmented):
     run = Run(segmented.out, (), "dice", 6, 0.1)
+    assert "6 steps in 0.1 min" in str(run)
+    assert "3 folds of up to 6 steps in 0.1 min" in str(Run(segmented.out, (), "dice", 6, 0.1, folds=3))
     assert str(run).splitlines()[-1] == str(segmented.out / "report.html")
 
 

@@ -48,9 +48,8 @@ def notes_of(run: Begun, scored: Scored | None, stopped: Sequence[str]) -> list[
         notes.append("Patients unknown, split by case: leakage cannot be excluded.")
     for one in run.made.shortcuts:  # those that are left after preprocessing
         if one.standing:
-            notes.append(
-                f"Shortcut: the classes can be told apart by {one.name} alone (AUC {one.auc}); the figures may rest on it."
-            )
+            alone = f"the classes can be told apart by {one.name} alone (AUC {one.auc})"
+            notes.append(f"Shortcut: {alone}; the figures may rest on it.")
     leaking = len(run.dataset) - len(run.cases_in_a_part)
     if leaking:
         notes.append(f"{counted(leaking, 'case')} left out of training: nearly the same image is held out.")
@@ -125,5 +124,18 @@ def write_report(
         log=log,
         problems=(*run.examination.problems, *(scored.problems if scored is not None else ())),
         environment=environment(),
+        by=_by(run, len(outcomes)),
     )
     write_text(run.out / REPORT, page, overwrite=True)
+
+
+def _by(run: Begun, folds: int) -> str:
+    """Which of a run's models scored the cases."""
+    if folds == 1:
+        return ""
+    if run.own_test:
+        return f"The cases were scored by the mean of {folds} folds, none of which had seen them."
+    return (
+        f"Each case was scored by the one of {folds} folds that had not seen it; "
+        "the model of this run is their mean, which has seen all of them."
+    )

@@ -40,7 +40,7 @@ MOST_LABELS = 4
 # Metrics that stand side by side on a page.
 MOST_COLUMNS = 7
 TRAINING_VARIES = (
-    "Intervals say how far a figure could lie from that of all such patients. They hold for this one training: "
+    "Intervals say how far a figure could lie from that of all such patients. They hold for what was trained here: "
     "how far another, from another seed, would come out differently is not in them."
 )
 
@@ -58,15 +58,17 @@ def report(
     log: pd.DataFrame | None = None,
     problems: Sequence[Problem] = (),
     environment: Mapping[str, Any] | None = None,
+    by: str = "",
 ) -> str:
     """One HTML page.
 
+    by:      which model scored which case, where that is not plain, in a sentence
     primary: the metric of the headline; if the plan registered it before training, all others are exploratory
     views:   folder of the viewers' pages, relative to the report
     """
     sections = []
     if scored is not None:
-        sections += [_results(scored, primary, plan), _cases(scored, primary, views)]
+        sections += [_results(scored, primary, plan, by), _cases(scored, primary, views)]
     if log is not None and len(log):
         sections.append(Section("Training", [figures.training_curves(log)]))
     if plan is not None:
@@ -106,10 +108,13 @@ def _changed(plan: Plan | None) -> Iterator[str]:
         yield "The plan's metric, rule or tolerances are not those registered before training: all is exploratory."
 
 
-def _results(scored: Scored, primary: str, plan: Plan | None) -> Section:
+def _results(scored: Scored, primary: str, plan: Plan | None, by: str) -> Section:
     by_label = [row for row in scored.rows if row.label != "all"]
     others = [row for row in scored.rows if row.label == "all" and row.metric != primary]
-    blocks: list[Block] = [Paragraph(_promise(primary, plan)), Estimates(_first(scored.rows, primary), "Primary")]
+    blocks: list[Block] = [
+        Paragraph(f"{_promise(primary, plan)} {by}".strip()),
+        Estimates(_first(scored.rows, primary), "Primary"),
+    ]
     if others:
         blocks.append(Estimates(others, "Exploratory"))
     blocks.append(Paragraph(" ".join([*_opened(scored), TRAINING_VARIES])))

@@ -39,6 +39,7 @@ class Run:
     steps: int
     minutes: float
     notes: tuple[str, ...] = ()
+    folds: int = 0
 
     @property
     def report(self) -> Path:
@@ -52,7 +53,11 @@ class Run:
     def __repr__(self) -> str:
         said = [f"{row.metric} {row.label}: {row.estimate}" for row in self.rows if row.metric == self.primary]
         said = said or ["no estimate: every case was trained on"]
-        return "\n".join([*said, *self.notes, f"{self.steps} steps in {self.minutes:.1f} min", str(self.report)])
+        return "\n".join([*said, *self.notes, f"{self._length} in {self.minutes:.1f} min", str(self.report)])
+
+    @property
+    def _length(self) -> str:
+        return f"{self.steps} steps" if self.folds < 2 else f"{self.folds} folds of up to {self.steps} steps"
 
 
 def train(
@@ -173,7 +178,7 @@ def _carried_out(run: Begun, began: float, weights: Path | None) -> Run:
     write_report(run, plan, scored, notes, outcomes=outcomes, log=table, minutes=taken, facts=facts)
     rows = () if scored is None else tuple(scored.rows)
     steps = max(one.steps for one in outcomes)
-    return Run(run.out, rows, str(plan["evaluation.primary"]), steps, taken, tuple(notes))
+    return Run(run.out, rows, str(plan["evaluation.primary"]), steps, taken, tuple(notes), len(run.made.folds))
 
 
 def _trained(
