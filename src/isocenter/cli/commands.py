@@ -1,22 +1,37 @@
-"""The command line: parse, call, print."""
+"""The verbs as commands: parse, call, print."""
 
 from __future__ import annotations
 
-import inspect
 import json as json_module
-import logging
-import os
-import re
-import sys
-import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 import isocenter
-from isocenter.errors import DatasetError, IsocenterError, UsageError
+from isocenter.cli.flags import (
+    Data,
+    Device,
+    Everything,
+    FillMissing,
+    Folds,
+    Given,
+    Json,
+    Kind,
+    Minutes,
+    Out,
+    Overwrite,
+    Part,
+    Prefer,
+    Seed,
+    Set,
+    Threads,
+    Volume,
+    assigned,
+    reads_data,
+)
+from isocenter.errors import DatasetError, IsocenterError
 from isocenter.values import Problem
 
 app = typer.Typer(
@@ -26,29 +41,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-Data = Annotated[Path, typer.Argument(help="A folder, a table, an archive or a DICOM series.")]
-Out = Annotated[Path | None, typer.Option(help="Where to write; by default ./<verb>-<name>.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda:0 or mps.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="Cores to use; by default all.")]
-Seed = Annotated[int, typer.Option(min=0, help="Every random draw follows from it.")]
-Set = Annotated[list[str] | None, typer.Option("--set", help="section.name=value of the plan, set by hand.")]
-Minutes = Annotated[float, typer.Option(help="From now to the finished model.")]
-Folds = Annotated[int, typer.Option(min=0, help="Cross-validation in so many parts; 0 for one test part.")]
-Everything = Annotated[bool, typer.Option("--all", help="Train on every case; nothing is estimated.")]
-Kind = Annotated[str | None, typer.Option("--task", help="The kind of problem, where the data leave a choice.")]
-Layout = Annotated[str | None, typer.Option(help="How the folder is to be read.")]
-Labels = Annotated[str | None, typer.Option(help="What the values mean: 1=anterior,2=posterior.")]
-Patient = Annotated[str | None, typer.Option(help="A column, or a regular expression on the case's name.")]
-Column = Annotated[str | None, typer.Option(help="Columns of a table: image=filename,label=finding.")]
-Modality = Annotated[str | None, typer.Option(help="Of all images, where the files do not say.")]
-Part = Annotated[str | None, typer.Option(help="Of complex voxels: magnitude, real, imaginary or phase.")]
-Prefer = Annotated[str | None, typer.Option(help="Where NIfTI forms disagree: sform or qform.")]
-Volume = Annotated[str | None, typer.Option(help="One of several volumes, by name.")]
-FillMissing = Annotated[bool, typer.Option("--fill-missing", help="Keep a series with gaps; they become padding.")]
-Align = Annotated[bool, typer.Option("--align", help="Resample a case's images onto the grid of its first.")]
 
 
 def _version(wanted: bool) -> None:
@@ -64,52 +56,6 @@ def isocenter_itself(
     ] = False,
 ) -> None:
     """One tool that carries a medical-imaging model through its whole life."""
-
-
-# How data are read, as `reads_data` gathers it; no flag of its own.
-Given = dict[str, Any] | None
-
-
-def _reading(
-    layout: Layout = None,
-    labels: Labels = None,
-    patient: Patient = None,
-    column: Column = None,
-    modality: Modality = None,
-    part: Part = None,
-    prefer: Prefer = None,
-    fill_missing: FillMissing = False,
-    align: Align = False,
-) -> dict[str, Any]:
-    """The flags that were given, by name."""
-    columns = dict(_pair(one, "--column") for one in column.split(",")) if column else None
-    flags = {
-        "layout": layout,
-        "labels": labels,
-        "patient": patient,
-        "column": columns,
-        "modality": modality,
-        "part": part,
-        "prefer": prefer,
-        "fill_missing": fill_missing,
-        "align": align,
-    }
-    return {name: value for name, value in flags.items() if value}
-
-
-def reads_data(verb: Callable[..., None]) -> Callable[..., None]:
-    """A verb with the flags of `_reading` beside its own; it gets them together as `given`."""
-    own, shared = (inspect.signature(one, eval_str=True).parameters for one in (verb, _reading))
-
-    def command(**values: Any) -> None:
-        reading = _reading(**{name: values.pop(name) for name in shared})
-        verb(**values, given=reading)
-
-    flags = [*(one for name, one in own.items() if name != "given"), *shared.values()]
-    command.__name__, command.__doc__ = verb.__name__, verb.__doc__
-    command.__signature__ = inspect.Signature(flags)  # type: ignore[attr-defined]
-    command.__annotations__ = {one.name: one.annotation for one in flags}
-    return command
 
 
 @app.command()
@@ -161,7 +107,7 @@ def plan(
         everything=everything,
         folds=folds,
         task=task,
-        assignments=_assignments(assignments),
+        assignments=assigned(assignments),
         **(given or {}),
     )
     _show(result.explained if explain else result, result.as_record() if json else None)
@@ -206,7 +152,7 @@ def train(
         seed=seed,
         everything=everything,
         task=task,
-        assignments=_assignments(assignments),
+        assignments=assigned(assignments),
         **(given or {}),
     )
     _show(result, result.as_record() if json else None)
@@ -342,53 +288,8 @@ def demo(
     assignments: Set = None,
 ) -> None:
     """The main job on real data; the last line is the report's path."""
-    chosen = _assignments(assignments)
+    chosen = assigned(assignments)
     isocenter.demo(data, minutes=minutes, out=out, overwrite=overwrite, assignments=chosen, say=typer.echo)
-
-
-def main() -> None:
-    """Run, and turn every failure into one line and an exit code."""
-    # Threads that wait by sleeping: a fifth faster where another program takes a core, a tenth slower on a machine of
-    # one's own (bench/waiting_threads.py).
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s")
-    logging.getLogger("isocenter").setLevel(logging.INFO)
-    try:
-        code = app(args=sys.argv[1:] or ["--help"], standalone_mode=False)
-        if code == 130:  # how typer says that Ctrl-C was pressed
-            raise KeyboardInterrupt
-    except typer.Exit as done:
-        code = done.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        code = _end("isocenter: stopped. `isocenter train --resume RUN` goes on with a run.", 130)
-    except IsocenterError as error:
-        code = _end(str(error), 2 if isinstance(error, UsageError) else 1)
-    except Exception as error:
-        code = _end(*_unforeseen(error))
-    sys.exit(code if isinstance(code, int) else 0)
-
-
-def _unforeseen(error: Exception) -> tuple[str, int]:
-    """The last line and the exit code for what no part of isocenter answered."""
-    if said := getattr(error, "format_message", None):  # of typer's own parser, whose classes are private
-        return f"isocenter: {said().rstrip('.')}. See `isocenter --help`.", 2
-    if isinstance(error, OSError):
-        where, reason = error.filename or "isocenter", error.strerror or str(error)
-        return f"{where}: {reason}. Look at the path, and at the room on its disk.", 1
-    # torch says so with a RuntimeError, on a GPU with one of its own kind.
-    if isinstance(error, MemoryError) or re.search(r"out of memory|can't allocate memory", str(error)):
-        return (
-            "isocenter: there is not enough memory. Give smaller patches or batches by --set, or a larger machine.",
-            1,
-        )
-    traceback.print_exception(error)
-    kind = type(error).__name__
-    return f"isocenter: a defect of ours ({kind}: {error}). Please report it with the lines above.", 1
-
-
-def _end(line: str, code: int) -> int:
-    typer.echo(" ".join(line.split()), err=True)
-    return code
 
 
 def _fail_if(problems: Sequence[Problem]) -> None:
@@ -400,19 +301,6 @@ def _fail_if(problems: Sequence[Problem]) -> None:
 
 def _show(result: object, record: Mapping[str, Any] | None) -> None:
     typer.echo(result if record is None else json_module.dumps(record, default=str, allow_nan=False))
-
-
-def _assignments(given: list[str] | None) -> dict[str, Any]:
-    from isocenter.planning import parse_value  # it brings pandas, which `--help` does without
-
-    return {name: parse_value(value) for name, value in (_pair(one, "--set") for one in given or [])}
-
-
-def _pair(text: str, flag: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise UsageError(f"{text!r} is no name=value", flag, "Write it as name=value")
-    return name.strip(), value.strip()
 
 
 def _name(path: Path) -> str:

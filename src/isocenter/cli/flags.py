@@ -1,0 +1,95 @@
+"""Flags that several verbs have, and how what they say is understood."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from isocenter.errors import UsageError
+
+Data = Annotated[Path, typer.Argument(help="A folder, a table, an archive or a DICOM series.")]
+Out = Annotated[Path | None, typer.Option(help="Where to write; by default ./<verb>-<name>.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda:0 or mps.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Cores to use; by default all.")]
+Seed = Annotated[int, typer.Option(min=0, help="Every random draw follows from it.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="section.name=value of the plan, set by hand.")]
+Minutes = Annotated[float, typer.Option(help="From now to the finished model.")]
+Folds = Annotated[int, typer.Option(min=0, help="Cross-validation in so many parts; 0 for one test part.")]
+Everything = Annotated[bool, typer.Option("--all", help="Train on every case; nothing is estimated.")]
+Kind = Annotated[str | None, typer.Option("--task", help="The kind of problem, where the data leave a choice.")]
+Layout = Annotated[str | None, typer.Option(help="How the folder is to be read.")]
+Labels = Annotated[str | None, typer.Option(help="What the values mean: 1=anterior,2=posterior.")]
+Patient = Annotated[str | None, typer.Option(help="A column, or a regular expression on the case's name.")]
+Column = Annotated[str | None, typer.Option(help="Columns of a table: image=filename,label=finding.")]
+Modality = Annotated[str | None, typer.Option(help="Of all images, where the files do not say.")]
+Part = Annotated[str | None, typer.Option(help="Of complex voxels: magnitude, real, imaginary or phase.")]
+Prefer = Annotated[str | None, typer.Option(help="Where NIfTI forms disagree: sform or qform.")]
+Volume = Annotated[str | None, typer.Option(help="One of several volumes, by name.")]
+FillMissing = Annotated[bool, typer.Option("--fill-missing", help="Keep a series with gaps; they become padding.")]
+Align = Annotated[bool, typer.Option("--align", help="Resample a case's images onto the grid of its first.")]
+
+# How data are read, as `reads_data` gathers it; no flag of its own.
+Given = dict[str, Any] | None
+
+
+def _reading(
+    layout: Layout = None,
+    labels: Labels = None,
+    patient: Patient = None,
+    column: Column = None,
+    modality: Modality = None,
+    part: Part = None,
+    prefer: Prefer = None,
+    fill_missing: FillMissing = False,
+    align: Align = False,
+) -> dict[str, Any]:
+    """The flags that were given, by name."""
+    columns = dict(pair(one, "--column") for one in column.split(",")) if column else None
+    flags = {
+        "layout": layout,
+        "labels": labels,
+        "patient": patient,
+        "column": columns,
+        "modality": modality,
+        "part": part,
+        "prefer": prefer,
+        "fill_missing": fill_missing,
+        "align": align,
+    }
+    return {name: value for name, value in flags.items() if value}
+
+
+def reads_data(verb: Callable[..., None]) -> Callable[..., None]:
+    """A verb with the flags of `_reading` beside its own; it gets them together as `given`."""
+    own, shared = (inspect.signature(one, eval_str=True).parameters for one in (verb, _reading))
+
+    def command(**values: Any) -> None:
+        reading = _reading(**{name: values.pop(name) for name in shared})
+        verb(**values, given=reading)
+
+    flags = [*(one for name, one in own.items() if name != "given"), *shared.values()]
+    command.__name__, command.__doc__ = verb.__name__, verb.__doc__
+    command.__signature__ = inspect.Signature(flags)  # type: ignore[attr-defined]
+    command.__annotations__ = {one.name: one.annotation for one in flags}
+    return command
+
+
+def assigned(given: list[str] | None) -> dict[str, Any]:
+    """{"section.name": value} of what `--set` was given."""
+    from isocenter.planning import parse_value  # it brings pandas, which `--help` does without
+
+    return {name: parse_value(value) for name, value in (pair(one, "--set") for one in given or [])}
+
+
+def pair(text: str, flag: str) -> tuple[str, str]:
+    """A name and its value; UsageError where one is missing."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise UsageError(f"{text!r} is no name=value", flag, "Write it as name=value")
+    return name.strip(), value.strip()
