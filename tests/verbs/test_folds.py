@@ -110,6 +110,12 @@ def test_the_training_curve_shows_every_fold(crossed):
     assert figures.training_curves(table).alt
 
 
+def test_an_evaluation_shows_how_the_folds_were_trained(crossed, tmp_path):
+    data, run = crossed
+    isocenter.evaluate(run, data, out=tmp_path / "evaluated", device="cpu")
+    assert ">Training</h2>" in (tmp_path / "evaluated" / "report.html").read_text(encoding="utf-8")
+
+
 def test_a_run_of_folds_is_one_model(crossed):
     _, run = crossed
     together = isocenter.load(run, "cpu")

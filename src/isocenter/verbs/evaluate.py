@@ -17,6 +17,7 @@ from isocenter.values import Dataset, Plan, Problem, Row
 from isocenter.verbs.choice import Choice, choice
 from isocenter.verbs.dataset import READING, open_dataset, with_references
 from isocenter.verbs.device import announced_device
+from isocenter.verbs.finish import training_log
 from isocenter.verbs.folds import OutOfFold
 from isocenter.verbs.output import refuse_taken, result_folder
 from isocenter.verbs.run_report import report
@@ -129,6 +130,13 @@ def _plan_of(run: Path | None) -> Plan | None:
         return None
 
 
+def _log_of(run: Path | None) -> pd.DataFrame | None:
+    """How the run was trained, all its folds together; None for a package, which does not know."""
+    folders = [] if run is None else [run, *(run / f"fold_{n}" for n in range(len(list(run.glob("fold_*")))))]
+    logged = [folder for folder in folders if (folder / "log.csv").is_file()]
+    return training_log(logged) if logged else None
+
+
 def _predictor(loaded: Model, run: Path | None, chosen: Choice, device: str) -> Predictor:
     """The model; of a run of folds, for its own cases, each fold for those that it has not seen."""
     if not chosen.folds or run is None:
@@ -154,7 +162,7 @@ def _report(result: Evaluation, model: Model, dataset: Dataset, run: Path | None
         facts=facts,
         views="",
         plan=plan,
-        log=pd.read_csv(run / "log.csv") if run is not None and (run / "log.csv").is_file() else None,
+        log=_log_of(run),
         problems=(*dataset.problems, *result.scored.problems),
         environment=environment(),
     )
