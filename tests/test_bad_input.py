@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import shutil
 import signal
@@ -21,6 +20,7 @@ from cohorts import picture, volume
 from isocenter.errors import IntegrityError
 from isocenter.training import logs
 from isocenter.verbs import fit
+from packages import changed
 
 
 def refused(said, code: int, *words: object) -> None:
@@ -158,9 +158,10 @@ def test_a_prediction_that_cannot_be_written_is_wrong_use(cli, here, segmented):
     assert (here / "file").read_text() == "mine"
 
 
-def test_fewer_patients_than_folds_are_refused_with_the_number_that_would_do(cli, here, tmp_path):
+@pytest.mark.parametrize("verb", ["plan", "train"])
+def test_fewer_patients_than_folds_are_refused_with_the_number_that_would_do(cli, here, tmp_path, verb):
     data = trained.blobs(tmp_path / "data", 4)
-    refused(cli("plan", data, "--folds", "5"), 2, "split.folds", "4 patients", "Give 2 to 4 folds")
+    refused(cli(verb, data, "--folds", "5"), 2, "split.folds", "4 patients", "Give 2 to 4 folds")
     assert nothing_in(here)
 
 
@@ -184,6 +185,20 @@ def test_a_plan_of_another_version_is_refused_with_its_line(cli, here, tmp_path,
     assert nothing_in(here)
 
 
+@pytest.mark.parametrize(
+    ("edit", "word"),
+    [("batch: {value: -2", "training.batch"), ("batch: {value: two", "training.batch"), ("bach: {value: 2", "bach")],
+)
+def test_an_edited_plan_that_is_impossible_is_refused_with_its_line(cli, here, tmp_path, segmented, edit, word):
+    lines = (segmented.out / "plan.yaml").read_text().splitlines()
+    [at] = [n for n, line in enumerate(lines) if line.startswith("  batch: {value: 2,")]
+    lines[at] = lines[at].replace("batch: {value: 2", edit)
+    plan = tmp_path / "edited.yaml"
+    plan.write_text("\n".join(lines))
+    refused(cli("train", plan), 2, plan, f"line {at + 1}", word)
+    assert nothing_in(here)
+
+
 @pytest.fixture
 def own_run(segmented, tmp_path) -> Path:
     """A copy of a run that a test may spoil."""
@@ -199,6 +214,38 @@ def test_tampered_weights_are_refused(cli, here, own_run, segmented):
     refused(cli("predict", own_run, image), 1, weights, "SHA-256")
     refused(cli("evaluate", own_run, segmented.data), 1, weights, "SHA-256")
     assert nothing_in(here)
+
+
+@pytest.fixture
+def own_package(packaged, tmp_path) -> Path:
+    """A copy of a package that a test may spoil."""
+    return Path(shutil.copytree(packaged.out, tmp_path / "own_package"))
+
+
+@pytest.mark.parametrize("verb", ["predict", "evaluate", "train"])
+def test_a_tampered_package_is_refused_by_its_file(cli, here, own_package, segmented, verb):
+    weights = own_package / "isocenter" / "weights.safetensors"
+    spoilt = bytearray(weights.read_bytes())
+    spoilt[-1] ^= 1
+    weights.write_bytes(spoilt)
+    refused(cli(verb, *with_model(verb, own_package, segmented.data)), 1, weights, "SHA-256")
+    assert nothing_in(here)
+
+
+@pytest.mark.parametrize("verb", ["predict", "evaluate", "train"])
+def test_a_package_of_a_newer_version_is_refused_with_what_reads_it(cli, here, own_package, segmented, verb):
+    changed(own_package, "isocenter/model.json", version=2)
+    refused(
+        cli(verb, *with_model(verb, own_package, segmented.data)), 1, own_package, "newer version", "Update isocenter"
+    )
+    assert nothing_in(here)
+
+
+def with_model(verb: str, model: Path, data: Path) -> list[object]:
+    """The words by which a verb takes a model and our data."""
+    if verb == "predict":
+        return [model, data / "images" / "case00.nii.gz"]
+    return [model, data] if verb == "evaluate" else [data, "--labels", trained.LABELS, "--from", model]
 
 
 def test_a_pickle_in_place_of_weights_is_never_opened(cli, here, own_run, segmented, tmp_path):
@@ -325,13 +372,13 @@ def test_ctrl_c_while_training_exits_with_130_and_the_run_can_be_resumed(cli, he
     def pressed(log, moment):
         add(log, moment)
         if moment.step == 4:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(logs.CsvLog, "add", pressed)
     said = cli(*words)
     assert said.code == 130
     assert "Traceback" not in said.err
-    assert said.last.startswith("isocenter: stopped.")
+    assert said.last.startswith("isocenter train: stopped. `isocenter train --resume RUN`")
     state = json.loads((here / "run" / "checkpoints" / "last" / "state.json").read_text())
     assert state["step"] == len((here / "run" / "log.csv").read_text().splitlines()) - 1 == 4
     assert not (here / "run" / "report.html").exists()
@@ -343,7 +390,7 @@ def test_ctrl_c_before_training_leaves_nothing(here, tmp_path, monkeypatch, cli)
     data = trained.blobs(tmp_path / "data", 8)
 
     def pressed(*_: object, **__: object) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr("isocenter.verbs.plan.split", pressed)
     said = cli("train", data)

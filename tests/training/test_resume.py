@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
@@ -60,7 +59,7 @@ def test_a_run_stopped_between_steps_goes_on_bit_by_bit(whole, kind, tmp_path, m
     def pressed(log, moment):
         add(log, moment)
         if moment.step == 3:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(logs.CsvLog, "add", pressed)
     with pytest.raises(KeyboardInterrupt):

@@ -16,13 +16,7 @@ import isocenter
 import trained
 from isocenter.errors import UsageError
 from isocenter.runtime import read_json
-from packages import CONFIG, changed, without_isocenter
-
-
-@pytest.fixture(scope="module")
-def packaged(segmented, tmp_path_factory):
-    """The package of a run on volumes."""
-    return isocenter.package(segmented.out, out=tmp_path_factory.mktemp("packaged") / "shells")
+from packages import CONFIG, without_isocenter
 
 
 @pytest.fixture(scope="module")
@@ -188,24 +182,6 @@ def test_a_run_with_a_damaged_model_leaves_nothing_half_written(segmented, tmp_p
     assert said.code == 1
     assert "SHA-256" in said.last
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
-
-
-def test_a_tampered_package_is_one_line_and_no_result(own, segmented, tmp_path, cli):
-    weights = own / "isocenter" / "weights.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
-    said = cli("predict", own, segmented.data / "images", "--out", tmp_path / "out")
-    assert said.code == 1
-    assert "weights.safetensors" in said.last
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_package_of_a_newer_version_is_one_line_and_no_result(own, segmented, tmp_path, cli):
-    changed(own, "isocenter/model.json", version=2)
-    said = cli("predict", own, segmented.data / "images", "--out", tmp_path / "out")
-    assert said.code == 1
-    assert "newer version" in said.last
-    assert "Update isocenter" in said.last
-    assert not (tmp_path / "out").exists()
 
 
 def test_a_training_begins_from_the_weights_of_a_package(packaged, segmented, tmp_path):

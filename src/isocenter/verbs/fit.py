@@ -12,7 +12,7 @@ import psutil
 
 from isocenter.errors import UsageError
 from isocenter.planning import CACHED_SHARE, Settings, settings
-from isocenter.runtime import Model, choose_device, environment, verify
+from isocenter.runtime import Model, choose_device, environment, read_json, verify
 from isocenter.tasks import Task
 from isocenter.training import Clock, Decided, Outcome, Prepared, Recount, finished, prepare_all, with_task
 from isocenter.training import train as follow
@@ -125,9 +125,11 @@ def weights_of(start: Path) -> Path:
     for place in (start, start / "checkpoints" / "best", start / "checkpoints" / "last"):
         if (place / "weights.safetensors").is_file():
             verify(place)
+            read_json(place / "model.json", "isocenter.model")  # of a newer version weights may mean something else
             return place / "weights.safetensors"
     if (packaged := start / "isocenter" / "weights.safetensors").is_file():
         verify(start, needed=("isocenter/weights.safetensors",))
+        read_json(packaged.parent / "model.json", "isocenter.model")
         return packaged
     if start.suffix == ".safetensors" and start.is_file():
         return start
