@@ -91,6 +91,11 @@ WRONG = {
         "pretrained: {value: /no/such/file",
         "network.pretrained",
     ),
+    "weights that nobody has published": (
+        r"pretrained: {value: null",
+        "pretrained: {value: auto",
+        "network.pretrained",
+    ),
     "an unknown way to a shape": (r"aspect: {value: stretch", "aspect: {value: fold", "preprocessing.aspect"),
     "a crop without a shape": (r"aspect: {value: stretch", "aspect: {value: crop", "preprocessing.aspect"),
     "a border that leaves nothing": (r"border: {value: 0.0", "border: {value: 0.5", "preprocessing.border"),

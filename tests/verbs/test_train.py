@@ -106,9 +106,10 @@ def test_every_case_trains_with_everything_and_nothing_is_estimated(tmp_path):
     run = trained.classifying(trained.pictures(tmp_path / "data", 12), tmp_path / "run", everything=True)
     assert set(pd.read_csv(run.out / "split.csv")["split"]) == {"train"}
     assert run.rows == ()
-    assert "no estimate" in str(run)
     assert run.report.is_file()
     assert not (run.out / "evaluation").exists()
+    assert "Patients unknown." in run.notes  # nothing was split
+    assert str(run).count("nothing is estimated") == 1
 
 
 def test_a_model_is_begun_from_another(segmented, tmp_path):

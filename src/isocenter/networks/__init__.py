@@ -81,6 +81,11 @@ def pretrained(module: Module, name: str, size: Mapping[str, Any], source: str |
     return take_over(module, _found(name)[0], size, source)
 
 
+def is_published(name: str) -> bool:
+    """Whether somebody has published weights for the family, so that "auto" can be asked for."""
+    return hasattr(_found(name)[0], "published")
+
+
 def source(name: str) -> tuple[Path, str]:
     """The one file that a family is written in and the name of its `build` in it, for a copy beside a model."""
     module, function = _found(name)
@@ -108,4 +113,4 @@ def _found(name: str) -> tuple[ModuleType, str]:
     return importlib.import_module(module), function
 
 
-__all__ = ["NETWORKS", "Member", "build", "members", "names", "pretrained", "size_for", "source"]
+__all__ = ["NETWORKS", "Member", "build", "is_published", "members", "names", "pretrained", "size_for", "source"]

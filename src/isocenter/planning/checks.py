@@ -43,6 +43,9 @@ def _check_names(plan: Plan, made: Settings) -> None:
         if name in plan and plan.decision(name).because == BY_HAND:
             raise PlanError("it follows from the rest and is not chosen", name, remedy)
     source = made.network.pretrained
+    if source == "auto" and not networks.is_published(made.network.name):
+        remedy = "Give a file: --pretrained FILE, or --set network.name=timm"
+        raise PlanError(f"{made.network.name} has no published weights", "network.pretrained", remedy)
     if source not in (None, "auto") and not Path(str(source)).is_file():
         raise PlanError(f"there is no file {source}", "network.pretrained", "Give a file of weights, or auto")
 

@@ -45,7 +45,8 @@ def notes_of(run: Begun, scored: Scored | None, stopped: Sequence[str]) -> list[
     """
     notes = []
     if not run.dataset.patients_known:
-        notes.append("Patients unknown, split by case: leakage cannot be excluded.")
+        split = "" if scored is None else ", split by case: leakage cannot be excluded"
+        notes.append(f"Patients unknown{split}.")
     for one in run.made.shortcuts:  # those that are left after preprocessing
         if one.standing:
             alone = f"the classes can be told apart by {one.name} alone (AUC {one.auc})"

@@ -166,8 +166,7 @@ def _predicted(
         raise KeyboardInterrupt
     if not done:
         first = problems[0] if problems else Problem("error", "there is no case", remedy="Give images")
-        where = ", ".join(first.cases) or "predict"
-        raise DatasetError(f"no case could be predicted; the first: {first.what}", where, first.remedy)
+        raise DatasetError(f"no case could be predicted; the first: {first.what}", "predict", first.remedy)
     return Predicted(
         pd.DataFrame([one.row for one in done]),
         {str(one.row["case"]): one.prediction for one in done if one.prediction is not None},

@@ -52,7 +52,6 @@ class Run:
 
     def __repr__(self) -> str:
         said = [f"{row.metric} {row.label}: {row.estimate}" for row in self.rows if row.metric == self.primary]
-        said = said or ["no estimate: every case was trained on"]
         return "\n".join([*said, *self.notes, f"{self._length} in {self.minutes:.1f} min", str(self.report)])
 
     @property
