@@ -164,6 +164,32 @@ def test_balls_in_each_other_lie_as_far_apart_as_their_radii(spacing, gap):
     assert found.nsd(gap - 0.9 * coarse) < 0.4
 
 
+def test_under_a_tilted_gantry_planes_lie_as_far_apart_as_in_the_patient():
+    # Slices 2 mm apart along the normal, each shifted by 1.5 mm along the second axis.
+    tilted = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 1.5], [0.0, 0.0, 2.0]])
+    plate = box((120, 120, 20), (0, 0, 5), (120, 120, 7))
+    found = surface_distance(np.roll(plate, 3, axis=2), plate, tilted)
+    # The planes are 6 mm apart; index for index they are 7.5 mm apart, along the tilt.
+    assert found.hd95 == pytest.approx(6.0, abs=0.05)  # what little runs along the tilt adds a trifle
+
+
+@pytest.mark.parametrize(
+    "steps", [np.diag([0.7, 1.1, 2.5]), np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.8], [0.0, 0.0, 2.0]])]
+)
+def test_the_area_of_a_box_is_that_of_its_faces_whatever_their_angle(steps):
+    found = Surface.of(box((30, 30, 30), (5, 5, 5), (25, 25, 25)), steps)
+    i, j, k = (20 * steps).T
+    faces = 2 * sum(np.linalg.norm(np.cross(*pair)) for pair in ((i, j), (j, k), (k, i)))
+    # An edge's elements stand for its faces' vectors together, whose sum is shorter: the share of the edges is small.
+    assert found.areas.sum() == pytest.approx(faces, rel=0.05)
+
+
+@given(small, small, spacings)
+def test_steps_at_right_angles_are_a_spacing(prediction, reference, spacing):
+    one, other = (surface_distance(prediction, reference, given) for given in (spacing, np.diag(spacing)))
+    assert (one.hd95, one.assd, one.nsd(1.0), one.worst) == (other.hd95, other.assd, other.nsd(1.0), other.worst)
+
+
 def test_the_larger_of_both_directions_counts():
     large, spot = box((60, 60), (5, 5), (55, 55)), box((60, 60), (5, 5), (10, 10))
     found = surface_distance(large, spot)

@@ -42,12 +42,14 @@ class Surface:
     areas: Floats
 
     @classmethod
-    def of(cls, mask: Mask, spacing: Sequence[float]) -> Surface:
+    def of(cls, mask: Mask, spacing: ArrayLike) -> Surface:
+        """spacing: (axes,) mm, or (axes, axes) as for `surface_distance`"""
         codes = _codes(np.pad(mask, 1))  # what touches the border of the image ends there
-        areas, offsets = elements(tuple(spacing))
+        steps = _steps(spacing)
+        areas, offsets = elements(tuple(map(tuple, steps.tolist())))
         corners = np.nonzero((codes > 0) & (codes < len(areas) - 1))
         index, code = np.stack(corners, axis=1), codes[corners]
-        return cls((index + offsets[code]) * spacing, index * np.asarray(spacing), areas[code])
+        return cls((index + offsets[code]) @ steps.T, index @ steps.T, areas[code])
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,42 +113,47 @@ class SurfaceDistance:
         return (float("nan"), worst, None)[bool(len(self.prediction.areas)) + bool(len(self.reference.areas))]
 
 
-def surface_distance(
-    prediction: ArrayLike, reference: ArrayLike, spacing: Sequence[float] | None = None
-) -> SurfaceDistance:
+def surface_distance(prediction: ArrayLike, reference: ArrayLike, spacing: ArrayLike | None = None) -> SurfaceDistance:
     """The surfaces of two masks of one grid, (*spatial) with two or three axes, against each other.
 
-    spacing: mm per axis; without it the distances count pixels
+    spacing: mm per axis; or (axes, axes), whose columns are the steps of one index in mm, as in an affine: under a
+             tilted gantry they do not stand at right angles. Without it the distances count pixels
     Raises GeometryError for masks of two grids.
     """
     predicted, true = np.asarray(prediction, dtype=bool), np.asarray(reference, dtype=bool)
-    steps = (1.0,) * true.ndim if spacing is None else tuple(float(step) for step in spacing)
+    steps = _steps(np.ones(true.ndim) if spacing is None else spacing)
     if true.ndim not in (2, 3):
         raise GeometryError(f"a mask with {true.ndim} axes", "surface_distance", "Give two or three, without channels")
     if predicted.shape != true.shape or len(steps) != true.ndim:
-        problem = f"a prediction of {predicted.shape} and spacing {spacing} for a reference of {true.shape}"
+        problem = (
+            f"a prediction of {predicted.shape} and a spacing of {len(steps)} axes for a reference of {true.shape}"
+        )
         raise GeometryError(problem, "surface_distance", "Score on the reference's own grid")
     region = _bounding_box(predicted | true)
     return SurfaceDistance(
         prediction=Surface.of(predicted[region], steps),
         reference=Surface.of(true[region], steps),
-        worst=float(np.linalg.norm(np.multiply(true.shape, steps))),
+        worst=_diagonal(true.shape, steps),
         unit="pixels" if spacing is None else "mm",
     )
 
 
 @lru_cache(maxsize=64)
-def elements(spacing: tuple[float, ...]) -> tuple[Floats, Floats]:
+def elements(spacing: tuple[float, ...] | tuple[tuple[float, ...], ...]) -> tuple[Floats, Floats]:
     """Area (codes,) and offset in voxels (codes, axes) of the element at a corner, by which voxels around are inside.
 
-    code: bit k is the k-th of the 2**axes voxels around the corner, the last axis running fastest
+    spacing: as for `surface_distance`
+    code:    bit k is the k-th of the 2**axes voxels around the corner, the last axis running fastest
     Voxels that meet only at this corner or along an edge have surfaces of their own: a thin diagonal line has both
     its sides.
     """
-    shape = (2,) * len(spacing)
-    bits = np.arange(2 ** (2 ** len(spacing)))[:, None] >> np.arange(2 ** len(spacing)) & 1
-    around = bits.astype(bool).reshape(-1, *shape)
-    areas = [max(_area_of_pieces(voxels, spacing), _area_of_pieces(~voxels, spacing)) for voxels in around]
+    steps = _steps(spacing)
+    axes = len(steps)
+    bits = np.arange(2 ** (2**axes))[:, None] >> np.arange(2**axes) & 1
+    around = bits.astype(bool).reshape(-1, *(2,) * axes)
+    # An area vector counted in faces becomes one in mm² by the cofactors of the steps.
+    faces_to_mm = abs(np.linalg.det(steps)) * np.linalg.inv(steps).T / 2 ** (axes - 1)
+    areas = [max(_area_of_pieces(voxels, faces_to_mm), _area_of_pieces(~voxels, faces_to_mm)) for voxels in around]
     return np.array(areas), np.array([_middle_of_faces(voxels) for voxels in around])
 
 
@@ -159,15 +166,30 @@ def _codes(padded: Mask) -> NDArray[np.uint8]:
     return codes
 
 
-def _area_of_pieces(voxels: Mask, spacing: tuple[float, ...]) -> float:
+def _area_of_pieces(voxels: Mask, faces_to_mm: Floats) -> float:
     pieces, count = ndimage.label(voxels)
-    return float(sum(np.linalg.norm(_area_vector(pieces == piece, spacing)) for piece in range(1, count + 1)))
+    vectors = [faces_to_mm @ _faces(pieces == piece) for piece in range(1, count + 1)]
+    return float(sum(np.linalg.norm(vector) for vector in vectors))
 
 
-def _area_vector(piece: Mask, spacing: tuple[float, ...]) -> Floats:
-    """Sum of the area vectors of the piece's faces, of each the share that belongs to the common corner."""
-    faces = np.array([np.diff(piece.astype(np.int8), axis=axis).sum() for axis in range(piece.ndim)])
-    return faces * float(np.prod(spacing)) / np.asarray(spacing) / 2 ** (piece.ndim - 1)
+def _faces(piece: Mask) -> Floats:
+    """(axes,) faces of the piece across each axis, those that look back counted against those that look forth.
+
+    Each gives an equal share to every corner that it has; this is the sum around one.
+    """
+    return np.array([np.diff(piece.astype(np.int8), axis=axis).sum() for axis in range(piece.ndim)], dtype=float)
+
+
+def _steps(spacing: ArrayLike) -> Floats:
+    """(axes, axes) from a spacing per axis, or as it is."""
+    steps = np.asarray(spacing, dtype=np.float64)
+    return np.diag(steps) if steps.ndim == 1 else steps
+
+
+def _diagonal(shape: Sequence[int], steps: Floats) -> float:
+    """The longest of the grid's diagonals, mm."""
+    turns = np.array(list(product((-1, 1), repeat=len(shape))))
+    return float(np.linalg.norm(turns * np.asarray(shape) @ steps.T, axis=1).max())
 
 
 def _middle_of_faces(voxels: Mask) -> Floats:

@@ -44,12 +44,13 @@ def case_rows(
     tolerances: {label: mm} of `nsd`
     """
     spacing, voxel = geometry.spacing, voxel_in_unit(geometry)
+    steps = geometry.affine[:-1, :-1] if spacing is not None and geometry.is_sheared else spacing
     found = overlaps(predicted, truth, [label.value for label in labels])
     pixels = "_pixels" if spacing is None else ""
     amount = "_voxels" if spacing is None else "_mm2" if len(spacing) == 2 else ""
     for label in labels:
         overlap = found[label.value]
-        surface = surface_distance(predicted == label.value, truth == label.value, spacing)
+        surface = surface_distance(predicted == label.value, truth == label.value, steps)
         yield {
             "label": label.name,
             "dice": overlap.dice,
