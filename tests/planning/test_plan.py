@@ -118,13 +118,17 @@ def test_cases_are_brought_to_a_patch_that_was_set_by_hand(blobs):
     assert "set by hand" in made.decision("preprocessing.smallest").because
 
 
-def test_hippocampi_are_planned_whole_and_mirrored_across_left_and_right(data):
+def test_hippocampi_are_planned_whole_and_mirrored_once_it_is_said_that_they_are_mr(data):
     made = isocenter.plan(data / "hippocampus", labels="1=anterior,2=posterior", device="cpu", threads=1).plan
     assert made["preprocessing.spacing"] == [1.0, 1.0, 1.0]
     assert made["training.patch"] == [40, 56, 40]
     assert made["training.batch"] == 4
     assert (made["network.name"], made["network.size"]["width"]) == ("unet", 16)
-    assert made["augmentation.flips"] == made["inference.flips"] == [0]  # RAS+: the first axis runs left to right
-    assert "hippocampus" in made.decision("augmentation.flips").because
+    assert made["augmentation.flips"] == made["inference.flips"] == []
+    said = isocenter.plan(
+        data / "hippocampus", labels="1=anterior,2=posterior", modality="MR", device="cpu", threads=1
+    ).plan
+    assert said["augmentation.flips"] == said["inference.flips"] == [0]  # RAS+: the first axis runs left to right
+    assert "hippocampus" in said.decision("augmentation.flips").because
     assert "leakage cannot be excluded" in made.decision("split.method").because
     assert 1 < made["training.memory"] < 4

@@ -85,7 +85,7 @@ def _flips(
         return (), left_right.because
     if task.mirrored is None:
         return (), "a label names a side, and its counterpart is not among the labels"
-    if profile.mirrors == "never" and anatomy.sides is None:
+    if profile.mirrors == "never":
         return (), profile.why["mirrors"]
     if anatomy.sides == "different" and profile.mirrors != "always":
         return (), f'"{anatomy.word}" means the trunk, whose organs have their side'
