@@ -79,7 +79,7 @@ def test_an_archive_that_would_fill_a_disk_is_refused_unopened(zipped, tmp_path)
         load(small, "cpu")
 
 
-def test_a_file_that_is_not_in_the_manifest_is_never_looked_at(zipped, tmp_path):
+def test_a_file_that_is_not_in_the_manifest_does_not_keep_a_package_from_loading(zipped, tmp_path):
     load(with_entry(zipped, tmp_path / "more.zip", "tiny/notes.txt"), "cpu")
 
 
