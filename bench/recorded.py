@@ -1,0 +1,51 @@
+"""Figures into the page of benchmarks: one section and one JSON file a part."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from environment import ROOT
+from machine import described
+
+PAGE = ROOT / "docs" / "benchmarks.md"
+FIGURES = ROOT / "docs" / "benchmarks"
+
+
+def record(part: str, title: str, table_markdown: str, data: dict[str, Any], *, page: Path = PAGE) -> None:
+    """Writes `docs/benchmarks/<part>.json` and the part's section of the page, with machine, command and commit.
+
+    The section stands between `<!-- bench:<part> -->` and `<!-- /bench:<part> -->`; a new one goes to the end.
+    """
+    command = " ".join(["python", f"bench/{Path(sys.argv[0]).name}", *map(shlex.quote, sys.argv[1:])])
+    measured = {"part": part, "title": title, "machine": described(), "command": command, **_when(), **data}
+    figures = page.parent / FIGURES.name / f"{part}.json"
+    figures.parent.mkdir(parents=True, exist_ok=True)
+    figures.write_text(json.dumps(measured, indent=1, default=str, allow_nan=False) + "\n", encoding="utf-8")
+    said = f"By `{command}`. Machine: {measured['machine']}."
+    section = f"## {title}\n\n{said}\n\n{table_markdown.strip()}\n"
+    page.write_text(replaced(page.read_text(encoding="utf-8"), part, section), encoding="utf-8")
+
+
+def replaced(text: str, part: str, section: str) -> str:
+    """The page with the part's section exchanged, or added at the end."""
+    begin, end = f"<!-- bench:{part} -->", f"<!-- /bench:{part} -->"
+    new = f"{begin}\n{section}{end}"
+    if begin not in text:
+        return f"{text.rstrip()}\n\n{new}\n"
+    if text.count(begin) != 1 or text.count(end) != 1:
+        raise ValueError(f"the page has the marks of {part} more than once, or one of them alone")
+    return re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: new, text, flags=re.DOTALL)
+
+
+def _when() -> dict[str, str]:
+    head = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return {"day": datetime.datetime.now(datetime.UTC).date().isoformat(), "commit": head.stdout.strip() or "unknown"}
