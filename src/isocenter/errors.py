@@ -1,6 +1,13 @@
 """What can go wrong, said so that a person can act on it."""
 
+import errno
+import re
 from collections.abc import Iterable
+
+# How torch, ONNX Runtime, C++ libraries and a system short of memory say it, each with an exception of its own.
+NO_MEMORY = re.compile(
+    r"out of memory|(can't|cannot|failed to|unable to) allocate|bad[_ ]alloc|can't start new thread", re.IGNORECASE
+)
 
 
 class IsocenterError(Exception):
@@ -40,6 +47,19 @@ class IntegrityError(IsocenterError):
 
 class ResourceError(IsocenterError):
     """The machine does not have what is needed: memory, disk, a device, an optional package."""
+
+
+class MemoryShortageError(ResourceError):
+    """One piece of work takes more memory than there is; a smaller one may still be done."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: libraries have no common way to say so."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    if isinstance(error, IsocenterError):
+        return isinstance(error, MemoryShortageError)
+    return isinstance(error, MemoryError) or NO_MEMORY.search(str(error)) is not None
 
 
 def counted(number: int, one: str, many: str = "") -> str:

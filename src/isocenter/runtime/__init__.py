@@ -8,6 +8,7 @@ from isocenter.runtime.package import Evidence, write_package
 from isocenter.runtime.preprocessing import Preprocessing
 from isocenter.runtime.readme import RUN_COMMAND
 from isocenter.runtime.record import digest, read_json, read_tensors, seal, verify, write_json, write_tensors
+from isocenter.runtime.shrinking import Shrinking, shrinking
 from isocenter.runtime.stored import load, save
 from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.runtime.trace import Trace
@@ -20,6 +21,7 @@ __all__ = [
     "Model",
     "Network",
     "Preprocessing",
+    "Shrinking",
     "TorchNetwork",
     "Trace",
     "bf16_pays",
@@ -33,6 +35,7 @@ __all__ = [
     "read_tensors",
     "save",
     "seal",
+    "shrinking",
     "slide",
     "use_threads",
     "verify",
