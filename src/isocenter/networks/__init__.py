@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 NETWORKS = {
     "densenet": "isocenter.networks.densenet:build",
+    "plain_conv_unet": "isocenter.networks.plain_conv_unet:build",
+    "residual_encoder_unet": "isocenter.networks.residual_encoder_unet:build",
     "resnet": "isocenter.networks.resnet:build",
     "segresnet": "isocenter.networks.segresnet:build",
     "timm": "isocenter.networks.backbone:build",

@@ -189,12 +189,15 @@ class Segmentation:
     def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
         return {"mask": softmax(arrays["mask"])}
 
+    def marked(self, outputs: Array) -> Array:
+        """(channels, ...) outputs of a part of the grid to label values: that of the largest."""
+        return label_map(outputs, [0, *(label.value for label in self.classes)])
+
     def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
         """The label with the largest logit, tidied; what no slab covers (cut away before the network) is background."""
-        values = [0, *(label.value for label in self.classes)]
-        mask = np.zeros(geometry.shape, dtype=np.min_scalar_type(max(values)))
+        mask = np.zeros(geometry.shape, dtype=np.min_scalar_type(max(label.value for label in self.classes)))
         for region, arrays in slabs:
-            mask[region] = label_map(arrays["mask"], values)
+            mask[region] = self.marked(arrays["mask"])
         given = self.postprocessing or {}
         rules = {label.value: given[label.name] for label in self.classes if label.name in given}
         mask = tidied(mask, rules, geometry.voxel_volume or 1.0)
