@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from isocenter.transforms import along, resample, resample_labels, taps
+from isocenter.transforms import along, resample, taps
 from isocenter.values import Geometry
 
 shapes = st.one_of(*[st.tuples(*[st.integers(1, 9)] * n) for n in (2, 3)])
@@ -173,29 +173,3 @@ def test_an_axis_resampled_row_by_row_is_the_axis_resampled_whole(old, new, data
     step = taps(old, new)
     parts = [along(image, 1, step.part(rows)) for rows in (slice(0, cut), slice(cut, new))]
     assert_array_equal(np.concatenate(parts, axis=1), along(image, 1, step))
-
-
-@given(two_shapes(), seeds)
-def test_labels_are_the_argmax_of_the_resampled_one_hot_volume(both, seed):
-    old, new = both
-    values = np.array([0, 3, 200], np.uint8)
-    labels = np.random.default_rng(seed).choice(values, size=old)
-    shares = np.stack([resample((labels == value).astype(np.float32)[None], new)[0] for value in values])
-    chosen = resample_labels(labels, new)
-    assert chosen.dtype == labels.dtype
-    picked = np.take_along_axis(shares, np.searchsorted(values, chosen)[None], axis=0)[0]
-    assert_allclose(picked, shares.max(axis=0), atol=1e-6)
-    assert_array_equal(chosen, values[shares.argmax(axis=0)])
-
-
-@given(shapes, seeds)
-def test_labels_on_the_same_grid_stay_what_they_are(shape, seed):
-    labels = np.random.default_rng(seed).integers(0, 5, shape)
-    assert_array_equal(resample_labels(labels, shape), labels)
-
-
-@given(st.tuples(*[st.integers(1, 6)] * 3), seeds)
-def test_labels_taken_up_by_an_odd_factor_and_back_are_the_same(shape, seed):
-    labels = np.random.default_rng(seed).integers(0, 4, shape).astype(np.uint8)
-    up = resample_labels(labels, [3 * size for size in shape])
-    assert_array_equal(up[1::3, 1::3, 1::3], labels)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -17,17 +16,16 @@ from typing import Any
 
 import blosc2
 import numpy as np
-import platformdirs
 from numpy.typing import NDArray
 
-from isocenter.files import content_hash, written
+from isocenter.files import cache_folder, content_hash, written
 from isocenter.runtime import Preprocessing
 from isocenter.tasks import Task
 from isocenter.transforms import generator, stacked
 from isocenter.values import Array, Case, Dense, Region
 
 # Raised when prepared arrays would come out otherwise than before.
-LAYOUT = 3
+LAYOUT = 4
 # Positions of each structure that are kept for centring patches; nnU-Net keeps as many.
 POSITIONS = 1000
 Progress = Callable[[int, int], None]
@@ -61,11 +59,6 @@ class Prepared:
         """Image and target of a region; a vector target is the whole case's."""
         image = np.asarray(self.image[(slice(None), *region)], dtype=np.float32)
         return image, np.asarray(self.target[region] if self.target.ndim == len(region) else self.target)
-
-
-def cache_folder() -> Path:
-    """Where prepared cases lie: ISOCENTER_CACHE, else the user's cache folder."""
-    return Path(os.environ.get("ISOCENTER_CACHE") or platformdirs.user_cache_dir("isocenter", appauthor=False))
 
 
 def prepare_all(

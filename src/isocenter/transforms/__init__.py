@@ -6,10 +6,11 @@ from isocenter.transforms.augment_spatial import sides_changed
 from isocenter.transforms.channels import COLOUR, GREY, recoloured, stacked, without_alpha
 from isocenter.transforms.draws import generator, order
 from isocenter.transforms.intensity import Normalisation
+from isocenter.transforms.labels import largest, resample_labels, resample_largest
 from isocenter.transforms.mirroring import check_flips, names_sides
 from isocenter.transforms.orient import content, padding, permuted, unpermuted
 from isocenter.transforms.phantom import phantom
-from isocenter.transforms.resample import Order, Taps, along, resample, resample_labels, taps
+from isocenter.transforms.resample import Order, Taps, along, resample, taps
 
 __all__ = [
     "COLOUR",
@@ -23,6 +24,7 @@ __all__ = [
     "check_flips",
     "content",
     "generator",
+    "largest",
     "names_sides",
     "order",
     "padding",
@@ -31,6 +33,7 @@ __all__ = [
     "recoloured",
     "resample",
     "resample_labels",
+    "resample_largest",
     "sides_changed",
     "stacked",
     "taps",

@@ -98,20 +98,3 @@ def resample(array: Any, shape: Sequence[int], order: Order = "linear") -> Any:
         if shape[axis] != array.shape[axis + 1]:
             array = along(array, axis + 1, taps(array.shape[axis + 1], shape[axis], order))
     return array
-
-
-def resample_labels(labels: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
-    """(*spatial) label map to (*shape): at each voxel the label with the largest share of it.
-
-    One label at a time, so that no volume with a channel a label is ever made.
-    """
-    if tuple(shape) == labels.shape:
-        return labels
-    best = np.full(shape, -1.0, dtype=np.float32)
-    chosen = np.zeros(shape, dtype=labels.dtype)
-    for value in np.unique(labels):
-        share = resample((labels == value).astype(np.float32)[None], shape)[0]
-        wins = share > best
-        chosen[wins] = value
-        best = np.maximum(best, share)
-    return chosen
