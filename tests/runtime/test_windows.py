@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from isocenter.runtime import slide, windows
+from isocenter.runtime import slide, sums
+from isocenter.runtime.way import Way
 from isocenter.runtime.windows import importance, starts
 from isocenter.values import Array
 
@@ -134,7 +135,7 @@ def test_an_eighth_of_the_window_is_one_standard_deviation():
 
 def test_only_the_rows_that_still_receive_windows_are_held():
     """A tall image: no array that leaves is longer than half a window, and each leaves before the next is computed."""
-    image = np.zeros((1, 80, 6, 6), np.float32)
+    image = np.random.default_rng(0).normal(size=(1, 80, 6, 6)).astype(np.float32)
     rows_seen, ran = [], 0
 
     def network(batch: Array) -> dict[str, Array]:
@@ -185,9 +186,95 @@ def test_batches_are_filled_across_rows():
 
 
 def test_large_planes_are_handed_on_a_few_rows_at_a_time(monkeypatch):
-    monkeypatch.setattr(windows, "YIELDED_VOXELS", 20)
+    monkeypatch.setattr(sums, "YIELDED_BYTES", 80)
     image = np.random.default_rng(0).normal(size=(1, 9, 6)).astype(np.float32)
     parts = list(slide(lambda batch: {"same": batch}, image, (4, 6), overlap=0.5))
-    assert {region[0].stop - region[0].start for region, _ in parts} <= {1, 2, 3}  # 20 voxels are three rows of 6
+    assert {region[0].stop - region[0].start for region, _ in parts} <= {1, 2, 3}  # 80 bytes are three rows of 6
     assert [region[0].start for region, _ in parts] == [0, *(region[0].stop for region, _ in parts[:-1])]
     assert_allclose(np.concatenate([arrays["same"] for _, arrays in parts], axis=1), image, rtol=1e-5)
+
+
+class Told:
+    """An image that is no array, and says which parts of it were asked for."""
+
+    def __init__(self, image: Array) -> None:
+        self.image, self.asked = image, []
+        self.shape = image.shape
+
+    def __getitem__(self, region: tuple[slice, ...]) -> Array:
+        self.asked.append(region)
+        return self.image[region]
+
+
+@st.composite
+def parts_of(draw: st.DrawFn, shape: tuple[int, ...]) -> tuple[slice, ...]:
+    starts_ = [draw(st.integers(0, size - 1)) for size in shape]
+    return tuple(slice(start, draw(st.integers(start + 1, size))) for start, size in zip(starts_, shape, strict=True))
+
+
+@given(images_and_patches(), overlaps, st.integers(1, 3), st.data())
+def test_along_any_axis_and_either_way_the_same_comes_out_of_any_part(case, overlap, batch, data):
+    image, patch = case
+    own = image.shape[1:]
+    expected = whole(slide(placed, image, patch, overlap=overlap), own)["mixed"]
+    way = Way(data.draw(st.integers(0, len(own) - 1)), data.draw(st.booleans()))
+    wanted = data.draw(parts_of(own))
+    found = np.full_like(expected, np.nan)
+    rows: list[int] = []
+    for region, arrays in slide(placed, Told(image), patch, overlap=overlap, batch=batch, way=way, wanted=wanted):
+        found[(slice(None), *region)] = arrays["mixed"]
+        rows += [*range(own[way.axis])][region[way.axis]][:: -1 if way.backwards else 1]
+    assert_allclose(found[(slice(None), *wanted)], expected[(slice(None), *wanted)], rtol=1e-4, atol=1e-4)
+    assert np.isnan(found).sum() == expected.size - expected[(slice(None), *wanted)].size
+    assert rows == [*range(own[way.axis])][wanted[way.axis]][:: -1 if way.backwards else 1]
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_of_what_is_no_array_each_row_is_made_once(backwards):
+    image = Told(np.random.default_rng(0).normal(size=(1, 6, 40)).astype(np.float32))
+    list(slide(placed, image, (6, 8), way=Way(1, backwards)))
+    rows = np.concatenate([np.arange(40)[region[2]] for region in image.asked])
+    assert sorted(rows) == [*range(40)]
+
+
+def test_windows_that_do_not_touch_what_is_wanted_are_not_run():
+    image = np.random.default_rng(0).normal(size=(1, 40, 40)).astype(np.float32)
+    seen = []
+    list(slide(counted(seen), image, (8, 8), overlap=0.5, wanted=(slice(20, 22), slice(0, 4))))
+    assert len(seen) == 2  # those that begin in row 16 and in row 20, the first of each
+
+
+def test_windows_of_one_value_are_run_once_and_change_nothing():
+    image = np.full((2, 30, 30), 3.0, np.float32)
+    image[0, 10:14, 8:19] = np.random.default_rng(0).normal(size=(4, 11))
+    image[:, :, 25:] = -1
+    seen: list[Array] = []
+    merged = whole(slide(counted(seen, placed), image, (6, 5), overlap=0.5, batch=3), (30, 30))
+    expected = whole(slide(placed, image + np.linspace(0, 1e-6, 30, dtype=np.float32), (6, 5), overlap=0.5), (30, 30))
+    assert_allclose(merged["mixed"], expected["mixed"], rtol=1e-4, atol=1e-4)
+    flat = [window for window in seen if all((channel == channel.flat[0]).all() for channel in window)]
+    assert len(flat) == len({window.tobytes() for window in flat}) == 2
+
+
+def test_what_is_skipped_is_not_run_and_is_zero_where_no_other_window_lies():
+    image = np.random.default_rng(0).normal(size=(1, 24, 6)).astype(np.float32)
+    seen: list[Array] = []
+    skipped = slide(
+        counted(seen), image, (6, 6), overlap=0.0, skip=lambda part: part[0].start < 7 or part[0].start > 17
+    )
+    found = whole(skipped, (24, 6))["same"]
+    assert len(seen) == 1
+    assert_allclose(found[:, 12:18], image[:, 12:18], rtol=1e-6)
+    assert not found[:, :12].any()
+    assert not found[:, 18:].any()
+    assert not list(slide(counted(seen), image, (6, 6), skip=lambda part: True))
+
+
+def counted(seen: list[Array], network=lambda batch: {"same": batch}):
+    """The network, which keeps what it was shown."""
+
+    def run(batch: Array) -> Mapping[str, Array]:
+        seen.extend(batch.copy())
+        return network(batch)
+
+    return run
