@@ -8,18 +8,26 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from isocenter.errors import DatasetError, IsocenterError, ResourceError, UsageError, counted
-from isocenter.runtime import Model, load, measurements, write_json
-from isocenter.transforms import COLOUR, stacked
+from isocenter.errors import (
+    DatasetError,
+    IsocenterError,
+    MemoryShortageError,
+    ResourceError,
+    UsageError,
+    counted,
+)
+from isocenter.runtime import Model, load, shrinking, write_json
+from isocenter.transforms import COLOUR
 from isocenter.values import Case, Dataset, Image, Prediction, Problem
+from isocenter.verbs.cohort import Take, overlapped
 from isocenter.verbs.dataset import open_dataset
 from isocenter.verbs.device import announced_device
 from isocenter.verbs.output import refuse_taken, result_folder
-from isocenter.verbs.progress import tracked
-from isocenter.verbs.result_files import FORMATS, Wanted, probabilities_beside, room_for, told_apart, write_result
+from isocenter.verbs.predict_case import Asked, Done, computed, image_of
+from isocenter.verbs.progress import Tracker, tracked
+from isocenter.verbs.result_files import FORMATS, Wanted, told_apart
 
 MARKS = ("predictions.csv", "summary.json")
 
@@ -30,7 +38,7 @@ class Predicted:
 
     predictions:  {case id: Prediction}; empty where they were written, so that a cohort of any size fits
     problems:     errors are cases without a result, warnings are results that lack a part
-    stopped:      by Ctrl-C, before the last case
+    stopped:      what ended it before the last case: Ctrl-C, or a full disk
     measurements: of dense results, one row a case and label: size, mean and SD of the intensity
     """
 
@@ -39,7 +47,7 @@ class Predicted:
     problems: Sequence[Problem]
     files: Sequence[Path]
     out: Path | None = None
-    stopped: bool = False
+    stopped: BaseException | None = None
     measurements: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
@@ -83,11 +91,13 @@ def predict(
 
     format: of dense results; "auto" writes .nii.gz, a picture as .png, and for DICOM a SEG as well where it can be
     out:    a folder for the results, predictions.csv, measurements.csv and summary.json; it is there when all is
-            done. Stopped by Ctrl-C, it holds the cases that were
+            done. Stopped by Ctrl-C or a full disk, it holds the cases that were
     fold:   the one model of a run of folds to predict with, in place of the mean of all
     mirror: whether images are also seen mirrored and the results averaged; as the model was planned if not said
     save_probabilities, overlay: write them beside each dense result
-    A case that fails is reported and the rest goes on; DatasetError where every one fails.
+    A case that fails is reported and the rest goes on; DatasetError where every one fails. The next case is read and
+    the last one written while the network sees one; where memory runs out fewer windows go through it at once.
+    ResourceError where the disk is full; what was done by then is kept.
     """
     if not inputs:
         raise UsageError("nothing to predict", "predict", "Give files or folders after the model")
@@ -102,13 +112,15 @@ def predict(
     wanted = Wanted(format, save_probabilities, overlay)
     folder = Path(out) if out is not None else None
     with nullcontext() if folder is None else result_folder(folder, overwrite, MARKS) as partial:
-        result = _predicted(loaded, inputs, given, partial, wanted, mirror)
+        result = _predicted(loaded, inputs, given, Asked(partial, wanted, mirror))
         if folder is None or partial is None:
             return result
         result = replace(result, files=[folder / path.name for path in result.files], out=folder)
         _write_records(result, loaded, mirror, partial)
-    if result.stopped:
-        raise KeyboardInterrupt
+    if isinstance(result.stopped, IsocenterError):
+        raise _short(result.stopped, len(result.table), partial, folder)
+    if result.stopped is not None:
+        raise result.stopped
     return result
 
 
@@ -118,6 +130,12 @@ def _loaded(model: str | Path | Model, fold: int | None, device: str, threads: i
     if fold is not None:
         raise UsageError("a fold is chosen when a model is loaded", "--fold", "Give the run's folder")
     return model
+
+
+def _short(error: IsocenterError, done: int, partial: Path, folder: Path) -> IsocenterError:
+    """The error that ended the work, with what was kept."""
+    where = error.where.replace(str(partial), str(folder))
+    return type(error)(f"{error.problem}; {counted(done, 'case')} predicted before it: {folder}", where, error.remedy)
 
 
 def _write_records(result: Predicted, model: Model, mirror: bool | None, folder: Path) -> None:
@@ -130,40 +148,63 @@ def _write_records(result: Predicted, model: Model, mirror: bool | None, folder:
 
 
 def _predicted(
-    model: Model,
-    inputs: Sequence[str | Path | Image | Dataset],
-    given: Mapping[str, Any],
-    folder: Path | None,
-    wanted: Wanted,
-    mirror: bool | None,
+    model: Model, inputs: Sequence[str | Path | Image | Dataset], given: Mapping[str, Any], asked: Asked
 ) -> Predicted:
     """Every case predicted, its dense result written into the folder; what failed is named, and the rest goes on."""
     channels = model.preprocessing.channels
     found = [_opened(one, given, 1 if channels == COLOUR else len(channels)) for one in inputs]
     cases = told_apart([case for cases, _ in found for case in cases])
     problems = [problem for _, of_data in found for problem in of_data if problem.severity == "error"]
-    done: list[_Done] = []
-    stopped = False
+    done: dict[str, Done] = {}
+    stopped: BaseException | None = None
+    told = 0
     with tracked("predicting") as tracker:
-        for number, case in enumerate(cases, start=1):
 
-            def windows(n: int, of: int, number: int = number) -> None:
-                tracker(number - 1, len(cases), f"case {number} of {len(cases)}: window {n} of {of}")
+        def take(case: Case, outcome: Done | IsocenterError) -> None:
+            nonlocal told
+            if isinstance(outcome, Done):
+                done[case.id] = outcome
+            elif isinstance(outcome, ResourceError) and not isinstance(outcome, MemoryShortageError):
+                raise outcome  # a full disk is full for the next case too
+            else:
+                problems.append(_problem(case, outcome, asked.folder))
+            told += 1
+            tracker(told, len(cases))
 
-            try:
-                done.append(_of_case(model, case, folder, wanted, mirror, windows))
-            except ResourceError:
-                raise  # a full disk is full for the next case too
-            except KeyboardInterrupt:
-                stopped = True  # what is done is kept
-                break
-            except IsocenterError as error:
-                # Where results lie until all is done is of no use to a reader.
-                where = case.id if folder is not None and error.where.startswith(str(folder)) else error.where
-                problems.append(Problem("error", f"{where}: {error.problem}", (case.id,), remedy=error.remedy))
-            tracker(number, len(cases))
-    if stopped and not done:
-        raise KeyboardInterrupt
+        try:
+            _locally(model, cases, asked, take, tracker)
+        except (KeyboardInterrupt, ResourceError) as error:
+            stopped = error  # what is done is kept
+    return _gathered(list(done.values()), problems, stopped)
+
+
+def _locally(model: Model, cases: Sequence[Case], asked: Asked, take: Take[Done], tracker: Tracker) -> None:
+    """On this machine's device."""
+    small = replace(model, run=shrinking(model.run))
+    numbers = {case.id: number for number, case in enumerate(cases, start=1)}
+
+    def compute(case: Case, image: Image) -> Callable[[], Done]:
+        number = numbers[case.id]
+
+        def windows(n: int, of: int) -> None:
+            tracker(number - 1, len(cases), f"case {number} of {len(cases)}: window {n} of {of}")
+
+        return computed(small, case, image, asked, windows)
+
+    overlapped(cases, image_of, compute, take)
+
+
+def _problem(case: Case, error: IsocenterError, folder: Path | None) -> Problem:
+    # Where results lie until all is done is of no use to a reader, nor that it was the network for which memory lacked.
+    inside = folder is not None and error.where.startswith(str(folder))
+    where = case.id if inside or isinstance(error, MemoryShortageError) else error.where
+    return Problem("error", f"{where}: {error.problem}", (case.id,), remedy=error.remedy)
+
+
+def _gathered(done: Sequence[Done], problems: Sequence[Problem], stopped: BaseException | None) -> Predicted:
+    """The results as one; where there is none, why."""
+    if not done and stopped is not None:
+        raise stopped
     if not done:
         first = problems[0] if problems else Problem("error", "there is no case", remedy="Give images")
         raise DatasetError(f"no case could be predicted; the first: {first.what}", "predict", first.remedy)
@@ -175,49 +216,6 @@ def _predicted(
         stopped=stopped,
         measurements=pd.DataFrame([row for one in done for row in one.measured]),
     )
-
-
-@dataclass(frozen=True, eq=False)
-class _Done:
-    """What became of one case; the prediction itself is kept only where it was not written."""
-
-    row: Mapping[str, Any]
-    measured: Sequence[Mapping[str, Any]]
-    prediction: Prediction | None
-    files: Sequence[Path] = ()
-    lacking: Sequence[Problem] = ()
-
-
-def _of_case(
-    model: Model,
-    case: Case,
-    folder: Path | None,
-    wanted: Wanted,
-    mirror: bool | None,
-    windows: Callable[[int, int], None],
-) -> _Done:
-    image = stacked(case.images, case.id)
-    if folder is None:
-        prediction = model.predict(image, windows, mirror=mirror)
-        return _Done(*_said(model, case, image, prediction), prediction)
-    with room_for(folder, case.id) as room:
-        with probabilities_beside(model.task, image, room, case.id, wanted) as (beside, beside_files):
-            prediction = model.predict(image, windows, mirror=mirror, beside=beside)
-        files, lacking = write_result(prediction, image, room, case.id, wanted, model.task.name)
-        said = _said(model, case, image, prediction)
-    return _Done(*said, None, [*files, *beside_files], lacking)
-
-
-def _said(
-    model: Model, case: Case, image: Image, prediction: Prediction
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The case's row of `predictions.csv`, and its rows of `measurements.csv`."""
-    source = image.source.paths[0] if image.source and image.source.paths else ""
-    row = {"case": case.id, "image": source, **model.task.outputs(prediction)}
-    if prediction.data is None:
-        return row, []
-    measured = measurements(np.asarray(prediction.data), prediction.labels, image)
-    return row, [{"case": case.id, **one} for one in measured]
 
 
 def _opened(

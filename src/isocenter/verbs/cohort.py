@@ -1,0 +1,91 @@
+"""One case after the other, while the next one is read and the last one is written.
+
+No more than three cases are in memory: one that is read ahead, one that is computed, one that is written. What is
+computed stays in the calling thread, where Ctrl-C arrives and where a device is at home.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+from isocenter.errors import IsocenterError, MemoryShortageError, is_out_of_memory
+from isocenter.values import Case
+
+T = TypeVar("T")
+R = TypeVar("R")
+Take = Callable[[Case, R | IsocenterError], None]
+
+log = logging.getLogger("isocenter")
+
+
+def overlapped(
+    cases: Sequence[Case], read: Callable[[Case], T], compute: Callable[[Case, T], Callable[[], R]], take: Take[R]
+) -> None:
+    """Every case read, computed and written; `take` is told of each in order.
+
+    read:    in a thread of its own, one case ahead
+    compute: gives what is left to do, which a third thread does: writing
+    take:    is given the result, or the error of a case without one; what it raises ends the work
+    Where memory runs out a case is tried once more when nothing is being written. Stopped by Ctrl-C, or by what
+    `take` raises, what was computed is still written and told.
+    """
+    with ThreadPoolExecutor(1, "reading") as reader, ThreadPoolExecutor(1, "writing") as writer:
+        written: deque[tuple[Case, Future[R]]] = deque()
+
+        def tell() -> None:
+            """Wait until nothing is being written."""
+            while written:
+                case, future = written[0]
+                outcome = _outcome(case, future.result)
+                written.popleft()
+                take(case, outcome)
+
+        def attempted(case: Case, loaded: Callable[[], T]) -> Callable[[], R]:
+            try:
+                return compute(case, loaded())
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+            log.warning("memory ran out at %s: tried again by itself", case.id)
+            tell()
+            return compute(case, read(case))
+
+        ahead = deque(reader.submit(read, case) for case in cases[:1])
+        try:
+            for number, case in enumerate(cases, start=1):
+                loaded = ahead.popleft()
+                ahead.extend(reader.submit(read, following) for following in cases[number : number + 1])
+                left = _outcome(case, lambda case=case, loaded=loaded: attempted(case, loaded.result))  # type: ignore[misc]
+                tell()
+                if isinstance(left, IsocenterError):
+                    take(case, left)
+                else:
+                    written.append((case, writer.submit(left)))
+        finally:
+            tell()
+
+
+def _outcome(case: Case, done: Callable[[], R]) -> R | IsocenterError:
+    """What was done, or why it could not be; a defect of ours is raised."""
+    try:
+        return done()
+    except IsocenterError as error:
+        return error
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        return memory_ran_out(case.id, error)
+
+
+def memory_ran_out(where: str, error: BaseException) -> MemoryShortageError:
+    """What to say of a case for which there was no memory."""
+    said = str(error).strip().partition("\n")[0]
+    return MemoryShortageError(
+        f"memory ran out{f' ({said})' if said else ''}",
+        where,
+        "Close other programs, predict it by itself, or take a machine with more memory",
+    )

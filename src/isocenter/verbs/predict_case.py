@@ -1,0 +1,116 @@
+"""One case through a model: read, computed, written; what is said of it is what becomes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from isocenter.files import unwritable
+from isocenter.runtime import Model, measurements
+from isocenter.transforms import stacked
+from isocenter.values import Case, Deferred, Image, Prediction, Problem
+from isocenter.verbs.result_files import Wanted, probabilities_beside, room_for, write_result
+
+# An image that takes more than this share of the free memory is not read ahead: it is read, or streamed, at its turn.
+AHEAD_SHARE = 0.05
+Windows = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How each case is predicted, and what becomes of the result.
+
+    folder: where it is written; where there is none it is kept
+    mirror: as in `Model.predict`
+    """
+
+    folder: Path | None = None
+    wanted: Wanted = field(default_factory=Wanted)
+    mirror: bool | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Done:
+    """What became of one case; the prediction itself is kept only where it was not written."""
+
+    row: Mapping[str, Any]
+    measured: Sequence[Mapping[str, Any]]
+    prediction: Prediction | None
+    files: Sequence[Path] = ()
+    lacking: Sequence[Problem] = ()
+
+
+def image_of(case: Case) -> Image:
+    """The case's image, its voxels read now where they are few enough to wait for their turn in memory."""
+    image = stacked(case.images, case.id)
+    size = int(np.prod(image.shape)) * image.dtype.itemsize
+    if isinstance(image.pixels, Deferred) and size <= AHEAD_SHARE * psutil.virtual_memory().available:
+        return image.with_pixels(image.data)
+    return image
+
+
+def computed(
+    model: Model, case: Case, image: Image, asked: Asked, windows: Windows | None = None
+) -> Callable[[], Done]:
+    """The case seen by the network; what is given back writes the result and says what became of it."""
+    with ExitStack() as stack:
+        room = None if asked.folder is None else stack.enter_context(room_for(asked.folder, case.id))
+        told: AbstractContextManager[Any] = nullcontext((None, []))
+        if room is not None:
+            told = probabilities_beside(model.task, image, room, case.id, asked.wanted)
+        beside, probabilities = stack.enter_context(told)
+        prediction = model.predict(image, windows, mirror=asked.mirror, beside=beside)
+        rest = _Rest(model, case, image, prediction, room, asked.wanted, probabilities, stack.pop_all())
+    if isinstance(prediction.data, Deferred):  # the network sees the image while it is written: no work for a writer
+        done = rest()
+        return lambda: done
+    return rest
+
+
+@dataclass(frozen=True, eq=False)
+class _Rest:
+    """What is left to do of a case: write it, and say what became of it.
+
+    room:          where its files are written; None where the prediction is kept
+    probabilities: files of them, there once `held` is closed
+    """
+
+    model: Model
+    case: Case
+    image: Image
+    prediction: Prediction
+    room: Path | None
+    wanted: Wanted
+    probabilities: Sequence[Path]
+    held: ExitStack
+
+    def __call__(self) -> Done:
+        try:
+            with self.held:
+                files, lacking = self._written()
+                row, measured = self._said()
+        except OSError as error:
+            raise unwritable(error, Path(self.case.id)) from error
+        kept = self.prediction if self.room is None else None
+        return Done(row, measured, kept, [*files, *self.probabilities], lacking)
+
+    def _written(self) -> tuple[list[Path], list[Problem]]:
+        if self.room is None:
+            return [], []
+        return write_result(self.prediction, self.image, self.room, self.case.id, self.wanted, self.model.task.name)
+
+    def _said(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """The case's row of `predictions.csv`, and its rows of `measurements.csv`."""
+        source, prediction = self.image.source, self.prediction
+        path = source.paths[0] if source and source.paths else ""
+        row = {"case": self.case.id, "image": path, **self.model.task.outputs(prediction)}
+        if prediction.data is None:
+            return row, []
+        measured = measurements(np.asarray(prediction.data), prediction.labels, self.image)
+        return row, [{"case": self.case.id, **one} for one in measured]
