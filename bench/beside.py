@@ -34,6 +34,7 @@ from isocenter.values import Estimate
 
 __all__ = [
     "DATA",
+    "ISOCENTER",
     "PLACE",
     "ROOT",
     "PeerError",
@@ -51,6 +52,8 @@ __all__ = [
 ]
 
 DATA = ROOT.parent / "shared" / "data"
+# Our command line, as installed beside the Python that runs the bench.
+ISOCENTER = str(Path(sys.executable).with_name("isocenter"))
 # Every library that makes threads of its own, and the variable by which it is told how many.
 THREADS = (
     "OMP_NUM_THREADS",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +12,9 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 PLACE = ROOT / ".bench"
 CONSTRAINTS = ROOT / "constraints.txt"
+INSTALL = ("-m", "pip", "install", "-q", "--disable-pip-version-check")
+
+COMPUTING = ("torch", "numpy", "scipy", "simpleitk", "monai")
 
 
 class PeerError(Exception):
@@ -21,7 +24,8 @@ class PeerError(Exception):
 def peer(name: str) -> Path:
     """The Python of a peer's environment `.bench/<name>`, made on first use from `bench/peers/<name>.txt`.
 
-    Versions are those of the file and of constraints.txt; a changed file makes the environment anew.
+    Versions are those of the file, and of constraints.txt for what the file does not name: both sides compute with the
+    same libraries as far as the peer allows. A changed file makes the environment anew.
     Raises PeerError with what pip said where it cannot be made.
     """
     wanted = HERE / "peers" / f"{name}.txt"
@@ -37,7 +41,9 @@ def peer(name: str) -> Path:
         if not (stamp.is_file() and stamp.read_text() == now and python.exists()):
             print(f"making the environment of {name}", file=sys.stderr)
             _done([sys.executable, "-m", "venv", "--clear", str(folder)], name)
-            _done([str(python), *_install(wanted)], name)
+            constraints = folder / "constraints.txt"
+            constraints.write_text(_constraints(wanted))
+            _done([str(python), *INSTALL, "--constraint", str(constraints), "--requirement", str(wanted)], name)
             stamp.write_text(now)
     return python
 
@@ -52,18 +58,30 @@ def versions(name: str) -> dict[str, str]:
     return dict(line.split("==", 1) for line in listed.splitlines() if "==" in line)
 
 
-def _install(wanted: Path) -> list[str]:
-    return ["-m", "pip", "install", "-q", "--constraint", str(CONSTRAINTS), "--requirement", str(wanted)]
+def _constraints(wanted: Path) -> str:
+    """constraints.txt without the packages that the peer's file gives a version of its own."""
+    own = {_package(line) for line in _lines(wanted) if not re.fullmatch(r"[A-Za-z0-9._-]+", line)}
+    return "\n".join(line for line in _lines(CONSTRAINTS) if _package(line) not in own) + "\n"
+
+
+def _lines(file: Path) -> list[str]:
+    return [line.strip() for line in file.read_text().splitlines() if line.strip() and not line.startswith("#")]
+
+
+def _package(line: str) -> str:
+    return re.split(r"[^A-Za-z0-9._-]", line)[0].lower().replace("_", "-")
 
 
 def _contents(wanted: Path) -> str:
-    both = wanted.read_bytes() + CONSTRAINTS.read_bytes() + sys.version.encode()
-    return hashlib.sha256(both).hexdigest()
+    """What an environment was made from: a pin of a library that computes makes it anew, any other does not."""
+    pins = [line for line in _lines(CONSTRAINTS) if _package(line) in COMPUTING]
+    return "\n".join([sys.version, *pins, *_lines(wanted)])
 
 
 def _done(command: list[str], name: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        last = "\n".join(done.stderr.strip().splitlines()[-5:])
+        said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip() and "WARNING" not in line]
+        last = "\n".join(said[-8:])
         raise PeerError(f"the environment of {name} could not be made: {last}")
     return done.stdout
