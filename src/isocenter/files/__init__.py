@@ -8,6 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from isocenter.files.atomic import unwritable, write_text, written
+from isocenter.files.cache import cache_folder
 from isocenter.files.download import download, unpack_tar
 from isocenter.files.format import Entry, Format, Part, ReadOptions
 from isocenter.files.hashing import content_hash, dataset_hash, file_hash
@@ -32,6 +33,7 @@ __all__ = [
     "Part",
     "ReadOptions",
     "SeriesNames",
+    "cache_folder",
     "content_hash",
     "dataset_hash",
     "download",

@@ -18,7 +18,7 @@ from isocenter.runtime.preprocessing import Preprocessing
 from isocenter.runtime.windows import Network, Progress
 from isocenter.tasks import Task
 from isocenter.transforms import stacked
-from isocenter.values import Case, Image, Prediction
+from isocenter.values import Case, Decision, Image, Prediction
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -64,6 +64,7 @@ class Model:
     network: the arguments of `networks.build` but the heads, which the task asks for
     run:     the network itself, as a function of NumPy arrays
     record:  where it comes from: data hash, plan, versions, what was measured
+    computing: with what and where the network computes, and why; None where nobody had to choose
     """
 
     task: Task
@@ -72,6 +73,7 @@ class Model:
     network: Mapping[str, Any]
     run: Network
     record: Mapping[str, Any] = field(default_factory=dict)
+    computing: Decision | None = None
 
     def predict(
         self,

@@ -21,10 +21,10 @@ from isocenter.runtime.metadata import inference, metadata, required_packages
 from isocenter.runtime.model import Model
 from isocenter.runtime.one_scale import have_own_scales
 from isocenter.runtime.onnx_file import write_onnx
+from isocenter.runtime.packaged import ONNX, PACKAGED, RECORD, SCHEMA, member_weights
 from isocenter.runtime.readme import readme
 from isocenter.runtime.record import seal, write_json, write_tensors
 from isocenter.runtime.sources import TOP, Sources, travelling
-from isocenter.runtime.stored import PACKAGED, RECORD, SCHEMA, member_weights
 from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.values import Decision, Label, Row
 
@@ -99,7 +99,7 @@ def _write_weights(model: Model, modules: Sequence[Module], folder: Path) -> Map
     for name, module in zip(member_weights(len(modules)), modules, strict=True):
         write_tensors(folder / PACKAGED / name, module.state_dict())
     shape = (int(model.network["channels"]), *model.inference.patch)
-    return write_onnx(one, shape, folder / "models" / "model.onnx")
+    return write_onnx(one, shape, folder / ONNX)
 
 
 def _description(model: Model) -> str:

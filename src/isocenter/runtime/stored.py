@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from isocenter import tasks
 from isocenter.errors import IntegrityError, UsageError
 from isocenter.runtime.archive import opened
-from isocenter.runtime.device import choose_device
+from isocenter.runtime.choosing import PLAIN
+from isocenter.runtime.device import choose_device, use_threads
+from isocenter.runtime.foreign.found import is_foreign, load_foreign
 from isocenter.runtime.members import Averaged
-from isocenter.runtime.model import Inference, Model, build_module
-from isocenter.runtime.one_scale import converting, on_one_scale
-from isocenter.runtime.preprocessing import Preprocessing
-from isocenter.runtime.record import MANIFEST, digest, read_json, read_tensors, verify, write_json, write_tensors
+from isocenter.runtime.model import Inference, Model
+from isocenter.runtime.one_scale import on_one_scale
+from isocenter.runtime.package_load import joined, no_fold, read_package
+from isocenter.runtime.packaged import RECORD, SCHEMA, WEIGHTS, read_modules
+from isocenter.runtime.preparation import preprocessing_of
+from isocenter.runtime.record import MANIFEST, digest, read_json, verify, write_json, write_tensors
 from isocenter.runtime.torch_network import TorchNetwork
 
-RECORD = "model.json"
-WEIGHTS = "weights.safetensors"
-SCHEMA = "isocenter.model"
 SPLIT = "split.csv"
-# The part of a package that is ours.
-PACKAGED = "isocenter"
-# More networks than any cross-validation has: a record that says so is no record of ours.
-MOST_MEMBERS = 100
 
 log = logging.getLogger("isocenter")
 
@@ -38,28 +34,48 @@ def save(model: Model, weights: Mapping[str, Any], folder: Path) -> None:
     write_tensors(folder / WEIGHTS, weights)
 
 
-def load(path: str | Path, device: str = "auto", *, fold: int | None = None) -> Model:
-    """The model of a run, a checkpoint or a package; of a run of folds the mean of its folds.
+def load(
+    path: str | Path,
+    device: str = "auto",
+    *,
+    fold: int | None = None,
+    backend: str = "torch",
+    threads: int | None = None,
+) -> Model:
+    """The model of a run, a checkpoint, a package or another program; of a run of folds the mean of its folds.
 
-    path: a folder, or a package's .zip
-    fold: one of a run of folds instead, from 0
+    path:    a folder, or a package's .zip; of other programs an nnU-Net v2 result folder
+    fold:    one of a run of folds instead, from 0
+    backend: what computes a package; "auto" takes the fastest that its certificate vouches for. A run has only torch
+    threads: cores to use; all if none is given
     Raises UsageError where there is no model, IntegrityError for a changed, damaged or newer one.
     """
+    if is_foreign(Path(path)):
+        _refuse_backend(backend, path)
+        if threads is not None:
+            use_threads(threads)
+        return load_foreign(Path(path), device, fold=fold)
     with opened(Path(path)) as folder:
-        sealed_as_package = (folder / MANIFEST).is_file() and not (folder / RECORD).is_file()
-        return (_read_package if sealed_as_package else _read_run)(folder, device, fold)
+        if (folder / MANIFEST).is_file() and not (folder / RECORD).is_file():
+            return read_package(folder, device, fold, backend, threads)
+        _refuse_backend(backend, path)
+        if threads is not None:
+            use_threads(threads)
+        return _read_run(folder, device, fold)
 
 
-def member_weights(count: int) -> tuple[str, ...]:
-    """The weights files of a package, one for each network of the model."""
-    return (WEIGHTS,) if count == 1 else tuple(f"weights_{number}.safetensors" for number in range(count))
+def _refuse_backend(backend: str, path: str | Path) -> None:
+    """UsageError for a backend that computes only packages."""
+    if backend not in ("auto", PLAIN):
+        remedy = "Give what `isocenter package` or `isocenter adopt` wrote"
+        raise UsageError(f"is no package, so {backend} cannot compute it", str(path), remedy)
 
 
 def _read_run(path: Path, device: str, fold: int | None) -> Model:
     folds = _folds(path)
     if fold is not None:
         if fold not in folds:
-            raise _no_fold(fold, folds, path)
+            raise no_fold(fold, folds, path)
         return _read(_folder_of(folds[fold]), choose_device(device).value)
     if not folds:
         return _read(_folder_of(path), choose_device(device).value)
@@ -67,25 +83,6 @@ def _read_run(path: Path, device: str, fold: int | None) -> Model:
     chosen = choose_device(device).value
     log.info("%s: the mean of its folds %s", path, ", ".join(map(str, folds)))
     return _averaged([_read(_folder_of(folder), chosen) for folder in folds.values()], str(path))
-
-
-def _read_package(path: Path, device: str, fold: int | None) -> Model:
-    """The model of a package: one network, or the mean of several."""
-    record = read_json(path / PACKAGED / RECORD, SCHEMA)
-    count = record.get("members")
-    if not isinstance(count, int) or not 1 <= count <= MOST_MEMBERS:
-        raise IntegrityError(f"has {count} networks", str(path / PACKAGED / RECORD), "Get the package again")
-    names = [f"{PACKAGED}/{name}" for name in member_weights(count)]
-    verify(path, needed=(f"{PACKAGED}/{RECORD}", *names))
-    if fold is not None and (count == 1 or fold not in range(count)):
-        raise _no_fold(fold, range(count if count > 1 else 0), path)
-    chosen = names if fold is None else [names[fold]]
-    return _built(record, [path / name for name in chosen], choose_device(device).value, path)
-
-
-def _no_fold(fold: int, folds: Collection[int], path: Path) -> UsageError:
-    known = f"Choose one of {', '.join(map(str, folds))}" if folds else "Leave --fold out"
-    return UsageError(f"has no fold {fold}", str(path), known)
 
 
 def _averaged(members: Sequence[Model], where: str) -> Model:
@@ -112,39 +109,28 @@ def _record(members: Sequence[Model]) -> dict[str, Any]:
     """Where a model of several comes from: what holds for all of them, and the record of each."""
     records = [dict(one.record) for one in members]
     common = {key: value for key, value in records[0].items() if all(one.get(key) == value for one in records)}
-    digest_of_all = _joined([str(one.get("weights_sha256", "")) for one in records])
+    digest_of_all = joined([str(one.get("weights_sha256", "")) for one in records])
     return {**common, "weights_sha256": digest_of_all, "members": records}
 
 
 def _read(folder: Path, device: str) -> Model:
     """The model in this very folder."""
     verify(folder, needed=(RECORD, WEIGHTS))
-    return _built(read_json(folder / RECORD, SCHEMA), [folder / WEIGHTS], device, folder)
+    return _built(read_json(folder / RECORD, SCHEMA), folder / WEIGHTS, device, folder)
 
 
-def _built(record: Mapping[str, Any], weights: Sequence[Path], device: str, folder: Path) -> Model:
-    """The model of a record, with one network for each file of weights."""
+def _built(record: Mapping[str, Any], weights: Path, device: str, folder: Path) -> Model:
+    """The model of a checkpoint's record and weights."""
     try:
         task = tasks.build(record["task"])
-        preprocessing = Preprocessing.of(record["preprocessing"])
+        preprocessing = preprocessing_of(record["preprocessing"])
         inference = Inference.of(record["inference"])
-        networks = []
-        for file in weights:
-            module = build_module(task, record["network"])
-            if record.get("own_scales"):
-                module = converting(module, len(preprocessing.channels))
-            module.load_state_dict(read_tensors(file))
-            networks.append(TorchNetwork(module.eval().to(device), device))
-        digests = [digest(file) for file in weights]
-        origin = {**record["record"], "weights_sha256": digests[0] if len(digests) == 1 else _joined(digests)}
+        [module] = read_modules(record, task, [weights])
+        run = TorchNetwork(module.to(device), device)
+        origin = {**record["record"], "weights_sha256": digest(weights)}
     except (KeyError, TypeError, RuntimeError) as error:
         raise IntegrityError(f"weights and record do not fit ({error})", str(folder), "Get the model again") from error
-    run = networks[0] if len(networks) == 1 else Averaged(tuple(networks), task.average)
     return Model(task, preprocessing, inference, record["network"], run, origin)
-
-
-def _joined(digests: Sequence[str]) -> str:
-    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def _folds(path: Path) -> dict[int, Path]:

@@ -1,0 +1,13 @@
+"""Where what can be made again is kept."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import platformdirs
+
+
+def cache_folder() -> Path:
+    """ISOCENTER_CACHE, else the user's cache folder."""
+    return Path(os.environ.get("ISOCENTER_CACHE") or platformdirs.user_cache_dir("isocenter", appauthor=False))

@@ -1,0 +1,35 @@
+"""Ways to compute a packaged network. A new one is one file beside this one and its line in `BACKENDS`."""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import entry_points
+
+from isocenter.errors import UsageError
+from isocenter.runtime.backends.backend import Backend
+
+BACKENDS = {
+    "compiled": "isocenter.runtime.backends.torch_compiled:BACKEND",
+    "onnx": "isocenter.runtime.backends.onnx:BACKEND",
+    "openvino": "isocenter.runtime.backends.openvino:BACKEND",
+    "tensorrt": "isocenter.runtime.backends.tensorrt:BACKEND",
+    "torch": "isocenter.runtime.backends.torch_eager:BACKEND",
+}
+
+
+def names() -> tuple[str, ...]:
+    """Ours, and those that other packages add under the entry point `isocenter.backends`."""
+    return tuple(sorted({*BACKENDS, *(point.name for point in entry_points(group="isocenter.backends"))}))
+
+
+def backend(name: str) -> Backend:
+    """The backend of this name; UsageError where there is none. Only its own file is imported."""
+    targets = BACKENDS | {point.name: point.value for point in entry_points(group="isocenter.backends")}
+    if name not in targets:
+        raise UsageError(f"there is no backend {name!r}", "--backend", f"Choose auto or one of {', '.join(names())}")
+    module, _, attribute = targets[name].partition(":")
+    found: Backend = getattr(importlib.import_module(module), attribute)
+    return found
+
+
+__all__ = ["BACKENDS", "Backend", "backend", "names"]

@@ -1,0 +1,76 @@
+"""OpenVINO, which knows Intel's processors well. An extra: `isocenter[openvino]`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isocenter.errors import IntegrityError
+from isocenter.runtime.backends.onnx import head_of, onnx_files, usable_cores
+from isocenter.runtime.packaged import ONNX
+from isocenter.runtime.windows import Network
+
+
+@dataclass(frozen=True, eq=False)
+class OpenVinoNetwork:
+    """A model, compiled anew for each size of batch: shapes that are known are computed faster.
+
+    compiled: {batch size: what was compiled for it}
+    """
+
+    core: Any
+    model: Any
+    head: str
+    settings: Mapping[str, Any]
+    compiled: dict[int, Any] = field(default_factory=dict)
+
+    def __call__(self, batch: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
+        if len(batch) not in self.compiled:
+            sized = self.model.clone()
+            sized.reshape(list(batch.shape))
+            self.compiled[len(batch)] = self.core.compile_model(sized, "CPU", dict(self.settings))
+        result = self.compiled[len(batch)]([np.ascontiguousarray(batch)])
+        return {self.head: np.array(result[0], dtype=np.float32)}  # its own array is written again by the next call
+
+
+@dataclass(frozen=True)
+class OpenVino:
+    """On the CPU, in float32: what it would choose itself, bfloat16, says other things than torch did."""
+
+    name: str = "openvino"
+    packages: tuple[str, ...] = ("openvino",)
+
+    def lacking(self, device: str) -> str | None:
+        if find_spec("openvino") is None:
+            return 'OpenVINO is not installed: pip install "isocenter[openvino]"'
+        return None if device == "cpu" else "OpenVINO is used on the CPU alone: choose --device cpu"
+
+    def files(self, record: Mapping[str, Any]) -> tuple[str, ...]:
+        return onnx_files(record)
+
+    def network(self, folder: Path, device: str, threads: int | None) -> Network:
+        import openvino
+
+        core = openvino.Core()
+        try:
+            model = core.read_model(folder / ONNX)
+        except RuntimeError as error:
+            reason = str(error).strip().rpartition("\n")[2]
+            raise IntegrityError(
+                f"cannot be opened by OpenVINO ({reason})", str(folder / ONNX), "Get the package again"
+            ) from error
+        settings = {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": threads or usable_cores(),
+        }
+        return OpenVinoNetwork(core, model, head_of(folder), settings)
+
+
+BACKEND = OpenVino()

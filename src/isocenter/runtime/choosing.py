@@ -1,0 +1,111 @@
+"""Which backend computes a package, on which device, and why."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from isocenter.errors import ResourceError, UsageError
+from isocenter.runtime import backends
+from isocenter.runtime.certificate import Certificate, Trial
+from isocenter.runtime.device import choose_device
+from isocenter.values import Decision
+
+# What is said of a package without a certificate, or of one of several networks.
+PLAIN = "torch"
+# The fastest is the one that is soonest done with so many images, its start included.
+TYPICAL_IMAGES = 10
+
+log = logging.getLogger("isocenter")
+
+
+@dataclass(frozen=True)
+class Computing:
+    """With what, and on which device, a model computes."""
+
+    backend: backends.Backend
+    device: str
+    because: str
+
+    @property
+    def decision(self) -> Decision:
+        """For the log and for records."""
+        return Decision(f"{self.backend.name} on {self.device}", self.because)
+
+
+def choose_backend(
+    name: str, device: str, record: Mapping[str, Any], certificate: Certificate | None, where: str
+) -> Computing:
+    """The backend of this name, or with "auto" the fastest that the certificate vouches for on the device.
+
+    record: `isocenter/model.json`
+    Raises UsageError for an unknown one or one that failed its certificate, ResourceError where it cannot compute here.
+    """
+    if name == "auto":
+        return _fastest(device, certificate)
+    backend = backends.backend(name)
+    backend.files(record)  # refused before a device is looked for
+    chosen = device_for(backend, device)
+    trial = certificate.trial(name, chosen.value) if certificate is not None else None
+    if trial is not None and not trial.passed:
+        raise UsageError(f"{name} failed the package's certificate: {trial.because}", where, "Choose --backend auto")
+    if trial is None and name != PLAIN:
+        log.warning("%s: %s on %s has no certificate for this package", where, name, chosen.value)
+    return Computing(backend, chosen.value, f"{name} was asked for" + (f"; {chosen.because}" if device == "auto" else ""))
+
+
+def device_for(backend: backends.Backend, device: str) -> Decision:
+    """Where a backend computes: as asked for, else on a GPU where it can, else on the CPU.
+
+    torch is asked for GPUs only where there may be one: that takes seconds.
+    Raises ResourceError where the backend cannot compute there.
+    """
+    chosen = _device(device)
+    if (lacking := backend.lacking(chosen.value)) is None:
+        return chosen
+    if device == "auto" and chosen.value != "cpu" and backend.lacking("cpu") is None:
+        return Decision("cpu", because=lacking.partition(":")[0])
+    problem, _, remedy = lacking.partition(": ")
+    raise ResourceError(problem, f"--backend {backend.name}", remedy or f"Choose --backend {PLAIN}")
+
+
+def _device(name: str) -> Decision:
+    if name == "auto" and not has_gpu_driver():
+        return Decision("cpu", because="no GPU was found")
+    return choose_device(name)
+
+
+def has_gpu_driver() -> bool:
+    """Whether there may be a GPU that torch computes on."""
+    if sys.platform == "darwin" or Path("/dev/kfd").exists():
+        return True
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
+def _fastest(device: str, certificate: Certificate | None) -> Computing:
+    chosen = _device(device)
+    plain = backends.backend(PLAIN)
+    if certificate is None:
+        return Computing(plain, chosen.value, f"{chosen.because}; without a certificate only torch is sure")
+    passed = [one for one in certificate.trials if one.passed and one.device == chosen.value]
+    fitting = [one for one in passed if one.backend in backends.names()]
+    here = [one for one in fitting if backends.backend(one.backend).lacking(chosen.value) is None]
+    if not here:
+        return Computing(plain, chosen.value, f"{chosen.because}; no backend is certified for {chosen.value}")
+    first, *others = sorted(here, key=lambda one: one.cost(TYPICAL_IMAGES))
+    said = [f"{one.backend} {_seconds(one)}" for one in others]
+    because = f"the fastest certified one: {_seconds(first)}" + (f" ({', '.join(said)})" if said else "")
+    return Computing(backends.backend(first.backend), chosen.value, f"{because}, on {certificate.machine}")
+
+
+def _seconds(trial: Trial) -> str:
+    return f"{trial.start:.1f} s to a first result and {trial.seconds:.2g} s for each more"

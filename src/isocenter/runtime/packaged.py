@@ -1,0 +1,60 @@
+"""What a package holds and under which names, and its networks as torch modules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from isocenter.errors import IntegrityError
+from isocenter.runtime.model import build_module
+from isocenter.runtime.one_scale import converting
+from isocenter.runtime.record import read_json, read_tensors
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+    from isocenter.tasks import Task
+
+RECORD = "model.json"
+WEIGHTS = "weights.safetensors"
+SCHEMA = "isocenter.model"
+# The part of a package that is ours.
+PACKAGED = "isocenter"
+ONNX = "models/model.onnx"
+# More networks than any cross-validation has: a record that says so is no record of ours.
+MOST_MEMBERS = 100
+
+
+def package_record(folder: Path) -> dict[str, Any]:
+    """`isocenter/model.json` of a package; IntegrityError where it is not one of ours."""
+    record = read_json(folder / PACKAGED / RECORD, SCHEMA)
+    count = record.get("members")
+    if not isinstance(count, int) or not 1 <= count <= MOST_MEMBERS:
+        raise IntegrityError(f"has {count} networks", str(folder / PACKAGED / RECORD), "Get the package again")
+    return record
+
+
+def member_weights(count: int) -> tuple[str, ...]:
+    """The weights files of a package, one for each network of the model."""
+    return (WEIGHTS,) if count == 1 else tuple(f"weights_{number}.safetensors" for number in range(count))
+
+
+def weights_files(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """The same, as the manifest names them."""
+    return tuple(f"{PACKAGED}/{name}" for name in member_weights(record["members"]))
+
+
+def read_modules(record: Mapping[str, Any], task: Task, weights: Sequence[Path]) -> list[Module]:
+    """A torch module for each file of weights, on the CPU and ready to predict.
+
+    Raises IntegrityError for a file that holds other weights, and what torch raises where names or shapes differ.
+    """
+    modules = []
+    for file in weights:
+        module = build_module(task, record["network"])
+        if record.get("own_scales"):
+            module = converting(module, int(record["network"]["channels"]))
+        module.load_state_dict(read_tensors(file))
+        modules.append(module.eval())
+    return modules
