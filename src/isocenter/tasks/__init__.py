@@ -15,6 +15,8 @@ TASKS = {
     "classification": "isocenter.tasks.classification:Classification",
     "segmentation": "isocenter.tasks.segmentation:Segmentation",
 }
+# Kinds that models of other programs have, and that nothing is trained as.
+IMPORTED = {"imported_segmentation": "isocenter.tasks.imported_segmentation:ImportedSegmentation"}
 
 
 def names() -> tuple[str, ...]:
@@ -24,7 +26,7 @@ def names() -> tuple[str, ...]:
 
 def kind(name: str) -> type[Task]:
     """The class of a kind of problem."""
-    targets = TASKS | {point.name: point.value for point in entry_points(group="isocenter.tasks")}
+    targets = IMPORTED | TASKS | {point.name: point.value for point in entry_points(group="isocenter.tasks")}
     if name not in targets:
         raise PlanError(f"there is no task {name!r}", "task.name", f"Choose one of {', '.join(names())}")
     module, _, attribute = targets[name].partition(":")

@@ -119,7 +119,7 @@ class Segmentation:
         return tuple(label.name for label in self.classes)
 
     @property
-    def merge(self) -> Literal["gaussian", "mean"]:
+    def merge(self) -> Literal["gaussian", "mean", "nnunet"]:
         return "gaussian"
 
     @property

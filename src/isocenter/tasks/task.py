@@ -63,7 +63,7 @@ class Task(Protocol):
         """What the values of a dense result, or the classes of a vector, mean."""
 
     @property
-    def merge(self) -> Literal["gaussian", "mean"]:
+    def merge(self) -> Literal["gaussian", "mean", "nnunet"]:
         """How overlapping windows are weighed."""
 
     @property

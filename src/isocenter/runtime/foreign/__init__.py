@@ -1,0 +1,1 @@
+"""Models of other programs, read as they are and used as their makers use them."""

@@ -1,0 +1,22 @@
+"""Which program a model comes from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from isocenter.errors import UsageError
+from isocenter.runtime.device import choose_device
+from isocenter.runtime.foreign.nnunet import is_nnunet, load_nnunet
+from isocenter.runtime.model import Model
+
+
+def is_foreign(path: Path) -> bool:
+    """Whether it is a model of another program that we know."""
+    return path.is_dir() and is_nnunet(path)
+
+
+def load_foreign(path: Path, device: str, *, fold: int | None = None) -> Model:
+    """The model of another program; UsageError where it is none that we know, IntegrityError where code would run."""
+    if path.is_dir() and is_nnunet(path):
+        return load_nnunet(path, choose_device(device).value, fold=fold)
+    raise UsageError("is no model of a program that we know", str(path), "Give an nnU-Net v2 result folder")

@@ -1,0 +1,273 @@
+"""nnU-Net's way of an image to its network and back: its order of axes, crop, intensities, resampling and padding.
+
+Isensee et al., Nature Methods 2021, doi:10.1038/s41592-020-01008-z. NumPy and SciPy only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from isocenter.errors import DatasetError, GeometryError, PlanError, counted
+from isocenter.runtime.foreign.spline import Resampling, resampled, resampled_labels, stepped
+from isocenter.transforms import content, padding, permuted, recoloured, unpermuted
+from isocenter.values import Array, Geometry, Image, Region, Slabs
+
+KIND = "nnunet"
+# The spacing that nnU-Net gives the axis that a picture lacks.
+OF_A_PICTURE = (999.0, 1.0, 1.0)
+SCHEMES = (
+    "ZScoreNormalization",
+    "CTNormalization",
+    "NoNormalization",
+    "RescaleTo01Normalization",
+    "RGBTo01Normalization",
+)
+# What a deviation or a range is at least: nnU-Net's own.
+LEAST = 1e-8
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How one channel is normalised, by nnU-Net's name of it.
+
+    masked: a z-score counts and changes only what lies within the content
+    low, high, mean, deviation: of the training cases, for a CT
+    """
+
+    name: str
+    masked: bool = False
+    low: float = 0.0
+    high: float = 0.0
+    mean: float = 0.0
+    deviation: float = 1.0
+
+    def apply(self, channel: NDArray[np.float32], inside: NDArray[np.bool_] | None) -> NDArray[np.float32]:
+        """(*spatial), changed in place; `inside` is the content, where it was asked for."""
+        if self.name == "ZScoreNormalization":
+            chosen: Any = inside if self.masked and inside is not None else slice(None)
+            own = channel[chosen]
+            channel[chosen] = (own - own.mean()) / max(own.std(), LEAST)
+        elif self.name == "CTNormalization":
+            np.clip(channel, self.low, self.high, out=channel)
+            channel -= self.mean
+            channel /= max(self.deviation, LEAST)
+        elif self.name == "RescaleTo01Normalization":
+            channel -= channel.min()
+            channel /= max(float(channel.max()), LEAST)
+        elif self.name == "RGBTo01Normalization":
+            channel /= 255.0
+        return channel
+
+
+@dataclass(frozen=True)
+class NNUNetTrace:
+    """How an image came onto the grid that the network sees, and the way back.
+
+    picture:     two axes, which became the last two of three
+    axes, flips: from the source's (column, row, slice) to the network's order
+    crop:        of the source in that order
+    shape:       of the crop after resampling
+    far:         axis across which the way back takes the nearest slice
+    """
+
+    source: Geometry
+    picture: bool
+    axes: tuple[int, ...]
+    flips: tuple[bool, ...]
+    crop: Region
+    shape: tuple[int, ...]
+    pad: tuple[tuple[int, int], ...]
+    far: int | None
+    squeezed: None = None
+
+    @property
+    def cropped(self) -> tuple[int, ...]:
+        return tuple(part.stop - part.start for part in self.crop)
+
+    def region(self, part: Region) -> Region:
+        """A region of the crop as a region of the source grid."""
+        shape = (*self.source.shape[::-1], 1) if self.picture else self.source.shape
+        found: list[slice] = [slice(0)] * len(shape)
+        for one, kept, axis, flip in zip(part, self.crop, self.axes, self.flips, strict=True):
+            low, high = one.start + kept.start, one.stop + kept.start
+            found[axis] = slice(shape[axis] - high, shape[axis] - low) if flip else slice(low, high)
+        return (found[1], found[0]) if self.picture else tuple(found)
+
+    def back(self, array: Array) -> Array:
+        """(channels, *spatial) of the network's order of axes in the source's."""
+        moved = unpermuted(array, self.axes, self.flips)
+        return moved[..., 0].swapaxes(1, 2) if self.picture else moved
+
+
+@dataclass(frozen=True)
+class NNUNetPreprocessing:
+    """The settings of that way: what `plans.json` and `dataset.json` say of one configuration.
+
+    spacing:       mm on the network's grid in its order of axes; two of them where it goes slice by slice
+    transpose:     the network's order of the axes (slice, row, column)
+    reorient:      whether the image is brought to RAS+ first
+    patch:         smaller images are padded with 0 to it
+    data, outputs: how images are resampled, and outputs on their way back
+    previous:      label values of the stage before, given as one more channel; each becomes a channel of its own
+    labels:        how that channel is resampled
+    """
+
+    channels: tuple[str, ...]
+    schemes: tuple[Scheme, ...]
+    spacing: tuple[float, ...]
+    patch: tuple[int, ...]
+    transpose: tuple[int, ...] = (0, 1, 2)
+    reorient: bool = False
+    data: Resampling = field(default_factory=Resampling)
+    outputs: Resampling = field(default_factory=lambda: Resampling(1))
+    previous: tuple[int, ...] = ()
+    labels: Resampling = field(default_factory=lambda: Resampling(1))
+    modality: str = "unknown"
+
+    ndim = 3
+    shape = None
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> NNUNetPreprocessing:
+        """From a model's record; PlanError for impossible settings."""
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in settings.items() if key != "kind"
+        }
+        try:
+            values["schemes"] = tuple(Scheme(**one) for one in settings["schemes"])
+            values |= {name: Resampling(**settings[name]) for name in ("data", "outputs", "labels")}
+            return cls(**values)
+        except (TypeError, KeyError) as error:
+            raise PlanError(f"impossible settings: {error}", "preprocessing", "Adopt the model again") from error
+
+    def __post_init__(self) -> None:
+        unknown = [one.name for one in self.schemes if one.name not in SCHEMES]
+        orders = [(how.order, how.order_far) for how in (self.data, self.outputs, self.labels)]
+        if unknown:
+            raise PlanError(f"there is no {unknown[0]}", "preprocessing", f"Known are {', '.join(SCHEMES)}")
+        if any(order not in (0, 1, 3) or far not in (0, 1) for order, far in orders) or self.outputs.order == 3:
+            raise PlanError("resampling of an order that is not 0, 1 or 3 (1 for outputs)", "preprocessing", "Retrain")
+        if len(self.schemes) != len(self.channels) or sorted(self.transpose) != [0, 1, 2]:
+            raise PlanError("channels or axes do not fit together", "preprocessing", "Adopt the model again")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        found = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return {"kind": KIND, **found}
+
+    def __call__(self, image: Image, where: str) -> tuple[NDArray[np.float32], NNUNetTrace]:
+        """(channels, *padded) as the network sees it, and the way back.
+
+        Raises DatasetError for other channels than the network knows, GeometryError for a grid that cannot be used.
+        """
+        image, earlier = self._parted(image, where)
+        data, picture = _volume(image.data), image.geometry.ndim == 2
+        axes, flips = self._order(image.geometry)
+        data = permuted(data, axes, flips)
+        region = content(np.any(data != 0, axis=0))
+        data = np.array(data[(slice(None), *region)], dtype=np.float32, order="C")
+        steps = self._steps(image.geometry, axes, where)
+        target = self.spacing if len(self.spacing) == 3 else (steps[0], *self.spacing)
+        shape = tuple(round(a / b * n) for a, b, n in zip(steps, target, data.shape[1:], strict=True))
+        if min(shape) < 1:
+            raise GeometryError(f"nothing is left of it at {target} mm", where, "Give a larger image")
+        inside = self._inside(data)
+        far = self.data.far_axis(steps, target)
+        seen = [
+            resampled(scheme.apply(channel, inside), shape, self.data, far)
+            for scheme, channel in zip(self.schemes, data, strict=True)
+        ]
+        if earlier is not None:
+            labels = permuted(_volume(earlier), axes, flips)[(slice(None), *region)][0]
+            seen += self._one_hot(labels, inside, shape, self.labels.far_axis(steps, target))
+        pad = tuple(padding(shape, self.patch))
+        back = self.outputs.far_axis(target, steps)
+        trace = NNUNetTrace(image.geometry, picture, axes, flips, region, shape, pad, back)
+        return np.pad(np.stack(seen).astype(np.float32, copy=False), ((0, 0), *pad)), trace
+
+    def restored(self, slabs: Slabs, trace: NNUNetTrace) -> Iterator[tuple[Region, Mapping[str, Array]]]:
+        """Finished rows of the network's grid, in order of its first axis, as parts of the source's own grid."""
+        steps = self.outputs.steps(trace.shape, trace.cropped, trace.far)
+        for part, arrays in stepped(_unpadded(slabs, trace), trace.cropped, steps):
+            yield trace.region(part), {name: trace.back(array) for name, array in arrays.items()}
+
+    def _parted(self, image: Image, where: str) -> tuple[Image, Array | None]:
+        """The image, and the labels of the stage before where there was one."""
+        expected = len(self.channels)
+        earlier = None
+        if self.previous:
+            earlier = image.data[-1:]
+            names = image.channels[:-1]
+            image = Image(image.data[:-1], image.geometry, modality=image.modality, channels=names, source=image.source)
+        image = recoloured(image, self.channels)
+        if len(image.channels) != expected:
+            raise DatasetError(
+                f"has {counted(len(image.channels), 'channel')} ({', '.join(image.channels)}), the model expects "
+                f"{expected} ({', '.join(self.channels)})",
+                where,
+                "Give all images of a case, CASE_0000, CASE_0001, ..., in the order of training",
+            )
+        numbered = image.channels == tuple(str(n) for n in range(expected))
+        if expected > 1 and not numbered and image.channels != self.channels:
+            raise DatasetError(
+                f"channels {', '.join(image.channels)} are not the model's {', '.join(self.channels)}",
+                where,
+                "Name and order the images as in training",
+            )
+        if image.frames is not None:
+            raise GeometryError(f"has {image.frames} frames on a fourth axis", where, "Give one volume")
+        return image, earlier
+
+    def _order(self, geometry: Geometry) -> tuple[tuple[int, ...], tuple[bool, ...]]:
+        """From (column, row, slice) to the network's axes: SimpleITK's arrays are (slice, row, column)."""
+        axes, flips = ((0, 1, 2), (False,) * 3) if geometry.ndim == 2 or not self.reorient else geometry.to_canonical
+        chosen = [2 - axis for axis in self.transpose]
+        return tuple(axes[one] for one in chosen), tuple(flips[one] for one in chosen)
+
+    def _steps(self, geometry: Geometry, axes: tuple[int, ...], where: str) -> tuple[float, ...]:
+        """mm between voxels in the network's order of axes."""
+        if geometry.ndim == 2:
+            return tuple(OF_A_PICTURE[one] for one in self.transpose)
+        if geometry.spacing is None:
+            raise GeometryError("has no size in mm, and the model works in mm", where, "Give a file with its spacing")
+        return tuple(geometry.spacing[axis] for axis in axes)
+
+    def _inside(self, data: NDArray[np.float32]) -> NDArray[np.bool_] | None:
+        """The content without its holes, where somebody asks for it."""
+        if not self.previous and not any(scheme.masked for scheme in self.schemes):
+            return None
+        return np.asarray(ndimage.binary_fill_holes(np.any(data != 0, axis=0)))
+
+    def _one_hot(
+        self, labels: Array, inside: NDArray[np.bool_] | None, shape: tuple[int, ...], far: int | None
+    ) -> list[NDArray[np.float32]]:
+        # What lies outside the content has a label of its own there, which takes part in the resampling.
+        outside = np.where((labels == 0) & ~np.asarray(inside), -1, labels.astype(np.int32))
+        moved = resampled_labels(outside, shape, self.labels, far)
+        return [(moved == value).astype(np.float32) for value in self.previous]
+
+
+def _volume(array: Array) -> Array:
+    """(channels, column, row, slice) also of a picture, which is (channels, row, column)."""
+    return array.swapaxes(1, 2)[..., None] if array.ndim == 3 else array
+
+
+def _unpadded(slabs: Slabs, trace: NNUNetTrace) -> Slabs:
+    """Rows of the padded grid without the padding, counted from the first real row."""
+    before, size = trace.pad[0][0], trace.shape[0]
+    inner = tuple(slice(low, low + n) for (low, _), n in zip(trace.pad[1:], trace.shape[1:], strict=True))
+    for region, arrays in slabs:
+        start, stop = max(region[0].start - before, 0), min(region[0].stop - before, size)
+        if start < stop:
+            rows = slice(start + before - region[0].start, stop + before - region[0].start)
+            yield (
+                (slice(start, stop), *(slice(0, n) for n in trace.shape[1:])),
+                {name: array[(slice(None), rows, *inner)] for name, array in arrays.items()},
+            )
