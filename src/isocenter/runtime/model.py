@@ -14,7 +14,7 @@ from isocenter.errors import DatasetError
 from isocenter.files import read
 from isocenter.runtime.members import Averaged, flipped_axes
 from isocenter.runtime.passage import Beside, passed
-from isocenter.runtime.preprocessing import Preprocessing
+from isocenter.runtime.prepares import Prepares
 from isocenter.runtime.windows import Network, Progress
 from isocenter.tasks import Task
 from isocenter.transforms import stacked
@@ -68,7 +68,7 @@ class Model:
     """
 
     task: Task
-    preprocessing: Preprocessing
+    preprocessing: Prepares
     inference: Inference
     network: Mapping[str, Any]
     run: Network

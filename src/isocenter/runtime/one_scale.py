@@ -37,7 +37,7 @@ def on_one_scale(members: Sequence[Model], where: str) -> tuple[Preprocessing, t
 
     Raises UsageError for members that differ in more than a window, a mean and a deviation.
     """
-    each = [one.preprocessing for one in members]
+    each = [_ours(one, where) for one in members]
     if all(one == each[0] for one in each):
         return each[0], tuple(one.run for one in members)
     common = widest([one.normalisation for one in each])
@@ -89,10 +89,18 @@ def have_own_scales(modules: Sequence[Module]) -> bool:
     return all(isinstance(one, OnItsScale) for one in modules)
 
 
+def _ours(member: Model, where: str) -> Preprocessing:
+    """Its preprocessing; UsageError for a member of another program, whose folds its own folder holds together."""
+    if not isinstance(member.preprocessing, Preprocessing):
+        raise UsageError("its members prepare images as another program does", where, "Give that program's own folder")
+    return member.preprocessing
+
+
 def _converted(member: Model, common: Sequence[Normalisation]) -> TorchNetwork:
     assert isinstance(member.run, TorchNetwork)  # noqa: S101 - as it was loaded
     module = converting(member.run.module, len(common))
-    ways = [conversion(given, own) for given, own in zip(common, member.preprocessing.normalisation, strict=True)]
+    normalisation = _ours(member, "model").normalisation
+    ways = [conversion(given, own) for given, own in zip(common, normalisation, strict=True)]
     for name in Conversion._fields:
         setattr(module, name, torch.tensor([getattr(way, name) for way in ways]))
     return TorchNetwork(module.eval().to(member.run.device), member.run.device)

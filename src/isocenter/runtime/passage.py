@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from isocenter.runtime.members import mirrored
-from isocenter.runtime.preprocessing import Preprocessing
 from isocenter.runtime.windows import Network, Progress, slide
 from isocenter.values import Array, Image, Prediction, Region, Slabs
 
 if TYPE_CHECKING:
+    from isocenter.runtime.prepares import Prepares
     from isocenter.tasks import Task
 
 # Is given a part of a grid, and {head: (classes, *region) or (classes,)} its probabilities.
@@ -22,7 +22,7 @@ def passed(
     where: str,
     *,
     task: Task,
-    preprocessing: Preprocessing,
+    preprocessing: Prepares,
     network: Network,
     patch: tuple[int, ...],
     overlap: float,

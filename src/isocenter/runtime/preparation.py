@@ -7,12 +7,11 @@ from typing import Any
 
 from isocenter.errors import PlanError
 from isocenter.runtime.foreign.nnunet_preprocessing import KIND, NNUNetPreprocessing
+from isocenter.runtime.prepares import Prepares
 from isocenter.runtime.preprocessing import Preprocessing
 
-AnyPreprocessing = Preprocessing | NNUNetPreprocessing
 
-
-def preprocessing_of(settings: Mapping[str, Any]) -> AnyPreprocessing:
+def preprocessing_of(settings: Mapping[str, Any]) -> Prepares:
     """From a model's record; PlanError for a kind that is not known here."""
     kind = settings.get("kind")
     if kind not in (None, KIND):
