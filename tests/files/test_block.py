@@ -50,6 +50,52 @@ def test_a_part_is_the_part_of_the_whole(data: st.DataObject, packing: Compressi
         assert_array_equal(deferred[region], whole[region])
 
 
+@given(st.data(), st.sampled_from(sorted(PACKERS)), st.sampled_from(["<i2", ">f4"]))
+def test_parts_one_after_the_other_are_the_parts_of_the_whole(
+    data: st.DataObject, packing: Compression, kind: str
+) -> None:
+    shape = (*data.draw(st.tuples(*[st.integers(1, 5)] * 3)), 1)
+    stored = np.arange(np.prod(shape)).astype(kind).reshape(shape, order="F")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "block"
+        path.write_bytes(PACKERS[packing](b"skip" + stored.tobytes(order="F")))
+        deferred = Block(path, np.dtype(kind), shape, (3, 0, 1, 2), offset=4, compression=packing).deferred()
+        whole, read = deferred.load(), deferred.reader()
+        for _ in range(4):  # forwards, back again, twice the same: a reader keeps a place, and gives every part
+            region = (slice(None), *(data.draw(slices(size)) for size in whole.shape[1:]))
+            assert_array_equal(read(region), whole[region])
+
+
+def test_a_file_that_is_read_in_order_is_inflated_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = np.random.default_rng(0).integers(0, 9, (40, 40, 300)).astype("u1")
+    (tmp_path / "a").write_bytes(gzip.compress(stored.tobytes(order="F")))
+    inflated = 0
+    plain = gzip.GzipFile.readinto
+
+    def counted(self: gzip.GzipFile, buffer: bytearray) -> int:
+        nonlocal inflated
+        inflated += (got := plain(self, buffer))
+        return got
+
+    monkeypatch.setattr(gzip.GzipFile, "readinto", counted)
+    read = (
+        Block(tmp_path / "a", np.dtype("u1"), (*stored.shape, 1), (3, 0, 1, 2), compression="gzip").deferred().reader()
+    )
+    for start in range(0, 290, 10):  # each begins among the slices of the one before
+        part = read((slice(None), slice(None), slice(None), slice(start, start + 20)))
+        assert_array_equal(part[0], stored[:, :, start : start + 20])
+    assert inflated == stored.size
+
+
+@pytest.mark.parametrize("cut", [10, 2000])
+def test_a_file_that_ends_too_early_says_so_when_it_is_read_in_parts(tmp_path: Path, cut: int) -> None:
+    packed = gzip.compress(np.random.default_rng(0).integers(0, 255, 8000).astype("u1").tobytes())
+    (tmp_path / "a").write_bytes(packed[:-cut] + packed[-4:])  # the size at the end is right
+    read = Block(tmp_path / "a", np.dtype("u1"), (20, 20, 20, 1), (3, 0, 1, 2), compression="gzip").deferred().reader()
+    with pytest.raises(FormatError, match="a: the compressed voxels"):
+        read((slice(None),) * 4)
+
+
 @given(
     st.sampled_from(["i1", "u1", "i2", "u2", "i4"]),
     st.floats(1e-6, 1e6),

@@ -7,8 +7,9 @@ import gzip
 import io
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -84,7 +85,15 @@ class Block:
         return np.dtype(np.float32 if exact else np.float64)
 
     def deferred(self) -> Deferred:
-        return Deferred(tuple(self.shape[axis] for axis in self.axes), self.value_dtype, self.load, self.region)
+        shape = tuple(self.shape[axis] for axis in self.axes)
+        return Deferred(shape, self.value_dtype, self.load, self.region, partial(_Cursor, self) if self._slow else None)
+
+    @property
+    def _slow(self) -> int | None:
+        """The axis whose slices follow each other in a compressed file, where it is an axis of space."""
+        slowest = max((axis for axis, size in enumerate(self.shape) if size > 1), default=0)
+        packed = self.compression in ("gzip", "bzip2", "zlib")
+        return slowest if packed and slowest in self.axes[1:] else None
 
     def load(self) -> Array:
         """(channels[, frames], *spatial) values."""
@@ -164,11 +173,15 @@ class Block:
     @contextmanager
     def _stream(self) -> Iterator[BinaryIO]:
         """The uncompressed bytes; whatever a damaged stream raises becomes a FormatError."""
+        with self._named(), self.path.open("rb") as file:
+            file.seek(self.start)
+            with _uncompressed(file, self.compression) as stream:
+                yield stream
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
         try:
-            with self.path.open("rb") as file:
-                file.seek(self.start)
-                with _uncompressed(file, self.compression) as stream:
-                    yield stream
+            yield
         except EOFError as error:
             raise self._broken("the compressed voxels end too early") from error
         except (zlib.error, gzip.BadGzipFile, OSError) as error:
@@ -202,6 +215,77 @@ class Block:
 
     def _broken(self, problem: str) -> FormatError:
         return FormatError(problem, str(self.path), "Get the file again from where it came from")
+
+
+class _Cursor:
+    """Parts of a compressed file in the order of its slices: what comes after the last part is not inflated anew.
+
+    The slices of the last part are kept, so that the next one may begin among them. One that begins before them
+    has to begin at the start of the file again.
+    """
+
+    def __init__(self, block: Block) -> None:
+        self._block = block
+        self._axis = block._slow or 0
+        self._slice = prod(block.shape[: self._axis])
+        self._first = self._at = 0
+        self._kept = np.empty((*block.shape[: self._axis], 0), block.dtype, order="F")
+        self._open = ExitStack()
+        self._stream: BinaryIO | None = None
+
+    def __call__(self, region: tuple[slice, ...]) -> Array:
+        block = self._block
+        wanted = [slice(None)] * len(block.shape)
+        for axis, part in zip(block.axes, region, strict=False):
+            wanted[axis] = part
+        low, high, step = wanted[self._axis].indices(block.shape[self._axis])
+        if step != 1 or low >= high:
+            return block.region(region)
+        with block._named():
+            stored = self._slices(low, high)
+        after = (1,) * (len(block.shape) - self._axis - 1)
+        stored = stored.reshape((*stored.shape, *after), order="F")
+        wanted[self._axis] = slice(None)
+        return block._values(stored[tuple(wanted)])
+
+    def _slices(self, low: int, high: int) -> Array:
+        """(..., high - low) the slices of the slowest axis, as they are stored."""
+        if self._stream is None or low < self._first:
+            self._begin()
+        new = max(low, self._at)
+        if new > self._at:
+            self._pass((new - self._at) * self._slice * self._block.dtype.itemsize)
+        parts = [self._kept[..., low - self._first :]] if low < self._at else []
+        if high > new:
+            parts.append(self._read(high - new))
+        self._kept = parts[0] if len(parts) == 1 else np.asfortranarray(np.concatenate(parts, axis=-1))
+        self._first, self._at = low, max(high, self._at)
+        return self._kept[..., : high - low]
+
+    def _begin(self) -> None:
+        self._open.close()
+        self._first = self._at = 0
+        self._kept = self._kept[..., :0]
+        self._stream = self._open.enter_context(self._block._stream())
+        self._pass(self._block.offset)
+
+    def _pass(self, count: int) -> None:
+        assert self._stream is not None  # noqa: S101 - begun before
+        done = _skip(self._stream, count)
+        if done < count:
+            raise EOFError
+
+    def _read(self, count: int) -> Array:
+        assert self._stream is not None  # noqa: S101 - begun before
+        stored = np.empty(count * self._slice, self._block.dtype)
+        view, filled = memoryview(stored.view(np.uint8)), 0  # type: ignore[arg-type]
+        while filled < len(view) and (got := self._stream.readinto(view[filled:])):  # type: ignore[attr-defined]
+            filled += got
+        if filled < len(view):
+            raise EOFError
+        if self._at + count == self._block.shape[self._axis]:
+            self._stream.read(1)  # past the end stands the check sum, and only then is it looked at
+        return stored.reshape((*self._block.shape[: self._axis], count), order="F")
 
 
 def compression_of(path: Path) -> Compression:

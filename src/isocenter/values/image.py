@@ -14,6 +14,8 @@ from isocenter.errors import GeometryError
 from isocenter.values.geometry import Geometry
 
 Array = NDArray[Any]
+# Makes `array[region]` of an array that is not held.
+Reader = Callable[[tuple[slice, ...]], Array]
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,12 +24,20 @@ class Deferred:
 
     load:   makes the whole array; it must survive pickling (a partial of a module's function)
     region: makes `array[region]` without the rest, where the file allows it
+    stream: makes a `Reader` for parts that follow each other, where a file is quicker read so
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     load: Callable[[], Array]
     region: Callable[[tuple[slice, ...]], Array] | None = None
+    stream: Callable[[], Reader] | None = None
+
+    def reader(self) -> Reader:
+        """What makes one part after the other; what a file cannot give in parts is read as a whole once."""
+        if self.stream is not None:
+            return self.stream()
+        return self.region if self.region is not None else self.load().__getitem__
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         return np.asarray(self.load(), dtype=dtype)
@@ -131,12 +141,19 @@ class Image:
     @property
     def valid(self) -> NDArray[np.bool_]:
         """Where `data` is a finite measurement and no padding."""
-        data = self.data
-        finite = np.isfinite(data)
+        return self.measured(self.data)
+
+    def measured(self, part: Array) -> NDArray[np.bool_]:
+        """Where a part of `data` is a finite measurement and no padding."""
+        finite = np.isfinite(part)
         if self.padding is None:
             return finite
         low, high = self.padding
-        return finite & ~((data >= low) & (data <= high))
+        return finite & ~((part >= low) & (part <= high))
+
+    def reader(self) -> Reader:
+        """`data` in parts, best in the order of the last axis; it is not held as a whole where that can be."""
+        return self.pixels.reader() if isinstance(self.pixels, Deferred) else self.pixels.__getitem__
 
     def with_pixels(self, pixels: Array | Deferred, geometry: Geometry | None = None) -> Image:
         """The same image with other voxels, on another grid if one is given."""
