@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import scipy.ndimage
@@ -172,4 +174,18 @@ def test_an_axis_resampled_row_by_row_is_the_axis_resampled_whole(old, new, data
     cut = data.draw(st.integers(0, new))
     step = taps(old, new)
     parts = [along(image, 1, step.part(rows)) for rows in (slice(0, cut), slice(cut, new))]
-    assert_array_equal(np.concatenate(parts, axis=1), along(image, 1, step))
+    assert_allclose(np.concatenate(parts, axis=1), along(image, 1, step), atol=1e-6)
+
+
+@pytest.mark.parametrize("order", ["linear", "cubic"])
+@pytest.mark.parametrize("new", [(40, 36, 30), (18, 17, 21), (27, 14, 26)])
+def test_an_image_larger_than_one_slab_is_the_image_in_one_piece(new, order, monkeypatch):
+    image = np.random.default_rng(0).normal(size=(2, 27, 25, 28)).astype(np.float32)
+    whole = resample(image, new, order)
+    monkeypatch.setattr(sys.modules["isocenter.transforms.resample"], "SLAB_VOXELS", 1500)
+    assert_allclose(resample(image, new, order), whole, atol=1e-5)
+
+
+def test_a_long_axis_of_half_precision_is_picked_from_exactly():
+    ramp = torch.linspace(0, 1, 3000, dtype=torch.float16)[None]
+    assert_allclose(resample(ramp, (6000,)).float()[0], resample(ramp.float().numpy(), (6000,))[0], atol=2e-3)

@@ -8,17 +8,15 @@ inside a structure cost a comparison. This file needs NumPy alone, so that a cop
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.transforms.resample import Taps, taps
+from isocenter.transforms.resample import Taps, slabs, taps
 
-# New voxels that are decided at a time, so that all that is held beside the result stays in the cache.
-SLAB_VOXELS = 2**19
-# Numbers that are summed at a time, for the same reason: one for each (voxel, old neighbour), or that for each class.
+# Summed at a time, to stay in the cache: one number for each (voxel, old neighbour), or one for each class of these.
 SUMMED = 2**16
 SCORES_SUMMED = 2**20
 # Votes are counted in whole parts of this: products over three axes are exact in float64, and so are ties.
@@ -38,7 +36,7 @@ def resample_labels(labels: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
     span = int(labels.max()) - lowest + 1
     steps = [taps(old, new) for old, new in zip(labels.shape, shape, strict=True)]
     chosen = np.empty(shape, dtype=labels.dtype)
-    for rows, step, near in _slabs(steps[0], math.prod(shape[1:])):
+    for rows, step, near in slabs(steps[0], math.prod(shape[1:])):
         part: NDArray[Any] = labels[near] if lowest == 0 else labels[near].astype(np.int64) - lowest
         part = part.astype(np.min_scalar_type(span))  # one value is left over, for voxels whose neighbours differ
         won = _decided(part, [step, *steps[1:]], _by_votes(part.ravel(), span), SUMMED)
@@ -53,7 +51,7 @@ def resample_largest(scores: NDArray[np.float32], shape: Sequence[int]) -> NDArr
     """
     steps = [taps(old, new) for old, new in zip(scores.shape[1:], shape, strict=True)]
     chosen = np.empty(shape, dtype=np.min_scalar_type(len(scores)))
-    for rows, step, near in _slabs(steps[0], math.prod(shape[1:])):
+    for rows, step, near in slabs(steps[0], math.prod(shape[1:])):
         chosen[rows] = largest(scores[:, near], [step, *steps[1:]])
     return chosen
 
@@ -72,16 +70,6 @@ def _argmax(scores: NDArray[np.float32]) -> NDArray[np.integer]:
         np.copyto(best, score, where=higher)
         winner[higher] = number
     return winner
-
-
-def _slabs(step: Taps, plane: int) -> Iterator[tuple[slice, Taps, slice]]:
-    """(new rows, their taps counted from the first old row that they need, those old rows)."""
-    count = max(1, SLAB_VOXELS // max(plane, 1))
-    for start in range(0, len(step.index), count):
-        rows = slice(start, min(start + count, len(step.index)))
-        part = step.part(rows)
-        low, high = int(part.index.min()), int(part.index.max())
-        yield rows, Taps(part.index - low, part.weight), slice(low, high + 1)
 
 
 def _decided(labels: NDArray[np.integer], steps: Sequence[Taps], decide: Decide, together: int) -> NDArray[np.integer]:

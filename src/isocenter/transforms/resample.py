@@ -7,7 +7,8 @@ copy of it travels with a model.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -16,6 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 Order = Literal["linear", "cubic"]
+
+# What is worked on at a time stays in the cache.
+SLAB_VOXELS = 2**18
+FEWEST_ROWS = 4
+# New samples whose weights make one small matrix.
+BAND = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,30 +78,74 @@ def _keys(distance: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def along(array: Any, axis: int, step: Taps) -> Any:
     """`array` (NumPy or torch, floating) with one axis resampled."""
-    shape = tuple(-1 if other == axis else 1 for other in range(array.ndim))
-    total = None
-    for index, weight in zip(step.index.T, step.weight.T, strict=True):
-        factor = weight.reshape(shape)
-        if isinstance(array, np.ndarray):
-            scaled = array.take(index, axis)
-            scaled *= factor.astype(array.dtype)  # in place, as is the sum: a volume of CT is large
-        else:  # torch, whose `take` knows no axes
-            picked = array[(*[slice(None)] * axis, np.ascontiguousarray(index))]
-            scaled = picked * array.new_tensor(factor)
-        if total is None:
-            total = scaled
-        elif isinstance(total, np.ndarray):
-            total += scaled
+    return _along_by_products(array, axis, step) if isinstance(array, np.ndarray) else _along_by_taps(array, axis, step)
+
+
+def _along_by_products(array: NDArray[Any], axis: int, step: Taps) -> NDArray[Any]:
+    """A few new rows at a time, each a product with a small matrix: most of its weights are 0, and it is quicker."""
+    before, after = array.shape[:axis], array.shape[axis + 1 :]
+    rows = array.reshape(math.prod(before), array.shape[axis], math.prod(after))
+    out = np.empty((len(rows), len(step.index), rows.shape[2]), dtype=array.dtype)
+    for start in range(0, len(step.index), BAND):
+        new = slice(start, start + BAND)
+        band, near = _band(step.index[new], step.weight[new].astype(array.dtype))
+        if after:
+            np.matmul(band, rows[:, near], out=out[:, new])
         else:
-            total = total + scaled
+            np.matmul(rows[:, near, 0], band.T, out=out[:, new, 0])
+    return out.reshape(*before, len(step.index), *after)
+
+
+def _band(index: NDArray[np.intp], weight: NDArray[Any]) -> tuple[NDArray[Any], slice]:
+    """(new, near) weights of the old samples that these new ones need, and which samples they are."""
+    low, high = int(index.min()), int(index.max()) + 1
+    band = np.zeros((len(index), high - low), dtype=weight.dtype)
+    for tap in range(index.shape[1]):  # beyond the edge several taps meet the same sample
+        band[np.arange(len(index)), index[:, tap] - low] += weight[:, tap]
+    return band, slice(low, high)
+
+
+def _along_by_taps(array: Any, axis: int, step: Taps) -> Any:
+    """A tap at a time, on the device where the tensor is."""
+    shape, total = tuple(-1 if other == axis else 1 for other in range(array.ndim)), None
+    for index, weight in zip(step.index.T.tolist(), step.weight.T, strict=True):
+        # A whole number of any size, also where the tensor is of half precision.
+        picked = array.index_select(axis, array[:0].long().new_tensor(index))
+        scaled = picked * array.new_tensor(weight).reshape(shape)
+        total = scaled if total is None else total + scaled
     return total
 
 
 def resample(array: Any, shape: Sequence[int], order: Order = "linear") -> Any:
     """(channels, *spatial) intensities to (channels, *shape), edge to edge; axes of equal size stay untouched."""
+    steps = [None if old == new else taps(old, new, order) for old, new in zip(array.shape[1:], shape, strict=True)]
+    if not any(steps):
+        return array
+    if not isinstance(array, np.ndarray):
+        return _stepped(array, steps)
+    out = np.empty((len(array), *shape), dtype=array.dtype)
+    for rows, step, near in slabs(taps(array.shape[1], shape[0], order), max(array[0, 0].size, out[0, 0].size)):
+        out[:, rows] = _stepped(array[:, near], [steps[0] and step, *steps[1:]])
+    return out
+
+
+def slabs(step: Taps, plane: int) -> Iterator[tuple[slice, Taps, slice]]:
+    """(new rows, their taps counted from the first old row that they need, those old rows) of an axis.
+
+    plane: voxels of one row; as many rows together as a cache holds, but some: each slab needs its neighbours' too
+    """
+    count = max(FEWEST_ROWS, SLAB_VOXELS // max(plane, 1))
+    for start in range(0, len(step.index), count):
+        rows = slice(start, min(start + count, len(step.index)))
+        part = step.part(rows)
+        low, high = int(part.index.min()), int(part.index.max())
+        yield rows, Taps(part.index - low, part.weight), slice(low, high + 1)
+
+
+def _stepped(array: Any, steps: Sequence[Taps | None]) -> Any:
+    """Each spatial axis by its taps, if it has any."""
+    changed = [(len(step.index) / array.shape[axis], axis, step) for axis, step in enumerate(steps, start=1) if step]
     # The axis that shrinks most goes first: every later one has less to do.
-    axes = sorted(range(len(shape)), key=lambda axis: shape[axis] / array.shape[axis + 1])
-    for axis in axes:
-        if shape[axis] != array.shape[axis + 1]:
-            array = along(array, axis + 1, taps(array.shape[axis + 1], shape[axis], order))
+    for _, axis, step in sorted(changed, key=lambda one: one[:2]):
+        array = along(array, axis, step)
     return array
