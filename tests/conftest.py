@@ -90,7 +90,7 @@ def classified(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 @pytest.fixture(scope="session")
 def packaged(segmented: Trained, tmp_path_factory: pytest.TempPathFactory) -> Packaged:
     """The package of the run on volumes; tests only read it, or copy it to damage it."""
-    return isocenter.package(segmented.out, out=tmp_path_factory.mktemp("packaged") / "shells")
+    return isocenter.package(segmented.out, out=tmp_path_factory.mktemp("packaged") / "shells", backends=("onnx",))
 
 
 def _run_once(folders: pytest.TempPathFactory, cohort: Callable, train: Callable) -> Trained:

@@ -84,7 +84,7 @@ assert "tiny" in isocenter.list_networks()
 predicted = isocenter.predict("run", "data/grade0/00.tiny", out="predicted", device="cpu")
 assert list(predicted.table.columns)[2:] == ["predicted", "probability_grade0", "probability_grade1"]
 assert isocenter.evaluate("run", "data", out="evaluated", device="cpu").which == "the test cases of the run's own data"
-packaged = isocenter.package("run", out="packaged")
+packaged = isocenter.package("run", out="packaged", backends=())
 image = isocenter.read("data/grade0/00.tiny")
 assert isocenter.load("packaged", "cpu").predict(image).probabilities == model.predict(image).probabilities
 assert Path("packaged/scripts/networks/tiny.py").is_file()

@@ -29,6 +29,7 @@ from isocenter.cli.flags import (
     Threads,
     Volume,
     assigned,
+    named,
     reads_data,
 )
 from isocenter.errors import DatasetError, IsocenterError
@@ -205,6 +206,7 @@ def predict(
     overlay: Annotated[bool, typer.Option("--overlay", help="A picture of each image with its result.")] = False,
     device: Device = "auto",
     threads: Threads = None,
+    backend: Annotated[str, typer.Option(help="auto, torch, compiled, onnx, openvino or tensorrt.")] = "auto",
     given: Given = None,
 ) -> None:
     """Results of MODEL for INPUTS, each on its source's own grid."""
@@ -220,6 +222,7 @@ def predict(
         overlay=overlay,
         device=device,
         threads=threads,
+        backend=backend,
         **(given or {}),
     )
     _show(result, result.as_record() if json else None)
@@ -232,9 +235,12 @@ def package(
     out: Annotated[Path | None, typer.Option(help="A folder, or a file that ends in .zip.")] = None,
     overwrite: Overwrite = False,
     json: Json = False,
+    backends: Annotated[str, typer.Option(help="For the certificate: all, none, or onnx,openvino.")] = "all",
+    threads: Threads = None,
 ) -> None:
     """The model of RUN as a MONAI bundle, which also runs without Isocenter."""
-    result = isocenter.package(run, out=out or _default("package", run), overwrite=overwrite)
+    target = out or _default("package", run)
+    result = isocenter.package(run, out=target, overwrite=overwrite, backends=named(backends), threads=threads)
     _show(result, result.as_record() if json else None)
 
 

@@ -87,6 +87,11 @@ def assigned(given: list[str] | None) -> dict[str, Any]:
     return {name: parse_value(value) for name, value in (pair(one, "--set") for one in given or [])}
 
 
+def named(text: str) -> tuple[str, ...] | None:
+    """The names in a list; None for "all", none for "none"."""
+    return None if text == "all" else tuple(one.strip() for one in text.split(",") if one.strip() not in ("", "none"))
+
+
 def pair(text: str, flag: str) -> tuple[str, str]:
     """A name and its value; UsageError where one is missing."""
     name, equals, value = text.partition("=")

@@ -1,6 +1,9 @@
 """The model as one object: preprocessing, network and decoding, with bounded memory, on any device."""
 
 from isocenter.runtime.archive import write_zip
+from isocenter.runtime.backends import refuse_unknown
+from isocenter.runtime.certificate import Certificate, read_certificate
+from isocenter.runtime.certify import certify
 from isocenter.runtime.device import bf16_pays, choose_device, environment, use_threads
 from isocenter.runtime.measurement import measurements
 from isocenter.runtime.model import Inference, Model, build_module
@@ -9,6 +12,7 @@ from isocenter.runtime.preprocessing import Preprocessing
 from isocenter.runtime.readme import RUN_COMMAND
 from isocenter.runtime.record import digest, read_json, read_tensors, seal, verify, write_json, write_tensors
 from isocenter.runtime.shrinking import Shrinking, shrinking
+from isocenter.runtime.spread import Spread, in_threads, in_workers, local, outcome_of
 from isocenter.runtime.stored import load, save
 from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.runtime.trace import Trace
@@ -16,23 +20,32 @@ from isocenter.runtime.windows import Network, slide
 
 __all__ = [
     "RUN_COMMAND",
+    "Certificate",
     "Evidence",
     "Inference",
     "Model",
     "Network",
     "Preprocessing",
     "Shrinking",
+    "Spread",
     "TorchNetwork",
     "Trace",
     "bf16_pays",
     "build_module",
+    "certify",
     "choose_device",
     "digest",
     "environment",
+    "in_threads",
+    "in_workers",
     "load",
+    "local",
     "measurements",
+    "outcome_of",
+    "read_certificate",
     "read_json",
     "read_tensors",
+    "refuse_unknown",
     "save",
     "seal",
     "shrinking",

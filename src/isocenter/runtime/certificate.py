@@ -82,6 +82,14 @@ class Trial:
     peak_memory: float | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def line(self) -> str:
+        """For a terminal."""
+        said = f"{self.backend} on {self.device}: {'offered' if self.passed else 'not offered'}, {self.because}"
+        if self.start is None or self.seconds is None or self.peak_memory is None:
+            return said
+        return f"{said}; {self.start:.1f} s to the first result, {self.seconds:.2g} s each, {self.peak_memory:.0f} MiB"
+
     def cost(self, images: int) -> float:
         """s for so many images from a cold process; endless where it was not measured."""
         if self.start is None or self.seconds is None:
@@ -110,6 +118,11 @@ class Certificate:
         kind = device.partition(":")[0]
         found = (one for one in self.trials if (one.backend, one.device.partition(":")[0]) == (backend, kind))
         return next(found, None)
+
+    @property
+    def lines(self) -> list[str]:
+        """For a terminal: each backend with its verdict and its times."""
+        return [f"certificate, {self.images}, {self.machine}:", *(f"  {one.line}" for one in self.trials)]
 
     def write(self, folder: Path) -> None:
         """Into a package, which has to be sealed again."""

@@ -35,7 +35,7 @@ class Computing:
     @property
     def decision(self) -> Decision:
         """For the log and for records."""
-        return Decision(f"{self.backend.name} on {self.device}", self.because)
+        return Decision(f"{self.device} with {self.backend.name}", self.because)
 
 
 def choose_backend(
@@ -56,7 +56,9 @@ def choose_backend(
         raise UsageError(f"{name} failed the package's certificate: {trial.because}", where, "Choose --backend auto")
     if trial is None and name != PLAIN:
         log.warning("%s: %s on %s has no certificate for this package", where, name, chosen.value)
-    return Computing(backend, chosen.value, f"{name} was asked for" + (f"; {chosen.because}" if device == "auto" else ""))
+    return Computing(
+        backend, chosen.value, f"{name} was asked for" + (f"; {chosen.because}" if device == "auto" else "")
+    )
 
 
 def device_for(backend: backends.Backend, device: str) -> Decision:

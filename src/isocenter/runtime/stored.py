@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,8 @@ def load(
         _refuse_backend(backend, path)
         if threads is not None:
             use_threads(threads)
-        return _read_run(folder, device, fold)
+        chosen = choose_device(device)
+        return replace(_read_run(folder, chosen.value, fold), computing=chosen)
 
 
 def _refuse_backend(backend: str, path: str | Path) -> None:

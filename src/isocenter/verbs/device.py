@@ -18,5 +18,11 @@ def announced_device(name: str, threads: int | None = None) -> Decision:
     if threads is not None:
         use_threads(threads)
     chosen = choose_device(name)
-    log.info("computing on %s: %s", chosen.value, chosen.because)
+    announce(chosen)
     return chosen
+
+
+def announce(computing: Decision | None) -> None:
+    """A device, or a backend on a device, and the reason."""
+    if computing is not None:
+        log.info("computing on %s: %s", computing.value, computing.because)

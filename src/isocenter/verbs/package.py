@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,26 @@ from isocenter.errors import UsageError, counted
 from isocenter.evaluation import rows_from_json
 from isocenter.files import unwritable, written
 from isocenter.planning import read_plan
-from isocenter.runtime import RUN_COMMAND, Evidence, load, read_json, write_package, write_zip
+from isocenter.runtime import (
+    RUN_COMMAND,
+    Certificate,
+    Evidence,
+    Model,
+    certify,
+    choose_device,
+    load,
+    read_json,
+    refuse_unknown,
+    write_package,
+    write_zip,
+)
 from isocenter.values import Decision, Plan, Row
 from isocenter.verbs.data_record import read_data_record
 from isocenter.verbs.output import refuse_taken, result_folder
 from isocenter.verbs.run_folder import MARKS as OF_A_RUN
 from isocenter.verbs.run_folder import NOTES, REPORT
 from isocenter.verbs.scoring import read_split
+from isocenter.verbs.validation_images import validation_images
 
 PARTS = {"train": "training", "val": "selection", "test": "testing"}
 # What tells a package's folder from any other.
@@ -31,18 +44,22 @@ MARKS = ("manifest.json", "configs/metadata.json", "isocenter/model.json")
 class Packaged:
     """Where the package lies, and what became of its parts.
 
-    onnx: whether the network could be written as ONNX, and how far that is from torch
+    onnx:        whether the network could be written as ONNX, and how far that is from torch
+    certificate: which backends say what torch says, and how fast; None where none was asked for
     """
 
     out: Path
     onnx: Mapping[str, Any]
     networks: int
     estimated: bool
+    certificate: Certificate | None = None
 
     def as_record(self) -> dict[str, Any]:
         """For `--json`."""
         found = {"out": str(self.out), "run": RUN_COMMAND, "onnx": dict(self.onnx), "networks": self.networks}
-        return {"schema": "isocenter.package", "version": 1, **found, "estimated": self.estimated}
+        certificate = None if self.certificate is None else asdict(self.certificate)
+        record = {"schema": "isocenter.package", "version": 1, **found}
+        return {**record, "estimated": self.estimated, "certificate": certificate}
 
     def __repr__(self) -> str:
         where = f"unpack {self.out}, and in its folder" if self.out.suffix == ".zip" else f"in {self.out}"
@@ -52,27 +69,48 @@ class Packaged:
             f"with Isocenter: isocenter predict {self.out} IMAGES",
             f"without: {where}: {RUN_COMMAND}",
             same if self.onnx["exported"] else f"no ONNX: {self.onnx['because']}",
+            *([] if self.certificate is None else self.certificate.lines),
         ]
         return "\n".join(lines if self.estimated else [*lines, "every case was trained on: nothing is estimated"])
 
 
-def package(run: str | Path, *, out: str | Path, overwrite: bool = False) -> Packaged:
+def package(
+    run: str | Path,
+    *,
+    out: str | Path,
+    overwrite: bool = False,
+    backends: Sequence[str] | None = None,
+    threads: int | None = None,
+) -> Packaged:
     """The run's model as a MONAI bundle: a folder, or a zip where `out` ends so. A run of folds becomes their mean.
 
+    backends: which of them predict the run's validation cases beside torch, for the certificate by which
+              `predict` chooses; all that are here if not said, none and no certificate for ()
     Who made it and whose it is, is what ISOCENTER_AUTHORS and ISOCENTER_COPYRIGHT say.
-    Raises UsageError for what is no finished run.
+    Raises UsageError for what is no finished run, or a backend that nobody knows.
     """
     run, out = Path(run), Path(out)
     plan = _finished(run)
     zipped = out.suffix.lower() == ".zip"
     refuse_taken(out, overwrite, () if zipped else MARKS)
+    refuse_unknown(backends or ())
     model = load(run, "cpu")
     rows = _rows(run)
     known = bool(model.record.get("patients_known"))
     evidence = Evidence(rows, _limits(run, known, bool(rows)), _decisions(plan), _trained(run))
     with _becoming(out, overwrite, zipped) as folder:
         onnx = write_package(model, evidence, folder.name, folder)
-    return Packaged(out, onnx, len(model.members), bool(rows))
+        certificate = None if backends == () else _certified(folder, model, run, plan, backends, threads)
+    return Packaged(out, onnx, len(model.members), bool(rows), certificate)
+
+
+def _certified(
+    folder: Path, model: Model, run: Path, plan: Plan, backends: Sequence[str] | None, threads: int | None
+) -> Certificate:
+    """Made with the run's validation cases, on the CPU and on a GPU where there is one."""
+    images = validation_images(run, plan)
+    devices = tuple(dict.fromkeys(("cpu", choose_device("auto").value)))
+    return certify(folder, model, images, images.said, names=backends, devices=devices, threads=threads)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from isocenter.transforms import COLOUR
 from isocenter.values import Case, Dataset, Image, Prediction, Problem
 from isocenter.verbs.cohort import Take, overlapped
 from isocenter.verbs.dataset import open_dataset
-from isocenter.verbs.device import announced_device
+from isocenter.verbs.device import announce
 from isocenter.verbs.output import refuse_taken, result_folder
 from isocenter.verbs.predict_case import Asked, Done, computed, image_of
 from isocenter.verbs.progress import Tracker, tracked
@@ -85,6 +85,7 @@ def predict(
     overlay: bool = False,
     device: str = "auto",
     threads: int | None = None,
+    backend: str = "auto",
     **given: Any,
 ) -> Predicted:
     """Predict every input: an image file, a folder of one DICOM series, or a cohort of any known layout.
@@ -94,6 +95,7 @@ def predict(
             done. Stopped by Ctrl-C or a full disk, it holds the cases that were
     fold:   the one model of a run of folds to predict with, in place of the mean of all
     mirror: whether images are also seen mirrored and the results averaged; as the model was planned if not said
+    backend: what computes a package; "auto" takes the fastest that its certificate vouches for
     save_probabilities, overlay: write them beside each dense result
     A case that fails is reported and the rest goes on; DatasetError where every one fails. The next case is read and
     the last one written while the network sees one; where memory runs out fewer windows go through it at once.
@@ -107,7 +109,7 @@ def predict(
         raise UsageError("probabilities and overlays are files, and have no place", "predict", "Give out=FOLDER")
     if out is not None:
         refuse_taken(Path(out), overwrite, MARKS)
-    loaded = _loaded(model, fold, device, threads)
+    loaded = _loaded(model, fold, device, threads, backend)
     loaded.flips(mirror)  # refused before the first case
     wanted = Wanted(format, save_probabilities, overlay)
     folder = Path(out) if out is not None else None
@@ -124,11 +126,15 @@ def predict(
     return result
 
 
-def _loaded(model: str | Path | Model, fold: int | None, device: str, threads: int | None) -> Model:
+def _loaded(model: str | Path | Model, fold: int | None, device: str, threads: int | None, backend: str) -> Model:
     if not isinstance(model, Model):
-        return load(model, announced_device(device, threads).value, fold=fold)
+        loaded = load(model, device, fold=fold, backend=backend, threads=threads)
+        announce(loaded.computing)
+        return loaded
     if fold is not None:
         raise UsageError("a fold is chosen when a model is loaded", "--fold", "Give the run's folder")
+    if backend != "auto":
+        raise UsageError("a backend is chosen when a model is loaded", "--backend", "Give the package's folder")
     return model
 
 
@@ -143,7 +149,8 @@ def _write_records(result: Predicted, model: Model, mirror: bool | None, folder:
     if len(result.measurements):
         result.measurements.to_csv(folder / "measurements.csv", index=False)
     origin = {key: model.record.get(key) for key in ("weights_sha256", "data_hash")}
-    said = {**origin, "mirrored": model.flips(mirror)}
+    computing = None if model.computing is None else asdict(model.computing)
+    said = {**origin, "mirrored": model.flips(mirror), "computing": computing}
     write_json(folder / "summary.json", "isocenter.predictions", {**result.as_record(), "model": said})
 
 

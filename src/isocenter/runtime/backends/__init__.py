@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterable
 from importlib.metadata import entry_points
 
 from isocenter.errors import UsageError
@@ -22,14 +23,21 @@ def names() -> tuple[str, ...]:
     return tuple(sorted({*BACKENDS, *(point.name for point in entry_points(group="isocenter.backends"))}))
 
 
+def refuse_unknown(chosen: Iterable[str]) -> None:
+    """UsageError for a name that no backend has."""
+    known = names()
+    for name in chosen:
+        if name not in known:
+            raise UsageError(f"there is no backend {name!r}", "--backend", f"Choose of {', '.join(known)}")
+
+
 def backend(name: str) -> Backend:
     """The backend of this name; UsageError where there is none. Only its own file is imported."""
     targets = BACKENDS | {point.name: point.value for point in entry_points(group="isocenter.backends")}
-    if name not in targets:
-        raise UsageError(f"there is no backend {name!r}", "--backend", f"Choose auto or one of {', '.join(names())}")
+    refuse_unknown([name])
     module, _, attribute = targets[name].partition(":")
     found: Backend = getattr(importlib.import_module(module), attribute)
     return found
 
 
-__all__ = ["BACKENDS", "Backend", "backend", "names"]
+__all__ = ["BACKENDS", "Backend", "backend", "names", "refuse_unknown"]

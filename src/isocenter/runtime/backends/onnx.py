@@ -60,7 +60,9 @@ def open_onnx(path: Path, head: str, providers: Sequence[Provider], threads: int
         raise IntegrityError(f"cannot be opened by ONNX Runtime ({reason})", str(path), "Get the file again") from error
     wanted = providers[0] if isinstance(providers[0], str) else providers[0][0]
     if session.get_providers()[0] != wanted:  # it goes on without a word on the next one of the list
-        raise ResourceError(f"{wanted} could not be started", str(path), "Choose --backend torch, or mend its libraries")
+        raise ResourceError(
+            f"{wanted} could not be started", str(path), "Choose --backend torch, or mend its libraries"
+        )
     if len(session.get_inputs()) != 1 or len(session.get_outputs()) != 1:
         raise IntegrityError("has not one input and one output", str(path), "Export the network alone")
     return OnnxNetwork(session, head)
@@ -80,7 +82,9 @@ def onnx_files(record: Mapping[str, Any]) -> tuple[str, ...]:
     said = record.get("onnx") or {}
     if not said.get("exported"):
         because = said.get("because", "it was written by an older version")
-        raise UsageError(f"the package holds no ONNX file ({because})", f"{PACKAGED}/{RECORD}", "Choose --backend torch")
+        raise UsageError(
+            f"the package holds no ONNX file ({because})", f"{PACKAGED}/{RECORD}", "Choose --backend torch"
+        )
     return (ONNX, *said.get("beside", ()))
 
 

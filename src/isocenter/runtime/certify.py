@@ -1,0 +1,201 @@
+"""A package's certificate is made: every backend predicts the same images, and is compared with torch."""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from isocenter.errors import ResourceError, counted
+from isocenter.runtime import backends
+from isocenter.runtime.backends.onnx import usable_cores
+from isocenter.runtime.certificate import Certificate, Difference, Tolerances, Trial
+from isocenter.runtime.choosing import PLAIN
+from isocenter.runtime.device import processor
+from isocenter.runtime.model import Model
+from isocenter.runtime.packaged import ONNX
+from isocenter.runtime.record import seal
+from isocenter.runtime.trial import FOUND, TASK, images_in, keep_image
+from isocenter.transforms import COLOUR
+from isocenter.values import Array, Geometry, Image, Label
+
+# s after which a backend is given up: compiling ahead of time takes one or two minutes, an engine of TensorRT ten.
+LONGEST = 1800.0
+# Images of noise, where there are no others.
+SEEDED = 2
+# Numbers compared at once.
+CHUNK = 2**22
+
+log = logging.getLogger("isocenter")
+
+
+def certify(
+    folder: Path,
+    model: Model,
+    images: Iterable[Image] = (),
+    said: str = "",
+    *,
+    names: Sequence[str] | None = None,
+    devices: Sequence[str] = ("cpu",),
+    threads: int | None = None,
+) -> Certificate:
+    """Try every backend that is here on a sealed package, write what was found into it and seal it again.
+
+    model:  what was packaged
+    images: what is predicted; images of noise where there are none
+    said:   which ones they are, in words
+    names:  of the backends to be tried beside torch; all if not said
+    Raises ResourceError where torch itself cannot predict them.
+    """
+    with tempfile.TemporaryDirectory(prefix="isocenter-") as room:
+        count = _kept(images, Path(room))
+        if not count:
+            count, said = _kept(seeded(model), Path(room)), f"{said or 'no images were given'}: {SEEDED} of noise"
+        tried = [(PLAIN, "cpu"), *((name, one) for one in devices for name in (names or backends.names()))]
+        trials = _trials(folder, model.task.labels, Path(room), list(dict.fromkeys(tried)), threads)
+    certificate = Certificate(said, _machine(threads), opset(folder / ONNX), trials)
+    certificate.write(folder)
+    seal(folder)
+    return certificate
+
+
+def seeded(model: Model) -> Iterable[Image]:
+    """Smooth noise on a grid a little larger than a window, at the spacing that the model works at."""
+    preprocessing, settings = model.preprocessing, model.preprocessing.settings
+    ndim, spacing = preprocessing.ndim, settings.get("spacing")
+    shape = tuple(size + size // 2 for size in (settings.get("shape") or model.inference.patch))
+    for seed in range(SEEDED):
+        rng = np.random.default_rng(seed)
+        voxels = rng.normal(100, 40, (len(preprocessing.channels), *shape))
+        for axis in range(1, ndim + 1):  # neighbours are alike, as in images
+            voxels = (voxels + np.roll(voxels, 1, axis) + np.roll(voxels, 2, axis)) / 3
+        coloured = preprocessing.channels == COLOUR
+        data = voxels.clip(0, 255).astype(np.uint8) if coloured else voxels.astype(np.float32)
+        affine = np.diag([*(spacing or [1.0] * ndim), 1.0])
+        geometry = Geometry.of_pixels(shape) if ndim == 2 and not spacing else Geometry(shape, affine)
+        yield Image(data, geometry, preprocessing.modality, preprocessing.channels)
+
+
+def _kept(images: Iterable[Image], room: Path) -> int:
+    """How many images lie in the folder then."""
+    count = 0
+    for count, image in enumerate(images, start=1):
+        keep_image(image, room / f"image_{count:03}.pickle")
+    return count
+
+
+def _trials(
+    package: Path, labels: Sequence[Label], room: Path, tried: Sequence[tuple[str, str]], threads: int | None
+) -> list[Trial]:
+    """Of each backend and device, beside the first of them."""
+    found: list[Trial] = []
+    for number, (name, device) in enumerate(tried):
+        backend = backends.backend(name)
+        if (lacking := backend.lacking(device)) is not None:
+            log.info("%s on %s is not tried: %s", name, device, lacking)
+            continue
+        log.info("certificate: %s on %s", name, device)
+        out = room / str(number)
+        out.mkdir()
+        record = _in_a_process(room, package, name, device, threads, out)
+        if "because" in record and not number:
+            problem = f"torch cannot predict what the certificate is made with: {record['because']}"
+            raise ResourceError(problem, str(package), "Package without a certificate (--backends none)")
+        difference = None if "because" in record else _difference(room, room / "0", out, labels)
+        found.append(_judged(name, device, record, difference, _versions(backend.packages)))
+        if number:
+            shutil.rmtree(out)
+    return found
+
+
+def _in_a_process(
+    room: Path, package: Path, backend: str, device: str, threads: int | None, out: Path
+) -> Mapping[str, Any]:
+    """What the trial found, or why it found nothing."""
+    asked = {"package": str(package), "backend": backend, "device": device, "threads": threads, "out": str(out)}
+    (room / TASK).write_text(json.dumps(asked), encoding="utf-8")
+    command = [sys.executable, "-m", "isocenter.runtime.trial", str(room)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST, check=False)  # noqa: S603
+    except subprocess.TimeoutExpired:
+        return {"because": f"not done after {LONGEST:.0f} s"}
+    if not (out / FOUND).is_file():
+        last = done.stderr.rstrip().rpartition("\n")[2]
+        return {"because": f"its process ended with {done.returncode}: {last}"}
+    found: Mapping[str, Any] = json.loads((out / FOUND).read_text(encoding="utf-8"))
+    return found
+
+
+def _judged(
+    name: str, device: str, record: Mapping[str, Any], difference: Difference | None, versions: Mapping[str, str]
+) -> Trial:
+    if difference is None:
+        return Trial(name, device, False, record["because"], versions=versions)
+    beyond = difference.beyond(Tolerances())
+    because = "; ".join(beyond) or "within the tolerances"
+    return Trial(name, device, not beyond, because, difference, **record, versions=versions)
+
+
+def _difference(room: Path, reference: Path, other: Path, labels: Sequence[Label]) -> Difference:
+    """Between what two backends said of all images, in voxels and labels taken together."""
+    largest = total = numbers = voxels = disagreeing = 0.0
+    counts = np.zeros((3, len(labels)))
+    for image in images_in(room):
+        ours, theirs = (_probabilities(folder / f"{image.stem}.probabilities") for folder in (reference, other))
+        if len(ours) != len(theirs):
+            return Difference(float("nan"), float("nan"), 0, 0)
+        for first in range(0, len(ours), CHUNK):
+            apart = np.abs(ours[first : first + CHUNK] - theirs[first : first + CHUNK])
+            # A maximum of not a number is none: what one backend cannot say is no agreement.
+            largest, total = float(np.maximum(largest, apart.max())), total + float(apart.sum(dtype=np.float64))
+        numbers += len(ours)
+        one, two = (np.load(folder / f"{image.stem}.npy", mmap_mode="r") for folder in (reference, other))
+        voxels, disagreeing = voxels + one.size, disagreeing + np.count_nonzero(one != two)
+        each = [[np.count_nonzero(where) for where in _overlaps(one, two, label)] for label in labels]
+        counts += np.transpose(each)
+    dice = {label.name: 2 * both / (n + m) for label, both, n, m in zip(labels, *counts, strict=True) if n + m}
+    return Difference(largest, total / max(1, numbers), int(voxels), int(disagreeing), dice)
+
+
+def _overlaps(one: Array, two: Array, label: Label) -> tuple[Array, Array, Array]:
+    """Where both have the label, where the one and where the other has it."""
+    ours, theirs = one == label.value, two == label.value
+    return ours & theirs, ours, theirs
+
+
+def _probabilities(path: Path) -> Array:
+    return np.memmap(path, np.float32, "r") if path.stat().st_size else np.zeros(0, np.float32)
+
+
+def _versions(packages: Sequence[str]) -> dict[str, str]:
+    found = {}
+    for name in packages:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _machine(threads: int | None) -> str:
+    return f"{processor()}, {counted(threads or usable_cores(), 'thread')}, Python {platform.python_version()}"
+
+
+def opset(path: Path) -> int | None:
+    """Of an ONNX file; None where there is none."""
+    if not path.is_file():
+        return None
+    import onnx  # 0.3 s, and only making a certificate needs it
+
+    own = onnx.load(path, load_external_data=False).opset_import
+    return next((int(one.version) for one in own if one.domain in ("", "ai.onnx")), None)
