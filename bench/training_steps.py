@@ -1,0 +1,141 @@
+"""Steps a second at the network, batch and patch that nnU-Net plans for hippocampus: Isocenter beside nnU-Net.
+
+    python bench/training_steps.py --record
+
+Both train nnU-Net's PlainConvUNet (batch 7 of 40 x 56 x 40) on the same cases with the same number of threads, each by
+its own trainer with its own loading, augmentation and optimiser, in the precision that is named. nnU-Net computes in
+float32 on a processor; that it is also run in bfloat16 and compiled is not its stock. A step is the time from the end
+of one to the end of the next, so what is waited for data counts; the first five are left out.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from beside import PLACE, Program, arguments, failures, interleaved, markdown, peer, ratio, record, versions
+from raw import OUR_LABELS, Raw, hippocampus
+
+SIDES = Path(__file__).parent / "sides"
+PLANS = "nnunet_hippocampus/plans.json"
+# The same network as nnU-Net's plan says, in the names of our family.
+SIZE: dict[str, Any] = {
+    "features": [32, 64, 128, 256],
+    "kernels": [[3, 3, 3]] * 4,
+    "strides": [[1, 1, 1], [2, 2, 2], [2, 2, 2], [2, 2, 2]],
+    "convolutions": [2, 2, 2, 2],
+    "decoder_convolutions": [2, 2, 2],
+    "deep_supervision": 1,  # nnU-Net gives its coarsest of three outputs no weight
+}
+NETWORKS = {"plain_conv_unet": SIZE, "unet": {"strides": SIZE["strides"], "width": 32, "residual": False}}
+OURS = {"Isocenter, bf16": "bf16", "Isocenter, float32": "float32"}
+NNUNET: dict[str, list[str]] = {
+    "nnU-Net, float32": [],
+    "nnU-Net, float32, compiled": ["--compile"],
+    "nnU-Net, bf16": ["--half"],
+    "nnU-Net, bf16, compiled": ["--half", "--compile"],
+}
+# Seconds after which a run is ended: with so many steps it hangs.
+AT_MOST = 3600.0
+
+
+def main() -> None:
+    parser = arguments(__doc__, repeats=3)
+    parser.add_argument("--steps", type=int, default=25)
+    parser.add_argument("--network", choices=list(NETWORKS), default="plain_conv_unet")
+    parser.add_argument("--programs", nargs="+", choices=[*OURS, *NNUNET], default=[*OURS, *NNUNET])
+    given = parser.parse_args()
+    steps, repeats = (2, 1) if given.small else (given.steps, given.repeats)
+    python = peer("nnunet")
+    work = PLACE / "work" / f"training_steps{'-small' * given.small}"
+    raw = hippocampus(given.data, work, train=8 if given.small else None)
+    plans = given.data / PLANS
+    _prepared(python, work, plans, given.threads)
+    programs = [*_ours(raw, work, steps, given), *_nnunet(python, work, steps)]
+    chosen = [program for program in programs if program.name in given.programs]
+    try:
+        table = interleaved(chosen, repeats, given.threads)
+    finally:
+        shutil.rmtree(work / "cache", ignore_errors=True)
+    columns = {"step": "seconds a step", "waiting": "share waited for data", "peak_pss_mib": "peak memory, MiB"}
+    ratios = _ratios(table, given.programs)
+    text = "\n".join(
+        [markdown(table, columns), "", *_said(ratios), "", *(f"Failed: {one}." for one in failures(table))]
+    )
+    print(text)
+    if given.record:
+        data = {"runs": table.to_dict("records"), "ratios": ratios, "steps": steps, "peer": versions("nnunet")}
+        record("training_steps", "Training steps beside nnU-Net", text, data)
+
+
+def _prepared(python: Path, work: Path, plans: Path, threads: int) -> None:
+    """nnU-Net's data, planned and prepared once before the clock of the steps runs."""
+    command = [str(python), str(SIDES / "nnunet_train.py"), str(work), "--plans", str(plans)]
+    table = interleaved([Program("nnU-Net, preparing", command, at_most=AT_MOST)], 1, threads)
+    if failures(table):
+        sys.exit("; ".join(failures(table)))
+
+
+def _ours(raw: Raw, work: Path, steps: int, given: Any) -> list[Program]:
+    found = []
+    for name, precision in OURS.items():
+        by_hand: dict[str, Any] = {
+            "network.name": given.network,
+            "network.size": NETWORKS[given.network],
+            "training.batch": 7,
+            "training.patch": [40, 56, 40],
+            "training.precision": precision,
+            "training.threads": given.threads,
+        }
+        words = [f"{key}={json.dumps(value)}" for key, value in by_hand.items()]
+        out = work / f"run-{precision}"
+        command = [
+            sys.executable,
+            str(SIDES / "train_steps.py"),
+            str(raw.ours),
+            OUR_LABELS,
+            str(out),
+            str(steps),
+            *words,
+        ]
+        # Cases that were prepared before belong to another bench: here each run prepares its own, before its steps.
+        found.append(Program(name, command, env={"ISOCENTER_CACHE": str(work / "cache")}, at_most=AT_MOST))
+    return found
+
+
+def _nnunet(python: Path, work: Path, steps: int) -> list[Program]:
+    script = str(SIDES / "nnunet_train.py")
+    return [
+        Program(name, [str(python), script, str(work), "--prepared", "--steps", str(steps), *options], at_most=AT_MOST)
+        for name, options in NNUNET.items()
+    ]
+
+
+def _ratios(table: Any, programs: list[str]) -> dict[str, Any]:
+    """How many times longer each of nnU-Net's steps takes than ours of either precision."""
+    found: dict[str, Any] = {}
+    for ours in OURS:
+        for theirs in NNUNET:
+            if {ours, theirs} <= set(programs):
+                try:
+                    found[f"{theirs} / {ours}"] = vars(ratio(table, ours, theirs, "step"))
+                except ValueError as error:
+                    found[f"{theirs} / {ours}"] = {"not measured": str(error)}
+    return found
+
+
+def _said(ratios: dict[str, Any]) -> list[str]:
+    lines = ["| a step of nnU-Net takes so many times one of ours | ratio | lowest to highest |", "|---|---|---|"]
+    for name, one in ratios.items():
+        if "not measured" in one:
+            lines.append(f"| {name} | not measured | {one['not measured']} |")
+        else:
+            lines.append(f"| {name} | {one['value']:.2f} | {one['low']:.2f} to {one['high']:.2f} |")
+    return lines
+
+
+if __name__ == "__main__":
+    main()
