@@ -53,6 +53,10 @@ class MemoryShortageError(ResourceError):
     """One piece of work takes more memory than there is; a smaller one may still be done."""
 
 
+class WorkerLostError(ResourceError):
+    """A process died over one piece of work, or was killed."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out: libraries have no common way to say so."""
     if isinstance(error, OSError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,6 +17,7 @@ from isocenter.quality.outliers import outliers
 from isocenter.quality.shortcuts import Seen, shortcut_problems, shortcuts
 from isocenter.quality.together import none_left, together
 from isocenter.quality.twins import Twin, groups, twins
+from isocenter.runtime import Spread, local
 from isocenter.transforms import stacked
 from isocenter.values import Case, CaseFacts, Dataset, Fingerprint, Image, Problem, Shortcut
 
@@ -48,19 +48,28 @@ class Examination:
     looks: Mapping[str, Look] = field(default_factory=dict)
 
 
-def examine(dataset: Dataset, *, threads: int = 1, progress: Progress | None = None) -> Examination:
-    """Read every case once, a case a thread; one bad case is named and the rest goes on."""
+def examine(
+    dataset: Dataset, *, threads: int = 1, progress: Progress | None = None, spread: Spread | None = None
+) -> Examination:
+    """Read every case once, several side by side; one bad case is named and the rest goes on.
+
+    spread: where cases are read; if none is given on this machine, many cases in processes that may crash
+    """
     facts: list[CaseFacts] = []
     looks: dict[str, Look] = {}
     problems = list(dataset.problems)
-    with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
-        for done, (measured, found) in enumerate(pool.map(_measured, dataset.cases), start=1):
-            problems.extend(found)
-            if measured is not None:
-                facts.append(measured[0])
-                looks[measured[0].id] = measured[1]
-            if progress is not None:
-                progress(done, len(dataset))
+    outcomes: dict[int, _Measured | IsocenterError] = {}
+    for number, outcome in (spread or local(threads, dataset.cases))(_measured, dataset.cases):
+        outcomes[number] = outcome
+        if progress is not None:
+            progress(len(outcomes), len(dataset))
+    for number, case in enumerate(dataset.cases):
+        outcome = outcomes.pop(number)
+        measured, found = (None, [_unusable(case, outcome)]) if isinstance(outcome, IsocenterError) else outcome
+        problems.extend(found)
+        if measured is not None:
+            facts.append(measured[0])
+            looks[measured[0].id] = measured[1]
     return _compared(dataset, Fingerprint(tuple(facts)), looks, problems)
 
 
@@ -82,7 +91,10 @@ def retested(
     return shortcuts(examination.dataset, examination.fingerprint, examination.looks, ids=ids, seen=seen, seed=seed)
 
 
-def _measured(case: Case) -> tuple[tuple[CaseFacts, Look] | None, list[Problem]]:
+_Measured = tuple[tuple[CaseFacts, Look] | None, list[Problem]]
+
+
+def _measured(case: Case) -> _Measured:
     try:
         image = stacked(case.images, case.id)
         image = image.with_pixels(image.data)  # read once: every measure looks at the voxels
@@ -96,9 +108,13 @@ def _measured(case: Case) -> tuple[tuple[CaseFacts, Look] | None, list[Problem]]
         problems = list(odd(case, image, valid, references, drawn, seen))
         return (facts_of(case, image, valid, references, drawn), seen), problems
     except IsocenterError as error:
-        # Without the case's name in it, what many cases have is said once.
-        what = error.problem if error.where == case.id else f"{error.where}: {error.problem}"
-        return None, [Problem("error", what, (case.id,), "cannot be used", error.remedy)]
+        return None, [_unusable(case, error)]
+
+
+def _unusable(case: Case, error: IsocenterError) -> Problem:
+    # Without the case's name in it, what many cases have is said once.
+    what = error.problem if error.where == case.id else f"{error.where}: {error.problem}"
+    return Problem("error", what, (case.id,), "cannot be used", error.remedy)
 
 
 def _read(value: Any) -> Any:

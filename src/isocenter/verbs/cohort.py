@@ -10,9 +10,11 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
-from isocenter.errors import IsocenterError, MemoryShortageError, is_out_of_memory
+from isocenter.errors import IsocenterError, is_out_of_memory
+from isocenter.runtime import outcome_of
 from isocenter.values import Case
 
 T = TypeVar("T")
@@ -40,11 +42,11 @@ def overlapped(
             """Wait until nothing is being written."""
             while written:
                 case, future = written[0]
-                outcome = _outcome(case, future.result)
+                outcome = outcome_of(partial(_result, future), case)
                 written.popleft()
                 take(case, outcome)
 
-        def attempted(case: Case, loaded: Callable[[], T]) -> Callable[[], R]:
+        def attempted(loaded: Callable[[], T], case: Case) -> Callable[[], R]:
             try:
                 return compute(case, loaded())
             except Exception as error:
@@ -59,7 +61,7 @@ def overlapped(
             for number, case in enumerate(cases, start=1):
                 loaded = ahead.popleft()
                 ahead.extend(reader.submit(read, following) for following in cases[number : number + 1])
-                left = _outcome(case, lambda case=case, loaded=loaded: attempted(case, loaded.result))  # type: ignore[misc]
+                left = outcome_of(partial(attempted, loaded.result), case)
                 tell()
                 if isinstance(left, IsocenterError):
                     take(case, left)
@@ -69,23 +71,6 @@ def overlapped(
             tell()
 
 
-def _outcome(case: Case, done: Callable[[], R]) -> R | IsocenterError:
-    """What was done, or why it could not be; a defect of ours is raised."""
-    try:
-        return done()
-    except IsocenterError as error:
-        return error
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        return memory_ran_out(case.id, error)
-
-
-def memory_ran_out(where: str, error: BaseException) -> MemoryShortageError:
-    """What to say of a case for which there was no memory."""
-    said = str(error).strip().partition("\n")[0]
-    return MemoryShortageError(
-        f"memory ran out{f' ({said})' if said else ''}",
-        where,
-        "Close other programs, predict it by itself, or take a machine with more memory",
-    )
+def _result(future: Future[R], case: Case) -> R:
+    del case
+    return future.result()

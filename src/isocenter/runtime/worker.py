@@ -1,0 +1,59 @@
+"""What runs in a worker: calls come in on standard input, results go out on standard output, both as pickles.
+
+Only the process that started it speaks to it.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+
+def main() -> None:
+    """Answer calls until standard input ends: then whoever started this process is done, or dead."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is answered by the process that a person started
+    calls, answers = sys.stdin.buffer, os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints must not stand between two answers
+    sys.path[:] = pickle.load(calls)  # noqa: S301 - by our own parent
+    while (asked := _next(calls)) is not None:
+        try:
+            answers.write(_answer(asked))
+            answers.flush()
+        except BrokenPipeError:
+            return
+
+
+def _next(calls: BinaryIO) -> bytes | None:
+    try:
+        size = int.from_bytes(calls.read(8), "little")
+        return calls.read(size) or None
+    except KeyboardInterrupt:
+        return None
+
+
+def _answer(asked: bytes) -> bytes:
+    """("result" | "raised" | "unknown", value) as a pickle."""
+    try:
+        function, argument = _call(asked)
+    except Exception as error:  # of a script that this process does not know
+        return pickle.dumps(("unknown", repr(error)))
+    try:
+        return pickle.dumps(("result", function(argument)))
+    except Exception as error:
+        try:
+            return pickle.dumps(("raised", error))
+        except Exception:
+            return pickle.dumps(("raised", RuntimeError(repr(error))))
+
+
+def _call(asked: bytes) -> tuple[Callable[[Any], Any], Any]:
+    function, argument = pickle.loads(asked)  # noqa: S301 - by our own parent
+    return function, argument
+
+
+if __name__ == "__main__":
+    main()
