@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from isocenter.transforms import Taps, largest, resample, resample_labels, resample_largest, taps
+from isocenter.transforms import Taps, along, largest, resample, resample_labels, resample_largest, taps
 
 shapes = st.one_of(*[st.tuples(*[st.integers(1, 9)] * n) for n in (2, 3)])
 seeds = st.integers(0, 99)
@@ -42,7 +42,9 @@ def test_labels_are_those_with_the_largest_share_in_the_resampled_one_hot_volume
     old, new = both
     values = np.array([0, 3, 200], np.uint8)
     labels = np.random.default_rng(seed).choice(values, size=old)
-    shares = np.stack([resample((labels == value).astype(np.float64)[None], new)[0] for value in values])
+    shares = (labels == values.reshape(-1, *[1] * len(old))).astype(np.float64)
+    for axis, (before, after) in enumerate(zip(old, new, strict=True), start=1):
+        shares = along(shares, axis, taps(before, after, widening=0.5))
     chosen = resample_labels(labels, new)
     assert chosen.dtype == labels.dtype
     assert chosen.shape == new
@@ -81,9 +83,21 @@ def test_of_labels_with_equal_shares_the_lowest_wins():
     assert_array_equal(resample_labels(np.array([[0, 1, 1]]), (1, 1)), [[1]])
 
 
-@given(st.integers(1, 60), st.integers(1, 60))
-def test_linear_weights_are_never_negative_so_that_what_all_neighbours_agree_on_wins(old, new):
-    assert taps(old, new).weight.min() >= 0
+@given(st.integers(1, 60), st.integers(1, 60), st.sampled_from([0.5, 1.0]))
+def test_linear_weights_are_never_negative_so_that_what_all_neighbours_agree_on_wins(old, new, widening):
+    assert taps(old, new, widening=widening).weight.min() >= 0
+
+
+@given(st.integers(1, 8), st.integers(2, 5))
+def test_going_down_only_the_voxels_within_a_new_one_are_asked(new, ratio):
+    labels = np.repeat(np.arange(new), ratio)  # each new voxel is of one label
+    assert_array_equal(resample_labels(labels, (new,)), np.arange(new))
+
+
+def test_a_structure_that_is_one_new_voxel_thin_is_kept():
+    labels = np.zeros((12, 12, 12), np.uint8)
+    labels[4:6, 6:8, 2:4] = 1
+    assert resample_labels(labels, (6, 6, 6)).sum() == 1
 
 
 @given(two_shapes(), st.integers(1, 5), seeds)
@@ -122,12 +136,14 @@ def test_a_grid_larger_than_one_slab_is_the_grid_in_one_piece(new, monkeypatch):
     assert_array_equal(resample_largest(scores, new), whole[1])
 
 
-def test_going_up_the_labels_are_those_of_scipy_and_of_torch():
-    """As nnU-Net has it: a class at a time, linear, and the larger share."""
-    labels, factors = ellipsoids((30, 28, 20), 8, seed=2), (2, 2, 1.5)
-    new = tuple(int(size * factor) for size, factor in zip(labels.shape, factors, strict=True))
+@pytest.mark.parametrize("factors", [(2, 2, 1.5), (0.5, 0.5, 0.7), (1.8, 0.6, 1)])
+def test_the_labels_are_those_of_scipy_and_of_torch(factors):
+    """As nnU-Net has it: a class at a time, linear, and the larger share. Down to half the size."""
+    labels = ellipsoids((60, 56, 40), 8, seed=2)
+    new = tuple(round(size * factor) for size, factor in zip(labels.shape, factors, strict=True))
     hot = (labels[None] == np.arange(9)[:, None, None, None]).astype(np.float32)
-    zoomed = [scipy.ndimage.zoom(one, factors, order=1, mode="nearest", grid_mode=True) for one in hot]
+    exact = [count / size for count, size in zip(new, labels.shape, strict=True)]
+    zoomed = [scipy.ndimage.zoom(one, exact, order=1, mode="nearest", grid_mode=True) for one in hot]
     tensor = torch.nn.functional.interpolate(torch.from_numpy(hot)[None], new, mode="trilinear")[0]
     chosen = resample_labels(labels, new)
     for other in (np.argmax(zoomed, axis=0), tensor.argmax(dim=0).numpy()):

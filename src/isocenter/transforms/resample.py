@@ -41,14 +41,14 @@ class Taps:
 
 
 @lru_cache(maxsize=256)
-def taps(old: int, new: int, order: Order = "linear") -> Taps:
+def taps(old: int, new: int, order: Order = "linear", widening: float = 1.0) -> Taps:
     """From `old` samples to `new` ones over the same length, edge to edge.
 
-    Going down, the kernel is widened by the ratio, so that what is finer than the new grid is averaged instead of
-    folded over (anti-aliasing). Cubic is Keys' kernel with a = -0.5, IEEE Trans ASSP 1981,
+    Going down, the kernel is widened by the ratio (times `widening`), so that what is finer than the new grid is
+    averaged instead of folded over (anti-aliasing). Cubic is Keys' kernel with a = -0.5, IEEE Trans ASSP 1981,
     doi:10.1109/TASSP.1981.1163711. A ramp stays a ramp at every ratio: nothing moves by a part of a voxel.
     """
-    stretch = max(1.0, old / new)
+    stretch = max(1.0, widening * old / new)
     radius = (1.0 if order == "linear" else 2.0) * stretch
     centre = (np.arange(new) + 0.5) * old / new - 0.5
     index = np.floor(centre - radius).astype(np.intp)[:, None] + np.arange(1, int(np.ceil(2 * radius)) + 1)
