@@ -11,6 +11,7 @@ from isocenter import tasks
 from isocenter.errors import PlanError
 from isocenter.planning import read_plan, settings
 from isocenter.training import Batch
+from isocenter.training.compute import Compute
 from isocenter.training.objective import batch_loss, bit_by_bit, by_level, supervised, vectors_changed
 
 
@@ -85,7 +86,7 @@ def test_of_mixed_images_both_targets_count_by_their_share(classes):
         seen.append(given)
         return {"class": given.flatten(1)[:, :2]}
 
-    loss = batch_loss(network, Batch(images, np.array([0, 1]), (), (1.0, 1.0)), chosen, "cpu")
+    loss = batch_loss(network, Batch(images, np.array([0, 1]), (), (1.0, 1.0)), chosen, "cpu", Compute())
     mixed = torch.from_numpy(0.75 * images + 0.25 * images[::-1])
     assert torch.allclose(seen[0], mixed)
     task, logits = classes.task, {"class": mixed.flatten(1)[:, :2]}

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from isocenter.planning import read_plan, settings
-from isocenter.training.optimisers import average, make_optimiser
+from isocenter.training.optimisers import Average, make_optimiser
 
 
 @pytest.fixture(scope="session")
@@ -45,11 +45,12 @@ def test_sgd_moves_with_nesterovs_momentum_of_099(chosen):
 
 def test_the_average_is_the_weighted_mean_of_all_weights_so_far():
     module = torch.nn.BatchNorm1d(1)
-    averaged = copy.deepcopy(module)
+    averaged = copy.deepcopy(module).requires_grad_(False)
+    average = Average(averaged, module)
     for value, steps in ((3.0, 4), (7.0, 9)):
         with torch.no_grad():
             module.weight.fill_(value)
         module.num_batches_tracked.fill_(steps)
-        average(averaged, module, 0.75)
+        average.move(0.75)
     assert averaged.weight.item() == pytest.approx(0.75 * (0.75 * 1 + 0.25 * 3) + 0.25 * 7)
     assert int(averaged.num_batches_tracked) == 9

@@ -1,15 +1,30 @@
 from __future__ import annotations
 
 import copy
-import time
-from types import SimpleNamespace
+from dataclasses import replace
 
 import pytest
 import torch
 
+from isocenter.planning import read_plan, settings
 from isocenter.training import probe
-from isocenter.training.probe import budget, step_seconds
+from isocenter.training.compute import Compute
+from isocenter.training.probe import budget, fastest_of, probed, raced, ways_of
 from isocenter.training.schedule import FEWEST_STEPS
+
+PLAIN, LAST, COMPILED = Compute(), Compute(channels_last=True), Compute(compiled=True)
+
+
+@pytest.fixture(scope="session")
+def chosen(segmented):
+    """How a small run was trained, with nothing decided about how steps are computed."""
+    return replace(settings(read_plan(segmented.out / "plan.yaml")).training, compute=None)
+
+
+@pytest.fixture
+def module() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Conv2d(2, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.InstanceNorm2d(4))
 
 
 def test_what_is_left_becomes_steps_and_validations():
@@ -30,20 +45,69 @@ def test_without_time_a_few_steps_are_taken_and_it_is_said():
     assert "longer than was asked for" in found.because
 
 
-@pytest.mark.parametrize(("longest", "least", "most"), [(0.0, 1, 1), (1000.0, 58, 58)])
-def test_a_probe_is_as_long_as_it_may_be_and_leaves_no_trace(longest, least, most):
-    """It runs on a real module with statistics of its own; a step that sleeps has outlasted a share of 0 s."""
-    module = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.BatchNorm1d(3))
+@pytest.mark.parametrize(("longest", "rounds"), [(0.0, 3), (6.5, 7), (1e9, 60)])
+def test_a_race_is_as_long_as_it_may_be(longest, rounds, monkeypatch):
+    """Two ways of which each step takes half a second, on a clock of its own."""
+    now = [0.0]
+    monkeypatch.setattr(probe.time, "monotonic", lambda: now[0])
+
+    def timed(way, number):
+        now[0] += 0.5
+        return 0.5
+
+    times = raced([PLAIN, LAST], timed, longest)
+    assert {way: len(taken) for way, taken in times.items()} == dict.fromkeys([PLAIN, LAST], rounds - 2)
+
+
+def test_a_way_that_is_far_slower_is_given_up_after_its_first_warm_step():
+    tried = []
+
+    def timed(way, number):
+        tried.append(way)
+        return 5.0 if number == 0 else 1.5 if way is LAST else 1.0  # the first step of both only warms up
+
+    times = raced([PLAIN, LAST], timed, 1e9)
+    assert tried.count(LAST) == 2
+    assert times[LAST] == [1.5]
+    assert tried.count(PLAIN) == probe.MOST_PROBE_STEPS
+
+
+def test_what_is_hardly_faster_is_noise_and_the_simpler_way_stays():
+    assert fastest_of({PLAIN: [1.0, 1.0, 9.0], LAST: [0.98, 0.98, 0.98]}) is PLAIN
+    assert fastest_of({PLAIN: [1.0, 1.0, 1.0], LAST: [0.9, 0.9, 9.0], COMPILED: [0.95] * 3}) is LAST
+
+
+def test_what_a_person_set_is_not_put_to_the_test(chosen, module):
+    assert ways_of(module, replace(chosen, compute="channels-last", precision="float32")) == [LAST]
+
+
+def test_a_deterministic_training_is_computed_in_one_way_on_any_day(chosen, module):
+    assert ways_of(module, replace(chosen, deterministic=True, precision="float32")) == [PLAIN]
+    assert len(ways_of(module, chosen)) > 1
+
+
+@pytest.mark.parametrize("left", [10.0, 100.0])
+def test_a_probe_leaves_no_trace_but_the_order_in_memory(chosen, module, left):
     before = copy.deepcopy(module.state_dict())
-    wrapped = SimpleNamespace(module=module, zero_grad=module.zero_grad)
-    loader = SimpleNamespace(of_step=lambda step: torch.full((4, 3), float(step)))
-    fabric = SimpleNamespace(backward=lambda loss: loss.backward())
-
-    def loss(batch):
-        time.sleep(0.001)
-        return module(batch).square().sum()
-
-    times = step_seconds(wrapped, loader, loss, fabric, longest)
-    assert least <= len(times) <= most
+    images = torch.randn(3, 2, 12, 12)
+    found = probed(module, lambda way, step: module(images).square().sum().backward(), chosen, left)
     assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
     assert all(parameter.grad is None for parameter in module.parameters())
+    decision = found.decision(chosen)
+    assert Compute.of(decision.value, chosen) == found.compute
+    assert "eager 0." in decision.because
+    assert "channels-last 0." in decision.because
+    assert "too few to try torch.compile" in decision.because
+    assert (found.peak is not None) == (left >= probe.PEAK_FROM)
+
+
+def test_a_compiler_that_fails_costs_nothing_but_its_time(chosen, module):
+    def step(way, number):
+        if way.compiled:
+            raise RuntimeError("no compiler for C++\nwas found")
+        module(torch.randn(3, 2, 12, 12)).square().sum().backward()
+
+    found = probed(module, step, chosen, probe.COMPILING / probe.COMPILE_SHARE + 1)
+    assert not found.compute.compiled
+    assert "torch.compile failed (no compiler for C++)" in found.because
+    assert module._compiled_call_impl is None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from isocenter.errors import PlanError
 from isocenter.networks.catalogue import REFERENCE, Member, halvings, member
+from isocenter.networks.channels_last import channels_last, memory_order, plain
 from isocenter.networks.weights import take_over
 from isocenter.values import Dense, Head, Vector
 
@@ -115,4 +116,17 @@ def _found(name: str) -> tuple[ModuleType, str]:
     return importlib.import_module(module), function
 
 
-__all__ = ["NETWORKS", "Member", "build", "is_published", "members", "names", "pretrained", "size_for", "source"]
+__all__ = [
+    "NETWORKS",
+    "Member",
+    "build",
+    "channels_last",
+    "is_published",
+    "members",
+    "memory_order",
+    "names",
+    "plain",
+    "pretrained",
+    "size_for",
+    "source",
+]

@@ -71,6 +71,7 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
     "training.schedule": ("The rate falls by the schedule {value}",),
     "training.early_stop": ("Training ends after {value} validations without improvement", "Training never ends early"),
     "training.sampling": ("The sampling of cases is {value}",),
+    "training.compute": ("Steps are computed {value}", "How steps are computed is still open"),
     "augmentation.rotation": ("Images are turned by up to {value} degrees", "Images are not turned"),
     "augmentation.scale": ("They are scaled by up to {percent}", "They are not scaled"),
     "augmentation.shift": ("They are shifted by up to {percent} of the patch", "They are not shifted"),

@@ -61,6 +61,7 @@ def training(
         "early_stop": _early_stop(each),
         "sampling": Decision("natural", "each case comes as often as any other"),
         "memory": memory,
+        "compute": Decision(None, "a probe finds what is fastest on this machine when training starts"),
     }
 
 

@@ -19,6 +19,11 @@ from isocenter.values import Plan
 
 Count = Annotated[int, Gt(0)]
 Share = Annotated[float, Ge(0), Le(1)]
+# Float32 where the plan's precision is bf16; channels-last, where the channels of a voxel lie side by side in memory.
+Ways = Literal[
+    "eager", "channels-last", "compiled", "compiled channels-last",
+    "float32", "float32 channels-last", "float32 compiled", "float32 compiled channels-last",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,7 @@ class Training:
     schedule:      how the rate falls after the warm-up: a half cosine, or a polynomial of degree 0.9
     early_stop:    ends after so many validations without improvement; None never
     sampling:      "balanced" draws cases class by class, whatever their number
+    compute:       how a step is computed; None until a probe has found what is fastest on the machine
     memory:        GiB that training is predicted to take at its peak, of the device that computes
     """
 
@@ -59,6 +65,7 @@ class Training:
     early_stop: Count | None = None
     sampling: Literal["natural", "balanced"] = "natural"
     memory: Annotated[float, Ge(0), Lt(math.inf)] = 0.0
+    compute: Ways | None = None
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from itertools import count
 import numpy as np
 from numpy.typing import NDArray
 
+from isocenter.lazy import torch
 from isocenter.training.store import Prepared
 from isocenter.transforms import generator, order
 from isocenter.values import Array, Region
@@ -40,6 +41,8 @@ class Loader:
 
     foreground: share of patches that are centred on a structure; the others lie anywhere
     balanced:   cases are drawn class by class, each class as often as any other; for vector targets only
+    part:       the samples of each batch that are wanted; all without
+    pinned:     in memory from which a GPU copies while the processor goes on
     """
 
     cases: Sequence[Prepared]
@@ -48,6 +51,8 @@ class Loader:
     foreground: float
     seed: int
     balanced: bool = False
+    part: range | None = None
+    pinned: bool = False
 
     def batches(self, first: int) -> Generator[Batch]:
         """The batches from step `first` on, without end, a few of them made ahead; close it when enough are drawn."""
@@ -62,11 +67,19 @@ class Loader:
                 pool.shutdown(wait=False, cancel_futures=True)
 
     def of_step(self, step: int) -> Batch:
-        """The batch of a step, whatever was drawn before."""
-        drawn = [self._sample(step * self.batch + n) for n in range(self.batch)]
+        """The batch of a step, or the wanted part of it, whatever was drawn before."""
+        wanted = range(self.batch) if self.part is None else self.part
+        drawn = [self._sample(step * self.batch + n) for n in wanted]
         images, targets, generators, steps = zip(*drawn, strict=True)
         # One spacing for the batch: all cases lie on the network's grid, small differences come from rounding.
-        return Batch(np.stack(images), np.stack(targets), generators, tuple(np.mean(steps, axis=0).tolist()))
+        spacing = tuple(np.mean(steps, axis=0).tolist())
+        return Batch(self._stacked(images), self._stacked(targets), generators, spacing)
+
+    def _stacked(self, arrays: Sequence[Array]) -> Array:
+        if not self.pinned:
+            return np.stack(arrays)
+        whole = torch.empty((len(arrays), *arrays[0].shape), dtype=torch.from_numpy(arrays[0]).dtype, pin_memory=True)
+        return np.stack(arrays, out=whole.numpy())
 
     def _sample(self, number: int) -> tuple[NDArray[np.float32], Array, np.random.Generator, tuple[float, ...]]:
         index, rng = self._class_by_class(number) if self.balanced else self._case_by_case(number)

@@ -6,12 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from isocenter.errors import PlanError
 from isocenter.lazy import torch
 from isocenter.planning import Settings
 from isocenter.tasks import Task
+from isocenter.training.compute import Compute
 from isocenter.training.loader import Batch
-from isocenter.transforms import names_sides, sides_changed
+from isocenter.training.ranks import ALONE, Ranks
+from isocenter.transforms import Augmentation, names_sides, sides_changed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,22 +25,46 @@ if TYPE_CHECKING:
 LEVEL = "@"
 
 
-def batch_loss(module: Any, batch: Batch, settings: Settings, device: Any) -> Tensor:
-    """Augment a batch on the device and let the task judge what the network makes of it."""
+def batch_loss(
+    module: Any, batch: Batch, settings: Settings, device: Any, compute: Compute, ranks: Ranks = ALONE
+) -> Tensor:
+    """Augment a batch on the device and let the task judge what the network makes of it.
+
+    With several ranks each gives its part of a batch, and the loss is that of the whole.
+    """
     task, augmentation = settings.task, settings.augmentation
-    images = torch.from_numpy(batch.images).to(device)
-    targets = torch.from_numpy(batch.targets).to(device)
+    images, targets = (on_device(array, device) for array in (batch.images, batch.targets))
     dense = targets if targets.ndim == images.ndim - 1 else None
     images, moved, crossed = augmentation(images, dense, batch.generators, batch.steps, mirrored=task.mirrored)
+    partner, share = None, 1.0
     if moved is not None:
-        return supervised(task, module(images), moved)
-    targets = vectors_changed(targets, crossed, task.mirrored)
-    images, partner, share = augmentation.mixed(images, batch.generators)
-    outputs = module(images)
+        targets = moved
+    else:
+        targets = vectors_changed(targets, crossed, task.mirrored)
+        images, partner, share = mixed(augmentation, images, batch.generators, ranks)
+    with compute.autocast(device):
+        outputs = module(compute.ordered(module, images))
+    outputs = {name: ranks.whole(output.float()) for name, output in outputs.items()}
+    targets = ranks.whole(targets)
     if partner is None:
         return supervised(task, outputs, targets)
     # Zhang et al., arXiv:1710.09412; Yun et al., arXiv:1905.04899
     return share * supervised(task, outputs, targets) + (1 - share) * supervised(task, outputs, targets[partner])
+
+
+def mixed(
+    augmentation: Augmentation, images: Tensor, generators: Sequence[np.random.Generator], ranks: Ranks
+) -> tuple[Tensor, Tensor | None, float]:
+    """As `Augmentation.mixed`, for this process's part of a batch that is mixed as a whole, by its first sample."""
+    if ranks.count == 1 or not augmentation.mixes:
+        return augmentation.mixed(images, generators)
+    whole, partner, share = augmentation.mixed(ranks.whole(images), ranks.agreed(generators[:1]))
+    return ranks.own(whole), partner, share
+
+
+def on_device(array: NDArray[Any], device: Any) -> Tensor:
+    """An array as a tensor on the device; from pinned memory it is copied while the processor goes on."""
+    return torch.from_numpy(array).to(device, non_blocking=True)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from isocenter.errors import IntegrityError
+from isocenter.training.compute import EAGER
 from isocenter.training.schedule import Pace, Speed
 
 
@@ -18,6 +19,7 @@ class Moment:
     """Where a training is: step of steps, seconds since the command began.
 
     waiting: share of the time of this session in which the network waited for data
+    reached: share of the machine's peak that steps reach; None where it was not measured
     """
 
     step: int
@@ -27,6 +29,7 @@ class Moment:
     learning_rate: float
     validation: float | None = None
     waiting: float = 0.0
+    reached: float | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,8 @@ class Outcome:
 
     stopped: why it ended before its last planned step, or nothing
     waiting: share of the time in which the network waited for data
+    work:    how fast the steps were, beside what the machine can do
+    compute: the way in which steps were computed
     """
 
     checkpoint: Path
@@ -60,6 +65,32 @@ class Outcome:
     steps: int
     stopped: str = ""
     waiting: float = 0.0
+    work: Work | None = None
+    compute: str = EAGER
+
+
+@dataclass(frozen=True)
+class Work:
+    """What steps do, and what the machine can do.
+
+    operations: of a whole step, floating-point; peak: the most that the machine reaches, a second
+    what:       the computation that reaches it
+    step:       s of a step, on average; 0 before the first
+    """
+
+    operations: float
+    peak: float
+    what: str
+    step: float = 0.0
+
+    @property
+    def reached(self) -> float | None:
+        """Share of the peak that whole steps reach, augmentation, optimiser and waiting included."""
+        return self.operations / (self.step * self.peak) if self.step > 0 else None
+
+    def __str__(self) -> str:
+        share = "" if self.reached is None else f"{100 * self.reached:.0f} % of "
+        return f"{share}{self.peak / 1e9:.0f} GFLOP/s, which {self.what} reaches"
 
 
 @dataclass(frozen=True)
@@ -74,6 +105,8 @@ class State:
     stopped:     why the training ended early, or nothing
     began_from:  which weights it began from, in words, or nothing
     waiting:     share of the last session's time in which the network waited for data
+    compute:     the way in which steps are computed, as a plan names it
+    work:        how fast the last session's steps were; None where the peak was not measured
     """
 
     step: int
@@ -85,6 +118,8 @@ class State:
     stopped: str = ""
     began_from: str = ""
     waiting: float = 0.0
+    compute: str = EAGER
+    work: Work | None = None
 
     @property
     def is_over(self) -> bool:
@@ -102,6 +137,8 @@ class State:
             }
             best = -math.inf if record["best"] is None else float(record["best"])
             speed = None if record["speed"] is None else Speed(**record["speed"])
-            return cls(**kept, best=best, speed=speed, pace=Pace(**record["pace"]))
+            work = None if record.get("work") is None else Work(**record["work"])  # older states know none
+            way = record.get("compute", EAGER)
+            return cls(**kept, best=best, speed=speed, pace=Pace(**record["pace"]), compute=way, work=work)
         except (KeyError, TypeError) as error:
             raise IntegrityError(f"is no state of a training ({error})", where, "Train anew") from error

@@ -9,6 +9,7 @@ import numpy as np
 
 from isocenter.lazy import torch
 from isocenter.runtime import Model, slide
+from isocenter.training.compute import Compute
 from isocenter.training.store import Prepared
 
 if TYPE_CHECKING:
@@ -16,15 +17,15 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 
-def validate(model: Model, averaged: Module, cases: Sequence[Prepared], fabric: Any) -> float:
+def validate(model: Model, averaged: Module, cases: Sequence[Prepared], device: Any, compute: Compute) -> float:
     """The selection metric; in the precision of the training, without mirrored views."""
     averaged.eval()
     collected: dict[str, list[Tensor]] = {}
     inference, task = model.inference, model.task
 
     def run(images: np.ndarray) -> Mapping[str, np.ndarray]:
-        with torch.inference_mode(), fabric.autocast():
-            outputs = averaged(torch.from_numpy(images).to(fabric.device))
+        with torch.inference_mode(), compute.autocast(device):
+            outputs = averaged(compute.ordered(averaged, torch.from_numpy(images).to(device)))
         return {name: output.float().cpu().numpy() for name, output in outputs.items()}
 
     for case in cases:

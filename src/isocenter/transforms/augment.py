@@ -167,6 +167,11 @@ class Augmentation:
         changed, share = way(images, partner, alpha, rng)
         return changed, partner, share
 
+    @property
+    def mixes(self) -> bool:
+        """Whether whole images are mixed in pairs."""
+        return self.mixup > 0 or self.cutmix > 0
+
     def check(self, mirrored: Sequence[int] | None, ndim: int) -> None:
         """Raises PlanError where an axis does not exist, or `flips` would, or may, put a label on the wrong side."""
         check_flips("augmentation", self.flips, self.left_right, mirrored=mirrored, ndim=ndim)

@@ -49,7 +49,7 @@ class Job:
 def fit(job: Job, clock: Clock, decided: Decided, recount: Recount | None = None) -> Outcome:
     """Prepare the cases and train; goes on from the last checkpoint where there is one.
 
-    decided: is told steps, validations and the reason, once a probe has found them or the speed has changed
+    decided: is told what a probe found, or the speed that was measured since: steps, validations, how to compute
     recount: is asked half-way by which second training must end; None where the steps are fixed
     """
     chosen = job.settings
@@ -88,10 +88,18 @@ def prepared(cases: Sequence[Case], chosen: Settings, options: Mapping[str, Any]
         )
 
 
-def with_decided(plan: Plan, steps: int, validations: int, because: str) -> Plan:
-    """The plan with what a probe, or the speed that was measured since, says about its length."""
-    plan = plan.with_decision("training.steps", Decision(steps, because))
-    return plan.with_decision("training.validations", Decision(validations, because))
+def with_decided(plan: Plan, decisions: Mapping[str, Decision]) -> Plan:
+    """The plan with what a probe, or the speed that was measured since, decided."""
+    for name, decision in decisions.items():
+        plan = plan.with_decision(name, decision)
+    return plan
+
+
+def say_decided(what: str, decisions: Mapping[str, Decision]) -> None:
+    """What was decided, in the log."""
+    for name, words in (("training.compute", "computed"), ("training.steps", "for so many steps:")):
+        if name in decisions:
+            log.info("%s %s %s: %s", what, words, decisions[name].value, decisions[name].because)
 
 
 def with_outcome(plan: Plan, outcome: Outcome) -> Plan:

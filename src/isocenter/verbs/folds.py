@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,10 @@ from isocenter.training import Clock, Outcome, Recount
 from isocenter.values import Case, Decision, Plan, Prediction, Split
 from isocenter.verbs.budget import fresh_model, measured_costs, seconds_after, shared_deadline, training_deadline
 from isocenter.verbs.finish import EVALUATION, OUT_OF_FOLD, evaluated
-from isocenter.verbs.fit import Job, fit, keep_task, predicted
+from isocenter.verbs.fit import Job, fit, keep_task, predicted, say_decided
 from isocenter.verbs.run_folder import Begun, state_of
 from isocenter.verbs.scoring import Scored
 
-log = logging.getLogger("isocenter")
 # What each fold takes from its own training cases. The grid is common, because the folds become one model whose outputs
 # are averaged voxel by voxel, and so are labels and tolerances, by which it is scored.
 SCALE = "preprocessing.normalisation"
@@ -138,11 +137,7 @@ def _share(limit: Recount, elapsed: float, left: int) -> Recount:
 
 def _said(what: str) -> Any:
     """A fold's steps are its own: they stand in its checkpoint, and the plan says at the end how many each had."""
-
-    def decided(steps: int, validations: int, because: str) -> None:
-        log.info("%s for %d steps and %d validations: %s", what, steps, validations, because)
-
-    return decided
+    return partial(say_decided, what)
 
 
 def _with_reasons(plan: Plan, jobs: Sequence[Job], outcomes: Sequence[Outcome]) -> Plan:
@@ -151,6 +146,8 @@ def _with_reasons(plan: Plan, jobs: Sequence[Job], outcomes: Sequence[Outcome]) 
         each = ", ".join(str(one.steps) for one in outcomes)
         because = f"a probe in each fold turned the minutes into steps: {each}"
         plan = plan.with_decision("training.steps", Decision(None, because))
+        ways = f"a probe in each fold found the fastest: {', '.join(one.compute for one in outcomes)}"
+        plan = plan.with_decision("training.compute", Decision(None, ways))
     if any(job.plan[SCALE] != plan[SCALE] for job in jobs):
         scale = plan.decision(SCALE)
         plan = plan.with_decision(SCALE, Decision(scale.value, f"{scale.because}, {SCALE_NOTE}", scale.source))

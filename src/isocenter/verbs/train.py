@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,18 +14,16 @@ from isocenter.files import unwritable
 from isocenter.planning import settings
 from isocenter.runtime import Model, build_module, load, write_json
 from isocenter.training import Clock, Outcome, Recount, fitting
-from isocenter.values import Dataset, Plan, Row
+from isocenter.values import Dataset, Decision, Plan, Row
 from isocenter.verbs.budget import fresh_model, measured_costs, seconds_after, training_deadline
 from isocenter.verbs.finish import evaluated, notes_of, training_log, write_environment, write_report
-from isocenter.verbs.fit import Job, fit, keep_task, predicted, weights_of, with_decided, with_outcome
+from isocenter.verbs.fit import Job, fit, keep_task, predicted, say_decided, weights_of, with_decided, with_outcome
 from isocenter.verbs.folds import cross_validated
 from isocenter.verbs.output import refuse_taken
 from isocenter.verbs.plan import Planned
 from isocenter.verbs.plan import plan as make
 from isocenter.verbs.run_folder import MARKS, NOTES, REPORT, Begun, begin, planned_from, resumed, state_of
 from isocenter.verbs.scoring import Scored
-
-log = logging.getLogger("isocenter")
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,11 +185,11 @@ def _trained(
     job = Job(run.out, run.plan, run.cases("train"), val, record, start=weights)
     plan = run.plan
 
-    def decided(steps: int, validations: int, because: str) -> None:
+    def decided(decisions: Mapping[str, Decision]) -> None:
         nonlocal plan
-        plan = with_decided(plan, steps, validations, because)
+        plan = with_decided(plan, decisions)
         run.write_plan(plan)
-        log.info("training for %d steps: %s", steps, because)
+        say_decided("training", decisions)
 
     limit = _limit(run, job, len(test))
     deadline = None if limit is None else state_of(run.out).get("deadline") or limit(fresh_model(job.settings))

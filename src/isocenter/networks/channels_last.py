@@ -1,0 +1,101 @@
+"""Networks with the channels of a voxel side by side in memory, where convolutions need not sort them first.
+
+On a processor torch's instance normalisation would bring every feature map back to the plain order; ours stays in this
+order, by batch normalisation of one sample at a time. Weights, their names and results stay what they were.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from isocenter.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
+
+
+def channels_last(module: Module) -> Module:
+    """The module itself, its convolutions' weights and its normalisations brought into this order."""
+    if (found := memory_order(module)) is None:
+        return module
+    ndim, order = found
+    for part in module.modules():
+        for parameter in part.parameters(recurse=False):
+            if parameter.ndim == ndim:
+                parameter.data = parameter.data.contiguous(memory_format=order)
+        if type(part) in _ours() and not part.track_running_stats:
+            part.__class__ = _ours()[type(part)]
+    return module
+
+
+def plain(module: Module) -> Module:
+    """The module itself, back in the plain order."""
+    torchs = {ours: theirs for theirs, ours in _ours().items()}
+    for part in module.modules():
+        part.__class__ = torchs.get(type(part), type(part))
+        for parameter in part.parameters(recurse=False):
+            parameter.data = parameter.data.contiguous()
+    return module
+
+
+def memory_order(module: Module) -> tuple[int, Any] | None:
+    """Axes of a batch of images and how they are kept; None without a convolution in two or three dimensions."""
+    for part in module.modules():
+        if isinstance(part, torch.nn.Conv3d):
+            return 5, torch.channels_last_3d
+        if isinstance(part, torch.nn.Conv2d):
+            return 4, torch.channels_last
+    return None
+
+
+@functools.cache
+def _ours() -> Mapping[type, type]:
+    """torch's classes of instance normalisation and those that take their place; made late, as torch comes late."""
+
+    class Normalisation(torch.autograd.Function):
+        @staticmethod
+        def forward(context: Any, images: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+            normalised = torch.empty_like(images)
+            exact = torch.promote_types(images.dtype, torch.float32)
+            mean, inverse = (images.new_empty(images.shape[:2], dtype=exact) for _ in range(2))
+            for n, sample in enumerate(images.split(1)):
+                into = {"out": normalised[n : n + 1], "save_mean": mean[n], "save_invstd": inverse[n]}
+                torch.ops.aten.native_batch_norm.out(sample, weight, bias, None, None, True, 0.0, eps, **into)
+            context.save_for_backward(images, weight, mean, inverse)
+            context.eps = eps
+            return normalised
+
+        @staticmethod
+        def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+            images, weight, mean, inverse = context.saved_tensors
+            wanted = list(context.needs_input_grad[:3])
+            gradient = gradient.contiguous(memory_format=_order(images))
+            each = [
+                torch.ops.aten.native_batch_norm_backward(
+                    upper, sample, weight, None, None, mean[n], inverse[n], True, context.eps, wanted
+                )
+                for n, (upper, sample) in enumerate(zip(gradient.split(1), images.split(1), strict=True))
+            ]
+            of_images, of_weight, of_bias = zip(*each, strict=True)
+            return (
+                torch.cat(of_images) if wanted[0] else None,
+                torch.stack(of_weight).sum(dim=0) if wanted[1] else None,
+                torch.stack(of_bias).sum(dim=0) if wanted[2] else None,
+                None,
+            )
+
+    def forward(self: Any, images: Tensor) -> Tensor:
+        here = images.device.type == "cpu" and images.shape[1] > 1 and images.ndim == self.ndim
+        if here and images.is_contiguous(memory_format=_order(images)) and not torch.compiler.is_compiling():
+            return Normalisation.apply(images, self.weight, self.bias, self.eps)
+        return torch.nn.functional.instance_norm(images, weight=self.weight, bias=self.bias, eps=self.eps)
+
+    theirs = {torch.nn.InstanceNorm2d: 4, torch.nn.InstanceNorm3d: 5}
+    return {one: type(one.__name__, (one,), {"forward": forward, "ndim": ndim}) for one, ndim in theirs.items()}
+
+
+def _order(images: Tensor) -> Any:
+    return torch.channels_last_3d if images.ndim == 5 else torch.channels_last

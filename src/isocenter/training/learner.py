@@ -1,0 +1,78 @@
+"""One step of a training: the loss of a batch, back through the network, the weights moved."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from isocenter.errors import IsocenterError
+from isocenter.lazy import torch
+from isocenter.planning import Settings
+from isocenter.training.compute import Compute
+from isocenter.training.loader import Batch
+from isocenter.training.objective import batch_loss, bit_by_bit
+from isocenter.training.optimisers import Average
+from isocenter.training.ranks import Ranks
+from isocenter.training.schedule import Pace, decay, rate
+from isocenter.transforms import generator
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Sets the draws of a step apart from those of a case.
+STEP_DRAW = 2**30
+# Batches in a row whose loss is no number: one may be an odd batch, so many are a training that has failed.
+MOST_LOST = 10
+
+
+@dataclass(eq=False)
+class Learner:
+    """What a step needs, and how many batches in a row it could learn nothing from.
+
+    module: as Fabric has wrapped it
+    """
+
+    module: Any
+    optimiser: Any
+    average: Average
+    settings: Settings
+    fabric: Any
+    compute: Compute
+    ranks: Ranks
+    lost: int = 0
+
+    def learn(self, batch: Batch, step: int, pace: Pace) -> tuple[float, float]:
+        """Lower the loss of a batch: the loss, and the rate by which it was lowered."""
+        chosen = self.settings.training
+        # Dropout draws from the one generator that torch has: set anew, a resumed run draws the same.
+        draws = generator(chosen.seed, self.ranks.rank, step, STEP_DRAW)
+        torch.manual_seed(int(draws.integers(2**63)))
+        now = rate(pace.progress(step), pace.stride, chosen)
+        for group in self.optimiser.param_groups:
+            group["lr"] = now
+        loss = self.loss(batch)
+        self.optimiser.zero_grad()
+        with bit_by_bit(self.settings):
+            # Gradients are averaged over the ranks, of which each has its part of the loss: so they are added.
+            self.fabric.backward(loss * self.ranks.count)
+        # Looked at only here, where a GPU has all of the step's work before it and does not wait for us.
+        if math.isfinite(lowered := float(loss.detach())):
+            self.lost = 0
+            torch.nn.utils.clip_grad_norm_(self.module.parameters(), chosen.clip, foreach=True)
+            self.optimiser.step()
+            if self.ranks.leads:
+                self.average.move(decay(step, pace.stride, chosen))
+        else:
+            self.lost += 1
+        return lowered, now
+
+    def loss(self, batch: Batch) -> Tensor:
+        with bit_by_bit(self.settings):
+            return batch_loss(self.module, batch, self.settings, self.fabric.device, self.compute, self.ranks)
+
+    def refuse_lost(self, step: int, where: str) -> None:
+        """IsocenterError once nothing was learnt from many batches in a row."""
+        if self.lost >= MOST_LOST:
+            problem = f"the loss of {MOST_LOST} batches in a row, up to step {step}, is no number"
+            raise IsocenterError(problem, where, "Train anew with a smaller --set training.learning_rate")

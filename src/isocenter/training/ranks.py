@@ -1,0 +1,70 @@
+"""Several processes that train one model: which this is, and what they tell each other.
+
+Each computes a part of every batch. The outputs of all parts are put together before the loss, so that any loss, also
+one that is no mean over samples, is that of the whole batch; gradients are added by torch's DistributedDataParallel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from isocenter.errors import PlanError
+from isocenter.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process is number `rank` of `count`; number 0 leads: it alone writes, validates and reports."""
+
+    rank: int = 0
+    count: int = 1
+
+    @classmethod
+    def here(cls) -> Ranks:
+        """As torch's process group says; one process where there is none."""
+        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+            return cls()
+        return cls(torch.distributed.get_rank(), torch.distributed.get_world_size())
+
+    @property
+    def leads(self) -> bool:
+        return self.rank == 0
+
+    def part(self, batch: int) -> range:
+        """The samples of a batch that this process computes. Raises PlanError where they cannot be shared evenly."""
+        if batch % self.count:
+            more = -(-batch // self.count) * self.count
+            problem = f"{batch} samples a step cannot be shared evenly by {self.count} processes"
+            raise PlanError(problem, "training.batch", f"Give --set training.batch={more}, or another number")
+        each = batch // self.count
+        return range(self.rank * each, (self.rank + 1) * each)
+
+    def agreed(self, value: T) -> T:
+        """The value that the leading process has."""
+        if self.count == 1:
+            return value
+        said = [value if self.leads else None]
+        torch.distributed.broadcast_object_list(said, src=0, device=torch.device("cpu"))
+        return said[0]  # type: ignore[return-value]
+
+    def whole(self, part: Tensor) -> Tensor:
+        """The parts of all processes in their order; gradients flow back into the own one."""
+        if self.count == 1:
+            return part
+        parts = [torch.empty_like(part, memory_format=torch.contiguous_format) for _ in range(self.count)]
+        torch.distributed.all_gather(parts, part.detach().contiguous())
+        parts[self.rank] = part
+        return torch.cat(parts)
+
+    def own(self, whole: Tensor) -> Tensor:
+        """The part of a batch that this process computes."""
+        return whole.chunk(self.count)[self.rank]
+
+
+ALONE = Ranks()

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from isocenter import networks
+from isocenter.networks import channels_last, memory_order, plain
+from isocenter.values import Dense
+
+torch.set_num_threads(1)
+SIZES = {
+    2: {"strides": [[1, 1], [2, 2]], "width": 4},
+    3: {"strides": [[1, 1, 1], [2, 2, 2]], "width": 4, "deep_supervision": 0},
+}
+
+
+def pair(axes: int) -> tuple[torch.nn.Module, torch.nn.Module, torch.Tensor, torch.Tensor]:
+    """A network, itself with the channels last, a batch of images, and it with the channels last."""
+    torch.manual_seed(0)
+    module = networks.build("unet", 2, axes, {"mask": Dense(3)}, SIZES[axes]).double()
+    other = channels_last(copy.deepcopy(module))
+    images = torch.randn(3, 2, *[8] * axes, dtype=torch.float64)
+    found = memory_order(module)
+    assert found is not None
+    return module, other, images, images.contiguous(memory_format=found[1])
+
+
+@pytest.mark.parametrize("axes", SIZES)
+def test_outputs_and_gradients_are_those_of_the_plain_order(axes):
+    module, other, images, ordered = pair(axes)
+    results = []
+    for network, batch in ((module, images), (other, ordered)):
+        given = batch.clone().requires_grad_()
+        output = network(given)["mask"]
+        (output * torch.linspace(-1, 1, output.numel(), dtype=torch.float64).reshape(output.shape)).sum().backward()
+        results.append([output, given.grad, *(one.grad for one in network.parameters())])
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("axes", SIZES)
+def test_normalisation_leaves_every_feature_map_in_the_order(axes):
+    _, other, _, ordered = pair(axes)
+    other, ordered = other.float(), ordered.float()  # torch convolves float64 volumes in the plain order alone
+    order, seen = memory_order(other), []
+    for part in other.modules():
+        if isinstance(part, torch.nn.InstanceNorm2d | torch.nn.InstanceNorm3d):
+            part.register_forward_hook(lambda part, given, output: seen.append((given[0], output)))
+    other(ordered)
+    assert order is not None
+    assert len(seen) == 6  # two blocks down, one up, each with two
+    assert all(one.is_contiguous(memory_format=order[1]) for maps in seen for one in maps)
+
+
+def test_the_way_back_leads_to_what_it_was():
+    module, other, images, _ = pair(3)
+    back = plain(other)
+    assert [type(part) for part in back.modules()] == [type(part) for part in module.modules()]
+    assert all(one.is_contiguous() for one in back.parameters())
+    assert torch.equal(back(images)["mask"], module(images)["mask"])
+
+
+def test_weights_keep_their_names_and_a_copy_is_a_network_of_its_own():
+    module, other, _, ordered = pair(3)
+    assert list(other.state_dict()) == list(module.state_dict())
+    copied = copy.deepcopy(other)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.zero_()
+    torch.testing.assert_close(copied(ordered)["mask"], module(ordered)["mask"])
+
+
+def test_a_network_without_convolutions_stays_as_it_is():
+    module = torch.nn.Linear(2, 2)
+    assert channels_last(module) is module
+    assert memory_order(module) is None
