@@ -1,4 +1,7 @@
-"""torch, imported when it is first used: `--help`, reading and ONNX prediction do without it."""
+"""Modules that are imported when they are first used: `--help`, reading and ONNX prediction do without torch.
+
+What takes long to import, and only some of the work needs, comes from here under its own name.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import pandas
     import torch
+    from scipy import fft, ndimage, sparse, spatial, special, stats
+    from scipy.sparse import csgraph
 else:
 
     class _LazyModule(ModuleType):
@@ -18,6 +24,14 @@ else:
                 raise AttributeError(name)
             return getattr(importlib.import_module(self.__name__), name)
 
+    csgraph = _LazyModule("scipy.sparse.csgraph")
+    fft = _LazyModule("scipy.fft")
+    ndimage = _LazyModule("scipy.ndimage")
+    pandas = _LazyModule("pandas")
+    sparse = _LazyModule("scipy.sparse")
+    spatial = _LazyModule("scipy.spatial")
+    special = _LazyModule("scipy.special")
+    stats = _LazyModule("scipy.stats")
     torch = _LazyModule("torch")
 
-__all__ = ["torch"]
+__all__ = ["csgraph", "fft", "ndimage", "pandas", "sparse", "spatial", "special", "stats", "torch"]

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import csr_array
 
 from isocenter.errors import UsageError
+from isocenter.lazy import sparse
 from isocenter.values import Estimate, Floats
 
 # Bins of equal width, as in Guo et al., ICML 2017, arXiv:1706.04599.
@@ -82,7 +82,9 @@ class Confusion:
         if not np.isin((truth, called), range(classes)).all():
             raise UsageError(f"a class index outside 0..{classes - 1}", "Confusion", "Give indices into the classes")
         images = np.arange(len(truth))
-        cells = csr_array((np.ones(len(truth)), (images, truth * classes + called)), shape=(len(truth), classes**2))
+        cells = sparse.csr_array(
+            (np.ones(len(truth)), (images, truth * classes + called)), shape=(len(truth), classes**2)
+        )
         counts = np.asarray(_weights(weights, len(truth)) @ cells)
         return cls(counts.reshape(*counts.shape[:-1], classes, classes))
 

@@ -16,10 +16,9 @@ from itertools import product
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import ndimage
-from scipy.spatial import KDTree
 
 from isocenter.errors import GeometryError
+from isocenter.lazy import ndimage, spatial
 from isocenter.values import Floats
 
 # Distances are sums of floats: what lies exactly at the tolerance must not fall out by rounding.
@@ -205,7 +204,7 @@ def _middle_of_faces(voxels: Mask) -> Floats:
 
 def _each_way(places: Floats, others: Floats) -> tuple[Floats, Floats]:
     """Distance from each place to the nearest of the others, and the other way round."""
-    return np.asarray(KDTree(others).query(places)[0]), np.asarray(KDTree(places).query(others)[0])
+    return np.asarray(spatial.KDTree(others).query(places)[0]), np.asarray(spatial.KDTree(places).query(others)[0])
 
 
 def _quantile(distances: Floats, areas: Floats, share: float) -> float:

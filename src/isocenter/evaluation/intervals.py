@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from isocenter.errors import UsageError
+from isocenter.lazy import stats
 from isocenter.values import Estimate, Floats
 
 LEVEL = 0.95

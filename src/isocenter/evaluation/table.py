@@ -8,12 +8,12 @@ from dataclasses import asdict
 from typing import Any, TypeAlias
 
 import numpy as np
-import pandas as pd
 
 from isocenter.errors import DatasetError, FormatError
+from isocenter.lazy import pandas as pd
 from isocenter.values import Estimate, Row
 
-Table: TypeAlias = pd.DataFrame
+Table: TypeAlias = "pd.DataFrame"
 
 KEYS = ("case", "patient", "split", "label")
 PROBABILITY = "probability_"

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
 
 from isocenter.evaluation import auroc, bootstrap_statistic, one_against_rest
+from isocenter.lazy import stats
 from isocenter.transforms import generator
 from isocenter.values import Array, Estimate, Floats
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
+from isocenter.lazy import ndimage
 from isocenter.values import Array
 
 # A piece of less than a hundredth of the largest, and of fewer voxels than a cube of 3, is rather a slip of the pen.

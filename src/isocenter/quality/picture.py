@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-from scipy import ndimage
-from scipy.sparse.csgraph import connected_components
 
+from isocenter.lazy import csgraph, ndimage
 from isocenter.transforms import resample
 from isocenter.values import Array, Floats
 
@@ -172,4 +171,4 @@ def _longest_chain(centres: Floats, heights: Array) -> int:
     lower, taller = np.minimum.outer(heights, heights), np.maximum.outer(heights, heights)
     down, across = (np.abs(np.subtract.outer(places, places)) for places in centres.T)
     joined = (taller <= 1.5 * lower) & (down <= 0.3 * lower) & (across <= 2 * lower)
-    return int(np.bincount(connected_components(joined, directed=False)[1]).max())
+    return int(np.bincount(csgraph.connected_components(joined, directed=False)[1]).max())

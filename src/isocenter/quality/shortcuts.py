@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
 
+from isocenter.lazy import ndimage
 from isocenter.quality.covariates import is_missing, words_of
 from isocenter.quality.discrimination import FOLDS, discrimination, holm
 from isocenter.quality.look import Look

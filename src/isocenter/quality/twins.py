@@ -6,10 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.fft import dctn
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
+from isocenter.lazy import csgraph, fft, sparse
 from isocenter.quality.look import Look
 from isocenter.values import Array, Floats
 
@@ -60,8 +58,8 @@ def groups(found: tuple[Twin, ...]) -> tuple[frozenset[str], ...]:
         return ()
     place = {name: n for n, name in enumerate(names)}
     rows, columns = ([place[name] for name in side] for side in zip(*((t.first, t.second) for t in found), strict=True))
-    joined = coo_array((np.ones(len(rows)), (rows, columns)), shape=(len(names), len(names)))
-    _, label = connected_components(joined, directed=False)
+    joined = sparse.coo_array((np.ones(len(rows)), (rows, columns)), shape=(len(names), len(names)))
+    _, label = csgraph.connected_components(joined, directed=False)
     return tuple(frozenset(np.array(names)[label == one].tolist()) for one in np.unique(label))
 
 
@@ -94,7 +92,7 @@ def _alike(own: Floats, axes: int) -> Iterator[tuple[int, int, float]]:
 def _signs(own: Floats, axes: int) -> Floats:
     """(cases, bits) of +1 and -1: low frequencies above and below their median, without the mean."""
     count = LOW_FREQUENCIES[axes]
-    low = dctn(own, axes=tuple(range(1, axes + 1)))[(slice(None), *(slice(0, count),) * axes)]
+    low = fft.dctn(own, axes=tuple(range(1, axes + 1)))[(slice(None), *(slice(0, count),) * axes)]
     low = low.reshape(len(own), -1)[:, 1:]
     return np.where(low > np.median(low, axis=1, keepdims=True), 1.0, -1.0).astype(np.float32)
 

@@ -14,12 +14,15 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 
+from isocenter import lazy
 from isocenter.errors import PlanError
 from isocenter.runtime.slicing import sliced
 
 OURS = "isocenter"
 # What lies in this room for the package only stands at its top.
 TOP = "isocenter.runtime.bundle"
+# Where what takes long to import comes from.
+LAZY = "isocenter.lazy"
 # In place of a name: all of them.
 WHOLE = "*"
 
@@ -102,9 +105,13 @@ def _ours(text: str) -> list[tuple[str, str]]:
 def _others(module: str, text: str) -> set[str]:
     """The packages of others that a file imports."""
     found = set()
-    for node in _imports(ast.parse(text)):
+    tree = ast.parse(text)
+    idle = _idle(tree)
+    for node in (one for one in _imports(tree) if one not in idle):
         if isinstance(node, ast.Import):
             found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif node.module == LAZY:  # a name there stands for a module of others
+            found |= {getattr(lazy, alias.name).__name__.partition(".")[0] for alias in node.names}
         elif not _is_ours(node.module):
             found.add((node.module or "").partition(".")[0])
         if isinstance(node, ast.ImportFrom) and node.level:

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-import pandas as pd
 
 from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import Confusion, Table, auroc, brier, one_against_rest, roc_band
+from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures
 from isocenter.tasks.classification_plan import check_settings, prior_shift, sampling, settings_for, thresholds

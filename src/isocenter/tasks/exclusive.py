@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import ndimage
+
+from isocenter.lazy import ndimage
 
 # The logarithm of a probability of 0 would be infinite; no float32 softmax says less than this by its own doing.
 LEAST = float(np.finfo(np.float32).tiny)

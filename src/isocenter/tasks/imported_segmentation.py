@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from scipy import ndimage
 
 from isocenter.errors import PlanError
+from isocenter.lazy import ndimage
 from isocenter.tasks.exclusive import log_mean, softmax
 from isocenter.tasks.segmentation import Segmentation
 from isocenter.tasks.task import Task

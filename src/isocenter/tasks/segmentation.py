@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-import pandas as pd
 
 from isocenter.errors import DatasetError, GeometryError, PlanError
 from isocenter.evaluation import Table, volume_unit
+from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures
 from isocenter.tasks.exclusive import Tidying, label_map, log_mean, softmax, tidied

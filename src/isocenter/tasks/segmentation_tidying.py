@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import ndimage
 
 from isocenter.evaluation import overlap
+from isocenter.lazy import ndimage
 from isocenter.tasks.exclusive import Tidying, tidied
 from isocenter.tasks.label_maps import label_values
 from isocenter.values import Array, Case, Decision, Label, Prediction

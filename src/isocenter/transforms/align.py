@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from scipy import ndimage
 
 from isocenter.errors import GeometryError
+from isocenter.lazy import ndimage
 from isocenter.values import Geometry, Image
 
 

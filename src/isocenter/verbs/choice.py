@@ -6,10 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pandas as pd
-
 from isocenter.errors import UsageError, counted
 from isocenter.files import content_hash, dataset_hash
+from isocenter.lazy import pandas as pd
 from isocenter.runtime import Model
 from isocenter.values import Dataset, Split
 from isocenter.verbs.data_record import DataRecord, read_data_record

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import pandas as pd
-
 from isocenter.errors import DatasetError, PlanError, counted
 from isocenter.evaluation import rows_to_json
 from isocenter.files import dataset_hash
+from isocenter.lazy import pandas as pd
 from isocenter.planning import read_plan
 from isocenter.runtime import Model, environment, load
 from isocenter.values import Dataset, Plan, Problem, Row

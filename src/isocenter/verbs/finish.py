@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from isocenter.errors import counted
 from isocenter.files import write_text, written
+from isocenter.lazy import pandas as pd
 from isocenter.runtime import environment, write_json
 from isocenter.training import Outcome
 from isocenter.values import Case, Plan, Split
@@ -117,7 +116,8 @@ def write_report(
             "registered": plan["evaluation.registered"],
             "seed": plan["training.seed"],
             "minutes": f"{minutes:.1f}",
-            "waiting for data": f"{100 * waiting:.0f} % of the training",
+            "waiting for data": f"{100 * waiting:.1f} % of the training",
+            **speed_of(outcomes),
             "peak memory": memory_words(record),
         },
         views=f"{EVALUATION}/",
@@ -128,6 +128,14 @@ def write_report(
         by=_by(run, len(outcomes)),
     )
     write_text(run.out / REPORT, page, overwrite=True)
+
+
+def speed_of(outcomes: Sequence[Outcome]) -> dict[str, str]:
+    """How fast the steps were beside what the machine can do, of a training or of the first fold; for the facts."""
+    work = outcomes[0].work
+    if work is None or work.reached is None:
+        return {}
+    return {"a step": f"{work.step:.3f} s, computed {outcomes[0].compute}", "of the machine's peak": str(work)}
 
 
 def _by(run: Begun, folds: int) -> str:

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from isocenter.errors import counted
+from isocenter.lazy import pandas as pd
 from isocenter.planning import registered
 from isocenter.report import (
     Block,

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import pandas as pd
 
 from isocenter.errors import DatasetError, IsocenterError
 from isocenter.evaluation import Table, case_table, rows_to_json
+from isocenter.lazy import pandas as pd
 from isocenter.report import Figure, viewer
 from isocenter.tasks import Task
 from isocenter.values import Case, Dataset, Estimate, Image, Prediction, Problem, Row, Split

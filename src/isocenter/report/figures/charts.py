@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from isocenter.errors import UsageError
+from isocenter.lazy import pandas as pd
 from isocenter.report.figures.drawing import CROWDED, Canvas, Ink, chart, cycle, legend, plain, short
 from isocenter.report.figures.figure import Figure
 from isocenter.report.words import decimals, interval_text, metric_name, number, row_name, value_text

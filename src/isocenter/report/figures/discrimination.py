@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
-from scipy.special import betaincinv
 
 from isocenter.errors import UsageError
+from isocenter.lazy import pandas as pd
+from isocenter.lazy import special
 from isocenter.report.figures.drawing import CROWDED, Canvas, Ink, chart, cycle, legend, plain, short
 from isocenter.report.figures.figure import Figure
 from isocenter.values import Floats
@@ -173,8 +173,8 @@ def _reliability_points(truth: Floats, probability: Floats, bins: int) -> pd.Dat
     for place in np.unique(places):
         inside = places == place
         count, true = int(inside.sum()), int(truth[inside].sum())
-        low = betaincinv(true, count - true + 1, 0.025) if true else 0.0
-        high = betaincinv(true + 1, count - true, 0.975) if true < count else 1.0
+        low = special.betaincinv(true, count - true + 1, 0.025) if true else 0.0
+        high = special.betaincinv(true + 1, count - true, 0.975) if true < count else 1.0
         rows.append(((place + 0.5) / bins, float(probability[inside].mean()), true / count, low, high, count))
     return pd.DataFrame(rows, columns=["middle", "mean", "share", "low", "high", "count"])
 

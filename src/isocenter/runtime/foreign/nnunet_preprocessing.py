@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from isocenter.errors import DatasetError, GeometryError, PlanError, counted
+from isocenter.lazy import ndimage
 from isocenter.runtime.foreign.spline import Resampling, resampled, resampled_labels, stepped
 from isocenter.transforms import content, padding, permuted, recoloured, unpermuted
 from isocenter.values import Array, Geometry, Image, Region, Slabs

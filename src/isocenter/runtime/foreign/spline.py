@@ -12,8 +12,8 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
+from isocenter.lazy import ndimage
 from isocenter.transforms import Taps, along
 from isocenter.values import Array, Slabs
 
