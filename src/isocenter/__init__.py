@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "IsocenterError": "isocenter.errors",
+    "adopt": "isocenter.verbs.adopt",
     "check": "isocenter.verbs.check",
     "convert": "isocenter.verbs.convert",
     "demo": "isocenter.verbs.demo",
@@ -31,6 +32,7 @@ _WHERE = {
 __all__ = [
     "IsocenterError",
     "__version__",
+    "adopt",
     "check",
     "convert",
     "demo",
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from isocenter.errors import IsocenterError
     from isocenter.files import read, write
     from isocenter.runtime import load
+    from isocenter.verbs.adopt import adopt
     from isocenter.verbs.check import check
     from isocenter.verbs.convert import convert
     from isocenter.verbs.demo import demo

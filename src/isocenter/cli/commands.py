@@ -24,6 +24,7 @@ from isocenter.cli.flags import (
     Overwrite,
     Part,
     Prefer,
+    Scheduler,
     Seed,
     Set,
     Threads,
@@ -32,6 +33,7 @@ from isocenter.cli.flags import (
     named,
     reads_data,
 )
+from isocenter.cli.processes import speaks
 from isocenter.errors import DatasetError, IsocenterError
 from isocenter.values import Problem
 
@@ -67,11 +69,14 @@ def check(
     overwrite: Overwrite = False,
     json: Json = False,
     threads: Threads = None,
+    scheduler: Scheduler = None,
     given: Given = None,
 ) -> None:
     """Say what is in DATA, and whether it is fit to learn from."""
     target = out or _default("check", data)
-    result = isocenter.check(data, out=target, overwrite=overwrite, threads=threads, **(given or {}))
+    result = isocenter.check(
+        data, out=target, overwrite=overwrite, threads=threads, scheduler=scheduler, **(given or {})
+    )
     _show(result, result.as_record() if json else None)
     if not result.passed:
         fatal = result.examination.fatal[0]
@@ -207,6 +212,7 @@ def predict(
     device: Device = "auto",
     threads: Threads = None,
     backend: Annotated[str, typer.Option(help="auto, torch, compiled, onnx, openvino or tensorrt.")] = "auto",
+    scheduler: Scheduler = None,
     given: Given = None,
 ) -> None:
     """Results of MODEL for INPUTS, each on its source's own grid."""
@@ -223,6 +229,7 @@ def predict(
         device=device,
         threads=threads,
         backend=backend,
+        scheduler=scheduler,
         **(given or {}),
     )
     _show(result, result.as_record() if json else None)
@@ -241,6 +248,36 @@ def package(
     """The model of RUN as a MONAI bundle, which also runs without Isocenter."""
     target = out or _default("package", run)
     result = isocenter.package(run, out=target, overwrite=overwrite, backends=named(backends), threads=threads)
+    _show(result, result.as_record() if json else None)
+
+
+@app.command()
+def adopt(
+    source: Annotated[Path, typer.Argument(help="A model of another program: an nnU-Net v2 result folder.")],
+    out: Annotated[Path | None, typer.Option(help="A folder, or a file that ends in .zip.")] = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+    fold: Annotated[int | None, typer.Option(min=0, help="One of its networks, in place of their mean.")] = None,
+    trust: Annotated[
+        list[str] | None, typer.Option(help="module.name that its checkpoint may call. This runs code.")
+    ] = None,
+    postprocessing: Annotated[Path | None, typer.Option(help="nnU-Net's postprocessing.pkl.")] = None,
+    images: Annotated[Path | None, typer.Option(help="A cohort for the certificate.")] = None,
+    backends: Annotated[str, typer.Option(help="For the certificate: all, none, or onnx,openvino.")] = "all",
+    threads: Threads = None,
+) -> None:
+    """A model of another program as a package, which predicts as its maker does."""
+    result = isocenter.adopt(
+        source,
+        out=out or _default("adopt", source),
+        overwrite=overwrite,
+        fold=fold,
+        trust=trust or (),
+        postprocessing=postprocessing,
+        images=images,
+        backends=named(backends),
+        threads=threads,
+    )
     _show(result, result.as_record() if json else None)
 
 
@@ -306,7 +343,8 @@ def _fail_if(problems: Sequence[Problem]) -> None:
 
 
 def _show(result: object, record: Mapping[str, Any] | None) -> None:
-    typer.echo(result if record is None else json_module.dumps(record, default=str, allow_nan=False))
+    if speaks():
+        typer.echo(result if record is None else json_module.dumps(record, default=str, allow_nan=False))
 
 
 def _name(path: Path) -> str:

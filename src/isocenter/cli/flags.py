@@ -16,6 +16,9 @@ Out = Annotated[Path | None, typer.Option(help="Where to write; by default ./<ve
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda:0 or mps.")]
+Scheduler = Annotated[
+    str | None, typer.Option(help="Address of a dask scheduler whose workers do the cases: tcp://host:8786.")
+]
 Threads = Annotated[int | None, typer.Option(min=1, help="Cores to use; by default all.")]
 Seed = Annotated[int, typer.Option(min=0, help="Every random draw follows from it.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="section.name=value of the plan, set by hand.")]

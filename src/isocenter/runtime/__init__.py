@@ -4,7 +4,10 @@ from isocenter.runtime.archive import write_zip
 from isocenter.runtime.backends import refuse_unknown
 from isocenter.runtime.certificate import Certificate, read_certificate
 from isocenter.runtime.certify import certify
+from isocenter.runtime.cluster import Cluster
 from isocenter.runtime.device import bf16_pays, choose_device, environment, use_threads
+from isocenter.runtime.foreign.found import is_foreign, load_foreign
+from isocenter.runtime.foreign.nnunet_postprocessing import read_postprocessing
 from isocenter.runtime.measurement import measurements
 from isocenter.runtime.model import Inference, Model, build_module
 from isocenter.runtime.package import Evidence, write_package
@@ -21,6 +24,7 @@ from isocenter.runtime.windows import Network, slide
 __all__ = [
     "RUN_COMMAND",
     "Certificate",
+    "Cluster",
     "Evidence",
     "Inference",
     "Model",
@@ -38,12 +42,15 @@ __all__ = [
     "environment",
     "in_threads",
     "in_workers",
+    "is_foreign",
     "load",
+    "load_foreign",
     "local",
     "measurements",
     "outcome_of",
     "read_certificate",
     "read_json",
+    "read_postprocessing",
     "read_tensors",
     "refuse_unknown",
     "save",

@@ -12,6 +12,7 @@ from typing import Any
 
 from isocenter import networks
 from isocenter.runtime.model import Model
+from isocenter.runtime.packaged import mean_of
 from isocenter.values import Dense, Vector
 
 # The newest that MONAI publishes, and what its `verify_metadata` downloads.
@@ -58,7 +59,8 @@ def inference(model: Model, members: int, places: Mapping[str, str], own_scales:
     own_scales: whether each network has a scale of intensities of its own
     """
     path, function = networks.source(model.network["name"])
-    kind = type(model.task)
+    kind, preparation = type(model.task), type(model.preprocessing)
+    together = {} if mean_of(model.task) == "probabilities" else {"mean": mean_of(model.task)}
     shapes = {key: head.channels if isinstance(head, Dense) else _size(head) for key, head in model.task.heads.items()}
     dense = {key: n for key, n in shapes.items() if isinstance(model.task.heads[key], Dense)}
     one = {
@@ -78,7 +80,12 @@ def inference(model: Model, members: int, places: Mapping[str, str], own_scales:
         "dataset_dir": f"{here}'/images'",
         "output_dir": f"{here}'/results'",
         "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
-        "network_def": {"_target_": "scripts.network.OneTensor", "networks": [one] * members, "head": _head(model)},
+        "network_def": {
+            "_target_": "scripts.network.OneTensor",
+            "networks": [one] * members,
+            "head": _head(model),
+            **together,
+        },
         "formats": {"_target_": f"scripts.{'volumes' if model.preprocessing.ndim == 3 else 'pictures'}.formats"},
         "dataset": {
             "_target_": "scripts.inference.cases",
@@ -91,7 +98,8 @@ def inference(model: Model, members: int, places: Mapping[str, str], own_scales:
             "record": f"{here}'/isocenter/model.json'",
             "weights": f"{here}'/models/model.pt'",
             "network": "@network_def",
-            "task": {"_target_": f"scripts.{places[kind.__module__]}.{kind.__qualname__}", "_mode_": "callable"},
+            "task": _callable(places, kind),
+            "preparation": _callable(places, preparation),
             "device": "@device",
         },
         "evaluator": {
@@ -103,6 +111,11 @@ def inference(model: Model, members: int, places: Mapping[str, str], own_scales:
         },
         "run": ["$@evaluator.run()"],
     }
+
+
+def _callable(places: Mapping[str, str], kind: type) -> dict[str, str]:
+    """A class of the package's scripts, as it is and not made."""
+    return {"_target_": f"scripts.{places[kind.__module__]}.{kind.__qualname__}", "_mode_": "callable"}
 
 
 def plain(text: str) -> str:

@@ -21,7 +21,7 @@ from isocenter.runtime.metadata import inference, metadata, required_packages
 from isocenter.runtime.model import Model
 from isocenter.runtime.one_scale import have_own_scales
 from isocenter.runtime.onnx_file import write_onnx
-from isocenter.runtime.packaged import ONNX, PACKAGED, RECORD, SCHEMA, member_weights
+from isocenter.runtime.packaged import ONNX, PACKAGED, RECORD, SCHEMA, member_weights, one_tensor
 from isocenter.runtime.readme import readme
 from isocenter.runtime.record import seal, write_json, write_tensors
 from isocenter.runtime.sources import TOP, Sources, travelling
@@ -118,7 +118,7 @@ def _modules(model: Model) -> list[Module]:
 
 
 def _sources(model: Model) -> Sources:
-    kind = type(model.task)
+    kind, preparation = type(model.task), type(model.preprocessing)
     path, _ = networks.source(model.network["name"])
     network = f"isocenter.networks.{path.stem}"
     reader = "volumes" if model.preprocessing.ndim == 3 else "pictures"
@@ -128,6 +128,7 @@ def _sources(model: Model) -> Sources:
             f"{TOP}.network": (),
             f"{TOP}.{reader}": (),
             kind.__module__: (kind.__qualname__,),
+            preparation.__module__: (preparation.__qualname__,),
             network: (),
         },
         parts=dict.fromkeys((base.__module__ for base in kind.__mro__), _predicting(kind)),
@@ -162,10 +163,8 @@ def _looked_up(code: CodeType) -> Iterator[str]:
 
 def _one_tensor(model: Model, modules: Sequence[Module]) -> Module:
     """The networks as one with one tensor out; PlanError where that is not what the task averages them to."""
-    from isocenter.runtime.bundle.network import OneTensor  # it needs torch when it is imported
-
     head = next(iter(model.task.heads))
-    one = OneTensor(modules, head).eval()
+    one = one_tensor(model.task, modules).eval()
     if len(modules) > 1:
         shape = (1, int(model.network["channels"]), *model.inference.patch)
         images = torch.randn(shape, generator=torch.Generator().manual_seed(0))
@@ -174,9 +173,8 @@ def _one_tensor(model: Model, modules: Sequence[Module]) -> Module:
         cpu = Averaged(tuple(TorchNetwork(module) for module in modules), model.task.average)
         apart = abs(found - cpu(images.numpy())[head])
         if not apart.max() <= AGREEMENT * abs(found).max():
-            raise PlanError(
-                f"a {model.task.name} averages its folds otherwise than as probabilities", "package", "Choose one fold"
-            )
+            problem = f"a {model.task.name} averages its folds otherwise than as probabilities or outputs"
+            raise PlanError(problem, "package", "Choose one fold")
     return one
 
 

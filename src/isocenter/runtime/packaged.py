@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from isocenter.errors import IntegrityError
 from isocenter.runtime.model import build_module
@@ -14,6 +16,7 @@ from isocenter.runtime.record import read_json, read_tensors
 if TYPE_CHECKING:
     from torch.nn import Module
 
+    from isocenter.runtime.bundle.network import OneTensor
     from isocenter.tasks import Task
 
 RECORD = "model.json"
@@ -43,6 +46,21 @@ def member_weights(count: int) -> tuple[str, ...]:
 def weights_files(record: Mapping[str, Any]) -> tuple[str, ...]:
     """The same, as the manifest names them."""
     return tuple(f"{PACKAGED}/{name}" for name in member_weights(record["members"]))
+
+
+def one_tensor(task: Task, modules: Sequence[Module]) -> OneTensor:
+    """The networks as one with one tensor out: of several the mean that the task takes, of probabilities or outputs."""
+    from isocenter.runtime.bundle.network import OneTensor  # it needs torch when it is imported
+
+    return OneTensor(modules, next(iter(task.heads)), mean_of(task))
+
+
+def mean_of(task: Task) -> Literal["outputs", "probabilities"]:
+    """What the task takes the mean of where there are several networks, asked with two outputs that tell."""
+    head = next(iter(task.heads))
+    outputs = [np.array([[0.0, 3.0, 1.0]], dtype=np.float32), np.array([[2.0, -1.0, 0.0]], dtype=np.float32)]
+    found = np.asarray(task.average([{head: one} for one in outputs])[head])
+    return "outputs" if np.allclose(found, sum(outputs) / 2) else "probabilities"
 
 
 def read_modules(record: Mapping[str, Any], task: Task, weights: Sequence[Path]) -> list[Module]:

@@ -98,7 +98,7 @@ def package(
     rows = _rows(run)
     known = bool(model.record.get("patients_known"))
     evidence = Evidence(rows, _limits(run, known, bool(rows)), _decisions(plan), _trained(run))
-    with _becoming(out, overwrite, zipped) as folder:
+    with becoming(out, overwrite, zipped) as folder:
         onnx = write_package(model, evidence, folder.name, folder)
         certificate = None if backends == () else _certified(folder, model, run, plan, backends, threads)
     return Packaged(out, onnx, len(model.members), bool(rows), certificate)
@@ -114,7 +114,7 @@ def _certified(
 
 
 @contextmanager
-def _becoming(out: Path, overwrite: bool, zipped: bool) -> Iterator[Path]:
+def becoming(out: Path, overwrite: bool, zipped: bool) -> Iterator[Path]:
     """An empty folder to write the package into, which becomes `out`, or a zip there, when all went well."""
     try:
         if not zipped:

@@ -23,7 +23,7 @@ from isocenter import tasks
 from isocenter.files import cache_folder
 from isocenter.lazy import torch
 from isocenter.runtime.device import use_threads
-from isocenter.runtime.packaged import package_record, read_modules, weights_files
+from isocenter.runtime.packaged import one_tensor, package_record, read_modules, weights_files
 from isocenter.runtime.record import digest
 from isocenter.runtime.windows import Network
 
@@ -93,11 +93,9 @@ def _key(record: Mapping[str, Any], weights: list[Path], device: str) -> str:
 
 def _compile(folder: Path, record: Mapping[str, Any], device: str, path: Path) -> None:
     """What is compiled lies at `path` when it is whole."""
-    from isocenter.runtime.bundle.network import OneTensor  # it needs torch when it is imported
-
     task = tasks.build(record["task"])
     modules = read_modules(record, task, [folder / one for one in weights_files(record)])
-    one = OneTensor(modules, next(iter(task.heads))).eval().to(device)
+    one = one_tensor(task, modules).eval().to(device)
     shape = (2, int(record["network"]["channels"]), *record["inference"]["patch"])
     sizes = ({0: torch.export.Dim("batch", min=1, max=LARGEST_BATCH)},)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -23,13 +23,13 @@ from isocenter.lazy import torch
 from isocenter.runtime.bundle.network import OneTensor
 from isocenter.runtime.members import Averaged, flipped_axes
 from isocenter.runtime.passage import passed
-from isocenter.runtime.preprocessing import Preprocessing
 from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.runtime.windows import Network
 from isocenter.transforms import COLOUR, stacked
 from isocenter.values import Image, Prediction
 
 if TYPE_CHECKING:
+    from isocenter.runtime.prepares import Prepares
     from isocenter.tasks import Task
 
 # One of the files of a case, as nnU-Net numbers its channels: <case>_0000, <case>_0001, ...
@@ -41,7 +41,7 @@ class Inferer:
     """A model: an image to a result on the image's own grid."""
 
     task: Task
-    preprocessing: Preprocessing
+    preprocessing: Prepares
     windows: Mapping[str, Any]
     network: Network
 
@@ -61,19 +61,20 @@ class Inferer:
         )
 
 
-def inferer(record: str, weights: str, network: OneTensor, task: Any, device: Any) -> Inferer:
+def inferer(record: str, weights: str, network: OneTensor, task: Any, preparation: Any, device: Any) -> Inferer:
     """The model of a package.
 
-    record:  isocenter/model.json
-    weights: models/model.pt; only tensors are read from it, no code
-    task:    the class that decodes what the network says
+    record:      isocenter/model.json
+    weights:     models/model.pt; only tensors are read from it, no code
+    task:        the class that decodes what the network says
+    preparation: the class that prepares what the network sees
     """
     settings = json.loads(Path(record).read_text(encoding="utf-8"))
     network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     decoder = task.of({key: value for key, value in settings["task"].items() if key != "name"})
     members = tuple(TorchNetwork(one.eval().to(device), str(device)) for one in network.networks)
     seen = members[0] if len(members) == 1 else Averaged(members, decoder.average)
-    return Inferer(decoder, Preprocessing.of(settings["preprocessing"]), settings["inference"], seen)
+    return Inferer(decoder, preparation.of(settings["preprocessing"]), settings["inference"], seen)
 
 
 def cases(source: str, formats: Mapping[str, Format], channels: Sequence[str]) -> dict[str, tuple[Path, ...]]:

@@ -37,7 +37,7 @@ def read_checkpoint(path: Path, trusted: Sequence[str] = ()) -> Mapping[str, Any
     trusted: "module.name" of functions and classes that may take part; they are imported
     Raises IntegrityError for a file that wants anything else, and says what; FormatError for no such file.
     """
-    allowed: list[Any] = [(_number, name) for name in SCALAR]
+    allowed: list[Any] = [(number, name) for name in SCALAR]
     allowed += [np.dtype, *{type(np.dtype(code)) for code in np.typecodes["All"] if np.dtype(code).kind in NUMBERS}]
     allowed += [(_imported(name), name) for name in trusted]
     try:
@@ -64,7 +64,7 @@ def without_repeats(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return named
 
 
-def _number(kind: Any, data: Any = b"") -> Any:
+def number(kind: Any, data: Any = b"") -> Any:
     """NumPy's maker of numbers, for numbers alone."""
     if not isinstance(kind, np.dtype) or kind.kind not in NUMBERS or not isinstance(data, bytes):
         raise UnpicklingError(f"a NumPy value of the kind {kind} is no number")

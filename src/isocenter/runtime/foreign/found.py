@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from isocenter.errors import UsageError
@@ -15,8 +16,21 @@ def is_foreign(path: Path) -> bool:
     return path.is_dir() and is_nnunet(path)
 
 
-def load_foreign(path: Path, device: str, *, fold: int | None = None) -> Model:
-    """The model of another program; UsageError where it is none that we know, IntegrityError where code would run."""
+def load_foreign(
+    path: Path,
+    device: str,
+    *,
+    fold: int | None = None,
+    trusted: Sequence[str] = (),
+    largest: Sequence[Sequence[int]] = (),
+) -> Model:
+    """The model of another program.
+
+    fold:    one of several networks
+    trusted: names that its checkpoints may import beside tensors and numbers
+    largest: groups of label values of which only the largest piece stays
+    Raises UsageError where it is none that we know, IntegrityError where code would run.
+    """
     if path.is_dir() and is_nnunet(path):
-        return load_nnunet(path, choose_device(device).value, fold=fold)
+        return load_nnunet(path, choose_device(device).value, fold=fold, trusted=trusted, largest=largest)
     raise UsageError("is no model of a program that we know", str(path), "Give an nnU-Net v2 result folder")

@@ -1,0 +1,121 @@
+"""`adopt`: a model of another program as a package of ours, with all that was taken on trust said in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from isocenter.errors import UsageError, counted
+from isocenter.runtime import (
+    Evidence,
+    Model,
+    certify,
+    choose_device,
+    is_foreign,
+    load_foreign,
+    read_postprocessing,
+    refuse_unknown,
+    write_package,
+)
+from isocenter.transforms import COLOUR, stacked
+from isocenter.values import Case, Decision, Image
+from isocenter.verbs.dataset import open_dataset
+from isocenter.verbs.output import refuse_taken
+from isocenter.verbs.package import MARKS, Packaged, becoming
+
+# Each is predicted several times by every backend.
+MOST = 20
+
+
+@dataclass(frozen=True)
+class Adopted(Packaged):
+    """Where the package lies, where its model comes from and what was taken on trust."""
+
+    origin: str = ""
+    trusted: tuple[str, ...] = ()
+
+    def as_record(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {**super().as_record(), "origin": self.origin, "trusted": list(self.trusted)}
+
+    def __repr__(self) -> str:
+        lines = super().__repr__().splitlines()[:-1]  # without the word on its estimates: nobody made any here
+        trusted = f"its checkpoints were opened trusting {', '.join(self.trusted)}"
+        told = [f"from {self.origin}; Isocenter has measured nothing of it", *([trusted] if self.trusted else [])]
+        return "\n".join([*lines, *told])
+
+
+def adopt(
+    source: str | Path,
+    *,
+    out: str | Path,
+    overwrite: bool = False,
+    fold: int | None = None,
+    trust: Sequence[str] = (),
+    postprocessing: str | Path | None = None,
+    images: str | Path | None = None,
+    backends: Sequence[str] | None = None,
+    threads: int | None = None,
+) -> Adopted:
+    """The model of another program as a package: a folder, or a zip where `out` ends so.
+
+    source:         an nnU-Net v2 result folder
+    fold:           one of its networks, in place of the mean of all
+    trust:          "module.name" of what its checkpoints may call beside tensors and numbers; it is imported and run
+    postprocessing: nnU-Net's postprocessing.pkl, whose one kind of step is taken over; nothing in it is run
+    images:         a cohort for the certificate; images of noise if not given
+    backends:       which of them are tried for the certificate; all that are here if not said, none for ()
+    Raises UsageError for what is no such model, IntegrityError for a checkpoint that would call what is not trusted.
+    """
+    source, out = Path(source), Path(out)
+    if not is_foreign(source):
+        remedy = "Give an nnU-Net v2 result folder; a run becomes a package by `isocenter package`"
+        raise UsageError("is no model of another program that we know", str(source), remedy)
+    zipped = out.suffix.lower() == ".zip"
+    refuse_taken(out, overwrite, () if zipped else MARKS)
+    refuse_unknown(backends or ())
+    largest = read_postprocessing(Path(postprocessing)) if postprocessing is not None else ()
+    model = load_foreign(source, "cpu", fold=fold, trusted=trust, largest=largest)
+    origin = str(model.record["origin"])
+    limits = [f"Adopted from {origin}: Isocenter has measured nothing of it. Whose weights they are, its maker says."]
+    if trust:
+        limits.append(f"Its checkpoints were opened trusting {', '.join(trust)}.")
+    evidence = Evidence(limits=limits, decisions=_decisions(trust, largest))
+    with becoming(out, overwrite, zipped) as folder:
+        onnx = write_package(model, evidence, folder.name, folder)
+        certificate = None
+        if backends != ():
+            shown = _Shown(None if images is None else Path(images), model)
+            devices = tuple(dict.fromkeys(("cpu", choose_device("auto").value)))
+            certificate = certify(folder, model, shown, shown.said, names=backends, devices=devices, threads=threads)
+    return Adopted(out, onnx, len(model.members), False, certificate, origin, tuple(trust))
+
+
+class _Shown:
+    """Images of a cohort, read one at a time; none without a cohort."""
+
+    def __init__(self, images: Path | None, model: Model) -> None:
+        self.cases: Sequence[Case] = ()
+        self.said = ""
+        if images is not None:
+            colour = model.preprocessing.channels == COLOUR
+            count = 1 if colour else len(model.preprocessing.channels)
+            found = list(open_dataset(images, {}, references=False, channels=count))
+            self.cases = found[:MOST]
+            self.said = f"{len(self.cases)} of {counted(len(found), 'case')}"
+
+    def __iter__(self) -> Iterator[Image]:
+        return (stacked(case.images, case.id) for case in self.cases)
+
+
+def _decisions(trust: Sequence[str], largest: Sequence[Sequence[int]]) -> dict[str, Decision]:
+    """What a person decided about this model."""
+    found = {}
+    if trust:
+        found["adopt.trust"] = Decision(list(trust), "named by hand when the model was adopted")
+    if largest:
+        because = f"nnU-Net's postprocessing.pkl has {counted(len(largest), 'step')}; in each the largest piece stays"
+        found["adopt.largest"] = Decision([list(group) for group in largest], because)
+    return found
