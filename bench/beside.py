@@ -64,6 +64,9 @@ THREADS = (
     "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
 )
 
+# What the system tells of a run; not a number where it could not be started.
+MEASURED = ("seconds", "peak_mib", "peak_rss_mib", "peak_pss_mib", "processes", "cpu_seconds")
+
 
 @dataclass(frozen=True)
 class Program:
@@ -82,15 +85,17 @@ class Program:
 def interleaved(programs: Sequence[Program], repeats: int, threads: int) -> pd.DataFrame:
     """One row a run: program, repeat, seconds, peak memory, returncode, what it said, and the problem if it failed.
 
-    peak_rss_mib: of the whole process tree, pages that processes share counted in each
-    peak_pss_mib: the same, shared pages counted once; looked at now and then, 0 where the system does not tell
+    peak_mib:     peak memory of the whole process tree: exact for one process; for several, pages that they share
+                  counted once, which is a little low because it is looked at now and then
+    peak_rss_mib: the same with shared pages counted in each process
+    peak_pss_mib: with shared pages counted once; 0 where the system does not tell
     A run that fails is a row with `problem`, never left out.
     """
     rows = []
     for repeat in range(repeats):
         for program in programs if repeat % 2 == 0 else reversed(programs):
             row = _run(program, repeat, threads)
-            said = row["problem"] or f"{row['seconds']:.2f} s, {row['peak_rss_mib']:.0f} MiB"
+            said = row["problem"] or f"{row['seconds']:.2f} s, {row['peak_mib']:.0f} MiB"
             print(f"{program.name}, run {repeat + 1} of {repeats}: {said}", file=sys.stderr, flush=True)
             rows.append(row)
     return pd.DataFrame(rows)
@@ -117,7 +122,7 @@ def markdown(table: pd.DataFrame, columns: dict[str, str] | None = None) -> str:
 
     columns: column to heading; seconds and peak memory unless given
     """
-    columns = columns or {"seconds": "seconds", "peak_rss_mib": "peak memory, MiB"}
+    columns = columns or {"seconds": "seconds", "peak_mib": "peak memory, MiB"}
     lines = [f"| program | {' | '.join(columns.values())} | runs |", "|---" * (len(columns) + 2) + "|"]
     for name, runs in table.groupby("program", sort=False):
         good = runs[runs["problem"] == ""]
@@ -162,7 +167,7 @@ def _run(program: Program, repeat: int, threads: int) -> dict[str, Any]:
             at_most=program.at_most,
         )
     except OSError as error:
-        nothing = dict.fromkeys(("seconds", "peak_rss_mib", "peak_pss_mib", "cpu_seconds"), float("nan"))
+        nothing = dict.fromkeys(MEASURED, float("nan"))
         return {**row, **nothing, "returncode": -1, "said": None, "problem": f"could not be started: {error}"}
     problem = ""
     if found.late:

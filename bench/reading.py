@@ -83,7 +83,7 @@ def _section(kind: str, slices: int, memory: pd.DataFrame, file: pd.DataFrame, d
     columns = {
         "reading": "seconds of the call",
         "seconds": "seconds of the process",
-        "peak_rss_mib": "peak memory, MiB",
+        "peak_mib": "peak memory, MiB",
     }
     lines = [f"### {kind}, {slices} slices of 512 x 512", "", markdown(memory, columns), "", markdown(file), ""]
     for table, ours, theirs, column in (

@@ -60,7 +60,7 @@ def main() -> None:
         table = interleaved(chosen, repeats, given.threads)
     finally:
         shutil.rmtree(work / "cache", ignore_errors=True)
-    columns = {"step": "seconds a step", "waiting": "share waited for data", "peak_pss_mib": "peak memory, MiB"}
+    columns = {"step": "seconds a step", "waiting": "share waited for data", "peak_mib": "peak memory, MiB"}
     ratios = _ratios(table, given.programs)
     text = "\n".join(
         [markdown(table, columns), "", *_said(ratios), "", *(f"Failed: {one}." for one in failures(table))]

@@ -35,6 +35,7 @@ class Watch:
     root: int
     rss: float = 0.0
     pss: float = 0.0
+    processes: int = 1
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def look(self) -> None:
@@ -42,6 +43,7 @@ class Watch:
         while True:
             began = time.perf_counter()
             tree = _tree(self.root)
+            self.processes = max(self.processes, len(tree))
             self.rss = max(self.rss, sum(_rss(process) for process in tree) / MIB)
             if looks % SHARES_EVERY == 1:
                 self.pss = max(self.pss, sum(_pss(process) for process in tree) / MIB)
@@ -55,11 +57,16 @@ class Watch:
 
 @dataclass(frozen=True)
 class Watched:
-    """What one run took. A program that was ended because it took too long has `late`."""
+    """What one run took. A program that was ended because it took too long has `late`.
+
+    peak_mib: the fair figure: exact for one process; for several the sum in which shared pages count once
+    """
 
     seconds: float
+    peak_mib: float
     peak_rss_mib: float
     peak_pss_mib: float
+    processes: int
     cpu_seconds: float
     returncode: int
     late: bool = False
@@ -113,8 +120,10 @@ def _until_the_end(session: int, told: IO[str], launcher: subprocess.Popen[bytes
         launcher.wait()
         looking.join()
     # The system's own maximum of the first process is exact, where looks may miss a short peak.
-    peak = max(watch.rss, found["peak"] / MIB)
-    return Watched(found["seconds"], peak, watch.pss, found["cpu"], found["code"], late.is_set())
+    alone = found["peak"] / MIB
+    fair = max(watch.pss, alone) if watch.processes > 1 and watch.pss else max(watch.rss, alone)
+    memory = (fair, max(watch.rss, alone), watch.pss)
+    return Watched(found["seconds"], *memory, watch.processes, found["cpu"], found["code"], late.is_set())
 
 
 def _end(session: int) -> None:

@@ -1,0 +1,163 @@
+"""The nnU-Net model of the test data: predicted by Isocenter after `adopt`, and by nnU-Net itself.
+
+    python bench/nnunet_prediction.py --record
+
+One case from a fresh process, and the 40 cases of a cohort: time of the whole command, peak memory of all its
+processes, and how far the results are those that nnU-Net wrote: the share of voxels that are equal and the Dice of each
+class, in the worst case. Mirroring and steps are nnU-Net's on both sides. `adopt` is run once, its time stands apart.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from agreement import compared
+from beside import (
+    ISOCENTER,
+    PLACE,
+    Program,
+    arguments,
+    failures,
+    interleaved,
+    markdown,
+    peer,
+    ratio,
+    record,
+    versions,
+)
+from raw import LABELS, Raw, hippocampus
+
+MODEL = "nnunet_hippocampus"
+NNUNET = "nnU-Net"
+# Seconds after which a command is ended.
+AT_MOST = 3600.0
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument(
+        "--backends", nargs="+", default=["auto", "torch"], help="of Isocenter, as `predict` takes them"
+    )
+    given = parser.parse_args()
+    repeats, cases = (1, 2) if given.small else (given.repeats, None)
+    python = peer("nnunet")
+    work = PLACE / "work" / f"nnunet_prediction{'-small' * given.small}"
+    raw = hippocampus(given.data, work / "raw", train=1, test=cases)
+    stored = _stored(given.data / MODEL / "predictions", raw, work / "stored")
+    package = work / "package"
+    adopting = [ISOCENTER, "adopt", str(given.data / MODEL), "--out", str(package), "--overwrite"]
+    adopted = interleaved([Program("Isocenter adopt", adopting, at_most=AT_MOST)], 1, given.threads)
+    if failures(adopted):
+        sys.exit("; ".join(failures(adopted)))
+    parts, data = [markdown(adopted)], {"peer": versions("nnunet"), "adopt": adopted.to_dict("records"), "jobs": {}}
+    for job, inputs in _jobs(raw, work):
+        programs = [
+            *_ours(given.backends, package, inputs[0], work, job),
+            _theirs(python, given.data, inputs[1], work, job),
+        ]
+        table = interleaved(programs, repeats, given.threads)
+        wanted = _stored(stored, inputs[0], work / f"stored-{job.replace(' ', '-')}")
+        agreements = {one.name: _worst(compared(_out(work, one.name, job), wanted, LABELS)) for one in programs}
+        parts.append(_section(job, table, agreements, data))
+    text = "\n\n".join(parts)
+    print(text)
+    if given.record:
+        record("nnunet_prediction", "Predicting with an nnU-Net model", text, data)
+
+
+def _jobs(raw: Raw, work: Path) -> list[tuple[str, tuple[Path, Path]]]:
+    """(name, (images for us, images for nnU-Net)) of the two jobs."""
+    one = (work / "one", work / "one_nnunet")
+    for folder, whole in zip(one, (raw.test, raw.test_nnunet), strict=True):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        shutil.copy(sorted(whole.iterdir())[0], folder)
+    count = len(list(raw.test.iterdir()))
+    return [("one case", one), (f"{count} cases", (raw.test, raw.test_nnunet))]
+
+
+def _stored(source: Path, images: Raw | Path, folder: Path) -> Path:
+    """The stored predictions of the images of this job alone."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for image in (images.test if isinstance(images, Raw) else images).iterdir():
+        shutil.copy(source / image.name, folder)
+    return folder
+
+
+def _ours(backends: list[str], package: Path, images: Path, work: Path, job: str) -> list[Program]:
+    found = []
+    for backend in backends:
+        name = f"Isocenter, {backend}"
+        options = ["--out", str(_out(work, name, job)), "--overwrite", "--device", "cpu", "--backend", backend]
+        found.append(Program(name, [ISOCENTER, "predict", str(package), str(images), *options], at_most=AT_MOST))
+    return found
+
+
+def _theirs(python: Path, data: Path, images: Path, work: Path, job: str) -> Program:
+    script = str(python.with_name("nnUNetv2_predict_from_modelfolder"))
+    out = str(_out(work, NNUNET, job))
+    command = [
+        str(python),
+        script,
+        "-i",
+        str(images),
+        "-o",
+        out,
+        "-m",
+        str(data / MODEL),
+        "-f",
+        "all",
+        "-device",
+        "cpu",
+    ]
+    return Program(NNUNET, command, at_most=AT_MOST)
+
+
+def _out(work: Path, program: str, job: str) -> Path:
+    return work / "out" / f"{program}-{job}".replace(" ", "").replace(",", "-")
+
+
+def _worst(table: pd.DataFrame) -> dict[str, Any]:
+    """The case that agrees least, for each figure, and what is missing."""
+    lowest = {name: float(table[name].min()) for name in ("equal", *LABELS)}
+    problems = [f"{row['case']}: {row['problem']}" for _, row in table[table["problem"] != ""].iterrows()]
+    return {**lowest, "cases": len(table), "problems": problems}
+
+
+def _section(job: str, table: pd.DataFrame, agreements: dict[str, dict[str, Any]], data: dict[str, Any]) -> str:
+    lines = [f"### {job}", "", markdown(table, {"seconds": "seconds", "peak_mib": "peak memory, MiB"}), ""]
+    lines += [
+        f"| beside the stored predictions, worst case | voxels equal | {' | '.join(LABELS)} | cases |",
+        "|---|---|---|---|---|",
+    ]
+    for name, one in agreements.items():
+        each = " | ".join(f"{one[label]:.5f}" for label in LABELS)
+        lines.append(f"| {name} | {one['equal']:.6f} | {each} | {one['cases']} |")
+    ratios = {}
+    for ours in (name for name in agreements if name != NNUNET):
+        for column, word in (("seconds", "time"), ("peak_mib", "memory")):
+            try:
+                found = ratio(table, ours, NNUNET, column)
+            except ValueError as error:
+                lines += ["", f"{word} of {NNUNET} / {ours}: not measured, {error}."]
+                continue
+            ratios[f"{word}: {NNUNET} / {ours}"] = vars(found)
+            said = f"{found.value:.2f} ({found.low:.2f} to {found.high:.2f})"
+            lines += ["", f"{NNUNET} takes {said} times the {word} of {ours}."]
+    lines += [
+        f"\nWithout agreement, {name}: {'; '.join(one['problems'])}."
+        for name, one in agreements.items()
+        if one["problems"]
+    ]
+    lines += [f"\nFailed: {one}." for one in failures(table)]
+    data["jobs"][job] = {"runs": table.to_dict("records"), "agreement": agreements, "ratios": ratios}
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
