@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     import torch
     from scipy import fft, ndimage, sparse, spatial, special, stats
     from scipy.sparse import csgraph
-else:
+
+if not TYPE_CHECKING:
 
     class _LazyModule(ModuleType):
         """Stands for a module and imports it at the first look at one of its names."""
