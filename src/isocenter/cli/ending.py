@@ -11,7 +11,8 @@ import traceback
 import typer
 
 from isocenter.cli.commands import app
-from isocenter.errors import IsocenterError, UsageError
+from isocenter.cli.processes import speaks
+from isocenter.errors import IsocenterError, UsageError, WorkerLostError
 
 
 def main() -> None:
@@ -20,7 +21,7 @@ def main() -> None:
     # one's own (bench/waiting_threads.py).
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s")
-    logging.getLogger("isocenter").setLevel(logging.INFO)
+    logging.getLogger("isocenter").setLevel(logging.INFO if speaks() else logging.ERROR)
     try:
         code = app(args=sys.argv[1:] or ["--help"], standalone_mode=False)
         if code == 130:  # how typer says that Ctrl-C was pressed
@@ -28,9 +29,11 @@ def main() -> None:
     except typer.Exit as done:
         code = done.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        code = _end(_stopped(sys.argv[1:2]), 130)
+        code = _end(_stopped(sys.argv[1:2]) if speaks() else "", 130)
     except IsocenterError as error:
-        code = _end(str(error), 2 if isinstance(error, UsageError) else 1)
+        # Of several processes all meet these alike.
+        said = speaks() or not isinstance(error, UsageError | WorkerLostError)
+        code = _end(str(error) if said else "", 2 if isinstance(error, UsageError) else 1)
     except Exception as error:
         code = _end(*_unforeseen(error))
     sys.exit(code if isinstance(code, int) else 0)
@@ -62,5 +65,6 @@ def _unforeseen(error: Exception) -> tuple[str, int]:
 
 
 def _end(line: str, code: int) -> int:
-    typer.echo(" ".join(line.split()), err=True)
+    if line:
+        typer.echo(" ".join(line.split()), err=True)
     return code

@@ -3,12 +3,14 @@
 from isocenter.training.begin import fitting
 from isocenter.training.checkpoint import STATE_SCHEMA, read_checkpoint, recover, with_task, write_checkpoint
 from isocenter.training.loader import Batch, Loader
+from isocenter.training.ranks import ALONE, Ranks
 from isocenter.training.recipe import Decided, Recount, finished, train
 from isocenter.training.schedule import Pace, Speed, replan
-from isocenter.training.state import Clock, Moment, Outcome, State
+from isocenter.training.state import Clock, Moment, Outcome, State, Work
 from isocenter.training.store import Prepared, cache_folder, prepare_all
 
 __all__ = [
+    "ALONE",
     "STATE_SCHEMA",
     "Batch",
     "Clock",
@@ -18,9 +20,11 @@ __all__ = [
     "Outcome",
     "Pace",
     "Prepared",
+    "Ranks",
     "Recount",
     "Speed",
     "State",
+    "Work",
     "cache_folder",
     "finished",
     "fitting",

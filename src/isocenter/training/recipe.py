@@ -75,6 +75,7 @@ def train(
     """
     chosen, ranks = settings.training, Ranks.here()
     fabric = _fabric(chosen, ranks)
+    chosen = replace(chosen, device=str(fabric.device))  # of several processes each has its own
     torch.manual_seed(chosen.seed)
     module = build_module(settings.task, settings.architecture)
     last, best = out / "checkpoints" / "last", out / "checkpoints" / "best"
@@ -91,7 +92,7 @@ def train(
 
     found: Probed | None = None
     if not resume and chosen.steps is None:
-        found = ranks.agreed(probed(module, step_of_probe, chosen, clock.left))
+        found = ranks.agreed(probed(module, step_of_probe, chosen, ranks.agreed(clock.left)))
     way = Compute.of(chosen.compute or "", chosen) if found is None else found.compute
     optimiser = make_optimiser(module, chosen)
     if resume:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from isocenter.errors import UsageError
 from isocenter.planning import CACHED_SHARE, Settings, settings
 from isocenter.runtime import Model, choose_device, environment, read_json, verify
 from isocenter.tasks import Task
-from isocenter.training import Clock, Decided, Outcome, Prepared, Recount, finished, prepare_all, with_task
+from isocenter.training import Clock, Decided, Outcome, Prepared, Ranks, Recount, finished, prepare_all, with_task
 from isocenter.training import train as follow
 from isocenter.values import Case, Decision, Plan, Prediction
 from isocenter.verbs.dataset import VOXELS
@@ -52,13 +53,15 @@ def fit(job: Job, clock: Clock, decided: Decided, recount: Recount | None = None
     decided: is told what a probe found, or the speed that was measured since: steps, validations, how to compute
     recount: is asked half-way by which second training must end; None where the steps are fixed
     """
-    chosen = job.settings
+    chosen, ranks = job.settings, Ranks.here()
     choose_device(chosen.training.device)  # refuses one that this machine lacks
     if (outcome := finished(job.out, chosen.training)) is not None:
         return outcome
+    ranks.part(chosen.training.batch)  # refused before the cases are prepared
     ready = prepared([*job.train, *job.val], chosen, job.plan.options)
     if chosen.training.steps is not None and clock.deadline is None:
         log.info("%s for %d steps, as the plan says: the minutes do not count", job.what, chosen.training.steps)
+    ranks.agreed(Errand(job, clock))
     with watched(job.what, chosen.training.selection) as watch:
         return follow(
             chosen,
@@ -74,6 +77,23 @@ def fit(job: Job, clock: Clock, decided: Decided, recount: Recount | None = None
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Errand:
+    """What the first of several processes asks the others to train along with it."""
+
+    job: Job
+    clock: Clock
+
+
+def learn_along(ranks: Ranks) -> Any:
+    """Take part in every training that the first process begins; returns what that one comes to in the end."""
+    while isinstance(asked := ranks.agreed(None), Errand):
+        chosen, count = asked.job.settings, len(asked.job.train)
+        ready = prepared([*asked.job.train, *asked.job.val], chosen, asked.job.plan.options)
+        follow(chosen, ready[:count], ready[count:], asked.job.out, clock=asked.clock, record={}, start=asked.job.start)
+    return asked
+
+
 def prepared(cases: Sequence[Case], chosen: Settings, options: Mapping[str, Any]) -> list[Prepared]:
     """The cases as the network sees them."""
     with tracked("preparing cases") as tracker:
@@ -83,7 +103,7 @@ def prepared(cases: Sequence[Case], chosen: Settings, options: Mapping[str, Any]
             chosen.task,
             reading={key: options[key] for key in VOXELS if options.get(key)},
             threads=chosen.training.threads,
-            memory=int(CACHED_SHARE * psutil.virtual_memory().available),
+            memory=int(CACHED_SHARE * psutil.virtual_memory().available / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))),
             progress=tracker,
         )
 

@@ -100,11 +100,12 @@ class TrainingWatch:
 
     def line(self, moment: Moment) -> str:
         """Where the training is, in words."""
+        reached = f"{100 * moment.reached:.0f} % of the machine's peak, " if moment.reached is not None else ""
         score = f", {self.metric} {self.scores[-1]:.4f} of the validation cases" if self.scores else ""
         return (
             f"step {moment.step} of {moment.steps}, loss {moment.loss:.3f}{score}, "
             f"learning rate {moment.learning_rate:.2g}, {100 * moment.waiting:.0f} % waiting for data, "
-            f"{self.left(moment):.0f} s left"
+            f"{reached}{self.left(moment):.0f} s left"
         )
 
     def left(self, moment: Moment) -> float:

@@ -24,6 +24,7 @@ from isocenter.verbs.plan import Planned
 from isocenter.verbs.plan import plan as make
 from isocenter.verbs.run_folder import MARKS, NOTES, REPORT, Begun, begin, planned_from, resumed, state_of
 from isocenter.verbs.scoring import Scored
+from isocenter.verbs.several import in_all_processes
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +57,7 @@ class Run:
         return f"{self.steps} steps" if self.folds < 2 else f"{self.folds} folds of up to {self.steps} steps"
 
 
+@in_all_processes
 def train(
     data: str | Path | Dataset | None = None,
     *,
@@ -85,6 +87,7 @@ def train(
     everything:    train on every case but a set's own test part; nothing selects
     folds:         cross-validation in so many parts, all within the minutes
     deterministic: two runs on one machine are alike to the bit; needs a number of steps, from a plan or by hand
+    Where torchrun has begun several processes, they share every batch; the result is that of one process.
     Raises what `check` and `plan` raise; UsageError for a wrong combination of arguments.
     """
     began = time.monotonic()

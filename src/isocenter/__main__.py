@@ -1,0 +1,5 @@
+"""`python -m isocenter`, as torchrun starts it in several processes."""
+
+from isocenter.cli import main
+
+main()
