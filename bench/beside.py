@@ -114,7 +114,7 @@ def ratio(table: pd.DataFrame, ours: str, peer: str, column: str) -> Estimate:
     pairs = wide[[ours, peer]].dropna()
     found = sorted((pairs[peer] / pairs[ours]).tolist())
     method = "median of the rounds; lowest and highest"
-    return Estimate(statistics.median(found), found[0], found[-1], n=len(found), method=method)
+    return Estimate(statistics.median(found), found[0], found[-1], level=1.0, n=len(found), method=method)
 
 
 def markdown(table: pd.DataFrame, columns: dict[str, str] | None = None) -> str:

@@ -44,8 +44,19 @@ def replaced(text: str, part: str, section: str) -> str:
     return re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: new, text, flags=re.DOTALL)
 
 
+def commit() -> str:
+    """The commit that is measured, with a mark where files differ from it."""
+    asked = ["git", "describe", "--always", "--dirty", "--abbrev=10", "--exclude=*"]
+    found = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False)
+    return found.stdout.strip() or "unknown"
+
+
+def code() -> str:
+    """Our source as it is measured: alike for two commits that differ elsewhere, with a mark where it is changed."""
+    asked = ("git", "rev-parse", "--short=10", "HEAD:src"), ("git", "status", "--porcelain", "--", "src")
+    tree, changed = (subprocess.run(one, cwd=ROOT, capture_output=True, text=True, check=False).stdout for one in asked)
+    return f"{tree.strip() or 'unknown'}{'-dirty' * bool(changed.strip())}"
+
+
 def _when() -> dict[str, str]:
-    head = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    return {"day": datetime.datetime.now(datetime.UTC).date().isoformat(), "commit": head.stdout.strip() or "unknown"}
+    return {"day": datetime.datetime.now(datetime.UTC).date().isoformat(), "commit": commit()}

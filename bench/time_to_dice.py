@@ -1,0 +1,274 @@
+"""Dice against wall time: Isocenter beside nnU-Net, from raw files to the finished model, on one split.
+
+    python bench/time_to_dice.py --minutes 5 10 20 60 --seeds 0 1 2 --record
+
+160 hippocampus volumes train, the same 40 are kept out for both. The minutes of either side count everything: starting,
+reading, planning, preparing, training, the model on disk; the cache of prepared cases is empty at the start. Neither
+looks at the 40 before its model is finished, and predicting them is not in the minutes. nnU-Net's polynomial rate
+reaches zero at the end of its minutes, and what its stock trainer does beside training is left out (see
+`bench/sides/nnunet_train.py`), so that its minutes are all used. Variants of nnU-Net: `float32` is what it does on a
+processor; `bf16`, `float32-compiled` and `bf16-compiled` are what it could do.
+
+Each training is one line of `.bench/work/time_to_dice/results.jsonl` when it is done, the failed ones too. A bench
+that was interrupted goes on after the lines of the same source and options, and nnU-Net's trainings are not repeated
+because ours changed; what was measured before is said, with its day. `--anew` forgets all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import hashlib
+import json
+import shutil
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from agreement import compared
+from beside import ISOCENTER, PLACE, ROOT, PeerError, Program, arguments, interleaved, peer, record, versions
+from raw import DATASET, LABELS, OUR_LABELS, Raw, hippocampus
+from recorded import code
+
+SIDES = Path(__file__).parent / "sides"
+OURS = "Isocenter"
+VARIANTS: dict[str, list[str]] = {
+    "float32": [],
+    "float32-compiled": ["--compile"],
+    "bf16": ["--half"],
+    "bf16-compiled": ["--half", "--compile"],
+}
+PICTURE = ROOT / "docs" / "images" / "time_to_dice.png"
+# A training that takes so many times its minutes, and as many minutes more, hangs.
+PATIENCE, GRACE_MINUTES = 2.0, 10.0
+PREDICTING_SECONDS = 1800.0
+
+
+def main() -> None:
+    given = _arguments()
+    work = PLACE / "work" / f"time_to_dice{'-small' * given.small}"
+    if given.small:
+        given.minutes, given.seeds = [0.5], given.seeds[:1]
+    if given.anew:
+        shutil.rmtree(work, ignore_errors=True)
+    raw = hippocampus(given.data, work / "raw", train=12 if given.small else None, test=2 if given.small else None)
+    done = work / "results.jsonl"
+    jobs = [(minutes, seed) for minutes in sorted(given.minutes) for seed in given.seeds]
+    sides = [OURS, *(f"nnU-Net, {variant}" for variant in given.variants)]
+    for number, (minutes, seed) in enumerate(jobs):
+        # Sides take turns, and every second time the other way round.
+        for side in sides if number % 2 == 0 else reversed(sides):
+            job = {"side": side, "minutes": minutes, "seed": seed, **_measured(side, given)}
+            before = [one for one in _results(done) if job.items() <= one.items() and not one["problem"]]
+            if before:
+                print(f"{side}, {minutes:g} min, seed {seed}: measured before, on {before[0]['day']}", file=sys.stderr)
+                continue
+            found = {
+                **job,
+                "day": f"{datetime.datetime.now():%Y-%m-%d}",
+                **_trained(side, minutes, seed, raw, work, given),
+            }
+            with done.open("a") as file:
+                file.write(json.dumps(found) + "\n")
+            said = found["problem"] or f"Dice {found['dice']:.4f} after {found['seconds'] / 60:.2f} min"
+            print(f"{side}, {minutes:g} min, seed {seed}: {said}", file=sys.stderr, flush=True)
+    rows = [
+        one for one in _results(done) if one["side"] in sides and _measured(one["side"], given).items() <= one.items()
+    ]
+    text = "\n\n".join([_table(rows), *_speed(rows), *_failures(rows)])
+    print(text)
+    if given.record:
+        _plot(rows, PICTURE)
+        picture = f"![Dice against minutes of wall time](images/{PICTURE.name})"
+        data = {"runs": rows, "peer": versions("nnunet")}
+        record("time_to_dice", "Dice against wall time", f"{text}\n\n{picture}", data)
+
+
+def _measured(side: str, given: argparse.Namespace) -> dict[str, Any]:
+    """What a figure of this side depends on."""
+    if side == OURS:
+        return {"code": code(), "options": given.ours, "threads": given.threads}
+    script = hashlib.sha256((SIDES / "nnunet_train.py").read_bytes()).hexdigest()[:10]
+    return {"code": script, "options": [], "threads": given.threads}
+
+
+def _trained(side: str, minutes: float, seed: int, raw: Raw, work: Path, given: argparse.Namespace) -> dict[str, Any]:
+    """One training, its prediction of the cases kept out, and their Dice; a failure in words."""
+    folder = work / "run"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    empty = {"seconds": None, "dice": None, "problem": ""}
+    try:
+        training, predicting = _ours(minutes, seed, raw, folder, given)
+        if side != OURS:
+            training, predicting = _nnunet(side.removeprefix("nnU-Net, "), minutes, seed, raw, folder)
+    except PeerError as error:
+        return {**empty, "problem": str(error)}
+    trained = interleaved([training], 1, given.threads).iloc[0]
+    if trained["problem"]:
+        return {**empty, "problem": f"training {trained['problem']}"}
+    predicted = interleaved([predicting], 1, given.threads).iloc[0]
+    if predicted["problem"]:
+        return {**empty, "problem": f"predicting {predicted['problem']}"}
+    scores = compared(folder / "predicted", raw.references, LABELS)
+    missing = scores[scores["problem"] != ""]
+    each = {name: float(scores[name].mean()) for name in LABELS}
+    found = {
+        "seconds": float(trained["seconds"]),
+        "peak_mib": float(trained["peak_mib"]),
+        "cpu_seconds": float(trained["cpu_seconds"]),
+        "dice": statistics.fmean(each.values()),
+        **each,
+        "cases": len(scores),
+        "said": trained["said"],
+        "problem": "",
+    }
+    if len(missing):
+        found["problem"] = "; ".join(f"{row['case']}: {row['problem']}" for _, row in missing.iterrows())
+    return found
+
+
+def _ours(minutes: float, seed: int, raw: Raw, folder: Path, given: argparse.Namespace) -> tuple[Program, Program]:
+    run, cache = folder / "run", {"ISOCENTER_CACHE": str(folder / "cache")}
+    options = ["--minutes", f"{minutes:g}", "--seed", str(seed), "--labels", OUR_LABELS, "--all", *given.ours]
+    train = [ISOCENTER, "train", str(raw.ours), "--out", str(run), "--json", "--threads", str(given.threads), *options]
+    predict = [ISOCENTER, "predict", str(run), str(raw.test), "--out", str(folder / "predicted")]
+    return (
+        Program(OURS, train, env=cache, at_most=60 * (PATIENCE * minutes + GRACE_MINUTES)),
+        Program(f"{OURS}, predicting", predict, env=cache, at_most=PREDICTING_SECONDS),
+    )
+
+
+def _nnunet(variant: str, minutes: float, seed: int, raw: Raw, folder: Path) -> tuple[Program, Program]:
+    python, place = peer("nnunet"), folder / "nnunet"
+    shutil.copytree(raw.nnunet, place / "nnUNet_raw")
+    options = ["--minutes", f"{minutes:g}", "--seed", str(seed), *VARIANTS[variant]]
+    train = [str(python), str(SIDES / "nnunet_train.py"), str(place), *options]
+    model = place / "nnUNet_results" / DATASET / "nnUNetTrainer__nnUNetPlans__3d_fullres"
+    command = [str(python), str(python.with_name("nnUNetv2_predict_from_modelfolder"))]
+    options = [
+        "-i",
+        str(raw.test_nnunet),
+        "-o",
+        str(folder / "predicted"),
+        "-m",
+        str(model),
+        "-f",
+        "all",
+        "-device",
+        "cpu",
+    ]
+    return (
+        Program(f"nnU-Net {variant}", train, at_most=60 * (PATIENCE * minutes + GRACE_MINUTES)),
+        Program("nnU-Net, predicting", [*command, *options], at_most=PREDICTING_SECONDS),
+    )
+
+
+def _results(file: Path) -> list[dict[str, Any]]:
+    """The latest result of each job."""
+    lines = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+    return list(
+        {(one["side"], one["minutes"], one["seed"], one["code"], str(one["options"])): one for one in lines}.values()
+    )
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    classes = " | ".join(f"Dice {name}" for name in LABELS)
+    lines = [
+        f"| minutes asked | program | mean Dice | {classes} | each seed | minutes taken | steps | peak memory, MiB |",
+        "|---" * (7 + len(LABELS)) + "|",
+    ]
+    for (minutes, side), found in pd.DataFrame(rows).groupby(["minutes", "side"], sort=True):
+        good = found[found["problem"] == ""]
+        if good.empty:
+            lines.append(f"| {minutes:g} | {side} | not measured |" + " |" * (5 + len(LABELS)))
+            continue
+        each = " | ".join(f"{good[name].mean():.4f}" for name in LABELS)
+        seeds, taken = (
+            ", ".join(f"{one:.4f}" for one in good["dice"]),
+            ", ".join(f"{s / 60:.2f}" for s in good["seconds"]),
+        )
+        steps = ", ".join(str((said or {}).get("steps", "")) for said in good["said"])
+        cells = [
+            f"{minutes:g}",
+            side,
+            f"{good['dice'].mean():.4f}",
+            each,
+            seeds,
+            taken,
+            steps,
+            f"{good['peak_mib'].max():.0f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _speed(rows: list[dict[str, Any]]) -> list[str]:
+    """How much sooner we reach what each variant of nnU-Net reaches with its most minutes."""
+    table = pd.DataFrame([one for one in rows if not one["problem"]])
+    if table.empty:
+        return []
+    means = table.groupby(["side", "minutes"], as_index=False)[["dice", "seconds"]].mean()
+    ours, found = means[means["side"] == OURS].sort_values("minutes"), []
+    for side, theirs in means[means["side"] != OURS].groupby("side"):
+        longest = theirs.sort_values("minutes").iloc[-1]
+        enough = ours[ours["dice"] >= longest["dice"]]
+        said = f"{side} reaches a mean Dice of {longest['dice']:.4f} in {longest['seconds'] / 60:.1f} min"
+        if enough.empty:
+            found.append(f"{said}; {OURS} reaches it at none of the measured minutes.")
+            continue
+        first = enough.iloc[0]
+        times = longest["seconds"] / first["seconds"]
+        found.append(
+            f"{said}; the shortest measured training of {OURS} that reaches it takes {first['seconds'] / 60:.1f} min "
+            f"({first['dice']:.4f}): {times:.1f} times sooner."
+        )
+    return found
+
+
+def _failures(rows: list[dict[str, Any]]) -> list[str]:
+    return [
+        f"Failed: {one['side']}, {one['minutes']:g} min, seed {one['seed']}: {one['problem']}."
+        for one in rows
+        if one["problem"]
+    ]
+
+
+def _plot(rows: list[dict[str, Any]], path: Path) -> None:
+    """A point a training, a line through the means of each side."""
+    import matplotlib.pyplot as plt
+
+    table = pd.DataFrame([one for one in rows if not one["problem"]])
+    if table.empty:
+        return
+    figure, axes = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
+    for side, found in table.groupby("side"):
+        means = found.groupby("minutes")[["seconds", "dice"]].mean().sort_index()
+        [line] = axes.plot(means["seconds"] / 60, means["dice"], marker="o", markersize=4, label=side)
+        axes.scatter(found["seconds"] / 60, found["dice"], s=10, alpha=0.4, color=line.get_color())
+    axes.set(
+        xscale="log",
+        xlabel="minutes of wall time, from raw files to the model",
+        ylabel="mean Dice of 40 cases kept out",
+    )
+    ticks = sorted(table["minutes"].unique())
+    axes.set_xticks(ticks, [f"{one:g}" for one in ticks])
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=110, pil_kwargs={"optimize": True})
+
+
+def _arguments() -> argparse.Namespace:
+    parser = arguments(__doc__)
+    parser.add_argument("--minutes", type=float, nargs="+", default=[5.0, 10.0, 20.0, 60.0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--variants", nargs="*", choices=list(VARIANTS), default=list(VARIANTS))
+    parser.add_argument("--anew", action="store_true", help="measure again what was measured before")
+    parser.add_argument("--ours", nargs=argparse.REMAINDER, default=[], help="last: further options of our train")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
