@@ -1,8 +1,11 @@
-# The two commands: `make test` and `make demo`. Both build .venv first, from pyproject.toml and constraints.txt.
+# The commands: `make test`, `make demo` and `make bench`. All build .venv first, from pyproject.toml and constraints.txt.
 PYTHON ?= python3
 BIN := .venv/bin
 DATA ?=
 MINUTES ?= 7
+PART ?=
+SMALL ?=
+RESUME ?=
 
 .PHONY: test lint types layers tests demo docs bench system clean
 
@@ -34,6 +37,10 @@ tests: .venv/installed
 
 demo: .venv/installed
 	@$(BIN)/isocenter demo $(DATA) --minutes $(MINUTES) --out demo --overwrite
+
+# All comparisons, or one: make bench PART=reading. A trial that measures nothing: make bench SMALL=1.
+bench: .venv/installed
+	@$(BIN)/python bench/all.py $(PART) $(if $(SMALL),--small) $(if $(RESUME),--resume)
 
 docs: .venv/installed
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[docs]' >&2

@@ -169,9 +169,8 @@ def _nnunet(variant: str, minutes: float, seed: int, raw: Raw, folder: Path) -> 
 def _results(file: Path) -> list[dict[str, Any]]:
     """The latest result of each job."""
     lines = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
-    return list(
-        {(one["side"], one["minutes"], one["seed"], one["code"], str(one["options"])): one for one in lines}.values()
-    )
+    names = ("side", "minutes", "seed", "code", "options", "threads")
+    return list({str([one[name] for name in names]): one for one in lines}.values())
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
