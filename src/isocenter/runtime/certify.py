@@ -63,7 +63,7 @@ def certify(
             count, said = _kept(seeded(model), Path(room)), f"{said or 'no images were given'}: {SEEDED} of noise"
         tried = [(PLAIN, "cpu"), *((name, one) for one in devices for name in (names or backends.names()))]
         trials = _trials(folder, model.task.labels, Path(room), list(dict.fromkeys(tried)), threads)
-    certificate = Certificate(said, _machine(threads), opset(folder / ONNX), trials)
+    certificate = Certificate(said, _machine(threads), opset(folder / ONNX), tuple(trials))
     certificate.write(folder)
     seal(folder)
     return certificate

@@ -1,0 +1,247 @@
+"""Every backend says what torch says, and one that cannot says why."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import onnx
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+
+import isocenter
+from isocenter.errors import IntegrityError, ResourceError, UsageError
+from isocenter.runtime import load, seal
+from isocenter.runtime.backends import BACKENDS, backend, names
+from isocenter.runtime.backends.onnx import usable_cores
+from packages import changed, of_folds, packed, segmenting
+
+torch.set_num_threads(1)
+
+# The backend of somebody else: it says the same of every voxel.
+FOREIGN = """
+import numpy as np
+
+
+class Constant:
+    name = "constant"
+    packages = ("numpy",)
+
+    def lacking(self, device):
+        return None
+
+    def files(self, record):
+        return ()
+
+    def network(self, folder, device, threads):
+        return lambda batch: {"mask": np.stack([0 * batch[:, 0], 0 * batch[:, 0], 1 + 0 * batch[:, 0]], axis=1)}
+
+
+BACKEND = Constant()
+"""
+WITHOUT_TORCH = """
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "torchvision", "monai", "lightning_fabric", "timm"):
+            raise ImportError(f"{name} is blocked")
+sys.meta_path.insert(0, Blocked())
+import isocenter
+package, image, out = sys.argv[1:]
+isocenter.predict(package, image, out=out, backend="onnx")
+print(isocenter.load(package, "cpu", backend="onnx").computing.value)
+print(sorted({"torch", "torchvision", "monai", "sklearn", "matplotlib", "scipy.stats"} & set(sys.modules)))
+"""
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory):
+    """One network, whose images are resampled."""
+    return packed(segmenting(spacing=(1.4, 1.0, 1.0)), tmp_path_factory.mktemp("one") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def folds(tmp_path_factory):
+    """The mean of two networks with a window each."""
+    return packed(of_folds(flips=(0, 1)), tmp_path_factory.mktemp("folds") / "tiny")
+
+
+@pytest.fixture
+def own(package, tmp_path):
+    """A package of one's own, to be damaged."""
+    return Path(shutil.copytree(package, tmp_path / "tiny"))
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory):
+    path = tmp_path_factory.mktemp("image") / "case.nii.gz"
+    voxels = np.random.default_rng(3).normal(100, 30, (15, 13, 10)).astype(np.float32)
+    nibabel.Nifti1Image(voxels, np.diag([-1.1, 1.2, 1.3, 1])).to_filename(path)
+    return path
+
+
+def windows(count: int) -> np.ndarray:
+    return np.random.default_rng(count).normal(size=(count, 1, 8, 8, 4)).astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", ["package", "folds"])
+@pytest.mark.parametrize("name", ["onnx", "openvino"])
+def test_a_backend_says_of_any_number_of_windows_what_torch_says(name, kind, request):
+    if (lacking := backend(name).lacking("cpu")) is not None:
+        pytest.skip(lacking)
+    folder = request.getfixturevalue(kind)
+    there, here = load(folder, "cpu", backend=name, threads=1), load(folder, "cpu")
+    for count in (1, 3, 1):
+        assert_allclose(there.run(windows(count))["mask"], here.run(windows(count))["mask"], atol=1e-4)
+
+
+def test_what_a_backend_said_of_one_batch_outlives_the_next(package):
+    for name in (one for one in ("onnx", "openvino") if backend(one).lacking("cpu") is None):
+        run = load(package, "cpu", backend=name, threads=1).run
+        first = run(windows(2))["mask"]
+        before = first.copy()
+        run(windows(3)), run(np.zeros_like(windows(2)))
+        assert_array_equal(first, before)
+
+
+@pytest.mark.parametrize("kind", ["package", "folds"])
+def test_onnx_predicts_from_file_to_file_where_torch_cannot_be_imported(kind, image, request, tmp_path):
+    folder = request.getfixturevalue(kind)
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, str(folder), str(image), str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["cpu with onnx", "[]"]
+    expected = np.asarray(load(folder, "cpu").predict(image).data)
+    assert_array_equal(np.asarray(nibabel.load(tmp_path / "out" / "case.nii.gz").dataobj), expected)
+    assert len(np.unique(expected)) > 1  # or all would be the same by being nothing
+    said = json.loads((tmp_path / "out" / "summary.json").read_text())["model"]["computing"]
+    assert said["value"] == "cpu with onnx"
+
+
+def test_what_is_compiled_once_is_taken_from_the_cache_and_says_what_torch_says(package, monkeypatch, tmp_path):
+    if (lacking := backend("compiled").lacking("cpu")) is not None:
+        pytest.skip(lacking)
+    monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path))
+    here = load(package, "cpu").run
+    there = load(package, "cpu", backend="compiled").run
+    for count in (1, 3):
+        assert_allclose(there(windows(count))["mask"], here(windows(count))["mask"], atol=1e-4)
+    [kept] = (tmp_path / "compiled").iterdir()
+    written = kept.stat().st_mtime_ns
+    again = load(package, "cpu", backend="compiled").run
+    assert_array_equal(again(windows(1))["mask"], there(windows(1))["mask"])
+    assert kept.stat().st_mtime_ns == written
+
+
+def test_each_backend_has_the_name_it_is_found_by():
+    assert {name: backend(name).name for name in BACKENDS} == {name: name for name in BACKENDS}
+
+
+def test_a_backend_that_nobody_knows_is_wrong_use(package):
+    with pytest.raises(UsageError, match=r"no backend 'abacus'.*onnx, openvino, tensorrt, torch"):
+        load(package, "cpu", backend="abacus")
+
+
+@pytest.mark.parametrize("name", ["onnx", "openvino", "tensorrt"])
+def test_a_device_that_a_backend_cannot_use_is_refused_with_what_to_do(name, package):
+    device = "cpu" if name == "tensorrt" else "mps"
+    assert backend(name).lacking(device) is not None
+    if name == "tensorrt":
+        with pytest.raises(ResourceError, match="choose --device cuda:0"):
+            load(package, device, backend=name)
+
+
+def test_a_run_is_computed_by_torch_alone(segmented):
+    with pytest.raises(UsageError, match=r"no package.*isocenter package"):
+        load(segmented.out, "cpu", backend="onnx")
+    assert load(segmented.out, "cpu", backend="auto").computing.value == "cpu"
+
+
+def test_torch_alone_has_folds_apart(folds):
+    with pytest.raises(UsageError, match=r"only together.*--backend torch"):
+        load(folds, "cpu", backend="onnx", fold=1)
+    assert "folds apart" in load(folds, "cpu", backend="auto", fold=1).computing.because
+
+
+def test_a_package_without_an_onnx_file_says_why_and_what_to_choose(own):
+    changed(own, "isocenter/model.json", onnx={"exported": False, "because": "an operation has no name there"})
+    with pytest.raises(UsageError, match=r"an operation has no name there.*--backend torch"):
+        load(own, "cpu", backend="onnx")
+
+
+def test_a_tampered_onnx_file_is_refused(own):
+    content = bytearray((own / "models" / "model.onnx").read_bytes())
+    content[len(content) // 2] ^= 1
+    (own / "models" / "model.onnx").write_bytes(content)
+    with pytest.raises(IntegrityError, match=r"model.onnx.*SHA-256 differs"):
+        load(own, "cpu", backend="onnx")
+
+
+def test_an_onnx_file_that_the_manifest_does_not_list_is_not_read(own):
+    record = json.loads((own / "manifest.json").read_text())
+    del record["sha256"]["models/model.onnx"]
+    (own / "manifest.json").write_text(json.dumps(record))
+    with pytest.raises(IntegrityError, match="does not list"):
+        load(own, "cpu", backend="onnx")
+
+
+@pytest.mark.parametrize("name", ["onnx", "openvino"])
+def test_what_is_no_onnx_file_is_refused_by_name(name, own):
+    if (lacking := backend(name).lacking("cpu")) is not None:
+        pytest.skip(lacking)
+    (own / "models" / "model.onnx").write_bytes(b"no network")
+    seal(own)
+    with pytest.raises(IntegrityError, match=r"model.onnx: cannot be opened"):
+        load(own, "cpu", backend=name)
+
+
+def test_a_network_with_a_second_output_is_refused(own):
+    path = own / "models" / "model.onnx"
+    network = onnx.load(path)
+    network.graph.output.append(onnx.helper.make_empty_tensor_value_info(network.graph.node[0].output[0]))
+    onnx.save(network, path)
+    seal(own)
+    with pytest.raises(IntegrityError, match="not one input and one output"):
+        load(own, "cpu", backend="onnx")
+
+
+def test_cores_are_those_that_this_process_may_use(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert usable_cores() == 3
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert 1 <= usable_cores() <= (os.cpu_count() or 1)
+
+
+@pytest.fixture
+def foreign(tmp_path, monkeypatch):
+    """What pip leaves of a package with a backend, found by this process and by those that it starts."""
+    site, about = tmp_path / "site", tmp_path / "site" / "constant-1.0.dist-info"
+    about.mkdir(parents=True)
+    (site / "constant_backend.py").write_text(FOREIGN)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: constant\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[isocenter.backends]\nconstant = constant_backend:BACKEND\n")
+    monkeypatch.syspath_prepend(str(site))
+    monkeypatch.setenv("PYTHONPATH", str(site))
+
+
+def test_a_backend_of_another_package_computes_ours(package, image, foreign):
+    assert "constant" in names()
+    found = isocenter.predict(package, image, backend="constant", device="cpu")
+    [prediction] = found.predictions.values()
+    assert np.unique(np.asarray(prediction.data)).tolist() == [7]  # the label of the last channel
+
+
+def test_what_is_asked_for_has_to_be_a_backend_on_the_command_line_too(package, image, cli, tmp_path):
+    said = cli("predict", package, image, "--out", tmp_path / "out", "--backend", "abacus")
+    assert (said.code, "no backend 'abacus'" in said.last) == (2, True)

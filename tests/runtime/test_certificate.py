@@ -1,0 +1,186 @@
+"""What a certificate says, and what is chosen by it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from isocenter.errors import IntegrityError, UsageError
+from isocenter.runtime import certify, load, read_certificate, read_json, seal
+from isocenter.runtime.certificate import Certificate, Difference, Tolerances, Trial
+from isocenter.runtime.certify import opset, seeded
+from isocenter.runtime.choosing import choose_backend
+from packages import classifying, packed, segmenting
+
+torch.set_num_threads(1)
+
+SAME = Difference(1e-6, 1e-8, 1000, 0, {"kidney left": 1.0})
+EXPORTED = {"onnx": {"exported": True}}
+
+
+def trial(name: str, start: float, seconds: float, passed: bool = True) -> Trial:
+    return Trial(
+        name, "cpu", passed, "within the tolerances" if passed else "Dice is low", SAME, start, seconds, 5, 100
+    )
+
+
+def certificate(*trials: Trial) -> Certificate:
+    return Certificate("2 of 2 validation cases", "a machine, 2 threads", 20, trials)
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory):
+    return packed(segmenting(), tmp_path_factory.mktemp("one") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def certified(package, tmp_path_factory):
+    """The package with a certificate, beside one whose ONNX file says something else."""
+    folder = Path(shutil.copytree(package, tmp_path_factory.mktemp("certified") / "tiny"))
+    wrong = Path(shutil.copytree(package, tmp_path_factory.mktemp("wrong") / "tiny"))
+    network = onnx.load(wrong / "models" / "model.onnx")
+    last = next(one for one in network.graph.initializer if one.name.endswith("bias") and one.dims == [3])
+    last.CopyFrom(onnx.numpy_helper.from_array(np.array([0, 5, 0], np.float32), last.name))
+    onnx.save(network, wrong / "models" / "model.onnx")
+    seal(wrong)
+    model = load(folder, "cpu")
+    return [(one, certify(one, model, names=["onnx"], threads=1)) for one in (folder, wrong)]
+
+
+def test_every_backend_is_measured_beside_torch_in_a_process_of_its_own(certified):
+    folder, found = certified[0]
+    assert [one.backend for one in found.trials] == ["torch", "onnx"]
+    assert found.images == "no images were given: 2 of noise"
+    for one in found.trials:
+        assert one.passed
+        assert one.difference.disagreeing == 0
+        assert one.difference.voxels == 2 * 12 * 12 * 6
+        assert one.difference.largest < 1e-4
+        assert set(one.difference.dice.values()) == {1.0}
+        assert 0 < one.seconds < one.start
+        assert one.repeats > 1
+    torchs, onnxs = found.trials
+    assert torchs.difference.largest == 0
+    assert onnxs.peak_memory < torchs.peak_memory
+    assert onnxs.versions["onnxruntime"]
+    assert found.opset == opset(folder / "models" / "model.onnx") >= 18
+
+
+def test_a_certificate_is_read_as_it_was_written_and_sealed_with_the_package(certified):
+    folder, found = certified[0]
+    assert read_certificate(folder) == found
+    assert "isocenter/certificate.json" in read_json(folder / "manifest.json", "isocenter.manifest")["sha256"]
+
+
+def test_a_backend_that_says_something_else_is_not_offered(certified):
+    folder, found = certified[1]
+    [_, wrong] = found.trials
+    assert not wrong.passed
+    assert "labels differ" in wrong.because
+    assert min(wrong.difference.dice.values()) < 0.999
+    with pytest.raises(UsageError, match=r"failed the package's certificate.*--backend auto"):
+        load(folder, "cpu", backend="onnx")
+    assert load(folder, "cpu", backend="auto").computing.value == "cpu with torch"
+
+
+def test_auto_takes_the_fastest_that_is_certified_and_says_why(certified):
+    chosen = load(certified[0][0], "cpu", backend="auto").computing
+    assert chosen.value == "cpu with onnx"  # it does without the import of torch
+    assert "the fastest certified one" in chosen.because
+    assert "torch" in chosen.because
+
+
+def test_the_fastest_is_the_one_that_is_first_done_with_some_images():
+    swift, steady = trial("onnx", 1.0, 1.0), trial("torch", 6.0, 0.1)
+    assert [one.cost(1) for one in (swift, steady)] == [1, 6]
+    chosen = choose_backend("auto", "cpu", EXPORTED, certificate(swift, steady), "")
+    assert chosen.backend.name == "torch"  # 6.9 s for ten, in place of 10
+    assert "onnx 1.0 s to a first result" in chosen.because
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        None,
+        certificate(trial("onnx", 1, 1, passed=False)),
+        certificate(replace(trial("onnx", 1, 1), device="cuda:0")),
+        certificate(trial("of another machine", 1, 1)),
+        certificate(trial("tensorrt", 1, 1)),
+    ],
+)
+def test_without_a_certified_backend_for_the_device_there_is_torch(found):
+    assert choose_backend("auto", "cpu", EXPORTED, found, "").backend.name == "torch"
+
+
+def test_a_backend_without_a_certificate_is_used_when_asked_for_and_that_is_said(package, caplog):
+    with caplog.at_level("WARNING", "isocenter"):
+        load(package, "cpu", backend="onnx")
+    assert "no certificate" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"largest": 0.02}, "a probability differs by 0.02"),
+        ({"largest": float("nan")}, "a probability differs by nan"),
+        ({"mean": 2e-4}, "on average"),
+        ({"disagreeing": 2, "voxels": 10_000}, "2 of 10000 labels differ"),
+        ({"dice": {"liver": 1.0, "spleen": 0.998}}, "spleen 0.9980"),
+    ],
+)
+def test_each_tolerance_is_held(changed, said):
+    assert SAME.beyond(Tolerances()) == []
+    [found] = replace(SAME, **changed).beyond(Tolerances())
+    assert said in found
+
+
+def test_one_voxel_in_ten_thousand_may_differ():
+    assert replace(SAME, disagreeing=1, voxels=10_000).beyond(Tolerances()) == []
+
+
+def test_a_backend_that_takes_its_process_with_it_takes_nothing_else(package, tmp_path, monkeypatch):
+    site, about = tmp_path / "site", tmp_path / "site" / "fatal-1.0.dist-info"
+    about.mkdir(parents=True)
+    (site / "fatal.py").write_text(
+        "import os\nclass Fatal:\n    name, packages = 'fatal', ()\n"
+        "    def lacking(self, device): return None\n    def files(self, record): return ()\n"
+        "    def network(self, folder, device, threads): os._exit(7)\nBACKEND = Fatal()\n"
+    )
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: fatal\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[isocenter.backends]\nfatal = fatal:BACKEND\n")
+    monkeypatch.syspath_prepend(str(site))
+    monkeypatch.setenv("PYTHONPATH", str(site))
+    own = Path(shutil.copytree(package, tmp_path / "tiny"))
+    found = certify(own, load(own, "cpu"), names=["fatal"], threads=1).trial("fatal", "cpu")
+    assert not found.passed
+    assert "ended with 7" in found.because
+    assert found.seconds is None
+    assert "not offered" in found.line
+
+
+def test_a_damaged_certificate_is_refused(package, tmp_path):
+    own = Path(shutil.copytree(package, tmp_path / "tiny"))
+    certificate().write(own)
+    path = own / "isocenter" / "certificate.json"
+    path.write_text(json.dumps({key: one for key, one in json.loads(path.read_text()).items() if key != "trials"}))
+    seal(own)
+    with pytest.raises(IntegrityError, match="no certificate"):
+        load(own, "cpu", backend="auto")
+
+
+@pytest.mark.parametrize("model", [segmenting(spacing=(1.5, 1.0, 1.0)), segmenting(), classifying()])
+def test_images_of_noise_are_what_the_model_takes_and_always_the_same(model):
+    images = list(seeded(model))
+    for image, again in zip(images, seeded(model), strict=True):
+        data, _ = model.preprocessing(image, "noise")
+        assert data.shape[0] == len(model.preprocessing.channels)
+        assert np.isfinite(data).all()
+        np.testing.assert_array_equal(image.data, again.data)
+    assert not np.array_equal(images[0].data, images[1].data)
