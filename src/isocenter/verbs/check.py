@@ -14,7 +14,7 @@ from isocenter.files import dataset_hash
 from isocenter.planning import cores
 from isocenter.quality import Examination
 from isocenter.report import render
-from isocenter.runtime import write_json
+from isocenter.runtime import Cluster, write_json
 from isocenter.transforms import GREY
 from isocenter.values import Dataset, Problem
 from isocenter.verbs.check_page import SEVERITIES, case_record, check_page
@@ -92,18 +92,21 @@ def check(
     out: str | Path | None = None,
     overwrite: bool = False,
     threads: int | None = None,
+    scheduler: str | None = None,
     **given: Any,
 ) -> Check:
     """Read every case of `data` once and say what is there and what is wrong.
 
     out:   a folder for check.json and check.html; nothing is written without it
     given: layout, labels, patient, column, modality, part, prefer, as in `train`
+    scheduler: address of a dask scheduler whose workers read the cases; they see the data under the same paths
     Raises UsageError for a path that is not there, DatasetError for a folder that cannot be understood.
     """
     if out is not None:
         refuse_taken(Path(out), overwrite, MARKS)
-    dataset = _opened(data, given)
-    examination = looked_through(dataset, threads or cores())
+    there = scheduler is not None and isinstance(data, (str, Path))
+    dataset = _opened(Path(data).absolute() if there else data, given)  # type: ignore[arg-type]
+    examination = looked_through(dataset, threads or cores(), None if scheduler is None else Cluster(scheduler))
     facts = _facts(dataset, examination)
     result = Check(dataset, examination, facts, Path(out) if out is not None else None)
     if out is not None:

@@ -11,6 +11,7 @@ from typing import Any
 from isocenter.errors import DatasetError, UsageError, counted
 from isocenter.files import DatasetOptions, ReadOptions, read_dataset
 from isocenter.quality import Examination, examine
+from isocenter.runtime import Spread
 from isocenter.transforms import aligned
 from isocenter.values import Case, Dataset, Image, LazyMapping, Problem
 from isocenter.verbs.progress import tracked
@@ -78,10 +79,10 @@ def with_references(dataset: Dataset, needs: Collection[str]) -> Dataset:
     return replace(kept, problems=(*dataset.problems, problem))
 
 
-def looked_through(dataset: Dataset, threads: int) -> Examination:
-    """Every case read once, with progress."""
+def looked_through(dataset: Dataset, threads: int, spread: Spread | None = None) -> Examination:
+    """Every case read once, with progress; by other processes if they are given."""
     with tracked("reading cases") as tracker:
-        return examine(dataset, threads=threads, progress=tracker)
+        return examine(dataset, threads=threads, progress=tracker, spread=spread)
 
 
 def refuse_unfit(examination: Examination) -> None:

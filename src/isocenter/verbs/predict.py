@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 from isocenter.errors import (
     DatasetError,
@@ -16,20 +14,24 @@ from isocenter.errors import (
     MemoryShortageError,
     ResourceError,
     UsageError,
+    WorkerLostError,
     counted,
 )
-from isocenter.runtime import Model, load, shrinking, write_json
+from isocenter.lazy import pandas as pd
+from isocenter.runtime import Cluster, Model, load, write_json
 from isocenter.transforms import COLOUR
 from isocenter.values import Case, Dataset, Image, Prediction, Problem
-from isocenter.verbs.cohort import Take, overlapped
 from isocenter.verbs.dataset import open_dataset
 from isocenter.verbs.device import announce
 from isocenter.verbs.output import refuse_taken, result_folder
-from isocenter.verbs.predict_case import Asked, Done, computed, image_of
-from isocenter.verbs.progress import Tracker, tracked
+from isocenter.verbs.predict_case import Asked, Done
+from isocenter.verbs.predict_cases import Here, Predictor, There, in_full
+from isocenter.verbs.progress import tracked
 from isocenter.verbs.result_files import FORMATS, Wanted, told_apart
 
 MARKS = ("predictions.csv", "summary.json")
+# A lack of something that the next case may not meet.
+OF_ONE_CASE = (MemoryShortageError, WorkerLostError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +50,7 @@ class Predicted:
     files: Sequence[Path]
     out: Path | None = None
     stopped: BaseException | None = None
-    measurements: pd.DataFrame = field(default_factory=pd.DataFrame)
+    measurements: pd.DataFrame = field(default_factory=lambda: pd.DataFrame([]))
 
     @property
     def failures(self) -> list[Problem]:
@@ -86,6 +88,7 @@ def predict(
     device: str = "auto",
     threads: int | None = None,
     backend: str = "auto",
+    scheduler: str | None = None,
     **given: Any,
 ) -> Predicted:
     """Predict every input: an image file, a folder of one DICOM series, or a cohort of any known layout.
@@ -97,6 +100,7 @@ def predict(
     mirror: whether images are also seen mirrored and the results averaged; as the model was planned if not said
     backend: what computes a package; "auto" takes the fastest that its certificate vouches for
     save_probabilities, overlay: write them beside each dense result
+    scheduler: address of a dask scheduler whose workers predict the cases; they see model, inputs and out as files
     A case that fails is reported and the rest goes on; DatasetError where every one fails. The next case is read and
     the last one written while the network sees one; where memory runs out fewer windows go through it at once.
     ResourceError where the disk is full; what was done by then is kept.
@@ -109,12 +113,21 @@ def predict(
         raise UsageError("probabilities and overlays are files, and have no place", "predict", "Give out=FOLDER")
     if out is not None:
         refuse_taken(Path(out), overwrite, MARKS)
+    if scheduler is not None and isinstance(model, Model):
+        raise UsageError("a model in memory cannot be sent to workers", "--scheduler", "Give the model's folder")
     loaded = _loaded(model, fold, device, threads, backend)
     loaded.flips(mirror)  # refused before the first case
     wanted = Wanted(format, save_probabilities, overlay)
     folder = Path(out) if out is not None else None
     with nullcontext() if folder is None else result_folder(folder, overwrite, MARKS) as partial:
-        result = _predicted(loaded, inputs, given, Asked(partial, wanted, mirror))
+        asked = Asked(partial, wanted, mirror)
+        if scheduler is None or isinstance(model, Model):
+            result = _predicted(loaded, inputs, given, asked, Here(loaded))
+        else:
+            weights = str(loaded.record.get("weights_sha256"))
+            there = There(Cluster(scheduler), str(Path(model).absolute()), weights, device, threads, fold, backend)
+            result = _predicted(loaded, [_in_full(one) for one in inputs], given, in_full(asked), there)
+            result = _as_given(result, inputs)
         if folder is None or partial is None:
             return result
         result = replace(result, files=[folder / path.name for path in result.files], out=folder)
@@ -155,7 +168,11 @@ def _write_records(result: Predicted, model: Model, mirror: bool | None, folder:
 
 
 def _predicted(
-    model: Model, inputs: Sequence[str | Path | Image | Dataset], given: Mapping[str, Any], asked: Asked
+    model: Model,
+    inputs: Sequence[str | Path | Image | Dataset],
+    given: Mapping[str, Any],
+    asked: Asked,
+    predictor: Predictor,
 ) -> Predicted:
     """Every case predicted, its dense result written into the folder; what failed is named, and the rest goes on."""
     channels = model.preprocessing.channels
@@ -164,41 +181,21 @@ def _predicted(
     problems = [problem for _, of_data in found for problem in of_data if problem.severity == "error"]
     done: dict[str, Done] = {}
     stopped: BaseException | None = None
-    told = 0
     with tracked("predicting") as tracker:
 
         def take(case: Case, outcome: Done | IsocenterError) -> None:
-            nonlocal told
             if isinstance(outcome, Done):
                 done[case.id] = outcome
-            elif isinstance(outcome, ResourceError) and not isinstance(outcome, MemoryShortageError):
+            elif isinstance(outcome, ResourceError) and not isinstance(outcome, OF_ONE_CASE):
                 raise outcome  # a full disk is full for the next case too
             else:
                 problems.append(_problem(case, outcome, asked.folder))
-            told += 1
-            tracker(told, len(cases))
 
         try:
-            _locally(model, cases, asked, take, tracker)
+            predictor(cases, asked, take, tracker)
         except (KeyboardInterrupt, ResourceError) as error:
             stopped = error  # what is done is kept
-    return _gathered(list(done.values()), problems, stopped)
-
-
-def _locally(model: Model, cases: Sequence[Case], asked: Asked, take: Take[Done], tracker: Tracker) -> None:
-    """On this machine's device."""
-    small = replace(model, run=shrinking(model.run))
-    numbers = {case.id: number for number, case in enumerate(cases, start=1)}
-
-    def compute(case: Case, image: Image) -> Callable[[], Done]:
-        number = numbers[case.id]
-
-        def windows(n: int, of: int) -> None:
-            tracker(number - 1, len(cases), f"case {number} of {len(cases)}: window {n} of {of}")
-
-        return computed(small, case, image, asked, windows)
-
-    overlapped(cases, image_of, compute, take)
+    return _gathered([done[case.id] for case in cases if case.id in done], problems, stopped)
 
 
 def _problem(case: Case, error: IsocenterError, folder: Path | None) -> Problem:
@@ -223,6 +220,21 @@ def _gathered(done: Sequence[Done], problems: Sequence[Problem], stopped: BaseEx
         stopped=stopped,
         measurements=pd.DataFrame([row for one in done for row in one.measured]),
     )
+
+
+def _in_full(given: str | Path | Image | Dataset) -> str | Path | Image | Dataset:
+    """An input as a process with another working folder finds it."""
+    return Path(given).absolute() if isinstance(given, (str, Path)) else given
+
+
+def _as_given(result: Predicted, inputs: Sequence[object]) -> Predicted:
+    """Images are called as they would be if they were predicted here."""
+    table = result.table.copy()
+    for path in (str(one) for one in inputs if isinstance(one, (str, Path))):
+        full = str(Path(path).absolute())
+        names = [path + name.removeprefix(full) if name.startswith(full) else name for name in table["image"]]
+        table["image"] = names
+    return replace(result, table=table)
 
 
 def _opened(

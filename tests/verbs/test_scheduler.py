@@ -1,0 +1,221 @@
+"""Cohort work over a real dask cluster: a scheduler and two workers on loopback, each a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from numpy.testing import assert_array_equal
+
+import deadly
+import isocenter
+import trained
+from isocenter.errors import ResourceError, UsageError, WorkerLostError
+from isocenter.runtime import Cluster
+from isocenter.values import Case
+
+distributed = pytest.importorskip("distributed")
+
+QUIET = {"DASK_DISTRIBUTED__DASHBOARD__ENABLED": "False", "OMP_NUM_THREADS": "1"}
+
+
+@dataclass
+class Processes:
+    """A scheduler and its workers."""
+
+    address: str
+    scheduler: subprocess.Popen[bytes]
+    folder: Path
+    workers: list[subprocess.Popen[bytes]]
+
+    def more(self) -> subprocess.Popen[bytes]:
+        """One more worker, in a folder that is not the tests'."""
+        words = ["worker", self.address, "--nthreads", "1", "--no-nanny", "--no-dashboard"]
+        self.workers.append(dask(*words, cwd=self.folder))
+        return self.workers[-1]
+
+
+def dask(*words: str, cwd: Path) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, **QUIET, "PYTHONPATH": str(Path(trained.__file__).parent)}
+    log = (cwd / f"{words[0]}.log").open("ab")
+    return subprocess.Popen([sys.executable, "-m", "dask", *words], cwd=cwd, env=environment, stdout=log, stderr=log)
+
+
+@contextmanager
+def started(folder: Path, workers: int) -> Iterator[Processes]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = ["scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard"]
+    made = Processes(f"tcp://127.0.0.1:{port}", dask(*words, cwd=folder), folder, [])
+    try:
+        wait_until(lambda: answers(port), "the scheduler to answer")
+        for _ in range(workers):
+            made.more()
+        if workers:
+            with distributed.Client(made.address, set_as_default=False) as client:
+                client.wait_for_workers(workers, timeout=60)
+        yield made
+    finally:
+        for process in (*made.workers, made.scheduler):
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory) -> Iterator[Processes]:
+    with started(tmp_path_factory.mktemp("cluster"), 2) as made:
+        yield made
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as tried:
+        return tried.connect_ex(("127.0.0.1", port)) == 0
+
+
+def wait_until(true, what: str, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, f"waited {seconds} s for {what}"
+        time.sleep(0.02)
+
+
+def written(folder: Path) -> dict[str, bytes]:
+    """The files of results by name; the summary says with what was computed, and that is told apart elsewhere."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "summary.json"}
+
+
+def test_a_cohort_predicted_by_workers_is_the_same_to_the_byte(cluster, segmented, tmp_path, monkeypatch):
+    monkeypatch.chdir(segmented.data)  # paths that hold in this folder alone
+    flags = {"device": "cpu", "threads": 1, "save_probabilities": True}
+    isocenter.predict(segmented.out, "images", out=tmp_path / "here", **flags)
+    isocenter.predict(segmented.out, "images", out=tmp_path / "there", scheduler=cluster.address, **flags)
+    here, there = written(tmp_path / "here"), written(tmp_path / "there")
+    assert sorted(here) == sorted(there)
+    assert len(here) == 12 * 4 + 2
+    assert [name for name in here if here[name] != there[name]] == []
+
+
+def test_results_that_nobody_writes_come_back(cluster, segmented):
+    image = segmented.data / "images" / "case03.nii.gz"
+    [here], [there] = (
+        isocenter.predict(segmented.out, image, device="cpu", threads=1, scheduler=address).predictions.values()
+        for address in (None, cluster.address)
+    )
+    assert_array_equal(here.data, there.data)
+    assert there.geometry.equals(here.geometry)
+
+
+def test_a_damaged_case_is_named_and_the_rest_goes_on(cluster, segmented, tmp_path, cli):
+    data = trained.blobs(tmp_path / "data", 3)
+    (data / "images" / "case01.nii.gz").write_bytes(b"no image")
+    out = tmp_path / "out"
+    said = cli("predict", segmented.out, data / "images", "--out", out, "--scheduler", cluster.address)
+    assert said.code == 1
+    assert "case01" in said.last
+    assert pd.read_csv(out / "predictions.csv")["case"].tolist() == ["case00", "case02"]
+
+
+def test_a_worker_killed_midway_changes_nothing(cluster, segmented, tmp_path):
+    """kill -9 once the first results are there; what it was at is done by the other one."""
+    flags = {"device": "cpu", "threads": 1}
+    isocenter.predict(segmented.out, segmented.data, out=tmp_path / "here", **flags)
+    victim = cluster.workers[0]
+
+    def kill() -> None:
+        wait_until(lambda: len(list(tmp_path.glob(".there.*/there/*.nii.gz"))) >= 2, "the first results")
+        victim.kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    isocenter.predict(segmented.out, segmented.data, out=tmp_path / "there", scheduler=cluster.address, **flags)
+    killer.join()
+    assert victim.wait() == -signal.SIGKILL
+    here, there = written(tmp_path / "here"), written(tmp_path / "there")
+    assert here == there
+    cluster.workers.remove(victim)
+    cluster.more()
+
+
+def test_a_case_that_kills_every_worker_is_named_and_the_rest_goes_on(cluster, tmp_path):
+    for _ in range(3):  # so many may die of one case before the scheduler gives it up
+        cluster.more()
+    cases = [
+        Case(f"case{n}", "p", {}, covariates={"n": n, "fate": "SIGKILL" if n == 1 else None, "folder": tmp_path})
+        for n in range(5)
+    ]
+    outcomes = dict(Cluster(cluster.address)(deadly.squared, cases))
+    lost = outcomes.pop(1)
+    assert isinstance(lost, WorkerLostError)
+    assert lost.where == "case1"
+    assert "4 workers died over it" in lost.problem
+    assert outcomes == {n: n * n for n in (0, 2, 3, 4)}
+    cluster.workers = [worker for worker in cluster.workers if worker.poll() is None]
+
+
+def test_check_by_workers_finds_the_same(cluster, segmented, monkeypatch):
+    monkeypatch.chdir(segmented.data.parent)
+    here, there = (
+        isocenter.check(segmented.data.name, labels=trained.LABELS, threads=1, scheduler=address)
+        for address in (None, cluster.address)
+    )
+    assert there.as_record()["rows"] == here.as_record()["rows"]
+    assert there.examination.fingerprint == here.examination.fingerprint
+
+
+def fated(fate: str, folder: Path, count: int = 1) -> list[Case]:
+    return [Case(f"case{n}", "p", {}, covariates={"n": n, "fate": fate, "folder": folder}) for n in range(count)]
+
+
+def test_a_cluster_that_lost_its_last_worker_ends_with_how_much_is_left(tmp_path):
+    with started(tmp_path, 1) as made:
+        with pytest.raises(ResourceError, match="no worker is left; 3 cases not done"):
+            list(Cluster(made.address, patience=3)(deadly.squared, fated("SIGKILL", tmp_path, 3)))
+        with pytest.raises(ResourceError, match="has no worker"):
+            list(Cluster(made.address, patience=0.5)(deadly.squared, fated("", tmp_path)))
+
+
+def test_a_scheduler_that_is_killed_ends_the_work_with_how_much_is_left(tmp_path):
+    with started(tmp_path, 1) as made:
+
+        def kill() -> None:
+            wait_until((tmp_path / "case0.pid").exists, "a case that runs")
+            made.scheduler.kill()
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        with pytest.raises(ResourceError, match=r"the scheduler is lost.*1 case not done"):
+            list(Cluster(made.address, patience=30)(deadly.squared, fated("waits", tmp_path)))
+        killer.join()
+
+
+def test_an_address_at_which_nobody_answers_is_an_error_with_what_to_do(segmented):
+    with pytest.raises(ResourceError, match="no scheduler answers"):
+        isocenter.predict(segmented.out, segmented.data, device="cpu", scheduler="tcp://127.0.0.1:9")
+    with pytest.raises(UsageError, match="tcp://host:8786"):
+        isocenter.predict(segmented.out, segmented.data, device="cpu", scheduler="nonsense://x")
+    with pytest.raises(UsageError, match="Give the model's folder"):
+        isocenter.predict(isocenter.load(segmented.out, "cpu"), segmented.data, scheduler="tcp://127.0.0.1:9")
+
+
+def test_without_the_extra_the_line_that_installs_it_is_said(segmented):
+    code = (
+        "import sys; sys.modules['distributed'] = None\n"
+        "from isocenter.runtime import Cluster\n"
+        "from isocenter.errors import ResourceError\n"
+        "try: next(Cluster('tcp://127.0.0.1:9')(len, ['a']))\n"
+        "except ResourceError as error: print(error)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "pip install 'isocenter[distributed]'" in said
