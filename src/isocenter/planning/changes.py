@@ -75,6 +75,7 @@ def with_memory(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Plan:
         half=plan["training.precision"] == "bf16",
         optimiser=plan["training.optimiser"],
         cases=prepared_bytes(grid, architecture["channels"]),
+        count=len(fingerprint),
     )
     refuse_too_large(found, machine)
     return plan.with_decision("training.memory", memory_decision(found, machine))

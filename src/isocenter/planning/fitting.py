@@ -63,7 +63,9 @@ def fitted(
             "size": size.value,
         }
         cases = prepared_bytes(grid, channels)
-        found = peak(task, architecture, grid.patch, batch, machine, half=machine.bf16, cases=cases)
+        found = peak(
+            task, architecture, grid.patch, batch, machine, half=machine.bf16, cases=cases, count=len(fingerprint)
+        )
         if found.fits(machine):
             break
     refuse_too_large(found, machine)

@@ -21,14 +21,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 GIB = 2**30
-# Python, torch and the libraries beside it, from reading to the report: measured on Linux, 0.65 to 0.75 GiB before the
-# first tensor and 0.97 at the end of a run whose tensors take next to nothing.
-PROGRAM = 0.95 * GIB
-# What backpropagation, the kernels and the allocator take for each byte that is kept: measured on a processor, 1.5 for
-# a ResNet to 3 for a U-Net of few stages; the test measures it again.
-WORKING = 2.7
-# bfloat16 halves most, but not all, of what is kept: measured 0.52 to 0.65.
-HALF = 0.6
+# What runs whatever is trained: Python, torch and the libraries beside it 0.88 GiB, what reading and preparing leave
+# behind 0.1, and 0.15 that the kernels of a first step keep. Measured on Linux; bench/memory.py measures it again.
+PROGRAM = 1.13 * GIB
+# What backpropagation, the kernels and the allocator take for each byte that is kept: measured on a processor beside
+# those 0.15 GiB, 1.5 to 1.8 for U-Nets and ResNets of two and of three dimensions.
+WORKING = 1.6
+# bfloat16 halves what is kept but for the outputs, on which the loss works in float32: counted 0.50 to 0.515.
+HALF = 0.515
+# Of each prepared case, whatever its size: the store's book-keeping, measured with blosc2, 70 to 180 KiB.
+BESIDE_A_CASE = 100 * 2**10
 # Weights, gradients, averaged weights and the copy that the probe puts back; the optimiser's own states beside them.
 COPIES = {"adamw": 6, "sgd": 5}
 # Of what is free the rest stays for the system, for reading cases and for what the prediction misses.
@@ -42,7 +44,7 @@ class Peak:
     """GiB that training takes, part by part.
 
     program: what runs, with its libraries; always in the machine's own memory
-    cases:   prepared cases that are kept there
+    cases:   prepared cases that are kept there, with what is held of each
     weights: with gradients, averages and the optimiser's states
     kept:    of a batch, for the way back through the network
     """
@@ -81,14 +83,17 @@ def peak(
     half: bool,
     optimiser: str = "adamw",
     cases: float = 0.0,
+    count: int = 0,
 ) -> Peak:
     """The prediction for these settings.
 
     half:  arithmetic in bfloat16
-    cases: bytes of all prepared cases together
+    cases: bytes of all prepared cases together; where they are many they are read from disk, patch by patch
+    count: of cases
     """
     kept, weights = _counted(task, architecture, patch)
     cached = cases if cases <= CACHED_SHARE * machine.memory * GIB else 0.0
+    cached += count * BESIDE_A_CASE
     return Peak(
         program=PROGRAM / GIB,
         cases=cached / GIB,
