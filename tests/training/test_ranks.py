@@ -1,0 +1,107 @@
+"""Two real processes on this machine, as torchrun begins them, beside one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+import trained
+from isocenter.errors import PlanError
+from isocenter.training import ALONE, Ranks
+from isocenter.verbs.several import in_all_processes
+
+FIFTY = {"training.steps": 50, "training.validations": 2, "training.batch": 4, "training.precision": "float32"}
+# Of the same machine: what a process waits for is there within moments, or never.
+SECONDS = 300
+
+
+def torchrun(*words: object) -> subprocess.Popen:
+    """Two processes of the command line, each with one thread."""
+    set_by_hand = [f"--set={name}={value}" for name, value in {**FIFTY, "network.size": trained.SMALL_UNET}.items()]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command += ["-m", "isocenter", "train", *map(str, words)]
+    if "--resume" not in command:
+        command += ["--labels", trained.LABELS, "--device", "cpu", "--threads", "2", *set_by_hand]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> tuple[Path, Path, Path]:
+    """Data, a run of one process on them, and one of two that was interrupted by the death of one and resumed."""
+    root = tmp_path_factory.mktemp("ranks")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ISOCENTER_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        data = trained.blobs(root / "data")
+        trained.segmenting(data, root / "one", assignments=FIFTY)
+        _killed_and_resumed(data, root / "two")
+    return data, root / "one", root / "two"
+
+
+def _killed_and_resumed(data: Path, out: Path) -> None:
+    process = torchrun(data, "--out", out)
+    log, until = out / "log.csv", time.monotonic() + SECONDS
+    while not (out / "checkpoints" / "last").is_dir() or len(log.read_text().splitlines()) < 30:
+        assert process.poll() is None and time.monotonic() < until, process.stderr and process.stderr.read()
+        time.sleep(0.05)
+    second = next(one for one in psutil.Process(process.pid).children(True) if one.environ().get("RANK") == "1")
+    second.send_signal(signal.SIGKILL)
+    _, said = process.communicate(timeout=SECONDS)
+    assert process.returncode != 0
+    assert said.count("another of the 2 processes of this training has ended before its time") == 1
+    assert "defect" not in said
+    assert not (out / "report.html").exists()
+    process = torchrun("--resume", out)
+    printed, said = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, said
+    assert printed.count("report.html") == 1  # one of them speaks
+
+
+def test_two_processes_train_what_one_does_at_the_same_batch_even_where_one_has_died_midway(runs):
+    _, one, two = runs
+    for name in ("last/module", "last/weights", "best/weights"):
+        alone, together = (load_file(run / "checkpoints" / f"{name}.safetensors") for run in (one, two))
+        assert alone.keys() == together.keys()
+        assert max(np.abs(alone[key] - together[key]).max() for key in alone) < 1e-4, name
+
+
+def test_only_the_first_process_writes(runs):
+    _, one, two = runs
+    logs = [pd.read_csv(run / "log.csv") for run in (one, two)]
+    assert logs[1]["step"].tolist() == list(range(1, 51))
+    np.testing.assert_allclose(logs[0]["loss"], logs[1]["loss"], rtol=1e-4)
+    files = [{path.relative_to(run) for path in run.iterdir()} for run in (one, two)]
+    assert files[0] == files[1]
+
+
+def test_a_batch_that_cannot_be_shared_evenly_is_refused_with_one_that_can():
+    assert [Ranks(rank, 2).part(6) for rank in range(2)] == [range(3), range(3, 6)]
+    with pytest.raises(PlanError, match=r"5 samples a step.*training.batch=6"):
+        Ranks(0, 2).part(5)
+
+
+def test_one_process_has_all_of_a_batch_and_agrees_with_itself():
+    batch = torch.arange(6.0)
+    assert list(ALONE.part(6)) == [0, 1, 2, 3, 4, 5]
+    assert ALONE.whole(batch) is batch
+    assert ALONE.own(batch) is batch or torch.equal(ALONE.own(batch), batch)
+    assert ALONE.agreed({"a": 1}) == {"a": 1}
+
+
+def test_a_verb_of_one_process_is_simply_done():
+    @in_all_processes
+    def doubled(number: int) -> int:
+        return 2 * number
+
+    assert doubled(21) == 42
