@@ -171,7 +171,7 @@ def _run(program: Program, repeat: int, threads: int) -> dict[str, Any]:
         return {**row, **nothing, "returncode": -1, "said": None, "problem": f"could not be started: {error}"}
     problem = ""
     if found.late:
-        problem = f"ended after {program.at_most:.0f} s"
+        problem = f"ended after {program.at_most:g} s"
     elif found.returncode:
         problem = f"ended with {found.returncode}: {_last(log.with_suffix('.err'))}"
     measured = {key: value for key, value in vars(found).items() if key != "late"}

@@ -1,8 +1,8 @@
-"""Starts one command, waits for it, and says what the system counted: `launched.py CORES COMMAND...`
+"""Starts one command, waits for it, and says what the system counted: `launched.py PIPE CORES COMMAND...`
 
 A small process between the bench and the program: the system's count of a program's largest memory begins with that
 of the process which starts it, and the bench has torch and pandas loaded. Standard library only, for that reason.
-Writes to file descriptor 3: the program's process id on one line, and when it has ended a JSON object on the next.
+Writes to the file descriptor PIPE: the program's process id on one line, and when it has ended a JSON object.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import time
 
 
 def main() -> None:
-    cores, command = int(sys.argv[1]), sys.argv[2:]
+    pipe, cores, command = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
-    with os.fdopen(3, "w", buffering=1) as tell:
+    with os.fdopen(pipe, "w", buffering=1) as tell:
         began = time.perf_counter()
         try:
             program = subprocess.Popen(command, start_new_session=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 import re
 import shlex
 import subprocess
@@ -27,7 +28,8 @@ def record(part: str, title: str, table_markdown: str, data: dict[str, Any], *, 
     measured = {"part": part, "title": title, "machine": described(), "command": command, **_when(), **data}
     figures = page.parent / FIGURES.name / f"{part}.json"
     figures.parent.mkdir(parents=True, exist_ok=True)
-    figures.write_text(json.dumps(measured, indent=1, default=str, allow_nan=False) + "\n", encoding="utf-8")
+    text = json.dumps(_told(measured), indent=1, default=str, allow_nan=False)
+    figures.write_text(text + "\n", encoding="utf-8")
     said = f"By `{command}`. Machine: {measured['machine']}."
     section = f"## {title}\n\n{said}\n\n{table_markdown.strip()}\n"
     page.write_text(replaced(page.read_text(encoding="utf-8"), part, section), encoding="utf-8")
@@ -42,6 +44,15 @@ def replaced(text: str, part: str, section: str) -> str:
     if text.count(begin) != 1 or text.count(end) != 1:
         raise ValueError(f"the page has the marks of {part} more than once, or one of them alone")
     return re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: new, text, flags=re.DOTALL)
+
+
+def _told(value: Any) -> Any:
+    """A number that is none becomes null, which JSON has."""
+    if isinstance(value, dict):
+        return {str(key): _told(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_told(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def commit() -> str:

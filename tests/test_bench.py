@@ -1,0 +1,161 @@
+"""The harness of the benchmarks: it runs real programs, and says what failed."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCH = Path(__file__).parent.parent / "bench"
+HOLDS = "held = bytearray(120 << 20)"
+
+
+@pytest.fixture
+def bench(monkeypatch, tmp_path):
+    """The harness, whose environments and logs lie in a folder of their own."""
+    monkeypatch.syspath_prepend(str(BENCH))
+    beside = importlib.import_module("beside")
+    monkeypatch.setattr(beside, "PLACE", tmp_path)
+    return beside
+
+
+def python(*lines: str) -> list[str]:
+    return [sys.executable, "-I", "-S", "-c", "\n".join(lines)]
+
+
+def test_programs_take_turns_and_every_second_round_goes_backwards(bench):
+    programs = [bench.Program(name, python("pass")) for name in ("ours", "theirs")]
+    table = bench.interleaved(programs, 3, 1)
+    assert table["program"].tolist() == ["ours", "theirs", "theirs", "ours", "ours", "theirs"]
+    assert (table["problem"] == "").all()
+
+
+def test_the_memory_of_a_program_is_its_own_and_not_that_of_the_bench(bench):
+    ballast = bytearray(200 << 20)
+    table = bench.interleaved([bench.Program("small", python("pass")), bench.Program("large", python(HOLDS))], 1, 1)
+    small, large = table["peak_mib"]
+    assert small < 60
+    assert 120 < large < 200
+    assert len(ballast) == 200 << 20
+
+
+def test_the_memory_of_child_processes_counts(bench):
+    child = f"{HOLDS}; import time; time.sleep(3)"
+    parent = python("import subprocess, sys", f"subprocess.run([sys.executable, '-I', '-S', '-c', {child!r}])")
+    [row] = bench.interleaved([bench.Program("parent", parent)], 1, 1).to_dict("records")
+    assert row["peak_mib"] > 120
+    assert row["processes"] == 2
+
+
+def test_a_program_is_told_how_many_threads_it_may_have(bench):
+    said = "import json, os; print(json.dumps({'threads': int(os.environ['OMP_NUM_THREADS'])}))"
+    [row] = bench.interleaved([bench.Program("asked", python(said))], 1, 3).to_dict("records")
+    assert row["said"] == {"threads": 3}
+
+
+def test_each_kind_of_failure_is_a_row_that_says_so(bench):
+    programs = [
+        bench.Program("broken", python("raise SystemExit('out of | luck')")),
+        bench.Program("endless", python("import time; time.sleep(60)"), at_most=0.5),
+        bench.Program("missing", ["/nowhere/program"]),
+    ]
+    table = bench.interleaved(programs, 1, 1)
+    assert [one.split(": ", 1)[1][:16] for one in bench.failures(table)] == [
+        "ended with 1: ou",
+        "ended after 0.5 ",
+        "could not be sta",
+    ]
+    lines = bench.markdown(table).splitlines()
+    assert all("not measured" in line and "1 failed" in line for line in lines[2:])
+    assert len({line.count("|") for line in lines}) == 1
+
+
+def test_workers_that_outlive_their_program_are_ended(bench, tmp_path):
+    mark = tmp_path / "outlived"
+    late = f"import time, pathlib; time.sleep(2); pathlib.Path({str(mark)!r}).touch()"
+    leaves = python("import subprocess, sys", f"subprocess.Popen([sys.executable, '-I', '-S', '-c', {late!r}])")
+    bench.interleaved([bench.Program("leaves a worker", leaves)], 1, 1)
+    importlib.import_module("time").sleep(2.5)
+    assert not mark.exists()
+
+
+def test_a_ratio_is_taken_round_by_round(bench):
+    rows = [
+        ("ours", 0, 1.0),
+        ("peer", 0, 3.0),
+        ("ours", 1, 10.0),
+        ("peer", 1, 20.0),
+        ("ours", 2, 1.0),
+        ("peer", 2, 4.0),
+    ]
+    table = _table(bench, [(*row, "") for row in rows])
+    found = bench.ratio(table, "ours", "peer", "seconds")
+    assert (found.value, found.low, found.high, found.n) == (3.0, 2.0, 4.0, 3)
+
+
+def test_a_round_in_which_one_side_failed_gives_no_ratio(bench):
+    table = _table(bench, [("ours", 0, 1.0, ""), ("peer", 0, 3.0, "ended with 1")])
+    with pytest.raises(ValueError, match="no round"):
+        bench.ratio(table, "ours", "peer", "seconds")
+
+
+def test_what_a_program_says_itself_is_a_column_too(bench):
+    said = [bench.Program(name, python(f"print('{{\"step\": {step}}}')")) for name, step in (("ours", 2), ("peer", 5))]
+    assert bench.ratio(bench.interleaved(said, 1, 1), "ours", "peer", "step").value == 2.5
+
+
+def test_a_section_of_the_page_is_exchanged_and_the_rest_kept(bench):
+    replaced = importlib.import_module("recorded").replaced
+    page = "# Benchmarks\n\nkept above\n"
+    first = replaced(page, "reading", "## Reading\n\nold\n")
+    both = replaced(first, "other", "## Other\n\nbeside\n")
+    again = replaced(both, "reading", "## Reading\n\nnew \\1\n")
+    assert "old" not in again
+    assert again.startswith(page)
+    assert again.index("new \\1") < again.index("beside")
+    assert replaced(again, "reading", "## Reading\n\nnew \\1\n") == again
+
+
+def test_figures_are_recorded_with_machine_and_command(bench, tmp_path, monkeypatch):
+    page = tmp_path / "benchmarks.md"
+    page.write_text("# Benchmarks\n")
+    monkeypatch.setattr(sys, "argv", ["bench/trial.py", "--record"])
+    bench.record("trial", "A trial", "| a |\n|---|\n| 1 |", {"runs": [1]}, page=page)
+    assert "By `python bench/trial.py --record`. Machine:" in page.read_text()
+    assert '"runs": [\n  1\n ]' in (tmp_path / "benchmarks" / "trial.json").read_text()
+
+
+def test_a_figure_that_is_no_number_is_recorded_as_absent(bench, tmp_path):
+    page = tmp_path / "benchmarks.md"
+    page.write_text("# Benchmarks\n")
+    table = bench.interleaved([bench.Program("missing", ["/nowhere/program"])], 1, 1)
+    bench.record("trial", "A trial", "none", {"runs": table.to_dict("records")}, page=page)
+    assert '"seconds": null' in (tmp_path / "benchmarks" / "trial.json").read_text()
+
+
+def test_a_peer_takes_our_versions_but_those_it_gives_itself(bench):
+    environment = importlib.import_module("environment")
+    pins = environment._constraints(BENCH / "peers" / "nnunet.txt").splitlines()
+    assert any(pin.startswith("torch===") for pin in pins)
+    assert not any(pin.startswith("timm=") for pin in pins)
+
+
+def test_a_peer_that_nobody_described_is_refused_by_name(bench):
+    with pytest.raises(bench.PeerError, match=r"no peer 'unheard_of'.*nnunet"):
+        bench.peer("unheard_of")
+
+
+def test_every_part_says_what_it_measures_and_has_a_trial(bench):
+    parts = importlib.import_module("all").parts()
+    assert {"reading", "nnunet_prediction", "training_steps", "time_to_dice"} <= set(parts)
+    for part in parts:
+        text = (BENCH / f"{part}.py").read_text()
+        assert f"bench/{part}.py" in text.split('"""')[1]
+        assert "arguments(" in text or "--small" in text
+
+
+def _table(bench, rows):
+    columns = ["program", "repeat", "seconds", "problem"]
+    return importlib.import_module("pandas").DataFrame(rows, columns=columns).assign(said=None)
