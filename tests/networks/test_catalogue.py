@@ -35,10 +35,14 @@ def test_a_network_that_takes_no_volume_is_not_listed_for_volumes():
 def test_the_table_says_what_each_family_can_answer():
     members = [one for one in networks.members() if one.name in networks.NETWORKS]
     found = {(one.name, one.axes): one.tasks for one in members}
-    both, whole = ("dense", "vector"), ("vector",)
+    both, whole, dense = ("dense", "vector"), ("vector",), ("dense",)
     assert found == {
         ("densenet", 2): whole,
         ("densenet", 3): whole,
+        ("plain_conv_unet", 2): dense,
+        ("plain_conv_unet", 3): dense,
+        ("residual_encoder_unet", 2): dense,
+        ("residual_encoder_unet", 3): dense,
         ("resnet", 2): whole,
         ("resnet", 3): whole,
         ("segresnet", 2): both,

@@ -32,10 +32,24 @@ STRIDES = {
 
 
 PICTURE, VOLUME, PLANE = STRIDES["picture"], STRIDES["thick slices"], STRIDES["picture"]
+SMALL_STAGES = {
+    axes: {
+        "features": [8, 16, 16],
+        "kernels": [[3] * axes] * 3,
+        "strides": strides,
+        "decoder_convolutions": [1, 1],
+        "deep_supervision": 1,
+    }
+    for axes, strides in ((2, PICTURE), (3, VOLUME))
+}
 # The smallest member of each family in each number of axes: family, size, spatial shape.
 SMALLEST = {
     "densenet 2D": ("densenet", {"blocks": [2, 2], "growth": 4, "width": 8, "dropout": 0.0}, (13, 9)),
     "densenet 3D": ("densenet", {"blocks": [2, 2], "growth": 4, "width": 8, "dropout": 0.0}, (9, 7, 11)),
+    "plain_conv_unet 2D": ("plain_conv_unet", {**SMALL_STAGES[2], "convolutions": [1, 2, 1]}, (12, 20)),
+    "plain_conv_unet 3D": ("plain_conv_unet", {**SMALL_STAGES[3], "convolutions": [1, 2, 1]}, (6, 12, 20)),
+    "residual_encoder_unet 2D": ("residual_encoder_unet", {**SMALL_STAGES[2], "blocks": [1, 2, 1]}, (12, 20)),
+    "residual_encoder_unet 3D": ("residual_encoder_unet", {**SMALL_STAGES[3], "blocks": [1, 2, 1]}, (6, 12, 20)),
     "resnet 2D": ("resnet", {"blocks": [1, 1], "width": 8, "dropout": 0.0}, (13, 9)),
     "resnet 3D": ("resnet", {"blocks": [1, 1], "width": 8, "dropout": 0.0}, (9, 7, 11)),
     "segresnet 2D": ("segresnet", {"strides": PICTURE, "width": 8, "dropout": 0.0, "deep_supervision": 1}, (12, 20)),
@@ -45,7 +59,9 @@ SMALLEST = {
     "unet 3D": ("unet", {"strides": VOLUME, "width": 8, "deep_supervision": 1}, (6, 12, 20)),
     "unet_slices 3D": ("unet_slices", {"strides": PLANE, "width": 8, "axis": 0, "deep_supervision": 1}, (5, 12, 20)),
 }
-DENSE = ("segresnet", "unet", "unet_slices")
+# These have one map of outputs and nothing beside it.
+ONE_MAP = ("plain_conv_unet", "residual_encoder_unet")
+DENSE = ("plain_conv_unet", "residual_encoder_unet", "segresnet", "unet", "unet_slices")
 
 
 def smallest(which: str, heads: dict[str, Head] | None = None) -> tuple[torch.nn.Module, torch.Tensor]:
@@ -174,6 +190,8 @@ def test_every_family_answers_in_the_shape_of_its_heads_and_every_weight_learns(
     if name in DENSE:
         heads |= {"mask": Dense(3), "edge": Dense(1)}
         expected |= {"mask": (2, 3, *shape), "edge": (2, 1, *shape)}
+    if name in ONE_MAP:
+        heads, expected = {"mask": Dense(3)}, {"mask": (2, 3, *shape)}
     network, images = smallest(which, heads)
     outputs = network(images)
     assert {head: tuple(output.shape) for head, output in outputs.items() if "@" not in head} == expected
@@ -302,7 +320,7 @@ def test_two_networks_of_one_seed_are_equal_and_of_two_are_not():
 @pytest.mark.parametrize(
     ("name", "spatial_dims", "heads", "size", "says"),
     [
-        ("vgg", 2, {"mask": Dense(2)}, {}, r"no network 'vgg'\. Choose one of densenet, resnet, segresnet"),
+        ("vgg", 2, {"mask": Dense(2)}, {}, r"no network 'vgg'\. Choose one of densenet, plain_conv_unet, residual"),
         ("unet", 2, {"mask": Dense(2)}, {"strides": [[1, 1]], "depth": 4}, "depth"),
         ("unet", 2, {"mask": Dense(2)}, {}, "strides"),
         ("unet", 2, {"mask": Dense(2)}, {"strides": []}, "strides"),
@@ -324,6 +342,11 @@ def test_two_networks_of_one_seed_are_equal_and_of_two_are_not():
         ("unet_slices", 3, {"mask": Dense(2)}, {"strides": PICTURE, "axis": 3}, "axis 3"),
         ("unet_slices", 3, {"mask": Dense(2)}, {"strides": PICTURE, "axis": 0, "neighbours": -1}, "neighbours"),
         ("unet_slices", 3, {"mask": Dense(2)}, {"strides": VOLUME, "axis": 0}, "strides"),
+        ("plain_conv_unet", 2, {"mask": Dense(2)}, {**SMALL_STAGES[2], "convolutions": [1]}, "3 stages need"),
+        ("plain_conv_unet", 2, {"mask": Dense(2)}, {**SMALL_STAGES[3], "convolutions": [1] * 3}, "2 numbers"),
+        ("plain_conv_unet", 2, {"class": Vector(2)}, {**SMALL_STAGES[2], "convolutions": [1] * 3}, "nothing else"),
+        ("residual_encoder_unet", 2, {"mask": Dense(2)}, {**SMALL_STAGES[2], "slicewise": True}, "slices"),
+        ("residual_encoder_unet", 2, {"mask": Dense(2)}, {**SMALL_STAGES[2], "norm": "layer"}, "'layer'"),
         ("segresnet", 2, {"mask": Dense(2)}, {}, "strides"),
         ("segresnet", 2, {"mask": Dense(2)}, {"strides": VOLUME}, "strides"),
         ("segresnet", 2, {"mask": Dense(2)}, {"strides": PICTURE, "blocks": [1]}, "blocks"),

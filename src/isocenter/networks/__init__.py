@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 NETWORKS = {
     "densenet": "isocenter.networks.densenet:build",
-    "plain_conv_unet": "isocenter.networks.plain_conv_unet:build",
-    "residual_encoder_unet": "isocenter.networks.residual_encoder_unet:build",
+    "plain_conv_unet": "isocenter.networks.nnunet:build_plain",
+    "residual_encoder_unet": "isocenter.networks.nnunet:build_residual",
     "resnet": "isocenter.networks.resnet:build",
     "segresnet": "isocenter.networks.segresnet:build",
     "timm": "isocenter.networks.backbone:build",

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from isocenter import tasks
 from isocenter.errors import FormatError, UsageError
 from isocenter.runtime.foreign.nnunet_preprocessing import NNUNetPreprocessing, Scheme
 from isocenter.runtime.foreign.spline import Resampling
-from isocenter.tasks.imported_segmentation import ImportedSegmentation
+from isocenter.tasks import Task
 from isocenter.transforms import COLOUR
-from isocenter.values import Label
 
 PLANS, DATASET = "plans.json", "dataset.json"
 # Whether each of nnU-Net's readers turns an image to RAS+ first; all give (slice, row, column).
@@ -85,26 +85,31 @@ class Plans:
         patch = tuple(int(size) for size in self.planned["patch_size"])
         return (1, *patch) if self.slicewise else patch
 
-    def task(self, largest: Sequence[Sequence[int]] = ()) -> ImportedSegmentation:
+    def task(self, largest: Sequence[Sequence[int]] = ()) -> Task:
         """How its outputs become labels: classes, or regions that are written one over another."""
         _only(self.plans.get("label_manager", "LabelManager"), {"LabelManager"}, "labels", self.folder)
         given = {name: value for name, value in self.dataset["labels"].items() if name not in ("background", "ignore")}
         regions = {name: value for name, value in given.items() if isinstance(value, list) and len(value) > 1}
         if regions:
             order = [int(value) for value in self.dataset["regions_class_order"]]
-            labels, writes = _written(given, order), tuple(order)
+            names, writes = _written(given, order), order
         else:
-            values = {name: int(value[0] if isinstance(value, list) else value) for name, value in given.items()}
-            labels = tuple(Label(values[name], name) for name in sorted(values, key=lambda one: values[one]))
-            writes = (0, *(label.value for label in labels))
-            if writes != tuple(range(len(writes))):
+            names = {int(value[0] if isinstance(value, list) else value): name for name, value in given.items()}
+            writes = [0, *sorted(names)]
+            if writes != list(range(len(given) + 1)):
                 raise FormatError("labels are not 0, 1, 2, ...", str(self.folder / DATASET), ELSEWHERE)
-        return ImportedSegmentation(
-            labels,
-            writes=writes,
-            exclusive=not regions,
-            weighed="nnunet",
-            largest=tuple(tuple(int(value) for value in group) for group in largest),
+        return tasks.build(
+            {
+                "name": "imported_segmentation",
+                "labels": [{"value": value, "name": names[value]} for value in sorted(names)],
+                # It is not trained here; these say nothing of how it was.
+                "loss": "dice+ce",
+                "tolerance": 2.0,
+                "writes": writes,
+                "exclusive": not regions,
+                "weighed": "nnunet",
+                "largest": largest,
+            }
         )
 
     def preprocessing(self) -> NNUNetPreprocessing:
@@ -173,7 +178,7 @@ class Plans:
         return {"name": name, "channels": channels, "spatial_dims": 3, "size": size}
 
 
-def _written(given: Mapping[str, Any], order: Sequence[int]) -> tuple[Label, ...]:
+def _written(given: Mapping[str, Any], order: Sequence[int]) -> dict[int, str]:
     """What each value of a label map of regions means: its region, without what a later one takes of it."""
     regions = {name: set(value) if isinstance(value, list) else {value} for name, value in given.items()}
     names = list(regions)
@@ -181,7 +186,7 @@ def _written(given: Mapping[str, Any], order: Sequence[int]) -> tuple[Label, ...
     for place, (name, value) in enumerate(zip(names, order, strict=True)):
         later = set().union(*(regions[other] for other in names[place + 1 :]))
         labels[value] = f"{name} (rest)" if regions[name] & later else name
-    return tuple(Label(value, labels[value]) for value in sorted(labels))
+    return labels
 
 
 def _architecture(planned: Mapping[str, Any], folder: Path) -> tuple[str, dict[str, Any]]:

@@ -5,7 +5,7 @@ Isensee et al., Nature Methods 2021, doi:10.1038/s41592-020-01008-z. NumPy and S
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from isocenter.errors import DatasetError, GeometryError, PlanError, counted
 from isocenter.lazy import ndimage
 from isocenter.runtime.foreign.spline import Resampling, resampled, resampled_labels, stepped
+from isocenter.runtime.prepares import Part
 from isocenter.transforms import content, padding, permuted, recoloured, unpermuted
 from isocenter.values import Array, Geometry, Image, Region, Slabs
 
@@ -192,11 +193,20 @@ class NNUNetPreprocessing:
         trace = NNUNetTrace(image.geometry, picture, axes, flips, region, shape, pad, back)
         return np.pad(np.stack(seen).astype(np.float32, copy=False), ((0, 0), *pad)), trace
 
-    def restored(self, slabs: Slabs, trace: NNUNetTrace) -> Iterator[tuple[Region, Mapping[str, Array]]]:
+    def opened(self, image: Image, where: str) -> tuple[NDArray[np.float32], NNUNetTrace]:
+        return self(image, where)
+
+    def parts(self, trace: NNUNetTrace, region: Region | None, patch: Sequence[int], channels: int) -> tuple[Part, ...]:
+        """All at once: splines look far."""
+        return (Part(),)
+
+    def restored(
+        self, slabs: Slabs, trace: NNUNetTrace, part: Region | None = None
+    ) -> Iterator[tuple[Region, Mapping[str, Array]]]:
         """Finished rows of the network's grid, in order of its first axis, as parts of the source's own grid."""
         steps = self.outputs.steps(trace.shape, trace.cropped, trace.far)
-        for part, arrays in stepped(_unpadded(slabs, trace), trace.cropped, steps):
-            yield trace.region(part), {name: trace.back(array) for name, array in arrays.items()}
+        for found, arrays in stepped(_unpadded(slabs, trace), trace.cropped, steps):
+            yield trace.region(found), {name: trace.back(array) for name, array in arrays.items()}
 
     def _parted(self, image: Image, where: str) -> tuple[Image, Array | None]:
         """The image, and the labels of the stage before where there was one."""
