@@ -27,7 +27,7 @@ def identity(batch: Array) -> dict[str, Array]:
 def assembled(preprocessing: Preprocessing, seen: Array, trace: Trace, patch: tuple[int, ...], overlap: float) -> Array:
     """What an identity network leaves on the source's own grid; NaN where no slab came. Every slab comes once."""
     result = np.full((len(seen), *trace.source.shape), np.nan, np.float32)
-    for region, arrays in preprocessing.restored(slide(identity, seen, patch, overlap=overlap), trace):
+    for region, arrays in preprocessing.restored(slide(identity, seen, patch, overlap=overlap, way=trace.way), trace):
         if region:
             assert np.isnan(result[(slice(None), *region)]).all()
             result[(slice(None), *region)] = arrays["same"]
@@ -159,7 +159,7 @@ def test_labels_go_the_way_of_the_image_and_come_back(geometry, seed, smallest):
     assert taken.sum() == taken[real].sum()  # padded with background
     one_hot = np.stack([taken == value for value in range(4)]).astype(np.float32)
     result = np.zeros(geometry.shape, np.uint8)
-    for region, arrays in preprocessing.restored(slide(lambda b: {"m": b}, one_hot, (4, 4, 4)), trace):
+    for region, arrays in preprocessing.restored(slide(lambda b: {"m": b}, one_hot, (4, 4, 4), way=trace.way), trace):
         result[region] = arrays["m"].argmax(axis=0)
     assert_array_equal(result, labels)
 
@@ -167,15 +167,16 @@ def test_labels_go_the_way_of_the_image_and_come_back(geometry, seed, smallest):
 def test_a_vector_head_passes_through_beside_a_dense_one():
     image = Image(np.arange(24.0).reshape(1, 2, 3, 4), Geometry((2, 3, 4), np.diag([-1, 1, 1, 1])))
     seen, trace = volumes(image, "case")
-    *_, (region, arrays) = volumes.restored(slide(identity, seen, (2, 3, 4)), trace)
+    *_, (region, arrays) = volumes.restored(slide(identity, seen, (2, 3, 4), way=trace.way), trace)
     assert region == ()
     assert_allclose(arrays["mean"], [11.5])
 
 
 def test_rows_come_back_while_later_windows_have_not_run_yet():
-    geometry = Geometry((64, 8, 8), np.diag([1.0, 1, 1, 1]))
-    preprocessing = Preprocessing(3, ("0",), AS_IT_IS, spacing=(0.5, 1, 1))
-    seen, trace = preprocessing(Image(np.zeros((1, 64, 8, 8), np.float32), geometry), "case")
+    geometry = Geometry((8, 8, 64), np.diag([1.0, 1, 1, 1]))
+    preprocessing = Preprocessing(3, ("0",), AS_IT_IS, spacing=(1, 1, 0.5))
+    noise = np.random.default_rng(0).normal(size=(1, 8, 8, 64)).astype(np.float32)
+    seen, trace = preprocessing(Image(noise, geometry), "case")
     run: list[int] = []
 
     def network(batch: Array) -> dict[str, Array]:
@@ -183,9 +184,9 @@ def test_rows_come_back_while_later_windows_have_not_run_yet():
         return {"same": batch}
 
     heights, finished = [], []
-    for region, _ in preprocessing.restored(slide(network, seen, (16, 8, 8)), trace):
-        heights.append(region[0].stop - region[0].start)
-        finished.append((region[0].stop, len(run)))
+    for region, _ in preprocessing.restored(slide(network, seen, (8, 8, 16), way=trace.way), trace):
+        heights.append(region[2].stop - region[2].start)
+        finished.append((region[2].stop, len(run)))
     assert sum(heights) == 64
     assert max(heights) <= 9  # half a window of 16 rows at half the spacing, and what the last one could not give
     assert all(ran <= rows / 4 + 3 for rows, ran in finished)

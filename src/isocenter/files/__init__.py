@@ -20,6 +20,7 @@ from isocenter.files.label_table import write as write_labels
 from isocenter.files.layouts import LAYOUTS, DatasetOptions, observed_values, read_dataset
 from isocenter.files.modality import modality_word
 from isocenter.files.result import probabilities_written, write_label_map
+from isocenter.files.spool import Spool
 
 if TYPE_CHECKING:
     from isocenter.files.dicom_write import SeriesNames, write_series
@@ -33,6 +34,7 @@ __all__ = [
     "Part",
     "ReadOptions",
     "SeriesNames",
+    "Spool",
     "cache_folder",
     "content_hash",
     "dataset_hash",

@@ -15,12 +15,13 @@ from isocenter.files.plain import (
     COLOUR_CHANNELS,
     created,
     in_file_order,
+    in_slices,
     steps_without_sides,
     storable,
     uniform_step,
     write_voxels,
 )
-from isocenter.values import Array, Floats, Geometry, Image
+from isocenter.values import Floats, Geometry, Image
 
 # How far (mm) a corner may move by writing (the geometry contract).
 WRITE_TOLERANCE = 1e-4
@@ -41,10 +42,18 @@ def write(image: Image, path: Path) -> None:
     name = path.name.lower()
     if not name.endswith((".nii", ".nii.gz")):
         raise FormatError("NIfTI is written as a single file", str(path), "Choose a name that ends in .nii or .nii.gz")
+    slices = in_slices(image)
+    if slices is not None:
+        header = _header(image, (*image.shape[1:], 1, 1), image.dtype, False, str(path))
+        with created(path, compressed=name.endswith(".gz")) as file:
+            header.write_to(file)
+            for part in slices:
+                write_voxels(file, part)
+        return
     voxels = storable(image.data, where=str(path))
     coloured = voxels.dtype == np.uint8 and image.channels == COLOUR_CHANNELS.get(len(image.channels))
     ordered = in_file_order(voxels, image.geometry.ndim)
-    header = _header(image, ordered, coloured, str(path))
+    header = _header(image, ordered.shape, ordered.dtype, coloured, str(path))
     if coloured:
         ordered = np.moveaxis(ordered, -1, 0)  # colour fastest
     with created(path, compressed=name.endswith(".gz")) as file:
@@ -52,12 +61,12 @@ def write(image: Image, path: Path) -> None:
         write_voxels(file, ordered)
 
 
-def _header(image: Image, ordered: Array, coloured: bool, where: str) -> Any:
-    """The header for voxels of shape (i, j, k, frames, channels)."""
-    shape = ordered.shape[:4] if coloured else ordered.shape
+def _header(image: Image, ordered: tuple[int, ...], dtype: np.dtype[Any], coloured: bool, where: str) -> Any:
+    """The header for voxels of shape (i, j, k, frames, channels) and this type."""
+    shape = ordered[:4] if coloured else ordered
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
-    dtype = np.dtype([(name, "u1") for name in image.channels]) if coloured else ordered.dtype
+    dtype = np.dtype([(name, "u1") for name in image.channels]) if coloured else dtype
     header = _copied(image, shape, dtype)
     if header is None:
         header = _new(image.geometry, shape, where)

@@ -11,7 +11,7 @@ from typing import BinaryIO, Protocol
 import numpy as np
 
 from isocenter.errors import FormatError
-from isocenter.values import Array, Geometry, Image
+from isocenter.values import Array, Deferred, Geometry, Image, blocks
 
 # Smallest first: what a program from before 64-bit integers can still read.
 INTEGERS = (np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64)
@@ -82,6 +82,20 @@ def write_voxels(file: Writable, voxels: Array) -> None:
     plain = voxels.astype(voxels.dtype.newbyteorder("<"), copy=False)
     for later in np.ndindex(plain.shape[:1:-1]):
         file.write(plain[(..., *later[::-1])].tobytes(order="F"))
+
+
+def in_slices(image: Image, voxels: int = 2**22) -> Iterator[Array] | None:
+    """The voxels of a volume that is not held, as (i, j, some k) after (i, j, some k); None where that cannot be.
+
+    It cannot where they lie in memory already, where channels or frames come between the slices of a file, and where
+    the smallest number type can only be told from all of them.
+    """
+    pixels = image.pixels
+    if not isinstance(pixels, Deferred) or image.geometry.ndim != 3 or image.frames is not None or pixels.shape[0] != 1:
+        return None
+    if pixels.dtype.str[1:] not in ("u1", "i2", "u2", "i4", "u4", "f4", "f8"):
+        return None
+    return (part[0] for _, part in blocks(pixels, voxels))
 
 
 @contextmanager

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.transforms import without_alpha
-from isocenter.values import MM3_PER_ML, Array, Floats, Geometry, Image, Label
+from isocenter.values import MM3_PER_ML, Array, Deferred, Floats, Geometry, Image, Label, blocks
 
 BLOCK_VOXELS = 2**20
 
 
-def measurements(label_map: Array, labels: Sequence[Label], image: Image) -> list[dict[str, Any]]:
+def measurements(label_map: Array | Deferred, labels: Sequence[Label], image: Image) -> list[dict[str, Any]]:
     """One row a label: voxels, volume (ml; in 2D area in mm²) and the mean and SD of each channel's voxels in it.
 
     label_map: (*spatial) on the image's own grid
     The intensities are the image's own (HU of a CT), where they are measurements; no volume without a voxel's size.
     """
     names, size, unit = without_alpha(image.channels), _size(image.geometry), image.facts.get("unit")
-    label_map = np.asarray(label_map)
-    top = max((int(label_map.max(initial=0)), *(label.value for label in labels)))
-    voxels = np.zeros(top + 1, dtype=np.int64)
-    for block in _blocks(label_map.shape):
-        voxels += np.bincount(label_map[block].ravel(), minlength=top + 1)
-    means, deviations = _moments(label_map, image.data[: len(names)], image.valid, top + 1)
+    voxels, means, deviations = _moments(label_map, labels, image, len(names))
     rows = []
     for label in labels:
         row: dict[str, Any] = {"label": label.name, "voxels": int(voxels[label.value])}
@@ -48,29 +42,31 @@ def _size(geometry: Geometry) -> tuple[str, float] | None:
     return ("volume_ml", size / MM3_PER_ML) if geometry.ndim == 3 else ("area_mm2", size)
 
 
-def _moments(label_map: Array, data: Array, valid: NDArray[np.bool_], values: int) -> tuple[Floats, Floats]:
-    """(channels, values) mean and SD of the voxels of each value of the label map; NaN where there is none."""
-    counts, sums, squares = np.zeros((3, len(data), values))
-    for channel, value, intensity in _voxels(label_map, data, valid):
-        counts[channel] += np.bincount(value, minlength=values)
-        sums[channel] += np.bincount(value, intensity, values)
-    with np.errstate(invalid="ignore"):
-        means = sums / counts
-        for channel, value, intensity in _voxels(label_map, data, valid):
-            squares[channel] += np.bincount(value, (intensity - means[channel][value]) ** 2, values)
-        return means, np.sqrt(squares / counts)
+def _moments(
+    label_map: Array | Deferred, labels: Sequence[Label], image: Image, channels: int
+) -> tuple[NDArray[np.int64], Floats, Floats]:
+    """(values,) voxels of each value of the label map, and (channels, values) mean and SD; NaN where there is none.
 
-
-def _voxels(label_map: Array, data: Array, valid: NDArray[np.bool_]) -> Iterator[tuple[int, Array, Floats]]:
-    """(channel, (voxels,) label values, (voxels,) intensities) of one block after the other: never a second volume."""
-    for block in _blocks(label_map.shape):
-        marked = label_map[block]
-        for channel in range(len(data)) if marked.any() else ():
-            there = (marked > 0) & valid[channel, block]
-            yield channel, marked[there], data[channel, block][there].astype(np.float64)
-
-
-def _blocks(shape: tuple[int, ...]) -> Iterator[slice]:
-    """Rows of the first axis, about a million voxels at a time."""
-    rows = max(1, BLOCK_VOXELS // math.prod(shape[1:]))
-    return (slice(start, start + rows) for start in range(0, shape[0], rows))
+    A few slices at a time, each with its own mean, and the sums joined as in Chan, Golub and LeVeque, The American
+    Statistician 1983, doi:10.1080/00031305.1983.10483115.
+    """
+    length = max(label.value for label in labels) + 1
+    voxels = np.zeros(length, dtype=np.int64)
+    counts, means, squares = np.zeros((3, channels, length))
+    read = image.reader()
+    for region, marked in blocks(label_map, BLOCK_VOXELS):
+        voxels += np.bincount(marked.ravel(), minlength=length)[:length]
+        part = read((slice(0, channels), *region)) if marked.any() else np.empty((0,))
+        for channel, (values, valid) in enumerate(zip(part, image.measured(part), strict=True)):
+            there = (marked > 0) & (marked < length) & valid
+            value, intensity = marked[there], values[there].astype(np.float64)
+            count = np.bincount(value, minlength=length)
+            mean = np.bincount(value, intensity, length) / np.maximum(count, 1)
+            apart = np.where(count > 0, mean - means[channel], 0.0)
+            together = np.maximum(counts[channel] + count, 1)
+            squares[channel] += np.bincount(value, (intensity - mean[value]) ** 2, length)
+            squares[channel] += apart**2 * counts[channel] * count / together
+            means[channel] += apart * count / together
+            counts[channel] += count
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return voxels, np.where(counts > 0, means, np.nan), np.sqrt(squares / counts)

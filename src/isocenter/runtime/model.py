@@ -18,7 +18,7 @@ from isocenter.runtime.prepares import Prepares
 from isocenter.runtime.windows import Network, Progress
 from isocenter.tasks import Task
 from isocenter.transforms import stacked
-from isocenter.values import Case, Decision, Image, Prediction
+from isocenter.values import Case, Decision, Image, Prediction, Region
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -82,12 +82,16 @@ class Model:
         *,
         mirror: bool | None = None,
         beside: Beside | None = None,
+        region: Region | None = None,
+        overlap: float | None = None,
     ) -> Prediction:
         """The result on the subject's own grid; a path is read first.
 
         progress: is told how many windows of the image are done, and of how many
         mirror:   whether windows are also seen mirrored, and the results averaged; as planned if not said
         beside:   is given the probabilities of each finished part of the subject's grid, in order
+        region:   of the subject's grid, slices of voxels; what lies beyond is not predicted, and is background
+        overlap:  share of a window that the next one covers too; as planned if not said
         Raises what reading raises, DatasetError where the subject is not of the model's kind, and PlanError where
         mirroring would not be true to anatomy.
         """
@@ -100,12 +104,13 @@ class Model:
             preprocessing=self.preprocessing,
             network=self.run,
             patch=self.inference.patch,
-            overlap=self.inference.overlap,
+            overlap=self.inference.overlap if overlap is None else overlap,
             batch=self.inference.batch,
             flips=axes,
             left_right=self.inference.left_right,
             progress=progress,
             beside=beside,
+            region=region,
         )
 
     def flips(self, mirror: bool | None = None) -> tuple[int, ...]:

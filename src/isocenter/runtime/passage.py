@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from isocenter.runtime.members import mirrored
-from isocenter.runtime.windows import Network, Progress, slide
-from isocenter.values import Array, Image, Prediction, Region, Slabs
+from isocenter.runtime.windows import Network, Progress, slide, window_count
+from isocenter.values import Array, Dense, Image, Prediction, Region, Slabs
 
 if TYPE_CHECKING:
     from isocenter.runtime.prepares import Prepares
@@ -31,24 +31,51 @@ def passed(
     left_right: int | None,
     progress: Progress | None = None,
     beside: Beside | None = None,
+    region: Region | None = None,
 ) -> Prediction:
     """The result on the image's own grid. This file needs NumPy alone, so that a copy of it travels with a model.
 
     flips:      axes of the window along which it is also seen mirrored
     left_right: the axis of the network's grid that the model was planned for
+    region:     of the image's grid: windows that do not touch it are not run, and nothing is said of what lies beyond
     """
-    data, trace = preprocessing(image, where)
-    slabs = slide(
-        mirrored(network, task, flips, trace, left_right),
-        data,
-        patch,
-        overlap=overlap,
-        batch=batch,
-        merge=task.merge,
-        progress=progress,
-    )
-    restored = preprocessing.restored(slabs, trace)
-    return task.decode(restored if beside is None else _told(restored, task, beside), trace.source)
+    data, trace = preprocessing.opened(image, where)
+    seen = mirrored(network, task, flips, trace, left_right)
+    channels = sum(head.channels for head in task.heads.values() if isinstance(head, Dense))
+    parts = preprocessing.parts(trace, region, patch, channels)
+    counts = [window_count(data.shape[1:], patch, overlap, part.needed) for part in parts]
+
+    def restored() -> Slabs:
+        for number, part in enumerate(parts):
+            slabs = slide(
+                seen,
+                data,
+                patch,
+                overlap=overlap,
+                batch=batch,
+                merge=task.merge,
+                progress=_of_all(progress, sum(counts[:number]), sum(counts)),
+                wanted=part.needed,
+                way=part.way,
+            )
+            yield from preprocessing.restored(slabs, trace, part.kept)
+
+    slabs = restored() if region is None else _within(restored(), region)
+    return task.decode(slabs if beside is None else _told(slabs, task, beside), trace.source)
+
+
+def _of_all(progress: Progress | None, before: int, count: int) -> Progress | None:
+    """Progress of one part, told as progress of all of them."""
+    return None if progress is None else lambda done, _: progress(before + done, count)
+
+
+def _within(slabs: Slabs, region: Region) -> Slabs:
+    """What of the slabs lies in a region of the same grid."""
+    for found, arrays in slabs:
+        both = [slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(found, region, strict=bool(found))]
+        if all(one.start < one.stop for one in both):
+            own = [slice(one.start - a.start, one.stop - a.start) for one, a in zip(both, found, strict=bool(found))]
+            yield tuple(both), {name: array[(slice(None), *own)] for name, array in arrays.items()}
 
 
 def _told(slabs: Slabs, task: Task, beside: Beside) -> Slabs:

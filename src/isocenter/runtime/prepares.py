@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from isocenter.values import Image, Slabs
+from isocenter.runtime.cutting import Source
+from isocenter.runtime.way import Way
+from isocenter.values import Image, Region, Slabs
+
+
+@dataclass(frozen=True)
+class Part:
+    """What of a volume is predicted at a time; None stands for all of it.
+
+    kept:   on the grid on which slabs are restored
+    needed: of the grid that the network sees, for that
+    way:    how it is walked
+    """
+
+    kept: Region | None = None
+    needed: Region | None = None
+    way: Way = field(default_factory=Way)
 
 
 class Prepares(Protocol):
@@ -38,5 +55,14 @@ class Prepares(Protocol):
     def __call__(self, image: Image, where: str) -> tuple[Any, Any]:
         """(channels, *padded) as the network sees it, and the way back, which knows its `source` geometry."""
 
-    def restored(self, slabs: Slabs, trace: Any) -> Slabs:
-        """Finished parts of the network's grid as parts of the source's own grid."""
+    def opened(self, image: Image, where: str) -> tuple[Source, Any]:
+        """The same, where what the network sees may be made part by part."""
+
+    def parts(self, trace: Any, region: Region | None, patch: Sequence[int], channels: int) -> Sequence[Part]:
+        """What is predicted one after the other, so that the sums of so many channels need not much memory.
+
+        region: of the source's grid, of what nobody wants the rest
+        """
+
+    def restored(self, slabs: Slabs, trace: Any, part: Region | None = None) -> Slabs:
+        """Finished rows of the network's grid, in order of the way of their part, as parts of the source's own grid."""

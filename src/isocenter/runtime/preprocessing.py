@@ -6,6 +6,7 @@ inverse on the grid and a result can go back slab by slab.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -14,21 +15,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.errors import DatasetError, GeometryError, PlanError, counted
+from isocenter.runtime.back import resampled_back
+from isocenter.runtime.columns import columns
+from isocenter.runtime.cutting import Source
+from isocenter.runtime.prepares import Part
+from isocenter.runtime.streamed import Streamed
+from isocenter.runtime.survey import content_of, scales_of
 from isocenter.runtime.trace import Trace
 from isocenter.transforms import (
     Normalisation,
     Order,
-    Taps,
-    along,
     content,
     padding,
     permuted,
     recoloured,
     resample,
     resample_labels,
-    taps,
 )
 from isocenter.values import Array, Geometry, Image, Region, Slabs
+
+# Volumes that would take more than this as float32 are prepared part by part.
+STREAMED_BYTES = 2**28
 
 
 @dataclass(frozen=True)
@@ -90,18 +97,14 @@ class Preprocessing:
             data, valid = data.squeeze(squeezed + 1), valid.squeeze(squeezed + 1)
         axes, flips = self._canonical(geometry, squeezed)
         data, valid = permuted(data, axes, flips), permuted(valid, axes, flips)
-        steps = tuple(np.delete(geometry.steps, [] if squeezed is None else squeezed)[list(axes)].tolist())
         region = self._region(data, valid)
         data, valid = data[(slice(None), *region)], valid[(slice(None), *region)]
-        shape = self._target(data.shape[1:], steps)
-        pad = tuple(padding(shape, self.smallest or self.shape or shape))
+        trace = self._trace(geometry, squeezed, axes, flips, region)
         # Each channel all the way before the next: only what the network sees is held of more than one.
         channels = [
-            _padded(resample(normalisation.apply(channel, measured)[None], shape, self.order), pad)
+            _padded(resample(normalisation.apply(channel, measured)[None], trace.shape, self.order), trace.pad)
             for normalisation, channel, measured in zip(self.normalisation, data, valid, strict=True)
         ]
-        steps = tuple(step * old / new for step, old, new in zip(steps, data.shape[1:], shape, strict=True))
-        trace = Trace(geometry, squeezed, axes, flips, region, shape, pad, steps)
         seen = channels[0] if len(channels) == 1 else np.concatenate(channels)
         return np.ascontiguousarray(seen, dtype=np.float32), trace
 
@@ -112,17 +115,64 @@ class Preprocessing:
         moved = permuted(labels[None], trace.axes, trace.flips)[0][trace.crop]
         return np.pad(resample_labels(np.ascontiguousarray(moved), trace.shape), trace.pad)
 
-    def restored(self, slabs: Slabs, trace: Trace) -> Iterator[tuple[Region, Mapping[str, Array]]]:
-        """Finished parts of the network's grid, in order of its first axis, as parts of the source's own grid.
+    def opened(self, image: Image, where: str) -> tuple[Source, Trace]:
+        """The same as a call, but of a large volume only what is asked for is made, and it is never held."""
+        image = recoloured(image, self.channels)
+        if self.ndim < 3 or image.geometry.ndim < 3 or 4 * math.prod(image.shape) < STREAMED_BYTES:
+            return self(image, where)
+        self._check(image, where)
+        geometry = image.geometry
+        (axes, flips), size = geometry.to_canonical, geometry.shape
+        found = content_of(image) if self.crop == "content" else tuple(slice(0, n) for n in size)
+        region = tuple(
+            slice(size[axis] - found[axis].stop, size[axis] - found[axis].start) if flip else found[axis]
+            for axis, flip in zip(axes, flips, strict=True)
+        )
+        trace = self._trace(geometry, None, axes, flips, self._without_border(region))
+        scales = scales_of(image, self.normalisation, trace.region(tuple(slice(0, n) for n in trace.kept)))
+        return Streamed(image, trace, tuple(scales), self.order), trace
 
+    def parts(self, trace: Trace, region: Region | None, patch: Sequence[int], channels: int) -> list[Part]:
+        """Columns of what is wanted, as few as there may be."""
+        wanted = tuple(slice(0, size) for size in trace.kept) if region is None else trace.part(region)
+        if wanted is None:
+            return []
+        found = columns(trace, wanted, patch, channels)
+        if region is None and len(found) == 1:
+            return [Part(way=trace.way)]  # padding and all: a vector is the mean over every window
+        return [Part(one, trace.needed(one), trace.way) for one in found]
+
+    def restored(
+        self, slabs: Slabs, trace: Trace, part: Region | None = None
+    ) -> Iterator[tuple[Region, Mapping[str, Array]]]:
+        """Finished parts of the network's grid, in order of the trace's way, as parts of the source's own grid.
+
+        part: of the region that was kept; the slabs then hold what it needs
         Arrays without spatial axes (a vector head) pass through. Only the rows that a coming slab still needs are held.
         """
+        wanted = part or tuple(slice(0, size) for size in trace.kept)
         return (
-            (trace.region(part), {name: trace.unpermuted(array) for name, array in arrays.items()})
-            if part
-            else (part, arrays)
-            for part, arrays in _resampled(_unpadded(slabs, trace), trace)
+            (trace.region(found), {name: trace.unpermuted(array) for name, array in arrays.items()})
+            if found
+            else (found, arrays)
+            for found, arrays in resampled_back(slabs, trace, wanted)
         )
+
+    def _trace(
+        self,
+        geometry: Geometry,
+        squeezed: int | None,
+        axes: tuple[int, ...],
+        flips: tuple[bool, ...],
+        region: Region,
+    ) -> Trace:
+        """The way of a grid of which this region of the canonical order is kept."""
+        steps = tuple(np.delete(geometry.steps, [] if squeezed is None else squeezed)[list(axes)].tolist())
+        kept = tuple(part.stop - part.start for part in region)
+        shape = self._target(kept, steps)
+        pad = tuple(padding(shape, self.smallest or self.shape or shape))
+        steps = tuple(step * old / new for step, old, new in zip(steps, kept, shape, strict=True))
+        return Trace(geometry, squeezed, axes, flips, region, shape, pad, steps)
 
     def _check(self, image: Image, where: str) -> None:
         if len(image.channels) != len(self.channels):
@@ -177,6 +227,10 @@ class Preprocessing:
         if self.crop == "content":
             above = [_above_lowest(channel, measured) for channel, measured in zip(data, valid, strict=True)]
             region = content(np.any(above, axis=0))
+        return self._without_border(region)
+
+    def _without_border(self, region: Region) -> Region:
+        """A region without its border, in the proportions of the shape."""
         sizes = [part.stop - part.start for part in region]
         region = _middle(region, [size - 2 * int(self.border * size) for size in sizes])
         if self.shape is None or self.aspect != "crop":
@@ -213,48 +267,3 @@ def _padded(channel: Array, pad: Sequence[tuple[int, int]]) -> Array:
 def _above_lowest(channel: Array, measured: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Where there is more than the lowest measurement of the channel."""
     return measured & (channel > channel[measured].min()) if measured.any() else measured
-
-
-def _unpadded(slabs: Slabs, trace: Trace) -> Slabs:
-    """Rows of the padded grid without the padding, counted from the first real row."""
-    before, size = trace.pad[0][0], trace.shape[0]
-    inner = tuple(slice(low, low + n) for (low, _), n in zip(trace.pad[1:], trace.shape[1:], strict=True))
-    for region, arrays in slabs:
-        if not region:
-            yield region, arrays
-            continue
-        start, stop = max(region[0].start - before, 0), min(region[0].stop - before, size)
-        if start < stop:
-            rows = slice(start + before - region[0].start, stop + before - region[0].start)
-            kept = {name: array[(slice(None), rows, *inner)] for name, array in arrays.items()}
-            yield (slice(start, stop), *(slice(0, n) for n in trace.shape[1:])), kept
-
-
-def _resampled(slabs: Slabs, trace: Trace) -> Slabs:
-    """Rows on the network's grid to rows on the cropped canonical grid, holding only what coming rows still need."""
-    shape = tuple(part.stop - part.start for part in trace.crop)
-    whole = tuple(slice(0, n) for n in shape[1:])
-    step = taps(trace.shape[0], shape[0])
-    last_needed = step.index.max(axis=1)
-    held: dict[str, Array] = {}
-    first_held = done = 0
-    for region, arrays in slabs:
-        if not region:
-            yield region, arrays
-            continue
-        for name, array in arrays.items():
-            plane = np.asarray(array, dtype=np.float32)
-            for axis, n in enumerate(shape[1:]):
-                if plane.shape[axis + 2] != n:
-                    plane = along(plane, axis + 2, taps(plane.shape[axis + 2], n))
-            held[name] = np.concatenate([held[name], plane], axis=1) if name in held else plane
-        ready = int(np.searchsorted(last_needed, region[0].stop - 1, side="right"))
-        if ready > done:
-            part = step.part(slice(done, ready))
-            part = Taps(part.index - first_held, part.weight)
-            yield (slice(done, ready), *whole), {name: along(array, 1, part) for name, array in held.items()}
-            done = ready
-        if done < shape[0]:
-            needed = int(step.index[done].min())
-            held = {name: array[:, needed - first_held :] for name, array in held.items()}
-            first_held = needed

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from isocenter.transforms import unpermuted
+from isocenter.runtime.way import Way
+from isocenter.transforms import Taps, taps, unpermuted
 from isocenter.values import Array, Geometry, Region
 
 
@@ -29,6 +30,42 @@ class Trace:
     shape: tuple[int, ...]
     pad: tuple[tuple[int, int], ...]
     steps: tuple[float, ...]
+
+    @property
+    def way(self) -> Way:
+        """How the network's grid is walked: as a file gives its slices, which are those of its last axis."""
+        if len(self.axes) < 3:
+            return Way()
+        axis = self.axes.index(len(self.axes) - 1)
+        return Way(axis, self.flips[axis])
+
+    @property
+    def kept(self) -> tuple[int, ...]:
+        """The shape of the region that was kept, before resampling."""
+        return tuple(part.stop - part.start for part in self.crop)
+
+    def steps_back(self, axis: int) -> Taps:
+        """How rows of the network's grid become rows of the region that was kept."""
+        return taps(self.shape[axis], self.kept[axis])
+
+    def needed(self, part: Region) -> Region:
+        """What of the padded grid a part of the region that was kept is made of."""
+        found = []
+        for axis, (wanted, (before, _)) in enumerate(zip(part, self.pad, strict=True)):
+            index = self.steps_back(axis).index[wanted]
+            found.append(slice(before + int(index.min()), before + int(index.max()) + 1))
+        return tuple(found)
+
+    def part(self, region: Region) -> Region | None:
+        """The part of the region that was kept which lies in a region of the source; None where nothing does."""
+        remaining = [one for axis, one in enumerate(region) if axis != self.squeezed]
+        sizes = [size for axis, size in enumerate(self.source.shape) if axis != self.squeezed]
+        found = []
+        for axis, flip, kept in zip(self.axes, self.flips, self.crop, strict=True):
+            one, size = remaining[axis], sizes[axis]
+            start, stop = (size - one.stop, size - one.start) if flip else (one.start, one.stop)
+            found.append(slice(max(start, kept.start) - kept.start, min(stop, kept.stop) - kept.start))
+        return tuple(found) if all(one.start < one.stop for one in found) else None
 
     @property
     def padded(self) -> tuple[int, ...]:

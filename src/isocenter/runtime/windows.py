@@ -107,6 +107,13 @@ def slide(
         yield (), {name: np.mean(values, axis=0) for name, values in vectors.items()}
 
 
+def window_count(spatial: Sequence[int], patch: Sequence[int], overlap: float, wanted: Region | None = None) -> int:
+    """How many windows `slide` sees of an image of this shape."""
+    parts = wanted or tuple(slice(0, size) for size in spatial)
+    axes = zip(spatial, patch, parts, strict=True)
+    return math.prod(len(_touching(max(size, n), n, part, overlap)) for size, n, part in axes)
+
+
 def _touching(size: int, patch: int, part: slice, overlap: float) -> list[int]:
     """Where the windows of one axis begin that have something of a part."""
     return [start for start in starts(size, patch, overlap) if start < part.stop and start + patch > part.start]

@@ -50,9 +50,15 @@ def log_mean(outputs: Sequence[ArrayLike], axis: int = 1) -> NDArray[np.floating
 
 def label_map(outputs: ArrayLike, values: Sequence[int]) -> NDArray[np.integer]:
     """(channels, *spatial) outputs to the value of the largest: values[0] is the background's."""
-    table = np.asarray(values)
-    kind = np.min_scalar_type(int(table.max()))
-    return np.asarray(table.astype(kind)[np.asarray(outputs).argmax(axis=0)])
+    first, *others = np.asarray(outputs)
+    kind = np.min_scalar_type(max(values))
+    # One channel after the other: NumPy's own argmax along a first axis copies all of them, and takes longer.
+    best, found = np.array(first), np.full(first.shape, values[0], dtype=kind)
+    for output, value in zip(others, values[1:], strict=True):
+        above = output > best
+        np.copyto(best, output, where=above)
+        found[above] = value
+    return found
 
 
 def tidied(mask: NDArray[np.integer], rules: Mapping[int, Tidying], voxel: float = 1.0) -> NDArray[np.integer]:

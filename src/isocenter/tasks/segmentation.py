@@ -10,6 +10,7 @@ import numpy as np
 
 from isocenter.errors import DatasetError, GeometryError, PlanError
 from isocenter.evaluation import Table, volume_unit
+from isocenter.files import Spool
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures
@@ -36,6 +37,7 @@ from isocenter.values import (
     Row,
     Slabs,
     Target,
+    blocks,
 )
 
 if TYPE_CHECKING:
@@ -195,13 +197,16 @@ class Segmentation:
 
     def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
         """The label with the largest logit, tidied; what no slab covers (cut away before the network) is background."""
-        mask = np.zeros(geometry.shape, dtype=np.min_scalar_type(max(label.value for label in self.classes)))
+        mask = Spool(geometry.shape, np.min_scalar_type(max(label.value for label in self.classes)))
         for region, arrays in slabs:
             mask[region] = self.marked(arrays["mask"])
         given = self.postprocessing or {}
         rules = {label.value: given[label.name] for label in self.classes if label.name in given}
-        mask = tidied(mask, rules, geometry.voxel_volume or 1.0)
-        return Prediction(geometry, data=mask, labels=self.classes)
+        if all(rule == Tidying() for rule in rules.values()):
+            return Prediction(geometry, data=mask.data, labels=self.classes)
+        # A connected piece can reach from one end to the other: it takes the whole map, of a byte a voxel.
+        whole = tidied(np.asarray(mask.data), rules, geometry.voxel_volume or 1.0)
+        return Prediction(geometry, data=whole, labels=self.classes)
 
     def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
         """With the post-processing that helps these cases; one that is set already stays."""
@@ -251,12 +256,12 @@ class Segmentation:
 
     def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
         """The volume of each structure, in ml where the size of a voxel is known."""
-        mask, voxel = np.asarray(prediction.data), voxel_in_unit(prediction.geometry)
+        voxel, found = voxel_in_unit(prediction.geometry), np.zeros(max(one.value for one in self.classes) + 1)
+        assert prediction.data is not None  # noqa: S101 - as decoded
+        for _, part in blocks(prediction.data):
+            found += np.bincount(np.ravel(part), minlength=len(found))
         unit = volume_unit(prediction.geometry.spacing).replace("mm²", "mm2")
-        return {
-            f"{label.name}_{unit}": round(float(np.count_nonzero(mask == label.value)) * voxel, 6)
-            for label in self.classes
-        }
+        return {f"{label.name}_{unit}": round(float(found[label.value]) * voxel, 6) for label in self.classes}
 
     def saliency(self, outputs: Outputs) -> Tensor:
         """(batch,) mean logit of what was marked as any structure."""

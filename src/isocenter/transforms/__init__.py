@@ -5,19 +5,21 @@ from isocenter.transforms.augment import Augmentation
 from isocenter.transforms.augment_spatial import sides_changed
 from isocenter.transforms.channels import COLOUR, GREY, recoloured, stacked, without_alpha
 from isocenter.transforms.draws import generator, order
-from isocenter.transforms.intensity import Normalisation
+from isocenter.transforms.intensity import CLIPPED, Normalisation, Scale
 from isocenter.transforms.labels import largest, resample_labels, resample_largest
 from isocenter.transforms.mirroring import check_flips, names_sides
 from isocenter.transforms.orient import content, padding, permuted, unpermuted
 from isocenter.transforms.phantom import phantom
-from isocenter.transforms.resample import Order, Taps, along, resample, taps
+from isocenter.transforms.resample import Order, Taps, along, resample, slabs, taps
 
 __all__ = [
+    "CLIPPED",
     "COLOUR",
     "GREY",
     "Augmentation",
     "Normalisation",
     "Order",
+    "Scale",
     "Taps",
     "aligned",
     "along",
@@ -35,6 +37,7 @@ __all__ = [
     "resample_labels",
     "resample_largest",
     "sides_changed",
+    "slabs",
     "stacked",
     "taps",
     "unpermuted",

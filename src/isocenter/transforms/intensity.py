@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Method = Literal["zscore", "window", "range"]
+# Percentiles of its own measurements at which a z-score clips.
+CLIPPED = (0.5, 99.5)
 
 
 @dataclass(frozen=True)
@@ -32,20 +34,52 @@ class Normalisation:
         values = np.array(channel, dtype=np.float32, order="C")
         if not valid.any():
             return np.zeros_like(values)
-        values[~valid] = values.min(where=valid, initial=np.inf)
+        lowest = float(values.min(where=valid, initial=np.inf))
+        if self.method != "zscore":
+            return self.scale(lowest).applied(values, valid)
+        values[~valid] = lowest
+        measured = values[valid]
+        low, high = np.percentile(measured, CLIPPED).astype(np.float32)
+        np.clip(measured, low, high, out=measured)
+        scale = self.scale(lowest, (float(low), float(high)), float(measured.mean()), float(measured.std()))
+        return scale.applied(values, valid)
+
+    def scale(
+        self, lowest: float, bounds: tuple[float, float] = (0.0, 0.0), mean: float = 0.0, deviation: float = 1.0
+    ) -> Scale:
+        """What is done to each value of an image of which these are known.
+
+        lowest: of its measurements
+        bounds: its percentiles, which a z-score clips at; mean and deviation are those of what is clipped
+        """
         if self.method == "zscore":
-            measured = values[valid]
-            low, high = np.percentile(measured, (0.5, 99.5)).astype(np.float32)
-            np.clip(measured, low, high, out=measured)
-            np.clip(values, low, high, out=values)
-            values -= measured.mean()
-            values /= max(float(measured.std()), 1e-6)
-            return values
+            return Scale(lowest, *bounds, ((mean, max(deviation, 1e-6)),))
         assert self.low is not None and self.high is not None  # noqa: S101 - the plan's schema sees to it
+        to_range = ((self.low, self.high - self.low),) if self.method == "range" else ()
+        return Scale(lowest, self.low, self.high, (*to_range, (self.mean, self.deviation)))
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What is done to each value of a channel; of all its values only these few numbers need to be known.
+
+    lowest: what stands for no measurement; None where nothing was measured, and all becomes 0
+    steps:  (taken away, divided by), one after the other
+    """
+
+    lowest: float | None
+    low: float = 0.0
+    high: float = 0.0
+    steps: tuple[tuple[float, float], ...] = ()
+
+    def applied(self, values: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """(*spatial) values, changed in place."""
+        if self.lowest is None:
+            values[...] = 0
+            return values
+        values[~valid] = self.lowest
         np.clip(values, self.low, self.high, out=values)
-        if self.method == "range":
-            values -= self.low
-            values /= self.high - self.low
-        values -= self.mean
-        values /= self.deviation
+        for offset, divisor in self.steps:
+            values -= offset
+            values /= divisor
         return values

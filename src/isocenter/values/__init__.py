@@ -4,7 +4,7 @@ from isocenter.values.case import Case, Dataset, LazyMapping, Problem, Split
 from isocenter.values.estimate import Estimate, Row
 from isocenter.values.fingerprint import CaseFacts, Fingerprint
 from isocenter.values.geometry import DIRECTION_TOLERANCE, GRID_TOLERANCE, MM3_PER_ML, Floats, Geometry
-from isocenter.values.image import Array, Code, Deferred, Image, Label, Source
+from isocenter.values.image import Array, Code, Deferred, Image, Label, Reader, Source, blocks
 from isocenter.values.plan import BY_HAND, PLAN_VERSION, Decision, Plan
 from isocenter.values.prediction import (
     Boxes,
@@ -50,6 +50,7 @@ __all__ = [
     "Points",
     "Prediction",
     "Problem",
+    "Reader",
     "Region",
     "Row",
     "Shortcut",
@@ -58,4 +59,5 @@ __all__ = [
     "Split",
     "Target",
     "Vector",
+    "blocks",
 ]

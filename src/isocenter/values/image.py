@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -39,11 +41,33 @@ class Deferred:
             return self.stream()
         return self.region if self.region is not None else self.load().__getitem__
 
+    def one_channel(self) -> Deferred:
+        """(*spatial) as (1, *spatial)."""
+        return Deferred((1, *self.shape), self.dtype, partial(_first_axis, self), partial(_first_axis_of, self))
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         return np.asarray(self.load(), dtype=dtype)
 
     def __getitem__(self, region: tuple[slice, ...]) -> Array:
         return self.region(region) if self.region is not None else self.load()[region]
+
+
+def blocks(array: Array | Deferred, voxels: int = 2**22) -> Iterator[tuple[tuple[slice, ...], Array]]:
+    """(region, part) after (region, part) along the last axis, in which files and results give their slices."""
+    read = array.reader() if isinstance(array, Deferred) else array.__getitem__
+    *plane, size = array.shape
+    step = max(1, voxels // max(1, math.prod(plane)))
+    for start in range(0, size, step):
+        region = (*(slice(0, n) for n in plane), slice(start, min(start + step, size)))
+        yield region, read(region)
+
+
+def _first_axis(deferred: Deferred) -> Array:
+    return deferred.load()[np.newaxis]
+
+
+def _first_axis_of(deferred: Deferred, region: tuple[slice, ...]) -> Array:
+    return deferred[region[1:]][np.newaxis][region[:1]]
 
 
 @dataclass(frozen=True)
@@ -159,11 +183,11 @@ class Image:
         """The same image with other voxels, on another grid if one is given."""
         return replace(self, pixels=pixels, geometry=geometry or self.geometry)
 
-    def with_label_map(self, values: Array, labels: Sequence[Label]) -> Image:
+    def with_label_map(self, values: Array | Deferred, labels: Sequence[Label]) -> Image:
         """A label map (*spatial) on the same grid, with the header of the same source."""
         return replace(
             self,
-            pixels=values[None],
+            pixels=values.one_channel() if isinstance(values, Deferred) else values[None],
             modality="SEG",
             channels=("label",),
             times=None,

@@ -1,0 +1,76 @@
+"""A prepared volume that is never held: what is asked for is read, normalised and resampled then."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isocenter.runtime.trace import Trace
+from isocenter.transforms import Order, Scale, Taps, along, permuted, taps
+from isocenter.values import Image, Reader, Region
+
+
+@dataclass(eq=False)
+class Streamed:
+    """(channels, *padded) as a network sees it, part by part, quickest in the order of the trace's way.
+
+    scales: of each channel, known from all of its values
+    order:  interpolation of intensities
+    """
+
+    image: Image
+    trace: Trace
+    scales: tuple[Scale, ...]
+    order: Order
+    _read: Reader = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._read = self.image.reader()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.scales), *self.trace.padded)
+
+    def __getitem__(self, region: tuple[slice, ...]) -> NDArray[np.float32]:
+        """(channels, *region); slices have a start and a stop."""
+        inner, beyond = [], []
+        for part, (before, _), size in zip(region[1:], self.trace.pad, self.trace.shape, strict=True):
+            rows = np.clip(np.arange(part.start, part.stop) - before, 0, size - 1)  # beyond the edge the edge goes on
+            inner.append(slice(int(rows[0]), int(rows[-1]) + 1))
+            beyond.append(rows - rows[0])
+        made = self._resampled(tuple(inner))[region[0]]
+        for axis, rows in enumerate(beyond, start=1):
+            if len(rows) != made.shape[axis]:
+                made = made.take(rows, axis)
+        return made
+
+    def _resampled(self, part: Region) -> NDArray[np.float32]:
+        """A part of the grid between resampling and padding."""
+        steps: list[Taps | None] = []
+        source = []
+        for old, new, one in zip(self.trace.kept, self.trace.shape, part, strict=True):
+            if old == new:
+                steps.append(None)
+                source.append(one)
+                continue
+            step = taps(old, new, self.order).part(one)
+            first = int(step.index.min())
+            steps.append(Taps(step.index - first, step.weight))
+            source.append(slice(first, int(step.index.max()) + 1))
+        made = self._normalised(tuple(source))
+        # In the order of `resample`, so that the same comes out to the last bit.
+        for axis in sorted(range(len(part)), key=lambda axis: self.trace.shape[axis] / self.trace.kept[axis]):
+            if (found := steps[axis]) is not None:
+                made = along(made, axis + 1, found)
+        return made
+
+    def _normalised(self, part: Region) -> NDArray[np.float32]:
+        """A part of the region that was kept, in canonical order."""
+        read = self._read((slice(None), *self.trace.region(part)))
+        valid = permuted(self.image.measured(read), self.trace.axes, self.trace.flips)
+        values = permuted(read, self.trace.axes, self.trace.flips).astype(np.float32, order="C")
+        for channel, scale, measured in zip(values, self.scales, valid, strict=True):
+            scale.applied(channel, measured)
+        return values
