@@ -44,17 +44,19 @@ AT_MOST = 3600.0
 
 def main() -> None:
     parser = arguments(__doc__, repeats=3)
-    parser.add_argument("--steps", type=int, default=25)
+    parser.add_argument("--steps", type=int, default=25, help="of nnU-Net")
+    parser.add_argument("--minutes", type=float, default=3.0, help="of our training, whose probe needs some")
     parser.add_argument("--network", choices=list(NETWORKS), default="plain_conv_unet")
     parser.add_argument("--programs", nargs="+", choices=[*OURS, *NNUNET], default=[*OURS, *NNUNET])
     given = parser.parse_args()
     steps, repeats = (2, 1) if given.small else (given.steps, given.repeats)
+    minutes = 0.5 if given.small else given.minutes
     python = peer("nnunet")
     work = PLACE / "work" / f"training_steps{'-small' * given.small}"
     raw = hippocampus(given.data, work, train=8 if given.small else None)
     plans = given.data / PLANS
     _prepared(python, work, plans, given.threads)
-    programs = [*_ours(raw, work, steps, given), *_nnunet(python, work, steps)]
+    programs = [*_ours(raw, work, minutes, given), *_nnunet(python, work, steps)]
     chosen = [program for program in programs if program.name in given.programs]
     try:
         table = interleaved(chosen, repeats, given.threads)
@@ -79,7 +81,7 @@ def _prepared(python: Path, work: Path, plans: Path, threads: int) -> None:
         sys.exit("; ".join(failures(table)))
 
 
-def _ours(raw: Raw, work: Path, steps: int, given: Any) -> list[Program]:
+def _ours(raw: Raw, work: Path, minutes: float, given: Any) -> list[Program]:
     found = []
     for name, precision in OURS.items():
         by_hand: dict[str, Any] = {
@@ -98,7 +100,7 @@ def _ours(raw: Raw, work: Path, steps: int, given: Any) -> list[Program]:
             str(raw.ours),
             OUR_LABELS,
             str(out),
-            str(steps),
+            f"{minutes:g}",
             *words,
         ]
         # Cases that were prepared before belong to another bench: here each run prepares its own, before its steps.
@@ -125,6 +127,18 @@ def _ratios(table: Any, programs: list[str]) -> dict[str, Any]:
                 except ValueError as error:
                     found[f"{theirs} / {ours}"] = {"not measured": str(error)}
     return found
+
+
+def _decided(table: Any) -> list[str]:
+    """What the probe of each of our runs found, and which share of the machine's peak its steps reach."""
+    lines = []
+    for _, row in table[table["program"].isin(OURS) & (table["problem"] == "")].iterrows():
+        said = row["said"]
+        line = f"- {row['program']}, run {row['repeat'] + 1}, computed: {said['compute']}"
+        if said["reached"]:
+            line += f"; {100 * said['reached']:.0f} % of the peak of {said['peak'] / 1e9:.0f} GFLOP/s"
+        lines.append(line)
+    return lines
 
 
 def _said(ratios: dict[str, Any]) -> list[str]:

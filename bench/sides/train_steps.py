@@ -1,9 +1,11 @@
-"""Isocenter's own training for so many steps, and how long one took.
+"""Isocenter's own training for so many minutes, and how long a step took.
 
-    train_steps.py DATA LABELS OUT N [SECTION.NAME=JSON...]
+    train_steps.py DATA LABELS OUT MINUTES [SECTION.NAME=JSON...]
 
-The steps are those of the run's log, loading and augmentation with them. Its last line of output is JSON: seconds of a
-step (median), the share that was waited for data, and what the run decided on how to compute, where it did.
+Minutes and no number of steps, so that the training finds by its own probe how this machine computes fastest. The steps
+are those of the run's log, loading and augmentation with them. Its last line of output is JSON: seconds of a step
+(median), the share that was waited for data, what the probe decided, and the share of the machine's peak where the run
+measured it.
 """
 
 import json
@@ -15,17 +17,23 @@ import pandas as pd
 
 import isocenter
 
-# Steps that warm up caches, and compile.
+# Steps that warm up caches.
 WARMUP = 5
 
-data, labels, out, steps = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])
+data, labels, out, minutes = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), float(sys.argv[4])
 by_hand = dict(one.split("=", 1) for one in sys.argv[5:])
 assignments = {name: json.loads(value) for name, value in by_hand.items()}
-assignments |= {"training.steps": steps, "training.validations": 1}
-isocenter.train(data, out=out, everything=True, overwrite=True, labels=labels, assignments=assignments)
-table = pd.read_csv(out / "log.csv")
-lengths = table["seconds"].diff().dropna().tolist()
-counted = lengths[WARMUP:] or lengths
-waiting = table["waiting"].iloc[-1] if "waiting" in table else None
-said = {"step": statistics.median(counted), "waiting": waiting, "steps": len(table)}
+isocenter.train(data, out=out, minutes=minutes, everything=True, overwrite=True, labels=labels, assignments=assignments)
+lengths = pd.read_csv(out / "log.csv")["seconds"].diff().dropna().tolist()
+state = json.loads((out / "checkpoints" / "last" / "state.json").read_text())
+work = state.get("work") or {}
+reached = work["operations"] / (work["step"] * work["peak"]) if work.get("step") else None
+said = {
+    "step": statistics.median(lengths[WARMUP:] or lengths),
+    "waiting": state["waiting"],
+    "steps": len(lengths) + 1,
+    "compute": state.get("compute"),
+    "reached": reached,
+    "peak": work.get("peak"),
+}
 print(json.dumps(said))
