@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import warnings
 
@@ -53,3 +54,13 @@ def test_threads_that_leave_in_another_order_than_they_came_restore_everything()
         thread.join()
     assert heard == [["first"], ["second"]]
     assert (list(warnings.filters), warnings.showwarning) == before
+
+
+def test_what_the_library_logs_inside_is_heard_too_and_outside_it_is_shown(caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("pydicom")
+    with quiet() as heard:
+        logger.warning("an odd %s", "value")
+        logger.debug("of no concern")
+    logger.warning("for all to see")
+    assert heard == ["an odd value"]
+    assert caplog.messages == ["for all to see"]
