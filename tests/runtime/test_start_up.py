@@ -9,7 +9,9 @@ import nibabel
 import numpy as np
 import pytest
 
-HEAVY = {"torch", "torchvision", "lightning_fabric", "matplotlib", "sklearn"}
+HEAVY = {"torch", "torchvision", "lightning_fabric", "matplotlib", "sklearn", "pandas", "scipy", "pyarrow"}
+# Half a second each, and only one kind of file or of backend needs them.
+LATE = {"pydicom", "highdicom", "nibabel", "SimpleITK", "h5py", "cv2", "onnx", "onnxruntime", "openvino"}
 BLOCK = """
 import sys
 class Blocked:
@@ -66,8 +68,21 @@ def printed(code: str) -> list[str]:
     ],
 )
 def test_start_up_and_reading_load_no_torch(path, code):
-    [heavy] = printed(f"PATH = {str(path)!r}\n{code}\nimport sys; print({HEAVY} & set(sys.modules))")
+    [heavy] = printed(f"PATH = {str(path)!r}\n{code}\nimport sys; print({HEAVY - {'scipy'}} & set(sys.modules))")
     assert heavy == "set()"
+
+
+def test_verbs_that_are_looked_at_have_imported_nothing_that_takes_long():
+    verbs = "isocenter.predict, isocenter.check, isocenter.convert, isocenter.view, isocenter.plan, isocenter.load"
+    [loaded] = printed(f"import isocenter, sys; {verbs}; print(({HEAVY} | {LATE}) & set(sys.modules))")
+    assert loaded == "set()"
+
+
+def test_the_help_of_the_command_line_needs_numpy_and_typer_alone():
+    late = HEAVY | LATE | {"rich", "jinja2"}
+    code = f"from isocenter.cli import app; import sys; print({late} & set(sys.modules))"
+    ours = "; print([name for name in sys.modules if name.startswith('isocenter.verbs')])"
+    assert printed(code + ours) == ["set()", "[]"]
 
 
 def test_import_isocenter_loads_no_other_file_of_the_package():
