@@ -24,6 +24,7 @@ from isocenter.cli.flags import (
     Overwrite,
     Part,
     Prefer,
+    Region,
     Scheduler,
     Seed,
     Set,
@@ -213,6 +214,9 @@ def predict(
     threads: Threads = None,
     backend: Annotated[str, typer.Option(help="auto, torch, compiled, onnx, openvino or tensorrt.")] = "auto",
     scheduler: Scheduler = None,
+    region: Region = None,
+    overlap: Annotated[float | None, typer.Option(help="Of neighbouring windows, 0 to below 1.")] = None,
+    seconds: Annotated[float | None, typer.Option(min=0, help="For an image's windows, with less overlap.")] = None,
     given: Given = None,
 ) -> None:
     """Results of MODEL for INPUTS, each on its source's own grid."""
@@ -230,6 +234,9 @@ def predict(
         threads=threads,
         backend=backend,
         scheduler=scheduler,
+        region=region,
+        overlap=overlap,
+        seconds=seconds,
         **(given or {}),
     )
     _show(result, result.as_record() if json else None)

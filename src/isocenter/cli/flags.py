@@ -34,6 +34,7 @@ Modality = Annotated[str | None, typer.Option(help="Of all images, where the fil
 Part = Annotated[str | None, typer.Option(help="Of complex voxels: magnitude, real, imaginary or phase.")]
 Prefer = Annotated[str | None, typer.Option(help="Where NIfTI forms disagree: sform or qform.")]
 Volume = Annotated[str | None, typer.Option(help="One of several volumes, by name.")]
+Region = Annotated[str | None, typer.Option(help="Voxels 0:120,40:200,10:50, or a mask's FILE[=VALUE].")]
 FillMissing = Annotated[bool, typer.Option("--fill-missing", help="Keep a series with gaps; they become padding.")]
 Align = Annotated[bool, typer.Option("--align", help="Resample a case's images onto the grid of its first.")]
 

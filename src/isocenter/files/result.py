@@ -14,7 +14,7 @@ from isocenter.errors import FormatError
 from isocenter.files import label_table
 from isocenter.files.atomic import unwritable
 from isocenter.files.index import suffix_of, write
-from isocenter.values import Array, Geometry, Image, Label, Region
+from isocenter.values import Array, Deferred, Geometry, Image, Label, Region
 
 # Pictures have no place for a table of labels, and need none to be looked at.
 WITH_TABLE = frozenset({".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".tiff", ".tif", ".png", ".npy"})
@@ -26,7 +26,7 @@ FILL_BYTES = 1 << 24
 
 
 def write_label_map(
-    label_map: Array,
+    label_map: Array | Deferred,
     labels: Sequence[Label],
     source: Image,
     path: Path,
@@ -47,7 +47,9 @@ def write_label_map(
             )
         from isocenter.files import dicom_seg_write  # highdicom takes a second to import
 
-        dicom_seg_write.write(label_map, labels, source, path, algorithm_name=algorithm, overwrite=overwrite)
+        dicom_seg_write.write(
+            np.asarray(label_map), labels, source, path, algorithm_name=algorithm, overwrite=overwrite
+        )
         return
     write(source.with_label_map(label_map, labels), path, overwrite=overwrite)
     if labels and suffix_of(path) in WITH_TABLE:

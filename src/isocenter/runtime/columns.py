@@ -27,7 +27,11 @@ def columns(trace: Trace, part: Region, patch: Sequence[int], channels: int, hel
         largest = max(pieces, key=lambda one: held_bytes(trace, one, patch, channels))
         lengths = [one.stop - one.start for one in trace.needed(largest)]
         # A column narrower than a window would be halo for the most part.
-        wide = [axis for axis in range(len(part)) if axis != walked and lengths[axis] > patch[axis]]
+        wide = [
+            axis
+            for axis, one in enumerate(largest)
+            if axis != walked and one.stop - one.start > 1 and lengths[axis] > patch[axis]
+        ]
         if not wide or held_bytes(trace, largest, patch, channels) <= limit:
             return pieces
         counts[max(wide, key=lambda axis: lengths[axis] / patch[axis])] += 1

@@ -84,6 +84,7 @@ class Model:
         beside: Beside | None = None,
         region: Region | None = None,
         overlap: float | None = None,
+        seconds: float | None = None,
     ) -> Prediction:
         """The result on the subject's own grid; a path is read first.
 
@@ -92,6 +93,7 @@ class Model:
         beside:   is given the probabilities of each finished part of the subject's grid, in order
         region:   of the subject's grid, slices of voxels; what lies beyond is not predicted, and is background
         overlap:  share of a window that the next one covers too; as planned if not said
+        seconds:  in which the windows should be done: the overlap becomes smaller where it has to
         Raises what reading raises, DatasetError where the subject is not of the model's kind, and PlanError where
         mirroring would not be true to anatomy.
         """
@@ -111,6 +113,7 @@ class Model:
             progress=progress,
             beside=beside,
             region=region,
+            seconds=seconds,
         )
 
     def flips(self, mirror: bool | None = None) -> tuple[int, ...]:

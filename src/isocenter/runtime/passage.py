@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from isocenter.runtime.members import mirrored
+from isocenter.runtime.pace import overlap_within
 from isocenter.runtime.windows import Network, Progress, slide, window_count
 from isocenter.values import Array, Dense, Image, Prediction, Region, Slabs
 
@@ -32,18 +33,26 @@ def passed(
     progress: Progress | None = None,
     beside: Beside | None = None,
     region: Region | None = None,
+    seconds: float | None = None,
 ) -> Prediction:
     """The result on the image's own grid. This file needs NumPy alone, so that a copy of it travels with a model.
 
     flips:      axes of the window along which it is also seen mirrored
     left_right: the axis of the network's grid that the model was planned for
     region:     of the image's grid: windows that do not touch it are not run, and nothing is said of what lies beyond
+    seconds:    in which the windows should be done, if need be with less overlap
     """
     data, trace = preprocessing.opened(image, where)
     seen = mirrored(network, task, flips, trace, left_right)
     channels = sum(head.channels for head in task.heads.values() if isinstance(head, Dense))
     parts = preprocessing.parts(trace, region, patch, channels)
-    counts = [window_count(data.shape[1:], patch, overlap, part.needed) for part in parts]
+
+    def windows(overlap: float) -> list[int]:
+        return [window_count(data.shape[1:], patch, overlap, part.needed) for part in parts]
+
+    if seconds is not None:
+        overlap = overlap_within(seconds, overlap, seen, data, patch, lambda one: sum(windows(one)))
+    counts = windows(overlap)
 
     def restored() -> Slabs:
         for number, part in enumerate(parts):

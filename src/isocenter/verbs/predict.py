@@ -27,6 +27,7 @@ from isocenter.verbs.output import refuse_taken, result_folder
 from isocenter.verbs.predict_case import Asked, Done
 from isocenter.verbs.predict_cases import Here, Predictor, There, in_full
 from isocenter.verbs.progress import tracked
+from isocenter.verbs.region import found_from_anywhere
 from isocenter.verbs.result_files import FORMATS, Wanted, told_apart
 
 MARKS = ("predictions.csv", "summary.json")
@@ -89,6 +90,9 @@ def predict(
     threads: int | None = None,
     backend: str = "auto",
     scheduler: str | None = None,
+    region: str | None = None,
+    overlap: float | None = None,
+    seconds: float | None = None,
     **given: Any,
 ) -> Predicted:
     """Predict every input: an image file, a folder of one DICOM series, or a cohort of any known layout.
@@ -101,6 +105,10 @@ def predict(
     backend: what computes a package; "auto" takes the fastest that its certificate vouches for
     save_probabilities, overlay: write them beside each dense result
     scheduler: address of a dask scheduler whose workers predict the cases; they see model, inputs and out as files
+    region: of each image, of which alone something is said: voxels as "0:120,40:200,10:50", or the file of a mask on
+            the image's grid, of which the box is meant that holds all its labels, with FILE=VALUE that of one
+    overlap: share of a window that the next one covers too, from 0 to below 1; as the model was planned if not said
+    seconds: in which the windows of each image should be done: the overlap becomes smaller where it has to
     A case that fails is reported and the rest goes on; DatasetError where every one fails. The next case is read and
     the last one written while the network sees one; where memory runs out fewer windows go through it at once.
     ResourceError where the disk is full; what was done by then is kept.
@@ -109,6 +117,8 @@ def predict(
         raise UsageError("nothing to predict", "predict", "Give files or folders after the model")
     if format not in ("auto", *FORMATS):
         raise UsageError(f"cannot write {format!r}", "--format", f"Choose auto or one of {', '.join(FORMATS)}")
+    if overlap is not None and not 0 <= overlap < 1:
+        raise UsageError(f"an overlap of {overlap:g}", "--overlap", "Give a share from 0 to below 1, such as 0.25")
     if out is None and (save_probabilities or overlay):
         raise UsageError("probabilities and overlays are files, and have no place", "predict", "Give out=FOLDER")
     if out is not None:
@@ -120,7 +130,8 @@ def predict(
     wanted = Wanted(format, save_probabilities, overlay)
     folder = Path(out) if out is not None else None
     with nullcontext() if folder is None else result_folder(folder, overwrite, MARKS) as partial:
-        asked = Asked(partial, wanted, mirror)
+        place = None if region is None else found_from_anywhere(region)
+        asked = Asked(partial, wanted, mirror, place, overlap, seconds)
         if scheduler is None or isinstance(model, Model):
             result = _predicted(loaded, inputs, given, asked, Here(loaded))
         else:
@@ -131,7 +142,7 @@ def predict(
         if folder is None or partial is None:
             return result
         result = replace(result, files=[folder / path.name for path in result.files], out=folder)
-        _write_records(result, loaded, mirror, partial)
+        _write_records(result, loaded, {"region": region, "overlap": overlap}, mirror, partial)
     if isinstance(result.stopped, IsocenterError):
         raise _short(result.stopped, len(result.table), partial, folder)
     if result.stopped is not None:
@@ -157,13 +168,16 @@ def _short(error: IsocenterError, done: int, partial: Path, folder: Path) -> Iso
     return type(error)(f"{error.problem}; {counted(done, 'case')} predicted before it: {folder}", where, error.remedy)
 
 
-def _write_records(result: Predicted, model: Model, mirror: bool | None, folder: Path) -> None:
+def _write_records(
+    result: Predicted, model: Model, given: Mapping[str, Any], mirror: bool | None, folder: Path
+) -> None:
     result.table.to_csv(folder / "predictions.csv", index=False)
     if len(result.measurements):
         result.measurements.to_csv(folder / "measurements.csv", index=False)
     origin = {key: model.record.get(key) for key in ("weights_sha256", "data_hash")}
     computing = None if model.computing is None else asdict(model.computing)
     said = {**origin, "mirrored": model.flips(mirror), "computing": computing}
+    said |= {name: value for name, value in given.items() if value is not None}
     write_json(folder / "summary.json", "isocenter.predictions", {**result.as_record(), "model": said})
 
 

@@ -15,10 +15,12 @@ from isocenter.files import unwritable
 from isocenter.runtime import Model, measurements
 from isocenter.transforms import stacked
 from isocenter.values import Case, Deferred, Image, Prediction, Problem
+from isocenter.verbs.region import region_of
 from isocenter.verbs.result_files import Wanted, probabilities_beside, room_for, write_result
 
-# An image that takes more than this share of the free memory is not read ahead: it is read, or streamed, at its turn.
-AHEAD_SHARE = 0.05
+# An image that takes more than this share of the free memory, or than this many bytes, is not read ahead: it is read,
+# or streamed, at its turn.
+AHEAD_SHARE, AHEAD_BYTES = 0.05, 2**28
 Windows = Callable[[int, int], None]
 
 
@@ -27,12 +29,16 @@ class Asked:
     """How each case is predicted, and what becomes of the result.
 
     folder: where it is written; where there is none it is kept
-    mirror: as in `Model.predict`
+    mirror, overlap, seconds: as in `Model.predict`
+    region: as `region_of` understands it
     """
 
     folder: Path | None = None
     wanted: Wanted = field(default_factory=Wanted)
     mirror: bool | None = None
+    region: str | None = None
+    overlap: float | None = None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +56,7 @@ def image_of(case: Case) -> Image:
     """The case's image, its voxels read now where they are few enough to wait for their turn in memory."""
     image = stacked(case.images, case.id)
     size = int(np.prod(image.shape)) * image.dtype.itemsize
-    if isinstance(image.pixels, Deferred) and size <= AHEAD_SHARE * psutil.virtual_memory().available:
+    if isinstance(image.pixels, Deferred) and size <= min(AHEAD_BYTES, AHEAD_SHARE * psutil.virtual_memory().available):
         return image.with_pixels(image.data)
     return image
 
@@ -65,7 +71,16 @@ def computed(
         if room is not None:
             told = probabilities_beside(model.task, image, room, case.id, asked.wanted)
         beside, probabilities = stack.enter_context(told)
-        prediction = model.predict(image, windows, mirror=asked.mirror, beside=beside)
+        region = None if asked.region is None else region_of(asked.region, image, case.id)
+        prediction = model.predict(
+            image,
+            windows,
+            mirror=asked.mirror,
+            beside=beside,
+            region=region,
+            overlap=asked.overlap,
+            seconds=asked.seconds,
+        )
         rest = _Rest(model, case, image, prediction, room, asked.wanted, probabilities, stack.pop_all())
     if isinstance(prediction.data, Deferred):  # the network sees the image while it is written: no work for a writer
         done = rest()
@@ -112,5 +127,5 @@ class _Rest:
         row = {"case": self.case.id, "image": path, **self.model.task.outputs(prediction)}
         if prediction.data is None:
             return row, []
-        measured = measurements(np.asarray(prediction.data), prediction.labels, self.image)
+        measured = measurements(prediction.data, prediction.labels, self.image)
         return row, [{"case": self.case.id, **one} for one in measured]

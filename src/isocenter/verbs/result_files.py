@@ -97,7 +97,7 @@ def write_result(
     """
     if prediction.data is None:
         return [], []
-    mask, algorithm = np.asarray(prediction.data), f"isocenter {algorithm}"
+    mask, algorithm = prediction.data, f"isocenter {algorithm}"
     written, lacking = [folder / f"{name}.{_suffix(image, wanted.format)}"], []
     write_label_map(mask, prediction.labels, image, written[0], algorithm=algorithm)
     series = image.geometry.ndim == 3 and image.source is not None and image.source.format == "dicom"
@@ -109,7 +109,7 @@ def write_result(
             lacking.append(Problem("warning", f"no DICOM SEG: {error.problem}", (name,), remedy=error.remedy))
     if wanted.overlay:
         written.append(folder / f"{name}{OVERLAY}.png")
-        written[-1].write_bytes(figures.contours(image, None, mask, prediction.labels, name).png)
+        written[-1].write_bytes(figures.contours(image, None, np.asarray(mask), prediction.labels, name).png)
     return written, lacking
 
 
