@@ -22,6 +22,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import isocenter
 from isocenter.errors import IntegrityError, UsageError
 from isocenter.runtime import digest, load, read_json, seal
+from isocenter.runtime.backends.onnx import open_onnx
 from isocenter.runtime.metadata import metadata
 from isocenter.runtime.onnx_file import write_onnx
 from packages import (
@@ -261,6 +262,18 @@ def test_a_network_that_onnx_cannot_hold_leaves_no_file_and_a_reason(tmp_path):
     assert record["exported"] is False
     assert "linalg_eig" in record["because"]
     assert not list(tmp_path.iterdir())
+
+
+def test_weights_too_large_for_one_file_lie_beside_the_onnx_file_and_are_read_with_it(tmp_path):
+    network = torch.nn.Conv2d(1, 40, 9)
+    (tmp_path / "models").mkdir()
+    record = write_onnx(network, (1, 16, 16), tmp_path / "models" / "model.onnx", inside=1000)
+    assert record["beside"] == ["models/model.onnx.data"]
+    assert (tmp_path / "models" / "model.onnx.data").stat().st_size >= 40 * 81 * 4
+    images = np.random.default_rng(0).normal(size=(1, 1, 16, 16)).astype(np.float32)
+    found = open_onnx(tmp_path / "models" / "model.onnx", "mask", ["CPUExecutionProvider"], 1)(images)["mask"]
+    with torch.inference_mode():
+        assert_allclose(found, network(torch.from_numpy(images)).numpy(), atol=1e-5)
 
 
 def test_the_manifest_lists_every_file(single):

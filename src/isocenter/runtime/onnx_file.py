@@ -20,27 +20,40 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-3
 # Images that go through together; none of them may be written into the file as the only number.
 BATCHES = (1, 2)
+# Bytes of weights in one file: protobuf holds no message of 2 GiB, https://protobuf.dev/programming-guides/encoding
+LARGEST_INSIDE = 2**31 - 2**27
 
 
-def write_onnx(module: Module, shape: tuple[int, ...], path: Path) -> Mapping[str, Any]:
+def write_onnx(
+    module: Module, shape: tuple[int, ...], path: Path, *, inside: int = LARGEST_INSIDE
+) -> Mapping[str, Any]:
     """The module's network for any number of images (channels, *patch), compared with torch on random images.
 
+    inside: bytes of weights that the file itself may hold; more of them lie in a second file beside it
     What cannot be exported, or says something else there, leaves no file, and the record says why.
     """
     module = module.eval().cpu()
+    weights = path.with_name(f"{path.name}.data")
+    beside = sum(one.nbytes for one in module.state_dict().values()) > inside
     try:
-        _export(module, torch.zeros(2, *shape), path)
+        _export(module, torch.zeros(2, *shape), path, beside)
         apart = max(_apart(module, torch.randn(n, *shape, generator=_seeded()), path) for n in BATCHES)
     except Exception as error:  # exporter and runtime throw whatever they meet
-        path.unlink(missing_ok=True)
+        _remove(path, weights)
         return {"exported": False, "because": _reason(error)}
     if not apart <= TOLERANCE:
-        path.unlink()
+        _remove(path, weights)
         return {"exported": False, "because": f"onnxruntime and torch differ by {apart:.2g} of the largest output"}
-    return {"exported": True, "largest_difference": apart, "of": "the largest output, on random images"}
+    record = {"exported": True, "largest_difference": apart, "of": "the largest output, on random images"}
+    return {**record, **({"beside": [f"{path.parent.name}/{weights.name}"]} if weights.is_file() else {})}
 
 
-def _export(module: Module, example: Any, path: Path) -> None:
+def _remove(*files: Path) -> None:
+    for file in files:
+        file.unlink(missing_ok=True)
+
+
+def _export(module: Module, example: Any, path: Path, beside: bool) -> None:
     silent = StringIO()  # the exporter tells its steps on both streams
     with warnings.catch_warnings(), redirect_stdout(silent), redirect_stderr(silent):
         warnings.simplefilter("ignore")
@@ -52,7 +65,7 @@ def _export(module: Module, example: Any, path: Path) -> None:
             output_names=["pred"],
             dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
             dynamo=True,
-            external_data=False,
+            external_data=beside,
             verbose=False,
         )
 
