@@ -45,7 +45,9 @@ def read_checkpoint(path: Path, trusted: Sequence[str] = ()) -> Mapping[str, Any
             found = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise _refused(path, str(error)) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # of what is no such file the unpickler throws whatever it meets
         reason = str(error).partition("\n")[0]
         raise FormatError(f"cannot be read ({reason})", str(path), "Get the file again") from error
     if not isinstance(found, Mapping):

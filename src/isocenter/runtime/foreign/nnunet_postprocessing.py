@@ -28,6 +28,8 @@ class _Steps(pickle.Unpickler):
             return number
         if full == "numpy.dtype":
             return np.dtype
+        if full == "_codecs.encode":  # how an older protocol writes bytes
+            return _bytes
         raise pickle.UnpicklingError(f"it would call {full}")
 
 
@@ -44,6 +46,12 @@ def read_postprocessing(path: Path) -> tuple[tuple[int, ...], ...]:
         raise IntegrityError(f"is not the one step that is known ({error})", str(path), REMEDY) from error
     except (OSError, EOFError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
         raise FormatError(f"cannot be read ({error})", str(path), "Give nnU-Net's postprocessing.pkl") from error
+
+
+def _bytes(text: str, codec: str) -> bytes:
+    if codec != "latin1":
+        raise pickle.UnpicklingError(f"bytes in {codec}")
+    return text.encode(codec)
 
 
 def _group(function: Any, arguments: dict[str, Any]) -> tuple[int, ...]:

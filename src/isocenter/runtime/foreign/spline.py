@@ -144,7 +144,8 @@ def stepped(slabs: Slabs, shape: Sequence[int], steps: Sequence[Taps | None]) ->
             yield (slice(done, ready), *whole), _rows(held, first.part(slice(done, ready)), start)
             done = ready
         if done < shape[0]:
-            needed = int(first.index[done].min())
+            # Without anti-aliasing rows are passed over: one that has not come yet cannot be let go.
+            needed = min(int(first.index[done].min()), region[0].stop)
             held = {name: array[:, needed - start :] for name, array in held.items()}
             start = needed
 

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+
+from foreign_folders import resampled as by_scipy
+from isocenter.runtime.foreign.spline import Resampling, resampled, resampled_labels, stepped
+
+SHAPES = st.tuples(*[st.integers(2, 9)] * 3)
+
+
+def noise(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+@settings(max_examples=25)
+@given(SHAPES, SHAPES, st.sampled_from([0, 1, 3]), st.sampled_from([None, 0, 1, 2]))
+def test_axis_by_axis_is_what_scipy_does_at_once(old, new, order, far):
+    image = noise(old)
+    expected = by_scipy(image, new, order, far)
+    assert_allclose(resampled(image, new, Resampling(order), far), expected, atol=2e-5)
+
+
+@settings(max_examples=15)
+@given(SHAPES, SHAPES, st.sampled_from([None, 0, 2]))
+def test_row_by_row_is_the_same_as_all_at_once(old, new, far):
+    how, image = Resampling(1), noise((2, *old))
+    parts = [
+        ((slice(n, n + 1), *(slice(0, size) for size in old[1:])), {"mask": image[:, n : n + 1]}) for n in range(old[0])
+    ]
+    found = list(stepped(parts, new, how.steps(old, new, far)))
+    assert [part[0].start for part, _ in found] == [0, *(part[0].stop for part, _ in found)][:-1]
+    together = np.concatenate([arrays["mask"] for _, arrays in found], axis=1)
+    expected = np.stack([by_scipy(channel, new, 1, far) for channel in image])
+    assert_allclose(together, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("current", "new", "apart", "axis"),
+    [
+        ((1, 1, 1), (1, 1, 1), None, None),
+        ((5, 1, 1), (1, 1, 1), None, 0),
+        ((1, 1, 1), (1, 1, 4), None, 2),
+        ((3, 1, 1), (1, 1, 1), None, None),
+        ((0.2, 1.2, 1.2), (1, 1, 1), None, None),
+        ((5, 1, 1), (1, 1, 1), False, None),
+        ((1.5, 1, 1), (1, 1, 1), True, 0),
+        ((1, 1, 1), (1, 1, 1), True, None),
+    ],
+)
+def test_slices_lie_far_apart_where_one_axis_has_steps_of_more_than_three_times_the_shortest(current, new, apart, axis):
+    assert Resampling(apart=apart).far_axis(current, new) == axis
+
+
+def test_a_label_goes_where_it_has_half_of_a_voxel_and_the_higher_of_two_wins():
+    labels = np.array([1, 1, 2, 2], dtype=np.int32)[None, None]
+    assert_array_equal(resampled_labels(labels, (1, 1, 2), Resampling(1), None).ravel(), [1, 2])
+    # The middle of three lies halfway between 1 and 2.
+    assert_array_equal(resampled_labels(labels, (1, 1, 3), Resampling(1), None).ravel(), [1, 2, 2])
+
+
+def test_labels_by_share_go_to_the_largest():
+    labels = np.array([0, 0, 0, 3, 3], dtype=np.int32)[None, None]
+    found = resampled_labels(labels, (1, 1, 10), Resampling(1, by_share=True), None).ravel()
+    assert_array_equal(found, [0] * 6 + [3] * 4)
+
+
+def test_an_image_that_has_the_shape_is_not_touched():
+    image = noise((3, 4, 5))
+    assert resampled(image, (3, 4, 5), Resampling(3), None) is image
