@@ -46,6 +46,7 @@ def main() -> None:
     repeats, cases = (1, 2) if given.small else (given.repeats, None)
     python = peer("nnunet")
     work = PLACE / "work" / f"nnunet_prediction{'-small' * given.small}"
+    shutil.rmtree(work, ignore_errors=True)  # a result of an earlier run must not stand in for one that failed
     raw = hippocampus(given.data, work / "raw", train=1, test=cases)
     stored = _stored(given.data / MODEL / "predictions", raw, work / "stored")
     package = work / "package"
