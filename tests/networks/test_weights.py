@@ -171,8 +171,13 @@ except ResourceError as error:
 """
 
 
-def test_where_published_weights_cannot_be_fetched_the_remedy_is_a_file(tmp_path):
-    offline = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [({"HF_HUB_OFFLINE": "1"}, "offline"), ({"HF_ENDPOINT": "http://127.0.0.1:9"}, "127.0.0.1:9 does not answer")],
+)
+def test_where_published_weights_cannot_be_fetched_the_remedy_is_a_file(setting, said, tmp_path):
+    offline = {**os.environ, **setting, "HF_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", OFFLINE], capture_output=True, text=True, env=offline, check=True)
     assert "the published weights cannot be fetched" in done.stdout
+    assert said in done.stdout
     assert "--pretrained FILE" in done.stdout

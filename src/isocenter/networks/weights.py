@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import os
 import re
-from collections.abc import Mapping
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +28,9 @@ WRAPPERS = re.compile(r"^((module|_orig_mod|model|network|net)\.)+")
 # Under which name training programs keep the weights beside other things.
 NESTED = ("state_dict", "model_state_dict", "model", "network_weights", "net")
 NAMED = 6  # tensors that stay fresh are named up to this number
+# Where weights are published, unless HF_ENDPOINT names a mirror, and s that are waited for a word from there: its own
+# client tries again and again for about a minute.
+HUB, PATIENCE = "https://huggingface.co", 5.0
 
 
 def take_over(module: Module, family: ModuleType, size: Mapping[str, Any], source: str | Path) -> str:
@@ -89,14 +96,41 @@ def _published(own: Mapping[str, Tensor], family: ModuleType, size: Mapping[str,
     fetch = getattr(family, "published", None)
     if fetch is None:
         raise PlanError("this family has no published weights", WHERE, "Give a file: --pretrained FILE")
+    silence = ""
     try:
-        return fetch(_first(own).shape[1], size)
+        with _in_time() as silence:
+            return fetch(_first(own).shape[1], size)
     except ValueError as error:
         raise PlanError(str(error), WHERE, "Name another model, or give a file: --pretrained FILE") from error
     except Exception as error:  # whatever the clients of the hub raise where there is no way to it
-        problem = str(error).partition("\n")[0] or type(error).__name__
+        problem = silence or str(error).partition("\n")[0] or type(error).__name__
         remedy = "Get the file where there is a network, and give it: --pretrained FILE"
         raise ResourceError(f"the published weights cannot be fetched ({problem})", WHERE, remedy) from error
+
+
+@contextmanager
+def _in_time() -> Iterator[str]:
+    """Where the hub does not answer soon, its client looks only at what was fetched before; says why."""
+    hub = importlib.import_module("huggingface_hub.constants")
+    before, silence = hub.HF_HUB_OFFLINE, ""
+    if not before:
+        silence = _silence(os.environ.get("HF_ENDPOINT") or HUB)
+    hub.HF_HUB_OFFLINE = before or bool(silence)
+    try:
+        yield silence
+    finally:
+        hub.HF_HUB_OFFLINE = before
+
+
+def _silence(address: str) -> str:
+    """Why nobody answers there; nothing where somebody does, whatever they say."""
+    try:
+        urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=PATIENCE).close()  # noqa: S310 - the hub's own address
+    except urllib.error.HTTPError:
+        return ""
+    except (OSError, ValueError) as error:
+        return f"{address} does not answer: {getattr(error, 'reason', error)}"
+    return ""
 
 
 def _named(given: Mapping[str, Tensor], own: Mapping[str, Tensor], family: ModuleType) -> Mapping[str, Tensor]:

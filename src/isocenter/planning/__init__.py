@@ -1,7 +1,7 @@
 """Every decision before training: from data, machine and budget to a plan with reasons."""
 
 from isocenter.planning.changes import for_fold, with_memory, with_settings
-from isocenter.planning.checks import settings
+from isocenter.planning.checks import check_wishes, settings
 from isocenter.planning.machine import Machine, cores, this_machine
 from isocenter.planning.memory import CACHED_SHARE
 from isocenter.planning.overview import overview
@@ -23,6 +23,7 @@ __all__ = [
     "Settings",
     "Splitting",
     "Training",
+    "check_wishes",
     "cores",
     "folds_decision",
     "for_fold",

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from isocenter import networks
 from isocenter.errors import PlanError
 from isocenter.lazy import torch
-from isocenter.planning.settings import Settings, Training, typed
-from isocenter.runtime import build_module
+from isocenter.planning.settings import Settings, Training, check_value, typed
+from isocenter.runtime import build_module, choose_device
 from isocenter.transforms import check_flips
 from isocenter.values import BY_HAND, Plan, Vector
 
@@ -34,20 +34,48 @@ def settings(plan: Plan) -> Settings:
     return made
 
 
+def check_wishes(assignments: Mapping[str, Any], *, folds: int = 0, device: str = "auto") -> None:
+    """What can be refused before the data are read, so that nobody waits for it; `settings` looks at all the rest.
+
+    assignments: {"section.name": value} set by hand
+    Raises PlanError for what no plan could hold, ResourceError for a device that is not here.
+    """
+    _check_folds(folds)
+    for name, value in assignments.items():
+        check_value(name, value)
+        _refuse_following(name)
+    if "network.name" in assignments:
+        _refuse_other("network.name", assignments["network.name"], networks.names(), "there is no network")
+    for wanted in {device, str(assignments.get("training.device", device))} - {"auto", "cpu"}:
+        choose_device(wanted)  # only where it may be lacking: to look takes torch
+    _check_file(assignments.get("network.pretrained"))
+    if assignments.get("training.deterministic") and assignments.get("training.steps") is None:
+        raise _endless("minutes make no two runs alike")
+
+
 def _check_names(plan: Plan, made: Settings) -> None:
     _refuse_other("network.name", made.network.name, networks.names(), "there is no network")
     task = made.task
     _refuse_other("training.selection", made.training.selection, {task.selects_by}, f"{task.name} has no")
     _refuse_other("evaluation.primary", made.evaluation.primary, task.metrics, f"{task.name} has no")
-    for name, remedy in FOLLOWS.items():
+    for name in FOLLOWS:
         if name in plan and plan.decision(name).because == BY_HAND:
-            raise PlanError("it follows from the rest and is not chosen", name, remedy)
+            _refuse_following(name)
     source = made.network.pretrained
     if source == "auto" and not networks.is_published(made.network.name):
         remedy = "Give a file: --pretrained FILE, or --set network.name=timm"
         raise PlanError(f"{made.network.name} has no published weights", "network.pretrained", remedy)
+    _check_file(source)
+
+
+def _check_file(source: Any) -> None:
     if source not in (None, "auto") and not Path(str(source)).is_file():
         raise PlanError(f"there is no file {source}", "network.pretrained", "Give a file of weights, or auto")
+
+
+def _refuse_following(name: str) -> None:
+    if name in FOLLOWS:
+        raise PlanError("it follows from the rest and is not chosen", name, FOLLOWS[name])
 
 
 def _check_prior(plan: Plan, made: Settings) -> None:
@@ -104,8 +132,7 @@ def _check_axes(made: Settings) -> None:
 def _check_learning(made: Settings) -> None:
     training = made.training
     _check_duration(training)
-    if made.split.folds == 1:
-        raise PlanError("one fold leaves nothing to train on", "split.folds", "Give 2 or more, or 0 for one test part")
+    _check_folds(made.split.folds)
     vectors = all(isinstance(head, Vector) for head in made.task.heads.values())
     if training.sampling == "balanced" and not vectors:
         problem = "only whole images are drawn class by class"
@@ -118,8 +145,17 @@ def _check_learning(made: Settings) -> None:
 
 def _check_duration(training: Training) -> None:
     if training.steps is None and (training.minutes is None or training.deterministic):
-        reason = "minutes make no two runs alike" if training.deterministic else "neither minutes nor steps"
-        raise PlanError(f"no number, and {reason}", "training.steps", "Give it, as in --set training.steps=1000")
+        raise _endless("minutes make no two runs alike" if training.deterministic else "neither minutes nor steps")
+
+
+def _endless(reason: str) -> PlanError:
+    return PlanError(f"no number, and {reason}", "training.steps", "Give it, as in --set training.steps=1000")
+
+
+def _check_folds(folds: int) -> None:
+    if folds == 1 or folds < 0:
+        problem = f"{folds} folds leave nothing to train on"
+        raise PlanError(problem, "split.folds", "Give 2 or more, or 0 for one test part")
 
 
 def _check_network(made: Settings) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import StringConstraints, TypeAdapter, ValidationError
@@ -15,7 +15,7 @@ from isocenter.errors import PlanError
 from isocenter.runtime import Inference, Preprocessing
 from isocenter.tasks import Task
 from isocenter.transforms import Augmentation
-from isocenter.values import Plan
+from isocenter.values import Decision, Plan
 
 Count = Annotated[int, Gt(0)]
 Share = Annotated[float, Ge(0), Le(1)]
@@ -153,10 +153,24 @@ def _typed(name: str, kind: Any, plan: Plan) -> Any:
     unknown = sorted(set(values) - set(known))
     if unknown:
         raise PlanError("there is no such decision", f"{name}.{unknown[0]}", f"Names are {', '.join(known)}")
+    return _validated(kind, values, (name,))
+
+
+def check_value(name: str, value: Any) -> None:
+    """PlanError for a decision, "section.name", that no plan has, or a value that it cannot have in any plan."""
+    section, _, key = name.partition(".")
+    if section in FREE:
+        return  # the task says what it has, once it is known
+    nothing = Decision(None, because="not decided yet")
+    Plan({one: {field.name: nothing for field in fields(kind)} for one, kind in TYPED.items()}).decision(name)
+    _validated(get_type_hints(TYPED[section], include_extras=True)[key], value, (section, key))
+
+
+def _validated(kind: Any, value: Any, where: tuple[str, ...]) -> Any:
     try:
-        return TypeAdapter(kind).validate_python(values)
+        return TypeAdapter(kind).validate_python(value)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in (name, *first["loc"][:1]))
+        place = ".".join(str(part) for part in (*where, *first["loc"])[:2])
         said = first["msg"].replace("a valid tuple", "a list, as in [32, 32]")
         raise PlanError(f"{first.get('input')!r}: {said}", place, "Correct it, or plan anew") from error

@@ -1,11 +1,12 @@
 """The model as one object: preprocessing, network and decoding, with bounded memory, on any device."""
 
-from isocenter.runtime.archive import write_zip
+from isocenter.runtime.archive import opened, write_zip
 from isocenter.runtime.backends import refuse_unknown
 from isocenter.runtime.certificate import Certificate, read_certificate
 from isocenter.runtime.certify import certify
 from isocenter.runtime.cluster import Cluster
 from isocenter.runtime.device import bf16_pays, choose_device, environment, use_threads
+from isocenter.runtime.expected import Expected, expected_memory, fitting_memory
 from isocenter.runtime.foreign.found import is_foreign, load_foreign
 from isocenter.runtime.foreign.nnunet_postprocessing import read_postprocessing
 from isocenter.runtime.measurement import measurements
@@ -26,6 +27,7 @@ __all__ = [
     "Certificate",
     "Cluster",
     "Evidence",
+    "Expected",
     "Inference",
     "Model",
     "Network",
@@ -40,6 +42,8 @@ __all__ = [
     "choose_device",
     "digest",
     "environment",
+    "expected_memory",
+    "fitting_memory",
     "in_threads",
     "in_workers",
     "is_foreign",
@@ -47,6 +51,7 @@ __all__ = [
     "load_foreign",
     "local",
     "measurements",
+    "opened",
     "outcome_of",
     "read_certificate",
     "read_json",

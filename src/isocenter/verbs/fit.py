@@ -11,9 +11,8 @@ from typing import Any
 
 import psutil
 
-from isocenter.errors import UsageError
 from isocenter.planning import CACHED_SHARE, Settings, settings
-from isocenter.runtime import Model, choose_device, environment, read_json, verify
+from isocenter.runtime import Model, choose_device, environment
 from isocenter.tasks import Task
 from isocenter.training import Clock, Decided, Outcome, Prepared, Ranks, Recount, finished, prepare_all, with_task
 from isocenter.training import train as follow
@@ -146,19 +145,3 @@ def keep_task(folders: Sequence[Path], task: Task) -> None:
         for name in ("best", "last"):
             if (folder / "checkpoints" / name).is_dir():
                 with_task(folder / "checkpoints" / name, task)
-
-
-def weights_of(start: Path) -> Path:
-    """The weights file of a model to begin from."""
-    for place in (start, start / "checkpoints" / "best", start / "checkpoints" / "last"):
-        if (place / "weights.safetensors").is_file():
-            verify(place)
-            read_json(place / "model.json", "isocenter.model")  # of a newer version weights may mean something else
-            return place / "weights.safetensors"
-    if (packaged := start / "isocenter" / "weights.safetensors").is_file():
-        verify(start, needed=("isocenter/weights.safetensors",))
-        read_json(packaged.parent / "model.json", "isocenter.model")
-        return packaged
-    if start.suffix == ".safetensors" and start.is_file():
-        return start
-    raise UsageError("holds no weights to begin from", str(start), "Give a run, a package or a .safetensors file")

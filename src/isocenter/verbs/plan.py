@@ -14,6 +14,7 @@ from isocenter.files import dataset_hash, write_text
 from isocenter.planning import (
     Parts,
     Retest,
+    check_wishes,
     folds_decision,
     for_fold,
     make_plan,
@@ -116,6 +117,7 @@ def plan(
     folds = _wanted(assignments, "split.folds", folds)
     if everything and folds:
         raise UsageError("every case trains, so no fold is left to test", "--all", "Leave out --all or --folds")
+    check_wishes(assignments or {}, folds=folds, device=device)
     dataset = open_dataset(data, given)
     chosen = announced_device(device)
     machine = this_machine(chosen.value, threads)

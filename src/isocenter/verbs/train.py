@@ -17,7 +17,7 @@ from isocenter.training import Clock, Outcome, Recount, fitting
 from isocenter.values import Dataset, Decision, Plan, Row
 from isocenter.verbs.budget import fresh_model, measured_costs, seconds_after, training_deadline
 from isocenter.verbs.finish import evaluated, notes_of, training_log, write_environment, write_report
-from isocenter.verbs.fit import Job, fit, keep_task, predicted, say_decided, weights_of, with_decided, with_outcome
+from isocenter.verbs.fit import Job, fit, keep_task, predicted, say_decided, with_decided, with_outcome
 from isocenter.verbs.folds import cross_validated
 from isocenter.verbs.output import refuse_taken
 from isocenter.verbs.plan import Planned
@@ -25,6 +25,7 @@ from isocenter.verbs.plan import plan as make
 from isocenter.verbs.run_folder import MARKS, NOTES, REPORT, Begun, begin, planned_from, resumed, state_of
 from isocenter.verbs.scoring import Scored
 from isocenter.verbs.several import in_all_processes
+from isocenter.verbs.start import weights_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,23 +111,26 @@ def train(
     if resume is not None:
         folder = Path(resume)
         _refuse_beside_resume({**flags, **given, **by_hand_names(by_hand), "from": start, "out": out})
-        run, weights = resumed(folder), None
-    else:
-        assert data is not None  # noqa: S101 - seen to above
-        if out is None:
-            raise UsageError("a run needs a folder to be written into", "train", "Give out=FOLDER")
-        folder = Path(out)
-        refuse_taken(folder, overwrite, MARKS)
-        weights = weights_of(Path(start)) if start is not None else None
+        return _ended(resumed(folder), began, None)
+    assert data is not None  # noqa: S101 - seen to above
+    if out is None:
+        raise UsageError("a run needs a folder to be written into", "train", "Give out=FOLDER")
+    folder = Path(out)
+    refuse_taken(folder, overwrite, MARKS)
+    with weights_of(Path(start) if start is not None else None) as weights:
         made = _planned(data, flags, by_hand, given)
         if weights is not None:
             chosen = settings(made.plan)
             fitting(build_module(chosen.task, chosen.architecture), weights)  # refused before the folder is there
-        run = begin(folder, made)
+        return _ended(begin(folder, made), began, weights)
+
+
+def _ended(run: Begun, began: float, weights: Path | None) -> Run:
+    """The run carried out, whatever of the system is in its way said in one line."""
     try:
         return _carried_out(run, began, weights)
     except OSError as error:  # of the system: all that is read raises errors of ours
-        raise unwritable(error, Path(error.filename or folder)) from error
+        raise unwritable(error, Path(error.filename or run.out)) from error
 
 
 def _absolute(pretrained: str | Path) -> str:

@@ -1,0 +1,203 @@
+"""How much memory a prediction will take, found before it begins: from the image's header and the model alone."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import psutil
+
+from isocenter.errors import MemoryShortageError
+from isocenter.lazy import torch
+from isocenter.runtime.columns import HELD_BYTES
+from isocenter.runtime.members import Averaged
+from isocenter.runtime.model import Model, build_module
+from isocenter.runtime.preprocessing import STREAMED_BYTES
+from isocenter.runtime.sums import YIELDED_BYTES
+from isocenter.runtime.survey import BLOCK_VOXELS
+from isocenter.runtime.torch_network import TorchNetwork
+from isocenter.values import Dense, Image
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+GIB = 2**30
+# A network that is not torch's is not looked into: so many float32 a voxel of the window are those of a U-Net that is
+# 32 channels wide, of which three levels' worth are alive at a time.
+FLOATS_A_VOXEL = 100
+# What the kernels hold beside what is counted: reordered copies of what goes in and out, for each byte alive.
+KERNELS = 1.3
+# What a first window brings with it, whatever its size: compiled kernels, threads, arenas of the allocator.
+FIRST_WINDOW = 3 * 2**24
+# Copies of an image that is prepared in memory: as it was read, normalised, resampled, padded; and a byte for what
+# was measured.
+READ_COPIES, PREPARED_COPIES = 9, 8
+# Finished parts that are worked on at a time: probabilities, their copies, and what is resampled of them.
+PARTS = 4
+# Of what is free the rest stays for the system and for what the prediction misses.
+USABLE = 0.9
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Bytes that predicting one image takes beside what the program holds already.
+
+    image:   as it is read and prepared, or the parts of it that are held
+    network: while a batch of windows goes through
+    sums:    of windows that overlap, and what is resampled back of them
+    result:  what is kept until it is written
+    """
+
+    image: int
+    network: int
+    sums: int
+    result: int
+
+    @property
+    def total(self) -> int:
+        return self.image + self.network + self.sums + self.result
+
+    def __str__(self) -> str:
+        parts = {"the image": self.image, "the network": self.network, "sums": self.sums, "the result": self.result}
+        said = ", ".join(f"{size / GIB:.2f} for {name}" for name, size in parts.items())
+        return f"{self.total / GIB:.2f} GiB ({said})"
+
+
+def expected_memory(model: Model, image: Image, *, batch: int | None = None) -> Expected:
+    """What predicting this image will take; nothing of it is read but its header.
+
+    batch: windows at once; as the model was planned if not said
+    """
+    patch, spatial = model.inference.patch, _prepared_shape(model, image)
+    channels = len(model.preprocessing.channels)
+    source = math.prod(image.shape)
+    dense = sum(head.channels for head in model.task.heads.values() if isinstance(head, Dense))
+    streamed = len(patch) == 3 and image.geometry.ndim == 3 and 4 * source >= STREAMED_BYTES
+    walked = _walked(spatial, patch)
+    if streamed:
+        held = BLOCK_VOXELS * READ_COPIES + channels * 4 * 3 * walked
+    else:
+        held = READ_COPIES * source + PREPARED_COPIES * channels * math.prod(spatial)
+    sums = min(HELD_BYTES, 4 * (dense + 1) * walked) + PARTS * min(YIELDED_BYTES, 4 * dense * math.prod(spatial))
+    result = math.prod(image.geometry.shape) * _result_bytes(model) if dense else 0
+    return Expected(int(held), _network(model, batch or model.inference.batch), int(sums) if dense else 0, result)
+
+
+def fitting_memory(model: Model, image: Image, where: str) -> Model:
+    """The model, with fewer windows at once where as many as planned would not fit beside this image.
+
+    Raises MemoryShortageError, with the figure, where not even one would.
+    """
+    free = USABLE * psutil.virtual_memory().available
+    batch = model.inference.batch
+    while (found := expected_memory(model, image, batch=batch)).total > free and batch > 1:
+        batch //= 2
+    if found.total > free:
+        raise MemoryShortageError(
+            f"predicting it would take {found}, and {free / GIB:.2f} GiB may be used",
+            where,
+            "Give a part of it by --region, close other programs, or take a machine with more memory",
+        )
+    return model if batch == model.inference.batch else replace(model, inference=replace(model.inference, batch=batch))
+
+
+def _prepared_shape(model: Model, image: Image) -> tuple[int, ...]:
+    """Voxels an axis as the network sees them: the whole grid, as if nothing were cut away."""
+    preparing, geometry, patch = model.preprocessing, image.geometry, model.inference.patch
+    if preparing.shape is not None:
+        return preparing.shape
+    axes, _ = geometry.to_canonical
+    sizes = [float(geometry.shape[axis]) for axis in axes]
+    if preparing.spacing is not None and geometry.spacing is not None and len(preparing.spacing) == len(axes):
+        steps = [geometry.spacing[axis] for axis in axes]
+        sizes = [n * old / new for n, old, new in zip(sizes, steps, preparing.spacing, strict=True)]
+    elif len(sizes) > len(patch):
+        sizes = sorted(sizes)[-len(patch) :]  # a single slice: its own axis is left out
+    return tuple(max(math.ceil(n), least) for n, least in zip(sizes, patch, strict=True))
+
+
+def _walked(spatial: Sequence[int], patch: Sequence[int]) -> int:
+    """Voxels of the rows of one window over the whole plane, along the axis where that is most."""
+    return max(length * math.prod(spatial) // size for size, length in zip(spatial, patch, strict=True))
+
+
+def _result_bytes(model: Model) -> int:
+    most = max((label.value for label in model.task.labels), default=0)
+    return int(np.min_scalar_type(most).itemsize)
+
+
+def _network(model: Model, batch: int) -> int:
+    """While a batch goes through: what is alive of its layers at the most, one member after the other."""
+    patch = model.inference.patch
+    shape = (batch, len(model.preprocessing.channels), *patch)
+    member = model.run.members[0] if isinstance(model.run, Averaged) else model.run
+    if isinstance(member, TorchNetwork):
+        if not member.device.startswith("cpu"):
+            return FIRST_WINDOW  # the device has memory of its own
+        alive = _alive(_Architecture(model), shape)
+    else:
+        alive = FLOATS_A_VOXEL * 4 * batch * math.prod(patch)
+    return int(KERNELS * alive) + FIRST_WINDOW
+
+
+@dataclass(frozen=True)
+class _Architecture:
+    """A model, told apart from others by its network alone."""
+
+    model: Model
+
+    def __hash__(self) -> int:
+        return hash(str(self.model.network))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Architecture) and self.model.network == other.model.network
+
+
+@lru_cache(maxsize=32)
+def _alive(architecture: _Architecture, shape: tuple[int, ...]) -> int:
+    """Bytes of the layers' inputs and outputs that are alive together, counted on torch's meta device."""
+    model = architecture.model
+    alive = _Alive()
+    with torch.device("meta"), torch.inference_mode():
+        module = build_module(model.task, model.network).eval()
+        for layer in module.modules():
+            layer.register_forward_hook(lambda layer, given, made: alive.see((given, made)))
+        module(torch.empty(shape))
+    return alive.most
+
+
+class _Alive:
+    """The storage of tensors, from when they are seen until nobody holds them."""
+
+    def __init__(self) -> None:
+        self.now = self.most = 0
+        self.known: set[int] = set()
+
+    def see(self, found: Any) -> None:
+        """Every tensor in nested tuples, lists and dictionaries."""
+        if torch.is_tensor(found):
+            self._count(found)
+        elif isinstance(found, dict):
+            self.see(tuple(found.values()))
+        elif isinstance(found, (tuple, list)):
+            for one in found:
+                self.see(one)
+
+    def _count(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key in self.known:
+            return
+        self.known.add(key)
+        self.now += size
+        self.most = max(self.most, self.now)
+        weakref.finalize(storage, self._forget, key, size)
+
+    def _forget(self, key: int, size: int) -> None:
+        self.known.discard(key)
+        self.now -= size

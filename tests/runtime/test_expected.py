@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import psutil
+import pytest
+
+from isocenter.errors import MemoryShortageError
+from isocenter.runtime import Inference, Model, Preprocessing, TorchNetwork, build_module
+from isocenter.runtime.expected import Expected, expected_memory, fitting_memory
+from isocenter.tasks import build
+from isocenter.transforms import Normalisation
+from isocenter.values import Deferred, Geometry, Image
+
+NETWORK = {
+    "name": "unet",
+    "channels": 1,
+    "spatial_dims": 3,
+    "size": {"width": 16, "widest": 32, "strides": [[1, 1, 1], [2, 2, 2]]},
+}
+# One prediction in a process of its own, which says what it held before and at the most, and what was expected.
+MEASURED = """
+import resource
+import numpy as np, psutil
+from test_expected import drawn, made
+from isocenter.runtime.expected import expected_memory
+model, image = made(CLASSES, spacing=SPACING), drawn(SHAPE)
+expected, before = expected_memory(model, image).total, psutil.Process().memory_info().rss
+np.asarray(model.predict(image).data)
+print(before, expected, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+def made(classes: int = 2, batch: int = 1, spacing: tuple[float, ...] | None = None) -> Model:
+    labels = [{"value": n, "name": f"part {n}"} for n in range(1, classes + 1)]
+    task = build({"name": "segmentation", "labels": labels, "loss": "ce", "tolerance": 2.0})
+    preprocessing = Preprocessing(
+        ndim=3, channels=("image",), modality="MR", spacing=spacing, normalisation=(Normalisation("zscore"),)
+    )
+    module = build_module(task, NETWORK).eval()
+    return Model(task, preprocessing, Inference((32, 32, 32), batch=batch), NETWORK, TorchNetwork(module))
+
+
+def drawn(shape: tuple[int, ...]) -> Image:
+    voxels = np.random.default_rng(0).normal(size=(1, *shape)).astype(np.float32)
+    return Image(voxels, Geometry(shape, np.eye(4)), modality="MR", channels=("image",))
+
+
+def told(shape: tuple[int, ...]) -> Image:
+    """An image of which nothing but the header may be looked at."""
+
+    def read() -> np.ndarray:
+        raise AssertionError("the voxels were read")
+
+    pixels = Deferred((1, *shape), np.dtype(np.float32), read)
+    return Image(pixels, Geometry(shape, np.eye(4)), modality="MR", channels=("image",))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems count memory in other units")
+@pytest.mark.parametrize(("classes", "shape", "spacing"), [(2, (96, 96, 96), None), (40, (40, 160, 160), (1, 2, 2))])
+def test_what_a_prediction_takes_is_within_a_quarter_of_what_was_expected(classes, shape, spacing, request):
+    script = MEASURED.replace("CLASSES", str(classes)).replace("SHAPE", str(shape)).replace("SPACING", str(spacing))
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=request.path.parent
+    )
+    before, expected, peak = map(int, done.stdout.split())
+    assert 0.75 < (before + expected) / peak < 1.25
+
+
+def test_nothing_but_the_header_is_looked_at_and_a_large_volume_takes_what_its_plane_takes():
+    short, long = (expected_memory(made(), told((256, 256, n))) for n in (2000, 8000))
+    assert long.image == short.image
+    assert long.network == short.network
+    assert long.result == 4 * short.result
+
+
+def test_more_classes_and_larger_batches_take_more():
+    few, many = (expected_memory(made(n), told((64, 64, 64))) for n in (2, 80))
+    assert many.sums > 10 * few.sums
+    single, four = (expected_memory(made(batch=n), told((64, 64, 64))) for n in (1, 4))
+    assert four.network > 2 * single.network
+    assert four.image == single.image
+
+
+def test_a_network_that_is_not_torchs_is_reckoned_by_its_window():
+    model = replace(made(), run=lambda batch: {"mask": batch})
+    assert expected_memory(model, told((64, 64, 64))).network > 4 * 32**3
+
+
+def test_where_memory_is_short_fewer_windows_go_through_at_once(monkeypatch):
+    model, image = made(batch=64), told((64, 64, 64))
+    needed = expected_memory(model, image, batch=8).total
+    _with_free(monkeypatch, needed / 0.9 + 1)
+    assert fitting_memory(model, image, "case").inference.batch == 8
+    assert fitting_memory(made(batch=2), image, "case").inference.batch == 2
+
+
+def test_what_cannot_fit_is_refused_with_the_figure_before_anything_is_read(monkeypatch):
+    _with_free(monkeypatch, 2**20)
+    with pytest.raises(MemoryShortageError, match=r"case: predicting it would take .* GiB .*--region"):
+        fitting_memory(made(), told((512, 512, 512)), "case")
+
+
+def test_an_expectation_says_what_it_is_made_of():
+    assert str(Expected(2**30, 2**29, 0, 0)) == (
+        "1.50 GiB (1.00 for the image, 0.50 for the network, 0.00 for sums, 0.00 for the result)"
+    )
+
+
+def _with_free(monkeypatch: pytest.MonkeyPatch, size: float) -> None:
+    """As on a machine with so many bytes free."""
+    found = psutil.virtual_memory()._replace(available=int(size))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: found)
