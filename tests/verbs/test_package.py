@@ -15,7 +15,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 import isocenter
 import trained
 from isocenter.errors import UsageError
-from isocenter.runtime import read_json
+from isocenter.planning import read_plan
+from isocenter.runtime import read_certificate, read_json
+from isocenter.verbs.start import weights_of
+from isocenter.verbs.validation_images import validation_images
 from packages import CONFIG, without_isocenter
 
 
