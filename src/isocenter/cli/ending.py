@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import sys
 import traceback
 
@@ -12,7 +11,8 @@ import typer
 
 from isocenter.cli.commands import app
 from isocenter.cli.processes import speaks
-from isocenter.errors import IsocenterError, UsageError, WorkerLostError
+from isocenter.cli.witness import witnessed
+from isocenter.errors import IsocenterError, UsageError, WorkerLostError, is_out_of_memory
 
 
 def main() -> None:
@@ -23,7 +23,8 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s")
     logging.getLogger("isocenter").setLevel(logging.INFO if speaks() else logging.ERROR)
     try:
-        code = app(args=sys.argv[1:] or ["--help"], standalone_mode=False)
+        with witnessed(sys.argv[1:] if speaks() else []):
+            code = app(args=sys.argv[1:] or ["--help"], standalone_mode=False)
         if code == 130:  # how typer says that Ctrl-C was pressed
             raise KeyboardInterrupt
     except typer.Exit as done:
@@ -53,8 +54,7 @@ def _unforeseen(error: Exception) -> tuple[str, int]:
     if isinstance(error, OSError):
         where, reason = error.filename or "isocenter", error.strerror or str(error)
         return f"{where}: {reason}. Look at the path, and at the room on its disk.", 1
-    # torch says so with a RuntimeError, on a GPU with one of its own kind.
-    if isinstance(error, MemoryError) or re.search(r"out of memory|can't allocate memory", str(error)):
+    if is_out_of_memory(error):
         return (
             "isocenter: there is not enough memory. Give smaller patches or batches by --set, or a larger machine.",
             1,

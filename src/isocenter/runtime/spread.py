@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
 from typing import Protocol, TypeVar
 
+from isocenter.at_work import at_work
 from isocenter.errors import IsocenterError, MemoryShortageError, WorkerLostError, is_out_of_memory
 from isocenter.runtime.workers import UnknownError, Worker
 from isocenter.values import Case
@@ -122,7 +123,8 @@ def _as_done(
 def outcome_of(function: Callable[[Case], R], case: Case) -> R | IsocenterError:
     """The result, or why there is none; a defect of ours is raised."""
     try:
-        return function(case)
+        with at_work(case.id):
+            return function(case)
     except IsocenterError as error:
         return error
     except Exception as error:

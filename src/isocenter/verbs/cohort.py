@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
+from isocenter.at_work import at_work
 from isocenter.errors import IsocenterError, is_out_of_memory
 from isocenter.runtime import outcome_of
 from isocenter.values import Case
@@ -56,17 +57,25 @@ def overlapped(
             tell()
             return compute(case, read(case))
 
-        ahead = deque(reader.submit(read, case) for case in cases[:1])
+        def reading(case: Case) -> T:
+            with at_work(case.id):
+                return read(case)
+
+        def writing(case: Case, left: Callable[[], R]) -> R:
+            with at_work(case.id):
+                return left()
+
+        ahead = deque(reader.submit(reading, case) for case in cases[:1])
         try:
             for number, case in enumerate(cases, start=1):
                 loaded = ahead.popleft()
-                ahead.extend(reader.submit(read, following) for following in cases[number : number + 1])
+                ahead.extend(reader.submit(reading, following) for following in cases[number : number + 1])
                 left = outcome_of(partial(attempted, loaded.result), case)
                 tell()
                 if isinstance(left, IsocenterError):
                     take(case, left)
                 else:
-                    written.append((case, writer.submit(left)))
+                    written.append((case, writer.submit(writing, case, left)))
         finally:
             tell()
 

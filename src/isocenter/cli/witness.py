@@ -1,0 +1,73 @@
+"""A small process that outlives ours: where the system kills us, or a library crashes, it says what we were at.
+
+A killed process cannot say anything itself, and the shell says no more than "Killed".
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from isocenter.at_work import BEGUN, work
+from isocenter.errors import listed
+
+SHELL = Path("/bin/sh")
+# Keeps the last line that it hears, and says it where the end was not "done".
+KEEP = 'while IFS= read -r line; do last=$line; done; [ "$last" = done ] || printf "%s\\n" "$last" >&2'
+WENT_ON = "`isocenter train --resume RUN` goes on with a run that had begun"
+AGAIN = "Close other programs or give fewer --threads; leave the case out if it is this one alone"
+
+
+@contextmanager
+def witnessed(words: Sequence[str]) -> Iterator[None]:
+    """Whatever kills this process within leaves one line on standard error: where, what, and what to do.
+
+    words: of the command line
+    """
+    if not SHELL.exists() or not words or words[0].startswith("-") or "--help" in words:
+        yield
+        return
+    # In a session of its own: what ends this process from outside, Ctrl-C among it, is not meant for the witness.
+    command = [SHELL, "-c", KEEP]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True) as shell:  # noqa: S603
+        said = _Said(shell, words[0])
+        work.addHandler(said)
+        work.setLevel(logging.DEBUG)
+        work.propagate = False
+        try:
+            yield
+        finally:
+            work.removeHandler(said)
+            work.setLevel(logging.NOTSET)
+            said.tell("done")
+
+
+class _Said(logging.Handler):
+    """Tells the witness, whenever it changes, what to say should nothing follow."""
+
+    def __init__(self, shell: subprocess.Popen[str], verb: str) -> None:
+        super().__init__()
+        self.shell, self.verb, self.cases = shell, verb, Counter[str]()
+        self.tell(self.last_words)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        case = str(getattr(record, "case", ""))
+        self.cases[case] += 1 if record.msg == BEGUN else -1  # a case can be read and waited for at a time
+        self.cases += Counter()  # without those that nobody is at
+        self.tell(self.last_words)
+
+    def tell(self, line: str) -> None:
+        with suppress(OSError):  # a witness that is gone costs nothing but its words
+            self.shell.stdin.write(" ".join(line.split()) + "\n")  # type: ignore[union-attr]
+            self.shell.stdin.flush()  # type: ignore[union-attr]
+
+    @property
+    def last_words(self) -> str:
+        at, verb = listed(self.cases), f"isocenter {self.verb}"
+        remedy = WENT_ON if self.verb in ("train", "demo") else AGAIN if at else "Give the command again"
+        where = f"{at}: {verb} was killed or crashed over it" if at else f"{verb}: was killed or crashed"
+        return f"{where}, most often because memory ran out. {remedy}."

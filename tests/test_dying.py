@@ -1,0 +1,196 @@
+"""The command line where something kills it, or disk, memory or shared memory run out. Nothing here is pretended."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pandas as pd
+import pytest
+
+import trained
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the limits and signals of Linux")
+
+# A program in which this process ends itself by a signal once a case is begun: kill -9 at a known place.
+KILLED = """
+import logging, os, signal, sys
+from contextlib import contextmanager
+from isocenter.at_work import work
+from isocenter.cli import ending
+class Kill(logging.Handler):
+    def emit(self, record):
+        if (record.case, record.msg) == ({case!r}, "begun"):
+            os.kill(os.getpid(), signal.{name})
+@contextmanager
+def then_killed(words, witnessed=ending.witnessed):
+    with witnessed(words):
+        work.addHandler(Kill())  # after the witness has heard
+        yield
+ending.witnessed = then_killed
+sys.argv = ["isocenter", *{words!r}]
+ending.main()
+"""
+
+
+def killed(case: str, name: str, *words: object) -> subprocess.CompletedProcess[str]:
+    code = KILLED.format(case=case, name=name, words=[str(word) for word in words])
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+def last(done: subprocess.CompletedProcess[str]) -> str:
+    return done.stderr.rstrip().rpartition("\n")[2]
+
+
+def test_a_check_that_crashes_names_the_case_that_it_was_at(tmp_path):
+    data = trained.blobs(tmp_path / "data", 3)
+    done = killed("case01", "SIGSEGV", "check", data, "--out", tmp_path / "out", "--threads", 1)
+    assert done.returncode == -11
+    assert last(done).startswith("case01: isocenter check was killed or crashed over it")
+    assert "Close other programs or give fewer --threads" in last(done)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_prediction_that_is_killed_names_the_case_that_it_was_at(segmented, tmp_path):
+    done = killed("case02", "SIGKILL", "predict", segmented.out, segmented.data / "images", "--out", tmp_path / "out")
+    assert done.returncode == -9
+    assert "case02" in last(done)
+    assert "isocenter predict was killed or crashed over it" in last(done)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_training_that_is_killed_says_how_it_goes_on(segmented, tmp_path):
+    words = ["--out", tmp_path / "run", "--labels", trained.LABELS, "--minutes", 1, "--device", "cpu", "--threads", 1]
+    done = killed("case03", "SIGKILL", "train", segmented.data, *words)
+    assert done.returncode == -9
+    assert "`isocenter train --resume RUN` goes on" in last(done)
+
+
+def test_what_ends_by_itself_has_nothing_added(tmp_path, cli, capfd):
+    fine = cli("check", trained.blobs(tmp_path / "data", 12), "--out", tmp_path / "out", "--labels", trained.LABELS)
+    wrong = cli("check", tmp_path / "nowhere", "--out", tmp_path / "none")
+    assert (fine.code, wrong.code) == (0, 2)
+    assert wrong.last.startswith(str(tmp_path / "nowhere"))
+    assert "killed" not in fine.err + wrong.err + capfd.readouterr().err
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Iterator[Path]:
+    """A file system of 1 MiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    if (
+        os.geteuid() != 0
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", folder], check=False).returncode
+    ):
+        pytest.skip("only root may mount a small file system")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def filled(folder: Path, left: int) -> None:
+    """The disk but for so many bytes."""
+    free = os.statvfs(folder)
+    (folder / "filling").write_bytes(b"0" * (free.f_bavail * free.f_frsize - left))
+
+
+def test_predictions_on_a_full_disk_end_with_one_line_and_keep_what_was_done(segmented, small_disk, cli):
+    filled(small_disk, 100 * 1024)
+    out = small_disk / "out"
+    flags = ["--out", out, "--format", "nii", "--overlay", "--device", "cpu"]
+    done = cli("predict", segmented.out, segmented.data / "images", *flags)
+    assert done.code == 1
+    assert "No space left on device" in done.last
+    assert "predicted before it" in done.last
+    assert "Free some space or choose another disk" in done.last
+    kept = pd.read_csv(out / "predictions.csv")["case"].tolist()
+    assert 0 < len(kept) < 12
+    assert sorted(path.stem for path in out.glob("*.nii")) == kept
+    assert json.loads((out / "summary.json").read_text())["predicted"] == len(kept)
+
+
+def test_a_disk_without_any_room_is_one_line_and_leaves_nothing(segmented, small_disk, cli):
+    filled(small_disk, 0)
+    done = cli("predict", segmented.out, segmented.data / "images", "--out", small_disk / "out", "--device", "cpu")
+    assert done.code == 1
+    assert "No space left on device" in done.last
+    assert [path.name for path in small_disk.iterdir()] == ["filling"]
+
+
+def test_prepared_cases_that_find_no_room_in_the_cache_end_a_training_with_one_line(
+    segmented, small_disk, tmp_path, cli, monkeypatch
+):
+    filled(small_disk, 64 * 1024)
+    monkeypatch.setenv("ISOCENTER_CACHE", str(small_disk))
+    flags = ["--labels", trained.LABELS, "--set", "training.steps=2", "--device", "cpu", "--threads", 1]
+    done = cli("train", segmented.data, "--out", tmp_path / "run", *flags)
+    assert done.code == 1
+    assert str(small_disk) in done.last
+    assert "No space left on device" in done.last
+    assert "Free some space" in done.last
+    assert not list((small_disk / "prepared").rglob("*.partial"))
+
+
+def test_a_limit_on_the_size_of_files_is_told_as_a_full_disk(segmented, tmp_path):
+    """As `ulimit -f 2`, in blocks of 512 bytes."""
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024)); "
+        f"sys.argv = ['isocenter', 'predict', {str(segmented.out)!r}, {str(segmented.data / 'images')!r}, "
+        f"'--out', {str(tmp_path / 'out')!r}, '--format', 'nii', '--device', 'cpu']; "
+        "from isocenter.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "File too large" in last(done)
+    assert not (tmp_path / "out").exists()
+
+
+def test_full_shared_memory_stops_nothing(segmented, tmp_path):
+    """A shared memory without a byte left, as a container may have it: trainings and predictions do without."""
+    steps = [f"--set training.{one}" for one in ("steps=2", "validations=1", "batch=2")]
+    train = ["train", segmented.data, "--out", tmp_path / "run", "--labels", trained.LABELS, "--threads 2", *steps]
+    predict = ["predict", segmented.out, segmented.data / "images", "--out", tmp_path / "out"]
+    alone = ["mount -t tmpfs -o size=4k none /dev/shm", "head -c 4096 /dev/zero > /dev/shm/full"]
+    if os.geteuid() != 0 or subprocess.run(["unshare", "-m", "true"], check=False).returncode:
+        pytest.skip("only root may have a shared memory of its own")
+    ours = [" ".join([sys.executable, "-m isocenter", *map(str, one), "--device cpu"]) for one in (train, predict)]
+    command = ["unshare", "-m", "sh", "-c", " && ".join([*alone, *ours])]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "out").glob("*.nii.gz"))) == 12
+    assert (tmp_path / "run" / "report.html").is_file()
+
+
+LIMITED = """
+import resource, sys
+from isocenter.cli import main
+import isocenter.verbs.predict, torch, psutil
+limit = psutil.Process().memory_info().vms + {more} * 2**20
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+sys.argv = ["isocenter", *{words!r}]
+main()
+"""
+
+
+def test_a_case_for_which_there_is_no_memory_is_named_and_the_rest_goes_on(segmented, tmp_path):
+    """Under a limit as of `ulimit -v`: one of three volumes is far too large."""
+    data = trained.blobs(tmp_path / "data", 3) / "images"
+    large = np.zeros((700, 700, 700), dtype=np.int16)
+    large[:16, :16, :16] = 100
+    nibabel.Nifti1Image(large, trained.OBLIQUE).to_filename(data / "case01.nii.gz")
+    words = [
+        str(word)
+        for word in ("predict", segmented.out, data, "--out", tmp_path / "out", "--device", "cpu", "--threads", 1)
+    ]
+    code = LIMITED.format(words=words, more=600)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "case01" in last(done)
+    assert "memory" in last(done)
+    assert pd.read_csv(tmp_path / "out" / "predictions.csv")["case"].tolist() == ["case00", "case02"]
