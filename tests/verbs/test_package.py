@@ -15,10 +15,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import isocenter
 import trained
 from isocenter.errors import UsageError
-from isocenter.planning import read_plan
-from isocenter.runtime import read_certificate, read_json
-from isocenter.verbs.start import weights_of
-from isocenter.verbs.validation_images import validation_images
+from isocenter.runtime import read_json
 from packages import CONFIG, without_isocenter
 
 

@@ -1,0 +1,59 @@
+"""The certificate of a trained run: with which images it is made, and what is chosen by it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+import isocenter
+from isocenter.errors import UsageError
+from isocenter.planning import read_plan
+from isocenter.runtime import read_certificate
+from isocenter.verbs.validation_images import validation_images
+
+
+def test_the_certificate_is_made_with_the_validation_cases_and_names_none(packaged):
+    found = packaged.certificate
+    assert found.images == "1 of 1 validation case"
+    assert {one.backend: one.passed for one in found.trials} == {"torch": True, "onnx": True}
+    assert found.trial("onnx", "cpu").difference.voxels == 16**3
+    assert set(found.trial("torch", "cpu").difference.dice) <= {"shell", "core"}
+    assert read_certificate(packaged.out) == found
+    assert "onnx on cpu: offered" in repr(packaged)
+    text = (packaged.out / "isocenter" / "certificate.json").read_text()
+    assert "case" not in text.replace("validation case", "")
+
+
+def test_predict_takes_the_fastest_backend_of_a_package_and_says_which(segmented, packaged, tmp_path, caplog):
+    image = segmented.data / "images" / "case01.nii.gz"
+    with caplog.at_level("INFO", "isocenter"):
+        isocenter.predict(packaged.out, image, out=tmp_path / "out", device="cpu")
+    fastest = min(packaged.certificate.trials, key=lambda one: one.cost(10)).backend
+    assert f"computing on cpu with {fastest}: the fastest certified one" in caplog.text
+    said = json.loads((tmp_path / "out" / "summary.json").read_text())["model"]["computing"]
+    assert said["value"] == f"cpu with {fastest}"
+
+
+def test_where_the_data_are_gone_or_changed_no_image_is_taken(segmented, tmp_path):
+    run = Path(shutil.copytree(segmented.out, tmp_path / "run"))  # from here the data are not where they were
+    plan = read_plan(run / "plan.yaml")
+    assert validation_images(run, plan).said == "the run's data could not be read again"
+    data = Path(shutil.copytree(segmented.data, tmp_path / "data"))
+    found = validation_images(run, plan)
+    assert (found.said, [image.geometry.shape for image in found]) == ("1 of 1 validation case", [(16, 16, 16)])
+    for mask in (data / "labels").iterdir():
+        if mask.name != "case00.nii.gz":
+            shutil.copy(data / "labels" / "case00.nii.gz", mask)
+    [changed] = {path.name: path for path in (data / "images").glob("case00*")}.values()
+    changed.write_bytes((data / "images" / "case01.nii.gz").read_bytes())
+    found = validation_images(run, plan)
+    assert (found.said, list(found)) == ("the run's validation cases are not what they were", [])
+
+
+def test_a_backend_that_nobody_knows_is_refused_before_anything_is_written(segmented, tmp_path):
+    with pytest.raises(UsageError, match="no backend 'abacus'"):
+        isocenter.package(segmented.out, out=tmp_path / "out", backends=("abacus",))
+    assert not list(tmp_path.iterdir())
