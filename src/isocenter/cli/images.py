@@ -1,0 +1,52 @@
+"""The verbs for single images: parse, call, print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import isocenter
+from isocenter.cli.flags import (
+    FillMissing,
+    Json,
+    Out,
+    Overwrite,
+    Part,
+    Prefer,
+    Volume,
+)
+from isocenter.cli.shell import fail_if, name_of, show
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(help="Any readable file, or a folder of one DICOM series.")],
+    out: Annotated[Path, typer.Option(help="The file to write; its suffix names the format.")],
+    overwrite: Overwrite = False,
+    json: Json = False,
+    volume: Volume = None,
+    part: Part = None,
+    prefer: Prefer = None,
+    fill_missing: FillMissing = False,
+    drop_geometry: Annotated[bool, typer.Option("--drop-geometry", help="Give up the position for a picture.")] = False,
+) -> None:
+    """The same image in another format: same geometry, same values, or a refusal."""
+    options = {"part": part, "prefer": prefer, "fill_missing": fill_missing}
+    result = isocenter.convert(source, out, volume=volume, overwrite=overwrite, drop_geometry=drop_geometry, **options)
+    show(result, result.as_record() if json else None)
+    fail_if(result.problems)
+
+
+def view(
+    image: Annotated[Path, typer.Argument(help="An image file or a DICOM series.")],
+    mask: Annotated[Path | None, typer.Argument(help="A label map on its grid.")] = None,
+    out: Out = None,
+    overwrite: Overwrite = False,
+    volume: Volume = None,
+    part: Part = None,
+    prefer: Prefer = None,
+) -> None:
+    """One self-contained page to look through IMAGE, with MASK on top."""
+    target = out or Path(f"view-{name_of(image)}.html")
+    show(isocenter.view(image, mask, out=target, overwrite=overwrite, volume=volume, part=part, prefer=prefer), None)

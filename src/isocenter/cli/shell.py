@@ -1,0 +1,58 @@
+"""The command line itself, and what all its verbs do with a result."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import isocenter
+from isocenter.cli.processes import speaks
+from isocenter.errors import IsocenterError
+from isocenter.values import Problem
+
+app = typer.Typer(
+    name="isocenter",
+    help="One tool that carries a medical-imaging model through its whole life.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(isocenter.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def isocenter_itself(
+    version: Annotated[
+        bool, typer.Option("--version", help="Say which version this is.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """One tool that carries a medical-imaging model through its whole life."""
+
+
+def fail_if(problems: Sequence[Problem]) -> None:
+    """Exit with 1 where a part of the work failed, once the rest is done."""
+    if problems:
+        first = problems[0]
+        raise IsocenterError(f"{len(problems)} failed; the first: {first.what}", ", ".join(first.cases), first.remedy)
+
+
+def show(result: object, record: Mapping[str, Any] | None) -> None:
+    if speaks():
+        typer.echo(result if record is None else json.dumps(record, default=str, allow_nan=False))
+
+
+def name_of(path: Path) -> str:
+    return path.resolve().name.split(".")[0] or "data"
+
+
+def default_out(verb: str, path: Path) -> Path:
+    return Path(f"{verb}-{name_of(path)}")
