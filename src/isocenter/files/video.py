@@ -48,7 +48,13 @@ def read_video(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     del options
     seen = survey(path, str(path))
     shape = (3, seen.frames, seen.rows, seen.columns)
-    pixels = Deferred(shape, np.dtype(np.uint8), partial(_all, path, shape), partial(_region, path, shape))
+    pixels = Deferred(
+        shape,
+        np.dtype(np.uint8),
+        partial(_all, path, shape),
+        partial(_region, path, shape),
+        partial(_Film, path, shape),
+    )
     image = Image(
         pixels,
         Geometry.of_pixels(shape[2:]),
@@ -127,6 +133,24 @@ def _from_first(times: list[float]) -> tuple[float, ...] | None:
 
 def _all(path: Path, shape: tuple[int, ...]) -> Frame:
     return _region(path, shape, (slice(None),) * 4)
+
+
+class _Film:
+    """Parts of a film in the order of its frames: those before a part are not decoded anew."""
+
+    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
+        self._path, self._shape = path, shape
+        self._at, self._frames = 0, frames(path, str(path))
+
+    def __call__(self, region: tuple[slice, ...]) -> Frame:
+        start, stop, step = region[1].indices(self._shape[1]) if len(region) > 1 else (0, self._shape[1], 1)
+        if step != 1 or start < self._at or start >= stop:
+            return _region(self._path, self._shape, region)
+        kept = [frame[region[2:]] for frame in islice(self._frames, start - self._at, stop - self._at)]
+        self._at = stop
+        if len(kept) < stop - start:
+            raise FormatError("has changed since it was opened", str(self._path), "Read it again")
+        return np.moveaxis(np.stack(kept), -1, 0)[region[0]]
 
 
 def _region(path: Path, shape: tuple[int, ...], region: tuple[slice, ...]) -> Frame:

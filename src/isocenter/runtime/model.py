@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,10 +15,11 @@ from isocenter.files import read
 from isocenter.runtime.members import Averaged, flipped_axes
 from isocenter.runtime.passage import Beside, passed
 from isocenter.runtime.prepares import Prepares
+from isocenter.runtime.stream import Stream, frames_of
 from isocenter.runtime.windows import Network, Progress
 from isocenter.tasks import Task
 from isocenter.transforms import stacked
-from isocenter.values import Case, Decision, Image, Prediction, Region
+from isocenter.values import Array, Case, Decision, Image, Prediction, Region
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -98,7 +99,7 @@ class Model:
         mirroring would not be true to anatomy.
         """
         axes = self.flips(mirror)
-        image, where = _image_of(subject)
+        image, where = image_of(subject)
         return passed(
             image,
             where,
@@ -115,6 +116,18 @@ class Model:
             region=region,
             seconds=seconds,
         )
+
+    def stream(self, frames: Image | str | Path | Iterable[Image | Array], *, mirror: bool | None = None) -> Stream:
+        """A prediction for each frame when it is asked for: of a film, or of whatever gives frame after frame.
+
+        frames: a film (a path is read first), images, or arrays (channels, rows, columns)
+        The stream's `latency` says p50 and p99. Nothing is kept of a frame, so any number of them may come.
+        """
+        if isinstance(frames, (str, Path)):
+            frames = read(frames)
+        if isinstance(frames, Image):
+            frames = frames_of(*image_of(frames))
+        return Stream(self, frames, mirror)
 
     def flips(self, mirror: bool | None = None) -> tuple[int, ...]:
         """The axes along which windows are also seen mirrored; PlanError where that is not true to anatomy."""
@@ -148,7 +161,7 @@ def build_module(task: Task, network: Mapping[str, Any]) -> Module:
     return networks.build(network["name"], network["channels"], network["spatial_dims"], task.heads, network["size"])
 
 
-def _image_of(subject: Image | Case | str | Path) -> tuple[Image, str]:
+def image_of(subject: Image | Case | str | Path) -> tuple[Image, str]:
     if isinstance(subject, Image):
         return subject, subject.source.paths[0] if subject.source and subject.source.paths else "image"
     if isinstance(subject, Case):

@@ -1,0 +1,100 @@
+"""Frame after frame: the same results as one by one, and nothing that grows."""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+
+import cv2
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from isocenter import read, tasks
+from isocenter.errors import GeometryError
+from isocenter.runtime import Inference, Model, Preprocessing
+from isocenter.runtime.stream import STEPS, Latency
+from isocenter.transforms import Normalisation
+from isocenter.values import Array, Geometry, Image
+
+
+def brighter(channels: tuple[str, ...] = ("0",)) -> Model:
+    """Marks what is brighter than the middle of the range."""
+    labels = [{"value": 1, "name": "bright"}]
+    task = tasks.build({"name": "segmentation", "labels": labels, "loss": "ce", "tolerance": 1})
+    prepares = Preprocessing(2, channels, (Normalisation("range", 0, 255, 0.5, 1),) * len(channels))
+
+    def run(batch: Array) -> dict[str, Array]:
+        grey = batch.mean(axis=1, keepdims=True)
+        return {"mask": np.concatenate([-grey, grey], axis=1)}
+
+    return Model(task, prepares, Inference((32, 32), 0.25, 4), {"name": "none", "channels": len(channels)}, run)
+
+
+def film(count: int):
+    rng = np.random.default_rng(0)
+    return (rng.integers(0, 255, (1, 48, 40)).astype(np.uint8) for _ in range(count))
+
+
+def test_each_frame_gets_the_result_that_it_gets_alone_and_is_timed():
+    model = brighter()
+    stream = model.stream(film(5))
+    for frame, prediction in zip(film(5), stream, strict=True):
+        alone = model.predict(Image(frame, Geometry.of_pixels(frame.shape[1:])))
+        assert_array_equal(prediction.data, alone.data)
+        assert 0.2 < prediction.data.mean() < 0.8
+    assert stream.latency.count == 5
+    assert 0 < stream.latency.p50 <= stream.latency.p99 <= stream.latency.longest
+
+
+def test_memory_does_not_grow_with_the_number_of_frames():
+    stream = brighter().stream(film(60))
+    sizes = []
+    tracemalloc.start()
+    try:
+        for number, _ in enumerate(stream):
+            if number in (20, 59):
+                gc.collect()
+                sizes.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    assert sizes[1] - sizes[0] < 6_000  # three frames' pixels; 39 frames came between
+
+
+def test_the_frames_of_a_film_are_decoded_once_each_in_order(tmp_path, monkeypatch):
+    writer = cv2.VideoWriter(str(tmp_path / "a.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 25, (40, 48))
+    for number in range(20):
+        writer.write(np.full((48, 40, 3), 12 * number, np.uint8))
+    writer.release()
+    image = read(tmp_path / "a.avi")
+    decoded = 0
+    plain = cv2.cvtColor
+
+    def counted(*given):
+        nonlocal decoded
+        decoded += 1
+        return plain(*given)
+
+    monkeypatch.setattr(cv2, "cvtColor", counted)
+    stream = brighter(("R", "G", "B")).stream(image)
+    marked = [bool(prediction.data.all()) for prediction in stream]
+    assert marked == [12 * number > 127 for number in range(20)]
+    assert decoded == 20
+
+
+def test_an_image_without_frames_is_no_film():
+    with pytest.raises(GeometryError, match="has no frames"):
+        list(brighter().stream(Image(np.zeros((1, 8, 8)), Geometry.of_pixels((8, 8)))))
+
+
+def test_percentiles_of_latency_are_right_within_one_percent_and_take_no_room():
+    seconds = np.random.default_rng(0).lognormal(-4, 1, 5000)
+    latency = Latency()
+    for one in seconds:
+        latency.add(float(one))
+    for share in (50, 99):
+        assert latency.percentile(share) == pytest.approx(np.percentile(seconds, share), rel=0.012)
+    assert latency.longest == seconds.max()
+    assert len(latency._steps) == STEPS
+    latency.add(0.0)
+    assert latency.count == 5001
