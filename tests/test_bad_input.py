@@ -267,10 +267,12 @@ def test_a_pickle_in_place_of_weights_is_never_opened(cli, here, own_run, segmen
 
 def test_an_unknown_option_is_wrong_use(cli, here):
     refused(cli("train", "data", "--colour", "blue"), 2, "--colour", "--help")
+    assert nothing_in(here)
 
 
 def test_an_unknown_verb_is_wrong_use(cli, here):
     refused(cli("trian", "data"), 2, "trian", "--help")
+    assert nothing_in(here)
 
 
 @pytest.mark.parametrize(

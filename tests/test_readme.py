@@ -100,13 +100,26 @@ def test_every_decision_that_is_set_by_hand_is_one_of_a_plan(page: str, line: st
 
 @pytest.mark.parametrize(("page", "tree"), snippets())
 def test_every_python_name_exists(page: str, tree: ast.Module) -> None:
+    assert [name for name in names_in(tree) if not is_there(name)] == [], page
+
+
+def names_in(tree: ast.Module) -> list[str]:
+    """Every dotted name of ours in a snippet."""
+    names = []
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("isocenter"):
-            for name in node.names:
-                found(f"{node.module}.{name.name}")
+            names += [f"{node.module}.{one.name}" for one in node.names]
         name = dotted(node) if isinstance(node, ast.Attribute) else None
-        if name and name.startswith("isocenter."):
-            found(name)
+        names += [name] if name and name.startswith("isocenter.") else []
+    return names
+
+
+def is_there(name: str) -> bool:
+    try:
+        found(name)
+    except (AttributeError, ImportError):
+        return False
+    return True
 
 
 @pytest.mark.parametrize(("page", "tree"), snippets())

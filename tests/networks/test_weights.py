@@ -173,7 +173,10 @@ except ResourceError as error:
 
 @pytest.mark.parametrize(
     ("setting", "said"),
-    [({"HF_HUB_OFFLINE": "1"}, "offline"), ({"HF_ENDPOINT": "http://127.0.0.1:9"}, "127.0.0.1:9 does not answer")],
+    [
+        ({"HF_HUB_OFFLINE": "1"}, "locate the file"),
+        ({"HF_ENDPOINT": "http://127.0.0.1:9"}, "127.0.0.1:9 does not answer"),
+    ],
 )
 def test_where_published_weights_cannot_be_fetched_the_remedy_is_a_file(setting, said, tmp_path):
     offline = {**os.environ, **setting, "HF_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}

@@ -111,7 +111,7 @@ def _published(own: Mapping[str, Tensor], family: ModuleType, size: Mapping[str,
 @contextmanager
 def _in_time() -> Iterator[str]:
     """Where the hub does not answer soon, its client looks only at what was fetched before; says why."""
-    hub = importlib.import_module("huggingface_hub.constants")
+    hub: Any = importlib.import_module("huggingface_hub.constants")
     before, silence = hub.HF_HUB_OFFLINE, ""
     if not before:
         silence = _silence(os.environ.get("HF_ENDPOINT") or HUB)
