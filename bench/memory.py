@@ -1,0 +1,105 @@
+"""Is the memory that was predicted the memory that is taken? Whole trainings and predictions, each a process.
+
+    python bench/memory.py            # about half an hour on two cores
+    python bench/memory.py --small
+
+A training is the command `isocenter train` from raw files to the report, with a few steps; its prediction is
+`training.memory` of its plan. A prediction is one generated volume through a small U-Net with fresh weights; what it
+was expected to take is what the program held just before, and what `expected_memory` adds to that. Measured is the
+largest resident memory of the process and its children. Asked: within 25 %.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from beside import ISOCENTER, PLACE, Program, arguments, failures, interleaved, record
+
+SIDE = Path(__file__).resolve().parent / "sides" / "expected_ours.py"
+MIB, GIB = 2**20, 2**30
+ASKED = 0.25
+STEPS = ("--set", "training.steps=4", "--set", "training.validations=1")
+LABELS = ("--labels", "1=anterior,2=posterior")
+# By name: the data, and what is set beside.
+TRAININGS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "hippocampus, 3D, 200 cases": ("hippocampus", LABELS),
+    "the same, batch 16": ("hippocampus", (*LABELS, "--set", "training.batch=16")),
+    "CHASE-DB1, 2D, 20 cases": ("chasedb1", ()),
+    "the same, batch 12": ("chasedb1", ("--set", "training.batch=12")),
+    "PneumoniaMNIST, 2D, 5,856 cases": ("medmnist/pneumoniamnist.npz", ()),
+    "AdrenalMNIST3D, 3D, 1,584 cases": ("medmnist/adrenalmnist3d.npz", ()),
+}
+SMALL_TRAININGS = {"CHASE-DB1, 2D, all train": ("chasedb1", ("--all", "--set", "training.patch=[128,128]"))}
+# By name: shape, spacing of the network's grid (the image's is 1 mm), classes, windows at once.
+PREDICTIONS: dict[str, tuple[Sequence[int], Sequence[float], int, int]] = {
+    "128 x 128 x 128, 3 classes": ((128, 128, 128), (1, 1, 1), 3, 1),
+    "the same, 8 windows at once": ((128, 128, 128), (1, 1, 1), 3, 8),
+    "256 x 256 x 128, 40 classes, half as fine": ((256, 256, 128), (2, 2, 2), 40, 1),
+    "512 x 512 x 400, 3 classes, half as fine": ((512, 512, 400), (2, 2, 2), 3, 2),
+}
+SMALL_PREDICTIONS = {"96 x 96 x 96, 3 classes": ((96, 96, 96), (1, 1, 1), 3, 1)}
+
+
+@dataclass(frozen=True)
+class Beside:
+    """GiB of one job, as predicted and as measured."""
+
+    job: str
+    predicted: float
+    measured: float
+
+    @property
+    def off(self) -> float:
+        """Of the measured: above 0 too much was predicted."""
+        return self.predicted / self.measured - 1
+
+
+def main() -> None:
+    asked = arguments(__doc__, repeats=1).parse_args()
+    PLACE.mkdir(exist_ok=True)
+    trainings = SMALL_TRAININGS if asked.small else TRAININGS
+    predictions = SMALL_PREDICTIONS if asked.small else PREDICTIONS
+    found, failed = [], []
+    with tempfile.TemporaryDirectory(dir=PLACE) as place:
+        for number, (name, (data, more)) in enumerate(trainings.items()):
+            out = Path(place, f"run{number}")
+            command = [ISOCENTER, "train", str(asked.data / data), *more, *STEPS, "--out", str(out)]
+            command += ["--threads", str(asked.threads)]
+            environment = {"ISOCENTER_CACHE": str(Path(place, f"cache{number}")), "OMP_WAIT_POLICY": "passive"}
+            table = interleaved([Program(name, command, environment)], 1, asked.threads)
+            failed += failures(table)
+            if not failures(table):
+                predicted = json.loads((out / "environment.json").read_text())["predicted_memory_gib"]
+                found.append(Beside(f"training: {name}", predicted, float(table["peak_rss_mib"].max()) * MIB / GIB))
+        programs = [
+            Program(name, [sys.executable, str(SIDE), *(json.dumps(one) for one in what)])
+            for name, what in predictions.items()
+        ]
+        table = interleaved(programs, asked.repeats, asked.threads)
+    failed += failures(table)
+    for name, runs in table[table["problem"] == ""].groupby("program", sort=False):
+        said = runs["said"].iloc[0]
+        predicted, measured = (said["held"] + said["expected"]) / GIB, float(runs["peak_rss_mib"].median()) * MIB / GIB
+        found.append(Beside(f"prediction: {name}", predicted, measured))
+    text = _table(found, failed)
+    print(text)
+    if asked.record:
+        rows = [{"job": one.job, "predicted_gib": one.predicted, "measured_gib": one.measured} for one in found]
+        record("memory", "Memory, predicted and taken", text, {"rows": rows, "failed": failed})
+
+
+def _table(found: Sequence[Beside], failed: Sequence[str]) -> str:
+    lines = ["| job | predicted, GiB | measured, GiB | predicted is off by |", "|---|---|---|---|"]
+    lines += [f"| {one.job} | {one.predicted:.2f} | {one.measured:.2f} | {100 * one.off:+.0f} % |" for one in found]
+    within = sum(abs(one.off) <= ASKED for one in found)
+    lines += ["", f"Asked: within {100 * ASKED:.0f} %. Reached by {within} of {len(found)} jobs."]
+    return "\n".join([*lines, *(f"Failed: {one}." for one in failed)])
+
+
+if __name__ == "__main__":
+    main()
