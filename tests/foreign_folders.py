@@ -213,3 +213,71 @@ def logits_of(module: torch.nn.Module, data: np.ndarray, patch: Sequence[int], m
         weighed[place] += weight
     inner = tuple(slice(low, size - high) for (low, high), size in zip(pad, data.shape[1:], strict=True))
     return (total / weighed)[(slice(None), *inner)]
+
+
+def normalised(image: np.ndarray, scheme: str, inside: np.ndarray | None) -> np.ndarray:
+    image = image.astype(np.float32)
+    if scheme == "ZScoreNormalization":
+        own = image if inside is None else image[inside]
+        scaled = (image - own.mean()) / own.std()
+        return scaled if inside is None else np.where(inside, scaled, image)
+    assert scheme == "CTNormalization"
+    clipped = np.clip(image, PROPERTIES["percentile_00_5"], PROPERTIES["percentile_99_5"])
+    return (clipped - PROPERTIES["mean"]) / PROPERTIES["std"]
+
+
+def far_axis(current: Sequence[float], new: Sequence[float]) -> int | None:
+    for steps in (current, new):
+        if max(steps) / min(steps) > 3:
+            longest = [axis for axis, step in enumerate(steps) if step == max(steps)]
+            return longest[0] if len(longest) == 1 else None
+    return None
+
+
+def prediction(
+    folder: Path,
+    images: np.ndarray,
+    spacing: Sequence[float],
+    *,
+    folds: Sequence[int | str] = ("all",),
+    mirror: Sequence[int] = (0, 1, 2),
+    earlier: np.ndarray | None = None,
+) -> np.ndarray:
+    """(channels, z, y, x) to labels (z, y, x), as `nnUNetv2_predict` does it, but for its sums in float16."""
+    plans = json.loads((folder / "plans.json").read_text())
+    dataset = json.loads((folder / "dataset.json").read_text())
+    planned, transpose = plans["configurations"]["base"], plans["transpose_forward"]
+    turned = images.transpose(0, *(axis + 1 for axis in transpose))
+    steps = [spacing[axis] for axis in transpose]
+    content = ndimage.binary_fill_holes((turned != 0).any(axis=0))
+    box = ndimage.find_objects(content.astype(int))[0]
+    inside, data = content[box], turned[(slice(None), *box)]
+    target = planned["spacing"] if len(planned["spacing"]) == 3 else [steps[0], *planned["spacing"]]
+    shape = [round(a / b * n) for a, b, n in zip(steps, target, data.shape[1:], strict=True)]
+    far = far_axis(steps, target)
+    masked = inside if planned["use_mask_for_norm"][0] else None
+    scheme = planned["normalization_schemes"][0]
+    seen = [resampled(normalised(channel, scheme, masked), shape, 3, far) for channel in data]
+    if earlier is not None:
+        before = earlier.transpose(transpose)[box].astype(int)
+        before[(before == 0) & ~inside] = -1
+        moved = np.zeros(shape, dtype=int)
+        for value in np.unique(before):
+            moved[resampled((before == value).astype(float), shape, 1, far) >= 0.5 - 1e-9] = value
+        values = sorted(value for name, value in dataset["labels"].items() if name not in ("background", "ignore"))
+        seen += [(moved == value).astype(float) for value in values]
+    logits = np.mean(
+        [logits_of(network_of(folder, fold), np.stack(seen), planned["patch_size"], list(mirror)) for fold in folds],
+        axis=0,
+    )
+    back = far_axis(target, steps)
+    whole = np.stack([resampled(channel, data.shape[1:], 1, back) for channel in logits])
+    if "regions_class_order" in dataset:
+        labels = np.zeros(whole.shape[1:], dtype=int)
+        for channel, value in zip(whole, dataset["regions_class_order"], strict=True):
+            labels[channel > 0] = value
+    else:
+        labels = whole.argmax(axis=0)
+    found = np.zeros(turned.shape[1:], dtype=int)
+    found[box] = labels
+    return found.transpose(np.argsort(transpose))

@@ -78,6 +78,9 @@ def adopt(
     refuse_unknown(backends or ())
     largest = read_postprocessing(Path(postprocessing)) if postprocessing is not None else ()
     model = load_foreign(source, "cpu", fold=fold, trusted=trust, largest=largest)
+    if model.preprocessing.settings.get("previous"):
+        remedy = "Predict with its folder itself"
+        raise UsageError("is a cascade of two networks, and a package holds one", str(source), remedy)
     origin = str(model.record["origin"])
     limits = [f"Adopted from {origin}: Isocenter has measured nothing of it. Whose weights they are, its maker says."]
     if trust:

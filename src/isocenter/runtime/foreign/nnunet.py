@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isocenter.errors import FormatError, IntegrityError, UsageError
+from isocenter.runtime.foreign.cascade import Cascaded
 from isocenter.runtime.foreign.checkpoint import read_checkpoint, without_repeats
 from isocenter.runtime.foreign.nnunet_plans import DATASET, PLANS, Plans
 from isocenter.runtime.members import Averaged
@@ -59,7 +60,21 @@ def load_nnunet(
     networks = tuple(TorchNetwork(module.to(device), device) for module in modules)
     run = networks[0] if len(networks) == 1 else Averaged(networks, task.average)
     inference = Inference(plans.patch, STEP, 1, _flips(first, plans))
-    return Model(task, plans.preprocessing(), inference, network, run, _record(plans, first, files))
+    parts = (task, plans.preprocessing(), inference, network, run, _record(plans, first, files))
+    if plans.previous is None:
+        return Model(*parts)
+    return Cascaded(*parts, first=_stage_before(plans, device, trusted))
+
+
+def _stage_before(plans: Plans, device: str, trusted: Sequence[str]) -> Model:
+    """The model of the configuration before, from where nnU-Net puts it: beside this one, under its own name."""
+    trainer, _, _ = plans.folder.resolve().name.rpartition("__")
+    folder = plans.folder.resolve().with_name(f"{trainer}__{plans.previous}")
+    if not trainer or not is_nnunet(folder):
+        problem = f"is the second stage of a cascade, and {folder.name or plans.previous} is not beside it"
+        remedy = f"Put the result folder of {plans.previous} there, as nnU-Net has it: TRAINER__PLANS__CONFIGURATION"
+        raise UsageError(problem, str(plans.folder), remedy)
+    return load_nnunet(folder, device, trusted=trusted)
 
 
 def _folds(folder: Path, fold: int | None) -> list[Path]:
