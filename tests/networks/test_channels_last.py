@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from isocenter import networks
-from isocenter.networks import channels_last, memory_order, plain
+from isocenter.networks import channels_last, memory_order, ordered, plain
 from isocenter.values import Dense
 
 torch.set_num_threads(1)
@@ -52,6 +52,16 @@ def test_normalisation_leaves_every_feature_map_in_the_order(axes):
     assert order is not None
     assert len(seen) == 6  # two blocks down, one up, each with two
     assert all(one.is_contiguous(memory_format=order[1]) for maps in seen for one in maps)
+
+
+def test_one_channel_which_fits_any_order_is_told_apart():
+    """torch takes its strides for the plain order, and would convolve so."""
+    images = torch.randn(2, 1, 4, 5, 6)
+    assert torch.equal(ordered(images), images)
+    assert ordered(images).stride() == torch.empty(2, 1, 4, 5, 6).to(memory_format=torch.channels_last_3d).stride()
+    weight = torch.randn(8, 1, 3, 3, 3)
+    output = torch.conv3d(ordered(images).bfloat16(), weight.bfloat16(), padding=1)
+    assert output.is_contiguous(memory_format=torch.channels_last_3d)
 
 
 def test_the_way_back_leads_to_what_it_was():

@@ -52,7 +52,7 @@ def runs(tmp_path_factory) -> tuple[Path, Path, Path]:
 def _killed_and_resumed(data: Path, out: Path) -> None:
     process = torchrun(data, "--out", out)
     log, until = out / "log.csv", time.monotonic() + SECONDS
-    while not (out / "checkpoints" / "last").is_dir() or len(log.read_text().splitlines()) < 30:
+    while not (out / "checkpoints" / "last").is_dir() or len(log.read_text().splitlines()) < 27:
         assert process.poll() is None and time.monotonic() < until, process.stderr and process.stderr.read()
         time.sleep(0.05)
     second = next(one for one in psutil.Process(process.pid).children(True) if one.environ().get("RANK") == "1")

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import pickle
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -111,6 +115,38 @@ def test_a_write_that_fails_leaves_no_entry(prepared, monkeypatch):
     assert not [path for path in cache_folder().rglob("*") if path.is_file()]
     monkeypatch.setattr(store, "_pack", pack)
     assert len(prepared()) == 6
+
+
+PREPARING = """
+import pickle, sys
+from isocenter.training import prepare_all
+cases, preprocessing, task = pickle.load(open(sys.argv[1], "rb"))
+prepare_all(cases, preprocessing, task, threads=2, memory=0, progress=lambda done, of: print(done, flush=True))
+"""
+
+
+def test_what_was_prepared_before_a_kill_is_kept_and_the_rest_is_made_good(tmp_path, monkeypatch):
+    monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path / "cache"))
+    data = trained.blobs(tmp_path / "data", 40)
+    chosen = settings(isocenter.plan(data, labels=trained.LABELS, device="cpu", threads=1).plan)
+    cases = list(read_dataset(data, DatasetOptions(labels=trained.LABELS)))
+    (tmp_path / "asked.pickle").write_bytes(pickle.dumps((cases, chosen.preprocessing, chosen.task)))
+    command = [sys.executable, "-c", PREPARING, str(tmp_path / "asked.pickle")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        next(line for line in process.stdout if int(line) >= 4)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    kept = entries()
+    assert 4 <= len(kept) < 40
+    done = prepare_all(cases, chosen.preprocessing, chosen.task, threads=2, memory=NOTHING)
+    assert kept.items() <= entries().items()  # not one of them was written anew
+    assert len(entries()) == len(done) == 40
+    monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path / "another cache"))
+    fresh = prepare_all(cases, chosen.preprocessing, chosen.task, threads=2, memory=NOTHING)
+    for one, other in zip(done, fresh, strict=True):
+        assert_array_equal(one.image[...], other.image[...])
+        assert_array_equal(one.target[...], other.target[...])
 
 
 def test_the_same_file_read_in_another_way_is_another_entry(prepared):

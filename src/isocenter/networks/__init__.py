@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from isocenter.errors import PlanError
 from isocenter.networks.catalogue import REFERENCE, Member, halvings, member
-from isocenter.networks.channels_last import channels_last, memory_order, plain
+from isocenter.networks.channels_last import channels_last, memory_order, ordered, plain
 from isocenter.networks.weights import take_over
 from isocenter.values import Dense, Head, Vector
 
@@ -125,6 +125,7 @@ __all__ = [
     "members",
     "memory_order",
     "names",
+    "ordered",
     "plain",
     "pretrained",
     "size_for",

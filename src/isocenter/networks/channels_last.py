@@ -7,6 +7,7 @@ order, by batch normalisation of one sample at a time. Weights, their names and 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +73,7 @@ def _ours() -> Mapping[type, type]:
         def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
             images, weight, mean, inverse = context.saved_tensors
             wanted = list(context.needs_input_grad[:3])
-            gradient = gradient.contiguous(memory_format=_order(images))
+            gradient = ordered(gradient)
             each = [
                 torch.ops.aten.native_batch_norm_backward(
                     upper, sample, weight, None, None, mean[n], inverse[n], True, context.eps, wanted
@@ -88,14 +89,19 @@ def _ours() -> Mapping[type, type]:
             )
 
     def forward(self: Any, images: Tensor) -> Tensor:
-        here = images.device.type == "cpu" and images.shape[1] > 1 and images.ndim == self.ndim
-        if here and images.is_contiguous(memory_format=_order(images)) and not torch.compiler.is_compiling():
-            return Normalisation.apply(images, self.weight, self.bias, self.eps)
+        if images.device.type == "cpu" and images.ndim == self.ndim and not torch.compiler.is_compiling():
+            return Normalisation.apply(ordered(images), self.weight, self.bias, self.eps)
         return torch.nn.functional.instance_norm(images, weight=self.weight, bias=self.bias, eps=self.eps)
 
     theirs = {torch.nn.InstanceNorm2d: 4, torch.nn.InstanceNorm3d: 5}
     return {one: type(one.__name__, (one,), {"forward": forward, "ndim": ndim}) for one, ndim in theirs.items()}
 
 
-def _order(images: Tensor) -> Any:
-    return torch.channels_last_3d if images.ndim == 5 else torch.channels_last
+def ordered(images: Tensor) -> Tensor:
+    """Images, (batch, channels, *spatial), in this order also where one channel fits either and says neither."""
+    order = torch.channels_last_3d if images.ndim == 5 else torch.channels_last
+    if images.shape[1] > 1:
+        return images.contiguous(memory_format=order)
+    images, spatial = images.contiguous(), images.shape[2:]
+    steps = [math.prod(spatial[axis + 1 :]) for axis in range(len(spatial))]
+    return images.as_strided(images.shape, (math.prod(spatial), 1, *steps))

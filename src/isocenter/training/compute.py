@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from isocenter.lazy import torch
-from isocenter.networks import channels_last, memory_order, plain
+from isocenter.networks import channels_last, memory_order, ordered, plain
 from isocenter.planning import Training
 
 if TYPE_CHECKING:
@@ -57,5 +57,4 @@ class Compute:
 
     def ordered(self, module: Any, images: Tensor) -> Tensor:
         """Images in the order in which the network's weights lie."""
-        found = memory_order(module) if self.channels_last else None
-        return images if found is None else images.contiguous(memory_format=found[1])
+        return ordered(images) if self.channels_last and memory_order(module) is not None else images

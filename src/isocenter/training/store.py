@@ -6,10 +6,11 @@ vain. Arrays lie compressed in chunks (blosc2), so that a patch is read without 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ import blosc2
 import numpy as np
 from numpy.typing import NDArray
 
+from isocenter.errors import IsocenterError
 from isocenter.files import cache_folder, content_hash, written
-from isocenter.runtime import Preprocessing
+from isocenter.runtime import Preprocessing, in_threads
 from isocenter.tasks import Task
 from isocenter.transforms import generator, stacked
 from isocenter.values import Array, Case, Dense, Region
@@ -28,7 +30,32 @@ from isocenter.values import Array, Case, Dense, Region
 LAYOUT = 4
 # Positions of each structure that are kept for centring patches; nnU-Net keeps as many.
 POSITIONS = 1000
+# Each case is read by a thread of its own already.
+READING = {"nthreads": 1}
 Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class OnDisk:
+    """An array in the cache of which regions are read.
+
+    It is opened for each of them, which takes a tenth of a ms: one that stays open holds a quarter of a MiB, and cases
+    may be thousands.
+    """
+
+    path: Path
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    def __getitem__(self, region: Any) -> NDArray[Any]:
+        return np.asarray(blosc2.open(str(self.path), mode="r", dparams=READING)[region])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.asarray(self[...], dtype=dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,12 +108,14 @@ def prepare_all(
     def one(case: Case) -> Prepared:
         return _prepared(case, preprocessing, task, reading or {}, folder)
 
-    done: list[Prepared] = []
-    with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
-        for prepared in pool.map(one, cases):
-            done.append(prepared)
-            if progress is not None:
-                progress(len(done), len(cases))
+    prepared: dict[int, Prepared] = {}
+    for number, outcome in in_threads(threads, one, cases):
+        if isinstance(outcome, IsocenterError):
+            raise outcome
+        prepared[number] = outcome
+        if progress is not None:
+            progress(len(prepared), len(cases))
+    done = [prepared[number] for number in range(len(cases))]
     if sum(one.nbytes for one in done) <= memory:
         return [replace(one, image=one.image[...], target=np.asarray(one.target[...])) for one in done]
     return done
@@ -137,7 +166,11 @@ def _positions(mask: NDArray[np.bool_], channel: int) -> NDArray[np.int32]:
 def _pack(array: Array, path: Path) -> None:
     # Fast to read is what counts: it is written once and read every epoch.
     settings = {"codec": blosc2.Codec.LZ4, "clevel": 1, "nthreads": 1}
-    blosc2.asarray(np.ascontiguousarray(array), urlpath=str(path), mode="w", cparams=settings)
+    try:
+        blosc2.asarray(np.ascontiguousarray(array), urlpath=str(path), mode="w", cparams=settings)
+    except RuntimeError as error:  # which says that it could not be written, and not why
+        full = shutil.disk_usage(path.parent).free < array.nbytes
+        raise OSError(errno.ENOSPC if full else errno.EIO, str(error), str(path)) from error
 
 
 def _open(place: Path, case: str) -> Prepared:
@@ -145,10 +178,11 @@ def _open(place: Path, case: str) -> Prepared:
         facts = dict(file)
     channels = sorted(int(name.removeprefix("positions_")) for name in facts if name.startswith("positions_"))
     positions = tuple(facts[f"positions_{channel}"] for channel in channels)
-    target = facts["target"] if "target" in facts else _unpacked(place / "target.b2nd")
-    return Prepared(case, _unpacked(place / "image.b2nd"), target, positions, tuple(facts["steps"].tolist()))
+    target: Any = facts["target"] if "target" in facts else _unpacked(place / "target.b2nd")
+    image: Any = _unpacked(place / "image.b2nd")
+    return Prepared(case, image, target, positions, tuple(facts["steps"].tolist()))
 
 
-def _unpacked(path: Path) -> Any:
-    """An array on disk of which regions can be read."""
-    return blosc2.open(str(path), mode="r", dparams={"nthreads": 1})
+def _unpacked(path: Path) -> OnDisk:
+    opened = blosc2.open(str(path), mode="r", dparams=READING)
+    return OnDisk(path, tuple(opened.shape), opened.dtype)

@@ -116,9 +116,10 @@ def with_decided(plan: Plan, decisions: Mapping[str, Decision]) -> Plan:
 
 def say_decided(what: str, decisions: Mapping[str, Decision]) -> None:
     """What was decided, in the log."""
-    for name, words in (("training.compute", "computed"), ("training.steps", "for so many steps:")):
-        if name in decisions:
-            log.info("%s %s %s: %s", what, words, decisions[name].value, decisions[name].because)
+    if (way := decisions.get("training.compute")) is not None:
+        log.info("%s is computed %s: %s", what, way.value, way.because)
+    if (steps := decisions.get("training.steps")) is not None:
+        log.info("%s for %s steps: %s", what, steps.value, steps.because)
 
 
 def with_outcome(plan: Plan, outcome: Outcome) -> Plan:

@@ -1,0 +1,166 @@
+"""The share of this machine's own peak that whole training steps and passes for prediction reach.
+
+    python bench/peak_share.py --record
+
+The peak is the most floating-point operations a second of the network's heaviest convolutions, alone, plain and
+channels-last, and of matrix products of the same shapes, in bfloat16. A step is all of one: the batch that the loader
+has made ahead, augmentation, the network there and back, the optimiser and the average of the weights. Operations are
+those that torch counts in the network and the loss; augmentation has none, and only costs time.
+"""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+
+import lightning_fabric
+import numpy as np
+import torch
+from beside import arguments, record
+
+import isocenter
+from isocenter.planning import Settings, settings
+from isocenter.runtime import build_module
+from isocenter.training import ALONE, Loader, Pace, Prepared
+from isocenter.training.compute import Compute
+from isocenter.training.learner import Learner
+from isocenter.training.objective import batch_loss
+from isocenter.training.optimisers import Average, make_optimiser
+from isocenter.training.peak import Peak, counted, measured_peak
+
+LABELS = "1=anterior,2=posterior"
+# nnU-Net's own network for the hippocampus, as its plan says.
+NNUNET: dict[str, Any] = {
+    "features": [32, 64, 128, 256],
+    "kernels": [[3, 3, 3]] * 4,
+    "strides": [[1, 1, 1], [2, 2, 2], [2, 2, 2], [2, 2, 2]],
+    "convolutions": [2, 2, 2, 2],
+    "decoder_convolutions": [2, 2, 2],
+    "deep_supervision": 1,
+}
+# {name: what is set by hand beside our plan for the hippocampus}
+JOBS: dict[str, dict[str, Any]] = {
+    "our plan": {},
+    "nnU-Net's network, batch 7": {
+        "network.name": "plain_conv_unet",
+        "network.size": NNUNET,
+        "training.batch": 7,
+        "training.patch": [40, 56, 40],
+    },
+}
+WAYS = {
+    "bf16": Compute(half=True),
+    "bf16, channels-last": Compute(half=True, channels_last=True),
+    "float32": Compute(),
+}
+WARMUP = 2
+
+
+def main() -> None:
+    parser = arguments(__doc__, repeats=15)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    repeats, jobs = (1, {"our plan": JOBS["our plan"]}) if given.small else (given.repeats, JOBS)
+    rows, peaks = [], {}
+    for name, by_hand in jobs.items():
+        planned = isocenter.plan(
+            given.data / "hippocampus", labels=LABELS, device="cpu", threads=given.threads, assignments=by_hand
+        )
+        found, peaks[name] = _measured(settings(planned.plan), repeats)
+        rows += [{"network": name, **row} for row in found]
+    text = "\n".join([_table(rows), "", *(f"The peak of {name}: {_said(peak)}." for name, peak in peaks.items())])
+    print(text)
+    if given.record:
+        data = {"rows": rows, "peaks": {name: vars(peak) for name, peak in peaks.items()}, "threads": given.threads}
+        record("peak_share", "Share of the machine's peak", text, data)
+
+
+def _measured(chosen: Settings, repeats: int) -> tuple[list[dict[str, Any]], Peak]:
+    """A row for each way to compute, of a step and of a pass; steps of all ways take turns."""
+    module = build_module(chosen.task, chosen.architecture)
+    loader = Loader(_cases(chosen), chosen.training.patch, chosen.training.batch, 0.33, 0)
+    half = Compute(half=True)
+    batch = loader.of_step(0)
+    work, shapes = counted(module, lambda: batch_loss(module, batch, chosen, "cpu", half).backward())
+    peak = measured_peak(module, shapes, half=True, device="cpu")
+    assert peak is not None
+    images = torch.randn(chosen.training.batch, chosen.architecture["channels"], *chosen.training.patch)
+    through, _ = counted(module.eval(), lambda: module(images))
+    sides = {name: (_Side(chosen, way, loader), way) for name, way in WAYS.items()}
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
+    with closing(loader.batches(0)) as batches:
+        for number in range(WARMUP + repeats):
+            for name, (side, _) in sides.items():
+                step = _seconds(lambda side=side, n=number: side.learner.learn(next(batches), n, Pace(1000)))
+                passed = _seconds(lambda side=side: side.passed(images))
+                if number >= WARMUP:
+                    times[name].append((step, passed))
+    rows = []
+    for name, taken in times.items():
+        step, passed = (statistics.median(column) for column in zip(*taken, strict=True))
+        shares = {"step": work / step / peak.operations, "pass": through / passed / peak.operations}
+        rows.append({"computed": name, "step_s": step, "pass_s": passed, **shares})
+    return rows, peak
+
+
+class _Side:
+    """A network that learns, and its average that predicts, computed in one way."""
+
+    def __init__(self, chosen: Settings, way: Compute, loader: Loader) -> None:
+        torch.manual_seed(0)
+        module = build_module(chosen.task, chosen.architecture).train()
+        self.averaged = way.applied(copy.deepcopy(module).requires_grad_(False)).eval()
+        self.way = way
+        way.applied(module)
+        fabric = lightning_fabric.Fabric(accelerator="cpu", devices=1)
+        wrapped, optimiser = fabric.setup(module, make_optimiser(module, chosen.training))
+        average = Average(self.averaged, module)
+        self.learner = Learner(wrapped, optimiser, average, chosen, fabric, way, ALONE)
+
+    def passed(self, images: torch.Tensor) -> None:
+        with torch.inference_mode(), self.way.autocast("cpu"):
+            self.averaged(self.way.ordered(self.averaged, images))
+
+
+def _cases(chosen: Settings) -> list[Prepared]:
+    """Cases a little larger than the patch, each with a ball of every label."""
+    random, shape = np.random.default_rng(0), tuple(size + 8 for size in chosen.training.patch)
+    away = np.sqrt(sum((grid - size / 2) ** 2 for grid, size in zip(np.indices(shape), shape, strict=True)))
+    labels = (away < 14).astype(np.uint8) + (away < 8)
+    positions = tuple(np.argwhere(labels == value).astype(np.int32)[:1000] for value in (1, 2))
+    channels = chosen.architecture["channels"]
+    return [
+        Prepared(str(n), random.normal(size=(channels, *shape)).astype(np.float32), labels, positions, (1.0, 1.0, 1.0))
+        for n in range(8)
+    ]
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    mark = time.perf_counter()
+    call()
+    return time.perf_counter() - mark
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        "| network | computed | a step, s | of the peak | a pass for prediction, s | of the peak |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['network']} | {row['computed']} | {row['step_s']:.3f} | {100 * row['step']:.0f} % "
+        f"| {row['pass_s']:.3f} | {100 * row['pass']:.0f} % |"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def _said(peak: Peak) -> str:
+    return f"{peak.operations / 1e9:.0f} GFLOP/s, by {peak.what}"
+
+
+if __name__ == "__main__":
+    main()
