@@ -7,8 +7,8 @@
 Cases are generated volumes of 24 x 24 x 24 voxels with a label map, each a file of its own: `check` reads them, and
 `prepare_all` makes the arrays that training reads, from a cold cache. Voxels and classes are of one volume that a light
 network (fresh weights, windows of 32 an axis) predicts. Workers are the `--threads` of `check`. Each point is a process
-of its own. The model is cost = a + b * n^k, fitted to the measured points by least squares of the logarithm; k is given
-with every figure that was not measured, and what is not measured is said to be so.
+of its own. The model is cost = a + b * n^k, fitted to the measured points by least squares of the logarithm, with k = 1
+unless another k leaves less than half the error; what is not measured is said to be so.
 """
 
 from __future__ import annotations
@@ -116,9 +116,19 @@ def _workers() -> tuple[int, ...]:
 
 
 def growth(numbers: Sequence[float], costs: Sequence[float]) -> Growth | None:
-    """The model, fitted where there are enough points to say more than a line would; None otherwise."""
+    """The model, fitted where there are enough points to say more than a line would; None otherwise.
+
+    The power is 1 unless another halves what is left over: else the noise of a few points would decide what the cost
+    is far beyond them.
+    """
     if len(numbers) < 4:
         return None
+    line, free = _fitted(numbers, costs, (1 - 1e-6, 1 + 1e-6)), _fitted(numbers, costs, (0.0, 3.0))
+    return free[0] if free[1] < line[1] / 2 else line[0]
+
+
+def _fitted(numbers: Sequence[float], costs: Sequence[float], powers: tuple[float, float]) -> tuple[Growth, float]:
+    """The best of these powers, and the sum of its squared errors, of logarithms."""
     n, cost = np.asarray(numbers, dtype=float), np.asarray(costs, dtype=float)
 
     def off(logs: np.ndarray) -> np.ndarray:
@@ -126,10 +136,11 @@ def growth(numbers: Sequence[float], costs: Sequence[float]) -> Growth | None:
         return np.log(base + slope * n**power) - np.log(cost)
 
     begin = [np.log(max(cost.min() / 2, 1e-6)), np.log(max(np.ptp(cost), 1e-6) / n.max()), 1.0]
-    # A cost that shrank with the work, or grew with its cube, would be a fault of the measurement.
-    found = least_squares(off, begin, bounds=([-20, -40, 0], [20, 20, 3]))
+    low, high = powers
+    found = least_squares(off, begin, bounds=([-20, -40, low], [20, 20, high]))
+    base, slope, power = np.exp(found.x[0]), np.exp(found.x[1]), found.x[2]
     away = float(np.median(np.exp(np.abs(off(found.x)))) - 1)
-    return Growth(float(np.exp(found.x[0])), float(np.exp(found.x[1])), float(found.x[2]), away)
+    return Growth(float(base), float(slope), float(power), away), float(2 * found.cost)
 
 
 def _table(points: Sequence[Point], failed: Sequence[str]) -> str:
