@@ -46,8 +46,13 @@ def gradient_direction(dataset: Dataset) -> Direction | None:
 
 def _private(dataset: Dataset, group: int, creator: str, element: int) -> tuple[float, ...]:
     """The numbers of a private attribute; none where it is absent or unreadable."""
+    # Makers claim their blocks at (group,0010) to (group,00FF), PS3.5 7.8.1; the library takes long to look there.
+    claims = [tag for tag in dataset.keys() if tag >> 8 == group << 8 and tag & 0xFF >= 0x10]  # noqa: SIM118
     try:
-        value = dataset.private_block(group, creator)[element].value
+        block = next((tag & 0xFF for tag in claims if str(dataset[tag].value).strip() == creator), None)
+        if block is None:
+            return ()
+        value = dataset[group << 16 | block << 8 | element].value
         values = value if hasattr(value, "__iter__") and not isinstance(value, str | bytes) else [value]
         found = tuple(float(v) for v in values)
     except (KeyError, TypeError, ValueError):

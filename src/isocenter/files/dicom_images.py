@@ -17,11 +17,12 @@ from isocenter.files.dicom_frame import B_VALUE, DIRECTION, ECHO, Frame
 from isocenter.files.dicom_frames import CROSS_SECTIONS, frames_of
 from isocenter.files.dicom_geometry import LPS_TO_RAS
 from isocenter.files.dicom_header import Header, check_pixels
+from isocenter.files.dicom_layout import Layout, layout_of
 from isocenter.files.dicom_pictures import frame_times, scale_of
-from isocenter.files.dicom_pixels import layout_of
+from isocenter.files.dicom_plain import Plain, plain_of
 from isocenter.files.dicom_series import SEGMENTATIONS, description_of
 from isocenter.files.dicom_tags import text
-from isocenter.files.dicom_values import Meaning, meaning, padding_range, value_dtype, value_map
+from isocenter.files.dicom_values import Meaning, has_varying_values, meaning, padding_range, value_dtype, value_map
 from isocenter.files.dicom_volumes import Volume, volumes_of
 from isocenter.files.dicom_voxels import Place, Plan, deferred
 from isocenter.files.format import ReadOptions
@@ -172,6 +173,7 @@ class _Voxels:
     def __init__(self, heads: Sequence[Header], where: str, options: ReadOptions, *, fill: bool) -> None:
         self.heads, self.where = heads, where
         self.fill: float | None = None
+        self.plain: dict[str, Plain] = {}
         layouts = [layout_of(head.dataset, head.where) for head in heads]
         self.colour = layouts[0].colour
         if any(layout.colour != self.colour for layout in layouts):
@@ -187,12 +189,8 @@ class _Voxels:
         if self.colour:
             self.dtype = np.result_type(*[layout.dtype for layout in layouts])
             return
-        self.dtype = np.result_type(
-            *[
-                value_dtype(h.dataset, part.frames, self.meaning, h.where)
-                for h, part in zip(heads, layouts, strict=True)
-            ]
-        )
+        dtypes = [self._values_of(head, layout) for head, layout in zip(heads, layouts, strict=True)]
+        self.dtype = np.result_type(*set(dtypes))
         paddings = {padding_range(head.dataset, 0, self.meaning, head.where) for head in heads}
         if len(paddings) == 1:
             self.padding = paddings.pop()
@@ -200,6 +198,16 @@ class _Voxels:
             self.notes = ("slices state different padding values: none is marked",)
         if fill:
             self._choose_fill()
+
+    def _values_of(self, head: Header, layout: Layout) -> np.dtype[Any]:
+        """The type of a file's values; where its pixels need no decoding it is noted where they lie."""
+        if has_varying_values(head.dataset):
+            return value_dtype(head.dataset, layout.frames, self.meaning, head.where)
+        values = value_map(head.dataset, 0, self.meaning, head.where)
+        plain = plain_of(head, layout, values)
+        if plain is not None:
+            self.plain[head.where] = plain
+        return values.dtype
 
     def _choose_fill(self) -> None:
         """A value for missing slices that is no measurement: the padding, else the one below the lowest."""
@@ -236,6 +244,7 @@ class _Voxels:
             repeated=repeated,
             colour=self.colour,
             fill=self.fill,
+            plain=self.plain,
         )
 
     def image(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from isocenter.files.dicom_colour import full_of_422, rgb_of_palette, rgb_of_ybr
 from isocenter.files.dicom_layout import GET_AGAIN, Layout, layout_of
 
 Stored = NDArray[Any]
+MOST_THREADS = 8  # more only wait for the disk
 Coloured = tuple[Stored, str]  # a frame, and the photometric interpretation that it then has
 
 
@@ -118,7 +121,7 @@ def _native_frame(data: bytes, layout: Layout, frame: int) -> Stored:
         return full_of_422(flat, layout.rows, layout.columns)
     if layout.samples == 1:
         plane = flat.reshape(layout.rows, layout.columns)
-        return plane if kind == "f" else _wrapped(plane, layout)
+        return plane if kind == "f" else stored_bits(plane, layout)
     if layout.planar:
         return np.moveaxis(flat.reshape(layout.samples, layout.rows, layout.columns), 0, -1)
     return flat.reshape(layout.rows, layout.columns, layout.samples)
@@ -134,7 +137,18 @@ def _compressed(dataset: pydicom.Dataset, layout: Layout, wanted: Sequence[int],
     data = dataset[layout.keyword].value or b""
     codecs.check_expansion(len(data), len(wanted) * layout.frame_bits // 8, where)
     chosen = {n: frame for n, frame in enumerate(_encoded(dataset, data, layout, where)) if n in set(wanted)}
-    return (_decompressed(chosen[n], layout, n, where) for n in wanted)
+    return _several(lambda n: _decompressed(chosen[n], layout, n, where), wanted)
+
+
+def _several(decompress: Callable[[int], Coloured], frames: Sequence[int]) -> Iterator[Coloured]:
+    """Frames in order, a few at a time in threads: the codecs let others run, and no more than these are held."""
+    threads = min(MOST_THREADS, os.cpu_count() or 1, len(frames))
+    if threads < 2:
+        yield from map(decompress, frames)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        for start in range(0, len(frames), threads):
+            yield from pool.map(decompress, frames[start : start + threads])
 
 
 def _encoded(dataset: pydicom.Dataset, data: bytes, layout: Layout, where: str) -> list[bytes]:
@@ -172,8 +186,8 @@ def _decompressed(frame: bytes, layout: Layout, number: int, where: str) -> Colo
     if layout.samples > 1:
         return samples, photometric
     if codecs.keeps_words(layout.syntax):
-        return _wrapped(samples, layout), photometric
-    return _wrapped(samples, replace(layout, stored=min(precision, layout.stored)), shift=0), photometric
+        return stored_bits(samples, layout), photometric
+    return stored_bits(samples, replace(layout, stored=min(precision, layout.stored)), shift=0), photometric
 
 
 def _coloured(frame: Stored, layout: Layout, dataset: pydicom.Dataset, where: str) -> Stored:
@@ -194,13 +208,15 @@ def _coloured(frame: Stored, layout: Layout, dataset: pydicom.Dataset, where: st
     )
 
 
-def _wrapped(samples: Stored, layout: Layout, *, shift: int | None = None) -> Stored:
+def stored_bits(samples: Stored, layout: Layout, *, shift: int | None = None) -> Stored:
     """Only the stored bits of each sample, the highest of them as its sign: what else lies in the word is an overlay.
 
     It also sets right a compressed stream that claims another signedness than the header.
     """
     bits, size = layout.stored, samples.dtype.itemsize
     shift = layout.high - bits + 1 if shift is None else shift
+    if bits == 8 * size and samples.dtype.kind in "iu" and samples.dtype.isnative:  # every bit is one of the value
+        return samples.view(f"{'i' if layout.signed else 'u'}{size}")
     word = np.ascontiguousarray(samples).astype(f"u{size}", casting="unsafe")
     if layout.signed:
         return (word << (8 * size - bits - shift)).view(f"i{size}") >> (8 * size - bits)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import re
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
-from pydicom.tag import Tag
+from pydicom.tag import BaseTag, Tag
 
 from isocenter.errors import FormatError
 
@@ -20,12 +21,21 @@ def attribute(dataset: Dataset, keyword: str, where: str) -> Any:
 
     Raises FormatError where the bytes cannot be understood as the attribute's type.
     """
+    tag = _tag(keyword)
+    if tag is not None and tag not in dataset.keys():  # noqa: SIM118 - most are absent, which pydicom takes long to say
+        return None
     try:
-        value = dataset.get(keyword)
+        value = dataset.get(keyword) if tag is None else dataset[tag].value
     except Exception as error:  # pydicom converts at the first look, and what it throws depends on the bytes
         raise malformed(keyword, str(error), where) from error
     empty = value is None or (isinstance(value, str | bytes) and not value.strip())
     return None if empty or (hasattr(value, "__len__") and len(value) == 0) else value
+
+
+@cache
+def _tag(keyword: str) -> BaseTag | None:
+    found = tag_for_keyword(keyword)
+    return None if found is None else Tag(found)
 
 
 def numbers(dataset: Dataset, keyword: str, where: str, count: int | None = None) -> tuple[float, ...] | None:

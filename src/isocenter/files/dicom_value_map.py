@@ -108,6 +108,12 @@ class ValueMap:
             values = self.table[np.clip(stored.astype(np.int64) - self.first, 0, len(self.table) - 1)]
         elif (self.slope, self.intercept) == (1, 0):
             values = stored
+        elif self.dtype.kind in "iu" and stored.dtype.kind in "iu" and self.mirror is None and not self.strict:
+            # Whole numbers wrap round on the way and come out right: every result fits into the type.
+            values = stored.astype(self.dtype)
+            values *= np.int64(self.slope).astype(self.dtype)
+            values += np.int64(self.intercept).astype(self.dtype)
+            return values
         elif self.dtype.kind in "iu":
             values = stored.astype(np.int64) * int(self.slope) + int(self.intercept)
         else:

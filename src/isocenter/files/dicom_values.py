@@ -29,6 +29,7 @@ __all__ = [
     "Window",
     "display_window",
     "displayed",
+    "has_varying_values",
     "meaning",
     "padding_range",
     "rescaled",
@@ -206,8 +207,13 @@ def _into(value: float, low: float, high: float) -> float:
     return value if low <= value <= high else low + (value - low) % span
 
 
-def _varying_frames(dataset: Dataset, frames: int) -> int:
-    """How many frames need a map of their own: one for all where nothing is stated frame by frame."""
+def has_varying_values(dataset: Dataset) -> bool:
+    """Whether frames may mean their values differently: where something is stated frame by frame."""
     varying = ("PixelValueTransformationSequence", "RealWorldValueMappingSequence", "ModalityLUTSequence")
     own = items(dataset, "PerFrameFunctionalGroupsSequence")
-    return frames if any(keyword in groups for groups in own for keyword in varying) else 1
+    return any(keyword in groups for groups in own for keyword in varying)
+
+
+def _varying_frames(dataset: Dataset, frames: int) -> int:
+    """How many frames need a map of their own: one for all where nothing is stated frame by frame."""
+    return frames if has_varying_values(dataset) else 1

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,11 @@ import pydicom
 from numpy.typing import NDArray
 
 from isocenter.errors import FormatError, IsocenterError
-from isocenter.files.dicom_pixels import decoded, has_pixels
+from isocenter.files.dicom_pixels import MOST_THREADS, decoded, has_pixels
+from isocenter.files.dicom_plain import Plain, put_plain
 from isocenter.files.dicom_quiet import quiet
 from isocenter.files.dicom_values import Meaning, rescaled
 from isocenter.values import Deferred
-
-MOST_THREADS = 8  # more only wait for the disk
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class Plan:
     fill:    the value of missing slices
     volume:  whether the result is (channels[, frames], columns, rows, slices), else (channels[, frames], rows, columns)
     repeated: whether the result has a frame axis
+    plain:    {path: where its pixels lie}, of the files whose pixels need not be decoded
     """
 
     shape: tuple[int, int, int, int, int]
@@ -55,6 +56,7 @@ class Plan:
     repeated: bool
     colour: bool = False
     fill: float | None = None
+    plain: Mapping[str, Plain] = field(default_factory=dict)
 
 
 def deferred(plan: Plan) -> Deferred:
@@ -128,6 +130,9 @@ def _placed(file: tuple[str, tuple[Place, ...]], plan: Plan, out: NDArray[Any]) 
 def _place(file: tuple[str, tuple[Place, ...]], plan: Plan, out: NDArray[Any]) -> None:
     """Decode one file's frames and put each where it belongs."""
     path, places = file
+    if path in plan.plain:
+        _place_plain(file, plan.plain[path], plan, out)
+        return
     dataset = _whole(path)
     wanted: dict[int, list[Place]] = {}
     for place in places:  # several tiles of a mosaic come from one frame
@@ -136,6 +141,21 @@ def _place(file: tuple[str, tuple[Place, ...]], plan: Plan, out: NDArray[Any]) -
         values = rescaled(stored, dataset, number, plan.meaning, path)
         for place in wanted[number]:
             _put(values, place, plan, out)
+
+
+def _place_plain(file: tuple[str, tuple[Place, ...]], plain: Plain, plan: Plan, out: NDArray[Any]) -> None:
+    path, places = file
+    try:
+        with Path(path).open("rb", buffering=0) as opened:
+            for place in places:
+                if place.tile is None:
+                    put_plain(opened, plain, place.frame, path, out[place.channel, place.repeat, place.slice])
+                    continue
+                mosaic = np.empty((plain.layout.rows, plain.layout.columns), plain.values.dtype)
+                put_plain(opened, plain, place.frame, path, mosaic)
+                _put(mosaic, place, plan, out)
+    except OSError as error:
+        raise FormatError(f"cannot be read any more ({error.strerror})", path, "Was the file moved?") from error
 
 
 def _put(values: NDArray[Any], place: Place, plan: Plan, out: NDArray[Any]) -> None:
@@ -151,7 +171,8 @@ def _put(values: NDArray[Any], place: Place, plan: Plan, out: NDArray[Any]) -> N
 
 def _whole(path: str) -> pydicom.Dataset:
     try:
-        dataset = pydicom.dcmread(path, force=True)
+        with quiet():  # `header` has kept what is odd about it
+            dataset = pydicom.dcmread(path, force=True)
     except OSError as error:
         raise FormatError(f"cannot be read any more ({error.strerror})", path, "Was the file moved?") from error
     except Exception as error:  # a file that is cut short in the middle of its pixels
