@@ -21,6 +21,11 @@ def squared(case: Case) -> int:
         raise FormatError("is damaged", f"{case.id}.nii.gz", "Get it again")
     if fate == "memory":
         raise MemoryError
+    if fate == "short" and not (folder / "short").exists():
+        (folder / "short").touch()
+        raise MemoryError
+    if fate == "slow":
+        time.sleep(0.05)
     if fate == "defect":
         n / 0
     if fate == "prints":

@@ -54,6 +54,11 @@ def test_a_case_whose_worker_was_killed_once_is_done_by_itself(tmp_path, caplog)
     assert "case2: the process that read it was killed (SIGKILL)" in caplog.text
 
 
+@pytest.mark.parametrize("how", [in_threads, in_workers])
+def test_a_case_for_which_memory_ran_out_beside_others_is_done_by_itself(how, tmp_path):
+    assert spread_over(tmp_path, {"case2": "short"}, how) == {f"case{n}": n * n for n in range(8)}
+
+
 def test_a_worker_killed_from_outside_is_replaced(tmp_path):
     """As the system does where memory runs out: kill -9 while a case is being worked on."""
 
@@ -92,6 +97,14 @@ def test_no_worker_outlives_who_stops_listening(tmp_path):
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+def test_nothing_more_begins_once_nobody_listens(tmp_path):
+    cases = [Case(f"case{n}", "p", {}, covariates={"n": n, "fate": "slow", "folder": tmp_path}) for n in range(100)]
+    listened = in_threads(2, deadly.squared, cases)
+    next(listened)
+    listened.close()
+    assert len((tmp_path / "done").read_text().split()) < 10
 
 
 def test_few_cases_and_cases_of_one_file_stay_in_this_process():

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import queue
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
 from functools import partial
 from typing import Protocol, TypeVar
 
@@ -43,33 +44,45 @@ def local(threads: int, cases: Sequence[Case]) -> Spread:
 def in_threads(
     threads: int, function: Callable[[Case], R], cases: Sequence[Case]
 ) -> Iterator[tuple[int, R | IsocenterError]]:
-    """In threads of this process."""
+    """In threads of this process; a case for which memory ran out beside others is tried once more by itself."""
     with ThreadPoolExecutor(max(1, threads)) as pool:
-        yield from _as_done(pool, lambda case: outcome_of(function, case), cases)
+        first = _as_done(pool, lambda case: outcome_of(function, case), cases)
+        yield from _once_more(first, lambda case: outcome_of(function, case), cases)
 
 
 def in_workers(
     count: int, function: Callable[[Case], R], cases: Sequence[Case]
 ) -> Iterator[tuple[int, R | IsocenterError]]:
-    """In processes of their own: one that dies is replaced, and its case is tried once more when all else is done.
+    """In processes of their own: one that dies is replaced, and its case is tried once more when all else is done."""
 
-    What was killed because memory ran out beside other cases may be done by itself.
-    """
-    lost: list[int] = []
-    for number, outcome in _in_workers(count, function, cases):
-        if isinstance(outcome, WorkerLostError):
-            log.warning("%s: %s; it will be tried again by itself", outcome.where, outcome.problem)
-            lost.append(number)
-        else:
-            yield number, outcome
-    for number in sorted(lost):
-        for _, outcome in _in_workers(1, function, [cases[number]]):
-            yield number, outcome
+    def alone(case: Case) -> R | IsocenterError:
+        [(_, outcome)] = _in_workers(1, function, [case])
+        return outcome
+
+    yield from _once_more(_in_workers(count, function, cases), alone, cases)
+
+
+def _once_more(
+    first: Generator[tuple[int, R | IsocenterError], None, None],
+    alone: Callable[[Case], R | IsocenterError],
+    cases: Sequence[Case],
+) -> Iterator[tuple[int, R | IsocenterError]]:
+    """What failed beside other cases, most often because they had the memory, may be done by itself."""
+    again: list[int] = []
+    with closing(first):
+        for number, outcome in first:
+            if isinstance(outcome, (MemoryShortageError, WorkerLostError)):
+                log.warning("%s: %s; it will be tried again by itself", outcome.where, outcome.problem)
+                again.append(number)
+            else:
+                yield number, outcome
+    for number in sorted(again):
+        yield number, alone(cases[number])
 
 
 def _in_workers(
     count: int, function: Callable[[Case], R], cases: Sequence[Case]
-) -> Iterator[tuple[int, R | IsocenterError]]:
+) -> Generator[tuple[int, R | IsocenterError], None, None]:
     idle: queue.SimpleQueue[Worker | None] = queue.SimpleQueue()
     started: list[Worker] = []
     for _ in range(max(1, count)):
@@ -90,7 +103,6 @@ def _in_workers(
             try:
                 yield from _as_done(pool, call, cases)
             finally:  # before the threads are waited for: one that waits for its worker would go on
-                pool.shutdown(wait=False, cancel_futures=True)
                 _end(started)
     finally:
         _end(started)
@@ -110,14 +122,17 @@ def _called(worker: Worker, function: Callable[[Case], R], case: Case) -> R:
 
 def _as_done(
     pool: ThreadPoolExecutor, call: Callable[[Case], R | IsocenterError], cases: Sequence[Case]
-) -> Iterator[tuple[int, R | IsocenterError]]:
-    """No result is held once it was handed on."""
+) -> Generator[tuple[int, R | IsocenterError], None, None]:
+    """No result is held once it was handed on; nothing more begins once nobody listens."""
 
     def numbered(number: int) -> tuple[int, R | IsocenterError]:
         return number, call(cases[number])
 
-    for future in as_completed([pool.submit(numbered, number) for number in range(len(cases))]):
-        yield future.result()
+    try:
+        for future in as_completed([pool.submit(numbered, number) for number in range(len(cases))]):
+            yield future.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def outcome_of(function: Callable[[Case], R], case: Case) -> R | IsocenterError:
