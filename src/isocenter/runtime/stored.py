@@ -45,7 +45,8 @@ def load(
 ) -> Model:
     """The model of a run, a checkpoint, a package or another program; of a run of folds the mean of its folds.
 
-    path:    a folder, or a package's .zip; of other programs an nnU-Net v2 result folder
+    path:    a folder, or a package's .zip; of other programs an nnU-Net v2 result folder,
+             a MONAI bundle, or an ONNX file with its description beside it
     fold:    one of a run of folds instead, from 0
     backend: what computes a package; "auto" takes the fastest that its certificate vouches for. A run has only torch
     threads: cores to use; all if none is given
@@ -53,9 +54,7 @@ def load(
     """
     if is_foreign(Path(path)):
         _refuse_backend(backend, path)
-        if threads is not None:
-            use_threads(threads)
-        return load_foreign(Path(path), device, fold=fold)
+        return load_foreign(Path(path), device, fold=fold, threads=threads)
     with opened(Path(path)) as folder:
         if (folder / MANIFEST).is_file() and not (folder / RECORD).is_file():
             return read_package(folder, device, fold, backend, threads)

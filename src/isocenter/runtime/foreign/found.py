@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from isocenter.errors import UsageError
-from isocenter.runtime.device import choose_device
+from isocenter.runtime.device import choose_device, use_threads
 from isocenter.runtime.foreign.nnunet import is_nnunet, load_nnunet
+from isocenter.runtime.foreign.onnx_model import is_onnx, load_onnx
 from isocenter.runtime.model import Model
 
 
 def is_foreign(path: Path) -> bool:
     """Whether it is a model of another program that we know."""
-    return path.is_dir() and is_nnunet(path)
+    return is_onnx(path) or (path.is_dir() and is_nnunet(path))
 
 
 def load_foreign(
@@ -23,6 +24,7 @@ def load_foreign(
     fold: int | None = None,
     trusted: Sequence[str] = (),
     largest: Sequence[Sequence[int]] = (),
+    threads: int | None = None,
 ) -> Model:
     """The model of another program.
 
@@ -31,6 +33,14 @@ def load_foreign(
     largest: groups of label values of which only the largest piece stays
     Raises UsageError where it is none that we know, IntegrityError where code would run.
     """
+    if is_onnx(path):
+        if fold is not None:
+            raise UsageError("an ONNX file has no folds", str(path), "Leave --fold out")
+        return load_onnx(path, "cpu" if device == "auto" else device, threads)
+    if threads is not None:
+        use_threads(threads)
     if path.is_dir() and is_nnunet(path):
         return load_nnunet(path, choose_device(device).value, fold=fold, trusted=trusted, largest=largest)
-    raise UsageError("is no model of a program that we know", str(path), "Give an nnU-Net v2 result folder")
+    raise UsageError(
+        "is no model of a program that we know", str(path), "Give an nnU-Net v2 result folder, or an ONNX file"
+    )

@@ -1,0 +1,104 @@
+"""A plain ONNX file with a small description beside it: `model.onnx` and `model.json`.
+
+The description says what an ONNX file cannot: {"labels": {"tumour": 1}, "channels": ["T1"], "patch": [96, 96, 96],
+"normalisation": [{"method": "zscore"}]}, and where it is not so, "outputs": "regions" (each likelier than not, in
+place of classes of which the largest wins), "spacing", "crop", "order", "overlap", "batch", "flips" and "modality".
+"labels": ["benign", "malignant"] are classes of the whole image, which is then brought to the patch's shape.
+Images are brought to RAS+ first. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from isocenter import tasks
+from isocenter.errors import FormatError, UsageError
+from isocenter.runtime.backends.onnx import Provider, open_onnx
+from isocenter.runtime.model import Inference, Model
+from isocenter.runtime.preprocessing import Preprocessing
+from isocenter.runtime.record import digest
+from isocenter.tasks import Task
+
+NEEDED = ("labels", "channels", "patch", "normalisation")
+OF_IMAGES = ("spacing", "crop", "order", "modality")
+OF_WINDOWS = ("overlap", "batch", "flips")
+KNOWN = (*NEEDED, *OF_IMAGES, *OF_WINDOWS, "outputs")
+
+
+def is_onnx(path: Path) -> bool:
+    """Whether it is an ONNX file, by its name."""
+    return path.suffix.lower() == ".onnx" and path.is_file()
+
+
+def load_onnx(path: Path, device: str, threads: int | None = None) -> Model:
+    """The model of an ONNX file; on the CPU, or on the GPU that is asked for.
+
+    Raises UsageError without a description or for one that lacks something, FormatError for one that cannot be.
+    """
+    said = _description(path.with_suffix(".json"))
+    try:
+        task = _task(said)
+        preprocessing = Preprocessing.of(_preprocessing(said))
+        windows = {key: said[key] for key in OF_WINDOWS if key in said}
+        inference = Inference.of({"patch": list(said["patch"]), **windows})
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        raise FormatError(f"cannot be so ({error})", str(path.with_suffix(".json")), "Correct it") from error
+    kind, _, number = device.partition(":")
+    gpu: list[Provider] = [("CUDAExecutionProvider", {"device_id": int(number or 0)})] if kind == "cuda" else []
+    network = open_onnx(path, next(iter(task.heads)), [*gpu, "CPUExecutionProvider"], threads)
+    size = {"name": "onnx", "channels": len(preprocessing.channels), "spatial_dims": preprocessing.ndim, "size": {}}
+    return Model(task, preprocessing, inference, size, network, {"origin": "ONNX", "weights_sha256": digest(path)})
+
+
+def _description(path: Path) -> dict[str, Any]:
+    where = str(path)
+    if not path.is_file():
+        remedy = f"Write {path.name} with {', '.join(NEEDED)}: an ONNX file says nothing of its images"
+        raise UsageError("is missing, which describes the ONNX file", where, remedy)
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise FormatError(f"is no JSON ({error})", where, "Correct it") from error
+    if not isinstance(said, dict):
+        raise FormatError("is no description", where, "Give an object")
+    missing, unknown = [key for key in NEEDED if key not in said], sorted(set(said) - set(KNOWN))
+    if missing or unknown:
+        problem = f"lacks {', '.join(missing)}" if missing else f"says {', '.join(unknown)}, which nobody knows"
+        raise UsageError(problem, where, f"Known are {', '.join(KNOWN)}")
+    if said.get("outputs", "classes") not in ("classes", "regions"):
+        raise UsageError(f"outputs are {said['outputs']!r}", where, "Say classes or regions")
+    return said
+
+
+def _task(said: Mapping[str, Any]) -> Task:
+    if isinstance(said["labels"], list):
+        return tasks.build({"name": "classification", "classes": said["labels"], "smoothing": 0.0})
+    names = {int(value): str(name) for name, value in said["labels"].items() if int(value) != 0}
+    exclusive = said.get("outputs", "classes") == "classes"
+    return tasks.build(
+        {
+            "name": "imported_segmentation",
+            "labels": [{"value": value, "name": names[value]} for value in sorted(names)],
+            # It is not trained here; these say nothing of how it was.
+            "loss": "dice+ce",
+            "tolerance": 2.0,
+            # Regions are written in the order in which they are named, classes lie in the order of their values.
+            "writes": [0, *sorted(names)] if exclusive else list(names),
+            "exclusive": exclusive,
+        }
+    )
+
+
+def _preprocessing(said: Mapping[str, Any]) -> dict[str, Any]:
+    patch = list(said["patch"])
+    given = {key: said[key] for key in OF_IMAGES if key in said}
+    return {
+        "ndim": len(patch),
+        "channels": list(said["channels"]),
+        "normalisation": said["normalisation"],
+        **({"shape": patch} if isinstance(said["labels"], list) else {"smallest": patch}),
+        **given,
+    }

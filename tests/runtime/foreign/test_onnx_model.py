@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+import isocenter
+from isocenter.errors import FormatError, IntegrityError, UsageError
+from isocenter.values import Geometry, Image
+
+GIVEN = {
+    "labels": {"background": 0, "bright": 1, "brighter": 2},
+    "channels": ["CT"],
+    "patch": [4, 4, 4],
+    "normalisation": [{"method": "window", "low": 0, "high": 100, "mean": 0, "deviation": 100}],
+}
+
+
+def written(folder: Path, maps: int = 3, vector: bool = False, **changes: Any) -> Path:
+    """A network whose output n is n times the image, less what makes a class win in its third of the window."""
+    scale = np.arange(maps, dtype=np.float32).reshape(maps, 1, 1, 1, 1)
+    bias = np.array([0, -1 / 3, -1, -3], dtype=np.float32)[:maps]
+    nodes = [helper.make_node("Conv", ["image", "scale", "bias"], ["seen"])]
+    nodes.append(
+        helper.make_node("ReduceMean", ["seen"], ["pred"], axes=[2, 3, 4], keepdims=0)
+        if vector
+        else helper.make_node("Identity", ["seen"], ["pred"])
+    )
+    graph = helper.make_graph(
+        nodes,
+        "network",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 1, "x", "y", "z"])],
+        [helper.make_tensor_value_info("pred", TensorProto.FLOAT, None)],
+        [
+            helper.make_tensor("scale", TensorProto.FLOAT, scale.shape, scale.ravel()),
+            helper.make_tensor("bias", TensorProto.FLOAT, bias.shape, bias),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    path = folder / "network.onnx"
+    onnx.save(model, path)
+    said = {key: value for key, value in {**GIVEN, **changes}.items() if value is not None}
+    path.with_suffix(".json").write_text(json.dumps(said))
+    return path
+
+
+def image() -> Image:
+    """0 to 100 HU along an axis that runs from left to right backwards."""
+    data = np.broadcast_to(np.linspace(100, 0, 13, dtype=np.float32)[None, :, None, None], (1, 13, 6, 5))
+    return Image(np.ascontiguousarray(data), Geometry((13, 6, 5), np.diag([-1.0, 1, 1, 1])), modality="CT")
+
+
+def test_the_class_with_the_largest_output_wins_on_the_images_own_grid(tmp_path):
+    found = isocenter.load(written(tmp_path)).predict(image())
+    # Class 1 is larger than 0 from a third of the window, class 2 than 1 from two thirds.
+    expected = np.digitize(image().data[0, :, 0, 0], [100 / 3 + 1e-3, 200 / 3 + 1e-3])
+    assert np.asarray(found.data)[:, 2, 2].tolist() == expected.tolist()
+    assert [label.name for label in found.labels] == ["bright", "brighter"]
+
+
+def test_regions_are_each_likelier_than_not_and_the_later_is_written_over(tmp_path):
+    regions = {"labels": {"never": 3, "bright": 1, "brighter": 2}, "outputs": "regions"}
+    found = np.asarray(isocenter.load(written(tmp_path, **regions)).predict(image()).data)[:, 0, 0]
+    # Outputs: 0 nowhere above 0; x - 1/3; 2x - 1.
+    assert found.tolist() == np.digitize(image().data[0, :, 0, 0], [100 / 3 + 1e-3, 50 + 1e-3]).tolist()
+
+
+def test_classes_of_the_whole_image_are_probabilities(tmp_path):
+    model = isocenter.load(written(tmp_path, 2, vector=True, labels=["dark", "bright"]))
+    found = model.predict(image()).probabilities
+    assert found is not None
+    mean = 0.5 - 1 / 3
+    assert found["bright"] == pytest.approx(1 / (1 + np.exp(-mean)), abs=1e-3)
+
+
+def test_torch_is_not_imported_for_it(tmp_path):
+    code = f"import isocenter, sys; isocenter.load({str(written(tmp_path))!r}, 'cpu'); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"patch": None}, "lacks patch"),
+        ({"patches": [4]}, "says patches"),
+        ({"outputs": "logits"}, "Say classes or regions"),
+        ({"normalisation": [{"method": "zscore", "of": 1}]}, "of"),
+        ({"labels": {"a": "one"}}, "network.json"),
+        ({"overlap": "half", "patch": 3}, "network.json"),
+    ],
+)
+def test_a_description_that_cannot_be_is_refused(tmp_path, changes, says):
+    with pytest.raises((UsageError, FormatError), match=says):
+        isocenter.load(written(tmp_path, **changes))
+
+
+def test_an_onnx_file_without_a_description_says_what_to_write(tmp_path):
+    path = written(tmp_path)
+    with pytest.raises(UsageError, match="no folds"):
+        isocenter.load(path, fold=0)
+    path.with_suffix(".json").write_text("{")
+    with pytest.raises(FormatError, match="no JSON"):
+        isocenter.load(path)
+    path.with_suffix(".json").unlink()
+    with pytest.raises(UsageError, match="labels, channels, patch, normalisation"):
+        isocenter.load(path)
+
+
+def test_a_file_that_is_no_onnx_is_refused(tmp_path):
+    path = written(tmp_path)
+    path.write_bytes(b"text")
+    with pytest.raises(IntegrityError, match=r"network\.onnx"):
+        isocenter.load(path)
