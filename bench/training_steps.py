@@ -1,6 +1,7 @@
 """Steps a second at the network, batch and patch that nnU-Net plans for hippocampus: Isocenter beside nnU-Net.
 
     python bench/training_steps.py --record
+    python bench/training_steps.py --device cuda --record
 
 Both train nnU-Net's PlainConvUNet (batch 7 of 40 x 56 x 40) on the same cases with the same number of threads, each by
 its own trainer with its own loading, augmentation and optimiser, in the precision that is named. nnU-Net computes in
@@ -16,6 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 from beside import PLACE, Program, arguments, failures, interleaved, markdown, peer, ratio, record, versions
 from raw import OUR_LABELS, Raw, hippocampus
 
@@ -38,6 +40,12 @@ NNUNET: dict[str, list[str]] = {
     "nnU-Net, bf16": ["--half"],
     "nnU-Net, bf16, compiled": ["--half", "--compile"],
 }
+# On a GPU nnU-Net computes in half precision and compiles by itself.
+NNUNET_ON_GPU: dict[str, list[str]] = {
+    "nnU-Net, as it ships": ["--device", "cuda", "--compile"],
+    "nnU-Net, not compiled": ["--device", "cuda"],
+}
+ON_GPU = "_gpu"
 # Seconds after which a run is ended: with so many steps it hangs.
 AT_MOST = 3600.0
 
@@ -47,8 +55,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=25, help="of nnU-Net")
     parser.add_argument("--minutes", type=float, default=3.0, help="of our training, whose probe needs some")
     parser.add_argument("--network", choices=list(NETWORKS), default="plain_conv_unet")
-    parser.add_argument("--programs", nargs="+", choices=[*OURS, *NNUNET], default=[*OURS, *NNUNET])
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--programs", nargs="+", help="only those that are named")
     given = parser.parse_args()
+    gpu = given.device == "cuda"
+    if gpu and not torch.cuda.is_available():
+        sys.exit("--device cuda: not measured, this machine has no GPU that torch can use")
     steps, repeats = (2, 1) if given.small else (given.steps, given.repeats)
     minutes = 0.5 if given.small else given.minutes
     python = peer("nnunet")
@@ -56,21 +68,29 @@ def main() -> None:
     raw = hippocampus(given.data, work, train=8 if given.small else None)
     plans = given.data / PLANS
     _prepared(python, work, plans, given.threads)
-    programs = [*_ours(raw, work, minutes, given), *_nnunet(python, work, steps)]
-    chosen = [program for program in programs if program.name in given.programs]
+    programs = [*_ours(raw, work, minutes, given), *_nnunet(python, work, steps, gpu)]
+    chosen = [program for program in programs if not given.programs or program.name in given.programs]
+    if not chosen:
+        parser.error(f"--programs: there are {', '.join(repr(program.name) for program in programs)}")
     try:
         table = interleaved(chosen, repeats, given.threads)
     finally:
         shutil.rmtree(work / "cache", ignore_errors=True)
     columns = {"step": "seconds a step", "waiting": "share waited for data", "peak_mib": "peak memory, MiB"}
-    ratios = _ratios(table, given.programs)
-    text = "\n".join(
-        [markdown(table, columns), "", *_said(ratios), "", *(f"Failed: {one}." for one in failures(table))]
-    )
+    ratios = _ratios(table)
+    failed = [f"Failed: {one}." for one in failures(table)]
+    parts = [
+        markdown(table, columns),
+        "\n".join(_said(ratios)),
+        "\n".join(_decided(table)),
+        *failed,
+        *_without_gpu(given),
+    ]
+    text = "\n\n".join(part for part in parts if part)
     print(text)
     if given.record:
         data = {"runs": table.to_dict("records"), "ratios": ratios, "steps": steps, "peer": versions("nnunet")}
-        record("training_steps", "Training steps beside nnU-Net", text, data)
+        record(f"training_steps{ON_GPU * gpu}", f"Training steps beside nnU-Net{', on a GPU' * gpu}", text, data)
 
 
 def _prepared(python: Path, work: Path, plans: Path, threads: int) -> None:
@@ -101,31 +121,36 @@ def _ours(raw: Raw, work: Path, minutes: float, given: Any) -> list[Program]:
             OUR_LABELS,
             str(out),
             f"{minutes:g}",
+            given.device,
             *words,
         ]
-        # Cases that were prepared before belong to another bench: here each run prepares its own, before its steps.
+        # Not the user's own cache; preparing comes before the steps and is not in their seconds.
         found.append(Program(name, command, env={"ISOCENTER_CACHE": str(work / "cache")}, at_most=AT_MOST))
     return found
 
 
-def _nnunet(python: Path, work: Path, steps: int) -> list[Program]:
-    script = str(SIDES / "nnunet_train.py")
-    return [
-        Program(name, [str(python), script, str(work), "--prepared", "--steps", str(steps), *options], at_most=AT_MOST)
-        for name, options in NNUNET.items()
-    ]
+def _nnunet(python: Path, work: Path, steps: int, gpu: bool) -> list[Program]:
+    command = [str(python), str(SIDES / "nnunet_train.py"), str(work), "--prepared", "--steps", str(steps)]
+    chosen = NNUNET_ON_GPU if gpu else NNUNET
+    return [Program(name, [*command, *options], at_most=AT_MOST) for name, options in chosen.items()]
 
 
-def _ratios(table: Any, programs: list[str]) -> dict[str, Any]:
+def _without_gpu(given: Any) -> list[str]:
+    return (
+        [] if given.device == "cuda" or torch.cuda.is_available() else ["On a GPU: not measured, there is none here."]
+    )
+
+
+def _ratios(table: Any) -> dict[str, Any]:
     """How many times longer each of nnU-Net's steps takes than ours of either precision."""
     found: dict[str, Any] = {}
-    for ours in OURS:
-        for theirs in NNUNET:
-            if {ours, theirs} <= set(programs):
-                try:
-                    found[f"{theirs} / {ours}"] = vars(ratio(table, ours, theirs, "step"))
-                except ValueError as error:
-                    found[f"{theirs} / {ours}"] = {"not measured": str(error)}
+    measured = table["program"].unique()
+    for ours in (name for name in measured if name in OURS):
+        for theirs in (name for name in measured if name not in OURS):
+            try:
+                found[f"{theirs} / {ours}"] = vars(ratio(table, ours, theirs, "step"))
+            except ValueError as error:
+                found[f"{theirs} / {ours}"] = {"not measured": str(error)}
     return found
 
 

@@ -1,6 +1,6 @@
 """Isocenter's own training for so many minutes, and how long a step took.
 
-    train_steps.py DATA LABELS OUT MINUTES [SECTION.NAME=JSON...]
+    train_steps.py DATA LABELS OUT MINUTES DEVICE [SECTION.NAME=JSON...]
 
 Minutes and no number of steps, so that the training finds by its own probe how this machine computes fastest. The steps
 are those of the run's log, loading and augmentation with them. Its last line of output is JSON: seconds of a step
@@ -21,7 +21,7 @@ import isocenter
 WARMUP = 5
 
 data, labels, out, minutes = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), float(sys.argv[4])
-by_hand = dict(one.split("=", 1) for one in sys.argv[5:])
+by_hand = dict(one.split("=", 1) for one in sys.argv[6:])
 assignments = {name: json.loads(value) for name, value in by_hand.items()}
 isocenter.train(data, out=out, minutes=minutes, everything=True, overwrite=True, labels=labels, assignments=assignments)
 lengths = pd.read_csv(out / "log.csv")["seconds"].diff().dropna().tolist()
