@@ -46,6 +46,8 @@ class Compute:
         """The module itself, computing so from its next call on."""
         (channels_last if self.channels_last else plain)(module)
         if self.compiled:
+            # In this process: a worker of torch's compiler could die unseen, and each holds hundreds of MiB.
+            torch._inductor.config.compile_threads = 1
             module.compile()  # torch remembers what it has compiled
         else:
             module._compiled_call_impl = None
