@@ -81,8 +81,13 @@ def test_more_classes_and_larger_batches_take_more():
     few, many = (expected_memory(made(n), told((64, 64, 64))) for n in (2, 80))
     assert many.sums > 10 * few.sums
     single, four = (expected_memory(made(batch=n), told((64, 64, 64))) for n in (1, 4))
-    assert four.network > 2 * single.network
+    assert four.network > single.network + 3 * 4 * 16 * 32**3  # at least the sixteen channels of each window
     assert four.image == single.image
+
+
+def test_an_image_of_another_kind_is_left_to_who_refuses_it():
+    picture = Image(np.zeros((1, 40, 40), np.float32), Geometry((40, 40), np.eye(3)), "unknown", ("image",))
+    assert fitting_memory(model := made(), picture, "case") is model
 
 
 def test_a_network_that_is_not_torchs_is_reckoned_by_its_window():

@@ -78,7 +78,7 @@ def expected_memory(model: Model, image: Image, *, batch: int | None = None) -> 
     source = math.prod(image.shape)
     dense = sum(head.channels for head in model.task.heads.values() if isinstance(head, Dense))
     streamed = len(patch) == 3 and image.geometry.ndim == 3 and 4 * source >= STREAMED_BYTES
-    walked = _walked(spatial, patch)
+    walked = _walked(image, spatial, patch)
     if streamed:
         held = BLOCK_VOXELS * READ_COPIES + channels * 4 * 3 * walked
     else:
@@ -111,6 +111,8 @@ def _prepared_shape(model: Model, image: Image) -> tuple[int, ...]:
     preparing, geometry, patch = model.preprocessing, image.geometry, model.inference.patch
     if preparing.shape is not None:
         return preparing.shape
+    if geometry.ndim < len(patch):
+        return patch  # an image of another kind, which the preprocessing refuses in its own words
     axes, _ = geometry.to_canonical
     sizes = [float(geometry.shape[axis]) for axis in axes]
     if preparing.spacing is not None and geometry.spacing is not None and len(preparing.spacing) == len(axes):
@@ -121,9 +123,11 @@ def _prepared_shape(model: Model, image: Image) -> tuple[int, ...]:
     return tuple(max(math.ceil(n), least) for n, least in zip(sizes, patch, strict=True))
 
 
-def _walked(spatial: Sequence[int], patch: Sequence[int]) -> int:
-    """Voxels of the rows of one window over the whole plane, along the axis where that is most."""
-    return max(length * math.prod(spatial) // size for size, length in zip(spatial, patch, strict=True))
+def _walked(image: Image, spatial: Sequence[int], patch: Sequence[int]) -> int:
+    """Voxels of the rows of one window over the whole plane, along the axis that the walk follows: the file's last."""
+    axes, _ = image.geometry.to_canonical
+    axis = axes.index(len(axes) - 1) if len(spatial) == len(axes) == 3 else 0
+    return patch[axis] * math.prod(spatial) // spatial[axis]
 
 
 def _result_bytes(model: Model) -> int:

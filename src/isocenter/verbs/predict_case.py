@@ -12,7 +12,7 @@ import numpy as np
 import psutil
 
 from isocenter.files import unwritable
-from isocenter.runtime import Model, measurements
+from isocenter.runtime import Model, fitting_memory, measurements
 from isocenter.transforms import stacked
 from isocenter.values import Case, Deferred, Image, Prediction, Problem
 from isocenter.verbs.region import region_of
@@ -64,7 +64,10 @@ def image_of(case: Case) -> Image:
 def computed(
     model: Model, case: Case, image: Image, asked: Asked, windows: Windows | None = None
 ) -> Callable[[], Done]:
-    """The case seen by the network; what is given back writes the result and says what became of it."""
+    """The case seen by the network; what is given back writes the result and says what became of it.
+
+    Raises MemoryShortageError, before anything is computed, for an image that would take more memory than is free.
+    """
     with ExitStack() as stack:
         room = None if asked.folder is None else stack.enter_context(room_for(asked.folder, case.id))
         told: AbstractContextManager[Any] = nullcontext((None, []))
@@ -72,7 +75,9 @@ def computed(
             told = probabilities_beside(model.task, image, room, case.id, asked.wanted)
         beside, probabilities = stack.enter_context(told)
         region = None if asked.region is None else region_of(asked.region, image, case.id)
-        prediction = model.predict(
+        # Of a part far less is held than of the whole: what it takes is not reckoned.
+        fitting = model if region is not None else fitting_memory(model, image, case.id)
+        prediction = fitting.predict(
             image,
             windows,
             mirror=asked.mirror,
