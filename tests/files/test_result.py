@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import nibabel
@@ -10,7 +11,6 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from isocenter.errors import ResourceError
 from isocenter.files import probabilities_written, read, read_labels, write
-from isocenter.files import result as written_results
 from isocenter.values import Geometry, Image, Label
 
 LABELS = (Label(3, "liver"), Label(9, "tumour, or cyst"))
@@ -74,12 +74,20 @@ def test_nothing_is_left_where_the_work_was_stopped(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_disk_that_is_full_is_said_before_anything_is_held(tmp_path):
-    if not Path("/dev/full").exists():
-        pytest.skip("this system has no device that is always full")
-    (tmp_path / "voxels").symlink_to("/dev/full")
-    with pytest.raises(ResourceError, match="Free some space"):
-        written_results._reserved(tmp_path / "voxels", 3, OBLIQUE, True)
+def test_a_disk_that_is_full_is_said_when_the_first_part_is_told(tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    source = Image(np.zeros((1, 32, 32, 32), np.int16), Geometry((32, 32, 32), np.eye(4)))
+    told = np.full((2, 32, 32, 4), 0.5, np.float32)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**12, before[1]))
+    try:
+        with (
+            pytest.raises(ResourceError, match="Free some space"),
+            probabilities_written((Label(1, "lesion"),), source, tmp_path / "a.nii.gz") as take,
+        ):
+            take((slice(0, 32), slice(0, 32), slice(0, 4)), told)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())
 
 
 def test_slices_are_written_one_by_one_in_the_order_of_the_file(tmp_path):

@@ -53,3 +53,14 @@ def test_a_full_disk_is_named(monkeypatch):
             written[slice(None), slice(None), slice(0, 64)] = np.ones((64, 64, 64), np.uint8)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@given(st.data())
+def test_where_nothing_was_written_lies_what_was_said_to_lie_there(data):
+    shape = data.draw(st.tuples(*[st.integers(1, 5)] * 3))
+    written, region = Spool(shape, np.dtype("f2"), fill=1.0, held=0), data.draw(regions(shape))
+    expected = np.ones(shape, "f2")
+    assert_array_equal(np.asarray(written.data), expected)
+    expected[region] = written[region] * 3
+    written[region] = expected[region]
+    assert_array_equal(np.asarray(written.data), expected)

@@ -228,7 +228,7 @@ def nearest(batch):
 
 
 prepares = Preprocessing(3, ("0",), (Normalisation("window", 0, 4000, 2000, 1000),))
-model = Model(task, prepares, Inference((32, 32, 32), 0.25), {"name": "none", "channels": 1}, nearest)
+model = Model(task, prepares, Inference((48, 48, 32), 0.05), {"name": "none", "channels": 1}, nearest)
 isocenter.predict(model, sys.argv[1], out=sys.argv[2], device="cpu")
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """

@@ -44,7 +44,7 @@ def write(image: Image, path: Path) -> None:
         raise FormatError("NIfTI is written as a single file", str(path), "Choose a name that ends in .nii or .nii.gz")
     slices = in_slices(image)
     if slices is not None:
-        header = _header(image, (*image.shape[1:], 1, 1), image.dtype, False, str(path))
+        header = _header(image, (*image.geometry.shape, image.frames or 1, 1), image.dtype, False, str(path))
         with created(path, compressed=name.endswith(".gz")) as file:
             header.write_to(file)
             for part in slices:

@@ -85,17 +85,28 @@ def write_voxels(file: Writable, voxels: Array) -> None:
 
 
 def in_slices(image: Image, voxels: int = 2**22) -> Iterator[Array] | None:
-    """The voxels of a volume that is not held, as (i, j, some k) after (i, j, some k); None where that cannot be.
+    """The voxels of a volume that is not held, as (i, j, some k) after (i, j, some k), frame after frame.
 
-    It cannot where they lie in memory already, where channels or frames come between the slices of a file, and where
-    the smallest number type can only be told from all of them.
+    None where they lie in memory already, where a film would have to be gone through again for each frame, where
+    there are channels, and where the smallest number type can only be told from all voxels.
     """
     pixels = image.pixels
-    if not isinstance(pixels, Deferred) or image.geometry.ndim != 3 or image.frames is not None or pixels.shape[0] != 1:
+    if not isinstance(pixels, Deferred) or image.geometry.ndim != 3 or pixels.shape[0] != 1:
         return None
     if pixels.dtype.str[1:] not in ("u1", "i2", "u2", "i4", "u4", "f4", "f8"):
         return None
-    return (part[0] for _, part in blocks(pixels, voxels))
+    if image.frames is None:
+        return (part[0] for _, part in blocks(pixels, voxels))
+    return _frame_after_frame(pixels, image.frames, voxels) if pixels.region is not None else None
+
+
+def _frame_after_frame(pixels: Deferred, frames: int, voxels: int) -> Iterator[Array]:
+    read, (columns, rows, slices) = pixels.reader(), pixels.shape[2:]
+    step = max(1, voxels // (columns * rows))
+    for frame in range(frames):
+        for start in range(0, slices, step):
+            part = slice(start, min(start + step, slices))
+            yield read((slice(0, 1), slice(frame, frame + 1), slice(0, columns), slice(0, rows), part))[0, 0]
 
 
 @contextmanager

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from isocenter.errors import FormatError
 from isocenter.files import label_table
-from isocenter.files.atomic import unwritable
 from isocenter.files.index import suffix_of, write
-from isocenter.values import Array, Deferred, Geometry, Image, Label, Region
+from isocenter.files.spool import Spool
+from isocenter.values import Array, Deferred, Image, Label, Region
 
 # Pictures have no place for a table of labels, and need none to be looked at.
 WITH_TABLE = frozenset({".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".tiff", ".tif", ".png", ".npy"})
@@ -22,7 +21,6 @@ WITH_TABLE = frozenset({".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".tiff", ".t
 BACKGROUND = "background"
 # The suffixes of formats to which several numbers a voxel are frames, so that every program opens them as four axes.
 FRAMED = frozenset({".nii.gz", ".nii"})
-FILL_BYTES = 1 << 24
 
 
 def write_label_map(
@@ -68,40 +66,46 @@ def probabilities_written(
     as a whole: until the end they are in a file beside the result. What no part covers is background.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=".partial", dir=path.parent) as room:
-        held: list[np.memmap] = []
+    held: list[Spool] = []
 
-        def take(region: Region, probabilities: Array) -> None:
-            if not held:
-                background = len(probabilities) > len(labels)
-                held.append(_reserved(Path(room, "voxels"), len(probabilities), source.geometry, background))
-            held[0][(slice(None), *region)] = probabilities.astype(np.float16)
+    def take(region: Region, probabilities: Array) -> None:
+        if not held:
+            background = len(probabilities) > len(labels)
+            held.extend(
+                Spool(source.geometry.shape, np.dtype(np.float16), fill=fill, held=0, folder=path.parent)
+                for fill in [float(background), *[0.0] * (len(probabilities) - 1)]
+            )
+        for spool, channel in zip(held, probabilities, strict=True):
+            spool[region] = channel.astype(np.float16)
 
-        yield take
-        if held:
-            _write_probabilities(held.pop(), labels, source, path, overwrite)
-
-
-def _reserved(path: Path, channels: int, geometry: Geometry, background: bool) -> np.memmap:
-    """(channels, *spatial) in a file that has its whole size from the start: a full disk is an error, no crash."""
-    voxels = int(np.prod(geometry.shape))
-    try:
-        with path.open("wb") as file:
-            for channel in range(channels):
-                filled = np.full(min(voxels, FILL_BYTES), float(background and channel == 0), dtype=np.float32)
-                for start in range(0, voxels, len(filled)):
-                    file.write(filled[: voxels - start].tobytes())
-    except OSError as error:
-        raise unwritable(error, path) from error
-    return np.memmap(path, dtype=np.float32, mode="r+", shape=(channels, *geometry.shape))
+    yield take
+    if held:
+        _write_probabilities(held, labels, source, path, overwrite)
 
 
-def _write_probabilities(held: Array, labels: Sequence[Label], source: Image, path: Path, overwrite: bool) -> None:
+@dataclass(frozen=True, eq=False)
+class _Together:
+    """Several arrays of one shape as the first axis of one, in single precision."""
+
+    arrays: Sequence[Spool]
+
+    def __call__(self) -> Array:
+        return np.stack([one.load() for one in self.arrays]).astype(np.float32)
+
+    def part(self, region: tuple[slice, ...]) -> Array:
+        return np.stack([one[region[1:]] for one in self.arrays[region[0]]]).astype(np.float32)
+
+
+def _write_probabilities(
+    held: Sequence[Spool], labels: Sequence[Label], source: Image, path: Path, overwrite: bool
+) -> None:
     named = [*([BACKGROUND] if len(held) > len(labels) else []), *(label.name for label in labels)]
     framed = suffix_of(path) in FRAMED
+    together = _Together(held)
+    pixels = Deferred((len(held), *source.geometry.shape), np.dtype(np.float32), together, together.part)
     image = replace(
         source,
-        pixels=held[None] if framed else held,
+        pixels=pixels.one_channel() if framed else pixels,
         modality="unknown",
         channels=("probability",) if framed else tuple(named),
         times=None,

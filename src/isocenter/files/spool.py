@@ -17,19 +17,30 @@ SPOOLED_BYTES = 2**27
 
 
 class Spool:
-    """(*shape) numbers, 0 where nothing was written.
+    """(*shape) numbers, and `fill` where nothing was written.
 
+    held:   bytes up to which it is held in memory; more lies in a file
+    folder: where that file lies; by default where the system keeps such files
     Its rows lie in the file in the order in which they come first, so that parts are written and read at one place.
     Raises ResourceError where the disk is full.
     """
 
-    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        self.shape, self.dtype = tuple(shape), np.dtype(dtype)
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        *,
+        fill: float = 0,
+        held: int | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        self.shape, self.dtype, self._fill = tuple(shape), np.dtype(dtype), fill
+        self._folder = folder or Path(tempfile.gettempdir())
         self._held: Array | None = None
         self._file: FileIO | None = None
         self._order: tuple[int, ...] = ()
-        if int(np.prod(shape)) * self.dtype.itemsize <= SPOOLED_BYTES:
-            self._held = np.zeros(shape, dtype)
+        if int(np.prod(shape)) * self.dtype.itemsize <= (SPOOLED_BYTES if held is None else held):
+            self._held = np.full(shape, fill, dtype)
 
     def __setitem__(self, region: tuple[slice, ...], part: Array) -> None:
         if self._held is not None:
@@ -59,7 +70,7 @@ class Spool:
         if self._held is not None:
             return self._held
         if self._file is None:
-            return np.zeros(self.shape, self.dtype)
+            return np.full(self.shape, self._fill, self.dtype)
         return self._rows(0, self.shape[self._order[0]]).transpose(np.argsort(self._order))
 
     @property
@@ -75,10 +86,14 @@ class Spool:
         # Beneath the axis that is walked the last one changes slowest, as in the files that results become.
         self._order = (walked, *(axis for axis in reversed(range(len(shares))) if axis != walked))
         try:
-            self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed when it is let go
+            self._file = tempfile.TemporaryFile(buffering=0, dir=self._folder)  # noqa: SIM115 - closed when it is let go
             self._file.truncate(int(np.prod(self.shape)) * self.dtype.itemsize)
         except OSError as error:
-            raise unwritable(error, Path(tempfile.gettempdir())) from error
+            raise unwritable(error, self._folder) from error
+        if self._fill:
+            row = np.full((1, *self._plane), self._fill, self.dtype)
+            for number in range(self.shape[walked]):
+                self._written(number, row)
 
     @property
     def _plane(self) -> tuple[int, ...]:
@@ -102,7 +117,7 @@ class Spool:
             while view:
                 view = view[file.write(view) :]
         except OSError as error:
-            raise unwritable(error, Path(tempfile.gettempdir())) from error
+            raise unwritable(error, self._folder) from error
 
     def _at(self, row: int) -> FileIO:
         assert self._file is not None  # noqa: S101 - begun before

@@ -54,10 +54,11 @@ def label_map(outputs: ArrayLike, values: Sequence[int]) -> NDArray[np.integer]:
     kind = np.min_scalar_type(max(values))
     # One channel after the other: NumPy's own argmax along a first axis copies all of them, and takes longer.
     best, found = np.array(first), np.full(first.shape, values[0], dtype=kind)
+    above = np.empty(first.shape, dtype=bool)
     for output, value in zip(others, values[1:], strict=True):
-        above = output > best
+        np.greater(output, best, out=above)
         np.copyto(best, output, where=above)
-        found[above] = value
+        np.copyto(found, kind.type(value), where=above)
     return found
 
 
