@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from isocenter.errors import DatasetError
-from isocenter.lazy import pandas as pd
 
 MISSING = frozenset({"", "n/a", "na", "nan"})
 
