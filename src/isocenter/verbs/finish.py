@@ -63,9 +63,9 @@ def notes_of(run: Begun, scored: Scored | None, stopped: Sequence[str]) -> list[
     return [*notes, *(f"{why[0].upper()}{why[1:]}." for why in stopped)]
 
 
-def write_environment(run: Begun, plan: Plan) -> dict[str, Any]:
-    """`environment.json` with the memory that the run has taken so far."""
-    record = {**environment(), **memory_record(plan)}
+def write_environment(run: Begun, plan: Plan, outcomes: Sequence[Outcome] = ()) -> dict[str, Any]:
+    """`environment.json` with the memory that the run has taken so far, and how fast it was trained."""
+    record = {**environment(), **memory_record(plan), "training": [speed_record(one) for one in outcomes]}
     write_json(run.out / ENVIRONMENT, "isocenter.environment", record)
     return record
 
@@ -99,7 +99,7 @@ def write_report(
     outcomes: of the training, or of each fold
     facts:    more of them, such as the figures of each fold
     """
-    record = write_environment(run, plan)
+    record = write_environment(run, plan, outcomes)
     waiting = sum(one.waiting for one in outcomes) / len(outcomes)
     page = report(
         f"Training on {run.dataset.name}",
@@ -128,6 +128,15 @@ def write_report(
         by=_by(run, len(outcomes)),
     )
     write_text(run.out / REPORT, page, overwrite=True)
+
+
+def speed_record(outcome: Outcome) -> dict[str, Any]:
+    """How steps were computed, how long they took, and their share of the machine's peak where it was measured."""
+    record: dict[str, Any] = {"compute": outcome.compute, "share_waiting": outcome.waiting}
+    if (work := outcome.work) is not None:
+        record |= {"step_seconds": work.step, "step_operations": work.operations}
+        record |= {"peak_operations_a_second": work.peak, "peak_by": work.what, "share_of_peak": work.reached}
+    return record
 
 
 def speed_of(outcomes: Sequence[Outcome]) -> dict[str, str]:
