@@ -20,6 +20,8 @@ from isocenter.values import Decision
 PLAIN = "torch"
 # The fastest is the one that is soonest done with so many images, its start included.
 TYPICAL_IMAGES = 10
+# The kinds of GPU that torch knows.
+GPUS = ("cuda:0", "mps")
 
 log = logging.getLogger("isocenter")
 
@@ -64,9 +66,11 @@ def choose_backend(
 def device_for(backend: backends.Backend, device: str) -> Decision:
     """Where a backend computes: as asked for, else on a GPU where it can, else on the CPU.
 
-    torch is asked for GPUs only where there may be one: that takes seconds.
+    torch is asked for GPUs only where there may be one that the backend can use: that takes seconds.
     Raises ResourceError where the backend cannot compute there.
     """
+    if device == "auto" and all(backend.lacking(gpu) is not None for gpu in GPUS) and backend.lacking("cpu") is None:
+        return Decision("cpu", because=f"{backend.name} computes on no GPU here")
     chosen = _device(device)
     if (lacking := backend.lacking(chosen.value)) is None:
         return chosen

@@ -21,6 +21,7 @@ from isocenter.errors import IntegrityError, ResourceError, UsageError
 from isocenter.runtime import load, seal
 from isocenter.runtime.backends import BACKENDS, backend, names
 from isocenter.runtime.backends.onnx import usable_cores
+from isocenter.runtime.choosing import device_for
 from packages import changed, of_folds, packed, segmenting
 
 torch.set_num_threads(1)
@@ -165,6 +166,13 @@ def test_a_device_that_a_backend_cannot_use_is_refused_with_what_to_do(name, pac
     if name == "tensorrt":
         with pytest.raises(ResourceError, match="choose --device cuda:0"):
             load(package, device, backend=name)
+
+
+def test_a_backend_that_uses_no_gpu_computes_on_the_cpu_without_asking_torch():
+    if (lacking := backend("openvino").lacking("cpu")) is not None:
+        pytest.skip(lacking)
+    chosen = device_for(backend("openvino"), "auto")
+    assert (chosen.value, chosen.because) == ("cpu", "openvino computes on no GPU here")
 
 
 def test_a_run_is_computed_by_torch_alone(segmented):
