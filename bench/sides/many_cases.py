@@ -13,7 +13,7 @@ from pathlib import Path
 import isocenter
 from isocenter.files import DatasetOptions, read_dataset
 from isocenter.runtime import Preprocessing
-from isocenter.tasks import Segmentation
+from isocenter.tasks.segmentation import Segmentation
 from isocenter.training import prepare_all
 from isocenter.transforms import Normalisation
 from isocenter.values import Label
