@@ -5,8 +5,8 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from isocenter.errors import GeometryError
-from isocenter.transforms import COLOUR, GREY, recoloured, stacked
-from isocenter.values import Geometry, Image
+from isocenter.transforms import COLOUR, GREY, channels, recoloured, stacked
+from isocenter.values import Deferred, Geometry, Image
 
 GRID = Geometry((2, 3, 4), np.eye(4))
 
@@ -93,3 +93,22 @@ def test_a_grey_picture_with_alpha_is_grey():
 def test_an_image_whose_last_channel_is_only_called_a_keeps_it():
     both = Image(np.zeros((2, 2, 3, 4)), GRID, channels=("T1", "A"))
     assert recoloured(both, ("T1",)) is both
+
+
+def test_large_images_of_a_case_are_joined_when_a_part_of_them_is_read(monkeypatch):
+    first, second = (
+        np.random.default_rng(n).integers(0, 99, (1, 4, 5, 6)).astype(kind) for n, kind in ((0, "i2"), (1, "f4"))
+    )
+    geometry = Geometry((4, 5, 6), np.eye(4))
+    images = {"T1": Image(first, geometry), "T2": Image(second, geometry)}
+    held = stacked(images, "case")
+    monkeypatch.setattr(channels, "JOINED_BYTES", 0)
+    joined = stacked(images, "case")
+    assert isinstance(held.pixels, np.ndarray)
+    assert isinstance(joined.pixels, Deferred)
+    assert (joined.channels, joined.dtype, joined.shape) == (held.channels, held.dtype, held.shape)
+    assert_array_equal(joined.data, held.data)
+    read = joined.reader()
+    for part in (np.s_[0:2, 1:3, :, 2:4], np.s_[1:2, :, 0:5, 3:6]):
+        assert_array_equal(read(part), held.data[part])
+        assert_array_equal(joined.pixels[part], held.data[part])

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from isocenter.errors import GeometryError
-from isocenter.values import Array, Image
+from isocenter.values import Array, Deferred, Image, Reader
+
+# Images of one case that together take no more are joined in memory.
+JOINED_BYTES = 2**28
 
 # Luma of ITU-R BT.601, which is also what JPEG calls Y.
 LUMA = (0.299, 0.587, 0.114)
@@ -44,10 +48,38 @@ def stacked(images: Mapping[str, Image], where: str) -> Image:
         for channel in image.channels
     )
     if all(image.padding == first.padding for image in images.values()):
-        return replace(first, pixels=np.concatenate([image.data for image in images.values()]), channels=names)
+        return replace(first, pixels=_together(list(images.values())), channels=names)
     # One image's padding value is another's measurement; what is no number is no measurement in any.
     pixels = [np.where(image.valid, image.data.astype(np.float32), np.nan) for image in images.values()]
     return replace(first, pixels=np.concatenate(pixels), channels=names, padding=None)
+
+
+def _together(images: Sequence[Image]) -> Array | Deferred:
+    """The channels of all images, one after the other: large ones as what reads them part by part."""
+    channels, spatial = sum(image.shape[0] for image in images), images[0].shape[1:]
+    kind = np.result_type(*(image.dtype for image in images))
+    whole = _Joined(tuple(images))
+    if channels * math.prod(spatial) * kind.itemsize <= JOINED_BYTES:
+        return whole()
+    return Deferred((channels, *spatial), kind, whole, whole.part, whole.reader)
+
+
+@dataclass(frozen=True, eq=False)
+class _Joined:
+    """The channels of several images as those of one; made anew for whoever reads parts in order."""
+
+    images: tuple[Image, ...]
+
+    def __call__(self) -> Array:
+        return np.concatenate([image.data for image in self.images])
+
+    def part(self, region: tuple[slice, ...]) -> Array:
+        return self.reader()(region)
+
+    def reader(self) -> Reader:
+        readers = [image.reader() for image in self.images]
+        every = slice(None)
+        return lambda region: np.concatenate([read((every, *region[1:])) for read in readers])[region[0]]
 
 
 def without_alpha(channels: tuple[str, ...]) -> tuple[str, ...]:
@@ -60,6 +92,8 @@ def recoloured(image: Image, channels: tuple[str, ...]) -> Image:
     if image.channels == channels or image.frames is not None:
         return image
     own = without_alpha(image.channels)
+    if own == image.channels and {len(own), len(channels)} != {1, 3}:
+        return image  # nothing of it has to be read for that
     data: Array = image.data[: len(own)]
     if own == COLOUR and len(channels) == 1:
         grey = np.tensordot(np.asarray(LUMA, dtype=np.float32), data.astype(np.float32), axes=1)[None]

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from isocenter.errors import DatasetError, FormatError, IsocenterError, UsageError
 from isocenter.files import Format, ReadOptions, written
 from isocenter.files import label_table_path as table_path
@@ -140,7 +138,7 @@ class Evaluator:
             out = folder / f"{case}{suffix}"
             write = self.formats[suffix].write
             assert write is not None  # noqa: S101 - both of them can
-            write(image.with_label_map(np.asarray(prediction.data), prediction.labels), out)
+            write(image.with_label_map(prediction.data, prediction.labels), out)
             write_table(prediction.labels, table_path(out))
         return self.inferer.task.outputs(prediction)
 
