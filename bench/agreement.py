@@ -23,7 +23,7 @@ def compared(found: Path, wanted: Path, labels: dict[str, int]) -> pd.DataFrame:
             rows.append({**row, "problem": "there is no result"})
             continue
         one, other = (isocenter.read(folder / file.name) for folder in (found, wanted))
-        if one.data.shape != other.data.shape or not np.allclose(one.affine, other.affine, atol=1e-3):
+        if one.data.shape != other.data.shape or not np.allclose(one.geometry.affine, other.geometry.affine, atol=1e-3):
             rows.append({**row, "problem": "lies on another grid"})
             continue
         each = {name: dice(one.data == value, other.data == value) for name, value in labels.items()}

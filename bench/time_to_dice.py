@@ -182,7 +182,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
     for (minutes, side), found in pd.DataFrame(rows).groupby(["minutes", "side"], sort=True):
         good = found[found["problem"] == ""]
         if good.empty:
-            lines.append(f"| {minutes:g} | {side} | not measured |" + " |" * (5 + len(LABELS)))
+            lines.append(f"| {minutes:g} | {side} | not measured |" + " |" * (4 + len(LABELS)))
             continue
         each = " | ".join(f"{good[name].mean():.4f}" for name in LABELS)
         seeds, taken = (

@@ -137,10 +137,8 @@ def _nnunet(python: Path, work: Path, steps: int, gpu: bool) -> list[Program]:
     return [Program(name, [*command, *options], at_most=AT_MOST) for name, options in chosen.items()]
 
 
-def _without_gpu(given: Any) -> list[str]:
-    return (
-        [] if given.device == "cuda" or torch.cuda.is_available() else ["On a GPU: not measured, there is none here."]
-    )
+def _without_gpu(gpu: bool) -> list[str]:
+    return [] if gpu or torch.cuda.is_available() else ["On a GPU: not measured, there is none here."]
 
 
 def _ratios(table: Any) -> dict[str, Any]:
