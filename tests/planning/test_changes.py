@@ -6,7 +6,7 @@ import isocenter
 import trained
 from fingerprints import DRAWN, LAPTOP, cohort, facts, several
 from isocenter.errors import PlanError
-from isocenter.planning import Splitting, for_fold, make_plan, settings, with_settings
+from isocenter.planning import Splitting, for_fold, make_plan, settings, shared_by_folds, with_settings
 from isocenter.values import BY_HAND, Decision, Fingerprint, Plan
 
 HU = {"min": -1024.0, "low": -1000.0, "high": 1500.0, "mean": -300.0, "deviation": 400.0}
@@ -47,6 +47,16 @@ def test_folds_of_a_data_set_are_planned_each_for_itself(tmp_path):
         one = made.of_fold(fold)
         assert one.parts == made.folds[fold]
         assert settings(one.plan).split == Splitting("folds", 3)
+
+
+def test_folds_share_a_grid_and_the_plan_says_whose_cases_it_comes_from():
+    alone = planned(several(6))
+    shared = shared_by_folds(with_settings(alone, {"inference.patch": [32, 32, 32]}))
+    for name in ("preprocessing.spacing", "training.patch", "network.size"):
+        assert shared[name] == alone[name]
+        assert "of fold 0, for all folds alike" in shared.decision(name).because
+    assert shared.decision("inference.patch").because == BY_HAND
+    assert shared.decision("training.batch") == alone.decision("training.batch")
 
 
 def test_sgd_brings_its_rate_and_schedule_unless_a_person_says_otherwise():

@@ -6,10 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import PIL.Image
 import pytest
 
+import isocenter
 from isocenter.errors import IntegrityError
 from isocenter.files import content_hash
+from isocenter.quality import voxel_digest
 from isocenter.values import Case, Dataset
 from isocenter.verbs.data_record import LEDGER, opened, read_data_record, write_data_record
 
@@ -31,7 +35,7 @@ def case(folder: Path, name: str, image: str, mask: str = "mask", key: str = "")
 
 def test_a_record_comes_back_and_holds_hashes_alone(tmp_path):
     one = case(tmp_path, "one", "pixels")
-    write_data_record(tmp_path, Dataset((one,)))
+    write_data_record(tmp_path, Dataset((one,)), {})
     assert read_data_record(tmp_path).contents == {"one": content_hash(one)}
     assert str(tmp_path) not in (tmp_path / "data.json").read_text()
     assert read_data_record(tmp_path / "elsewhere") is None
@@ -45,7 +49,7 @@ def test_a_damaged_record_is_refused(tmp_path):
 
 def test_cases_that_trained_are_found_by_image_under_any_name_and_test_cases_are_not(tmp_path):
     ours = Dataset((case(tmp_path, "seen", "first"), case(tmp_path, "kept", "second")))
-    write_data_record(tmp_path, ours)
+    write_data_record(tmp_path, ours, {})
     record = read_data_record(tmp_path)
     parts = {"seen": {"train"}, "kept": {"test"}}
     theirs = Dataset(
@@ -66,12 +70,12 @@ def test_cases_that_trained_are_found_by_image_under_any_name_and_test_cases_are
 
 def test_cases_of_one_file_are_told_apart_by_their_place_in_it(tmp_path):
     rows = [replace(case(tmp_path, "file", "all of them", key=str(n)), id=str(n)) for n in range(4)]
-    write_data_record(tmp_path, Dataset(tuple(rows[:2])))
+    write_data_record(tmp_path, Dataset(tuple(rows[:2])), {})
     assert read_data_record(tmp_path).trained(Dataset(tuple(rows)), {"0": {"train"}, "1": {"test"}}) == {"0"}
 
 
 def test_an_image_in_another_class_folder_is_the_image_that_trained(tmp_path):
-    write_data_record(tmp_path, Dataset((case(tmp_path, "seen", "pixels", key="bright"),)))
+    write_data_record(tmp_path, Dataset((case(tmp_path, "seen", "pixels", key="bright"),)), {})
     moved = case(tmp_path, "moved", "pixels", key="dark")
     assert read_data_record(tmp_path).trained(Dataset((moved,)), {"seen": {"train"}}) == {"moved"}
 
@@ -99,3 +103,19 @@ def test_where_it_cannot_be_counted_the_figures_still_stand(tmp_path, monkeypatc
         assert opened([case(tmp_path, "one", "1")]) == 0
     assert "not counted" in caplog.text
     assert opened([]) == opened([Case("made", "made", {})]) == 0
+
+
+def test_an_image_that_was_saved_anew_is_known_by_its_voxels(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (24, 20), dtype=np.uint8)
+    for name in ("seen.png", "again.tiff"):
+        PIL.Image.fromarray(pixels).save(tmp_path / name)
+    PIL.Image.fromarray(pixels[::-1]).save(tmp_path / "other.png")
+    seen, again, other = (picture(tmp_path / name) for name in ("seen.png", "again.tiff", "other.png"))
+    write_data_record(tmp_path, Dataset((seen,)), {"seen": voxel_digest(seen.images["image"])})
+    record = read_data_record(tmp_path)
+    assert record.trained(Dataset((again, other)), {"seen": {"train"}}) == {"again"}
+    assert record.trained(Dataset((again, other)), {"seen": {"test"}}) == set()
+
+
+def picture(path: Path) -> Case:
+    return Case(path.stem, path.stem, {"image": isocenter.read(path)}, files=(path,))

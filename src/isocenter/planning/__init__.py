@@ -1,6 +1,6 @@
 """Every decision before training: from data, machine and budget to a plan with reasons."""
 
-from isocenter.planning.changes import for_fold, with_memory, with_settings
+from isocenter.planning.changes import for_fold, shared_by_folds, with_memory, with_settings
 from isocenter.planning.checks import check_wishes, settings
 from isocenter.planning.machine import Machine, cores, this_machine
 from isocenter.planning.memory import CACHED_SHARE
@@ -35,6 +35,7 @@ __all__ = [
     "read_plan",
     "registered",
     "settings",
+    "shared_by_folds",
     "split",
     "split_folds",
     "this_machine",

@@ -15,6 +15,20 @@ from isocenter.planning.recipe import WITH_SGD
 from isocenter.tasks import build, kind_for
 from isocenter.values import BY_HAND, Dataset, Decision, Fingerprint, Plan
 
+# What all folds have in common, and why that tells a fold nothing of its test cases but how large images are.
+SHARED = (
+    "preprocessing.spacing",
+    "preprocessing.shape",
+    "preprocessing.smallest",
+    "network.size",
+    "training.patch",
+    "inference.patch",
+)
+SHARED_NOTE = (
+    "by the training cases of fold 0, for all folds alike, because their outputs are averaged voxel by voxel: sizes "
+    "and spacings of images decide it, no intensity and no label"
+)
+
 
 def with_settings(plan: Plan, assignments: Mapping[str, Any]) -> Plan:
     """The plan with values set by hand, and what follows from them; PlanError for a name that it does not have."""
@@ -34,6 +48,21 @@ def with_settings(plan: Plan, assignments: Mapping[str, Any]) -> Plan:
         because = "they follow augmentation.flips, which was set by hand"
         follows["inference.flips"] = Decision(assignments["augmentation.flips"], because)
     return _unless_by_hand(plan, follows)
+
+
+def shared_by_folds(plan: Plan) -> Plan:
+    """The plan of folds with what must be known of the decisions that they share: from whose cases these come.
+
+    The folds become one model, whose outputs are averaged voxel by voxel: their grid has to be one, and every case that
+    it could be drawn from is the test case of some fold.
+    """
+    for name in SHARED:
+        if name in plan and plan[name] is not None and plan.decision(name).because != BY_HAND:
+            decision = plan.decision(name)
+            plan = plan.with_decision(
+                name, Decision(decision.value, f"{decision.because}; {SHARED_NOTE}", decision.source)
+            )
+    return plan
 
 
 def for_fold(plan: Plan, dataset: Dataset, fingerprint: Fingerprint) -> Plan:

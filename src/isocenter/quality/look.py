@@ -40,11 +40,11 @@ def look(image: Image, valid: Array) -> Look:
         quality(channel, known, image.geometry.steps) for channel, known in zip(channels, measured, strict=True)
     )
     turned = [permuted(array[:1], *image.geometry.to_canonical) for array in (channels, measured)]
-    return Look(_digest(image), _small(*turned), measures)
+    return Look(voxel_digest(image), _small(*turned), measures)
 
 
-def _digest(image: Image) -> str:
-    """A grey picture that is stored in colours is the same picture."""
+def voxel_digest(image: Image) -> str:
+    """Of its voxels, whatever the file's format; a grey picture that is stored in colours is the same picture."""
     data = image.data[: len(without_alpha(image.channels))]
     if without_alpha(image.channels) == COLOUR and (data[:1] == data).all():
         data = data[:1]

@@ -47,7 +47,8 @@ def choice(model: Model, dataset: Dataset, run: Path | None, split: str | None) 
         table = read_split(run / "split.csv")
     record = read_data_record(run) if run is not None else None
     if record is None and (trained := model.record.get("trained")):  # a package knows hashes, and no names
-        record = DataRecord({one: one for one in trained}, {})
+        hashes = {one: one for one in trained}  # of whatever kind: no two kinds are alike
+        record = DataRecord(hashes, {}, hashes)
         table = pd.DataFrame({"case": trained, "patient": "", "split": "train", "fold": ""})
     if len(table) and _is_own(dataset, table, record, model):
         return _of_own(model, table, split, str(run))

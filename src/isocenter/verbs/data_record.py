@@ -6,13 +6,16 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from isocenter.errors import IsocenterError
 from isocenter.files import content_hash, dataset_hash, file_hash
+from isocenter.quality import voxel_digest
 from isocenter.runtime import read_json, write_json
 from isocenter.training import cache_folder
+from isocenter.transforms import stacked
 from isocenter.values import Case, Dataset, Split
 
 log = logging.getLogger("isocenter")
@@ -24,10 +27,11 @@ LEDGER = "openings.jsonl"
 
 @dataclass(frozen=True)
 class DataRecord:
-    """{case id: hash}, of all that a case was read from and of its image alone."""
+    """{case id: hash}, of all that a case was read from, of its image's file alone, and of the image's voxels."""
 
     contents: Mapping[str, str]
     images: Mapping[str, str]
+    voxels: Mapping[str, str] = field(default_factory=dict)
 
     def trained(self, dataset: Dataset, parts: Mapping[str, Collection[Split]]) -> set[str]:
         """Ids of the cases that this model was trained or selected with, whatever they are called here.
@@ -35,16 +39,29 @@ class DataRecord:
         parts: {case id of the run: the parts that it was in}
         """
         used = [name for name, found in parts.items() if set(found) & {"train", "val"}]
-        known = {self.contents.get(name) for name in used} | {self.images.get(name) for name in used}
-        images = image_hashes(dataset)
-        return {case.id for case in dataset if case.files and {content_hash(case), images[case.id]} & known}
+        known = {of_cases.get(name) for of_cases in (self.contents, self.images) for name in used}
+        images, voxels = image_hashes(dataset), {self.voxels[name] for name in used if name in self.voxels}
+        found = {case.id for case in dataset if case.files and {content_hash(case), images[case.id]} & known}
+        # Saved anew, an image is another file with the same voxels: only they tell.
+        others = [case for case in dataset if voxels and case.id not in found]
+        return found | {case.id for case in others if _voxels_of(case) in voxels}
 
 
-def write_data_record(folder: Path, dataset: Dataset) -> None:
-    """`data.json`: each case with the hash of its contents and of its image."""
+def _voxels_of(case: Case) -> str | None:
+    """None for a case whose image cannot be read, which is told where it is predicted."""
+    try:
+        return voxel_digest(stacked(case.images, case.id)) if case.images else None
+    except IsocenterError:
+        return None
+
+
+def write_data_record(folder: Path, dataset: Dataset, voxels: Mapping[str, str]) -> None:
+    """`data.json`: each case with the hash of its contents, of its image, and of its voxels where they are known."""
     images = image_hashes(dataset)
     rows = [
-        {"case": case.id, "content": content_hash(case), "image": images[case.id]} for case in dataset if case.files
+        {"case": case.id, "content": content_hash(case), "image": images[case.id], "voxels": voxels.get(case.id)}
+        for case in dataset
+        if case.files
     ]
     write_json(folder / DATA_RECORD, SCHEMA, {"rows": rows})
 
@@ -54,7 +71,8 @@ def read_data_record(folder: Path) -> DataRecord | None:
     if not (folder / DATA_RECORD).is_file():
         return None
     rows = read_json(folder / DATA_RECORD, SCHEMA)["rows"]
-    return DataRecord({row["case"]: row["content"] for row in rows}, {row["case"]: row["image"] for row in rows})
+    by_case = ({row["case"]: row[key] for row in rows if row.get(key)} for key in ("content", "image", "voxels"))
+    return DataRecord(*by_case)  # a run of before there were hashes of voxels has none
 
 
 def image_hashes(dataset: Dataset) -> dict[str, str]:

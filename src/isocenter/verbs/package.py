@@ -161,7 +161,9 @@ def _trained(run: Path) -> list[str]:
         return []
     table = read_split(run / "split.csv")
     used = table.loc[table["split"] != "test", "case"]
-    return sorted({known[case] for known in (record.contents, record.images) for case in used if case in known})
+    return sorted(
+        {known[case] for known in (record.contents, record.images, record.voxels) for case in used if case in known}
+    )
 
 
 def _limits(run: Path, patients_known: bool, estimated: bool) -> list[str]:

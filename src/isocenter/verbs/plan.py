@@ -22,6 +22,7 @@ from isocenter.planning import (
     plan_text,
     prose,
     settings,
+    shared_by_folds,
     split,
     split_folds,
     this_machine,
@@ -141,6 +142,8 @@ def plan(
         network=(assignments or {}).get("network.name"),
         retest=_retest(examination, _training(parts), seed),
     )
+    if folds:
+        made = shared_by_folds(made)
     if assignments:
         made = with_settings(made, assignments)
         settings(made)  # refuses what cannot be followed

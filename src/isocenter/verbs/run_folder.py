@@ -87,7 +87,8 @@ def begin(out: Path, made: Planned) -> Begun:
     with written(out, overwrite=True) as partial:
         partial.mkdir()
         split_table(dataset, made.parts, made.folds).to_csv(partial / "split.csv", index=False)
-        write_data_record(partial, dataset)
+        looks = made.examination.looks
+        write_data_record(partial, dataset, {name: look.digest for name, look in looks.items()})
         write_text(partial / "plan.yaml", plan_text(relative_to(plan, out)))
     return Begun(out, made)
 
