@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from isocenter import tasks
+from isocenter.files import spool
 from isocenter.runtime import Inference, Model, Preprocessing, columns, preprocessing
 from isocenter.runtime.members import Averaged
 from isocenter.runtime.windows import importance, starts
@@ -112,6 +113,7 @@ def test_a_volume_in_parts_that_is_never_held_gives_what_the_plain_way_gives(
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(columns, "HELD_BYTES", 1)  # columns of a window's width
         patched.setattr(preprocessing, "STREAMED_BYTES", 0)
+        patched.setattr(spool, "SPOOLED_BYTES", 0)
         found, labels = told(made, image)
     assert_array_equal(np.isnan(found), np.isnan(expected))
     assert_allclose(found, probabilities(expected), atol=2e-4)
