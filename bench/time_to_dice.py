@@ -254,6 +254,7 @@ def _plot(rows: list[dict[str, Any]], path: Path) -> None:
     )
     ticks = sorted(table["minutes"].unique())
     axes.set_xticks(ticks, [f"{one:g}" for one in ticks])
+    axes.minorticks_off()
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     figure.savefig(path, dpi=110, pil_kwargs={"optimize": True})
