@@ -7,6 +7,7 @@ from pathlib import Path
 
 from isocenter.errors import UsageError
 from isocenter.runtime.device import choose_device, use_threads
+from isocenter.runtime.foreign.monai_bundle import is_bundle, load_bundle
 from isocenter.runtime.foreign.nnunet import is_nnunet, load_nnunet
 from isocenter.runtime.foreign.onnx_model import is_onnx, load_onnx
 from isocenter.runtime.model import Model
@@ -14,7 +15,7 @@ from isocenter.runtime.model import Model
 
 def is_foreign(path: Path) -> bool:
     """Whether it is a model of another program that we know."""
-    return is_onnx(path) or (path.is_dir() and is_nnunet(path))
+    return is_onnx(path) or (path.is_dir() and (is_nnunet(path) or is_bundle(path)))
 
 
 def load_foreign(
@@ -41,6 +42,10 @@ def load_foreign(
         use_threads(threads)
     if path.is_dir() and is_nnunet(path):
         return load_nnunet(path, choose_device(device).value, fold=fold, trusted=trusted, largest=largest)
+    if path.is_dir() and is_bundle(path):
+        if fold is not None or largest:
+            raise UsageError("a bundle has no folds and no postprocessing.pkl", str(path), "Leave them out")
+        return load_bundle(path, choose_device(device).value, trusted=trusted)
     raise UsageError(
-        "is no model of a program that we know", str(path), "Give an nnU-Net v2 result folder, or an ONNX file"
+        "is no model of a program that we know", str(path), "Give an nnU-Net v2 result folder, a MONAI bundle or ONNX"
     )

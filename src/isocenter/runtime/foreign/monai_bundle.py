@@ -1,0 +1,250 @@
+"""A MONAI bundle of somebody else as a model: its own transforms and network, and our windows and files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isocenter import tasks
+from isocenter.errors import DatasetError, FormatError, GeometryError, IntegrityError, UsageError, counted
+from isocenter.lazy import torch
+from isocenter.runtime.foreign.checkpoint import read_checkpoint
+from isocenter.runtime.foreign.monai_config import REMEDY, Config, name_of, steps_of
+from isocenter.runtime.model import Inference, Model
+from isocenter.runtime.prepares import Part
+from isocenter.runtime.record import digest
+from isocenter.runtime.torch_network import TorchNetwork
+from isocenter.tasks import Task
+from isocenter.transforms import padding
+from isocenter.values import Array, Geometry, Image, Region, Slabs
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+KIND = "monai"
+METADATA = "configs/metadata.json"
+CONFIGS = ("configs/inference.json",)
+WEIGHTS = "models/model.pt"
+OURS = "isocenter"
+KEY = "image"
+# A probability of 0 or 1 has no logit.
+LEAST = 1e-7
+# Where those who write checkpoints put the weights in them.
+WITHIN = ("state_dict", "model", "network", "net")
+
+
+def is_bundle(folder: Path) -> bool:
+    """Whether a folder is a MONAI bundle that Isocenter did not write."""
+    return (folder / METADATA).is_file() and not (folder / OURS).is_dir()
+
+
+@dataclass(frozen=True, eq=False)
+class Transformed:
+    """What the transforms made of an image, what undoes them, and with how many zeros a small one was surrounded."""
+
+    source: Geometry
+    image: Any
+    pad: Sequence[tuple[int, int]]
+    squeezed: None = None
+
+
+@dataclass(frozen=True, eq=False)
+class MonaiTransforms:
+    """The bundle's own preprocessing, undone as MONAI undoes it: what went through the network, interpolated linearly.
+
+    exclusive: whether outputs become probabilities by a softmax or by a sigmoid, before they are brought back
+    """
+
+    channels: tuple[str, ...]
+    ndim: int
+    transform: Any
+    exclusive: bool
+    patch: tuple[int, ...]
+    said: Sequence[Mapping[str, Any]] = ()
+    modality: str = "unknown"
+    spacing: tuple[float, ...] | None = None
+    shape: tuple[int, ...] | None = None
+    settings: Mapping[str, Any] = field(default_factory=lambda: {"kind": KIND})
+
+    def __call__(self, image: Image, where: str) -> tuple[NDArray[np.float32], Transformed]:
+        """(channels, *spatial); DatasetError for other channels, GeometryError for other axes."""
+        from monai.data import MetaTensor  # seconds of imports, and only bundles need it
+
+        if len(image.channels) != len(self.channels):
+            problem = f"has {counted(len(image.channels), 'channel')}, the model expects {len(self.channels)}"
+            raise DatasetError(problem, where, f"Give {', '.join(self.channels)}, in that order")
+        if image.geometry.ndim != self.ndim or image.frames is not None:
+            raise GeometryError(f"has not {self.ndim} axes", where, "Give images of the kind it was trained on")
+        pixels = torch.from_numpy(np.ascontiguousarray(image.data, dtype=np.float32))
+        affine = np.eye(4)
+        affine[: self.ndim, : self.ndim] = image.geometry.affine[:-1, :-1]
+        affine[: self.ndim, 3] = image.geometry.affine[:-1, -1]
+        found = self.transform({KEY: MetaTensor(pixels, affine=torch.from_numpy(affine))})[KEY]
+        pad = padding(tuple(found.shape[1:]), self.patch)  # as MONAI's own windows have it
+        seen = np.pad(np.asarray(found.numpy(), dtype=np.float32), [(0, 0), *pad])
+        return np.ascontiguousarray(seen), Transformed(image.geometry, found, pad)
+
+    def opened(self, image: Image, where: str) -> tuple[NDArray[np.float32], Transformed]:
+        return self(image, where)
+
+    def parts(self, trace: Transformed, region: Region | None, patch: Sequence[int], channels: int) -> tuple[Part, ...]:
+        """All at once: MONAI undoes its transforms for whole images."""
+        return (Part(),)
+
+    def restored(
+        self, slabs: Slabs, trace: Transformed, part: Region | None = None
+    ) -> Iterator[tuple[Region, Mapping[str, Array]]]:
+        """The whole image, as outputs whose probabilities are those that were brought back."""
+        from monai.data import MetaTensor  # seconds of imports, and only bundles need it
+        from monai.transforms.utils import allow_missing_keys_mode
+
+        rows = [np.asarray(arrays["mask"], dtype=np.float32) for _, arrays in slabs]
+        padded = np.concatenate(rows, axis=1)
+        inner = [slice(low, size - high) for (low, high), size in zip(trace.pad, padded.shape[1:], strict=True)]
+        logits = torch.from_numpy(np.ascontiguousarray(padded[(slice(None), *inner)]))
+        likely = logits.softmax(dim=0) if self.exclusive else logits.sigmoid()
+        operations = [dict(one) for one in trace.image.applied_operations]
+        there = MetaTensor(likely, affine=trace.image.affine, applied_operations=operations)
+        with allow_missing_keys_mode(self.transform):
+            back = np.asarray(self.transform.inverse({KEY: there})[KEY].numpy(), dtype=np.float32)
+        if back.shape[1:] != trace.source.shape:
+            raise GeometryError("its transforms cannot be undone", "the bundle", REMEDY)
+        held = np.clip(back, LEAST, 1 - LEAST)
+        outputs = np.log(held) if self.exclusive else np.log(held / (1 - held))
+        yield tuple(slice(0, size) for size in trace.source.shape), {"mask": outputs}
+
+
+def load_bundle(folder: Path, device: str, *, trusted: Sequence[str] = ()) -> Model:
+    """The bundle's network behind its own transforms, in our windows of its size and overlap.
+
+    Raises UsageError for a class, a step or an expression that is not known, IntegrityError for weights that do not
+    fit or would run code.
+    """
+    file = next((folder / name for name in CONFIGS if (folder / name).is_file()), None)
+    if file is None:
+        raise UsageError(f"has no {CONFIGS[0]}", str(folder), "A configuration in YAML: write it as JSON")
+    config, where = Config.read(file), str(file)
+    metadata = Config.read(folder / METADATA).said
+    post = steps_of(config.described(config.said.get("postprocessing")), where)
+    channels, names = _defined(metadata, folder)
+    window = config.described(config.said.get("inferer", {}))
+    patch, inference = _windows(window, where)
+    task = _task(post, names, str(window.get("mode", "constant")), where)
+    preparation = steps_of(config.described(config.said.get("preprocessing")), where)
+    transform = _compose(config, preparation)
+    exclusive = bool(getattr(task, "exclusive", True))
+    preprocessing = MonaiTransforms(channels, len(patch), transform, exclusive, patch, preparation)
+    module = _module(config, folder, trusted)
+    network = {"name": name_of(config.said["network_def"]), "channels": len(channels), "spatial_dims": len(patch)}
+    said = {
+        "origin": "MONAI bundle",
+        "name": str(metadata.get("name", "")),
+        "version": str(metadata.get("version", "")),
+    }
+    record = {**said, "weights_sha256": digest(folder / WEIGHTS)}
+    run = TorchNetwork(module.to(device), device)
+    return Model(task, preprocessing, inference, {**network, "size": {}}, run, record)
+
+
+def _module(config: Config, folder: Path, trusted: Sequence[str]) -> Module:
+    """The network with the bundle's weights, ready to predict; its one tensor is our head."""
+    from isocenter.runtime.foreign.monai_network import OneHead  # it needs torch when it is imported
+
+    if "network_def" not in config.said or not (folder / WEIGHTS).is_file():
+        raise UsageError(f"has no network_def, or no {WEIGHTS}", str(folder), REMEDY)
+    network = config.made(config.described(config.said["network_def"]))
+    weights: Mapping[str, Any] = read_checkpoint(folder / WEIGHTS, trusted)
+    weights = next((weights[name] for name in WITHIN if isinstance(weights.get(name), Mapping)), weights)
+    try:
+        network.load_state_dict(dict(weights))
+    except (RuntimeError, AttributeError) as error:
+        reason = str(error).replace("\n", " ")[:200]
+        raise IntegrityError(
+            f"holds other weights than the network has ({reason})", str(folder / WEIGHTS), REMEDY
+        ) from error
+    return OneHead(network).eval()
+
+
+def _compose(config: Config, steps: Sequence[Mapping[str, Any]]) -> Any:
+    """The steps as one transform of the image alone."""
+    from monai.transforms import Compose  # seconds of imports, and only bundles need it
+
+    made = []
+    for step in steps:
+        keys = step.get("keys", [])
+        keys = [keys] if isinstance(keys, str) else list(keys)
+        if KEY in keys:
+            made.append(config.made({**step, "keys": [KEY]} if len(keys) == 1 else _of_image(step, keys)))
+    return Compose(made)
+
+
+def _of_image(step: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    """A step for several keys as it is for the image: what it lists for each key is one of them."""
+    place = list(keys).index(KEY)
+    own = {
+        key: value[place] if key in ("mode", "padding_mode") and isinstance(value, list) else value
+        for key, value in step.items()
+    }
+    return {**own, "keys": [KEY]}
+
+
+def _windows(given: Any, where: str) -> tuple[tuple[int, ...], Inference]:
+    if name_of(given) != "SlidingWindowInferer":
+        raise UsageError(f"its inferer is {name_of(given) or 'none'}, and known is SlidingWindowInferer", where, REMEDY)
+    patch = tuple(int(size) for size in given["roi_size"])
+    return patch, Inference(patch, float(given.get("overlap", 0.25)), int(given.get("sw_batch_size", 1)))
+
+
+def _task(post: Sequence[Mapping[str, Any]], names: Mapping[int, str], mode: str, where: str) -> Task:
+    """What its steps after the network make of the outputs."""
+    exclusive, largest = None, []
+    for step in post:
+        kind = name_of(step)
+        if kind == "AsDiscreted":
+            exclusive = bool(step.get("argmax", False))
+            if not exclusive and step.get("threshold") not in (0.5, None):
+                raise UsageError(f"calls a region from {step['threshold']} on, and known is 0.5", where, REMEDY)
+        elif kind == "Activationsd":
+            exclusive = bool(step.get("softmax", False)) if exclusive is None else exclusive
+        elif kind == "KeepLargestConnectedComponentd":
+            labels = step.get("applied_labels") or sorted(names)
+            largest += [[label] for label in (labels if isinstance(labels, list) else [labels]) if label]
+        elif kind not in ("Invertd", "EnsureTyped"):
+            raise UsageError(f"has a step {kind or 'without a class'} after its network", where, REMEDY)
+    if exclusive is None:
+        raise UsageError("does not say what its outputs mean: no AsDiscreted, no Activationsd", where, REMEDY)
+    found = {value: name for value, name in names.items() if value or not exclusive}
+    # Regions that overlap are written in the order of their channels.
+    values = {channel: channel if exclusive else channel + 1 for channel in found}
+    return tasks.build(
+        {
+            "name": "imported_segmentation",
+            "labels": [{"value": values[channel], "name": found[channel]} for channel in sorted(found)],
+            "loss": "dice+ce",
+            "tolerance": 2.0,
+            "writes": [0, *values.values()] if exclusive else list(values.values()),
+            "exclusive": exclusive,
+            "weighed": "gaussian" if mode == "gaussian" else "mean",
+            "largest": largest,
+        }
+    )
+
+
+def _defined(metadata: Mapping[str, Any], folder: Path) -> tuple[tuple[str, ...], dict[int, str]]:
+    """(names of the input's channels, {channel of the output: what it means})."""
+    try:
+        form = metadata["network_data_format"]
+        given, outputs = form["inputs"]["image"], next(iter(form["outputs"].values()))
+        defined = given.get("channel_def") or {str(n): str(n) for n in range(int(given["num_channels"]))}
+        channels = tuple(str(defined[key]) for key in sorted(defined, key=int))
+        named = {int(key): str(name) for key, name in outputs["channel_def"].items()}
+    except (KeyError, TypeError, ValueError, StopIteration) as error:
+        raise FormatError(
+            f"does not name its channels ({error})", str(folder / METADATA), "Get the bundle again"
+        ) from error
+    return channels, {channel: named[channel] for channel in sorted(named)}

@@ -1,0 +1,164 @@
+"""A MONAI bundle's configuration, of which only what we know is ever made, and no expression is ever evaluated.
+
+https://docs.monai.io/en/stable/config_syntax.html
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from isocenter.errors import FormatError, UsageError
+from isocenter.lazy import torch
+
+# By the module that they come from; `torch.nn` beside them has nothing but layers.
+ALLOWED = {
+    "monai.networks.nets": frozenset(
+        {
+            "AttentionUnet",
+            "BasicUNet",
+            "BasicUNetPlusPlus",
+            "DynUNet",
+            "HighResNet",
+            "SegResNet",
+            "SegResNetDS",
+            "SwinUNETR",
+            "UNETR",
+            "UNet",
+            "VNet",
+        }
+    ),
+    "monai.transforms": frozenset(
+        {
+            "CastToTyped",
+            "CenterSpatialCropd",
+            "CropForegroundd",
+            "DivisiblePadd",
+            "EnsureTyped",
+            "NormalizeIntensityd",
+            "Orientationd",
+            "ResizeWithPadOrCropd",
+            "Resized",
+            "ScaleIntensityRangePercentilesd",
+            "ScaleIntensityRanged",
+            "ScaleIntensityd",
+            "SpatialPadd",
+            "Spacingd",
+            "ThresholdIntensityd",
+        }
+    ),
+}
+# What is read or written, and where the channels lie, is our own affair.
+LEFT_OUT = frozenset({"LoadImaged", "EnsureChannelFirstd", "AddChanneld", "AsChannelFirstd", "Identityd", "SaveImaged"})
+OLDER = {"Unet": "UNet", "BasicUnet": "BasicUNet", "DynUnet": "DynUNet"}
+REFERENCE = re.compile(r"@[\w#:]+$")
+REMEDY = "Use it with MONAI itself, if you trust it"
+
+
+@dataclass(frozen=True)
+class Config:
+    """What the file says, and where it lies."""
+
+    said: Mapping[str, Any]
+    where: str
+
+    @classmethod
+    def read(cls, path: Path) -> Config:
+        """From JSON; FormatError where it is none."""
+        try:
+            said = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise FormatError(f"cannot be read ({error})", str(path), "Get the bundle again") from error
+        if not isinstance(said, dict):
+            raise FormatError("is no configuration", str(path), "Get the bundle again")
+        return cls(said, str(path))
+
+    def described(self, value: Any, seen: tuple[str, ...] = ()) -> Any:
+        """The same with references followed and literals read; what would be made is still a description.
+
+        Raises UsageError for an expression that is more than a literal or a reference.
+        """
+        if isinstance(value, str):
+            return self._of_text(value, seen)
+        if isinstance(value, Mapping):
+            return {key: one if key == "_target_" else self.described(one, seen) for key, one in value.items()}
+        if isinstance(value, Sequence):
+            return [self.described(one, seen) for one in value]
+        return value
+
+    def _of_text(self, text: str, seen: tuple[str, ...]) -> Any:
+        body = text[1:].strip() if text.startswith("$") else text
+        if REFERENCE.match(body):
+            if body in seen or len(seen) > 50:
+                raise FormatError(f"{body} refers to itself", self.where, "Get the bundle again")
+            return self.described(self._looked_up(body[1:]), (*seen, body))
+        if text.startswith("%"):
+            raise UsageError(f"takes {text} from elsewhere", self.where, REMEDY)
+        if not text.startswith("$"):
+            return text
+        try:
+            return ast.literal_eval(body)
+        except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+            problem = f"would run {text!r}: only literals and references are read"
+            raise UsageError(problem, self.where, REMEDY) from error
+
+    def _looked_up(self, name: str) -> Any:
+        found: Any = self.said
+        for part in name.replace("::", "#").split("#"):
+            try:
+                found = found[int(part)] if isinstance(found, list) else found[part]
+            except (KeyError, IndexError, ValueError, TypeError) as error:
+                raise FormatError(f"has no {name!r}", self.where, "Get the bundle again") from error
+        return found
+
+    def made(self, described: Any) -> Any:
+        """What a description stands for; UsageError for any class but those that are allowed."""
+        if isinstance(described, Mapping):
+            if "_target_" not in described:
+                return {key: self.made(one) for key, one in described.items()}
+            kind = self._kind(described)
+            given = {key: self.made(one) for key, one in described.items() if not key.startswith("_")}
+            try:
+                return kind(**given)
+            except Exception as error:  # classes of others throw whatever they like
+                name = described["_target_"]
+                raise UsageError(
+                    f"{name} cannot be made ({error})", self.where, "Use the MONAI it was made with"
+                ) from error
+        return [self.made(one) for one in described] if isinstance(described, list) else described
+
+    def _kind(self, described: Mapping[str, Any]) -> Any:
+        if described.get("_mode_", "default") != "default":
+            raise UsageError(f"wants {described['_target_']} {described['_mode_']}", self.where, REMEDY)
+        module, _, name = str(described["_target_"]).rpartition(".")
+        name = OLDER.get(name, name)
+        if module == "torch.nn":
+            found = getattr(torch.nn, name, None)
+            if isinstance(found, type) and issubclass(found, torch.nn.Module):
+                return found
+        for allowed, names in ALLOWED.items():
+            if name in names and (not module or f"{module}.".startswith(f"{allowed}.")):
+                return getattr(importlib.import_module(allowed), name)
+        known = ", ".join(name for names in ALLOWED.values() for name in sorted(names))
+        raise UsageError(f"wants {described['_target_']}; known are {known}", self.where, REMEDY)
+
+
+def name_of(described: Any) -> str:
+    """The class that a description names, without its module."""
+    return str(described.get("_target_", "")).rpartition(".")[2] if isinstance(described, Mapping) else ""
+
+
+def steps_of(described: Any, where: str) -> list[Mapping[str, Any]]:
+    """The enabled steps of a Compose, but those that are our own affair."""
+    if described is None:
+        return []
+    if name_of(described) != "Compose":
+        raise UsageError(f"its steps are a {name_of(described) or type(described).__name__}", where, REMEDY)
+    steps = [one for one in described.get("transforms", []) if name_of(one) not in LEFT_OUT]
+    return [one for one in steps if not one.get("_disabled_")]

@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import monai.transforms as mt
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.inferers import SlidingWindowInferer
+from monai.networks.nets import UNet
+
+import isocenter
+from isocenter.errors import FormatError, GeometryError, IntegrityError, UsageError
+from isocenter.values import Geometry, Image
+
+NETWORK = {
+    "_target_": "UNet",
+    "spatial_dims": 3,
+    "in_channels": 1,
+    "out_channels": 3,
+    "channels": [4, 8],
+    "strides": [2],
+    "norm": "$'instance'",
+    "num_res_units": "@units",
+}
+BEFORE = [
+    {"_target_": "LoadImaged", "keys": "image"},
+    {"_target_": "EnsureChannelFirstd", "keys": "image"},
+    {"_target_": "monai.transforms.Orientationd", "keys": "@preprocessing#transforms#0#keys", "axcodes": "RAS"},
+    {"_target_": "Spacingd", "keys": ["image", "label"], "pixdim": [1.5, 1.5, 2.0], "mode": ["bilinear", "nearest"]},
+    {
+        "_target_": "ScaleIntensityRanged",
+        "keys": "image",
+        "a_min": 0,
+        "a_max": 200,
+        "b_min": 0,
+        "b_max": 1,
+        "clip": True,
+    },
+    {"_target_": "Flipd", "keys": "image", "_disabled_": True},
+]
+AFTER = [
+    {"_target_": "Activationsd", "keys": "pred", "softmax": True},
+    {"_target_": "Invertd", "keys": "pred", "transform": "@preprocessing", "orig_keys": "image"},
+    {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
+    {"_target_": "SaveImaged", "keys": "pred"},
+]
+
+
+def network() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return UNet(3, 1, 3, (4, 8), (2,), num_res_units=1, norm="instance").eval()
+
+
+def bundle(folder: Path, after: list[dict[str, Any]] = AFTER, **changes: Any) -> Path:
+    """A bundle that also says what only MONAI could run, in parts that nobody has to look at."""
+    config = {
+        "imports": ["$import glob"],
+        "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
+        "units": 1,
+        "network_def": NETWORK,
+        "network": "$@network_def.to(@device)",
+        "preprocessing": {"_target_": "Compose", "transforms": BEFORE},
+        "inferer": {"_target_": "SlidingWindowInferer", "roi_size": [16, 16, 16], "overlap": 0.5, "mode": "gaussian"},
+        "postprocessing": {"_target_": "Compose", "transforms": after},
+        **changes,
+    }
+    channels = {"0": "background", "1": "liver", "2": "tumour"}
+    form = {"inputs": {"image": {"num_channels": 1, "channel_def": {"0": "CT"}}}}
+    form |= {"outputs": {"pred": {"channel_def": channels}}}  # type: ignore[dict-item]
+    (folder / "configs").mkdir(parents=True)
+    (folder / "models").mkdir()
+    (folder / "configs" / "inference.json").write_text(json.dumps(config))
+    (folder / "configs" / "metadata.json").write_text(json.dumps({"version": "0.1.0", "network_data_format": form}))
+    torch.save(network().state_dict(), folder / "models" / "model.pt")
+    return folder
+
+
+def image(shape: tuple[int, ...] = (20, 22, 12)) -> Image:
+    noise = np.random.default_rng(1).normal(size=(1, *(n // 2 + 1 for n in shape)))
+    data = noise.repeat(2, 1).repeat(2, 2).repeat(2, 3)[:, : shape[0], : shape[1], : shape[2]] * 60 + 100
+    affine = np.array([[0, -1.2, 0, 5], [1, 0, 0, 6], [0, 0, -2.5, 7], [0, 0, 0, 1]])
+    return Image(data.astype(np.float32), Geometry(shape, affine))
+
+
+def by_monai(subject: Image, argmax: bool = True) -> np.ndarray:
+    """The bundle's steps, made of MONAI's own classes by hand."""
+    before = mt.Compose(
+        [
+            mt.Orientationd(keys=["image"], axcodes="RAS"),
+            mt.Spacingd(keys=["image"], pixdim=[1.5, 1.5, 2.0], mode="bilinear"),
+            mt.ScaleIntensityRanged(keys=["image"], a_min=0, a_max=200, b_min=0, b_max=1, clip=True),
+        ]
+    )
+    case = before(
+        {"image": MetaTensor(torch.from_numpy(subject.data), affine=torch.from_numpy(subject.geometry.affine))}
+    )
+    inferer = SlidingWindowInferer([16, 16, 16], overlap=0.5, mode="gaussian")
+    with torch.inference_mode():
+        case["pred"] = inferer(case["image"][None], network())[0]
+    after = [
+        mt.Activationsd(keys="pred", softmax=argmax, sigmoid=not argmax),
+        mt.Invertd(keys="pred", transform=before, orig_keys="image", nearest_interp=False),
+        mt.AsDiscreted(keys="pred", argmax=argmax, threshold=None if argmax else 0.5),
+    ]
+    return np.asarray(mt.Compose(after)(case)["pred"])
+
+
+def test_a_bundle_says_what_it_says_in_monai(tmp_path):
+    model = isocenter.load(bundle(tmp_path), "cpu")
+    assert [label.name for label in model.task.labels] == ["liver", "tumour"]
+    found, expected = np.asarray(model.predict(image()).data), by_monai(image())[0]
+    assert len(np.unique(expected)) == 3
+    assert (found == expected).mean() > 0.9995
+
+
+def test_regions_that_are_called_by_a_threshold_are_written_in_their_order(tmp_path):
+    steps = [{"_target_": "Activationsd", "keys": "pred", "sigmoid": True}]
+    steps += [AFTER[1], {"_target_": "AsDiscreted", "keys": "pred", "threshold": 0.5}]
+    found = np.asarray(isocenter.load(bundle(tmp_path, steps), "cpu").predict(image()).data)
+    expected = np.zeros(found.shape, dtype=int)
+    for value, channel in enumerate(by_monai(image(), argmax=False), start=1):
+        expected[channel > 0] = value
+    assert (found == expected).mean() > 0.9995
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"units": "$__import__('os').mkdir('MARK')"}, "would run"),
+        ({"units": "$1 + 1"}, "would run"),
+        ({"units": "%other.json#units"}, "takes %other"),
+        ({"network_def": {"_target_": "os.mkdir", "path": "MARK"}}, "wants os.mkdir"),
+        ({"network_def": {"_target_": "scripts.network.Net"}}, "wants scripts.network.Net"),
+        ({"network_def": {"_target_": "monai.networks.nets.UNet.forward"}}, "wants"),
+        ({"network_def": {"_target_": "torch.nn.functional"}}, "wants torch.nn.functional"),
+        ({"network_def": {**NETWORK, "_mode_": "callable"}}, "callable"),
+        ({"network_def": {**NETWORK, "widths": [1]}}, "cannot be made"),
+        (
+            {"preprocessing": {"_target_": "Compose", "transforms": [{"_target_": "Lambdad", "keys": "image"}]}},
+            "Lambdad",
+        ),
+        ({"inferer": {"_target_": "SimpleInferer"}}, "SimpleInferer"),
+        ({"postprocessing": {"_target_": "Compose", "transforms": [{"_target_": "FillHolesd"}]}}, "FillHolesd"),
+        ({"postprocessing": None}, "what its outputs mean"),
+    ],
+)
+def test_what_we_do_not_know_of_a_bundle_is_refused_and_nothing_of_it_runs(tmp_path, monkeypatch, changes, says):
+    monkeypatch.chdir(tmp_path)
+    folder = bundle(tmp_path / "bundle", **changes)
+    with pytest.raises(UsageError, match=says):
+        isocenter.load(folder, "cpu")
+    assert os.listdir(tmp_path) == ["bundle"]  # noqa: PTH208 - names alone
+
+
+def test_a_reference_to_nothing_or_to_itself_is_refused(tmp_path):
+    with pytest.raises(FormatError, match="refers to itself"):
+        isocenter.load(bundle(tmp_path / "one", units="@units"), "cpu")
+    with pytest.raises(FormatError, match="has no 'number'"):
+        isocenter.load(bundle(tmp_path / "two", units="@number"), "cpu")
+
+
+def test_weights_that_do_not_fit_and_images_of_other_axes_are_refused(tmp_path):
+    folder = bundle(tmp_path)
+    flat = Image(np.zeros((1, 8, 8), dtype=np.float32), Geometry.of_pixels((8, 8)))
+    with pytest.raises(GeometryError, match="3 axes"):
+        isocenter.load(folder, "cpu").predict(flat)
+    torch.save({"weight": torch.zeros(1)}, folder / "models" / "model.pt")
+    with pytest.raises(IntegrityError, match="other weights"):
+        isocenter.load(folder, "cpu")
