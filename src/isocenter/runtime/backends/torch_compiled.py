@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,7 @@ def _key(record: Mapping[str, Any], weights: list[Path], device: str) -> str:
         *(digest(one) for one in weights),
         *(str(record.get(key)) for key in ("network", "task", "own_scales")),
         str(record["inference"]["patch"]),
-        torch.__version__,
+        version("torch"),
         f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()} {device} {gpu}",
     ]
     return hashlib.sha256("\n".join(decisive).encode()).hexdigest()[:32]
