@@ -18,6 +18,7 @@ from isocenter.runtime.columns import HELD_BYTES
 from isocenter.runtime.members import Averaged
 from isocenter.runtime.model import Model, build_module
 from isocenter.runtime.preprocessing import STREAMED_BYTES
+from isocenter.runtime.shrinking import Shrinking
 from isocenter.runtime.sums import YIELDED_BYTES
 from isocenter.runtime.survey import BLOCK_VOXELS
 from isocenter.runtime.torch_network import TorchNetwork
@@ -139,7 +140,8 @@ def _network(model: Model, batch: int) -> int:
     """While a batch goes through: what is alive of its layers at the most, one member after the other."""
     patch = model.inference.patch
     shape = (batch, len(model.preprocessing.channels), *patch)
-    member = model.run.members[0] if isinstance(model.run, Averaged) else model.run
+    run = model.run.network if isinstance(model.run, Shrinking) else model.run
+    member = run.members[0] if isinstance(run, Averaged) else run
     if isinstance(member, TorchNetwork):
         if not member.device.startswith("cpu"):
             return FIRST_WINDOW  # the device has memory of its own
