@@ -4,31 +4,29 @@ import json
 import sys
 import time
 
+import numpy as np
 import torch
 from bounded_model import Light
 
 import isocenter
 from isocenter import tasks
-from isocenter.runtime import Inference, Model, Preprocessing, TorchNetwork
+from isocenter.runtime import Inference, Model, Preprocessing
 from isocenter.transforms import Normalisation
-
-
-class Heads(torch.nn.Module):
-    def __init__(self, network: torch.nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {"mask": self.network(images)}
-
 
 volume, out = sys.argv[1:3]
 classes, overlap, size, batch = int(sys.argv[3]), float(sys.argv[4]), int(sys.argv[5]), int(sys.argv[6])
 labels = [{"value": n, "name": f"structure {n}"} for n in range(1, classes + 1)]
 task = tasks.build({"name": "segmentation", "labels": labels, "loss": "ce", "tolerance": 1.0})
 prepares = Preprocessing(3, ("0",), (Normalisation("window", -1000, 1000, 0, 500),))
-network = TorchNetwork(Heads(Light(classes)).eval())
-model = Model(task, prepares, Inference((size,) * 3, overlap, batch), {"name": "light", "channels": 1}, network)
+network = Light(classes).eval()
+
+
+def run(images: np.ndarray) -> dict[str, np.ndarray]:
+    with torch.inference_mode():
+        return {"mask": network(torch.from_numpy(images)).numpy()}
+
+
+model = Model(task, prepares, Inference((size,) * 3, overlap, batch), {"name": "light", "channels": 1}, run)
 began = time.perf_counter()
 isocenter.predict(model, volume, out=out, device="cpu")
 print(json.dumps({"predicting": time.perf_counter() - began}))
