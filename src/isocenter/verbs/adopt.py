@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from isocenter import networks
 from isocenter.errors import UsageError, counted
 from isocenter.runtime import (
     Evidence,
@@ -71,16 +72,14 @@ def adopt(
     """
     source, out = Path(source), Path(out)
     if not is_foreign(source):
-        remedy = "Give an nnU-Net v2 result folder; a run becomes a package by `isocenter package`"
+        remedy = "Give an nnU-Net v2 result folder; a run of ours becomes a package by `isocenter package`"
         raise UsageError("is no model of another program that we know", str(source), remedy)
     zipped = out.suffix.lower() == ".zip"
     refuse_taken(out, overwrite, () if zipped else MARKS)
     refuse_unknown(backends or ())
     largest = read_postprocessing(Path(postprocessing)) if postprocessing is not None else ()
     model = load_foreign(source, "cpu", fold=fold, trusted=trust, largest=largest)
-    if model.preprocessing.settings.get("previous"):
-        remedy = "Predict with its folder itself"
-        raise UsageError("is a cascade of two networks, and a package holds one", str(source), remedy)
+    _refuse_unpackable(model, source)
     origin = str(model.record["origin"])
     limits = [f"Adopted from {origin}: Isocenter has measured nothing of it. Whose weights they are, its maker says."]
     if trust:
@@ -94,6 +93,16 @@ def adopt(
             devices = tuple(dict.fromkeys(("cpu", choose_device("auto").value)))
             certificate = certify(folder, model, shown, shown.said, names=backends, devices=devices, threads=threads)
     return Adopted(out, onnx, len(model.members), False, certificate, origin, tuple(trust))
+
+
+def _refuse_unpackable(model: Model, source: Path) -> None:
+    """UsageError for what predicts as it is, and cannot travel with its sources."""
+    remedy = "Predict with it as it is: it needs no package"
+    if model.preprocessing.settings.get("previous"):
+        raise UsageError("is a cascade of two networks, and a package holds one", str(source), remedy)
+    if model.network["name"] not in networks.names():
+        problem = f"its network is {model.network['name']}, whose sources are not ours to pack"
+        raise UsageError(problem, str(source), remedy)
 
 
 class _Shown:

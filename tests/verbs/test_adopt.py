@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+
+import isocenter
+from foreign_folders import result_folder
+from isocenter.errors import IntegrityError, UsageError
+
+WITHOUT_TORCH = """
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "torch":
+            raise ImportError("torch is blocked")
+sys.meta_path.insert(0, Blocked())
+import isocenter, numpy
+model = isocenter.load(sys.argv[1], "cpu", backend="onnx")
+numpy.save(sys.argv[3], numpy.asarray(model.predict(sys.argv[2]).data))
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return result_folder(
+        tmp_path_factory.mktemp("nnunet") / "T__P__3d_fullres", "3d_fullres", folds=(0, 1), mirror=(0,)
+    )
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("images") / "case.nii.gz"
+    noise = np.random.default_rng(5).normal(size=(9, 10, 8)).repeat(2, 0).repeat(2, 1).repeat(2, 2)
+    affine = np.array([[-1.0, 0, 0, 3], [0, 1.2, 0, 4], [0, 0, 1.7, 5], [0, 0, 0, 1]])
+    nibabel.save(nibabel.Nifti1Image((noise * 50 + 90).astype(np.float32), affine), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def adopted(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("adopted") / "package"
+    result = isocenter.adopt(folder, out=out, backends=())
+    assert result.onnx["exported"]
+    assert (result.origin, result.networks) == ("nnU-Net v2", 2)
+    assert "Isocenter has measured nothing of it" in repr(result)
+    return out
+
+
+def test_an_adopted_model_says_what_the_folder_says_also_without_torch(folder, adopted, image, tmp_path):
+    expected = np.asarray(isocenter.load(folder, "cpu").predict(image).data)
+    assert len(np.unique(expected)) > 1
+    assert np.array_equal(np.asarray(isocenter.load(adopted, "cpu").predict(image).data), expected)
+    out = tmp_path / "found.npy"
+    subprocess.run([sys.executable, "-c", WITHOUT_TORCH, adopted, image, out], check=True)
+    assert (np.load(out) == expected).mean() > 0.9999
+
+
+def test_an_adopted_model_runs_in_monai_without_isocenter(folder, adopted, image, tmp_path):
+    code = (
+        "import sys\nclass Blocked:\n    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.partition('.')[0] == 'isocenter': raise ImportError('isocenter is blocked')\n"
+        "sys.meta_path.insert(0, Blocked())\nfrom monai.bundle import run\n"
+        f"run(config_file='configs/inference.json', dataset_dir={str(image)!r}, output_dir={str(tmp_path / 'out')!r})"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=adopted, capture_output=True)
+    found = np.asarray(nibabel.load(tmp_path / "out" / "case.nii.gz").dataobj)
+    expected = np.asarray(isocenter.load(folder, "cpu").predict(image).data)
+    assert (found == expected).mean() > 0.9999
+
+
+def test_what_is_trusted_is_said_in_the_package(tmp_path):
+    source = result_folder(tmp_path / "folder", "3d_fullres")
+    checkpoint = source / "fold_all" / "checkpoint_final.pth"
+    torch.save({**torch.load(checkpoint, weights_only=False), "took": timedelta(seconds=1)}, checkpoint)
+    with pytest.raises(IntegrityError, match=r"--trust datetime\.timedelta"):
+        isocenter.adopt(source, out=tmp_path / "one", backends=())
+    assert not (tmp_path / "one").exists()
+    out = tmp_path / "two"
+    result = isocenter.adopt(source, out=out, trust=["datetime.timedelta"], backends=())
+    assert "trusting datetime.timedelta" in repr(result)
+    record = json.loads((out / "isocenter" / "model.json").read_text())
+    assert record["decisions"]["adopt.trust"]["value"] == ["datetime.timedelta"]
+    assert any("datetime.timedelta" in limit for limit in record["limits"])
+
+
+def test_what_is_no_model_of_another_program_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="no model of another program"):
+        isocenter.adopt(tmp_path, out=tmp_path / "out")
+
+
+def test_a_cascade_is_used_as_it_is(tmp_path):
+    result_folder(tmp_path / "T__P__3d_lowres", "3d_lowres")
+    second = result_folder(tmp_path / "T__P__3d_cascade_fullres", "3d_cascade_fullres", previous="3d_lowres", inputs=3)
+    with pytest.raises(UsageError, match="cascade of two networks"):
+        isocenter.adopt(second, out=tmp_path / "out")
