@@ -125,8 +125,8 @@ def _train(dataset: str, given: argparse.Namespace) -> dict[str, float]:
     counted = lengths[WARMUP:] or lengths
     configuration = plans["configurations"][CONFIGURATION]
     return {
-        "step": statistics.median(counted),
-        "waiting": sum(waits[WARMUP:] or waits) / sum(counted),
+        "step": statistics.median(counted) if counted else None,  # one step alone has no length
+        "waiting": sum(waits[WARMUP:] or waits) / sum(counted) if counted else None,
         "steps": len(stamps),
         "batch": configuration["batch_size"],
         "patch": configuration["patch_size"],
