@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from isocenter.errors import FormatError
-from isocenter.values import Case
+from isocenter.values import Case, Image
 
 
 def squared(case: Case) -> int:
@@ -40,3 +40,9 @@ def squared(case: Case) -> int:
     with (folder / "done").open("a") as file:
         file.write(f"{os.getpid()}\n")
     return n * n
+
+
+def crashes(name: str) -> Image:
+    """An image over which the library that reads it crashes."""
+    os.kill(os.getpid(), getattr(signal, name))
+    raise AssertionError("unreachable")

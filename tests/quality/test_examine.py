@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 
+import deadly
 from isocenter.errors import FormatError
 from isocenter.quality import examine
+from isocenter.runtime import in_workers
 from isocenter.values import Case, Dataset, Geometry, Image, Label, LazyMapping
 
 GRID = Geometry((4, 5, 6), np.diag([1.0, 1.0, 2.0, 1.0]))
@@ -175,3 +178,12 @@ def test_grey_pictures_beside_coloured_ones_are_no_fault():
 
     both = cohort(picture(0, "0"), picture(1, "R", "G", "B"), picture(2, "R", "G", "B", "A"), picture(3, "0", "A"))
     assert not examine(both).fatal
+
+
+def test_a_case_over_which_a_process_dies_is_left_out_and_the_rest_goes_on(tmp_path):
+    fatal = Case("fatal", "p9", LazyMapping({"image": partial(deadly.crashes, "SIGSEGV")}), {"mask": mask()})
+    found = examine(cohort(*(case(n) for n in range(3)), fatal), spread=partial(in_workers, 1))
+    assert [one.id for one in found.dataset] == ["c0", "c1", "c2"]
+    [problem] = [one for one in found.problems if one.severity == "error"]
+    assert problem.cases == ("fatal",)
+    assert "crashed (SIGSEGV)" in problem.what
