@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from isocenter.planning import read_plan, settings
-from isocenter.training.optimisers import Average, make_optimiser
+from isocenter.training.optimisers import Average, laid_as_weights, make_optimiser
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +41,28 @@ def test_sgd_moves_with_nesterovs_momentum_of_099(chosen):
         v = 0.99 * v + 1
         expected -= 0.1 * (1 + 0.99 * v)
     assert x.item() == pytest.approx(expected)
+
+
+def test_a_resumed_optimiser_moves_weights_that_lie_otherwise_than_when_it_was_kept(chosen):
+    """Beside it an optimiser that went on without a break, in the plain order."""
+    torch.manual_seed(0)
+    plain, last = network(), network()
+    last.load_state_dict(plain.state_dict())
+    images = torch.randn(2, 1, 6, 6)
+    optimisers = [make_optimiser(module, chosen) for module in (plain, last)]
+    for step in range(3):
+        for module, optimiser in zip((plain, last), optimisers, strict=True):
+            optimiser.zero_grad()
+            module(images).square().sum().backward()
+            optimiser.step()
+        if step == 0:
+            with torch.no_grad():
+                weight = last[0].weight
+                weight.data = weight.data.mT.contiguous().mT  # columns before rows
+            assert optimisers[1].state[weight]["exp_avg"].stride() != weight.stride()
+            laid_as_weights(optimisers[1])
+            assert optimisers[1].state[weight]["exp_avg"].stride() == weight.stride()
+    torch.testing.assert_close(plain.state_dict(), last.state_dict())
 
 
 def test_the_average_is_the_weighted_mean_of_all_weights_so_far():

@@ -28,6 +28,17 @@ def make_optimiser(module: Module, chosen: Training) -> Any:
     return torch.optim.AdamW(groups, lr=chosen.learning_rate, fused=True)
 
 
+def laid_as_weights(optimiser: Any) -> None:
+    """Bring what an optimiser keeps of each weight into that weight's order in memory.
+
+    torch's fused steps go through both from end to end, and would mix up elements that lie in another order.
+    """
+    for weight, kept in optimiser.state.items():
+        for name, value in kept.items():
+            if value.shape == weight.shape and value.stride() != weight.stride():
+                kept[name] = torch.empty_like(weight).copy_(value)
+
+
 class Average:
     """The mean of the weights of many steps, kept in a module like the one that is trained."""
 

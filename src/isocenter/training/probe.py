@@ -91,6 +91,7 @@ def _probed(module: Module, step: Step, chosen: Training, left: float) -> Probed
 
     def timed(way: Compute, number: int) -> float:
         way.applied(module)
+        module.zero_grad()  # gradients in another order than their weights cost time, and torch warns of them
         settled(chosen.device)
         mark = time.monotonic()
         step(way, number)
@@ -107,6 +108,7 @@ def _probed(module: Module, step: Step, chosen: Training, left: float) -> Probed
     if left >= PEAK_FROM:
         still = replace(best, compiled=False)
         still.applied(module)
+        module.zero_grad()
         operations, shapes = counted(module, lambda: step(still, 0))
         peak = measured_peak(module, shapes, half=best.half, device=chosen.device)
     seconds = [f"{way.name(chosen)} {np.median(taken):.3f} s" for way, taken in times.items()]

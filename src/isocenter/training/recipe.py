@@ -25,7 +25,7 @@ from isocenter.training.learner import Learner
 from isocenter.training.loader import Loader
 from isocenter.training.logs import opened_logs
 from isocenter.training.objective import batch_loss, bit_by_bit
-from isocenter.training.optimisers import Average, make_optimiser
+from isocenter.training.optimisers import Average, laid_as_weights, make_optimiser
 from isocenter.training.probe import PROBE_CASES, Probed, budget, probed
 from isocenter.training.ranks import ALONE, Ranks
 from isocenter.training.schedule import Pace, replan
@@ -110,6 +110,7 @@ def train(
         state = ranks.agreed(_planned(found, model, averaged, looked_at, fabric.device, chosen, clock, decided))
         state = replace(state, began_from=began_from)
     way.applied(module)
+    laid_as_weights(optimiser)
     replace(way, compiled=False).applied(averaged)
     if state.began_from:
         model = replace(model, record={**record, "began_from": state.began_from})

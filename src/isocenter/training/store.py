@@ -27,7 +27,7 @@ from isocenter.transforms import generator, stacked
 from isocenter.values import Array, Case, Dense, Region
 
 # Raised when prepared arrays would come out otherwise than before.
-LAYOUT = 4
+LAYOUT = 5
 # Positions of each structure that are kept for centring patches; nnU-Net keeps as many.
 POSITIONS = 1000
 # Each case is read by a thread of its own already.
