@@ -28,7 +28,7 @@ def main() -> None:
         array = np.load(asked.folder / f"{asked.step}.npy")
         began = time.perf_counter()
         if asked.step == "image":
-            result = resample(array.astype(np.float32)[None], shapes["network"], "cubic")[0]
+            result = resample(array[None], shapes["network"], "cubic")[0]
         else:
             result = resample_labels(array, shapes["network"])
         seconds = time.perf_counter() - began

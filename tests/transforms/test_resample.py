@@ -112,7 +112,8 @@ def test_linear_going_down_weakens_a_wave_as_the_triangle_of_its_kernel_does(new
     """The Fourier transform of a triangle is a squared sinc; `cycles` a new sample, of which 0.5 can be told apart."""
     ratio = 240 / new
     frequency = min(cycles / ratio, 0.5)
-    assert_allclose(amplitude(240, new, "linear", frequency), np.sinc(frequency * ratio) ** 2, atol=0.09)
+    # At ratios that are not whole the triangle meets the old samples off their places: up to 0.105 at a ratio of 1.5.
+    assert_allclose(amplitude(240, new, "linear", frequency), np.sinc(frequency * ratio) ** 2, atol=0.11)
 
 
 @given(st.integers(40, 160))
@@ -146,7 +147,8 @@ def test_linear_going_up_is_that_of_scipy_and_of_torch(shape, factors, seed):
     assert_allclose(ours, interpolated[0, 0], atol=1e-5)
 
 
-@given(st.tuples(*[st.integers(1, 8)] * 2), st.tuples(*[st.integers(1, 5)] * 2), orders, seeds)
+# From two samples on: torch takes an image of one column for one whose channels come last, and gives its mean.
+@given(st.tuples(*[st.integers(2, 8)] * 2), st.tuples(*[st.integers(1, 5)] * 2), orders, seeds)
 def test_going_down_by_whole_ratios_is_the_anti_aliased_one_of_torch_away_from_the_edges(new, ratios, order, seed):
     old = tuple(count * ratio for count, ratio in zip(new, ratios, strict=True))
     image = np.random.default_rng(seed).normal(size=old).astype(np.float32)
@@ -189,3 +191,10 @@ def test_an_image_larger_than_one_slab_is_the_image_in_one_piece(new, order, mon
 def test_a_long_axis_of_half_precision_is_picked_from_exactly():
     ramp = torch.linspace(0, 1, 3000, dtype=torch.float16)[None]
     assert_allclose(resample(ramp, (6000,)).float()[0], resample(ramp.float().numpy(), (6000,))[0], atol=2e-3)
+
+
+def test_whole_numbers_come_as_float32():
+    numbers = np.random.default_rng(0).integers(-1000, 3000, (1, 9, 8), np.int16)
+    ours = resample(numbers, (5, 12), "cubic")
+    assert ours.dtype == np.float32
+    assert_array_equal(ours, resample(numbers.astype(np.float32), (5, 12), "cubic"))

@@ -32,7 +32,7 @@ Decide = Callable[[NDArray[np.intp], NDArray[np.float64]], NDArray[Any]]
 
 
 def resample_labels(labels: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
-    """(*spatial) whole numbers to (*shape): at each voxel the label with the largest share; of equals the lowest."""
+    """(*spatial) whole numbers to (*shape): at each voxel the label with the largest share; of equals the highest."""
     if tuple(shape) == labels.shape:
         return labels
     lowest = int(labels.min())
@@ -129,7 +129,8 @@ def _by_votes(labels: NDArray[Any], count: int) -> Decide:
         length = count if values is None else len(values)
         ballot = found.reshape(place.shape) + np.arange(len(place))[:, None] * length
         votes = np.bincount(ballot.ravel(), weight.ravel(), len(place) * length)
-        winner = votes.reshape(-1, length).argmax(axis=1)
+        # Of equal shares the highest label's: what is half a structure stays one, as nnU-Net has it.
+        winner = length - 1 - votes.reshape(-1, length)[:, ::-1].argmax(axis=1)
         return winner if values is None else values[winner]
 
     return decide

@@ -20,7 +20,7 @@ Order = Literal["linear", "cubic"]
 
 # What is worked on at a time stays in the cache.
 SLAB_VOXELS = 2**18
-FEWEST_ROWS = 4
+FEWEST_ROWS = 8
 # New samples whose weights make one small matrix.
 BAND = 32
 
@@ -117,15 +117,19 @@ def _along_by_taps(array: Any, axis: int, step: Taps) -> Any:
 
 
 def resample(array: Any, shape: Sequence[int], order: Order = "linear") -> Any:
-    """(channels, *spatial) intensities to (channels, *shape), edge to edge; axes of equal size stay untouched."""
+    """(channels, *spatial) intensities to (channels, *shape), edge to edge; axes of equal size stay untouched.
+
+    Whole numbers become float32, slab by slab; where no axis changes the array comes back as it is.
+    """
     steps = [None if old == new else taps(old, new, order) for old, new in zip(array.shape[1:], shape, strict=True)]
     if not any(steps):
         return array
     if not isinstance(array, np.ndarray):
         return _stepped(array, steps)
-    out = np.empty((len(array), *shape), dtype=array.dtype)
+    kind = array.dtype if array.dtype.kind == "f" else np.dtype(np.float32)
+    out = np.empty((len(array), *shape), dtype=kind)
     for rows, step, near in slabs(taps(array.shape[1], shape[0], order), max(array[0, 0].size, out[0, 0].size)):
-        out[:, rows] = _stepped(array[:, near], [steps[0] and step, *steps[1:]])
+        out[:, rows] = _stepped(array[:, near].astype(kind, copy=False), [steps[0] and step, *steps[1:]])
     return out
 
 
