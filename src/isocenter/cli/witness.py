@@ -32,7 +32,7 @@ def witnessed(words: Sequence[str]) -> Iterator[None]:
         yield
         return
     # In a session of its own: what ends this process from outside, Ctrl-C among it, is not meant for the witness.
-    command = [SHELL, "-c", KEEP]
+    command = [str(SHELL), "-c", KEEP]
     with subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True) as shell:  # noqa: S603
         said = _Said(shell, words[0])
         work.addHandler(said)
