@@ -12,11 +12,11 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from importlib.metadata import version
 from types import ModuleType
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from isocenter import __version__
 from isocenter.errors import IsocenterError, ResourceError, UsageError, WorkerLostError, counted, listed
 from isocenter.runtime.spread import outcome_of
 from isocenter.values import Case
@@ -108,11 +108,11 @@ class Cluster:
             client.wait_for_workers(1, timeout=self.patience)
         except TimeoutError as error:
             raise ResourceError("the scheduler has no worker", self.address, "Start one with `dask worker`") from error
-        versions = client.run(_version, on_error="return")
-        strange = sorted(name for name, version in versions.items() if version != __version__)
+        ours, theirs = _version(), client.run(_version, on_error="return")
+        strange = sorted(name for name, found in theirs.items() if found != ours)
         if strange:
             raise ResourceError(
-                f"{counted(len(strange), 'worker')} without isocenter {__version__}: {listed(strange)}",
+                f"{counted(len(strange), 'worker')} without isocenter {ours}: {listed(strange)}",
                 self.address,
                 "Install the same isocenter on every worker",
             )
@@ -123,7 +123,7 @@ class Cluster:
 
 
 def _version() -> str:
-    return __version__
+    return version("isocenter")
 
 
 def _distributed() -> ModuleType:
