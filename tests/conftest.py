@@ -30,7 +30,7 @@ BUDGET = {
     "report": 40,
     "runtime": 60,
     "tasks": 5,
-    "training": 50,
+    "training": 100,
     "transforms": 5,
     "values": 5,
     "verbs": 210,
