@@ -84,10 +84,8 @@ class MlflowLog:
     """A run of the experiment "isocenter"; its number lies in the run's folder, so that a resumed run goes on in it."""
 
     def __init__(self, out: Path, first: int) -> None:
-        import mlflow  # type: ignore[import-not-found,unused-ignore]  # optional
-
-        self.client, self.first, self.broken = mlflow.MlflowClient(), first, False
-        self.run = ""
+        self.client: Any = None
+        self.first, self.broken, self.run = first, False, ""
         self._try(lambda: self._begin(out))
 
     def add(self, moment: Moment) -> None:
@@ -101,6 +99,9 @@ class MlflowLog:
         self._try(lambda: self.client.set_terminated(self.run))
 
     def _begin(self, out: Path) -> None:
+        import mlflow  # type: ignore[import-not-found,unused-ignore]  # optional
+
+        self.client = mlflow.MlflowClient()  # it refuses some addresses at once
         place = out / MLFLOW_RUN
         if place.is_file():
             self.run = place.read_text(encoding="utf-8").strip()
