@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nibabel
@@ -101,6 +102,21 @@ def test_a_backend_says_of_any_number_of_windows_what_torch_says(name, kind, req
     there, here = load(folder, "cpu", backend=name, threads=1), load(folder, "cpu")
     for count in (1, 3, 1):
         assert_allclose(there.run(windows(count))["mask"], here.run(windows(count))["mask"], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["onnx", "openvino"])
+def test_several_threads_that_share_a_backend_each_get_what_it_says_of_their_own_windows(name, package):
+    if (lacking := backend(name).lacking("cpu")) is not None:
+        pytest.skip(lacking)
+    run = load(package, "cpu", backend=name, threads=1).run
+    batches = [windows(4) * scale for scale in (0.1, 1.0, 10.0, 100.0)]
+    expected = [run(batch)["mask"].copy() for batch in batches]
+
+    def differing(number: int) -> int:
+        return sum(not np.array_equal(run(batches[number])["mask"], expected[number]) for _ in range(200))
+
+    with ThreadPoolExecutor(len(batches)) as pool:
+        assert list(pool.map(differing, range(len(batches)))) == [0] * len(batches)
 
 
 def test_what_a_backend_said_of_one_batch_outlives_the_next(package):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ class OpenVinoNetwork:
     """A model, compiled anew for each size of batch: shapes that are known are computed faster.
 
     compiled: {batch size: what was compiled for it}
+    alone:    held while one thread computes: what was compiled has one place for its results, whoever asked for them
     """
 
     core: Any
@@ -29,14 +31,16 @@ class OpenVinoNetwork:
     head: str
     settings: Mapping[str, Any]
     compiled: dict[int, Any] = field(default_factory=dict)
+    alone: Lock = field(default_factory=Lock)
 
     def __call__(self, batch: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
-        if len(batch) not in self.compiled:
-            sized = self.model.clone()
-            sized.reshape(list(batch.shape))
-            self.compiled[len(batch)] = self.core.compile_model(sized, "CPU", dict(self.settings))
-        result = self.compiled[len(batch)]([np.ascontiguousarray(batch)])
-        return {self.head: np.array(result[0], dtype=np.float32)}  # its own array is written again by the next call
+        with self.alone:
+            if len(batch) not in self.compiled:
+                sized = self.model.clone()
+                sized.reshape(list(batch.shape))
+                self.compiled[len(batch)] = self.core.compile_model(sized, "CPU", dict(self.settings))
+            result = self.compiled[len(batch)]([np.ascontiguousarray(batch)])
+            return {self.head: np.array(result[0], dtype=np.float32)}  # its own array is written again by the next call
 
 
 @dataclass(frozen=True)
