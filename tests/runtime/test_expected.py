@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import psutil
 import pytest
+import torch
 
 from isocenter.errors import MemoryShortageError
 from isocenter.runtime import Inference, Model, Preprocessing, TorchNetwork, build_module
@@ -93,6 +94,23 @@ def test_an_image_of_another_kind_is_left_to_who_refuses_it():
 def test_a_network_that_is_not_torchs_is_reckoned_by_its_window():
     model = replace(made(), run=lambda batch: {"mask": batch})
     assert expected_memory(model, told((64, 64, 64))).network > 4 * 32**3
+
+
+def test_what_a_network_takes_is_that_of_its_own_layers_whatever_it_is_called():
+    model = made()
+    called_otherwise = replace(model, network={**NETWORK, "name": "somebody's own"})
+    assert expected_memory(called_otherwise, told((64, 64, 64))) == expected_memory(model, told((64, 64, 64)))
+    assert {one.device.type for one in model.run.module.parameters()} == {"cpu"}
+
+
+def test_a_network_that_looks_at_numbers_is_reckoned_by_its_window():
+    class Looking(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"mask": images * float(images.max())}
+
+    model = replace(made(), run=TorchNetwork(Looking()))
+    other = replace(made(), run=lambda batch: {"mask": batch})
+    assert expected_memory(model, told((64, 64, 64))) == expected_memory(other, told((64, 64, 64)))
 
 
 def test_where_memory_is_short_fewer_windows_go_through_at_once(monkeypatch):

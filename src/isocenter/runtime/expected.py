@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import math
-import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary, finalize
 
 import numpy as np
 import psutil
@@ -16,7 +16,7 @@ from isocenter.errors import MemoryShortageError
 from isocenter.lazy import torch
 from isocenter.runtime.columns import HELD_BYTES
 from isocenter.runtime.members import Averaged
-from isocenter.runtime.model import Model, build_module
+from isocenter.runtime.model import Model
 from isocenter.runtime.preprocessing import STREAMED_BYTES
 from isocenter.runtime.shrinking import Shrinking
 from isocenter.runtime.sums import YIELDED_BYTES
@@ -26,6 +26,7 @@ from isocenter.values import Dense, Image
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.nn import Module
 
 GIB = 2**30
 # A network that is not torch's is not looked into: so many float32 a voxel of the window are those of a U-Net that is
@@ -42,6 +43,8 @@ READ_COPIES, PREPARED_COPIES = 9, 8
 PARTS = 4
 # Of what is free the rest stays for the system and for what the prediction misses.
 USABLE = 0.9
+# What was counted of a network, for as long as somebody has it: {shape of a batch: bytes}.
+_counted: WeakKeyDictionary[Module, dict[tuple[int, ...], int | None]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -139,42 +142,39 @@ def _result_bytes(model: Model) -> int:
 def _network(model: Model, batch: int) -> int:
     """While a batch goes through: what is alive of its layers at the most, one member after the other."""
     patch = model.inference.patch
-    shape = (batch, len(model.preprocessing.channels), *patch)
     run = model.run.network if isinstance(model.run, Shrinking) else model.run
     member = run.members[0] if isinstance(run, Averaged) else run
+    if isinstance(member, TorchNetwork) and not member.device.startswith("cpu"):
+        return FIRST_WINDOW  # the device has memory of its own
+    alive = None
     if isinstance(member, TorchNetwork):
-        if not member.device.startswith("cpu"):
-            return FIRST_WINDOW  # the device has memory of its own
-        alive = _alive(_Architecture(model), shape)
-    else:
+        # A second network of a cascade takes more channels than the images have.
+        alive = _alive(member.module, (batch, int(model.network["channels"]), *patch))
+    if alive is None:
         alive = FLOATS_A_VOXEL * 4 * batch * math.prod(patch)
     return int(KERNELS * alive) + FIRST_WINDOW
 
 
-@dataclass(frozen=True)
-class _Architecture:
-    """A model, told apart from others by its network alone."""
+def _alive(module: Module, shape: tuple[int, ...]) -> int | None:
+    """Bytes of the layers' inputs and outputs that are alive together, counted on torch's meta device.
 
-    model: Model
-
-    def __hash__(self) -> int:
-        return hash(str(self.model.network))
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Architecture) and self.model.network == other.model.network
-
-
-@lru_cache(maxsize=32)
-def _alive(architecture: _Architecture, shape: tuple[int, ...]) -> int:
-    """Bytes of the layers' inputs and outputs that are alive together, counted on torch's meta device."""
-    model = architecture.model
-    alive = _Alive()
-    with torch.device("meta"), torch.inference_mode():
-        module = build_module(model.task, model.network).eval()
-        for layer in module.modules():
-            layer.register_forward_hook(lambda layer, given, made: alive.see((given, made)))
-        module(torch.empty(shape))
-    return alive.most
+    None for a network that looks at numbers, of which there are none there.
+    """
+    known = _counted.setdefault(module, {})
+    if shape not in known:
+        alive = _Alive()
+        # The layers with tensors that hold nothing in place of their weights.
+        weights = {id(one): one.detach().to("meta") for one in (*module.parameters(), *module.buffers())}
+        try:
+            with torch.device("meta"), torch.inference_mode():
+                empty = copy.deepcopy(module, weights)
+                for layer in empty.modules():
+                    layer.register_forward_hook(lambda layer, given, made: alive.see((given, made)))
+                empty(torch.empty(shape))
+            known[shape] = alive.most
+        except RuntimeError:
+            known[shape] = None
+    return known[shape]
 
 
 class _Alive:
@@ -202,7 +202,7 @@ class _Alive:
         self.known.add(key)
         self.now += size
         self.most = max(self.most, self.now)
-        weakref.finalize(storage, self._forget, key, size)
+        finalize(storage, self._forget, key, size)
 
     def _forget(self, key: int, size: int) -> None:
         self.known.discard(key)

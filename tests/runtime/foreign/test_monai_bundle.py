@@ -118,6 +118,14 @@ def test_a_bundle_says_what_it_says_in_monai(tmp_path):
     assert (found == expected).mean() > 0.9995
 
 
+def test_a_bundle_is_predicted_with_like_any_model(tmp_path):
+    isocenter.write(image(), tmp_path / "case.nii.gz")
+    folder = bundle(tmp_path / "bundle")
+    done = isocenter.predict(folder, tmp_path / "case.nii.gz", out=tmp_path / "out", device="cpu")
+    expected = np.asarray(isocenter.load(folder, "cpu").predict(tmp_path / "case.nii.gz").data)
+    assert np.array_equal(isocenter.read(done.files[0]).data[0], expected)
+
+
 def test_regions_that_are_called_by_a_threshold_are_written_in_their_order(tmp_path):
     steps = [{"_target_": "Activationsd", "keys": "pred", "sigmoid": True}]
     steps += [AFTER[1], {"_target_": "AsDiscreted", "keys": "pred", "threshold": 0.5}]

@@ -115,6 +115,10 @@ def test_a_cascade_shows_its_second_network_what_the_first_said(tmp_path):
     arrays, spacing = image.data.transpose(0, 3, 2, 1), image.geometry.steps[::-1]
     earlier = prediction(first, arrays, spacing)
     assert agrees(second, image, earlier=earlier, mirror=())
+    isocenter.write(image, tmp_path / "case.nii.gz")
+    done = isocenter.predict(second, tmp_path / "case.nii.gz", out=tmp_path / "out", device="cpu")
+    found = np.asarray(isocenter.load(second, "cpu").predict(tmp_path / "case.nii.gz").data)
+    assert np.array_equal(isocenter.read(done.files[0]).data[0], found)
     first.rename(tmp_path / "elsewhere")
     with pytest.raises(UsageError, match="T__P__3d_lowres is not beside it"):
         isocenter.load(second, "cpu")
