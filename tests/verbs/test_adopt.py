@@ -14,6 +14,7 @@ import torch
 import isocenter
 from foreign_folders import result_folder
 from isocenter.errors import IntegrityError, UsageError
+from isocenter.runtime.certify import seeded
 
 WITHOUT_TORCH = """
 import sys
@@ -94,6 +95,15 @@ def test_what_is_trusted_is_said_in_the_package(tmp_path):
 def test_what_is_no_model_of_another_program_is_refused(tmp_path):
     with pytest.raises(UsageError, match="no model of another program"):
         isocenter.adopt(tmp_path, out=tmp_path / "out")
+
+
+def test_a_network_of_slices_is_certified_with_slices_of_noise(tmp_path):
+    slices = result_folder(tmp_path / "T__P__2d", "2d", spacing=(1.3, 0.9), patch=(16, 12), mirror=None)
+    [noise, _] = seeded(isocenter.load(slices, "cpu"))
+    assert noise.geometry.shape == (18, 24, 1)
+    assert noise.geometry.spacing == (0.9, 1.3, 1.0)
+    certificate = isocenter.adopt(slices, out=tmp_path / "package", backends=("onnx",)).certificate
+    assert [trial.passed for trial in certificate.trials] == [True, True]
 
 
 def test_a_cascade_is_used_as_it_is(tmp_path):

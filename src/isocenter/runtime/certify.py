@@ -71,9 +71,11 @@ def certify(
 
 def seeded(model: Model) -> Iterable[Image]:
     """Smooth noise on a grid a little larger than a window, at the spacing that the model works at."""
-    preprocessing, settings = model.preprocessing, model.preprocessing.settings
-    ndim, spacing = preprocessing.ndim, settings.get("spacing")
-    shape = tuple(size + size // 2 for size in (settings.get("shape") or model.inference.patch))
+    preprocessing, ndim, spacing = model.preprocessing, model.preprocessing.ndim, model.preprocessing.spacing or ()
+    window = preprocessing.shape or model.inference.patch
+    steps = (*[1.0] * (ndim - len(spacing)), *spacing)  # a network of slices has none across them
+    upright = np.argsort(preprocessing.order_of_axes)
+    shape = tuple(window[axis] + window[axis] // 2 for axis in upright)
     for seed in range(SEEDED):
         rng = np.random.default_rng(seed)
         voxels = rng.normal(100, 40, (len(preprocessing.channels), *shape))
@@ -81,7 +83,7 @@ def seeded(model: Model) -> Iterable[Image]:
             voxels = (voxels + np.roll(voxels, 1, axis) + np.roll(voxels, 2, axis)) / 3
         coloured = preprocessing.channels == COLOUR
         data = voxels.clip(0, 255).astype(np.uint8) if coloured else voxels.astype(np.float32)
-        affine = np.diag([*(spacing or [1.0] * ndim), 1.0])
+        affine = np.diag([*(steps[axis] for axis in upright), 1.0])
         geometry = Geometry.of_pixels(shape) if ndim == 2 and not spacing else Geometry(shape, affine)
         yield Image(data, geometry, preprocessing.modality, preprocessing.channels)
 

@@ -33,6 +33,10 @@ class Prepares(Protocol):
         """Axes of the network's grid."""
 
     @property
+    def order_of_axes(self) -> tuple[int, ...]:
+        """Which axis of an upright image (RAS+) each axis of the network's grid is."""
+
+    @property
     def channels(self) -> tuple[str, ...]:
         """What images have to have, by name and order."""
 

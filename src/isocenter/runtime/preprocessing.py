@@ -79,6 +79,10 @@ class Preprocessing:
             raise PlanError(f"impossible settings: {error}", "preprocessing", "Plan anew, or correct it") from error
 
     @property
+    def order_of_axes(self) -> tuple[int, ...]:
+        return tuple(range(self.ndim))
+
+    @property
     def settings(self) -> dict[str, Any]:
         """Plain values for YAML and JSON."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}

@@ -158,6 +158,11 @@ class NNUNetPreprocessing:
             raise PlanError("channels or axes do not fit together", "preprocessing", "Adopt the model again")
 
     @property
+    def order_of_axes(self) -> tuple[int, ...]:
+        """SimpleITK's arrays are (slice, row, column), and ours (column, row, slice)."""
+        return tuple(2 - axis for axis in self.transpose)
+
+    @property
     def settings(self) -> dict[str, Any]:
         """Plain values for JSON."""
         found = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
@@ -236,10 +241,9 @@ class NNUNetPreprocessing:
         return image, earlier
 
     def _order(self, geometry: Geometry) -> tuple[tuple[int, ...], tuple[bool, ...]]:
-        """From (column, row, slice) to the network's axes: SimpleITK's arrays are (slice, row, column)."""
+        """From (column, row, slice) to the network's axes."""
         axes, flips = ((0, 1, 2), (False,) * 3) if geometry.ndim == 2 or not self.reorient else geometry.to_canonical
-        chosen = [2 - axis for axis in self.transpose]
-        return tuple(axes[one] for one in chosen), tuple(flips[one] for one in chosen)
+        return tuple(axes[one] for one in self.order_of_axes), tuple(flips[one] for one in self.order_of_axes)
 
     def _steps(self, geometry: Geometry, axes: tuple[int, ...], where: str) -> tuple[float, ...]:
         """mm between voxels in the network's order of axes."""
