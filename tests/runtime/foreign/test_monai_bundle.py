@@ -12,6 +12,7 @@ import torch
 from monai.data import MetaTensor
 from monai.inferers import SlidingWindowInferer
 from monai.networks.nets import UNet
+from scipy import ndimage
 
 import isocenter
 from isocenter.errors import FormatError, GeometryError, IntegrityError, UsageError
@@ -134,6 +135,33 @@ def test_regions_that_are_called_by_a_threshold_are_written_in_their_order(tmp_p
     for value, channel in enumerate(by_monai(image(), argmax=False), start=1):
         expected[channel > 0] = value
     assert (found == expected).mean() > 0.9995
+
+
+@pytest.mark.parametrize(
+    ("given", "groups"),
+    [
+        ({}, [[1], [2]]),
+        ({"applied_labels": 2}, [[2]]),
+        ({"applied_labels": [1, 2], "independent": False}, [[1, 2]]),
+    ],
+)
+def test_of_the_labels_that_a_bundle_names_the_largest_piece_stays(tmp_path, given, groups):
+    step = {"_target_": "KeepLargestConnectedComponentd", "keys": "pred", **given}
+    found = np.asarray(isocenter.load(bundle(tmp_path, [*AFTER, step]), "cpu").predict(image()).data)
+    whole = np.array(isocenter.load(bundle(tmp_path / "whole"), "cpu").predict(image()).data)
+    for group in groups:
+        pieces, _ = ndimage.label(np.isin(whole, group), np.ones((3, 3, 3)))
+        sizes = np.bincount(pieces.ravel())[1:]
+        whole[(pieces > 0) & (pieces != 1 + sizes.argmax())] = 0
+    assert np.array_equal(found, whole)
+
+
+@pytest.mark.parametrize(("given", "says"), [({"num_components": 2}, "num_components 2"), ({}, "regions that overlap")])
+def test_a_largest_piece_of_another_kind_is_refused(tmp_path, given, says):
+    before = [{"_target_": "AsDiscreted", "keys": "pred", "threshold": 0.5}]
+    step = {"_target_": "KeepLargestConnectedComponentd", "keys": "pred", **given}
+    with pytest.raises(UsageError, match=says):
+        isocenter.load(bundle(tmp_path, [*before, step]), "cpu")
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,10 @@ class MonaiTransforms:
     shape: tuple[int, ...] | None = None
     settings: Mapping[str, Any] = field(default_factory=lambda: {"kind": KIND})
 
+    @property
+    def order_of_axes(self) -> tuple[int, ...]:
+        return tuple(range(self.ndim))
+
     def __call__(self, image: Image, where: str) -> tuple[NDArray[np.float32], Transformed]:
         """(channels, *spatial); DatasetError for other channels, GeometryError for other axes."""
         from monai.data import MetaTensor  # seconds of imports, and only bundles need it
@@ -212,12 +216,14 @@ def _task(post: Sequence[Mapping[str, Any]], names: Mapping[int, str], mode: str
         elif kind == "Activationsd":
             exclusive = bool(step.get("softmax", False)) if exclusive is None else exclusive
         elif kind == "KeepLargestConnectedComponentd":
-            labels = step.get("applied_labels") or sorted(names)
-            largest += [[label] for label in (labels if isinstance(labels, list) else [labels]) if label]
+            largest += _largest(step, names, where)
         elif kind not in ("Invertd", "EnsureTyped"):
             raise UsageError(f"has a step {kind or 'without a class'} after its network", where, REMEDY)
     if exclusive is None:
         raise UsageError("does not say what its outputs mean: no AsDiscreted, no Activationsd", where, REMEDY)
+    if largest and not exclusive:
+        problem = "keeps the largest piece of regions that overlap, and known is that of classes"
+        raise UsageError(problem, where, REMEDY)
     found = {value: name for value, name in names.items() if value or not exclusive}
     # Regions that overlap are written in the order of their channels.
     values = {channel: channel if exclusive else channel + 1 for channel in found}
@@ -233,6 +239,17 @@ def _task(post: Sequence[Mapping[str, Any]], names: Mapping[int, str], mode: str
             "largest": largest,
         }
     )
+
+
+def _largest(step: Mapping[str, Any], names: Mapping[int, str], where: str) -> list[list[int]]:
+    """Groups of labels of which, together, the largest piece stays, pieces being connected also by a corner."""
+    for key, known in {"num_components": (None, 1), "connectivity": (None,), "is_onehot": (None, False)}.items():
+        if step.get(key) not in known:
+            raise UsageError(f"keeps the largest piece with {key} {step[key]}, which is not known", where, REMEDY)
+    given = step.get("applied_labels")
+    labels = sorted(names) if given is None else given if isinstance(given, list) else [given]
+    labels = [label for label in labels if label]
+    return [[label] for label in labels] if step.get("independent", True) else [labels]
 
 
 def _defined(metadata: Mapping[str, Any], folder: Path) -> tuple[tuple[str, ...], dict[int, str]]:
