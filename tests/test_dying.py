@@ -74,6 +74,12 @@ def test_a_training_that_is_killed_says_how_it_goes_on(segmented, tmp_path):
     assert "`isocenter train --resume RUN` goes on" in last(done)
 
 
+def test_a_case_may_be_called_as_a_file_whose_name_is_no_text(capfd):
+    with witnessed(["check", "data"]), at_work("caf\udce9_01"):
+        pass
+    assert capfd.readouterr().err == ""
+
+
 def test_what_ends_by_itself_has_nothing_added(capfd):
     with witnessed(["check", "data"]), at_work("case00"):
         pass

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from isocenter.at_work import BEGUN, work
 from isocenter.errors import listed
@@ -33,7 +34,9 @@ def witnessed(words: Sequence[str]) -> Iterator[None]:
         return
     # In a session of its own: what ends this process from outside, Ctrl-C among it, is not meant for the witness.
     command = [str(SHELL), "-c", KEEP]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True) as shell:  # noqa: S603
+    # A case may be called as its file is, whose name need not be text.
+    text: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, **text) as shell:  # noqa: S603
         said = _Said(shell, words[0])
         work.addHandler(said)
         work.setLevel(logging.DEBUG)

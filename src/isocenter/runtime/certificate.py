@@ -114,10 +114,13 @@ class Certificate:
     reference: str = "torch on cpu"
 
     def trial(self, backend: str, device: str) -> Trial | None:
-        """Of a backend on a device; GPUs of one machine are one kind."""
+        """Of a backend on a device."""
+        return next((one for one in self.on(device) if one.backend == backend), None)
+
+    def on(self, device: str) -> list[Trial]:
+        """Of all backends on a device; GPUs of one machine are one kind."""
         kind = device.partition(":")[0]
-        found = (one for one in self.trials if (one.backend, one.device.partition(":")[0]) == (backend, kind))
-        return next(found, None)
+        return [one for one in self.trials if one.device.partition(":")[0] == kind]
 
     @property
     def lines(self) -> list[str]:

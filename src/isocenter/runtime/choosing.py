@@ -102,7 +102,7 @@ def _fastest(device: str, certificate: Certificate | None) -> Computing:
     plain = backends.backend(PLAIN)
     if certificate is None:
         return Computing(plain, chosen.value, f"{chosen.because}; without a certificate only torch is sure")
-    passed = [one for one in certificate.trials if one.passed and one.device == chosen.value]
+    passed = [one for one in certificate.on(chosen.value) if one.passed]
     fitting = [one for one in passed if one.backend in backends.names()]
     here = [one for one in fitting if backends.backend(one.backend).lacking(chosen.value) is None]
     if not here:

@@ -142,7 +142,7 @@ def predict(
         if folder is None or partial is None:
             return result
         result = replace(result, files=[folder / path.name for path in result.files], out=folder)
-        _write_records(result, loaded, {"region": region, "overlap": overlap}, mirror, partial)
+        _write_records(result, loaded, {"region": region, "overlap": overlap, "seconds": seconds}, mirror, partial)
     if isinstance(result.stopped, IsocenterError):
         raise _short(result.stopped, len(result.table), partial, folder)
     if result.stopped is not None:
