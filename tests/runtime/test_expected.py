@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,6 +13,7 @@ import torch
 from isocenter.errors import MemoryShortageError
 from isocenter.runtime import Inference, Model, Preprocessing, TorchNetwork, build_module
 from isocenter.runtime.expected import Expected, expected_memory, fitting_memory
+from isocenter.runtime.foreign.nnunet_preprocessing import NNUNetPreprocessing, Scheme
 from isocenter.tasks import build
 from isocenter.transforms import Normalisation
 from isocenter.values import Deferred, Geometry, Image
@@ -76,6 +78,15 @@ def test_nothing_but_the_header_is_looked_at_and_a_large_volume_takes_what_its_p
     assert long.image == short.image
     assert long.network == short.network
     assert long.result == 4 * short.result
+
+
+def test_where_nothing_is_prepared_in_parts_all_of_a_large_volume_is_reckoned():
+    schemes = (Scheme("ZScoreNormalization"),)
+    whole = NNUNetPreprocessing(("image",), schemes, (1.0, 1.0, 1.0), (32, 32, 32))
+    model, image = replace(made(40), preprocessing=whole), told((1024, 1024, 500))
+    found = expected_memory(model, image)
+    assert found.image > 8 * math.prod(image.shape)
+    assert found.sums > 4 * 41 * 32 * 1024 * 500 > expected_memory(made(40), image).sums
 
 
 def test_more_classes_and_larger_batches_take_more():

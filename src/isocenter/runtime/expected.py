@@ -81,13 +81,16 @@ def expected_memory(model: Model, image: Image, *, batch: int | None = None) -> 
     channels = len(model.preprocessing.channels)
     source = math.prod(image.shape)
     dense = sum(head.channels for head in model.task.heads.values() if isinstance(head, Dense))
-    streamed = len(patch) == 3 and image.geometry.ndim == 3 and 4 * source >= STREAMED_BYTES
+    in_parts = model.preprocessing.is_in_parts
+    streamed = in_parts and len(patch) == 3 and image.geometry.ndim == 3 and 4 * source >= STREAMED_BYTES
     walked = _walked(image, spatial, patch)
     if streamed:
         held = BLOCK_VOXELS * READ_COPIES + channels * 4 * 3 * walked
     else:
         held = READ_COPIES * source + PREPARED_COPIES * channels * math.prod(spatial)
-    sums = min(HELD_BYTES, 4 * (dense + 1) * walked) + PARTS * min(YIELDED_BYTES, 4 * dense * math.prod(spatial))
+    plane = 4 * (dense + 1) * walked
+    sums = min(HELD_BYTES, plane) if in_parts else plane
+    sums += PARTS * min(YIELDED_BYTES, 4 * dense * math.prod(spatial))
     result = math.prod(image.geometry.shape) * _result_bytes(model) if dense else 0
     return Expected(int(held), _network(model, batch or model.inference.batch), int(sums) if dense else 0, result)
 

@@ -53,6 +53,10 @@ class Prepares(Protocol):
         """DICOM's word, or "unknown"."""
 
     @property
+    def is_in_parts(self) -> bool:
+        """Whether large volumes are prepared and summed up part by part, so that no more of them is held."""
+
+    @property
     def settings(self) -> Mapping[str, Any]:
         """Plain values for a model's record."""
 

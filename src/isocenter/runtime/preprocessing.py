@@ -79,6 +79,10 @@ class Preprocessing:
             raise PlanError(f"impossible settings: {error}", "preprocessing", "Plan anew, or correct it") from error
 
     @property
+    def is_in_parts(self) -> bool:
+        return True
+
+    @property
     def order_of_axes(self) -> tuple[int, ...]:
         return tuple(range(self.ndim))
 

@@ -71,6 +71,8 @@ class MonaiTransforms:
     shape: tuple[int, ...] | None = None
     settings: Mapping[str, Any] = field(default_factory=lambda: {"kind": KIND})
 
+    is_in_parts = False
+
     @property
     def order_of_axes(self) -> tuple[int, ...]:
         return tuple(range(self.ndim))

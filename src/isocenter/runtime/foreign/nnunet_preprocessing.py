@@ -133,6 +133,7 @@ class NNUNetPreprocessing:
 
     ndim = 3
     shape = None
+    is_in_parts = False
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> NNUNetPreprocessing:
