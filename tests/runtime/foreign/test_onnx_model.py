@@ -94,11 +94,38 @@ def test_torch_is_not_imported_for_it(tmp_path):
         ({"normalisation": [{"method": "zscore", "of": 1}]}, "of"),
         ({"labels": {"a": "one"}}, "network.json"),
         ({"overlap": "half", "patch": 3}, "network.json"),
+        ({"normalisation": [{"method": "minmax"}]}, r"network\.json.*minmax.*zscore, window, range"),
+        ({"normalisation": [{"method": "window", "low": 5, "high": 5}]}, r"network\.json.*low and a higher high"),
+        ({"normalisation": [{"method": "zscore"}] * 2}, r"network\.json.*2 normalisations.*1 channel"),
+        ({"normalisation": "zscore"}, r"network\.json"),
     ],
 )
 def test_a_description_that_cannot_be_is_refused(tmp_path, changes, says):
     with pytest.raises((UsageError, FormatError), match=says):
         isocenter.load(written(tmp_path, **changes))
+
+
+@pytest.mark.parametrize(
+    ("maps", "vector", "changes"),
+    [
+        (3, False, {"labels": {"bright": 1}}),
+        (3, False, {"labels": {"a": 1, "b": 2, "c": 3}}),  # which would name what the network never says
+        (3, False, {"outputs": "regions", "labels": {"a": 1, "b": 2}}),
+        (3, False, {"labels": ["dark", "bright"]}),
+        (2, True, {"labels": {"bright": 1}}),
+    ],
+)
+def test_outputs_that_the_description_does_not_name_are_refused(tmp_path, maps, vector, changes):
+    model = isocenter.load(written(tmp_path, maps, vector, **changes))
+    with pytest.raises(FormatError, match=r"network\.json: .*the network gives .* Correct labels and outputs"):
+        model.predict(image())
+
+
+def test_a_window_that_the_network_cannot_take_is_refused(tmp_path):
+    path = written(tmp_path, channels=["T1", "T2"], normalisation=[{"method": "zscore"}] * 2)
+    two = Image(np.zeros((2, 6, 6, 6), np.float32), Geometry((6, 6, 6), np.eye(4)), channels=("T1", "T2"))
+    with pytest.raises(FormatError, match=r"network\.json: .*\(2, 4, 4, 4\).* Correct channels and patch"):
+        isocenter.load(path).predict(two)
 
 
 def test_an_onnx_file_without_a_description_says_what_to_write(tmp_path):

@@ -11,21 +11,59 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from isocenter import tasks
-from isocenter.errors import FormatError, UsageError
-from isocenter.runtime.backends.onnx import Provider, open_onnx
+from isocenter.errors import FormatError, UsageError, counted
+from isocenter.runtime.backends.onnx import OnnxNetwork, Provider, open_onnx
 from isocenter.runtime.model import Inference, Model
 from isocenter.runtime.preprocessing import Preprocessing
 from isocenter.runtime.record import digest
 from isocenter.tasks import Task
+from isocenter.values import Dense
 
 NEEDED = ("labels", "channels", "patch", "normalisation")
 OF_IMAGES = ("spacing", "crop", "order", "modality")
 OF_WINDOWS = ("overlap", "batch", "flips")
+METHODS = ("zscore", "window", "range")
 KNOWN = (*NEEDED, *OF_IMAGES, *OF_WINDOWS, "outputs")
+
+
+@dataclass(frozen=True, eq=False)
+class Described:
+    """The network of an ONNX file, whose outputs have to be those that the description names.
+
+    count: of outputs
+    dense: whether each has a value for every voxel of a window
+    where: the description
+    """
+
+    network: OnnxNetwork
+    count: int
+    dense: bool
+    where: str
+
+    def __call__(self, batch: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
+        window = batch.shape[1:]
+        try:
+            found = self.network(batch)
+        except MemoryError:
+            raise
+        except Exception as error:  # ONNX Runtime's have no common base but this
+            reason = " ".join(str(error).split())
+            problem = f"the network cannot compute windows of {window} ({reason})"
+            raise FormatError(problem, self.where, "Correct channels and patch") from error
+        [shape] = [output.shape[1:] for output in found.values()]
+        wanted = (self.count, *(window[1:] if self.dense else ()))
+        if shape != wanted:
+            problem = f"what is described has outputs of {wanted} for windows of {window}, the network gives {shape}"
+            raise FormatError(problem, self.where, "Correct labels and outputs")
+        return found
 
 
 def is_onnx(path: Path) -> bool:
@@ -48,7 +86,10 @@ def load_onnx(path: Path, device: str, threads: int | None = None) -> Model:
         raise FormatError(f"cannot be so ({error})", str(path.with_suffix(".json")), "Correct it") from error
     kind, _, number = device.partition(":")
     gpu: list[Provider] = [("CUDAExecutionProvider", {"device_id": int(number or 0)})] if kind == "cuda" else []
-    network = open_onnx(path, next(iter(task.heads)), [*gpu, "CPUExecutionProvider"], threads)
+    [(name, head)] = task.heads.items()
+    opened = open_onnx(path, name, [*gpu, "CPUExecutionProvider"], threads)
+    count = head.channels if isinstance(head, Dense) else len(task.labels)
+    network = Described(opened, count, isinstance(head, Dense), str(path.with_suffix(".json")))
     size = {"name": "onnx", "channels": len(preprocessing.channels), "spatial_dims": preprocessing.ndim, "size": {}}
     return Model(task, preprocessing, inference, size, network, {"origin": "ONNX", "weights_sha256": digest(path)})
 
@@ -70,7 +111,26 @@ def _description(path: Path) -> dict[str, Any]:
         raise UsageError(problem, where, f"Known are {', '.join(KNOWN)}")
     if said.get("outputs", "classes") not in ("classes", "regions"):
         raise UsageError(f"outputs are {said['outputs']!r}", where, "Say classes or regions")
+    _refuse_normalisation(said, where)
     return said
+
+
+def _refuse_normalisation(said: Mapping[str, Any], where: str) -> None:
+    """FormatError for what cannot be done to intensities."""
+    each, channels = said["normalisation"], said["channels"]
+    if not isinstance(each, list) or not isinstance(channels, list) or not all(isinstance(one, dict) for one in each):
+        remedy = 'Give one for each channel, as in "channels": ["T1"], "normalisation": [{"method": "zscore"}]'
+        raise FormatError("channels and normalisation are no lists that belong together", where, remedy)
+    if len(each) != len(channels):
+        problem = f"{counted(len(each), 'normalisation')} for {counted(len(channels), 'channel')}"
+        raise FormatError(problem, where, "Give one for each channel")
+    for one in each:
+        if (method := one.get("method")) not in METHODS:
+            raise FormatError(f"no normalisation is called {method!r}", where, f"Choose of {', '.join(METHODS)}")
+        bounds = [one.get(end) for end in ("low", "high")]
+        numbers = [end for end in bounds if isinstance(end, int | float)]
+        if method != "zscore" and not (len(numbers) == len(bounds) and numbers[0] < numbers[1]):
+            raise FormatError(f"{method} lacks its bounds", where, "Give a low and a higher high")
 
 
 def _task(said: Mapping[str, Any]) -> Task:
