@@ -165,6 +165,14 @@ def test_a_backend_that_takes_its_process_with_it_takes_nothing_else(package, tm
     assert "not offered" in found.line
 
 
+def test_nothing_in_the_folder_that_a_command_is_given_in_is_run(package, tmp_path, monkeypatch):
+    (tmp_path / "statistics.py").write_text("open('ran', 'w').close()\nfrom math import fsum as median\n")
+    monkeypatch.chdir(tmp_path)
+    own = Path(shutil.copytree(package, tmp_path / "tiny"))
+    assert certify(own, load(own, "cpu"), names=["torch"], threads=1).trial("torch", "cpu").passed
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_damaged_certificate_is_refused(package, tmp_path):
     own = Path(shutil.copytree(package, tmp_path / "tiny"))
     certificate().write(own)

@@ -126,7 +126,8 @@ def _in_a_process(
     """What the trial found, or why it found nothing."""
     asked = {"package": str(package), "backend": backend, "device": device, "threads": threads, "out": str(out)}
     (room / TASK).write_text(json.dumps(asked), encoding="utf-8")
-    command = [sys.executable, "-m", "isocenter.runtime.trial", str(room)]
+    # Without the folder that the command was given in, whose files are somebody else's: none of them is a module.
+    command = [sys.executable, "-P", "-m", "isocenter.runtime.trial", str(room)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST, check=False)  # noqa: S603
     except subprocess.TimeoutExpired:
