@@ -209,6 +209,12 @@ def test_an_address_at_which_nobody_answers_is_an_error_with_what_to_do(segmente
         isocenter.predict(isocenter.load(segmented.out, "cpu"), segmented.data, scheduler="tcp://127.0.0.1:9")
 
 
+def test_an_address_without_a_port_ends_in_one_line():
+    code = "from isocenter.runtime import Cluster; list(Cluster('nonsense')(abs, []))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert done.stderr.rstrip().endswith("Write it as tcp://host:8786.")  # and no client complains after it
+
+
 def test_without_the_extra_the_line_that_installs_it_is_said(segmented):
     code = (
         "import sys; sys.modules['distributed'] = None\n"

@@ -94,6 +94,8 @@ class Cluster:
 
     def _client(self, distributed: ModuleType) -> Any:
         try:
+            # Before a client is made: one without an address never closes, and says so at length.
+            distributed.comm.get_address_host_port(self.address)
             return distributed.Client(self.address, timeout=ANSWER, set_as_default=False)
         except (OSError, TimeoutError) as error:
             raise ResourceError(
