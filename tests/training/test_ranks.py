@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -35,6 +36,18 @@ def torchrun(*words: object) -> subprocess.Popen:
         command += ["--labels", trained.LABELS, "--device", "cpu", "--threads", "2", *set_by_hand]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+# What one process of several machines does before it trains: it joins the others.
+JOINED = """
+from types import SimpleNamespace
+import torch
+from isocenter.training import Ranks
+from isocenter.training.recipe import _fabric
+torch.distributed.init_process_group("gloo")
+fabric = _fabric(SimpleNamespace(threads=1, deterministic=False, device="cpu"), Ranks.here())
+print(fabric.global_rank, fabric.world_size)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +118,30 @@ def test_a_verb_of_one_process_is_simply_done():
         return 2 * number
 
     assert doubled(21) == 42
+
+
+def test_processes_on_several_machines_join(tmp_path):
+    script = tmp_path / "joined.py"
+    script.write_text(JOINED)
+    rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "TORCHELASTIC_RUN_ID": "one"}
+    each = [
+        subprocess.Popen(
+            [sys.executable, str(script)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={
+                **os.environ,
+                **rendezvous,
+                **{"RANK": str(machine), "GROUP_RANK": str(machine), "LOCAL_RANK": "0"},
+                **{"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1", "OMP_NUM_THREADS": "1"},
+            },
+        )
+        for machine in range(2)
+    ]
+    assert [process.communicate(timeout=SECONDS)[0].split() for process in each] == [["0", "2"], ["1", "2"]]
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])

@@ -284,7 +284,8 @@ def _fabric(chosen: Training, ranks: Ranks) -> Any:
     """Devices through Lightning Fabric, whose own remarks the plan has already made."""
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     # The processes of one machine share its cores.
-    torch.set_num_threads(max(1, chosen.threads // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    torch.set_num_threads(max(1, chosen.threads // here))
     if chosen.deterministic:  # without it cuBLAS may add in another order each time
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(chosen.deterministic, warn_only=False)
@@ -292,7 +293,7 @@ def _fabric(chosen: Training, ranks: Ranks) -> Any:
     if kind == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32, as convolutions have it by default
         torch.backends.cudnn.benchmark = not chosen.deterministic
-    several: dict[str, Any] = {"strategy": "ddp", "devices": int(os.environ.get("LOCAL_WORLD_SIZE", "1"))}
+    several: dict[str, Any] = {"strategy": "ddp", "devices": here, "num_nodes": ranks.count // here}
     alone: dict[str, Any] = {"devices": [int(number)] if number else 1}
     fabric = lightning_fabric.Fabric(
         accelerator={"cuda": "cuda", "mps": "mps"}.get(kind, "cpu"), **(alone if ranks == ALONE else several)
