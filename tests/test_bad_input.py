@@ -18,6 +18,7 @@ import isocenter
 import trained
 from cohorts import picture, volume
 from isocenter.errors import IntegrityError
+from isocenter.runtime import Model
 from isocenter.training import logs
 from isocenter.verbs import fit
 from packages import changed
@@ -364,6 +365,23 @@ def test_a_full_disk_leaves_no_half_of_a_prediction(cli, here, segmented):
         said = cli("predict", segmented.out, image, "--out", here / "out", "--device", "cpu")
     refused(said, 1, here / "out" / "case00.nii.gz", "File too large", "Free some space")
     assert nothing_in(here)
+
+
+def test_ctrl_c_while_predicting_says_what_is_kept_and_how_to_go_on(cli, here, segmented, monkeypatch, caplog):
+    predict, cases = Model.predict, []
+
+    def pressed(self, image, *rest, **given):
+        cases.append(image)
+        if len(cases) == 3:
+            signal.raise_signal(signal.SIGINT)
+        return predict(self, image, *rest, **given)
+
+    monkeypatch.setattr(Model, "predict", pressed)
+    said = cli("predict", segmented.out, segmented.data / "images", "--out", here / "out", "--device", "cpu")
+    assert said.code == 130
+    assert f"2 cases predicted before the stop: {here / 'out'}" in caplog.text
+    # The same command would be refused: its --out is there.
+    assert said.last.startswith("isocenter predict: stopped. Give another --out for the rest, or --overwrite")
 
 
 def test_ctrl_c_while_training_exits_with_130_and_the_run_can_be_resumed(cli, here, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
@@ -29,6 +30,8 @@ from isocenter.verbs.predict_cases import Here, Predictor, There, in_full
 from isocenter.verbs.progress import tracked
 from isocenter.verbs.region import found_from_anywhere
 from isocenter.verbs.result_files import FORMATS, Wanted, told_apart
+
+log = logging.getLogger("isocenter")
 
 MARKS = ("predictions.csv", "summary.json")
 # A lack of something that the next case may not meet.
@@ -146,6 +149,7 @@ def predict(
     if isinstance(result.stopped, IsocenterError):
         raise _short(result.stopped, len(result.table), partial, folder)
     if result.stopped is not None:
+        log.warning("%s predicted before the stop: %s", counted(len(result.table), "case"), folder)
         raise result.stopped
     return result
 
