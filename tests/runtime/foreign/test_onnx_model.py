@@ -80,6 +80,14 @@ def test_classes_of_the_whole_image_are_probabilities(tmp_path):
     assert found["bright"] == pytest.approx(1 / (1 + np.exp(-mean)), abs=1e-3)
 
 
+def test_a_model_says_where_it_computes_and_refuses_what_is_no_device_of_it(tmp_path):
+    path = written(tmp_path)
+    assert [isocenter.load(path, device).computing.value for device in ("auto", "cpu")] == ["cpu with onnx"] * 2
+    for device in ("mps", "abacus", "cuda:first"):
+        with pytest.raises(UsageError, match=r"network\.onnx: .*Choose --device cpu, or cuda:0"):
+            isocenter.load(path, device)
+
+
 def test_torch_is_not_imported_for_it(tmp_path):
     code = f"import isocenter, sys; isocenter.load({str(written(tmp_path))!r}, 'cpu'); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

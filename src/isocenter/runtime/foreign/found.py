@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from isocenter.errors import UsageError
@@ -37,15 +38,18 @@ def load_foreign(
     if is_onnx(path):
         if fold is not None:
             raise UsageError("an ONNX file has no folds", str(path), "Leave --fold out")
-        return load_onnx(path, "cpu" if device == "auto" else device, threads)
+        return load_onnx(path, device, threads)
     if threads is not None:
         use_threads(threads)
     if path.is_dir() and is_nnunet(path):
-        return load_nnunet(path, choose_device(device).value, fold=fold, trusted=trusted, largest=largest)
+        chosen = choose_device(device)
+        model = load_nnunet(path, chosen.value, fold=fold, trusted=trusted, largest=largest)
+        return replace(model, computing=chosen)
     if path.is_dir() and is_bundle(path):
         if fold is not None or largest:
             raise UsageError("a bundle has no folds and no postprocessing.pkl", str(path), "Leave them out")
-        return load_bundle(path, choose_device(device).value, trusted=trusted)
+        chosen = choose_device(device)
+        return replace(load_bundle(path, chosen.value, trusted=trusted), computing=chosen)
     raise UsageError(
         "is no model of a program that we know", str(path), "Give an nnU-Net v2 result folder, a MONAI bundle or ONNX"
     )

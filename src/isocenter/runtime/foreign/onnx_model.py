@@ -10,6 +10,7 @@ Images are brought to RAS+ first. Nothing here imports torch.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from isocenter.runtime.model import Inference, Model
 from isocenter.runtime.preprocessing import Preprocessing
 from isocenter.runtime.record import digest
 from isocenter.tasks import Task
-from isocenter.values import Dense
+from isocenter.values import Decision, Dense
 
 NEEDED = ("labels", "channels", "patch", "normalisation")
 OF_IMAGES = ("spacing", "crop", "order", "modality")
@@ -74,8 +75,10 @@ def is_onnx(path: Path) -> bool:
 def load_onnx(path: Path, device: str, threads: int | None = None) -> Model:
     """The model of an ONNX file; on the CPU, or on the GPU that is asked for.
 
-    Raises UsageError without a description or for one that lacks something, FormatError for one that cannot be.
+    Raises UsageError without a description, for one that lacks something, or for a device that ONNX Runtime does not
+    know; FormatError for a description that cannot be.
     """
+    chosen = _device(device, str(path))
     said = _description(path.with_suffix(".json"))
     try:
         task = _task(said)
@@ -84,14 +87,25 @@ def load_onnx(path: Path, device: str, threads: int | None = None) -> Model:
         inference = Inference.of({"patch": list(said["patch"]), **windows})
     except (TypeError, ValueError, AttributeError, KeyError) as error:
         raise FormatError(f"cannot be so ({error})", str(path.with_suffix(".json")), "Correct it") from error
-    kind, _, number = device.partition(":")
+    kind, _, number = chosen.value.partition(":")
     gpu: list[Provider] = [("CUDAExecutionProvider", {"device_id": int(number or 0)})] if kind == "cuda" else []
     [(name, head)] = task.heads.items()
     opened = open_onnx(path, name, [*gpu, "CPUExecutionProvider"], threads)
     count = head.channels if isinstance(head, Dense) else len(task.labels)
     network = Described(opened, count, isinstance(head, Dense), str(path.with_suffix(".json")))
     size = {"name": "onnx", "channels": len(preprocessing.channels), "spatial_dims": preprocessing.ndim, "size": {}}
-    return Model(task, preprocessing, inference, size, network, {"origin": "ONNX", "weights_sha256": digest(path)})
+    computing = Decision(f"{chosen.value} with onnx", chosen.because)
+    origin = {"origin": "ONNX", "weights_sha256": digest(path)}
+    return Model(task, preprocessing, inference, size, network, origin, computing)
+
+
+def _device(name: str, where: str) -> Decision:
+    """Where ONNX Runtime computes; torch, which knows of GPUs, is not asked."""
+    if name == "auto":
+        return Decision("cpu", because="an ONNX file is computed on a GPU only where --device names it")
+    if re.fullmatch(r"cpu|cuda(:\d+)?", name) is None:
+        raise UsageError(f"cannot be computed on {name!r}", where, "Choose --device cpu, or cuda:0 and the like")
+    return Decision(name, because="asked for")
 
 
 def _description(path: Path) -> dict[str, Any]:
