@@ -34,10 +34,10 @@ def blob(seed: int, shape: tuple[int, int, int] = (16, 16, 16)) -> tuple[np.ndar
     return (100 * mask + rng.normal(0, 10, shape)).astype(np.int16), mask.astype(np.uint8)
 
 
-def blobs(root: Path, count: int = 12, affine: np.ndarray = OBLIQUE) -> Path:
+def blobs(root: Path, count: int = 12, affine: np.ndarray = OBLIQUE, first: int = 0) -> Path:
     """images/ beside labels/, as NIfTI; nobody says who the patients are."""
     for n in range(count):
-        image, mask = blob(n)
+        image, mask = blob(first + n)
         for folder, array in (("images", image), ("labels", mask)):
             (root / folder).mkdir(parents=True, exist_ok=True)
             nibabel.Nifti1Image(array, affine).to_filename(root / folder / f"case{n:02}.nii.gz")

@@ -17,9 +17,9 @@ TASK = build({"name": "segmentation", "labels": LABELS, "loss": "ce", "tolerance
 NETWORK = {"name": "unet", "channels": 1, "spatial_dims": 3, "size": UNET}
 # One training step in a process of its own, which says how many bytes it held at the most.
 MEASURED = """
-import resource, torch
+import torch
 import isocenter.verbs.train
-from isocenter.runtime import build_module
+from isocenter.runtime import build_module, peak_memory
 from isocenter.tasks import build
 task = build({"name": "segmentation", "labels": [{"value": 1, "name": "lesion"}], "loss": "ce", "tolerance": 2.0})
 module = build_module(task, NETWORK).train()
@@ -30,7 +30,7 @@ for _ in range(2):
     optimiser.zero_grad()
     loss.backward()
     optimiser.step()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+print(int(peak_memory()))
 """
 
 

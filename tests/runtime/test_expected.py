@@ -26,14 +26,14 @@ NETWORK = {
 }
 # One prediction in a process of its own, which says what it held before and at the most, and what was expected.
 MEASURED = """
-import resource
 import numpy as np, psutil
 from test_expected import drawn, made
+from isocenter.runtime import peak_memory
 from isocenter.runtime.expected import expected_memory
 model, image = made(CLASSES, spacing=SPACING), drawn(SHAPE)
 expected, before = expected_memory(model, image).total, psutil.Process().memory_info().rss
 np.asarray(model.predict(image).data)
-print(before, expected, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+print(before, expected, int(peak_memory()))
 """
 
 

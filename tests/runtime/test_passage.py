@@ -207,10 +207,10 @@ def test_several_models_see_each_window_in_one_pass():
 
 
 LARGE = """
-import resource, sys
+import sys
 import numpy as np
 from isocenter import tasks
-from isocenter.runtime import Inference, Model, Preprocessing, preprocessing
+from isocenter.runtime import Inference, Model, Preprocessing, peak_memory, preprocessing
 from isocenter.transforms import Normalisation
 import isocenter
 
@@ -232,7 +232,7 @@ def nearest(batch):
 prepares = Preprocessing(3, ("0",), (Normalisation("window", 0, 4000, 2000, 1000),))
 model = Model(task, prepares, Inference((48, 48, 32), 0.05), {"name": "none", "channels": 1}, nearest)
 isocenter.predict(model, sys.argv[1], out=sys.argv[2], device="cpu")
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(int(peak_memory()) // 1024)
 """
 
 

@@ -5,7 +5,7 @@ from isocenter.runtime.backends import refuse_unknown
 from isocenter.runtime.certificate import Certificate, read_certificate
 from isocenter.runtime.certify import certify
 from isocenter.runtime.cluster import Cluster
-from isocenter.runtime.device import bf16_pays, choose_device, environment, use_threads
+from isocenter.runtime.device import bf16_pays, choose_device, environment, peak_memory, use_threads
 from isocenter.runtime.expected import Expected, expected_memory, fitting_memory
 from isocenter.runtime.foreign.found import is_foreign, load_foreign
 from isocenter.runtime.foreign.nnunet_postprocessing import read_postprocessing
@@ -53,6 +53,7 @@ __all__ = [
     "measurements",
     "opened",
     "outcome_of",
+    "peak_memory",
     "read_certificate",
     "read_json",
     "read_postprocessing",

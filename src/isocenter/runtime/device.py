@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -70,6 +71,19 @@ def processor() -> str:
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def peak_memory() -> float:
+    """Bytes: the most that this process has held. Linux counts what started it into what `getrusage` says."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        [line] = [one for one in status.read_text(errors="replace").splitlines() if one.startswith("VmHWM")]
+        return float(line.split()[1]) * 1024
+    if sys.platform == "win32":
+        return float(psutil.Process().memory_info().peak_wset)
+    import resource  # not on Windows
+
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def environment() -> Mapping[str, Any]:

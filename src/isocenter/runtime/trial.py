@@ -20,6 +20,7 @@ import numpy as np
 import psutil
 
 from isocenter.errors import IsocenterError
+from isocenter.runtime.device import peak_memory
 from isocenter.runtime.model import Model
 from isocenter.runtime.stored import load
 from isocenter.values import Array, Image, Prediction, Region
@@ -87,7 +88,8 @@ def _tried(folder: Path, package: str, backend: str, device: str, threads: int |
     paths, began = images_in(folder), time.perf_counter()
     while len(times) < REPEATS and (not times or time.perf_counter() - began < ENOUGH_SECONDS):
         times.append(_seconds(model, kept_image(paths[len(times) % len(paths)])))
-    return {"start": start, "seconds": statistics.median(times), "repeats": len(times), "peak_memory": peak_memory()}
+    peak = peak_memory() / 2**20
+    return {"start": start, "seconds": statistics.median(times), "repeats": len(times), "peak_memory": peak}
 
 
 def _seconds(model: Model, image: Image) -> float:
@@ -101,19 +103,6 @@ def _labels(prediction: Prediction, kept: Kept) -> Array:
     if prediction.data is not None:
         return np.asarray(prediction.data)
     return np.array([int(np.argmax(one)) for one in kept.vectors])
-
-
-def peak_memory() -> float:
-    """MiB: the most that this process has held. Linux counts what started it into what `getrusage` says."""
-    status = Path("/proc/self/status")
-    if status.is_file():
-        [line] = [one for one in status.read_text().splitlines() if one.startswith("VmHWM")]
-        return float(line.split()[1]) / 1024
-    if sys.platform == "win32":
-        return float(psutil.Process().memory_info().peak_wset) / 2**20
-    import resource  # not on Windows
-
-    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) / 2**20
 
 
 if __name__ == "__main__":

@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
-import psutil
-
 from isocenter.lazy import torch
+from isocenter.runtime import peak_memory
 from isocenter.values import Plan
 
 PREDICTED = "training.memory"
-
-
-def peak_memory() -> float:
-    """GiB: the most that this process has held since it began."""
-    if sys.platform == "win32":
-        return float(psutil.Process().memory_info().peak_wset) / 2**30
-    import resource  # not on Windows
-
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return float(most) * (1 if sys.platform == "darwin" else 1024) / 2**30
 
 
 def peak_device_memory(device: str) -> float | None:
@@ -32,7 +20,7 @@ def memory_record(plan: Plan) -> dict[str, Any]:
     """GiB measured, and predicted where the plan does; for `environment.json`."""
     on_device = peak_device_memory(str(plan["training.device"]))
     return {
-        "peak_memory_gib": round(peak_memory(), 3),
+        "peak_memory_gib": round(peak_memory() / 2**30, 3),
         **({} if on_device is None else {"peak_device_memory_gib": round(on_device, 3)}),
         **({"predicted_memory_gib": plan[PREDICTED]} if PREDICTED in plan else {}),
     }
