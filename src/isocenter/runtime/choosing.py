@@ -109,8 +109,10 @@ def _fastest(device: str, certificate: Certificate | None) -> Computing:
         return Computing(plain, chosen.value, f"{chosen.because}; no backend is certified for {chosen.value}")
     first, *others = sorted(here, key=lambda one: one.cost(TYPICAL_IMAGES))
     said = [f"{one.backend} {_seconds(one)}" for one in others]
-    because = f"the fastest certified one: {_seconds(first)}" + (f" ({', '.join(said)})" if said else "")
-    return Computing(backends.backend(first.backend), chosen.value, f"{because}, on {certificate.machine}")
+    slower = f" ({', '.join(said)})" if said else ""
+    figures = f"{_seconds(first)}{slower}, on {certificate.machine}"
+    because = f"the fastest certified one for {TYPICAL_IMAGES} images: {figures}"
+    return Computing(backends.backend(first.backend), chosen.value, because)
 
 
 def _seconds(trial: Trial) -> str:

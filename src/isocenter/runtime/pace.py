@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from isocenter.errors import counted
 from isocenter.runtime.cutting import Network, Source
 
 # Shares of a window that the next one covers too, from the most careful on.
@@ -35,6 +36,6 @@ def overlap_within(
     each = time.perf_counter() - begun
     steps = [planned, *(one for one in OVERLAPS if one < planned)]
     chosen = next((one for one in steps if count(one) * each <= seconds), 0.0)
-    counted = count(chosen)
-    log.info("overlap %g: %d windows of %.3g s, about %.3g s", chosen, counted, each, counted * each)
+    windows = count(chosen)
+    log.info("overlap %g: %s of %.3g s, about %.3g s", chosen, counted(windows, "window"), each, windows * each)
     return chosen
