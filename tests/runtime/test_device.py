@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
+import math
 
+import psutil
 import pytest
 import torch
 
 from isocenter.errors import ResourceError, UsageError
-from isocenter.runtime import bf16_pays, choose_device, environment
+from isocenter.runtime import available_memory, bf16_pays, choose_device, environment
+from isocenter.runtime.device import left_to_group
 
 
 def test_the_choice_comes_with_its_reason():
@@ -37,3 +40,27 @@ def test_the_environment_names_machine_and_versions_and_fits_into_json():
     assert found["versions"]["torch"] == torch.__version__.partition("+")[0]
     assert found["memory_gib"] > 0
     assert found["cores"] >= 1
+
+
+def group(folder, limit, *, names=("memory.max", "memory.current", "inactive_file")):
+    """What Linux shows of a control group that has taken 300 bytes, 100 of them cache of files."""
+    folder.mkdir()
+    for name, text in ((names[0], limit), (names[1], "300"), ("memory.stat", f"anon 200\n{names[2]} 100")):
+        (folder / name).write_text(f"{text}\n")
+    return folder
+
+
+def test_a_container_may_take_what_its_limit_leaves_and_files_that_are_cached_are_not_counted(tmp_path):
+    old = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+    assert left_to_group(group(tmp_path / "second", "1000")) == 800
+    assert left_to_group(group(tmp_path / "first", "900", names=old)) == 700
+    assert left_to_group(tmp_path / "second", tmp_path / "first") == 700
+
+
+def test_without_a_limit_the_machine_decides(tmp_path):
+    assert left_to_group(group(tmp_path / "free", "max"), tmp_path / "none") == math.inf
+    assert 0 < available_memory() <= psutil.virtual_memory().total
+
+
+def test_a_group_that_has_taken_all_is_left_nothing(tmp_path):
+    assert left_to_group(group(tmp_path / "full", "150")) == 0

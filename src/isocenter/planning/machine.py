@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-import psutil
-
 from isocenter.lazy import torch
-from isocenter.runtime import bf16_pays
+from isocenter.runtime import available_memory, bf16_pays
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ def cores() -> int:
 
 def this_machine(device: str, threads: int | None = None) -> Machine:
     """As it is now: memory is what is available, and cores are those this process may use."""
-    memory = psutil.virtual_memory().available / 2**30
+    memory = available_memory() / 2**30
     on_device = memory
     if device.startswith("cuda"):
         on_device = torch.cuda.mem_get_info(device)[0] / 2**30

@@ -5,7 +5,7 @@ from isocenter.runtime.backends import refuse_unknown
 from isocenter.runtime.certificate import Certificate, read_certificate
 from isocenter.runtime.certify import certify
 from isocenter.runtime.cluster import Cluster
-from isocenter.runtime.device import bf16_pays, choose_device, environment, peak_memory, use_threads
+from isocenter.runtime.device import available_memory, bf16_pays, choose_device, environment, peak_memory, use_threads
 from isocenter.runtime.expected import Expected, expected_memory, fitting_memory
 from isocenter.runtime.foreign.found import is_foreign, load_foreign
 from isocenter.runtime.foreign.nnunet_postprocessing import read_postprocessing
@@ -36,6 +36,7 @@ __all__ = [
     "Spread",
     "TorchNetwork",
     "Trace",
+    "available_memory",
     "bf16_pays",
     "build_module",
     "certify",

@@ -16,6 +16,8 @@ from isocenter.errors import ResourceError, UsageError
 from isocenter.lazy import torch
 from isocenter.values import Decision
 
+# Where a container sees the limits of its own control group, in version 2 and in version 1.
+CONTROL_GROUPS = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/memory"))
 # What decides a result beside our own code.
 RECORDED = (
     "isocenter",
@@ -71,6 +73,34 @@ def processor() -> str:
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def available_memory() -> float:
+    """Bytes that this process may still take: of the machine, or less where its container is given less."""
+    return min(float(psutil.virtual_memory().available), left_to_group(*CONTROL_GROUPS))
+
+
+def left_to_group(*folders: Path) -> float:
+    """Bytes that the control group in these folders may still take, the file cache not counted; endless without one.
+
+    The limit is `memory.max` in version 2 of Linux' control groups, `memory.limit_in_bytes` in version 1.
+    """
+    left = [float("inf")]
+    for folder in folders:
+        for limit, usage, cache in (
+            ("memory.max", "memory.current", "inactive_file"),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        ):
+            try:
+                most, used = ((folder / name).read_text(encoding="ascii").strip() for name in (limit, usage))
+                counted = dict(
+                    line.split() for line in (folder / "memory.stat").read_text(encoding="ascii").splitlines()
+                )
+            except (OSError, ValueError):
+                continue  # no such group, or none of this version
+            if most.isdecimal():  # else "max"
+                left.append(max(0.0, float(most) - float(used) + float(counted.get(cache, 0))))
+    return min(left)
 
 
 def peak_memory() -> float:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, finalize
 
 import numpy as np
-import psutil
 
 from isocenter.errors import MemoryShortageError
 from isocenter.lazy import torch
 from isocenter.runtime.columns import HELD_BYTES
+from isocenter.runtime.device import available_memory
 from isocenter.runtime.members import Averaged
 from isocenter.runtime.model import Model
 from isocenter.runtime.preprocessing import STREAMED_BYTES
@@ -100,7 +100,7 @@ def fitting_memory(model: Model, image: Image, where: str) -> Model:
 
     Raises MemoryShortageError, with the figure, where not even one would.
     """
-    free = USABLE * psutil.virtual_memory().available
+    free = USABLE * available_memory()
     batch = model.inference.batch
     while (found := expected_memory(model, image, batch=batch)).total > free and batch > 1:
         batch //= 2

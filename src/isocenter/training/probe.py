@@ -10,10 +10,10 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 import numpy as np
-import psutil
 
 from isocenter.networks import memory_order
 from isocenter.planning import Training
+from isocenter.runtime import available_memory
 from isocenter.training.compute import Compute
 from isocenter.training.peak import Peak, counted, measured_peak, settled
 from isocenter.training.schedule import FEWEST_STEPS, Speed, fitting_steps
@@ -125,7 +125,7 @@ def ways_of(module: Module, chosen: Training) -> list[Compute]:
         return [simplest]
     ways = [simplest, replace(simplest, channels_last=True)]
     # Float32 keeps up to twice as much for the way back as the plan's memory says.
-    if simplest.half and chosen.device == "cpu" and 2 * chosen.memory * 2**30 < psutil.virtual_memory().available:
+    if simplest.half and chosen.device == "cpu" and 2 * chosen.memory * 2**30 < available_memory():
         ways.append(replace(simplest, half=False))
     return ways
 

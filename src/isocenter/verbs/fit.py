@@ -9,10 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from isocenter.planning import CACHED_SHARE, Settings, settings
-from isocenter.runtime import Model, choose_device, environment
+from isocenter.runtime import Model, available_memory, choose_device, environment
 from isocenter.tasks import Task
 from isocenter.training import Clock, Decided, Outcome, Prepared, Ranks, Recount, finished, prepare_all, with_task
 from isocenter.training import train as follow
@@ -102,7 +100,7 @@ def prepared(cases: Sequence[Case], chosen: Settings, options: Mapping[str, Any]
             chosen.task,
             reading={key: options[key] for key in VOXELS if options.get(key)},
             threads=chosen.training.threads,
-            memory=int(CACHED_SHARE * psutil.virtual_memory().available / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))),
+            memory=int(CACHED_SHARE * available_memory() / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))),
             progress=tracker,
         )
 

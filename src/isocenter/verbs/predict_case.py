@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 
 from isocenter.files import unwritable
-from isocenter.runtime import Model, fitting_memory, measurements
+from isocenter.runtime import Model, available_memory, fitting_memory, measurements
 from isocenter.transforms import stacked
 from isocenter.values import Case, Deferred, Image, Prediction, Problem
 from isocenter.verbs.region import region_of
@@ -56,7 +55,7 @@ def image_of(case: Case) -> Image:
     """The case's image, its voxels read now where they are few enough to wait for their turn in memory."""
     image = stacked(case.images, case.id)
     size = int(np.prod(image.shape)) * image.dtype.itemsize
-    if isinstance(image.pixels, Deferred) and size <= min(AHEAD_BYTES, AHEAD_SHARE * psutil.virtual_memory().available):
+    if isinstance(image.pixels, Deferred) and size <= min(AHEAD_BYTES, AHEAD_SHARE * available_memory()):
         return image.with_pixels(image.data)
     return image
 
