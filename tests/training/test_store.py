@@ -13,9 +13,9 @@ from numpy.testing import assert_array_equal
 
 import isocenter
 import trained
-from isocenter.files import DatasetOptions, read_dataset
+from isocenter.files import DatasetOptions, cache_folder, read_dataset
 from isocenter.planning import settings
-from isocenter.training import cache_folder, prepare_all, store
+from isocenter.training import prepare_all, store
 from isocenter.values import Label
 
 GENEROUS, NOTHING = 2**30, 0

@@ -97,6 +97,13 @@ def test_what_is_no_model_of_another_program_is_refused(tmp_path):
         isocenter.adopt(tmp_path, out=tmp_path / "out")
 
 
+@pytest.mark.parametrize("given", [{"source": "nowhere"}, {"images": "nowhere"}])
+def test_what_is_not_there_is_refused_before_anything_is_opened(tmp_path, given):
+    given = {key: tmp_path / name for key, name in given.items()}
+    with pytest.raises(UsageError, match=r"nowhere: there is no such file or folder"):
+        isocenter.adopt(**{"source": tmp_path, **given}, out=tmp_path / "out")
+
+
 def test_a_network_of_slices_is_certified_with_slices_of_noise(tmp_path):
     slices = result_folder(tmp_path / "T__P__2d", "2d", spacing=(1.3, 0.9), patch=(16, 12), mirror=None)
     [noise, _] = seeded(isocenter.load(slices, "cpu"))

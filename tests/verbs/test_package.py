@@ -150,9 +150,9 @@ def test_an_unfinished_run_is_refused(segmented, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("name", ["images", "nothing"])
-def test_what_is_no_run_is_refused(segmented, tmp_path, name):
-    with pytest.raises(UsageError, match="holds no run"):
+@pytest.mark.parametrize(("name", "problem"), [("images", "holds no run"), ("nothing", "no such file or folder")])
+def test_what_is_no_run_is_refused(segmented, tmp_path, name, problem):
+    with pytest.raises(UsageError, match=problem):
         isocenter.package(segmented.data / name, out=tmp_path / "out")
 
 

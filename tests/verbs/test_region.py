@@ -50,3 +50,13 @@ def test_a_label_that_marks_nothing_or_a_mask_on_another_grid_is_refused(mask):
     shifted = Geometry(GRID.shape, GRID.affine + np.eye(4, k=3))
     with pytest.raises(GeometryError, match="another grid"):
         region_of(str(mask), Image(IMAGE.data, shifted), "case")
+
+
+@pytest.mark.parametrize("asked", ["foo", "10:5,0:10,0:10", "-3:5", "a:b", "none.nii=2"])
+def test_what_is_part_of_no_image_is_refused_before_any_is_read(asked):
+    with pytest.raises(UsageError, match="--region"):
+        found_from_anywhere(asked)
+
+
+def test_voxels_are_the_same_from_everywhere():
+    assert found_from_anywhere("2:, :3 ,:") == "2:, :3 ,:"

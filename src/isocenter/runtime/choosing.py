@@ -77,7 +77,9 @@ def device_for(backend: backends.Backend, device: str) -> Decision:
     if device == "auto" and chosen.value != "cpu" and backend.lacking("cpu") is None:
         return Decision("cpu", because=lacking.partition(":")[0])
     problem, _, remedy = lacking.partition(": ")
-    raise ResourceError(problem, f"--backend {backend.name}", remedy or f"Choose --backend {PLAIN}")
+    raise ResourceError(
+        problem, f"--backend {backend.name}", remedy[:1].upper() + remedy[1:] or f"Choose --backend {PLAIN}"
+    )
 
 
 def _device(name: str) -> Decision:

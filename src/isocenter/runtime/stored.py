@@ -12,6 +12,7 @@ from typing import Any
 from isocenter import tasks
 from isocenter.errors import IntegrityError, UsageError
 from isocenter.runtime.archive import opened
+from isocenter.runtime.backends import refuse_unknown
 from isocenter.runtime.choosing import PLAIN
 from isocenter.runtime.device import choose_device, use_threads
 from isocenter.runtime.foreign.found import is_foreign, load_foreign
@@ -68,6 +69,7 @@ def load(
 def _refuse_backend(backend: str, path: str | Path) -> None:
     """UsageError for a backend that computes only packages."""
     if backend not in ("auto", PLAIN):
+        refuse_unknown([backend])
         remedy = "Give what `isocenter package` or `isocenter adopt` wrote"
         raise UsageError(f"is no package, so {backend} cannot compute it", str(path), remedy)
 

@@ -7,7 +7,7 @@ from isocenter.training.ranks import ALONE, Ranks
 from isocenter.training.recipe import Decided, Recount, finished, train
 from isocenter.training.schedule import Pace, Speed, replan
 from isocenter.training.state import Clock, Moment, Outcome, State, Work
-from isocenter.training.store import Prepared, cache_folder, prepare_all
+from isocenter.training.store import Prepared, prepare_all
 
 __all__ = [
     "ALONE",
@@ -25,7 +25,6 @@ __all__ = [
     "Speed",
     "State",
     "Work",
-    "cache_folder",
     "finished",
     "fitting",
     "prepare_all",

@@ -23,7 +23,7 @@ from isocenter.runtime import (
 from isocenter.transforms import COLOUR, stacked
 from isocenter.values import Case, Decision, Image
 from isocenter.verbs.dataset import open_dataset
-from isocenter.verbs.output import refuse_taken
+from isocenter.verbs.output import refuse_missing, refuse_taken
 from isocenter.verbs.package import MARKS, Packaged, becoming
 
 # Each is predicted several times by every backend.
@@ -71,12 +71,15 @@ def adopt(
     Raises UsageError for what is no such model, IntegrityError for a checkpoint that would call what is not trusted.
     """
     source, out = Path(source), Path(out)
+    refuse_missing(source)
+    if images is not None:
+        refuse_missing(Path(images))
     if not is_foreign(source):
         remedy = "Give an nnU-Net v2 result folder; a run of ours becomes a package by `isocenter package`"
         raise UsageError("is no model of another program that we know", str(source), remedy)
     zipped = out.suffix.lower() == ".zip"
     refuse_taken(out, overwrite, () if zipped else MARKS)
-    refuse_unknown(backends or ())
+    refuse_unknown(backends or (), "--backends")
     largest = read_postprocessing(Path(postprocessing)) if postprocessing is not None else ()
     model = load_foreign(source, "cpu", fold=fold, trusted=trust, largest=largest)
     _refuse_unpackable(model, source)

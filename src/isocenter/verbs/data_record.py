@@ -11,10 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from isocenter.errors import IsocenterError
-from isocenter.files import content_hash, dataset_hash, file_hash
+from isocenter.files import cache_folder, content_hash, dataset_hash, file_hash
 from isocenter.quality import voxel_digest
 from isocenter.runtime import read_json, write_json
-from isocenter.training import cache_folder
 from isocenter.transforms import stacked
 from isocenter.values import Case, Dataset, Split
 

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from isocenter.errors import IsocenterError, UsageError, counted
-from isocenter.files import download, unpack_tar
-from isocenter.training import cache_folder
+from isocenter.files import cache_folder, download, unpack_tar
 from isocenter.values import Dataset
 from isocenter.verbs.dataset import open_dataset
 from isocenter.verbs.phantom_cohort import VERSION, write_phantoms

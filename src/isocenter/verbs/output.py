@@ -1,4 +1,4 @@
-"""Where a verb writes: refused before the work begins, whole or not there when it ends."""
+"""Where a verb reads and writes: refused before the work begins, whole or not there when it ends."""
 
 from __future__ import annotations
 
@@ -9,6 +9,12 @@ from pathlib import Path
 
 from isocenter.errors import IsocenterError, UsageError
 from isocenter.files import written
+
+
+def refuse_missing(path: Path) -> None:
+    """UsageError where there is nothing to work on."""
+    if not path.exists():
+        raise UsageError("there is no such file or folder", str(path), "Check the path")
 
 
 def refuse_taken(out: Path, overwrite: bool, marks: tuple[str, ...] = ()) -> None:

@@ -29,7 +29,7 @@ from isocenter.runtime import (
 )
 from isocenter.values import Decision, Plan, Row
 from isocenter.verbs.data_record import read_data_record
-from isocenter.verbs.output import refuse_taken, result_folder
+from isocenter.verbs.output import refuse_missing, refuse_taken, result_folder
 from isocenter.verbs.run_folder import MARKS as OF_A_RUN
 from isocenter.verbs.run_folder import NOTES, REPORT
 from isocenter.verbs.scoring import read_split
@@ -90,10 +90,11 @@ def package(
     Raises UsageError for what is no finished run, or a backend that nobody knows.
     """
     run, out = Path(run), Path(out)
+    refuse_missing(run)
     plan = _finished(run)
     zipped = out.suffix.lower() == ".zip"
     refuse_taken(out, overwrite, () if zipped else MARKS)
-    refuse_unknown(backends or ())
+    refuse_unknown(backends or (), "--backends")
     model = load(run, "cpu")
     rows = _rows(run)
     known = bool(model.record.get("patients_known"))

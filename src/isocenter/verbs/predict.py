@@ -128,12 +128,12 @@ def predict(
         refuse_taken(Path(out), overwrite, MARKS)
     if scheduler is not None and isinstance(model, Model):
         raise UsageError("a model in memory cannot be sent to workers", "--scheduler", "Give the model's folder")
+    place = None if region is None else found_from_anywhere(region)  # refused before anything is loaded
     loaded = _loaded(model, fold, device, threads, backend)
     loaded.flips(mirror)  # refused before the first case
     wanted = Wanted(format, save_probabilities, overlay)
     folder = Path(out) if out is not None else None
     with nullcontext() if folder is None else result_folder(folder, overwrite, MARKS) as partial:
-        place = None if region is None else found_from_anywhere(region)
         asked = Asked(partial, wanted, mirror, place, overlap, seconds)
         if scheduler is None or isinstance(model, Model):
             result = _predicted(loaded, inputs, given, asked, Here(loaded))

@@ -29,27 +29,44 @@ def region_of(asked: str, image: Image, where: str) -> Region:
 
 
 def found_from_anywhere(asked: str) -> str:
-    """The same, where a file is meant by its full path: a worker may run in another folder."""
+    """The same, where a file is meant by its full path: a worker may run in another folder.
+
+    Raises UsageError for what no image can have.
+    """
     name, equals, value = asked.rpartition("=")
     if Path(asked).exists():
         return str(Path(asked).absolute())
-    return f"{Path(name).absolute()}{equals}{value}" if name and Path(name).exists() else asked
+    if name and Path(name).exists():
+        return f"{Path(name).absolute()}{equals}{value}"
+    _bounds(asked)
+    return asked
+
+
+def _bounds(asked: str) -> list[tuple[int, int | None]]:
+    """First voxel and the one behind the last, along each axis; None for the image's own end."""
+    found: list[tuple[int, int | None]] = []
+    for part in asked.split(","):
+        try:
+            first, end = (one.strip() for one in part.split(":"))
+            low, high = int(first or 0), int(end) if end else None
+        except ValueError as error:
+            raise UsageError(f"{asked!r} is neither voxels nor a file that is there", FLAG, REMEDY) from error
+        if low < 0 or (high is not None and high <= low):
+            raise UsageError(f"{part.strip()!r} of {asked!r} holds no voxel", FLAG, REMEDY)
+        found.append((low, high))
+    return found
 
 
 def _voxels(asked: str, shape: tuple[int, ...], where: str) -> Region:
-    parts = asked.split(",")
-    try:
-        bounds = [tuple(int(end) if end.strip() else None for end in part.split(":")) for part in parts]
-    except ValueError as error:
-        raise UsageError(f"{asked!r} is neither voxels nor a file that is there", FLAG, REMEDY) from error
-    if len(bounds) != len(shape) or any(len(one) != 2 for one in bounds):
+    bounds = _bounds(asked)
+    if len(bounds) != len(shape):
         raise UsageError(f"{asked!r} are not two voxels for each of {len(shape)} axes", FLAG, REMEDY)
     region = []
     for (low, high), size in zip(bounds, shape, strict=True):
-        start, stop = low or 0, size if high is None else high
-        if not 0 <= start < stop <= size:
+        stop = size if high is None else high
+        if not low < stop <= size:
             raise UsageError(f"{asked!r} does not lie within the {shape} voxels of {where}", FLAG, REMEDY)
-        region.append(slice(start, stop))
+        region.append(slice(low, stop))
     return tuple(region)
 
 

@@ -181,7 +181,7 @@ def test_a_device_that_a_backend_cannot_use_is_refused_with_what_to_do(name, pac
     device = "cpu" if name == "tensorrt" else "mps"
     assert backend(name).lacking(device) is not None
     if name == "tensorrt":
-        with pytest.raises(ResourceError, match="choose --device cuda:0"):
+        with pytest.raises(ResourceError, match="Use one with --device cuda:0"):
             load(package, device, backend=name)
 
 

@@ -23,12 +23,12 @@ def names() -> tuple[str, ...]:
     return tuple(sorted({*BACKENDS, *(point.name for point in entry_points(group="isocenter.backends"))}))
 
 
-def refuse_unknown(chosen: Iterable[str]) -> None:
+def refuse_unknown(chosen: Iterable[str], where: str = "--backend") -> None:
     """UsageError for a name that no backend has."""
     known = names()
     for name in chosen:
         if name not in known:
-            raise UsageError(f"there is no backend {name!r}", "--backend", f"Choose of {', '.join(known)}")
+            raise UsageError(f"there is no backend {name!r}", where, f"Choose of {', '.join(known)}")
 
 
 def backend(name: str) -> Backend:

@@ -113,7 +113,7 @@ class Onnx:
             return None
         if kind == "cuda":
             return "this ONNX Runtime has no CUDA: pip install onnxruntime-gpu in place of onnxruntime"
-        return f"ONNX Runtime does not compute on {device} here: choose --device cpu"
+        return f"ONNX Runtime does not compute on {device} here: use --device cpu"
 
     def files(self, record: Mapping[str, Any]) -> tuple[str, ...]:
         return onnx_files(record)

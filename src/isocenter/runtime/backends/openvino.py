@@ -53,7 +53,7 @@ class OpenVino:
     def lacking(self, device: str) -> str | None:
         if find_spec("openvino") is None:
             return 'OpenVINO is not installed: pip install "isocenter[openvino]"'
-        return None if device == "cpu" else "OpenVINO is used on the CPU alone: choose --device cpu"
+        return None if device == "cpu" else "OpenVINO is used on the CPU alone: use --device cpu"
 
     def files(self, record: Mapping[str, Any]) -> tuple[str, ...]:
         return onnx_files(record)

@@ -26,7 +26,7 @@ class TensorRt:
         import onnxruntime  # 0.2 s, and only where it is asked for
 
         if not device.startswith("cuda"):
-            return "TensorRT needs one of NVIDIA's GPUs: choose --device cuda:0"
+            return "TensorRT needs one of NVIDIA's GPUs: use one with --device cuda:0"
         if PROVIDER not in onnxruntime.get_available_providers():
             return "this ONNX Runtime has no TensorRT: pip install onnxruntime-gpu tensorrt in place of onnxruntime"
         return None

@@ -58,7 +58,7 @@ class TorchCompiled:
 
     def lacking(self, device: str) -> str | None:
         if device == "mps":
-            return "torch compiles nothing ahead of time for Apple's GPUs: choose --device cpu"
+            return "torch compiles nothing ahead of time for Apple's GPUs: use --device cpu"
         if sys.platform == "win32":
             return "compiling ahead of time is not tried on Windows: choose --backend onnx"
         if shutil.which(os.environ.get("CXX", "g++")) is None:

@@ -75,6 +75,8 @@ def number(kind: Any, data: Any = b"") -> Any:
 
 def _imported(name: str) -> Any:
     module, _, attribute = name.rpartition(".")
+    if not module:
+        raise UsageError(f"{name!r} names no module", "--trust", "Give it as module.name, as the refusal writes it")
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
