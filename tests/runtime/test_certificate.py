@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from isocenter.errors import IntegrityError, UsageError
-from isocenter.runtime import certify, load, read_certificate, read_json, seal
+from isocenter.runtime import backends, certify, load, read_certificate, read_json, seal
 from isocenter.runtime.certificate import Certificate, Difference, Tolerances, Trial
 from isocenter.runtime.certify import opset, seeded
-from isocenter.runtime.choosing import choose_backend
+from isocenter.runtime.choosing import choose_backend, versions
 from packages import classifying, packed, segmenting
 
 torch.set_num_threads(1)
@@ -26,9 +26,9 @@ EXPORTED = {"onnx": {"exported": True}}
 
 
 def trial(name: str, start: float, seconds: float, passed: bool = True) -> Trial:
-    return Trial(
-        name, "cpu", passed, "within the tolerances" if passed else "Dice is low", SAME, start, seconds, 5, 100
-    )
+    here = versions(backends.backend(name).packages) if name in backends.BACKENDS else {}
+    because = "within the tolerances" if passed else "Dice is low"
+    return Trial(name, "cpu", passed, because, SAME, start, seconds, 5, 100, here)
 
 
 def certificate(*trials: Trial) -> Certificate:
@@ -117,6 +117,14 @@ def test_the_fastest_is_the_one_that_is_first_done_with_some_images():
 )
 def test_without_a_certified_backend_for_the_device_there_is_torch(found):
     assert choose_backend("auto", "cpu", EXPORTED, found, "").backend.name == "torch"
+
+
+def test_what_was_certified_with_another_version_is_not_taken_unasked(caplog):
+    caplog.set_level("INFO", "isocenter")
+    older = replace(trial("onnx", 0.1, 0.1), versions={"onnxruntime": "0.1"})
+    chosen = choose_backend("auto", "cpu", EXPORTED, certificate(older, trial("torch", 6.0, 1.0)), "")
+    assert chosen.backend.name == "torch"
+    assert "onnx was certified with other versions than onnxruntime" in caplog.text
 
 
 def test_a_backend_without_a_certificate_is_used_when_asked_for_and_that_is_said(package, caplog):

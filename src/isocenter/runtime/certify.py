@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from isocenter.errors import ResourceError, counted
 from isocenter.runtime import backends
 from isocenter.runtime.backends.onnx import usable_cores
 from isocenter.runtime.certificate import Certificate, Difference, Tolerances, Trial
-from isocenter.runtime.choosing import PLAIN
+from isocenter.runtime.choosing import PLAIN, versions
 from isocenter.runtime.device import processor
 from isocenter.runtime.model import Model
 from isocenter.runtime.packaged import ONNX
@@ -114,7 +113,7 @@ def _trials(
             problem = f"torch cannot predict what the certificate is made with: {record['because']}"
             raise ResourceError(problem, str(package), "Package without a certificate (--backends none)")
         difference = None if "because" in record else _difference(room, room / "0", out, labels)
-        found.append(_judged(name, device, record, difference, _versions(backend.packages)))
+        found.append(_judged(name, device, record, difference, versions(backend.packages)))
         if number:
             shutil.rmtree(out)
     return found
@@ -178,16 +177,6 @@ def _overlaps(one: Array, two: Array, label: Label) -> tuple[Array, Array, Array
 
 def _probabilities(path: Path) -> Array:
     return np.memmap(path, np.float32, "r") if path.stat().st_size else np.zeros(0, np.float32)
-
-
-def _versions(packages: Sequence[str]) -> dict[str, str]:
-    found = {}
-    for name in packages:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
 
 
 def _machine(threads: int | None) -> str:

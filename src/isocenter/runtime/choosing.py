@@ -5,8 +5,9 @@ from __future__ import annotations
 import ctypes
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,13 @@ def _fastest(device: str, certificate: Certificate | None) -> Computing:
     if certificate is None:
         return Computing(plain, chosen.value, f"{chosen.because}; without a certificate only torch is sure")
     passed = [one for one in certificate.on(chosen.value) if one.passed]
-    fitting = [one for one in passed if one.backend in backends.names()]
+    known = [one for one in passed if one.backend in backends.names()]
+    # What was certified was another program where its versions were others.
+    fitting = [one for one in known if one.versions == versions(backends.backend(one.backend).packages)]
+    for one in known:
+        if one not in fitting:
+            now = ", ".join(" ".join(pair) for pair in versions(backends.backend(one.backend).packages).items())
+            log.info("%s was certified with other versions than %s: package anew to use it", one.backend, now)
     here = [one for one in fitting if backends.backend(one.backend).lacking(chosen.value) is None]
     if not here:
         return Computing(plain, chosen.value, f"{chosen.because}; no backend is certified for {chosen.value}")
@@ -115,6 +122,17 @@ def _fastest(device: str, certificate: Certificate | None) -> Computing:
     figures = f"{_seconds(first)}{slower}, on {certificate.machine}"
     because = f"the fastest certified one for {TYPICAL_IMAGES} images: {figures}"
     return Computing(backends.backend(first.backend), chosen.value, because)
+
+
+def versions(packages: Sequence[str]) -> dict[str, str]:
+    """Of what decides a backend's result, as they are installed here."""
+    found = {}
+    for name in packages:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
 
 
 def _seconds(trial: Trial) -> str:

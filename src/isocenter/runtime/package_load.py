@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from isocenter import tasks
-from isocenter.errors import IntegrityError, UsageError
+from isocenter.errors import IntegrityError, IsocenterError, MemoryShortageError, UsageError, is_out_of_memory
 from isocenter.runtime.backends.torch_eager import averaged
 from isocenter.runtime.certificate import CERTIFICATE, read_certificate
 from isocenter.runtime.choosing import PLAIN, Computing, choose_backend
@@ -86,5 +86,7 @@ def no_fold(fold: int, folds: Collection[int], path: Path) -> UsageError:
     return UsageError(f"has no fold {fold}", str(path), known)
 
 
-def _unfit(error: Exception, path: Path) -> IntegrityError:
+def _unfit(error: Exception, path: Path) -> IsocenterError:
+    if is_out_of_memory(error):
+        return MemoryShortageError("takes more memory than there is", str(path), "Free some, or choose --device cpu")
     return IntegrityError(f"weights and record do not fit ({error})", str(path), "Get the model again")
