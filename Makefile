@@ -32,8 +32,9 @@ types: .venv/installed
 layers: .venv/installed
 	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
 
+# Files of tests side by side, one core each: threads of two that wait for each other would slow both.
 tests: .venv/installed
-	@$(BIN)/pytest
+	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 demo: .venv/installed
 	@$(BIN)/isocenter demo $(DATA) --minutes $(MINUTES) --out demo --overwrite

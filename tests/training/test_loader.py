@@ -62,10 +62,12 @@ def test_batches_made_ahead_are_those_of_their_steps():
 
 
 def test_batches_end_when_nobody_wants_more():
+    before = set(threading.enumerate())
     batches = loader().batches(0)
     next(batches)
+    assert set(threading.enumerate()) - before
     batches.close()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ThreadPoolExecutor")]
+    assert not set(threading.enumerate()) - before
 
 
 def test_another_seed_gives_other_batches():
