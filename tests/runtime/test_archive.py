@@ -80,7 +80,8 @@ def test_an_archive_that_would_fill_a_disk_is_refused_unopened(zipped, tmp_path)
 
 
 def test_a_file_that_is_not_in_the_manifest_does_not_keep_a_package_from_loading(zipped, tmp_path):
-    load(with_entry(zipped, tmp_path / "more.zip", "tiny/notes.txt"), "cpu")
+    more = load(with_entry(zipped, tmp_path / "more.zip", "tiny/notes.txt"), "cpu")
+    assert more.settings == load(zipped, "cpu").settings
 
 
 def test_a_cut_archive_is_refused(zipped, tmp_path):
