@@ -20,7 +20,7 @@ def test_a_patch_holds_whole_steps_of_the_strides_and_little_more_than_the_devic
     grid = grid_for(print_of, dense=True, device=device)
     assert not np.any(np.asarray(grid.patch) % np.prod(grid.strides, axis=0))
     multiple = np.prod(grid.strides, axis=0)
-    limit = PATCH_VOXELS["cpu" if device == "cpu" else "gpu"]
+    limit = PATCH_VOXELS[3]["cpu" if device == "cpu" else "gpu"]
     assert np.prod(np.asarray(grid.patch) - multiple) <= limit
     assert (np.asarray(grid.patch) < np.median(grid.extent, axis=0) + multiple).all()
     assert not np.any(np.asarray(window_for(grid).value) % multiple)

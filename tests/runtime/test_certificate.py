@@ -14,7 +14,7 @@ import torch
 
 from isocenter.errors import IntegrityError, UsageError
 from isocenter.runtime import backends, certify, load, read_certificate, read_json, seal
-from isocenter.runtime.certificate import Certificate, Difference, Tolerances, Trial
+from isocenter.runtime.certificate import TOLERANCES, Certificate, Difference, Tolerances, Trial
 from isocenter.runtime.certify import opset, seeded
 from isocenter.runtime.choosing import choose_backend, versions
 from packages import classifying, packed, segmenting
@@ -61,7 +61,7 @@ def test_every_backend_is_measured_beside_torch_in_a_process_of_its_own(certifie
     for one in found.trials:
         assert one.passed
         assert one.difference.disagreeing == 0
-        assert one.difference.voxels == 2 * 12 * 12 * 6
+        assert one.difference.voxels == 2 * 12 * 8 * 4
         assert one.difference.largest < 1e-4
         assert set(one.difference.dice.values()) == {1.0}
         assert 0 < one.seconds < one.start
@@ -153,11 +153,20 @@ def test_one_voxel_in_ten_thousand_may_differ():
     assert replace(SAME, disagreeing=1, voxels=10_000).beyond(Tolerances()) == []
 
 
+def test_what_computes_in_bfloat16_is_held_to_tolerances_of_its_own_that_the_certificate_states():
+    rounded = replace(SAME, largest=0.1, disagreeing=4, voxels=10_000, dice={"kidney left": 0.9985})
+    assert rounded.beyond(TOLERANCES["bfloat16"]) == []
+    assert len(rounded.beyond(TOLERANCES["float32"])) == 3
+    assert certificate().tolerances == TOLERANCES
+    assert {backends.backend(name).precision for name in ("torch", "compiled", "onnx", "openvino")} == {"float32"}
+    assert {backends.backend(name).precision for name in ("torch-bf16", "openvino-bf16")} == {"bfloat16"}
+
+
 def test_a_backend_that_takes_its_process_with_it_takes_nothing_else(package, tmp_path, monkeypatch):
     site, about = tmp_path / "site", tmp_path / "site" / "fatal-1.0.dist-info"
     about.mkdir(parents=True)
     (site / "fatal.py").write_text(
-        "import os\nclass Fatal:\n    name, packages = 'fatal', ()\n"
+        "import os\nclass Fatal:\n    name, packages, precision = 'fatal', (), 'float32'\n"
         "    def lacking(self, device): return None\n    def files(self, record): return ()\n"
         "    def network(self, folder, device, threads): os._exit(7)\nBACKEND = Fatal()\n"
     )

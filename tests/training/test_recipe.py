@@ -10,7 +10,6 @@ import pytest
 from safetensors.numpy import load_file
 
 import isocenter
-import isocenter.verbs.train as verb
 import trained
 from isocenter.errors import IsocenterError
 from isocenter.planning import read_plan
@@ -85,8 +84,10 @@ def test_steps_are_planned_anew_where_the_machine_is_slower_than_the_probe_said(
     monkeypatch.setattr(recipe, "budget", fast)
     monkeypatch.setattr(logs.CsvLog, "add", slowly)
     monkeypatch.setattr(verb_budget, "REPORT_SECONDS", 0.0)
-    asked, measured = [], verb.measured_costs
-    monkeypatch.setattr(verb, "measured_costs", lambda model, case: (asked.append(model), measured(model, case))[1])
+    asked, measured = [], verb_budget.measured_costs
+    monkeypatch.setattr(
+        verb_budget, "measured_costs", lambda model, case: (asked.append(model), measured(model, case))[1]
+    )
     run = trained.classifying(classified.data, tmp_path / "run", minutes=0.2, assignments={"training.steps": None})
     decision = read_plan(run.out / "plan.yaml").decision("training.steps")
     assert run.steps == decision.value != 400
@@ -114,7 +115,7 @@ def test_a_run_by_minutes_that_was_killed_keeps_its_time_and_its_pace(classified
             raise RuntimeError("the machine went down")
 
     monkeypatch.setattr(recipe, "budget", small)
-    monkeypatch.setattr(verb, "measured_costs", lambda model, case: verb_budget.Costs(0.0, 0.0, 0.0))
+    monkeypatch.setattr(verb_budget, "measured_costs", lambda model, case: verb_budget.Costs(0.0, 0.0, 0.0))
     monkeypatch.setattr(recipe, "replan", lambda *given, **times: None)  # this machine's speed is not the question
     monkeypatch.setattr(logs.CsvLog, "add", dies)
     with pytest.raises(RuntimeError, match="went down"):

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from isocenter.values import BY_HAND, Decision, Plan
 from isocenter.verbs import budget
-from isocenter.verbs.budget import Costs, seconds_after, shared_deadline, training_deadline
+from isocenter.verbs.budget import Afterwards, Costs, seconds_after, shared_deadline, training_deadline
 
 COSTS = Costs(predict=2.0, score=0.5, tune=1.0)
 
@@ -12,8 +15,28 @@ def test_what_follows_training_is_tuning_scoring_pictures_and_the_report():
     assert seconds_after(COSTS, 0, []) == budget.REPORT_SECONDS
     assert seconds_after(COSTS, 10, []) == budget.REPORT_SECONDS + 10 * (2.0 + 1.0)
     shown = 6  # two each of best, median and worst
-    assert seconds_after(COSTS, 0, [(40, 1)]) == budget.REPORT_SECONDS + (40 + shown) * 2.0 + 40 * 0.5
-    assert seconds_after(COSTS, 0, [(3, 5)]) == budget.REPORT_SECONDS + (3 + 3) * 5 * 2.0 + 3 * 0.5
+    large = replace(COSTS, voxels=2**30)  # those that are shown are predicted once more
+    assert seconds_after(large, 0, [(40, 1)]) == budget.REPORT_SECONDS + (40 + shown) * 2.0 + 40 * 0.5
+    assert seconds_after(large, 0, [(3, 5)]) == budget.REPORT_SECONDS + (3 + 3) * 5 * 2.0 + 3 * 0.5
+    assert seconds_after(COSTS, 0, [(40, 1)]) == budget.REPORT_SECONDS + 40 * 2.0 + 40 * 0.5
+
+
+def test_mirrored_views_are_given_up_where_they_would_take_the_minutes_that_learning_needs(monkeypatch):
+    flips, exact = Decision([0, 1], "mirrored in training"), Decision(False, "it was not asked for")
+    plan = Plan({"inference": {"flips": flips}, "training": {"deterministic": exact}})
+    by_hand = plan.with_decision("inference.flips", Decision([0, 1], BY_HAND))
+    exact = plan.with_decision("training.deterministic", Decision(True, ""))
+    monkeypatch.setattr(budget, "measured_costs", lambda model, case: COSTS)
+    few, many = Afterwards(10.0, None, 10, [(20, 1)]), Afterwards(10.0, None, 20, [(60, 1)])
+    assert few.seconds(COSTS) - budget.REPORT_SECONDS == 10 * 3.0 + 20 * 2.5 < 150
+    assert few.views(None, plan) is None
+    given_up = many.views(None, plan)
+    assert given_up.value == []
+    assert (
+        "4 views of each window what follows training would take 210 s, more than 25% of 10 minutes" in given_up.because
+    )
+    assert many.views(None, by_hand) is None
+    assert many.views(None, exact) is None
 
 
 def test_every_fold_gets_an_equal_part_of_the_time_that_is_left():

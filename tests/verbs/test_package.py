@@ -187,3 +187,16 @@ def test_a_run_with_a_damaged_model_leaves_nothing_half_written(segmented, tmp_p
 def test_a_training_begins_from_the_weights_of_a_package(packaged, segmented, tmp_path):
     run = trained.segmenting(segmented.data, tmp_path / "run", start=packaged.out)
     assert run.report.is_file()
+
+
+def test_an_archive_that_is_no_zip_is_refused_before_the_run_is_read(segmented, tmp_path, cli):
+    said = cli("package", segmented.out, "--out", tmp_path / "model.tar")
+    assert said.code == 2
+    assert "names an archive that packages are not written as" in said.last
+    assert not list(tmp_path.iterdir())
+
+
+def test_none_stands_alone(segmented, tmp_path, cli):
+    said = cli("package", segmented.out, "--out", tmp_path / "out", "--backends", "onnx,none")
+    assert said.code == 2
+    assert "'none' stands beside other names: 'onnx,none'" in said.last

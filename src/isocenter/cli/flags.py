@@ -91,9 +91,14 @@ def assigned(given: list[str] | None) -> dict[str, Any]:
     return {name: parse_value(value) for name, value in (pair(one, "--set") for one in given or [])}
 
 
-def named(text: str) -> tuple[str, ...] | None:
-    """The names in a list; None for "all", none for "none"."""
-    return None if text == "all" else tuple(one.strip() for one in text.split(",") if one.strip() not in ("", "none"))
+def named(text: str, flag: str) -> tuple[str, ...] | None:
+    """The names in a list; None for "all", none for "none". UsageError where one of these two stands among names."""
+    names = tuple(one.strip() for one in text.split(",") if one.strip())
+    if names in (("all",), ("none",)):
+        return None if names == ("all",) else ()
+    if mixed := {"all", "none"} & set(names):
+        raise UsageError(f"{mixed.pop()!r} stands beside other names: {text!r}", flag, "Give names, or it alone")
+    return names
 
 
 def pair(text: str, flag: str) -> tuple[str, str]:

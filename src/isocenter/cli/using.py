@@ -80,7 +80,9 @@ def package(
 ) -> None:
     """The model of RUN as a MONAI bundle, which also runs without Isocenter."""
     target = out or default_out("package", run)
-    result = isocenter.package(run, out=target, overwrite=overwrite, backends=named(backends), threads=threads)
+    result = isocenter.package(
+        run, out=target, overwrite=overwrite, backends=named(backends, "--backends"), threads=threads
+    )
     show(result, result.as_record() if json else None)
 
 
@@ -107,7 +109,7 @@ def adopt(
         trust=trust or (),
         postprocessing=postprocessing,
         images=images,
-        backends=named(backends),
+        backends=named(backends, "--backends"),
         threads=threads,
     )
     show(result, result.as_record() if json else None)

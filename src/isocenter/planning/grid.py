@@ -11,7 +11,7 @@ from isocenter.planning.profiles import NNUNET
 from isocenter.values import Decision, Fingerprint, Floats
 
 # Voxels of a patch that two cores, or a GPU, go through in well under a second a step.
-PATCH_VOXELS = {"cpu": 2**17, "gpu": 2**21}
+PATCH_VOXELS = {2: {"cpu": 2**16, "gpu": 2**18}, 3: {"cpu": 2**17, "gpu": 2**21}}
 # The longest side of a picture that is looked at as a whole.
 WHOLE_SIDE = {2: {"cpu": 128, "gpu": 256}, 3: {"cpu": 48, "gpu": 96}}
 # A median spacing rounded to 1e-4 mm must not add a step to every patch.
@@ -71,7 +71,7 @@ def grid_for(fingerprint: Fingerprint, *, dense: bool, device: str, room: float 
     extent = np.array(shapes, dtype=float)
     if spacing.value is not None:
         extent = extent * np.array(steps) / np.asarray(spacing.value)
-    patch, strides = _patch(extent, spacing.value, PATCH_VOXELS[kind] * room)
+    patch, strides = _patch(extent, spacing.value, PATCH_VOXELS[len(shapes[0])][kind] * room)
     return Grid(
         spacing,
         Decision(None, "patches are cut from a grid that keeps the proportions of the body"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,13 @@ from isocenter.runtime.packaged import PACKAGED
 from isocenter.runtime.record import read_json, write_json
 
 CERTIFICATE = "certificate.json"
+FLOAT32, BFLOAT16 = "float32", "bfloat16"
 SCHEMA = "isocenter.certificate"
 
 
 @dataclass(frozen=True)
 class Tolerances:
-    """How far a backend may be from torch.
+    """How far a backend may be from torch; the figures here are those of one that computes in float32.
 
     largest, mean: of the probabilities, anywhere and on average. Sums in float32, in another order, differ by 1e-4
                    after a hundred layers; TensorFloat-32 on a GPU by a few 1e-3
@@ -29,6 +30,13 @@ class Tolerances:
     mean: float = 1e-4
     disagreeing: float = 1e-4
     dice: float = 0.999
+
+
+# By the precision in which a backend computes: bfloat16 has eight bits, and its roundings do not all cancel.
+TOLERANCES: Mapping[str, Tolerances] = {
+    FLOAT32: Tolerances(),
+    BFLOAT16: Tolerances(largest=0.2, mean=1e-3, disagreeing=5e-4, dice=0.998),
+}
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,7 @@ class Difference:
 class Trial:
     """What became of one backend on one device, in a process of its own.
 
-    passed:      whether it is within the tolerances; only then is it offered
+    passed:      whether it is within the tolerances of its precision; only then is it offered
     because:     the verdict in words
     start:       s from a cold process to the first result
     seconds:     median s for an image once warm, from the image in memory to the result on its grid
@@ -81,6 +89,7 @@ class Trial:
     repeats: int = 0
     peak_memory: float | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
+    precision: str = FLOAT32
 
     @property
     def line(self) -> str:
@@ -101,16 +110,17 @@ class Trial:
 class Certificate:
     """Every backend that could be tried on the machine where a package was made.
 
-    images:  which ones, in words
-    opset:   of the ONNX file; None without one
-    machine: processor, cores and threads, for the times
+    images:     which ones, in words
+    opset:      of the ONNX file; None without one
+    machine:    processor, cores and threads, for the times
+    tolerances: {precision: what its backends were held to}
     """
 
     images: str
     machine: str
     opset: int | None
     trials: Sequence[Trial]
-    tolerances: Tolerances = Tolerances()
+    tolerances: Mapping[str, Tolerances] = field(default_factory=lambda: TOLERANCES)
     reference: str = "torch on cpu"
 
     def trial(self, backend: str, device: str) -> Trial | None:
@@ -129,7 +139,10 @@ class Certificate:
 
     def write(self, folder: Path) -> None:
         """Into a package, which has to be sealed again."""
-        write_json(folder / PACKAGED / CERTIFICATE, SCHEMA, asdict(self))
+        held = {precision: asdict(one) for precision, one in self.tolerances.items()}
+        said = {one.name: getattr(self, one.name) for one in fields(self)}
+        trials = [asdict(one) for one in self.trials]
+        write_json(folder / PACKAGED / CERTIFICATE, SCHEMA, {**said, "trials": trials, "tolerances": held})
 
 
 def read_certificate(folder: Path) -> Certificate | None:
@@ -140,7 +153,7 @@ def read_certificate(folder: Path) -> Certificate | None:
     record = read_json(path, SCHEMA)
     try:
         trials = [_trial(one) for one in record["trials"]]
-        tolerances = Tolerances(**record["tolerances"])
+        tolerances = {precision: Tolerances(**one) for precision, one in record["tolerances"].items()}
         named = {key: record[key] for key in ("images", "machine", "opset", "reference")}
         return Certificate(trials=tuple(trials), tolerances=tolerances, **named)
     except (KeyError, TypeError) as error:

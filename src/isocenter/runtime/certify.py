@@ -18,7 +18,7 @@ import numpy as np
 from isocenter.errors import ResourceError, counted
 from isocenter.runtime import backends
 from isocenter.runtime.backends.onnx import usable_cores
-from isocenter.runtime.certificate import Certificate, Difference, Tolerances, Trial
+from isocenter.runtime.certificate import TOLERANCES, Certificate, Difference, Trial
 from isocenter.runtime.choosing import PLAIN, versions
 from isocenter.runtime.device import processor
 from isocenter.runtime.model import Model
@@ -69,12 +69,14 @@ def certify(
 
 
 def seeded(model: Model) -> Iterable[Image]:
-    """Smooth noise on a grid a little larger than a window, at the spacing that the model works at."""
+    """Smooth noise on the grid of two windows that overlap, at the spacing that the model works at."""
     preprocessing, ndim, spacing = model.preprocessing, model.preprocessing.ndim, model.preprocessing.spacing or ()
     window = preprocessing.shape or model.inference.patch
     steps = (*[1.0] * (ndim - len(spacing)), *spacing)  # a network of slices has none across them
     upright = np.argsort(preprocessing.order_of_axes)
-    shape = tuple(window[axis] + window[axis] // 2 for axis in upright)
+    longest = int(np.argmax(window))
+    larger = [size + size // 2 * (axis == longest) for axis, size in enumerate(window)]
+    shape = tuple(larger[axis] for axis in upright)
     for seed in range(SEEDED):
         rng = np.random.default_rng(seed)
         voxels = rng.normal(100, 40, (len(preprocessing.channels), *shape))
@@ -113,7 +115,7 @@ def _trials(
             problem = f"torch cannot predict what the certificate is made with: {record['because']}"
             raise ResourceError(problem, str(package), "Package without a certificate (--backends none)")
         difference = None if "because" in record else _difference(room, room / "0", out, labels)
-        found.append(_judged(name, device, record, difference, versions(backend.packages)))
+        found.append(_judged(backend, device, record, difference))
         if number:
             shutil.rmtree(out)
     return found
@@ -138,14 +140,13 @@ def _in_a_process(
     return found
 
 
-def _judged(
-    name: str, device: str, record: Mapping[str, Any], difference: Difference | None, versions: Mapping[str, str]
-) -> Trial:
+def _judged(backend: backends.Backend, device: str, record: Mapping[str, Any], difference: Difference | None) -> Trial:
+    known: dict[str, Any] = {"versions": versions(backend.packages), "precision": backend.precision}
     if difference is None:
-        return Trial(name, device, False, record["because"], versions=versions)
-    beyond = difference.beyond(Tolerances())
-    because = "; ".join(beyond) or "within the tolerances"
-    return Trial(name, device, not beyond, because, difference, **record, versions=versions)
+        return Trial(backend.name, device, False, record["because"], **known)
+    beyond = difference.beyond(TOLERANCES[backend.precision])
+    because = "; ".join(beyond) or f"within the tolerances of {backend.precision}"
+    return Trial(backend.name, device, not beyond, because, difference, **record, **known)
 
 
 def _difference(room: Path, reference: Path, other: Path, labels: Sequence[Label]) -> Difference:

@@ -21,7 +21,8 @@ VERSION = 1
 
 def write_json(path: Path, schema: str, record: Mapping[str, Any]) -> None:
     """A record with its schema and version; not a number becomes null."""
-    path.write_text(json.dumps({"schema": schema, "version": VERSION, **_plain(record)}, indent=1), encoding="utf-8")
+    text = json.dumps({"schema": schema, "version": VERSION, **_plain(record)}, indent=1)
+    path.write_text(text + "\n", encoding="utf-8")
 
 
 def read_json(path: Path, schema: str) -> dict[str, Any]:

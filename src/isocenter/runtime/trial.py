@@ -29,7 +29,7 @@ TASK, FOUND = "task.json", "found.json"
 # Of the probabilities of one image so many are kept for the comparison: 256 MiB.
 MOST_KEPT = 2**26
 # Images are predicted once more until so many times are known, or so many seconds are over.
-REPEATS, ENOUGH_SECONDS = 5, 60.0
+REPEATS, ENOUGH_SECONDS = 5, 15.0
 
 
 @dataclass

@@ -24,7 +24,7 @@ from isocenter.transforms import COLOUR, stacked
 from isocenter.values import Case, Decision, Image
 from isocenter.verbs.dataset import open_dataset
 from isocenter.verbs.output import refuse_missing, refuse_taken
-from isocenter.verbs.package import MARKS, Packaged, becoming
+from isocenter.verbs.package import MARKS, Packaged, becoming, is_zip
 
 # Each is predicted several times by every backend.
 MOST = 20
@@ -77,7 +77,7 @@ def adopt(
     if not is_foreign(source):
         remedy = "Give an nnU-Net v2 result folder; a run of ours becomes a package by `isocenter package`"
         raise UsageError("is no model of another program that we know", str(source), remedy)
-    zipped = out.suffix.lower() == ".zip"
+    zipped = is_zip(out)
     refuse_taken(out, overwrite, () if zipped else MARKS)
     refuse_unknown(backends or (), "--backends")
     largest = read_postprocessing(Path(postprocessing)) if postprocessing is not None else ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,24 +10,72 @@ from itertools import pairwise
 
 from isocenter.planning import Settings
 from isocenter.runtime import Model, TorchNetwork, build_module
-from isocenter.values import Case
-from isocenter.verbs.scoring import SHOWN
+from isocenter.values import BY_HAND, Case, Decision, Plan
+from isocenter.verbs.scoring import SHOWN, are_kept
 
 # s for the summary, the pictures and the report.
 REPORT_SECONDS = 12.0
 # Of the minutes, as a reserve for what was not foreseen.
 RESERVE = 0.02
-# Best, median and worst cases are predicted once more, for their pictures.
+# Best, median and worst cases, whose pictures are drawn.
 GROUPS_SHOWN = 3
+# Of the minutes, what predictions and their scores may take before the mirrored views of each window are given up.
+FOLLOWING_SHARE = 0.25
+# s of a first prediction after which it is not timed once more: what it allocates is little beside them.
+LONG_PREDICTION = 3.0
 
 
 @dataclass(frozen=True)
 class Costs:
-    """s a case: to predict, to score, and to tune on."""
+    """s a case: to predict, to score, and to tune on.
+
+    voxels: of the result
+    """
 
     predict: float
     score: float
     tune: float
+    voxels: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Afterwards:
+    """What follows the training of a run within its minutes.
+
+    minutes:   of the run
+    case:      one like those that are predicted
+    selecting: how many cases are tuned on
+    tested:    (cases, models that predict each of them) of every evaluation
+    """
+
+    minutes: float
+    case: Case
+    selecting: int
+    tested: Sequence[tuple[int, int]]
+
+    def deadline(self, model: Model) -> float:
+        """s after the command's start by which training must end, if this is the model."""
+        return training_deadline(self.minutes, self.seconds(measured_costs(model, self.case)))
+
+    def seconds(self, costs: Costs) -> float:
+        return seconds_after(costs, self.selecting, self.tested)
+
+    def views(self, model: Model, plan: Plan) -> Decision | None:
+        """To see no window mirrored, where that would take too much of the time; None where the plan stays.
+
+        What was set by hand stays, and so does what no clock may decide.
+        """
+        flips = plan.decision("inference.flips")
+        if not flips.value or flips.because == BY_HAND or plan["training.deterministic"]:
+            return None
+        following = self.seconds(measured_costs(model, self.case)) - REPORT_SECONDS
+        if following <= FOLLOWING_SHARE * 60 * self.minutes:
+            return None
+        because = (
+            f"with {2 ** len(flips.value)} views of each window what follows training would take {following:.0f} s, "
+            f"more than {FOLLOWING_SHARE:.0%} of {self.minutes:g} minutes: they serve better as steps"
+        )
+        return Decision([], because)
 
 
 def fresh_model(chosen: Settings) -> Model:
@@ -42,15 +91,18 @@ def measured_costs(model: Model, case: Case) -> Costs:
     Fresh weights predict ragged surfaces, which take far longer to score (hippocampus: 0.33 s, 0.013 s once trained):
     the estimate errs on the safe side, and is made anew half-way.
     """
-    model.predict(case)  # the first call also allocates
     marks = [time.monotonic()]
     prediction = model.predict(case)
+    if time.monotonic() - marks[0] < LONG_PREDICTION:  # the first call also allocates
+        marks = [time.monotonic()]
+        prediction = model.predict(case)
     marks.append(time.monotonic())
     model.task.score([prediction], [case])
     marks.append(time.monotonic())
     model.task.tuned([prediction], [case])
     marks.append(time.monotonic())
-    return Costs(*(end - start for start, end in pairwise(marks)))
+    predict, score, tune = (end - start for start, end in pairwise(marks))
+    return Costs(predict, score, tune, math.prod(prediction.geometry.shape))
 
 
 def seconds_after(costs: Costs, selecting: int, tested: Sequence[tuple[int, int]]) -> float:
@@ -60,8 +112,8 @@ def seconds_after(costs: Costs, selecting: int, tested: Sequence[tuple[int, int]
     """
     seconds = REPORT_SECONDS + selecting * (costs.predict + costs.tune)
     for cases, models in tested:
-        shown = min(cases, GROUPS_SHOWN * SHOWN)
-        seconds += (cases + shown) * models * costs.predict + cases * costs.score
+        again = 0 if are_kept(cases * costs.voxels) else min(cases, GROUPS_SHOWN * SHOWN)
+        seconds += (cases + again) * models * costs.predict + cases * costs.score
     return seconds
 
 

@@ -16,7 +16,7 @@ from isocenter.runtime import Model, load
 from isocenter.tasks import Task
 from isocenter.training import Clock, Outcome, Recount
 from isocenter.values import Case, Decision, Plan, Prediction, Split
-from isocenter.verbs.budget import fresh_model, measured_costs, seconds_after, shared_deadline, training_deadline
+from isocenter.verbs.budget import Afterwards, fresh_model, shared_deadline
 from isocenter.verbs.finish import EVALUATION, OUT_OF_FOLD, evaluated
 from isocenter.verbs.fit import Job, fit, keep_task, predicted, say_decided
 from isocenter.verbs.run_folder import Begun, state_of
@@ -53,12 +53,18 @@ def cross_validated(
     """
     total = len(run.made.folds)
     jobs = [_job(run, fold, record, weights) for fold in range(total)]
-    limit = _limit(run, jobs)
+    after = _afterwards(run, jobs)
+    if after is not None and not any(state_of(job.out) for job in jobs):
+        views = after.views(fresh_model(jobs[0].settings), run.plan)
+        if views is not None:
+            run = replace(run, made=replace(run.made, plan=run.plan.with_decision("inference.flips", views)))
+            run.write_plan(run.plan)
+            jobs = [_job(run, fold, record, weights) for fold in range(total)]
     outcomes: list[Outcome] = []
     for fold, job in enumerate(jobs):
         clock, of_fold = Clock(began, run.spent), None
-        if limit is not None:
-            of_fold = _share(limit, clock.seconds, total - fold)
+        if after is not None:
+            of_fold = _share(after.deadline, clock.seconds, total - fold)
             clock = replace(clock, deadline=state_of(job.out).get("deadline") or of_fold(fresh_model(job.settings)))
         outcomes.append(fit(job, clock, _said(job.what), of_fold))
     models = [load(one.checkpoint, job.settings.training.device) for one, job in zip(outcomes, jobs, strict=True)]
@@ -115,19 +121,14 @@ def _methods(plan: Plan) -> list[str]:
     return [one["method"] for one in plan[SCALE]]
 
 
-def _limit(run: Begun, jobs: Sequence[Job]) -> Recount | None:
-    """By which second all folds must be trained, if this is the model; None where the plan fixes the steps."""
+def _afterwards(run: Begun, jobs: Sequence[Job]) -> Afterwards | None:
+    """What follows the training of all folds within the minutes; None where the plan fixes the steps."""
     training = jobs[0].settings.training
-    minutes = training.minutes
-    if training.steps is not None or minutes is None:
+    if training.steps is not None or training.minutes is None:
         return None
-
-    def limit(model: Model) -> float:
-        selecting = sum(len(job.val) for job in jobs)
-        tested = [(len(run.made.folds[0]), 1), (len(run.own_test), len(jobs))]
-        return training_deadline(minutes, seconds_after(measured_costs(model, jobs[0].val[0]), selecting, tested))
-
-    return limit
+    selecting = sum(len(job.val) for job in jobs)
+    tested = [(len(run.made.folds[0]), 1), (len(run.own_test), len(jobs))]
+    return Afterwards(training.minutes, jobs[0].val[0], selecting, tested)
 
 
 def _share(limit: Recount, elapsed: float, left: int) -> Recount:

@@ -36,6 +36,8 @@ from isocenter.verbs.scoring import read_split
 from isocenter.verbs.validation_images import validation_images
 
 PARTS = {"train": "training", "val": "selection", "test": "testing"}
+# What somebody may expect to be written, and would get a folder of that name.
+OTHER_ARCHIVES = (".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 # What tells a package's folder from any other.
 MARKS = ("manifest.json", "configs/metadata.json", "isocenter/model.json")
 
@@ -92,7 +94,7 @@ def package(
     run, out = Path(run), Path(out)
     refuse_missing(run)
     plan = _finished(run)
-    zipped = out.suffix.lower() == ".zip"
+    zipped = is_zip(out)
     refuse_taken(out, overwrite, () if zipped else MARKS)
     refuse_unknown(backends or (), "--backends")
     model = load(run, "cpu")
@@ -112,6 +114,13 @@ def _certified(
     images = validation_images(run, plan)
     devices = tuple(dict.fromkeys(("cpu", choose_device("auto").value)))
     return certify(folder, model, images, images.said, names=backends, devices=devices, threads=threads)
+
+
+def is_zip(out: Path) -> bool:
+    """Whether a package is to be one file; UsageError for an archive that is no zip."""
+    if out.suffix.lower() in OTHER_ARCHIVES:
+        raise UsageError("names an archive that packages are not written as", str(out), "Give a folder or a .zip")
+    return out.suffix.lower() == ".zip"
 
 
 @contextmanager

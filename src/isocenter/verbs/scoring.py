@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +22,8 @@ from isocenter.verbs.progress import tracked
 
 # Pictures of the best, a median and the worst cases.
 SHOWN = 2
+# Predictions of so many voxels together are kept until it is known which are shown; of more those are made once more.
+MOST_KEPT = 2**27
 
 
 class Predictor(Protocol):
@@ -50,7 +53,7 @@ class Scored:
     def write(self, folder: Path) -> None:
         """cases.csv, summary.json and the viewers' pages into an existing folder."""
         self.table.to_csv(folder / "cases.csv", index=False)
-        (folder / "summary.json").write_text(json.dumps(rows_to_json(self.rows), indent=1), encoding="utf-8")
+        (folder / "summary.json").write_text(json.dumps(rows_to_json(self.rows), indent=1) + "\n", encoding="utf-8")
         if self.shown:
             (folder / "views").mkdir()
         for number, (_, _, _, page) in enumerate(self.shown):
@@ -72,6 +75,7 @@ def score(
     """
     rows: list[Any] = []
     problems = []
+    made, voxels = dict[str, Prediction](), 0
     with tracked("predicting and scoring") as tracker:
         for done, case in enumerate(cases, start=1):
             try:
@@ -79,6 +83,9 @@ def score(
                 scored = model.task.score([prediction], [case])
                 scored["split"] = parts.get(case.id, "test")
                 rows.extend(scored.to_dict("records"))
+                voxels += math.prod(prediction.geometry.shape)
+                if are_kept(voxels):
+                    made[case.id] = prediction
             except IsocenterError as error:
                 problems.append(Problem("error", f"{error.where}: {error.problem}", (case.id,), remedy=error.remedy))
             tracker(done, len(cases))
@@ -86,12 +93,17 @@ def score(
         reason = problems[0].what if problems else "there is none"
         raise DatasetError(f"no case could be scored ({reason})", "evaluation", "Give cases of the model's kind")
     table = case_table(rows)
-    shown = _shown(model, {case.id: case for case in cases}, model.task.rank(table))
+    shown = _shown(model, {case.id: case for case in cases}, model.task.rank(table), made)
     summary = model.task.summary(table, seed=seed)
     if not patients_known:
         summary = [replace(row, estimate=_by_case(row.estimate)) for row in summary]
     tested = [case for case in cases if parts.get(case.id, "test") == "test"]
     return Scored(table, summary, model.task.overview(table), shown, problems, opened(tested))
+
+
+def are_kept(voxels: int) -> bool:
+    """Whether predictions of so many voxels together are kept in memory."""
+    return voxels <= MOST_KEPT
 
 
 def _by_case(estimate: Estimate) -> Estimate:
@@ -100,7 +112,7 @@ def _by_case(estimate: Estimate) -> Estimate:
 
 
 def _shown(
-    model: Predictor, cases: Mapping[str, Case], ranked: Sequence[str]
+    model: Predictor, cases: Mapping[str, Case], ranked: Sequence[str], made: Mapping[str, Prediction]
 ) -> list[tuple[str, str, Sequence[Figure], str]]:
     middle = len(ranked) // 2
     chosen: dict[str, str] = {}
@@ -115,7 +127,7 @@ def _shown(
     shown: list[tuple[str, str, Sequence[Figure], str]] = []
     for case_id, word in sorted(chosen.items(), key=lambda item: order.index(item[1])):
         case = cases[case_id]
-        prediction = model.predict(case)
+        prediction = made[case_id] if case_id in made else model.predict(case)
         shown.append((word, case_id, model.task.figures(prediction, case), page_of(case, prediction)))
     return shown
 

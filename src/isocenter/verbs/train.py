@@ -12,10 +12,10 @@ from isocenter.errors import UsageError
 from isocenter.evaluation import rows_to_json
 from isocenter.files import unwritable
 from isocenter.planning import settings
-from isocenter.runtime import Model, build_module, load, write_json
-from isocenter.training import Clock, Outcome, Recount, fitting
+from isocenter.runtime import build_module, load, write_json
+from isocenter.training import Clock, Outcome, fitting
 from isocenter.values import Dataset, Decision, Plan, Row
-from isocenter.verbs.budget import fresh_model, measured_costs, seconds_after, training_deadline
+from isocenter.verbs.budget import Afterwards, fresh_model
 from isocenter.verbs.finish import evaluated, notes_of, training_log, write_environment, write_report
 from isocenter.verbs.fit import Job, fit, keep_task, predicted, say_decided, with_decided, with_outcome
 from isocenter.verbs.folds import cross_validated
@@ -198,9 +198,13 @@ def _trained(
         run.write_plan(plan)
         say_decided("training", decisions)
 
-    limit = _limit(run, job, len(test))
-    deadline = None if limit is None else state_of(run.out).get("deadline") or limit(fresh_model(job.settings))
-    outcome = fit(job, Clock(began, run.spent, deadline), decided, limit)
+    after, deadline = _afterwards(run, job, len(test)), state_of(run.out).get("deadline")
+    if after is not None and deadline is None:
+        if (views := after.views(fresh_model(job.settings), plan)) is not None:
+            decided({"inference.flips": views})
+            job = replace(job, plan=plan)
+        deadline = after.deadline(fresh_model(job.settings))
+    outcome = fit(job, Clock(began, run.spent, deadline), decided, None if after is None else after.deadline)
     model = load(outcome.checkpoint, job.settings.training.device)
     plan = with_outcome(plan, outcome)
     if val:
@@ -212,15 +216,10 @@ def _trained(
     return plan, evaluated(run, model, test, run.made.parts), outcome
 
 
-def _limit(run: Begun, job: Job, tested: int) -> Recount | None:
-    """By which second a training of this model must end; None where the plan fixes the steps."""
+def _afterwards(run: Begun, job: Job, tested: int) -> Afterwards | None:
+    """What follows the training of this model within the minutes; None where the plan fixes the steps."""
     minutes = job.settings.training.minutes
     timed = job.settings.training.steps is None or state_of(run.out).get("deadline") is not None
     if minutes is None or not timed:
         return None
-
-    def limit(model: Model) -> float:
-        costs = measured_costs(model, [*job.val, *job.train][0])
-        return training_deadline(minutes, seconds_after(costs, len(job.val), [(tested, 1)]))
-
-    return limit
+    return Afterwards(minutes, [*job.val, *job.train][0], len(job.val), [(tested, 1)])

@@ -35,6 +35,7 @@ import numpy as np
 class Constant:
     name = "constant"
     packages = ("numpy",)
+    precision = "float32"
 
     def lacking(self, device):
         return None
@@ -102,6 +103,19 @@ def test_a_backend_says_of_any_number_of_windows_what_torch_says(name, kind, req
     there, here = load(folder, "cpu", backend=name, threads=1), load(folder, "cpu")
     for count in (1, 3, 1):
         assert_allclose(there.run(windows(count))["mask"], here.run(windows(count))["mask"], atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["package", "folds"])
+@pytest.mark.parametrize("name", ["torch-bf16", "openvino-bf16"])
+def test_a_backend_in_bfloat16_is_off_by_its_rounding_and_no_more(name, kind, request):
+    if (lacking := backend(name).lacking("cpu")) is not None:
+        pytest.skip(lacking)
+    folder = request.getfixturevalue(kind)
+    there, here = load(folder, "cpu", backend=name, threads=1), load(folder, "cpu")
+    for count in (1, 3, 1):
+        ours, exact = (model.run(windows(count))["mask"] for model in (there, here))
+        apart = np.abs(ours - exact).max() / np.abs(exact).max()
+        assert 1e-5 < apart < 4e-2  # eight bits, through a few layers: less would be float32
 
 
 @pytest.mark.parametrize("name", ["onnx", "openvino"])

@@ -13,8 +13,10 @@ BACKENDS = {
     "compiled": "isocenter.runtime.backends.torch_compiled:BACKEND",
     "onnx": "isocenter.runtime.backends.onnx:BACKEND",
     "openvino": "isocenter.runtime.backends.openvino:BACKEND",
+    "openvino-bf16": "isocenter.runtime.backends.openvino:HALF",
     "tensorrt": "isocenter.runtime.backends.tensorrt:BACKEND",
     "torch": "isocenter.runtime.backends.torch_eager:BACKEND",
+    "torch-bf16": "isocenter.runtime.backends.torch_half:BACKEND",
 }
 
 

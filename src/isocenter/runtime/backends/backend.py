@@ -14,10 +14,12 @@ class Backend(Protocol):
 
     name:     as `--backend` calls it
     packages: distributions whose versions decide what it computes, for the certificate
+    precision: "float32" or "bfloat16", which decides the tolerances that it is held to
     """
 
     name: str
     packages: tuple[str, ...]
+    precision: str
 
     def lacking(self, device: str) -> str | None:
         """Why it cannot compute on this device here, with the remedy; None where it can."""

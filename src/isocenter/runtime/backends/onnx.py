@@ -104,6 +104,7 @@ class Onnx:
 
     name: str = "onnx"
     packages: tuple[str, ...] = ("onnxruntime",)
+    precision: str = "float32"
 
     def lacking(self, device: str) -> str | None:
         import onnxruntime  # 0.2 s, and only this backend needs it

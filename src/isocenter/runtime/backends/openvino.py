@@ -17,6 +17,9 @@ from isocenter.runtime.backends.onnx import head_of, onnx_files, usable_cores
 from isocenter.runtime.packaged import ONNX
 from isocenter.runtime.windows import Network
 
+# What OpenVINO calls a precision when it is asked for, and when a processor has it.
+PRECISIONS = {"float32": ("f32", "FP32"), "bfloat16": ("bf16", "BF16")}
+
 
 @dataclass(frozen=True, eq=False)
 class OpenVinoNetwork:
@@ -45,23 +48,26 @@ class OpenVinoNetwork:
 
 @dataclass(frozen=True)
 class OpenVino:
-    """On the CPU, in float32: what it would choose itself, bfloat16, says other things than torch did."""
+    """On the CPU, in the precision that is named: left to itself it would choose, and say other things than torch."""
 
     name: str = "openvino"
     packages: tuple[str, ...] = ("openvino",)
+    precision: str = "float32"
 
     def lacking(self, device: str) -> str | None:
         if find_spec("openvino") is None:
             return 'OpenVINO is not installed: pip install "isocenter[openvino]"'
-        return None if device == "cpu" else "OpenVINO is used on the CPU alone: use --device cpu"
+        if device != "cpu":
+            return "OpenVINO is used on the CPU alone: use --device cpu"
+        if PRECISIONS[self.precision][1] not in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            return f"this processor does not compute in {self.precision} itself: choose --backend openvino"
+        return None
 
     def files(self, record: Mapping[str, Any]) -> tuple[str, ...]:
         return onnx_files(record)
 
     def network(self, folder: Path, device: str, threads: int | None) -> Network:
-        import openvino
-
-        core = openvino.Core()
+        core = _core()
         try:
             model = core.read_model(folder / ONNX)
         except RuntimeError as error:
@@ -70,11 +76,18 @@ class OpenVino:
                 f"cannot be opened by OpenVINO ({reason})", str(folder / ONNX), "Get the package again"
             ) from error
         settings = {
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": PRECISIONS[self.precision][0],
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": threads or usable_cores(),
         }
         return OpenVinoNetwork(core, model, head_of(folder), settings)
 
 
+def _core() -> Any:
+    import openvino  # 0.2 s, and only this backend needs it
+
+    return openvino.Core()
+
+
 BACKEND = OpenVino()
+HALF = OpenVino("openvino-bf16", precision="bfloat16")

@@ -21,6 +21,7 @@ class TensorRt:
 
     name: str = "tensorrt"
     packages: tuple[str, ...] = ("onnxruntime-gpu", "tensorrt")
+    precision: str = "float32"
 
     def lacking(self, device: str) -> str | None:
         import onnxruntime  # 0.2 s, and only where it is asked for

@@ -55,6 +55,7 @@ class TorchCompiled:
 
     name: str = "compiled"
     packages: tuple[str, ...] = ("torch",)
+    precision: str = "float32"
 
     def lacking(self, device: str) -> str | None:
         if device == "mps":

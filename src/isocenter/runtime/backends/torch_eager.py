@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from isocenter import tasks
 from isocenter.runtime.device import use_threads
@@ -14,6 +14,9 @@ from isocenter.runtime.packaged import package_record, read_modules, weights_fil
 from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.runtime.windows import Network
 
+if TYPE_CHECKING:
+    from torch.nn import Module
+
 
 @dataclass(frozen=True)
 class TorchEager:
@@ -21,6 +24,7 @@ class TorchEager:
 
     name: str = "torch"
     packages: tuple[str, ...] = ("torch",)
+    precision: str = "float32"
 
     def lacking(self, device: str) -> str | None:
         return None
@@ -33,12 +37,21 @@ class TorchEager:
         return averaged(record, [folder / name for name in self.files(record)], device, threads)
 
 
-def averaged(record: Mapping[str, Any], weights: Sequence[Path], device: str, threads: int | None) -> Network:
-    """The network of these weights; of several the mean, as the task has it."""
+def averaged(
+    record: Mapping[str, Any],
+    weights: Sequence[Path],
+    device: str,
+    threads: int | None,
+    computing: Callable[[Module, str], Network] = TorchNetwork,
+) -> Network:
+    """The network of these weights; of several the mean, as the task has it.
+
+    computing: makes a network of a module and its device
+    """
     if threads is not None:
         use_threads(threads)
     task = tasks.build(record["task"])
-    networks = tuple(TorchNetwork(one.to(device), device) for one in read_modules(record, task, weights))
+    networks = tuple(computing(one.to(device), device) for one in read_modules(record, task, weights))
     return networks[0] if len(networks) == 1 else Averaged(networks, task.average)
 
 
