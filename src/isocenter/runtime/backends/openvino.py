@@ -79,6 +79,7 @@ class OpenVino:
             "INFERENCE_PRECISION_HINT": PRECISIONS[self.precision][0],
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": threads or usable_cores(),
+            "ENABLE_CPU_PINNING": False,  # a core that it clings to may be busy with something else
         }
         return OpenVinoNetwork(core, model, head_of(folder), settings)
 
