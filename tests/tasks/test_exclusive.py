@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import special
 
 from isocenter.tasks import exclusive
-from isocenter.tasks.exclusive import Tidying, label_map, log_mean, softmax, tidied
+from isocenter.tasks.exclusive import Tidying, log_mean, softmax, tidied
 
 OUTPUTS = arrays(np.float32, (2, 3, 4), elements=st.floats(-200, 200, width=32))
 
@@ -31,10 +31,6 @@ def test_the_mean_of_outputs_is_an_output_of_the_mean_probability(one, other):
 def test_half_precision_is_not_summed_in_half_precision():
     outputs = np.zeros((1, 5000), np.float16)
     assert_allclose(softmax(outputs, 1).sum(), 1.0, rtol=1e-5)
-
-
-def test_the_label_with_the_largest_output_is_placed():
-    assert_array_equal(label_map(np.eye(3)[:, [2, 0, 1]], [0, 300, 7]), [7, 0, 300])
 
 
 def pieces() -> np.ndarray:

@@ -52,7 +52,8 @@ def _stopped(verb: list[str]) -> str:
 def _unforeseen(error: Exception) -> tuple[str, int]:
     """The last line and the exit code for what no part of isocenter answered."""
     if said := getattr(error, "format_message", None):  # of typer's own parser, whose classes are private
-        return f"isocenter: {said().rstrip('.')}. See `isocenter --help`.", 2
+        within = getattr(getattr(error, "ctx", None), "command_path", "isocenter")
+        return f"{within}: {said().rstrip('.')}. See `{within} --help`.", 2
     if isinstance(error, OSError):
         where, reason = error.filename or "isocenter", error.strerror or str(error)
         return f"{where}: {reason}. Look at the path, and at the room on its disk.", 1

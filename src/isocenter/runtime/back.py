@@ -4,44 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from isocenter.runtime.sums import YIELDED_BYTES
 from isocenter.runtime.trace import Trace
-from isocenter.transforms import Taps, along
+from isocenter.transforms import Stretched, Taps, growing
 from isocenter.values import Array, Region, Slabs
-
-
-@dataclass(frozen=True, eq=False)
-class _Axis:
-    """How rows that are asked for are made of rows of the network's grid; None where they are the same rows."""
-
-    wanted: slice
-    step: Taps | None
-
-    def of(self, array: Array, axis: int, first: int) -> Array:
-        """An array, whose rows begin with the row `first`, with the rows that are asked for."""
-        if self.step is None:
-            rows = slice(self.wanted.start - first, self.wanted.stop - first)
-            return array[(*[slice(None)] * axis, rows)]
-        return np.asarray(along(array, axis, Taps(self.step.index - first, self.step.weight)))
 
 
 def resampled_back(slabs: Slabs, trace: Trace, wanted: Region) -> Iterator[tuple[Region, Mapping[str, Array]]]:
     """Parts of the padded grid, in the order of the trace's way, as parts of the region that was kept.
 
     wanted: of that region
-    Rows are resampled within their plane when they come, and across it when all are there that a row is made of:
-    only those are held.
+    What is resampled is so only when it is asked for (`Stretched`): labels are found without. Of the network's grid
+    those rows are held that a coming one is made of.
     """
     way, kept = trace.way, trace.kept
     size, shape = kept[way.axis], trace.shape[way.axis]
-    axes = way.order(tuple(_axis(trace, axis, part) for axis, part in enumerate(wanted)))
+    steps = way.order(tuple(_step(trace, axis, part) for axis, part in enumerate(wanted)))
     rows, *plane = way.region(wanted, size)
-    rows_of = _turned(axes[0].step, shape) if way.backwards and axes[0].step is not None else axes[0].step
-    held = _Held(rows, rows_of)
+    first = _turned(steps[0], shape) if way.backwards and steps[0] is not None else steps[0]
+    order = growing(list(zip(way.order(trace.shape), way.order(kept), strict=True)))
+    passing = Passing(rows, first, order)
     for region, arrays in slabs:
         if not region:
             yield region, arrays
@@ -49,16 +36,24 @@ def resampled_back(slabs: Slabs, trace: Trace, wanted: Region) -> Iterator[tuple
         place, there = _unpadded(region, arrays, trace)
         if place is None:
             continue
-        place = way.region(place, shape)
-        for part, flat in _in_plane(place, {name: way.there(one) for name, one in there.items()}, axes[1:]):
-            for found, means in held.taken(part, flat):
-                yield way.region_back((found, *plane), size), {name: way.back(one) for name, one in means.items()}
+        now, *across = way.region(place, shape)
+        # Where an axis stays, what is wanted of it is cut out; else its steps are counted from where the slab begins.
+        cut = [
+            slice(want.start - has.start, want.stop - has.start) if step is None else slice(None)
+            for want, has, step in zip(plane, across, steps[1:], strict=True)
+        ]
+        moved = [
+            None if step is None else Taps(step.index - has.start, step.weight)
+            for has, step in zip(across, steps[1:], strict=True)
+        ]
+        walked = {name: way.there(one)[(slice(None), slice(None), *cut)] for name, one in there.items()}
+        for found, made in passing.taken(now, walked, moved):
+            yield way.region_back((found, *plane), size), {name: way.back(one) for name, one in made.items()}
 
 
-def _axis(trace: Trace, axis: int, wanted: slice) -> _Axis:
-    if trace.shape[axis] == trace.kept[axis]:
-        return _Axis(wanted, None)
-    return _Axis(wanted, trace.steps_back(axis).part(wanted))
+def _step(trace: Trace, axis: int, wanted: slice) -> Taps | None:
+    """How rows that are asked for are made of rows of the network's grid; None where they are the same rows."""
+    return None if trace.shape[axis] == trace.kept[axis] else trace.steps_back(axis).part(wanted)
 
 
 def _turned(step: Taps, size: int) -> Taps:
@@ -78,61 +73,64 @@ def _unpadded(region: Region, arrays: Mapping[str, Array], trace: Trace) -> tupl
     return tuple(place), {name: array[(slice(None), *inside)] for name, array in arrays.items()}
 
 
-def _in_plane(
-    place: Region, arrays: Mapping[str, Array], axes: tuple[_Axis, ...]
-) -> Iterator[tuple[slice, Mapping[str, Array]]]:
-    """Rows with their other axes resampled: so many at a time that the larger ones are not many."""
-    grown = math.prod(axis.wanted.stop - axis.wanted.start for axis in axes) * sum(map(len, arrays.values())) * 4
-    step = max(1, YIELDED_BYTES // grown)
-    for start in range(place[0].start, place[0].stop, step):
-        rows = slice(start, min(start + step, place[0].stop))
-        made = {}
-        for name, array in arrays.items():
-            flat = np.asarray(array[:, rows.start - place[0].start : rows.stop - place[0].start], dtype=np.float32)
-            for axis, (how, part) in enumerate(zip(axes, place[1:], strict=True), start=2):
-                flat = how.of(flat, axis, part.start)
-            made[name] = flat
-        yield rows, made
-
-
 @dataclass(eq=False)
-class _Held:
-    """The rows that coming ones are still needed with.
+class Passing:
+    """Rows of one grid that come in order, as rows of another; those are held that coming ones are still made of.
 
-    wanted: rows that are asked for, of the region that was kept
-    step:   how they are made of rows of the network's grid, None where they are the same
+    wanted: rows that are asked for
+    step:   how they are made of rows that come, None where they are the same
+    order:  in which the axes are resampled
     """
 
     wanted: slice
     step: Taps | None
+    order: tuple[int, ...]
     _first: int = 0
     _done: int = 0
-    _rows: Mapping[str, Array] | None = None
+    _rows: dict[str, Array] = field(default_factory=dict)
 
-    def taken(self, rows: slice, arrays: Mapping[str, Array]) -> Iterator[tuple[slice, Mapping[str, Array]]]:
-        """Take rows of the network's grid; what can be made now, a few rows at a time."""
+    def taken(self, rows: slice, arrays: Mapping[str, Array], plane: list[Taps | None]) -> Iterator[tuple[slice, Any]]:
+        """Take rows; what can be made now, so many rows at a time that they are not many when they are made.
+
+        plane: the steps of the other axes
+        """
         if self.step is None:
             start, stop = max(rows.start, self.wanted.start), min(rows.stop, self.wanted.stop)
-            if start < stop:
-                yield (
-                    slice(start, stop),
-                    {name: array[:, start - rows.start : stop - rows.start] for name, array in arrays.items()},
-                )
+            here = {name: array[:, start - rows.start : stop - rows.start] for name, array in arrays.items()}
+            for part in _few(here, start, stop, plane):
+                yield part, self._made(here, slice(part.start - start, part.stop - start), None, plane)
             return
-        if self._rows is None:
-            self._first, self._rows = rows.start, arrays
-        else:
+        if self._rows:
             self._rows = {name: np.concatenate([held, arrays[name]], axis=1) for name, held in self._rows.items()}
+        else:
+            self._first, self._rows = rows.start, dict(arrays)
         ready = int(np.searchsorted(self.step.index.max(axis=1), rows.stop - 1, side="right"))
-        row_bytes = 4 * sum(held[:, 0].size for held in self._rows.values())
-        count = max(1, YIELDED_BYTES // row_bytes)
-        for start in range(self._done, ready, count):
-            part = self.step.part(slice(start, min(start + count, ready)))
-            part = Taps(part.index - self._first, part.weight)
-            made = {name: np.asarray(along(held, 1, part)) for name, held in self._rows.items()}
-            yield slice(self.wanted.start + start, self.wanted.start + min(start + count, ready)), made
+        for part in _few(self._rows, self._done, ready, plane):
+            step = self.step.part(part)
+            low, high = int(step.index.min()), int(step.index.max()) + 1
+            near = slice(low - self._first, high - self._first)
+            found = slice(self.wanted.start + part.start, self.wanted.start + part.stop)
+            yield found, self._made(self._rows, near, Taps(step.index - low, step.weight), plane)
         self._done = max(ready, self._done)
         if self._done < len(self.step.index):
-            needed = max(int(self.step.index[self._done].min()), self._first)
+            # Without anti-aliasing rows are passed over: one that has not come yet cannot be let go.
+            needed = min(max(int(self.step.index[self._done].min()), self._first), rows.stop)
             self._rows = {name: held[:, needed - self._first :].copy() for name, held in self._rows.items()}
             self._first = needed
+
+    def _made(
+        self, arrays: Mapping[str, Array], rows: slice, step: Taps | None, plane: list[Taps | None]
+    ) -> dict[str, Any]:
+        parts = {name: np.asarray(array[:, rows], dtype=np.float32) for name, array in arrays.items()}
+        if step is None and all(one is None for one in plane):
+            return parts
+        return {name: Stretched(part, (step, *plane), self.order) for name, part in parts.items()}
+
+
+def _few(arrays: Mapping[str, Array], start: int, stop: int, plane: list[Taps | None]) -> Iterator[slice]:
+    """Rows from `start` on, a few at a time."""
+    shape = next(iter(arrays.values())).shape[2:]
+    sizes = [size if step is None else len(step.index) for size, step in zip(shape, plane, strict=True)]
+    count = max(1, YIELDED_BYTES // max(1, 4 * math.prod(sizes) * sum(map(len, arrays.values()))))
+    for low in range(start, stop, count):
+        yield slice(low, min(low + count, stop))

@@ -58,7 +58,8 @@ def choose_backend(
     if trial is not None and not trial.passed:
         raise UsageError(f"{name} failed the package's certificate: {trial.because}", where, "Choose --backend auto")
     if trial is None and name != PLAIN:
-        log.warning("%s: %s on %s has no certificate for this package", where, name, chosen.value)
+        said = "has no certificate for this package: nobody compared it with torch; package anew with --backends"
+        log.warning("%s: %s on %s %s %s", where, name, chosen.value, said, name)
     return Computing(
         backend, chosen.value, f"{name} was asked for" + (f"; {chosen.because}" if device == "auto" else "")
     )
@@ -71,7 +72,7 @@ def device_for(backend: backends.Backend, device: str) -> Decision:
     Raises ResourceError where the backend cannot compute there.
     """
     if device == "auto" and all(backend.lacking(gpu) is not None for gpu in GPUS) and backend.lacking("cpu") is None:
-        return Decision("cpu", because=f"{backend.name} computes on no GPU here")
+        return Decision("cpu", because=f"{backend.name} cannot use a GPU here")
     chosen = _device(device)
     if (lacking := backend.lacking(chosen.value)) is None:
         return chosen

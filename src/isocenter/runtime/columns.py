@@ -38,12 +38,11 @@ def columns(trace: Trace, part: Region, patch: Sequence[int], channels: int, hel
 
 
 def held_bytes(trace: Trace, part: Region, patch: Sequence[int], channels: int) -> int:
-    """What is held of a part while it is walked: sums on the network's grid, and rows on their way back."""
+    """What is held of a part while it is walked: sums, and rows on their way back, all on the network's grid."""
     walked = trace.way.axis
-    sums = math.prod(one.stop - one.start for axis, one in enumerate(trace.needed(part)) if axis != walked)
-    back = math.prod(one.stop - one.start for axis, one in enumerate(part) if axis != walked)
+    plane = math.prod(one.stop - one.start for axis, one in enumerate(trace.needed(part)) if axis != walked)
     rows = 0 if trace.shape[walked] == trace.kept[walked] else 2 * trace.steps_back(walked).index.shape[1]
-    return 4 * (patch[walked] * (channels + 1) * sums + rows * channels * back)
+    return 4 * plane * (patch[walked] * (channels + 1) + rows * channels)
 
 
 def _pieces(part: Region, counts: Sequence[int]) -> list[Region]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from isocenter.runtime.members import mirrored
 from isocenter.runtime.pace import overlap_within
 from isocenter.runtime.windows import Network, Progress, slide, window_count
@@ -90,5 +92,6 @@ def _within(slabs: Slabs, region: Region) -> Slabs:
 def _told(slabs: Slabs, task: Task, beside: Beside) -> Slabs:
     """The same slabs, their probabilities told to someone else on the way."""
     for region, arrays in slabs:
-        beside(region, task.probabilities(arrays))
-        yield region, arrays
+        made = {name: np.asarray(array) for name, array in arrays.items()}
+        beside(region, task.probabilities(made))
+        yield region, made

@@ -48,20 +48,6 @@ def log_mean(outputs: Sequence[ArrayLike], axis: int = 1) -> NDArray[np.floating
     return np.asarray(np.log(np.maximum(total / len(outputs), LEAST)))
 
 
-def label_map(outputs: ArrayLike, values: Sequence[int]) -> NDArray[np.integer]:
-    """(channels, *spatial) outputs to the value of the largest: values[0] is the background's."""
-    first, *others = np.asarray(outputs)
-    kind = np.min_scalar_type(max(values))
-    # One channel after the other: NumPy's own argmax along a first axis copies all of them, and takes longer.
-    best, found = np.array(first), np.full(first.shape, values[0], dtype=kind)
-    above = np.empty(first.shape, dtype=bool)
-    for output, value in zip(others, values[1:], strict=True):
-        np.greater(output, best, out=above)
-        np.copyto(best, output, where=above)
-        np.copyto(found, kind.type(value), where=above)
-    return found
-
-
 def tidied(mask: NDArray[np.integer], rules: Mapping[int, Tidying], voxel: float = 1.0) -> NDArray[np.integer]:
     """A label map (*spatial) with each label's rules applied, small pieces first, then the rest, then holes.
 

@@ -13,6 +13,7 @@ from isocenter.lazy import ndimage
 from isocenter.tasks.exclusive import log_mean, softmax
 from isocenter.tasks.segmentation import Segmentation
 from isocenter.tasks.task import Task
+from isocenter.transforms import winners
 from isocenter.values import (
     Array,
     Case,
@@ -110,9 +111,9 @@ class ImportedSegmentation(Segmentation):
 
     def marked(self, outputs: Array) -> Array:
         if self.exclusive:
-            return np.asarray(np.asarray(self.writes, dtype=self._kind)[np.asarray(outputs).argmax(axis=0)])
+            return np.asarray(np.asarray(self.writes, dtype=self._kind)[winners(outputs)])
         found = np.zeros(outputs.shape[1:], dtype=self._kind)
-        for logit, value in zip(outputs, self.writes, strict=True):
+        for logit, value in zip(np.asarray(outputs), self.writes, strict=True):
             found[logit > 0] = value  # a probability of more than a half
         return found
 

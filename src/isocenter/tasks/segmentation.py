@@ -14,7 +14,7 @@ from isocenter.files import Spool
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures
-from isocenter.tasks.exclusive import Tidying, label_map, log_mean, softmax, tidied
+from isocenter.tasks.exclusive import Tidying, log_mean, softmax, tidied
 from isocenter.tasks.label_maps import label_from, label_values, plain, refuse_other_names
 from isocenter.tasks.losses import label_loss
 from isocenter.tasks.segmentation_plan import check_settings, settings_for
@@ -22,6 +22,7 @@ from isocenter.tasks.segmentation_scores import METRICS, case_rows, summary_rows
 from isocenter.tasks.segmentation_tidying import choose
 from isocenter.tasks.sides import crossed
 from isocenter.tasks.task import Outputs, Task, stated_image
+from isocenter.transforms import winners
 from isocenter.values import (
     Array,
     Case,
@@ -193,7 +194,8 @@ class Segmentation:
 
     def marked(self, outputs: Array) -> Array:
         """(channels, ...) outputs of a part of the grid to label values: that of the largest."""
-        return label_map(outputs, [0, *(label.value for label in self.classes)])
+        values = [0, *(label.value for label in self.classes)]
+        return np.array(values, dtype=np.min_scalar_type(max(values)))[winners(outputs)]
 
     def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
         """The label with the largest logit, tidied; what no slab covers (cut away before the network) is background."""

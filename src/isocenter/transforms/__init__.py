@@ -11,6 +11,7 @@ from isocenter.transforms.mirroring import check_flips, names_sides
 from isocenter.transforms.orient import content, padding, permuted, unpermuted
 from isocenter.transforms.phantom import phantom
 from isocenter.transforms.resample import Order, Taps, along, resample, slabs, taps
+from isocenter.transforms.stretched import Stretched, growing, winners
 
 __all__ = [
     "CLIPPED",
@@ -20,12 +21,14 @@ __all__ = [
     "Normalisation",
     "Order",
     "Scale",
+    "Stretched",
     "Taps",
     "aligned",
     "along",
     "check_flips",
     "content",
     "generator",
+    "growing",
     "largest",
     "names_sides",
     "order",
@@ -41,5 +44,6 @@ __all__ = [
     "stacked",
     "taps",
     "unpermuted",
+    "winners",
     "without_alpha",
 ]

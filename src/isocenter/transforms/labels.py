@@ -29,6 +29,8 @@ WIDEST_SPAN = 2**9
 
 # (voxels, neighbours) places of old voxels, and the weight of each, to (voxels,) what wins.
 Decide = Callable[[NDArray[np.intp], NDArray[np.float64]], NDArray[Any]]
+# (new, count) weights of an axis to those that are multiplied with the other axes'.
+Weigh = Callable[[NDArray[np.float32]], NDArray[np.float64]]
 
 
 def resample_labels(labels: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
@@ -42,7 +44,7 @@ def resample_labels(labels: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
     for rows, step, near in slabs(steps[0], math.prod(shape[1:])):
         part: NDArray[Any] = labels[near] if lowest == 0 else labels[near].astype(np.int64) - lowest
         part = part.astype(np.min_scalar_type(span))  # one value is left over, for voxels whose neighbours differ
-        won = _decided(part, [step, *steps[1:]], _by_votes(part.ravel(), span), SUMMED)
+        won = _decided(part, [step, *steps[1:]], _by_votes(part.ravel(), span), _in_parts, SUMMED)
         chosen[rows] = won if lowest == 0 else won.astype(np.int64) + lowest
     return chosen
 
@@ -60,22 +62,25 @@ def resample_largest(scores: NDArray[np.float32], shape: Sequence[int]) -> NDArr
 
 
 def largest(scores: NDArray[np.float32], steps: Sequence[Taps]) -> NDArray[np.integer]:
-    """The same for one slab: an axis of `scores` (classes, *spatial) for each of the steps."""
-    return _decided(_argmax(scores), steps, _by_scores(scores), SCORES_SUMMED // len(scores))
+    """The same for one slab: an axis of `scores` (classes, *spatial) for each of the steps, no weight below 0."""
+    return _decided(best(scores), steps, _by_scores(scores), _as_they_are, SCORES_SUMMED // len(scores))
 
 
-def _argmax(scores: NDArray[np.float32]) -> NDArray[np.integer]:
+def best(scores: NDArray[Any]) -> NDArray[np.integer]:
     """(classes, *spatial) to (*spatial), of equals the first; several times quicker than NumPy's along a first axis."""
-    best = scores[0].copy()
-    winner = np.zeros(best.shape, dtype=np.min_scalar_type(len(scores)))
+    most = np.array(scores[0])
+    winner = np.zeros(most.shape, dtype=np.min_scalar_type(len(scores)))
+    higher = np.empty(most.shape, dtype=bool)
     for number, score in enumerate(scores[1:], start=1):
-        higher = score > best
-        np.copyto(best, score, where=higher)
-        winner[higher] = number
+        np.greater(score, most, out=higher)
+        np.copyto(most, score, where=higher)
+        np.copyto(winner, winner.dtype.type(number), where=higher)
     return winner
 
 
-def _decided(labels: NDArray[np.integer], steps: Sequence[Taps], decide: Decide, together: int) -> NDArray[np.integer]:
+def _decided(
+    labels: NDArray[np.integer], steps: Sequence[Taps], decide: Decide, weigh: Weigh, together: int
+) -> NDArray[np.integer]:
     """(*new) labels: the one that all neighbours share, else what `decide` says, given so many pairs together."""
     mixed = np.iinfo(labels.dtype).max
     agreed = _agreed(labels, steps, mixed)
@@ -84,7 +89,7 @@ def _decided(labels: NDArray[np.integer], steps: Sequence[Taps], decide: Decide,
     count = max(1, together // math.prod(step.index.shape[1] for step in steps))
     for start in range(0, len(where), count):
         chosen = where[start : start + count]
-        flat[chosen] = decide(*_neighbours(np.unravel_index(chosen, agreed.shape), labels.shape, steps))
+        flat[chosen] = decide(*_neighbours(np.unravel_index(chosen, agreed.shape), labels.shape, steps, weigh))
     return agreed
 
 
@@ -101,12 +106,12 @@ def _agreed(labels: NDArray[np.integer], steps: Sequence[Taps], mixed: int) -> N
 
 
 def _neighbours(
-    voxels: Sequence[NDArray[np.intp]], shape: tuple[int, ...], steps: Sequence[Taps]
+    voxels: Sequence[NDArray[np.intp]], shape: tuple[int, ...], steps: Sequence[Taps], weigh: Weigh
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """(voxels, neighbours) places in the flattened old grid, and their weights in parts of `PARTS` an axis."""
+    """(voxels, neighbours) places in the flattened old grid, and their weights."""
     place, weight = np.zeros((len(voxels[0]), 1), np.intp), np.ones((len(voxels[0]), 1))
     for voxel, size, step in zip(voxels, shape, steps, strict=True):
-        index, parts = step.index[voxel], _in_parts(step.weight)[voxel]
+        index, parts = step.index[voxel], weigh(step.weight)[voxel]
         place = (place[:, :, None] * size + index[:, None]).reshape(len(voxel), -1)
         weight = (weight[:, :, None] * parts[:, None]).reshape(len(voxel), -1)
     return place, weight
@@ -117,6 +122,10 @@ def _in_parts(weight: NDArray[np.float32]) -> NDArray[np.float64]:
     parts = np.rint(weight.astype(np.float64) * PARTS)
     parts[np.arange(len(parts)), parts.argmax(axis=1)] += PARTS - parts.sum(axis=1)
     return parts
+
+
+def _as_they_are(weight: NDArray[np.float32]) -> NDArray[np.float64]:
+    return weight.astype(np.float64)
 
 
 def _by_votes(labels: NDArray[Any], count: int) -> Decide:

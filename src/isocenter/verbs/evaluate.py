@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ from isocenter.evaluation import rows_to_json
 from isocenter.files import dataset_hash
 from isocenter.lazy import pandas as pd
 from isocenter.planning import read_plan
-from isocenter.runtime import Model, environment, load
+from isocenter.runtime import Model, environment, load, shrinking
 from isocenter.values import Dataset, Plan, Problem, Row
 from isocenter.verbs.choice import Choice, choice
 from isocenter.verbs.dataset import READING, open_dataset, with_references
@@ -139,9 +139,14 @@ def _log_of(run: Path | None) -> pd.DataFrame | None:
 def _predictor(loaded: Model, run: Path | None, chosen: Choice, device: str) -> Predictor:
     """The model; of a run of folds, for its own cases, each fold for those that it has not seen."""
     if not chosen.folds or run is None:
-        return loaded
-    folds = {fold: load(run, device, fold=fold) for fold in sorted(set(chosen.folds.values()))}
+        return _careful(loaded)
+    folds = {fold: _careful(load(run, device, fold=fold)) for fold in sorted(set(chosen.folds.values()))}
     return OutOfFold(loaded.task, {case: folds[fold] for case, fold in chosen.folds.items()})
+
+
+def _careful(model: Model) -> Model:
+    """The model that goes on with fewer windows at once where memory runs out."""
+    return replace(model, run=shrinking(model.run))
 
 
 def _report(result: Evaluation, model: Model, dataset: Dataset, run: Path | None, plan: Plan | None) -> str:

@@ -203,7 +203,7 @@ def test_a_backend_that_uses_no_gpu_computes_on_the_cpu_without_asking_torch():
     if (lacking := backend("openvino").lacking("cpu")) is not None:
         pytest.skip(lacking)
     chosen = device_for(backend("openvino"), "auto")
-    assert (chosen.value, chosen.because) == ("cpu", "openvino computes on no GPU here")
+    assert (chosen.value, chosen.because) == ("cpu", "openvino cannot use a GPU here")
 
 
 def test_a_run_is_computed_by_torch_alone(segmented):

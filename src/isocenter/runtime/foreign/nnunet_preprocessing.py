@@ -103,7 +103,7 @@ class NNUNetTrace:
     def back(self, array: Array) -> Array:
         """(channels, *spatial) of the network's order of axes in the source's."""
         moved = unpermuted(array, self.axes, self.flips)
-        return moved[..., 0].swapaxes(1, 2) if self.picture else moved
+        return np.asarray(moved)[..., 0].swapaxes(1, 2) if self.picture else moved
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,7 @@ class NNUNetPreprocessing:
     ) -> Iterator[tuple[Region, Mapping[str, Array]]]:
         """Finished rows of the network's grid, in order of its first axis, as parts of the source's own grid."""
         steps = self.outputs.steps(trace.shape, trace.cropped, trace.far)
-        for found, arrays in stepped(_unpadded(slabs, trace), trace.cropped, steps):
+        for found, arrays in stepped(_unpadded(slabs, trace), trace.cropped, steps, trace.shape):
             yield trace.region(found), {name: trace.back(array) for name, array in arrays.items()}
 
     def _parted(self, image: Image, where: str) -> tuple[Image, Array | None]:

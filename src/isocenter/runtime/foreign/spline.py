@@ -6,7 +6,7 @@ a voxel. Isensee et al., Nature Methods 2021, doi:10.1038/s41592-020-01008-z.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.lazy import ndimage
-from isocenter.transforms import Taps, along
+from isocenter.runtime.back import Passing
+from isocenter.transforms import Taps, along, growing
 from isocenter.values import Array, Slabs
 
 # By how many samples scipy.ndimage.zoom continues an axis before it filters; there the border's influence has died.
@@ -124,39 +125,14 @@ def _along(image: Array, axis: int, size: int, order: int) -> Array:
     return np.asarray(along(filtered, axis, _cubic_taps(image.shape[axis], size)))
 
 
-def stepped(slabs: Slabs, shape: Sequence[int], steps: Sequence[Taps | None]) -> Slabs:
+def stepped(slabs: Slabs, shape: Sequence[int], steps: Sequence[Taps | None], own: Sequence[int]) -> Slabs:
     """Rows of one grid, in order of its first axis, as rows of another; only what coming rows still need is held.
 
     shape: of the grid that they become
+    own:   of the grid that they are on
     """
     whole = tuple(slice(0, size) for size in shape[1:])
-    first = steps[0]
-    held: dict[str, Array] = {}
-    start = done = 0
+    passing = Passing(slice(0, shape[0]), steps[0], growing(list(zip(own, shape, strict=True))))
     for region, arrays in slabs:
-        planes = {name: _in_plane(array, steps) for name, array in arrays.items()}
-        if first is None:
-            yield (region[0], *whole), planes
-            continue
-        held = {name: np.concatenate([held[name], one], axis=1) if held else one for name, one in planes.items()}
-        ready = int(np.searchsorted(first.index.max(axis=1), region[0].stop - 1, side="right"))
-        if ready > done:
-            yield (slice(done, ready), *whole), _rows(held, first.part(slice(done, ready)), start)
-            done = ready
-        if done < shape[0]:
-            # Without anti-aliasing rows are passed over: one that has not come yet cannot be let go.
-            needed = min(int(first.index[done].min()), region[0].stop)
-            held = {name: array[:, needed - start :] for name, array in held.items()}
-            start = needed
-
-
-def _in_plane(array: Array, steps: Sequence[Taps | None]) -> Array:
-    plane = np.asarray(array, dtype=np.float32)
-    for axis, step in enumerate(steps[1:], start=2):
-        plane = plane if step is None else np.asarray(along(plane, axis, step))
-    return plane
-
-
-def _rows(held: Mapping[str, Array], step: Taps, start: int) -> dict[str, Array]:
-    moved = Taps(step.index - start, step.weight)
-    return {name: np.asarray(along(array, 1, moved)) for name, array in held.items()}
+        for rows, made in passing.taken(region[0], arrays, list(steps[1:])):
+            yield (rows, *whole), made
