@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -35,6 +36,9 @@ BUDGET = {
     "values": 5,
     "verbs": 210,
 }
+
+# A shell starts what goes on in the background with Ctrl-C ignored, and Python leaves it so: tests press it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("suite", max_examples=40, deadline=None, derandomize=True)
 settings.load_profile("suite")
