@@ -186,7 +186,9 @@ def test_each_backend_has_the_name_it_is_found_by():
 
 
 def test_a_backend_that_nobody_knows_is_wrong_use(package):
-    with pytest.raises(UsageError, match=r"no backend 'abacus'.*onnx, openvino, openvino-bf16, tensorrt, torch, torch-bf16"):
+    with pytest.raises(
+        UsageError, match=r"no backend 'abacus'.*onnx, openvino, openvino-bf16, tensorrt, torch, torch-bf16"
+    ):
         load(package, "cpu", backend="abacus")
 
 
