@@ -116,6 +116,8 @@ def say_decided(what: str, decisions: Mapping[str, Decision]) -> None:
     """What was decided, in the log."""
     if (way := decisions.get("training.compute")) is not None:
         log.info("%s is computed %s: %s", what, way.value, way.because)
+    if (flips := decisions.get("inference.flips")) is not None:
+        log.info("%s: no window is seen mirrored: %s", what, flips.because)
     if (steps := decisions.get("training.steps")) is not None:
         log.info("%s for %s steps: %s", what, steps.value, steps.because)
 

@@ -59,6 +59,7 @@ def cross_validated(
         if views is not None:
             run = replace(run, made=replace(run.made, plan=run.plan.with_decision("inference.flips", views)))
             run.write_plan(run.plan)
+            say_decided("training", {"inference.flips": views})
             jobs = [_job(run, fold, record, weights) for fold in range(total)]
     outcomes: list[Outcome] = []
     for fold, job in enumerate(jobs):
