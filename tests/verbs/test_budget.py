@@ -21,22 +21,21 @@ def test_what_follows_training_is_tuning_scoring_pictures_and_the_report():
     assert seconds_after(COSTS, 0, [(40, 1)]) == budget.REPORT_SECONDS + 40 * 2.0 + 40 * 0.5
 
 
-def test_mirrored_views_are_given_up_where_they_would_take_the_minutes_that_learning_needs(monkeypatch):
+def test_mirrored_views_are_given_up_where_they_would_take_the_minutes_that_learning_needs():
     flips, exact = Decision([0, 1], "mirrored in training"), Decision(False, "it was not asked for")
     plan = Plan({"inference": {"flips": flips}, "training": {"deterministic": exact}})
     by_hand = plan.with_decision("inference.flips", Decision([0, 1], BY_HAND))
     exact = plan.with_decision("training.deterministic", Decision(True, ""))
-    monkeypatch.setattr(budget, "measured_costs", lambda model, case: COSTS)
     few, many = Afterwards(10.0, None, 10, [(20, 1)]), Afterwards(10.0, None, 20, [(60, 1)])
     assert few.seconds(COSTS) - budget.REPORT_SECONDS == 10 * 3.0 + 20 * 2.5 < 150
-    assert few.views(None, plan) is None
-    given_up = many.views(None, plan)
+    assert few.views(COSTS, plan) is None
+    given_up = many.views(COSTS, plan)
     assert given_up.value == []
     assert (
         "4 views of each window what follows training would take 210 s, more than 25% of 10 minutes" in given_up.because
     )
-    assert many.views(None, by_hand) is None
-    assert many.views(None, exact) is None
+    assert many.views(COSTS, by_hand) is None
+    assert many.views(COSTS, exact) is None
 
 
 def test_every_fold_gets_an_equal_part_of_the_time_that_is_left():

@@ -55,12 +55,18 @@ class Afterwards:
 
     def deadline(self, model: Model) -> float:
         """s after the command's start by which training must end, if this is the model."""
-        return training_deadline(self.minutes, self.seconds(measured_costs(model, self.case)))
+        return self.deadline_at(self.costs(model))
+
+    def costs(self, model: Model) -> Costs:
+        return measured_costs(model, self.case)
+
+    def deadline_at(self, costs: Costs) -> float:
+        return training_deadline(self.minutes, self.seconds(costs))
 
     def seconds(self, costs: Costs) -> float:
         return seconds_after(costs, self.selecting, self.tested)
 
-    def views(self, model: Model, plan: Plan) -> Decision | None:
+    def views(self, costs: Costs, plan: Plan) -> Decision | None:
         """To see no window mirrored, where that would take too much of the time; None where the plan stays.
 
         What was set by hand stays, and so does what no clock may decide.
@@ -68,7 +74,7 @@ class Afterwards:
         flips = plan.decision("inference.flips")
         if not flips.value or flips.because == BY_HAND or plan["training.deterministic"]:
             return None
-        following = self.seconds(measured_costs(model, self.case)) - REPORT_SECONDS
+        following = self.seconds(costs) - REPORT_SECONDS
         if following <= FOLLOWING_SHARE * 60 * self.minutes:
             return None
         because = (

@@ -55,7 +55,7 @@ def cross_validated(
     jobs = [_job(run, fold, record, weights) for fold in range(total)]
     after = _afterwards(run, jobs)
     if after is not None and not any(state_of(job.out) for job in jobs):
-        views = after.views(fresh_model(jobs[0].settings), run.plan)
+        views = after.views(after.costs(fresh_model(jobs[0].settings)), run.plan)
         if views is not None:
             run = replace(run, made=replace(run.made, plan=run.plan.with_decision("inference.flips", views)))
             run.write_plan(run.plan)

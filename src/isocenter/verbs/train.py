@@ -200,10 +200,12 @@ def _trained(
 
     after, deadline = _afterwards(run, job, len(test)), state_of(run.out).get("deadline")
     if after is not None and deadline is None:
-        if (views := after.views(fresh_model(job.settings), plan)) is not None:
+        costs = after.costs(fresh_model(job.settings))
+        if (views := after.views(costs, plan)) is not None:
             decided({"inference.flips": views})
             job = replace(job, plan=plan)
-        deadline = after.deadline(fresh_model(job.settings))
+            costs = after.costs(fresh_model(job.settings))
+        deadline = after.deadline_at(costs)
     outcome = fit(job, Clock(began, run.spent, deadline), decided, None if after is None else after.deadline)
     model = load(outcome.checkpoint, job.settings.training.device)
     plan = with_outcome(plan, outcome)
