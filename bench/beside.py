@@ -72,7 +72,8 @@ MEASURED = ("seconds", "peak_mib", "peak_rss_mib", "peak_pss_mib", "processes", 
 class Program:
     """One side of a comparison: a command that is run as a process of its own.
 
-    env: variables beside those of this process; folder: where it runs; at_most: seconds until it is ended
+    env: variables beside those of this process; folder: where it runs; at_most: seconds until it is ended;
+    first_core: of the cores that it is held to, where others have those before it
     """
 
     name: str
@@ -80,6 +81,7 @@ class Program:
     env: dict[str, str] = field(default_factory=dict)
     folder: Path | None = None
     at_most: float | None = None
+    first_core: int = 0
 
 
 def interleaved(programs: Sequence[Program], repeats: int, threads: int) -> pd.DataFrame:
@@ -165,6 +167,7 @@ def _run(program: Program, repeat: int, threads: int) -> dict[str, Any]:
             log=log,
             cores=threads,
             at_most=program.at_most,
+            first_core=program.first_core,
         )
     except OSError as error:
         nothing = dict.fromkeys(MEASURED, float("nan"))

@@ -1,8 +1,9 @@
-"""Starts one command, waits for it, and says what the system counted: `launched.py PIPE CORES COMMAND...`
+"""Starts one command, waits for it, and says what the system counted: `launched.py PIPE FIRST CORES COMMAND...`
 
 A small process between the bench and the program: the system's count of a program's largest memory begins with that
 of the process which starts it, and the bench has torch and pandas loaded. Standard library only, for that reason.
-Writes to the file descriptor PIPE: the program's process id on one line, and when it has ended a JSON object.
+The command may use CORES of the cores from number FIRST on. Writes to the file descriptor PIPE: the program's process
+id on one line, and when it has ended a JSON object.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ import time
 
 
 def main() -> None:
-    pipe, cores, command = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
+    (pipe, first, cores), command = map(int, sys.argv[1:4]), sys.argv[4:]
     if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[first : first + cores])
     with os.fdopen(pipe, "w", buffering=1) as tell:
         began = time.perf_counter()
         try:

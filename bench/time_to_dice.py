@@ -1,13 +1,15 @@
 """Dice against wall time: Isocenter beside nnU-Net, from raw files to the finished model, on one split.
 
     python bench/time_to_dice.py --minutes 5 10 20 60 --seeds 0 1 2 --record
+    python bench/time_to_dice.py --at-once --threads 1 --programs Isocenter "nnU-Net, float32" --record
 
 160 hippocampus volumes train, the same 40 are kept out for both. The minutes of either side count everything: starting,
 reading, planning, preparing, training, the model on disk; the cache of prepared cases is empty at the start. Neither
 looks at the 40 before its model is finished, and predicting them is not in the minutes. nnU-Net's polynomial rate
 reaches zero at the end of its minutes, and what its stock trainer does beside training is left out (see
-`bench/sides/nnunet_train.py`), so that its minutes are all used. Variants of nnU-Net: `float32` is what it does on a
-processor; `bf16`, `float32-compiled` and `bf16-compiled` are what it could do.
+`bench/sides/nnunet_train.py`), so that its minutes are all used. Of the variants of nnU-Net `float32` is what it does
+on a processor; `bf16`, `float32-compiled` and `bf16-compiled` are what it could do. Programs take turns, or with
+--at-once run side by side, each on cores of its own.
 
 Each training is one line of `.bench/work/time_to_dice/results.jsonl` when it is done, the failed ones too. A bench
 that was interrupted goes on after the lines of the same source and options, and nnU-Net's trainings are not repeated
@@ -19,10 +21,14 @@ from __future__ import annotations
 import argparse
 import datetime
 import hashlib
+import itertools
 import json
+import os
 import shutil
 import statistics
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +40,11 @@ from recorded import code
 
 SIDES = Path(__file__).parent / "sides"
 OURS = "Isocenter"
-VARIANTS: dict[str, list[str]] = {
-    "float32": [],
-    "float32-compiled": ["--compile"],
-    "bf16": ["--half"],
-    "bf16-compiled": ["--half", "--compile"],
+NNUNET: dict[str, list[str]] = {
+    "nnU-Net, float32": [],
+    "nnU-Net, float32-compiled": ["--compile"],
+    "nnU-Net, bf16": ["--half"],
+    "nnU-Net, bf16-compiled": ["--half", "--compile"],
 }
 PICTURE = ROOT / "docs" / "images" / "time_to_dice.png"
 # A training that takes so many times its minutes, and as many minutes more, hangs.
@@ -55,9 +61,28 @@ def main() -> None:
         shutil.rmtree(work, ignore_errors=True)
     raw = hippocampus(given.data, work / "raw", train=12 if given.small else None, test=2 if given.small else None)
     done = work / "results.jsonl"
-    jobs = [(minutes, seed) for minutes in sorted(given.minutes) for seed in given.seeds]
-    sides = [OURS, *(f"nnU-Net, {variant}" for variant in given.variants)]
-    for number, (minutes, seed) in enumerate(jobs):
+    # At once, each program has a lane of its own; else all are in one and take turns.
+    lanes = [[side] for side in given.programs] if given.at_once else [given.programs]
+    with ThreadPoolExecutor(len(lanes)) as pool:
+        for lane in [pool.submit(_lane, sides, number, raw, done, given) for number, sides in enumerate(lanes)]:
+            lane.result()
+    wanted = {side: _measured(side, given) for side in given.programs}
+    rows = [one for one in _results(done) if one["side"] in wanted and wanted[one["side"]].items() <= one.items()]
+    how = "at the same time, each on cores of its own" if given.at_once else "one after the other"
+    said = f"The programs ran {how}; each had {given.threads} thread{'s' * (given.threads > 1)}."
+    text = "\n\n".join([said, _table(rows), *_speed(rows), *_failures(rows)])
+    print(text)
+    if given.record:
+        _plot(rows, PICTURE)
+        picture = f"![Dice against minutes of wall time](images/{PICTURE.name})"
+        data = {"runs": rows, "peer": versions("nnunet")}
+        record("time_to_dice", "Dice against wall time", f"{text}\n\n{picture}", data)
+
+
+def _lane(sides: list[str], lane: int, raw: Raw, done: Path, given: argparse.Namespace) -> None:
+    """The trainings of these programs one after the other, on the cores of this lane."""
+    folder, first = done.parent / f"run-{lane}", lane * given.threads
+    for number, (minutes, seed) in enumerate(itertools.product(sorted(given.minutes), given.seeds)):
         # Sides take turns, and every second time the other way round.
         for side in sides if number % 2 == 0 else reversed(sides):
             job = {"side": side, "minutes": minutes, "seed": seed, **_measured(side, given)}
@@ -68,44 +93,38 @@ def main() -> None:
             found = {
                 **job,
                 "day": f"{datetime.datetime.now():%Y-%m-%d}",
-                **_trained(side, minutes, seed, raw, work, given),
+                **_trained(side, minutes, seed, raw, folder, first, given),
             }
             with done.open("a") as file:
                 file.write(json.dumps(found) + "\n")
             said = found["problem"] or f"Dice {found['dice']:.4f} after {found['seconds'] / 60:.2f} min"
             print(f"{side}, {minutes:g} min, seed {seed}: {said}", file=sys.stderr, flush=True)
-    rows = [
-        one for one in _results(done) if one["side"] in sides and _measured(one["side"], given).items() <= one.items()
-    ]
-    text = "\n\n".join([_table(rows), *_speed(rows), *_failures(rows)])
-    print(text)
-    if given.record:
-        _plot(rows, PICTURE)
-        picture = f"![Dice against minutes of wall time](images/{PICTURE.name})"
-        data = {"runs": rows, "peer": versions("nnunet")}
-        record("time_to_dice", "Dice against wall time", f"{text}\n\n{picture}", data)
 
 
 def _measured(side: str, given: argparse.Namespace) -> dict[str, Any]:
     """What a figure of this side depends on."""
+    machine = {"threads": given.threads, "at_once": given.at_once}
     if side == OURS:
-        return {"code": code(), "options": given.ours, "threads": given.threads}
+        return {"code": code(), "options": given.ours, **machine}
     script = hashlib.sha256((SIDES / "nnunet_train.py").read_bytes()).hexdigest()[:10]
-    return {"code": script, "options": [], "threads": given.threads}
+    return {"code": script, "options": [], **machine}
 
 
-def _trained(side: str, minutes: float, seed: int, raw: Raw, work: Path, given: argparse.Namespace) -> dict[str, Any]:
+def _trained(
+    side: str, minutes: float, seed: int, raw: Raw, folder: Path, first_core: int, given: argparse.Namespace
+) -> dict[str, Any]:
     """One training, its prediction of the cases kept out, and their Dice; a failure in words."""
-    folder = work / "run"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     empty = {"seconds": None, "dice": None, "problem": ""}
     try:
-        training, predicting = _ours(minutes, seed, raw, folder, given)
-        if side != OURS:
-            training, predicting = _nnunet(side.removeprefix("nnU-Net, "), minutes, seed, raw, folder)
+        if side == OURS:
+            programs = _ours(minutes, seed, raw, folder, given)
+        else:
+            programs = _nnunet(side, minutes, seed, raw, folder)
     except PeerError as error:
         return {**empty, "problem": str(error)}
+    training, predicting = (replace(program, first_core=first_core) for program in programs)
     trained = interleaved([training], 1, given.threads).iloc[0]
     if trained["problem"]:
         return {**empty, "problem": f"training {trained['problem']}"}
@@ -141,10 +160,10 @@ def _ours(minutes: float, seed: int, raw: Raw, folder: Path, given: argparse.Nam
     )
 
 
-def _nnunet(variant: str, minutes: float, seed: int, raw: Raw, folder: Path) -> tuple[Program, Program]:
+def _nnunet(side: str, minutes: float, seed: int, raw: Raw, folder: Path) -> tuple[Program, Program]:
     python, place = peer("nnunet"), folder / "nnunet"
     shutil.copytree(raw.nnunet, place / "nnUNet_raw")
-    options = ["--minutes", f"{minutes:g}", "--seed", str(seed), *VARIANTS[variant]]
+    options = ["--minutes", f"{minutes:g}", "--seed", str(seed), *NNUNET[side]]
     train = [str(python), str(SIDES / "nnunet_train.py"), str(place), *options]
     model = place / "nnUNet_results" / DATASET / "nnUNetTrainer__nnUNetPlans__3d_fullres"
     command = [str(python), str(python.with_name("nnUNetv2_predict_from_modelfolder"))]
@@ -161,15 +180,15 @@ def _nnunet(variant: str, minutes: float, seed: int, raw: Raw, folder: Path) -> 
         "cpu",
     ]
     return (
-        Program(f"nnU-Net {variant}", train, at_most=60 * (PATIENCE * minutes + GRACE_MINUTES)),
-        Program("nnU-Net, predicting", [*command, *options], at_most=PREDICTING_SECONDS),
+        Program(side, train, at_most=60 * (PATIENCE * minutes + GRACE_MINUTES)),
+        Program(f"{side}, predicting", [*command, *options], at_most=PREDICTING_SECONDS),
     )
 
 
 def _results(file: Path) -> list[dict[str, Any]]:
     """The latest result of each job."""
     lines = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
-    names = ("side", "minutes", "seed", "code", "options", "threads")
+    names = ("side", "minutes", "seed", "code", "options", "threads", "at_once")
     return list({str([one[name] for name in names]): one for one in lines}.values())
 
 
@@ -264,10 +283,15 @@ def _arguments() -> argparse.Namespace:
     parser = arguments(__doc__)
     parser.add_argument("--minutes", type=float, nargs="+", default=[5.0, 10.0, 20.0, 60.0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--variants", nargs="*", choices=list(VARIANTS), default=list(VARIANTS))
+    parser.add_argument("--programs", nargs="+", choices=[OURS, *NNUNET], default=[OURS, *NNUNET])
+    parser.add_argument("--at-once", action="store_true", help="programs side by side, each on cores of its own")
     parser.add_argument("--anew", action="store_true", help="measure again what was measured before")
     parser.add_argument("--ours", nargs=argparse.REMAINDER, default=[], help="last: further options of our train")
-    return parser.parse_args()
+    given = parser.parse_args()
+    lanes = len(given.programs) if given.at_once else 1
+    if lanes * given.threads > len(os.sched_getaffinity(0)):
+        parser.error(f"{lanes} programs at once with {given.threads} threads each need as many cores")
+    return given
 
 
 if __name__ == "__main__":

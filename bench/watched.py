@@ -73,11 +73,18 @@ class Watched:
 
 
 def watched(
-    command: list[str], *, environment: dict[str, str], folder: Path, log: Path, cores: int, at_most: float | None
+    command: list[str],
+    *,
+    environment: dict[str, str],
+    folder: Path,
+    log: Path,
+    cores: int,
+    at_most: float | None,
+    first_core: int = 0,
 ) -> Watched:
     """Runs a command in a session of its own; standard output and error go to `log.out` and `log.err`.
 
-    cores: the program may use the first so many cores, its children too (Linux)
+    cores: the program may use so many cores from number `first_core` on, its children too (Linux)
     at_most: seconds after which the whole session is ended
     Raises OSError where the command cannot be started.
     """
@@ -86,7 +93,7 @@ def watched(
     read, write = os.pipe()
     with log.with_suffix(".out").open("wb") as out, log.with_suffix(".err").open("wb") as err:
         launcher = subprocess.Popen(
-            [*between, str(write), str(cores), *command],
+            [*between, str(write), str(first_core), str(cores), *command],
             stdout=out,
             stderr=err,
             stdin=subprocess.DEVNULL,

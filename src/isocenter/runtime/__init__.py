@@ -1,5 +1,6 @@
 """The model as one object: preprocessing, network and decoding, with bounded memory, on any device."""
 
+from isocenter.runtime.allocation import kept_memory
 from isocenter.runtime.archive import opened, write_zip
 from isocenter.runtime.backends import refuse_unknown
 from isocenter.runtime.certificate import Certificate, read_certificate
@@ -48,6 +49,7 @@ __all__ = [
     "in_threads",
     "in_workers",
     "is_foreign",
+    "kept_memory",
     "load",
     "load_foreign",
     "local",

@@ -16,7 +16,7 @@ import lightning_fabric
 
 from isocenter.lazy import torch
 from isocenter.planning import Settings, Training
-from isocenter.runtime import Model, TorchNetwork, build_module, read_json
+from isocenter.runtime import Model, TorchNetwork, build_module, kept_memory, read_json
 from isocenter.training.begin import begin_from
 from isocenter.training.checkpoint import STATE_SCHEMA, read_checkpoint, write_checkpoint
 from isocenter.training.compute import Compute
@@ -48,6 +48,7 @@ HALF_WAY = 0.5
 LOOKS_AT_THE_CLOCK = 10
 
 
+@kept_memory()
 def train(
     settings: Settings,
     train_cases: Sequence[Prepared],
