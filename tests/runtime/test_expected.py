@@ -3,7 +3,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import psutil
@@ -13,6 +13,7 @@ import torch
 from isocenter.errors import MemoryShortageError
 from isocenter.runtime import Inference, Model, Preprocessing, TorchNetwork, build_module
 from isocenter.runtime.expected import Expected, expected_memory, fitting_memory
+from isocenter.runtime.foreign.cascade import Cascaded
 from isocenter.runtime.foreign.nnunet_preprocessing import NNUNetPreprocessing, Scheme
 from isocenter.tasks import build
 from isocenter.transforms import Normalisation
@@ -136,6 +137,32 @@ def test_what_cannot_fit_is_refused_with_the_figure_before_anything_is_read(monk
     _with_free(monkeypatch, 2**20)
     with pytest.raises(MemoryShortageError, match=r"case: predicting it would take .* GiB .*--region"):
         fitting_memory(made(), told((512, 512, 512)), "case")
+
+
+def test_of_a_region_only_the_windows_that_touch_it_are_reckoned():
+    model, image = made(40, spacing=(1.0, 1.0, 1.0)), told((400, 400, 400))
+    whole, part = (expected_memory(model, image, region=one) for one in (None, (slice(100, 140),) * 3))
+    assert part.sums < whole.sums / 4
+    assert (part.network, part.result) == (whole.network, whole.result)
+    assert expected_memory(model, image, region=(slice(0, 400),) * 3) == whole
+
+
+def test_of_a_cascade_the_stage_that_takes_most_is_reckoned():
+    first, second, image = made(40), made(2), told((96, 96, 96))
+    cascade = Cascaded(**{field.name: getattr(second, field.name) for field in fields(second)}, first=first)
+    assert expected_memory(cascade, image) == expected_memory(first, image)
+    turned = Cascaded(**{field.name: getattr(first, field.name) for field in fields(first)}, first=second)
+    alone, joined = expected_memory(first, image), 2 * 4 * 96**3
+    assert expected_memory(turned, image).total == alone.total + joined + expected_memory(second, image).result
+
+
+def test_each_stage_of_a_cascade_is_given_fewer_windows_where_memory_is_short(monkeypatch):
+    first, second, image = made(batch=8), made(batch=8), told((64, 64, 64))
+    cascade = Cascaded(**{field.name: getattr(second, field.name) for field in fields(second)}, first=first)
+    _with_free(monkeypatch, expected_memory(cascade, image, batch=4).total / 0.9 - 1)
+    fitting = fitting_memory(cascade, image, "case")
+    assert fitting.first.inference.batch < 8
+    assert fitting.inference.batch < 8
 
 
 def test_an_expectation_says_what_it_is_made_of():

@@ -15,6 +15,7 @@ from isocenter.errors import MemoryShortageError
 from isocenter.lazy import torch
 from isocenter.runtime.columns import HELD_BYTES
 from isocenter.runtime.device import available_memory
+from isocenter.runtime.foreign.cascade import Cascaded
 from isocenter.runtime.members import Averaged
 from isocenter.runtime.model import Model
 from isocenter.runtime.preprocessing import STREAMED_BYTES
@@ -22,7 +23,7 @@ from isocenter.runtime.shrinking import Shrinking
 from isocenter.runtime.sums import YIELDED_BYTES
 from isocenter.runtime.survey import BLOCK_VOXELS
 from isocenter.runtime.torch_network import TorchNetwork
-from isocenter.values import Dense, Image
+from isocenter.values import Dense, Image, Region
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,37 +73,53 @@ class Expected:
         return f"{self.total / GIB:.2f} GiB ({said})"
 
 
-def expected_memory(model: Model, image: Image, *, batch: int | None = None) -> Expected:
+def expected_memory(model: Model, image: Image, *, batch: int | None = None, region: Region | None = None) -> Expected:
     """What predicting this image will take; nothing of it is read but its header.
 
-    batch: windows at once; as the model was planned if not said
+    batch:  windows at once; as the model was planned if not said
+    region: of the image's grid, of which alone something is said
+    Of a cascade it is what the stage takes that takes most.
     """
+    found = _expected(model, image, batch or model.inference.batch, region)
+    if not isinstance(model, Cascaded) or model.first is None:
+        return found
+    first = expected_memory(model.first, image)
+    # The second sees the image as float32 with one more channel, made of the first's result.
+    joined = 4 * math.prod(image.shape) // image.shape[0] * (image.shape[0] + 1)
+    second = replace(found, image=found.image + joined + first.result)
+    return max(first, second, key=lambda one: one.total)
+
+
+def _expected(model: Model, image: Image, batch: int, region: Region | None) -> Expected:
     patch, spatial = model.inference.patch, _prepared_shape(model, image)
     channels = len(model.preprocessing.channels)
     source = math.prod(image.shape)
     dense = sum(head.channels for head in model.task.heads.values() if isinstance(head, Dense))
     in_parts = model.preprocessing.is_in_parts
     streamed = in_parts and len(patch) == 3 and image.geometry.ndim == 3 and 4 * source >= STREAMED_BYTES
-    walked = _walked(image, spatial, patch)
+    seen = spatial if region is None else _seen(image, spatial, patch, region)
+    walked = _walked(image, seen, patch)
     if streamed:
-        held = BLOCK_VOXELS * READ_COPIES + channels * 4 * 3 * walked
+        held = BLOCK_VOXELS * READ_COPIES + channels * 4 * 3 * _walked(image, spatial, patch)
     else:
         held = READ_COPIES * source + PREPARED_COPIES * channels * math.prod(spatial)
     plane = 4 * (dense + 1) * walked
     sums = min(HELD_BYTES, plane) if in_parts else plane
-    sums += PARTS * min(YIELDED_BYTES, 4 * dense * math.prod(spatial))
+    sums += PARTS * min(YIELDED_BYTES, 4 * dense * math.prod(seen))
     result = math.prod(image.geometry.shape) * _result_bytes(model) if dense else 0
-    return Expected(int(held), _network(model, batch or model.inference.batch), int(sums) if dense else 0, result)
+    return Expected(int(held), _network(model, batch), int(sums) if dense else 0, result)
 
 
-def fitting_memory(model: Model, image: Image, where: str) -> Model:
+def fitting_memory(model: Model, image: Image, where: str, region: Region | None = None) -> Model:
     """The model, with fewer windows at once where as many as planned would not fit beside this image.
 
     Raises MemoryShortageError, with the figure, where not even one would.
     """
+    if isinstance(model, Cascaded) and model.first is not None:
+        model = replace(model, first=fitting_memory(model.first, image, where))
     free = USABLE * available_memory()
     batch = model.inference.batch
-    while (found := expected_memory(model, image, batch=batch)).total > free and batch > 1:
+    while (found := expected_memory(model, image, batch=batch, region=region)).total > free and batch > 1:
         batch //= 2
     if found.total > free:
         raise MemoryShortageError(
@@ -128,6 +145,18 @@ def _prepared_shape(model: Model, image: Image) -> tuple[int, ...]:
     elif len(sizes) > len(patch):
         sizes = sorted(sizes)[-len(patch) :]  # a single slice: its own axis is left out
     return tuple(max(math.ceil(n), least) for n, least in zip(sizes, patch, strict=True))
+
+
+def _seen(image: Image, spatial: Sequence[int], patch: Sequence[int], region: Region) -> tuple[int, ...]:
+    """Voxels an axis of the windows that touch a region: they reach beyond it by less than one on either side."""
+    axes, _ = image.geometry.to_canonical
+    if len(axes) != len(spatial):
+        return tuple(spatial)
+    shares = [(region[axis].stop - region[axis].start) / image.geometry.shape[axis] for axis in axes]
+    return tuple(
+        min(size, math.ceil(size * share) + 2 * window)
+        for size, share, window in zip(spatial, shares, patch, strict=True)
+    )
 
 
 def _walked(image: Image, spatial: Sequence[int], patch: Sequence[int]) -> int:

@@ -74,8 +74,7 @@ def computed(
             told = probabilities_beside(model.task, image, room, case.id, asked.wanted)
         beside, probabilities = stack.enter_context(told)
         region = None if asked.region is None else region_of(asked.region, image, case.id)
-        # Of a part far less is held than of the whole: what it takes is not reckoned.
-        fitting = model if region is not None else fitting_memory(model, image, case.id)
+        fitting = fitting_memory(model, image, case.id, region)
         prediction = fitting.predict(
             image,
             windows,
