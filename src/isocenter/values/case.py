@@ -79,6 +79,7 @@ class Dataset:
     splits:   {case id: train | val | test}, empty where the set has no split of its own
     hash:     of all file contents; empty until somebody needed it
     classes:  {kind of reference: labels}, the declared set where one is declared
+    columns:  {role: column} of the table that it was read from, such as "value:volume" and "volume (ml)"
     patients: the rule by which patients were told apart, in words
     patients_known: False where no rule was found and each case stands for itself
     layout:   how the folder was read, in words
@@ -91,6 +92,7 @@ class Dataset:
     name: str = ""
     root: Path | None = None
     classes: Mapping[str, tuple[Label, ...]] = field(default_factory=dict)
+    columns: Mapping[str, str] = field(default_factory=dict)
     modality: str = "unknown"
     patients: str = "each case stands for itself"
     patients_known: bool = False

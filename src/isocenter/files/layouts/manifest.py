@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -63,6 +64,16 @@ class Manifest:
                 f"column {column} says {row[column]!r}, neither yes nor no", str(self.table.path), remedy
             )
         return None if word is None else word in YES
+
+    def measured(self, row: Mapping[str, Any], column: str) -> float | None:
+        """The number in a cell; None where it is blank."""
+        if row[column] is None:
+            return None
+        found = number(row[column])
+        if found is None or not math.isfinite(found):
+            remedy = "Write a number with a decimal point and without its unit, or leave it blank"
+            raise DatasetError(f"column {column} says {row[column]!r}, which is no number", str(self.table.path), remedy)
+        return found
 
     def path(self, row: Mapping[str, Any], column: str) -> Path | None:
         """The file that a cell names: absolute, or relative to the table and inside its folder."""
@@ -142,6 +153,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         modality=common_modality(sorted(words)),
         patients=f"column {column['patient']} of {table.path.name}" if "patient" in column else "",
         patient_column=column.get("patient"),
+        columns=_whole(column),
         problems=(problem,) if missing else (),
     )
 
@@ -190,7 +202,7 @@ def _references(manifest: Manifest, row: Mapping[str, Any], called: Mapping[str,
     time, event = number(manifest.cell(row, "time")), manifest.cell(row, "event")
     if label is not None:
         references["class"] = partial(given, called[str(label)])
-    values = {name: number(row[column]) for name, column in _named(manifest.column, "value").items()}
+    values = {name: manifest.measured(row, column) for name, column in _named(manifest.column, "value").items()}
     if known := {name: value for name, value in values.items() if value is not None}:
         references["value"] = partial(given, known)
     found = {name: manifest.yes(row, column) for name, column in _named(manifest.column, "finding").items()}
@@ -236,6 +248,12 @@ def _named(column: Mapping[str, str], kind: str) -> dict[str, str]:
     if several or kind not in column:
         return several
     return {"image" if kind == "image" else column[kind]: column[kind]}
+
+
+def _whole(column: Mapping[str, str]) -> dict[str, str]:
+    """{role: column} in which each of several has its name, also one alone: <role>:<name>."""
+    several = {f"{kind}:{name}": own for kind in SEVERAL for name, own in _named(column, kind).items()}
+    return {role: own for role, own in column.items() if role.partition(":")[0] not in SEVERAL} | several
 
 
 def _base(table: Table, column: Mapping[str, str]) -> Path:

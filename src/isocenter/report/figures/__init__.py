@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from isocenter.report.figures.figure import Figure
 
 if TYPE_CHECKING:
+    from isocenter.report.figures.agreement import agreement, bland_altman
     from isocenter.report.figures.charts import histogram, label_scores, scatter, training_curves
     from isocenter.report.figures.cohort import class_balance, profiles
     from isocenter.report.figures.discrimination import confusion, precision_recall, reliability, roc
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Figure",
+    "agreement",
+    "bland_altman",
     "class_balance",
     "confusion",
     "contact_sheet",
@@ -34,6 +37,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    "agreement": "agreement",
+    "bland_altman": "agreement",
     "class_balance": "cohort",
     "confusion": "discrimination",
     "contact_sheet": "slices",
