@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ HUBER = "doi:10.1214/aoms/1177703732"
 LAVES = "arXiv:2006.13092"
 # Fewer validation cases say too little about the size of error bars, and by less than this chance alone.
 FEWEST_CASES, CHANCE = 10, 0.05
-# Significant digits in which mean and deviation are kept.
+# Digits of the deviation in which it and the mean are kept, and decimals of a factor.
 DIGITS = 6
 # What a column's name may end in, after a blank, an underscore or a bracket, and how it is written then.
 UNITS: Mapping[str, str] = {
@@ -48,8 +49,8 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
     unknown = [name for name in targets if not units[name]]
     said = f"no column's name says that of {', '.join(unknown)}" if unknown else "the names of the columns say so"
     counts = ", ".join(f"{counted(len(found[name]), 'case has', 'cases have')} {name}" for name in targets)
-    means = {name: _rounded(found[name].mean()) for name in targets}
-    deviations = {name: _rounded(found[name].std()) for name in targets}
+    located = {name: _located(found[name]) for name in targets}
+    means, deviations = ({name: numbers[n] for name, numbers in located.items()} for n in (0, 1))
     return {
         "targets": Decision(targets, f"of {len(fingerprint)} training cases {counts}"),
         "units": Decision(units, said),
@@ -66,12 +67,16 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
 
 def unit_in(name: str) -> str:
     """The unit that a name ends in, as in "age (years)" or "volume_mm3"; empty where it says none."""
-    if bracketed := BRACKETED.search(name):
-        inside = bracketed[1].strip()
+    if (bracketed := BRACKETED.search(name)) and is_unit(inside := bracketed[1]):
         return UNITS.get(inside, inside)
     *before, last = re.split(r"[\s_.]+", name.strip())
     known = {key.lower(): unit for key, unit in UNITS.items()}
     return known.get(last.lower(), "%" if last.endswith("%") else "") if before else ""
+
+
+def is_unit(text: str) -> bool:
+    """Whether what stands in brackets is a unit, and no remark such as "left"."""
+    return text in UNITS or len(text) == 1 or any(sign in text for sign in "/^%°²³µ")
 
 
 def error_factors(targets: Sequence[str], measured: Sequence[Measured]) -> tuple[dict[str, float], Decision]:
@@ -134,5 +139,8 @@ def _refuse_unteachable(name: str, values: np.ndarray, where: str) -> None:
         raise DatasetError(problem, where, "Give cases that differ, or leave the column out")
 
 
-def _rounded(value: float) -> float:
-    return float(f"{value:.{DIGITS}g}")
+def _located(values: np.ndarray) -> tuple[float, float]:
+    """Mean and deviation, as exact as a small share of the deviation."""
+    mean, deviation = float(values.mean()), float(values.std())
+    places = DIGITS - math.floor(math.log10(deviation))
+    return round(mean, places), round(deviation, places)

@@ -26,12 +26,12 @@ from isocenter.evaluation import (
 )
 from isocenter.values import Estimate, Floats, Row
 
-# Predicted and reference values and weights to a figure for each weighting.
-Figure = Callable[[Floats, Floats, Floats], Floats]
+# (cases,) predicted and reference values, (..., cases) weights to a figure for each weighting.
+Compared = Callable[[Floats, Floats, Floats], Floats]
 
 # In the unit of the target; of several targets they are taken in deviations of the training cases.
-WITH_UNIT: Mapping[str, Figure] = {"mae": mean_absolute_error, "rmse": root_mean_squared_error}
-WITHOUT_UNIT: Mapping[str, Figure] = {
+WITH_UNIT: Mapping[str, Compared] = {"mae": mean_absolute_error, "rmse": root_mean_squared_error}
+WITHOUT_UNIT: Mapping[str, Compared] = {
     "r2": r2,
     "pearson": pearson,
     "spearman": spearman,
@@ -83,7 +83,7 @@ def summary_rows(
 def agreement_rows(one: Measured, unit: str, *, seed: int) -> list[Row]:
     """Bias and the two limits of agreement."""
     lower, upper = (_limit(side) for side in (0, 1))
-    figures: Mapping[str, Figure] = dict(zip(AGREEMENT, (bias, lower, upper), strict=True))
+    figures: Mapping[str, Compared] = dict(zip(AGREEMENT, (bias, lower, upper), strict=True))
     return [Row(metric, one.target, _estimate(one, figure, unit, seed)) for metric, figure in figures.items()]
 
 
@@ -116,7 +116,7 @@ def _overall(measured: Sequence[Measured], deviation: Mapping[str, float], seed:
 
 
 def _mean_of_targets(
-    measured: Sequence[Measured], figure: Figure, scales: Sequence[float], unit: str, seed: int
+    measured: Sequence[Measured], figure: Compared, scales: Sequence[float], unit: str, seed: int
 ) -> Estimate:
     """Unweighted mean over the targets; a case is drawn with all its targets, and those that it has not count in none.
 
@@ -141,12 +141,12 @@ def _mean_of_targets(
     return replace(estimate, n=len(ids), method=estimate.method + note)
 
 
-def _estimate(one: Measured, figure: Figure, unit: str, seed: int) -> Estimate:
+def _estimate(one: Measured, figure: Compared, unit: str, seed: int) -> Estimate:
     statistic = partial(figure, one.predicted, one.reference)
     return bootstrap_statistic(statistic, one.patients, seed=seed, unit=unit, exact=False)
 
 
-def _limit(side: int) -> Figure:
+def _limit(side: int) -> Compared:
     """The lower (0) or the upper (1) limit of agreement as a figure."""
 
     def limit(said: Floats, true: Floats, weights: Floats) -> Floats:
