@@ -16,7 +16,7 @@ from isocenter.values import Floats
 
 # 95 % of a normal distribution lie within so many deviations of its mean.
 NORMAL_95 = 1.959963984540054
-# A deviation below this share of the largest value is rounding of float64.
+# A deviation below this share of the largest value, or a variance below this share of that of all, is rounding.
 ROUNDING = 1e-13
 
 
@@ -114,17 +114,23 @@ def _paired(predicted: ArrayLike, reference: ArrayLike, weights: Floats | None) 
 
 def _mean(values: Floats, count: Floats) -> Floats:
     """Of (cases,) or (..., cases) values."""
-    return _ratio((values * count).sum(axis=-1), count.sum(axis=-1))
+    # One product of matrices for all weightings where the values are the same for all: many times faster.
+    total = count @ values if values.ndim == 1 else (values * count).sum(axis=-1)
+    return _ratio(total, count.sum(axis=-1))
 
 
 def _variance(values: Floats, count: Floats) -> Floats:
     """Over n; 0 where only rounding tells the values apart."""
     found = _covariance(values, values, count)
-    return np.where(found > (ROUNDING * np.abs(values).max(initial=0.0)) ** 2, found, 0.0)
+    least = max((ROUNDING * np.abs(values).max(initial=0.0)) ** 2, ROUNDING * float(np.var(values)))
+    return np.where(found > least, found, 0.0)
 
 
 def _covariance(one: Floats, other: Floats, count: Floats) -> Floats:
-    """Over n; of values about their mean, because the difference of two large squares would lose what is small."""
+    """Over n; of values about a mean, because the difference of two large squares would lose what is small."""
+    if one.ndim == other.ndim == 1:
+        first, second = one - one.mean(), other - other.mean()
+        return _mean(first * second, count) - _mean(first, count) * _mean(second, count)
     away = [values - np.expand_dims(_mean(values, count), -1) for values in (one, other)]
     return _mean(away[0] * away[1], count)
 

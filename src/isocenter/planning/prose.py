@@ -34,7 +34,7 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
     "task.thresholds": ("The thresholds of probability are {each}", "No threshold is set yet"),
     "task.postprocessing": ("Afterwards the masks are cleaned by {value}", "No post-processing is set"),
     "task.targets": ("What is measured: {value}",),
-    "task.units": ("The units are {each}",),
+    "task.units": ("The units are {each}", "No unit is known"),
     "task.mean": ("The mean is {each}",),
     "task.deviation": ("The standard deviation is {each}",),
     "task.noise": ("The network says its own error bar, by {value} noise", "The network says no error bar"),

@@ -45,15 +45,16 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
         raise DatasetError("no training case has a value", where, "Name its column with --column value:NAME=COLUMN")
     for name in targets:
         _refuse_unteachable(name, found[name], where)
-    units = {name: unit_in(name) or unit_in(columns.get(name, "")) for name in targets}
-    unknown = [name for name in targets if not units[name]]
+    read = {name: unit_in(name) or unit_in(columns.get(name, "")) for name in targets}
+    units = {name: unit for name, unit in read.items() if unit}
+    unknown = [name for name in targets if name not in units]
     said = f"no column's name says that of {', '.join(unknown)}" if unknown else "the names of the columns say so"
     counts = ", ".join(f"{counted(len(found[name]), 'case has', 'cases have')} {name}" for name in targets)
     located = {name: _located(found[name]) for name in targets}
     means, deviations = ({name: numbers[n] for name, numbers in located.items()} for n in (0, 1))
     return {
         "targets": Decision(targets, f"of {len(fingerprint)} training cases {counts}"),
-        "units": Decision(units, said),
+        "units": Decision(units or None, said),
         "mean": Decision(means, "of the training cases: the network learns how far a case lies from it"),
         "deviation": Decision(
             deviations, "of the training cases: in it targets of different units cost alike, and the network's outputs"
