@@ -22,8 +22,9 @@ FACTORS: Mapping[float, str] = {
 FEWEST = 20
 # Two units are two heaps: of so many values at least, with an empty room between them of so many of their deviations,
 # and apart by the factor within so many of their standard errors and this share of its logarithm.
-FEWEST_OF_UNIT, ROOM, ERRORS, OFF = 3, 3.0, 3.0, 0.1
-# A value so many interquartile ranges beyond the quartiles is no tail: of a normal distribution one in 10^13 is.
+FEWEST_OF_UNIT, ROOM, ERRORS, OFF = 3, 3.0, 4.0, 0.1
+# A value so many interquartile ranges beyond the quartiles is no tail: of a normal distribution one in 10^13 is. By its
+# logarithm a small value has to be twice as far, because 0 is infinitely far there.
 FAR = 5.0
 # A word of a column's name that says what a number is for.
 NAMING = frozenset({"id", "ids", "identifier", "index", "number", "no", "nr", "code", "mrn", "accession", "record"})
@@ -80,7 +81,7 @@ def is_identifier(name: str, values: Floats) -> bool:
     if not (values == np.rint(values)).all() or len(np.unique(values)) < len(values):
         return False
     words = words_of(name) | set(re.split(r"[\W_\d]+", name.lower()))
-    return bool(words & NAMING) or np.ptp(values) < DENSE * len(values)
+    return bool(words & NAMING or np.ptp(values) < DENSE * len(values))
 
 
 def mixed_units(values: Floats) -> tuple[float, np.ndarray] | None:
@@ -112,15 +113,16 @@ def mixed_units(values: Floats) -> tuple[float, np.ndarray] | None:
 
 def far_outside(values: Floats) -> np.ndarray:
     """(values,) which are no tail of the others: of positive values by their logarithms, which skew makes even."""
-    judged = np.log(np.where(values > 0, values, 1.0)) if (values >= 0).all() else values
-    own = values > 0 if (values >= 0).all() else np.ones(len(values), dtype=bool)
+    by_logarithm = bool((values >= 0).all())
+    own = values > 0 if by_logarithm else np.ones(len(values), dtype=bool)
+    judged = np.log(np.where(own, values, 1.0)) if by_logarithm else values
     if own.sum() < FEWEST:
         return np.zeros(len(values), dtype=bool)
     low, high = np.quantile(judged[own], [0.25, 0.75])
     room = FAR * (high - low)
     if room == 0:  # more than half are alike: nothing says how far is far
         return np.zeros(len(values), dtype=bool)
-    return np.asarray(own & ((judged < low - room) | (judged > high + room)))
+    return np.asarray(own & ((judged < low - (2 if by_logarithm else 1) * room) | (judged > high + room)))
 
 
 def _constant(name: str, values: list[float], dataset: Dataset) -> Iterator[Problem]:
