@@ -14,7 +14,9 @@ from isocenter.tasks.regression import Regression
 from isocenter.values import Case, Geometry, Image, Prediction, Target, Vector
 
 GRID = Geometry.of_pixels((4, 4))
-TASK = Regression(("volume", "age"), {"volume": "ml", "age": ""}, {"volume": 3.0, "age": 50.0}, {"volume": 0.5, "age": 10.0})
+TASK = Regression(
+    ("volume", "age"), {"volume": "ml", "age": ""}, {"volume": 3.0, "age": 50.0}, {"volume": 0.5, "age": 10.0}
+)
 NOISY = replace(TASK, noise="gaussian")
 ONE = Regression(("volume",), {"volume": "ml"}, {"volume": 3.0}, {"volume": 0.5})
 

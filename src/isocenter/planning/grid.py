@@ -57,9 +57,7 @@ class Grid:
         return int(np.prod(self.patch))
 
 
-def grid_for(
-    fingerprint: Fingerprint, *, dense: bool, device: str, room: float = 1.0, scaled: bool = False
-) -> Grid:
+def grid_for(fingerprint: Fingerprint, *, dense: bool, device: str, room: float = 1.0, scaled: bool = False) -> Grid:
     """dense: an output for every voxel, so that a spacing decides; else images are brought to one shape as a whole
 
     room:   share of the usual number of voxels, where memory does not suffice for all of them
@@ -169,7 +167,10 @@ def _scaled(shapes: Floats, steps: Floats, kind: str, device: str, room: float) 
     patch = [max(8, math.ceil(n / 4 - ROUNDING) * 4) for n in (size / spacing).tolist()]
     return Grid(
         Decision(spacing.tolist(), because),
-        Decision(None, f"a common shape would hide sizes: images are padded to what holds 95 % of {len(shapes)} training cases"),
+        Decision(
+            None,
+            f"a common shape would hide sizes: images are padded to what holds 95 % of {len(shapes)} training cases",
+        ),
         tuple(patch),
         _strides(np.asarray(patch, dtype=float), np.ones(len(patch)), True),
         shapes * steps / spacing,

@@ -152,7 +152,8 @@ class Regression:
             "network.name": Decision("resnet", "it gives one answer for the whole image", "arXiv:1512.03385"),
             "augmentation.scale": Decision(0.0, "a value may be a size, and a scaled image would show another"),
             "training.selection": Decision(
-                "r2", "it has no unit, so that targets have one mean; among the same cases it ranks as squared error does"
+                "r2",
+                "it has no unit, so that targets have one mean; among the same cases it ranks as squared error does",
             ),
             "evaluation.primary": Decision(
                 "mae",
@@ -290,9 +291,7 @@ class Regression:
             bias, lower, upper = (row.estimate for row in agreement_rows(one, unit, seed=0))
             title = f"{one.target}: differences"
             drawn.append(
-                figures.bland_altman(
-                    one.reference, one.predicted, title, bias=bias, limits=(lower, upper), unit=unit
-                )
+                figures.bland_altman(one.reference, one.predicted, title, bias=bias, limits=(lower, upper), unit=unit)
             )
         return drawn
 

@@ -36,9 +36,7 @@ BRACKETED = re.compile(r"[\(\[]\s*([^()\[\]]+?)\s*[\)\]]\s*$")
 def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
     """The fields of a regression for these training cases; DatasetError for a target that cannot be learnt."""
     found = fingerprint.values()
-    columns = {
-        role.partition(":")[2]: column for role, column in dataset.columns.items() if role.startswith("value:")
-    }
+    columns = {role.partition(":")[2]: column for role, column in dataset.columns.items() if role.startswith("value:")}
     targets = [*(name for name in columns if name in found), *(name for name in found if name not in columns)]
     where = str(dataset.root or dataset.name)
     if not targets:
@@ -62,7 +60,7 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
         ),
         "noise": Decision("none", "no error bar was asked for (gaussian gives one to each case)", "arXiv:1703.04977"),
         "loss": Decision("huber", "beyond one deviation an error costs by its size, so that no odd value rules", HUBER),
-        "error_factor": Decision(None, "it is found on the validation cases after training, where there are error bars"),
+        "error_factor": Decision(None, "it is found on validation cases after training, where there are error bars"),
     }  # fmt: skip
 
 

@@ -101,7 +101,13 @@ def _numbers(examination: Examination) -> Iterator[Block]:
     cases = examination.fingerprint.cases
     if not cases:
         return
-    charts = [*_balance(examination), *_values(examination), *_grids(cases), *_intensities(examination), *_volumes(examination)]
+    charts = [
+        *_balance(examination),
+        *_values(examination),
+        *_grids(cases),
+        *_intensities(examination),
+        *_volumes(examination),
+    ]
     yield Gallery(charts)
 
 

@@ -72,7 +72,9 @@ class Manifest:
         found = number(row[column])
         if found is None or not math.isfinite(found):
             remedy = "Write a number with a decimal point and without its unit, or leave it blank"
-            raise DatasetError(f"column {column} says {row[column]!r}, which is no number", str(self.table.path), remedy)
+            raise DatasetError(
+                f"column {column} says {row[column]!r}, which is no number", str(self.table.path), remedy
+            )
         return found
 
     def path(self, row: Mapping[str, Any], column: str) -> Path | None:
