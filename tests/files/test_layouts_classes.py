@@ -260,7 +260,33 @@ def test_a_table_without_images_is_legal(data):
     values = read_dataset(
         data / "survival" / "radiomics.csv", DatasetOptions(column={"value": "original_shape_Elongation"})
     )
-    assert values.cases[0].references["value"] == pytest.approx(0.732896)
+    assert values.cases[0].references["value"] == pytest.approx({"original_shape_Elongation": 0.732896})
+
+
+def test_several_columns_may_hold_values_each_under_its_own_name_and_blanks_are_absent(tmp_path):
+    text = "image,volume_mm3,age (years),weight\npictures/0.png,3312.5,61,\npictures/1.png,,47,80\npictures/2.png,,,\n"
+    column = {"value:volume": "volume_mm3", "value:age": "age (years)"}
+    dataset = read_dataset(manifest(tmp_path, text), DatasetOptions(column=column))
+    assert [case.references["value"] for case in dataset] == [{"volume": 3312.5, "age": 61.0}, {"age": 47.0}]
+    assert dataset.kinds == {"value"}
+    assert dataset.columns == {"image:image": "image", "value:volume": "volume_mm3", "value:age": "age (years)"}
+    assert dataset.cases[1].covariates == {"weight": 80}
+    [problem] = dataset.problems
+    assert (problem.severity, problem.cases) == ("warning", ("2",))
+
+
+def test_one_column_of_values_has_its_own_name(tmp_path):
+    path = manifest(tmp_path, "image,volume_mm3\npictures/0.png,0\npictures/1.png,-2e3\n")
+    dataset = read_dataset(path, DatasetOptions(column={"value": "volume_mm3"}))
+    assert [case.references["value"] for case in dataset] == [{"volume_mm3": 0.0}, {"volume_mm3": -2000.0}]
+    assert dataset.columns["value:volume_mm3"] == "volume_mm3"
+
+
+@pytest.mark.parametrize("cell", ["12 ml", "3;5", "three", "inf"])
+def test_a_value_that_is_no_number_is_refused_and_no_blank(tmp_path, cell):
+    text = f"image,volume\npictures/0.png,1.5\npictures/1.png,{cell}\n"
+    with pytest.raises(DatasetError, match=rf"column volume says .*{cell}.*without its unit"):
+        read_dataset(manifest(tmp_path, text), DatasetOptions(column={"value:volume": "volume"}))
 
 
 def test_two_tables_and_nothing_else_are_ambiguous(data):

@@ -14,7 +14,7 @@ from isocenter.planning.memory import Peak, peak, refuse_too_large
 from isocenter.planning.profiles import NNUNET
 from isocenter.planning.recipe import VERY_LONG, usual_batch
 from isocenter.tasks import Task
-from isocenter.values import Decision, Dense, Fingerprint
+from isocenter.values import Decision, Dense, Fingerprint, Vector
 
 # By how much a patch shrinks at a time while it does not fit into memory, and how often it may.
 SMALLER, MOST_SHRINKING = 0.7, 10
@@ -53,7 +53,7 @@ def fitted(
     """
     dense = is_dense(task)
     for room, batch in _smaller(usual_batch(fingerprint, dense)):
-        grid = grid_for(fingerprint, dense=dense, device=machine.device, room=room)
+        grid = grid_for(fingerprint, dense=dense, device=machine.device, room=room, scaled=keeps_scale(task))
         network = asked or _family(said, grid)
         size = _size(network.value, grid, machine, len(fingerprint), minutes)
         architecture = {
@@ -117,3 +117,8 @@ def memory_decision(found: Peak, machine: Machine) -> Decision:
 
 def is_dense(task: Task) -> bool:
     return any(isinstance(head, Dense) for head in task.heads.values())
+
+
+def keeps_scale(task: Task) -> bool:
+    """Whether what is asked for may be a size."""
+    return any(isinstance(head, Vector) and head.holds == "numbers" for head in task.heads.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -31,6 +32,7 @@ class Grid:
     patch:   voxels per axis
     strides: by which factor each stage of a U-Net reduces each axis
     extent:  (cases, axes) voxels of the training images on this grid
+    whole:   each image is looked at as a whole, and no patches are cut
     """
 
     spacing: Decision
@@ -38,6 +40,7 @@ class Grid:
     patch: tuple[int, ...]
     strides: list[list[int]]
     extent: Floats
+    whole: bool = False
 
     @property
     def thick(self) -> int | None:
@@ -54,19 +57,23 @@ class Grid:
         return int(np.prod(self.patch))
 
 
-def grid_for(fingerprint: Fingerprint, *, dense: bool, device: str, room: float = 1.0) -> Grid:
+def grid_for(fingerprint: Fingerprint, *, dense: bool, device: str, room: float = 1.0, scaled: bool = False) -> Grid:
     """dense: an output for every voxel, so that a spacing decides; else images are brought to one shape as a whole
 
-    room: share of the usual number of voxels, where memory does not suffice for all of them
+    room:   share of the usual number of voxels, where memory does not suffice for all of them
+    scaled: whole images keep their scale, where it is known: brought to one spacing and padded to one shape
     """
     shapes, steps = flat(fingerprint)
     kind = "cpu" if device == "cpu" else "gpu"
+    if not dense and scaled and all(case.physical for case in fingerprint.cases):
+        return _scaled(np.array(shapes, dtype=float), np.array(steps), kind, device, room)
     if not dense:
         shape = _shape(shapes, kind, device, room)
         whole = tuple(int(n) for n in shape.value)
         spacing = Decision(None, "each image is brought to one shape as a whole")
         extent = np.tile(np.asarray(whole, dtype=float), (len(shapes), 1))
-        return Grid(spacing, shape, whole, _strides(np.asarray(whole, dtype=float), np.ones(len(whole)), True), extent)
+        strides = _strides(np.asarray(whole, dtype=float), np.ones(len(whole)), True)
+        return Grid(spacing, shape, whole, strides, extent, whole=True)
     spacing = _spacing(fingerprint, shapes, steps)
     extent = np.array(shapes, dtype=float)
     if spacing.value is not None:
@@ -105,7 +112,7 @@ def thick_axis(spacing: Sequence[float] | None) -> int | None:
 
 def window_for(grid: Grid) -> Decision:
     """The training patch, or one that holds nearly every image whole where that costs little."""
-    if grid.shape.value is not None:
+    if grid.whole:
         return Decision(list(grid.patch), "the whole image is looked at, as in training")
     multiple = np.prod(grid.strides, axis=0)
     whole = np.ceil(np.percentile(grid.extent, 95, axis=0) / multiple - ROUNDING).astype(int) * multiple
@@ -146,6 +153,35 @@ def _shape(shapes: Sequence[tuple[int, ...]], kind: str, device: str, room: floa
     if factor < 1:
         because += f", brought down to at most {longest:.0f} voxels a side for the {device}"
     return Decision(shape, because)
+
+
+def _scaled(shapes: Floats, steps: Floats, kind: str, device: str, room: float) -> Grid:
+    """Whole images in mm: the spacing at which large ones have no more voxels a side than the device goes through."""
+    # One odd case in twenty does not decide how finely the others are seen: it is seen in several windows.
+    size = np.percentile(shapes * steps, 95, axis=0, method="higher")
+    longest = WHOLE_SIDE[shapes.shape[1]][kind] * room ** (1 / shapes.shape[1])
+    median = np.median(steps, axis=0)
+    least = float(size.max()) / longest
+    spacing = np.round(np.maximum(median, least), 4)
+    because = f"sizes in mm may be what is asked for, so every image keeps its own; {_spaced(median, least, device)}"
+    patch = [max(8, math.ceil(n / 4 - ROUNDING) * 4) for n in (size / spacing).tolist()]
+    return Grid(
+        Decision(spacing.tolist(), because),
+        Decision(
+            None,
+            f"a common shape would hide sizes: images are padded to what holds 95 % of {len(shapes)} training cases",
+        ),
+        tuple(patch),
+        _strides(np.asarray(patch, dtype=float), np.ones(len(patch)), True),
+        shapes * steps / spacing,
+        whole=True,
+    )
+
+
+def _spaced(median: Floats, least: float, device: str) -> str:
+    if (median >= least).all():
+        return "the median spacing of the training cases is fine enough"
+    return f"{least:.3g} mm at least, so that the {device} goes through large ones as a whole"
 
 
 def _patch(extent: Floats, spacing: Sequence[float] | None, voxels: float) -> tuple[tuple[int, ...], list[list[int]]]:

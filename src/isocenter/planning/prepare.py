@@ -22,7 +22,7 @@ def preprocessing(
     """The plan's section, in the order in which an image goes through it."""
     channels, modality = channels_of(fingerprint), _modality(dataset, fingerprint)
     names = [label.name for label in task.labels]
-    whole = grid.shape.value is not None
+    whole = grid.whole
     away = without_shortcuts(grid.shape.value, retest)
     return {
         "ndim": _axes(fingerprint),

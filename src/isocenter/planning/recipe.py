@@ -34,7 +34,7 @@ def training(
     seed: int,
 ) -> dict[str, Decision]:
     """The section "training"; what the task decides comes on top."""
-    dense = grid.shape.value is None
+    dense = not grid.whole
     each = None if minutes is None else minutes / max(1, folds)
     return {
         "minutes": Decision(minutes, "asked for") if minutes else Decision(None, "the number of steps decides"),
@@ -76,7 +76,7 @@ def batch_decision(chosen: int, usual: int, fingerprint: Fingerprint, machine: M
 
 
 def _patch(grid: Grid, machine: Machine, cases: int) -> Decision:
-    if grid.shape.value is not None:
+    if grid.whole:
         return Decision(list(grid.patch), "the whole image is looked at")
     median = tuple(int(n) for n in np.median(grid.extent, axis=0).round())
     fits = all(size >= whole for size, whole in zip(grid.patch, median, strict=True))

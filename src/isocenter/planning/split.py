@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
@@ -17,6 +18,8 @@ MOST_VAL_CASES = 20
 FEW_PATIENTS = 4
 # Of what each draw is for, so that no two draws share their numbers.
 TEST_DRAW, VAL_DRAW, FOLD_DRAW = 1, 2, 3
+# Cases with a measured value are spread by its quarters, or by fewer parts of at least so many cases.
+MOST_LEVELS, FEWEST_OF_LEVEL = 4, 10
 CHECKLIST = "doi:10.1148/radiol.220182"
 
 Parts = Mapping[str, Split]
@@ -27,7 +30,8 @@ def split(dataset: Dataset, *, seed: int, everything: bool = False, twins: Twins
     """{case id: part} and how it was made.
 
     A set's own test part is kept whole. Without one, a fifth of the patients is test; of the rest a tenth, at most 20
-    cases, selects. Patients are drawn within their rarest class, so that each part has all classes.
+    cases, selects. Patients are drawn within their rarest class, so that each part has all classes; measured values are
+    parted into quarters for it.
     everything: all cases but a set's own test part train, nothing selects
     twins:      groups of cases with nearly the same image, drawn like one patient; in a set's own split the case that
                 has a twin in test (of a training case: or in val) is in no part
@@ -105,8 +109,8 @@ def folds_decision(dataset: Dataset, folds: Sequence[Parts], seed: int) -> Decis
     tested = sum(dataset.splits.get(case) == "test" for case in outside)
     least = min(list(parts.values()).count("test") for parts in folds)
     because = (
-        f"{cases} cases lie in {len(folds)} folds of at least {least}, {_grouped(dataset)}, each class spread evenly, "
-        f"drawn by seed {seed}; of the others a tenth, at most {MOST_VAL_CASES} cases, selects"
+        f"{cases} cases lie in {len(folds)} folds of at least {least}, {_grouped(dataset)}, {_spread(dataset)} "
+        f"spread evenly, drawn by seed {seed}; of the others a tenth, at most {MOST_VAL_CASES} cases, selects"
     )
     if tested:
         because += f"; the set's own test part of {counted(tested, 'case')} is in no fold"
@@ -166,10 +170,11 @@ def _strata(cases: Sequence[Case], people: Mapping[str, str]) -> list[tuple[str,
     owned: dict[str, list[Case]] = {}
     for case in cases:
         owned.setdefault(people[case.id], []).append(case)
-    names = [_class(case) for case in cases]
+    named = _classes(cases)
+    names = list(named.values())
     strata: dict[str, list[list[Case]]] = {}
     for _, found in sorted(owned.items()):
-        rarest = min((_class(case) for case in found), key=names.count)
+        rarest = min((named[case.id] for case in found), key=names.count)
         strata.setdefault(rarest, []).append(found)
     return sorted(strata.items())
 
@@ -209,5 +214,19 @@ def _dealt(cases: Sequence[Case], people: Mapping[str, str], folds: int, seed: i
     return number
 
 
-def _class(case: Case) -> str:
-    return str(case.references["class"]) if "class" in case.references else ""
+def _classes(cases: Sequence[Case]) -> dict[str, str]:
+    """{case id: its class; without one the quarter in which its measured value lies, of the value that most have}"""
+    classes = {case.id: str(case.references["class"]) for case in cases if "class" in case.references}
+    measured = {case.id: case.references["value"] for case in cases if "value" in case.references}
+    counts = Counter(name for values in measured.values() for name in values)
+    first = min(counts, key=lambda name: (-counts[name], name), default="")
+    ranked = sorted((one for one in measured if first in measured[one]), key=lambda one: (measured[one][first], one))
+    parts = min(MOST_LEVELS, max(1, len(ranked) // FEWEST_OF_LEVEL))
+    levels = {one: f"part {place * parts // len(ranked)} of {first}" for place, one in enumerate(ranked)}
+    return {case.id: classes.get(case.id, levels.get(case.id, "")) for case in cases}
+
+
+def _spread(dataset: Dataset) -> str:
+    """What every fold has its share of, in words."""
+    measured = "value" in dataset.kinds and "class" not in dataset.kinds
+    return "small and large values" if measured else "each class"

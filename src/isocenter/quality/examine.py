@@ -13,6 +13,7 @@ from isocenter.quality.facts import facts_of
 from isocenter.quality.leakage import leakage
 from isocenter.quality.look import Look, look
 from isocenter.quality.masks import structures
+from isocenter.quality.measured import measured
 from isocenter.quality.outliers import outliers
 from isocenter.quality.shortcuts import Seen, shortcut_problems, shortcuts
 from isocenter.quality.together import none_left, together
@@ -65,11 +66,11 @@ def examine(
             progress(len(outcomes), len(dataset))
     for number, case in enumerate(dataset.cases):
         outcome = outcomes.pop(number)
-        measured, found = (None, [_unusable(case, outcome)]) if isinstance(outcome, IsocenterError) else outcome
+        seen, found = (None, [_unusable(case, outcome)]) if isinstance(outcome, IsocenterError) else outcome
         problems.extend(found)
-        if measured is not None:
-            facts.append(measured[0])
-            looks[measured[0].id] = measured[1]
+        if seen is not None:
+            facts.append(seen[0])
+            looks[seen[0].id] = seen[1]
     return _compared(dataset, Fingerprint(tuple(facts)), looks, problems)
 
 
@@ -132,6 +133,7 @@ def _compared(
     of_all = [
         *none_left(problems, fingerprint),
         *together(usable, fingerprint),
+        *measured(usable, fingerprint),
         *leakage(dataset, pairs),
         *covariates(dataset),
         *shortcut_problems(tried),

@@ -79,9 +79,11 @@ class ByLabel:
 
     @property
     def metrics(self) -> list[tuple[str, str]]:
-        """(metric, unit) in the order of the rows."""
-        units = {row.metric: row.estimate.unit for row in reversed(self.rows)}
-        return [(metric, units[metric]) for metric in dict.fromkeys(row.metric for row in self.rows)]
+        """(metric, unit) in the order of the rows; no unit where labels have several, which then stand in the cells."""
+        units: dict[str, set[str]] = {}
+        for row in self.rows:
+            units.setdefault(row.metric, set()).add(row.estimate.unit)
+        return [(metric, found.pop() if len(found) == 1 else "") for metric, found in units.items()]
 
     @property
     def labels(self) -> list[tuple[str, list[Estimate | None]]]:

@@ -20,7 +20,8 @@ SCHEMA = "isocenter.certificate"
 class Tolerances:
     """How far a backend may be from torch; the figures here are those of one that computes in float32.
 
-    largest, mean: of the probabilities, anywhere and on average. Sums in float32, in another order, differ by 1e-4
+    largest, mean: of the probabilities, anywhere and on average; of a model that measures, of its numbers in
+                   deviations of the training cases. Sums in float32, in another order, differ by 1e-4
                    after a hundred layers; TensorFloat-32 on a GPU by a few 1e-3
     disagreeing:   share of voxels with another label; where two classes are alike any rounding decides
     dice:          of each label between the backends, over all images together
@@ -43,8 +44,8 @@ TOLERANCES: Mapping[str, Tolerances] = {
 class Difference:
     """How far one backend is from another on the same images.
 
-    largest, mean: absolute, of the probabilities on the images' own grids
-    voxels:        with a label; of models of whole images the images
+    largest, mean: absolute, of the probabilities on the images' own grids, or of what stands for them
+    voxels:        with a label; of models of whole images the images; 0 where none is labelled
     disagreeing:   those that have another label
     dice:          {label: between the two}, over all images together; without labels that neither has
     """
@@ -58,10 +59,11 @@ class Difference:
     def beyond(self, tolerances: Tolerances) -> list[str]:
         """What is not within the tolerances, in words."""
         found = []
+        one, many = ("a probability", "probabilities") if self.voxels else ("a number", "numbers")
         if not self.largest <= tolerances.largest:
-            found.append(f"a probability differs by {self.largest:.2g} (at most {tolerances.largest:g})")
+            found.append(f"{one} differs by {self.largest:.2g} (at most {tolerances.largest:g})")
         if not self.mean <= tolerances.mean:
-            found.append(f"probabilities differ by {self.mean:.2g} on average (at most {tolerances.mean:g})")
+            found.append(f"{many} differ by {self.mean:.2g} on average (at most {tolerances.mean:g})")
         if not self.disagreeing <= tolerances.disagreeing * self.voxels:
             found.append(f"{self.disagreeing} of {self.voxels} labels differ (at most {tolerances.disagreeing:g})")
         low = [f"{label} {value:.4f}" for label, value in self.dice.items() if not value >= tolerances.dice]

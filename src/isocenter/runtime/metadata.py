@@ -147,22 +147,37 @@ def _input(model: Model) -> dict[str, Any]:
 
 
 def _output(model: Model) -> dict[str, Any]:
-    """Of the first head: an image of labels, or the outputs of the classes."""
+    """Of the first head: an image of labels, the outputs of the classes, or numbers."""
     head = model.task.heads[_head(model)]
     names = [label.name for label in model.task.labels]
     dense = isinstance(head, Dense)
     count = head.channels if isinstance(head, Dense) else _size(head)
+    kind, content = ("image", "labels") if dense else ("probabilities", "classes")
+    if holds_numbers(head):
+        kind, content = "tuples", "magnitude"
     return {
-        "type": "image" if dense else "probabilities",
-        "format": "labels" if dense else "classes",
+        "type": kind,
+        "format": content,
         "modality": "n/a",
         "num_channels": count,
         "spatial_shape": list(model.inference.patch) if dense else [1],
         "dtype": "float32",
         "value_range": [],
         "is_patch_data": dense and model.preprocessing.shape is None,
-        "channel_def": _numbered(["background"] * (count - len(names)) + names),
+        "channel_def": _numbered(_channels(head, count, names)),
     }
+
+
+def _channels(head: object, count: int, names: Sequence[str]) -> list[str]:
+    """What each output means: the background and the labels; of numbers these, and what is said of each behind them."""
+    if holds_numbers(head):
+        return [*names, *(f"about {name}" for name in names)][:count]
+    return ["background"] * (count - len(names)) + [*names]
+
+
+def holds_numbers(head: object) -> bool:
+    """Whether outputs are quantities and no classes."""
+    return isinstance(head, Vector) and head.holds == "numbers"
 
 
 def _numbered(names: Sequence[str]) -> dict[str, str]:

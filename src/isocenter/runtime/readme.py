@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from isocenter.report import in_words
-from isocenter.runtime.metadata import NOT_STATED
+from isocenter.runtime.metadata import NOT_STATED, holds_numbers
 from isocenter.runtime.model import Model
 from isocenter.values import Row
 
@@ -30,6 +30,7 @@ def readme(
     ends = "`.nii.gz`" if preprocessing.ndim == 3 else "`.png` or `.jpg`"
     several = len(preprocessing.channels) > 1 and preprocessing.channels != ("R", "G", "B")
     named = ", named `<case>_0000`, `<case>_0001`, ... in the order of the channels" if several else ""
+    measures = any(holds_numbers(head) for head in model.task.heads.values())
     blocks = [
         f"# {title}",
         description,
@@ -52,7 +53,7 @@ def readme(
                 "network": str(model.network["name"]),
             }
         ),
-        "| value | class | code |\n|---|---|---|\n"
+        f"{'| output | quantity | code |' if measures else '| value | class | code |'}\n|---|---|---|\n"
         + "\n".join(
             f"| {label.value} | {_cell(label.name)} | "
             f"{_cell(f'{label.code.scheme} {label.code.value}, {label.code.meaning}') if label.code else ''} |"

@@ -99,9 +99,11 @@ def _seconds(model: Model, image: Image) -> float:
 
 
 def _labels(prediction: Prediction, kept: Kept) -> Array:
-    """The label of each voxel; of a model of whole images the likeliest class."""
+    """The label of each voxel; of a model of whole images the likeliest class, and nothing where it names none."""
     if prediction.data is not None:
         return np.asarray(prediction.data)
+    if prediction.probabilities is None:
+        return np.zeros(0, dtype=np.intp)
     return np.array([int(np.argmax(one)) for one in kept.vectors])
 
 

@@ -68,7 +68,7 @@ class Task(Protocol):
 
     @property
     def mirrored(self) -> tuple[int, ...] | None:
-        """What each value of a target (and channel of its head) becomes when left and right change sides.
+        """What each channel of its head becomes when left and right change sides; a target's values are the first.
 
         None where a mirrored image would show what no patient has: a named side without its counterpart.
         """
@@ -95,7 +95,10 @@ class Task(Protocol):
         """One output, (batch, channels, ...) a head, for those of several networks or mirrored views. No torch here."""
 
     def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
-        """(channels, ...) outputs of one case or slab to probabilities of the same shape. No torch here."""
+        """(channels, ...) outputs of one case or slab to probabilities of the same shape. No torch here.
+
+        A task that measures has none: it gives the numbers that it decodes, on the scale of its training cases.
+        """
 
     def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
         """Finished parts of the source grid, in order, to a result. No torch here."""

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,8 @@ from isocenter.transforms import generator, order
 from isocenter.values import Array, Region
 
 AHEAD = 3
+# Measured numbers are drawn alike over so many equal parts of their range.
+LEVELS = 10
 # Sets the draws of classes, and of the cases of a class, apart from those of epochs and of patches.
 CLASS_DRAW, MEMBER_DRAW, BALANCED_DRAW = 2**31 + 1, 2**31 + 2, 1
 
@@ -40,7 +43,8 @@ class Loader:
     """Batches of patches of these cases.
 
     foreground: share of patches that are centred on a structure; the others lie anywhere
-    balanced:   cases are drawn class by class, each class as often as any other; for vector targets only
+    balanced:   cases are drawn class by class, each class as often as any other; of numbers the tenths of the first
+                one's range are the classes. For vector targets only
     part:       the samples of each batch that are wanted; all without
     pinned:     in memory from which a GPU copies while the processor goes on
     """
@@ -106,6 +110,8 @@ class Loader:
     def _classes(self) -> list[NDArray[np.intp]]:
         """The numbers of the cases of each class: of those whose targets are alike."""
         targets = np.stack([np.atleast_1d(case.target) for case in self.cases])
+        if targets.dtype.kind == "f":
+            targets = _levels(targets[:, 0])[:, None]
         _, owner = np.unique(targets, axis=0, return_inverse=True)
         return [np.flatnonzero(owner.ravel() == number) for number in range(int(owner.max()) + 1)]
 
@@ -126,3 +132,11 @@ class Loader:
             centre = positions[int(rng.integers(len(positions)))]
             start = np.clip(centre - np.asarray(self.patch) // 2, 0, room)
         return tuple(slice(int(s), int(s) + n) for s, n in zip(start, self.patch, strict=True))
+
+
+def _levels(values: NDArray[Any]) -> NDArray[np.intp]:
+    """(cases,) the part of the range in which each value lies; -1 where there is none."""
+    known = np.isfinite(values)
+    low, high = (values[known].min(), values[known].max()) if known.any() else (0.0, 0.0)
+    share = np.where(known, values - low, 0.0) / ((high - low) or 1.0)
+    return np.where(known, np.minimum((share * LEVELS).astype(np.intp), LEVELS - 1), -1)

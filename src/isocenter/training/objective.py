@@ -115,9 +115,12 @@ def as_coarse(targets: Tensor, heads: Mapping[str, Tensor]) -> Tensor:
 
 
 def vectors_changed(targets: Tensor, crossed: Tensor, mirrored: Sequence[int] | None) -> Tensor:
-    """(batch,) or (batch, size) targets, where left and right have changed sides in the image."""
+    """(batch,) or (batch, size) targets, where left and right have changed sides in the image.
+
+    mirrored: by channel of the head, which may have more of them than the target, behind its own
+    """
     if mirrored is None or not names_sides(mirrored) or not bool(crossed.any()):
         return targets
     if targets.ndim == 1:
         return sides_changed(targets, crossed, mirrored)
-    return torch.where(crossed[:, None], targets[:, list(mirrored)], targets)
+    return torch.where(crossed[:, None], targets[:, list(mirrored)[: targets.shape[1]]], targets)

@@ -40,8 +40,9 @@ class Case:
     """One examination.
 
     images:     {channel name: Image}; what the model may see, in the order in which it sees them
-    references: {kind: value}; what is true. Kinds: "class" (a name), "mask" and "instances" (an Image of
-                integers), "boxes", "value", "event", "field"
+    references: {kind: value}; what is true. Kinds: "class" (a name), "findings" ({name: present}), "mask" and
+                "instances" (an Image of integers), "boxes", "value" ({name: number}), "event" ((time, happened)),
+                "field"
     covariates: who it is (age, sex, site, scanner, ...), as read; a missing one is None
     files:      what the case was read from, for hashing
     key:        tells cases apart that lie in one file (a row of an .npz)
@@ -78,6 +79,7 @@ class Dataset:
     splits:   {case id: train | val | test}, empty where the set has no split of its own
     hash:     of all file contents; empty until somebody needed it
     classes:  {kind of reference: labels}, the declared set where one is declared
+    columns:  {role: column} of the table that it was read from, such as "value:volume" and "volume (ml)"
     patients: the rule by which patients were told apart, in words
     patients_known: False where no rule was found and each case stands for itself
     layout:   how the folder was read, in words
@@ -90,6 +92,7 @@ class Dataset:
     name: str = ""
     root: Path | None = None
     classes: Mapping[str, tuple[Label, ...]] = field(default_factory=dict)
+    columns: Mapping[str, str] = field(default_factory=dict)
     modality: str = "unknown"
     patients: str = "each case stands for itself"
     patients_known: bool = False

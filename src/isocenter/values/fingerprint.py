@@ -77,6 +77,12 @@ class Fingerprint:
         names = [case.references[kind] for case in self.cases if kind in case.references]
         return {name: names.count(name) for name in sorted(set(names))}
 
+    def values(self, kind: str = "value") -> dict[str, np.ndarray]:
+        """{name: (cases,) numbers}, of the cases that have it."""
+        measured = [case.references[kind] for case in self.cases if kind in case.references]
+        names = dict.fromkeys(name for one in measured for name in one)
+        return {name: np.array([one[name] for one in measured if name in one], dtype=np.float64) for name in names}
+
     @property
     def summary(self) -> dict[str, Any]:
         """Of all cases together, naming none: what may stand beside a model that goes elsewhere."""
@@ -95,6 +101,7 @@ class Fingerprint:
             "foreground": _typical([case.foreground for case in self.cases if case.foreground]),
             "voxels": self.voxels(),
             "classes": self.counts(),
+            "values": {name: _located(found) for name, found in self.values().items()},
         }
 
 
@@ -102,6 +109,11 @@ def _spread(values: np.ndarray) -> dict[str, list[float]]:
     """(cases, axes) to the smallest, the median and the largest of each axis."""
     low, middle, high = np.quantile(values, [0, 0.5, 1], axis=0).tolist()
     return {"min": low, "median": middle, "max": high}
+
+
+def _located(values: np.ndarray) -> dict[str, float]:
+    """(cases,) to how many there are, and where they lie."""
+    return {"cases": len(values), "mean": float(values.mean()), "deviation": float(values.std())}
 
 
 def _typical(cases: Sequence[Sequence[Mapping[str, float]]]) -> list[dict[str, float]]:

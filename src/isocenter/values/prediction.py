@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from isocenter.values.geometry import Geometry
 from isocenter.values.image import Array, Code, Deferred, Label
@@ -16,9 +16,14 @@ Slabs = Iterable[tuple[Region, Mapping[str, Array]]]
 
 @dataclass(frozen=True)
 class Vector:
-    """A head of `size` numbers for the whole image."""
+    """A head of `size` numbers for the whole image.
+
+    holds: "classes", one number each, of which the largest wins; or "numbers", quantities that may be sizes, so that
+           the image keeps its scale
+    """
 
     size: int
+    holds: Literal["classes", "numbers"] = "classes"
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,7 @@ class Prediction:
     data:          (*spatial) label map on the source grid, possibly Deferred
     labels:        what the values of `data` mean
     values:        {target: number} for tasks that measure
+    uncertainty:   of `values`, one standard deviation each in their order
     abstained:     why the model gave no answer, where it gave none
     """
 

@@ -153,12 +153,20 @@ def _facts(dataset: Dataset, examination: Examination) -> dict[str, Any]:
         facts["channels"] = "; ".join(sorted({_named(case.channels) for case in fingerprint.cases}))
     if counts := fingerprint.counts():
         facts["classes"] = ", ".join(f"{name} {count}" for name, count in counts.items())
+    if values := fingerprint.values():
+        facts["values"] = "; ".join(f"{name} {_spread(found)}" for name, found in values.items())
     if voxels := fingerprint.voxels():
         names = {label.value: label.name for label in dataset.classes.get("mask", ())}
         facts["mask values"] = listed(
             (f"{names.get(v, v)}: {n} voxels" for v, n in voxels.items() if v != 0), MOST_VALUES
         )
     return facts
+
+
+def _spread(values: np.ndarray) -> str:
+    """How many numbers, and where they lie."""
+    low, middle, high = np.quantile(values, [0, 0.5, 1]).tolist()
+    return f"{low:.4g} to {high:.4g}, median {middle:.4g} ({counted(len(values), 'case')})"
 
 
 def _named(channels: tuple[str, ...]) -> str:

@@ -39,7 +39,7 @@ def check_page(examination: Examination, facts: Mapping[str, Any]) -> Page:
 
 def case_record(facts: CaseFacts, look: Look) -> dict[str, Any]:
     """One case's part of the fingerprint, as `check.json` keeps it."""
-    masks = {kind: value for kind, value in facts.references.items() if isinstance(value, Mapping)}
+    masks = {kind: value for kind, value in facts.references.items() if _counts_voxels(value)}
     return {
         "shape": list(facts.shape),
         "spacing": list(facts.steps) if facts.physical else None,
@@ -48,11 +48,17 @@ def case_record(facts: CaseFacts, look: Look) -> dict[str, Any]:
         "content": facts.content,
         "intensity": [_short(one) for one in facts.intensity],
         "foreground": [_short(one) for one in facts.foreground],
+        "values": dict(facts.references.get("value", {})),
         "voxels": {kind: {str(value): count for value, count in found.items()} for kind, found in masks.items()},
         "thickness": {str(value): round(thickness, 3) for value, thickness in facts.thickness.items()},
         "components": {str(value): count for value, count in facts.components.items()},
         "quality": [_short(one) for one in look.quality],
     }
+
+
+def _counts_voxels(reference: Any) -> bool:
+    """Whether a reference is told as {label value: voxels}; others are named by words."""
+    return isinstance(reference, Mapping) and all(isinstance(key, int) for key in reference)
 
 
 def _short(measures: Mapping[str, float]) -> dict[str, float | None]:
@@ -95,7 +101,13 @@ def _numbers(examination: Examination) -> Iterator[Block]:
     cases = examination.fingerprint.cases
     if not cases:
         return
-    charts = [*_balance(examination), *_grids(cases), *_intensities(examination), *_volumes(examination)]
+    charts = [
+        *_balance(examination),
+        *_values(examination),
+        *_grids(cases),
+        *_intensities(examination),
+        *_volumes(examination),
+    ]
     yield Gallery(charts)
 
 
@@ -108,6 +120,13 @@ def _balance(examination: Examination) -> Iterator[Figure]:
             own[part] = own.get(part, 0) + 1
     if counts:
         yield figures.class_balance(counts, "Class balance")
+
+
+def _values(examination: Examination) -> Iterator[Figure]:
+    """How each measured value is distributed."""
+    for name, found in examination.fingerprint.values().items():
+        if np.ptp(found) > 0:
+            yield figures.histogram({name: found}, f"Values: {name}", axis=name)
 
 
 def _grids(cases: Sequence[CaseFacts]) -> Iterator[Figure]:

@@ -37,6 +37,8 @@ from isocenter.verbs.scoring import Scored, view_name
 REGISTERED = "evaluation.registered"
 # Labels beside the row over all of them that stand in the headline.
 MOST_LABELS = 4
+# What tables of cases hold of a single case, where the primary metric is one of all together.
+OF_A_CASE = ("dice", "brier", "standardised_difference")
 # Metrics that stand side by side on a page.
 MOST_COLUMNS = 7
 TRAINING_VARIES = (
@@ -173,8 +175,8 @@ def _cases(scored: Scored, primary: str, views: str) -> Section:
 
 
 def _of_cases(scored: Scored, primary: str) -> dict[str, str]:
-    """{case: its score in words}, the mean over its labels; the Brier score where the primary is of no single case."""
-    metric = next((name for name in (primary, "dice", "brier") if name in scored.table), None)
+    """{case: its score in words}, the mean over its labels; what is of a single case where the primary is not."""
+    metric = next((name for name in (primary, *OF_A_CASE) if name in scored.table), None)
     if metric is None:
         return {}
     means = scored.table.groupby("case")[metric].mean()

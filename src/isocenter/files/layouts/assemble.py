@@ -37,6 +37,7 @@ def assemble(folder: Folder, reading: Reading, options: DatasetOptions) -> Datas
         name=stem_of(folder.root.name) if folder.is_file else folder.root.resolve().name,
         root=folder.root,
         classes={kind: labels for kind, labels in reading.classes.items() if labels},
+        columns=dict(reading.columns),
         modality=modality_word(options.modality or reading.modality),
         patients=patients.words,
         patients_known=patients.known,

@@ -65,6 +65,7 @@ class Reading:
     modality: where it is declared, in the file's own word
     patients: the rule, in words, where `Found.patient` is set
     patient_column: of the table where the layout is one and has it
+    columns:  {role: column} where the layout is a table
     """
 
     cases: tuple[Found, ...]
@@ -73,6 +74,7 @@ class Reading:
     modality: str | None = None
     patients: str = ""
     patient_column: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -30,11 +31,15 @@ ROLES: dict[str, tuple[str, ...]] = {
     "split": SPLIT_COLUMNS,
     "modality": ("modality",),
     "id": ("case", "case_id", "id"),
+    "finding": (),
     "value": (),
     "time": (),
     "event": (),
 }
-REFERENCES = frozenset({"mask", "label", "value", "time", "event"})
+# Roles that several columns can have, each under a name of its own: finding:oedema=OEDEMA, value:age=AGE.
+SEVERAL = ("image", "finding", "value")
+REFERENCES = frozenset({"mask", "label", "finding", "value", "time", "event"})
+YES, NO = frozenset({"1", "1.0", "true", "yes", "y"}), frozenset({"0", "0.0", "false", "no", "n"})
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,28 @@ class Manifest:
         """What a row says in a role; a whole number in a column of floats stays whole."""
         value = row[self.column[role]] if role in self.column else None
         return int(value) if isinstance(value, float) and value.is_integer() else value
+
+    def yes(self, row: Mapping[str, Any], column: str) -> bool | None:
+        """Whether a cell says yes or no; None where it is blank."""
+        word = None if row[column] is None else str(row[column]).strip().lower()
+        if word is not None and word not in YES | NO:
+            remedy = f"Write {' or '.join(sorted(YES))}, {' or '.join(sorted(NO))}, or leave it blank"
+            raise DatasetError(
+                f"column {column} says {row[column]!r}, neither yes nor no", str(self.table.path), remedy
+            )
+        return None if word is None else word in YES
+
+    def measured(self, row: Mapping[str, Any], column: str) -> float | None:
+        """The number in a cell; None where it is blank."""
+        if row[column] is None:
+            return None
+        found = number(row[column])
+        if found is None or not math.isfinite(found):
+            remedy = "Write a number with a decimal point and without its unit, or leave it blank"
+            raise DatasetError(
+                f"column {column} says {row[column]!r}, which is no number", str(self.table.path), remedy
+            )
+        return found
 
     def path(self, row: Mapping[str, Any], column: str) -> Path | None:
         """The file that a cell names: absolute, or relative to the table and inside its folder."""
@@ -99,7 +126,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         raise DatasetError("the table has no rows", str(table.path), "Write one row a case")
     column = _columns(table, options)
     manifest = Manifest(table, column, _base(table, column))
-    if options.references and not REFERENCES & column.keys():
+    if options.references and not REFERENCES & {role.partition(":")[0] for role in column}:
         raise DatasetError(
             f"no column says what is true (columns: {', '.join(table.columns)})",
             str(table.path),
@@ -128,6 +155,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         modality=common_modality(sorted(words)),
         patients=f"column {column['patient']} of {table.path.name}" if "patient" in column else "",
         patient_column=column.get("patient"),
+        columns=_whole(column),
         problems=(problem,) if missing else (),
     )
 
@@ -137,7 +165,7 @@ def _found(
 ) -> Found:
     images = {
         channel: path
-        for channel, column in _image_columns(manifest.column).items()
+        for channel, column in _named(manifest.column, "image").items()
         if (path := manifest.path(row, column)) is not None
     }
     mask = manifest.path(row, manifest.column["mask"]) if "mask" in manifest.column else None
@@ -172,25 +200,33 @@ def _digest(row: Mapping[str, Any]) -> str:
 
 def _references(manifest: Manifest, row: Mapping[str, Any], called: Mapping[str, str]) -> dict[str, Callable[[], Any]]:
     references: dict[str, Callable[[], Any]] = {}
-    label, value = manifest.cell(row, "label"), number(manifest.cell(row, "value"))
+    label = manifest.cell(row, "label")
     time, event = number(manifest.cell(row, "time")), manifest.cell(row, "event")
     if label is not None:
         references["class"] = partial(given, called[str(label)])
-    if value is not None:
-        references["value"] = partial(given, value)
+    values = {name: manifest.measured(row, column) for name, column in _named(manifest.column, "value").items()}
+    if known := {name: value for name, value in values.items() if value is not None}:
+        references["value"] = partial(given, known)
+    found = {name: manifest.yes(row, column) for name, column in _named(manifest.column, "finding").items()}
+    if said := {name: present for name, present in found.items() if present is not None}:
+        references["findings"] = partial(given, said)
     if time is not None and event is not None:
-        references["event"] = partial(given, (time, str(event).lower() in ("1", "1.0", "true", "yes", "dead")))
+        references["event"] = partial(given, (time, str(event).lower() in YES | {"dead"}))
     return references
 
 
 def _columns(table: Table, options: DatasetOptions) -> dict[str, str]:
     """{role: column}, as --column says, else by known names.
 
-    Roles of further images are image:<channel>.
+    Of roles that several columns can have, each is <role>:<name>.
     """
     for role, name in options.column.items():
-        if role not in ROLES and not role.startswith("image:"):
-            raise UsageError(f"{role} is no role", f"--column {role}={name}", f"Choose one of {', '.join(ROLES)}")
+        kind, colon, _ = role.partition(":")
+        if kind not in (SEVERAL if colon else ROLES):
+            named = ", ".join(f"{one}:NAME" for one in SEVERAL)
+            raise UsageError(
+                f"{role} is no role", f"--column {role}={name}", f"Choose one of {', '.join(ROLES)}, {named}"
+            )
         if name not in table.columns:
             raise UsageError(
                 f"{table.path.name} has no column {name}", f"--column {role}={name}",
@@ -208,15 +244,23 @@ def _columns(table: Table, options: DatasetOptions) -> dict[str, str]:
     return {role: columns[role] for role in (*ROLES, *columns) if role in columns}
 
 
-def _image_columns(column: Mapping[str, str]) -> dict[str, str]:
-    """{channel: column} in order."""
-    several = {role.partition(":")[2]: name for role, name in column.items() if role.startswith("image:")}
-    return several or ({"image": column["image"]} if "image" in column else {})
+def _named(column: Mapping[str, str], kind: str) -> dict[str, str]:
+    """{name: column} of a role that several columns can have, in order; one alone has its column's name."""
+    several = {role.partition(":")[2]: name for role, name in column.items() if role.startswith(f"{kind}:")}
+    if several or kind not in column:
+        return several
+    return {"image" if kind == "image" else column[kind]: column[kind]}
+
+
+def _whole(column: Mapping[str, str]) -> dict[str, str]:
+    """{role: column} in which each of several has its name, also one alone: <role>:<name>."""
+    several = {f"{kind}:{name}": own for kind in SEVERAL for name, own in _named(column, kind).items()}
+    return {role: own for role, own in column.items() if role.partition(":")[0] not in SEVERAL} | several
 
 
 def _base(table: Table, column: Mapping[str, str]) -> Path:
     """Where relative paths begin: the table's folder, else its one sub-folder in which the images are."""
-    folder, images = table.path.parent, list(_image_columns(column).values())
+    folder, images = table.path.parent, list(_named(column, "image").values())
     names = [str(row[images[0]]) for row in table.rows if images and row[images[0]] is not None]
     if not names or any((folder / name).exists() for name in names):
         return folder

@@ -13,11 +13,14 @@ from isocenter.report.figures.figure import Figure
 if TYPE_CHECKING:
     from isocenter.report.figures.charts import histogram, label_scores, scatter, training_curves
     from isocenter.report.figures.cohort import class_balance, profiles
+    from isocenter.report.figures.differences import agreement, bland_altman
     from isocenter.report.figures.discrimination import confusion, precision_recall, reliability, roc
     from isocenter.report.figures.slices import contact_sheet, contours, pair_sheet
 
 __all__ = [
     "Figure",
+    "agreement",
+    "bland_altman",
     "class_balance",
     "confusion",
     "contact_sheet",
@@ -34,6 +37,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    "agreement": "differences",
+    "bland_altman": "differences",
     "class_balance": "cohort",
     "confusion": "discrimination",
     "contact_sheet": "slices",

@@ -1,0 +1,143 @@
+"""What is odd about measured values beside one another: constants, identifiers, mixed units, values far outside."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from isocenter.errors import counted
+from isocenter.quality.covariates import words_of
+from isocenter.values import Dataset, Fingerprint, Floats, Problem
+
+# What one unit is in another: inches in cm; mm in cm or l in dl; cm in m, or mm² in cm²; mm³ in ml, g in kg, m in mm.
+FACTORS: Mapping[float, str] = {
+    2.54: "inches beside cm",
+    10.0: "mm beside cm",
+    100.0: "cm beside m, or mm² beside cm²",
+    1000.0: "mm³ beside ml, or g beside kg",
+}
+# Of fewer values chance makes patterns.
+FEWEST = 20
+# Two units are two heaps: of so many values at least, with an empty room between them of so many of their deviations,
+# and apart by the factor within so many of their standard errors and this share of its logarithm.
+FEWEST_OF_UNIT, ROOM, ERRORS, OFF = 3, 3.0, 4.0, 0.1
+# A value so many interquartile ranges beyond the quartiles is no tail: of a normal distribution one in 10^13 is. By its
+# logarithm a small value has to be twice as far, because 0 is infinitely far there.
+FAR = 5.0
+# A word of a column's name that says what a number is for.
+NAMING = frozenset({"id", "ids", "identifier", "index", "number", "no", "nr", "code", "mrn", "accession", "record"})
+# Whole numbers that all differ and lie so densely count the cases.
+DENSE = 2.0
+
+
+def measured(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem]:
+    """Findings on each named value of the cases that have it."""
+    values: dict[str, dict[str, float]] = {}
+    for case in fingerprint.cases:
+        for name, value in case.references.get("value", {}).items():
+            values.setdefault(name, {})[case.id] = float(value)
+    training = {case.id for case in dataset if dataset.splits.get(case.id, "train") == "train"}
+    for name, found in values.items():
+        yield from _constant(name, [value for case, value in found.items() if case in training], dataset)
+        numbers = np.array(list(found.values()))
+        if len(numbers) < FEWEST or np.ptp(numbers) == 0:
+            continue
+        if is_identifier(name, numbers):
+            yield Problem(
+                "warning",
+                f"{name} seems to be an identifier: {len(numbers)} whole numbers, no two of them alike",
+                (),
+                "nothing in an image tells it",
+                "Give the column of a measurement",
+            )
+            continue
+        if (mixed := mixed_units(numbers)) is not None:
+            factor, larger = mixed
+            yield Problem(
+                "warning",
+                f"{name} seems to be in two units: {counted(int(larger.sum()), 'value')} of {len(numbers)} are about "
+                f"{factor:g} times as large as the others ({FACTORS[factor]})",
+                _named(found, larger if larger.sum() <= len(numbers) / 2 else ~larger),
+                "the model learns from values that mean something else",
+                "Bring all to one unit",
+            )
+            continue
+        if (far := far_outside(numbers)).any():
+            extreme = ", ".join(f"{value:g}" for value in sorted(numbers[far].tolist())[:3])
+            yield Problem(
+                "warning",
+                f"{name} has {counted(int(far.sum()), 'value')} far outside all others: {extreme} where the middle "
+                f"half lies between {np.quantile(numbers, 0.25):g} and {np.quantile(numbers, 0.75):g}",
+                _named(found, far),
+                "a slip of the pen would be learnt, and rules every mean",
+                "Look at them, and correct what is wrong",
+            )
+
+
+def is_identifier(name: str, values: Floats) -> bool:
+    """Whole numbers, all different, that a column's name calls so or that lie as densely as a count."""
+    if not (values == np.rint(values)).all() or len(np.unique(values)) < len(values):
+        return False
+    words = words_of(name) | set(re.split(r"[\W_\d]+", name.lower()))
+    return bool(words & NAMING or np.ptp(values) < DENSE * len(values))
+
+
+def mixed_units(values: Floats) -> tuple[float, np.ndarray] | None:
+    """(factor, (values,) which are the larger) where positive values lie in two heaps apart by a factor of units.
+
+    Judged by logarithms, in which another unit is a shift. Skewed and heavy-tailed values are one heap there.
+    """
+    if (values <= 0).any():
+        return None
+    logs = np.log(values)
+    ordered = np.sort(logs)
+    gaps = np.diff(ordered)[FEWEST_OF_UNIT - 1 : 1 - FEWEST_OF_UNIT]
+    if not gaps.size:
+        return None
+    place = int(gaps.argmax()) + FEWEST_OF_UNIT
+    low, high = ordered[:place], ordered[place:]
+    within = np.concatenate([low - np.median(low), high - np.median(high)])
+    deviation = float(np.sqrt((within**2).sum() / (len(within) - 2)))
+    if gaps.max() < ROOM * deviation:
+        return None
+    apart = float(np.median(high) - np.median(low))
+    error = 1.25 * deviation * float(np.sqrt(1 / len(low) + 1 / len(high)))  # of a difference of medians
+    for factor in FACTORS:
+        shift = float(np.log(factor))
+        if abs(apart - shift) <= min(ERRORS * error, OFF * shift) + 1e-9:
+            return factor, logs > ordered[place - 1]
+    return None
+
+
+def far_outside(values: Floats) -> np.ndarray:
+    """(values,) which are no tail of the others: of positive values by their logarithms, which skew makes even."""
+    by_logarithm = bool((values >= 0).all())
+    own = values > 0 if by_logarithm else np.ones(len(values), dtype=bool)
+    judged = np.log(np.where(own, values, 1.0)) if by_logarithm else values
+    if own.sum() < FEWEST:
+        return np.zeros(len(values), dtype=bool)
+    low, high = np.quantile(judged[own], [0.25, 0.75])
+    room = FAR * (high - low)
+    if room == 0:  # more than half are alike: nothing says how far is far
+        return np.zeros(len(values), dtype=bool)
+    return np.asarray(own & ((judged < low - (2 if by_logarithm else 1) * room) | (judged > high + room)))
+
+
+def _constant(name: str, values: list[float], dataset: Dataset) -> Iterator[Problem]:
+    if len(set(values)) > 1:
+        return
+    what = f"{name} is {values[0]:g} in all {len(values)} training cases" if len(values) > 1 else ""
+    yield Problem(
+        # Other references can still be learnt.
+        "error" if dataset.kinds == {"value"} else "warning",
+        what or f"{counted(len(values), 'training case has', 'training cases have')} a value of {name}",
+        (),
+        "there is nothing to learn",
+        "Give cases that differ, or leave the column out",
+    )
+
+
+def _named(found: Mapping[str, float], chosen: np.ndarray) -> tuple[str, ...]:
+    return tuple(name for name, one in zip(found, chosen, strict=True) if one)

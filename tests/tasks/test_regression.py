@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from isocenter import tasks
+from isocenter.errors import DatasetError, PlanError
+from isocenter.report import Figure
+from isocenter.tasks.regression import Regression
+from isocenter.values import Case, Geometry, Image, Prediction, Target, Vector
+
+GRID = Geometry.of_pixels((4, 4))
+TASK = Regression(
+    ("volume", "age"), {"volume": "ml", "age": ""}, {"volume": 3.0, "age": 50.0}, {"volume": 0.5, "age": 10.0}
+)
+NOISY = replace(TASK, noise="gaussian")
+ONE = Regression(("volume",), {"volume": "ml"}, {"volume": 3.0}, {"volume": 0.5})
+
+
+def case(name: str, patient: str | None = None, **values: float) -> Case:
+    image = Image(np.zeros((1, 4, 4), np.float32), GRID)
+    return Case(name, patient or name, {"image": image}, {"value": values})
+
+
+def decoded(task: Regression, *outputs: float) -> Prediction:
+    return task.decode([((), {"value": np.array(outputs, np.float32)})], GRID)
+
+
+def said(*errors: float, **values: float) -> Prediction:
+    return Prediction(GRID, values=values, uncertainty=np.array(errors) if errors else None)
+
+
+def cohort(n: int = 40, noise: float = 0.2) -> tuple[list[Prediction], list[Case]]:
+    """Cases of one target and predictions that err by `noise`, with error bars that say so."""
+    rng = np.random.default_rng(0)
+    truth = rng.normal(3, 0.5, n)
+    cases = [case(f"c{k}", volume=float(value)) for k, value in enumerate(truth)]
+    return [said(noise, volume=float(value + rng.normal(0, noise))) for value in truth], cases
+
+
+def test_a_task_comes_back_from_its_settings_through_json():
+    full = replace(NOISY, loss_name="mae", error_factor={"age": 1.4})
+    for task in (TASK, NOISY, full):
+        assert tasks.build({"name": "regression", **json.loads(json.dumps(task.settings))}) == task
+
+
+def test_the_target_is_how_many_deviations_a_value_lies_from_the_mean_and_a_hole_stays_one():
+    target = TASK.target(case("a", volume=4.0))
+    assert isinstance(target, Target)
+    assert target.head == Vector(2, holds="numbers")
+    np.testing.assert_array_equal(target.data, np.array([2.0, np.nan], np.float32))
+
+
+@pytest.mark.parametrize("values", [{}, {"weight": 70.0}, {"volume": float("inf"), "age": 3.0}])
+def test_a_case_without_a_number_of_any_target_is_refused_by_name(values):
+    with pytest.raises(DatasetError, match=r"c7.*no value of volume, age"):
+        TASK.target(case("c7", **values))
+
+
+@pytest.mark.parametrize(("loss", "costs"), [("mse", (4.0, 0.25)), ("mae", (2.0, 0.5)), ("huber", (1.5, 0.125))])
+def test_losses_are_what_their_names_say(loss, costs):
+    task, outputs = replace(TASK, loss_name=loss), torch.tensor([[2.0, 0.5]])
+    assert float(task.loss({"value": outputs}, torch.zeros(1, 2))) == pytest.approx(sum(costs) / 2)
+
+
+@pytest.mark.parametrize("task", [TASK, NOISY])
+def test_a_missing_target_costs_nothing_and_leaves_no_trace_in_the_gradients(task):
+    size = task.heads["value"].size
+    outputs = torch.ones(2, size, requires_grad=True)
+    target = torch.tensor([[0.5, float("nan")], [float("nan"), float("nan")]])
+    loss = task.loss({"value": outputs}, target)
+    alone = replace(task, targets=("volume",)).loss({"value": outputs[:1, ::2]}, target[:1, :1])
+    assert float(loss) == pytest.approx(float(alone))
+    (slope,) = torch.autograd.grad(loss, outputs)
+    assert slope.isfinite().all()
+    assert slope[0, 0] != 0
+    assert (slope[1] == 0).all() and slope[0, 1] == 0
+    nothing = task.loss({"value": outputs}, torch.full((2, 2), float("nan")))
+    assert float(nothing) == 0
+
+
+def test_the_likelihood_is_least_where_the_error_bar_is_the_error():
+    """For one residual of 0.3 deviations the best variance is its square, whatever the weight."""
+    task, truth = replace(ONE, noise="gaussian"), torch.zeros(1, 1)
+    logs = torch.tensor(0.0, requires_grad=True)
+    for _ in range(3000):
+        loss = task.loss({"value": torch.stack([torch.tensor(0.3), logs])[None]}, truth)
+        (slope,) = torch.autograd.grad(loss, logs)
+        logs = (logs - 0.1 * slope).detach().requires_grad_()
+    assert float(logs.exp()) == pytest.approx(0.09, rel=0.02)
+
+
+def test_decoding_gives_values_and_error_bars_in_their_units():
+    plain = decoded(TASK, 1.0, -0.5)
+    assert plain.values == pytest.approx({"volume": 3.5, "age": 45.0})
+    assert plain.uncertainty is None
+    noisy = decoded(replace(NOISY, error_factor={"age": 2.0}), 1.0, -0.5, np.log(0.04), np.log(0.25))
+    assert noisy.values == pytest.approx(plain.values)
+    assert noisy.uncertainty.tolist() == pytest.approx([0.2 * 0.5, 0.5 * 10 * 2])
+    columns = NOISY.outputs(noisy)
+    assert list(columns) == ["value_volume", "value_age", "error_volume", "error_age"]
+    assert columns["error_age"] == pytest.approx(10.0)
+
+
+def test_what_was_standardised_comes_back():
+    values = {"volume": 2.25, "age": 61.0}
+    target = TASK.target(case("a", **values)).data
+    assert decoded(TASK, *target).values == pytest.approx(values)
+
+
+def test_a_report_states_each_value_with_its_unit():
+    findings = TASK.results(decoded(TASK, 0.0, 0.0))
+    assert [(one.concept, one.value, one.unit) for one in findings] == [("volume", 3.0, "ml"), ("age", 50.0, "")]
+
+
+def test_selection_is_the_mean_of_the_coefficients_of_determination():
+    truth, outputs = torch.tensor([[-1.0, 0.0], [0.0, float("nan")], [1.0, 2.0]]), torch.zeros(3, 2)
+    collected = TASK.quality({"value": outputs}, truth)
+    # volume: as good as the mean; age: mean 1 of references 0 and 2, and 0 was said
+    assert TASK.selection(collected) == pytest.approx((0.0 + (1 - 2 / 1)) / 2)
+    perfect = TASK.quality({"value": truth.nan_to_num(9.0)}, truth)
+    assert TASK.selection(perfect) == pytest.approx(1.0)
+
+
+def test_where_the_validation_cases_do_not_vary_selection_is_the_squared_error():
+    truth = torch.tensor([[1.0], [1.0]])
+    assert ONE.selection(ONE.quality({"value": truth + 0.5}, truth)) == pytest.approx(-0.25)
+
+
+def test_a_table_has_a_row_for_each_value_that_is_known():
+    predictions = [said(volume=3.5, age=40.0), said(volume=2.0, age=55.0)]
+    table = TASK.score(predictions, [case("a", "p", volume=3.0), case("b", volume=2.0, age=50.0)])
+    assert list(table.columns) == [
+        "case", "patient", "label", "difference", "standardised_difference", "reference", "predicted"
+    ]  # fmt: skip
+    assert table[["case", "label"]].to_numpy().tolist() == [["a", "volume"], ["b", "volume"], ["b", "age"]]
+    assert table["difference"].tolist() == [0.5, 0.0, 5.0]
+    assert table["standardised_difference"].tolist() == [1.0, 0.0, 0.5]
+    assert TASK.rank(table) == ["b", "a"]
+
+
+def test_a_side_becomes_its_counterpart_in_a_mirror_and_a_value_without_a_side_stays():
+    names = ("kidney left", "volume", "kidney right")
+    numbers = dict.fromkeys(names, 1.0)
+    task = Regression(names, dict.fromkeys(names, ""), numbers, numbers)
+    assert task.mirrored == (2, 1, 0)
+    assert replace(task, noise="gaussian").mirrored == (2, 1, 0, 5, 4, 3)
+    assert TASK.mirrored == (0, 1)
+    alone = Regression(names[:1], {"kidney left": ""}, {"kidney left": 1.0}, {"kidney left": 1.0})
+    assert alone.mirrored is None
+
+
+def test_several_networks_are_their_mean():
+    one, other = (NOISY.average([{"value": np.full((1, 4), value)}])["value"] for value in (1.0, 3.0))
+    assert NOISY.average([{"value": one}, {"value": other}])["value"].tolist() == [[2.0] * 4]
+
+
+def test_error_bars_that_are_too_small_get_a_factor_and_right_ones_none():
+    task = replace(ONE, noise="gaussian")
+    predictions, cases = cohort()
+    right, decisions = task.tuned(predictions, cases)
+    assert right.error_factor == {}
+    assert "as chance explains" in decisions["task.error_factor"].because
+    small = [replace(one, uncertainty=one.uncertainty / 3) for one in predictions]
+    wider, decisions = task.tuned(small, cases)
+    assert wider.error_factor["volume"] == pytest.approx(3, rel=0.35)
+    assert decisions["task.error_factor"].value == wider.error_factor
+    assert wider.tuned(small, cases) == (wider, {})
+    assert ONE.tuned(small, cases) == (ONE, {})
+
+
+def test_with_its_factor_an_error_bar_is_as_large_as_the_errors():
+    task = replace(ONE, noise="gaussian")
+    predictions, cases = cohort(400)
+    tuned, _ = task.tuned([replace(one, uncertainty=one.uncertainty * 4) for one in predictions], cases)
+    outputs = np.array([0.0, 2 * np.log(4 * 0.2 / 0.5)])  # an error bar of 0.8 ml
+    assert decoded(tuned, *outputs).uncertainty.tolist() == pytest.approx([0.2], rel=0.1)
+
+
+def test_too_few_validation_cases_leave_error_bars_as_they_are_and_say_so():
+    predictions, cases = cohort(9)
+    task, decisions = replace(ONE, noise="gaussian").tuned(predictions, cases)
+    assert task.error_factor == {}
+    assert "9 validation cases are too few" in decisions["task.error_factor"].because
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"targets": []},
+        {"targets": ["volume", "volume"]},
+        {"mean": {"volume": 3.0}},
+        {"mean": {"volume": float("nan"), "age": 1.0}},
+        {"deviation": {"volume": 0.0, "age": 1.0}},
+        {"deviation": "large"},
+        {"noise": "laplace"},
+        {"loss": "l1"},
+        {"error_factor": {"weight": 2.0}},
+        {"error_factor": {"age": -1.0}},
+        {"los": "mae"},
+    ],
+)
+def test_impossible_settings_are_refused(change):
+    with pytest.raises(PlanError):
+        Regression.of({**TASK.settings, **change})
+
+
+def test_a_heat_map_explains_the_values_and_not_their_error_bars():
+    outputs = {"value": torch.tensor([[1.0, 3.0, 100.0, 100.0]])}
+    assert NOISY.saliency(outputs).tolist() == [2.0]
+
+
+def test_the_report_has_a_picture_of_agreement_and_of_differences_and_names_what_was_measured():
+    task = replace(ONE, noise="gaussian")
+    predictions, cases = cohort()
+    charts = task.overview(task.score(predictions, cases))
+    assert [one.title for one in charts] == ["volume: predicted and reference", "volume: differences"]
+    assert all(isinstance(one, Figure) and one.png != one.dark for one in charts)
+    [picture] = task.figures(said(0.25, volume=3.125), case("a", volume=3.0))
+    assert "volume 3.125 \N{PLUS-MINUS SIGN} 0.250 ml (reference 3.000)" in picture.caption

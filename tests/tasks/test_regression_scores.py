@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn import metrics
+
+from isocenter.tasks.regression import Regression
+from isocenter.tasks.regression_scores import METRICS, measured_of, summary_rows
+from isocenter.values import Case, Geometry, Image, Prediction
+
+GRID = Geometry.of_pixels((4, 4))
+NAMES = ("volume", "age")
+DEVIATION = {"volume": 0.5, "age": 10.0}
+UNITS = {"volume": "ml", "age": "years"}
+TASK = Regression(NAMES, UNITS, {"volume": 3.0, "age": 50.0}, DEVIATION, noise="gaussian")
+
+
+def table(n: int = 60, patients: int | None = None, without: int = 0, names: tuple[str, ...] = NAMES):
+    """Cases whose values are predicted with an error of a fifth of their deviation; `without` of them have no age."""
+    rng = np.random.default_rng(0)
+    truth = {name: rng.normal(TASK.mean[name], DEVIATION[name], n) for name in names}
+    image = Image(np.zeros((1, 4, 4), np.float32), GRID)
+    cases, predictions = [], []
+    for k in range(n):
+        known = {name: float(truth[name][k]) for name in names if not (name == "age" and k < without)}
+        cases.append(Case(f"c{k}", f"p{k % (patients or n)}", {"image": image}, {"value": known}))
+        values = {name: float(truth[name][k] + rng.normal(0, 0.2 * DEVIATION[name])) for name in names}
+        predictions.append(Prediction(GRID, values=values, uncertainty=np.array([0.2 * DEVIATION[x] for x in names])))
+    task = TASK if names == NAMES else Regression(names, UNITS, TASK.mean, DEVIATION, noise="gaussian")
+    return task, task.score(predictions, cases)
+
+
+def by_name(rows):
+    return {(row.metric, row.label): row.estimate for row in rows}
+
+
+def test_figures_of_the_summary_are_those_of_scikit_learn_in_the_unit_of_the_target():
+    task, found = table()
+    rows = by_name(task.summary(found, seed=0))
+    own = found[found["label"] == "volume"]
+    assert rows["mae", "volume"].value == pytest.approx(metrics.mean_absolute_error(own["reference"], own["predicted"]))
+    assert rows["median_absolute_error", "volume"].value == pytest.approx(own["difference"].abs().median())
+    assert rows["r2", "volume"].value == pytest.approx(metrics.r2_score(own["reference"], own["predicted"]))
+    assert rows["bias", "volume"].value == pytest.approx(own["difference"].mean())
+    assert [rows[metric, "volume"].unit for metric in ("mae", "bias", "loa_lower", "r2")] == ["ml", "ml", "ml", ""]
+    assert rows["mae", "age"].unit == "years"
+
+
+def test_every_figure_has_an_interval_around_it_and_limits_of_agreement_enclose_the_bias():
+    task, found = table()
+    rows = by_name(task.summary(found, seed=0))
+    for (metric, label), estimate in rows.items():
+        assert estimate.low < estimate.high, (metric, label)
+        assert estimate.low <= estimate.value <= estimate.high, (metric, label)
+    assert rows["loa_lower", "age"].value < rows["bias", "age"].value < rows["loa_upper", "age"].value
+
+
+def test_of_several_targets_their_standardised_mean_comes_first():
+    task, found = table()
+    rows = task.summary(found, seed=0)
+    assert (rows[0].metric, rows[0].label, rows[0].estimate.unit) == ("mae", "all", "SD")
+    each = by_name(rows)
+    mean = np.mean([each["mae", name].value / DEVIATION[name] for name in NAMES])
+    assert each["mae", "all"].value == pytest.approx(mean)
+    assert each["r2", "all"].value == pytest.approx(np.mean([each["r2", name].value for name in NAMES]))
+    assert "standard deviations of its training cases" in each["mae", "all"].method
+
+
+def test_one_target_alone_has_no_row_over_all():
+    task, found = table(names=("volume",))
+    assert {row.label for row in task.summary(found, seed=0)} == {"volume"}
+
+
+def test_a_missing_value_is_in_no_figure_and_not_in_its_n():
+    task, found = table(without=25)
+    rows = by_name(task.summary(found, seed=0))
+    assert (rows["mae", "volume"].n, rows["mae", "age"].n, rows["mae", "all"].n) == (60, 35, 60)
+    ages = found[found["label"] == "age"]
+    assert rows["mae", "age"].value == pytest.approx(ages["difference"].abs().mean())
+
+
+def test_a_target_that_no_case_has_has_no_row():
+    task, found = table(without=60)
+    assert {row.label for row in task.summary(found, seed=0)} == {"volume"}
+
+
+def test_patients_are_resampled_and_not_cases():
+    """Each case five times: the same figure, whose interval knows that there are no more people."""
+    task, found = table(40)
+    copies = found.loc[found.index.repeat(5)].assign(case=[f"c{n}" for n in range(5 * len(found))])
+    once, often = (by_name(task.summary(one, seed=0))["rmse", "volume"] for one in (found, copies))
+    assert often.value == pytest.approx(once.value)
+    assert often.high - often.low == pytest.approx(once.high - once.low, rel=0.15)
+    assert (often.n, often.patients) == (200, 40)
+
+
+def test_every_row_is_of_a_metric_that_a_plan_may_name_and_the_other_way_round():
+    task, found = table()
+    assert {row.metric for row in task.summary(found, seed=0)} == METRICS == task.metrics
+
+
+def test_without_error_bars_nothing_is_said_of_them():
+    _, found = table()
+    rows = summary_rows(measured_of(found.drop(columns="error_bar"), NAMES), UNITS, DEVIATION, seed=0)
+    assert {row.metric for row in rows} == METRICS - {"interval_coverage", "nll"}
+
+
+def test_error_bars_that_are_as_large_as_the_errors_cover_95_percent():
+    task, found = table(300)
+    coverage = by_name(task.summary(found, seed=0))["interval_coverage", "volume"]
+    assert coverage.low < 0.95 < coverage.high
