@@ -24,6 +24,7 @@ from isocenter.evaluation.intervals import (
     reweighted,
     wilson,
 )
+from isocenter.evaluation.ordinal import grade_distances, least_cost, ranked_probability_score, weighted_kappa
 from isocenter.evaluation.overlap import Overlap, confusion, dice, iou, overlap, overlaps, volume_unit
 from isocenter.evaluation.predictive import predictive_values
 from isocenter.evaluation.summary import mean_rows, pooled_rows
@@ -57,7 +58,9 @@ __all__ = [
     "dice",
     "ece",
     "elements",
+    "grade_distances",
     "iou",
+    "least_cost",
     "log_loss",
     "mean_rows",
     "median",
@@ -69,6 +72,7 @@ __all__ = [
     "precision_recall_curve",
     "predictive_values",
     "proportion",
+    "ranked_probability_score",
     "reliability",
     "reweighted",
     "roc_band",
@@ -77,5 +81,6 @@ __all__ = [
     "rows_to_json",
     "surface_distance",
     "volume_unit",
+    "weighted_kappa",
     "wilson",
 ]

@@ -34,8 +34,10 @@ NAMES = {
     "nsd": "NSD",
     "nsd_pixels": "NSD, tolerance in pixels",
     "ppv": "PPV",
+    "quadratic_kappa": "Quadratic-weighted kappa",
     "r2": "R²",
     "rmse": "RMSE",
+    "rps": "Ranked probability score",
 }
 EN_DASH = "\N{EN DASH}"
 ALL = "all"  # the label of the row over all labels
