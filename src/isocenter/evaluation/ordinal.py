@@ -34,9 +34,7 @@ def weighted_kappa(confusion: Confusion, costs: ArrayLike) -> Floats:
     return np.asarray(1 - missed)
 
 
-def ranked_probability_score(
-    probabilities: ArrayLike, reference: ArrayLike, weights: Floats | None = None
-) -> Floats:
+def ranked_probability_score(probabilities: ArrayLike, reference: ArrayLike, weights: Floats | None = None) -> Floats:
     """Mean squared error of the probabilities of exceeding each grade but the last: 0..1; of two grades `brier`.
 
     probabilities: (images, grades) in their order; reference: (images,) index of the grade

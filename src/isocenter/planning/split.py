@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
@@ -27,7 +28,7 @@ def split(dataset: Dataset, *, seed: int, everything: bool = False, twins: Twins
     """{case id: part} and how it was made.
 
     A set's own test part is kept whole. Without one, a fifth of the patients is test; of the rest a tenth, at most 20
-    cases, selects. Patients are drawn within their rarest class, so that each part has all classes.
+    cases, selects. Patients are drawn within their rarest class or finding, so that each part has all of them.
     everything: all cases but a set's own test part train, nothing selects
     twins:      groups of cases with nearly the same image, drawn like one patient; in a set's own split the case that
                 has a twin in test (of a training case: or in val) is in no part
@@ -73,8 +74,9 @@ def split(dataset: Dataset, *, seed: int, everything: bool = False, twins: Twins
 def split_folds(dataset: Dataset, folds: int, *, seed: int, twins: Twins = ()) -> tuple[Parts, ...]:
     """{case id: part} of each fold: every case is in the test part of exactly one.
 
-    A patient, and with it the twins of its images, is never parted; the classes are spread evenly. Of what a fold does
-    not test a tenth, at most 20 cases, selects. A set's own test part is in no fold, and what has a twin in it neither.
+    A patient, and with it the twins of its images, is never parted; classes and findings are spread evenly. Of what a
+    fold does not test a tenth, at most 20 cases, selects. A set's own test part is in no fold, and what has a twin in
+    it neither.
     Raises PlanError for fewer patients than folds.
     """
     kept, _ = _without_twins({case.id: dataset.splits.get(case.id, "train") for case in dataset}, twins, ("test",))
@@ -162,14 +164,17 @@ def _people(cases: Sequence[Case], twins: Twins) -> dict[str, str]:
 
 
 def _strata(cases: Sequence[Case], people: Mapping[str, str]) -> list[tuple[str, list[list[Case]]]]:
-    """(class, people with their cases) by name of class; who has several classes counts for the rarest of them."""
+    """(class or finding, people with their cases) by its name; who has several counts for the rarest of them.
+
+    That each is dealt by what fewest have is the idea of Sechidis et al., doi:10.1007/978-3-642-23808-6_10
+    """
     owned: dict[str, list[Case]] = {}
     for case in cases:
         owned.setdefault(people[case.id], []).append(case)
-    names = [_class(case) for case in cases]
+    counts = Counter(name for case in cases for name in _names(case))
     strata: dict[str, list[list[Case]]] = {}
     for _, found in sorted(owned.items()):
-        rarest = min((_class(case) for case in found), key=names.count)
+        rarest = min((name for case in found for name in _names(case)), key=counts.__getitem__)
         strata.setdefault(rarest, []).append(found)
     return sorted(strata.items())
 
@@ -209,5 +214,8 @@ def _dealt(cases: Sequence[Case], people: Mapping[str, str], folds: int, seed: i
     return number
 
 
-def _class(case: Case) -> str:
-    return str(case.references["class"]) if "class" in case.references else ""
+def _names(case: Case) -> list[str]:
+    """What the case is known to have: its class, and each finding; an empty name where it has neither."""
+    own = [str(case.references["class"])] if "class" in case.references else []
+    own += [str(name) for name, present in case.references.get("findings", {}).items() if present]
+    return own or [""]

@@ -161,8 +161,15 @@ def _output(model: Model) -> dict[str, Any]:
         "dtype": "float32",
         "value_range": [],
         "is_patch_data": dense and model.preprocessing.shape is None,
-        "channel_def": _numbered(["background"] * (count - len(names)) + names),
+        "channel_def": _numbered(_named(names, count)),
     }
+
+
+def _named(names: Sequence[str], count: int) -> list[str]:
+    """Of each output the label that it is for; numbers where labels follow from several outputs together."""
+    if count < len(names):
+        return [f"output {number}" for number in range(count)]
+    return ["background"] * (count - len(names)) + [*names]
 
 
 def _numbered(names: Sequence[str]) -> dict[str, str]:

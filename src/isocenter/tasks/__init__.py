@@ -13,6 +13,7 @@ from isocenter.values import Dataset
 
 TASKS = {
     "classification": "isocenter.tasks.classification:Classification",
+    "findings": "isocenter.tasks.findings:Findings",
     "segmentation": "isocenter.tasks.segmentation:Segmentation",
 }
 # Kinds that models of other programs have, and that nothing is trained as.

@@ -153,6 +153,8 @@ def _facts(dataset: Dataset, examination: Examination) -> dict[str, Any]:
         facts["channels"] = "; ".join(sorted({_named(case.channels) for case in fingerprint.cases}))
     if counts := fingerprint.counts():
         facts["classes"] = ", ".join(f"{name} {count}" for name, count in counts.items())
+    if findings := fingerprint.findings:
+        facts["findings"] = ", ".join(f"{name} {has} of {has + lacks}" for name, (has, lacks) in findings.items())
     if voxels := fingerprint.voxels():
         names = {label.value: label.name for label in dataset.classes.get("mask", ())}
         facts["mask values"] = listed(

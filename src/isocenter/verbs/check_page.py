@@ -39,7 +39,7 @@ def check_page(examination: Examination, facts: Mapping[str, Any]) -> Page:
 
 def case_record(facts: CaseFacts, look: Look) -> dict[str, Any]:
     """One case's part of the fingerprint, as `check.json` keeps it."""
-    masks = {kind: value for kind, value in facts.references.items() if isinstance(value, Mapping)}
+    masks = {kind: value for kind, value in facts.references.items() if _counts_voxels(value)}
     return {
         "shape": list(facts.shape),
         "spacing": list(facts.steps) if facts.physical else None,
@@ -53,6 +53,11 @@ def case_record(facts: CaseFacts, look: Look) -> dict[str, Any]:
         "components": {str(value): count for value, count in facts.components.items()},
         "quality": [_short(one) for one in look.quality],
     }
+
+
+def _counts_voxels(summary: Any) -> bool:
+    """Whether it sums up a label map, {value: voxels}, and not names."""
+    return isinstance(summary, Mapping) and all(isinstance(value, int) for value in summary)
 
 
 def _short(measures: Mapping[str, float]) -> dict[str, float | None]:
