@@ -171,7 +171,7 @@ class Classification:
         if self.order not in BETWEEN or order is None:
             return order
         # Between grades no output belongs to one of them, so that none could change places with another.
-        return tuple(range(self.heads["class"].size)) if order == tuple(range(len(order))) else None
+        return tuple(range(len(order) - 1)) if order == tuple(range(len(order))) else None
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         return {
