@@ -154,7 +154,9 @@ def _facts(dataset: Dataset, examination: Examination) -> dict[str, Any]:
     if counts := fingerprint.counts():
         facts["classes"] = ", ".join(f"{name} {count}" for name, count in counts.items())
     if findings := fingerprint.findings:
-        facts["findings"] = ", ".join(f"{name} {has} of {has + lacks}" for name, (has, lacks) in findings.items())
+        declared = [label.name for label in dataset.classes.get("findings", ()) if label.name in findings]
+        counts = {name: findings[name] for name in declared or findings}
+        facts["findings"] = ", ".join(f"{name} {has} of {has + lacks}" for name, (has, lacks) in counts.items())
     if voxels := fingerprint.voxels():
         names = {label.value: label.name for label in dataset.classes.get("mask", ())}
         facts["mask values"] = listed(
