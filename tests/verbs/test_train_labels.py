@@ -133,9 +133,8 @@ def test_drawing_findings_by_class_is_refused_with_what_to_do_instead(found):
         )
 
 
-@pytest.mark.parametrize("loss", ["class_balanced", "asymmetric", "focal"])
-def test_other_losses_and_mixed_images_train(found, loss, tmp_path):
-    mixed = {**SMALL, "task.loss": loss, "training.steps": 2, "augmentation.mixup": 0.4}
+def test_a_weighted_loss_and_mixed_images_train(found, tmp_path):
+    mixed = {**SMALL, "task.loss": "class_balanced", "training.steps": 2, "augmentation.mixup": 0.4}
     run = isocenter.train(
         found / "data" / "findings.csv", out=tmp_path / "run", column=COLUMN, device="cpu", threads=1, assignments=mixed
     )

@@ -104,12 +104,12 @@ def thresholds(
 ) -> tuple[dict[str, float], Decision]:
     """{class: threshold} by the rule for (cases, classes) probabilities, and the decision; of two classes the second.
 
-    A class with too few validation cases has none: two classes are then parted at 0.5, several by the most probable.
+    A class with too few validation cases has none: two classes are then parted at 0.5, several by what is called.
     """
     found: dict[str, float] = {}
     said = []
     for index in (1,) if len(classes) == 2 else range(len(classes)):
-        instead = "0.5" if len(classes) == 2 else "the most probable class"
+        instead = "0.5" if len(classes) == 2 else "the class that is called"
         level, words = found_threshold(rule, classes[index], probabilities[:, index], reference == index, instead)
         said.append(words)
         if level is not None:

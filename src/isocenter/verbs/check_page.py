@@ -105,14 +105,20 @@ def _numbers(examination: Examination) -> Iterator[Block]:
 
 
 def _balance(examination: Examination) -> Iterator[Figure]:
-    counts: dict[str, dict[str, int]] = {}
+    classes: dict[str, dict[str, int]] = {}
+    findings: dict[str, dict[str, int]] = {}
     for case in sorted(examination.fingerprint.cases, key=lambda one: str(one.references.get("class"))):
-        if "class" in case.references:
-            part = examination.dataset.splits.get(case.id, "all")
-            own = counts.setdefault(str(case.references["class"]), {})
-            own[part] = own.get(part, 0) + 1
-    if counts:
-        yield figures.class_balance(counts, "Class balance")
+        part = examination.dataset.splits.get(case.id, "all")
+        present = [name for name, there in case.references.get("findings", {}).items() if there]
+        named = [str(case.references["class"])] if "class" in case.references else []
+        for counts, names in ((classes, named), (findings, present)):
+            for name in names:
+                own = counts.setdefault(name, {})
+                own[part] = own.get(part, 0) + 1
+    if classes:
+        yield figures.class_balance(classes, "Class balance")
+    if findings:
+        yield figures.class_balance(findings, "Findings", caption="Cases that have each; a case can have several.")
 
 
 def _grids(cases: Sequence[CaseFacts]) -> Iterator[Figure]:
