@@ -70,11 +70,14 @@ def values(run: Path) -> dict[tuple[str, str], dict]:
     return {(row["metric"], row["label"]): row for row in rows}
 
 
-def test_check_counts_each_finding_where_it_is_known(found):
-    said = isocenter.check(found / "data" / "findings.csv", column=COLUMN)
+def test_check_counts_each_finding_where_it_is_known(found, tmp_path):
+    said = isocenter.check(found / "data" / "findings.csv", column=COLUMN, out=tmp_path / "check")
     table = pd.read_csv(found / "data" / "findings.csv", dtype=str)
     counts = ", ".join(f"{n} {(table[n.upper()] == '1').sum()} of {table[n.upper()].notna().sum()}" for n in FOUND)
     assert said.facts["findings"] == counts
+    assert "Cases that have each; a case can have several." in (tmp_path / "check" / "check.html").read_text()
+    record = json.loads((tmp_path / "check" / "check.json").read_text())
+    assert all(case["voxels"] == {} for case in record["cases"].values())
 
 
 def test_findings_are_scored_where_they_are_known(found):
@@ -177,7 +180,7 @@ def test_the_networks_outputs_are_named_in_the_package_though_they_are_no_grades
 
 def test_folds_of_grades_become_one_model_that_can_be_packaged(tmp_path):
     trained.pictures(tmp_path / "data", 36, GRADES)
-    few = {"task.order": "corn", "training.steps": 2, "training.validations": 1}
+    few = {"task.order": "corn", "training.steps": 2, "training.validations": 1, "augmentation.mixup": 0.4}
     run = trained.classifying(tmp_path / "data", tmp_path / "run", folds=2, assignments=few)
     packaged = isocenter.package(run.out, out=tmp_path / "packaged", backends=())
     assert packaged.networks == 2
