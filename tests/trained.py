@@ -68,10 +68,11 @@ def pictures(root: Path, count: int = 40, classes: tuple[str, ...] = ("bright", 
     for n in range(count):
         rng = np.random.default_rng(n)
         name = classes[n % len(classes)]
-        level = 60 + 120 * (n % len(classes))
+        share = n % len(classes) / (len(classes) - 1)
+        level = 60 + 120 * share
         pixels = rng.normal(level, 30, size=rng.integers(20, 29, size=2)).clip(0, 255).astype(np.uint8)
         (root / name).mkdir(parents=True, exist_ok=True)
-        pixels[4:10, 4:10] = 255 * (n % len(classes))
+        pixels[4:10, 4:10] = int(255 * share)
         PIL.Image.fromarray(pixels).save(root / name / f"{n:02}.png")
     return root
 

@@ -126,12 +126,29 @@ def test_archives_that_are_no_medmnist_are_refused(tmp_path):
     with pytest.raises(FormatError, match="cut"):
         read_dataset(tmp_path / "cut.npz")
     images = np.zeros((3, 4, 4), np.uint8)
-    np.savez(tmp_path / "many.npz", train_images=images, train_labels=np.zeros((3, 14)))
-    with pytest.raises(DatasetError, match="14 labels"):
+    np.savez(tmp_path / "many.npz", train_images=images, train_labels=np.full((3, 14), 2))
+    with pytest.raises(DatasetError, match="14 labels at once, and some are neither 0 nor 1"):
         read_dataset(tmp_path / "many.npz")
     np.savez(tmp_path / "short.npz", train_images=images, train_labels=np.zeros((2, 1), int))
     with pytest.raises(DatasetError, match="2 labels"):
         read_dataset(tmp_path / "short.npz")
+
+
+def test_an_archive_with_several_labels_an_image_has_findings(tmp_path):
+    images, labels = np.zeros((3, 4, 4), np.uint8), np.array([[1, 0], [0, 0], [1, 1]], np.uint8)
+    np.savez(tmp_path / "chest.npz", train_images=images, train_labels=labels, val_images=images, val_labels=labels)
+    dataset = read_dataset(tmp_path / "chest.npz", DatasetOptions(labels="0=effusion,1=nodule"))
+    assert dataset.kinds == {"findings"}
+    assert [label.name for label in dataset.classes["findings"]] == ["effusion", "nodule"]
+    assert dataset.cases[0].references["findings"] == {"effusion": True, "nodule": False}
+    assert dataset.cases[1].references["findings"] == {"effusion": False, "nodule": False}
+    unnamed = read_dataset(tmp_path / "chest.npz")
+    assert unnamed.cases[5].references["findings"] == {"0": True, "1": True}
+    np.savez(
+        tmp_path / "torn.npz", train_images=images, train_labels=labels, val_images=images, val_labels=labels[:, :1]
+    )
+    with pytest.raises(DatasetError, match=r"\[1, 2\] labels an image"):
+        read_dataset(tmp_path / "torn.npz")
 
 
 # Tables
@@ -191,6 +208,26 @@ def test_rows_whose_files_are_missing_are_said_and_left_out(tmp_path):
     dataset = read_dataset(path)
     assert len(dataset) == 1
     assert (dataset.problems[0].severity, dataset.problems[0].cases) == ("error", ("9",))
+
+
+def test_a_column_that_lists_findings_says_of_each_whether_it_is_there(tmp_path):
+    text = "image,Finding Labels\npictures/0.png,Mass|Hernia\npictures/1.png,No Finding\npictures/2.png,\n"
+    dataset = read_dataset(manifest(tmp_path, text), DatasetOptions(column={"findings": "Finding Labels"}))
+    assert [label.name for label in dataset.classes["findings"]] == ["Hernia", "Mass"]
+    assert [case.references["findings"] for case in dataset] == [
+        {"Hernia": True, "Mass": True},
+        {"Hernia": False, "Mass": False},
+    ]
+    assert "1 of 3 images without a label" in dataset.problems[0].what
+
+
+def test_columns_of_findings_keep_their_order_and_their_blanks(tmp_path):
+    text = "image,N,E\npictures/0.png,1,0\npictures/1.png,,1\npictures/2.png,0,\n"
+    dataset = read_dataset(
+        manifest(tmp_path, text), DatasetOptions(column={"finding:nodule": "N", "finding:effusion": "E"})
+    )
+    assert [label.name for label in dataset.classes["findings"]] == ["nodule", "effusion"]
+    assert dataset.cases[1].references["findings"] == {"effusion": True}
 
 
 def test_paths_that_lead_out_of_the_folder_are_refused_unless_written_in_full(tmp_path):

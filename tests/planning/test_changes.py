@@ -101,3 +101,35 @@ def test_a_change_leaves_the_plan_it_was_made_from_as_it_was():
     made = planned(several(3))
     assert with_settings(made, {"training.batch": 2})["training.batch"] == 2
     assert made["training.batch"] == 4
+
+
+def graded(**assignments) -> Plan:
+    cases = [facts((28, 28), name=f"c{n}", references={"class": str(n % 3)}) for n in range(30)]
+    return with_settings(planned(Fingerprint(tuple(cases))), assignments)
+
+
+def test_an_order_set_by_hand_brings_the_quadratic_kappa_unless_another_metric_was_set_too():
+    plain, made = graded(), graded(**{"task.order": "corn"})
+    assert plain["evaluation.primary"] == plain["training.selection"] == "auroc"
+    assert made["evaluation.primary"] == made["training.selection"] == "quadratic_kappa"
+    assert "square of the grades between" in made.decision("training.selection").because
+    assert settings(made).task.order == "corn"
+    own = graded(**{"task.order": "corn", "evaluation.primary": "mae"})
+    assert (own["evaluation.primary"], own["training.selection"]) == ("mae", "quadratic_kappa")
+    settings(own)
+    with pytest.raises(PlanError, match=r"training\.selection"):
+        settings(graded(**{"task.order": "corn", "training.selection": "auroc"}))
+    with pytest.raises(PlanError, match=r"task\.smoothing"):
+        settings(graded(**{"task.order": "corn", "task.smoothing": 0.1}))
+
+
+def test_folds_answer_the_same_questions_though_one_of_them_lacks_a_finding():
+    found = [{"a": n % 2 == 0, "rare": n == 0} for n in range(12)]
+    cases = [facts((28, 28), name=f"c{n}", references={"findings": one}) for n, one in enumerate(found)]
+    whole = Fingerprint(tuple(cases))
+    made = planned(whole)
+    assert made["task.findings"] == ["a", "rare"]
+    without = for_fold(made, cohort(cases), whole.only({f"c{n}" for n in range(1, 12)}))
+    assert without["task.findings"] == ["a", "rare"]
+    with_all = for_fold(made, cohort(cases), whole.only({f"c{n}" for n in range(6)}))
+    assert with_all["task.counts"]["rare"] == {"present": 1, "absent": 5}

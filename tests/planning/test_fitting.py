@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from fingerprints import DRAWN, LAPTOP, cohort, several
+from fingerprints import DRAWN, LAPTOP, cohort, facts, several
 from isocenter.errors import PlanError, ResourceError
 from isocenter.planning import Machine, make_plan, settings, with_memory, with_settings
 from isocenter.values import Decision, Fingerprint, Plan
@@ -100,3 +100,19 @@ def test_pictures_of_28_pixels_get_a_sane_plan():
     assert made["preprocessing.crop"] == "none"
     assert made["augmentation.blur"] == made["augmentation.low_resolution"] == 0
     settings(made)
+
+
+def test_volumes_on_a_processor_come_in_smaller_batches_and_the_plan_says_why():
+    def batch(machine: Machine = LAPTOP, count: int = 1188, shape: tuple[int, ...] = (28, 28, 28)) -> Decision:
+        classes = [("hyperplasia" if n % 4 else "normal") for n in range(count)]
+        found = Fingerprint(tuple(facts(shape, name=str(n), references={"class": c}) for n, c in enumerate(classes)))
+        return planned(found, machine).decision("training.batch")
+
+    volumes = batch()
+    assert volumes.value == 16
+    assert volumes.value * 28**3 <= 2**19 < 2 * volumes.value * 28**3
+    assert "which would be 64; but volumes have 21952 voxels" in volumes.because
+    assert batch(count=160).value == 10  # within the limit already
+    assert batch(shape=(28, 28)).value == 64
+    assert batch(replace(LAPTOP, device="cuda:0")).value == 64
+    assert batch(shape=(48, 48, 48)).value * 48**3 <= 2**19

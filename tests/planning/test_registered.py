@@ -27,6 +27,7 @@ def test_it_is_the_sha256_of_what_is_promised():
         ("task.tolerance", 3.0),
         ("task.operating_point", "youden"),
         ("task.prevalence", 0.1),
+        ("task.costs", [[0.0, 1.0], [5.0, 0.0]]),
     ],
 )
 def test_whatever_could_flatter_the_figure_changes_it(name, value):

@@ -172,3 +172,29 @@ def test_fewer_patients_than_folds_are_refused_with_what_would_do():
         split_folds(cohort([0, 0, 1, 1]), 2, seed=0)
     with pytest.raises(PlanError, match="1 fold"):
         split_folds(cohort(list(range(9))), 1, seed=0)
+
+
+@given(st.lists(st.sets(st.sampled_from("abcd")), min_size=40, max_size=60), st.integers(0, 99))
+@settings(max_examples=30)
+def test_a_finding_that_several_patients_have_alone_is_in_the_test_part_too(findings, seed):
+    cases = tuple(
+        Case(f"c{n}", f"p{n}", {}, {"findings": {name: name in own for name in "abcd"}})
+        for n, own in enumerate(findings)
+    )
+    parts, _ = split(Dataset(cases, patients_known=True), seed=seed)
+    counts = {name: sum(name in own for own in findings) for name in "abcd"}
+    rarest = [min(own, key=lambda name: counts[name]) for own in findings if own]
+    for name in "abcd":
+        # Who has several findings is drawn for the rarest; of four such patients one is test.
+        if rarest.count(name) >= 4 and len({counts[one] for one in "abcd"}) == 4:
+            assert any(parts[f"c{n}"] == "test" for n, own in enumerate(findings) if name in own)
+
+
+def test_findings_are_spread_over_folds():
+    own = [("rare",) if n % 8 == 0 else ("common",) if n % 2 else () for n in range(64)]
+    cases = tuple(
+        Case(f"c{n}", f"p{n}", {}, {"findings": {name: name in has for name in ("rare", "common")}})
+        for n, has in enumerate(own)
+    )
+    for parts in split_folds(Dataset(cases, patients_known=True), 4, seed=0):
+        assert sum(parts[f"c{n}"] == "test" for n, has in enumerate(own) if "rare" in has) == 2

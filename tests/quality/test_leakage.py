@@ -71,3 +71,14 @@ def test_one_image_with_two_classes_is_said_as_that():
     classes = "ab" * 5 + "a"
     [problem] = said(cohort([*map(picture, range(10)), picture(3)], [f"p{n}" for n in range(11)], classes))
     assert "with different classes" in problem.what
+
+
+def test_one_image_with_and_without_a_finding_is_said_as_that_and_what_is_not_known_contradicts_nothing():
+    images, owners = [*map(picture, range(10)), picture(3)], [f"p{n}" for n in range(11)]
+    for last, what in (({"a": False}, "with different findings"), ({"b": True}, "under different names")):
+        cases = [
+            Case(f"c{n}", owner, {"image": image}, {"findings": last if n == 10 else {"a": True}})
+            for n, (image, owner) in enumerate(zip(images, owners, strict=True))
+        ]
+        [problem] = said(Dataset(tuple(cases), patients_known=True))
+        assert what in problem.what

@@ -78,3 +78,27 @@ def test_a_long_list_of_labels_is_cut_and_counted():
     found = examine(cohort(*(case(n, drawn=1) for n in range(4)), classes={"mask": labels}))
     [missing] = found.problems
     assert missing.what.endswith("s2, s3, s4, s5, s6, s7 and 32 more")
+
+
+def test_a_grade_that_no_case_has_is_a_note_and_classes_without_numbers_have_no_gap():
+    found = examine(cohort(*(case(n, ("0", "1", "3")[n % 3]) for n in range(12))))
+    [gap] = [one for one in found.problems if "numbered" in one.what]
+    assert (gap.severity, gap.what) == ("note", "the classes are numbered 0, 1, 3: no case has 2")
+    for names in (("0", "1", "2"), ("0", "2"), ("a", "b", "d")):
+        again = examine(cohort(*(case(n, names[n % len(names)]) for n in range(12))))
+        assert not [one for one in again.problems if "numbered" in one.what]
+
+
+def test_a_finding_that_all_or_none_of_the_cases_that_train_have_is_named():
+    cases = [
+        Case(one.id, one.patient, one.images, {"findings": {"a": n % 2 == 0, "b": n == 5, "c": True}})
+        for n, one in enumerate(map(case, range(6)))
+    ]
+    parts = {f"c{n}": "train" if n < 4 else "test" for n in range(6)}
+    found = examine(cohort(*cases, splits=parts))
+    said = [one.what for one in found.problems if one.what.startswith("finding ")]
+    assert said == [
+        "finding b: 0 of the cases that train have it and 4 do not",
+        "finding c: 4 of the cases that train have it and 0 do not",
+    ]
+    assert not found.fatal

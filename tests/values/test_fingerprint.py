@@ -26,6 +26,13 @@ def test_the_summary_adds_up_voxels_and_counts_classes():
     assert Fingerprint(tuple(classes)).summary["classes"] == {"x": 2, "y": 1}
 
 
+def test_findings_are_counted_where_they_are_known():
+    said = [{"a": True}, {"a": False, "b": True}, {"b": True}]
+    cases = [facts(str(n), (4, 4), 0.0, references={"findings": one}) for n, one in enumerate(said)]
+    assert Fingerprint((*cases, facts("none", (4, 4), 0.0))).findings == {"a": (1, 1), "b": (2, 0)}
+    assert Fingerprint(tuple(cases)).summary["findings"] == {"a": [1, 1], "b": [2, 0]}
+
+
 def test_the_summary_names_no_case():
     assert "Miller" not in json.dumps(Fingerprint((facts("Miller", (4, 4), 0.0),)).summary)
 

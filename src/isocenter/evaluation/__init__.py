@@ -24,6 +24,7 @@ from isocenter.evaluation.intervals import (
     reweighted,
     wilson,
 )
+from isocenter.evaluation.ordinal import grade_distances, least_cost, ranked_probability_score, weighted_kappa
 from isocenter.evaluation.overlap import Overlap, confusion, dice, iou, overlap, overlaps, volume_unit
 from isocenter.evaluation.predictive import predictive_values
 from isocenter.evaluation.regression import (
@@ -72,8 +73,10 @@ __all__ = [
     "ece",
     "elements",
     "gaussian_nll",
+    "grade_distances",
     "iou",
     "is_covered",
+    "least_cost",
     "limits_of_agreement",
     "log_loss",
     "mean_absolute_error",
@@ -89,6 +92,7 @@ __all__ = [
     "predictive_values",
     "proportion",
     "r2",
+    "ranked_probability_score",
     "reliability",
     "reweighted",
     "roc_band",
@@ -99,5 +103,6 @@ __all__ = [
     "spearman",
     "surface_distance",
     "volume_unit",
+    "weighted_kappa",
     "wilson",
 ]

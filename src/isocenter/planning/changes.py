@@ -42,7 +42,7 @@ def with_settings(plan: Plan, assignments: Mapping[str, Any]) -> Plan:
     if assignments.get("training.optimiser") == "sgd":
         because = "it goes with SGD, which was set by hand"
         follows |= {name: Decision(value, because, NNUNET) for name, value in WITH_SGD.items()}
-    if {"training.sampling", "task.weights"} & set(assignments):
+    if any(name == "training.sampling" or name.startswith("task.") for name in assignments):
         follows |= build(_values(plan, "task")).under(str(plan["training.sampling"]))
     if "augmentation.flips" in assignments:
         because = "they follow augmentation.flips, which was set by hand"
@@ -71,11 +71,13 @@ def for_fold(plan: Plan, dataset: Dataset, fingerprint: Fingerprint) -> Plan:
     The grid, the patch and the network are those of all folds, whose outputs are averaged voxel by voxel.
     What was set by hand stays.
     """
-    kind = kind_for(dataset, plan["task.name"])
+    kind, task = kind_for(dataset, plan["task.name"]), build(_values(plan, "task"))
     found = {f"task.{key}": decision for key, decision in kind.settings_for(dataset, fingerprint).items()}
-    of_fold = _values(_unless_by_hand(plan, found), "task")
-    found |= build(of_fold).under(str(plan["training.sampling"]))
-    names = [label.name for label in build(_values(plan, "task")).labels]
+    own = build(_values(_unless_by_hand(plan, found), "task"))
+    if own.labels != task.labels:  # what few cases have may be missing here; yet all folds answer the same questions
+        own, found = task, {}
+    found |= own.under(str(plan["training.sampling"]))
+    names = [label.name for label in task.labels]
     found["preprocessing.normalisation"] = normalisation(
         fingerprint, plan["preprocessing.channels"], plan["preprocessing.modality"], names
     )

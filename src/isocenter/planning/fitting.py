@@ -26,12 +26,16 @@ MANY_CASES = 100
 
 @dataclass(frozen=True)
 class Fitted:
-    """What fits into memory: the grid, the network for it and the batch."""
+    """What fits into memory: the grid, the network for it and the batch.
+
+    usual: the batch if memory had no say
+    """
 
     grid: Grid
     network: Decision
     size: Decision
     batch: int
+    usual: int
     peak: Peak
 
 
@@ -52,8 +56,11 @@ def fitted(
     Raises ResourceError where not even a single small patch fits.
     """
     dense = is_dense(task)
-    for room, batch in _smaller(usual_batch(fingerprint, dense)):
-        grid = grid_for(fingerprint, dense=dense, device=machine.device, room=room, scaled=keeps_scale(task))
+    scaled = keeps_scale(task)
+    first = grid_for(fingerprint, dense=dense, device=machine.device, scaled=scaled)
+    usual = usual_batch(fingerprint, first, machine.device)
+    for room, batch in _smaller(usual):
+        grid = grid_for(fingerprint, dense=dense, device=machine.device, room=room, scaled=scaled)
         network = asked or _family(said, grid)
         size = _size(network.value, grid, machine, len(fingerprint), minutes)
         architecture = {
@@ -69,7 +76,7 @@ def fitted(
         if found.fits(machine):
             break
     refuse_too_large(found, machine)
-    return Fitted(grid, network, size, batch, found)
+    return Fitted(grid, network, size, batch, usual, found)
 
 
 def _smaller(batch: int) -> Iterator[tuple[float, int]]:

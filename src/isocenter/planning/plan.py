@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from isocenter.planning.anatomy import anatomy, left_right, names_of
 from isocenter.planning.augmentation import augmentation, flips_at_test
-from isocenter.planning.fitting import fitted, is_dense, memory_decision
+from isocenter.planning.fitting import fitted, memory_decision
 from isocenter.planning.grid import window_for
 from isocenter.planning.machine import Machine
 from isocenter.planning.prepare import channels_of, preprocessing
 from isocenter.planning.profiles import NNUNET, profile_for
-from isocenter.planning.recipe import batch_decision, training, usual_batch
+from isocenter.planning.recipe import batch_decision, training
 from isocenter.planning.shortcuts import Retest
 from isocenter.tasks import build, kind_for
 from isocenter.values import Dataset, Decision, Fingerprint, Plan
@@ -45,7 +45,7 @@ def make_plan(
         **kind.settings_for(dataset, fingerprint),
     }
     built = build({key: decision.value for key, decision in chosen.items()})
-    said, dense = built.decisions(fingerprint), is_dense(built)
+    said = built.decisions(fingerprint)
     family = Decision(network, "asked for") if network is not None else None
     each = None if minutes is None else minutes / max(1, folds)
     channels = len(channels_of(fingerprint).value)
@@ -70,7 +70,7 @@ def make_plan(
             grid,
             machine,
             device,
-            batch_decision(fits.batch, usual_batch(fingerprint, dense), fingerprint, machine, dense),
+            batch_decision(fits.batch, fits.usual, fingerprint, grid, machine),
             memory_decision(fits.peak, machine),
             minutes=minutes,
             folds=folds,

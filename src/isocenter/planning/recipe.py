@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from isocenter.planning.grid import Grid
@@ -16,9 +18,25 @@ LONG, VERY_LONG = 120.0, 480.0
 WITH_SGD = {"training.learning_rate": 1e-2, "training.weight_decay": 3e-5, "training.schedule": "poly"}
 
 
-def usual_batch(fingerprint: Fingerprint, dense: bool) -> int:
-    """Patches or images a step, before memory is asked."""
-    return 4 if dense else int(np.clip(len(fingerprint) // 16, 8, 64))
+# Voxels of whole volumes that a processor takes in a step. In 7 minutes it had 90 steps of 64 volumes of 28 voxels a
+# side, too few to learn the shares of the classes: AdrenalMNIST3D had an AUROC of 0.87 and an accuracy of 0.74 (SD over
+# three seeds 0.10).
+STEP_VOXELS = 2**19
+
+
+def usual_batch(fingerprint: Fingerprint, grid: Grid, device: str) -> int:
+    """Patches or images a step, before memory is asked; of whole volumes on a processor fewer, for more steps."""
+    if grid.shape.value is None:
+        return 4
+    batch = by_cases(fingerprint)
+    while len(grid.patch) == 3 and device == "cpu" and batch > 1 and batch * grid.voxels > STEP_VOXELS:
+        batch = 2 ** (math.ceil(math.log2(batch)) - 1)  # several processes share it evenly
+    return batch
+
+
+def by_cases(fingerprint: Fingerprint) -> int:
+    """Images a step: a sixteenth of the training cases, 8 to 64."""
+    return int(np.clip(len(fingerprint) // 16, 8, 64))
 
 
 def training(
@@ -65,14 +83,21 @@ def training(
     }
 
 
-def batch_decision(chosen: int, usual: int, fingerprint: Fingerprint, machine: Machine, dense: bool) -> Decision:
+def batch_decision(chosen: int, usual: int, fingerprint: Fingerprint, grid: Grid, machine: Machine) -> Decision:
+    dense = grid.shape.value is None
     what = "patches" if dense else "images"
     if chosen < usual:
         free = f"{machine.device_memory:.1f} GiB are free on the {machine.device}"
         return Decision(chosen, f"{free}, too little for {usual} {what} a step")
     if dense:
         return Decision(chosen, f"few {what} a step leave time for many steps", NNUNET)
-    return Decision(chosen, f"there are {len(fingerprint)} training cases: a sixteenth of them a step, 8 to 64")
+    because = f"there are {len(fingerprint)} training cases: a sixteenth of them a step, 8 to 64"
+    if chosen < (wanted := by_cases(fingerprint)):
+        because += (
+            f", which would be {wanted}; but volumes have {grid.voxels} voxels, and a {machine.device} takes at most "
+            f"{STEP_VOXELS} of them a step, because many steps teach more than few large ones"
+        )
+    return Decision(chosen, because)
 
 
 def _patch(grid: Grid, machine: Machine, cases: int) -> Decision:

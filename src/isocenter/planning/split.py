@@ -30,8 +30,8 @@ def split(dataset: Dataset, *, seed: int, everything: bool = False, twins: Twins
     """{case id: part} and how it was made.
 
     A set's own test part is kept whole. Without one, a fifth of the patients is test; of the rest a tenth, at most 20
-    cases, selects. Patients are drawn within their rarest class, so that each part has all classes; measured values are
-    parted into quarters for it.
+    cases, selects. Patients are drawn within their rarest class or finding, so that each part has all of them; measured
+    values are parted into quarters for it.
     everything: all cases but a set's own test part train, nothing selects
     twins:      groups of cases with nearly the same image, drawn like one patient; in a set's own split the case that
                 has a twin in test (of a training case: or in val) is in no part
@@ -77,8 +77,9 @@ def split(dataset: Dataset, *, seed: int, everything: bool = False, twins: Twins
 def split_folds(dataset: Dataset, folds: int, *, seed: int, twins: Twins = ()) -> tuple[Parts, ...]:
     """{case id: part} of each fold: every case is in the test part of exactly one.
 
-    A patient, and with it the twins of its images, is never parted; the classes are spread evenly. Of what a fold does
-    not test a tenth, at most 20 cases, selects. A set's own test part is in no fold, and what has a twin in it neither.
+    A patient, and with it the twins of its images, is never parted; classes and findings are spread evenly. Of what a
+    fold does not test a tenth, at most 20 cases, selects. A set's own test part is in no fold, and what has a twin in
+    it neither.
     Raises PlanError for fewer patients than folds.
     """
     kept, _ = _without_twins({case.id: dataset.splits.get(case.id, "train") for case in dataset}, twins, ("test",))
@@ -166,15 +167,18 @@ def _people(cases: Sequence[Case], twins: Twins) -> dict[str, str]:
 
 
 def _strata(cases: Sequence[Case], people: Mapping[str, str]) -> list[tuple[str, list[list[Case]]]]:
-    """(class, people with their cases) by name of class; who has several classes counts for the rarest of them."""
+    """(class or finding, people with their cases) by its name; who has several counts for the rarest of them.
+
+    That each is dealt by what fewest have is the idea of Sechidis et al., doi:10.1007/978-3-642-23808-6_10
+    """
     owned: dict[str, list[Case]] = {}
     for case in cases:
         owned.setdefault(people[case.id], []).append(case)
-    named = _classes(cases)
-    names = list(named.values())
+    named = _names(cases)
+    counts = Counter(name for names in named.values() for name in names)
     strata: dict[str, list[list[Case]]] = {}
     for _, found in sorted(owned.items()):
-        rarest = min((named[case.id] for case in found), key=names.count)
+        rarest = min((name for case in found for name in named[case.id]), key=counts.__getitem__)
         strata.setdefault(rarest, []).append(found)
     return sorted(strata.items())
 
@@ -214,19 +218,26 @@ def _dealt(cases: Sequence[Case], people: Mapping[str, str], folds: int, seed: i
     return number
 
 
-def _classes(cases: Sequence[Case]) -> dict[str, str]:
-    """{case id: its class; without one the quarter in which its measured value lies, of the value that most have}"""
-    classes = {case.id: str(case.references["class"]) for case in cases if "class" in case.references}
+def _names(cases: Sequence[Case]) -> dict[str, list[str]]:
+    """{case id: what it is known to have}: its class and each finding; else the part in which its measured value lies.
+
+    Of several values the one that most cases have; an empty name where a case has nothing of all this.
+    """
     measured = {case.id: case.references["value"] for case in cases if "value" in case.references}
     counts = Counter(name for values in measured.values() for name in values)
     first = min(counts, key=lambda name: (-counts[name], name), default="")
     ranked = sorted((one for one in measured if first in measured[one]), key=lambda one: (measured[one][first], one))
     parts = min(MOST_LEVELS, max(1, len(ranked) // FEWEST_OF_LEVEL))
     levels = {one: f"part {place * parts // len(ranked)} of {first}" for place, one in enumerate(ranked)}
-    return {case.id: classes.get(case.id, levels.get(case.id, "")) for case in cases}
+    return {case.id: _said(case) or [levels.get(case.id, "")] for case in cases}
+
+
+def _said(case: Case) -> list[str]:
+    own = [str(case.references["class"])] if "class" in case.references else []
+    return own + [str(name) for name, present in case.references.get("findings", {}).items() if present]
 
 
 def _spread(dataset: Dataset) -> str:
     """What every fold has its share of, in words."""
-    measured = "value" in dataset.kinds and "class" not in dataset.kinds
+    measured = "value" in dataset.kinds and not {"class", "findings"} & dataset.kinds
     return "small and large values" if measured else "each class"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from isocenter.errors import counted
 from isocenter.quality.twins import Twin
-from isocenter.values import Dataset, Problem
+from isocenter.values import Case, Dataset, Problem
 
 
 def leakage(dataset: Dataset, found: Sequence[Twin]) -> Iterator[Problem]:
@@ -45,9 +45,9 @@ def _split_patients(dataset: Dataset) -> Iterator[Problem]:
 def _twins(dataset: Dataset, pairs: Sequence[Twin], how: str) -> Iterator[Problem]:
     """Across the parts of the set's own split, with contradictory classes, else of several patients, of one."""
     parts, patients = dataset.splits, {case.id: case.patient for case in dataset}
-    classes = {case.id: case.references["class"] for case in dataset if "class" in case.references}
+    said = {case.id: _said(case) for case in dataset}
     across = [t for t in pairs if parts.get(t.first) != parts.get(t.second)]
-    contrary = [t for t in pairs if classes.get(t.first) != classes.get(t.second)]
+    contrary = [t for t in pairs if _contradict(said[t.first], said[t.second])]
     told = {*across, *contrary}
     rest = [t for t in pairs if t not in told]
     of_one = [dataset.patients_known and patients[t.first] == patients[t.second] for t in rest]
@@ -63,7 +63,7 @@ def _twins(dataset: Dataset, pairs: Sequence[Twin], how: str) -> Iterator[Proble
     yield from _pairs(
         "warning",
         contrary,
-        f"{how} the same image with different classes",
+        f"{how} the same image with different {'classes' if 'class' in dataset.kinds else 'findings'}",
         "one of them is wrong, and a model cannot be right about both",
         "Ask who labelled them; leave out what cannot be settled",
     )
@@ -81,6 +81,17 @@ def _twins(dataset: Dataset, pairs: Sequence[Twin], how: str) -> Iterator[Proble
         "they stay on one side of a split, but tell little more than one of them",
         "Leave out those that are not meant",
     )
+
+
+def _said(case: Case) -> dict[tuple[str, str], object]:
+    """What its references say of the case in words: its class, and whether it has each finding."""
+    found = case.references.get("findings", {})
+    own: dict[tuple[str, str], object] = {("finding", name): bool(present) for name, present in found.items()}
+    return own | ({("class", ""): case.references["class"]} if "class" in case.references else {})
+
+
+def _contradict(one: Mapping[tuple[str, str], object], other: Mapping[tuple[str, str], object]) -> bool:
+    return any(one[name] != other[name] for name in one.keys() & other.keys())
 
 
 def _pairs(severity: str, pairs: Sequence[Twin], what: str, why: str, remedy: str) -> Iterator[Problem]:

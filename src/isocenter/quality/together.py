@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from isocenter.errors import counted, listed
 from isocenter.transforms import COLOUR, GREY, without_alpha
-from isocenter.values import Dataset, Fingerprint, Problem
+from isocenter.values import Dataset, Fingerprint, Problem, grades
 
 # A label map with more values than this, undeclared, numbers instances.
 MOST_LABELS = 32
@@ -30,6 +30,8 @@ def together(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem]:
     yield from _labels(dataset, fingerprint)
     yield from _background(dataset, fingerprint)
     yield from _classes(dataset, fingerprint)
+    yield from _grades(fingerprint)
+    yield from _findings(dataset, fingerprint)
     yield from _channels(fingerprint)
     axes = {len(case.shape) for case in fingerprint.cases}
     if len(axes) > 1:
@@ -121,6 +123,36 @@ def _classes(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem]:
             "it cannot be in training, selection and test at once",
             "Add cases of it, or join it with another class",
         )
+
+
+def _grades(fingerprint: Fingerprint) -> Iterator[Problem]:
+    """Classes that are numbered, with a number missing between them."""
+    numbers = sorted(grades(list(fingerprint.counts())) or ())
+    missing = sorted(set(range(numbers[0], numbers[-1])) - set(numbers)) if len(numbers) > 2 else []
+    if missing:
+        yield Problem(
+            "note",
+            f"the classes are numbered {listed(numbers)}: no case has {listed(missing)}",
+            (),
+            "if they are grades, their distances are counted in places of this order, and a gap counts as one step",
+            "Add cases of the missing grade, or state what mistakes cost with --set task.costs=...",
+        )
+
+
+def _findings(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem]:
+    """Findings that all cases that train have, or none."""
+    training = {case.id for case in dataset if dataset.splits.get(case.id, "train") == "train"}
+    found = fingerprint.only(training).findings
+    for name in [label.name for label in dataset.classes.get("findings", ())] or list(found):
+        present, absent = found.get(name, (0, 0))
+        if not (present and absent):
+            yield Problem(
+                "warning",
+                f"finding {name}: {present} of the cases that train have it and {absent} do not",
+                (),
+                "it cannot be learnt, and the plan leaves it out",
+                "Add cases with and without it, or leave out its column",
+            )
 
 
 def _channels(fingerprint: Fingerprint) -> Iterator[Problem]:

@@ -39,9 +39,11 @@ NAMES = {
     "nsd_pixels": "NSD, tolerance in pixels",
     "pearson": "Pearson's r",
     "ppv": "PPV",
+    "quadratic_kappa": "Quadratic-weighted kappa",
     "r2": "R²",
     "rmse": "RMSE",
     "spearman": "Spearman's rho",
+    "rps": "Ranked probability score",
 }
 EN_DASH = "\N{EN DASH}"
 ALL = "all"  # the label of the row over all labels

@@ -169,9 +169,14 @@ def _output(model: Model) -> dict[str, Any]:
 
 
 def _channels(head: object, count: int, names: Sequence[str]) -> list[str]:
-    """What each output means: the background and the labels; of numbers these, and what is said of each behind them."""
+    """What each output means: the background and the labels; of numbers these, and what is said of each behind them.
+
+    Numbered alone where labels follow from several outputs together.
+    """
     if holds_numbers(head):
         return [*names, *(f"about {name}" for name in names)][:count]
+    if count < len(names):
+        return [f"output {number}" for number in range(count)]
     return ["background"] * (count - len(names)) + [*names]
 
 

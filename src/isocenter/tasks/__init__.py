@@ -13,6 +13,7 @@ from isocenter.values import Dataset
 
 TASKS = {
     "classification": "isocenter.tasks.classification:Classification",
+    "findings": "isocenter.tasks.findings:Findings",
     "regression": "isocenter.tasks.regression:Regression",
     "segmentation": "isocenter.tasks.segmentation:Segmentation",
 }

@@ -1,4 +1,4 @@
-"""Classification: one of several classes that exclude each other, for the whole image."""
+"""Classification: one of several classes that exclude each other, with or without an order, for the whole image."""
 
 from __future__ import annotations
 
@@ -9,13 +9,41 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from isocenter.errors import DatasetError, PlanError
-from isocenter.evaluation import Confusion, Table, auroc, brier, one_against_rest, roc_band
+from isocenter.evaluation import Table
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures
-from isocenter.tasks.classification_plan import check_settings, prior_shift, sampling, settings_for, thresholds
-from isocenter.tasks.classification_scores import METRICS, Answers, summary_rows
+from isocenter.tasks.classification_plan import (
+    by_class,
+    check_settings,
+    judged,
+    prior_shift,
+    sampling,
+    settings_for,
+    thresholds,
+)
+from isocenter.tasks.classification_scores import (
+    METRICS,
+    OF_COSTS,
+    OF_GRADES,
+    Answers,
+    case_scores,
+    overview,
+    selected,
+    summary_rows,
+)
 from isocenter.tasks.exclusive import log_mean, softmax
+from isocenter.tasks.ordinal import (
+    BETWEEN,
+    NONE,
+    Calling,
+    check_order,
+    costs_of,
+    expected_grade,
+    log_probabilities,
+    ordinal_loss,
+    outputs_of,
+)
 from isocenter.tasks.sides import crossed
 from isocenter.tasks.task import Outputs, Task, stated_image
 from isocenter.values import (
@@ -40,8 +68,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-# More bands than these would hide one another.
-MOST_BANDS = 4
 # The settings that hold one number a class.
 BY_CLASS = ("counts", "weights", "prior_shift", "thresholds", "prevalence")
 
@@ -58,6 +84,12 @@ class Classification:
     operating_point: the rule by which validation cases decide from which probability on a class is called
     thresholds:      {class: that probability}; None until they have decided
     prevalence:      {class: share of all people} for predictive values; None: of the cases that are scored
+    order:           how a network says classes that are grades (`ordinal.ORDERS`); "none" where they have no order
+    costs:           (classes, classes) of calling a reference (row) so (column); None: all mistakes cost alike, of
+                     grades one unit for each that they miss by
+
+    The class that is called is the most probable one; with costs the one that costs least on average if the
+    probabilities are right; of grades that of the least squared distance, which is what the quadratic kappa counts.
     """
 
     classes: tuple[str, ...]
@@ -68,11 +100,11 @@ class Classification:
     operating_point: str = "youden"
     thresholds: Mapping[str, float] | None = None
     prevalence: Mapping[str, float] | None = None
+    order: str = NONE
+    costs: tuple[tuple[float, ...], ...] | None = None
 
     name: ClassVar[str] = "classification"
     needs: ClassVar[frozenset[str]] = frozenset({"class"})
-    metrics: ClassVar[frozenset[str]] = METRICS
-    selects_by: ClassVar[str] = "auroc"
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
@@ -80,29 +112,41 @@ class Classification:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Classification:
-        known = ("classes", "smoothing", "operating_point", *BY_CLASS)
+        known = ("classes", "smoothing", "operating_point", "order", "costs", *BY_CLASS)
         if unknown := sorted(set(settings) - set(known)):
             raise PlanError("there is no such setting", f"task.{unknown[0]}", f"Choose one of {', '.join(known)}")
         try:
             classes = tuple(str(name) for name in settings["classes"])
-            rule = settings.get("operating_point", "youden")
-            by_class = {name: _by_class(name, settings.get(name), classes) for name in BY_CLASS}
-            task = cls(classes, float(settings["smoothing"]), operating_point=rule, **by_class)
+            rule, order = settings.get("operating_point", "youden"), settings.get("order", NONE)
+            each = {name: by_class(name, settings.get(name), classes) for name in BY_CLASS}
+            costs = costs_of(settings.get("costs"), len(classes))
+            task = cls(classes, float(settings["smoothing"]), operating_point=rule, order=order, costs=costs, **each)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise PlanError(
                 f"impossible settings of a classification ({error})", "task", "Plan anew, or mend it"
             ) from error
-        check_settings(classes, task.smoothing, rule, by_class)
+        check_settings(classes, task.smoothing, rule, each)
+        check_order(order, classes, task.smoothing)
         return task
 
     @property
+    def metrics(self) -> frozenset[str]:
+        return METRICS | (OF_GRADES | OF_COSTS if self._ordered else OF_COSTS if self.costs else frozenset())
+
+    @property
+    def selects_by(self) -> str:
+        return "quadratic_kappa" if self._ordered else "auroc"
+
+    @property
     def settings(self) -> dict[str, Any]:
-        by_class = {name: getattr(self, name) for name in BY_CLASS}
+        each = {name: getattr(self, name) for name in BY_CLASS}
         return {
             "classes": list(self.classes),
             "smoothing": self.smoothing,
             "operating_point": self.operating_point,
-            **{name: None if given is None else dict(given) for name, given in by_class.items()},
+            **{name: None if given is None else dict(given) for name, given in each.items()},
+            "order": self.order,
+            "costs": None if self.costs is None else [list(row) for row in self.costs],
         }
 
     @property
@@ -111,7 +155,7 @@ class Classification:
 
     @property
     def heads(self) -> Mapping[str, Head]:
-        return {"class": Vector(len(self.classes))}
+        return {"class": Vector(outputs_of(self.order, len(self.classes)))}
 
     @property
     def labels(self) -> tuple[Label, ...]:
@@ -123,56 +167,58 @@ class Classification:
 
     @property
     def mirrored(self) -> tuple[int, ...] | None:
-        return crossed(self.classes)
+        order = crossed(self.classes)
+        if self.order not in BETWEEN or order is None:
+            return order
+        # Between grades no output belongs to one of them, so that none could change places with another.
+        return tuple(range(len(order) - 1)) if order == tuple(range(len(order))) else None
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         return {
             "network.name": Decision("resnet", "it gives one answer for the whole image", "arXiv:1512.03385"),
             "training.sampling": sampling(fingerprint),
-            "training.selection": Decision("auroc", "it ranks cases without a threshold, and shows more than accuracy"),
-            "evaluation.primary": Decision(
-                "auroc", "no operating point was asked for", "doi:10.1038/s41592-023-02151-z"
-            ),
+            **judged(self._ordered),
         }
 
     def under(self, drawn: str) -> dict[str, Decision]:
-        return {"task.prior_shift": prior_shift(self.counts or dict.fromkeys(self.classes, 1), self.weights, drawn)}
+        shift = prior_shift(self.counts or dict.fromkeys(self.classes, 1), self.weights, drawn)
+        return {"task.prior_shift": shift, **(judged(True) if self._ordered else {})}
 
     def target(self, case: Case) -> Target:
         """Index of the case's class."""
         return Target(self.heads["class"], np.asarray(self._index(case)))
 
     def loss(self, outputs: Outputs, target: Tensor) -> Tensor:
-        logits, weights = outputs["class"].float(), None
+        said, weights = outputs["class"].float(), None
         if self.weights is not None:
-            weights = logits.new_tensor([self.weights.get(name, 1.0) for name in self.classes])
-        return torch.nn.functional.cross_entropy(logits, target.long(), weight=weights, label_smoothing=self.smoothing)
+            weights = said.new_tensor([self.weights.get(name, 1.0) for name in self.classes])
+        if self.order in BETWEEN:
+            return ordinal_loss(self.order, said, target.long(), weights)
+        return torch.nn.functional.cross_entropy(said, target.long(), weight=weights, label_smoothing=self.smoothing)
 
     def quality(self, outputs: Outputs, target: Tensor) -> Mapping[str, Tensor]:
-        logits = outputs["class"].float()
-        return {"probabilities": (logits + logits.new_tensor(self._shift)).softmax(dim=1), "target": target.long()}
+        probabilities = self._likely(outputs["class"].detach().float().cpu().numpy())
+        return {"probabilities": torch.from_numpy(probabilities), "target": target.long()}
 
     def selection(self, collected: Mapping[str, Tensor]) -> float:
-        """AUROC over the validation cases; where one class is missing among them, minus the log loss."""
+        """AUROC over the validation cases, of grades the quadratic kappa; minus the log loss where classes lack."""
         probabilities, target = collected["probabilities"].cpu().numpy(), collected["target"].cpu().numpy()
-        area = float(one_against_rest(auroc, probabilities, target))
-        if np.isfinite(area):
-            return area
-        return float(np.log(probabilities[np.arange(len(target)), target].clip(1e-7)).mean())
+        return selected(probabilities, target, self._calling, ordered=self._ordered)
 
     def average(self, outputs: Sequence[Mapping[str, Array]]) -> Mapping[str, Array]:
-        return {"class": log_mean([one["class"] for one in outputs])}
+        """Of what is said between grades the mean itself, else the logarithm of the mean probability."""
+        each = [one["class"] for one in outputs]
+        return {"class": np.mean(each, axis=0) if self.order in BETWEEN else log_mean(each)}
 
     def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
-        logits = np.asarray(arrays["class"], dtype=np.float64)
-        return {"class": softmax(logits + np.reshape(self._shift, (-1, *[1] * (logits.ndim - 1))))}
+        return {"class": np.moveaxis(self._likely(np.moveaxis(np.asarray(arrays["class"]), 0, -1)), -1, 0)}
 
     def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
         """With the thresholds that the operating point's rule finds; those that are set already stay."""
         if self.thresholds is not None or not cases:
             return self, {}
-        probabilities, reference = self._arrays(self.score(predictions, cases))
-        found, decision = thresholds(self.operating_point, self.classes, probabilities, reference)
+        known = self._answers(self.score(predictions, cases))
+        found, decision = thresholds(self.operating_point, self.classes, known.probabilities, known.reference)
         return replace(self, thresholds=found), {"task.thresholds": decision}
 
     def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
@@ -182,7 +228,7 @@ class Classification:
         return Prediction(geometry, probabilities=dict(zip(self.classes, probabilities, strict=True)))
 
     def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
-        """One row a case: reference, predicted, the probability of each class, brier."""
+        """One row a case: reference, predicted, the probability of each class, brier, and rps of grades."""
         rows = []
         for prediction, case in zip(predictions, cases, strict=True):
             index = self._index(case)
@@ -193,9 +239,9 @@ class Classification:
                     "patient": case.patient,
                     "label": "all",
                     "reference": self.classes[index],
-                    "predicted": self.classes[int(np.argmax(probabilities))],
+                    "predicted": self.classes[int(self._calling(probabilities))],
                     **{f"probability_{name}": p for name, p in zip(self.classes, probabilities, strict=True)},
-                    "brier": float(brier([probabilities], [index])),
+                    **case_scores(probabilities, index, ordered=self._ordered),
                 }
             )
         return pd.DataFrame(rows)
@@ -212,34 +258,20 @@ class Classification:
         return [figures.contours(stated_image(case), None, None, (), title=case.id, caption=caption)]
 
     def overview(self, table: Table) -> list[Figure]:
-        probabilities, reference = self._arrays(table)
-        shown = range(len(self.classes)) if len(self.classes) > 2 else (1,)
-        curves = {self.classes[n]: (reference == n, probabilities[:, n]) for n in shown}
-        top = probabilities.argmax(axis=1)
-        happened = (reference == 1) if len(self.classes) == 2 else (top == reference)
-        chance = probabilities[:, 1] if len(self.classes) == 2 else probabilities.max(axis=1)
-        counts = Confusion.of(top, reference, len(self.classes)).counts.astype(int)
-        patients = table["patient"].to_numpy(str)
-        found = {name: roc_band(scores, truth, patients, seed=0) for name, (truth, scores) in curves.items()}
-        bands = {name: band for name, band in found.items() if band is not None} if len(curves) < MOST_BANDS else {}
-        return [
-            figures.roc(curves, "Receiver operating characteristic", bands=bands),
-            figures.precision_recall(curves, "Precision and recall"),
-            figures.reliability(happened, chance, "Can the probabilities be believed?"),
-            figures.confusion(counts, self.classes, "What was taken for what"),
-        ]
+        return overview(self._answers(table))
 
     def rank(self, table: Table) -> list[str]:
-        return table.sort_values("brier", kind="stable")["case"].tolist()
+        return table.sort_values("rps" if self._ordered else "brier", kind="stable")["case"].tolist()
 
     def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
         probabilities = self._probabilities(prediction)
-        predicted = max(probabilities, key=lambda name: probabilities[name])
+        predicted = self.classes[int(self._calling([probabilities[name] for name in self.classes]))]
         return {"predicted": predicted, **{f"probability_{name}": p for name, p in probabilities.items()}}
 
     def saliency(self, outputs: Outputs) -> Tensor:
-        """(batch,) what a heat map explains: the winning class's logit."""
-        return outputs["class"].amax(dim=-1)
+        """(batch,) what a heat map explains: the winning class's logit, of what is said between grades the mean one."""
+        said = outputs["class"]
+        return expected_grade(self.order, said) if self.order in BETWEEN else said.amax(dim=-1)
 
     def results(self, prediction: Prediction) -> list[Finding]:
         return [Finding(name, probability=p) for name, p in self._probabilities(prediction).items()]
@@ -257,32 +289,29 @@ class Classification:
         assert prediction.probabilities is not None  # noqa: S101 - `decode` always gives them
         return prediction.probabilities
 
-    def _arrays(self, table: Table) -> tuple[Floats, np.ndarray]:
-        """(cases, classes) probabilities and (cases,) index of the reference."""
-        probabilities = table[[f"probability_{name}" for name in self.classes]].to_numpy(float)
-        return probabilities, np.array([self.classes.index(name) for name in table["reference"]])
-
     def _answers(self, table: Table) -> Answers:
-        probabilities, reference = self._arrays(table)
         return Answers(
             self.classes,
-            probabilities,
-            reference,
+            table[[f"probability_{name}" for name in self.classes]].to_numpy(float),
+            np.array([self.classes.index(name) for name in table["reference"]]),
+            self._calling,
             table["patient"].to_numpy(str),
-            table["brier"].to_numpy(float),
+            {name: table[name].to_numpy(float) for name in ("brier", *(["rps"] * self._ordered))},
             self.operating_point,
             self.thresholds or {},
             self.prevalence or {},
+            None if self.costs is None else np.array(self.costs),
         )
 
     @property
-    def _shift(self) -> list[float]:
-        return [(self.prior_shift or {}).get(name, 0.0) for name in self.classes]
+    def _ordered(self) -> bool:
+        return self.order != NONE
 
+    @property
+    def _calling(self) -> Calling:
+        return Calling.of(self.order, self.costs, len(self.classes))
 
-def _by_class(setting: str, given: Any, classes: tuple[str, ...]) -> dict[str, Any] | None:
-    if given is None:
-        return None
-    if setting == "prevalence" and not isinstance(given, Mapping) and len(classes) == 2:
-        return {classes[0]: 1 - float(given), classes[1]: float(given)}  # of the positive class
-    return {str(name): int(value) if setting == "counts" else float(value) for name, value in given.items()}
+    def _likely(self, outputs: Floats) -> Floats:
+        """(..., outputs) to (..., classes) probabilities, brought back to the shares of the training cases."""
+        shift = [(self.prior_shift or {}).get(name, 0.0) for name in self.classes]
+        return softmax(log_probabilities(self.order, outputs) + np.array(shift), axis=-1)

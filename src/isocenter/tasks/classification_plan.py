@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from isocenter.errors import DatasetError, PlanError, counted
-from isocenter.tasks.operating_point import FEWEST_CASES, NOBODY, YOUDEN, check_rule, threshold
-from isocenter.values import Dataset, Decision, Fingerprint
+from isocenter.tasks.operating_point import NOBODY, YOUDEN, check_numbers, check_rule, found_threshold
+from isocenter.tasks.ordinal import NONE
+from isocenter.values import Dataset, Decision, Fingerprint, grades
 
 # A class with less than this part of its equal share is seen too seldom to be learnt from cases as they come.
 SCARCE = 0.3
 # Saerens et al., Neural Comput 2002: how probabilities follow from another prior.
 SAERENS = "doi:10.1162/089976602753284446"
 SHIFT_DIGITS = 6
+MAIER_HEIN = "doi:10.1038/s41592-023-02151-z"
+CORN = "arXiv:2111.08851"
 
 
 def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
@@ -40,6 +44,30 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
             None, "they are found on the validation cases after training; 0.5 where those are too few"
         ),
         "prevalence": Decision(None, "predictive values are those of the cases that are scored"),
+        "order": order(declared),
+        "costs": Decision(None, "all mistakes cost alike; of grades one unit for each grade that they miss by"),
+    }
+
+
+def order(classes: Sequence[str]) -> Decision:
+    """None unless a person says so: numbers alone may be those of classes (BloodMNIST numbers eight kinds of cells)."""
+    if len(classes) > 2 and grades(classes) is not None:
+        remedy = "if they are grades, --set task.order=corn (or cumulative, softmax) teaches and measures their order"
+        return Decision(NONE, f"{', '.join(classes)} may be grades or the numbers of classes: {remedy}", CORN)
+    return Decision(NONE, "nobody said that the classes have an order")
+
+
+def judged(ordered: bool) -> dict[str, Decision]:
+    """By what a checkpoint is selected and the model judged."""
+    if ordered:
+        selecting = "it counts a miss by the square of the grades between, as agreement beyond chance"
+        judging = f"{selecting}; accuracy would not tell a miss by one grade from one by all"
+        kappa = {"training.selection": selecting, "evaluation.primary": judging}
+        return {name: Decision("quadratic_kappa", because, MAIER_HEIN) for name, because in kappa.items()}
+    because = "it ranks cases without a threshold, and shows more than accuracy"
+    return {
+        "training.selection": Decision("auroc", because),
+        "evaluation.primary": Decision("auroc", "no operating point was asked for", MAIER_HEIN),
     }
 
 
@@ -76,38 +104,38 @@ def thresholds(
 ) -> tuple[dict[str, float], Decision]:
     """{class: threshold} by the rule for (cases, classes) probabilities, and the decision; of two classes the second.
 
-    A class with too few validation cases has none: two classes are then parted at 0.5, several by the most probable.
+    A class with too few validation cases has none: two classes are then parted at 0.5, several by what is called.
     """
     found: dict[str, float] = {}
     said = []
     for index in (1,) if len(classes) == 2 else range(len(classes)):
-        name, positive = classes[index], reference == index
-        cases = counted(int(positive.sum()), "validation case")
-        numbers = f"{cases} of {name} and {counted(int((~positive).sum()), 'other')}"
-        if min(positive.sum(), (~positive).sum()) < FEWEST_CASES:
-            instead = "0.5" if len(classes) == 2 else "the most probable class"
-            said.append(f"{numbers} are too few for a threshold, {FEWEST_CASES} each are the least: {instead}")
-        else:
-            found[name] = round(threshold(rule, probabilities[:, index], positive), 6)
-            said.append(f"{rule} of {numbers}")
+        instead = "0.5" if len(classes) == 2 else "the class that is called"
+        level, words = found_threshold(rule, classes[index], probabilities[:, index], reference == index, instead)
+        said.append(words)
+        if level is not None:
+            found[classes[index]] = level
     return found, Decision(found, "; ".join(said), YOUDEN if found and rule == "youden" else "")
 
 
+def by_class(setting: str, given: Any, classes: tuple[str, ...]) -> dict[str, Any] | None:
+    """A setting of one number a class, from a plan; one number as the prevalence of two classes is of the second."""
+    if given is None:
+        return None
+    if setting == "prevalence" and not isinstance(given, Mapping) and len(classes) == 2:
+        return {classes[0]: 1 - float(given), classes[1]: float(given)}
+    return {str(name): int(value) if setting == "counts" else float(value) for name, value in given.items()}
+
+
 def check_settings(
-    classes: Sequence[str], smoothing: float, rule: str, by_class: Mapping[str, Mapping[str, float] | None]
+    classes: Sequence[str], smoothing: float, rule: str, each: Mapping[str, Mapping[str, float] | None]
 ) -> None:
-    """PlanError names the setting that cannot be; by_class: {setting: {class: number}}"""
+    """PlanError names the setting that cannot be; each: {setting: {class: number}}"""
     if len(set(classes)) < max(2, len(classes)):
         raise PlanError("at least two different classes are needed", "task.classes", "Name each class once")
     if not 0 <= smoothing < 1:
         raise PlanError(f"smoothing {smoothing} is not in [0, 1)", "task.smoothing", "Give a share")
     check_rule(rule)
     bounds = {"counts": (0, 10**12), "prior_shift": (-100, 100), "weights": (1e-6, 1e6), "thresholds": (0, NOBODY)}
-    for setting, numbers in by_class.items():
+    for setting, numbers in each.items():
         low, high = bounds.get(setting, (0, 1))
-        given = numbers or {}
-        if others := sorted(set(given) - set(classes)):
-            raise PlanError(f"there is no class {others[0]!r}", f"task.{setting}", f"Name {', '.join(classes)}")
-        for name, value in given.items():
-            if not low <= value <= high:
-                raise PlanError(f"{value} for {name}", f"task.{setting}", f"Give a number from {low:g} to {high:g}")
+        check_numbers(f"task.{setting}", numbers or {}, classes, low, high)

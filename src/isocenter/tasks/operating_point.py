@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from isocenter.errors import PlanError
+from isocenter.errors import PlanError, counted
 from isocenter.evaluation import roc_curve
 
 RULE = re.compile(r"(youden)|(sensitivity|specificity)>=(0?\.\d+|1(?:\.0*)?)")
@@ -44,3 +45,26 @@ def threshold(rule: str, probabilities: ArrayLike, positive: ArrayLike) -> float
         place = int(np.flatnonzero(1 - wrong >= float(found[3]))[-1])
     lower = thresholds[place + 1] if place + 1 < len(thresholds) else 0.0
     return float((min(thresholds[place], NOBODY) + lower) / 2)
+
+
+def found_threshold(
+    rule: str, name: str, probabilities: np.ndarray, positive: np.ndarray, instead: str
+) -> tuple[float | None, str]:
+    """The threshold of one label by the rule, and what it was found on; None where those are too few cases.
+
+    instead: what holds then, in words
+    """
+    cases = counted(int(positive.sum()), "validation case")
+    numbers = f"{cases} of {name} and {counted(int((~positive).sum()), 'other')}"
+    if min(positive.sum(), (~positive).sum()) < FEWEST_CASES:
+        return None, f"{numbers} are too few for a threshold, {FEWEST_CASES} each are the least: {instead}"
+    return round(threshold(rule, probabilities, positive), 6), f"{rule} of {numbers}"
+
+
+def check_numbers(where: str, given: Mapping[str, float], names: Sequence[str], low: float, high: float) -> None:
+    """PlanError for a number outside low..high, or of a label that there is not."""
+    if others := sorted(set(given) - set(names)):
+        raise PlanError(f"there is no class {others[0]!r}", where, f"Name {', '.join(names)}")
+    for name, value in given.items():
+        if not low <= value <= high:
+            raise PlanError(f"{value} for {name}", where, f"Give a number from {low:g} to {high:g}")

@@ -35,8 +35,6 @@ class Task(Protocol):
 
     name: ClassVar[str]
     needs: ClassVar[frozenset[str]]
-    metrics: ClassVar[frozenset[str]]  # what `summary` states, any of which a plan may name as primary
-    selects_by: ClassVar[str]  # the metric of `selection`
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
@@ -45,6 +43,14 @@ class Task(Protocol):
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Task:
         """From the values of the plan's section, or of a model's record; PlanError for an impossible one."""
+
+    @property
+    def metrics(self) -> frozenset[str]:
+        """What `summary` states, any of which a plan may name as primary."""
+
+    @property
+    def selects_by(self) -> str:
+        """The metric of `selection`."""
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -77,7 +83,10 @@ class Task(Protocol):
         """What this kind of problem says about training, by "section.name"."""
 
     def under(self, sampling: str) -> dict[str, Decision]:
-        """Which of its settings follow from how cases are drawn ("natural", "balanced"), as "task.<field>"."""
+        """What follows from its settings and from how cases are drawn ("natural", "balanced"), by "section.name".
+
+        PlanError where cases cannot be drawn so.
+        """
 
     def target(self, case: Case) -> Target:
         """What the network is taught about the case, on the case's own grid."""
@@ -95,7 +104,7 @@ class Task(Protocol):
         """One output, (batch, channels, ...) a head, for those of several networks or mirrored views. No torch here."""
 
     def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
-        """(channels, ...) outputs of one case or slab to probabilities of the same shape. No torch here.
+        """Outputs of one case or slab to probabilities, (channels, ...) or one a label of a vector. No torch here.
 
         A task that measures has none: it gives the numbers that it decodes, on the scale of its training cases.
         """

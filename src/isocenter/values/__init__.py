@@ -4,6 +4,7 @@ from isocenter.values.case import Case, Dataset, LazyMapping, Problem, Split
 from isocenter.values.estimate import Estimate, Row
 from isocenter.values.fingerprint import CaseFacts, Fingerprint
 from isocenter.values.geometry import DIRECTION_TOLERANCE, GRID_TOLERANCE, MM3_PER_ML, Floats, Geometry
+from isocenter.values.grades import grades
 from isocenter.values.image import Array, Code, Deferred, Image, Label, Reader, Source, blocks
 from isocenter.values.plan import BY_HAND, PLAN_VERSION, Decision, Plan
 from isocenter.values.prediction import (
@@ -60,4 +61,5 @@ __all__ = [
     "Target",
     "Vector",
     "blocks",
+    "grades",
 ]

@@ -18,7 +18,7 @@ class CaseFacts:
     intensity:    per channel, of valid voxels: min, low and high (0.5th and 99.5th percentile), median, max, mean,
                   deviation
     content:      share of the grid inside the smallest box around what is not the lowest value
-    references:   {kind: summary}; of a mask {label value: voxels}, of a class its name
+    references:   {kind: summary}; of a mask {label value: voxels}, of all else the value itself
     foreground:   like `intensity`, of the voxels inside the mask; empty without a mask or where it is empty
     voxel_volume: mm³ (of two axes mm²) of a voxel; None where its size is not known
     thickness:    {label value: voxels} how thin its structure is, the mean run along the axis where runs are shortest
@@ -84,6 +84,19 @@ class Fingerprint:
         return {name: np.array([one[name] for one in measured if name in one], dtype=np.float64) for name in names}
 
     @property
+    def findings(self) -> dict[str, tuple[int, int]]:
+        """{finding: (cases that have it, cases that lack it)}, of those in which it is known."""
+        known = [case.references["findings"] for case in self.cases if "findings" in case.references]
+        names = dict.fromkeys(name for said in known for name in said)
+        return {
+            name: (
+                sum(bool(said[name]) for said in known if name in said),
+                sum(not said[name] for said in known if name in said),
+            )
+            for name in names
+        }
+
+    @property
     def summary(self) -> dict[str, Any]:
         """Of all cases together, naming none: what may stand beside a model that goes elsewhere."""
         if not self.cases:
@@ -102,6 +115,7 @@ class Fingerprint:
             "voxels": self.voxels(),
             "classes": self.counts(),
             "values": {name: _located(found) for name, found in self.values().items()},
+            "findings": {name: list(counts) for name, counts in self.findings.items()},
         }
 
 

@@ -155,6 +155,10 @@ def _facts(dataset: Dataset, examination: Examination) -> dict[str, Any]:
         facts["classes"] = ", ".join(f"{name} {count}" for name, count in counts.items())
     if values := fingerprint.values():
         facts["values"] = "; ".join(f"{name} {_spread(found)}" for name, found in values.items())
+    if findings := fingerprint.findings:
+        declared = [label.name for label in dataset.classes.get("findings", ()) if label.name in findings]
+        counts = {name: findings[name] for name in declared or findings}
+        facts["findings"] = ", ".join(f"{name} {has} of {has + lacks}" for name, (has, lacks) in counts.items())
     if voxels := fingerprint.voxels():
         names = {label.value: label.name for label in dataset.classes.get("mask", ())}
         facts["mask values"] = listed(

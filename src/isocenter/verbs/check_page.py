@@ -56,9 +56,9 @@ def case_record(facts: CaseFacts, look: Look) -> dict[str, Any]:
     }
 
 
-def _counts_voxels(reference: Any) -> bool:
-    """Whether a reference is told as {label value: voxels}; others are named by words."""
-    return isinstance(reference, Mapping) and all(isinstance(key, int) for key in reference)
+def _counts_voxels(summary: Any) -> bool:
+    """Whether it sums up a label map, {value: voxels}, and not names."""
+    return isinstance(summary, Mapping) and all(isinstance(value, int) for value in summary)
 
 
 def _short(measures: Mapping[str, float]) -> dict[str, float | None]:
@@ -112,14 +112,20 @@ def _numbers(examination: Examination) -> Iterator[Block]:
 
 
 def _balance(examination: Examination) -> Iterator[Figure]:
-    counts: dict[str, dict[str, int]] = {}
+    classes: dict[str, dict[str, int]] = {}
+    findings: dict[str, dict[str, int]] = {}
     for case in sorted(examination.fingerprint.cases, key=lambda one: str(one.references.get("class"))):
-        if "class" in case.references:
-            part = examination.dataset.splits.get(case.id, "all")
-            own = counts.setdefault(str(case.references["class"]), {})
-            own[part] = own.get(part, 0) + 1
-    if counts:
-        yield figures.class_balance(counts, "Class balance")
+        part = examination.dataset.splits.get(case.id, "all")
+        present = [name for name, there in case.references.get("findings", {}).items() if there]
+        named = [str(case.references["class"])] if "class" in case.references else []
+        for counts, names in ((classes, named), (findings, present)):
+            for name in names:
+                own = counts.setdefault(name, {})
+                own[part] = own.get(part, 0) + 1
+    if classes:
+        yield figures.class_balance(classes, "Class balance")
+    if findings:
+        yield figures.class_balance(findings, "Findings", caption="Cases that have each; a case can have several.")
 
 
 def _values(examination: Examination) -> Iterator[Figure]:

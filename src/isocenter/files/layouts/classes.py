@@ -88,9 +88,14 @@ def name_classes(
     if set(found) <= by_value.keys():
         return labels, {name: by_value[name] for name in found}
     if options.labels is None or not declare:
-        return tuple(Label(index, name) for index, name in enumerate(found)), {name: name for name in found}
+        return numbered_names(found), {name: name for name in found}
     missing = ", ".join(sorted(set(found) - by_name)[:5])
     raise UsageError(f"does not name {missing}", f"--labels {options.labels}", "Name every class of the data")
+
+
+def numbered_names(names: Iterable[str]) -> tuple[Label, ...]:
+    """Names in their order, numbered from 0."""
+    return tuple(Label(number, name) for number, name in enumerate(names))
 
 
 def observed_values(case: Case) -> tuple[int, ...]:

@@ -7,13 +7,13 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from isocenter.errors import DatasetError, UsageError, counted
 from isocenter.files.layouts import class_folders, image_folders, suffix_masks
-from isocenter.files.layouts.classes import mask_labels, name_classes
+from isocenter.files.layouts.classes import mask_labels, name_classes, numbered_names
 from isocenter.files.layouts.folder import SPLIT_WORDS, TABLE_SUFFIXES, Folder, stem_of
 from isocenter.files.layouts.join import PATIENT_COLUMNS, SPLIT_COLUMNS
 from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
@@ -32,13 +32,16 @@ ROLES: dict[str, tuple[str, ...]] = {
     "modality": ("modality",),
     "id": ("case", "case_id", "id"),
     "finding": (),
+    "findings": (),
     "value": (),
     "time": (),
     "event": (),
 }
 # Roles that several columns can have, each under a name of its own: finding:oedema=OEDEMA, value:age=AGE.
 SEVERAL = ("image", "finding", "value")
-REFERENCES = frozenset({"mask", "label", "finding", "value", "time", "event"})
+REFERENCES = frozenset({"mask", "label", "finding", "findings", "value", "time", "event"})
+# In a column of several names: what parts them, and words that say there is none of them (NIH ChestX-ray14).
+BETWEEN, NOTHING = "|", frozenset({"no finding", "no findings", "none", "normal"})
 YES, NO = frozenset({"1", "1.0", "true", "yes", "y"}), frozenset({"0", "0.0", "false", "no", "n"})
 
 
@@ -76,6 +79,27 @@ class Manifest:
                 f"column {column} says {row[column]!r}, which is no number", str(self.table.path), remedy
             )
         return found
+
+    @cached_property
+    def findings(self) -> tuple[str, ...]:
+        """All findings that the table tells: one a column in order, or by name those that its one column lists."""
+        listed = {name for row in self.table.rows for name in self._listed(row) or ()}
+        return tuple(dict.fromkeys([*_named(self.column, "finding"), *sorted(listed)]))
+
+    def found(self, row: Mapping[str, Any]) -> dict[str, bool]:
+        """{finding: whether the row has it}, of those that it says something of."""
+        each = {name: self.yes(row, column) for name, column in _named(self.column, "finding").items()}
+        said = {name: present for name, present in each.items() if present is not None}
+        names = self._listed(row)
+        return said if names is None else {name: name in names for name in self.findings if name not in each} | said
+
+    def _listed(self, row: Mapping[str, Any]) -> list[str] | None:
+        """The findings that a cell lists; None where it is blank."""
+        text = row[self.column["findings"]] if "findings" in self.column else None
+        if text is None:
+            return None
+        names = [name.strip() for name in str(text).split(BETWEEN)]
+        return [name for name in names if name and name.lower() not in NOTHING]
 
     def path(self, row: Mapping[str, Any], column: str) -> Path | None:
         """The file that a cell names: absolute, or relative to the table and inside its folder."""
@@ -151,7 +175,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     return Reading(
         tuple(found),
         how=f"table {table.path.name} with {told or 'no known column'}",
-        classes={"mask": labels, "class": classes},
+        classes={"mask": labels, "class": classes, "findings": numbered_names(manifest.findings)},
         modality=common_modality(sorted(words)),
         patients=f"column {column['patient']} of {table.path.name}" if "patient" in column else "",
         patient_column=column.get("patient"),
@@ -207,9 +231,8 @@ def _references(manifest: Manifest, row: Mapping[str, Any], called: Mapping[str,
     values = {name: manifest.measured(row, column) for name, column in _named(manifest.column, "value").items()}
     if known := {name: value for name, value in values.items() if value is not None}:
         references["value"] = partial(given, known)
-    found = {name: manifest.yes(row, column) for name, column in _named(manifest.column, "finding").items()}
-    if said := {name: present for name, present in found.items() if present is not None}:
-        references["findings"] = partial(given, said)
+    if found := manifest.found(row):
+        references["findings"] = partial(given, found)
     if time is not None and event is not None:
         references["event"] = partial(given, (time, str(event).lower() in YES | {"dead"}))
     return references

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import zipfile
+from collections.abc import Mapping
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -53,21 +54,28 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         )
     parts = [split for split in SPLITS if f"{split}_images" in _names(path)]
     answers = {split: _labels(path, split) for split in parts}
-    classes, called = name_classes({name for names in answers.values() for name in names}, folder, options)
+    kind = "class" if all(labels.ndim == 1 for labels in answers.values()) else "findings"
+    if kind == "findings":
+        _refuse_other_findings(answers, path)
+    numbers = [
+        range(labels.shape[1]) if labels.ndim == 2 else np.unique(labels.astype(int)).tolist()
+        for labels in answers.values()
+    ]
+    classes, called = name_classes({str(number) for own in numbers for number in own}, folder, options)
     modality = modality_word(options.modality) if options.modality else SETS.get(_set_name(path), "unknown")
     found = tuple(
         Found(
             f"{split}_{row:05d}",
             {"image": partial(load_row, path, f"{split}_images", row, modality)},
-            {"class": partial(given, called[name])},
+            {kind: partial(given, _answer(label, called))},
             files=(path,),
             key=f"{split}_{row:05d}",
             split=split,
         )
         for split in parts
-        for row, name in enumerate(answers[split])
+        for row, label in enumerate(answers[split])
     )
-    return Reading(found, how=f"MedMNIST archive, {len(found)} rows", classes={"class": classes})
+    return Reading(found, how=f"MedMNIST archive, {len(found)} rows", classes={kind: classes})
 
 
 def load_row(path: Path, name: str, row: int, modality: str) -> Image:
@@ -92,15 +100,28 @@ def _array(path: Path, modified: int, name: str) -> Array:
     return array
 
 
-def _labels(path: Path, split: Split) -> list[str]:
+def _labels(path: Path, split: Split) -> Array:
+    """(rows,) numbers of classes, or (rows, findings) 0 and 1 where a row can have several (ChestMNIST)."""
     labels, images = load_array(path, f"{split}_labels"), _array(path, path.stat().st_mtime_ns, f"{split}_images")
-    if labels.ndim == 2 and labels.shape[1] > 1:
-        raise DatasetError(
-            f"each image has {labels.shape[1]} labels at once", str(path), "Only one class an image can be read so far"
-        )
-    if labels.size != len(images) or labels.dtype.kind not in "bui":
+    if len(labels) != len(images) or labels.ndim not in (1, 2) or labels.dtype.kind not in "bui":
         raise DatasetError(f"{len(images)} {split} images have {labels.size} labels", str(path), "Get the file again")
-    return [str(int(label)) for label in labels.reshape(-1).tolist()]
+    return labels if labels.ndim == 2 and labels.shape[1] > 1 else labels.reshape(-1)
+
+
+def _answer(label: Array, called: Mapping[str, str]) -> str | dict[str, bool]:
+    """The class of a row, or which findings it has."""
+    if label.ndim == 0:
+        return called[str(int(label))]
+    return {called[str(number)]: bool(present) for number, present in enumerate(label.tolist())}
+
+
+def _refuse_other_findings(answers: Mapping[Split, Array], path: Path) -> None:
+    widths = {labels.shape[1] if labels.ndim == 2 else 1 for labels in answers.values()}
+    if len(widths) > 1:
+        raise DatasetError(f"its parts have {sorted(widths)} labels an image", str(path), "Get the file again")
+    if any(not np.isin(labels, (0, 1)).all() for labels in answers.values()):
+        problem = f"each image has {widths.pop()} labels at once, and some are neither 0 nor 1"
+        raise DatasetError(problem, str(path), "Give 1 where a finding is present and 0 where it is absent")
 
 
 def _set_name(path: Path) -> str:

@@ -1,0 +1,61 @@
+"""What calls of one label come to: of a class against the rest, or of a finding that is there or is not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from isocenter.evaluation import (
+    Confusion,
+    auroc,
+    average_precision,
+    bootstrap_statistic,
+    predictive_values,
+    proportion,
+)
+from isocenter.values import Estimate, Floats, Row
+
+
+@dataclass(frozen=True, eq=False)
+class Called:
+    """One label of some cases.
+
+    scores, called, truth, patients: (cases,) its probability, whether it is called, whether it is there, and in whom
+    at: in words, where the operating point lies
+    """
+
+    scores: Floats
+    called: np.ndarray
+    truth: np.ndarray
+    patients: np.ndarray
+    at: str
+
+
+def label_rows(name: str, given: Called, *, prevalence: float | None, seed: int) -> Iterator[Row]:
+    """Figures of one label, those of calls at the operating point; what needs cases that there are none of is absent.
+
+    prevalence: share of all people for the predictive values; that of these cases where none is stated
+    """
+    called, truth, patients = given.called, given.truth, given.patients
+    for metric, figure in (("auroc", auroc), ("average_precision", average_precision)):
+        estimate = bootstrap_statistic(partial(figure, given.scores, truth), patients, strata=truth, seed=seed)
+        yield Row(metric, name, estimate)
+    if truth.any():
+        yield Row("sensitivity", name, noted(proportion(called[truth], patients[truth], seed=seed), given.at))
+    if not truth.all():
+        yield Row("specificity", name, noted(proportion(~called[~truth], patients[~truth], seed=seed), given.at))
+    values = predictive_values(called, truth, patients, prevalence=prevalence, seed=seed)
+    for metric, value in zip(("ppv", "npv"), values, strict=True):
+        yield Row(metric, name, noted(value, given.at))
+    estimate = bootstrap_statistic(
+        lambda weights: Confusion.of(called, truth, 2, weights).f1, patients, strata=truth, seed=seed, exact=False
+    )
+    yield Row("f1", name, noted(estimate, given.at))
+
+
+def noted(estimate: Estimate, note: str) -> Estimate:
+    """The estimate with more words on how it was made."""
+    return replace(estimate, method=estimate.method + note)

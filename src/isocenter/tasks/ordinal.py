@@ -1,0 +1,143 @@
+"""Grades, which are classes with an order: how a network says them, what that costs, and which one is called.
+
+softmax:    an output a grade, as of classes without an order; the order counts only in what is called and measured
+corn:       whether the grade is above k, asked only of cases that reach k (Shi, Cao and Raschka, arXiv:2111.08851)
+cumulative: whether the grade is above k, asked of every case: a cumulative link (McCullagh, J R Stat Soc B 1980) that
+            is taught like CORAL (Cao, Mirjalili and Raschka, arXiv:1901.07884). The first output is the log odds of
+            being above the lowest grade, each further one how far these fall to the next, which is kept above 0: where
+            CORAL has one distance for all images, these follow the image
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from isocenter.errors import PlanError
+from isocenter.evaluation import grade_distances, least_cost
+from isocenter.lazy import torch
+from isocenter.values import Floats, grades
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+NONE = "none"
+ORDERS = (NONE, "softmax", "corn", "cumulative")
+# An output stands between two grades, so that there is one less of them.
+BETWEEN = frozenset({"corn", "cumulative"})
+# Two thresholds never meet: the grade between them would be impossible, and its logarithm infinite.
+CLOSEST = float(np.finfo(np.float32).tiny)
+COSTS = "task.costs"
+
+
+@dataclass(frozen=True, eq=False)
+class Calling:
+    """Which class is called.
+
+    costs: (classes, classes) of calling a reference (row) so (column): the class of the least cost on average, if the
+           probabilities are right; None calls the most probable one
+    by:    the rule, in words
+    """
+
+    costs: Floats | None
+    by: str
+
+    @classmethod
+    def of(cls, order: str, costs: ArrayLike | None, classes: int) -> Calling:
+        """By the costs; of grades without any by their squared distance, which is what the quadratic kappa counts."""
+        if costs is not None:
+            return cls(np.asarray(costs, dtype=np.float64), "; by the least expected cost")
+        if order != NONE:
+            return cls(grade_distances(classes, 2), "; by the least expected squared distance")
+        return cls(None, "; by the most probable class")
+
+    def __call__(self, probabilities: ArrayLike) -> np.ndarray:
+        """(..., classes) to (...) index of the class."""
+        if self.costs is None:
+            return np.asarray(np.argmax(probabilities, axis=-1))
+        return least_cost(probabilities, self.costs)
+
+
+def outputs_of(order: str, classes: int) -> int:
+    """How many outputs say which of so many classes it is."""
+    return classes - 1 if order in BETWEEN else classes
+
+
+def log_probabilities(order: str, outputs: ArrayLike) -> Floats:
+    """(..., outputs) to (..., classes) logarithms of probabilities, short of a number that is common to all classes."""
+    said = np.asarray(outputs, dtype=np.float64)
+    if order not in BETWEEN:
+        return said
+    none = np.zeros_like(said[..., :1])
+    if order == "corn":
+        reached = np.concatenate([none, np.cumsum(_log_sigmoid(said), axis=-1)], axis=-1)
+        return np.asarray(reached + np.concatenate([_log_sigmoid(-said), none], axis=-1))
+    falls = np.maximum(np.logaddexp(0.0, said[..., 1:]), CLOSEST)
+    above = np.concatenate([said[..., :1], said[..., :1] - np.cumsum(falls, axis=-1)], axis=-1)
+    # sigmoid(a) - sigmoid(b) = sigmoid(a) * sigmoid(-b) * (1 - exp(b - a)), which also holds far from 0
+    between = np.concatenate([none, np.log(-np.expm1(-falls)), none], axis=-1)
+    reached = np.concatenate([none, _log_sigmoid(above)], axis=-1)
+    return np.asarray(between + reached + np.concatenate([_log_sigmoid(-above), none], axis=-1))
+
+
+def ordinal_loss(order: str, outputs: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Binary cross-entropy of every question that a case answers, the mean over all of them.
+
+    outputs: (batch, grades - 1); target: (batch,) index of the grade
+    weights: (grades,) how much a case of each counts
+    """
+    grade, steps = target[:, None], torch.arange(outputs.shape[1], device=outputs.device)
+    costs = torch.nn.functional.binary_cross_entropy_with_logits(
+        _log_odds(order, outputs), (grade > steps).to(outputs.dtype), reduction="none"
+    )
+    counts = (grade >= steps).to(outputs.dtype) if order == "corn" else torch.ones_like(costs)
+    if weights is not None:
+        counts = counts * weights[target][:, None]
+    return (costs * counts).sum() / counts.sum()
+
+
+def expected_grade(order: str, outputs: Tensor) -> Tensor:
+    """(batch,) mean place of the grade: the sum of the probabilities of being above each."""
+    above = _log_odds(order, outputs).sigmoid()
+    return (above.cumprod(dim=1) if order == "corn" else above).sum(dim=1)
+
+
+def check_order(order: Any, classes: Sequence[str], smoothing: float) -> None:
+    """PlanError for an order that is none, or that does not go with these classes or with smoothed targets."""
+    if order not in ORDERS:
+        raise PlanError(f"there is no order {order!r}", "task.order", f"Choose one of {', '.join(ORDERS)}")
+    numbers = grades(classes)
+    if order != NONE and numbers is not None and list(numbers) != sorted(numbers):
+        problem = f"the classes stand in the order {', '.join(classes)}, and their numbers do not rise"
+        raise PlanError(problem, "task.order", "Name them in their order with --labels 0=NAME,1=NAME,...")
+    if order in BETWEEN and smoothing > 0:
+        problem = f"{order} asks yes or no between grades, and smoothing spreads targets over all grades alike"
+        raise PlanError(problem, "task.smoothing", "Give 0, or --set task.order=softmax")
+
+
+def costs_of(given: Any, classes: int) -> tuple[tuple[float, ...], ...] | None:
+    """A table of costs from a plan: a row for each reference, in it what each call costs; PlanError for another."""
+    if given is None:
+        return None
+    table = np.asarray(given, dtype=np.float64)
+    if table.shape != (classes, classes) or not np.isfinite(table).all() or (table < 0).any() or np.diag(table).any():
+        problem = f"{given} are no costs of {classes} classes"
+        remedy = f"Give {classes} rows of {classes} numbers from 0, of each reference what each call costs, 0 if right"
+        raise PlanError(problem, COSTS, remedy)
+    return tuple(tuple(row) for row in table.tolist())
+
+
+def _log_odds(order: str, outputs: Tensor) -> Tensor:
+    """(batch, grades - 1) of each question."""
+    if order == "corn":
+        return outputs
+    falls = torch.nn.functional.softplus(outputs[:, 1:]).cumsum(dim=1)
+    return torch.cat([outputs[:, :1], outputs[:, :1] - falls], dim=1)
+
+
+def _log_sigmoid(values: Floats) -> Floats:
+    return np.asarray(-np.logaddexp(0.0, -values))
