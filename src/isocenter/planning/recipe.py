@@ -26,7 +26,7 @@ STEP_VOXELS = 2**19
 
 def usual_batch(fingerprint: Fingerprint, grid: Grid, device: str) -> int:
     """Patches or images a step, before memory is asked; of whole volumes on a processor fewer, for more steps."""
-    if grid.shape.value is None:
+    if not grid.whole:
         return 4
     batch = by_cases(fingerprint)
     while len(grid.patch) == 3 and device == "cpu" and batch > 1 and batch * grid.voxels > STEP_VOXELS:
@@ -84,7 +84,7 @@ def training(
 
 
 def batch_decision(chosen: int, usual: int, fingerprint: Fingerprint, grid: Grid, machine: Machine) -> Decision:
-    dense = grid.shape.value is None
+    dense = not grid.whole
     what = "patches" if dense else "images"
     if chosen < usual:
         free = f"{machine.device_memory:.1f} GiB are free on the {machine.device}"
