@@ -111,7 +111,6 @@ def test_a_table_without_the_values_of_the_model_is_refused(measuring, cli, tmp_
     done = cli("evaluate", run, data, "--column", "value:size=area_px", "--out", tmp_path / "out", "--device", "cpu")
     assert done.code == 1
     assert "has no value of area, brightness, only size" in done.last
-    assert "--column value:NAME=COLUMN" in done.last
 
 
 def test_a_package_says_the_same_with_onnx_and_its_certificate_judges_numbers(measuring, tmp_path):
