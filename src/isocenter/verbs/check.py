@@ -157,8 +157,8 @@ def _facts(dataset: Dataset, examination: Examination) -> dict[str, Any]:
         facts["values"] = "; ".join(f"{name} {_spread(found)}" for name, found in values.items())
     if findings := fingerprint.findings:
         declared = [label.name for label in dataset.classes.get("findings", ()) if label.name in findings]
-        counts = {name: findings[name] for name in declared or findings}
-        facts["findings"] = ", ".join(f"{name} {has} of {has + lacks}" for name, (has, lacks) in counts.items())
+        known = {name: findings[name] for name in declared or findings}
+        facts["findings"] = ", ".join(f"{name} {has} of {has + lacks}" for name, (has, lacks) in known.items())
     if voxels := fingerprint.voxels():
         names = {label.value: label.name for label in dataset.classes.get("mask", ())}
         facts["mask values"] = listed(
