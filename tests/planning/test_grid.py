@@ -81,3 +81,27 @@ def test_less_room_gives_a_smaller_patch():
     whole, less = (grid_for(found, dense=True, device="cpu", room=room) for room in (1.0, 0.3))
     assert less.voxels < 0.5 * whole.voxels
     assert max(grid_for(found, dense=False, device="cpu", room=0.3).patch) < 40
+
+
+def test_whole_images_that_keep_their_scale_have_one_spacing_at_which_the_largest_fit():
+    cases = [facts((40, 60, 30), (1.0, 1.0, 1.0), name="a"), facts((20, 20, 20), (2.0, 2.0, 2.0), name="b")]
+    grid = grid_for(Fingerprint(tuple(cases)), dense=False, device="cpu", scaled=True)
+    assert grid.whole
+    assert grid.shape.value is None
+    assert grid.spacing.value == [1.5, 1.5, 1.5]  # the median; 60 mm then take 40 voxels
+    assert grid.patch == (28, 40, 28)
+    assert window_for(grid).value == [28, 40, 28]
+    large = grid_for(several(20, shape=(200, 100, 100)), dense=False, device="cpu", scaled=True)
+    assert large.spacing.value == pytest.approx([200 / 48] * 3, abs=1e-4)
+    assert large.patch == (48, 24, 24)
+
+
+def test_one_odd_case_in_many_does_not_make_all_others_coarse():
+    odd = facts((40, 400, 40), (1.0, 1.0, 1.0), name="odd")
+    cases = (*several(40, shape=(40, 40, 40)).cases, odd)
+    assert grid_for(Fingerprint(cases), dense=False, device="cpu", scaled=True).spacing.value == [1.0, 1.0, 1.0]
+
+
+def test_pictures_without_a_size_in_mm_come_to_one_shape_all_the_same():
+    grid = grid_for(several(3, shape=(28, 28), physical=False), dense=False, device="cpu", scaled=True)
+    assert (grid.shape.value, grid.spacing.value) == ([28, 28], None)

@@ -198,3 +198,37 @@ def test_findings_are_spread_over_folds():
     )
     for parts in split_folds(Dataset(cases, patients_known=True), 4, seed=0):
         assert sum(parts[f"c{n}"] == "test" for n, has in enumerate(own) if "rare" in has) == 2
+
+
+def measured(values: list[float | None]) -> Dataset:
+    """A case and a patient for each value of a; all have one of b."""
+    known = [{"b": 1.0} if value is None else {"b": 1.0, "a": value} for value in values]
+    cases = tuple(Case(f"c{n}", f"p{n}", {}, {"value": one}) for n, one in enumerate(known))
+    return Dataset(cases, patients_known=True)
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=40, max_size=80), st.integers(0, 99))
+@settings(max_examples=20)
+def test_each_part_has_small_and_large_values(values, seed):
+    data = Dataset(tuple(Case(f"c{n}", f"p{n}", {}, {"value": {"a": v}}) for n, v in enumerate(values)))
+    parts, _ = split(data, seed=seed)
+    ranked = sorted(data, key=lambda case: (case.references["value"]["a"], case.id))
+    # What is left once the test is drawn is parted anew, into fewer where there are fewer.
+    for part, count in (("test", len(ranked) // 4 + 1), ("val", len(ranked) // 2)):
+        assert any(parts[case.id] == part for case in ranked[:count])
+        assert any(parts[case.id] == part for case in ranked[-count:])
+
+
+def test_folds_spread_values_evenly_and_say_so():
+    data = measured([float(n) for n in range(40)])
+    made = split_folds(data, 5, seed=0)
+    for parts in made:
+        tested = [case.references["value"]["a"] for case in data if parts[case.id] == "test"]
+        assert all(sum(low <= value < low + 10 for value in tested) == 2 for low in (0, 10, 20, 30))
+    assert "small and large values spread evenly" in folds_decision(data, made, 0).because
+
+
+def test_few_cases_and_missing_values_are_parted_all_the_same():
+    for values in ([1.0, 2.0, 3.0, None, 5.0, 6.0], [None] * 8, [2.5] * 12):
+        parts, _ = split(measured(values), seed=0)
+        assert {"train", "val", "test"} == set(parts.values())

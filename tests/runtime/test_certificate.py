@@ -149,6 +149,12 @@ def test_each_tolerance_is_held(changed, said):
     assert said in found
 
 
+def test_of_what_is_not_labelled_the_numbers_are_compared():
+    measured = Difference(1e-6, 1e-8, 0, 0)
+    assert measured.beyond(Tolerances()) == []
+    assert "a number differs by 0.02" in replace(measured, largest=0.02).beyond(Tolerances())[0]
+
+
 def test_one_voxel_in_ten_thousand_may_differ():
     assert replace(SAME, disagreeing=1, voxels=10_000).beyond(Tolerances()) == []
 

@@ -140,3 +140,24 @@ def test_a_structure_that_few_cases_hold_is_centred_on_more_often_than_by_its_ca
     loader = Loader(made, (2, 2), 10, 1.0, 0)
     of_rare = sum(bool((image == 100).any()) for step in range(300) for image in loader.of_step(step).images)
     assert 250 < of_rare < 295  # of 300 draws of the one case; 150 where both structures counted alike
+
+
+def test_of_measured_values_each_tenth_of_the_range_comes_as_often_and_a_hole_is_one_of_its_own():
+    targets = [*np.linspace(0, 0.5, 12), 9.8, 10.0, np.nan]
+    found = [
+        Prepared(str(n), np.full((1, 4, 4), n, np.float32), np.array([target, 1.0], np.float32), (), (1.0, 1.0))
+        for n, target in enumerate(targets)
+    ]
+    made = Loader(found, (4, 4), 3, 0.0, 3, balanced=True)
+    drawn = Counter(int(image[0, 0, 0]) for step in range(40) for image in made.of_step(step).images)
+    assert sum(drawn[n] for n in range(12)) == 40
+    assert drawn[12] + drawn[13] == 40
+    assert drawn[14] == 40
+
+
+def test_without_balance_every_measured_case_comes_once_an_epoch():
+    targets = np.array([[0.5, np.nan], [1.5, 2.0], [0.5, np.nan]], np.float32)
+    found = [Prepared(str(n), np.zeros((1, 4, 4), np.float32), one, (), (1.0, 1.0)) for n, one in enumerate(targets)]
+    batch = Loader(found, (4, 4), 3, 0.0, 3).of_step(0)
+    assert batch.targets.shape == (3, 2)
+    assert sorted(batch.targets[:, 0].tolist()) == [0.5, 0.5, 1.5]

@@ -58,6 +58,9 @@ def test_a_class_that_names_a_side_is_the_other_where_the_image_was_mirrored():
     assert vectors_changed(targets, crossed, (1, 0, 2)).tolist() == [1, 0, 2, 0]
     findings = torch.tensor([[1.0, 0.0, 0.5], [1.0, 0.0, 0.5]])
     assert vectors_changed(findings, torch.tensor([True, False]), (1, 0, 2)).tolist() == [[0, 1, 0.5], [1, 0, 0.5]]
+    # A head may have more channels than the target has values, behind them.
+    crossed = torch.tensor([True, False])
+    assert vectors_changed(findings, crossed, (1, 0, 2, 4, 3, 5)).tolist() == [[0, 1, 0.5], [1, 0, 0.5]]
 
 
 def test_without_sided_labels_nothing_changes():

@@ -80,6 +80,19 @@ def test_labels_stand_side_by_side_each_value_over_its_interval():
     assert "0.100\N{EN DASH}0.950" in text
 
 
+def test_a_unit_stands_over_the_column_where_all_labels_have_it_and_else_with_each_value():
+    def table(*units: str) -> str:
+        found = [Row("mae", f"l{n}", Estimate(2.5, 2.0, 3.0, unit=unit)) for n, unit in enumerate(units)]
+        return between(page(given=found), 'class="by-label"', "</table>")
+
+    assert "MAE (ml)" in table("ml", "ml")
+    assert "2.50<br>" in table("ml", "ml")
+    mixed = table("ml", "years")
+    assert "MAE<" in mixed
+    assert "2.50 ml<br>" in mixed
+    assert "2.50 years<br>" in mixed
+
+
 def test_a_metric_that_is_defined_nowhere_has_no_column():
     nowhere = rows("false_positive_volume", float("nan"), float("nan"), float("nan"), low=None)
     assert "False positive volume" not in between(
