@@ -44,15 +44,17 @@ def fitted(
     channels: int,
     *,
     minutes: float | None,
+    wished: int | None = None,
 ) -> Fitted:
     """The first of ever smaller batches and patches that fits.
 
     said, asked: the family that the task wants, and the one that a person wants
     minutes:     for one model
+    wished:      the batch that the task wants; as many as is usual without
     Raises ResourceError where not even a single small patch fits.
     """
     dense = is_dense(task)
-    for room, batch in _smaller(usual_batch(fingerprint, dense)):
+    for room, batch in _smaller(wished or usual_batch(fingerprint, dense)):
         grid = grid_for(fingerprint, dense=dense, device=machine.device, room=room)
         network = asked or _family(said, grid)
         size = _size(network.value, grid, machine, len(fingerprint), minutes)

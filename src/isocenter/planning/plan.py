@@ -49,7 +49,21 @@ def make_plan(
     family = Decision(network, "asked for") if network is not None else None
     each = None if minutes is None else minutes / max(1, folds)
     channels = len(channels_of(fingerprint).value)
-    fits = fitted(fingerprint, built, machine, said["network.name"], family, channels, minutes=each)
+    wished = said.get("training.batch")
+    fits = fitted(
+        fingerprint,
+        built,
+        machine,
+        said["network.name"],
+        family,
+        channels,
+        minutes=each,
+        wished=None if wished is None else int(wished.value),
+    )
+    usual = usual_batch(fingerprint, dense) if wished is None else int(wished.value)
+    batch = batch_decision(fits.batch, usual, fingerprint, machine, dense)
+    if wished is not None and fits.batch == wished.value:
+        batch = wished
     grid = fits.grid
     prepared = preprocessing(dataset, fingerprint, built, grid, retest)
     side = left_right(fingerprint, prepared["ndim"].value)
@@ -70,7 +84,7 @@ def make_plan(
             grid,
             machine,
             device,
-            batch_decision(fits.batch, usual_batch(fingerprint, dense), fingerprint, machine, dense),
+            batch,
             memory_decision(fits.peak, machine),
             minutes=minutes,
             folds=folds,
@@ -88,7 +102,7 @@ def make_plan(
     }
     for name, decision in said.items():
         section, _, key = name.partition(".")
-        if name != "network.name":
+        if name not in ("network.name", "training.batch"):  # which memory has a say in
             sections[section] = {**sections[section], key: decision}
     return Plan(sections)
 

@@ -210,4 +210,7 @@ def _dealt(cases: Sequence[Case], people: Mapping[str, str], folds: int, seed: i
 
 
 def _class(case: Case) -> str:
+    """What each part should have its share of: a class, or the people who had the event."""
+    if "event" in case.references and "class" not in case.references:
+        return "event" if case.references["event"][1] else "censored"
     return str(case.references["class"]) if "class" in case.references else ""

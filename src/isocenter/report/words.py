@@ -20,10 +20,13 @@ NAMES = {
     "brier": "Brier score",
     "dice": "Dice",
     "dice_pooled": "Dice, pooled",
+    "dynamic_auc": "AUC, cumulative/dynamic",
     "ece": "ECE",
     "f1": "F1",
+    "harrell_c": "Harrell's c",
     "hd": "Hausdorff distance",
     "hd95": "HD95",
+    "integrated_brier": "Integrated Brier score",
     "iou": "IoU",
     "iou_pooled": "IoU, pooled",
     "kappa": "Cohen's kappa",
@@ -36,6 +39,7 @@ NAMES = {
     "ppv": "PPV",
     "r2": "R²",
     "rmse": "RMSE",
+    "uno_c": "Uno's c",
 }
 EN_DASH = "\N{EN DASH}"
 ALL = "all"  # the label of the row over all labels

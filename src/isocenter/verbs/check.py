@@ -153,6 +153,11 @@ def _facts(dataset: Dataset, examination: Examination) -> dict[str, Any]:
         facts["channels"] = "; ".join(sorted({_named(case.channels) for case in fingerprint.cases}))
     if counts := fingerprint.counts():
         facts["classes"] = ", ".join(f"{name} {count}" for name, count in counts.items())
+    times, happened = fingerprint.events()
+    if len(times):
+        facts["events"] = (
+            f"{happened.sum()} of {counted(len(times), 'case')}, at times from {min(times):g} to {max(times):g}"
+        )
     if voxels := fingerprint.voxels():
         names = {label.value: label.name for label in dataset.classes.get("mask", ())}
         facts["mask values"] = listed(

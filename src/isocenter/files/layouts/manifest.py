@@ -39,6 +39,8 @@ ROLES: dict[str, tuple[str, ...]] = {
 SEVERAL = ("image", "finding", "value")
 REFERENCES = frozenset({"mask", "label", "finding", "value", "time", "event"})
 YES, NO = frozenset({"1", "1.0", "true", "yes", "y"}), frozenset({"0", "0.0", "false", "no", "n"})
+# Of an event beside these.
+HAPPENED, CENSORED = frozenset({"dead", "deceased", "died", "event"}), frozenset({"alive", "living", "censored"})
 
 
 @dataclass(frozen=True)
@@ -54,15 +56,35 @@ class Manifest:
         value = row[self.column[role]] if role in self.column else None
         return int(value) if isinstance(value, float) and value.is_integer() else value
 
-    def yes(self, row: Mapping[str, Any], column: str) -> bool | None:
+    def yes(
+        self, row: Mapping[str, Any], column: str, yes: frozenset[str] = YES, no: frozenset[str] = NO
+    ) -> bool | None:
         """Whether a cell says yes or no; None where it is blank."""
         word = None if row[column] is None else str(row[column]).strip().lower()
-        if word is not None and word not in YES | NO:
-            remedy = f"Write {' or '.join(sorted(YES))}, {' or '.join(sorted(NO))}, or leave it blank"
+        if word is not None and word not in yes | no:
+            remedy = f"Write {' or '.join(sorted(yes))}, {' or '.join(sorted(no))}, or leave it blank"
             raise DatasetError(
                 f"column {column} says {row[column]!r}, neither yes nor no", str(self.table.path), remedy
             )
-        return None if word is None else word in YES
+        return None if word is None else word in yes
+
+    def measured(self, row: Mapping[str, Any], column: str) -> float | None:
+        """The number in a cell; None where it is blank."""
+        found = number(row[column])
+        if found is None and row[column] is not None:
+            remedy = "Write all of them as numbers, in one unit"
+            raise DatasetError(
+                f"column {column} says {row[column]!r}, which is no number", str(self.table.path), remedy
+            )
+        return found
+
+    def event(self, row: Mapping[str, Any]) -> tuple[float, bool] | None:
+        """A time and whether the event happened then; None where either is blank."""
+        if not {"time", "event"} <= set(self.column):
+            return None
+        happened = self.yes(row, self.column["event"], YES | HAPPENED, NO | CENSORED)
+        time = self.measured(row, self.column["time"])
+        return None if time is None or happened is None else (time, happened)
 
     def path(self, row: Mapping[str, Any], column: str) -> Path | None:
         """The file that a cell names: absolute, or relative to the table and inside its folder."""
@@ -187,7 +209,6 @@ def _digest(row: Mapping[str, Any]) -> str:
 def _references(manifest: Manifest, row: Mapping[str, Any], called: Mapping[str, str]) -> dict[str, Callable[[], Any]]:
     references: dict[str, Callable[[], Any]] = {}
     label = manifest.cell(row, "label")
-    time, event = number(manifest.cell(row, "time")), manifest.cell(row, "event")
     if label is not None:
         references["class"] = partial(given, called[str(label)])
     values = {name: number(row[column]) for name, column in _named(manifest.column, "value").items()}
@@ -196,8 +217,8 @@ def _references(manifest: Manifest, row: Mapping[str, Any], called: Mapping[str,
     found = {name: manifest.yes(row, column) for name, column in _named(manifest.column, "finding").items()}
     if said := {name: present for name, present in found.items() if present is not None}:
         references["findings"] = partial(given, said)
-    if time is not None and event is not None:
-        references["event"] = partial(given, (time, str(event).lower() in YES | {"dead"}))
+    if (event := manifest.event(row)) is not None:
+        references["event"] = partial(given, event)
     return references
 
 
