@@ -170,8 +170,8 @@ def test_figures_with_the_weights_of_training_cases_are_those_of_torchsurv(case,
 
 
 def test_unos_c_worked_out_by_hand():
-    # Events at 1 and 3, censored at 2 and 4. Of the censoring: 2/3 after 2. Pairs: 1 with all three, weight 1; 3 with 4,
-    # weight (3/2)². The risk orders 1 rightly to two of three, and 3 to 4 wrongly.
+    # Events at 1 and 3, censored at 2 and 4; of the censoring 2/3 after 2. Pairs: 1 with all three, weight 1, two of
+    # them in the right order; 3 with 4, weight (3/2)², in the wrong one.
     risks, times, events = [2.0, 3.0, 0.0, 1.0], [1.0, 2.0, 3.0, 4.0], [True, False, True, False]
     own = censoring(times, events)
     assert own.at([1, 2, 3]).tolist() == pytest.approx([1, 2 / 3, 2 / 3])

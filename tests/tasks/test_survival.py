@@ -13,9 +13,9 @@ from torchsurv.loss.weibull import neg_log_likelihood_weibull, survival_function
 
 from isocenter import tasks
 from isocenter.errors import DatasetError, PlanError
+from isocenter.evaluation import Steps, censoring
 from isocenter.tasks.survival import Survival
 from isocenter.tasks.survival_plan import baseline, batch, horizons, interval_edges
-from isocenter.evaluation import Steps, censoring
 from isocenter.values import Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Prediction
 
 warnings.filterwarnings("ignore", message="Ties in")
@@ -108,8 +108,8 @@ def test_the_losses_are_those_of_torchsurv():
 
 
 def test_the_likelihood_of_intervals_worked_out_by_hand():
-    # Intervals end at 2, 5 and 20; each hazard is 1/2 (logit 0). Event at 4: one survived, one had. Censored at 3.4: one
-    # survived; at 3.6, after the middle of 2..5: two. An event after the last edge: three.
+    # Intervals end at 2, 5 and 20; each hazard is 1/2 (logit 0). Event at 4: one survived, one had it. Censored at 3.4:
+    # one survived; at 3.6, after the middle of 2..5: two. An event after the last edge: three survived.
     for time, event, intervals in ((4.0, 1, 2), (2.0, 1, 1), (3.4, 0, 1), (3.6, 0, 2), (25.0, 1, 3), (0.5, 0, 0)):
         cost = HAZARDS.loss({"event": torch.zeros(1, 3)}, torch.tensor([[time, float(event)]]))
         assert float(cost) == pytest.approx(intervals * np.log(2)), (time, event)
@@ -214,9 +214,7 @@ def test_the_selection_is_the_concordance_that_the_summary_states_and_without_pa
         times, events = random.random(12) * 9 + 1, random.random(12) < 0.7
         target = torch.tensor(np.stack([times, events], axis=1), dtype=torch.float32)
         chosen = task.selection(task.quality({"event": torch.from_numpy(outputs)}, target))
-        [row] = [
-            one for one in task.summary(scored(task, outputs, times, events), seed=0) if one.metric == "harrell_c"
-        ]
+        [row] = [one for one in task.summary(scored(task, outputs, times, events), seed=0) if one.metric == "harrell_c"]
         assert chosen == pytest.approx(row.estimate.value)
     alone = torch.tensor([[3.0, 0.0]])
     assert WEIBULL.selection({"outputs": torch.zeros(1, 2), "target": alone}) == pytest.approx(-0.5)
@@ -303,7 +301,7 @@ def test_impossible_settings_are_refused(change, where):
 
 
 def test_a_horizon_beyond_the_last_time_is_refused_with_the_time_that_could_be():
-    with pytest.raises(PlanError, match=r"nobody|no training case was followed for 30.*up to 20"):
+    with pytest.raises(PlanError, match=r"no training case was followed for 30.*up to 20"):
         Survival.of({**COX.settings, "horizons": [30.0]})
 
 
@@ -315,8 +313,8 @@ def test_cases_with_a_time_have_no_classes_to_be_drawn_by():
 
 def test_cases_are_ranked_by_their_curves_and_those_of_whom_little_is_known_lie_between():
     table = scored(KNOWN, [3.0, -3.0, 0.0, 3.0], [1.0, 1.0, 2.0, 10.0], [True, True, False, False])
-    assert KNOWN.rank(table) == ["c0", "c2", "c1", "c3"] or KNOWN.rank(table)[0] == "c0"
-    assert KNOWN.rank(table).index("c2") == 1
+    assert KNOWN.rank(table)[:2] == ["c0", "c2"]
+    assert set(KNOWN.rank(table)[2:]) == {"c1", "c3"}
 
 
 def test_a_report_states_the_chances_with_their_times():

@@ -274,7 +274,7 @@ class Survival:
         return overview_figures(self._outcomes(table))
 
     def rank(self, table: Table) -> list[str]:
-        """By the error of their curves; who was censored before the last horizon, of whom little is known, in between."""
+        """By the error of their curves; who was censored before the last horizon, of whom little is known, between."""
         known = table["event"].to_numpy(bool) | (table["time"].to_numpy(float) >= self.horizons[-1])
         told = table[known].sort_values("brier", kind="stable")["case"].tolist()
         half = len(told) // 2
