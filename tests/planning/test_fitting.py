@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from fingerprints import DRAWN, LAPTOP, cohort, several
+from fingerprints import DRAWN, LAPTOP, cohort, facts, several
 from isocenter.errors import PlanError, ResourceError
 from isocenter.planning import Machine, make_plan, settings, with_memory, with_settings
 from isocenter.values import Decision, Fingerprint, Plan
@@ -32,6 +32,22 @@ def test_with_less_memory_the_batch_gives_way_first_and_then_the_patch():
     assert "too little for 4 patches" in plans[1].decision("training.batch").because
     for made in plans:
         settings(made)
+
+
+def followed(count: int) -> Fingerprint:
+    """Cases of whom a quarter had an event."""
+    return Fingerprint(
+        tuple(facts(name=f"c{n}", references={"event": (float(n + 1), n % 4 == 0)}) for n in range(count))
+    )
+
+
+def test_a_task_may_want_a_batch_and_memory_has_the_last_word():
+    asked = planned(followed(200))
+    assert asked["training.batch"] == 96
+    assert "compared with the cases of its batch" in asked.decision("training.batch").because
+    tight = planned(followed(200), replace(LAPTOP, memory=2.35, device_memory=2.35))
+    assert tight["training.batch"] < 96
+    assert "too little for 96 images" in tight.decision("training.batch").because
 
 
 def test_where_nothing_fits_the_plan_is_refused_with_a_remedy():

@@ -174,7 +174,12 @@ def test_the_training_cases_tell_the_baseline_and_the_median_risk_and_what_is_se
     said = [decoded(COX, one) for one in ratio]
     task, decisions = COX.tuned(said, cases)
     assert set(decisions) == {"task.baseline", "task.median_risk"}
-    assert task.tuned(said, cases) == (task, {})
+    # Found anew from what it says itself, and from other numbers of the same order.
+    again, _ = task.tuned([decoded(task, one) for one in ratio], cases)
+    shifted, _ = task.tuned([decoded(task, one + 3) for one in ratio], cases)
+    assert_allclose(again.baseline["hazard"], task.baseline["hazard"], rtol=1e-4)
+    assert_allclose(shifted.baseline["hazard"], np.array(task.baseline["hazard"]) / np.exp(3), rtol=1e-4)
+    assert shifted.median_risk == pytest.approx(task.median_risk, abs=1e-3)
     # The hazard is 1/8 whatever the ratio: the cumulative baseline at 10 is 10/8.
     assert decoded(task, 0.0).values["survival_10"] == pytest.approx(np.exp(-10 / 8), abs=0.03)
     assert task.median_risk == pytest.approx(np.median([decoded(task, one).values["risk"] for one in ratio]), abs=1e-4)

@@ -137,6 +137,23 @@ def test_the_other_models_train_and_predict_too(model, followed, tmp_path):
     assert 0 < values.filter(like="survival_").iloc[0] < 1
 
 
+def test_each_fold_has_the_baseline_of_its_own_training_cases_and_their_mean_one_of_all(followed, tmp_path):
+    given = {**FEW, "training.steps": 2, "training.validations": 1}
+    isocenter.train(followed[0], out=tmp_path / "run", folds=2, assignments=given, **READING)
+    mean = isocenter.load(tmp_path / "run", "cpu")
+    assert mean.task.baseline is not None
+    assert len(mean.members) == 2
+    table = pd.read_csv(tmp_path / "run" / "evaluation" / "cases.csv")
+    assert len(table) == 60
+    assert table.filter(like="survival_").notna().all().iloc[:-1].all()
+
+
+def test_where_every_case_trains_the_baseline_is_known_too(followed, tmp_path):
+    given = {**FEW, "training.steps": 2, "training.validations": 1}
+    isocenter.train(followed[0], out=tmp_path / "run", everything=True, assignments=given, **READING)
+    assert isocenter.load(tmp_path / "run", "cpu").task.baseline is not None
+
+
 def test_an_event_that_is_neither_yes_nor_no_and_a_time_in_words_are_refused(tmp_path):
     data = cohort(tmp_path / "data", 12)
     table = pd.read_csv(data / "table.csv", dtype=str)

@@ -32,6 +32,15 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
     "task.weights": ("In the loss the classes weigh {each}", "In the loss all classes weigh alike"),
     "task.prior_shift": ("Log odds are corrected by {each}", "Probabilities need no correction of the prior"),
     "task.thresholds": ("The thresholds of probability are {each}", "No threshold is set yet"),
+    "task.model": ("The model is {value}",),
+    "task.horizons": ("What is foretold is stated by the times {value}",),
+    "task.unit": ("Times are counted in {value}", "In what times are counted is not known"),
+    "task.scale": ("A time of {value} counts as 1",),
+    "task.edges": ("Intervals of time end at {value}",),
+    "task.followed": ("Nobody was followed for longer than {value}",),
+    "task.censoring": ("Those who were censored are made up for by weights ({value})",),
+    "task.baseline": ("The baseline hazard is {value}", "No baseline hazard is known yet"),
+    "task.median_risk": ("Risks are parted at {value}", "No risk is set yet at which cases are parted"),
     "task.postprocessing": ("Afterwards the masks are cleaned by {value}", "No post-processing is set"),
     "split.method": ("The split is {value}",),
     "split.folds": ("There are {value} folds", "There are no folds"),
@@ -107,6 +116,8 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
     "evaluation.primary": ("The primary metric is {value}",),
     "evaluation.registered": ("What is to be shown has the hash {value}", "What is to be shown is not registered yet"),
 }
+# Values that a sentence names one by one.
+MOST_LISTED = 24
 # Names of which 0 is a value like any other.
 COUNTED = ("augmentation.left_right", "inference.left_right", "training.seed")
 
@@ -175,6 +186,8 @@ def _is_named(values: Sequence[Any]) -> bool:
 
 
 def _listed(values: Sequence[Any]) -> str:
+    if len(values) > MOST_LISTED:
+        return f"{len(values)} from {said(values[0])} to {said(values[-1])}"
     return f"({', '.join(said(one) for one in values)})" if len(values) > 1 else said(values[0]) if values else "none"
 
 

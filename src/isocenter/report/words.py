@@ -43,6 +43,7 @@ NAMES = {
 }
 EN_DASH = "\N{EN DASH}"
 ALL = "all"  # the label of the row over all labels
+MOST_LISTED = 24  # numbers that a reader of a page goes through one by one
 
 
 def metric_name(metric: str) -> str:
@@ -148,6 +149,8 @@ def setting_text(value: Any) -> str:
         return ", ".join(f"{name}: {setting_text(part)}" for name, part in value.items())
     if isinstance(value, list | tuple | set | frozenset):
         parts = sorted(value, key=str) if isinstance(value, set | frozenset) else value
+        if len(parts) > MOST_LISTED and all(isinstance(part, int | float) for part in parts):
+            return f"{len(parts)} numbers, from {setting_text(parts[0])} to {setting_text(parts[-1])}"
         return ", ".join(setting_text(part) for part in parts)
     if isinstance(value, float | np.floating):
         return f"{float(value):.12g}".replace("-", "\N{MINUS SIGN}")

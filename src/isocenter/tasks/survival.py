@@ -198,23 +198,27 @@ class Survival:
         return {"event": -np.expm1(-CURVES[self.model](outputs, when, self._known))}
 
     def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
-        """With the baseline and the median risk of these, the training cases; those that are set already stay."""
+        """With the baseline and the median risk of these, the training cases: they belong to one network's weights.
+
+        What a plan of another training holds of them is found anew.
+        """
         outcomes = [_event(case) for case in cases]
-        events = sum(had for _, had in outcomes)
+        events, people = sum(had for _, had in outcomes), counted(len(cases), "training case")
+        if not events:
+            return self, {}
         task, made = self, dict[str, Decision]()
         risks = np.array([_values(prediction)["risk"] for prediction in predictions])
-        if self.model == "cox" and self.baseline is None and events:
-            found = curve(baseline(*np.array(outcomes, dtype=float).T, risks), "hazard")
+        if self.model == "cox":
+            ratios = risks - self._risk(np.zeros(1))
+            found = curve(baseline(*np.array(outcomes, dtype=float).T, ratios), "hazard")
             task = replace(task, baseline=found)
-            because = f"from the risks of {counted(len(cases), 'training case')}, {events} of whom had the event"
+            because = f"from the risks of {people}, {events} of whom had the event"
             made["task.baseline"] = Decision(found, because, EFRON)
-            risks = np.array([task._risk(np.array([one])) for one in risks])
-        if self.median_risk is None and events:
-            middle = rounded(float(np.median(risks)))
-            task = replace(task, median_risk=middle)
-            because = f"half of {counted(len(cases), 'training case')} have a higher one: curves are parted there"
-            made["task.median_risk"] = Decision(middle, because)
-        return task, made
+            risks = ratios + task._risk(np.zeros(1))
+        middle = rounded(float(np.median(risks)))
+        because = f"half of {people} have a higher one: curves are parted there"
+        made["task.median_risk"] = Decision(middle, because)
+        return replace(task, median_risk=middle), made
 
     def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
         """Outputs of one case to risk, survival by the horizons and between, and the median where it is reached."""

@@ -47,7 +47,7 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
         "horizons": Decision(
             horizons(had, followed), "by then a quarter, half and three quarters of the training events had happened"
         ),
-        "unit": Decision("", "no file says in what times are counted: --set task.unit=days does"),
+        "unit": Decision(None, "no file says it: --set task.unit=days does"),
         "scale": Decision(scale, "the median time of the training events is what counts as 1 for the network"),
         "edges": Decision(
             edges,
