@@ -159,7 +159,7 @@ def _of_images(given: argparse.Namespace, seed: int, out: Path) -> Iterator[dict
         "training.patch": PATCH,
         "inference.patch": PATCH,
     }
-    words = [part for column in columns for part in ("--column", column)]
+    words = ["--column", ",".join(columns)]
     words += [part for name, value in wishes.items() for part in ("--set", f"{name}={value}")]
     run = out / "run"
     command = [sys.executable, "-m", "isocenter", "train", str(out / "manifest.csv"), "--modality", "MR"]

@@ -192,6 +192,28 @@ def test_cases_of_whom_nobody_had_the_event_decide_nothing():
     assert COX.tuned([decoded(COX, 0.1)], [case("a", 3.0, False)]) == (COX, {})
 
 
+def test_a_single_case_decides_what_it_can_and_a_kind_that_says_nothing_is_tuned_on_validation_cases():
+    task, decisions = COX.tuned([decoded(COX, 0.7)], [case("a", 3.0, True)])
+    assert task.baseline == {"time": [3.0], "hazard": [pytest.approx(np.exp(-0.7), rel=1e-4)]}
+    assert set(decisions) == {"task.baseline", "task.median_risk"}
+    assert tasks.tuned_on(tasks.build({"name": "classification", "classes": ["a", "b"], "smoothing": 0.0})) == "val"
+
+
+def test_the_pictures_part_the_cases_at_the_median_risk_of_the_training_cases():
+    random = np.random.default_rng(0)
+    ratio = random.normal(size=60)
+    times, limits = random.exponential(9 * np.exp(-ratio)), random.exponential(20, 60)
+    task = replace(KNOWN, median_risk=float(np.log(0.6)), unit="days")
+    table = scored(task, ratio, np.minimum(times, limits), times <= limits)
+    curves, calibration = task.overview(table)
+    assert "lower risk" in curves.alt
+    assert "higher risk" in curves.alt
+    assert "Log-rank test: p < 0.001" in curves.caption
+    assert calibration.alt.count("predicted") == 5
+    [alone] = COX.overview(scored(COX, ratio[:12], times[:12], limits[:12] > 0))
+    assert "one group" in alone.caption
+
+
 def scored(task: Survival, outputs, times, events):
     cases = [case(f"c{n}", float(time), bool(had)) for n, (time, had) in enumerate(zip(times, events, strict=True))]
     return task.score([decoded(task, *np.atleast_1d(one)) for one in outputs], cases)
