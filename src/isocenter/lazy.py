@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import torch
     from scipy import fft, ndimage, sparse, spatial, special, stats
     from scipy.sparse import csgraph
+    from torchsurv.loss import cox
 
 if not TYPE_CHECKING:
 
@@ -25,6 +26,7 @@ if not TYPE_CHECKING:
                 raise AttributeError(name)
             return getattr(importlib.import_module(self.__name__), name)
 
+    cox = _LazyModule("torchsurv.loss.cox")
     csgraph = _LazyModule("scipy.sparse.csgraph")
     fft = _LazyModule("scipy.fft")
     ndimage = _LazyModule("scipy.ndimage")
@@ -35,4 +37,4 @@ if not TYPE_CHECKING:
     stats = _LazyModule("scipy.stats")
     torch = _LazyModule("torch")
 
-__all__ = ["csgraph", "fft", "ndimage", "pandas", "sparse", "spatial", "special", "stats", "torch"]
+__all__ = ["cox", "csgraph", "fft", "ndimage", "pandas", "sparse", "spatial", "special", "stats", "torch"]

@@ -326,6 +326,26 @@ def test_a_value_that_is_no_number_is_refused_and_no_blank(tmp_path, cell):
         read_dataset(manifest(tmp_path, text), DatasetOptions(column={"value:volume": "volume"}))
 
 
+@pytest.mark.parametrize(("word", "happened"), [("dead", True), ("1", True), ("Alive", False), ("censored", False)])
+def test_an_event_is_said_in_the_words_of_the_field(tmp_path, word, happened):
+    path = manifest(tmp_path, f"image,days,died\npictures/0.png,12.5,{word}\n")
+    dataset = read_dataset(path, DatasetOptions(column={"time": "days", "event": "died"}))
+    assert dataset.cases[0].references["event"] == (12.5, happened)
+
+
+def test_a_case_without_its_time_or_its_event_has_no_such_reference(tmp_path):
+    path = manifest(tmp_path, "image,days,died\npictures/0.png,,1\npictures/1.png,3,\npictures/2.png,4,0\n")
+    dataset = read_dataset(path, DatasetOptions(column={"time": "days", "event": "died"}))
+    assert [(case.id, dict(case.references)) for case in dataset] == [("2", {"event": (4.0, False)})]
+
+
+@pytest.mark.parametrize(("days", "died", "match"), [("3", "2", "neither yes nor no"), ("3 months", "1", "no number")])
+def test_an_event_that_is_neither_yes_nor_no_and_a_time_in_words_are_refused(tmp_path, days, died, match):
+    path = manifest(tmp_path, f"image,days,died\npictures/0.png,{days},{died}\n")
+    with pytest.raises(DatasetError, match=match):
+        read_dataset(path, DatasetOptions(column={"time": "days", "event": "died"}))
+
+
 def test_two_tables_and_nothing_else_are_ambiguous(data):
     with pytest.raises(DatasetError, match=r"clinical\.csv"):
         read_dataset(data / "survival")

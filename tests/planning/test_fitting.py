@@ -34,6 +34,22 @@ def test_with_less_memory_the_batch_gives_way_first_and_then_the_patch():
         settings(made)
 
 
+def followed(count: int) -> Fingerprint:
+    """Cases of whom a quarter had an event."""
+    return Fingerprint(
+        tuple(facts(name=f"c{n}", references={"event": (float(n + 1), n % 4 == 0)}) for n in range(count))
+    )
+
+
+def test_a_task_may_want_a_batch_and_memory_has_the_last_word():
+    asked = planned(followed(200))
+    assert asked["training.batch"] == 96
+    assert "compared with the cases of its batch" in asked.decision("training.batch").because
+    tight = planned(followed(200), replace(LAPTOP, memory=2.35, device_memory=2.35))
+    assert tight["training.batch"] < 96
+    assert "too little for 96 images" in tight.decision("training.batch").because
+
+
 def test_where_nothing_fits_the_plan_is_refused_with_a_remedy():
     with pytest.raises(ResourceError, match="free memory, or take a larger machine"):
         planned(several(3), replace(LAPTOP, memory=0.7, device_memory=0.7))

@@ -56,6 +56,13 @@ def test_a_rare_class_is_in_every_part_by_its_share():
     assert rare.count("val") == 2
 
 
+def test_who_had_the_event_is_in_every_part_by_his_share():
+    cases = tuple(Case(f"c{n}", f"p{n}", {}, {"event": (float(n + 1), n < 20)}) for n in range(100))
+    parts, _ = split(Dataset(cases, patients_known=True), seed=5)
+    had = [parts[f"c{n}"] for n in range(20)]
+    assert (had.count("test"), had.count("val")) == (4, 2)
+
+
 def test_a_sets_own_test_part_is_kept_whole():
     own = {f"c{n}": "test" if n % 3 == 0 else "train" for n in range(60)}
     parts, decision = split(cohort(list(range(60)), splits=own), seed=0)

@@ -48,17 +48,19 @@ def fitted(
     channels: int,
     *,
     minutes: float | None,
+    wished: int | None = None,
 ) -> Fitted:
     """The first of ever smaller batches and patches that fits.
 
     said, asked: the family that the task wants, and the one that a person wants
     minutes:     for one model
+    wished:      the batch that the task wants; as many as is usual without
     Raises ResourceError where not even a single small patch fits.
     """
     dense = is_dense(task)
     scaled = keeps_scale(task)
     first = grid_for(fingerprint, dense=dense, device=machine.device, scaled=scaled)
-    usual = usual_batch(fingerprint, first, machine.device)
+    usual = wished or usual_batch(fingerprint, first, machine.device)
     for room, batch in _smaller(usual):
         grid = grid_for(fingerprint, dense=dense, device=machine.device, room=room, scaled=scaled)
         network = asked or _family(said, grid)

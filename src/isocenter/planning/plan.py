@@ -49,8 +49,21 @@ def make_plan(
     family = Decision(network, "asked for") if network is not None else None
     each = None if minutes is None else minutes / max(1, folds)
     channels = len(channels_of(fingerprint).value)
-    fits = fitted(fingerprint, built, machine, said["network.name"], family, channels, minutes=each)
+    wished = said.get("training.batch")
+    fits = fitted(
+        fingerprint,
+        built,
+        machine,
+        said["network.name"],
+        family,
+        channels,
+        minutes=each,
+        wished=None if wished is None else int(wished.value),
+    )
     grid = fits.grid
+    batch = batch_decision(fits.batch, fits.usual, fingerprint, grid, machine)
+    if wished is not None and fits.batch == wished.value:
+        batch = wished
     prepared = preprocessing(dataset, fingerprint, built, grid, retest)
     side = left_right(fingerprint, prepared["ndim"].value)
     profile = profile_for(prepared["modality"].value)
@@ -70,7 +83,7 @@ def make_plan(
             grid,
             machine,
             device,
-            batch_decision(fits.batch, fits.usual, fingerprint, grid, machine),
+            batch,
             memory_decision(fits.peak, machine),
             minutes=minutes,
             folds=folds,
@@ -88,7 +101,7 @@ def make_plan(
     }
     for name, decision in said.items():
         section, _, key = name.partition(".")
-        if name != "network.name":
+        if name not in ("network.name", "training.batch"):  # which memory has a say in
             sections[section] = {**sections[section], key: decision}
     return Plan(sections)
 

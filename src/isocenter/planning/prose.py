@@ -35,6 +35,15 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
     "task.order": ("Grades are taught and measured in their order by {value}", "The classes have no order"),
     "task.costs": ("Mistakes cost {value}", "No costs of mistakes are stated"),
     "task.findings": ("The findings are {value}",),
+    "task.model": ("The model is {value}",),
+    "task.horizons": ("What is foretold is stated by the times {value}",),
+    "task.unit": ("Times are counted in {value}", "In what times are counted is not known"),
+    "task.scale": ("A time of {value} counts as 1",),
+    "task.edges": ("Intervals of time end at {value}",),
+    "task.followed": ("Nobody was followed for longer than {value}",),
+    "task.censoring": ("Those who were censored are made up for by weights ({value})",),
+    "task.baseline": ("The baseline hazard is {value}", "No baseline hazard is known yet"),
+    "task.median_risk": ("Risks are parted at {value}", "No risk is set yet at which cases are parted"),
     "task.postprocessing": ("Afterwards the masks are cleaned by {value}", "No post-processing is set"),
     "task.targets": ("What is measured: {value}",),
     "task.units": ("The units are {each}", "No unit is known"),
@@ -116,6 +125,8 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
     "evaluation.primary": ("The primary metric is {value}",),
     "evaluation.registered": ("What is to be shown has the hash {value}", "What is to be shown is not registered yet"),
 }
+# Values that a sentence names one by one.
+MOST_LISTED = 24
 # Names of which 0 is a value like any other.
 COUNTED = ("augmentation.left_right", "inference.left_right", "training.seed")
 
@@ -184,6 +195,8 @@ def _is_named(values: Sequence[Any]) -> bool:
 
 
 def _listed(values: Sequence[Any]) -> str:
+    if len(values) > MOST_LISTED:
+        return f"{len(values)} from {said(values[0])} to {said(values[-1])}"
     return f"({', '.join(said(one) for one in values)})" if len(values) > 1 else said(values[0]) if values else "none"
 
 

@@ -219,7 +219,8 @@ def _dealt(cases: Sequence[Case], people: Mapping[str, str], folds: int, seed: i
 
 
 def _names(cases: Sequence[Case]) -> dict[str, list[str]]:
-    """{case id: what it is known to have}: its class and each finding; else the part in which its measured value lies.
+    """{case id: what it is known to have}: its class and each finding; else whether its event happened, or the part in
+    which its measured value lies.
 
     Of several values the one that most cases have; an empty name where a case has nothing of all this.
     """
@@ -234,10 +235,13 @@ def _names(cases: Sequence[Case]) -> dict[str, list[str]]:
 
 def _said(case: Case) -> list[str]:
     own = [str(case.references["class"])] if "class" in case.references else []
-    return own + [str(name) for name, present in case.references.get("findings", {}).items() if present]
+    own += [str(name) for name, present in case.references.get("findings", {}).items() if present]
+    if not own and "event" in case.references:
+        return ["event" if case.references["event"][1] else "censored"]
+    return own
 
 
 def _spread(dataset: Dataset) -> str:
     """What every fold has its share of, in words."""
-    measured = "value" in dataset.kinds and not {"class", "findings"} & dataset.kinds
+    measured = "value" in dataset.kinds and not {"class", "findings", "event"} & dataset.kinds
     return "small and large values" if measured else "each class"

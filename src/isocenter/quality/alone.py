@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from isocenter.quality.events import unusable_event
 from isocenter.quality.look import Look
 from isocenter.quality.masks import Structure
 from isocenter.values import GRID_TOLERANCE, Array, Case, Image, Problem
@@ -22,6 +23,8 @@ def unusable(case: Case, image: Image, valid: Array, references: Mapping[str, An
             yield Problem(
                 "error", f"channel {name!r} holds no measurement", (case.id,), "nothing to learn", "Leave it out"
             )
+    if "event" in references:
+        yield from unusable_event(case.id, references["event"])
     for kind, mask in references.items():
         if isinstance(mask, Image) and not mask.geometry.equals(image.geometry):
             yield Problem(

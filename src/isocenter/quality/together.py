@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from isocenter.errors import counted, listed
+from isocenter.quality.events import events
 from isocenter.transforms import COLOUR, GREY, without_alpha
 from isocenter.values import Dataset, Fingerprint, Problem, grades
 
@@ -26,12 +27,13 @@ def none_left(problems: Sequence[Problem], fingerprint: Fingerprint) -> Iterator
 
 
 def together(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem]:
-    """Labels, classes, channels and axes of all cases that can be used."""
+    """Labels, classes, events, channels and axes of all cases that can be used."""
     yield from _labels(dataset, fingerprint)
     yield from _background(dataset, fingerprint)
     yield from _classes(dataset, fingerprint)
     yield from _grades(fingerprint)
     yield from _findings(dataset, fingerprint)
+    yield from events(dataset, fingerprint)
     yield from _channels(fingerprint)
     axes = {len(case.shape) for case in fingerprint.cases}
     if len(axes) > 1:

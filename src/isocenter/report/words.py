@@ -21,10 +21,13 @@ NAMES = {
     "concordance": "Concordance (Lin)",
     "dice": "Dice",
     "dice_pooled": "Dice, pooled",
+    "dynamic_auc": "AUC, cumulative/dynamic",
     "ece": "ECE",
     "f1": "F1",
+    "harrell_c": "Harrell's c",
     "hd": "Hausdorff distance",
     "hd95": "HD95",
+    "integrated_brier": "Integrated Brier score",
     "iou": "IoU",
     "iou_pooled": "IoU, pooled",
     "interval_coverage": "Coverage of the 95 % error bar",
@@ -44,9 +47,11 @@ NAMES = {
     "rmse": "RMSE",
     "spearman": "Spearman's rho",
     "rps": "Ranked probability score",
+    "uno_c": "Uno's c",
 }
 EN_DASH = "\N{EN DASH}"
 ALL = "all"  # the label of the row over all labels
+MOST_LISTED = 24  # numbers that a reader of a page goes through one by one
 
 
 def metric_name(metric: str) -> str:
@@ -152,6 +157,8 @@ def setting_text(value: Any) -> str:
         return ", ".join(f"{name}: {setting_text(part)}" for name, part in value.items())
     if isinstance(value, list | tuple | set | frozenset):
         parts = sorted(value, key=str) if isinstance(value, set | frozenset) else value
+        if len(parts) > MOST_LISTED and all(isinstance(part, int | float) for part in parts):
+            return f"{len(parts)} numbers, from {setting_text(parts[0])} to {setting_text(parts[-1])}"
         return ", ".join(setting_text(part) for part in parts)
     if isinstance(value, float | np.floating):
         return f"{float(value):.12g}".replace("-", "\N{MINUS SIGN}")

@@ -9,13 +9,14 @@ from typing import Any
 
 from isocenter.errors import DatasetError, PlanError
 from isocenter.tasks.task import Outputs, Task
-from isocenter.values import Dataset
+from isocenter.values import Dataset, Split
 
 TASKS = {
     "classification": "isocenter.tasks.classification:Classification",
     "findings": "isocenter.tasks.findings:Findings",
     "regression": "isocenter.tasks.regression:Regression",
     "segmentation": "isocenter.tasks.segmentation:Segmentation",
+    "survival": "isocenter.tasks.survival:Survival",
 }
 # Kinds that models of other programs have, and that nothing is trained as.
 IMPORTED = {"imported_segmentation": "isocenter.tasks.imported_segmentation:ImportedSegmentation"}
@@ -70,4 +71,10 @@ def build(settings: Mapping[str, Any]) -> Task:
     return kind(settings["name"]).of({key: value for key, value in settings.items() if key != "name"})
 
 
-__all__ = ["TASKS", "Outputs", "Task", "build", "kind", "kind_for", "names"]
+def tuned_on(task: Task) -> Split:
+    """The part whose predictions `Task.tuned` is shown: the validation cases, unless the kind says otherwise."""
+    found: Split = getattr(task, "tuned_on", "val")
+    return found
+
+
+__all__ = ["TASKS", "Outputs", "Task", "build", "kind", "kind_for", "names", "tuned_on"]

@@ -31,7 +31,10 @@ Outputs = Mapping[str, "Tensor"]
 
 
 class Task(Protocol):
-    """A kind of problem with its settings: a frozen dataclass whose fields are the plan's section "task"."""
+    """A kind of problem with its settings: a frozen dataclass whose fields are the plan's section "task".
+
+    A kind may have `tuned_on: ClassVar[Split]`, the part whose predictions `tuned` is shown; without it "val".
+    """
 
     name: ClassVar[str]
     needs: ClassVar[frozenset[str]]
@@ -113,7 +116,10 @@ class Task(Protocol):
         """Finished parts of the source grid, in order, to a result. No torch here."""
 
     def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
-        """This task with what predictions of validation cases decide, and those decisions as "task.<field>"."""
+        """This task with what predictions of validation cases decide, and those decisions as "task.<field>".
+
+        Where the kind is `tuned_on` another part, of the cases of that. A single case decides what it can, or nothing.
+        """
 
     def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
         """One row a case and label: case, patient, label, then what was measured."""

@@ -96,6 +96,11 @@ class Fingerprint:
             for name in names
         }
 
+    def events(self) -> tuple[np.ndarray, np.ndarray]:
+        """(cases,) time and whether the event happened then, of the cases that have such a reference."""
+        found = [case.references["event"] for case in self.cases if "event" in case.references]
+        return np.array([time for time, _ in found], dtype=float), np.array([bool(had) for _, had in found], dtype=bool)
+
     @property
     def summary(self) -> dict[str, Any]:
         """Of all cases together, naming none: what may stand beside a model that goes elsewhere."""

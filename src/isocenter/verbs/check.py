@@ -159,6 +159,11 @@ def _facts(dataset: Dataset, examination: Examination) -> dict[str, Any]:
         declared = [label.name for label in dataset.classes.get("findings", ()) if label.name in findings]
         known = {name: findings[name] for name in declared or findings}
         facts["findings"] = ", ".join(f"{name} {has} of {has + lacks}" for name, (has, lacks) in known.items())
+    times, happened = fingerprint.events()
+    if len(times):
+        facts["events"] = (
+            f"{happened.sum()} of {counted(len(times), 'case')}, at times from {min(times):g} to {max(times):g}"
+        )
     if voxels := fingerprint.voxels():
         names = {label.value: label.name for label in dataset.classes.get("mask", ())}
         facts["mask values"] = listed(

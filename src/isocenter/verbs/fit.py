@@ -11,7 +11,7 @@ from typing import Any
 
 from isocenter.planning import CACHED_SHARE, Settings, settings
 from isocenter.runtime import Model, available_memory, choose_device, environment
-from isocenter.tasks import Task
+from isocenter.tasks import Task, tuned_on
 from isocenter.training import Clock, Decided, Outcome, Prepared, Ranks, Recount, finished, prepare_all, with_task
 from isocenter.training import train as follow
 from isocenter.values import Case, Decision, Plan, Prediction
@@ -42,6 +42,11 @@ class Job:
     @property
     def settings(self) -> Settings:
         return settings(self.plan)
+
+    @property
+    def tuning(self) -> Sequence[Case]:
+        """Of whom the predictions decide what the task leaves open until then."""
+        return self.train if tuned_on(self.settings.task) == "train" else self.val
 
 
 def fit(job: Job, clock: Clock, decided: Decided, recount: Recount | None = None) -> Outcome:
@@ -133,7 +138,7 @@ def predicted(model: Model, task: Task, cases: Sequence[Case]) -> list[Predictio
     """Cases as the model would predict them with this task."""
     untuned = replace(model, task=task)
     found = []
-    with tracked("predicting validation cases") as tracker:
+    with tracked("predicting cases that decide") as tracker:
         for done, case in enumerate(cases, start=1):
             found.append(untuned.predict(case))
             tracker(done, len(cases))

@@ -127,7 +127,7 @@ def _afterwards(run: Begun, jobs: Sequence[Job]) -> Afterwards | None:
     training = jobs[0].settings.training
     if training.steps is not None or training.minutes is None:
         return None
-    selecting = sum(len(job.val) for job in jobs)
+    selecting = sum(len(job.tuning) for job in jobs)
     tested = [(len(run.made.folds[0]), 1), (len(run.own_test), len(jobs))]
     return Afterwards(training.minutes, jobs[0].val[0], selecting, tested)
 
@@ -160,7 +160,7 @@ def _with_reasons(plan: Plan, jobs: Sequence[Job], outcomes: Sequence[Outcome]) 
 
 
 def _tuned(run: Begun, jobs: Sequence[Job], models: Sequence[Model]) -> tuple[Plan, list[Model], Task]:
-    """What validation cases decide: for each fold by its own, so that no test case has a say; for their mean by all.
+    """What remains to be decided: for each fold by its own cases, so that no test case has a say; for the mean by all.
 
     The mean's task goes into every checkpoint, because the folds are one model.
     """
@@ -169,11 +169,12 @@ def _tuned(run: Begun, jobs: Sequence[Job], models: Sequence[Model]) -> tuple[Pl
     cases: list[Case] = []
     found = []
     for job, model in zip(jobs, models, strict=True):
-        made = predicted(model, job.settings.task, job.val)
-        task, _ = job.settings.task.tuned(made, job.val) if job.val else (job.settings.task, {})
+        tuning = job.tuning
+        made = predicted(model, job.settings.task, tuning)
+        task, _ = job.settings.task.tuned(made, tuning) if tuning else (job.settings.task, {})
         found.append(replace(model, task=task))
         predictions += made
-        cases += job.val
+        cases += tuning
     task, decisions = common.task.tuned(predictions, cases) if cases else (common.task, {})
     keep_task([job.out for job in jobs], task)
     plan = run.plan

@@ -209,8 +209,8 @@ def _trained(
     outcome = fit(job, Clock(began, run.spent, deadline), decided, None if after is None else after.deadline)
     model = load(outcome.checkpoint, job.settings.training.device)
     plan = with_outcome(plan, outcome)
-    if val:
-        task, decisions = model.task.tuned(predicted(model, job.settings.task, val), val)
+    if tuning := job.tuning:
+        task, decisions = model.task.tuned(predicted(model, job.settings.task, tuning), tuning)
         keep_task([run.out], task)
         model = replace(model, task=task)
         for name, decision in decisions.items():
@@ -224,4 +224,4 @@ def _afterwards(run: Begun, job: Job, tested: int) -> Afterwards | None:
     timed = job.settings.training.steps is None or state_of(run.out).get("deadline") is not None
     if minutes is None or not timed:
         return None
-    return Afterwards(minutes, [*job.val, *job.train][0], len(job.val), [(tested, 1)])
+    return Afterwards(minutes, [*job.val, *job.train][0], len(job.tuning), [(tested, 1)])

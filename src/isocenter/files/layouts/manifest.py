@@ -43,6 +43,8 @@ REFERENCES = frozenset({"mask", "label", "finding", "findings", "value", "time",
 # In a column of several names: what parts them, and words that say there is none of them (NIH ChestX-ray14).
 BETWEEN, NOTHING = "|", frozenset({"no finding", "no findings", "none", "normal"})
 YES, NO = frozenset({"1", "1.0", "true", "yes", "y"}), frozenset({"0", "0.0", "false", "no", "n"})
+# Of an event beside these.
+HAPPENED, CENSORED = frozenset({"dead", "deceased", "died", "event"}), frozenset({"alive", "living", "censored"})
 
 
 @dataclass(frozen=True)
@@ -58,15 +60,25 @@ class Manifest:
         value = row[self.column[role]] if role in self.column else None
         return int(value) if isinstance(value, float) and value.is_integer() else value
 
-    def yes(self, row: Mapping[str, Any], column: str) -> bool | None:
+    def yes(
+        self, row: Mapping[str, Any], column: str, yes: frozenset[str] = YES, no: frozenset[str] = NO
+    ) -> bool | None:
         """Whether a cell says yes or no; None where it is blank."""
         word = None if row[column] is None else str(row[column]).strip().lower()
-        if word is not None and word not in YES | NO:
-            remedy = f"Write {' or '.join(sorted(YES))}, {' or '.join(sorted(NO))}, or leave it blank"
+        if word is not None and word not in yes | no:
+            remedy = f"Write {' or '.join(sorted(yes))}, {' or '.join(sorted(no))}, or leave it blank"
             raise DatasetError(
                 f"column {column} says {row[column]!r}, neither yes nor no", str(self.table.path), remedy
             )
-        return None if word is None else word in YES
+        return None if word is None else word in yes
+
+    def event(self, row: Mapping[str, Any]) -> tuple[float, bool] | None:
+        """A time and whether the event happened then; None where either is blank."""
+        if not {"time", "event"} <= set(self.column):
+            return None
+        happened = self.yes(row, self.column["event"], YES | HAPPENED, NO | CENSORED)
+        time = self.measured(row, self.column["time"])
+        return None if time is None or happened is None else (time, happened)
 
     def measured(self, row: Mapping[str, Any], column: str) -> float | None:
         """The number in a cell; None where it is blank."""
@@ -225,7 +237,6 @@ def _digest(row: Mapping[str, Any]) -> str:
 def _references(manifest: Manifest, row: Mapping[str, Any], called: Mapping[str, str]) -> dict[str, Callable[[], Any]]:
     references: dict[str, Callable[[], Any]] = {}
     label = manifest.cell(row, "label")
-    time, event = number(manifest.cell(row, "time")), manifest.cell(row, "event")
     if label is not None:
         references["class"] = partial(given, called[str(label)])
     values = {name: manifest.measured(row, column) for name, column in _named(manifest.column, "value").items()}
@@ -233,8 +244,8 @@ def _references(manifest: Manifest, row: Mapping[str, Any], called: Mapping[str,
         references["value"] = partial(given, known)
     if found := manifest.found(row):
         references["findings"] = partial(given, found)
-    if time is not None and event is not None:
-        references["event"] = partial(given, (time, str(event).lower() in YES | {"dead"}))
+    if (event := manifest.event(row)) is not None:
+        references["event"] = partial(given, event)
     return references
 
 

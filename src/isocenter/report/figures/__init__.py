@@ -16,9 +16,17 @@ if TYPE_CHECKING:
     from isocenter.report.figures.differences import agreement, bland_altman
     from isocenter.report.figures.discrimination import confusion, precision_recall, reliability, roc
     from isocenter.report.figures.slices import contact_sheet, contours, pair_sheet
+    from isocenter.report.figures.survival import (
+        SurvivalCurve,
+        kaplan_meier,
+        observed_against_predicted,
+        survival_curve,
+        time_ticks,
+    )
 
 __all__ = [
     "Figure",
+    "SurvivalCurve",
     "agreement",
     "bland_altman",
     "class_balance",
@@ -26,28 +34,37 @@ __all__ = [
     "contact_sheet",
     "contours",
     "histogram",
+    "kaplan_meier",
     "label_scores",
+    "observed_against_predicted",
     "pair_sheet",
     "precision_recall",
     "profiles",
     "reliability",
     "roc",
     "scatter",
+    "survival_curve",
+    "time_ticks",
     "training_curves",
 ]
 
 _HOMES = {
     "agreement": "differences",
     "bland_altman": "differences",
+    "SurvivalCurve": "survival",
     "class_balance": "cohort",
     "confusion": "discrimination",
     "contact_sheet": "slices",
     "contours": "slices",
+    "kaplan_meier": "survival",
+    "observed_against_predicted": "survival",
     "pair_sheet": "slices",
     "precision_recall": "discrimination",
     "profiles": "cohort",
     "reliability": "discrimination",
     "roc": "discrimination",
+    "survival_curve": "survival",
+    "time_ticks": "survival",
 }
 
 

@@ -1,0 +1,265 @@
+"""How well the time to an event is foretold, where some people were not followed until theirs.
+
+times:    (cases,) to the event, or to the last contact
+happened: (cases,) whether it was the event; the others are censored then
+Figures take `weights`, (..., cases) how often each case counts, and give one number a weighting: (...).
+Where both fall on one time, an event comes before a censoring.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from isocenter.errors import UsageError
+from isocenter.evaluation.classification import auroc
+from isocenter.evaluation.intervals import CHUNK, LEVEL
+from isocenter.lazy import stats
+from isocenter.values import Floats
+
+Truths = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Steps:
+    """A function of time that holds its value from one step to the next.
+
+    times:  (steps,) rising; values: (..., steps) from each of them on
+    start:  before the first
+    """
+
+    times: Floats
+    values: Floats
+    start: float = 1.0
+
+    def at(self, when: ArrayLike) -> Floats:
+        """(..., *when) at these times, a step at the time itself included."""
+        return self._after(np.searchsorted(self.times, np.asarray(when), side="right"))
+
+    def before(self, when: ArrayLike) -> Floats:
+        """(..., *when) just before these times."""
+        return self._after(np.searchsorted(self.times, np.asarray(when), side="left"))
+
+    def thinned(self, most: int) -> Steps:
+        """The same with at most so many steps, evenly chosen among those that change it; the last stays."""
+        changing = np.flatnonzero(np.diff(self.values, prepend=self.start))
+        if len(changing) > most:
+            changing = changing[np.linspace(0, len(changing) - 1, most).round().astype(np.intp)]
+        return Steps(self.times[changing], self.values[..., changing], self.start)
+
+    def _after(self, steps: NDArray[np.intp]) -> Floats:
+        first = np.full((*self.values.shape[:-1], 1), self.start)
+        return np.asarray(np.concatenate([first, self.values], axis=-1)[..., steps])
+
+
+def kaplan_meier(times: ArrayLike, happened: ArrayLike, weights: Floats | None = None) -> Steps:
+    """The share of people to whom the event has not happened yet.
+
+    Kaplan and Meier, J Am Stat Assoc 1958, doi:10.1080/01621459.1958.10501452
+    """
+    moments, died, _, at_risk = _counts(*_checked(times, happened), weights)
+    return Steps(moments, np.cumprod(1 - _share(died, at_risk), axis=-1))
+
+
+def censoring(times: ArrayLike, happened: ArrayLike) -> Steps:
+    """The share of people who would still be followed if nobody had the event: Kaplan-Meier of the censoring."""
+    moments, died, left, at_risk = _counts(*_checked(times, happened), None)
+    return Steps(moments, np.cumprod(1 - _share(left, at_risk - died)))
+
+
+def kaplan_meier_band(times: ArrayLike, happened: ArrayLike) -> tuple[Steps, Steps]:
+    """The lower and the upper end of the 95 % interval of `kaplan_meier`, at each time by itself.
+
+    By the logarithm of the cumulative hazard, so that it stays within 0..1; variance by Greenwood.
+    Kalbfleisch and Prentice, The Statistical Analysis of Failure Time Data, 2002, section 1.4
+    """
+    moments, died, _, at_risk = _counts(*_checked(times, happened), None)
+    survival = np.cumprod(1 - _share(died, at_risk))
+    left = at_risk - died
+    variance = np.cumsum(_share(died, at_risk * left))
+    hazard = -np.log(np.where(survival > 0, survival, 1.0))
+    width = float(stats.norm.ppf((1 + LEVEL) / 2)) * _share(np.sqrt(variance), hazard)
+    low, high = (np.where(survival > 0, np.exp(-hazard * np.exp(sign * width)), 0.0) for sign in (1, -1))
+    return Steps(moments, low), Steps(moments, high)
+
+
+def at_risk(times: ArrayLike, when: ArrayLike) -> NDArray[np.intp]:
+    """(*when,) people who are followed, and without the event, just before these times."""
+    last = np.sort(np.asarray(times, dtype=np.float64))
+    return np.asarray(len(last) - np.searchsorted(last, np.asarray(when), side="left"))
+
+
+def logrank(times: ArrayLike, happened: ArrayLike, group: ArrayLike) -> float:
+    """The p-value of the log-rank test of two groups, of which `group` tells one; NaN where one is empty.
+
+    Mantel, Cancer Chemother Rep 1966
+    """
+    last, events = _checked(times, happened)
+    one = np.asarray(group, dtype=bool)
+    if one.all() or not one.any() or not events.any():
+        return float("nan")
+    sides = [stats.CensoredData.right_censored(last[side], ~events[side]) for side in (one, ~one)]
+    return float(stats.logrank(*sides).pvalue)
+
+
+def harrell_c(risk: ArrayLike, times: ArrayLike, happened: ArrayLike, weights: Floats | None = None) -> Floats:
+    """Among pairs of whom it is known who had the event first, the share in which he had the higher risk.
+
+    risk: (cases,) ties count half
+    It depends on who was censored when: with other censoring it converges to another number (`uno_c`).
+    NaN where there is no such pair. Harrell et al., JAMA 1982, doi:10.1001/jama.1982.03320430047030
+    """
+    last, events = _checked(times, happened)
+    return _concordance(_numbers(risk, last), last, events, events.astype(np.float64), weights)
+
+
+def uno_c(
+    risk: ArrayLike,
+    times: ArrayLike,
+    happened: ArrayLike,
+    followed: Steps,
+    horizon: float,
+    weights: Floats | None = None,
+) -> Floats:
+    """`harrell_c` as it would be without censoring: of events before the horizon, by inverse probability of censoring.
+
+    followed: `censoring`, of training cases where the risk was learnt from them
+    Each event counts 1 / followed(just before)²; NaN where no pair is known.
+    Uno et al., Stat Med 2011, doi:10.1002/sim.4154
+    """
+    last, events = _checked(times, happened)
+    counted = events & (last < horizon)
+    importance = np.zeros(len(last))
+    importance[counted] = _inverse(followed.before(last[counted])) ** 2
+    return _concordance(_numbers(risk, last), last, events, importance, weights)
+
+
+def dynamic_auc(
+    risk: ArrayLike,
+    times: ArrayLike,
+    happened: ArrayLike,
+    followed: Steps,
+    horizon: float,
+    weights: Floats | None = None,
+) -> Floats:
+    """Chance that who has the event by the horizon has a higher risk than who has not (cumulative/dynamic AUC).
+
+    Those who are censored before it are made up for by the others: `followed` as for `uno_c`.
+    Uno et al., J Am Stat Assoc 2007, doi:10.1198/016214507000000149
+    """
+    last, events = _checked(times, happened)
+    had = events & (last <= horizon)
+    known = had | (last > horizon)
+    if not known.any():
+        return np.full(_weights(weights, len(last)).shape[:-1], np.nan)
+    importance = np.ones(len(last))
+    importance[had] = _inverse(followed.before(last[had]))
+    counted = (_weights(weights, len(last)) * importance)[..., known]
+    return auroc(_numbers(risk, last)[known], had[known], counted)
+
+
+def brier_errors(
+    survival: ArrayLike, times: ArrayLike, happened: ArrayLike, followed: Steps, moments: ArrayLike
+) -> Floats:
+    """(cases, moments) squared error of each case's survival probability, weighted for the censoring: mean over cases.
+
+    survival: (cases, moments) the probability that the event has not happened by then
+    followed: as for `uno_c`
+    Graf et al., Stat Med 1999, doi:10.1002/(SICI)1097-0258(19990915/30)18:17/18<2529::AID-SIM274>3.0.CO;2-5
+    """
+    last, events = _checked(times, happened)
+    chance, when = np.asarray(survival, dtype=np.float64), np.asarray(moments, dtype=np.float64)
+    if chance.shape != (len(last), len(when)):
+        problem = f"survival of {chance.shape} for {len(last)} cases at {len(when)} times"
+        raise UsageError(problem, "survival", "Give one probability for each case and time")
+    had = events[:, None] & (last[:, None] <= when)
+    alive = last[:, None] > when
+    # Of those without the event by then the weight is that of the moment, whatever comes later.
+    of_events, of_rest = _inverse(followed.before(last)), _inverse(followed.at(when))
+    dead = np.where(had, chance**2 * np.where(had, of_events[:, None], 0.0), 0.0)
+    return dead + np.where(alive, (1 - chance) ** 2 * np.where(alive, of_rest, 0.0), 0.0)
+
+
+def integrated(errors: ArrayLike, moments: ArrayLike) -> Floats:
+    """(cases,) mean over time of (cases, moments) errors, by trapezoids: their mean is the integrated Brier score."""
+    when = np.asarray(moments, dtype=np.float64)
+    return np.asarray(np.trapezoid(np.asarray(errors), when, axis=-1) / (when[-1] - when[0]))
+
+
+def expected_over_observed(
+    chance: ArrayLike, times: ArrayLike, happened: ArrayLike, horizon: float, weights: Floats | None = None
+) -> Floats:
+    """Mean predicted chance of the event by the horizon, over its frequency by Kaplan-Meier; 1 is calibrated.
+
+    Van Calster et al., BMC Med 2019, doi:10.1186/s12916-019-1466-7 (calibration in the large)
+    """
+    last, events = _checked(times, happened)
+    count = _weights(weights, len(last))
+    expected = _ratio(count @ _numbers(chance, last), count.sum(axis=-1))
+    return _ratio(expected, 1 - kaplan_meier(last, events, count).at(horizon))
+
+
+def _concordance(risk: Floats, times: Floats, happened: Truths, importance: Floats, weights: Floats | None) -> Floats:
+    """Weighted share of right pairs; importance: (cases,) what each event counts, 0 for what is none."""
+    count = _weights(weights, len(times))
+    right, known = (np.zeros(count.shape[:-1]) for _ in range(2))
+    first = np.flatnonzero(importance)
+    for start in range(0, len(first), step := max(1, CHUNK // len(times))):
+        own = first[start : start + step]
+        # Who was censored at the time of an event had it later.
+        later = (times > times[own, None]) | ((times == times[own, None]) & ~happened)
+        credit = later * ((risk < risk[own, None]) + 0.5 * (risk == risk[own, None]))
+        each = count[..., own] * importance[own]
+        right += (each * (count @ credit.T)).sum(axis=-1)
+        known += (each * (count @ later.T.astype(np.float64))).sum(axis=-1)
+    return _ratio(right, known)
+
+
+def _counts(times: Floats, happened: Truths, weights: Floats | None) -> tuple[Floats, Floats, Floats, Floats]:
+    """The (moments,) that occur; (..., moments) with the event, censored, and followed until then."""
+    order = np.argsort(times, kind="stable")
+    starts = np.concatenate([[0], np.flatnonzero(np.diff(times[order])) + 1])
+    count = _weights(weights, len(times))[..., order]
+    died = np.add.reduceat(count * happened[order], starts, axis=-1)
+    everybody = np.add.reduceat(count, starts, axis=-1)
+    still = np.cumsum(everybody[..., ::-1], axis=-1)[..., ::-1]
+    return times[order][starts], died, everybody - died, still
+
+
+def _checked(times: ArrayLike, happened: ArrayLike) -> tuple[Floats, Truths]:
+    last, events = np.asarray(times, dtype=np.float64), np.asarray(happened, dtype=bool)
+    if last.ndim != 1 or last.shape != events.shape or not len(last) or not (np.isfinite(last) & (last > 0)).all():
+        problem = f"times of {last.shape} for events of {events.shape}, or a time that is not above 0"
+        raise UsageError(problem, "survival", "Give one time and one event for each case")
+    return last, events
+
+
+def _numbers(values: ArrayLike, times: Floats) -> Floats:
+    found = np.asarray(values, dtype=np.float64)
+    if found.shape != times.shape or np.isnan(found).any():
+        problem = f"predictions of {found.shape} for times of {times.shape}, or one that is NaN"
+        raise UsageError(problem, "survival", "Give one number for each case")
+    return found
+
+
+def _weights(weights: Floats | None, cases: int) -> Floats:
+    return np.ones(cases) if weights is None else np.asarray(weights, dtype=np.float64)
+
+
+def _inverse(followed: Floats) -> Floats:
+    """1 over the share that is still followed; NaN where nobody is, which no weight makes up for."""
+    return _ratio(1.0, followed)
+
+
+def _share(part: Floats, whole: Floats) -> Floats:
+    """part / whole; 0 where nobody is left."""
+    return np.asarray(np.divide(part, whole, out=np.zeros(np.shape(whole)), where=whole > 0))
+
+
+def _ratio(part: Any, whole: Any) -> Floats:
+    """part / whole; NaN where there is nothing to divide by."""
+    part, whole = np.asarray(part, dtype=np.float64), np.asarray(whole, dtype=np.float64)
+    return np.divide(part, whole, out=np.full(np.broadcast_shapes(part.shape, whole.shape), np.nan), where=whole > 0)

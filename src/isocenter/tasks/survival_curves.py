@@ -1,0 +1,87 @@
+"""From a network's outputs to the cumulative hazard of one case: one function a model of survival.
+
+NumPy only: a packaged model carries a copy of this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Numbers = NDArray[np.float64]
+# The logarithm of a cumulative hazard of 0, and of a time of 0, would be infinite.
+LEAST = 1e-300
+# A hazard whose exponent is beyond this is certain death, or none; float64 knows no larger power of e than 709.
+MOST = 100.0
+# Halvings of the follow-up after which the median is known to more digits than a time has.
+HALVINGS = 50
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """What a model of survival has besides the network's outputs.
+
+    scale:    the time that counts as 1
+    edges:    (bins,) ends of the intervals of discrete time
+    times:    (steps,) rising, at which the cumulative baseline hazard rises to `hazard`
+    hazard:   (steps,); without a step the baseline is not known yet, and counts as 1 at every time
+    """
+
+    scale: float = 1.0
+    edges: tuple[float, ...] = ()
+    times: tuple[float, ...] = ()
+    hazard: tuple[float, ...] = ()
+
+
+def proportional(outputs: Numbers, when: Numbers, known: Known) -> Numbers:
+    """(1,) log hazard ratio: the baseline's cumulative hazard times the ratio.
+
+    Cox, J R Stat Soc B 1972, doi:10.1111/j.2517-6161.1972.tb00899.x
+    """
+    passed = np.searchsorted(np.asarray(known.times), when, side="right")
+    baseline = np.array([0.0, *known.hazard])[passed] if known.times else np.ones_like(when)
+    return baseline * np.exp(np.clip(outputs[0], -MOST, MOST))
+
+
+def in_intervals(outputs: Numbers, when: Numbers, known: Known) -> Numbers:
+    """(bins,) logits of the event in each interval for those who reach it; within an interval the hazard is constant.
+
+    Gensheimer and Narasimhan, PeerJ 2019, doi:10.7717/peerj.6257
+    """
+    each = np.logaddexp(0.0, outputs)  # -log(1 - sigmoid)
+    return np.interp(when, [0.0, *known.edges], [0.0, *np.cumsum(each)])
+
+
+def weibull(outputs: Numbers, when: Numbers, known: Known) -> Numbers:
+    """(log scale, log shape): (time / scale) ** shape, an accelerated failure time.
+
+    Carroll, Control Clin Trials 2003, doi:10.1016/S0197-2456(03)00072-2
+    """
+    shape = np.exp(np.clip(outputs[1], -MOST, MOST))
+    powers = shape * (np.log(np.maximum(when, LEAST)) - np.log(known.scale) - outputs[0])
+    return np.exp(np.clip(powers, -MOST, MOST))
+
+
+CURVES: Mapping[str, Callable[[Numbers, Numbers, Known], Numbers]] = {
+    "cox": proportional,
+    "hazards": in_intervals,
+    "weibull": weibull,
+}
+
+
+def median_time(model: str, outputs: Numbers, known: Known, last: float) -> float | None:
+    """When the chance of the event reaches one half; None where it does not until `last`."""
+
+    def reached(when: float) -> bool:
+        return bool(CURVES[model](outputs, np.array([when]), known)[0] >= np.log(2))
+
+    if not reached(last):
+        return None
+    early, late = 0.0, last
+    for _ in range(HALVINGS):
+        middle = (early + late) / 2
+        early, late = (early, middle) if reached(middle) else (middle, late)
+    return late

@@ -1,0 +1,171 @@
+"""What the table of a survival's cases comes to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from isocenter.evaluation import (
+    Steps,
+    at_risk,
+    bootstrap,
+    bootstrap_statistic,
+    brier_errors,
+    dynamic_auc,
+    expected_over_observed,
+    harrell_c,
+    integrated,
+    kaplan_meier,
+    kaplan_meier_band,
+    logrank,
+    uno_c,
+)
+from isocenter.report import Figure, figures
+from isocenter.values import Estimate, Floats, Row
+
+METRICS = frozenset({"uno_c", "harrell_c", "integrated_brier", "dynamic_auc", "brier", "expected_over_observed"})
+# Parts of the time until the last horizon over which errors are integrated, and at which curves are drawn.
+PARTS = 20
+# Groups by predicted risk in which calibration is looked at, each with at least so many cases.
+MOST_GROUPS, CASES_A_GROUP = 5, 10
+
+
+@dataclass(frozen=True, eq=False)
+class Outcomes:
+    """Predictions beside what happened.
+
+    risk:      (cases,); times, happened, patients: (cases,)
+    survival:  (cases, horizons) probability of no event by each horizon; NaN where the model gives none
+    errors:    (cases,) squared error of the survival curve, integrated until the last horizon
+    horizons:  rising times; unit: in which they are counted, empty where nobody says
+    followed:  the censoring of the training cases
+    threshold: the median risk of the training cases; None where it is not known
+    """
+
+    risk: Floats
+    times: Floats
+    happened: np.ndarray
+    patients: np.ndarray
+    survival: Floats
+    errors: Floats
+    horizons: Sequence[float]
+    unit: str
+    followed: Steps
+    threshold: float | None
+
+    def named(self, horizon: float) -> str:
+        return f"{horizon:g} {self.unit}".strip()
+
+
+def moments(horizon: float) -> Floats:
+    """Times, evenly from 0 to the last horizon, at which a survival curve is compared with what happened."""
+    return np.linspace(0.0, horizon, PARTS + 1)
+
+
+def summary_rows(outcomes: Outcomes, *, seed: int) -> list[Row]:
+    """Uno's c first; then what holds by each horizon."""
+    return [*_overall(outcomes, seed), *(row for n in range(len(outcomes.horizons)) for row in _by(outcomes, n, seed))]
+
+
+def _overall(outcomes: Outcomes, seed: int) -> Iterator[Row]:
+    risk, times, happened, last = outcomes.risk, outcomes.times, outcomes.happened, outcomes.horizons[-1]
+    uno = partial(uno_c, risk, times, happened, outcomes.followed, last)
+    note = f"; events before {outcomes.named(last)}, censoring of the training cases"
+    yield Row("uno_c", "all", _interval(uno, outcomes, seed, note))
+    yield Row("harrell_c", "all", _interval(partial(harrell_c, risk, times, happened), outcomes, seed))
+    error = bootstrap(outcomes.errors, outcomes.patients, seed=seed)
+    same = _of_everybody(outcomes)
+    note = f"; until {outcomes.named(last)}; one curve for everybody (Kaplan-Meier of these cases) has {same:.3f}"
+    yield Row("integrated_brier", "all", _noted(error, note))
+
+
+def _by(outcomes: Outcomes, index: int, seed: int) -> Iterator[Row]:
+    risk, times, happened = outcomes.risk, outcomes.times, outcomes.happened
+    horizon, survival = outcomes.horizons[index], outcomes.survival[:, index]
+    label = outcomes.named(horizon)
+    area = partial(dynamic_auc, risk, times, happened, outcomes.followed, horizon)
+    had, free = int((happened & (times <= horizon)).sum()), int((times > horizon).sum())
+    censored = len(times) - had - free
+    counts = f"; {had} with the event by then, {free} without, {censored} censored before"
+    yield Row("dynamic_auc", label, _interval(area, outcomes, seed, counts))
+    if np.isnan(survival).any():
+        return
+    errors = brier_errors(survival[:, None], times, happened, outcomes.followed, [horizon])[:, 0]
+    yield Row("brier", label, _noted(bootstrap(errors, outcomes.patients, seed=seed), counts))
+    ratio = partial(expected_over_observed, 1 - survival, times, happened, horizon)
+    yield Row("expected_over_observed", label, _interval(ratio, outcomes, seed))
+
+
+def _interval(statistic: Callable[[Floats], Floats], outcomes: Outcomes, seed: int, note: str = "") -> Estimate:
+    """Patients drawn again within those who had the event and those who are censored; no pair is an own trial."""
+    estimate = bootstrap_statistic(statistic, outcomes.patients, strata=outcomes.happened, seed=seed, exact=False)
+    return _noted(estimate, note)
+
+
+def _noted(estimate: Estimate, note: str) -> Estimate:
+    return replace(estimate, method=estimate.method + note)
+
+
+def _of_everybody(outcomes: Outcomes) -> float:
+    """The integrated Brier score of the Kaplan-Meier curve of these cases."""
+    when = moments(outcomes.horizons[-1])
+    curve = kaplan_meier(outcomes.times, outcomes.happened).at(when)
+    everybody = np.tile(curve, (len(outcomes.times), 1))
+    errors = brier_errors(everybody, outcomes.times, outcomes.happened, outcomes.followed, when)
+    return float(integrated(errors, when).mean())
+
+
+def overview_figures(outcomes: Outcomes) -> list[Figure]:
+    """Who lived how long by predicted risk, how well each time is told, and whether probabilities can be believed."""
+    drawn = [_by_risk(outcomes)]
+    if not np.isnan(outcomes.survival[:, -1]).any() and len(outcomes.times) >= 2 * CASES_A_GROUP:
+        drawn.append(_calibration(outcomes))
+    return drawn
+
+
+def _by_risk(outcomes: Outcomes) -> Figure:
+    times, happened = outcomes.times, outcomes.happened
+    groups, p = {"all cases": np.ones(len(times), dtype=bool)}, float("nan")
+    caption = "The median risk of the training cases is not known: one group."
+    if outcomes.threshold is not None:
+        high = outcomes.risk > outcomes.threshold
+        groups = {name: side for name, side in (("lower risk", ~high), ("higher risk", high)) if side.any()}
+        p = logrank(times, happened, high)
+        caption = "Parted at the median risk of the training cases."
+    if np.isfinite(p):
+        caption += f" Log-rank test: p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}."
+    curves = {}
+    for name, side in groups.items():
+        low, high_end = kaplan_meier_band(times[side], happened[side])
+        own = kaplan_meier(times[side], happened[side])
+        curves[name] = figures.SurvivalCurve(
+            own.times, own.values, low.values, high_end.values, times[side][~happened[side]]
+        )
+    ticks = figures.time_ticks(float(times.max()))
+    counts = {name: at_risk(times[side], ticks).tolist() for name, side in groups.items()}
+    return figures.kaplan_meier(
+        curves, ticks, counts, "Survival by predicted risk", axis=time_axis(outcomes.unit), caption=caption
+    )
+
+
+def _calibration(outcomes: Outcomes) -> Figure:
+    """Predicted against observed by the last horizon, in groups of predicted risk."""
+    horizon, chance = outcomes.horizons[-1], 1 - outcomes.survival[:, -1]
+    groups = min(MOST_GROUPS, len(chance) // CASES_A_GROUP)
+    points = []
+    for own in np.array_split(np.argsort(chance, kind="stable"), groups):
+        times, happened = outcomes.times[own], outcomes.happened[own]
+        low, high = kaplan_meier_band(times, happened)
+        observed = 1 - kaplan_meier(times, happened).at(horizon)
+        points.append(
+            (float(chance[own].mean()), float(observed), 1 - float(high.at(horizon)), 1 - float(low.at(horizon)))
+        )
+    title = f"Can the probabilities by {outcomes.named(horizon)} be believed?"
+    return figures.observed_against_predicted(points, title)
+
+
+def time_axis(unit: str) -> str:
+    return f"time ({unit})" if unit else "time, in the unit of the data"

@@ -1,0 +1,365 @@
+from __future__ import annotations
+
+import json
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+from torchsurv.loss.cox import baseline_survival_function, neg_partial_log_likelihood
+from torchsurv.loss.weibull import neg_log_likelihood_weibull, survival_function_weibull
+
+from isocenter import tasks
+from isocenter.errors import DatasetError, PlanError
+from isocenter.evaluation import Steps, censoring
+from isocenter.tasks.survival import Survival
+from isocenter.tasks.survival_plan import baseline, batch, horizons, interval_edges
+from isocenter.values import Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Prediction
+
+warnings.filterwarnings("ignore", message="Ties in")
+GRID = Geometry.of_pixels((4, 4))
+ALL_FOLLOWED = {"time": [], "share": []}
+COX = Survival("cox", (5.0, 10.0), 6.0, (2.0, 5.0, 20.0), 20.0, ALL_FOLLOWED)
+KNOWN = replace(COX, baseline={"time": [1.0, 4.0, 9.0], "hazard": [0.1, 0.3, 0.6]})
+HAZARDS, WEIBULL = replace(COX, model="hazards"), replace(COX, model="weibull")
+
+
+def case(name: str, time: float, happened: bool, patient: str | None = None) -> Case:
+    image = Image(np.zeros((1, 4, 4), np.float32), GRID)
+    return Case(name, patient or name, {"image": image}, {"event": (time, happened)})
+
+
+def decoded(task: Survival, *outputs: float) -> Prediction:
+    return task.decode([((), {"event": np.array(outputs, np.float32)})], GRID)
+
+
+def fingerprint(times, happened) -> Fingerprint:
+    measured = {"min": 0.0, "low": 0.0, "high": 1.0, "median": 0.5, "max": 1.0, "mean": 0.5, "deviation": 0.2}
+    cases = [
+        CaseFacts(str(n), (8, 8), (1.0, 1.0), False, False, ("grey",), "CR", (measured,), references={"event": one})
+        for n, one in enumerate(zip(times, happened, strict=True))
+    ]
+    return Fingerprint(tuple(cases))
+
+
+def planned(times, happened) -> Survival:
+    said = Survival.settings_for(Dataset(()), fingerprint(times, happened))
+    return Survival.of({name: decision.value for name, decision in said.items()})
+
+
+@pytest.mark.parametrize("task", [COX, replace(KNOWN, unit="days", median_risk=-0.5), HAZARDS, WEIBULL])
+def test_every_setting_comes_back_from_json(task):
+    assert tasks.build({"name": "survival", **json.loads(json.dumps(task.settings))}) == task
+
+
+def test_the_target_is_the_time_and_whether_the_event_happened():
+    assert COX.target(case("a", 7.5, True)).data.tolist() == [7.5, 1.0]
+    for time in (0.0, -3.0, float("nan"), float("inf")):
+        with pytest.raises(DatasetError, match=r"ill.*correct it"):
+            COX.target(case("ill", time, True))
+
+
+def test_the_partial_likelihood_of_three_worked_out_by_hand():
+    # Events at 1 and 2, censored at 3; ratios 0, log 2, log 3: 1 of 6, then 2 of 5.
+    outputs = {"event": torch.log(torch.tensor([[1.0], [2.0], [3.0]]))}
+    target = torch.tensor([[1.0, 1.0], [2.0, 1.0], [3.0, 0.0]])
+    assert float(COX.loss(outputs, target)) == pytest.approx(-(np.log(1 / 6) + np.log(2 / 5)) / 2)
+
+
+def test_ties_are_efrons_and_large_ratios_overflow_nothing():
+    # Two events at 1 among 1, 2 and 3: 1 * 2 / (6 * (6 - 1.5))
+    outputs = torch.log(torch.tensor([[1.0], [2.0], [3.0]]))
+    target = torch.tensor([[1.0, 1.0], [1.0, 1.0], [3.0, 0.0]])
+    expected = -np.log(2 / (6 * 4.5)) / 2
+    assert float(COX.loss({"event": outputs}, target)) == pytest.approx(expected, rel=1e-5)
+    assert float(COX.loss({"event": outputs + 500}, target)) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("task", [COX, HAZARDS, WEIBULL])
+def test_a_batch_without_an_event_and_a_single_case_teach_without_failing(task):
+    for target in ([[1.0, 0.0], [2.0, 0.0]], [[1.0, 1.0]]):
+        outputs = torch.zeros(len(target), len(task.labels), requires_grad=True)
+        loss = task.loss({"event": outputs}, torch.tensor(target))
+        loss.backward()
+        assert torch.isfinite(loss)
+        assert torch.isfinite(outputs.grad).all()
+        if task is COX:
+            assert float(loss.detach()) == 0
+            assert not outputs.grad.any()
+
+
+def test_what_is_no_number_stays_none_for_the_training_to_see():
+    target = torch.tensor([[1.0, 1.0], [2.0, 0.0]])
+    assert torch.isnan(COX.loss({"event": torch.tensor([[float("nan")], [0.0]])}, target))
+
+
+def test_the_losses_are_those_of_torchsurv():
+    random = torch.Generator().manual_seed(0)
+    outputs = torch.randn(30, 2, generator=random)
+    times = torch.rand(30, generator=random) * 9 + 1
+    events = torch.rand(30, generator=random) < 0.6
+    target = torch.stack([times, events.float()], dim=1)
+    sure = neg_partial_log_likelihood(outputs[:, 0], events, times)
+    assert float(COX.loss({"event": outputs[:, :1]}, target)) == pytest.approx(float(sure), rel=1e-5)
+    sure = neg_log_likelihood_weibull(outputs, events, times / 6)
+    assert float(WEIBULL.loss({"event": outputs}, target)) == pytest.approx(float(sure), rel=1e-5)
+
+
+def test_the_likelihood_of_intervals_worked_out_by_hand():
+    # Intervals end at 2, 5 and 20; each hazard is 1/2 (logit 0). Event at 4: one survived, one had it. Censored at 3.4:
+    # one survived; at 3.6, after the middle of 2..5: two. An event after the last edge: three survived.
+    for time, event, intervals in ((4.0, 1, 2), (2.0, 1, 1), (3.4, 0, 1), (3.6, 0, 2), (25.0, 1, 3), (0.5, 0, 0)):
+        cost = HAZARDS.loss({"event": torch.zeros(1, 3)}, torch.tensor([[time, float(event)]]))
+        assert float(cost) == pytest.approx(intervals * np.log(2)), (time, event)
+
+
+def test_the_curve_of_intervals_is_their_product_and_its_loss_is_lowest_at_the_observed_hazards():
+    values = decoded(HAZARDS, 0.0, 0.0, 0.0).values
+    assert values["survival_5"] == pytest.approx(0.25)
+    # Five of the fifteen units of the last interval, at a constant hazard
+    assert values["survival_10"] == pytest.approx(0.25 * 0.5 ** (1 / 3))
+    assert values["median_survival"] == pytest.approx(2.0)
+    times, events = np.array([1, 1, 3, 3, 3, 9, 9, 20.0]), np.ones(8)
+    target = torch.tensor(np.stack([times, events], axis=1), dtype=torch.float32)
+    best = torch.logit(torch.tensor([2 / 8, 3 / 6, 1 - 1e-6]))
+    costs = [float(HAZARDS.loss({"event": (best + shift).expand(8, 3)}, target)) for shift in (-0.3, 0.0, 0.3)]
+    assert costs[1] == min(costs)
+
+
+def test_the_curve_of_weibull_is_that_of_torchsurv_in_the_datas_own_unit():
+    outputs = [0.3, -0.2]
+    values = decoded(WEIBULL, *outputs).values
+    sure = survival_function_weibull(torch.tensor([outputs]), torch.tensor([5.0, 10.0]) / 6)[0]
+    assert [values["survival_5"], values["survival_10"]] == pytest.approx(sure.tolist(), rel=1e-4)
+    exact = 6 * np.exp(0.3) * np.log(2) ** np.exp(0.2)
+    assert values["median_survival"] == pytest.approx(exact, rel=1e-5)
+
+
+def test_the_baseline_without_ties_is_breslows_and_with_them_efrons():
+    random = np.random.default_rng(0)
+    times, events, ratio = random.permutation(30) + 1.0, random.random(30) < 0.6, random.normal(size=30)
+    found = baseline(times, events, ratio)
+    given = [torch.tensor(ratio, dtype=torch.float32), torch.tensor(events), torch.tensor(times, dtype=torch.float32)]
+    sure = baseline_survival_function(*given)
+    assert_allclose(np.exp(-found.at(sure["time"].numpy())), sure["baseline_survival"].numpy(), rtol=1e-4)
+    tied = baseline([1.0, 1.0, 2.0], [True, True, False], np.log([1.0, 2.0, 3.0]))
+    assert tied.values.tolist() == pytest.approx([1 / 6 + 1 / 4.5])
+
+
+def test_the_curve_of_cox_is_the_baseline_to_the_power_of_the_ratio():
+    values = decoded(KNOWN, np.log(2)).values
+    assert values["survival_5"] == pytest.approx(np.exp(-2 * 0.3), rel=1e-6)
+    assert values["survival_10"] == pytest.approx(np.exp(-2 * 0.6), rel=1e-6)
+    assert values["risk"] == pytest.approx(np.log(2 * 0.6), rel=1e-6)
+    assert values["median_survival"] == pytest.approx(9.0)  # where it falls from 0.55 to 0.30
+    assert "median_survival" not in decoded(KNOWN, -1.0).values  # it never falls below one half
+    assert KNOWN.outputs(decoded(KNOWN, -1.0))["median_survival"] is None
+
+
+def test_before_its_baseline_is_known_cox_says_how_risks_compare_and_no_probability():
+    prediction = decoded(COX, 0.7)
+    assert prediction.values == {"risk": pytest.approx(0.7)}
+    table = COX.score([prediction] * 2, [case("a", 3.0, True), case("b", 4.0, False)])
+    assert table["brier"].isna().all()
+    assert {row.metric for row in COX.summary(table, seed=0)} >= {"uno_c", "harrell_c"}
+
+
+def test_the_training_cases_tell_the_baseline_and_the_median_risk_and_what_is_set_stays():
+    random = np.random.default_rng(0)
+    ratio = random.normal(size=400)
+    times = random.exponential(np.exp(-ratio) * 8)
+    cases = [case(str(n), float(time), True) for n, time in enumerate(times)]
+    said = [decoded(COX, one) for one in ratio]
+    task, decisions = COX.tuned(said, cases)
+    assert set(decisions) == {"task.baseline", "task.median_risk"}
+    # Found anew from what it says itself, and from other numbers of the same order.
+    again, _ = task.tuned([decoded(task, one) for one in ratio], cases)
+    shifted, _ = task.tuned([decoded(task, one + 3) for one in ratio], cases)
+    assert_allclose(again.baseline["hazard"], task.baseline["hazard"], rtol=1e-4)
+    assert_allclose(shifted.baseline["hazard"], np.array(task.baseline["hazard"]) / np.exp(3), rtol=1e-4)
+    assert shifted.median_risk == pytest.approx(task.median_risk, abs=1e-3)
+    # The hazard is 1/8 whatever the ratio: the cumulative baseline at 10 is 10/8.
+    assert decoded(task, 0.0).values["survival_10"] == pytest.approx(np.exp(-10 / 8), abs=0.03)
+    assert task.median_risk == pytest.approx(np.median([decoded(task, one).values["risk"] for one in ratio]), abs=1e-4)
+    assert len(task.baseline["time"]) == 100
+    assert tasks.build({"name": "survival", **json.loads(json.dumps(task.settings))}) == task
+    assert tasks.tuned_on(task) == "train"
+
+
+def test_cases_of_whom_nobody_had_the_event_decide_nothing():
+    assert COX.tuned([decoded(COX, 0.1)], [case("a", 3.0, False)]) == (COX, {})
+
+
+def test_a_single_case_decides_what_it_can_and_a_kind_that_says_nothing_is_tuned_on_validation_cases():
+    task, decisions = COX.tuned([decoded(COX, 0.7)], [case("a", 3.0, True)])
+    assert task.baseline == {"time": [3.0], "hazard": [pytest.approx(np.exp(-0.7), rel=1e-4)]}
+    assert set(decisions) == {"task.baseline", "task.median_risk"}
+    assert tasks.tuned_on(tasks.build({"name": "classification", "classes": ["a", "b"], "smoothing": 0.0})) == "val"
+
+
+def test_the_pictures_part_the_cases_at_the_median_risk_of_the_training_cases():
+    random = np.random.default_rng(0)
+    ratio = random.normal(size=60)
+    times, limits = random.exponential(9 * np.exp(-ratio)), random.exponential(20, 60)
+    task = replace(KNOWN, median_risk=float(np.log(0.6)), unit="days")
+    table = scored(task, ratio, np.minimum(times, limits), times <= limits)
+    curves, calibration = task.overview(table)
+    assert "lower risk" in curves.alt
+    assert "higher risk" in curves.alt
+    assert "Log-rank test: p < 0.001" in curves.caption
+    assert calibration.alt.count("predicted") == 5
+    [alone] = COX.overview(scored(COX, ratio[:12], times[:12], limits[:12] > 0))
+    assert "one group" in alone.caption
+
+
+def scored(task: Survival, outputs, times, events):
+    cases = [case(f"c{n}", float(time), bool(had)) for n, (time, had) in enumerate(zip(times, events, strict=True))]
+    return task.score([decoded(task, *np.atleast_1d(one)) for one in outputs], cases)
+
+
+def test_every_row_is_of_a_metric_that_a_plan_may_name_and_the_other_way_round():
+    random = np.random.default_rng(0)
+    ratio = random.normal(size=60)
+    times, limits = random.exponential(9 * np.exp(-ratio)), random.exponential(20, 60)
+    table = scored(KNOWN, ratio, np.minimum(times, limits), times <= limits)
+    rows = KNOWN.summary(table, seed=0)
+    assert (rows[0].metric, rows[0].label) == ("uno_c", "all")
+    assert {row.metric for row in rows} == KNOWN.metrics
+    assert {row.label for row in rows} == {"all", "5", "10"}
+    assert all(row.estimate.low < row.estimate.value < row.estimate.high for row in rows)
+    [area] = [row for row in rows if (row.metric, row.label) == ("dynamic_auc", "5")]
+    assert "censored before" in area.estimate.method
+    assert rows[0].estimate.patients == 60
+
+
+def test_the_selection_is_the_concordance_that_the_summary_states_and_without_pairs_minus_the_loss():
+    random = np.random.default_rng(0)
+    for task in (COX, HAZARDS, WEIBULL):
+        outputs = random.normal(size=(12, len(task.labels))).astype(np.float32)
+        times, events = random.random(12) * 9 + 1, random.random(12) < 0.7
+        target = torch.tensor(np.stack([times, events], axis=1), dtype=torch.float32)
+        chosen = task.selection(task.quality({"event": torch.from_numpy(outputs)}, target))
+        [row] = [one for one in task.summary(scored(task, outputs, times, events), seed=0) if one.metric == "harrell_c"]
+        assert chosen == pytest.approx(row.estimate.value)
+    alone = torch.tensor([[3.0, 0.0]])
+    assert WEIBULL.selection({"outputs": torch.zeros(1, 2), "target": alone}) == pytest.approx(-0.5)
+
+
+def test_the_probabilities_have_the_shape_of_the_outputs_and_follow_the_curve():
+    assert COX.probabilities({"event": np.zeros(1)})["event"].tolist() == pytest.approx([1 - np.exp(-1)])
+    assert KNOWN.probabilities({"event": np.zeros(1)})["event"].tolist() == pytest.approx([1 - np.exp(-0.6)])
+    assert HAZARDS.probabilities({"event": np.zeros(3)})["event"].tolist() == pytest.approx([0.5] * 3)
+    found = WEIBULL.probabilities({"event": np.array([0.3, -0.2])})["event"]
+    values = decoded(WEIBULL, 0.3, -0.2).values
+    assert found.tolist() == pytest.approx([1 - values["survival_5"], 1 - values["survival_10"]], abs=1e-6)
+
+
+def test_averaging_two_networks_averages_their_outputs():
+    mean = COX.average([{"event": np.array([[1.0], [2.0]])}, {"event": np.array([[3.0], [2.0]])}])
+    assert mean["event"].tolist() == [[2.0], [2.0]]
+
+
+def test_the_plan_takes_its_times_from_the_training_cases():
+    random = np.random.default_rng(0)
+    times = np.round(random.exponential(500, 200) + 1)
+    task = planned(times, np.arange(200) % 4 > 0)
+    had = np.sort(times[np.arange(200) % 4 > 0])
+    assert [float((had <= one).mean()) for one in task.horizons] == pytest.approx([0.25, 0.5, 0.75], abs=0.03)
+    assert task.edges[-1] == had[-1]
+    assert len(task.edges) == 10
+    counts = np.diff([0, *(int((had <= edge).sum()) for edge in task.edges)])
+    assert counts.min() >= 13
+    followed = censoring(times, np.arange(200) % 4 > 0)
+    ours = Steps(*(np.array(task.censoring[key]) for key in ("time", "share")))
+    assert_allclose(ours.at(task.horizons), followed.at(task.horizons), atol=0.02)
+
+
+def test_a_batch_of_cox_holds_events_and_other_models_take_what_is_usual():
+    often, seldom = fingerprint([1.0] * 400, [True] * 400), fingerprint([1.0] * 400, [True] * 100 + [False] * 300)
+    assert batch(often).value == 24
+    assert batch(seldom).value == 96
+    assert "about 24" in batch(seldom).because
+    few = fingerprint([1.0] * 10, [True] * 5 + [False] * 5)
+    assert batch(few).value == 10
+    assert "fewer than the 24" in batch(few).because
+    assert "training.batch" in COX.decisions(often)
+    assert "training.batch" not in WEIBULL.decisions(often)
+
+
+def test_times_close_together_and_few_events_have_horizons_within_the_follow_up():
+    had = np.array([1001.0, 1002.0, 1003.0, 1004.0])
+    assert horizons(had, Steps(np.zeros(0), np.zeros(0))) == [1001.0, 1002.0, 1003.0]
+    assert interval_edges(np.array([3.0, 3.0, 8.0])) == [3.0, 8.0]
+    assert planned([3.0, 8.0, 9.0], [True, True, False]).horizons == (3.0, 8.0)
+
+
+@pytest.mark.parametrize("happened", [[False] * 6, [True, *[False] * 5]])
+def test_fewer_than_two_events_are_refused(happened):
+    with pytest.raises(DatasetError, match="at least two"):
+        planned([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], happened)
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"model": "aalen"}, "task.model"),
+        ({"horizons": [5, 30]}, "task.horizons"),
+        ({"horizons": [10, 5]}, "task.horizons"),
+        ({"horizons": []}, "task.horizons"),
+        ({"horizons": [0]}, "task.horizons"),
+        ({"horizons": "soon"}, "task"),
+        ({"model": "hazards", "edges": [2, 5]}, "task.horizons"),
+        ({"edges": [5, 2]}, "task.edges"),
+        ({"scale": 0}, "task.scale"),
+        ({"censoring": {"time": [1.0], "share": [1.5, 2.0]}}, "task.censoring"),
+        ({"censoring": {"time": [4.0], "share": [0.0]}}, "task.horizons"),
+        ({"censoring": None}, "task.censoring"),
+        ({"baseline": {"time": [1.0, 2.0], "hazard": [0.2, 0.1]}}, "task.baseline"),
+        ({"median_risk": "high"}, "task"),
+        ({"horizon": [5]}, "task.horizon"),
+    ],
+)
+def test_impossible_settings_are_refused(change, where):
+    with pytest.raises(PlanError) as refused:
+        Survival.of({**COX.settings, **change})
+    assert refused.value.where == where
+
+
+def test_a_horizon_beyond_the_last_time_is_refused_with_the_time_that_could_be():
+    with pytest.raises(PlanError, match=r"no training case was followed for 30.*up to 20"):
+        Survival.of({**COX.settings, "horizons": [30.0]})
+
+
+def test_cases_with_a_time_have_no_classes_to_be_drawn_by():
+    assert COX.under("natural") == {}
+    with pytest.raises(PlanError, match="balanced"):
+        COX.under("balanced")
+
+
+def test_cases_are_ranked_by_their_curves_and_those_of_whom_little_is_known_lie_between():
+    table = scored(KNOWN, [3.0, -3.0, 0.0, 3.0], [1.0, 1.0, 2.0, 10.0], [True, True, False, False])
+    assert KNOWN.rank(table)[:2] == ["c0", "c2"]
+    assert set(KNOWN.rank(table)[2:]) == {"c1", "c3"}
+
+
+def test_a_report_states_the_chances_with_their_times():
+    found = replace(KNOWN, unit="days").results(decoded(KNOWN, np.log(2)))
+    said = {one.concept: (one.value, one.unit, one.probability) for one in found}
+    assert said["Event by 10 days"][2] == pytest.approx(1 - np.exp(-1.2), rel=1e-6)
+    assert said["Median survival"][:2] == (pytest.approx(9.0), "days")
+
+
+@pytest.mark.parametrize("task", [COX, HAZARDS, WEIBULL])
+def test_what_an_explanation_explains_rises_with_the_risk(task):
+    outputs = torch.randn(20, len(task.labels), generator=torch.Generator().manual_seed(1))
+    if task.model == "weibull":
+        outputs[:, 1] = 0.0
+    risk = [decoded(task, *one.tolist()).values["risk"] for one in outputs]
+    explained = task.saliency({"event": outputs})
+    if task.model == "hazards":  # the risk is that of the last horizon, half-way through the last interval
+        outputs[:, 2] = -20.0
+        risk = [decoded(task, *one.tolist()).values["risk"] for one in outputs]
+        explained = task.saliency({"event": outputs})
+    assert np.argsort(risk).tolist() == torch.argsort(explained).tolist()

@@ -1,0 +1,165 @@
+"""Times to an event from a table to a package, on small pictures whose brightness is the hazard."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import PIL.Image
+import pytest
+
+import isocenter
+from isocenter.errors import DatasetError, PlanError
+from packages import CONFIG, without_isocenter
+from trained import SMALL_RESNET
+
+COLUMN = {"image": "file", "time": "days", "event": "died", "patient": "person"}
+FEW = {"training.steps": 8, "training.validations": 2, "training.batch": 12, "network.size": SMALL_RESNET}
+READING = {"column": COLUMN, "device": "cpu", "threads": 1}
+
+
+def cohort(root: Path, count: int = 60) -> Path:
+    """Pictures in which brighter means sooner: exponential times, a third of them censored."""
+    root.mkdir(parents=True)
+    random, rows = np.random.default_rng(0), []
+    for n in range(count):
+        level = random.uniform(-1.2, 1.2)
+        pixels = (120 + 60 * level + random.normal(0, 8, (20, 20))).clip(0, 255).astype(np.uint8)
+        PIL.Image.fromarray(pixels).save(root / f"{n:02}.png")
+        time, limit = random.exponential(300 * np.exp(-2 * level)), random.exponential(900)
+        rows.append((f"{n:02}.png", f"p{n // 2}", round(min(time, limit)) + 1, "dead" if time <= limit else "alive"))
+    pd.DataFrame(rows, columns=["file", "person", "days", "died"]).to_csv(root / "table.csv", index=False)
+    return root
+
+
+@pytest.fixture(scope="module")
+def followed(tmp_path_factory):
+    """A run of a few steps, and its data."""
+    root = tmp_path_factory.mktemp("followed")
+    data = cohort(root / "data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ISOCENTER_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        given = {**FEW, "task.unit": "days"}
+        isocenter.train(data, out=root / "run", assignments=given, **READING)
+    return data, root / "run"
+
+
+def test_a_look_at_the_data_counts_the_events(tmp_path):
+    data = cohort(tmp_path / "data")
+    found, table = isocenter.check(data, column=COLUMN), pd.read_csv(data / "table.csv")
+    assert found.passed
+    assert found.facts["references"] == "event"
+    died, days = (table["died"] == "dead").sum(), table["days"]
+    assert found.facts["events"] == f"{died} of 60 cases, at times from {days.min()} to {days.max()}"
+
+
+def test_the_plan_says_why_a_batch_is_so_large_and_where_its_horizons_lie(followed):
+    planned = isocenter.plan(followed[0], **READING)
+    batch = planned.plan.decision("training.batch")
+    assert batch.value > 12
+    assert "compared with the cases of its batch alone" in batch.because
+    assert planned.plan["task.name"] == "survival"
+    assert planned.plan["evaluation.primary"] == "uno_c"
+    with pytest.raises(PlanError, match="no training case was followed"):
+        isocenter.plan(followed[0], assignments={"task.horizons": [1e5]}, **READING)
+    with pytest.raises(PlanError, match="no classes"):
+        isocenter.plan(followed[0], assignments={"training.sampling": "balanced"}, **READING)
+
+
+def test_who_had_the_event_is_in_every_part_by_his_share(followed):
+    table, parts = pd.read_csv(followed[0] / "table.csv"), pd.read_csv(followed[1] / "split.csv", dtype=str)
+    died = dict(zip(table["file"].str.removesuffix(".png"), table["died"] == "dead", strict=True))
+    shares = parts.assign(died=parts["case"].map(died)).groupby("split")["died"].mean()
+    assert np.ptp(shares) < 0.35
+
+
+def test_a_run_keeps_what_its_training_cases_told_and_states_every_figure_with_an_interval(followed):
+    _, run = followed
+    rows = json.loads((run / "evaluation" / "summary.json").read_text())["rows"]
+    assert (rows[0]["metric"], rows[0]["label"]) == ("uno_c", "all")
+    assert {"harrell_c", "integrated_brier", "dynamic_auc", "brier", "expected_over_observed"} <= {
+        row["metric"] for row in rows
+    }
+    cases = pd.read_csv(run / "evaluation" / "cases.csv")
+    assert {"time", "event", "risk", "median_survival", "brier"} <= set(cases)
+    task = isocenter.load(run, "cpu").task
+    assert task.baseline is not None
+    assert task.median_risk is not None
+    assert task.unit == "days"
+    assert "Survival by predicted risk" in (run / "report.html").read_text()
+
+
+def test_a_prediction_states_risk_and_survival_by_the_horizons(followed, tmp_path):
+    data, run = followed
+    predicted = isocenter.predict(run, data / "00.png", out=tmp_path / "out", device="cpu")
+    task = isocenter.load(run, "cpu").task
+    columns = [f"survival_{horizon:g}" for horizon in task.horizons]
+    assert list(predicted.table.columns)[2:] == ["risk", *columns, "median_survival"]
+    chances = predicted.table[columns].iloc[0].tolist()
+    assert chances == sorted(chances, reverse=True)
+    assert 0 < chances[-1] < 1
+
+
+def test_other_data_are_evaluated_with_their_own_columns_and_a_time_of_nothing_is_named(followed, tmp_path):
+    data = cohort(tmp_path / "other", 24)
+    table = pd.read_csv(data / "table.csv")
+    table.loc[3, "days"] = 0
+    table.to_csv(data / "table.csv", index=False)
+    found = isocenter.evaluate(followed[1], data, column=COLUMN, split="all", device="cpu")
+    assert [problem.cases for problem in found.failures] == [("03",)]
+    assert found.primary == "uno_c"
+
+
+def test_a_package_predicts_as_its_run_does_and_without_isocenter(followed, tmp_path):
+    data, run = followed
+    package = isocenter.package(run, out=tmp_path / "package", backends=())
+    ours = isocenter.predict(run, data / "00.png", device="cpu").table.iloc[0]
+    there = isocenter.load(package.out, "cpu").predict(data / "00.png").values
+    assert there["risk"] == pytest.approx(ours["risk"], abs=1e-6)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "00.png").write_bytes((data / "00.png").read_bytes())
+    words = ("-m", "monai.bundle", "run", "--config_file", CONFIG, "--dataset_dir", tmp_path / "images")
+    done = without_isocenter(package.out, tmp_path / "blocked", *words, "--output_dir", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    table = pd.read_csv(tmp_path / "out" / "predictions.csv").iloc[0]
+    for name in ours.index[2:]:
+        assert table[name] == pytest.approx(ours[name], rel=1e-4, nan_ok=True), name
+
+
+@pytest.mark.parametrize("model", ["hazards", "weibull"])
+def test_the_other_models_train_and_predict_too(model, followed, tmp_path):
+    given = {**FEW, "training.steps": 3, "training.validations": 1, "task.model": model}
+    run = isocenter.train(followed[0], out=tmp_path / "run", assignments=given, **READING)
+    assert run.primary == "uno_c"
+    values = isocenter.predict(tmp_path / "run", followed[0] / "01.png", device="cpu").table.iloc[0]
+    assert 0 < values.filter(like="survival_").iloc[0] < 1
+
+
+def test_each_fold_has_the_baseline_of_its_own_training_cases_and_their_mean_one_of_all(followed, tmp_path):
+    given = {**FEW, "training.steps": 2, "training.validations": 1}
+    isocenter.train(followed[0], out=tmp_path / "run", folds=2, assignments=given, **READING)
+    mean = isocenter.load(tmp_path / "run", "cpu")
+    assert mean.task.baseline is not None
+    assert len(mean.members) == 2
+    table = pd.read_csv(tmp_path / "run" / "evaluation" / "cases.csv")
+    assert len(table) == 60
+    assert table.filter(like="survival_").notna().all().iloc[:-1].all()
+
+
+def test_where_every_case_trains_the_baseline_is_known_too(followed, tmp_path):
+    given = {**FEW, "training.steps": 2, "training.validations": 1}
+    isocenter.train(followed[0], out=tmp_path / "run", everything=True, assignments=given, **READING)
+    assert isocenter.load(tmp_path / "run", "cpu").task.baseline is not None
+
+
+def test_an_event_that_is_neither_yes_nor_no_and_a_time_in_words_are_refused(tmp_path):
+    data = cohort(tmp_path / "data", 12)
+    table = pd.read_csv(data / "table.csv", dtype=str)
+    for column, said, match in (("died", "2", "neither yes nor no"), ("days", "3 months", "no number")):
+        changed = table.copy()
+        changed.loc[5, column] = said
+        changed.to_csv(data / "table.csv", index=False)
+        with pytest.raises(DatasetError, match=match):
+            isocenter.check(data, column=COLUMN)
