@@ -59,7 +59,10 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
             " are about 1"
         ),
         "noise": Decision("none", "no error bar was asked for (gaussian gives one to each case)", "arXiv:1703.04977"),
-        "loss": Decision("huber", "beyond one deviation an error costs by its size, so that no odd value rules", HUBER),
+        "loss": Decision(
+            "huber", "beyond one deviation an error costs by its size, so that no odd value rules; with noise the "
+            "likelihood takes its place", HUBER
+        ),
         "error_factor": Decision(None, "it is found on validation cases after training, where there are error bars"),
     }  # fmt: skip
 
