@@ -1,4 +1,4 @@
-"""Times to an event from a table to a package, on small pictures whose brightness is the hazard."""
+"""Times to an event from a table to a package, on small pictures in which the size of a square is the hazard."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ READING = {"column": COLUMN, "device": "cpu", "threads": 1}
 
 
 def cohort(root: Path, count: int = 60) -> Path:
-    """Pictures in which brighter means sooner: exponential times, a third of them censored."""
+    """Pictures in which a larger square means sooner: exponential times, a quarter of them censored."""
     root.mkdir(parents=True)
     random, rows = np.random.default_rng(0), []
     for n in range(count):
-        level = random.uniform(-1.2, 1.2)
-        pixels = (120 + 60 * level + random.normal(0, 8, (20, 20))).clip(0, 255).astype(np.uint8)
-        PIL.Image.fromarray(pixels).save(root / f"{n:02}.png")
-        time, limit = random.exponential(300 * np.exp(-2 * level)), random.exponential(900)
+        side = int(random.integers(2, 15))
+        pixels = random.normal(60, 8, (20, 20))
+        pixels[3 : 3 + side, 3 : 3 + side] += 120
+        PIL.Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(root / f"{n:02}.png")
+        time, limit = random.exponential(300 * np.exp((8 - side) / 3)), random.exponential(1200)
         rows.append((f"{n:02}.png", f"p{n // 2}", round(min(time, limit)) + 1, "dead" if time <= limit else "alive"))
     pd.DataFrame(rows, columns=["file", "person", "days", "died"]).to_csv(root / "table.csv", index=False)
     return root

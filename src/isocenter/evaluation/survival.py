@@ -101,8 +101,8 @@ def logrank(times: ArrayLike, happened: ArrayLike, group: ArrayLike) -> float:
     one = np.asarray(group, dtype=bool)
     if one.all() or not one.any() or not events.any():
         return float("nan")
-    sides = [stats.CensoredData.right_censored(last[side], ~events[side]) for side in (one, ~one)]
-    return float(stats.logrank(*sides).pvalue)
+    x, y = (stats.CensoredData.right_censored(last[side], ~events[side]) for side in (one, ~one))
+    return float(stats.logrank(x, y).pvalue)
 
 
 def harrell_c(risk: ArrayLike, times: ArrayLike, happened: ArrayLike, weights: Floats | None = None) -> Floats:

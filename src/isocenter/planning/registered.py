@@ -8,11 +8,18 @@ import json
 from isocenter.values import Plan
 
 # The primary figure and all that could be turned afterwards to make it look better.
-REGISTERED = ("evaluation.primary", "task.operating_point", "task.tolerance", "task.prevalence", "task.costs")
+REGISTERED = (
+    "evaluation.primary",
+    "task.operating_point",
+    "task.tolerance",
+    "task.prevalence",
+    "task.costs",
+    "task.horizons",
+)
 
 
 def registered(plan: Plan) -> str:
-    """SHA-256 over primary metric, rule of the operating point, tolerances, prevalence and costs of mistakes.
+    """SHA-256 over primary metric, rule of the operating point, tolerances, prevalence, costs of mistakes and horizons.
 
     A run records it before its first step; a report marks as exploratory whatever it does not cover.
     Nosek et al., PNAS 2018, doi:10.1073/pnas.1708274114

@@ -16,7 +16,7 @@ from isocenter.lazy import torch
 from isocenter.report import Figure, figures
 from isocenter.tasks.survival_curves import CURVES, LEAST, Known, median_time
 from isocenter.tasks.survival_losses import LOSSES
-from isocenter.tasks.survival_plan import EFRON, baseline, batch, check_settings, curve, rounded, settings_for
+from isocenter.tasks.survival_plan import EFRON, baseline, batch, check_settings, curve, rounded, settings_for, steps_of
 from isocenter.tasks.survival_scores import METRICS, Outcomes, moments, overview_figures, summary_rows, time_axis
 from isocenter.tasks.task import Outputs, Task, stated_image
 from isocenter.values import (
@@ -202,17 +202,17 @@ class Survival:
 
         What a plan of another training holds of them is found anew.
         """
-        outcomes = [_event(case) for case in cases]
-        events, people = sum(had for _, had in outcomes), counted(len(cases), "training case")
-        if not events:
+        times, happened = np.array([_event(case) for case in cases], dtype=float).T
+        people = counted(len(cases), "training case")
+        if not happened.any():
             return self, {}
         task, made = self, dict[str, Decision]()
         risks = np.array([_values(prediction)["risk"] for prediction in predictions])
         if self.model == "cox":
             ratios = risks - self._risk(np.zeros(1))
-            found = curve(baseline(*np.array(outcomes, dtype=float).T, ratios), "hazard")
+            found = curve(baseline(times, happened, ratios), "hazard")
             task = replace(task, baseline=found)
-            because = f"from the risks of {people}, {events} of whom had the event"
+            because = f"from the risks of {people}, {happened.sum():.0f} of whom had the event"
             made["task.baseline"] = Decision(found, because, EFRON)
             risks = ratios + task._risk(np.zeros(1))
         middle = rounded(float(np.median(risks)))
@@ -271,8 +271,8 @@ class Survival:
         when = moments(self.horizons[-1])
         last, happened = known or (None, False)
         chance = [values[_column(time)] for time in when]
-        told = {"axis": time_axis(self.unit), "last": last, "happened": happened}
-        return [*drawn, figures.survival_curve(when, chance, case.id, **told)]
+        axis = time_axis(self.unit)
+        return [*drawn, figures.survival_curve(when, chance, case.id, axis=axis, last=last, happened=happened)]
 
     def overview(self, table: Table) -> list[Figure]:
         return overview_figures(self._outcomes(table))
@@ -318,7 +318,7 @@ class Survival:
 
     @property
     def _followed(self) -> Steps:
-        return Steps(*(np.array(self.censoring[key], dtype=float) for key in ("time", "share")))
+        return steps_of(self.censoring, "share")
 
     def _error(self, values: Mapping[str, float], time: float, event: bool) -> float:
         """Integrated until the last horizon; NaN where no probabilities are known."""

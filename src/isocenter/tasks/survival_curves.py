@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Numbers = NDArray[np.float64]
+Numbers = NDArray[np.floating[Any]]
 # The logarithm of a cumulative hazard of 0, and of a time of 0, would be infinite.
 LEAST = 1e-300
 # A hazard whose exponent is beyond this is certain death, or none; float64 knows no larger power of e than 709.
@@ -52,7 +53,7 @@ def in_intervals(outputs: Numbers, when: Numbers, known: Known) -> Numbers:
     Gensheimer and Narasimhan, PeerJ 2019, doi:10.7717/peerj.6257
     """
     each = np.logaddexp(0.0, outputs)  # -log(1 - sigmoid)
-    return np.interp(when, [0.0, *known.edges], [0.0, *np.cumsum(each)])
+    return np.asarray(np.interp(when, [0.0, *known.edges], [0.0, *np.cumsum(each)]))
 
 
 def weibull(outputs: Numbers, when: Numbers, known: Known) -> Numbers:

@@ -125,6 +125,11 @@ def curve(steps: Steps, name: str) -> dict[str, list[float]]:
     }
 
 
+def steps_of(kept: Mapping[str, Sequence[float]], name: str) -> Steps:
+    """What `curve` has made of a curve, as one."""
+    return Steps(np.array(kept["time"], dtype=float), np.array(kept[name], dtype=float))
+
+
 def rounded(value: float, digits: int = DIGITS) -> float:
     """So many digits, whatever the size."""
     return float(f"{value:.{digits}g}")
@@ -154,8 +159,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
             _check_curve(name, settings[name], key)
     if settings["censoring"] is None:
         raise PlanError("nothing makes up for those who are censored", "task.censoring", "Plan anew")
-    followed = Steps(*(np.array(settings["censoring"][key], dtype=float) for key in ("time", "share")))
-    if not followed.at(furthest) > 0:
+    if not steps_of(settings["censoring"], "share").at(furthest) > 0:
         problem = f"no training case was followed beyond {furthest:g}"
         raise PlanError(problem, "task.horizons", "Give earlier times")
 
