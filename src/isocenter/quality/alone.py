@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from isocenter.quality.boxes import odd_boxes
 from isocenter.quality.look import Look
 from isocenter.quality.masks import Structure
 from isocenter.values import GRID_TOLERANCE, Array, Case, Image, Problem
@@ -50,6 +51,7 @@ def odd(
             yield Problem(
                 "note", f"{kind} is empty", (case.id,), "it teaches only what is not there", "Check that this is meant"
             )
+    yield from odd_boxes(case.id, references)
     if any(structure.specks for structure in structures.values()):
         yield Problem(
             "note",
