@@ -14,6 +14,7 @@ from isocenter.evaluation.classification import (
     roc_curve,
 )
 from isocenter.evaluation.curves import roc_band
+from isocenter.evaluation.detection import Froc, Matches, box_iou, box_sizes
 from isocenter.evaluation.distance import Surface, SurfaceDistance, elements, surface_distance
 from isocenter.evaluation.intervals import (
     bootstrap,
@@ -39,6 +40,8 @@ from isocenter.evaluation.table import (
 
 __all__ = [
     "Confusion",
+    "Froc",
+    "Matches",
     "Overlap",
     "Surface",
     "SurfaceDistance",
@@ -47,6 +50,8 @@ __all__ = [
     "average_precision",
     "bootstrap",
     "bootstrap_statistic",
+    "box_iou",
+    "box_sizes",
     "brier",
     "calibration_error",
     "case_table",

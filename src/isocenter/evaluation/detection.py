@@ -7,8 +7,10 @@ All boxes are of one class: what is asked of several is asked of each.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -136,6 +138,8 @@ class Froc:
     false: Floats
     false_image: NDArray[np.intp]
     images: int
+
+    rates: ClassVar[tuple[float, ...]] = FALSE_RATES
 
     @classmethod
     def of(
@@ -290,7 +294,7 @@ def _weights(weights: Floats | None, images: int) -> Floats:
 
 
 def _rows(values: Floats) -> Floats:
-    return values.reshape(-1, values.shape[-1])
+    return values.reshape(math.prod(values.shape[:-1]), values.shape[-1])
 
 
 def _refuse_unlike(predicted: Sequence[BoundingBoxes], references: Sequence[BoundingBoxes]) -> None:
