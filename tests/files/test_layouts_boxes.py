@@ -19,7 +19,12 @@ from isocenter.files.layouts.voc import parsed
 SHAPE = (20, 30)
 
 
-def voc(path: Path, *objects: tuple[str, tuple[float, ...]], size: tuple[int, int] | None = (30, 20), extra: str = "") -> Path:
+def voc(
+    path: Path,
+    *objects: tuple[str, tuple[float, ...]],
+    size: tuple[int, int] | None = (30, 20),
+    extra: str = "",
+) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     drawn = "".join(
         f"<object><name>{name}</name>{extra}<bndbox>"
@@ -89,7 +94,7 @@ def test_boxes_cross_processes_and_a_changed_annotation_is_another_case(tmp_path
     picture(tmp_path / "a.png", shape=SHAPE)
     coco(tmp_path / "a_boxes.json", {"a.png": [("cell", [3, 5, 7, 2])]})
     [case] = read_dataset(tmp_path)
-    assert len(pickle.loads(pickle.dumps(case)).references["boxes"]) == 1
+    assert len(pickle.loads(pickle.dumps(case)).references["boxes"]) == 1  # noqa: S301 - our own
     coco(tmp_path / "a_boxes.json", {"a.png": [("cell", [3, 5, 7, 3])]})
     [other] = read_dataset(tmp_path)
     assert content_hash(case) != content_hash(other)
@@ -148,7 +153,7 @@ def test_a_box_that_cannot_be_is_refused_by_file_and_box(tmp_path, box, problem)
 def test_an_image_of_another_size_than_its_annotation_says_is_refused(tmp_path):
     picture(tmp_path / "a.png", shape=SHAPE)
     voc(tmp_path / "a.xml", ("cell", (1, 1, 5, 5)), size=(20, 30))
-    with pytest.raises(DatasetError, match="image of 20 x 30 pixels .columns x rows., and the image has 30 x 20"):
+    with pytest.raises(DatasetError, match="and the image has 30 x 20"):
         only(tmp_path)
     voc(tmp_path / "a.xml", ("cell", (1, 1, 5, 5)), size=None)
     assert len(only(tmp_path)) == 1
@@ -229,7 +234,7 @@ def test_numbers_as_classes_get_their_names_and_an_unnamed_one_is_refused(tmp_pa
     dataset = read_dataset(tmp_path, DatasetOptions(labels="0=cell,1=clump"))
     assert [label.name for label in dataset.classes["boxes"]] == ["cell", "clump"]
     assert dataset.cases[0].references["boxes"].names == ("cell", "clump")
-    with pytest.raises(UsageError, match="does not name .*1"):
+    with pytest.raises(UsageError, match=r"does not name .*1"):
         read_dataset(tmp_path, DatasetOptions(labels="0=cell"))
 
 
@@ -278,7 +283,7 @@ def test_a_table_says_who_and_in_which_part_and_must_not_contradict_itself(tmp_p
         assert [case.patient for case in dataset] == ["p1", "p2"]
         assert dataset.splits == {"a": "train", "b": "test"}
     table(path, *rows, "b.png,cell,2,2,9,8,p1,test", head=head)
-    with pytest.raises(DatasetError, match="b.png is of patient p1 and p2"):
+    with pytest.raises(DatasetError, match=r"b\.png is of patient p1 and p2"):
         read_dataset(tmp_path)
 
 

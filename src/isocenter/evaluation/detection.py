@@ -170,9 +170,7 @@ class Froc:
         joined = [np.concatenate(one) for one in (best, image, size, false, false_image)]
         return cls(*joined, images=len(predicted))
 
-    def sensitivity(
-        self, rate: float, weights: Floats | None = None, *, among: Truths | None = None
-    ) -> Floats:
+    def sensitivity(self, rate: float, weights: Floats | None = None, *, among: Truths | None = None) -> Floats:
         """Share of the references that are hit by the lowest score with at most `rate` false boxes a scan.
 
         among: (references,) of these alone; the score is that of all. NaN without references

@@ -8,11 +8,12 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from isocenter.errors import DatasetError, PlanError
-from isocenter.tasks.task import Outputs, Task
+from isocenter.tasks.task import Outputs, Task, rows_in
 from isocenter.values import Dataset
 
 TASKS = {
     "classification": "isocenter.tasks.classification:Classification",
+    "detection": "isocenter.tasks.detection:Detection",
     "segmentation": "isocenter.tasks.segmentation:Segmentation",
 }
 # Kinds that models of other programs have, and that nothing is trained as.
@@ -68,4 +69,4 @@ def build(settings: Mapping[str, Any]) -> Task:
     return kind(settings["name"]).of({key: value for key, value in settings.items() if key != "name"})
 
 
-__all__ = ["TASKS", "Outputs", "Task", "build", "kind", "kind_for", "names"]
+__all__ = ["TASKS", "Outputs", "Task", "build", "kind", "kind_for", "names", "rows_in"]

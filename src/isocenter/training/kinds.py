@@ -163,9 +163,7 @@ class BoxByBox:
 
     def moved(self, augmentation: Augmentation, images: Tensor, targets: Tensor, drawn: Drawn) -> Moved:
         corners = Corners(targets, tuple(images.shape[2:]))
-        moved, followed, _ = augmentation.moved(
-            images, corners, drawn.generators, drawn.steps, mirrored=drawn.mirrored
-        )
+        moved, followed, _ = augmentation.moved(images, corners, drawn.generators, drawn.steps, mirrored=drawn.mirrored)
         assert followed is not None  # noqa: S101 - they were given
         return moved, followed.boxes
 

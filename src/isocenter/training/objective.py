@@ -109,9 +109,7 @@ def by_level(outputs: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
     return dict(sorted(levels.items()))
 
 
-def as_coarse(
-    targets: Tensor, heads: Mapping[str, Tensor], coarse: Callable[..., Tensor] | None = None
-) -> Tensor:
+def as_coarse(targets: Tensor, heads: Mapping[str, Tensor], coarse: Callable[..., Tensor] | None = None) -> Tensor:
     """Targets on the grid of the outputs; where these have none, as they are."""
     spatial = tuple(next(iter(heads.values())).shape[2:])
     if not spatial:

@@ -174,7 +174,7 @@ def _cases(scored: Scored, primary: str, views: str) -> Section:
 
 def _of_cases(scored: Scored, primary: str) -> dict[str, str]:
     """{case: its score in words}, the mean over its labels; the Brier score where the primary is of no single case."""
-    metric = next((name for name in (primary, "dice", "brier") if name in scored.table), None)
+    metric = next((name for name in (primary, "dice", "brier", "f1") if name in scored.table), None)
     if metric is None:
         return {}
     means = scored.table.groupby("case")[metric].mean()

@@ -82,7 +82,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         )
     problem = Problem(
         "error",
-        f"{counted(len(missing), 'image is', 'images are')} listed that {'is' if len(missing) == 1 else 'are'} not there",
+        f"{counted(len(missing), 'listed image is', 'listed images are')} not there",
         tuple(missing),
         "they are left out",
         "Correct the names, or get the files",
@@ -108,7 +108,8 @@ def listed_in(path: Path, split: Split | None = None) -> list[Listed]:
             where = f"annotation {one['id']}"
             if one["image_id"] not in boxes or one["category_id"] not in names:
                 what = "image" if one["image_id"] not in boxes else "category"
-                raise DatasetError(f"{where} is of {what} {one[f'{what}_id']}, which is not listed", str(path), "Mend it")
+                problem = f"{where} is of {what} {one[f'{what}_id']}, which is not listed"
+                raise DatasetError(problem, str(path), "Correct it")
             x, y, width, height = (float(number) for number in one["bbox"])
             ignored = bool(one.get("iscrowd", 0))
             box = Drawn(names[one["category_id"]], (x, y), (x + width, y + height), where, ignored)
@@ -153,8 +154,9 @@ def _is_coco(path: Path) -> bool:
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
     named = [key for key in KEYS if re.search(rb'"' + key.encode() + rb'"\s*:\s*\[', head)]
-    whole = len(head) < HEAD_BYTES
-    return len(named) == len(KEYS) if whole else bool(named) and b'"file_name"' in head or b'"bbox"' in head
+    if len(head) < HEAD_BYTES:
+        return len(named) == len(KEYS)
+    return bool(named) and (b'"file_name"' in head or b'"bbox"' in head)
 
 
 def _parts(files: Sequence[Member]) -> dict[Path, Split]:
@@ -171,7 +173,8 @@ def _parts(files: Sequence[Member]) -> dict[Path, Split]:
 def _words(path: Path) -> list[str]:
     """Of "instances_train2017.json": train2017, train, instances."""
     parts = re.split(r"[^A-Za-z0-9]+", path.stem.lower())
-    return [word for part in reversed(parts) if part for word in dict.fromkeys((part, part.rstrip("0123456789"))) if word]
+    both = [word for part in reversed(parts) for word in (part, part.rstrip("0123456789"))]
+    return [word for word in dict.fromkeys(both) if word]
 
 
 LAYOUT = Layout(

@@ -136,9 +136,7 @@ def _head(path: Path) -> bytes:
         return file.read(4096)
 
 
-def _image_of(
-    member: Member, suffixes: Sequence[str], images: Mapping[str, Sequence[Member]]
-) -> Member | None:
+def _image_of(member: Member, suffixes: Sequence[str], images: Mapping[str, Sequence[Member]]) -> Member | None:
     """The image that a file is about: of its own name, in its folder or in one beside it."""
     place = member.path.parent
     near = [place, *(place.parent / name for name in IMAGES)]

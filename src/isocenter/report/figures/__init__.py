@@ -13,15 +13,19 @@ from isocenter.report.figures.figure import Figure
 if TYPE_CHECKING:
     from isocenter.report.figures.charts import histogram, label_scores, scatter, training_curves
     from isocenter.report.figures.cohort import class_balance, profiles
+    from isocenter.report.figures.detection import box_precision_recall, boxes, froc
     from isocenter.report.figures.discrimination import confusion, precision_recall, reliability, roc
     from isocenter.report.figures.slices import contact_sheet, contours, pair_sheet
 
 __all__ = [
     "Figure",
+    "box_precision_recall",
+    "boxes",
     "class_balance",
     "confusion",
     "contact_sheet",
     "contours",
+    "froc",
     "histogram",
     "label_scores",
     "pair_sheet",
@@ -34,10 +38,13 @@ __all__ = [
 ]
 
 _HOMES = {
+    "box_precision_recall": "detection",
+    "boxes": "detection",
     "class_balance": "cohort",
     "confusion": "discrimination",
     "contact_sheet": "slices",
     "contours": "slices",
+    "froc": "detection",
     "pair_sheet": "slices",
     "precision_recall": "discrimination",
     "profiles": "cohort",
