@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -108,7 +109,7 @@ class Matches:
             return np.zeros(0), np.zeros(0)
         return right / total, np.maximum.accumulate((right / (right + wrong))[::-1])[::-1]
 
-    @property
+    @cached_property
     def _cumulated(self) -> tuple[Floats, Floats]:
         """(images, right boxes) how many right and wrong boxes of each image have come once that one has.
 
@@ -117,7 +118,8 @@ class Matches:
         order = np.argsort(-self.scores, kind="stable")
         places = np.flatnonzero(self.right[order])
         images, right = self.image[order], self.right[order]
-        return tuple(_running(images, marks, places, len(self.references)) for marks in (right, ~right))  # type: ignore[return-value]
+        count = len(self.references)
+        return _running(images, right, places, count), _running(images, ~right, places, count)
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,42 +177,42 @@ class Froc:
 
         among: (references,) of these alone; the score is that of all. NaN without references
         """
-        scores, hits, false = self._cumulated(None if among is None else np.asarray(among, bool))
-        return self._at(rate, _weights(weights, self.images), scores, hits, false, among)
+        return self._at((rate,), weights, among)[..., 0]
 
     def cpm(self, weights: Floats | None = None) -> Floats:
         """Mean sensitivity at 1/8, 1/4, 1/2, 1, 2, 4 and 8 false boxes a scan: LUNA16's competition metric."""
-        return np.mean([self.sensitivity(rate, weights) for rate in FALSE_RATES], axis=0)
+        return np.asarray(self._at(FALSE_RATES, weights, None).mean(axis=-1))
 
     @property
     def curve(self) -> tuple[Floats, Floats]:
         """False boxes a scan and sensitivity, from the highest score down."""
-        scores, hits, false = self._cumulated(None)
-        del scores
-        return false.sum(axis=0) / max(1, self.images), hits.sum(axis=0) / max(1, len(self.scores))
-
-    def _at(
-        self, rate: float, counts: Floats, scores: Floats, hits: Floats, false: Floats, among: Truths | None
-    ) -> Floats:
-        chosen = self.image if among is None else self.image[among]
-        total = counts @ np.bincount(chosen, minlength=self.images)
-        scans = counts.sum(axis=-1)
-        if not len(scores):
-            return np.where(total > 0, 0.0, np.nan)
-        found, wrong = counts @ hits, counts @ false
-        # Rounding must not decide where a rate is met exactly.
-        reached = (wrong <= rate * scans[..., None] + 1e-9).sum(axis=-1)
-        last = np.take_along_axis(found, np.maximum(reached - 1, 0)[..., None], axis=-1)[..., 0]
-        part = np.where(reached > 0, last, 0.0)
-        return np.divide(part, total, out=np.full(part.shape, np.nan), where=total > 0)
-
-    def _cumulated(self, among: Truths | None) -> tuple[Floats, Floats, Floats]:
-        """The scores from the highest down, and (images, scores) what has been hit, and falsely called, by then."""
         met = np.isfinite(self.scores)
         scores = np.unique(np.concatenate([self.scores[met], self.false]))[::-1]
-        wanted = met if among is None else met & among
-        hits = _running_at(self.scores[wanted], self.image[wanted], scores, self.images)
-        return scores, hits, _running_at(self.false, self.false_image, scores, self.images)
+        hits, false = (
+            _running_at(own, images, scores, self.images).sum(axis=0)
+            for own, images in ((self.scores[met], self.image[met]), (self.false, self.false_image))
+        )
+        return false / max(1, self.images), hits / max(1, len(self.scores))
+
+    def _at(self, rates: Sequence[float], weights: Floats | None, among: Truths | None) -> Floats:
+        """(..., rates) sensitivities. A hit counts where no more false boxes than allowed score as much or more."""
+        counts = _weights(weights, self.images)
+        wanted = np.ones(len(self.scores), dtype=bool) if among is None else np.asarray(among, dtype=bool)
+        total = counts @ np.bincount(self.image[wanted], minlength=self.images)
+        met = np.isfinite(self.scores)
+        allowed, false = counts.sum(axis=-1)[..., None], counts @ self._false_by_hit
+        own = counts[..., self.image[met]] * wanted[met]
+        # Rounding must not decide where a rate is met exactly.
+        found = np.stack([(own * (false <= rate * allowed + 1e-9)).sum(axis=-1) for rate in rates], axis=-1)
+        there = np.broadcast_to(total[..., None] > 0, found.shape)
+        return np.divide(found, total[..., None], out=np.full(found.shape, np.nan), where=there)
+
+    @cached_property
+    def _false_by_hit(self) -> Floats:
+        """(images, references that are hit) false boxes of each image with that score or a higher one."""
+        met = self.scores[np.isfinite(self.scores)]
+        falling, place = np.unique(-met, return_inverse=True)
+        return _running_at(self.false, self.false_image, -falling, self.images)[:, place]
 
 
 def box_sizes(boxes: BoundingBoxes, steps: Sequence[float] | None = None) -> Floats:
@@ -272,9 +274,9 @@ def _running(images: NDArray[np.intp], marks: Truths, places: NDArray[np.intp], 
 
 def _running_at(own: Floats, images: NDArray[np.intp], scores: Floats, count: int) -> Floats:
     """(images, scores) how many of each image have at least each score; scores fall."""
-    steps = np.zeros((count, len(scores)))
+    steps = np.zeros((count, len(scores) + 1))
     np.add.at(steps, (images, np.searchsorted(-scores, -own)), 1.0)
-    return np.cumsum(steps, axis=1)
+    return np.cumsum(steps[:, :-1], axis=1)
 
 
 def _from_highest(boxes: BoundingBoxes) -> NDArray[np.intp]:
