@@ -92,6 +92,12 @@ def classified(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 
 @pytest.fixture(scope="session")
+def detected(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """A run of a few steps on small pictures with boxes."""
+    return _run_once(tmp_path_factory, trained.smears, trained.detecting)
+
+
+@pytest.fixture(scope="session")
 def packaged(segmented: Trained, tmp_path_factory: pytest.TempPathFactory) -> Packaged:
     """The package of the run on volumes; tests only read it, or copy it to damage it."""
     return isocenter.package(segmented.out, out=tmp_path_factory.mktemp("packaged") / "shells", backends=("onnx",))

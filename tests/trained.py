@@ -77,6 +77,29 @@ def pictures(root: Path, count: int = 40, classes: tuple[str, ...] = ("bright", 
     return root
 
 
+def smears(root: Path, count: int = 16, first: int = 0) -> Path:
+    """Pictures with one or two bright discs and a square, and their boxes as in Pascal VOC."""
+    for n in range(count):
+        rng = np.random.default_rng(first + n)
+        shape, drawn = (24, 32), []
+        pixels = rng.normal(60, 8, shape)
+        down, across = np.indices(shape) + 0.5
+        for name, column in (("disc", 8.0), ("disc", 18.0), ("square", 27.0))[n % 2 :]:
+            centre, half = (float(rng.uniform(6, 18)), column), float(rng.uniform(2.5, 4.0))
+            away = np.hypot(down - centre[0], across - centre[1])
+            if name == "square":
+                away = np.maximum(abs(down - centre[0]), abs(across - centre[1]))
+            pixels[away < half] = 220 if name == "disc" else 140
+            edges = [centre[1] - half + 1, centre[0] - half + 1, centre[1] + half, centre[0] + half]
+            parts = zip(("xmin", "ymin", "xmax", "ymax"), edges, strict=True)
+            corners = "".join(f"<{key}>{edge:.2f}</{key}>" for key, edge in parts)
+            drawn.append(f"<object><name>{name}</name><bndbox>{corners}</bndbox></object>")
+        root.mkdir(parents=True, exist_ok=True)
+        PIL.Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(root / f"smear{n:02}.png")
+        (root / f"smear{n:02}.xml").write_text(f"<annotation>{''.join(drawn)}</annotation>")
+    return root
+
+
 def segmenting(data: Path, out: Path, **flags: Any) -> Run:
     """A run on `blobs`."""
     given = {"labels": LABELS, "device": "cpu", "threads": 1, "assignments": {}, **flags}
@@ -88,4 +111,12 @@ def classifying(data: Path, out: Path, **flags: Any) -> Run:
     """A run on `pictures`."""
     given = {"device": "cpu", "threads": 1, "assignments": {}, **flags}
     given["assignments"] = {**FEW_STEPS, "network.size": SMALL_RESNET, **given["assignments"]}
+    return isocenter.train(data, out=out, **given)
+
+
+def detecting(data: Path, out: Path, **flags: Any) -> Run:
+    """A run on `smears`."""
+    given = {"device": "cpu", "threads": 1, "assignments": {}, **flags}
+    size = {"width": 8, "widest": 16, "strides": [[1, 1], [2, 2], [2, 2]]}
+    given["assignments"] = {**FEW_STEPS, "network.size": size, **given["assignments"]}
     return isocenter.train(data, out=out, **given)

@@ -12,7 +12,8 @@ from isocenter.errors import PlanError
 from isocenter.planning import read_plan, settings
 from isocenter.training import Batch
 from isocenter.training.compute import Compute
-from isocenter.training.objective import batch_loss, bit_by_bit, by_level, supervised, vectors_changed
+from isocenter.training.kinds import vectors_changed
+from isocenter.training.objective import batch_loss, bit_by_bit, by_level, supervised
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ import isocenter
 import trained
 from isocenter.files import DatasetOptions, cache_folder, read_dataset
 from isocenter.planning import settings
-from isocenter.training import prepare_all, store
+from isocenter.training import kinds, prepare_all, store
 from isocenter.values import Label
 
 GENEROUS, NOTHING = 2**30, 0
@@ -97,7 +97,7 @@ def test_settings_of_the_task_that_leave_the_target_alone_prepare_nothing_anew(p
 def test_positions_lie_in_their_structure(prepared):
     for one in prepared():
         for channel, positions in enumerate(one.positions, start=1):
-            assert len(positions) == min(np.count_nonzero(one.target == channel), store.POSITIONS)
+            assert len(positions) == min(np.count_nonzero(one.target == channel), kinds.POSITIONS)
             assert (one.target[tuple(positions.T)] == channel).all()
 
 

@@ -14,6 +14,7 @@ from isocenter.evaluation.classification import (
     roc_curve,
 )
 from isocenter.evaluation.curves import roc_band
+from isocenter.evaluation.detection import Froc, Matches, box_iou, box_sizes
 from isocenter.evaluation.distance import Surface, SurfaceDistance, elements, surface_distance
 from isocenter.evaluation.intervals import (
     bootstrap,
@@ -66,6 +67,8 @@ from isocenter.evaluation.table import (
 
 __all__ = [
     "Confusion",
+    "Froc",
+    "Matches",
     "Overlap",
     "Steps",
     "Surface",
@@ -77,6 +80,8 @@ __all__ = [
     "bias",
     "bootstrap",
     "bootstrap_statistic",
+    "box_iou",
+    "box_sizes",
     "brier",
     "brier_errors",
     "calibration_error",

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from isocenter.quality.boxes import odd_boxes
 from isocenter.quality.events import unusable_event
 from isocenter.quality.look import Look
 from isocenter.quality.masks import Structure
@@ -53,6 +54,7 @@ def odd(
             yield Problem(
                 "note", f"{kind} is empty", (case.id,), "it teaches only what is not there", "Check that this is meant"
             )
+    yield from odd_boxes(case.id, references)
     if any(structure.specks for structure in structures.values()):
         yield Problem(
             "note",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from isocenter.errors import counted, listed
+from isocenter.quality.boxes import no_boxes
 from isocenter.quality.events import events
 from isocenter.transforms import COLOUR, GREY, without_alpha
 from isocenter.values import Dataset, Fingerprint, Problem, grades
@@ -30,6 +31,7 @@ def together(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem]:
     """Labels, classes, events, channels and axes of all cases that can be used."""
     yield from _labels(dataset, fingerprint)
     yield from _background(dataset, fingerprint)
+    yield from no_boxes(dataset, fingerprint)
     yield from _classes(dataset, fingerprint)
     yield from _grades(fingerprint)
     yield from _findings(dataset, fingerprint)

@@ -13,12 +13,17 @@ from isocenter.values import Estimate, Row
 # The spelling of the papers; other names are written as they are, with blanks.
 NAMES = {
     "accuracy": "Accuracy",
+    "ap": "AP at IoU 0.5 to 0.95",
+    "ap10": "AP at IoU 0.1",
+    "ap50": "AP at IoU 0.5",
     "assd": "ASSD",
     "auprc": "AUPRC",
     "auroc": "AUROC",
     "balanced_accuracy": "Balanced accuracy",
     "brier": "Brier score",
     "concordance": "Concordance (Lin)",
+    "cpm": "CPM",
+    "cpm_iou10": "CPM at IoU 0.1",
     "dice": "Dice",
     "dice_pooled": "Dice, pooled",
     "dynamic_auc": "AUC, cumulative/dynamic",

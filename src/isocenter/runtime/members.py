@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, combinations
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from isocenter.errors import GeometryError, PlanError
 from isocenter.runtime.trace import Trace
 from isocenter.runtime.windows import Network
 from isocenter.transforms import check_flips, names_sides
-from isocenter.values import Array
+from isocenter.values import Array, Dense
 
 if TYPE_CHECKING:
     from isocenter.tasks import Task
@@ -43,6 +43,7 @@ class Mirrored:
     axes:     of the window; every combination of them is one view
     crossing: the axis that runs between left and right; None where none of the window's does
     sides:    for each output channel the one that it becomes when left and right change sides
+    offsets:  {head: how many of its last channels are a vector}, which points the other way in a mirror
     """
 
     network: Network
@@ -50,6 +51,7 @@ class Mirrored:
     axes: tuple[int, ...]
     crossing: int | None
     sides: tuple[int, ...]
+    offsets: Mapping[str, int] = field(default_factory=dict)
 
     def __call__(self, batch: NDArray[np.float32]) -> Mapping[str, Array]:
         views = chain.from_iterable(combinations(self.axes, n) for n in range(len(self.axes) + 1))
@@ -60,6 +62,10 @@ class Mirrored:
         along = tuple(axis + 2 for axis in view)
         outputs = self.network(np.ascontiguousarray(np.flip(batch, along)))
         dense = {name: np.flip(one, along) if one.ndim == batch.ndim else one for name, one in outputs.items()}
+        for name, count in self.offsets.items():
+            signs = np.ones(dense[name].shape[1], dtype=dense[name].dtype)
+            signs[[len(signs) - count + axis for axis in view]] = -1
+            dense[name] = dense[name] * signs.reshape(-1, *[1] * (batch.ndim - 2))
         if self.crossing not in view:
             return dense
         # What the mirror shows on the left lies on the right.
@@ -100,7 +106,8 @@ def mirrored(network: Network, task: Task, axes: tuple[int, ...], trace: Trace, 
             "mirroring",
             NO_MIRROR,
         )
-    return Mirrored(network, task.average, axes, crossing, sides or ())
+    offsets = {name: head.offsets for name, head in task.heads.items() if isinstance(head, Dense) and head.offsets}
+    return Mirrored(network, task.average, axes, crossing, sides or (), offsets)
 
 
 def _crossing_axis(task: Task, trace: Trace, left_right: int | None) -> int | None:

@@ -14,6 +14,7 @@ from isocenter.values import Array, Dense, Image, Prediction, Region, Slabs
 
 if TYPE_CHECKING:
     from isocenter.runtime.prepares import Prepares
+    from isocenter.runtime.trace import Trace
     from isocenter.tasks import Task
 
 # Is given a part of a grid, and {head: (classes, *region) or (classes,)} its probabilities.
@@ -69,10 +70,28 @@ def passed(
                 wanted=part.needed,
                 way=part.way,
             )
-            yield from preprocessing.restored(slabs, trace, part.kept)
+            yield from _with_axes(preprocessing.restored(slabs, trace, part.kept), task, trace)
 
     slabs = restored() if region is None else _within(restored(), region)
     return task.decode(slabs if beside is None else _told(slabs, task, beside), trace.source)
+
+
+def _with_axes(slabs: Slabs, task: Task, trace: Trace) -> Slabs:
+    """Slabs on the source's grid, of which also what belongs to axes is said of those of the source."""
+    turning = {name: one for name, one in task.heads.items() if isinstance(one, Dense) and one.plain < one.channels}
+    if not turning:
+        yield from slabs
+        return
+    for region, arrays in slabs:
+        yield region, {**arrays, **{name: _turned(arrays[name], head, trace) for name, head in turning.items()}}
+
+
+def _turned(array: Array, head: Dense, trace: Trace) -> Array:
+    made = np.asarray(array)
+    plain, lengths, offsets = np.split(made, [head.plain, head.plain + head.lengths])
+    parts = [trace.lengths_back(lengths)] * bool(head.lengths)
+    parts += [trace.lengths_back(offsets, signed=True)] * bool(head.offsets)
+    return np.concatenate([plain, *parts])
 
 
 def _of_all(progress: Progress | None, before: int, count: int) -> Progress | None:

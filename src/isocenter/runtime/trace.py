@@ -67,6 +67,33 @@ class Trace:
             found.append(slice(max(start, kept.start) - kept.start, min(stop, kept.stop) - kept.start))
         return tuple(found) if all(one.start < one.stop for one in found) else None
 
+    def boxes(self, corners: Array) -> Array:
+        """(n, 2 * axes of the source) edges in the source's voxels, to (n, 2 * axes) in those of the padded grid."""
+        ndim, sizes = self.source.ndim, self.source.shape
+        remaining = [axis for axis in range(ndim) if axis != self.squeezed]
+        low, high = [], []
+        steps = zip(self.axes, self.flips, self.crop, self.shape, self.pad, strict=True)
+        for old, flip, kept, size, (before, _) in steps:
+            axis = remaining[old]
+            begin, end = corners[:, axis], corners[:, ndim + axis]
+            if flip:
+                begin, end = sizes[axis] - end, sizes[axis] - begin
+            factor = size / (kept.stop - kept.start)
+            low.append((begin - kept.start) * factor + before)
+            high.append((end - kept.start) * factor + before)
+        return np.stack([*low, *high], axis=1)
+
+    def lengths_back(self, lengths: Array, *, signed: bool = False) -> Array:
+        """(axes, ...) lengths along the axes of the network's grid, in its voxels, to those of the source in its own.
+
+        signed: they are a vector, which changes its sign where an axis is flipped
+        An axis of a single slice that was left out has none.
+        """
+        factors = [old / new for old, new in zip(self.kept, self.shape, strict=True)]
+        factors = [-one if signed and flip else one for one, flip in zip(factors, self.flips, strict=True)]
+        scale = np.asarray(factors, dtype=lengths.dtype).reshape(-1, *[1] * (lengths.ndim - 1))
+        return np.asarray((lengths * scale)[np.argsort(self.axes)])
+
     @property
     def padded(self) -> tuple[int, ...]:
         """The spatial shape that the network sees."""

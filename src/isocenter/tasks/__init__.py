@@ -8,11 +8,12 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from isocenter.errors import DatasetError, PlanError
-from isocenter.tasks.task import Outputs, Task
+from isocenter.tasks.task import Outputs, Task, rows_in
 from isocenter.values import Dataset, Split
 
 TASKS = {
     "classification": "isocenter.tasks.classification:Classification",
+    "detection": "isocenter.tasks.detection:Detection",
     "findings": "isocenter.tasks.findings:Findings",
     "regression": "isocenter.tasks.regression:Regression",
     "segmentation": "isocenter.tasks.segmentation:Segmentation",
@@ -77,4 +78,4 @@ def tuned_on(task: Task) -> Split:
     return found
 
 
-__all__ = ["TASKS", "Outputs", "Task", "build", "kind", "kind_for", "names", "tuned_on"]
+__all__ = ["TASKS", "Outputs", "Task", "build", "kind", "kind_for", "names", "rows_in", "tuned_on"]

@@ -136,14 +136,19 @@ class Task(Protocol):
     def rank(self, table: Table) -> list[str]:
         """Case ids from best to worst, for the report."""
 
-    def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
-        """The columns of `predictions.csv`."""
+    def outputs(self, prediction: Prediction) -> Mapping[str, Any] | Sequence[Mapping[str, Any]]:
+        """The columns of `predictions.csv`; several rows where a case has several results, never none."""
 
     def saliency(self, outputs: Outputs) -> Tensor:
         """(batch,) the scalar that an explanation explains."""
 
     def results(self, prediction: Prediction) -> list[Finding]:
         """What a structured report states."""
+
+
+def rows_in(outputs: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """What `Task.outputs` gives, as rows."""
+    return [outputs] if isinstance(outputs, Mapping) else outputs
 
 
 def stated_image(case: Case) -> Image:

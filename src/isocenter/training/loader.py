@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.lazy import torch
+from isocenter.training.kinds import Kind, kind_for
 from isocenter.training.store import Prepared
 from isocenter.transforms import generator, order
 from isocenter.values import Array, Region
@@ -30,12 +31,17 @@ CLASS_DRAW, MEMBER_DRAW, BALANCED_DRAW = 2**31 + 1, 2**31 + 2, 1
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """images: (batch, channels, *patch); targets: (batch, *patch) or (batch,); one generator and one spacing each"""
+    """images: (batch, channels, *patch); targets: as their kind has them; one generator and one spacing each"""
 
     images: NDArray[np.float32]
     targets: Array
     generators: tuple[np.random.Generator, ...]
     steps: tuple[float, ...]
+    kind: Kind = field(default=None)  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.kind is None:
+            object.__setattr__(self, "kind", kind_for(self.targets.ndim - 1, self.images.ndim - 2))
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +83,9 @@ class Loader:
         images, targets, generators, steps = zip(*drawn, strict=True)
         # One spacing for the batch: all cases lie on the network's grid, small differences come from rounding.
         spacing = tuple(np.mean(steps, axis=0).tolist())
-        return Batch(self._stacked(images), self._stacked(targets), generators, spacing)
+        kind = self.cases[0].kind
+        alike = kind.alike(targets, self._longest)
+        return Batch(self._stacked(images), self._stacked(alike), generators, spacing, kind)
 
     def _stacked(self, arrays: Sequence[Array]) -> Array:
         if not self.pinned:
@@ -114,6 +122,11 @@ class Loader:
             targets = _levels(targets[:, 0])[:, None]
         _, owner = np.unique(targets, axis=0, return_inverse=True)
         return [np.flatnonzero(owner.ravel() == number) for number in range(int(owner.max()) + 1)]
+
+    @cached_property
+    def _longest(self) -> int:
+        """Entries of the longest target of all cases, so that batches are alike in every process."""
+        return max((case.target.shape[0] for case in self.cases if case.target.ndim), default=0)
 
     @cached_property
     def _rarity(self) -> NDArray[np.float64]:

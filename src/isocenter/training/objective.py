@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,9 +15,10 @@ from isocenter.lazy import torch
 from isocenter.planning import Settings
 from isocenter.tasks import Task
 from isocenter.training.compute import Compute
+from isocenter.training.kinds import Drawn, kind_for
 from isocenter.training.loader import Batch
 from isocenter.training.ranks import ALONE, Ranks
-from isocenter.transforms import Augmentation, names_sides, sides_changed
+from isocenter.transforms import Augmentation
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,24 +34,23 @@ def batch_loss(
 
     With several ranks each gives its part of a batch, and the loss is that of the whole.
     """
-    task, augmentation = settings.task, settings.augmentation
+    task, augmentation, kind = settings.task, settings.augmentation, batch.kind
     images, targets = (on_device(array, device) for array in (batch.images, batch.targets))
-    dense = targets if targets.ndim == images.ndim - 1 else None
-    images, moved, crossed = augmentation(images, dense, batch.generators, batch.steps, mirrored=task.mirrored)
+    drawn = Drawn(batch.generators, batch.steps, task.mirrored)
+    images, targets = kind.moved(augmentation, images, targets, drawn)
     partner, share = None, 1.0
-    if moved is not None:
-        targets = moved
-    else:
-        targets = vectors_changed(targets, crossed, task.mirrored)
+    if kind.mixes:
         images, partner, share = mixed(augmentation, images, batch.generators, ranks)
+    coarse = partial(kind.coarse, spatial=tuple(images.shape[2:]))
     with compute.autocast(device):
         outputs = module(compute.ordered(module, images))
     outputs = {name: ranks.whole(output.float()) for name, output in outputs.items()}
     targets = ranks.whole(targets)
     if partner is None:
-        return supervised(task, outputs, targets)
+        return supervised(task, outputs, targets, coarse)
     # Zhang et al., arXiv:1710.09412; Yun et al., arXiv:1905.04899
-    return share * supervised(task, outputs, targets) + (1 - share) * supervised(task, outputs, targets[partner])
+    own, other = (supervised(task, outputs, one, coarse) for one in (targets, targets[partner]))
+    return share * own + (1 - share) * other
 
 
 def mixed(
@@ -81,16 +82,19 @@ def bit_by_bit(settings: Settings) -> Iterator[None]:
         raise PlanError(problem, "training.deterministic", remedy) from error
 
 
-def supervised(task: Task, outputs: Mapping[str, Tensor], targets: Tensor) -> Tensor:
+def supervised(
+    task: Task, outputs: Mapping[str, Tensor], targets: Tensor, coarse: Callable[..., Tensor] | None = None
+) -> Tensor:
     """The loss of the finest outputs, and of coarser ones where a network in training gives them.
 
-    Level n weighs 2^-n, all together 1; a dense target is brought to its grid voxel by voxel, so that labels stay
-    labels. Lee et al., arXiv:1409.5185; the weights are nnU-Net's, doi:10.1038/s41592-020-01008-z
+    Level n weighs 2^-n, all together 1. Lee et al., arXiv:1409.5185; the weights are nnU-Net's,
+    doi:10.1038/s41592-020-01008-z
+    coarse: brings targets to the grid of outputs; as their shape says if not given
     """
     levels = by_level(outputs)
     weights = {level: 2.0**-level for level in levels}
     losses = [
-        weights[level] / sum(weights.values()) * task.loss(heads, as_coarse(targets, heads))
+        weights[level] / sum(weights.values()) * task.loss(heads, as_coarse(targets, heads, coarse))
         for level, heads in levels.items()
     ]
     return torch.stack(losses).sum()
@@ -105,22 +109,11 @@ def by_level(outputs: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
     return dict(sorted(levels.items()))
 
 
-def as_coarse(targets: Tensor, heads: Mapping[str, Tensor]) -> Tensor:
-    """(batch, *spatial) targets on the grid of the outputs; a vector target as it is."""
-    spatial = next(iter(heads.values())).shape[2:]
-    if not spatial or targets.shape[1:] == spatial:
+def as_coarse(targets: Tensor, heads: Mapping[str, Tensor], coarse: Callable[..., Tensor] | None = None) -> Tensor:
+    """Targets on the grid of the outputs; where these have none, as they are."""
+    spatial = tuple(next(iter(heads.values())).shape[2:])
+    if not spatial:
         return targets
-    coarse = torch.nn.functional.interpolate(targets[:, None].float(), size=tuple(spatial), mode="nearest-exact")
-    return coarse[:, 0].to(targets.dtype)
-
-
-def vectors_changed(targets: Tensor, crossed: Tensor, mirrored: Sequence[int] | None) -> Tensor:
-    """(batch,) or (batch, size) targets, where left and right have changed sides in the image.
-
-    mirrored: by channel of the head, which may have more of them than the target, behind its own
-    """
-    if mirrored is None or not names_sides(mirrored) or not bool(crossed.any()):
-        return targets
-    if targets.ndim == 1:
-        return sides_changed(targets, crossed, mirrored)
-    return torch.where(crossed[:, None], targets[:, list(mirrored)[: targets.shape[1]]], targets)
+    if coarse is None:
+        coarse = partial(kind_for(targets.ndim - 1, len(spatial)).coarse, spatial=tuple(targets.shape[1:]))
+    return coarse(targets, wanted=spatial)

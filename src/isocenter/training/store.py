@@ -11,7 +11,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,12 @@ from isocenter.errors import IsocenterError
 from isocenter.files import cache_folder, content_hash, written
 from isocenter.runtime import Preprocessing, in_threads
 from isocenter.tasks import Task
-from isocenter.transforms import generator, stacked
-from isocenter.values import Array, Case, Dense, Region
+from isocenter.training.kinds import Kind, kind_for, kind_named, kind_of
+from isocenter.transforms import stacked
+from isocenter.values import Array, Case, Region
 
 # Raised when prepared arrays would come out otherwise than before.
 LAYOUT = 5
-# Positions of each structure that are kept for centring patches; nnU-Net keeps as many.
-POSITIONS = 1000
 # Each case is read by a thread of its own already.
 READING = {"nthreads": 1}
 Progress = Callable[[int, int], None]
@@ -63,9 +62,10 @@ class Prepared:
     """One case as the network sees it.
 
     image:     (channels, *spatial) float32
-    target:    (*spatial) of a dense head, () or (size,) of a vector
-    positions: per structure (up to POSITIONS, axes) where it lies; empty for a vector
+    target:    as its kind has it
+    positions: per structure (up to `kinds.POSITIONS`, axes) where it lies; empty for a vector
     steps:     length of a voxel per axis
+    kind:      of target; as its shape says where nobody named it
     """
 
     id: str
@@ -73,6 +73,11 @@ class Prepared:
     target: Array
     positions: tuple[NDArray[np.int32], ...]
     steps: tuple[float, ...]
+    kind: Kind = field(default=None)  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.kind is None:
+            object.__setattr__(self, "kind", kind_for(self.target.ndim, len(self.shape)))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -85,7 +90,7 @@ class Prepared:
     def cut(self, region: Region) -> tuple[NDArray[np.float32], Array]:
         """Image and target of a region; a vector target is the whole case's."""
         image = np.asarray(self.image[(slice(None), *region)], dtype=np.float32)
-        return image, np.asarray(self.target[region] if self.target.ndim == len(region) else self.target)
+        return image, self.kind.cut(self.target, region)
 
 
 def prepare_all(
@@ -142,25 +147,19 @@ def _prepared(
 def _write(place: Path, case: Case, preprocessing: Preprocessing, task: Task) -> None:
     image, trace = preprocessing(stacked(case.images, case.id), case.id)
     target = task.target(case)
-    facts: dict[str, Any] = {"steps": np.array(trace.steps)}
+    kind = kind_of(target.head)
+    data = kind.prepared(target, preprocessing, trace)
+    facts: dict[str, Any] = {"steps": np.array(trace.steps), "kind": np.array(kind.name)}
+    for channel, found in kind.positions(target.head, data, trace.padded).items():
+        facts[f"positions_{channel}"] = found
     with written(place, overwrite=True) as partial:
         partial.mkdir()
         _pack(image, partial / "image.b2nd")
-        if isinstance(target.head, Dense):
-            data = preprocessing.labels(target.data, trace)
+        if kind.large:
             _pack(data, partial / "target.b2nd")
-            for channel in range(1, target.head.channels):
-                facts[f"positions_{channel}"] = _positions(data == channel, channel)
         else:
-            facts["target"] = target.data
+            facts["target"] = data
         np.savez(partial / "facts.npz", **facts)
-
-
-def _positions(mask: NDArray[np.bool_], channel: int) -> NDArray[np.int32]:
-    where = np.argwhere(mask).astype(np.int32)
-    if len(where) <= POSITIONS:
-        return where
-    return where[generator(0, 0, len(where), channel).choice(len(where), POSITIONS, replace=False)]
 
 
 def _pack(array: Array, path: Path) -> None:
@@ -180,7 +179,9 @@ def _open(place: Path, case: str) -> Prepared:
     positions = tuple(facts[f"positions_{channel}"] for channel in channels)
     target: Any = facts["target"] if "target" in facts else _unpacked(place / "target.b2nd")
     image: Any = _unpacked(place / "image.b2nd")
-    return Prepared(case, image, target, positions, tuple(facts["steps"].tolist()))
+    # Prepared before boxes were: as its shape says.
+    kind = kind_named(str(facts["kind"])) if "kind" in facts else kind_for(target.ndim, image.ndim - 1)
+    return Prepared(case, image, target, positions, tuple(facts["steps"].tolist()), kind)
 
 
 def _unpacked(path: Path) -> OnDisk:

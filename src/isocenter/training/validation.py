@@ -33,7 +33,7 @@ def validate(model: Model, averaged: Module, cases: Sequence[Prepared], device: 
         sums: dict[str, Tensor] = {}
         for region, arrays in slide(run, image, inference.patch, overlap=inference.overlap, batch=4, merge=task.merge):
             outputs = {name: torch.from_numpy(array)[None] for name, array in arrays.items()}
-            part = torch.from_numpy(np.asarray(target[region] if region else target))[None]
+            part = torch.from_numpy(case.kind.cut(target, region))[None]
             for name, value in task.quality(outputs, part).items():
                 sums[name] = sums[name] + value if name in sums else value
         for name, value in sums.items():

@@ -2,6 +2,7 @@
 
 from isocenter.transforms.align import aligned
 from isocenter.transforms.augment import Augmentation
+from isocenter.transforms.augment_following import Corners, Following, LabelMap
 from isocenter.transforms.augment_spatial import sides_changed
 from isocenter.transforms.channels import COLOUR, GREY, recoloured, stacked, without_alpha
 from isocenter.transforms.draws import generator, order
@@ -18,6 +19,9 @@ __all__ = [
     "COLOUR",
     "GREY",
     "Augmentation",
+    "Corners",
+    "Following",
+    "LabelMap",
     "Normalisation",
     "Order",
     "Scale",

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from isocenter.lazy import torch
 from isocenter.transforms.augment_ct import dose_noise, metal
+from isocenter.transforms.augment_following import F, LabelMap, Warp, replaced
 from isocenter.transforms.augment_intensity import blur, brightness, contrast, gamma, low_resolution, noise
 from isocenter.transforms.augment_mix import cutmix, cutout, mixup, partners
 from isocenter.transforms.augment_mr import bias_field, ghosting, motion, spikes
@@ -31,10 +32,8 @@ from isocenter.transforms.augment_spatial import (
     flipped,
     out_of_plane,
     read,
-    read_labels,
     rotation,
     sampling_grid,
-    sides_changed,
     thick,
     turned,
     unfolded,
@@ -140,17 +139,31 @@ class Augmentation:
         The third of the results, (batch,), says whose left and right have changed sides.
         Raises PlanError where an axis may be mirrored that must not be.
         """
+        followed = None if labels is None else LabelMap(labels)
+        images, followed, crossed = self.moved(images, followed, generators, steps, mirrored=mirrored)
+        return images, None if followed is None else followed.labels, crossed
+
+    def moved(
+        self,
+        images: Tensor,
+        target: F | None,
+        generators: Sequence[np.random.Generator],
+        steps: Sequence[float],
+        *,
+        mirrored: Sequence[int] | None = (),
+    ) -> tuple[Tensor, F | None, Tensor]:
+        """The same with a target of any kind that follows the images."""
         self.check(mirrored, images.ndim - 2)
         drawn = Draws.of(generators, len(KINDS))
         sizes = np.asarray(images.shape[2:]) * np.asarray(steps)
-        images, labels, crossed = self._turned(images, labels, drawn, sizes, mirrored or ())
-        images, labels = self._warped(images, labels, drawn, sizes)
+        images, target, crossed = self._turned(images, target, drawn, sizes, mirrored or ())
+        images, target = self._warped(images, target, drawn, sizes)
         for name, change in INTENSITY.items():
             befallen = list(self._befallen(name, drawn))
             if befallen:
                 chosen, own = zip(*befallen, strict=True)
-                images = _with(images, chosen, change(images[list(chosen)], getattr(self, name), own))
-        return images, labels, crossed
+                images = replaced(images, chosen, change(images[list(chosen)], getattr(self, name), own))
+        return images, target, crossed
 
     def mixed(self, images: Tensor, generators: Sequence[np.random.Generator]) -> tuple[Tensor, Tensor | None, float]:
         """Whole images mixed in pairs: the images, whom each was mixed with, and the share that stays its own.
@@ -184,8 +197,8 @@ class Augmentation:
             yield from zip(chosen.tolist(), drawn.generators(kind, chosen), strict=True)
 
     def _turned(
-        self, images: Tensor, labels: Tensor | None, drawn: Draws, sizes: Floats, mirrored: Sequence[int]
-    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        self, images: Tensor, target: F | None, drawn: Draws, sizes: Floats, mirrored: Sequence[int]
+    ) -> tuple[Tensor, F | None, Tensor]:
         """Mirrored and turned by quarters: nothing is read in between."""
         ndim, everyone = images.ndim - 2, range(len(images))
         sides = np.zeros((len(images), ndim), dtype=bool)
@@ -194,20 +207,18 @@ class Augmentation:
             sides &= np.isin(np.arange(ndim), self.flips)
         across = sides[:, self.left_right] if self.left_right is not None else np.zeros(len(images), dtype=bool)
         crossed = torch.as_tensor(across, device=images.device)
-        images, labels = flipped(images, sides), None if labels is None else flipped(labels, sides)
-        if labels is not None and across.any() and mirrored:
-            labels = sides_changed(labels, crossed, mirrored)
+        images, target = flipped(images, sides), None if target is None else target.flipped(sides)
+        if target is not None and across.any() and mirrored:
+            target = target.sides_changed(crossed, mirrored)
         if self.quarter_turns:
             turns = np.array([rng.integers(4) for rng in drawn.generators(KINDS.index("quarter_turns"), everyone)])
             # A plane that is no square fits onto itself only by half turns.
             square = images.shape[2] == images.shape[3] and math.isclose(sizes[0], sizes[1], rel_tol=0.01)
             turns = turns if square else turns // 2 * 2
-            images, labels = turned(images, turns, ndim), None if labels is None else turned(labels, turns, ndim)
-        return images, labels, crossed
+            images, target = turned(images, turns, ndim), None if target is None else target.turned(turns)
+        return images, target, crossed
 
-    def _warped(
-        self, images: Tensor, labels: Tensor | None, drawn: Draws, sizes: Floats
-    ) -> tuple[Tensor, Tensor | None]:
+    def _warped(self, images: Tensor, target: F | None, drawn: Draws, sizes: Floats) -> tuple[Tensor, F | None]:
         """Read once through the grid of all that reads between voxels; samples without it stay to the bit."""
         maps, shifts, points = self._placed(drawn, sizes / np.asarray(images.shape[2:]))
         moved = (
@@ -217,14 +228,14 @@ class Augmentation:
         )
         chosen = np.flatnonzero(moved).tolist()
         if not chosen:
-            return images, labels
+            return images, target
         grid = sampling_grid(maps[chosen], shifts[chosen], sizes, images)
         if points[chosen].any():
             grid = bent(grid, points[chosen])
-        images = _with(images, chosen, read(images[chosen], grid))
-        if labels is not None:
-            labels = _with(labels, chosen, read_labels(labels[chosen], grid))
-        return images, labels
+        images = replaced(images, chosen, read(images[chosen], grid))
+        if target is not None:
+            target = target.warped(Warp(chosen, grid, maps[chosen], shifts[chosen], points[chosen], sizes))
+        return images, target
 
     def _placed(self, drawn: Draws, steps: Floats) -> tuple[Floats, Floats, Floats]:
         """Linear map, shift and control points of each sample."""
@@ -243,10 +254,3 @@ class Augmentation:
             points[n] = unfolded(rng.normal(scale=self.elastic, size=points.shape[1:]))
             points[n, still] = 0
         return maps, shifts, points
-
-
-def _with(batch: Tensor, chosen: Sequence[int], changed: Tensor) -> Tensor:
-    """The batch with some of its samples replaced; the given one stays as it is."""
-    if len(chosen) == len(batch):
-        return changed
-    return batch.index_copy(0, torch.as_tensor(chosen, device=batch.device), changed)

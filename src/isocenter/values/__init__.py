@@ -1,5 +1,6 @@
 """The nouns: immutable, typed, small. No input or output, no torch."""
 
+from isocenter.values.boxes import BoundingBoxes, columns_of, table_columns
 from isocenter.values.case import Case, Dataset, LazyMapping, Problem, Split
 from isocenter.values.estimate import Estimate, Row
 from isocenter.values.fingerprint import CaseFacts, Fingerprint
@@ -29,6 +30,7 @@ __all__ = [
     "MM3_PER_ML",
     "PLAN_VERSION",
     "Array",
+    "BoundingBoxes",
     "Boxes",
     "Case",
     "CaseFacts",
@@ -61,5 +63,7 @@ __all__ = [
     "Target",
     "Vector",
     "blocks",
+    "columns_of",
     "grades",
+    "table_columns",
 ]

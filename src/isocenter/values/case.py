@@ -41,8 +41,8 @@ class Case:
 
     images:     {channel name: Image}; what the model may see, in the order in which it sees them
     references: {kind: value}; what is true. Kinds: "class" (a name), "findings" ({name: present}), "mask" and
-                "instances" (an Image of integers), "boxes", "value" ({name: number}), "event" ((time, happened)),
-                "field"
+                "instances" (an Image of integers), "boxes" (BoundingBoxes), "value" ({name: number}),
+                "event" ((time, happened)), "field"
     covariates: who it is (age, sex, site, scanner, ...), as read; a missing one is None
     files:      what the case was read from, for hashing
     key:        tells cases apart that lie in one file (a row of an .npz)

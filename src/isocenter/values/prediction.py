@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from isocenter.values.boxes import BoundingBoxes
 from isocenter.values.geometry import Geometry
 from isocenter.values.image import Array, Code, Deferred, Label
 
@@ -28,9 +29,20 @@ class Vector:
 
 @dataclass(frozen=True)
 class Dense:
-    """A head of `channels` numbers for every voxel."""
+    """A head of `channels` numbers for every voxel.
+
+    lengths, offsets: so many of the last channels are lengths along the axes, one an axis, and after them a vector:
+                      both in any unit of voxels of the network's grid. They turn, mirror and stretch with the grid
+    """
 
     channels: int
+    lengths: int = 0
+    offsets: int = 0
+
+    @property
+    def plain(self) -> int:
+        """Of the channels, how many have nothing to do with the grid's axes."""
+        return self.channels - self.lengths - self.offsets
 
 
 @dataclass(frozen=True)
@@ -42,7 +54,7 @@ class Points:
 
 @dataclass(frozen=True)
 class Boxes:
-    """A head of boxes with one score a class."""
+    """Boxes, each of one of so many classes."""
 
     classes: int
 
@@ -61,7 +73,9 @@ Head = Vector | Dense | Points | Boxes | Field
 class Target:
     """What a network is taught about one case; the kind says how it is cropped, warped and batched.
 
-    head: Vector data are stacked as they are; Dense data, (*spatial) of label values, follow the image
+    head: Vector data are stacked as they are; Dense data, (*spatial) of label values, follow the image voxel by voxel;
+          Boxes data, (n, 1 + 2 * axes) of class, where it begins on every axis and where it ends (edges in voxels),
+          follow it by their corners
     """
 
     head: Head
@@ -77,6 +91,7 @@ class Prediction:
     labels:        what the values of `data` mean
     values:        {target: number} for tasks that measure
     uncertainty:   of `values`, one standard deviation each in their order
+    boxes:         with scores, on the source grid
     abstained:     why the model gave no answer, where it gave none
     """
 
@@ -87,6 +102,7 @@ class Prediction:
     abstained: str | None = None
     labels: tuple[Label, ...] = ()
     values: Mapping[str, float] | None = None
+    boxes: BoundingBoxes | None = None
 
 
 @dataclass(frozen=True)

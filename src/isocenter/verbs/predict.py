@@ -61,20 +61,25 @@ class Predicted:
         """What stands for a case without a result."""
         return [problem for problem in self.problems if problem.severity == "error"]
 
+    @property
+    def cases(self) -> int:
+        """How many have a result; one may have several rows."""
+        return int(self.table["case"].nunique())
+
     def as_record(self) -> dict[str, Any]:
         """For `--json`."""
         failed = [{"case": one.cases[0], "problem": one.what, "remedy": one.remedy} for one in self.failures]
         return {
             "schema": "isocenter.predictions",
             "version": 1,
-            "predicted": len(self.table),
+            "predicted": self.cases,
             "failed": failed,
             "files": [str(path) for path in self.files],
             "rows": self.table.to_dict("records"),
         }
 
     def __repr__(self) -> str:
-        lines = [f"{counted(len(self.table), 'case')} predicted, {len(self.failures)} failed"]
+        lines = [f"{counted(self.cases, 'case')} predicted, {len(self.failures)} failed"]
         lines += [f"{problem.severity}: {problem.what}. {problem.remedy}" for problem in self.problems]
         return "\n".join([*lines, *([f"written: {self.out}"] if self.out is not None else [])])
 
@@ -147,9 +152,9 @@ def predict(
         result = replace(result, files=[folder / path.name for path in result.files], out=folder)
         _write_records(result, loaded, {"region": region, "overlap": overlap, "seconds": seconds}, mirror, partial)
     if isinstance(result.stopped, IsocenterError):
-        raise _short(result.stopped, len(result.table), partial, folder)
+        raise _short(result.stopped, result.cases, partial, folder)
     if result.stopped is not None:
-        log.warning("%s predicted before the stop: %s", counted(len(result.table), "case"), folder)
+        log.warning("%s predicted before the stop: %s", counted(result.cases, "case"), folder)
         raise result.stopped
     return result
 
@@ -231,8 +236,8 @@ def _gathered(done: Sequence[Done], problems: Sequence[Problem], stopped: BaseEx
         first = problems[0] if problems else Problem("error", "there is no case", remedy="Give images")
         raise DatasetError(f"no case could be predicted; the first: {first.what}", "predict", first.remedy)
     return Predicted(
-        pd.DataFrame([one.row for one in done]),
-        {str(one.row["case"]): one.prediction for one in done if one.prediction is not None},
+        pd.DataFrame([row for one in done for row in one.rows]),
+        {str(one.rows[0]["case"]): one.prediction for one in done if one.prediction is not None},
         [*problems, *(problem for one in done for problem in one.lacking)],
         [path for one in done for path in one.files],
         stopped=stopped,

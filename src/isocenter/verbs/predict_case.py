@@ -12,6 +12,7 @@ import numpy as np
 
 from isocenter.files import unwritable
 from isocenter.runtime import Model, available_memory, fitting_memory, measurements
+from isocenter.tasks import rows_in
 from isocenter.transforms import stacked
 from isocenter.values import Case, Deferred, Image, Prediction, Problem
 from isocenter.verbs.region import region_of
@@ -44,7 +45,7 @@ class Asked:
 class Done:
     """What became of one case; the prediction itself is kept only where it was not written."""
 
-    row: Mapping[str, Any]
+    rows: Sequence[Mapping[str, Any]]
     measured: Sequence[Mapping[str, Any]]
     prediction: Prediction | None
     files: Sequence[Path] = ()
@@ -112,23 +113,24 @@ class _Rest:
         try:
             with self.held:
                 files, lacking = self._written()
-                row, measured = self._said()
+                rows, measured = self._said()
         except OSError as error:
             raise unwritable(error, Path(self.case.id)) from error
         kept = self.prediction if self.room is None else None
-        return Done(row, measured, kept, [*files, *self.probabilities], lacking)
+        return Done(rows, measured, kept, [*files, *self.probabilities], lacking)
 
     def _written(self) -> tuple[list[Path], list[Problem]]:
         if self.room is None:
             return [], []
         return write_result(self.prediction, self.image, self.room, self.case.id, self.wanted, self.model.task.name)
 
-    def _said(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """The case's row of `predictions.csv`, and its rows of `measurements.csv`."""
+    def _said(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """The case's rows of `predictions.csv`, and of `measurements.csv`."""
         source, prediction = self.image.source, self.prediction
         path = source.paths[0] if source and source.paths else ""
-        row = {"case": self.case.id, "image": path, **self.model.task.outputs(prediction)}
+        named = {"case": self.case.id, "image": path}
+        rows = [{**named, **row} for row in rows_in(self.model.task.outputs(prediction))]
         if prediction.data is None:
-            return row, []
+            return rows, []
         measured = measurements(prediction.data, prediction.labels, self.image)
-        return row, [{"case": self.case.id, **one} for one in measured]
+        return rows, [{"case": self.case.id, **one} for one in measured]

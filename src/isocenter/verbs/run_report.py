@@ -38,7 +38,7 @@ REGISTERED = "evaluation.registered"
 # Labels beside the row over all of them that stand in the headline.
 MOST_LABELS = 4
 # What tables of cases hold of a single case, where the primary metric is one of all together.
-OF_A_CASE = ("dice", "brier", "standardised_difference")
+OF_A_CASE = ("dice", "brier", "standardised_difference", "f1")
 # Metrics that stand side by side on a page.
 MOST_COLUMNS = 7
 TRAINING_VARIES = (

@@ -15,7 +15,7 @@ from isocenter.files import read
 from isocenter.report import Figure, figures
 from isocenter.report.display import planes
 from isocenter.report.figures.drawing import PNG_LIMIT
-from isocenter.report.figures.slices import REFERENCE_LINE, _key, _outline, _panels, _rows
+from isocenter.report.figures.slices import REFERENCE_LINE, _key, _outline, _rows, panels_of
 from isocenter.report.figures.view import view_of
 from isocenter.values import Geometry, Image, Label
 
@@ -31,7 +31,7 @@ def pixels(figure: Figure) -> np.ndarray:
 def test_the_outline_lies_half_way_between_the_last_voxel_inside_and_the_first_outside() -> None:
     view = view_of(Image(np.zeros((1, 30, 40)), Geometry.of_spacing((30, 40), (2.0, 0.5))))
     (plane,) = planes(view.grid)
-    _, (axes,) = _panels(view.grid, [plane])
+    _, (axes,) = panels_of(view.grid, [plane])
     mask = np.zeros((30, 40), dtype=np.uint8)
     mask[10:20, 5:12] = 1
     _outline(axes, mask, (0.5, 2.0), LESION, REFERENCE_LINE)
@@ -42,7 +42,7 @@ def test_the_outline_lies_half_way_between_the_last_voxel_inside_and_the_first_o
 
 def test_a_structure_at_the_border_is_closed() -> None:
     view = view_of(Image(np.zeros((1, 8, 8)), Geometry.of_pixels((8, 8))))
-    _, (axes,) = _panels(view.grid, planes(view.grid))
+    _, (axes,) = panels_of(view.grid, planes(view.grid))
     _outline(axes, np.ones((8, 8), dtype=np.uint8), (1.0, 1.0), LESION, REFERENCE_LINE)
     low, high = _extent_of_lines(axes)
     assert_allclose((low, high), [(-0.5, -0.5), (7.5, 7.5)])
@@ -90,7 +90,7 @@ def test_without_reference_the_prediction_chooses_and_without_both_the_middle(vo
 def test_the_panels_have_the_proportions_of_the_patient(volume: Image) -> None:
     view = view_of(volume)
     shown = planes(view.grid)
-    canvas, panels = _panels(view.grid, shown)
+    canvas, panels = panels_of(view.grid, shown)
     inches = [panel.get_position().width * canvas.get_figwidth() for panel in panels]
     # 10 voxels of 2 mm to the left, 12 of 1 mm to the back.
     assert_allclose(np.array(inches) / inches[0], [1, 1, 12 / 20])
@@ -192,7 +192,7 @@ def test_many_labels_make_a_key_that_stays_inside_the_picture() -> None:
     assert [str(line.get_label()) for line in key][-2:] == ["and 27 more", "reference"]
     rows = _rows(key, 5.0)
     assert [line for row in rows for line in row] == key
-    canvas, _ = _panels(view.grid, [plane], key)
+    canvas, _ = panels_of(view.grid, [plane], key)
     canvas.draw_without_rendering()
     for legend in canvas.legends:
         box = legend.get_window_extent()

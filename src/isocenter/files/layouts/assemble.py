@@ -105,7 +105,7 @@ def _labelled(found: list[Found], folder: Folder, options: DatasetOptions) -> tu
         firsts = {case.name.partition("/")[0] for case in found if "/" in case.name}
         alone = f" (one folder, {min(firsts)}, is no choice between classes)" if len(firsts) == 1 else ""
         unread = any(member.suffix in (".xml", ".json") for member in folder.members)
-        also = "; annotations in XML or JSON are not read yet" if unread else ""
+        also = "; its XML or JSON files are no boxes of Pascal VOC or COCO" if unread else ""
         raise DatasetError(
             f"holds {counted(len(found), 'image')} and no labels{alone}{also}",
             str(folder.root),

@@ -13,6 +13,7 @@ from isocenter.report.figures.figure import Figure
 if TYPE_CHECKING:
     from isocenter.report.figures.charts import histogram, label_scores, scatter, training_curves
     from isocenter.report.figures.cohort import class_balance, profiles
+    from isocenter.report.figures.detection import box_precision_recall, boxes, froc
     from isocenter.report.figures.differences import agreement, bland_altman
     from isocenter.report.figures.discrimination import confusion, precision_recall, reliability, roc
     from isocenter.report.figures.slices import contact_sheet, contours, pair_sheet
@@ -29,10 +30,13 @@ __all__ = [
     "SurvivalCurve",
     "agreement",
     "bland_altman",
+    "box_precision_recall",
+    "boxes",
     "class_balance",
     "confusion",
     "contact_sheet",
     "contours",
+    "froc",
     "histogram",
     "kaplan_meier",
     "label_scores",
@@ -52,12 +56,15 @@ _HOMES = {
     "agreement": "differences",
     "bland_altman": "differences",
     "SurvivalCurve": "survival",
+    "box_precision_recall": "detection",
+    "boxes": "detection",
     "class_balance": "cohort",
     "confusion": "discrimination",
     "contact_sheet": "slices",
     "contours": "slices",
     "kaplan_meier": "survival",
     "observed_against_predicted": "survival",
+    "froc": "detection",
     "pair_sheet": "slices",
     "precision_recall": "discrimination",
     "profiles": "cohort",

@@ -47,10 +47,10 @@ def contours(
     """
     view = view_of(image, reference, prediction, channel=channel, frame=frame)
     shown = [(plane, view.fullest_slice(plane)) for plane in planes(view.grid)]
-    canvas, panels = _panels(view.grid, [plane for plane, _ in shown], _key(view, shown, labels))
+    canvas, panels = panels_of(view.grid, [plane for plane, _ in shown], _key(view, shown, labels))
     for axes, (plane, at) in zip(panels, shown, strict=True):
         _draw_plane(axes, view, plane, at, labels)
-    _scale_bar(panels[0], view.grid, shown[0][0])  # all panels have one scale
+    put_scale_bar(panels[0], view.grid, shown[0][0])  # all panels have one scale
     places = "; ".join(filter(None, (view.place(plane, at) for plane, at in shown)))
     text = " ".join(part for part in (caption, f"Shown: {places}." if places else "") if part)
     alt = _alt(image, [plane for plane, _ in shown], labels, reference, prediction)
@@ -87,7 +87,7 @@ def contact_sheet(
         view = view_of(image, (references or {}).get(name))
         plane = main_plane(view.grid)
         at = view.fullest_slice(plane)
-        _draw_greys(axes, view, plane, at)
+        put_greys(axes, view, plane, at)
         if view.reference is not None:
             _outline(axes, cut(view.reference, plane, at), view.steps(plane), labels, REFERENCE_LINE, width=0.8)
         colour = MARK if name in marked else LETTERS
@@ -117,7 +117,7 @@ def pair_sheet(pairs: Sequence[tuple[str, Image, str, Image, str]], title: str, 
             axes.set_axis_off()
             view = view_of(image)
             plane = main_plane(view.grid)
-            _draw_greys(axes, view, plane, view.fullest_slice(plane))
+            put_greys(axes, view, plane, view.fullest_slice(plane))
             middle = start + 0.23 / columns
             written = short(name, 28)
             canvas.text(middle, bottom + 0.12 / rows, written, size=6.5, color=LETTERS, ha="center", parse_math=False)
@@ -129,7 +129,7 @@ def pair_sheet(pairs: Sequence[tuple[str, Image, str, Image, str]], title: str, 
     return Figure(title, png(canvas, SLICE_DPI), alt, caption, wide=True)
 
 
-def _panels(grid: Geometry, shown: Sequence[Plane], key: Sequence[Line2D] = ()) -> tuple[Canvas, list[Axes]]:
+def panels_of(grid: Geometry, shown: Sequence[Plane], key: Sequence[Line2D] = ()) -> tuple[Canvas, list[Axes]]:
     """One panel a plane side by side, all to the same scale, and the key under them."""
     sizes = np.array([[grid.shape[a] * grid.steps[a] for a in (p.across, p.down)] for p in shown])
     gap, widest = 0.06, (8.6 if len(shown) > 1 else 5.2)
@@ -152,14 +152,14 @@ def _panels(grid: Geometry, shown: Sequence[Plane], key: Sequence[Line2D] = ()) 
 
 
 def _draw_plane(axes: Axes, view: View, plane: Plane, at: int, labels: Sequence[Label]) -> None:
-    _draw_greys(axes, view, plane, at)
+    put_greys(axes, view, plane, at)
     for drawn, style in ((view.reference, REFERENCE_LINE), (view.prediction, PREDICTION_LINE)):
         if drawn is not None:
             _outline(axes, cut(drawn, plane, at), view.steps(plane), labels, style)
-    _letters(axes, plane)
+    put_letters(axes, plane)
 
 
-def _draw_greys(axes: Axes, view: View, plane: Plane, at: int) -> None:
+def put_greys(axes: Axes, view: View, plane: Plane, at: int) -> None:
     picture = view.greys(plane, at)
     across, down = view.steps(plane)
     # Voxel centres at whole steps, so the outer edges lie half a step outside.
@@ -185,13 +185,13 @@ def _outline(
     limits = axes.axis()
     named = colours(labels)
     for value in np.unique(drawn[drawn != 0]).tolist():
-        colour = _hex(named.get(value, PALETTE[int(value) % len(PALETTE)]))  # instances have numbers, not names
+        colour = hex_of(named.get(value, PALETTE[int(value) % len(PALETTE)]))  # instances have numbers, not names
         made = axes.contour(across, down, framed == value, [0.5], colors=colour, linewidths=width, linestyles=[style])
         made.set_path_effects([withStroke(linewidth=width + 1.1, foreground="#000000b0")])
     axes.axis(limits)
 
 
-def _letters(axes: Axes, plane: Plane) -> None:
+def put_letters(axes: Axes, plane: Plane) -> None:
     """R, L, A, P, S, I at the edges, where sides are known."""
     spots = (
         (0.015, 0.5, "left", "center"),
@@ -203,7 +203,7 @@ def _letters(axes: Axes, plane: Plane) -> None:
         _write(axes, x, y, letter, ha=across, va=down, weight="bold")
 
 
-def _scale_bar(axes: Axes, grid: Geometry, plane: Plane) -> None:
+def put_scale_bar(axes: Axes, grid: Geometry, plane: Plane) -> None:
     """A bar of a round length, about a quarter of the panel."""
     width = grid.shape[plane.across] * grid.steps[plane.across]
     power = 10.0 ** np.floor(np.log10(width / 4))
@@ -222,7 +222,7 @@ def _key(view: View, shown: Sequence[tuple[Plane, int]], labels: Sequence[Label]
     seen = {int(v) for drawn in view.maps for plane, at in shown for v in np.unique(cut(drawn, plane, at))}
     named = colours(labels)
     lines = [
-        Line2D([], [], color=_hex(named[label.value]), linewidth=3, label=short(label.name))
+        Line2D([], [], color=hex_of(named[label.value]), linewidth=3, label=short(label.name))
         for label in foreground(labels)
         if label.value in seen
     ]
@@ -265,7 +265,7 @@ def _put_row(canvas: Canvas, row: Sequence[Line2D], height: float) -> None:
         text.set_parse_math(False)
 
 
-def _hex(colour: tuple[int, int, int]) -> str:
+def hex_of(colour: tuple[int, int, int]) -> str:
     return "#{:02x}{:02x}{:02x}".format(*colour)
 
 

@@ -23,6 +23,7 @@ from isocenter.runtime.members import Averaged, flipped_axes
 from isocenter.runtime.passage import passed
 from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.runtime.windows import Network
+from isocenter.tasks import rows_in
 from isocenter.transforms import COLOUR, stacked
 from isocenter.values import Image, Prediction
 
@@ -119,7 +120,8 @@ class Evaluator:
             folder.mkdir()
             for case, paths in self.dataset.items():
                 try:
-                    rows.append({"case": case, "image": str(paths[0]), **self._predicted(case, paths, folder)})
+                    named = {"case": case, "image": str(paths[0])}
+                    rows += [{**named, **row} for row in rows_in(self._predicted(case, paths, folder))]
                 except IsocenterError as error:
                     failed.append(error)
             if not rows:
@@ -129,8 +131,10 @@ class Evaluator:
             problem = f"{len(failed)} of {len(self.dataset)} cases failed, the first: {failed[0]}"
             raise DatasetError(problem, self.output_dir, "All of them stand in predictions.json")
 
-    def _predicted(self, case: str, paths: Sequence[Path], folder: Path) -> Mapping[str, Any]:
-        """The columns of the case's row; a label map is written beside."""
+    def _predicted(
+        self, case: str, paths: Sequence[Path], folder: Path
+    ) -> Mapping[str, Any] | Sequence[Mapping[str, Any]]:
+        """The columns of the case's row or rows; a label map is written beside."""
         image = self._image(case, paths)
         prediction = self.inferer(image, case)
         if prediction.data is not None:

@@ -1,0 +1,186 @@
+"""COCO: JSON files that list images, categories and the boxes on them.
+
+Lin et al., ECCV 2014, arXiv:1405.0312; https://cocodataset.org/#format-data
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from isocenter.errors import DatasetError, counted
+from isocenter.files.layouts.boxes import Annotation, Drawn, by_file_name, image_named, load_boxes, names_in
+from isocenter.files.layouts.classes import name_classes
+from isocenter.files.layouts.folder import SPLIT_WORDS, Folder, Member
+from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
+from isocenter.files.layouts.load import load_image
+from isocenter.files.modality import modality_word
+from isocenter.values import Problem, Split
+
+KEYS = ("images", "annotations", "categories")
+HEAD_BYTES = 1 << 16
+# Of a sidecar for each image, as BIDS has them, not all are looked into.
+MOST_LOOKED_INTO = 32
+# The instances of COCO's own training part take 0.45 GiB.
+JSON_LIMIT = 1 << 30
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One image as a file lists it."""
+
+    name: str
+    annotation: Annotation
+    split: Split | None
+
+
+def fits(folder: Folder, options: DatasetOptions) -> bool:
+    """A JSON file that lists images and annotations, with images in the folder."""
+    del options
+    return bool(folder.images) and any(_is_coco(member.path) for member in _files(folder))
+
+
+def read(folder: Folder, options: DatasetOptions) -> Reading:
+    """A case for each image that is listed; without a box it says that nothing is there.
+
+    The files' names say which part of a split they are, where one of several says train.
+    Raises DatasetError, by file, for a damaged one, and for an image that two of them list.
+    """
+    files = [member for member in _files(folder) if _is_coco(member.path)]
+    if not files:
+        raise DatasetError("holds no JSON file of images and annotations", str(folder.root), "Name another --layout")
+    parts = _parts(files)
+    listed = [one for member in files for one in listed_in(member.path, parts.get(member.path))]
+    classes, called = name_classes(names_in([one.annotation for one in listed]), folder, options)
+    images, modality = by_file_name(folder), modality_word(options.modality)
+    found: dict[Path, Found] = {}
+    missing = []
+    for one in listed:
+        place = one.annotation.path.parent
+        # Beside the file, beside its folder, in a folder that is called as the file is: instances_train2017.json.
+        near = [place, folder.root, place / "images", folder.root / "images"]
+        near += [base / word for base in near[:2] + near[3:] for word in _words(one.annotation.path)]
+        image = image_named(images, one.name, near, one.annotation.path)
+        if image is None:
+            missing.append(one.name)
+            continue
+        if image.path in found:
+            raise DatasetError(f"lists {one.name}, which stands there twice", str(one.annotation.path), "Keep one")
+        loader = partial(load_image, image.path, options.read, modality)
+        found[image.path] = Found(
+            image.name,
+            {"image": loader},
+            {"boxes": partial(load_boxes, one.annotation, called, loader)},
+            files=(image.path,),
+            key=one.annotation.digest,
+            split=one.split or image.split,
+        )
+    problem = Problem(
+        "error",
+        f"{counted(len(missing), 'listed image is', 'listed images are')} not there",
+        tuple(missing),
+        "they are left out",
+        "Correct the names, or get the files",
+    )
+    boxes = sum(len(one.annotation.boxes) for one in listed)
+    return Reading(
+        tuple(found.values()),
+        how=f"COCO: {counted(boxes, 'box', 'boxes')} on {counted(len(found), 'image')}, listed in "
+        f"{', '.join(member.path.name for member in files)}",
+        classes={"boxes": classes},
+        modality=modality,
+        problems=(problem,) if missing else (),
+    )
+
+
+def listed_in(path: Path, split: Split | None = None) -> list[Listed]:
+    """The images that a file lists with their boxes: x, y, width and height from the corner of the first pixel."""
+    record = _record(path)
+    try:
+        names = {one["id"]: str(one["name"]) for one in record["categories"]}
+        boxes: dict[Any, list[Drawn]] = {one["id"]: [] for one in record["images"]}
+        for one in record["annotations"]:
+            where = f"annotation {one['id']}"
+            if one["image_id"] not in boxes or one["category_id"] not in names:
+                what = "image" if one["image_id"] not in boxes else "category"
+                problem = f"{where} is of {what} {one[f'{what}_id']}, which is not listed"
+                raise DatasetError(problem, str(path), "Correct it")
+            x, y, width, height = (float(number) for number in one["bbox"])
+            ignored = bool(one.get("iscrowd", 0))
+            box = Drawn(names[one["category_id"]], (x, y), (x + width, y + height), where, ignored)
+            boxes[one["image_id"]].append(box)
+        if len(boxes) < len(record["images"]) or len(names) < len(record["categories"]):
+            raise DatasetError("gives one number to two images or categories", str(path), "Number them anew")
+        return [
+            Listed(str(one["file_name"]), Annotation(path, tuple(boxes[one["id"]]), _size(one)), split)
+            for one in record["images"]
+        ]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        problem = f"is no list of boxes as COCO has it ({type(error).__name__}: {error})"
+        raise DatasetError(problem, str(path), "Correct it") from error
+
+
+def _size(image: Mapping[str, Any]) -> tuple[int, int] | None:
+    columns, rows = int(image.get("width") or 0), int(image.get("height") or 0)
+    return (columns, rows) if columns and rows else None
+
+
+def _record(path: Path) -> Mapping[str, Any]:
+    try:
+        if path.stat().st_size > JSON_LIMIT:
+            raise ValueError("larger than any that is known")
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError, RecursionError) as error:
+        raise DatasetError(f"cannot be read ({error})", str(path), "Get the file again") from error
+    if not isinstance(found, dict) or not all(isinstance(found.get(key), list) for key in KEYS):
+        raise DatasetError(f"has no lists of {', '.join(KEYS)}", str(path), "Give annotations of instances")
+    return found
+
+
+def _files(folder: Folder) -> list[Member]:
+    """JSON files that are no sidecars of images."""
+    stems = {member.stem for member in folder.images}
+    found = [one for one in folder.members if one.suffix == ".json" and one.stem not in stems]
+    return [one for one in found if one.path.name != "dataset.json"][:MOST_LOOKED_INTO]
+
+
+def _is_coco(path: Path) -> bool:
+    """From its beginning, where at least one list is named, or, of a small file, from all of it."""
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    named = [key for key in KEYS if re.search(rb'"' + key.encode() + rb'"\s*:\s*\[', head)]
+    if len(head) < HEAD_BYTES:
+        return len(named) == len(KEYS)
+    return bool(named) and (b'"file_name"' in head or b'"bbox"' in head)
+
+
+def _parts(files: Sequence[Member]) -> dict[Path, Split]:
+    """{file: part of the split} from its name or its folder; nothing where none of several trains."""
+    named = {
+        member.path: part
+        for member in files
+        for part in [member.split or next((SPLIT_WORDS[w] for w in _words(member.path) if w in SPLIT_WORDS), None)]
+        if part is not None
+    }
+    return named if "train" in named.values() and len(set(named.values())) > 1 else {}
+
+
+def _words(path: Path) -> list[str]:
+    """Of "instances_train2017.json": train2017, train, instances."""
+    parts = re.split(r"[^A-Za-z0-9]+", path.stem.lower())
+    both = [word for part in reversed(parts) for word in (part, part.rstrip("0123456789"))]
+    return [word for word in dict.fromkeys(both) if word]
+
+
+LAYOUT = Layout(
+    "coco",
+    "JSON files that list images and the boxes on them, as in COCO",
+    fits,
+    read,
+    over=frozenset({"plain_images", "class_folders", "image_folders", "suffix_masks"}),
+)

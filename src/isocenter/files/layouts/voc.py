@@ -1,0 +1,192 @@
+"""Pascal VOC: an XML file of boxes for each image, beside it or in `Annotations/`; `ImageSets/Main/*.txt` is the split.
+
+Everingham et al., Int J Comput Vis 2010, doi:10.1007/s11263-009-0275-4
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+from xml.etree.ElementTree import Element, TreeBuilder
+from xml.parsers import expat
+
+from isocenter.errors import DatasetError, counted
+from isocenter.files.layouts.boxes import Annotation, Drawn, by_file_name, image_named, load_boxes, names_in
+from isocenter.files.layouts.classes import name_classes
+from isocenter.files.layouts.folder import SPLIT_WORDS, Folder, Member
+from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
+from isocenter.files.layouts.load import load_image
+from isocenter.files.layouts.pairs import without_image
+from isocenter.files.modality import modality_word
+from isocenter.values import Split
+
+LISTS = ("ImageSets", "Main")
+# Where the images lie, beside a folder of annotations. Label maps of the same names may lie in others.
+IMAGES = ("JPEGImages", "images", "imgs", "")
+XML_LIMIT = 16 << 20  # one image has some hundred boxes, of half a KiB each
+
+
+def fits(folder: Folder, options: DatasetOptions) -> bool:
+    """An XML file that is called like an image, and says what is on it."""
+    del options
+    images = {member.stem for member in folder.images}
+    named = next((one for one in _annotations(folder) if one.stem in images), None)
+    return named is not None and named.path.stat().st_size <= XML_LIMIT and b"<annotation" in _head(named.path)
+
+
+def read(folder: Folder, options: DatasetOptions) -> Reading:
+    """A case for each image; one without a file is not labelled, a file without an object says that nothing is there.
+
+    Raises DatasetError, by file, for damaged XML, for one that brings declarations of its own, and for an image in
+    two parts of the split.
+    """
+    owners: dict[Path, Annotation] = {}
+    lost, named = [], by_file_name(folder)
+    suffixes = dict.fromkeys(member.suffix for member in folder.images)
+    for member in _annotations(folder):
+        annotation, name = annotation_of(member.path)
+        image = _image_of(member, [Path(name).suffix, *suffixes], named)
+        if image is None:
+            lost.append(member.name)
+        elif image.path in owners:
+            raise DatasetError(f"{owners[image.path].path.name} is of the same image", str(member.path), "Keep one")
+        else:
+            owners[image.path] = annotation
+    classes, called = name_classes(names_in(list(owners.values())), folder, options)
+    split, where = _split(folder), {member.path.parent for member in folder.images if member.path in owners}
+    images = [one for one in folder.images if one.path in owners or not owners or one.path.parent in where]
+    modality = modality_word(options.modality)
+    found = []
+    for image in images:
+        loader = partial(load_image, image.path, options.read, modality)
+        own = owners.get(image.path)
+        references: dict[str, Callable[[], Any]] = {}
+        if own is not None:
+            references["boxes"] = partial(load_boxes, own, called, loader)
+        files = (image.path, *((own.path,) if own is not None else ()))
+        key = "" if own is None else str([called[name] for name in sorted(names_in([own]))])
+        part = split.get(image.stem, image.split)
+        found.append(Found(image.name, {"image": loader}, references, files, key, part))
+    boxes = sum(len(annotation.boxes) for annotation in owners.values())
+    return Reading(
+        tuple(found),
+        how=f"Pascal VOC: {counted(boxes, 'box', 'boxes')} on {counted(len(owners), 'image')}"
+        + (", split as in ImageSets/Main" if split else ""),
+        classes={"boxes": classes},
+        modality=modality,
+        problems=tuple(without_image(lost)),
+    )
+
+
+def annotation_of(path: Path) -> tuple[Annotation, str]:
+    """The boxes of a file, and the name of the image that it says it is of.
+
+    Corners are whole pixels counted from 1, both of them inside the box (VOC2012 development kit, section 4): the
+    edges begin one earlier, counted from 0.
+    """
+    root = parsed(path)
+    if root.tag != "annotation":
+        raise _wrong(path, f"begins with <{root.tag}>", "Give annotations of Pascal VOC")
+    boxes = []
+    for number, item in enumerate(root.iter("object"), start=1):
+        name, box = (item.findtext("name") or "").strip(), item.find("bndbox")
+        if not name or box is None:
+            raise _wrong(path, f"object {number} has no {'bndbox' if name else 'name'}", "Correct it")
+        corners = [_number(path, f"object {number}", box, key) for key in ("xmin", "ymin", "xmax", "ymax")]
+        low, high = (corners[0], corners[1]), (corners[2], corners[3])
+        # Equal corners are a click without a drag; the kit would call them one pixel.
+        if low[0] < high[0] and low[1] < high[1]:
+            low = (low[0] - 1, low[1] - 1)
+        ignored = (item.findtext("difficult") or "0").strip() == "1"
+        boxes.append(Drawn(name, low, high, f"object {number}", ignored))
+    return Annotation(path, tuple(boxes), _size(path, root)), (root.findtext("filename") or "").strip()
+
+
+def parsed(path: Path) -> Element:
+    """The root of an XML file; DatasetError for a damaged one.
+
+    One with a document type is refused: entities in it could grow without end, or name files of this machine.
+    """
+    builder, parser = TreeBuilder(), expat.ParserCreate()
+
+    def refuse(*declared: object) -> None:
+        raise _wrong(path, "brings a document type of its own (DOCTYPE)", "Take that line away")
+
+    parser.StartDoctypeDeclHandler = refuse
+    parser.StartElementHandler = builder.start
+    parser.EndElementHandler = builder.end
+    parser.CharacterDataHandler = builder.data
+    try:
+        if path.stat().st_size > XML_LIMIT:
+            raise _wrong(path, "is larger than any annotation", "Give one file an image")
+        parser.Parse(path.read_bytes(), True)
+        return builder.close()
+    except (expat.ExpatError, OSError, AssertionError, ValueError) as error:
+        raise _wrong(path, f"cannot be read ({error})", "Get the file again") from error
+
+
+def _annotations(folder: Folder) -> list[Member]:
+    return [] if folder.is_file else [member for member in folder.members if member.suffix == ".xml"]
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(4096)
+
+
+def _image_of(member: Member, suffixes: Sequence[str], images: Mapping[str, Sequence[Member]]) -> Member | None:
+    """The image that a file is about: of its own name, in its folder or in one beside it."""
+    place = member.path.parent
+    near = [place, *(place.parent / name for name in IMAGES)]
+    found = (image_named(images, member.stem + suffix, near, member.path) for suffix in suffixes if suffix)
+    return next((image for image in found if image is not None), None)
+
+
+def _split(folder: Folder) -> dict[str, Split]:
+    """{name of an image: its part} as the lists say; what is in trainval alone trains."""
+    parts: dict[str, Split] = {}
+    lists = {m.stem.lower(): m.path for m in folder.members if m.suffix == ".txt" and m.path.parts[-3:-1] == LISTS}
+    for word in ("train", "val", "test", "trainval"):
+        path = lists.get(word)
+        for line in path.read_text(encoding="utf-8").splitlines() if path is not None else ():
+            if not line.split():
+                continue
+            name = line.split()[0]
+            part = SPLIT_WORDS.get(word, parts.get(name, "train"))
+            if parts.setdefault(name, part) != part:
+                raise _wrong(path, f"lists {name}, which is in {parts[name]} too", "Leave it in one of them")
+            if word == "trainval" and parts[name] == "test":
+                raise _wrong(path, f"lists {name}, which is in test too", "Leave it in one of them")
+    return parts
+
+
+def _size(path: Path, root: Element) -> tuple[int, int] | None:
+    """(columns, rows); None where nothing, or nought, is stated."""
+    size = root.find("size")
+    if size is None:
+        return None
+    columns, rows = (int(_number(path, "size", size, key)) for key in ("width", "height"))
+    return (columns, rows) if columns and rows else None
+
+
+def _number(path: Path, where: str, parent: Element, key: str) -> float:
+    text = parent.findtext(key)
+    try:
+        return float(text or "")
+    except ValueError:
+        raise _wrong(path, f"{where} has {text!r} as its {key}", "Write a number") from None
+
+
+def _wrong(path: Path | None, problem: str, remedy: str) -> DatasetError:
+    return DatasetError(problem, str(path), remedy)
+
+
+LAYOUT = Layout(
+    "voc",
+    "an XML file of boxes for each image, as in Pascal VOC",
+    fits,
+    read,
+    over=frozenset({"plain_images", "class_folders", "image_folders", "suffix_masks"}),
+)

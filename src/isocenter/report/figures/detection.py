@@ -1,0 +1,191 @@
+"""Boxes on images, and the curves of how well they are found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from isocenter.report.display import Plane, colours, foreground, planes, upright
+from isocenter.report.figures.drawing import Canvas, Ink, chart, cycle, legend, plain, png, short
+from isocenter.report.figures.figure import Figure
+from isocenter.report.figures.slices import (
+    LETTERS,
+    PREDICTION_LINE,
+    REFERENCE_LINE,
+    SLICE_DPI,
+    hex_of,
+    panels_of,
+    put_greys,
+    put_letters,
+    put_scale_bar,
+)
+from isocenter.report.figures.view import View, view_of
+from isocenter.values import BoundingBoxes, Floats, Image, Label
+
+# Of the boxes of an image so many get their score written beside them: more hide the image.
+MOST_SCORES = 30
+RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+
+
+def boxes(
+    image: Image,
+    reference: BoundingBoxes | None,
+    prediction: BoundingBoxes | None,
+    labels: Sequence[Label],
+    title: str,
+    *,
+    caption: str = "",
+) -> Figure:
+    """An image with the boxes of reference (solid) and prediction (dashed, with its score), one colour a class.
+
+    Boxes are on the image's own grid. A volume is shown in three planes through the middle of the largest reference,
+    else of the surest prediction, with all boxes that reach into them.
+    """
+    view = view_of(image)
+    drawn = [
+        (_upright(image, one), style, own)
+        for one, style, own in ((reference, REFERENCE_LINE, True), (prediction, PREDICTION_LINE, False))
+        if one is not None
+    ]
+    shown = [(plane, _slice(view, plane, [one for one, _, _ in drawn])) for plane in planes(view.grid)]
+    canvas, panels = panels_of(view.grid, [plane for plane, _ in shown], _key(drawn, labels))
+    for axes, (plane, at) in zip(panels, shown, strict=True):
+        put_greys(axes, view, plane, at)
+        for one, style, own in drawn:
+            _rectangles(axes, view, plane, at, one, labels, style, scores=not own)
+        put_letters(axes, plane)
+    put_scale_bar(panels[0], view.grid, shown[0][0])
+    counts = [f"{len(one)} of {'the reference' if own else 'the prediction'}" for one, _, own in drawn]
+    places = "; ".join(filter(None, (view.place(plane, at) for plane, at in shown)))
+    text = " ".join(part for part in (caption, f"Boxes: {', '.join(counts)}." if counts else "") if part)
+    text = f"{text} Shown: {places}." if places else text
+    return Figure(title, png(canvas, SLICE_DPI), f"Image with boxes, {', '.join(counts)}", text, wide=len(shown) > 1)
+
+
+def box_precision_recall(curves: Mapping[str, tuple[Floats, Floats]], title: str, *, caption: str = "") -> Figure:
+    """Precision against recall as boxes of ever lower score are called.
+
+    curves: {class: (recall, precision)} from the highest score down; a class without a reference is left out
+    """
+    drawn = {name: points for name, points in curves.items() if len(points[0])}
+
+    def draw(canvas: Canvas, ink: Ink) -> None:
+        axes = canvas.subplots()
+        for colour, (name, (recall, precision)) in zip(cycle(ink, len(drawn)), drawn.items(), strict=True):
+            across, up = np.append(0.0, recall), np.append(precision[:1], precision)
+            axes.step(across, up, where="pre", color=colour, linewidth=1.8, label=short(name))
+        axes.set(xlabel="recall (sensitivity)", ylabel="precision (PPV)", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
+        axes.set_aspect("equal")
+        plain(axes, ink)
+        if drawn:
+            legend(axes, ink, "lower left")
+
+    said = "; ".join(f"{name}: recall up to {recall[-1]:.3f}" for name, (recall, _) in drawn.items())
+    text = caption or "Each precision is the best of its recall and beyond, as average precision takes it."
+    return chart(draw, title=title, caption=text, alt=f"Precision-recall curves of boxes. {said}", size=(4.4, 4.0))
+
+
+def froc(curves: Mapping[str, tuple[Floats, Floats]], title: str, *, caption: str = "") -> Figure:
+    """Sensitivity against false boxes a scan, whose axis doubles from step to step.
+
+    curves: {class: (false boxes a scan, sensitivity)} from the highest score down
+    The marks are where the mean of LUNA16 is taken, doi:10.1016/j.media.2017.06.015
+    """
+    drawn = {name: points for name, points in curves.items() if len(points[0])}
+
+    def draw(canvas: Canvas, ink: Ink) -> None:
+        axes = canvas.subplots()
+        for colour, (name, (false, found)) in zip(cycle(ink, len(drawn)), drawn.items(), strict=True):
+            at = np.array([found[false <= rate][-1] if (false <= rate).any() else 0.0 for rate in RATES])
+            across, up = np.append(np.maximum(false, RATES[0] / 2), 2 * RATES[-1]), np.append(found, found[-1])
+            axes.step(across, up, where="post", color=colour, linewidth=1.8, label=f"{short(name)}  {at.mean():.3f}")
+            axes.plot(RATES, at, "o", markersize=4, color=colour)
+        axes.set_xscale("log", base=2)
+        axes.set(xlabel="false boxes a scan", ylabel="sensitivity", xlim=(RATES[0] / 1.4, RATES[-1] * 1.4))
+        axes.set_ylim(-0.01, 1.01)
+        axes.xaxis.set_major_locator(FixedLocator(RATES))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"1/{1 / rate:g}" if rate < 1 else f"{rate:g}"))
+        plain(axes, ink)
+        if drawn:
+            legend(axes, ink, "lower right")
+
+    said = "; ".join(f"{name}: up to {found[-1]:.3f}" for name, (_, found) in drawn.items())
+    text = caption or "Beside each name the mean of the seven marks. Found: the box's centre lies in the reference."
+    return chart(draw, title=title, caption=text, alt=f"Free-response curves. {said}", size=(4.8, 3.6))
+
+
+def _upright(image: Image, given: BoundingBoxes) -> BoundingBoxes:
+    """Boxes on the grid as a screen shows it."""
+    order, flips = upright(image.geometry)
+    sizes = np.array(image.geometry.shape, dtype=float)[list(order)]
+    low, high = given.low[:, list(order)], given.high[:, list(order)]
+    edges = np.where(flips, sizes - high, low), np.where(flips, sizes - low, high)
+    return BoundingBoxes(np.concatenate(edges, axis=1), given.names, given.scores, given.ignored)
+
+
+def _slice(view: View, plane: Plane, drawn: Sequence[BoundingBoxes]) -> int:
+    """Through the middle of the largest reference, else of the surest box, else of the volume."""
+    if plane.through is None:
+        return 0
+    for one in drawn:
+        if len(one):
+            best = int((one.lengths.prod(axis=1) if one.scores is None else one.scores).argmax())
+            return int(np.clip(one.centres[best, plane.through], 0, view.grid.shape[plane.through] - 1))
+    return view.grid.shape[plane.through] // 2
+
+
+def _rectangles(
+    axes: Axes,
+    view: View,
+    plane: Plane,
+    at: int,
+    given: BoundingBoxes,
+    labels: Sequence[Label],
+    style: tuple[float, Sequence[float]],
+    *,
+    scores: bool,
+) -> None:
+    """Those that reach into the slice; what counts neither way is drawn thin."""
+    across, down = view.steps(plane)
+    if plane.through is not None:
+        given = given.at((given.low[:, plane.through] < at + 1) & (given.high[:, plane.through] > at))
+    named = {label.name: colours(labels)[label.value] for label in foreground(labels)}
+    limits = axes.axis()
+    for number, (low, high) in enumerate(zip(given.low, given.high, strict=True)):
+        # Voxel centres are drawn at whole steps: edges lie half a step before.
+        x, y = (low[plane.across] - 0.5) * across, (low[plane.down] - 0.5) * down
+        width, height = (high - low)[plane.across] * across, (high - low)[plane.down] * down
+        colour = hex_of(named.get(given.names[number], (232, 237, 242)))
+        line = 0.7 if given.ignored[number] else 1.3
+        patch = Rectangle((x, y), width, height, fill=False, edgecolor=colour, linewidth=line, linestyle=style)
+        patch.set_path_effects([withStroke(linewidth=line + 1.1, foreground="#000000b0")])
+        axes.add_patch(patch)
+        if scores and given.scores is not None and len(given) <= MOST_SCORES:
+            halo = [withStroke(linewidth=1.5, foreground="#000000c0")]
+            text = f"{given.scores[number]:.2f}"
+            axes.text(x, y, text, color=colour, fontsize=5.5, va="bottom", path_effects=halo, clip_on=True)
+    axes.axis(limits)
+
+
+def _key(
+    drawn: Sequence[tuple[BoundingBoxes, tuple[float, Sequence[float]], bool]], labels: Sequence[Label]
+) -> list[Line2D]:
+    """Which colour is which class, of those to be seen, and which line is whose."""
+    seen = {name for one, _, _ in drawn for name in one.names}
+    named = colours(labels)
+    lines = [
+        Line2D([], [], color=hex_of(named[label.value]), linewidth=3, label=short(label.name))
+        for label in foreground(labels)
+        if label.name in seen
+    ]
+    for _, style, own in drawn:
+        whose = "reference" if own else "prediction"
+        lines.append(Line2D([], [], color=LETTERS, linewidth=1.3, linestyle=style, label=whose))
+    return lines

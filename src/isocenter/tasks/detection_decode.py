@@ -1,0 +1,182 @@
+"""From maps of centres, lengths and offsets to boxes, slab by slab.
+
+Zhou et al., arXiv:1904.07850, in any number of axes. NumPy and SciPy only, so that a copy travels with a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isocenter.evaluation import box_iou
+from isocenter.lazy import ndimage
+from isocenter.values import Array, BoundingBoxes, Floats, Geometry, Region
+
+# A fresh network says of every voxel that it is no centre, but for one in ten: the loss is calm from the first step.
+# Lin et al., ICCV 2017, arXiv:1708.02002, section 3.3; the share is CenterNet's.
+PRIOR = float(np.log(0.1 / 0.9))
+# Peaks that are looked at, and boxes that are kept: a scan has not so many.
+MOST_PEAKS, MOST_BOXES = 2000, 300
+# Voxels of a side that is left of a box which reaches beyond the grid; of less there is nothing.
+LEAST_SIDE = 0.5
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """How outputs become boxes.
+
+    classes:     names, in order of the first channels
+    axes:        of the network's grid
+    typical:     voxels that an output of 1 is long
+    least:       score below which nothing is a peak
+    suppression: overlap from which the weaker of two boxes of a class is no other find
+    """
+
+    classes: tuple[str, ...]
+    axes: int
+    typical: float
+    least: float
+    suppression: float
+
+    def __call__(self, slabs: Iterable[tuple[Region, Array]], geometry: Geometry) -> BoundingBoxes:
+        """Outputs (classes + 2 * axes, *region) of finished parts of a grid, in order, to boxes on that grid.
+
+        Lengths and offsets are in voxels of the grid's own axes; an axis of a single slice may have none.
+        """
+        flat = _flat_axis(geometry, self.axes)
+        spatial = np.delete(geometry.shape, [] if flat is None else flat).astype(float)
+        found = [
+            self.of_peaks(index, values, np.zeros(self.axes), spatial)
+            for index, values in self.peaks(_without(slabs, flat))
+        ]
+        corners, kinds, scores = (np.concatenate(one) for one in zip(_nothing(self.axes), *found, strict=True))
+        kept = distinct(corners, kinds, scores, self.suppression)
+        return BoundingBoxes(
+            _with(corners[kept], flat),
+            tuple(self.classes[kind] for kind in kinds[kept]),
+            scores[kept],
+        )
+
+    def peaks(self, slabs: Iterable[tuple[Region, Array]]) -> Iterator[tuple[NDArray[np.intp], Floats]]:
+        """The local maxima of each slab's centres: (n, 1 + axes) class and voxel, (n, channels) the outputs there.
+
+        What lies beside a slab is looked at too, so that it does not matter where the slabs were cut.
+        """
+        count, least = len(self.classes), float(np.log(self.least / (1 - self.least))) - PRIOR
+        before: tuple[Region, Array] | None = None
+        now: tuple[Region, Array] | None = None
+        for following in chain(slabs, [None]):
+            if now is not None:
+                yield _peaks_of(now, [one for one in (before, following) if one is not None], count, least)
+            before, now = now, following
+
+    def of_peaks(
+        self, index: NDArray[np.intp], values: Floats, first: Floats | float, last: Floats | float
+    ) -> tuple[Floats, NDArray[np.intp], Floats]:
+        """(n, 1 + axes) class and voxel of each peak, and (n, channels) the outputs there, to boxes.
+
+        first, last: (axes,) edges within which boxes are cut
+        Gives (n, 2 * axes) edges, (n,) numbers of classes, (n,) scores; boxes of which little is left are left out
+        """
+        count, kinds = len(self.classes), index[:, 0]
+        lengths = np.maximum(values[:, count : count + self.axes] * self.typical, 1.0)  # nothing smaller can be seen
+        # An object's centre is within it.
+        offsets = np.clip(values[:, count + self.axes :] * self.typical, -lengths / 2, lengths / 2)
+        centres = index[:, 1:] + 0.5 + offsets
+        low, high = (np.clip(centres + side * lengths / 2, first, last) for side in (-1, 1))
+        scores = 1 / (1 + np.exp(-(values[np.arange(len(kinds)), kinds] + PRIOR)))
+        whole = ((high - low) >= LEAST_SIDE).all(axis=1)
+        return np.concatenate([low, high], axis=1)[whole], kinds[whole], scores[whole]
+
+
+def _peaks_of(
+    slab: tuple[Region, Array], others: Sequence[tuple[Region, Array]], count: int, least: float
+) -> tuple[NDArray[np.intp], Floats]:
+    region, array = slab
+    wide, start = array[:count], [0] * len(region)
+    for place, other in others:
+        beside = _side(region, place)
+        if beside is None:
+            continue
+        axis, after = beside
+        row = np.take(other[:count], [0] if after else [-1], axis=axis + 1)
+        wide = np.concatenate([wide, row] if after else [row, wide], axis=axis + 1)
+        start[axis] += 0 if after else 1
+    around = ndimage.maximum_filter(wide, (1, *[3] * len(region)), mode="constant", cval=-np.inf)
+    own = (slice(None), *(slice(s, s + n) for s, n in zip(start, array.shape[1:], strict=True)))
+    found = np.argwhere((wide[own] == around[own]) & (wide[own] >= least))
+    heights = array[tuple(found.T)]
+    found = found[np.argsort(-heights, kind="stable")[:MOST_PEAKS]]
+    values = array[(slice(None), *found[:, 1:].T)].T.astype(np.float64)
+    return found + np.array([0, *(part.start for part in region)]), values
+
+
+def _side(region: Region, other: Region) -> tuple[int, bool] | None:
+    """Along which axis another part touches this one, and whether it comes after it; None where it does not."""
+    unlike = [axis for axis, (one, two) in enumerate(zip(region, other, strict=True)) if one != two]
+    if len(unlike) != 1:
+        return None
+    one, two = region[unlike[0]], other[unlike[0]]
+    if two.start == one.stop or two.stop == one.start:
+        return unlike[0], two.start == one.stop
+    return None
+
+
+def distinct(corners: Floats, kinds: NDArray, scores: Floats, overlap: float) -> NDArray[np.intp]:
+    """The numbers of the boxes that no stronger one of their class overlaps so much, from the strongest down."""
+    order = np.argsort(-scores, kind="stable")[:MOST_PEAKS]
+    kept: list[int] = []
+    for number in order.tolist():
+        if len(kept) == MOST_BOXES:
+            break
+        stronger = [one for one in kept if kinds[one] == kinds[number]]
+        if not stronger or box_iou(corners[[number]], corners[stronger]).max() < overlap:
+            kept.append(number)
+    return np.array(kept, dtype=np.intp)
+
+
+def _flat_axis(geometry: Geometry, axes: int) -> int | None:
+    """The axis of a single slice that a network of two axes does not see."""
+    if geometry.ndim == axes:
+        return None
+    return [axis for axis, size in enumerate(geometry.shape) if size == 1][-1]
+
+
+def _without(slabs: Iterable[tuple[Region, Array]], flat: int | None) -> Iterator[tuple[Region, Array]]:
+    for region, array in slabs:
+        if flat is None:
+            yield region, array
+        else:
+            yield (*region[:flat], *region[flat + 1 :]), array.squeeze(flat + 1)
+
+
+def _with(corners: Floats, flat: int | None) -> Floats:
+    """(n, 2 * axes) with the axis of the single slice again."""
+    if flat is None:
+        return corners
+    low, high = np.split(corners, 2, axis=1)
+    return np.concatenate([np.insert(low, flat, 0.0, axis=1), np.insert(high, flat, 1.0, axis=1)], axis=1)
+
+
+def _nothing(axes: int) -> tuple[Floats, NDArray[np.intp], Floats]:
+    return np.zeros((0, 2 * axes)), np.zeros(0, dtype=np.intp), np.zeros(0)
+
+
+def rows_of(boxes: BoundingBoxes, columns: Mapping[str, int], least: float) -> list[dict[str, object]]:
+    """label, score and the corners by name, for each box from a score on; one of blanks where there is none."""
+    assert boxes.scores is not None  # noqa: S101 - they are predicted
+    blank: dict[str, object] = {"label": None, "score": None, **dict.fromkeys(columns)}
+    rows = [
+        {
+            "label": boxes.names[number],
+            "score": round(float(boxes.scores[number]), 6),
+            **{name: round(float(boxes.corners[number, place]), 3) for name, place in columns.items()},
+        }
+        for number in range(len(boxes))
+        if boxes.scores[number] >= least
+    ]
+    return rows or [blank]

@@ -1,0 +1,107 @@
+"""What the training boxes say about how a detection is taught, and which validation boxes about what is called."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from isocenter.errors import DatasetError, PlanError, counted
+from isocenter.evaluation import Matches
+from isocenter.values import BoundingBoxes, Dataset, Decision, Fingerprint
+
+ZHOU, MAIER_HEIN = "arXiv:1904.07850", "doi:10.1038/s41592-023-02151-z"
+# nnDetection's way with volumes: an overlap of 0.1 is a find there, as small boxes overlap little in three axes.
+NNDETECTION = "arXiv:2106.00817"
+OVERLAPS = {2: 0.5, 3: 0.1}
+SUPPRESSION = {2: 0.5, 3: 0.2}
+# Until validation cases have decided: CenterNet's own for its pictures.
+THRESHOLD = 0.3
+# Of fewer boxes of validation cases a threshold would be chance.
+FEWEST_BOXES = 10
+
+
+def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
+    """The fields of a detection for these training cases; DatasetError where none of them has a box."""
+    drawn = [case.references["boxes"] for case in fingerprint.cases if "boxes" in case.references]
+    counts = Counter(name for boxes in drawn for name in boxes.names)
+    if not counts:
+        raise DatasetError(
+            "the training cases have no boxes", str(dataset.root or dataset.name), "Give cases with something to find"
+        )
+    declared = [label.name for label in dataset.classes.get("boxes", ())] or sorted(counts)
+    shares = ", ".join(f"{counts[name]} {name}" for name in declared)
+    axes = axes_of(fingerprint)
+    lengths = np.concatenate([_lengths(boxes, axes) for boxes in drawn])
+    return {
+        "classes": Decision(declared, f"{shares} on {counted(len(drawn), 'training image')}"),
+        "axes": Decision(axes, f"the images have {axes}"),
+        "typical": Decision(
+            round(float(np.median(lengths)), 3),
+            f"voxels: the median of the sides of {counted(len(lengths) // axes, 'box', 'boxes')}",
+            ZHOU,
+        ),
+        "suppression": Decision(
+            SUPPRESSION[axes], "two boxes of one class that overlap so much are one find", NNDETECTION
+        ),
+        "threshold": Decision(
+            None, f"found on the validation cases after training; {THRESHOLD} where their boxes are too few", ZHOU
+        ),
+    }
+
+
+def axes_of(fingerprint: Fingerprint) -> int:
+    """Those of the network: volumes of a single slice are pictures, where all are."""
+    shapes = [case.shape for case in fingerprint.cases]
+    return 2 if all(len(shape) == 2 or 1 in shape for shape in shapes) else 3
+
+
+def threshold(
+    predicted: Sequence[BoundingBoxes], references: Sequence[BoundingBoxes], names: Sequence[str], overlap: float
+) -> Decision:
+    """The score from which on boxes are called: that of the highest F1 over all classes together."""
+    scores, right, total = [np.zeros(0)], [np.zeros(0, bool)], 0
+    for name in names:
+        own, truth = [one.of(name) for one in predicted], [one.of(name) for one in references]
+        matches = Matches.at(overlap, own, truth)
+        scores.append(matches.scores)
+        right.append(matches.right)
+        total += int(matches.references.sum())
+    if total < FEWEST_BOXES or not np.concatenate(right).any():
+        because = f"{counted(total, 'box', 'boxes')} of validation cases are too few, {FEWEST_BOXES} are the least"
+        return Decision(THRESHOLD, because if total < FEWEST_BOXES else "no box of a validation case was found")
+    every = np.concatenate(scores)
+    order = np.argsort(-every, kind="stable")
+    hits = np.cumsum(np.concatenate(right)[order])
+    f1 = 2 * hits / (np.arange(1, len(hits) + 1) + total)
+    best = int(f1.argmax())
+    # Half-way to the next, so that rounding does not decide.
+    following = every[order][best + 1] if best + 1 < len(order) else 0.0
+    level = round(float(every[order][best] + following) / 2, 6)
+    because = (
+        f"the highest F1, {f1[best]:.3f}, of {counted(total, 'box', 'boxes')} of validation cases at IoU {overlap}"
+    )
+    return Decision(level, because, MAIER_HEIN)
+
+
+def check_settings(classes: Sequence[str], numbers: dict[str, Any]) -> None:
+    """PlanError names the setting that cannot be."""
+    if not classes or len(set(classes)) < len(classes):
+        raise PlanError("at least one class is needed, each once", "task.classes", "Name each class once")
+    if numbers["axes"] not in (2, 3):
+        raise PlanError(f"{numbers['axes']} axes", "task.axes", "Give 2 or 3")
+    if not 0 < numbers["typical"] < float("inf"):
+        raise PlanError(f"a side of {numbers['typical']} voxels", "task.typical", "Give a length above 0")
+    for name in ("suppression", "threshold"):
+        if numbers[name] is not None and not 0 < numbers[name] <= 1:
+            raise PlanError(f"{numbers[name]} is not in (0, 1]", f"task.{name}", "Give a share")
+
+
+def _lengths(boxes: BoundingBoxes, axes: int) -> np.ndarray:
+    """(n * axes,) sides, without those along an axis of a single slice."""
+    lengths = boxes.lengths
+    if boxes.axes > axes:
+        lengths = np.sort(lengths, axis=1)[:, boxes.axes - axes :]
+    return np.ravel(lengths)

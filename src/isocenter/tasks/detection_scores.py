@@ -1,0 +1,221 @@
+"""What is said of the boxes of each case and class, and what the rows come to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from isocenter.errors import counted
+from isocenter.evaluation import Froc, Matches, Table, bootstrap_statistic, box_sizes
+from isocenter.values import BoundingBoxes, Estimate, Floats, Row
+
+# COCO's mean over overlaps, and single ones: 0.5 for pictures, 0.1 for volumes.
+OVERLAPS = {"ap": tuple(round(0.5 + 0.05 * n, 2) for n in range(10)), "ap50": (0.5,), "ap10": (0.1,)}
+BY_RATE = {f"sensitivity_at_{rate:g}": rate for rate in Froc.rates}
+# Thirds of the references by size, at one false box a scan.
+THIRDS = ("small", "medium", "large")
+BY_SIZE = tuple(f"sensitivity_{third}" for third in THIRDS)
+SIZE_RATE = 1.0
+CALLED = ("sensitivity", "ppv", "f1")
+METRICS = frozenset({*OVERLAPS, "cpm", "cpm_iou10", *BY_RATE, *BY_SIZE, *CALLED})
+# A figure of one class under weightings of the cases.
+Figure = Callable[[int, Floats], Floats]
+
+
+def case_row(
+    predicted: BoundingBoxes,
+    reference: BoundingBoxes,
+    overlap: float,
+    threshold: float,
+    steps: Sequence[float],
+    unit: str,
+) -> dict[str, Any]:
+    """Of one case and class: counts at the threshold, and, as JSON, all that the summary is made of.
+
+    steps: length of a voxel per axis, in `unit`
+    """
+    assert predicted.scores is not None  # noqa: S101 - as decoded
+    called = predicted.at(predicted.scores >= threshold)
+    matches = Matches.at(overlap, [called], [reference])
+    right, total = int(matches.right.sum()), int(matches.references.sum())
+    wrong = len(matches.right) - right
+    f1 = 2 * right / (2 * right + wrong + total - right) if right + wrong + total else float("nan")
+    sizes = box_sizes(reference, steps)
+    return {
+        "references": total,
+        "found": right,
+        "false": wrong,
+        "f1": f1,
+        "unit": unit,
+        "axes": reference.axes,
+        "reference_boxes": _text(np.column_stack([reference.ignored, sizes, reference.corners])),
+        "predicted_boxes": _text(np.column_stack([predicted.scores, predicted.corners])),
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """The boxes of all cases, class by class, as the table has them.
+
+    predicted, references: {class: one a case}, in order of `cases`
+    sizes:                 {class: of each case (references,)}, in `unit`
+    """
+
+    classes: Sequence[str]
+    patients: np.ndarray
+    predicted: dict[str, list[BoundingBoxes]]
+    references: dict[str, list[BoundingBoxes]]
+    sizes: dict[str, list[Floats]]
+    unit: str
+
+    @classmethod
+    def of(cls, table: Table, classes: Sequence[str]) -> Answers:
+        """From rows of `case_row` with case, patient and label; a row that is missing holds no box."""
+        axes = int(table["axes"].iloc[0])
+        cases = table.drop_duplicates("case")
+        places = {case: number for number, case in enumerate(cases["case"])}
+        answers = cls(tuple(classes), cases["patient"].to_numpy(str), {}, {}, {}, str(table["unit"].iloc[0]))
+        for name in classes:
+            predicted = [BoundingBoxes.none(axes, scored=True) for _ in places]
+            references = [BoundingBoxes.none(axes) for _ in places]
+            sizes: list[Floats] = [np.zeros(0) for _ in places]
+            for row in table[table["label"] == name].to_dict("records"):
+                found = _numbers(row["predicted_boxes"], 1 + 2 * axes)
+                truth = _numbers(row["reference_boxes"], 2 + 2 * axes)
+                place = places[row["case"]]
+                predicted[place] = BoundingBoxes(found[:, 1:], (name,) * len(found), found[:, 0])
+                references[place] = BoundingBoxes(truth[:, 2:], (name,) * len(truth), ignored=truth[:, 0] > 0)
+                sizes[place] = truth[:, 1]
+            answers.predicted[name], answers.references[name], answers.sizes[name] = predicted, references, sizes
+        return answers
+
+    def matches(self, name: str, overlap: float) -> Matches:
+        return Matches.at(overlap, self.predicted[name], self.references[name])
+
+    def froc(self, name: str, overlap: float | None = None) -> Froc:
+        return Froc.of(self.predicted[name], self.references[name], overlap=overlap, sizes=self.sizes[name])
+
+    def called(self, name: str, overlap: float, threshold: float) -> Floats:
+        """(3, cases) found, false and to be found at the threshold."""
+        matches = self.matches(name, overlap)
+        chosen = matches.scores >= threshold
+        images = len(self.patients)
+        right, wrong = (
+            np.bincount(matches.image[chosen & marks], minlength=images) for marks in (matches.right, ~matches.right)
+        )
+        return np.array([right, wrong, matches.references], dtype=float)
+
+
+def summary_rows(answers: Answers, overlap: float, threshold: float, *, primary: str, seed: int) -> list[Row]:
+    """Average precision first, then free-response figures, then what is called; of all classes first, then of each.
+
+    overlap, threshold: at which `sensitivity`, `ppv` and `f1` are stated
+    primary:            the overlap that stands first
+    """
+    there = [name for name in answers.classes if sum((~one.ignored).sum() for one in answers.references[name])]
+    rows: list[Row] = []
+    for metric, figure, said in _figures(answers, there, overlap, threshold, primary):
+        notes = [said] * (1 + len(there)) if isinstance(said, str) else said
+        rows += _of_each(metric, figure, notes, answers, there, seed)
+    return rows
+
+
+def _figures(
+    answers: Answers, names: Sequence[str], overlap: float, threshold: float, primary: str
+) -> Iterator[tuple[str, Figure, str | list[str]]]:
+    """Metric, figure, and how it was made: in words for all, or for all classes together and then for each."""
+    order = sorted(OVERLAPS, key=lambda metric: metric != primary)
+    for metric in order:
+        matches = [[answers.matches(name, one) for one in OVERLAPS[metric]] for name in names]
+        said = "0.5 to 0.95" if len(OVERLAPS[metric]) > 1 else f"{OVERLAPS[metric][0]:g}"
+        yield metric, _precision(matches), f"; at IoU {said}, 101 recalls"
+    curves, strict = [answers.froc(name) for name in names], [answers.froc(name, 0.1) for name in names]
+    by_centre = "; found where the centre lies in the reference"
+    yield "cpm", lambda n, weights: curves[n].cpm(weights), f"{by_centre}; mean at 1/8 to 8 false boxes a scan"
+    yield "cpm_iou10", lambda n, weights: strict[n].cpm(weights), "; found from IoU 0.1 on; mean at 1/8 to 8 a scan"
+    for metric, rate in BY_RATE.items():
+        yield metric, _sensitivity(curves, rate), f"{by_centre}; at most {rate:g} false boxes a scan"
+    yield from _by_size(answers, curves, by_centre)
+    counts = [answers.called(name, overlap, threshold) for name in names]
+    for metric in CALLED:
+        yield (
+            metric,
+            _call(counts, metric),
+            f"; boxes from a score of {threshold:.3g} on, found from IoU {overlap:g} on",
+        )
+
+
+def _by_size(answers: Answers, curves: Sequence[Froc], note: str) -> Iterator[tuple[str, Figure, list[str]]]:
+    """By thirds of each class's references."""
+    bounds = [[-np.inf, *np.quantile(one.sizes, [1 / 3, 2 / 3]).tolist(), np.inf] for one in curves]
+    for place, metric in enumerate(BY_SIZE):
+        groups = [
+            (one.sizes > cut[place]) & (one.sizes <= cut[place + 1]) for one, cut in zip(curves, bounds, strict=True)
+        ]
+        words = [_sides(cut, place, answers.unit) for cut in bounds]
+        notes = [
+            f"{note}; {one}; at most {SIZE_RATE:g} false a scan" for one in ("thirds of each class by size", *words)
+        ]
+        yield metric, _sensitivity(curves, SIZE_RATE, groups), notes
+
+
+def _sides(bounds: Sequence[float], place: int, unit: str) -> str:
+    low, high = (f"{bounds[place + end]:.3g} {unit}" for end in (0, 1))
+    return (f"sides up to {high}", f"sides above {low} up to {high}", f"sides above {low}")[place]
+
+
+def _precision(matches: Sequence[Sequence[Matches]]) -> Figure:
+    return lambda n, weights: np.mean([one.average_precision(weights) for one in matches[n]], axis=0)
+
+
+def _sensitivity(curves: Sequence[Froc], rate: float, groups: Sequence[np.ndarray] | None = None) -> Figure:
+    return lambda n, weights: curves[n].sensitivity(rate, weights, among=None if groups is None else groups[n])
+
+
+def _call(counts: Sequence[Floats], metric: str) -> Figure:
+    def figure(n: int, weights: Floats) -> Floats:
+        found, false, total = (weights @ one for one in counts[n])
+        part, whole = {
+            "sensitivity": (found, total),
+            "ppv": (found, found + false),
+            "f1": (2 * found, found + false + total),
+        }[metric]
+        return np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=whole > 0)
+
+    return figure
+
+
+def _of_each(
+    metric: str, figure: Figure, notes: Sequence[str], answers: Answers, names: Sequence[str], seed: int
+) -> Iterator[Row]:
+    """The unweighted mean of the classes that have a reference, then each of them."""
+
+    def every(weights: Floats) -> Floats:
+        if not names:
+            return np.full(len(weights), np.nan)
+        return np.asarray(np.mean([figure(n, weights) for n in range(len(names))], axis=0))
+
+    several = "; unweighted mean of the classes" if len(names) > 1 else ""
+    without = len(answers.classes) - len(names)
+    left = f"; {counted(without, 'class', 'classes')} without a reference left out" if without else ""
+    yield Row(metric, "all", _estimate(every, answers.patients, f"{notes[0]}{several}{left}", seed))
+    for number, name in enumerate(names):
+        yield Row(metric, name, _estimate(partial(figure, number), answers.patients, notes[number + 1], seed))
+
+
+def _estimate(statistic: Callable[[Floats], Floats], patients: np.ndarray, note: str, seed: int) -> Estimate:
+    estimate = bootstrap_statistic(statistic, patients, seed=seed, exact=False)
+    return replace(estimate, method=estimate.method + note)
+
+
+def _text(numbers: Floats) -> str:
+    return json.dumps(np.round(numbers.astype(float), 5).tolist())
+
+
+def _numbers(text: str, columns: int) -> Floats:
+    return np.array(json.loads(text), dtype=float).reshape(-1, columns)

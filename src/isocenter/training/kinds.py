@@ -1,0 +1,215 @@
+"""How a target of each kind is prepared, cut, batched and moved as its image is. A new kind is one class here.
+
+Nothing else of the training asks of which kind a target is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isocenter.lazy import torch
+from isocenter.runtime import Preprocessing, Trace
+from isocenter.transforms import Augmentation, Corners, generator, names_sides, sides_changed
+from isocenter.values import Array, Boxes, Dense, Head, Region, Target, Vector
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Positions of each structure that are kept for centring patches; nnU-Net keeps as many.
+POSITIONS = 1000
+# Images and targets of a batch.
+Moved = tuple["Tensor", "Tensor"]
+Positions = Mapping[int, NDArray[np.int32]]
+
+
+class Kind(Protocol):
+    """What a target does on its way into a batch.
+
+    name:  under which it is stored
+    large: whether it is stored in chunks, of which a part is read without the rest
+    mixes: whether images can be mixed in pairs, with losses of both targets
+    """
+
+    name: ClassVar[str]
+    large: ClassVar[bool]
+    mixes: ClassVar[bool]
+
+    def prepared(self, target: Target, preprocessing: Preprocessing, trace: Trace) -> Array:
+        """The target on the network's grid."""
+
+    def positions(self, head: Head, data: Array, shape: Sequence[int]) -> Positions:
+        """{class from 1: (up to POSITIONS, axes) voxels where it is}, for centring patches; (0, axes) where nowhere."""
+
+    def cut(self, data: Array, region: Region) -> Array:
+        """What belongs to a region of the network's grid."""
+
+    def alike(self, targets: Sequence[Array], most: int) -> Sequence[Array]:
+        """Of one shape, so that they can be stacked. most: entries of the longest of all cases"""
+
+    def moved(self, augmentation: Augmentation, images: Tensor, targets: Tensor, drawn: Drawn) -> Moved:
+        """(batch, channels, *patch) images and their targets, changed alike."""
+
+    def coarse(self, targets: Tensor, spatial: Sequence[int], wanted: Sequence[int]) -> Tensor:
+        """Targets of images of one size, for outputs of another."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What a batch is moved by: a generator a sample, mm of a voxel per axis, what labels become in a mirror."""
+
+    generators: Sequence[np.random.Generator]
+    steps: Sequence[float]
+    mirrored: Sequence[int] | None
+
+
+@dataclass(frozen=True)
+class OfTheWhole:
+    """() or (size,) numbers that hold for the whole image."""
+
+    name: ClassVar[str] = "vector"
+    large: ClassVar[bool] = False
+    mixes: ClassVar[bool] = True
+
+    def prepared(self, target: Target, preprocessing: Preprocessing, trace: Trace) -> Array:
+        return target.data
+
+    def positions(self, head: Head, data: Array, shape: Sequence[int]) -> Positions:
+        return {}
+
+    def cut(self, data: Array, region: Region) -> Array:
+        return np.asarray(data)
+
+    def alike(self, targets: Sequence[Array], most: int) -> Sequence[Array]:
+        return targets
+
+    def moved(self, augmentation: Augmentation, images: Tensor, targets: Tensor, drawn: Drawn) -> Moved:
+        moved, _, crossed = augmentation(images, None, drawn.generators, drawn.steps, mirrored=drawn.mirrored)
+        return moved, vectors_changed(targets, crossed, drawn.mirrored)
+
+    def coarse(self, targets: Tensor, spatial: Sequence[int], wanted: Sequence[int]) -> Tensor:
+        return targets
+
+
+@dataclass(frozen=True)
+class EveryVoxel:
+    """(*spatial) label values."""
+
+    name: ClassVar[str] = "dense"
+    large: ClassVar[bool] = True
+    mixes: ClassVar[bool] = False
+
+    def prepared(self, target: Target, preprocessing: Preprocessing, trace: Trace) -> Array:
+        return preprocessing.labels(target.data, trace)
+
+    def positions(self, head: Head, data: Array, shape: Sequence[int]) -> Positions:
+        assert isinstance(head, Dense)  # noqa: S101 - `kind_of` has seen to it
+        return {channel: _some(np.argwhere(data == channel), channel) for channel in range(1, head.channels)}
+
+    def cut(self, data: Array, region: Region) -> Array:
+        return np.asarray(data[region] if region else data)
+
+    def alike(self, targets: Sequence[Array], most: int) -> Sequence[Array]:
+        return targets
+
+    def moved(self, augmentation: Augmentation, images: Tensor, targets: Tensor, drawn: Drawn) -> Moved:
+        moved, labels, _ = augmentation(images, targets, drawn.generators, drawn.steps, mirrored=drawn.mirrored)
+        assert labels is not None  # noqa: S101 - they were given
+        return moved, labels
+
+    def coarse(self, targets: Tensor, spatial: Sequence[int], wanted: Sequence[int]) -> Tensor:
+        """Voxel by voxel, so that labels stay labels."""
+        if tuple(targets.shape[1:]) == tuple(wanted):
+            return targets
+        made = torch.nn.functional.interpolate(targets[:, None].float(), size=tuple(wanted), mode="nearest-exact")
+        return made[:, 0].to(targets.dtype)
+
+
+@dataclass(frozen=True)
+class BoxByBox:
+    """(n, 1 + 2 * axes) float32: class, where it begins on every axis, where it ends; edges in voxels.
+
+    In a batch all have the same number of rows; those of class -1 are none. A box belongs to a patch that holds its
+    centre, and keeps what of it lies outside: its size could not be told otherwise.
+    """
+
+    name: ClassVar[str] = "boxes"
+    large: ClassVar[bool] = False
+    mixes: ClassVar[bool] = False
+
+    def prepared(self, target: Target, preprocessing: Preprocessing, trace: Trace) -> Array:
+        given = np.asarray(target.data, dtype=np.float64)
+        return np.concatenate([given[:, :1], trace.boxes(given[:, 1:])], axis=1).astype(np.float32)
+
+    def positions(self, head: Head, data: Array, shape: Sequence[int]) -> Positions:
+        assert isinstance(head, Boxes)  # noqa: S101 - `kind_of` has seen to it
+        centres = np.clip(np.floor(_centres(data)), 0, np.asarray(shape) - 1).astype(np.int32)
+        return {one + 1: _some(centres[data[:, 0] == one], one + 1) for one in range(head.classes)}
+
+    def cut(self, data: Array, region: Region) -> Array:
+        if not region:
+            return np.asarray(data)
+        low, high = (np.array([getattr(part, end) for part in region]) for end in ("start", "stop"))
+        centres = _centres(data)
+        inside = np.asarray(data)[((centres >= low) & (centres < high)).all(axis=1)]
+        return inside - np.array([0, *low, *low], dtype=inside.dtype)
+
+    def alike(self, targets: Sequence[Array], most: int) -> Sequence[Array]:
+        return [np.pad(one, ((0, most - len(one)), (0, 0)), constant_values=-1) for one in targets]
+
+    def moved(self, augmentation: Augmentation, images: Tensor, targets: Tensor, drawn: Drawn) -> Moved:
+        corners = Corners(targets, tuple(images.shape[2:]))
+        moved, followed, _ = augmentation.moved(images, corners, drawn.generators, drawn.steps, mirrored=drawn.mirrored)
+        assert followed is not None  # noqa: S101 - they were given
+        return moved, followed.boxes
+
+    def coarse(self, targets: Tensor, spatial: Sequence[int], wanted: Sequence[int]) -> Tensor:
+        factors = [new / old for new, old in zip(wanted, spatial, strict=True)]
+        return targets * targets.new_tensor([1.0, *factors, *factors])
+
+
+KINDS: Mapping[type, Kind] = {Vector: OfTheWhole(), Dense: EveryVoxel(), Boxes: BoxByBox()}
+
+
+def kind_of(head: Head) -> Kind:
+    """What a target for this head does on its way."""
+    return KINDS[type(head)]
+
+
+def kind_named(name: str) -> Kind:
+    """The kind under whose name a target was stored."""
+    return next(kind for kind in KINDS.values() if kind.name == name)
+
+
+def kind_for(ndim: int, axes: int) -> Kind:
+    """Of a target of `ndim` axes that nobody named: a value for every voxel of an image of `axes`, or for the whole."""
+    return KINDS[Dense] if ndim == axes else KINDS[Vector]
+
+
+def vectors_changed(targets: Tensor, crossed: Tensor, mirrored: Sequence[int] | None) -> Tensor:
+    """(batch,) or (batch, size) targets, where left and right have changed sides in the image.
+
+    mirrored: by channel of the head, which may have more of them than the target, behind its own
+    """
+    if mirrored is None or not names_sides(mirrored) or not bool(crossed.any()):
+        return targets
+    if targets.ndim == 1:
+        return sides_changed(targets, crossed, mirrored)
+    return torch.where(crossed[:, None], targets[:, list(mirrored)[: targets.shape[1]]], targets)
+
+
+def _some(where: NDArray[Any], channel: int) -> NDArray[np.int32]:
+    """(up to POSITIONS, axes) of all positions."""
+    found = where.astype(np.int32)
+    if len(found) <= POSITIONS:
+        return found
+    return found[generator(0, 0, len(found), channel).choice(len(found), POSITIONS, replace=False)]
+
+
+def _centres(data: Array) -> NDArray[Any]:
+    axes = (data.shape[1] - 1) // 2
+    return np.asarray((data[:, 1 : 1 + axes] + data[:, 1 + axes :]) / 2)

@@ -1,0 +1,172 @@
+"""What is known about an image follows it: label maps voxel by voxel, boxes by their corners.
+
+`Augmentation` says how an image is moved, and each kind of target what that makes of it. A new kind is one class here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isocenter.lazy import torch
+from isocenter.transforms.augment_spatial import bent, flipped, read_labels, sides_changed, turned
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Floats = NDArray[np.float64]
+F = TypeVar("F", bound="Following")
+# A bend folds nowhere, so that each step of its inverse comes closer at least by half: after so many, by 0.001.
+INVERSE_STEPS = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Warp:
+    """Where some samples of a batch are read from.
+
+    chosen: (samples,) their numbers in the batch
+    grid:   (samples, *spatial, ndim) as torch counts, see `sampling_grid`
+    maps:   (samples, ndim, ndim) from a place in the new image to that in the old, in mm from the middle of the field
+    shifts: (samples, ndim) added to it, as a share of the field
+    points: (samples, ndim, POINTS...) displacement of the control points of a bend, added as a share of the field
+    sizes:  (ndim,) mm of the field
+    """
+
+    chosen: Sequence[int]
+    grid: Tensor
+    maps: Floats
+    shifts: Floats
+    points: Floats
+    sizes: Floats
+
+
+class Following(Protocol):
+    """A batch of targets, of the same samples as the images; every change gives a new one."""
+
+    def flipped(self: F, mirrored: NDArray[np.bool_]) -> F:
+        """Mirrored along the axes that (samples, ndim) says."""
+
+    def sides_changed(self: F, crossed: Tensor, mirrored: Sequence[int]) -> F:
+        """With labels of the other side where (samples,) left and right have changed places."""
+
+    def turned(self: F, turns: NDArray[np.intp]) -> F:
+        """By (samples,) quarter turns in the plane of the first two axes."""
+
+    def warped(self: F, warp: Warp) -> F:
+        """As the samples of the warp are read."""
+
+
+@dataclass(frozen=True, eq=False)
+class LabelMap:
+    """(batch, *spatial) label values."""
+
+    labels: Tensor
+
+    def flipped(self, mirrored: NDArray[np.bool_]) -> LabelMap:
+        return LabelMap(flipped(self.labels, mirrored))
+
+    def sides_changed(self, crossed: Tensor, mirrored: Sequence[int]) -> LabelMap:
+        return LabelMap(sides_changed(self.labels, crossed, mirrored))
+
+    def turned(self, turns: NDArray[np.intp]) -> LabelMap:
+        return LabelMap(turned(self.labels, turns, self.labels.ndim - 1))
+
+    def warped(self, warp: Warp) -> LabelMap:
+        chosen = list(warp.chosen)
+        return LabelMap(replaced(self.labels, chosen, read_labels(self.labels[chosen], warp.grid)))
+
+
+@dataclass(frozen=True, eq=False)
+class Corners:
+    """Boxes on the images of a batch.
+
+    boxes:   (batch, n, 1 + 2 * ndim) class, where each begins on every axis, where it ends: edges in voxels; the class
+             is -1 where there is no box
+    spatial: of the images
+    """
+
+    boxes: Tensor
+    spatial: tuple[int, ...]
+
+    @property
+    def _edges(self) -> tuple[Tensor, Tensor]:
+        """(batch, n, ndim) where each begins, and where it ends."""
+        ndim = len(self.spatial)
+        return self.boxes[..., 1 : 1 + ndim], self.boxes[..., 1 + ndim :]
+
+    def flipped(self, mirrored: NDArray[np.bool_]) -> Corners:
+        low, high = self._edges
+        size = low.new_tensor(self.spatial)
+        there = torch.as_tensor(mirrored, device=low.device)[:, None]
+        return self._at(torch.where(there, size - high, low), torch.where(there, size - low, high))
+
+    def sides_changed(self, crossed: Tensor, mirrored: Sequence[int]) -> Corners:
+        changed = sides_changed(self.boxes[..., 0], crossed, mirrored)
+        return replace(self, boxes=torch.cat([changed[..., None], self.boxes[..., 1:]], dim=-1))
+
+    def turned(self, turns: NDArray[np.intp]) -> Corners:
+        """A quarter turn brings the end of the second axis to the beginning of the first."""
+        boxes = self
+        for step in range(int(turns.max(initial=0))):
+            # With each turn the two axes change their sizes.
+            boxes = boxes._quarter(turns > step, self.spatial[(step + 1) % 2])
+        return boxes
+
+    def warped(self, warp: Warp) -> Corners:
+        """The box around the ellipse that fills each box, where that comes to lie.
+
+        Around the corners it would grow with every turn, a disc's by up to 1.41: what is found in images is rounder
+        than boxes are. Kalra et al., ICCV 2021, arXiv:2109.13488. A bend moves it by what it does at its centre. What
+        leaves the image with its centre is no box any more.
+        """
+        chosen, ndim = list(warp.chosen), len(self.spatial)
+        low, high = (edges[chosen] for edges in self._edges)
+        size, shape = low.new_tensor(warp.sizes), low.new_tensor(self.spatial)
+        step = size / shape
+        back = low.new_tensor(np.linalg.inv(warp.maps))
+        wanted = (low + high) / 2 * step - size / 2 - low.new_tensor(warp.shifts)[:, None] * size
+        centre = torch.einsum("sij,snj->sni", back, wanted)
+        if warp.points.any():
+            zeros = torch.zeros(len(chosen), *self.spatial, ndim, device=low.device)
+            field = bent(zeros, warp.points).movedim(-1, 1)
+            for _ in range(INVERSE_STEPS):
+                centre = torch.einsum("sij,snj->sni", back, wanted - _displaced(field, centre, size))
+        reach = torch.einsum("sij,snj->sni", back**2, ((high - low) / 2 * step) ** 2).sqrt()
+        centre, reach = (centre + size / 2) / step, reach / step
+        inside = ((centre >= 0) & (centre < shape)).all(dim=-1)
+        kind = torch.where(inside, self.boxes[chosen][..., 0], -1.0)
+        moved = torch.cat([kind[..., None], centre - reach, centre + reach], dim=-1)
+        return replace(self, boxes=replaced(self.boxes, chosen, moved))
+
+    def _quarter(self, chosen: NDArray[np.bool_], size: int) -> Corners:
+        """size: of the second axis"""
+        low, high = self._edges
+        there = torch.as_tensor(chosen, device=low.device)[:, None, None]
+        begins = torch.cat([size - high[..., 1:2], low[..., :1], low[..., 2:]], dim=-1)
+        ends = torch.cat([size - low[..., 1:2], high[..., :1], high[..., 2:]], dim=-1)
+        return self._at(torch.where(there, begins, low), torch.where(there, ends, high))
+
+    def _at(self, low: Tensor, high: Tensor) -> Corners:
+        return replace(self, boxes=torch.cat([self.boxes[..., :1], low, high], dim=-1))
+
+
+def replaced(batch: Tensor, chosen: Sequence[int], changed: Tensor) -> Tensor:
+    """The batch with some of its samples replaced; the given one stays as it is."""
+    if len(chosen) == len(batch):
+        return changed
+    return batch.index_copy(0, torch.as_tensor(chosen, device=batch.device), changed)
+
+
+def _displaced(field: Tensor, places: Tensor, size: Tensor) -> Tensor:
+    """(samples, n, ndim) mm by which a bend moves what is read at these places, in mm from the middle.
+
+    field: (samples, ndim, *spatial) as torch counts, last axis first
+    """
+    ndim = places.shape[-1]
+    where = (2 * places / size).flip(-1).reshape(*places.shape[:2], *[1] * (ndim - 1), ndim)
+    found = torch.nn.functional.grid_sample(field, where, mode="bilinear", padding_mode="border", align_corners=False)
+    return found.flatten(2).movedim(1, -1).flip(-1) * size / 2

@@ -1,0 +1,291 @@
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+
+from isocenter import tasks
+from isocenter.errors import DatasetError, PlanError
+from isocenter.evaluation import box_iou
+from isocenter.tasks.detection import Detection
+from isocenter.tasks.detection_decode import PRIOR
+from isocenter.tasks.detection_maps import centre_loss, focal, maps_of
+from isocenter.tasks.task import rows_in
+from isocenter.values import BoundingBoxes, Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Label, Prediction
+
+TASK = Detection(("cell", "clump"), 2, 8.0)
+
+
+def boxes(*drawn: tuple[str, tuple[float, ...]], scores=None, axes: int = 2) -> BoundingBoxes:
+    corners = np.array([corner for _, corner in drawn], dtype=float).reshape(-1, 2 * axes)
+    return BoundingBoxes(corners, tuple(name for name, _ in drawn), scores)
+
+
+def case(name: str, reference: BoundingBoxes, patient: str | None = None, shape=(24, 32)) -> Case:
+    image = Image(np.zeros((1, *shape), np.float32), Geometry.of_pixels(shape))
+    return Case(name, patient or name, {"image": image}, {"boxes": reference})
+
+
+def ideal(task: Detection, given: BoundingBoxes, shape: tuple[int, ...]) -> np.ndarray:
+    """(classes + 2 * axes, *shape) what a network that knows all would say of an image."""
+    kinds = np.array([[task.classes.index(name)] for name in given.names], float).reshape(-1, 1)
+    rows = torch.from_numpy(np.concatenate([kinds, given.corners], axis=1).astype(np.float32))
+    truth = maps_of(rows, len(task.classes), shape)
+    chance = truth.heat.clamp(0.001, 0.98)
+    logits = torch.log(chance / (1 - chance)) - PRIOR
+    return torch.cat([logits, truth.lengths / task.typical, truth.offsets / task.typical]).numpy()
+
+
+def whole(array: np.ndarray) -> list:
+    return [(tuple(slice(0, size) for size in array.shape[1:]), {"boxes": array})]
+
+
+def test_a_task_comes_back_from_its_settings_and_from_json():
+    full = Detection(("cell",), 3, 4.5, 0.2, 0.37)
+    for task in (TASK, full):
+        assert tasks.build({"name": "detection", **json.loads(json.dumps(task.settings))}) == task
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"classes": []}, "at least one class"),
+        ({"classes": ["a", "a"]}, "each once"),
+        ({"axes": 4}, "4 axes"),
+        ({"typical": 0}, "a side of 0.0"),
+        ({"typical": "long"}, "impossible"),
+        ({"suppression": 2}, "not in"),
+        ({"threshold": 0}, "not in"),
+        ({"radius": 1}, "no such setting"),
+    ],
+)
+def test_impossible_settings_are_refused(change, problem):
+    with pytest.raises(PlanError, match=problem):
+        tasks.build({"name": "detection", **TASK.settings, **change})
+
+
+def test_the_target_is_a_row_a_box_without_those_that_are_ignored():
+    given = BoundingBoxes(
+        np.array([[1, 2, 5, 6], [0, 0, 9, 9], [3, 3, 4, 9]]), ("clump", "cell", "cell"), ignored=[False, True, False]
+    )
+    assert_array_equal(TASK.target(case("a", given)).data, [[1, 1, 2, 5, 6], [0, 3, 3, 4, 9]])
+    with pytest.raises(DatasetError, match="strange"):
+        TASK.target(case("a", boxes(("strange", (0, 0, 1, 1)))))
+    with pytest.raises(DatasetError, match="3 axes on an image of 2"):
+        TASK.target(case("a", boxes(("cell", (0, 0, 0, 1, 1, 1)), axes=3)))
+
+
+def test_the_map_of_centres_is_one_in_the_centres_voxel_of_the_boxs_class_and_falls_with_its_sides():
+    rows = torch.tensor([[1.0, 2, 3, 12, 7], [-1, 0, 0, 4, 4]])
+    truth = maps_of(rows, 2, (16, 16))
+    assert (truth.heat[0] == 0).all()
+    assert [tuple(one) for one in (truth.heat[1] == 1).nonzero().tolist()] == [(7, 5)]
+    # Longer along the first axis: the map falls more slowly there.
+    assert truth.heat[1, 9, 5] > truth.heat[1, 7, 7]
+    assert truth.lengths[:, 7, 5].tolist() == [10, 4]
+    # The centre lies at (7, 5), the edge between voxels; the middle of voxel 7 is at 7.5.
+    assert truth.offsets[:, 7, 5].tolist() == [-0.5, -0.5]
+    assert truth.offsets[:, 9, 4].tolist() == [-2.5, 0.5]
+
+
+def test_without_boxes_the_maps_are_empty_and_the_loss_is_that_of_saying_nothing():
+    truth = maps_of(torch.full((3, 5), -1.0), 2, (8, 8))
+    assert float(truth.heat.sum() + truth.weight.sum()) == 0
+    quiet = centre_loss(torch.full((1, 6, 8, 8), -20.0), torch.full((1, 3, 5), -1.0), 2, 8.0)
+    assert 0 <= float(quiet) < 1e-3
+
+
+@pytest.mark.parametrize("axes", [2, 3])
+def test_the_loss_of_knowing_all_is_far_below_that_of_a_fresh_network_and_its_gradient_is_finite(axes):
+    task = Detection(("cell", "clump"), axes, 8.0)
+    shape = (16,) * axes
+    drawn = boxes(("cell", (1,) * axes + (7,) * axes), ("clump", (6,) * axes + (14,) * axes), axes=axes)
+    rows = torch.from_numpy(np.concatenate([np.arange(2)[:, None], drawn.corners], axis=1).astype(np.float32))[None]
+    known = torch.from_numpy(ideal(task, drawn, shape))[None]
+    fresh = torch.zeros_like(known, requires_grad=True)
+    lost = centre_loss(fresh, rows, 2, 8.0)
+    lost.backward()
+    assert torch.isfinite(fresh.grad).all()
+    assert float(centre_loss(known, rows, 2, 8.0)) < 0.1 * float(lost.detach())
+
+
+def test_the_focal_loss_is_worked_out_by_hand():
+    logits, heat = torch.tensor([[0.0, 0.0]]), torch.tensor([[1.0, 0.5]])
+    # Each is called with 1/2: 1/4 log 2 for the centre, and (1/2)^4 of as much for the voxel beside it.
+    assert float(focal(logits, heat)) == pytest.approx(np.log(2) / 4 * (1 + 1 / 16))
+
+
+@pytest.mark.parametrize("axes", [2, 3])
+def test_what_a_perfect_network_says_is_decoded_to_the_boxes_it_was_made_of(axes):
+    task = Detection(("cell", "clump"), axes, 8.0, threshold=0.5)
+    shape = (20, 26, 22)[:axes]
+    drawn = boxes(
+        ("cell", (2.0, 1.5, 3.0)[:axes] + (8.0, 9.0, 9.5)[:axes]),
+        ("clump", (9.0, 12.0, 4.0)[:axes] + (18.0, 25.0, 20.0)[:axes]),
+        axes=axes,
+    )
+    found = task.decode(whole(ideal(task, drawn, shape)), Geometry.of_pixels(shape)).boxes
+    sure = found.at(found.scores > 0.5)
+    assert sorted(sure.names) == ["cell", "clump"]
+    for name in task.classes:
+        assert_allclose(sure.of(name).corners, drawn.of(name).corners, atol=1e-3)
+
+
+@given(st.integers(0, 10**6), st.lists(st.integers(1, 19), max_size=5), st.booleans())
+def test_it_does_not_matter_where_the_slabs_were_cut(seed, cuts, backwards):
+    """Noise has peaks everywhere, also at the edges of slabs; these come from either end."""
+    array = np.random.default_rng(seed).normal(size=(6, 20, 9)).astype(np.float32)
+    edges = sorted({0, 20, *cuts})
+    parts = [slice(a, b) for a, b in pairwise(edges)]
+    slabs = [((part, slice(0, 9)), {"boxes": array[:, part]}) for part in (parts[::-1] if backwards else parts)]
+    grid = Geometry.of_pixels((20, 9))
+    one, many = (TASK.decode(given, grid).boxes for given in (whole(array), slabs))
+    assert len(one) == len(many)
+    order = [np.lexsort(found.corners.T) for found in (one, many)]
+    assert_allclose(one.corners[order[0]], many.corners[order[1]])
+    assert_allclose(one.scores[order[0]], many.scores[order[1]])
+
+
+@given(st.integers(0, 10**6))
+def test_no_two_boxes_of_a_class_overlap_more_than_they_may_and_all_lie_in_the_image(seed):
+    array = np.random.default_rng(seed).normal(size=(6, 20, 16)).astype(np.float32)
+    found = TASK.decode(whole(array), Geometry.of_pixels((20, 16))).boxes
+    assert ((found.low >= 0) & (found.high <= [20, 16])).all()
+    for name in TASK.classes:
+        own = found.of(name).corners
+        overlap = box_iou(own, own)
+        assert (overlap[~np.eye(len(own), dtype=bool)] < TASK.suppression).all()
+
+
+def test_a_volume_of_a_single_slice_gets_boxes_one_voxel_thick():
+    drawn = boxes(("cell", (2, 3, 10, 9)))
+    array = ideal(TASK, drawn, (16, 14))[:, :, :, None]
+    grid = Geometry((16, 14, 1), np.eye(4))
+    found = TASK.decode(whole(array), grid).boxes
+    sure = found.at(found.scores > 0.5)
+    assert_allclose(sure.corners, [[2, 3, 0, 10, 9, 1]], atol=1e-3)
+
+
+def said(given: BoundingBoxes, shape=(24, 32)) -> Prediction:
+    return Prediction(Geometry.of_pixels(shape), boxes=given, labels=TASK.labels)
+
+
+def test_every_box_that_is_called_has_a_row_with_x_first_and_an_image_without_one_a_row_of_blanks():
+    task = Detection(TASK.classes, 2, 8.0, threshold=0.5)
+    given = boxes(("cell", (1, 2, 5, 9)), ("clump", (0, 0, 3, 3)), scores=np.array([0.9, 0.4]))
+    [row] = rows_in(task.outputs(said(given)))
+    assert row == {"label": "cell", "score": 0.9, "x0": 2, "y0": 1, "x1": 9, "y1": 5}
+    [blank] = rows_in(task.outputs(said(BoundingBoxes.none(2, scored=True))))
+    assert list(blank) == list(row)
+    assert set(blank.values()) == {None}
+    assert [finding.concept for finding in task.results(said(given))] == ["cell"]
+
+
+def scored_cases(count: int = 12, missed: int = 0) -> tuple[list[Prediction], list[Case]]:
+    """Two boxes a case; of the first `missed` cases the cell is not found, and each case has a false box."""
+    rng = np.random.default_rng(0)
+    predictions, cases = [], []
+    for n in range(count):
+        reference = boxes(("cell", (1, 1, 6, 6)), ("clump", (10, 10, 20, 20)))
+        found = [] if n < missed else [("cell", (1, 1, 6, 6))]
+        found += [("clump", (10, 10, 20, 20)), ("clump", (0, 25, 4, 29))]
+        scores = [*rng.uniform(0.7, 0.9, len(found) - 1), rng.uniform(0.1, 0.2)]
+        predictions.append(said(boxes(*found, scores=np.array(scores))))
+        cases.append(case(str(n), reference))
+    return predictions, cases
+
+
+def test_the_summary_of_boxes_that_are_all_right_is_perfect_and_the_row_over_all_comes_first():
+    table = TASK.score(*scored_cases())
+    rows = TASK.summary(table, seed=0)
+    assert (rows[0].metric, rows[0].label) == ("ap50", "all")
+    perfect = {"ap", "ap50", "ap10", "sensitivity", "ppv", "f1"}
+    assert {row.estimate.value for row in rows if row.metric in perfect} == {1.0}
+    assert {row.metric for row in rows} <= TASK.metrics
+    assert {row.label for row in rows} == {"all", "cell", "clump"}
+    assert all(row.estimate.n == 12 for row in rows)
+
+
+def test_a_quarter_of_the_cells_missed_shows_in_every_figure():
+    table = TASK.score(*scored_cases(missed=3))
+    rows = {(row.metric, row.label): row.estimate for row in TASK.summary(table, seed=0)}
+    assert rows["sensitivity", "cell"].value == pytest.approx(0.75)
+    assert rows["ap50", "cell"].value == pytest.approx(76 / 101)
+    assert rows["ap50", "all"].value == pytest.approx((76 / 101 + 1) / 2)
+    assert rows["cpm", "cell"].value == pytest.approx(0.75)
+    estimate = rows["sensitivity_at_1", "cell"]
+    assert estimate.low < 0.75 < estimate.high
+    assert "at most 1 false" in estimate.method
+    # A cell has sides of 5 pixels, a clump of 10.
+    assert rows["sensitivity_small", "cell"].value == pytest.approx(0.75)
+    assert "pixels" in rows["sensitivity_small", "cell"].method
+
+
+def test_scores_survive_a_table_that_was_written_and_read_again(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    table = TASK.score(*scored_cases(missed=3))
+    table.to_csv(tmp_path / "cases.csv", index=False)
+    again = pandas.read_csv(tmp_path / "cases.csv")
+    one, other = (list(map(str, TASK.summary(given, seed=0))) for given in (again, table))
+    assert one == other
+
+
+def test_cases_are_ranked_from_the_one_that_was_found_whole():
+    predictions, cases = scored_cases(4, missed=1)
+    assert TASK.rank(TASK.score(predictions, cases))[-1] == "0"
+
+
+def test_the_threshold_is_where_validation_boxes_are_best_called_and_stays_once_set():
+    predictions, cases = scored_cases()
+    tuned, decisions = TASK.tuned(predictions, cases)
+    assert 0.2 < tuned.threshold < 0.7
+    assert "F1" in decisions["task.threshold"].because
+    assert tuned.tuned(predictions, cases) == (tuned, {})
+    few, decisions = TASK.tuned(predictions[:2], cases[:2])
+    assert few.threshold == 0.3
+    assert "too few" in decisions["task.threshold"].because
+
+
+def test_validation_of_a_perfect_network_is_perfect_and_parts_add_up():
+    drawn = boxes(("cell", (2, 3, 9, 9)), ("clump", (10, 14, 20, 26)))
+    array = ideal(TASK, drawn, (24, 32))
+    rows = np.array([[0, 2, 3, 9, 9], [1, 10, 14, 20, 26]], np.float32)
+    outputs, target = {"boxes": torch.from_numpy(array)[None]}, torch.from_numpy(rows)[None]
+    assert TASK.selection(TASK.quality(outputs, target)) == pytest.approx(1.0)
+    nothing = {"boxes": torch.full_like(outputs["boxes"], -9.0)}
+    assert TASK.selection(TASK.quality(nothing, target)) == 0
+    assert np.isnan(TASK.selection(TASK.quality(nothing, torch.full((1, 2, 5), -1.0))))
+
+
+def test_the_mean_of_networks_is_that_of_their_outputs():
+    one, two = ({"boxes": np.full((1, 6, 2, 2), value)} for value in (1.0, 4.0))
+    assert_allclose(TASK.average([one, two])["boxes"], 2.5)
+
+
+def facts(name: str, drawn: BoundingBoxes) -> CaseFacts:
+    return CaseFacts(name, (24, 32), (1.0, 1.0), False, False, ("0",), "unknown", ({},), references={"boxes": drawn})
+
+
+def test_the_plan_counts_the_boxes_and_takes_the_median_of_their_sides():
+    drawn = [facts("a", boxes(("cell", (0, 0, 4, 6)), ("cell", (0, 0, 8, 10)))), facts("b", boxes())]
+    dataset = Dataset(cases=(), classes={"boxes": (Label(0, "cell"), Label(1, "clump"))})
+    made = Detection.settings_for(dataset, Fingerprint(tuple(drawn)))
+    assert made["classes"].value == ["cell", "clump"]
+    assert "2 cell, 0 clump on 2 training images" in made["classes"].because
+    assert (made["axes"].value, made["typical"].value) == (2, 7)
+    task = Detection.of({key: decision.value for key, decision in made.items()})
+    assert task.decisions(Fingerprint(tuple(drawn)))["evaluation.primary"].value == "ap50"
+    with pytest.raises(DatasetError, match="no boxes"):
+        Detection.settings_for(dataset, Fingerprint((facts("b", boxes()),)))
+
+
+def test_sides_in_the_names_of_classes_change_places_and_lengths_stay():
+    task = Detection(("left lung", "right lung"), 2, 8.0)
+    assert task.mirrored == (1, 0, 2, 3, 4, 5)
+    assert Detection(("left lung",), 2, 8.0).mirrored is None

@@ -1,0 +1,55 @@
+"""Boxes go the whole way: a folder of annotations is planned, trained, scored, predicted and packaged."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_allclose
+
+import isocenter
+
+
+def test_a_run_is_trained_and_scored_by_average_precision(detected):
+    rows = json.loads((detected.out / "evaluation" / "summary.json").read_text())["rows"]
+    assert (rows[0]["metric"], rows[0]["label"]) == ("ap50", "all")
+    assert {row["label"] for row in rows} == {"all", "disc", "square"}
+    assert 0 <= rows[0]["value"] <= 1
+    assert (detected.out / "report.html").is_file()
+    log = pd.read_csv(detected.out / "log.csv")
+    assert np.isfinite(log["loss"]).all()
+
+
+def test_every_box_that_is_found_has_a_row_and_every_image_at_least_one(detected, tmp_path):
+    result = isocenter.predict(str(detected.out), str(detected.data), out=tmp_path / "found", device="cpu")
+    table = pd.read_csv(tmp_path / "found" / "predictions.csv")
+    assert list(table.columns) == ["case", "image", "label", "score", "x0", "y0", "x1", "y1"]
+    assert result.cases == table["case"].nunique() == 16
+    known = table.dropna()
+    assert (known["x1"] > known["x0"]).all()
+    assert (known["x1"] <= 32).all()
+    assert (known["y1"] <= 24).all()
+    record = json.loads((tmp_path / "found" / "summary.json").read_text())
+    assert (record["predicted"], len(record["rows"])) == (16, len(table))
+
+
+def test_a_package_finds_the_same_boxes(detected, tmp_path):
+    isocenter.package(detected.out, out=tmp_path / "packaged", backends=())
+    image = isocenter.read(detected.data / "smear00.png")
+    own = isocenter.load(detected.out, "cpu").predict(image).boxes
+    packaged = isocenter.load(tmp_path / "packaged", "cpu").predict(image).boxes
+    assert packaged.names == own.names
+    assert_allclose(packaged.corners, own.corners)
+    assert not list((tmp_path / "packaged" / "scripts").rglob("detection_maps.py"))
+
+
+@pytest.mark.slow
+def test_discs_and_squares_are_learnt(tmp_path):
+    import trained
+
+    some = {"training.steps": 300, "training.batch": 4, "training.learning_rate": 5e-3}
+    run = trained.detecting(trained.smears(tmp_path / "data", 40), tmp_path / "run", assignments=some)
+    rows = {(row.metric, row.label): row.estimate.value for row in run.rows}
+    assert rows["ap50", "all"] > 0.8
