@@ -14,6 +14,7 @@ import torch
 
 from isocenter.errors import IntegrityError, UsageError
 from isocenter.runtime import backends, certify, load, read_certificate, read_json, seal
+from isocenter.runtime.backends.torch_half import TorchHalf
 from isocenter.runtime.certificate import TOLERANCES, Certificate, Difference, Tolerances, Trial
 from isocenter.runtime.certify import opset, seeded
 from isocenter.runtime.choosing import choose_backend, versions
@@ -88,6 +89,17 @@ def test_a_backend_that_says_something_else_is_not_offered(certified):
     with pytest.raises(UsageError, match=r"failed the package's certificate.*--backend auto"):
         load(folder, "cpu", backend="onnx")
     assert load(folder, "cpu", backend="auto").computing.value == "cpu with torch"
+
+
+def test_auto_asks_no_backend_that_is_slower_whether_it_can_compute_here(monkeypatch):
+    def asked(self, device):
+        raise AssertionError("it was asked, which takes the seconds in which torch is imported")
+
+    monkeypatch.setattr(TorchHalf, "lacking", asked)
+    found = certificate(trial("torch-bf16", 9.0, 1.0), trial("onnx", 1.0, 0.5))
+    chosen = choose_backend("auto", "cpu", EXPORTED, found, "")
+    assert chosen.backend.name == "onnx"
+    assert "torch-bf16 9.0 s" in chosen.because
 
 
 def test_auto_takes_the_fastest_that_is_certified_and_says_why(certified):

@@ -114,11 +114,12 @@ def _fastest(device: str, certificate: Certificate | None) -> Computing:
         if one not in fitting:
             now = ", ".join(" ".join(pair) for pair in versions(backends.backend(one.backend).packages).items())
             log.info("%s was certified with other versions than %s: package anew to use it", one.backend, now)
-    here = [one for one in fitting if backends.backend(one.backend).lacking(chosen.value) is None]
-    if not here:
+    ranked = sorted(fitting, key=lambda one: one.cost(TYPICAL_IMAGES))
+    # Asked one after the other: what some of them need is torch, which takes seconds to answer.
+    place = next((n for n, one in enumerate(ranked) if not backends.backend(one.backend).lacking(chosen.value)), None)
+    if place is None:
         return Computing(plain, chosen.value, f"{chosen.because}; no backend is certified for {chosen.value}")
-    first, *others = sorted(here, key=lambda one: one.cost(TYPICAL_IMAGES))
-    said = [f"{one.backend} {_seconds(one)}" for one in others]
+    first, said = ranked[place], [f"{one.backend} {_seconds(one)}" for one in ranked[place + 1 :]]
     slower = f" ({', '.join(said)})" if said else ""
     figures = f"{_seconds(first)}{slower}, on {certificate.machine}"
     because = f"the fastest certified one for {TYPICAL_IMAGES} images: {figures}"
