@@ -70,7 +70,8 @@ class Matches:
         Raises UsageError for another number of images, or boxes without a score.
         """
         _refuse_unlike(predicted, references)
-        scores, images, right = [np.zeros(0)], [np.zeros(0, np.intp)], [np.zeros(0, bool)]
+        scores: list[Floats] = [np.zeros(0)]
+        images, right = [np.zeros(0, np.intp)], [np.zeros(0, bool)]
         for number, (boxes, truth) in enumerate(zip(predicted, references, strict=True)):
             best = boxes.at(_from_highest(boxes)[:most])
             hit, passed = _taken(best, truth, overlap)
@@ -157,8 +158,10 @@ class Froc:
         sizes: of each image (references,) how large each is; else the geometric mean of its sides, in voxels
         """
         _refuse_unlike(predicted, references)
-        best, image, size = [np.zeros(0)], [np.zeros(0, np.intp)], [np.zeros(0)]
-        false, false_image = [np.zeros(0)], [np.zeros(0, np.intp)]
+        best: list[Floats] = [np.zeros(0)]
+        size: list[Floats] = [np.zeros(0)]
+        false: list[Floats] = [np.zeros(0)]
+        image, false_image = [np.zeros(0, np.intp)], [np.zeros(0, np.intp)]
         for number, (boxes, truth) in enumerate(zip(predicted, references, strict=True)):
             hit = _contained(boxes, truth) if overlap is None else box_iou(boxes.corners, truth.corners) >= overlap
             scores, counted = _scores(boxes), ~truth.ignored
@@ -169,8 +172,14 @@ class Froc:
             image.append(np.full(int(counted.sum()), number))
             false.append(scores[~hit.any(axis=1)])
             false_image.append(np.full(len(false[-1]), number))
-        joined = [np.concatenate(one) for one in (best, image, size, false, false_image)]
-        return cls(*joined, images=len(predicted))
+        return cls(
+            np.concatenate(best),
+            np.concatenate(image),
+            np.concatenate(size),
+            np.concatenate(false),
+            np.concatenate(false_image),
+            len(predicted),
+        )
 
     def sensitivity(self, rate: float, weights: Floats | None = None, *, among: Truths | None = None) -> Floats:
         """Share of the references that are hit by the lowest score with at most `rate` false boxes a scan.

@@ -112,7 +112,7 @@ def table_columns(axes: int) -> tuple[str, ...]:
 
 def _own(given: Sequence[float] | NDArray, kind: type) -> NDArray:
     """Our own copy, which nobody changes afterwards."""
-    array = np.array(given, dtype=kind)
+    array: NDArray = np.array(given, dtype=kind)
     array.setflags(write=False)
     return array
 
