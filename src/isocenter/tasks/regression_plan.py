@@ -96,7 +96,7 @@ def error_factors(targets: Sequence[str], measured: Sequence[Measured]) -> tuple
             said.append(f"{name}: {cases} are too few for a factor, {FEWEST_CASES} are the least")
             continue
         total, count = float((((one.predicted - one.reference) / one.errors) ** 2).sum()), len(one.cases)
-        low, high = stats.chi2.ppf([CHANCE / 2, 1 - CHANCE / 2], count).tolist()
+        low, high = (float(stats.chi2.ppf(share, count)) for share in (CHANCE / 2, 1 - CHANCE / 2))
         factor = round(float(np.sqrt(total / count)), DIGITS)
         errors = f"{name}: errors of {counted(count, 'validation case')} are {factor:.3g} times their error bars"
         if low <= total <= high:
@@ -118,9 +118,9 @@ def check_settings(
     """PlanError names the setting that cannot be."""
     if not targets or len(set(targets)) < len(targets):
         raise PlanError("at least one target is needed, and each once", "task.targets", "Name each value once")
-    for setting, value, known in (("noise", noise, NOISES), ("loss", loss, LOSSES)):
-        if value not in known:
-            raise PlanError(f"there is no {setting} {value!r}", f"task.{setting}", f"Choose one of {', '.join(known)}")
+    for setting, chosen, known in (("noise", noise, NOISES), ("loss", loss, LOSSES)):
+        if chosen not in known:
+            raise PlanError(f"there is no {setting} {chosen!r}", f"task.{setting}", f"Choose one of {', '.join(known)}")
     if others := sorted(set(factors) - set(targets)):
         raise PlanError(f"there is no target {others[0]!r}", "task.error_factor", f"Name {', '.join(targets)}")
     for setting, numbers in (("deviation", deviation), ("error_factor", factors)):
