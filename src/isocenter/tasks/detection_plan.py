@@ -10,7 +10,7 @@ import numpy as np
 
 from isocenter.errors import DatasetError, PlanError, counted
 from isocenter.evaluation import Matches
-from isocenter.values import BoundingBoxes, Dataset, Decision, Fingerprint
+from isocenter.values import BoundingBoxes, Dataset, Decision, Fingerprint, Floats
 
 ZHOU, MAIER_HEIN = "arXiv:1904.07850", "doi:10.1038/s41592-023-02151-z"
 # nnDetection's way with volumes: an overlap of 0.1 is a find there, as small boxes overlap little in three axes.
@@ -62,7 +62,8 @@ def threshold(
     predicted: Sequence[BoundingBoxes], references: Sequence[BoundingBoxes], names: Sequence[str], overlap: float
 ) -> Decision:
     """The score from which on boxes are called: that of the highest F1 over all classes together."""
-    scores, right, total = [np.zeros(0)], [np.zeros(0, bool)], 0
+    scores: list[Floats] = [np.zeros(0)]
+    right, total = [np.zeros(0, bool)], 0
     for name in names:
         own, truth = [one.of(name) for one in predicted], [one.of(name) for one in references]
         matches = Matches.at(overlap, own, truth)

@@ -72,27 +72,27 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
             raise DatasetError(problem, str(table.path), "Write its name alike in all rows")
     found = []
     for member in inside.images:
-        name = by_path.get(member.path)
-        if name is None and folder.is_file:
+        called_so = by_path.get(member.path)
+        if called_so is None and folder.is_file:
             continue
         loader = partial(load_image, member.path, options.read, modality_word(options.modality))
         references: dict[str, Callable[[], Any]] = {}
         said: dict[str, str | None] = {}
-        if name is not None:
-            references["boxes"] = partial(load_boxes, own[name], called, loader)
-            said = {role: _one(table.path, column, role, name, rows[name]) for role in ("patient", "split")}
+        if called_so is not None:
+            references["boxes"] = partial(load_boxes, own[called_so], called, loader)
+            said = {role: _one(table.path, column, role, called_so, rows[called_so]) for role in ("patient", "split")}
         found.append(
             Found(
                 member.name,
                 {"image": loader},
                 references,
                 files=(member.path,),
-                key=own[name].digest if name is not None else "",
+                key=own[called_so].digest if called_so is not None else "",
                 split=SPLIT_WORDS.get(str(said.get("split")).lower(), member.split),
                 patient=said.get("patient"),
             )
         )
-    problem = Problem(
+    absent = Problem(
         "error",
         f"{table.path.name} names {counted(len(missing), 'image that is', 'images that are')} not there",
         tuple(missing),
@@ -107,7 +107,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         modality=options.modality,
         patients=f"column {column['patient']} of {table.path.name}" if "patient" in column else "",
         patient_column=column.get("patient"),
-        problems=(problem,) if missing else (),
+        problems=(absent,) if missing else (),
     )
 
 
