@@ -59,13 +59,9 @@ def main() -> None:
         given.minutes, given.seeds = [0.5], given.seeds[:1]
     if given.anew:
         shutil.rmtree(work, ignore_errors=True)
-    raw = hippocampus(given.data, work / "raw", train=12 if given.small else None, test=2 if given.small else None)
     done = work / "results.jsonl"
-    # At once, each program has a lane of its own; else all are in one and take turns.
-    lanes = [[side] for side in given.programs] if given.at_once else [given.programs]
-    with ThreadPoolExecutor(len(lanes)) as pool:
-        for lane in [pool.submit(_lane, sides, number, raw, done, given) for number, sides in enumerate(lanes)]:
-            lane.result()
+    if not given.tell:
+        _measure(work, done, given)
     wanted = {side: _measured(side, given) for side in given.programs}
     rows = [one for one in _results(done) if one["side"] in wanted and wanted[one["side"]].items() <= one.items()]
     how = "at the same time, each on cores of its own" if given.at_once else "one after the other"
@@ -77,6 +73,16 @@ def main() -> None:
         picture = f"![Dice against minutes of wall time](images/{PICTURE.name})"
         data = {"runs": rows, "peer": versions("nnunet")}
         record("time_to_dice", "Dice against wall time", f"{text}\n\n{picture}", data)
+
+
+def _measure(work: Path, done: Path, given: argparse.Namespace) -> None:
+    """Every training that is not in the results yet."""
+    raw = hippocampus(given.data, work / "raw", train=12 if given.small else None, test=2 if given.small else None)
+    # At once, each program has a lane of its own; else all are in one and take turns.
+    lanes = [[side] for side in given.programs] if given.at_once else [given.programs]
+    with ThreadPoolExecutor(len(lanes)) as pool:
+        for lane in [pool.submit(_lane, sides, number, raw, done, given) for number, sides in enumerate(lanes)]:
+            lane.result()
 
 
 def _lane(sides: list[str], lane: int, raw: Raw, done: Path, given: argparse.Namespace) -> None:
@@ -285,6 +291,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--programs", nargs="+", choices=[OURS, *NNUNET], default=[OURS, *NNUNET])
     parser.add_argument("--at-once", action="store_true", help="programs side by side, each on cores of its own")
+    parser.add_argument("--tell", action="store_true", help="measure nothing: say what was measured before")
     parser.add_argument("--anew", action="store_true", help="measure again what was measured before")
     parser.add_argument("--ours", nargs=argparse.REMAINDER, default=[], help="last: further options of our train")
     given = parser.parse_args()
