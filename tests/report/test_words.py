@@ -128,3 +128,9 @@ def test_a_metric_has_the_name_of_the_papers_and_leaves_its_unit_to_the_value() 
     names = ("hd95", "hd95_pixels", "nsd_pixels", "volume_error_mm2", "iou_pooled", "my_metric")
     said = ["HD95", "HD95", "NSD, tolerance in pixels", "Volume error", "IoU, pooled", "My metric"]
     assert [metric_name(name) for name in names] == said
+
+
+def test_a_curve_is_told_by_its_ends_and_a_short_list_number_by_number():
+    assert setting_text([0.5 * n for n in range(40)]) == "40 numbers, from 0 to 19.5"
+    assert setting_text([1.5, 2.0, 3.0]) == "1.5, 2, 3"
+    assert setting_text(["a"] * 40) == ", ".join("a" * 40)

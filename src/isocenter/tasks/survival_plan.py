@@ -51,10 +51,12 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
         "scale": Decision(scale, "the median time of the training events is what counts as 1 for the network"),
         "edges": Decision(
             edges,
-            f"for the model hazards: {counted(len(edges), 'interval')} with as many training events each",
+            f"the model hazards asks for intervals, and each of these {len(edges)} holds as many training events",
             GENSHEIMER,
         ),
-        "followed": Decision(last, f"the longest of {counted(len(times), 'training case')}: nothing is said beyond it"),
+        "followed": Decision(
+            last, f"that is the longest of {counted(len(times), 'training time')}, and nothing is said beyond it"
+        ),
         "censoring": Decision(
             curve(followed, "share"),
             f"{len(times) - len(had)} training cases are censored: what they would have told is made up for by others",
