@@ -153,8 +153,8 @@ class Regression:
             "augmentation.scale": Decision(0.0, "a value may be a size, and a scaled image would show another"),
             "training.selection": Decision(
                 "r2",
-                "it has no unit, so that targets have one mean; against the variance of the training cases, since that of "
-                "a few validation cases says little",
+                "it has no unit, so that targets have one mean; against the variance of the training cases, because "
+                "that of a few validation cases says little",
             ),
             "evaluation.primary": Decision(
                 "mae",
