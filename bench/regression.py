@@ -55,8 +55,12 @@ def main() -> None:
     for (who, metric), own in rows.groupby(["who", "metric"], sort=False):
         values = own["value"].tolist()
         apart = f"{statistics.stdev(values):.4f}" if len(values) > 1 else "one seed"
-        each = "; ".join(f"{one.value:.4f} ({one.low:.4f} to {one.high:.4f}), {one.n}" for one in own.itertuples())
+        each = "; ".join(f"{one.value:.4f} ({_interval(one.low, one.high)}), {one.n}" for one in own.itertuples())
         print(f"| {who} | {metric} | {own['unit'].iloc[0]} | {each} | {statistics.fmean(values):.4f} | {apart} |")
+
+
+def _interval(low: float, high: float) -> str:
+    return "no interval" if np.isnan(low) else f"{low:.4f} to {high:.4f}"
 
 
 def _manifest(data: Path, table: Path, cases: int | None) -> Path:

@@ -80,7 +80,7 @@ def test_a_missing_target_costs_nothing_and_leaves_no_trace_in_the_gradients(tas
     assert slope[0, 0] != 0
     assert (slope[1] == 0).all() and slope[0, 1] == 0
     nothing = task.loss({"value": outputs}, torch.full((2, 2), float("nan")))
-    assert float(nothing) == 0
+    assert nothing.item() == 0
 
 
 def test_the_likelihood_is_least_where_the_error_bar_is_the_error():
@@ -117,18 +117,25 @@ def test_a_report_states_each_value_with_its_unit():
     assert [(one.concept, one.value, one.unit) for one in findings] == [("volume", 3.0, "ml"), ("age", 50.0, "")]
 
 
-def test_selection_is_the_mean_of_the_coefficients_of_determination():
+def test_selection_is_the_mean_of_the_coefficients_of_determination_against_the_training_cases():
     truth, outputs = torch.tensor([[-1.0, 0.0], [0.0, float("nan")], [1.0, 2.0]]), torch.zeros(3, 2)
     collected = TASK.quality({"value": outputs}, truth)
-    # volume: as good as the mean; age: mean 1 of references 0 and 2, and 0 was said
-    assert TASK.selection(collected) == pytest.approx((0.0 + (1 - 2 / 1)) / 2)
+    # squared errors of volume 1, 0, 1 and of age 0, 4, in deviations of the training cases
+    assert TASK.selection(collected) == pytest.approx(((1 - 2 / 3) + (1 - 2)) / 2)
     perfect = TASK.quality({"value": truth.nan_to_num(9.0)}, truth)
     assert TASK.selection(perfect) == pytest.approx(1.0)
 
 
-def test_where_the_validation_cases_do_not_vary_selection_is_the_squared_error():
-    truth = torch.tensor([[1.0], [1.0]])
-    assert ONE.selection(ONE.quality({"value": truth + 0.5}, truth)) == pytest.approx(-0.25)
+def test_a_target_that_hardly_varies_among_the_validation_cases_does_not_decide_alone():
+    truth = torch.tensor([[1.0, -2.0], [1.0, 2.0]])
+    near, far = (TASK.quality({"value": truth + torch.tensor(off)}, truth) for off in ([0.5, 0.0], [0.0, 1.5]))
+    assert TASK.selection(near) == pytest.approx(1 - 0.125)
+    assert TASK.selection(near) > TASK.selection(far)
+
+
+def test_a_target_that_no_validation_case_has_is_left_out_of_the_selection():
+    truth = torch.tensor([[1.0, float("nan")]])
+    assert TASK.selection(TASK.quality({"value": torch.ones(1, 2)}, truth)) == pytest.approx(1.0)
 
 
 def test_a_table_has_a_row_for_each_value_that_is_known():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from isocenter.errors import DatasetError, PlanError
-from isocenter.evaluation import Table, r2
+from isocenter.evaluation import Table
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures, number
@@ -153,7 +153,8 @@ class Regression:
             "augmentation.scale": Decision(0.0, "a value may be a size, and a scaled image would show another"),
             "training.selection": Decision(
                 "r2",
-                "it has no unit, so that targets have one mean; among the same cases it ranks as squared error does",
+                "it has no unit, so that targets have one mean; against the variance of the training cases, because "
+                "that of a few validation cases says little",
             ),
             "evaluation.primary": Decision(
                 "mae",
@@ -193,16 +194,14 @@ class Regression:
         return {"value": outputs[HEAD].float()[:, : len(self.targets)], "target": target.float()}
 
     def selection(self, collected: Mapping[str, Tensor]) -> float:
-        """Mean R² over the targets; where one does not vary among the validation cases, minus the mean squared error.
+        """Mean over the targets of R² against the variance of the training cases, which is 1 of standardised values.
 
-        Of standardised values, as R² does not ask for the unit.
+        Against that of a few validation cases a target that hardly varies among them would decide alone.
         """
         said, true = (collected[key].double().cpu().numpy() for key in ("value", "target"))
         known = np.isfinite(true)
-        pairs = [(said[own, n], true[own, n]) for n, own in enumerate(known.T) if own.any()]
-        if all(np.ptp(truth) > 0 for _, truth in pairs):
-            return float(np.mean([r2(*pair) for pair in pairs])) if pairs else float("nan")
-        return -float(np.mean([np.mean((values - truth) ** 2) for values, truth in pairs]))
+        errors = [np.mean((said[own, n] - true[own, n]) ** 2) for n, own in enumerate(known.T) if own.any()]
+        return 1 - float(np.mean(errors)) if errors else float("nan")
 
     def average(self, outputs: Sequence[Mapping[str, Array]]) -> Mapping[str, Array]:
         """The mean of the values; of error bars the geometric mean, so that how far networks differ is not in it."""
