@@ -152,6 +152,7 @@ def _output(model: Model) -> dict[str, Any]:
     names = [label.name for label in model.task.labels]
     dense = isinstance(head, Dense)
     count = head.channels if isinstance(head, Dense) else _size(head)
+    axes = _along_axes(head) if isinstance(head, Dense) else []
     return {
         "type": "image" if dense else "probabilities",
         "format": "labels" if dense else "classes",
@@ -161,8 +162,14 @@ def _output(model: Model) -> dict[str, Any]:
         "dtype": "float32",
         "value_range": [],
         "is_patch_data": dense and model.preprocessing.shape is None,
-        "channel_def": _numbered(["background"] * (count - len(names)) + names),
+        "channel_def": _numbered(["background"] * (count - len(names) - len(axes)) + names + axes),
     }
+
+
+def _along_axes(head: Dense) -> list[str]:
+    """Names of the channels that belong to axes of the grid."""
+    counts = {"length along axis": head.lengths, "offset along axis": head.offsets}
+    return [f"{name} {axis}" for name, count in counts.items() for axis in range(count)]
 
 
 def _numbered(names: Sequence[str]) -> dict[str, str]:
