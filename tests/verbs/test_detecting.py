@@ -42,6 +42,10 @@ def test_a_package_finds_the_same_boxes(detected, tmp_path):
     packaged = isocenter.load(tmp_path / "packaged", "cpu").predict(image).boxes
     assert packaged.names == own.names
     assert_allclose(packaged.corners, own.corners)
+    described = json.loads((tmp_path / "packaged" / "configs" / "metadata.json").read_text())
+    channels = described["network_data_format"]["outputs"]["pred"]["channel_def"]
+    assert list(channels.values())[:3] == ["disc", "square", "length along axis 0"]
+    assert len(channels) == 6
     assert not list((tmp_path / "packaged" / "scripts").rglob("detection_maps.py"))
 
 

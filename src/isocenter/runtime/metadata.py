@@ -169,7 +169,8 @@ def _output(model: Model) -> dict[str, Any]:
 
 
 def _channels(head: object, count: int, names: Sequence[str]) -> list[str]:
-    """What each output means: the background and the labels; of numbers these, and what is said of each behind them.
+    """What each output means: the background, the labels and what belongs to the grid's axes; of numbers these, and what
+    is said of each behind them.
 
     Numbered alone where labels follow from several outputs together.
     """
@@ -177,12 +178,19 @@ def _channels(head: object, count: int, names: Sequence[str]) -> list[str]:
         return [*names, *(f"about {name}" for name in names)][:count]
     if count < len(names):
         return [f"output {number}" for number in range(count)]
-    return ["background"] * (count - len(names)) + [*names]
+    axes = _along_axes(head) if isinstance(head, Dense) else []
+    return ["background"] * (count - len(names) - len(axes)) + [*names, *axes]
 
 
 def holds_numbers(head: object) -> bool:
     """Whether outputs are quantities and no classes."""
     return isinstance(head, Vector) and head.holds == "numbers"
+
+
+def _along_axes(head: Dense) -> list[str]:
+    """Names of the channels that belong to axes of the grid."""
+    counts = {"length along axis": head.lengths, "offset along axis": head.offsets}
+    return [f"{name} {axis}" for name, count in counts.items() for axis in range(count)]
 
 
 def _numbered(names: Sequence[str]) -> dict[str, str]:
