@@ -169,10 +169,9 @@ def _output(model: Model) -> dict[str, Any]:
 
 
 def _channels(head: object, count: int, names: Sequence[str]) -> list[str]:
-    """What each output means: the background, the labels and what belongs to the grid's axes; of numbers these, and what
-    is said of each behind them.
+    """What each output means: the background, the labels, what belongs to the grid's axes.
 
-    Numbered alone where labels follow from several outputs together.
+    Of numbers these, and what is said of each behind them. Numbered alone where labels follow from several outputs together.
     """
     if holds_numbers(head):
         return [*names, *(f"about {name}" for name in names)][:count]
