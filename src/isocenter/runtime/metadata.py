@@ -171,7 +171,7 @@ def _output(model: Model) -> dict[str, Any]:
 def _channels(head: object, count: int, names: Sequence[str]) -> list[str]:
     """What each output means: the background, the labels, what belongs to the grid's axes.
 
-    Of numbers these, and what is said of each behind them. Numbered alone where labels follow from several outputs together.
+    Of numbers these, and what is said of each behind them. Numbered alone where labels follow from several outputs.
     """
     if holds_numbers(head):
         return [*names, *(f"about {name}" for name in names)][:count]
