@@ -47,11 +47,13 @@ def replaced(text: str, part: str, section: str) -> str:
 
 
 def _told(value: Any) -> Any:
-    """A number that is none becomes null, which JSON has."""
+    """A number that is none becomes null, which JSON has; where the checkout lies is nobody's business."""
     if isinstance(value, dict):
         return {str(key): _told(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return [_told(one) for one in value]
+    if isinstance(value, str):
+        return value.replace(str(ROOT), ".")
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
