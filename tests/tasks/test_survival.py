@@ -16,6 +16,7 @@ from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import Steps, censoring
 from isocenter.tasks.survival import Survival
 from isocenter.tasks.survival_plan import baseline, batch, horizons, interval_edges
+from isocenter.tasks.survival_scores import _frequency
 from isocenter.values import Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Prediction
 
 warnings.filterwarnings("ignore", message="Ties in")
@@ -349,6 +350,15 @@ def test_a_report_states_the_chances_with_their_times():
     said = {one.concept: (one.value, one.unit, one.probability) for one in found}
     assert said["Event by 10 days"][2] == pytest.approx(1 - np.exp(-1.2), rel=1e-6)
     assert said["Median survival"][:2] == (pytest.approx(9.0), "days")
+
+
+def test_where_nobody_or_everybody_had_the_event_its_frequency_has_an_exact_interval():
+    times = np.arange(1.0, 11.0)
+    assert _frequency(times, np.zeros(10, bool), 0.5) == (0.0, 0.0, pytest.approx(1 - 0.025 ** (1 / 10)))
+    assert _frequency(times, np.ones(10, bool), 10.0) == (1.0, pytest.approx(0.025 ** (1 / 10)), 1.0)
+    observed, low, high = _frequency(times, np.ones(10, bool), 4.0)
+    assert observed == pytest.approx(0.4)
+    assert low < observed < high
 
 
 @pytest.mark.parametrize("task", [COX, HAZARDS, WEIBULL])

@@ -14,6 +14,7 @@ from isocenter.evaluation import (
     bootstrap,
     bootstrap_statistic,
     brier_errors,
+    clopper_pearson,
     dynamic_auc,
     expected_over_observed,
     harrell_c,
@@ -158,13 +159,20 @@ def _calibration(outcomes: Outcomes) -> Figure:
     points = []
     for own in np.array_split(np.argsort(chance, kind="stable"), groups):
         times, happened = outcomes.times[own], outcomes.happened[own]
-        low, high = kaplan_meier_band(times, happened)
-        observed = 1 - kaplan_meier(times, happened).at(horizon)
-        points.append(
-            (float(chance[own].mean()), float(observed), 1 - float(high.at(horizon)), 1 - float(low.at(horizon)))
-        )
+        points.append((float(chance[own].mean()), *_frequency(times, happened, horizon)))
     title = f"Can the probabilities by {outcomes.named(horizon)} be believed?"
     return figures.observed_against_predicted(points, title)
+
+
+def _frequency(times: Floats, happened: np.ndarray, horizon: float) -> tuple[float, float, float]:
+    """How often the event happened by then, with its interval: the exact one where nobody or everybody had it."""
+    observed = 1 - float(kaplan_meier(times, happened).at(horizon))
+    if observed in (0.0, 1.0):
+        people = int(at_risk(times, horizon)) if not observed else int((happened & (times <= horizon)).sum())
+        exact = clopper_pearson(round(observed) * people, people) if people else None
+        return (observed, exact.low or 0.0, exact.high or 0.0) if exact else (observed, 0.0, 1.0)
+    low, high = (1 - float(end.at(horizon)) for end in kaplan_meier_band(times, happened))
+    return observed, high, low
 
 
 def time_axis(unit: str) -> str:
