@@ -24,7 +24,7 @@ from beside import arguments, record
 
 import isocenter
 from isocenter.planning import Settings, settings
-from isocenter.runtime import build_module
+from isocenter.runtime import build_module, kept_memory
 from isocenter.training import ALONE, Loader, Pace, Prepared
 from isocenter.training.compute import Compute
 from isocenter.training.learner import Learner
@@ -92,7 +92,7 @@ def _measured(chosen: Settings, repeats: int) -> tuple[list[dict[str, Any]], Pea
     through, _ = counted(module.eval(), lambda: module(images))
     sides = {name: (_Side(chosen, way, loader), way) for name, way in WAYS.items()}
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
-    with closing(loader.batches(0)) as batches:
+    with kept_memory(), closing(loader.batches(0)) as batches:  # as trainings compute
         for number in range(WARMUP + repeats):
             for name, (side, _) in sides.items():
                 step = _seconds(lambda side=side, n=number: side.learner.learn(next(batches), n, Pace(1000)))
