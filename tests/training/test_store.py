@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import os
 import pickle
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,8 +41,8 @@ def prepared(tmp_path, monkeypatch):
 
 
 def entries() -> dict[Path, int]:
-    """{folder of a prepared case: when it was written}"""
-    return {path.parent: path.stat().st_mtime_ns for path in cache_folder().rglob("facts.npz")}
+    """{folder of a prepared case: when it was written}, without what a kill has left half-written beside them"""
+    return {path.parent: path.stat().st_mtime_ns for path in cache_folder().glob("prepared/*/*/facts.npz")}
 
 
 def test_the_cache_gives_what_was_prepared_and_writes_nothing_anew(prepared):
@@ -115,6 +117,21 @@ def test_a_write_that_fails_leaves_no_entry(prepared, monkeypatch):
     assert not [path for path in cache_folder().rglob("*") if path.is_file()]
     monkeypatch.setattr(store, "_pack", pack)
     assert len(prepared()) == 6
+
+
+def test_what_a_killed_process_left_half_written_is_removed_a_day_later_and_not_before(prepared):
+    prepared()
+    place = next(iter(entries()))
+    rooms = {age: place.parent / f".{place.name}.{age}.partial" for age in ("young", "old")}
+    for room in rooms.values():
+        (room / place.name).mkdir(parents=True)
+        (room / place.name / "facts.npz").write_bytes(b"half")
+    day_ago = time.time() - 1.01 * 24 * 3600
+    os.utime(rooms["old"], (day_ago, day_ago))
+    prepared()
+    assert rooms["young"].exists()
+    assert not rooms["old"].exists()
+    assert len(entries()) == 6
 
 
 PREPARING = """

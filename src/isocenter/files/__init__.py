@@ -7,7 +7,7 @@ source's own grid, or is refused.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from isocenter.files.atomic import unwritable, write_text, written
+from isocenter.files.atomic import sweep, unwritable, write_text, written
 from isocenter.files.cache import cache_folder
 from isocenter.files.download import download, unpack_tar
 from isocenter.files.format import Entry, Format, Part, ReadOptions
@@ -51,6 +51,7 @@ __all__ = [
     "read_labels",
     "read_volumes",
     "suffix_of",
+    "sweep",
     "unpack_tar",
     "unwritable",
     "write",

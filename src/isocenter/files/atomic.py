@@ -6,11 +6,15 @@ import errno
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from isocenter.errors import ResourceError, UsageError
+
+# What lies this long beside its name belongs to a writer that was killed: nothing here takes a day to write.
+ABANDONED_S = 24 * 3600
 
 
 @contextmanager
@@ -39,6 +43,14 @@ def written(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         raise unwritable(error, path) from error
     finally:
         shutil.rmtree(room, ignore_errors=True)
+
+
+def sweep(folder: Path) -> None:
+    """Removes what writers that were killed have left in `folder`, a day later."""
+    for room in folder.glob(".*.partial"):
+        with suppress(FileNotFoundError):  # its writer lives and was just done
+            if time.time() - room.stat().st_mtime > ABANDONED_S:
+                shutil.rmtree(room, ignore_errors=True)
 
 
 def write_text(path: Path, text: str, *, overwrite: bool = False) -> None:

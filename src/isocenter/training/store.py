@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.errors import IsocenterError
-from isocenter.files import cache_folder, content_hash, written
+from isocenter.files import cache_folder, content_hash, sweep, written
 from isocenter.runtime import Preprocessing, in_threads
 from isocenter.tasks import Task
 from isocenter.training.kinds import Kind, kind_for, kind_named, kind_of
@@ -109,6 +109,8 @@ def prepare_all(
     reading: what a person decided about how the files are read, as far as it changes the voxels
     """
     folder = cache_folder() / "prepared"
+    for shelf in folder.glob("*"):
+        sweep(shelf)
 
     def one(case: Case) -> Prepared:
         return _prepared(case, preprocessing, task, reading or {}, folder)
