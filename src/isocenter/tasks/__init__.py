@@ -8,7 +8,8 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from isocenter.errors import DatasetError, PlanError
-from isocenter.tasks.task import Outputs, Task, rows_in
+from isocenter.tasks.settings import reading
+from isocenter.tasks.task import Outputs, Task, rows_in, stated_image
 from isocenter.values import Dataset, Split
 
 TASKS = {
@@ -78,4 +79,16 @@ def tuned_on(task: Task) -> Split:
     return found
 
 
-__all__ = ["TASKS", "Outputs", "Task", "build", "kind", "kind_for", "names", "rows_in", "tuned_on"]
+__all__ = [
+    "TASKS",
+    "Outputs",
+    "Task",
+    "build",
+    "kind",
+    "kind_for",
+    "names",
+    "reading",
+    "rows_in",
+    "stated_image",
+    "tuned_on",
+]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from isocenter.errors import DatasetError, PlanError
+from isocenter.errors import DatasetError
 from isocenter.evaluation import Table, box_iou
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
@@ -21,6 +21,7 @@ from isocenter.tasks.detection_decode import PRIOR, Decoder, distinct, rows_of
 from isocenter.tasks.detection_maps import centre_loss
 from isocenter.tasks.detection_plan import OVERLAPS, SUPPRESSION, THRESHOLD, check_settings, settings_for, threshold
 from isocenter.tasks.detection_scores import METRICS, Answers, case_row, summary_rows
+from isocenter.tasks.settings import reading
 from isocenter.tasks.sides import crossed
 from isocenter.tasks.task import Outputs, Task, stated_image
 from isocenter.values import (
@@ -83,9 +84,7 @@ class Detection:
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Detection:
         known = ("classes", "axes", "typical", "suppression", "threshold")
-        if unknown := sorted(set(settings) - set(known)):
-            raise PlanError("there is no such setting", f"task.{unknown[0]}", f"Choose one of {', '.join(known)}")
-        try:
+        with reading(settings, known, "a detection"):
             given = settings.get("threshold")
             task = cls(
                 tuple(str(name) for name in settings["classes"]),
@@ -94,8 +93,6 @@ class Detection:
                 float(settings["suppression"]),
                 None if given is None else float(given),
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise PlanError(f"impossible settings of a detection ({error})", "task", "Plan anew, or mend it") from error
         check_settings(task.classes, task.settings)
         return task
 
