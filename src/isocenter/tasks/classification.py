@@ -106,6 +106,12 @@ class Classification:
 
     name: ClassVar[str] = "classification"
     needs: ClassVar[frozenset[str]] = frozenset({"class"})
+    registers: ClassVar[Mapping[str, str]] = {
+        "operating_point": "operating point",
+        "prevalence": "prevalence",
+        "costs": "costs of mistakes",
+    }
+    of_a_case: ClassVar[str] = "brier"
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:

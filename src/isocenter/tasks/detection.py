@@ -74,6 +74,7 @@ class Detection:
 
     name: ClassVar[str] = "detection"
     needs: ClassVar[frozenset[str]] = frozenset({"boxes"})
+    of_a_case: ClassVar[str] = "f1"
     metrics: ClassVar[frozenset[str]] = METRICS
     selects_by: ClassVar[str] = "ap"
 
@@ -207,7 +208,7 @@ class Detection:
     def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
         """Every voxel that is more of a centre than those around it, with the box that it speaks of."""
         boxes = self.decoder(((region, np.asarray(arrays[HEAD])) for region, arrays in slabs), geometry)
-        return Prediction(geometry, boxes=boxes, labels=self.labels)
+        return Prediction(geometry, boxes=boxes, labels=self.labels, threshold=self._level)
 
     def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
         """With the score from which on validation boxes are best called; one that is set already stays."""

@@ -75,6 +75,7 @@ class Regression:
 
     name: ClassVar[str] = "regression"
     needs: ClassVar[frozenset[str]] = frozenset({"value"})
+    of_a_case: ClassVar[str] = "standardised_difference"
     metrics: ClassVar[frozenset[str]] = METRICS
     selects_by: ClassVar[str] = "r2"
 

@@ -65,6 +65,8 @@ class Segmentation:
 
     name: ClassVar[str] = "segmentation"
     needs: ClassVar[frozenset[str]] = frozenset({"mask"})
+    registers: ClassVar[Mapping[str, str]] = {"tolerance": "tolerance"}
+    of_a_case: ClassVar[str] = "dice"
     metrics: ClassVar[frozenset[str]] = METRICS
     selects_by: ClassVar[str] = "dice"
 

@@ -77,6 +77,8 @@ class Survival:
 
     name: ClassVar[str] = "survival"
     needs: ClassVar[frozenset[str]] = frozenset({"event"})
+    registers: ClassVar[Mapping[str, str]] = {"horizons": "horizons"}
+    of_a_case: ClassVar[str] = "brier"
     metrics: ClassVar[frozenset[str]] = METRICS
     selects_by: ClassVar[str] = "harrell_c"
     # The baseline is theirs: the few validation cases have too few events for it.

@@ -10,7 +10,7 @@ import numpy as np
 from isocenter.errors import counted
 from isocenter.quality import Examination, Look, Twin
 from isocenter.report import Block, Facts, Figure, Gallery, Page, Paragraph, Problems, Section, Table, figures
-from isocenter.values import MM3_PER_ML, Case, CaseFacts, Image, Shortcut
+from isocenter.values import MM3_PER_ML, Array, BoundingBoxes, Case, CaseFacts, Dataset, Image, Label, Shortcut
 
 SEVERITIES = ("error", "warning", "note")  # the worst first
 SHOWN_CASES, EACH, SHOWN_PAIRS = 12, 4, 12
@@ -81,15 +81,29 @@ def _pictures(examination: Examination) -> Iterator[Figure]:
 
 
 def _sheet(examination: Examination, cases: Sequence[Case], title: str, marked: Sequence[str] = ()) -> Figure:
-    masks = {case.id: case.references["mask"].data for case in cases if "mask" in case.references}
+    drawn = {case.id: _drawn(case) for case in cases}
+    known = {name: reference for name, reference in drawn.items() if reference is not None}
     return figures.contact_sheet(
         {case.id: _first(case) for case in cases},
         title,
-        caption="Outlines: the reference." if masks else "",
-        references=masks,
-        labels=examination.dataset.classes.get("mask", ()),
+        caption="Outlines: the reference." if known else "",
+        references=known,
+        labels=_labels(examination.dataset, cases),
         marked=marked,
     )
+
+
+def _drawn(case: Case) -> Array | BoundingBoxes | None:
+    """The first of its references that has a place in the image."""
+    placed = (one for one in case.references.values() if isinstance(one, (Image, BoundingBoxes)))
+    found = next(placed, None)
+    return found.data if isinstance(found, Image) else found
+
+
+def _labels(dataset: Dataset, cases: Sequence[Case]) -> tuple[Label, ...]:
+    """Of the first kind of reference that has a place in the images."""
+    kinds = (kind for case in cases for kind, one in case.references.items() if isinstance(one, (Image, BoundingBoxes)))
+    return tuple(dataset.classes.get(next(kinds, ""), ()))
 
 
 def _first(case: Case) -> Image:

@@ -42,17 +42,17 @@ UNIT = "degrees"
 
 
 @dataclass(frozen=True)
-class Heading:
+class Azimuth:
     """Degrees from the first axis towards the second, said as a point in the plane: 359 lies beside 1.
 
-    target: the name of the value
+    angle:  the name of the value
     offset: what is added to every answer
     """
 
-    target: str
+    angle: str
     offset: float = 0.0
 
-    name: ClassVar[str] = "heading"
+    name: ClassVar[str] = "azimuth"
     needs: ClassVar[frozenset[str]] = frozenset({"value"})
     metrics: ClassVar[frozenset[str]] = frozenset({"angular_error"})
     selects_by: ClassVar[str] = "alignment"
@@ -64,14 +64,14 @@ class Heading:
         if len(names) != 1:
             raise DatasetError(f"{len(names)} values", str(dataset.root), "Give the one that is an angle")
         return {
-            "target": Decision(names[0], f"{len(fingerprint)} training cases have it"),
+            "angle": Decision(names[0], f"{len(fingerprint)} training cases have it"),
             "offset": Decision(0.0, "angles count from the first axis"),
         }
 
     @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> Heading:
-        with reading(settings, ("target", "offset"), "a heading"):
-            return cls(str(settings["target"]), float(settings.get("offset", 0.0)))
+    def of(cls, settings: Mapping[str, Any]) -> Azimuth:
+        with reading(settings, ("angle", "offset"), "an azimuth"):
+            return cls(str(settings["angle"]), float(settings.get("offset", 0.0)))
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -87,7 +87,7 @@ class Heading:
 
     @property
     def labels(self) -> tuple[Label, ...]:
-        return (Label(0, f"cosine of {self.target}"), Label(1, f"sine of {self.target}"))
+        return (Label(0, self.angle),)
 
     @property
     def merge(self) -> Literal["gaussian", "mean", "nnunet"]:
@@ -112,12 +112,12 @@ class Heading:
     def under(self, sampling: str) -> dict[str, Decision]:
         return {}
 
-    def target_of(self, case: Case) -> float:
-        return float(np.deg2rad(case.references["value"][self.target] - self.offset))
+    def _true(self, case: Case) -> float:
+        return float(np.deg2rad(case.references["value"][self.angle] - self.offset))
 
     def target(self, case: Case) -> Target:
         """(2,) cosine and sine."""
-        angle = self.target_of(case)
+        angle = self._true(case)
         return Target(self.heads[HEAD], np.array([np.cos(angle), np.sin(angle)], dtype=np.float32))
 
     def loss(self, outputs: Outputs, target: Tensor) -> Tensor:
@@ -140,7 +140,7 @@ class Heading:
     def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
         [(_, arrays)] = slabs
         across, up = np.asarray(arrays[HEAD], dtype=np.float64).tolist()
-        return Prediction(geometry, values={self.target: float(np.rad2deg(np.arctan2(up, across)) + self.offset) % 360})
+        return Prediction(geometry, values={self.angle: float(np.rad2deg(np.arctan2(up, across)) + self.offset) % 360})
 
     def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
         return self, {}
@@ -148,7 +148,7 @@ class Heading:
     def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
         rows = []
         for prediction, case in zip(predictions, cases, strict=True):
-            said, true = self._said(prediction), case.references["value"][self.target]
+            said, true = self._said(prediction), case.references["value"][self.angle]
             apart = abs((said - true + 180) % 360 - 180)
             own = {"case": case.id, "patient": case.patient, "label": "all"}
             rows.append({**own, "angular_error": apart, "reference": true, "predicted": said})
@@ -168,14 +168,14 @@ class Heading:
         return table.sort_values("angular_error", kind="stable")["case"].tolist()
 
     def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
-        return {f"degrees_{self.target}": self._said(prediction)}
+        return {f"degrees_{self.angle}": self._said(prediction)}
 
     def saliency(self, outputs: Outputs) -> Tensor:
         return outputs[HEAD].norm(dim=1)
 
     def results(self, prediction: Prediction) -> list[Finding]:
-        return [Finding(self.target, value=self._said(prediction), unit=UNIT)]
+        return [Finding(self.angle, value=self._said(prediction), unit=UNIT)]
 
     def _said(self, prediction: Prediction) -> float:
         assert prediction.values is not None
-        return prediction.values[self.target]
+        return prediction.values[self.angle]
