@@ -164,9 +164,7 @@ def _table(bench, rows):
     return importlib.import_module("pandas").DataFrame(rows, columns=columns).assign(said=None)
 
 
-def test_every_kind_of_problem_has_an_example_and_one_that_fails_or_lacks_its_data_is_said(
-    monkeypatch, tmp_path, capsys
-):
+def test_every_kind_has_an_example_and_one_that_fails_or_lacks_its_data_is_said(monkeypatch, tmp_path, capsys):
     monkeypatch.syspath_prepend(str(BENCH))
     examples = importlib.import_module("examples")
     assert set(tasks.TASKS) <= {example.kind for example in examples.EXAMPLES.values()}

@@ -238,16 +238,16 @@ def _twins(examination: Examination) -> Iterator[Section]:
 def _shortcuts(examination: Examination) -> Iterator[Section]:
     if not examination.shortcuts:
         return
-    rows = [(one.name, one.auc, f"{one.p:.2g}", _judged(one)) for one in examination.shortcuts]
+    rows = [(one.what, one.name, one.auc, f"{one.p:.2g}", _judged(one)) for one in examination.shortcuts]
     said = (
-        "Each thing alone predicts the class, cross-validated by patient; an AUC of 0.5 is chance. "
-        "p: that chance does as well, adjusted after Holm."
+        "Each thing alone predicts the answer, cross-validated by patient: by the AUC, or of values and times by the "
+        "share of pairs in the right order; 0.5 is chance. p: that chance does as well, adjusted after Holm."
     )
-    table = Table(["what alone", "AUC", "p", "so"], rows)
-    yield Section("What gives the class away", [Paragraph(said), table])
+    table = Table(["what", "by what alone", "AUC or c", "p", "so"], rows)
+    yield Section("What gives the answer away", [Paragraph(said), table])
 
 
 def _judged(one: Shortcut) -> str:
     if not one.standing:
         return "tells a little" if one.p < 0.05 else "tells nothing"
-    return "tells the classes apart; preprocessing may take it away" if one.removable else "tells the classes apart"
+    return "tells it; preprocessing may take it away" if one.removable else "tells it"
