@@ -132,8 +132,8 @@ def _overlay(overlay: Image, place: int, every: Sequence[int]) -> dict[str, Any]
     name = overlay.channels[0] if overlay.channels[0] != "0" else f"overlay {place + 1}"
     data = text_of(codes.reshape(voxels.shape).astype(kind))
     style = "both" if overlay.facts.get(EDGES) else ""
-    codes = {"bits": 8 * kind.itemsize, "data": data}
-    return {"name": name, **codes, "frames": overlay.frames or 1, "labels": labels, "style": style}
+    facts = {"name": name, "frames": overlay.frames or 1, "labels": labels, "style": style}
+    return {**facts, "bits": 8 * kind.itemsize, "data": data}
 
 
 def _start(overlays: Sequence[Image], grid: Geometry, every: Sequence[int]) -> list[int]:
