@@ -6,10 +6,17 @@ import json
 
 import numpy as np
 import pandas as pd
+import PIL.Image
 import pytest
 from numpy.testing import assert_allclose
 
 import isocenter
+
+
+def overlays_of(page: str) -> list[dict]:
+    """What a viewer's page draws over its image."""
+    facts = page.partition('id="facts"')[2].partition(">")[2].partition("</script>")[0]
+    return json.loads(facts)["overlays"]
 
 
 def test_a_run_is_trained_and_scored_by_average_precision(detected):
@@ -47,6 +54,33 @@ def test_a_package_finds_the_same_boxes(detected, tmp_path):
     assert list(channels.values())[:3] == ["disc", "square", "length along axis 0"]
     assert len(channels) == 6
     assert not list((tmp_path / "packaged" / "scripts").rglob("detection_maps.py"))
+
+
+def test_an_overlay_shows_the_boxes(detected, tmp_path):
+    image = detected.data / "smear00.png"
+    result = isocenter.predict(str(detected.out), str(image), out=tmp_path / "found", device="cpu", overlay=True)
+    assert result.cases == 1
+    drawn = PIL.Image.open(tmp_path / "found" / "smear00_overlay.png")
+    assert min(drawn.size) > 24  # a picture of the image, and not the image
+
+
+def test_the_pages_of_a_run_and_of_a_check_draw_the_reference_boxes(detected, tmp_path):
+    page = (detected.out / "evaluation" / "views" / "1.html").read_text()
+    assert {"name": "reference", "style": "both"}.items() <= overlays_of(page)[0].items()
+    isocenter.check(detected.data, out=tmp_path / "check", threads=1)
+    assert "Outlines: the reference." in (tmp_path / "check" / "check.html").read_text()
+
+
+def test_the_viewer_takes_an_annotation_and_what_was_predicted(detected, cli, tmp_path):
+    image = detected.data / "smear01.png"
+    done = cli("view", image, image.with_suffix(".xml"), "--out", tmp_path / "own.html")
+    assert done.code == 0, done.err
+    [overlay] = overlays_of((tmp_path / "own.html").read_text())
+    assert {label["name"] for label in overlay["labels"]} == {"disc", "square"}
+    isocenter.predict(str(detected.out), str(detected.data), out=tmp_path / "found", device="cpu")
+    assert cli("view", image, tmp_path / "found" / "predictions.csv", "--out", tmp_path / "found.html").code == 0
+    done = cli("view", tmp_path / "own.png", tmp_path / "found" / "predictions.csv")
+    assert done.code != 0
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ from isocenter.files.spool import Spool
 
 if TYPE_CHECKING:
     from isocenter.files.dicom_write import SeriesNames, write_series
+    from isocenter.files.layouts.boxes_of_image import holds_boxes, read_boxes
 
 __all__ = [
     "FORMATS",
@@ -42,11 +43,13 @@ __all__ = [
     "file_hash",
     "find_labels",
     "format_of",
+    "holds_boxes",
     "label_table_path",
     "modality_word",
     "observed_values",
     "probabilities_written",
     "read",
+    "read_boxes",
     "read_dataset",
     "read_labels",
     "read_volumes",
@@ -63,7 +66,16 @@ __all__ = [
 ]
 
 
+# pydicom and pandas take a second to import, and few need these.
+_HOMES = {
+    "SeriesNames": "dicom_write",
+    "holds_boxes": "layouts.boxes_of_image",
+    "read_boxes": "layouts.boxes_of_image",
+    "write_series": "dicom_write",
+}
+
+
 def __getattr__(name: str) -> Any:
-    if name in ("SeriesNames", "write_series"):  # pydicom takes a second to import, and few need to write DICOM
-        return getattr(importlib.import_module("isocenter.files.dicom_write"), name)
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"isocenter.files.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -112,10 +112,20 @@ def _classes(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem]:
             "Add cases of another class: two classes are the least",
         )
         return
-    patients: dict[str, set[str]] = {name: set() for name in fingerprint.counts()}
+    declared = [label.name for label in dataset.classes.get("class", ())] or list(fingerprint.counts())
+    untaught = [name for name in declared if counts and name not in counts]
+    if untaught:
+        yield Problem(
+            "warning",
+            f"no case that trains is of the class {listed(untaught)}",
+            tuple(case.id for case in fingerprint.cases if case.references.get("class") in untaught),
+            "it cannot be learnt, and cases of it can only be called wrongly",
+            "Add cases of it to the training part, or leave the class out",
+        )
+    patients: dict[str, set[str]] = {name: set() for name in fingerprint.counts() if name not in untaught}
     owner = {case.id: case.patient for case in dataset}
     for case in fingerprint.cases:
-        if "class" in case.references:
+        if case.references.get("class") in patients:
             patients[case.references["class"]].add(owner[case.id])
     few = {name: len(people) for name, people in patients.items() if len(people) < FEWEST_PATIENTS}
     if few:

@@ -8,7 +8,8 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from isocenter.errors import DatasetError, PlanError
-from isocenter.tasks.task import Outputs, Task, rows_in
+from isocenter.tasks.settings import reading
+from isocenter.tasks.task import Outputs, Task, rows_in, stated_image
 from isocenter.values import Dataset, Split
 
 TASKS = {
@@ -72,10 +73,36 @@ def build(settings: Mapping[str, Any]) -> Task:
     return kind(settings["name"]).of({key: value for key, value in settings.items() if key != "name"})
 
 
+def registers(task: Task | type[Task]) -> Mapping[str, str]:
+    """{setting: in words} that a run fixes before training, beside its primary metric."""
+    found: Mapping[str, str] = getattr(task, "registers", {})
+    return found
+
+
+def of_a_case(task: Task) -> str | None:
+    """The column of its scores by which a report judges a single case, where the primary metric is of all together."""
+    found: str | None = getattr(task, "of_a_case", None)
+    return found
+
+
 def tuned_on(task: Task) -> Split:
     """The part whose predictions `Task.tuned` is shown: the validation cases, unless the kind says otherwise."""
     found: Split = getattr(task, "tuned_on", "val")
     return found
 
 
-__all__ = ["TASKS", "Outputs", "Task", "build", "kind", "kind_for", "names", "rows_in", "tuned_on"]
+__all__ = [
+    "TASKS",
+    "Outputs",
+    "Task",
+    "build",
+    "kind",
+    "kind_for",
+    "names",
+    "of_a_case",
+    "reading",
+    "registers",
+    "rows_in",
+    "stated_image",
+    "tuned_on",
+]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from isocenter.errors import DatasetError, PlanError
+from isocenter.errors import DatasetError
 from isocenter.evaluation import Table
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
@@ -44,6 +44,7 @@ from isocenter.tasks.ordinal import (
     ordinal_loss,
     outputs_of,
 )
+from isocenter.tasks.settings import reading
 from isocenter.tasks.sides import crossed
 from isocenter.tasks.task import Outputs, Task, stated_image
 from isocenter.values import (
@@ -105,6 +106,12 @@ class Classification:
 
     name: ClassVar[str] = "classification"
     needs: ClassVar[frozenset[str]] = frozenset({"class"})
+    registers: ClassVar[Mapping[str, str]] = {
+        "operating_point": "operating point",
+        "prevalence": "prevalence",
+        "costs": "costs of mistakes",
+    }
+    of_a_case: ClassVar[str] = "brier"
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
@@ -113,18 +120,12 @@ class Classification:
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Classification:
         known = ("classes", "smoothing", "operating_point", "order", "costs", *BY_CLASS)
-        if unknown := sorted(set(settings) - set(known)):
-            raise PlanError("there is no such setting", f"task.{unknown[0]}", f"Choose one of {', '.join(known)}")
-        try:
+        with reading(settings, known, "a classification"):
             classes = tuple(str(name) for name in settings["classes"])
             rule, order = settings.get("operating_point", "youden"), settings.get("order", NONE)
             each = {name: by_class(name, settings.get(name), classes) for name in BY_CLASS}
             costs = costs_of(settings.get("costs"), len(classes))
             task = cls(classes, float(settings["smoothing"]), operating_point=rule, order=order, costs=costs, **each)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise PlanError(
-                f"impossible settings of a classification ({error})", "task", "Plan anew, or mend it"
-            ) from error
         check_settings(classes, task.smoothing, rule, each)
         check_order(order, classes, task.smoothing)
         return task

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from isocenter.errors import DatasetError, GeometryError, PlanError
+from isocenter.errors import DatasetError, GeometryError
 from isocenter.evaluation import Table, volume_unit
 from isocenter.files import Spool
 from isocenter.lazy import pandas as pd
@@ -20,6 +20,7 @@ from isocenter.tasks.losses import label_loss
 from isocenter.tasks.segmentation_plan import check_settings, settings_for
 from isocenter.tasks.segmentation_scores import METRICS, case_rows, summary_rows, voxel_in_unit
 from isocenter.tasks.segmentation_tidying import choose
+from isocenter.tasks.settings import reading
 from isocenter.tasks.sides import crossed
 from isocenter.tasks.task import Outputs, Task, stated_image
 from isocenter.transforms import winners
@@ -64,6 +65,8 @@ class Segmentation:
 
     name: ClassVar[str] = "segmentation"
     needs: ClassVar[frozenset[str]] = frozenset({"mask"})
+    registers: ClassVar[Mapping[str, str]] = {"tolerance": "tolerance"}
+    of_a_case: ClassVar[str] = "dice"
     metrics: ClassVar[frozenset[str]] = METRICS
     selects_by: ClassVar[str] = "dice"
 
@@ -74,9 +77,7 @@ class Segmentation:
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Segmentation:
         known = ("labels", "loss", "tolerance", "weights", "postprocessing")
-        if unknown := sorted(set(settings) - set(known)):
-            raise PlanError("there is no such setting", f"task.{unknown[0]}", f"Choose one of {', '.join(known)}")
-        try:
+        with reading(settings, known, "a segmentation"):
             labels = tuple(label_from(entry) for entry in settings["labels"])
             rules = settings.get("postprocessing")
             task = cls(
@@ -86,10 +87,6 @@ class Segmentation:
                 None if settings.get("weights") is None else {k: float(v) for k, v in settings["weights"].items()},
                 None if rules is None else {name: _tidying(rule) for name, rule in rules.items()},
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise PlanError(
-                f"impossible settings of a segmentation ({error})", "task", "Plan anew, or mend it"
-            ) from error
         tolerance = task.tolerance if isinstance(task.tolerance, Mapping) else dict.fromkeys(task.names, task.tolerance)
         check_settings(labels, task.loss_name, tolerance, task.weights or {}, task.postprocessing or {})
         return task

@@ -33,7 +33,11 @@ Outputs = Mapping[str, "Tensor"]
 class Task(Protocol):
     """A kind of problem with its settings: a frozen dataclass whose fields are the plan's section "task".
 
-    A kind may have `tuned_on: ClassVar[Split]`, the part whose predictions `tuned` is shown; without it "val".
+    A kind may also have, as ClassVar:
+    tuned_on:  the part whose predictions `tuned` is shown; without it "val"
+    registers: {setting: in words} what, beside the primary metric, is fixed before training, because another value
+               afterwards could flatter; without it nothing
+    of_a_case: the column of `score` by which a report judges a single case where the primary metric has none
     """
 
     name: ClassVar[str]

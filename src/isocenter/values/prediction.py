@@ -92,6 +92,7 @@ class Prediction:
     values:        {target: number} for tasks that measure
     uncertainty:   of `values`, one standard deviation each in their order
     boxes:         with scores, on the source grid
+    threshold:     the score from which on boxes are called
     abstained:     why the model gave no answer, where it gave none
     """
 
@@ -103,6 +104,14 @@ class Prediction:
     labels: tuple[Label, ...] = ()
     values: Mapping[str, float] | None = None
     boxes: BoundingBoxes | None = None
+    threshold: float = 0.0
+
+    @property
+    def called(self) -> BoundingBoxes | None:
+        """The boxes that the model stands by."""
+        if self.boxes is None or self.boxes.scores is None:
+            return self.boxes
+        return self.boxes.at(self.boxes.scores >= self.threshold)
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ def notes_of(run: Begun, scored: Scored | None, stopped: Sequence[str]) -> list[
         notes.append(f"Patients unknown{split}.")
     for one in run.made.shortcuts:  # those that are left after preprocessing
         if one.standing:
-            alone = f"the classes can be told apart by {one.name} alone (AUC {one.auc})"
+            alone = f"{one.what} by {one.name} alone ({one.figure} {one.auc})"
             notes.append(f"Shortcut: {alone}; the figures may rest on it.")
     leaking = len(run.dataset) - len(run.cases_in_a_part)
     if leaking:

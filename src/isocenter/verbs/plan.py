@@ -12,6 +12,7 @@ from typing import Any
 from isocenter.errors import UsageError
 from isocenter.files import dataset_hash, write_text
 from isocenter.planning import (
+    Machine,
     Parts,
     Retest,
     check_wishes,
@@ -31,7 +32,7 @@ from isocenter.planning import (
 )
 from isocenter.quality import Examination, retested
 from isocenter.tasks import kind_for
-from isocenter.values import Dataset, Decision, Plan, Shortcut, Split
+from isocenter.values import Dataset, Decision, Fingerprint, Plan, Shortcut, Split
 from isocenter.verbs.dataset import READING, looked_through, open_dataset, refuse_unfit, with_references
 from isocenter.verbs.device import announced_device
 from isocenter.verbs.output import refuse_taken
@@ -142,12 +143,7 @@ def plan(
         network=(assignments or {}).get("network.name"),
         retest=_retest(examination, _training(parts), seed),
     )
-    if folds:
-        made = shared_by_folds(made)
-    if assignments:
-        made = with_settings(made, assignments)
-        settings(made)  # refuses what cannot be followed
-        made = with_memory(made, training, machine)
+    made = _by_hand(shared_by_folds(made) if folds else made, assignments, training, machine)
     kept = {key: given[key] for key in READING if given.get(key)}
     place = "" if dataset.root is None else str(dataset.root)
     made = replace(
@@ -157,6 +153,15 @@ def plan(
     if target is not None:
         write_text(target, plan_text(relative_to(made, target.parent)), overwrite=overwrite)
     return Planned(made, examination, parts, target, made_of if folds else ())
+
+
+def _by_hand(made: Plan, assignments: Mapping[str, Any] | None, training: Fingerprint, machine: Machine) -> Plan:
+    """With what was set by hand, refused where it cannot be followed, and the memory that it then takes."""
+    if not assignments:
+        return made
+    made = with_settings(made, assignments)
+    settings(made)
+    return with_memory(made, training, machine)
 
 
 def _wanted(assignments: Mapping[str, Any] | None, name: str, otherwise: int) -> int:

@@ -122,7 +122,7 @@ class _Rest:
     def _written(self) -> tuple[list[Path], list[Problem]]:
         if self.room is None:
             return [], []
-        return write_result(self.prediction, self.image, self.room, self.case.id, self.wanted, self.model.task.name)
+        return write_result(self.prediction, self.image, self.room, self.case.id, self.wanted, self.model.task)
 
     def _said(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """The case's rows of `predictions.csv`, and of `measurements.csv`."""
