@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 
-from isocenter.values import Plan
+from isocenter.values import Plan, stands_for
 
 # The primary figure and all that could be turned afterwards to make it look better.
 REGISTERED = (
@@ -24,5 +24,5 @@ def registered(plan: Plan) -> str:
     A run records it before its first step; a report marks as exploratory whatever it does not cover.
     Nosek et al., PNAS 2018, doi:10.1073/pnas.1708274114
     """
-    said = {name: plan[name] for name in REGISTERED if name in plan}
+    said = {name: decision.value for name, decision in plan if any(stands_for(name, one) for one in REGISTERED)}
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()

@@ -17,7 +17,7 @@ from isocenter.evaluation import rows_to_json
 from isocenter.lazy import torch
 from isocenter.runtime.device import environment
 from isocenter.runtime.members import Averaged
-from isocenter.runtime.metadata import inference, metadata, required_packages
+from isocenter.runtime.metadata import inference, kinds_of, metadata, required_packages
 from isocenter.runtime.model import Model
 from isocenter.runtime.one_scale import have_own_scales
 from isocenter.runtime.onnx_file import write_onnx
@@ -26,13 +26,16 @@ from isocenter.runtime.readme import readme
 from isocenter.runtime.record import seal, write_json, write_tensors
 from isocenter.runtime.sources import TOP, Sources, travelling
 from isocenter.runtime.torch_network import TorchNetwork
+from isocenter.tasks import parts_of
 from isocenter.values import Decision, Label, Row
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
 # What of a kind of problem a packaged model needs: what comes after the network.
-PREDICTS = frozenset({"of", "heads", "labels", "merge", "mirrored", "average", "probabilities", "decode", "outputs"})
+PREDICTS = frozenset(
+    {"of", "heads", "labels", "merge", "mirrored", "average", "probabilities", "decode", "outputs", "sides"}
+)
 LICENSE = "LICENSE"
 # By how much one tensor of several networks may differ from what the task averages them to, of the largest output.
 AGREEMENT = 1e-4
@@ -103,10 +106,13 @@ def _write_weights(model: Model, modules: Sequence[Module], folder: Path) -> Map
 
 
 def _description(model: Model) -> str:
-    labels = ", ".join(label.name for label in model.task.labels)
     axes, modality = model.preprocessing.ndim, model.preprocessing.modality
     known = f" of modality {modality}" if modality != "unknown" else ""
-    return f"{model.task.name.capitalize()} of {labels} in images{known} with {axes} axes."
+    answered = "; ".join(
+        f"{task.name} of {', '.join(label.name for label in task.labels)}"
+        for task in parts_of(model.task).values() or [model.task]
+    )
+    return f"{answered[0].upper()}{answered[1:]} in images{known} with {axes} axes."
 
 
 def _modules(model: Model) -> list[Module]:
@@ -118,7 +124,7 @@ def _modules(model: Model) -> list[Module]:
 
 
 def _sources(model: Model) -> Sources:
-    kind, preparation = type(model.task), type(model.preprocessing)
+    kinds, preparation = kinds_of(model.task), type(model.preprocessing)
     path, _ = networks.source(model.network["name"])
     network = f"isocenter.networks.{path.stem}"
     reader = "volumes" if model.preprocessing.ndim == 3 else "pictures"
@@ -127,11 +133,11 @@ def _sources(model: Model) -> Sources:
             f"{TOP}.inference": (),
             f"{TOP}.network": (),
             f"{TOP}.{reader}": (),
-            kind.__module__: (kind.__qualname__,),
+            **{kind.__module__: (kind.__qualname__,) for kind in kinds},
             preparation.__module__: (preparation.__qualname__,),
             network: (),
         },
-        parts=dict.fromkeys((base.__module__ for base in kind.__mro__), _predicting(kind)),
+        parts={base.__module__: _predicting(kind) for kind in kinds for base in kind.__mro__},
         given={network: path.read_text(encoding="utf-8")},
         stamp=f"From Isocenter {version('isocenter')}, Apache-2.0: see LICENSE.",
     )
