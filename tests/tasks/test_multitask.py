@@ -354,7 +354,14 @@ def test_saliency_explains_all_answers_at_once():
 
 
 def test_parts_that_are_tuned_on_other_cases_do_not_go_together():
-    event = {"model": "cox", "horizons": [1.0], "scale": 1.0, "edges": [1.0], "followed": 2.0, "censoring": None}
+    event = {
+        "model": "cox",
+        "horizons": [1.0],
+        "scale": 1.0,
+        "edges": [1.0],
+        "followed": 2.0,
+        "censoring": {"time": [1.0], "share": [1.0]},
+    }
     with pytest.raises(PlanError, match="survival by train cases"):
         tasks.build(
             {

@@ -75,7 +75,9 @@ def test_what_training_left_open_is_decided_for_each_part(answering):
 
 def test_predictions_are_a_mask_and_columns_of_all_parts(answering, cli, tmp_path):
     data, run = answering
-    done = cli("predict", run, data.parent / "images", "--out", tmp_path / "out", "--device", "cpu", "--probabilities")
+    done = cli(
+        "predict", run, data.parent / "images", "--out", tmp_path / "out", "--device", "cpu", "--save-probabilities"
+    )
     assert done.code == 0, done.err
     table = pd.read_csv(tmp_path / "out" / "predictions.csv")
     assert {"1_voxels", "predicted", "probability_bright", "value_size"} <= set(table.columns)
@@ -93,7 +95,7 @@ def test_predictions_are_a_mask_and_columns_of_all_parts(answering, cli, tmp_pat
 def test_other_data_are_scored_by_what_they_have(answering, tmp_path):
     rows = answering[0].read_text().splitlines()
     kept = [",".join([cells[0], "", cells[2], "", cells[4]]) for cells in (row.split(",") for row in rows[1:])]
-    other = answering[0].parent / "classes.csv"
+    other = answering[0].parent / "others.csv"
     other.write_text("\n".join([rows[0], *kept]))
     dataset = read_dataset(other)
     found = isocenter.evaluate(answering[1], replace(dataset, splits={}), split="all", device="cpu")

@@ -61,7 +61,8 @@ def inference(model: Model, members: int, places: Mapping[str, str], own_scales:
     """
     path, function = networks.source(model.network["name"])
     (kind, *parts), preparation = kinds_of(model.task), type(model.preprocessing)
-    together = {} if mean_of(model.task) == "probabilities" else {"mean": mean_of(model.task)}
+    mean = mean_of(model.task, _head(model))
+    together = {} if mean == "probabilities" else {"mean": mean}
     shapes = {key: head.channels if isinstance(head, Dense) else _size(head) for key, head in model.task.heads.items()}
     dense = {key: n for key, n in shapes.items() if isinstance(model.task.heads[key], Dense)}
     one = {

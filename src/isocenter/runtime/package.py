@@ -21,7 +21,7 @@ from isocenter.runtime.metadata import inference, kinds_of, metadata, required_p
 from isocenter.runtime.model import Model
 from isocenter.runtime.one_scale import have_own_scales
 from isocenter.runtime.onnx_file import write_onnx
-from isocenter.runtime.packaged import ONNX, PACKAGED, RECORD, SCHEMA, member_weights, one_tensor
+from isocenter.runtime.packaged import ONNX, PACKAGED, RECORD, SCHEMA, every_head, member_weights
 from isocenter.runtime.readme import readme
 from isocenter.runtime.record import seal, write_json, write_tensors
 from isocenter.runtime.sources import TOP, Sources, travelling
@@ -97,12 +97,13 @@ def write_package(model: Model, evidence: Evidence, title: str, folder: Path) ->
 
 def _write_weights(model: Model, modules: Sequence[Module], folder: Path) -> Mapping[str, Any]:
     """For MONAI, for ONNX and for Isocenter; what became of the ONNX file."""
-    one = _one_tensor(model, modules)
+    one = every_head(model.task, modules).eval()
+    _check_mean(model, modules, one)
     torch.save(one.state_dict(), folder / "models" / "model.pt")
     for name, module in zip(member_weights(len(modules)), modules, strict=True):
         write_tensors(folder / PACKAGED / name, module.state_dict())
     shape = (int(model.network["channels"]), *model.inference.patch)
-    return write_onnx(one, shape, folder / ONNX)
+    return write_onnx(one, shape, folder / ONNX, names=list(model.task.heads))
 
 
 def _description(model: Model) -> str:
@@ -167,21 +168,20 @@ def _looked_up(code: CodeType) -> Iterator[str]:
             yield from _looked_up(inner)
 
 
-def _one_tensor(model: Model, modules: Sequence[Module]) -> Module:
-    """The networks as one with one tensor out; PlanError where that is not what the task averages them to."""
-    head = next(iter(model.task.heads))
-    one = one_tensor(model.task, modules).eval()
-    if len(modules) > 1:
-        shape = (1, int(model.network["channels"]), *model.inference.patch)
-        images = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-        with torch.inference_mode():
-            found = one(images).numpy()
-        cpu = Averaged(tuple(TorchNetwork(module) for module in modules), model.task.average)
-        apart = abs(found - cpu(images.numpy())[head])
-        if not apart.max() <= AGREEMENT * abs(found).max():
+def _check_mean(model: Model, modules: Sequence[Module], one: Module) -> None:
+    """PlanError where what the networks say as one is not what the task averages them to."""
+    if len(modules) == 1:
+        return
+    shape = (1, int(model.network["channels"]), *model.inference.patch)
+    images = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        said = one(images)
+    each = said if isinstance(said, tuple) else (said,)
+    wanted = Averaged(tuple(TorchNetwork(module) for module in modules), model.task.average)(images.numpy())
+    for head, found in zip(model.task.heads, each, strict=True):
+        if not abs(found.numpy() - wanted[head]).max() <= AGREEMENT * abs(found.numpy()).max():
             problem = f"a {model.task.name} averages its folds otherwise than as probabilities or outputs"
             raise PlanError(problem, "package", "Choose one fold")
-    return one
 
 
 def _plain_label(label: Label) -> dict[str, Any]:
