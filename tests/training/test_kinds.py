@@ -80,7 +80,7 @@ def test_labels_and_vectors_are_cut_and_batched_as_they_were():
     values = np.arange(16, dtype=np.uint8).reshape(4, 4)
     assert_array_equal(labels.cut(values, (slice(1, 3), slice(0, 2))), [[4, 5], [8, 9]])
     assert vector.cut(np.int64(3), (slice(1, 3), slice(0, 2))) == 3
-    assert labels.alike([values], 4)[0] is values
+    assert labels.alike([values], labels.blank([values], (4, 4)))[0] is values
 
 
 AFFINES = st.permutations([0, 1, 2]), st.tuples(*[st.sampled_from([-1.0, 1.0])] * 3)

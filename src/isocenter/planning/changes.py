@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from isocenter.planning.fitting import is_dense, keeps_scale, memory_decision, prepared_bytes
+from isocenter.planning.fitting import answers_of, memory_decision, prepared_bytes
 from isocenter.planning.grid import grid_for
 from isocenter.planning.machine import Machine
 from isocenter.planning.memory import peak, refuse_too_large
@@ -96,7 +96,7 @@ def with_memory(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Plan:
         "spatial_dims": plan["preprocessing.ndim"],
         "size": plan["network.size"],
     }
-    grid = grid_for(fingerprint, dense=is_dense(task), device=machine.device, scaled=keeps_scale(task))
+    grid = grid_for(fingerprint, device=machine.device, **answers_of(task))
     found = peak(
         task,
         architecture,

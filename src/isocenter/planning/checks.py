@@ -137,8 +137,9 @@ def _check_learning(made: Settings) -> None:
     if training.sampling == "balanced" and not vectors:
         problem = "only whole images are drawn class by class"
         raise PlanError(problem, "training.sampling", "Give natural, and training.foreground for rare structures")
+    several = len(made.task.heads) > 1
     mixing = [name for name in ("mixup", "cutmix") if getattr(made.augmentation, name) > 0]
-    if mixing and not vectors:
+    if mixing and (several or not vectors):
         problem = "images are mixed only where each has one answer"
         raise PlanError(problem, f"augmentation.{mixing[0]}", "Give 0")
 

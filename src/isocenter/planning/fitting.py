@@ -57,12 +57,11 @@ def fitted(
     wished:      the batch that the task wants; as many as is usual without
     Raises ResourceError where not even a single small patch fits.
     """
-    dense = is_dense(task)
-    scaled = keeps_scale(task)
-    first = grid_for(fingerprint, dense=dense, device=machine.device, scaled=scaled)
+    wanted = answers_of(task)
+    first = grid_for(fingerprint, device=machine.device, **wanted)
     usual = wished or usual_batch(fingerprint, first, machine.device)
     for room, batch in _smaller(usual):
-        grid = grid_for(fingerprint, dense=dense, device=machine.device, room=room, scaled=scaled)
+        grid = grid_for(fingerprint, device=machine.device, room=room, **wanted)
         network = asked or _family(said, grid)
         size = _size(network.value, grid, machine, len(fingerprint), minutes)
         architecture = {
@@ -124,10 +123,11 @@ def memory_decision(found: Peak, machine: Machine) -> Decision:
     return Decision(round(found.on_device(machine), 2), found.because(machine), "docs/benchmarks.md")
 
 
-def is_dense(task: Task) -> bool:
-    return any(isinstance(head, Dense) for head in task.heads.values())
-
-
-def keeps_scale(task: Task) -> bool:
-    """Whether what is asked for may be a size."""
-    return any(isinstance(head, Vector) and head.holds == "numbers" for head in task.heads.values())
+def answers_of(task: Task) -> dict[str, bool]:
+    """What of a grid is asked for, as `grid_for` names it: every voxel, the image as a whole, what may be a size."""
+    vectors = [head for head in task.heads.values() if isinstance(head, Vector)]
+    return {
+        "dense": any(isinstance(head, Dense) for head in task.heads.values()),
+        "whole": bool(vectors),
+        "scaled": any(head.holds == "numbers" for head in vectors),
+    }

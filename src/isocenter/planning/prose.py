@@ -24,6 +24,8 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
     "task.classes": ("The classes are {value}",),
     "task.labels": ("The structures are {value}",),
     "task.loss": ("The loss is {value}",),
+    "task.weighting": ("The losses of the parts are weighed by {value} weights",),
+    "task.loss_weights": ("The loss of each part counts by {each}",),
     "task.smoothing": ("{percent} of each target is spread over all classes", "No target is smoothed"),
     "task.tolerance": ("A surface counts as found within this many mm (pixels where the spacing is unknown): {each}",),
     "task.operating_point": ("The threshold is chosen by the rule {value}", "No operating point is set"),
@@ -143,11 +145,14 @@ def prose(plan: Plan) -> str:
 def _paragraph(section: str, decisions: Mapping[str, Decision]) -> str:
     sentences, off = [], []
     for name, decision in decisions.items():
-        whole = f"{section}.{name}"
+        # A part of a task decides as a task does: task.segmentation.loss says what task.loss says.
+        part, _, own = name.rpartition(".")
+        whole = f"{section}.{own}"
         if is_nothing(whole, decision.value) and len(SENTENCES.get(whole, ())) < 2:
             off.append(_words(name))
         else:
-            sentences.append(_sentence(whole, decision))
+            sentence = _sentence(whole, decision)
+            sentences.append(f"{part.capitalize()}: {sentence[0].lower()}{sentence[1:]}" if part else sentence)
     if off:
         sentences.append(f"Off or not set: {', '.join(off)}.")
     return " ".join(sentences)

@@ -13,6 +13,7 @@ from typing import Any
 from isocenter import networks
 from isocenter.runtime.model import Model
 from isocenter.runtime.packaged import mean_of
+from isocenter.tasks import Task, parts_of
 from isocenter.values import Dense, Vector
 
 # The newest that MONAI publishes, and what its `verify_metadata` downloads.
@@ -59,8 +60,9 @@ def inference(model: Model, members: int, places: Mapping[str, str], own_scales:
     own_scales: whether each network has a scale of intensities of its own
     """
     path, function = networks.source(model.network["name"])
-    kind, preparation = type(model.task), type(model.preprocessing)
-    together = {} if mean_of(model.task) == "probabilities" else {"mean": mean_of(model.task)}
+    (kind, *parts), preparation = kinds_of(model.task), type(model.preprocessing)
+    mean = mean_of(model.task, _head(model))
+    together = {} if mean == "probabilities" else {"mean": mean}
     shapes = {key: head.channels if isinstance(head, Dense) else _size(head) for key, head in model.task.heads.items()}
     dense = {key: n for key, n in shapes.items() if isinstance(model.task.heads[key], Dense)}
     one = {
@@ -99,6 +101,7 @@ def inference(model: Model, members: int, places: Mapping[str, str], own_scales:
             "weights": f"{here}'/models/model.pt'",
             "network": "@network_def",
             "task": _callable(places, kind),
+            **({"parts": [_callable(places, one) for one in parts]} if parts else {}),
             "preparation": _callable(places, preparation),
             "device": "@device",
         },
@@ -111,6 +114,11 @@ def inference(model: Model, members: int, places: Mapping[str, str], own_scales:
         },
         "run": ["$@evaluator.run()"],
     }
+
+
+def kinds_of(task: Task) -> list[type[Task]]:
+    """The class of a task, and those of the tasks that it is made of."""
+    return [type(task), *(type(part) for part in parts_of(task).values())]
 
 
 def _callable(places: Mapping[str, str], kind: type) -> dict[str, str]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from isocenter.lazy import torch
 
@@ -25,10 +26,16 @@ LARGEST_INSIDE = 2**31 - 2**27
 
 
 def write_onnx(
-    module: Module, shape: tuple[int, ...], path: Path, *, inside: int = LARGEST_INSIDE
+    module: Module,
+    shape: tuple[int, ...],
+    path: Path,
+    *,
+    inside: int = LARGEST_INSIDE,
+    names: Sequence[str] = (),
 ) -> Mapping[str, Any]:
     """The module's network for any number of images (channels, *patch), compared with torch on random images.
 
+    names:  of its outputs, where it has several
     inside: bytes of weights that the file itself may hold; more of them lie in a second file beside it
     What cannot be exported, or says something else there, leaves no file, and the record says why.
     """
@@ -36,7 +43,7 @@ def write_onnx(
     weights = path.with_name(f"{path.name}.data")
     beside = sum(one.nbytes for one in module.state_dict().values()) > inside
     try:
-        _export(module, torch.zeros(2, *shape), path, beside)
+        _export(module, torch.zeros(2, *shape), path, beside, list(names) if len(names) > 1 else ["pred"])
         apart = max(_apart(module, torch.randn(n, *shape, generator=_seeded()), path) for n in BATCHES)
     except Exception as error:  # exporter and runtime throw whatever they meet
         _remove(path, weights)
@@ -53,7 +60,7 @@ def _remove(*files: Path) -> None:
         file.unlink(missing_ok=True)
 
 
-def _export(module: Module, example: Any, path: Path, beside: bool) -> None:
+def _export(module: Module, example: Any, path: Path, beside: bool, names: list[str]) -> None:
     silent = StringIO()  # the exporter tells its steps on both streams
     with warnings.catch_warnings(), redirect_stdout(silent), redirect_stderr(silent):
         warnings.simplefilter("ignore")
@@ -62,7 +69,7 @@ def _export(module: Module, example: Any, path: Path, beside: bool) -> None:
             (example,),
             path,
             input_names=["image"],
-            output_names=["pred"],
+            output_names=names,
             dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
             dynamo=True,
             external_data=beside,
@@ -75,9 +82,13 @@ def _apart(module: Module, images: Any, path: Path) -> float:
     import onnxruntime
 
     with torch.inference_mode():
-        expected = module(images).numpy()
+        said = module(images)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    [found] = session.run(None, {"image": images.numpy()})
+    each = zip(said if isinstance(said, tuple) else (said,), session.run(None, {"image": images.numpy()}), strict=True)
+    return max(_share(found, expected.numpy()) for expected, found in each)
+
+
+def _share(found: NDArray[Any], expected: NDArray[Any]) -> float:
     return float(np.abs(found - expected).max() / max(float(np.abs(expected).max()), 1e-6))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from isocenter.report import in_words
 from isocenter.runtime.metadata import NOT_STATED, holds_numbers
 from isocenter.runtime.model import Model
+from isocenter.tasks import parts_of
 from isocenter.values import Row
 
 RUN_COMMAND = (
@@ -57,7 +58,8 @@ def readme(
         + "\n".join(
             f"| {label.value} | {_cell(label.name)} | "
             f"{_cell(f'{label.code.scheme} {label.code.value}, {label.code.meaning}') if label.code else ''} |"
-            for label in model.task.labels
+            for task in parts_of(model.task).values() or [model.task]
+            for label in task.labels
         ),
         "## What was measured",
         "\n".join(f"- {in_words(row)}" for row in rows) if rows else NOTHING,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from isocenter.evaluation import Table
@@ -33,11 +33,16 @@ Outputs = Mapping[str, "Tensor"]
 class Task(Protocol):
     """A kind of problem with its settings: a frozen dataclass whose fields are the plan's section "task".
 
-    A kind may also have, as ClassVar:
+    What a kind may have beside all this:
     tuned_on:  the part whose predictions `tuned` is shown; without it "val"
     registers: {setting: in words} what, beside the primary metric, is fixed before training, because another value
                afterwards could flatter; without it nothing
     of_a_case: the column of `score` by which a report judges a single case where the primary metric has none
+    suffices:  whether references of these kinds teach it something; without it all of its `needs` are needed
+    parts:     {name: task} that it is made of, as its `Prediction.parts` are
+    sides:     {head: as `mirrored`}, where heads differ in what mirroring makes of them
+    terms:     {name: numbers} of the loss that are learnt with the weights, from these on; `loss` finds them as tensors
+               among the outputs
     """
 
     name: ClassVar[str]
@@ -153,6 +158,24 @@ class Task(Protocol):
 def rows_in(outputs: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
     """What `Task.outputs` gives, as rows."""
     return [outputs] if isinstance(outputs, Mapping) else outputs
+
+
+def suffices(kind: type[Task] | Task, references: Collection[str]) -> bool:
+    """Whether references of these kinds teach it something: all that it needs, unless it says otherwise."""
+    own = getattr(kind, "suffices", None)
+    return kind.needs <= set(references) if own is None else bool(own(references))
+
+
+def parts_of(task: Task) -> Mapping[str, Task]:
+    """The tasks that a task is made of; none for most."""
+    found: Mapping[str, Task] = getattr(task, "parts", {})
+    return found
+
+
+def sides_of(task: Task) -> Mapping[str, tuple[int, ...] | None]:
+    """{head: what its channels become when left and right change sides}"""
+    own: Mapping[str, tuple[int, ...] | None] | None = getattr(task, "sides", None)
+    return dict.fromkeys(task.heads, task.mirrored) if own is None else own
 
 
 def stated_image(case: Case) -> Image:

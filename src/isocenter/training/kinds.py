@@ -5,8 +5,8 @@ Nothing else of the training asks of which kind a target is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from isocenter.lazy import torch
 from isocenter.runtime import Preprocessing, Trace
-from isocenter.transforms import Augmentation, Corners, generator, names_sides, sides_changed
-from isocenter.values import Array, Boxes, Dense, Head, Region, Target, Vector
+from isocenter.transforms import Augmentation, Corners, Following, LabelMap, Warp, generator, names_sides, sides_changed
+from isocenter.values import KNOWN, Array, Boxes, Dense, Head, Region, Several, Target, Vector
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 # Positions of each structure that are kept for centring patches; nnU-Net keeps as many.
 POSITIONS = 1000
 # Images and targets of a batch.
-Moved = tuple["Tensor", "Tensor"]
+Moved = tuple["Tensor", Any]
+# Between the names of several kinds that are stored as one: part:kind+part:kind.
+OF, AND = ":", "+"
 Positions = Mapping[int, NDArray[np.int32]]
 
 
@@ -35,44 +37,81 @@ class Kind(Protocol):
     mixes: whether images can be mixed in pairs, with losses of both targets
     """
 
-    name: ClassVar[str]
-    large: ClassVar[bool]
-    mixes: ClassVar[bool]
+    @property
+    def name(self) -> str: ...
 
-    def prepared(self, target: Target, preprocessing: Preprocessing, trace: Trace) -> Array:
+    @property
+    def large(self) -> bool: ...
+
+    @property
+    def mixes(self) -> bool: ...
+
+    def prepared(self, target: Target, preprocessing: Preprocessing, trace: Trace) -> Any:
         """The target on the network's grid."""
 
-    def positions(self, head: Head, data: Array, shape: Sequence[int]) -> Positions:
+    def stored(self, data: Any) -> Mapping[str, tuple[bool, Array]]:
+        """{name: (whether it is large, array)} of what was prepared; a target that is one array has no name."""
+
+    def opened(self, arrays: Mapping[str, Any]) -> Any:
+        """The inverse of `stored`."""
+
+    def positions(self, head: Head, data: Any, shape: Sequence[int]) -> Positions:
         """{class from 1: (up to POSITIONS, axes) voxels where it is}, for centring patches; (0, axes) where nowhere."""
 
-    def cut(self, data: Array, region: Region) -> Array:
+    def cut(self, data: Any, region: Region) -> Any:
         """What belongs to a region of the network's grid."""
 
-    def alike(self, targets: Sequence[Array], most: int) -> Sequence[Array]:
-        """Of one shape, so that they can be stacked. most: entries of the longest of all cases"""
+    def blank(self, targets: Sequence[Any], patch: Sequence[int]) -> Any:
+        """A target that says nothing, in the shape that all have in a batch. targets: of all cases"""
 
-    def moved(self, augmentation: Augmentation, images: Tensor, targets: Tensor, drawn: Drawn) -> Moved:
-        """(batch, channels, *patch) images and their targets, changed alike."""
+    def alike(self, targets: Sequence[Any], blank: Any) -> Sequence[Any]:
+        """Of one shape, so that they can be stacked."""
 
-    def coarse(self, targets: Tensor, spatial: Sequence[int], wanted: Sequence[int]) -> Tensor:
+    def following(self, targets: Any, spatial: tuple[int, ...], drawn: Drawn) -> Following:
+        """A batch of targets as what follows its images."""
+
+    def coarse(self, targets: Any, spatial: Sequence[int], wanted: Sequence[int]) -> Any:
         """Targets of images of one size, for outputs of another."""
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """What a batch is moved by: a generator a sample, mm of a voxel per axis, what labels become in a mirror."""
+    """What a batch is moved by: a generator a sample, mm of a voxel per axis, what labels become in a mirror.
+
+    parts: of a task that is made of tasks, what the labels of each become
+    """
 
     generators: Sequence[np.random.Generator]
     steps: Sequence[float]
     mirrored: Sequence[int] | None
+    parts: Mapping[str, Sequence[int] | None] = field(default_factory=dict)
+
+
+def moved(kind: Kind, augmentation: Augmentation, images: Tensor, targets: Any, drawn: Drawn) -> Moved:
+    """(batch, channels, *patch) images and their targets, changed alike."""
+    following = kind.following(targets, tuple(images.shape[2:]), drawn)
+    images, followed, _ = augmentation.moved(images, following, drawn.generators, drawn.steps, mirrored=drawn.mirrored)
+    assert followed is not None  # noqa: S101 - it was given
+    return images, followed.targets
+
+
+class OneArray:
+    """A target that is stored as the array that it is."""
+
+    large: ClassVar[bool] = False
+
+    def stored(self, data: Array) -> Mapping[str, tuple[bool, Array]]:
+        return {"": (self.large, data)}
+
+    def opened(self, arrays: Mapping[str, Any]) -> Any:
+        return arrays[""]
 
 
 @dataclass(frozen=True)
-class OfTheWhole:
+class OfTheWhole(OneArray):
     """() or (size,) numbers that hold for the whole image."""
 
     name: ClassVar[str] = "vector"
-    large: ClassVar[bool] = False
     mixes: ClassVar[bool] = True
 
     def prepared(self, target: Target, preprocessing: Preprocessing, trace: Trace) -> Array:
@@ -84,19 +123,40 @@ class OfTheWhole:
     def cut(self, data: Array, region: Region) -> Array:
         return np.asarray(data)
 
-    def alike(self, targets: Sequence[Array], most: int) -> Sequence[Array]:
+    def blank(self, targets: Sequence[Array], patch: Sequence[int]) -> Array:
+        return np.zeros_like(np.asarray(targets[0]))
+
+    def alike(self, targets: Sequence[Array], blank: Array) -> Sequence[Array]:
         return targets
 
-    def moved(self, augmentation: Augmentation, images: Tensor, targets: Tensor, drawn: Drawn) -> Moved:
-        moved, _, crossed = augmentation(images, None, drawn.generators, drawn.steps, mirrored=drawn.mirrored)
-        return moved, vectors_changed(targets, crossed, drawn.mirrored)
+    def following(self, targets: Tensor, spatial: tuple[int, ...], drawn: Drawn) -> Following:
+        return Unmoved(targets)
 
     def coarse(self, targets: Tensor, spatial: Sequence[int], wanted: Sequence[int]) -> Tensor:
         return targets
 
 
+@dataclass(frozen=True, eq=False)
+class Unmoved:
+    """(batch,) or (batch, size) targets of whole images: only left and right can change in them."""
+
+    targets: Tensor
+
+    def flipped(self, mirrored: NDArray[np.bool_]) -> Unmoved:
+        return self
+
+    def sides_changed(self, crossed: Tensor, mirrored: Sequence[int]) -> Unmoved:
+        return Unmoved(vectors_changed(self.targets, crossed, mirrored))
+
+    def turned(self, turns: NDArray[np.intp]) -> Unmoved:
+        return self
+
+    def warped(self, warp: Warp) -> Unmoved:
+        return self
+
+
 @dataclass(frozen=True)
-class EveryVoxel:
+class EveryVoxel(OneArray):
     """(*spatial) label values."""
 
     name: ClassVar[str] = "dense"
@@ -113,13 +173,14 @@ class EveryVoxel:
     def cut(self, data: Array, region: Region) -> Array:
         return np.asarray(data[region] if region else data)
 
-    def alike(self, targets: Sequence[Array], most: int) -> Sequence[Array]:
+    def blank(self, targets: Sequence[Array], patch: Sequence[int]) -> Array:
+        return np.zeros(tuple(patch), dtype=targets[0].dtype)
+
+    def alike(self, targets: Sequence[Array], blank: Array) -> Sequence[Array]:
         return targets
 
-    def moved(self, augmentation: Augmentation, images: Tensor, targets: Tensor, drawn: Drawn) -> Moved:
-        moved, labels, _ = augmentation(images, targets, drawn.generators, drawn.steps, mirrored=drawn.mirrored)
-        assert labels is not None  # noqa: S101 - they were given
-        return moved, labels
+    def following(self, targets: Tensor, spatial: tuple[int, ...], drawn: Drawn) -> Following:
+        return LabelMap(targets)
 
     def coarse(self, targets: Tensor, spatial: Sequence[int], wanted: Sequence[int]) -> Tensor:
         """Voxel by voxel, so that labels stay labels."""
@@ -130,7 +191,7 @@ class EveryVoxel:
 
 
 @dataclass(frozen=True)
-class BoxByBox:
+class BoxByBox(OneArray):
     """(n, 1 + 2 * axes) float32: class, where it begins on every axis, where it ends; edges in voxels.
 
     In a batch all have the same number of rows; those of class -1 are none. A box belongs to a patch that holds its
@@ -138,7 +199,6 @@ class BoxByBox:
     """
 
     name: ClassVar[str] = "boxes"
-    large: ClassVar[bool] = False
     mixes: ClassVar[bool] = False
 
     def prepared(self, target: Target, preprocessing: Preprocessing, trace: Trace) -> Array:
@@ -158,18 +218,113 @@ class BoxByBox:
         inside = np.asarray(data)[((centres >= low) & (centres < high)).all(axis=1)]
         return inside - np.array([0, *low, *low], dtype=inside.dtype)
 
-    def alike(self, targets: Sequence[Array], most: int) -> Sequence[Array]:
-        return [np.pad(one, ((0, most - len(one)), (0, 0)), constant_values=-1) for one in targets]
+    def blank(self, targets: Sequence[Array], patch: Sequence[int]) -> Array:
+        most = max(one.shape[0] for one in targets)
+        return np.full((most, targets[0].shape[1]), -1, dtype=targets[0].dtype)
 
-    def moved(self, augmentation: Augmentation, images: Tensor, targets: Tensor, drawn: Drawn) -> Moved:
-        corners = Corners(targets, tuple(images.shape[2:]))
-        moved, followed, _ = augmentation.moved(images, corners, drawn.generators, drawn.steps, mirrored=drawn.mirrored)
-        assert followed is not None  # noqa: S101 - they were given
-        return moved, followed.boxes
+    def alike(self, targets: Sequence[Array], blank: Array) -> Sequence[Array]:
+        return [np.concatenate([one, blank[len(one) :]]) for one in targets]
+
+    def following(self, targets: Tensor, spatial: tuple[int, ...], drawn: Drawn) -> Following:
+        return Corners(targets, spatial)
 
     def coarse(self, targets: Tensor, spatial: Sequence[int], wanted: Sequence[int]) -> Tensor:
         factors = [new / old for new, old in zip(wanted, spatial, strict=True)]
         return targets * targets.new_tensor([1.0, *factors, *factors])
+
+
+@dataclass(frozen=True)
+class Together:
+    """{part: its target}, without the parts of which nothing is known about the case.
+
+    In a batch every part has a target of every sample, and `KNOWN`, (batch, parts), says which of them are one.
+    """
+
+    kinds: Mapping[str, Kind]
+    mixes: ClassVar[bool] = False
+
+    @property
+    def name(self) -> str:
+        return AND.join(f"{part}{OF}{kind.name}" for part, kind in self.kinds.items())
+
+    @property
+    def large(self) -> bool:
+        return any(kind.large for kind in self.kinds.values())
+
+    def prepared(self, target: Target, preprocessing: Preprocessing, trace: Trace) -> Any:
+        heads = target.head.parts if isinstance(target.head, Several) else {}
+        return {
+            part: self.kinds[part].prepared(Target(heads[part], data), preprocessing, trace)
+            for part, data in target.data.items()
+        }
+
+    def stored(self, data: Any) -> Mapping[str, tuple[bool, Array]]:
+        return {part: self.kinds[part].stored(one)[""] for part, one in data.items()}
+
+    def opened(self, arrays: Mapping[str, Any]) -> Any:
+        return {part: arrays[part] for part in self.kinds if part in arrays}
+
+    def positions(self, head: Head, data: Any, shape: Sequence[int]) -> Positions:
+        """Of all parts that are known, one after the other."""
+        assert isinstance(head, Several)  # noqa: S101 - `kind_of` has seen to it
+        each = [self.kinds[part].positions(own, data[part], shape) for part, own in head.parts.items()]
+        return dict(enumerate((where for one in each for where in one.values()), start=1))
+
+    def cut(self, data: Any, region: Region) -> Any:
+        return {part: self.kinds[part].cut(one, region) for part, one in data.items()}
+
+    def blank(self, targets: Sequence[Any], patch: Sequence[int]) -> Any:
+        known = {part: [one[part] for one in targets if part in one] for part in self.kinds}
+        return {part: kind.blank(known[part], patch) for part, kind in self.kinds.items() if known[part]}
+
+    def alike(self, targets: Sequence[Any], blank: Any) -> Sequence[Any]:
+        filled = {
+            part: self.kinds[part].alike([one.get(part, nothing) for one in targets], nothing)
+            for part, nothing in blank.items()
+        }
+        known = [np.array([part in one for part in self.kinds]) for one in targets]
+        return [{**{part: each[n] for part, each in filled.items()}, KNOWN: one} for n, one in enumerate(known)]
+
+    def following(self, targets: Any, spatial: tuple[int, ...], drawn: Drawn) -> Following:
+        parts = {
+            part: self.kinds[part].following(one, spatial, drawn) for part, one in targets.items() if part != KNOWN
+        }
+        return AllOf(parts, drawn.parts, targets[KNOWN])
+
+    def coarse(self, targets: Any, spatial: Sequence[int], wanted: Sequence[int]) -> Any:
+        made = {part: self.kinds[part].coarse(one, spatial, wanted) for part, one in targets.items() if part != KNOWN}
+        return {**made, KNOWN: targets[KNOWN]}
+
+
+@dataclass(frozen=True, eq=False)
+class AllOf:
+    """The targets of several parts, each of which follows the images in its own way.
+
+    mirrored: {part: what its labels become when left and right change sides}
+    """
+
+    parts: Mapping[str, Following]
+    mirrored: Mapping[str, Sequence[int] | None]
+    known: Tensor
+
+    @property
+    def targets(self) -> Any:
+        return {**{part: one.targets for part, one in self.parts.items()}, KNOWN: self.known}
+
+    def flipped(self, mirrored: NDArray[np.bool_]) -> AllOf:
+        return self._each(lambda part, one: one.flipped(mirrored))
+
+    def sides_changed(self, crossed: Tensor, mirrored: Sequence[int]) -> AllOf:
+        return self._each(lambda part, one: one.sides_changed(crossed, self.mirrored[part] or ()))
+
+    def turned(self, turns: NDArray[np.intp]) -> AllOf:
+        return self._each(lambda part, one: one.turned(turns))
+
+    def warped(self, warp: Warp) -> AllOf:
+        return self._each(lambda part, one: one.warped(warp))
+
+    def _each(self, change: Callable[[str, Following], Following]) -> AllOf:
+        return replace(self, parts={part: change(part, one) for part, one in self.parts.items()})
 
 
 KINDS: Mapping[type, Kind] = {Vector: OfTheWhole(), Dense: EveryVoxel(), Boxes: BoxByBox()}
@@ -177,11 +332,22 @@ KINDS: Mapping[type, Kind] = {Vector: OfTheWhole(), Dense: EveryVoxel(), Boxes: 
 
 def kind_of(head: Head) -> Kind:
     """What a target for this head does on its way."""
+    if isinstance(head, Several):
+        return Together({part: kind_of(one) for part, one in head.parts.items()})
     return KINDS[type(head)]
+
+
+def kind_of_all(kinds: Sequence[Kind]) -> Kind:
+    """That of cases together: each knows of several parts only the kinds that it has."""
+    parts = {part: kind for one in kinds if isinstance(one, Together) for part, kind in one.kinds.items()}
+    return Together(dict(sorted(parts.items()))) if parts else kinds[0]
 
 
 def kind_named(name: str) -> Kind:
     """The kind under whose name a target was stored."""
+    if OF in name:
+        named = (one.split(OF) for one in name.split(AND))
+        return Together({part: kind_named(of) for part, of in named})
     return next(kind for kind in KINDS.values() if kind.name == name)
 
 

@@ -12,7 +12,7 @@ from isocenter.planning import Settings
 from isocenter.training.compute import Compute
 from isocenter.training.loader import Batch
 from isocenter.training.objective import batch_loss, bit_by_bit
-from isocenter.training.optimisers import Average
+from isocenter.training.optimisers import Average, Terms
 from isocenter.training.ranks import Ranks
 from isocenter.training.schedule import Pace, decay, rate
 from isocenter.transforms import generator
@@ -31,6 +31,7 @@ class Learner:
     """What a step needs, and how many batches in a row it could learn nothing from.
 
     module: as Fabric has wrapped it
+    terms:  of the loss, learnt with the weights
     """
 
     module: Any
@@ -40,6 +41,7 @@ class Learner:
     fabric: Any
     compute: Compute
     ranks: Ranks
+    terms: Terms
     lost: int = 0
 
     def learn(self, batch: Batch, step: int, pace: Pace) -> tuple[float, float]:
@@ -56,10 +58,14 @@ class Learner:
         with bit_by_bit(self.settings):
             # Gradients are averaged over the ranks, of which each has its part of the loss: so they are added.
             self.fabric.backward(loss * self.ranks.count)
+        for one in self.terms.parameters():  # every rank has their whole gradient
+            if one.grad is not None:
+                one.grad /= self.ranks.count
         # Looked at only here, where a GPU has all of the step's work before it and does not wait for us.
         if math.isfinite(lowered := float(loss.detach())):
             self.lost = 0
-            torch.nn.utils.clip_grad_norm_(self.module.parameters(), chosen.clip, foreach=True)
+            learnt = [*self.module.parameters(), *self.terms.parameters()]
+            torch.nn.utils.clip_grad_norm_(learnt, chosen.clip, foreach=True)
             self.optimiser.step()
             if self.ranks.leads:
                 self.average.move(decay(step, pace.stride, chosen))
@@ -69,7 +75,8 @@ class Learner:
 
     def loss(self, batch: Batch) -> Tensor:
         with bit_by_bit(self.settings):
-            return batch_loss(self.module, batch, self.settings, self.fabric.device, self.compute, self.ranks)
+            given = (self.module, batch, self.settings, self.fabric.device, self.compute, self.ranks)
+            return batch_loss(*given, terms=dict(self.terms.items()))
 
     def refuse_lost(self, step: int, where: str) -> None:
         """IsocenterError once nothing was learnt from many batches in a row."""

@@ -6,7 +6,7 @@ Which case, which patch and which augmentation a batch holds is a function of th
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.lazy import torch
-from isocenter.training.kinds import Kind, kind_for
+from isocenter.training.kinds import Kind, kind_for, kind_of_all
 from isocenter.training.store import Prepared
 from isocenter.transforms import generator, order
 from isocenter.values import Array, Region
@@ -34,7 +34,7 @@ class Batch:
     """images: (batch, channels, *patch); targets: as their kind has them; one generator and one spacing each"""
 
     images: NDArray[np.float32]
-    targets: Array
+    targets: Any
     generators: tuple[np.random.Generator, ...]
     steps: tuple[float, ...]
     kind: Kind = field(default=None)  # type: ignore[assignment]
@@ -83,11 +83,12 @@ class Loader:
         images, targets, generators, steps = zip(*drawn, strict=True)
         # One spacing for the batch: all cases lie on the network's grid, small differences come from rounding.
         spacing = tuple(np.mean(steps, axis=0).tolist())
-        kind = self.cases[0].kind
-        alike = kind.alike(targets, self._longest)
-        return Batch(self._stacked(images), self._stacked(alike), generators, spacing, kind)
+        alike = self._kind.alike(targets, self._blank)
+        return Batch(self._stacked(images), self._stacked(alike), generators, spacing, self._kind)
 
-    def _stacked(self, arrays: Sequence[Array]) -> Array:
+    def _stacked(self, arrays: Sequence[Any]) -> Any:
+        if isinstance(arrays[0], Mapping):
+            return {name: self._stacked([one[name] for one in arrays]) for name in arrays[0]}
         if not self.pinned:
             return np.stack(arrays)
         whole = torch.empty((len(arrays), *arrays[0].shape), dtype=torch.from_numpy(arrays[0]).dtype, pin_memory=True)
@@ -124,14 +125,20 @@ class Loader:
         return [np.flatnonzero(owner.ravel() == number) for number in range(int(owner.max()) + 1)]
 
     @cached_property
-    def _longest(self) -> int:
-        """Entries of the longest target of all cases, so that batches are alike in every process."""
-        return max((case.target.shape[0] for case in self.cases if case.target.ndim), default=0)
+    def _kind(self) -> Kind:
+        return kind_of_all([case.kind for case in self.cases])
+
+    @cached_property
+    def _blank(self) -> Any:
+        """By the targets of all cases, so that batches are alike in every process."""
+        return self._kind.blank([case.target for case in self.cases], self.patch)
 
     @cached_property
     def _rarity(self) -> NDArray[np.float64]:
         """One over the number of cases that hold a structure, for each; 0 where none does."""
-        holding = np.sum([[len(positions) > 0 for positions in case.positions] for case in self.cases], axis=0)
+        holding = np.zeros(max(len(case.positions) for case in self.cases))
+        for case in self.cases:
+            holding[: len(case.positions)] += [len(positions) > 0 for positions in case.positions]
         return np.where(holding > 0, 1 / np.maximum(holding, 1), 0.0)
 
     def _region(self, case: Prepared, rng: np.random.Generator) -> Region:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,10 @@ class Warp:
 class Following(Protocol):
     """A batch of targets, of the same samples as the images; every change gives a new one."""
 
+    @property
+    def targets(self) -> Any:
+        """As a task's loss takes them."""
+
     def flipped(self: F, mirrored: NDArray[np.bool_]) -> F:
         """Mirrored along the axes that (samples, ndim) says."""
 
@@ -65,6 +69,10 @@ class LabelMap:
     """(batch, *spatial) label values."""
 
     labels: Tensor
+
+    @property
+    def targets(self) -> Tensor:
+        return self.labels
 
     def flipped(self, mirrored: NDArray[np.bool_]) -> LabelMap:
         return LabelMap(flipped(self.labels, mirrored))
@@ -91,6 +99,10 @@ class Corners:
 
     boxes: Tensor
     spatial: tuple[int, ...]
+
+    @property
+    def targets(self) -> Tensor:
+        return self.boxes
 
     @property
     def _edges(self) -> tuple[Tensor, Tensor]:

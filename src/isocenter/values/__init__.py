@@ -7,8 +7,9 @@ from isocenter.values.fingerprint import CaseFacts, Fingerprint
 from isocenter.values.geometry import DIRECTION_TOLERANCE, GRID_TOLERANCE, MM3_PER_ML, Floats, Geometry
 from isocenter.values.grades import grades
 from isocenter.values.image import Array, Code, Deferred, Image, Label, Reader, Source, blocks
-from isocenter.values.plan import BY_HAND, PLAN_VERSION, Decision, Plan
+from isocenter.values.plan import BY_HAND, PLAN_VERSION, Decision, Plan, stands_for
 from isocenter.values.prediction import (
+    KNOWN,
     Boxes,
     Dense,
     Field,
@@ -17,6 +18,7 @@ from isocenter.values.prediction import (
     Points,
     Prediction,
     Region,
+    Several,
     Slabs,
     Target,
     Vector,
@@ -27,6 +29,7 @@ __all__ = [
     "BY_HAND",
     "DIRECTION_TOLERANCE",
     "GRID_TOLERANCE",
+    "KNOWN",
     "MM3_PER_ML",
     "PLAN_VERSION",
     "Array",
@@ -56,6 +59,7 @@ __all__ = [
     "Reader",
     "Region",
     "Row",
+    "Several",
     "Shortcut",
     "Slabs",
     "Source",
@@ -65,5 +69,6 @@ __all__ = [
     "blocks",
     "columns_of",
     "grades",
+    "stands_for",
     "table_columns",
 ]

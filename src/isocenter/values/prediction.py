@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from isocenter.values.boxes import BoundingBoxes
@@ -66,7 +66,16 @@ class Field:
     components: int
 
 
-Head = Vector | Dense | Points | Boxes | Field
+@dataclass(frozen=True)
+class Several:
+    """What a case is known to have of several questions: {part: the head that its target is for}."""
+
+    parts: Mapping[str, Vector | Dense | Points | Boxes | Field]
+
+
+Head = Vector | Dense | Points | Boxes | Field | Several
+# Under this name a batch of such targets says, (batch, parts), of which samples each part is known.
+KNOWN = "known"
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,11 +84,11 @@ class Target:
 
     head: Vector data are stacked as they are; Dense data, (*spatial) of label values, follow the image voxel by voxel;
           Boxes data, (n, 1 + 2 * axes) of class, where it begins on every axis and where it ends (edges in voxels),
-          follow it by their corners
+          follow it by their corners; Several have {part: data}, without the parts of which nothing is known
     """
 
     head: Head
-    data: Array
+    data: Any
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +101,7 @@ class Prediction:
     values:        {target: number} for tasks that measure
     uncertainty:   of `values`, one standard deviation each in their order
     boxes:         with scores, on the source grid
+    parts:         of a task that is made of tasks: what each of them says
     threshold:     the score from which on boxes are called
     abstained:     why the model gave no answer, where it gave none
     """
@@ -104,6 +114,7 @@ class Prediction:
     labels: tuple[Label, ...] = ()
     values: Mapping[str, float] | None = None
     boxes: BoundingBoxes | None = None
+    parts: Mapping[str, Prediction] = field(default_factory=dict)
     threshold: float = 0.0
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from isocenter.errors import DatasetError, UsageError, counted
 from isocenter.files import DatasetOptions, ReadOptions, read_dataset
 from isocenter.quality import Examination, examine
 from isocenter.runtime import Spread
+from isocenter.tasks import Task, suffices
 from isocenter.transforms import aligned
 from isocenter.values import Case, Dataset, Image, LazyMapping, Problem
 from isocenter.verbs.progress import tracked
@@ -62,12 +63,12 @@ def _aligned(case: Case, name: str) -> Image:
     return aligned(case.images[name], first.geometry, f"{case.id}, {name}")
 
 
-def with_references(dataset: Dataset, needs: Collection[str]) -> Dataset:
-    """The cases that have what a task needs; that others were left out is one more problem of the data set."""
-    lacking = tuple(case.id for case in dataset if not set(needs) <= set(case.references))
+def with_references(dataset: Dataset, kind: type[Task] | Task) -> Dataset:
+    """The cases that teach a kind of problem something; that others were left out is one more problem of the set."""
+    lacking = tuple(case.id for case in dataset if not suffices(kind, case.references))
     if not lacking:
         return dataset
-    kinds = ", ".join(sorted(needs))
+    kinds = ", ".join(sorted(kind.needs))
     problem = Problem(
         "warning",
         f"{counted(len(lacking), 'case has', 'cases have')} no reference of the kind {kinds}",

@@ -13,7 +13,7 @@ from isocenter.files import dataset_hash
 from isocenter.lazy import pandas as pd
 from isocenter.planning import read_plan
 from isocenter.runtime import Model, environment, load, shrinking
-from isocenter.tasks import Task
+from isocenter.tasks import Task, suffices
 from isocenter.values import Case, Dataset, Plan, Problem, Row
 from isocenter.verbs.choice import Choice, choice
 from isocenter.verbs.dataset import READING, open_dataset, with_references
@@ -95,13 +95,13 @@ def evaluate(
         loaded, run = load(model, device), Path(model)
     plan = _plan_of(run)
     dataset = open_dataset(data, {**_as_trained(run, plan, data), **given})
-    if not loaded.task.needs <= dataset.kinds:
+    if not suffices(loaded.task, dataset.kinds):
         raise DatasetError(
             f"has no references of the kind {', '.join(sorted(loaded.task.needs))}",
             str(dataset.root or dataset.name),
             f"Give data labelled for {loaded.task.name}",
         )
-    dataset = with_references(dataset, loaded.task.needs)
+    dataset = with_references(dataset, loaded.task)
     chosen = choice(loaded, dataset, run, split)
     cases = [case for case in dataset if case.id in chosen.parts]
     predictor = _predictor(loaded, run, chosen, device)

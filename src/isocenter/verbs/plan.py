@@ -125,7 +125,7 @@ def plan(
     machine = this_machine(chosen.value, threads)
     examination = looked_through(dataset, machine.threads)
     refuse_unfit(examination)
-    usable = with_references(examination.dataset, kind_for(examination.dataset, task).needs)
+    usable = with_references(examination.dataset, kind_for(examination.dataset, task))
     examination = replace(examination, dataset=usable, problems=usable.problems)
     made_of, decision = _parted(usable, examination.twins, folds, seed=seed, everything=everything)
     parts = made_of[0]

@@ -81,7 +81,7 @@ def probabilities_beside(
     path = folder / f"{name}{PROBABILITIES}.{_suffix(image, wanted.format, {'png': 'tiff', 'dcm': 'nii.gz'})}"
     files: list[Path] = []
     with probabilities_written(task.labels, image, path) as take:
-        yield lambda region, arrays: take(region, arrays[dense[0]]), files
+        yield lambda region, arrays: take(region, arrays[dense[0]]) if dense[0] in arrays else None, files
     files.append(path)
 
 

@@ -153,7 +153,7 @@ def resumed(out: Path) -> Begun:
     options.pop("everything", None)
     examination = looked_through(open_dataset(out / plan.data, options), int(plan["training.threads"]))
     refuse_unfit(examination)
-    usable = with_references(examination.dataset, settings(plan).task.needs)
+    usable = with_references(examination.dataset, settings(plan).task)
     examination = replace(examination, dataset=usable, problems=usable.problems)
     if dataset_hash(usable) != plan.data_hash:
         raise IntegrityError("the data have changed since the run began", str(out), "Train anew with another --out")

@@ -24,7 +24,7 @@ from isocenter import tasks
 from isocenter.files import cache_folder
 from isocenter.lazy import torch
 from isocenter.runtime.device import use_threads
-from isocenter.runtime.packaged import one_tensor, package_record, read_modules, weights_files
+from isocenter.runtime.packaged import every_head, package_record, read_modules, weights_files
 from isocenter.runtime.record import digest
 from isocenter.runtime.windows import Network
 
@@ -34,19 +34,20 @@ LARGEST_BATCH = 64
 
 @dataclass(frozen=True, eq=False)
 class CompiledNetwork:
-    """What was compiled, (batch, channels, *patch) to one tensor, as a function of NumPy arrays."""
+    """What was compiled, (batch, channels, *patch) to a tensor for each head, as a function of NumPy arrays."""
 
     compiled: Any
-    head: str
+    heads: tuple[str, ...]
     device: str
 
     def __call__(self, batch: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
         with torch.inference_mode():
-            parts = [
-                self.compiled(torch.from_numpy(batch[first : first + LARGEST_BATCH]).to(self.device)).float().cpu()
-                for first in range(0, len(batch), LARGEST_BATCH)
-            ]
-        return {self.head: torch.cat(parts).numpy()}
+            parts = [self._said(batch[first : first + LARGEST_BATCH]) for first in range(0, len(batch), LARGEST_BATCH)]
+        return {head: torch.cat([one[n] for one in parts]).numpy() for n, head in enumerate(self.heads)}
+
+    def _said(self, batch: NDArray[np.float32]) -> list[Any]:
+        made = self.compiled(torch.from_numpy(batch).to(self.device))
+        return [one.float().cpu() for one in (made if isinstance(made, (tuple, list)) else (made,))]
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class TorchCompiled:
         if not path.is_file():
             _compile(folder, record, device, path)
         loaded = torch._inductor.aoti_load_package(str(path))
-        return CompiledNetwork(loaded, next(iter(tasks.build(record["task"]).heads)), device)
+        return CompiledNetwork(loaded, tuple(tasks.build(record["task"]).heads), device)
 
 
 def _key(record: Mapping[str, Any], weights: list[Path], device: str) -> str:
@@ -97,7 +98,7 @@ def _compile(folder: Path, record: Mapping[str, Any], device: str, path: Path) -
     """What is compiled lies at `path` when it is whole."""
     task = tasks.build(record["task"])
     modules = read_modules(record, task, [folder / one for one in weights_files(record)])
-    one = one_tensor(task, modules).eval().to(device)
+    one = every_head(task, modules).eval().to(device)
     shape = (2, int(record["network"]["channels"]), *record["inference"]["patch"])
     sizes = ({0: torch.export.Dim("batch", min=1, max=LARGEST_BATCH)},)
     path.parent.mkdir(parents=True, exist_ok=True)

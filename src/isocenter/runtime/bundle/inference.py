@@ -60,17 +60,20 @@ class Inferer:
         )
 
 
-def inferer(record: str, weights: str, network: OneTensor, task: Any, preparation: Any, device: Any) -> Inferer:
+def inferer(
+    record: str, weights: str, network: OneTensor, task: Any, preparation: Any, device: Any, parts: Sequence[Any] = ()
+) -> Inferer:
     """The model of a package.
 
     record:      isocenter/model.json
     weights:     models/model.pt; only tensors are read from it, no code
     task:        the class that decodes what the network says
     preparation: the class that prepares what the network sees
+    parts:       the classes of the tasks that it is made of
     """
     settings = json.loads(Path(record).read_text(encoding="utf-8"))
     network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-    decoder = task.of({key: value for key, value in settings["task"].items() if key != "name"})
+    decoder = task.of({key: value for key, value in settings["task"].items() if key != "name"}, *[parts] * bool(parts))
     members = tuple(TorchNetwork(one.eval().to(device), str(device)) for one in network.networks)
     seen = members[0] if len(members) == 1 else Averaged(members, decoder.average)
     return Inferer(decoder, preparation.of(settings["preprocessing"]), settings["inference"], seen)

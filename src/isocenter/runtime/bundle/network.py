@@ -23,13 +23,33 @@ class OneTensor(nn.Module):
         self.mean = mean
 
     def forward(self, images: Tensor) -> Tensor:
-        outputs = [network(images)[self.head] for network in self.networks]
-        if len(outputs) == 1:
-            return outputs[0]
-        if self.mean == "outputs":
-            return torch.stack([one.float() for one in outputs]).mean(dim=0)
-        each = torch.stack([one.float().log_softmax(dim=1) for one in outputs])
-        return each.logsumexp(dim=0) - torch.log(torch.tensor(float(len(outputs))))
+        return mean_output([network(images)[self.head] for network in self.networks], self.mean)
+
+
+class EveryHead(nn.Module):
+    """(batch, channels, *patch) to one tensor for each of several heads, as `OneTensor` gives it for one.
+
+    means: {head: of several networks, as in `OneTensor`}
+    """
+
+    def __init__(self, networks: Sequence[nn.Module], means: Mapping[str, str]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+        self.means = dict(means)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        said = [network(images) for network in self.networks]
+        return tuple(mean_output([one[head] for one in said], mean) for head, mean in self.means.items())
+
+
+def mean_output(outputs: Sequence[Tensor], mean: str) -> Tensor:
+    """What several networks say together; of one what it says."""
+    if len(outputs) == 1:
+        return outputs[0]
+    if mean == "outputs":
+        return torch.stack([one.float() for one in outputs]).mean(dim=0)
+    each = torch.stack([one.float().log_softmax(dim=1) for one in outputs])
+    return each.logsumexp(dim=0) - torch.log(torch.tensor(float(len(outputs))))
 
 
 class OnItsScale(nn.Module):
