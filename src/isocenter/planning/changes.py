@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from isocenter.errors import PlanError, counted
 from isocenter.planning.fitting import is_dense, keeps_scale, memory_decision, prepared_bytes
-from isocenter.planning.grid import grid_for
+from isocenter.planning.grid import flat, grid_for
 from isocenter.planning.machine import Machine
 from isocenter.planning.memory import peak, refuse_too_large
 from isocenter.planning.normalisation import normalisation
@@ -97,6 +100,9 @@ def with_memory(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Plan:
         "size": plan["network.size"],
     }
     grid = grid_for(fingerprint, dense=is_dense(task), device=machine.device, scaled=keeps_scale(task))
+    if keeps_scale(task) and plan["preprocessing.shape"] is None and plan["preprocessing.crop"] == "none":
+        for name in ("training.patch", "inference.patch"):
+            _refuse_cut(fingerprint, plan["preprocessing.spacing"], plan[name], name)
     found = peak(
         task,
         architecture,
@@ -110,6 +116,19 @@ def with_memory(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Plan:
     )
     refuse_too_large(found, machine)
     return plan.with_decision("training.memory", memory_decision(found, machine))
+
+
+def _refuse_cut(
+    fingerprint: Fingerprint, spacing: Sequence[float] | None, patch: Sequence[int], name: str
+) -> None:
+    """PlanError for a patch that would show the network a part of an image, and teach it a size of the whole."""
+    shapes, steps = (np.array(one, dtype=float) for one in flat(fingerprint))
+    extent = np.rint(shapes if spacing is None else shapes * steps / np.asarray(spacing, dtype=float))
+    cut = (extent > np.asarray(patch)).any(axis=1)
+    if cut.any():
+        problem = f"{counted(int(cut.sum()), 'training case')} would not be seen whole, and a part tells no size"
+        needed = [int(n) for n in np.ceil(extent.max(axis=0) / 4) * 4]
+        raise PlanError(problem, name, f"Give {needed}, or a coarser preprocessing.spacing")
 
 
 def _values(plan: Plan, section: str) -> dict[str, Any]:

@@ -93,6 +93,7 @@ class Prediction:
     uncertainty:   of `values`, one standard deviation each in their order
     boxes:         with scores, on the source grid
     abstained:     why the model gave no answer, where it gave none
+    notes:         sentences without which the result would be misread
     """
 
     geometry: Geometry
@@ -103,6 +104,7 @@ class Prediction:
     labels: tuple[Label, ...] = ()
     values: Mapping[str, float] | None = None
     boxes: BoundingBoxes | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from isocenter.report import Figure, viewer
 from isocenter.tasks import Task
 from isocenter.values import Case, Dataset, Estimate, Image, Prediction, Problem, Row, Split
 from isocenter.verbs.data_record import opened
+from isocenter.verbs.predict_case import noted
 from isocenter.verbs.progress import tracked
 
 # Pictures of the best, a median and the worst cases.
@@ -74,12 +75,13 @@ def score(
     Raises DatasetError where no case could be scored.
     """
     rows: list[Any] = []
-    problems = []
+    problems: list[Problem] = []
     made, voxels = dict[str, Prediction](), 0
     with tracked("predicting and scoring") as tracker:
         for done, case in enumerate(cases, start=1):
             try:
                 prediction = model.predict(case)
+                problems += noted(prediction, case)
                 scored = model.task.score([prediction], [case])
                 scored["split"] = parts.get(case.id, "test")
                 rows.extend(scored.to_dict("records"))
