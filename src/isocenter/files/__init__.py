@@ -24,6 +24,7 @@ from isocenter.files.spool import Spool
 
 if TYPE_CHECKING:
     from isocenter.files.dicom_write import SeriesNames, write_series
+    from isocenter.files.layouts.join import covariates_in
 
 __all__ = [
     "FORMATS",
@@ -37,6 +38,7 @@ __all__ = [
     "Spool",
     "cache_folder",
     "content_hash",
+    "covariates_in",
     "dataset_hash",
     "download",
     "file_hash",
@@ -63,7 +65,15 @@ __all__ = [
 ]
 
 
+# pydicom and pandas take a second to import, and few need them.
+_LATE = {
+    "SeriesNames": "isocenter.files.dicom_write",
+    "covariates_in": "isocenter.files.layouts.join",
+    "write_series": "isocenter.files.dicom_write",
+}
+
+
 def __getattr__(name: str) -> Any:
-    if name in ("SeriesNames", "write_series"):  # pydicom takes a second to import, and few need to write DICOM
-        return getattr(importlib.import_module("isocenter.files.dicom_write"), name)
+    if name in _LATE:
+        return getattr(importlib.import_module(_LATE[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

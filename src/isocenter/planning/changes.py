@@ -31,6 +31,10 @@ SHARED_NOTE = (
     "by the training cases of fold 0, for all folds alike, because their outputs are averaged voxel by voxel: sizes "
     "and spacings of images decide it, no intensity and no label"
 )
+CONTEXT_NOTE = (
+    "by the training cases of fold 0, for all folds alike, because their outputs are averaged: shares, means and "
+    "medians of covariates decide it, no intensity and no label"
+)
 
 
 def with_settings(plan: Plan, assignments: Mapping[str, Any]) -> Plan:
@@ -59,12 +63,10 @@ def shared_by_folds(plan: Plan) -> Plan:
     The folds become one model, whose outputs are averaged voxel by voxel: their grid has to be one, and every case that
     it could be drawn from is the test case of some fold.
     """
-    for name in SHARED:
+    for name, note in {**dict.fromkeys(SHARED, SHARED_NOTE), "network.context": CONTEXT_NOTE}.items():
         if name in plan and plan[name] is not None and plan.decision(name).because != BY_HAND:
             decision = plan.decision(name)
-            plan = plan.with_decision(
-                name, Decision(decision.value, f"{decision.because}; {SHARED_NOTE}", decision.source)
-            )
+            plan = plan.with_decision(name, Decision(decision.value, f"{decision.because}; {note}", decision.source))
     return plan
 
 
@@ -98,6 +100,7 @@ def with_memory(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Plan:
         "channels": len(plan["preprocessing.channels"]),
         "spatial_dims": plan["preprocessing.ndim"],
         "size": plan["network.size"],
+        "context": plan["network.context"] if "network.context" in plan else None,
     }
     grid = grid_for(fingerprint, dense=is_dense(task), device=machine.device, scaled=keeps_scale(task))
     if keeps_scale(task) and plan["preprocessing.shape"] is None and plan["preprocessing.crop"] == "none":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from isocenter.lazy import torch
+from isocenter.runtime.packaged import CONTEXT
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
+INPUTS = ("image", CONTEXT)
 # Of the largest output: float32 sums in another order differ by less.
 TOLERANCE = 1e-3
 # Images that go through together; none of them may be written into the file as the only number.
@@ -25,19 +27,22 @@ LARGEST_INSIDE = 2**31 - 2**27
 
 
 def write_onnx(
-    module: Module, shape: tuple[int, ...], path: Path, *, inside: int = LARGEST_INSIDE
+    module: Module, shape: tuple[int, ...], path: Path, *, context: int = 0, inside: int = LARGEST_INSIDE
 ) -> Mapping[str, Any]:
     """The module's network for any number of images (channels, *patch), compared with torch on random images.
 
+    context: entries of the vector that it is given beside each image, as a second input; 0 for none
     inside: bytes of weights that the file itself may hold; more of them lie in a second file beside it
     What cannot be exported, or says something else there, leaves no file, and the record says why.
     """
     module = module.eval().cpu()
     weights = path.with_name(f"{path.name}.data")
     beside = sum(one.nbytes for one in module.state_dict().values()) > inside
+    shapes = [shape, *([(context,)] if context else [])]
     try:
-        _export(module, torch.zeros(2, *shape), path, beside)
-        apart = max(_apart(module, torch.randn(n, *shape, generator=_seeded()), path) for n in BATCHES)
+        _export(module, tuple(torch.zeros(2, *one) for one in shapes), path, beside)
+        drawn = ([torch.randn(n, *one, generator=_seeded()) for one in shapes] for n in BATCHES)
+        apart = max(_apart(module, one, path) for one in drawn)
     except Exception as error:  # exporter and runtime throw whatever they meet
         _remove(path, weights)
         return {"exported": False, "because": _reason(error)}
@@ -53,31 +58,32 @@ def _remove(*files: Path) -> None:
         file.unlink(missing_ok=True)
 
 
-def _export(module: Module, example: Any, path: Path, beside: bool) -> None:
+def _export(module: Module, examples: tuple[Any, ...], path: Path, beside: bool) -> None:
     silent = StringIO()  # the exporter tells its steps on both streams
+    count = torch.export.Dim("batch", min=1)
     with warnings.catch_warnings(), redirect_stdout(silent), redirect_stderr(silent):
         warnings.simplefilter("ignore")
         torch.onnx.export(
             module,
-            (example,),
+            examples,
             path,
-            input_names=["image"],
+            input_names=list(INPUTS[: len(examples)]),
             output_names=["pred"],
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+            dynamic_shapes=tuple({0: count} for _ in examples),
             dynamo=True,
             external_data=beside,
             verbose=False,
         )
 
 
-def _apart(module: Module, images: Any, path: Path) -> float:
+def _apart(module: Module, inputs: Sequence[Any], path: Path) -> float:
     """The largest difference between onnxruntime and torch, as a share of the largest output."""
     import onnxruntime
 
     with torch.inference_mode():
-        expected = module(images).numpy()
+        expected = module(*inputs).numpy()
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    [found] = session.run(None, {"image": images.numpy()})
+    [found] = session.run(None, {name: one.numpy() for name, one in zip(INPUTS, inputs, strict=False)})
     return float(np.abs(found - expected).max() / max(float(np.abs(expected).max()), 1e-6))
 
 

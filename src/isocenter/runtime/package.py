@@ -99,7 +99,7 @@ def _write_weights(model: Model, modules: Sequence[Module], folder: Path) -> Map
     for name, module in zip(member_weights(len(modules)), modules, strict=True):
         write_tensors(folder / PACKAGED / name, module.state_dict())
     shape = (int(model.network["channels"]), *model.inference.patch)
-    return write_onnx(one, shape, folder / ONNX)
+    return write_onnx(one, shape, folder / ONNX, context=len(model.context))
 
 
 def _description(model: Model) -> str:
@@ -167,11 +167,12 @@ def _one_tensor(model: Model, modules: Sequence[Module]) -> Module:
     one = one_tensor(model.task, modules).eval()
     if len(modules) > 1:
         shape = (1, int(model.network["channels"]), *model.inference.patch)
-        images = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        shapes = [shape, *([(1, len(model.context))] if len(model.context) else [])]
+        drawn = [torch.randn(size, generator=torch.Generator().manual_seed(0)) for size in shapes]
         with torch.inference_mode():
-            found = one(images).numpy()
+            found = one(*drawn).numpy()
         cpu = Averaged(tuple(TorchNetwork(module) for module in modules), model.task.average)
-        apart = abs(found - cpu(images.numpy())[head])
+        apart = abs(found - cpu(*(one.numpy() for one in drawn))[head])
         if not apart.max() <= AGREEMENT * abs(found).max():
             problem = f"a {model.task.name} averages its folds otherwise than as probabilities or outputs"
             raise PlanError(problem, "package", "Choose one fold")

@@ -38,12 +38,15 @@ def batch_loss(
     images, targets = (on_device(array, device) for array in (batch.images, batch.targets))
     drawn = Drawn(batch.generators, batch.steps, task.mirrored)
     images, targets = kind.moved(augmentation, images, targets, drawn)
+    context = [] if batch.context is None else [on_device(batch.context, device)]
     partner, share = None, 1.0
     if kind.mixes:
         images, partner, share = mixed(augmentation, images, batch.generators, ranks)
+    if partner is not None:  # who is mixed of two is told of both
+        context = [ranks.own(share * whole + (1 - share) * whole[partner]) for whole in map(ranks.whole, context)]
     coarse = partial(kind.coarse, spatial=tuple(images.shape[2:]))
     with compute.autocast(device):
-        outputs = module(compute.ordered(module, images))
+        outputs = module(compute.ordered(module, images), *context)
     outputs = {name: ranks.whole(output.float()) for name, output in outputs.items()}
     targets = ranks.whole(targets)
     if partner is None:

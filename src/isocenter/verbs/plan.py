@@ -140,12 +140,14 @@ def plan(
         folds=folds,
         task=task,
         network=(assignments or {}).get("network.name"),
+        context=(assignments or {}).get("network.context"),
         retest=_retest(examination, _training(parts), seed),
     )
     if folds:
         made = shared_by_folds(made)
     if assignments:
-        made = with_settings(made, assignments)
+        decided = {"network.context"}  # names of columns, of which the training cases have told the rest
+        made = with_settings(made, {name: value for name, value in assignments.items() if name not in decided})
         settings(made)  # refuses what cannot be followed
         made = with_memory(made, training, machine)
     kept = {key: given[key] for key in READING if given.get(key)}

@@ -89,6 +89,7 @@ def computed(
             region=region,
             overlap=asked.overlap,
             seconds=asked.seconds,
+            covariates=case.covariates or None,
         )
         rest = _Rest(model, case, image, prediction, room, asked.wanted, probabilities, stack.pop_all())
     if isinstance(prediction.data, Deferred):  # the network sees the image while it is written: no work for a writer

@@ -22,8 +22,9 @@ class OneTensor(nn.Module):
         self.head = head
         self.mean = mean
 
-    def forward(self, images: Tensor) -> Tensor:
-        outputs = [network(images)[self.head] for network in self.networks]
+    def forward(self, images: Tensor, context: Tensor | None = None) -> Tensor:
+        given = (images,) if context is None else (images, context)
+        outputs = [network(*given)[self.head] for network in self.networks]
         if len(outputs) == 1:
             return outputs[0]
         if self.mean == "outputs":
@@ -49,8 +50,9 @@ class OnItsScale(nn.Module):
         for name in ("scale", "offset", "low", "high"):
             self.register_buffer(name, torch.ones(channels))
 
-    def forward(self, images: Tensor) -> Mapping[str, Tensor]:
+    def forward(self, images: Tensor, context: Tensor | None = None) -> Mapping[str, Tensor]:
         each = (1, -1, *[1] * (images.ndim - 2))
         own = images * self.scale.reshape(each) + self.offset.reshape(each)
-        outputs: Mapping[str, Tensor] = self.network(own.clamp(self.low.reshape(each), self.high.reshape(each)))
+        seen = own.clamp(self.low.reshape(each), self.high.reshape(each))
+        outputs: Mapping[str, Tensor] = self.network(seen) if context is None else self.network(seen, context)
         return outputs
