@@ -56,4 +56,6 @@ def test_a_covariate_that_is_the_label_in_disguise_is_a_warning_and_a_constant_o
 
 
 def test_ordinary_covariates_are_no_finding():
-    assert not list(disguises(*cohort(age=np.random.default_rng(3).normal(60, 10, COUNT).tolist(), sex=list("FFM") * 20)))
+    assert not list(
+        disguises(*cohort(age=np.random.default_rng(3).normal(60, 10, COUNT).tolist(), sex=list("FFM") * 20))
+    )

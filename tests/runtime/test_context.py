@@ -62,5 +62,5 @@ def test_a_context_is_the_same_after_its_settings():
     ],
 )
 def test_columns_that_say_nothing_of_the_training_cases_are_refused(settings):
-    with pytest.raises(PlanError, match="network.context"):
+    with pytest.raises(PlanError, match=r"network\.context"):
         Context.of(settings)

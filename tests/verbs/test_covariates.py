@@ -105,7 +105,9 @@ def test_a_package_takes_two_inputs_in_onnx_and_a_table_without_isocenter(told, 
     done = without_isocenter(packaged.out, tmp_path / "blocked", *words, "--output_dir", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     theirs = pd.read_csv(tmp_path / "out" / "predictions.csv", dtype={"case": str}).set_index("case")
-    assert theirs.loc[ours.index, "probability_ill"].tolist() == pytest.approx(ours["probability_ill"].tolist(), rel=1e-4)
+    assert theirs.loc[ours.index, "probability_ill"].tolist() == pytest.approx(
+        ours["probability_ill"].tolist(), rel=1e-4
+    )
     notes = json.loads((tmp_path / "out" / "predictions.json").read_text())["notes"]
     assert notes["01"][0].startswith("marker is missing")
     assert "second input, `context`" in (packaged.out / "docs" / "README.md").read_text()

@@ -100,7 +100,7 @@ def with_memory(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Plan:
         "channels": len(plan["preprocessing.channels"]),
         "spatial_dims": plan["preprocessing.ndim"],
         "size": plan["network.size"],
-        "context": plan["network.context"] if "network.context" in plan else None,
+        "context": _values(plan, "network").get("context"),
     }
     grid = grid_for(fingerprint, dense=is_dense(task), device=machine.device, scaled=keeps_scale(task))
     if keeps_scale(task) and plan["preprocessing.shape"] is None and plan["preprocessing.crop"] == "none":
@@ -121,9 +121,7 @@ def with_memory(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Plan:
     return plan.with_decision("training.memory", memory_decision(found, machine))
 
 
-def _refuse_cut(
-    fingerprint: Fingerprint, spacing: Sequence[float] | None, patch: Sequence[int], name: str
-) -> None:
+def _refuse_cut(fingerprint: Fingerprint, spacing: Sequence[float] | None, patch: Sequence[int], name: str) -> None:
     """PlanError for a patch that would show the network a part of an image, and teach it a size of the whole."""
     shapes, steps = (np.array(one, dtype=float) for one in flat(fingerprint))
     extent = np.rint(shapes if spacing is None else shapes * steps / np.asarray(spacing, dtype=float))

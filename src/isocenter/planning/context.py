@@ -1,4 +1,4 @@
-"""Which covariates a network is told of beside the image, and how each becomes numbers: from the training cases alone."""
+"""Which covariates a network is told beside the image, and how each becomes numbers: from the training cases alone."""
 
 from __future__ import annotations
 

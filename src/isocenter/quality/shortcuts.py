@@ -12,7 +12,18 @@ from isocenter.lazy import ndimage
 from isocenter.quality.covariates import words_of
 from isocenter.quality.discrimination import FOLDS, discrimination, holm
 from isocenter.quality.look import Look
-from isocenter.values import Array, Case, CaseFacts, Dataset, Estimate, Fingerprint, Floats, Problem, Shortcut, is_missing
+from isocenter.values import (
+    Array,
+    Case,
+    CaseFacts,
+    Dataset,
+    Estimate,
+    Fingerprint,
+    Floats,
+    Problem,
+    Shortcut,
+    is_missing,
+)
 
 # Fewer patients of a class cannot be in every fold.
 FEWEST_PATIENTS = FOLDS

@@ -131,7 +131,9 @@ class Model:
         """What the network is told of a patient beside the image; without columns where it is told nothing."""
         return Context.of(self.network.get("context"))
 
-    def told(self, covariates: Mapping[str, Any] | None, where: str = "covariates") -> tuple[NDArray[np.float32] | None, list[str]]:
+    def told(
+        self, covariates: Mapping[str, Any] | None, where: str = "covariates"
+    ) -> tuple[NDArray[np.float32] | None, list[str]]:
         """The vector for a patient's covariates, and what has to be known of them; None for a network without one.
 
         DatasetError where the model asks for covariates and none of them was given.

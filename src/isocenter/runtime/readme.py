@@ -96,8 +96,8 @@ def _told(model: Model) -> str:
     return (
         f"Beside each image the model is told {columns} of the patient: add `--covariates TABLE.csv`, with a row for "
         "each case, its name in the first column, and a column of each of these. A blank is filled in as "
-        "`isocenter/model.json` says, and `predictions.json` tells of it. In ONNX they are the second input, `context`, "
-        f"of {len(model.context)} numbers: {', '.join(model.context.entries)}, prepared as there."
+        "`isocenter/model.json` says, and `predictions.json` tells of it. In ONNX they are the second input, `context`, of "
+        f" {len(model.context)} numbers: {', '.join(model.context.entries)}, prepared as there."
     )
 
 

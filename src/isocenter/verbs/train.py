@@ -15,8 +15,8 @@ from isocenter.planning import settings
 from isocenter.runtime import build_module, load, write_json
 from isocenter.training import Clock, Outcome, fitting
 from isocenter.values import Dataset, Decision, Plan, Row
-from isocenter.verbs.budget import Afterwards, fresh_model
 from isocenter.verbs.baseline import covariates_stated
+from isocenter.verbs.budget import Afterwards, fresh_model
 from isocenter.verbs.finish import evaluated, notes_of, training_log, write_environment, write_report
 from isocenter.verbs.fit import Job, fit, keep_task, predicted, say_decided, with_decided, with_outcome
 from isocenter.verbs.folds import cross_validated
