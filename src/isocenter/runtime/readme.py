@@ -95,9 +95,9 @@ def _told(model: Model) -> str:
     columns = ", ".join(f"`{name}`" for name in model.context.names)
     return (
         f"Beside each image the model is told {columns} of the patient: add `--covariates TABLE.csv`, with a row for "
-        "each case, its name in the first column, and a column of each of these. A blank is filled in as "
-        "`isocenter/model.json` says, and `predictions.json` tells of it. In ONNX they are the second input, `context`, of "
-        f" {len(model.context)} numbers: {', '.join(model.context.entries)}, prepared as there."
+        "each case, its name in the first column, and a column of each of these. A blank is filled in as in "
+        "`isocenter/model.json`, and `predictions.json` tells of it. In ONNX they are the second input, `context`, "
+        f"of {len(model.context)} numbers: {', '.join(model.context.entries)}, prepared as there."
     )
 
 
