@@ -25,6 +25,7 @@ from isocenter.files.spool import Spool
 if TYPE_CHECKING:
     from isocenter.files.dicom_write import SeriesNames, write_series
     from isocenter.files.layouts.boxes_of_image import holds_boxes, read_boxes
+    from isocenter.files.layouts.join import covariates_in
 
 __all__ = [
     "FORMATS",
@@ -38,6 +39,7 @@ __all__ = [
     "Spool",
     "cache_folder",
     "content_hash",
+    "covariates_in",
     "dataset_hash",
     "download",
     "file_hash",
@@ -69,6 +71,7 @@ __all__ = [
 # pydicom and pandas take a second to import, and few need these.
 _HOMES = {
     "SeriesNames": "dicom_write",
+    "covariates_in": "layouts.join",
     "holds_boxes": "layouts.boxes_of_image",
     "read_boxes": "layouts.boxes_of_image",
     "write_series": "dicom_write",

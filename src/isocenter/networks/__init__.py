@@ -35,12 +35,15 @@ def names() -> tuple[str, ...]:
     return tuple(sorted({*NETWORKS, *(point.name for point in entry_points(group="isocenter.networks"))}))
 
 
-def build(name: str, channels: int, spatial_dims: int, heads: Mapping[str, Head], size: Mapping[str, Any]) -> Module:
+def build(
+    name: str, channels: int, spatial_dims: int, heads: Mapping[str, Head], size: Mapping[str, Any], context: int = 0
+) -> Module:
     """A network whose `forward(images, context=None)` gives `{head: tensor}`.
 
-    images: (batch, channels, *spatial)
-    size:   the family's own settings (width, strides, blocks, ...)
-    Raises PlanError for an unknown name, a head that the family cannot have or a size that it does not know.
+    images:  (batch, channels, *spatial)
+    size:    the family's own settings (width, strides, blocks, ...)
+    context: entries of a vector (batch, context) that it is given beside the images; 0 for none
+    Raises PlanError for an unknown name, a head or a context that the family cannot have, a size that it does not know.
     """
     module, function = _found(name)
     if spatial_dims not in (2, 3):
@@ -51,10 +54,18 @@ def build(name: str, channels: int, spatial_dims: int, heads: Mapping[str, Head]
     dense = {key: head.channels for key, head in heads.items() if isinstance(head, Dense)}
     vectors = {key: head.size for key, head in heads.items() if isinstance(head, Vector)}
     try:
-        return getattr(module, function)(channels, spatial_dims, dense, vectors, dict(size))
+        return getattr(module, function)(channels, spatial_dims, dense, vectors, sized(size, context))
     except (TypeError, ValueError, RuntimeError) as error:  # torch refuses sizes with a RuntimeError
+        if context and isinstance(error, TypeError) and "'context'" in str(error):
+            remedy = "Choose resnet, densenet or timm, or leave the covariates out"
+            raise PlanError(f"{name} sees images alone, no covariates", "network.context", remedy) from error
         remedy = "Correct network.size, or plan anew with another --set network.name"
         raise PlanError(f"{name} cannot be built: {error}", "network.size", remedy) from error
+
+
+def sized(size: Mapping[str, Any], context: int) -> dict[str, Any]:
+    """A family's settings with the entries of a context, which those that take one know as `context`."""
+    return {**size, **({"context": context} if context else {})}
 
 
 def size_for(
@@ -129,5 +140,6 @@ __all__ = [
     "plain",
     "pretrained",
     "size_for",
+    "sized",
     "source",
 ]

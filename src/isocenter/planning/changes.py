@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from isocenter.errors import PlanError, counted
 from isocenter.planning.fitting import answers_of, memory_decision, prepared_bytes
-from isocenter.planning.grid import grid_for
+from isocenter.planning.grid import flat, grid_for
 from isocenter.planning.machine import Machine
 from isocenter.planning.memory import peak, refuse_too_large
 from isocenter.planning.normalisation import normalisation
@@ -27,6 +30,10 @@ SHARED = (
 SHARED_NOTE = (
     "by the training cases of fold 0, for all folds alike, because their outputs are averaged voxel by voxel: sizes "
     "and spacings of images decide it, no intensity and no label"
+)
+CONTEXT_NOTE = (
+    "by the training cases of fold 0, for all folds alike, because their outputs are averaged: shares, means and "
+    "medians of covariates decide it, no intensity and no label"
 )
 
 
@@ -56,12 +63,10 @@ def shared_by_folds(plan: Plan) -> Plan:
     The folds become one model, whose outputs are averaged voxel by voxel: their grid has to be one, and every case that
     it could be drawn from is the test case of some fold.
     """
-    for name in SHARED:
+    for name, note in {**dict.fromkeys(SHARED, SHARED_NOTE), "network.context": CONTEXT_NOTE}.items():
         if name in plan and plan[name] is not None and plan.decision(name).because != BY_HAND:
             decision = plan.decision(name)
-            plan = plan.with_decision(
-                name, Decision(decision.value, f"{decision.because}; {SHARED_NOTE}", decision.source)
-            )
+            plan = plan.with_decision(name, Decision(decision.value, f"{decision.because}; {note}", decision.source))
     return plan
 
 
@@ -95,8 +100,13 @@ def with_memory(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Plan:
         "channels": len(plan["preprocessing.channels"]),
         "spatial_dims": plan["preprocessing.ndim"],
         "size": plan["network.size"],
+        "context": _values(plan, "network").get("context"),
     }
-    grid = grid_for(fingerprint, device=machine.device, **answers_of(task))
+    answers = answers_of(task)
+    grid = grid_for(fingerprint, device=machine.device, **answers)
+    if answers["scaled"] and plan["preprocessing.shape"] is None and plan["preprocessing.crop"] == "none":
+        for name in ("training.patch", "inference.patch"):
+            _refuse_cut(fingerprint, plan["preprocessing.spacing"], plan[name], name)
     found = peak(
         task,
         architecture,
@@ -110,6 +120,17 @@ def with_memory(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Plan:
     )
     refuse_too_large(found, machine)
     return plan.with_decision("training.memory", memory_decision(found, machine))
+
+
+def _refuse_cut(fingerprint: Fingerprint, spacing: Sequence[float] | None, patch: Sequence[int], name: str) -> None:
+    """PlanError for a patch that would show the network a part of an image, and teach it a size of the whole."""
+    shapes, steps = (np.array(one, dtype=float) for one in flat(fingerprint))
+    extent = np.rint(shapes if spacing is None else shapes * steps / np.asarray(spacing, dtype=float))
+    cut = (extent > np.asarray(patch)).any(axis=1)
+    if cut.any():
+        problem = f"{counted(int(cut.sum()), 'training case')} would not be seen whole, and a part tells no size"
+        needed = [int(n) for n in np.ceil(extent.max(axis=0) / 4) * 4]
+        raise PlanError(problem, name, f"Give {needed}, or a coarser preprocessing.spacing")
 
 
 def _values(plan: Plan, section: str) -> dict[str, Any]:

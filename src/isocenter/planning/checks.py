@@ -10,7 +10,7 @@ from isocenter import networks
 from isocenter.errors import PlanError
 from isocenter.lazy import torch
 from isocenter.planning.settings import Settings, Training, check_value, typed
-from isocenter.runtime import build_module, choose_device
+from isocenter.runtime import Context, build_module, choose_device
 from isocenter.transforms import check_flips
 from isocenter.values import BY_HAND, Plan, Vector
 
@@ -161,11 +161,13 @@ def _check_folds(folds: int) -> None:
 
 def _check_network(made: Settings) -> None:
     """Builds the network and leads it over both patches on torch's meta device: without memory or arithmetic."""
+    told = len(Context.of(made.network.context))
     with torch.device("meta"), torch.inference_mode():
         network = build_module(made.task, made.architecture).eval()
+        beside = [torch.empty(1, told)] if told else []
         for name, patch in (("training.patch", made.training.patch), ("inference.patch", made.inference.patch)):
             try:
-                network(torch.empty(1, len(made.preprocessing.channels), *patch))
+                network(torch.empty(1, len(made.preprocessing.channels), *patch), *beside)
             except RuntimeError as error:
                 remedy = "Give sizes that the network's strides divide"
                 raise PlanError(f"{patch} does not fit the network ({error})", name, remedy) from error

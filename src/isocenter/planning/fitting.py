@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -49,12 +50,14 @@ def fitted(
     *,
     minutes: float | None,
     wished: int | None = None,
+    context: Mapping[str, Any] | None = None,
 ) -> Fitted:
     """The first of ever smaller batches and patches that fits.
 
     said, asked: the family that the task wants, and the one that a person wants
     minutes:     for one model
     wished:      the batch that the task wants; as many as is usual without
+    context:     what the network is told beside the images
     Raises ResourceError where not even a single small patch fits.
     """
     wanted = answers_of(task)
@@ -69,6 +72,7 @@ def fitted(
             "channels": channels,
             "spatial_dims": len(grid.patch),
             "size": size.value,
+            "context": context,
         }
         cases = prepared_bytes(grid, channels)
         found = peak(

@@ -19,6 +19,10 @@ WHOLE_SIDE = {2: {"cpu": 128, "gpu": 256}, 3: {"cpu": 48, "gpu": 96}}
 ROUNDING = 1e-3
 # From this ratio on slices count as thick (nnU-Net).
 ANISOTROPIC = 3.0
+# Where images differ in size, the next one may be somewhat larger than all that were seen: it is still seen whole.
+MARGIN = 1.1
+# From so many times the 95th percentile on one image is odd enough to be named.
+ODD = 1.5
 # So few thick slices leave a convolution across them little to see.
 FEW_SLICES = 16
 MOST_STAGES, FEWEST_VOXELS = 6, 4
@@ -72,7 +76,8 @@ def grid_for(
 
     whole:  an output for the image as a whole, which no patch may be cut from; without it a spacing decides
     room:   share of the usual number of voxels, where memory does not suffice for all of them
-    scaled: whole images keep their scale, where it is known: brought to one spacing and padded to one shape
+    scaled: whole images keep their scale, where it is known: brought to one spacing and padded to one shape, which
+            holds every training image, because the mean over windows would be no size
     """
     shapes, steps = flat(fingerprint)
     kind, axes = "cpu" if device == "cpu" else "gpu", len(shapes[0])
@@ -84,6 +89,9 @@ def grid_for(
         if (scaled or dense) and all(case.physical for case in fingerprint.cases):
             return _scaled(np.array(shapes, dtype=float), np.array(steps), longest, device, dense=dense)
         shape = _shape(shapes, longest, device, dense=dense)
+        if scaled and len(set(shapes)) > 1:
+            told = "sizes in mm are not known, and those in voxels are lost where images differ in shape"
+            shape = Decision(shape.value, f"{shape.because}; {told}")
         size = tuple(int(n) for n in shape.value)
         spacing = Decision(None, "each image is brought to one shape as a whole")
         extent = np.tile(np.asarray(size, dtype=float), (len(shapes), 1))
@@ -178,26 +186,43 @@ def _even(size: float, dense: bool) -> int:
 
 def _scaled(shapes: Floats, steps: Floats, longest: float, device: str, *, dense: bool) -> Grid:
     """Whole images in mm: the spacing at which large ones have no more voxels a side than the device goes through."""
-    # One odd case in twenty does not decide how finely the others are seen: it is seen in several windows.
-    size = np.percentile(shapes * steps, 95, axis=0, method="higher")
+    sizes = shapes * steps
+    size = _held(sizes)
     median = np.median(steps, axis=0)
     least = float(size.max()) / longest
     spacing = np.round(np.maximum(median, least), 4)
     because = f"sizes in mm may be what is asked for, so every image keeps its own; {_spaced(median, least, device)}"
     evens = [(n, _even(n, dense)) for n in (size / spacing).tolist()]
     patch = [max(8, math.ceil(n / even - ROUNDING) * even) for n, even in evens]
+    padded = (
+        "a common shape would hide sizes, and so would the mean over windows: images are padded to what holds each of "
+        f"{len(shapes)} training cases whole"
+    )
     return Grid(
-        Decision(spacing.tolist(), because),
-        Decision(
-            None,
-            f"a common shape would hide sizes: images are padded to what holds 95 % of {len(shapes)} training cases",
-        ),
+        Decision(spacing.tolist(), because + _odd(sizes)),
+        Decision(None, padded + (f", and {MARGIN - 1:.0%} more" if (size > sizes.max(axis=0)).any() else "")),
         tuple(patch),
         _strides(np.asarray(patch, dtype=float), np.ones(len(patch)), True),
         shapes * steps / spacing,
         whole=True,
         dense=dense,
     )
+
+
+def _held(sizes: Floats) -> Floats:
+    """mm per axis that hold every image, and where they differ somewhat more."""
+    largest = sizes.max(axis=0)
+    return np.where(largest > (1 + ROUNDING) * sizes.min(axis=0), MARGIN * largest, largest)
+
+
+def _odd(sizes: Floats) -> str:
+    """That few images, much larger than the others, decide how finely all of them are seen; nothing where none is."""
+    usual = np.percentile(sizes, 95, axis=0, method="lower").max()
+    count = int((sizes.max(axis=1) > ODD * usual).sum())
+    if not count:
+        return ""
+    which = "one case is" if count == 1 else f"{count} cases are"
+    return f"; {which} up to {sizes.max():.4g} mm long, the others at most {usual:.4g}: without them all are seen finer"
 
 
 def _spaced(median: Floats, least: float, device: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from isocenter.planning.anatomy import anatomy, left_right, names_of
 from isocenter.planning.augmentation import augmentation, flips_at_test
+from isocenter.planning.context import context_decision
 from isocenter.planning.fitting import fitted, memory_decision
 from isocenter.planning.grid import window_for
 from isocenter.planning.machine import Machine
@@ -31,11 +32,13 @@ def make_plan(
     task: str | None = None,
     network: str | None = None,
     retest: Retest | None = None,
+    context: Any = None,
 ) -> Plan:
     """A plan for these training cases.
 
     fingerprint: of the training cases alone: nothing of validation or test enters a plan
     network:     the family to choose a size for; the task's own choice if none is given
+    context:     covariates to be told the network: names, or "all"; None for none
     retest:      tells what tells the classes apart without the disease, after some preprocessing; None if nothing does
     Raises DatasetError where no task fits the references or they teach nothing, PlanError for an unknown network,
     ResourceError where nothing fits into memory.
@@ -47,6 +50,7 @@ def make_plan(
     each = None if minutes is None else minutes / max(1, folds)
     channels = len(channels_of(fingerprint).value)
     wished = said.get("training.batch")
+    beside = context_decision(dataset, fingerprint, context)
     fits = fitted(
         fingerprint,
         built,
@@ -56,6 +60,7 @@ def make_plan(
         channels,
         minutes=each,
         wished=None if wished is None else int(wished.value),
+        context=beside.value,
     )
     grid = fits.grid
     batch = batch_decision(fits.batch, fits.usual, fingerprint, grid, machine)
@@ -74,6 +79,7 @@ def make_plan(
             "name": fits.network,
             "size": fits.size,
             "pretrained": Decision(None, "no others were asked for"),
+            "context": beside,
         },
         "training": training(
             fingerprint,

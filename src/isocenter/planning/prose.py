@@ -68,6 +68,7 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
     "preprocessing.border": ("{percent} of each side is cut away", "No border is cut away"),
     "network.name": ("The network is {value}",),
     "network.size": ("Its size is {value}",),
+    "network.context": ("It is told, beside each image, {value}", "It sees images alone"),
     "network.pretrained": ("It begins from the weights {value}", "It begins from fresh weights"),
     "training.minutes": ("Training has {value} minutes", "No time is set"),
     "training.steps": ("There are {value} steps", "The number of steps is still open"),

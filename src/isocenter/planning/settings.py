@@ -75,11 +75,14 @@ class Network:
     name:       of the family
     size:       the family's own settings
     pretrained: weights to begin from: None, "auto" for the family's published ones, or a file
+    context:    {covariate: how it becomes numbers}, told the network beside the images; None for none. A person who
+                plans gives names, or "all"
     """
 
     name: str
     size: dict[str, Any]
     pretrained: str | None = None
+    context: dict[str, Any] | list[str] | str | None = None
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,7 @@ class Settings:
             "channels": len(self.preprocessing.channels),
             "spatial_dims": self.preprocessing.ndim,
             "size": self.network.size,
+            **({"context": self.network.context} if self.network.context else {}),
         }
 
 

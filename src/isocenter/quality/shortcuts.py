@@ -9,11 +9,22 @@ from typing import Any
 import numpy as np
 
 from isocenter.lazy import ndimage
-from isocenter.quality.covariates import is_missing, words_of
+from isocenter.quality.covariates import words_of
 from isocenter.quality.discrimination import FOLDS, discrimination, holm
 from isocenter.quality.look import Look
 from isocenter.quality.outcomes import MOST_MEASURED, Outcome, Question, questions
-from isocenter.values import Array, Case, CaseFacts, Dataset, Estimate, Fingerprint, Floats, Problem, Shortcut
+from isocenter.values import (
+    Array,
+    Case,
+    CaseFacts,
+    Dataset,
+    Estimate,
+    Fingerprint,
+    Floats,
+    Problem,
+    Shortcut,
+    is_missing,
+)
 
 # Fewer patients of a class cannot be in every fold.
 FEWEST_PATIENTS = FOLDS

@@ -44,8 +44,8 @@ READ_COPIES, PREPARED_COPIES = 9, 8
 PARTS = 4
 # Of what is free the rest stays for the system and for what the prediction misses.
 USABLE = 0.9
-# What was counted of a network, for as long as somebody has it: {shape of a batch: bytes}.
-_counted: WeakKeyDictionary[Module, dict[tuple[int, ...], int | None]] = WeakKeyDictionary()
+# What was counted of a network, for as long as somebody has it: {shapes of a batch: bytes}.
+_counted: WeakKeyDictionary[Module, dict[tuple[tuple[int, ...], ...], int | None]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -181,19 +181,21 @@ def _network(model: Model, batch: int) -> int:
     alive = None
     if isinstance(member, TorchNetwork):
         # A second network of a cascade takes more channels than the images have.
-        alive = _alive(member.module, (batch, int(model.network["channels"]), *patch))
+        beside = len(model.context)
+        shapes = [(batch, int(model.network["channels"]), *patch), *([(batch, beside)] if beside else [])]
+        alive = _alive(member.module, *shapes)
     if alive is None:
         alive = FLOATS_A_VOXEL * 4 * batch * math.prod(patch)
     return int(KERNELS * alive) + FIRST_WINDOW
 
 
-def _alive(module: Module, shape: tuple[int, ...]) -> int | None:
+def _alive(module: Module, *shapes: tuple[int, ...]) -> int | None:
     """Bytes of the layers' inputs and outputs that are alive together, counted on torch's meta device.
 
     None for a network that looks at numbers, of which there are none there.
     """
     known = _counted.setdefault(module, {})
-    if shape not in known:
+    if shapes not in known:
         alive = _Alive()
         # The layers with tensors that hold nothing in place of their weights.
         weights = {id(one): one.detach().to("meta") for one in (*module.parameters(), *module.buffers())}
@@ -202,11 +204,11 @@ def _alive(module: Module, shape: tuple[int, ...]) -> int | None:
                 empty = copy.deepcopy(module, weights)
                 for layer in empty.modules():
                     layer.register_forward_hook(lambda layer, given, made: alive.see((given, made)))
-                empty(torch.empty(shape))
-            known[shape] = alive.most
+                empty(*(torch.empty(shape) for shape in shapes))
+            known[shapes] = alive.most
         except RuntimeError:
-            known[shape] = None
-    return known[shape]
+            known[shapes] = None
+    return known[shapes]
 
 
 class _Alive:

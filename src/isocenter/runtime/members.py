@@ -33,8 +33,8 @@ class Averaged:
     members: tuple[Network, ...]
     average: Average
 
-    def __call__(self, batch: NDArray[np.float32]) -> Mapping[str, Array]:
-        return self.average([member(batch) for member in self.members])
+    def __call__(self, batch: NDArray[np.float32], *context: NDArray[np.float32]) -> Mapping[str, Array]:
+        return self.average([member(batch, *context) for member in self.members])
 
 
 @dataclass(frozen=True)

@@ -71,16 +71,18 @@ def inference(model: Model, members: int, places: Mapping[str, str], own_scales:
         "spatial_dims": model.network["spatial_dims"],
         "dense": dense,
         "vectors": {key: n for key, n in shapes.items() if key not in dense},
-        "size": model.network["size"],
+        "size": networks.sized(model.network["size"], len(model.context)),
     }
     if own_scales:
         one = {"_target_": "scripts.network.OnItsScale", "network": one, "channels": model.network["channels"]}
     here = "$@bundle_root + "
+    told = {"covariates": "@covariates"} if len(model.context) else {}
     return {
         "imports": ["$import torch"],
         "bundle_root": ".",
         "dataset_dir": f"{here}'/images'",
         "output_dir": f"{here}'/results'",
+        **({"covariates": ""} if told else {}),
         "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
         "network_def": {
             "_target_": "scripts.network.OneTensor",
@@ -104,6 +106,7 @@ def inference(model: Model, members: int, places: Mapping[str, str], own_scales:
             **({"parts": [_callable(places, one) for one in parts]} if parts else {}),
             "preparation": _callable(places, preparation),
             "device": "@device",
+            **told,
         },
         "evaluator": {
             "_target_": "scripts.inference.Evaluator",

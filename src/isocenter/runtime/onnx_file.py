@@ -13,10 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.lazy import torch
+from isocenter.runtime.packaged import CONTEXT
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
+INPUTS = ("image", CONTEXT)
 # Of the largest output: float32 sums in another order differ by less.
 TOLERANCE = 1e-3
 # Images that go through together; none of them may be written into the file as the only number.
@@ -30,21 +32,26 @@ def write_onnx(
     shape: tuple[int, ...],
     path: Path,
     *,
+    context: int = 0,
     inside: int = LARGEST_INSIDE,
     names: Sequence[str] = (),
 ) -> Mapping[str, Any]:
     """The module's network for any number of images (channels, *patch), compared with torch on random images.
 
-    names:  of its outputs, where it has several
+    names:   of its outputs, where it has several
+    context: entries of the vector that it is given beside each image, as a second input; 0 for none
     inside: bytes of weights that the file itself may hold; more of them lie in a second file beside it
     What cannot be exported, or says something else there, leaves no file, and the record says why.
     """
     module = module.eval().cpu()
     weights = path.with_name(f"{path.name}.data")
     beside = sum(one.nbytes for one in module.state_dict().values()) > inside
+    shapes = [shape, *([(context,)] if context else [])]
     try:
-        _export(module, torch.zeros(2, *shape), path, beside, list(names) if len(names) > 1 else ["pred"])
-        apart = max(_apart(module, torch.randn(n, *shape, generator=_seeded()), path) for n in BATCHES)
+        examples = tuple(torch.zeros(2, *one) for one in shapes)
+        _export(module, examples, path, beside, list(names) if len(names) > 1 else ["pred"])
+        drawn = ([torch.randn(n, *one, generator=_seeded()) for one in shapes] for n in BATCHES)
+        apart = max(_apart(module, one, path) for one in drawn)
     except Exception as error:  # exporter and runtime throw whatever they meet
         _remove(path, weights)
         return {"exported": False, "because": _reason(error)}
@@ -60,31 +67,33 @@ def _remove(*files: Path) -> None:
         file.unlink(missing_ok=True)
 
 
-def _export(module: Module, example: Any, path: Path, beside: bool, names: list[str]) -> None:
+def _export(module: Module, examples: tuple[Any, ...], path: Path, beside: bool, names: list[str]) -> None:
     silent = StringIO()  # the exporter tells its steps on both streams
+    count = torch.export.Dim("batch", min=1)
     with warnings.catch_warnings(), redirect_stdout(silent), redirect_stderr(silent):
         warnings.simplefilter("ignore")
         torch.onnx.export(
             module,
-            (example,),
+            examples,
             path,
-            input_names=["image"],
+            input_names=list(INPUTS[: len(examples)]),
             output_names=names,
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+            dynamic_shapes=tuple({0: count} for _ in examples),
             dynamo=True,
             external_data=beside,
             verbose=False,
         )
 
 
-def _apart(module: Module, images: Any, path: Path) -> float:
+def _apart(module: Module, inputs: Sequence[Any], path: Path) -> float:
     """The largest difference between onnxruntime and torch, as a share of the largest output."""
     import onnxruntime
 
     with torch.inference_mode():
-        said = module(images)
+        said = module(*inputs)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    each = zip(said if isinstance(said, tuple) else (said,), session.run(None, {"image": images.numpy()}), strict=True)
+    given = {name: one.numpy() for name, one in zip(INPUTS, inputs, strict=False)}
+    each = zip(said if isinstance(said, tuple) else (said,), session.run(None, given), strict=True)
     return max(_share(found, expected.numpy()) for expected, found in each)
 
 

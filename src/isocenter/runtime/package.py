@@ -103,7 +103,7 @@ def _write_weights(model: Model, modules: Sequence[Module], folder: Path) -> Map
     for name, module in zip(member_weights(len(modules)), modules, strict=True):
         write_tensors(folder / PACKAGED / name, module.state_dict())
     shape = (int(model.network["channels"]), *model.inference.patch)
-    return write_onnx(one, shape, folder / ONNX, names=list(model.task.heads))
+    return write_onnx(one, shape, folder / ONNX, context=len(model.context), names=list(model.task.heads))
 
 
 def _description(model: Model) -> str:
@@ -173,11 +173,13 @@ def _check_mean(model: Model, modules: Sequence[Module], one: Module) -> None:
     if len(modules) == 1:
         return
     shape = (1, int(model.network["channels"]), *model.inference.patch)
-    images = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    shapes = [shape, *([(1, len(model.context))] if len(model.context) else [])]
+    drawn = [torch.randn(size, generator=torch.Generator().manual_seed(0)) for size in shapes]
     with torch.inference_mode():
-        said = one(images)
+        said = one(*drawn)
     each = said if isinstance(said, tuple) else (said,)
-    wanted = Averaged(tuple(TorchNetwork(module) for module in modules), model.task.average)(images.numpy())
+    averaged = Averaged(tuple(TorchNetwork(module) for module in modules), model.task.average)
+    wanted = averaged(*(one.numpy() for one in drawn))
     for head, found in zip(model.task.heads, each, strict=True):
         if not abs(found.numpy() - wanted[head]).max() <= AGREEMENT * abs(found.numpy()).max():
             problem = f"a {model.task.name} averages its folds otherwise than as probabilities or outputs"

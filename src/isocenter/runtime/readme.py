@@ -40,6 +40,7 @@ def readme(
         f"```console\n$ {RUN_COMMAND}\n```",
         f"IMAGES is a file or a folder of files that end in {ends}{named}. RESULTS is made: one label map a case, on "
         "the grid of its image, where the model marks structures, and `predictions.csv` and `predictions.json`.",
+        *([_told(model)] if len(model.context) else []),
         "With Isocenter:",
         '```python\nimport isocenter\n\nisocenter.load("this folder, or its .zip").predict("image")\n```',
         "## What goes in, what comes out",
@@ -89,6 +90,17 @@ LIMITS = (
     "It answers for every image of the right size, also where the image shows something else.",
     "`manifest.json` shows whether a file was changed. It does not prove who made the package.",
 )
+
+
+def _told(model: Model) -> str:
+    """What has to be given beside the images, and how."""
+    columns = ", ".join(f"`{name}`" for name in model.context.names)
+    return (
+        f"Beside each image the model is told {columns} of the patient: add `--covariates TABLE.csv`, with a row for "
+        "each case, its name in the first column, and a column of each of these. A blank is filled in as in "
+        "`isocenter/model.json`, and `predictions.json` tells of it. In ONNX they are the second input, `context`, "
+        f"of {len(model.context)} numbers: {', '.join(model.context.entries)}, prepared as there."
+    )
 
 
 def _by(numbers: Sequence[float]) -> str:

@@ -120,7 +120,8 @@ class Survival:
 
     @property
     def heads(self) -> Mapping[str, Head]:
-        return {"event": Vector(len(self.labels))}
+        """Numbers: how large something is may be the hazard."""
+        return {"event": Vector(len(self.labels), holds="numbers")}
 
     @property
     def labels(self) -> tuple[Label, ...]:

@@ -28,16 +28,23 @@ LEVELS = 10
 # Sets the draws of classes, and of the cases of a class, apart from those of epochs and of patches.
 CLASS_DRAW, MEMBER_DRAW, BALANCED_DRAW = 2**31 + 1, 2**31 + 2, 1
 
+# Image, target, generator, spacing, and what is told beside the image.
+_Sample = tuple[NDArray[np.float32], Array, np.random.Generator, tuple[float, ...], NDArray[np.float32] | None]
+
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """images: (batch, channels, *patch); targets: as their kind has them; one generator and one spacing each"""
+    """images: (batch, channels, *patch); targets: as their kind has them; one generator and one spacing each
+
+    context: (batch, entries) told beside the images; None for a network that sees images alone
+    """
 
     images: NDArray[np.float32]
     targets: Any
     generators: tuple[np.random.Generator, ...]
     steps: tuple[float, ...]
     kind: Kind = field(default=None)  # type: ignore[assignment]
+    context: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         if self.kind is None:
@@ -80,11 +87,12 @@ class Loader:
         """The batch of a step, or the wanted part of it, whatever was drawn before."""
         wanted = range(self.batch) if self.part is None else self.part
         drawn = [self._sample(step * self.batch + n) for n in wanted]
-        images, targets, generators, steps = zip(*drawn, strict=True)
+        images, targets, generators, steps, contexts = zip(*drawn, strict=True)
         # One spacing for the batch: all cases lie on the network's grid, small differences come from rounding.
         spacing = tuple(np.mean(steps, axis=0).tolist())
         alike = self._kind.alike(targets, self._blank)
-        return Batch(self._stacked(images), self._stacked(alike), generators, spacing, self._kind)
+        told = None if contexts[0] is None else self._stacked(contexts)
+        return Batch(self._stacked(images), self._stacked(alike), generators, spacing, self._kind, told)
 
     def _stacked(self, arrays: Sequence[Any]) -> Any:
         if isinstance(arrays[0], Mapping):
@@ -94,11 +102,11 @@ class Loader:
         whole = torch.empty((len(arrays), *arrays[0].shape), dtype=torch.from_numpy(arrays[0]).dtype, pin_memory=True)
         return np.stack(arrays, out=whole.numpy())
 
-    def _sample(self, number: int) -> tuple[NDArray[np.float32], Array, np.random.Generator, tuple[float, ...]]:
+    def _sample(self, number: int) -> _Sample:
         index, rng = self._class_by_class(number) if self.balanced else self._case_by_case(number)
         case = self.cases[index]
         image, target = case.cut(self._region(case, rng))
-        return image, target, rng, case.steps
+        return image, target, rng, case.steps, case.context
 
     def _case_by_case(self, number: int) -> tuple[int, np.random.Generator]:
         """Every case once an epoch."""

@@ -45,12 +45,15 @@ def batch_loss(
     parts = {name: part.mirrored for name, part in parts_of(task).items()}
     drawn = Drawn(batch.generators, batch.steps, task.mirrored, parts)
     images, targets = moved(kind, augmentation, images, targets, drawn)
+    context = [] if batch.context is None else [on_device(batch.context, device)]
     partner, share = None, 1.0
     if kind.mixes:
         images, partner, share = mixed(augmentation, images, batch.generators, ranks)
+    if partner is not None:  # who is mixed of two is told of both
+        context = [ranks.own(share * whole + (1 - share) * whole[partner]) for whole in map(ranks.whole, context)]
     coarse = partial(kind.coarse, spatial=tuple(images.shape[2:]))
     with compute.autocast(device):
-        outputs = module(compute.ordered(module, images))
+        outputs = module(compute.ordered(module, images), *context)
     outputs = {name: ranks.whole(output.float()) for name, output in outputs.items()}
     targets = each_array(targets, ranks.whole)
     if partner is None:

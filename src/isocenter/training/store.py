@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from isocenter.errors import IsocenterError
 from isocenter.files import cache_folder, content_hash, sweep, written
-from isocenter.runtime import Preprocessing, in_threads
+from isocenter.runtime import Context, Preprocessing, in_threads
 from isocenter.tasks import Task
 from isocenter.training.kinds import Kind, kind_for, kind_named, kind_of
 from isocenter.transforms import stacked
@@ -67,6 +67,7 @@ class Prepared:
     positions: per structure (up to `kinds.POSITIONS`, axes) where it lies; empty for a vector
     steps:     length of a voxel per axis
     kind:      of target; as its shape says where nobody named it
+    context:   (entries,) told the network beside the image; None where it sees images alone
     """
 
     id: str
@@ -75,6 +76,7 @@ class Prepared:
     positions: tuple[NDArray[np.int32], ...]
     steps: tuple[float, ...]
     kind: Kind = field(default=None)  # type: ignore[assignment]
+    context: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         if self.kind is None:
@@ -109,19 +111,22 @@ def prepare_all(
     threads: int,
     memory: int,
     reading: Mapping[str, Any] | None = None,
+    context: Context | None = None,
     progress: Progress | None = None,
 ) -> list[Prepared]:
     """All cases prepared, in order; those that the cache has are taken from there.
 
     memory:  bytes; arrays that fit into them together are kept in memory, else patches are read from disk
     reading: what a person decided about how the files are read, as far as it changes the voxels
+    context: what the network is told of a patient beside the image
     """
     folder = cache_folder() / "prepared"
     for shelf in folder.glob("*"):
         sweep(shelf)
 
     def one(case: Case) -> Prepared:
-        return _prepared(case, preprocessing, task, reading or {}, folder)
+        made = _prepared(case, preprocessing, task, reading or {}, folder)
+        return replace(made, context=context.vector(case.covariates)[0]) if context is not None and context else made
 
     prepared: dict[int, Prepared] = {}
     for number, outcome in in_threads(threads, one, cases):

@@ -2,6 +2,7 @@
 
 from isocenter.values.boxes import BoundingBoxes, columns_of, table_columns
 from isocenter.values.case import Case, Dataset, LazyMapping, Problem, Split
+from isocenter.values.covariates import AGE, DAYS, is_missing, level_in, number_in
 from isocenter.values.estimate import Estimate, Row
 from isocenter.values.fingerprint import CaseFacts, Fingerprint
 from isocenter.values.geometry import DIRECTION_TOLERANCE, GRID_TOLERANCE, MM3_PER_ML, Floats, Geometry
@@ -26,7 +27,9 @@ from isocenter.values.prediction import (
 from isocenter.values.shortcut import Shortcut
 
 __all__ = [
+    "AGE",
     "BY_HAND",
+    "DAYS",
     "DIRECTION_TOLERANCE",
     "GRID_TOLERANCE",
     "KNOWN",
@@ -69,6 +72,9 @@ __all__ = [
     "blocks",
     "columns_of",
     "grades",
+    "is_missing",
+    "level_in",
+    "number_in",
     "stands_for",
     "table_columns",
 ]

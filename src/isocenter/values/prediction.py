@@ -104,6 +104,7 @@ class Prediction:
     parts:         of a task that is made of tasks: what each of them says
     threshold:     the score from which on boxes are called
     abstained:     why the model gave no answer, where it gave none
+    notes:         sentences without which the result would be misread
     """
 
     geometry: Geometry
@@ -114,6 +115,7 @@ class Prediction:
     labels: tuple[Label, ...] = ()
     values: Mapping[str, float] | None = None
     boxes: BoundingBoxes | None = None
+    notes: tuple[str, ...] = ()
     parts: Mapping[str, Prediction] = field(default_factory=dict)
     threshold: float = 0.0
 

@@ -58,8 +58,8 @@ def notes_of(run: Begun, scored: Scored | None, stopped: Sequence[str]) -> list[
         notes.append(f"{counted(len(left_out), 'case')} could not be used, left out: see Data.")
     if scored is None:
         notes.append("Every case was trained on: nothing is estimated.")
-    elif scored.problems:
-        notes.append(f"{counted(len(scored.problems), 'test case')} could not be scored: see Data.")
+    elif lost := [one for one in scored.problems if one.severity == "error"]:
+        notes.append(f"{counted(len(lost), 'test case')} could not be scored: see Data.")
     return [*notes, *(f"{why[0].upper()}{why[1:]}." for why in stopped)]
 
 

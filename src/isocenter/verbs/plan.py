@@ -141,9 +141,12 @@ def plan(
         folds=folds,
         task=task,
         network=(assignments or {}).get("network.name"),
+        context=(assignments or {}).get("network.context"),
         retest=_retest(examination, _training(parts), seed),
     )
-    made = _by_hand(shared_by_folds(made) if folds else made, assignments, training, machine)
+    decided = {"network.context"}  # names of columns, of which the training cases have told the rest
+    others = {name: value for name, value in (assignments or {}).items() if name not in decided}
+    made = _by_hand(shared_by_folds(made) if folds else made, others, training, machine)
     kept = {key: given[key] for key in READING if given.get(key)}
     place = "" if dataset.root is None else str(dataset.root)
     made = replace(

@@ -29,6 +29,7 @@ from isocenter.values import (
     Split,
 )
 from isocenter.verbs.data_record import opened
+from isocenter.verbs.predict_case import noted
 from isocenter.verbs.progress import tracked
 
 # Pictures of the best, a median and the worst cases.
@@ -87,12 +88,13 @@ def score(
     Raises DatasetError where no case could be scored.
     """
     rows: list[Any] = []
-    problems = []
+    problems: list[Problem] = []
     made, voxels = dict[str, Prediction](), 0
     with tracked("predicting and scoring") as tracker:
         for done, case in enumerate(cases, start=1):
             try:
                 prediction = model.predict(case)
+                problems += noted(prediction, case)
                 scored = model.task.score([prediction], [case])
                 scored["split"] = parts.get(case.id, "test")
                 rows.extend(scored.to_dict("records"))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from isocenter import tasks
 from isocenter.errors import IntegrityError, ResourceError, UsageError
-from isocenter.runtime.packaged import ONNX, PACKAGED, RECORD, package_record
+from isocenter.runtime.packaged import CONTEXT, ONNX, PACKAGED, RECORD, package_record
 from isocenter.runtime.windows import Network
 
 # A provider's name, alone or with its options.
@@ -23,7 +23,7 @@ Provider = str | tuple[str, dict[str, Any]]
 
 @dataclass(frozen=True, eq=False)
 class OnnxNetwork:
-    """A session with one input as a function of NumPy arrays.
+    """A session as a function of NumPy arrays: images, and a context beside them if it has one.
 
     heads: what the outputs are called by the task
     """
@@ -31,10 +31,10 @@ class OnnxNetwork:
     session: Any
     heads: tuple[str, ...]
 
-    def __call__(self, batch: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
-        [image] = self.session.get_inputs()
+    def __call__(self, *batch: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
+        inputs = zip(self.session.get_inputs(), batch, strict=True)
         try:
-            outputs = self.session.run(None, {image.name: np.ascontiguousarray(batch)})
+            outputs = self.session.run(None, {one.name: np.ascontiguousarray(array) for one, array in inputs})
         except Exception as error:  # its exceptions have no common base but this
             if re.search(r"allocate memory|bad allocation|out of memory", str(error), re.IGNORECASE):
                 raise MemoryError(str(error)) from error
@@ -45,7 +45,7 @@ class OnnxNetwork:
 def open_onnx(
     path: Path, heads: Sequence[str], providers: Sequence[Provider], threads: int | None = None
 ) -> OnnxNetwork:
-    """The network of an ONNX file with one input (batch, channels, *patch) and an output for each head.
+    """The network of an ONNX file: an input (batch, channels, *patch), perhaps `context` beside it, an output a head.
 
     providers: of ONNX Runtime; the first has to be the one that computes
     Raises IntegrityError for a file that is none, ResourceError where the provider cannot be had.
@@ -65,7 +65,8 @@ def open_onnx(
         raise ResourceError(
             f"{wanted} could not be started", str(path), "Choose --backend torch, or mend its libraries"
         )
-    if len(session.get_inputs()) != 1 or len(session.get_outputs()) != len(heads):
+    others = [one.name for one in session.get_inputs()[1:]]
+    if others not in ([], [CONTEXT]) or len(session.get_outputs()) != len(heads):
         outputs = "one output" if len(heads) == 1 else f"{len(heads)} outputs"
         raise IntegrityError(f"has not one input and {outputs}", str(path), "Export the network alone")
     return OnnxNetwork(session, tuple(heads))

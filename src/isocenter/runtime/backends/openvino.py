@@ -36,13 +36,13 @@ class OpenVinoNetwork:
     compiled: dict[int, Any] = field(default_factory=dict)
     alone: Lock = field(default_factory=Lock)
 
-    def __call__(self, batch: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
+    def __call__(self, batch: NDArray[np.float32], *context: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
         with self.alone:
             if len(batch) not in self.compiled:
                 sized = self.model.clone()
-                sized.reshape(list(batch.shape))
+                sized.reshape({number: list(one.shape) for number, one in enumerate((batch, *context))})
                 self.compiled[len(batch)] = self.core.compile_model(sized, "CPU", dict(self.settings))
-            result = self.compiled[len(batch)]([np.ascontiguousarray(batch)])
+            result = self.compiled[len(batch)]([np.ascontiguousarray(one) for one in (batch, *context)])
             # Its own arrays are written again by the next call.
             return {head: np.array(result[n], dtype=np.float32) for n, head in enumerate(self.heads)}
 

@@ -22,8 +22,8 @@ class OneTensor(nn.Module):
         self.head = head
         self.mean = mean
 
-    def forward(self, images: Tensor) -> Tensor:
-        return mean_output([network(images)[self.head] for network in self.networks], self.mean)
+    def forward(self, images: Tensor, context: Tensor | None = None) -> Tensor:
+        return mean_output([one[self.head] for one in said(self.networks, images, context)], self.mean)
 
 
 class EveryHead(nn.Module):
@@ -37,9 +37,15 @@ class EveryHead(nn.Module):
         self.networks = nn.ModuleList(networks)
         self.means = dict(means)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        said = [network(images) for network in self.networks]
-        return tuple(mean_output([one[head] for one in said], mean) for head, mean in self.means.items())
+    def forward(self, images: Tensor, context: Tensor | None = None) -> tuple[Tensor, ...]:
+        each = said(self.networks, images, context)
+        return tuple(mean_output([one[head] for one in each], mean) for head, mean in self.means.items())
+
+
+def said(networks: nn.ModuleList, images: Tensor, context: Tensor | None) -> list[Mapping[str, Tensor]]:
+    """What each network says of the images, and of what it is told beside them."""
+    given = (images,) if context is None else (images, context)
+    return [network(*given) for network in networks]
 
 
 def mean_output(outputs: Sequence[Tensor], mean: str) -> Tensor:
@@ -69,8 +75,9 @@ class OnItsScale(nn.Module):
         for name in ("scale", "offset", "low", "high"):
             self.register_buffer(name, torch.ones(channels))
 
-    def forward(self, images: Tensor) -> Mapping[str, Tensor]:
+    def forward(self, images: Tensor, context: Tensor | None = None) -> Mapping[str, Tensor]:
         each = (1, -1, *[1] * (images.ndim - 2))
         own = images * self.scale.reshape(each) + self.offset.reshape(each)
-        outputs: Mapping[str, Tensor] = self.network(own.clamp(self.low.reshape(each), self.high.reshape(each)))
+        seen = own.clamp(self.low.reshape(each), self.high.reshape(each))
+        outputs: Mapping[str, Tensor] = self.network(seen) if context is None else self.network(seen, context)
         return outputs
