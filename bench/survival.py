@@ -60,6 +60,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="in place of the minutes")
     parser.add_argument("--axes", type=int, choices=[2, 3], default=3, help="of the images")
     parser.add_argument("--threads", type=int, help="as of `isocenter train`")
+    parser.add_argument("--set", nargs="*", default=[], help="as of `isocenter train`, section.name=value")
     parser.add_argument("--model", choices=["cox", "hazards", "weibull"], default="cox")
     parser.add_argument("--cases", type=int, help="of the images, the first so many alone")
     parser.add_argument("--out", type=Path, help="keep the runs here")
@@ -158,6 +159,7 @@ def _of_images(given: argparse.Namespace, seed: int, out: Path) -> Iterator[dict
     words = ["--column", ",".join(columns)]
     words += [] if given.threads is None else ["--threads", str(given.threads)]
     words += [part for name, value in wishes.items() for part in ("--set", f"{name}={value}")]
+    words += [part for one in given.set for part in ("--set", one)]
     run = out / "run"
     command = [sys.executable, "-m", "isocenter", "train", str(out / "manifest.csv"), "--modality", "MR"]
     subprocess.run([*command, *words, *length, "--seed", str(seed), "--out", str(run)], check=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import keyword
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
@@ -43,7 +45,7 @@ def write_onnx(
     inside: bytes of weights that the file itself may hold; more of them lie in a second file beside it
     What cannot be exported, or says something else there, leaves no file, and the record says why.
     """
-    module = module.eval().cpu()
+    module = speakable(module.eval().cpu())
     weights = path.with_name(f"{path.name}.data")
     beside = sum(one.nbytes for one in module.state_dict().values()) > inside
     shapes = [shape, *([(context,)] if context else [])]
@@ -60,6 +62,22 @@ def write_onnx(
         return {"exported": False, "because": f"onnxruntime and torch differ by {apart:.2g} of the largest output"}
     record = {"exported": True, "largest_difference": apart, "of": "the largest output, on random images"}
     return {**record, **({"beside": [f"{path.parent.name}/{weights.name}"]} if weights.is_file() else {})}
+
+
+def speakable(module: Module) -> Module:
+    """A copy none of whose heads is called by a word of Python, such as `class`: torch writes code with their names."""
+    made = copy.deepcopy(module)
+    for part in made.modules():
+        if isinstance(part, torch.nn.ModuleDict):
+            part._modules = {_spoken(name): one for name, one in part._modules.items()}
+    for part in made.modules():
+        if isinstance(head := getattr(part, "head", None), str):
+            part.head = _spoken(head)  # type: ignore[assignment]
+    return made
+
+
+def _spoken(name: str) -> str:
+    return f"{name}_" if keyword.iskeyword(name) else name
 
 
 def _remove(*files: Path) -> None:

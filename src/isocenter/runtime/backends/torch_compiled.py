@@ -25,6 +25,7 @@ from isocenter.files import cache_folder
 from isocenter.lazy import torch
 from isocenter.runtime.context import Context
 from isocenter.runtime.device import use_threads
+from isocenter.runtime.onnx_file import speakable
 from isocenter.runtime.packaged import every_head, package_record, read_modules, weights_files
 from isocenter.runtime.record import digest
 from isocenter.runtime.windows import Network
@@ -101,7 +102,7 @@ def _compile(folder: Path, record: Mapping[str, Any], device: str, path: Path) -
     """What is compiled lies at `path` when it is whole."""
     task = tasks.build(record["task"])
     modules = read_modules(record, task, [folder / one for one in weights_files(record)])
-    one = every_head(task, modules).eval().to(device)
+    one = speakable(every_head(task, modules).eval()).to(device)
     shape = (2, int(record["network"]["channels"]), *record["inference"]["patch"])
     context = Context.of(record["network"].get("context"))
     shapes = (shape, (2, len(context))) if len(context) else (shape,)
