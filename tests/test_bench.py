@@ -164,7 +164,7 @@ def _table(bench, rows):
     return importlib.import_module("pandas").DataFrame(rows, columns=columns).assign(said=None)
 
 
-def test_every_kind_has_an_example_and_one_that_fails_or_lacks_its_data_is_said(monkeypatch, tmp_path, capsys):
+def test_every_kind_has_an_example_and_one_that_fails_or_lacks_its_data_is_said(monkeypatch, tmp_path, capfd):
     monkeypatch.syspath_prepend(str(BENCH))
     examples = importlib.import_module("examples")
     assert set(tasks.TASKS) <= {example.kind for example in examples.EXAMPLES.values()}
@@ -181,7 +181,7 @@ def test_every_kind_has_an_example_and_one_that_fails_or_lacks_its_data_is_said(
     with pytest.raises(SystemExit) as ended:
         examples.main()
     assert ended.value.code == 1
-    said = capsys.readouterr().out
+    said = capfd.readouterr().out
     assert "| pictures | pictures: bright or dark | auroc " in said
     assert str(tmp_path / "examples" / "pictures" / "report.html") in said
     assert "| broken | none: nothing at all | failed with exit code 1 |" in said

@@ -161,6 +161,8 @@ def _drawn(result: Any, whose: str, prediction: Prediction) -> Image | None:
     if isinstance(result, BoundingBoxes):
         return box_edges(result, prediction.geometry, prediction.labels, whose)
     if isinstance(result, Image):
+        if result.dtype.kind == "f" and not np.array_equal(result.data, np.rint(result.data)):
+            return None  # a field has no labels
         return Image(result.data, result.geometry, channels=(whose,), labels=prediction.labels)
     if isinstance(result, (np.ndarray, Deferred)):
         return Image(np.asarray(result)[None], prediction.geometry, channels=(whose,), labels=prediction.labels)

@@ -62,7 +62,8 @@ def test_a_sheet_draws_boxes_as_well():
     boxes = BoundingBoxes(np.array([[4.0, 4, 12, 14]]), ("cell",))
     plain = figures.contact_sheet(blank, "Sheet")
     drawn = figures.contact_sheet(blank, "Sheet", references={"a": boxes}, labels=(Label(1, "cell", (255, 0, 0)),))
-    before, after = (np.asarray(Picture.open(io.BytesIO(made.png)).convert("RGB")) for made in (plain, drawn))
-    left, right = np.array_split((before != after).any(axis=(0, 2)), 2)
+    before, after = (np.asarray(Picture.open(io.BytesIO(made.png)).convert("RGB"), int) for made in (plain, drawn))
+    # A picture of few colours shifts them a little where others are drawn.
+    left, right = np.array_split((abs(after - before) > 60).any(axis=(0, 2)), 2)
     assert left.any()
     assert not right.any()
