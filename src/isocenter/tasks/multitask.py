@@ -17,10 +17,11 @@ from isocenter.evaluation import Table
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure
+from isocenter.tasks.made_of import sides_of
 from isocenter.tasks.multitask_plan import SELECTED, agreed, check_settings, check_together, settings_for
 from isocenter.tasks.multitask_slabs import at_once, kept_apart, mean, together
 from isocenter.tasks.multitask_table import of_part, with_part
-from isocenter.tasks.task import Outputs, Task, rows_in, sides_of
+from isocenter.tasks.task import rows_in
 from isocenter.values import (
     KNOWN,
     Array,
@@ -43,6 +44,8 @@ from isocenter.values import (
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from isocenter.tasks.task import Outputs, Task
 
 # Between a part and its head, which a network's layers are called by: no dot may stand in such a name.
 HEAD, SETTING, SIGN = "_", ".", "+"
@@ -285,7 +288,7 @@ class Multitask:
             if pairs:
                 parts[name], decided = part.tuned([one for one, _ in pairs], [case for _, case in pairs])
                 made |= {_of_part(name, key): decision for key, decision in decided.items()}
-        return cast(Task, replace(self, parts=parts)), made
+        return cast("Task", replace(self, parts=parts)), made
 
     def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
         """The rows of all parts, of the cases that each is known of; its name stands before its labels and columns."""
