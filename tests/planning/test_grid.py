@@ -122,3 +122,20 @@ def test_sizes_that_are_lost_are_told():
 def test_pictures_without_a_size_in_mm_come_to_one_shape_all_the_same():
     grid = grid_for(several(3, shape=(28, 28), physical=False), dense=False, device="cpu", scaled=True)
     assert (grid.shape.value, grid.spacing.value) == ([28, 28], None)
+
+
+def test_an_answer_for_every_voxel_and_one_for_the_whole_image_share_whole_images_as_fine_as_patches():
+    grid = grid_for(several(3, shape=(560, 480), physical=False), dense=True, whole=True, device="cpu")
+    assert grid.whole and grid.dense
+    assert grid.patch == tuple(grid.shape.value) == (256, 224)
+    assert all(size % 16 == 0 for size in grid.patch)  # a U-Net halves them four times
+    small = grid_for(several(3, shape=(24, 24), physical=False), dense=True, whole=True, device="cpu")
+    assert small.patch == (24, 24)
+
+
+def test_whole_images_of_known_size_that_every_voxel_of_is_asked_for_keep_their_scale():
+    cases = several(3, shape=(40, 44, 40), steps=(1.0, 1.0, 1.0))
+    grid = grid_for(cases, dense=True, whole=True, device="cpu")
+    assert grid.shape.value is None
+    assert grid.spacing.value == [1.0, 1.0, 1.0]
+    assert grid.patch == (40, 44, 40)

@@ -25,7 +25,10 @@ Set = Annotated[list[str] | None, typer.Option("--set", help="section.name=value
 Minutes = Annotated[float, typer.Option(help="From now to the finished model.")]
 Folds = Annotated[int, typer.Option(min=0, help="Cross-validation in so many parts; 0 for one test part.")]
 Everything = Annotated[bool, typer.Option("--all", help="Train on every case; nothing is estimated.")]
-Kind = Annotated[str | None, typer.Option("--task", help="The kind of problem, where the data leave a choice.")]
+Kind = Annotated[
+    str | None,
+    typer.Option("--task", help="The kind of problem where several fit, or a+b for both at once."),
+]
 Layout = Annotated[str | None, typer.Option(help="How the folder is to be read.")]
 Labels = Annotated[str | None, typer.Option(help="What the values mean: 1=anterior,2=posterior.")]
 Patient = Annotated[str | None, typer.Option(help="A column, or a regular expression on the case's name.")]

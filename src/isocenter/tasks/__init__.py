@@ -11,8 +11,9 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from isocenter.errors import DatasetError, PlanError
+from isocenter.tasks.made_of import parts_of, sides_of, suffices
 from isocenter.tasks.settings import reading
-from isocenter.tasks.task import Outputs, Task, parts_of, rows_in, sides_of, stated_image, suffices
+from isocenter.tasks.task import Outputs, Task, rows_in, stated_image
 from isocenter.values import Dataset, Split
 
 TASKS = {

@@ -17,10 +17,11 @@ from isocenter.evaluation import Table
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure
+from isocenter.tasks.made_of import sides_of
 from isocenter.tasks.multitask_plan import SELECTED, agreed, check_settings, check_together, settings_for
-from isocenter.tasks.multitask_slabs import at_once
+from isocenter.tasks.multitask_slabs import at_once, kept_apart, mean, together
 from isocenter.tasks.multitask_table import of_part, with_part
-from isocenter.tasks.task import Outputs, Task, rows_in, sides_of
+from isocenter.tasks.task import rows_in
 from isocenter.values import (
     KNOWN,
     Array,
@@ -43,6 +44,8 @@ from isocenter.values import (
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from isocenter.tasks.task import Outputs, Task
 
 # Between a part and its head, which a network's layers are called by: no dot may stand in such a name.
 HEAD, SETTING, SIGN = "_", ".", "+"
@@ -271,12 +274,12 @@ class Multitask:
         def decoder(name: str, part: Task) -> Callable[[Slabs], Prediction]:
             return lambda stream: part.decode(self._of_stream(name, stream), geometry)
 
-        found = at_once(_kept_apart(slabs, whole), [decoder(name, part) for name, part in dense.items()])
+        found = at_once(kept_apart(slabs, whole), [decoder(name, part) for name, part in dense.items()])
         said = dict(zip(dense, found, strict=True))
         for name, part in self.parts.items():
             if name not in dense:
-                said[name] = part.decode([((), _mean([self._own(name, one) for one in whole]))], geometry)
-        return _together(geometry, {name: said[name] for name in self.parts})
+                said[name] = part.decode([((), mean([self._own(name, one) for one in whole]))], geometry)
+        return together(geometry, {name: said[name] for name in self.parts})
 
     def _of_stream(self, name: str, stream: Slabs) -> Slabs:
         return ((region, self._own(name, arrays)) for region, arrays in stream)
@@ -293,7 +296,7 @@ class Multitask:
             if pairs:
                 parts[name], decided = part.tuned([one for one, _ in pairs], [case for _, case in pairs])
                 made |= {_of_part(name, key): decision for key, decision in decided.items()}
-        return cast(Task, replace(self, parts=parts)), made
+        return cast("Task", replace(self, parts=parts)), made
 
     def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
         """The rows of all parts, of the cases that each is known of; its name stands before its labels and columns."""
@@ -396,34 +399,3 @@ def _is_dense(part: Task) -> bool:
 def _apart(column: str, name: str, columns: Sequence[str]) -> str:
     """A column that several parts have is called by its part."""
     return f"{name}_{column}" if columns.count(column) > 1 else column
-
-
-def _kept_apart(slabs: Slabs, whole: list[Mapping[str, Array]]) -> Slabs:
-    """The slabs of voxels; what holds for the image as a whole is laid aside."""
-    for region, arrays in slabs:
-        if region:
-            yield region, arrays
-        else:
-            whole.append(arrays)
-
-
-def _mean(each: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
-    """Of what each part of a large grid says of the image as a whole."""
-    return {key: np.mean([np.asarray(one[key]) for one in each], axis=0) for key in each[0]}
-
-
-def _together(geometry: Geometry, parts: Mapping[str, Prediction]) -> Prediction:
-    """One prediction: the label map and the boxes of the part that has some, all probabilities and values."""
-    mapped = next((one for one in parts.values() if one.data is not None), None)
-    boxed = next((one for one in parts.values() if one.boxes is not None), None)
-    said = {key: value for one in parts.values() for key, value in (one.probabilities or {}).items()}
-    measured = {key: value for one in parts.values() for key, value in (one.values or {}).items()}
-    return Prediction(
-        geometry,
-        probabilities=said or None,
-        data=None if mapped is None else mapped.data,
-        labels=() if mapped is None else mapped.labels,
-        values=measured or None,
-        boxes=None if boxed is None else boxed.boxes,
-        parts=parts,
-    )

@@ -1,13 +1,15 @@
-"""One stream of slabs for several readers, who each read it from one end to the other, and none of whom holds it."""
+"""What several tasks make of one stream of slabs: each reads it from one end to the other, and none holds it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import Queue
 from typing import TypeVar
 
-from isocenter.values import Slabs
+import numpy as np
+
+from isocenter.values import Array, Geometry, Prediction, Slabs
 
 R = TypeVar("R")
 
@@ -52,3 +54,34 @@ def _read(reader: Callable[[Slabs], R], queue: Queue[object]) -> R:
     finally:
         for _ in stream:
             pass
+
+
+def kept_apart(slabs: Slabs, whole: list[Mapping[str, Array]]) -> Slabs:
+    """The slabs of voxels; what holds for the image as a whole is laid aside."""
+    for region, arrays in slabs:
+        if region:
+            yield region, arrays
+        else:
+            whole.append(arrays)
+
+
+def mean(each: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+    """Of what each part of a large grid says of the image as a whole."""
+    return {key: np.mean([np.asarray(one[key]) for one in each], axis=0) for key in each[0]}
+
+
+def together(geometry: Geometry, parts: Mapping[str, Prediction]) -> Prediction:
+    """One prediction: the label map and the boxes of the part that has some, all probabilities and values."""
+    mapped = next((one for one in parts.values() if one.data is not None), None)
+    boxed = next((one for one in parts.values() if one.boxes is not None), None)
+    said = {key: value for one in parts.values() for key, value in (one.probabilities or {}).items()}
+    measured = {key: value for one in parts.values() for key, value in (one.values or {}).items()}
+    return Prediction(
+        geometry,
+        probabilities=said or None,
+        data=None if mapped is None else mapped.data,
+        labels=() if mapped is None else mapped.labels,
+        values=measured or None,
+        boxes=None if boxed is None else boxed.boxes,
+        parts=parts,
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from isocenter.evaluation import Table
@@ -158,24 +158,6 @@ class Task(Protocol):
 def rows_in(outputs: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
     """What `Task.outputs` gives, as rows."""
     return [outputs] if isinstance(outputs, Mapping) else outputs
-
-
-def suffices(kind: type[Task] | Task, references: Collection[str]) -> bool:
-    """Whether references of these kinds teach it something: all that it needs, unless it says otherwise."""
-    own = getattr(kind, "suffices", None)
-    return kind.needs <= set(references) if own is None else bool(own(references))
-
-
-def parts_of(task: Task) -> Mapping[str, Task]:
-    """The tasks that a task is made of; none for most."""
-    found: Mapping[str, Task] = getattr(task, "parts", {})
-    return found
-
-
-def sides_of(task: Task) -> Mapping[str, tuple[int, ...] | None]:
-    """{head: what its channels become when left and right change sides}"""
-    own: Mapping[str, tuple[int, ...] | None] | None = getattr(task, "sides", None)
-    return dict.fromkeys(task.heads, task.mirrored) if own is None else own
 
 
 def stated_image(case: Case) -> Image:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from isocenter.errors import IsocenterError
@@ -12,7 +13,7 @@ from isocenter.planning import Settings
 from isocenter.training.compute import Compute
 from isocenter.training.loader import Batch
 from isocenter.training.objective import batch_loss, bit_by_bit
-from isocenter.training.optimisers import Average, Terms
+from isocenter.training.optimisers import Average
 from isocenter.training.ranks import Ranks
 from isocenter.training.schedule import Pace, decay, rate
 from isocenter.transforms import generator
@@ -41,7 +42,7 @@ class Learner:
     fabric: Any
     compute: Compute
     ranks: Ranks
-    terms: Terms
+    terms: Mapping[str, Tensor] = field(default_factory=dict)
     lost: int = 0
 
     def learn(self, batch: Batch, step: int, pace: Pace) -> tuple[float, float]:
@@ -58,13 +59,13 @@ class Learner:
         with bit_by_bit(self.settings):
             # Gradients are averaged over the ranks, of which each has its part of the loss: so they are added.
             self.fabric.backward(loss * self.ranks.count)
-        for one in self.terms.parameters():  # every rank has their whole gradient
+        for one in self.terms.values():  # every rank has their whole gradient
             if one.grad is not None:
                 one.grad /= self.ranks.count
         # Looked at only here, where a GPU has all of the step's work before it and does not wait for us.
         if math.isfinite(lowered := float(loss.detach())):
             self.lost = 0
-            learnt = [*self.module.parameters(), *self.terms.parameters()]
+            learnt = [*self.module.parameters(), *self.terms.values()]
             torch.nn.utils.clip_grad_norm_(learnt, chosen.clip, foreach=True)
             self.optimiser.step()
             if self.ranks.leads:
@@ -76,7 +77,7 @@ class Learner:
     def loss(self, batch: Batch) -> Tensor:
         with bit_by_bit(self.settings):
             given = (self.module, batch, self.settings, self.fabric.device, self.compute, self.ranks)
-            return batch_loss(*given, terms=dict(self.terms.items()))
+            return batch_loss(*given, terms=self.terms)
 
     def refuse_lost(self, step: int, where: str) -> None:
         """IsocenterError once nothing was learnt from many batches in a row."""

@@ -119,7 +119,7 @@ def train(
         model = replace(model, record={**record, "began_from": state.began_from})
     average = Average(averaged, module)
     wrapped, optimiser = fabric.setup(module, optimiser)
-    learner = Learner(wrapped, optimiser, average, settings, fabric, way, ranks, terms)
+    learner = Learner(wrapped, optimiser, average, settings, fabric, way, ranks, dict(terms.items()))
 
     def keep(state: State) -> None:
         """All from which the training goes on."""
