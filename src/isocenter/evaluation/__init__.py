@@ -1,5 +1,6 @@
 """Figures that say how good a model is, each with its interval; values in, values out."""
 
+from isocenter.evaluation.centreline import Centreline, betti, centreline, skeleton
 from isocenter.evaluation.classification import (
     Confusion,
     auroc,
@@ -66,6 +67,7 @@ from isocenter.evaluation.table import (
 )
 
 __all__ = [
+    "Centreline",
     "Confusion",
     "Froc",
     "Matches",
@@ -77,6 +79,7 @@ __all__ = [
     "at_risk",
     "auroc",
     "average_precision",
+    "betti",
     "bias",
     "bootstrap",
     "bootstrap_statistic",
@@ -87,6 +90,7 @@ __all__ = [
     "calibration_error",
     "case_table",
     "censoring",
+    "centreline",
     "check_table",
     "class_names",
     "clopper_pearson",
@@ -130,6 +134,7 @@ __all__ = [
     "root_mean_squared_error",
     "rows_from_json",
     "rows_to_json",
+    "skeleton",
     "spearman",
     "surface_distance",
     "uno_c",

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from isocenter.errors import PlanError
 from isocenter.planning.fitting import is_dense, keeps_scale, memory_decision, prepared_bytes
-from isocenter.planning.grid import grid_for
+from isocenter.planning.grid import Grid, grid_for
 from isocenter.planning.machine import Machine
 from isocenter.planning.memory import peak, refuse_too_large
 from isocenter.planning.normalisation import normalisation
 from isocenter.planning.profiles import NNUNET
 from isocenter.planning.recipe import WITH_SGD
-from isocenter.tasks import build, kind_for
+from isocenter.tasks import Task, build, kind_for, uncut
 from isocenter.values import BY_HAND, Dataset, Decision, Fingerprint, Plan
 
 # What all folds have in common, and why that tells a fold nothing of its test cases but how large images are.
@@ -87,7 +90,8 @@ def for_fold(plan: Plan, dataset: Dataset, fingerprint: Fingerprint) -> Plan:
 def with_memory(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Plan:
     """The plan with its peak of memory predicted anew, for what was set by hand.
 
-    Raises ResourceError where training would not fit, PlanError where the network cannot be built.
+    Raises ResourceError where training would not fit, PlanError where the network cannot be built, or where patches cut
+    what must not be cut.
     """
     task, patch = build(_values(plan, "task")), tuple(plan["training.patch"])
     architecture = {
@@ -97,6 +101,7 @@ def with_memory(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Plan:
         "size": plan["network.size"],
     }
     grid = grid_for(fingerprint, dense=is_dense(task), device=machine.device, scaled=keeps_scale(task))
+    _refuse_cut(task, patch, grid)
     found = peak(
         task,
         architecture,
@@ -110,6 +115,14 @@ def with_memory(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Plan:
     )
     refuse_too_large(found, machine)
     return plan.with_decision("training.memory", memory_decision(found, machine))
+
+
+def _refuse_cut(task: Task, patch: Sequence[int], grid: Grid) -> None:
+    """PlanError where what the task is taught must be whole in each patch, and most images are larger than that."""
+    because, median = uncut(task), np.median(grid.extent, axis=0).round()
+    if because and any(size < whole for size, whole in zip(patch, median, strict=True)):
+        problem = f"{because}; images have {median.astype(int).tolist()} voxels, and patches {list(patch)}"
+        raise PlanError(problem, "training.patch", "Give patches as large as the images, or another task.loss")
 
 
 def _values(plan: Plan, section: str) -> dict[str, Any]:

@@ -78,4 +78,9 @@ def tuned_on(task: Task) -> Split:
     return found
 
 
-__all__ = ["TASKS", "Outputs", "Task", "build", "kind", "kind_for", "names", "rows_in", "tuned_on"]
+def uncut(task: Task) -> str:
+    """In words why no patch may cut what the task is taught; empty where any may."""
+    return str(getattr(task, "uncut", ""))
+
+
+__all__ = ["TASKS", "Outputs", "Task", "build", "kind", "kind_for", "names", "rows_in", "tuned_on", "uncut"]

@@ -33,7 +33,8 @@ Outputs = Mapping[str, "Tensor"]
 class Task(Protocol):
     """A kind of problem with its settings: a frozen dataclass whose fields are the plan's section "task".
 
-    A kind may have `tuned_on: ClassVar[Split]`, the part whose predictions `tuned` is shown; without it "val".
+    A kind may have `tuned_on: ClassVar[Split]`, the part whose predictions `tuned` is shown; without it "val". And
+    `uncut: str`, in words why no patch may cut what it is taught; where it is empty or absent, any may.
     """
 
     name: ClassVar[str]
