@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
-import SimpleITK as sitk
+import SimpleITK
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -108,7 +108,7 @@ def test_two_observers_of_retinal_vessels_agree_as_far_as_another_thinning_says(
         np.asarray(PIL.Image.open(CHASEDB1 / f"Image_03L_{reader}HO.png"))[200:600, 200:600] > 0
         for reader in ("1st", "2nd")
     )
-    theirs = [sitk.GetArrayFromImage(sitk.BinaryThinning(sitk.GetImageFromArray(m.astype(np.uint8)))) > 0
+    theirs = [SimpleITK.GetArrayFromImage(SimpleITK.BinaryThinning(SimpleITK.GetImageFromArray(m.astype(np.uint8)))) > 0
               for m in (first, second)]  # fmt: skip
     found = centreline(second, first)
     assert found.recall == pytest.approx((theirs[0] & second).sum() / theirs[0].sum(), abs=0.02)

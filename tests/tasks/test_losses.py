@@ -155,7 +155,7 @@ def test_the_hausdorff_term_is_that_of_monai_divided_by_its_weights():
 
 
 def test_a_distance_costs_as_many_voxels_as_the_error_lies_away():
-    # Of 16 columns the first 8 are the structure: column n lies 8 - n voxels from the outside, or n - 7 from the inside.
+    # Of 16 columns the first 8 are the structure: column n lies 8 - n voxels from the outside, or n - 7 from inside.
     truth = lines(*range(8))
     away = np.array([*range(8, 0, -1), *range(1, 9)])
     near, far = (float(distance(certain(lines(*range(8), place), 2), truth)) for place in (8, 15))

@@ -27,6 +27,8 @@ SHARED = (
     "training.patch",
     "inference.patch",
 )
+# How all folds are taught: they are one experiment, and their own cases decide no more than its numbers.
+TAUGHT_ALIKE = ("task.loss", "task.centrelines")
 SHARED_NOTE = (
     "by the training cases of fold 0, for all folds alike, because their outputs are averaged voxel by voxel: sizes "
     "and spacings of images decide it, no intensity and no label"
@@ -76,6 +78,7 @@ def for_fold(plan: Plan, dataset: Dataset, fingerprint: Fingerprint) -> Plan:
     """
     kind, task = kind_for(dataset, plan["task.name"]), build(_values(plan, "task"))
     found = {f"task.{key}": decision for key, decision in kind.settings_for(dataset, fingerprint).items()}
+    found = {name: decision for name, decision in found.items() if name not in TAUGHT_ALIKE}
     own = build(_values(_unless_by_hand(plan, found), "task"))
     if own.labels != task.labels:  # what few cases have may be missing here; yet all folds answer the same questions
         own, found = task, {}

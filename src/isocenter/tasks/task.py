@@ -87,7 +87,7 @@ class Task(Protocol):
         """What this kind of problem says about training, by "section.name"."""
 
     def under(self, sampling: str) -> dict[str, Decision]:
-        """What follows from its settings and from how cases are drawn ("natural", "balanced"), by "section.name".
+        """What follows from its settings and from how cases are drawn (`training.sampling`), by "section.name".
 
         PlanError where cases cannot be drawn so.
         """
