@@ -1,5 +1,15 @@
 """Figures that say how good a model is, each with its interval; values in, values out."""
 
+from isocenter.evaluation.biomarkers import (
+    Change,
+    Diameters,
+    Repeatability,
+    diameters,
+    ejection_fraction,
+    peak_reach,
+    repeatability,
+    suv_peak,
+)
 from isocenter.evaluation.centreline import Centreline, betti, centreline, skeleton
 from isocenter.evaluation.classification import (
     Confusion,
@@ -68,10 +78,13 @@ from isocenter.evaluation.table import (
 
 __all__ = [
     "Centreline",
+    "Change",
     "Confusion",
+    "Diameters",
     "Froc",
     "Matches",
     "Overlap",
+    "Repeatability",
     "Steps",
     "Surface",
     "SurfaceDistance",
@@ -96,9 +109,11 @@ __all__ = [
     "clopper_pearson",
     "concordance",
     "confusion",
+    "diameters",
     "dice",
     "dynamic_auc",
     "ece",
+    "ejection_fraction",
     "elements",
     "expected_over_observed",
     "gaussian_nll",
@@ -120,6 +135,7 @@ __all__ = [
     "one_against_rest",
     "overlap",
     "overlaps",
+    "peak_reach",
     "pearson",
     "pooled_rows",
     "precision_recall_curve",
@@ -128,6 +144,7 @@ __all__ = [
     "r2",
     "ranked_probability_score",
     "reliability",
+    "repeatability",
     "reweighted",
     "roc_band",
     "roc_curve",
@@ -137,6 +154,7 @@ __all__ = [
     "skeleton",
     "spearman",
     "surface_distance",
+    "suv_peak",
     "uno_c",
     "volume_unit",
     "weighted_kappa",

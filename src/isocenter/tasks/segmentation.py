@@ -18,7 +18,14 @@ from isocenter.tasks.exclusive import Tidying, log_mean, softmax, tidied
 from isocenter.tasks.label_maps import label_from, label_values, plain, refuse_other_names
 from isocenter.tasks.losses import label_loss, uncut
 from isocenter.tasks.segmentation_plan import check_settings, settings_for
-from isocenter.tasks.segmentation_scores import METRICS, case_rows, summary_rows, voxel_in_unit
+from isocenter.tasks.segmentation_scores import (
+    METRICS,
+    agreement_figure,
+    case_rows,
+    summary_rows,
+    volumes,
+    voxel_in_unit,
+)
 from isocenter.tasks.segmentation_tidying import choose
 from isocenter.tasks.sides import crossed
 from isocenter.tasks.task import Outputs, Task, stated_image
@@ -259,7 +266,8 @@ class Segmentation:
 
     def overview(self, table: Table) -> list[Figure]:
         groups = {one.name: table.loc[table["label"] == one.name, "dice"].to_numpy(float) for one in self.classes}
-        return [figures.histogram(groups, "Dice of the cases", axis="Dice", caption="One count a case and label.")]
+        dice = figures.histogram(groups, "Dice of the cases", axis="Dice", caption="One count a case and label.")
+        return [dice, *(agreement_figure(one) for one in volumes(table))]
 
     def rank(self, table: Table) -> list[str]:
         return (
