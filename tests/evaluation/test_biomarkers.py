@@ -1,12 +1,18 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import PIL.Image
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isocenter.errors import UsageError
 from isocenter.evaluation import diameters, ejection_fraction, repeatability, suv_peak
+
+
+SUNNYBROOK = Path(__file__).parents[3] / "shared" / "data" / "mri" / "cardiac_sunnybrook" / "masks"
 
 
 def ellipse(long: float, short: float, turn: float, step: float = 0.5) -> np.ndarray:
@@ -100,3 +106,16 @@ def test_a_change_is_told_from_what_repeating_alone_does():
 def test_too_few_or_unpaired_measurements_are_refused(first, second):
     with pytest.raises(UsageError, match="two of each"):
         repeatability(first, second)
+
+
+@pytest.mark.skipif(not SUNNYBROOK.is_dir(), reason="the Sunnybrook masks are not here")
+def test_of_left_ventricles_the_axes_are_those_of_an_ellipse_of_nearly_their_area():
+    """They are drawn as polygons and not wholly round: the ellipse is a little larger, and never much."""
+    ratios = []
+    for path in sorted(SUNNYBROOK.glob("*.png"))[::12]:
+        mask = np.asarray(PIL.Image.open(path)) > 0
+        found = diameters(mask, (1.0, 1.0))
+        ratios.append(np.pi / 4 * found.long * found.short / mask.sum())
+    assert len(ratios) > 40
+    assert 1 < np.median(ratios) < 1.1
+    assert 0.97 < min(ratios) <= max(ratios) < 1.2

@@ -182,13 +182,11 @@ def repeatability(
     apart = 100 * (other - one) / ((one + other) / 2) if relative else other - one
     count = len(apart)
     squares = float((apart**2).sum()) / 2  # a difference has twice the variance of a measurement
-    bounds = stats.chi2.ppf([(1 + level) / 2, (1 - level) / 2], count)
+    bounds = np.asarray(stats.chi2.ppf([(1 + level) / 2, (1 - level) / 2], count)).tolist()
     value, low, high = (float(np.sqrt(squares / n)) for n in (count, *bounds))
-    method = "test and retest, chi squared"
-    scale = NORMAL_95 * np.sqrt(2)
+    unit, method = "%" if relative else unit, "test and retest, chi squared"
 
     def estimate(times: float) -> Estimate:
-        given = {"n": 2 * count, "patients": count, "unit": "%" if relative else unit, "method": method}
-        return Estimate(times * value, times * low, times * high, level=level, **given)
+        return Estimate(times * value, times * low, times * high, level, 2 * count, count, unit, method)
 
-    return Repeatability(estimate(1.0), estimate(scale), relative)
+    return Repeatability(estimate(1.0), estimate(float(NORMAL_95 * np.sqrt(2))), relative)

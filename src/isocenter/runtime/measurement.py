@@ -124,7 +124,7 @@ class _Axes:
         # The largest first: most of the others then cannot be longer, and nobody looks at them.
         for value, plane, box in sorted(boxes, key=lambda one: self._diagonal(one[2]), reverse=True):
             if value not in self.best or self._diagonal(box) > self.best[value].long:
-                found = diameters(planes[(*box, plane)] == value, self.steps)
+                found = diameters(planes[:, :, plane][box] == value, self.steps)
                 known = self.best.get(value)
                 if found is not None and (known is None or found.long > known.long):
                     self.best[value] = found

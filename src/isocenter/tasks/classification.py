@@ -201,12 +201,12 @@ class Classification:
         said, weights = outputs["class"].float(), None
         if self.weights is not None:
             weights = said.new_tensor([self.weights.get(name, 1.0) for name in self.classes])
+        truth = target.long()
         if self.order in BETWEEN:
-            return ordinal_loss(self.order, said, target.long(), weights)
+            return ordinal_loss(self.order, said, truth, weights)
         if self.smoothing:
-            spread = {"weight": weights, "label_smoothing": self.smoothing}
-            return torch.nn.functional.cross_entropy(said, target.long(), **spread)
-        return class_loss(self.loss_name, said, target.long(), self._counts, weights)
+            return torch.nn.functional.cross_entropy(said, truth, weight=weights, label_smoothing=self.smoothing)
+        return class_loss(self.loss_name, said, truth, self._counts, weights)
 
     def quality(self, outputs: Outputs, target: Tensor) -> Mapping[str, Tensor]:
         probabilities = self._likely(outputs["class"].detach().float().cpu().numpy())

@@ -138,8 +138,8 @@ def agreement_figure(one: Volumes) -> Figure:
     """The Bland-Altman plot of a label's volumes."""
     bias, lower, upper = (row.estimate for row in agreement_of(one, seed=0))
     what, of = "Area" if one.unit == "mm²" else "Volume", one.of
-    given = {"bias": bias, "limits": (lower, upper), "unit": one.unit}
-    return figures.bland_altman(of.reference, of.predicted, f"{what} of {of.target}", **given)
+    title, limits = f"{what} of {of.target}", (lower, upper)
+    return figures.bland_altman(of.reference, of.predicted, title, bias=bias, limits=limits, unit=one.unit)
 
 
 def unit_of(metric: str) -> str:
