@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from isocenter.errors import UsageError
 from isocenter.evaluation import diameters, ejection_fraction, repeatability, suv_peak
 
-
 SUNNYBROOK = Path(__file__).parents[3] / "shared" / "data" / "mri" / "cardiac_sunnybrook" / "masks"
 
 

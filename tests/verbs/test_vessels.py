@@ -65,7 +65,7 @@ def test_a_run_states_centreline_figures_and_how_volumes_agree(net):
 
 def test_a_package_predicts_as_the_run_does_and_measures(net, tmp_path):
     data, run = net
-    isocenter.package(run, out=tmp_path / "package")
+    isocenter.package(run, out=tmp_path / "package", backends=())
     made = [isocenter.predict(model, data / "images" / "p00.png") for model in (run, tmp_path / "package")]
     voxels = [one.measurements["voxels"].tolist() for one in made]
     assert voxels[0] == voxels[1]
