@@ -9,13 +9,13 @@ import numpy as np
 
 from isocenter.errors import PlanError, counted
 from isocenter.planning.fitting import answers_of, memory_decision, prepared_bytes
-from isocenter.planning.grid import flat, grid_for
+from isocenter.planning.grid import Grid, flat, grid_for
 from isocenter.planning.machine import Machine
 from isocenter.planning.memory import peak, refuse_too_large
 from isocenter.planning.normalisation import normalisation
 from isocenter.planning.profiles import NNUNET
 from isocenter.planning.recipe import WITH_SGD
-from isocenter.tasks import build, kind_for
+from isocenter.tasks import Task, build, kind_for, uncut
 from isocenter.values import BY_HAND, Dataset, Decision, Fingerprint, Plan
 
 # What all folds have in common, and why that tells a fold nothing of its test cases but how large images are.
@@ -27,6 +27,8 @@ SHARED = (
     "training.patch",
     "inference.patch",
 )
+# How all folds are taught: they are one experiment, and their own cases decide no more than its numbers.
+TAUGHT_ALIKE = ("task.loss", "task.centrelines")
 SHARED_NOTE = (
     "by the training cases of fold 0, for all folds alike, because their outputs are averaged voxel by voxel: sizes "
     "and spacings of images decide it, no intensity and no label"
@@ -78,6 +80,7 @@ def for_fold(plan: Plan, dataset: Dataset, fingerprint: Fingerprint) -> Plan:
     """
     kind, task = kind_for(dataset, plan["task.name"]), build(_values(plan, "task"))
     found = {f"task.{key}": decision for key, decision in kind.settings_for(dataset, fingerprint).items()}
+    found = {name: decision for name, decision in found.items() if name not in TAUGHT_ALIKE}
     own = build(_values(_unless_by_hand(plan, found), "task"))
     if own.labels != task.labels:  # what few cases have may be missing here; yet all folds answer the same questions
         own, found = task, {}
@@ -92,7 +95,8 @@ def for_fold(plan: Plan, dataset: Dataset, fingerprint: Fingerprint) -> Plan:
 def with_memory(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Plan:
     """The plan with its peak of memory predicted anew, for what was set by hand.
 
-    Raises ResourceError where training would not fit, PlanError where the network cannot be built.
+    Raises ResourceError where training would not fit, PlanError where the network cannot be built, or where patches cut
+    what must not be cut.
     """
     task, patch = build(_values(plan, "task")), tuple(plan["training.patch"])
     architecture = {
@@ -104,9 +108,10 @@ def with_memory(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Plan:
     }
     answers = answers_of(task)
     grid = grid_for(fingerprint, device=machine.device, **answers)
+    _refuse_cut(task, patch, grid)
     if answers["scaled"] and plan["preprocessing.shape"] is None and plan["preprocessing.crop"] == "none":
         for name in ("training.patch", "inference.patch"):
-            _refuse_cut(fingerprint, plan["preprocessing.spacing"], plan[name], name)
+            _refuse_part(fingerprint, plan["preprocessing.spacing"], plan[name], name)
     found = peak(
         task,
         architecture,
@@ -122,7 +127,7 @@ def with_memory(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Plan:
     return plan.with_decision("training.memory", memory_decision(found, machine))
 
 
-def _refuse_cut(fingerprint: Fingerprint, spacing: Sequence[float] | None, patch: Sequence[int], name: str) -> None:
+def _refuse_part(fingerprint: Fingerprint, spacing: Sequence[float] | None, patch: Sequence[int], name: str) -> None:
     """PlanError for a patch that would show the network a part of an image, and teach it a size of the whole."""
     shapes, steps = (np.array(one, dtype=float) for one in flat(fingerprint))
     extent = np.rint(shapes if spacing is None else shapes * steps / np.asarray(spacing, dtype=float))
@@ -131,6 +136,14 @@ def _refuse_cut(fingerprint: Fingerprint, spacing: Sequence[float] | None, patch
         problem = f"{counted(int(cut.sum()), 'training case')} would not be seen whole, and a part tells no size"
         needed = [int(n) for n in np.ceil(extent.max(axis=0) / 4) * 4]
         raise PlanError(problem, name, f"Give {needed}, or a coarser preprocessing.spacing")
+
+
+def _refuse_cut(task: Task, patch: Sequence[int], grid: Grid) -> None:
+    """PlanError where what the task is taught must be whole in each patch, and most images are larger than that."""
+    because, median = uncut(task), np.median(grid.extent, axis=0).round()
+    if because and any(size < whole for size, whole in zip(patch, median, strict=True)):
+        problem = f"{because}; images have {median.astype(int).tolist()} voxels, and patches {list(patch)}"
+        raise PlanError(problem, "training.patch", "Give patches as large as the images, or another task.loss")
 
 
 def _values(plan: Plan, section: str) -> dict[str, Any]:

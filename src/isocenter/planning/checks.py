@@ -134,7 +134,7 @@ def _check_learning(made: Settings) -> None:
     _check_duration(training)
     _check_folds(made.split.folds)
     vectors = all(isinstance(head, Vector) for head in made.task.heads.values())
-    if training.sampling == "balanced" and not vectors:
+    if training.sampling != "natural" and not vectors:
         problem = "only whole images are drawn class by class"
         raise PlanError(problem, "training.sampling", "Give natural, and training.foreground for rare structures")
     several = len(made.task.heads) > 1

@@ -119,6 +119,11 @@ def tuned_on(task: Task) -> Split:
     return found
 
 
+def uncut(task: Task) -> str:
+    """In words why no patch may cut what the task is taught; empty where any may."""
+    return str(getattr(task, "uncut", ""))
+
+
 __all__ = [
     "TASKS",
     "Outputs",
@@ -136,4 +141,5 @@ __all__ = [
     "stated_image",
     "suffices",
     "tuned_on",
+    "uncut",
 ]

@@ -162,6 +162,11 @@ class Multitask:
         return {f"{name}{HEAD}{key}": head for name, part in self.parts.items() for key, head in part.heads.items()}
 
     @property
+    def uncut(self) -> str:
+        """Why one of its parts must see images whole."""
+        return "; ".join(filter(None, (str(getattr(part, "uncut", "")) for part in self.parts.values())))
+
+    @property
     def labels(self) -> tuple[Label, ...]:
         """Those of the first part: of the label map, where there is one."""
         return next(iter(self.parts.values())).labels

@@ -16,9 +16,16 @@ from isocenter.lazy import torch
 from isocenter.report import Figure, figures
 from isocenter.tasks.exclusive import Tidying, log_mean, softmax, tidied
 from isocenter.tasks.label_maps import label_from, label_values, plain, refuse_other_names
-from isocenter.tasks.losses import label_loss
+from isocenter.tasks.losses import label_loss, uncut
 from isocenter.tasks.segmentation_plan import check_settings, settings_for
-from isocenter.tasks.segmentation_scores import METRICS, case_rows, summary_rows, voxel_in_unit
+from isocenter.tasks.segmentation_scores import (
+    METRICS,
+    agreement_figure,
+    case_rows,
+    summary_rows,
+    volumes,
+    voxel_in_unit,
+)
 from isocenter.tasks.segmentation_tidying import choose
 from isocenter.tasks.settings import reading
 from isocenter.tasks.sides import crossed
@@ -51,10 +58,11 @@ class Segmentation:
     """Every voxel gets one of the labels, or background (0).
 
     classes:        the labels, without the background
-    loss_name:      of `losses.LOSSES`
+    loss_name:      terms of `losses.TERMS`, joined with "+"
     tolerance:      mm within which a surface counts as found (pixels where no size is known), for all or by label name
     weights:        by label name, and "background": how much a voxel counts in the loss; 1 where none is given
     postprocessing: by label name; None until validation cases have decided
+    centrelines:    names of labels that are lines (vessels, nerves), whose centrelines are taught and measured
     """
 
     classes: tuple[Label, ...]
@@ -62,6 +70,7 @@ class Segmentation:
     tolerance: Mapping[str, float] | float = 2.0
     weights: Mapping[str, float] | None = None
     postprocessing: Mapping[str, Tidying] | None = None
+    centrelines: tuple[str, ...] = ()
 
     name: ClassVar[str] = "segmentation"
     needs: ClassVar[frozenset[str]] = frozenset({"mask"})
@@ -76,7 +85,7 @@ class Segmentation:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Segmentation:
-        known = ("labels", "loss", "tolerance", "weights", "postprocessing")
+        known = ("labels", "loss", "tolerance", "weights", "postprocessing", "centrelines")
         with reading(settings, known, "a segmentation"):
             labels = tuple(label_from(entry) for entry in settings["labels"])
             rules = settings.get("postprocessing")
@@ -86,9 +95,11 @@ class Segmentation:
                 _each(settings["tolerance"]),
                 None if settings.get("weights") is None else {k: float(v) for k, v in settings["weights"].items()},
                 None if rules is None else {name: _tidying(rule) for name, rule in rules.items()},
+                tuple(str(name) for name in settings.get("centrelines") or ()),
             )
         tolerance = task.tolerance if isinstance(task.tolerance, Mapping) else dict.fromkeys(task.names, task.tolerance)
-        check_settings(labels, task.loss_name, tolerance, task.weights or {}, task.postprocessing or {})
+        each = (tolerance, task.weights or {}, task.postprocessing or {}, task.centrelines)
+        check_settings(labels, task.loss_name, *each)
         return task
 
     @property
@@ -100,6 +111,7 @@ class Segmentation:
             "tolerance": dict(self.tolerance) if isinstance(self.tolerance, Mapping) else self.tolerance,
             "weights": None if self.weights is None else dict(self.weights),
             "postprocessing": None if rules is None else {name: asdict(rule) for name, rule in rules.items()},
+            "centrelines": list(self.centrelines),
         }
 
     @property
@@ -113,6 +125,10 @@ class Segmentation:
     @property
     def labels(self) -> tuple[Label, ...]:
         return self.classes
+
+    @property
+    def uncut(self) -> str:
+        return uncut(self.loss_name)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -166,7 +182,8 @@ class Segmentation:
         logits, weights = outputs["mask"].float(), None
         if self.weights is not None:
             weights = logits.new_tensor([self.weights.get(name, 1.0) for name in ("background", *self.names)])
-        return label_loss(self.loss_name, logits, target.long(), weights)
+        lines = [self.names.index(name) + 1 for name in self.centrelines]
+        return label_loss(self.loss_name, logits, target.long(), weights, lines or None)
 
     def quality(self, outputs: Outputs, target: Tensor) -> Mapping[str, Tensor]:
         predicted = outputs["mask"].argmax(dim=1)
@@ -231,7 +248,7 @@ class Segmentation:
         tolerances = given if isinstance(given, Mapping) else dict.fromkeys(self.names, given)
         return [
             {"case": case.id, "patient": case.patient, **row}
-            for row in case_rows(predicted, truth, self.classes, reference.geometry, tolerances)
+            for row in case_rows(predicted, truth, self.classes, reference.geometry, tolerances, self.centrelines)
         ]
 
     def summary(self, table: Table, *, seed: int) -> list[Row]:
@@ -246,7 +263,8 @@ class Segmentation:
 
     def overview(self, table: Table) -> list[Figure]:
         groups = {one.name: table.loc[table["label"] == one.name, "dice"].to_numpy(float) for one in self.classes}
-        return [figures.histogram(groups, "Dice of the cases", axis="Dice", caption="One count a case and label.")]
+        dice = figures.histogram(groups, "Dice of the cases", axis="Dice", caption="One count a case and label.")
+        return [dice, *(agreement_figure(one) for one in volumes(table))]
 
     def rank(self, table: Table) -> list[str]:
         return (

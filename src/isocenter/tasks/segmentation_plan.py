@@ -10,15 +10,19 @@ import numpy as np
 
 from isocenter.errors import DatasetError, PlanError
 from isocenter.tasks.label_maps import plain
-from isocenter.tasks.losses import LOSSES
+from isocenter.tasks.losses import check_loss
 from isocenter.values import Dataset, Decision, Fingerprint, Label
 
 # A structure thinner than this (voxels) is nearly all surface; so is a piece of fewer voxels than a cube of 5.
 THIN, TINY = 4.0, 125
+# A piece so many times as long as a cube of its own thickness is a line, as vessels and nerves are; an organ has 2, a
+# spinal cord cut off by the image 8, the vessels of a retina 200. A membrane is long in two ways and counts as one too.
+LONG = 30.0
 # Where structures fill less than this share of the voxels, nearly every voxel is easily told to be background.
 SPARSE = 1e-3
 # Labels whose volumes differ more than this many times are weighted, by at most this factor.
 UNLIKE, HEAVIEST = 100.0, 10.0
+CLDICE = "arXiv:2003.07311"
 MAIER_HEIN = "doi:10.1038/s41592-023-02151-z"
 
 
@@ -33,10 +37,11 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
     if not declared:
         declared = tuple(Label(value, str(value)) for value in voxels)
         because = f"they are the values of {len(fingerprint)} training masks; none were declared"
-    thin = _thin(declared, fingerprint)
+    thin, lines = _thin(declared, fingerprint), _lines(declared, fingerprint)
     return {
         "labels": Decision([plain(label) for label in declared], because),
-        "loss": _loss(thin, fingerprint),
+        "loss": _loss(thin, lines, fingerprint),
+        "centrelines": _centrelines(lines),
         "weights": _weights(declared, voxels),
         "tolerance": _tolerance(declared, thin, fingerprint),
         "postprocessing": Decision(
@@ -51,15 +56,16 @@ def check_settings(
     tolerance: Mapping[str, float],
     weights: Mapping[str, float],
     postprocessing: Mapping[str, Any],
+    centrelines: Sequence[str] = (),
 ) -> None:
-    """PlanError names the setting that cannot be; the last three are by label name."""
+    """PlanError names the setting that cannot be; all but the loss are by label name."""
     values, names = {label.value for label in labels}, {label.name for label in labels}
     if not labels or min(len(values), len(names)) < len(labels) or 0 in values:
         remedy = "Give each structure its own value and name"
         raise PlanError("labels must be different and not 0", "task.labels", remedy)
-    if loss not in LOSSES:
-        raise PlanError(f"there is no loss {loss!r}", "task.loss", f"Choose one of {', '.join(sorted(LOSSES))}")
-    for setting, given in (("tolerance", tolerance), ("weights", weights), ("postprocessing", postprocessing)):
+    check_loss(loss, bool(weights), centrelines)
+    named = (("tolerance", tolerance), ("weights", weights), ("postprocessing", postprocessing))
+    for setting, given in (*named, ("centrelines", centrelines)):
         others = sorted(set(given) - names - ({"background"} if setting == "weights" else set()))
         if others:
             raise PlanError(f"there is no label {others[0]!r}", f"task.{setting}", f"Name {', '.join(sorted(names))}")
@@ -75,14 +81,7 @@ def _thin(labels: Sequence[Label], fingerprint: Fingerprint) -> dict[str, str]:
     """{label: in words why its surface is nearly all of it}"""
     found = {}
     for label in labels:
-        width = _median([case.thickness[label.value] for case in fingerprint.cases if label.value in case.thickness])
-        piece = _median(
-            [
-                case.references["mask"][label.value] / case.components[label.value]
-                for case in fingerprint.cases
-                if case.components.get(label.value) and case.references.get("mask", {}).get(label.value)
-            ]
-        )
+        width, piece = _width(label, fingerprint), _median(_pieces(label, fingerprint))
         if width < THIN:
             found[label.name] = f"{label.name} is {width:.1f} voxels thin"
         elif piece < TINY:
@@ -90,7 +89,41 @@ def _thin(labels: Sequence[Label], fingerprint: Fingerprint) -> dict[str, str]:
     return found
 
 
-def _loss(thin: Mapping[str, str], fingerprint: Fingerprint) -> Decision:
+def _lines(labels: Sequence[Label], fingerprint: Fingerprint) -> dict[str, str]:
+    """{label: in words why it has a centreline}"""
+    found, axes = {}, len(fingerprint.cases[0].shape)
+    for label in labels:
+        width, pieces = _width(label, fingerprint), _pieces(label, fingerprint)
+        times = _median(pieces) / width**axes if pieces else 0.0
+        if times >= LONG:
+            found[label.name] = f"{label.name} is {width:.1f} voxels thin and {times:.0f} times as long"
+    return found
+
+
+def _width(label: Label, fingerprint: Fingerprint) -> float:
+    return _median([case.thickness[label.value] for case in fingerprint.cases if label.value in case.thickness])
+
+
+def _pieces(label: Label, fingerprint: Fingerprint) -> list[float]:
+    """Voxels of a piece of the label, the mean of each case that has one."""
+    return [
+        case.references["mask"][label.value] / case.components[label.value]
+        for case in fingerprint.cases
+        if case.components.get(label.value) and case.references.get("mask", {}).get(label.value)
+    ]
+
+
+def _centrelines(lines: Mapping[str, str]) -> Decision:
+    if not lines:
+        return Decision([], "no label is long and thin, so that none has a centreline to measure")
+    because = f"{'; '.join(lines.values())} (medians of the training cases): a break costs little overlap"
+    return Decision(list(lines), because, CLDICE)
+
+
+def _loss(thin: Mapping[str, str], lines: Mapping[str, str], fingerprint: Fingerprint) -> Decision:
+    if lines:
+        because = f"{'; '.join(lines.values())} (medians of the training cases): what breaks it shall cost"
+        return Decision("dice+ce+cldice", because, CLDICE)
     if thin:
         because = f"{'; '.join(thin.values())} (medians of the training cases): nearly all of it is surface"
         return Decision("dice+ce+boundary", because, "arXiv:1905.07852")

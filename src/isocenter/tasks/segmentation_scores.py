@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from isocenter.errors import counted
 from isocenter.evaluation import (
     Table,
+    centreline,
     mean_rows,
     metric_columns,
     overlaps,
@@ -18,15 +19,22 @@ from isocenter.evaluation import (
     surface_distance,
     volume_unit,
 )
+from isocenter.report import Figure, figures
+from isocenter.tasks.regression_scores import Measured, agreement_rows
 from isocenter.values import MM3_PER_ML, Array, Estimate, Geometry, Label, Row
 
 # With the unit in the name where it is not mm or ml: a distance that counts pixels must not be read as mm.
+MEASURED = ("volume_predicted", "volume_reference")
+AGREEMENT = ("volume_bias", "volume_loa_lower", "volume_loa_upper")
 DISTANCES, VOLUMES = ("hd95", "assd", "nsd"), ("volume_error", "false_positive_volume")
+# Of labels that have a centreline.
+OF_LINES = ("cldice", "centreline_recall", "centreline_precision", "components_error", "loops_error")
 METRICS = frozenset(
     {
+        *OF_LINES,
         *("dice", "iou", "sensitivity", "precision", "detected", "dice_pooled", "iou_pooled"),
         *(f"{name}{unit}" for name in DISTANCES for unit in ("", "_pixels")),
-        *(f"{name}{unit}" for name in VOLUMES for unit in ("", "_mm2", "_voxels")),
+        *(f"{name}{unit}" for name in (*VOLUMES, *AGREEMENT) for unit in ("", "_mm2", "_voxels")),
     }
 )
 
@@ -37,11 +45,13 @@ def case_rows(
     labels: Sequence[Label],
     geometry: Geometry,
     tolerances: Mapping[str, float],
+    centrelines: Collection[str] = (),
 ) -> Iterator[dict[str, Any]]:
     """The scores of each label of two label maps (*spatial) on one grid.
 
     geometry:   without a physical size distances count pixels and volumes voxels, and their columns say so
     tolerances: {label: mm} of `nsd`
+    centrelines: labels whose centrelines are scored too
     """
     spacing, voxel = geometry.spacing, voxel_in_unit(geometry)
     steps = geometry.affine[:-1, :-1] if spacing is not None and geometry.is_sheared else spacing
@@ -49,8 +59,8 @@ def case_rows(
     pixels = "_pixels" if spacing is None else ""
     amount = "_voxels" if spacing is None else "_mm2" if len(spacing) == 2 else ""
     for label in labels:
-        overlap = found[label.value]
-        surface = surface_distance(predicted == label.value, truth == label.value, steps)
+        overlap, masks = found[label.value], (predicted == label.value, truth == label.value)
+        surface = surface_distance(*masks, steps)
         yield {
             "label": label.name,
             "dice": overlap.dice,
@@ -62,7 +72,10 @@ def case_rows(
             f"nsd{pixels}": surface.nsd(tolerances[label.name]),
             f"volume_error{amount}": overlap.volume_error(voxel),
             f"false_positive_volume{amount}": overlap.false_positive_volume(voxel),
+            f"volume_predicted{amount}": overlap.predicted * voxel,
+            f"volume_reference{amount}": overlap.reference * voxel,
             "detected": overlap.detected,
+            **(_of_lines(*masks) if label.name in centrelines else {}),
             "voxels_both": overlap.both,
             "voxels_predicted": overlap.predicted,
             "voxels_reference": overlap.reference,
@@ -71,10 +84,62 @@ def case_rows(
 
 def summary_rows(table: Table, tolerance: Mapping[str, float] | float, *, seed: int) -> list[Row]:
     """Means by metric, over all labels first, then pooled; the method says what stands for what cannot be measured."""
-    metrics = [name for name in metric_columns(table) if not name.startswith("voxels_")]
+    metrics = [name for name in metric_columns(table) if not name.startswith(("voxels_", *MEASURED))]
     rows = mean_rows(table, {metric: unit_of(metric) for metric in metrics}, seed=seed)
+    lines = {label for label, own in table.groupby("label") if "cldice" in table and own["cldice"].notna().any()}
+    rows = [row for row in rows if row.metric not in OF_LINES or row.label in {"all", *lines}]
     rows = [_as_proportion(row, table, seed) if row.metric == "detected" else row for row in rows]
-    return [_explained(row, table, tolerance) for row in rows] + pooled_rows(table, seed=seed)
+    agreed = [row for one in volumes(table) for row in agreement_of(one, seed=seed)]
+    return [*(_explained(row, table, tolerance) for row in rows), *pooled_rows(table, seed=seed), *agreed]
+
+
+@dataclass(frozen=True, eq=False)
+class Volumes:
+    """Volumes of a label, predicted and by the reference: (cases,) in `unit`, with the ending of their columns."""
+
+    of: Measured
+    unit: str
+    ending: str
+
+
+def volumes(table: Table) -> list[Volumes]:
+    """Of each label that some reference has; cases whose reference is empty have no volume to agree with."""
+    found = []
+    for ending in (str(name).removeprefix(MEASURED[1]) for name in table if str(name).startswith(MEASURED[1])):
+        unit = unit_of(f"volume_error{ending}")
+        for label in dict.fromkeys(table["label"]):
+            own = table[(table["label"] == label) & (table[f"{MEASURED[1]}{ending}"] > 0)]
+            if len(own):
+                said, true = (own[f"{side}{ending}"].to_numpy(float) for side in MEASURED)
+                of = Measured(str(label), said, true, own["patient"].to_numpy(str), own["case"].to_numpy(str))
+                found.append(Volumes(of, unit, ending))
+    return found
+
+
+def agreement_of(one: Volumes, *, seed: int) -> list[Row]:
+    """Bias of the volumes and its limits of agreement."""
+    rows = agreement_rows(one.of, one.unit, seed=seed)
+    return [replace(row, metric=f"volume_{row.metric}{one.ending}") for row in rows]
+
+
+def _of_lines(predicted: Array, truth: Array) -> dict[str, float]:
+    """Centreline Dice with its two sides, and by how many pieces and loops the prediction is off."""
+    line = centreline(predicted, truth)
+    return {
+        "cldice": line.dice,
+        "centreline_recall": line.recall,
+        "centreline_precision": line.precision,
+        "components_error": float(abs(line.components)),
+        "loops_error": float(abs(line.loops)),
+    }
+
+
+def agreement_figure(one: Volumes) -> Figure:
+    """The Bland-Altman plot of a label's volumes."""
+    bias, lower, upper = (row.estimate for row in agreement_of(one, seed=0))
+    what, of = "Area" if one.unit == "mm²" else "Volume", one.of
+    title, limits = f"{what} of {of.target}", (lower, upper)
+    return figures.bland_altman(of.reference, of.predicted, title, bias=bias, limits=limits, unit=one.unit)
 
 
 def unit_of(metric: str) -> str:

@@ -43,6 +43,7 @@ class Task(Protocol):
     sides:     {head: as `mirrored`}, where heads differ in what mirroring makes of them
     terms:     {name: numbers} of the loss that are learnt with the weights, from these on; `loss` finds them as tensors
                among the outputs
+    uncut:     in words why no patch may cut what it is taught; where it is empty or absent, any may
     """
 
     name: ClassVar[str]
@@ -95,7 +96,7 @@ class Task(Protocol):
         """What this kind of problem says about training, by "section.name"."""
 
     def under(self, sampling: str) -> dict[str, Decision]:
-        """What follows from its settings and from how cases are drawn ("natural", "balanced"), by "section.name".
+        """What follows from its settings and from how cases are drawn (`training.sampling`), by "section.name".
 
         PlanError where cases cannot be drawn so.
         """

@@ -18,15 +18,11 @@ from numpy.typing import NDArray
 
 from isocenter.lazy import torch
 from isocenter.training.kinds import Kind, kind_for, kind_of_all
+from isocenter.training.sampling import Sampling
 from isocenter.training.store import Prepared
-from isocenter.transforms import generator, order
 from isocenter.values import Array, Region
 
 AHEAD = 3
-# Measured numbers are drawn alike over so many equal parts of their range.
-LEVELS = 10
-# Sets the draws of classes, and of the cases of a class, apart from those of epochs and of patches.
-CLASS_DRAW, MEMBER_DRAW, BALANCED_DRAW = 2**31 + 1, 2**31 + 2, 1
 
 # Image, target, generator, spacing, and what is told beside the image.
 _Sample = tuple[NDArray[np.float32], Array, np.random.Generator, tuple[float, ...], NDArray[np.float32] | None]
@@ -56,8 +52,7 @@ class Loader:
     """Batches of patches of these cases.
 
     foreground: share of patches that are centred on a structure; the others lie anywhere
-    balanced:   cases are drawn class by class, each class as often as any other; of numbers the tenths of the first
-                one's range are the classes. For vector targets only
+    sampling:   how often a case is drawn, see `sampling`; all but "natural" are for vector targets
     part:       the samples of each batch that are wanted; all without
     pinned:     in memory from which a GPU copies while the processor goes on
     """
@@ -67,7 +62,7 @@ class Loader:
     batch: int
     foreground: float
     seed: int
-    balanced: bool = False
+    sampling: str = "natural"
     part: range | None = None
     pinned: bool = False
 
@@ -103,34 +98,14 @@ class Loader:
         return np.stack(arrays, out=whole.numpy())
 
     def _sample(self, number: int) -> _Sample:
-        index, rng = self._class_by_class(number) if self.balanced else self._case_by_case(number)
+        index, rng = self._sampling(number)
         case = self.cases[index]
         image, target = case.cut(self._region(case, rng))
         return image, target, rng, case.steps, case.context
 
-    def _case_by_case(self, number: int) -> tuple[int, np.random.Generator]:
-        """Every case once an epoch."""
-        epoch, place = divmod(number, len(self.cases))
-        index = int(order(self.seed, epoch, len(self.cases))[place])
-        return index, generator(self.seed, epoch, index)
-
-    def _class_by_class(self, number: int) -> tuple[int, np.random.Generator]:
-        """Every class once a round; within a class every case once before any comes again."""
-        rounds, place = divmod(number, len(self._classes))
-        chosen = int(generator(self.seed, rounds, 0, CLASS_DRAW).permutation(len(self._classes))[place])
-        members = self._classes[chosen]
-        lap, place = divmod(rounds, len(members))
-        index = int(members[generator(self.seed, lap, chosen, MEMBER_DRAW).permutation(len(members))[place]])
-        return index, generator(self.seed, lap, index, BALANCED_DRAW)
-
     @cached_property
-    def _classes(self) -> list[NDArray[np.intp]]:
-        """The numbers of the cases of each class: of those whose targets are alike."""
-        targets = np.stack([np.atleast_1d(case.target) for case in self.cases])
-        if targets.dtype.kind == "f":
-            targets = _levels(targets[:, 0])[:, None]
-        _, owner = np.unique(targets, axis=0, return_inverse=True)
-        return [np.flatnonzero(owner.ravel() == number) for number in range(int(owner.max()) + 1)]
+    def _sampling(self) -> Sampling:
+        return Sampling(self.sampling, self.seed, [case.target for case in self.cases])
 
     @cached_property
     def _kind(self) -> Kind:
@@ -160,11 +135,3 @@ class Loader:
             centre = positions[int(rng.integers(len(positions)))]
             start = np.clip(centre - np.asarray(self.patch) // 2, 0, room)
         return tuple(slice(int(s), int(s) + n) for s, n in zip(start, self.patch, strict=True))
-
-
-def _levels(values: NDArray[Any]) -> NDArray[np.intp]:
-    """(cases,) the part of the range in which each value lies; -1 where there is none."""
-    known = np.isfinite(values)
-    low, high = (values[known].min(), values[known].max()) if known.any() else (0.0, 0.0)
-    share = np.where(known, values - low, 0.0) / ((high - low) or 1.0)
-    return np.where(known, np.minimum((share * LEVELS).astype(np.intp), LEVELS - 1), -1)

@@ -222,7 +222,7 @@ def _loader(settings: Settings, cases: Sequence[Prepared], ranks: Ranks) -> Load
         chosen.batch,
         chosen.foreground,
         chosen.seed,
-        balanced=chosen.sampling == "balanced",
+        sampling=chosen.sampling,
         part=ranks.part(chosen.batch),
         pinned=chosen.device.startswith("cuda"),
     )
