@@ -22,6 +22,7 @@ NETWORKS = {
     "densenet": "isocenter.networks.densenet:build",
     "plain_conv_unet": "isocenter.networks.nnunet:build_plain",
     "residual_encoder_unet": "isocenter.networks.nnunet:build_residual",
+    "pyramid": "isocenter.networks.pyramid:build",
     "resnet": "isocenter.networks.resnet:build",
     "segresnet": "isocenter.networks.segresnet:build",
     "timm": "isocenter.networks.backbone:build",

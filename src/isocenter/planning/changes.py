@@ -19,6 +19,7 @@ from isocenter.values import BY_HAND, Dataset, Decision, Fingerprint, Plan
 SHARED = (
     "preprocessing.spacing",
     "preprocessing.shape",
+    "preprocessing.reduction",
     "preprocessing.smallest",
     "network.size",
     "training.patch",
@@ -96,7 +97,9 @@ def with_memory(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Plan:
         "spatial_dims": plan["preprocessing.ndim"],
         "size": plan["network.size"],
     }
-    grid = grid_for(fingerprint, dense=is_dense(task), device=machine.device, scaled=keeps_scale(task))
+    reduction = float(plan["preprocessing.reduction"]) if "preprocessing.reduction" in plan else 1.0
+    asks: dict[str, Any] = {"dense": is_dense(task), "scaled": keeps_scale(task), "reduction": reduction}
+    grid = grid_for(fingerprint, device=machine.device, **asks)
     found = peak(
         task,
         architecture,

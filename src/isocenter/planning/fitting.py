@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -49,20 +50,21 @@ def fitted(
     *,
     minutes: float | None,
     wished: int | None = None,
+    reduction: float = 1.0,
 ) -> Fitted:
     """The first of ever smaller batches and patches that fits.
 
     said, asked: the family that the task wants, and the one that a person wants
     minutes:     for one model
     wished:      the batch that the task wants; as many as is usual without
+    reduction:   by which factor the grid may be coarser than images are, as the task says
     Raises ResourceError where not even a single small patch fits.
     """
-    dense = is_dense(task)
-    scaled = keeps_scale(task)
-    first = grid_for(fingerprint, dense=dense, device=machine.device, scaled=scaled)
+    asks: dict[str, Any] = {"dense": is_dense(task), "scaled": keeps_scale(task), "reduction": reduction}
+    first = grid_for(fingerprint, device=machine.device, **asks)
     usual = wished or usual_batch(fingerprint, first, machine.device)
     for room, batch in _smaller(usual):
-        grid = grid_for(fingerprint, dense=dense, device=machine.device, room=room, scaled=scaled)
+        grid = grid_for(fingerprint, device=machine.device, room=room, **asks)
         network = asked or _family(said, grid)
         size = _size(network.value, grid, machine, len(fingerprint), minutes)
         architecture = {

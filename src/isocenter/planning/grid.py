@@ -57,11 +57,20 @@ class Grid:
         return int(np.prod(self.patch))
 
 
-def grid_for(fingerprint: Fingerprint, *, dense: bool, device: str, room: float = 1.0, scaled: bool = False) -> Grid:
+def grid_for(
+    fingerprint: Fingerprint,
+    *,
+    dense: bool,
+    device: str,
+    room: float = 1.0,
+    scaled: bool = False,
+    reduction: float = 1.0,
+) -> Grid:
     """dense: an output for every voxel, so that a spacing decides; else images are brought to one shape as a whole
 
     room:   share of the usual number of voxels, where memory does not suffice for all of them
     scaled: whole images keep their scale, where it is known: brought to one spacing and padded to one shape
+    reduction: of patches: by which factor the grid is coarser than the spacing or the image's own grid makes it
     """
     shapes, steps = flat(fingerprint)
     kind = "cpu" if device == "cpu" else "gpu"
@@ -78,7 +87,9 @@ def grid_for(fingerprint: Fingerprint, *, dense: bool, device: str, room: float 
     extent = np.array(shapes, dtype=float)
     if spacing.value is not None:
         extent = extent * np.array(steps) / np.asarray(spacing.value)
-    patch, strides = _patch(extent, spacing.value, PATCH_VOXELS[len(shapes[0])][kind] * room)
+    extent = extent / reduction
+    # What is given away in fineness is taken as view: less is cut at the edges of patches.
+    patch, strides = _patch(extent, spacing.value, PATCH_VOXELS[len(shapes[0])][kind] * room * reduction)
     return Grid(
         spacing,
         Decision(None, "patches are cut from a grid that keeps the proportions of the body"),

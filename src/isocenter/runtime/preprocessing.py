@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from annotated_types import Ge
 from numpy.typing import NDArray
 
 from isocenter.errors import DatasetError, GeometryError, PlanError, counted
@@ -52,6 +53,7 @@ class Preprocessing:
     border:   share of each axis that is cut away at either end, after the crop
     smallest: the padded shape is at least this
     order:    interpolation of intensities
+    reduction: by which factor the network's grid is coarser yet than the spacing, or the image's own grid, makes it
     """
 
     ndim: int
@@ -65,6 +67,7 @@ class Preprocessing:
     modality: str = "unknown"
     aspect: Literal["stretch", "crop", "pad"] = "stretch"
     border: float = 0.0
+    reduction: Annotated[float, Ge(1)] = 1.0
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Preprocessing:
@@ -256,9 +259,9 @@ class Preprocessing:
             )
         if self.shape is not None:
             return self.shape
-        if self.spacing is None:
-            return shape
-        return tuple(max(1, round(size * old / new)) for size, old, new in zip(shape, steps, self.spacing, strict=True))
+        wanted = steps if self.spacing is None else self.spacing
+        sizes = zip(shape, steps, wanted, strict=True)
+        return tuple(max(1, round(size * old / (new * self.reduction))) for size, old, new in sizes)
 
 
 def _middle(region: Region, sizes: Sequence[int]) -> Region:

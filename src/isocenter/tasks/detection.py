@@ -19,7 +19,16 @@ from isocenter.lazy import torch
 from isocenter.report import Figure, figures
 from isocenter.tasks.detection_decode import PRIOR, Decoder, distinct, rows_of
 from isocenter.tasks.detection_maps import centre_loss
-from isocenter.tasks.detection_plan import OVERLAPS, SUPPRESSION, THRESHOLD, check_settings, settings_for, threshold
+from isocenter.tasks.detection_plan import (
+    OVERLAPS,
+    SUPPRESSION,
+    THRESHOLD,
+    check_settings,
+    network,
+    reduction,
+    settings_for,
+    threshold,
+)
 from isocenter.tasks.detection_scores import METRICS, Answers, case_row, summary_rows
 from isocenter.tasks.sides import crossed
 from isocenter.tasks.task import Outputs, Task, stated_image
@@ -141,7 +150,8 @@ class Detection:
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         return {
-            "network.name": Decision("unet", "it gives an output for every voxel", "arXiv:1505.04597"),
+            "network.name": network(fingerprint),
+            "preprocessing.reduction": reduction(fingerprint),
             "training.selection": Decision(
                 "ap", "average precision of the validation cases, the mean of that at IoU 0.1 and at 0.5"
             ),

@@ -19,6 +19,9 @@ OVERLAPS = {2: 0.5, 3: 0.1}
 SUPPRESSION = {2: 0.5, 3: 0.2}
 # Until validation cases have decided: CenterNet's own for its pictures.
 THRESHOLD = 0.3
+# Voxels that the smallest kind of box is still across on the network's grid, four to each of a pyramid's answers; and
+# those that an image is at least. By trials on BCCD, see docs/benchmarks.md.
+FINE_ENOUGH, SMALLEST_IMAGE = 16, 128
 # Of fewer boxes of validation cases a threshold would be chance.
 FEWEST_BOXES = 10
 
@@ -34,13 +37,13 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
     declared = [label.name for label in dataset.classes.get("boxes", ())] or sorted(counts)
     shares = ", ".join(f"{counts[name]} {name}" for name in declared)
     axes = axes_of(fingerprint)
-    lengths = np.concatenate([_lengths(boxes, axes) for boxes in drawn])
+    lengths = np.concatenate([_lengths(boxes, axes) for boxes in drawn]) / reduction(fingerprint).value
     return {
         "classes": Decision(declared, f"{shares} on {counted(len(drawn), 'training image')}"),
         "axes": Decision(axes, f"the images have {axes}"),
         "typical": Decision(
             round(float(np.median(lengths)), 3),
-            f"voxels: the median of the sides of {counted(len(lengths) // axes, 'box', 'boxes')}",
+            f"voxels that the network sees: the median of the sides of {counted(len(lengths) // axes, 'box', 'boxes')}",
             ZHOU,
         ),
         "suppression": Decision(
@@ -50,6 +53,32 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
             None, f"found on the validation cases after training; {THRESHOLD} where their boxes are too few", ZHOU
         ),
     }
+
+
+def reduction(fingerprint: Fingerprint) -> Decision:
+    """By which factor images are finer than finding the smallest kind of box asks for."""
+    sides: dict[str, list[Floats]] = {}
+    for case in fingerprint.cases:
+        boxes = case.references.get("boxes")
+        for name in set(boxes.names) if boxes is not None else ():
+            own = boxes.of(name)
+            sides.setdefault(name, []).append(_lengths(own, axes_of(fingerprint)).reshape(len(own), -1).min(axis=1))
+    least = {name: float(np.median(np.concatenate(one))) for name, one in sides.items()}
+    smallest = min(least, key=least.__getitem__)
+    shortest = float(np.median([min(n for n in case.shape if n > 1) for case in fingerprint.cases]))
+    factor = max(1.0, float(int(min(least[smallest] / FINE_ENOUGH, shortest / SMALLEST_IMAGE))))
+    said = f"half of the boxes of {smallest} are less than {least[smallest]:.3g} voxels across"
+    if factor == 1.0:
+        return Decision(1.0, f"{said}, images of {shortest:.0f} a side: nothing is given away")
+    return Decision(factor, f"{said}: so coarse a grid leaves {FINE_ENOUGH} of them, and time for more steps", ZHOU)
+
+
+def network(fingerprint: Fingerprint) -> Decision:
+    """A pyramid where its coarser answers are fine enough."""
+    if axes_of(fingerprint) == 2 and reduction(fingerprint).value > 1:
+        because = "boxes are many voxels across: answers a fourth as fine tell them apart, in a fraction of the time"
+        return Decision("pyramid", because, "arXiv:1612.03144")
+    return Decision("unet", "it gives an output for every voxel", "arXiv:1505.04597")
 
 
 def axes_of(fingerprint: Fingerprint) -> int:
