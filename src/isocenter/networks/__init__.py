@@ -28,6 +28,7 @@ NETWORKS = {
     "timm": "isocenter.networks.backbone:build",
     "unet": "isocenter.networks.unet:build",
     "unet_slices": "isocenter.networks.unet:build_slices",
+    "yolox": "isocenter.networks.pyramid:build_yolox",
 }
 
 
@@ -41,6 +42,8 @@ def build(name: str, channels: int, spatial_dims: int, heads: Mapping[str, Head]
 
     images: (batch, channels, *spatial)
     size:   the family's own settings (width, strides, blocks, ...)
+    A family that is defined by its loss has `loss(outputs, targets, heads)`, which then takes the place of the task's;
+    while it trains its outputs may be whatever that needs. A file whose families answer with boxes says `BOXES = True`.
     Raises PlanError for an unknown name, a head that the family cannot have or a size that it does not know.
     """
     module, function = _found(name)
@@ -49,6 +52,8 @@ def build(name: str, channels: int, spatial_dims: int, heads: Mapping[str, Head]
     for key, head in heads.items():
         if not isinstance(head, Dense | Vector):
             raise PlanError(f"{name} has no output of the kind of {key!r} ({head})", "network.name", "Choose another")
+    if getattr(module, "BOXES", False) and not all(isinstance(head, Dense) and head.lengths for head in heads.values()):
+        raise PlanError(f"{name} answers with boxes alone", "network.name", "Choose unet or resnet")
     dense = {key: head.channels for key, head in heads.items() if isinstance(head, Dense)}
     vectors = {key: head.size for key, head in heads.items() if isinstance(head, Vector)}
     try:

@@ -9,10 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
-from annotated_types import Ge
 from numpy.typing import NDArray
 
 from isocenter.errors import DatasetError, GeometryError, PlanError, counted
@@ -67,7 +66,12 @@ class Preprocessing:
     modality: str = "unknown"
     aspect: Literal["stretch", "crop", "pad"] = "stretch"
     border: float = 0.0
-    reduction: Annotated[float, Ge(1)] = 1.0
+    reduction: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.reduction < math.inf:
+            problem = f"images cannot be brought down by a factor of {self.reduction}"
+            raise PlanError(problem, "preprocessing.reduction", "Give a number from 1 on")
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Preprocessing:

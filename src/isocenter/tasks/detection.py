@@ -124,7 +124,8 @@ class Detection:
 
     @property
     def heads(self) -> Mapping[str, Head]:
-        return {HEAD: Dense(len(self.classes) + 2 * self.axes, lengths=self.axes, offsets=self.axes)}
+        count = len(self.classes) + 2 * self.axes
+        return {HEAD: Dense(count, lengths=self.axes, offsets=self.axes, unit=self.typical)}
 
     @property
     def labels(self) -> tuple[Label, ...]:
