@@ -31,7 +31,8 @@ LINEAR = {2: "bilinear", 3: "trilinear"}
 REACH, MOST_ANSWERS, OVERLAP_COST, OVERLAP_WEIGHT = 2.5, 10, 3.0, 5.0
 # A fresh network calls one voxel in a hundred: arXiv:1708.02002, section 3.3.
 RARE = -math.log(99.0)
-# What an answer costs that lies inside of a box but far from its centre, or the other way: taken where there is no other.
+# What an answer costs that lies inside of a box but far from its centre, or the other way round: taken where there is
+# no other.
 FAR = 1e5
 # Who decodes a map adds so much to what it says of classes: a fresh one is to call one voxel in ten.
 ADDED = -math.log(9.0)
@@ -66,7 +67,7 @@ class Block(nn.Module):
 class Features(nn.Module):
     """(batch, channels, *spatial) to (batch, inside, *coarse) of each stage from `finest` on, the finest first.
 
-    strides: one entry a stage and axis; the first has stride 1. The input's size per axis is a multiple of their product
+    strides: one entry a stage and axis; the first has stride 1. The input's size is a multiple of their product
     finest:  the first stage whose grid is answered on
     width:   feature maps of the stage after the first; doubled by each up to `widest`
     blocks:  residual blocks of each stage from the third on

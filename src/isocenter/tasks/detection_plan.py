@@ -28,7 +28,7 @@ FEWEST_BOXES = 10
 
 def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
     """The fields of a detection for these training cases; DatasetError where none of them has a box."""
-    drawn = [case.references["boxes"] for case in fingerprint.cases if "boxes" in case.references]
+    drawn = _drawn(fingerprint)
     counts = Counter(name for boxes in drawn for name in boxes.names)
     if not counts:
         raise DatasetError(
@@ -57,20 +57,19 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
 
 def reduction(fingerprint: Fingerprint) -> Decision:
     """By which factor images are finer than finding the smallest kind of box asks for."""
-    sides: dict[str, list[Floats]] = {}
-    for case in fingerprint.cases:
-        boxes = case.references.get("boxes")
-        for name in set(boxes.names) if boxes is not None else ():
-            own = boxes.of(name)
-            sides.setdefault(name, []).append(_lengths(own, axes_of(fingerprint)).reshape(len(own), -1).min(axis=1))
-    least = {name: float(np.median(np.concatenate(one))) for name, one in sides.items()}
+    drawn, axes = _drawn(fingerprint), axes_of(fingerprint)
+    kinds = {name for boxes in drawn for name in boxes.names}
+    least = {name: _across([boxes.of(name) for boxes in drawn], axes) for name in sorted(kinds)}
+    if not least:
+        return Decision(1.0, "the training cases have no boxes")
     smallest = min(least, key=least.__getitem__)
     shortest = float(np.median([min(n for n in case.shape if n > 1) for case in fingerprint.cases]))
     factor = max(1.0, float(int(min(least[smallest] / FINE_ENOUGH, shortest / SMALLEST_IMAGE))))
     said = f"half of the boxes of {smallest} are less than {least[smallest]:.3g} voxels across"
     if factor == 1.0:
         return Decision(1.0, f"{said}, images of {shortest:.0f} a side: nothing is given away")
-    return Decision(factor, f"{said}: so coarse a grid leaves {FINE_ENOUGH} of them, and time for more steps", ZHOU)
+    left = f"{least[smallest] / factor:.3g}"
+    return Decision(factor, f"{said}: a coarser grid leaves {left} of them, and time for more steps", ZHOU)
 
 
 def network(fingerprint: Fingerprint) -> Decision:
@@ -127,6 +126,16 @@ def check_settings(classes: Sequence[str], numbers: dict[str, Any]) -> None:
     for name in ("suppression", "threshold"):
         if numbers[name] is not None and not 0 < numbers[name] <= 1:
             raise PlanError(f"{numbers[name]} is not in (0, 1]", f"task.{name}", "Give a share")
+
+
+def _drawn(fingerprint: Fingerprint) -> list[BoundingBoxes]:
+    """The boxes of each training case that has a reference."""
+    return [case.references["boxes"] for case in fingerprint.cases if "boxes" in case.references]
+
+
+def _across(boxes: Sequence[BoundingBoxes], axes: int) -> float:
+    """The median of the shortest sides, in voxels."""
+    return float(np.median(np.concatenate([_lengths(one, axes).reshape(-1, axes).min(axis=1) for one in boxes])))
 
 
 def _lengths(boxes: BoundingBoxes, axes: int) -> np.ndarray:
