@@ -11,6 +11,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 import isocenter
+import trained
 
 
 def overlays_of(page: str) -> list[dict]:
@@ -83,10 +84,22 @@ def test_the_viewer_takes_an_annotation_and_what_was_predicted(detected, cli, tm
     assert done.code != 0
 
 
+def test_a_family_with_a_loss_of_its_own_goes_the_same_way(detected, tmp_path):
+    strides = [[1, 1], [2, 2], [2, 2]]
+    size = {"strides": strides, "width": 8, "inside": 8, "finest": 1, "levels": 2, "head": 1}
+    asked = {"network.name": "yolox", "network.size": size, "preprocessing.reduction": 1.5}
+    run = trained.detecting(detected.data, tmp_path / "run", assignments=asked)
+    assert np.isfinite(pd.read_csv(run.out / "log.csv")["loss"]).all()
+    isocenter.package(run.out, out=tmp_path / "packaged", backends=("onnx",))
+    image = isocenter.read(detected.data / "smear00.png")
+    own = isocenter.load(run.out, "cpu").predict(image).boxes
+    packaged = isocenter.load(tmp_path / "packaged", "cpu").predict(image).boxes
+    assert_allclose(packaged.corners, own.corners, atol=1e-3)
+    assert (own.corners <= [24, 32, 24, 32]).all()
+
+
 @pytest.mark.slow
 def test_discs_and_squares_are_learnt(tmp_path):
-    import trained
-
     some = {"training.steps": 300, "training.batch": 4, "training.learning_rate": 5e-3}
     run = trained.detecting(trained.smears(tmp_path / "data", 40), tmp_path / "run", assignments=some)
     rows = {(row.metric, row.label): row.estimate.value for row in run.rows}

@@ -22,11 +22,13 @@ NETWORKS = {
     "densenet": "isocenter.networks.densenet:build",
     "plain_conv_unet": "isocenter.networks.nnunet:build_plain",
     "residual_encoder_unet": "isocenter.networks.nnunet:build_residual",
+    "pyramid": "isocenter.networks.pyramid:build",
     "resnet": "isocenter.networks.resnet:build",
     "segresnet": "isocenter.networks.segresnet:build",
     "timm": "isocenter.networks.backbone:build",
     "unet": "isocenter.networks.unet:build",
     "unet_slices": "isocenter.networks.unet:build_slices",
+    "yolox": "isocenter.networks.pyramid:build_yolox",
 }
 
 
@@ -43,6 +45,8 @@ def build(
     images:  (batch, channels, *spatial)
     size:    the family's own settings (width, strides, blocks, ...)
     context: entries of a vector (batch, context) that it is given beside the images; 0 for none
+    A family that is defined by its loss has `loss(outputs, targets, heads)`, which then takes the place of the task's;
+    while it trains its outputs may be whatever that needs. A file whose families answer with boxes says `BOXES = True`.
     Raises PlanError for an unknown name, a head or a context that the family cannot have, a size that it does not know.
     """
     module, function = _found(name)
@@ -51,6 +55,8 @@ def build(
     for key, head in heads.items():
         if not isinstance(head, Dense | Vector):
             raise PlanError(f"{name} has no output of the kind of {key!r} ({head})", "network.name", "Choose another")
+    if getattr(module, "BOXES", False) and not all(isinstance(head, Dense) and head.lengths for head in heads.values()):
+        raise PlanError(f"{name} answers with boxes alone", "network.name", "Choose unet or resnet")
     dense = {key: head.channels for key, head in heads.items() if isinstance(head, Dense)}
     vectors = {key: head.size for key, head in heads.items() if isinstance(head, Vector)}
     try:

@@ -22,6 +22,7 @@ from isocenter.values import BY_HAND, Dataset, Decision, Fingerprint, Plan
 SHARED = (
     "preprocessing.spacing",
     "preprocessing.shape",
+    "preprocessing.reduction",
     "preprocessing.smallest",
     "network.size",
     "training.patch",
@@ -107,7 +108,8 @@ def with_memory(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Plan:
         "context": _values(plan, "network").get("context"),
     }
     answers = answers_of(task)
-    grid = grid_for(fingerprint, device=machine.device, **answers)
+    reduction = float(plan["preprocessing.reduction"]) if "preprocessing.reduction" in plan else 1.0
+    grid = grid_for(fingerprint, device=machine.device, reduction=reduction, **answers)
     _refuse_cut(task, patch, grid)
     if answers["scaled"] and plan["preprocessing.shape"] is None and plan["preprocessing.crop"] == "none":
         for name in ("training.patch", "inference.patch"):

@@ -51,6 +51,7 @@ def fitted(
     minutes: float | None,
     wished: int | None = None,
     context: Mapping[str, Any] | None = None,
+    reduction: float = 1.0,
 ) -> Fitted:
     """The first of ever smaller batches and patches that fits.
 
@@ -58,9 +59,10 @@ def fitted(
     minutes:     for one model
     wished:      the batch that the task wants; as many as is usual without
     context:     what the network is told beside the images
+    reduction:   by which factor the grid may be coarser than images are, as the task says
     Raises ResourceError where not even a single small patch fits.
     """
-    wanted = answers_of(task)
+    wanted: dict[str, Any] = {**answers_of(task), "reduction": reduction}
     first = grid_for(fingerprint, device=machine.device, **wanted)
     usual = wished or usual_batch(fingerprint, first, machine.device)
     for room, batch in _smaller(usual):

@@ -71,6 +71,7 @@ def grid_for(
     whole: bool = False,
     room: float = 1.0,
     scaled: bool = False,
+    reduction: float = 1.0,
 ) -> Grid:
     """dense: an output for every voxel
 
@@ -78,6 +79,7 @@ def grid_for(
     room:   share of the usual number of voxels, where memory does not suffice for all of them
     scaled: whole images keep their scale, where it is known: brought to one spacing and padded to one shape, which
             holds every training image, because the mean over windows would be no size
+    reduction: of patches: by which factor the grid is coarser than the spacing or the image's own grid makes it
     """
     shapes, steps = flat(fingerprint)
     kind, axes = "cpu" if device == "cpu" else "gpu", len(shapes[0])
@@ -101,7 +103,9 @@ def grid_for(
     extent = np.array(shapes, dtype=float)
     if spacing.value is not None:
         extent = extent * np.array(steps) / np.asarray(spacing.value)
-    patch, strides = _patch(extent, spacing.value, PATCH_VOXELS[len(shapes[0])][kind] * room)
+    extent = extent / reduction
+    # What is given away in fineness is taken as view: less is cut at the edges of patches.
+    patch, strides = _patch(extent, spacing.value, PATCH_VOXELS[len(shapes[0])][kind] * room * reduction)
     return Grid(
         spacing,
         Decision(None, "patches are cut from a grid that keeps the proportions of the body"),

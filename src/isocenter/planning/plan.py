@@ -61,6 +61,7 @@ def make_plan(
         minutes=each,
         wished=None if wished is None else int(wished.value),
         context=beside.value,
+        reduction=float(said["preprocessing.reduction"].value) if "preprocessing.reduction" in said else 1.0,
     )
     grid = fits.grid
     batch = batch_decision(fits.batch, fits.usual, fingerprint, grid, machine)

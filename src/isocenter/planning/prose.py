@@ -60,6 +60,7 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
     "preprocessing.modality": ("The modality is {value}",),
     "preprocessing.normalisation": ("Intensities are normalised by {value}",),
     "preprocessing.spacing": ("Images are resampled to {size} mm", "Images are not brought to a common spacing"),
+    "preprocessing.reduction": ("They are brought down by a factor of {value}",),
     "preprocessing.shape": ("Images are brought to {size} voxels", "Images are not brought to one shape"),
     "preprocessing.crop": ("Images are cropped to their {value}", "Images are not cropped"),
     "preprocessing.order": ("Interpolation is {value}",),

@@ -27,6 +27,8 @@ def readme(
     """
     preprocessing = model.preprocessing
     seen = "voxels as they are" if preprocessing.spacing is None else f"{_by(preprocessing.spacing)} mm"
+    times = float(preprocessing.settings.get("reduction", 1.0))
+    seen += f", {times:g} times as long" if times > 1 else ""
     grid = f"{_by(preprocessing.shape)} voxels" if preprocessing.shape is not None else seen
     ends = "`.nii.gz`" if preprocessing.ndim == 3 else "`.png` or `.jpg`"
     several = len(preprocessing.channels) > 1 and preprocessing.channels != ("R", "G", "B")

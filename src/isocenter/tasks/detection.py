@@ -19,7 +19,16 @@ from isocenter.lazy import torch
 from isocenter.report import Figure, figures
 from isocenter.tasks.detection_decode import PRIOR, Decoder, distinct, rows_of
 from isocenter.tasks.detection_maps import centre_loss
-from isocenter.tasks.detection_plan import OVERLAPS, SUPPRESSION, THRESHOLD, check_settings, settings_for, threshold
+from isocenter.tasks.detection_plan import (
+    OVERLAPS,
+    SUPPRESSION,
+    THRESHOLD,
+    check_settings,
+    network,
+    reduction,
+    settings_for,
+    threshold,
+)
 from isocenter.tasks.detection_scores import METRICS, Answers, case_row, summary_rows
 from isocenter.tasks.settings import reading
 from isocenter.tasks.sides import crossed
@@ -113,7 +122,8 @@ class Detection:
 
     @property
     def heads(self) -> Mapping[str, Head]:
-        return {HEAD: Dense(len(self.classes) + 2 * self.axes, lengths=self.axes, offsets=self.axes)}
+        count = len(self.classes) + 2 * self.axes
+        return {HEAD: Dense(count, lengths=self.axes, offsets=self.axes, unit=self.typical)}
 
     @property
     def labels(self) -> tuple[Label, ...]:
@@ -139,7 +149,8 @@ class Detection:
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         return {
-            "network.name": Decision("unet", "it gives an output for every voxel", "arXiv:1505.04597"),
+            "network.name": network(fingerprint),
+            "preprocessing.reduction": reduction(fingerprint),
             "training.selection": Decision(
                 "ap", "average precision of the validation cases, the mean of that at IoU 0.1 and at 0.5"
             ),

@@ -56,6 +56,9 @@ def batch_loss(
         outputs = module(compute.ordered(module, images), *context)
     outputs = {name: ranks.whole(output.float()) for name, output in outputs.items()}
     targets = each_array(targets, ranks.whole)
+    if (own := getattr(module, "loss", None)) is not None:  # the family is defined by it: nothing else fits its outputs
+        lost: Tensor = own(outputs, targets, task.heads)
+        return lost
     if partner is None:
         return supervised(task, outputs, targets, coarse, terms)
     # Zhang et al., arXiv:1710.09412; Yun et al., arXiv:1905.04899

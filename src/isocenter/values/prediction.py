@@ -33,11 +33,13 @@ class Dense:
 
     lengths, offsets: so many of the last channels are lengths along the axes, one an axis, and after them a vector:
                       both in any unit of voxels of the network's grid. They turn, mirror and stretch with the grid
+    unit:             voxels that a length or an offset of 1 is long
     """
 
     channels: int
     lengths: int = 0
     offsets: int = 0
+    unit: float = 1.0
 
     @property
     def plain(self) -> int:
