@@ -31,6 +31,7 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
     "task.operating_point": ("The threshold is chosen by the rule {value}", "No operating point is set"),
     "task.prevalence": ("Predictive values are stated at a prevalence of {each}", "No other prevalence is stated"),
     "task.counts": ("The training cases are {each}",),
+    "task.centrelines": ("Centrelines are followed of {value}", "No structure has a centreline"),
     "task.weights": ("In the loss the classes weigh {each}", "In the loss all classes weigh alike"),
     "task.prior_shift": ("Log odds are corrected by {each}", "Probabilities need no correction of the prior"),
     "task.thresholds": ("The thresholds of probability are {each}", "No threshold is set yet"),
