@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import Any
 
+import numpy as np
+
 from isocenter.errors import DatasetError, PlanError
 from isocenter.tasks.task import Outputs, Task, rows_in
 from isocenter.values import Dataset, Split
@@ -15,6 +17,7 @@ TASKS = {
     "classification": "isocenter.tasks.classification:Classification",
     "detection": "isocenter.tasks.detection:Detection",
     "findings": "isocenter.tasks.findings:Findings",
+    "instances": "isocenter.tasks.instances:InstanceSegmentation",
     "regression": "isocenter.tasks.regression:Regression",
     "segmentation": "isocenter.tasks.segmentation:Segmentation",
     "survival": "isocenter.tasks.survival:Survival",
@@ -78,4 +81,10 @@ def tuned_on(task: Task) -> Split:
     return found
 
 
-__all__ = ["TASKS", "Outputs", "Task", "build", "kind", "kind_for", "names", "rows_in", "tuned_on"]
+def voxel_bytes(task: Task) -> int:
+    """Bytes of a voxel of the image that are held while a dense result is decoded: its label, unless the kind says."""
+    most = max((label.value for label in task.labels), default=0)
+    return int(getattr(task, "bytes_per_voxel", np.min_scalar_type(most).itemsize))
+
+
+__all__ = ["TASKS", "Outputs", "Task", "build", "kind", "kind_for", "names", "rows_in", "tuned_on", "voxel_bytes"]

@@ -33,7 +33,8 @@ Outputs = Mapping[str, "Tensor"]
 class Task(Protocol):
     """A kind of problem with its settings: a frozen dataclass whose fields are the plan's section "task".
 
-    A kind may have `tuned_on: ClassVar[Split]`, the part whose predictions `tuned` is shown; without it "val".
+    A kind may have `tuned_on: ClassVar[Split]`, the part whose predictions `tuned` is shown; without it "val". And it
+    may have `bytes_per_voxel: ClassVar[int]` of an image while `decode` works; without it those of a label.
     """
 
     name: ClassVar[str]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from isocenter.lazy import torch
 from isocenter.runtime import Preprocessing, Trace
 from isocenter.transforms import Augmentation, Corners, generator, names_sides, sides_changed
-from isocenter.values import Array, Boxes, Dense, Head, Region, Target, Vector
+from isocenter.values import Array, Boxes, Dense, Head, Instances, Region, Target, Vector
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -130,6 +130,28 @@ class EveryVoxel:
 
 
 @dataclass(frozen=True)
+class ObjectByObject(EveryVoxel):
+    """(*spatial) int32 numbers of objects, 0 where there is none.
+
+    What a network learns of them is made of the numbers after they have moved: a distance would not stay one.
+    """
+
+    name: ClassVar[str] = "instances"
+
+    def prepared(self, target: Target, preprocessing: Preprocessing, trace: Trace) -> Array:
+        return preprocessing.labels(target.data, trace).astype(np.int32)
+
+    def positions(self, head: Head, data: Array, shape: Sequence[int]) -> Positions:
+        return {1: _some(np.argwhere(data > 0), 1)}
+
+    def moved(self, augmentation: Augmentation, images: Tensor, targets: Tensor, drawn: Drawn) -> Moved:
+        """Numbers name no side: in a mirror they stay what they are."""
+        moved, numbers, _ = augmentation(images, targets, drawn.generators, drawn.steps)
+        assert numbers is not None  # noqa: S101 - they were given
+        return moved, numbers
+
+
+@dataclass(frozen=True)
 class BoxByBox:
     """(n, 1 + 2 * axes) float32: class, where it begins on every axis, where it ends; edges in voxels.
 
@@ -172,7 +194,12 @@ class BoxByBox:
         return targets * targets.new_tensor([1.0, *factors, *factors])
 
 
-KINDS: Mapping[type, Kind] = {Vector: OfTheWhole(), Dense: EveryVoxel(), Boxes: BoxByBox()}
+KINDS: Mapping[type, Kind] = {
+    Vector: OfTheWhole(),
+    Dense: EveryVoxel(),
+    Boxes: BoxByBox(),
+    Instances: ObjectByObject(),
+}
 
 
 def kind_of(head: Head) -> Kind:

@@ -33,11 +33,13 @@ class Dense:
 
     lengths, offsets: so many of the last channels are lengths along the axes, one an axis, and after them a vector:
                       both in any unit of voxels of the network's grid. They turn, mirror and stretch with the grid
+    called:           what each channel is, where it is not the background and the labels
     """
 
     channels: int
     lengths: int = 0
     offsets: int = 0
+    called: tuple[str, ...] = ()
 
     @property
     def plain(self) -> int:
@@ -60,13 +62,18 @@ class Boxes:
 
 
 @dataclass(frozen=True)
+class Instances:
+    """Objects of one class, each with a number of its own."""
+
+
+@dataclass(frozen=True)
 class Field:
     """A head of vectors for every voxel, in voxels of the input grid."""
 
     components: int
 
 
-Head = Vector | Dense | Points | Boxes | Field
+Head = Vector | Dense | Points | Boxes | Instances | Field
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +82,7 @@ class Target:
 
     head: Vector data are stacked as they are; Dense data, (*spatial) of label values, follow the image voxel by voxel;
           Boxes data, (n, 1 + 2 * axes) of class, where it begins on every axis and where it ends (edges in voxels),
-          follow it by their corners
+          follow it by their corners; Instances data, (*spatial) of whole numbers, follow it voxel by voxel
     """
 
     head: Head
@@ -93,6 +100,7 @@ class Prediction:
     uncertainty:   of `values`, one standard deviation each in their order
     boxes:         with scores, on the source grid
     abstained:     why the model gave no answer, where it gave none
+    maps:          {name: (*spatial) numbers} from which `data` were decoded, while a task has still to be tuned on them
     """
 
     geometry: Geometry
@@ -103,6 +111,7 @@ class Prediction:
     labels: tuple[Label, ...] = ()
     values: Mapping[str, float] | None = None
     boxes: BoundingBoxes | None = None
+    maps: Mapping[str, Array | Deferred] | None = None
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,12 @@ def _pictures(examination: Examination) -> Iterator[Figure]:
 
 
 def _sheet(examination: Examination, cases: Sequence[Case], title: str, marked: Sequence[str] = ()) -> Figure:
-    masks = {case.id: case.references["mask"].data for case in cases if "mask" in case.references}
+    masks = {
+        case.id: case.references[kind].data
+        for case in cases
+        for kind in ("instances", "mask")
+        if kind in case.references
+    }
     return figures.contact_sheet(
         {case.id: _first(case) for case in cases},
         title,

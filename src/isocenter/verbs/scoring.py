@@ -136,8 +136,8 @@ def page_of(case: Case, prediction: Prediction) -> str:
     """The slice viewer of a case with its reference and its prediction on top."""
     image = next(iter(case.images.values()))
     overlays = []
-    reference = case.references.get("mask")
-    if isinstance(reference, Image):
+    drawn = [kind for kind in ("mask", "instances") if kind in case.references]
+    for reference in (case.references[kind] for kind in drawn):
         overlays.append(Image(reference.data, reference.geometry, channels=("reference",), labels=prediction.labels))
     if prediction.data is not None:
         mask = np.asarray(prediction.data)[None]
