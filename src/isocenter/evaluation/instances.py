@@ -101,7 +101,7 @@ def instance_overlap(predicted: ArrayLike, reference: ArrayLike) -> InstanceOver
     if one.shape != other.shape:
         problem = f"a prediction of {one.shape} for a reference of {other.shape}"
         raise GeometryError(problem, "instances", "Score on the reference's own grid")
-    found, own, sizes = _numbered(one)
+    _, own, sizes = _numbered(one)
     true, others, true_sizes = _numbered(other)
     both = (own > 0) & (others > 0)
     keys, shared = np.unique((own[both] - 1) * max(1, len(true)) + others[both] - 1, return_counts=True)

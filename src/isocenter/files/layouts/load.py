@@ -89,7 +89,7 @@ def _overlapping(both: int, hidden: int) -> list[str]:
     """What is said of voxels that several masks claim, and of objects that others cover."""
     said = [f"masks of objects overlap in {counted(both, 'voxel')}, which count for the first of them"] if both else []
     return said + (
-        [f"{counted(hidden, 'object lies', 'objects lie')} wholly under others, and left out"] if hidden else []
+        [f"{counted(hidden, 'object lies', 'objects lie')} wholly under others: left out"] if hidden else []
     )
 
 
