@@ -52,13 +52,16 @@ class Decoder:
 
 def renumbered(numbers: Numbers, smallest: float = 0.0) -> Numbers:
     """Objects of at least so many voxels, numbered anew without a gap in the order of their first voxels."""
-    values, first, places, counts = np.unique(
-        numbers.ravel(), return_index=True, return_inverse=True, return_counts=True
-    )
-    kept = (values != 0) & (counts >= smallest)
-    table = np.zeros(len(values), dtype=np.min_scalar_type(max(int(kept.sum()), 2**8)))
-    table[np.flatnonzero(kept)[np.argsort(first[kept])]] = np.arange(1, int(kept.sum()) + 1)
-    return table[places].reshape(numbers.shape)
+    flat = numbers.reshape(-1)
+    counts = np.bincount(flat)
+    first = np.zeros(len(counts), dtype=np.intp)
+    first[flat[::-1]] = np.arange(len(flat) - 1, -1, -1)  # of several places of one number the last to be set stays
+    kept = (counts > 0) & (counts >= smallest)
+    kept[0] = False
+    found = np.flatnonzero(kept)
+    table = np.zeros(len(counts), dtype=np.uint16 if len(found) < 2**16 else np.uint32)
+    table[found[np.argsort(first[found], kind="stable")]] = np.arange(1, len(found) + 1)
+    return table[flat].reshape(numbers.shape)
 
 
 def _flooded(there: NDArray[np.bool_], height: Floats, prominence: float) -> Numbers:

@@ -88,9 +88,7 @@ def load_instances(paths: tuple[Path, ...], options: ReadOptions) -> Image:
 def _overlapping(both: int, hidden: int) -> list[str]:
     """What is said of voxels that several masks claim, and of objects that others cover."""
     said = [f"masks of objects overlap in {counted(both, 'voxel')}, which count for the first of them"] if both else []
-    return said + (
-        [f"{counted(hidden, 'object lies', 'objects lie')} wholly under others: left out"] if hidden else []
-    )
+    return said + ([f"{counted(hidden, 'object lies', 'objects lie')} wholly under others: left out"] if hidden else [])
 
 
 def load_mask(paths: tuple[Path, ...], labels: tuple[Label, ...], options: ReadOptions) -> Image:
