@@ -27,6 +27,7 @@ from isocenter.evaluation.classification import (
 from isocenter.evaluation.curves import roc_band
 from isocenter.evaluation.detection import Froc, Matches, box_iou, box_sizes
 from isocenter.evaluation.distance import Surface, SurfaceDistance, elements, surface_distance
+from isocenter.evaluation.instances import IOU_THRESHOLDS, InstanceOverlap, instance_overlap
 from isocenter.evaluation.intervals import (
     bootstrap,
     bootstrap_statistic,
@@ -77,11 +78,13 @@ from isocenter.evaluation.table import (
 )
 
 __all__ = [
+    "IOU_THRESHOLDS",
     "Centreline",
     "Change",
     "Confusion",
     "Diameters",
     "Froc",
+    "InstanceOverlap",
     "Matches",
     "Overlap",
     "Repeatability",
@@ -119,6 +122,7 @@ __all__ = [
     "gaussian_nll",
     "grade_distances",
     "harrell_c",
+    "instance_overlap",
     "integrated",
     "iou",
     "is_covered",

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from isocenter.errors import counted, listed
 from isocenter.quality.boxes import no_boxes
 from isocenter.quality.events import events
+from isocenter.quality.instances import no_instances
 from isocenter.transforms import COLOUR, GREY, without_alpha
 from isocenter.values import Dataset, Fingerprint, Problem, grades
 
@@ -32,6 +33,7 @@ def together(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem]:
     yield from _labels(dataset, fingerprint)
     yield from _background(dataset, fingerprint)
     yield from no_boxes(dataset, fingerprint)
+    yield from no_instances(dataset, fingerprint)
     yield from _classes(dataset, fingerprint)
     yield from _grades(fingerprint)
     yield from _findings(dataset, fingerprint)
@@ -67,7 +69,7 @@ def _labels(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem]:
             f"masks hold {len(found)} different values, so they seem to number instances and not to name structures",
             (),
             "a class would be learnt for every number",
-            "Instances are not a task yet: give masks with one value for each structure, such as 1 for every nucleus",
+            "Choose --task instances, or give masks with one value for each structure, such as 1 for every nucleus",
         )
 
 

@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, finalize
 
-import numpy as np
-
 from isocenter.errors import MemoryShortageError
 from isocenter.lazy import torch
 from isocenter.runtime.columns import HELD_BYTES
@@ -23,6 +21,7 @@ from isocenter.runtime.shrinking import Shrinking
 from isocenter.runtime.sums import YIELDED_BYTES
 from isocenter.runtime.survey import BLOCK_VOXELS
 from isocenter.runtime.torch_network import TorchNetwork
+from isocenter.tasks import voxel_bytes
 from isocenter.values import Dense, Image, Region
 
 if TYPE_CHECKING:
@@ -106,7 +105,7 @@ def _expected(model: Model, image: Image, batch: int, region: Region | None) -> 
     plane = 4 * (dense + 1) * walked
     sums = min(HELD_BYTES, plane) if in_parts else plane
     sums += PARTS * min(YIELDED_BYTES, 4 * dense * math.prod(seen))
-    result = math.prod(image.geometry.shape) * _result_bytes(model) if dense else 0
+    result = math.prod(image.geometry.shape) * voxel_bytes(model.task) if dense else 0
     return Expected(int(held), _network(model, batch), int(sums) if dense else 0, result)
 
 
@@ -164,11 +163,6 @@ def _walked(image: Image, spatial: Sequence[int], patch: Sequence[int]) -> int:
     axes, _ = image.geometry.to_canonical
     axis = axes.index(len(axes) - 1) if len(spatial) == len(axes) == 3 else 0
     return patch[axis] * math.prod(spatial) // spatial[axis]
-
-
-def _result_bytes(model: Model) -> int:
-    most = max((label.value for label in model.task.labels), default=0)
-    return int(np.min_scalar_type(most).itemsize)
 
 
 def _network(model: Model, batch: int) -> int:

@@ -186,6 +186,8 @@ def _channels(head: object, count: int, names: Sequence[str]) -> list[str]:
     """
     if holds_numbers(head):
         return [*names, *(f"about {name}" for name in names)][:count]
+    if isinstance(head, Dense) and head.called:
+        return list(head.called)
     if count < len(names):
         return [f"output {number}" for number in range(count)]
     axes = _along_axes(head) if isinstance(head, Dense) else []

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import Any
 
+import numpy as np
+
 from isocenter.errors import DatasetError, PlanError
 from isocenter.tasks.made_of import parts_of, sides_of, suffices
 from isocenter.tasks.settings import reading
@@ -20,6 +22,7 @@ TASKS = {
     "classification": "isocenter.tasks.classification:Classification",
     "detection": "isocenter.tasks.detection:Detection",
     "findings": "isocenter.tasks.findings:Findings",
+    "instances": "isocenter.tasks.instances:InstanceSegmentation",
     "regression": "isocenter.tasks.regression:Regression",
     "segmentation": "isocenter.tasks.segmentation:Segmentation",
     "survival": "isocenter.tasks.survival:Survival",
@@ -124,6 +127,12 @@ def uncut(task: Task) -> str:
     return str(getattr(task, "uncut", ""))
 
 
+def voxel_bytes(task: Task) -> int:
+    """Bytes of a voxel of the image that are held while a dense result is decoded: its label, unless the kind says."""
+    most = max((label.value for label in task.labels), default=0)
+    return int(getattr(task, "bytes_per_voxel", np.min_scalar_type(most).itemsize))
+
+
 __all__ = [
     "TASKS",
     "Outputs",
@@ -142,4 +151,5 @@ __all__ = [
     "suffices",
     "tuned_on",
     "uncut",
+    "voxel_bytes",
 ]

@@ -44,6 +44,7 @@ class Task(Protocol):
     terms:     {name: numbers} of the loss that are learnt with the weights, from these on; `loss` finds them as tensors
                among the outputs
     uncut:     in words why no patch may cut what it is taught; where it is empty or absent, any may
+    bytes_per_voxel: of an image while `decode` works; without it those of a label
     """
 
     name: ClassVar[str]

@@ -15,8 +15,18 @@ from numpy.typing import NDArray
 from isocenter.lazy import torch
 from isocenter.runtime import Preprocessing, Trace
 from isocenter.training.together import AND, OF, Together
-from isocenter.transforms import Augmentation, Corners, Following, LabelMap, Warp, generator, names_sides, sides_changed
-from isocenter.values import Array, Boxes, Dense, Head, Region, Several, Target, Vector
+from isocenter.transforms import (
+    Augmentation,
+    Corners,
+    Following,
+    LabelMap,
+    ObjectMap,
+    Warp,
+    generator,
+    names_sides,
+    sides_changed,
+)
+from isocenter.values import Array, Boxes, Dense, Head, Instances, Region, Several, Target, Vector
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -190,6 +200,25 @@ class EveryVoxel(OneArray):
 
 
 @dataclass(frozen=True)
+class ObjectByObject(EveryVoxel):
+    """(*spatial) int32 numbers of objects, 0 where there is none.
+
+    What a network learns of them is made of the numbers after they have moved: a distance would not stay one.
+    """
+
+    name: ClassVar[str] = "instances"
+
+    def prepared(self, target: Target, preprocessing: Preprocessing, trace: Trace) -> Array:
+        return preprocessing.labels(target.data, trace).astype(np.int32)
+
+    def positions(self, head: Head, data: Array, shape: Sequence[int]) -> Positions:
+        return {1: _some(np.argwhere(data > 0), 1)}
+
+    def following(self, targets: Tensor, spatial: tuple[int, ...], drawn: Drawn) -> Following:
+        return ObjectMap(targets)
+
+
+@dataclass(frozen=True)
 class BoxByBox(OneArray):
     """(n, 1 + 2 * axes) float32: class, where it begins on every axis, where it ends; edges in voxels.
 
@@ -232,7 +261,12 @@ class BoxByBox(OneArray):
         return targets * targets.new_tensor([1.0, *factors, *factors])
 
 
-KINDS: Mapping[type, Kind] = {Vector: OfTheWhole(), Dense: EveryVoxel(), Boxes: BoxByBox()}
+KINDS: Mapping[type, Kind] = {
+    Vector: OfTheWhole(),
+    Dense: EveryVoxel(),
+    Boxes: BoxByBox(),
+    Instances: ObjectByObject(),
+}
 
 
 def kind_of(head: Head) -> Kind:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,18 +74,26 @@ class LabelMap:
     def targets(self) -> Tensor:
         return self.labels
 
-    def flipped(self, mirrored: NDArray[np.bool_]) -> LabelMap:
-        return LabelMap(flipped(self.labels, mirrored))
+    def flipped(self, mirrored: NDArray[np.bool_]) -> Self:
+        return replace(self, labels=flipped(self.labels, mirrored))
 
-    def sides_changed(self, crossed: Tensor, mirrored: Sequence[int]) -> LabelMap:
-        return LabelMap(sides_changed(self.labels, crossed, mirrored))
+    def sides_changed(self, crossed: Tensor, mirrored: Sequence[int]) -> Self:
+        return replace(self, labels=sides_changed(self.labels, crossed, mirrored))
 
-    def turned(self, turns: NDArray[np.intp]) -> LabelMap:
-        return LabelMap(turned(self.labels, turns, self.labels.ndim - 1))
+    def turned(self, turns: NDArray[np.intp]) -> Self:
+        return replace(self, labels=turned(self.labels, turns, self.labels.ndim - 1))
 
-    def warped(self, warp: Warp) -> LabelMap:
+    def warped(self, warp: Warp) -> Self:
         chosen = list(warp.chosen)
-        return LabelMap(replaced(self.labels, chosen, read_labels(self.labels[chosen], warp.grid)))
+        return replace(self, labels=replaced(self.labels, chosen, read_labels(self.labels[chosen], warp.grid)))
+
+
+@dataclass(frozen=True, eq=False)
+class ObjectMap(LabelMap):
+    """(batch, *spatial) numbers of objects: they name no side, and in a mirror they stay what they are."""
+
+    def sides_changed(self, crossed: Tensor, mirrored: Sequence[int]) -> Self:
+        return self
 
 
 @dataclass(frozen=True, eq=False)

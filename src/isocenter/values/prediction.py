@@ -34,12 +34,14 @@ class Dense:
     lengths, offsets: so many of the last channels are lengths along the axes, one an axis, and after them a vector:
                       both in any unit of voxels of the network's grid. They turn, mirror and stretch with the grid
     unit:             voxels that a length or an offset of 1 is long
+    called:           what each channel is, where it is not the background and the labels
     """
 
     channels: int
     lengths: int = 0
     offsets: int = 0
     unit: float = 1.0
+    called: tuple[str, ...] = ()
 
     @property
     def plain(self) -> int:
@@ -62,6 +64,11 @@ class Boxes:
 
 
 @dataclass(frozen=True)
+class Instances:
+    """Objects of one class, each with a number of its own."""
+
+
+@dataclass(frozen=True)
 class Field:
     """A head of vectors for every voxel, in voxels of the input grid."""
 
@@ -72,10 +79,10 @@ class Field:
 class Several:
     """What a case is known to have of several questions: {part: the head that its target is for}."""
 
-    parts: Mapping[str, Vector | Dense | Points | Boxes | Field]
+    parts: Mapping[str, Vector | Dense | Points | Boxes | Instances | Field]
 
 
-Head = Vector | Dense | Points | Boxes | Field | Several
+Head = Vector | Dense | Points | Boxes | Instances | Field | Several
 # Under this name a batch of such targets says, (batch, parts), of which samples each part is known.
 KNOWN = "known"
 
@@ -86,7 +93,8 @@ class Target:
 
     head: Vector data are stacked as they are; Dense data, (*spatial) of label values, follow the image voxel by voxel;
           Boxes data, (n, 1 + 2 * axes) of class, where it begins on every axis and where it ends (edges in voxels),
-          follow it by their corners; Several have {part: data}, without the parts of which nothing is known
+          follow it by their corners; Instances data, (*spatial) of whole numbers, follow it voxel by voxel; Several
+          have {part: data}, without the parts of which nothing is known
     """
 
     head: Head
@@ -107,6 +115,7 @@ class Prediction:
     threshold:     the score from which on boxes are called
     abstained:     why the model gave no answer, where it gave none
     notes:         sentences without which the result would be misread
+    maps:          {name: (*spatial) numbers} from which `data` were decoded, while a task has still to be tuned on them
     """
 
     geometry: Geometry
@@ -118,6 +127,7 @@ class Prediction:
     values: Mapping[str, float] | None = None
     boxes: BoundingBoxes | None = None
     notes: tuple[str, ...] = ()
+    maps: Mapping[str, Array | Deferred] | None = None
     parts: Mapping[str, Prediction] = field(default_factory=dict)
     threshold: float = 0.0
 

@@ -94,7 +94,7 @@ def evaluate(
         device = announced_device(device, threads).value
         loaded, run = load(model, device), Path(model)
     plan = _plan_of(run)
-    dataset = open_dataset(data, {**_as_trained(run, plan, data), **given})
+    dataset = open_dataset(data, {**_as_trained(run, plan, data), **given}, needs=loaded.task.needs)
     if not suffices(loaded.task, dataset.kinds):
         raise DatasetError(
             f"has no references of the kind {', '.join(sorted(loaded.task.needs))}",

@@ -33,7 +33,7 @@ from isocenter.planning import (
 from isocenter.quality import Examination, retested
 from isocenter.tasks import kind_for
 from isocenter.values import Dataset, Decision, Fingerprint, Plan, Shortcut, Split
-from isocenter.verbs.dataset import READING, looked_through, open_dataset, refuse_unfit, with_references
+from isocenter.verbs.dataset import READING, looked_through, needs_of, open_dataset, refuse_unfit, with_references
 from isocenter.verbs.device import announced_device
 from isocenter.verbs.output import refuse_taken
 
@@ -120,7 +120,7 @@ def plan(
     if everything and folds:
         raise UsageError("every case trains, so no fold is left to test", "--all", "Leave out --all or --folds")
     check_wishes(assignments or {}, folds=folds, device=device)
-    dataset = open_dataset(data, given)
+    dataset = open_dataset(data, given, needs=needs_of(task))
     chosen = announced_device(device)
     machine = this_machine(chosen.value, threads)
     examination = looked_through(dataset, machine.threads)

@@ -109,7 +109,9 @@ def _label_maps(
     if prediction.data is None:
         return [], []
     mask = prediction.data
-    written, lacking = [folder / f"{name}.{_suffix(image, wanted.format)}"], []
+    # A PNG holds 16 bits: numbers of more objects than that need another file.
+    wide = {"png": "tiff"} if wanted.format == "auto" and mask.dtype.itemsize > 2 else None
+    written, lacking = [folder / f"{name}.{_suffix(image, wanted.format, wide)}"], []
     write_label_map(mask, prediction.labels, image, written[0], algorithm=algorithm)
     series = image.geometry.ndim == 3 and image.source is not None and image.source.format == "dicom"
     if wanted.format == "auto" and series:

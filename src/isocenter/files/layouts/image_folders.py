@@ -11,7 +11,7 @@ from isocenter.files.layouts import nnunet
 from isocenter.files.layouts.classes import described_channels, mask_labels, name_classes
 from isocenter.files.layouts.folder import Folder, Member
 from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
-from isocenter.files.layouts.load import given, load_mask
+from isocenter.files.layouts.load import given, label_maps
 from isocenter.files.layouts.pairs import Key, Pair, by_channel, class_names, one_each, pair, readers, whole
 from isocenter.files.modality import common_modality, modality_word
 from isocenter.values import Label, Problem
@@ -74,7 +74,7 @@ def _found(
     names = [str(n) for n in range(len(one.images))] if numbered else ["image"]
     references: dict[str, Callable[[], Any]] = {}
     if one.masks:
-        references["mask"] = partial(load_mask, tuple(m.path for m in one.masks), labels, options.read)
+        references |= label_maps(tuple(m.path for m in one.masks), labels, options.read, options.kinds)
     name = called[one.key.folders[0]] if called else ""
     if called:
         references["class"] = partial(given, name)

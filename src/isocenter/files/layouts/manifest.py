@@ -17,7 +17,7 @@ from isocenter.files.layouts.classes import mask_labels, name_classes, numbered_
 from isocenter.files.layouts.folder import SPLIT_WORDS, TABLE_SUFFIXES, Folder, stem_of
 from isocenter.files.layouts.join import PATIENT_COLUMNS, SPLIT_COLUMNS
 from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
-from isocenter.files.layouts.load import given, load_image, load_mask
+from isocenter.files.layouts.load import given, label_maps, load_image
 from isocenter.files.layouts.table import Table, number, read_table
 from isocenter.files.modality import common_modality, modality_word
 from isocenter.values import Problem
@@ -208,7 +208,7 @@ def _found(
     modality = modality_word(options.modality or manifest.cell(row, "modality"))
     references = _references(manifest, row, called)
     if mask is not None:
-        references["mask"] = partial(load_mask, (mask,), labels, options.read)
+        references |= label_maps((mask,), labels, options.read, options.kinds)
     named = manifest.cell(row, "id") or (stem_of(next(iter(images.values())).name) if images else None)
     used = set(manifest.column.values())
     split, patient = manifest.cell(row, "split"), manifest.cell(row, "patient")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from isocenter.report.figures.detection import box_precision_recall, boxes, froc
     from isocenter.report.figures.differences import agreement, bland_altman
     from isocenter.report.figures.discrimination import confusion, precision_recall, reliability, roc
+    from isocenter.report.figures.instances import objects
     from isocenter.report.figures.sheets import contact_sheet, pair_sheet
     from isocenter.report.figures.slices import contours
     from isocenter.report.figures.survival import (
@@ -41,6 +42,7 @@ __all__ = [
     "histogram",
     "kaplan_meier",
     "label_scores",
+    "objects",
     "observed_against_predicted",
     "pair_sheet",
     "precision_recall",
@@ -64,6 +66,7 @@ _HOMES = {
     "contact_sheet": "sheets",
     "contours": "slices",
     "kaplan_meier": "survival",
+    "objects": "instances",
     "observed_against_predicted": "survival",
     "froc": "detection",
     "pair_sheet": "sheets",

@@ -12,7 +12,7 @@ from isocenter.report.display import main_plane
 from isocenter.report.figures.detection import middle_of, put_boxes, upright_boxes
 from isocenter.report.figures.drawing import Canvas, png, short
 from isocenter.report.figures.figure import Figure
-from isocenter.report.figures.slices import GROUND, LETTERS, MARK, REFERENCE_LINE, SLICE_DPI, put_greys, put_outline
+from isocenter.report.figures.slices import GROUND, LETTERS, MARK, REFERENCE_LINE, SLICE_DPI, put_greys, put_outlines
 from isocenter.report.figures.view import cut, view_of
 from isocenter.values import BoundingBoxes, Image, Label
 
@@ -101,4 +101,4 @@ def _put_slice(axes: Axes, image: Image, reference: ArrayLike | BoundingBoxes | 
     at = view.fullest_slice(plane)
     put_greys(axes, view, plane, at)
     if view.reference is not None:
-        put_outline(axes, cut(view.reference, plane, at), view.steps(plane), labels, REFERENCE_LINE, width=THIN)
+        put_outlines(axes, cut(view.reference, plane, at), view.steps(plane), labels, REFERENCE_LINE, width=THIN)

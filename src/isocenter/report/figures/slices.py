@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from numpy.typing import ArrayLike
 
+from isocenter.lazy import ndimage
 from isocenter.report.display import PALETTE, Plane, colours, foreground, planes, unit_of
 from isocenter.report.figures.drawing import Canvas, png, short
 from isocenter.report.figures.figure import Figure
@@ -82,7 +83,7 @@ def _draw_plane(axes: Axes, view: View, plane: Plane, at: int, labels: Sequence[
     put_greys(axes, view, plane, at)
     for drawn, style in ((view.reference, REFERENCE_LINE), (view.prediction, PREDICTION_LINE)):
         if drawn is not None:
-            put_outline(axes, cut(drawn, plane, at), view.steps(plane), labels, style)
+            put_outlines(axes, cut(drawn, plane, at), view.steps(plane), labels, style)
     put_letters(axes, plane)
 
 
@@ -97,7 +98,7 @@ def put_greys(axes: Axes, view: View, plane: Plane, at: int) -> None:
     axes.imshow(picture, cmap="gray", vmin=0, vmax=1, extent=extent, interpolation=smooth)
 
 
-def put_outline(
+def put_outlines(
     axes: Axes,
     drawn: Array,
     steps: tuple[float, float],
@@ -106,14 +107,18 @@ def put_outline(
     width: float = 1.3,
 ) -> None:
     """Lines half-way between the last voxel inside and the first outside, which is where the voxels' edges lie."""
-    framed = np.pad(drawn, 1)  # so that a structure that touches the border is closed
-    across = (np.arange(framed.shape[1]) - 1) * steps[0]
-    down = (np.arange(framed.shape[0]) - 1) * steps[1]
     limits = axes.axis()
     named = colours(labels)
-    for value in np.unique(drawn[drawn != 0]).tolist():
+    values, places = np.unique(drawn, return_inverse=True)
+    boxes = ndimage.find_objects(places.reshape(drawn.shape).astype(np.int32) + 1)
+    for value, (rows, columns) in zip(values.tolist(), boxes, strict=True):
+        if value == 0:
+            continue
+        framed = np.pad(drawn[rows, columns] == value, 1)  # so that a structure that touches the border is closed
+        across = (np.arange(framed.shape[1]) - 1 + columns.start) * steps[0]
+        down = (np.arange(framed.shape[0]) - 1 + rows.start) * steps[1]
         colour = hex_of(named.get(value, PALETTE[int(value) % len(PALETTE)]))  # instances have numbers, not names
-        made = axes.contour(across, down, framed == value, [0.5], colors=colour, linewidths=width, linestyles=[style])
+        made = axes.contour(across, down, framed, [0.5], colors=colour, linewidths=width, linestyles=[style])
         made.set_path_effects([withStroke(linewidth=width + 1.1, foreground="#000000b0")])
     axes.axis(limits)
 
