@@ -118,12 +118,17 @@ def _narrowed(values: Tensor) -> Tensor:
 
 def _largest_along(values: Tensor, axis: int) -> Tensor:
     """The largest of each voxel and those beside it along one axis."""
-    size = values.shape[axis]
-    for _ in range(BESIDE):
-        later = torch.cat([values.narrow(axis, 1, size - 1), values.narrow(axis, size - 1, 1)], dim=axis)
-        earlier = torch.cat([values.narrow(axis, 0, 1), values.narrow(axis, 0, size - 1)], dim=axis)
-        values = torch.maximum(values, torch.maximum(later, earlier))
+    for _ in range(BESIDE if values.shape[axis] > 1 else 0):
+        pairs = _larger_of_neighbours(values, axis)
+        ends = pairs.narrow(axis, 0, 1), pairs.narrow(axis, pairs.shape[axis] - 1, 1)
+        values = torch.cat([ends[0], _larger_of_neighbours(pairs, axis), ends[1]], dim=axis)
     return values
+
+
+def _larger_of_neighbours(values: Tensor, axis: int) -> Tensor:
+    """One fewer along the axis than there are values."""
+    fewer = values.shape[axis] - 1
+    return torch.maximum(values.narrow(axis, 0, fewer), values.narrow(axis, 1, fewer))
 
 
 def _distances(inside: Tensor) -> Tensor:
