@@ -9,7 +9,7 @@ from typing import Any
 
 from isocenter.errors import DatasetError, PlanError
 from isocenter.tasks.task import Outputs, Task, rows_in
-from isocenter.values import Dataset, Split
+from isocenter.values import Dataset, Label, Split
 
 TASKS = {
     "classification": "isocenter.tasks.classification:Classification",
@@ -78,4 +78,27 @@ def tuned_on(task: Task) -> Split:
     return found
 
 
-__all__ = ["TASKS", "Outputs", "Task", "build", "kind", "kind_for", "names", "rows_in", "tuned_on"]
+def outside(task: Task) -> int:
+    """What the task's label maps say beyond the image: background, unless the kind says otherwise."""
+    return int(getattr(task, "outside", 0))
+
+
+def channels_of(task: Task) -> tuple[Label, ...]:
+    """What the channels of a dense head mean: the labels, unless the kind says otherwise."""
+    found: tuple[Label, ...] = getattr(task, "channel_labels", task.labels)
+    return found
+
+
+__all__ = [
+    "TASKS",
+    "Outputs",
+    "Task",
+    "build",
+    "channels_of",
+    "kind",
+    "kind_for",
+    "names",
+    "outside",
+    "rows_in",
+    "tuned_on",
+]

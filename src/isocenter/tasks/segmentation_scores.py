@@ -7,21 +7,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from isocenter.errors import counted
 from isocenter.evaluation import (
+    Overlap,
     Table,
     mean_rows,
     metric_columns,
+    overlap,
     overlaps,
     pooled_rows,
     proportion,
     surface_distance,
     volume_unit,
 )
-from isocenter.values import MM3_PER_ML, Array, Estimate, Geometry, Label, Row
+from isocenter.values import MM3_PER_ML, Array, Estimate, Geometry, Row
 
 # With the unit in the name where it is not mm or ml: a distance that counts pixels must not be read as mm.
 DISTANCES, VOLUMES = ("hd95", "assd", "nsd"), ("volume_error", "false_positive_volume")
+AGREEMENT = frozenset({"dice_to_readers", "dice_between_readers"})
 METRICS = frozenset(
     {
         *("dice", "iou", "sensitivity", "precision", "detected", "dice_pooled", "iou_pooled"),
@@ -34,39 +39,70 @@ METRICS = frozenset(
 def case_rows(
     predicted: Array,
     truth: Array,
-    labels: Sequence[Label],
+    structures: Mapping[str, tuple[int, ...]],
     geometry: Geometry,
     tolerances: Mapping[str, float],
+    *,
+    known: Array | None = None,
+    surfaces: bool = True,
 ) -> Iterator[dict[str, Any]]:
-    """The scores of each label of two label maps (*spatial) on one grid.
+    """The scores of each structure of two label maps (*spatial) on one grid.
 
+    structures: {name: its values}
     geometry:   without a physical size distances count pixels and volumes voxels, and their columns say so
-    tolerances: {label: mm} of `nsd`
+    tolerances: {name: mm} of `nsd`
+    known:      (*spatial) where the truth is known; elsewhere nothing is looked at. None where all of it is
+    surfaces:   False where a structure is known in parts, so that it has no surface
     """
     spacing, voxel = geometry.spacing, voxel_in_unit(geometry)
     steps = geometry.affine[:-1, :-1] if spacing is not None and geometry.is_sheared else spacing
-    found = overlaps(predicted, truth, [label.value for label in labels])
+    if known is not None:
+        predicted, truth = np.where(known, predicted, 0), np.where(known, truth, 0)
+    found = _overlaps(predicted, truth, structures)
+    unknown = {} if known is None else {"voxels_known": int(np.count_nonzero(known)), "voxels_all": known.size}
     pixels = "_pixels" if spacing is None else ""
     amount = "_voxels" if spacing is None else "_mm2" if len(spacing) == 2 else ""
-    for label in labels:
-        overlap = found[label.value]
-        surface = surface_distance(predicted == label.value, truth == label.value, steps)
+    for name, values in structures.items():
+        counts, distances = found[name], dict[str, float]()
+        if surfaces:
+            surface = surface_distance(_place(values, predicted), _place(values, truth), steps)
+            distances = {
+                f"hd95{pixels}": surface.hd95,
+                f"assd{pixels}": surface.assd,
+                f"nsd{pixels}": surface.nsd(tolerances[name]),
+            }
         yield {
-            "label": label.name,
-            "dice": overlap.dice,
-            "iou": overlap.iou,
-            "sensitivity": overlap.sensitivity,
-            "precision": overlap.precision,
-            f"hd95{pixels}": surface.hd95,
-            f"assd{pixels}": surface.assd,
-            f"nsd{pixels}": surface.nsd(tolerances[label.name]),
-            f"volume_error{amount}": overlap.volume_error(voxel),
-            f"false_positive_volume{amount}": overlap.false_positive_volume(voxel),
-            "detected": overlap.detected,
-            "voxels_both": overlap.both,
-            "voxels_predicted": overlap.predicted,
-            "voxels_reference": overlap.reference,
+            "label": name,
+            "dice": counts.dice,
+            "iou": counts.iou,
+            "sensitivity": counts.sensitivity,
+            "precision": counts.precision,
+            **distances,
+            f"volume_error{amount}": counts.volume_error(voxel),
+            f"false_positive_volume{amount}": counts.false_positive_volume(voxel),
+            "detected": counts.detected,
+            "voxels_both": counts.both,
+            "voxels_predicted": counts.predicted,
+            "voxels_reference": counts.reference,
+            **unknown,
         }
+
+
+def places_of(structures: Mapping[str, tuple[int, ...]], values: Array) -> dict[str, Array]:
+    """{structure: (*spatial) where it is} in a label map."""
+    return {name: _place(own, values) for name, own in structures.items()}
+
+
+def _place(own: tuple[int, ...], values: Array) -> Array:
+    return np.asarray(values == own[0] if len(own) == 1 else np.isin(values, own))
+
+
+def _overlaps(predicted: Array, truth: Array, structures: Mapping[str, tuple[int, ...]]) -> dict[str, Overlap]:
+    """Structures of one value each in one pass over the voxels."""
+    if all(len(own) == 1 for own in structures.values()):
+        found = overlaps(predicted, truth, [own[0] for own in structures.values()])
+        return {name: found[own[0]] for name, own in structures.items()}
+    return {name: overlap(_place(own, predicted), _place(own, truth)) for name, own in structures.items()}
 
 
 def summary_rows(table: Table, tolerance: Mapping[str, float] | float, *, seed: int) -> list[Row]:
@@ -74,7 +110,8 @@ def summary_rows(table: Table, tolerance: Mapping[str, float] | float, *, seed: 
     metrics = [name for name in metric_columns(table) if not name.startswith("voxels_")]
     rows = mean_rows(table, {metric: unit_of(metric) for metric in metrics}, seed=seed)
     rows = [_as_proportion(row, table, seed) if row.metric == "detected" else row for row in rows]
-    return [_explained(row, table, tolerance) for row in rows] + pooled_rows(table, seed=seed)
+    rows = [_explained(row, table, tolerance) for row in rows] + pooled_rows(table, seed=seed)
+    return [_only_known(row, table) for row in rows]
 
 
 def unit_of(metric: str) -> str:
@@ -104,8 +141,20 @@ def _explained(row: Row, table: Table, tolerance: Mapping[str, float] | float) -
     if name in DISTANCES and one_missing:
         worst = "0" if name == "nsd" else "the image's diagonal"
         notes.append(f"{one_missing} with one side empty counted as {worst}")
-    estimate = replace(row.estimate, method="; ".join([row.estimate.method, *notes]))
-    return replace(row, estimate=estimate)
+    return _noted(row, notes)
+
+
+def _only_known(row: Row, table: Table) -> Row:
+    """Where masks leave voxels out, that nothing else was looked at."""
+    if "voxels_known" not in table:
+        return row
+    cases = table.drop_duplicates("case")
+    share = 100 * cases["voxels_known"].sum() / cases["voxels_all"].sum()
+    return _noted(row, [f"on the {share:.3g} % of the voxels that are known"])
+
+
+def _noted(row: Row, notes: Sequence[str]) -> Row:
+    return replace(row, estimate=replace(row.estimate, method="; ".join([row.estimate.method, *notes])))
 
 
 def _as_proportion(row: Row, table: Table, seed: int) -> Row:

@@ -33,7 +33,9 @@ Outputs = Mapping[str, "Tensor"]
 class Task(Protocol):
     """A kind of problem with its settings: a frozen dataclass whose fields are the plan's section "task".
 
-    A kind may have `tuned_on: ClassVar[Split]`, the part whose predictions `tuned` is shown; without it "val".
+    A kind may have `tuned_on: ClassVar[Split]`, the part whose predictions `tuned` is shown, without it "val";
+    `outside: int`, what its label maps say beyond the image, without it 0;
+    `channel_labels: tuple[Label, ...]`, what the channels of its dense head mean, where those are not its labels.
     """
 
     name: ClassVar[str]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from isocenter.lazy import torch
 from isocenter.runtime import Preprocessing, Trace
-from isocenter.transforms import Augmentation, Corners, generator, names_sides, sides_changed
+from isocenter.transforms import Augmentation, Corners, LabelMap, generator, names_sides, sides_changed
 from isocenter.values import Array, Boxes, Dense, Head, Region, Target, Vector
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Kind(Protocol):
     def prepared(self, target: Target, preprocessing: Preprocessing, trace: Trace) -> Array:
         """The target on the network's grid."""
 
-    def positions(self, head: Head, data: Array, shape: Sequence[int]) -> Positions:
+    def positions(self, target: Target, data: Array, shape: Sequence[int]) -> Positions:
         """{class from 1: (up to POSITIONS, axes) voxels where it is}, for centring patches; (0, axes) where nowhere."""
 
     def cut(self, data: Array, region: Region) -> Array:
@@ -60,11 +60,18 @@ class Kind(Protocol):
 
 @dataclass(frozen=True)
 class Drawn:
-    """What a batch is moved by: a generator a sample, mm of a voxel per axis, what labels become in a mirror."""
+    """What a batch is moved by.
+
+    generators: one a sample
+    steps:      mm of a voxel per axis
+    mirrored:   what labels become in a mirror
+    outside:    what a label map says beyond the image
+    """
 
     generators: Sequence[np.random.Generator]
     steps: Sequence[float]
     mirrored: Sequence[int] | None
+    outside: int = 0
 
 
 @dataclass(frozen=True)
@@ -78,7 +85,7 @@ class OfTheWhole:
     def prepared(self, target: Target, preprocessing: Preprocessing, trace: Trace) -> Array:
         return target.data
 
-    def positions(self, head: Head, data: Array, shape: Sequence[int]) -> Positions:
+    def positions(self, target: Target, data: Array, shape: Sequence[int]) -> Positions:
         return {}
 
     def cut(self, data: Array, region: Region) -> Array:
@@ -104,11 +111,12 @@ class EveryVoxel:
     mixes: ClassVar[bool] = False
 
     def prepared(self, target: Target, preprocessing: Preprocessing, trace: Trace) -> Array:
-        return preprocessing.labels(target.data, trace)
+        return preprocessing.labels(target.data, trace, target.outside)
 
-    def positions(self, head: Head, data: Array, shape: Sequence[int]) -> Positions:
-        assert isinstance(head, Dense)  # noqa: S101 - `kind_of` has seen to it
-        return {channel: _some(np.argwhere(data == channel), channel) for channel in range(1, head.channels)}
+    def positions(self, target: Target, data: Array, shape: Sequence[int]) -> Positions:
+        assert isinstance(target.head, Dense)  # noqa: S101 - `kind_of` has seen to it
+        groups = target.structures or tuple((channel,) for channel in range(1, target.head.channels))
+        return {n: _some(np.argwhere(np.isin(data, values)), n) for n, values in enumerate(groups, start=1)}
 
     def cut(self, data: Array, region: Region) -> Array:
         return np.asarray(data[region] if region else data)
@@ -117,9 +125,10 @@ class EveryVoxel:
         return targets
 
     def moved(self, augmentation: Augmentation, images: Tensor, targets: Tensor, drawn: Drawn) -> Moved:
-        moved, labels, _ = augmentation(images, targets, drawn.generators, drawn.steps, mirrored=drawn.mirrored)
-        assert labels is not None  # noqa: S101 - they were given
-        return moved, labels
+        labels = LabelMap(targets, drawn.outside)
+        moved, followed, _ = augmentation.moved(images, labels, drawn.generators, drawn.steps, mirrored=drawn.mirrored)
+        assert followed is not None  # noqa: S101 - they were given
+        return moved, followed.labels
 
     def coarse(self, targets: Tensor, spatial: Sequence[int], wanted: Sequence[int]) -> Tensor:
         """Voxel by voxel, so that labels stay labels."""
@@ -145,7 +154,8 @@ class BoxByBox:
         given = np.asarray(target.data, dtype=np.float64)
         return np.concatenate([given[:, :1], trace.boxes(given[:, 1:])], axis=1).astype(np.float32)
 
-    def positions(self, head: Head, data: Array, shape: Sequence[int]) -> Positions:
+    def positions(self, target: Target, data: Array, shape: Sequence[int]) -> Positions:
+        head = target.head
         assert isinstance(head, Boxes)  # noqa: S101 - `kind_of` has seen to it
         centres = np.clip(np.floor(_centres(data)), 0, np.asarray(shape) - 1).astype(np.int32)
         return {one + 1: _some(centres[data[:, 0] == one], one + 1) for one in range(head.classes)}

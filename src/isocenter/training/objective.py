@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from isocenter.errors import PlanError
 from isocenter.lazy import torch
 from isocenter.planning import Settings
-from isocenter.tasks import Task
+from isocenter.tasks import Task, outside
 from isocenter.training.compute import Compute
 from isocenter.training.kinds import Drawn, kind_for
 from isocenter.training.loader import Batch
@@ -36,7 +36,7 @@ def batch_loss(
     """
     task, augmentation, kind = settings.task, settings.augmentation, batch.kind
     images, targets = (on_device(array, device) for array in (batch.images, batch.targets))
-    drawn = Drawn(batch.generators, batch.steps, task.mirrored)
+    drawn = Drawn(batch.generators, batch.steps, task.mirrored, outside(task))
     images, targets = kind.moved(augmentation, images, targets, drawn)
     partner, share = None, 1.0
     if kind.mixes:

@@ -5,6 +5,7 @@ from isocenter.transforms.augment import Augmentation
 from isocenter.transforms.augment_following import Corners, Following, LabelMap
 from isocenter.transforms.augment_spatial import sides_changed
 from isocenter.transforms.channels import COLOUR, GREY, recoloured, stacked, without_alpha
+from isocenter.transforms.consensus import majority, staple, votes
 from isocenter.transforms.draws import generator, order
 from isocenter.transforms.intensity import CLIPPED, Normalisation, Scale
 from isocenter.transforms.labels import largest, resample_labels, resample_largest
@@ -34,6 +35,7 @@ __all__ = [
     "generator",
     "growing",
     "largest",
+    "majority",
     "names_sides",
     "order",
     "padding",
@@ -46,8 +48,10 @@ __all__ = [
     "sides_changed",
     "slabs",
     "stacked",
+    "staple",
     "taps",
     "unpermuted",
+    "votes",
     "winners",
     "without_alpha",
 ]

@@ -62,22 +62,31 @@ class Following(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class LabelMap:
-    """(batch, *spatial) label values."""
+    """(batch, *spatial) label values, and which of them lies beyond the edge."""
 
     labels: Tensor
+    outside: int = 0
 
     def flipped(self, mirrored: NDArray[np.bool_]) -> LabelMap:
-        return LabelMap(flipped(self.labels, mirrored))
+        return replace(self, labels=flipped(self.labels, mirrored))
 
     def sides_changed(self, crossed: Tensor, mirrored: Sequence[int]) -> LabelMap:
-        return LabelMap(sides_changed(self.labels, crossed, mirrored))
+        return replace(self, labels=sides_changed(self.labels, crossed, mirrored))
 
     def turned(self, turns: NDArray[np.intp]) -> LabelMap:
-        return LabelMap(turned(self.labels, turns, self.labels.ndim - 1))
+        return replace(self, labels=turned(self.labels, turns, self.labels.ndim - 1))
 
     def warped(self, warp: Warp) -> LabelMap:
         chosen = list(warp.chosen)
-        return LabelMap(replaced(self.labels, chosen, read_labels(self.labels[chosen], warp.grid)))
+        read = self._exchanged(read_labels(self._exchanged(self.labels[chosen]), warp.grid))
+        return replace(self, labels=replaced(self.labels, chosen, read))
+
+    def _exchanged(self, labels: Tensor) -> Tensor:
+        """0, which is read beyond the edge, and what lies there in each other's place."""
+        if not self.outside:
+            return labels
+        moved = torch.where(labels == self.outside, torch.zeros_like(labels), labels)
+        return torch.where(labels == 0, torch.full_like(labels, self.outside), moved)
 
 
 @dataclass(frozen=True, eq=False)

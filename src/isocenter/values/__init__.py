@@ -21,6 +21,7 @@ from isocenter.values.prediction import (
     Target,
     Vector,
 )
+from isocenter.values.regions import parts_of
 from isocenter.values.shortcut import Shortcut
 
 __all__ = [
@@ -65,5 +66,6 @@ __all__ = [
     "blocks",
     "columns_of",
     "grades",
+    "parts_of",
     "table_columns",
 ]

@@ -14,6 +14,7 @@ from isocenter.runtime.foreign.nnunet_preprocessing import NNUNetPreprocessing, 
 from isocenter.runtime.foreign.spline import Resampling
 from isocenter.tasks import Task
 from isocenter.transforms import COLOUR
+from isocenter.values import parts_of
 
 PLANS, DATASET = "plans.json", "dataset.json"
 # Whether each of nnU-Net's readers turns an image to RAS+ first; all give (slice, row, column).
@@ -92,7 +93,9 @@ class Plans:
         regions = {name: value for name, value in given.items() if isinstance(value, list) and len(value) > 1}
         if regions:
             order = [int(value) for value in self.dataset["regions_class_order"]]
-            names, writes = _written(given, order), order
+            marked = {name: (mark, *_values(given[name])) for name, mark in zip(given, order, strict=True)}
+            names = {one.value: one.name for one in parts_of(marked) if one.value in order}
+            writes = order
         else:
             names = {int(value[0] if isinstance(value, list) else value): name for name, value in given.items()}
             writes = [0, *sorted(names)]
@@ -178,15 +181,8 @@ class Plans:
         return {"name": name, "channels": channels, "spatial_dims": 3, "size": size}
 
 
-def _written(given: Mapping[str, Any], order: Sequence[int]) -> dict[int, str]:
-    """What each value of a label map of regions means: its region, without what a later one takes of it."""
-    regions = {name: set(value) if isinstance(value, list) else {value} for name, value in given.items()}
-    names = list(regions)
-    labels: dict[int, str] = {}
-    for place, (name, value) in enumerate(zip(names, order, strict=True)):
-        later = set().union(*(regions[other] for other in names[place + 1 :]))
-        labels[value] = f"{name} (rest)" if regions[name] & later else name
-    return labels
+def _values(given: Any) -> tuple[int, ...]:
+    return tuple(int(one) for one in given) if isinstance(given, list) else (int(given),)
 
 
 def _architecture(planned: Mapping[str, Any], folder: Path) -> tuple[str, dict[str, Any]]:
