@@ -13,6 +13,7 @@ from typing import Any
 from isocenter import networks
 from isocenter.runtime.model import Model
 from isocenter.runtime.packaged import mean_of
+from isocenter.tasks import channels_of
 from isocenter.values import Dense, Vector
 
 # The newest that MONAI publishes, and what its `verify_metadata` downloads.

@@ -17,9 +17,10 @@ from isocenter.lazy import torch
 from isocenter.report import Figure, figures
 from isocenter.tasks.exclusive import Tidying, log_mean, softmax, tidied
 from isocenter.tasks.label_maps import label_from, label_values, plain, refuse_other_names
+from isocenter.tasks.losses import label_loss
 from isocenter.tasks.overlapping import sigmoid, written
 from isocenter.tasks.readers import CONSENSUS, agreement, masks_of
-from isocenter.tasks.segmentation_codes import Codes
+from isocenter.tasks.segmentation_codes import Codes, codes_of
 from isocenter.tasks.segmentation_loss import known_alone, shares_of, target_loss
 from isocenter.tasks.segmentation_partly import PARTLY, check_partly, drawn_slices
 from isocenter.tasks.segmentation_plan import check_settings, settings_for
@@ -194,7 +195,7 @@ class Segmentation:
     @property
     def codes(self) -> Codes:
         """What the values of its targets mean."""
-        return Codes(len(self.classes), len(self.observers) if self.is_divided else 1)
+        return codes_of(len(self.classes), len(self.observers) if self.is_divided else 1)
 
     @property
     def is_divided(self) -> bool:
@@ -294,17 +295,11 @@ class Segmentation:
         target = target.long()
         if self.is_partial:
             logits, target = known_alone(logits, target, self.codes.unknown)
+        if self.exclusive and not self.is_divided:
+            return label_loss(self.loss_name, logits, target, weights) if target.numel() else logits.sum()
         groups = [(0,), *self._groups] if self.exclusive else self._groups
         shares = shares_of(groups, logits.new_tensor(self.codes.shares))
-        return target_loss(
-            self.loss_name,
-            logits,
-            target,
-            shares,
-            weights,
-            overlapping=not self.exclusive,
-            divided=self.is_divided,
-        )
+        return target_loss(self.loss_name, logits, target, shares, weights, not self.exclusive, self.is_divided)
 
     def quality(self, outputs: Outputs, target: Tensor) -> Mapping[str, Tensor]:
         logits, axes, known = outputs["mask"], tuple(range(1, target.ndim)), target != self.codes.unknown

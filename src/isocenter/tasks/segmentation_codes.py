@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,21 +50,26 @@ class Codes:
     @cached_property
     def _rows(self) -> list[tuple[Fraction, ...]]:
         """Every share that can be, the undivided ones first."""
-        possible = sum(math.comb(count + self.labels, count) for count in range(1, self.readers + 1))
         whole = [tuple(Fraction(int(n == label)) for n in range(self.labels + 1)) for label in range(self.labels + 1)]
-        rows = dict.fromkeys(whole)
-        if self.readers > 1 and possible <= 8 * MOST:
-            rows |= dict.fromkeys(_share(one) for one in self._divided)
-        if max(len(rows), possible // 8) > MOST:
-            problem = f"{self.readers} readers of {self.labels} labels can be divided in more than {MOST} ways"
-            raise PlanError(problem, "task.readers", "Choose majority or staple")
-        return list(rows)
+        if self.readers == 1:
+            return whole
+        problem = f"{self.readers} readers of {self.labels} labels can be divided in more than {MOST} ways"
+        refused = PlanError(problem, "task.readers", "Choose majority or staple")
+        if math.comb(self.readers + self.labels, self.labels) > MOST:  # already where all of them say something
+            raise refused
+        rows = list(dict.fromkeys([*whole, *(_share(one) for one in self._divided)]))
+        if len(rows) > MOST:
+            raise refused
+        return rows
 
     @property
     def _divided(self) -> list[tuple[int, ...]]:
         """Votes for each label, of up to all readers, at least one."""
-        counts = itertools.product(range(self.readers + 1), repeat=self.labels + 1)
-        return [one for one in counts if 0 < sum(one) <= self.readers]
+        chosen = (
+            itertools.combinations_with_replacement(range(self.labels + 1), count)
+            for count in range(1, self.readers + 1)
+        )
+        return [tuple(one.count(label) for label in range(self.labels + 1)) for said in chosen for one in said]
 
     @cached_property
     def _by_votes(self) -> NDArray[np.uint8]:
@@ -74,6 +79,12 @@ class Codes:
         for one in self._divided:
             table[sum(n * (self.readers + 1) ** place for place, n in enumerate(one))] = places[_share(one)]
         return table
+
+
+@cache
+def codes_of(labels: int, readers: int) -> Codes:
+    """The same each time: a task asks at every step."""
+    return Codes(labels, readers)
 
 
 def _share(counts: Sequence[int]) -> tuple[Fraction, ...]:

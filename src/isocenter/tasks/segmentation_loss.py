@@ -33,7 +33,6 @@ def target_loss(
     target: Tensor,
     shares: Tensor,
     weights: Tensor | None,
-    *,
     overlapping: bool,
     divided: bool,
 ) -> Tensor:
@@ -42,14 +41,13 @@ def target_loss(
     logits:      (batch, channels, *spatial); target: (batch, *spatial) codes
     shares:      (codes, channels) of the readers that a code says of each channel
     weights:     (channels,) of exclusive labels; (1 + channels,), the background first, of those that overlap
-    overlapping: every channel is a structure of its own against the rest, and the loss is the mean over them
+    overlapping: every channel is a structure of its own against the rest, and the loss is the mean over them; else the
+                 channels are classes, of which readers are divided
     divided:     some shares lie between 0 and 1
     """
     if not target.numel():
         return logits.sum()
     if not overlapping:
-        if not divided:
-            return label_loss(name, logits, target, weights)
         return share_loss(name, logits, shares[target].movedim(-1, 1), weights)
     costs = []
     for channel in range(logits.shape[1]):

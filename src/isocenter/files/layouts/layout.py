@@ -17,8 +17,8 @@ class DatasetOptions:
     """What a person may decide about how a data set is read.
 
     layout:     a name in `LAYOUTS`, where the folder can be read in several ways
-    labels:     "1=anterior,2=posterior": what the values of masks, or class numbers, stand for; "1+2=whole,2=core" where
-                structures overlap
+    labels:     "1=anterior,2=posterior": what the values of masks, or class numbers, stand for; where structures
+                overlap, "1+2=whole,2=core"
     patient:    a column, or a regular expression whose first group is the patient in a case's name
     column:     {role: column of the table}, roles as in `layouts.manifest.ROLES`
     modality:   of all images, where the files do not say
