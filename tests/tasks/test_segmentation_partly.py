@@ -12,8 +12,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from isocenter import tasks
 from isocenter.errors import GeometryError, PlanError
+from isocenter.files import read_dataset
 from isocenter.runtime import Preprocessing
 from isocenter.tasks.losses import LOSSES
+from isocenter.tasks.readers import agreement, masks_of
 from isocenter.tasks.segmentation import Segmentation
 from isocenter.tasks.segmentation_codes import Codes
 from isocenter.tasks.segmentation_loss import OF_SHARES, share_loss
@@ -125,14 +127,14 @@ def test_the_ignored_cost_nothing_whatever_is_said_there():
     there = target < 3
     flat = logits.detach().movedim(1, -1)[there].T[None]
     whole = Segmentation(PARTIAL.classes).loss({"mask": flat}, target[there][None])
-    assert float(cost) == pytest.approx(float(whole), rel=1e-6)
+    assert cost.item() == pytest.approx(float(whole), rel=1e-6)
 
 
 def test_a_batch_of_which_nothing_is_known_costs_nothing_and_teaches_nothing():
     logits = torch.randn(1, 3, 4, 4, requires_grad=True)
     cost = PARTIAL.loss({"mask": logits}, torch.full((1, 4, 4), 3))
     cost.backward()
-    assert float(cost) == 0
+    assert cost.item() == 0
     assert (logits.grad == 0).all()
 
 
@@ -172,6 +174,15 @@ def test_what_is_said_about_the_ignored_is_not_scored():
     assert "on the 66.7 % of the voxels that are known" in method
 
 
+def test_what_a_reference_declares_to_be_ignored_is_not_scored_by_a_model_that_knew_all():
+    of = case(mask(0, 1, 9, 9, 1, 0))
+    declared = Image(of.references["mask"].data, GRID, labels=(Label(1, "organ"), Label(9, "ignore")))
+    of = Case("a", "a", of.images, {"mask": declared})
+    table = scored(Segmentation(PARTIAL.classes), mask(0, 1, 1, 2, 1, 0), of)
+    assert table.loc["organ", "dice"] == 1
+    assert (table["voxels_known"] == 4 * 24).all()
+
+
 def test_the_selection_does_not_look_at_the_ignored():
     target = torch.tensor([[0, 1, 3, 3]])
     logits = 9 * torch.nn.functional.one_hot(torch.tensor([[0, 1, 1, 2]]), 3).movedim(-1, 1).float()
@@ -193,7 +204,7 @@ def test_only_slices_in_which_something_is_drawn_are_known():
     drawn[1:4, 2:5, 2] = 1
     target = task.target(case(drawn))
     assert set(np.unique(target.data[..., 2])) == {0, 1}
-    assert (np.delete(target.data, 2, axis=2) == task.codes.unknown).all()
+    assert (np.delete(target.data, 2, axis=2) == task.truth.codes.unknown).all()
     assert target.structures == ((1,), (0,))
     said = np.ones(GRID.shape, np.uint8)
     table = scored(task, said, case(drawn))
@@ -246,7 +257,7 @@ def test_too_many_ways_of_being_divided_are_refused():
 def test_the_loss_of_shares_is_least_where_they_are_met(name):
     truth = torch.tensor([[[0.5, 1.0, 0.75, 0.0], [0.5, 0.0, 0.25, 1.0]]]).clamp(1e-4, 1 - 1e-4)
     met = truth.log().requires_grad_()
-    least = float(share_loss(name, met, truth))
+    least = float(share_loss(name, met.detach(), truth))
     for seed in range(20):
         other = met.detach() + 0.3 * torch.randn(met.shape, generator=torch.Generator().manual_seed(seed))
         assert float(share_loss(name, other, truth)) > least
@@ -269,7 +280,7 @@ def test_readers_are_taught_by_the_first_by_most_or_by_their_share():
     for way in ("first", "majority", "staple", "soft"):
         task = Segmentation((Label(1, "organ"),), readers=way, observers=("anna", "berta", "carla"))
         data = task.target(of).data[:, 0, 0]
-        taught[way] = task.codes.shares[data, 1].tolist()
+        taught[way] = task.truth.codes.shares[data, 1].tolist()
     assert taught["first"] == [0, 1, 1, 0, 0, 0]
     assert taught["majority"] == taught["staple"] == [0, 0, 1, 0, 0, 0]
     assert taught["soft"] == pytest.approx([0, 1 / 3, 1, 1 / 3, 0, 0])
@@ -309,3 +320,12 @@ def test_a_loss_that_knows_no_shares_is_refused():
     settings = Segmentation((Label(1, "organ"),), "dice+focal", readers="soft", observers=("a", "b")).settings
     with pytest.raises(PlanError, match="share of readers"):
         tasks.build({"name": "segmentation", **settings})
+
+
+def test_the_observers_of_real_vessels_agree_as_far_as_their_readme_says(data):
+    dices = []
+    for one in read_dataset(data / "chasedb1"):
+        drawn = {name: mask.data[0] for name, mask in masks_of(one).items()}
+        assert list(drawn) == ["1stHO", "2ndHO"]
+        dices.append(agreement(drawn["1stHO"], drawn, {"vessel": (1,)})["vessel"]["dice_between_readers"])
+    assert np.mean(dices) == pytest.approx(0.768, abs=5e-4)

@@ -9,6 +9,7 @@ import numpy as np
 
 from isocenter.errors import GeometryError
 from isocenter.evaluation import overlap
+from isocenter.tasks.label_maps import places_of
 from isocenter.transforms import majority, staple
 from isocenter.values import Array, Case, Image
 
@@ -38,13 +39,16 @@ def masks_of(case: Case) -> dict[str, Image]:
 
 
 def agreement(
-    predicted: Mapping[str, Array], readers: Mapping[str, Mapping[str, Array]]
+    predicted: Array, drawn: Mapping[str, Array], structures: Mapping[str, tuple[int, ...]]
 ) -> dict[str, dict[str, float]]:
     """{structure: {figure: Dice}} of the model against each reader, and of each reader against the others.
 
-    predicted: {structure: where it is}; readers: {reader: the same}
+    predicted, drawn: label maps (*spatial), those of the readers by name
+    structures:       {name: its values}
     """
-    return {structure: _agreement(structure, own, readers) for structure, own in predicted.items()}
+    said = places_of(structures, predicted)
+    readers = {name: places_of(structures, values) for name, values in drawn.items()}
+    return {structure: _agreement(structure, own, readers) for structure, own in said.items()}
 
 
 def _agreement(structure: str, own: Array, readers: Mapping[str, Mapping[str, Array]]) -> dict[str, float]:

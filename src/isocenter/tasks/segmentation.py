@@ -7,25 +7,23 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from isocenter.errors import DatasetError, GeometryError, PlanError
+from isocenter.errors import GeometryError, PlanError
 from isocenter.evaluation import Table, volume_unit
 from isocenter.files import Spool
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures
 from isocenter.tasks.exclusive import Tidying, log_mean, softmax, tidied
-from isocenter.tasks.label_maps import label_from, label_values, plain, refuse_other_names
+from isocenter.tasks.label_maps import label_from, plain, refuse_other_names
 from isocenter.tasks.losses import label_loss
 from isocenter.tasks.overlapping import sigmoid, written
-from isocenter.tasks.readers import CONSENSUS, agreement, masks_of
-from isocenter.tasks.segmentation_codes import Codes, codes_of
 from isocenter.tasks.segmentation_loss import known_alone, shares_of, target_loss
-from isocenter.tasks.segmentation_partly import PARTLY, check_partly, drawn_slices
+from isocenter.tasks.segmentation_partly import PARTLY, check_partly
 from isocenter.tasks.segmentation_plan import check_settings, settings_for
-from isocenter.tasks.segmentation_scores import AGREEMENT, METRICS, case_rows, places_of, summary_rows, voxel_in_unit
+from isocenter.tasks.segmentation_scores import AGREEMENT, METRICS, case_rows, summary_rows, voxel_in_unit
 from isocenter.tasks.segmentation_tidying import choose
+from isocenter.tasks.segmentation_truth import Truth
 from isocenter.tasks.sides import crossed
 from isocenter.tasks.task import Outputs, Task, stated_image
 from isocenter.transforms import winners
@@ -39,7 +37,6 @@ from isocenter.values import (
     Fingerprint,
     Geometry,
     Head,
-    Image,
     Label,
     Prediction,
     Row,
@@ -185,22 +182,7 @@ class Segmentation:
     @property
     def outside(self) -> int:
         """What its targets say beyond the image."""
-        return self.codes.unknown if self.is_partial else 0
-
-    @property
-    def is_partial(self) -> bool:
-        """Whether masks leave voxels out."""
-        return self.ignore is not None or self.sparse is not None
-
-    @property
-    def codes(self) -> Codes:
-        """What the values of its targets mean."""
-        return codes_of(len(self.classes), len(self.observers) if self.is_divided else 1)
-
-    @property
-    def is_divided(self) -> bool:
-        """Whether the share of the readers is taught."""
-        return self.readers == "soft" and len(self.observers) > 1
+        return self.truth.codes.unknown if self.truth.is_partial else 0
 
     @property
     def merge(self) -> Literal["gaussian", "mean", "nnunet"]:
@@ -209,7 +191,7 @@ class Segmentation:
     @property
     def mirrored(self) -> tuple[int, ...] | None:
         order = crossed(self.names)
-        if not self.exclusive or self.is_divided:
+        if not self.exclusive or self.truth.is_divided:
             # A value of the target is no channel here: what has a side is not mirrored.
             return order if order == tuple(range(len(self.names))) else None
         return None if order is None else (0, *(place + 1 for place in order))
@@ -230,7 +212,7 @@ class Segmentation:
         return {"training.foreground": Decision(1.0, "patches without a voxel that somebody drew teach nothing")}
 
     def target(self, case: Case) -> Target:
-        """Label values to the numbers that `codes` explains: label numbers, background 0.
+        """Label values to the numbers that `truth.codes` explains: label numbers, background 0.
 
         Raises GeometryError where mask and image lie on different grids, DatasetError for a value without a label.
         """
@@ -241,69 +223,38 @@ class Segmentation:
                 case.id,
                 "Resample one onto the other, or leave the case out",
             )
-        maps = list(self._drawn(case).values())
-        found = CONSENSUS[self.readers](maps, len(self.classes))
-        data = np.where(self._known(found), self.codes.of(maps) if self.is_divided else found, self.codes.unknown)
-        return Target(self.heads["mask"], data.astype(np.uint8), self._sought, self.outside)
-
-    def _drawn(self, case: Case) -> dict[str, Array]:
-        """{reader: label numbers (*spatial)}, 0 the background, one more than there are where they say nothing.
-
-        Of the readers that are taught: the first alone, or all.
-        """
-        taught = {"": case.references["mask"]} if self.readers == "first" else masks_of(case)
-        return {name: self._numbered(mask, case.id) for name, mask in taught.items()}
-
-    def _numbered(self, mask: Image, where: str) -> Array:
-        values = label_values(mask.data, where)
-        known = {0, self.background, *(label.value for label in self.classes)} | ({self.ignore} - {None})
-        if unknown := sorted(set(np.unique(values).tolist()) - known):
-            raise DatasetError(
-                f"the mask holds {unknown}, which have no label", where, "Declare them with --labels, or correct it"
-            )
-        numbers = np.zeros(values.shape, dtype=np.uint8)
-        for number, label in enumerate(self.classes, start=1):
-            numbers[values == label.value] = number
-        if self.ignore is not None:
-            numbers[values == self.ignore] = len(self.classes) + 1
-        return numbers
-
-    def _known(self, numbers: Array) -> NDArray[np.bool_]:
-        """(*spatial) where something is known: somebody said what it is, in a slice that was drawn."""
-        known = numbers <= len(self.classes)
-        return known & drawn_slices(known & (numbers > 0)) if self.sparse == "slices" else known
+        return Target(self.heads["mask"], self.truth.coded(case), self.truth.sought, self.outside)
 
     @property
-    def _sought(self) -> tuple[tuple[int, ...], ...] | None:
-        """Groups of target values about which patches are centred; where little is known, also the known background."""
-        if self.exclusive and not self.is_divided and self.sparse is None:
-            return None
-        shares, groups = self.codes.shares, self._groups
-        wanted = [tuple(np.flatnonzero(shares[:, list(group)].sum(axis=1) >= 0.5).tolist()) for group in groups]
-        return (*wanted, (0,)) if self.sparse is not None else tuple(wanted)
-
-    @property
-    def _groups(self) -> list[tuple[int, ...]]:
-        """The label numbers of each structure."""
-        numbers = {label.value: number for number, label in enumerate(self.classes, start=1)}
-        return [tuple(numbers[value] for value in values) for values in self.structures.values()]
+    def truth(self) -> Truth:
+        """What masks say."""
+        return Truth(
+            tuple(label.value for label in self.classes),
+            tuple(self.structures.values()),
+            self.ignore,
+            self.background,
+            self.sparse,
+            self.readers,
+            len(self.observers),
+        )
 
     def loss(self, outputs: Outputs, target: Tensor) -> Tensor:
         logits, weights = outputs["mask"].float(), None
         if self.weights is not None:
             weights = logits.new_tensor([self.weights.get(name, 1.0) for name in ("background", *self.names)])
-        target = target.long()
-        if self.is_partial:
-            logits, target = known_alone(logits, target, self.codes.unknown)
-        if self.exclusive and not self.is_divided:
+        target, truth = target.long(), self.truth
+        if truth.is_partial:
+            logits, target = known_alone(logits, target, truth.codes.unknown)
+        if self.exclusive and not truth.is_divided:
             return label_loss(self.loss_name, logits, target, weights) if target.numel() else logits.sum()
-        groups = [(0,), *self._groups] if self.exclusive else self._groups
-        shares = shares_of(groups, logits.new_tensor(self.codes.shares))
-        return target_loss(self.loss_name, logits, target, shares, weights, not self.exclusive, self.is_divided)
+        groups = [(0,), *truth.groups] if self.exclusive else truth.groups
+        shares = shares_of(groups, logits.new_tensor(truth.codes.shares))
+        return target_loss(self.loss_name, logits, target, shares, weights, not self.exclusive, truth.is_divided)
 
     def quality(self, outputs: Outputs, target: Tensor) -> Mapping[str, Tensor]:
-        logits, axes, known = outputs["mask"], tuple(range(1, target.ndim)), target != self.codes.unknown
-        shares = shares_of(self._groups, logits.new_tensor(self.codes.shares))
+        logits, axes, truth = outputs["mask"], tuple(range(1, target.ndim)), self.truth
+        known = target != truth.codes.unknown
+        shares = shares_of(truth.groups, logits.new_tensor(truth.codes.shares))
         both, size = [], []
         for place in range(len(self.names)):
             said = logits[:, place] > 0 if not self.exclusive else logits.argmax(dim=1) == place + 1
@@ -354,7 +305,7 @@ class Segmentation:
         if not self.exclusive:
             because = "off: regions overlap, and what is taken from one would open another"
             return replace(self, postprocessing={}), {"task.postprocessing": Decision({}, because)}
-        rules, decision = choose(predictions, cases, self.classes, self._truth)
+        rules, decision = choose(predictions, cases, self.classes, self.truth.of)
         return replace(self, postprocessing=rules), {"task.postprocessing": decision}
 
     def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
@@ -369,7 +320,7 @@ class Segmentation:
                 "prediction and reference lie on different grids", case.id, "Predict on the image that was labelled"
             )
         refuse_other_names(self.classes, reference.labels, case.id)
-        predicted, (truth, known) = np.asarray(prediction.data), self._truth(case)
+        predicted, (truth, known) = np.asarray(prediction.data), self.truth.of(case)
         given = self.tolerance
         tolerances = given if isinstance(given, Mapping) else dict.fromkeys(self.names, given)
         rows = case_rows(
@@ -378,41 +329,18 @@ class Segmentation:
             self.structures,
             reference.geometry,
             tolerances,
-            known=known if self.is_partial else None,
+            known=known,
             surfaces=self.sparse is None,
         )
-        beside = self._beside_readers(predicted, case)
+        beside = self.truth.beside_readers(predicted, case, self.names)
         return [{"case": case.id, "patient": case.patient, **row, **beside.get(row["label"], {})} for row in rows]
-
-    def _truth(self, case: Case) -> tuple[Array, NDArray[np.bool_]]:
-        """(*spatial) label values that predictions are scored on, and where they are known."""
-        numbers = CONSENSUS[self.readers](list(self._drawn(case).values()), len(self.classes))
-        known = self._known(numbers)
-        return self._values[np.where(known, numbers, 0)], known
-
-    @property
-    def _values(self) -> Array:
-        """The value of each label number."""
-        values = [0, *(label.value for label in self.classes), 0]
-        return np.array(values, dtype=np.min_scalar_type(max(values)))
-
-    def _beside_readers(self, predicted: Array, case: Case) -> dict[str, dict[str, float]]:
-        """{structure: {figure: Dice}} where several people drew the case, on what all of them know."""
-        masks = masks_of(case)
-        if len(masks) < 2:
-            return {}
-        numbers = {name: self._numbered(mask, case.id) for name, mask in masks.items()}
-        known = np.all([self._known(one) for one in numbers.values()], axis=0)
-        maps = {name: self._values[np.where(known, one, 0)] for name, one in numbers.items()}
-        each = {name: places_of(self.structures, one) for name, one in maps.items()}
-        return agreement(places_of(self.structures, np.where(known, predicted, 0)), each)
 
     def summary(self, table: Table, *, seed: int) -> list[Row]:
         """Each metric over all labels (mean of their means), then by label; patients are resampled."""
         return summary_rows(table, self.tolerance, seed=seed)
 
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
-        reference = self._truth(case)[0] if "mask" in case.references else None
+        reference = self.truth.of(case)[0] if "mask" in case.references else None
         return [
             figures.contours(stated_image(case), reference, np.asarray(prediction.data), self.classes, title=case.id)
         ]

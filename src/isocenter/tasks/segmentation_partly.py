@@ -8,14 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from isocenter.errors import PlanError, counted
 from isocenter.tasks.readers import CONSENSUS
-from isocenter.tasks.segmentation_codes import Codes
+from isocenter.tasks.segmentation_codes import codes_of
 from isocenter.tasks.segmentation_loss import NEIGHBOURS, OF_SHARES
-from isocenter.values import Dataset, Decision, Fingerprint, Label
+from isocenter.values import Dataset, Decision, Fingerprint, Label, hidden
 
 # The settings of a segmentation that are about this.
 PARTLY = ("regions", "ignore", "background", "sparse", "readers", "observers")
@@ -91,27 +88,17 @@ def check_partly(labels: Sequence[Label], loss: str, settings: Mapping[str, Any]
         problem = f"{loss} cannot learn the share of readers"
         raise PlanError(problem, "task.loss", f"Choose --set task.loss={OF_SHARES[0]}, or majority for task.readers")
     if divided:
-        _ = Codes(len(labels), len(settings["observers"])).unknown  # refuses too many ways of being divided
+        _ = codes_of(len(labels), len(settings["observers"])).unknown  # refuses too many ways of being divided
     if (ignore is not None or sparse is not None) and (near := sorted(NEIGHBOURS & set(loss.split("+")))):
         problem = f"{near[0]} looks at a voxel's neighbours, and not all of them are known"
         raise PlanError(problem, "task.loss", "Choose --set task.loss=dice+ce")
 
 
 def _check_regions(values: set[int], regions: Mapping[str, Sequence[int]]) -> None:
-    names = list(regions)
-    for place, (name, own) in enumerate(regions.items()):
+    for name, own in regions.items():
         if not own or not set(own) <= values:
             problem = f"{name} is made of {list(own)}, and labels have the values {sorted(values)}"
             raise PlanError(problem, "task.regions", "Give values of task.labels")
-        later = next((other for other in names[place + 1 :] if own[0] in regions[other]), None)
-        if later is not None:
-            problem = f"{name} is marked by {own[0]}, which {later} holds too"
-            raise PlanError(problem, "task.regions", "Put first in each region the value that no later region holds")
-
-
-def drawn_slices(drawn: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """(*spatial) the slices in which something is drawn, along the axis along which fewest slices are."""
-    others = [tuple(axis for axis in range(drawn.ndim) if axis != one) for one in range(drawn.ndim)]
-    found = [drawn.any(axis=rest) for rest in others]
-    axis = min(range(drawn.ndim), key=lambda one: (float(found[one].mean()), -one))
-    return np.broadcast_to(np.expand_dims(found[axis], others[axis]), drawn.shape)
+    if found := hidden(regions):
+        problem = f"{found[0]} is marked by {regions[found[0]][0]}, which {found[1]} holds too"
+        raise PlanError(problem, "task.regions", "Put first in each region the value that no later region holds")

@@ -22,6 +22,7 @@ from isocenter.evaluation import (
     surface_distance,
     volume_unit,
 )
+from isocenter.tasks.label_maps import place_of
 from isocenter.values import MM3_PER_ML, Array, Estimate, Geometry, Row
 
 # With the unit in the name where it is not mm or ml: a distance that counts pixels must not be read as mm.
@@ -65,7 +66,7 @@ def case_rows(
     for name, values in structures.items():
         counts, distances = found[name], dict[str, float]()
         if surfaces:
-            surface = surface_distance(_place(values, predicted), _place(values, truth), steps)
+            surface = surface_distance(place_of(values, predicted), place_of(values, truth), steps)
             distances = {
                 f"hd95{pixels}": surface.hd95,
                 f"assd{pixels}": surface.assd,
@@ -88,21 +89,12 @@ def case_rows(
         }
 
 
-def places_of(structures: Mapping[str, tuple[int, ...]], values: Array) -> dict[str, Array]:
-    """{structure: (*spatial) where it is} in a label map."""
-    return {name: _place(own, values) for name, own in structures.items()}
-
-
-def _place(own: tuple[int, ...], values: Array) -> Array:
-    return np.asarray(values == own[0] if len(own) == 1 else np.isin(values, own))
-
-
 def _overlaps(predicted: Array, truth: Array, structures: Mapping[str, tuple[int, ...]]) -> dict[str, Overlap]:
     """Structures of one value each in one pass over the voxels."""
     if all(len(own) == 1 for own in structures.values()):
         found = overlaps(predicted, truth, [own[0] for own in structures.values()])
         return {name: found[own[0]] for name, own in structures.items()}
-    return {name: overlap(_place(own, predicted), _place(own, truth)) for name, own in structures.items()}
+    return {name: overlap(place_of(own, predicted), place_of(own, truth)) for name, own in structures.items()}
 
 
 def summary_rows(table: Table, tolerance: Mapping[str, float] | float, *, seed: int) -> list[Row]:

@@ -23,7 +23,7 @@ NNUNET = "doi:10.1038/s41592-020-01008-z"
 class _Pair:
     predicted: Array
     truth: Array
-    known: Array
+    known: Array | None
     voxel: float
 
 
@@ -31,11 +31,11 @@ def choose(
     predictions: Sequence[Prediction],
     cases: Sequence[Case],
     labels: Sequence[Label],
-    truth: Callable[[Case], tuple[Array, Array]],
+    truth: Callable[[Case], tuple[Array, Array | None]],
 ) -> tuple[dict[str, Tidying], Decision]:
     """{label name: what helps it}, nothing where nothing does, and the decision that says so.
 
-    truth: of a case, its label map and where that is known
+    truth: of a case, its label map and where that is known, None for everywhere
     A step is taken where the label's mean Dice over all cases rises by `MARGIN` and most of the cases that it changes
     get better. A label that neither side has counts as 1: what was wrongly marked there and is removed is a gain.
     """
@@ -86,7 +86,8 @@ def _dice(value: int, rule: Tidying, pairs: Sequence[_Pair]) -> np.ndarray:
     scores = []
     for pair in pairs:
         mask = tidied(pair.predicted, {value: rule}, pair.voxel)
-        score = overlap((mask == value) & pair.known, pair.truth == value).dice
+        said = mask == value
+        score = overlap(said if pair.known is None else said & pair.known, pair.truth == value).dice
         scores.append(1.0 if np.isnan(score) else score)
     return np.array(scores)
 

@@ -21,7 +21,7 @@ from isocenter.values.prediction import (
     Target,
     Vector,
 )
-from isocenter.values.regions import parts_of
+from isocenter.values.regions import hidden, parts_of
 from isocenter.values.shortcut import Shortcut
 
 __all__ = [
@@ -66,6 +66,7 @@ __all__ = [
     "blocks",
     "columns_of",
     "grades",
+    "hidden",
     "parts_of",
     "table_columns",
 ]

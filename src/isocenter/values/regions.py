@@ -21,6 +21,13 @@ def parts_of(regions: Mapping[str, Sequence[int]]) -> tuple[Label, ...]:
     return tuple(Label(value, names[value]) for value in sorted(names))
 
 
+def hidden(regions: Mapping[str, Sequence[int]]) -> tuple[str, str] | None:
+    """A region whose own mark a later one holds too, and that one: it could not be told from it. None where all can."""
+    names = list(regions)
+    pairs = ((one, later) for place, one in enumerate(names) for later in names[place + 1 :])
+    return next((pair for pair in pairs if regions[pair[0]][0] in regions[pair[1]]), None)
+
+
 def _without_later(name: str, regions: Mapping[str, Sequence[int]]) -> str:
     order = list(regions)
     later = {value for other in order[order.index(name) + 1 :] for value in regions[other]}

@@ -14,7 +14,7 @@ from isocenter.runtime.foreign.nnunet_preprocessing import NNUNetPreprocessing, 
 from isocenter.runtime.foreign.spline import Resampling
 from isocenter.tasks import Task
 from isocenter.transforms import COLOUR
-from isocenter.values import parts_of
+from isocenter.values import hidden, parts_of
 
 PLANS, DATASET = "plans.json", "dataset.json"
 # Whether each of nnU-Net's readers turns an image to RAS+ first; all give (slice, row, column).
@@ -91,11 +91,11 @@ class Plans:
         _only(self.plans.get("label_manager", "LabelManager"), {"LabelManager"}, "labels", self.folder)
         given = {name: value for name, value in self.dataset["labels"].items() if name not in ("background", "ignore")}
         regions = {name: value for name, value in given.items() if isinstance(value, list) and len(value) > 1}
+        marked: dict[str, tuple[int, ...]] = {}
         if regions:
             order = [int(value) for value in self.dataset["regions_class_order"]]
-            marked = {name: (mark, *_values(given[name])) for name, mark in zip(given, order, strict=True)}
-            names = {one.value: one.name for one in parts_of(marked) if one.value in order}
-            writes = order
+            marked = {name: tuple(dict.fromkeys((mark, *_values(given[name])))) for name, mark in zip(given, order, strict=True)}
+            names, writes = {one.value: one.name for one in parts_of(marked)}, order
         else:
             names = {int(value[0] if isinstance(value, list) else value): name for name, value in given.items()}
             writes = [0, *sorted(names)]
@@ -110,6 +110,8 @@ class Plans:
                 "tolerance": 2.0,
                 "writes": writes,
                 "exclusive": not regions,
+                # Those that nobody could tell from a label map are scored by their parts.
+                "regions": marked if regions and not hidden(marked) else None,
                 "weighed": "nnunet",
                 "largest": largest,
             }
