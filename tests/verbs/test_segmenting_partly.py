@@ -13,6 +13,7 @@ import pytest
 
 import isocenter
 import trained
+from isocenter import tasks
 from packages import bundle_checked_and_run
 
 FLAT = {"network.size": {"width": 4, "widest": 8, "strides": [[1, 1], [2, 2]]}}
@@ -115,8 +116,14 @@ def test_a_package_says_the_same_without_isocenter(overlapping, tmp_path):
 
 
 def test_regions_can_be_declared_by_hand(overlapping):
-    plan = isocenter.plan(overlapping[0], device="cpu", threads=1, labels=REGIONS).plan
+    data = overlapping[0]
+    plan = isocenter.plan(data, device="cpu", threads=1, labels=REGIONS).plan
     assert plan["task.regions"] == {"ball": [1, 2], "core": [2]}
+    by_hand = {"task.regions": {"whole": [1, 2], "inner": [2]}}
+    labels = "1=shell,2=core,3=ignore"
+    plan = isocenter.plan(data, device="cpu", threads=1, labels=labels, assignments=by_hand).plan
+    task = tasks.build({key: one.value for key, one in plan.sections["task"].items()})
+    assert task.names == tuple(task.tolerance) == ("whole", "inner")
 
 
 def test_scribbles_are_taught_where_they_are(tmp_path):

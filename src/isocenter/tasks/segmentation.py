@@ -19,7 +19,7 @@ from isocenter.tasks.label_maps import label_from, plain, refuse_other_names
 from isocenter.tasks.losses import label_loss
 from isocenter.tasks.overlapping import sigmoid, written
 from isocenter.tasks.segmentation_loss import known_alone, shares_of, target_loss
-from isocenter.tasks.segmentation_partly import PARTLY, check_partly
+from isocenter.tasks.segmentation_partly import PARTLY, check_partly, of_regions
 from isocenter.tasks.segmentation_plan import check_settings, settings_for
 from isocenter.tasks.segmentation_scores import AGREEMENT, METRICS, case_rows, summary_rows, voxel_in_unit
 from isocenter.tasks.segmentation_tidying import choose
@@ -98,11 +98,14 @@ class Segmentation:
             silent = {partly["ignore"], partly["background"]} - {0, None}
             labels = tuple(label for entry in settings["labels"] if (label := label_from(entry)).value not in silent)
             rules = settings.get("postprocessing")
+            weights = settings.get("weights")
+            if partly["regions"] is not None:
+                settings = {**settings, "tolerance": of_regions(settings["tolerance"], labels, partly["regions"])}
             task = cls(
                 labels,
                 settings["loss"],
                 _each(settings["tolerance"]),
-                None if settings.get("weights") is None else {k: float(v) for k, v in settings["weights"].items()},
+                None if weights is None else {k: float(v) for k, v in weights.items()},
                 None if rules is None else {name: _tidying(rule) for name, rule in rules.items()},
                 **partly,
             )

@@ -59,8 +59,8 @@ def _sparse(ignore: int | None, fingerprint: Fingerprint) -> Decision:
 def _readers(dataset: Dataset) -> dict[str, Decision]:
     names = list(dataset.readers)
     if len(names) < 2:
-        because = "each case was drawn once" if not names else f"{names[0]} alone drew the cases"
-        return {"readers": Decision("first", because), "observers": Decision([], "nobody is named who drew them")}
+        nobody = Decision([], "the data set does not say who drew it")
+        return {"readers": Decision("first", "each case was drawn once"), "observers": nobody}
     who = f"{counted(len(names), 'reader')} drew the cases"
     if len(names) < FEWEST_READERS:
         chosen = Decision(
@@ -92,6 +92,18 @@ def check_partly(labels: Sequence[Label], loss: str, settings: Mapping[str, Any]
     if (ignore is not None or sparse is not None) and (near := sorted(NEIGHBOURS & set(loss.split("+")))):
         problem = f"{near[0]} looks at a voxel's neighbours, and not all of them are known"
         raise PlanError(problem, "task.loss", "Choose --set task.loss=dice+ce")
+
+
+def of_regions(given: Any, labels: Sequence[Label], regions: Mapping[str, Sequence[int]]) -> Any:
+    """Tolerances by the names of regions, where they were planned for the labels: the largest of the region's own."""
+    if not isinstance(given, Mapping):
+        return given
+    found = {}
+    for name, values in regions.items():
+        own = [given[label.name] for label in labels if label.value in values and label.name in given]
+        if name in given or own:
+            found[name] = given[name] if name in given else max(own)
+    return {**{name: one for name, one in given.items() if name not in {label.name for label in labels}}, **found}
 
 
 def _check_regions(values: set[int], regions: Mapping[str, Sequence[int]]) -> None:

@@ -94,7 +94,7 @@ class Plans:
         marked: dict[str, tuple[int, ...]] = {}
         if regions:
             order = [int(value) for value in self.dataset["regions_class_order"]]
-            marked = {name: tuple(dict.fromkeys((mark, *_values(given[name])))) for name, mark in zip(given, order, strict=True)}
+            marked = {name: _led(mark, given[name]) for name, mark in zip(given, order, strict=True)}
             names, writes = {one.value: one.name for one in parts_of(marked)}, order
         else:
             names = {int(value[0] if isinstance(value, list) else value): name for name, value in given.items()}
@@ -183,8 +183,10 @@ class Plans:
         return {"name": name, "channels": channels, "spatial_dims": 3, "size": size}
 
 
-def _values(given: Any) -> tuple[int, ...]:
-    return tuple(int(one) for one in given) if isinstance(given, list) else (int(given),)
+def _led(mark: int, given: Any) -> tuple[int, ...]:
+    """The values of a region, first the one that marks it."""
+    values = given if isinstance(given, list) else [given]
+    return tuple(dict.fromkeys([mark, *(int(one) for one in values)]))
 
 
 def _architecture(planned: Mapping[str, Any], folder: Path) -> tuple[str, dict[str, Any]]:
