@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas
+    import SimpleITK
     import torch
     from scipy import fft, ndimage, sparse, spatial, special, stats
     from scipy.sparse import csgraph
@@ -26,6 +27,7 @@ if not TYPE_CHECKING:
                 raise AttributeError(name)
             return getattr(importlib.import_module(self.__name__), name)
 
+    SimpleITK = _LazyModule("SimpleITK")
     cox = _LazyModule("torchsurv.loss.cox")
     csgraph = _LazyModule("scipy.sparse.csgraph")
     fft = _LazyModule("scipy.fft")
@@ -37,4 +39,16 @@ if not TYPE_CHECKING:
     stats = _LazyModule("scipy.stats")
     torch = _LazyModule("torch")
 
-__all__ = ["cox", "csgraph", "fft", "ndimage", "pandas", "sparse", "spatial", "special", "stats", "torch"]
+__all__ = [
+    "SimpleITK",
+    "cox",
+    "csgraph",
+    "fft",
+    "ndimage",
+    "pandas",
+    "sparse",
+    "spatial",
+    "special",
+    "stats",
+    "torch",
+]

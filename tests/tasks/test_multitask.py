@@ -230,7 +230,9 @@ def test_each_part_follows_a_mirrored_image_in_its_own_way():
     }
     kind = kind_of(Several({"classification": Vector(2), "segmentation": Dense(2)}))
     generators = [np.random.default_rng(n) for n in range(8)]
-    drawn = Drawn(generators, (1.0, 1.0), (0, 1, 3, 2), {"classification": (1, 0), "segmentation": (0, 1)})
+    sides = {"classification": (1, 0), "segmentation": (0, 1)}
+    each = {name: Drawn(generators, (1.0, 1.0), one) for name, one in sides.items()}
+    drawn = Drawn(generators, (1.0, 1.0), (0, 1, 3, 2), parts=each)
     change = Augmentation(probability=0.0, accidents=0.0, flips=(1,), left_right=1)
     seen, found = moved(kind, change, images, targets, drawn)
     assert torch.equal(seen[:, 0], found["segmentation"].float())

@@ -25,7 +25,7 @@ def test_every_kind_is_found_under_its_own_name():
 def prepared(count: int, seed: int = 0, shape: tuple[int, ...] = (12, 12)) -> Prepared:
     low = np.random.default_rng(seed).uniform(0, 8, (count, 2)).astype(np.float32)
     boxes = np.concatenate([np.arange(count)[:, None] % 2, low, low + 3], axis=1).astype(np.float32)
-    positions = tuple(BOXES.positions(Boxes(2), boxes, shape).values())
+    positions = tuple(BOXES.positions(Target(Boxes(2), boxes), boxes, shape).values())
     return Prepared(str(seed), np.zeros((1, *shape), np.float32), boxes, positions, (1.0, 1.0), BOXES)
 
 
@@ -47,7 +47,7 @@ def test_every_box_is_in_one_of_the_parts_that_an_image_is_cut_into(seed, first,
 
 def test_positions_are_the_voxels_of_the_centres_class_by_class():
     boxes = np.array([[0, 0, 0, 2, 3], [1, 5, 5, 9, 9], [0, 9, 9, 15, 15]], np.float32)
-    found = BOXES.positions(Boxes(3), boxes, (12, 12))
+    found = BOXES.positions(Target(Boxes(3), boxes), boxes, (12, 12))
     assert {kind: where.tolist() for kind, where in found.items()} == {1: [[1, 1], [11, 11]], 2: [[7, 7]], 3: []}
     assert found[3].shape == (0, 2)
 

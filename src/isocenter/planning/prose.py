@@ -48,6 +48,12 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
     "task.baseline": ("The baseline hazard is {value}", "No baseline hazard is known yet"),
     "task.median_risk": ("Risks are parted at {value}", "No risk is set yet at which cases are parted"),
     "task.postprocessing": ("Afterwards the masks are cleaned by {value}", "No post-processing is set"),
+    "task.regions": ("Structures that overlap are made of the values {each}", "No two structures overlap"),
+    "task.ignore": ("The value {value} of the masks is ignored", "No value of the masks is ignored"),
+    "task.background": ("The value {value} of the masks is the background", "The background of the masks is 0"),
+    "task.sparse": ("Masks are known in single {value} only", "Masks are known as a whole"),
+    "task.readers": ("Of several readers, what is taught is decided by {value}",),
+    "task.observers": ("The readers are {value}", "No readers are named"),
     "task.targets": ("What is measured: {value}",),
     "task.units": ("The units are {each}", "No unit is known"),
     "task.mean": ("The mean is {each}",),
@@ -133,7 +139,7 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
 # Values that a sentence names one by one.
 MOST_LISTED = 24
 # Names of which 0 is a value like any other.
-COUNTED = ("augmentation.left_right", "inference.left_right", "training.seed")
+COUNTED = ("task.ignore", "augmentation.left_right", "inference.left_right", "training.seed")
 
 
 def prose(plan: Plan) -> str:

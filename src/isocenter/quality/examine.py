@@ -13,7 +13,7 @@ from isocenter.quality.disguise import disguises
 from isocenter.quality.facts import facts_of
 from isocenter.quality.leakage import leakage
 from isocenter.quality.look import Look, look
-from isocenter.quality.masks import structures
+from isocenter.quality.masks import drawn, structures
 from isocenter.quality.measured import measured
 from isocenter.quality.outliers import outliers
 from isocenter.quality.shortcuts import Seen, shortcut_problems, shortcuts
@@ -105,10 +105,10 @@ def _measured(case: Case) -> _Measured:
         if problems := list(unusable(case, image, valid, references)):
             return None, problems
         mask = references.get("mask")
-        drawn = structures(mask.data[0]) if isinstance(mask, Image) else {}
+        found = structures(drawn(mask)) if isinstance(mask, Image) else {}
         seen = look(image, valid)
-        problems = list(odd(case, image, valid, references, drawn, seen))
-        return (facts_of(case, image, valid, references, drawn), seen), problems
+        problems = list(odd(case, image, valid, references, found, seen))
+        return (facts_of(case, image, valid, references, found), seen), problems
     except IsocenterError as error:
         return None, [_unusable(case, error)]
 

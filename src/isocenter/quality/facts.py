@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from isocenter.quality.instances import pieces_of
-from isocenter.quality.masks import Structure, voxels
+from isocenter.quality.masks import Structure, drawn, voxels
 from isocenter.transforms import content
 from isocenter.values import Array, Case, CaseFacts, Image
 
@@ -60,7 +60,7 @@ def _foreground(data: Array, valid: Array, mask: Any) -> tuple[Mapping[str, floa
     """Per channel the intensities inside the mask; nothing without one, or where it holds no measurement."""
     if not isinstance(mask, Image):
         return ()
-    inside = mask.data[0] != 0
+    inside = drawn(mask) != 0
     parts = [channel[known & inside] for channel, known in zip(data, valid, strict=True)]
     return tuple(_intensity(part) for part in parts) if all(part.size for part in parts) else ()
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from isocenter.lazy import ndimage
-from isocenter.values import Array
+from isocenter.values import Array, Image
 
 # A piece of less than a hundredth of the largest, and of fewer voxels than a cube of 3, is rather a slip of the pen.
 SPECK_SHARE, SPECK_VOXELS = 0.01, 27
@@ -39,6 +39,13 @@ def voxels(labels: Array) -> dict[int | float, int]:
         return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
     values, found = np.unique(labels, return_counts=True)
     return {float(v) if v != int(v) else int(v): int(n) for v, n in zip(values, found, strict=True)}
+
+
+def drawn(mask: Image) -> Array:
+    """(*spatial) label values of the structures alone: 0 also where nobody looked, or a value names the background."""
+    data = mask.data[0]
+    others = [label.value for label in mask.labels if label.value and (label.is_ignored or label.is_background)]
+    return np.where(np.isin(data, others), data.dtype.type(0), data) if others else data
 
 
 def structures(labels: Array) -> Mapping[int, Structure]:

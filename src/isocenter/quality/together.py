@@ -9,7 +9,7 @@ from isocenter.quality.boxes import no_boxes
 from isocenter.quality.events import events
 from isocenter.quality.instances import no_instances
 from isocenter.transforms import COLOUR, GREY, without_alpha
-from isocenter.values import Dataset, Fingerprint, Problem, grades
+from isocenter.values import Dataset, Fingerprint, Label, Problem, grades
 
 # A label map with more values than this, undeclared, numbers instances.
 MOST_LABELS = 32
@@ -88,6 +88,7 @@ def _background(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem]
         )
         return
     declared = {label.value: label.name for label in dataset.classes.get("mask", ()) if label.value != 0}
+    declared = {value: name for value, name in declared.items() if not Label(value, name).is_ignored}
     missing = [name for value, name in declared.items() if training and not any(value in v for v in training.values())]
     if missing:
         yield Problem(

@@ -13,7 +13,7 @@ from typing import Any
 from isocenter import networks
 from isocenter.runtime.model import Model
 from isocenter.runtime.packaged import mean_of
-from isocenter.tasks import Task, parts_of
+from isocenter.tasks import Task, channels_of, parts_of
 from isocenter.values import Dense, Vector
 
 # The newest that MONAI publishes, and what its `verify_metadata` downloads.
@@ -160,8 +160,8 @@ def _input(model: Model) -> dict[str, Any]:
 def _output(model: Model) -> dict[str, Any]:
     """Of the first head: an image of labels, the outputs of the classes, or numbers."""
     head = model.task.heads[_head(model)]
-    names = [label.name for label in model.task.labels]
     dense = isinstance(head, Dense)
+    names = [label.name for label in (channels_of(model.task) if dense else model.task.labels)]
     count = head.channels if isinstance(head, Dense) else _size(head)
     kind, content = ("image", "labels") if dense else ("probabilities", "classes")
     if holds_numbers(head):

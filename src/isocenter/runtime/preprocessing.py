@@ -123,12 +123,13 @@ class Preprocessing:
         seen = channels[0] if len(channels) == 1 else np.concatenate(channels)
         return np.ascontiguousarray(seen, dtype=np.float32), trace
 
-    def labels(self, labels: Array, trace: Trace) -> Array:
-        """(*spatial) label map on the source grid, taken the same way; padded with 0."""
+    def labels(self, labels: Array, trace: Trace, outside: int = 0) -> Array:
+        """(*spatial) label map on the source grid, taken the same way; padded with what lies outside."""
         if trace.squeezed is not None:
             labels = labels.squeeze(trace.squeezed)
         moved = permuted(labels[None], trace.axes, trace.flips)[0][trace.crop]
-        return np.pad(resample_labels(np.ascontiguousarray(moved), trace.shape), trace.pad)
+        seen = resample_labels(np.ascontiguousarray(moved), trace.shape)
+        return np.pad(seen, trace.pad, constant_values=outside)
 
     def opened(self, image: Image, where: str) -> tuple[Source, Trace]:
         """The same as a call, but of a large volume only what is asked for is made, and it is never held."""

@@ -16,7 +16,7 @@ from isocenter.errors import DatasetError, PlanError
 from isocenter.tasks.made_of import parts_of, sides_of, suffices
 from isocenter.tasks.settings import reading
 from isocenter.tasks.task import Outputs, Task, rows_in, stated_image
-from isocenter.values import Dataset, Split
+from isocenter.values import Dataset, Label, Split
 
 TASKS = {
     "classification": "isocenter.tasks.classification:Classification",
@@ -127,6 +127,17 @@ def uncut(task: Task) -> str:
     return str(getattr(task, "uncut", ""))
 
 
+def outside(task: Task) -> int:
+    """What the task's label maps say beyond the image: background, unless the kind says otherwise."""
+    return int(getattr(task, "outside", 0))
+
+
+def channels_of(task: Task) -> tuple[Label, ...]:
+    """What the channels of a dense head mean: the labels, unless the kind says otherwise."""
+    found: tuple[Label, ...] = getattr(task, "channel_labels", task.labels)
+    return found
+
+
 def voxel_bytes(task: Task) -> int:
     """Bytes of a voxel of the image that are held while a dense result is decoded: its label, unless the kind says."""
     most = max((label.value for label in task.labels), default=0)
@@ -138,10 +149,12 @@ __all__ = [
     "Outputs",
     "Task",
     "build",
+    "channels_of",
     "kind",
     "kind_for",
     "names",
     "of_a_case",
+    "outside",
     "parts_of",
     "reading",
     "registers",

@@ -10,11 +10,10 @@ import numpy as np
 
 from isocenter.errors import PlanError
 from isocenter.lazy import ndimage
-from isocenter.tasks.exclusive import log_mean, softmax
+from isocenter.tasks.exclusive import log_mean
 from isocenter.tasks.segmentation import Segmentation
 from isocenter.tasks.settings import reading
 from isocenter.tasks.task import Task
-from isocenter.transforms import winners
 from isocenter.values import (
     Array,
     Case,
@@ -103,22 +102,6 @@ class ImportedSegmentation(Segmentation):
         for other in each[1:]:
             total += other
         return {"mask": total / len(each)}
-
-    def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
-        logits = np.asarray(arrays["mask"], dtype=np.float32)
-        return {"mask": softmax(logits) if self.exclusive else 1 / (1 + np.exp(-logits))}
-
-    def marked(self, outputs: Array) -> Array:
-        if self.exclusive:
-            return np.asarray(np.asarray(self.writes, dtype=self._kind)[winners(outputs)])
-        found = np.zeros(outputs.shape[1:], dtype=self._kind)
-        for logit, value in zip(np.asarray(outputs), self.writes, strict=True):
-            found[logit > 0] = value  # a probability of more than a half
-        return found
-
-    @property
-    def _kind(self) -> np.dtype[Any]:
-        return np.min_scalar_type(max(label.value for label in self.classes))
 
     def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
         prediction = super().decode(slabs, geometry)

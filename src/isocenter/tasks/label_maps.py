@@ -25,6 +25,16 @@ def label_values(data: Array, where: str) -> Array:
     return values.astype(np.uint8) if values.dtype.kind == "b" else values
 
 
+def places_of(structures: Mapping[str, tuple[int, ...]], values: Array) -> dict[str, Array]:
+    """{structure: (*spatial) where it is} in a label map; structures: {name: its values}."""
+    return {name: place_of(own, values) for name, own in structures.items()}
+
+
+def place_of(own: tuple[int, ...], values: Array) -> Array:
+    """(*spatial) where a label map has one of these values."""
+    return np.asarray(values == own[0] if len(own) == 1 else np.isin(values, own))
+
+
 def refuse_other_names(ours: Sequence[Label], declared: Sequence[Label], where: str) -> None:
     """DatasetError where a value means something else than in training; a bare number is no name."""
     known = {label.value: label.name for label in ours}

@@ -217,7 +217,7 @@ class Multitask:
             problem = f"has no reference of the kind {', '.join(sorted(self.needs))}"
             raise DatasetError(problem, case.id, "Give one of them, or leave the case out")
         heads: Any = {name: target.head for name, target in made.items()}
-        return Target(Several(heads), {name: target.data for name, target in made.items()})
+        return Target(Several(heads), made)
 
     def loss(self, outputs: Outputs, target: Any) -> Tensor:
         """The weighed sum of the parts' losses, each of the samples of which it is known.

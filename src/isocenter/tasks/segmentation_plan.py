@@ -11,6 +11,7 @@ import numpy as np
 from isocenter.errors import DatasetError, PlanError
 from isocenter.tasks.label_maps import plain
 from isocenter.tasks.losses import check_loss
+from isocenter.tasks.segmentation_partly import partly_decisions
 from isocenter.values import Dataset, Decision, Fingerprint, Label
 
 # A structure thinner than this (voxels) is nearly all surface; so is a piece of fewer voxels than a cube of 5.
@@ -28,29 +29,39 @@ MAIER_HEIN = "doi:10.1038/s41592-023-02151-z"
 
 def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
     """The fields of a segmentation for these training cases; DatasetError where every mask is empty."""
-    voxels = {value: count for value, count in fingerprint.voxels().items() if value != 0}
+    partly = partly_decisions(dataset, fingerprint)
+    silent = {0, partly["ignore"].value, partly["background"].value}
+    voxels = {value: count for value, count in fingerprint.voxels().items() if value not in silent}
     if not voxels:
         where = str(dataset.root or dataset.name)
         raise DatasetError("every training mask is empty", where, "Give masks that mark something")
-    declared = tuple(label for label in dataset.classes.get("mask", ()) if label.value != 0)
+    declared = tuple(label for label in dataset.classes.get("mask", ()) if label.value not in silent)
     because = "the data set declares them"
     if not declared:
         declared = tuple(Label(value, str(value)) for value in voxels)
         because = f"they are the values of {len(fingerprint)} training masks; none were declared"
-    thin, lines = _thin(declared, fingerprint), _lines(declared, fingerprint)
+    structures = dataset.regions or {label.name: (label.value,) for label in declared}
+    counts = {name: sum(voxels.get(value, 0) for value in values) for name, values in structures.items()}
+    thin = {} if dataset.regions else _thin(declared, fingerprint)
+    unknown = fingerprint.voxels().get(partly["ignore"].value, 0) if partly["ignore"].value is not None else 0
+    # A voxel of which nothing is known breaks a line, and so does a slice that nobody drew.
+    whole = not dataset.regions and partly["ignore"].value is None and partly["sparse"].value is None
+    lines = _lines(declared, fingerprint) if whole else {}
     return {
         "labels": Decision([plain(label) for label in declared], because),
-        "loss": _loss(thin, lines, fingerprint),
+        "loss": _loss(thin, lines, voxels, sum(fingerprint.voxels().values()) - unknown, partly),
         "centrelines": _centrelines(lines),
-        "weights": _weights(declared, voxels),
-        "tolerance": _tolerance(declared, thin, fingerprint),
+        "weights": _weights(counts),
+        "tolerance": _tolerance(list(structures), thin, fingerprint),
         "postprocessing": Decision(
             None, "it is chosen on the validation cases after training, and off unless it helps them"
         ),
+        **partly,
     }
 
 
 def check_settings(
+    structures: Sequence[str],
     labels: Sequence[Label],
     loss: str,
     tolerance: Mapping[str, float],
@@ -58,9 +69,9 @@ def check_settings(
     postprocessing: Mapping[str, Any],
     centrelines: Sequence[str] = (),
 ) -> None:
-    """PlanError names the setting that cannot be; all but the loss are by label name."""
-    values, names = {label.value for label in labels}, {label.name for label in labels}
-    if not labels or min(len(values), len(names)) < len(labels) or 0 in values:
+    """PlanError names the setting that cannot be; the last four are by the name of a structure."""
+    values, names = {label.value for label in labels}, set(structures)
+    if not labels or min(len(values), len({label.name for label in labels})) < len(labels) or 0 in values:
         remedy = "Give each structure its own value and name"
         raise PlanError("labels must be different and not 0", "task.labels", remedy)
     check_loss(loss, bool(weights), centrelines)
@@ -120,27 +131,35 @@ def _centrelines(lines: Mapping[str, str]) -> Decision:
     return Decision(list(lines), because, CLDICE)
 
 
-def _loss(thin: Mapping[str, str], lines: Mapping[str, str], fingerprint: Fingerprint) -> Decision:
+def _loss(
+    thin: Mapping[str, str],
+    lines: Mapping[str, str],
+    voxels: Mapping[int, int],
+    known: int,
+    partly: Mapping[str, Decision],
+) -> Decision:
+    """known: voxels, the background's too"""
+    all_known = partly["ignore"].value is None
     if lines:
         because = f"{'; '.join(lines.values())} (medians of the training cases): what breaks it shall cost"
         return Decision("dice+ce+cldice", because, CLDICE)
-    if thin:
+    if thin and all_known:
         because = f"{'; '.join(thin.values())} (medians of the training cases): nearly all of it is surface"
         return Decision("dice+ce+boundary", because, "arXiv:1905.07852")
-    counts = fingerprint.voxels()
-    share = 1 - counts.get(0, 0) / max(1, sum(counts.values()))
+    share = sum(voxels.values()) / max(1, known)
     if share < SPARSE:
         because = f"structures fill {100 * share:.3f} % of the voxels: what is easily background shall count little"
         return Decision("dice+focal", because, "doi:10.1016/j.media.2021.102035")
+    which = "voxels" if all_known else "known voxels"
     because = (
-        f"structures fill {100 * share:.1f} % of the voxels: overlap and voxel-wise terms together train stably "
+        f"structures fill {100 * share:.1f} % of the {which}: overlap and voxel-wise terms together train stably "
         "with small and with large ones"
     )
     return Decision("dice+ce", because, "doi:10.1038/s41592-020-01008-z")
 
 
-def _weights(labels: Sequence[Label], voxels: Mapping[int, int]) -> Decision:
-    counts = {label.name: voxels[label.value] for label in labels if voxels.get(label.value)}
+def _weights(voxels: Mapping[str, int]) -> Decision:
+    counts = {name: count for name, count in voxels.items() if count}
     ratio = max(counts.values(), default=1) / min(counts.values(), default=1)
     if len(counts) < 2:
         return Decision(None, "one structure is drawn, and Dice weighs it against the background")
@@ -154,10 +173,10 @@ def _weights(labels: Sequence[Label], voxels: Mapping[int, int]) -> Decision:
     return Decision(weights, because)
 
 
-def _tolerance(labels: Sequence[Label], thin: Mapping[str, str], fingerprint: Fingerprint) -> Decision:
+def _tolerance(names: Sequence[str], thin: Mapping[str, str], fingerprint: Fingerprint) -> Decision:
     step = float(np.median(fingerprint.steps))
     known = all(case.physical for case in fingerprint.cases)
-    value: dict[str, Any] = {label.name: round((1 if label.name in thin else 2) * step, 3) for label in labels}
+    value: dict[str, Any] = {name: round((1 if name in thin else 2) * step, 3) for name in names}
     because = f"two voxels of the median spacing {step:.3g} mm" if known else "two pixels: the spacing is not known"
     if thin:
         because += f"; one for {', '.join(thin)}, of which two would be the whole"

@@ -7,12 +7,16 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from isocenter.errors import counted
 from isocenter.evaluation import (
+    Overlap,
     Table,
     centreline,
     mean_rows,
     metric_columns,
+    overlap,
     overlaps,
     pooled_rows,
     proportion,
@@ -20,8 +24,9 @@ from isocenter.evaluation import (
     volume_unit,
 )
 from isocenter.report import Figure, figures
+from isocenter.tasks.label_maps import place_of
 from isocenter.tasks.regression_scores import Measured, agreement_rows
-from isocenter.values import MM3_PER_ML, Array, Estimate, Geometry, Label, Row
+from isocenter.values import MM3_PER_ML, Array, Estimate, Geometry, Row
 
 # With the unit in the name where it is not mm or ml: a distance that counts pixels must not be read as mm.
 MEASURED = ("volume_predicted", "volume_reference")
@@ -29,6 +34,8 @@ AGREEMENT = ("volume_bias", "volume_loa_lower", "volume_loa_upper")
 DISTANCES, VOLUMES = ("hd95", "assd", "nsd"), ("volume_error", "false_positive_volume")
 # Of labels that have a centreline.
 OF_LINES = ("cldice", "centreline_recall", "centreline_precision", "components_error", "loops_error")
+# Of cases that several people drew.
+OF_READERS = frozenset({"dice_to_readers", "dice_between_readers"})
 METRICS = frozenset(
     {
         *OF_LINES,
@@ -42,44 +49,67 @@ METRICS = frozenset(
 def case_rows(
     predicted: Array,
     truth: Array,
-    labels: Sequence[Label],
+    structures: Mapping[str, tuple[int, ...]],
     geometry: Geometry,
     tolerances: Mapping[str, float],
     centrelines: Collection[str] = (),
+    *,
+    known: Array | None = None,
+    surfaces: bool = True,
 ) -> Iterator[dict[str, Any]]:
-    """The scores of each label of two label maps (*spatial) on one grid.
+    """The scores of each structure of two label maps (*spatial) on one grid.
 
+    structures: {name: its values}
     geometry:   without a physical size distances count pixels and volumes voxels, and their columns say so
-    tolerances: {label: mm} of `nsd`
-    centrelines: labels whose centrelines are scored too
+    tolerances: {name: mm} of `nsd`
+    centrelines: names of those whose centrelines are scored too
+    known:      (*spatial) where the truth is known; elsewhere nothing is looked at. None where all of it is
+    surfaces:   False where a structure is known in parts, so that it has no surface
     """
     spacing, voxel = geometry.spacing, voxel_in_unit(geometry)
     steps = geometry.affine[:-1, :-1] if spacing is not None and geometry.is_sheared else spacing
-    found = overlaps(predicted, truth, [label.value for label in labels])
+    if known is not None:
+        predicted, truth = np.where(known, predicted, 0), np.where(known, truth, 0)
+    found = _overlaps(predicted, truth, structures)
+    unknown = {} if known is None else {"voxels_known": int(np.count_nonzero(known)), "voxels_all": known.size}
     pixels = "_pixels" if spacing is None else ""
     amount = "_voxels" if spacing is None else "_mm2" if len(spacing) == 2 else ""
-    for label in labels:
-        overlap, masks = found[label.value], (predicted == label.value, truth == label.value)
-        surface = surface_distance(*masks, steps)
+    for name, values in structures.items():
+        counts, distances = found[name], dict[str, float]()
+        masks = place_of(values, predicted), place_of(values, truth)
+        if surfaces:
+            surface = surface_distance(*masks, steps)
+            distances = {
+                f"hd95{pixels}": surface.hd95,
+                f"assd{pixels}": surface.assd,
+                f"nsd{pixels}": surface.nsd(tolerances[name]),
+            }
         yield {
-            "label": label.name,
-            "dice": overlap.dice,
-            "iou": overlap.iou,
-            "sensitivity": overlap.sensitivity,
-            "precision": overlap.precision,
-            f"hd95{pixels}": surface.hd95,
-            f"assd{pixels}": surface.assd,
-            f"nsd{pixels}": surface.nsd(tolerances[label.name]),
-            f"volume_error{amount}": overlap.volume_error(voxel),
-            f"false_positive_volume{amount}": overlap.false_positive_volume(voxel),
-            f"volume_predicted{amount}": overlap.predicted * voxel,
-            f"volume_reference{amount}": overlap.reference * voxel,
-            "detected": overlap.detected,
-            **(_of_lines(*masks) if label.name in centrelines else {}),
-            "voxels_both": overlap.both,
-            "voxels_predicted": overlap.predicted,
-            "voxels_reference": overlap.reference,
+            "label": name,
+            "dice": counts.dice,
+            "iou": counts.iou,
+            "sensitivity": counts.sensitivity,
+            "precision": counts.precision,
+            **distances,
+            f"volume_error{amount}": counts.volume_error(voxel),
+            f"false_positive_volume{amount}": counts.false_positive_volume(voxel),
+            f"volume_predicted{amount}": counts.predicted * voxel,
+            f"volume_reference{amount}": counts.reference * voxel,
+            "detected": counts.detected,
+            **(_of_lines(*masks) if name in centrelines else {}),
+            "voxels_both": counts.both,
+            "voxels_predicted": counts.predicted,
+            "voxels_reference": counts.reference,
+            **unknown,
         }
+
+
+def _overlaps(predicted: Array, truth: Array, structures: Mapping[str, tuple[int, ...]]) -> dict[str, Overlap]:
+    """Structures of one value each in one pass over the voxels."""
+    if all(len(own) == 1 for own in structures.values()):
+        found = overlaps(predicted, truth, [own[0] for own in structures.values()])
+        return {name: found[own[0]] for name, own in structures.items()}
+    return {name: overlap(place_of(own, predicted), place_of(own, truth)) for name, own in structures.items()}
 
 
 def summary_rows(table: Table, tolerance: Mapping[str, float] | float, *, seed: int) -> list[Row]:
@@ -89,8 +119,9 @@ def summary_rows(table: Table, tolerance: Mapping[str, float] | float, *, seed: 
     lines = {label for label, own in table.groupby("label") if "cldice" in table and own["cldice"].notna().any()}
     rows = [row for row in rows if row.metric not in OF_LINES or row.label in {"all", *lines}]
     rows = [_as_proportion(row, table, seed) if row.metric == "detected" else row for row in rows]
+    rows = [_explained(row, table, tolerance) for row in rows] + pooled_rows(table, seed=seed)
     agreed = [row for one in volumes(table) for row in agreement_of(one, seed=seed)]
-    return [*(_explained(row, table, tolerance) for row in rows), *pooled_rows(table, seed=seed), *agreed]
+    return [_only_known(row, table) for row in (*rows, *agreed)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,8 +200,20 @@ def _explained(row: Row, table: Table, tolerance: Mapping[str, float] | float) -
     if name in DISTANCES and one_missing:
         worst = "0" if name == "nsd" else "the image's diagonal"
         notes.append(f"{one_missing} with one side empty counted as {worst}")
-    estimate = replace(row.estimate, method="; ".join([row.estimate.method, *notes]))
-    return replace(row, estimate=estimate)
+    return _noted(row, notes)
+
+
+def _only_known(row: Row, table: Table) -> Row:
+    """Where masks leave voxels out, that nothing else was looked at."""
+    if "voxels_known" not in table:
+        return row
+    cases = table.drop_duplicates("case")
+    share = 100 * cases["voxels_known"].sum() / cases["voxels_all"].sum()
+    return _noted(row, [f"on the {share:.3g} % of the voxels that are known"])
+
+
+def _noted(row: Row, notes: Sequence[str]) -> Row:
+    return replace(row, estimate=replace(row.estimate, method="; ".join([row.estimate.method, *notes])))
 
 
 def _as_proportion(row: Row, table: Table, seed: int) -> Row:

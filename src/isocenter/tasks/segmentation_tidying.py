@@ -10,7 +10,6 @@ import numpy as np
 from isocenter.evaluation import overlap
 from isocenter.lazy import ndimage
 from isocenter.tasks.exclusive import Tidying, tidied
-from isocenter.tasks.label_maps import label_values
 from isocenter.values import Array, Case, Decision, Label, Prediction
 
 # A gain in mean Dice below this is not worth a rule, which may harm a case unlike those that were looked at.
@@ -24,21 +23,29 @@ NNUNET = "doi:10.1038/s41592-020-01008-z"
 class _Pair:
     predicted: Array
     truth: Array
+    known: Array | None
     voxel: float
 
 
 def choose(
-    predictions: Sequence[Prediction], cases: Sequence[Case], labels: Sequence[Label]
+    predictions: Sequence[Prediction],
+    cases: Sequence[Case],
+    labels: Sequence[Label],
+    truth: Callable[[Case], tuple[Array, Array | None]],
 ) -> tuple[dict[str, Tidying], Decision]:
     """{label name: what helps it}, nothing where nothing does, and the decision that says so.
 
+    truth: of a case, its label map and where that is known, None for everywhere
     A step is taken where the label's mean Dice over all cases rises by `MARGIN` and most of the cases that it changes
     get better. A label that neither side has counts as 1: what was wrongly marked there and is removed is a gain.
     """
     if len(cases) < FEWEST_CASES:
         because = f"off: {len(cases)} validation cases are too few to choose it on, {FEWEST_CASES} are the least"
         return {}, Decision({}, because, NNUNET)
-    pairs = [_pair(one, case) for one, case in zip(predictions, cases, strict=True)]
+    pairs = [
+        _Pair(np.asarray(one.data), *truth(case), one.geometry.voxel_volume or 1.0)
+        for one, case in zip(predictions, cases, strict=True)
+    ]
     chosen: dict[str, Tidying] = {}
     reasons = []
     for label in labels:
@@ -49,12 +56,6 @@ def choose(
     because = "; ".join(reasons) if reasons else f"off: no step raised a label's mean Dice by {MARGIN}"
     plain = {name: {"largest": r.largest, "holes": r.holes, "smallest": r.smallest} for name, r in chosen.items()}
     return chosen, Decision(plain, f"{because} ({len(cases)} validation cases)", NNUNET)
-
-
-def _pair(prediction: Prediction, case: Case) -> _Pair:
-    reference = case.references["mask"]
-    voxel = reference.geometry.voxel_volume or 1.0
-    return _Pair(np.asarray(prediction.data), label_values(reference.data, case.id), voxel)
 
 
 def _chosen_for(value: int, pairs: Sequence[_Pair]) -> tuple[Tidying, list[str]]:
@@ -85,7 +86,8 @@ def _dice(value: int, rule: Tidying, pairs: Sequence[_Pair]) -> np.ndarray:
     scores = []
     for pair in pairs:
         mask = tidied(pair.predicted, {value: rule}, pair.voxel)
-        score = overlap(mask == value, pair.truth == value).dice
+        said = mask == value
+        score = overlap(said if pair.known is None else said & pair.known, pair.truth == value).dice
         scores.append(1.0 if np.isnan(score) else score)
     return np.array(scores)
 

@@ -45,6 +45,8 @@ class Task(Protocol):
                among the outputs
     uncut:     in words why no patch may cut what it is taught; where it is empty or absent, any may
     bytes_per_voxel: of an image while `decode` works; without it those of a label
+    outside:   what its label maps say beyond the image; without it 0
+    channel_labels: what the channels of its dense head mean, where those are not its labels
     """
 
     name: ClassVar[str]

@@ -64,7 +64,7 @@ class Kind(Protocol):
     def opened(self, arrays: Mapping[str, Any]) -> Any:
         """The inverse of `stored`."""
 
-    def positions(self, head: Head, data: Any, shape: Sequence[int]) -> Positions:
+    def positions(self, target: Target, data: Any, shape: Sequence[int]) -> Positions:
         """{class from 1: (up to POSITIONS, axes) voxels where it is}, for centring patches; (0, axes) where nowhere."""
 
     def cut(self, data: Any, region: Region) -> Any:
@@ -85,15 +85,20 @@ class Kind(Protocol):
 
 @dataclass(frozen=True)
 class Drawn:
-    """What a batch is moved by: a generator a sample, mm of a voxel per axis, what labels become in a mirror.
+    """What a batch is moved by.
 
-    parts: of a task that is made of tasks, what the labels of each become
+    generators: one a sample
+    steps:      mm of a voxel per axis
+    mirrored:   what labels become in a mirror
+    outside:    what a label map says beyond the image
+    parts:      the same of each part of a task that is made of tasks
     """
 
     generators: Sequence[np.random.Generator]
     steps: Sequence[float]
     mirrored: Sequence[int] | None
-    parts: Mapping[str, Sequence[int] | None] = field(default_factory=dict)
+    outside: int = 0
+    parts: Mapping[str, Drawn] = field(default_factory=dict)
 
 
 def moved(kind: Kind, augmentation: Augmentation, images: Tensor, targets: Any, drawn: Drawn) -> Moved:
@@ -126,7 +131,7 @@ class OfTheWhole(OneArray):
     def prepared(self, target: Target, preprocessing: Preprocessing, trace: Trace) -> Array:
         return target.data
 
-    def positions(self, head: Head, data: Array, shape: Sequence[int]) -> Positions:
+    def positions(self, target: Target, data: Array, shape: Sequence[int]) -> Positions:
         return {}
 
     def cut(self, data: Array, region: Region) -> Array:
@@ -173,11 +178,12 @@ class EveryVoxel(OneArray):
     mixes: ClassVar[bool] = False
 
     def prepared(self, target: Target, preprocessing: Preprocessing, trace: Trace) -> Array:
-        return preprocessing.labels(target.data, trace)
+        return preprocessing.labels(target.data, trace, target.outside)
 
-    def positions(self, head: Head, data: Array, shape: Sequence[int]) -> Positions:
-        assert isinstance(head, Dense)  # noqa: S101 - `kind_of` has seen to it
-        return {channel: _some(np.argwhere(data == channel), channel) for channel in range(1, head.channels)}
+    def positions(self, target: Target, data: Array, shape: Sequence[int]) -> Positions:
+        assert isinstance(target.head, Dense)  # noqa: S101 - `kind_of` has seen to it
+        groups = target.structures or tuple((channel,) for channel in range(1, target.head.channels))
+        return {n: _some(np.argwhere(np.isin(data, values)), n) for n, values in enumerate(groups, start=1)}
 
     def cut(self, data: Array, region: Region) -> Array:
         return np.asarray(data[region] if region else data)
@@ -189,7 +195,7 @@ class EveryVoxel(OneArray):
         return targets
 
     def following(self, targets: Tensor, spatial: tuple[int, ...], drawn: Drawn) -> Following:
-        return LabelMap(targets)
+        return LabelMap(targets, drawn.outside)
 
     def coarse(self, targets: Tensor, spatial: Sequence[int], wanted: Sequence[int]) -> Tensor:
         """Voxel by voxel, so that labels stay labels."""
@@ -211,7 +217,7 @@ class ObjectByObject(EveryVoxel):
     def prepared(self, target: Target, preprocessing: Preprocessing, trace: Trace) -> Array:
         return preprocessing.labels(target.data, trace).astype(np.int32)
 
-    def positions(self, head: Head, data: Array, shape: Sequence[int]) -> Positions:
+    def positions(self, target: Target, data: Array, shape: Sequence[int]) -> Positions:
         return {1: _some(np.argwhere(data > 0), 1)}
 
     def following(self, targets: Tensor, spatial: tuple[int, ...], drawn: Drawn) -> Following:
@@ -233,7 +239,8 @@ class BoxByBox(OneArray):
         given = np.asarray(target.data, dtype=np.float64)
         return np.concatenate([given[:, :1], trace.boxes(given[:, 1:])], axis=1).astype(np.float32)
 
-    def positions(self, head: Head, data: Array, shape: Sequence[int]) -> Positions:
+    def positions(self, target: Target, data: Array, shape: Sequence[int]) -> Positions:
+        head = target.head
         assert isinstance(head, Boxes)  # noqa: S101 - `kind_of` has seen to it
         centres = np.clip(np.floor(_centres(data)), 0, np.asarray(shape) - 1).astype(np.int32)
         return {one + 1: _some(centres[data[:, 0] == one], one + 1) for one in range(head.classes)}

@@ -12,7 +12,7 @@ import numpy as np
 from isocenter.errors import PlanError
 from isocenter.lazy import torch
 from isocenter.planning import Settings
-from isocenter.tasks import Task, parts_of
+from isocenter.tasks import Task, outside, parts_of
 from isocenter.training.compute import Compute
 from isocenter.training.kinds import Drawn, kind_for, moved
 from isocenter.training.loader import Batch
@@ -42,9 +42,7 @@ def batch_loss(
     """
     task, augmentation, kind = settings.task, settings.augmentation, batch.kind
     images, targets = (on_device(array, device) for array in (batch.images, batch.targets))
-    parts = {name: part.mirrored for name, part in parts_of(task).items()}
-    drawn = Drawn(batch.generators, batch.steps, task.mirrored, parts)
-    images, targets = moved(kind, augmentation, images, targets, drawn)
+    images, targets = moved(kind, augmentation, images, targets, _drawn(task, batch))
     context = [] if batch.context is None else [on_device(batch.context, device)]
     partner, share = None, 1.0
     if kind.mixes:
@@ -74,6 +72,11 @@ def mixed(
         return augmentation.mixed(images, generators)
     whole, partner, share = augmentation.mixed(ranks.whole(images), ranks.agreed(generators[:1]))
     return ranks.own(whole), partner, share
+
+
+def _drawn(task: Task, batch: Batch) -> Drawn:
+    parts = {name: _drawn(part, batch) for name, part in parts_of(task).items()}
+    return Drawn(batch.generators, batch.steps, task.mirrored, outside(task), parts)
 
 
 def on_device(arrays: Any, device: Any) -> Any:

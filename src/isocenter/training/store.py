@@ -165,7 +165,7 @@ def _write(place: Path, case: Case, preprocessing: Preprocessing, task: Task) ->
     kind = kind_of(target.head)
     data = kind.prepared(target, preprocessing, trace)
     facts: dict[str, Any] = {"steps": np.array(trace.steps), "kind": np.array(kind.name)}
-    for channel, found in kind.positions(target.head, data, trace.padded).items():
+    for channel, found in kind.positions(target, data, trace.padded).items():
         facts[f"positions_{channel}"] = found
     with written(place, overwrite=True) as partial:
         partial.mkdir()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from isocenter.runtime import Preprocessing, Trace
 from isocenter.transforms import Following, Warp
-from isocenter.values import KNOWN, Array, Head, Region, Several, Target
+from isocenter.values import KNOWN, Array, Region, Target
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,11 +41,7 @@ class Together:
         return any(kind.large for kind in self.kinds.values())
 
     def prepared(self, target: Target, preprocessing: Preprocessing, trace: Trace) -> Any:
-        heads = target.head.parts if isinstance(target.head, Several) else {}
-        return {
-            part: self.kinds[part].prepared(Target(heads[part], data), preprocessing, trace)
-            for part, data in target.data.items()
-        }
+        return {part: self.kinds[part].prepared(one, preprocessing, trace) for part, one in target.data.items()}
 
     def stored(self, data: Any) -> Mapping[str, tuple[bool, Array]]:
         return {part: self.kinds[part].stored(one)[""] for part, one in data.items()}
@@ -53,10 +49,9 @@ class Together:
     def opened(self, arrays: Mapping[str, Any]) -> Any:
         return {part: arrays[part] for part in self.kinds if part in arrays}
 
-    def positions(self, head: Head, data: Any, shape: Sequence[int]) -> Positions:
+    def positions(self, target: Target, data: Any, shape: Sequence[int]) -> Positions:
         """Of all parts that are known, one after the other."""
-        assert isinstance(head, Several)  # noqa: S101 - `kind_of` has seen to it
-        each = [self.kinds[part].positions(own, data[part], shape) for part, own in head.parts.items()]
+        each = [self.kinds[part].positions(own, data[part], shape) for part, own in target.data.items()]
         return dict(enumerate((where for one in each for where in one.values()), start=1))
 
     def cut(self, data: Any, region: Region) -> Any:
@@ -76,9 +71,11 @@ class Together:
 
     def following(self, targets: Any, spatial: tuple[int, ...], drawn: Drawn) -> Following:
         parts = {
-            part: self.kinds[part].following(one, spatial, drawn) for part, one in targets.items() if part != KNOWN
+            part: self.kinds[part].following(one, spatial, drawn.parts[part])
+            for part, one in targets.items()
+            if part != KNOWN
         }
-        return AllOf(parts, drawn.parts, targets[KNOWN])
+        return AllOf(parts, {part: drawn.parts[part].mirrored for part in parts}, targets[KNOWN])
 
     def coarse(self, targets: Any, spatial: Sequence[int], wanted: Sequence[int]) -> Any:
         made = {part: self.kinds[part].coarse(one, spatial, wanted) for part, one in targets.items() if part != KNOWN}

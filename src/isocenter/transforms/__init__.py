@@ -5,6 +5,7 @@ from isocenter.transforms.augment import Augmentation
 from isocenter.transforms.augment_following import Corners, Following, LabelMap, ObjectMap, Warp
 from isocenter.transforms.augment_spatial import sides_changed
 from isocenter.transforms.channels import COLOUR, GREY, recoloured, stacked, without_alpha
+from isocenter.transforms.consensus import majority, staple, votes
 from isocenter.transforms.draws import generator, order
 from isocenter.transforms.intensity import CLIPPED, Normalisation, Scale
 from isocenter.transforms.labels import largest, resample_labels, resample_largest
@@ -36,6 +37,7 @@ __all__ = [
     "generator",
     "growing",
     "largest",
+    "majority",
     "names_sides",
     "order",
     "padding",
@@ -48,8 +50,10 @@ __all__ = [
     "sides_changed",
     "slabs",
     "stacked",
+    "staple",
     "taps",
     "unpermuted",
+    "votes",
     "winners",
     "without_alpha",
 ]

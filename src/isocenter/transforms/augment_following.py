@@ -66,9 +66,10 @@ class Following(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class LabelMap:
-    """(batch, *spatial) label values."""
+    """(batch, *spatial) label values, and which of them lies beyond the edge."""
 
     labels: Tensor
+    outside: int = 0
 
     @property
     def targets(self) -> Tensor:
@@ -85,7 +86,15 @@ class LabelMap:
 
     def warped(self, warp: Warp) -> Self:
         chosen = list(warp.chosen)
-        return replace(self, labels=replaced(self.labels, chosen, read_labels(self.labels[chosen], warp.grid)))
+        read = self._exchanged(read_labels(self._exchanged(self.labels[chosen]), warp.grid))
+        return replace(self, labels=replaced(self.labels, chosen, read))
+
+    def _exchanged(self, labels: Tensor) -> Tensor:
+        """0, which is read beyond the edge, and what lies there in each other's place."""
+        if not self.outside:
+            return labels
+        moved = torch.where(labels == self.outside, torch.zeros_like(labels), labels)
+        return torch.where(labels == 0, torch.full_like(labels, self.outside), moved)
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,6 +25,7 @@ from isocenter.values.prediction import (
     Target,
     Vector,
 )
+from isocenter.values.regions import hidden, parts_of
 from isocenter.values.shortcut import Shortcut
 
 __all__ = [
@@ -74,9 +75,11 @@ __all__ = [
     "blocks",
     "columns_of",
     "grades",
+    "hidden",
     "is_missing",
     "level_in",
     "number_in",
+    "parts_of",
     "stands_for",
     "table_columns",
 ]

@@ -42,7 +42,7 @@ class Case:
     images:     {channel name: Image}; what the model may see, in the order in which it sees them
     references: {kind: value}; what is true. Kinds: "class" (a name), "findings" ({name: present}), "mask" and
                 "instances" (an Image of integers), "boxes" (BoundingBoxes), "value" ({name: number}),
-                "event" ((time, happened)), "field"
+                "event" ((time, happened)), "field"; "mask:<reader>" is what another person drew
     covariates: who it is (age, sex, site, scanner, ...), as read; a missing one is None
     files:      what the case was read from, for hashing
     key:        tells cases apart that lie in one file (a row of an .npz)
@@ -80,6 +80,9 @@ class Dataset:
     hash:     of all file contents; empty until somebody needed it
     classes:  {kind of reference: labels}, the declared set where one is declared
     columns:  {role: column} of the table that it was read from, such as "value:volume" and "volume (ml)"
+    regions:  {name: values} of structures that overlap, each made of several values of the masks, of which the first
+              marks it in a label map; a later one is written over an earlier one
+    readers:  who drew the masks, where several did: the first one's are "mask", the others' "mask:<reader>"
     patients: the rule by which patients were told apart, in words
     patients_known: False where no rule was found and each case stands for itself
     layout:   how the folder was read, in words
@@ -93,6 +96,8 @@ class Dataset:
     root: Path | None = None
     classes: Mapping[str, tuple[Label, ...]] = field(default_factory=dict)
     columns: Mapping[str, str] = field(default_factory=dict)
+    regions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    readers: tuple[str, ...] = ()
     modality: str = "unknown"
     patients: str = "each case stands for itself"
     patients_known: bool = False

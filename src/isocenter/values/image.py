@@ -88,6 +88,16 @@ class Label:
     colour: tuple[int, int, int] | None = None
     code: Code | None = None
 
+    @property
+    def is_ignored(self) -> bool:
+        """Whether voxels of this value say nothing: what is there was not drawn (nnU-Net's word for it)."""
+        return self.name.casefold() == "ignore"
+
+    @property
+    def is_background(self) -> bool:
+        """Whether it names the background, which has a value of its own where 0 says that nobody looked."""
+        return self.name.casefold() == "background"
+
 
 @dataclass(frozen=True, eq=False)
 class Source:

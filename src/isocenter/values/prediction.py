@@ -94,11 +94,16 @@ class Target:
     head: Vector data are stacked as they are; Dense data, (*spatial) of label values, follow the image voxel by voxel;
           Boxes data, (n, 1 + 2 * axes) of class, where it begins on every axis and where it ends (edges in voxels),
           follow it by their corners; Instances data, (*spatial) of whole numbers, follow it voxel by voxel; Several
-          have {part: data}, without the parts of which nothing is known
+          have {part: its target}, without the parts of which nothing is known
+    structures: of Dense data, groups of values about which patches are centred, each as often as any other; without
+                them every channel but the first is one
+    outside:    of Dense data, the value of what lies beyond the image
     """
 
     head: Head
     data: Any
+    structures: tuple[tuple[int, ...], ...] | None = None
+    outside: int = 0
 
 
 @dataclass(frozen=True, eq=False)

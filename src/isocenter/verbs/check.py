@@ -171,7 +171,13 @@ def _facts(dataset: Dataset, examination: Examination) -> dict[str, Any]:
     ]
     if objects:
         facts["objects"] = f"{sum(objects)} in {counted(len(objects), 'case')}, {min(objects)} to {max(objects)} a case"
+    if dataset.readers:
+        facts["readers"] = ", ".join(dataset.readers)
     if voxels := fingerprint.voxels():
+        ignored = [label.value for label in dataset.classes.get("mask", ()) if label.is_ignored]
+        if ignored:
+            share = 1 - sum(voxels.get(value, 0) for value in ignored) / sum(voxels.values())
+            facts["annotated"] = f"{100 * share:.3g} % of the voxels; the others are to be ignored"
         names = {label.value: label.name for label in dataset.classes.get("mask", ())}
         facts["mask values"] = listed(
             (f"{names.get(v, v)}: {n} voxels" for v, n in voxels.items() if v != 0), MOST_VALUES

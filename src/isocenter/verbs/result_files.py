@@ -12,7 +12,7 @@ from pathlib import Path
 
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files import probabilities_written, write_label_map
-from isocenter.tasks import Task
+from isocenter.tasks import Task, channels_of
 from isocenter.values import Array, Case, Dense, Image, Prediction, Problem, Region
 from isocenter.verbs.output import named_as
 
@@ -80,7 +80,7 @@ def probabilities_beside(
         return
     path = folder / f"{name}{PROBABILITIES}.{_suffix(image, wanted.format, {'png': 'tiff', 'dcm': 'nii.gz'})}"
     files: list[Path] = []
-    with probabilities_written(task.labels, image, path) as take:
+    with probabilities_written(channels_of(task), image, path) as take:
         yield lambda region, arrays: take(region, arrays[dense[0]]) if dense[0] in arrays else None, files
     files.append(path)
 

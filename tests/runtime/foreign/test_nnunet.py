@@ -103,6 +103,7 @@ def test_regions_are_written_one_over_another(tmp_path):
     folder = result_folder(tmp_path, "3d_fullres", labels=REGIONS, regions_class_order=[1, 2, 3])
     names = {label.value: label.name for label in isocenter.load(folder, "cpu").task.labels}
     assert names == {1: "whole (rest)", 2: "core (rest)", 3: "enhancing"}
+    assert isocenter.load(folder, "cpu").task.structures == {"whole": (1, 2, 3), "core": (2, 3), "enhancing": (3,)}
     assert agrees(folder, volume())
 
 

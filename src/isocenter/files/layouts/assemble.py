@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from isocenter.errors import DatasetError, counted
+from isocenter.files.layouts.classes import mask_regions
 from isocenter.files.layouts.folder import Folder, stem_of
 from isocenter.files.layouts.join import Join, join_table
 from isocenter.files.layouts.layout import DatasetOptions, Found, Reading
@@ -38,6 +39,8 @@ def assemble(folder: Folder, reading: Reading, options: DatasetOptions) -> Datas
         root=folder.root,
         classes={kind: labels for kind, labels in reading.classes.items() if labels},
         columns=dict(reading.columns),
+        regions=mask_regions(folder, options) if reading.classes.get("mask") else {},
+        readers=reading.readers,
         modality=modality_word(options.modality or reading.modality),
         patients=patients.words,
         patients_known=patients.known,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from isocenter.errors import DatasetError, counted
@@ -12,7 +13,7 @@ from isocenter.files.layouts.classes import described_channels, mask_labels, nam
 from isocenter.files.layouts.folder import Folder, Member
 from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
 from isocenter.files.layouts.load import given, label_maps
-from isocenter.files.layouts.pairs import Key, Pair, by_channel, class_names, one_each, pair, readers, whole
+from isocenter.files.layouts.pairs import Key, Pair, by_channel, by_reader, class_names, one_each, pair, readers, whole
 from isocenter.files.modality import common_modality, modality_word
 from isocenter.values import Label, Problem
 
@@ -36,7 +37,7 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
-    """Pairs by equal name; several masks of one image are joined."""
+    """Pairs by equal name; several masks of one image are joined, unless their folders or names say who drew them."""
     images = [(_key(member), member) for member in folder.images if _role(member) == "image"]
     masks = [(_key(member), member) for member in folder.images if _role(member) == "label"]
     if not images:
@@ -48,17 +49,21 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     # Labels tell whether a number at the end is a channel's (x of x_0000) or the case's (x_0000 of x_0000).
     drawn, channels = {key for key, _ in masks}, by_channel(images)
     channels = {} if drawn.intersection(key for key, _ in images) else channels
-    everything, lost = pair(channels or one_each(images), masks)
+    by_key = channels or one_each(images)
+    masks, people = by_reader(masks, by_key)
+    everything, lost = pair(by_key, masks)
     pairs, short = whole(everything)
     labels = mask_labels(folder, options)
     classes, called = name_classes(class_names(one.key for one in pairs), folder, options, declare=not masks)
     modality = options.modality or common_modality(described_channels(folder))
-    found = tuple(_found(one, bool(channels), labels, called, modality, options) for one in pairs)
+    found = tuple(_found(one, bool(channels), labels, called, modality, options, people) for one in pairs)
+    names = tuple(sorted(set(people.values())))
     return Reading(
         found,
         how=f"images beside labels of the same name, {counted(len(found), 'case')}",
         classes={"mask": labels, "class": classes},
         modality=modality,
+        readers=names if len(names) > 1 else (),
         problems=(*lost, *short, *_outside(folder)),
     )
 
@@ -70,11 +75,16 @@ def _found(
     called: dict[str, str],
     modality: str | None,
     options: DatasetOptions,
+    people: Mapping[Member, str],
 ) -> Found:
     names = [str(n) for n in range(len(one.images))] if numbered else ["image"]
     references: dict[str, Callable[[], Any]] = {}
-    if one.masks:
-        references |= label_maps(tuple(m.path for m in one.masks), labels, options.read, options.kinds)
+    drawn: dict[str, list[Path]] = {}
+    for mask in sorted(one.masks, key=lambda mask: people.get(mask, "")):
+        drawn.setdefault(people.get(mask, ""), []).append(mask.path)
+    for rank, (reader, paths) in enumerate(drawn.items()):
+        drawn_by = label_maps(tuple(paths), labels, options.read, options.kinds, reader)
+        references |= {kind if rank == 0 else f"{kind}:{reader}": read for kind, read in drawn_by.items()}
     name = called[one.key.folders[0]] if called else ""
     if called:
         references["class"] = partial(given, name)

@@ -17,7 +17,8 @@ class DatasetOptions:
     """What a person may decide about how a data set is read.
 
     layout:     a name in `LAYOUTS`, where the folder can be read in several ways
-    labels:     "1=anterior,2=posterior": what the values of masks, or class numbers, stand for
+    labels:     "1=anterior,2=posterior": what the values of masks, or class numbers, stand for; where structures
+                overlap, "1+2=whole,2=core"
     patient:    a column, or a regular expression whose first group is the patient in a case's name
     column:     {role: column of the table}, roles as in `layouts.manifest.ROLES`
     modality:   of all images, where the files do not say
@@ -68,6 +69,7 @@ class Reading:
     patients: the rule, in words, where `Found.patient` is set
     patient_column: of the table where the layout is one and has it
     columns:  {role: column} where the layout is a table
+    readers:  who drew the masks, where several did, the one of "mask" first
     """
 
     cases: tuple[Found, ...]
@@ -77,6 +79,7 @@ class Reading:
     patients: str = ""
     patient_column: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
+    readers: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()
 
 

@@ -45,14 +45,15 @@ def load_frame(path: Path, frame: int, frames: int, options: ReadOptions, modali
 
 
 def label_maps(
-    paths: tuple[Path, ...], labels: tuple[Label, ...], options: ReadOptions, kinds: Collection[str]
+    paths: tuple[Path, ...], labels: tuple[Label, ...], options: ReadOptions, kinds: Collection[str], reader: str = ""
 ) -> dict[str, Callable[[], Image]]:
     """{kind: function that reads it} of label maps, whose numbers name structures or, if that is asked for, count them.
 
-    kinds: of reference that are asked for
+    kinds:  of reference that are asked for
+    reader: who drew them, where several people did
     """
     readers: dict[str, Callable[[], Image]] = {
-        "mask": partial(load_mask, paths, labels, options),
+        "mask": partial(load_mask, paths, labels, options, reader),
         "instances": partial(load_instances, paths, options),
     }
     wanted = [kind for kind in readers if kind in kinds] or ["mask"]
@@ -91,10 +92,11 @@ def _overlapping(both: int, hidden: int) -> list[str]:
     return said + ([f"{counted(hidden, 'object lies', 'objects lie')} wholly under others: left out"] if hidden else [])
 
 
-def load_mask(paths: tuple[Path, ...], labels: tuple[Label, ...], options: ReadOptions) -> Image:
+def load_mask(paths: tuple[Path, ...], labels: tuple[Label, ...], options: ReadOptions, reader: str = "") -> Image:
     """A label map of integers; several masks of one image are joined: a pixel in any of them is in.
 
     Values 0 and 255 are 0 and 1 unless 255 is declared as a label.
+    reader: who drew it, where several people did
     Raises FormatError for values that are no labels, GeometryError for masks on different grids.
     """
     declared = frozenset(label.value for label in labels)
@@ -107,7 +109,7 @@ def load_mask(paths: tuple[Path, ...], labels: tuple[Label, ...], options: ReadO
         if not mask.geometry.equals(first.geometry):
             raise GeometryError(f"does not lie on the grid of {paths[0].name}", str(path), "Draw both on one grid")
         pixels = np.maximum(pixels, mask.data)
-    return replace(first, pixels=pixels, labels=labels or first.labels)
+    return replace(first, pixels=pixels, labels=labels or first.labels, facts={"reader": reader} if reader else {})
 
 
 def _label_map(path: Path, declared: frozenset[int], options: ReadOptions) -> Image:
@@ -138,7 +140,7 @@ def as_labels(pixels: Array, declared: frozenset[int], path: Path) -> Array:
         raise FormatError(
             f"holds 255 beside {', '.join(str(v) for v in sorted(values - {0, 255})[:4])}: a label, or 'ignore'?",
             str(path),
-            "Say what the values mean with --labels 1=NAME,...,255=NAME",
+            "Say what the values mean with --labels 1=NAME,...,255=NAME, or 255=ignore",
         )
     return whole
 

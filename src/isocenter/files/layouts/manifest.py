@@ -37,8 +37,9 @@ ROLES: dict[str, tuple[str, ...]] = {
     "time": (),
     "event": (),
 }
-# Roles that several columns can have, each under a name of its own: finding:oedema=OEDEMA, value:age=AGE.
-SEVERAL = ("image", "finding", "value")
+# Roles that several columns can have, each under a name of its own: finding:oedema=OEDEMA, value:age=AGE, and of masks
+# under that of the reader who drew them, mask:anna=MASK_A.
+SEVERAL = ("image", "mask", "finding", "value")
 REFERENCES = frozenset({"mask", "label", "finding", "findings", "value", "time", "event"})
 # In a column of several names: what parts them, and words that say there is none of them (NIH ChestX-ray14).
 BETWEEN, NOTHING = "|", frozenset({"no finding", "no findings", "none", "normal"})
@@ -168,9 +169,10 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
             str(table.path),
             "Name it, as in --column label=COLUMN or --column mask=COLUMN",
         )
-    labels = mask_labels(folder, options) if "mask" in column else ()
+    drawn = _named(column, "mask")
+    labels = mask_labels(folder, options) if drawn else ()
     said = {str(value) for row in table.rows if (value := manifest.cell(row, "label")) is not None}
-    classes, called = name_classes(said, folder, options, declare="mask" not in column)
+    classes, called = name_classes(said, folder, options, declare=not drawn)
     found, missing = [], []
     for index, row in enumerate(table.rows):
         case = _found(manifest, index, row, labels, called, options)
@@ -192,6 +194,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         patients=f"column {column['patient']} of {table.path.name}" if "patient" in column else "",
         patient_column=column.get("patient"),
         columns=_whole(column),
+        readers=tuple(drawn) if len(drawn) > 1 else (),
         problems=(problem,) if missing else (),
     )
 
@@ -204,11 +207,13 @@ def _found(
         for channel, column in _named(manifest.column, "image").items()
         if (path := manifest.path(row, column)) is not None
     }
-    mask = manifest.path(row, manifest.column["mask"]) if "mask" in manifest.column else None
+    drawn = _named(manifest.column, "mask")
+    masks = {reader: path for reader, column in drawn.items() if (path := manifest.path(row, column)) is not None}
     modality = modality_word(options.modality or manifest.cell(row, "modality"))
     references = _references(manifest, row, called)
-    if mask is not None:
-        references |= label_maps((mask,), labels, options.read, options.kinds)
+    for rank, (reader, path) in enumerate(masks.items()):
+        drawn_by = label_maps((path,), labels, options.read, options.kinds, reader if len(drawn) > 1 else "")
+        references |= {kind if rank == 0 else f"{kind}:{reader}": read for kind, read in drawn_by.items()}
     named = manifest.cell(row, "id") or (stem_of(next(iter(images.values())).name) if images else None)
     used = set(manifest.column.values())
     split, patient = manifest.cell(row, "split"), manifest.cell(row, "patient")
@@ -216,7 +221,7 @@ def _found(
         str(named or patient or f"row_{index + 1}").replace("/", "-").replace("\\", "-"),
         {channel: partial(load_image, path, options.read, modality) for channel, path in images.items()},
         references,
-        files=tuple(file for path in (*images.values(), *((mask,) if mask else ())) for file in _files(path)),
+        files=tuple(file for path in (*images.values(), *masks.values()) for file in _files(path)),
         key=_digest(row),
         split=SPLIT_WORDS.get(str(split).lower()),
         patient=str(patient) if patient is not None else None,
@@ -273,8 +278,9 @@ def _columns(table: Table, options: DatasetOptions) -> dict[str, str]:
     )
     if options.patient in table.columns:
         columns["patient"] = str(options.patient)
-    if any(role.startswith("image:") for role in options.column):
-        columns.pop("image", None)
+    for kind in ("image", "mask"):
+        if any(role.startswith(f"{kind}:") for role in options.column):
+            columns.pop(kind, None)
     return {role: columns[role] for role in (*ROLES, *columns) if role in columns}
 
 
@@ -287,9 +293,10 @@ def _named(column: Mapping[str, str], kind: str) -> dict[str, str]:
 
 
 def _whole(column: Mapping[str, str]) -> dict[str, str]:
-    """{role: column} in which each of several has its name, also one alone: <role>:<name>."""
-    several = {f"{kind}:{name}": own for kind in SEVERAL for name, own in _named(column, kind).items()}
-    return {role: own for role, own in column.items() if role.partition(":")[0] not in SEVERAL} | several
+    """{role: column} in which each of several has its name, also one alone: <role>:<name>; one mask has none."""
+    kinds = [kind for kind in SEVERAL if kind != "mask" or "mask" not in column]
+    several = {f"{kind}:{name}": own for kind in kinds for name, own in _named(column, kind).items()}
+    return {role: own for role, own in column.items() if role.partition(":")[0] not in kinds} | several
 
 
 def _base(table: Table, column: Mapping[str, str]) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -19,6 +19,10 @@ from isocenter.values import Image, Problem, Split
 CHANNEL = re.compile(r"_(\d{4})$")  # nnU-Net: case_0000, case_0001, ...
 MASK_WORDS = "mask|masks|seg|segmentation|label|labels|gt|groundtruth|annotation|roi"
 MASK_SUFFIX = re.compile(rf"(?i)[_.\- ](?:{MASK_WORDS})(?:[_\- ]?\d+)?$")
+# Who drew it, at the end of a mask's name or as the folder in which it lies.
+READER = r"(?:1st|2nd|3rd|[4-9]th)(?:HO|observer|manual)?|(?:manual|observer|rater|expert|reader|annotator)[_-]?\d+"
+READER_SUFFIX = re.compile(rf"(?i)[_.\- ]({READER})$")
+READER_FOLDER = re.compile(rf"(?i)^(?:{READER}|(?:observer|rater|expert|reader|annotator|radiologist)[_-]?[a-z\d]+)$")
 # img0001 and label0001: what is left is what both have in common.
 PREFIX = re.compile(rf"(?i)^(?:image|img|im|scan|volume|vol|{MASK_WORDS})[_\- ]?(?=\d)")
 IMAGE_SUFFIX = re.compile(r"(?i)[_.\- ](?:image|img|im|scan|volume|vol)$")
@@ -74,6 +78,30 @@ def pair(
             drawn.setdefault(owner, []).append(member)
     pairs = [Pair(key, tuple(members), tuple(drawn.get(key, ()))) for key, members in images.items()]
     return pairs, without_image(lost)
+
+
+def by_reader(
+    masks: Iterable[tuple[Key, Member]], images: Mapping[Key, object]
+) -> tuple[list[tuple[Key, Member]], dict[Member, str]]:
+    """Masks under the keys of their images, and who drew which: by a folder, or by the end of a name.
+
+    Only where nothing but the reader's name stands between a mask and its image.
+    """
+    keyed, readers = [], dict[Member, str]()
+    for key, member in masks:
+        found = None if _owner(key, images) else next((one for one in _read_by(key) if _owner(one[0], images)), None)
+        keyed.append((found[0] if found else key, member))
+        readers |= {member: found[1]} if found else {}
+    return keyed, readers
+
+
+def _read_by(key: Key) -> Iterator[tuple[Key, str]]:
+    """The key without a reader's name, and the name."""
+    for place, folder in enumerate(key.folders):
+        if READER_FOLDER.match(folder):
+            yield key._replace(folders=key.folders[:place] + key.folders[place + 1 :]), folder
+    if fit := READER_SUFFIX.search(key.stem):
+        yield key.called(key.stem[: fit.start()]), fit[1]
 
 
 def by_channel(members: Iterable[tuple[Key, Member]]) -> dict[Key, list[Member]]:

@@ -18,14 +18,13 @@ from isocenter.files.layouts.folder import Folder, Member
 from isocenter.files.layouts.image_folders import IMAGES, LABELS
 from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
 from isocenter.files.layouts.load import given, label_maps
-from isocenter.files.layouts.pairs import IMAGE_SUFFIX, MASK_WORDS, Key, class_names, readers, without_image
+from isocenter.files.layouts.pairs import IMAGE_SUFFIX, MASK_WORDS, READER, Key, class_names, readers, without_image
 from isocenter.files.modality import modality_word
 from isocenter.values import Label
 
 MASK = re.compile(
     rf"(?i)^(?P<base>.+?)[_.\- ](?:(?:{MASK_WORDS})(?:[_\- ]?\d+)?"
-    r"|(?P<observer>(?:1st|2nd|3rd|[4-9]th)(?:HO|observer|manual)?"
-    r"|(?:manual|observer|rater|expert|reader|annotator)[_-]?\d+))$"
+    rf"|(?P<observer>{READER}))$"
 )
 STRUCTURE = re.compile(r"[_.\- ]([A-Za-z]+)$")
 
@@ -70,6 +69,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         found,
         how=f"each image beside its mask{seen}",
         classes={"mask": labels, "class": classes},
+        readers=tuple(people) if len(people) > 1 else (),
         problems=tuple(without_image(lost)),
     )
 
@@ -87,7 +87,8 @@ def _found(
     for mask in sorted(drawn, key=lambda mask: mask.observer):
         by_observer[mask.observer].append(mask.member)
     for rank, (observer, members) in enumerate(by_observer.items()):
-        drawn_by = label_maps(tuple(member.path for member in members), labels, options.read, options.kinds)
+        paths = tuple(member.path for member in members)
+        drawn_by = label_maps(paths, labels, options.read, options.kinds, observer)
         references |= {kind if rank == 0 else f"{kind}:{observer}": read for kind, read in drawn_by.items()}
     name = called[key.folders[0]] if called else ""
     if called:

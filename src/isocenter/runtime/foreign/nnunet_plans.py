@@ -14,6 +14,7 @@ from isocenter.runtime.foreign.nnunet_preprocessing import NNUNetPreprocessing, 
 from isocenter.runtime.foreign.spline import Resampling
 from isocenter.tasks import Task
 from isocenter.transforms import COLOUR
+from isocenter.values import hidden, parts_of
 
 PLANS, DATASET = "plans.json", "dataset.json"
 # Whether each of nnU-Net's readers turns an image to RAS+ first; all give (slice, row, column).
@@ -90,9 +91,11 @@ class Plans:
         _only(self.plans.get("label_manager", "LabelManager"), {"LabelManager"}, "labels", self.folder)
         given = {name: value for name, value in self.dataset["labels"].items() if name not in ("background", "ignore")}
         regions = {name: value for name, value in given.items() if isinstance(value, list) and len(value) > 1}
+        marked: dict[str, tuple[int, ...]] = {}
         if regions:
             order = [int(value) for value in self.dataset["regions_class_order"]]
-            names, writes = _written(given, order), order
+            marked = {name: _led(mark, given[name]) for name, mark in zip(given, order, strict=True)}
+            names, writes = {one.value: one.name for one in parts_of(marked)}, order
         else:
             names = {int(value[0] if isinstance(value, list) else value): name for name, value in given.items()}
             writes = [0, *sorted(names)]
@@ -107,6 +110,8 @@ class Plans:
                 "tolerance": 2.0,
                 "writes": writes,
                 "exclusive": not regions,
+                # Those that nobody could tell from a label map are scored by their parts.
+                "regions": marked if regions and not hidden(marked) else None,
                 "weighed": "nnunet",
                 "largest": largest,
             }
@@ -178,15 +183,10 @@ class Plans:
         return {"name": name, "channels": channels, "spatial_dims": 3, "size": size}
 
 
-def _written(given: Mapping[str, Any], order: Sequence[int]) -> dict[int, str]:
-    """What each value of a label map of regions means: its region, without what a later one takes of it."""
-    regions = {name: set(value) if isinstance(value, list) else {value} for name, value in given.items()}
-    names = list(regions)
-    labels: dict[int, str] = {}
-    for place, (name, value) in enumerate(zip(names, order, strict=True)):
-        later = set().union(*(regions[other] for other in names[place + 1 :]))
-        labels[value] = f"{name} (rest)" if regions[name] & later else name
-    return labels
+def _led(mark: int, given: Any) -> tuple[int, ...]:
+    """The values of a region, first the one that marks it."""
+    values = given if isinstance(given, list) else [given]
+    return tuple(dict.fromkeys([mark, *(int(one) for one in values)]))
 
 
 def _architecture(planned: Mapping[str, Any], folder: Path) -> tuple[str, dict[str, Any]]:

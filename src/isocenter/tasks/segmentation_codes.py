@@ -1,0 +1,91 @@
+"""What the values of a segmentation's target stand for.
+
+Every voxel of a target is one number, so that it follows its image as label maps do: 0 is the background, 1 and on are
+the labels, above them lie the ways in which readers can be divided, and the last says that nothing is known.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache, cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isocenter.errors import PlanError
+from isocenter.transforms import votes
+from isocenter.values import Array, Floats
+
+# Targets are bytes, and the last value is taken.
+MOST = 254
+
+
+@dataclass(frozen=True)
+class Codes:
+    """labels: how many there are, without the background; readers: how many may be divided, 1 where they are not"""
+
+    labels: int
+    readers: int = 1
+
+    @property
+    def unknown(self) -> int:
+        return len(self.shares)
+
+    @cached_property
+    def shares(self) -> Floats:
+        """(codes, 1 + labels) share of the readers who say each."""
+        return np.array([[float(share) for share in row] for row in self._rows])
+
+    def of(self, maps: Sequence[Array]) -> NDArray[np.uint8]:
+        """(*spatial) codes of what readers drew, each as label numbers, with labels + 1 where one says nothing."""
+        keys = np.zeros(maps[0].shape, dtype=np.intp)
+        for place, count in enumerate(votes(maps, self.labels)):
+            keys += count.astype(np.intp) * (self.readers + 1) ** place
+        return np.asarray(self._by_votes[keys])
+
+    @cached_property
+    def _rows(self) -> list[tuple[Fraction, ...]]:
+        """Every share that can be, the undivided ones first."""
+        whole = [tuple(Fraction(int(n == label)) for n in range(self.labels + 1)) for label in range(self.labels + 1)]
+        if self.readers == 1:
+            return whole
+        problem = f"{self.readers} readers of {self.labels} labels can be divided in more than {MOST} ways"
+        refused = PlanError(problem, "task.readers", "Choose majority or staple")
+        if math.comb(self.readers + self.labels, self.labels) > MOST:  # already where all of them say something
+            raise refused
+        rows = list(dict.fromkeys([*whole, *(_share(one) for one in self._divided)]))
+        if len(rows) > MOST:
+            raise refused
+        return rows
+
+    @property
+    def _divided(self) -> list[tuple[int, ...]]:
+        """Votes for each label, of up to all readers, at least one."""
+        chosen = (
+            itertools.combinations_with_replacement(range(self.labels + 1), count)
+            for count in range(1, self.readers + 1)
+        )
+        return [tuple(one.count(label) for label in range(self.labels + 1)) for said in chosen for one in said]
+
+    @cached_property
+    def _by_votes(self) -> NDArray[np.uint8]:
+        """The code of each combination of votes, which count in powers of readers + 1."""
+        table = np.full((self.readers + 1) ** (self.labels + 1), self.unknown, dtype=np.uint8)
+        places = {row: place for place, row in enumerate(self._rows)}
+        for one in self._divided:
+            table[sum(n * (self.readers + 1) ** place for place, n in enumerate(one))] = places[_share(one)]
+        return table
+
+
+@cache
+def codes_of(labels: int, readers: int) -> Codes:
+    """The same each time: a task asks at every step."""
+    return Codes(labels, readers)
+
+
+def _share(counts: Sequence[int]) -> tuple[Fraction, ...]:
+    return tuple(Fraction(n, sum(counts)) for n in counts)

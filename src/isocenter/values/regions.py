@@ -1,0 +1,34 @@
+"""Structures that overlap, in a label map: each is made of several of its values.
+
+{name: values} throughout; the first value marks what belongs to no later one, which is written over it. So the whole
+tumour (1, 2, 3), its core (2, 3) and what enhances (3) stand in one label map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from isocenter.values.image import Label
+
+
+def parts_of(regions: Mapping[str, Sequence[int]]) -> tuple[Label, ...]:
+    """What each value of the label map means: its region, without what a later one takes of it."""
+    marks = {values[0] for values in regions.values()}
+    names = {values[0]: _without_later(name, regions) for name, values in regions.items()}
+    for name, values in regions.items():
+        for value in sorted(set(values) - marks):
+            names[value] = f"{name} ({value})"  # of the regions that hold it, the last
+    return tuple(Label(value, names[value]) for value in sorted(names))
+
+
+def hidden(regions: Mapping[str, Sequence[int]]) -> tuple[str, str] | None:
+    """A region whose own mark a later one holds too, and that one: it could not be told from it. None where all can."""
+    names = list(regions)
+    pairs = ((one, later) for place, one in enumerate(names) for later in names[place + 1 :])
+    return next((pair for pair in pairs if regions[pair[0]][0] in regions[pair[1]]), None)
+
+
+def _without_later(name: str, regions: Mapping[str, Sequence[int]]) -> str:
+    order = list(regions)
+    later = {value for other in order[order.index(name) + 1 :] for value in regions[other]}
+    return f"{name} (rest)" if set(regions[name]) & later else name
