@@ -12,8 +12,8 @@ from isocenter.planning.memory import peak, refuse_too_large
 from isocenter.planning.normalisation import normalisation
 from isocenter.planning.profiles import NNUNET
 from isocenter.planning.recipe import WITH_SGD
-from isocenter.tasks import build, kind_for
-from isocenter.values import BY_HAND, Dataset, Decision, Fingerprint, Plan
+from isocenter.tasks import Task, build, kind_for, parts_of
+from isocenter.values import BY_HAND, Dataset, Decision, Fingerprint, Label, Plan
 
 # What all folds have in common, and why that tells a fold nothing of its test cases but how large images are.
 SHARED = (
@@ -74,7 +74,9 @@ def for_fold(plan: Plan, dataset: Dataset, fingerprint: Fingerprint) -> Plan:
     kind, task = kind_for(dataset, plan["task.name"]), build(_values(plan, "task"))
     found = {f"task.{key}": decision for key, decision in kind.settings_for(dataset, fingerprint).items()}
     own = build(_values(_unless_by_hand(plan, found), "task"))
-    if own.labels != task.labels:  # what few cases have may be missing here; yet all folds answer the same questions
+    if _labels(own) != _labels(
+        task
+    ):  # what few cases have may be missing here; yet all folds answer the same questions
         own, found = task, {}
     found |= own.under(str(plan["training.sampling"]))
     names = [label.name for label in task.labels]
@@ -110,6 +112,11 @@ def with_memory(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Plan:
     )
     refuse_too_large(found, machine)
     return plan.with_decision("training.memory", memory_decision(found, machine))
+
+
+def _labels(task: Task) -> list[tuple[Label, ...]]:
+    """What it answers with, and each of its parts."""
+    return [task.labels, *(part.labels for part in parts_of(task).values())]
 
 
 def _values(plan: Plan, section: str) -> dict[str, Any]:
