@@ -15,8 +15,8 @@ from isocenter.planning.memory import peak, refuse_too_large
 from isocenter.planning.normalisation import normalisation
 from isocenter.planning.profiles import NNUNET
 from isocenter.planning.recipe import WITH_SGD
-from isocenter.tasks import Task, build, kind_for, uncut
-from isocenter.values import BY_HAND, Dataset, Decision, Fingerprint, Plan
+from isocenter.tasks import Task, build, kind_for, parts_of, uncut
+from isocenter.values import BY_HAND, Dataset, Decision, Fingerprint, Label, Plan
 
 # What all folds have in common, and why that tells a fold nothing of its test cases but how large images are.
 SHARED = (
@@ -83,7 +83,8 @@ def for_fold(plan: Plan, dataset: Dataset, fingerprint: Fingerprint) -> Plan:
     found = {f"task.{key}": decision for key, decision in kind.settings_for(dataset, fingerprint).items()}
     found = {name: decision for name, decision in found.items() if name not in TAUGHT_ALIKE}
     own = build(_values(_unless_by_hand(plan, found), "task"))
-    if own.labels != task.labels:  # what few cases have may be missing here; yet all folds answer the same questions
+    # What few cases have may be missing here; yet all folds answer the same questions.
+    if _labels(own) != _labels(task):
         own, found = task, {}
     found |= own.under(str(plan["training.sampling"]))
     names = [label.name for label in task.labels]
@@ -146,6 +147,11 @@ def _refuse_cut(task: Task, patch: Sequence[int], grid: Grid) -> None:
     if because and any(size < whole for size, whole in zip(patch, median, strict=True)):
         problem = f"{because}; images have {median.astype(int).tolist()} voxels, and patches {list(patch)}"
         raise PlanError(problem, "training.patch", "Give patches as large as the images, or another task.loss")
+
+
+def _labels(task: Task) -> list[tuple[Label, ...]]:
+    """What it answers with, and each of its parts."""
+    return [task.labels, *(part.labels for part in parts_of(task).values())]
 
 
 def _values(plan: Plan, section: str) -> dict[str, Any]:
