@@ -114,6 +114,5 @@ def _said(column: Column) -> str:
     if isinstance(column, Number):
         gaps = f", {column.missing:.0%} missing: the median and a mark" if column.missing > 0 else ""
         return f"{column.name} is standardised (median {column.median:g}{gaps})"
-    assert isinstance(column, Category)  # noqa: S101 - there are two kinds
     gaps = f", {column.missing:.0%} missing or rare: unknown" if column.missing > 0 else ""
     return f"{column.name} is {' or '.join(column.levels)}{gaps}"

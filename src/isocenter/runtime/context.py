@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,22 +19,6 @@ from isocenter.values import is_missing, level_in, number_in
 
 # What a category's entry for missing and rare levels is called.
 UNKNOWN = "unknown"
-
-
-class Column(Protocol):
-    """A covariate: its entries, and what it says where a value is not one of those it knows."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def entries(self) -> tuple[str, ...]: ...
-
-    @property
-    def settings(self) -> dict[str, Any]: ...
-
-    def encoded(self, value: Any) -> tuple[list[float], str]:
-        """Its entries, and what has to be known of how they came about; empty where nothing has."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +40,7 @@ class Number:
         return {"median": self.median, "mean": self.mean, "deviation": self.deviation, "missing": self.missing}
 
     def encoded(self, value: Any) -> tuple[list[float], str]:
+        """Its entries, and what has to be known of how they came about; empty where nothing has."""
         found = None if is_missing(value) else number_in(value)
         known = self.median if found is None else found
         made = [(known - self.mean) / self.deviation]
@@ -95,6 +80,9 @@ class Category:
             taken = "taken as unknown, as it was of some of them" if self.missing > 0 else f"taken as {most}, as most"
             note = f"{self.name} is {note}: {taken}"
         return [float(one == level) - share for one, share in self._shares.items()], note
+
+
+Column = Number | Category
 
 
 @dataclass(frozen=True)
@@ -161,7 +149,7 @@ def _impossible(name: str, problem: str) -> PlanError:
 
 def tiled(vector: NDArray[np.float32], count: int) -> NDArray[np.float32]:
     """(count, entries) the same for each window of a batch."""
-    return np.ascontiguousarray(np.broadcast_to(vector, (count, len(vector))))
+    return np.repeat(vector[None], count, axis=0)
 
 
 def with_context(network: Any, vector: NDArray[np.float32] | None) -> Any:
