@@ -63,7 +63,6 @@ def test_both_decode_with_the_same_prior_as_the_task():
     assert pytest.approx(PRIOR) == ADDED
 
 
-@pytest.mark.parametrize("name", FAMILIES)
 def test_what_is_sure_beyond_doubt_stays_a_number_in_half_the_bits():
     network, images = built("yolox").eval(), torch.randn(1, 1, 32, 32)
     for layer in (*network.of_kinds, *network.of_places):
@@ -72,6 +71,7 @@ def test_what_is_sure_beyond_doubt_stays_a_number_in_half_the_bits():
         assert network(images)["boxes"].isfinite().all()
 
 
+@pytest.mark.parametrize("name", FAMILIES)
 def test_other_outputs_than_boxes_are_refused_by_name(name):
     size = {"strides": [[1, 1], [2, 2], [2, 2]]}
     for head in (Dense(9), Vector(3)):
