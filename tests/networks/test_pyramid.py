@@ -63,6 +63,14 @@ def test_both_decode_with_the_same_prior_as_the_task():
     assert pytest.approx(PRIOR) == ADDED
 
 
+def test_what_is_sure_beyond_doubt_stays_a_number_in_half_the_bits():
+    network, images = built("yolox").eval(), torch.randn(1, 1, 32, 32)
+    for layer in (*network.of_kinds, *network.of_places):
+        layer.bias.data.fill_(30.0)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        assert network(images)["boxes"].isfinite().all()
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_other_outputs_than_boxes_are_refused_by_name(name):
     size = {"strides": [[1, 1], [2, 2], [2, 2]]}

@@ -207,9 +207,9 @@ class Yolox(nn.Module):
     """(batch, channels, *spatial) to {head: (batch, classes + 2 * axes, *spatial)}; it owns its loss.
 
     Of several levels each says whether there is anything, of which class, and the box: in training as `head/level`,
-    (batch, 1 + classes + 2 * axes, *coarse), logits, lengths, offsets. Afterwards they become
-    one map on the image's grid: at each voxel the answer of the level that is surest there. Of the paper's network the
-    second way through the pyramid is left out, and the stages are residual ones.
+    (batch, 1 + classes + 2 * axes, *coarse), logits, lengths, offsets. Afterwards they become one map on the image's
+    grid: at each voxel the answer of the level that is surest there. Of the paper's network the second way through the
+    pyramid is left out, and the stages are residual ones.
 
     levels: how many, each half as fine as the one before; the other settings are those of `Pyramid`
     """
@@ -254,7 +254,7 @@ class Yolox(nn.Module):
         raw = [self._level(number, features) for number, features in enumerate(self.body(images))]
         if self.training:
             return {f"{self.name}/{number}": one for number, one in enumerate(raw)}
-        return {self.name: self._one_map([one.float() for one in raw], images.shape[2:])}
+        return {self.name: self._one_map(raw, images.shape[2:])}
 
     def loss(self, outputs: Mapping[str, Tensor], boxes: Tensor, heads: Mapping[str, Any]) -> Tensor:
         """A number to lower, for each answer that is to speak of a box: overlap, class, and whether there is anything.
@@ -275,10 +275,11 @@ class Yolox(nn.Module):
         return torch.stack(losses).sum() / max(1, count)
 
     def _level(self, number: int, features: Tensor) -> Tensor:
-        kinds, places = self.kinds[number](features), self.places[number](features)
-        found, scale = self.of_places[number](places), _along(places.new_tensor(self.scales[number]), places)
+        """(batch, 1 + classes + 2 * axes, *coarse), in float32: in fewer bits a sure answer has no logit."""
+        kind = self.of_kinds[number](self.kinds[number](features)).float()
+        found = self.of_places[number](self.places[number](features)).float()
         anything, lengths, offsets = found.split([1, self.ndim, self.ndim], dim=1)
-        kind = self.of_kinds[number](kinds)
+        scale = _along(found.new_tensor(self.scales[number]), found)
         return torch.cat([anything, kind, lengths.clamp(max=LONGEST).exp() * scale, offsets * scale], dim=1)
 
     def _one_map(self, raw: Sequence[Tensor], size: Sequence[int]) -> Tensor:
