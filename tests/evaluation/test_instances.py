@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from isocenter.errors import GeometryError, UsageError
-from isocenter.evaluation import IOU_THRESHOLDS, instance_overlap
+from isocenter.evaluation import InstanceOverlap, instance_overlap
 
 MAPS = arrays.arrays(np.uint8, (7, 9), elements=st.integers(0, 4))
 
@@ -79,7 +79,7 @@ def test_figures_are_those_of_loops_over_every_pair(predicted, reference):
     objects, others = ({v for v in np.unique(one) if v} for one in (predicted, reference))
     if not objects and not others:
         return
-    for threshold in IOU_THRESHOLDS:
+    for threshold in InstanceOverlap.thresholds:
         right = sum(both / union > threshold for _, _, both, union in pairs)
         assert found.matched(threshold) == right
         assert found.ap((threshold,)) == pytest.approx(right / (len(objects) + len(others) - right))

@@ -27,7 +27,7 @@ from isocenter.evaluation.classification import (
 from isocenter.evaluation.curves import roc_band
 from isocenter.evaluation.detection import Froc, Matches, box_iou, box_sizes
 from isocenter.evaluation.distance import Surface, SurfaceDistance, elements, surface_distance
-from isocenter.evaluation.instances import IOU_THRESHOLDS, InstanceOverlap, instance_overlap
+from isocenter.evaluation.instances import InstanceOverlap, instance_overlap
 from isocenter.evaluation.intervals import (
     bootstrap,
     bootstrap_statistic,
@@ -78,7 +78,6 @@ from isocenter.evaluation.table import (
 )
 
 __all__ = [
-    "IOU_THRESHOLDS",
     "Centreline",
     "Change",
     "Confusion",

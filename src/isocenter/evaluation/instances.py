@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from isocenter.errors import GeometryError, UsageError
 from isocenter.values import Floats
-
-# Of which the 2018 Data Science Bowl takes the mean: Caicedo et al., Nat Methods 2019, doi:10.1038/s41592-019-0612-7
-IOU_THRESHOLDS = tuple(round(0.5 + 0.05 * n, 2) for n in range(10))
 
 Integers = NDArray[np.int64]
 
@@ -32,6 +30,9 @@ class InstanceOverlap:
     pairs: Integers
     shared: Integers
 
+    # Of which the 2018 Data Science Bowl takes the mean: Caicedo et al., Nat Methods 2019, doi:10.1038/s41592-019-0612-7
+    thresholds: ClassVar[tuple[float, ...]] = tuple(round(0.5 + 0.05 * n, 2) for n in range(10))
+
     @property
     def iou(self) -> Floats:
         """(pairs,) intersection over union."""
@@ -43,7 +44,7 @@ class InstanceOverlap:
             raise UsageError(f"an IoU of {threshold}", "instances", "Give 0.5 to below 1, where pairs are unique")
         return int(np.count_nonzero(self.iou > threshold))
 
-    def ap(self, thresholds: Sequence[float] = IOU_THRESHOLDS) -> float:
+    def ap(self, thresholds: Sequence[float] = thresholds) -> float:
         """TP / (TP + FP + FN), the mean over thresholds: the average precision of the 2018 Data Science Bowl."""
         found = np.array([self.matched(threshold) for threshold in thresholds])
         return float(np.mean(_share(found, len(self.predicted) + len(self.reference) - found)))

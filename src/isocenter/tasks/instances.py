@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from isocenter.errors import GeometryError, PlanError
-from isocenter.evaluation import IOU_THRESHOLDS, InstanceOverlap, Table, instance_overlap
+from isocenter.evaluation import InstanceOverlap, Table, instance_overlap
 from isocenter.files import Spool
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
@@ -173,7 +173,7 @@ class InstanceSegmentation:
             self._overlap(one.cpu().numpy(), truth.cpu().numpy())
             for one, truth in zip(outputs[HEAD].float(), target, strict=True)
         ]
-        matched = [[one.matched(threshold) for threshold in IOU_THRESHOLDS] for one in found]
+        matched = [[one.matched(threshold) for threshold in one.thresholds] for one in found]
         both = [[len(one.predicted) + len(one.reference)] for one in found]
         return {"matched": torch.tensor(matched).double(), "both": torch.tensor(both).double()}
 
