@@ -1,13 +1,14 @@
-# The commands: `make test`, `make demo` and `make bench`. All build .venv first, from pyproject.toml and constraints.txt.
+# The commands: `make test`, `make demo`, `make examples` and `make bench`. All build .venv first, from pyproject.toml and constraints.txt.
 PYTHON ?= python3
 BIN := .venv/bin
 DATA ?=
 MINUTES ?= 7
 PART ?=
+NAME ?=
 SMALL ?=
 RESUME ?=
 
-.PHONY: test lint types layers tests demo docs bench system clean
+.PHONY: test lint types layers tests demo examples docs bench system clean
 
 test: system lint types layers tests
 
@@ -39,6 +40,11 @@ tests: .venv/installed
 demo: .venv/installed
 	@$(BIN)/isocenter demo $(DATA) --minutes $(MINUTES) --out demo --overwrite
 
+# A run of each kind of problem, whose report stays in examples/, or those that are named: make examples NAME=survival.
+examples: MINUTES = 2
+examples: .venv/installed
+	@$(BIN)/python bench/examples.py $(NAME) --minutes $(MINUTES)
+
 # All comparisons, or one: make bench PART=reading. A trial that measures nothing: make bench SMALL=1.
 bench: .venv/installed
 	@$(BIN)/python bench/all.py $(PART) $(if $(SMALL),--small) $(if $(RESUME),--resume)
@@ -48,4 +54,4 @@ docs: .venv/installed
 	@$(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf .venv demo site
+	rm -rf .venv demo examples site

@@ -53,7 +53,9 @@ def main() -> None:
 
 
 def _measured(given: argparse.Namespace, out: Path) -> Iterator[dict[str, Any]]:
-    options = {key: getattr(given, key) for key in ("labels", "modality", "patient", "folds") if getattr(given, key)}
+    options = {
+        key: getattr(given, key) for key in ("task", "labels", "modality", "patient", "folds") if getattr(given, key)
+    }
     for minutes in given.minutes:
         for seed in given.seeds:
             folder = out / f"{given.data.stem}-{minutes:g}min-seed{seed}"
@@ -74,10 +76,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, nargs="+", default=[10.0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--folds", type=int, default=0)
+    parser.add_argument("--task")
     parser.add_argument("--labels")
     parser.add_argument("--modality")
     parser.add_argument("--patient")
-    parser.add_argument("--metrics", nargs="+", default=["dice", "auroc", "accuracy"])
+    parser.add_argument("--metrics", nargs="+", default=["dice", "auroc", "accuracy", "ap50", "aji", "pq"])
     parser.add_argument("--out", type=Path, help="keep the runs here")
     return parser.parse_args()
 

@@ -2,6 +2,7 @@
 
     python bench/survival.py table ../shared/data/survival --seeds 0 1 2
     python bench/survival.py images ../shared/data/hippocampus --minutes 20 --seeds 0 1 2
+    python bench/survival.py images ../shared/data/hippocampus --axes 2 --minutes 20 --seeds 0 1 2
 
 `table` scores, in 300 patients with lung cancer, the size of the tumour alone, and ridge-penalised Cox models out of
 fold. The volume itself is not among the columns: it is that of the ellipsoid with the tumour's three principal axes.
@@ -9,8 +10,9 @@ Published: the radiomics signature of Aerts et al., Nat Commun 2014, doi:10.1038
 reached a c of 0.65 in the lung cancers of another set; a LASSO of all features here about 0.64, cross-validated.
 
 `images` trains on MR volumes through the command line. THE TIMES ARE SIMULATED: exponential, with a log hazard that is
-a known multiple of the hippocampus volume (less volume, sooner), censored at random and at the end of a study. The c of
-that true hazard on the same test cases is what no model can be expected to exceed.
+a known multiple of the hippocampus volume (less volume, sooner), censored at random and at the end of a study; with
+`--axes 2` on the slice of each volume that shows most of the hippocampus, and of its area there. The c of that true
+hazard on the same test cases is what no model can be expected to exceed.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pandas as pd
 import torch
@@ -45,8 +48,6 @@ STAGES = {"I": 1, "II": 2, "IIIa": 3, "IIIb": 4}
 # Of the simulated times: the median of an average case, the log hazard ratio of a standard deviation less of volume,
 # the end of the study, and the mean time after which somebody is lost; all in days.
 MEDIAN, EFFECT, END, LOST = 700.0, 1.0, 1500.0, 3000.0
-# mm: half as fine as the volumes are, and each keeps its size, which decides the hazard; what holds nearly all whole.
-SPACING, PATCH = [1.5, 1.5, 1.5], [28, 40, 32]
 
 
 def main() -> None:
@@ -57,6 +58,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--steps", type=int, help="in place of the minutes")
+    parser.add_argument("--axes", type=int, choices=[2, 3], default=3, help="of the images")
+    parser.add_argument("--threads", type=int, help="as of `isocenter train`")
+    parser.add_argument("--set", nargs="*", default=[], help="as of `isocenter train`, section.name=value")
     parser.add_argument("--model", choices=["cox", "hazards", "weibull"], default="cox")
     parser.add_argument("--cases", type=int, help="of the images, the first so many alone")
     parser.add_argument("--out", type=Path, help="keep the runs here")
@@ -147,20 +151,15 @@ def _ridge(design: np.ndarray, times: Floats, happened: np.ndarray) -> np.ndarra
 
 def _of_images(given: argparse.Namespace, seed: int, out: Path) -> Iterator[dict[str, Any]]:
     out.mkdir(parents=True, exist_ok=True)
-    table = _simulated(given.data, given.cases, seed)
+    table = _simulated(given, seed, out / "slices")
     table.to_csv(out / "manifest.csv", index=False)
     length = ["--minutes", str(given.minutes)] if given.steps is None else ["--set", f"training.steps={given.steps}"]
     columns = ("image=image", "id=case", "time=days", "event=happened")
-    wishes = {
-        "task.model": given.model,
-        "task.unit": "days",
-        "preprocessing.shape": "null",
-        "preprocessing.spacing": SPACING,
-        "training.patch": PATCH,
-        "inference.patch": PATCH,
-    }
+    wishes = {"task.model": given.model, "task.unit": "days"}
     words = ["--column", ",".join(columns)]
+    words += [] if given.threads is None else ["--threads", str(given.threads)]
     words += [part for name, value in wishes.items() for part in ("--set", f"{name}={value}")]
+    words += [part for one in given.set for part in ("--set", one)]
     run = out / "run"
     command = [sys.executable, "-m", "isocenter", "train", str(out / "manifest.csv"), "--modality", "MR"]
     subprocess.run([*command, *words, *length, "--seed", str(seed), "--out", str(run)], check=True)
@@ -176,18 +175,24 @@ def _of_images(given: argparse.Namespace, seed: int, out: Path) -> Iterator[dict
     yield from _rows("the true hazard", truth, times, happened, np.array(tested), task.settings["horizons"][-1], seed)
 
 
-def _simulated(data: Path, cases: int | None, seed: int) -> pd.DataFrame:
+def _simulated(given: argparse.Namespace, seed: int, slices: Path) -> pd.DataFrame:
     """A row a case: its image, its true log hazard, and what was seen of its time."""
-    masks = sorted((data / "labels").glob("*.nii.gz"))[:cases]
-    volumes = np.array([_volume(path) for path in masks])
-    hazard = -EFFECT * (volumes - volumes.mean()) / volumes.std()
+    masks = sorted((given.data / "labels").glob("*.nii.gz"))[: given.cases]
+    images = [given.data / "images" / path.name for path in masks]
+    if given.axes == 2:
+        slices.mkdir()
+        each = [_slice(*one, slices) for one in zip(images, masks, strict=True)]
+        images, sizes = [path for path, _ in each], np.array([area for _, area in each])
+    else:
+        sizes = np.array([_volume(path) for path in masks])
+    hazard = -EFFECT * (sizes - sizes.mean()) / sizes.std()
     random = np.random.default_rng(seed)
     times = random.exponential(MEDIAN / np.log(2) * np.exp(-hazard))
     limits = np.minimum(random.exponential(LOST, len(times)), END)
     return pd.DataFrame(
         {
             "case": [path.name.removesuffix(".nii.gz") for path in masks],
-            "image": [str((data / "images" / path.name).resolve()) for path in masks],
+            "image": [str(path.resolve()) for path in images],
             "days": np.maximum(np.ceil(np.minimum(times, limits)), 1).astype(int),
             "happened": (times <= limits).astype(int),
             "log_hazard": hazard,
@@ -199,6 +204,17 @@ def _volume(path: Path) -> float:
     """mm³ that are marked, whatever as."""
     image = isocenter.read(path)
     return float(np.count_nonzero(image.data)) * float(image.geometry.voxel_volume or 1.0)
+
+
+def _slice(image: Path, mask: Path, folder: Path) -> tuple[Path, float]:
+    """The slice across the last axis that shows most of what is marked, as a file of its own, and mm² of that."""
+    loaded: Any = nibabel.load(image)
+    marked = np.asarray(nibabel.load(mask).dataobj) > 0  # type: ignore[attr-defined]
+    number = int(marked.sum(axis=(0, 1)).argmax())
+    across = np.asarray(loaded.dataobj)[:, :, number : number + 1]
+    path = folder / image.name
+    nibabel.save(nibabel.Nifti1Image(across, loaded.affine), path)
+    return path, float(marked[:, :, number].sum()) * float(np.prod(loaded.header.get_zooms()[:2]))
 
 
 def _rows(

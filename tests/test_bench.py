@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+import trained
+from isocenter import tasks
+
 BENCH = Path(__file__).parent.parent / "bench"
 HOLDS = "held = bytearray(120 << 20)"
 
@@ -159,3 +162,28 @@ def test_every_part_says_what_it_measures_and_has_a_trial(bench):
 def _table(bench, rows):
     columns = ["program", "repeat", "seconds", "problem"]
     return importlib.import_module("pandas").DataFrame(rows, columns=columns).assign(said=None)
+
+
+def test_every_kind_has_an_example_and_one_that_fails_or_lacks_its_data_is_said(monkeypatch, tmp_path, capfd):
+    monkeypatch.syspath_prepend(str(BENCH))
+    examples = importlib.import_module("examples")
+    assert set(tasks.TASKS) <= {example.kind for example in examples.EXAMPLES.values()}
+    trained.pictures(tmp_path / "data" / "pictures", 12)
+    (tmp_path / "data" / "none").mkdir()
+    given = {
+        "pictures": examples.Example("classification", "pictures", "bright or dark"),
+        "broken": examples.Example("classification", "none", "nothing at all"),
+        "absent": examples.Example("survival", "elsewhere", "nobody"),
+    }
+    monkeypatch.setattr(examples, "EXAMPLES", given)
+    words = ["--data", str(tmp_path / "data"), "--out", str(tmp_path / "examples"), "--steps", "2", "--threads", "1"]
+    monkeypatch.setattr(sys, "argv", ["examples.py", *words])
+    with pytest.raises(SystemExit) as ended:
+        examples.main()
+    assert ended.value.code == 1
+    said = capfd.readouterr().out
+    assert "| pictures | pictures: bright or dark | auroc " in said
+    assert str(tmp_path / "examples" / "pictures" / "report.html") in said
+    assert "| broken | none: nothing at all | failed with exit code 1 |" in said
+    assert "elsewhere is not there" in said
+    assert "| detection |  | no data are named in bench/examples.py |" in said

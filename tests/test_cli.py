@@ -99,3 +99,14 @@ def test_a_finding_that_forbids_training_exits_with_1_and_still_leaves_the_check
     assert json.loads(said.out)["passed"] is False
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"check.json", "check.html"}
     assert json.loads((tmp_path / "out" / "check.json").read_text())["passed"] is False
+
+
+def test_a_column_that_is_said_twice_is_refused(cli, tmp_path):
+    (tmp_path / "cases.csv").write_text("image,a,b\n")
+    done = cli("check", tmp_path / "cases.csv", "--column", "label=a,label=b")
+    assert done.code == 2
+    assert "label is 'a' and 'b'" in done.last
+    done = cli("check", tmp_path / "cases.csv", "--column", "label=a", "--column", "label=b")
+    assert (done.code, "Say it once" in done.last) == (2, True)
+    done = cli("check", tmp_path / "cases.csv", "--set", "split.folds=1")  # another flag is still refused as such
+    assert done.code == 2

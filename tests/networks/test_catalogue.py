@@ -35,7 +35,7 @@ def test_a_network_that_takes_no_volume_is_not_listed_for_volumes():
 def test_the_table_says_what_each_family_can_answer():
     members = [one for one in networks.members() if one.name in networks.NETWORKS]
     found = {(one.name, one.axes): one.tasks for one in members}
-    both, whole, dense = ("dense", "vector"), ("vector",), ("dense",)
+    every, whole, dense, boxes = ("boxes", "dense", "vector"), ("vector",), ("boxes", "dense"), ("boxes",)
     assert found == {
         ("densenet", 2): whole,
         ("densenet", 3): whole,
@@ -43,14 +43,18 @@ def test_the_table_says_what_each_family_can_answer():
         ("plain_conv_unet", 3): dense,
         ("residual_encoder_unet", 2): dense,
         ("residual_encoder_unet", 3): dense,
+        ("pyramid", 2): boxes,
+        ("pyramid", 3): boxes,
         ("resnet", 2): whole,
         ("resnet", 3): whole,
-        ("segresnet", 2): both,
-        ("segresnet", 3): both,
+        ("segresnet", 2): every,
+        ("segresnet", 3): every,
         ("timm", 2): whole,
-        ("unet", 2): both,
-        ("unet", 3): both,
-        ("unet_slices", 3): both,
+        ("unet", 2): every,
+        ("unet", 3): every,
+        ("unet_slices", 3): every,
+        ("yolox", 2): boxes,
+        ("yolox", 3): boxes,
     }
     assert all(one.paper.startswith(("arXiv:", "doi:")) for one in members)
     [resnet] = [one for one in members if (one.name, one.axes) == ("resnet", 2)]

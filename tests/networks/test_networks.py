@@ -61,6 +61,7 @@ SMALLEST = {
 }
 # These have one map of outputs and nothing beside it.
 ONE_MAP = ("plain_conv_unet", "residual_encoder_unet")
+BOXES = ("pyramid", "yolox")  # these have tests of their own, test_pyramid.py
 DENSE = ("plain_conv_unet", "residual_encoder_unet", "segresnet", "unet", "unet_slices")
 
 
@@ -303,10 +304,13 @@ def test_the_size_that_a_family_chooses_fits_the_patch_it_was_chosen_for(patch, 
         head: Head = Dense(2) if name in DENSE else Vector(2)
         if (name, axes) in (("timm", 3), ("unet_slices", 2)):
             continue
+        if name in BOXES:
+            head = Dense(2 + 2 * axes, lengths=axes, offsets=axes)
         with torch.device("meta"), torch.inference_mode():
             network = networks.build(name, 1, axes, {"head": head}, size).eval()
             output = network(torch.empty(1, 1, *patch))["head"]
-        assert tuple(output.shape) == ((1, 2, *patch) if name in DENSE else (1, 2))
+        channels = head.size if isinstance(head, Vector) else head.channels
+        assert tuple(output.shape) == (1, channels, *(patch if isinstance(head, Dense) else ()))
         assert str(patch[0]) in because
 
 

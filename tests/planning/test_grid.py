@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fingerprints import facts, several
-from isocenter.planning.grid import PATCH_VOXELS, grid_for, thick_axis, window_for
+from isocenter.planning.grid import PATCH_VOXELS, WHOLE_SIDE, grid_for, thick_axis, window_for
 from isocenter.values import Fingerprint
 
 sizes = st.tuples(*[st.integers(4, 300)] * 3)
@@ -88,20 +88,54 @@ def test_whole_images_that_keep_their_scale_have_one_spacing_at_which_the_larges
     grid = grid_for(Fingerprint(tuple(cases)), dense=False, device="cpu", scaled=True)
     assert grid.whole
     assert grid.shape.value is None
-    assert grid.spacing.value == [1.5, 1.5, 1.5]  # the median; 60 mm then take 40 voxels
-    assert grid.patch == (28, 40, 28)
-    assert window_for(grid).value == [28, 40, 28]
+    assert grid.spacing.value == [1.5, 1.5, 1.5]  # the median; 60 mm and a tenth then take 44 voxels
+    assert grid.patch == (28, 44, 32)  # the first axis is 40 mm long in both: nothing speaks for more
+    assert window_for(grid).value == [28, 44, 32]
     large = grid_for(several(20, shape=(200, 100, 100)), dense=False, device="cpu", scaled=True)
     assert large.spacing.value == pytest.approx([200 / 48] * 3, abs=1e-4)
     assert large.patch == (48, 24, 24)
 
 
-def test_one_odd_case_in_many_does_not_make_all_others_coarse():
+@given(st.lists(st.tuples(sizes, spacings), min_size=1, max_size=6), st.sampled_from(["cpu", "cuda:0"]))
+@settings(max_examples=40)
+def test_where_sizes_may_be_asked_for_every_training_image_is_seen_whole(found, device):
+    print_of = Fingerprint(tuple(facts(shape, steps, name=str(n)) for n, (shape, steps) in enumerate(found)))
+    grid = grid_for(print_of, dense=False, device=device, scaled=True)
+    assert (np.rint(grid.extent) <= np.asarray(grid.patch)).all()
+    assert max(grid.patch) <= WHOLE_SIDE[3]["cpu" if device == "cpu" else "gpu"] + 4
+
+
+def test_one_odd_case_makes_all_others_coarse_and_is_named():
     odd = facts((40, 400, 40), (1.0, 1.0, 1.0), name="odd")
     cases = (*several(40, shape=(40, 40, 40)).cases, odd)
-    assert grid_for(Fingerprint(cases), dense=False, device="cpu", scaled=True).spacing.value == [1.0, 1.0, 1.0]
+    spacing = grid_for(Fingerprint(cases), dense=False, device="cpu", scaled=True).spacing
+    assert spacing.value == pytest.approx([400 * 1.1 / 48] * 3, abs=1e-4)
+    assert "one case is up to 400 mm long, the others at most 40" in spacing.because
+
+
+def test_sizes_that_are_lost_are_told():
+    cases = [facts((40, 60), physical=False, name="a"), facts((30, 30), physical=False, name="b")]
+    shape = grid_for(Fingerprint(tuple(cases)), dense=False, device="cpu", scaled=True).shape
+    assert "those in voxels are lost where images differ in shape" in shape.because
 
 
 def test_pictures_without_a_size_in_mm_come_to_one_shape_all_the_same():
     grid = grid_for(several(3, shape=(28, 28), physical=False), dense=False, device="cpu", scaled=True)
     assert (grid.shape.value, grid.spacing.value) == ([28, 28], None)
+
+
+def test_an_answer_for_every_voxel_and_one_for_the_whole_image_share_whole_images_as_fine_as_patches():
+    grid = grid_for(several(3, shape=(560, 480), physical=False), dense=True, whole=True, device="cpu")
+    assert grid.whole and grid.dense
+    assert grid.patch == tuple(grid.shape.value) == (256, 224)
+    assert all(size % 16 == 0 for size in grid.patch)  # a U-Net halves them four times
+    small = grid_for(several(3, shape=(24, 24), physical=False), dense=True, whole=True, device="cpu")
+    assert small.patch == (24, 24)
+
+
+def test_whole_images_of_known_size_that_every_voxel_of_is_asked_for_keep_their_scale():
+    cases = several(3, shape=(40, 44, 40), steps=(1.0, 1.0, 1.0))
+    grid = grid_for(cases, dense=True, whole=True, device="cpu")
+    assert grid.shape.value is None
+    assert grid.spacing.value == [1.0, 1.0, 1.0]
+    assert grid.patch == (40, 44, 40)

@@ -9,6 +9,7 @@ import isocenter
 import trained
 from isocenter.errors import PlanError
 from isocenter.planning import for_fold, read_plan
+from isocenter.values import Decision
 
 
 @pytest.fixture(scope="module")
@@ -64,3 +65,10 @@ def test_a_fold_corrects_by_its_own_shares_for_the_runs_own_sampling(scarce):
     counts = fold["task.counts"]
     assert counts["dark"] == 2
     assert shift(fold) == pytest.approx(np.log(2 / counts["bright"]), abs=1e-5)
+
+
+def test_all_folds_are_taught_by_the_loss_of_the_plan_whatever_their_own_cases_would_choose(scarce):
+    made = planned(scarce)
+    plan = made.plan.with_decision("task.loss", Decision("focal", "a rule said so"))
+    fold = for_fold(plan, made.examination.dataset, made.examination.fingerprint)
+    assert fold["task.loss"] == "focal"

@@ -6,9 +6,9 @@ from isocenter.planning import registered
 from isocenter.values import BY_HAND, Decision, Plan
 
 
-def plan_of(**task) -> Plan:
+def plan_of(kind: str = "segmentation", **task) -> Plan:
     sections = {
-        "task": {name: Decision(value, "chosen") for name, value in task.items()},
+        "task": {name: Decision(value, "chosen") for name, value in {"name": kind, **task}.items()},
         "evaluation": {"primary": Decision("dice", "overlap")},
         "training": {"batch": Decision(4, "small")},
     }
@@ -21,17 +21,19 @@ def test_it_is_the_sha256_of_what_is_promised():
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
+    ("kind", "name", "value"),
     [
-        ("evaluation.primary", "nsd"),
-        ("task.tolerance", 3.0),
-        ("task.operating_point", "youden"),
-        ("task.prevalence", 0.1),
-        ("task.costs", [[0.0, 1.0], [5.0, 0.0]]),
+        ("segmentation", "evaluation.primary", "nsd"),
+        ("segmentation", "task.tolerance", 3.0),
+        ("classification", "task.operating_point", "youden"),
+        ("classification", "task.prevalence", 0.1),
+        ("classification", "task.costs", [[0.0, 1.0], [5.0, 0.0]]),
+        ("findings", "task.operating_point", "youden"),
+        ("survival", "task.horizons", [1.0]),
     ],
 )
-def test_whatever_could_flatter_the_figure_changes_it(name, value):
-    made = plan_of(tolerance=2.0, operating_point="argmax", prevalence=None)
+def test_whatever_could_flatter_the_figure_changes_it(kind, name, value):
+    made = plan_of(kind, tolerance=2.0, operating_point="argmax", prevalence=None)
     assert registered(made.with_decision(name, Decision(value, BY_HAND))) != registered(made)
 
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from isocenter.quality.discrimination import discrimination, holm
+from isocenter.quality.outcomes import Called, Ordered
 
 LABEL, PATIENT = np.arange(80) % 2, np.arange(80) // 2 * 2 + np.arange(80) % 2
 
@@ -26,9 +27,9 @@ def test_holm_of_three_is_as_worked_out_by_hand():
 def test_numbers_that_are_the_class_tell_it_and_noise_does_not():
     rng = np.random.default_rng(0)
     noise = rng.normal(size=(80, 1))
-    auc, p = discrimination(LABEL[:, None] + 0.01 * noise, LABEL, PATIENT, seed=0)
+    auc, p = discrimination(LABEL[:, None] + 0.01 * noise, Called(LABEL), PATIENT, seed=0)
     assert auc.value == 1 and p < 1e-3
-    auc, p = discrimination(noise, LABEL, PATIENT, seed=0)
+    auc, p = discrimination(noise, Called(LABEL), PATIENT, seed=0)
     assert 0.3 < auc.value < 0.7 and p > 0.01
 
 
@@ -36,10 +37,28 @@ def test_a_number_that_only_names_the_patient_tells_nothing_of_other_patients():
     """Ten images each: by image it would be told from the patient's other images."""
     patient, label = np.repeat(np.arange(20), 10), np.repeat(np.arange(20) % 2, 10)
     own = np.random.default_rng(1).normal(size=(20, 8))[patient]
-    auc, p = discrimination(own, label, patient, seed=0)
+    auc, p = discrimination(own, Called(label), patient, seed=0)
     assert auc.value < 0.75 and p > 0.01
 
 
 def test_what_is_the_same_for_all_is_not_tried():
-    auc, p = discrimination(np.ones((80, 2)), LABEL, PATIENT, seed=0)
+    auc, p = discrimination(np.ones((80, 2)), Called(LABEL), PATIENT, seed=0)
     assert (auc.value, p) == (0.5, pytest.approx(1.0)) and "none" in auc.method
+
+
+def test_numbers_that_are_the_value_or_the_time_tell_it_and_noise_does_not():
+    rng = np.random.default_rng(2)
+    noise, values = rng.normal(size=(80, 1)), rng.normal(size=80)
+    times, happened = np.exp(values), rng.random(80) < 0.7
+    for outcome in (Ordered.of_values(values), Ordered(times, happened)):
+        told, p = discrimination(values[:, None], outcome, PATIENT, seed=0)
+        assert told.value > 0.95 and p < 1e-3
+        told, p = discrimination(noise, outcome, PATIENT, seed=0)
+        assert 0.3 < told.value < 0.7 and p > 0.01
+
+
+def test_log_rank_scores_are_as_worked_out_by_hand():
+    """Of times 1, 2 (censored), 3: the hazards are 1/3 and 1, so that the scores are 2/3, -1/3, -1/3."""
+    outcome = Ordered(np.array([1.0, 2.0, 3.0]), np.array([True, False, True]))
+    assert_allclose(outcome.truth(np.arange(3))[:, 0], [2 / 3, -1 / 3, -1 / 3])
+    assert_allclose(outcome.truth(np.array([2, 1, 0]))[:, 0], [-1 / 3, -1 / 3, 2 / 3])

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 
 from isocenter.quality import examine
 from isocenter.values import Case, Dataset, Geometry, Image, Problem
@@ -71,6 +74,30 @@ def test_one_image_with_two_classes_is_said_as_that():
     classes = "ab" * 5 + "a"
     [problem] = said(cohort([*map(picture, range(10)), picture(3)], [f"p{n}" for n in range(11)], classes))
     assert "with different classes" in problem.what
+
+
+@pytest.mark.parametrize(
+    ("kind", "one", "other", "what"),
+    [
+        ("value", {"area": 3.0}, {"area": 4.0}, "with different values"),
+        ("value", {"area": 3.0}, {"area": 3.0}, "under different names"),
+        ("event", (30.0, True), (90.0, True), "with different times"),
+        ("event", (30.0, True), (30.0, False), "with different times"),
+    ],
+)
+def test_one_image_with_two_measurements_is_said_as_that(kind, one, other, what):
+    images, owners = [*map(picture, range(10)), picture(3)], [f"p{n}" for n in range(11)]
+    dataset = cohort(images, owners)
+    cases = [replace(case, references={kind: other if n == 10 else one}) for n, case in enumerate(dataset)]
+    [problem] = said(replace(dataset, cases=tuple(cases)))
+    assert what in problem.what
+
+
+def test_nearly_the_same_image_may_have_another_value():
+    dataset = cohort([*map(picture, range(10)), nearly(3)], [f"p{n}" for n in range(11)])
+    cases = [replace(case, references={"value": {"volume": float(n)}}) for n, case in enumerate(dataset)]
+    [problem] = said(replace(dataset, cases=tuple(cases)))
+    assert "under different names" in problem.what
 
 
 def test_one_image_with_and_without_a_finding_is_said_as_that_and_what_is_not_known_contradicts_nothing():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +126,40 @@ def test_volumes_have_faces_and_spacings():
     found = examine(Dataset(tuple(volume(n) for n in range(60)), patients_known=True)).shortcuts
     assert standing(found) == {"spacing"}
     assert {"border pixels", "corner pixels"} <= {one.name for one in found}
+
+
+def answering(answer: Callable[[int], dict], draw: Drawing = plain, **covariates: Sequence) -> Dataset:
+    """Eighty patients with references of another kind than a class."""
+    dataset = cohort(draw, **covariates)
+    cases = tuple(replace(case, references=answer(n)) for n, case in enumerate(dataset))
+    return replace(dataset, cases=cases)
+
+
+def test_a_site_that_sends_one_finding_is_told_of_that_finding_alone():
+    sites = ["clinic" if n % 2 else "practice" for n in range(80)]
+    found = examine(answering(lambda n: {"findings": {"mass": n % 2 == 1, "scar": n % 3 == 0}}, site=sites))
+    told = {(one.what, one.name) for one in found.shortcuts if one.standing}
+    assert told == {("finding mass can be told", "column site")}
+    assert any(one.what.startswith("finding mass can be told by column site alone: AUC 1.00") for one in found.problems)
+
+
+@pytest.mark.parametrize(
+    ("answer", "what"),
+    [
+        (lambda n: {"value": {"age": 50.0 + 20 * (n % 2) + n % 7}}, "age can be told"),
+        (lambda n: {"event": (100.0 + 400 * (n % 2) + n % 13, n % 5 > 0)}, "times to the event can be told"),
+    ],
+)
+def test_a_frame_that_tells_a_value_or_a_time_is_said_and_never_cut_away(answer, what):
+    found = examine(answering(answer, framed))
+    [border] = [one for one in found.shortcuts if one.name == "border pixels"]
+    assert (border.what, border.figure, border.standing, border.removable) == (what, "c", True, False)
+    assert any(f"{what} by border pixels alone: c 0." in one.what for one in found.problems)
+    assert not standing(examine(answering(answer)).shortcuts)
+
+
+def test_of_few_events_nothing_is_claimed():
+    assert examine(answering(lambda n: {"event": (100.0 + n, n % 8 == 0)}, framed)).shortcuts == ()
 
 
 @pytest.fixture(scope="module")

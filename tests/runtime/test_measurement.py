@@ -28,8 +28,9 @@ def test_size_mean_and_deviation_are_those_of_the_voxels_of_each_label(seed):
         assert row["voxels"] == inside.sum()
         assert row["volume_ml"] == pytest.approx(inside.sum() * 0.1)
         for channel, name in enumerate(("CT", "PET")):
-            expected = (data[channel][inside].mean(), data[channel][inside].std()) if inside.any() else (np.nan,) * 2
-            assert (row[f"mean_{name}"], row[f"sd_{name}"]) == pytest.approx(expected, nan_ok=True)
+            own = data[channel][inside]
+            expected = (own.mean(), own.std(), own.max()) if inside.any() else (np.nan,) * 3
+            assert [row[f"{what}_{name}"] for what in ("mean", "sd", "max")] == pytest.approx(expected, nan_ok=True)
 
 
 def test_a_small_deviation_beside_a_large_mean_is_not_lost():
@@ -49,7 +50,7 @@ def test_what_is_no_measurement_counts_for_the_volume_and_not_for_the_intensity(
 def test_the_column_says_what_a_size_is_measured_in():
     mask = np.full(SHAPE, 2)
     unknown = measurements(mask, LABELS, Image(np.ones((1, *SHAPE)), grid(physical=False)))
-    assert list(unknown[0]) == ["label", "voxels", "mean_0", "sd_0"]
+    assert list(unknown[0]) == ["label", "voxels", "mean_0", "sd_0", "max_0"]
     flat = Image(np.ones((1, 4, 3)), Geometry((4, 3), np.diag([0.5, 2, 1])))
     assert measurements(mask[0], LABELS, flat)[0]["area_mm2"] == 12
 
@@ -66,5 +67,46 @@ def test_transparency_of_a_picture_is_no_intensity():
     image = Image(pixels, Geometry.of_pixels((4, 3)), channels=("R", "G", "B", "A"))
     assert set(measurements(np.full((4, 3), 2), LABELS, image)[0]) == {
         *("label", "voxels"),
-        *(f"{name}_{channel}" for channel in "RGB" for name in ("mean", "sd")),
+        *(f"{name}_{channel}" for channel in "RGB" for name in ("mean", "sd", "max")),
     }
+
+
+def test_the_axes_are_those_of_the_plane_in_which_a_structure_is_longest():
+    mask = np.zeros((12, 10, 30), np.uint8)
+    mask[2:4, 0:2, 2:28] = 2  # along the slices it is longer, which no plane shows
+    mask[1:11, 4:7, 6] = 2
+    image = Image(np.ones((1, *mask.shape)), Geometry(mask.shape, np.diag([0.5, 2.0, 3.0, 1.0])))
+    liver, cyst, _ = measurements(mask, LABELS, image)
+    # 10 voxels of 0.5 mm by 3 of 2 mm, between the middles of the outermost faces of opposite corners
+    assert liver["long_axis_mm"] == pytest.approx(np.hypot(4.5, 6.0))
+    assert liver["short_axis_mm"] < liver["long_axis_mm"]
+    assert np.isnan(cyst["long_axis_mm"])
+
+
+def test_axes_are_found_however_the_label_map_is_cut_into_blocks_and_the_grid_turned(monkeypatch):
+    rng = np.random.default_rng(0)
+    mask = (np.hypot(*(np.indices((24, 24)) - 12.0)) < rng.uniform(4, 10, 9)[:, None, None]).astype(np.uint8)
+    mask = 2 * np.moveaxis(mask, 0, -1)
+    turn = np.linalg.qr(rng.normal(size=(3, 3)))[0] @ np.diag([0.7, 0.7, 4.0])
+    affine = np.eye(4)
+    found = []
+    for steps, voxels in ((np.diag([0.7, 0.7, 4.0]), 2**20), (turn, 24 * 24)):
+        monkeypatch.setattr("isocenter.runtime.measurement.BLOCK_VOXELS", voxels)
+        affine[:3, :3] = steps
+        image = Image(np.ones((1, *mask.shape)), Geometry(mask.shape, affine))
+        found.append(measurements(mask, LABELS, image)[0])
+    assert found[0]["long_axis_mm"] == pytest.approx(found[1]["long_axis_mm"])
+    assert found[0]["short_axis_mm"] == pytest.approx(found[1]["short_axis_mm"])
+
+
+def test_of_uptake_the_peak_stands_between_mean_and_most():
+    grid = Geometry((24, 24, 24), np.diag([2.0, 2.0, 2.0, 1.0]))
+    away = np.sqrt((((np.indices(grid.shape) - 12.0) * 2) ** 2).sum(axis=0))
+    data = 10 * np.exp(-((away / 9) ** 2))
+    image = Image(data[None], grid, channels=("PET",), facts={"unit": "SUVbw"})
+    [liver, cyst, _] = measurements(np.where(away < 10, 2, 0), LABELS, image)
+    assert liver["max_PET"] == pytest.approx(10)
+    assert liver["mean_PET"] < liver["peak_PET"] < liver["max_PET"]
+    inside = away <= 6.2035
+    assert liver["peak_PET"] == pytest.approx(data[inside].mean())
+    assert np.isnan(cyst["peak_PET"])

@@ -271,7 +271,7 @@ def test_weights_too_large_for_one_file_lie_beside_the_onnx_file_and_are_read_wi
     assert record["beside"] == ["models/model.onnx.data"]
     assert (tmp_path / "models" / "model.onnx.data").stat().st_size >= 40 * 81 * 4
     images = np.random.default_rng(0).normal(size=(1, 1, 16, 16)).astype(np.float32)
-    found = open_onnx(tmp_path / "models" / "model.onnx", "mask", ["CPUExecutionProvider"], 1)(images)["mask"]
+    found = open_onnx(tmp_path / "models" / "model.onnx", ["mask"], ["CPUExecutionProvider"], 1)(images)["mask"]
     with torch.inference_mode():
         assert_allclose(found, network(torch.from_numpy(images)).numpy(), atol=1e-5)
 

@@ -303,6 +303,24 @@ def test_what_is_cut_or_padded_to_a_shape_keeps_its_place_in_the_world(geometry,
     assert_array_equal(np.isnan(result[0]), ~kept)
 
 
+def test_a_picture_brought_down_by_a_factor_comes_back_on_its_own_grid_and_its_boxes_shrink_as_much():
+    down, across = np.indices((40, 60))
+    image = Image(np.float32([down + 2 * across]), Geometry.of_pixels((40, 60)))
+    halved = Preprocessing(2, ("0",), AS_IT_IS, reduction=2.0)
+    seen, trace = halved(image, "here")
+    assert seen.shape == (1, 20, 30)
+    assert_allclose(seen[0, 4:-4, 4:-4], (2 * (down + 2 * across) + 1.5)[4:16, 4:26])  # the mean of each four
+    assert_allclose(trace.boxes(np.array([[4.0, 6.0, 10.0, 30.0]])), [[2, 3, 5, 15]])
+    back = assembled(halved, seen, trace, (20, 30), 0.0)
+    assert_allclose(back[0, 8:-8, 8:-8], image.data[0, 8:-8, 8:-8], atol=1e-3)
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.5, float("nan"), float("inf")])
+def test_a_factor_that_brings_nothing_down_is_refused(factor):
+    with pytest.raises(PlanError, match=r"reduction.*from 1 on"):
+        Preprocessing(2, ("0",), AS_IT_IS, reduction=factor)
+
+
 def test_a_border_is_cut_away_from_both_ends_of_each_axis():
     pixels = np.arange(200, dtype=np.float32).reshape(1, 10, 20)
     preprocessing = Preprocessing(2, ("0",), AS_IT_IS, border=0.1)

@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+import torchvision
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
@@ -15,7 +16,7 @@ from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import box_iou
 from isocenter.tasks.detection import Detection
 from isocenter.tasks.detection_decode import PRIOR
-from isocenter.tasks.detection_maps import centre_loss, focal, maps_of
+from isocenter.tasks.detection_maps import centre_loss, focal, maps_of, unshared
 from isocenter.tasks.task import rows_in
 from isocenter.values import BoundingBoxes, Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Label, Prediction
 
@@ -113,6 +114,37 @@ def test_the_loss_of_knowing_all_is_far_below_that_of_a_fresh_network_and_its_gr
     lost.backward()
     assert torch.isfinite(fresh.grad).all()
     assert float(centre_loss(known, rows, 2, 8.0)) < 0.1 * float(lost.detach())
+
+
+@pytest.mark.parametrize("axes", [2, 3])
+def test_what_two_boxes_do_not_share_is_that_of_torchvision_and_worked_out_by_hand(axes):
+    draws = torch.Generator().manual_seed(0)
+    one, other = torch.rand(2, 40, 2 * axes, generator=draws) * 4 + 0.5
+    if axes == 2:
+        edges = [torch.cat([p[:, 2:] - p[:, :2] / 2, p[:, 2:] + p[:, :2] / 2], dim=1) for p in (one, other)]
+        assert_allclose(unshared(one, other), torchvision.ops.generalized_box_iou_loss(*edges), rtol=1e-4, atol=1e-5)
+    side, moved = torch.tensor([[2.0] * axes + [0.0] * axes]), torch.tensor([[2.0] * axes + [1.0] + [0.0] * (axes - 1)])
+    # Half of a side away: a third is shared, and both fill what is around them.
+    assert_allclose(unshared(side, moved), 2 / 3, rtol=1e-6)
+    apart = torch.tensor([[2.0] * axes + [4.0] + [0.0] * (axes - 1)])
+    assert_allclose(unshared(side, apart), 1 + 1 / 3, rtol=1e-6)
+
+
+def test_a_small_box_that_is_badly_placed_costs_as_much_as_a_large_one():
+    """By the same share of its side, and whatever else is in the image."""
+
+    def regression(sides: list[float], wrong: int) -> float:
+        rows = [[0.0, 10, left, 10 + side, left + side] for side, left in zip(sides, (4.0, 40.0), strict=False)]
+        drawn = torch.tensor([rows])
+        truth = maps_of(drawn[0], 1, (64, 96))
+        says = torch.cat([truth.heat, truth.lengths, truth.offsets])[None] / 8.0
+        says[0, 1, truth.lengths[0] == sides[wrong]] *= 1.2
+        known = torch.cat([truth.heat, truth.lengths, truth.offsets])[None] / 8.0
+        return float(centre_loss(says, drawn, 1, 8.0) - centre_loss(known, drawn, 1, 8.0))
+
+    small, large = regression([6.0, 40.0], 0), regression([6.0, 40.0], 1)
+    assert small == pytest.approx(large, rel=1e-3)
+    assert small == pytest.approx(regression([6.0], 0) / 2, rel=1e-3)
 
 
 def test_the_focal_loss_is_worked_out_by_hand():
@@ -283,6 +315,32 @@ def test_the_plan_counts_the_boxes_and_takes_the_median_of_their_sides():
     assert task.decisions(Fingerprint(tuple(drawn)))["evaluation.primary"].value == "ap50"
     with pytest.raises(DatasetError, match="no boxes"):
         Detection.settings_for(dataset, Fingerprint((facts("b", boxes()),)))
+
+
+def seen_at(side: float, shape: tuple[int, ...] = (480, 640)) -> Fingerprint:
+    drawn = boxes(("cell", (0, 0, side, side)), ("clump", (0, 0, 3 * side, 3 * side)))
+    case = CaseFacts("a", shape, (1.0, 1.0), False, False, ("0",), "unknown", ({},), references={"boxes": drawn})
+    return Fingerprint((case,))
+
+
+@pytest.mark.parametrize(
+    ("side", "shape", "factor", "network"),
+    [
+        (15.0, (480, 640), 1.0, "unet"),
+        (38.0, (480, 640), 2.0, "pyramid"),
+        (200.0, (480, 640), 3.0, "pyramid"),  # else the image itself would be too small
+        (38.0, (100, 640), 1.0, "unet"),
+    ],
+)
+def test_large_boxes_are_looked_for_on_a_coarser_grid_that_leaves_the_smallest_kind_fine_enough(
+    side, shape, factor, network
+):
+    found = seen_at(side, shape)
+    decided = TASK.decisions(found)
+    assert (decided["preprocessing.reduction"].value, decided["network.name"].value) == (factor, network)
+    assert f"{side:.3g} voxels" in decided["preprocessing.reduction"].because
+    dataset = Dataset(cases=(), classes={})
+    assert Detection.settings_for(dataset, found)["typical"].value == pytest.approx(2 * side / factor, rel=1e-3)
 
 
 def test_sides_in_the_names_of_classes_change_places_and_lengths_stay():

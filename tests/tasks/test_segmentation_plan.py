@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from isocenter.errors import DatasetError
+from isocenter.errors import DatasetError, PlanError
 from isocenter.tasks.segmentation import Segmentation
 from isocenter.values import CaseFacts, Dataset, Fingerprint, Label
 
@@ -39,7 +39,7 @@ def test_thick_structures_are_taught_by_overlap_and_entropy_within_two_voxels():
 
 
 def test_a_thin_structure_brings_the_boundary_in_and_halves_its_tolerance():
-    said = planned(facts({0: 100_000, 1: 20_000, 2: 9_000}, {1: 12.0, 2: 2.3}))
+    said = planned(facts({0: 100_000, 1: 20_000, 2: 9_000}, {1: 12.0, 2: 2.3}, pieces=50))
     assert said["loss"].value == "dice+ce+boundary"
     assert "vessel is 2.3 voxels thin" in said["loss"].because
     assert said["tolerance"].value == {"organ": 2.0, "vessel": 1.0}
@@ -64,11 +64,40 @@ def test_labels_of_very_unlike_volumes_are_weighted_and_the_reason_says_how_unli
 
 
 def test_what_is_planned_makes_a_task():
-    said = planned(facts({0: 100_000, 1: 90_000, 2: 300}, {1: 30.0, 2: 2.0}))
+    said = planned(facts({0: 100_000, 1: 90_000, 2: 300}, {1: 30.0, 2: 2.0}, pieces=4))
     task = Segmentation.of({name: decision.value for name, decision in said.items()})
     assert task.loss_name == "dice+ce+boundary"
     assert task.postprocessing is None
     assert all(decision.because for decision in said.values())
+
+
+def test_what_is_long_and_thin_is_taught_and_measured_by_its_centreline():
+    said = planned(facts({0: 100_000, 1: 20_000, 2: 9_000}, {1: 12.0, 2: 6.0}))
+    assert said["loss"].value == "dice+ce+cldice"
+    assert said["centrelines"].value == ["vessel"]
+    # 9,000 voxels in one piece, 6 thin: 9,000 / 6^3
+    assert "vessel is 6.0 voxels thin and 42 times as long" in said["loss"].because
+    task = Segmentation.of({name: decision.value for name, decision in said.items()})
+    assert Segmentation.of(task.settings) == task
+
+
+def test_in_many_pieces_it_is_no_line():
+    said = planned(facts({0: 100_000, 1: 20_000, 2: 9_000}, {1: 12.0, 2: 6.0}, pieces=10))
+    assert (said["loss"].value, said["centrelines"].value) == ("dice+ce", [])
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"loss": "dice+ce+cldice"}, "no label is long and thin"),
+        ({"loss": "dice+ce+cldice", "centrelines": ["nerve"]}, "there is no label 'nerve'"),
+        ({"loss": "dice", "weights": {"organ": 2.0}}, "weights would do nothing"),
+    ],
+)
+def test_a_loss_that_does_not_suit_the_labels_is_refused(settings, said):
+    labels = [{"value": 1, "name": "organ"}, {"value": 2, "name": "vessel"}]
+    with pytest.raises(PlanError, match=said):
+        Segmentation.of({"labels": labels, "loss": "dice+ce", "tolerance": 2.0, **settings})
 
 
 def test_masks_that_mark_nothing_are_refused():

@@ -9,10 +9,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from isocenter.runtime import Preprocessing
 from isocenter.training import Prepared
-from isocenter.training.kinds import KINDS, kind_named, kind_of
+from isocenter.training.kinds import KINDS, Drawn, kind_named, kind_of
 from isocenter.training.loader import Loader
-from isocenter.transforms import Normalisation
-from isocenter.values import Boxes, Dense, Geometry, Image, Target, Vector
+from isocenter.transforms import Augmentation, Normalisation
+from isocenter.values import Boxes, Dense, Geometry, Image, Instances, Target, Vector
 
 BOXES = kind_of(Boxes(2))
 
@@ -80,7 +80,7 @@ def test_labels_and_vectors_are_cut_and_batched_as_they_were():
     values = np.arange(16, dtype=np.uint8).reshape(4, 4)
     assert_array_equal(labels.cut(values, (slice(1, 3), slice(0, 2))), [[4, 5], [8, 9]])
     assert vector.cut(np.int64(3), (slice(1, 3), slice(0, 2))) == 3
-    assert labels.alike([values], 4)[0] is values
+    assert labels.alike([values], labels.blank([values], (4, 4)))[0] is values
 
 
 AFFINES = st.permutations([0, 1, 2]), st.tuples(*[st.sampled_from([-1.0, 1.0])] * 3)
@@ -118,3 +118,31 @@ def test_an_offset_points_the_same_way_in_the_patient_when_it_comes_back():
     preparing = Preprocessing(3, ("0",), (Normalisation("zscore"),), spacing=(1.0, 1.0, 1.0))
     _, trace = preparing(image, "a")
     assert_allclose(trace.lengths_back(np.array([4.0, 3.0, 2.0]), signed=True), [-2, 3, 2])
+
+
+NUMBERS = np.zeros((12, 12), np.int32)
+NUMBERS[2:5, 2:5], NUMBERS[2:5, 5:9] = 70_000, 3
+
+
+def test_numbers_of_objects_survive_another_grid_and_a_turn():
+    kind = kind_of(Instances())
+    preprocessing = Preprocessing(2, ("0",), (Normalisation("zscore"),), shape=(24, 24))
+    image = Image(np.random.default_rng(0).normal(size=(1, 12, 12)), Geometry.of_pixels((12, 12)))
+    _, trace = preprocessing(image, "case")
+    data = kind.prepared(Target(Instances(), NUMBERS), preprocessing, trace)
+    assert data.dtype == np.int32
+    assert set(np.unique(data)) == {0, 3, 70_000}
+    augmentation = Augmentation(rotation=30.0, probability=1.0, flips=(0, 1))
+    drawn = Drawn([np.random.default_rng(1)], (1.0, 1.0), (0, 1))
+    images, moved = kind.moved(augmentation, torch.zeros(1, 1, 24, 24), torch.from_numpy(data)[None], drawn)
+    assert images.shape == (1, 1, 24, 24)
+    assert not torch.equal(moved[0], torch.from_numpy(data))
+    assert set(moved.unique().tolist()) == {0, 3, 70_000}
+    assert set(kind.coarse(moved, (24, 24), (12, 12)).unique().tolist()) <= {0, 3, 70_000}
+
+
+def test_patches_are_centred_on_objects_whatever_their_numbers():
+    positions = kind_of(Instances()).positions(Instances(), NUMBERS, NUMBERS.shape)
+    assert list(positions) == [1]
+    assert (NUMBERS[tuple(positions[1].T)] > 0).all()
+    assert len(positions[1]) == 21

@@ -6,6 +6,7 @@ from contextlib import closing
 from itertools import islice
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
@@ -94,7 +95,7 @@ def test_patches_anywhere_reach_every_corner():
 
 
 def balanced(seed: int = 3) -> Loader:
-    return Loader(of_classes(90, 6, 3), (4, 4), 11, 0.0, seed, balanced=True)
+    return Loader(of_classes(90, 6, 3), (4, 4), 11, 0.0, seed, sampling="balanced")
 
 
 def test_balanced_sampling_draws_every_class_equally_often_and_its_cases_in_turn():
@@ -115,6 +116,44 @@ def test_balanced_batches_depend_on_seed_and_step_alone(steps):
         batch = other.of_step(step)
         assert_array_equal(batch.images, straight[step].images)
         assert [g.random() for g in batch.generators] == [g.random() for g in other.of_step(step).generators]
+
+
+def drawn_as(sampling: str, steps: int) -> tuple[Counter, Counter]:
+    """How often each class and each case came, of 90, 6 and 3 cases in batches of 11."""
+    made = Loader(of_classes(90, 6, 3), (4, 4), 11, 0.0, 3, sampling=sampling)
+    batches = [made.of_step(step) for step in range(steps)]
+    classes = Counter(np.concatenate([batch.targets for batch in batches]).tolist())
+    return classes, Counter(int(image[0, 0, 0]) for batch in batches for image in batch.images)
+
+
+def test_an_oversampled_epoch_shows_every_case_of_the_largest_class_once_and_the_others_as_often_together():
+    classes, cases = drawn_as("oversampled", 54)  # 594 samples: two epochs of 3 x 90 and a part
+    assert [cases[n] for n in range(90)].count(2) + [cases[n] for n in range(90)].count(3) == 90
+    first, _ = drawn_as("oversampled", 270 // 11)
+    assert max(first.values()) <= 90
+    assert classes[1] == pytest.approx(198, abs=30)
+
+
+def test_an_undersampled_epoch_leaves_most_of_the_largest_class_out_and_shows_others_of_it_the_next_time():
+    classes, cases = drawn_as("undersampled", 9)  # 99 samples: eleven epochs of 3 x 3
+    assert classes == {0: 33, 1: 33, 2: 33}
+    assert {cases[n] for n in range(90)} == {0, 1}
+    assert {cases[n] for n in range(96, 99)} == {11}
+
+
+def test_by_square_roots_classes_come_between_their_own_shares_and_equal_ones():
+    each = np.rint(np.sqrt(np.array([90, 6, 3]) * 90.0))  # 90, 23 and 16 an epoch
+    classes, _ = drawn_as("square_root", int(each.sum()))  # eleven epochs
+    assert [classes[n] for n in range(3)] == (11 * each).tolist()
+
+
+@pytest.mark.parametrize("sampling", ["oversampled", "undersampled", "square_root"])
+def test_however_cases_are_drawn_a_step_says_what_its_batch_holds(sampling):
+    one, other = (Loader(of_classes(9, 6, 3), (4, 4), 5, 0.0, 3, sampling=sampling) for _ in range(2))
+    later = [other.of_step(step) for step in (7, 2, 5)]
+    for step, batch in zip((7, 2, 5), later, strict=True):
+        assert_array_equal(batch.images, one.of_step(step).images)
+        assert [a.random() for a in batch.generators] == [b.random() for b in one.of_step(step).generators]
 
 
 def test_a_case_that_comes_again_is_changed_in_another_way():
@@ -148,7 +187,7 @@ def test_of_measured_values_each_tenth_of_the_range_comes_as_often_and_a_hole_is
         Prepared(str(n), np.full((1, 4, 4), n, np.float32), np.array([target, 1.0], np.float32), (), (1.0, 1.0))
         for n, target in enumerate(targets)
     ]
-    made = Loader(found, (4, 4), 3, 0.0, 3, balanced=True)
+    made = Loader(found, (4, 4), 3, 0.0, 3, sampling="balanced")
     drawn = Counter(int(image[0, 0, 0]) for step in range(40) for image in made.of_step(step).images)
     assert sum(drawn[n] for n in range(12)) == 40
     assert drawn[12] + drawn[13] == 40

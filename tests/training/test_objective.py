@@ -73,8 +73,8 @@ def test_without_sided_labels_nothing_changes():
 class Mixing:
     """An augmentation that mixes each image with the next, a quarter of it."""
 
-    def __call__(self, images, labels, generators, steps, *, mirrored=()):
-        return images, labels, torch.zeros(len(images), dtype=torch.bool)
+    def moved(self, images, target, generators, steps, *, mirrored=()):
+        return images, target, torch.zeros(len(images), dtype=torch.bool)
 
     def mixed(self, images, generators):
         partner = torch.arange(len(images)).roll(-1)

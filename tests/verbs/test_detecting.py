@@ -6,10 +6,18 @@ import json
 
 import numpy as np
 import pandas as pd
+import PIL.Image
 import pytest
 from numpy.testing import assert_allclose
 
 import isocenter
+import trained
+
+
+def overlays_of(page: str) -> list[dict]:
+    """What a viewer's page draws over its image."""
+    facts = page.partition('id="facts"')[2].partition(">")[2].partition("</script>")[0]
+    return json.loads(facts)["overlays"]
 
 
 def test_a_run_is_trained_and_scored_by_average_precision(detected):
@@ -49,10 +57,49 @@ def test_a_package_finds_the_same_boxes(detected, tmp_path):
     assert not list((tmp_path / "packaged" / "scripts").rglob("detection_maps.py"))
 
 
+def test_an_overlay_shows_the_boxes(detected, tmp_path):
+    image = detected.data / "smear00.png"
+    result = isocenter.predict(str(detected.out), str(image), out=tmp_path / "found", device="cpu", overlay=True)
+    assert result.cases == 1
+    drawn = PIL.Image.open(tmp_path / "found" / "smear00_overlay.png")
+    assert min(drawn.size) > 24  # a picture of the image, and not the image
+
+
+def test_the_pages_of_a_run_and_of_a_check_draw_the_reference_boxes(detected, tmp_path):
+    page = (detected.out / "evaluation" / "views" / "1.html").read_text()
+    assert {"name": "reference", "style": "both"}.items() <= overlays_of(page)[0].items()
+    isocenter.check(detected.data, out=tmp_path / "check", threads=1)
+    assert "Outlines: the reference." in (tmp_path / "check" / "check.html").read_text()
+
+
+def test_the_viewer_takes_an_annotation_and_what_was_predicted(detected, cli, tmp_path):
+    image = detected.data / "smear01.png"
+    done = cli("view", image, image.with_suffix(".xml"), "--out", tmp_path / "own.html")
+    assert done.code == 0, done.err
+    [overlay] = overlays_of((tmp_path / "own.html").read_text())
+    assert {label["name"] for label in overlay["labels"]} == {"disc", "square"}
+    isocenter.predict(str(detected.out), str(detected.data), out=tmp_path / "found", device="cpu")
+    assert cli("view", image, tmp_path / "found" / "predictions.csv", "--out", tmp_path / "found.html").code == 0
+    done = cli("view", tmp_path / "own.png", tmp_path / "found" / "predictions.csv")
+    assert done.code != 0
+
+
+def test_a_family_with_a_loss_of_its_own_goes_the_same_way(detected, tmp_path):
+    strides = [[1, 1], [2, 2], [2, 2]]
+    size = {"strides": strides, "width": 8, "inside": 8, "finest": 1, "levels": 2, "head": 1}
+    asked = {"network.name": "yolox", "network.size": size, "preprocessing.reduction": 1.5}
+    run = trained.detecting(detected.data, tmp_path / "run", assignments=asked)
+    assert np.isfinite(pd.read_csv(run.out / "log.csv")["loss"]).all()
+    isocenter.package(run.out, out=tmp_path / "packaged", backends=("onnx",))
+    image = isocenter.read(detected.data / "smear00.png")
+    own = isocenter.load(run.out, "cpu").predict(image).boxes
+    packaged = isocenter.load(tmp_path / "packaged", "cpu").predict(image).boxes
+    assert_allclose(packaged.corners, own.corners, atol=1e-3)
+    assert (own.corners <= [24, 32, 24, 32]).all()
+
+
 @pytest.mark.slow
 def test_discs_and_squares_are_learnt(tmp_path):
-    import trained
-
     some = {"training.steps": 300, "training.batch": 4, "training.learning_rate": 5e-3}
     run = trained.detecting(trained.smears(tmp_path / "data", 40), tmp_path / "run", assignments=some)
     rows = {(row.metric, row.label): row.estimate.value for row in run.rows}

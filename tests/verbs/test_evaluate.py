@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,10 @@ import pytest
 
 import isocenter
 import trained
+from isocenter import tasks
 from isocenter.errors import DatasetError, UsageError
+from isocenter.values import Case, Geometry, Image
+from isocenter.verbs.evaluate import unshared
 
 
 def evaluated(run, data, **flags):
@@ -222,3 +226,16 @@ def test_of_a_run_of_folds_each_case_is_scored_by_the_fold_that_had_not_seen_it(
     np.testing.assert_allclose(found["dice"], kept["dice"], atol=1e-6)
     seen = isocenter.evaluate(run.out, data, split="train", device="cpu", labels=trained.LABELS)
     assert "used in training" in " ".join(seen.notes)
+
+
+def test_findings_that_only_the_model_or_only_the_data_know_are_said_to_be_not_scored():
+    model = tasks.build({"name": "findings", "findings": ["effusion", "nodule"]})
+    image = Image(np.zeros((1, 4, 4)), Geometry.of_pixels((4, 4)))
+    said = [{"effusion": True, "fracture": False}, {"effusion": False}]
+    told = [Case(f"c{n}", f"p{n}", {"image": image}, {"findings": one}) for n, one in enumerate(said)]
+    assert list(unshared(model, told)) == [
+        "Not scored, because the model was not taught them: fracture.",
+        "Not scored, because no case here says anything of them: nodule.",
+    ]
+    both = [replace(case, references={"findings": {"effusion": True, "nodule": True}}) for case in told]
+    assert not list(unshared(model, both))

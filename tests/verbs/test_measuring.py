@@ -104,6 +104,7 @@ def test_other_data_are_scored_on_the_values_that_they_have(measuring, cli, tmp_
     assert done.code == 0, done.err
     assert set(pd.read_csv(tmp_path / "out" / "cases.csv")["label"]) == {"area"}
     assert "mae area: " in done.out
+    assert "Not scored, because no case here says anything of them: brightness." in done.out
 
 
 def test_a_table_without_the_values_of_the_model_is_refused(measuring, cli, tmp_path):

@@ -278,7 +278,8 @@ def test_mirroring_that_nobody_knows_to_be_true_is_wrong_use(segmented, image, t
 def test_measurements_say_how_large_and_how_bright_each_structure_is(segmented, image, tmp_path):
     result = predicted(segmented, image, out=tmp_path / "out")
     table = pd.read_csv(tmp_path / "out" / "measurements.csv")
-    assert list(table.columns) == ["case", "label", "voxels", "volume_ml", "mean_0", "sd_0"]
+    axes = ["long_axis_mm", "short_axis_mm"]
+    assert list(table.columns) == ["case", "label", "voxels", "volume_ml", *axes, "mean_0", "sd_0", "max_0"]
     mask = np.asarray(nibabel.load(tmp_path / "out" / "case01.nii.gz").dataobj)
     source = nibabel.load(image)
     for row, value in zip(table.itertuples(), (1, 2), strict=True):
@@ -288,7 +289,8 @@ def test_measurements_say_how_large_and_how_bright_each_structure_is(segmented, 
         assert row.volume_ml == pytest.approx(inside.size * abs(np.linalg.det(source.affine)) / 1000, rel=1e-4)
         assert row.volume_ml == result.table[f"{row.label}_ml"][0]
         if inside.size:
-            assert (row.mean_0, row.sd_0) == pytest.approx((inside.mean(), inside.std()))
+            assert (row.mean_0, row.sd_0, row.max_0) == pytest.approx((inside.mean(), inside.std(), inside.max()))
+            assert 0 < row.short_axis_mm <= row.long_axis_mm
     assert len(result.measurements) == 2
 
 

@@ -28,7 +28,7 @@ def rows(metric: str, *values: float, low: float | None = 0.1) -> list[Row]:
 
 def plan() -> Plan:
     sections = {
-        "task": {"tolerance": Decision({"liver": 2.0}, "two voxels")},
+        "task": {"name": Decision("segmentation", "masks"), "tolerance": Decision({"liver": 2.0}, "two voxels")},
         "evaluation": {"primary": Decision("dice", "overlap is asked for")},
     }
     made = Plan(sections)
@@ -37,7 +37,7 @@ def plan() -> Plan:
 
 def page(primary: str = "dice", openings: int = 1, made: Plan | None = None, given: list[Row] | None = None) -> str:
     every = given or [*rows("dice", 0.85, 0.85, 0.5), *rows("hd95", 3.0, 2.0, 4.0)]
-    scored = Scored(TABLE, every, openings=openings)
+    scored = Scored(TABLE, every, openings=openings, of_a_case="dice")
     return report("Title", "Lead.", primary=primary, scored=scored, notes=[], facts={}, views="", plan=made)
 
 
@@ -47,7 +47,7 @@ def between(text: str, start: str, end: str) -> str:
 
 def test_what_was_named_before_training_stands_apart_from_what_is_exploratory():
     text = page(made=plan())
-    assert "Dice was named primary before training" in text
+    assert "Dice was named primary before training, with its tolerance (SHA" in text
     primary = between(text, "<caption>Primary</caption>", "</table>")
     exploratory = between(text, "<caption>Exploratory</caption>", "</table>")
     assert "Dice" in primary

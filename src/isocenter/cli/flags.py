@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,11 +25,14 @@ Set = Annotated[list[str] | None, typer.Option("--set", help="section.name=value
 Minutes = Annotated[float, typer.Option(help="From now to the finished model.")]
 Folds = Annotated[int, typer.Option(min=0, help="Cross-validation in so many parts; 0 for one test part.")]
 Everything = Annotated[bool, typer.Option("--all", help="Train on every case; nothing is estimated.")]
-Kind = Annotated[str | None, typer.Option("--task", help="The kind of problem, where the data leave a choice.")]
+Kind = Annotated[
+    str | None,
+    typer.Option("--task", help="The kind of problem where several fit, or a+b for both at once."),
+]
 Layout = Annotated[str | None, typer.Option(help="How the folder is to be read.")]
 Labels = Annotated[str | None, typer.Option(help="What the values mean: 1=anterior,2=posterior.")]
 Patient = Annotated[str | None, typer.Option(help="A column, or a regular expression on the case's name.")]
-Column = Annotated[str | None, typer.Option(help="Columns of a table: image=filename,label=finding.")]
+Column = Annotated[list[str] | None, typer.Option(help="Columns of a table: image=filename,label=finding.")]
 Modality = Annotated[str | None, typer.Option(help="Of all images, where the files do not say.")]
 Part = Annotated[str | None, typer.Option(help="Of complex voxels: magnitude, real, imaginary or phase.")]
 Prefer = Annotated[str | None, typer.Option(help="Where NIfTI forms disagree: sform or qform.")]
@@ -54,7 +57,7 @@ def _reading(
     align: Align = False,
 ) -> dict[str, Any]:
     """The flags that were given, by name."""
-    columns = dict(pair(one, "--column") for one in column.split(",")) if column else None
+    columns = pairs([one for part in column or [] for one in part.split(",")], "--column")
     flags = {
         "layout": layout,
         "labels": labels,
@@ -88,7 +91,7 @@ def assigned(given: list[str] | None) -> dict[str, Any]:
     """{"section.name": value} of what `--set` was given."""
     from isocenter.planning import parse_value  # it brings pandas, which `--help` does without
 
-    return {name: parse_value(value) for name, value in (pair(one, "--set") for one in given or [])}
+    return {name: parse_value(value) for name, value in pairs(given or [], "--set").items()}
 
 
 def named(text: str, flag: str) -> tuple[str, ...] | None:
@@ -99,6 +102,15 @@ def named(text: str, flag: str) -> tuple[str, ...] | None:
     if mixed := {"all", "none"} & set(names):
         raise UsageError(f"{mixed.pop()!r} stands beside other names: {text!r}", flag, "Give names, or it alone")
     return names
+
+
+def pairs(texts: Sequence[str], flag: str) -> dict[str, str]:
+    """Names and their values; UsageError where one is missing, or a name has two."""
+    said: dict[str, str] = {}
+    for name, value in (pair(text, flag) for text in texts):
+        if said.setdefault(name, value) != value:
+            raise UsageError(f"{name} is {said[name]!r} and {value!r}", flag, "Say it once")
+    return said
 
 
 def pair(text: str, flag: str) -> tuple[str, str]:

@@ -40,7 +40,7 @@ def convert(
 
 def view(
     image: Annotated[Path, typer.Argument(help="An image file or a DICOM series.")],
-    mask: Annotated[Path | None, typer.Argument(help="A label map on its grid.")] = None,
+    mask: Annotated[Path | None, typer.Argument(help="A label map on its grid, or a file of boxes (XML, CSV).")] = None,
     out: Out = None,
     overwrite: Overwrite = False,
     volume: Volume = None,

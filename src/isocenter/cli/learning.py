@@ -38,12 +38,13 @@ def check(
     json: Json = False,
     threads: Threads = None,
     scheduler: Scheduler = None,
+    task: Kind = None,
     given: Given = None,
 ) -> None:
     """Say what is in DATA, and whether it is fit to learn from."""
     target = out or default_out("check", data)
     result = isocenter.check(
-        data, out=target, overwrite=overwrite, threads=threads, scheduler=scheduler, **(given or {})
+        data, out=target, overwrite=overwrite, threads=threads, scheduler=scheduler, task=task, **(given or {})
     )
     show(result, result.as_record() if json else None)
     if not result.passed:

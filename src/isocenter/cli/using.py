@@ -44,6 +44,7 @@ def predict(
     region: Region = None,
     overlap: Annotated[float | None, typer.Option(help="Of neighbouring windows, 0 to below 1.")] = None,
     seconds: Annotated[float | None, typer.Option(min=0, help="For an image's windows, with less overlap.")] = None,
+    covariates: Annotated[Path | None, typer.Option(help="A table of them, a row for each case or patient.")] = None,
     given: Given = None,
 ) -> None:
     """Results of MODEL for INPUTS, each on its source's own grid."""
@@ -64,6 +65,7 @@ def predict(
         region=region,
         overlap=overlap,
         seconds=seconds,
+        covariates=covariates,
         **(given or {}),
     )
     show(result, result.as_record() if json else None)

@@ -1,5 +1,16 @@
 """Figures that say how good a model is, each with its interval; values in, values out."""
 
+from isocenter.evaluation.biomarkers import (
+    Change,
+    Diameters,
+    Repeatability,
+    diameters,
+    ejection_fraction,
+    peak_reach,
+    repeatability,
+    suv_peak,
+)
+from isocenter.evaluation.centreline import Centreline, betti, centreline, skeleton
 from isocenter.evaluation.classification import (
     Confusion,
     auroc,
@@ -16,6 +27,7 @@ from isocenter.evaluation.classification import (
 from isocenter.evaluation.curves import roc_band
 from isocenter.evaluation.detection import Froc, Matches, box_iou, box_sizes
 from isocenter.evaluation.distance import Surface, SurfaceDistance, elements, surface_distance
+from isocenter.evaluation.instances import IOU_THRESHOLDS, InstanceOverlap, instance_overlap
 from isocenter.evaluation.intervals import (
     bootstrap,
     bootstrap_statistic,
@@ -66,10 +78,16 @@ from isocenter.evaluation.table import (
 )
 
 __all__ = [
+    "IOU_THRESHOLDS",
+    "Centreline",
+    "Change",
     "Confusion",
+    "Diameters",
     "Froc",
+    "InstanceOverlap",
     "Matches",
     "Overlap",
+    "Repeatability",
     "Steps",
     "Surface",
     "SurfaceDistance",
@@ -77,6 +95,7 @@ __all__ = [
     "at_risk",
     "auroc",
     "average_precision",
+    "betti",
     "bias",
     "bootstrap",
     "bootstrap_statistic",
@@ -87,19 +106,23 @@ __all__ = [
     "calibration_error",
     "case_table",
     "censoring",
+    "centreline",
     "check_table",
     "class_names",
     "clopper_pearson",
     "concordance",
     "confusion",
+    "diameters",
     "dice",
     "dynamic_auc",
     "ece",
+    "ejection_fraction",
     "elements",
     "expected_over_observed",
     "gaussian_nll",
     "grade_distances",
     "harrell_c",
+    "instance_overlap",
     "integrated",
     "iou",
     "is_covered",
@@ -116,6 +139,7 @@ __all__ = [
     "one_against_rest",
     "overlap",
     "overlaps",
+    "peak_reach",
     "pearson",
     "pooled_rows",
     "precision_recall_curve",
@@ -124,14 +148,17 @@ __all__ = [
     "r2",
     "ranked_probability_score",
     "reliability",
+    "repeatability",
     "reweighted",
     "roc_band",
     "roc_curve",
     "root_mean_squared_error",
     "rows_from_json",
     "rows_to_json",
+    "skeleton",
     "spearman",
     "surface_distance",
+    "suv_peak",
     "uno_c",
     "volume_unit",
     "weighted_kappa",

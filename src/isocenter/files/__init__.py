@@ -24,6 +24,8 @@ from isocenter.files.spool import Spool
 
 if TYPE_CHECKING:
     from isocenter.files.dicom_write import SeriesNames, write_series
+    from isocenter.files.layouts.boxes_of_image import holds_boxes, read_boxes
+    from isocenter.files.layouts.join import covariates_in
 
 __all__ = [
     "FORMATS",
@@ -37,16 +39,19 @@ __all__ = [
     "Spool",
     "cache_folder",
     "content_hash",
+    "covariates_in",
     "dataset_hash",
     "download",
     "file_hash",
     "find_labels",
     "format_of",
+    "holds_boxes",
     "label_table_path",
     "modality_word",
     "observed_values",
     "probabilities_written",
     "read",
+    "read_boxes",
     "read_dataset",
     "read_labels",
     "read_volumes",
@@ -63,7 +68,17 @@ __all__ = [
 ]
 
 
+# pydicom and pandas take a second to import, and few need these.
+_HOMES = {
+    "SeriesNames": "dicom_write",
+    "covariates_in": "layouts.join",
+    "holds_boxes": "layouts.boxes_of_image",
+    "read_boxes": "layouts.boxes_of_image",
+    "write_series": "dicom_write",
+}
+
+
 def __getattr__(name: str) -> Any:
-    if name in ("SeriesNames", "write_series"):  # pydicom takes a second to import, and few need to write DICOM
-        return getattr(importlib.import_module("isocenter.files.dicom_write"), name)
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"isocenter.files.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -22,11 +22,13 @@ NETWORKS = {
     "densenet": "isocenter.networks.densenet:build",
     "plain_conv_unet": "isocenter.networks.nnunet:build_plain",
     "residual_encoder_unet": "isocenter.networks.nnunet:build_residual",
+    "pyramid": "isocenter.networks.pyramid:build",
     "resnet": "isocenter.networks.resnet:build",
     "segresnet": "isocenter.networks.segresnet:build",
     "timm": "isocenter.networks.backbone:build",
     "unet": "isocenter.networks.unet:build",
     "unet_slices": "isocenter.networks.unet:build_slices",
+    "yolox": "isocenter.networks.pyramid:build_yolox",
 }
 
 
@@ -35,12 +37,17 @@ def names() -> tuple[str, ...]:
     return tuple(sorted({*NETWORKS, *(point.name for point in entry_points(group="isocenter.networks"))}))
 
 
-def build(name: str, channels: int, spatial_dims: int, heads: Mapping[str, Head], size: Mapping[str, Any]) -> Module:
+def build(
+    name: str, channels: int, spatial_dims: int, heads: Mapping[str, Head], size: Mapping[str, Any], context: int = 0
+) -> Module:
     """A network whose `forward(images, context=None)` gives `{head: tensor}`.
 
-    images: (batch, channels, *spatial)
-    size:   the family's own settings (width, strides, blocks, ...)
-    Raises PlanError for an unknown name, a head that the family cannot have or a size that it does not know.
+    images:  (batch, channels, *spatial)
+    size:    the family's own settings (width, strides, blocks, ...)
+    context: entries of a vector (batch, context) that it is given beside the images; 0 for none
+    A family that is defined by its loss has `loss(outputs, targets, heads)`, which then takes the place of the task's;
+    while it trains its outputs may be whatever that needs. A file whose families answer with boxes says `BOXES = True`.
+    Raises PlanError for an unknown name, a head or a context that the family cannot have, a size that it does not know.
     """
     module, function = _found(name)
     if spatial_dims not in (2, 3):
@@ -48,13 +55,23 @@ def build(name: str, channels: int, spatial_dims: int, heads: Mapping[str, Head]
     for key, head in heads.items():
         if not isinstance(head, Dense | Vector):
             raise PlanError(f"{name} has no output of the kind of {key!r} ({head})", "network.name", "Choose another")
+    if getattr(module, "BOXES", False) and not all(isinstance(head, Dense) and head.lengths for head in heads.values()):
+        raise PlanError(f"{name} answers with boxes alone", "network.name", "Choose unet or resnet")
     dense = {key: head.channels for key, head in heads.items() if isinstance(head, Dense)}
     vectors = {key: head.size for key, head in heads.items() if isinstance(head, Vector)}
     try:
-        return getattr(module, function)(channels, spatial_dims, dense, vectors, dict(size))
+        return getattr(module, function)(channels, spatial_dims, dense, vectors, sized(size, context))
     except (TypeError, ValueError, RuntimeError) as error:  # torch refuses sizes with a RuntimeError
+        if context and isinstance(error, TypeError) and "'context'" in str(error):
+            remedy = "Choose resnet, densenet or timm, or leave the covariates out"
+            raise PlanError(f"{name} sees images alone, no covariates", "network.context", remedy) from error
         remedy = "Correct network.size, or plan anew with another --set network.name"
         raise PlanError(f"{name} cannot be built: {error}", "network.size", remedy) from error
+
+
+def sized(size: Mapping[str, Any], context: int) -> dict[str, Any]:
+    """A family's settings with the entries of a context, which those that take one know as `context`."""
+    return {**size, **({"context": context} if context else {})}
 
 
 def size_for(
@@ -129,5 +146,6 @@ __all__ = [
     "plain",
     "pretrained",
     "size_for",
+    "sized",
     "source",
 ]

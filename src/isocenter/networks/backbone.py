@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import timm
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
@@ -25,6 +26,7 @@ class Backbone(nn.Module):
     enlarge:  by which factor images are enlarged first, where they are smaller than the backbone was made for
     dropout:  before the heads
     settings: further arguments of `timm.create_model`, as `img_size` of a vision transformer
+    context:  numbers beside each image, which join its pooled maps before the last layer
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class Backbone(nn.Module):
         enlarge: int = 1,
         dropout: float = 0.1,
         settings: Mapping[str, Any] | None = None,
+        context: int = 0,
     ) -> None:
         super().__init__()
         if enlarge < 1:
@@ -46,13 +49,14 @@ class Backbone(nn.Module):
         self.body = body
         self.dropout = nn.Dropout(dropout)
         inside = getattr(body, "head_hidden_size", None) or body.num_features
-        self.vectors = nn.ModuleDict({name: nn.Linear(inside, size) for name, size in vectors.items()})
+        self.vectors = nn.ModuleDict({name: nn.Linear(inside + context, size) for name, size in vectors.items()})
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         if self.enlarge > 1:
             images = interpolate(images, scale_factor=float(self.enlarge), mode="bilinear", align_corners=False)
         pooled = self.dropout(self.body(images))
-        return {name: layer(pooled) for name, layer in self.vectors.items()}
+        told = pooled if context is None else torch.cat([pooled, context], dim=1)
+        return {name: layer(told) for name, layer in self.vectors.items()}
 
 
 def build(

@@ -17,14 +17,18 @@ if TYPE_CHECKING:
 Build = Callable[[str, int, int, Mapping[str, Head], Mapping[str, Any]], "Module"]
 # One channel, two outputs, on a processor: what a plan would build for an image of this size.
 REFERENCE = {2: (256, 256), 3: (64, 64, 64)}
-HEADS: Mapping[str, Head] = {"dense": Dense(2), "vector": Vector(2)}
+HEADS: Mapping[str, Callable[[int], Head]] = {
+    "boxes": lambda axes: Dense(2 + 2 * axes, lengths=axes, offsets=axes),
+    "dense": lambda axes: Dense(2),
+    "vector": lambda axes: Vector(2),
+}
 
 
 @dataclass(frozen=True)
 class Member:
     """A family in so many axes, as a plan would build it for a reference image.
 
-    tasks:         the kinds of output that it can have: "dense" (every voxel), "vector" (the whole image)
+    tasks:         the kinds of output that it can have: "boxes", "dense" (every voxel), "vector" (the whole image)
     reference:     voxels per axis of the image that the numbers hold for
     multiply_adds: of one image, forward, in convolutions and matrix products
     paper:         where it was published; empty where its file does not say
@@ -42,10 +46,10 @@ class Member:
 def member(name: str, axes: int, size: Mapping[str, Any], build: Build, paper: str) -> Member | None:
     """The family in so many axes; None where it has no network for them. Nothing is computed: torch's meta device."""
     measured: dict[str, tuple[int, int]] = {}
-    for task, head in HEADS.items():
+    for task, head_for in HEADS.items():
         try:
             with torch.device("meta"):
-                network = build(name, 1, axes, {task: head}, size).eval()
+                network = build(name, 1, axes, {task: head_for(axes)}, size).eval()
             outputs, work = _forward(network, REFERENCE[axes])
         except (PlanError, RuntimeError):  # RuntimeError: a family of a third party that takes no image of such axes
             continue

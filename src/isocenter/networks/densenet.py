@@ -70,6 +70,7 @@ class DenseNet(nn.Module):
     stem_stride: of the first convolution; 1 keeps small images whole
     dropout:     before the heads
     efficient:   compute the joined maps twice rather than keep them
+    context:     numbers beside each image, which join its pooled maps before the last layer
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class DenseNet(nn.Module):
         stem_stride: int = 1,
         dropout: float = 0.1,
         efficient: bool = False,
+        context: int = 0,
     ) -> None:
         super().__init__()
         convolution, normalisation = CONVOLUTION[spatial_dims], NORMALISATION[spatial_dims]
@@ -98,7 +100,7 @@ class DenseNet(nn.Module):
             self.transitions.append(nn.Sequential(normalisation(width), nn.ReLU(), *([] if last else narrow)))
             width = width if last else width // 2
         self.dropout = nn.Dropout(dropout)
-        self.vectors = nn.ModuleDict({name: nn.Linear(width, size) for name, size in vectors.items()})
+        self.vectors = nn.ModuleDict({name: nn.Linear(width + context, size) for name, size in vectors.items()})
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         images = self.stem(images)
@@ -108,7 +110,8 @@ class DenseNet(nn.Module):
                 maps.append(layer(maps))
             images = transition(torch.cat(maps, dim=1))
         pooled = self.dropout(images.flatten(2).mean(dim=2))
-        return {name: layer(pooled) for name, layer in self.vectors.items()}
+        told = pooled if context is None else torch.cat([pooled, context], dim=1)
+        return {name: layer(told) for name, layer in self.vectors.items()}
 
 
 def build(

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 PAPER = "arXiv:1603.05027"
@@ -46,6 +47,7 @@ class ResNet(nn.Module):
     width:       feature maps of the first stage; doubled by each stage
     stem_stride: of the first convolution; 1 keeps small images whole
     dropout:     before the heads
+    context:     numbers beside each image, which join its pooled maps before the last layer
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class ResNet(nn.Module):
         width: int = 32,
         stem_stride: int = 1,
         dropout: float = 0.1,
+        context: int = 0,
     ) -> None:
         super().__init__()
         kernel = 3 if stem_stride == 1 else 7
@@ -70,11 +73,12 @@ class ResNet(nn.Module):
                 inside = outside
         self.body = nn.Sequential(*layers, NORMALISATION[spatial_dims](inside), nn.ReLU(inplace=True))
         self.dropout = nn.Dropout(dropout)
-        self.vectors = nn.ModuleDict({name: nn.Linear(inside, size) for name, size in vectors.items()})
+        self.vectors = nn.ModuleDict({name: nn.Linear(inside + context, size) for name, size in vectors.items()})
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         pooled = self.dropout(self.body(images).flatten(2).mean(dim=2))
-        return {name: layer(pooled) for name, layer in self.vectors.items()}
+        told = pooled if context is None else torch.cat([pooled, context], dim=1)
+        return {name: layer(told) for name, layer in self.vectors.items()}
 
 
 def build(

@@ -7,6 +7,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from isocenter.planning.anatomy import Anatomy
+from isocenter.planning.fitting import answers_of
 from isocenter.planning.profiles import NNUNET, Profile
 from isocenter.tasks import Task
 from isocenter.transforms import Augmentation, names_sides
@@ -41,10 +42,11 @@ def augmentation(
     flips, reason = _flips(profile, anatomy, left_right, task, len(patch))
     tiny = max(patch) <= TINY
     quarters = not profile.upright and len(patch) == 2 and not names_sides(task.mirrored)
+    sized = answers_of(task)["scaled"]
     # Of few pixels a large turn reads much from outside the image.
     chosen: dict[str, Any] = {
         "rotation": min(profile.rotation, 15.0) if tiny else profile.rotation,
-        "scale": 0.15,
+        "scale": 0.0 if sized else 0.15,
         "shift": 0.05,
         "flips": flips,
         "left_right": left_right.value,
@@ -58,6 +60,8 @@ def augmentation(
     for name, value in {**asdict(off), **chosen}.items():
         plain = list(value) if isinstance(value, tuple) else value
         made[name] = Decision(plain, _reason(name, plain, profile, tiny), _source(name, plain, profile))
+    if sized:
+        made["scale"] = Decision(0.0, "sizes may be what is asked for: an image that was stretched would have another")
     made["flips"] = Decision(list(flips), reason, profile.source if flips else "")
     made["left_right"] = left_right
     made["quarter_turns"] = Decision(quarters, _upright(profile, len(patch)))

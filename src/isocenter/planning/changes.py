@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from isocenter.planning.fitting import is_dense, keeps_scale, memory_decision, prepared_bytes
-from isocenter.planning.grid import grid_for
+import numpy as np
+
+from isocenter.errors import PlanError, counted
+from isocenter.planning.fitting import answers_of, memory_decision, prepared_bytes
+from isocenter.planning.grid import Grid, flat, grid_for
 from isocenter.planning.machine import Machine
 from isocenter.planning.memory import peak, refuse_too_large
 from isocenter.planning.normalisation import normalisation
 from isocenter.planning.profiles import NNUNET
 from isocenter.planning.recipe import WITH_SGD
-from isocenter.tasks import build, kind_for
-from isocenter.values import BY_HAND, Dataset, Decision, Fingerprint, Plan
+from isocenter.tasks import Task, build, kind_for, parts_of, uncut
+from isocenter.values import BY_HAND, Dataset, Decision, Fingerprint, Label, Plan
 
 # What all folds have in common, and why that tells a fold nothing of its test cases but how large images are.
 SHARED = (
     "preprocessing.spacing",
     "preprocessing.shape",
+    "preprocessing.reduction",
     "preprocessing.smallest",
     "network.size",
     "training.patch",
     "inference.patch",
 )
+# How all folds are taught: they are one experiment, and their own cases decide no more than its numbers.
+TAUGHT_ALIKE = ("task.loss", "task.centrelines")
 SHARED_NOTE = (
     "by the training cases of fold 0, for all folds alike, because their outputs are averaged voxel by voxel: sizes "
     "and spacings of images decide it, no intensity and no label"
+)
+CONTEXT_NOTE = (
+    "by the training cases of fold 0, for all folds alike, because their outputs are averaged: shares, means and "
+    "medians of covariates decide it, no intensity and no label"
 )
 
 
@@ -56,12 +66,10 @@ def shared_by_folds(plan: Plan) -> Plan:
     The folds become one model, whose outputs are averaged voxel by voxel: their grid has to be one, and every case that
     it could be drawn from is the test case of some fold.
     """
-    for name in SHARED:
+    for name, note in {**dict.fromkeys(SHARED, SHARED_NOTE), "network.context": CONTEXT_NOTE}.items():
         if name in plan and plan[name] is not None and plan.decision(name).because != BY_HAND:
             decision = plan.decision(name)
-            plan = plan.with_decision(
-                name, Decision(decision.value, f"{decision.because}; {SHARED_NOTE}", decision.source)
-            )
+            plan = plan.with_decision(name, Decision(decision.value, f"{decision.because}; {note}", decision.source))
     return plan
 
 
@@ -73,8 +81,10 @@ def for_fold(plan: Plan, dataset: Dataset, fingerprint: Fingerprint) -> Plan:
     """
     kind, task = kind_for(dataset, plan["task.name"]), build(_values(plan, "task"))
     found = {f"task.{key}": decision for key, decision in kind.settings_for(dataset, fingerprint).items()}
+    found = {name: decision for name, decision in found.items() if name not in TAUGHT_ALIKE}
     own = build(_values(_unless_by_hand(plan, found), "task"))
-    if own.labels != task.labels:  # what few cases have may be missing here; yet all folds answer the same questions
+    # What few cases have may be missing here; yet all folds answer the same questions.
+    if _labels(own) != _labels(task):
         own, found = task, {}
     found |= own.under(str(plan["training.sampling"]))
     names = [label.name for label in task.labels]
@@ -87,7 +97,8 @@ def for_fold(plan: Plan, dataset: Dataset, fingerprint: Fingerprint) -> Plan:
 def with_memory(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Plan:
     """The plan with its peak of memory predicted anew, for what was set by hand.
 
-    Raises ResourceError where training would not fit, PlanError where the network cannot be built.
+    Raises ResourceError where training would not fit, PlanError where the network cannot be built, or where patches cut
+    what must not be cut.
     """
     task, patch = build(_values(plan, "task")), tuple(plan["training.patch"])
     architecture = {
@@ -95,8 +106,15 @@ def with_memory(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Plan:
         "channels": len(plan["preprocessing.channels"]),
         "spatial_dims": plan["preprocessing.ndim"],
         "size": plan["network.size"],
+        "context": _values(plan, "network").get("context"),
     }
-    grid = grid_for(fingerprint, dense=is_dense(task), device=machine.device, scaled=keeps_scale(task))
+    answers = answers_of(task)
+    reduction = float(plan["preprocessing.reduction"]) if "preprocessing.reduction" in plan else 1.0
+    grid = grid_for(fingerprint, device=machine.device, reduction=reduction, **answers)
+    _refuse_cut(task, patch, grid)
+    if answers["scaled"] and plan["preprocessing.shape"] is None and plan["preprocessing.crop"] == "none":
+        for name in ("training.patch", "inference.patch"):
+            _refuse_part(fingerprint, plan["preprocessing.spacing"], plan[name], name)
     found = peak(
         task,
         architecture,
@@ -110,6 +128,30 @@ def with_memory(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Plan:
     )
     refuse_too_large(found, machine)
     return plan.with_decision("training.memory", memory_decision(found, machine))
+
+
+def _refuse_part(fingerprint: Fingerprint, spacing: Sequence[float] | None, patch: Sequence[int], name: str) -> None:
+    """PlanError for a patch that would show the network a part of an image, and teach it a size of the whole."""
+    shapes, steps = (np.array(one, dtype=float) for one in flat(fingerprint))
+    extent = np.rint(shapes if spacing is None else shapes * steps / np.asarray(spacing, dtype=float))
+    cut = (extent > np.asarray(patch)).any(axis=1)
+    if cut.any():
+        problem = f"{counted(int(cut.sum()), 'training case')} would not be seen whole, and a part tells no size"
+        needed = [int(n) for n in np.ceil(extent.max(axis=0) / 4) * 4]
+        raise PlanError(problem, name, f"Give {needed}, or a coarser preprocessing.spacing")
+
+
+def _refuse_cut(task: Task, patch: Sequence[int], grid: Grid) -> None:
+    """PlanError where what the task is taught must be whole in each patch, and most images are larger than that."""
+    because, median = uncut(task), np.median(grid.extent, axis=0).round()
+    if because and any(size < whole for size, whole in zip(patch, median, strict=True)):
+        problem = f"{because}; images have {median.astype(int).tolist()} voxels, and patches {list(patch)}"
+        raise PlanError(problem, "training.patch", "Give patches as large as the images, or another task.loss")
+
+
+def _labels(task: Task) -> list[tuple[Label, ...]]:
+    """What it answers with, and each of its parts."""
+    return [task.labels, *(part.labels for part in parts_of(task).values())]
 
 
 def _values(plan: Plan, section: str) -> dict[str, Any]:

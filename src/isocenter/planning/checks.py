@@ -10,7 +10,7 @@ from isocenter import networks
 from isocenter.errors import PlanError
 from isocenter.lazy import torch
 from isocenter.planning.settings import Settings, Training, check_value, typed
-from isocenter.runtime import build_module, choose_device
+from isocenter.runtime import Context, build_module, choose_device
 from isocenter.transforms import check_flips
 from isocenter.values import BY_HAND, Plan, Vector
 
@@ -134,11 +134,12 @@ def _check_learning(made: Settings) -> None:
     _check_duration(training)
     _check_folds(made.split.folds)
     vectors = all(isinstance(head, Vector) for head in made.task.heads.values())
-    if training.sampling == "balanced" and not vectors:
+    if training.sampling != "natural" and not vectors:
         problem = "only whole images are drawn class by class"
         raise PlanError(problem, "training.sampling", "Give natural, and training.foreground for rare structures")
+    several = len(made.task.heads) > 1
     mixing = [name for name in ("mixup", "cutmix") if getattr(made.augmentation, name) > 0]
-    if mixing and not vectors:
+    if mixing and (several or not vectors):
         problem = "images are mixed only where each has one answer"
         raise PlanError(problem, f"augmentation.{mixing[0]}", "Give 0")
 
@@ -160,11 +161,13 @@ def _check_folds(folds: int) -> None:
 
 def _check_network(made: Settings) -> None:
     """Builds the network and leads it over both patches on torch's meta device: without memory or arithmetic."""
+    told = len(Context.of(made.network.context))
     with torch.device("meta"), torch.inference_mode():
         network = build_module(made.task, made.architecture).eval()
+        beside = [torch.empty(1, told)] if told else []
         for name, patch in (("training.patch", made.training.patch), ("inference.patch", made.inference.patch)):
             try:
-                network(torch.empty(1, len(made.preprocessing.channels), *patch))
+                network(torch.empty(1, len(made.preprocessing.channels), *patch), *beside)
             except RuntimeError as error:
                 remedy = "Give sizes that the network's strides divide"
                 raise PlanError(f"{patch} does not fit the network ({error})", name, remedy) from error

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -49,20 +50,23 @@ def fitted(
     *,
     minutes: float | None,
     wished: int | None = None,
+    context: Mapping[str, Any] | None = None,
+    reduction: float = 1.0,
 ) -> Fitted:
     """The first of ever smaller batches and patches that fits.
 
     said, asked: the family that the task wants, and the one that a person wants
     minutes:     for one model
     wished:      the batch that the task wants; as many as is usual without
+    context:     what the network is told beside the images
+    reduction:   by which factor the grid may be coarser than images are, as the task says
     Raises ResourceError where not even a single small patch fits.
     """
-    dense = is_dense(task)
-    scaled = keeps_scale(task)
-    first = grid_for(fingerprint, dense=dense, device=machine.device, scaled=scaled)
+    wanted: dict[str, Any] = {**answers_of(task), "reduction": reduction}
+    first = grid_for(fingerprint, device=machine.device, **wanted)
     usual = wished or usual_batch(fingerprint, first, machine.device)
     for room, batch in _smaller(usual):
-        grid = grid_for(fingerprint, dense=dense, device=machine.device, room=room, scaled=scaled)
+        grid = grid_for(fingerprint, device=machine.device, room=room, **wanted)
         network = asked or _family(said, grid)
         size = _size(network.value, grid, machine, len(fingerprint), minutes)
         architecture = {
@@ -70,6 +74,7 @@ def fitted(
             "channels": channels,
             "spatial_dims": len(grid.patch),
             "size": size.value,
+            "context": context,
         }
         cases = prepared_bytes(grid, channels)
         found = peak(
@@ -124,10 +129,11 @@ def memory_decision(found: Peak, machine: Machine) -> Decision:
     return Decision(round(found.on_device(machine), 2), found.because(machine), "docs/benchmarks.md")
 
 
-def is_dense(task: Task) -> bool:
-    return any(isinstance(head, Dense) for head in task.heads.values())
-
-
-def keeps_scale(task: Task) -> bool:
-    """Whether what is asked for may be a size."""
-    return any(isinstance(head, Vector) and head.holds == "numbers" for head in task.heads.values())
+def answers_of(task: Task) -> dict[str, bool]:
+    """What of a grid is asked for, as `grid_for` names it: every voxel, the image as a whole, what may be a size."""
+    vectors = [head for head in task.heads.values() if isinstance(head, Vector)]
+    return {
+        "dense": any(isinstance(head, Dense) for head in task.heads.values()),
+        "whole": bool(vectors),
+        "scaled": any(head.holds == "numbers" for head in vectors),
+    }

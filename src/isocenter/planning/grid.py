@@ -19,6 +19,10 @@ WHOLE_SIDE = {2: {"cpu": 128, "gpu": 256}, 3: {"cpu": 48, "gpu": 96}}
 ROUNDING = 1e-3
 # From this ratio on slices count as thick (nnU-Net).
 ANISOTROPIC = 3.0
+# Where images differ in size, the next one may be somewhat larger than all that were seen: it is still seen whole.
+MARGIN = 1.1
+# From so many times the 95th percentile on one image is odd enough to be named.
+ODD = 1.5
 # So few thick slices leave a convolution across them little to see.
 FEW_SLICES = 16
 MOST_STAGES, FEWEST_VOXELS = 6, 4
@@ -33,6 +37,7 @@ class Grid:
     strides: by which factor each stage of a U-Net reduces each axis
     extent:  (cases, axes) voxels of the training images on this grid
     whole:   each image is looked at as a whole, and no patches are cut
+    dense:   there is an output for every voxel
     """
 
     spacing: Decision
@@ -41,6 +46,7 @@ class Grid:
     strides: list[list[int]]
     extent: Floats
     whole: bool = False
+    dense: bool = False
 
     @property
     def thick(self) -> int | None:
@@ -57,34 +63,56 @@ class Grid:
         return int(np.prod(self.patch))
 
 
-def grid_for(fingerprint: Fingerprint, *, dense: bool, device: str, room: float = 1.0, scaled: bool = False) -> Grid:
-    """dense: an output for every voxel, so that a spacing decides; else images are brought to one shape as a whole
+def grid_for(
+    fingerprint: Fingerprint,
+    *,
+    dense: bool,
+    device: str,
+    whole: bool = False,
+    room: float = 1.0,
+    scaled: bool = False,
+    reduction: float = 1.0,
+) -> Grid:
+    """dense: an output for every voxel
 
+    whole:  an output for the image as a whole, which no patch may be cut from; without it a spacing decides
     room:   share of the usual number of voxels, where memory does not suffice for all of them
-    scaled: whole images keep their scale, where it is known: brought to one spacing and padded to one shape
+    scaled: whole images keep their scale, where it is known: brought to one spacing and padded to one shape, which
+            holds every training image, because the mean over windows would be no size
+    reduction: of patches: by which factor the grid is coarser than the spacing or the image's own grid makes it
     """
     shapes, steps = flat(fingerprint)
-    kind = "cpu" if device == "cpu" else "gpu"
-    if not dense and scaled and all(case.physical for case in fingerprint.cases):
-        return _scaled(np.array(shapes, dtype=float), np.array(steps), kind, device, room)
-    if not dense:
-        shape = _shape(shapes, kind, device, room)
-        whole = tuple(int(n) for n in shape.value)
+    kind, axes = "cpu" if device == "cpu" else "gpu", len(shapes[0])
+    if whole or not dense:
+        # With an output for every voxel as fine as the patches that the device goes through.
+        side = PATCH_VOXELS[axes][kind] ** (1 / axes) if dense else WHOLE_SIDE[axes][kind]
+        longest = side * room ** (1 / axes)
+        # A shape of its own would stretch every image, and structures with it.
+        if (scaled or dense) and all(case.physical for case in fingerprint.cases):
+            return _scaled(np.array(shapes, dtype=float), np.array(steps), longest, device, dense=dense)
+        shape = _shape(shapes, longest, device, dense=dense)
+        if scaled and len(set(shapes)) > 1:
+            told = "sizes in mm are not known, and those in voxels are lost where images differ in shape"
+            shape = Decision(shape.value, f"{shape.because}; {told}")
+        size = tuple(int(n) for n in shape.value)
         spacing = Decision(None, "each image is brought to one shape as a whole")
-        extent = np.tile(np.asarray(whole, dtype=float), (len(shapes), 1))
-        strides = _strides(np.asarray(whole, dtype=float), np.ones(len(whole)), True)
-        return Grid(spacing, shape, whole, strides, extent, whole=True)
+        extent = np.tile(np.asarray(size, dtype=float), (len(shapes), 1))
+        strides = _strides(np.asarray(size, dtype=float), np.ones(axes), True)
+        return Grid(spacing, shape, size, strides, extent, whole=True, dense=dense)
     spacing = _spacing(fingerprint, shapes, steps)
     extent = np.array(shapes, dtype=float)
     if spacing.value is not None:
         extent = extent * np.array(steps) / np.asarray(spacing.value)
-    patch, strides = _patch(extent, spacing.value, PATCH_VOXELS[len(shapes[0])][kind] * room)
+    extent = extent / reduction
+    # What is given away in fineness is taken as view: less is cut at the edges of patches.
+    patch, strides = _patch(extent, spacing.value, PATCH_VOXELS[len(shapes[0])][kind] * room * reduction)
     return Grid(
         spacing,
         Decision(None, "patches are cut from a grid that keeps the proportions of the body"),
         patch,
         strides,
         extent,
+        dense=True,
     )
 
 
@@ -144,38 +172,61 @@ def _spacing(
     return Decision(median.tolist(), because, NNUNET)
 
 
-def _shape(shapes: Sequence[tuple[int, ...]], kind: str, device: str, room: float) -> Decision:
+def _shape(shapes: Sequence[tuple[int, ...]], longest: float, device: str, *, dense: bool) -> Decision:
     median = np.median(np.array(shapes), axis=0)
-    longest = WHOLE_SIDE[len(median)][kind] * room ** (1 / len(median))
     factor = min(1.0, longest / median.max())
-    shape = [max(8, round(size * factor / 4) * 4) for size in median]
+    steps = [_even(size * factor, dense) for size in median]
+    shape = [max(8, round(size * factor / step) * step) for size, step in zip(median, steps, strict=True)]
     because = f"the median of {len(shapes)} training cases is {tuple(int(n) for n in median)}"
     if factor < 1:
         because += f", brought down to at most {longest:.0f} voxels a side for the {device}"
     return Decision(shape, because)
 
 
-def _scaled(shapes: Floats, steps: Floats, kind: str, device: str, room: float) -> Grid:
+def _even(size: float, dense: bool) -> int:
+    """Of what a side is a multiple: of 4; for a U-Net of up to 16, so that it can be halved as often."""
+    return 2 ** int(np.clip(math.log2(max(size, 1) / 8), 2, 4)) if dense else 4
+
+
+def _scaled(shapes: Floats, steps: Floats, longest: float, device: str, *, dense: bool) -> Grid:
     """Whole images in mm: the spacing at which large ones have no more voxels a side than the device goes through."""
-    # One odd case in twenty does not decide how finely the others are seen: it is seen in several windows.
-    size = np.percentile(shapes * steps, 95, axis=0, method="higher")
-    longest = WHOLE_SIDE[shapes.shape[1]][kind] * room ** (1 / shapes.shape[1])
+    sizes = shapes * steps
+    size = _held(sizes)
     median = np.median(steps, axis=0)
     least = float(size.max()) / longest
     spacing = np.round(np.maximum(median, least), 4)
     because = f"sizes in mm may be what is asked for, so every image keeps its own; {_spaced(median, least, device)}"
-    patch = [max(8, math.ceil(n / 4 - ROUNDING) * 4) for n in (size / spacing).tolist()]
+    evens = [(n, _even(n, dense)) for n in (size / spacing).tolist()]
+    patch = [max(8, math.ceil(n / even - ROUNDING) * even) for n, even in evens]
+    padded = (
+        "a common shape would hide sizes, and so would the mean over windows: images are padded to what holds each of "
+        f"{len(shapes)} training cases whole"
+    )
     return Grid(
-        Decision(spacing.tolist(), because),
-        Decision(
-            None,
-            f"a common shape would hide sizes: images are padded to what holds 95 % of {len(shapes)} training cases",
-        ),
+        Decision(spacing.tolist(), because + _odd(sizes)),
+        Decision(None, padded + (f", and {MARGIN - 1:.0%} more" if (size > sizes.max(axis=0)).any() else "")),
         tuple(patch),
         _strides(np.asarray(patch, dtype=float), np.ones(len(patch)), True),
         shapes * steps / spacing,
         whole=True,
+        dense=dense,
     )
+
+
+def _held(sizes: Floats) -> Floats:
+    """mm per axis that hold every image, and where they differ somewhat more."""
+    largest = sizes.max(axis=0)
+    return np.where(largest > (1 + ROUNDING) * sizes.min(axis=0), MARGIN * largest, largest)
+
+
+def _odd(sizes: Floats) -> str:
+    """That few images, much larger than the others, decide how finely all of them are seen; nothing where none is."""
+    usual = np.percentile(sizes, 95, axis=0, method="lower").max()
+    count = int((sizes.max(axis=1) > ODD * usual).sum())
+    if not count:
+        return ""
+    which = "one case is" if count == 1 else f"{count} cases are"
+    return f"; {which} up to {sizes.max():.4g} mm long, the others at most {usual:.4g}: without them all are seen finer"
 
 
 def _spaced(median: Floats, least: float, device: str) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from isocenter.errors import PlanError, ResourceError
 from isocenter.lazy import torch
 from isocenter.planning.machine import Machine
-from isocenter.runtime import build_module
+from isocenter.runtime import Context, build_module
 from isocenter.tasks import Task
 
 if TYPE_CHECKING:
@@ -117,10 +117,12 @@ def _counted(task: Task, architecture: Mapping[str, Any], patch: tuple[int, ...]
     with torch.device("meta"):
         network = build_module(task, architecture).train()
         images = torch.empty(SAMPLES, architecture["channels"], *patch)
+        told = len(Context.of(architecture.get("context")))
+        beside = [torch.empty(SAMPLES, told)] if told else []
     keeping = _Kept(network)
     with keeping.hooks():
         try:
-            outputs = network(images)
+            outputs = network(images, *beside)
         except RuntimeError as error:
             remedy = "Give sizes that the network's strides divide"
             raise PlanError(f"{patch} does not fit the network ({error})", "training.patch", remedy) from error

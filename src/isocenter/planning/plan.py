@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from isocenter.planning.anatomy import anatomy, left_right, names_of
 from isocenter.planning.augmentation import augmentation, flips_at_test
+from isocenter.planning.context import context_decision
 from isocenter.planning.fitting import fitted, memory_decision
 from isocenter.planning.grid import window_for
 from isocenter.planning.machine import Machine
@@ -28,28 +32,25 @@ def make_plan(
     task: str | None = None,
     network: str | None = None,
     retest: Retest | None = None,
+    context: Any = None,
 ) -> Plan:
     """A plan for these training cases.
 
     fingerprint: of the training cases alone: nothing of validation or test enters a plan
     network:     the family to choose a size for; the task's own choice if none is given
+    context:     covariates to be told the network: names, or "all"; None for none
     retest:      tells what tells the classes apart without the disease, after some preprocessing; None if nothing does
     Raises DatasetError where no task fits the references or they teach nothing, PlanError for an unknown network,
     ResourceError where nothing fits into memory.
     """
-    kind = kind_for(dataset, task)
-    chosen = {
-        "name": Decision(
-            kind.name, "asked for" if task else f"the references are of the kind {', '.join(sorted(dataset.kinds))}"
-        ),
-        **kind.settings_for(dataset, fingerprint),
-    }
+    chosen = _of_task(dataset, fingerprint, task)
     built = build({key: decision.value for key, decision in chosen.items()})
     said = built.decisions(fingerprint)
     family = Decision(network, "asked for") if network is not None else None
     each = None if minutes is None else minutes / max(1, folds)
     channels = len(channels_of(fingerprint).value)
     wished = said.get("training.batch")
+    beside = context_decision(dataset, fingerprint, context)
     fits = fitted(
         fingerprint,
         built,
@@ -59,6 +60,8 @@ def make_plan(
         channels,
         minutes=each,
         wished=None if wished is None else int(wished.value),
+        context=beside.value,
+        reduction=float(said["preprocessing.reduction"].value) if "preprocessing.reduction" in said else 1.0,
     )
     grid = fits.grid
     batch = batch_decision(fits.batch, fits.usual, fingerprint, grid, machine)
@@ -69,7 +72,7 @@ def make_plan(
     profile = profile_for(prepared["modality"].value)
     varied = augmentation(profile, anatomy(names_of(dataset, built.labels)), side, built, grid.patch)
     asked = Decision(folds, "asked for" if folds else "one test part is enough: no folds were asked for")
-    sections: dict[str, dict[str, Decision]] = {
+    sections = {
         "task": chosen,
         "split": {"method": split, "folds": asked},
         "preprocessing": prepared,
@@ -77,6 +80,7 @@ def make_plan(
             "name": fits.network,
             "size": fits.size,
             "pretrained": Decision(None, "no others were asked for"),
+            "context": beside,
         },
         "training": training(
             fingerprint,
@@ -99,11 +103,24 @@ def make_plan(
         },
         "evaluation": {},
     }
+    return Plan(_decided(sections, said))
+
+
+def _of_task(dataset: Dataset, fingerprint: Fingerprint, task: str | None) -> dict[str, Decision]:
+    """The section "task": the kind of problem that was asked for, or that the references are of, and its settings."""
+    kind = kind_for(dataset, task)
+    because = "asked for" if task else f"the references are of the kind {', '.join(sorted(dataset.kinds))}"
+    return {"name": Decision(kind.name, because), **kind.settings_for(dataset, fingerprint)}
+
+
+def _decided(sections: Mapping[str, Mapping[str, Decision]], said: Mapping[str, Decision]) -> dict[str, Any]:
+    """The sections with what the task says of them in place of what is usual."""
+    decided = {name: dict(section) for name, section in sections.items()}
     for name, decision in said.items():
         section, _, key = name.partition(".")
         if name not in ("network.name", "training.batch"):  # which memory has a say in
-            sections[section] = {**sections[section], key: decision}
-    return Plan(sections)
+            decided[section][key] = decision
+    return decided
 
 
 def _window_batch(machine: Machine) -> Decision:

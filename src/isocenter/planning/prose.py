@@ -24,11 +24,14 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
     "task.classes": ("The classes are {value}",),
     "task.labels": ("The structures are {value}",),
     "task.loss": ("The loss is {value}",),
+    "task.weighting": ("The losses of the parts are weighed by {value} weights",),
+    "task.loss_weights": ("The loss of each part counts by {each}",),
     "task.smoothing": ("{percent} of each target is spread over all classes", "No target is smoothed"),
     "task.tolerance": ("A surface counts as found within this many mm (pixels where the spacing is unknown): {each}",),
     "task.operating_point": ("The threshold is chosen by the rule {value}", "No operating point is set"),
     "task.prevalence": ("Predictive values are stated at a prevalence of {each}", "No other prevalence is stated"),
     "task.counts": ("The training cases are {each}",),
+    "task.centrelines": ("Centrelines are followed of {value}", "No structure has a centreline"),
     "task.weights": ("In the loss the classes weigh {each}", "In the loss all classes weigh alike"),
     "task.prior_shift": ("Log odds are corrected by {each}", "Probabilities need no correction of the prior"),
     "task.thresholds": ("The thresholds of probability are {each}", "No threshold is set yet"),
@@ -64,6 +67,7 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
     "preprocessing.modality": ("The modality is {value}",),
     "preprocessing.normalisation": ("Intensities are normalised by {value}",),
     "preprocessing.spacing": ("Images are resampled to {size} mm", "Images are not brought to a common spacing"),
+    "preprocessing.reduction": ("They are brought down by a factor of {value}",),
     "preprocessing.shape": ("Images are brought to {size} voxels", "Images are not brought to one shape"),
     "preprocessing.crop": ("Images are cropped to their {value}", "Images are not cropped"),
     "preprocessing.order": ("Interpolation is {value}",),
@@ -72,6 +76,7 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
     "preprocessing.border": ("{percent} of each side is cut away", "No border is cut away"),
     "network.name": ("The network is {value}",),
     "network.size": ("Its size is {value}",),
+    "network.context": ("It is told, beside each image, {value}", "It sees images alone"),
     "network.pretrained": ("It begins from the weights {value}", "It begins from fresh weights"),
     "training.minutes": ("Training has {value} minutes", "No time is set"),
     "training.steps": ("There are {value} steps", "The number of steps is still open"),
@@ -149,11 +154,14 @@ def prose(plan: Plan) -> str:
 def _paragraph(section: str, decisions: Mapping[str, Decision]) -> str:
     sentences, off = [], []
     for name, decision in decisions.items():
-        whole = f"{section}.{name}"
+        # A part of a task decides as a task does: task.segmentation.loss says what task.loss says.
+        part, _, own = name.rpartition(".")
+        whole = f"{section}.{own}"
         if is_nothing(whole, decision.value) and len(SENTENCES.get(whole, ())) < 2:
             off.append(_words(name))
         else:
-            sentences.append(_sentence(whole, decision))
+            sentence = _sentence(whole, decision)
+            sentences.append(f"{part.capitalize()}: {sentence[0].lower()}{sentence[1:]}" if part else sentence)
     if off:
         sentences.append(f"Off or not set: {', '.join(off)}.")
     return " ".join(sentences)

@@ -18,8 +18,9 @@ LONG, VERY_LONG = 120.0, 480.0
 WITH_SGD = {"training.learning_rate": 1e-2, "training.weight_decay": 3e-5, "training.schedule": "poly"}
 
 
-# Voxels of whole volumes that a processor takes in a step. Of AdrenalMNIST3D (28 voxels a side) 7 minutes left time for
-# 90 steps of 64 volumes: AUROC was 0.87 and accuracy 0.74 with an SD over seeds of 0.10, the mark of a short training.
+# Voxels of whole volumes, or of whole images with an output for each voxel, that a processor takes in a step. Of
+# AdrenalMNIST3D (28 voxels a side) 7 minutes left time for 90 steps of 64 volumes: AUROC was 0.87 and accuracy 0.74
+# with an SD over seeds of 0.10, the mark of a short training.
 STEP_VOXELS = 2**19
 
 
@@ -28,7 +29,8 @@ def usual_batch(fingerprint: Fingerprint, grid: Grid, device: str) -> int:
     if not grid.whole:
         return 4
     batch = by_cases(fingerprint)
-    while len(grid.patch) == 3 and device == "cpu" and batch > 1 and batch * grid.voxels > STEP_VOXELS:
+    heavy = (len(grid.patch) == 3 or grid.dense) and device == "cpu"
+    while heavy and batch > 1 and batch * grid.voxels > STEP_VOXELS:
         batch = 2 ** (math.ceil(math.log2(batch)) - 1)  # several processes share it evenly
     return batch
 
@@ -93,8 +95,9 @@ def batch_decision(chosen: int, usual: int, fingerprint: Fingerprint, grid: Grid
     because = f"there are {len(fingerprint)} training cases: a sixteenth of them a step, 8 to 64"
     if chosen < (wanted := by_cases(fingerprint)):
         because += (
-            f", which would be {wanted}; but volumes have {grid.voxels} voxels, and a {machine.device} takes at most "
-            f"{STEP_VOXELS} of them a step, so that there is time for more steps"
+            f", which would be {wanted}; but {'volumes' if len(grid.patch) == 3 else 'images'} have {grid.voxels} "
+            f"voxels, and a {machine.device} takes at most {STEP_VOXELS} of them a step, so that there is time for "
+            "more steps"
         )
     return Decision(chosen, because)
 

@@ -38,7 +38,7 @@ class Training:
     foreground:    share of patches that are centred on a structure
     schedule:      how the rate falls after the warm-up: a half cosine, or a polynomial of degree 0.9
     early_stop:    ends after so many validations without improvement; None never
-    sampling:      "balanced" draws cases class by class, whatever their number
+    sampling:      how often cases are drawn: as they come, or so that classes come alike or by the roots of their sizes
     compute:       how a step is computed; None until a probe has found what is fastest on the machine
     memory:        GiB that training is predicted to take at its peak, of the device that computes
     """
@@ -63,7 +63,7 @@ class Training:
     optimiser: Literal["adamw", "sgd"] = "adamw"
     schedule: Literal["cosine", "poly"] = "cosine"
     early_stop: Count | None = None
-    sampling: Literal["natural", "balanced"] = "natural"
+    sampling: Literal["natural", "balanced", "oversampled", "undersampled", "square_root"] = "natural"
     memory: Annotated[float, Ge(0), Lt(math.inf)] = 0.0
     compute: Ways | None = None
 
@@ -75,11 +75,14 @@ class Network:
     name:       of the family
     size:       the family's own settings
     pretrained: weights to begin from: None, "auto" for the family's published ones, or a file
+    context:    {covariate: how it becomes numbers}, told the network beside the images; None for none. A person who
+                plans gives names, or "all"
     """
 
     name: str
     size: dict[str, Any]
     pretrained: str | None = None
+    context: dict[str, Any] | list[str] | str | None = None
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,7 @@ class Settings:
             "channels": len(self.preprocessing.channels),
             "spatial_dims": self.preprocessing.ndim,
             "size": self.network.size,
+            **({"context": self.network.context} if self.network.context else {}),
         }
 
 

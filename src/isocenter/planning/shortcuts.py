@@ -36,7 +36,7 @@ def without_shortcuts(shape: Sequence[int] | None, retest: Retest | None) -> dic
         made["border"] = _tried(before, after, BORDER, 0.0, f"without {100 * BORDER:.0f} % on each side")
     elif weak := max((one for one in found if one.setting == "border"), key=lambda one: one.auc.value, default=None):
         # All cases together may show what the training cases, which alone decide, do not.
-        because = f"by {weak.name} alone the classes of the training cases are hardly told apart: AUC {weak.auc}"
+        because = f"of the training cases {weak.what} by {weak.name} alone hardly: {weak.figure} {weak.auc}"
         made["border"] = Decision(0.0, because)
     return made
 
@@ -48,10 +48,10 @@ def _strongest(found: Sequence[Shortcut], setting: str) -> Shortcut | None:
 
 
 def _tried(before: Shortcut, after: Sequence[Shortcut], cure: str | float, nothing: str | float, done: str) -> Decision:
-    left = next((one for one in after if one.name == before.name), None)
+    left = next((one for one in after if (one.name, one.what) == (before.name, before.what)), None)
     value = 0.5 if left is None else left.auc.value
-    apart = f"the classes of the training cases can be told apart by {before.name} alone"
-    said = f"{apart}: AUC {before.auc}, {done} {value:.3f}"
+    said = f"of the training cases {before.what} by {before.name} alone: {before.figure} {before.auc}"
+    said = f"{said}, {done} {value:.3f}"
     if left is None or not left.standing or value - 0.5 <= LEFT * (before.auc.value - 0.5):
         return Decision(cure, said, GEIRHOS)
     return Decision(nothing, f"{said}; that is no cure, so nothing is cut away, and the report says so", GEIRHOS)

@@ -1,7 +1,23 @@
 """Is the data set fit to learn from: what is here, what is wrong, who leaks into whom."""
 
+from isocenter.quality.covariates import words_of
+from isocenter.quality.disguise import DISGUISED, is_constant, telling
 from isocenter.quality.examine import Examination, Progress, examine, retested
 from isocenter.quality.look import Look, voxel_digest
+from isocenter.quality.shortcuts import MADE
 from isocenter.quality.twins import Twin
 
-__all__ = ["Examination", "Look", "Progress", "Twin", "examine", "retested", "voxel_digest"]
+__all__ = [
+    "DISGUISED",
+    "MADE",
+    "Examination",
+    "Look",
+    "Progress",
+    "Twin",
+    "examine",
+    "is_constant",
+    "retested",
+    "telling",
+    "voxel_digest",
+    "words_of",
+]

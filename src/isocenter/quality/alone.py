@@ -9,6 +9,7 @@ import numpy as np
 
 from isocenter.quality.boxes import odd_boxes
 from isocenter.quality.events import unusable_event
+from isocenter.quality.instances import odd_instances, unusable_instances
 from isocenter.quality.look import Look
 from isocenter.quality.masks import Structure
 from isocenter.values import GRID_TOLERANCE, Array, Case, Image, Problem
@@ -26,6 +27,7 @@ def unusable(case: Case, image: Image, valid: Array, references: Mapping[str, An
             )
     if "event" in references:
         yield from unusable_event(case.id, references["event"])
+    yield from unusable_instances(case.id, references)
     for kind, mask in references.items():
         if isinstance(mask, Image) and not mask.geometry.equals(image.geometry):
             yield Problem(
@@ -55,6 +57,7 @@ def odd(
                 "note", f"{kind} is empty", (case.id,), "it teaches only what is not there", "Check that this is meant"
             )
     yield from odd_boxes(case.id, references)
+    yield from odd_instances(case.id, references)
     if any(structure.specks for structure in structures.values()):
         yield Problem(
             "note",

@@ -7,11 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from isocenter.errors import listed
-from isocenter.values import Dataset, Problem
+from isocenter.values import AGE, DAYS, Dataset, Problem, is_missing
 
-# DICOM writes 045Y, PS3.5 6.2; months, weeks and days are of children.
-AGE = re.compile(r"\s*(-?\d+(?:\.\d+)?)\s*([YMWD]?)\s*", re.IGNORECASE)
-DAYS = {"": 365.25, "Y": 365.25, "M": 30.44, "W": 7.0, "D": 1.0}
 OLDEST = 120
 # PS3.3 C.7.1.1 (M, F, O), ISO 5218 (0, 1, 2, 9) and the words that tables use.
 SEXES = frozenset("mfouxdw0129") | {"male", "female", "other", "unknown", "diverse", "weiblich", "männlich", "divers"}
@@ -46,11 +43,6 @@ def covariates(dataset: Dataset) -> Iterator[Problem]:
 def words_of(column: str) -> frozenset[str]:
     """Of a column's name: patient_age, PatientAge and patient.age hold the same two."""
     return frozenset(word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", column))
-
-
-def is_missing(value: Any) -> bool:
-    """None, an empty word or no number."""
-    return value is None or str(value).strip().lower() in {"", "nan", "na", "n/a", "none", "[not available]"}
 
 
 def _impossible(name: str, found: dict[str, Any], wanted: str) -> Iterator[Problem]:

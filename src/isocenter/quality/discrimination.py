@@ -1,7 +1,7 @@
-"""How well a few numbers of each case tell its class, against chance.
+"""How well a few numbers of each case tell its class, or another outcome, against chance.
 
-The class is predicted by ridge regression, cross-validated by patient; chance is what the same regression reaches when
-patients are given each other's classes.
+The outcome is predicted by ridge regression, cross-validated by patient; chance is what the same regression reaches
+when patients are given each other's.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from isocenter.evaluation import auroc, bootstrap_statistic, one_against_rest
+from isocenter.evaluation import bootstrap_statistic
 from isocenter.lazy import stats
+from isocenter.quality.outcomes import Outcome
 from isocenter.transforms import generator
 from isocenter.values import Array, Estimate, Floats
 
@@ -22,29 +23,29 @@ SHUFFLES, DRAWS = 200, 500
 SMALLEST_P = 1e-6
 
 
-def discrimination(values: Floats, label: Array, patient: Array, *, seed: int) -> tuple[Estimate, float]:
-    """How well these numbers tell the class (AUC, with several classes one against the rest), and p against chance.
+def discrimination(values: Floats, outcome: Outcome, patient: Array, *, seed: int) -> tuple[Estimate, float]:
+    """How well these numbers tell the outcome (0.5 is chance), and p against chance.
 
     values:  (cases, numbers)
-    label:   (cases,) index of the class; patient: (cases,) index of the person
+    patient: (cases,) index of the person
     """
     if np.ptp(values, axis=0).max() < 1e-9:
-        return Estimate(0.5, n=len(label), patients=len(np.unique(patient)), method="none: the same for all"), 1.0
-    classes, fold = int(label.max()) + 1, _folds(label, patient, seed)
-    given = [label, *(_shuffled(label, patient, seed, draw) for draw in range(SHUFFLES))]
-    truth = np.eye(classes)[np.stack(given)]  # (1 + shuffles, cases, classes)
+        return Estimate(0.5, n=len(outcome), patients=len(np.unique(patient)), method="none: the same for all"), 1.0
+    own, fold = np.arange(len(outcome)), _folds(outcome.strata, patient, seed)
+    orders = [own, *(_shuffled(patient, seed, draw) for draw in range(SHUFFLES))]
+    truth = np.stack([outcome.truth(order) for order in orders])  # (1 + shuffles, cases, columns)
     scores = _predicted(_design(values), truth, fold)
-    reached = np.array([_mean_auc(score, one) for score, one in zip(scores, given, strict=True)])
+    reached = np.array([float(outcome.reached(score, order)) for score, order in zip(scores, orders, strict=True)])
     spread = max(float(reached[1:].std(ddof=1)), 1e-6)
     p = float(stats.norm.sf((reached[0] - reached[1:].mean()) / spread))
-    auc = bootstrap_statistic(
-        lambda weights: one_against_rest(auroc, scores[0], label, weights),
+    told = bootstrap_statistic(
+        lambda weights: outcome.reached(scores[0], own, weights),
         patient,
-        strata=label,
+        strata=outcome.strata,
         seed=seed,
         draws=DRAWS,
     )
-    return auc, max(p, SMALLEST_P)
+    return told, max(p, SMALLEST_P)
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -64,8 +65,8 @@ def _design(values: Floats) -> Floats:
 
 
 def _folds(label: Array, patient: Array, seed: int) -> Array:
-    """(cases,) fold; the patients of each class are dealt out in turn."""
-    owner = _first_label(label, patient)
+    """(cases,) fold; the patients of each stratum are dealt out in turn."""
+    owner = label[np.unique(patient, return_index=True)[1]]
     fold = np.empty(len(owner), dtype=np.intp)
     for one in np.unique(owner):
         own = np.flatnonzero(owner == one)
@@ -78,13 +79,14 @@ def _first_label(label: Array, patient: Array) -> Array:
     return label[np.unique(patient, return_index=True)[1]]
 
 
-def _shuffled(label: Array, patient: Array, seed: int, draw: int) -> Array:
-    """(cases,) classes when each patient has another's."""
-    return generator(seed, 12, draw).permutation(_first_label(label, patient))[patient]
+def _shuffled(patient: Array, seed: int, draw: int) -> Array:
+    """(cases,) whose answer each case gets when each patient has another's: that of the other's first image."""
+    first = np.unique(patient, return_index=True)[1]
+    return np.asarray(generator(seed, 12, draw).permutation(first)[patient])
 
 
 def _predicted(design: Floats, truth: Floats, fold: Array) -> Floats:
-    """(shuffles, cases, classes) by ridge regression from the other folds, for all shuffles in one solution."""
+    """(shuffles, cases, columns) by ridge regression from the other folds, for all shuffles in one solution."""
     flat = truth.transpose(1, 0, 2).reshape(len(design), -1)
     scores = np.empty_like(flat)
     for held in range(FOLDS):
@@ -96,7 +98,3 @@ def _predicted(design: Floats, truth: Floats, fold: Array) -> Floats:
         # Without the mean of the fold's training cases, which is lower where the held-out fold has more of a class.
         scores[own] = (design[own] - centre) @ weights
     return scores.reshape(len(design), *truth.shape[::2]).transpose(1, 0, 2)
-
-
-def _mean_auc(scores: Floats, label: Array) -> float:
-    return float(one_against_rest(auroc, scores, label))

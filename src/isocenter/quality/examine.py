@@ -9,6 +9,7 @@ from typing import Any
 from isocenter.errors import IsocenterError
 from isocenter.quality.alone import odd, unusable
 from isocenter.quality.covariates import covariates
+from isocenter.quality.disguise import disguises
 from isocenter.quality.facts import facts_of
 from isocenter.quality.leakage import leakage
 from isocenter.quality.look import Look, look
@@ -136,6 +137,7 @@ def _compared(
         *measured(usable, fingerprint),
         *leakage(dataset, pairs),
         *covariates(dataset),
+        *disguises(usable, fingerprint),
         *shortcut_problems(tried),
     ]
     of_the_whole = [problem for problem in dataset.problems if not problem.cases]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from isocenter.quality.instances import pieces_of
 from isocenter.quality.masks import Structure, drawn, voxels
 from isocenter.transforms import content
 from isocenter.values import Array, Case, CaseFacts, Image
@@ -28,11 +29,18 @@ def facts_of(
         intensity=tuple(_intensity(channel[known]) for channel, known in zip(image.data, valid, strict=True)),
         content=_content(image.data, valid),
         references={kind: _summary(value) for kind, value in references.items()},
-        foreground=_foreground(image.data, valid, references.get("mask")),
+        foreground=_foreground(image.data, valid, references.get("mask", references.get("instances"))),
         voxel_volume=canonical.voxel_volume,
         thickness={value: structure.thickness for value, structure in structures.items()},
-        components={value: len(structure.pieces) for value, structure in structures.items()},
+        components=_components(structures, references.get("instances")),
     )
+
+
+def _components(structures: Mapping[int, Structure], instances: Any) -> Mapping[int, int]:
+    """Pieces of each structure; without structures, of each object."""
+    if structures or not isinstance(instances, Image):
+        return {value: len(structure.pieces) for value, structure in structures.items()}
+    return pieces_of(instances.data[0])
 
 
 def _intensity(values: Array) -> Mapping[str, float]:

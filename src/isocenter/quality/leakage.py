@@ -8,6 +8,9 @@ from isocenter.errors import counted
 from isocenter.quality.twins import Twin
 from isocenter.values import Case, Dataset, Problem
 
+# What is measured on an image, and not called.
+MEASURED = {"values", "times"}
+
 
 def leakage(dataset: Dataset, found: Sequence[Twin]) -> Iterator[Problem]:
     """found: pairs of cases with (nearly) the same image."""
@@ -47,7 +50,7 @@ def _twins(dataset: Dataset, pairs: Sequence[Twin], how: str) -> Iterator[Proble
     parts, patients = dataset.splits, {case.id: case.patient for case in dataset}
     said = {case.id: _said(case) for case in dataset}
     across = [t for t in pairs if parts.get(t.first) != parts.get(t.second)]
-    contrary = [t for t in pairs if _contradict(said[t.first], said[t.second])]
+    contrary = {t: kinds for t in pairs if (kinds := _contradictions(said[t.first], said[t.second], t.exact))}
     told = {*across, *contrary}
     rest = [t for t in pairs if t not in told]
     of_one = [dataset.patients_known and patients[t.first] == patients[t.second] for t in rest]
@@ -62,8 +65,8 @@ def _twins(dataset: Dataset, pairs: Sequence[Twin], how: str) -> Iterator[Proble
     )
     yield from _pairs(
         "warning",
-        contrary,
-        f"{how} the same image with different {'classes' if 'class' in dataset.kinds else 'findings'}",
+        list(contrary),
+        f"{how} the same image with different {' and '.join(sorted(set().union(*contrary.values())))}",
         "one of them is wrong, and a model cannot be right about both",
         "Ask who labelled them; leave out what cannot be settled",
     )
@@ -84,14 +87,22 @@ def _twins(dataset: Dataset, pairs: Sequence[Twin], how: str) -> Iterator[Proble
 
 
 def _said(case: Case) -> dict[tuple[str, str], object]:
-    """What its references say of the case in words: its class, and whether it has each finding."""
-    found = case.references.get("findings", {})
-    own: dict[tuple[str, str], object] = {("finding", name): bool(present) for name, present in found.items()}
-    return own | ({("class", ""): case.references["class"]} if "class" in case.references else {})
+    """What its references say of the case as a whole: its class, each finding and value, its time and event."""
+    references = case.references
+    own: dict[tuple[str, str], object] = {}
+    own |= {("findings", name): bool(present) for name, present in references.get("findings", {}).items()}
+    own |= {("values", name): float(value) for name, value in references.get("value", {}).items()}
+    own |= {("times", ""): tuple(references["event"])} if "event" in references else {}
+    return own | ({("classes", ""): references["class"]} if "class" in references else {})
 
 
-def _contradict(one: Mapping[tuple[str, str], object], other: Mapping[tuple[str, str], object]) -> bool:
-    return any(one[name] != other[name] for name in one.keys() & other.keys())
+def _contradictions(
+    one: Mapping[tuple[str, str], object], other: Mapping[tuple[str, str], object], exact: bool
+) -> set[str]:
+    """Of what kind the two say different things."""
+    found = {kind for kind, name in one.keys() & other.keys() if one[kind, name] != other[kind, name]}
+    # Nearly the same image may be the next moment, which has a value and a time of its own.
+    return found if exact else found - MEASURED
 
 
 def _pairs(severity: str, pairs: Sequence[Twin], what: str, why: str, remedy: str) -> Iterator[Problem]:

@@ -1,4 +1,4 @@
-"""What tells the classes apart without showing the disease: size, spacing, borders, the scanner."""
+"""What tells classes, findings, values or times without showing the disease: size, spacing, borders, the scanner."""
 
 from __future__ import annotations
 
@@ -9,13 +9,27 @@ from typing import Any
 import numpy as np
 
 from isocenter.lazy import ndimage
-from isocenter.quality.covariates import is_missing, words_of
+from isocenter.quality.covariates import words_of
 from isocenter.quality.discrimination import FOLDS, discrimination, holm
 from isocenter.quality.look import Look
-from isocenter.values import Array, Case, CaseFacts, Dataset, Estimate, Fingerprint, Floats, Problem, Shortcut
+from isocenter.quality.outcomes import MOST_MEASURED, Outcome, Question, questions
+from isocenter.values import (
+    Array,
+    Case,
+    CaseFacts,
+    Dataset,
+    Estimate,
+    Fingerprint,
+    Floats,
+    Problem,
+    Shortcut,
+    is_missing,
+)
 
 # Fewer patients of a class cannot be in every fold.
 FEWEST_PATIENTS = FOLDS
+# Of fewer values, or events, the order of pairs says little.
+FEWEST_MEASURED = 20
 # After Holm; below an AUC of 0.7 a thing tells too little to be learnt instead of the disease: discrimination is not
 # even acceptable (Hosmer and Lemeshow, Applied Logistic Regression 2000).
 LEVEL, TELLING = 0.05, 0.7
@@ -48,16 +62,16 @@ class Seen:
 
 @dataclass(frozen=True, eq=False)
 class Subjects:
-    """Cases with a class, side by side."""
+    """Cases of which something is known, side by side."""
 
+    question: Question
     cases: tuple[Case, ...]
     facts: tuple[CaseFacts, ...]
     looks: tuple[Look, ...]
 
     @property
-    def label(self) -> Array:
-        """(cases,) index of the class."""
-        return np.unique([str(case.references["class"]) for case in self.facts], return_inverse=True)[1]
+    def outcome(self) -> Outcome:
+        return self.question.of([one.id for one in self.facts])
 
     @property
     def patient(self) -> Array:
@@ -74,40 +88,39 @@ def shortcuts(
     seen: Seen | None = None,
     seed: int = 0,
 ) -> tuple[Shortcut, ...]:
-    """All that was tried, the strongest first; nothing without classes or with too few patients of one.
+    """All that was tried, the strongest first; nothing where there is nothing to tell, or with too few patients.
 
     ids:  of these cases alone; else of all but the set's own test part
     seen: after this preprocessing; else of the images as they are
     """
     wanted = ids if ids is not None else {case.id for case in dataset if dataset.splits.get(case.id) != "test"}
-    subjects = _subjects(dataset, fingerprint, looks, wanted)
-    if subjects is None:
-        return ()
     found = []
-    for thing, values in _things(subjects, seen):
-        auc, p = discrimination(values, subjects.label, subjects.patient, seed=seed)
-        found.append(replace(thing, auc=auc, p=p))
+    for subjects in _subjects(dataset, fingerprint, looks, wanted):
+        outcome = subjects.outcome
+        for thing, values in _things(subjects, seen):
+            auc, p = discrimination(values, outcome, subjects.patient, seed=seed)
+            found.append(replace(thing, auc=auc, p=p))
     adjusted = holm([one.p for one in found])
     judged = [
         replace(one, p=p, standing=p < LEVEL and one.auc.value >= TELLING)
         for one, p in zip(found, adjusted, strict=True)
     ]
-    return tuple(sorted(judged, key=lambda one: (-one.auc.value, one.name)))
+    return tuple(sorted(judged, key=lambda one: (-one.auc.value, one.what, one.name)))
 
 
 def shortcut_problems(found: Sequence[Shortcut]) -> Iterator[Problem]:
-    """One finding for each thing that tells the classes apart."""
+    """One finding for each thing that tells what the images should tell."""
     for one in found:
         if one.p < LEVEL and one.auc.value > 0.5:
             yield Problem(
                 "warning" if one.standing else "note",
-                f"the classes can be told apart {'' if one.standing else 'a little '}by {one.name} alone: "
-                f"AUC {one.auc.value:.2f}{_interval(one.auc)}, p = {one.p:.2g} after Holm",
+                f"{one.what} {'' if one.standing else 'a little '}by {one.name} alone: "
+                f"{one.figure} {one.auc.value:.2f}{_interval(one.auc)}, p = {one.p:.2g} after Holm",
                 (),
                 "a model may learn it instead of the disease, and fail where it is absent",
                 "Nothing yet: the plan tries to take it away, and the report says whether that helped"
                 if one.standing and one.removable
-                else "Balance the classes over it, or report results within each of its values",
+                else "Balance the cases over it, or report results within each of its values",
             )
 
 
@@ -117,18 +130,37 @@ def _interval(auc: Estimate) -> str:
 
 def _subjects(
     dataset: Dataset, fingerprint: Fingerprint, looks: Mapping[str, Look], wanted: set[str]
-) -> Subjects | None:
+) -> Iterator[Subjects]:
+    """For each question the cases that answer it; none where too few patients do, or images differ in axes."""
     cases = {case.id: case for case in dataset}
-    facts = [one for one in fingerprint.cases if one.id in wanted and "class" in one.references]
-    people: dict[str, set[str]] = {}
+    facts = [one for one in fingerprint.cases if one.id in wanted]
+    asked = list(questions(facts))
+    for question in asked:
+        own = [one for one in facts if one.id in question.answers]
+        own = _enough(own, question, cases)
+        most = max(MOST_CASES // len(asked), MOST_MEASURED) if question.is_called else MOST_MEASURED
+        own = own[:: max(1, -(-len(own) // most))]
+        if own and len({len(one.shape) for one in own}) == 1:
+            chosen = [one.id for one in own]
+            yield Subjects(question, tuple(cases[n] for n in chosen), tuple(own), tuple(looks[n] for n in chosen))
+
+
+def _enough(facts: Sequence[CaseFacts], question: Question, cases: Mapping[str, Case]) -> list[CaseFacts]:
+    """Those whose answer enough patients gave; nothing where all gave the same. Of measures all, or nothing."""
+    people: dict[Any, set[str]] = {}
     for one in facts:
-        people.setdefault(one.references["class"], set()).add(cases[one.id].patient)
-    enough = {name for name, owners in people.items() if len(owners) >= FEWEST_PATIENTS}
-    facts = [one for one in facts if one.references["class"] in enough]
-    facts = facts[:: max(1, -(-len(facts) // MOST_CASES))]
-    if len(enough) < 2 or len({len(one.shape) for one in facts}) > 1:
-        return None
-    return Subjects(tuple(cases[one.id] for one in facts), tuple(facts), tuple(looks[one.id] for one in facts))
+        answer = question.answers[one.id]
+        people.setdefault(answer if question.is_called else _happened(answer), set()).add(cases[one.id].patient)
+    if not question.is_called:
+        differ = len({question.answers[one.id] for one in facts}) > 1
+        return list(facts) if differ and len(people.get(True, ())) >= FEWEST_MEASURED else []
+    enough = {answer for answer, owners in people.items() if len(owners) >= FEWEST_PATIENTS}
+    return [one for one in facts if question.answers[one.id] in enough] if len(enough) > 1 else []
+
+
+def _happened(answer: Any) -> bool:
+    """Whether it is a time at which something happened, or a value; a time until which nothing did says less."""
+    return bool(answer[1]) if isinstance(answer, tuple) else True
 
 
 def _things(subjects: Subjects, seen: Seen | None) -> Iterator[tuple[Shortcut, Floats]]:
@@ -143,7 +175,10 @@ def _things(subjects: Subjects, seen: Seen | None) -> Iterator[tuple[Shortcut, F
         *((f"column {name}", values, "") for name, values in _columns(subjects)),
     ):
         if values.size:
-            yield Shortcut(name, nothing, 1.0, bool(setting), False, setting), values
+            question = subjects.question
+            removable = bool(setting) and question.is_called
+            figure = "AUC" if question.is_called else "c"
+            yield Shortcut(name, nothing, 1.0, removable, False, setting, question.what, figure), values
 
 
 def _logs(subjects: Subjects) -> Floats:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from isocenter.errors import counted, listed
 from isocenter.quality.boxes import no_boxes
 from isocenter.quality.events import events
+from isocenter.quality.instances import no_instances
 from isocenter.transforms import COLOUR, GREY, without_alpha
 from isocenter.values import Dataset, Fingerprint, Label, Problem, grades
 
@@ -32,6 +33,7 @@ def together(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem]:
     yield from _labels(dataset, fingerprint)
     yield from _background(dataset, fingerprint)
     yield from no_boxes(dataset, fingerprint)
+    yield from no_instances(dataset, fingerprint)
     yield from _classes(dataset, fingerprint)
     yield from _grades(fingerprint)
     yield from _findings(dataset, fingerprint)
@@ -67,7 +69,7 @@ def _labels(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem]:
             f"masks hold {len(found)} different values, so they seem to number instances and not to name structures",
             (),
             "a class would be learnt for every number",
-            "Instances are not a task yet: give masks with one value for each structure, such as 1 for every nucleus",
+            "Choose --task instances, or give masks with one value for each structure, such as 1 for every nucleus",
         )
 
 
@@ -113,10 +115,20 @@ def _classes(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem]:
             "Add cases of another class: two classes are the least",
         )
         return
-    patients: dict[str, set[str]] = {name: set() for name in fingerprint.counts()}
+    declared = [label.name for label in dataset.classes.get("class", ())] or list(fingerprint.counts())
+    untaught = [name for name in declared if counts and name not in counts]
+    if untaught:
+        yield Problem(
+            "warning",
+            f"no case that trains is of the class {listed(untaught)}",
+            tuple(case.id for case in fingerprint.cases if case.references.get("class") in untaught),
+            "it cannot be learnt, and cases of it can only be called wrongly",
+            "Add cases of it to the training part, or leave the class out",
+        )
+    patients: dict[str, set[str]] = {name: set() for name in fingerprint.counts() if name not in untaught}
     owner = {case.id: case.patient for case in dataset}
     for case in fingerprint.cases:
-        if "class" in case.references:
+        if case.references.get("class") in patients:
             patients[case.references["class"]].add(owner[case.id])
     few = {name: len(people) for name, people in patients.items() if len(people) < FEWEST_PATIENTS}
     if few:

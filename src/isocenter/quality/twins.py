@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,7 +41,7 @@ def twins(looks: Mapping[str, Look]) -> tuple[Twin, ...]:
     pairs: dict[tuple[int, int], Twin] = {}
     for axes in sorted({look.small.ndim for look in looks.values()}):
         chosen = [n for n, name in enumerate(names) if looks[name].small.ndim == axes]
-        own = _own(np.stack([looks[names[n]].small for n in chosen]))
+        own = _own([looks[names[n]].small for n in chosen])
         for i, j, likeness in _alike(own, axes):
             first, second = names[chosen[i]], names[chosen[j]]
             exact = looks[first].digest == looks[second].digest
@@ -63,21 +63,25 @@ def groups(found: tuple[Twin, ...]) -> tuple[frozenset[str], ...]:
     return tuple(frozenset(np.array(names)[label == one].tolist()) for one in np.unique(label))
 
 
-def _own(small: Floats) -> Floats:
+def _own(small: Sequence[Floats]) -> Floats:
     """(cases, *spatial) without the set's mean image, each of length 1: registered brains are no twins.
 
     Of few images the mean is no common anatomy but the images themselves.
     """
-    flat = _unit(small.reshape(len(small), -1))
+    flat = np.array(small, dtype=np.float32).reshape(len(small), -1)
+    _unit(flat)
     if len(flat) >= 8:
-        flat = _unit(flat - flat.mean(axis=0))
-    return flat.reshape(small.shape)
+        flat -= flat.mean(axis=0)
+        _unit(flat)
+    return flat.reshape(-1, *small[0].shape)
 
 
-def _unit(flat: Floats) -> Floats:
-    centred = flat - flat.mean(axis=1, keepdims=True)
-    length = np.linalg.norm(centred, axis=1, keepdims=True)
-    return np.asarray(np.divide(centred, length, out=np.zeros_like(centred), where=length > 1e-6), dtype=np.float32)
+def _unit(flat: Floats) -> None:
+    """Each row of mean 0 and length 1, in place: of thousands of images no copy is made."""
+    flat -= flat.mean(axis=1, keepdims=True)
+    length = np.linalg.norm(flat, axis=1, keepdims=True)
+    np.divide(flat, length, out=flat, where=length > 1e-6)
+    flat[length[:, 0] <= 1e-6] = 0
 
 
 def _alike(own: Floats, axes: int) -> Iterator[tuple[int, int, float]]:
@@ -91,9 +95,10 @@ def _alike(own: Floats, axes: int) -> Iterator[tuple[int, int, float]]:
 
 def _signs(own: Floats, axes: int) -> Floats:
     """(cases, bits) of +1 and -1: low frequencies above and below their median, without the mean."""
-    count = LOW_FREQUENCIES[axes]
-    low = fft.dctn(own, axes=tuple(range(1, axes + 1)))[(slice(None), *(slice(0, count),) * axes)]
-    low = low.reshape(len(own), -1)[:, 1:]
+    count, every = LOW_FREQUENCIES[axes], tuple(range(1, axes + 1))
+    blocks = [own[start : start + ROWS_AT_ONCE] for start in range(0, len(own), ROWS_AT_ONCE)]
+    lowest = [fft.dctn(block, axes=every)[(slice(None), *(slice(0, count),) * axes)].copy() for block in blocks]
+    low = np.concatenate(lowest).reshape(len(own), -1)[:, 1:]
     return np.where(low > np.median(low, axis=1, keepdims=True), 1.0, -1.0).astype(np.float32)
 
 

@@ -16,6 +16,7 @@ from isocenter.report.blocks import (
     Section,
     Table,
 )
+from isocenter.report.box_edges import box_edges
 from isocenter.report.figures import Figure
 from isocenter.report.page import render
 from isocenter.report.viewer import viewer
@@ -36,6 +37,7 @@ __all__ = [
     "Problems",
     "Section",
     "Table",
+    "box_edges",
     "figures",
     "in_words",
     "metric_name",

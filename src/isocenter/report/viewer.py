@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import FormatError, GeometryError
+from isocenter.report.box_edges import EDGES
 from isocenter.report.display import PALETTE, colours, is_colour, main_plane, planes, turned, unit_of, upright, window
 from isocenter.report.packing import CODES, Packed, code_type, pack, text_of, thinning
 from isocenter.report.page import environment
@@ -130,7 +131,9 @@ def _overlay(overlay: Image, place: int, every: Sequence[int]) -> dict[str, Any]
     ]
     name = overlay.channels[0] if overlay.channels[0] != "0" else f"overlay {place + 1}"
     data = text_of(codes.reshape(voxels.shape).astype(kind))
-    return {"name": name, "bits": 8 * kind.itemsize, "data": data, "frames": overlay.frames or 1, "labels": labels}
+    style = "both" if overlay.facts.get(EDGES) else ""
+    facts = {"name": name, "frames": overlay.frames or 1, "labels": labels, "style": style}
+    return {**facts, "bits": 8 * kind.itemsize, "data": data}
 
 
 def _start(overlays: Sequence[Image], grid: Geometry, every: Sequence[int]) -> list[int]:

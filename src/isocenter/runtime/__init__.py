@@ -6,6 +6,7 @@ from isocenter.runtime.backends import refuse_unknown
 from isocenter.runtime.certificate import Certificate, read_certificate
 from isocenter.runtime.certify import certify
 from isocenter.runtime.cluster import Cluster
+from isocenter.runtime.context import Category, Column, Context, Number, with_context
 from isocenter.runtime.device import available_memory, bf16_pays, choose_device, environment, peak_memory, use_threads
 from isocenter.runtime.expected import Expected, expected_memory, fitting_memory
 from isocenter.runtime.foreign.found import is_foreign, load_foreign
@@ -25,13 +26,17 @@ from isocenter.runtime.windows import Network, slide
 
 __all__ = [
     "RUN_COMMAND",
+    "Category",
     "Certificate",
     "Cluster",
+    "Column",
+    "Context",
     "Evidence",
     "Expected",
     "Inference",
     "Model",
     "Network",
+    "Number",
     "Preprocessing",
     "Shrinking",
     "Spread",
@@ -68,6 +73,7 @@ __all__ = [
     "slide",
     "use_threads",
     "verify",
+    "with_context",
     "write_json",
     "write_package",
     "write_tensors",

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from isocenter.runtime.way import Way
 from isocenter.values import Array, Region
 
-# (batch, channels, *patch) to {head: (batch, channels, *patch) or (batch, size)}
-Network = Callable[[NDArray[np.float32]], Mapping[str, NDArray[np.float32]]]
+# (batch, channels, *patch), and where it is told something (batch, entries), to {head: (batch, channels, *patch) or
+# (batch, size)}
+Network = Callable[..., Mapping[str, NDArray[np.float32]]]
 # The row, column, ... at which a window begins, in the order of the walk.
 Corner = tuple[int, ...]
 

@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, finalize
 
-import numpy as np
-
 from isocenter.errors import MemoryShortageError
 from isocenter.lazy import torch
 from isocenter.runtime.columns import HELD_BYTES
@@ -23,6 +21,7 @@ from isocenter.runtime.shrinking import Shrinking
 from isocenter.runtime.sums import YIELDED_BYTES
 from isocenter.runtime.survey import BLOCK_VOXELS
 from isocenter.runtime.torch_network import TorchNetwork
+from isocenter.tasks import voxel_bytes
 from isocenter.values import Dense, Image, Region
 
 if TYPE_CHECKING:
@@ -44,8 +43,8 @@ READ_COPIES, PREPARED_COPIES = 9, 8
 PARTS = 4
 # Of what is free the rest stays for the system and for what the prediction misses.
 USABLE = 0.9
-# What was counted of a network, for as long as somebody has it: {shape of a batch: bytes}.
-_counted: WeakKeyDictionary[Module, dict[tuple[int, ...], int | None]] = WeakKeyDictionary()
+# What was counted of a network, for as long as somebody has it: {shapes of a batch: bytes}.
+_counted: WeakKeyDictionary[Module, dict[tuple[tuple[int, ...], ...], int | None]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ def _expected(model: Model, image: Image, batch: int, region: Region | None) -> 
     plane = 4 * (dense + 1) * walked
     sums = min(HELD_BYTES, plane) if in_parts else plane
     sums += PARTS * min(YIELDED_BYTES, 4 * dense * math.prod(seen))
-    result = math.prod(image.geometry.shape) * _result_bytes(model) if dense else 0
+    result = math.prod(image.geometry.shape) * voxel_bytes(model.task) if dense else 0
     return Expected(int(held), _network(model, batch), int(sums) if dense else 0, result)
 
 
@@ -166,11 +165,6 @@ def _walked(image: Image, spatial: Sequence[int], patch: Sequence[int]) -> int:
     return patch[axis] * math.prod(spatial) // spatial[axis]
 
 
-def _result_bytes(model: Model) -> int:
-    most = max((label.value for label in model.task.labels), default=0)
-    return int(np.min_scalar_type(most).itemsize)
-
-
 def _network(model: Model, batch: int) -> int:
     """While a batch goes through: what is alive of its layers at the most, one member after the other."""
     patch = model.inference.patch
@@ -181,19 +175,21 @@ def _network(model: Model, batch: int) -> int:
     alive = None
     if isinstance(member, TorchNetwork):
         # A second network of a cascade takes more channels than the images have.
-        alive = _alive(member.module, (batch, int(model.network["channels"]), *patch))
+        beside = len(model.context)
+        shapes = [(batch, int(model.network["channels"]), *patch), *([(batch, beside)] if beside else [])]
+        alive = _alive(member.module, *shapes)
     if alive is None:
         alive = FLOATS_A_VOXEL * 4 * batch * math.prod(patch)
     return int(KERNELS * alive) + FIRST_WINDOW
 
 
-def _alive(module: Module, shape: tuple[int, ...]) -> int | None:
+def _alive(module: Module, *shapes: tuple[int, ...]) -> int | None:
     """Bytes of the layers' inputs and outputs that are alive together, counted on torch's meta device.
 
     None for a network that looks at numbers, of which there are none there.
     """
     known = _counted.setdefault(module, {})
-    if shape not in known:
+    if shapes not in known:
         alive = _Alive()
         # The layers with tensors that hold nothing in place of their weights.
         weights = {id(one): one.detach().to("meta") for one in (*module.parameters(), *module.buffers())}
@@ -202,11 +198,11 @@ def _alive(module: Module, shape: tuple[int, ...]) -> int | None:
                 empty = copy.deepcopy(module, weights)
                 for layer in empty.modules():
                     layer.register_forward_hook(lambda layer, given, made: alive.see((given, made)))
-                empty(torch.empty(shape))
-            known[shape] = alive.most
+                empty(*(torch.empty(shape) for shape in shapes))
+            known[shapes] = alive.most
         except RuntimeError:
-            known[shape] = None
-    return known[shape]
+            known[shapes] = None
+    return known[shapes]
 
 
 class _Alive:

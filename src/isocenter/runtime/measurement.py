@@ -3,33 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from isocenter.evaluation import Diameters, diameters, peak_reach, suv_peak
+from isocenter.lazy import ndimage
 from isocenter.transforms import without_alpha
-from isocenter.values import MM3_PER_ML, Array, Deferred, Floats, Geometry, Image, Label, blocks
+from isocenter.values import MM3_PER_ML, Array, Deferred, Floats, Geometry, Image, Label, Region, blocks
 
 BLOCK_VOXELS = 2**20
+SUV = "SUVbw"
+# A tumour has fewer voxels; of what has more no peak is looked for.
+MOST_OF_PEAK = 2**22
 
 
 def measurements(label_map: Array | Deferred, labels: Sequence[Label], image: Image) -> list[dict[str, Any]]:
-    """One row a label: voxels, volume (ml; in 2D area in mm²) and the mean and SD of each channel's voxels in it.
+    """One row a label: voxels, volume (ml; in 2D area in mm²), long and short axis, and of each channel mean, SD, most.
 
     label_map: (*spatial) on the image's own grid
-    The intensities are the image's own (HU of a CT), where they are measurements; no volume without a voxel's size.
+    The axes are RECIST 1.1's, mm, within one connected piece of one plane of the image as it is stored. The intensities
+    are the image's own (HU of a CT), where they are measurements; where they are SUV, the peak stands beside them. No
+    size without that of a voxel.
     """
     names, size, unit = without_alpha(image.channels), _size(image.geometry), image.facts.get("unit")
-    voxels, means, deviations = _moments(label_map, labels, image, len(names))
+    moments = _Moments(len(names), max(label.value for label in labels) + 1)
+    axes = _Axes(labels, _steps(image.geometry)) if size is not None else None
+    uptake = _Uptake(labels) if unit == SUV and size is not None and image.geometry.ndim == 3 else None
+    read = image.reader()
+    for region, marked in blocks(label_map, BLOCK_VOXELS):
+        part = read((slice(0, len(names)), *region)) if marked.any() else np.empty((0,))
+        moments.add(marked, part, image.measured(part))
+        for one in (axes, uptake):
+            if one is not None:
+                one.add(region, marked)
     rows = []
     for label in labels:
-        row: dict[str, Any] = {"label": label.name, "voxels": int(voxels[label.value])}
+        row: dict[str, Any] = {"label": label.name, "voxels": int(moments.voxels[label.value])}
         if size is not None:
-            row[size[0]] = round(float(voxels[label.value]) * size[1], 6)
+            row[size[0]] = round(float(moments.voxels[label.value]) * size[1], 6)
+        row |= {} if axes is None else axes.of(label)
         for channel, name in enumerate(names):
-            row[f"mean_{name}"] = float(means[channel, label.value])
-            row[f"sd_{name}"] = float(deviations[channel, label.value])
+            row |= {f"{what}_{name}": value for what, value in moments.of(channel, label.value).items()}
+            row |= {} if uptake is None else {f"peak_{name}": uptake.of(channel, label, image)}
         rows.append({**row, "unit": unit} if unit else row)
     return rows
 
@@ -42,31 +60,110 @@ def _size(geometry: Geometry) -> tuple[str, float] | None:
     return ("volume_ml", size / MM3_PER_ML) if geometry.ndim == 3 else ("area_mm2", size)
 
 
-def _moments(
-    label_map: Array | Deferred, labels: Sequence[Label], image: Image, channels: int
-) -> tuple[NDArray[np.int64], Floats, Floats]:
-    """(values,) voxels of each value of the label map, and (channels, values) mean and SD; NaN where there is none.
+def _steps(geometry: Geometry) -> Floats:
+    """(2, 2) mm of the steps of the first two axes within their plane, which may stand obliquely in space."""
+    return np.asarray(np.linalg.qr(geometry.affine[:-1, :2])[1])
+
+
+class _Moments:
+    """Voxels of each value of a label map, and mean, SD and most of each channel in them; NaN where there is none.
 
     A few slices at a time, each with its own mean, and the sums joined as in Chan, Golub and LeVeque, The American
     Statistician 1983, doi:10.1080/00031305.1983.10483115.
     """
-    length = max(label.value for label in labels) + 1
-    voxels = np.zeros(length, dtype=np.int64)
-    counts, means, squares = np.zeros((3, channels, length))
-    read = image.reader()
-    for region, marked in blocks(label_map, BLOCK_VOXELS):
-        voxels += np.bincount(marked.ravel(), minlength=length)[:length]
-        part = read((slice(0, channels), *region)) if marked.any() else np.empty((0,))
-        for channel, (values, valid) in enumerate(zip(part, image.measured(part), strict=True)):
-            there = (marked > 0) & (marked < length) & valid
-            value, intensity = marked[there], values[there].astype(np.float64)
-            count = np.bincount(value, minlength=length)
-            mean = np.bincount(value, intensity, length) / np.maximum(count, 1)
-            apart = np.where(count > 0, mean - means[channel], 0.0)
-            together = np.maximum(counts[channel] + count, 1)
-            squares[channel] += np.bincount(value, (intensity - mean[value]) ** 2, length)
-            squares[channel] += apart**2 * counts[channel] * count / together
-            means[channel] += apart * count / together
-            counts[channel] += count
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return voxels, np.where(counts > 0, means, np.nan), np.sqrt(squares / counts)
+
+    def __init__(self, channels: int, length: int) -> None:
+        self.voxels = np.zeros(length, dtype=np.int64)
+        self._counts, self._means, self._squares = np.zeros((3, channels, length))
+        self._most = np.full((channels, length), -np.inf)
+
+    def add(self, marked: Array, part: Array, valid: Array) -> None:
+        length = len(self.voxels)
+        self.voxels += np.bincount(marked.ravel(), minlength=length)[:length]
+        for channel, (values, known) in enumerate(zip(part, valid, strict=True)):
+            there = (marked > 0) & (marked < length) & known
+            self._join(channel, marked[there], values[there].astype(np.float64))
+
+    def _join(self, channel: int, value: Array, intensity: Floats) -> None:
+        length = len(self.voxels)
+        count = np.bincount(value, minlength=length)
+        mean = np.bincount(value, intensity, length) / np.maximum(count, 1)
+        apart = np.where(count > 0, mean - self._means[channel], 0.0)
+        together = np.maximum(self._counts[channel] + count, 1)
+        self._squares[channel] += np.bincount(value, (intensity - mean[value]) ** 2, length)
+        self._squares[channel] += apart**2 * self._counts[channel] * count / together
+        self._means[channel] += apart * count / together
+        self._counts[channel] += count
+        np.maximum.at(self._most[channel], value, intensity)
+
+    def of(self, channel: int, value: int) -> dict[str, float]:
+        if not self._counts[channel, value]:
+            return dict.fromkeys(("mean", "sd", "max"), float("nan"))
+        squares = self._squares[channel, value] / self._counts[channel, value]
+        found = (self._means[channel, value], np.sqrt(squares), self._most[channel, value])
+        return dict(zip(("mean", "sd", "max"), map(float, found), strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class _Axes:
+    """The longest diameters of each label so far. steps: (2, 2) mm within a plane"""
+
+    labels: Sequence[Label]
+    steps: Floats
+    best: dict[int, Diameters] = field(default_factory=dict)
+
+    def add(self, region: Region, marked: Array) -> None:
+        planes = marked[..., np.newaxis] if marked.ndim == 2 else marked
+        wanted = {label.value for label in self.labels}
+        boxes = [
+            (value, plane, box)
+            for plane in range(planes.shape[2])
+            for value, box in enumerate(ndimage.find_objects(planes[:, :, plane].astype(np.int32)), start=1)
+            if box is not None and value in wanted
+        ]
+        # The largest first: most of the others then cannot be longer, and nobody looks at them.
+        for value, plane, box in sorted(boxes, key=lambda one: self._diagonal(one[2]), reverse=True):
+            if value not in self.best or self._diagonal(box) > self.best[value].long:
+                found = diameters(planes[:, :, plane][box] == value, self.steps)
+                known = self.best.get(value)
+                if found is not None and (known is None or found.long > known.long):
+                    self.best[value] = found
+
+    def of(self, label: Label) -> dict[str, float]:
+        found = self.best.get(label.value, Diameters(float("nan"), float("nan")))
+        return {"long_axis_mm": round(found.long, 6), "short_axis_mm": round(found.short, 6)}
+
+    def _diagonal(self, box: Region) -> float:
+        """mm that nothing in the box is longer than."""
+        size = np.array([part.stop - part.start for part in box])
+        return float(max(np.linalg.norm(self.steps @ (size * signs)) for signs in ((1, 1), (1, -1))))
+
+
+@dataclass(frozen=True, eq=False)
+class _Uptake:
+    """Where each label is, for the peak of its uptake."""
+
+    labels: Sequence[Label]
+    places: dict[int, list[NDArray[np.int32]]] = field(default_factory=dict)
+
+    def add(self, region: Region, marked: Array) -> None:
+        start = np.array([part.start for part in region], dtype=np.int32)
+        for label in self.labels:
+            found = np.argwhere(marked == label.value).astype(np.int32)
+            if len(found):
+                self.places.setdefault(label.value, []).append(found + start)
+
+    def of(self, channel: int, label: Label, image: Image) -> float:
+        """SUVpeak; NaN where there is nothing to measure, or a value nearby is no measurement."""
+        places = np.concatenate(self.places.get(label.value, [np.empty((0, 3), np.int32)]))
+        spacing = image.geometry.spacing
+        if not len(places) or len(places) > MOST_OF_PEAK or spacing is None:
+            return float("nan")
+        reach = np.array(peak_reach(spacing))
+        low = np.maximum(places.min(axis=0) - reach, 0)
+        high = np.minimum(places.max(axis=0) + reach + 1, image.geometry.shape)
+        box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+        mask = np.zeros(high - low, dtype=bool)
+        mask[tuple((places - low).T)] = True
+        values = image.reader()((slice(channel, channel + 1), *box))
+        return suv_peak(values[0], mask, spacing) if image.measured(values).all() else float("nan")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from isocenter.errors import GeometryError, PlanError
 from isocenter.runtime.trace import Trace
 from isocenter.runtime.windows import Network
+from isocenter.tasks import sides_of
 from isocenter.transforms import check_flips, names_sides
 from isocenter.values import Array, Dense
 
@@ -32,8 +33,8 @@ class Averaged:
     members: tuple[Network, ...]
     average: Average
 
-    def __call__(self, batch: NDArray[np.float32]) -> Mapping[str, Array]:
-        return self.average([member(batch) for member in self.members])
+    def __call__(self, batch: NDArray[np.float32], *context: NDArray[np.float32]) -> Mapping[str, Array]:
+        return self.average([member(batch, *context) for member in self.members])
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Mirrored:
 
     axes:     of the window; every combination of them is one view
     crossing: the axis that runs between left and right; None where none of the window's does
-    sides:    for each output channel the one that it becomes when left and right change sides
+    sides:    {head: for each output channel the one that it becomes when left and right change sides}
     offsets:  {head: how many of its last channels are a vector}, which points the other way in a mirror
     """
 
@@ -50,7 +51,7 @@ class Mirrored:
     average: Average
     axes: tuple[int, ...]
     crossing: int | None
-    sides: tuple[int, ...]
+    sides: Mapping[str, tuple[int, ...] | None]
     offsets: Mapping[str, int] = field(default_factory=dict)
 
     def __call__(self, batch: NDArray[np.float32]) -> Mapping[str, Array]:
@@ -69,7 +70,7 @@ class Mirrored:
         if self.crossing not in view:
             return dense
         # What the mirror shows on the left lies on the right.
-        return {name: one[:, list(self.sides)] for name, one in dense.items()}
+        return {name: one[:, list(self.sides.get(name) or range(one.shape[1]))] for name, one in dense.items()}
 
 
 def flipped_axes(
@@ -107,7 +108,7 @@ def mirrored(network: Network, task: Task, axes: tuple[int, ...], trace: Trace, 
             NO_MIRROR,
         )
     offsets = {name: head.offsets for name, head in task.heads.items() if isinstance(head, Dense) and head.offsets}
-    return Mirrored(network, task.average, axes, crossing, sides or (), offsets)
+    return Mirrored(network, task.average, axes, crossing, sides_of(task), offsets)
 
 
 def _crossing_axis(task: Task, trace: Trace, left_right: int | None) -> int | None:

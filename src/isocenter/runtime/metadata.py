@@ -13,7 +13,7 @@ from typing import Any
 from isocenter import networks
 from isocenter.runtime.model import Model
 from isocenter.runtime.packaged import mean_of
-from isocenter.tasks import channels_of
+from isocenter.tasks import Task, channels_of, parts_of
 from isocenter.values import Dense, Vector
 
 # The newest that MONAI publishes, and what its `verify_metadata` downloads.
@@ -60,8 +60,9 @@ def inference(model: Model, members: int, places: Mapping[str, str], own_scales:
     own_scales: whether each network has a scale of intensities of its own
     """
     path, function = networks.source(model.network["name"])
-    kind, preparation = type(model.task), type(model.preprocessing)
-    together = {} if mean_of(model.task) == "probabilities" else {"mean": mean_of(model.task)}
+    (kind, *parts), preparation = kinds_of(model.task), type(model.preprocessing)
+    mean = mean_of(model.task, _head(model))
+    together = {} if mean == "probabilities" else {"mean": mean}
     shapes = {key: head.channels if isinstance(head, Dense) else _size(head) for key, head in model.task.heads.items()}
     dense = {key: n for key, n in shapes.items() if isinstance(model.task.heads[key], Dense)}
     one = {
@@ -70,16 +71,18 @@ def inference(model: Model, members: int, places: Mapping[str, str], own_scales:
         "spatial_dims": model.network["spatial_dims"],
         "dense": dense,
         "vectors": {key: n for key, n in shapes.items() if key not in dense},
-        "size": model.network["size"],
+        "size": networks.sized(model.network["size"], len(model.context)),
     }
     if own_scales:
         one = {"_target_": "scripts.network.OnItsScale", "network": one, "channels": model.network["channels"]}
     here = "$@bundle_root + "
+    told = {"covariates": "@covariates"} if len(model.context) else {}
     return {
         "imports": ["$import torch"],
         "bundle_root": ".",
         "dataset_dir": f"{here}'/images'",
         "output_dir": f"{here}'/results'",
+        **({"covariates": ""} if told else {}),
         "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
         "network_def": {
             "_target_": "scripts.network.OneTensor",
@@ -100,8 +103,10 @@ def inference(model: Model, members: int, places: Mapping[str, str], own_scales:
             "weights": f"{here}'/models/model.pt'",
             "network": "@network_def",
             "task": _callable(places, kind),
+            **({"parts": [_callable(places, one) for one in parts]} if parts else {}),
             "preparation": _callable(places, preparation),
             "device": "@device",
+            **told,
         },
         "evaluator": {
             "_target_": "scripts.inference.Evaluator",
@@ -112,6 +117,11 @@ def inference(model: Model, members: int, places: Mapping[str, str], own_scales:
         },
         "run": ["$@evaluator.run()"],
     }
+
+
+def kinds_of(task: Task) -> list[type[Task]]:
+    """The class of a task, and those of the tasks that it is made of."""
+    return [type(task), *(type(part) for part in parts_of(task).values())]
 
 
 def _callable(places: Mapping[str, str], kind: type) -> dict[str, str]:
@@ -176,6 +186,8 @@ def _channels(head: object, count: int, names: Sequence[str]) -> list[str]:
     """
     if holds_numbers(head):
         return [*names, *(f"about {name}" for name in names)][:count]
+    if isinstance(head, Dense) and head.called:
+        return list(head.called)
     if count < len(names):
         return [f"output {number}" for number in range(count)]
     axes = _along_axes(head) if isinstance(head, Dense) else []

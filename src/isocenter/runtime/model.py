@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 from annotated_types import Ge, Lt
+from numpy.typing import NDArray
 
 from isocenter import networks
 from isocenter.errors import DatasetError
 from isocenter.files import read
+from isocenter.runtime.context import Context, with_context
 from isocenter.runtime.members import Averaged, flipped_axes
 from isocenter.runtime.passage import Beside, passed
 from isocenter.runtime.prepares import Prepares
@@ -86,6 +89,7 @@ class Model:
         region: Region | None = None,
         overlap: float | None = None,
         seconds: float | None = None,
+        covariates: Mapping[str, Any] | None = None,
     ) -> Prediction:
         """The result on the subject's own grid; a path is read first.
 
@@ -95,17 +99,21 @@ class Model:
         region:   of the subject's grid, slices of voxels; what lies beyond is not predicted, and is background
         overlap:  share of a window that the next one covers too; as planned if not said
         seconds:  in which the windows should be done: the overlap becomes smaller where it has to
+        covariates: of the patient, for a model that asks for them; those of a case if not given
         Raises what reading raises, DatasetError where the subject is not of the model's kind, and PlanError where
         mirroring would not be true to anatomy.
         """
         axes = self.flips(mirror)
         image, where = image_of(subject)
-        return passed(
+        if covariates is None and isinstance(subject, Case):
+            covariates = subject.covariates or None
+        told, notes = self.told(covariates, where)
+        prediction = passed(
             image,
             where,
             task=self.task,
             preprocessing=self.preprocessing,
-            network=self.run,
+            network=with_context(self.run, told),
             patch=self.inference.patch,
             overlap=self.inference.overlap if overlap is None else overlap,
             batch=self.inference.batch,
@@ -116,6 +124,27 @@ class Model:
             region=region,
             seconds=seconds,
         )
+        return replace(prediction, notes=(*notes, *prediction.notes)) if notes else prediction
+
+    @property
+    def context(self) -> Context:
+        """What the network is told of a patient beside the image; without columns where it is told nothing."""
+        return Context.of(self.network.get("context"))
+
+    def told(
+        self, covariates: Mapping[str, Any] | None, where: str = "covariates"
+    ) -> tuple[NDArray[np.float32] | None, list[str]]:
+        """The vector for a patient's covariates, and what has to be known of them; None for a network without one.
+
+        DatasetError where the model asks for covariates and none of them was given.
+        """
+        context = self.context
+        if not len(context):
+            return None, []
+        if covariates is None or (covariates and not set(context.names) & set(covariates)):
+            problem = f"the model was trained with {', '.join(context.names)} beside the image, and none was given"
+            raise DatasetError(problem, where, "Give a table with these columns: --covariates TABLE.csv")
+        return context.vector(covariates)
 
     def stream(self, frames: Image | str | Path | Iterable[Image | Array], *, mirror: bool | None = None) -> Stream:
         """A prediction for each frame when it is asked for: of a film, or of whatever gives frame after frame.
@@ -158,7 +187,10 @@ class Model:
 
 def build_module(task: Task, network: Mapping[str, Any]) -> Module:
     """The torch module that these settings name, with fresh weights."""
-    return networks.build(network["name"], network["channels"], network["spatial_dims"], task.heads, network["size"])
+    context = len(Context.of(network.get("context")))
+    return networks.build(
+        network["name"], network["channels"], network["spatial_dims"], task.heads, network["size"], context
+    )
 
 
 def image_of(subject: Image | Case | str | Path) -> tuple[Image, str]:

@@ -17,22 +17,25 @@ from isocenter.evaluation import rows_to_json
 from isocenter.lazy import torch
 from isocenter.runtime.device import environment
 from isocenter.runtime.members import Averaged
-from isocenter.runtime.metadata import inference, metadata, required_packages
+from isocenter.runtime.metadata import inference, kinds_of, metadata, required_packages
 from isocenter.runtime.model import Model
 from isocenter.runtime.one_scale import have_own_scales
 from isocenter.runtime.onnx_file import write_onnx
-from isocenter.runtime.packaged import ONNX, PACKAGED, RECORD, SCHEMA, member_weights, one_tensor
+from isocenter.runtime.packaged import ONNX, PACKAGED, RECORD, SCHEMA, every_head, member_weights
 from isocenter.runtime.readme import readme
 from isocenter.runtime.record import seal, write_json, write_tensors
 from isocenter.runtime.sources import TOP, Sources, travelling
 from isocenter.runtime.torch_network import TorchNetwork
+from isocenter.tasks import parts_of
 from isocenter.values import Decision, Label, Row
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
 # What of a kind of problem a packaged model needs: what comes after the network.
-PREDICTS = frozenset({"of", "heads", "labels", "merge", "mirrored", "average", "probabilities", "decode", "outputs"})
+PREDICTS = frozenset(
+    {"of", "heads", "labels", "merge", "mirrored", "average", "probabilities", "decode", "outputs", "sides"}
+)
 LICENSE = "LICENSE"
 # By how much one tensor of several networks may differ from what the task averages them to, of the largest output.
 AGREEMENT = 1e-4
@@ -94,19 +97,23 @@ def write_package(model: Model, evidence: Evidence, title: str, folder: Path) ->
 
 def _write_weights(model: Model, modules: Sequence[Module], folder: Path) -> Mapping[str, Any]:
     """For MONAI, for ONNX and for Isocenter; what became of the ONNX file."""
-    one = _one_tensor(model, modules)
+    one = every_head(model.task, modules).eval()
+    _check_mean(model, modules, one)
     torch.save(one.state_dict(), folder / "models" / "model.pt")
     for name, module in zip(member_weights(len(modules)), modules, strict=True):
         write_tensors(folder / PACKAGED / name, module.state_dict())
     shape = (int(model.network["channels"]), *model.inference.patch)
-    return write_onnx(one, shape, folder / ONNX)
+    return write_onnx(one, shape, folder / ONNX, context=len(model.context), names=list(model.task.heads))
 
 
 def _description(model: Model) -> str:
-    labels = ", ".join(label.name for label in model.task.labels)
     axes, modality = model.preprocessing.ndim, model.preprocessing.modality
     known = f" of modality {modality}" if modality != "unknown" else ""
-    return f"{model.task.name.capitalize()} of {labels} in images{known} with {axes} axes."
+    answered = "; ".join(
+        f"{task.name} of {', '.join(label.name for label in task.labels)}"
+        for task in parts_of(model.task).values() or [model.task]
+    )
+    return f"{answered[0].upper()}{answered[1:]} in images{known} with {axes} axes."
 
 
 def _modules(model: Model) -> list[Module]:
@@ -118,7 +125,7 @@ def _modules(model: Model) -> list[Module]:
 
 
 def _sources(model: Model) -> Sources:
-    kind, preparation = type(model.task), type(model.preprocessing)
+    kinds, preparation = kinds_of(model.task), type(model.preprocessing)
     path, _ = networks.source(model.network["name"])
     network = f"isocenter.networks.{path.stem}"
     reader = "volumes" if model.preprocessing.ndim == 3 else "pictures"
@@ -127,11 +134,11 @@ def _sources(model: Model) -> Sources:
             f"{TOP}.inference": (),
             f"{TOP}.network": (),
             f"{TOP}.{reader}": (),
-            kind.__module__: (kind.__qualname__,),
+            **{kind.__module__: (kind.__qualname__,) for kind in kinds},
             preparation.__module__: (preparation.__qualname__,),
             network: (),
         },
-        parts=dict.fromkeys((base.__module__ for base in kind.__mro__), _predicting(kind)),
+        parts={base.__module__: _predicting(kind) for kind in kinds for base in kind.__mro__},
         given={network: path.read_text(encoding="utf-8")},
         stamp=f"From Isocenter {version('isocenter')}, Apache-2.0: see LICENSE.",
     )
@@ -161,21 +168,22 @@ def _looked_up(code: CodeType) -> Iterator[str]:
             yield from _looked_up(inner)
 
 
-def _one_tensor(model: Model, modules: Sequence[Module]) -> Module:
-    """The networks as one with one tensor out; PlanError where that is not what the task averages them to."""
-    head = next(iter(model.task.heads))
-    one = one_tensor(model.task, modules).eval()
-    if len(modules) > 1:
-        shape = (1, int(model.network["channels"]), *model.inference.patch)
-        images = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-        with torch.inference_mode():
-            found = one(images).numpy()
-        cpu = Averaged(tuple(TorchNetwork(module) for module in modules), model.task.average)
-        apart = abs(found - cpu(images.numpy())[head])
-        if not apart.max() <= AGREEMENT * abs(found).max():
+def _check_mean(model: Model, modules: Sequence[Module], one: Module) -> None:
+    """PlanError where what the networks say as one is not what the task averages them to."""
+    if len(modules) == 1:
+        return
+    shape = (1, int(model.network["channels"]), *model.inference.patch)
+    shapes = [shape, *([(1, len(model.context))] if len(model.context) else [])]
+    drawn = [torch.randn(size, generator=torch.Generator().manual_seed(0)) for size in shapes]
+    with torch.inference_mode():
+        said = one(*drawn)
+    each = said if isinstance(said, tuple) else (said,)
+    averaged = Averaged(tuple(TorchNetwork(module) for module in modules), model.task.average)
+    wanted = averaged(*(one.numpy() for one in drawn))
+    for head, found in zip(model.task.heads, each, strict=True):
+        if not abs(found.numpy() - wanted[head]).max() <= AGREEMENT * abs(found.numpy()).max():
             problem = f"a {model.task.name} averages its folds otherwise than as probabilities or outputs"
             raise PlanError(problem, "package", "Choose one fold")
-    return one
 
 
 def _plain_label(label: Label) -> dict[str, Any]:

@@ -25,6 +25,8 @@ SCHEMA = "isocenter.model"
 # The part of a package that is ours.
 PACKAGED = "isocenter"
 ONNX = "models/model.onnx"
+# The input of an ONNX file beside the image.
+CONTEXT = "context"
 # More networks than any cross-validation has: a record that says so is no record of ours.
 MOST_MEMBERS = 100
 
@@ -52,12 +54,21 @@ def one_tensor(task: Task, modules: Sequence[Module]) -> OneTensor:
     """The networks as one with one tensor out: of several the mean that the task takes, of probabilities or outputs."""
     from isocenter.runtime.bundle.network import OneTensor  # it needs torch when it is imported
 
-    return OneTensor(modules, next(iter(task.heads)), mean_of(task))
-
-
-def mean_of(task: Task) -> Literal["outputs", "probabilities"]:
-    """What the task takes the mean of where there are several networks, asked with two outputs that tell."""
     head = next(iter(task.heads))
+    return OneTensor(modules, head, mean_of(task, head))
+
+
+def every_head(task: Task, modules: Sequence[Module]) -> Module:
+    """The same with a tensor for each head, where the task has several: what is computed elsewhere answers all."""
+    from isocenter.runtime.bundle.network import EveryHead  # it needs torch when it is imported
+
+    if len(task.heads) == 1:
+        return one_tensor(task, modules)
+    return EveryHead(modules, {head: mean_of(task, head) for head in task.heads})
+
+
+def mean_of(task: Task, head: str) -> Literal["outputs", "probabilities"]:
+    """What the task takes the mean of where there are several networks, asked with two outputs that tell."""
     outputs = [np.array([[0.0, 3.0, 1.0]], dtype=np.float32), np.array([[2.0, -1.0, 0.0]], dtype=np.float32)]
     found = np.asarray(task.average([{head: one} for one in outputs])[head])
     return "outputs" if np.allclose(found, sum(outputs) / 2) else "probabilities"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from isocenter.runtime.members import mirrored
 from isocenter.runtime.pace import overlap_within
 from isocenter.runtime.windows import Network, Progress, slide, window_count
-from isocenter.values import Array, Dense, Image, Prediction, Region, Slabs
+from isocenter.values import Array, Dense, Image, Prediction, Region, Slabs, Vector
 
 if TYPE_CHECKING:
     from isocenter.runtime.prepares import Prepares
@@ -73,7 +74,22 @@ def passed(
             yield from _with_axes(preprocessing.restored(slabs, trace, part.kept), task, trace)
 
     slabs = restored() if region is None else _within(restored(), region)
-    return task.decode(slabs if beside is None else _told(slabs, task, beside), trace.source)
+    prediction = task.decode(slabs if beside is None else _told(slabs, task, beside), trace.source)
+    notes = _in_parts(task, data.shape[1:], patch)
+    return replace(prediction, notes=(*prediction.notes, *notes)) if notes else prediction
+
+
+def _in_parts(task: Task, spatial: tuple[int, ...], patch: tuple[int, ...]) -> list[str]:
+    """That a number, which may be a size, is the mean over windows none of which shows the whole image."""
+    sized = any(isinstance(head, Vector) and head.holds == "numbers" for head in task.heads.values())
+    if not sized or all(size <= n for size, n in zip(spatial, patch, strict=True)):
+        return []
+    seen, held = (" x ".join(map(str, one)) for one in (spatial, patch))
+    return [
+        f"the image has {seen} voxels at the model's spacing and the network sees {held} of them at once: the result "
+        "is a mean over windows, which is wrong for what the size of something decides. Cut the image to the part that "
+        "the model was trained on"
+    ]
 
 
 def _with_axes(slabs: Slabs, task: Task, trace: Trace) -> Slabs:

@@ -52,6 +52,7 @@ class Preprocessing:
     border:   share of each axis that is cut away at either end, after the crop
     smallest: the padded shape is at least this
     order:    interpolation of intensities
+    reduction: by which factor the network's grid is coarser yet than the spacing, or the image's own grid, makes it
     """
 
     ndim: int
@@ -65,6 +66,12 @@ class Preprocessing:
     modality: str = "unknown"
     aspect: Literal["stretch", "crop", "pad"] = "stretch"
     border: float = 0.0
+    reduction: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.reduction < math.inf:
+            problem = f"images cannot be brought down by a factor of {self.reduction}"
+            raise PlanError(problem, "preprocessing.reduction", "Give a number from 1 on")
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Preprocessing:
@@ -257,9 +264,9 @@ class Preprocessing:
             )
         if self.shape is not None:
             return self.shape
-        if self.spacing is None:
-            return shape
-        return tuple(max(1, round(size * old / new)) for size, old, new in zip(shape, steps, self.spacing, strict=True))
+        wanted = steps if self.spacing is None else self.spacing
+        sizes = zip(shape, steps, wanted, strict=True)
+        return tuple(max(1, round(size * old / (new * self.reduction))) for size, old, new in sizes)
 
 
 def _middle(region: Region, sizes: Sequence[int]) -> Region:

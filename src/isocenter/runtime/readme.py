@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from isocenter.report import in_words
 from isocenter.runtime.metadata import NOT_STATED, holds_numbers
 from isocenter.runtime.model import Model
+from isocenter.tasks import parts_of
 from isocenter.values import Row
 
 RUN_COMMAND = (
@@ -26,6 +27,8 @@ def readme(
     """
     preprocessing = model.preprocessing
     seen = "voxels as they are" if preprocessing.spacing is None else f"{_by(preprocessing.spacing)} mm"
+    times = float(preprocessing.settings.get("reduction", 1.0))
+    seen += f", {times:g} times as long" if times > 1 else ""
     grid = f"{_by(preprocessing.shape)} voxels" if preprocessing.shape is not None else seen
     ends = "`.nii.gz`" if preprocessing.ndim == 3 else "`.png` or `.jpg`"
     several = len(preprocessing.channels) > 1 and preprocessing.channels != ("R", "G", "B")
@@ -39,6 +42,7 @@ def readme(
         f"```console\n$ {RUN_COMMAND}\n```",
         f"IMAGES is a file or a folder of files that end in {ends}{named}. RESULTS is made: one label map a case, on "
         "the grid of its image, where the model marks structures, and `predictions.csv` and `predictions.json`.",
+        *([_told(model)] if len(model.context) else []),
         "With Isocenter:",
         '```python\nimport isocenter\n\nisocenter.load("this folder, or its .zip").predict("image")\n```',
         "## What goes in, what comes out",
@@ -57,7 +61,8 @@ def readme(
         + "\n".join(
             f"| {label.value} | {_cell(label.name)} | "
             f"{_cell(f'{label.code.scheme} {label.code.value}, {label.code.meaning}') if label.code else ''} |"
-            for label in model.task.labels
+            for task in parts_of(model.task).values() or [model.task]
+            for label in task.labels
         ),
         "## What was measured",
         "\n".join(f"- {in_words(row)}" for row in rows) if rows else NOTHING,
@@ -87,6 +92,17 @@ LIMITS = (
     "It answers for every image of the right size, also where the image shows something else.",
     "`manifest.json` shows whether a file was changed. It does not prove who made the package.",
 )
+
+
+def _told(model: Model) -> str:
+    """What has to be given beside the images, and how."""
+    columns = ", ".join(f"`{name}`" for name in model.context.names)
+    return (
+        f"Beside each image the model is told {columns} of the patient: add `--covariates TABLE.csv`, with a row for "
+        "each case, its name in the first column, and a column of each of these. A blank is filled in as in "
+        "`isocenter/model.json`, and `predictions.json` tells of it. In ONNX they are the second input, `context`, "
+        f"of {len(model.context)} numbers: {', '.join(model.context.entries)}, prepared as there."
+    )
 
 
 def _by(numbers: Sequence[float]) -> str:

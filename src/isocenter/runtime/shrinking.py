@@ -27,12 +27,12 @@ class Shrinking:
     network: Network
     most: int | None = None
 
-    def __call__(self, batch: NDArray[np.float32]) -> Mapping[str, Array]:
+    def __call__(self, batch: NDArray[np.float32], *context: NDArray[np.float32]) -> Mapping[str, Array]:
         parts: list[Mapping[str, Array]] = []
         done = 0
         while done < len(batch):
             size = min(len(batch) - done, self.most or len(batch))
-            outputs = self._tried(batch[done : done + size])
+            outputs = self._tried(*(one[done : done + size] for one in (batch, *context)))
             if outputs is None:
                 self.most = size // 2
                 log.warning("memory ran out with %s at once: from now on %d", counted(size, "window"), self.most)
@@ -43,10 +43,10 @@ class Shrinking:
             return parts[0]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    def _tried(self, windows: NDArray[np.float32]) -> Mapping[str, Array] | None:
+    def _tried(self, windows: NDArray[np.float32], *context: NDArray[np.float32]) -> Mapping[str, Array] | None:
         """The outputs; None where memory ran out. What the attempt held is let go before the next one."""
         try:
-            return self.network(windows)
+            return self.network(windows, *context)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TorchNetwork:
-    """A torch module as a function of NumPy arrays."""
+    """A torch module as a function of NumPy arrays: images, and a context beside them if it has one."""
 
     module: Module
     device: str = "cpu"
 
-    def __call__(self, batch: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
+    def __call__(self, *batch: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
         with torch.inference_mode():
-            outputs = self.module(torch.from_numpy(batch).to(self.device))
+            outputs = self.module(*(torch.from_numpy(one).to(self.device) for one in batch))
         return {name: output.float().cpu().numpy() for name, output in outputs.items()}

@@ -82,7 +82,7 @@ def _tried(folder: Path, package: str, backend: str, device: str, threads: int |
         image = kept_image(path)
         with (Path(out) / f"{path.stem}.probabilities").open("wb") as file:
             kept = Kept(file)
-            prediction = model.predict(image, beside=kept)
+            prediction = model.predict(image, beside=kept, covariates={})
         np.save(Path(out) / f"{path.stem}.npy", _labels(prediction, kept))
         start = start or time.time() - psutil.Process().create_time()
     paths, began = images_in(folder), time.perf_counter()
@@ -94,7 +94,7 @@ def _tried(folder: Path, package: str, backend: str, device: str, threads: int |
 
 def _seconds(model: Model, image: Image) -> float:
     began = time.perf_counter()
-    np.asarray(model.predict(image).data)  # a result that is made when it is read is read
+    np.asarray(model.predict(image, covariates={}).data)  # a result that is made when it is read is read
     return time.perf_counter() - began
 
 

@@ -1,4 +1,7 @@
-"""Kinds of problem. A new kind is one file beside this one and its line in `TASKS`."""
+"""Kinds of problem. A new kind is one file beside this one and its line in `TASKS`.
+
+A name may join several kinds, as in segmentation+classification: they are then taught and answered together.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +10,25 @@ from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import Any
 
+import numpy as np
+
 from isocenter.errors import DatasetError, PlanError
-from isocenter.tasks.task import Outputs, Task, rows_in
+from isocenter.tasks.made_of import parts_of, sides_of, suffices
+from isocenter.tasks.settings import reading
+from isocenter.tasks.task import Outputs, Task, rows_in, stated_image
 from isocenter.values import Dataset, Label, Split
 
 TASKS = {
     "classification": "isocenter.tasks.classification:Classification",
     "detection": "isocenter.tasks.detection:Detection",
     "findings": "isocenter.tasks.findings:Findings",
+    "instances": "isocenter.tasks.instances:InstanceSegmentation",
     "regression": "isocenter.tasks.regression:Regression",
     "segmentation": "isocenter.tasks.segmentation:Segmentation",
     "survival": "isocenter.tasks.survival:Survival",
 }
+# What is made of several kinds; `ALL` stands for every kind that the references fit.
+JOINED, SIGN, ALL = "isocenter.tasks.multitask:Joined", "+", "multitask"
 # Kinds that models of other programs have, and that nothing is trained as.
 IMPORTED = {"imported_segmentation": "isocenter.tasks.imported_segmentation:ImportedSegmentation"}
 
@@ -29,21 +39,32 @@ def names() -> tuple[str, ...]:
 
 
 def kind(name: str) -> type[Task]:
-    """The class of a kind of problem."""
+    """The class of a kind of problem, or what stands for one where a name joins several."""
+    if SIGN in name:
+        joined: type[Task] = _found(JOINED).of_kinds([kind(one) for one in name.split(SIGN)])
+        return joined
     targets = IMPORTED | TASKS | {point.name: point.value for point in entry_points(group="isocenter.tasks")}
     if name not in targets:
         raise PlanError(f"there is no task {name!r}", "task.name", f"Choose one of {', '.join(names())}")
-    module, _, attribute = targets[name].partition(":")
+    found: type[Task] = _found(targets[name])
+    return found
+
+
+def _found(target: str) -> Any:
+    module, _, attribute = target.partition(":")
     return getattr(importlib.import_module(module), attribute)
 
 
 def kind_for(dataset: Dataset, name: str | None = None) -> type[Task]:
-    """The one kind whose needs the data set's references fit, or the named one.
+    """The one kind whose needs the data set's references fit, or the named one; of `ALL`, all of them joined.
 
     Raises DatasetError where no kind fits, where several do, or where the named one lacks its reference.
     """
     where = str(dataset.root or dataset.name)
     found = ", ".join(sorted(dataset.kinds)) or "none"
+    fitting = [one for one in names() if kind(one).needs <= dataset.kinds]
+    if name == ALL:
+        name = _all_of(fitting, found, where)
     if name is not None:
         chosen = kind(name)
         if not chosen.needs <= dataset.kinds:
@@ -53,7 +74,6 @@ def kind_for(dataset: Dataset, name: str | None = None) -> type[Task]:
                 "Choose another --task, or say with --layout and --column where the references are",
             )
         return chosen
-    fitting = [one for one in names() if kind(one).needs <= dataset.kinds]
     if len(fitting) == 1:
         return kind(fitting[0])
     if not fitting:
@@ -63,8 +83,20 @@ def kind_for(dataset: Dataset, name: str | None = None) -> type[Task]:
             "Add labels, or say with --layout where they are",
         )
     raise DatasetError(
-        f"several kinds of problem fit its references ({found})", where, f"Choose --task {' or '.join(fitting)}"
+        f"several kinds of problem fit its references ({found})",
+        where,
+        f"Choose --task {' or '.join(fitting)}, or several at once: --task {SIGN.join(fitting)}",
     )
+
+
+def _all_of(fitting: list[str], found: str, where: str) -> str:
+    """Their names joined; DatasetError where it is not plain which kinds are meant."""
+    needs = [kind(one).needs for one in fitting]
+    if len(fitting) < 2 or sum(map(len, needs)) > len(frozenset().union(*needs)):
+        answered = ", ".join(fitting) or "no kind"
+        problem = f"its references ({found}) are answered by {answered}: not by several kinds, one each"
+        raise DatasetError(problem, where, f"Choose --task, as in segmentation{SIGN}classification")
+    return SIGN.join(fitting)
 
 
 def build(settings: Mapping[str, Any]) -> Task:
@@ -72,10 +104,27 @@ def build(settings: Mapping[str, Any]) -> Task:
     return kind(settings["name"]).of({key: value for key, value in settings.items() if key != "name"})
 
 
+def registers(task: Task | type[Task]) -> Mapping[str, str]:
+    """{setting: in words} that a run fixes before training, beside its primary metric."""
+    found: Mapping[str, str] = getattr(task, "registers", {})
+    return found
+
+
+def of_a_case(task: Task) -> str | None:
+    """The column of its scores by which a report judges a single case, where the primary metric is of all together."""
+    found: str | None = getattr(task, "of_a_case", None)
+    return found
+
+
 def tuned_on(task: Task) -> Split:
     """The part whose predictions `Task.tuned` is shown: the validation cases, unless the kind says otherwise."""
     found: Split = getattr(task, "tuned_on", "val")
     return found
+
+
+def uncut(task: Task) -> str:
+    """In words why no patch may cut what the task is taught; empty where any may."""
+    return str(getattr(task, "uncut", ""))
 
 
 def outside(task: Task) -> int:
@@ -89,6 +138,12 @@ def channels_of(task: Task) -> tuple[Label, ...]:
     return found
 
 
+def voxel_bytes(task: Task) -> int:
+    """Bytes of a voxel of the image that are held while a dense result is decoded: its label, unless the kind says."""
+    most = max((label.value for label in task.labels), default=0)
+    return int(getattr(task, "bytes_per_voxel", np.min_scalar_type(most).itemsize))
+
+
 __all__ = [
     "TASKS",
     "Outputs",
@@ -98,7 +153,16 @@ __all__ = [
     "kind",
     "kind_for",
     "names",
+    "of_a_case",
     "outside",
+    "parts_of",
+    "reading",
+    "registers",
     "rows_in",
+    "sides_of",
+    "stated_image",
+    "suffices",
     "tuned_on",
+    "uncut",
+    "voxel_bytes",
 ]

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from isocenter.errors import DatasetError, PlanError
+from isocenter.errors import DatasetError
 from isocenter.evaluation import Table
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures
+from isocenter.tasks.class_losses import check_drawn, check_loss, class_loss
 from isocenter.tasks.classification_plan import (
     by_class,
     check_settings,
@@ -44,6 +45,7 @@ from isocenter.tasks.ordinal import (
     ordinal_loss,
     outputs_of,
 )
+from isocenter.tasks.settings import reading
 from isocenter.tasks.sides import crossed
 from isocenter.tasks.task import Outputs, Task, stated_image
 from isocenter.values import (
@@ -87,6 +89,7 @@ class Classification:
     order:           how a network says classes that are grades (`ordinal.ORDERS`); "none" where they have no order
     costs:           (classes, classes) of calling a reference (row) so (column); None: all mistakes cost alike, of
                      grades one unit for each that they miss by
+    loss_name:       of `class_losses.LOSSES`
 
     The class that is called is the most probable one; with costs the one that costs least on average if the
     probabilities are right; of grades that of the least squared distance, which is what the quadratic kappa counts.
@@ -102,9 +105,16 @@ class Classification:
     prevalence: Mapping[str, float] | None = None
     order: str = NONE
     costs: tuple[tuple[float, ...], ...] | None = None
+    loss_name: str = "ce"
 
     name: ClassVar[str] = "classification"
     needs: ClassVar[frozenset[str]] = frozenset({"class"})
+    registers: ClassVar[Mapping[str, str]] = {
+        "operating_point": "operating point",
+        "prevalence": "prevalence",
+        "costs": "costs of mistakes",
+    }
+    of_a_case: ClassVar[str] = "brier"
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
@@ -112,21 +122,19 @@ class Classification:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Classification:
-        known = ("classes", "smoothing", "operating_point", "order", "costs", *BY_CLASS)
-        if unknown := sorted(set(settings) - set(known)):
-            raise PlanError("there is no such setting", f"task.{unknown[0]}", f"Choose one of {', '.join(known)}")
-        try:
+        known = ("classes", "smoothing", "operating_point", "order", "costs", "loss", *BY_CLASS)
+        with reading(settings, known, "a classification"):
             classes = tuple(str(name) for name in settings["classes"])
             rule, order = settings.get("operating_point", "youden"), settings.get("order", NONE)
             each = {name: by_class(name, settings.get(name), classes) for name in BY_CLASS}
             costs = costs_of(settings.get("costs"), len(classes))
-            task = cls(classes, float(settings["smoothing"]), operating_point=rule, order=order, costs=costs, **each)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise PlanError(
-                f"impossible settings of a classification ({error})", "task", "Plan anew, or mend it"
-            ) from error
+            loss, smoothing = str(settings.get("loss", "ce")), float(settings["smoothing"])
+            given = {"operating_point": rule, "order": order, "costs": costs, "loss_name": loss, **each}
+            task = cls(classes, smoothing, **given)
         check_settings(classes, task.smoothing, rule, each)
         check_order(order, classes, task.smoothing)
+        goes_with = {"weighted": bool(task.weights), "counted": task.counts is not None, "between": order in BETWEEN}
+        check_loss(loss, smoothing=task.smoothing, **goes_with)
         return task
 
     @property
@@ -142,6 +150,7 @@ class Classification:
         each = {name: getattr(self, name) for name in BY_CLASS}
         return {
             "classes": list(self.classes),
+            "loss": self.loss_name,
             "smoothing": self.smoothing,
             "operating_point": self.operating_point,
             **{name: None if given is None else dict(given) for name, given in each.items()},
@@ -181,7 +190,8 @@ class Classification:
         }
 
     def under(self, drawn: str) -> dict[str, Decision]:
-        shift = prior_shift(self.counts or dict.fromkeys(self.classes, 1), self.weights, drawn)
+        check_drawn(self.loss_name, drawn)
+        shift = prior_shift(self.counts or dict.fromkeys(self.classes, 1), self.weights, drawn, self.loss_name)
         return {"task.prior_shift": shift, **(judged(True) if self._ordered else {})}
 
     def target(self, case: Case) -> Target:
@@ -192,9 +202,12 @@ class Classification:
         said, weights = outputs["class"].float(), None
         if self.weights is not None:
             weights = said.new_tensor([self.weights.get(name, 1.0) for name in self.classes])
+        truth = target.long()
         if self.order in BETWEEN:
-            return ordinal_loss(self.order, said, target.long(), weights)
-        return torch.nn.functional.cross_entropy(said, target.long(), weight=weights, label_smoothing=self.smoothing)
+            return ordinal_loss(self.order, said, truth, weights)
+        if self.smoothing:
+            return torch.nn.functional.cross_entropy(said, truth, weight=weights, label_smoothing=self.smoothing)
+        return class_loss(self.loss_name, said, truth, self._counts, weights)
 
     def quality(self, outputs: Outputs, target: Tensor) -> Mapping[str, Tensor]:
         probabilities = self._likely(outputs["class"].detach().float().cpu().numpy())
@@ -302,6 +315,10 @@ class Classification:
             self.prevalence or {},
             None if self.costs is None else np.array(self.costs),
         )
+
+    @property
+    def _counts(self) -> Floats | None:
+        return None if self.counts is None else np.array([self.counts[name] for name in self.classes], dtype=float)
 
     @property
     def _ordered(self) -> bool:

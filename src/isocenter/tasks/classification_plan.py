@@ -8,12 +8,17 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import DatasetError, PlanError, counted
+from isocenter.tasks.class_losses import LOSSES, effective_weights, shares
 from isocenter.tasks.operating_point import NOBODY, YOUDEN, check_numbers, check_rule, found_threshold
 from isocenter.tasks.ordinal import NONE
 from isocenter.values import Dataset, Decision, Fingerprint, grades
 
 # A class with less than this part of its equal share is seen too seldom to be learnt from cases as they come.
 SCARCE = 0.3
+# A class with so many times fewer cases than the largest would, drawn as often, be learnt by heart.
+SCARCEST = 50.0
+# By which power of its share a class is seen.
+SEEN = {"natural": 1.0, "square_root": 0.5, "balanced": 0.0, "oversampled": 0.0, "undersampled": 0.0}
 # Saerens et al., Neural Comput 2002: how probabilities follow from another prior.
 SAERENS = "doi:10.1162/089976602753284446"
 SHIFT_DIGITS = 6
@@ -33,12 +38,14 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
         )
     shares = ", ".join(f"{counts.get(name, 0)} are {name}" for name in declared)
     here = {name: counts.get(name, 0) for name in declared}
+    taught = loss(fingerprint)
     return {
         "classes": Decision(declared, f"of {sum(counts.values())} training cases: {shares}"),
         "counts": Decision(here, "their shares are what probabilities refer to"),
+        "loss": taught,
         "smoothing": Decision(0.0, "probabilities are to be believed as they are"),
         "weights": Decision(None, "where a class is scarce its cases are drawn more often instead"),
-        "prior_shift": prior_shift(here, None, str(sampling(fingerprint).value)),
+        "prior_shift": prior_shift(here, None, str(sampling(fingerprint).value), str(taught.value)),
         "operating_point": Decision("youden", "no rule was asked for: sensitivity and specificity count alike", YOUDEN),
         "thresholds": Decision(
             None, "they are found on the validation cases after training; 0.5 where those are too few"
@@ -71,31 +78,53 @@ def judged(ordered: bool) -> dict[str, Decision]:
     }
 
 
+def loss(fingerprint: Fingerprint) -> Decision:
+    """Cross-entropy, with the logits adjusted where a class is too scarce to be drawn as often as the others."""
+    counts = fingerprint.counts()
+    rarest = min(counts, key=lambda name: counts[name])
+    ratio = max(counts.values()) / counts[rarest]
+    if ratio >= SCARCEST:
+        because = f"{rarest} has {ratio:.0f} times fewer training cases than the largest class: drawn as often they "
+        because += f"would be learnt by heart; {LOSSES['logit_adjusted'].because}"
+        return Decision("logit_adjusted", because, LOSSES["logit_adjusted"].source)
+    others = ", ".join(name for name in LOSSES if name != "ce")
+    return Decision("ce", f"{LOSSES['ce'].because} (for scarce or hard classes: {others})", LOSSES["ce"].source)
+
+
 def sampling(fingerprint: Fingerprint) -> Decision:
-    """Cases as they come, or class by class where one is scarce."""
+    """Cases as they come, or class by class where one is scarce and the loss does not see to it."""
     counts = fingerprint.counts()
     rarest = min(counts, key=lambda name: counts[name])
     share, equal = counts[rarest] / sum(counts.values()), 1 / len(counts)
     said = f"{rarest} has {counts[rarest]} of {sum(counts.values())} training cases ({100 * share:.1f} %)"
+    if loss(fingerprint).value == "logit_adjusted":
+        return Decision("natural", f"{said}: the loss sees to it, and each case comes as often as any other")
     if share < SCARCE * equal:
         return Decision("balanced", f"{said}: classes are drawn alike, probabilities corrected", "arXiv:1710.05381")
     return Decision("natural", f"{said}: each case as often as any other")
 
 
-def prior_shift(counts: Mapping[str, int], weights: Mapping[str, float] | None, drawn: str) -> Decision:
+def prior_shift(
+    counts: Mapping[str, int], weights: Mapping[str, float] | None, drawn: str, taught: str = "ce"
+) -> Decision:
     """{class: what is added to its logit}: log of its share of the training cases less log of that which it had.
 
+    drawn, taught: the sampling and the loss
     The largest is 0; None where training saw the classes as they come.
     """
-    if weights is None and drawn == "natural":
+    balances = LOSSES[taught].balances
+    if weights is None and drawn == "natural" and not balances:
         return Decision(None, "training sees the classes in their shares of the training cases")
-    # Half a case stands for none: a class that was never seen is improbable, not impossible.
-    shares = np.array([max(count, 0.5) for count in counts.values()]) / max(1, sum(counts.values()))
-    seen = np.array([(weights or {}).get(name, 1.0) for name in counts])
-    seen = seen * (shares if drawn == "natural" else 1.0)
-    shifts = np.log(shares) - np.log(seen)
+    here = shares(np.array(list(counts.values()), dtype=np.float64))
+    seen = here ** SEEN[drawn] * np.array([(weights or {}).get(name, 1.0) for name in counts])
+    if taught == "logit_adjusted":  # it has taken the shares out of the outputs
+        seen = seen / here
+    elif balances:
+        seen = seen * effective_weights(np.array(list(counts.values()), dtype=np.float64))
+    shifts = np.log(here) - np.log(seen)
     value = {name: round(float(shift), SHIFT_DIGITS) for name, shift in zip(counts, shifts - shifts.max(), strict=True)}
-    how = " and ".join([*(["cases drawn class by class"] * (drawn == "balanced")), *(["weights"] * bool(weights))])
+    ways = {f"{drawn} sampling": drawn != "natural", "weights": bool(weights), f"the loss {taught}": balances}
+    how = " and ".join(way for way, is_so in ways.items() if is_so)
     return Decision(value, f"{how} made rare classes seem common: back to the shares of the training cases", SAERENS)
 
 

@@ -12,15 +12,25 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from isocenter.errors import DatasetError, PlanError
+from isocenter.errors import DatasetError
 from isocenter.evaluation import Table, box_iou
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures
 from isocenter.tasks.detection_decode import PRIOR, Decoder, distinct, rows_of
 from isocenter.tasks.detection_maps import centre_loss
-from isocenter.tasks.detection_plan import OVERLAPS, SUPPRESSION, THRESHOLD, check_settings, settings_for, threshold
+from isocenter.tasks.detection_plan import (
+    OVERLAPS,
+    SUPPRESSION,
+    THRESHOLD,
+    check_settings,
+    network,
+    reduction,
+    settings_for,
+    threshold,
+)
 from isocenter.tasks.detection_scores import METRICS, Answers, case_row, summary_rows
+from isocenter.tasks.settings import reading
 from isocenter.tasks.sides import crossed
 from isocenter.tasks.task import Outputs, Task, stated_image
 from isocenter.values import (
@@ -73,6 +83,7 @@ class Detection:
 
     name: ClassVar[str] = "detection"
     needs: ClassVar[frozenset[str]] = frozenset({"boxes"})
+    of_a_case: ClassVar[str] = "f1"
     metrics: ClassVar[frozenset[str]] = METRICS
     selects_by: ClassVar[str] = "ap"
 
@@ -83,9 +94,7 @@ class Detection:
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Detection:
         known = ("classes", "axes", "typical", "suppression", "threshold")
-        if unknown := sorted(set(settings) - set(known)):
-            raise PlanError("there is no such setting", f"task.{unknown[0]}", f"Choose one of {', '.join(known)}")
-        try:
+        with reading(settings, known, "a detection"):
             given = settings.get("threshold")
             task = cls(
                 tuple(str(name) for name in settings["classes"]),
@@ -94,8 +103,6 @@ class Detection:
                 float(settings["suppression"]),
                 None if given is None else float(given),
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise PlanError(f"impossible settings of a detection ({error})", "task", "Plan anew, or mend it") from error
         check_settings(task.classes, task.settings)
         return task
 
@@ -115,7 +122,8 @@ class Detection:
 
     @property
     def heads(self) -> Mapping[str, Head]:
-        return {HEAD: Dense(len(self.classes) + 2 * self.axes, lengths=self.axes, offsets=self.axes)}
+        count = len(self.classes) + 2 * self.axes
+        return {HEAD: Dense(count, lengths=self.axes, offsets=self.axes, unit=self.typical)}
 
     @property
     def labels(self) -> tuple[Label, ...]:
@@ -141,7 +149,8 @@ class Detection:
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         return {
-            "network.name": Decision("unet", "it gives an output for every voxel", "arXiv:1505.04597"),
+            "network.name": network(fingerprint),
+            "preprocessing.reduction": reduction(fingerprint),
             "training.selection": Decision(
                 "ap", "average precision of the validation cases, the mean of that at IoU 0.1 and at 0.5"
             ),
@@ -210,7 +219,7 @@ class Detection:
     def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
         """Every voxel that is more of a centre than those around it, with the box that it speaks of."""
         boxes = self.decoder(((region, np.asarray(arrays[HEAD])) for region, arrays in slabs), geometry)
-        return Prediction(geometry, boxes=boxes, labels=self.labels)
+        return Prediction(geometry, boxes=boxes, labels=self.labels, threshold=self._level)
 
     def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
         """With the score from which on validation boxes are best called; one that is set already stays."""

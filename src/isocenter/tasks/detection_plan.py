@@ -19,13 +19,16 @@ OVERLAPS = {2: 0.5, 3: 0.1}
 SUPPRESSION = {2: 0.5, 3: 0.2}
 # Until validation cases have decided: CenterNet's own for its pictures.
 THRESHOLD = 0.3
+# Voxels that the smallest kind of box is still across on the network's grid, four to each of a pyramid's answers; and
+# those that an image is at least. By trials on BCCD, see docs/benchmarks.md.
+FINE_ENOUGH, SMALLEST_IMAGE = 16, 128
 # Of fewer boxes of validation cases a threshold would be chance.
 FEWEST_BOXES = 10
 
 
 def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
     """The fields of a detection for these training cases; DatasetError where none of them has a box."""
-    drawn = [case.references["boxes"] for case in fingerprint.cases if "boxes" in case.references]
+    drawn = _drawn(fingerprint)
     counts = Counter(name for boxes in drawn for name in boxes.names)
     if not counts:
         raise DatasetError(
@@ -34,13 +37,13 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
     declared = [label.name for label in dataset.classes.get("boxes", ())] or sorted(counts)
     shares = ", ".join(f"{counts[name]} {name}" for name in declared)
     axes = axes_of(fingerprint)
-    lengths = np.concatenate([_lengths(boxes, axes) for boxes in drawn])
+    lengths = np.concatenate([_lengths(boxes, axes) for boxes in drawn]) / reduction(fingerprint).value
     return {
         "classes": Decision(declared, f"{shares} on {counted(len(drawn), 'training image')}"),
         "axes": Decision(axes, f"the images have {axes}"),
         "typical": Decision(
             round(float(np.median(lengths)), 3),
-            f"voxels: the median of the sides of {counted(len(lengths) // axes, 'box', 'boxes')}",
+            f"voxels that the network sees: the median of the sides of {counted(len(lengths) // axes, 'box', 'boxes')}",
             ZHOU,
         ),
         "suppression": Decision(
@@ -50,6 +53,31 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
             None, f"found on the validation cases after training; {THRESHOLD} where their boxes are too few", ZHOU
         ),
     }
+
+
+def reduction(fingerprint: Fingerprint) -> Decision:
+    """By which factor images are finer than finding the smallest kind of box asks for."""
+    drawn, axes = _drawn(fingerprint), axes_of(fingerprint)
+    kinds = {name for boxes in drawn for name in boxes.names}
+    least = {name: _across([boxes.of(name) for boxes in drawn], axes) for name in sorted(kinds)}
+    if not least:
+        return Decision(1.0, "the training cases have no boxes")
+    smallest = min(least, key=least.__getitem__)
+    shortest = float(np.median([min(n for n in case.shape if n > 1) for case in fingerprint.cases]))
+    factor = max(1.0, float(int(min(least[smallest] / FINE_ENOUGH, shortest / SMALLEST_IMAGE))))
+    said = f"half of the boxes of {smallest} are less than {least[smallest]:.3g} voxels across"
+    if factor == 1.0:
+        return Decision(1.0, f"{said}, images of {shortest:.0f} a side: nothing is given away")
+    left = f"{least[smallest] / factor:.3g}"
+    return Decision(factor, f"{said}: a coarser grid leaves {left} of them, and time for more steps", ZHOU)
+
+
+def network(fingerprint: Fingerprint) -> Decision:
+    """A pyramid where its coarser answers are fine enough."""
+    if axes_of(fingerprint) == 2 and reduction(fingerprint).value > 1:
+        because = "boxes are many voxels across: answers a fourth as fine tell them apart, in a fraction of the time"
+        return Decision("pyramid", because, "arXiv:1612.03144")
+    return Decision("unet", "it gives an output for every voxel", "arXiv:1505.04597")
 
 
 def axes_of(fingerprint: Fingerprint) -> int:
@@ -98,6 +126,16 @@ def check_settings(classes: Sequence[str], numbers: dict[str, Any]) -> None:
     for name in ("suppression", "threshold"):
         if numbers[name] is not None and not 0 < numbers[name] <= 1:
             raise PlanError(f"{numbers[name]} is not in (0, 1]", f"task.{name}", "Give a share")
+
+
+def _drawn(fingerprint: Fingerprint) -> list[BoundingBoxes]:
+    """The boxes of each training case that has a reference."""
+    return [case.references["boxes"] for case in fingerprint.cases if "boxes" in case.references]
+
+
+def _across(boxes: Sequence[BoundingBoxes], axes: int) -> float:
+    """The median of the shortest sides, in voxels."""
+    return float(np.median(np.concatenate([_lengths(one, axes).reshape(-1, axes).min(axis=1) for one in boxes])))
 
 
 def _lengths(boxes: BoundingBoxes, axes: int) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from isocenter.lazy import torch
+from isocenter.tasks.class_losses import effective_weights
 from isocenter.values import Floats
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ ABSENT_GAMMA, MARGIN = 4.0, 0.05
 SMALLEST = 1e-8
 # Losses that weigh presence and absence by how many cases show them.
 BALANCED = frozenset({"class_balanced"})
-# How much of what further cases show is new: of n cases of a kind (1 - BETA^n) / (1 - BETA) count.
-BETA = 0.999
 
 
 def _binary(logits: Tensor, truth: Tensor) -> Tensor:
@@ -98,6 +97,4 @@ def balance(absent: Floats, present: Floats) -> Floats:
 
     Cui et al., arXiv:1901.05555
     """
-    numbers = np.maximum(np.stack([absent, present], axis=-1), 1.0)
-    each = (1 - BETA) / (1 - BETA**numbers)
-    return np.asarray(2 * each / each.sum(axis=-1, keepdims=True))
+    return effective_weights(np.stack([absent, present], axis=-1))

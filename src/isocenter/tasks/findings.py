@@ -17,6 +17,7 @@ from isocenter.tasks.finding_losses import BALANCED, balance, finding_loss
 from isocenter.tasks.findings_plan import check_settings, decisions, settings_for
 from isocenter.tasks.findings_scores import ABSENT, METRICS, PRESENT, called_of, overview, summary_rows
 from isocenter.tasks.operating_point import YOUDEN, found_threshold
+from isocenter.tasks.settings import reading
 from isocenter.tasks.sides import crossed
 from isocenter.tasks.task import Outputs, Task, stated_image
 from isocenter.values import (
@@ -70,6 +71,8 @@ class Findings:
 
     name: ClassVar[str] = "findings"
     needs: ClassVar[frozenset[str]] = frozenset({"findings"})
+    registers: ClassVar[Mapping[str, str]] = {"operating_point": "operating point", "prevalence": "prevalence"}
+    of_a_case: ClassVar[str] = "brier"
     metrics: ClassVar[frozenset[str]] = METRICS
     selects_by: ClassVar[str] = "auroc"
 
@@ -80,9 +83,7 @@ class Findings:
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Findings:
         known = ("findings", "counts", "loss", "operating_point", *BY_FINDING)
-        if unknown := sorted(set(settings) - set(known)):
-            raise PlanError("there is no such setting", f"task.{unknown[0]}", f"Choose one of {', '.join(known)}")
-        try:
+        with reading(settings, known, "findings"):
             findings = tuple(str(name) for name in settings["findings"])
             counts = settings.get("counts")
             each = {name: _by_finding(settings.get(name)) for name in BY_FINDING}
@@ -93,8 +94,6 @@ class Findings:
                 settings.get("operating_point", "youden"),
                 **each,
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise PlanError(f"impossible settings of findings ({error})", "task", "Plan anew, or mend it") from error
         check_settings(findings, task.counts or {}, task.loss_name, task.operating_point, each)
         return task
 

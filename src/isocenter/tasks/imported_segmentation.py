@@ -12,6 +12,7 @@ from isocenter.errors import PlanError
 from isocenter.lazy import ndimage
 from isocenter.tasks.exclusive import log_mean
 from isocenter.tasks.segmentation import Segmentation
+from isocenter.tasks.settings import reading
 from isocenter.tasks.task import Task
 from isocenter.values import (
     Array,
@@ -58,12 +59,10 @@ class ImportedSegmentation(Segmentation):
         made = super().of({key: value for key, value in settings.items() if key not in OWN})
         assert isinstance(made, cls)  # noqa: S101 - `of` makes what it is called on
         own = {key: settings[key] for key in OWN if key in settings}
-        try:
+        with reading(own, OWN, "an imported segmentation"):
             own["writes"] = tuple(int(value) for value in own["writes"])
             own["largest"] = tuple(tuple(int(value) for value in group) for group in own.get("largest", ()))
             task = replace(made, **own)
-        except (KeyError, TypeError, ValueError) as error:
-            raise PlanError(f"impossible settings ({error})", "task", "Adopt the model again") from error
         known = {0, *(label.value for label in task.classes)}
         if not set(task.writes) <= known or task.averaged not in ("logits", "probabilities"):
             raise PlanError("outputs and labels do not fit together", "task.writes", "Adopt the model again")

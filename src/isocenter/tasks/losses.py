@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
+from isocenter.errors import PlanError
 from isocenter.lazy import torch
+from isocenter.tasks.overlap_losses import dice, focal_tversky, generalised_dice, tversky
+from isocenter.tasks.shape_losses import boundary, centreline, distance, hausdorff
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Below this, the two sides of a ratio would divide by nothing.
-SMOOTH = 1e-5
 # Of the focal loss, as published.
 GAMMA = 2.0
-# Voxels that a soft surface may lie beside the true one and still count: the width of the step between two labels.
-BESIDE = 1
+# Share of the voxels, the hardest of a batch, that count in nnU-Net's top-k entropy.
+HARDEST = 0.1
+WHERE = "task.loss"
 
-Term = Callable[["Tensor", "Tensor", "Tensor | None"], "Tensor"]
 
-
-def label_loss(name: str, logits: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
+def label_loss(
+    name: str, logits: Tensor, target: Tensor, weights: Tensor | None = None, lines: Sequence[int] | None = None
+) -> Tensor:
     """The sum of the terms that `name` joins with "+".
 
-    logits:  (batch, channels, *spatial) in float32, background first; target: (batch, *spatial) channel numbers
+    logits:  (batch, channels, *spatial), background first; target: (batch, *spatial) channel numbers
     weights: (channels,) how much a voxel of each counts where voxels are counted; all alike without
+    lines:   channels of structures with a centreline; all without
     """
-    return torch.stack([term(logits, target, weights) for term in LOSSES[name]]).sum()
+    logits = logits.float()  # sums over a volume would lose what is small in half precision
+    return torch.stack([_cost(TERMS[term], logits, target, weights, lines) for term in name.split("+")]).sum()
 
 
 def entropy(logits: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -42,59 +47,83 @@ def focal(logits: Tensor, target: Tensor, weights: Tensor | None = None) -> Tens
     return (cost * counts).sum() / counts.sum()
 
 
-def dice(logits: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
-    """1 - soft Dice of each label over the whole batch, the mean over the labels that the batch has.
+def hardest(logits: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Cross-entropy of the tenth of the voxels that costs most: hard-negative mining within a batch.
 
-    A label without a voxel in the batch has no overlap to better: there the other term alone speaks.
-    Milletari et al., arXiv:1606.04797
+    Wu et al., arXiv:1605.06885; as nnU-Net's top-k loss, doi:10.1038/s41592-020-01008-z
     """
-    probabilities, truth = logits.softmax(dim=1)[:, 1:], _each_label(target, logits)
-    axes = (0, *range(2, logits.ndim))
-    both = (probabilities * truth).sum(dim=axes)
-    size = probabilities.sum(dim=axes) + truth.sum(dim=axes)
-    return _over_labels(1 - (2 * both + SMOOTH) / (size + SMOOTH), truth)
+    cost = torch.nn.functional.cross_entropy(logits, target, weight=weights, reduction="none").flatten()
+    return cost.topk(max(1, int(HARDEST * cost.numel())), sorted=False).values.mean()
 
 
-def boundary(logits: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
-    """1 - F1 of the labels' soft surfaces, a voxel beside each other still counting; for thin and tiny structures.
+@dataclass(frozen=True)
+class Term:
+    """A term of a loss, and what goes with it.
 
-    A surface is what a minimum over the neighbours takes away, so that each piece counts by its surface and not by its
-    volume, and a thin one is all surface. Max-pooling makes it: no distance map, and any number of axes.
-    Bokhovkin and Burnaev, arXiv:1905.07852
+    counts:  what it looks at: every voxel, the overlap of labels, or their shape
+    because: when it is of use, in words
+    whole:   it takes distances that a patch's border would cut
+    lines:   it looks at structures alone that have a centreline
     """
-    probabilities, truth = logits.softmax(dim=1)[:, 1:], _each_label(target, logits)
-    said, true = _surface(probabilities), _surface(truth)
-    axes = (0, *range(2, logits.ndim))
-    right = ((said * _widened(true)).sum(dim=axes) + SMOOTH) / (said.sum(dim=axes) + SMOOTH)
-    found = ((true * _widened(said)).sum(dim=axes) + SMOOTH) / (true.sum(dim=axes) + SMOOTH)
-    return _over_labels(1 - 2 * right * found / (right + found + SMOOTH), truth)
+
+    cost: Callable[..., Tensor]
+    counts: Literal["voxels", "overlap", "shape"]
+    because: str
+    source: str
+    whole: bool = False
+    lines: bool = False
 
 
-LOSSES: Mapping[str, tuple[Term, ...]] = {
-    "dice+ce": (dice, entropy),
-    "ce": (entropy,),
-    "dice+focal": (dice, focal),
-    "dice+ce+boundary": (dice, entropy, boundary),
+TERMS: Mapping[str, Term] = {
+    "ce": Term(entropy, "voxels", "its probabilities are to be believed", "doi:10.1198/016214506000001437"),
+    "focal": Term(focal, "voxels", "what is easily background counts little", "arXiv:1708.02002"),
+    "topk": Term(hardest, "voxels", "the hardest tenth of the voxels alone counts", "arXiv:1605.06885"),
+    "dice": Term(dice, "overlap", "labels count alike, whatever their size", "arXiv:1606.04797"),
+    "generalised_dice": Term(
+        generalised_dice, "overlap", "labels count by the inverse square of their volume", "arXiv:1707.03237"
+    ),
+    "tversky": Term(tversky, "overlap", "what is missed costs more than what is too much", "arXiv:1706.05721"),
+    "focal_tversky": Term(focal_tversky, "overlap", "and labels that are found badly count more", "arXiv:1810.07842"),
+    "boundary": Term(boundary, "shape", "thin and tiny structures are nearly all surface", "arXiv:1905.07852"),
+    "distance": Term(distance, "shape", "errors far from the surface cost more", "arXiv:1812.07032", whole=True),
+    "hausdorff": Term(
+        hausdorff, "shape", "the largest distance between surfaces counts most", "arXiv:1904.10030", whole=True
+    ),
+    "cldice": Term(centreline, "shape", "a broken vessel costs its centreline", "arXiv:2003.07311", lines=True),
 }
 
 
-def _each_label(target: Tensor, logits: Tensor) -> Tensor:
-    """(batch, labels, *spatial) where each label is, without the background."""
-    return torch.stack([target == channel for channel in range(1, logits.shape[1])], dim=1).to(logits.dtype)
+def check_loss(name: str, weighted: bool, lines: Collection[str]) -> None:
+    """PlanError for a sum of terms that there is not, or that would not teach what it says.
+
+    weighted: whether voxels are given weights; lines: the labels that have a centreline
+    """
+    given = name.split("+")
+    for term in given:
+        if term not in TERMS:
+            raise PlanError(f"there is no loss {term!r}", WHERE, f'Join with "+" any of {", ".join(TERMS)}')
+    terms = [TERMS[term] for term in given]
+    if len(set(given)) < len(given):
+        raise PlanError(f"{name} names a term twice", WHERE, "Name each once")
+    if all(term.counts == "shape" for term in terms):
+        remedy = f"Give dice+ce+{name}"
+        raise PlanError(f"{name} alone says little of voxels far from a structure, or nothing", WHERE, remedy)
+    if any(term.lines for term in terms) and not lines:
+        problem = "cldice follows centrelines, and no label is long and thin: a compact one has none to follow"
+        remedy = "Choose another loss, or name in task.centrelines the labels that are vessels, nerves or the like"
+        raise PlanError(problem, WHERE, remedy)
+    if weighted and all(term.counts != "voxels" for term in terms):
+        problem = f"no term of {name} counts voxels, so that weights would do nothing"
+        raise PlanError(problem, "task.weights", "Give null, or add ce, focal or topk to the loss")
 
 
-def _over_labels(costs: Tensor, truth: Tensor) -> Tensor:
-    """Mean of (labels,) costs over the labels that are there; 0 where none is."""
-    there = (truth.flatten(2).amax(dim=(0, 2)) > 0).to(costs.dtype)
-    return (costs * there).sum() / there.sum().clamp(min=1)
+def uncut(name: str) -> str:
+    """In words why patches must not cut structures under this loss; nothing where they may."""
+    whole = [term for term in name.split("+") if TERMS[term].whole]
+    if not whole:
+        return ""
+    return f"the loss {' and '.join(whole)} takes distances to surfaces, and a patch's border would cut them off"
 
 
-def _surface(inside: Tensor) -> Tensor:
-    outside = 1 - inside
-    return _widened(outside) - outside
-
-
-def _widened(values: Tensor) -> Tensor:
-    """The largest value among each voxel and its neighbours."""
-    pools = (torch.nn.functional.max_pool1d, torch.nn.functional.max_pool2d, torch.nn.functional.max_pool3d)
-    return pools[values.ndim - 3](values, kernel_size=2 * BESIDE + 1, stride=1, padding=BESIDE)
+def _cost(term: Term, logits: Tensor, target: Tensor, weights: Tensor | None, lines: Sequence[int] | None) -> Tensor:
+    return term.cost(logits, target, weights, labels=lines) if term.lines else term.cost(logits, target, weights)

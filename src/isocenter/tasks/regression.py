@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from isocenter.errors import DatasetError, PlanError
+from isocenter.errors import DatasetError
 from isocenter.evaluation import Table
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures, number
 from isocenter.tasks.regression_plan import check_settings, error_factors, settings_for
 from isocenter.tasks.regression_scores import METRICS, Measured, agreement_rows, measured_of, summary_rows
+from isocenter.tasks.settings import reading
 from isocenter.tasks.sides import crossed
 from isocenter.tasks.task import Outputs, Task, stated_image
 from isocenter.values import (
@@ -74,6 +75,7 @@ class Regression:
 
     name: ClassVar[str] = "regression"
     needs: ClassVar[frozenset[str]] = frozenset({"value"})
+    of_a_case: ClassVar[str] = "standardised_difference"
     metrics: ClassVar[frozenset[str]] = METRICS
     selects_by: ClassVar[str] = "r2"
 
@@ -84,9 +86,7 @@ class Regression:
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Regression:
         known = ("targets", "noise", "loss", *BY_TARGET)
-        if unknown := sorted(set(settings) - set(known)):
-            raise PlanError("there is no such setting", f"task.{unknown[0]}", f"Choose one of {', '.join(known)}")
-        try:
+        with reading(settings, known, "a regression"):
             targets = tuple(str(name) for name in settings["targets"])
             units = {name: str((settings.get("units") or {}).get(name) or "") for name in targets}
             mean, deviation = ({name: float(settings[key][name]) for name in targets} for key in ("mean", "deviation"))
@@ -100,9 +100,6 @@ class Regression:
                 settings.get("loss", "huber"),
                 None if factors is None else {str(name): float(value) for name, value in factors.items()},
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            problem = f"impossible settings of a regression ({type(error).__name__}: {error})"
-            raise PlanError(problem, "task", "Plan anew, or mend it") from error
         check_settings(targets, mean, deviation, task.noise, task.loss_name, task.error_factor or {})
         return task
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from isocenter.errors import GeometryError, PlanError
+from isocenter.errors import GeometryError
 from isocenter.evaluation import Table, volume_unit
 from isocenter.files import Spool
 from isocenter.lazy import pandas as pd
@@ -16,14 +16,23 @@ from isocenter.lazy import torch
 from isocenter.report import Figure, figures
 from isocenter.tasks.exclusive import Tidying, log_mean, softmax, tidied
 from isocenter.tasks.label_maps import label_from, plain, refuse_other_names
-from isocenter.tasks.losses import label_loss
+from isocenter.tasks.losses import label_loss, uncut
 from isocenter.tasks.overlapping import sigmoid, written
 from isocenter.tasks.segmentation_loss import known_alone, shares_of, target_loss
 from isocenter.tasks.segmentation_partly import PARTLY, check_partly, of_regions
 from isocenter.tasks.segmentation_plan import check_settings, settings_for
-from isocenter.tasks.segmentation_scores import AGREEMENT, METRICS, case_rows, summary_rows, voxel_in_unit
+from isocenter.tasks.segmentation_scores import (
+    METRICS,
+    OF_READERS,
+    agreement_figure,
+    case_rows,
+    summary_rows,
+    volumes,
+    voxel_in_unit,
+)
 from isocenter.tasks.segmentation_tidying import choose
 from isocenter.tasks.segmentation_truth import Truth
+from isocenter.tasks.settings import reading
 from isocenter.tasks.sides import crossed
 from isocenter.tasks.task import Outputs, Task, stated_image
 from isocenter.transforms import winners
@@ -54,10 +63,11 @@ class Segmentation:
     """Every voxel gets one of the labels, or background (0).
 
     classes:        the labels, without the background: what the values of masks mean
-    loss_name:      of `losses.LOSSES`
+    loss_name:      terms of `losses.TERMS`, joined with "+"
     tolerance:      mm within which a surface counts as found (pixels where no size is known), for all or by label name
     weights:        by label name, and "background": how much a voxel counts in the loss; 1 where none is given
     postprocessing: by label name; None until validation cases have decided
+    centrelines:    names of labels that are lines (vessels, nerves), whose centrelines are taught and measured
     regions:        {name: values} of structures that overlap, each an output of its own; the first value marks it in
                     the label map, where a later one is written over an earlier one. Other settings go by their names
     ignore:         the value of masks that says nothing: neither learnt, nor looked for, nor scored
@@ -73,6 +83,7 @@ class Segmentation:
     tolerance: Mapping[str, float] | float = 2.0
     weights: Mapping[str, float] | None = None
     postprocessing: Mapping[str, Tidying] | None = None
+    centrelines: tuple[str, ...] = ()
     regions: Mapping[str, tuple[int, ...]] | None = None
     ignore: int | None = None
     background: int = 0
@@ -82,6 +93,8 @@ class Segmentation:
 
     name: ClassVar[str] = "segmentation"
     needs: ClassVar[frozenset[str]] = frozenset({"mask"})
+    registers: ClassVar[Mapping[str, str]] = {"tolerance": "tolerance"}
+    of_a_case: ClassVar[str] = "dice"
     selects_by: ClassVar[str] = "dice"
 
     @classmethod
@@ -90,10 +103,8 @@ class Segmentation:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Segmentation:
-        known = ("labels", "loss", "tolerance", "weights", "postprocessing", *PARTLY)
-        if unknown := sorted(set(settings) - set(known)):
-            raise PlanError("there is no such setting", f"task.{unknown[0]}", f"Choose one of {', '.join(known)}")
-        try:
+        known = ("labels", "loss", "tolerance", "weights", "postprocessing", "centrelines", *PARTLY)
+        with reading(settings, known, "a segmentation"):
             partly = _partly(settings)
             silent = {partly["ignore"], partly["background"]} - {0, None}
             labels = tuple(label for entry in settings["labels"] if (label := label_from(entry)).value not in silent)
@@ -107,20 +118,18 @@ class Segmentation:
                 _each(settings["tolerance"]),
                 None if weights is None else {k: float(v) for k, v in weights.items()},
                 None if rules is None else {name: _tidying(rule) for name, rule in rules.items()},
+                tuple(str(name) for name in settings.get("centrelines") or ()),
                 **partly,
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise PlanError(
-                f"impossible settings of a segmentation ({error})", "task", "Plan anew, or mend it"
-            ) from error
         tolerance = task.tolerance if isinstance(task.tolerance, Mapping) else dict.fromkeys(task.names, task.tolerance)
         check_partly(labels, task.loss_name, partly)
-        check_settings(task.names, labels, task.loss_name, tolerance, task.weights or {}, task.postprocessing or {})
+        each = (tolerance, task.weights or {}, task.postprocessing or {}, task.centrelines)
+        check_settings(task.names, labels, task.loss_name, *each)
         return task
 
     @property
     def metrics(self) -> frozenset[str]:
-        return METRICS | AGREEMENT if len(self.observers) > 1 else METRICS
+        return METRICS | OF_READERS if len(self.observers) > 1 else METRICS
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -131,6 +140,7 @@ class Segmentation:
             "tolerance": dict(self.tolerance) if isinstance(self.tolerance, Mapping) else self.tolerance,
             "weights": None if self.weights is None else dict(self.weights),
             "postprocessing": None if rules is None else {name: asdict(rule) for name, rule in rules.items()},
+            "centrelines": list(self.centrelines),
             "regions": None if self.regions is None else {name: list(values) for name, values in self.regions.items()},
             "ignore": self.ignore,
             "background": self.background,
@@ -151,6 +161,10 @@ class Segmentation:
     @property
     def labels(self) -> tuple[Label, ...]:
         return self.classes
+
+    @property
+    def uncut(self) -> str:
+        return uncut(self.loss_name)
 
     @property
     def channel_labels(self) -> tuple[Label, ...]:
@@ -249,7 +263,8 @@ class Segmentation:
         if truth.is_partial:
             logits, target = known_alone(logits, target, truth.codes.unknown)
         if self.exclusive and not truth.is_divided:
-            return label_loss(self.loss_name, logits, target, weights) if target.numel() else logits.sum()
+            lines = [self.names.index(name) + 1 for name in self.centrelines] or None
+            return label_loss(self.loss_name, logits, target, weights, lines) if target.numel() else logits.sum()
         groups = [(0,), *truth.groups] if self.exclusive else truth.groups
         shares = shares_of(groups, logits.new_tensor(truth.codes.shares))
         return target_loss(self.loss_name, logits, target, shares, weights, not self.exclusive, truth.is_divided)
@@ -332,6 +347,7 @@ class Segmentation:
             self.structures,
             reference.geometry,
             tolerances,
+            self.centrelines,
             known=known,
             surfaces=self.sparse is None,
         )
@@ -351,7 +367,8 @@ class Segmentation:
     def overview(self, table: Table) -> list[Figure]:
         groups = {name: table.loc[table["label"] == name, "dice"].to_numpy(float) for name in self.names}
         drawn = [figures.histogram(groups, "Dice of the cases", axis="Dice", caption="One count a case and label.")]
-        if not set(table) >= AGREEMENT:
+        drawn += [agreement_figure(one) for one in volumes(table)]
+        if not set(table) >= OF_READERS:
             return drawn
         both = {"between readers": "dice_between_readers", "model to readers": "dice_to_readers"}
         beside = {words: table[name].dropna().to_numpy(float) for words, name in both.items()}

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from isocenter.lazy import torch
-from isocenter.tasks.losses import SMOOTH, label_loss
+from isocenter.tasks.label_terms import SMOOTH
+from isocenter.tasks.losses import TERMS, label_loss
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 # Terms that look at a voxel's neighbours, of which some may not be known; all others count voxel by voxel.
-NEIGHBOURS = frozenset({"boundary", "surface", "hausdorff", "cldice"})
+NEIGHBOURS = frozenset(name for name, term in TERMS.items() if term.counts == "shape")
 # Losses of which a share can be the truth.
 OF_SHARES = ("dice+ce", "ce")
 

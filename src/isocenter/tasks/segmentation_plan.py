@@ -10,16 +10,20 @@ import numpy as np
 
 from isocenter.errors import DatasetError, PlanError
 from isocenter.tasks.label_maps import plain
-from isocenter.tasks.losses import LOSSES
+from isocenter.tasks.losses import check_loss
 from isocenter.tasks.segmentation_partly import partly_decisions
 from isocenter.values import Dataset, Decision, Fingerprint, Label
 
 # A structure thinner than this (voxels) is nearly all surface; so is a piece of fewer voxels than a cube of 5.
 THIN, TINY = 4.0, 125
+# A piece so many times as long as a cube of its own thickness is a line, as vessels and nerves are; an organ has 2, a
+# spinal cord cut off by the image 8, the vessels of a retina 200. A membrane is long in two ways and counts as one too.
+LONG = 30.0
 # Where structures fill less than this share of the voxels, nearly every voxel is easily told to be background.
 SPARSE = 1e-3
 # Labels whose volumes differ more than this many times are weighted, by at most this factor.
 UNLIKE, HEAVIEST = 100.0, 10.0
+CLDICE = "arXiv:2003.07311"
 MAIER_HEIN = "doi:10.1038/s41592-023-02151-z"
 
 
@@ -40,9 +44,13 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
     counts = {name: sum(voxels.get(value, 0) for value in values) for name, values in structures.items()}
     thin = {} if dataset.regions else _thin(declared, fingerprint)
     unknown = fingerprint.voxels().get(partly["ignore"].value, 0) if partly["ignore"].value is not None else 0
+    # A voxel of which nothing is known breaks a line, and so does a slice that nobody drew.
+    whole = not dataset.regions and partly["ignore"].value is None and partly["sparse"].value is None
+    lines = _lines(declared, fingerprint) if whole else {}
     return {
         "labels": Decision([plain(label) for label in declared], because),
-        "loss": _loss(thin, voxels, sum(fingerprint.voxels().values()) - unknown, partly),
+        "loss": _loss(thin, lines, voxels, sum(fingerprint.voxels().values()) - unknown, partly),
+        "centrelines": _centrelines(lines),
         "weights": _weights(counts),
         "tolerance": _tolerance(list(structures), thin, fingerprint),
         "postprocessing": Decision(
@@ -59,15 +67,16 @@ def check_settings(
     tolerance: Mapping[str, float],
     weights: Mapping[str, float],
     postprocessing: Mapping[str, Any],
+    centrelines: Sequence[str] = (),
 ) -> None:
-    """PlanError names the setting that cannot be; the last three are by the name of a structure."""
+    """PlanError names the setting that cannot be; the last four are by the name of a structure."""
     values, names = {label.value for label in labels}, set(structures)
     if not labels or min(len(values), len({label.name for label in labels})) < len(labels) or 0 in values:
         remedy = "Give each structure its own value and name"
         raise PlanError("labels must be different and not 0", "task.labels", remedy)
-    if loss not in LOSSES:
-        raise PlanError(f"there is no loss {loss!r}", "task.loss", f"Choose one of {', '.join(sorted(LOSSES))}")
-    for setting, given in (("tolerance", tolerance), ("weights", weights), ("postprocessing", postprocessing)):
+    check_loss(loss, bool(weights), centrelines)
+    named = (("tolerance", tolerance), ("weights", weights), ("postprocessing", postprocessing))
+    for setting, given in (*named, ("centrelines", centrelines)):
         others = sorted(set(given) - names - ({"background"} if setting == "weights" else set()))
         if others:
             raise PlanError(f"there is no label {others[0]!r}", f"task.{setting}", f"Name {', '.join(sorted(names))}")
@@ -83,14 +92,7 @@ def _thin(labels: Sequence[Label], fingerprint: Fingerprint) -> dict[str, str]:
     """{label: in words why its surface is nearly all of it}"""
     found = {}
     for label in labels:
-        width = _median([case.thickness[label.value] for case in fingerprint.cases if label.value in case.thickness])
-        piece = _median(
-            [
-                case.references["mask"][label.value] / case.components[label.value]
-                for case in fingerprint.cases
-                if case.components.get(label.value) and case.references.get("mask", {}).get(label.value)
-            ]
-        )
+        width, piece = _width(label, fingerprint), _median(_pieces(label, fingerprint))
         if width < THIN:
             found[label.name] = f"{label.name} is {width:.1f} voxels thin"
         elif piece < TINY:
@@ -98,9 +100,49 @@ def _thin(labels: Sequence[Label], fingerprint: Fingerprint) -> dict[str, str]:
     return found
 
 
-def _loss(thin: Mapping[str, str], voxels: Mapping[int, int], known: int, partly: Mapping[str, Decision]) -> Decision:
+def _lines(labels: Sequence[Label], fingerprint: Fingerprint) -> dict[str, str]:
+    """{label: in words why it has a centreline}"""
+    found, axes = {}, len(fingerprint.cases[0].shape)
+    for label in labels:
+        width, pieces = _width(label, fingerprint), _pieces(label, fingerprint)
+        times = _median(pieces) / width**axes if pieces else 0.0
+        if times >= LONG:
+            found[label.name] = f"{label.name} is {width:.1f} voxels thin and {times:.0f} times as long"
+    return found
+
+
+def _width(label: Label, fingerprint: Fingerprint) -> float:
+    return _median([case.thickness[label.value] for case in fingerprint.cases if label.value in case.thickness])
+
+
+def _pieces(label: Label, fingerprint: Fingerprint) -> list[float]:
+    """Voxels of a piece of the label, the mean of each case that has one."""
+    return [
+        case.references["mask"][label.value] / case.components[label.value]
+        for case in fingerprint.cases
+        if case.components.get(label.value) and case.references.get("mask", {}).get(label.value)
+    ]
+
+
+def _centrelines(lines: Mapping[str, str]) -> Decision:
+    if not lines:
+        return Decision([], "no label is long and thin, so that none has a centreline to measure")
+    because = f"{'; '.join(lines.values())} (medians of the training cases): a break costs little overlap"
+    return Decision(list(lines), because, CLDICE)
+
+
+def _loss(
+    thin: Mapping[str, str],
+    lines: Mapping[str, str],
+    voxels: Mapping[int, int],
+    known: int,
+    partly: Mapping[str, Decision],
+) -> Decision:
     """known: voxels, the background's too"""
     all_known = partly["ignore"].value is None
+    if lines:
+        because = f"{'; '.join(lines.values())} (medians of the training cases): what breaks it shall cost"
+        return Decision("dice+ce+cldice", because, CLDICE)
     if thin and all_known:
         because = f"{'; '.join(thin.values())} (medians of the training cases): nearly all of it is surface"
         return Decision("dice+ce+boundary", because, "arXiv:1905.07852")

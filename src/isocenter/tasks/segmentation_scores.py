@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from isocenter.errors import counted
 from isocenter.evaluation import (
     Overlap,
     Table,
+    centreline,
     mean_rows,
     metric_columns,
     overlap,
@@ -22,17 +23,25 @@ from isocenter.evaluation import (
     surface_distance,
     volume_unit,
 )
+from isocenter.report import Figure, figures
 from isocenter.tasks.label_maps import place_of
+from isocenter.tasks.regression_scores import Measured, agreement_rows
 from isocenter.values import MM3_PER_ML, Array, Estimate, Geometry, Row
 
 # With the unit in the name where it is not mm or ml: a distance that counts pixels must not be read as mm.
+MEASURED = ("volume_predicted", "volume_reference")
+AGREEMENT = ("volume_bias", "volume_loa_lower", "volume_loa_upper")
 DISTANCES, VOLUMES = ("hd95", "assd", "nsd"), ("volume_error", "false_positive_volume")
-AGREEMENT = frozenset({"dice_to_readers", "dice_between_readers"})
+# Of labels that have a centreline.
+OF_LINES = ("cldice", "centreline_recall", "centreline_precision", "components_error", "loops_error")
+# Of cases that several people drew.
+OF_READERS = frozenset({"dice_to_readers", "dice_between_readers"})
 METRICS = frozenset(
     {
+        *OF_LINES,
         *("dice", "iou", "sensitivity", "precision", "detected", "dice_pooled", "iou_pooled"),
         *(f"{name}{unit}" for name in DISTANCES for unit in ("", "_pixels")),
-        *(f"{name}{unit}" for name in VOLUMES for unit in ("", "_mm2", "_voxels")),
+        *(f"{name}{unit}" for name in (*VOLUMES, *AGREEMENT) for unit in ("", "_mm2", "_voxels")),
     }
 )
 
@@ -43,6 +52,7 @@ def case_rows(
     structures: Mapping[str, tuple[int, ...]],
     geometry: Geometry,
     tolerances: Mapping[str, float],
+    centrelines: Collection[str] = (),
     *,
     known: Array | None = None,
     surfaces: bool = True,
@@ -52,6 +62,7 @@ def case_rows(
     structures: {name: its values}
     geometry:   without a physical size distances count pixels and volumes voxels, and their columns say so
     tolerances: {name: mm} of `nsd`
+    centrelines: names of those whose centrelines are scored too
     known:      (*spatial) where the truth is known; elsewhere nothing is looked at. None where all of it is
     surfaces:   False where a structure is known in parts, so that it has no surface
     """
@@ -65,8 +76,9 @@ def case_rows(
     amount = "_voxels" if spacing is None else "_mm2" if len(spacing) == 2 else ""
     for name, values in structures.items():
         counts, distances = found[name], dict[str, float]()
+        masks = place_of(values, predicted), place_of(values, truth)
         if surfaces:
-            surface = surface_distance(place_of(values, predicted), place_of(values, truth), steps)
+            surface = surface_distance(*masks, steps)
             distances = {
                 f"hd95{pixels}": surface.hd95,
                 f"assd{pixels}": surface.assd,
@@ -81,7 +93,10 @@ def case_rows(
             **distances,
             f"volume_error{amount}": counts.volume_error(voxel),
             f"false_positive_volume{amount}": counts.false_positive_volume(voxel),
+            f"volume_predicted{amount}": counts.predicted * voxel,
+            f"volume_reference{amount}": counts.reference * voxel,
             "detected": counts.detected,
+            **(_of_lines(*masks) if name in centrelines else {}),
             "voxels_both": counts.both,
             "voxels_predicted": counts.predicted,
             "voxels_reference": counts.reference,
@@ -99,11 +114,63 @@ def _overlaps(predicted: Array, truth: Array, structures: Mapping[str, tuple[int
 
 def summary_rows(table: Table, tolerance: Mapping[str, float] | float, *, seed: int) -> list[Row]:
     """Means by metric, over all labels first, then pooled; the method says what stands for what cannot be measured."""
-    metrics = [name for name in metric_columns(table) if not name.startswith("voxels_")]
+    metrics = [name for name in metric_columns(table) if not name.startswith(("voxels_", *MEASURED))]
     rows = mean_rows(table, {metric: unit_of(metric) for metric in metrics}, seed=seed)
+    lines = {label for label, own in table.groupby("label") if "cldice" in table and own["cldice"].notna().any()}
+    rows = [row for row in rows if row.metric not in OF_LINES or row.label in {"all", *lines}]
     rows = [_as_proportion(row, table, seed) if row.metric == "detected" else row for row in rows]
     rows = [_explained(row, table, tolerance) for row in rows] + pooled_rows(table, seed=seed)
-    return [_only_known(row, table) for row in rows]
+    agreed = [row for one in volumes(table) for row in agreement_of(one, seed=seed)]
+    return [_only_known(row, table) for row in (*rows, *agreed)]
+
+
+@dataclass(frozen=True, eq=False)
+class Volumes:
+    """Volumes of a label, predicted and by the reference: (cases,) in `unit`, with the ending of their columns."""
+
+    of: Measured
+    unit: str
+    ending: str
+
+
+def volumes(table: Table) -> list[Volumes]:
+    """Of each label that some reference has; cases whose reference is empty have no volume to agree with."""
+    found = []
+    for ending in (str(name).removeprefix(MEASURED[1]) for name in table if str(name).startswith(MEASURED[1])):
+        unit = unit_of(f"volume_error{ending}")
+        for label in dict.fromkeys(table["label"]):
+            own = table[(table["label"] == label) & (table[f"{MEASURED[1]}{ending}"] > 0)]
+            if len(own):
+                said, true = (own[f"{side}{ending}"].to_numpy(float) for side in MEASURED)
+                of = Measured(str(label), said, true, own["patient"].to_numpy(str), own["case"].to_numpy(str))
+                found.append(Volumes(of, unit, ending))
+    return found
+
+
+def agreement_of(one: Volumes, *, seed: int) -> list[Row]:
+    """Bias of the volumes and its limits of agreement."""
+    rows = agreement_rows(one.of, one.unit, seed=seed)
+    return [replace(row, metric=f"volume_{row.metric}{one.ending}") for row in rows]
+
+
+def _of_lines(predicted: Array, truth: Array) -> dict[str, float]:
+    """Centreline Dice with its two sides, and by how many pieces and loops the prediction is off."""
+    line = centreline(predicted, truth)
+    return {
+        "cldice": line.dice,
+        "centreline_recall": line.recall,
+        "centreline_precision": line.precision,
+        "components_error": float(abs(line.components)),
+        "loops_error": float(abs(line.loops)),
+    }
+
+
+def agreement_figure(one: Volumes) -> Figure:
+    """The Bland-Altman plot of a label's volumes."""
+    bias, lower, upper = (row.estimate for row in agreement_of(one, seed=0))
+    what, of = "Area" if one.unit == "mm²" else "Volume", one.of
+    title, limits = f"{what} of {of.target}", (lower, upper)
+    return figures.bland_altman(of.reference, of.predicted, title, bias=bias, limits=limits, unit=one.unit)
 
 
 def unit_of(metric: str) -> str:

@@ -14,6 +14,7 @@ from isocenter.evaluation import Steps, Table, brier_errors, harrell_c, integrat
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures
+from isocenter.tasks.settings import reading
 from isocenter.tasks.survival_curves import CURVES, LEAST, Known, median_time
 from isocenter.tasks.survival_losses import LOSSES
 from isocenter.tasks.survival_plan import EFRON, baseline, batch, check_settings, curve, rounded, settings_for, steps_of
@@ -76,6 +77,8 @@ class Survival:
 
     name: ClassVar[str] = "survival"
     needs: ClassVar[frozenset[str]] = frozenset({"event"})
+    registers: ClassVar[Mapping[str, str]] = {"horizons": "horizons"}
+    of_a_case: ClassVar[str] = "brier"
     metrics: ClassVar[frozenset[str]] = METRICS
     selects_by: ClassVar[str] = "harrell_c"
     # The baseline is theirs: the few validation cases have too few events for it.
@@ -88,16 +91,12 @@ class Survival:
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Survival:
         known = tuple(field.name for field in fields(cls))
-        if unknown := sorted(set(settings) - set(known)):
-            raise PlanError("there is no such setting", f"task.{unknown[0]}", f"Choose one of {', '.join(known)}")
-        try:
+        with reading(settings, known, "a survival"):
             given = {name: settings[name] for name in known if name in settings or name not in OPTIONAL}
             given |= {name: tuple(float(one) for one in given[name]) for name in TIMES}
             given |= {name: None if given[name] is None else float(given[name]) for name in NUMBERS if name in given}
             given |= {name: _curve(given[name]) for name in CURVE if name in given}
             task = cls(**{**given, "model": str(given["model"]), "unit": str(given.get("unit") or "")})
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise PlanError(f"impossible settings of a survival ({error})", "task", "Plan anew, or mend it") from error
         check_settings(task.settings)
         return task
 
@@ -121,7 +120,8 @@ class Survival:
 
     @property
     def heads(self) -> Mapping[str, Head]:
-        return {"event": Vector(len(self.labels))}
+        """Numbers: how large something is may be the hazard."""
+        return {"event": Vector(len(self.labels), holds="numbers")}
 
     @property
     def labels(self) -> tuple[Label, ...]:

@@ -33,9 +33,20 @@ Outputs = Mapping[str, "Tensor"]
 class Task(Protocol):
     """A kind of problem with its settings: a frozen dataclass whose fields are the plan's section "task".
 
-    A kind may have `tuned_on: ClassVar[Split]`, the part whose predictions `tuned` is shown, without it "val";
-    `outside: int`, what its label maps say beyond the image, without it 0;
-    `channel_labels: tuple[Label, ...]`, what the channels of its dense head mean, where those are not its labels.
+    What a kind may have beside all this:
+    tuned_on:  the part whose predictions `tuned` is shown; without it "val"
+    registers: {setting: in words} what, beside the primary metric, is fixed before training, because another value
+               afterwards could flatter; without it nothing
+    of_a_case: the column of `score` by which a report judges a single case where the primary metric has none
+    suffices:  whether references of these kinds teach it something; without it all of its `needs` are needed
+    parts:     {name: task} that it is made of, as its `Prediction.parts` are
+    sides:     {head: as `mirrored`}, where heads differ in what mirroring makes of them
+    terms:     {name: numbers} of the loss that are learnt with the weights, from these on; `loss` finds them as tensors
+               among the outputs
+    uncut:     in words why no patch may cut what it is taught; where it is empty or absent, any may
+    bytes_per_voxel: of an image while `decode` works; without it those of a label
+    outside:   what its label maps say beyond the image; without it 0
+    channel_labels: what the channels of its dense head mean, where those are not its labels
     """
 
     name: ClassVar[str]
@@ -88,7 +99,7 @@ class Task(Protocol):
         """What this kind of problem says about training, by "section.name"."""
 
     def under(self, sampling: str) -> dict[str, Decision]:
-        """What follows from its settings and from how cases are drawn ("natural", "balanced"), by "section.name".
+        """What follows from its settings and from how cases are drawn (`training.sampling`), by "section.name".
 
         PlanError where cases cannot be drawn so.
         """

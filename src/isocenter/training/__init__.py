@@ -1,5 +1,6 @@
 """The recipe that trains, what feeds it, and the state that it leaves."""
 
+from isocenter.training.alone import Alone, covariates_alone
 from isocenter.training.begin import fitting
 from isocenter.training.checkpoint import STATE_SCHEMA, read_checkpoint, recover, with_task, write_checkpoint
 from isocenter.training.loader import Batch, Loader
@@ -12,6 +13,7 @@ from isocenter.training.store import Prepared, prepare_all
 __all__ = [
     "ALONE",
     "STATE_SCHEMA",
+    "Alone",
     "Batch",
     "Clock",
     "Decided",
@@ -25,6 +27,7 @@ __all__ = [
     "Speed",
     "State",
     "Work",
+    "covariates_alone",
     "finished",
     "fitting",
     "prepare_all",

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 STATE_SCHEMA = "isocenter.state"
+# Numbers of the loss that are learnt with the weights.
+TERMS = "terms.safetensors"
 # As `isocenter.load` reads them.
 RECORD, MODEL_SCHEMA = "model.json", "isocenter.model"
 
@@ -31,6 +33,7 @@ def write_checkpoint(
     module: Module | None = None,
     optimiser: Optimizer | None = None,
     state: Mapping[str, Any] | None = None,
+    terms: Mapping[str, Tensor] | None = None,
 ) -> None:
     """The averaged weights as a model that can be loaded; with the rest, training can go on from it."""
     with written(folder, overwrite=True) as partial:
@@ -40,16 +43,22 @@ def write_checkpoint(
             write_tensors(partial / "module.safetensors", module.state_dict())
             write_tensors(partial / "optimiser.safetensors", _flat(optimiser))
             write_json(partial / "state.json", STATE_SCHEMA, dict(state or {}))
+        if terms:
+            write_tensors(partial / TERMS, terms)
         seal(partial)
 
 
-def read_checkpoint(folder: Path, module: Module, averaged: Module, optimiser: Optimizer) -> dict[str, Any]:
-    """Bring module, averaged weights and optimiser to the state in the folder; returns the rest of the state."""
+def read_checkpoint(
+    folder: Path, module: Module, averaged: Module, optimiser: Optimizer, terms: Module | None = None
+) -> dict[str, Any]:
+    """Bring module, averaged weights, optimiser and terms to the state in the folder; returns the rest of the state."""
     verify(folder)
     state = read_json(folder / "state.json", STATE_SCHEMA)
     try:
         module.load_state_dict(read_tensors(folder / "module.safetensors"))
         averaged.load_state_dict(read_tensors(folder / "weights.safetensors"))
+        if terms is not None and terms.state_dict():
+            terms.load_state_dict(read_tensors(folder / TERMS))
         _unflatten(optimiser, read_tensors(folder / "optimiser.safetensors"))
     except (KeyError, RuntimeError) as error:
         raise IntegrityError(

@@ -6,7 +6,7 @@ Nothing else of the training asks of which kind a target is.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
@@ -14,8 +14,19 @@ from numpy.typing import NDArray
 
 from isocenter.lazy import torch
 from isocenter.runtime import Preprocessing, Trace
-from isocenter.transforms import Augmentation, Corners, LabelMap, generator, names_sides, sides_changed
-from isocenter.values import Array, Boxes, Dense, Head, Region, Target, Vector
+from isocenter.training.together import AND, OF, Together
+from isocenter.transforms import (
+    Augmentation,
+    Corners,
+    Following,
+    LabelMap,
+    ObjectMap,
+    Warp,
+    generator,
+    names_sides,
+    sides_changed,
+)
+from isocenter.values import Array, Boxes, Dense, Head, Instances, Region, Several, Target, Vector
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,7 +34,7 @@ if TYPE_CHECKING:
 # Positions of each structure that are kept for centring patches; nnU-Net keeps as many.
 POSITIONS = 1000
 # Images and targets of a batch.
-Moved = tuple["Tensor", "Tensor"]
+Moved = tuple["Tensor", Any]
 Positions = Mapping[int, NDArray[np.int32]]
 
 
@@ -35,26 +46,40 @@ class Kind(Protocol):
     mixes: whether images can be mixed in pairs, with losses of both targets
     """
 
-    name: ClassVar[str]
-    large: ClassVar[bool]
-    mixes: ClassVar[bool]
+    @property
+    def name(self) -> str: ...
 
-    def prepared(self, target: Target, preprocessing: Preprocessing, trace: Trace) -> Array:
+    @property
+    def large(self) -> bool: ...
+
+    @property
+    def mixes(self) -> bool: ...
+
+    def prepared(self, target: Target, preprocessing: Preprocessing, trace: Trace) -> Any:
         """The target on the network's grid."""
 
-    def positions(self, target: Target, data: Array, shape: Sequence[int]) -> Positions:
+    def stored(self, data: Any) -> Mapping[str, tuple[bool, Array]]:
+        """{name: (whether it is large, array)} of what was prepared; a target that is one array has no name."""
+
+    def opened(self, arrays: Mapping[str, Any]) -> Any:
+        """The inverse of `stored`."""
+
+    def positions(self, target: Target, data: Any, shape: Sequence[int]) -> Positions:
         """{class from 1: (up to POSITIONS, axes) voxels where it is}, for centring patches; (0, axes) where nowhere."""
 
-    def cut(self, data: Array, region: Region) -> Array:
+    def cut(self, data: Any, region: Region) -> Any:
         """What belongs to a region of the network's grid."""
 
-    def alike(self, targets: Sequence[Array], most: int) -> Sequence[Array]:
-        """Of one shape, so that they can be stacked. most: entries of the longest of all cases"""
+    def blank(self, targets: Sequence[Any], patch: Sequence[int]) -> Any:
+        """A target that says nothing, in the shape that all have in a batch. targets: of all cases"""
 
-    def moved(self, augmentation: Augmentation, images: Tensor, targets: Tensor, drawn: Drawn) -> Moved:
-        """(batch, channels, *patch) images and their targets, changed alike."""
+    def alike(self, targets: Sequence[Any], blank: Any) -> Sequence[Any]:
+        """Of one shape, so that they can be stacked."""
 
-    def coarse(self, targets: Tensor, spatial: Sequence[int], wanted: Sequence[int]) -> Tensor:
+    def following(self, targets: Any, spatial: tuple[int, ...], drawn: Drawn) -> Following:
+        """A batch of targets as what follows its images."""
+
+    def coarse(self, targets: Any, spatial: Sequence[int], wanted: Sequence[int]) -> Any:
         """Targets of images of one size, for outputs of another."""
 
 
@@ -66,20 +91,41 @@ class Drawn:
     steps:      mm of a voxel per axis
     mirrored:   what labels become in a mirror
     outside:    what a label map says beyond the image
+    parts:      the same of each part of a task that is made of tasks
     """
 
     generators: Sequence[np.random.Generator]
     steps: Sequence[float]
     mirrored: Sequence[int] | None
     outside: int = 0
+    parts: Mapping[str, Drawn] = field(default_factory=dict)
+
+
+def moved(kind: Kind, augmentation: Augmentation, images: Tensor, targets: Any, drawn: Drawn) -> Moved:
+    """(batch, channels, *patch) images and their targets, changed alike."""
+    following = kind.following(targets, tuple(images.shape[2:]), drawn)
+    images, followed, _ = augmentation.moved(images, following, drawn.generators, drawn.steps, mirrored=drawn.mirrored)
+    assert followed is not None  # noqa: S101 - it was given
+    return images, followed.targets
+
+
+class OneArray:
+    """A target that is stored as the array that it is."""
+
+    large: ClassVar[bool] = False
+
+    def stored(self, data: Array) -> Mapping[str, tuple[bool, Array]]:
+        return {"": (self.large, data)}
+
+    def opened(self, arrays: Mapping[str, Any]) -> Any:
+        return arrays[""]
 
 
 @dataclass(frozen=True)
-class OfTheWhole:
+class OfTheWhole(OneArray):
     """() or (size,) numbers that hold for the whole image."""
 
     name: ClassVar[str] = "vector"
-    large: ClassVar[bool] = False
     mixes: ClassVar[bool] = True
 
     def prepared(self, target: Target, preprocessing: Preprocessing, trace: Trace) -> Array:
@@ -91,19 +137,40 @@ class OfTheWhole:
     def cut(self, data: Array, region: Region) -> Array:
         return np.asarray(data)
 
-    def alike(self, targets: Sequence[Array], most: int) -> Sequence[Array]:
+    def blank(self, targets: Sequence[Array], patch: Sequence[int]) -> Array:
+        return np.zeros_like(np.asarray(targets[0]))
+
+    def alike(self, targets: Sequence[Array], blank: Array) -> Sequence[Array]:
         return targets
 
-    def moved(self, augmentation: Augmentation, images: Tensor, targets: Tensor, drawn: Drawn) -> Moved:
-        moved, _, crossed = augmentation(images, None, drawn.generators, drawn.steps, mirrored=drawn.mirrored)
-        return moved, vectors_changed(targets, crossed, drawn.mirrored)
+    def following(self, targets: Tensor, spatial: tuple[int, ...], drawn: Drawn) -> Following:
+        return Unmoved(targets)
 
     def coarse(self, targets: Tensor, spatial: Sequence[int], wanted: Sequence[int]) -> Tensor:
         return targets
 
 
+@dataclass(frozen=True, eq=False)
+class Unmoved:
+    """(batch,) or (batch, size) targets of whole images: only left and right can change in them."""
+
+    targets: Tensor
+
+    def flipped(self, mirrored: NDArray[np.bool_]) -> Unmoved:
+        return self
+
+    def sides_changed(self, crossed: Tensor, mirrored: Sequence[int]) -> Unmoved:
+        return Unmoved(vectors_changed(self.targets, crossed, mirrored))
+
+    def turned(self, turns: NDArray[np.intp]) -> Unmoved:
+        return self
+
+    def warped(self, warp: Warp) -> Unmoved:
+        return self
+
+
 @dataclass(frozen=True)
-class EveryVoxel:
+class EveryVoxel(OneArray):
     """(*spatial) label values."""
 
     name: ClassVar[str] = "dense"
@@ -121,14 +188,14 @@ class EveryVoxel:
     def cut(self, data: Array, region: Region) -> Array:
         return np.asarray(data[region] if region else data)
 
-    def alike(self, targets: Sequence[Array], most: int) -> Sequence[Array]:
+    def blank(self, targets: Sequence[Array], patch: Sequence[int]) -> Array:
+        return np.zeros(tuple(patch), dtype=targets[0].dtype)
+
+    def alike(self, targets: Sequence[Array], blank: Array) -> Sequence[Array]:
         return targets
 
-    def moved(self, augmentation: Augmentation, images: Tensor, targets: Tensor, drawn: Drawn) -> Moved:
-        labels = LabelMap(targets, drawn.outside)
-        moved, followed, _ = augmentation.moved(images, labels, drawn.generators, drawn.steps, mirrored=drawn.mirrored)
-        assert followed is not None  # noqa: S101 - they were given
-        return moved, followed.labels
+    def following(self, targets: Tensor, spatial: tuple[int, ...], drawn: Drawn) -> Following:
+        return LabelMap(targets, drawn.outside)
 
     def coarse(self, targets: Tensor, spatial: Sequence[int], wanted: Sequence[int]) -> Tensor:
         """Voxel by voxel, so that labels stay labels."""
@@ -139,7 +206,26 @@ class EveryVoxel:
 
 
 @dataclass(frozen=True)
-class BoxByBox:
+class ObjectByObject(EveryVoxel):
+    """(*spatial) int32 numbers of objects, 0 where there is none.
+
+    What a network learns of them is made of the numbers after they have moved: a distance would not stay one.
+    """
+
+    name: ClassVar[str] = "instances"
+
+    def prepared(self, target: Target, preprocessing: Preprocessing, trace: Trace) -> Array:
+        return preprocessing.labels(target.data, trace).astype(np.int32)
+
+    def positions(self, target: Target, data: Array, shape: Sequence[int]) -> Positions:
+        return {1: _some(np.argwhere(data > 0), 1)}
+
+    def following(self, targets: Tensor, spatial: tuple[int, ...], drawn: Drawn) -> Following:
+        return ObjectMap(targets)
+
+
+@dataclass(frozen=True)
+class BoxByBox(OneArray):
     """(n, 1 + 2 * axes) float32: class, where it begins on every axis, where it ends; edges in voxels.
 
     In a batch all have the same number of rows; those of class -1 are none. A box belongs to a patch that holds its
@@ -147,7 +233,6 @@ class BoxByBox:
     """
 
     name: ClassVar[str] = "boxes"
-    large: ClassVar[bool] = False
     mixes: ClassVar[bool] = False
 
     def prepared(self, target: Target, preprocessing: Preprocessing, trace: Trace) -> Array:
@@ -168,30 +253,47 @@ class BoxByBox:
         inside = np.asarray(data)[((centres >= low) & (centres < high)).all(axis=1)]
         return inside - np.array([0, *low, *low], dtype=inside.dtype)
 
-    def alike(self, targets: Sequence[Array], most: int) -> Sequence[Array]:
-        return [np.pad(one, ((0, most - len(one)), (0, 0)), constant_values=-1) for one in targets]
+    def blank(self, targets: Sequence[Array], patch: Sequence[int]) -> Array:
+        most = max(one.shape[0] for one in targets)
+        return np.full((most, targets[0].shape[1]), -1, dtype=targets[0].dtype)
 
-    def moved(self, augmentation: Augmentation, images: Tensor, targets: Tensor, drawn: Drawn) -> Moved:
-        corners = Corners(targets, tuple(images.shape[2:]))
-        moved, followed, _ = augmentation.moved(images, corners, drawn.generators, drawn.steps, mirrored=drawn.mirrored)
-        assert followed is not None  # noqa: S101 - they were given
-        return moved, followed.boxes
+    def alike(self, targets: Sequence[Array], blank: Array) -> Sequence[Array]:
+        return [np.concatenate([one, blank[len(one) :]]) for one in targets]
+
+    def following(self, targets: Tensor, spatial: tuple[int, ...], drawn: Drawn) -> Following:
+        return Corners(targets, spatial)
 
     def coarse(self, targets: Tensor, spatial: Sequence[int], wanted: Sequence[int]) -> Tensor:
         factors = [new / old for new, old in zip(wanted, spatial, strict=True)]
         return targets * targets.new_tensor([1.0, *factors, *factors])
 
 
-KINDS: Mapping[type, Kind] = {Vector: OfTheWhole(), Dense: EveryVoxel(), Boxes: BoxByBox()}
+KINDS: Mapping[type, Kind] = {
+    Vector: OfTheWhole(),
+    Dense: EveryVoxel(),
+    Boxes: BoxByBox(),
+    Instances: ObjectByObject(),
+}
 
 
 def kind_of(head: Head) -> Kind:
     """What a target for this head does on its way."""
+    if isinstance(head, Several):
+        return Together({part: kind_of(one) for part, one in head.parts.items()})
     return KINDS[type(head)]
+
+
+def kind_of_all(kinds: Sequence[Kind]) -> Kind:
+    """That of cases together: each knows of several parts only the kinds that it has."""
+    parts = {part: kind for one in kinds if isinstance(one, Together) for part, kind in one.kinds.items()}
+    return Together(dict(sorted(parts.items()))) if parts else kinds[0]
 
 
 def kind_named(name: str) -> Kind:
     """The kind under whose name a target was stored."""
+    if OF in name:
+        named = (one.split(OF) for one in name.split(AND))
+        return Together({part: kind_named(of) for part, of in named})
     return next(kind for kind in KINDS.values() if kind.name == name)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from isocenter.errors import IsocenterError
@@ -31,6 +32,7 @@ class Learner:
     """What a step needs, and how many batches in a row it could learn nothing from.
 
     module: as Fabric has wrapped it
+    terms:  of the loss, learnt with the weights
     """
 
     module: Any
@@ -40,6 +42,7 @@ class Learner:
     fabric: Any
     compute: Compute
     ranks: Ranks
+    terms: Mapping[str, Tensor] = field(default_factory=dict)
     lost: int = 0
 
     def learn(self, batch: Batch, step: int, pace: Pace) -> tuple[float, float]:
@@ -56,10 +59,14 @@ class Learner:
         with bit_by_bit(self.settings):
             # Gradients are averaged over the ranks, of which each has its part of the loss: so they are added.
             self.fabric.backward(loss * self.ranks.count)
+        for one in self.terms.values():  # every rank has their whole gradient
+            if one.grad is not None:
+                one.grad /= self.ranks.count
         # Looked at only here, where a GPU has all of the step's work before it and does not wait for us.
         if math.isfinite(lowered := float(loss.detach())):
             self.lost = 0
-            torch.nn.utils.clip_grad_norm_(self.module.parameters(), chosen.clip, foreach=True)
+            learnt = [*self.module.parameters(), *self.terms.values()]
+            torch.nn.utils.clip_grad_norm_(learnt, chosen.clip, foreach=True)
             self.optimiser.step()
             if self.ranks.leads:
                 self.average.move(decay(step, pace.stride, chosen))
@@ -69,7 +76,8 @@ class Learner:
 
     def loss(self, batch: Batch) -> Tensor:
         with bit_by_bit(self.settings):
-            return batch_loss(self.module, batch, self.settings, self.fabric.device, self.compute, self.ranks)
+            given = (self.module, batch, self.settings, self.fabric.device, self.compute, self.ranks)
+            return batch_loss(*given, terms=self.terms)
 
     def refuse_lost(self, step: int, where: str) -> None:
         """IsocenterError once nothing was learnt from many batches in a row."""

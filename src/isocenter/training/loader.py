@@ -6,7 +6,7 @@ Which case, which patch and which augmentation a batch holds is a function of th
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,27 +17,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.lazy import torch
-from isocenter.training.kinds import Kind, kind_for
+from isocenter.training.kinds import Kind, kind_for, kind_of_all
+from isocenter.training.sampling import Sampling
 from isocenter.training.store import Prepared
-from isocenter.transforms import generator, order
 from isocenter.values import Array, Region
 
 AHEAD = 3
-# Measured numbers are drawn alike over so many equal parts of their range.
-LEVELS = 10
-# Sets the draws of classes, and of the cases of a class, apart from those of epochs and of patches.
-CLASS_DRAW, MEMBER_DRAW, BALANCED_DRAW = 2**31 + 1, 2**31 + 2, 1
+
+# Image, target, generator, spacing, and what is told beside the image.
+_Sample = tuple[NDArray[np.float32], Array, np.random.Generator, tuple[float, ...], NDArray[np.float32] | None]
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """images: (batch, channels, *patch); targets: as their kind has them; one generator and one spacing each"""
+    """images: (batch, channels, *patch); targets: as their kind has them; one generator and one spacing each
+
+    context: (batch, entries) told beside the images; None for a network that sees images alone
+    """
 
     images: NDArray[np.float32]
-    targets: Array
+    targets: Any
     generators: tuple[np.random.Generator, ...]
     steps: tuple[float, ...]
     kind: Kind = field(default=None)  # type: ignore[assignment]
+    context: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         if self.kind is None:
@@ -49,8 +52,7 @@ class Loader:
     """Batches of patches of these cases.
 
     foreground: share of patches that are centred on a structure; the others lie anywhere
-    balanced:   cases are drawn class by class, each class as often as any other; of numbers the tenths of the first
-                one's range are the classes. For vector targets only
+    sampling:   how often a case is drawn, see `sampling`; all but "natural" are for vector targets
     part:       the samples of each batch that are wanted; all without
     pinned:     in memory from which a GPU copies while the processor goes on
     """
@@ -60,7 +62,7 @@ class Loader:
     batch: int
     foreground: float
     seed: int
-    balanced: bool = False
+    sampling: str = "natural"
     part: range | None = None
     pinned: bool = False
 
@@ -80,58 +82,46 @@ class Loader:
         """The batch of a step, or the wanted part of it, whatever was drawn before."""
         wanted = range(self.batch) if self.part is None else self.part
         drawn = [self._sample(step * self.batch + n) for n in wanted]
-        images, targets, generators, steps = zip(*drawn, strict=True)
+        images, targets, generators, steps, contexts = zip(*drawn, strict=True)
         # One spacing for the batch: all cases lie on the network's grid, small differences come from rounding.
         spacing = tuple(np.mean(steps, axis=0).tolist())
-        kind = self.cases[0].kind
-        alike = kind.alike(targets, self._longest)
-        return Batch(self._stacked(images), self._stacked(alike), generators, spacing, kind)
+        alike = self._kind.alike(targets, self._blank)
+        told = None if contexts[0] is None else self._stacked(contexts)
+        return Batch(self._stacked(images), self._stacked(alike), generators, spacing, self._kind, told)
 
-    def _stacked(self, arrays: Sequence[Array]) -> Array:
+    def _stacked(self, arrays: Sequence[Any]) -> Any:
+        if isinstance(arrays[0], Mapping):
+            return {name: self._stacked([one[name] for one in arrays]) for name in arrays[0]}
         if not self.pinned:
             return np.stack(arrays)
         whole = torch.empty((len(arrays), *arrays[0].shape), dtype=torch.from_numpy(arrays[0]).dtype, pin_memory=True)
         return np.stack(arrays, out=whole.numpy())
 
-    def _sample(self, number: int) -> tuple[NDArray[np.float32], Array, np.random.Generator, tuple[float, ...]]:
-        index, rng = self._class_by_class(number) if self.balanced else self._case_by_case(number)
+    def _sample(self, number: int) -> _Sample:
+        index, rng = self._sampling(number)
         case = self.cases[index]
         image, target = case.cut(self._region(case, rng))
-        return image, target, rng, case.steps
-
-    def _case_by_case(self, number: int) -> tuple[int, np.random.Generator]:
-        """Every case once an epoch."""
-        epoch, place = divmod(number, len(self.cases))
-        index = int(order(self.seed, epoch, len(self.cases))[place])
-        return index, generator(self.seed, epoch, index)
-
-    def _class_by_class(self, number: int) -> tuple[int, np.random.Generator]:
-        """Every class once a round; within a class every case once before any comes again."""
-        rounds, place = divmod(number, len(self._classes))
-        chosen = int(generator(self.seed, rounds, 0, CLASS_DRAW).permutation(len(self._classes))[place])
-        members = self._classes[chosen]
-        lap, place = divmod(rounds, len(members))
-        index = int(members[generator(self.seed, lap, chosen, MEMBER_DRAW).permutation(len(members))[place]])
-        return index, generator(self.seed, lap, index, BALANCED_DRAW)
+        return image, target, rng, case.steps, case.context
 
     @cached_property
-    def _classes(self) -> list[NDArray[np.intp]]:
-        """The numbers of the cases of each class: of those whose targets are alike."""
-        targets = np.stack([np.atleast_1d(case.target) for case in self.cases])
-        if targets.dtype.kind == "f":
-            targets = _levels(targets[:, 0])[:, None]
-        _, owner = np.unique(targets, axis=0, return_inverse=True)
-        return [np.flatnonzero(owner.ravel() == number) for number in range(int(owner.max()) + 1)]
+    def _sampling(self) -> Sampling:
+        return Sampling(self.sampling, self.seed, [case.target for case in self.cases])
 
     @cached_property
-    def _longest(self) -> int:
-        """Entries of the longest target of all cases, so that batches are alike in every process."""
-        return max((case.target.shape[0] for case in self.cases if case.target.ndim), default=0)
+    def _kind(self) -> Kind:
+        return kind_of_all([case.kind for case in self.cases])
+
+    @cached_property
+    def _blank(self) -> Any:
+        """By the targets of all cases, so that batches are alike in every process."""
+        return self._kind.blank([case.target for case in self.cases], self.patch)
 
     @cached_property
     def _rarity(self) -> NDArray[np.float64]:
         """One over the number of cases that hold a structure, for each; 0 where none does."""
-        holding = np.sum([[len(positions) > 0 for positions in case.positions] for case in self.cases], axis=0)
+        holding = np.zeros(max(len(case.positions) for case in self.cases))
+        for case in self.cases:
+            holding[: len(case.positions)] += [len(positions) > 0 for positions in case.positions]
         return np.where(holding > 0, 1 / np.maximum(holding, 1), 0.0)
 
     def _region(self, case: Prepared, rng: np.random.Generator) -> Region:
@@ -145,11 +135,3 @@ class Loader:
             centre = positions[int(rng.integers(len(positions)))]
             start = np.clip(centre - np.asarray(self.patch) // 2, 0, room)
         return tuple(slice(int(s), int(s) + n) for s, n in zip(start, self.patch, strict=True))
-
-
-def _levels(values: NDArray[Any]) -> NDArray[np.intp]:
-    """(cases,) the part of the range in which each value lies; -1 where there is none."""
-    known = np.isfinite(values)
-    low, high = (values[known].min(), values[known].max()) if known.any() else (0.0, 0.0)
-    share = np.where(known, values - low, 0.0) / ((high - low) or 1.0)
-    return np.where(known, np.minimum((share * LEVELS).astype(np.intp), LEVELS - 1), -1)

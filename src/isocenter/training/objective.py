@@ -8,14 +8,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from isocenter.errors import PlanError
 from isocenter.lazy import torch
 from isocenter.planning import Settings
-from isocenter.tasks import Task, outside
+from isocenter.tasks import Task, outside, parts_of
 from isocenter.training.compute import Compute
-from isocenter.training.kinds import Drawn, kind_for
+from isocenter.training.kinds import Drawn, kind_for, moved
 from isocenter.training.loader import Batch
 from isocenter.training.ranks import ALONE, Ranks
 from isocenter.transforms import Augmentation
@@ -28,28 +27,40 @@ LEVEL = "@"
 
 
 def batch_loss(
-    module: Any, batch: Batch, settings: Settings, device: Any, compute: Compute, ranks: Ranks = ALONE
+    module: Any,
+    batch: Batch,
+    settings: Settings,
+    device: Any,
+    compute: Compute,
+    ranks: Ranks = ALONE,
+    terms: Mapping[str, Tensor] | None = None,
 ) -> Tensor:
     """Augment a batch on the device and let the task judge what the network makes of it.
 
+    terms: of the loss that are learnt with the weights
     With several ranks each gives its part of a batch, and the loss is that of the whole.
     """
     task, augmentation, kind = settings.task, settings.augmentation, batch.kind
     images, targets = (on_device(array, device) for array in (batch.images, batch.targets))
-    drawn = Drawn(batch.generators, batch.steps, task.mirrored, outside(task))
-    images, targets = kind.moved(augmentation, images, targets, drawn)
+    images, targets = moved(kind, augmentation, images, targets, _drawn(task, batch))
+    context = [] if batch.context is None else [on_device(batch.context, device)]
     partner, share = None, 1.0
     if kind.mixes:
         images, partner, share = mixed(augmentation, images, batch.generators, ranks)
+    if partner is not None:  # who is mixed of two is told of both
+        context = [ranks.own(share * whole + (1 - share) * whole[partner]) for whole in map(ranks.whole, context)]
     coarse = partial(kind.coarse, spatial=tuple(images.shape[2:]))
     with compute.autocast(device):
-        outputs = module(compute.ordered(module, images))
+        outputs = module(compute.ordered(module, images), *context)
     outputs = {name: ranks.whole(output.float()) for name, output in outputs.items()}
-    targets = ranks.whole(targets)
+    targets = each_array(targets, ranks.whole)
+    if (own := getattr(module, "loss", None)) is not None:  # the family is defined by it: nothing else fits its outputs
+        lost: Tensor = own(outputs, targets, task.heads)
+        return lost
     if partner is None:
-        return supervised(task, outputs, targets, coarse)
+        return supervised(task, outputs, targets, coarse, terms)
     # Zhang et al., arXiv:1710.09412; Yun et al., arXiv:1905.04899
-    own, other = (supervised(task, outputs, one, coarse) for one in (targets, targets[partner]))
+    own, other = (supervised(task, outputs, one, coarse, terms) for one in (targets, targets[partner]))
     return share * own + (1 - share) * other
 
 
@@ -63,9 +74,21 @@ def mixed(
     return ranks.own(whole), partner, share
 
 
-def on_device(array: NDArray[Any], device: Any) -> Tensor:
-    """An array as a tensor on the device; from pinned memory it is copied while the processor goes on."""
-    return torch.from_numpy(array).to(device, non_blocking=True)
+def _drawn(task: Task, batch: Batch) -> Drawn:
+    parts = {name: _drawn(part, batch) for name, part in parts_of(task).items()}
+    return Drawn(batch.generators, batch.steps, task.mirrored, outside(task), parts)
+
+
+def on_device(arrays: Any, device: Any) -> Any:
+    """Arrays as tensors on the device; from pinned memory they are copied while the processor goes on."""
+    return each_array(arrays, lambda array: torch.from_numpy(array).to(device, non_blocking=True))
+
+
+def each_array(arrays: Any, change: Callable[[Any], Any]) -> Any:
+    """One array changed, or each of several in a mapping."""
+    if isinstance(arrays, Mapping):
+        return {name: change(one) for name, one in arrays.items()}
+    return change(arrays)
 
 
 @contextmanager
@@ -83,35 +106,43 @@ def bit_by_bit(settings: Settings) -> Iterator[None]:
 
 
 def supervised(
-    task: Task, outputs: Mapping[str, Tensor], targets: Tensor, coarse: Callable[..., Tensor] | None = None
+    task: Task,
+    outputs: Mapping[str, Tensor],
+    targets: Any,
+    coarse: Callable[..., Any] | None = None,
+    terms: Mapping[str, Tensor] | None = None,
 ) -> Tensor:
     """The loss of the finest outputs, and of coarser ones where a network in training gives them.
 
     Level n weighs 2^-n, all together 1. Lee et al., arXiv:1409.5185; the weights are nnU-Net's,
     doi:10.1038/s41592-020-01008-z
     coarse: brings targets to the grid of outputs; as their shape says if not given
+    terms:  of the loss that are learnt with the weights
     """
     levels = by_level(outputs)
     weights = {level: 2.0**-level for level in levels}
     losses = [
-        weights[level] / sum(weights.values()) * task.loss(heads, as_coarse(targets, heads, coarse))
+        weights[level]
+        / sum(weights.values())
+        * task.loss({**heads, **(terms or {})}, as_coarse(targets, heads, coarse))
         for level, heads in levels.items()
     ]
     return torch.stack(losses).sum()
 
 
 def by_level(outputs: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
-    """{level: {head: output}}; level 0 is the finest."""
+    """{level: {head: output}}; level 0 is the finest. What holds for the whole image does so at every level."""
     levels: dict[int, dict[str, Tensor]] = {}
     for name, output in outputs.items():
         head, _, level = name.partition(LEVEL)
         levels.setdefault(int(level or 0), {})[head] = output
-    return dict(sorted(levels.items()))
+    whole = {head: output for head, output in levels.get(0, {}).items() if output.ndim == 2}
+    return {level: {**whole, **heads} for level, heads in sorted(levels.items())}
 
 
-def as_coarse(targets: Tensor, heads: Mapping[str, Tensor], coarse: Callable[..., Tensor] | None = None) -> Tensor:
+def as_coarse(targets: Any, heads: Mapping[str, Tensor], coarse: Callable[..., Any] | None = None) -> Any:
     """Targets on the grid of the outputs; where these have none, as they are."""
-    spatial = tuple(next(iter(heads.values())).shape[2:])
+    spatial = next((tuple(one.shape[2:]) for one in heads.values() if one.ndim > 2), ())
     if not spatial:
         return targets
     if coarse is None:

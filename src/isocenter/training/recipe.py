@@ -25,7 +25,7 @@ from isocenter.training.learner import Learner
 from isocenter.training.loader import Loader
 from isocenter.training.logs import opened_logs
 from isocenter.training.objective import batch_loss, bit_by_bit
-from isocenter.training.optimisers import Average, laid_as_weights, make_optimiser
+from isocenter.training.optimisers import Average, Terms, laid_as_weights, make_optimiser, terms_of
 from isocenter.training.probe import PROBE_CASES, Probed, budget, probed
 from isocenter.training.ranks import ALONE, Ranks
 from isocenter.training.schedule import Pace, replan
@@ -83,21 +83,23 @@ def train(
     resume = ranks.agreed(last.is_dir())
     began_from = "" if resume else begin_from(module, settings.network, start)
     averaged = copy.deepcopy(module.to(fabric.device)).requires_grad_(False)
+    terms = terms_of(settings.task, fabric.device)
     loader = _loader(settings, train_cases, ranks)
     network = TorchNetwork(averaged, str(fabric.device))
     model = Model(settings.task, settings.preprocessing, settings.inference, settings.architecture, network, record)
 
     def step_of_probe(way: Compute, step: int) -> None:
         with bit_by_bit(settings):
-            batch_loss(module, loader.of_step(step), settings, fabric.device, way).backward()
+            given = (module, loader.of_step(step), settings, fabric.device, way)
+            batch_loss(*given, terms=dict(terms.items())).backward()
 
     found: Probed | None = None
     if not resume and chosen.steps is None:
         found = ranks.agreed(probed(module, step_of_probe, chosen, ranks.agreed(clock.left)))
     way = Compute.of(chosen.compute or "", chosen) if found is None else found.compute
-    optimiser = make_optimiser(module, chosen)
+    optimiser = make_optimiser(module, chosen, terms)
     if resume:
-        state = State.of(read_checkpoint(last, module, averaged, optimiser), str(last))
+        state = State.of(read_checkpoint(last, module, averaged, optimiser, terms), str(last))
         way = Compute.of(state.compute, chosen)
         if state.speed is not None and state.pace.steps != chosen.steps:  # planned anew just before a kill
             decided(_length(state, "so many were planned at the last checkpoint"))
@@ -117,13 +119,14 @@ def train(
         model = replace(model, record={**record, "began_from": state.began_from})
     average = Average(averaged, module)
     wrapped, optimiser = fabric.setup(module, optimiser)
-    learner = Learner(wrapped, optimiser, average, settings, fabric, way, ranks)
+    learner = Learner(wrapped, optimiser, average, settings, fabric, way, ranks, dict(terms.items()))
 
     def keep(state: State) -> None:
         """All from which the training goes on."""
         if ranks.leads:
-            latest = replace(model, record={**model.record, "step": state.step})
+            latest = replace(model, record={**model.record, "step": state.step, **learnt(terms)})
             kept: dict[str, Any] = {"module": module, "optimiser": optimiser, "state": state.record(clock)}
+            kept["terms"] = terms.state_dict()
             write_checkpoint(last, latest, averaged.state_dict(), **kept)
 
     if not resume and (began_from or state.speed is not None):
@@ -151,7 +154,9 @@ def train(
                 mark = time.monotonic()
                 score = validate(model, averaged, val_cases, fabric.device, way)
                 if score >= state.best:
-                    picked = replace(model, record={**model.record, "step": state.step, "validation": score})
+                    picked = replace(
+                        model, record={**model.record, "step": state.step, "validation": score, **learnt(terms)}
+                    )
                     write_checkpoint(best, picked, averaged.state_dict())
                 state = _judged(state, score, chosen)
                 looked = time.monotonic() - mark
@@ -185,6 +190,12 @@ def train(
     return outcome_of(out, chosen, state)
 
 
+def learnt(terms: Terms) -> dict[str, Any]:
+    """What the terms of the loss have come to, for a model's record; nothing where there are none."""
+    found = {name: value.detach().cpu().tolist() for name, value in terms.items()}
+    return {"terms": found} if found else {}
+
+
 def finished(out: Path, chosen: Training) -> Outcome | None:
     """What a training that is over came to; None where it is not."""
     last = out / "checkpoints" / "last"
@@ -211,7 +222,7 @@ def _loader(settings: Settings, cases: Sequence[Prepared], ranks: Ranks) -> Load
         chosen.batch,
         chosen.foreground,
         chosen.seed,
-        balanced=chosen.sampling == "balanced",
+        sampling=chosen.sampling,
         part=ranks.part(chosen.batch),
         pinned=chosen.device.startswith("cuda"),
     )

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from isocenter.errors import IsocenterError
 from isocenter.files import cache_folder, content_hash, sweep, written
-from isocenter.runtime import Preprocessing, in_threads
+from isocenter.runtime import Context, Preprocessing, in_threads
 from isocenter.tasks import Task
 from isocenter.training.kinds import Kind, kind_for, kind_named, kind_of
 from isocenter.transforms import stacked
@@ -31,6 +31,7 @@ from isocenter.values import Array, Case, Region
 LAYOUT = 5
 # Each case is read by a thread of its own already.
 READING = {"nthreads": 1}
+TARGET = "target"
 Progress = Callable[[int, int], None]
 
 
@@ -66,14 +67,16 @@ class Prepared:
     positions: per structure (up to `kinds.POSITIONS`, axes) where it lies; empty for a vector
     steps:     length of a voxel per axis
     kind:      of target; as its shape says where nobody named it
+    context:   (entries,) told the network beside the image; None where it sees images alone
     """
 
     id: str
     image: Array
-    target: Array
+    target: Any
     positions: tuple[NDArray[np.int32], ...]
     steps: tuple[float, ...]
     kind: Kind = field(default=None)  # type: ignore[assignment]
+    context: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         if self.kind is None:
@@ -85,9 +88,16 @@ class Prepared:
 
     @property
     def nbytes(self) -> int:
-        return int(np.prod(self.image.shape)) * 4 + int(np.prod(self.target.shape)) * self.target.dtype.itemsize
+        targets = [array for _, array in self.kind.stored(self.target).values()]
+        return int(np.prod(self.image.shape)) * 4 + sum(_size(array) for array in targets)
 
-    def cut(self, region: Region) -> tuple[NDArray[np.float32], Array]:
+    @property
+    def in_memory(self) -> Prepared:
+        """The same case with its arrays read."""
+        arrays = {name: np.asarray(array[...]) for name, (_, array) in self.kind.stored(self.target).items()}
+        return replace(self, image=self.image[...], target=self.kind.opened(arrays))
+
+    def cut(self, region: Region) -> tuple[NDArray[np.float32], Any]:
         """Image and target of a region; a vector target is the whole case's."""
         image = np.asarray(self.image[(slice(None), *region)], dtype=np.float32)
         return image, self.kind.cut(self.target, region)
@@ -101,19 +111,22 @@ def prepare_all(
     threads: int,
     memory: int,
     reading: Mapping[str, Any] | None = None,
+    context: Context | None = None,
     progress: Progress | None = None,
 ) -> list[Prepared]:
     """All cases prepared, in order; those that the cache has are taken from there.
 
     memory:  bytes; arrays that fit into them together are kept in memory, else patches are read from disk
     reading: what a person decided about how the files are read, as far as it changes the voxels
+    context: what the network is told of a patient beside the image
     """
     folder = cache_folder() / "prepared"
     for shelf in folder.glob("*"):
         sweep(shelf)
 
     def one(case: Case) -> Prepared:
-        return _prepared(case, preprocessing, task, reading or {}, folder)
+        made = _prepared(case, preprocessing, task, reading or {}, folder)
+        return replace(made, context=context.vector(case.covariates)[0]) if context is not None and context else made
 
     prepared: dict[int, Prepared] = {}
     for number, outcome in in_threads(threads, one, cases):
@@ -124,7 +137,7 @@ def prepare_all(
             progress(len(prepared), len(cases))
     done = [prepared[number] for number in range(len(cases))]
     if sum(one.nbytes for one in done) <= memory:
-        return [replace(one, image=one.image[...], target=np.asarray(one.target[...])) for one in done]
+        return [one.in_memory for one in done]
     return done
 
 
@@ -157,10 +170,11 @@ def _write(place: Path, case: Case, preprocessing: Preprocessing, task: Task) ->
     with written(place, overwrite=True) as partial:
         partial.mkdir()
         _pack(image, partial / "image.b2nd")
-        if kind.large:
-            _pack(data, partial / "target.b2nd")
-        else:
-            facts["target"] = data
+        for name, (large, array) in kind.stored(data).items():
+            if large:
+                _pack(array, partial / f"{_named(name)}.b2nd")
+            else:
+                facts[_named(name)] = array
         np.savez(partial / "facts.npz", **facts)
 
 
@@ -179,11 +193,22 @@ def _open(place: Path, case: str) -> Prepared:
         facts = dict(file)
     channels = sorted(int(name.removeprefix("positions_")) for name in facts if name.startswith("positions_"))
     positions = tuple(facts[f"positions_{channel}"] for channel in channels)
-    target: Any = facts["target"] if "target" in facts else _unpacked(place / "target.b2nd")
+    targets: dict[str, Any] = {name: array for name, array in facts.items() if name.startswith(TARGET)}
+    targets |= {path.stem: _unpacked(path) for path in place.glob(f"{TARGET}*.b2nd")}
+    arrays = {name.removeprefix(TARGET).removeprefix("_"): array for name, array in targets.items()}
     image: Any = _unpacked(place / "image.b2nd")
     # Prepared before boxes were: as its shape says.
-    kind = kind_named(str(facts["kind"])) if "kind" in facts else kind_for(target.ndim, image.ndim - 1)
-    return Prepared(case, image, target, positions, tuple(facts["steps"].tolist()), kind)
+    kind = kind_named(str(facts["kind"])) if "kind" in facts else kind_for(arrays[""].ndim, image.ndim - 1)
+    return Prepared(case, image, kind.opened(arrays), positions, tuple(facts["steps"].tolist()), kind)
+
+
+def _named(part: str) -> str:
+    """What the target of a part is called in the cache."""
+    return f"{TARGET}_{part}" if part else TARGET
+
+
+def _size(array: Array) -> int:
+    return int(np.prod(array.shape)) * array.dtype.itemsize
 
 
 def _unpacked(path: Path) -> OnDisk:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from isocenter.lazy import torch
-from isocenter.runtime import Model, slide
+from isocenter.runtime import Model, slide, with_context
 from isocenter.training.compute import Compute
+from isocenter.training.objective import each_array
 from isocenter.training.store import Prepared
 
 if TYPE_CHECKING:
@@ -23,17 +24,19 @@ def validate(model: Model, averaged: Module, cases: Sequence[Prepared], device: 
     collected: dict[str, list[Tensor]] = {}
     inference, task = model.inference, model.task
 
-    def run(images: np.ndarray) -> Mapping[str, np.ndarray]:
+    def run(images: np.ndarray, *context: np.ndarray) -> Mapping[str, np.ndarray]:
+        beside = [torch.from_numpy(one).to(device) for one in context]
         with torch.inference_mode(), compute.autocast(device):
-            outputs = averaged(compute.ordered(averaged, torch.from_numpy(images).to(device)))
+            outputs = averaged(compute.ordered(averaged, torch.from_numpy(images).to(device)), *beside)
         return {name: output.float().cpu().numpy() for name, output in outputs.items()}
 
-    for case in cases:
-        image, target = np.asarray(case.image[...], dtype=np.float32), np.asarray(case.target[...])
+    for case in (one.in_memory for one in cases):
+        image = np.asarray(case.image, dtype=np.float32)
         sums: dict[str, Tensor] = {}
-        for region, arrays in slide(run, image, inference.patch, overlap=inference.overlap, batch=4, merge=task.merge):
+        seen = with_context(run, case.context)
+        for region, arrays in slide(seen, image, inference.patch, overlap=inference.overlap, batch=4, merge=task.merge):
             outputs = {name: torch.from_numpy(array)[None] for name, array in arrays.items()}
-            part = torch.from_numpy(case.kind.cut(target, region))[None]
+            part = each_array(case.kind.cut(case.target, region), lambda array: torch.from_numpy(array)[None])
             for name, value in task.quality(outputs, part).items():
                 sums[name] = sums[name] + value if name in sums else value
         for name, value in sums.items():

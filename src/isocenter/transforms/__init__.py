@@ -2,7 +2,7 @@
 
 from isocenter.transforms.align import aligned
 from isocenter.transforms.augment import Augmentation
-from isocenter.transforms.augment_following import Corners, Following, LabelMap
+from isocenter.transforms.augment_following import Corners, Following, LabelMap, ObjectMap, Warp
 from isocenter.transforms.augment_spatial import sides_changed
 from isocenter.transforms.channels import COLOUR, GREY, recoloured, stacked, without_alpha
 from isocenter.transforms.consensus import majority, staple, votes
@@ -24,10 +24,12 @@ __all__ = [
     "Following",
     "LabelMap",
     "Normalisation",
+    "ObjectMap",
     "Order",
     "Scale",
     "Stretched",
     "Taps",
+    "Warp",
     "aligned",
     "along",
     "check_flips",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,10 @@ class Warp:
 class Following(Protocol):
     """A batch of targets, of the same samples as the images; every change gives a new one."""
 
+    @property
+    def targets(self) -> Any:
+        """As a task's loss takes them."""
+
     def flipped(self: F, mirrored: NDArray[np.bool_]) -> F:
         """Mirrored along the axes that (samples, ndim) says."""
 
@@ -67,16 +71,20 @@ class LabelMap:
     labels: Tensor
     outside: int = 0
 
-    def flipped(self, mirrored: NDArray[np.bool_]) -> LabelMap:
+    @property
+    def targets(self) -> Tensor:
+        return self.labels
+
+    def flipped(self, mirrored: NDArray[np.bool_]) -> Self:
         return replace(self, labels=flipped(self.labels, mirrored))
 
-    def sides_changed(self, crossed: Tensor, mirrored: Sequence[int]) -> LabelMap:
+    def sides_changed(self, crossed: Tensor, mirrored: Sequence[int]) -> Self:
         return replace(self, labels=sides_changed(self.labels, crossed, mirrored))
 
-    def turned(self, turns: NDArray[np.intp]) -> LabelMap:
+    def turned(self, turns: NDArray[np.intp]) -> Self:
         return replace(self, labels=turned(self.labels, turns, self.labels.ndim - 1))
 
-    def warped(self, warp: Warp) -> LabelMap:
+    def warped(self, warp: Warp) -> Self:
         chosen = list(warp.chosen)
         read = self._exchanged(read_labels(self._exchanged(self.labels[chosen]), warp.grid))
         return replace(self, labels=replaced(self.labels, chosen, read))
@@ -90,6 +98,14 @@ class LabelMap:
 
 
 @dataclass(frozen=True, eq=False)
+class ObjectMap(LabelMap):
+    """(batch, *spatial) numbers of objects: they name no side, and in a mirror they stay what they are."""
+
+    def sides_changed(self, crossed: Tensor, mirrored: Sequence[int]) -> Self:
+        return self
+
+
+@dataclass(frozen=True, eq=False)
 class Corners:
     """Boxes on the images of a batch.
 
@@ -100,6 +116,10 @@ class Corners:
 
     boxes: Tensor
     spatial: tuple[int, ...]
+
+    @property
+    def targets(self) -> Tensor:
+        return self.boxes
 
     @property
     def _edges(self) -> tuple[Tensor, Tensor]:

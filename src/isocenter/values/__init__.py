@@ -2,21 +2,25 @@
 
 from isocenter.values.boxes import BoundingBoxes, columns_of, table_columns
 from isocenter.values.case import Case, Dataset, LazyMapping, Problem, Split
+from isocenter.values.covariates import AGE, DAYS, is_missing, level_in, number_in
 from isocenter.values.estimate import Estimate, Row
 from isocenter.values.fingerprint import CaseFacts, Fingerprint
 from isocenter.values.geometry import DIRECTION_TOLERANCE, GRID_TOLERANCE, MM3_PER_ML, Floats, Geometry
 from isocenter.values.grades import grades
 from isocenter.values.image import Array, Code, Deferred, Image, Label, Reader, Source, blocks
-from isocenter.values.plan import BY_HAND, PLAN_VERSION, Decision, Plan
+from isocenter.values.plan import BY_HAND, PLAN_VERSION, Decision, Plan, stands_for
 from isocenter.values.prediction import (
+    KNOWN,
     Boxes,
     Dense,
     Field,
     Finding,
     Head,
+    Instances,
     Points,
     Prediction,
     Region,
+    Several,
     Slabs,
     Target,
     Vector,
@@ -25,9 +29,12 @@ from isocenter.values.regions import hidden, parts_of
 from isocenter.values.shortcut import Shortcut
 
 __all__ = [
+    "AGE",
     "BY_HAND",
+    "DAYS",
     "DIRECTION_TOLERANCE",
     "GRID_TOLERANCE",
+    "KNOWN",
     "MM3_PER_ML",
     "PLAN_VERSION",
     "Array",
@@ -48,6 +55,7 @@ __all__ = [
     "Geometry",
     "Head",
     "Image",
+    "Instances",
     "Label",
     "LazyMapping",
     "Plan",
@@ -57,6 +65,7 @@ __all__ = [
     "Reader",
     "Region",
     "Row",
+    "Several",
     "Shortcut",
     "Slabs",
     "Source",
@@ -67,6 +76,10 @@ __all__ = [
     "columns_of",
     "grades",
     "hidden",
+    "is_missing",
+    "level_in",
+    "number_in",
     "parts_of",
+    "stands_for",
     "table_columns",
 ]

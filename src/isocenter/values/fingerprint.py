@@ -18,11 +18,12 @@ class CaseFacts:
     intensity:    per channel, of valid voxels: min, low and high (0.5th and 99.5th percentile), median, max, mean,
                   deviation
     content:      share of the grid inside the smallest box around what is not the lowest value
-    references:   {kind: summary}; of a mask {label value: voxels}, of all else the value itself
+    references:   {kind: summary}; of a mask {label value: voxels}, of instances {number: voxels}, of all else the value
+                  itself
     foreground:   like `intensity`, of the voxels inside the mask; empty without a mask or where it is empty
     voxel_volume: mm³ (of two axes mm²) of a voxel; None where its size is not known
     thickness:    {label value: voxels} how thin its structure is, the mean run along the axis where runs are shortest
-    components:   {label value: pieces} that do not touch, not even at a corner
+    components:   {label value: pieces} that do not touch, not even at a corner; without a mask {object: pieces}
     """
 
     id: str

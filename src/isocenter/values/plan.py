@@ -71,3 +71,9 @@ class Plan:
         section, _, key = name.partition(".")
         sections = {**self.sections, section: {**self.sections.get(section, {}), key: decision}}
         return replace(self, sections=sections)
+
+
+def stands_for(name: str, decision: str) -> bool:
+    """Whether a name is that of a decision, or of the same decision of a part: task.segmentation.loss of task.loss."""
+    section, _, key = decision.partition(".")
+    return name == decision or (name.startswith(f"{section}.") and name.endswith(f".{key}"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from isocenter.values.boxes import BoundingBoxes
@@ -33,11 +33,15 @@ class Dense:
 
     lengths, offsets: so many of the last channels are lengths along the axes, one an axis, and after them a vector:
                       both in any unit of voxels of the network's grid. They turn, mirror and stretch with the grid
+    unit:             voxels that a length or an offset of 1 is long
+    called:           what each channel is, where it is not the background and the labels
     """
 
     channels: int
     lengths: int = 0
     offsets: int = 0
+    unit: float = 1.0
+    called: tuple[str, ...] = ()
 
     @property
     def plain(self) -> int:
@@ -60,13 +64,27 @@ class Boxes:
 
 
 @dataclass(frozen=True)
+class Instances:
+    """Objects of one class, each with a number of its own."""
+
+
+@dataclass(frozen=True)
 class Field:
     """A head of vectors for every voxel, in voxels of the input grid."""
 
     components: int
 
 
-Head = Vector | Dense | Points | Boxes | Field
+@dataclass(frozen=True)
+class Several:
+    """What a case is known to have of several questions: {part: the head that its target is for}."""
+
+    parts: Mapping[str, Vector | Dense | Points | Boxes | Instances | Field]
+
+
+Head = Vector | Dense | Points | Boxes | Instances | Field | Several
+# Under this name a batch of such targets says, (batch, parts), of which samples each part is known.
+KNOWN = "known"
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,14 +93,15 @@ class Target:
 
     head: Vector data are stacked as they are; Dense data, (*spatial) of label values, follow the image voxel by voxel;
           Boxes data, (n, 1 + 2 * axes) of class, where it begins on every axis and where it ends (edges in voxels),
-          follow it by their corners
+          follow it by their corners; Instances data, (*spatial) of whole numbers, follow it voxel by voxel; Several
+          have {part: its target}, without the parts of which nothing is known
     structures: of Dense data, groups of values about which patches are centred, each as often as any other; without
                 them every channel but the first is one
     outside:    of Dense data, the value of what lies beyond the image
     """
 
     head: Head
-    data: Array
+    data: Any
     structures: tuple[tuple[int, ...], ...] | None = None
     outside: int = 0
 
@@ -97,7 +116,11 @@ class Prediction:
     values:        {target: number} for tasks that measure
     uncertainty:   of `values`, one standard deviation each in their order
     boxes:         with scores, on the source grid
+    parts:         of a task that is made of tasks: what each of them says
+    threshold:     the score from which on boxes are called
     abstained:     why the model gave no answer, where it gave none
+    notes:         sentences without which the result would be misread
+    maps:          {name: (*spatial) numbers} from which `data` were decoded, while a task has still to be tuned on them
     """
 
     geometry: Geometry
@@ -108,6 +131,17 @@ class Prediction:
     labels: tuple[Label, ...] = ()
     values: Mapping[str, float] | None = None
     boxes: BoundingBoxes | None = None
+    notes: tuple[str, ...] = ()
+    maps: Mapping[str, Array | Deferred] | None = None
+    parts: Mapping[str, Prediction] = field(default_factory=dict)
+    threshold: float = 0.0
+
+    @property
+    def called(self) -> BoundingBoxes | None:
+        """The boxes that the model stands by."""
+        if self.boxes is None or self.boxes.scores is None:
+            return self.boxes
+        return self.boxes.at(self.boxes.scores >= self.threshold)
 
 
 @dataclass(frozen=True)

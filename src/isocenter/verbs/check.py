@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from isocenter.runtime import Cluster, write_json
 from isocenter.transforms import GREY
 from isocenter.values import Dataset, Problem
 from isocenter.verbs.check_page import SEVERITIES, case_record, check_page
-from isocenter.verbs.dataset import looked_through, open_dataset
+from isocenter.verbs.dataset import looked_through, needs_of, open_dataset
 from isocenter.verbs.output import refuse_taken, result_folder
 
 MARKS = ("check.json",)
@@ -93,6 +93,7 @@ def check(
     overwrite: bool = False,
     threads: int | None = None,
     scheduler: str | None = None,
+    task: str | None = None,
     **given: Any,
 ) -> Check:
     """Read every case of `data` once and say what is there and what is wrong.
@@ -100,12 +101,13 @@ def check(
     out:   a folder for check.json and check.html; nothing is written without it
     given: layout, labels, patient, column, modality, part, prefer, as in `train`
     scheduler: address of a dask scheduler whose workers read the cases; they see the data under the same paths
+    task:  whose references are looked at, where files can be read as one kind or another
     Raises UsageError for a path that is not there, DatasetError for a folder that cannot be understood.
     """
     if out is not None:
         refuse_taken(Path(out), overwrite, MARKS)
     there = scheduler is not None and isinstance(data, (str, Path))
-    dataset = _opened(Path(data).absolute() if there else data, given)  # type: ignore[arg-type]
+    dataset = _opened(Path(data).absolute() if there else data, given, needs_of(task))  # type: ignore[arg-type]
     examination = looked_through(dataset, threads or cores(), None if scheduler is None else Cluster(scheduler))
     facts = _facts(dataset, examination)
     result = Check(dataset, examination, facts, Path(out) if out is not None else None)
@@ -116,10 +118,10 @@ def check(
     return result
 
 
-def _opened(data: str | Path | Dataset, given: Mapping[str, Any]) -> Dataset:
+def _opened(data: str | Path | Dataset, given: Mapping[str, Any], needs: Collection[str]) -> Dataset:
     """The data set; images without any reference are looked at too, and the lack is an error to be listed."""
     try:
-        return open_dataset(data, given)
+        return open_dataset(data, given, needs=needs)
     except DatasetError as error:
         dataset = open_dataset(data, given, references=False)
         if dataset.kinds or not len(dataset):
@@ -164,6 +166,11 @@ def _facts(dataset: Dataset, examination: Examination) -> dict[str, Any]:
         facts["events"] = (
             f"{happened.sum()} of {counted(len(times), 'case')}, at times from {min(times):g} to {max(times):g}"
         )
+    objects = [
+        len(set(case.references["instances"]) - {0}) for case in fingerprint.cases if "instances" in case.references
+    ]
+    if objects:
+        facts["objects"] = f"{sum(objects)} in {counted(len(objects), 'case')}, {min(objects)} to {max(objects)} a case"
     if dataset.readers:
         facts["readers"] = ", ".join(dataset.readers)
     if voxels := fingerprint.voxels():

@@ -10,7 +10,7 @@ import numpy as np
 from isocenter.errors import counted
 from isocenter.quality import Examination, Look, Twin
 from isocenter.report import Block, Facts, Figure, Gallery, Page, Paragraph, Problems, Section, Table, figures
-from isocenter.values import MM3_PER_ML, Case, CaseFacts, Image, Shortcut
+from isocenter.values import MM3_PER_ML, Array, BoundingBoxes, Case, CaseFacts, Dataset, Image, Label, Shortcut
 
 SEVERITIES = ("error", "warning", "note")  # the worst first
 SHOWN_CASES, EACH, SHOWN_PAIRS = 12, 4, 12
@@ -81,15 +81,29 @@ def _pictures(examination: Examination) -> Iterator[Figure]:
 
 
 def _sheet(examination: Examination, cases: Sequence[Case], title: str, marked: Sequence[str] = ()) -> Figure:
-    masks = {case.id: case.references["mask"].data for case in cases if "mask" in case.references}
+    drawn = {case.id: _drawn(case) for case in cases}
+    known = {name: reference for name, reference in drawn.items() if reference is not None}
     return figures.contact_sheet(
         {case.id: _first(case) for case in cases},
         title,
-        caption="Outlines: the reference." if masks else "",
-        references=masks,
-        labels=examination.dataset.classes.get("mask", ()),
+        caption="Outlines: the reference." if known else "",
+        references=known,
+        labels=_labels(examination.dataset, cases),
         marked=marked,
     )
+
+
+def _drawn(case: Case) -> Array | BoundingBoxes | None:
+    """The first of its references that has a place in the image."""
+    placed = (one for one in case.references.values() if isinstance(one, (Image, BoundingBoxes)))
+    found = next(placed, None)
+    return found.data if isinstance(found, Image) else found
+
+
+def _labels(dataset: Dataset, cases: Sequence[Case]) -> tuple[Label, ...]:
+    """Of the first kind of reference that has a place in the images."""
+    kinds = (kind for case in cases for kind, one in case.references.items() if isinstance(one, (Image, BoundingBoxes)))
+    return tuple(dataset.classes.get(next(kinds, ""), ()))
 
 
 def _first(case: Case) -> Image:
@@ -224,16 +238,16 @@ def _twins(examination: Examination) -> Iterator[Section]:
 def _shortcuts(examination: Examination) -> Iterator[Section]:
     if not examination.shortcuts:
         return
-    rows = [(one.name, one.auc, f"{one.p:.2g}", _judged(one)) for one in examination.shortcuts]
+    rows = [(one.what, one.name, one.auc, f"{one.p:.2g}", _judged(one)) for one in examination.shortcuts]
     said = (
-        "Each thing alone predicts the class, cross-validated by patient; an AUC of 0.5 is chance. "
-        "p: that chance does as well, adjusted after Holm."
+        "Each thing alone predicts the answer, cross-validated by patient: by the AUC, or of values and times by the "
+        "share of pairs in the right order; 0.5 is chance. p: that chance does as well, adjusted after Holm."
     )
-    table = Table(["what alone", "AUC", "p", "so"], rows)
-    yield Section("What gives the class away", [Paragraph(said), table])
+    table = Table(["what", "by what alone", "AUC or c", "p", "so"], rows)
+    yield Section("What gives the answer away", [Paragraph(said), table])
 
 
 def _judged(one: Shortcut) -> str:
     if not one.standing:
         return "tells a little" if one.p < 0.05 else "tells nothing"
-    return "tells the classes apart; preprocessing may take it away" if one.removable else "tells the classes apart"
+    return "tells it; preprocessing may take it away" if one.removable else "tells it"

@@ -12,6 +12,7 @@ from isocenter.errors import DatasetError, UsageError, counted
 from isocenter.files import DatasetOptions, ReadOptions, read_dataset
 from isocenter.quality import Examination, examine
 from isocenter.runtime import Spread
+from isocenter.tasks import Task, kind, suffices
 from isocenter.transforms import aligned
 from isocenter.values import Case, Dataset, Image, LazyMapping, Problem
 from isocenter.verbs.progress import tracked
@@ -23,11 +24,17 @@ VOXELS = ("part", "prefer", "fill_missing", "align")
 
 
 def open_dataset(
-    data: str | Path | Dataset, given: Mapping[str, Any], *, references: bool = True, channels: int | None = None
+    data: str | Path | Dataset,
+    given: Mapping[str, Any],
+    *,
+    references: bool = True,
+    channels: int | None = None,
+    needs: Collection[str] = (),
 ) -> Dataset:
     """A data set as it is, or read from its path as the flags in `READING` say.
 
     channels: images of one case, where a model says how many
+    needs:    kinds of reference that a task asks for, where a file can be read as one or another
     Raises UsageError for a flag that is none, and what reading raises.
     """
     unknown = sorted(set(given) - set(READING))
@@ -35,7 +42,7 @@ def open_dataset(
         raise UsageError(
             f"{', '.join(unknown)} says nothing about reading", "options", f"Choose of {', '.join(READING)}"
         )
-    dataset = data if isinstance(data, Dataset) else read_dataset(data, _options(given, references, channels))
+    dataset = data if isinstance(data, Dataset) else read_dataset(data, _options(given, references, channels, needs))
     if not given.get("align"):
         return dataset
     cases = [
@@ -44,7 +51,9 @@ def open_dataset(
     return replace(dataset, cases=tuple(cases))
 
 
-def _options(given: Mapping[str, Any], references: bool, channels: int | None) -> DatasetOptions:
+def _options(
+    given: Mapping[str, Any], references: bool, channels: int | None, needs: Collection[str]
+) -> DatasetOptions:
     reading = {key: given[key] for key in ("part", "prefer", "fill_missing") if given.get(key)}
     named = {key: given[key] for key in ("layout", "labels", "patient", "modality") if given.get(key)}
     return DatasetOptions(
@@ -53,7 +62,13 @@ def _options(given: Mapping[str, Any], references: bool, channels: int | None) -
         read=ReadOptions(**reading),
         references=references,
         channels=channels,
+        kinds=frozenset(needs),
     )
+
+
+def needs_of(task: str | None) -> frozenset[str]:
+    """The kinds of reference that a named task asks for; none where nobody named one."""
+    return frozenset() if task is None else kind(task).needs
 
 
 def _aligned(case: Case, name: str) -> Image:
@@ -62,12 +77,12 @@ def _aligned(case: Case, name: str) -> Image:
     return aligned(case.images[name], first.geometry, f"{case.id}, {name}")
 
 
-def with_references(dataset: Dataset, needs: Collection[str]) -> Dataset:
-    """The cases that have what a task needs; that others were left out is one more problem of the data set."""
-    lacking = tuple(case.id for case in dataset if not set(needs) <= set(case.references))
+def with_references(dataset: Dataset, kind: type[Task] | Task) -> Dataset:
+    """The cases that teach a kind of problem something; that others were left out is one more problem of the set."""
+    lacking = tuple(case.id for case in dataset if not suffices(kind, case.references))
     if not lacking:
         return dataset
-    kinds = ", ".join(sorted(needs))
+    kinds = ", ".join(sorted(kind.needs))
     problem = Problem(
         "warning",
         f"{counted(len(lacking), 'case has', 'cases have')} no reference of the kind {kinds}",

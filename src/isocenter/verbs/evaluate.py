@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from isocenter.errors import DatasetError, PlanError, counted
+from isocenter.errors import DatasetError, PlanError, counted, listed
 from isocenter.evaluation import rows_to_json
 from isocenter.files import dataset_hash
 from isocenter.lazy import pandas as pd
 from isocenter.planning import read_plan
 from isocenter.runtime import Model, environment, load, shrinking
-from isocenter.values import Dataset, Plan, Problem, Row
+from isocenter.tasks import Task, suffices
+from isocenter.values import Case, Dataset, Plan, Problem, Row
 from isocenter.verbs.choice import Choice, choice
 from isocenter.verbs.dataset import READING, open_dataset, with_references
 from isocenter.verbs.device import announced_device
@@ -92,25 +94,42 @@ def evaluate(
         device = announced_device(device, threads).value
         loaded, run = load(model, device), Path(model)
     plan = _plan_of(run)
-    dataset = open_dataset(data, {**_as_trained(run, plan, data), **given})
-    if not loaded.task.needs <= dataset.kinds:
+    dataset = open_dataset(data, {**_as_trained(run, plan, data), **given}, needs=loaded.task.needs)
+    if not suffices(loaded.task, dataset.kinds):
         raise DatasetError(
             f"has no references of the kind {', '.join(sorted(loaded.task.needs))}",
             str(dataset.root or dataset.name),
             f"Give data labelled for {loaded.task.name}",
         )
-    dataset = with_references(dataset, loaded.task.needs)
+    dataset = with_references(dataset, loaded.task)
     chosen = choice(loaded, dataset, run, split)
     cases = [case for case in dataset if case.id in chosen.parts]
     predictor = _predictor(loaded, run, chosen, device)
     scored = score(predictor, cases, chosen.parts, seed=seed, patients_known=dataset.patients_known)
+    notes = (*chosen.notes, *unshared(loaded.task, cases))
     primary = str(loaded.record.get("primary", scored.rows[0].metric))
-    result = Evaluation(scored, primary, chosen.which, tuple(chosen.notes), Path(out) if out is not None else None)
+    result = Evaluation(scored, primary, chosen.which, notes, Path(out) if out is not None else None)
     if result.out is not None:
         with result_folder(result.out, overwrite, MARKS) as partial:
             scored.write(partial)
             (partial / "report.html").write_text(_report(result, loaded, dataset, run, plan), encoding="utf-8")
     return result
+
+
+def unshared(task: Task, cases: Sequence[Case]) -> Iterator[str]:
+    """What the references name and the model does not know, and what it knows and they do not name: neither is scored.
+
+    Of references that have names, such as findings and values; one that a case alone lacks is nothing to be said.
+    """
+    first = cases[0].references if cases else {}
+    kinds = [kind for kind in sorted(task.needs) if isinstance(first.get(kind), Mapping)]
+    known = {label.name for label in task.labels}
+    for kind in kinds:
+        named = {name for case in cases for name in case.references[kind]}
+        if others := sorted(named - known):
+            yield f"Not scored, because the model was not taught them: {listed(others)}."
+        if lacking := sorted(known - named):
+            yield f"Not scored, because no case here says anything of them: {listed(lacking)}."
 
 
 def _as_trained(run: Path | None, plan: Plan | None, data: str | Path | Dataset) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def notes_of(run: Begun, scored: Scored | None, stopped: Sequence[str]) -> list[
         notes.append(f"Patients unknown{split}.")
     for one in run.made.shortcuts:  # those that are left after preprocessing
         if one.standing:
-            alone = f"the classes can be told apart by {one.name} alone (AUC {one.auc})"
+            alone = f"{one.what} by {one.name} alone ({one.figure} {one.auc})"
             notes.append(f"Shortcut: {alone}; the figures may rest on it.")
     leaking = len(run.dataset) - len(run.cases_in_a_part)
     if leaking:
@@ -58,8 +58,8 @@ def notes_of(run: Begun, scored: Scored | None, stopped: Sequence[str]) -> list[
         notes.append(f"{counted(len(left_out), 'case')} could not be used, left out: see Data.")
     if scored is None:
         notes.append("Every case was trained on: nothing is estimated.")
-    elif scored.problems:
-        notes.append(f"{counted(len(scored.problems), 'test case')} could not be scored: see Data.")
+    elif lost := [one for one in scored.problems if one.severity == "error"]:
+        notes.append(f"{counted(len(lost), 'test case')} could not be scored: see Data.")
     return [*notes, *(f"{why[0].upper()}{why[1:]}." for why in stopped)]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from isocenter.planning import CACHED_SHARE, Settings, settings
-from isocenter.runtime import Model, available_memory, choose_device, environment
+from isocenter.runtime import Context, Model, available_memory, choose_device, environment
 from isocenter.tasks import Task, tuned_on
 from isocenter.training import Clock, Decided, Outcome, Prepared, Ranks, Recount, finished, prepare_all, with_task
 from isocenter.training import train as follow
@@ -104,6 +104,7 @@ def prepared(cases: Sequence[Case], chosen: Settings, options: Mapping[str, Any]
             chosen.preprocessing,
             chosen.task,
             reading={key: options[key] for key in VOXELS if options.get(key)},
+            context=Context.of(chosen.network.context),
             threads=chosen.training.threads,
             memory=int(CACHED_SHARE * available_memory() / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))),
             progress=tracker,

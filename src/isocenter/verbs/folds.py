@@ -15,7 +15,7 @@ from isocenter.planning import Settings, settings
 from isocenter.runtime import Model, load
 from isocenter.tasks import Task
 from isocenter.training import Clock, Outcome, Recount
-from isocenter.values import Case, Decision, Plan, Prediction, Split
+from isocenter.values import Case, Decision, Plan, Prediction, Split, stands_for
 from isocenter.verbs.budget import Afterwards, fresh_model, shared_deadline
 from isocenter.verbs.finish import EVALUATION, OUT_OF_FOLD, evaluated
 from isocenter.verbs.fit import Job, fit, keep_task, predicted, say_decided
@@ -104,8 +104,8 @@ def fold_facts(table: Table, folds: Sequence[Sequence[Case]], task: Task, primar
 def _job(run: Begun, fold: int, record: Mapping[str, Any], weights: Path | None) -> Job:
     """The training of one fold, whose statistics of images and references are those of its own training cases."""
     total, plan, own = len(run.made.folds), run.plan, run.made.of_fold(fold).plan
-    for name in OWN:
-        if name in own and not (name == SCALE and _methods(own) != _methods(plan)):  # one model, one kind of scale
+    for name in [name for name in own.names if any(stands_for(name, one) for one in OWN)]:
+        if not (name == SCALE and _methods(own) != _methods(plan)):  # one model, one kind of scale
             plan = plan.with_decision(name, own.decision(name))
     return Job(
         run.fold_folder(fold),

@@ -12,6 +12,7 @@ from typing import Any
 from isocenter.errors import UsageError
 from isocenter.files import dataset_hash, write_text
 from isocenter.planning import (
+    Machine,
     Parts,
     Retest,
     check_wishes,
@@ -31,8 +32,8 @@ from isocenter.planning import (
 )
 from isocenter.quality import Examination, retested
 from isocenter.tasks import kind_for
-from isocenter.values import Dataset, Decision, Plan, Shortcut, Split
-from isocenter.verbs.dataset import READING, looked_through, open_dataset, refuse_unfit, with_references
+from isocenter.values import Dataset, Decision, Fingerprint, Plan, Shortcut, Split
+from isocenter.verbs.dataset import READING, looked_through, needs_of, open_dataset, refuse_unfit, with_references
 from isocenter.verbs.device import announced_device
 from isocenter.verbs.output import refuse_taken
 
@@ -119,12 +120,12 @@ def plan(
     if everything and folds:
         raise UsageError("every case trains, so no fold is left to test", "--all", "Leave out --all or --folds")
     check_wishes(assignments or {}, folds=folds, device=device)
-    dataset = open_dataset(data, given)
+    dataset = open_dataset(data, given, needs=needs_of(task))
     chosen = announced_device(device)
     machine = this_machine(chosen.value, threads)
     examination = looked_through(dataset, machine.threads)
     refuse_unfit(examination)
-    usable = with_references(examination.dataset, kind_for(examination.dataset, task).needs)
+    usable = with_references(examination.dataset, kind_for(examination.dataset, task))
     examination = replace(examination, dataset=usable, problems=usable.problems)
     made_of, decision = _parted(usable, examination.twins, folds, seed=seed, everything=everything)
     parts = made_of[0]
@@ -140,14 +141,12 @@ def plan(
         folds=folds,
         task=task,
         network=(assignments or {}).get("network.name"),
+        context=(assignments or {}).get("network.context"),
         retest=_retest(examination, _training(parts), seed),
     )
-    if folds:
-        made = shared_by_folds(made)
-    if assignments:
-        made = with_settings(made, assignments)
-        settings(made)  # refuses what cannot be followed
-        made = with_memory(made, training, machine)
+    decided = {"network.context"}  # names of columns, of which the training cases have told the rest
+    others = {name: value for name, value in (assignments or {}).items() if name not in decided}
+    made = _by_hand(shared_by_folds(made) if folds else made, others, training, machine)
     kept = {key: given[key] for key in READING if given.get(key)}
     place = "" if dataset.root is None else str(dataset.root)
     made = replace(
@@ -157,6 +156,15 @@ def plan(
     if target is not None:
         write_text(target, plan_text(relative_to(made, target.parent)), overwrite=overwrite)
     return Planned(made, examination, parts, target, made_of if folds else ())
+
+
+def _by_hand(made: Plan, assignments: Mapping[str, Any] | None, training: Fingerprint, machine: Machine) -> Plan:
+    """With what was set by hand, refused where it cannot be followed, and the memory that it then takes."""
+    if not assignments:
+        return made
+    made = with_settings(made, assignments)
+    settings(made)
+    return with_memory(made, training, machine)
 
 
 def _wanted(assignments: Mapping[str, Any] | None, name: str, otherwise: int) -> int:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from isocenter import files
 from isocenter.errors import (
     DatasetError,
     IsocenterError,
@@ -101,6 +102,7 @@ def predict(
     region: str | None = None,
     overlap: float | None = None,
     seconds: float | None = None,
+    covariates: str | Path | Mapping[str, Any] | None = None,
     **given: Any,
 ) -> Predicted:
     """Predict every input: an image file, a folder of one DICOM series, or a cohort of any known layout.
@@ -117,6 +119,8 @@ def predict(
             the image's grid, of which the box is meant that holds all its labels, with FILE=VALUE that of one
     overlap: share of a window that the next one covers too, from 0 to below 1; as the model was planned if not said
     seconds: in which the windows of each image should be done: the overlap becomes smaller where it has to
+    covariates: of the patients, for a model that was trained with them: a table with a row for each case or patient,
+            or those of the one patient by name. A cohort whose own table has them needs no other
     A case that fails is reported and the rest goes on; DatasetError where every one fails. The next case is read and
     the last one written while the network sees one; where memory runs out fewer windows go through it at once.
     ResourceError where the disk is full; what was done by then is kept.
@@ -141,11 +145,11 @@ def predict(
     with nullcontext() if folder is None else result_folder(folder, overwrite, MARKS) as partial:
         asked = Asked(partial, wanted, mirror, place, overlap, seconds)
         if scheduler is None or isinstance(model, Model):
-            result = _predicted(loaded, inputs, given, asked, Here(loaded))
+            result = _predicted(loaded, inputs, given, asked, Here(loaded), covariates)
         else:
             weights = str(loaded.record.get("weights_sha256"))
             there = There(Cluster(scheduler), str(Path(model).absolute()), weights, device, threads, fold, backend)
-            result = _predicted(loaded, [_in_full(one) for one in inputs], given, in_full(asked), there)
+            result = _predicted(loaded, [_in_full(one) for one in inputs], given, in_full(asked), there, covariates)
             result = _as_given(result, inputs)
         if folder is None or partial is None:
             return result
@@ -196,11 +200,12 @@ def _predicted(
     given: Mapping[str, Any],
     asked: Asked,
     predictor: Predictor,
+    covariates: str | Path | Mapping[str, Any] | None = None,
 ) -> Predicted:
     """Every case predicted, its dense result written into the folder; what failed is named, and the rest goes on."""
     channels = model.preprocessing.channels
     found = [_opened(one, given, 1 if channels == COLOUR else len(channels)) for one in inputs]
-    cases = told_apart([case for cases, _ in found for case in cases])
+    cases = _with_covariates(told_apart([case for cases, _ in found for case in cases]), covariates)
     problems = [problem for _, of_data in found for problem in of_data if problem.severity == "error"]
     done: dict[str, Done] = {}
     stopped: BaseException | None = None
@@ -258,6 +263,16 @@ def _as_given(result: Predicted, inputs: Sequence[object]) -> Predicted:
         names = [path + name.removeprefix(full) if name.startswith(full) else name for name in table["image"]]
         table["image"] = names
     return replace(result, table=table)
+
+
+def _with_covariates(cases: Sequence[Case], covariates: str | Path | Mapping[str, Any] | None) -> list[Case]:
+    """The cases with what is said of them beside their images, in place of what their own table says."""
+    if covariates is None:
+        return list(cases)
+    if isinstance(covariates, Mapping):
+        return [replace(case, covariates=covariates) for case in cases]
+    told = files.covariates_in(Path(covariates), [(case.id, case.patient) for case in cases])
+    return [replace(case, covariates={**case.covariates, **one}) for case, one in zip(cases, told, strict=True)]
 
 
 def _opened(

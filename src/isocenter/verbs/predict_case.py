@@ -52,6 +52,11 @@ class Done:
     lacking: Sequence[Problem] = ()
 
 
+def noted(prediction: Prediction, case: Case) -> list[Problem]:
+    """What a reader of a result has to know beside it, a warning each."""
+    return [Problem("warning", f"{case.id}: {note}", (case.id,)) for note in prediction.notes]
+
+
 def image_of(case: Case) -> Image:
     """The case's image, its voxels read now where they are few enough to wait for their turn in memory."""
     image = stacked(case.images, case.id)
@@ -84,6 +89,7 @@ def computed(
             region=region,
             overlap=asked.overlap,
             seconds=asked.seconds,
+            covariates=case.covariates or None,
         )
         rest = _Rest(model, case, image, prediction, room, asked.wanted, probabilities, stack.pop_all())
     if isinstance(prediction.data, Deferred):  # the network sees the image while it is written: no work for a writer
@@ -117,12 +123,12 @@ class _Rest:
         except OSError as error:
             raise unwritable(error, Path(self.case.id)) from error
         kept = self.prediction if self.room is None else None
-        return Done(rows, measured, kept, [*files, *self.probabilities], lacking)
+        return Done(rows, measured, kept, [*files, *self.probabilities], [*noted(self.prediction, self.case), *lacking])
 
     def _written(self) -> tuple[list[Path], list[Problem]]:
         if self.room is None:
             return [], []
-        return write_result(self.prediction, self.image, self.room, self.case.id, self.wanted, self.model.task.name)
+        return write_result(self.prediction, self.image, self.room, self.case.id, self.wanted, self.model.task)
 
     def _said(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """The case's rows of `predictions.csv`, and of `measurements.csv`."""

@@ -10,11 +10,8 @@ from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 
-import numpy as np
-
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files import probabilities_written, write_label_map
-from isocenter.report import figures
 from isocenter.tasks import Task, channels_of
 from isocenter.values import Array, Case, Dense, Image, Prediction, Problem, Region
 from isocenter.verbs.output import named_as
@@ -28,11 +25,11 @@ FORMATS = ("nii.gz", "nii", "nrrd", "png", "tiff", "dcm")
 
 @dataclass(frozen=True)
 class Wanted:
-    """What of a dense result is written.
+    """What of a result is written.
 
     format:        of the label map; "auto" chooses by the source
     probabilities: of every voxel beside it
-    overlay:       a picture of the image with the result's outlines
+    overlay:       a picture of the image with the result drawn on it
     """
 
     format: str = "auto"
@@ -84,21 +81,37 @@ def probabilities_beside(
     path = folder / f"{name}{PROBABILITIES}.{_suffix(image, wanted.format, {'png': 'tiff', 'dcm': 'nii.gz'})}"
     files: list[Path] = []
     with probabilities_written(channels_of(task), image, path) as take:
-        yield lambda region, arrays: take(region, arrays[dense[0]]), files
+        yield lambda region, arrays: take(region, arrays[dense[0]]) if dense[0] in arrays else None, files
     files.append(path)
 
 
 def write_result(
+    prediction: Prediction, image: Image, folder: Path, name: str, wanted: Wanted, task: Task
+) -> tuple[list[Path], list[Problem]]:
+    """The files of a result that has a place in the image, and what of them could not be; of any other nothing."""
+    written, lacking = _label_maps(prediction, image, folder, name, wanted, f"isocenter {task.name}")
+    if wanted.overlay and has_place(prediction):
+        alone = Case(name, name, {"image": image})  # what is known of the case is no result
+        written.append(folder / f"{name}{OVERLAY}.png")
+        written[-1].write_bytes(task.figures(prediction, alone)[0].png)
+    return written, lacking
+
+
+def has_place(prediction: Prediction) -> bool:
+    """Whether the result lies somewhere in the image, and does not only speak of it."""
+    return prediction.data is not None or prediction.boxes is not None
+
+
+def _label_maps(
     prediction: Prediction, image: Image, folder: Path, name: str, wanted: Wanted, algorithm: str
 ) -> tuple[list[Path], list[Problem]]:
-    """The files of a dense result, and what of them could not be; nothing for a result that is not dense.
-
-    A SEG that nobody asked for by name is left out with a warning where the series cannot bear one.
-    """
+    """A SEG that nobody asked for by name is left out with a warning where the series cannot bear one."""
     if prediction.data is None:
         return [], []
-    mask, algorithm = prediction.data, f"isocenter {algorithm}"
-    written, lacking = [folder / f"{name}.{_suffix(image, wanted.format)}"], []
+    mask = prediction.data
+    # A PNG holds 16 bits: numbers of more objects than that need another file.
+    wide = {"png": "tiff"} if wanted.format == "auto" and mask.dtype.itemsize > 2 else None
+    written, lacking = [folder / f"{name}.{_suffix(image, wanted.format, wide)}"], []
     write_label_map(mask, prediction.labels, image, written[0], algorithm=algorithm)
     series = image.geometry.ndim == 3 and image.source is not None and image.source.format == "dicom"
     if wanted.format == "auto" and series:
@@ -107,9 +120,6 @@ def write_result(
             written.append(folder / f"{name}.dcm")
         except (FormatError, GeometryError) as error:
             lacking.append(Problem("warning", f"no DICOM SEG: {error.problem}", (name,), remedy=error.remedy))
-    if wanted.overlay:
-        written.append(folder / f"{name}{OVERLAY}.png")
-        written[-1].write_bytes(figures.contours(image, None, np.asarray(mask), prediction.labels, name).png)
     return written, lacking
 
 

@@ -16,7 +16,7 @@ from isocenter.runtime import choose_device, read_json
 from isocenter.training import STATE_SCHEMA, recover
 from isocenter.values import Case, Dataset, Decision, Plan, Split
 from isocenter.verbs.data_record import write_data_record
-from isocenter.verbs.dataset import looked_through, open_dataset, refuse_unfit, with_references
+from isocenter.verbs.dataset import looked_through, needs_of, open_dataset, refuse_unfit, with_references
 from isocenter.verbs.plan import Planned, relative_to
 from isocenter.verbs.plan import plan as make
 from isocenter.verbs.scoring import read_split, split_table
@@ -151,9 +151,10 @@ def resumed(out: Path) -> Begun:
     plan = read_plan(out / "plan.yaml")
     options = dict(plan.options)
     options.pop("everything", None)
-    examination = looked_through(open_dataset(out / plan.data, options), int(plan["training.threads"]))
+    dataset = open_dataset(out / plan.data, options, needs=needs_of(plan["task.name"]))
+    examination = looked_through(dataset, int(plan["training.threads"]))
     refuse_unfit(examination)
-    usable = with_references(examination.dataset, settings(plan).task.needs)
+    usable = with_references(examination.dataset, settings(plan).task)
     examination = replace(examination, dataset=usable, problems=usable.problems)
     if dataset_hash(usable) != plan.data_hash:
         raise IntegrityError("the data have changed since the run began", str(out), "Train anew with another --out")

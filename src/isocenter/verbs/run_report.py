@@ -31,14 +31,13 @@ from isocenter.report import (
     number,
     render,
 )
+from isocenter.tasks import kind, registers
 from isocenter.values import Plan, Problem, Row
 from isocenter.verbs.scoring import Scored, view_name
 
 REGISTERED = "evaluation.registered"
 # Labels beside the row over all of them that stand in the headline.
 MOST_LABELS = 4
-# What tables of cases hold of a single case, where the primary metric is one of all together.
-OF_A_CASE = ("dice", "brier", "standardised_difference", "f1")
 # Metrics that stand side by side on a page.
 MOST_COLUMNS = 7
 TRAINING_VARIES = (
@@ -135,9 +134,16 @@ def _promise(primary: str, plan: Plan | None) -> str:
         return "What was registered before training has been changed since: every figure is exploratory."
     promised = f"SHA\N{NON-BREAKING HYPHEN}256 {str(plan[REGISTERED])[:16]}\N{HORIZONTAL ELLIPSIS}"
     return (
-        f"{metric_name(primary)} was named primary before training, with its operating point and tolerances "
-        f"({promised}). All other figures are exploratory."
+        f"{metric_name(primary)} was named primary before training{_beside(plan)} ({promised}). "
+        "All other figures are exploratory."
     )
+
+
+def _beside(plan: Plan) -> str:
+    """What was fixed together with the primary metric, as the kind of problem says."""
+    *others, last = ["", *registers(kind(plan["task.name"])).values()]
+    named = [", ".join(name for name in others if name), last]
+    return f", with its {' and '.join(name for name in named if name)}" if last else ""
 
 
 def _opened(scored: Scored) -> Iterator[str]:
@@ -176,7 +182,7 @@ def _cases(scored: Scored, primary: str, views: str) -> Section:
 
 def _of_cases(scored: Scored, primary: str) -> dict[str, str]:
     """{case: its score in words}, the mean over its labels; what is of a single case where the primary is not."""
-    metric = next((name for name in (primary, *OF_A_CASE) if name in scored.table), None)
+    metric = next((name for name in (primary, scored.of_a_case) if name in scored.table), None)
     if metric is None:
         return {}
     means = scored.table.groupby("case")[metric].mean()

@@ -14,10 +14,22 @@ import numpy as np
 from isocenter.errors import DatasetError, IsocenterError
 from isocenter.evaluation import Table, case_table, rows_to_json
 from isocenter.lazy import pandas as pd
-from isocenter.report import Figure, viewer
-from isocenter.tasks import Task
-from isocenter.values import Case, Dataset, Estimate, Image, Prediction, Problem, Row, Split
+from isocenter.report import Figure, box_edges, viewer
+from isocenter.tasks import Task, of_a_case
+from isocenter.values import (
+    BoundingBoxes,
+    Case,
+    Dataset,
+    Deferred,
+    Estimate,
+    Image,
+    Prediction,
+    Problem,
+    Row,
+    Split,
+)
 from isocenter.verbs.data_record import opened
+from isocenter.verbs.predict_case import noted
 from isocenter.verbs.progress import tracked
 
 # Pictures of the best, a median and the worst cases.
@@ -40,6 +52,7 @@ class Scored:
     """What was measured on some cases.
 
     shown:    (what it is, case id, pictures, the viewer's page) of the best, median and worst cases
+    of_a_case: the column of the table by which a single case is judged, where the primary metric is of all together
     openings: how often these cases were opened as a test on this machine, this time too; 0 where nobody knows
     """
 
@@ -49,6 +62,7 @@ class Scored:
     shown: Sequence[tuple[str, str, Sequence[Figure], str]] = ()
     problems: Sequence[Problem] = field(default=())
     openings: int = 0
+    of_a_case: str | None = None
 
     def write(self, folder: Path) -> None:
         """cases.csv, summary.json and the viewers' pages into an existing folder."""
@@ -74,12 +88,13 @@ def score(
     Raises DatasetError where no case could be scored.
     """
     rows: list[Any] = []
-    problems = []
+    problems: list[Problem] = []
     made, voxels = dict[str, Prediction](), 0
     with tracked("predicting and scoring") as tracker:
         for done, case in enumerate(cases, start=1):
             try:
                 prediction = model.predict(case)
+                problems += noted(prediction, case)
                 scored = model.task.score([prediction], [case])
                 scored["split"] = parts.get(case.id, "test")
                 rows.extend(scored.to_dict("records"))
@@ -98,7 +113,7 @@ def score(
     if not patients_known:
         summary = [replace(row, estimate=_by_case(row.estimate)) for row in summary]
     tested = [case for case in cases if parts.get(case.id, "test") == "test"]
-    return Scored(table, summary, model.task.overview(table), shown, problems, opened(tested))
+    return Scored(table, summary, model.task.overview(table), shown, problems, opened(tested), of_a_case(model.task))
 
 
 def are_kept(voxels: int) -> bool:
@@ -135,14 +150,23 @@ def _shown(
 def page_of(case: Case, prediction: Prediction) -> str:
     """The slice viewer of a case with its reference and its prediction on top."""
     image = next(iter(case.images.values()))
-    overlays = []
-    reference = case.references.get("mask")
-    if isinstance(reference, Image):
-        overlays.append(Image(reference.data, reference.geometry, channels=("reference",), labels=prediction.labels))
-    if prediction.data is not None:
-        mask = np.asarray(prediction.data)[None]
-        overlays.append(Image(mask, prediction.geometry, channels=("prediction",), labels=prediction.labels))
-    return viewer(image, overlays, case.id)
+    placed = [(one, "reference") for one in case.references.values()]
+    placed += [(prediction.data, "prediction"), (prediction.called, "prediction")]
+    drawn = (_drawn(one, whose, prediction) for one, whose in placed)
+    return viewer(image, [overlay for overlay in drawn if overlay is not None], case.id)
+
+
+def _drawn(result: Any, whose: str, prediction: Prediction) -> Image | None:
+    """What has a place in the image, as an overlay; None of what has none."""
+    if isinstance(result, BoundingBoxes):
+        return box_edges(result, prediction.geometry, prediction.labels, whose)
+    if isinstance(result, Image):
+        if result.dtype.kind == "f" and not np.array_equal(result.data, np.rint(result.data)):
+            return None  # a field has no labels
+        return Image(result.data, result.geometry, channels=(whose,), labels=prediction.labels)
+    if isinstance(result, (np.ndarray, Deferred)):
+        return Image(np.asarray(result)[None], prediction.geometry, channels=(whose,), labels=prediction.labels)
+    return None
 
 
 def split_table(

@@ -15,6 +15,7 @@ from isocenter.planning import settings
 from isocenter.runtime import build_module, load, write_json
 from isocenter.training import Clock, Outcome, fitting
 from isocenter.values import Dataset, Decision, Plan, Row
+from isocenter.verbs.baseline import covariates_stated
 from isocenter.verbs.budget import Afterwards, fresh_model
 from isocenter.verbs.finish import evaluated, notes_of, training_log, write_environment, write_report
 from isocenter.verbs.fit import Job, fit, keep_task, predicted, say_decided, with_decided, with_outcome
@@ -172,6 +173,8 @@ def _carried_out(run: Begun, began: float, weights: Path | None) -> Run:
     else:
         plan, scored, outcome = _trained(run, began, record, weights)
         outcomes, facts = [outcome], {}
+    if scored is not None:
+        facts = {**covariates_stated(run), **facts}
     taken = (time.monotonic() - began + run.spent) / 60
     notes = notes_of(run, scored, [one.stopped for one in outcomes if one.stopped])
     run.write_plan(plan)

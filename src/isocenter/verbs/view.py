@@ -7,9 +7,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from isocenter import files
 from isocenter.files import read, write_text
-from isocenter.report import viewer
-from isocenter.values import Image
+from isocenter.report import box_edges, viewer
+from isocenter.values import BoundingBoxes, Image
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class View:
 
 def view(
     image: str | Path | Image,
-    mask: str | Path | Image | None = None,
+    mask: str | Path | Image | BoundingBoxes | None = None,
     *,
     out: str | Path | None = None,
     overwrite: bool = False,
@@ -37,13 +38,24 @@ def view(
 ) -> View:
     """A self-contained slice viewer; written to `out` if that is given.
 
+    mask: a label map, or boxes: themselves, or a file that has those of the image (`predictions.csv` is one)
     Raises GeometryError where image and mask lie on different grids.
     """
     picture = image if isinstance(image, Image) else read(image, volume, **options)
-    overlays = [] if mask is None else [mask if isinstance(mask, Image) else read(mask)]
+    overlays = [] if mask is None else [_overlay(mask, picture, image)]
     title = "image" if isinstance(image, Image) else Path(image).name
     target = Path(out) if out is not None else None
     page = viewer(picture, overlays, title)
     if target is not None:
         write_text(target, page, overwrite=overwrite)
     return View(page, target)
+
+
+def _overlay(mask: str | Path | Image | BoundingBoxes, picture: Image, image: str | Path | Image) -> Image:
+    """What is drawn on the picture, as a label map."""
+    if isinstance(mask, (str, Path)) and files.holds_boxes(Path(mask)):
+        name = image if not isinstance(image, Image) else next(iter(image.source.paths if image.source else ()), "")
+        mask = files.read_boxes(Path(mask), picture, Path(name).name)
+    if isinstance(mask, BoundingBoxes):
+        return box_edges(mask, picture.geometry, (), "boxes")
+    return mask if isinstance(mask, Image) else read(mask)

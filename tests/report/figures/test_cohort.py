@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
+from PIL import Image as Picture
 
 from isocenter.errors import UsageError
 from isocenter.report import figures
-from isocenter.values import Geometry, Image
+from isocenter.values import BoundingBoxes, Geometry, Image, Label
 
 
 def picture(seed: int) -> Image:
@@ -52,3 +55,15 @@ def test_a_sheet_draws_the_outlines_that_it_is_given():
 def test_nothing_to_show_is_refused(make):
     with pytest.raises(UsageError, match="at least one"):
         make()
+
+
+def test_a_sheet_draws_boxes_as_well():
+    blank = {"a": picture(0), "b": picture(0)}
+    boxes = BoundingBoxes(np.array([[4.0, 4, 12, 14]]), ("cell",))
+    plain = figures.contact_sheet(blank, "Sheet")
+    drawn = figures.contact_sheet(blank, "Sheet", references={"a": boxes}, labels=(Label(1, "cell", (255, 0, 0)),))
+    before, after = (np.asarray(Picture.open(io.BytesIO(made.png)).convert("RGB"), int) for made in (plain, drawn))
+    # A picture of few colours shifts them a little where others are drawn.
+    left, right = np.array_split((abs(after - before) > 60).any(axis=(0, 2)), 2)
+    assert left.any()
+    assert not right.any()

@@ -10,7 +10,7 @@ from PIL import Image as Picture
 
 from isocenter.report import Figure, figures
 from isocenter.report.display import planes
-from isocenter.report.figures.detection import _rectangles, _slice, _upright
+from isocenter.report.figures.detection import middle_of, put_boxes, upright_boxes
 from isocenter.report.figures.drawing import PNG_LIMIT
 from isocenter.report.figures.slices import REFERENCE_LINE, panels_of
 from isocenter.report.figures.view import view_of
@@ -33,9 +33,9 @@ def drawn(image: Image, given: BoundingBoxes, number: int = 0) -> list[tuple[flo
     view = view_of(image)
     shown = planes(view.grid)
     _, panels = panels_of(view.grid, shown)
-    turned = _upright(image, given)
-    at = _slice(view, shown[number], [turned])
-    _rectangles(panels[number], view, shown[number], at, turned, CELL, REFERENCE_LINE, scores=False)
+    turned = upright_boxes(image, given)
+    at = middle_of(view, shown[number], [turned])
+    put_boxes(panels[number], view, shown[number], at, turned, CELL, REFERENCE_LINE, scores=False)
     rectangles = [one for one in panels[number].patches if isinstance(one, Rectangle)]
     return [(*one.get_xy(), one.get_width(), one.get_height()) for one in rectangles]
 

@@ -15,7 +15,7 @@ from isocenter.files import read
 from isocenter.report import Figure, figures
 from isocenter.report.display import planes
 from isocenter.report.figures.drawing import PNG_LIMIT
-from isocenter.report.figures.slices import REFERENCE_LINE, _key, _outline, _rows, panels_of
+from isocenter.report.figures.slices import REFERENCE_LINE, _key, _rows, panels_of, put_outlines
 from isocenter.report.figures.view import view_of
 from isocenter.values import Geometry, Image, Label
 
@@ -34,7 +34,7 @@ def test_the_outline_lies_half_way_between_the_last_voxel_inside_and_the_first_o
     _, (axes,) = panels_of(view.grid, [plane])
     mask = np.zeros((30, 40), dtype=np.uint8)
     mask[10:20, 5:12] = 1
-    _outline(axes, mask, (0.5, 2.0), LESION, REFERENCE_LINE)
+    put_outlines(axes, mask, (0.5, 2.0), LESION, REFERENCE_LINE)
     low, high = _extent_of_lines(axes)
     assert_allclose(low, [4.5 * 0.5, 9.5 * 2.0])
     assert_allclose(high, [11.5 * 0.5, 19.5 * 2.0])
@@ -43,7 +43,7 @@ def test_the_outline_lies_half_way_between_the_last_voxel_inside_and_the_first_o
 def test_a_structure_at_the_border_is_closed() -> None:
     view = view_of(Image(np.zeros((1, 8, 8)), Geometry.of_pixels((8, 8))))
     _, (axes,) = panels_of(view.grid, planes(view.grid))
-    _outline(axes, np.ones((8, 8), dtype=np.uint8), (1.0, 1.0), LESION, REFERENCE_LINE)
+    put_outlines(axes, np.ones((8, 8), dtype=np.uint8), (1.0, 1.0), LESION, REFERENCE_LINE)
     low, high = _extent_of_lines(axes)
     assert_allclose((low, high), [(-0.5, -0.5), (7.5, 7.5)])
 

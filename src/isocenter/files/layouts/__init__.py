@@ -18,6 +18,7 @@ LAYOUTS: dict[str, str] = {
     "decathlon": "isocenter.files.layouts.decathlon:LAYOUT",
     "bids": "isocenter.files.layouts.bids:LAYOUT",
     "image_folders": "isocenter.files.layouts.image_folders:LAYOUT",
+    "object_masks": "isocenter.files.layouts.object_masks:LAYOUT",
     "suffix_masks": "isocenter.files.layouts.suffix_masks:LAYOUT",
     "class_folders": "isocenter.files.layouts.class_folders:LAYOUT",
     "voc": "isocenter.files.layouts.voc:LAYOUT",

@@ -9,13 +9,12 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from isocenter.files.layouts.classes import mask_labels
 from isocenter.files.layouts.folder import Folder, Member
 from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
-from isocenter.files.layouts.load import load_mask
+from isocenter.files.layouts.load import label_maps
 from isocenter.files.layouts.pairs import readers
 from isocenter.files.layouts.table import read_table
 from isocenter.files.modality import common_modality, modality_word
@@ -97,11 +96,11 @@ def _found(
         s for s in masks if s.entities.get("desc") != "brain"
     ]
     files = [scan.member.path for scan in (*images, *chosen)]
-    mask = partial(load_mask, tuple(scan.member.path for scan in chosen), labels, options.read)
+    drawn = label_maps(tuple(scan.member.path for scan in chosen), labels, options.read, options.kinds)
     return Found(
         session,
         readers([scan.member for scan in images], names, options, words),
-        {"mask": mask} if chosen else {},
+        drawn if chosen else {},
         files=tuple(files),
         patient=subject,
         covariates=people.get(subject, {}),

@@ -53,13 +53,13 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     if len(tables) != 1:
         raise UsageError("holds not one table", str(folder.root), "Give a CSV, TSV or Parquet file")
     table = read_table(tables[0].path)
-    column = _columns(table, options)
+    column = columns_in(table, options)
     rows: dict[str, list[tuple[int, Mapping[str, Any]]]] = {}
     for place, row in enumerate(table.rows, start=2):  # as a spreadsheet counts: the first has the names
         if row[column["image"]] is None:
             raise DatasetError(f"row {place} names no image", str(table.path), "Write it")
         rows.setdefault(str(row[column["image"]]), []).append((place, row))
-    own = {name: Annotation(table.path, _boxes(table.path, column, of_image)) for name, of_image in rows.items()}
+    own = {name: Annotation(table.path, boxes_in(table.path, column, of_image)) for name, of_image in rows.items()}
     classes, called = name_classes(names_in(list(own.values())), folder, options)
     inside = Folder(table.path.parent) if folder.is_file else folder
     named, near = by_file_name(inside), [table.path.parent, table.path.parent / "images"]
@@ -111,7 +111,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     )
 
 
-def _boxes(path: Path, column: Mapping[str, str], rows: list[tuple[int, Mapping[str, Any]]]) -> tuple[Drawn, ...]:
+def boxes_in(path: Path, column: Mapping[str, str], rows: list[tuple[int, Mapping[str, Any]]]) -> tuple[Drawn, ...]:
     """Of the rows of one image; a row with nothing but the image is none."""
     volume = "z0" in column
     corners = [[column[f"{letter}{end}"] for letter in ("xyz" if volume else "xy")] for end in (0, 1)]
@@ -143,7 +143,7 @@ def _one(
     return next(iter(said), None)
 
 
-def _columns(table: Table, options: DatasetOptions) -> dict[str, str]:
+def columns_in(table: Table, options: DatasetOptions) -> dict[str, str]:
     """{role: column}, as --column says, else by known names."""
     for role, name in options.column.items():
         if role not in ROLES or name not in table.columns:

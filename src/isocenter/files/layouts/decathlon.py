@@ -14,7 +14,7 @@ from isocenter.errors import DatasetError, counted
 from isocenter.files.layouts.classes import mask_labels
 from isocenter.files.layouts.folder import Folder, stem_of
 from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
-from isocenter.files.layouts.load import load_frame, load_image, load_mask
+from isocenter.files.layouts.load import label_maps, load_frame, load_image
 from isocenter.files.layouts.nnunet import channel_names
 from isocenter.files.layouts.nnunet import fits as fits_nnunet
 from isocenter.files.modality import common_modality, modality_word
@@ -42,8 +42,8 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         if not all(path.is_file() for path in paths):
             missing.append(name)
             continue
-        mask = partial(load_mask, (paths[1],), labels, options.read) if label is not None else None
-        found.append(Found(name, _images(paths[0], names, options), {"mask": mask} if mask else {}, files=tuple(paths)))
+        drawn = label_maps(tuple(paths[1:]), labels, options.read, options.kinds) if label is not None else {}
+        found.append(Found(name, _images(paths[0], names, options), drawn, files=tuple(paths)))
     problem = Problem(
         "error",
         f"{counted(len(missing), 'listed case lacks', 'listed cases lack')} a file",

@@ -12,7 +12,7 @@ from isocenter.files.layouts import nnunet
 from isocenter.files.layouts.classes import described_channels, mask_labels, name_classes
 from isocenter.files.layouts.folder import Folder, Member
 from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
-from isocenter.files.layouts.load import given, load_mask
+from isocenter.files.layouts.load import given, label_maps
 from isocenter.files.layouts.pairs import Key, Pair, by_channel, by_reader, class_names, one_each, pair, readers, whole
 from isocenter.files.modality import common_modality, modality_word
 from isocenter.values import Label, Problem
@@ -82,9 +82,9 @@ def _found(
     drawn: dict[str, list[Path]] = {}
     for mask in sorted(one.masks, key=lambda mask: people.get(mask, "")):
         drawn.setdefault(people.get(mask, ""), []).append(mask.path)
-    for reader, paths in drawn.items():
-        kind = f"mask:{reader}" if "mask" in references else "mask"
-        references[kind] = partial(load_mask, tuple(paths), labels, options.read, reader)
+    for rank, (reader, paths) in enumerate(drawn.items()):
+        drawn_by = label_maps(tuple(paths), labels, options.read, options.kinds, reader)
+        references |= {kind if rank == 0 else f"{kind}:{reader}": read for kind, read in drawn_by.items()}
     name = called[one.key.folders[0]] if called else ""
     if called:
         references["class"] = partial(given, name)

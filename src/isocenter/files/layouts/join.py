@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from isocenter.errors import DatasetError
+from isocenter.errors import DatasetError, listed
 from isocenter.files.layouts.folder import SPLIT_WORDS, Folder, stem_of
 from isocenter.files.layouts.layout import Found
 from isocenter.files.layouts.table import Table, read_table
@@ -58,6 +59,24 @@ def join_table(
             what = f"{member.path.name} has no row for {len(missing)} of {len(ids)} cases"
             problems.append(Problem("note", what, missing, "it is not used", "Add the rows"))
     return None, problems
+
+
+def covariates_in(path: Path, cases: Sequence[tuple[str, str]]) -> list[Mapping[str, Any]]:
+    """What a table says of each case, (id, patient): in the row of the case or else of the patient.
+
+    Raises DatasetError for a table that names neither, or has no row for one of them.
+    """
+    table = read_table(path)
+    by_case, by_patient = table.column(CASE_COLUMNS), table.column(PATIENT_COLUMNS)
+    if by_case is None and by_patient is None:
+        problem = f"no column names cases or patients (columns: {', '.join(table.columns)})"
+        raise DatasetError(problem, str(path), "Call a column case, with the files' names, or patient")
+    rows = {_bare(row[by_patient]): row for row in table.rows} if by_patient else {}
+    rows |= {_bare(row[by_case]): row for row in table.rows} if by_case else {}
+    if missing := [case for case, patient in cases if case not in rows and patient not in rows]:
+        problem = f"has no row for {listed(missing)}"
+        raise DatasetError(problem, str(path), "Add a row, if need be with blanks: what is missing is filled in")
+    return [rows[case] if case in rows else rows[patient] for case, patient in cases]
 
 
 def _without_row(table: Table, ids: Sequence[str]) -> tuple[str, ...]:

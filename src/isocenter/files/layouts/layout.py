@@ -25,6 +25,7 @@ class DatasetOptions:
     read:       how single files are read
     references: False where only images are wanted (prediction): images without labels are then cases too
     channels:   images of one case, as a model says that knows it; it tells channel numbers from numbers of cases
+    kinds:      of reference that are asked for: a label map is read as a "mask", unless "instances" stands here
     """
 
     layout: str | None = None
@@ -35,6 +36,7 @@ class DatasetOptions:
     read: ReadOptions = field(default_factory=ReadOptions)
     references: bool = True
     channels: int | None = None
+    kinds: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

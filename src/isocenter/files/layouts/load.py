@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from isocenter.errors import DatasetError, FormatError, GeometryError
+from isocenter.errors import DatasetError, FormatError, GeometryError, counted
 from isocenter.files import picture, tiff
 from isocenter.files.format import ReadOptions
 from isocenter.files.index import format_of, read_volumes
 from isocenter.values import Array, Image, Label
+
+# Objects are counted: 255 is one of them and no other word for 1.
+KEEP_255 = frozenset({255})
 
 
 def given(value: Any) -> Any:
@@ -38,6 +42,54 @@ def load_frame(path: Path, frame: int, frames: int, options: ReadOptions, modali
         )
     region = (slice(None), slice(frame, frame + 1), *(slice(None),) * image.geometry.ndim)
     return replace(image, pixels=np.asarray(image.pixels[region])[:, 0], times=None)
+
+
+def label_maps(
+    paths: tuple[Path, ...], labels: tuple[Label, ...], options: ReadOptions, kinds: Collection[str], reader: str = ""
+) -> dict[str, Callable[[], Image]]:
+    """{kind: function that reads it} of label maps, whose numbers name structures or, if that is asked for, count them.
+
+    kinds:  of reference that are asked for
+    reader: who drew them, where several people did
+    """
+    readers: dict[str, Callable[[], Image]] = {
+        "mask": partial(load_mask, paths, labels, options, reader),
+        "instances": partial(load_instances, paths, options),
+    }
+    wanted = [kind for kind in readers if kind in kinds] or ["mask"]
+    return {kind: readers[kind] for kind in wanted}
+
+
+def load_instances(paths: tuple[Path, ...], options: ReadOptions) -> Image:
+    """A map in which each object has its number: one file that says so, or one file an object, numbered in order.
+
+    Where objects overlap the voxels are those of the first; how many there are stands in the notes.
+    Raises FormatError for values that are no numbers, GeometryError for masks on different grids.
+    """
+    if len(paths) == 1:
+        return _label_map(paths[0], KEEP_255, options)
+    first = _label_map(paths[0], frozenset(), options)
+    pixels: Array = np.zeros(first.shape, dtype=np.min_scalar_type(len(paths)))
+    both, hidden = 0, 0
+    for number, path in enumerate(paths, start=1):
+        mask = first if number == 1 else _label_map(path, frozenset(), options)
+        if not mask.geometry.equals(first.geometry):
+            raise GeometryError(f"does not lie on the grid of {paths[0].name}", str(path), "Draw both on one grid")
+        if mask.data.max() > 1:
+            problem = "several maps of one image with numbers above 1"
+            raise FormatError(problem, str(path), "Make it one map, or one mask of 0 and 1 an object")
+        own = mask.data > 0
+        free = own & (pixels == 0)
+        both += int(np.count_nonzero(own)) - int(np.count_nonzero(free))
+        hidden += bool(own.any()) and not free.any()
+        pixels[free] = number
+    return replace(first, pixels=pixels, notes=(*first.notes, *_overlapping(both, hidden)))
+
+
+def _overlapping(both: int, hidden: int) -> list[str]:
+    """What is said of voxels that several masks claim, and of objects that others cover."""
+    said = [f"masks of objects overlap in {counted(both, 'voxel')}, which count for the first of them"] if both else []
+    return said + ([f"{counted(hidden, 'object lies', 'objects lie')} wholly under others: left out"] if hidden else [])
 
 
 def load_mask(paths: tuple[Path, ...], labels: tuple[Label, ...], options: ReadOptions, reader: str = "") -> Image:

@@ -17,7 +17,7 @@ from isocenter.files.layouts.classes import mask_labels, name_classes, numbered_
 from isocenter.files.layouts.folder import SPLIT_WORDS, TABLE_SUFFIXES, Folder, stem_of
 from isocenter.files.layouts.join import PATIENT_COLUMNS, SPLIT_COLUMNS
 from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
-from isocenter.files.layouts.load import given, load_image, load_mask
+from isocenter.files.layouts.load import given, label_maps, load_image
 from isocenter.files.layouts.table import Table, number, read_table
 from isocenter.files.modality import common_modality, modality_word
 from isocenter.values import Problem
@@ -211,9 +211,9 @@ def _found(
     masks = {reader: path for reader, column in drawn.items() if (path := manifest.path(row, column)) is not None}
     modality = modality_word(options.modality or manifest.cell(row, "modality"))
     references = _references(manifest, row, called)
-    for reader, path in masks.items():
-        kind = f"mask:{reader}" if "mask" in references else "mask"
-        references[kind] = partial(load_mask, (path,), labels, options.read, reader if len(drawn) > 1 else "")
+    for rank, (reader, path) in enumerate(masks.items()):
+        drawn_by = label_maps((path,), labels, options.read, options.kinds, reader if len(drawn) > 1 else "")
+        references |= {kind if rank == 0 else f"{kind}:{reader}": read for kind, read in drawn_by.items()}
     named = manifest.cell(row, "id") or (stem_of(next(iter(images.values())).name) if images else None)
     used = set(manifest.column.values())
     split, patient = manifest.cell(row, "split"), manifest.cell(row, "patient")

@@ -5,16 +5,16 @@ Isensee et al., Nature Methods 2021, doi:10.1038/s41592-020-01008-z; versions 1 
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
 
 from isocenter.errors import DatasetError, counted
 from isocenter.files.layouts.classes import described_channels, mask_labels
 from isocenter.files.layouts.folder import Folder, Member
 from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
-from isocenter.files.layouts.load import load_mask
+from isocenter.files.layouts.load import label_maps
 from isocenter.files.layouts.pairs import Key, Pair, by_channel, pair, readers
 from isocenter.files.modality import common_modality, modality_word
-from isocenter.values import Problem, Split
+from isocenter.values import Image, Problem, Split
 
 PARTS: tuple[tuple[str, str, Split], ...] = (("imagesTr", "labelsTr", "train"), ("imagesTs", "labelsTs", "test"))
 
@@ -83,10 +83,10 @@ def channel_names(folder: Folder) -> tuple[str, ...]:
     return names
 
 
-def _references(one: Pair, labels: tuple, options: DatasetOptions) -> dict[str, partial]:
+def _references(one: Pair, labels: tuple, options: DatasetOptions) -> dict[str, Callable[[], Image]]:
     if not one.masks:
         return {}
-    return {"mask": partial(load_mask, tuple(m.path for m in one.masks), labels, options.read)}
+    return label_maps(tuple(m.path for m in one.masks), labels, options.read, options.kinds)
 
 
 def _channels(folder: Folder, part: str) -> dict[Key, list[Member]]:

@@ -17,7 +17,7 @@ from isocenter.files.layouts.classes import mask_labels, name_classes
 from isocenter.files.layouts.folder import Folder, Member
 from isocenter.files.layouts.image_folders import IMAGES, LABELS
 from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
-from isocenter.files.layouts.load import given, load_mask
+from isocenter.files.layouts.load import given, label_maps
 from isocenter.files.layouts.pairs import IMAGE_SUFFIX, MASK_WORDS, READER, Key, class_names, readers, without_image
 from isocenter.files.modality import modality_word
 from isocenter.values import Label
@@ -87,8 +87,9 @@ def _found(
     for mask in sorted(drawn, key=lambda mask: mask.observer):
         by_observer[mask.observer].append(mask.member)
     for rank, (observer, members) in enumerate(by_observer.items()):
-        kind = "mask" if rank == 0 else f"mask:{observer}"
-        references[kind] = partial(load_mask, tuple(member.path for member in members), labels, options.read, observer)
+        paths = tuple(member.path for member in members)
+        drawn_by = label_maps(paths, labels, options.read, options.kinds, observer)
+        references |= {kind if rank == 0 else f"{kind}:{observer}": read for kind, read in drawn_by.items()}
     name = called[key.folders[0]] if called else ""
     if called:
         references["class"] = partial(given, name)

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from isocenter.report.figures.detection import box_precision_recall, boxes, froc
     from isocenter.report.figures.differences import agreement, bland_altman
     from isocenter.report.figures.discrimination import confusion, precision_recall, reliability, roc
-    from isocenter.report.figures.slices import contact_sheet, contours, pair_sheet
+    from isocenter.report.figures.instances import objects
+    from isocenter.report.figures.sheets import contact_sheet, pair_sheet
+    from isocenter.report.figures.slices import contours
     from isocenter.report.figures.survival import (
         SurvivalCurve,
         kaplan_meier,
@@ -40,6 +42,7 @@ __all__ = [
     "histogram",
     "kaplan_meier",
     "label_scores",
+    "objects",
     "observed_against_predicted",
     "pair_sheet",
     "precision_recall",
@@ -60,12 +63,13 @@ _HOMES = {
     "boxes": "detection",
     "class_balance": "cohort",
     "confusion": "discrimination",
-    "contact_sheet": "slices",
+    "contact_sheet": "sheets",
     "contours": "slices",
     "kaplan_meier": "survival",
+    "objects": "instances",
     "observed_against_predicted": "survival",
     "froc": "detection",
-    "pair_sheet": "slices",
+    "pair_sheet": "sheets",
     "precision_recall": "discrimination",
     "profiles": "cohort",
     "reliability": "discrimination",

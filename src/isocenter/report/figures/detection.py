@@ -49,16 +49,16 @@ def boxes(
     """
     view = view_of(image)
     drawn = [
-        (_upright(image, one), style, own)
+        (upright_boxes(image, one), style, own)
         for one, style, own in ((reference, REFERENCE_LINE, True), (prediction, PREDICTION_LINE, False))
         if one is not None
     ]
-    shown = [(plane, _slice(view, plane, [one for one, _, _ in drawn])) for plane in planes(view.grid)]
+    shown = [(plane, middle_of(view, plane, [one for one, _, _ in drawn])) for plane in planes(view.grid)]
     canvas, panels = panels_of(view.grid, [plane for plane, _ in shown], _key(drawn, labels))
     for axes, (plane, at) in zip(panels, shown, strict=True):
         put_greys(axes, view, plane, at)
         for one, style, own in drawn:
-            _rectangles(axes, view, plane, at, one, labels, style, scores=not own)
+            put_boxes(axes, view, plane, at, one, labels, style, scores=not own)
         put_letters(axes, plane)
     put_scale_bar(panels[0], view.grid, shown[0][0])
     counts = [f"{len(one)} of {'the reference' if own else 'the prediction'}" for one, _, own in drawn]
@@ -121,7 +121,7 @@ def froc(curves: Mapping[str, tuple[Floats, Floats]], title: str, *, caption: st
     return chart(draw, title=title, caption=text, alt=f"Free-response curves. {said}", size=(4.8, 3.6))
 
 
-def _upright(image: Image, given: BoundingBoxes) -> BoundingBoxes:
+def upright_boxes(image: Image, given: BoundingBoxes) -> BoundingBoxes:
     """Boxes on the grid as a screen shows it."""
     order, flips = upright(image.geometry)
     sizes = np.array(image.geometry.shape, dtype=float)[list(order)]
@@ -130,7 +130,7 @@ def _upright(image: Image, given: BoundingBoxes) -> BoundingBoxes:
     return BoundingBoxes(np.concatenate(edges, axis=1), given.names, given.scores, given.ignored)
 
 
-def _slice(view: View, plane: Plane, drawn: Sequence[BoundingBoxes]) -> int:
+def middle_of(view: View, plane: Plane, drawn: Sequence[BoundingBoxes]) -> int:
     """Through the middle of the largest reference, else of the surest box, else of the volume."""
     if plane.through is None:
         return 0
@@ -141,7 +141,7 @@ def _slice(view: View, plane: Plane, drawn: Sequence[BoundingBoxes]) -> int:
     return view.grid.shape[plane.through] // 2
 
 
-def _rectangles(
+def put_boxes(
     axes: Axes,
     view: View,
     plane: Plane,
@@ -151,6 +151,7 @@ def _rectangles(
     style: tuple[float, Sequence[float]],
     *,
     scores: bool,
+    width: float = 1.3,
 ) -> None:
     """Those that reach into the slice; what counts neither way is drawn thin."""
     across, down = view.steps(plane)
@@ -161,10 +162,10 @@ def _rectangles(
     for number, (low, high) in enumerate(zip(given.low, given.high, strict=True)):
         # Voxel centres are drawn at whole steps: edges lie half a step before.
         x, y = (low[plane.across] - 0.5) * across, (low[plane.down] - 0.5) * down
-        width, height = (high - low)[plane.across] * across, (high - low)[plane.down] * down
+        size = ((high - low)[plane.across] * across, (high - low)[plane.down] * down)
         colour = hex_of(named.get(given.names[number], (232, 237, 242)))
-        line = 0.7 if given.ignored[number] else 1.3
-        patch = Rectangle((x, y), width, height, fill=False, edgecolor=colour, linewidth=line, linestyle=style)
+        line = min(0.7, width) if given.ignored[number] else width
+        patch = Rectangle((x, y), *size, fill=False, edgecolor=colour, linewidth=line, linestyle=style)
         patch.set_path_effects([withStroke(linewidth=line + 1.1, foreground="#000000b0")])
         axes.add_patch(patch)
         if scores and given.scores is not None and len(given) <= MOST_SCORES:

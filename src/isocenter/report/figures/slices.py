@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -11,8 +11,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from numpy.typing import ArrayLike
 
-from isocenter.errors import UsageError
-from isocenter.report.display import PALETTE, Plane, colours, foreground, main_plane, planes, unit_of
+from isocenter.lazy import ndimage
+from isocenter.report.display import PALETTE, Plane, colours, foreground, planes, unit_of
 from isocenter.report.figures.drawing import Canvas, png, short
 from isocenter.report.figures.figure import Figure
 from isocenter.report.figures.view import View, cut, view_of
@@ -57,78 +57,6 @@ def contours(
     return Figure(title, png(canvas, SLICE_DPI), alt, text, wide=len(shown) > 1)
 
 
-def contact_sheet(
-    images: Mapping[str, Image],
-    title: str,
-    *,
-    caption: str = "",
-    columns: int = 6,
-    references: Mapping[str, ArrayLike] | None = None,
-    labels: Sequence[Label] = (),
-    marked: Collection[str] = (),
-) -> Figure:
-    """One slice of each image with its name under it, all at one size: that of the most reference, else the middle.
-
-    references: {name: (*spatial) or (1, *spatial) label values}, drawn as outlines
-    marked:     names that stand out
-    Raises UsageError where there is no image.
-    """
-    if not images:
-        raise UsageError("no image to show", title, "Give at least one")
-    columns = min(columns, len(images))
-    rows = -(-len(images) // columns)
-    canvas = Canvas(figsize=(1.5 * columns, 1.7 * rows), facecolor=GROUND)
-    for place, (name, image) in enumerate(images.items()):
-        row, column = divmod(place, columns)
-        left, bottom = column / columns, 1 - (row + 1) / rows
-        # 0.2 of the 1.7 inches of a cell are for the name.
-        axes = canvas.add_axes((left + 0.01 / columns, bottom + 0.13 / rows, 0.98 / columns, 0.86 / rows))
-        axes.set_axis_off()
-        view = view_of(image, (references or {}).get(name))
-        plane = main_plane(view.grid)
-        at = view.fullest_slice(plane)
-        put_greys(axes, view, plane, at)
-        if view.reference is not None:
-            _outline(axes, cut(view.reference, plane, at), view.steps(plane), labels, REFERENCE_LINE, width=0.8)
-        colour = MARK if name in marked else LETTERS
-        middle = left + 0.5 / columns
-        canvas.text(middle, bottom + 0.04 / rows, short(name), size=6.5, color=colour, ha="center", parse_math=False)
-    alt = f"Contact sheet of {len(images)} images: {', '.join(list(images)[:12])}"
-    return Figure(title, png(canvas, SLICE_DPI), alt, caption, wide=True)
-
-
-def pair_sheet(pairs: Sequence[tuple[str, Image, str, Image, str]], title: str, *, caption: str = "") -> Figure:
-    """Two images side by side, two such pairs a row. pairs: name and image of both, and what is said of them.
-
-    Raises UsageError where there is no pair.
-    """
-    if not pairs:
-        raise UsageError("no pair to show", title, "Give at least one")
-    columns = min(2, len(pairs))
-    rows = -(-len(pairs) // columns)
-    width, height = 3.9, 2.3  # inches of a pair: two pictures, their names and a line under them
-    canvas = Canvas(figsize=(width * columns, height * rows), facecolor=GROUND)
-    for place, (first, one, second, other, words) in enumerate(pairs):
-        row, column = divmod(place, columns)
-        left, bottom = column / columns, 1 - (row + 1) / rows
-        for side, (name, image) in enumerate(((first, one), (second, other))):
-            start = left + (0.02 + 0.48 * side) / columns
-            axes = canvas.add_axes((start, bottom + 0.2 / rows, 0.46 / columns, 0.78 / rows))
-            axes.set_axis_off()
-            view = view_of(image)
-            plane = main_plane(view.grid)
-            put_greys(axes, view, plane, view.fullest_slice(plane))
-            middle = start + 0.23 / columns
-            written = short(name, 28)
-            canvas.text(middle, bottom + 0.12 / rows, written, size=6.5, color=LETTERS, ha="center", parse_math=False)
-        centre = left + 0.5 / columns
-        canvas.text(centre, bottom + 0.03 / rows, words, size=6.5, color=MARK, ha="center", parse_math=False)
-    alt = (
-        f"{len(pairs)} pairs: {'; '.join(f'{first} and {second}, {words}' for first, _, second, _, words in pairs[:6])}"
-    )
-    return Figure(title, png(canvas, SLICE_DPI), alt, caption, wide=True)
-
-
 def panels_of(grid: Geometry, shown: Sequence[Plane], key: Sequence[Line2D] = ()) -> tuple[Canvas, list[Axes]]:
     """One panel a plane side by side, all to the same scale, and the key under them."""
     sizes = np.array([[grid.shape[a] * grid.steps[a] for a in (p.across, p.down)] for p in shown])
@@ -155,7 +83,7 @@ def _draw_plane(axes: Axes, view: View, plane: Plane, at: int, labels: Sequence[
     put_greys(axes, view, plane, at)
     for drawn, style in ((view.reference, REFERENCE_LINE), (view.prediction, PREDICTION_LINE)):
         if drawn is not None:
-            _outline(axes, cut(drawn, plane, at), view.steps(plane), labels, style)
+            put_outlines(axes, cut(drawn, plane, at), view.steps(plane), labels, style)
     put_letters(axes, plane)
 
 
@@ -170,7 +98,7 @@ def put_greys(axes: Axes, view: View, plane: Plane, at: int) -> None:
     axes.imshow(picture, cmap="gray", vmin=0, vmax=1, extent=extent, interpolation=smooth)
 
 
-def _outline(
+def put_outlines(
     axes: Axes,
     drawn: Array,
     steps: tuple[float, float],
@@ -179,14 +107,18 @@ def _outline(
     width: float = 1.3,
 ) -> None:
     """Lines half-way between the last voxel inside and the first outside, which is where the voxels' edges lie."""
-    framed = np.pad(drawn, 1)  # so that a structure that touches the border is closed
-    across = (np.arange(framed.shape[1]) - 1) * steps[0]
-    down = (np.arange(framed.shape[0]) - 1) * steps[1]
     limits = axes.axis()
     named = colours(labels)
-    for value in np.unique(drawn[drawn != 0]).tolist():
+    values, places = np.unique(drawn, return_inverse=True)
+    boxes = ndimage.find_objects(places.reshape(drawn.shape).astype(np.int32) + 1)
+    for value, (rows, columns) in zip(values.tolist(), boxes, strict=True):
+        if value == 0:
+            continue
+        framed = np.pad(drawn[rows, columns] == value, 1)  # so that a structure that touches the border is closed
+        across = (np.arange(framed.shape[1]) - 1 + columns.start) * steps[0]
+        down = (np.arange(framed.shape[0]) - 1 + rows.start) * steps[1]
         colour = hex_of(named.get(value, PALETTE[int(value) % len(PALETTE)]))  # instances have numbers, not names
-        made = axes.contour(across, down, framed == value, [0.5], colors=colour, linewidths=width, linestyles=[style])
+        made = axes.contour(across, down, framed, [0.5], colors=colour, linewidths=width, linestyles=[style])
         made.set_path_effects([withStroke(linewidth=width + 1.1, foreground="#000000b0")])
     axes.axis(limits)
 

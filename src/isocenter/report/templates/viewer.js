@@ -635,7 +635,7 @@ async function start() {
   for (const packed of [...facts.channels, ...facts.overlays]) packed.codes = await unpack(packed);
   facts.overlays.forEach((overlay, place) => {
     // Two overlays are most often reference and prediction: a line can be compared with an area.
-    overlay.style = facts.overlays.length > 1 && place === 0 ? "outline" : "fill";
+    overlay.style ||= facts.overlays.length > 1 && place === 0 ? "outline" : "fill";
     overlay.opacity = 0.45;
     overlay.labels.forEach((label) => (label.shown = true));
   });

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from isocenter import tasks
 from isocenter.errors import IntegrityError, ResourceError, UsageError
-from isocenter.runtime.packaged import ONNX, PACKAGED, RECORD, package_record
+from isocenter.runtime.packaged import CONTEXT, ONNX, PACKAGED, RECORD, package_record
 from isocenter.runtime.windows import Network
 
 # A provider's name, alone or with its options.
@@ -23,27 +23,29 @@ Provider = str | tuple[str, dict[str, Any]]
 
 @dataclass(frozen=True, eq=False)
 class OnnxNetwork:
-    """A session with one input and one output as a function of NumPy arrays.
+    """A session as a function of NumPy arrays: images, and a context beside them if it has one.
 
-    head: what the output is called by the task
+    heads: what the outputs are called by the task
     """
 
     session: Any
-    head: str
+    heads: tuple[str, ...]
 
-    def __call__(self, batch: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
-        [image] = self.session.get_inputs()
+    def __call__(self, *batch: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
+        inputs = zip(self.session.get_inputs(), batch, strict=True)
         try:
-            [output] = self.session.run(None, {image.name: np.ascontiguousarray(batch)})
+            outputs = self.session.run(None, {one.name: np.ascontiguousarray(array) for one, array in inputs})
         except Exception as error:  # its exceptions have no common base but this
             if re.search(r"allocate memory|bad allocation|out of memory", str(error), re.IGNORECASE):
                 raise MemoryError(str(error)) from error
             raise
-        return {self.head: np.asarray(output, dtype=np.float32)}
+        return {head: np.asarray(one, dtype=np.float32) for head, one in zip(self.heads, outputs, strict=True)}
 
 
-def open_onnx(path: Path, head: str, providers: Sequence[Provider], threads: int | None = None) -> OnnxNetwork:
-    """The network of an ONNX file with one input (batch, channels, *patch) and one output.
+def open_onnx(
+    path: Path, heads: Sequence[str], providers: Sequence[Provider], threads: int | None = None
+) -> OnnxNetwork:
+    """The network of an ONNX file: an input (batch, channels, *patch), perhaps `context` beside it, an output a head.
 
     providers: of ONNX Runtime; the first has to be the one that computes
     Raises IntegrityError for a file that is none, ResourceError where the provider cannot be had.
@@ -63,9 +65,11 @@ def open_onnx(path: Path, head: str, providers: Sequence[Provider], threads: int
         raise ResourceError(
             f"{wanted} could not be started", str(path), "Choose --backend torch, or mend its libraries"
         )
-    if len(session.get_inputs()) != 1 or len(session.get_outputs()) != 1:
-        raise IntegrityError("has not one input and one output", str(path), "Export the network alone")
-    return OnnxNetwork(session, head)
+    others = [one.name for one in session.get_inputs()[1:]]
+    if others not in ([], [CONTEXT]) or len(session.get_outputs()) != len(heads):
+        outputs = "one output" if len(heads) == 1 else f"{len(heads)} outputs"
+        raise IntegrityError(f"has not one input and {outputs}", str(path), "Export the network alone")
+    return OnnxNetwork(session, tuple(heads))
 
 
 def usable_cores() -> int:
@@ -88,9 +92,9 @@ def onnx_files(record: Mapping[str, Any]) -> tuple[str, ...]:
     return (ONNX, *said.get("beside", ()))
 
 
-def head_of(folder: Path) -> str:
-    """What the one output of a package's ONNX file is called by its task."""
-    return next(iter(tasks.build(package_record(folder)["task"]).heads))
+def heads_of(folder: Path) -> tuple[str, ...]:
+    """What the outputs of a package's ONNX file are called by its task."""
+    return tuple(tasks.build(package_record(folder)["task"]).heads)
 
 
 def number_of(device: str) -> int:
@@ -122,7 +126,7 @@ class Onnx:
     def network(self, folder: Path, device: str, threads: int | None) -> Network:
         cpu: Provider = "CPUExecutionProvider"
         on_gpu: list[Provider] = [("CUDAExecutionProvider", {"device_id": number_of(device)}), cpu]
-        return open_onnx(folder / ONNX, head_of(folder), [cpu] if device == "cpu" else on_gpu, threads)
+        return open_onnx(folder / ONNX, heads_of(folder), [cpu] if device == "cpu" else on_gpu, threads)
 
 
 BACKEND = Onnx()

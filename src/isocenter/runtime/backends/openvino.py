@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.errors import IntegrityError
-from isocenter.runtime.backends.onnx import head_of, onnx_files, usable_cores
+from isocenter.runtime.backends.onnx import heads_of, onnx_files, usable_cores
 from isocenter.runtime.packaged import ONNX
 from isocenter.runtime.windows import Network
 
@@ -31,19 +31,20 @@ class OpenVinoNetwork:
 
     core: Any
     model: Any
-    head: str
+    heads: tuple[str, ...]
     settings: Mapping[str, Any]
     compiled: dict[int, Any] = field(default_factory=dict)
     alone: Lock = field(default_factory=Lock)
 
-    def __call__(self, batch: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
+    def __call__(self, batch: NDArray[np.float32], *context: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
         with self.alone:
             if len(batch) not in self.compiled:
                 sized = self.model.clone()
-                sized.reshape(list(batch.shape))
+                sized.reshape({number: list(one.shape) for number, one in enumerate((batch, *context))})
                 self.compiled[len(batch)] = self.core.compile_model(sized, "CPU", dict(self.settings))
-            result = self.compiled[len(batch)]([np.ascontiguousarray(batch)])
-            return {self.head: np.array(result[0], dtype=np.float32)}  # its own array is written again by the next call
+            result = self.compiled[len(batch)]([np.ascontiguousarray(one) for one in (batch, *context)])
+            # Its own arrays are written again by the next call.
+            return {head: np.array(result[n], dtype=np.float32) for n, head in enumerate(self.heads)}
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class OpenVino:
             "INFERENCE_NUM_THREADS": threads or usable_cores(),
             "ENABLE_CPU_PINNING": False,  # a core that it clings to may be busy with something else
         }
-        return OpenVinoNetwork(core, model, head_of(folder), settings)
+        return OpenVinoNetwork(core, model, heads_of(folder), settings)
 
 
 def _core() -> Any:

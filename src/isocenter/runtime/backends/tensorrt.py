@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from isocenter.files import cache_folder
-from isocenter.runtime.backends.onnx import Provider, head_of, number_of, onnx_files, open_onnx
+from isocenter.runtime.backends.onnx import Provider, heads_of, number_of, onnx_files, open_onnx
 from isocenter.runtime.packaged import ONNX
 from isocenter.runtime.windows import Network
 
@@ -41,7 +41,7 @@ class TensorRt:
         number = number_of(device)
         engine = {"device_id": number, "trt_engine_cache_enable": True, "trt_engine_cache_path": str(kept)}
         providers: list[Provider] = [(PROVIDER, engine), ("CUDAExecutionProvider", {"device_id": number})]
-        return open_onnx(folder / ONNX, head_of(folder), [*providers, "CPUExecutionProvider"], threads)
+        return open_onnx(folder / ONNX, heads_of(folder), [*providers, "CPUExecutionProvider"], threads)
 
 
 BACKEND = TensorRt()

@@ -23,8 +23,10 @@ from numpy.typing import NDArray
 from isocenter import tasks
 from isocenter.files import cache_folder
 from isocenter.lazy import torch
+from isocenter.runtime.context import Context
 from isocenter.runtime.device import use_threads
-from isocenter.runtime.packaged import one_tensor, package_record, read_modules, weights_files
+from isocenter.runtime.onnx_file import speakable
+from isocenter.runtime.packaged import every_head, package_record, read_modules, weights_files
 from isocenter.runtime.record import digest
 from isocenter.runtime.windows import Network
 
@@ -34,19 +36,22 @@ LARGEST_BATCH = 64
 
 @dataclass(frozen=True, eq=False)
 class CompiledNetwork:
-    """What was compiled, (batch, channels, *patch) to one tensor, as a function of NumPy arrays."""
+    """What was compiled, (batch, channels, *patch) to a tensor for each head, as a function of NumPy arrays."""
 
     compiled: Any
-    head: str
+    heads: tuple[str, ...]
     device: str
 
-    def __call__(self, batch: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
+    def __call__(self, *batch: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
+        parts = []
         with torch.inference_mode():
-            parts = [
-                self.compiled(torch.from_numpy(batch[first : first + LARGEST_BATCH]).to(self.device)).float().cpu()
-                for first in range(0, len(batch), LARGEST_BATCH)
-            ]
-        return {self.head: torch.cat(parts).numpy()}
+            for first in range(0, len(batch[0]), LARGEST_BATCH):
+                parts.append(self._said(*(one[first : first + LARGEST_BATCH] for one in batch)))
+        return {head: torch.cat([one[n] for one in parts]).numpy() for n, head in enumerate(self.heads)}
+
+    def _said(self, *batch: NDArray[np.float32]) -> list[Any]:
+        made = self.compiled(*(torch.from_numpy(one).to(self.device) for one in batch))
+        return [one.float().cpu() for one in (made if isinstance(made, (tuple, list)) else (made,))]
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,7 @@ class TorchCompiled:
         if not path.is_file():
             _compile(folder, record, device, path)
         loaded = torch._inductor.aoti_load_package(str(path))
-        return CompiledNetwork(loaded, next(iter(tasks.build(record["task"]).heads)), device)
+        return CompiledNetwork(loaded, tuple(tasks.build(record["task"]).heads), device)
 
 
 def _key(record: Mapping[str, Any], weights: list[Path], device: str) -> str:
@@ -97,15 +102,19 @@ def _compile(folder: Path, record: Mapping[str, Any], device: str, path: Path) -
     """What is compiled lies at `path` when it is whole."""
     task = tasks.build(record["task"])
     modules = read_modules(record, task, [folder / one for one in weights_files(record)])
-    one = one_tensor(task, modules).eval().to(device)
+    one = speakable(every_head(task, modules).eval()).to(device)
     shape = (2, int(record["network"]["channels"]), *record["inference"]["patch"])
-    sizes = ({0: torch.export.Dim("batch", min=1, max=LARGEST_BATCH)},)
+    context = Context.of(record["network"].get("context"))
+    shapes = (shape, (2, len(context))) if len(context) else (shape,)
+    count = torch.export.Dim("batch", min=1, max=LARGEST_BATCH)
+    examples = tuple(torch.zeros(one, device=device) for one in shapes)
+    sizes = tuple({0: count} for _ in shapes)
     path.parent.mkdir(parents=True, exist_ok=True)
     silent = StringIO()  # the compiler tells of its steps
     with tempfile.TemporaryDirectory(dir=path.parent) as room, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with redirect_stdout(silent), redirect_stderr(silent), torch.no_grad():
-            exported = torch.export.export(one, (torch.zeros(shape, device=device),), dynamic_shapes=sizes)
+            exported = torch.export.export(one, examples, dynamic_shapes=sizes)
             made = torch._inductor.aoti_compile_and_package(exported, package_path=str(Path(room) / "network.pt2"))
         Path(made).replace(path)
 

@@ -27,12 +27,12 @@ class HalfNetwork:
     def __init__(self, module: Module, device: str) -> None:
         self.module, self.device = channels_last(module), device
 
-    def __call__(self, batch: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
+    def __call__(self, batch: NDArray[np.float32], *context: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
         images = torch.from_numpy(batch).to(self.device)
         if memory_order(self.module) is not None:
             images = ordered(images)
         with torch.inference_mode(), torch.autocast(torch.device(self.device).type, torch.bfloat16):
-            outputs = self.module(images)
+            outputs = self.module(images, *(torch.from_numpy(one).to(self.device) for one in context))
         return {name: output.float().cpu().contiguous().numpy() for name, output in outputs.items()}
 
 

@@ -9,7 +9,7 @@ import csv
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from isocenter.files import label_table_path as table_path
 from isocenter.files import write_labels as write_table
 from isocenter.lazy import torch
 from isocenter.runtime.bundle.network import OneTensor
+from isocenter.runtime.context import Context, with_context
 from isocenter.runtime.members import Averaged, flipped_axes
 from isocenter.runtime.passage import passed
 from isocenter.runtime.torch_network import TorchNetwork
@@ -37,43 +38,80 @@ NUMBERED = re.compile(r"(.+)_(\d{4})$")
 
 @dataclass(frozen=True, eq=False)
 class Inferer:
-    """A model: an image to a result on the image's own grid."""
+    """A model: an image to a result on the image's own grid.
+
+    context: what it is told of a patient beside the image
+    told:    {case: {column: value}}
+    """
 
     task: Task
     preprocessing: Prepares
     windows: Mapping[str, Any]
     network: Network
+    context: Context = field(default_factory=lambda: Context(()))
+    told: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __call__(self, image: Image, where: str) -> Prediction:
         planned, left_right = tuple(self.windows.get("flips", ())), self.windows.get("left_right")
-        return passed(
+        vector, notes = self._vector(where)
+        prediction = passed(
             image,
             where,
             task=self.task,
             preprocessing=self.preprocessing,
-            network=self.network,
+            network=with_context(self.network, vector),
             patch=tuple(self.windows["patch"]),
             overlap=self.windows["overlap"],
             batch=self.windows["batch"],
             flips=flipped_axes(self.task, self.preprocessing.ndim, planned, left_right),
             left_right=left_right,
         )
+        return replace(prediction, notes=(*notes, *prediction.notes)) if notes else prediction
+
+    def _vector(self, case: str) -> tuple[Any, list[str]]:
+        if not len(self.context):
+            return None, []
+        if case not in self.told:
+            problem = f"the model was trained with {', '.join(self.context.names)} beside the image: nobody gives them"
+            raise DatasetError(problem, case, "Give --covariates TABLE.csv, whose first column names the cases")
+        return self.context.vector(self.told[case])
 
 
-def inferer(record: str, weights: str, network: OneTensor, task: Any, preparation: Any, device: Any) -> Inferer:
+def inferer(
+    record: str,
+    weights: str,
+    network: OneTensor,
+    task: Any,
+    preparation: Any,
+    device: Any,
+    covariates: str = "",
+    parts: Sequence[Any] = (),
+) -> Inferer:
     """The model of a package.
 
     record:      isocenter/model.json
     weights:     models/model.pt; only tensors are read from it, no code
     task:        the class that decodes what the network says
     preparation: the class that prepares what the network sees
+    parts:       the classes of the tasks that it is made of
+    covariates:  a table with a header and a row for each case, named in the first column; where the model needs one
     """
     settings = json.loads(Path(record).read_text(encoding="utf-8"))
     network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-    decoder = task.of({key: value for key, value in settings["task"].items() if key != "name"})
+    decoder = task.of({key: value for key, value in settings["task"].items() if key != "name"}, *[parts] * bool(parts))
     members = tuple(TorchNetwork(one.eval().to(device), str(device)) for one in network.networks)
     seen = members[0] if len(members) == 1 else Averaged(members, decoder.average)
-    return Inferer(decoder, preparation.of(settings["preprocessing"]), settings["inference"], seen)
+    context, windows = Context.of(settings["network"].get("context")), settings["inference"]
+    told = _told(Path(covariates)) if covariates else {}
+    return Inferer(decoder, preparation.of(settings["preprocessing"]), windows, seen, context, told)
+
+
+def _told(table: Path) -> dict[str, dict[str, Any]]:
+    if not table.is_file():
+        raise UsageError("there is no such table", str(table), "Give --covariates TABLE.csv")
+    with table.open(newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file))
+    return {Path(next(iter(row.values()))).name.partition(".")[0]: row for row in rows}
 
 
 def cases(source: str, formats: Mapping[str, Format], channels: Sequence[str]) -> dict[str, tuple[Path, ...]]:
@@ -116,25 +154,26 @@ class Evaluator:
     def run(self) -> None:
         rows: list[dict[str, Any]] = []
         failed: list[IsocenterError] = []
+        notes: dict[str, Sequence[str]] = {}
         with written(Path(self.output_dir)) as folder:
             folder.mkdir()
             for case, paths in self.dataset.items():
                 try:
                     named = {"case": case, "image": str(paths[0])}
-                    rows += [{**named, **row} for row in rows_in(self._predicted(case, paths, folder))]
+                    prediction = self._predicted(case, paths, folder)
+                    rows += [{**named, **row} for row in rows_in(self.inferer.task.outputs(prediction))]
+                    notes |= {case: prediction.notes} if prediction.notes else {}
                 except IsocenterError as error:
                     failed.append(error)
             if not rows:
                 raise failed[0]
-            _write_tables(rows, [str(error) for error in failed], folder)
+            _write_tables(rows, [str(error) for error in failed], notes, folder)
         if failed:
             problem = f"{len(failed)} of {len(self.dataset)} cases failed, the first: {failed[0]}"
             raise DatasetError(problem, self.output_dir, "All of them stand in predictions.json")
 
-    def _predicted(
-        self, case: str, paths: Sequence[Path], folder: Path
-    ) -> Mapping[str, Any] | Sequence[Mapping[str, Any]]:
-        """The columns of the case's row or rows; a label map is written beside."""
+    def _predicted(self, case: str, paths: Sequence[Path], folder: Path) -> Prediction:
+        """The result of a case, whose label map is written."""
         image = self._image(case, paths)
         prediction = self.inferer(image, case)
         if prediction.data is not None:
@@ -144,7 +183,7 @@ class Evaluator:
             assert write is not None  # noqa: S101 - both of them can
             write(image.with_label_map(prediction.data, prediction.labels), out)
             write_table(prediction.labels, table_path(out))
-        return self.inferer.task.outputs(prediction)
+        return prediction
 
     def _image(self, case: str, paths: Sequence[Path]) -> Image:
         """The case's files as one image."""
@@ -160,11 +199,14 @@ class Evaluator:
         return stacked(read, case)
 
 
-def _write_tables(rows: Sequence[Mapping[str, Any]], failed: Sequence[str], folder: Path) -> None:
+def _write_tables(
+    rows: Sequence[Mapping[str, Any]], failed: Sequence[str], notes: Mapping[str, Sequence[str]], folder: Path
+) -> None:
     with (folder / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
         # A volume in ml and one in voxels, where a size is not known, have columns of their own.
         table = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
         table.writeheader()
         table.writerows(rows)
     record = {"schema": "isocenter.predictions", "version": 1, "rows": [*rows], "failed": [*failed]}
+    record |= {"notes": {case: [*said] for case, said in notes.items()}} if notes else {}
     (folder / "predictions.json").write_text(json.dumps(record, indent=1), encoding="utf-8")

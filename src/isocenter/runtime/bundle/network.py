@@ -22,14 +22,40 @@ class OneTensor(nn.Module):
         self.head = head
         self.mean = mean
 
-    def forward(self, images: Tensor) -> Tensor:
-        outputs = [network(images)[self.head] for network in self.networks]
-        if len(outputs) == 1:
-            return outputs[0]
-        if self.mean == "outputs":
-            return torch.stack([one.float() for one in outputs]).mean(dim=0)
-        each = torch.stack([one.float().log_softmax(dim=1) for one in outputs])
-        return each.logsumexp(dim=0) - torch.log(torch.tensor(float(len(outputs))))
+    def forward(self, images: Tensor, context: Tensor | None = None) -> Tensor:
+        return mean_output([one[self.head] for one in said(self.networks, images, context)], self.mean)
+
+
+class EveryHead(nn.Module):
+    """(batch, channels, *patch) to one tensor for each of several heads, as `OneTensor` gives it for one.
+
+    means: {head: of several networks, as in `OneTensor`}
+    """
+
+    def __init__(self, networks: Sequence[nn.Module], means: Mapping[str, str]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+        self.means = dict(means)
+
+    def forward(self, images: Tensor, context: Tensor | None = None) -> tuple[Tensor, ...]:
+        each = said(self.networks, images, context)
+        return tuple(mean_output([one[head] for one in each], mean) for head, mean in self.means.items())
+
+
+def said(networks: nn.ModuleList, images: Tensor, context: Tensor | None) -> list[Mapping[str, Tensor]]:
+    """What each network says of the images, and of what it is told beside them."""
+    given = (images,) if context is None else (images, context)
+    return [network(*given) for network in networks]
+
+
+def mean_output(outputs: Sequence[Tensor], mean: str) -> Tensor:
+    """What several networks say together; of one what it says."""
+    if len(outputs) == 1:
+        return outputs[0]
+    if mean == "outputs":
+        return torch.stack([one.float() for one in outputs]).mean(dim=0)
+    each = torch.stack([one.float().log_softmax(dim=1) for one in outputs])
+    return each.logsumexp(dim=0) - torch.log(torch.tensor(float(len(outputs))))
 
 
 class OnItsScale(nn.Module):
@@ -49,8 +75,9 @@ class OnItsScale(nn.Module):
         for name in ("scale", "offset", "low", "high"):
             self.register_buffer(name, torch.ones(channels))
 
-    def forward(self, images: Tensor) -> Mapping[str, Tensor]:
+    def forward(self, images: Tensor, context: Tensor | None = None) -> Mapping[str, Tensor]:
         each = (1, -1, *[1] * (images.ndim - 2))
         own = images * self.scale.reshape(each) + self.offset.reshape(each)
-        outputs: Mapping[str, Tensor] = self.network(own.clamp(self.low.reshape(each), self.high.reshape(each)))
+        seen = own.clamp(self.low.reshape(each), self.high.reshape(each))
+        outputs: Mapping[str, Tensor] = self.network(seen) if context is None else self.network(seen, context)
         return outputs

@@ -90,7 +90,9 @@ def load_onnx(path: Path, device: str, threads: int | None = None) -> Model:
     kind, _, number = chosen.value.partition(":")
     gpu: list[Provider] = [("CUDAExecutionProvider", {"device_id": int(number or 0)})] if kind == "cuda" else []
     [(name, head)] = task.heads.items()
-    opened = open_onnx(path, name, [*gpu, "CPUExecutionProvider"], threads)
+    opened = open_onnx(path, [name], [*gpu, "CPUExecutionProvider"], threads)
+    if len(opened.session.get_inputs()) != 1:
+        raise FormatError("asks for more than an image", str(path), "Export the network with one input")
     count = head.channels if isinstance(head, Dense) else len(task.labels)
     network = Described(opened, count, isinstance(head, Dense), str(path.with_suffix(".json")))
     size = {"name": "onnx", "channels": len(preprocessing.channels), "spatial_dims": preprocessing.ndim, "size": {}}

@@ -1,0 +1,192 @@
+"""What masks and the voxels in them measure: diameters, uptake, ejection fraction; and whether a change is real."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from isocenter.errors import UsageError
+from isocenter.evaluation.regression import NORMAL_95
+from isocenter.lazy import fft, ndimage, spatial, stats
+from isocenter.values import Estimate, Floats
+
+# RECIST 1.1's diameters are in mm; the sphere of SUVpeak holds 1 ml.
+PEAK_MM3 = 1000.0
+PEAK_RADIUS = (3 * PEAK_MM3 / (4 * np.pi)) ** (1 / 3)
+# Test and retest cannot tell two people's difference from chance.
+FEWEST = 2
+
+
+@dataclass(frozen=True)
+class Diameters:
+    """long: the longest within a piece of one plane; short: the longest across it there; as RECIST 1.1 has them."""
+
+    long: float
+    short: float
+
+
+def diameters(mask: ArrayLike, spacing: ArrayLike) -> Diameters | None:
+    """Of a plane (i, j) of a mask: those of the piece with the longest; None where it is empty.
+
+    spacing: mm (or pixels) of the two axes, or (2, 2) their steps in the plane
+    Ends are the middles of faces between inside and outside: so a row of n voxels is n spacings long. The short
+    diameter is the longest line across within the piece's convex hull.
+    Eisenhauer et al., Eur J Cancer 2009, doi:10.1016/j.ejca.2008.10.026
+    """
+    inside, steps = np.asarray(mask, dtype=bool), np.asarray(spacing, dtype=np.float64)
+    steps = np.diag(steps) if steps.ndim == 1 else steps
+    pieces, count = ndimage.label(inside, np.ones((3, 3)))
+    found = [_of_piece(pieces[box] == n, steps) for n, box in enumerate(ndimage.find_objects(pieces, count), start=1)]
+    return max(found, key=lambda one: (one.long, one.short), default=None)
+
+
+def _of_piece(piece: NDArray[np.bool_], steps: Floats) -> Diameters:
+    ends = _hull(_ends(piece) @ steps.T)
+    apart = spatial.distance.squareform(spatial.distance.pdist(ends))
+    first, last = np.unravel_index(apart.argmax(), apart.shape)
+    along = (ends[last] - ends[first]) / apart[first, last]
+    return Diameters(float(apart[first, last]), _across(ends @ along, ends @ np.array([-along[1], along[0]])))
+
+
+def _ends(piece: NDArray[np.bool_]) -> Floats:
+    """(n, 2) middles of the faces between inside and outside, in voxels."""
+    padded = np.pad(piece, 1).astype(np.int8)
+    found = []
+    for axis in (0, 1):
+        places = np.argwhere(np.diff(padded, axis=axis)).astype(np.float64)
+        places[:, axis] += 0.5
+        found.append(places - 1)
+    return np.concatenate(found)
+
+
+def _hull(points: Floats) -> Floats:
+    return np.asarray(points[spatial.ConvexHull(points).vertices])
+
+
+def _across(along: Floats, beside: Floats) -> float:
+    """The longest line of a convex outline at a right angle to the first coordinate: it begins or ends at a corner."""
+    following = np.roll(np.arange(len(along)), -1)
+    longest = 0.0
+    for place in along:
+        low, high = np.minimum(along, along[following]), np.maximum(along, along[following])
+        met = (low <= place) & (place <= high) & (high > low)
+        share = (place - along[met]) / (along[following][met] - along[met])
+        crossings = beside[met] + share * (beside[following][met] - beside[met])
+        longest = max(longest, float(np.ptp(crossings)) if len(crossings) else 0.0)
+    return longest
+
+
+def suv_peak(values: ArrayLike, mask: ArrayLike, spacing: ArrayLike) -> float:
+    """The largest mean in a sphere of 1 ml around any voxel of the mask; the sphere may reach out of it.
+
+    values, mask: (i, j, k); spacing: mm
+    Where no voxel's sphere lies wholly within the image, its part that does.
+    Wahl et al., J Nucl Med 2009 (PERCIST), doi:10.2967/jnumed.108.057307
+    """
+    inside, given = np.asarray(mask, dtype=bool), np.asarray(values, dtype=np.float64)
+    if not inside.any():
+        return float("nan")
+    sphere = _sphere(np.asarray(spacing, dtype=np.float64))
+    whole = [n + m - 1 for n, m in zip(given.shape, sphere.shape, strict=True)]
+    middle = tuple(slice(m // 2, m // 2 + n) for n, m in zip(given.shape, sphere.shape, strict=True))
+    # Around one number the sums of a Fourier transform lose less.
+    level = float(given[inside].mean())
+    sums = _convolved(given - level, sphere, whole)[middle]
+    held = np.rint(_convolved(np.ones_like(given), sphere, whole)[middle])
+    return level + float((sums / held)[inside].max())
+
+
+def peak_reach(spacing: ArrayLike) -> list[int]:
+    """Voxels an axis that the sphere of `suv_peak` reaches from its middle."""
+    return [int(PEAK_RADIUS // step) for step in np.asarray(spacing, dtype=np.float64)]
+
+
+def _sphere(spacing: Floats) -> Floats:
+    """Ones where a voxel's centre lies in the sphere of 1 ml."""
+    reach = peak_reach(spacing)
+    grid = np.meshgrid(*(np.arange(-n, n + 1) * step for n, step in zip(reach, spacing, strict=True)), indexing="ij")
+    return np.asarray(sum(axis**2 for axis in grid) <= PEAK_RADIUS**2, dtype=np.float64)
+
+
+def _convolved(values: Floats, sphere: Floats, shape: list[int]) -> Floats:
+    return np.asarray(fft.irfftn(fft.rfftn(values, shape) * fft.rfftn(sphere, shape), shape))
+
+
+def ejection_fraction(end_diastolic: float, end_systolic: float) -> float:
+    """Percent of the end-diastolic volume that a beat throws out. UsageError for volumes that no ventricle has."""
+    if not 0 <= end_systolic <= end_diastolic or end_diastolic == 0:
+        problem = f"{end_diastolic:g} at the end of diastole and {end_systolic:g} at the end of systole"
+        raise UsageError(problem, "ejection fraction", "Give the larger volume first, both in one unit")
+    return 100 * (end_diastolic - end_systolic) / end_diastolic
+
+
+@dataclass(frozen=True)
+class Repeatability:
+    """How far two measurements of one unchanged person lie apart.
+
+    deviation:   within a person (wSD), in the unit of the values, or percent of them
+    coefficient: 95 % of repeated measurements differ by less (RC = 1.96 * sqrt(2) * wSD)
+    relative:    in percent of the mean of both, for what varies the more the larger it is
+    """
+
+    deviation: Estimate
+    coefficient: Estimate
+    relative: bool = False
+
+    def change(self, before: float, after: float) -> Change:
+        """Whether two measurements differ by more than chance makes them."""
+        apart = after - before
+        if self.relative:
+            apart = 100 * apart / ((before + after) / 2)
+        return Change(apart, self.coefficient.value, self.coefficient.unit)
+
+
+@dataclass(frozen=True)
+class Change:
+    """A difference beside the repeatability coefficient, both in `unit`."""
+
+    value: float
+    coefficient: float
+    unit: str
+
+    @property
+    def verdict(self) -> Literal["increase", "decrease", "within repeatability"]:
+        if abs(self.value) <= self.coefficient:
+            return "within repeatability"
+        return "increase" if self.value > 0 else "decrease"
+
+    def __str__(self) -> str:
+        beyond = "within" if self.verdict == "within repeatability" else f"a true {self.verdict} (95 %): beyond"
+        unit = f" {self.unit}" if self.unit else ""
+        return f"{self.value:+.3g}{unit}, {beyond} the repeatability coefficient of {self.coefficient:.3g}{unit}"
+
+
+def repeatability(
+    first: ArrayLike, second: ArrayLike, *, unit: str = "", relative: bool = False, level: float = 0.95
+) -> Repeatability:
+    """From (people,) test and retest, with the interval of a variance of normal differences (chi squared).
+
+    relative: differences in percent of the mean of both; all values must be above 0
+    UsageError for fewer than two people or unlike lengths.
+    Raunig et al., Stat Methods Med Res 2015, doi:10.1177/0962280214537344; Obuchowski and Bullen, Stat Methods Med Res
+    2018, doi:10.1177/0962280217712089
+    """
+    one, other = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    whole = one.shape == other.shape and one.ndim == 1 and np.isfinite([one, other]).all() if len(one) else False
+    if not whole or len(one) < FEWEST or (relative and min(one.min(), other.min()) <= 0):
+        problem = f"{one.size} first and {other.size} second measurements, or one that is no number (or not above 0)"
+        raise UsageError(problem, "repeatability", "Give two of each of at least two people")
+    apart = 100 * (other - one) / ((one + other) / 2) if relative else other - one
+    count = len(apart)
+    squares = float((apart**2).sum()) / 2  # a difference has twice the variance of a measurement
+    bounds = np.asarray(stats.chi2.ppf([(1 + level) / 2, (1 - level) / 2], count)).tolist()
+    value, low, high = (float(np.sqrt(squares / n)) for n in (count, *bounds))
+    unit, method = "%" if relative else unit, "test and retest, chi squared"
+
+    def estimate(times: float) -> Estimate:
+        return Estimate(times * value, times * low, times * high, level, 2 * count, count, unit, method)
+
+    return Repeatability(estimate(1.0), estimate(float(NORMAL_95 * np.sqrt(2))), relative)

@@ -1,0 +1,123 @@
+"""How well single objects were found: figures of two maps in which each object has its number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from isocenter.errors import GeometryError, UsageError
+from isocenter.values import Floats
+
+# Of which the 2018 Data Science Bowl takes the mean: Caicedo et al., Nat Methods 2019, doi:10.1038/s41592-019-0612-7
+IOU_THRESHOLDS = tuple(round(0.5 + 0.05 * n, 2) for n in range(10))
+
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class InstanceOverlap:
+    """The voxels that objects of a prediction and of a reference share.
+
+    predicted, reference: (objects,) voxels of each
+    pairs:                (pairs, 2) which predicted object meets which reference, counted from 0
+    shared:               (pairs,) voxels that they have in common
+    Where neither side has an object the figures are NaN: there was nothing to find, and nobody is praised for it.
+    """
+
+    predicted: Integers
+    reference: Integers
+    pairs: Integers
+    shared: Integers
+
+    @property
+    def iou(self) -> Floats:
+        """(pairs,) intersection over union."""
+        return np.asarray(self.shared / self._unions)
+
+    def matched(self, threshold: float) -> int:
+        """Pairs with an intersection over union above the threshold: from 0.5 on no object is in two of them."""
+        if not 0.5 <= threshold < 1:
+            raise UsageError(f"an IoU of {threshold}", "instances", "Give 0.5 to below 1, where pairs are unique")
+        return int(np.count_nonzero(self.iou > threshold))
+
+    def ap(self, thresholds: Sequence[float] = IOU_THRESHOLDS) -> float:
+        """TP / (TP + FP + FN), the mean over thresholds: the average precision of the 2018 Data Science Bowl."""
+        found = np.array([self.matched(threshold) for threshold in thresholds])
+        return float(np.mean(_share(found, len(self.predicted) + len(self.reference) - found)))
+
+    def f1(self, threshold: float = 0.5) -> float:
+        """2 TP / (2 TP + FP + FN)."""
+        return float(_share(2 * self.matched(threshold), len(self.predicted) + len(self.reference)))
+
+    @property
+    def aji(self) -> float:
+        """Aggregated Jaccard index: each reference with the prediction that fits it best; what none took counts too.
+
+        Kumar et al., IEEE Trans Med Imaging 2017, doi:10.1109/TMI.2017.2677499
+        """
+        best = self._best
+        unmet = np.ones(len(self.reference), dtype=bool)
+        unmet[self.pairs[best, 1]] = False
+        untaken = np.ones(len(self.predicted), dtype=bool)
+        untaken[self.pairs[best, 0]] = False
+        union = self._unions[best].sum() + self.reference[unmet].sum() + self.predicted[untaken].sum()
+        return float(_share(self.shared[best].sum(), union))
+
+    @property
+    def sq(self) -> float:
+        """Segmentation quality: the mean overlap of what was found; NaN where nothing was."""
+        found = self.iou[self.iou > 0.5]
+        return float(found.mean()) if len(found) else float("nan")
+
+    @property
+    def rq(self) -> float:
+        """Recognition quality: F1 above an IoU of 0.5."""
+        return self.f1()
+
+    @property
+    def pq(self) -> float:
+        """Panoptic quality of one class, SQ times RQ. Kirillov et al., CVPR 2019, arXiv:1801.00868"""
+        found = self.iou[self.iou > 0.5]
+        return float(_share(2 * found.sum(), len(self.predicted) + len(self.reference)))
+
+    @property
+    def _unions(self) -> Integers:
+        return np.asarray(self.predicted[self.pairs[:, 0]] + self.reference[self.pairs[:, 1]] - self.shared)
+
+    @property
+    def _best(self) -> NDArray[np.intp]:
+        """The pair with the largest intersection over union of each reference that any prediction meets."""
+        order = np.lexsort((-self.iou, self.pairs[:, 1]))
+        _, first = np.unique(self.pairs[order, 1], return_index=True)
+        return np.asarray(order[first])
+
+
+def instance_overlap(predicted: ArrayLike, reference: ArrayLike) -> InstanceOverlap:
+    """Of two maps (*spatial) of one grid in which 0 is background and every other number is one object."""
+    one, other = np.asarray(predicted), np.asarray(reference)
+    if one.shape != other.shape:
+        problem = f"a prediction of {one.shape} for a reference of {other.shape}"
+        raise GeometryError(problem, "instances", "Score on the reference's own grid")
+    _, own, sizes = _numbered(one)
+    true, others, true_sizes = _numbered(other)
+    both = (own > 0) & (others > 0)
+    keys, shared = np.unique((own[both] - 1) * max(1, len(true)) + others[both] - 1, return_counts=True)
+    pairs = np.stack(np.divmod(keys, max(1, len(true))), axis=1)
+    return InstanceOverlap(sizes, true_sizes, pairs.astype(np.int64), shared.astype(np.int64))
+
+
+def _numbered(numbers: NDArray) -> tuple[NDArray, Integers, Integers]:
+    """The objects' numbers, (voxels,) each one's place among them counted from 1, and (objects,) voxels."""
+    values, places, counts = np.unique(numbers.ravel(), return_inverse=True, return_counts=True)
+    objects = values != 0
+    renumbered = np.zeros(len(values), dtype=np.int64)
+    renumbered[objects] = np.arange(1, int(objects.sum()) + 1)
+    return values[objects], renumbered[places], counts[objects].astype(np.int64)
+
+
+def _share(part: ArrayLike, whole: ArrayLike) -> Floats:
+    parts, wholes = np.asarray(part, dtype=np.float64), np.asarray(whole, dtype=np.float64)
+    return np.divide(parts, wholes, out=np.full(np.shape(wholes), np.nan), where=wholes > 0)

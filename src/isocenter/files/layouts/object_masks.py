@@ -1,0 +1,96 @@
+"""A folder a case with `images/` of one file and `masks/` of one file an object, as in the 2018 Data Science Bowl.
+
+Caicedo et al., Nature Methods 2019, doi:10.1038/s41592-019-0612-7; the folders of its `stage1_train`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from functools import partial
+
+from isocenter.errors import counted
+from isocenter.files.layouts.classes import mask_labels
+from isocenter.files.layouts.folder import Folder, Member
+from isocenter.files.layouts.image_folders import IMAGES, LABELS
+from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
+from isocenter.files.layouts.load import load_instances, load_mask
+from isocenter.files.layouts.pairs import readers
+from isocenter.files.modality import modality_word
+from isocenter.values import Problem, Split
+
+# Folders of the case, and the split that they name.
+Place = tuple[tuple[str, ...], Split | None]
+
+
+def fits(folder: Folder, options: DatasetOptions) -> bool:
+    """Every case has one image, and one of them several masks of which none is called as the image is."""
+    del options
+    images, masks = _sorted(folder)
+    if not images or any(len(members) > 1 for members in images.values()):
+        return False
+    drawn = {place: {mask.stem for mask in masks.get(place, ())} for place in images}
+    return any(len(names) > 1 and images[place][0].stem not in names for place, names in drawn.items())
+
+
+def read(folder: Folder, options: DatasetOptions) -> Reading:
+    """Masks are objects, numbered in the order of their names; joined to one structure where that is asked for."""
+    images, masks = _sorted(folder)
+    joined = "mask" in options.kinds
+    labels = mask_labels(folder, options) if joined else ()
+    found, several = [], []
+    for (folders, split), members in images.items():
+        name = "/".join(folders)
+        if len(members) > 1:
+            several.append(name)
+            continue
+        drawn = tuple(sorted(member.path for member in masks.get((folders, split), ())))
+        reader = (
+            partial(load_mask, drawn, labels, options.read) if joined else partial(load_instances, drawn, options.read)
+        )
+        found.append(
+            Found(
+                name,
+                readers(members, ["image"], options, [modality_word(options.modality)]),
+                {"mask" if joined else "instances": reader} if drawn else {},
+                files=(members[0].path, *drawn),
+                split=split,
+            )
+        )
+    problem = Problem(
+        "error",
+        f"{counted(len(several), 'case has', 'cases have')} several images",
+        tuple(several),
+        "they are left out",
+        "Give each case one image",
+    )
+    return Reading(
+        tuple(found),
+        how=f"a folder a case with one mask an object, {counted(len(found), 'case')}",
+        classes={"mask": labels},
+        problems=(problem,) if several else (),
+    )
+
+
+def _sorted(folder: Folder) -> tuple[dict[Place, list[Member]], dict[Place, list[Member]]]:
+    """Images and masks by the folder of their case."""
+    images: dict[Place, list[Member]] = defaultdict(list)
+    masks: dict[Place, list[Member]] = defaultdict(list)
+    for member in folder.images:
+        if len(member.folders) < 2:
+            continue
+        *case, last = member.folders
+        place = (tuple(case), member.split)
+        if last.lower() in IMAGES:
+            images[place].append(member)
+        elif last.lower() in LABELS:
+            masks[place].append(member)
+    return images, masks
+
+
+LAYOUT = Layout(
+    "object_masks",
+    "a folder a case with images/ of one file and masks/ of one file an object",
+    fits,
+    read,
+    over=frozenset({"image_folders", "suffix_masks", "class_folders", "plain_images"}),
+)

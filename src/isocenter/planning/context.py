@@ -1,0 +1,118 @@
+"""Which covariates a network is told beside the image, and how each becomes numbers: from the training cases alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from isocenter.errors import PlanError, listed
+from isocenter.quality import DISGUISED, MADE, is_constant, telling, words_of
+from isocenter.runtime import Category, Column, Context, Number
+from isocenter.values import Case, Dataset, Decision, Fingerprint, is_missing, level_in, number_in
+
+# As a person asks for every column that is fit.
+ALL = "all"
+# Cases that a level needs, so that a weight of its own can be learnt; rarer ones are unknown.
+FEWEST_OF_LEVEL = 5
+MOST_LEVELS = 20
+# Of training cases that have a value; a column with fewer says less than its gaps do.
+KNOWN = 0.5
+MOBADERSANY = "doi:10.1073/pnas.1717139115"
+DIGITS = 6
+
+
+def context_decision(dataset: Dataset, fingerprint: Fingerprint, asked: Any) -> Decision:
+    """The columns that were asked for, each as the training cases have it; None where none was.
+
+    asked: None, "all", one name or several, or a plan's own settings
+    Raises PlanError for a column that is not there, and for one that teaches nothing or is the label.
+    """
+    cases, references = _training(dataset, fingerprint)
+    found = list(dict.fromkeys(name for case in cases for name in case.covariates))
+    if asked is None:
+        there = f"; there are {listed(found)} (--set network.context=all)" if found else ": the data have none"
+        return Decision(None, f"no covariates were asked for{there}")
+    if isinstance(asked, dict):
+        Context.of(asked)
+        return Decision(asked, "set by hand")
+    names = found if asked == ALL else [asked] if isinstance(asked, str) else list(asked)
+    columns: list[Column] = []
+    without: list[str] = []
+    for name in names:
+        if name not in found:
+            problem = f"there is no covariate {name!r}"
+            raise PlanError(problem, "network.context", f"Choose of {listed(found) or 'none: the data have none'}")
+        made = _column(name, [case.covariates.get(name) for case in cases], references, every=asked == ALL)
+        if not isinstance(made, str):
+            columns.append(made)
+        elif asked == ALL:
+            without.append(f"{name} ({made})")
+        else:
+            raise PlanError(f"{name}: {made}", "network.context", "Leave it out")
+    if not columns:
+        return Decision(None, f"no column is fit: {'; '.join(without)}")
+    said = "; ".join(_said(one) for one in columns)
+    because = f"asked for: they join what the network has seen before its last layer; {said}"
+    because += f"; left out: {', '.join(without)}" if without else ""
+    return Decision(Context(tuple(columns)).settings, because, MOBADERSANY)
+
+
+def _training(dataset: Dataset, fingerprint: Fingerprint) -> tuple[list[Case], list[Any]]:
+    facts = {one.id: one.references for one in fingerprint.cases}
+    cases = [case for case in dataset if case.id in facts]
+    return cases, [facts[case.id] for case in cases]
+
+
+def _column(name: str, values: list[Any], references: list[Any], *, every: bool) -> Column | str:
+    """The column, or why it is left out.
+
+    every: nobody asked for it by name, so that what is odd about it speaks against it
+    """
+    known = [one for one in values if not is_missing(one)]
+    if is_constant(values):
+        return "constant in the training cases"
+    if (told := telling(values, references)) >= DISGUISED:
+        return f"the label in disguise: it tells {told:.3f} of it alone"
+    if every and words_of(name) & MADE:
+        return "it says how the image was made, not who the patient is"
+    if every and len(known) < KNOWN * len(values):
+        return f"{len(values) - len(known)} of {len(values)} training cases lack it"
+    numbers = [number_in(one) for one in known]
+    if None not in numbers:
+        return _number(name, np.array(numbers, dtype=float), len(values))
+    return _category(name, known, len(values), every=every)
+
+
+def _number(name: str, known: np.ndarray, count: int) -> Column | str:
+    missing = 1 - len(known) / count
+    filled = np.concatenate([known, np.full(count - len(known), np.median(known))])
+    deviation = float(filled.std())
+    if deviation == 0:
+        return "alike in all training cases that have it"
+    kept = [float(f"{one:.{DIGITS}g}") for one in (np.median(known), filled.mean(), deviation, missing)]
+    return Number(name, *kept)
+
+
+def _category(name: str, known: Sequence[Any], count: int, *, every: bool) -> Column | str:
+    often = Counter(level_in(one) for one in known)
+    levels = {level: n for level, n in sorted(often.items()) if n >= FEWEST_OF_LEVEL}
+    if len(levels) > MOST_LEVELS:
+        return f"{len(levels)} levels"
+    if not levels:
+        return f"{len(often)} words, none of which {FEWEST_OF_LEVEL} training cases have"
+    shares = {level: round(n / count, DIGITS) for level, n in levels.items()}
+    rest = count - sum(levels.values())
+    if len(levels) < 2 and (rest < FEWEST_OF_LEVEL or (every and len(often) > MOST_LEVELS)):
+        return "hardly any training case differs"
+    return Category(name, shares, round(rest / count, DIGITS))
+
+
+def _said(column: Column) -> str:
+    if isinstance(column, Number):
+        gaps = f", {column.missing:.0%} missing: the median and a mark" if column.missing > 0 else ""
+        return f"{column.name} is standardised (median {column.median:g}{gaps})"
+    gaps = f", {column.missing:.0%} missing or rare: unknown" if column.missing > 0 else ""
+    return f"{column.name} is {' or '.join(column.levels)}{gaps}"

@@ -1,0 +1,130 @@
+"""Covariates that are no covariates: constant ones, and those that are the label in disguise.
+
+A column that foretells the label alone almost perfectly was written by who knew it (the ward of the sick, a date of
+death, a code of the diagnosis), and a model that sees it learns nothing of images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from isocenter.errors import listed
+from isocenter.lazy import stats
+from isocenter.values import Dataset, Fingerprint, Floats, Problem, is_missing, level_in, number_in
+
+# From this on a column is the label: few symptoms and no age come near it.
+DISGUISED = 0.98
+# Of fewer cases, or cases of a class, chance makes as much.
+FEWEST, FEWEST_OF_CLASS = 20, 5
+# A column that few cases have is judged by those, if they are at least this share.
+KNOWN = 0.5
+
+
+def disguises(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem]:
+    """A finding for each covariate that tells the label alone, and one for those that are alike in all cases."""
+    columns = list(dict.fromkeys(name for case in dataset for name in case.covariates))
+    facts = {one.id: one.references for one in fingerprint.cases}
+    covariates = {case.id: case.covariates for case in dataset if case.id in facts}
+    constant = []
+    for name in columns:
+        values = [covariates[case].get(name) for case in covariates]
+        if is_constant(values):
+            constant.append(name)
+        elif (told := telling(values, [facts[case] for case in covariates])) >= DISGUISED:
+            yield Problem(
+                "warning",
+                f"covariate {name} tells the label alone ({told:.3f} of what is possible): it may be the label in "
+                "disguise",
+                (),
+                "a model that is given it learns nothing from images, and fails where nobody knows the label yet",
+                "Leave it out, unless it is known before the image is read",
+            )
+    if constant and len(covariates) > 1:
+        yield Problem(
+            "note",
+            f"{listed(constant)}: covariates that are alike in all cases",
+            (),
+            "they tell nothing of a patient",
+            "Leave them out",
+        )
+
+
+def is_constant(values: list[Any]) -> bool:
+    """Whether all have the same, none missing; or nobody has any."""
+    return len({None if is_missing(one) else level_in(one) for one in values}) <= 1
+
+
+def telling(values: list[Any], references: list[Mapping[str, Any]]) -> float:
+    """How well one covariate alone tells what is true, 0.5 or less by chance and 1 perfectly: the best of its kinds.
+
+    Of classes and findings the area under the curve (one against the rest, their mean), or of categories the share of
+    cases whose class that of the other cases of their level foretells; of values and times the concordance of pairs.
+    """
+    found = [0.0]
+    for truth in _truths(references):
+        known = [n for n, one in enumerate(values) if not is_missing(one) and truth[n] is not None]
+        if len(known) < max(FEWEST, KNOWN * len(values)):
+            continue
+        own, true = [values[n] for n in known], [truth[n] for n in known]
+        numbers = [number_in(one) for one in own]
+        classes = isinstance(true[0], str)
+        if None not in numbers:
+            told = np.array(numbers, dtype=float)
+            found.append(_area(told, true) if classes else _concordance(told, np.array(true, dtype=float)))
+        if classes:
+            found.append(_by_level([level_in(one) for one in own], true))
+    return max(found)
+
+
+def _truths(references: list[Mapping[str, Any]]) -> Iterator[list[Any]]:
+    """(cases,) what is true, once a kind of reference and name: words of classes, numbers of values and times."""
+    if any("class" in one for one in references):
+        yield [str(one["class"]) if "class" in one else None for one in references]
+    for kind in ("findings", "value"):
+        for name in dict.fromkeys(name for one in references for name in one.get(kind, {})):
+            each = [one.get(kind, {}).get(name) for one in references]
+            yield [None if one is None else str(one) if kind == "findings" else float(one) for one in each]
+    events = [one.get("event") for one in references]
+    if any(events):
+        yield [None if one is None else str(bool(one[1])) for one in events]
+        yield [float(one[0]) if one is not None and one[1] else None for one in events]
+
+
+def _area(told: Floats, classes: list[Any]) -> float:
+    """Mean over the classes of the area under the curve of a number, whichever way round."""
+    names, owner = np.unique(classes, return_inverse=True)
+    counts = np.bincount(owner)
+    if len(names) < 2 or counts.min() < FEWEST_OF_CLASS:
+        return 0.0
+    ranks = stats.rankdata(told)
+    above = [
+        (ranks[owner == n].sum() - count * (count + 1) / 2) / (count * (len(told) - count))
+        for n, count in enumerate(counts)
+    ]
+    return float(np.mean([max(one, 1 - one) for one in above]))
+
+
+def _by_level(levels: list[str], classes: list[Any]) -> float:
+    """Share of the cases, of those whose level others have too, that are what most others of their level are."""
+    names, owner = np.unique(classes, return_inverse=True)
+    if len(names) < 2 or np.bincount(owner).min() < FEWEST_OF_CLASS:
+        return 0.0
+    _, level = np.unique(levels, return_inverse=True)
+    table = np.zeros((level.max() + 1, len(names)))
+    np.add.at(table, (level, owner), 1)
+    others = table[level]
+    others[np.arange(len(owner)), owner] -= 1  # no case foretells itself
+    judged = others.sum(axis=1) > 0
+    if judged.sum() < max(FEWEST, KNOWN * len(owner)):
+        return 0.0
+    return float((others.argmax(axis=1) == owner)[judged].mean())
+
+
+def _concordance(told: Floats, true: Floats) -> float:
+    """Share of pairs of cases that a number puts into the right order, whichever way round; by Kendall's tau-b."""
+    if np.ptp(told) == 0 or np.ptp(true) == 0:
+        return 0.0
+    return float((1 + abs(stats.kendalltau(told, true).statistic)) / 2)

@@ -1,0 +1,143 @@
+"""Maps that number objects: numbers that wrapped, objects in pieces, overlaps, and maps that number nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from isocenter.errors import counted, listed
+from isocenter.lazy import ndimage
+from isocenter.values import Array, Dataset, Fingerprint, Image, Problem
+
+KIND = "instances"
+# The largest number of 8 bits: the object after it becomes 0, which is background, and the next one 1 again.
+WRAPPED = 255
+# So many numbers in pieces far apart are no slip of the pen, where the largest is just the one at which 8 bits end.
+FEWEST_TORN = 2
+# A piece counts from this share of its number's voxels on.
+SPECK = 0.1
+# One object that leaves no more than this of the image is rather the field of view.
+FULL = 0.999
+
+
+def unusable_instances(case: str, references: Mapping[str, Any]) -> Iterator[Problem]:
+    """Numbers that went through 8 bits: what is one number are two objects."""
+    numbers = _numbers(references)
+    if numbers is None or int(numbers.max(initial=0)) != WRAPPED:
+        return
+    torn = torn_objects(numbers)
+    if len(torn) >= FEWEST_TORN:
+        yield Problem(
+            "error",
+            f"instances: the largest number is {WRAPPED}, and {len(torn)} numbers are in pieces far apart: the numbers "
+            "seem to have wrapped in 8 bits",
+            (case,),
+            "different objects would be learnt as one",
+            "Write the numbers anew with 16 bits",
+        )
+
+
+def odd_instances(case: str, references: Mapping[str, Any]) -> Iterator[Problem]:
+    """What is odd about the objects of a case that can be used."""
+    numbers = _numbers(references)
+    if numbers is None:
+        return
+    for note in references[KIND].notes:
+        yield Problem("warning", f"instances: {note}", (case,), "borders are learnt so", "Correct the masks")
+    torn = torn_objects(numbers)
+    if torn:
+        which = f"{counted(len(torn), 'number is', 'numbers are')} in pieces far apart ({listed(torn)})"
+        yield Problem(
+            "warning",
+            f"instances: {which}",
+            (case,),
+            "they may be different objects, and would be scored as one",
+            "Look at them, and give each object a number of its own",
+        )
+    values, counts = np.unique(numbers, return_counts=True)
+    if counts[values != 0].max(initial=0) > FULL * numbers.size:
+        yield Problem(
+            "warning",
+            "instances: one object fills the whole image",
+            (case,),
+            "there is no border to learn",
+            "Look at how the map was written: 0 is the background",
+        )
+
+
+def no_instances(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem]:
+    """Maps without any object in all cases that would train, and maps in which all objects have one number."""
+    training = [
+        case
+        for case in fingerprint.cases
+        if KIND in case.references and dataset.splits.get(case.id, "train") == "train"
+    ]
+    if not training:
+        return
+    most = max(sum(number != 0 for number in case.references[KIND]) for case in training)
+    if most == 0:
+        yield Problem(
+            "error",
+            f"no map of objects of the cases that train has one: all {len(training)} are background",
+            (),
+            "there is nothing to find",
+            "Look at how the maps were written, or give those that hold the objects",
+        )
+    elif most == 1 and len(training) > 1 and _in_pieces(training):
+        yield Problem(
+            "error",
+            "every map of objects holds one number, in several pieces: it names a structure and counts no objects",
+            (),
+            "all objects of an image would be one",
+            "Give each object a number of its own, or choose --task segmentation",
+        )
+
+
+def torn_objects(numbers: Array) -> list[int]:
+    """The numbers whose voxels lie in pieces that are farther apart than either is long."""
+    return [number for number, inside in _objects(numbers) if _far_apart(inside)]
+
+
+def pieces_of(numbers: Array) -> Mapping[int, int]:
+    """{number: connected pieces}, corners touching."""
+    connected = np.ones((3,) * numbers.ndim)
+    return {number: int(ndimage.label(inside, connected)[1]) for number, inside in _objects(numbers)}
+
+
+def _objects(numbers: Array) -> Iterator[tuple[int, Array]]:
+    """Each number with its truths, no larger than the object; the numbers themselves may be as large as they like."""
+    values, places = np.unique(numbers, return_inverse=True)
+    places = places.reshape(numbers.shape).astype(np.int32) + (0 if values[0] == 0 else 1)
+    objects = values[values != 0].tolist()
+    for place, (number, box) in enumerate(zip(objects, ndimage.find_objects(places), strict=True), start=1):
+        yield int(number), places[box] == place
+
+
+def _far_apart(inside: Array) -> bool:
+    pieces, count = ndimage.label(inside, np.ones((3,) * inside.ndim))
+    if count < 2:
+        return False
+    sizes = np.bincount(pieces.ravel())[1:]
+    largest = np.argsort(-sizes, kind="stable")[:2]
+    if sizes[largest[1]] < SPECK * sizes.sum():
+        return False
+    boxes = ndimage.find_objects(pieces)
+    one, other = (boxes[place] for place in largest)
+    gap = max(max(a.start, b.start) - min(a.stop, b.stop) for a, b in zip(one, other, strict=True))
+    longest = max(part.stop - part.start for box in (one, other) for part in box)
+    return gap > longest
+
+
+def _in_pieces(cases: Sequence[Any]) -> bool:
+    """Whether most of the maps hold several pieces."""
+    return sum(max(case.components.values(), default=0) > 1 for case in cases) > len(cases) / 2
+
+
+def _numbers(references: Mapping[str, Any]) -> Array | None:
+    """(*spatial) numbers of objects; None where the case has none that can be counted."""
+    reference = references.get(KIND)
+    if not isinstance(reference, Image) or reference.data.dtype.kind not in "iu":
+        return None
+    return np.asarray(reference.data[0])

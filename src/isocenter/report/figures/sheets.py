@@ -1,0 +1,104 @@
+"""Many images on one sheet: one slice of each, with its reference, or two side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from matplotlib.axes import Axes
+from numpy.typing import ArrayLike
+
+from isocenter.errors import UsageError
+from isocenter.report.display import main_plane
+from isocenter.report.figures.detection import middle_of, put_boxes, upright_boxes
+from isocenter.report.figures.drawing import Canvas, png, short
+from isocenter.report.figures.figure import Figure
+from isocenter.report.figures.slices import GROUND, LETTERS, MARK, REFERENCE_LINE, SLICE_DPI, put_greys, put_outlines
+from isocenter.report.figures.view import cut, view_of
+from isocenter.values import BoundingBoxes, Image, Label
+
+# A line on a picture of an inch is thinner than on one that fills a page.
+THIN = 0.8
+
+
+def contact_sheet(
+    images: Mapping[str, Image],
+    title: str,
+    *,
+    caption: str = "",
+    columns: int = 6,
+    references: Mapping[str, ArrayLike | BoundingBoxes] | None = None,
+    labels: Sequence[Label] = (),
+    marked: Collection[str] = (),
+) -> Figure:
+    """One slice of each image with its name under it, all at one size: that of the most reference, else the middle.
+
+    references: {name: (*spatial) or (1, *spatial) label values, or boxes}, drawn as outlines
+    marked:     names that stand out
+    Raises UsageError where there is no image.
+    """
+    if not images:
+        raise UsageError("no image to show", title, "Give at least one")
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    canvas = Canvas(figsize=(1.5 * columns, 1.7 * rows), facecolor=GROUND)
+    for place, (name, image) in enumerate(images.items()):
+        row, column = divmod(place, columns)
+        left, bottom = column / columns, 1 - (row + 1) / rows
+        # 0.2 of the 1.7 inches of a cell are for the name.
+        axes = canvas.add_axes((left + 0.01 / columns, bottom + 0.13 / rows, 0.98 / columns, 0.86 / rows))
+        axes.set_axis_off()
+        _put_slice(axes, image, (references or {}).get(name), labels)
+        colour = MARK if name in marked else LETTERS
+        middle = left + 0.5 / columns
+        canvas.text(middle, bottom + 0.04 / rows, short(name), size=6.5, color=colour, ha="center", parse_math=False)
+    alt = f"Contact sheet of {len(images)} images: {', '.join(list(images)[:12])}"
+    return Figure(title, png(canvas, SLICE_DPI), alt, caption, wide=True)
+
+
+def pair_sheet(pairs: Sequence[tuple[str, Image, str, Image, str]], title: str, *, caption: str = "") -> Figure:
+    """Two images side by side, two such pairs a row. pairs: name and image of both, and what is said of them.
+
+    Raises UsageError where there is no pair.
+    """
+    if not pairs:
+        raise UsageError("no pair to show", title, "Give at least one")
+    columns = min(2, len(pairs))
+    rows = -(-len(pairs) // columns)
+    width, height = 3.9, 2.3  # inches of a pair: two pictures, their names and a line under them
+    canvas = Canvas(figsize=(width * columns, height * rows), facecolor=GROUND)
+    for place, (first, one, second, other, words) in enumerate(pairs):
+        row, column = divmod(place, columns)
+        left, bottom = column / columns, 1 - (row + 1) / rows
+        for side, (name, image) in enumerate(((first, one), (second, other))):
+            start = left + (0.02 + 0.48 * side) / columns
+            axes = canvas.add_axes((start, bottom + 0.2 / rows, 0.46 / columns, 0.78 / rows))
+            axes.set_axis_off()
+            view = view_of(image)
+            plane = main_plane(view.grid)
+            put_greys(axes, view, plane, view.fullest_slice(plane))
+            middle = start + 0.23 / columns
+            written = short(name, 28)
+            canvas.text(middle, bottom + 0.12 / rows, written, size=6.5, color=LETTERS, ha="center", parse_math=False)
+        centre = left + 0.5 / columns
+        canvas.text(centre, bottom + 0.03 / rows, words, size=6.5, color=MARK, ha="center", parse_math=False)
+    alt = (
+        f"{len(pairs)} pairs: {'; '.join(f'{first} and {second}, {words}' for first, _, second, _, words in pairs[:6])}"
+    )
+    return Figure(title, png(canvas, SLICE_DPI), alt, caption, wide=True)
+
+
+def _put_slice(axes: Axes, image: Image, reference: ArrayLike | BoundingBoxes | None, labels: Sequence[Label]) -> None:
+    """The slice with the most of the reference and its outlines."""
+    if isinstance(reference, BoundingBoxes):
+        view, drawn = view_of(image), upright_boxes(image, reference)
+        plane = main_plane(view.grid)
+        at = middle_of(view, plane, [drawn])
+        put_greys(axes, view, plane, at)
+        put_boxes(axes, view, plane, at, drawn, labels, REFERENCE_LINE, scores=False, width=THIN)
+        return
+    view = view_of(image, reference)
+    plane = main_plane(view.grid)
+    at = view.fullest_slice(plane)
+    put_greys(axes, view, plane, at)
+    if view.reference is not None:
+        put_outlines(axes, cut(view.reference, plane, at), view.steps(plane), labels, REFERENCE_LINE, width=THIN)

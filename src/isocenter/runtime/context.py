@@ -1,0 +1,159 @@
+"""Covariates as the vector that a network is given beside an image. A copy of this file travels with a model.
+
+A number is standardised, and stands at the median where it is missing; of a category each level has an entry. Whether
+something was missing is an entry too, where training cases lacked it. Every entry is centred by the training cases:
+the average patient is the origin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isocenter.errors import PlanError
+from isocenter.values import is_missing, level_in, number_in
+
+# What a category's entry for missing and rare levels is called.
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Number:
+    """median, mean, deviation: of the training cases; missing: share of those without a value"""
+
+    name: str
+    median: float
+    mean: float
+    deviation: float
+    missing: float = 0.0
+
+    @property
+    def entries(self) -> tuple[str, ...]:
+        return (self.name, *((f"{self.name} missing",) if self.missing > 0 else ()))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {"median": self.median, "mean": self.mean, "deviation": self.deviation, "missing": self.missing}
+
+    def encoded(self, value: Any) -> tuple[list[float], str]:
+        """Its entries, and what has to be known of how they came about; empty where nothing has."""
+        found = None if is_missing(value) else number_in(value)
+        known = self.median if found is None else found
+        made = [(known - self.mean) / self.deviation]
+        made += [(1.0 if found is None else 0.0) - self.missing] if self.missing > 0 else []
+        if found is not None:
+            return made, ""
+        said = "missing" if is_missing(value) else f"{value!r}, no number"
+        return made, f"{self.name} is {said}: taken as {self.median:g}, the median of the training cases"
+
+
+@dataclass(frozen=True)
+class Category:
+    """levels: {level: share of the training cases}; missing: share of those without a value, or with a rare one"""
+
+    name: str
+    levels: Mapping[str, float]
+    missing: float = 0.0
+
+    @property
+    def entries(self) -> tuple[str, ...]:
+        return (*(f"{self.name} {level}" for level in self._shares),)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {"levels": dict(self.levels), "missing": self.missing}
+
+    @property
+    def _shares(self) -> dict[str, float]:
+        return {**self.levels, **({UNKNOWN: self.missing} if self.missing > 0 else {})}
+
+    def encoded(self, value: Any) -> tuple[list[float], str]:
+        level, note = (UNKNOWN, "missing") if is_missing(value) else (level_in(value), "")
+        if level not in self.levels:
+            note = note or f"{value!r}, which few or no training cases were"
+            most = max(self.levels, key=lambda one: self.levels[one])
+            level = UNKNOWN if self.missing > 0 else most
+            taken = "taken as unknown, as it was of some of them" if self.missing > 0 else f"taken as {most}, as most"
+            note = f"{self.name} is {note}: {taken}"
+        return [float(one == level) - share for one, share in self._shares.items()], note
+
+
+Column = Number | Category
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a network is told of a patient: columns, and how each becomes entries of one vector."""
+
+    columns: tuple[Column, ...]
+
+    @classmethod
+    def of(cls, settings: Any) -> Context:
+        """From a plan's `network.context` or a model's record; PlanError for a column that cannot be."""
+        if not isinstance(settings, Mapping | None):
+            problem = f"{settings!r} does not say what the training cases have in these columns"
+            raise PlanError(problem, "network.context", "Plan anew from the data, and name them there")
+        return cls(tuple(_column(name, one) for name, one in (settings or {}).items()))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {one.name: one.settings for one in self.columns}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(one.name for one in self.columns)
+
+    @property
+    def entries(self) -> tuple[str, ...]:
+        """What each number of the vector is."""
+        return tuple(entry for one in self.columns for entry in one.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def vector(self, covariates: Mapping[str, Any]) -> tuple[NDArray[np.float32], list[str]]:
+        """(entries,) of a patient, and what has to be known of them; a column that is not there is missing."""
+        made, notes = [], []
+        for one in self.columns:
+            entries, note = one.encoded(covariates.get(one.name))
+            made += entries
+            notes += [note] if note else []
+        return np.array(made, dtype=np.float32), notes
+
+
+def _column(name: str, settings: Any) -> Column:
+    try:
+        missing = float(settings["missing"])
+        if "levels" in settings:
+            levels = {str(level): float(share) for level, share in settings["levels"].items()}
+            made: Column = Category(name, levels, missing)
+            sound = bool(levels) and all(0 < one <= 1 for one in levels.values())
+        else:
+            median, mean, deviation = (float(settings[key]) for key in ("median", "mean", "deviation"))
+            made, sound = Number(name, median, mean, deviation, missing), bool(np.isfinite([median, mean]).all())
+            sound = sound and 0 < deviation < np.inf
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _impossible(name, str(error)) from error
+    if not (sound and 0 <= missing < 1):
+        raise _impossible(name, "numbers that no training cases have")
+    return made
+
+
+def _impossible(name: str, problem: str) -> PlanError:
+    return PlanError(f"{name} cannot be told the network ({problem})", "network.context", "Plan anew")
+
+
+def tiled(vector: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+    """(count, entries) the same for each window of a batch."""
+    return np.repeat(vector[None], count, axis=0)
+
+
+def with_context(network: Any, vector: NDArray[np.float32] | None) -> Any:
+    """A network that is told this of whatever it sees; as it is where there is nothing to tell."""
+    if vector is None:
+        return network
+    return lambda batch: network(batch, tiled(vector, len(batch)))

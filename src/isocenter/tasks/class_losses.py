@@ -1,0 +1,134 @@
+"""What a wrong class costs, of classes that exclude each other: (batch, classes) logits and (batch,) indices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from isocenter.errors import PlanError
+from isocenter.lazy import torch
+from isocenter.values import Floats
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Of the focal loss, as published (Lin et al., arXiv:1708.02002).
+GAMMA = 2.0
+# How much of what further cases show is new: of n cases of a kind (1 - BETA^n) / (1 - BETA) count.
+BETA = 0.999
+# Share of a batch, the hardest of it, that counts in online hard example mining.
+HARDEST = 0.5
+
+
+def _entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy."""
+    return torch.nn.functional.cross_entropy(logits, target, reduction="none")
+
+
+def _focal(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy in which what is nearly right counts little (Lin et al., arXiv:1708.02002)."""
+    cost = _entropy(logits, target)
+    return (1 - (-cost).exp()) ** GAMMA * cost
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss of classes.
+
+    cost:     of (batch, classes) logits and (batch,) indices, without a mean
+    because:  what it does, in words
+    balances: it makes rare classes as important as common ones by itself, which nothing else may do again
+    """
+
+    cost: Callable[[Tensor, Tensor], Tensor]
+    because: str
+    source: str
+    balances: bool = False
+
+
+LOSSES: Mapping[str, Loss] = {
+    "ce": Loss(_entropy, "cross-entropy: its probabilities are to be believed", "doi:10.1198/016214506000001437"),
+    "focal": Loss(
+        _focal, "what is nearly right counts little; probabilities come out too near one another", "arXiv:1708.02002"
+    ),
+    "hardest": Loss(
+        _entropy, "the hardest half of each batch alone counts; probabilities come out unsure", "arXiv:1604.03540"
+    ),
+    "class_balanced": Loss(
+        _entropy,
+        "cross-entropy in which classes of few cases count more, and probabilities are brought back",
+        "arXiv:1901.05555",
+        balances=True,
+    ),
+    "logit_adjusted": Loss(
+        _entropy,
+        "cross-entropy that adds the logarithm of its share to each class's output, so that rare classes keep room",
+        "arXiv:2007.07314",
+        balances=True,
+    ),
+}
+
+
+def class_loss(
+    name: str, logits: Tensor, target: Tensor, counts: Floats | None = None, weights: Tensor | None = None
+) -> Tensor:
+    """The mean over a batch.
+
+    counts:  (classes,) training cases, for a loss that balances
+    weights: (classes,) how much a case of each counts
+    """
+    if LOSSES[name].balances:
+        assert counts is not None  # noqa: S101 - as `check_loss` has seen to
+        if name == "logit_adjusted":
+            logits = logits + logits.new_tensor(np.log(shares(counts)))
+        else:
+            weights = logits.new_tensor(effective_weights(counts))
+    costs = LOSSES[name].cost(logits, target)
+    counted = torch.ones_like(costs) if weights is None else weights[target]
+    if name == "hardest":
+        costs, chosen = costs.topk(max(1, round(HARDEST * len(costs))))
+        counted = counted[chosen]
+    return (costs * counted).sum() / counted.sum()
+
+
+def shares(counts: Floats) -> Floats:
+    """(classes,) of all cases; half a case stands for none: a class never seen is improbable, not impossible."""
+    return np.maximum(counts, 0.5) / max(1.0, float(np.sum(counts)))
+
+
+def effective_weights(counts: Floats) -> Floats:
+    """(..., classes) weights by the effective numbers of cases, 1 on average of the classes.
+
+    Cui et al., arXiv:1901.05555
+    """
+    each = (1 - BETA) / (1 - BETA ** np.maximum(counts, 1.0))
+    return np.asarray(each.shape[-1] * each / each.sum(axis=-1, keepdims=True))
+
+
+def check_loss(name: str, *, smoothing: float, weighted: bool, counted: bool, between: bool) -> None:
+    """PlanError for a loss that there is not, or that does not go with the other settings.
+
+    between: the network says grades by questions between them, which have a loss of their own
+    """
+    if name not in LOSSES:
+        raise PlanError(f"there is no loss {name!r}", "task.loss", f"Choose one of {', '.join(LOSSES)}")
+    if between and name != "ce":
+        problem = f"questions between grades cost what yes and no cost, and {name} is of classes"
+        raise PlanError(problem, "task.loss", "Give ce, or --set task.order=softmax")
+    if smoothing and name != "ce":
+        raise PlanError(f"{name} takes no smoothed targets", "task.smoothing", "Give 0, or --set task.loss=ce")
+    if LOSSES[name].balances and weighted:
+        problem = f"{name} balances the classes by itself, and weights would do it twice"
+        raise PlanError(problem, "task.weights", "Give null, or --set task.loss=ce")
+    if LOSSES[name].balances and not counted:
+        raise PlanError(f"{name} needs the cases of each class", "task.counts", "Give them, or --set task.loss=ce")
+
+
+def check_drawn(name: str, drawn: str) -> None:
+    """PlanError where cases are drawn so that a loss would balance the classes once more."""
+    if LOSSES[name].balances and drawn != "natural":
+        problem = f"{name} balances the classes by itself, and {drawn} sampling would do it twice"
+        raise PlanError(problem, "training.sampling", "Give natural, or --set task.loss=ce")

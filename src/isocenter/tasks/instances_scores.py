@@ -1,0 +1,73 @@
+"""What is said of the objects of each case, and what the rows come to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from isocenter.evaluation import InstanceOverlap, Table, bootstrap_statistic, mean_rows
+from isocenter.values import Floats, Row
+
+# Of each case, of which the mean is stated; the first is the primary one's usual company.
+SHARES = ("ap50", "ap75", "ap", "f1", "aji", "pq", "sq", "rq")
+COUNTS = {"count_error": "objects", "count_difference": "objects"}
+# Of the objects of all cases together, as StarDist states them; large cases count more.
+POOLED = {"ap50_pooled": "matched50", "ap75_pooled": "matched75"}
+METRICS = frozenset({*SHARES, *COUNTS, *POOLED})
+NOTES = {
+    "ap50": "found above an IoU of 0.5; TP / (TP + FP + FN) of each case",
+    "ap75": "found above an IoU of 0.75; TP / (TP + FP + FN) of each case",
+    "ap": "mean of IoU 0.5 to 0.95; TP / (TP + FP + FN) of each case",
+    "f1": "found above an IoU of 0.5",
+    "sq": "mean IoU of what was found",
+    "count_error": "absolute difference of the numbers of objects",
+    "count_difference": "predicted less reference",
+}
+
+
+def case_row(overlap: InstanceOverlap) -> dict[str, Any]:
+    """Of one case; figures are NaN where neither side has an object."""
+    predicted, reference = len(overlap.predicted), len(overlap.reference)
+    return {
+        "ap50": overlap.ap((0.5,)),
+        "ap75": overlap.ap((0.75,)),
+        "ap": overlap.ap(),
+        "f1": overlap.f1(),
+        "aji": overlap.aji,
+        "pq": overlap.pq,
+        "sq": overlap.sq,
+        "rq": overlap.rq,
+        "count_error": float(abs(predicted - reference)),
+        "count_difference": float(predicted - reference),
+        "objects_reference": reference,
+        "objects_predicted": predicted,
+        "matched50": overlap.matched(0.5),
+        "matched75": overlap.matched(0.75),
+    }
+
+
+def summary_rows(table: Table, *, seed: int) -> list[Row]:
+    """Means over cases, then the figures of all objects together; patients are resampled."""
+    rows = mean_rows(table, {**dict.fromkeys(SHARES, ""), **COUNTS}, seed=seed)
+    said = [_with_note(row, NOTES[row.metric]) if row.metric in NOTES else row for row in rows]
+    counts = table[["objects_reference", "objects_predicted"]].sum(axis=1).to_numpy(dtype=np.float64)
+    for metric, column in POOLED.items():
+        found = table[column].to_numpy(dtype=np.float64)
+        estimate = bootstrap_statistic(_pooled(found, counts), table["patient"], seed=seed, exact=False)
+        said.append(_with_note(Row(metric, "all", estimate), "TP / (TP + FP + FN) of all objects together"))
+    return said
+
+
+def _pooled(found: Floats, counts: Floats) -> Callable[[Floats], Floats]:
+    def statistic(weights: Floats) -> Floats:
+        right, total = weights @ found, weights @ counts
+        return np.divide(right, total - right, out=np.full(np.shape(right), np.nan), where=total > 0)
+
+    return statistic
+
+
+def _with_note(row: Row, note: str) -> Row:
+    return replace(row, estimate=replace(row.estimate, method=f"{row.estimate.method}; {note}"))

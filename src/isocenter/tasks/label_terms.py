@@ -1,0 +1,35 @@
+"""What the terms of a loss of label maps share: each label's probabilities beside its truth, and means over labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from isocenter.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Below this, the two sides of a ratio would divide by nothing.
+SMOOTH = 1e-5
+
+
+def by_label(logits: Tensor, target: Tensor, labels: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
+    """(batch, labels, *spatial) probability and truth of each label, without the background.
+
+    labels: channels that are wanted; all but the background without
+    """
+    channels = list(range(1, logits.shape[1]) if labels is None else labels)
+    truth = torch.stack([target == channel for channel in channels], dim=1).to(logits.dtype)
+    return logits.softmax(dim=1)[:, channels], truth
+
+
+def sums(values: Tensor) -> Tensor:
+    """(labels,) of (batch, labels, *spatial), over the whole batch."""
+    return values.sum(dim=(0, *range(2, values.ndim)))
+
+
+def over_labels(costs: Tensor, truth: Tensor) -> Tensor:
+    """Mean of (labels,) costs over the labels that are there; 0 where none is."""
+    there = (truth.flatten(2).amax(dim=(0, 2)) > 0).to(costs.dtype)
+    return (costs * there).sum() / there.sum().clamp(min=1)

@@ -1,0 +1,25 @@
+"""From the plan's section "task", or a model's record, to a kind of problem: what cannot be is refused once, here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from isocenter.errors import PlanError
+
+
+@contextmanager
+def reading(settings: Mapping[str, Any], known: Iterable[str], kind: str) -> Iterator[None]:
+    """Within it settings become what they mean; PlanError for an unknown one, and for one that is nothing of the sort.
+
+    known: the names of the kind's settings; kind: in words, as "a detection"
+    """
+    known = tuple(known)
+    if unknown := sorted(set(settings) - set(known)):
+        raise PlanError("there is no such setting", f"task.{unknown[0]}", f"Choose one of {', '.join(known)}")
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        problem = f"impossible settings of {kind} ({type(error).__name__}: {error})"
+        raise PlanError(problem, "task", "Plan anew, or mend it") from error

@@ -1,0 +1,101 @@
+"""Which case a sample of a batch shows: a function of the seed and of the sample's number alone.
+
+natural:      every case once an epoch
+balanced:     class after class, each as often as any other (Buda et al., arXiv:1710.05381)
+oversampled:  an epoch has as many cases of each class as the largest has: those of the others come again
+undersampled: an epoch has as many cases of each class as the smallest has: others of the larger ones each time
+square_root:  classes come by the square roots of their sizes, between their own shares and equal ones
+              (Mahajan et al., arXiv:1805.00932)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isocenter.transforms import generator, order
+from isocenter.values import Array
+
+# Measured numbers are drawn alike over so many equal parts of their range.
+LEVELS = 10
+# Sets the draws of classes, of the cases of a class and of an epoch apart from those of epochs and of patches.
+CLASS_DRAW, MEMBER_DRAW, BALANCED_DRAW, EPOCH_DRAW = 2**31 + 1, 2**31 + 2, 1, 2**31 + 3
+
+# (classes,) cases to (classes,) how many of each an epoch has.
+IN_AN_EPOCH: Mapping[str, Callable[[NDArray[np.intp]], NDArray[np.intp]]] = {
+    "oversampled": lambda sizes: np.full_like(sizes, sizes.max()),
+    "undersampled": lambda sizes: np.full_like(sizes, sizes.min()),
+    "square_root": lambda sizes: np.rint(np.sqrt(sizes * float(sizes.max()))).astype(np.intp),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Sampling:
+    """Cases drawn as `how` says.
+
+    targets: of all cases; those that are alike are a class, of numbers the tenths of the first one's range
+    """
+
+    how: str
+    seed: int
+    targets: Sequence[Array]
+
+    def __call__(self, number: int) -> tuple[int, np.random.Generator]:
+        """The case of a sample, and what its patch and its augmentation are drawn from."""
+        if self.how == "natural":
+            return self._case_by_case(number)
+        return self._class_by_class(number) if self.how == "balanced" else self._epoch_by_epoch(number)
+
+    def _case_by_case(self, number: int) -> tuple[int, np.random.Generator]:
+        """Every case once an epoch."""
+        epoch, place = divmod(number, len(self.targets))
+        index = int(order(self.seed, epoch, len(self.targets))[place])
+        return index, generator(self.seed, epoch, index)
+
+    def _class_by_class(self, number: int) -> tuple[int, np.random.Generator]:
+        """Every class once a round."""
+        rounds, place = divmod(number, len(self._classes))
+        chosen = int(generator(self.seed, rounds, 0, CLASS_DRAW).permutation(len(self._classes))[place])
+        return self._member(chosen, rounds)
+
+    def _epoch_by_epoch(self, number: int) -> tuple[int, np.random.Generator]:
+        """So many cases of each class an epoch, in an order of its own."""
+        each = self._in_an_epoch
+        epoch, place = divmod(number, int(each.sum()))
+        place = int(generator(self.seed, epoch, 0, EPOCH_DRAW).permutation(int(each.sum()))[place])
+        chosen = int(np.searchsorted(np.cumsum(each), place, side="right"))
+        of_class = place - int(each[:chosen].sum())
+        return self._member(chosen, epoch * int(each[chosen]) + of_class)
+
+    def _member(self, chosen: int, turn: int) -> tuple[int, np.random.Generator]:
+        """Within a class every case once before any comes again."""
+        members = self._classes[chosen]
+        lap, place = divmod(turn, len(members))
+        index = int(members[generator(self.seed, lap, chosen, MEMBER_DRAW).permutation(len(members))[place]])
+        return index, generator(self.seed, lap, index, BALANCED_DRAW)
+
+    @cached_property
+    def _in_an_epoch(self) -> NDArray[np.intp]:
+        return IN_AN_EPOCH[self.how](np.array([len(members) for members in self._classes]))
+
+    @cached_property
+    def _classes(self) -> list[NDArray[np.intp]]:
+        """The numbers of the cases of each class: of those whose targets are alike."""
+        targets = np.stack([np.atleast_1d(target) for target in self.targets])
+        if targets.dtype.kind == "f":
+            targets = _levels(targets[:, 0])[:, None]
+        _, owner = np.unique(targets, axis=0, return_inverse=True)
+        return [np.flatnonzero(owner.ravel() == number) for number in range(int(owner.max()) + 1)]
+
+
+def _levels(values: NDArray[Any]) -> NDArray[np.intp]:
+    """(cases,) the part of the range in which each value lies; -1 where there is none."""
+    known = np.isfinite(values)
+    low, high = (values[known].min(), values[known].max()) if known.any() else (0.0, 0.0)
+    share = np.where(known, values - low, 0.0) / ((high - low) or 1.0)
+    return np.where(known, np.minimum((share * LEVELS).astype(np.intp), LEVELS - 1), -1)

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fingerprints import facts
+from isocenter.quality import telling
+from isocenter.quality.disguise import disguises
+from isocenter.values import Case, Dataset, Fingerprint
+
+COUNT = 60
+RNG = np.random.default_rng(0)
+CLASSES = [{"class": "ill" if n % 2 else "well"} for n in range(COUNT)]
+VALUES = [{"value": {"volume": float(one)}} for one in RNG.normal(50, 10, COUNT)]
+EVENTS = [{"event": (float(one), n % 3 > 0)} for n, one in enumerate(RNG.exponential(100, COUNT))]
+
+
+def test_a_number_or_a_word_that_stands_for_the_class_tells_all_of_it():
+    assert telling([n % 2 for n in range(COUNT)], CLASSES) == 1.0
+    assert telling(["J18" if n % 2 else "Z00" for n in range(COUNT)], CLASSES) == 1.0
+
+
+def test_a_target_in_another_unit_tells_all_of_it():
+    assert telling([one["value"]["volume"] * 1000 for one in VALUES], VALUES) == pytest.approx(1.0)
+
+
+def test_the_time_of_the_event_by_another_name_tells_all_of_it():
+    assert telling([one["event"][0] / 30 for one in EVENTS], EVENTS) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("references", [CLASSES, VALUES, EVENTS])
+def test_what_has_nothing_to_do_with_the_label_tells_little(references):
+    noise = np.random.default_rng(1).normal(size=COUNT).tolist()
+    assert telling(noise, references) < 0.75
+    assert telling([f"name {n}" for n in range(COUNT)], references) == 0.0
+
+
+def test_what_few_cases_have_is_not_judged():
+    assert telling([n % 2 if n < 10 else None for n in range(COUNT)], CLASSES) == 0.0
+
+
+def cohort(**columns):
+    """Cases of two classes by turns with these covariates, and their facts."""
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    cases = tuple(Case(f"c{n}", f"p{n}", {}, covariates=row) for n, row in enumerate(rows))
+    found = tuple(facts(name=f"c{n}", references=one) for n, one in enumerate(CLASSES))
+    return Dataset(cases), Fingerprint(found)
+
+
+def test_a_covariate_that_is_the_label_in_disguise_is_a_warning_and_a_constant_one_a_note():
+    ages = np.random.default_rng(2).normal(60, 10, COUNT).round().tolist()
+    code, constant = disguises(*cohort(age=ages, code=["J18", "Z00"] * (COUNT // 2), place=["here"] * COUNT))
+    assert (code.severity, constant.severity) == ("warning", "note")
+    assert "covariate code tells the label alone (1.000 of what is possible)" in code.what
+    assert constant.what == "place: covariates that are alike in all cases"
+
+
+def test_ordinary_covariates_are_no_finding():
+    assert not list(
+        disguises(*cohort(age=np.random.default_rng(3).normal(60, 10, COUNT).tolist(), sex=list("FFM") * 20))
+    )

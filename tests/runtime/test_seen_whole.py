@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from isocenter import tasks
+from isocenter.errors import DatasetError
+from isocenter.runtime import Inference, Model, Preprocessing
+from isocenter.transforms import Normalisation
+from isocenter.values import Case, Geometry, Image
+
+VOLUME = {"name": "regression", "targets": ["volume"], "mean": {"volume": 5.0}, "deviation": {"volume": 2.0}}
+AGE = {"age": {"median": 50, "mean": 50, "deviation": 10, "missing": 0}}
+
+
+def measuring(**network):
+    """Says the mean of what it sees, and adds the context that it is told."""
+
+    def run(batch, *context):
+        told = [one.sum(axis=1) for one in context]
+        return {"value": (batch.mean(axis=(1, 2, 3)) + sum(told))[:, None].astype(np.float32)}
+
+    prepared = Preprocessing(2, ("0",), (Normalisation("zscore"),))
+    return Model(tasks.build(VOLUME), prepared, Inference((8, 8)), {"name": "resnet", **network}, run)
+
+
+def picture(*shape):
+    pixels = np.random.default_rng(0).normal(size=(1, *shape)).astype(np.float32)
+    return Image(pixels, Geometry.of_pixels(shape), channels=("0",))
+
+
+def test_a_number_for_an_image_that_is_seen_in_parts_is_given_with_a_warning():
+    assert not measuring().predict(picture(8, 6)).notes
+    [note] = measuring().predict(picture(12, 8)).notes
+    assert "12 x 8 voxels" in note
+    assert "wrong for what the size of something decides" in note
+
+
+def test_a_covariate_of_a_case_or_one_that_is_given_is_told_the_network():
+    model, image = measuring(context=AGE), picture(8, 8)
+    found = model.predict(Case("a", "a", {"": image}, covariates={"age": 70}))
+    assert found.values["volume"] == pytest.approx(5 + 2 * 2, abs=1e-5)
+    assert model.predict(image, covariates={"age": 40}).values["volume"] == pytest.approx(5 - 2, abs=1e-5)
+
+
+@pytest.mark.parametrize("covariates", [None, {"weight": 70}])
+def test_without_the_covariates_that_it_was_trained_with_a_model_refuses(covariates):
+    with pytest.raises(DatasetError, match="trained with age beside the image"):
+        measuring(context=AGE).predict(picture(8, 8), covariates=covariates)
+
+
+def test_frames_of_a_stream_have_no_covariates_and_are_refused():
+    with pytest.raises(DatasetError, match="trained with age"):
+        list(measuring(context=AGE).stream([picture(8, 8)]))

@@ -1,0 +1,381 @@
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from numpy.testing import assert_allclose
+
+from isocenter import tasks
+from isocenter.errors import DatasetError, PlanError
+from isocenter.tasks.multitask_slabs import at_once
+from isocenter.training import Prepared
+from isocenter.training.kinds import Drawn, kind_of, moved
+from isocenter.training.loader import Loader
+from isocenter.training.objective import supervised
+from isocenter.transforms import Augmentation
+from isocenter.values import KNOWN, Case, Dataset, Dense, Geometry, Image, Prediction, Several, Target, Vector
+
+CLASSES = {"classes": ["benign", "malignant"], "smoothing": 0.0}
+LESION = {"labels": [{"value": 1, "name": "lesion"}], "loss": "dice+ce", "tolerance": 2.0}
+SIZES = {"targets": ["size"], "mean": {"size": 10.0}, "deviation": {"size": 2.0}, "units": {"size": "mm"}}
+ALL = {"classification": CLASSES, "segmentation": LESION, "regression": SIZES}
+GRID = Geometry.of_pixels((4, 4))
+
+
+def joined(*parts: str, **own: object) -> tasks.Task:
+    settings = {f"{part}.{key}": value for part in parts for key, value in ALL[part].items()}
+    return tasks.build({"name": "+".join(parts), **settings, **own})
+
+
+def case(name: str = "a", **references: object) -> Case:
+    pixels = Image(np.zeros((1, 4, 4), np.float32), GRID, channels=("0",))
+    return Case(name, name, {"image": pixels}, references)
+
+
+def mask(values: object) -> Image:
+    return Image(np.asarray(values, np.uint8)[None], GRID)
+
+
+LEFT = mask([[1, 1, 0, 0]] * 4)
+BOTH = joined("segmentation", "classification")
+THREE = joined("segmentation", "classification", "regression")
+
+
+def outputs(batch: int = 2) -> dict[str, torch.Tensor]:
+    draw = torch.Generator().manual_seed(0)
+    return {
+        name: torch.randn((batch, *shape), generator=draw)
+        for name, shape in (
+            ("segmentation_mask", (2, 4, 4)),
+            ("classification_class", (2,)),
+            ("regression_value", (1,)),
+        )
+    }
+
+
+def taught(*known: tuple[bool, bool, bool]) -> dict[str, torch.Tensor]:
+    """Of lesions on the left, of the second class, and one deviation above the mean."""
+    count = len(known)
+    return {
+        "classification": torch.ones(count, dtype=torch.long),
+        "regression": torch.ones(count, 1),
+        "segmentation": torch.from_numpy(np.stack([LEFT.data[0]] * count)),
+        KNOWN: torch.tensor(known),
+    }
+
+
+def test_a_name_joins_kinds_in_whatever_order_they_are_named():
+    assert tasks.kind("segmentation+classification").name == "classification+segmentation"
+    assert tasks.kind("segmentation+classification") == tasks.kind("classification+segmentation")
+    with pytest.raises(PlanError, match="Name each kind once"):
+        tasks.kind("segmentation+segmentation")
+    with pytest.raises(PlanError, match="no task 'segmenting'"):
+        tasks.kind("segmenting+classification")
+
+
+def test_all_kinds_are_joined_only_where_it_is_asked_for():
+    dataset = Dataset((case(mask=LEFT), case("b", **{"class": "benign"})), name="two")
+    with pytest.raises(DatasetError, match=r"or several at once: --task classification\+segmentation"):
+        tasks.kind_for(dataset)
+    assert tasks.kind_for(dataset, "multitask").name == "classification+segmentation"
+    alone = Dataset((case(mask=LEFT),), name="one")
+    assert tasks.kind_for(alone).name == "segmentation"
+    with pytest.raises(DatasetError, match="not by several kinds"):
+        tasks.kind_for(alone, "multitask")
+    with pytest.raises(DatasetError, match="needs references of the kind class, mask"):
+        tasks.kind_for(alone, "segmentation+classification")
+
+
+def test_its_settings_make_it_again():
+    task = joined("segmentation", "classification", weighting="fixed", loss_weights={"classification": 0.5})
+    assert tasks.build({"name": task.name, **task.settings}) == task
+    assert list(task.parts) == ["segmentation", "classification"]  # first what is said of every voxel
+
+
+@pytest.mark.parametrize(
+    ("own", "where"),
+    [
+        ({"weighting": "guessed"}, "task.weighting"),
+        ({"loss_weights": {"classification": 0}}, "task.loss_weights"),
+        ({"loss_weights": {"regression": 1.0}}, "task.loss_weights"),
+        ({"smoothing": 0.1}, "task.smoothing"),
+        ({"segmentation.loss": "guessed"}, "task.segmentation.loss"),
+        ({"classification.smoothing": 2.0}, "task.classification.smoothing"),
+        ({"classification.size": 2.0}, "task.classification.size"),
+    ],
+)
+def test_an_impossible_setting_is_refused_by_its_own_name(own, where):
+    with pytest.raises(PlanError) as refused:
+        joined("segmentation", "classification", **own)
+    assert refused.value.where == where
+
+
+def test_a_case_teaches_what_it_is_known_of_and_one_without_any_label_is_refused():
+    assert set(THREE.target(case(mask=LEFT)).data) == {"segmentation"}
+    target = THREE.target(case(mask=LEFT, value={"size": 12.0}))
+    assert set(target.data) == {"segmentation", "regression"}
+    assert target.data["regression"].tolist() == [1.0]
+    assert tasks.suffices(THREE, {"value"})
+    assert not tasks.suffices(THREE, {"boxes"})
+    with pytest.raises(DatasetError, match="no reference of the kind class, mask, value"):
+        THREE.target(case(boxes=None))
+
+
+def test_with_fixed_weights_the_loss_is_the_weighed_sum_of_the_parts():
+    task = joined("segmentation", "classification", "regression", weighting="fixed",
+                  loss_weights={"segmentation": 2.0, "regression": 0.5})  # fmt: skip
+    said, target = outputs(), taught((True, True, True), (True, True, True))
+    parts = {
+        "segmentation": task.parts["segmentation"].loss({"mask": said["segmentation_mask"]}, target["segmentation"]),
+        "classification": task.parts["classification"].loss(
+            {"class": said["classification_class"]}, target["classification"]
+        ),
+        "regression": task.parts["regression"].loss({"value": said["regression_value"]}, target["regression"]),
+    }
+    expected = 2 * parts["segmentation"] + parts["classification"] + 0.5 * parts["regression"]
+    assert task.loss(said, target).item() == pytest.approx(expected.item())
+
+
+def test_what_is_not_known_of_a_sample_has_no_say_in_the_loss():
+    said = {name: one.requires_grad_() for name, one in outputs(3).items()}
+    target = taught((True, True, False), (False, True, False), (True, False, False))
+    THREE.loss({**said, "log_variance": torch.zeros(3)}, target).backward()
+    moved_by = {
+        name: (one.grad.flatten(1) != 0).any(dim=1).tolist() for name, one in said.items() if one.grad is not None
+    }
+    assert moved_by == {"classification_class": [True, False, True], "regression_value": [True, True, False]}
+    nothing = THREE.loss({**said, "log_variance": torch.zeros(3)}, taught((False, False, False)) | {
+        KNOWN: torch.zeros(3, 3, dtype=torch.bool)})  # fmt: skip
+    assert nothing.item() == 0
+
+
+def test_a_learnt_variance_settles_at_twice_the_loss_of_its_part():
+    """exp(-s) L + s / 2 is least where exp(s) = 2 L."""
+    said, target = outputs(), taught((True, False, False), (True, False, False))
+    cost = BOTH.parts["classification"].loss({"class": said["classification_class"]}, target["classification"])
+    logs = torch.zeros(3, requires_grad=True)
+    optimiser = torch.optim.LBFGS([logs], max_iter=100)
+
+    def again() -> torch.Tensor:
+        optimiser.zero_grad()
+        loss = THREE.loss({**said, "log_variance": logs}, target)
+        loss.backward()
+        return loss
+
+    optimiser.step(again)
+    place = list(THREE.parts).index("classification")
+    assert logs[place].exp().item() == pytest.approx(2 * cost.item(), rel=1e-3)
+    assert logs.tolist().count(0.0) == 2  # of the parts that nothing is known of
+
+
+def test_beside_coarser_outputs_what_holds_for_the_whole_image_counts_once():
+    task = joined("segmentation", "classification", weighting="fixed")
+    said = {name: one for name, one in outputs().items() if not name.startswith("regression")}
+    target = {name: one for name, one in taught((True, True, True), (True, True, True)).items() if name != "regression"}
+    target[KNOWN] = target[KNOWN][:, :2]
+    said["segmentation_mask@1"] = torch.zeros(2, 2, 2, 2)
+    kind = kind_of(Several({"classification": Vector(2), "segmentation": Dense(2)}))
+    found = supervised(task, said, target, lambda one, wanted: kind.coarse(one, (4, 4), wanted))
+    classes = task.parts["classification"].loss({"class": said["classification_class"]}, target["classification"])
+    dense = supervised(
+        task.parts["segmentation"],
+        {"mask": said["segmentation_mask"], "mask@1": said["segmentation_mask@1"]},
+        target["segmentation"],
+    )
+    assert found.item() == pytest.approx((classes + dense).item())
+
+
+def test_selection_is_the_mean_of_the_parts_over_the_cases_that_each_is_known_of():
+    perfect = torch.nn.functional.one_hot(torch.from_numpy(LEFT.data).long(), 2).movedim(-1, 1).float()
+    quality = BOTH.quality({"segmentation_mask": perfect}, {"segmentation": torch.from_numpy(LEFT.data)})
+    assert BOTH.selection(quality) == 1.0
+    said = {"classification_class": torch.tensor([[2.0, 0.0], [0.0, 2.0]])}
+    both = BOTH.quality(said, {"classification": torch.tensor([1, 0])})  # the wrong way round
+    assert BOTH.selection({**quality, **both}) == 0.5
+    assert BOTH.quality(said, {"segmentation": torch.from_numpy(LEFT.data)}) == {}
+
+
+def prepared(number: int, **target: np.ndarray) -> Prepared:
+    heads = {"classification": Vector(2), "segmentation": Dense(2)}
+    kind = kind_of(Several({name: heads[name] for name in target}))
+    return Prepared(str(number), np.zeros((1, 4, 4), np.float32), target, (), (1.0, 1.0), kind)
+
+
+def test_a_batch_of_cases_that_lack_labels_says_which_are_known():
+    cases = [
+        prepared(0, classification=np.int64(1)),
+        prepared(1, segmentation=LEFT.data[0]),
+        prepared(2, classification=np.int64(1), segmentation=LEFT.data[0]),
+    ]
+    batch = Loader(cases, (4, 4), 3, 0.0, seed=0).of_step(0)
+    known = {name: batch.targets[KNOWN][:, n] for n, name in enumerate(("classification", "segmentation"))}
+    assert sorted(batch.targets[KNOWN].tolist()) == [[False, True], [True, False], [True, True]]
+    assert batch.targets["classification"][known["classification"]].tolist() == [1, 1]
+    assert batch.targets["segmentation"].shape == (3, 4, 4)
+    assert not batch.targets["segmentation"][~known["segmentation"]].any()
+    assert batch.kind.name == "classification:vector+segmentation:dense"
+
+
+def test_each_part_follows_a_mirrored_image_in_its_own_way():
+    """The label map is mirrored, and a class that names a side is the other one."""
+    labels = torch.from_numpy(np.stack([LEFT.data[0]] * 8))
+    images = labels[:, None].float()
+    targets = {
+        "classification": torch.zeros(8, dtype=torch.long),
+        "segmentation": labels,
+        KNOWN: torch.ones(8, 2, dtype=torch.bool),
+    }
+    kind = kind_of(Several({"classification": Vector(2), "segmentation": Dense(2)}))
+    generators = [np.random.default_rng(n) for n in range(8)]
+    sides = {"classification": (1, 0), "segmentation": (0, 1)}
+    each = {name: Drawn(generators, (1.0, 1.0), one) for name, one in sides.items()}
+    drawn = Drawn(generators, (1.0, 1.0), (0, 1, 3, 2), parts=each)
+    change = Augmentation(probability=0.0, accidents=0.0, flips=(1,), left_right=1)
+    seen, found = moved(kind, change, images, targets, drawn)
+    assert torch.equal(seen[:, 0], found["segmentation"].float())
+    crossed = found["segmentation"][:, 0, 0] == 0
+    assert 0 < crossed.sum() < 8
+    assert found["classification"].tolist() == crossed.long().tolist()
+
+
+def test_mirrored_views_change_the_sides_of_the_head_that_names_them():
+    sided = {"classes": ["left", "right"], "smoothing": 0.0}
+    task = tasks.build(
+        {
+            "name": "classification+segmentation",
+            **{f"classification.{key}": value for key, value in sided.items()},
+            **{f"segmentation.{key}": value for key, value in LESION.items()},
+        }
+    )
+    assert task.mirrored == (0, 1, 3, 2)
+    assert tasks.sides_of(task) == {"segmentation_mask": (0, 1), "classification_class": (1, 0)}
+    assert tasks.sides_of(task.parts["segmentation"]) == {"mask": (0, 1)}
+
+
+def slabs() -> list:
+    """Two halves of the grid, of which the left is a lesion, and what is said of the whole image in two columns."""
+    left = np.stack([1 - LEFT.data[0], LEFT.data[0]]).astype(np.float32)
+    rows = [(slice(0, 2), slice(0, 4)), (slice(2, 4), slice(0, 4))]
+    return [
+        (rows[0], {"segmentation_mask": left[:, :2]}),
+        ((), {"classification_class": np.array([0.0, 2.0], np.float32)}),
+        (rows[1], {"segmentation_mask": left[:, 2:]}),
+        ((), {"classification_class": np.array([0.0, 4.0], np.float32)}),
+    ]
+
+
+def test_each_part_decodes_its_own_and_the_whole_holds_all():
+    found = BOTH.decode(iter(slabs()), GRID)
+    assert_allclose(np.asarray(found.data), LEFT.data[0])
+    assert found.labels[0].name == "lesion"
+    assert found.probabilities["malignant"] == pytest.approx(1 / (1 + np.exp(-3.0)))
+    assert set(found.parts) == {"segmentation", "classification"}
+    row = BOTH.outputs(found)
+    assert row["lesion_voxels"] == 8
+    assert row["predicted"] == "malignant"
+    assert [one.concept for one in BOTH.results(found)] == ["lesion", "benign", "malignant"]
+
+
+def test_several_readers_of_one_stream_hold_no_more_than_they_are_at():
+    given, most, lock = [0], [0], threading.Lock()
+    read = [0, 0]
+
+    def stream():
+        for number in range(50):
+            with lock:
+                given[0] += 1
+                most[0] = max(most[0], given[0] - min(read))
+            yield ((slice(number, number + 1),), {})
+
+    def reader(which: int):
+        def run(found):
+            for _ in found:
+                with lock:
+                    read[which] += 1
+            return read[which]
+
+        return run
+
+    assert at_once(stream(), [reader(0), reader(1)]) == [50, 50]
+    assert most[0] <= 4
+
+
+def test_a_reader_that_fails_is_heard_and_stops_nobody():
+    def failing(found):
+        raise ValueError("no such slab")
+
+    with pytest.raises(ValueError, match="no such slab"):
+        at_once(iter(slabs() * 20), [failing, lambda found: len(list(found))])
+
+
+def test_a_table_of_all_parts_comes_apart_into_those_of_each():
+    found = BOTH.decode(iter(slabs()), GRID)
+    whole = case("a", mask=LEFT, **{"class": "malignant"})
+    part = case("b", **{"class": "benign"})
+    table = BOTH.score([found, found], [whole, part])
+    assert table["label"].tolist() == ["segmentation: lesion", "classification: all", "classification: all"]
+    assert table["segmentation.dice"].tolist()[0] == 1.0
+    assert table["segmentation.dice"].isna().tolist() == [False, True, True]
+    rows = {(row.metric, row.label): row.estimate for row in BOTH.summary(table, seed=0)}
+    assert rows["dice", "segmentation: all"].value == 1.0
+    assert rows["dice", "segmentation: all"].n == 1
+    assert rows["auroc", "classification: all"].value == 0.5
+    assert rows["auroc", "classification: all"].n == 2
+    assert BOTH.rank(table) == ["a", "b"]
+    assert len(BOTH.overview(table)) > 2
+    assert len(BOTH.figures(found, part)) == 2
+    assert isinstance(table, pd.DataFrame)
+
+
+def test_columns_that_two_parts_have_are_called_by_their_part():
+    task = joined("classification", "regression")
+    found = Prediction(GRID, parts={
+        "classification": Prediction(GRID, probabilities={"benign": 0.25, "malignant": 0.75}),
+        "regression": Prediction(GRID, values={"size": 12.0})})  # fmt: skip
+    assert dict(task.outputs(found)) == {
+        "predicted": "malignant", "probability_benign": 0.25, "probability_malignant": 0.75, "value_size": 12.0
+    }  # fmt: skip
+
+
+def test_cases_are_drawn_as_they_come():
+    with pytest.raises(PlanError, match="Give natural"):
+        BOTH.under("balanced")
+    assert set(BOTH.under("natural")) == {"task.classification.prior_shift"}
+
+
+def test_saliency_explains_all_answers_at_once():
+    said = {name: one for name, one in outputs().items() if not name.startswith("regression")}
+    each = [
+        BOTH.parts["segmentation"].saliency({"mask": said["segmentation_mask"]}),
+        BOTH.parts["classification"].saliency({"class": said["classification_class"]}),
+    ]
+    assert_allclose(BOTH.saliency(said), sum(each))
+
+
+def test_parts_that_are_tuned_on_other_cases_do_not_go_together():
+    event = {
+        "model": "cox",
+        "horizons": [1.0],
+        "scale": 1.0,
+        "edges": [1.0],
+        "followed": 2.0,
+        "censoring": {"time": [1.0], "share": [1.0]},
+    }
+    with pytest.raises(PlanError, match="survival by train cases"):
+        tasks.build(
+            {
+                "name": "classification+survival",
+                **{f"classification.{key}": value for key, value in CLASSES.items()},
+                **{f"survival.{key}": value for key, value in event.items()},
+            }
+        )
+
+
+def test_a_target_of_several_parts_is_stored_by_part():
+    kind = kind_of(Several({"segmentation": Dense(2)}))
+    target = Target(Several({"segmentation": Dense(2)}), {"segmentation": LEFT.data[0]})
+    assert kind.stored(target.data)["segmentation"][0]  # large: read in chunks
+    assert kind.opened({"segmentation": LEFT.data[0]}).keys() == {"segmentation"}

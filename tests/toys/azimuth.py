@@ -1,0 +1,181 @@
+"""A toy kind of problem: which way an image grows bright, in degrees on a circle. One file, and its line in the index.
+
+Nothing of it is inherited: it is what somebody has to write who adds a kind, against the protocol alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+
+from isocenter.errors import DatasetError
+from isocenter.evaluation import Table, bootstrap
+from isocenter.lazy import pandas as pd
+from isocenter.lazy import torch
+from isocenter.report import Figure, figures
+from isocenter.tasks import Outputs, Task, reading, stated_image
+from isocenter.values import (
+    Array,
+    Case,
+    Dataset,
+    Decision,
+    Finding,
+    Fingerprint,
+    Geometry,
+    Head,
+    Label,
+    Prediction,
+    Row,
+    Slabs,
+    Target,
+    Vector,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+HEAD = "direction"
+UNIT = "degrees"
+
+
+@dataclass(frozen=True)
+class Azimuth:
+    """Degrees from the first axis towards the second, said as a point in the plane: 359 lies beside 1.
+
+    angle:  the name of the value
+    offset: what is added to every answer
+    """
+
+    angle: str
+    offset: float = 0.0
+
+    name: ClassVar[str] = "azimuth"
+    needs: ClassVar[frozenset[str]] = frozenset({"value"})
+    metrics: ClassVar[frozenset[str]] = frozenset({"angular_error"})
+    selects_by: ClassVar[str] = "alignment"
+    registers: ClassVar[Mapping[str, str]] = {"offset": "zero of the circle"}
+
+    @classmethod
+    def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
+        names = list(fingerprint.values())
+        if len(names) != 1:
+            raise DatasetError(f"{len(names)} values", str(dataset.root), "Give the one that is an angle")
+        return {
+            "angle": Decision(names[0], f"{len(fingerprint)} training cases have it"),
+            "offset": Decision(0.0, "angles count from the first axis"),
+        }
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Azimuth:
+        with reading(settings, ("angle", "offset"), "an azimuth"):
+            return cls(str(settings["angle"]), float(settings.get("offset", 0.0)))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @property
+    def target_settings(self) -> Mapping[str, Any]:
+        return self.settings
+
+    @property
+    def heads(self) -> Mapping[str, Head]:
+        return {HEAD: Vector(2, holds="numbers")}
+
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        return (Label(0, self.angle),)
+
+    @property
+    def merge(self) -> Literal["gaussian", "mean", "nnunet"]:
+        return "mean"
+
+    @property
+    def mirrored(self) -> tuple[int, ...] | None:
+        """A mirror changes the sign of the angle, which no exchange of channels does."""
+        return None
+
+    def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
+        turned = "a turned image points elsewhere"
+        return {
+            "network.name": Decision("resnet", "it gives one answer for the whole image"),
+            "augmentation.rotation": Decision(0.0, turned),
+            "augmentation.flips": Decision([], turned),
+            "augmentation.quarter_turns": Decision(False, turned),
+            "training.selection": Decision("alignment", "it is what the loss lowers"),
+            "evaluation.primary": Decision("angular_error", "it is in degrees"),
+        }
+
+    def under(self, sampling: str) -> dict[str, Decision]:
+        return {}
+
+    def _true(self, case: Case) -> float:
+        return float(np.deg2rad(case.references["value"][self.angle] - self.offset))
+
+    def target(self, case: Case) -> Target:
+        """(2,) cosine and sine."""
+        angle = self._true(case)
+        return Target(self.heads[HEAD], np.array([np.cos(angle), np.sin(angle)], dtype=np.float32))
+
+    def loss(self, outputs: Outputs, target: Tensor) -> Tensor:
+        """Of the point's place, so that its length is learnt too."""
+        return ((outputs[HEAD].float() - target) ** 2).sum(dim=1).mean()
+
+    def quality(self, outputs: Outputs, target: Tensor) -> Mapping[str, Tensor]:
+        return {"alignment": torch.nn.functional.cosine_similarity(outputs[HEAD].float(), target.float())}
+
+    def selection(self, collected: Mapping[str, Tensor]) -> float:
+        return float(collected["alignment"].mean())
+
+    def average(self, outputs: Sequence[Mapping[str, Array]]) -> Mapping[str, Array]:
+        return {HEAD: np.mean([one[HEAD] for one in outputs], axis=0)}
+
+    def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
+        """There are none: the point itself."""
+        return {HEAD: np.asarray(arrays[HEAD], dtype=np.float64)}
+
+    def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
+        [(_, arrays)] = slabs
+        across, up = np.asarray(arrays[HEAD], dtype=np.float64).tolist()
+        return Prediction(geometry, values={self.angle: float(np.rad2deg(np.arctan2(up, across)) + self.offset) % 360})
+
+    def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
+        return self, {}
+
+    def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
+        rows = []
+        for prediction, case in zip(predictions, cases, strict=True):
+            said, true = self._said(prediction), case.references["value"][self.angle]
+            apart = abs((said - true + 180) % 360 - 180)
+            own = {"case": case.id, "patient": case.patient, "label": "all"}
+            rows.append({**own, "angular_error": apart, "reference": true, "predicted": said})
+        return pd.DataFrame(rows)
+
+    def summary(self, table: Table, *, seed: int) -> list[Row]:
+        return [Row("angular_error", "all", bootstrap(table["angular_error"], table["patient"], seed=seed, unit=UNIT))]
+
+    def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
+        caption = f"{self._said(prediction):.0f} {UNIT}"
+        return [figures.contours(stated_image(case), None, None, (), title=case.id, caption=caption)]
+
+    def overview(self, table: Table) -> list[Figure]:
+        return [figures.histogram({"error": table["angular_error"]}, "Angular error", axis=UNIT)]
+
+    def rank(self, table: Table) -> list[str]:
+        return table.sort_values("angular_error", kind="stable")["case"].tolist()
+
+    def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
+        return {f"degrees_{self.angle}": self._said(prediction)}
+
+    def saliency(self, outputs: Outputs) -> Tensor:
+        return outputs[HEAD].norm(dim=1)
+
+    def results(self, prediction: Prediction) -> list[Finding]:
+        return [Finding(self.angle, value=self._said(prediction), unit=UNIT)]
+
+    def _said(self, prediction: Prediction) -> float:
+        assert prediction.values is not None
+        return prediction.values[self.angle]

@@ -1,0 +1,147 @@
+"""A marker beside a picture, from a table to a package: the class lies half in the one and half in the other."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import PIL.Image
+import pytest
+
+import isocenter
+import trained
+from isocenter.errors import DatasetError, PlanError
+from packages import CONFIG, without_isocenter
+
+COLUMN = {"image": "file", "label": "state", "patient": "person"}
+FEW = {**trained.FEW_STEPS, "network.size": trained.SMALL_RESNET, "training.batch": 8}
+READING = {"column": COLUMN, "device": "cpu", "threads": 1}
+
+
+def cohort(root: Path, count: int = 40) -> Path:
+    """Pictures whose brightness, with a marker, makes the class; a sex that does not, an id, and a constant."""
+    root.mkdir(parents=True)
+    rows = []
+    for n in range(count):
+        rng = np.random.default_rng(n)
+        bright, marker = rng.normal(size=2)
+        pixels = rng.normal(100 + 20 * bright, 10, (16, 16)).clip(0, 255).astype(np.uint8)
+        PIL.Image.fromarray(pixels).save(root / f"{n:02}.png")
+        ill = bright + 2 * marker + rng.normal(0, 0.7) > 0
+        shown = None if n % 10 == 3 else round(marker, 3)
+        rows.append((f"{n:02}.png", f"p{n}", "ill" if ill else "well", shown, "FM"[n % 2], f"key{n}", "here"))
+    names = ["file", "person", "state", "marker", "sex", "key", "place"]
+    pd.DataFrame(rows, columns=names).to_csv(root / "table.csv", index=False)
+    return root
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    """Data, and a run on them that is told marker and sex; tests only read them."""
+    root = tmp_path_factory.mktemp("told")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ISOCENTER_CACHE", str(root / "cache"))
+        data = cohort(root / "data")
+        isocenter.train(data, out=root / "run", assignments={**FEW, "network.context": "all"}, **READING)
+    return data, root / "run"
+
+
+def test_the_plan_says_what_the_network_is_told_and_what_was_left_out(told):
+    plan = isocenter.plan(told[0], assignments={"network.context": "all"}, **READING).plan
+    assert set(plan["network.context"]) == {"marker", "sex"}
+    because = plan.decision("network.context").because
+    assert "key (" in because
+    assert "place (constant in the training cases)" in because
+    assert isocenter.plan(told[0], **READING).plan["network.context"] is None
+    with pytest.raises(PlanError, match="no covariates"):
+        isocenter.plan(told[0], assignments={"network.context": "all", "network.name": "unet"}, **READING)
+
+
+def test_a_run_states_beside_itself_what_the_covariates_tell_alone(told):
+    _, run = told
+    alone = json.loads((run / "evaluation" / "covariates.json").read_text())["rows"]
+    ours = json.loads((run / "evaluation" / "summary.json").read_text())["rows"]
+    assert {row["metric"] for row in alone} == {row["metric"] for row in ours}
+    assert "of the covariates alone, without images" in (run / "report.html").read_text()
+
+
+def test_a_prediction_needs_the_covariates_and_says_what_it_filled_in(told, tmp_path):
+    data, run = told
+    picture = data / "00.png"
+    with pytest.raises(DatasetError, match="trained with marker, sex beside the image"):
+        isocenter.predict(run, picture, device="cpu")
+    table = tmp_path / "patients.csv"
+    table.write_text("case,marker,sex\n00,-1.5,F\n01,,X\n")
+    found = isocenter.predict(run, picture, data / "01.png", covariates=table, device="cpu")
+    said = [problem.what for problem in found.problems]
+    assert not found.failures
+    assert any("01: marker is missing: taken as" in one for one in said)
+    assert any("01: sex is 'X', which few or no training cases were" in one for one in said)
+    assert not any(one.startswith("00") for one in said)
+    other = isocenter.predict(run, picture, covariates={"marker": 1.5, "sex": "F"}, device="cpu")
+    assert other.table["probability_ill"][0] != found.table["probability_ill"][0]
+    table.write_text("case,marker\n05,1\n")
+    with pytest.raises(DatasetError, match="has no row for 00"):
+        isocenter.predict(run, picture, covariates=table, device="cpu")
+
+
+def test_a_package_takes_two_inputs_in_onnx_and_a_table_without_isocenter(told, tmp_path):
+    data, run = told
+    packaged = isocenter.package(run, out=tmp_path / "package", backends=("onnx",), threads=1)
+    table = tmp_path / "patients.csv"
+    table.write_text("case,marker,sex\n00,-1.5,F\n01,,M\n")
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for name in ("00.png", "01.png"):
+        (pictures / name).write_bytes((data / name).read_bytes())
+    ours = isocenter.predict(run, pictures, covariates=table, device="cpu").table.set_index("case")
+    onnx = isocenter.predict(packaged.out, pictures, covariates=table, device="cpu", backend="onnx")
+    assert onnx.table["probability_ill"].tolist() == pytest.approx(ours["probability_ill"].tolist(), abs=1e-5)
+    certificate = json.loads((packaged.out / "isocenter" / "certificate.json").read_text())
+    assert "onnx" in json.dumps(certificate)
+    words = ("-m", "monai.bundle", "run", "--config_file", CONFIG, "--dataset_dir", pictures, "--covariates", table)
+    done = without_isocenter(packaged.out, tmp_path / "blocked", *words, "--output_dir", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    theirs = pd.read_csv(tmp_path / "out" / "predictions.csv", dtype={"case": str}).set_index("case")
+    assert theirs.loc[ours.index, "probability_ill"].tolist() == pytest.approx(
+        ours["probability_ill"].tolist(), rel=1e-4
+    )
+    notes = json.loads((tmp_path / "out" / "predictions.json").read_text())["notes"]
+    assert notes["01"][0].startswith("marker is missing")
+    assert "second input, `context`" in (packaged.out / "docs" / "README.md").read_text()
+
+
+def test_a_cohort_is_evaluated_with_the_covariates_of_its_own_table(told, tmp_path):
+    data = cohort(tmp_path / "other", 12)
+    found = isocenter.evaluate(told[1], data, column=COLUMN, split="all", device="cpu")
+    assert len(found.scored.table) == 12
+    assert any("marker is missing" in problem.what for problem in found.scored.problems)
+
+
+@pytest.mark.parametrize(("role", "column"), [("value:score", "score"), ("time", "days")])
+def test_numbers_and_times_are_told_covariates_too(role, column, told, tmp_path):
+    table = pd.read_csv(told[0] / "table.csv")
+    rng = np.random.default_rng(0)
+    table["score"] = table["marker"].fillna(0) + rng.normal(size=len(table))
+    table["days"] = rng.exponential(300, len(table)).round() + 1
+    table["died"] = (rng.random(len(table)) < 0.7).astype(int)
+    table["file"] = [str(told[0] / name) for name in table["file"]]
+    table.to_csv(tmp_path / "table.csv", index=False)
+    roles = {"image": "file", "patient": "person", role: column, **({"event": "died"} if role == "time" else {})}
+    given = {**FEW, "training.steps": 2, "training.validations": 1, "network.context": ["marker"]}
+    isocenter.train(
+        tmp_path / "table.csv", out=tmp_path / "run", column=roles, device="cpu", threads=1, assignments=given
+    )
+    assert (tmp_path / "run" / "evaluation" / "covariates.json").is_file()
+
+
+def test_folds_are_told_alike(told, tmp_path):
+    given = {**FEW, "training.steps": 2, "training.validations": 1, "network.context": ["marker", "sex"]}
+    isocenter.train(told[0], out=tmp_path / "run", folds=2, assignments=given, **READING)
+    model = isocenter.load(tmp_path / "run", "cpu")
+    assert len(model.members) == 2
+    assert model.context.names == ("marker", "sex")
+    told_alike = model.predict(told[0] / "00.png", covariates={"marker": 0.3, "sex": "F"})
+    assert 0 < told_alike.probabilities["ill"] < 1

@@ -1,0 +1,142 @@
+"""Objects that touch go the whole way, in volumes: planned, trained, scored, predicted by windows and packaged."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pandas as pd
+import PIL.Image
+import pytest
+from numpy.testing import assert_array_equal
+
+import isocenter
+from isocenter.errors import DatasetError
+from isocenter.evaluation import instance_overlap
+from isocenter.verbs.train import Run
+from trained import FEW_STEPS
+
+SHAPE = (24, 24, 24)
+SIZE = {"width": 8, "widest": 16, "strides": [[1, 1, 1], [2, 2, 2]]}
+STEP = np.diag([-2.0, 2.0, 2.0, 1.0])
+
+
+def touching_balls(seed: int, shape: tuple[int, ...] = SHAPE) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of bright balls that touch, dimmer where they do, and their numbers."""
+    rng = np.random.default_rng(seed)
+    numbers, light = np.zeros(shape, dtype=np.uint16), np.zeros(shape)
+    centres = []
+    for start in range(0, shape[0] - 11, 12):
+        middle = np.array([start + 6.0, *(rng.uniform(7, size - 8) for size in shape[1:])])
+        half = rng.uniform(3.0, 3.6)
+        for side in (-1, 1):
+            centre = middle.copy()
+            centre[1] += side * half
+            away = np.sqrt(sum((grid - c) ** 2 for grid, c in zip(np.indices(shape), centre, strict=True)))
+            own = (away < half + 0.5) & (numbers == 0)
+            numbers[own] = len(centres) + 1
+            light[own] = 100 - 12 * away[own]
+            centres.append(centre)
+    return (light + rng.normal(20, 4, shape)).astype(np.int16), numbers
+
+
+def cohort(root: Path, count: int = 8) -> Path:
+    for n in range(count):
+        for folder, array in zip(("images", "labels"), touching_balls(n), strict=True):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            nibabel.Nifti1Image(array, STEP).to_filename(root / folder / f"case{n}.nii.gz")
+    return root
+
+
+def run_on(data: Path, out: Path, **assignments: object) -> Run:
+    chosen = {**FEW_STEPS, "network.size": SIZE, "training.patch": [16, 16, 16], "preprocessing.smallest": [16, 16, 16],
+              "inference.patch": [16, 16, 16], **assignments}  # fmt: skip
+    return isocenter.train(data, out=out, task="instances", device="cpu", threads=1, assignments=chosen)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A cohort of touching balls, and the folder of a run on it; tests only read them."""
+    root = tmp_path_factory.mktemp("instances")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ISOCENTER_CACHE", str(root / "cache"))
+        run_on(cohort(root / "data"), root / "run")
+    return root
+
+
+def test_check_counts_the_objects_where_the_task_says_that_they_are_numbered(run, tmp_path):
+    found = isocenter.check(run / "data", task="instances", out=tmp_path / "check", threads=1)
+    assert found.passed
+    assert found.facts["objects"] == "32 in 8 cases, 4 to 4 a case"
+    assert found.facts["references"] == "instances"
+    assert isocenter.check(run / "data", threads=1).facts["references"] == "mask"
+
+
+def test_a_map_of_more_numbers_than_labels_names_the_task_that_counts_them(tmp_path):
+    numbers = np.kron(np.arange(36).reshape(6, 6) + 1, np.pad(np.ones((3, 3)), 1)).astype(np.uint8)
+    for n in range(8):
+        for folder, array in (("images", numbers + n), ("labels", numbers)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            PIL.Image.fromarray(array.astype(np.uint8)).save(tmp_path / folder / f"{n}.png")
+    [fatal] = isocenter.check(tmp_path, threads=1).examination.fatal
+    assert "--task instances" in fatal.remedy
+    with pytest.raises(DatasetError, match="number instances"):
+        isocenter.plan(tmp_path, threads=1, device="cpu")
+    assert isocenter.plan(tmp_path, task="instances", threads=1, device="cpu").plan["task.name"] == "instances"
+
+
+def test_the_plan_and_the_figures_of_a_run_are_those_of_objects(run):
+    summary = json.loads((run / "run" / "evaluation" / "summary.json").read_text())["rows"]
+    assert (summary[0]["metric"], summary[0]["label"]) == ("ap50", "all")
+    assert {"ap", "aji", "pq", "sq", "rq", "f1", "count_error"} <= {row["metric"] for row in summary}
+    plan = (run / "run" / "plan.yaml").read_text()
+    assert "prominence" in plan
+    assert "mm³: half of what" in plan
+    assert np.isfinite(pd.read_csv(run / "run" / "log.csv")["loss"]).all()
+    assert "Numbers of objects" in (run / "run" / "report.html").read_text()
+    again = isocenter.evaluate(str(run / "run"), str(run / "data"), device="cpu")
+    assert again.rows[0].estimate.value == pytest.approx(summary[0]["value"], abs=1e-6)
+
+
+def test_every_object_of_a_large_volume_has_a_number_a_row_and_the_source_grid(run, tmp_path):
+    image, _ = touching_balls(99, (36, 40, 28))
+    nibabel.Nifti1Image(image, STEP).to_filename(tmp_path / "large.nii.gz")
+    isocenter.predict(str(run / "run"), tmp_path / "large.nii.gz", out=tmp_path / "found", device="cpu")
+    written = nibabel.load(tmp_path / "found" / "large.nii.gz")
+    numbers = np.asarray(written.dataobj)
+    assert numbers.dtype == np.uint16
+    assert numbers.shape == (36, 40, 28)
+    assert_array_equal(written.affine, STEP)
+    row = pd.read_csv(tmp_path / "found" / "predictions.csv").iloc[0]
+    assert row["count"] == numbers.max() == len(np.unique(numbers)) - 1
+    if row["count"]:
+        assert row["mean_size_mm3"] == pytest.approx((numbers > 0).sum() * 8 / row["count"])
+        measured = pd.read_csv(tmp_path / "found" / "measurements.csv")
+        assert measured["voxels"].tolist() == np.bincount(numbers.ravel())[1:].tolist()
+
+
+def test_a_package_parts_the_same_objects(run, tmp_path):
+    isocenter.package(run / "run", out=tmp_path / "packaged", backends=())
+    image = isocenter.read(run / "data" / "images" / "case0.nii.gz")
+    own, packaged = (isocenter.load(place, "cpu").predict(image) for place in (run / "run", tmp_path / "packaged"))
+    assert_array_equal(np.asarray(packaged.data), np.asarray(own.data))
+    described = json.loads((tmp_path / "packaged" / "configs" / "metadata.json").read_text())
+    channels = described["network_data_format"]["outputs"]["pred"]["channel_def"]
+    assert list(channels.values()) == ["inside an object", "distance from its border"]
+    scripts = {path.name for path in (tmp_path / "packaged" / "scripts").rglob("*.py")}
+    assert "instances_decode.py" in scripts
+    assert "instances_maps.py" not in scripts
+
+
+@pytest.mark.slow
+def test_touching_balls_are_learnt_and_parted_also_where_windows_meet(tmp_path):
+    steps = {"training.steps": 250, "training.validations": 1, "training.batch": 4, "training.learning_rate": 5e-3}
+    made = run_on(cohort(tmp_path / "data", 16), tmp_path / "run", **steps)
+    rows = {row.metric: row.estimate.value for row in made.rows}
+    assert rows["ap50"] > 0.8
+    image, truth = touching_balls(99, (36, 40, 28))
+    nibabel.Nifti1Image(image, STEP).to_filename(tmp_path / "large.nii.gz")
+    prediction = isocenter.load(tmp_path / "run", "cpu").predict(tmp_path / "large.nii.gz")
+    assert instance_overlap(np.asarray(prediction.data), truth).ap((0.5,)) > 0.7
