@@ -14,7 +14,7 @@ from isocenter import tasks
 from isocenter.errors import GeometryError, PlanError
 from isocenter.files import read_dataset
 from isocenter.runtime import Preprocessing
-from isocenter.tasks.losses import LOSSES
+from isocenter.tasks.losses import TERMS
 from isocenter.tasks.readers import agreement, masks_of
 from isocenter.tasks.segmentation import Segmentation
 from isocenter.tasks.segmentation_codes import Codes
@@ -71,7 +71,7 @@ def test_the_loss_of_regions_is_the_mean_of_each_against_the_rest(name):
     for place, numbers in enumerate(((1, 2, 3), (1, 3), (3,))):
         both = torch.stack([torch.zeros_like(logits[:, place]), logits[:, place]], dim=1)
         truth = torch.isin(target, torch.tensor(numbers)).long()
-        each.append(sum(float(term(both, truth, None)) for term in LOSSES[name]))
+        each.append(sum(float(TERMS[term].cost(both, truth)) for term in name.split("+")))
     assert float(task.loss({"mask": logits}, target)) == pytest.approx(np.mean(each), rel=1e-5)
 
 
@@ -190,9 +190,19 @@ def test_the_selection_does_not_look_at_the_ignored():
     assert (found["both"].tolist(), found["size"].tolist()) == ([[1, 0]], [[2, 0]])
 
 
-def test_a_loss_that_looks_at_neighbours_is_refused():
+@pytest.mark.parametrize("term", [name for name, term in TERMS.items() if term.counts == "shape"])
+def test_a_loss_that_looks_at_neighbours_is_refused(term):
     with pytest.raises(PlanError, match="neighbours"):
-        tasks.build({"name": "segmentation", **PARTIAL.settings, "loss": "dice+ce+boundary"})
+        tasks.build({"name": "segmentation", **PARTIAL.settings, "loss": f"dice+ce+{term}", "centrelines": ["organ"]})
+
+
+@pytest.mark.parametrize("name", [name for name, term in TERMS.items() if term.counts != "shape"])
+def test_every_other_loss_counts_the_known_voxels_alone(name):
+    target = torch.from_numpy(np.random.default_rng(1).integers(0, 4, (2, 6, 6)))
+    logits = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(1))
+    elsewhere = torch.where((target == 3)[:, None], torch.flip(logits, [1]), logits)
+    task = Segmentation(PARTIAL.classes, name, ignore=9)
+    assert float(task.loss({"mask": logits}, target)) == pytest.approx(float(task.loss({"mask": elsewhere}, target)))
 
 
 # Sparse masks
