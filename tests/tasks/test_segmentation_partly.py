@@ -14,7 +14,7 @@ from isocenter import tasks
 from isocenter.errors import GeometryError, PlanError
 from isocenter.files import read_dataset
 from isocenter.runtime import Preprocessing
-from isocenter.tasks.losses import LOSSES
+from isocenter.tasks.losses import TERMS
 from isocenter.tasks.readers import agreement, masks_of
 from isocenter.tasks.segmentation import Segmentation
 from isocenter.tasks.segmentation_codes import Codes
@@ -71,7 +71,7 @@ def test_the_loss_of_regions_is_the_mean_of_each_against_the_rest(name):
     for place, numbers in enumerate(((1, 2, 3), (1, 3), (3,))):
         both = torch.stack([torch.zeros_like(logits[:, place]), logits[:, place]], dim=1)
         truth = torch.isin(target, torch.tensor(numbers)).long()
-        each.append(sum(float(term(both, truth, None)) for term in LOSSES[name]))
+        each.append(sum(float(TERMS[term].cost(both, truth)) for term in name.split("+")))
     assert float(task.loss({"mask": logits}, target)) == pytest.approx(np.mean(each), rel=1e-5)
 
 
@@ -190,9 +190,19 @@ def test_the_selection_does_not_look_at_the_ignored():
     assert (found["both"].tolist(), found["size"].tolist()) == ([[1, 0]], [[2, 0]])
 
 
-def test_a_loss_that_looks_at_neighbours_is_refused():
+@pytest.mark.parametrize("term", [name for name, term in TERMS.items() if term.counts == "shape"])
+def test_a_loss_that_looks_at_neighbours_is_refused(term):
     with pytest.raises(PlanError, match="neighbours"):
-        tasks.build({"name": "segmentation", **PARTIAL.settings, "loss": "dice+ce+boundary"})
+        tasks.build({"name": "segmentation", **PARTIAL.settings, "loss": f"dice+ce+{term}", "centrelines": ["organ"]})
+
+
+@pytest.mark.parametrize("name", [name for name, term in TERMS.items() if term.counts != "shape"])
+def test_every_other_loss_counts_the_known_voxels_alone(name):
+    target = torch.from_numpy(np.random.default_rng(1).integers(0, 4, (2, 6, 6)))
+    logits = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(1))
+    elsewhere = torch.where((target == 3)[:, None], torch.flip(logits, [1]), logits)
+    task = Segmentation(PARTIAL.classes, name, ignore=9)
+    assert float(task.loss({"mask": logits}, target)) == pytest.approx(float(task.loss({"mask": elsewhere}, target)))
 
 
 # Sparse masks
@@ -267,11 +277,9 @@ def test_the_loss_of_shares_is_least_where_they_are_met(name):
 def test_where_nobody_is_divided_it_is_the_loss_of_labels(name):
     target = torch.from_numpy(np.random.default_rng(0).integers(0, 3, (2, 5, 5)))
     logits = torch.randn(2, 3, 5, 5, generator=torch.Generator().manual_seed(1))
-    certain = 40 * torch.nn.functional.one_hot((target + (target == 1)) % 3, 3).movedim(-1, 1).float()
     truth = torch.nn.functional.one_hot(target, 3).movedim(-1, 1).float()
-    plain = Segmentation(PARTIAL.classes, name)
-    said = logits if name == "ce" else certain  # between 0 and 1 the two Dices weigh mistakes differently
-    assert float(share_loss(name, said, truth)) == pytest.approx(float(plain.loss({"mask": said}, target)), abs=1e-4)
+    plain = Segmentation(PARTIAL.classes, name).loss({"mask": logits}, target)
+    assert float(share_loss(name, logits, truth)) == pytest.approx(float(plain), abs=1e-5)
 
 
 def test_readers_are_taught_by_the_first_by_most_or_by_their_share():

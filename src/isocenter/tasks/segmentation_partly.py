@@ -20,7 +20,7 @@ PARTLY = ("regions", "ignore", "background", "sparse", "readers", "observers")
 LITTLE = 0.5
 # Fewer readers have no majority.
 FEWEST_READERS = 3
-NNUNET_REGIONS = "doi:10.1007/978-3-030-72087-2_11"
+NNUNET_REGIONS = "arXiv:2011.00848"
 NNUNET_IGNORE = "arXiv:2403.12834"
 
 
