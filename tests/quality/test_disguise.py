@@ -9,6 +9,7 @@ from isocenter.quality.disguise import disguises
 from isocenter.values import Case, Dataset, Fingerprint
 
 COUNT = 60
+PATIENTS = [f"p{n}" for n in range(COUNT)]
 RNG = np.random.default_rng(0)
 CLASSES = [{"class": "ill" if n % 2 else "well"} for n in range(COUNT)]
 VALUES = [{"value": {"volume": float(one)}} for one in RNG.normal(50, 10, COUNT)]
@@ -16,27 +17,33 @@ EVENTS = [{"event": (float(one), n % 3 > 0)} for n, one in enumerate(RNG.exponen
 
 
 def test_a_number_or_a_word_that_stands_for_the_class_tells_all_of_it():
-    assert telling([n % 2 for n in range(COUNT)], CLASSES) == 1.0
-    assert telling(["J18" if n % 2 else "Z00" for n in range(COUNT)], CLASSES) == 1.0
+    assert telling([n % 2 for n in range(COUNT)], CLASSES, PATIENTS) == 1.0
+    assert telling(["J18" if n % 2 else "Z00" for n in range(COUNT)], CLASSES, PATIENTS) == 1.0
 
 
 def test_a_target_in_another_unit_tells_all_of_it():
-    assert telling([one["value"]["volume"] * 1000 for one in VALUES], VALUES) == pytest.approx(1.0)
+    assert telling([one["value"]["volume"] * 1000 for one in VALUES], VALUES, PATIENTS) == pytest.approx(1.0)
 
 
 def test_the_time_of_the_event_by_another_name_tells_all_of_it():
-    assert telling([one["event"][0] / 30 for one in EVENTS], EVENTS) == pytest.approx(1.0)
+    assert telling([one["event"][0] / 30 for one in EVENTS], EVENTS, PATIENTS) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("references", [CLASSES, VALUES, EVENTS])
 def test_what_has_nothing_to_do_with_the_label_tells_little(references):
     noise = np.random.default_rng(1).normal(size=COUNT).tolist()
-    assert telling(noise, references) < 0.75
-    assert telling([f"name {n}" for n in range(COUNT)], references) == 0.0
+    assert telling(noise, references, PATIENTS) < 0.75
+    assert telling([f"name {n}" for n in range(COUNT)], references, PATIENTS) == 0.0
 
 
 def test_what_few_cases_have_is_not_judged():
-    assert telling([n % 2 if n < 10 else None for n in range(COUNT)], CLASSES) == 0.0
+    assert telling([n % 2 if n < 10 else None for n in range(COUNT)], CLASSES, PATIENTS) == 0.0
+
+
+def test_that_images_of_one_patient_are_alike_is_no_disguise():
+    places = [f"place {n // 2}" for n in range(COUNT)]
+    classes = [{"class": "ill" if n // 2 % 2 else "well"} for n in range(COUNT)]
+    assert telling(places, classes, [f"p{n // 2}" for n in range(COUNT)]) == 0.0
 
 
 def cohort(**columns):

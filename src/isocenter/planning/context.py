@@ -45,7 +45,8 @@ def context_decision(dataset: Dataset, fingerprint: Fingerprint, asked: Any) -> 
         if name not in found:
             problem = f"there is no covariate {name!r}"
             raise PlanError(problem, "network.context", f"Choose of {listed(found) or 'none: the data have none'}")
-        made = _column(name, [case.covariates.get(name) for case in cases], references, every=asked == ALL)
+        values, patients = [case.covariates.get(name) for case in cases], [case.patient for case in cases]
+        made = _column(name, values, references, patients, every=asked == ALL)
         if not isinstance(made, str):
             columns.append(made)
         elif asked == ALL:
@@ -66,7 +67,7 @@ def _training(dataset: Dataset, fingerprint: Fingerprint) -> tuple[list[Case], l
     return cases, [facts[case.id] for case in cases]
 
 
-def _column(name: str, values: list[Any], references: list[Any], *, every: bool) -> Column | str:
+def _column(name: str, values: list[Any], references: list[Any], patients: list[str], *, every: bool) -> Column | str:
     """The column, or why it is left out.
 
     every: nobody asked for it by name, so that what is odd about it speaks against it
@@ -74,7 +75,7 @@ def _column(name: str, values: list[Any], references: list[Any], *, every: bool)
     known = [one for one in values if not is_missing(one)]
     if is_constant(values):
         return "constant in the training cases"
-    if (told := telling(values, references)) >= DISGUISED:
+    if (told := telling(values, references, patients)) >= DISGUISED:
         return f"the label in disguise: it tells {told:.3f} of it alone"
     if every and words_of(name) & MADE:
         return "it says how the image was made, not who the patient is"

@@ -27,13 +27,14 @@ def disguises(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem]:
     """A finding for each covariate that tells the label alone, and one for those that are alike in all cases."""
     columns = list(dict.fromkeys(name for case in dataset for name in case.covariates))
     facts = {one.id: one.references for one in fingerprint.cases}
-    covariates = {case.id: case.covariates for case in dataset if case.id in facts}
+    cases = [case for case in dataset if case.id in facts]
+    references, patients = [facts[case.id] for case in cases], [case.patient for case in cases]
     constant = []
     for name in columns:
-        values = [covariates[case].get(name) for case in covariates]
+        values = [case.covariates.get(name) for case in cases]
         if is_constant(values):
             constant.append(name)
-        elif (told := telling(values, [facts[case] for case in covariates])) >= DISGUISED:
+        elif (told := telling(values, references, patients)) >= DISGUISED:
             yield Problem(
                 "warning",
                 f"covariate {name} tells the label alone ({told:.3f} of what is possible): it may be the label in "
@@ -42,7 +43,7 @@ def disguises(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem]:
                 "a model that is given it learns nothing from images, and fails where nobody knows the label yet",
                 "Leave it out, unless it is known before the image is read",
             )
-    if constant and len(covariates) > 1:
+    if constant and len(cases) > 1:
         yield Problem(
             "note",
             f"{listed(constant)}: covariates that are alike in all cases",
@@ -57,11 +58,11 @@ def is_constant(values: list[Any]) -> bool:
     return len({None if is_missing(one) else level_in(one) for one in values}) <= 1
 
 
-def telling(values: list[Any], references: list[Mapping[str, Any]]) -> float:
+def telling(values: list[Any], references: list[Mapping[str, Any]], patients: list[str]) -> float:
     """How well one covariate alone tells what is true, 0.5 or less by chance and 1 perfectly: the best of its kinds.
 
     Of classes and findings the area under the curve (one against the rest, their mean), or of categories the share of
-    cases whose class that of the other cases of their level foretells; of values and times the concordance of pairs.
+    cases whose class that of other patients of their level foretells; of values and times the concordance of pairs.
     """
     found = [0.0]
     for truth in _truths(references):
@@ -75,7 +76,7 @@ def telling(values: list[Any], references: list[Mapping[str, Any]]) -> float:
             told = np.array(numbers, dtype=float)
             found.append(_area(told, true) if classes else _concordance(told, np.array(true, dtype=float)))
         if classes:
-            found.append(_by_level([level_in(one) for one in own], true))
+            found.append(_by_level([level_in(one) for one in own], true, [patients[n] for n in known]))
     return max(found)
 
 
@@ -107,16 +108,17 @@ def _area(told: Floats, classes: list[Any]) -> float:
     return float(np.mean([max(one, 1 - one) for one in above]))
 
 
-def _by_level(levels: list[str], classes: list[Any]) -> float:
-    """Share of the cases, of those whose level others have too, that are what most others of their level are."""
+def _by_level(levels: list[str], classes: list[Any], patients: list[str]) -> float:
+    """Share of the cases, of those whose level other patients have too, that are what most of these are."""
     names, owner = np.unique(classes, return_inverse=True)
     if len(names) < 2 or np.bincount(owner).min() < FEWEST_OF_CLASS:
         return 0.0
     _, level = np.unique(levels, return_inverse=True)
-    table = np.zeros((level.max() + 1, len(names)))
-    np.add.at(table, (level, owner), 1)
-    others = table[level]
-    others[np.arange(len(owner)), owner] -= 1  # no case foretells itself
+    _, own = np.unique([f"{one} {person}" for one, person in zip(level, patients, strict=True)], return_inverse=True)
+    of_level, of_patient = (np.zeros((one.max() + 1, len(names))) for one in (level, own))
+    np.add.at(of_level, (level, owner), 1)
+    np.add.at(of_patient, (own, owner), 1)
+    others = of_level[level] - of_patient[own]  # images of one patient are alike in level and class
     judged = others.sum(axis=1) > 0
     if judged.sum() < max(FEWEST, KNOWN * len(owner)):
         return 0.0
