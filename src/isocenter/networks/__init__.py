@@ -43,8 +43,8 @@ def build(name: str, channels: int, spatial_dims: int, heads: Mapping[str, Head]
     Raises PlanError for an unknown name, a head that the family cannot have or a size that it does not know.
     """
     module, function = _found(name)
-    if spatial_dims not in (2, 3):
-        raise PlanError(f"there is no network in {spatial_dims} dimensions", "preprocessing.ndim", "Choose 2 or 3")
+    if spatial_dims not in (1, 2, 3):
+        raise PlanError(f"there is no network in {spatial_dims} dimensions", "preprocessing.ndim", "Choose 1 to 3")
     for key, head in heads.items():
         if not isinstance(head, Dense | Vector):
             raise PlanError(f"{name} has no output of the kind of {key!r} ({head})", "network.name", "Choose another")
@@ -96,7 +96,7 @@ def source(name: str) -> tuple[Path, str]:
 
 
 def members() -> tuple[Member, ...]:
-    """Every family in two and in three axes, with what it can answer and how large it is."""
+    """Every family in one, two and three axes, with what it can answer and how large it is."""
     found = [_member(name, axes) for name in names() for axes in REFERENCE]
     return tuple(one for one in found if one is not None)
 

@@ -12,9 +12,9 @@ from isocenter.planning.profiles import NNUNET
 from isocenter.values import Decision, Fingerprint, Floats
 
 # Voxels of a patch that two cores, or a GPU, go through in well under a second a step.
-PATCH_VOXELS = {2: {"cpu": 2**16, "gpu": 2**18}, 3: {"cpu": 2**17, "gpu": 2**21}}
-# The longest side of a picture that is looked at as a whole.
-WHOLE_SIDE = {2: {"cpu": 128, "gpu": 256}, 3: {"cpu": 48, "gpu": 96}}
+PATCH_VOXELS = {1: {"cpu": 2**13, "gpu": 2**15}, 2: {"cpu": 2**16, "gpu": 2**18}, 3: {"cpu": 2**17, "gpu": 2**21}}
+# The longest side of a picture, and the longest series, that is looked at as a whole.
+WHOLE_SIDE = {1: {"cpu": 1024, "gpu": 4096}, 2: {"cpu": 128, "gpu": 256}, 3: {"cpu": 48, "gpu": 96}}
 # A median spacing rounded to 1e-4 mm must not add a step to every patch.
 ROUNDING = 1e-3
 # From this ratio on slices count as thick (nnU-Net).
@@ -66,7 +66,7 @@ def grid_for(fingerprint: Fingerprint, *, dense: bool, device: str, room: float 
     shapes, steps = flat(fingerprint)
     kind = "cpu" if device == "cpu" else "gpu"
     if not dense and scaled and all(case.physical for case in fingerprint.cases):
-        return _scaled(np.array(shapes, dtype=float), np.array(steps), kind, device, room)
+        return _scaled(np.array(shapes, dtype=float), np.array(steps), fingerprint.unit, kind, device, room)
     if not dense:
         shape = _shape(shapes, kind, device, room)
         whole = tuple(int(n) for n in shape.value)
@@ -128,7 +128,7 @@ def _spacing(
     if not all(case.physical for case in fingerprint.cases):
         return Decision(None, "the size of a voxel is not known: images keep their grid")
     found = np.array(steps)
-    median = np.round(np.median(found, axis=0), 4)
+    median = _rounded(np.median(found, axis=0))
     because = f"that is the median spacing of {len(steps)} training cases"
     axis = thick_axis(median.tolist())
     if axis is not None:
@@ -155,15 +155,15 @@ def _shape(shapes: Sequence[tuple[int, ...]], kind: str, device: str, room: floa
     return Decision(shape, because)
 
 
-def _scaled(shapes: Floats, steps: Floats, kind: str, device: str, room: float) -> Grid:
+def _scaled(shapes: Floats, steps: Floats, unit: str, kind: str, device: str, room: float) -> Grid:
     """Whole images in mm: the spacing at which large ones have no more voxels a side than the device goes through."""
     # One odd case in twenty does not decide how finely the others are seen: it is seen in several windows.
     size = np.percentile(shapes * steps, 95, axis=0, method="higher")
     longest = WHOLE_SIDE[shapes.shape[1]][kind] * room ** (1 / shapes.shape[1])
     median = np.median(steps, axis=0)
     least = float(size.max()) / longest
-    spacing = np.round(np.maximum(median, least), 4)
-    because = f"sizes in mm may be what is asked for, so every image keeps its own; {_spaced(median, least, device)}"
+    spacing = _rounded(np.maximum(median, least))
+    because = f"sizes in {unit} may be what is asked for, so every image keeps its own; {_spaced(median, least, device, unit)}"
     patch = [max(8, math.ceil(n / 4 - ROUNDING) * 4) for n in (size / spacing).tolist()]
     return Grid(
         Decision(spacing.tolist(), because),
@@ -178,10 +178,15 @@ def _scaled(shapes: Floats, steps: Floats, kind: str, device: str, room: float) 
     )
 
 
-def _spaced(median: Floats, least: float, device: str) -> str:
+def _rounded(spacing: Floats) -> Floats:
+    """To 1e-4, of finer grids to four digits: milliseconds in s, micrometres in mm."""
+    return np.round(spacing, max(4, 3 - math.floor(math.log10(spacing.min()))))
+
+
+def _spaced(median: Floats, least: float, device: str, unit: str) -> str:
     if (median >= least).all():
         return "the median spacing of the training cases is fine enough"
-    return f"{least:.3g} mm at least, so that the {device} goes through large ones as a whole"
+    return f"{least:.3g} {unit} at least, so that the {device} goes through large ones as a whole"
 
 
 def _patch(extent: Floats, spacing: Sequence[float] | None, voxels: float) -> tuple[tuple[int, ...], list[list[int]]]:

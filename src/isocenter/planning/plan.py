@@ -66,7 +66,7 @@ def make_plan(
         batch = wished
     prepared = preprocessing(dataset, fingerprint, built, grid, retest)
     side = left_right(fingerprint, prepared["ndim"].value)
-    profile = profile_for(prepared["modality"].value)
+    profile = profile_for(prepared["modality"].value, prepared["ndim"].value)
     varied = augmentation(profile, anatomy(names_of(dataset, built.labels)), side, built, grid.patch)
     asked = Decision(folds, "asked for" if folds else "one test part is enough: no folds were asked for")
     sections: dict[str, dict[str, Decision]] = {

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from isocenter.errors import DatasetError
 from isocenter.planning.grid import Grid, flat
 from isocenter.planning.normalisation import normalisation
 from isocenter.planning.profiles import NNUNET, profile_for
 from isocenter.planning.shortcuts import Retest, without_shortcuts
 from isocenter.tasks import Task
 from isocenter.transforms import COLOUR, GREY, without_alpha
-from isocenter.values import Dataset, Decision, Fingerprint
+from isocenter.values import MM, Dataset, Decision, Fingerprint
 
 # Below this share of content cutting the rest away saves more than it costs.
 EMPTY = 0.75
@@ -32,6 +33,7 @@ def preprocessing(
         "crop": _crop(fingerprint, whole),
         "border": away["border"],
         "spacing": grid.spacing,
+        "unit": _unit(fingerprint),
         "shape": grid.shape,
         "aspect": away["aspect"],
         "order": Decision("linear", "it does not overshoot beside sharp edges"),
@@ -61,6 +63,14 @@ def _crop(fingerprint: Fingerprint, whole: bool) -> Decision:
     if whole:
         return Decision("none", f"{because}; its size may tell the classes apart, so all of it is kept")
     return Decision("content" if content < EMPTY else "none", because, NNUNET)
+
+
+def _unit(fingerprint: Fingerprint) -> Decision:
+    found = sorted({case.unit for case in fingerprint.cases if case.physical})
+    if len(found) > 1:
+        raise DatasetError(f"axes in {' and '.join(found)}", "preprocessing.unit", "Bring all series to one unit")
+    because = "space is measured in it" if fingerprint.unit == MM else f"the axes of {len(fingerprint)} series are in it"
+    return Decision(fingerprint.unit, because)
 
 
 def _modality(dataset: Dataset, fingerprint: Fingerprint) -> Decision:

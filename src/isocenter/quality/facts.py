@@ -32,6 +32,8 @@ def facts_of(
         voxel_volume=canonical.voxel_volume,
         thickness={value: structure.thickness for value, structure in structures.items()},
         components={value: len(structure.pieces) for value, structure in structures.items()},
+        unit=image.geometry.unit,
+        frames=image.frames,
     )
 
 

@@ -85,7 +85,8 @@ def seeded(model: Model) -> Iterable[Image]:
         coloured = preprocessing.channels == COLOUR
         data = voxels.clip(0, 255).astype(np.uint8) if coloured else voxels.astype(np.float32)
         affine = np.diag([*(steps[axis] for axis in upright), 1.0])
-        geometry = Geometry.of_pixels(shape) if ndim == 2 and not spacing else Geometry(shape, affine)
+        geometry = Geometry(shape, affine, unit=preprocessing.unit)
+        geometry = Geometry.of_pixels(shape) if ndim < 3 and not spacing else geometry
         yield Image(data, geometry, preprocessing.modality, preprocessing.channels)
 
 

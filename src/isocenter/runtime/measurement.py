@@ -15,7 +15,7 @@ BLOCK_VOXELS = 2**20
 
 
 def measurements(label_map: Array | Deferred, labels: Sequence[Label], image: Image) -> list[dict[str, Any]]:
-    """One row a label: voxels, volume (ml; in 2D area in mm²) and the mean and SD of each channel's voxels in it.
+    """One row a label: voxels, volume (ml; in 2D area in mm², of a series its length) and the mean and SD of each channel's voxels in it.
 
     label_map: (*spatial) on the image's own grid
     The intensities are the image's own (HU of a CT), where they are measurements; no volume without a voxel's size.
@@ -39,6 +39,8 @@ def _size(geometry: Geometry) -> tuple[str, float] | None:
     size = geometry.voxel_volume
     if size is None:
         return None
+    if geometry.ndim == 1:
+        return (f"length_{geometry.unit}", size)
     return ("volume_ml", size / MM3_PER_ML) if geometry.ndim == 3 else ("area_mm2", size)
 
 

@@ -20,6 +20,8 @@ METADATA_SCHEMA = (
     "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 )
 NOT_STATED = "not stated"
+# Which file of a package reads images of so many axes.
+READERS = {1: "tables", 2: "pictures", 3: "volumes"}
 # What MONAI itself brings is no requirement beside it.
 BROUGHT = frozenset({"monai", "numpy", "torch"})
 # Text that begins so is code or a reference to MONAI's parser of configurations.
@@ -86,7 +88,7 @@ def inference(model: Model, members: int, places: Mapping[str, str], own_scales:
             "head": _head(model),
             **together,
         },
-        "formats": {"_target_": f"scripts.{'volumes' if model.preprocessing.ndim == 3 else 'pictures'}.formats"},
+        "formats": {"_target_": f"scripts.{READERS[model.preprocessing.ndim]}.formats"},
         "dataset": {
             "_target_": "scripts.inference.cases",
             "source": "@dataset_dir",

@@ -45,6 +45,10 @@ class Prepares(Protocol):
         """mm between voxels of the network's grid; None where it is the image's own."""
 
     @property
+    def unit(self) -> str:
+        """Of the spacing: mm, of a series that of its axis."""
+
+    @property
     def shape(self) -> tuple[int, ...] | None:
         """Fixed number of voxels of the network's grid; None where it follows from the image."""
 

@@ -32,7 +32,7 @@ from isocenter.transforms import (
     resample,
     resample_labels,
 )
-from isocenter.values import Array, Geometry, Image, Region, Slabs
+from isocenter.values import MM, Array, Geometry, Image, Region, Slabs
 
 # Volumes that would take more than this as float32 are prepared part by part.
 STREAMED_BYTES = 2**28
@@ -42,9 +42,10 @@ STREAMED_BYTES = 2**28
 class Preprocessing:
     """The settings of the path from file to network: the plan's section "preprocessing".
 
-    ndim:     2 or 3; a volume with a single slice is a picture to a two-dimensional network
+    ndim:     1 for a series, 2 or 3; a volume with a single slice is a picture to a two-dimensional network
     channels: what the network expects, by name and order; the images are checked against it
     spacing:  mm between voxels on the network's grid; None keeps the image's own
+    unit:     of the spacing: mm, of a series that of its axis
     shape:    fixed number of voxels on the network's grid; None lets it follow from the spacing
     aspect:   how an image of other proportions gets that shape: it is stretched, its longer side is cropped about the
               middle, or its shorter one padded
@@ -65,6 +66,7 @@ class Preprocessing:
     modality: str = "unknown"
     aspect: Literal["stretch", "crop", "pad"] = "stretch"
     border: float = 0.0
+    unit: str = MM
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Preprocessing:
@@ -207,8 +209,13 @@ class Preprocessing:
             )
         if self.spacing is not None and image.spacing is None:
             raise GeometryError(
-                f"has no size in mm, and the model works at {self.spacing} mm", where, "Give a file with its spacing"
+                f"has no size in {self.unit}, and the model works at {self.spacing} {self.unit}",
+                where,
+                "Give a file with its spacing",
             )
+        if self.spacing is not None and image.geometry.unit != self.unit:
+            problem = f"its axis is in {image.geometry.unit}, the model's in {self.unit}"
+            raise GeometryError(problem, where, "Give series of the kind that the model was trained on")
 
     def _squeezed(self, geometry: Geometry, where: str) -> int | None:
         if geometry.ndim == self.ndim:

@@ -25,9 +25,9 @@ def readme(
     needs:  {package: version} beside MONAI
     """
     preprocessing = model.preprocessing
-    seen = "voxels as they are" if preprocessing.spacing is None else f"{_by(preprocessing.spacing)} mm"
+    seen = "voxels as they are" if preprocessing.spacing is None else f"{_by(preprocessing.spacing)} {preprocessing.unit}"
     grid = f"{_by(preprocessing.shape)} voxels" if preprocessing.shape is not None else seen
-    ends = "`.nii.gz`" if preprocessing.ndim == 3 else "`.png` or `.jpg`"
+    ends = {1: "`.csv` or `.npy`", 2: "`.png` or `.jpg`"}.get(preprocessing.ndim, "`.nii.gz`")
     several = len(preprocessing.channels) > 1 and preprocessing.channels != ("R", "G", "B")
     named = ", named `<case>_0000`, `<case>_0001`, ... in the order of the channels" if several else ""
     measures = any(holds_numbers(head) for head in model.task.heads.values())

@@ -124,8 +124,9 @@ def _weights(labels: Sequence[Label], voxels: Mapping[int, int]) -> Decision:
 def _tolerance(labels: Sequence[Label], thin: Mapping[str, str], fingerprint: Fingerprint) -> Decision:
     step = float(np.median(fingerprint.steps))
     known = all(case.physical for case in fingerprint.cases)
-    value: dict[str, Any] = {label.name: round((1 if label.name in thin else 2) * step, 3) for label in labels}
-    because = f"two voxels of the median spacing {step:.3g} mm" if known else "two pixels: the spacing is not known"
+    digits = max(3, 2 - math.floor(math.log10(step)))
+    value: dict[str, Any] = {label.name: round((1 if label.name in thin else 2) * step, digits) for label in labels}
+    because = f"two voxels of the median spacing {step:.3g} {fingerprint.unit}" if known else "two pixels: the spacing is not known"
     if thin:
         because += f"; one for {', '.join(thin)}, of which two would be the whole"
     return Decision(value, because, MAIER_HEIN)

@@ -18,15 +18,16 @@ from isocenter.evaluation import (
     surface_distance,
     volume_unit,
 )
-from isocenter.values import MM3_PER_ML, Array, Estimate, Geometry, Label, Row
+from isocenter.values import MM, MM3_PER_ML, SERIES_UNITS, Array, Estimate, Geometry, Label, Row
 
 # With the unit in the name where it is not mm or ml: a distance that counts pixels must not be read as mm.
+OF_SERIES = {f"_{unit}": unit for unit in SERIES_UNITS}
 DISTANCES, VOLUMES = ("hd95", "assd", "nsd"), ("volume_error", "false_positive_volume")
 METRICS = frozenset(
     {
         *("dice", "iou", "sensitivity", "precision", "detected", "dice_pooled", "iou_pooled"),
-        *(f"{name}{unit}" for name in DISTANCES for unit in ("", "_pixels")),
-        *(f"{name}{unit}" for name in VOLUMES for unit in ("", "_mm2", "_voxels")),
+        *(f"{name}{unit}" for name in DISTANCES for unit in ("", "_pixels", *OF_SERIES)),
+        *(f"{name}{unit}" for name in VOLUMES for unit in ("", "_mm2", "_voxels", *OF_SERIES)),
     }
 )
 
@@ -40,14 +41,15 @@ def case_rows(
 ) -> Iterator[dict[str, Any]]:
     """The scores of each label of two label maps (*spatial) on one grid.
 
-    geometry:   without a physical size distances count pixels and volumes voxels, and their columns say so
+    geometry:   without a physical size distances count pixels and volumes voxels, and their columns say so; of a series
+                both are in the unit of its axis
     tolerances: {label: mm} of `nsd`
     """
-    spacing, voxel = geometry.spacing, voxel_in_unit(geometry)
+    spacing, voxel, unit = geometry.spacing, voxel_in_unit(geometry), geometry.unit
     steps = geometry.affine[:-1, :-1] if spacing is not None and geometry.is_sheared else spacing
     found = overlaps(predicted, truth, [label.value for label in labels])
-    pixels = "_pixels" if spacing is None else ""
-    amount = "_voxels" if spacing is None else "_mm2" if len(spacing) == 2 else ""
+    pixels = "_pixels" if spacing is None else "" if unit == MM else f"_{unit}"
+    amount = "_voxels" if spacing is None else {1: f"_{unit}", 2: "_mm2"}.get(len(spacing), "")
     for label in labels:
         overlap = found[label.value]
         surface = surface_distance(predicted == label.value, truth == label.value, steps)
@@ -79,33 +81,38 @@ def summary_rows(table: Table, tolerance: Mapping[str, float] | float, *, seed: 
 
 def unit_of(metric: str) -> str:
     """The unit of a column of `case_rows`; none of a ratio."""
-    for ending, unit in (("_pixels", "pixels"), ("_voxels", "voxels"), ("_mm2", "mm²")):
+    for ending, unit in {"_pixels": "pixels", "_voxels": "voxels", "_mm2": "mm²", **OF_SERIES}.items():
         if metric.endswith(ending):
             return "" if metric.startswith("nsd") else unit
     return {"hd95": "mm", "assd": "mm", "volume_error": "ml", "false_positive_volume": "ml"}.get(metric, "")
 
 
 def voxel_in_unit(geometry: Geometry) -> float:
-    """The volume of a voxel in `volume_unit`: ml, in 2D mm²; 1 where its size is not known."""
-    if geometry.voxel_volume is None:
+    """The volume of a voxel in `volume_unit`: 1 where those are counted."""
+    unit = volume_unit(geometry)
+    if geometry.voxel_volume is None or unit == "voxels":
         return 1.0
-    return geometry.voxel_volume / (MM3_PER_ML if volume_unit(geometry.spacing) == "ml" else 1.0)
+    return geometry.voxel_volume / (MM3_PER_ML if unit == "ml" else 1.0)
 
 
 def _explained(row: Row, table: Table, tolerance: Mapping[str, float] | float) -> Row:
-    name = row.metric.partition("_pixels")[0]
+    name = next((one for one in DISTANCES if row.metric.startswith(one)), row.metric)
     own = table if row.label == "all" else table[table["label"] == row.label]
     if name.startswith("false_positive_volume"):
         return replace(row, estimate=_on_empty(row.estimate, int((own["voxels_reference"] == 0).sum())))
     notes = []
     if name == "nsd":
-        notes.append(f"tolerance {_said(tolerance, row.label)} {'pixels' if row.metric.endswith('_pixels') else 'mm'}")
+        notes.append(f"tolerance {_said(tolerance, row.label)} {_tolerance_unit(row.metric)}")
     one_missing = int(((own["voxels_predicted"] > 0) != (own["voxels_reference"] > 0)).sum())
     if name in DISTANCES and one_missing:
         worst = "0" if name == "nsd" else "the image's diagonal"
         notes.append(f"{one_missing} with one side empty counted as {worst}")
     estimate = replace(row.estimate, method="; ".join([row.estimate.method, *notes]))
     return replace(row, estimate=estimate)
+
+
+def _tolerance_unit(metric: str) -> str:
+    return next((unit for ending, unit in {"_pixels": "pixels", **OF_SERIES}.items() if metric.endswith(ending)), MM)
 
 
 def _as_proportion(row: Row, table: Table, seed: int) -> Row:

@@ -23,7 +23,7 @@ from isocenter.verbs.output import named_as
 # https://learn.microsoft.com/windows/win32/fileio/naming-a-file
 RESERVED = frozenset({"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(10))})
 PROBABILITIES, OVERLAY = "_probabilities", "_overlay"
-FORMATS = ("nii.gz", "nii", "nrrd", "png", "tiff", "dcm")
+FORMATS = ("nii.gz", "nii", "nrrd", "png", "tiff", "dcm", "csv")
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def _suffix(image: Image, format: str, instead: Mapping[str, str] | None = None)
 
     instead: for formats that cannot hold the numbers
     """
-    own = "nii.gz"
+    own = "csv" if image.geometry.ndim == 1 else "nii.gz"
     if image.geometry.ndim == 2:  # a PNG has no place for the size of a pixel
         own = "tiff" if image.geometry.physical else "png"
     suffix = format if format != "auto" else own

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         survival_curve,
         time_ticks,
     )
+    from isocenter.report.figures.lines import traces
 
 __all__ = [
     "Figure",
@@ -49,6 +50,7 @@ __all__ = [
     "scatter",
     "survival_curve",
     "time_ticks",
+    "traces",
     "training_curves",
 ]
 
@@ -72,6 +74,7 @@ _HOMES = {
     "roc": "discrimination",
     "survival_curve": "survival",
     "time_ticks": "survival",
+    "traces": "lines",
 }
 
 

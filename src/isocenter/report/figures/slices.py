@@ -15,6 +15,7 @@ from isocenter.errors import UsageError
 from isocenter.report.display import PALETTE, Plane, colours, foreground, main_plane, planes, unit_of
 from isocenter.report.figures.drawing import Canvas, png, short
 from isocenter.report.figures.figure import Figure
+from isocenter.report.figures.lines import put_trace, traces
 from isocenter.report.figures.view import View, cut, view_of
 from isocenter.values import Array, Geometry, Image, Label
 
@@ -42,9 +43,12 @@ def contours(
 
     reference, prediction: (*spatial) or (1, *spatial) label values on the image's grid; None where there is none
     labels:                what the values mean; 0 is background
-    A volume is shown in three planes, to scale; the patient's right is at the left of the screen.
+    A volume is shown in three planes, to scale; the patient's right is at the left of the screen. A series is drawn as
+    lines.
     Raises GeometryError where a label map does not have the image's shape.
     """
+    if image.geometry.ndim == 1:
+        return traces(image, reference, prediction, labels, title, caption=caption)
     view = view_of(image, reference, prediction, channel=channel, frame=frame)
     shown = [(plane, view.fullest_slice(plane)) for plane in planes(view.grid)]
     canvas, panels = panels_of(view.grid, [plane for plane, _ in shown], _key(view, shown, labels))
@@ -84,12 +88,7 @@ def contact_sheet(
         # 0.2 of the 1.7 inches of a cell are for the name.
         axes = canvas.add_axes((left + 0.01 / columns, bottom + 0.13 / rows, 0.98 / columns, 0.86 / rows))
         axes.set_axis_off()
-        view = view_of(image, (references or {}).get(name))
-        plane = main_plane(view.grid)
-        at = view.fullest_slice(plane)
-        put_greys(axes, view, plane, at)
-        if view.reference is not None:
-            _outline(axes, cut(view.reference, plane, at), view.steps(plane), labels, REFERENCE_LINE, width=0.8)
+        _put_small(axes, image, (references or {}).get(name), labels)
         colour = MARK if name in marked else LETTERS
         middle = left + 0.5 / columns
         canvas.text(middle, bottom + 0.04 / rows, short(name), size=6.5, color=colour, ha="center", parse_math=False)
@@ -115,9 +114,7 @@ def pair_sheet(pairs: Sequence[tuple[str, Image, str, Image, str]], title: str, 
             start = left + (0.02 + 0.48 * side) / columns
             axes = canvas.add_axes((start, bottom + 0.2 / rows, 0.46 / columns, 0.78 / rows))
             axes.set_axis_off()
-            view = view_of(image)
-            plane = main_plane(view.grid)
-            put_greys(axes, view, plane, view.fullest_slice(plane))
+            _put_small(axes, image)
             middle = start + 0.23 / columns
             written = short(name, 28)
             canvas.text(middle, bottom + 0.12 / rows, written, size=6.5, color=LETTERS, ha="center", parse_math=False)
@@ -127,6 +124,19 @@ def pair_sheet(pairs: Sequence[tuple[str, Image, str, Image, str]], title: str, 
         f"{len(pairs)} pairs: {'; '.join(f'{first} and {second}, {words}' for first, _, second, _, words in pairs[:6])}"
     )
     return Figure(title, png(canvas, SLICE_DPI), alt, caption, wide=True)
+
+
+def _put_small(axes: Axes, image: Image, reference: ArrayLike | None = None, labels: Sequence[Label] = ()) -> None:
+    """The slice with the most reference, else the middle one; the first channel of a series."""
+    if image.geometry.ndim == 1:
+        put_trace(axes, image.geometry, image.data[0], LETTERS, width=0.5)
+        return
+    view = view_of(image, reference)
+    plane = main_plane(view.grid)
+    at = view.fullest_slice(plane)
+    put_greys(axes, view, plane, at)
+    if view.reference is not None:
+        _outline(axes, cut(view.reference, plane, at), view.steps(plane), labels, REFERENCE_LINE, width=0.8)
 
 
 def panels_of(grid: Geometry, shown: Sequence[Plane], key: Sequence[Line2D] = ()) -> tuple[Canvas, list[Axes]]:

@@ -138,7 +138,7 @@ class Evaluator:
         image = self._image(case, paths)
         prediction = self.inferer(image, case)
         if prediction.data is not None:
-            suffix = ".nii.gz" if image.geometry.ndim == 3 else ".png"
+            suffix = {1: ".csv", 2: ".png"}.get(image.geometry.ndim, ".nii.gz")
             out = folder / f"{case}{suffix}"
             write = self.formats[suffix].write
             assert write is not None  # noqa: S101 - both of them can
