@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 NETWORKS = {
+    "clip_resnet": "isocenter.networks.clips:build",
     "densenet": "isocenter.networks.densenet:build",
     "plain_conv_unet": "isocenter.networks.nnunet:build_plain",
     "residual_encoder_unet": "isocenter.networks.nnunet:build_residual",

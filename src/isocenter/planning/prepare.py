@@ -13,12 +13,14 @@ from isocenter.tasks import Task
 from isocenter.transforms import COLOUR, GREY, without_alpha
 from isocenter.values import MM, Dataset, Decision, Fingerprint
 
+# Of a clip; published networks look at 8 to 32.
+FRAMES, CLIPS = {"cpu": 8, "gpu": 16}, "arXiv:1711.11248"
 # Below this share of content cutting the rest away saves more than it costs.
 EMPTY = 0.75
 
 
 def preprocessing(
-    dataset: Dataset, fingerprint: Fingerprint, task: Task, grid: Grid, retest: Retest | None
+    dataset: Dataset, fingerprint: Fingerprint, task: Task, grid: Grid, frames: Decision, retest: Retest | None
 ) -> dict[str, Decision]:
     """The plan's section, in the order in which an image goes through it."""
     channels, modality = channels_of(fingerprint), _modality(dataset, fingerprint)
@@ -28,6 +30,7 @@ def preprocessing(
     return {
         "ndim": _axes(fingerprint),
         "channels": channels,
+        "frames": frames,
         "modality": modality,
         "normalisation": normalisation(fingerprint, channels.value, modality.value, names),
         "crop": _crop(fingerprint, whole),
@@ -49,6 +52,21 @@ def channels_of(fingerprint: Fingerprint) -> Decision:
     coloured = found.count(COLOUR)
     because = f"{len(found) - coloured} training cases are grey and {coloured} are not: what colour adds is not known"
     return Decision(list(GREY), f"{because} for all")
+
+
+def frames_of(fingerprint: Fingerprint, device: str) -> Decision:
+    """How many frames of each clip are looked at; none of still images. DatasetError for clips among stills."""
+    found = [case.frames for case in fingerprint.cases]
+    clips = [count for count in found if count is not None]
+    if not clips:
+        return Decision(None, "they are still images")
+    if len(clips) < len(found):
+        problem = f"{len(clips)} of {len(found)} cases are clips, the others still images"
+        raise DatasetError(problem, "preprocessing.frames", "Give clips alone, or stills alone")
+    most = FRAMES["cpu" if device == "cpu" else "gpu"]
+    spread = f"{min(clips)} to {max(clips)} frames" if len(set(clips)) > 1 else f"{clips[0]} frames"
+    because = f"clips have {spread}; evenly spread over each, {most} at most for the {device}; of shorter ones some twice"
+    return Decision(min(most, int(np.median(clips))), because, CLIPS)
 
 
 def _axes(fingerprint: Fingerprint) -> Decision:

@@ -144,8 +144,15 @@ def _input(model: Model) -> dict[str, Any]:
         "dtype": "float32",
         "value_range": [],
         "is_patch_data": preprocessing.shape is None,
-        "channel_def": _numbered(preprocessing.channels),
+        "channel_def": _numbered(_inputs(preprocessing.channels, preprocessing.frames)),
     }
+
+
+def _inputs(channels: Sequence[str], frames: int | None) -> list[str]:
+    """The channels, those of a clip frame by frame."""
+    if frames is None:
+        return list(channels)
+    return [f"{name}, frame {number}" for name in channels for number in range(frames)]
 
 
 def _output(model: Model) -> dict[str, Any]:

@@ -49,6 +49,10 @@ class Prepares(Protocol):
         """Of the spacing: mm, of a series that of its axis."""
 
     @property
+    def frames(self) -> int | None:
+        """Of a clip that are looked at, as further channels; None for still images."""
+
+    @property
     def shape(self) -> tuple[int, ...] | None:
         """Fixed number of voxels of the network's grid; None where it follows from the image."""
 

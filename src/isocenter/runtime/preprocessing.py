@@ -26,11 +26,13 @@ from isocenter.transforms import (
     Normalisation,
     Order,
     content,
+    frames_as_channels,
     padding,
     permuted,
     recoloured,
     resample,
     resample_labels,
+    thinned,
 )
 from isocenter.values import MM, Array, Geometry, Image, Region, Slabs
 
@@ -50,6 +52,7 @@ class Preprocessing:
     aspect:   how an image of other proportions gets that shape: it is stretched, its longer side is cropped about the
               middle, or its shorter one padded
     crop:     "content" cuts away the constant border
+    frames:   of a clip that are looked at, evenly spread, as further channels; None for still images
     border:   share of each axis that is cut away at either end, after the crop
     smallest: the padded shape is at least this
     order:    interpolation of intensities
@@ -67,6 +70,7 @@ class Preprocessing:
     aspect: Literal["stretch", "crop", "pad"] = "stretch"
     border: float = 0.0
     unit: str = MM
+    frames: int | None = None
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Preprocessing:
@@ -79,6 +83,11 @@ class Preprocessing:
             return cls(**values)
         except (TypeError, KeyError) as error:
             raise PlanError(f"impossible settings: {error}", "preprocessing", "Plan anew, or correct it") from error
+
+    @property
+    def inputs(self) -> int:
+        """Channels of the network: one a channel and frame."""
+        return len(self.channels) * (self.frames or 1)
 
     @property
     def is_in_parts(self) -> bool:
@@ -98,10 +107,11 @@ class Preprocessing:
 
         Raises DatasetError for other channels than the network knows, GeometryError for a grid that cannot be used.
         """
+        image = image if self.frames is None else thinned(image, self.frames, where)
         image = recoloured(image, self.channels)
         self._check(image, where)
         image = image.with_pixels(image.data)  # read once: `valid` looks at the voxels too
-        data, valid = image.data, image.valid
+        data, valid = (frames_as_channels(one, self.frames) for one in (image.data, image.valid))
         geometry, squeezed = image.geometry, self._squeezed(image.geometry, where)
         if squeezed is not None:
             data, valid = data.squeeze(squeezed + 1), valid.squeeze(squeezed + 1)
@@ -110,10 +120,12 @@ class Preprocessing:
         region = self._region(data, valid)
         data, valid = data[(slice(None), *region)], valid[(slice(None), *region)]
         trace = self._trace(geometry, squeezed, axes, flips, region)
-        # Each channel all the way before the next: only what the network sees is held of more than one.
+        # Each channel all the way before the next: only what the network sees is held of more than one. The frames of
+        # one are normalised together, so that what changes with time is kept.
+        each = [one.reshape(len(self.channels), -1, *one.shape[1:]) for one in (data, valid)]
         channels = [
-            _padded(resample(normalisation.apply(channel, measured)[None], trace.shape, self.order), trace.pad)
-            for normalisation, channel, measured in zip(self.normalisation, data, valid, strict=True)
+            _padded(resample(normalisation.apply(channel, measured), trace.shape, self.order), trace.pad)
+            for normalisation, channel, measured in zip(self.normalisation, *each, strict=True)
         ]
         seen = channels[0] if len(channels) == 1 else np.concatenate(channels)
         return np.ascontiguousarray(seen, dtype=np.float32), trace
@@ -127,6 +139,8 @@ class Preprocessing:
 
     def opened(self, image: Image, where: str) -> tuple[Source, Trace]:
         """The same as a call, but of a large volume only what is asked for is made, and it is never held."""
+        if self.frames is not None:
+            return self(image, where)
         image = recoloured(image, self.channels)
         if self.ndim < 3 or image.geometry.ndim < 3 or 4 * math.prod(image.shape) < STREAMED_BYTES:
             return self(image, where)
@@ -203,7 +217,7 @@ class Preprocessing:
                 where,
                 "Name and order the images as in training",
             )
-        if image.frames is not None:
+        if image.frames is not None and self.frames is None:
             raise GeometryError(
                 f"has {image.frames} frames on a fourth axis", where, "Give one volume (volume=..., one file a frame)"
             )
@@ -275,7 +289,7 @@ def _middle(region: Region, sizes: Sequence[int]) -> Region:
 
 
 def _padded(channel: Array, pad: Sequence[tuple[int, int]]) -> Array:
-    """(1, *spatial) continued beyond its edges."""
+    """(frames, *spatial) continued beyond its edges."""
     return np.pad(channel, ((0, 0), *pad), mode="edge") if np.any(pad) else channel
 
 

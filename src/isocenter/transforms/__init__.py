@@ -6,6 +6,7 @@ from isocenter.transforms.augment_following import Corners, Following, LabelMap
 from isocenter.transforms.augment_spatial import sides_changed
 from isocenter.transforms.channels import COLOUR, GREY, recoloured, stacked, without_alpha
 from isocenter.transforms.draws import generator, order
+from isocenter.transforms.frames import evenly, frames_as_channels, thinned
 from isocenter.transforms.intensity import CLIPPED, Normalisation, Scale
 from isocenter.transforms.labels import largest, resample_labels, resample_largest
 from isocenter.transforms.mirroring import check_flips, names_sides
@@ -31,6 +32,8 @@ __all__ = [
     "along",
     "check_flips",
     "content",
+    "evenly",
+    "frames_as_channels",
     "generator",
     "growing",
     "largest",
@@ -47,6 +50,7 @@ __all__ = [
     "slabs",
     "stacked",
     "taps",
+    "thinned",
     "unpermuted",
     "winners",
     "without_alpha",

@@ -153,6 +153,11 @@ class Image:
         """Number of frames, None without a frame axis."""
         return self.shape[1] if len(self.shape) == self.geometry.ndim + 2 else None
 
+    def frame(self, number: int) -> Image:
+        """One of its frames as a still image, read when it is asked for."""
+        region = (slice(None), slice(number, number + 1), *(slice(0, size) for size in self.geometry.shape))
+        return replace(self, pixels=np.asarray(self.pixels[region])[:, 0], times=None)
+
     @property
     def data(self) -> Array:
         """The voxels as a NumPy array, read now if they were not yet."""

@@ -74,6 +74,7 @@ class MonaiTransforms:
     is_in_parts = False
 
     unit = MM
+    frames = None
 
     @property
     def order_of_axes(self) -> tuple[int, ...]:

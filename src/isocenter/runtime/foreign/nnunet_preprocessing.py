@@ -133,6 +133,7 @@ class NNUNetPreprocessing:
 
     ndim = 3
     unit = MM
+    frames = None
     shape = None
     is_in_parts = False
 
