@@ -58,9 +58,10 @@ class ClipResNet(nn.Module):
         return int(encoder.body[-2].num_features)
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
-        each = images.unflatten(1, (-1, self.frames)).transpose(1, 2).flatten(0, 1)
+        spatial, channels = images.shape[2:], images.shape[1] // self.frames
+        each = images.reshape(-1, channels, self.frames, *spatial).transpose(1, 2).reshape(-1, channels, *spatial)
         pooled = self.encoder(each).flatten(2).mean(dim=2)
-        series = pooled.unflatten(0, (-1, self.frames)).transpose(1, 2)
+        series = pooled.reshape(-1, self.frames, pooled.shape[1]).transpose(1, 2)
         moved = self.activation(series + self.over_time(series))
         whole = self.dropout(moved.mean(dim=2))
         return {name: layer(whole) for name, layer in self.vectors.items()}

@@ -27,6 +27,14 @@ def unusable(case: Case, image: Image, valid: Array, references: Mapping[str, An
     if "event" in references:
         yield from unusable_event(case.id, references["event"])
     for kind, mask in references.items():
+        if isinstance(mask, Image) and mask.frames is not None:
+            yield Problem(
+                "error",
+                f"{kind} has {mask.frames} frames, the image {image.frames or 'none'}",
+                (case.id,),
+                "which mask is true is not known",
+                "Give an image and a mask with the same frames, or one mask",
+            )
         if isinstance(mask, Image) and not mask.geometry.equals(image.geometry):
             yield Problem(
                 "error",

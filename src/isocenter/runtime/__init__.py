@@ -3,6 +3,7 @@
 from isocenter.runtime.allocation import kept_memory
 from isocenter.runtime.archive import opened, write_zip
 from isocenter.runtime.backends import refuse_unknown
+from isocenter.runtime.by_frame import over_time
 from isocenter.runtime.certificate import Certificate, read_certificate
 from isocenter.runtime.certify import certify
 from isocenter.runtime.cluster import Cluster
@@ -54,6 +55,7 @@ __all__ = [
     "load_foreign",
     "local",
     "measurements",
+    "over_time",
     "opened",
     "outcome_of",
     "peak_memory",

@@ -189,13 +189,13 @@ class Image:
         return replace(self, pixels=pixels, geometry=geometry or self.geometry)
 
     def with_label_map(self, values: Array | Deferred, labels: Sequence[Label]) -> Image:
-        """A label map (*spatial) on the same grid, with the header of the same source."""
+        """A label map (*spatial) or (frames, *spatial) on the same grid, with the header of the same source."""
         return replace(
             self,
             pixels=values.one_channel() if isinstance(values, Deferred) else values[None],
             modality="SEG",
             channels=("label",),
-            times=None,
+            times=self.times if len(values.shape) > self.geometry.ndim else None,
             padding=None,
             labels=tuple(labels),
             notes=(),

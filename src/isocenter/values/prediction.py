@@ -92,6 +92,7 @@ class Prediction:
     values:        {target: number} for tasks that measure
     uncertainty:   of `values`, one standard deviation each in their order
     boxes:         with scores, on the source grid
+    frames:        of a clip that was looked at frame by frame, each frame's own; `data` is then (frames, *spatial)
     abstained:     why the model gave no answer, where it gave none
     """
 
@@ -103,6 +104,7 @@ class Prediction:
     labels: tuple[Label, ...] = ()
     values: Mapping[str, float] | None = None
     boxes: BoundingBoxes | None = None
+    frames: tuple[Prediction, ...] = ()
 
 
 @dataclass(frozen=True)

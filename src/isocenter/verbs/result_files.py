@@ -100,7 +100,7 @@ def write_result(
     mask, algorithm = prediction.data, f"isocenter {algorithm}"
     written, lacking = [folder / f"{name}.{_suffix(image, wanted.format)}"], []
     write_label_map(mask, prediction.labels, image, written[0], algorithm=algorithm)
-    series = image.geometry.ndim == 3 and image.source is not None and image.source.format == "dicom"
+    series = image.geometry.ndim == 3 and image.frames is None and image.source is not None and image.source.format == "dicom"
     if wanted.format == "auto" and series:
         try:
             write_label_map(mask, prediction.labels, image, folder / f"{name}.dcm", algorithm=algorithm)
@@ -109,7 +109,8 @@ def write_result(
             lacking.append(Problem("warning", f"no DICOM SEG: {error.problem}", (name,), remedy=error.remedy))
     if wanted.overlay:
         written.append(folder / f"{name}{OVERLAY}.png")
-        written[-1].write_bytes(figures.contours(image, None, np.asarray(mask), prediction.labels, name).png)
+        still, drawn = (image, mask) if image.frames is None else (image.frame(0), mask[0])
+        written[-1].write_bytes(figures.contours(still, None, np.asarray(drawn), prediction.labels, name).png)
     return written, lacking
 
 
@@ -119,7 +120,7 @@ def _suffix(image: Image, format: str, instead: Mapping[str, str] | None = None)
     instead: for formats that cannot hold the numbers
     """
     own = "csv" if image.geometry.ndim == 1 else "nii.gz"
-    if image.geometry.ndim == 2:  # a PNG has no place for the size of a pixel
-        own = "tiff" if image.geometry.physical else "png"
+    if image.geometry.ndim == 2:  # a PNG has no place for the size of a pixel, nor for frames
+        own = "tiff" if image.geometry.physical or image.frames is not None else "png"
     suffix = format if format != "auto" else own
     return (instead or {}).get(suffix, suffix)
