@@ -51,7 +51,9 @@ class ClipResNet(nn.Module):
         )
         self.activation = nn.ReLU(inplace=True)
         self.dropout = nn.Dropout(dropout)
-        self.vectors = nn.ModuleDict({name: nn.Linear(features, count) for name, count in vectors.items()})
+        self.names = tuple(vectors)
+        # A head may be called "class", which is no name that an exported network could have for its weights.
+        self.vectors = nn.ModuleList(nn.Linear(features, count) for count in vectors.values())
 
     @staticmethod
     def _features(encoder: ResNet) -> int:
@@ -64,7 +66,7 @@ class ClipResNet(nn.Module):
         series = pooled.reshape(-1, self.frames, pooled.shape[1]).transpose(1, 2)
         moved = self.activation(series + self.over_time(series))
         whole = self.dropout(moved.mean(dim=2))
-        return {name: layer(whole) for name, layer in self.vectors.items()}
+        return {name: layer(whole) for name, layer in zip(self.names, self.vectors, strict=True)}
 
 
 def build(
