@@ -62,7 +62,11 @@ def test_text_among_numbers_is_refused_and_a_blank_is_no_measurement(tmp_path):
 
 
 @given(
-    st.integers(2, 40), st.integers(1, 3), st.floats(1e-4, 1e3), st.floats(-1e3, 1e3), st.sampled_from(["s", "ppm", "Hz"])
+    st.integers(2, 40),
+    st.integers(1, 3),
+    st.floats(1e-4, 1e3),
+    st.floats(-1e3, 1e3),
+    st.sampled_from(["s", "ppm", "Hz"]),
 )
 def test_what_is_written_is_read_again(tmp_path_factory, samples, channels, step, start, unit):
     grid = Geometry((samples,), np.array([[step, start], [0, 1]]), oriented=False, unit=unit)

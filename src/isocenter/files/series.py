@@ -86,7 +86,7 @@ def write(image: Image, path: Path) -> None:
 
 
 def is_series(path: Path) -> bool:
-    """Whether a table holds samples along an axis, rather than a case a row: its first column is a known axis, evenly."""
+    """Whether a table holds samples along an axis, rather than a case a row: a known one comes first, in even steps."""
     with path.open("rb") as file:
         text = file.read(HEAD_BYTES).decode("utf-8-sig", errors="replace")
     lines = text.splitlines()[: -1 if len(text) >= HEAD_BYTES else None]

@@ -97,7 +97,9 @@ def _smaller(batch: int) -> Iterator[tuple[float, int]]:
 def _family(said: Decision, grid: Grid, frames: int | None) -> Decision:
     """The task's choice; for few thick slices the one that looks at them in their plane, for clips one of clips."""
     if said.value == "resnet" and frames is not None:
-        return Decision("clip_resnet", f"one encoder looks at each of {frames} frames, then time is gone through", CLIPS)
+        return Decision(
+            "clip_resnet", f"one encoder looks at each of {frames} frames, then time is gone through", CLIPS
+        )
     if said.value != "unet" or grid.thick is None or grid.slices > FEW_SLICES:
         return said
     spacing = grid.spacing.value

@@ -163,7 +163,8 @@ def _scaled(shapes: Floats, steps: Floats, unit: str, kind: str, device: str, ro
     median = np.median(steps, axis=0)
     least = float(size.max()) / longest
     spacing = _rounded(np.maximum(median, least))
-    because = f"sizes in {unit} may be what is asked for, so every image keeps its own; {_spaced(median, least, device, unit)}"
+    fine = _spaced(median, least, device, unit)
+    because = f"sizes in {unit} may be what is asked for, so every image keeps its own; {fine}"
     patch = [max(8, math.ceil(n / 4 - ROUNDING) * 4) for n in (size / spacing).tolist()]
     return Grid(
         Decision(spacing.tolist(), because),

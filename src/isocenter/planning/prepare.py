@@ -65,7 +65,9 @@ def frames_of(fingerprint: Fingerprint, device: str) -> Decision:
         raise DatasetError(problem, "preprocessing.frames", "Give clips alone, or stills alone")
     most = FRAMES["cpu" if device == "cpu" else "gpu"]
     spread = f"{min(clips)} to {max(clips)} frames" if len(set(clips)) > 1 else f"{clips[0]} frames"
-    because = f"clips have {spread}; evenly spread over each, {most} at most for the {device}; of shorter ones some twice"
+    because = (
+        f"clips have {spread}; evenly spread over each, {most} at most for the {device}; of shorter ones some twice"
+    )
     return Decision(min(most, int(np.median(clips))), because, CLIPS)
 
 
@@ -87,7 +89,9 @@ def _unit(fingerprint: Fingerprint) -> Decision:
     found = sorted({case.unit for case in fingerprint.cases if case.physical})
     if len(found) > 1:
         raise DatasetError(f"axes in {' and '.join(found)}", "preprocessing.unit", "Bring all series to one unit")
-    because = "space is measured in it" if fingerprint.unit == MM else f"the axes of {len(fingerprint)} series are in it"
+    because = (
+        "space is measured in it" if fingerprint.unit == MM else f"the axes of {len(fingerprint)} series are in it"
+    )
     return Decision(fingerprint.unit, because)
 
 

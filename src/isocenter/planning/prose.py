@@ -59,7 +59,10 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
     "preprocessing.normalisation": ("Intensities are normalised by {value}",),
     "preprocessing.frames": ("Of each clip {value} frames are looked at", "They are still images"),
     "preprocessing.unit": ("Their spacing is in {value}",),
-    "preprocessing.spacing": ("Images are resampled to a spacing of {size}", "Images are not brought to a common spacing"),
+    "preprocessing.spacing": (
+        "Images are resampled to a spacing of {size}",
+        "Images are not brought to a common spacing",
+    ),
     "preprocessing.shape": ("Images are brought to {size} voxels", "Images are not brought to one shape"),
     "preprocessing.crop": ("Images are cropped to their {value}", "Images are not cropped"),
     "preprocessing.order": ("Interpolation is {value}",),

@@ -24,7 +24,7 @@ STEP_VOXELS = 2**19
 
 
 def usual_batch(fingerprint: Fingerprint, grid: Grid, device: str, frames: int = 1) -> int:
-    """Patches or images a step, before memory is asked; of whole volumes and clips on a processor fewer, for more steps."""
+    """Patches or images a step, before memory is asked; of volumes and clips on a processor fewer, for more steps."""
     if not grid.whole:
         return 4
     batch = by_cases(fingerprint)

@@ -32,7 +32,7 @@ class Look:
 
 
 def look(image: Image, valid: Array) -> Look:
-    """image: with its voxels read; valid: like them, where they are measurements. A clip is seen by its middle frame."""
+    """image: with its voxels read; valid: where they are measurements. A clip is seen by its middle frame."""
     if image.frames is not None:
         middle = image.frames // 2
         return replace(look(image.frame(middle), valid[:, middle]), digest=voxel_digest(image))

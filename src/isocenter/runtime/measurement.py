@@ -15,7 +15,7 @@ BLOCK_VOXELS = 2**20
 
 
 def measurements(label_map: Array | Deferred, labels: Sequence[Label], image: Image) -> list[dict[str, Any]]:
-    """One row a label: voxels, volume (ml; in 2D area in mm², of a series its length) and the mean and SD of each channel's voxels in it.
+    """One row a label: voxels, volume (ml; in 2D area in mm², of a series its length), mean and SD of each channel.
 
     label_map: (*spatial) on the image's own grid
     The intensities are the image's own (HU of a CT), where they are measurements; no volume without a voxel's size.

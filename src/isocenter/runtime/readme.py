@@ -25,7 +25,9 @@ def readme(
     needs:  {package: version} beside MONAI
     """
     preprocessing = model.preprocessing
-    seen = "voxels as they are" if preprocessing.spacing is None else f"{_by(preprocessing.spacing)} {preprocessing.unit}"
+    seen = (
+        "voxels as they are" if preprocessing.spacing is None else f"{_by(preprocessing.spacing)} {preprocessing.unit}"
+    )
     grid = f"{_by(preprocessing.shape)} voxels" if preprocessing.shape is not None else seen
     ends = {1: "`.csv` or `.npy`", 2: "`.png` or `.jpg`"}.get(preprocessing.ndim, "`.nii.gz`")
     several = len(preprocessing.channels) > 1 and preprocessing.channels != ("R", "G", "B")

@@ -126,7 +126,11 @@ def _tolerance(labels: Sequence[Label], thin: Mapping[str, str], fingerprint: Fi
     known = all(case.physical for case in fingerprint.cases)
     digits = max(3, 2 - math.floor(math.log10(step)))
     value: dict[str, Any] = {label.name: round((1 if label.name in thin else 2) * step, digits) for label in labels}
-    because = f"two voxels of the median spacing {step:.3g} {fingerprint.unit}" if known else "two pixels: the spacing is not known"
+    because = (
+        f"two voxels of the median spacing {step:.3g} {fingerprint.unit}"
+        if known
+        else "two pixels: the spacing is not known"
+    )
     if thin:
         because += f"; one for {', '.join(thin)}, of which two would be the whole"
     return Decision(value, because, MAIER_HEIN)

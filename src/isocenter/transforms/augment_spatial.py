@@ -101,9 +101,7 @@ def read(images: Tensor, grid: Tensor) -> Tensor:
 def sampled(images: Tensor, grid: Tensor, mode: str, padding: str) -> Tensor:
     """(samples, channels, *spatial) at a grid's places; a series is read as a picture of one row."""
     if grid.shape[-1] > 1:
-        return torch.nn.functional.grid_sample(
-            images, grid, mode=mode, padding_mode=padding, align_corners=False
-        )
+        return torch.nn.functional.grid_sample(images, grid, mode=mode, padding_mode=padding, align_corners=False)
     row = torch.cat([grid, torch.zeros_like(grid)], dim=-1)[:, None]
     return sampled(images[:, :, None], row, mode, padding)[:, :, 0]
 

@@ -4,7 +4,15 @@ from isocenter.values.boxes import BoundingBoxes, columns_of, table_columns
 from isocenter.values.case import Case, Dataset, LazyMapping, Problem, Split
 from isocenter.values.estimate import Estimate, Row
 from isocenter.values.fingerprint import CaseFacts, Fingerprint
-from isocenter.values.geometry import DIRECTION_TOLERANCE, GRID_TOLERANCE, MM, MM3_PER_ML, SERIES_UNITS, Floats, Geometry
+from isocenter.values.geometry import (
+    DIRECTION_TOLERANCE,
+    GRID_TOLERANCE,
+    MM,
+    MM3_PER_ML,
+    SERIES_UNITS,
+    Floats,
+    Geometry,
+)
 from isocenter.values.grades import grades
 from isocenter.values.image import Array, Code, Deferred, Image, Label, Reader, Source, blocks
 from isocenter.values.plan import BY_HAND, PLAN_VERSION, Decision, Plan
@@ -29,8 +37,8 @@ __all__ = [
     "GRID_TOLERANCE",
     "MM",
     "MM3_PER_ML",
-    "SERIES_UNITS",
     "PLAN_VERSION",
+    "SERIES_UNITS",
     "Array",
     "BoundingBoxes",
     "Boxes",

@@ -100,7 +100,12 @@ def write_result(
     mask, algorithm = prediction.data, f"isocenter {algorithm}"
     written, lacking = [folder / f"{name}.{_suffix(image, wanted.format)}"], []
     write_label_map(mask, prediction.labels, image, written[0], algorithm=algorithm)
-    series = image.geometry.ndim == 3 and image.frames is None and image.source is not None and image.source.format == "dicom"
+    series = (
+        image.geometry.ndim == 3
+        and image.frames is None
+        and image.source is not None
+        and image.source.format == "dicom"
+    )
     if wanted.format == "auto" and series:
         try:
             write_label_map(mask, prediction.labels, image, folder / f"{name}.dcm", algorithm=algorithm)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from isocenter.report.figures.detection import box_precision_recall, boxes, froc
     from isocenter.report.figures.differences import agreement, bland_altman
     from isocenter.report.figures.discrimination import confusion, precision_recall, reliability, roc
+    from isocenter.report.figures.lines import traces
     from isocenter.report.figures.slices import contact_sheet, contours, pair_sheet
     from isocenter.report.figures.survival import (
         SurvivalCurve,
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
         survival_curve,
         time_ticks,
     )
-    from isocenter.report.figures.lines import traces
 
 __all__ = [
     "Figure",

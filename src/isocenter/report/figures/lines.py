@@ -26,7 +26,7 @@ def traces(
     *,
     caption: str = "",
 ) -> Figure:
-    """(channels, samples) as lines; under each the reference, and below it the prediction, as bars in the labels' colours.
+    """(channels, samples) as lines; under each the reference as bars, and the prediction below it.
 
     reference, prediction: (samples,) or (1, samples) label values; None where there is none
     """
