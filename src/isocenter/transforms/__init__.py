@@ -1,5 +1,6 @@
 """N-D geometry and intensity of arrays: no files, no networks, no name of a task."""
 
+from isocenter.transforms.adc import apparent_diffusion
 from isocenter.transforms.align import aligned
 from isocenter.transforms.augment import Augmentation
 from isocenter.transforms.augment_following import Corners, Following, LabelMap
@@ -12,6 +13,7 @@ from isocenter.transforms.labels import largest, resample_labels, resample_large
 from isocenter.transforms.mirroring import check_flips, names_sides
 from isocenter.transforms.orient import content, padding, permuted, unpermuted
 from isocenter.transforms.phantom import phantom
+from isocenter.transforms.regions import region_series
 from isocenter.transforms.resample import Order, Taps, along, resample, slabs, taps
 from isocenter.transforms.stretched import Stretched, growing, winners
 
@@ -30,6 +32,7 @@ __all__ = [
     "Taps",
     "aligned",
     "along",
+    "apparent_diffusion",
     "check_flips",
     "content",
     "evenly",
@@ -43,6 +46,7 @@ __all__ = [
     "permuted",
     "phantom",
     "recoloured",
+    "region_series",
     "resample",
     "resample_labels",
     "resample_largest",
