@@ -88,3 +88,23 @@ def test_masks_of_every_frame_come_back_with_their_times_and_the_change_over_the
     assert (whole["largest_volume_ml"], whole["smallest_volume_ml"]) == (volumes.max(), volumes.min())
     voxel = 1.5 * 1.5 * 8 / 1000
     assert volumes.tolist() == pytest.approx((np.asarray(written.dataobj) > 0).sum(axis=(0, 1, 2)) * voxel)
+
+
+def test_two_time_points_of_a_case_are_two_channels_in_the_order_of_the_table(room):
+    for n in range(3):
+        voxels, _ = drawn_in_time.heartbeat(n, 0.5, 2)
+        for name, frame in (("before", 0), ("after", 1)):
+            nibabel.Nifti1Image(voxels[..., frame], np.eye(4)).to_filename(room / f"{name}{n}.nii.gz")
+    rows = [f"before{n}.nii.gz,after{n}.nii.gz,{('same', 'less')[n % 2]},p{n}" for n in range(3)]
+    (room / "change.csv").write_text("\n".join(["first,second,label,patient", *rows]))
+    found = isocenter.check(room / "change.csv", column={"image:before": "first", "image:after": "second"}, threads=1)
+    assert found.facts["channels"] == "before, after"
+    assert found.facts["classes"] == "less 1, same 2"
+
+
+@pytest.mark.slow
+def test_the_strength_of_a_beat_is_learnt(tmp_path):
+    """A disc that loses 20 % of its area against one that loses 70 %."""
+    some = {"training.steps": 80, "training.validations": 2, "training.batch": 8}
+    run = isocenter.train(drawn_in_time.clips(tmp_path / "clips", 32), out=tmp_path / "run", assignments=some, **FLAGS)
+    assert run.rows[0].estimate.value > 0.9

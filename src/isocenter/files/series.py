@@ -121,7 +121,7 @@ def _grid(places: Floats, unit: str, path: Path) -> Geometry:
 
 def _is_even(places: Floats) -> bool:
     steps = np.diff(places)
-    middle = np.median(steps) if len(steps) else 0.0
+    middle = float(np.median(steps)) if len(steps) else 0.0
     return bool(np.isfinite(places).all() and middle != 0 and (abs(steps - middle) <= EVEN * abs(middle)).all())
 
 
