@@ -35,8 +35,16 @@ def convert(
 ) -> None:
     """The same image in another format: same geometry, same values, or a refusal."""
     options = {"part": part, "prefer": prefer, "fill_missing": fill_missing}
-    made = {"drop_geometry": drop_geometry, "adc": adc, "regions": regions}
-    result = isocenter.convert(source, out, volume=volume, overwrite=overwrite, **made, **options)
+    result = isocenter.convert(
+        source,
+        out,
+        volume=volume,
+        overwrite=overwrite,
+        drop_geometry=drop_geometry,
+        adc=adc,
+        regions=regions,
+        **options,
+    )
     show(result, result.as_record() if json else None)
     fail_if(result.problems)
 

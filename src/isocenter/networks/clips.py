@@ -57,7 +57,8 @@ class ClipResNet(nn.Module):
 
     @staticmethod
     def _features(encoder: ResNet) -> int:
-        return int(encoder.body[-2].num_features)
+        """Feature maps of the last normalisation, which has a scale and an offset for each."""
+        return sum(weight.numel() for weight in encoder.body[-2].parameters()) // 2
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         spatial, channels = images.shape[2:], images.shape[1] // self.frames

@@ -72,9 +72,9 @@ def _lines(image: Image, overlays: Sequence[Image], title: str) -> str:
     """A series needs no scrolling: all of it, with its overlays under it."""
     for overlay in overlays:
         _check(overlay, image)
-    drawn: list[Any] = [*(overlay.data[0] for overlay in overlays[:2]), None, None][:2]
+    first, second = [*(overlay.data[0] for overlay in overlays[:2]), None, None][:2]
     labels = overlays[0].labels if overlays else ()
-    shown = Gallery([traces(image, *drawn, labels, title)])
+    shown = Gallery([traces(image, first, second, labels, title)])
     return render(Page(title, sections=[Section("Series", [shown])], notes=image.notes))
 
 

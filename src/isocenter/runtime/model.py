@@ -104,9 +104,13 @@ class Model:
         if self._goes_by_frame(image):
             if beside is not None:
                 raise GeometryError("the probabilities of a clip are not kept", where, "Predict without them")
-            by = {"mirror": mirror, "region": region, "overlap": overlap, "seconds": seconds}
             count = image.frames or 1
-            return predicted_by_frame(image, lambda one, n: self.predict(one, _of_frame(progress, n, count), **by))
+
+            def one(still: Image, number: int) -> Prediction:
+                told = _of_frame(progress, number, count)
+                return self.predict(still, told, mirror=mirror, region=region, overlap=overlap, seconds=seconds)
+
+            return predicted_by_frame(image, one)
         return passed(
             image,
             where,

@@ -30,7 +30,7 @@ def readme(
     )
     grid = f"{_by(preprocessing.shape)} voxels" if preprocessing.shape is not None else seen
     ends = {1: "`.csv` or `.npy`", 2: "`.png` or `.jpg`"}.get(preprocessing.ndim, "`.nii.gz`")
-    several = len(preprocessing.channels) > 1 and preprocessing.channels != ("R", "G", "B")
+    several = len(preprocessing.channels) > 1 and preprocessing.channels != ("R", "G", "B") and preprocessing.ndim > 1
     named = ", named `<case>_0000`, `<case>_0001`, ... in the order of the channels" if several else ""
     measures = any(holds_numbers(head) for head in model.task.heads.values())
     blocks = [

@@ -114,7 +114,7 @@ def write_result(
             lacking.append(Problem("warning", f"no DICOM SEG: {error.problem}", (name,), remedy=error.remedy))
     if wanted.overlay:
         written.append(folder / f"{name}{OVERLAY}.png")
-        still, drawn = (image, mask) if image.frames is None else (image.frame(0), mask[0])
+        still, drawn = (image, mask) if image.frames is None else (image.frame(0), np.asarray(mask)[0])
         written[-1].write_bytes(figures.contours(still, None, np.asarray(drawn), prediction.labels, name).png)
     return written, lacking
 
