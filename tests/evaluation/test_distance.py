@@ -285,3 +285,13 @@ def test_coarse_voxels_give_the_distances_of_fine_ones(seed):
     true, found = surface_distance(*fine, (0.25,) * 3), surface_distance(*coarse, (1.0,) * 3)
     assert found.assd == pytest.approx(true.assd, abs=0.15)
     assert found.hd95 == pytest.approx(true.hd95, abs=0.8)
+
+
+def test_the_ends_of_a_stretch_of_a_series_are_its_surface():
+    """Two stretches of a series sampled every 0.01 s: one end agrees, the other lies 3 samples apart."""
+    reference, prediction = np.zeros(50, bool), np.zeros(50, bool)
+    reference[10:20], prediction[10:23] = True, True
+    found = surface_distance(prediction, reference, (0.01,))
+    assert found.assd == pytest.approx(0.015)
+    assert found.hd95 == pytest.approx(0.03)
+    assert (found.nsd(0.01), found.nsd(0.03)) == (0.5, 1.0)

@@ -7,6 +7,7 @@ from sklearn.metrics import confusion_matrix, f1_score, jaccard_score, precision
 
 from isocenter.errors import GeometryError, UsageError
 from isocenter.evaluation import Overlap, confusion, dice, iou, overlap, overlaps, volume_unit
+from isocenter.values import Geometry
 
 masks = hnp.arrays(bool, (4, 5))
 maps = hnp.arrays(np.uint8, (3, 4, 5), elements=st.integers(0, 4))
@@ -67,7 +68,9 @@ def test_a_volume_error_is_signed_and_in_the_unit_of_the_voxel():
     found = Overlap(1000, 3000, 1000)
     assert (found.volume_error(0.002), found.volume_error()) == (4.0, 2000.0)
     assert Overlap(0, 0, 5).volume_error(2.0) == -10.0
-    assert [volume_unit(steps) for steps in ((1.0, 1.0, 2.0), (1.0, 2.0), None)] == ["ml", "mm²", "voxels"]
+    grids = [Geometry.of_spacing((2,) * axes, (1.0,) * axes) for axes in (3, 2)] + [Geometry.of_pixels((2, 2))]
+    grids.append(Geometry((2,), np.eye(2), oriented=False, unit="s"))
+    assert [volume_unit(grid) for grid in grids] == ["ml", "mm²", "voxels", "s"]
 
 
 @given(maps, maps)

@@ -333,7 +333,7 @@ def test_two_networks_of_one_seed_are_equal_and_of_two_are_not():
         ("unet", 2, {"mask": Dense(2)}, {"strides": [[1, 1]], "width": -4}, "cannot be built"),
         ("unet", 2, {"mask": Dense(2)}, {"strides": [[1, 1]], "width": "wide"}, "cannot be built"),
         ("unet", 4, {"mask": Dense(2)}, {"strides": [[1] * 4]}, "4 dimensions"),
-        ("resnet", 1, {"class": Vector(2)}, {}, "1 dimensions"),
+        ("resnet", 0, {"class": Vector(2)}, {}, "0 dimensions"),
         ("resnet", 2, {"mask": Dense(2)}, {}, "choose unet"),
         ("resnet", 2, {"class": Vector(2)}, {"strides": [[1, 1]]}, "strides"),
         ("resnet", 2, {"class": Vector(2)}, {"blocks": 3}, "cannot be built"),

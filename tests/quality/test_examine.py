@@ -187,3 +187,20 @@ def test_a_case_over_which_a_process_dies_is_left_out_and_the_rest_goes_on(tmp_p
     [problem] = [one for one in found.problems if one.severity == "error"]
     assert problem.cases == ("fatal",)
     assert "crashed (SIGSEGV)" in problem.what
+
+
+def test_frames_that_nobody_declared_leave_their_case_out_and_moments_do_not():
+    """What a fourth axis means must be known: moments have times."""
+    frames = np.random.default_rng(0).normal(size=(1, 3, *GRID.shape))
+    whole = [Case(f"c{n}", f"p{n}", {"image": image(pixels=frames + n, times=times)}, {"class": "ab"[n]})
+             for n, times in enumerate([(0.0, 0.1, 0.2), None])]  # fmt: skip
+    found = examine(Dataset(tuple(whole)))
+    assert [one.id for one in found.dataset] == ["c0"]
+    assert found.fingerprint.cases[0].frames == 3
+    assert "3 frames on a fourth axis" in " ".join(said(Dataset(tuple(whole)), "error"))
+
+
+def test_one_mask_for_all_frames_leaves_its_case_out():
+    clip = image(pixels=np.random.default_rng(0).normal(size=(1, 3, *GRID.shape)), times=(0.0, 0.1, 0.2))
+    problems = said(cohort(case(0, clip), case(1)), "error")
+    assert any("mask has no frames, the image 3" in problem for problem in problems)

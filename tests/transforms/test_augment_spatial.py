@@ -234,3 +234,15 @@ def test_a_line_of_two_pixels_survives_a_turn_and_its_inverse():
     labels = np.zeros((64, 64), dtype=np.uint8)
     labels[31:33, 8:56] = 1
     assert min(turn_and_back(labels, degrees) for degrees in (5.0, 17.0, 33.0)) > 0.95
+
+
+def test_a_series_is_shifted_and_stretched_with_its_labels_and_never_turned():
+    """Read linearly in between, as NumPy would; a label moves as the samples under it do."""
+    places = np.arange(64.0)
+    series = torch.as_tensor(np.sin(places / 5))[None, None].float()
+    marked = (torch.arange(64) // 16 == 1).long()[None]
+    grid = sampling_grid(np.array([[[0.5]]]), np.array([[0.125]]), np.array([64.0]), series)
+    wanted = (places - 31.5) / 2 + 31.5 + 8
+    assert_allclose(read(series, grid)[0, 0].numpy(), np.interp(wanted, places, series[0, 0].numpy()), atol=1e-5)
+    assert read_labels(marked, grid)[0].tolist() == [int(16 <= place < 32) for place in np.rint(wanted)]
+    assert rotation(np.ones(3), 1).tolist() == [[1.0]]

@@ -43,12 +43,6 @@ def test_images_on_different_grids_are_refused_by_name():
         stacked({"T1": filled(1), "T2": filled(2, Geometry((2, 3, 4), np.diag([1, 1, 2, 1])))}, "patient 3")
 
 
-def test_frames_that_nobody_declared_are_refused_even_in_one_image_alone():
-    film = Image(np.zeros((1, 5, 2, 3, 4)), GRID)
-    with pytest.raises(GeometryError, match=r"5 frames.*Declare them"):
-        stacked({"film": film}, "case")
-
-
 def test_padding_of_one_image_is_no_padding_of_another():
     scan = filled(-2000, padding=(-2000, -2000))
     other = filled(-2000)
@@ -80,8 +74,14 @@ def test_how_see_through_a_pixel_is_does_not_count():
 def test_an_image_that_is_no_picture_stays_as_it_is():
     scan = Image(np.zeros((2, 2, 3, 4)), GRID, channels=("T1", "T2"))
     assert recoloured(scan, COLOUR) is scan
-    film = Image(np.zeros((3, 2, 1, 1)), Geometry.of_pixels((1, 1)), channels=COLOUR)
-    assert recoloured(film, ("0",)) is film
+
+
+def test_a_film_in_colours_is_made_grey_frame_by_frame():
+    film = Image(np.arange(6.0).reshape(3, 2, 1, 1), Geometry.of_pixels((1, 1)), channels=COLOUR)
+    grey = recoloured(film, ("0",))
+    assert grey.shape == (1, 2, 1, 1)
+    for number in range(2):
+        assert_allclose(grey.frame(number).data, recoloured(film.frame(number), ("0",)).data)
 
 
 def test_a_grey_picture_with_alpha_is_grey():

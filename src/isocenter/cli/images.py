@@ -30,10 +30,21 @@ def convert(
     prefer: Prefer = None,
     fill_missing: FillMissing = False,
     drop_geometry: Annotated[bool, typer.Option("--drop-geometry", help="Give up the position for a picture.")] = False,
+    adc: Annotated[bool, typer.Option("--adc", help="Fit the diffusion coefficient to frames at b-values.")] = False,
+    regions: Annotated[Path | None, typer.Option(help="A label map: the mean of each region over the frames.")] = None,
 ) -> None:
     """The same image in another format: same geometry, same values, or a refusal."""
     options = {"part": part, "prefer": prefer, "fill_missing": fill_missing}
-    result = isocenter.convert(source, out, volume=volume, overwrite=overwrite, drop_geometry=drop_geometry, **options)
+    result = isocenter.convert(
+        source,
+        out,
+        volume=volume,
+        overwrite=overwrite,
+        drop_geometry=drop_geometry,
+        adc=adc,
+        regions=regions,
+        **options,
+    )
     show(result, result.as_record() if json else None)
     fail_if(result.problems)
 

@@ -113,7 +113,7 @@ class SurfaceDistance:
 
 
 def surface_distance(prediction: ArrayLike, reference: ArrayLike, spacing: ArrayLike | None = None) -> SurfaceDistance:
-    """The surfaces of two masks of one grid, (*spatial) with two or three axes, against each other.
+    """The surfaces of two masks of one grid, (*spatial) with one to three axes, against each other.
 
     spacing: mm per axis; or (axes, axes), whose columns are the steps of one index in mm, as in an affine: under a
              tilted gantry they do not stand at right angles. Without it the distances count pixels
@@ -121,8 +121,8 @@ def surface_distance(prediction: ArrayLike, reference: ArrayLike, spacing: Array
     """
     predicted, true = np.asarray(prediction, dtype=bool), np.asarray(reference, dtype=bool)
     steps = _steps(np.ones(true.ndim) if spacing is None else spacing)
-    if true.ndim not in (2, 3):
-        raise GeometryError(f"a mask with {true.ndim} axes", "surface_distance", "Give two or three, without channels")
+    if true.ndim not in (1, 2, 3):
+        raise GeometryError(f"a mask with {true.ndim} axes", "surface_distance", "Give one to three, without channels")
     if predicted.shape != true.shape or len(steps) != true.ndim:
         problem = (
             f"a prediction of {predicted.shape} and a spacing of {len(steps)} axes for a reference of {true.shape}"

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from isocenter.errors import GeometryError, UsageError
-from isocenter.values import Array
+from isocenter.values import Array, Geometry
 
 
 @dataclass(frozen=True)
@@ -96,11 +96,11 @@ def overlaps(prediction: ArrayLike, reference: ArrayLike, labels: Sequence[int])
     return {label: Overlap(*map(int, three)) for label, three in zip(labels, list(counts)[1:], strict=True)}
 
 
-def volume_unit(spacing: Sequence[float] | None) -> str:
-    """The unit of volumes: ml, in 2D mm²; voxels where the size of one is not known."""
-    if spacing is None:
+def volume_unit(geometry: Geometry) -> str:
+    """The unit of volumes: ml, in 2D mm², of a series its axis's own; voxels where the size of one is not known."""
+    if not geometry.physical:
         return "voxels"
-    return "mm²" if len(spacing) == 2 else "ml"
+    return {1: geometry.unit, 2: "mm²"}.get(geometry.ndim, "ml")
 
 
 def _share(part: int, whole: int) -> float:

@@ -18,6 +18,7 @@ from nibabel.spm2analyze import Spm2AnalyzeHeader
 
 from isocenter.errors import FormatError
 from isocenter.files import label_table
+from isocenter.files.b_values import b_values_beside
 from isocenter.files.block import Block, compression_of, read_head
 from isocenter.files.format import Format, ReadOptions
 from isocenter.files.nifti_geometry import geometry_of
@@ -53,6 +54,8 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     if isinstance(header, Spm2AnalyzeHeader) and block.slope != 1.0:
         notes.append("The values are scaled by the factor that SPM keeps in an unused field of Analyze 7.5.")
     colours = header.get_data_dtype().names or ()
+    frames = pixels.shape[1] if len(pixels.shape) == geometry.ndim + 2 else None
+    b_values = b_values_beside(path, stem(path), frames)
     image = Image(
         pixels,
         geometry,
@@ -60,6 +63,7 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
         times=times,
         labels=label_table.beside(path),
         notes=(*notes, *about_geometry, *about_times),
+        facts={} if b_values is None else {"b_values": b_values},
         source=Source("nifti", (str(path),), header),
     )
     return {stem(path): image}

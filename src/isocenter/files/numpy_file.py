@@ -13,6 +13,7 @@ import numpy as np
 from isocenter.errors import FormatError
 from isocenter.files.complex_part import real_part
 from isocenter.files.format import Format, ReadOptions
+from isocenter.files.series import series
 from isocenter.values import Array, Geometry, Image, Source
 
 COLOURS = (3, 4)
@@ -23,12 +24,15 @@ LARGE_BYTES, RATIO = 1 << 30, 200
 def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     """The array of an `.npy`; the arrays of an `.npz` by name, but not lists of numbers or names that lie beside them.
 
-    Two axes are (rows, columns), three a volume; bytes with a last axis of 3 or 4 are colours.
+    One axis is a series, two are (rows, columns), three a volume; bytes with a last axis of 3 or 4 are colours. An
+    archive of lists of one length is one series, each list a channel, the first its axis where its name says so.
     Raises FormatError for objects, text, complex numbers without `part`, and other numbers of axes.
     """
     names = _names(path) if _is_archive(path) else (path.stem,)
     arrays = {name: load_array(path, name) for name in names}
     beside = [name for name, array in arrays.items() if array.ndim < 2 or array.dtype.kind in "SU"]
+    if len(arrays) > 1 and all(array.ndim == 1 and array.dtype.kind in "buif" for array in arrays.values()):
+        return {path.stem: series(arrays, path, "numpy")}
     if len(beside) == len(arrays):
         beside = []  # nothing is an image, and the first says why not
     notes = (f"left out, because they are no images: {', '.join(beside)}",) if beside else ()
@@ -79,7 +83,7 @@ def _image(array: Array, path: Path, name: str, options: ReadOptions, notes: tup
     array = _real(array, where, options)
     colours = _looks_coloured(array)
     pixels = np.moveaxis(array, -1, 0) if colours else array[None]
-    if pixels.ndim not in (3, 4) or not pixels.size:
+    if pixels.ndim not in (2, 3, 4) or not pixels.size:
         raise FormatError(f"an array of shape {array.shape} is no image", where, "Save one image or volume an array")
     return Image(
         np.ascontiguousarray(pixels),

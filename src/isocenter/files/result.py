@@ -16,7 +16,7 @@ from isocenter.files.spool import Spool
 from isocenter.values import Array, Deferred, Image, Label, Region
 
 # Pictures have no place for a table of labels, and need none to be looked at.
-WITH_TABLE = frozenset({".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".tiff", ".tif", ".png", ".npy"})
+WITH_TABLE = frozenset({".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".tiff", ".tif", ".png", ".npy", ".csv"})
 
 BACKGROUND = "background"
 # The suffixes of formats to which several numbers a voxel are frames, so that every program opens them as four axes.

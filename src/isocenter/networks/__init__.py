@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 NETWORKS = {
+    "clip_resnet": "isocenter.networks.clips:build",
     "densenet": "isocenter.networks.densenet:build",
     "plain_conv_unet": "isocenter.networks.nnunet:build_plain",
     "residual_encoder_unet": "isocenter.networks.nnunet:build_residual",
@@ -50,8 +51,8 @@ def build(
     Raises PlanError for an unknown name, a head or a context that the family cannot have, a size that it does not know.
     """
     module, function = _found(name)
-    if spatial_dims not in (2, 3):
-        raise PlanError(f"there is no network in {spatial_dims} dimensions", "preprocessing.ndim", "Choose 2 or 3")
+    if spatial_dims not in (1, 2, 3):
+        raise PlanError(f"there is no network in {spatial_dims} dimensions", "preprocessing.ndim", "Choose 1 to 3")
     for key, head in heads.items():
         if not isinstance(head, Dense | Vector):
             raise PlanError(f"{name} has no output of the kind of {key!r} ({head})", "network.name", "Choose another")
@@ -113,7 +114,7 @@ def source(name: str) -> tuple[Path, str]:
 
 
 def members() -> tuple[Member, ...]:
-    """Every family in two and in three axes, with what it can answer and how large it is."""
+    """Every family in one, two and three axes, with what it can answer and how large it is."""
     found = [_member(name, axes) for name in names() for axes in REFERENCE]
     return tuple(one for one in found if one is not None)
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Build = Callable[[str, int, int, Mapping[str, Head], Mapping[str, Any]], "Module"]
 # One channel, two outputs, on a processor: what a plan would build for an image of this size.
-REFERENCE = {2: (256, 256), 3: (64, 64, 64)}
+REFERENCE = {1: (1024,), 2: (256, 256), 3: (64, 64, 64)}
 HEADS: Mapping[str, Callable[[int], Head]] = {
     "boxes": lambda axes: Dense(2 + 2 * axes, lengths=axes, offsets=axes),
     "dense": lambda axes: Dense(2),

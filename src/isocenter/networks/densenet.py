@@ -18,9 +18,9 @@ from torch.utils.checkpoint import checkpoint
 
 PAPER = "arXiv:1608.06993"
 # By number of axes; typed loosely because torch types sizes by the number of axes.
-CONVOLUTION: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
-NORMALISATION: dict[int, Any] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
-POOLING: dict[int, Any] = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
+CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+NORMALISATION: dict[int, Any] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+POOLING: dict[int, Any] = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
 BOTTLENECK = 4  # times the growth, the width of the 1 x 1 convolution (DenseNet-B)
 LARGE_IMAGE = 64**3  # voxels from which the joined maps are computed twice rather than kept
 

@@ -17,18 +17,20 @@ from torch import Tensor, nn
 
 PAPER = "doi:10.1038/s41592-020-01008-z"
 # By number of axes; typed loosely because torch types sizes by the number of axes.
-CONVOLUTION: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
-TRANSPOSED: dict[int, Any] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+TRANSPOSED: dict[int, Any] = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 NORMALISATION: dict[tuple[str, int], Any] = {
+    ("instance", 1): nn.InstanceNorm1d,
+    ("batch", 1): nn.BatchNorm1d,
     ("instance", 2): nn.InstanceNorm2d,
     ("instance", 3): nn.InstanceNorm3d,
     ("batch", 2): nn.BatchNorm2d,
     ("batch", 3): nn.BatchNorm3d,
 }
-DROPOUT: dict[int, Any] = {2: nn.Dropout2d, 3: nn.Dropout3d}
-POOL: dict[int, Any] = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
+DROPOUT: dict[int, Any] = {1: nn.Dropout1d, 2: nn.Dropout2d, 3: nn.Dropout3d}
+POOL: dict[int, Any] = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
 # Feature maps of the first stage, and the most of any, by number of axes, as nnU-Net plans them.
-NARROWEST, WIDEST = 32, {2: 512, 3: 320}
+NARROWEST, WIDEST = 32, {1: 512, 2: 512, 3: 320}
 # Residual blocks of the encoder's first stages; every further one has as many as the last of these.
 BLOCKS = (1, 3, 4, 6)
 

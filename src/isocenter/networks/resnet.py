@@ -1,4 +1,4 @@
-"""Residual network for whole-image outputs, in two or three dimensions.
+"""Residual network for whole-image outputs, in one, two or three dimensions.
 
 He et al., CVPR 2016, arXiv:1512.03385, with pre-activation (arXiv:1603.05027). The stem keeps the resolution of small
 images, where the original would halve it twice before the first block. This file needs torch alone, so that a copy of
@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 PAPER = "arXiv:1603.05027"
 # By number of axes; typed loosely because torch types sizes by the number of axes.
-CONVOLUTION: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
-NORMALISATION: dict[int, Any] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+NORMALISATION: dict[int, Any] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 
 
 class Block(nn.Module):

@@ -16,8 +16,8 @@ from torch.nn.functional import interpolate
 
 PAPER = "arXiv:1810.11654"
 # By number of axes; typed loosely because torch types sizes by the number of axes.
-CONVOLUTION: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
-DROPOUT: dict[int, Any] = {2: nn.Dropout2d, 3: nn.Dropout3d}
+CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+DROPOUT: dict[int, Any] = {1: nn.Dropout1d, 2: nn.Dropout2d, 3: nn.Dropout3d}
 GROUPS = 8  # of the normalisation, as in the paper
 # MONAI's names of the same layers, so that its published weights fit.
 MONAI_NAMES = (
@@ -91,7 +91,7 @@ class SegResNet(nn.Module):
         convolution = CONVOLUTION[spatial_dims]
         widths = [width * 2**stage for stage in range(stages)]
         self.strides = [tuple(float(s) for s in stride) for stride in strides]
-        self.mode = {2: "bilinear", 3: "trilinear"}[spatial_dims]
+        self.mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[spatial_dims]
         self.stem = convolution(channels, width, 3, padding=1, bias=False)
         self.dropout: nn.Module = DROPOUT[spatial_dims](dropout) if dropout else nn.Identity()
         self.reduce = nn.ModuleDict()

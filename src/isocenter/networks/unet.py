@@ -1,4 +1,4 @@
-"""U-Net in two or three dimensions, and one that goes through a volume slice by slice.
+"""U-Net in one, two or three dimensions, and one that goes through a volume slice by slice.
 
 Ronneberger et al., MICCAI 2015, arXiv:1505.04597, with residual blocks (He et al., CVPR 2016) in the encoder as in
 the residual-encoder U-Net of Isensee et al., MICCAI 2024, arXiv:2404.09556, and deep supervision (Lee et al.,
@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 PAPER = "arXiv:1505.04597"
 # By number of axes; typed loosely because torch types sizes by the number of axes.
-CONVOLUTION: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
-TRANSPOSED: dict[int, Any] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
-NORMALISATION: dict[int, Any] = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
-DROPOUT: dict[int, Any] = {2: nn.Dropout2d, 3: nn.Dropout3d}
+CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+TRANSPOSED: dict[int, Any] = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+NORMALISATION: dict[int, Any] = {1: nn.InstanceNorm1d, 2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
+DROPOUT: dict[int, Any] = {1: nn.Dropout1d, 2: nn.Dropout2d, 3: nn.Dropout3d}
 ACTIVATION: dict[str, Any] = {
     "leaky_relu": lambda: nn.LeakyReLU(0.01, inplace=True),
     "relu": lambda: nn.ReLU(inplace=True),

@@ -72,6 +72,8 @@ def window_for(names: Iterable[str]) -> tuple[str, str] | None:
 def left_right(fingerprint: Fingerprint, ndim: int) -> Decision:
     """The axis of the network's grid that runs from left to right: of RAS+ the first, of a picture the horizontal."""
     cases = fingerprint.cases
+    if all(len(case.shape) == 1 for case in cases):
+        return Decision(None, "a series has no sides, and its axis runs one way")
     if all(len(case.shape) == 2 for case in cases):
         return Decision(1, "the horizontal axis of a picture is its second")
     if not all(case.oriented for case in cases):

@@ -49,6 +49,9 @@ def with_settings(plan: Plan, assignments: Mapping[str, Any]) -> Plan:
     if "training.patch" in assignments:
         because = "it follows training.patch, which was set by hand"
         follows["preprocessing.smallest"] = Decision(assignments["training.patch"], because)
+    if "preprocessing.frames" in assignments and "frames" in plan["network.size"]:
+        size = {**plan["network.size"], "frames": assignments["preprocessing.frames"]}
+        follows["network.size"] = Decision(size, "it follows preprocessing.frames, which was set by hand")
     if assignments.get("training.optimiser") == "sgd":
         because = "it goes with SGD, which was set by hand"
         follows |= {name: Decision(value, because, NNUNET) for name, value in WITH_SGD.items()}
@@ -103,7 +106,7 @@ def with_memory(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Plan:
     task, patch = build(_values(plan, "task")), tuple(plan["training.patch"])
     architecture = {
         "name": plan["network.name"],
-        "channels": len(plan["preprocessing.channels"]),
+        "channels": len(plan["preprocessing.channels"]) * (plan["preprocessing.frames"] or 1),
         "spatial_dims": plan["preprocessing.ndim"],
         "size": plan["network.size"],
         "context": _values(plan, "network").get("context"),

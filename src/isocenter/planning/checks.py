@@ -112,6 +112,8 @@ def _check_shape(made: Settings) -> None:
         raise PlanError(
             f"{chosen.aspect} needs a shape to come to", "preprocessing.aspect", "Give preprocessing.shape, or stretch"
         )
+    if chosen.frames is not None and chosen.frames < 1:
+        raise PlanError(f"{chosen.frames} frames", "preprocessing.frames", "Give 1 or more, or none for still images")
     for name in ("spacing", "shape"):
         sizes = getattr(chosen, name)
         if sizes is not None and (len(sizes) != chosen.ndim or min(sizes) <= 0):
@@ -167,7 +169,7 @@ def _check_network(made: Settings) -> None:
         beside = [torch.empty(1, told)] if told else []
         for name, patch in (("training.patch", made.training.patch), ("inference.patch", made.inference.patch)):
             try:
-                network(torch.empty(1, len(made.preprocessing.channels), *patch), *beside)
+                network(torch.empty(1, made.preprocessing.inputs, *patch), *beside)
             except RuntimeError as error:
                 remedy = "Give sizes that the network's strides divide"
                 raise PlanError(f"{patch} does not fit the network ({error})", name, remedy) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from isocenter import networks
 from isocenter.planning.grid import FEW_SLICES, Grid, grid_for
 from isocenter.planning.machine import Machine
 from isocenter.planning.memory import Peak, peak, refuse_too_large
+from isocenter.planning.prepare import CLIPS
 from isocenter.planning.profiles import NNUNET
 from isocenter.planning.recipe import VERY_LONG, usual_batch
 from isocenter.tasks import Task
@@ -48,6 +49,7 @@ def fitted(
     asked: Decision | None,
     channels: int,
     *,
+    frames: int | None = None,
     minutes: float | None,
     wished: int | None = None,
     context: Mapping[str, Any] | None = None,
@@ -55,6 +57,7 @@ def fitted(
 ) -> Fitted:
     """The first of ever smaller batches and patches that fits.
 
+    channels:    with those of each frame; frames: of a clip
     said, asked: the family that the task wants, and the one that a person wants
     minutes:     for one model
     wished:      the batch that the task wants; as many as is usual without
@@ -64,11 +67,11 @@ def fitted(
     """
     wanted: dict[str, Any] = {**answers_of(task), "reduction": reduction}
     first = grid_for(fingerprint, device=machine.device, **wanted)
-    usual = wished or usual_batch(fingerprint, first, machine.device)
+    usual = wished or usual_batch(fingerprint, first, machine.device, frames or 1)
     for room, batch in _smaller(usual):
         grid = grid_for(fingerprint, device=machine.device, room=room, **wanted)
-        network = asked or _family(said, grid)
-        size = _size(network.value, grid, machine, len(fingerprint), minutes)
+        network = asked or _family(said, grid, frames)
+        size = _of_clips(_size(network.value, grid, machine, len(fingerprint), minutes), frames)
         architecture = {
             "name": network.value,
             "channels": channels,
@@ -96,8 +99,12 @@ def _smaller(batch: int) -> Iterator[tuple[float, int]]:
     yield SMALLER**MOST_SHRINKING, 1
 
 
-def _family(said: Decision, grid: Grid) -> Decision:
-    """The task's choice; for few thick slices the one that looks at them in their plane."""
+def _family(said: Decision, grid: Grid, frames: int | None) -> Decision:
+    """The task's choice; for few thick slices the one that looks at them in their plane, for clips one of clips."""
+    if said.value == "resnet" and frames is not None:
+        return Decision(
+            "clip_resnet", f"one encoder looks at each of {frames} frames, then time is gone through", CLIPS
+        )
     if said.value != "unet" or grid.thick is None or grid.slices > FEW_SLICES:
         return said
     spacing = grid.spacing.value
@@ -107,6 +114,13 @@ def _family(said: Decision, grid: Grid) -> Decision:
         f"median case has {grid.slices} slices: each is looked at in its plane, with its neighbours as channels"
     )
     return Decision("unet_slices", because, NNUNET)
+
+
+def _of_clips(size: Decision, frames: int | None) -> Decision:
+    """With the number of frames, where the family asks for it."""
+    if "frames" not in size.value:
+        return size
+    return replace(size, value={**size.value, "frames": frames or 1})
 
 
 def _size(name: str, grid: Grid, machine: Machine, cases: int, minutes: float | None) -> Decision:

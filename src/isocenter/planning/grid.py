@@ -12,9 +12,9 @@ from isocenter.planning.profiles import NNUNET
 from isocenter.values import Decision, Fingerprint, Floats
 
 # Voxels of a patch that two cores, or a GPU, go through in well under a second a step.
-PATCH_VOXELS = {2: {"cpu": 2**16, "gpu": 2**18}, 3: {"cpu": 2**17, "gpu": 2**21}}
-# The longest side of a picture that is looked at as a whole.
-WHOLE_SIDE = {2: {"cpu": 128, "gpu": 256}, 3: {"cpu": 48, "gpu": 96}}
+PATCH_VOXELS = {1: {"cpu": 2**13, "gpu": 2**15}, 2: {"cpu": 2**16, "gpu": 2**18}, 3: {"cpu": 2**17, "gpu": 2**21}}
+# The longest side of a picture, and the longest series, that is looked at as a whole.
+WHOLE_SIDE = {1: {"cpu": 1024, "gpu": 4096}, 2: {"cpu": 128, "gpu": 256}, 3: {"cpu": 48, "gpu": 96}}
 # A median spacing rounded to 1e-4 mm must not add a step to every patch.
 ROUNDING = 1e-3
 # From this ratio on slices count as thick (nnU-Net).
@@ -89,10 +89,13 @@ def grid_for(
         longest = side * room ** (1 / axes)
         # A shape of its own would stretch every image, and structures with it.
         if (scaled or dense) and all(case.physical for case in fingerprint.cases):
-            return _scaled(np.array(shapes, dtype=float), np.array(steps), longest, device, dense=dense)
+            sizes = np.array(shapes, dtype=float), np.array(steps)
+            return _scaled(*sizes, longest, fingerprint.unit, device, dense=dense)
         shape = _shape(shapes, longest, device, dense=dense)
         if scaled and len(set(shapes)) > 1:
-            told = "sizes in mm are not known, and those in voxels are lost where images differ in shape"
+            told = (
+                f"sizes in {fingerprint.unit} are not known, and in voxels they are lost where images differ in shape"
+            )
             shape = Decision(shape.value, f"{shape.because}; {told}")
         size = tuple(int(n) for n in shape.value)
         spacing = Decision(None, "each image is brought to one shape as a whole")
@@ -156,7 +159,7 @@ def _spacing(
     if not all(case.physical for case in fingerprint.cases):
         return Decision(None, "the size of a voxel is not known: images keep their grid")
     found = np.array(steps)
-    median = np.round(np.median(found, axis=0), 4)
+    median = _rounded(np.median(found, axis=0))
     because = f"that is the median spacing of {len(steps)} training cases"
     axis = thick_axis(median.tolist())
     if axis is not None:
@@ -188,14 +191,15 @@ def _even(size: float, dense: bool) -> int:
     return 2 ** int(np.clip(math.log2(max(size, 1) / 8), 2, 4)) if dense else 4
 
 
-def _scaled(shapes: Floats, steps: Floats, longest: float, device: str, *, dense: bool) -> Grid:
+def _scaled(shapes: Floats, steps: Floats, longest: float, unit: str, device: str, *, dense: bool) -> Grid:
     """Whole images in mm: the spacing at which large ones have no more voxels a side than the device goes through."""
     sizes = shapes * steps
     size = _held(sizes)
     median = np.median(steps, axis=0)
     least = float(size.max()) / longest
-    spacing = np.round(np.maximum(median, least), 4)
-    because = f"sizes in mm may be what is asked for, so every image keeps its own; {_spaced(median, least, device)}"
+    spacing = _rounded(np.maximum(median, least))
+    fine = _spaced(median, least, device, unit)
+    because = f"sizes in {unit} may be what is asked for, so every image keeps its own; {fine}"
     evens = [(n, _even(n, dense)) for n in (size / spacing).tolist()]
     patch = [max(8, math.ceil(n / even - ROUNDING) * even) for n, even in evens]
     padded = (
@@ -203,7 +207,7 @@ def _scaled(shapes: Floats, steps: Floats, longest: float, device: str, *, dense
         f"{len(shapes)} training cases whole"
     )
     return Grid(
-        Decision(spacing.tolist(), because + _odd(sizes)),
+        Decision(spacing.tolist(), because + _odd(sizes, unit)),
         Decision(None, padded + (f", and {MARGIN - 1:.0%} more" if (size > sizes.max(axis=0)).any() else "")),
         tuple(patch),
         _strides(np.asarray(patch, dtype=float), np.ones(len(patch)), True),
@@ -219,20 +223,25 @@ def _held(sizes: Floats) -> Floats:
     return np.where(largest > (1 + ROUNDING) * sizes.min(axis=0), MARGIN * largest, largest)
 
 
-def _odd(sizes: Floats) -> str:
+def _odd(sizes: Floats, unit: str) -> str:
     """That few images, much larger than the others, decide how finely all of them are seen; nothing where none is."""
     usual = np.percentile(sizes, 95, axis=0, method="lower").max()
     count = int((sizes.max(axis=1) > ODD * usual).sum())
     if not count:
         return ""
-    which = "one case is" if count == 1 else f"{count} cases are"
-    return f"; {which} up to {sizes.max():.4g} mm long, the others at most {usual:.4g}: without them all are seen finer"
+    which, longest = "one case is" if count == 1 else f"{count} cases are", f"{sizes.max():.4g} {unit}"
+    return f"; {which} up to {longest} long, the others at most {usual:.4g}: without them all are seen finer"
 
 
-def _spaced(median: Floats, least: float, device: str) -> str:
+def _rounded(spacing: Floats) -> Floats:
+    """To 1e-4, of finer grids to four digits: milliseconds in s, micrometres in mm."""
+    return np.round(spacing, max(4, 3 - math.floor(math.log10(spacing.min()))))
+
+
+def _spaced(median: Floats, least: float, device: str, unit: str) -> str:
     if (median >= least).all():
         return "the median spacing of the training cases is fine enough"
-    return f"{least:.3g} mm at least, so that the {device} goes through large ones as a whole"
+    return f"{least:.3g} {unit} at least, so that the {device} goes through large ones as a whole"
 
 
 def _patch(extent: Floats, spacing: Sequence[float] | None, voxels: float) -> tuple[tuple[int, ...], list[list[int]]]:

@@ -11,7 +11,7 @@ from isocenter.planning.context import context_decision
 from isocenter.planning.fitting import fitted, memory_decision
 from isocenter.planning.grid import window_for
 from isocenter.planning.machine import Machine
-from isocenter.planning.prepare import channels_of, preprocessing
+from isocenter.planning.prepare import channels_of, frames_of, preprocessing
 from isocenter.planning.profiles import NNUNET, profile_for
 from isocenter.planning.recipe import batch_decision, training
 from isocenter.planning.shortcuts import Retest
@@ -48,7 +48,8 @@ def make_plan(
     said = built.decisions(fingerprint)
     family = Decision(network, "asked for") if network is not None else None
     each = None if minutes is None else minutes / max(1, folds)
-    channels = len(channels_of(fingerprint).value)
+    frames = frames_of(fingerprint, machine.device)
+    channels = len(channels_of(fingerprint).value) * (frames.value or 1)
     wished = said.get("training.batch")
     beside = context_decision(dataset, fingerprint, context)
     fits = fitted(
@@ -58,6 +59,7 @@ def make_plan(
         said["network.name"],
         family,
         channels,
+        frames=frames.value,
         minutes=each,
         wished=None if wished is None else int(wished.value),
         context=beside.value,
@@ -67,9 +69,9 @@ def make_plan(
     batch = batch_decision(fits.batch, fits.usual, fingerprint, grid, machine)
     if wished is not None and fits.batch == wished.value:
         batch = wished
-    prepared = preprocessing(dataset, fingerprint, built, grid, retest)
+    prepared = preprocessing(dataset, fingerprint, built, grid, frames, retest)
     side = left_right(fingerprint, prepared["ndim"].value)
-    profile = profile_for(prepared["modality"].value)
+    profile = profile_for(prepared["modality"].value, prepared["ndim"].value)
     varied = augmentation(profile, anatomy(names_of(dataset, built.labels)), side, built, grid.patch)
     asked = Decision(folds, "asked for" if folds else "one test part is enough: no folds were asked for")
     sections = {

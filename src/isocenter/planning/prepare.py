@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 
+from isocenter.errors import DatasetError
 from isocenter.planning.grid import Grid, flat
 from isocenter.planning.normalisation import normalisation
 from isocenter.planning.profiles import NNUNET, profile_for
 from isocenter.planning.shortcuts import Retest, without_shortcuts
 from isocenter.tasks import Task
 from isocenter.transforms import COLOUR, GREY, without_alpha
-from isocenter.values import Dataset, Decision, Fingerprint
+from isocenter.values import MM, Dataset, Decision, Fingerprint
 
+# Of a clip; published networks look at 8 to 32.
+FRAMES, CLIPS = {"cpu": 8, "gpu": 16}, "arXiv:1711.11248"
 # Below this share of content cutting the rest away saves more than it costs.
 EMPTY = 0.75
 
 
 def preprocessing(
-    dataset: Dataset, fingerprint: Fingerprint, task: Task, grid: Grid, retest: Retest | None
+    dataset: Dataset, fingerprint: Fingerprint, task: Task, grid: Grid, frames: Decision, retest: Retest | None
 ) -> dict[str, Decision]:
     """The plan's section, in the order in which an image goes through it."""
     channels, modality = channels_of(fingerprint), _modality(dataset, fingerprint)
@@ -27,11 +30,13 @@ def preprocessing(
     return {
         "ndim": _axes(fingerprint),
         "channels": channels,
+        "frames": frames,
         "modality": modality,
         "normalisation": normalisation(fingerprint, channels.value, modality.value, names),
         "crop": _crop(fingerprint, whole),
         "border": away["border"],
         "spacing": grid.spacing,
+        "unit": _unit(fingerprint),
         "shape": grid.shape,
         "aspect": away["aspect"],
         "order": Decision("linear", "it does not overshoot beside sharp edges"),
@@ -49,6 +54,23 @@ def channels_of(fingerprint: Fingerprint) -> Decision:
     return Decision(list(GREY), f"{because} for all")
 
 
+def frames_of(fingerprint: Fingerprint, device: str) -> Decision:
+    """How many frames of each clip are looked at; none of still images. DatasetError for clips among stills."""
+    found = [case.frames for case in fingerprint.cases]
+    clips = [count for count in found if count is not None]
+    if not clips:
+        return Decision(None, "they are still images")
+    if len(clips) < len(found):
+        problem = f"{len(clips)} of {len(found)} cases are clips, the others still images"
+        raise DatasetError(problem, "preprocessing.frames", "Give clips alone, or stills alone")
+    most = FRAMES["cpu" if device == "cpu" else "gpu"]
+    spread = f"{min(clips)} to {max(clips)} frames" if len(set(clips)) > 1 else f"{clips[0]} frames"
+    because = (
+        f"clips have {spread}; evenly spread over each, {most} at most for the {device}; of shorter ones some twice"
+    )
+    return Decision(min(most, int(np.median(clips))), because, CLIPS)
+
+
 def _axes(fingerprint: Fingerprint) -> Decision:
     shapes, _ = flat(fingerprint)
     sizes = f"{min(shapes)} to {max(shapes)} voxels" if len(set(shapes)) > 1 else f"{shapes[0]} voxels each"
@@ -61,6 +83,16 @@ def _crop(fingerprint: Fingerprint, whole: bool) -> Decision:
     if whole:
         return Decision("none", f"{because}; its size may tell the classes apart, so all of it is kept")
     return Decision("content" if content < EMPTY else "none", because, NNUNET)
+
+
+def _unit(fingerprint: Fingerprint) -> Decision:
+    found = sorted({case.unit for case in fingerprint.cases if case.physical})
+    if len(found) > 1:
+        raise DatasetError(f"axes in {' and '.join(found)}", "preprocessing.unit", "Bring all series to one unit")
+    because = (
+        "space is measured in it" if fingerprint.unit == MM else f"the axes of {len(fingerprint)} series are in it"
+    )
+    return Decision(fingerprint.unit, because)
 
 
 def _modality(dataset: Dataset, fingerprint: Fingerprint) -> Decision:

@@ -170,6 +170,20 @@ MICROSCOPY = Profile(
     why={"mirrors": "a cell has no up and no side", "blur": "focus differs"},
     source="doi:10.1038/s41592-019-0612-7",
 )
+SERIES = Profile(
+    "a series",
+    ("ECG", "EEG", "EMG", "EOG", "HD", "RESP", "EPS"),
+    rotation=0.0,
+    changes={"contrast": 0.25, "brightness": 0.15, "noise": 0.1, "bias_field": 0.1},
+    why={
+        "mirrors": "time runs one way",
+        "contrast": "electrodes, coils and gains differ",
+        "brightness": "the baseline lies where the device puts it",
+        "bias_field": "the gain drifts",
+        "noise": "electrodes and coils differ",
+    },
+    source="doi:10.1145/3136755.3136817",
+)
 UNKNOWN = Profile(
     "unknown",
     ("unknown",),
@@ -190,10 +204,16 @@ PROFILES: Sequence[Profile] = (
     ENDOSCOPY,
     PET,
     MICROSCOPY,
+    SERIES,
     UNKNOWN,
 )
 
 
-def profile_for(modality: str) -> Profile:
-    """The profile of DICOM's word for a kind of image; the unknown one for a word that no profile has."""
+def profile_for(modality: str, axes: int = 0) -> Profile:
+    """The profile of DICOM's word for a kind of image; the unknown one for a word that no profile has.
+
+    axes: of the image where they are known; what has one is a series, whatever it was measured with
+    """
+    if axes == 1:
+        return SERIES
     return next((profile for profile in PROFILES if modality in profile.codes), UNKNOWN)

@@ -66,7 +66,12 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
     "preprocessing.channels": ("Its channels are {value} (numbered where the files do not name them)",),
     "preprocessing.modality": ("The modality is {value}",),
     "preprocessing.normalisation": ("Intensities are normalised by {value}",),
-    "preprocessing.spacing": ("Images are resampled to {size} mm", "Images are not brought to a common spacing"),
+    "preprocessing.frames": ("Of each clip {value} frames are looked at", "They are still images"),
+    "preprocessing.unit": ("Their spacing is in {value}",),
+    "preprocessing.spacing": (
+        "Images are resampled to a spacing of {size}",
+        "Images are not brought to a common spacing",
+    ),
     "preprocessing.reduction": ("They are brought down by a factor of {value}",),
     "preprocessing.shape": ("Images are brought to {size} voxels", "Images are not brought to one shape"),
     "preprocessing.crop": ("Images are cropped to their {value}", "Images are not cropped"),

@@ -24,13 +24,13 @@ WITH_SGD = {"training.learning_rate": 1e-2, "training.weight_decay": 3e-5, "trai
 STEP_VOXELS = 2**19
 
 
-def usual_batch(fingerprint: Fingerprint, grid: Grid, device: str) -> int:
-    """Patches or images a step, before memory is asked; of whole volumes on a processor fewer, for more steps."""
+def usual_batch(fingerprint: Fingerprint, grid: Grid, device: str, frames: int = 1) -> int:
+    """Patches or images a step, before memory is asked; of volumes and clips on a processor fewer, for more steps."""
     if not grid.whole:
         return 4
     batch = by_cases(fingerprint)
-    heavy = (len(grid.patch) == 3 or grid.dense) and device == "cpu"
-    while heavy and batch > 1 and batch * grid.voxels > STEP_VOXELS:
+    heavy = (len(grid.patch) == 3 or grid.dense or frames > 1) and device == "cpu"
+    while heavy and batch > 1 and batch * grid.voxels * frames > STEP_VOXELS:
         batch = 2 ** (math.ceil(math.log2(batch)) - 1)  # several processes share it evenly
     return batch
 

@@ -119,7 +119,7 @@ class Settings:
         """The arguments of `networks.build` but the heads, for which the task asks; plain, as a model records them."""
         return {
             "name": self.network.name,
-            "channels": len(self.preprocessing.channels),
+            "channels": self.preprocessing.inputs,
             "spatial_dims": self.preprocessing.ndim,
             "size": self.network.size,
             **({"context": self.network.context} if self.network.context else {}),

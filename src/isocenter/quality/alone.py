@@ -28,7 +28,23 @@ def unusable(case: Case, image: Image, valid: Array, references: Mapping[str, An
     if "event" in references:
         yield from unusable_event(case.id, references["event"])
     yield from unusable_instances(case.id, references)
+    if image.frames is not None and image.times is None:
+        yield Problem(
+            "error",
+            f"has {image.frames} frames on a fourth axis, and nothing says what they are",
+            (case.id,),
+            "moments are looked at otherwise than channels",
+            "Declare them as channels (dataset.json, modality), or write their times into the header",
+        )
     for kind, mask in references.items():
+        if isinstance(mask, Image) and mask.frames != image.frames:
+            yield Problem(
+                "error",
+                f"{kind} has {mask.frames or 'no'} frames, the image {image.frames or 'none'}",
+                (case.id,),
+                "which frame a mask belongs to is not known",
+                "Draw a mask for every frame, or declare frames as channels (dataset.json, modality)",
+            )
         if isinstance(mask, Image) and not mask.geometry.equals(image.geometry):
             yield Problem(
                 "error",

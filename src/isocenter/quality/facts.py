@@ -33,6 +33,8 @@ def facts_of(
         voxel_volume=canonical.voxel_volume,
         thickness={value: structure.thickness for value, structure in structures.items()},
         components=_components(structures, references.get("instances")),
+        unit=image.geometry.unit,
+        frames=image.frames,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -32,7 +32,10 @@ class Look:
 
 
 def look(image: Image, valid: Array) -> Look:
-    """image: with its voxels read; valid: (channels, *spatial), where they are measurements."""
+    """image: with its voxels read; valid: where they are measurements. A clip is seen by its middle frame."""
+    if image.frames is not None:
+        middle = image.frames // 2
+        return replace(look(image.frame(middle), valid[:, middle]), digest=voxel_digest(image))
     grey = recoloured(image, GREY) if without_alpha(image.channels) == COLOUR else image
     channels = grey.data if grey is image else grey.data[:1]
     measured: Array = valid if grey is image else np.logical_and.reduce(valid[:3], keepdims=True)
@@ -48,7 +51,7 @@ def voxel_digest(image: Image) -> str:
     data = image.data[: len(without_alpha(image.channels))]
     if without_alpha(image.channels) == COLOUR and (data[:1] == data).all():
         data = data[:1]
-    turned = permuted(data, *image.geometry.to_canonical)
+    turned = permuted(data.reshape(-1, *image.geometry.shape), *image.geometry.to_canonical)
     total = hashlib.blake2b(repr(turned.shape).encode(), digest_size=16)
     total.update(np.ascontiguousarray(turned, dtype=np.float32).tobytes())
     return total.hexdigest()

@@ -63,6 +63,8 @@ def _planes(values: Array, steps: Sequence[float]) -> Iterator[Floats]:
 
     Where the coarsest axis is not that of the slices (a thin slab), planes with room for an echo come first.
     """
+    if values.ndim == 1:  # nothing here can be said of a line
+        return
     if values.ndim == 2:
         yield _finite(values)
         return

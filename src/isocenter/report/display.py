@@ -133,4 +133,4 @@ def colours(labels: Sequence[Label]) -> dict[int, tuple[int, int, int]]:
 
 
 def unit_of(geometry: Geometry) -> str:
-    return "mm" if geometry.physical else "pixels"
+    return geometry.unit if geometry.physical else "samples" if geometry.ndim == 1 else "pixels"

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import FormatError, GeometryError
+from isocenter.report.blocks import Gallery, Page, Section
 from isocenter.report.box_edges import EDGES
 from isocenter.report.display import PALETTE, colours, is_colour, main_plane, planes, turned, unit_of, upright, window
+from isocenter.report.figures import traces
 from isocenter.report.packing import CODES, Packed, code_type, pack, text_of, thinning
-from isocenter.report.page import environment
+from isocenter.report.page import environment, render
 from isocenter.values import Array, Geometry, Image
 
 # All frames and channels together. 20 million voxels of CT are about 25 MB of page, which a browser opens in three
@@ -31,6 +33,8 @@ def viewer(image: Image, overlays: Sequence[Image], title: str, *, limit: int = 
     Raises GeometryError for an overlay on another grid, FormatError for one that is no label map.
     """
     image = image.with_pixels(image.data)  # read once
+    if image.geometry.ndim == 1:
+        return _lines(image, overlays, title)
     overlays = [single for overlay in overlays for single in _singles(overlay)]
     for overlay in overlays:
         _check(overlay, image)
@@ -63,6 +67,16 @@ def viewer(image: Image, overlays: Sequence[Image], title: str, *, limit: int = 
         "notes": image.notes,
     }
     return environment().get_template("viewer.html.jinja").render(title=title, facts=facts)
+
+
+def _lines(image: Image, overlays: Sequence[Image], title: str) -> str:
+    """A series needs no scrolling: all of it, with its overlays under it."""
+    for overlay in overlays:
+        _check(overlay, image)
+    first, second = [*(overlay.data[0] for overlay in overlays[:2]), None, None][:2]
+    labels = overlays[0].labels if overlays else ()
+    shown = Gallery([traces(image, first, second, labels, title)])
+    return render(Page(title, sections=[Section("Series", [shown])], notes=image.notes))
 
 
 def _singles(overlay: Image) -> list[Image]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.values import Estimate, Row
+from isocenter.values import SERIES_UNITS, Estimate, Row
 
 # The spelling of the papers; other names are written as they are, with blanks.
 NAMES = {
@@ -60,7 +60,7 @@ MOST_LISTED = 24  # numbers that a reader of a page goes through one by one
 
 
 def metric_name(metric: str) -> str:
-    for unit in ("_pixels", "_voxels", "_mm2"):  # the unit stands with the value
+    for unit in ("_pixels", "_voxels", "_mm2", *(f"_{one}" for one in SERIES_UNITS)):  # the unit stands with the value
         metric = metric if metric in NAMES else metric.removesuffix(unit)
     words = metric.replace("_", " ").strip()
     return NAMES.get(metric, words[:1].upper() + words[1:])

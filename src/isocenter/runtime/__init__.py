@@ -3,6 +3,7 @@
 from isocenter.runtime.allocation import kept_memory
 from isocenter.runtime.archive import opened, write_zip
 from isocenter.runtime.backends import refuse_unknown
+from isocenter.runtime.by_frame import over_time
 from isocenter.runtime.certificate import Certificate, read_certificate
 from isocenter.runtime.certify import certify
 from isocenter.runtime.cluster import Cluster
@@ -61,6 +62,7 @@ __all__ = [
     "measurements",
     "opened",
     "outcome_of",
+    "over_time",
     "peak_memory",
     "read_certificate",
     "read_json",

@@ -79,13 +79,17 @@ def seeded(model: Model) -> Iterable[Image]:
     shape = tuple(larger[axis] for axis in upright)
     for seed in range(SEEDED):
         rng = np.random.default_rng(seed)
-        voxels = rng.normal(100, 40, (len(preprocessing.channels), *shape))
+        count = len(preprocessing.channels) * (preprocessing.frames or 1)
+        voxels = rng.normal(100, 40, (count, *shape))
         for axis in range(1, ndim + 1):  # neighbours are alike, as in images
             voxels = (voxels + np.roll(voxels, 1, axis) + np.roll(voxels, 2, axis)) / 3
         coloured = preprocessing.channels == COLOUR
         data = voxels.clip(0, 255).astype(np.uint8) if coloured else voxels.astype(np.float32)
         affine = np.diag([*(steps[axis] for axis in upright), 1.0])
-        geometry = Geometry.of_pixels(shape) if ndim == 2 and not spacing else Geometry(shape, affine)
+        geometry = Geometry(shape, affine, unit=preprocessing.unit)
+        geometry = Geometry.of_pixels(shape) if ndim < 3 and not spacing else geometry
+        if preprocessing.frames is not None:
+            data = data.reshape(-1, preprocessing.frames, *shape)
         yield Image(data, geometry, preprocessing.modality, preprocessing.channels)
 
 

@@ -91,7 +91,7 @@ def expected_memory(model: Model, image: Image, *, batch: int | None = None, reg
 
 def _expected(model: Model, image: Image, batch: int, region: Region | None) -> Expected:
     patch, spatial = model.inference.patch, _prepared_shape(model, image)
-    channels = len(model.preprocessing.channels)
+    channels = int(model.network["channels"])
     source = math.prod(image.shape)
     dense = sum(head.channels for head in model.task.heads.values() if isinstance(head, Dense))
     in_parts = model.preprocessing.is_in_parts

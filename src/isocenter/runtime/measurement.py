@@ -21,7 +21,7 @@ MOST_OF_PEAK = 2**22
 
 
 def measurements(label_map: Array | Deferred, labels: Sequence[Label], image: Image) -> list[dict[str, Any]]:
-    """One row a label: voxels, volume (ml; in 2D area in mm²), long and short axis, and of each channel mean, SD, most.
+    """One row a label: voxels, volume (ml; 2D: area in mm², 1D: length), axes, of each channel mean, SD and maximum.
 
     label_map: (*spatial) on the image's own grid
     The axes are RECIST 1.1's, mm, within one connected piece of one plane of the image as it is stored. The intensities
@@ -30,7 +30,7 @@ def measurements(label_map: Array | Deferred, labels: Sequence[Label], image: Im
     """
     names, size, unit = without_alpha(image.channels), _size(image.geometry), image.facts.get("unit")
     moments = _Moments(len(names), max(label.value for label in labels) + 1)
-    axes = _Axes(labels, _steps(image.geometry)) if size is not None else None
+    axes = _Axes(labels, _steps(image.geometry)) if size is not None and image.geometry.ndim > 1 else None
     uptake = _Uptake(labels) if unit == SUV and size is not None and image.geometry.ndim == 3 else None
     read = image.reader()
     for region, marked in blocks(label_map, BLOCK_VOXELS):
@@ -57,6 +57,8 @@ def _size(geometry: Geometry) -> tuple[str, float] | None:
     size = geometry.voxel_volume
     if size is None:
         return None
+    if geometry.ndim == 1:
+        return (f"length_{geometry.unit}", size)
     return ("volume_ml", size / MM3_PER_ML) if geometry.ndim == 3 else ("area_mm2", size)
 
 

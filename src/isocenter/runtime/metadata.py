@@ -21,6 +21,8 @@ METADATA_SCHEMA = (
     "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 )
 NOT_STATED = "not stated"
+# Which file of a package reads images of so many axes.
+READERS = {1: "tables", 2: "pictures", 3: "volumes"}
 # What MONAI itself brings is no requirement beside it.
 BROUGHT = frozenset({"monai", "numpy", "torch"})
 # Text that begins so is code or a reference to MONAI's parser of configurations.
@@ -90,7 +92,7 @@ def inference(model: Model, members: int, places: Mapping[str, str], own_scales:
             "head": _head(model),
             **together,
         },
-        "formats": {"_target_": f"scripts.{'volumes' if model.preprocessing.ndim == 3 else 'pictures'}.formats"},
+        "formats": {"_target_": f"scripts.{READERS[model.preprocessing.ndim]}.formats"},
         "dataset": {
             "_target_": "scripts.inference.cases",
             "source": "@dataset_dir",
@@ -153,8 +155,15 @@ def _input(model: Model) -> dict[str, Any]:
         "dtype": "float32",
         "value_range": [],
         "is_patch_data": preprocessing.shape is None,
-        "channel_def": _numbered(preprocessing.channels),
+        "channel_def": _numbered(_inputs(preprocessing.channels, preprocessing.frames)),
     }
+
+
+def _inputs(channels: Sequence[str], frames: int | None) -> list[str]:
+    """The channels, those of a clip frame by frame."""
+    if frames is None:
+        return list(channels)
+    return [f"{name}, frame {number}" for name in channels for number in range(frames)]
 
 
 def _output(model: Model) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from annotated_types import Ge, Lt
 from numpy.typing import NDArray
 
 from isocenter import networks
-from isocenter.errors import DatasetError
+from isocenter.errors import DatasetError, GeometryError
 from isocenter.files import read
+from isocenter.runtime.by_frame import predicted_by_frame
 from isocenter.runtime.context import Context, with_context
 from isocenter.runtime.members import Averaged, flipped_axes
 from isocenter.runtime.passage import Beside, passed
@@ -22,7 +23,7 @@ from isocenter.runtime.stream import Stream, frames_of
 from isocenter.runtime.windows import Network, Progress
 from isocenter.tasks import Task
 from isocenter.transforms import stacked
-from isocenter.values import Array, Case, Decision, Image, Prediction, Region
+from isocenter.values import Array, Case, Decision, Dense, Image, Prediction, Region
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -105,6 +106,16 @@ class Model:
         """
         axes = self.flips(mirror)
         image, where = image_of(subject)
+        if self._goes_by_frame(image):
+            if beside is not None:
+                raise GeometryError("the probabilities of a clip are not kept", where, "Predict without them")
+            count = image.frames or 1
+
+            def one(still: Image, number: int) -> Prediction:
+                told = _of_frame(progress, number, count)
+                return self.predict(still, told, mirror=mirror, region=region, overlap=overlap, seconds=seconds)
+
+            return predicted_by_frame(image, one)
         if covariates is None and isinstance(subject, Case):
             covariates = subject.covariates or None
         told, notes = self.told(covariates, where)
@@ -146,6 +157,11 @@ class Model:
             raise DatasetError(problem, where, "Give a table with these columns: --covariates TABLE.csv")
         return context.vector(covariates)
 
+    def _goes_by_frame(self, image: Image) -> bool:
+        """Whether a clip is looked at frame by frame: by a model of still images that marks voxels."""
+        dense = any(isinstance(head, Dense) for head in self.task.heads.values())
+        return image.frames is not None and self.preprocessing.frames is None and dense
+
     def stream(self, frames: Image | str | Path | Iterable[Image | Array], *, mirror: bool | None = None) -> Stream:
         """A prediction for each frame when it is asked for: of a film, or of whatever gives frame after frame.
 
@@ -183,6 +199,11 @@ class Model:
             "network": dict(self.network),
             "record": dict(self.record),
         }
+
+
+def _of_frame(progress: Progress | None, number: int, count: int) -> Progress | None:
+    """Progress of one frame, told as progress of all: they have as many windows each."""
+    return None if progress is None else lambda done, of: progress(number * of + done, count * of)
 
 
 def build_module(task: Task, network: Mapping[str, Any]) -> Module:

@@ -17,7 +17,7 @@ from isocenter.evaluation import rows_to_json
 from isocenter.lazy import torch
 from isocenter.runtime.device import environment
 from isocenter.runtime.members import Averaged
-from isocenter.runtime.metadata import inference, kinds_of, metadata, required_packages
+from isocenter.runtime.metadata import READERS, inference, kinds_of, metadata, required_packages
 from isocenter.runtime.model import Model
 from isocenter.runtime.one_scale import have_own_scales
 from isocenter.runtime.onnx_file import write_onnx
@@ -128,7 +128,7 @@ def _sources(model: Model) -> Sources:
     kinds, preparation = kinds_of(model.task), type(model.preprocessing)
     path, _ = networks.source(model.network["name"])
     network = f"isocenter.networks.{path.stem}"
-    reader = "volumes" if model.preprocessing.ndim == 3 else "pictures"
+    reader = READERS[model.preprocessing.ndim]
     return travelling(
         {
             f"{TOP}.inference": (),

@@ -45,6 +45,14 @@ class Prepares(Protocol):
         """mm between voxels of the network's grid; None where it is the image's own."""
 
     @property
+    def unit(self) -> str:
+        """Of the spacing: mm, of a series that of its axis."""
+
+    @property
+    def frames(self) -> int | None:
+        """Of a clip that are looked at, as further channels; None for still images."""
+
+    @property
     def shape(self) -> tuple[int, ...] | None:
         """Fixed number of voxels of the network's grid; None where it follows from the image."""
 

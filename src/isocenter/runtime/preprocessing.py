@@ -26,13 +26,15 @@ from isocenter.transforms import (
     Normalisation,
     Order,
     content,
+    frames_as_channels,
     padding,
     permuted,
     recoloured,
     resample,
     resample_labels,
+    thinned,
 )
-from isocenter.values import Array, Geometry, Image, Region, Slabs
+from isocenter.values import MM, Array, Geometry, Image, Region, Slabs
 
 # Volumes that would take more than this as float32 are prepared part by part.
 STREAMED_BYTES = 2**28
@@ -42,13 +44,15 @@ STREAMED_BYTES = 2**28
 class Preprocessing:
     """The settings of the path from file to network: the plan's section "preprocessing".
 
-    ndim:     2 or 3; a volume with a single slice is a picture to a two-dimensional network
+    ndim:     1 for a series, 2 or 3; a volume with a single slice is a picture to a two-dimensional network
     channels: what the network expects, by name and order; the images are checked against it
     spacing:  mm between voxels on the network's grid; None keeps the image's own
+    unit:     of the spacing: mm, of a series that of its axis
     shape:    fixed number of voxels on the network's grid; None lets it follow from the spacing
     aspect:   how an image of other proportions gets that shape: it is stretched, its longer side is cropped about the
               middle, or its shorter one padded
     crop:     "content" cuts away the constant border
+    frames:   of a clip that are looked at, evenly spread, as further channels; None for still images
     border:   share of each axis that is cut away at either end, after the crop
     smallest: the padded shape is at least this
     order:    interpolation of intensities
@@ -67,6 +71,8 @@ class Preprocessing:
     aspect: Literal["stretch", "crop", "pad"] = "stretch"
     border: float = 0.0
     reduction: float = 1.0
+    unit: str = MM
+    frames: int | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.reduction < math.inf:
@@ -86,6 +92,11 @@ class Preprocessing:
             raise PlanError(f"impossible settings: {error}", "preprocessing", "Plan anew, or correct it") from error
 
     @property
+    def inputs(self) -> int:
+        """Channels of the network: one a channel and frame."""
+        return len(self.channels) * (self.frames or 1)
+
+    @property
     def is_in_parts(self) -> bool:
         return True
 
@@ -103,10 +114,11 @@ class Preprocessing:
 
         Raises DatasetError for other channels than the network knows, GeometryError for a grid that cannot be used.
         """
+        image = image if self.frames is None else thinned(image, self.frames, where)
         image = recoloured(image, self.channels)
         self._check(image, where)
         image = image.with_pixels(image.data)  # read once: `valid` looks at the voxels too
-        data, valid = image.data, image.valid
+        data, valid = (frames_as_channels(one, self.frames) for one in (image.data, image.valid))
         geometry, squeezed = image.geometry, self._squeezed(image.geometry, where)
         if squeezed is not None:
             data, valid = data.squeeze(squeezed + 1), valid.squeeze(squeezed + 1)
@@ -115,10 +127,12 @@ class Preprocessing:
         region = self._region(data, valid)
         data, valid = data[(slice(None), *region)], valid[(slice(None), *region)]
         trace = self._trace(geometry, squeezed, axes, flips, region)
-        # Each channel all the way before the next: only what the network sees is held of more than one.
+        # Each channel all the way before the next: only what the network sees is held of more than one. The frames of
+        # one are normalised together, so that what changes with time is kept.
+        each = [one.reshape(len(self.channels), -1, *one.shape[1:]) for one in (data, valid)]
         channels = [
-            _padded(resample(normalisation.apply(channel, measured)[None], trace.shape, self.order), trace.pad)
-            for normalisation, channel, measured in zip(self.normalisation, data, valid, strict=True)
+            _padded(resample(normalisation.apply(channel, measured), trace.shape, self.order), trace.pad)
+            for normalisation, channel, measured in zip(self.normalisation, *each, strict=True)
         ]
         seen = channels[0] if len(channels) == 1 else np.concatenate(channels)
         return np.ascontiguousarray(seen, dtype=np.float32), trace
@@ -133,6 +147,8 @@ class Preprocessing:
 
     def opened(self, image: Image, where: str) -> tuple[Source, Trace]:
         """The same as a call, but of a large volume only what is asked for is made, and it is never held."""
+        if self.frames is not None:
+            return self(image, where)
         image = recoloured(image, self.channels)
         if self.ndim < 3 or image.geometry.ndim < 3 or 4 * math.prod(image.shape) < STREAMED_BYTES:
             return self(image, where)
@@ -209,14 +225,19 @@ class Preprocessing:
                 where,
                 "Name and order the images as in training",
             )
-        if image.frames is not None:
+        if image.frames is not None and self.frames is None:
             raise GeometryError(
                 f"has {image.frames} frames on a fourth axis", where, "Give one volume (volume=..., one file a frame)"
             )
         if self.spacing is not None and image.spacing is None:
             raise GeometryError(
-                f"has no size in mm, and the model works at {self.spacing} mm", where, "Give a file with its spacing"
+                f"has no size in {self.unit}, and the model works at {self.spacing} {self.unit}",
+                where,
+                "Give a file with its spacing",
             )
+        if self.spacing is not None and image.geometry.unit != self.unit:
+            problem = f"its axis is in {image.geometry.unit}, the model's in {self.unit}"
+            raise GeometryError(problem, where, "Give series of the kind that the model was trained on")
 
     def _squeezed(self, geometry: Geometry, where: str) -> int | None:
         if geometry.ndim == self.ndim:
@@ -276,7 +297,7 @@ def _middle(region: Region, sizes: Sequence[int]) -> Region:
 
 
 def _padded(channel: Array, pad: Sequence[tuple[int, int]]) -> Array:
-    """(1, *spatial) continued beyond its edges."""
+    """(frames, *spatial) continued beyond its edges."""
     return np.pad(channel, ((0, 0), *pad), mode="edge") if np.any(pad) else channel
 
 

@@ -26,12 +26,13 @@ def readme(
     needs:  {package: version} beside MONAI
     """
     preprocessing = model.preprocessing
-    seen = "voxels as they are" if preprocessing.spacing is None else f"{_by(preprocessing.spacing)} mm"
+    spacing, unit = preprocessing.spacing, preprocessing.unit
+    seen = "voxels as they are" if spacing is None else f"{_by(spacing)} {unit}"
     times = float(preprocessing.settings.get("reduction", 1.0))
     seen += f", {times:g} times as long" if times > 1 else ""
     grid = f"{_by(preprocessing.shape)} voxels" if preprocessing.shape is not None else seen
-    ends = "`.nii.gz`" if preprocessing.ndim == 3 else "`.png` or `.jpg`"
-    several = len(preprocessing.channels) > 1 and preprocessing.channels != ("R", "G", "B")
+    ends = {1: "`.csv` or `.npy`", 2: "`.png` or `.jpg`"}.get(preprocessing.ndim, "`.nii.gz`")
+    several = len(preprocessing.channels) > 1 and preprocessing.channels != ("R", "G", "B") and preprocessing.ndim > 1
     named = ", named `<case>_0000`, `<case>_0001`, ... in the order of the channels" if several else ""
     measures = any(holds_numbers(head) for head in model.task.heads.values())
     blocks = [

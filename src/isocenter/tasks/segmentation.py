@@ -386,7 +386,7 @@ class Segmentation:
         assert prediction.data is not None  # noqa: S101 - as decoded
         for _, part in blocks(prediction.data):
             found += np.bincount(np.ravel(part), minlength=len(found))
-        unit = volume_unit(prediction.geometry.spacing).replace("mm²", "mm2")
+        unit = volume_unit(prediction.geometry).replace("mm²", "mm2")
         return {
             f"{name}_{unit}": round(float(found[list(values)].sum()) * voxel, 6)
             for name, values in self.structures.items()

@@ -176,8 +176,13 @@ def _weights(voxels: Mapping[str, int]) -> Decision:
 def _tolerance(names: Sequence[str], thin: Mapping[str, str], fingerprint: Fingerprint) -> Decision:
     step = float(np.median(fingerprint.steps))
     known = all(case.physical for case in fingerprint.cases)
-    value: dict[str, Any] = {name: round((1 if name in thin else 2) * step, 3) for name in names}
-    because = f"two voxels of the median spacing {step:.3g} mm" if known else "two pixels: the spacing is not known"
+    digits = max(3, 2 - math.floor(math.log10(step)))
+    value: dict[str, Any] = {name: round((1 if name in thin else 2) * step, digits) for name in names}
+    because = (
+        f"two voxels of the median spacing {step:.3g} {fingerprint.unit}"
+        if known
+        else "two pixels: the spacing is not known"
+    )
     if thin:
         because += f"; one for {', '.join(thin)}, of which two would be the whole"
     return Decision(value, because, MAIER_HEIN)

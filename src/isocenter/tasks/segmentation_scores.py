@@ -26,9 +26,10 @@ from isocenter.evaluation import (
 from isocenter.report import Figure, figures
 from isocenter.tasks.label_maps import place_of
 from isocenter.tasks.regression_scores import Measured, agreement_rows
-from isocenter.values import MM3_PER_ML, Array, Estimate, Geometry, Row
+from isocenter.values import MM, MM3_PER_ML, SERIES_UNITS, Array, Estimate, Geometry, Row
 
 # With the unit in the name where it is not mm or ml: a distance that counts pixels must not be read as mm.
+OF_SERIES = {f"_{unit}": unit for unit in SERIES_UNITS}
 MEASURED = ("volume_predicted", "volume_reference")
 AGREEMENT = ("volume_bias", "volume_loa_lower", "volume_loa_upper")
 DISTANCES, VOLUMES = ("hd95", "assd", "nsd"), ("volume_error", "false_positive_volume")
@@ -40,8 +41,8 @@ METRICS = frozenset(
     {
         *OF_LINES,
         *("dice", "iou", "sensitivity", "precision", "detected", "dice_pooled", "iou_pooled"),
-        *(f"{name}{unit}" for name in DISTANCES for unit in ("", "_pixels")),
-        *(f"{name}{unit}" for name in (*VOLUMES, *AGREEMENT) for unit in ("", "_mm2", "_voxels")),
+        *(f"{name}{unit}" for name in DISTANCES for unit in ("", "_pixels", *OF_SERIES)),
+        *(f"{name}{unit}" for name in (*VOLUMES, *AGREEMENT) for unit in ("", "_mm2", "_voxels", *OF_SERIES)),
     }
 )
 
@@ -60,20 +61,21 @@ def case_rows(
     """The scores of each structure of two label maps (*spatial) on one grid.
 
     structures: {name: its values}
-    geometry:   without a physical size distances count pixels and volumes voxels, and their columns say so
+    geometry:   without a physical size distances count pixels and volumes voxels, and their columns say so; of a series
+                both are in the unit of its axis
     tolerances: {name: mm} of `nsd`
     centrelines: names of those whose centrelines are scored too
     known:      (*spatial) where the truth is known; elsewhere nothing is looked at. None where all of it is
     surfaces:   False where a structure is known in parts, so that it has no surface
     """
-    spacing, voxel = geometry.spacing, voxel_in_unit(geometry)
+    spacing, voxel, unit = geometry.spacing, voxel_in_unit(geometry), geometry.unit
     steps = geometry.affine[:-1, :-1] if spacing is not None and geometry.is_sheared else spacing
     if known is not None:
         predicted, truth = np.where(known, predicted, 0), np.where(known, truth, 0)
     found = _overlaps(predicted, truth, structures)
     unknown = {} if known is None else {"voxels_known": int(np.count_nonzero(known)), "voxels_all": known.size}
-    pixels = "_pixels" if spacing is None else ""
-    amount = "_voxels" if spacing is None else "_mm2" if len(spacing) == 2 else ""
+    pixels = "_pixels" if spacing is None else "" if unit == MM else f"_{unit}"
+    amount = "_voxels" if spacing is None else {1: f"_{unit}", 2: "_mm2"}.get(len(spacing), "")
     for name, values in structures.items():
         counts, distances = found[name], dict[str, float]()
         masks = place_of(values, predicted), place_of(values, truth)
@@ -175,27 +177,28 @@ def agreement_figure(one: Volumes) -> Figure:
 
 def unit_of(metric: str) -> str:
     """The unit of a column of `case_rows`; none of a ratio."""
-    for ending, unit in (("_pixels", "pixels"), ("_voxels", "voxels"), ("_mm2", "mm²")):
+    for ending, unit in {"_pixels": "pixels", "_voxels": "voxels", "_mm2": "mm²", **OF_SERIES}.items():
         if metric.endswith(ending):
             return "" if metric.startswith("nsd") else unit
     return {"hd95": "mm", "assd": "mm", "volume_error": "ml", "false_positive_volume": "ml"}.get(metric, "")
 
 
 def voxel_in_unit(geometry: Geometry) -> float:
-    """The volume of a voxel in `volume_unit`: ml, in 2D mm²; 1 where its size is not known."""
-    if geometry.voxel_volume is None:
+    """The volume of a voxel in `volume_unit`: 1 where those are counted."""
+    unit = volume_unit(geometry)
+    if geometry.voxel_volume is None or unit == "voxels":
         return 1.0
-    return geometry.voxel_volume / (MM3_PER_ML if volume_unit(geometry.spacing) == "ml" else 1.0)
+    return geometry.voxel_volume / (MM3_PER_ML if unit == "ml" else 1.0)
 
 
 def _explained(row: Row, table: Table, tolerance: Mapping[str, float] | float) -> Row:
-    name = row.metric.partition("_pixels")[0]
+    name = next((one for one in DISTANCES if row.metric.startswith(one)), row.metric)
     own = table if row.label == "all" else table[table["label"] == row.label]
     if name.startswith("false_positive_volume"):
         return replace(row, estimate=_on_empty(row.estimate, int((own["voxels_reference"] == 0).sum())))
     notes = []
     if name == "nsd":
-        notes.append(f"tolerance {_said(tolerance, row.label)} {'pixels' if row.metric.endswith('_pixels') else 'mm'}")
+        notes.append(f"tolerance {_said(tolerance, row.label)} {_tolerance_unit(row.metric)}")
     one_missing = int(((own["voxels_predicted"] > 0) != (own["voxels_reference"] > 0)).sum())
     if name in DISTANCES and one_missing:
         worst = "0" if name == "nsd" else "the image's diagonal"
@@ -214,6 +217,10 @@ def _only_known(row: Row, table: Table) -> Row:
 
 def _noted(row: Row, notes: Sequence[str]) -> Row:
     return replace(row, estimate=replace(row.estimate, method="; ".join([row.estimate.method, *notes])))
+
+
+def _tolerance_unit(metric: str) -> str:
+    return next((unit for ending, unit in {"_pixels": "pixels", **OF_SERIES}.items() if metric.endswith(ending)), MM)
 
 
 def _as_proportion(row: Row, table: Table, seed: int) -> Row:

@@ -1,5 +1,6 @@
 """N-D geometry and intensity of arrays: no files, no networks, no name of a task."""
 
+from isocenter.transforms.adc import apparent_diffusion
 from isocenter.transforms.align import aligned
 from isocenter.transforms.augment import Augmentation
 from isocenter.transforms.augment_following import Corners, Following, LabelMap, ObjectMap, Warp
@@ -7,11 +8,13 @@ from isocenter.transforms.augment_spatial import sides_changed
 from isocenter.transforms.channels import COLOUR, GREY, recoloured, stacked, without_alpha
 from isocenter.transforms.consensus import majority, staple, votes
 from isocenter.transforms.draws import generator, order
+from isocenter.transforms.frames import evenly, frames_as_channels, thinned
 from isocenter.transforms.intensity import CLIPPED, Normalisation, Scale
 from isocenter.transforms.labels import largest, resample_labels, resample_largest
 from isocenter.transforms.mirroring import check_flips, names_sides
 from isocenter.transforms.orient import content, padding, permuted, unpermuted
 from isocenter.transforms.phantom import phantom
+from isocenter.transforms.regions import region_series
 from isocenter.transforms.resample import Order, Taps, along, resample, slabs, taps
 from isocenter.transforms.stretched import Stretched, growing, winners
 
@@ -32,8 +35,11 @@ __all__ = [
     "Warp",
     "aligned",
     "along",
+    "apparent_diffusion",
     "check_flips",
     "content",
+    "evenly",
+    "frames_as_channels",
     "generator",
     "growing",
     "largest",
@@ -44,6 +50,7 @@ __all__ = [
     "permuted",
     "phantom",
     "recoloured",
+    "region_series",
     "resample",
     "resample_labels",
     "resample_largest",
@@ -52,6 +59,7 @@ __all__ = [
     "stacked",
     "staple",
     "taps",
+    "thinned",
     "unpermuted",
     "votes",
     "winners",

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.lazy import torch
-from isocenter.transforms.augment_spatial import bent, flipped, read_labels, sides_changed, turned
+from isocenter.transforms.augment_spatial import bent, flipped, read_labels, sampled, sides_changed, turned
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -197,5 +197,5 @@ def _displaced(field: Tensor, places: Tensor, size: Tensor) -> Tensor:
     """
     ndim = places.shape[-1]
     where = (2 * places / size).flip(-1).reshape(*places.shape[:2], *[1] * (ndim - 1), ndim)
-    found = torch.nn.functional.grid_sample(field, where, mode="bilinear", padding_mode="border", align_corners=False)
+    found = sampled(field, where, "bilinear", "border")
     return found.flatten(2).movedim(1, -1).flip(-1) * size / 2

@@ -65,6 +65,10 @@ def sampling_grid(maps: Floats, shifts: Floats, sizes: Floats, images: Tensor) -
     ndim = len(sizes)
     theta = np.concatenate([maps * sizes[None, None, :] / sizes[None, :, None], 2 * shifts[:, :, None]], axis=2)
     theta = theta[:, ::-1, [*range(ndim - 1, -1, -1), ndim]].copy()
+    if ndim == 1:  # torch knows pictures and volumes
+        places = torch.as_tensor((2 * np.arange(images.shape[-1]) + 1) / images.shape[-1] - 1)
+        factor, shift = torch.as_tensor(theta).movedim(2, 0)
+        return (factor * places + shift)[..., None].to(images.device, torch.float32)
     return torch.nn.functional.affine_grid(
         torch.as_tensor(theta, dtype=torch.float32, device=images.device),
         [len(maps), 1, *images.shape[-ndim:]],
@@ -91,7 +95,15 @@ def unfolded(points: Floats) -> Floats:
 
 def read(images: Tensor, grid: Tensor) -> Tensor:
     """(samples, channels, *spatial) intensities, linear in between; beyond the edge the edge goes on."""
-    return torch.nn.functional.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return sampled(images, grid, "bilinear", "border")
+
+
+def sampled(images: Tensor, grid: Tensor, mode: str, padding: str) -> Tensor:
+    """(samples, channels, *spatial) at a grid's places; a series is read as a picture of one row."""
+    if grid.shape[-1] > 1:
+        return torch.nn.functional.grid_sample(images, grid, mode=mode, padding_mode=padding, align_corners=False)
+    row = torch.cat([grid, torch.zeros_like(grid)], dim=-1)[:, None]
+    return sampled(images[:, :, None], row, mode, padding)[:, :, 0]
 
 
 def read_labels(labels: Tensor, grid: Tensor) -> Tensor:
@@ -103,9 +115,7 @@ def read_labels(labels: Tensor, grid: Tensor) -> Tensor:
     """
 
     def nearest(values: Tensor) -> Tensor:
-        return torch.nn.functional.grid_sample(
-            values[:, None].float(), grid, mode="nearest", padding_mode="zeros", align_corners=False
-        )[:, 0]
+        return sampled(values[:, None].float(), grid, "nearest", "zeros")[:, 0]
 
     moved = nearest(labels).to(labels.dtype)
     # Where all around the nearest voxel is of one label, so is the place.
@@ -148,7 +158,9 @@ def _largest_share(labels: Tensor, places: Tensor, samples: Tensor) -> Tensor:
 
 
 def rotation(angles: Floats, ndim: int) -> Floats:
-    """(ndim, ndim) rotation about z, then y, then x; in 2D by the first angle alone."""
+    """(ndim, ndim) rotation about z, then y, then x; in 2D by the first angle alone; a series cannot be turned."""
+    if ndim == 1:
+        return np.eye(1)
     (sz, sy, sx), (cz, cy, cx) = np.sin(angles), np.cos(angles)
     about_z = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
     if ndim == 2:

@@ -23,15 +23,8 @@ GREY, COLOUR, ALPHA = ("0",), ("R", "G", "B"), "A"
 def stacked(images: Mapping[str, Image], where: str) -> Image:
     """All images of a case as one, channels in the given order; one image alone keeps its own channel names.
 
-    Raises GeometryError where grids differ or an image has frames: what a fourth axis means must be declared.
+    Raises GeometryError where grids or numbers of frames differ.
     """
-    for name, image in images.items():
-        if image.frames is not None:
-            raise GeometryError(
-                f"{name!r} has {image.frames} frames on a fourth axis, and nothing says what they are",
-                where,
-                "Declare them as channels (dataset.json, modality) or give one file a frame",
-            )
     first = next(iter(images.values()))
     if len(images) == 1:
         return first
@@ -42,6 +35,9 @@ def stacked(images: Mapping[str, Image], where: str) -> Image:
                 where,
                 "Resample them with --align, or bring them onto one grid first",
             )
+        if image.frames != first.frames:
+            problem = f"{name!r} has {image.frames or 'no'} frames, the first image {first.frames or 'none'}"
+            raise GeometryError(problem, where, "Give images of the same moments")
     names = tuple(
         name if len(image.channels) == 1 else f"{name}:{channel}"
         for name, image in images.items()
@@ -89,7 +85,7 @@ def without_alpha(channels: tuple[str, ...]) -> tuple[str, ...]:
 
 def recoloured(image: Image, channels: tuple[str, ...]) -> Image:
     """A picture as grey or as R, G, B, whichever `channels` asks for, without alpha; other images as they are."""
-    if image.channels == channels or image.frames is not None:
+    if image.channels == channels:
         return image
     own = without_alpha(image.channels)
     if own == image.channels and {len(own), len(channels)} != {1, 3}:

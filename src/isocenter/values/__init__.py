@@ -5,7 +5,15 @@ from isocenter.values.case import Case, Dataset, LazyMapping, Problem, Split
 from isocenter.values.covariates import AGE, DAYS, is_missing, level_in, number_in
 from isocenter.values.estimate import Estimate, Row
 from isocenter.values.fingerprint import CaseFacts, Fingerprint
-from isocenter.values.geometry import DIRECTION_TOLERANCE, GRID_TOLERANCE, MM3_PER_ML, Floats, Geometry
+from isocenter.values.geometry import (
+    DIRECTION_TOLERANCE,
+    GRID_TOLERANCE,
+    MM,
+    MM3_PER_ML,
+    SERIES_UNITS,
+    Floats,
+    Geometry,
+)
 from isocenter.values.grades import grades
 from isocenter.values.image import Array, Code, Deferred, Image, Label, Reader, Source, blocks
 from isocenter.values.plan import BY_HAND, PLAN_VERSION, Decision, Plan, stands_for
@@ -35,8 +43,10 @@ __all__ = [
     "DIRECTION_TOLERANCE",
     "GRID_TOLERANCE",
     "KNOWN",
+    "MM",
     "MM3_PER_ML",
     "PLAN_VERSION",
+    "SERIES_UNITS",
     "Array",
     "BoundingBoxes",
     "Boxes",

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from isocenter.values.geometry import MM
+
 
 @dataclass(frozen=True)
 class CaseFacts:
@@ -24,6 +26,8 @@ class CaseFacts:
     voxel_volume: mm³ (of two axes mm²) of a voxel; None where its size is not known
     thickness:    {label value: voxels} how thin its structure is, the mean run along the axis where runs are shortest
     components:   {label value: pieces} that do not touch, not even at a corner; without a mask {object: pieces}
+    unit:         of `steps`: mm, of a series that of its axis
+    frames:       in time; None without a frame axis
     """
 
     id: str
@@ -40,6 +44,8 @@ class CaseFacts:
     voxel_volume: float | None = None
     thickness: Mapping[int, float] = field(default_factory=dict)
     components: Mapping[int, int] = field(default_factory=dict)
+    unit: str = MM
+    frames: int | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,11 @@ class Fingerprint:
     def only(self, ids: set[str]) -> Fingerprint:
         """Of these cases alone: a statistic that enters a plan comes from training cases only."""
         return Fingerprint(tuple(case for case in self.cases if case.id in ids))
+
+    @property
+    def unit(self) -> str:
+        """Of the steps of all cases."""
+        return next((case.unit for case in self.cases if case.physical), MM)
 
     @property
     def shapes(self) -> np.ndarray:

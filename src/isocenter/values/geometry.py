@@ -19,17 +19,21 @@ DIRECTION_TOLERANCE = 1e-3
 # Two grids are one when their corners agree within this many mm (design: image and label).
 GRID_TOLERANCE = 1e-3
 MM3_PER_ML = 1000.0
+MM = "mm"
+# What the axis of a series may be counted in: time, spectra.
+SERIES_UNITS = (MM, "s", "ppm", "cm-1", "nm", "Hz")
 
 
 @dataclass(frozen=True, eq=False)
 class Geometry:
-    """Where voxels lie: voxel index to RAS+ mm, for two axes as for three.
+    """Where voxels lie: voxel index to RAS+ mm, for two axes as for three; of one axis, index to its own unit.
 
     shape:     (n,) voxels per axis
     affine:    (n + 1, n + 1) index to world, at voxel centres; a gantry tilt is a shear, kept as it is
     frame_of_reference: DICOM Frame of Reference UID, PS3.3 C.7.4.1
     physical:  False where the size of a voxel in mm is not known (a PNG); the affine then counts pixels
     oriented:  False where left and right cannot be known (a picture, a NIfTI with both codes 0)
+    unit:      of a series of one axis that of its axis ("s", "ppm", ...), else mm
     Raises GeometryError for a grid that cannot exist.
     """
 
@@ -38,6 +42,7 @@ class Geometry:
     frame_of_reference: str | None = None
     physical: bool = True
     oriented: bool = True
+    unit: str = MM
 
     def __post_init__(self) -> None:
         affine = np.array(self.affine, dtype=np.float64)  # our own copy: nobody moves it afterwards
@@ -50,6 +55,8 @@ class Geometry:
         whole = np.isfinite(affine).all() and np.array_equal(affine[-1], np.eye(n + 1)[-1])
         if not whole or np.linalg.matrix_rank(affine[:-1, :-1]) < n:
             raise GeometryError("the affine is no grid", "Geometry", "Look at the file's header")
+        if self.unit not in (SERIES_UNITS if n == 1 else (MM,)):
+            raise GeometryError(f"{n} axes in {self.unit!r}", "Geometry", "Space is in mm")
         if not self.physical and self.frame_of_reference is not None:
             raise GeometryError("a frame of reference without a voxel size", "Geometry", "Look at the file's header")
 
@@ -121,7 +128,8 @@ class Geometry:
 
         Frames of reference differ only where both are stated. Unknown size or sides equal only unknown ones.
         """
-        if self.shape != other.shape or (self.physical, self.oriented) != (other.physical, other.oriented):
+        mine, theirs = ((one.shape, one.physical, one.oriented, one.unit) for one in (self, other))
+        if mine != theirs:
             return False
         if None not in (self.frame_of_reference, other.frame_of_reference) and (
             self.frame_of_reference != other.frame_of_reference
@@ -215,5 +223,8 @@ class Geometry:
         size = " x ".join(str(n) for n in self.shape)
         if self.spacing is None:
             return f"Geometry({size} voxels, size in mm unknown)"
+        if self.ndim == 1:
+            return f"Geometry({size} samples of {self.spacing[0]:.4g} {self.unit})"
         spacing = " x ".join(f"{s:.4g}" for s in self.spacing)
-        return f"Geometry({size} voxels of {spacing} mm, {self.orientation or 'orientation unknown'})"
+        sides = f", {self.orientation or 'orientation unknown'}"
+        return f"Geometry({size} voxels of {spacing} {self.unit}{sides})"

@@ -163,6 +163,11 @@ class Image:
         """Number of frames, None without a frame axis."""
         return self.shape[1] if len(self.shape) == self.geometry.ndim + 2 else None
 
+    def frame(self, number: int) -> Image:
+        """One of its frames as a still image, read when it is asked for."""
+        region = (slice(None), slice(number, number + 1), *(slice(0, size) for size in self.geometry.shape))
+        return replace(self, pixels=np.asarray(self.pixels[region])[:, 0], times=None)
+
     @property
     def data(self) -> Array:
         """The voxels as a NumPy array, read now if they were not yet."""
@@ -194,13 +199,13 @@ class Image:
         return replace(self, pixels=pixels, geometry=geometry or self.geometry)
 
     def with_label_map(self, values: Array | Deferred, labels: Sequence[Label]) -> Image:
-        """A label map (*spatial) on the same grid, with the header of the same source."""
+        """A label map (*spatial) or (frames, *spatial) on the same grid, with the header of the same source."""
         return replace(
             self,
             pixels=values.one_channel() if isinstance(values, Deferred) else values[None],
             modality="SEG",
             channels=("label",),
-            times=None,
+            times=self.times if len(values.shape) > self.geometry.ndim else None,
             padding=None,
             labels=tuple(labels),
             notes=(),

@@ -118,6 +118,7 @@ class Prediction:
     boxes:         with scores, on the source grid
     parts:         of a task that is made of tasks: what each of them says
     threshold:     the score from which on boxes are called
+    frames:        of a clip that was looked at frame by frame, each frame's own; `data` is then (frames, *spatial)
     abstained:     why the model gave no answer, where it gave none
     notes:         sentences without which the result would be misread
     maps:          {name: (*spatial) numbers} from which `data` were decoded, while a task has still to be tuned on them
@@ -134,6 +135,7 @@ class Prediction:
     notes: tuple[str, ...] = ()
     maps: Mapping[str, Array | Deferred] | None = None
     parts: Mapping[str, Prediction] = field(default_factory=dict)
+    frames: tuple[Prediction, ...] = ()
     threshold: float = 0.0
 
     @property

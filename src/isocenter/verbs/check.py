@@ -148,7 +148,7 @@ def _facts(dataset: Dataset, examination: Examination) -> dict[str, Any]:
         facts["shapes"] = f"{shapes[0]} to {shapes[-1]}" if len(shapes) > 1 else f"all {shapes[0]}"
         if all(case.physical for case in fingerprint.cases) and len({len(shape) for shape in shapes}) == 1:
             median = np.median(fingerprint.steps, axis=0)
-            facts["spacing"] = f"median {' x '.join(f'{s:.4g}' for s in median)} mm"
+            facts["spacing"] = f"median {' x '.join(f'{s:.4g}' for s in median)} {fingerprint.unit}"
         else:
             facts["spacing"] = "not known for every case: lengths are in pixels"
         facts["modality"] = ", ".join(sorted({case.modality for case in fingerprint.cases}))

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from isocenter.errors import IsocenterError, UsageError
-from isocenter.files import ReadOptions, read_volumes, suffix_of, write
+from isocenter.files import ReadOptions, read, read_volumes, suffix_of, write
+from isocenter.transforms import apparent_diffusion, region_series
 from isocenter.values import Geometry, Image, Problem
 
 
@@ -50,12 +51,16 @@ def convert(
     volume: str | None = None,
     overwrite: bool = False,
     drop_geometry: bool = False,
+    adc: bool = False,
+    regions: str | Path | None = None,
     **options: Any,
 ) -> Converted:
     """Read any image, series or volume file and write it to `out`, whose suffix names the format.
 
     Several volumes on different grids become `<name>_1`, `<name>_2`, ..., or the one that `volume` names.
     drop_geometry: give up size and position, so that a slice can become a picture
+    adc:           the apparent diffusion coefficient instead, fitted to frames at several b-values
+    regions:       a label map on the image's grid: the mean of each region over the frames instead, a series
     options:       those of `ReadOptions`
     Of several volumes those that fail are named in the result; one alone raises what reading raises, and FormatError
     for what the format cannot hold.
@@ -75,6 +80,8 @@ def convert(
     for path, name in zip(names, chosen, strict=True):
         try:
             image = volumes[name]  # of a folder of several series, read only now: one bad series spares the others
+            image = apparent_diffusion(image, str(source)) if adc else image
+            image = image if regions is None else region_series(image, read(regions), str(source))
             write(_picture(image, str(source)) if drop_geometry else image, path, overwrite=overwrite)
         except IsocenterError as error:
             if len(names) == 1:

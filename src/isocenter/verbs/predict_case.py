@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from isocenter.files import unwritable
-from isocenter.runtime import Model, available_memory, fitting_memory, measurements
+from isocenter.runtime import Model, available_memory, fitting_memory, measurements, over_time
 from isocenter.tasks import rows_in
 from isocenter.transforms import stacked
 from isocenter.values import Case, Deferred, Image, Prediction, Problem
@@ -135,8 +135,23 @@ class _Rest:
         source, prediction = self.image.source, self.prediction
         path = source.paths[0] if source and source.paths else ""
         named = {"case": self.case.id, "image": path}
+        if prediction.frames:
+            return self._said_of_frames(named)
         rows = [{**named, **row} for row in rows_in(self.model.task.outputs(prediction))]
         if prediction.data is None:
             return rows, []
         measured = measurements(prediction.data, prediction.labels, self.image)
         return rows, [{"case": self.case.id, **one} for one in measured]
+
+    def _said_of_frames(self, named: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Rows of each frame; of the measurements also what changed over all of them."""
+        rows, measured = [], []
+        for number, one in enumerate(self.prediction.frames):
+            time = {} if self.image.times is None else {"time_s": self.image.times[number]}
+            moment = {"frame": number, **time}
+            rows += [{**named, **moment, **row} for row in rows_in(self.model.task.outputs(one))]
+            assert one.data is not None  # noqa: S101 - only what is dense goes by frame
+            found = measurements(one.data, one.labels, self.image.frame(number))
+            measured.append([{"case": self.case.id, **moment, **row} for row in found])
+        whole = [{"case": self.case.id, "frame": "all", **row} for row in over_time(measured)]
+        return rows, [*(row for frame in measured for row in frame), *whole]

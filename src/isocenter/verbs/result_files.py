@@ -20,7 +20,7 @@ from isocenter.verbs.output import named_as
 # https://learn.microsoft.com/windows/win32/fileio/naming-a-file
 RESERVED = frozenset({"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(10))})
 PROBABILITIES, OVERLAY = "_probabilities", "_overlay"
-FORMATS = ("nii.gz", "nii", "nrrd", "png", "tiff", "dcm")
+FORMATS = ("nii.gz", "nii", "nrrd", "png", "tiff", "dcm", "csv")
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,11 @@ def write_result(
     """The files of a result that has a place in the image, and what of them could not be; of any other nothing."""
     written, lacking = _label_maps(prediction, image, folder, name, wanted, f"isocenter {task.name}")
     if wanted.overlay and has_place(prediction):
-        alone = Case(name, name, {"image": image})  # what is known of the case is no result
+        still = image.frame(0) if prediction.frames else image
+        alone = Case(name, name, {"image": still})  # what is known of the case is no result
         written.append(folder / f"{name}{OVERLAY}.png")
-        written[-1].write_bytes(task.figures(prediction, alone)[0].png)
+        drawn = task.figures(prediction.frames[0], alone) if prediction.frames else task.figures(prediction, alone)
+        written[-1].write_bytes(drawn[0].png)
     return written, lacking
 
 
@@ -113,7 +115,12 @@ def _label_maps(
     wide = {"png": "tiff"} if wanted.format == "auto" and mask.dtype.itemsize > 2 else None
     written, lacking = [folder / f"{name}.{_suffix(image, wanted.format, wide)}"], []
     write_label_map(mask, prediction.labels, image, written[0], algorithm=algorithm)
-    series = image.geometry.ndim == 3 and image.source is not None and image.source.format == "dicom"
+    series = (
+        image.geometry.ndim == 3
+        and image.frames is None
+        and image.source is not None
+        and image.source.format == "dicom"
+    )
     if wanted.format == "auto" and series:
         try:
             write_label_map(mask, prediction.labels, image, folder / f"{name}.dcm", algorithm=algorithm)
@@ -128,8 +135,8 @@ def _suffix(image: Image, format: str, instead: Mapping[str, str] | None = None)
 
     instead: for formats that cannot hold the numbers
     """
-    own = "nii.gz"
-    if image.geometry.ndim == 2:  # a PNG has no place for the size of a pixel
-        own = "tiff" if image.geometry.physical else "png"
+    own = "csv" if image.geometry.ndim == 1 else "nii.gz"
+    if image.geometry.ndim == 2:  # a PNG has no place for the size of a pixel, nor for frames
+        own = "tiff" if image.geometry.physical or image.frames is not None else "png"
     suffix = format if format != "auto" else own
     return (instead or {}).get(suffix, suffix)

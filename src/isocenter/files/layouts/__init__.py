@@ -8,6 +8,7 @@ from pathlib import Path
 from isocenter.errors import DatasetError, UsageError
 from isocenter.files.layouts.classes import observed_values
 from isocenter.files.layouts.folder import Folder
+from isocenter.files.layouts.frames import by_frame
 from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
 from isocenter.values import Dataset
 
@@ -45,7 +46,8 @@ def read_dataset(path: str | Path, options: DatasetOptions | None = None) -> Dat
     folder = Folder(path)
     if not folder.members:
         raise DatasetError("the folder is empty", str(path), "Choose the folder that holds the images")
-    return assemble(folder, _layout_of(folder, options).read(folder, options), options)
+    dataset = assemble(folder, _layout_of(folder, options).read(folder, options), options)
+    return by_frame(dataset) if options.references else dataset
 
 
 def load_layout(name: str) -> Layout:

@@ -11,6 +11,7 @@ from typing import Any
 
 from isocenter.errors import DatasetError
 from isocenter.files.index import FORMATS, entries, suffix_of
+from isocenter.files.series import is_series
 from isocenter.values import Split
 
 SPLIT_WORDS: dict[str, Split] = {
@@ -28,6 +29,7 @@ NO_SINGLE_IMAGE = frozenset({"dicom", "video"})
 NO_IMAGE_SUFFIXES = frozenset({".npz", ".img", ".rec"})  # .img and .rec are the second half of a pair
 DICOM_SUFFIXES = frozenset(FORMATS["dicom"].suffixes)
 TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".parquet"})
+SERIES_SUFFIXES = frozenset(FORMATS["series"].suffixes)
 JSON_LIMIT = 64 << 20  # a data set's description has some MiB at most
 
 
@@ -75,7 +77,13 @@ class Folder:
         known = {
             suffix for name, entry in entries().items() if name not in NO_SINGLE_IMAGE for suffix in entry.suffixes
         }
-        return tuple(member for member in self.members if member.suffix in known - NO_IMAGE_SUFFIXES)
+        holding = known - NO_IMAGE_SUFFIXES - TABLE_SUFFIXES
+        return tuple(m for m in self.members if m.suffix in holding or m in self._series)
+
+    @cached_property
+    def _series(self) -> frozenset[Member]:
+        """Tables of which each is one series; its first rows tell."""
+        return frozenset(m for m in self.members if m.suffix in SERIES_SUFFIXES and is_series(m.path))
 
     @cached_property
     def dicom(self) -> tuple[Member, ...]:
@@ -87,7 +95,8 @@ class Folder:
     @cached_property
     def tables(self) -> tuple[Member, ...]:
         """Tables that lie in the folder itself."""
-        return tuple(m for m in self.members if m.suffix in TABLE_SUFFIXES and m.path.parent == self.root)
+        named = (m for m in self.members if m.suffix in TABLE_SUFFIXES and m.path.parent == self.root)
+        return tuple(m for m in named if m not in self._series)
 
     @cached_property
     def description(self) -> dict[str, Any] | None:

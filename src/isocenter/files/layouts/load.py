@@ -114,10 +114,8 @@ def load_mask(paths: tuple[Path, ...], labels: tuple[Label, ...], options: ReadO
 
 def _label_map(path: Path, declared: frozenset[int], options: ReadOptions) -> Image:
     image = _indices(path) or _only(path, options)
-    if image.frames is not None:
-        raise FormatError("a mask with frames", str(path), "Save one mask a file")
     pixels = as_labels(_one_channel(image, path), declared, path)
-    return replace(image, pixels=pixels, channels=("label",), padding=None, times=None, facts={})
+    return replace(image, pixels=pixels, channels=("label",), padding=None, facts={})
 
 
 def as_labels(pixels: Array, declared: frozenset[int], path: Path) -> Array:

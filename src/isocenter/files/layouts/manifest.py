@@ -130,7 +130,7 @@ class Manifest:
 def fits(folder: Folder, options: DatasetOptions) -> bool:
     """A table itself; or a folder with one table, named by --column or with images or nothing else in it."""
     if folder.is_file:
-        return folder.members[0].suffix in TABLE_SUFFIXES
+        return folder.members[0].suffix in TABLE_SUFFIXES and not folder.images
     if len(folder.tables) == 0 or (len(folder.tables) > 1 and folder.images):
         return False
     if not (folder.images or folder.dicom):

@@ -14,7 +14,7 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
     """A folder with images, or one file that some format knows."""
     del options
     if folder.is_file and not folder.images:
-        return format_of(folder.root) not in (None, "dicom", "numpy")
+        return format_of(folder.root) not in (None, "dicom", "numpy", "series")
     return bool(folder.images)
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from isocenter.report.figures.differences import agreement, bland_altman
     from isocenter.report.figures.discrimination import confusion, precision_recall, reliability, roc
     from isocenter.report.figures.instances import objects
+    from isocenter.report.figures.lines import traces
     from isocenter.report.figures.sheets import contact_sheet, pair_sheet
     from isocenter.report.figures.slices import contours
     from isocenter.report.figures.survival import (
@@ -52,6 +53,7 @@ __all__ = [
     "scatter",
     "survival_curve",
     "time_ticks",
+    "traces",
     "training_curves",
 ]
 
@@ -76,6 +78,7 @@ _HOMES = {
     "roc": "discrimination",
     "survival_curve": "survival",
     "time_ticks": "survival",
+    "traces": "lines",
 }
 
 

@@ -12,6 +12,7 @@ from isocenter.report.display import main_plane
 from isocenter.report.figures.detection import middle_of, put_boxes, upright_boxes
 from isocenter.report.figures.drawing import Canvas, png, short
 from isocenter.report.figures.figure import Figure
+from isocenter.report.figures.lines import put_trace
 from isocenter.report.figures.slices import GROUND, LETTERS, MARK, REFERENCE_LINE, SLICE_DPI, put_greys, put_outlines
 from isocenter.report.figures.view import cut, view_of
 from isocenter.values import BoundingBoxes, Image, Label
@@ -47,7 +48,7 @@ def contact_sheet(
         # 0.2 of the 1.7 inches of a cell are for the name.
         axes = canvas.add_axes((left + 0.01 / columns, bottom + 0.13 / rows, 0.98 / columns, 0.86 / rows))
         axes.set_axis_off()
-        _put_slice(axes, image, (references or {}).get(name), labels)
+        _put_small(axes, image, (references or {}).get(name), labels)
         colour = MARK if name in marked else LETTERS
         middle = left + 0.5 / columns
         canvas.text(middle, bottom + 0.04 / rows, short(name), size=6.5, color=colour, ha="center", parse_math=False)
@@ -73,9 +74,7 @@ def pair_sheet(pairs: Sequence[tuple[str, Image, str, Image, str]], title: str, 
             start = left + (0.02 + 0.48 * side) / columns
             axes = canvas.add_axes((start, bottom + 0.2 / rows, 0.46 / columns, 0.78 / rows))
             axes.set_axis_off()
-            view = view_of(image)
-            plane = main_plane(view.grid)
-            put_greys(axes, view, plane, view.fullest_slice(plane))
+            _put_small(axes, image)
             middle = start + 0.23 / columns
             written = short(name, 28)
             canvas.text(middle, bottom + 0.12 / rows, written, size=6.5, color=LETTERS, ha="center", parse_math=False)
@@ -87,8 +86,13 @@ def pair_sheet(pairs: Sequence[tuple[str, Image, str, Image, str]], title: str, 
     return Figure(title, png(canvas, SLICE_DPI), alt, caption, wide=True)
 
 
-def _put_slice(axes: Axes, image: Image, reference: ArrayLike | BoundingBoxes | None, labels: Sequence[Label]) -> None:
-    """The slice with the most of the reference and its outlines."""
+def _put_small(
+    axes: Axes, image: Image, reference: ArrayLike | BoundingBoxes | None = None, labels: Sequence[Label] = ()
+) -> None:
+    """The slice with the most of the reference, else the middle one, and its outlines; a series' first channel."""
+    if image.geometry.ndim == 1:
+        put_trace(axes, image.geometry, image.data[0], LETTERS, width=0.5)
+        return
     if isinstance(reference, BoundingBoxes):
         view, drawn = view_of(image), upright_boxes(image, reference)
         plane = main_plane(view.grid)

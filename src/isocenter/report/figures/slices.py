@@ -15,6 +15,7 @@ from isocenter.lazy import ndimage
 from isocenter.report.display import PALETTE, Plane, colours, foreground, planes, unit_of
 from isocenter.report.figures.drawing import Canvas, png, short
 from isocenter.report.figures.figure import Figure
+from isocenter.report.figures.lines import traces
 from isocenter.report.figures.view import View, cut, view_of
 from isocenter.values import Array, Geometry, Image, Label
 
@@ -42,9 +43,12 @@ def contours(
 
     reference, prediction: (*spatial) or (1, *spatial) label values on the image's grid; None where there is none
     labels:                what the values mean; 0 is background
-    A volume is shown in three planes, to scale; the patient's right is at the left of the screen.
+    A volume is shown in three planes, to scale; the patient's right is at the left of the screen. A series is drawn as
+    lines.
     Raises GeometryError where a label map does not have the image's shape.
     """
+    if image.geometry.ndim == 1:
+        return traces(image, reference, prediction, labels, title, caption=caption)
     view = view_of(image, reference, prediction, channel=channel, frame=frame)
     shown = [(plane, view.fullest_slice(plane)) for plane in planes(view.grid)]
     canvas, panels = panels_of(view.grid, [plane for plane, _ in shown], _key(view, shown, labels))

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from isocenter.runtime.prepares import Prepares
     from isocenter.tasks import Task
 
+# The suffix of a file with a column for each channel.
+TABLE = ".csv"
 # One of the files of a case, as nnU-Net numbers its channels: <case>_0000, <case>_0001, ...
 NUMBERED = re.compile(r"(.+)_(\d{4})$")
 
@@ -117,7 +119,8 @@ def _told(table: Path) -> dict[str, dict[str, Any]]:
 def cases(source: str, formats: Mapping[str, Format], channels: Sequence[str]) -> dict[str, tuple[Path, ...]]:
     """{case: its files in order of their channels} of an image file or of a folder.
 
-    A model of several channels takes <case>_0000, <case>_0001, ...; the three of a colour picture are one file.
+    A model of several channels takes <case>_0000, <case>_0001, ...; the three of a colour picture are one file,
+    as are the columns of a table.
     """
     folder = Path(source)
     if not folder.exists():
@@ -125,7 +128,7 @@ def cases(source: str, formats: Mapping[str, Format], channels: Sequence[str]) -
     files = [folder] if folder.is_file() else sorted(folder.iterdir())
     known = {path: suffix for path in files if (suffix := _suffix(path, formats)) is not None}
     found: dict[str, list[Path]] = {}
-    several = len(channels) > 1 and tuple(channels) != COLOUR
+    several = len(channels) > 1 and tuple(channels) != COLOUR and TABLE not in formats
     for path, suffix in known.items():
         name = path.name[: -len(suffix)]
         match = NUMBERED.match(name) if several else None
@@ -177,7 +180,7 @@ class Evaluator:
         image = self._image(case, paths)
         prediction = self.inferer(image, case)
         if prediction.data is not None:
-            suffix = ".nii.gz" if image.geometry.ndim == 3 else ".png"
+            suffix = {1: ".csv", 2: ".png"}.get(image.geometry.ndim, ".nii.gz")
             out = folder / f"{case}{suffix}"
             write = self.formats[suffix].write
             assert write is not None  # noqa: S101 - both of them can

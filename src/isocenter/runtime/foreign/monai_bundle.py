@@ -21,7 +21,7 @@ from isocenter.runtime.record import digest
 from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.tasks import Task
 from isocenter.transforms import padding
-from isocenter.values import Array, Geometry, Image, Region, Slabs
+from isocenter.values import MM, Array, Geometry, Image, Region, Slabs
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -72,6 +72,9 @@ class MonaiTransforms:
     settings: Mapping[str, Any] = field(default_factory=lambda: {"kind": KIND})
 
     is_in_parts = False
+
+    unit = MM
+    frames = None
 
     @property
     def order_of_axes(self) -> tuple[int, ...]:

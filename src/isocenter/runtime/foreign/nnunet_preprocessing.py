@@ -17,7 +17,7 @@ from isocenter.lazy import ndimage
 from isocenter.runtime.foreign.spline import Resampling, resampled, resampled_labels, stepped
 from isocenter.runtime.prepares import Part
 from isocenter.transforms import content, padding, permuted, recoloured, unpermuted
-from isocenter.values import Array, Geometry, Image, Region, Slabs
+from isocenter.values import MM, Array, Geometry, Image, Region, Slabs
 
 KIND = "nnunet"
 # The spacing that nnU-Net gives the axis that a picture lacks.
@@ -132,6 +132,8 @@ class NNUNetPreprocessing:
     modality: str = "unknown"
 
     ndim = 3
+    unit = MM
+    frames = None
     shape = None
     is_in_parts = False
 

@@ -1,0 +1,76 @@
+"""Clips with a mask for every frame: each frame becomes a case of its own, of the same patient."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+
+from isocenter.errors import GeometryError, IsocenterError
+from isocenter.values import Case, Dataset, Image, LazyMapping
+
+# So many cases are looked at to learn whether a set holds clips with masks.
+LOOKED_AT = 3
+
+
+def by_frame(dataset: Dataset) -> Dataset:
+    """The data set with each frame as a case, where masks have frames; else as it is.
+
+    Frames of one clip keep their patient, so that a split never parts them. A clip that cannot be read stays one case,
+    and is named where all are read.
+    """
+    if not any(_is_framed(case) for case in dataset.cases[:LOOKED_AT]):
+        return dataset
+    parted = {case.id: list(_frames(case)) for case in dataset}
+    return replace(
+        dataset,
+        cases=tuple(one for frames in parted.values() for one in frames),
+        splits={one.id: split for name, split in dataset.splits.items() for one in parted.get(name, ())},
+        layout=f"{dataset.layout}; each frame of {len(parted)} clips is a case",
+    )
+
+
+def _is_framed(case: Case) -> bool:
+    try:
+        if "mask" not in case.references or len(case.images) == 0 or _first(case).frames is None:
+            return False
+        return case.references["mask"].frames is not None
+    except IsocenterError:
+        return False
+
+
+def _frames(case: Case) -> Iterator[Case]:
+    try:
+        count = _first(case).frames
+    except IsocenterError:
+        count = None
+    if count is None or "mask" not in case.references:
+        yield case
+        return
+    for number in range(count):
+        yield replace(
+            case,
+            id=f"{case.id}_frame{number:03}",
+            images=LazyMapping({name: partial(_image, case, name, number) for name in case.images}),
+            references=LazyMapping({kind: partial(_reference, case, kind, number) for kind in case.references}),
+            key=f"{case.key}frame {number}",
+        )
+
+
+def _first(case: Case) -> Image:
+    return next(iter(case.images.values()))
+
+
+def _image(case: Case, name: str, number: int) -> Image:
+    return case.images[name].frame(number)
+
+
+def _reference(case: Case, kind: str, number: int) -> object:
+    """A mask's own frame; what holds for the whole clip holds for its frames."""
+    found = case.references[kind]
+    if not isinstance(found, Image):
+        return found
+    if found.frames != _first(case).frames:
+        problem = f"the {kind} has {found.frames or 'no'} frames, the image {_first(case).frames}"
+        raise GeometryError(problem, case.id, "Draw one mask for every frame")
+    return found.frame(number)

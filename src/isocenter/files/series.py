@@ -1,0 +1,142 @@
+"""Series as tables of numbers (CSV, TSV): vital signs over time, spectra; a row a sample, a column a channel.
+
+The first column may be the axis, as "time (s)", "time_ms", "ppm", "wavenumber (cm-1)" or "sample". Samples lie at even
+steps along it. Milliseconds, minutes and the like become seconds; other units stay what they are.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Mapping, Sequence
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+
+from isocenter.errors import FormatError, GeometryError
+from isocenter.files.format import Format, ReadOptions
+from isocenter.values import SERIES_UNITS, Array, Floats, Geometry, Image, Source
+
+# What an axis is called, and its unit where the name says it.
+NAMES: Mapping[str, str | None] = {
+    "time": None, "t": None, "times": None, "axis": None, "seconds": "s", "ppm": "ppm", "chemical shift": "ppm",
+    "wavenumber": "cm-1", "wavelength": "nm", "frequency": "Hz", "sample": None, "index": None,
+}  # fmt: skip
+SECONDS = {"s": 1.0, "sec": 1.0, "ms": 1e-3, "us": 1e-6, "min": 60.0, "h": 3600.0}
+TITLES = {"s": "time (s)", "ppm": "chemical shift (ppm)", "cm-1": "wavenumber (cm-1)"}
+TITLE = re.compile(r"^(?P<name>[a-z ]+?)(?:\s*[\[(]\s*(?P<unit>[^\])]+?)\s*[\])]|_(?P<end>[a-z]+))?$")
+# As the slices of a volume: steps are even where each is within a hundredth of their median.
+EVEN = 0.01
+# Of a file that may be a series or a table of cases, so much is looked at.
+HEAD_BYTES, FEWEST = 4096, 4
+
+
+def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
+    """One image of one axis, (channels, samples).
+
+    Raises FormatError for what is no number, GeometryError for samples at uneven steps.
+    """
+    del options  # a series leaves nothing to decide
+    text = path.read_text(encoding="utf-8-sig")
+    rows = [row for row in csv.reader(StringIO(text), delimiter=_delimiter(text)) if row]
+    titled = bool(rows) and any(_number(cell) is None for cell in rows[0])
+    titles = [cell.strip() for cell in rows[0]] if titled else [str(n) for n in range(len(rows[0]) if rows else 0)]
+    numbers = [[_number(cell) for cell in row] for row in rows[titled:]]
+    if not numbers or any(len(row) != len(titles) for row in numbers):
+        raise FormatError("is no table of numbers", str(path), "Write a row a sample and a column a channel")
+    if any(cell is None for row in numbers for cell in row):
+        raise FormatError("holds text among its numbers", str(path), "Write numbers alone under one row of names")
+    return {path.stem: series(dict(zip(titles, np.array(numbers, dtype=np.float64).T, strict=True)), path)}
+
+
+def series(columns: Mapping[str, Array], path: Path, kind: str = "series") -> Image:
+    """(samples,) numbers by name as one image; the first may be the axis.
+
+    Raises FormatError for columns of unlike length or none, GeometryError for samples at uneven steps.
+    """
+    first = next(iter(columns))
+    axis = _axis(first)
+    channels = {name: values for name, values in columns.items() if axis is None or name != first}
+    if not channels or len({len(values) for values in columns.values()}) != 1 or not len(columns[first]):
+        raise FormatError("holds no channels of one length", str(path), "Write as many samples for each channel")
+    known, unit, factor = axis or (False, "", 1.0)
+    shape = (len(columns[first]),)
+    geometry = _grid(np.asarray(columns[first], float) * factor, unit, path) if known else Geometry.of_pixels(shape)
+    silent = axis is not None and not known and "sample" not in first.lower()
+    notes = (f"the axis {first!r} has no known unit, so its steps are counted in samples",) if silent else ()
+    pixels = np.stack([np.asarray(values) for values in channels.values()])
+    return Image(pixels, geometry, channels=tuple(channels), notes=notes, source=Source(kind, (str(path),)))
+
+
+def write(image: Image, path: Path) -> None:
+    """A CSV, its first column the axis; numbers as they are.
+
+    Raises FormatError for an image of more than one axis, or with frames.
+    """
+    if image.geometry.ndim != 1 or image.frames is not None:
+        raise FormatError("a table of samples holds one axis", str(path), "Write .nii.gz or .nrrd")
+    grid, data = image.geometry, image.data
+    places = grid.to_world(np.arange(grid.shape[0])[:, None])[:, 0] if grid.physical else np.arange(grid.shape[0])
+    title = TITLES.get(grid.unit, f"axis ({grid.unit})") if grid.physical else "sample"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+        table.writerow([title, *image.channels])
+        table.writerows(zip(places.tolist(), *data.tolist(), strict=True))
+
+
+def is_series(path: Path) -> bool:
+    """Whether a table holds samples along an axis, rather than a case a row: a known one comes first, in even steps."""
+    with path.open("rb") as file:
+        text = file.read(HEAD_BYTES).decode("utf-8-sig", errors="replace")
+    lines = text.splitlines()[: -1 if len(text) >= HEAD_BYTES else None]
+    rows = [row for row in csv.reader(lines, delimiter=_delimiter(text)) if row]
+    if len(rows) <= FEWEST or len(rows[0]) < 2 or _axis(rows[0][0]) is None:
+        return False
+    places = [_number(row[0]) for row in rows[1:]]
+    if any(place is None for place in places):
+        return False
+    return _is_even(np.array(places, dtype=np.float64))
+
+
+def _axis(title: str) -> tuple[bool, str, float] | None:
+    """(whether its unit is known, the unit, what a number is multiplied by); None where it is no axis."""
+    found = TITLE.match(title.strip().lower())
+    if found is None or found["name"].strip() not in NAMES:
+        return None
+    unit = found["unit"] or found["end"] or (NAMES[found["name"].strip()] or "").lower()
+    if unit in SECONDS:
+        return True, "s", SECONDS[unit]
+    unit = {one.lower(): one for one in SERIES_UNITS}.get(unit or "")
+    return unit is not None, unit or "", 1.0
+
+
+def _grid(places: Floats, unit: str, path: Path) -> Geometry:
+    """(samples,) places along the axis as a grid."""
+    if not _is_even(places):
+        raise GeometryError("its samples lie at uneven steps", str(path), "Interpolate them at even steps first")
+    step = (places[-1] - places[0]) / (len(places) - 1)
+    return Geometry((len(places),), np.array([[step, places[0]], [0.0, 1.0]]), oriented=False, unit=unit)
+
+
+def _is_even(places: Floats) -> bool:
+    steps = np.diff(places)
+    middle = float(np.median(steps)) if len(steps) else 0.0
+    return bool(np.isfinite(places).all() and middle != 0 and (abs(steps - middle) <= EVEN * abs(middle)).all())
+
+
+def _number(cell: str) -> float | None:
+    """A blank is no measurement; None for what is no number."""
+    try:
+        return float(cell) if cell.strip() else float("nan")
+    except ValueError:
+        return None
+
+
+def _delimiter(text: str) -> str:
+    line = text.partition("\n")[0]
+    counts: Sequence[tuple[int, str]] = [(line.count(mark), mark) for mark in (",", "\t", ";")]
+    return max(counts, key=lambda one: one[0])[1]
+
+
+FORMAT = Format("series", read, write)

@@ -1,0 +1,81 @@
+"""A series as lines over its axis, one panel a channel, with bars where something is marked on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import ArrayLike
+
+from isocenter.report.display import colours, foreground, unit_of
+from isocenter.report.figures.drawing import Canvas, Ink, chart, cycle, plain, short
+from isocenter.report.figures.figure import Figure
+from isocenter.values import Array, Geometry, Image, Label
+
+# More panels than these nobody reads, and a screen has no more points across.
+MOST_PANELS, MOST_POINTS = 12, 2000
+
+
+def traces(
+    image: Image,
+    reference: ArrayLike | None,
+    prediction: ArrayLike | None,
+    labels: Sequence[Label],
+    title: str,
+    *,
+    caption: str = "",
+) -> Figure:
+    """(channels, samples) as lines; under each the reference as bars, and the prediction below it.
+
+    reference, prediction: (samples,) or (1, samples) label values; None where there is none
+    """
+    data = image.data[:MOST_PANELS]
+    marked = [(name, np.ravel(one)) for name, one in (("reference", reference), ("prediction", prediction))
+              if one is not None]  # fmt: skip
+    left = len(image.data) - len(data)
+    told = [caption, f"Bars: {' above '.join(name for name, _ in marked)}." if marked else ""]
+    told += [_key(labels) if marked else "", f"{left} more channels are not shown." if left else ""]
+
+    def draw(canvas: Canvas, ink: Ink) -> None:
+        panels = np.atleast_1d(canvas.subplots(len(data), 1, sharex=True))
+        for axes, name, values in zip(panels, image.channels, data, strict=False):
+            plain(axes, ink)
+            put_trace(axes, image.geometry, values, cycle(ink, 1)[0])
+            axes.set_ylabel(short(name, 14))
+            for row, (_, drawn) in enumerate(marked):
+                _bars(axes, image.geometry, drawn, labels, row)
+        panels[-1].set_xlabel(unit_of(image.geometry))
+
+    what = f"Series of {len(image.data)} channels over {image.geometry.shape[0]} samples"
+    drawn = f", with {' and '.join(name for name, _ in marked)}" if marked else ""
+    size = (7.2, 1.0 + 1.3 * len(data))
+    return chart(draw, title=title, caption=" ".join(filter(None, told)), alt=what + drawn, size=size)
+
+
+def put_trace(axes: Axes, grid: Geometry, values: Array, colour: str, width: float = 0.9) -> None:
+    """(samples,) as a line; of more samples than a screen has points, the lowest and highest of each."""
+    places = grid.to_world(np.arange(grid.shape[0])[:, None])[:, 0]
+    every = -(-len(values) // MOST_POINTS)
+    if every > 1:
+        starts = np.arange(0, len(values), every)
+        low, high = (bound.reduceat(values, starts) for bound in (np.fmin, np.fmax))
+        places, values = np.repeat(places[starts], 2), np.stack([low, high], axis=1).ravel()
+    axes.plot(places, values, color=colour, linewidth=width)
+
+
+def _bars(axes: Axes, grid: Geometry, drawn: Array, labels: Sequence[Label], row: int) -> None:
+    """Along the bottom of a panel, one row above the other."""
+    named, step = colours(labels), grid.steps[0]
+    begins = np.flatnonzero(np.diff(drawn, prepend=drawn[:1] - 1.0)).tolist()
+    for start, stop in zip(begins, [*begins[1:], len(drawn)], strict=True):
+        colour = named.get(int(drawn[start]))
+        if colour is not None:
+            first, last = sorted(grid.to_world([[start], [stop - 1]])[:, 0].tolist())
+            shade = tuple(part / 255 for part in colour)
+            axes.axvspan(first - step / 2, last + step / 2, 0.06 - 0.06 * row, 0.11 - 0.06 * row, color=shade)
+
+
+def _key(labels: Sequence[Label]) -> str:
+    names = [label.name for label in foreground(labels)]
+    return f"Marked: {', '.join(names)}." if names else ""

@@ -1,0 +1,59 @@
+"""The apparent diffusion coefficient of water, from images at several b-values."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from isocenter.errors import GeometryError
+from isocenter.values import Array, Floats, Image
+
+
+def apparent_diffusion(image: Image, where: str) -> Image:
+    """(1, *spatial) in mm²/s: the slope of ln S = ln S0 - b ADC, by least squares; NaN where a signal is not above 0.
+
+    Each signal weighs by its square, because the noise of its logarithm is as its inverse: Salvador et al., Hum Brain
+    Mapp 2005, doi:10.1002/hbm.20076. Directions of one b-value are averaged by the fit itself.
+    Raises GeometryError without frames at two known b-values (s/mm²) at least.
+    """
+    b = _b_values(image, where)
+    read, shape = image.reader(), image.geometry.shape
+    found = np.empty(shape, dtype=np.float32)
+    for place in range(shape[-1]):  # a slice at a time: all frames of a volume are large
+        region = (*(slice(0, size) for size in shape[:-1]), slice(place, place + 1))
+        part = read((slice(0, 1), slice(None), *region))
+        found[region] = _fitted(np.where(image.measured(part), part, np.nan)[0].astype(np.float64), b)
+    facts = {name: value for name, value in image.facts.items() if name not in ("b_values", "gradient_directions")}
+    return replace(
+        image,
+        pixels=found[None],
+        channels=("ADC",),
+        times=None,
+        padding=None,
+        facts={**facts, "unit": "mm2/s"},
+        notes=(*image.notes, f"ADC fitted to b-values {', '.join(f'{one:g}' for one in sorted(set(b.tolist())))}"),
+    )
+
+
+def _fitted(signal: Array, b: Floats) -> Floats:
+    """(frames, ...) signals to (...) coefficients."""
+    known = np.all(signal > 0, axis=0)
+    kept = np.where(known, signal, 1.0)
+    weight, y = kept**2, np.log(kept)
+    b = b.reshape(-1, *[1] * (signal.ndim - 1))
+    total = weight.sum(axis=0)
+    middle, mean = (weight * b).sum(axis=0) / total, (weight * y).sum(axis=0) / total
+    slope = (weight * (b - middle) * (y - mean)).sum(axis=0) / (weight * (b - middle) ** 2).sum(axis=0)
+    return np.where(known, -slope, np.nan)
+
+
+def _b_values(image: Image, where: str) -> Floats:
+    stated = image.facts.get("b_values")
+    remedy = "Give the DICOM series, or a NIfTI with its .bval file beside it"
+    if stated is None or image.frames is None or None in stated or len(stated) != image.frames:
+        raise GeometryError("its frames have no known b-values", where, remedy)
+    b = np.asarray(stated, dtype=np.float64)
+    if len(np.unique(b)) < 2:
+        raise GeometryError(f"all frames have b = {b[0]:g}", where, "An ADC needs two b-values at least")
+    return b

@@ -1,0 +1,58 @@
+"""Series of regions out of a 4D image."""
+
+from __future__ import annotations
+
+import nibabel
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+import isocenter
+from isocenter.errors import GeometryError
+from isocenter.transforms import region_series
+from isocenter.values import Geometry, Image, Label
+
+GRID = Geometry((4, 3, 2), np.eye(4))
+
+
+def scan(times: tuple[float, ...] | None = (0.0, 2.0, 4.0)) -> Image:
+    frames = np.random.default_rng(0).normal(100, 10, (1, 3, *GRID.shape))
+    return Image(frames, GRID, modality="MR", times=times)
+
+
+def atlas() -> Image:
+    regions = np.zeros(GRID.shape, int)
+    regions[:2], regions[2] = 1, 5
+    return Image(regions[None], GRID, labels=(Label(1, "insula"),))
+
+
+def test_a_region_s_series_is_its_mean_at_each_time():
+    image = scan()
+    found = region_series(image, atlas(), "x")
+    assert (found.channels, found.shape, found.geometry.unit) == (("insula", "5"), (2, 3), "s")
+    assert found.spacing == (2.0,)
+    assert_allclose(found.data[0], image.data[0, :, :2].mean(axis=(1, 2, 3)))
+    assert_allclose(found.data[1], image.data[0, :, 2].mean(axis=(1, 2)))
+
+
+def test_without_even_times_frames_are_counted():
+    assert region_series(scan((0.0, 1.0, 5.0)), atlas(), "x").spacing is None
+    assert region_series(scan(None), atlas(), "x").spacing is None
+
+
+def test_an_atlas_on_another_grid_and_an_image_without_frames_are_refused():
+    moved = Image(atlas().data, Geometry(GRID.shape, np.diag([2, 1, 1, 1])))
+    with pytest.raises(GeometryError, match="atlas"):
+        region_series(scan(), moved, "x")
+    with pytest.raises(GeometryError, match="frames"):
+        region_series(scan().frame(0), atlas(), "x")
+
+
+def test_convert_writes_the_series_as_a_table(tmp_path):
+    made = nibabel.Nifti1Image(np.moveaxis(scan().data[0], 0, -1).astype(np.float32), np.eye(4))
+    made.header.set_xyzt_units("mm", "sec")
+    made.header["pixdim"][4] = 2.0
+    made.to_filename(tmp_path / "bold.nii.gz")
+    nibabel.Nifti1Image(atlas().data[0].astype(np.uint8), np.eye(4)).to_filename(tmp_path / "atlas.nii.gz")
+    isocenter.convert(tmp_path / "bold.nii.gz", tmp_path / "series.csv", regions=tmp_path / "atlas.nii.gz")
+    assert_allclose(isocenter.read(tmp_path / "series.csv").data, region_series(scan(), atlas(), "x").data, rtol=1e-5)

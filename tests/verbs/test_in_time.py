@@ -1,0 +1,110 @@
+"""Series, clips and cines all the way: read, planned, trained, scored, predicted, packaged. All data are simulated."""
+
+from __future__ import annotations
+
+import json
+
+import nibabel
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_array_equal
+
+import drawn_in_time
+import isocenter
+
+FEW = {"training.steps": 4, "training.validations": 1, "training.batch": 2}
+FLAGS = {"device": "cpu", "threads": 1}
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory):
+    root = tmp_path_factory.mktemp("in_time")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ISOCENTER_CACHE", str(root / "cache"))
+        yield root
+
+
+def test_a_series_is_marked_sample_by_sample_and_its_package_says_the_same(room):
+    data = drawn_in_time.electrocardiograms(room / "series")
+    found = isocenter.check(data, threads=1)
+    assert found.passed
+    assert found.facts["spacing"] == "median 0.005 s"
+    size = {"width": 4, "widest": 8, "strides": [[1], [2]]}
+    run = isocenter.train(data, out=room / "series_run", assignments={**FEW, "network.size": size}, **FLAGS)
+    plan = isocenter.plan(data, **FLAGS).plan
+    assert (plan["preprocessing.ndim"], plan["preprocessing.unit"], plan["augmentation.flips"]) == (1, "s", [])
+    units = {row.metric: row.estimate.unit for row in run.rows}
+    assert units["hd95_s"] == "s"
+    image = data / "images" / "patient01.csv"
+    isocenter.predict(str(run.out), str(image), out=room / "series_found", device="cpu", overlay=True)
+    marked = isocenter.read(room / "series_found" / "patient01.csv")
+    assert marked.geometry.equals(isocenter.read(image).geometry)
+    measured = pd.read_csv(room / "series_found" / "measurements.csv")
+    assert measured["length_s"][0] == pytest.approx(measured["voxels"][0] * drawn_in_time.STEP)
+    isocenter.package(run.out, out=room / "series_packaged", backends=())
+    packaged = isocenter.load(room / "series_packaged", "cpu").predict(str(image))
+    assert_array_equal(packaged.data, marked.data[0])
+    assert (room / "series_packaged" / "scripts" / "tables.py").is_file()
+
+
+def test_a_clip_has_one_answer_whatever_its_length(room):
+    data = drawn_in_time.clips(room / "clips")
+    size = {"width": 4, "blocks": [1, 1], "stem_stride": 1, "frames": 8}
+    run = isocenter.train(data, out=room / "clips_run", assignments={**FEW, "network.size": size}, **FLAGS)
+    plan = isocenter.plan(data, **FLAGS).plan
+    assert (plan["preprocessing.frames"], plan["network.name"], plan["network.size"]["frames"]) == (8, "clip_resnet", 8)
+    assert "9 to 12 frames" in plan.decision("preprocessing.frames").because
+    model = isocenter.load(run.out, "cpu")
+    image = isocenter.read(data / "weak" / "patient00.nii.gz")
+    assert sum(model.predict(image).probabilities.values()) == pytest.approx(1)
+    with pytest.raises(isocenter.errors.GeometryError, match="no frames"):
+        model.predict(image.frame(0))
+    isocenter.package(run.out, out=room / "clips_packaged", backends=())
+    packaged = isocenter.load(room / "clips_packaged", "cpu")
+    assert packaged.predict(image).probabilities == pytest.approx(model.predict(image).probabilities)
+    described = json.loads((room / "clips_packaged" / "configs" / "metadata.json").read_text())
+    assert len(described["network_data_format"]["inputs"]["image"]["channel_def"]) == 8
+    assert json.loads((room / "clips_packaged" / "isocenter" / "model.json").read_text())["onnx"]["exported"]
+
+
+def test_masks_of_every_frame_come_back_with_their_times_and_the_change_over_the_beat(room):
+    data = drawn_in_time.cines(room / "cine")
+    size = {"width": 4, "widest": 8, "strides": [[1, 1], [2, 2]]}
+    run = isocenter.train(data, out=room / "cine_run", assignments={**FEW, "network.size": size}, **FLAGS)
+    split = pd.read_csv(run.out / "split.csv")
+    assert len(split) == 4 * 4 + 4 * 5
+    assert (split.groupby("patient")["split"].nunique() == 1).all()
+    image = data / "images" / "patient01.nii.gz"
+    isocenter.predict(str(run.out), str(image), out=room / "cine_found", device="cpu", overlay=True)
+    written = nibabel.load(room / "cine_found" / "patient01.nii.gz")
+    assert written.shape == (16, 16, 1, 5)
+    assert written.header.get_zooms()[3] == pytest.approx(drawn_in_time.FRAME)
+    table = pd.read_csv(room / "cine_found" / "predictions.csv")
+    assert table["frame"].tolist() == [0, 1, 2, 3, 4]
+    measured = pd.read_csv(room / "cine_found" / "measurements.csv")
+    volumes = measured[measured["frame"] != "all"]["volume_ml"]
+    [whole] = measured[measured["frame"] == "all"].to_dict("records")
+    assert (whole["largest_volume_ml"], whole["smallest_volume_ml"]) == (volumes.max(), volumes.min())
+    voxel = 1.5 * 1.5 * 8 / 1000
+    assert volumes.tolist() == pytest.approx((np.asarray(written.dataobj) > 0).sum(axis=(0, 1, 2)) * voxel)
+
+
+def test_two_time_points_of_a_case_are_two_channels_in_the_order_of_the_table(room):
+    for n in range(3):
+        voxels, _ = drawn_in_time.heartbeat(n, 0.5, 2)
+        for name, frame in (("before", 0), ("after", 1)):
+            nibabel.Nifti1Image(voxels[..., frame], np.eye(4)).to_filename(room / f"{name}{n}.nii.gz")
+    rows = [f"before{n}.nii.gz,after{n}.nii.gz,{('same', 'less')[n % 2]},p{n}" for n in range(3)]
+    (room / "change.csv").write_text("\n".join(["first,second,label,patient", *rows]))
+    found = isocenter.check(room / "change.csv", column={"image:before": "first", "image:after": "second"}, threads=1)
+    assert found.facts["channels"] == "before, after"
+    assert found.facts["classes"] == "less 1, same 2"
+
+
+@pytest.mark.slow
+def test_the_strength_of_a_beat_is_learnt(tmp_path):
+    """A disc that loses 20 % of its area against one that loses 70 %."""
+    some = {"training.steps": 80, "training.validations": 2, "training.batch": 8}
+    run = isocenter.train(drawn_in_time.clips(tmp_path / "clips", 32), out=tmp_path / "run", assignments=some, **FLAGS)
+    assert run.rows[0].estimate.value > 0.9
