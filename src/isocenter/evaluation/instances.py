@@ -30,7 +30,7 @@ class InstanceOverlap:
     pairs: Integers
     shared: Integers
 
-    # Of which the 2018 Data Science Bowl takes the mean: Caicedo et al., Nat Methods 2019, doi:10.1038/s41592-019-0612-7
+    # The 2018 Data Science Bowl takes their mean: Caicedo et al., Nat Methods 2019, doi:10.1038/s41592-019-0612-7
     thresholds: ClassVar[tuple[float, ...]] = tuple(round(0.5 + 0.05 * n, 2) for n in range(10))
 
     @property
