@@ -19,7 +19,7 @@ from isocenter.tasks.readers import agreement, masks_of
 from isocenter.tasks.segmentation import Segmentation
 from isocenter.tasks.segmentation_codes import Codes
 from isocenter.tasks.segmentation_loss import OF_SHARES, share_loss
-from isocenter.training.kinds import Drawn, kind_of
+from isocenter.training.kinds import Drawn, kind_of, moved
 from isocenter.transforms import Augmentation, Normalisation, generator
 from isocenter.values import Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Label, Prediction, parts_of
 
@@ -159,8 +159,8 @@ def test_beyond_the_edge_of_a_turned_patch_nothing_is_known():
     kind = kind_of(PARTIAL.heads["mask"])
     for outside in (0, 3):
         drawn = Drawn([generator(0, 0, 1)], (1.0, 1.0), None, outside)
-        _, moved = kind.moved(turning, images, targets, drawn)
-        assert set(moved.unique().tolist()) == {outside, 1}
+        _, turned = moved(kind, turning, images, targets, drawn)
+        assert set(turned.unique().tolist()) == {outside, 1}
 
 
 def test_what_is_said_about_the_ignored_is_not_scored():
