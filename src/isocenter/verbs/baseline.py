@@ -45,5 +45,5 @@ def _rows(run: Begun, fitted: Sequence[tuple[Alone, Sequence[Case]]]) -> list[Ro
     tables = [model.task.score([model.predict(case) for case in cases], cases) for model, cases in fitted]
     if not tables:
         return []
-    table = case_table([{**row, "split": "test"} for one in tables for row in one.to_dict("records")])
+    table = case_table([row for one in tables for row in one.assign(split="test").to_dict("records")])
     return fitted[0][0].task.summary(table, seed=int(run.plan["training.seed"]))
