@@ -80,6 +80,20 @@ def diseases(data: Path, out: Path) -> Path:
     return _table(pd.DataFrame(columns), out)
 
 
+def rhythms(data: Path, out: Path) -> Path:
+    """SIMULATED pulse waves of 8 s at 50 Hz, one CSV a patient: in one folder even beats, in the other uneven ones."""
+    rng, time_s = np.random.default_rng(0), np.arange(400) / 50
+    for number in range(240):
+        uneven = number % 2
+        gaps = rng.uniform(0.6, 1.1) * (1 + uneven * rng.uniform(-0.35, 0.35, 20) + rng.normal(0, 0.02, 20))
+        beats = np.cumsum(gaps) - rng.uniform(0, 1)
+        wave = np.exp(-((time_s[:, None] - beats) ** 2) / 0.01).sum(axis=1) + rng.normal(0, 0.1, len(time_s))
+        folder = out / "cases" / ("uneven" if uneven else "even")
+        folder.mkdir(parents=True, exist_ok=True)
+        pd.DataFrame({"time (s)": time_s, "pulse": wave}).to_csv(folder / f"patient{number:03}.csv", index=False)
+    return out / "cases"
+
+
 FINDINGS = ("--column", "patient=patient,finding:covid=covid,finding:ards=ards,finding:other=other")
 CORN = ("--set", "task.order=corn")
 TIMES = ("--column", "time=days,event=happened", "--set", "task.unit=days", "--modality", "MR")
@@ -89,6 +103,9 @@ EXAMPLES: Mapping[str, Example] = {
     "classification": Example("classification", "medmnist/pneumoniamnist.npz", "pneumonia or none"),
     "grades": Example("classification", "medmnist/retinamnist.npz", "grades of retinopathy", CORN),
     "detection": Example("detection", "bccd", "blood cells in boxes"),
+    "instances": Example("instances", "dsb2018", "nuclei one by one"),
+    "together": Example("segmentation+classification", "ultrasound", "a tumour's outline and its class at once"),
+    "series": Example("classification", "", "SIMULATED pulse waves, even or uneven", (), rhythms),
     "findings": Example("findings", "multimodal", "diseases in radiographs", FINDINGS, diseases),
     "regression": Example("regression", "hippocampus", "volume in ml", ("--column", "value:volume=volume_ml"), volumes),
     "segmentation": Example("segmentation", "hippocampus", "two structures", ("--labels", "1=anterior,2=posterior")),
