@@ -217,7 +217,8 @@ class InstanceSegmentation:
         references = [self._reference(case, made.geometry) for made, case in there]
         smallest = [self._voxels(made.geometry) for made, _ in there]
         found = thresholds(self._decoder, open_yet, maps, references, smallest)
-        task = replace(self, **{name: float(decision.value) for name, decision in found.items()})
+        chosen: dict[str, Any] = {name: float(decision.value) for name, decision in found.items()}
+        task = replace(self, **chosen)
         return task, {f"task.{name}": decision for name, decision in found.items()}
 
     def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
@@ -239,13 +240,13 @@ class InstanceSegmentation:
 
     def overview(self, table: Table) -> list[Figure]:
         known = {name: table[name].dropna().to_numpy(float) for name in ("ap50", "aji", "pq")}
-        counts = (table[name].to_numpy(float) for name in ("objects_reference", "objects_predicted"))
+        true, found = (table[name].to_numpy(float) for name in ("objects_reference", "objects_predicted"))
         axes = ("objects of the reference", "objects predicted")
         return [
             figures.histogram(
                 known, "Objects of the cases", axis="AP at IoU 0.5, AJI, PQ", caption="One count a case."
             ),
-            figures.scatter(*counts, "Numbers of objects", axes=axes, identity=True),
+            figures.scatter(true, found, "Numbers of objects", axes=axes, identity=True),
         ]
 
     def rank(self, table: Table) -> list[str]:

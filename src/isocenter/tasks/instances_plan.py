@@ -128,11 +128,11 @@ def thresholds(
     for name, values in TRIED.items():
         if name not in names:
             continue
-        tried = {value: mean_ap(replace(decoder, **{name: value})) for value in values}  # type: ignore[arg-type]
+        tried = {value: mean_ap(replace(decoder, **{name: value})) for value in values}
         # Of equals the one next to what is usual.
         usual = getattr(decoder, name)
         best = max(tried, key=lambda value: (round(tried[value], 4), -abs(value - usual)))
-        decoder = replace(decoder, **{name: best})  # type: ignore[arg-type]
+        decoder = replace(decoder, **{name: best})
         because = (
             f"the highest mean AP, {tried[best]:.3f} ({usual} gives {tried[usual]:.3f}), of {counted(total, 'object')} "
             f"of {counted(len(maps), 'validation case')}"
