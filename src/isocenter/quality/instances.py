@@ -108,11 +108,11 @@ def pieces_of(numbers: Array) -> Mapping[int, int]:
 
 def _objects(numbers: Array) -> Iterator[tuple[int, Array]]:
     """Each number with its truths, no larger than the object; the numbers themselves may be as large as they like."""
-    values, places = np.unique(numbers, return_inverse=True)
-    objects, first = values[values != 0].tolist(), 0 if values[0] == 0 else 1
-    own = np.asarray(places.reshape(numbers.shape), dtype=np.int32) + first
-    for place, (number, box) in enumerate(zip(objects, ndimage.find_objects(own), strict=True), start=1):
-        yield int(number), own[box] == place
+    values, found = np.unique(numbers, return_inverse=True)
+    places: Array = found.reshape(numbers.shape).astype(np.int32) + (0 if values[0] == 0 else 1)
+    objects = values[values != 0].tolist()
+    for place, (number, box) in enumerate(zip(objects, ndimage.find_objects(places), strict=True), start=1):
+        yield int(number), places[box] == place
 
 
 def _far_apart(inside: Array) -> bool:

@@ -240,13 +240,13 @@ class InstanceSegmentation:
 
     def overview(self, table: Table) -> list[Figure]:
         known = {name: table[name].dropna().to_numpy(float) for name in ("ap50", "aji", "pq")}
-        true, said = (table[name].to_numpy(float) for name in ("objects_reference", "objects_predicted"))
+        true, found = (table[name].to_numpy(float) for name in ("objects_reference", "objects_predicted"))
         axes = ("objects of the reference", "objects predicted")
         return [
             figures.histogram(
                 known, "Objects of the cases", axis="AP at IoU 0.5, AJI, PQ", caption="One count a case."
             ),
-            figures.scatter(true, said, "Numbers of objects", axes=axes, identity=True),
+            figures.scatter(true, found, "Numbers of objects", axes=axes, identity=True),
         ]
 
     def rank(self, table: Table) -> list[str]:

@@ -61,7 +61,7 @@ def renumbered(numbers: Numbers, smallest: float = 0.0) -> Numbers:
     found = np.flatnonzero(kept)
     table = np.zeros(len(counts), dtype=np.uint16 if len(found) < 2**16 else np.uint32)
     table[found[np.argsort(first[found], kind="stable")]] = np.arange(1, len(found) + 1)
-    return np.asarray(table[flat].reshape(numbers.shape))
+    return np.asarray(table[flat]).reshape(numbers.shape)
 
 
 def _flooded(there: NDArray[np.bool_], height: Floats, prominence: float) -> Numbers:
