@@ -149,7 +149,7 @@ class Detection:
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         return {
-            "network.name": network(fingerprint),
+            **network(fingerprint),
             "preprocessing.reduction": reduction(fingerprint),
             "training.selection": Decision(
                 "ap", "average precision of the validation cases, the mean of that at IoU 0.1 and at 0.5"
