@@ -172,7 +172,7 @@ MICROSCOPY = Profile(
 )
 SERIES = Profile(
     "a series",
-    ("ECG", "EEG", "EMG", "EOG", "HD", "RESP", "EPS"),
+    (),
     rotation=0.0,
     changes={"contrast": 0.25, "brightness": 0.15, "noise": 0.1, "bias_field": 0.1},
     why={
@@ -204,7 +204,6 @@ PROFILES: Sequence[Profile] = (
     ENDOSCOPY,
     PET,
     MICROSCOPY,
-    SERIES,
     UNKNOWN,
 )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from isocenter.values import BY_HAND, Decision, Plan
+from isocenter.values import BY_HAND, MM, Decision, Plan
 
 TITLES = {
     "task": "The task",
@@ -69,7 +69,7 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
     "preprocessing.frames": ("Of each clip {value} frames are looked at", "They are still images"),
     "preprocessing.unit": ("Their spacing is in {value}",),
     "preprocessing.spacing": (
-        "Images are resampled to a spacing of {size}",
+        "Images are resampled to {size} {unit}",
         "Images are not brought to a common spacing",
     ),
     "preprocessing.reduction": ("They are brought down by a factor of {value}",),
@@ -158,6 +158,7 @@ def prose(plan: Plan) -> str:
 
 def _paragraph(section: str, decisions: Mapping[str, Decision]) -> str:
     sentences, off = [], []
+    unit = decisions["unit"].value if "unit" in decisions else MM
     for name, decision in decisions.items():
         # A part of a task decides as a task does: task.segmentation.loss says what task.loss says.
         part, _, own = name.rpartition(".")
@@ -165,18 +166,18 @@ def _paragraph(section: str, decisions: Mapping[str, Decision]) -> str:
         if is_nothing(whole, decision.value) and len(SENTENCES.get(whole, ())) < 2:
             off.append(_words(name))
         else:
-            sentence = _sentence(whole, decision)
+            sentence = _sentence(whole, decision, unit)
             sentences.append(f"{part.capitalize()}: {sentence[0].lower()}{sentence[1:]}" if part else sentence)
     if off:
         sentences.append(f"Off or not set: {', '.join(off)}.")
     return " ".join(sentences)
 
 
-def _sentence(name: str, decision: Decision) -> str:
+def _sentence(name: str, decision: Decision, unit: str = MM) -> str:
     forms = SENTENCES.get(name, (f"{_words(name.partition('.')[2]).capitalize()} is {{value}}",))
     value = decision.value
     form = forms[-1] if is_nothing(name, value) else forms[0]
-    lead = form.format(value=said(value), size=size_words(value), percent=_percent(value), each=_each(value))
+    lead = form.format(value=said(value), size=size_words(value), percent=_percent(value), each=_each(value), unit=unit)
     source = f" ({decision.source})" if decision.source else ""
     return f"{lead[0].upper()}{lead[1:]}{_reason(decision.because)}{source}."
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import FormatError, GeometryError
+from isocenter.report import figures
 from isocenter.report.blocks import Gallery, Page, Section
 from isocenter.report.box_edges import EDGES
 from isocenter.report.display import PALETTE, colours, is_colour, main_plane, planes, turned, unit_of, upright, window
-from isocenter.report.figures import traces
 from isocenter.report.packing import CODES, Packed, code_type, pack, text_of, thinning
 from isocenter.report.page import environment, render
 from isocenter.values import Array, Geometry, Image
@@ -75,7 +75,7 @@ def _lines(image: Image, overlays: Sequence[Image], title: str) -> str:
         _check(overlay, image)
     first, second = [*(overlay.data[0] for overlay in overlays[:2]), None, None][:2]
     labels = overlays[0].labels if overlays else ()
-    shown = Gallery([traces(image, first, second, labels, title)])
+    shown = Gallery([figures.traces(image, first, second, labels, title)])
     return render(Page(title, sections=[Section("Series", [shown])], notes=image.notes))
 
 

@@ -7,10 +7,13 @@ from dataclasses import replace
 from functools import partial
 
 from isocenter.errors import GeometryError, IsocenterError
+from isocenter.files.index import suffix_of
 from isocenter.values import Case, Dataset, Image, LazyMapping
 
 # So many cases are looked at to learn whether a set holds clips with masks.
 LOOKED_AT = 3
+# Files that may hold frames, and tell so before their voxels are read.
+FRAMED = frozenset({".nii.gz", ".nii", ".hdr", ".nrrd", ".nhdr", ".mha", ".mhd", ".mif", ".mif.gz"})
 
 
 def by_frame(dataset: Dataset) -> Dataset:
@@ -32,7 +35,8 @@ def by_frame(dataset: Dataset) -> Dataset:
 
 def _is_framed(case: Case) -> bool:
     try:
-        if "mask" not in case.references or len(case.images) == 0 or _first(case).frames is None:
+        known = any(suffix_of(path) in FRAMED for path in case.files)
+        if not known or "mask" not in case.references or len(case.images) == 0 or _first(case).frames is None:
             return False
         return case.references["mask"].frames is not None
     except IsocenterError:
