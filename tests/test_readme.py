@@ -98,7 +98,7 @@ def test_every_decision_that_is_set_by_hand_is_one_of_a_plan(page: str, line: st
             continue
         # What a task may be told is its own affair: each kind has its settings.
         known = [kind(one) for one in names()] if section == "task" else [TYPED[section]]
-        assert any(key in inspect.signature(one).parameters for one in known), page
+        assert any({key, f"{key}_name"} & set(inspect.signature(one).parameters) for one in known), page
 
 
 @pytest.mark.parametrize(("page", "tree"), snippets())

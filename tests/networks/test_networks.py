@@ -44,6 +44,9 @@ SMALL_STAGES = {
 }
 # The smallest member of each family in each number of axes: family, size, spatial shape.
 SMALLEST = {
+    "clip_resnet 1D": ("clip_resnet", {"blocks": [1, 1], "width": 8, "dropout": 0.0, "frames": 2}, (31,)),
+    "clip_resnet 2D": ("clip_resnet", {"blocks": [1, 1], "width": 8, "dropout": 0.0, "frames": 2}, (13, 9)),
+    "clip_resnet 3D": ("clip_resnet", {"blocks": [1, 1], "width": 8, "dropout": 0.0, "frames": 2}, (9, 7, 11)),
     "densenet 2D": ("densenet", {"blocks": [2, 2], "growth": 4, "width": 8, "dropout": 0.0}, (13, 9)),
     "densenet 3D": ("densenet", {"blocks": [2, 2], "growth": 4, "width": 8, "dropout": 0.0}, (9, 7, 11)),
     "plain_conv_unet 2D": ("plain_conv_unet", {**SMALL_STAGES[2], "convolutions": [1, 2, 1]}, (12, 20)),
@@ -324,7 +327,13 @@ def test_two_networks_of_one_seed_are_equal_and_of_two_are_not():
 @pytest.mark.parametrize(
     ("name", "spatial_dims", "heads", "size", "says"),
     [
-        ("vgg", 2, {"mask": Dense(2)}, {}, r"no network 'vgg'\. Choose one of densenet, plain_conv_unet, residual"),
+        (
+            "vgg",
+            2,
+            {"mask": Dense(2)},
+            {},
+            r"no network 'vgg'\. Choose one of clip_resnet, densenet, plain_conv_unet",
+        ),
         ("unet", 2, {"mask": Dense(2)}, {"strides": [[1, 1]], "depth": 4}, "depth"),
         ("unet", 2, {"mask": Dense(2)}, {}, "strides"),
         ("unet", 2, {"mask": Dense(2)}, {"strides": []}, "strides"),
@@ -373,7 +382,7 @@ def test_a_network_that_cannot_be_is_refused(name, spatial_dims, heads, size, sa
 
 
 def test_every_family_of_the_index_has_its_smallest_member_here():
-    assert {name for name, _, _ in SMALLEST.values()} == set(networks.NETWORKS)
+    assert {name for name, _, _ in SMALLEST.values()} | set(BOXES) == set(networks.NETWORKS)
 
 
 @pytest.mark.parametrize("name", networks.NETWORKS)

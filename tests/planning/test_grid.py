@@ -116,7 +116,7 @@ def test_one_odd_case_makes_all_others_coarse_and_is_named():
 def test_sizes_that_are_lost_are_told():
     cases = [facts((40, 60), physical=False, name="a"), facts((30, 30), physical=False, name="b")]
     shape = grid_for(Fingerprint(tuple(cases)), dense=False, device="cpu", scaled=True).shape
-    assert "those in voxels are lost where images differ in shape" in shape.because
+    assert "in voxels they are lost where images differ in shape" in shape.because
 
 
 def test_pictures_without_a_size_in_mm_come_to_one_shape_all_the_same():

@@ -117,7 +117,7 @@ def test_a_case_teaches_what_it_is_known_of_and_one_without_any_label_is_refused
     assert set(THREE.target(case(mask=LEFT)).data) == {"segmentation"}
     target = THREE.target(case(mask=LEFT, value={"size": 12.0}))
     assert set(target.data) == {"segmentation", "regression"}
-    assert target.data["regression"].tolist() == [1.0]
+    assert target.data["regression"].data.tolist() == [1.0]
     assert tasks.suffices(THREE, {"value"})
     assert not tasks.suffices(THREE, {"boxes"})
     with pytest.raises(DatasetError, match="no reference of the kind class, mask, value"):

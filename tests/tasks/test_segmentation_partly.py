@@ -14,6 +14,7 @@ from isocenter import tasks
 from isocenter.errors import GeometryError, PlanError
 from isocenter.files import read_dataset
 from isocenter.runtime import Preprocessing
+from isocenter.tasks import readers, segmentation_partly
 from isocenter.tasks.losses import TERMS
 from isocenter.tasks.readers import agreement, masks_of
 from isocenter.tasks.segmentation import Segmentation
@@ -337,3 +338,7 @@ def test_the_observers_of_real_vessels_agree_as_far_as_their_readme_says(data):
         assert list(drawn) == ["1stHO", "2ndHO"]
         dices.append(agreement(drawn["1stHO"], drawn, {"vessel": (1,)})["vessel"]["dice_between_readers"])
     assert np.mean(dices) == pytest.approx(0.768, abs=5e-4)
+
+
+def test_every_way_of_taking_readers_together_can_be_asked_for():
+    assert tuple(readers.CONSENSUS) == segmentation_partly.WAYS

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from isocenter.runtime import Preprocessing
-from isocenter.training import Prepared
+from isocenter.training import Prepared, kinds
 from isocenter.training.kinds import KINDS, Drawn, kind_named, kind_of
 from isocenter.training.loader import Loader
 from isocenter.transforms import Augmentation, Normalisation
@@ -134,11 +134,11 @@ def test_numbers_of_objects_survive_another_grid_and_a_turn():
     assert set(np.unique(data)) == {0, 3, 70_000}
     augmentation = Augmentation(rotation=30.0, probability=1.0, flips=(0, 1))
     drawn = Drawn([np.random.default_rng(1)], (1.0, 1.0), (0, 1))
-    images, moved = kind.moved(augmentation, torch.zeros(1, 1, 24, 24), torch.from_numpy(data)[None], drawn)
+    images, numbers = kinds.moved(kind, augmentation, torch.zeros(1, 1, 24, 24), torch.from_numpy(data)[None], drawn)
     assert images.shape == (1, 1, 24, 24)
-    assert not torch.equal(moved[0], torch.from_numpy(data))
-    assert set(moved.unique().tolist()) == {0, 3, 70_000}
-    assert set(kind.coarse(moved, (24, 24), (12, 12)).unique().tolist()) <= {0, 3, 70_000}
+    assert not torch.equal(numbers[0], torch.from_numpy(data))
+    assert set(numbers.unique().tolist()) == {0, 3, 70_000}
+    assert set(kind.coarse(numbers, (24, 24), (12, 12)).unique().tolist()) <= {0, 3, 70_000}
 
 
 def test_patches_are_centred_on_objects_whatever_their_numbers():

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 NETWORKS = {
-    "clip_resnet": "isocenter.networks.clips:build",
+    "clip_resnet": "isocenter.networks.resnet:build_clips",
     "densenet": "isocenter.networks.densenet:build",
     "plain_conv_unet": "isocenter.networks.nnunet:build_plain",
     "residual_encoder_unet": "isocenter.networks.nnunet:build_residual",
@@ -82,7 +82,7 @@ def size_for(
 
     strides: by which factor each of several stages may reduce each axis, so that `patch` stays whole
     A family's file says it in its function `size_for` (`size_for_slices` beside `build_slices`); without one it is
-    built with its own defaults.
+    built with its own defaults. Its paper is `PAPER` (`PAPER_SLICES` beside `build_slices`, where it is another).
     Raises PlanError for an unknown name.
     """
     module, function = _found(name)
@@ -122,7 +122,9 @@ def members() -> tuple[Member, ...]:
 def _member(name: str, axes: int) -> Member | None:
     patch = REFERENCE[axes]
     size, _, _ = size_for(name, patch, halvings(patch), "cpu")
-    return member(name, axes, size, build, getattr(_found(name)[0], "PAPER", ""))
+    module, function = _found(name)
+    own = f"PAPER{function.removeprefix('build').upper()}"
+    return member(name, axes, size, build, getattr(module, own, getattr(module, "PAPER", "")))
 
 
 def _found(name: str) -> tuple[ModuleType, str]:

@@ -373,6 +373,8 @@ def _along(numbers: Tensor, output: Tensor) -> Tensor:
 
 def _classes(dense: Mapping[str, int], axes: int) -> dict[str, int]:
     """{head: classes} of heads with lengths and offsets."""
+    if axes == 1:
+        raise ValueError("boxes lie in two or three dimensions")
     if any(count <= 2 * axes for count in dense.values()):
         raise ValueError(f"boxes are answered: of the channels {2 * axes} are lengths and offsets, and some classes")
     return {name: count - 2 * axes for name, count in dense.items()}

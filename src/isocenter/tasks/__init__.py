@@ -99,6 +99,11 @@ def _all_of(fitting: list[str], found: str, where: str) -> str:
     return SIGN.join(fitting)
 
 
+def needs_of(name: str | None) -> frozenset[str]:
+    """Kinds of reference that a named task asks for; none where nobody named one, or every one that fits."""
+    return frozenset() if name in (None, ALL) else kind(str(name)).needs
+
+
 def build(settings: Mapping[str, Any]) -> Task:
     """The task of a plan's section "task", or of a model's record."""
     return kind(settings["name"]).of({key: value for key, value in settings.items() if key != "name"})
@@ -153,6 +158,7 @@ __all__ = [
     "kind",
     "kind_for",
     "names",
+    "needs_of",
     "of_a_case",
     "outside",
     "parts_of",

@@ -190,6 +190,11 @@ class Segmentation:
         return self.regions is None
 
     @property
+    def is_divided(self) -> bool:
+        """Whether the share of the readers is taught."""
+        return self.readers == "soft" and len(self.observers) > 1
+
+    @property
     def writes(self) -> tuple[int, ...]:
         """For each output the value that it marks; where they overlap a later one writes over an earlier one."""
         if self.regions is not None:
@@ -208,7 +213,7 @@ class Segmentation:
     @property
     def mirrored(self) -> tuple[int, ...] | None:
         order = crossed(self.names)
-        if not self.exclusive or self.truth.is_divided:
+        if not self.exclusive or self.is_divided:
             # A value of the target is no channel here: what has a side is not mirrored.
             return order if order == tuple(range(len(self.names))) else None
         return None if order is None else (0, *(place + 1 for place in order))

@@ -9,13 +9,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from isocenter.errors import PlanError, counted
-from isocenter.tasks.readers import CONSENSUS
 from isocenter.tasks.segmentation_codes import codes_of
 from isocenter.tasks.segmentation_loss import NEIGHBOURS, OF_SHARES
 from isocenter.values import Dataset, Decision, Fingerprint, Label, hidden
 
 # The settings of a segmentation that are about this.
 PARTLY = ("regions", "ignore", "background", "sparse", "readers", "observers")
+# The names of `readers.CONSENSUS`, which needs libraries that a packaged model does without.
+WAYS = ("first", "majority", "staple", "soft")
 # Where less than this share of the voxels is drawn, patches are sought and surfaces are not measured.
 LITTLE = 0.5
 # Fewer readers have no majority.
@@ -80,8 +81,8 @@ def check_partly(labels: Sequence[Label], loss: str, settings: Mapping[str, Any]
         raise PlanError(f"{ignore} cannot be both to ignore and background", "task.ignore", remedy)
     if sparse not in (None, "voxels", "slices"):
         raise PlanError(f"{sparse!r} says nothing of masks", "task.sparse", "Give voxels, slices or none")
-    if settings["readers"] not in CONSENSUS:
-        remedy = f"Choose one of {', '.join(CONSENSUS)}"
+    if settings["readers"] not in WAYS:
+        remedy = f"Choose one of {', '.join(WAYS)}"
         raise PlanError(f"readers are not combined by {settings['readers']!r}", "task.readers", remedy)
     divided = settings["readers"] == "soft" and len(settings["observers"]) > 1
     if divided and loss not in OF_SHARES:

@@ -15,10 +15,11 @@ from isocenter.planning import cores
 from isocenter.quality import Examination
 from isocenter.report import render
 from isocenter.runtime import Cluster, write_json
+from isocenter.tasks import needs_of
 from isocenter.transforms import GREY
 from isocenter.values import Dataset, Problem
 from isocenter.verbs.check_page import SEVERITIES, case_record, check_page
-from isocenter.verbs.dataset import looked_through, needs_of, open_dataset
+from isocenter.verbs.dataset import looked_through, open_dataset
 from isocenter.verbs.output import refuse_taken, result_folder
 
 MARKS = ("check.json",)

@@ -12,7 +12,7 @@ from isocenter.errors import DatasetError, UsageError, counted
 from isocenter.files import DatasetOptions, ReadOptions, read_dataset
 from isocenter.quality import Examination, examine
 from isocenter.runtime import Spread
-from isocenter.tasks import Task, kind, suffices
+from isocenter.tasks import Task, suffices
 from isocenter.transforms import aligned
 from isocenter.values import Case, Dataset, Image, LazyMapping, Problem
 from isocenter.verbs.progress import tracked
@@ -64,11 +64,6 @@ def _options(
         channels=channels,
         kinds=frozenset(needs),
     )
-
-
-def needs_of(task: str | None) -> frozenset[str]:
-    """The kinds of reference that a named task asks for; none where nobody named one."""
-    return frozenset() if task is None else kind(task).needs
 
 
 def _aligned(case: Case, name: str) -> Image:

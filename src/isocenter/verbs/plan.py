@@ -31,9 +31,9 @@ from isocenter.planning import (
     with_settings,
 )
 from isocenter.quality import Examination, retested
-from isocenter.tasks import kind_for
+from isocenter.tasks import kind_for, needs_of
 from isocenter.values import Dataset, Decision, Fingerprint, Plan, Shortcut, Split
-from isocenter.verbs.dataset import READING, looked_through, needs_of, open_dataset, refuse_unfit, with_references
+from isocenter.verbs.dataset import READING, looked_through, open_dataset, refuse_unfit, with_references
 from isocenter.verbs.device import announced_device
 from isocenter.verbs.output import refuse_taken
 

@@ -13,10 +13,11 @@ from isocenter.files import dataset_hash, write_text, written
 from isocenter.planning import plan_text, read_plan, registered, settings, with_settings
 from isocenter.quality import Examination
 from isocenter.runtime import choose_device, read_json
+from isocenter.tasks import needs_of
 from isocenter.training import STATE_SCHEMA, recover
 from isocenter.values import Case, Dataset, Decision, Plan, Split
 from isocenter.verbs.data_record import write_data_record
-from isocenter.verbs.dataset import looked_through, needs_of, open_dataset, refuse_unfit, with_references
+from isocenter.verbs.dataset import looked_through, open_dataset, refuse_unfit, with_references
 from isocenter.verbs.plan import Planned, relative_to
 from isocenter.verbs.plan import plan as make
 from isocenter.verbs.scoring import read_split, split_table
