@@ -25,9 +25,9 @@ NARROWEST = 1 / 3
 FOCUS, NEARNESS = 2, 4
 # A voxel from which on lengths are learnt, as a share of the centre's weight.
 LEAST_WEIGHT = 0.05
-# Boxes beside the map of centres: TTFNet's weight of what they do not share, and that of sides, which shows the way
-# from where nothing is shared.
-OVERLAP_WEIGHT, SIDES_WEIGHT = 5.0, 1.0
+# Boxes beside the map of centres: what they do not share, and sides, which show the way from where nothing is shared.
+# TTFNet has 5 for the first; gradients are clipped as a whole here, and then the classes are learnt too late.
+OVERLAP_WEIGHT, SIDES_WEIGHT = 1.0, 0.2
 # From here on, as a share of the true side, the loss of a side grows linearly.
 BEND = 0.1
 # Voxels of the shortest side that a box is taken for while it is learnt.
