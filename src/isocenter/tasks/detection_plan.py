@@ -20,7 +20,7 @@ SUPPRESSION = {2: 0.5, 3: 0.2}
 # Until validation cases have decided: CenterNet's own for its pictures.
 THRESHOLD = 0.3
 # Voxels that the smallest kind of box is still across on the network's grid, four to each of a pyramid's answers; and
-# those that an image is at least. By trials on BCCD, see docs/benchmarks.md.
+# those that an image is at least. Chosen by reasoning and never varied; what they lead to is in docs/benchmarks.md.
 FINE_ENOUGH, SMALLEST_IMAGE = 16, 128
 # Of fewer boxes of validation cases a threshold would be chance.
 FEWEST_BOXES = 10
