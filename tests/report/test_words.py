@@ -125,8 +125,8 @@ def test_the_method_says_how_or_why_not() -> None:
 
 
 def test_a_metric_has_the_name_of_the_papers_and_leaves_its_unit_to_the_value() -> None:
-    names = ("hd95", "hd95_pixels", "nsd_pixels", "volume_error_mm2", "iou_pooled", "my_metric")
-    said = ["HD95", "HD95", "NSD, tolerance in pixels", "Volume error", "IoU, pooled", "My metric"]
+    names = ("hd95", "hd95_pixels", "nsd_pixels", "volume_error_mm2", "volume_loa_lower_mm2", "my_metric")
+    said = ["HD95", "HD95", "NSD, tolerance in pixels", "Volume error", "Volume, lower limit of agreement", "My metric"]
     assert [metric_name(name) for name in names] == said
 
 

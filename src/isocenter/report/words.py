@@ -13,14 +13,17 @@ from isocenter.values import SERIES_UNITS, Estimate, Row
 # The spelling of the papers; other names are written as they are, with blanks.
 NAMES = {
     "accuracy": "Accuracy",
+    "aji": "AJI",
     "ap": "AP at IoU 0.5 to 0.95",
     "ap10": "AP at IoU 0.1",
     "ap50": "AP at IoU 0.5",
+    "ap75": "AP at IoU 0.75",
     "assd": "ASSD",
     "auprc": "AUPRC",
     "auroc": "AUROC",
     "balanced_accuracy": "Balanced accuracy",
     "brier": "Brier score",
+    "cldice": "Centreline Dice",
     "concordance": "Concordance (Lin)",
     "cpm": "CPM",
     "cpm_iou10": "CPM at IoU 0.1",
@@ -47,12 +50,15 @@ NAMES = {
     "nsd_pixels": "NSD, tolerance in pixels",
     "pearson": "Pearson's r",
     "ppv": "PPV",
+    "pq": "PQ",
     "quadratic_kappa": "Quadratic-weighted kappa",
     "r2": "R²",
     "rmse": "RMSE",
     "spearman": "Spearman's rho",
     "rps": "Ranked probability score",
     "uno_c": "Uno's c",
+    "volume_loa_lower": "Volume, lower limit of agreement",
+    "volume_loa_upper": "Volume, upper limit of agreement",
 }
 EN_DASH = "\N{EN DASH}"
 ALL = "all"  # the label of the row over all labels
