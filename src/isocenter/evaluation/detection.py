@@ -22,7 +22,6 @@ from isocenter.values import BoundingBoxes, Floats
 # Lin et al., ECCV 2014, arXiv:1405.0312: recalls at which precision is looked at, overlaps that are averaged over,
 # and boxes an image that count.
 RECALLS = np.linspace(0.0, 1.0, 101)
-COCO_OVERLAPS = tuple(np.linspace(0.5, 0.95, 10).round(2).tolist())
 MOST_BOXES = 100
 # False boxes a scan at which sensitivity is averaged: Setio et al., Med Image Anal 2017 (LUNA16),
 # doi:10.1016/j.media.2017.06.015

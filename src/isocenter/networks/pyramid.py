@@ -72,6 +72,7 @@ class Features(nn.Module):
     width:   feature maps of the stage after the first; doubled by each up to `widest`
     blocks:  residual blocks of each stage from the third on
     inside:  feature maps of the pyramid
+    levels:  how many stages from `finest` on, where not all that there are strides for
     """
 
     def __init__(
@@ -79,18 +80,20 @@ class Features(nn.Module):
         channels: int,
         ndim: int,
         strides: Sequence[Sequence[int]],
-        finest: int,
-        width: int,
-        widest: int,
-        blocks: int,
-        inside: int,
+        finest: int = 2,
+        width: int = 16,
+        widest: int = 128,
+        blocks: int = 1,
+        inside: int = 48,
+        levels: int | None = None,
     ) -> None:
         super().__init__()
+        strides = strides if levels is None else strides[: finest + levels]
         if max(strides[0]) > 1 or any(len(stride) != ndim for stride in strides):
             raise ValueError(f"strides need {ndim} numbers a stage, and 1 in the first, not {strides}")
         if not 1 <= finest < len(strides):
             raise ValueError(f"{len(strides)} stages have no finest {finest} beside the first")
-        self.finest = finest
+        self.finest, self.inside = finest, inside
         self.steps = [
             [math.prod(stride[axis] for stride in strides[: stage + 1]) for axis in range(ndim)]
             for stage in range(finest, len(strides))
@@ -124,7 +127,7 @@ class Pyramid(nn.Module):
 
     dense: heads by name with their number of channels, of which the last are lengths and offsets, one an axis each
     head:  convolutions of each branch of the head
-    The other settings are those of `Features`.
+    size:  the other settings, those of `Features`
     """
 
     def __init__(
@@ -132,17 +135,13 @@ class Pyramid(nn.Module):
         channels: int,
         spatial_dims: int,
         dense: Mapping[str, int],
-        strides: Sequence[Sequence[int]],
-        finest: int = 2,
-        width: int = 16,
-        widest: int = 128,
-        blocks: int = 1,
-        inside: int = 48,
         head: int = 1,
+        **size: Any,
     ) -> None:
         super().__init__()
         ndim, classes = spatial_dims, _classes(dense, spatial_dims)
-        self.body = Features(channels, ndim, strides, finest, width, widest, blocks, inside)
+        self.body = Features(channels, ndim, **size)
+        inside = self.body.inside
         self.smooth = Unit(ndim, inside, inside)
         self.kinds = nn.Sequential(*(Unit(ndim, inside, inside) for _ in range(head)))
         self.places = nn.Sequential(*(Unit(ndim, inside, inside) for _ in range(head)))
@@ -211,7 +210,9 @@ class Yolox(nn.Module):
     grid: at each voxel the answer of the level that is surest there. Of the paper's network the second way through the
     pyramid is left out, and the stages are residual ones.
 
-    levels: how many, each half as fine as the one before; the other settings are those of `Pyramid`
+    head:   convolutions of each branch of the head
+    levels: how many, each half as fine as the one before
+    size:   the other settings, those of `Features`
     """
 
     def __init__(
@@ -219,20 +220,16 @@ class Yolox(nn.Module):
         channels: int,
         spatial_dims: int,
         dense: Mapping[str, int],
-        strides: Sequence[Sequence[int]],
-        finest: int = 2,
-        width: int = 16,
-        widest: int = 128,
-        blocks: int = 1,
-        inside: int = 48,
         head: int = 2,
         levels: int = 3,
+        **size: Any,
     ) -> None:
         super().__init__()
         ndim, classes = spatial_dims, _classes(dense, spatial_dims)
         if len(classes) != 1:
             raise ValueError(f"one head of boxes is answered, not {len(classes)}")
-        self.body = Features(channels, ndim, strides[: finest + levels], finest, width, widest, blocks, inside)
+        self.body = Features(channels, ndim, levels=levels, **size)
+        inside = self.body.inside
         [(self.name, self.classes)], self.ndim = classes.items(), ndim
         last, count = CONVOLUTION[ndim], len(self.body.steps)
         branches = [

@@ -71,6 +71,7 @@ class ResNet(nn.Module):
             for n in range(count):
                 layers.append(Block(spatial_dims, inside, outside, 2 if stage > 0 and n == 0 else 1))
                 inside = outside
+        self.features = inside
         self.body = nn.Sequential(*layers, NORMALISATION[spatial_dims](inside), nn.ReLU(inplace=True))
         self.dropout = nn.Dropout(dropout)
         self.vectors = nn.ModuleDict({name: nn.Linear(inside + context, size) for name, size in vectors.items()})
@@ -109,7 +110,7 @@ class ClipResNet(nn.Module):
         self.frames = frames
         encoder = ResNet(channels // frames, spatial_dims, {}, dropout=0.0, **size)
         self.encoder = encoder.body
-        features = self._features(encoder)
+        features = encoder.features
         self.over_time = nn.Sequential(
             nn.Conv1d(features, features, span, padding=span // 2, bias=False),
             nn.BatchNorm1d(features),
@@ -119,11 +120,6 @@ class ClipResNet(nn.Module):
         self.activation = nn.ReLU(inplace=True)
         self.dropout = nn.Dropout(dropout)
         self.vectors = nn.ModuleDict({name: nn.Linear(features, count) for name, count in vectors.items()})
-
-    @staticmethod
-    def _features(encoder: ResNet) -> int:
-        """Feature maps of the last normalisation, which has a scale and an offset for each."""
-        return sum(weight.numel() for weight in encoder.body[-2].parameters()) // 2
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         spatial, channels = images.shape[2:], images.shape[1] // self.frames

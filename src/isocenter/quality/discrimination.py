@@ -74,11 +74,6 @@ def _folds(label: Array, patient: Array, seed: int) -> Array:
     return fold[patient]
 
 
-def _first_label(label: Array, patient: Array) -> Array:
-    """(patients,) the class of a patient's first image."""
-    return label[np.unique(patient, return_index=True)[1]]
-
-
 def _shuffled(patient: Array, seed: int, draw: int) -> Array:
     """(cases,) whose answer each case gets when each patient has another's: that of the other's first image."""
     first = np.unique(patient, return_index=True)[1]

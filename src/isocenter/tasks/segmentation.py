@@ -257,7 +257,7 @@ class Segmentation:
             self.background,
             self.sparse,
             self.readers,
-            len(self.observers),
+            len(self.observers) if self.is_divided else 1,
         )
 
     def loss(self, outputs: Outputs, target: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ class Truth:
 
     values:     of the labels; the place of each, counted from 1, is the label's number
     structures: the values of each structure that is scored
-    people:     how many may have drawn a case
+    divided:    of how many people the share is taught; 1 where a single map is
     """
 
     values: tuple[int, ...]
@@ -31,7 +31,7 @@ class Truth:
     background: int
     sparse: Literal["voxels", "slices"] | None
     readers: str
-    people: int
+    divided: int = 1
 
     @property
     def is_partial(self) -> bool:
@@ -41,12 +41,12 @@ class Truth:
     @property
     def is_divided(self) -> bool:
         """Whether the share of the readers is taught."""
-        return self.readers == "soft" and self.people > 1
+        return self.divided > 1
 
     @property
     def codes(self) -> Codes:
         """What the values of targets mean."""
-        return codes_of(len(self.values), self.people if self.is_divided else 1)
+        return codes_of(len(self.values), self.divided)
 
     @property
     def groups(self) -> list[tuple[int, ...]]:
