@@ -69,10 +69,10 @@ def main() -> None:
             "same_voxels": alike,
             "runs": json.loads(table.to_json(orient="records")),
         }
-    text = "\n\n".join(said)
-    print(text)
-    if asked.record:
-        record("bounded_memory", "Large volumes of many classes", text, figures)
+        print(said[-1], flush=True)
+        if asked.record:
+            # After each, because the last one takes an hour.
+            record("bounded_memory", "Large volumes of many classes", "\n\n".join(said), figures)
 
 
 def generated(shape: tuple[int, int, int]) -> Image:
