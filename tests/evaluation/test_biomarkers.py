@@ -7,6 +7,7 @@ import PIL.Image
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from isocenter.errors import UsageError
 from isocenter.evaluation import diameters, ejection_fraction, repeatability, suv_peak
@@ -45,6 +46,17 @@ def test_two_lesions_of_a_plane_are_not_one_from_end_to_end():
     alone[30:] = False
     assert diameters(apart, (1.0, 1.0)) == diameters(alone, (1.0, 1.0))
     assert diameters(np.zeros((4, 4)), (1.0, 1.0)) is None
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.floats(0.2, 0.6))
+def test_among_many_pieces_the_longest_is_found_as_by_looking_at_each(seed, share):
+    mask, steps = np.random.default_rng(seed).random((18, 22)) < share, np.array([[0.5, 0.1], [0.0, 0.8]])
+    pieces, count = ndimage.label(mask, np.ones((3, 3)))
+    each = [diameters(pieces == n, steps).long for n in range(1, count + 1)]
+    assert diameters(mask, steps).long == pytest.approx(max(each))
+    assert diameters(mask, steps, over=max(each)) is None
+    assert diameters(mask, steps, over=0.99 * max(each)) == diameters(mask, steps)
 
 
 def test_the_peak_is_the_mean_of_the_best_sphere_of_one_ml():

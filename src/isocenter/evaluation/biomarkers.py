@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,8 +29,8 @@ class Diameters:
     short: float
 
 
-def diameters(mask: ArrayLike, spacing: ArrayLike) -> Diameters | None:
-    """Of a plane (i, j) of a mask: those of the piece with the longest; None where it is empty.
+def diameters(mask: ArrayLike, spacing: ArrayLike, over: float = 0.0) -> Diameters | None:
+    """Of a plane (i, j) of a mask: those of the piece with the longest; None where none is longer than `over`.
 
     spacing: mm (or pixels) of the two axes, or (2, 2) their steps in the plane
     Ends are the middles of faces between inside and outside: so a row of n voxels is n spacings long. The short
@@ -39,16 +40,27 @@ def diameters(mask: ArrayLike, spacing: ArrayLike) -> Diameters | None:
     inside, steps = np.asarray(mask, dtype=bool), np.asarray(spacing, dtype=np.float64)
     steps = np.diag(steps) if steps.ndim == 1 else steps
     pieces, count = ndimage.label(inside, np.ones((3, 3)))
-    found = [_of_piece(pieces[box] == n, steps) for n, box in enumerate(ndimage.find_objects(pieces, count), start=1)]
-    return max(found, key=lambda one: (one.long, one.short), default=None)
+    longest, best = over, None
+    # Nothing is longer than the box around it: after the largest most pieces, as of a map of noise, need no look.
+    boxes = enumerate(ndimage.find_objects(pieces, count), start=1)
+    for n, box in sorted(boxes, key=lambda one: diagonal(one[1], steps), reverse=True):
+        if diagonal(box, steps) <= longest:
+            break
+        ends = _hull(_ends(pieces[box] == n) @ steps.T)
+        apart = spatial.distance.squareform(spatial.distance.pdist(ends))
+        if apart.max() > longest:
+            longest, best = float(apart.max()), (ends, np.unravel_index(apart.argmax(), apart.shape))
+    if best is None:
+        return None
+    ends, (first, last) = best
+    along = (ends[last] - ends[first]) / longest
+    return Diameters(longest, _across(ends @ along, ends @ np.array([-along[1], along[0]])))
 
 
-def _of_piece(piece: NDArray[np.bool_], steps: Floats) -> Diameters:
-    ends = _hull(_ends(piece) @ steps.T)
-    apart = spatial.distance.squareform(spatial.distance.pdist(ends))
-    first, last = np.unravel_index(apart.argmax(), apart.shape)
-    along = (ends[last] - ends[first]) / apart[first, last]
-    return Diameters(float(apart[first, last]), _across(ends @ along, ends @ np.array([-along[1], along[0]])))
+def diagonal(box: Sequence[slice], steps: Floats) -> float:
+    """The length that nothing in a box of voxels is longer than; steps: (2, 2) of the plane."""
+    size = np.array([part.stop - part.start for part in box])
+    return float(max(np.linalg.norm(steps @ (size * signs)) for signs in ((1, 1), (1, -1))))
 
 
 def _ends(piece: NDArray[np.bool_]) -> Floats:

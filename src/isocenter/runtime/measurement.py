@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.evaluation import Diameters, diameters, peak_reach, suv_peak
+from isocenter.evaluation import Diameters, diagonal, diameters, peak_reach, suv_peak
 from isocenter.lazy import ndimage
 from isocenter.transforms import without_alpha
 from isocenter.values import MM3_PER_ML, Array, Deferred, Floats, Geometry, Image, Label, Region, blocks
@@ -124,21 +124,16 @@ class _Axes:
             if box is not None and value in wanted
         ]
         # The largest first: most of the others then cannot be longer, and nobody looks at them.
-        for value, plane, box in sorted(boxes, key=lambda one: self._diagonal(one[2]), reverse=True):
-            if value not in self.best or self._diagonal(box) > self.best[value].long:
-                found = diameters(planes[:, :, plane][box] == value, self.steps)
-                known = self.best.get(value)
-                if found is not None and (known is None or found.long > known.long):
+        for value, plane, box in sorted(boxes, key=lambda one: diagonal(one[2], self.steps), reverse=True):
+            known = self.best[value].long if value in self.best else 0.0
+            if diagonal(box, self.steps) > known:
+                found = diameters(planes[:, :, plane][box] == value, self.steps, over=known)
+                if found is not None:
                     self.best[value] = found
 
     def of(self, label: Label) -> dict[str, float]:
         found = self.best.get(label.value, Diameters(float("nan"), float("nan")))
         return {"long_axis_mm": round(found.long, 6), "short_axis_mm": round(found.short, 6)}
-
-    def _diagonal(self, box: Region) -> float:
-        """mm that nothing in the box is longer than."""
-        size = np.array([part.stop - part.start for part in box])
-        return float(max(np.linalg.norm(self.steps @ (size * signs)) for signs in ((1, 1), (1, -1))))
 
 
 @dataclass(frozen=True, eq=False)
