@@ -210,8 +210,8 @@ def _spacing(subjects: Subjects) -> Floats:
 
 def _strips(subjects: Subjects, seen: Seen | None, *, corners: bool) -> Floats:
     """Mean and deviation along each side of the image (or in each corner), after z-score as a network sees it."""
-    small = [_as_seen(one.small, facts.shape, seen) for one, facts in zip(subjects.looks, subjects.facts, strict=True)]
-    images = np.stack(small)
+    pairs = zip(subjects.looks, subjects.facts, strict=True)
+    images = np.stack([_as_seen(one.small.astype(np.float32), facts.shape, seen) for one, facts in pairs])
     axes = images.ndim - 1
     if axes not in BORDER:
         return np.empty((len(images), 0))

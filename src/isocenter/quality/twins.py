@@ -18,7 +18,8 @@ SAME = 0.97
 # Signs of the lowest frequencies that may differ: the same copies differ in 8 of 63 at most.
 MOST_BITS = 10
 LOW_FREQUENCIES = {1: 64, 2: 8, 3: 4}
-ROWS_AT_ONCE, PAIRS_AT_ONCE = 1024, 8192
+# Of pairs two small images each are copied: 32 MiB of volumes.
+ROWS_AT_ONCE, PAIRS_AT_ONCE = 1024, 1024
 
 
 @dataclass(frozen=True)
