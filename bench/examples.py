@@ -1,28 +1,35 @@
 """One run of each kind of problem, on real or simulated data, with its report: `make examples MINUTES=2`.
 
     python bench/examples.py [NAME...] [--minutes 2] [--data ../shared/data] [--out examples]
+    python bench/examples.py --minutes 5 --seeds 0 1 2 --resume --record
 
-Each leaves its run in `<out>/<name>/`, whose `report.html` says what was trained and how well it does. Trainings this
-short show that the way is open from data to report, and are no measure of what can be reached. What failed, and a kind
-for which no data are named, is said at the end, and the exit is then 1. A new kind is one line in `EXAMPLES`.
+Each leaves its run in `<out>/<name>/` (of another seed in `<name>-seed<N>/`), whose `report.html` says what was trained
+and how well it does. Minutes and memory are those of the whole command, from raw files to the report. Short trainings
+show that the way is open from data to report, and are no measure of what can be reached. What failed, and a kind for
+which no data are named, is said at the end, and the exit is then 1. With --resume what has ended well stays. A new kind
+is one line in `EXAMPLES`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import subprocess
+import os
+import statistics
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from recorded import commit, record
+from watched import watched
 
 import isocenter
 from isocenter import tasks
+from isocenter.files import read_dataset
+from isocenter.planning import read_plan
 from isocenter.values import Image
 
 HERE = Path(__file__).resolve().parent
@@ -41,6 +48,7 @@ class Example:
     said:  what the references are, in words
     flags: of `isocenter train`
     made:  from the folder of `data` and a new folder: the table to train on; without it `data` itself
+    known: what was published for these data, or what is possible, with its source
     """
 
     kind: str
@@ -48,6 +56,7 @@ class Example:
     said: str
     flags: tuple[str, ...] = ()
     made: Callable[[Path, Path], Path] | None = None
+    known: str = ""
 
 
 def volumes(data: Path, out: Path) -> Path:
@@ -66,6 +75,22 @@ def times(data: Path, out: Path) -> Path:
     return _table(pd.DataFrame(table), out)
 
 
+def counts(data: Path, out: Path) -> Path:
+    """Blood smears and how many red cells are marked in each."""
+    found = {case.id: case.references["boxes"].names.count("RBC") for case in read_dataset(data)}
+    images = [str(data / "JPEGImages" / f"{case}.jpg") for case in found]
+    return _table(pd.DataFrame({"image": images, "red_cells": found.values()}), out)
+
+
+def observers(data: Path, out: Path) -> Path:
+    """Fundus images with the vessels as two observers marked them; both eyes of a child stay together."""
+    rows = []
+    for image in sorted(data.glob("Image_*.jpg")):
+        marked = {name: f"{image.with_suffix('')}_{name}HO.png" for name in ("1st", "2nd")}
+        rows.append({"image": str(image), "patient": image.stem[:-1], **marked})
+    return _table(pd.DataFrame(rows), out)
+
+
 def diseases(data: Path, out: Path) -> Path:
     """Radiographs and whether they show COVID-19, ARDS, or another pneumonia; two of them may be there at once."""
     table = pd.read_csv(data / "metadata.csv")
@@ -73,6 +98,8 @@ def diseases(data: Path, out: Path) -> Path:
     columns = {
         "image": [str(data / "images" / name) for name in table["filename"]],
         "patient": table["patientid"],
+        "age": table["age"],
+        "sex": table["sex"],
         "covid": found.map(lambda names: int("COVID-19" in names)),
         "ards": found.map(lambda names: int("ARDS" in names)),
         "other": found.map(lambda names: int(not {"COVID-19", "ARDS"} & set(names))),
@@ -95,56 +122,110 @@ def rhythms(data: Path, out: Path) -> Path:
 
 
 FINDINGS = ("--column", "patient=patient,finding:covid=covid,finding:ards=ards,finding:other=other")
-CORN = ("--set", "task.order=corn")
+TOLD = (*FINDINGS, "--set", "network.context=[age,sex]")
+READERS = (
+    "--column",
+    "mask:first=1st,mask:second=2nd",
+    "--set",
+    "task.readers=soft",
+    "--set",
+    "task.loss=dice+ce",
+    "--modality",
+    "fundus",
+)
+# Yang et al., Scientific Data 2023.
+MEDMNIST = "doi:10.1038/s41597-022-01721-8"
 TIMES = ("--column", "time=days,event=happened", "--set", "task.unit=days", "--modality", "MR")
 
 # One line each: a kind may be shown more than once.
 EXAMPLES: Mapping[str, Example] = {
-    "classification": Example("classification", "medmnist/pneumoniamnist.npz", "pneumonia or none"),
-    "grades": Example("classification", "medmnist/retinamnist.npz", "grades of retinopathy", CORN),
-    "detection": Example("detection", "bccd", "blood cells in boxes"),
-    "instances": Example("instances", "dsb2018", "nuclei one by one"),
+    "classification": Example(
+        "classification", "medmnist/pneumoniamnist.npz", "pneumonia or none", known=f"AUC .991 at best ({MEDMNIST})"
+    ),
+    "grades": Example(
+        "classification", "medmnist/retinamnist.npz", "grades of retinopathy", ("--set", "task.order=corn")
+    ),
+    "detection": Example("detection", "bccd", "blood cells in boxes", ("--modality", "microscopy")),
+    "instances": Example("instances", "dsb2018", "nuclei one by one", ("--modality", "microscopy")),
     "together": Example("segmentation+classification", "ultrasound", "a tumour's outline and its class at once"),
     "series": Example("classification", "", "SIMULATED pulse waves, even or uneven", (), rhythms),
     "findings": Example("findings", "multimodal", "diseases in radiographs", FINDINGS, diseases),
+    "covariates": Example("findings", "multimodal", "the same, told age and sex", TOLD, diseases),
     "regression": Example("regression", "hippocampus", "volume in ml", ("--column", "value:volume=volume_ml"), volumes),
-    "segmentation": Example("segmentation", "hippocampus", "two structures", ("--labels", "1=anterior,2=posterior")),
+    "counts": Example("regression", "bccd", "number of red cells", ("--column", "value:cells=red_cells"), counts),
+    "segmentation": Example(
+        "segmentation",
+        "hippocampus",
+        "two structures",
+        ("--labels", "1=anterior,2=posterior"),
+        known="nnU-Net .890 in mean, five folds (arXiv:2505.16561)",
+    ),
+    "tumours": Example("segmentation", "mri/lgg_flair", "low-grade gliomas in FLAIR", ("--modality", "MR")),
+    "hearts": Example(
+        "segmentation",
+        "mri/cardiac_sunnybrook",
+        "left ventricle in cine slices",
+        ("--modality", "MR", "--patient", "(.+)-IM-.*"),
+        known="Dice .90 to .94 a good contour (doi:10.1016/j.media.2016.01.005)",
+    ),
+    "readers": Example("segmentation", "chasedb1", "vessels, two observers, soft", READERS, observers),
     "survival": Example("survival", "hippocampus", "SIMULATED times, by volume", TIMES, times),
 }
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A line of the table: a figure and where its report lies, or why there is none."""
+    """One training: its figure and where its report lies, or why there is none.
+
+    low, high: 95 % interval over cases; None where there is none
+    minutes:   of the whole command
+    memory:    GiB at the most, of all its processes
+    """
 
     name: str
-    said: str
-    figure: str
+    seed: int
+    problem: str = ""
+    metric: str = ""
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    cases: int = 0
+    steps: int = 0
     minutes: float = 0.0
+    memory: float = 0.0
     report: str = ""
+    commit: str = ""
     failed: bool = False
-
-    def __str__(self) -> str:
-        return f"| {self.name} | {self.said} | {self.figure} | {self.minutes:.1f} | {self.report} |"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(EXAMPLES))
     parser.add_argument("--minutes", type=float, default=2.0, help="of each training")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--steps", type=int, help="in place of the minutes: for a trial, which shows nothing")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--out", type=Path, default=ROOT / "examples")
-    parser.add_argument("--threads", type=int)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--core", type=int, default=0, help="the first of the cores that a training may use")
+    parser.add_argument("--resume", action="store_true", help="keep what has ended well before")
+    parser.add_argument("--record", action="store_true", help="write the table to docs/benchmarks.md")
     given = parser.parse_args()
     if unknown := sorted(set(given.names) - set(EXAMPLES)):
         parser.error(f"there is no example {', '.join(unknown)}, only {', '.join(EXAMPLES)}")
-    rows = [_shown(name, EXAMPLES[name], given) for name in given.names or EXAMPLES]
+    # All kinds once before any a second time: what is interrupted has then something of each.
+    shown = [_shown(name, seed, given) for seed in given.seeds for name in given.names or EXAMPLES]
     if not given.names:
-        rows += [Shown(kind, "", "no data are named in bench/examples.py", failed=True) for kind in unnamed()]
-    print("\n| example | data | primary figure | minutes | report |\n|---|---|---|---|---|")
-    print("\n".join(map(str, rows)))
-    sys.exit(any(row.failed for row in rows))
+        shown += [Shown(kind, 0, "no data are named in bench/examples.py", failed=True) for kind in unnamed()]
+    text = _told(shown)
+    print(f"\n{text}")
+    print("\n".join(one.report for one in shown if one.report))
+    if given.record:
+        said = (
+            f"Trainings of {given.minutes:g} minutes, each by `isocenter train` with the flags in `bench/examples.py`."
+        )
+        record("examples", "One table of every kind", f"{said}\n\n{text}", {"runs": [asdict(one) for one in shown]})
+    sys.exit(any(one.failed for one in shown))
 
 
 def unnamed() -> list[str]:
@@ -152,32 +233,85 @@ def unnamed() -> list[str]:
     return sorted(set(tasks.names()) - {example.kind for example in EXAMPLES.values()})
 
 
-def _shown(name: str, example: Example, given: argparse.Namespace) -> Shown:
-    print(f"=== {name}", file=sys.stderr, flush=True)
-    data, out = given.data.resolve() / example.data, given.out / name
-    said = f"{example.data}: {example.said}"
+def _shown(name: str, seed: int, given: argparse.Namespace) -> Shown:
+    example, run = EXAMPLES[name], f"{name}-seed{seed}" if seed else name
+    print(f"=== {run}", file=sys.stderr, flush=True)
+    data, out = given.data.resolve() / example.data, given.out.resolve() / run
     if not data.exists():
-        return Shown(name, said, f"left out: {data} is not there")
-    began = time.monotonic()
+        return Shown(name, seed, f"left out: {example.data} is not there")
+    before = given.out / f"{run}.json"
+    if given.resume and before.is_file():
+        return Shown(**json.loads(before.read_text()))
     out.parent.mkdir(parents=True, exist_ok=True)
     source = data if example.made is None else example.made(data, out.parent / f"{name}-data")
     length = ["--minutes", given.minutes] if given.steps is None else ["--set", f"training.steps={given.steps}"]
-    threads = [] if given.threads is None else ["--threads", given.threads]
-    words = ["train", source, "--task", example.kind, *example.flags, *length, *threads, "--out", out, "--overwrite"]
-    command = [sys.executable, "-m", "isocenter", *map(str, words)]
-    done = subprocess.run(command, stdout=sys.stderr, check=False)
-    minutes = (time.monotonic() - began) / 60
-    if done.returncode:
-        return Shown(name, said, f"failed with exit code {done.returncode}", minutes, failed=True)
-    return Shown(name, said, _figure(out), minutes, str(out / "report.html"))
+    words = ["train", source, "--task", example.kind, *example.flags, *length, "--seed", seed, "--out", out]
+    command = [sys.executable, "-m", "isocenter", *map(str, words), "--threads", str(given.threads), "--overwrite"]
+    found = watched(
+        command,
+        environment=dict(os.environ),
+        folder=ROOT,
+        log=given.out.resolve() / "logs" / run,
+        cores=given.threads,
+        at_most=None,
+        first_core=given.core,
+    )
+    taken = {"minutes": found.seconds / 60, "memory": found.peak_mib / 1024, "commit": commit()}
+    if found.returncode:
+        said = f"failed with exit code {found.returncode}: see {run}.err in logs/"
+        return Shown(name, seed, said, **taken, failed=True)
+    shown = Shown(name, seed, **_figure(out), **taken, report=str(out / "report.html"))
+    before.write_text(json.dumps(asdict(shown)))
+    print(f"{shown.metric} {_with_interval(shown)} in {shown.minutes:.1f} minutes", file=sys.stderr, flush=True)
+    return shown
 
 
-def _figure(run: Path) -> str:
+def _told(shown: Sequence[Shown]) -> str:
+    """A line of each example, all its seeds together."""
+    columns = ("example", "data", "figure", "mean (SD)", "each seed, 95 % interval", "known", "cases", "steps")
+    columns += ("minutes", "peak memory, GiB")
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for name in dict.fromkeys(one.name for one in shown):
+        runs = [one for one in shown if one.name == name]
+        example, good = EXAMPLES.get(name), [one for one in runs if not one.problem]
+        said = f"{example.data}: {example.said}".removeprefix(": ") if example else ""
+        problems = [f"| {name} | {said} | {one.problem} |" + " |" * (len(columns) - 3) for one in runs if one.problem]
+        lines += [*problems, *([_line(name, said, example.known, good)] if example and good else [])]
+    return "\n".join(lines)
+
+
+def _line(name: str, said: str, known: str, runs: Sequence[Shown]) -> str:
+    values = [one.value for one in runs if one.value is not None]
+    spread = f" ({statistics.stdev(values):.4f})" if len(values) > 1 else ""
+    cells = [
+        name,
+        said,
+        runs[0].metric,
+        f"{statistics.fmean(values):.4f}{spread}" if values else "undefined",
+        ", ".join(map(_with_interval, runs)),
+        known or "–",
+        *(_range([getattr(one, key) for one in runs], form) for key, form in (("cases", "d"), ("steps", "d"))),
+        *(_range([getattr(one, key) for one in runs], ".1f") for key in ("minutes", "memory")),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _with_interval(one: Shown) -> str:
+    value = "undefined" if one.value is None else f"{one.value:.3f}"
+    return value if one.low is None or one.high is None else f"{value} ({one.low:.3f} to {one.high:.3f})"
+
+
+def _range(numbers: Sequence[float], form: str) -> str:
+    least, most = format(min(numbers), form), format(max(numbers), form)
+    return least if least == most else f"{least} to {most}"
+
+
+def _figure(run: Path) -> dict[str, object]:
     """The first row of the summary, which is the primary metric over all labels."""
     row = json.loads((run / "evaluation" / "summary.json").read_text())["rows"][0]
-    bounds = "no interval" if row["low"] is None else f"{row['low']:.3f} to {row['high']:.3f}"
-    value = "undefined" if row["value"] is None else f"{row['value']:.3f}"
-    return f"{row['metric']} {value} {row['unit']}".rstrip() + f" ({bounds}, n = {row['n']})"
+    steps = int(read_plan(run / "plan.yaml")["training.steps"])
+    figure = {"metric": f"{row['metric']} {row['unit']}".rstrip(), "cases": row["n"], "steps": steps}
+    return {**figure, **{key: row[key] for key in ("value", "low", "high")}}
 
 
 def _measured(data: Path) -> Iterator[tuple[Path, float]]:

@@ -184,6 +184,6 @@ def test_every_kind_has_an_example_and_one_that_fails_or_lacks_its_data_is_said(
     said = capfd.readouterr().out
     assert "| pictures | pictures: bright or dark | auroc " in said
     assert str(tmp_path / "examples" / "pictures" / "report.html") in said
-    assert "| broken | none: nothing at all | failed with exit code 1 |" in said
+    assert "| broken | none: nothing at all | failed with exit code 1: see broken.err in logs/ |" in said
     assert "elsewhere is not there" in said
     assert "| detection |  | no data are named in bench/examples.py |" in said
