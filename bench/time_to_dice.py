@@ -62,11 +62,10 @@ def main() -> None:
     done = work / "results.jsonl"
     if not given.tell:
         _measure(work, done, given)
-    wanted = {side: _measured(side, given) for side in given.programs}
-    rows = [one for one in _results(done) if one["side"] in wanted and wanted[one["side"]].items() <= one.items()]
+    rows = _wanted(_results(done), given)
     how = "at the same time, each on cores of its own" if given.at_once else "one after the other"
     said = f"The programs ran {how}; each had {given.threads} thread{'s' * (given.threads > 1)}."
-    text = "\n\n".join([said, _table(rows), *_speed(rows), *_failures(rows)])
+    text = "\n\n".join([said, _table(rows), *_sources(rows), *_speed(rows), *_failures(rows)])
     print(text)
     if given.record:
         _plot(rows, PICTURE)
@@ -196,6 +195,27 @@ def _results(file: Path) -> list[dict[str, Any]]:
     lines = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
     names = ("side", "minutes", "seed", "code", "options", "threads", "at_once")
     return list({str([one[name] for name in names]): one for one in lines}.values())
+
+
+def _wanted(results: list[dict[str, Any]], given: argparse.Namespace) -> list[dict[str, Any]]:
+    """Those of these programs and options; with --tell the latest of each, whatever source of ours it measured."""
+    known = {side: _measured(side, given) for side in given.programs}
+    if given.tell:
+        known = {side: {key: one for key, one in job.items() if key != "code"} for side, job in known.items()}
+    fitting = [one for one in results if one["side"] in known and known[one["side"]].items() <= one.items()]
+    return list({(one["side"], one["minutes"], one["seed"]): one for one in fitting}.values())
+
+
+def _sources(rows: list[dict[str, Any]]) -> list[str]:
+    """What was measured on which source of ours, where that is not one."""
+    table = pd.DataFrame([one for one in rows if one["side"] == OURS])
+    if table.empty or table["code"].nunique() < 2:
+        return []
+    each = [
+        f"{', '.join(f'{minutes:g}' for minutes in sorted(found['minutes'].unique()))} minutes at {code}"
+        for code, found in table.groupby("code", sort=False)
+    ]
+    return [f"{OURS} was measured on different days and sources (git tree of `src`): {'; '.join(each)}."]
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
