@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import cv2
     import pandas
     import SimpleITK
     import torch
@@ -29,6 +30,7 @@ if not TYPE_CHECKING:
 
     SimpleITK = _LazyModule("SimpleITK")
     cox = _LazyModule("torchsurv.loss.cox")
+    cv2 = _LazyModule("cv2")
     csgraph = _LazyModule("scipy.sparse.csgraph")
     fft = _LazyModule("scipy.fft")
     ndimage = _LazyModule("scipy.ndimage")
@@ -43,6 +45,7 @@ __all__ = [
     "SimpleITK",
     "cox",
     "csgraph",
+    "cv2",
     "fft",
     "ndimage",
     "pandas",

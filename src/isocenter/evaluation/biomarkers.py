@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from isocenter.errors import UsageError
 from isocenter.evaluation.regression import NORMAL_95
-from isocenter.lazy import fft, ndimage, spatial, stats
+from isocenter.lazy import cv2, fft, spatial, stats
 from isocenter.values import Estimate, Floats
 
 # RECIST 1.1's diameters are in mm; the sphere of SUVpeak holds 1 ml.
@@ -39,14 +39,18 @@ def diameters(mask: ArrayLike, spacing: ArrayLike, over: float = 0.0) -> Diamete
     """
     inside, steps = np.asarray(mask, dtype=bool), np.asarray(spacing, dtype=np.float64)
     steps = np.diag(steps) if steps.ndim == 1 else steps
-    pieces, count = ndimage.label(inside, np.ones((3, 3)))
+    # Pieces that touch at corners are one. OpenCV finds them quicker, which matters where a map is noise.
+    _, pieces = cv2.connectedComponents(inside.view(np.uint8), connectivity=8)
+    low, high = _boxes(inside, np.asarray(pieces))
+    lengths = _diagonals(high - low, steps)
     longest, best = over, None
-    # Nothing is longer than the box around it: after the largest most pieces, as of a map of noise, need no look.
-    boxes = enumerate(ndimage.find_objects(pieces, count), start=1)
-    for n, box in sorted(boxes, key=lambda one: diagonal(one[1], steps), reverse=True):
-        if diagonal(box, steps) <= longest:
+    # Nothing is longer than the box around it: after the largest most pieces need no look.
+    open_to = np.flatnonzero(lengths > over)
+    for n in open_to[np.argsort(-lengths[open_to], kind="stable")].tolist():
+        if lengths[n] <= longest:
             break
-        ends = _hull(_ends(pieces[box] == n) @ steps.T)
+        box = tuple(map(slice, low[n], high[n]))
+        ends = _hull(_ends(pieces[box] == n + 1) @ steps.T)
         apart = spatial.distance.squareform(spatial.distance.pdist(ends))
         if apart.max() > longest:
             longest, best = float(apart.max()), (ends, np.unravel_index(apart.argmax(), apart.shape))
@@ -59,8 +63,22 @@ def diameters(mask: ArrayLike, spacing: ArrayLike, over: float = 0.0) -> Diamete
 
 def diagonal(box: Sequence[slice], steps: Floats) -> float:
     """The length that nothing in a box of voxels is longer than; steps: (2, 2) of the plane."""
-    size = np.array([part.stop - part.start for part in box])
-    return float(max(np.linalg.norm(steps @ (size * signs)) for signs in ((1, 1), (1, -1))))
+    return float(_diagonals(np.array([[part.stop - part.start for part in box]]), steps)[0])
+
+
+def _diagonals(sizes: NDArray[np.integer], steps: Floats) -> Floats:
+    """(n,) lengths of the longer diagonals of boxes of (n, 2) voxels."""
+    return np.maximum(*(np.linalg.norm((sizes * signs) @ steps.T, axis=1) for signs in ((1, 1), (1, -1))))
+
+
+def _boxes(inside: NDArray[np.bool_], pieces: NDArray[np.integer]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """(pieces, 2) where the box of each piece begins and ends; pieces: their numbers from 1 on, wherever inside."""
+    places, numbers = np.argwhere(inside), pieces[inside]
+    if not len(places):
+        return places, places
+    order = np.argsort(numbers, kind="stable")
+    first = np.searchsorted(numbers[order], np.arange(1, numbers.max() + 1))
+    return np.minimum.reduceat(places[order], first), np.maximum.reduceat(places[order], first) + 1
 
 
 def _ends(piece: NDArray[np.bool_]) -> Floats:
