@@ -30,7 +30,7 @@ def mismarked(numbers: Tensor, chance: float, rng: np.random.Generator) -> Tenso
         if forgotten < chance / RARER:
             made[numbers == number] = 0
         elif change < chance and grows < 0.5:
-            made[grown(numbers == number, size) & (made == 0)] = number
+            made[grown(numbers == number, size) & (numbers == 0) & (made == 0)] = number
         elif change < chance:
             made[(numbers == number) & grown(numbers != number, size)] = 0
     return made

@@ -32,6 +32,7 @@ from isocenter.training import Clock, keep_marked
 from isocenter.values import Case, Plan
 from isocenter.verbs.budget import fresh_model, shared_deadline
 from isocenter.verbs.fit import Job, fit, say_decided
+from isocenter.verbs.folds import with_reasons
 from isocenter.verbs.plan import relative_to
 from isocenter.verbs.progress import tracked
 from isocenter.verbs.run_folder import Begun, state_of
@@ -67,12 +68,15 @@ class Before:
 
         clock: whose deadline is that of both stages; None where the plan fixes the steps
         """
-        for number in range(CROSS_FITS):
-            job, deadline = self._job(number), clock.deadline
+        jobs = [self._job(number) for number in range(CROSS_FITS)]
+        outcomes = []
+        for number, job in enumerate(jobs):
+            deadline = clock.deadline
             if deadline is not None:
                 share = shared_deadline(deadline, clock.seconds, CROSS_FITS + 1 - number)
                 deadline = state_of(job.out).get("deadline") or share
-            fit(job, replace(clock, deadline=deadline), partial(say_decided, job.what))
+            outcomes.append(fit(job, replace(clock, deadline=deadline), partial(say_decided, job.what)))
+        _write(with_reasons(self.plan, jobs, outcomes), self.out)
         return self._marked()
 
     def _job(self, number: int) -> Job:
@@ -109,8 +113,12 @@ def _planned(run: Begun, job: Job, out: Path) -> Plan:
     training = run.examination.fingerprint.only({case.id for case in job.train})
     machine = this_machine(job.settings.training.device, job.settings.training.threads)
     plan = with_memory(low_resolution(job.plan, training, machine), training, machine)
-    write_text(out / PLAN, plan_text(relative_to(plan, out)))
+    _write(plan, out)
     return plan
+
+
+def _write(plan: Plan, out: Path) -> None:
+    write_text(out / PLAN, plan_text(relative_to(plan, out)), overwrite=True)
 
 
 def _parted(run: Begun, job: Job) -> dict[str, int]:
