@@ -12,8 +12,8 @@ import torch
 
 from isocenter.errors import MemoryShortageError
 from isocenter.runtime import Inference, Model, Preprocessing, TorchNetwork, build_module
+from isocenter.runtime.cascade import Cascaded
 from isocenter.runtime.expected import Expected, expected_memory, fitting_memory
-from isocenter.runtime.foreign.cascade import Cascaded
 from isocenter.runtime.foreign.nnunet_preprocessing import NNUNetPreprocessing, Scheme
 from isocenter.tasks import build
 from isocenter.transforms import Normalisation

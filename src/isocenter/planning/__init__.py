@@ -1,5 +1,6 @@
 """Every decision before training: from data, machine and budget to a plan with reasons."""
 
+from isocenter.planning.cascade import CROSS_FITS, low_resolution
 from isocenter.planning.changes import for_fold, shared_by_folds, with_memory, with_settings
 from isocenter.planning.checks import check_wishes, settings
 from isocenter.planning.machine import Machine, cores, this_machine
@@ -15,6 +16,7 @@ from isocenter.planning.split import Parts, folds_decision, split, split_folds
 
 __all__ = [
     "CACHED_SHARE",
+    "CROSS_FITS",
     "Evaluation",
     "Machine",
     "Network",
@@ -27,6 +29,7 @@ __all__ = [
     "cores",
     "folds_decision",
     "for_fold",
+    "low_resolution",
     "make_plan",
     "overview",
     "parse_value",

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import PlanError, counted
+from isocenter.planning.cascade import low_resolution, marks_decision
 from isocenter.planning.fitting import answers_of, memory_decision, prepared_bytes
 from isocenter.planning.grid import Grid, flat, grid_for
 from isocenter.planning.machine import Machine
@@ -49,6 +50,8 @@ def with_settings(plan: Plan, assignments: Mapping[str, Any]) -> Plan:
     if "training.patch" in assignments:
         because = "it follows training.patch, which was set by hand"
         follows["preprocessing.smallest"] = Decision(assignments["training.patch"], because)
+    if "preprocessing.cascade" in assignments:
+        follows["augmentation.marks"] = marks_decision(assignments["preprocessing.cascade"])
     if "preprocessing.frames" in assignments and "frames" in plan["network.size"]:
         size = {**plan["network.size"], "frames": assignments["preprocessing.frames"]}
         follows["network.size"] = Decision(size, "it follows preprocessing.frames, which was set by hand")
@@ -104,9 +107,11 @@ def with_memory(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Plan:
     what must not be cut.
     """
     task, patch = build(_values(plan, "task")), tuple(plan["training.patch"])
+    cascade = _values(plan, "preprocessing").get("cascade")
     architecture = {
         "name": plan["network.name"],
-        "channels": len(plan["preprocessing.channels"]) * (plan["preprocessing.frames"] or 1),
+        "channels": len(plan["preprocessing.channels"]) * (plan["preprocessing.frames"] or 1) + (cascade is not None),
+        "marked": 0 if cascade is None else len(task.labels),
         "spatial_dims": plan["preprocessing.ndim"],
         "size": plan["network.size"],
         "context": _values(plan, "network").get("context"),
@@ -130,7 +135,11 @@ def with_memory(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Plan:
         count=len(fingerprint),
     )
     refuse_too_large(found, machine)
-    return plan.with_decision("training.memory", memory_decision(found, machine))
+    memory = memory_decision(found, machine)
+    if cascade is not None:
+        before = with_memory(low_resolution(plan, fingerprint, machine), fingerprint, machine)
+        memory = max(memory, before.decision("training.memory"), key=lambda one: float(one.value))
+    return plan.with_decision("training.memory", memory)
 
 
 def _refuse_part(fingerprint: Fingerprint, spacing: Sequence[float] | None, patch: Sequence[int], name: str) -> None:

@@ -11,6 +11,7 @@ from isocenter.errors import PlanError
 from isocenter.lazy import torch
 from isocenter.planning.settings import Settings, Training, check_value, typed
 from isocenter.runtime import Context, build_module, choose_device
+from isocenter.tasks import cascades
 from isocenter.transforms import check_flips
 from isocenter.values import BY_HAND, Plan, Vector
 
@@ -27,6 +28,7 @@ def settings(plan: Plan) -> Settings:
     _check_names(plan, made)
     _check_patches(made)
     _check_shape(made)
+    _check_cascade(made)
     _check_axes(made)
     _check_learning(made)
     _check_prior(plan, made)
@@ -122,6 +124,22 @@ def _check_shape(made: Settings) -> None:
     if len(chosen.normalisation) != len(chosen.channels):
         problem = f"{len(chosen.normalisation)} ways for {len(chosen.channels)} channels"
         raise PlanError(problem, "preprocessing.normalisation", "Give one for each channel")
+
+
+def _check_cascade(made: Settings) -> None:
+    """A network that goes before has something to show, and sees more than the one after it."""
+    where, off = "preprocessing.cascade", "Give none"
+    if made.preprocessing.cascade is None:
+        if made.augmentation.marks:
+            raise PlanError("no network marks labels before this one", "augmentation.marks", "Give 0")
+        return
+    if not cascades(made.task):
+        raise PlanError(f"a {made.task.name} gives no label map that a second network could see", where, off)
+    if made.preprocessing.shape is not None or made.preprocessing.frames is not None:
+        raise PlanError("each image is looked at as a whole already", where, off)
+    if made.split.folds:
+        problem = "each fold would need a cascade of its own, which nobody can train yet"
+        raise PlanError(problem, where, f"{off}, or leave out --folds")
 
 
 def _check_axes(made: Settings) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 from isocenter.planning.anatomy import anatomy, left_right, names_of
 from isocenter.planning.augmentation import augmentation, flips_at_test
+from isocenter.planning.cascade import cascade_decision
+from isocenter.planning.changes import with_memory
 from isocenter.planning.context import context_decision
 from isocenter.planning.fitting import fitted, memory_decision
 from isocenter.planning.grid import window_for
@@ -74,6 +76,8 @@ def make_plan(
     profile = profile_for(prepared["modality"].value, prepared["ndim"].value)
     varied = augmentation(profile, anatomy(names_of(dataset, built.labels)), side, built, grid.patch)
     asked = Decision(folds, "asked for" if folds else "one test part is enough: no folds were asked for")
+    before = cascade_decision(built, fingerprint, grid, minutes, folds)
+    prepared["cascade"], varied["marks"] = before["preprocessing.cascade"], before["augmentation.marks"]
     sections = {
         "task": chosen,
         "split": {"method": split, "folds": asked},
@@ -105,7 +109,9 @@ def make_plan(
         },
         "evaluation": {},
     }
-    return Plan(_decided(sections, said))
+    plan = Plan(_decided(sections, said))
+    # The second network of a cascade takes more channels than was reckoned with.
+    return plan if plan["preprocessing.cascade"] is None else with_memory(plan, fingerprint, machine)
 
 
 def _of_task(dataset: Dataset, fingerprint: Fingerprint, task: str | None) -> dict[str, Decision]:

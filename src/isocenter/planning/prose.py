@@ -73,6 +73,10 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
         "Images are not brought to a common spacing",
     ),
     "preprocessing.reduction": ("They are brought down by a factor of {value}",),
+    "preprocessing.cascade": (
+        "Before it, networks see all of each image on a grid that is coarser by a factor of {value}",
+        "No network goes before it",
+    ),
     "preprocessing.shape": ("Images are brought to {size} voxels", "Images are not brought to one shape"),
     "preprocessing.crop": ("Images are cropped to their {value}", "Images are not cropped"),
     "preprocessing.order": ("Interpolation is {value}",),
@@ -129,6 +133,10 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
     "augmentation.cutout": ("A box of up to {percent} of the image's side is covered",),
     "augmentation.mixup": ("Images are mixed (MixUp, alpha {value})",),
     "augmentation.cutmix": ("Boxes are exchanged between images (CutMix, alpha {value})",),
+    "augmentation.marks": (
+        "Of what was marked before, each label is marked too large or too small in {percent} of the samples",
+        "Nothing was marked before",
+    ),
     "augmentation.quarter_turns": ("Images are turned by quarters",),
     "augmentation.flips": ("They are mirrored along axes {value}", "They are not mirrored"),
     "augmentation.left_right": ("Axis {value} runs from left to right", "Which axis runs from left to right is open"),

@@ -123,6 +123,7 @@ class Settings:
             "spatial_dims": self.preprocessing.ndim,
             "size": self.network.size,
             **({"context": self.network.context} if self.network.context else {}),
+            **({"marked": len(self.task.labels)} if self.preprocessing.cascade is not None else {}),
         }
 
 

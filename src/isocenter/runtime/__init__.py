@@ -3,7 +3,9 @@
 from isocenter.runtime.allocation import kept_memory
 from isocenter.runtime.archive import opened, write_zip
 from isocenter.runtime.backends import refuse_unknown
+from isocenter.runtime.before import numbered
 from isocenter.runtime.by_frame import over_time
+from isocenter.runtime.cascade import Cascaded, careful
 from isocenter.runtime.certificate import Certificate, read_certificate
 from isocenter.runtime.certify import certify
 from isocenter.runtime.cluster import Cluster
@@ -20,13 +22,15 @@ from isocenter.runtime.readme import RUN_COMMAND
 from isocenter.runtime.record import digest, read_json, read_tensors, seal, verify, write_json, write_tensors
 from isocenter.runtime.shrinking import Shrinking, shrinking
 from isocenter.runtime.spread import Spread, in_threads, in_workers, local, outcome_of
-from isocenter.runtime.stored import load, save
+from isocenter.runtime.stored import BEFORE, load, save
 from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.runtime.trace import Trace
 from isocenter.runtime.windows import Network, slide
 
 __all__ = [
+    "BEFORE",
     "RUN_COMMAND",
+    "Cascaded",
     "Category",
     "Certificate",
     "Cluster",
@@ -46,6 +50,7 @@ __all__ = [
     "available_memory",
     "bf16_pays",
     "build_module",
+    "careful",
     "certify",
     "choose_device",
     "digest",
@@ -60,6 +65,7 @@ __all__ = [
     "load_foreign",
     "local",
     "measurements",
+    "numbered",
     "opened",
     "outcome_of",
     "over_time",

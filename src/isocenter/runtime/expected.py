@@ -11,12 +11,12 @@ from weakref import WeakKeyDictionary, finalize
 
 from isocenter.errors import MemoryShortageError
 from isocenter.lazy import torch
+from isocenter.runtime.cascade import Cascaded
 from isocenter.runtime.columns import HELD_BYTES
 from isocenter.runtime.device import available_memory
-from isocenter.runtime.foreign.cascade import Cascaded
 from isocenter.runtime.members import Averaged
 from isocenter.runtime.model import Model
-from isocenter.runtime.preprocessing import STREAMED_BYTES
+from isocenter.runtime.preprocessing import STREAMED_BYTES, Preprocessing
 from isocenter.runtime.shrinking import Shrinking
 from isocenter.runtime.sums import YIELDED_BYTES
 from isocenter.runtime.survey import BLOCK_VOXELS
@@ -83,8 +83,10 @@ def expected_memory(model: Model, image: Image, *, batch: int | None = None, reg
     if not isinstance(model, Cascaded) or model.first is None:
         return found
     first = expected_memory(model.first, image)
-    # The second sees the image as float32 with one more channel, made of the first's result.
-    joined = 4 * math.prod(image.shape) // image.shape[0] * (image.shape[0] + 1)
+    joined = 0
+    if not isinstance(model.preprocessing, Preprocessing):
+        # Another program's second sees the image as float32 with one more channel, made of the first's result.
+        joined = 4 * math.prod(image.shape) // image.shape[0] * (image.shape[0] + 1)
     second = replace(found, image=found.image + joined + first.result)
     return max(first, second, key=lambda one: one.total)
 
@@ -143,7 +145,7 @@ def _prepared_shape(model: Model, image: Image) -> tuple[int, ...]:
         sizes = [n * old / new for n, old, new in zip(sizes, steps, preparing.spacing, strict=True)]
     elif len(sizes) > len(patch):
         sizes = sorted(sizes)[-len(patch) :]  # a single slice: its own axis is left out
-    return tuple(max(math.ceil(n), least) for n, least in zip(sizes, patch, strict=True))
+    return tuple(max(math.ceil(n / preparing.reduction), least) for n, least in zip(sizes, patch, strict=True))
 
 
 def _seen(image: Image, spatial: Sequence[int], patch: Sequence[int], region: Region) -> tuple[int, ...]:

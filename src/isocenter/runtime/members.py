@@ -45,6 +45,8 @@ class Mirrored:
     crossing: the axis that runs between left and right; None where none of the window's does
     sides:    {head: for each output channel the one that it becomes when left and right change sides}
     offsets:  {head: how many of its last channels are a vector}, which points the other way in a mirror
+    marked:   for each number of the last channel, labels that were marked before, the one that it becomes then; None
+              where that channel is one of the image
     """
 
     network: Network
@@ -53,6 +55,7 @@ class Mirrored:
     crossing: int | None
     sides: Mapping[str, tuple[int, ...] | None]
     offsets: Mapping[str, int] = field(default_factory=dict)
+    marked: tuple[int, ...] | None = None
 
     def __call__(self, batch: NDArray[np.float32]) -> Mapping[str, Array]:
         views = chain.from_iterable(combinations(self.axes, n) for n in range(len(self.axes) + 1))
@@ -61,7 +64,11 @@ class Mirrored:
     def _seen(self, batch: NDArray[np.float32], view: tuple[int, ...]) -> dict[str, Array]:
         """What the network says of one view, brought back to the window as it is."""
         along = tuple(axis + 2 for axis in view)
-        outputs = self.network(np.ascontiguousarray(np.flip(batch, along)))
+        seen = np.flip(batch, along)
+        if self.marked is not None and self.crossing in view:
+            changed = np.array(self.marked, dtype=batch.dtype)[seen[:, -1:].astype(np.intp)]
+            seen = np.concatenate([seen[:, :-1], changed], axis=1)
+        outputs = self.network(np.ascontiguousarray(seen))
         dense = {name: np.flip(one, along) if one.ndim == batch.ndim else one for name, one in outputs.items()}
         for name, count in self.offsets.items():
             signs = np.ones(dense[name].shape[1], dtype=dense[name].dtype)
@@ -92,10 +99,19 @@ def flipped_axes(
     return axes
 
 
-def mirrored(network: Network, task: Task, axes: tuple[int, ...], trace: Trace, left_right: int | None) -> Network:
+def mirrored(
+    network: Network,
+    task: Task,
+    axes: tuple[int, ...],
+    trace: Trace,
+    left_right: int | None,
+    *,
+    marked: bool = False,
+) -> Network:
     """The network with views mirrored along these axes, for the image that the trace is of.
 
     left_right: the axis of the network's grid that the model was planned for
+    marked:     the last channel are numbers of the task's labels
     Raises GeometryError for an image with which that would not be true to anatomy.
     """
     if not axes:
@@ -108,7 +124,8 @@ def mirrored(network: Network, task: Task, axes: tuple[int, ...], trace: Trace, 
             NO_MIRROR,
         )
     offsets = {name: head.offsets for name, head in task.heads.items() if isinstance(head, Dense) and head.offsets}
-    return Mirrored(network, task.average, axes, crossing, sides_of(task), offsets)
+    numbers = sides if marked and names_sides(sides) else None
+    return Mirrored(network, task.average, axes, crossing, sides_of(task), offsets, numbers)
 
 
 def _crossing_axis(task: Task, trace: Trace, left_right: int | None) -> int | None:

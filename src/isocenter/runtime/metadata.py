@@ -11,8 +11,9 @@ from importlib.metadata import packages_distributions, version
 from typing import Any
 
 from isocenter import networks
+from isocenter.runtime.cascade import Cascaded
 from isocenter.runtime.model import Model
-from isocenter.runtime.packaged import mean_of
+from isocenter.runtime.packaged import FIRST, mean_of
 from isocenter.tasks import Task, channels_of, parts_of
 from isocenter.values import Dense, Vector
 
@@ -61,24 +62,14 @@ def inference(model: Model, members: int, places: Mapping[str, str], own_scales:
     places:     {module as it is called here: dotted name under scripts}
     own_scales: whether each network has a scale of intensities of its own
     """
-    path, function = networks.source(model.network["name"])
-    (kind, *parts), preparation = kinds_of(model.task), type(model.preprocessing)
-    mean = mean_of(model.task, _head(model))
-    together = {} if mean == "probabilities" else {"mean": mean}
-    shapes = {key: head.channels if isinstance(head, Dense) else _size(head) for key, head in model.task.heads.items()}
-    dense = {key: n for key, n in shapes.items() if isinstance(model.task.heads[key], Dense)}
-    one = {
-        "_target_": f"scripts.networks.{path.stem}.{function}",
-        "channels": model.network["channels"],
-        "spatial_dims": model.network["spatial_dims"],
-        "dense": dense,
-        "vectors": {key: n for key, n in shapes.items() if key not in dense},
-        "size": networks.sized(model.network["size"], len(model.context)),
-    }
-    if own_scales:
-        one = {"_target_": "scripts.network.OnItsScale", "network": one, "channels": model.network["channels"]}
     here = "$@bundle_root + "
     told = {"covariates": "@covariates"} if len(model.context) else {}
+    first = model.first if isinstance(model, Cascaded) else None
+    before: dict[str, Any] = {}
+    if first is not None:
+        before["network_before"] = _network_def(first, len(first.members), False)
+        before["before"] = _inferer(first, places, f"{FIRST}/", {"network": "@network_before"})
+    given = {"network": "@network_def", **told, **({"before": "@before"} if before else {})}
     return {
         "imports": ["$import torch"],
         "bundle_root": ".",
@@ -86,12 +77,8 @@ def inference(model: Model, members: int, places: Mapping[str, str], own_scales:
         "output_dir": f"{here}'/results'",
         **({"covariates": ""} if told else {}),
         "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
-        "network_def": {
-            "_target_": "scripts.network.OneTensor",
-            "networks": [one] * members,
-            "head": _head(model),
-            **together,
-        },
+        "network_def": _network_def(model, members, own_scales),
+        **before,
         "formats": {"_target_": f"scripts.{READERS[model.preprocessing.ndim]}.formats"},
         "dataset": {
             "_target_": "scripts.inference.cases",
@@ -99,17 +86,7 @@ def inference(model: Model, members: int, places: Mapping[str, str], own_scales:
             "formats": "@formats",
             "channels": [plain(name) for name in model.preprocessing.channels],
         },
-        "inferer": {
-            "_target_": "scripts.inference.inferer",
-            "record": f"{here}'/isocenter/model.json'",
-            "weights": f"{here}'/models/model.pt'",
-            "network": "@network_def",
-            "task": _callable(places, kind),
-            **({"parts": [_callable(places, one) for one in parts]} if parts else {}),
-            "preparation": _callable(places, preparation),
-            "device": "@device",
-            **told,
-        },
+        "inferer": _inferer(model, places, "", given),
         "evaluator": {
             "_target_": "scripts.inference.Evaluator",
             "dataset": "@dataset",
@@ -118,6 +95,49 @@ def inference(model: Model, members: int, places: Mapping[str, str], own_scales:
             "output_dir": "@output_dir",
         },
         "run": ["$@evaluator.run()"],
+    }
+
+
+def _network_def(model: Model, members: int, own_scales: bool) -> dict[str, Any]:
+    """The networks of a model as one."""
+    path, function = networks.source(model.network["name"])
+    mean = mean_of(model.task, _head(model))
+    shapes = {key: head.channels if isinstance(head, Dense) else _size(head) for key, head in model.task.heads.items()}
+    dense = {key: n for key, n in shapes.items() if isinstance(model.task.heads[key], Dense)}
+    marked, channels = model.network.get("marked", 0), model.network["channels"]
+    one = {
+        "_target_": f"scripts.networks.{path.stem}.{function}",
+        "channels": channels - 1 + marked if marked else channels,
+        "spatial_dims": model.network["spatial_dims"],
+        "dense": dense,
+        "vectors": {key: n for key, n in shapes.items() if key not in dense},
+        "size": networks.sized(model.network["size"], len(model.context)),
+    }
+    if marked:
+        one = {"_target_": "scripts.network.AfterLabels", "network": one, "labels": marked}
+    if own_scales:
+        one = {"_target_": "scripts.network.OnItsScale", "network": one, "channels": channels}
+    return {
+        "_target_": "scripts.network.OneTensor",
+        "networks": [one] * members,
+        "head": _head(model),
+        **({} if mean == "probabilities" else {"mean": mean}),
+    }
+
+
+def _inferer(model: Model, places: Mapping[str, str], folder: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes a model of the files in a folder of the package; given: what else it takes."""
+    (kind, *parts), preparation = kinds_of(model.task), type(model.preprocessing)
+    here = "$@bundle_root + "
+    return {
+        "_target_": "scripts.inference.inferer",
+        "record": f"{here}'/{folder}isocenter/model.json'",
+        "weights": f"{here}'/{folder}models/model.pt'",
+        "task": _callable(places, kind),
+        **({"parts": [_callable(places, one) for one in parts]} if parts else {}),
+        "preparation": _callable(places, preparation),
+        "device": "@device",
+        **given,
     }
 
 
@@ -146,6 +166,7 @@ def _size(head: object) -> int:
 
 def _input(model: Model) -> dict[str, Any]:
     preprocessing = model.preprocessing
+    marks = ["numbers of the labels that the first stage marked"] * (preprocessing.cascade is not None)
     return {
         "type": "image",
         "format": "magnitude",
@@ -155,7 +176,7 @@ def _input(model: Model) -> dict[str, Any]:
         "dtype": "float32",
         "value_range": [],
         "is_patch_data": preprocessing.shape is None,
-        "channel_def": _numbered(_inputs(preprocessing.channels, preprocessing.frames)),
+        "channel_def": _numbered([*_inputs(preprocessing.channels, preprocessing.frames), *marks]),
     }
 
 

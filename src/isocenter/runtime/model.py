@@ -207,11 +207,18 @@ def _of_frame(progress: Progress | None, number: int, count: int) -> Progress | 
 
 
 def build_module(task: Task, network: Mapping[str, Any]) -> Module:
-    """The torch module that these settings name, with fresh weights."""
-    context = len(Context.of(network.get("context")))
-    return networks.build(
-        network["name"], network["channels"], network["spatial_dims"], task.heads, network["size"], context
-    )
+    """The torch module that these settings name, with fresh weights.
+
+    marked: of labels that a network before marks, whose numbers are the last channel; a channel each for the family
+    """
+    context, marked, channels = len(Context.of(network.get("context"))), network.get("marked", 0), network["channels"]
+    own = channels - 1 + marked if marked else channels
+    module = networks.build(network["name"], own, network["spatial_dims"], task.heads, network["size"], context)
+    if not marked:
+        return module
+    from isocenter.runtime.bundle.network import AfterLabels  # it needs torch when it is imported
+
+    return AfterLabels(module, marked)
 
 
 def image_of(subject: Image | Case | str | Path) -> tuple[Image, str]:

@@ -100,9 +100,10 @@ def _converted(member: Model, common: Sequence[Normalisation]) -> TorchNetwork:
     assert isinstance(member.run, TorchNetwork)  # noqa: S101 - as it was loaded
     module = converting(member.run.module, _ours(member, "model").inputs)
     normalisation, frames = _ours(member, "model").normalisation, _ours(member, "model").frames or 1
-    ways = [conversion(given, own) for given, own in zip(common, normalisation, strict=True)]
+    ways = [conversion(given, own) for given, own in zip(common, normalisation, strict=True) for _ in range(frames)]
+    ways += [Conversion()] * (_ours(member, "model").cascade is not None)  # numbers of labels stay
     for name in Conversion._fields:
-        setattr(module, name, torch.tensor([getattr(way, name) for way in ways for _ in range(frames)]))
+        setattr(module, name, torch.tensor([getattr(way, name) for way in ways]))
     return TorchNetwork(module.eval().to(member.run.device), member.run.device)
 
 

@@ -15,13 +15,14 @@ from isocenter import networks
 from isocenter.errors import PlanError
 from isocenter.evaluation import rows_to_json
 from isocenter.lazy import torch
+from isocenter.runtime.cascade import Cascaded
 from isocenter.runtime.device import environment
 from isocenter.runtime.members import Averaged
 from isocenter.runtime.metadata import READERS, inference, kinds_of, metadata, required_packages
 from isocenter.runtime.model import Model
 from isocenter.runtime.one_scale import have_own_scales
 from isocenter.runtime.onnx_file import write_onnx
-from isocenter.runtime.packaged import ONNX, PACKAGED, RECORD, SCHEMA, every_head, member_weights
+from isocenter.runtime.packaged import FIRST, ONNX, PACKAGED, RECORD, SCHEMA, every_head, member_weights
 from isocenter.runtime.readme import readme
 from isocenter.runtime.record import seal, write_json, write_tensors
 from isocenter.runtime.sources import TOP, Sources, travelling
@@ -37,6 +38,7 @@ PREDICTS = frozenset(
     {"of", "heads", "labels", "merge", "mirrored", "average", "probabilities", "decode", "outputs", "sides"}
 )
 LICENSE = "LICENSE"
+OF_A_CASCADE = "It is the first stage of a cascade, at low resolution: of it alone nothing was estimated."
 # By how much one tensor of several networks may differ from what the task averages them to, of the largest output.
 AGREEMENT = 1e-4
 
@@ -62,6 +64,9 @@ def write_package(model: Model, evidence: Evidence, title: str, folder: Path) ->
 
     Raises PlanError for a model whose parts cannot travel.
     """
+    if isinstance(model, Cascaded) and model.first is not None:
+        (folder / FIRST).mkdir()
+        write_package(model.first, Evidence(limits=[OF_A_CASCADE]), f"{title}, first stage", folder / FIRST)
     modules, sources = _modules(model), _sources(model)
     own_scales = have_own_scales(modules)
     for name in ("configs", "models", "docs", "scripts", PACKAGED):

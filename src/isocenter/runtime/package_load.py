@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +10,13 @@ from typing import Any
 from isocenter import tasks
 from isocenter.errors import IntegrityError, IsocenterError, MemoryShortageError, UsageError, is_out_of_memory
 from isocenter.runtime.backends.torch_eager import averaged
+from isocenter.runtime.cascade import Cascaded
 from isocenter.runtime.certificate import CERTIFICATE, read_certificate
 from isocenter.runtime.choosing import PLAIN, Computing, choose_backend
 from isocenter.runtime.model import Inference, Model
-from isocenter.runtime.packaged import PACKAGED, RECORD, package_record, weights_files
+from isocenter.runtime.packaged import FIRST, PACKAGED, RECORD, package_record, weights_files
 from isocenter.runtime.preparation import preprocessing_of
-from isocenter.runtime.record import MANIFEST, read_json, verify
+from isocenter.runtime.record import MANIFEST, joined, read_json, verify
 from isocenter.runtime.windows import Network
 
 
@@ -36,7 +36,7 @@ def read_package(path: Path, device: str, fold: int | None, backend: str, thread
         network = computing.backend.network(path, computing.device, threads)
     except (KeyError, TypeError, RuntimeError) as error:
         raise _unfit(error, path) from error
-    return _model(path, record, network, computing, weights_files(record))
+    return _model(path, record, network, computing, weights_files(record), threads)
 
 
 def _one_fold(
@@ -55,11 +55,17 @@ def _one_fold(
         network = averaged(record, [path / name], computing.device, threads)
     except (KeyError, TypeError, RuntimeError) as error:
         raise _unfit(error, path) from error
-    return _model(path, record, network, replace(computing, because="torch alone has the folds apart"), [name])
+    apart = replace(computing, because="torch alone has the folds apart")
+    return _model(path, record, network, apart, [name], threads)
 
 
 def _model(
-    path: Path, record: Mapping[str, Any], network: Network, computing: Computing, weights: Sequence[str]
+    path: Path,
+    record: Mapping[str, Any],
+    network: Network,
+    computing: Computing,
+    weights: Sequence[str],
+    threads: int | None,
 ) -> Model:
     try:
         task = tasks.build(record["task"])
@@ -67,18 +73,17 @@ def _model(
         origin = {**record["record"], "weights_sha256": _digest(path, weights)}
     except (KeyError, TypeError) as error:
         raise _unfit(error, path) from error
-    return Model(task, preprocessing, inference, record["network"], network, origin, computing.decision)
+    model = Model(task, preprocessing, inference, record["network"], network, origin, computing.decision)
+    if preprocessing.cascade is None:
+        return model
+    first = read_package(path / FIRST, computing.device, None, computing.backend.name, threads)
+    return Cascaded.of(model, first)
 
 
 def _digest(path: Path, weights: Sequence[str]) -> str:
     """Of the weights, as the manifest says that they are and `verify` has seen that they are."""
     listed = read_json(path / MANIFEST, "isocenter.manifest")["sha256"]
     return listed[weights[0]] if len(weights) == 1 else joined([listed[name] for name in weights])
-
-
-def joined(digests: Sequence[str]) -> str:
-    """One digest of several."""
-    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def no_fold(fold: int, folds: Collection[int], path: Path) -> UsageError:

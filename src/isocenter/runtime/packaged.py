@@ -25,6 +25,8 @@ SCHEMA = "isocenter.model"
 # The part of a package that is ours.
 PACKAGED = "isocenter"
 ONNX = "models/model.onnx"
+# Of a package of a cascade: where the package of its first stage lies.
+FIRST = "first"
 # The input of an ONNX file beside the image.
 CONTEXT = "context"
 # More networks than any cross-validation has: a record that says so is no record of ours.

@@ -47,7 +47,7 @@ def passed(
     seconds:    in which the windows should be done, if need be with less overlap
     """
     data, trace = preprocessing.opened(image, where)
-    seen = mirrored(network, task, flips, trace, left_right)
+    seen = mirrored(network, task, flips, trace, left_right, marked=preprocessing.cascade is not None)
     channels = sum(head.channels for head in task.heads.values() if isinstance(head, Dense))
     parts = preprocessing.parts(trace, region, patch, channels)
 

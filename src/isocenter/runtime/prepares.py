@@ -61,6 +61,14 @@ class Prepares(Protocol):
         """DICOM's word, or "unknown"."""
 
     @property
+    def reduction(self) -> float:
+        """By which factor the network's grid is coarser than the spacing, or the image's own grid, makes it."""
+
+    @property
+    def cascade(self) -> float | None:
+        """None where the network sees the image alone; else the last channel are numbers of labels marked before."""
+
+    @property
     def is_in_parts(self) -> bool:
         """Whether large volumes are prepared and summed up part by part, so that no more of them is held."""
 

@@ -57,6 +57,8 @@ class Preprocessing:
     smallest: the padded shape is at least this
     order:    interpolation of intensities
     reduction: by which factor the network's grid is coarser yet than the spacing, or the image's own grid, makes it
+    cascade:  by which factor that of a network before is coarser still, whose labels are one more channel, the last;
+              None for a network that sees the image alone
     """
 
     ndim: int
@@ -73,11 +75,15 @@ class Preprocessing:
     reduction: float = 1.0
     unit: str = MM
     frames: int | None = None
+    cascade: float | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.reduction < math.inf:
             problem = f"images cannot be brought down by a factor of {self.reduction}"
             raise PlanError(problem, "preprocessing.reduction", "Give a number from 1 on")
+        if self.cascade is not None and not 1 < self.cascade < math.inf:
+            problem = f"a grid that is coarser by a factor of {self.cascade} shows no more of an image"
+            raise PlanError(problem, "preprocessing.cascade", "Give a number above 1, or none")
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Preprocessing:
@@ -93,8 +99,8 @@ class Preprocessing:
 
     @property
     def inputs(self) -> int:
-        """Channels of the network: one a channel and frame."""
-        return len(self.channels) * (self.frames or 1)
+        """Channels of the network: one a channel and frame, and one of labels that were marked before."""
+        return len(self.channels) * (self.frames or 1) + (self.cascade is not None)
 
     @property
     def is_in_parts(self) -> bool:

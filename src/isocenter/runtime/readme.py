@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from isocenter.report import in_words
 from isocenter.runtime.metadata import NOT_STATED, holds_numbers
 from isocenter.runtime.model import Model
+from isocenter.runtime.packaged import FIRST
 from isocenter.tasks import parts_of
 from isocenter.values import Row
 
@@ -56,6 +57,7 @@ def readme(
                 "windows": f"{_by(model.inference.patch)} voxels, overlap {model.inference.overlap:g}",
                 "mirrored views": f"along axes {_by(model.inference.flips)}" if model.inference.flips else "none",
                 "network": str(model.network["name"]),
+                **({} if preprocessing.cascade is None else {"before it": _cascade(preprocessing.cascade)}),
             }
         ),
         f"{'| output | quantity | code |' if measures else '| value | class | code |'}\n|---|---|---|\n"
@@ -104,6 +106,10 @@ def _told(model: Model) -> str:
         "`isocenter/model.json`, and `predictions.json` tells of it. In ONNX they are the second input, `context`, "
         f"of {len(model.context)} numbers: {', '.join(model.context.entries)}, prepared as there."
     )
+
+
+def _cascade(factor: float) -> str:
+    return f"the model in `{FIRST}/`, on a grid {factor:g} times as coarse, whose labels are the last channel"
 
 
 def _by(numbers: Sequence[float]) -> str:

@@ -13,19 +13,22 @@ from isocenter import tasks
 from isocenter.errors import IntegrityError, UsageError
 from isocenter.runtime.archive import opened
 from isocenter.runtime.backends import refuse_unknown
+from isocenter.runtime.cascade import Cascaded
 from isocenter.runtime.choosing import PLAIN
 from isocenter.runtime.device import choose_device, use_threads
 from isocenter.runtime.foreign.found import is_foreign, load_foreign
 from isocenter.runtime.members import Averaged
 from isocenter.runtime.model import Inference, Model
 from isocenter.runtime.one_scale import on_one_scale
-from isocenter.runtime.package_load import joined, no_fold, read_package
+from isocenter.runtime.package_load import no_fold, read_package
 from isocenter.runtime.packaged import RECORD, SCHEMA, WEIGHTS, read_modules
 from isocenter.runtime.preparation import preprocessing_of
-from isocenter.runtime.record import MANIFEST, digest, read_json, verify, write_json, write_tensors
+from isocenter.runtime.record import MANIFEST, digest, joined, read_json, verify, write_json, write_tensors
 from isocenter.runtime.torch_network import TorchNetwork
 
 SPLIT = "split.csv"
+# Of a run of a cascade: where its first stage lies, a run of folds.
+BEFORE = "low_resolution"
 
 log = logging.getLogger("isocenter")
 
@@ -117,9 +120,16 @@ def _record(members: Sequence[Model]) -> dict[str, Any]:
 
 
 def _read(folder: Path, device: str) -> Model:
-    """The model in this very folder."""
+    """The model in this very folder; the second stage of a cascade with the first, which lies beside it in the run."""
     verify(folder, needed=(RECORD, WEIGHTS))
-    return _built(read_json(folder / RECORD, SCHEMA), folder / WEIGHTS, device, folder)
+    model = _built(read_json(folder / RECORD, SCHEMA), folder / WEIGHTS, device, folder)
+    if model.preprocessing.cascade is None:
+        return model
+    run = next((one for one in (folder, *folder.resolve().parents[:2]) if (one / BEFORE).is_dir()), None)
+    if run is None:
+        problem = f"is the second stage of a cascade, and {BEFORE} is not beside it"
+        raise UsageError(problem, str(folder), "Give the folder that `isocenter train` wrote, whole")
+    return Cascaded.of(model, _read_run(run / BEFORE, device, None))
 
 
 def _built(record: Mapping[str, Any], weights: Path, device: str, folder: Path) -> Model:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -35,15 +36,11 @@ class Streamed:
 
     def __getitem__(self, region: tuple[slice, ...]) -> NDArray[np.float32]:
         """(channels, *region); slices have a start and a stop."""
-        inner, beyond = [], []
-        for part, (before, _), size in zip(region[1:], self.trace.pad, self.trace.shape, strict=True):
-            rows = np.clip(np.arange(part.start, part.stop) - before, 0, size - 1)  # beyond the edge the edge goes on
-            inner.append(slice(int(rows[0]), int(rows[-1]) + 1))
-            beyond.append(rows - rows[0])
-        made = self._resampled(tuple(inner))[region[0]]
-        for axis, rows in enumerate(beyond, start=1):
-            if len(rows) != made.shape[axis]:
-                made = made.take(rows, axis)
+        inner, rows = padded_region(self.trace, region[1:])
+        made = self._resampled(inner)[region[0]]
+        for axis, (own, size) in enumerate(zip(rows, self.trace.shape, strict=True), start=1):
+            if len(own) != made.shape[axis]:
+                made = made.take(np.clip(own, 0, size - 1) - inner[axis - 1].start, axis)  # the edge goes on
         return made
 
     def _resampled(self, part: Region) -> NDArray[np.float32]:
@@ -55,10 +52,9 @@ class Streamed:
                 steps.append(None)
                 source.append(one)
                 continue
-            step = taps(old, new, self.order).part(one)
-            first = int(step.index.min())
-            steps.append(Taps(step.index - first, step.weight))
-            source.append(slice(first, int(step.index.max()) + 1))
+            [near], [step] = source_region([taps(old, new, self.order).part(one)])
+            steps.append(step)
+            source.append(near)
         made = self._normalised(tuple(source))
         # In the order of `resample`, so that the same comes out to the last bit.
         for axis in sorted(range(len(part)), key=lambda axis: self.trace.shape[axis] / self.trace.kept[axis]):
@@ -74,3 +70,24 @@ class Streamed:
         for channel, scale, measured in zip(values, self.scales, valid, strict=True):
             scale.applied(channel, measured)
         return values
+
+
+def padded_region(trace: Trace, region: Region) -> tuple[Region, list[NDArray[np.intp]]]:
+    """What of the grid before padding a region of the padded one needs, and its rows there, which may lie beyond."""
+    inner, found = [], []
+    for part, (before, _), size in zip(region, trace.pad, trace.shape, strict=True):
+        rows = np.arange(part.start, part.stop) - before
+        held = np.clip(rows, 0, size - 1)
+        inner.append(slice(int(held[0]), int(held[-1]) + 1))
+        found.append(rows)
+    return tuple(inner), found
+
+
+def source_region(steps: Sequence[Taps]) -> tuple[Region, list[Taps]]:
+    """The old samples that these new ones are made of, and the taps counted from the first of them."""
+    source, counted = [], []
+    for step in steps:
+        first = int(step.index.min())
+        source.append(slice(first, int(step.index.max()) + 1))
+        counted.append(Taps(step.index - first, step.weight))
+    return tuple(source), counted

@@ -132,6 +132,11 @@ def uncut(task: Task) -> str:
     return str(getattr(task, "uncut", ""))
 
 
+def cascades(task: Task) -> bool:
+    """Whether its result is a map of its labels, which a second network can be shown beside the image."""
+    return bool(getattr(task, "cascades", False))
+
+
 def outside(task: Task) -> int:
     """What the task's label maps say beyond the image: background, unless the kind says otherwise."""
     return int(getattr(task, "outside", 0))
@@ -154,6 +159,7 @@ __all__ = [
     "Outputs",
     "Task",
     "build",
+    "cascades",
     "channels_of",
     "kind",
     "kind_for",

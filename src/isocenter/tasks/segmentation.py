@@ -96,6 +96,7 @@ class Segmentation:
     registers: ClassVar[Mapping[str, str]] = {"tolerance": "tolerance"}
     of_a_case: ClassVar[str] = "dice"
     selects_by: ClassVar[str] = "dice"
+    cascades: ClassVar[bool] = True
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:

@@ -43,6 +43,7 @@ class Task(Protocol):
     sides:     {head: as `mirrored`}, where heads differ in what mirroring makes of them
     terms:     {name: numbers} of the loss that are learnt with the weights, from these on; `loss` finds them as tensors
                among the outputs
+    cascades:  True where its result is a map of its labels, which a second network can be shown beside the image
     uncut:     in words why no patch may cut what it is taught; where it is empty or absent, any may
     bytes_per_voxel: of an image while `decode` works; without it those of a label
     outside:   what its label maps say beyond the image; without it 0

@@ -8,7 +8,7 @@ from isocenter.training.ranks import ALONE, Ranks
 from isocenter.training.recipe import Decided, Recount, finished, train
 from isocenter.training.schedule import Pace, Speed, replan
 from isocenter.training.state import Clock, Moment, Outcome, State, Work
-from isocenter.training.store import Prepared, prepare_all
+from isocenter.training.store import Prepared, keep_marked, prepare_all
 
 __all__ = [
     "ALONE",
@@ -30,6 +30,7 @@ __all__ = [
     "covariates_alone",
     "finished",
     "fitting",
+    "keep_marked",
     "prepare_all",
     "read_checkpoint",
     "recover",

@@ -101,12 +101,47 @@ class Drawn:
     parts: Mapping[str, Drawn] = field(default_factory=dict)
 
 
-def moved(kind: Kind, augmentation: Augmentation, images: Tensor, targets: Any, drawn: Drawn) -> Moved:
-    """(batch, channels, *patch) images and their targets, changed alike."""
-    following = kind.following(targets, tuple(images.shape[2:]), drawn)
+def moved(
+    kind: Kind, augmentation: Augmentation, images: Tensor, targets: Any, drawn: Drawn, *, marked: bool = False
+) -> Moved:
+    """(batch, channels, *patch) images and their targets, changed alike.
+
+    marked: the last channel are numbers of labels that a network before marked: they move as labels do, keep what
+            befalls intensities away, and are marked less well now and then
+    """
+    following: Following = kind.following(targets, tuple(images.shape[2:]), drawn)
+    if marked:
+        following, images = WithMarks(following, LabelMap(images[:, -1].to(torch.uint8))), images[:, :-1]
     images, followed, _ = augmentation.moved(images, following, drawn.generators, drawn.steps, mirrored=drawn.mirrored)
     assert followed is not None  # noqa: S101 - it was given
+    if isinstance(followed, WithMarks):
+        numbers = augmentation.mistaken(followed.marks.labels, drawn.generators)
+        images, followed = torch.cat([images, numbers[:, None].to(images.dtype)], dim=1), followed.target
     return images, followed.targets
+
+
+@dataclass(frozen=True, eq=False)
+class WithMarks:
+    """A batch of targets, and of labels that were marked before, which follow the images as label maps do."""
+
+    target: Following
+    marks: LabelMap
+
+    @property
+    def targets(self) -> Any:
+        return self.target.targets
+
+    def flipped(self, mirrored: NDArray[np.bool_]) -> WithMarks:
+        return WithMarks(self.target.flipped(mirrored), self.marks.flipped(mirrored))
+
+    def sides_changed(self, crossed: Tensor, mirrored: Sequence[int]) -> WithMarks:
+        return WithMarks(self.target.sides_changed(crossed, mirrored), self.marks.sides_changed(crossed, mirrored))
+
+    def turned(self, turns: NDArray[np.intp]) -> WithMarks:
+        return WithMarks(self.target.turned(turns), self.marks.turned(turns))
+
+    def warped(self, warp: Warp) -> WithMarks:
+        return WithMarks(self.target.warped(warp), self.marks.warped(warp))
 
 
 class OneArray:

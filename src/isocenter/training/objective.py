@@ -42,7 +42,8 @@ def batch_loss(
     """
     task, augmentation, kind = settings.task, settings.augmentation, batch.kind
     images, targets = (on_device(array, device) for array in (batch.images, batch.targets))
-    images, targets = moved(kind, augmentation, images, targets, _drawn(task, batch))
+    marked = settings.preprocessing.cascade is not None
+    images, targets = moved(kind, augmentation, images, targets, _drawn(task, batch), marked=marked)
     context = [] if batch.context is None else [on_device(batch.context, device)]
     partner, share = None, 1.0
     if kind.mixes:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from isocenter.errors import IsocenterError
 from isocenter.files import cache_folder, content_hash, sweep, written
-from isocenter.runtime import Context, Preprocessing, in_threads
+from isocenter.runtime import Context, Preprocessing, digest, in_threads
 from isocenter.tasks import Task
 from isocenter.training.kinds import Kind, kind_for, kind_named, kind_of
 from isocenter.transforms import stacked
@@ -32,6 +32,7 @@ LAYOUT = 5
 # Each case is read by a thread of its own already.
 READING = {"nthreads": 1}
 TARGET = "target"
+MARKED = "marked.b2nd"
 Progress = Callable[[int, int], None]
 
 
@@ -68,6 +69,7 @@ class Prepared:
     steps:     length of a voxel per axis
     kind:      of target; as its shape says where nobody named it
     context:   (entries,) told the network beside the image; None where it sees images alone
+    marked:    (*spatial) numbers of labels that a network before marked; None where the network sees images alone
     """
 
     id: str
@@ -77,6 +79,7 @@ class Prepared:
     steps: tuple[float, ...]
     kind: Kind = field(default=None)  # type: ignore[assignment]
     context: NDArray[np.float32] | None = None
+    marked: Array | None = None
 
     def __post_init__(self) -> None:
         if self.kind is None:
@@ -89,18 +92,26 @@ class Prepared:
     @property
     def nbytes(self) -> int:
         targets = [array for _, array in self.kind.stored(self.target).values()]
+        targets += [] if self.marked is None else [self.marked]
         return int(np.prod(self.image.shape)) * 4 + sum(_size(array) for array in targets)
 
     @property
     def in_memory(self) -> Prepared:
         """The same case with its arrays read."""
         arrays = {name: np.asarray(array[...]) for name, (_, array) in self.kind.stored(self.target).items()}
-        return replace(self, image=self.image[...], target=self.kind.opened(arrays))
+        marked = None if self.marked is None else np.asarray(self.marked[...])
+        return replace(self, image=self.image[...], target=self.kind.opened(arrays), marked=marked)
 
     def cut(self, region: Region) -> tuple[NDArray[np.float32], Any]:
-        """Image and target of a region; a vector target is the whole case's."""
+        """Image, as the network sees it, and target of a region; a vector target is the whole case's."""
+        return self.seen(region), self.kind.cut(self.target, region)
+
+    def seen(self, region: Region) -> NDArray[np.float32]:
+        """(channels, *region) as the network sees it: what was marked before is the last channel."""
         image = np.asarray(self.image[(slice(None), *region)], dtype=np.float32)
-        return image, self.kind.cut(self.target, region)
+        if self.marked is None:
+            return image
+        return np.concatenate([image, np.asarray(self.marked[region], dtype=np.float32)[None]])
 
 
 def prepare_all(
@@ -112,6 +123,7 @@ def prepare_all(
     memory: int,
     reading: Mapping[str, Any] | None = None,
     context: Context | None = None,
+    marked: Mapping[str, Path] | None = None,
     progress: Progress | None = None,
 ) -> list[Prepared]:
     """All cases prepared, in order; those that the cache has are taken from there.
@@ -119,13 +131,15 @@ def prepare_all(
     memory:  bytes; arrays that fit into them together are kept in memory, else patches are read from disk
     reading: what a person decided about how the files are read, as far as it changes the voxels
     context: what the network is told of a patient beside the image
+    marked:  {case id: what a network before marked in it, as `keep_marked` has written it}
     """
     folder = cache_folder() / "prepared"
     for shelf in folder.glob("*"):
         sweep(shelf)
 
     def one(case: Case) -> Prepared:
-        made = _prepared(case, preprocessing, task, reading or {}, folder)
+        before = None if marked is None else marked[case.id]
+        made = _prepared(case, preprocessing, task, reading or {}, folder, before)
         return replace(made, context=context.vector(case.covariates)[0]) if context is not None and context else made
 
     prepared: dict[int, Prepared] = {}
@@ -141,8 +155,19 @@ def prepare_all(
     return done
 
 
+def keep_marked(numbers: Array, path: Path) -> None:
+    """Numbers of labels, (*spatial) on the case's own grid, into a file that is whole or absent."""
+    with written(path, overwrite=True) as partial:
+        _pack(numbers, partial)
+
+
 def _prepared(
-    case: Case, preprocessing: Preprocessing, task: Task, reading: Mapping[str, Any], folder: Path
+    case: Case,
+    preprocessing: Preprocessing,
+    task: Task,
+    reading: Mapping[str, Any],
+    folder: Path,
+    marked: Path | None,
 ) -> Prepared:
     made_from = [
         LAYOUT,
@@ -151,15 +176,16 @@ def _prepared(
         preprocessing.settings,
         task.name,
         dict(task.target_settings),
+        *([] if marked is None else [digest(marked)]),
     ]
     key = hashlib.sha256(json.dumps(made_from, sort_keys=True, default=list).encode()).hexdigest()
     place = folder / key[:2] / key
     if not place.is_dir():
-        _write(place, case, preprocessing, task)
+        _write(place, case, preprocessing, task, marked)
     return _open(place, case.id)
 
 
-def _write(place: Path, case: Case, preprocessing: Preprocessing, task: Task) -> None:
+def _write(place: Path, case: Case, preprocessing: Preprocessing, task: Task, marked: Path | None) -> None:
     image, trace = preprocessing(stacked(case.images, case.id), case.id)
     target = task.target(case)
     kind = kind_of(target.head)
@@ -170,6 +196,8 @@ def _write(place: Path, case: Case, preprocessing: Preprocessing, task: Task) ->
     with written(place, overwrite=True) as partial:
         partial.mkdir()
         _pack(image, partial / "image.b2nd")
+        if marked is not None:
+            _pack(preprocessing.labels(np.asarray(_unpacked(marked)), trace), partial / MARKED)
         for name, (large, array) in kind.stored(data).items():
             if large:
                 _pack(array, partial / f"{_named(name)}.b2nd")
@@ -199,7 +227,9 @@ def _open(place: Path, case: str) -> Prepared:
     image: Any = _unpacked(place / "image.b2nd")
     # Prepared before boxes were: as its shape says.
     kind = kind_named(str(facts["kind"])) if "kind" in facts else kind_for(arrays[""].ndim, image.ndim - 1)
-    return Prepared(case, image, kind.opened(arrays), positions, tuple(facts["steps"].tolist()), kind)
+    marked: Any = _unpacked(place / MARKED) if (place / MARKED).is_file() else None
+    steps = tuple(facts["steps"].tolist())
+    return Prepared(case, image, kind.opened(arrays), positions, steps, kind, marked=marked)
 
 
 def _named(part: str) -> str:

@@ -31,7 +31,7 @@ def validate(model: Model, averaged: Module, cases: Sequence[Prepared], device: 
         return {name: output.float().cpu().numpy() for name, output in outputs.items()}
 
     for case in (one.in_memory for one in cases):
-        image = np.asarray(case.image, dtype=np.float32)
+        image = case.seen(tuple(slice(0, size) for size in case.shape))
         sums: dict[str, Tensor] = {}
         seen = with_context(run, case.context)
         for region, arrays in slide(seen, image, inference.patch, overlap=inference.overlap, batch=4, merge=task.merge):

@@ -10,7 +10,7 @@ from isocenter.transforms.consensus import majority, staple, votes
 from isocenter.transforms.draws import generator, order
 from isocenter.transforms.frames import evenly, frames_as_channels, thinned
 from isocenter.transforms.intensity import CLIPPED, Normalisation, Scale
-from isocenter.transforms.labels import largest, resample_labels, resample_largest
+from isocenter.transforms.labels import label_taps, largest, resample_labels, resample_largest, voted
 from isocenter.transforms.mirroring import check_flips, names_sides
 from isocenter.transforms.orient import content, padding, permuted, unpermuted
 from isocenter.transforms.phantom import phantom
@@ -42,6 +42,7 @@ __all__ = [
     "frames_as_channels",
     "generator",
     "growing",
+    "label_taps",
     "largest",
     "majority",
     "names_sides",
@@ -61,6 +62,7 @@ __all__ = [
     "taps",
     "thinned",
     "unpermuted",
+    "voted",
     "votes",
     "winners",
     "without_alpha",

@@ -24,6 +24,7 @@ from isocenter.lazy import torch
 from isocenter.transforms.augment_ct import dose_noise, metal
 from isocenter.transforms.augment_following import F, LabelMap, Warp, replaced
 from isocenter.transforms.augment_intensity import blur, brightness, contrast, gamma, low_resolution, noise
+from isocenter.transforms.augment_marks import mismarked
 from isocenter.transforms.augment_mix import cutmix, cutout, mixup, partners
 from isocenter.transforms.augment_mr import bias_field, ghosting, motion, spikes
 from isocenter.transforms.augment_spatial import (
@@ -95,6 +96,8 @@ class Augmentation:
     cutout:      largest side of the covered box, as a share of the image's
     mixup, cutmix: alpha of the Beta distribution of shares, for every batch (half of them each where both are on)
     left_right:  axis of the network's grid that runs from left to right; None where that is not known
+    marks:       chance of each label that a network before has marked to be marked too large or too small, and a fourth
+                 of it to be forgotten
     quarter_turns: pictures without an up, turned by any number of quarter turns in the plane of the first two axes
     """
 
@@ -122,6 +125,7 @@ class Augmentation:
     left_right: Annotated[int, Ge(0)] | None = None
     quarter_turns: bool = False
     accidents: Share = 0.1
+    marks: Share = 0.0
 
     def __call__(
         self,
@@ -164,6 +168,16 @@ class Augmentation:
                 chosen, own = zip(*befallen, strict=True)
                 images = replaced(images, chosen, change(images[list(chosen)], getattr(self, name), own))
         return images, target, crossed
+
+    def mistaken(self, numbers: Tensor, generators: Sequence[np.random.Generator]) -> Tensor:
+        """(batch, *spatial) numbers of labels that a network before has marked, as it may mark unlike cases.
+
+        After `moved`: what is drawn here changes no other draw.
+        """
+        if not self.marks:
+            return numbers
+        drawn = [child(int(rng.integers(2**63)), len(KINDS)) for rng in generators]
+        return torch.stack([mismarked(one, self.marks, rng) for one, rng in zip(numbers, drawn, strict=True)])
 
     def mixed(self, images: Tensor, generators: Sequence[np.random.Generator]) -> tuple[Tensor, Tensor | None, float]:
         """Whole images mixed in pairs: the images, whom each was mixed with, and the share that stays its own.

@@ -39,7 +39,7 @@ def resample_labels(labels: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
         return labels
     lowest = int(labels.min())
     span = int(labels.max()) - lowest + 1
-    steps = [taps(old, new, widening=OWN_VOXEL) for old, new in zip(labels.shape, shape, strict=True)]
+    steps = [label_taps(old, new) for old, new in zip(labels.shape, shape, strict=True)]
     chosen = np.empty(shape, dtype=labels.dtype)
     for rows, step, near in slabs(steps[0], math.prod(shape[1:])):
         part: NDArray[Any] = labels[near] if lowest == 0 else labels[near].astype(np.int64) - lowest
@@ -47,6 +47,18 @@ def resample_labels(labels: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
         won = _decided(part, [step, *steps[1:]], _by_votes(part.ravel(), span), _in_parts, SUMMED)
         chosen[rows] = won if lowest == 0 else won.astype(np.int64) + lowest
     return chosen
+
+
+def label_taps(old: int, new: int) -> Taps:
+    """Of one axis along which labels are brought from `old` voxels to `new` ones."""
+    return taps(old, new, widening=OWN_VOXEL)
+
+
+def voted(labels: NDArray[np.unsignedinteger[Any]], steps: Sequence[Taps]) -> NDArray[np.integer]:
+    """The same for a part: an axis of `labels` (*spatial) for each of the steps, which `label_taps` made."""
+    span = int(labels.max()) + 1
+    part = labels.astype(np.min_scalar_type(span))  # one value is left over, for voxels whose neighbours differ
+    return _decided(part, steps, _by_votes(part.ravel(), span), _in_parts, SUMMED)
 
 
 def resample_largest(scores: NDArray[np.float32], shape: Sequence[int]) -> NDArray[np.integer]:

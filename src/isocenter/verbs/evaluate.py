@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ from isocenter.evaluation import rows_to_json
 from isocenter.files import dataset_hash
 from isocenter.lazy import pandas as pd
 from isocenter.planning import read_plan
-from isocenter.runtime import Model, environment, load, shrinking
+from isocenter.runtime import Model, careful, environment, load
 from isocenter.tasks import Task, suffices
 from isocenter.values import Case, Dataset, Plan, Problem, Row
 from isocenter.verbs.choice import Choice, choice
@@ -158,14 +158,9 @@ def _log_of(run: Path | None) -> pd.DataFrame | None:
 def _predictor(loaded: Model, run: Path | None, chosen: Choice, device: str) -> Predictor:
     """The model; of a run of folds, for its own cases, each fold for those that it has not seen."""
     if not chosen.folds or run is None:
-        return _careful(loaded)
-    folds = {fold: _careful(load(run, device, fold=fold)) for fold in sorted(set(chosen.folds.values()))}
+        return careful(loaded)
+    folds = {fold: careful(load(run, device, fold=fold)) for fold in sorted(set(chosen.folds.values()))}
     return OutOfFold(loaded.task, {case: folds[fold] for case, fold in chosen.folds.items()})
-
-
-def _careful(model: Model) -> Model:
-    """The model that goes on with fewer windows at once where memory runs out."""
-    return replace(model, run=shrinking(model.run))
 
 
 def _report(result: Evaluation, model: Model, dataset: Dataset, run: Path | None, plan: Plan | None) -> str:

@@ -29,6 +29,7 @@ class Job:
     record: goes into the model: data hash, versions
     what:   how it is called while it runs
     start:  weights to begin from, of another model
+    marked: {case id: file of what a network before marked in it}; None where the network sees images alone
     """
 
     out: Path
@@ -38,6 +39,7 @@ class Job:
     record: Mapping[str, Any]
     what: str = "training"
     start: Path | None = None
+    marked: Mapping[str, Path] | None = None
 
     @property
     def settings(self) -> Settings:
@@ -60,7 +62,7 @@ def fit(job: Job, clock: Clock, decided: Decided, recount: Recount | None = None
     if (outcome := finished(job.out, chosen.training)) is not None:
         return outcome
     ranks.part(chosen.training.batch)  # refused before the cases are prepared
-    ready = prepared([*job.train, *job.val], chosen, job.plan.options)
+    ready = prepared([*job.train, *job.val], chosen, job.plan.options, job.marked)
     if chosen.training.steps is not None and clock.deadline is None:
         log.info("%s for %d steps, as the plan says: the minutes do not count", job.what, chosen.training.steps)
     ranks.agreed(Errand(job, clock))
@@ -91,12 +93,14 @@ def learn_along(ranks: Ranks) -> Any:
     """Take part in every training that the first process begins; returns what that one comes to in the end."""
     while isinstance(asked := ranks.agreed(None), Errand):
         chosen, count = asked.job.settings, len(asked.job.train)
-        ready = prepared([*asked.job.train, *asked.job.val], chosen, asked.job.plan.options)
+        ready = prepared([*asked.job.train, *asked.job.val], chosen, asked.job.plan.options, asked.job.marked)
         follow(chosen, ready[:count], ready[count:], asked.job.out, clock=asked.clock, record={}, start=asked.job.start)
     return asked
 
 
-def prepared(cases: Sequence[Case], chosen: Settings, options: Mapping[str, Any]) -> list[Prepared]:
+def prepared(
+    cases: Sequence[Case], chosen: Settings, options: Mapping[str, Any], marked: Mapping[str, Path] | None = None
+) -> list[Prepared]:
     """The cases as the network sees them."""
     with tracked("preparing cases") as tracker:
         return prepare_all(
@@ -105,6 +109,7 @@ def prepared(cases: Sequence[Case], chosen: Settings, options: Mapping[str, Any]
             chosen.task,
             reading={key: options[key] for key in VOXELS if options.get(key)},
             context=Context.of(chosen.network.context),
+            marked=marked,
             threads=chosen.training.threads,
             memory=int(CACHED_SHARE * available_memory() / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))),
             progress=tracker,

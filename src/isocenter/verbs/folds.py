@@ -70,7 +70,7 @@ def cross_validated(
         outcomes.append(fit(job, clock, _said(job.what), of_fold))
     models = [load(one.checkpoint, job.settings.training.device) for one, job in zip(outcomes, jobs, strict=True)]
     plan, models, task = _tuned(run, jobs, models)
-    plan = _with_reasons(plan, jobs, outcomes)
+    plan = with_reasons(plan, jobs, outcomes)
     seen_by = {case.id: model for fold, model in enumerate(models) for case in run.cases("test", fold)}
     cases = [case for case in run.dataset if case.id in seen_by]
     parts: dict[str, Split] = dict.fromkeys(seen_by, "test")
@@ -142,7 +142,7 @@ def _said(what: str) -> Any:
     return partial(say_decided, what)
 
 
-def _with_reasons(plan: Plan, jobs: Sequence[Job], outcomes: Sequence[Outcome]) -> Plan:
+def with_reasons(plan: Plan, jobs: Sequence[Job], outcomes: Sequence[Outcome]) -> Plan:
     """The plan with what holds of folds: how many steps each had, what ended one early, whose intensities count."""
     if plan["training.steps"] is None:
         each = ", ".join(str(one.steps) for one in outcomes)

@@ -12,7 +12,7 @@ from isocenter.errors import IntegrityError, UsageError
 from isocenter.files import dataset_hash, write_text, written
 from isocenter.planning import plan_text, read_plan, registered, settings, with_settings
 from isocenter.quality import Examination
-from isocenter.runtime import choose_device, read_json
+from isocenter.runtime import BEFORE, choose_device, read_json
 from isocenter.tasks import needs_of
 from isocenter.training import STATE_SCHEMA, recover
 from isocenter.values import Case, Dataset, Decision, Plan, Split
@@ -146,7 +146,7 @@ def resumed(out: Path) -> Begun:
         raise UsageError("holds no run", str(out), "Give the folder of a run that was begun")
     if (out / REPORT).is_file():
         raise UsageError("is a finished run", str(out), "Train anew with another --out")
-    for folder in (out, *sorted(out.glob("fold_*"))):
+    for folder in (out, *_trainings_within(out)):
         for name in ("last", "best"):
             recover(folder / "checkpoints" / name)
     plan = read_plan(out / "plan.yaml")
@@ -160,9 +160,14 @@ def resumed(out: Path) -> Begun:
     if dataset_hash(usable) != plan.data_hash:
         raise IntegrityError("the data have changed since the run began", str(out), "Train anew with another --out")
     parts, folds = _parts(out, int(plan["split.folds"]))
-    spent = max(float(state_of(folder).get("seconds", 0.0)) for folder in (out, *out.glob("fold_*")))
+    spent = max(float(state_of(folder).get("seconds", 0.0)) for folder in (out, *_trainings_within(out)))
     made = Planned(replace(plan, data=str(out / plan.data)), examination, parts, folds=folds)
     return Begun(out, made, spent)
+
+
+def _trainings_within(out: Path) -> list[Path]:
+    """The folders of a run's folds, and of what goes before it in a cascade."""
+    return [*sorted(out.glob("fold_*")), *sorted((out / BEFORE).glob("fold_*"))]
 
 
 def state_of(folder: Path) -> dict[str, Any]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ from isocenter.errors import UsageError
 from isocenter.evaluation import rows_to_json
 from isocenter.files import unwritable
 from isocenter.planning import settings
-from isocenter.runtime import build_module, load, write_json
+from isocenter.runtime import Model, build_module, load, write_json
 from isocenter.training import Clock, Outcome, fitting
 from isocenter.values import Dataset, Decision, Plan, Row
 from isocenter.verbs.baseline import covariates_stated
+from isocenter.verbs.before import Before
 from isocenter.verbs.budget import Afterwards, fresh_model
 from isocenter.verbs.finish import evaluated, notes_of, training_log, write_environment, write_report
 from isocenter.verbs.fit import Job, fit, keep_task, predicted, say_decided, with_decided, with_outcome
@@ -193,7 +195,9 @@ def _trained(
     """One training with its test part: the plan with what was decided on the way, what was measured, the outcome."""
     val, test = run.cases("val"), run.cases("test")
     job = Job(run.out, run.plan, run.cases("train"), val, record, start=weights)
-    plan = run.plan
+    plan, before = run.plan, None
+    if job.settings.preprocessing.cascade is not None:
+        before = Before.of(run, job)
 
     def decided(decisions: Mapping[str, Decision]) -> None:
         nonlocal plan
@@ -201,15 +205,22 @@ def _trained(
         run.write_plan(plan)
         say_decided("training", decisions)
 
+    def whole(model: Model) -> Model:
+        return model if before is None else before.joined(model)
+
     after, deadline = _afterwards(run, job, len(test)), state_of(run.out).get("deadline")
     if after is not None and deadline is None:
-        costs = after.costs(fresh_model(job.settings))
+        costs = after.costs(whole(fresh_model(job.settings)))
         if (views := after.views(costs, plan)) is not None:
             decided({"inference.flips": views})
             job = replace(job, plan=plan)
-            costs = after.costs(fresh_model(job.settings))
+            costs = after.costs(whole(fresh_model(job.settings)))
         deadline = after.deadline_at(costs)
-    outcome = fit(job, Clock(began, run.spent, deadline), decided, None if after is None else after.deadline)
+    clock = Clock(began, run.spent, deadline)
+    if before is not None:
+        job = replace(job, marked=before.trained(clock))
+    recount = None if after is None else partial(_recounted, after, whole)
+    outcome = fit(job, clock, decided, recount)
     model = load(outcome.checkpoint, job.settings.training.device)
     plan = with_outcome(plan, outcome)
     if tuning := job.tuning:
@@ -219,6 +230,11 @@ def _trained(
         for name, decision in decisions.items():
             plan = plan.with_decision(name, decision)
     return plan, evaluated(run, model, test, run.made.parts), outcome
+
+
+def _recounted(after: Afterwards, whole: Callable[[Model], Model], model: Model) -> float:
+    """By which second training must end, if this is the model of its last stage."""
+    return after.deadline(whole(model))
 
 
 def _afterwards(run: Begun, job: Job, tested: int) -> Afterwards | None:

@@ -18,6 +18,7 @@ from isocenter.files import Format, ReadOptions, written
 from isocenter.files import label_table_path as table_path
 from isocenter.files import write_labels as write_table
 from isocenter.lazy import torch
+from isocenter.runtime.before import Told, numbered
 from isocenter.runtime.bundle.network import OneTensor
 from isocenter.runtime.context import Context, with_context
 from isocenter.runtime.members import Averaged, flipped_axes
@@ -29,7 +30,7 @@ from isocenter.transforms import COLOUR, stacked
 from isocenter.values import Image, Prediction
 
 if TYPE_CHECKING:
-    from isocenter.runtime.prepares import Prepares
+    from isocenter.runtime.preprocessing import Preprocessing
     from isocenter.tasks import Task
 
 # The suffix of a file with a column for each channel.
@@ -44,23 +45,29 @@ class Inferer:
 
     context: what it is told of a patient beside the image
     told:    {case: {column: value}}
+    before:  the first stage of a cascade, whose labels are shown to this one beside the image
     """
 
     task: Task
-    preprocessing: Prepares
+    preprocessing: Preprocessing
     windows: Mapping[str, Any]
     network: Network
     context: Context = field(default_factory=lambda: Context(()))
     told: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    before: Inferer | None = None
 
     def __call__(self, image: Image, where: str) -> Prediction:
         planned, left_right = tuple(self.windows.get("flips", ())), self.windows.get("left_right")
         vector, notes = self._vector(where)
+        preprocessing = self.preprocessing
+        if self.before is not None:
+            said = numbered(self.before(image, where), self.before.task.labels)
+            preprocessing = Told.by(self.preprocessing, said)
         prediction = passed(
             image,
             where,
             task=self.task,
-            preprocessing=self.preprocessing,
+            preprocessing=preprocessing,
             network=with_context(self.network, vector),
             patch=tuple(self.windows["patch"]),
             overlap=self.windows["overlap"],
@@ -88,6 +95,7 @@ def inferer(
     device: Any,
     covariates: str = "",
     parts: Sequence[Any] = (),
+    before: Inferer | None = None,
 ) -> Inferer:
     """The model of a package.
 
@@ -96,6 +104,7 @@ def inferer(
     task:        the class that decodes what the network says
     preparation: the class that prepares what the network sees
     parts:       the classes of the tasks that it is made of
+    before:      the first stage of a cascade
     covariates:  a table with a header and a row for each case, named in the first column; where the model needs one
     """
     settings = json.loads(Path(record).read_text(encoding="utf-8"))
@@ -105,7 +114,7 @@ def inferer(
     seen = members[0] if len(members) == 1 else Averaged(members, decoder.average)
     context, windows = Context.of(settings["network"].get("context")), settings["inference"]
     told = _told(Path(covariates)) if covariates else {}
-    return Inferer(decoder, preparation.of(settings["preprocessing"]), windows, seen, context, told)
+    return Inferer(decoder, preparation.of(settings["preprocessing"]), windows, seen, context, told, before)
 
 
 def _told(table: Path) -> dict[str, dict[str, Any]]:

@@ -58,6 +58,25 @@ def mean_output(outputs: Sequence[Tensor], mean: str) -> Tensor:
     return each.logsumexp(dim=0) - torch.log(torch.tensor(float(len(outputs))))
 
 
+class AfterLabels(nn.Module):
+    """A network that sees, beside the image, where each label was marked before.
+
+    labels: how many there are; their numbers, from 1 on, come as the last channel, and each becomes one of 0 and 1
+    """
+
+    def __init__(self, network: nn.Module, labels: int) -> None:
+        super().__init__()
+        self.network = network
+        self.labels = labels
+
+    def forward(self, images: Tensor, context: Tensor | None = None) -> Mapping[str, Tensor]:
+        numbers = torch.arange(1, self.labels + 1, device=images.device, dtype=images.dtype)
+        marked = images[:, -1:] == numbers.reshape(1, -1, *[1] * (images.ndim - 2))
+        seen = torch.cat([images[:, :-1], marked.to(images.dtype)], dim=1)
+        outputs: Mapping[str, Tensor] = self.network(seen) if context is None else self.network(seen, context)
+        return outputs
+
+
 class OnItsScale(nn.Module):
     """A network that was trained on another scale of intensities than the images come in.
 

@@ -75,6 +75,8 @@ class MonaiTransforms:
 
     unit = MM
     frames = None
+    reduction = 1.0
+    cascade = None
 
     @property
     def order_of_axes(self) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isocenter.errors import FormatError, IntegrityError, UsageError
-from isocenter.runtime.foreign.cascade import Cascaded
+from isocenter.runtime.cascade import Cascaded
 from isocenter.runtime.foreign.checkpoint import read_checkpoint, without_repeats
 from isocenter.runtime.foreign.nnunet_plans import DATASET, PLANS, Plans
 from isocenter.runtime.members import Averaged

@@ -135,6 +135,8 @@ class NNUNetPreprocessing:
     unit = MM
     frames = None
     shape = None
+    reduction = 1.0
+    cascade = None  # its labels of the stage before are no numbers, and nnU-Net has no sides to change in them
     is_in_parts = False
 
     @classmethod

@@ -1,0 +1,94 @@
+"""Whether a network at low resolution goes before the one that is planned."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fingerprints import DRAWN, LAPTOP, cohort, facts, several
+from isocenter.errors import PlanError
+from isocenter.planning import low_resolution, make_plan, settings, with_memory, with_settings
+from isocenter.values import Decision, Fingerprint, Plan
+
+# A body of 240 x 220 x 200 mm, of which two cores look at some 50 mm a side.
+LARGE = {"shape": (240, 220, 200)}
+
+
+def planned(found: Fingerprint, minutes: float = 480.0, **given: Any) -> Plan:
+    given = {"device": Decision("cpu", "a test"), "minutes": minutes, "seed": 0, **given}
+    return make_plan(cohort(found.cases, given.pop("labels", ("lesion",))), found, DRAWN, LAPTOP, **given)
+
+
+def test_small_images_need_no_cascade_and_the_plan_says_how_much_of_them_is_seen():
+    plan = planned(several(6))
+    assert plan["preprocessing.cascade"] is None
+    assert "a patch shows 100% of the median image" in plan.decision("preprocessing.cascade").because
+    assert settings(plan).architecture["channels"] == 1
+
+
+def test_of_large_images_all_is_seen_on_a_coarser_grid_first():
+    found = several(6, **LARGE)
+    plan = planned(found)
+    factor = plan["preprocessing.cascade"]
+    low = low_resolution(plan, found, LAPTOP)
+    assert factor > 2
+    assert f"{factor:.3g} x {factor:.3g} x {factor:.3g} mm" in plan.decision("preprocessing.cascade").because
+    assert low["preprocessing.cascade"] is None
+    assert low["preprocessing.reduction"] == factor
+    for seen, size in zip(low["training.patch"], LARGE["shape"], strict=True):
+        assert seen >= math.floor(size / factor)
+    assert np.prod(low["training.patch"]) < 2 * np.prod(plan["training.patch"])
+    assert settings(low).architecture["channels"] == 1
+    assert settings(plan).architecture == {**settings(plan).architecture, "channels": 2, "marked": 1}
+
+
+def test_the_memory_is_that_of_the_stage_that_takes_more():
+    found = several(6, **LARGE)
+    plan = planned(found)
+    low = with_memory(low_resolution(plan, found, LAPTOP), found, LAPTOP)
+    alone = with_memory(with_settings(plan, {"preprocessing.cascade": None}), found, LAPTOP)
+    assert plan["training.memory"] >= max(low["training.memory"], alone["training.memory"])
+
+
+@pytest.mark.parametrize(
+    ("given", "because"),
+    [({"minutes": 30.0}, "30 minutes are too few for 3 trainings"), ({"folds": 3}, "2 trainings more for each fold")],
+)
+def test_where_there_is_no_time_for_it_the_plan_says_so(given, because):
+    plan = planned(several(6, **LARGE), **given)
+    assert plan["preprocessing.cascade"] is None
+    assert because in plan.decision("preprocessing.cascade").because
+
+
+def test_a_person_switches_it_on_and_off():
+    small, large = planned(several(6)), planned(several(6, **LARGE))
+    on = with_settings(small, {"preprocessing.cascade": 2.0})
+    off = with_settings(large, {"preprocessing.cascade": None})
+    assert settings(on).preprocessing.cascade == 2.0
+    assert on["augmentation.marks"] > 0
+    assert settings(off).preprocessing.cascade is None
+    assert off["augmentation.marks"] == 0
+
+
+def test_what_has_no_label_map_has_no_cascade():
+    images = Fingerprint(tuple(facts(name=f"c{n}", references={"class": "ab"[n % 2]}) for n in range(6)))
+    plan = planned(images)
+    assert "gives no label map" in plan.decision("preprocessing.cascade").because
+    with pytest.raises(PlanError, match="gives no label map"):
+        settings(with_settings(plan, {"preprocessing.cascade": 2.0}))
+
+
+@pytest.mark.parametrize(
+    ("assignments", "problem"),
+    [
+        ({"preprocessing.cascade": 2.0, "split.folds": 3}, "leave out --folds"),
+        ({"preprocessing.cascade": 1.0}, "shows no more of an image"),
+        ({"augmentation.marks": 0.4}, "no network marks labels"),
+    ],
+)
+def test_what_cannot_be_a_cascade_is_refused(assignments, problem):
+    with pytest.raises(PlanError, match=problem):
+        settings(with_settings(planned(several(6)), assignments))

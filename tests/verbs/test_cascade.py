@@ -1,0 +1,139 @@
+"""A run that sees images at low resolution first, through every verb."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import blosc2
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_array_equal
+
+import isocenter
+import trained
+from isocenter.errors import UsageError
+from isocenter.runtime import BEFORE, Cascaded, load, read_json, read_tensors
+from isocenter.verbs import before as room
+from isocenter.verbs.fit import fit
+from packages import CONFIG, without_isocenter
+
+SMALL = {
+    "preprocessing.cascade": 2.0,
+    "training.steps": 4,
+    "training.validations": 1,
+    "training.patch": [8, 8, 8],
+    "inference.patch": [8, 8, 8],
+}
+
+
+@dataclass(frozen=True)
+class Cascade:
+    """fits: {what: ids of the cases that trained it}, told while it was trained"""
+
+    data: Path
+    out: Path
+    fits: dict[str, set[str]]
+
+
+def train(data: Path, out: Path, **flags):
+    return trained.segmenting(data, out, assignments=SMALL, deterministic=True, **flags)
+
+
+@pytest.fixture(scope="module")
+def cascade(tmp_path_factory):
+    root, fits = tmp_path_factory.mktemp("cascade"), {}
+
+    def told(job, *given, **options):
+        fits[job.out.name] = {case.id for case in job.train}
+        return fit(job, *given, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ISOCENTER_CACHE", str(root / "cache"))
+        patch.setattr(room, "fit", told)
+        train(trained.blobs(root / "data"), root / "run")
+    return Cascade(root / "data", root / "run", fits)
+
+
+def test_both_stages_are_one_model_which_is_scored_as_it_predicts(cascade, tmp_path):
+    model = load(cascade.out, "cpu")
+    assert isinstance(model, Cascaded)
+    assert len(model.first.members) == 2
+    assert model.network["channels"] == 2
+    again = isocenter.evaluate(cascade.out, cascade.data, labels=trained.LABELS, device="cpu", out=tmp_path / "again")
+    found, told = (pd.read_csv(folder / "cases.csv") for folder in (tmp_path / "again", cascade.out / "evaluation"))
+    pd.testing.assert_frame_equal(found, told)
+    assert again.which == "the test cases of the run's own data"
+
+
+def test_no_network_marks_a_case_that_trained_it_and_none_has_seen_cases_that_select_or_test(cascade):
+    split = pd.read_csv(cascade.out / "split.csv", dtype=str).set_index("case")["split"]
+    training = set(split.index[split == "train"])
+    first, second = cascade.fits["fold_0"], cascade.fits["fold_1"]
+    assert first | second == training
+    assert not first & second
+    # What was marked in a training case is what the network of the others says of it.
+    other = load(cascade.out / BEFORE, "cpu", fold=1)
+    name = min(first)
+    file = f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.b2nd"
+    marked = blosc2.open(str(cascade.out / BEFORE / "marked" / file))[:]
+    assert_array_equal(marked, np.asarray(other.predict(cascade.data / "images" / f"{name}.nii.gz").data))
+
+
+def test_the_second_network_has_a_channel_for_each_label_beside_the_image(cascade):
+    weights = read_tensors(cascade.out / "checkpoints" / "last" / "weights.safetensors")
+    entering = next(value for value in weights.values() if value.ndim == 5)
+    assert entering.shape[1] == 1 + len(load(cascade.out, "cpu").task.labels)
+
+
+def test_the_first_stages_plan_lies_beside_it_with_its_reasons(cascade):
+    text = (cascade.out / BEFORE / "plan.yaml").read_text()
+    assert "the first network of a cascade sees images at low resolution" in text
+    model = load(cascade.out / BEFORE, "cpu")
+    assert model.preprocessing.reduction == 2.0
+    assert model.preprocessing.cascade is None
+
+
+def test_a_run_that_was_killed_between_its_stages_or_within_the_first_ends_as_if_it_had_not_been(cascade, tmp_path):
+    run = Path(shutil.copytree(cascade.out, tmp_path / "run"))
+    (tmp_path / "data").symlink_to(cascade.data)
+    for left in ("checkpoints", "evaluation", "tensorboard", f"{BEFORE}/marked", f"{BEFORE}/fold_1"):
+        shutil.rmtree(run / left)
+    for left in ("report.html", "log.csv"):
+        (run / left).unlink()
+    isocenter.train(resume=run)
+    for part in ("checkpoints/last", f"{BEFORE}/fold_1/checkpoints/last"):
+        whole, resumed = (read_tensors(one / part / "weights.safetensors") for one in (cascade.out, run))
+        assert all((whole[name] == resumed[name]).all() for name in whole)
+
+
+def test_a_second_stage_without_its_first_is_refused(cascade, tmp_path):
+    alone = Path(shutil.copytree(cascade.out / "checkpoints" / "last", tmp_path / "alone"))
+    with pytest.raises(UsageError, match="second stage of a cascade"):
+        load(alone, "cpu")
+
+
+def test_a_package_holds_both_networks_and_says_the_same_with_onnx_and_without_isocenter(cascade, tmp_path):
+    out = tmp_path / "package"
+    made = isocenter.package(cascade.out, out=out, backends=("onnx",))
+    assert made.networks == 3
+    assert all(trial.passed for trial in made.certificate.trials), made.certificate.lines
+    images = tmp_path / "images"
+    images.mkdir()
+    for name in ("case00", "case01"):
+        shutil.copy(cascade.data / "images" / f"{name}.nii.gz", images)
+    ours = isocenter.predict(cascade.out, images, device="cpu")
+    by_onnx = isocenter.predict(out, images, device="cpu", backend="onnx")
+    words = ("-m", "monai.bundle", "run", "--config_file", CONFIG, "--dataset_dir", images)
+    done = without_isocenter(out, tmp_path / "blocked", *words, "--output_dir", tmp_path / "results")
+    assert done.returncode == 0, done.stderr
+    for case, prediction in ours.predictions.items():
+        said = np.asarray(prediction.data)
+        assert said.any()
+        assert (np.asarray(by_onnx.predictions[case].data) == said).mean() > 0.999
+        assert_array_equal(isocenter.read(tmp_path / "results" / f"{case}.nii.gz").data[0], said)
+    record = read_json(out / "isocenter" / "model.json", "isocenter.model")
+    assert record["network"]["marked"] == 2
