@@ -8,10 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from isocenter.lazy import ndimage
+from isocenter.transforms import is_speck
 from isocenter.values import Array, Image
-
-# A piece of less than a hundredth of the largest, and of fewer voxels than a cube of 3, is rather a slip of the pen.
-SPECK_SHARE, SPECK_VOXELS = 0.01, 27
 
 
 @dataclass(frozen=True)
@@ -28,8 +26,7 @@ class Structure:
     @property
     def specks(self) -> int:
         """Pieces that are tiny beside the largest."""
-        limit = min(SPECK_VOXELS, SPECK_SHARE * max(self.pieces))
-        return sum(size < limit for size in self.pieces)
+        return int(np.count_nonzero(is_speck(np.array(self.pieces))))
 
 
 def voxels(labels: Array) -> dict[int | float, int]:

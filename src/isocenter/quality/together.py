@@ -69,7 +69,8 @@ def _labels(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem]:
             f"masks hold {len(found)} different values, so they seem to number instances and not to name structures",
             (),
             "a class would be learnt for every number",
-            "Choose --task instances, or give masks with one value for each structure, such as 1 for every nucleus",
+            "Choose --task instances, for boxes --task detection --labels each=NAME, or give masks with one value for "
+            "each structure, such as 1 for every nucleus",
         )
 
 

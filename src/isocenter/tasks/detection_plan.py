@@ -39,7 +39,7 @@ def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decisi
     axes = axes_of(fingerprint)
     lengths = np.concatenate([_lengths(boxes, axes) for boxes in drawn]) / reduction(fingerprint).value
     return {
-        "classes": Decision(declared, f"{shares} on {counted(len(drawn), 'training image')}"),
+        "classes": Decision(declared, f"{shares} on {counted(len(drawn), 'training image')}{_made(dataset)}"),
         "axes": Decision(axes, f"the images have {axes}"),
         "typical": Decision(
             round(float(np.median(lengths)), 3),
@@ -129,6 +129,11 @@ def check_settings(classes: Sequence[str], numbers: dict[str, Any]) -> None:
     for name in ("suppression", "threshold"):
         if numbers[name] is not None and not 0 < numbers[name] <= 1:
             raise PlanError(f"{numbers[name]} is not in (0, 1]", f"task.{name}", "Give a share")
+
+
+def _made(dataset: Dataset) -> str:
+    """How the boxes were made, where no file has them."""
+    return f"; {dataset.derived['boxes']}" if "boxes" in dataset.derived else ""
 
 
 def _drawn(fingerprint: Fingerprint) -> list[BoundingBoxes]:

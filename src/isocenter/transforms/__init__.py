@@ -8,6 +8,7 @@ from isocenter.transforms.augment_spatial import sides_changed
 from isocenter.transforms.channels import COLOUR, GREY, recoloured, stacked, without_alpha
 from isocenter.transforms.consensus import majority, staple, votes
 from isocenter.transforms.draws import generator, order
+from isocenter.transforms.enclosing import OBJECTS, PIECES, boxes_of_objects, boxes_of_pieces, is_speck
 from isocenter.transforms.frames import evenly, frames_as_channels, thinned
 from isocenter.transforms.intensity import CLIPPED, Normalisation, Scale
 from isocenter.transforms.labels import label_taps, largest, resample_labels, resample_largest, voted
@@ -22,6 +23,8 @@ __all__ = [
     "CLIPPED",
     "COLOUR",
     "GREY",
+    "OBJECTS",
+    "PIECES",
     "Augmentation",
     "Corners",
     "Following",
@@ -36,12 +39,15 @@ __all__ = [
     "aligned",
     "along",
     "apparent_diffusion",
+    "boxes_of_objects",
+    "boxes_of_pieces",
     "check_flips",
     "content",
     "evenly",
     "frames_as_channels",
     "generator",
     "growing",
+    "is_speck",
     "label_taps",
     "largest",
     "majority",

@@ -86,6 +86,7 @@ class Dataset:
     patients: the rule by which patients were told apart, in words
     patients_known: False where no rule was found and each case stands for itself
     layout:   how the folder was read, in words
+    derived:  {kind of reference: how it was made of another, in words}
     problems: what could not be read, and why
     """
 
@@ -102,6 +103,7 @@ class Dataset:
     patients: str = "each case stands for itself"
     patients_known: bool = False
     layout: str = ""
+    derived: Mapping[str, str] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
 
     def __len__(self) -> int:

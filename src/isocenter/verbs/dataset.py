@@ -15,6 +15,7 @@ from isocenter.runtime import Spread
 from isocenter.tasks import Task, suffices
 from isocenter.transforms import aligned
 from isocenter.values import Case, Dataset, Image, LazyMapping, Problem
+from isocenter.verbs.boxes_of_masks import BOXES, OBJECT_MAPS, each_object, with_boxes
 from isocenter.verbs.progress import tracked
 
 # The flags that say how data are read; a plan keeps them, so that training from it reads the data in the same way.
@@ -42,7 +43,12 @@ def open_dataset(
         raise UsageError(
             f"{', '.join(unknown)} says nothing about reading", "options", f"Choose of {', '.join(READING)}"
         )
+    each = each_object(given.get("labels")) if BOXES in needs else None
+    if each is not None:
+        given, needs = {**given, "labels": None}, {*needs, OBJECT_MAPS}
     dataset = data if isinstance(data, Dataset) else read_dataset(data, _options(given, references, channels, needs))
+    if BOXES in needs and references:
+        dataset = with_boxes(dataset, each or "object")
     if not given.get("align"):
         return dataset
     cases = [

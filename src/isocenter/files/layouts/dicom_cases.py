@@ -1,4 +1,6 @@
-"""A folder of DICOM: each image series a case; segmentations and structure sets that refer to it are its masks.
+"""A folder of DICOM: each image series a case, of radiographs each image.
+
+Segmentations and structure sets that refer to it are its masks, the regions of structured reports its boxes.
 
 Patients are hashes of the identifiers in the files, so that no identifier leaves them.
 """
@@ -6,10 +8,11 @@ Patients are hashes of the identifiers in the files, so that no identifier leave
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,10 +20,12 @@ from isocenter.errors import FormatError, counted
 from isocenter.files import dicom_rtstruct, dicom_seg
 from isocenter.files.dicom import read_series
 from isocenter.files.dicom_header import header
+from isocenter.files.dicom_pictures import PROJECTIONS
 from isocenter.files.dicom_series import SEGMENTATIONS, SeriesFiles, survey
 from isocenter.files.dicom_tags import items, text, whole
 from isocenter.files.format import ReadOptions
-from isocenter.files.layouts.classes import parse_labels
+from isocenter.files.layouts.classes import name_classes, parse_labels
+from isocenter.files.layouts.dicom_boxes import Speaks, boxes_on, reported
 from isocenter.files.layouts.folder import Folder
 from isocenter.files.layouts.layout import DatasetOptions, Found, Reading
 from isocenter.files.layouts.load import load_image
@@ -42,18 +47,28 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     if folder.is_file and not is_directory:
         return _one_file(folder, options)
     seen = survey(folder.root.parent if is_directory else folder.root)
-    images = [series for series in seen.series if series.is_image]
+    images = [one for series in seen.series if series.is_image for one in _each(series)]
     drawn, lost = _drawn(seen.series, images)
     labels = _labels([series for some in drawn.values() for series in some], options)
-    found = tuple(_found(series, drawn.get(series.uid, []), labels, options) for series in images)
-    studies = {series.study for series in images}
+    reports = reported(seen.series, images)
+    classes, called = name_classes(reports.names, folder, options, declare=not drawn)
+    found = tuple(
+        _found(series, drawn.get(series.uid, []), labels, (reports.of.get(n, ()), called), options)
+        for n, series in enumerate(images)
+    )
+    studies, series = {one.study for one in images}, {one.uid for one in images}
     return Reading(
         found,
-        how=f"DICOM, {len(images)} image series in {counted(len(studies), 'study', 'studies')}",
-        classes={"mask": labels},
+        how=f"DICOM, {len(series)} image series in {counted(len(studies), 'study', 'studies')}",
+        classes={"mask": labels, "boxes": classes if reports.names else ()},
         modality=common_modality([series.modality for series in images]),
         patients="the patient identifier in the files, hashed",
-        problems=(*map(_damaged, seen.damaged), *_lost(lost), *_without_image(seen.series)),
+        problems=(
+            *map(_damaged, seen.damaged),
+            *_lost(lost),
+            *reports.problems,
+            *_without_image(seen.series, reports.read),
+        ),
     )
 
 
@@ -122,19 +137,33 @@ def _one_file(folder: Folder, options: DatasetOptions) -> Reading:
     return Reading((case,), how="one DICOM file")
 
 
+def _each(series: SeriesFiles) -> list[SeriesFiles]:
+    """The images of a series: all its files together, of radiographs and mammograms each."""
+    if series.modality not in PROJECTIONS or len(series.paths) == 1:
+        return [series]
+    return [replace(series, paths=(path,), name=f"{series.name}_{n}") for n, path in enumerate(series.paths, start=1)]
+
+
 def _found(
-    series: SeriesFiles, drawn: Sequence[SeriesFiles], labels: tuple[Label, ...], options: DatasetOptions
+    series: SeriesFiles,
+    drawn: Sequence[SeriesFiles],
+    labels: tuple[Label, ...],
+    reports: tuple[tuple[Speaks, ...], Mapping[str, str]],
+    options: DatasetOptions,
 ) -> Found:
-    references: dict[str, Callable[[], Image]] = {}
+    references: dict[str, Callable[[], Any]] = {}
+    image = partial(load_series, series.paths, options.read, modality_word(options.modality))
     if drawn:
         references["mask"] = partial(load_segments, drawn[0], series.paths, labels, options.read)
     for other in drawn[1:]:
         references[f"mask:{other.name}"] = partial(load_segments, other, series.paths, labels, options.read)
+    if reports[0]:
+        references["boxes"] = boxes_on(*reports, image)
     return Found(
         f"{series.patient[:8]}_{series.name}",
-        {"image": partial(load_series, series.paths, options.read, modality_word(options.modality))},
+        {"image": image},
         references,
-        files=(*series.paths, *(path for other in drawn for path in other.paths)),
+        files=(*series.paths, *(path for other in drawn for path in other.paths), *(path for path, _ in reports[0])),
         patient=series.patient,
         covariates=series.covariates,
     )
@@ -193,11 +222,16 @@ def _damaged(error: FormatError) -> Problem:
     return Problem("error", f"{Path(error.where).name}: {error.problem}", why="it is left out", remedy=error.remedy)
 
 
-def _without_image(everything: Sequence[SeriesFiles]) -> list[Problem]:
-    """Reports, presentation states and the like; and images that were cut short before their pixels."""
-    others = [series for series in everything if not series.is_image and series.sop_class not in DRAWN]
-    kinds = ", ".join(sorted({series.sop_class_name for series in others}))
-    files = tuple(path.name for series in others for path in series.paths)
+def _without_image(everything: Sequence[SeriesFiles], known: Collection[Path]) -> list[Problem]:
+    """Presentation states, reports without regions and the like; and images that were cut short before their pixels."""
+    others = [
+        (path, series.sop_class_name)
+        for series in everything
+        for path in series.paths
+        if not series.is_image and series.sop_class not in DRAWN and path not in known
+    ]
+    kinds = ", ".join(sorted({name for _, name in others}))
+    files = tuple(path.name for path, _ in others)
     problem = Problem(
         "warning", f"{counted(len(files), 'file holds', 'files hold')} no pixels ({kinds})", files, "they are left out"
     )

@@ -1,0 +1,104 @@
+"""Masks teach a detection: boxes around what they show, from `check` to `evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+from numpy.testing import assert_array_equal
+
+import isocenter
+import trained
+from cohorts import volume
+from isocenter.values import Case, Dataset, Geometry, Image
+
+
+def smears(root: Path, count: int, *, numbered: bool = False) -> Path:
+    """Pictures of two or three bright squares beside label maps: 1 for all, or a number each."""
+    for folder in ("images", "masks"):
+        (root / folder).mkdir(parents=True)
+    for n in range(count):
+        rng = np.random.default_rng(n)
+        pixels, mask = rng.normal(60, 8, (24, 32)), np.zeros((24, 32), np.uint16)
+        for number, column in enumerate((2, 12, 22)[n % 2 :], start=1):
+            row, size = int(rng.integers(1, 12)), int(rng.integers(5, 9))
+            pixels[row : row + size, column : column + size] = 200
+            mask[row : row + size, column : column + size] = number if numbered else 1
+        mask[mask > 0] += 40 * n if numbered else 0
+        PIL.Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(root / "images" / f"{n:02}.png")
+        PIL.Image.fromarray(mask).save(root / "masks" / f"{n:02}.png")
+    return root
+
+
+def test_a_run_is_planned_trained_and_scored_on_boxes_of_masks(tmp_path, cli):
+    data = smears(tmp_path / "data", 16)
+    said = cli("check", data, "--task", "detection", "--labels", "1=cell", "--out", tmp_path / "check")
+    assert said.code == 0, said.err
+    assert "boxes: cell 40 in 16 cases; one around each piece of a structure in the masks" in said.out
+    run = trained.detecting(data, tmp_path / "run", task="detection", labels="1=cell")
+    plan = (run.out / "plan.yaml").read_text()
+    assert "one around each piece" in " ".join(plan.split())
+    assert {row.label for row in run.rows} == {"all", "cell"}
+    again = isocenter.evaluate(run.out, data, device="cpu")
+    assert_array_equal([row.estimate.value for row in again.rows], [row.estimate.value for row in run.rows])
+
+
+def test_numbers_of_objects_are_told_by_a_flag_and_never_guessed(tmp_path, cli):
+    data = smears(tmp_path / "data", 16, numbered=True)
+    refused = cli("check", data, "--task", "detection", "--out", tmp_path / "check")
+    assert refused.code == 1
+    assert "--labels each=NAME" in refused.out + refused.err
+    found = isocenter.check(data, task="detection", labels="each=nucleus")
+    assert found.passed, found
+    assert found.facts["boxes"] == "nucleus 40 in 16 cases; one around each numbered object"
+    assert found.facts["objects"] == "40 in 16 cases, 2 to 3 a case"
+    planned = isocenter.plan(data, task="detection", labels="each=nucleus", device="cpu", minutes=1)
+    assert planned.plan["task.classes"] == ["nucleus"]
+
+
+def test_volumes_have_boxes_on_their_own_axes_and_masks_in_memory_have_them_too(tmp_path):
+    values = np.zeros((12, 14, 16), np.uint8)
+    values[2:5, 3:9, 4:5], values[8:10, 1:3, 10:15] = 1, 2
+    for n in range(3):
+        volume(tmp_path / "images" / f"{n}.nii.gz", np.random.default_rng(n).normal(size=values.shape))
+        volume(tmp_path / "labels" / f"{n}.nii.gz", values)
+    dataset = isocenter.check(tmp_path, task="detection").dataset
+    for case in dataset:
+        assert_array_equal(case.references["boxes"].corners, [[2, 3, 4, 5, 9, 5], [8, 1, 10, 10, 3, 15]])
+        assert case.references["boxes"].names == ("1", "2")
+    image = Image(np.random.default_rng(0).normal(size=(1, 6, 6)), Geometry.of_pixels((6, 6)))
+    mask = Image(np.pad(np.ones((1, 2, 2), np.uint8), ((0, 0), (1, 3), (2, 2))), image.geometry)
+    held = Dataset((Case("a", "a", {"image": image}, {"mask": mask}),))
+    assert isocenter.check(held, task="detection").facts["boxes"].startswith("1 1 in 1 case; ")
+    assert "boxes" not in isocenter.check(held).facts
+
+
+def test_regions_that_overlap_have_boxes_each(tmp_path):
+    values = np.zeros((10, 10, 10), np.uint8)
+    values[1:8, 1:8, 1:8], values[3:5, 3:5, 3:5] = 1, 2
+    volume(tmp_path / "images" / "a.nii.gz", np.random.default_rng(1).normal(size=values.shape))
+    volume(tmp_path / "labels" / "a.nii.gz", values)
+    found = isocenter.check(tmp_path, task="detection", labels="1+2=whole,2=core")
+    [case] = found.dataset
+    assert case.references["boxes"].names == ("whole", "core")
+    assert_array_equal(case.references["boxes"].corners, [[1, 1, 1, 8, 8, 8], [3, 3, 3, 5, 5, 5]])
+
+
+def test_what_was_drawn_in_parts_only_gives_no_boxes(tmp_path):
+    values = np.zeros((10, 10, 10), np.uint8)
+    values[1:4, 1:4, 1:4], values[:, :, 5:] = 1, 2
+    volume(tmp_path / "images" / "a.nii.gz", np.random.default_rng(1).normal(size=values.shape))
+    volume(tmp_path / "labels" / "a.nii.gz", values)
+    found = isocenter.check(tmp_path, task="detection", labels="1=cyst,2=ignore")
+    assert not found.passed
+    assert any("boxes need an image that was looked at as a whole" in problem.what for problem in found.problems)
+
+
+@pytest.mark.parametrize("labels", ["each=", "each"])
+def test_each_without_a_name_is_refused(tmp_path, cli, labels):
+    done = cli(
+        "check", smears(tmp_path / "data", 2), "--task", "detection", "--labels", labels, "--out", tmp_path / "check"
+    )
+    assert (done.code, "no label" in done.err) == (2, True)
