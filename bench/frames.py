@@ -1,6 +1,7 @@
 """Latency of a stream of frames: p50 and p99 a frame, and the memory that many frames take beside few.
 
-python bench/frames.py            # 5,000 frames of 512 x 512
+python bench/frames.py                 # 5,000 frames of 512 x 512
+python bench/frames.py --frames 1000   # fewer
 python bench/frames.py --small
 
 A U-Net of 16 to 64 channels sees each frame in windows of 256 x 256, as it would come from a probe. A second run of
@@ -21,8 +22,10 @@ COLUMNS = {"p50_ms": "p50, ms", "p99_ms": "p99, ms", "longest_ms": "longest, ms"
 
 
 def main() -> None:
-    asked = arguments(__doc__, repeats=3).parse_args()
-    frames, size, repeats = (40, 128, 1) if asked.small else (FRAMES, SIZE, asked.repeats)
+    parser = arguments(__doc__, repeats=3)
+    parser.add_argument("--frames", type=int, default=FRAMES)
+    asked = parser.parse_args()
+    frames, size, repeats = (40, 128, 1) if asked.small else (asked.frames, SIZE, asked.repeats)
     programs = [
         Program(f"{count} frames", [sys.executable, str(SIDE), str(count), str(size)])
         for count in (frames, frames // 10)
