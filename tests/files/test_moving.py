@@ -30,6 +30,8 @@ def test_a_moving_gif_is_a_clip_with_the_times_of_its_frames(tmp_path):
     assert image.times == (0.0, 0.04, 0.14)
     for channel in image.data:
         assert_array_equal(channel, drawn)
+    part = (slice(1, 2), slice(1, 3), slice(4, 9), slice(0, 12))
+    assert_array_equal(image.pixels[part], image.data[part])
 
 
 def test_a_gif_that_states_no_times_has_none(tmp_path):

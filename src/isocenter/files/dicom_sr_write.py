@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import highdicom
 import numpy as np
@@ -29,6 +30,8 @@ PROCEDURE = sr.CodedConcept("363679005", "SCT", "Imaging procedure")
 OWN_SCHEME = "99ISOCENTER"
 SERIES_NUMBER = 101
 LONGEST_MEANING = 64  # LO, PS3.5 6.2
+
+Group = sr.PlanarROIMeasurementsAndQualitativeEvaluations | sr.VolumetricROIMeasurementsAndQualitativeEvaluations
 
 
 def write(
@@ -83,7 +86,7 @@ def _group(
     files: dict[str, Dataset],
     source: Image,
     algorithm: tuple[str, str],
-) -> sr.PlanarROIMeasurementsAndQualitativeEvaluations | sr.VolumetricROIMeasurementsAndQualitativeEvaluations:
+) -> Group:
     """One finding: a planar region, or the regions of a volume."""
     algorithm_id = sr.AlgorithmIdentification(*algorithm)
     score = [] if boxes.scores is None else [round(100 * float(boxes.scores[number]), 4)]
@@ -92,7 +95,7 @@ def _group(
     if not kept:
         raise ValueError("a box on slices that were filled in")
     regions = [_rectangle(np.array([x0, y0, x1, y1]), files[name], frame) for name, frame in kept]
-    said = {
+    said: dict[str, Any] = {
         "tracking_identifier": sr.TrackingIdentifier(uid=highdicom.UID(), identifier=f"finding {number + 1}"),
         "finding_type": _finding(boxes.names[number]),
         "algorithm_id": algorithm_id,
@@ -131,7 +134,7 @@ def _finding(name: str) -> sr.CodedConcept:
     return sr.CodedConcept(digest, OWN_SCHEME, name[:LONGEST_MEANING])
 
 
-def _report(groups: Sequence[Dataset], evidence: list[Dataset]) -> sr.Comprehensive3DSR:
+def _report(groups: Sequence[Group], evidence: list[Dataset]) -> sr.ComprehensiveSR:
     device = sr.DeviceObserverIdentifyingAttributes(
         uid=highdicom.UID(), name="Isocenter", manufacturer_name="Isocenter", model_name="Isocenter"
     )
@@ -140,7 +143,7 @@ def _report(groups: Sequence[Dataset], evidence: list[Dataset]) -> sr.Comprehens
         procedure_reported=PROCEDURE,
         imaging_measurements=list(groups),
     )
-    return sr.Comprehensive3DSR(
+    return sr.ComprehensiveSR(
         evidence=evidence,
         content=content,
         series_instance_uid=highdicom.UID(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from functools import partial
 from itertools import islice
@@ -19,7 +20,10 @@ END = b";"
 def is_moving(path: Path) -> bool:
     """Whether it is a GIF of several frames; what cannot be opened is none."""
     try:
-        with PIL.Image.open(path) as opened:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
+            opened = PIL.Image.open(path)
+        with opened:
             return opened.format == "GIF" and bool(getattr(opened, "is_animated", False))
     except Exception:  # a damaged file can make the library throw anything
         return False
@@ -39,7 +43,7 @@ def read_moving(path: Path) -> Image:
     timed = all(seconds > 0 for seconds in shown[:-1])
     shape = (3, len(shown), *size)
     return Image(
-        Deferred(shape, np.dtype(np.uint8), partial(_all, path, len(shown))),
+        Deferred(shape, np.dtype(np.uint8), partial(_all, path, shape), partial(_region, path, shape)),
         Geometry.of_pixels(size),
         channels=("R", "G", "B"),
         times=tuple(round(float(time), 6) for time in np.cumsum([0.0, *shown[:-1]])) if timed else None,
@@ -59,9 +63,18 @@ def _frames(path: Path) -> Iterator[tuple[Array, float]]:
         raise FormatError(f"is no whole film ({error})", str(path), "Get the file again") from error
 
 
-def _all(path: Path, count: int) -> Array:
+def _all(path: Path, shape: tuple[int, ...]) -> Array:
     """(3, frames, rows, columns)"""
-    frames = [frame for frame, _ in islice(_frames(path), count)]
-    if len(frames) < count:
+    return _region(path, shape, (slice(None),) * 4)
+
+
+def _region(path: Path, shape: tuple[int, ...], region: tuple[slice, ...]) -> Array:
+    """A part of it; every frame before it has to be decoded, but is not kept."""
+    channels, frames, *inside = (*region, *(slice(None),) * (4 - len(region)))
+    wanted = range(shape[1])[frames]
+    film = enumerate(islice(_frames(path), max(wanted, default=-1) + 1))
+    kept = {n: frame[tuple(inside)] for n, (frame, _) in film if n in wanted}
+    if len(kept) < len(wanted):
         raise FormatError("has changed since it was opened", str(path), "Read it again")
-    return np.moveaxis(np.stack(frames), -1, 0)
+    empty = np.empty((*shape[2:], 3), np.uint8)[tuple(inside)][None][:0]
+    return np.moveaxis(np.stack([kept[n] for n in wanted]) if kept else empty, -1, 0)[channels]
