@@ -292,8 +292,12 @@ def test_what_is_no_report_or_damaged_is_refused_by_name(tmp_path, data):
     damaged.save_as(path)
     with pytest.raises(FormatError, match=r"sr\.dcm: a POLYLINE of 9 numbers"):
         dicom_sr.read(path)
-    dataset = read_dataset(tmp_path, DatasetOptions(references=False))
+    report(tmp_path / "whole.dcm", [image], [planar(rectangle(image, 3, 5, 10, 7))])
+    dataset = read_dataset(tmp_path)
     assert [(one.severity, one.cases) for one in dataset.problems] == [("error", ("sr.dcm",))]
+    assert len(dataset.cases[0].references["boxes"]) == 1
+    images = read_dataset(tmp_path, DatasetOptions(references=False))  # of no concern where images are predicted
+    assert not [one for one in images.problems if one.severity == "error"]
 
 
 def test_patients_stand_in_nothing_that_is_said(tmp_path):

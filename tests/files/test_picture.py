@@ -185,10 +185,9 @@ def test_a_small_file_that_claims_a_huge_picture_is_refused(tmp_path, monkeypatc
         read(path)
 
 
-@pytest.mark.parametrize("suffix", [".png", ".gif"])
-def test_a_moving_picture_is_refused(tmp_path, suffix):
+def test_a_moving_picture_that_is_no_gif_is_refused(tmp_path):
     frames = [PIL.Image.fromarray(GREY), PIL.Image.fromarray(GREY[::-1])]
-    path = save(frames[0], tmp_path / f"moving{suffix}", save_all=True, append_images=frames[1:])
+    path = save(frames[0], tmp_path / "moving.png", save_all=True, append_images=frames[1:])
     with pytest.raises(FormatError, match="2 frames"):
         read(path)
 

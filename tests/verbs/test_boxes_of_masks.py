@@ -102,3 +102,32 @@ def test_each_without_a_name_is_refused(tmp_path, cli, labels):
         "check", smears(tmp_path / "data", 2), "--task", "detection", "--labels", labels, "--out", tmp_path / "check"
     )
     assert (done.code, "no label" in done.err) == (2, True)
+
+
+def test_numbers_that_wrapped_in_8_bits_teach_no_boxes(tmp_path):
+    data = smears(tmp_path, 4, numbered=True)
+    numbers = np.zeros((24, 32), np.uint8)
+    for n in range(60):  # every second pixel of ten rows: 1 to 255 and around again for some
+        numbers[2 * (n // 16), 2 * (n % 16)] = 255 - n
+    for n in (1, 2, 3):
+        numbers[2, 4 * n], numbers[22, 30 - 4 * n] = n, n
+    PIL.Image.fromarray(numbers).save(data / "masks" / "00.png")
+    found = isocenter.check(data, task="detection", labels="each=nucleus")
+    [problem] = [one for one in found.problems if "wrapped in 8 bits" in one.what]
+    assert (problem.severity, problem.cases) == ("error", ("00",))
+
+
+def test_masks_of_objects_that_overlap_are_named_and_boxes_of_them_are_still_made(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name / "images").mkdir(parents=True)
+        (tmp_path / name / "masks").mkdir()
+        noise = np.random.default_rng(ord(name)).integers(0, 255, (20, 24)).astype(np.uint8)
+        PIL.Image.fromarray(noise).save(tmp_path / name / "images" / f"{name}.png")
+        for n, start in enumerate((1, 3 if name == "a" else 9)):
+            mask = np.zeros((20, 24), np.uint8)
+            mask[start : start + 4, start : start + 4] = 255
+            PIL.Image.fromarray(mask).save(tmp_path / name / "masks" / f"{n}.png")
+    found = isocenter.check(tmp_path, task="detection")
+    assert found.facts["boxes"].startswith("object 4 in 2 cases")
+    [problem] = [one for one in found.problems if "overlap" in one.what]
+    assert (problem.severity, problem.cases) == ("warning", ("a",))

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import PIL.Image
 import pytest
 from numpy.testing import assert_allclose
+from pydicom.uid import DigitalXRayImageStorageForPresentation
 
 import isocenter
 import trained
+from written_dicom import write_slice
 
 
 def overlays_of(page: str) -> list[dict]:
@@ -104,3 +108,22 @@ def test_discs_and_squares_are_learnt(tmp_path):
     run = trained.detecting(trained.smears(tmp_path / "data", 40), tmp_path / "run", assignments=some)
     rows = {(row.metric, row.label): row.estimate.value for row in run.rows}
     assert rows["ap50", "all"] > 0.8
+
+
+def test_boxes_on_a_radiograph_are_written_as_a_report_of_the_patient_and_read_again(detected, tmp_path):
+    pixels = isocenter.read(detected.data / "smear00.png").data[0].astype(np.uint16)
+    none = dict.fromkeys(("position", "orientation", "spacing"))
+    kind = {"sop_class": DigitalXRayImageStorageForPresentation, "Modality": "DX"}
+    (tmp_path / "both").mkdir()
+    image = write_slice(tmp_path / "both" / "dx.dcm", pixels, **none, **kind)
+    model = isocenter.load(detected.out, "cpu")
+    model = replace(model, task=replace(model.task, threshold=0.03))
+    isocenter.predict(model, str(image), out=tmp_path / "found", format="dcm")
+    [report] = (tmp_path / "found").glob("*_report.dcm")
+    table = pd.read_csv(tmp_path / "found" / "predictions.csv").dropna()
+    assert len(table)
+    shutil.copy(report, tmp_path / "both")
+    [case] = isocenter.check(tmp_path / "both").dataset
+    boxes = case.references["boxes"]
+    assert list(boxes.names) == table["label"].tolist()
+    assert_allclose(boxes.corners, table[["y0", "x0", "y1", "x1"]], atol=1e-3)

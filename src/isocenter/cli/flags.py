@@ -30,7 +30,10 @@ Kind = Annotated[
     typer.Option("--task", help="The kind of problem where several fit, or a+b for both at once."),
 ]
 Layout = Annotated[str | None, typer.Option(help="How the folder is to be read.")]
-Labels = Annotated[str | None, typer.Option(help="What the values mean: 1=anterior,2=posterior.")]
+Labels = Annotated[
+    str | None,
+    typer.Option(help="What the values mean: 1=anterior,2=posterior; each=NAME for boxes of numbered objects."),
+]
 Patient = Annotated[str | None, typer.Option(help="A column, or a regular expression on the case's name.")]
 Column = Annotated[list[str] | None, typer.Option(help="Columns of a table: image=filename,label=finding.")]
 Modality = Annotated[str | None, typer.Option(help="Of all images, where the files do not say.")]

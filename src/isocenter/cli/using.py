@@ -30,7 +30,7 @@ def predict(
     out: Out = None,
     overwrite: Overwrite = False,
     json: Json = False,
-    format: Annotated[str, typer.Option(help="auto, nii.gz, nii, nrrd, png, tiff or dcm (SEG).")] = "auto",
+    format: Annotated[str, typer.Option(help="auto, nii.gz, nii, nrrd, png, tiff or dcm (SEG, of boxes SR).")] = "auto",
     fold: Annotated[int | None, typer.Option(min=0, help="One of a run's folds, in place of their mean.")] = None,
     mirror: Annotated[bool | None, typer.Option(help="See images mirrored too; by default as planned.")] = None,
     save_probabilities: Annotated[

@@ -19,7 +19,7 @@ from isocenter.files.label_table import table_path as label_table_path
 from isocenter.files.label_table import write as write_labels
 from isocenter.files.layouts import LAYOUTS, DatasetOptions, observed_values, read_dataset
 from isocenter.files.modality import modality_word
-from isocenter.files.result import probabilities_written, write_label_map
+from isocenter.files.result import probabilities_written, write_boxes, write_label_map
 from isocenter.files.spool import Spool
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ __all__ = [
     "unpack_tar",
     "unwritable",
     "write",
+    "write_boxes",
     "write_label_map",
     "write_labels",
     "write_series",

@@ -267,11 +267,11 @@ def _sources(slices: list[_Slice]) -> list[Dataset]:
     several = [path for path, head in files.items() if "NumberOfFrames" in head.dataset]
     if several:
         head = files[several[0]]
-        return [_with_groups(_completed(head.dataset), frames_of(head))]
-    return [_completed(head.dataset) for head in files.values()]
+        return [_with_groups(completed(head.dataset), frames_of(head))]
+    return [completed(head.dataset) for head in files.values()]
 
 
-def _completed(dataset: Dataset) -> Dataset:
+def completed(dataset: Dataset) -> Dataset:
     """With empty values where the standard demands the attribute but allows that it is not known (type 2)."""
     for keyword in ("SpecificCharacterSet", "FrameOfReferenceUID", "LossyImageCompressionRatio"):
         if keyword in dataset and dataset[keyword].is_empty:

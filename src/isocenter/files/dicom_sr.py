@@ -27,7 +27,7 @@ from isocenter.errors import FormatError, counted
 from isocenter.files.dicom_geometry import LPS_TO_RAS
 from isocenter.files.dicom_header import header
 from isocenter.files.dicom_tags import item, items, number, numbers, text, words
-from isocenter.values import Code, Floats
+from isocenter.values import Floats
 
 CAD = tuple(map(str, (MammographyCADSRStorage, ChestCADSRStorage, ColonCADSRStorage)))
 SOP_CLASSES = (
@@ -65,7 +65,6 @@ class Marked:
     tracking: str
     image: tuple[str, int | None] = ("", None)
     frame_of_reference: str = ""
-    code: Code | None = None
     score: float | None = None
 
     @property
@@ -121,7 +120,12 @@ def read(path: Path | str) -> Report:
     head, where = header(Path(path)), str(path)
     if head.sop_class not in SOP_CLASSES:
         raise FormatError("is no structured report with coordinates", where, "Give a measurement or CAD report")
-    nodes = {node.place: node for node in _Node(head.dataset, (1,), None).walk()}
+    try:
+        nodes = {node.place: node for node in _Node(head.dataset, (1,), None).walk()}
+    except RecursionError as error:
+        raise FormatError(
+            "its items lie too deep in one another", where, "The file is damaged: get it again"
+        ) from error
     marked, passed, seen = list[Marked](), Counter[str](), set[bytes]()
     for node in nodes.values():
         group = _group(node)
@@ -194,23 +198,21 @@ def _marked(node: _Node, group: _Node, nodes: Mapping[tuple[int, ...], _Node], w
     points = np.reshape(data, (-1, axes))
     if len(np.unique(points, axis=0)) < FEWEST[graphic]:
         return f"a {graphic.lower()} of fewer points than {FEWEST[graphic]} bounds no region"
-    name, code = _finding(group)
     image = ("", None) if axes == 3 else _image(node, nodes)
     if image is None:
         return "it refers to no image"
     return Marked(
-        name,
+        _finding(group),
         graphic,
         points @ LPS_TO_RAS if axes == 3 else points,
         next((text(one.item, "UID") for one in group.children if one.concept == TRACKING), "") or str(group.place),
         image,
         text(node.item, "ReferencedFrameOfReferenceUID"),
-        code,
         _score(group, where),
     )
 
 
-def _finding(group: _Node) -> tuple[str, Code | None]:
+def _finding(group: _Node) -> str:
     """What was found: the value of a CAD device's finding, of a group its finding, else its category."""
     named = [group] if group.concept == CAD_FINDING else []
     for concept in (FINDING, CATEGORY):
@@ -218,9 +220,9 @@ def _finding(group: _Node) -> tuple[str, Code | None]:
     for node in named:
         code = item(node.item, "ConceptCodeSequence")
         meaning = "" if code is None else text(code, "CodeMeaning")
-        if code is not None and meaning:
-            return meaning, Code(text(code, "CodingSchemeDesignator"), _value(code), meaning)
-    return UNNAMED, None
+        if meaning:
+            return meaning
+    return UNNAMED
 
 
 def _score(group: _Node, where: str) -> float | None:

@@ -37,6 +37,8 @@ FORMATS: dict[str, Entry] = {
     ),
     "tiff": Entry("isocenter.files.tiff:FORMAT", (".tiff", ".tif"), ((0, b"II*\0"), (0, b"MM\0*"), (0, b"II+\0"))),
     "numpy": Entry("isocenter.files.numpy_file:FORMAT", (".npy", ".npz"), ((0, b"\x93NUMPY"),)),
+    "edf": Entry("isocenter.files.edf:FORMAT", (".edf",), ()),
+    "sound": Entry("isocenter.files.sound:FORMAT", (".wav",), ((8, b"WAVE"),)),
     "series": Entry("isocenter.files.series:FORMAT", (".csv", ".tsv"), ()),
     "video": Entry(
         "isocenter.files.video:FORMAT",

@@ -17,6 +17,7 @@ import PIL.Image
 
 from isocenter.errors import FormatError
 from isocenter.files.format import Format, ReadOptions
+from isocenter.files.moving import is_moving, read_moving
 from isocenter.values import Array, Geometry, Image, Label, Source
 
 # Names of the channels, by their number.
@@ -27,9 +28,12 @@ ORIENTATION = 0x0112  # EXIF 2.32, table 4
 def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     """One picture, (channels, rows, columns): grey, or R, G, B, with A where it is not opaque everywhere.
 
-    Raises FormatError for a damaged picture, a moving one, or one so large that it may be an attack.
+    A moving GIF has frames. Raises FormatError for a damaged picture, another one that moves, or one so large
+    that it may be an attack.
     """
     del options  # a picture leaves nothing to decide
+    if is_moving(path):
+        return {path.stem: read_moving(path)}
     pixels, notes, facts = _decoded(path)
     if pixels.shape[-1] in (2, 4) and is_opaque(pixels[..., -1]):
         pixels, notes = pixels[..., :-1], [*notes, "an alpha channel that is opaque everywhere was left out"]

@@ -13,7 +13,7 @@ from isocenter.errors import FormatError
 from isocenter.files import label_table
 from isocenter.files.index import suffix_of, write
 from isocenter.files.spool import Spool
-from isocenter.values import Array, Deferred, Image, Label, Region
+from isocenter.values import Array, BoundingBoxes, Deferred, Image, Label, Region
 
 # Pictures have no place for a table of labels, and need none to be looked at.
 WITH_TABLE = frozenset({".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".tiff", ".tif", ".png", ".npy", ".csv"})
@@ -53,6 +53,16 @@ def write_label_map(
     if labels and suffix_of(path) in WITH_TABLE:
         stem = path.name.removesuffix(suffix_of(path))
         label_table.write(labels, path.with_name(f"{stem}.labels.csv"), overwrite=overwrite)
+
+
+def write_boxes(boxes: BoundingBoxes, source: Image, path: Path, *, algorithm: str, overwrite: bool = False) -> None:
+    """Boxes on the source's grid as a DICOM structured report of the source's patient.
+
+    Raises FormatError where the source is no DICOM, or cannot bear a report.
+    """
+    from isocenter.files import dicom_sr_write  # highdicom takes a second to import
+
+    dicom_sr_write.write(boxes, source, path, algorithm_name=algorithm, overwrite=overwrite)
 
 
 @contextmanager

@@ -34,7 +34,8 @@ def boxes_of_pieces(mask: Image, structures: Mapping[str, Sequence[int]], where:
     Raises GeometryError for a map of one axis or with frames.
     """
     numbers = _one_map(mask, where)
-    corners, names, left = [np.zeros((0, 2 * numbers.ndim))], list[str](), False
+    corners: list[Floats] = [np.zeros((0, 2 * numbers.ndim))]
+    names, left = list[str](), False
     for name, values in structures.items():
         found, specks = _pieces(np.isin(numbers, list(values)))
         corners.append(found)

@@ -107,7 +107,8 @@ def predict(
 ) -> Predicted:
     """Predict every input: an image file, a folder of one DICOM series, or a cohort of any known layout.
 
-    format: of dense results; "auto" writes .nii.gz, a picture as .png, and for DICOM a SEG as well where it can be
+    format: of dense results; "auto" writes .nii.gz, a picture as .png, and for DICOM a SEG as well where it can be;
+            boxes on DICOM are written as a structured report with "auto" and "dcm"
     out:    a folder for the results, predictions.csv, measurements.csv and summary.json; it is there when all is
             done. Stopped by Ctrl-C or a full disk, it holds the cases that were
     fold:   the one model of a run of folds to predict with, in place of the mean of all

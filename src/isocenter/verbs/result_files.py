@@ -11,7 +11,7 @@ from itertools import count
 from pathlib import Path
 
 from isocenter.errors import FormatError, GeometryError
-from isocenter.files import probabilities_written, write_label_map
+from isocenter.files import probabilities_written, write_boxes, write_label_map
 from isocenter.tasks import Task, channels_of
 from isocenter.values import Array, Case, Dense, Image, Prediction, Problem, Region
 from isocenter.verbs.output import named_as
@@ -19,7 +19,7 @@ from isocenter.verbs.output import named_as
 # Names that Windows keeps for devices, with any suffix:
 # https://learn.microsoft.com/windows/win32/fileio/naming-a-file
 RESERVED = frozenset({"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(10))})
-PROBABILITIES, OVERLAY = "_probabilities", "_overlay"
+PROBABILITIES, OVERLAY, REPORT = "_probabilities", "_overlay", "_report"
 FORMATS = ("nii.gz", "nii", "nrrd", "png", "tiff", "dcm", "csv")
 
 
@@ -27,7 +27,7 @@ FORMATS = ("nii.gz", "nii", "nrrd", "png", "tiff", "dcm", "csv")
 class Wanted:
     """What of a result is written.
 
-    format:        of the label map; "auto" chooses by the source
+    format:        of the label map; "auto" chooses by the source; boxes on DICOM become a report with it and with "dcm"
     probabilities: of every voxel beside it
     overlay:       a picture of the image with the result drawn on it
     """
@@ -53,7 +53,7 @@ def told_apart(cases: Sequence[Case]) -> list[Case]:
 
 def _stems(name: str) -> set[str]:
     """What the files of a case may be called, without their suffix."""
-    return {f"{name}{ending}".lower() for ending in ("", PROBABILITIES, OVERLAY)}
+    return {f"{name}{ending}".lower() for ending in ("", PROBABILITIES, OVERLAY, REPORT)}
 
 
 @contextmanager
@@ -90,6 +90,8 @@ def write_result(
 ) -> tuple[list[Path], list[Problem]]:
     """The files of a result that has a place in the image, and what of them could not be; of any other nothing."""
     written, lacking = _label_maps(prediction, image, folder, name, wanted, f"isocenter {task.name}")
+    reports, without = _report(prediction, image, folder, name, wanted, f"isocenter {task.name}")
+    written, lacking = [*written, *reports], [*lacking, *without]
     if wanted.overlay and has_place(prediction):
         still = image.frame(0) if prediction.frames else image
         alone = Case(name, name, {"image": still})  # what is known of the case is no result
@@ -128,6 +130,23 @@ def _label_maps(
         except (FormatError, GeometryError) as error:
             lacking.append(Problem("warning", f"no DICOM SEG: {error.problem}", (name,), remedy=error.remedy))
     return written, lacking
+
+
+def _report(
+    prediction: Prediction, image: Image, folder: Path, name: str, wanted: Wanted, algorithm: str
+) -> tuple[list[Path], list[Problem]]:
+    """The boxes that are called, as a DICOM report; one that nobody asked for is left out where there can be none."""
+    is_dicom = image.source is not None and image.source.format == "dicom"
+    if prediction.called is None or not (wanted.format == "dcm" or (wanted.format == "auto" and is_dicom)):
+        return [], []
+    path = folder / f"{name}{REPORT}.dcm"
+    try:
+        write_boxes(prediction.called, image, path, algorithm=algorithm)
+    except FormatError as error:
+        if wanted.format == "dcm":
+            raise
+        return [], [Problem("warning", f"no DICOM report: {error.problem}", (name,), remedy=error.remedy)]
+    return [path], []
 
 
 def _suffix(image: Image, format: str, instead: Mapping[str, str] | None = None) -> str:

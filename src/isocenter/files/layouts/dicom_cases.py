@@ -25,7 +25,7 @@ from isocenter.files.dicom_series import SEGMENTATIONS, SeriesFiles, survey
 from isocenter.files.dicom_tags import items, text, whole
 from isocenter.files.format import ReadOptions
 from isocenter.files.layouts.classes import name_classes, parse_labels
-from isocenter.files.layouts.dicom_boxes import Speaks, boxes_on, reported
+from isocenter.files.layouts.dicom_boxes import Reported, Speaks, boxes_on, reported
 from isocenter.files.layouts.folder import Folder
 from isocenter.files.layouts.layout import DatasetOptions, Found, Reading
 from isocenter.files.layouts.load import load_image
@@ -50,7 +50,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     images = [one for series in seen.series if series.is_image for one in _each(series)]
     drawn, lost = _drawn(seen.series, images)
     labels = _labels([series for some in drawn.values() for series in some], options)
-    reports = reported(seen.series, images)
+    reports = reported(seen.series, images) if options.references else Reported()
     classes, called = name_classes(reports.names, folder, options, declare=not drawn)
     found = tuple(
         _found(series, drawn.get(series.uid, []), labels, (reports.of.get(n, ()), called), options)
@@ -140,6 +140,8 @@ def _one_file(folder: Folder, options: DatasetOptions) -> Reading:
 def _each(series: SeriesFiles) -> list[SeriesFiles]:
     """The images of a series: all its files together, of radiographs and mammograms each."""
     if series.modality not in PROJECTIONS or len(series.paths) == 1:
+        return [series]
+    if "ImagePositionPatient" in header(series.paths[0]).dataset:  # slices of a tomosynthesis
         return [series]
     return [replace(series, paths=(path,), name=f"{series.name}_{n}") for n, path in enumerate(series.paths, start=1)]
 

@@ -1,0 +1,150 @@
+"""European Data Format: signals over time, EDF (Kemp et al. 1992, doi:10.1016/0013-4694(92)90009-7) and EDF+ (2003).
+
+Who was recorded stands in the header, and is not read.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from isocenter.errors import FormatError, GeometryError
+from isocenter.files.format import Format, ReadOptions
+from isocenter.values import Array, Deferred, Geometry, Image, Source
+
+# Bytes of the header, of one signal in it, and the widths of its fields in their order.
+FIXED, OF_SIGNAL = 256, 256
+WIDTHS = {
+    "label": 16, "transducer": 80, "unit": 8, "low": 8, "high": 8, "least": 8, "most": 8, "filter": 80, "samples": 8,
+}  # fmt: skip
+ANNOTATIONS = "EDF Annotations"
+INTERRUPTED = "EDF+D"
+REMEDY = "The file is damaged or cut short: get it again"
+MOST_SIGNALS = 9999
+
+
+@dataclass(frozen=True)
+class Signal:
+    """One signal.
+
+    start, samples: of a record's numbers, its first and how many are its own
+    gain, offset:   from the numbers that are stored to those in its unit
+    """
+
+    label: str
+    unit: str
+    start: int
+    samples: int
+    gain: float
+    offset: float
+
+
+def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
+    """One image of one axis in s for all signals of one sampling rate, (channels, samples), in their own units.
+
+    Raises FormatError for a header that contradicts itself and for a file cut short, GeometryError for a recording
+    with interruptions.
+    """
+    del options  # a recording leaves nothing to decide
+    with path.open("rb") as file:
+        head = file.read(FIXED)
+        count = _whole(head[252:256], "number of signals", path)
+        if not head.startswith(b"0 ") or not 0 < count <= MOST_SIGNALS:
+            raise FormatError("is no recording in EDF", str(path), REMEDY)
+        if head[192:236].startswith(INTERRUPTED.encode()):
+            problem = f"was interrupted ({INTERRUPTED}), so its samples lie at uneven steps"
+            raise GeometryError(problem, str(path), "Export each stretch as a file of its own")
+        described = file.read(count * OF_SIGNAL)
+    signals = _signals(described, count, path)
+    length, seconds = sum(one.samples for one in signals), _number(head[244:252], "duration of a record", path)
+    start, records = _whole(head[184:192], "size of the header", path), _whole(head[236:244], "number of records", path)
+    there = (path.stat().st_size - start) // (2 * max(1, length))
+    records = there if records == -1 else records  # as the standard says while it is still recorded
+    if start != FIXED + count * OF_SIGNAL or records < 1 or there < records:
+        raise FormatError(f"holds {max(0, there)} records and says {records}", str(path), REMEDY)
+    kept = [one for one in signals if one.label != ANNOTATIONS and one.samples > 0]
+    if not kept or seconds <= 0:
+        raise FormatError("holds no signal that lasts", str(path), "Give a recording with signals")
+    rates = sorted({one.samples for one in kept}, reverse=True)
+    images = {}
+    for samples in rates:
+        name = path.stem if len(rates) == 1 else f"{path.stem}_{samples / seconds:g}Hz"
+        of_rate = [one for one in kept if one.samples == samples]
+        images[name] = _image(path, of_rate, (start, records, length), seconds / samples, len(kept) < len(signals))
+    return images
+
+
+def load(path: Path, signals: Sequence[Signal], layout: tuple[int, int, int]) -> Array:
+    """(signals, samples); layout: bytes before the records, records, numbers in each"""
+    start, records, length = layout
+    try:
+        stored = np.fromfile(path, dtype="<i2", count=records * length, offset=start).reshape(records, length)
+    except (OSError, ValueError) as error:
+        raise FormatError("has changed since it was opened", str(path), "Read it again") from error
+    made = [stored[:, one.start : one.start + one.samples].ravel() * one.gain + one.offset for one in signals]
+    return np.stack(made).astype(np.float32)
+
+
+def _image(path: Path, signals: Sequence[Signal], layout: tuple[int, int, int], step: float, annotated: bool) -> Image:
+    shape = (layout[1] * signals[0].samples,)
+    units = tuple(one.unit for one in signals)
+    return Image(
+        Deferred((len(signals), *shape), np.dtype(np.float32), partial(load, path, tuple(signals), layout)),
+        Geometry(shape, np.array([[step, 0.0], [0.0, 1.0]]), oriented=False, unit="s"),
+        channels=_told_apart([one.label or str(n) for n, one in enumerate(signals)]),
+        notes=("annotations in the recording were left out",) if annotated else (),
+        facts={"units": units},
+        source=Source("edf", (str(path),)),
+    )
+
+
+def _signals(described: bytes, count: int, path: Path) -> list[Signal]:
+    """Each field stands for all signals before the next one begins."""
+    if len(described) < count * OF_SIGNAL:
+        raise FormatError("ends within its header", str(path), REMEDY)
+    fields: dict[str, list[bytes]] = {}
+    at = 0
+    for name, width in WIDTHS.items():
+        fields[name] = [described[at + n * width : at + (n + 1) * width] for n in range(count)]
+        at += count * width
+    found, start = list[Signal](), 0
+    for n in range(count):
+        label, unit = (fields[name][n].decode("latin-1").strip() for name in ("label", "unit"))
+        low, high, least, most = (_number(fields[name][n], name, path) for name in ("low", "high", "least", "most"))
+        samples = _whole(fields["samples"][n], "number of samples", path)
+        if samples < 0 or (label != ANNOTATIONS and (most <= least or low == high)):
+            raise FormatError(f"the range of signal {n + 1} is empty", str(path), "Export the recording again")
+        gain = (high - low) / (most - least) if most > least else 1.0
+        found.append(Signal(label, unit, start, samples, gain, low - gain * least))
+        start += samples
+    return found
+
+
+def _told_apart(labels: list[str]) -> tuple[str, ...]:
+    times = Counter(labels)
+    return tuple(f"{one} {labels[: n + 1].count(one)}" if times[one] > 1 else one for n, one in enumerate(labels))
+
+
+def _number(field: bytes, what: str, path: Path) -> float:
+    try:
+        found = float(field.decode("ascii"))
+    except ValueError as error:
+        raise FormatError(f"its {what} is no number", str(path), REMEDY) from error
+    if not np.isfinite(found):
+        raise FormatError(f"its {what} is not finite", str(path), REMEDY)
+    return found
+
+
+def _whole(field: bytes, what: str, path: Path) -> int:
+    found = _number(field, what, path)
+    if found != int(found):
+        raise FormatError(f"its {what} is no whole number", str(path), REMEDY)
+    return int(found)
+
+
+FORMAT = Format("edf", read)

@@ -1,0 +1,80 @@
+"""Moving GIFs: frames in colour, with the times at which they are shown. GIF89a, section 23."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+
+from isocenter.errors import FormatError
+from isocenter.values import Array, Deferred, Geometry, Image, Source
+
+END = b";"
+
+
+def is_moving(path: Path) -> bool:
+    """Whether it is a GIF of several frames; what cannot be opened is none."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
+            opened = PIL.Image.open(path)
+        with opened:
+            return opened.format == "GIF" and bool(getattr(opened, "is_animated", False))
+    except Exception:  # a damaged file can make the library throw anything
+        return False
+
+
+def read_moving(path: Path) -> Image:
+    """One colour image with frames in time, on a grid that counts pixels; frames are decoded when asked for.
+
+    Raises FormatError for a file cut short.
+    """
+    if not path.read_bytes().rstrip(b"\0").endswith(END):
+        raise FormatError("does not end as a GIF does", str(path), "It is cut short: get it again")
+    shown, size = list[float](), (0, 0)
+    for frame, seconds in _frames(path):
+        size = frame.shape[:2]
+        shown.append(seconds)
+    timed = all(seconds > 0 for seconds in shown[:-1])
+    shape = (3, len(shown), *size)
+    return Image(
+        Deferred(shape, np.dtype(np.uint8), partial(_all, path, shape), partial(_region, path, shape)),
+        Geometry.of_pixels(size),
+        channels=("R", "G", "B"),
+        times=tuple(round(float(time), 6) for time in np.cumsum([0.0, *shown[:-1]])) if timed else None,
+        notes=() if timed else ("the film states no frame times",),
+        source=Source("picture", (str(path),)),
+    )
+
+
+def _frames(path: Path) -> Iterator[tuple[Array, float]]:
+    """((rows, columns, 3), s for which it is shown) after one another."""
+    try:
+        with PIL.Image.open(path) as opened:
+            for number in range(opened.n_frames):  # type: ignore[attr-defined]
+                opened.seek(number)
+                yield np.asarray(opened.convert("RGB")), float(opened.info.get("duration", 0)) / 1000
+    except (OSError, EOFError, SyntaxError, ValueError) as error:
+        raise FormatError(f"is no whole film ({error})", str(path), "Get the file again") from error
+
+
+def _all(path: Path, shape: tuple[int, ...]) -> Array:
+    """(3, frames, rows, columns)"""
+    return _region(path, shape, (slice(None),) * 4)
+
+
+def _region(path: Path, shape: tuple[int, ...], region: tuple[slice, ...]) -> Array:
+    """A part of it; every frame before it has to be decoded, but is not kept."""
+    channels, frames, *inside = (*region, *(slice(None),) * (4 - len(region)))
+    wanted = range(shape[1])[frames]
+    film = enumerate(islice(_frames(path), max(wanted, default=-1) + 1))
+    kept = {n: frame[tuple(inside)] for n, (frame, _) in film if n in wanted}
+    if len(kept) < len(wanted):
+        raise FormatError("has changed since it was opened", str(path), "Read it again")
+    empty = np.empty((*shape[2:], 3), np.uint8)[tuple(inside)][None][:0]
+    return np.moveaxis(np.stack([kept[n] for n in wanted]) if kept else empty, -1, 0)[channels]

@@ -1,0 +1,39 @@
+"""WAV: sounds and other signals at an even rate, as heart and lung sounds are kept. Numbers stay as they are stored."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from scipy.io import wavfile
+
+from isocenter.errors import FormatError
+from isocenter.files.format import Format, ReadOptions
+from isocenter.values import Geometry, Image, Source
+
+CUT = "Reached EOF prematurely"  # SciPy's warning for fewer samples than the header says
+
+
+def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
+    """One image of one axis in s, (channels, samples).
+
+    Raises FormatError for what is no sound of plain samples, and for one cut short.
+    """
+    del options  # a sound leaves nothing to decide
+    try:
+        with warnings.catch_warnings(record=True) as heard:
+            warnings.simplefilter("always")
+            rate, samples = wavfile.read(path)
+    except (ValueError, OSError, EOFError) as error:
+        reason = f"cannot be read as WAV ({error})"
+        raise FormatError(reason, str(path), "Get the file again, or save it as plain samples (PCM)") from error
+    if any(CUT in str(one.message) for one in heard) or not len(samples) or rate <= 0:
+        raise FormatError("holds fewer samples than it says", str(path), "It is cut short: get it again")
+    pixels = np.ascontiguousarray(np.reshape(samples, (len(samples), -1)).T)
+    geometry = Geometry(pixels.shape[1:], np.array([[1.0 / rate, 0.0], [0.0, 1.0]]), oriented=False, unit="s")
+    return {path.stem: Image(pixels, geometry, source=Source("sound", (str(path),)))}
+
+
+FORMAT = Format("sound", read)

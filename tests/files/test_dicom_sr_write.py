@@ -1,0 +1,93 @@
+"""Boxes written as structured reports: read back here and by highdicom."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import highdicom
+import numpy as np
+import pydicom
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+from pydicom.uid import DigitalXRayImageStorageForPresentation
+
+import isocenter
+from isocenter.errors import FormatError
+from isocenter.files import dicom_sr, read_dataset, write_boxes
+from isocenter.values import BoundingBoxes, Geometry, Image
+from written_dicom import write_slice
+
+OBLIQUE = (0.8, 0.6, 0.0, -0.36, 0.48, 0.8)
+
+
+def series(root: Path) -> Image:
+    """Oblique, 30 columns, 20 rows, 6 slices."""
+    (root / "ct").mkdir(parents=True)
+    for n in range(6):
+        place = tuple(2.5 * n * np.cross(OBLIQUE[:3], OBLIQUE[3:]))
+        pixels = np.full((20, 30), n, np.int16)
+        write_slice(root / "ct" / f"{n}.dcm", pixels, position=place, orientation=OBLIQUE, InstanceNumber=n + 1)
+    return isocenter.read(root / "ct")
+
+
+def radiograph(root: Path) -> Image:
+    """Of 40 rows and 50 columns."""
+    none = dict.fromkeys(("position", "orientation", "spacing"))
+    kind = {"sop_class": DigitalXRayImageStorageForPresentation, "Modality": "DX"}
+    return isocenter.read(write_slice(root / "dx.dcm", np.ones((40, 50), np.uint16), **none, **kind))
+
+
+def edges(size: float) -> st.SearchStrategy[tuple[float, float]]:
+    return st.tuples(st.floats(0, size - 1), st.floats(1, size)).map(lambda one: (one[0], max(one[1], one[0] + 0.5)))
+
+
+@settings(max_examples=8)
+@given(st.lists(st.tuples(edges(30), edges(20), st.integers(0, 5), st.integers(1, 6)), max_size=3), st.floats(0, 1))
+def test_boxes_on_an_oblique_series_come_back(tmp_path_factory, drawn, score):
+    root = tmp_path_factory.mktemp("series")
+    image = series(root)
+    corners = [[x[0], y[0], z, x[1], y[1], min(z + n, 6)] for x, y, z, n in drawn]
+    corners = np.reshape(np.minimum(corners, [30, 20, 6] * 2) if corners else [], (-1, 6))
+    boxes = BoundingBoxes(corners, ("nodule",) * len(corners), np.full(len(corners), score))
+    write_boxes(boxes, image, root / "sr.dcm", algorithm="tests")
+    [case] = read_dataset(root)
+    assert case.references["boxes"].names == boxes.names
+    assert_allclose(case.references["boxes"].corners, corners, atol=1e-3)
+    assert_allclose([one.score for one in dicom_sr.read(root / "sr.dcm").marked], score, atol=1e-6)
+
+
+def test_boxes_on_a_radiograph_come_back_and_highdicom_reads_them(tmp_path):
+    image = radiograph(tmp_path)
+    boxes = BoundingBoxes(np.array([[5.5, 3, 7, 10], [0, 0, 40, 50]]), ("mass", "lung"), np.array([0.873, 1.0]))
+    write_boxes(boxes, image, tmp_path / "sr.dcm", algorithm="tests")
+    found = read_dataset(tmp_path).cases[0].references["boxes"]
+    assert found.names == boxes.names
+    assert_allclose(found.corners, boxes.corners, atol=1e-5)
+    report = highdicom.sr.srread(tmp_path / "sr.dcm")
+    groups = report.content.get_planar_roi_measurement_groups()
+    assert [group.finding_type.meaning for group in groups] == ["mass", "lung"]
+    assert_allclose(groups[0].roi.value, [(3, 5.5), (10, 5.5), (10, 7), (3, 7), (3, 5.5)])
+    assert [float(group.get_measurements()[0].value) for group in groups] == [87.3, 100]
+    source = pydicom.dcmread(tmp_path / "dx.dcm")
+    assert (report.PatientID, report.StudyInstanceUID) == (source.PatientID, source.StudyInstanceUID)
+
+
+def test_a_box_between_slices_is_rounded_to_whole_ones_and_has_at_least_one(tmp_path):
+    corners = np.array([[1, 1, 2.2, 5, 5, 2.4], [1, 1, 0.6, 5, 5, 3.4], [1, 1, 5.7, 5, 5, 6.0]])
+    write_boxes(BoundingBoxes(corners, ("a", "b", "c")), series(tmp_path), tmp_path / "sr.dcm", algorithm="tests")
+    found = read_dataset(tmp_path).cases[0].references["boxes"].corners
+    assert_allclose(found[:, [2, 5]], [[2, 3], [1, 3], [5, 6]])
+
+
+def test_no_box_is_a_report_that_says_so(tmp_path):
+    write_boxes(BoundingBoxes.none(2), radiograph(tmp_path), tmp_path / "sr.dcm", algorithm="tests")
+    assert len(read_dataset(tmp_path).cases[0].references["boxes"]) == 0
+
+
+def test_what_is_no_dicom_has_no_report(tmp_path):
+    image = Image(np.zeros((1, 8, 8), np.uint8), Geometry.of_pixels((8, 8)))
+    with pytest.raises(FormatError, match="needs the DICOM image"):
+        write_boxes(BoundingBoxes.none(2), image, tmp_path / "sr.dcm", algorithm="tests")
+    assert list(tmp_path.iterdir()) == []
