@@ -50,8 +50,10 @@ def batch_loss(
     if partner is not None:  # who is mixed of two is told of both
         context = [ranks.own(share * whole + (1 - share) * whole[partner]) for whole in map(ranks.whole, context)]
     coarse = partial(kind.coarse, spatial=tuple(images.shape[2:]))
+    # What a second stage looks at depends on what there is.
+    told = {"targets": targets} if getattr(module, "sees_targets", False) else {}
     with compute.autocast(device):
-        outputs = module(compute.ordered(module, images), *context)
+        outputs = module(compute.ordered(module, images), *context, **told)
     outputs = {name: ranks.whole(output.float()) for name, output in outputs.items()}
     targets = each_array(targets, ranks.whole)
     if (own := getattr(module, "loss", None)) is not None:  # the family is defined by it: nothing else fits its outputs
