@@ -35,6 +35,7 @@ from isocenter.networks.regions import best, picked, pooled, unsuppressed, withi
 from isocenter.networks.rendering import rendered
 
 PAPER = "arXiv:1703.06870"
+PUBLISHED_AT = "https://download.pytorch.org"
 # The heads of this file are objects told apart: whether a voxel is inside one, and how deep.
 OBJECTS = True
 # Half, as large as, and twice as large as: of each anchor's height to its width.
@@ -191,7 +192,7 @@ class MaskRCNN(nn.Module):
     def _best_proposals(self, proposed: Proposed) -> tuple[Tensor, Tensor]:
         """(batch, n, 4) boxes, the surest first, and (batch, n) whether there are so many."""
         logits = proposed.logits.reshape(-1, len(proposed.anchors))
-        batch, rpn = len(logits), self.rpn
+        batch, rpn = logits.shape[0], self.rpn  # `len` would fix the number in ONNX
         moved = rpn.box_coder.decode_single(proposed.moves, proposed.anchors.repeat(batch, 1)).reshape(batch, -1, 4)
         boxes, scores, start = [], [], 0
         for count in proposed.shapes:  # each level for itself
@@ -244,7 +245,10 @@ class MaskRCNN(nn.Module):
         kinds, moves = heads.box_predictor(heads.box_head(pooled(levels, boxes, OF_A_BOX)))
         held = boxes[:, : math.ceil(POSITIVE * self.samples)]
         masks = heads.mask_predictor(heads.mask_head(pooled(levels, held, OF_A_MASK)))
+        # Every object is compared with every anchor.
+        compared = proposed.logits.new_zeros(1).expand(self.found, len(proposed.anchors))
         said = {"anything": proposed.logits, "places": proposed.moves, "kinds": kinds, "moves": moves, "masks": masks}
+        said["compared"] = compared
         return {f"{self.name}/{name}": one for name, one in said.items()}
 
     def _anchors(self, levels: Sequence[Tensor], size: Sequence[int]) -> Tensor:

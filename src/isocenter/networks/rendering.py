@@ -16,7 +16,7 @@ NOBODY = 0.25
 # Logits end where this is sure, so that of two windows that contradict each other neither always wins.
 SURE = 0.99
 # Masks that are drawn at once.
-AT_ONCE = 32
+AT_ONCE = 16
 
 
 def rendered(masks: Tensor, boxes: Tensor, scores: Tensor, size: tuple[int, int]) -> Tensor:
@@ -35,10 +35,10 @@ def rendered(masks: Tensor, boxes: Tensor, scores: Tensor, size: tuple[int, int]
 
 
 def owned(masks: Tensor, boxes: Tensor, scores: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """(batch, rows, columns) number of the object that has each voxel, from 1 on and 0 for none, and its probability."""
+    """(batch, rows, columns) number of the object that has each voxel, from 1 on, else 0, and its probability."""
     count = masks.shape[1]
-    owner = torch.zeros(len(masks), *size, dtype=torch.long, device=masks.device)
-    chance = torch.zeros(len(masks), *size, dtype=masks.dtype, device=masks.device)
+    owner = torch.zeros(masks.shape[0], *size, dtype=torch.long, device=masks.device)
+    chance = torch.zeros(masks.shape[0], *size, dtype=masks.dtype, device=masks.device)
     most = chance
     for start in range(0, count, AT_ONCE):
         end = min(start + AT_ONCE, count)
