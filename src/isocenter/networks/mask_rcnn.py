@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, interpolate
+from torch.nn.functional import binary_cross_entropy_with_logits, interpolate, pad
 from torchvision.models import resnet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
@@ -194,16 +194,19 @@ class MaskRCNN(nn.Module):
         logits = proposed.logits.reshape(-1, len(proposed.anchors))
         batch, rpn = logits.shape[0], self.rpn  # `len` would fix the number in ONNX
         moved = rpn.box_coder.decode_single(proposed.moves, proposed.anchors.repeat(batch, 1)).reshape(batch, -1, 4)
-        boxes, scores, start = [], [], 0
-        for count in proposed.shapes:  # each level for itself
-            sure, order = best(logits[:, start : start + count], rpn.pre_nms_top_n())
-            own = within(picked(moved[:, start : start + count], order), proposed.size)
-            live = ((own[..., 2:] - own[..., :2]) >= rpn.min_size).all(dim=2)
-            boxes.append(own)
-            scores.append(torch.where(unsuppressed(own, live, rpn.nms_thresh), sure.sigmoid(), -1.0))
-            start += count
-        sure, order = best(torch.cat(scores, dim=1), rpn.post_nms_top_n())
-        return picked(torch.cat(boxes, dim=1), order), sure >= 0
+        each = []
+        for own, places in zip(logits.split(proposed.shapes, dim=1), moved.split(proposed.shapes, dim=1), strict=True):
+            sure, order = best(own, rpn.pre_nms_top_n())
+            each.append((within(picked(places, order), proposed.size), sure))
+        # Levels lie beside one another, the shorter ones filled with boxes of no size, so that each is for itself.
+        most = max(sure.shape[1] for _, sure in each)
+        boxes = torch.stack([pad(one, (0, 0, 0, most - one.shape[1])) for one, _ in each], dim=1)
+        sure = torch.stack([pad(one, (0, most - one.shape[1])) for _, one in each], dim=1)
+        live = ((boxes[..., 2:] - boxes[..., :2]) >= rpn.min_size).all(dim=3)
+        kept = unsuppressed(boxes.flatten(0, 1), live.flatten(0, 1), rpn.nms_thresh).reshape(live.shape)
+        scores = torch.where(kept, sure.sigmoid(), -1.0).flatten(1)
+        sure, order = best(scores, rpn.post_nms_top_n())
+        return picked(boxes.flatten(1, 2), order), sure >= 0
 
     @torch.compiler.disable
     def _losses(self, proposed: Proposed, targets: Tensor) -> Tensor:
