@@ -35,12 +35,14 @@ def test_a_network_that_takes_no_volume_is_not_listed_for_volumes():
 def test_the_table_says_what_each_family_can_answer():
     members = [one for one in networks.members() if one.name in networks.NETWORKS]
     found = {(one.name, one.axes): one.tasks for one in members}
-    every, whole, dense, boxes = ("boxes", "dense", "vector"), ("vector",), ("boxes", "dense"), ("boxes",)
+    dense, whole, boxes = ("boxes", "dense", "objects"), ("vector",), ("boxes",)
+    every = (*dense, "vector")
     assert found == {
         **{(name, axes): whole for name in ("clip_resnet", "densenet", "resnet") for axes in (1, 2, 3)},
         **{(name, axes): dense for name in ("plain_conv_unet", "residual_encoder_unet") for axes in (1, 2, 3)},
         **{(name, axes): every for name in ("segresnet", "unet") for axes in (1, 2, 3)},
         **{(name, axes): boxes for name in ("pyramid", "yolox") for axes in (2, 3)},
+        ("mask_rcnn", 2): ("objects",),
         ("timm", 2): whole,
         ("unet_slices", 3): every,
     }

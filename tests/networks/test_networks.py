@@ -65,6 +65,9 @@ SMALLEST = {
 # These have one map of outputs and nothing beside it.
 ONE_MAP = ("plain_conv_unet", "residual_encoder_unet")
 BOXES = ("pyramid", "yolox")  # these have tests of their own, test_pyramid.py
+OBJECTS = ("mask_rcnn",)  # likewise, test_mask_rcnn.py
+# What a file needs beside torch; of ours only files beside it.
+WRAPPED = {"timm": {"timm"}, "mask_rcnn": {"torchvision", "isocenter"}}
 DENSE = ("plain_conv_unet", "residual_encoder_unet", "segresnet", "unet", "unet_slices")
 
 
@@ -305,10 +308,12 @@ def test_the_size_that_a_family_chooses_fits_the_patch_it_was_chosen_for(patch, 
     for name in networks.names():
         size, because, _ = networks.size_for(name, patch, strides, device)
         head: Head = Dense(2) if name in DENSE else Vector(2)
-        if (name, axes) in (("timm", 3), ("unet_slices", 2)):
+        if (name, axes) in (("timm", 3), ("unet_slices", 2), ("mask_rcnn", 3)):
             continue
         if name in BOXES:
             head = Dense(2 + 2 * axes, lengths=axes, offsets=axes)
+        if name in OBJECTS:
+            head = Dense(2, heights=1)
         with torch.device("meta"), torch.inference_mode():
             network = networks.build(name, 1, axes, {"head": head}, size).eval()
             output = network(torch.empty(1, 1, *patch))["head"]
@@ -382,7 +387,7 @@ def test_a_network_that_cannot_be_is_refused(name, spatial_dims, heads, size, sa
 
 
 def test_every_family_of_the_index_has_its_smallest_member_here():
-    assert {name for name, _, _ in SMALLEST.values()} | set(BOXES) == set(networks.NETWORKS)
+    assert {name for name, _, _ in SMALLEST.values()} | {*BOXES, *OBJECTS} == set(networks.NETWORKS)
 
 
 @pytest.mark.parametrize("name", networks.NETWORKS)
@@ -392,8 +397,9 @@ def test_the_file_of_a_family_needs_torch_and_the_library_it_wraps_alone(name):
     tree = ast.parse(path.read_text())
     imported = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     imported += [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
-    wrapped = {"timm"} if name == "timm" else set()
+    wrapped = WRAPPED.get(name, set())
     assert {module.partition(".")[0] for module in imported} - set(sys.stdlib_module_names) == {"torch"} | wrapped
+    assert all(module.startswith("isocenter.networks.") for module in imported if module.startswith("isocenter"))
     assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 NETWORKS = {
     "clip_resnet": "isocenter.networks.resnet:build_clips",
     "densenet": "isocenter.networks.densenet:build",
+    "mask_rcnn": "isocenter.networks.mask_rcnn:build",
     "plain_conv_unet": "isocenter.networks.nnunet:build_plain",
     "residual_encoder_unet": "isocenter.networks.nnunet:build_residual",
     "pyramid": "isocenter.networks.pyramid:build",
@@ -47,7 +48,10 @@ def build(
     size:    the family's own settings (width, strides, blocks, ...)
     context: entries of a vector (batch, context) that it is given beside the images; 0 for none
     A family that is defined by its loss has `loss(outputs, targets, heads)`, which then takes the place of the task's;
-    while it trains its outputs may be whatever that needs. A file whose families answer with boxes says `BOXES = True`.
+    while it trains its outputs may be whatever that needs. Where what it looks at next depends on what there is, it
+    says `sees_targets = True`, and `forward(images, context=None, targets=None)` is given them in training; without
+    targets it does as much as a step with them, because memory is counted so.
+    A file whose families answer with boxes says `BOXES = True`, one for objects told apart `OBJECTS = True`.
     Raises PlanError for an unknown name, a head or a context that the family cannot have, a size that it does not know.
     """
     module, function = _found(name)
@@ -58,6 +62,8 @@ def build(
             raise PlanError(f"{name} has no output of the kind of {key!r} ({head})", "network.name", "Choose another")
     if getattr(module, "BOXES", False) and not all(isinstance(head, Dense) and head.lengths for head in heads.values()):
         raise PlanError(f"{name} answers with boxes alone", "network.name", "Choose unet or resnet")
+    if getattr(module, "OBJECTS", False) and not all(isinstance(one, Dense) and one.heights for one in heads.values()):
+        raise PlanError(f"{name} tells single objects apart, and nothing else", "network.name", "Choose unet or resnet")
     dense = {key: head.channels for key, head in heads.items() if isinstance(head, Dense)}
     vectors = {key: head.size for key, head in heads.items() if isinstance(head, Vector)}
     try:
@@ -76,11 +82,17 @@ def sized(size: Mapping[str, Any], context: int) -> dict[str, Any]:
 
 
 def size_for(
-    name: str, patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
+    name: str,
+    patch: Sequence[int],
+    strides: Sequence[Sequence[int]],
+    device: str,
+    heads: Mapping[str, Head] | None = None,
 ) -> tuple[Mapping[str, Any], str, str]:
     """The family's own settings for images of this patch, the reason and its source.
 
     strides: by which factor each of several stages may reduce each axis, so that `patch` stays whole
+    heads:   where they say how long what is looked for is, a family that has use for it says in its function
+             `size_of(unit)` what follows: further settings, and the reason
     A family's file says it in its function `size_for` (`size_for_slices` beside `build_slices`); without one it is
     built with its own defaults. Its paper is `PAPER` (`PAPER_SLICES` beside `build_slices`, where it is another).
     Raises PlanError for an unknown name.
@@ -89,7 +101,14 @@ def size_for(
     # One file may hold several families, told apart by what follows `build`.
     which = function.removeprefix("build") if function.startswith("build") else ""
     chosen = getattr(module, f"size_for{which}", None)
-    return chosen(patch, strides, device) if chosen is not None else ({}, "the family's own defaults", "")
+    if chosen is None:
+        return {}, "the family's own defaults", ""
+    size, because, paper = chosen(patch, strides, device)
+    units = [one.unit for one in (heads or {}).values() if isinstance(one, Dense) and (one.lengths or one.heights)]
+    if units and (by_unit := getattr(module, f"size_of{which}", None)) is not None:
+        more, why = by_unit(max(units))
+        size, because = {**size, **more}, f"{because}; {why}"
+    return size, because, paper
 
 
 def pretrained(module: Module, name: str, size: Mapping[str, Any], source: str | Path) -> str:

@@ -20,6 +20,7 @@ REFERENCE = {1: (1024,), 2: (256, 256), 3: (64, 64, 64)}
 HEADS: Mapping[str, Callable[[int], Head]] = {
     "boxes": lambda axes: Dense(2 + 2 * axes, lengths=axes, offsets=axes),
     "dense": lambda axes: Dense(2),
+    "objects": lambda axes: Dense(2, heights=1),
     "vector": lambda axes: Vector(2),
 }
 
@@ -28,7 +29,8 @@ HEADS: Mapping[str, Callable[[int], Head]] = {
 class Member:
     """A family in so many axes, as a plan would build it for a reference image.
 
-    tasks:         the kinds of output that it can have: "boxes", "dense" (every voxel), "vector" (the whole image)
+    tasks:         the kinds of output that it can have: "boxes", "dense" (every voxel), "objects" (told apart),
+                   "vector" (the whole image)
     reference:     voxels per axis of the image that the numbers hold for
     multiply_adds: of one image, forward, in convolutions and matrix products
     paper:         where it was published; empty where its file does not say

@@ -36,7 +36,7 @@ HUB, PATIENCE = "https://huggingface.co", 5.0
 def take_over(module: Module, family: ModuleType, size: Mapping[str, Any], source: str | Path) -> str:
     """Weights whose names and shapes agree into the module; says what fitted.
 
-    family: the file of the network; it may have `published(channels, size)` and `translated(name)`
+    family: the file of the network; it may have `published(channels, size)`, `PUBLISHED_AT` and `translated(name)`
     source: "auto" for the family's published weights, else a file: safetensors or torch's own, without code
     The first convolution is adapted to another number of channels as timm does: summed, or repeated and rescaled.
     Raises PlanError where nothing fits or nothing is published, ResourceError where it cannot be fetched.
@@ -98,7 +98,7 @@ def _published(own: Mapping[str, Tensor], family: ModuleType, size: Mapping[str,
         raise PlanError("this family has no published weights", WHERE, "Give a file: --pretrained FILE")
     silence = ""
     try:
-        with _in_time() as silence:
+        with _in_time(getattr(family, "PUBLISHED_AT", None)) as silence:
             return fetch(_first(own).shape[1], size)
     except ValueError as error:
         raise PlanError(str(error), WHERE, "Name another model, or give a file: --pretrained FILE") from error
@@ -109,12 +109,15 @@ def _published(own: Mapping[str, Tensor], family: ModuleType, size: Mapping[str,
 
 
 @contextmanager
-def _in_time() -> Iterator[str]:
-    """Where the hub does not answer soon, its client looks only at what was fetched before; says why."""
+def _in_time(address: str | None = None) -> Iterator[str]:
+    """Where the hub does not answer soon, its client looks only at what was fetched before; says why.
+
+    address: where the family's weights are, if not on the hub
+    """
     hub: Any = importlib.import_module("huggingface_hub.constants")
     before, silence = hub.HF_HUB_OFFLINE, ""
     if not before:
-        silence = _silence(os.environ.get("HF_ENDPOINT") or HUB)
+        silence = _silence(address or os.environ.get("HF_ENDPOINT") or HUB)
     hub.HF_HUB_OFFLINE = before or bool(silence)
     try:
         yield silence

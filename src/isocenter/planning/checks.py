@@ -154,7 +154,7 @@ def _check_learning(made: Settings) -> None:
     _check_duration(training)
     _check_folds(made.split.folds)
     vectors = all(isinstance(head, Vector) for head in made.task.heads.values())
-    if training.sampling != "natural" and not vectors:
+    if training.sampling not in ("natural", "by_loss") and not vectors:
         problem = "only whole images are drawn class by class"
         raise PlanError(problem, "training.sampling", "Give natural, and training.foreground for rare structures")
     several = len(made.task.heads) > 1

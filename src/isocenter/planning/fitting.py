@@ -71,7 +71,7 @@ def fitted(
     for room, batch in _smaller(usual):
         grid = grid_for(fingerprint, device=machine.device, room=room, **wanted)
         network = asked or _family(said, grid, frames)
-        size = _of_clips(_size(network.value, grid, machine, len(fingerprint), minutes), frames)
+        size = _of_clips(_size(network.value, grid, machine, len(fingerprint), minutes, task), frames)
         architecture = {
             "name": network.value,
             "channels": channels,
@@ -123,9 +123,9 @@ def _of_clips(size: Decision, frames: int | None) -> Decision:
     return replace(size, value={**size.value, "frames": frames or 1})
 
 
-def _size(name: str, grid: Grid, machine: Machine, cases: int, minutes: float | None) -> Decision:
+def _size(name: str, grid: Grid, machine: Machine, cases: int, minutes: float | None, task: Task) -> Decision:
     """The family's own choice; half as wide again where a processor has hours for it and cases that fill them."""
-    chosen, because, source = networks.size_for(name, grid.patch, grid.strides, machine.device)
+    chosen, because, source = networks.size_for(name, grid.patch, grid.strides, machine.device, task.heads)
     size = dict(chosen)
     if machine.device == "cpu" and (minutes or 0.0) >= VERY_LONG and cases >= MANY_CASES and "width" in size:
         size |= {key: size[key] * 3 // 2 for key in ("width", "widest") if key in size}

@@ -63,7 +63,7 @@ class Training:
     optimiser: Literal["adamw", "sgd"] = "adamw"
     schedule: Literal["cosine", "poly"] = "cosine"
     early_stop: Count | None = None
-    sampling: Literal["natural", "balanced", "oversampled", "undersampled", "square_root"] = "natural"
+    sampling: Literal["natural", "balanced", "oversampled", "undersampled", "square_root", "by_loss"] = "natural"
     memory: Annotated[float, Ge(0), Lt(math.inf)] = 0.0
     compute: Ways | None = None
 

@@ -128,7 +128,10 @@ def check_loss(name: str, *, smoothing: float, weighted: bool, counted: bool, be
 
 
 def check_drawn(name: str, drawn: str) -> None:
-    """PlanError where cases are drawn so that a loss would balance the classes once more."""
+    """PlanError where cases are drawn so that a loss would balance the classes once more, or nobody knows how often."""
+    if drawn == "by_loss":
+        problem = "classes would come in shares that nobody knows, so that probabilities could not be brought back"
+        raise PlanError(problem, "training.sampling", "Give natural, and --set task.loss=hardest")
     if LOSSES[name].balances and drawn != "natural":
         problem = f"{name} balances the classes by itself, and {drawn} sampling would do it twice"
         raise PlanError(problem, "training.sampling", "Give natural, or --set task.loss=ce")

@@ -121,7 +121,7 @@ class InstanceSegmentation:
 
     @property
     def heads(self) -> Mapping[str, Head]:
-        return {HEAD: Dense(2, called=("inside an object", "distance from its border"))}
+        return {HEAD: Dense(2, heights=1, unit=self.reach, called=("inside an object", "distance from its border"))}
 
     @property
     def labels(self) -> tuple[Label, ...]:

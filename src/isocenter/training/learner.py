@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from isocenter.training.loader import Batch
 from isocenter.training.objective import batch_loss, bit_by_bit
 from isocenter.training.optimisers import Average
 from isocenter.training.ranks import Ranks
+from isocenter.training.sampling import Costs
 from isocenter.training.schedule import Pace, decay, rate
 from isocenter.transforms import generator
 
@@ -33,6 +34,7 @@ class Learner:
 
     module: as Fabric has wrapped it
     terms:  of the loss, learnt with the weights
+    costs:  are told what each case cost, where cases are drawn by it
     """
 
     module: Any
@@ -43,6 +45,7 @@ class Learner:
     compute: Compute
     ranks: Ranks
     terms: Mapping[str, Tensor] = field(default_factory=dict)
+    costs: Costs | None = None
     lost: int = 0
 
     def learn(self, batch: Batch, step: int, pace: Pace) -> tuple[float, float]:
@@ -54,7 +57,8 @@ class Learner:
         now = rate(pace.progress(step), pace.stride, chosen)
         for group in self.optimiser.param_groups:
             group["lr"] = now
-        loss = self.loss(batch)
+        told: list[float] = []
+        loss = self.loss(batch, None if self.costs is None else told.extend)
         self.optimiser.zero_grad()
         with bit_by_bit(self.settings):
             # Gradients are averaged over the ranks, of which each has its part of the loss: so they are added.
@@ -72,12 +76,14 @@ class Learner:
                 self.average.move(decay(step, pace.stride, chosen))
         else:
             self.lost += 1
+        if self.costs is not None:
+            self.costs.add(step, batch.cases, told)
         return lowered, now
 
-    def loss(self, batch: Batch) -> Tensor:
+    def loss(self, batch: Batch, each: Callable[[list[float]], None] | None = None) -> Tensor:
         with bit_by_bit(self.settings):
             given = (self.module, batch, self.settings, self.fabric.device, self.compute, self.ranks)
-            return batch_loss(*given, terms=self.terms)
+            return batch_loss(*given, terms=self.terms, each=each)
 
     def refuse_lost(self, step: int, where: str) -> None:
         """IsocenterError once nothing was learnt from many batches in a row."""

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from isocenter.lazy import torch
 from isocenter.training.kinds import Kind, kind_for, kind_of_all
-from isocenter.training.sampling import Sampling
+from isocenter.training.sampling import Costs, Sampling
 from isocenter.training.store import Prepared
 from isocenter.values import Array, Region
 
@@ -33,6 +33,7 @@ class Batch:
     """images: (batch, channels, *patch); targets: as their kind has them; one generator and one spacing each
 
     context: (batch, entries) told beside the images; None for a network that sees images alone
+    cases:   which they are, of the whole batch, also where this is a part of it
     """
 
     images: NDArray[np.float32]
@@ -41,6 +42,7 @@ class Batch:
     steps: tuple[float, ...]
     kind: Kind = field(default=None)  # type: ignore[assignment]
     context: NDArray[np.float32] | None = None
+    cases: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind is None:
@@ -52,7 +54,7 @@ class Loader:
     """Batches of patches of these cases.
 
     foreground: share of patches that are centred on a structure; the others lie anywhere
-    sampling:   how often a case is drawn, see `sampling`; all but "natural" are for vector targets
+    sampling:   how often a case is drawn, see `sampling`; all but "natural" and "by_loss" are for vector targets
     part:       the samples of each batch that are wanted; all without
     pinned:     in memory from which a GPU copies while the processor goes on
     """
@@ -65,6 +67,11 @@ class Loader:
     sampling: str = "natural"
     part: range | None = None
     pinned: bool = False
+
+    @cached_property
+    def costs(self) -> Costs:
+        """What cases cost, which somebody has to tell it after each step where they are drawn by it."""
+        return Costs(len(self.cases), self.batch, AHEAD)
 
     def batches(self, first: int) -> Generator[Batch]:
         """The batches from step `first` on, without end, a few of them made ahead; close it when enough are drawn."""
@@ -87,7 +94,8 @@ class Loader:
         spacing = tuple(np.mean(steps, axis=0).tolist())
         alike = self._kind.alike(targets, self._blank)
         told = None if contexts[0] is None else self._stacked(contexts)
-        return Batch(self._stacked(images), self._stacked(alike), generators, spacing, self._kind, told)
+        cases = tuple(self._sampling(step * self.batch + n)[0] for n in range(self.batch))
+        return Batch(self._stacked(images), self._stacked(alike), generators, spacing, self._kind, told, cases)
 
     def _stacked(self, arrays: Sequence[Any]) -> Any:
         if isinstance(arrays[0], Mapping):
@@ -105,7 +113,7 @@ class Loader:
 
     @cached_property
     def _sampling(self) -> Sampling:
-        return Sampling(self.sampling, self.seed, [case.target for case in self.cases])
+        return Sampling(self.sampling, self.seed, [case.target for case in self.cases], self.costs)
 
     @cached_property
     def _kind(self) -> Kind:

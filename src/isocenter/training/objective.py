@@ -34,10 +34,12 @@ def batch_loss(
     compute: Compute,
     ranks: Ranks = ALONE,
     terms: Mapping[str, Tensor] | None = None,
+    each: Callable[[list[float]], None] | None = None,
 ) -> Tensor:
     """Augment a batch on the device and let the task judge what the network makes of it.
 
     terms: of the loss that are learnt with the weights
+    each:  is told what each sample would cost alone, where somebody wants to know
     With several ranks each gives its part of a batch, and the loss is that of the whole.
     """
     task, augmentation, kind = settings.task, settings.augmentation, batch.kind
@@ -51,18 +53,35 @@ def batch_loss(
     if partner is not None:  # who is mixed of two is told of both
         context = [ranks.own(share * whole + (1 - share) * whole[partner]) for whole in map(ranks.whole, context)]
     coarse = partial(kind.coarse, spatial=tuple(images.shape[2:]))
+    # What a second stage looks at depends on what there is.
+    told = {"targets": targets} if getattr(module, "sees_targets", False) else {}
     with compute.autocast(device):
-        outputs = module(compute.ordered(module, images), *context)
+        outputs = module(compute.ordered(module, images), *context, **told)
     outputs = {name: ranks.whole(output.float()) for name, output in outputs.items()}
     targets = each_array(targets, ranks.whole)
+    judge: Callable[..., Tensor] = partial(supervised, task, coarse=coarse, terms=terms)
     if (own := getattr(module, "loss", None)) is not None:  # the family is defined by it: nothing else fits its outputs
-        lost: Tensor = own(outputs, targets, task.heads)
-        return lost
-    if partner is None:
-        return supervised(task, outputs, targets, coarse, terms)
+        judge = partial(own, heads=task.heads)
+    if each is not None:
+        each(sample_by_sample(judge, outputs, targets))
+    if partner is None or own is not None:
+        return judge(outputs, targets)
     # Zhang et al., arXiv:1710.09412; Yun et al., arXiv:1905.04899
-    own, other = (supervised(task, outputs, one, coarse, terms) for one in (targets, targets[partner]))
-    return share * own + (1 - share) * other
+    return share * judge(outputs, targets) + (1 - share) * judge(outputs, targets[partner])
+
+
+def sample_by_sample(judge: Callable[..., Tensor], outputs: Mapping[str, Tensor], targets: Any) -> list[float]:
+    """What each sample of a batch costs alone; no gradient is kept."""
+    count = len(next(iter(outputs.values())))
+    with torch.no_grad():
+        costs = [
+            judge(
+                {name: one[n : n + 1] for name, one in outputs.items()},
+                each_array(targets, lambda one, n=n: one[n : n + 1]),
+            )
+            for n in range(count)
+        ]
+        return [float(cost) for cost in torch.stack(costs).tolist()]
 
 
 def mixed(

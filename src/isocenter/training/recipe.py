@@ -28,6 +28,7 @@ from isocenter.training.objective import batch_loss, bit_by_bit
 from isocenter.training.optimisers import Average, Terms, laid_as_weights, make_optimiser, terms_of
 from isocenter.training.probe import PROBE_CASES, Probed, budget, probed
 from isocenter.training.ranks import ALONE, Ranks
+from isocenter.training.sampling import BY_LOSS
 from isocenter.training.schedule import Pace, replan
 from isocenter.training.spans import Spans
 from isocenter.training.state import Clock, Moment, Outcome, State, Work
@@ -99,7 +100,9 @@ def train(
     way = Compute.of(chosen.compute or "", chosen) if found is None else found.compute
     optimiser = make_optimiser(module, chosen, terms)
     if resume:
-        state = State.of(read_checkpoint(last, module, averaged, optimiser, terms), str(last))
+        recorded = read_checkpoint(last, module, averaged, optimiser, terms)
+        state = State.of(recorded, str(last))
+        loader.costs.known = [(int(step), int(case), float(loss)) for step, case, loss in recorded.get("costs", ())]
         way = Compute.of(state.compute, chosen)
         if state.speed is not None and state.pace.steps != chosen.steps:  # planned anew just before a kill
             decided(_length(state, "so many were planned at the last checkpoint"))
@@ -119,13 +122,15 @@ def train(
         model = replace(model, record={**record, "began_from": state.began_from})
     average = Average(averaged, module)
     wrapped, optimiser = fabric.setup(module, optimiser)
-    learner = Learner(wrapped, optimiser, average, settings, fabric, way, ranks, dict(terms.items()))
+    costs = loader.costs if chosen.sampling == BY_LOSS else None
+    learner = Learner(wrapped, optimiser, average, settings, fabric, way, ranks, dict(terms.items()), costs)
 
     def keep(state: State) -> None:
         """All from which the training goes on."""
         if ranks.leads:
             latest = replace(model, record={**model.record, "step": state.step, **learnt(terms)})
             kept: dict[str, Any] = {"module": module, "optimiser": optimiser, "state": state.record(clock)}
+            kept["state"]["costs"] = [] if costs is None else costs.known
             kept["terms"] = terms.state_dict()
             write_checkpoint(last, latest, averaged.state_dict(), **kept)
 

@@ -6,12 +6,14 @@ oversampled:  an epoch has as many cases of each class as the largest has: those
 undersampled: an epoch has as many cases of each class as the smallest has: others of the larger ones each time
 square_root:  classes come by the square roots of their sizes, between their own shares and equal ones
               (Mahajan et al., arXiv:1805.00932)
+by_loss:      what cost most when it was last seen comes most often: hard cases are mined as training goes on
+              (Loshchilov and Hutter, arXiv:1511.06343). The only one that needs to know more than the targets: `Costs`
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -25,6 +27,11 @@ from isocenter.values import Array
 LEVELS = 10
 # Sets the draws of classes, of the cases of a class and of an epoch apart from those of epochs and of patches.
 CLASS_DRAW, MEMBER_DRAW, BALANCED_DRAW, EPOCH_DRAW = 2**31 + 1, 2**31 + 2, 1, 2**31 + 3
+LOSS_DRAW, SAMPLE_DRAW = 2**31 + 4, 2**31 + 5
+# How many times as often as the easiest case the hardest one comes; between them by their ranks, so that a wrong
+# reference, which costs most for ever, comes no oftener for it. The paper tries 1 to 1e8, and ends with 1.
+PRESSURE = 10.0
+BY_LOSS = "by_loss"
 
 # (classes,) cases to (classes,) how many of each an epoch has.
 IN_AN_EPOCH: Mapping[str, Callable[[NDArray[np.intp]], NDArray[np.intp]]] = {
@@ -34,21 +41,66 @@ IN_AN_EPOCH: Mapping[str, Callable[[NDArray[np.intp]], NDArray[np.intp]]] = {
 }
 
 
+@dataclass(eq=False)
+class Costs:
+    """What cases cost when they were seen, as far as the draws of an epoch may know it.
+
+    batch:  samples a step
+    ahead:  batches that are made before their step: an epoch knows only what was known when its first may be made, so
+            that its cases do not depend on how fast they are drawn, nor on whether the training was stopped
+    known:  (step, case, loss) of the last time before the epoch at hand, and of each time since
+    """
+
+    cases: int
+    batch: int
+    ahead: int
+    known: list[tuple[int, int, float]] = field(default_factory=list)
+
+    def add(self, step: int, cases: Sequence[int], losses: Iterable[float]) -> None:
+        """What the cases of a step cost; a loss that is no number tells nothing."""
+        told = zip(cases, losses, strict=True)
+        self.known += [(step, case, float(loss)) for case, loss in told if np.isfinite(loss)]
+        epoch = step * self.batch // self.cases
+        if epoch != (step - 1) * self.batch // self.cases:
+            self._forget(self._last(epoch))
+
+    def ranks(self, epoch: int) -> NDArray[np.intp]:
+        """(cases,) 0 for what cost most before an epoch; what was not seen yet comes first."""
+        until, latest = self._last(epoch), np.full(self.cases, np.inf)
+        for step, case, loss in self.known:
+            if step <= until:
+                latest[case] = loss
+        return np.argsort(np.argsort(-latest, kind="stable"), kind="stable")
+
+    def _last(self, epoch: int) -> int:
+        """The last step that is surely done when the first batch of an epoch is made."""
+        return epoch * self.cases // self.batch - self.ahead - 1
+
+    def _forget(self, until: int) -> None:
+        """Of each case's times up to a step the last is enough."""
+        before = {case: (step, case, loss) for step, case, loss in self.known if step <= until}
+        self.known = [*before.values(), *(one for one in self.known if one[0] > until)]
+
+
 @dataclass(frozen=True, eq=False)
 class Sampling:
     """Cases drawn as `how` says.
 
     targets: of all cases; those that are alike are a class, of numbers the tenths of the first one's range
+    costs:   what is drawn by, where it is "by_loss"
     """
 
     how: str
     seed: int
     targets: Sequence[Array]
+    costs: Costs | None = None
 
     def __call__(self, number: int) -> tuple[int, np.random.Generator]:
         """The case of a sample, and what its patch and its augmentation are drawn from."""
         if self.how == "natural":
             return self._case_by_case(number)
+        if self.how == BY_LOSS:
+            return self._hard_ones_oftener(number)
         return self._class_by_class(number) if self.how == "balanced" else self._epoch_by_epoch(number)
 
     def _case_by_case(self, number: int) -> tuple[int, np.random.Generator]:
@@ -71,6 +123,21 @@ class Sampling:
         chosen = int(np.searchsorted(np.cumsum(each), place, side="right"))
         of_class = place - int(each[:chosen].sum())
         return self._member(chosen, epoch * int(each[chosen]) + of_class)
+
+    def _hard_ones_oftener(self, number: int) -> tuple[int, np.random.Generator]:
+        """An epoch has each case as often as its rank says, rounded up or down."""
+        assert self.costs is not None  # noqa: S101 - the loader gives it
+        count = len(self.targets)
+        epoch, place = divmod(number, count)
+        if epoch == 0:
+            return self._case_by_case(number)
+        often = PRESSURE ** (-self.costs.ranks(epoch) / max(1, count - 1))
+        draws = generator(self.seed, epoch, count, LOSS_DRAW)
+        # One draw sets all marks, evenly apart: a case comes no oftener than its share says, but for a part of one.
+        marks = (np.arange(count) + draws.random()) / count
+        drawn = np.searchsorted(np.cumsum(often) / often.sum(), marks, side="right").clip(max=count - 1)
+        index = int(drawn[draws.permutation(count)[place]])
+        return index, generator(self.seed, number, index, SAMPLE_DRAW)
 
     def _member(self, chosen: int, turn: int) -> tuple[int, np.random.Generator]:
         """Within a class every case once before any comes again."""

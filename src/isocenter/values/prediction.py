@@ -33,13 +33,15 @@ class Dense:
 
     lengths, offsets: so many of the last channels are lengths along the axes, one an axis, and after them a vector:
                       both in any unit of voxels of the network's grid. They turn, mirror and stretch with the grid
-    unit:             voxels that a length or an offset of 1 is long
+    heights:          so many of the last channels are depths in an object, whose voxels are to be told from another's
+    unit:             voxels that a length, an offset or a depth of 1 is long
     called:           what each channel is, where it is not the background and the labels
     """
 
     channels: int
     lengths: int = 0
     offsets: int = 0
+    heights: int = 0
     unit: float = 1.0
     called: tuple[str, ...] = ()
 

@@ -8,7 +8,7 @@ from typing import Any
 from isocenter import networks
 
 HEADINGS = ("name", "answers for", "axes", "image", "parameters", "multiply-adds", "paper")
-ANSWERS = {"boxes": "boxes", "dense": "every voxel", "vector": "the image"}
+ANSWERS = {"boxes": "boxes", "dense": "every voxel", "objects": "objects", "vector": "the image"}
 NOTE = "Numbers are of the network that a plan builds for one channel of such an image on a processor."
 
 
