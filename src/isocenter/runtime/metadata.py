@@ -73,7 +73,7 @@ def inference(model: Model, members: int, places: Mapping[str, str], own_scales:
         "spatial_dims": model.network["spatial_dims"],
         "dense": dense,
         "vectors": {key: n for key, n in shapes.items() if key not in dense},
-        "size": networks.sized(model.network["size"], len(model.context)),
+        "size": networks.sized(model.network["name"], model.task.heads, model.network["size"], len(model.context)),
     }
     if own_scales:
         one = {"_target_": "scripts.network.OnItsScale", "network": one, "channels": model.network["channels"]}

@@ -1,0 +1,167 @@
+"""Detectors of torchvision and MONAI as families: what they say is what the libraries say of the same weights."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from numpy.testing import assert_allclose
+
+from isocenter import networks
+from isocenter.errors import PlanError
+from isocenter.evaluation import box_iou
+from isocenter.networks.levels import Level, one_map
+from isocenter.networks.pyramid import ADDED
+from isocenter.runtime.bundle.network import EveryHead
+from isocenter.runtime.onnx_file import write_onnx
+from isocenter.tasks.detection import Detection
+from isocenter.values import Dense, Geometry, Vector
+
+torch.set_num_threads(1)
+
+SMALL = {"retinanet": {"inside": 32, "layers": [1, 2]}, "fcos": {"inside": 32, "layers": [1, 2]}}
+UNIT = 16.0
+
+
+def task_of(axes: int = 2) -> Detection:
+    return Detection(("cell", "clump"), axes, UNIT)
+
+
+def built(name: str, axes: int = 2, channels: int = 1, **size: object) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return networks.build(name, channels, axes, task_of(axes).heads, {**SMALL[name], **size})
+
+
+def truth(boxes: list[list[float]]) -> torch.Tensor:
+    """(1, n + 1, 5) boxes of one image, and one that is none."""
+    return torch.tensor([[*boxes, [-1.0] * len(boxes[0])]])
+
+
+def found_in(network: torch.nn.Module, images: torch.Tensor, task: Detection):
+    """The boxes of the first image as the task decodes them."""
+    shape = tuple(images.shape[2:])
+    with torch.no_grad():
+        array = network.eval()(images)["boxes"][0].numpy()
+    return task.decode([(tuple(slice(0, n) for n in shape), {"boxes": array})], Geometry.of_pixels(shape)).boxes
+
+
+def bare(detector: torch.nn.Module, size: int) -> torch.nn.Module:
+    """torchvision's own detector without its resizing and normalising, that gives every box."""
+    detector.transform = torchvision.models.detection.transform.GeneralizedRCNNTransform(
+        size, size, [0.0], [1.0], fixed_size=(size, size)
+    )
+    detector.score_thresh, detector.nms_thresh, detector.topk_candidates = 0.0, 1.0, 10**6
+    detector.detections_per_img = 10**6
+    return detector.eval()
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_family_answers_for_every_voxel_and_every_weight_learns(name):
+    network, images = built(name, channels=2), torch.randn(2, 2, 32, 48)
+    boxes = torch.cat([truth([[1.0, 4, 6, 20, 22]]), truth([[0.0, 10, 12, 25, 30]])])
+    network.loss(network(images), boxes, task_of().heads).backward()
+    assert [key for key, weight in network.named_parameters() if weight.grad is None or not weight.grad.any()] == []
+    assert network.eval()(images)["boxes"].shape == (2, 2 + 4, 32, 48)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_in_the_voxel_of_a_cell_stands_the_box_that_torchvision_is_surest_of_there(name):
+    network, images = built(name).eval(), torch.randn(1, 1, 64, 64)
+    for weight in network.parameters():  # fresh heads say of all places the same
+        weight.data += 0.02 * torch.randn_like(weight)
+    with torch.no_grad():
+        array = network(images)["boxes"][0]
+        theirs = bare(network.detector, 64)([images[0]])[0]
+    best = int(theirs["scores"].argmax())
+    sure = (array[:2] + ADDED).sigmoid()
+    kind, row, column = (int(one) for one in np.unravel_index(int(sure.argmax()), sure.shape))
+    assert kind == int(theirs["labels"][best])
+    assert_allclose(sure[kind, row, column], theirs["scores"][best], rtol=1e-4)
+    lengths, offsets = array[2:, row, column].split(2)
+    centre = offsets * UNIT + torch.tensor([row + 0.5, column + 0.5])
+    edges = torch.cat([centre - lengths * UNIT / 2, centre + lengths * UNIT / 2])[[1, 0, 3, 2]]
+    assert_allclose(edges.clamp(0, 64), theirs["boxes"][best], atol=1e-2)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_loss_is_that_of_torchvision(name):
+    network, images = built(name), torch.randn(1, 1, 64, 64)
+    network.train()
+    mine = network.loss(network(images), truth([[1.0, 10, 20, 30, 44], [0.0, 40, 8, 60, 30]]), task_of().heads)
+    theirs = bare(network.detector, 64).train()
+    boxes = torch.tensor([[20.0, 10, 44, 30], [8.0, 40, 30, 60]])
+    lost = theirs([images[0]], [{"boxes": boxes, "labels": torch.tensor([1, 0])}])
+    assert_allclose(mine.detach(), sum(one.detach() for one in lost.values()), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_an_image_without_boxes_has_a_loss(name):
+    network = built(name)
+    loss = network.loss(network(torch.randn(1, 1, 32, 32)), torch.full((1, 2, 5), -1.0), task_of().heads)
+    loss.backward()
+    assert float(loss.detach()) > 0
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_discs_are_learnt_by_heart_and_decoded_by_the_task(name):
+    network, task = built(name), task_of()
+    boxes = [[1.0, 3, 4, 19, 20], [0.0, 24, 22, 44, 42]]
+    row, column = np.indices((48, 48)) + 0.5
+    image = np.zeros((48, 48), np.float32)
+    for kind, *(top, left, bottom, right) in boxes:
+        inside = np.hypot(row - (top + bottom) / 2, column - (left + right) / 2) < (bottom - top) / 2
+        image[inside] = 2 if kind else -2
+    images = torch.from_numpy(image)[None, None]
+    optimiser = torch.optim.AdamW(network.parameters(), lr=2e-3)
+    losses = []
+    for _ in range(20):
+        loss = network.loss(network(images), truth(boxes), task.heads)
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+        optimiser.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.5 * losses[0]
+    for part in network.modules():  # so few steps leave running means behind
+        if isinstance(part, torch.nn.BatchNorm2d):
+            part.momentum = None
+            part.reset_running_stats()
+    network.train()
+    network(images)
+    found = found_in(network, images, task)
+    assert set(found.names[:2]) == {"cell", "clump"}
+    overlap = box_iou(found.corners[:2], np.array([one[1:] for one in boxes]))
+    assert overlap.max(axis=0).min() > 0.5
+
+
+def test_onnxruntime_gives_the_same_answer_for_other_batches(tmp_path):  # as it does of the others in test_detecting
+    record = write_onnx(EveryHead([built("fcos")], {"boxes": "outputs"}), (1, 32, 48), tmp_path / "network.onnx")
+    assert record["exported"], record
+    assert record["largest_difference"] < 1e-4
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_what_cannot_be_is_refused(name):
+    for head in (Dense(9), Vector(3)):
+        with pytest.raises(PlanError, match="boxes alone"):
+            networks.build(name, 1, 2, {"class": head}, {})
+    for size, said in (({"model": "resnet9"}, "choose one of resnet18"), ({"layers": [2, 4]}, "one after the other")):
+        with pytest.raises(PlanError, match=said):
+            networks.build(name, 1, 2, task_of().heads, size)
+
+
+def test_levels_give_at_each_voxel_the_box_of_the_surest_and_centres_stay_true_between_cells():
+    coarse = torch.full((1, 1, 4, 4), -4.0)
+    coarse[0, 0, 1, 2] = 3.0
+    fine = torch.full((1, 1, 8, 8), -5.0)
+    centres = torch.tensor([6.0, 17.0]).reshape(1, 2, 1, 1)
+    levels = [
+        Level(fine, torch.zeros(1, 2, 8, 8), torch.ones(1, 2, 8, 8), [4, 4], [0, 0]),
+        Level(coarse, centres.expand(1, 2, 4, 4), torch.full((1, 2, 4, 4), 10.0), [8, 8], [0, 0]),
+    ]
+    [array] = one_map(levels, (32, 32), 5.0)
+    assert_allclose(array[0, 8, 16] + ADDED, 3.0, rtol=1e-6)
+    assert_allclose(array[1:3, 8, 16], [2.0, 2.0])
+    for row, column in ((8, 16), (10, 13), (30, 31)):  # the last lies beyond every cell
+        assert_allclose(array[3:, row, column] * 5.0, [6 - row - 0.5, 17 - column - 0.5], atol=1e-5)
