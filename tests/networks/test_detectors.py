@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 import torchvision
 from numpy.testing import assert_allclose
+from torchvision.models.detection.image_list import ImageList
 
 from isocenter import networks
 from isocenter.errors import PlanError
 from isocenter.evaluation import box_iou
+from isocenter.networks.faster_rcnn import drawn_boxes
 from isocenter.networks.levels import Level, one_map
 from isocenter.networks.pyramid import ADDED
 from isocenter.runtime.bundle.network import EveryHead
@@ -20,7 +24,12 @@ from isocenter.values import Dense, Geometry, Vector
 
 torch.set_num_threads(1)
 
-SMALL = {"retinanet": {"inside": 32, "layers": [1, 2]}, "fcos": {"inside": 32, "layers": [1, 2]}}
+SMALL: dict[str, dict] = {
+    "retinanet": {"inside": 32, "layers": [1, 2]},
+    "fcos": {"inside": 32, "layers": [1, 2]},
+    "faster_rcnn": {"inside": 32, "layers": [1, 2], "deep": 32, "samples": 64},
+}
+LEVELS = ("retinanet", "fcos")
 UNIT = 16.0
 
 
@@ -38,6 +47,11 @@ def truth(boxes: list[list[float]]) -> torch.Tensor:
     return torch.tensor([[*boxes, [-1.0] * len(boxes[0])]])
 
 
+def lost(network: torch.nn.Module, images: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+    told = {"truth": boxes} if getattr(network, "sees_truth", False) else {}
+    return network.loss(network(images, **told), boxes, task_of().heads)
+
+
 def found_in(network: torch.nn.Module, images: torch.Tensor, task: Detection):
     """The boxes of the first image as the task decodes them."""
     shape = tuple(images.shape[2:])
@@ -49,7 +63,7 @@ def found_in(network: torch.nn.Module, images: torch.Tensor, task: Detection):
 def bare(detector: torch.nn.Module, size: int) -> torch.nn.Module:
     """torchvision's own detector without its resizing and normalising, that gives every box."""
     detector.transform = torchvision.models.detection.transform.GeneralizedRCNNTransform(
-        size, size, [0.0], [1.0], fixed_size=(size, size)
+        size, size, [0.0], [1.0], fixed_size=(size, size), _skip_resize=True
     )
     detector.score_thresh, detector.nms_thresh, detector.topk_candidates = 0.0, 1.0, 10**6
     detector.detections_per_img = 10**6
@@ -60,12 +74,12 @@ def bare(detector: torch.nn.Module, size: int) -> torch.nn.Module:
 def test_a_family_answers_for_every_voxel_and_every_weight_learns(name):
     network, images = built(name, channels=2), torch.randn(2, 2, 32, 48)
     boxes = torch.cat([truth([[1.0, 4, 6, 20, 22]]), truth([[0.0, 10, 12, 25, 30]])])
-    network.loss(network(images), boxes, task_of().heads).backward()
+    lost(network, images, boxes).backward()
     assert [key for key, weight in network.named_parameters() if weight.grad is None or not weight.grad.any()] == []
     assert network.eval()(images)["boxes"].shape == (2, 2 + 4, 32, 48)
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", LEVELS)
 def test_in_the_voxel_of_a_cell_stands_the_box_that_torchvision_is_surest_of_there(name):
     network, images = built(name).eval(), torch.randn(1, 1, 64, 64)
     for weight in network.parameters():  # fresh heads say of all places the same
@@ -88,17 +102,20 @@ def test_in_the_voxel_of_a_cell_stands_the_box_that_torchvision_is_surest_of_the
 def test_the_loss_is_that_of_torchvision(name):
     network, images = built(name), torch.randn(1, 1, 64, 64)
     network.train()
-    mine = network.loss(network(images), truth([[1.0, 10, 20, 30, 44], [0.0, 40, 8, 60, 30]]), task_of().heads)
+    torch.manual_seed(1)  # the two stages draw what they learn from
+    mine = lost(network, images, truth([[1.0, 10, 20, 30, 44], [0.0, 40, 8, 60, 30]]))
     theirs = bare(network.detector, 64).train()
     boxes = torch.tensor([[20.0, 10, 44, 30], [8.0, 40, 30, 60]])
-    lost = theirs([images[0]], [{"boxes": boxes, "labels": torch.tensor([1, 0])}])
-    assert_allclose(mine.detach(), sum(one.detach() for one in lost.values()), rtol=1e-5)
+    kinds = torch.tensor([1, 0]) + (name == "faster_rcnn")  # whose first class is the background
+    torch.manual_seed(1)
+    said = theirs([images[0]], [{"boxes": boxes, "labels": kinds}])
+    assert_allclose(mine.detach(), sum(one.detach() for one in said.values()), rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_an_image_without_boxes_has_a_loss(name):
     network = built(name)
-    loss = network.loss(network(torch.randn(1, 1, 32, 32)), torch.full((1, 2, 5), -1.0), task_of().heads)
+    loss = lost(network, torch.randn(1, 1, 32, 32), torch.full((1, 2, 5), -1.0))
     loss.backward()
     assert float(loss.detach()) > 0
 
@@ -115,8 +132,8 @@ def test_discs_are_learnt_by_heart_and_decoded_by_the_task(name):
     images = torch.from_numpy(image)[None, None]
     optimiser = torch.optim.AdamW(network.parameters(), lr=2e-3)
     losses = []
-    for _ in range(20):
-        loss = network.loss(network(images), truth(boxes), task.heads)
+    for _ in range(50 if name == "faster_rcnn" else 20):
+        loss = lost(network, images, truth(boxes))
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
@@ -128,7 +145,7 @@ def test_discs_are_learnt_by_heart_and_decoded_by_the_task(name):
             part.momentum = None
             part.reset_running_stats()
     network.train()
-    network(images)
+    lost(network, images, truth(boxes))
     found = found_in(network, images, task)
     assert set(found.names[:2]) == {"cell", "clump"}
     overlap = box_iou(found.corners[:2], np.array([one[1:] for one in boxes]))
@@ -165,3 +182,54 @@ def test_levels_give_at_each_voxel_the_box_of_the_surest_and_centres_stay_true_b
     assert_allclose(array[1:3, 8, 16], [2.0, 2.0])
     for row, column in ((8, 16), (10, 13), (30, 31)):  # the last lies beyond every cell
         assert_allclose(array[3:, row, column] * 5.0, [6 - row - 0.5, 17 - column - 0.5], atol=1e-5)
+
+
+def test_what_two_stages_find_is_drawn_and_decoded_again():
+    network, images = built("faster_rcnn").eval(), torch.randn(1, 1, 64, 96)
+    network.detector.roi_heads.box_predictor.cls_score.weight.data *= 20  # fresh heads are sure of nothing
+    with torch.no_grad():
+        features = network.detector.backbone(images)
+        sizes = [(64, 96)]
+        proposals, _ = network.detector.rpn(ImageList(images, sizes), features)
+        [theirs], _ = network.detector.roi_heads(features, proposals, sizes)
+    assert len(theirs["scores"]) > 10
+    found = found_in(network, images, replace(task_of(), suppression=1.0))
+    edges, kinds = theirs["boxes"][:, [1, 0, 3, 2]].numpy(), theirs["labels"].numpy() - 1
+    for name, box, score in zip(found.names, found.corners, found.scores, strict=True):
+        own = np.flatnonzero((kinds == task_of().classes.index(name)) & (abs(edges - box).max(axis=1) < 1e-3))
+        assert len(own)
+        assert_allclose(theirs["scores"][own].max(), score, atol=1e-4)
+    # Only what lies in the core of a surer one has no top of its own.
+    assert len(found) > 0.5 * len(edges)
+
+
+def test_the_second_stage_looks_into_every_level_of_the_network():
+    network = built("faster_rcnn")
+    assert network.detector.roi_heads.box_roi_pool.featmap_names == ["0", "1"]
+    assert list(network.detector.backbone(torch.randn(2, 1, 32, 32))) == ["0", "1", "pool"]
+
+
+def test_boxes_of_which_two_windows_say_a_little_apart_are_one_between():
+    boxes, kind = torch.tensor([[10.0, 12, 26, 30]]), torch.tensor([0])
+    drawn = [drawn_boxes(boxes + shift, kind, torch.tensor([0.9]), 2, (48, 48), UNIT) for shift in (-0.8, 0.8)]
+    task = task_of()
+    array = (0.5 * (drawn[0] + drawn[1])).numpy()
+    found = task.decode([((slice(0, 48), slice(0, 48)), {"boxes": array})], Geometry.of_pixels((48, 48))).boxes
+    assert len(found) == 1
+    assert_allclose(found.corners, boxes, atol=0.5)
+    assert 0.7 < found.scores[0] <= 0.9
+
+
+def test_two_stages_ask_for_the_truth_and_say_that_they_have_no_onnx(tmp_path):
+    network = built("faster_rcnn")
+    with pytest.raises(ValueError, match="true boxes"):
+        network(torch.randn(1, 1, 32, 32))
+    record = write_onnx(EveryHead([network], {"boxes": "outputs"}), (1, 32, 32), tmp_path / "network.onnx")
+    assert not record["exported"]
+    assert "chooses proposals anew" in record["because"]
+
+
+@pytest.mark.parametrize("name", ["fcos", "faster_rcnn"])
+def test_those_for_pictures_alone_name_the_one_for_volumes(name):
+    with pytest.raises(PlanError, match="choose retinanet"):
+        networks.build(name, 1, 3, task_of(3).heads, {})

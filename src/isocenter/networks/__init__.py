@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 NETWORKS = {
     "clip_resnet": "isocenter.networks.resnet:build_clips",
     "densenet": "isocenter.networks.densenet:build",
+    "faster_rcnn": "isocenter.networks.faster_rcnn:build",
     "fcos": "isocenter.networks.fcos:build",
     "plain_conv_unet": "isocenter.networks.nnunet:build_plain",
     "residual_encoder_unet": "isocenter.networks.nnunet:build_residual",
@@ -49,8 +50,10 @@ def build(
     size:    the family's own settings (width, strides, blocks, ...)
     context: entries of a vector (batch, context) that it is given beside the images; 0 for none
     A family that is defined by its loss has `loss(outputs, targets, heads)`, which then takes the place of the task's;
-    while it trains its outputs may be whatever that needs. A file whose families answer with boxes says `BOXES = True`,
-    and `IN_VOXELS = True` where they are to know how many voxels a length of 1 is long: it is then their setting `unit`.
+    while it trains its outputs may be whatever that needs. One that has to choose what it looks at by the truth, as a
+    network of two stages, says `sees_truth = True`: in training `forward` is then given the targets, as `truth`.
+    A file whose families answer with boxes says `BOXES = True`, and `IN_VOXELS = True` where they are to know how many
+    voxels a length of 1 is long: that is then their setting `unit`.
     Raises PlanError for an unknown name, a head or a context that the family cannot have, a size that it does not know.
     """
     module, function = _found(name)

@@ -24,7 +24,7 @@ OF_A_LEVEL = re.compile(r"(.*backbone\.fpn\.(?:inner|layer)_blocks\.)(\d+)(\..*)
 def resnet_pyramid(
     channels: int, model: str, inside: int, layers: Sequence[int], coarser: int, *, pooled: bool = False
 ) -> BackboneWithFPN:
-    """(batch, channels, *spatial) to (batch, inside, *coarse) of each level by name, the finest first.
+    """(batch, channels, *spatial) to (batch, inside, *coarse) of each level, from "0", the finest, on.
 
     model:   of torchvision; its normalisation learns, as its weights may be fresh
     inside:  feature maps of every level
@@ -46,7 +46,7 @@ def resnet_pyramid(
         body.conv1 = nn.Conv2d(channels, body.conv1.out_channels, 7, 2, 3, bias=False)
     widths = [body.inplanes // 2 ** (STAGES - n) for n in layers]
     more = LastLevelP6P7(inside, inside) if coarser else LastLevelMaxPool()
-    made = BackboneWithFPN(body, {f"layer{n}": str(n) for n in layers}, widths, inside, extra_blocks=more)
+    made = BackboneWithFPN(body, {f"layer{n}": str(n - layers[0]) for n in layers}, widths, inside, extra_blocks=more)
     if not coarser and not pooled:
         made.fpn.extra_blocks = None
     return made

@@ -1,8 +1,8 @@
-"""RetinaNet: boxes beside anchors on several grids, taught by the focal loss; torchvision's in pictures, MONAI's in volumes.
+"""RetinaNet: boxes beside anchors on several grids, taught by the focal loss; in pictures and in volumes.
 
-Lin et al., ICCV 2017, arXiv:1708.02002. Networks, anchors, matching and losses are the libraries' own; how levels
-become one map is `levels`. Pictures have torchvision's, because its published weights have only its names; MONAI's
-takes two axes too, and none of them. This file needs torch, torchvision and, in volumes, MONAI.
+Lin et al., ICCV 2017, arXiv:1708.02002. In pictures it is torchvision's, in volumes MONAI's: networks, anchors,
+matching and losses are the libraries' own; how levels become one map is `levels`. MONAI's takes two axes too, but
+published weights have only torchvision's names. This file needs torch, torchvision and, in volumes, MONAI.
 """
 
 from __future__ import annotations

@@ -50,8 +50,9 @@ def batch_loss(
     if partner is not None:  # who is mixed of two is told of both
         context = [ranks.own(share * whole + (1 - share) * whole[partner]) for whole in map(ranks.whole, context)]
     coarse = partial(kind.coarse, spatial=tuple(images.shape[2:]))
+    taught = {"truth": targets} if getattr(module, "sees_truth", False) else {}
     with compute.autocast(device):
-        outputs = module(compute.ordered(module, images), *context)
+        outputs = module(compute.ordered(module, images), *context, **taught)
     outputs = {name: ranks.whole(output.float()) for name, output in outputs.items()}
     targets = each_array(targets, ranks.whole)
     if (own := getattr(module, "loss", None)) is not None:  # the family is defined by it: nothing else fits its outputs
