@@ -233,3 +233,75 @@ def test_two_stages_ask_for_the_truth_and_say_that_they_have_no_onnx(tmp_path):
 def test_those_for_pictures_alone_name_the_one_for_volumes(name):
     with pytest.raises(PlanError, match="choose retinanet"):
         networks.build(name, 1, 3, task_of(3).heads, {})
+
+
+def in_volumes() -> torch.nn.Module:
+    torch.manual_seed(0)
+    size = {"strides": [[2, 2, 1]], "width": 8, "inside": 8}
+    return networks.build("retinanet", 1, 3, Detection(("node", "vessel"), 3, 8.0).heads, size)
+
+
+def test_in_volumes_it_is_as_monai_says_and_its_loss_is_monais():
+    network, images = in_volumes(), torch.randn(1, 1, 24, 32, 16)
+    boxes = [[1.0, 3, 4, 2, 13, 12, 10], [0.0, 12, 18, 5, 20, 30, 13]]
+    network.train()
+    torch.manual_seed(1)  # which anchors without a box are taught is drawn
+    mine = network.loss(network(images), truth(boxes), {})
+    mine.backward()
+    assert [key for key, weight in network.named_parameters() if weight.grad is None or not weight.grad.any()] == []
+    told = {"boxes": truth(boxes)[0, :2, 1:], "labels": torch.tensor([1, 0])}
+    torch.manual_seed(1)
+    said = network.detector(images, [told])
+    assert_allclose(mine.detach(), sum(one.detach() for one in said.values()), rtol=1e-5)
+
+    for weight in network.parameters():  # fresh heads say of all places the same
+        weight.data += 0.05 * torch.randn_like(weight)
+    network.eval()
+    network.detector.set_box_selector_parameters(0.0, 50, 1.0, 100)
+    with torch.no_grad():
+        array, [theirs] = network(images)["boxes"][0], network.detector(images)
+    best = int(theirs["labels_scores"].argmax())
+    sure = (array[:2] + ADDED).sigmoid()
+    kind, *voxel = (int(one) for one in np.unravel_index(int(sure.argmax()), sure.shape))
+    assert kind == int(theirs["labels"][best])
+    assert_allclose(sure.max(), theirs["labels_scores"][best], rtol=1e-4)
+    lengths, offsets = (8.0 * array[(slice(2, None), *voxel)]).split(3)
+    centre = offsets + torch.tensor(voxel) + 0.5
+    edges = torch.cat([centre - lengths / 2, centre + lengths / 2])
+    size = torch.tensor([24.0, 32, 16] * 2)
+    assert_allclose(torch.minimum(edges.clamp(min=0), size), theirs["boxes"][best], atol=1e-2)
+
+
+def test_a_volume_without_boxes_has_a_loss():
+    network = in_volumes()
+    loss = network.loss(network(torch.randn(2, 1, 16, 16, 8)), torch.full((2, 1, 7), -1.0), {})
+    loss.backward()
+    assert float(loss.detach()) > 0
+
+
+def test_balls_are_learnt_by_heart_and_decoded_by_the_task():
+    network, task = in_volumes(), Detection(("node", "vessel"), 3, 8.0)
+    boxes = [[0.0, 2, 4, 2, 12, 14, 12], [1.0, 12, 20, 3, 20, 28, 11]]
+    places = np.stack(np.indices((24, 32, 16)) + 0.5, axis=-1)
+    volume = np.zeros((24, 32, 16), np.float32)
+    for kind, *ends in boxes:
+        low, high = np.array(ends[:3]), np.array(ends[3:])
+        volume[(((places - (low + high) / 2) / (high - low) * 2) ** 2).sum(axis=-1) < 1] = 2 if kind else -2
+    images = torch.from_numpy(volume)[None, None]
+    optimiser = torch.optim.AdamW(network.parameters(), lr=5e-3)
+    losses = []
+    for _ in range(40):
+        loss = network.loss(network(images), truth(boxes), task.heads)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.5 * losses[0]
+    found = found_in(network, images, task)
+    assert set(found.names[:2]) == {"node", "vessel"}
+    assert box_iou(found.corners[:2], np.array([one[1:] for one in boxes])).max(axis=0).min() > task.overlap
+
+
+def test_a_volume_of_no_known_model_is_refused():
+    with pytest.raises(PlanError, match="for volumes: choose one of resnet10"):
+        networks.build("retinanet", 1, 3, task_of(3).heads, {"model": "resnet50"})

@@ -36,9 +36,7 @@ def resnet_pyramid(
     """
     if model not in MODELS:
         raise ValueError(f"there is no model {model!r}: choose one of {', '.join(MODELS)}")
-    layers = list(layers)
-    if not layers or layers != list(range(layers[0], layers[-1] + 1)) or layers[0] < 1 or layers[-1] > STAGES:
-        raise ValueError(f"layers are stages one after the other from 1 to {STAGES}, not {layers}")
+    refuse_apart(layers)
     if coarser not in (0, 2):
         raise ValueError(f"coarser is 0 or 2, not {coarser}")
     body = getattr(torchvision.models, model)(weights=None)
@@ -50,6 +48,13 @@ def resnet_pyramid(
     if not coarser and not pooled:
         made.fpn.extra_blocks = None
     return made
+
+
+def refuse_apart(layers: Sequence[int]) -> None:
+    """ValueError where these are no stages that follow one another."""
+    found = list(layers)
+    if not found or found != list(range(found[0], found[-1] + 1)) or found[0] < 1 or found[-1] > STAGES:
+        raise ValueError(f"layers are stages one after the other from 1 to {STAGES}, not {found}")
 
 
 def steps_of(layers: Sequence[int], more: int) -> list[list[int]]:

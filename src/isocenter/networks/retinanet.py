@@ -7,6 +7,7 @@ published weights have only torchvision's names. This file needs torch, torchvis
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
@@ -188,17 +189,65 @@ def of_pictures(
     return RetinaNet(name, classes, OfPictures(backbone, classes, anchor_generator=anchors, head=head), library, unit)
 
 
+def of_volumes(
+    name: str,
+    classes: int,
+    channels: int,
+    unit: float,
+    strides: Sequence[Sequence[int]] = ((2, 2, 2),),
+    model: str = "resnet10",
+    width: int = 16,
+    inside: int = 32,
+    layers: Sequence[int] = (1, 2),
+    share: float = SHARE,
+) -> RetinaNet:
+    """MONAI's.
+
+    strides: by which factors the stem reduces each axis
+    model:   "resnet10", "resnet18" or "resnet34"
+    width:   feature maps of its first stage, doubled by each
+    inside:  feature maps of every level
+    layers:  stages that are levels, 1 to 4 one after the other, each half as fine as the one before
+    share:   of the unit that the shortest anchor of the finest level is long
+    """
+    from isocenter.networks.retinanet_volumes import detector_of  # MONAI's import takes seconds
+
+    # An axis that is reduced less has longer voxels: what is as long in mm is shorter on it.
+    stem = [math.prod(one) for one in zip(*strides, strict=True)]
+    mean = math.prod(stem) ** (1 / len(stem))
+    resnet_pyramid.refuse_apart(layers)
+    shapes = [[max(SHORTEST, side * step / mean) for step in stem] for side in sides(unit, share, 0)]
+    made = detector_of(classes, channels, shapes, strides, model, width, inside, layers)
+    return RetinaNet(name, classes, *made, unit)
+
+
 def build(
     channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
 ) -> RetinaNet:
     name, classes = only_head(dense, spatial_dims)
-    return of_pictures(name, classes, channels, **size)
+    made = of_pictures if spatial_dims == 2 else of_volumes
+    return made(name, classes, channels, **size)
 
 
 def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
     """A residual network that the device goes through quickly; the reason and its source."""
-    size, because = resnet_pyramid.size_for(strides, device)
-    return {**size, "share": SHARE}, f"{because}; anchors from half the median side of a box on", PAPER
+    anchors = "anchors from half the median side of a box on"
+    if len(patch) == 2:
+        size, because = resnet_pyramid.size_for(strides, device)
+        return {**size, "share": SHARE}, f"{because}; {anchors}", PAPER
+    slow = device == "cpu"
+    # Small things of volumes are a few voxels long: the finest level is half as fine as the image.
+    last = max(1, min(len(strides) - 1, 3 if slow else 4))
+    size = {
+        "strides": [list(one) for one in strides[1:2]] or [[2] * len(patch)],
+        "model": "resnet10" if slow else "resnet18",
+        "width": 16 if slow else 64,
+        "inside": 32 if slow else 128,
+        "layers": list(range(1, last + 1)),
+        "share": SHARE,
+    }
+    because = f"{size['model']} for the {device}; {last} level{'s' * (last > 1)} from half as fine as the image on"
+    return size, f"{because}; {anchors}", PAPER
 
 
 def published(channels: int, size: Mapping[str, Any]) -> dict[str, Tensor]:
