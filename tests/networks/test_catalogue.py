@@ -43,6 +43,8 @@ def test_the_table_says_what_each_family_can_answer():
         **{(name, axes): every for name in ("segresnet", "unet") for axes in (1, 2, 3)},
         **{(name, axes): boxes for name in ("pyramid", "yolox") for axes in (2, 3)},
         ("mask_rcnn", 2): ("objects",),
+        **{(name, 2): boxes for name in ("faster_rcnn", "fcos", "retinanet")},
+        ("retinanet", 3): boxes,
         ("timm", 2): whole,
         ("unet_slices", 3): every,
     }

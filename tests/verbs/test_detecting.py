@@ -102,6 +102,31 @@ def test_a_family_with_a_loss_of_its_own_goes_the_same_way(detected, tmp_path):
     assert (own.corners <= [24, 32, 24, 32]).all()
 
 
+@pytest.mark.parametrize(
+    ("name", "more", "because"),
+    [("retinanet", {}, ""), ("fcos", {}, ""), ("faster_rcnn", {"deep": 16, "samples": 16}, "chooses proposals anew")],
+)
+def test_a_detector_of_torchvision_is_trained_scored_packaged_and_predicts(
+    detected, tmp_path, cli, name, more, because
+):
+    asked = {"network.name": name, "network.size": {"inside": 32, "layers": [1], **more}}
+    run = trained.detecting(detected.data, tmp_path / "run", assignments=asked)
+    assert np.isfinite(pd.read_csv(run.out / "log.csv")["loss"]).all()
+    assert {row.metric for row in run.rows} >= {"ap50", "cpm"}
+    said = isocenter.package(run.out, out=tmp_path / "packaged", backends=("torch",) if because else ("onnx",))
+    assert said.onnx["exported"] is not bool(because)
+    assert because in said.onnx.get("because", "")
+    image = detected.data / "smear00.png"
+    own = isocenter.load(run.out, "cpu").predict(isocenter.read(image)).boxes
+    packaged = isocenter.load(tmp_path / "packaged", "cpu").predict(isocenter.read(image)).boxes
+    assert packaged.names == own.names
+    assert_allclose(packaged.corners, own.corners, atol=1e-3)
+    if because:
+        done = cli("predict", tmp_path / "packaged", image, "--backend", "onnx", "--out", tmp_path / "found")
+        assert done.code != 0
+        assert because in done.last
+
+
 @pytest.mark.slow
 def test_discs_and_squares_are_learnt(tmp_path):
     some = {"training.steps": 300, "training.batch": 4, "training.learning_rate": 5e-3}

@@ -21,11 +21,14 @@ if TYPE_CHECKING:
 NETWORKS = {
     "clip_resnet": "isocenter.networks.resnet:build_clips",
     "densenet": "isocenter.networks.densenet:build",
+    "faster_rcnn": "isocenter.networks.faster_rcnn:build",
+    "fcos": "isocenter.networks.fcos:build",
     "mask_rcnn": "isocenter.networks.mask_rcnn:build",
     "plain_conv_unet": "isocenter.networks.nnunet:build_plain",
     "residual_encoder_unet": "isocenter.networks.nnunet:build_residual",
     "pyramid": "isocenter.networks.pyramid:build",
     "resnet": "isocenter.networks.resnet:build",
+    "retinanet": "isocenter.networks.retinanet:build",
     "segresnet": "isocenter.networks.segresnet:build",
     "timm": "isocenter.networks.backbone:build",
     "unet": "isocenter.networks.unet:build",
@@ -48,10 +51,11 @@ def build(
     size:    the family's own settings (width, strides, blocks, ...)
     context: entries of a vector (batch, context) that it is given beside the images; 0 for none
     A family that is defined by its loss has `loss(outputs, targets, heads)`, which then takes the place of the task's;
-    while it trains its outputs may be whatever that needs. Where what it looks at next depends on what there is, it
-    says `sees_targets = True`, and `forward(images, context=None, targets=None)` is given them in training; without
-    targets it does as much as a step with them, because memory is counted so.
-    A file whose families answer with boxes says `BOXES = True`, one for objects told apart `OBJECTS = True`.
+    while it trains its outputs may be whatever that needs. Where what it looks at next depends on what there is, as in
+    a network of two stages, it says `sees_targets = True`, and `forward(images, context=None, targets=None)` is given
+    them in training; without targets it does as much as a step with them, because memory is counted so.
+    A file whose families answer with boxes says `BOXES = True`, one for objects told apart `OBJECTS = True`, and
+    `IN_VOXELS = True` one that has to know how many voxels a length of 1 is long: that is then its setting `unit`.
     Raises PlanError for an unknown name, a head or a context that the family cannot have, a size that it does not know.
     """
     module, function = _found(name)
@@ -67,7 +71,7 @@ def build(
     dense = {key: head.channels for key, head in heads.items() if isinstance(head, Dense)}
     vectors = {key: head.size for key, head in heads.items() if isinstance(head, Vector)}
     try:
-        return getattr(module, function)(channels, spatial_dims, dense, vectors, sized(size, context))
+        return getattr(module, function)(channels, spatial_dims, dense, vectors, sized(name, heads, size, context))
     except (TypeError, ValueError, RuntimeError) as error:  # torch refuses sizes with a RuntimeError
         if context and isinstance(error, TypeError) and "'context'" in str(error):
             remedy = "Choose resnet, densenet or timm, or leave the covariates out"
@@ -76,9 +80,12 @@ def build(
         raise PlanError(f"{name} cannot be built: {error}", "network.size", remedy) from error
 
 
-def sized(size: Mapping[str, Any], context: int) -> dict[str, Any]:
-    """A family's settings with the entries of a context, which those that take one know as `context`."""
-    return {**size, **({"context": context} if context else {})}
+def sized(name: str, heads: Mapping[str, Head], size: Mapping[str, Any], context: int) -> dict[str, Any]:
+    """A family's settings with what the task adds: the entries of a `context`, and the `unit` of boxes in voxels."""
+    module, _ = _found(name)
+    units = [head.unit for head in heads.values() if isinstance(head, Dense)]
+    unit = {"unit": units[0]} if units and getattr(module, "IN_VOXELS", False) else {}
+    return {**size, **unit, **({"context": context} if context else {})}
 
 
 def size_for(

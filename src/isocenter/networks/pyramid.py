@@ -139,7 +139,7 @@ class Pyramid(nn.Module):
         **size: Any,
     ) -> None:
         super().__init__()
-        ndim, classes = spatial_dims, _classes(dense, spatial_dims)
+        ndim, classes = spatial_dims, classes_of(dense, spatial_dims)
         self.body = Features(channels, ndim, **size)
         inside = self.body.inside
         self.smooth = Unit(ndim, inside, inside)
@@ -225,7 +225,7 @@ class Yolox(nn.Module):
         **size: Any,
     ) -> None:
         super().__init__()
-        ndim, classes = spatial_dims, _classes(dense, spatial_dims)
+        ndim, classes = spatial_dims, classes_of(dense, spatial_dims)
         if len(classes) != 1:
             raise ValueError(f"one head of boxes is answered, not {len(classes)}")
         self.body = Features(channels, ndim, levels=levels, **size)
@@ -368,7 +368,7 @@ def _along(numbers: Tensor, output: Tensor) -> Tensor:
     return numbers.reshape(1, -1, *[1] * (output.ndim - 2))
 
 
-def _classes(dense: Mapping[str, int], axes: int) -> dict[str, int]:
+def classes_of(dense: Mapping[str, int], axes: int) -> dict[str, int]:
     """{head: classes} of heads with lengths and offsets."""
     if axes == 1:
         raise ValueError("boxes lie in two or three dimensions")

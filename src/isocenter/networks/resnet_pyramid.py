@@ -1,0 +1,94 @@
+"""Residual networks of torchvision with a feature pyramid on top, and the weights that torchvision has for them.
+
+He et al., CVPR 2016, arXiv:1512.03385; Lin et al., CVPR 2017, arXiv:1612.03144. For pictures. It needs torch and
+torchvision alone, so that a copy of it travels with a model. Building one never asks the network for weights.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torchvision
+from torch import Tensor, nn
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
+
+MODELS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnext50_32x4d", "wide_resnet50_2")
+STAGES = 4  # of a residual network, of which the first is a fourth as fine as the image
+# The maps of a pyramid, numbered from its finest.
+OF_A_LEVEL = re.compile(r"(.*backbone\.fpn\.(?:inner|layer)_blocks\.)(\d+)(\..*)")
+
+
+def resnet_pyramid(
+    channels: int, model: str, inside: int, layers: Sequence[int], coarser: int, *, pooled: bool = False
+) -> BackboneWithFPN:
+    """(batch, channels, *spatial) to (batch, inside, *coarse) of each level, from "0", the finest, on.
+
+    model:   of torchvision; its normalisation learns, as its weights may be fresh
+    inside:  feature maps of every level
+    layers:  stages of the network that are levels, 1 to 4 one after the other; stage n is 2^(n+1) times as coarse as
+             the image
+    coarser: levels beyond these: 0, or the 2 of RetinaNet
+    pooled:  whether one more, of the coarsest level's every second cell, follows: that of Faster R-CNN
+    Raises ValueError for what cannot be.
+    """
+    if model not in MODELS:
+        raise ValueError(f"there is no model {model!r}: choose one of {', '.join(MODELS)}")
+    refuse_apart(layers)
+    if coarser not in (0, 2):
+        raise ValueError(f"coarser is 0 or 2, not {coarser}")
+    body = getattr(torchvision.models, model)(weights=None)
+    if channels != body.conv1.in_channels:
+        body.conv1 = nn.Conv2d(channels, body.conv1.out_channels, 7, 2, 3, bias=False)
+    widths = [body.inplanes // 2 ** (STAGES - n) for n in layers]
+    more = LastLevelP6P7(inside, inside) if coarser else LastLevelMaxPool()
+    made = BackboneWithFPN(body, {f"layer{n}": str(n - layers[0]) for n in layers}, widths, inside, extra_blocks=more)
+    if not coarser and not pooled:
+        made.fpn.extra_blocks = None
+    return made
+
+
+def refuse_apart(layers: Sequence[int]) -> None:
+    """ValueError where these are no stages that follow one another."""
+    found = list(layers)
+    if not found or found != list(range(found[0], found[-1] + 1)) or found[0] < 1 or found[-1] > STAGES:
+        raise ValueError(f"layers are stages one after the other from 1 to {STAGES}, not {found}")
+
+
+def steps_of(layers: Sequence[int], more: int) -> list[list[int]]:
+    """Voxels from cell to cell on each axis, of each level; more: levels beyond those of the network's stages."""
+    return [[2 ** (n + 1)] * 2 for n in range(layers[0], layers[-1] + 1 + more)]
+
+
+def size_for(strides: Sequence[Sequence[int]], device: str) -> tuple[dict[str, Any], str]:
+    """A network that the device goes through quickly, with levels as coarse as the patch allows; and the reason."""
+    slow = device == "cpu"
+    last = max(1, min(len(strides) - 2, STAGES - 1 if slow else STAGES))
+    model = "resnet18" if slow else "resnet50"
+    size = {"model": model, "inside": 64 if slow else 256, "layers": list(range(1, last + 1))}
+    return size, f"{model} for the {device}; {last} level{'s' * (last > 1)} from a fourth as fine as the image on"
+
+
+def fetched(weights: Any, size: Mapping[str, Any], first: int) -> dict[str, Tensor]:
+    """Published weights of a detector on resnet50 and a pyramid of 256 maps, with our numbers of levels.
+
+    weights: as torchvision names them; first: the stage that is that network's finest level
+    Raises ValueError where none fit the settings.
+    """
+    if (size.get("model"), size.get("inside")) != ("resnet50", 256):
+        raise ValueError("torchvision's weights are of model resnet50 with 256 maps inside")
+    return renumbered(weights.get_state_dict(check_hash=True), first, size["layers"][0])
+
+
+def renumbered(given: Mapping[str, Tensor], first: int, own: int) -> dict[str, Tensor]:
+    """Weights of a pyramid whose finest level is stage `first`, by the names of one where it is stage `own`."""
+    found = {}
+    for name, value in given.items():
+        level = OF_A_LEVEL.fullmatch(name)
+        if level is None:
+            found[name] = value
+        elif (number := int(level[2]) + first - own) >= 0:
+            found[f"{level[1]}{number}{level[3]}"] = value
+    return found
