@@ -29,7 +29,7 @@ from isocenter.planning import (
 )
 from isocenter.runtime import BEFORE, Cascaded, Model, load, numbered
 from isocenter.training import Clock, keep_marked
-from isocenter.values import Case, Plan
+from isocenter.values import Case, Decision, Plan
 from isocenter.verbs.budget import fresh_model, shared_deadline
 from isocenter.verbs.fit import Job, fit, say_decided
 from isocenter.verbs.folds import with_reasons
@@ -62,6 +62,12 @@ class Before:
     def joined(self, second: Model) -> Model:
         """A model of the second stage with a first one that has learnt nothing: it takes as long."""
         return Cascaded.of(second, fresh_model(settings(self.plan)))
+
+    def deciding(self, name: str, decision: Decision) -> Before:
+        """With something decided for both stages."""
+        plan = self.plan.with_decision(name, decision)
+        _write(plan, self.out)
+        return replace(self, plan=plan)
 
     def trained(self, clock: Clock) -> Mapping[str, Path]:
         """Train what is not trained yet, and mark all cases of the job; {case id: file}.

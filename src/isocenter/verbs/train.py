@@ -214,6 +214,7 @@ def _trained(
         if (views := after.views(costs, plan)) is not None:
             decided({"inference.flips": views})
             job = replace(job, plan=plan)
+            before = None if before is None else before.deciding("inference.flips", views)
             costs = after.costs(whole(fresh_model(job.settings)))
         deadline = after.deadline_at(costs)
     clock = Clock(began, run.spent, deadline)

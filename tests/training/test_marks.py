@@ -1,0 +1,88 @@
+"""Labels that a network before has marked, on their way into a batch."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.testing import assert_array_equal
+
+from isocenter.runtime import Preprocessing
+from isocenter.tasks import build
+from isocenter.training import Prepared, keep_marked, prepare_all
+from isocenter.training.kinds import KINDS, Drawn, moved
+from isocenter.transforms import Augmentation, Normalisation, generator
+from isocenter.values import Case, Dense, Geometry, Image, Label
+
+ROUGH = Augmentation(rotation=40, scale=0.3, shift=0.2, elastic=0.02, flips=(0, 1), probability=1.0, noise=0.5)
+
+
+def batch(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 3, (4, 6, 5)).repeat(4, axis=1).repeat(4, axis=2).astype(np.uint8)
+    image = torch.from_numpy(rng.normal(size=(4, 1, 24, 20)).astype(np.float32))
+    targets = torch.from_numpy(labels)
+    return torch.cat([image, targets[:, None].float()], dim=1), targets
+
+
+def drawn(mirrored=(0, 1, 2)) -> Drawn:
+    return Drawn([generator(0, 0, n) for n in range(4)], (1.0, 1.0), mirrored)
+
+
+def test_what_was_marked_moves_as_the_target_does_and_no_noise_befalls_it():
+    images, targets = batch()
+    seen, followed = moved(KINDS[Dense], ROUGH, images, targets, drawn(), marked=True)
+    assert seen.shape == images.shape
+    assert_array_equal(seen[:, 1].numpy(), followed.numpy())
+    assert (followed != targets).any()
+    assert not torch.equal(seen[:, 0], images[:, 0])
+
+
+def test_the_image_is_changed_as_it_is_without_marks():
+    images, targets = batch()
+    seen, followed = moved(KINDS[Dense], ROUGH, images, targets, drawn(), marked=True)
+    alone, targets_alone = moved(KINDS[Dense], ROUGH, images[:, :1], targets, drawn())
+    assert torch.equal(seen[:, :1], alone)
+    assert torch.equal(followed, targets_alone)
+
+
+def test_marks_that_name_a_side_change_with_it():
+    images, targets = batch()
+    mirrors = Augmentation(rotation=0, scale=0, probability=0, flips=(0,), left_right=0)
+    seen, followed = moved(KINDS[Dense], mirrors, images, targets, drawn((0, 2, 1)), marked=True)
+    turned = [n for n in range(4) if not torch.equal(seen[n, 0], images[n, 0])]
+    assert turned
+    assert_array_equal(seen[:, 1].numpy(), followed.numpy())
+    for n in turned:
+        assert_array_equal(followed[n].flip(0).numpy(), torch.tensor([0, 2, 1])[targets[n].long()].numpy())
+
+
+def test_now_and_then_labels_are_marked_worse_than_they_are_taught():
+    images, targets = batch()
+    still = Augmentation(rotation=0, scale=0, probability=0, marks=1.0)
+    seen, followed = moved(KINDS[Dense], still, images, targets, drawn(), marked=True)
+    assert torch.equal(followed, targets)
+    assert (seen[:, 1] != targets).any()
+    assert set(seen[:, 1].unique().tolist()) <= {0.0, 1.0, 2.0}
+
+
+def test_a_prepared_case_is_seen_with_what_was_marked_in_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path / "cache"))
+    labels = [{"value": 1, "name": "one"}]
+    task = build({"name": "segmentation", "labels": labels, "loss": "ce", "tolerance": 1.0})
+    geometry = Geometry((8, 8, 8), np.diag([2.0, 2.0, 2.0, 1.0]))
+    mask = np.zeros((8, 8, 8), np.uint8)
+    mask[2:6, 2:6, 2:6] = 1
+    image = Image(np.random.default_rng(0).normal(size=(1, 8, 8, 8)).astype(np.float32), geometry)
+    reference = Image(mask[None], geometry, labels=(Label(1, "one"),))
+    case = Case("c", "c", {"0": image}, {"mask": reference})
+    preparation = Preprocessing(3, ("0",), (Normalisation("zscore"),), (1.0, 1.0, 1.0), cascade=2.0)
+    found: list[Prepared] = []
+    for marks in (mask, 1 - mask):
+        keep_marked(marks, tmp_path / "marks.b2nd")
+        marked = {"c": tmp_path / "marks.b2nd"}
+        found += prepare_all([case], preparation, task, threads=1, memory=0, marked=marked)
+    for one, expected in zip(found, (mask, 1 - mask), strict=True):  # other marks are another case in the cache
+        seen, target = one.cut((slice(0, 16),) * 3)
+        assert seen.shape == (2, 16, 16, 16)
+        assert_array_equal(seen[1], expected.repeat(2, 0).repeat(2, 1).repeat(2, 2))
+        assert_array_equal(target, mask.repeat(2, 0).repeat(2, 1).repeat(2, 2))
