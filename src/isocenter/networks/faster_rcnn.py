@@ -26,6 +26,8 @@ from isocenter.networks.pyramid import ADDED
 PAPER = "arXiv:1506.01497"
 # The heads of this file are boxes, and its proposals are so many voxels long.
 BOXES = IN_VOXELS = True
+# Weights have torchvision's names and its address.
+PUBLISHED_AT, translated = resnet_pyramid.PUBLISHED_AT, resnet_pyramid.translated
 # Of the first stage's anchors: section 3.3, one size a level as in arXiv:1612.03144.
 SHAPES = (0.5, 1.0, 2.0)
 # The finest level's anchor is half as long as the median side of a box, each level's twice as long as those before;

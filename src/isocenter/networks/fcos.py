@@ -21,6 +21,8 @@ from isocenter.networks.levels import LEAST, Level, in_rows, laid_out, one_map, 
 PAPER = "arXiv:1904.01355"
 # The heads of this file are boxes, and its cells are so many voxels long.
 BOXES = IN_VOXELS = True
+# Weights have torchvision's names and its address.
+PUBLISHED_AT, translated = resnet_pyramid.PUBLISHED_AT, resnet_pyramid.translated
 
 
 class Fcos(nn.Module):

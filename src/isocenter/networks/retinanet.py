@@ -35,6 +35,9 @@ from isocenter.networks.levels import (
 PAPER = "arXiv:1708.02002"
 # The heads of this file are boxes, and its anchors are so many voxels long.
 BOXES = IN_VOXELS = True
+PUBLISHED_AT = resnet_pyramid.PUBLISHED_AT
+# What the parts of MONAI's network are called, in files of its weights.
+OF_MONAI = ("feature_extractor.", "classification_head.", "regression_head.")
 # Of one level's anchors: section 4, "Anchors".
 SCALES, SHAPES = (1.0, 2 ** (1 / 3), 2 ** (2 / 3)), (0.5, 1.0, 2.0)
 # The finest level's shortest anchor is half as long as the median side of a box; each level's are twice as long as
@@ -253,3 +256,8 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
 def published(channels: int, size: Mapping[str, Any]) -> dict[str, Tensor]:
     """torchvision's weights, trained on COCO: of a network whose finest level is the second stage."""
     return resnet_pyramid.fetched(RetinaNet_ResNet50_FPN_V2_Weights.COCO_V1, size, 2)
+
+
+def translated(name: str) -> str:
+    """A tensor of torchvision's or MONAI's network by our name."""
+    return f"detector.network.{name}" if name.startswith(OF_MONAI) else resnet_pyramid.translated(name)
