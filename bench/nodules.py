@@ -81,9 +81,13 @@ def said(rows: Sequence[dict[str, Any]], networks: Sequence[str]) -> str:
             own = table[(table["network"] == network) & (table["metric"] == metric)]
             values = own["value"].astype(float).tolist()
             apart = f"{statistics.stdev(values):.3f}" if len(values) > 1 else "one seed"
-            each = "; ".join(f"{one.value:.3f} ({one.low:.3f} to {one.high:.3f})" for one in own.itertuples())
+            each = "; ".join(f"{one.value:.3f} ({_interval(one.low, one.high)})" for one in own.itertuples())
             lines.append(f"| `{network}` | {metric} | {statistics.fmean(values):.3f} | {apart} | {each} |")
     return "\n".join(lines)
+
+
+def _interval(low: float, high: float) -> str:
+    return "no interval" if np.isnan(low) else f"{low:.3f} to {high:.3f}"
 
 
 def cohort(folder: Path, count: int, shape: tuple[int, ...], first: int) -> Path:

@@ -64,7 +64,9 @@ SMALLEST = {
 }
 # These have one map of outputs and nothing beside it.
 ONE_MAP = ("plain_conv_unet", "residual_encoder_unet")
-BOXES = ("pyramid", "yolox")  # these have tests of their own, test_pyramid.py
+# These have tests of their own, test_pyramid.py and test_detectors.py.
+DETECTORS = ("faster_rcnn", "fcos", "retinanet")
+BOXES = ("pyramid", "yolox", *DETECTORS)
 DENSE = ("plain_conv_unet", "residual_encoder_unet", "segresnet", "unet", "unet_slices")
 
 
@@ -305,7 +307,7 @@ def test_the_size_that_a_family_chooses_fits_the_patch_it_was_chosen_for(patch, 
     for name in networks.names():
         size, because, _ = networks.size_for(name, patch, strides, device)
         head: Head = Dense(2) if name in DENSE else Vector(2)
-        if (name, axes) in (("timm", 3), ("unet_slices", 2)):
+        if (name, axes) in (("timm", 3), ("unet_slices", 2), ("fcos", 3), ("faster_rcnn", 3)):
             continue
         if name in BOXES:
             head = Dense(2 + 2 * axes, lengths=axes, offsets=axes)
@@ -332,7 +334,7 @@ def test_two_networks_of_one_seed_are_equal_and_of_two_are_not():
             2,
             {"mask": Dense(2)},
             {},
-            r"no network 'vgg'\. Choose one of clip_resnet, densenet, plain_conv_unet",
+            r"no network 'vgg'\. Choose one of clip_resnet, densenet, faster_rcnn",
         ),
         ("unet", 2, {"mask": Dense(2)}, {"strides": [[1, 1]], "depth": 4}, "depth"),
         ("unet", 2, {"mask": Dense(2)}, {}, "strides"),
@@ -387,12 +389,12 @@ def test_every_family_of_the_index_has_its_smallest_member_here():
 
 @pytest.mark.parametrize("name", networks.NETWORKS)
 def test_the_file_of_a_family_needs_torch_and_the_library_it_wraps_alone(name):
-    """A copy of it travels with a model."""
+    """A copy of it travels with a model; detectors bring what they share: how levels become a map."""
     path, function = networks.source(name)
     tree = ast.parse(path.read_text())
     imported = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     imported += [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
-    wrapped = {"timm"} if name == "timm" else set()
+    wrapped = {"timm"} if name == "timm" else {"torchvision", "isocenter"} if name in DETECTORS else set()
     assert {module.partition(".")[0] for module in imported} - set(sys.stdlib_module_names) == {"torch"} | wrapped
     assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
 

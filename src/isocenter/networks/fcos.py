@@ -109,7 +109,7 @@ def build(
 
 def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
     """A residual network that the device goes through quickly; the reason and its source."""
-    return *resnet_pyramid.size_for(strides, device), PAPER
+    return *resnet_pyramid.size_for(patch, strides, device), PAPER
 
 
 def published(channels: int, size: Mapping[str, Any]) -> dict[str, Tensor]:

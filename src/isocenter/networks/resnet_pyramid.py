@@ -69,13 +69,14 @@ def steps_of(layers: Sequence[int], more: int) -> list[list[int]]:
     return [[2 ** (n + 1)] * 2 for n in range(layers[0], layers[-1] + 1 + more)]
 
 
-def size_for(strides: Sequence[Sequence[int]], device: str) -> tuple[dict[str, Any], str]:
+def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[dict[str, Any], str]:
     """A network that the device goes through quickly, with levels as coarse as the patch allows; and the reason."""
     slow = device == "cpu"
     last = max(1, min(len(strides) - 2, STAGES - 1 if slow else STAGES))
     model = "resnet18" if slow else "resnet50"
     size = {"model": model, "inside": 64 if slow else 256, "layers": list(range(1, last + 1))}
-    return size, f"{model} for the {device}; {last} level{'s' * (last > 1)} from a fourth as fine as the image on"
+    levels = f"{last} level{'s' * (last > 1)} from a fourth as fine as the image on"
+    return size, f"patch {tuple(patch)}: {levels}; {model} for the {device}"
 
 
 def fetched(weights: Any, size: Mapping[str, Any], first: int) -> dict[str, Tensor]:

@@ -144,7 +144,8 @@ class Torchvision:
     backwards = True
 
     def __init__(self, steps: Sequence[Sequence[int]]) -> None:
-        self.steps, self.first = steps, [[0, 0] for _ in steps]
+        self.steps: Sequence[Sequence[int]] = steps
+        self.first: Sequence[Sequence[int]] = [[0, 0] for _ in steps]
         self.each = len(SCALES) * len(SHAPES)
 
     def features(self, detector: Any, images: Tensor) -> Sequence[Tensor]:
@@ -236,7 +237,7 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
     """A residual network that the device goes through quickly; the reason and its source."""
     anchors = "anchors from half the median side of a box on"
     if len(patch) == 2:
-        size, because = resnet_pyramid.size_for(strides, device)
+        size, because = resnet_pyramid.size_for(patch, strides, device)
         return {**size, "share": SHARE}, f"{because}; {anchors}", PAPER
     slow = device == "cpu"
     # Small things of volumes are a few voxels long: the finest level is half as fine as the image.
@@ -249,7 +250,8 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
         "layers": list(range(1, last + 1)),
         "share": SHARE,
     }
-    because = f"{size['model']} for the {device}; {last} level{'s' * (last > 1)} from half as fine as the image on"
+    levels = f"{last} level{'s' * (last > 1)} from half as fine as the image on"
+    because = f"patch {tuple(patch)}: {levels}; {size['model']} for the {device}"
     return size, f"{because}; {anchors}", PAPER
 
 
