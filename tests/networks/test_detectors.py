@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -14,9 +15,11 @@ from torchvision.models.detection.image_list import ImageList
 from isocenter import networks
 from isocenter.errors import PlanError
 from isocenter.evaluation import box_iou
+from isocenter.networks import weights
 from isocenter.networks.faster_rcnn import drawn_boxes
 from isocenter.networks.levels import Level, one_map
 from isocenter.networks.pyramid import ADDED
+from isocenter.networks.resnet_pyramid import renumbered
 from isocenter.runtime.bundle.network import EveryHead
 from isocenter.runtime.onnx_file import write_onnx
 from isocenter.tasks.detection import Detection
@@ -305,3 +308,58 @@ def test_balls_are_learnt_by_heart_and_decoded_by_the_task():
 def test_a_volume_of_no_known_model_is_refused():
     with pytest.raises(PlanError, match="for volumes: choose one of resnet10"):
         networks.build("retinanet", 1, 3, task_of(3).heads, {"model": "resnet50"})
+
+
+OF_COCO = {"model": "resnet50", "inside": 256}
+PUBLISHED = {
+    "fcos": (torchvision.models.detection.fcos_resnet50_fpn, {"layers": [2, 3, 4], "coarser": 2}),
+    "faster_rcnn": (torchvision.models.detection.fasterrcnn_resnet50_fpn, {"layers": [1, 2, 3, 4], "deep": 1024}),
+    "retinanet": (torchvision.models.detection.retinanet_resnet50_fpn_v2, {"layers": [2, 3, 4]}),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_published_weights_fit_all_but_what_tells_of_classes(name, monkeypatch):
+    theirs, more = PUBLISHED[name]
+    size = {**OF_COCO, **more}
+    with torch.device("meta"):
+        network = networks.build(name, 3, 2, task_of().heads, size)
+        given = theirs(weights=None, weights_backbone=None).state_dict()
+    monkeypatch.setattr(weights, "_silence", lambda address: "")
+    monkeypatch.setattr(torchvision.models._api.WeightsEnum, "get_state_dict", lambda self, **asked: given)
+    said = networks.pretrained(network, name, size, "auto")
+    fresh = said.partition("fresh: ")[2].split(", ")
+    assert said.startswith(f"{len([one for one in network.state_dict().values() if one.ndim]) - len(fresh)} of ")
+    assert all("cls_logits" in one or "box_predictor" in one for one in fresh), fresh
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_of_other_networks_than_the_published_there_are_none(name, monkeypatch):
+    assert networks.is_published(name)
+    monkeypatch.setattr(weights, "_silence", lambda address: "")
+    with pytest.raises(PlanError, match="of model resnet50"):
+        networks.pretrained(built(name), name, {"model": "resnet18", **SMALL[name]}, "auto")
+
+
+def test_a_file_of_the_older_names_fits_a_detector_of_the_same_levels(tmp_path):
+    theirs, mine = (
+        built("faster_rcnn"),
+        networks.build("faster_rcnn", 1, 2, Detection(("a", "b", "c"), 2, UNIT).heads, SMALL["faster_rcnn"]),
+    )
+    bare = {key: re.sub(r"(_blocks\.\d)\.0\.", r"\1.", key) for key in theirs.detector.state_dict()}
+    older = {
+        bare[key].replace("rpn.head.conv.0.0.", "rpn.head.conv."): value
+        for key, value in theirs.detector.state_dict().items()
+    }
+    assert "rpn.head.conv.weight" in older
+    torch.save(older, tmp_path / "detector.pth")
+    said = networks.pretrained(mine, "faster_rcnn", SMALL["faster_rcnn"], tmp_path / "detector.pth")
+    assert all("box_predictor" in one for one in said.partition("fresh: ")[2].split(", "))
+    name = "backbone.fpn.layer_blocks.1.0.weight"
+    assert torch.equal(mine.detector.state_dict()[name], theirs.detector.state_dict()[name])
+
+
+def test_levels_are_taken_by_the_stage_that_they_stand_on():
+    given = {f"backbone.fpn.inner_blocks.{number}.weight": torch.tensor(number) for number in range(3)}
+    found = renumbered(given, first=2, own=1)
+    assert found == {f"backbone.fpn.inner_blocks.{number + 1}.weight": torch.tensor(number) for number in range(3)}

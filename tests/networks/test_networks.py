@@ -64,10 +64,11 @@ SMALLEST = {
 }
 # These have one map of outputs and nothing beside it.
 ONE_MAP = ("plain_conv_unet", "residual_encoder_unet")
-BOXES = ("pyramid", "yolox")  # these have tests of their own, test_pyramid.py
-OBJECTS = ("mask_rcnn",)  # likewise, test_mask_rcnn.py
+# These have tests of their own, test_pyramid.py, test_detectors.py and test_mask_rcnn.py.
+DETECTORS, OBJECTS = ("faster_rcnn", "fcos", "retinanet"), ("mask_rcnn",)
+BOXES = ("pyramid", "yolox", *DETECTORS)
 # What a file needs beside torch; of ours only files beside it.
-WRAPPED = {"timm": {"timm"}, "mask_rcnn": {"torchvision", "isocenter"}}
+WRAPPED = {"timm": {"timm"}, **{key: {"torchvision", "isocenter"} for key in (*DETECTORS, *OBJECTS)}}
 DENSE = ("plain_conv_unet", "residual_encoder_unet", "segresnet", "unet", "unet_slices")
 
 
@@ -308,7 +309,7 @@ def test_the_size_that_a_family_chooses_fits_the_patch_it_was_chosen_for(patch, 
     for name in networks.names():
         size, because, _ = networks.size_for(name, patch, strides, device)
         head: Head = Dense(2) if name in DENSE else Vector(2)
-        if (name, axes) in (("timm", 3), ("unet_slices", 2), ("mask_rcnn", 3)):
+        if (name, axes) in (("timm", 3), ("unet_slices", 2), ("fcos", 3), ("faster_rcnn", 3), ("mask_rcnn", 3)):
             continue
         if name in BOXES:
             head = Dense(2 + 2 * axes, lengths=axes, offsets=axes)
@@ -337,7 +338,7 @@ def test_two_networks_of_one_seed_are_equal_and_of_two_are_not():
             2,
             {"mask": Dense(2)},
             {},
-            r"no network 'vgg'\. Choose one of clip_resnet, densenet, plain_conv_unet",
+            r"no network 'vgg'\. Choose one of clip_resnet, densenet, faster_rcnn",
         ),
         ("unet", 2, {"mask": Dense(2)}, {"strides": [[1, 1]], "depth": 4}, "depth"),
         ("unet", 2, {"mask": Dense(2)}, {}, "strides"),
@@ -392,7 +393,7 @@ def test_every_family_of_the_index_has_its_smallest_member_here():
 
 @pytest.mark.parametrize("name", networks.NETWORKS)
 def test_the_file_of_a_family_needs_torch_and_the_library_it_wraps_alone(name):
-    """A copy of it travels with a model."""
+    """A copy of it travels with a model; detectors bring what they share: how levels become a map."""
     path, function = networks.source(name)
     tree = ast.parse(path.read_text())
     imported = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]

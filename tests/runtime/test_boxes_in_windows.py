@@ -61,7 +61,7 @@ def of_levels(boxes: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
 
 
 def of_two_stages(boxes: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """As `faster_rcnn` draws what it found: cut at the edges of windows, in each a little apart and of another score."""
+    """As `faster_rcnn` draws what it found: cut at the edges of a window, a little apart in each, of other scores."""
     seen = boxes.clamp(0, WINDOW)
     share = (seen[:, 2:] - seen[:, :2]).prod(dim=1) / (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
     seen = seen[share > 0.4] + torch.from_numpy(rng.normal(0, 0.5, (int((share > 0.4).sum()), 4))).float()

@@ -59,14 +59,24 @@ def test_what_only_training_scoring_or_drawing_needs_stays_behind(sources):
         assert word not in everything
 
 
+# What families have in common, and travels with each.
+SHARED = {
+    "faster_rcnn": {"levels", "pyramid", "resnet_pyramid"},
+    "fcos": {"levels", "pyramid", "resnet_pyramid"},
+    "retinanet": {"levels", "pyramid", "resnet_pyramid", "retinanet_volumes"},
+}
+
+
 @pytest.mark.parametrize("name", sorted(networks.NETWORKS))
-def test_each_family_of_network_travels_as_one_file_that_needs_torch_or_a_library_of_networks(name):
+def test_each_family_of_network_travels_as_its_file_that_needs_torch_or_a_library_of_networks(name):
     path, function = networks.source(name)
     module = f"isocenter.networks.{path.stem}"
     found = travelling({module: ()}, {}, {module: path.read_text()}, "stamp")
-    assert {one for one in found.texts if not one.endswith("__init__.py")} == {f"networks/{path.stem}.py"}
+    assert {one for one in found.texts if not one.endswith("__init__.py")} == {
+        f"networks/{one}.py" for one in {path.stem, *SHARED.get(name, ())}
+    }
     assert f"def {function}(" in found.texts[f"networks/{path.stem}.py"]
-    assert found.needs <= {"torch", "timm", "monai"}
+    assert found.needs <= {"torch", "torchvision", "timm", "monai"}
 
 
 def test_every_file_says_where_it_comes_from(sources):

@@ -26,6 +26,8 @@ from isocenter.networks.pyramid import ADDED
 PAPER = "arXiv:1506.01497"
 # The heads of this file are boxes, and its proposals are so many voxels long.
 BOXES = IN_VOXELS = True
+# Weights have torchvision's names and its address.
+PUBLISHED_AT, translated = resnet_pyramid.PUBLISHED_AT, resnet_pyramid.translated
 # Of the first stage's anchors: section 3.3, one size a level as in arXiv:1612.03144.
 SHAPES = (0.5, 1.0, 2.0)
 # The finest level's anchor is half as long as the median side of a box, each level's twice as long as those before;
@@ -175,20 +177,19 @@ def drawn_boxes(boxes: Tensor, kinds: Tensor, scores: Tensor, classes: int, size
         # Flat about its top, and without a hollow: the mean of two such hills has none either.
         hill = NOTHING + (sure[number] - NOTHING) * (1 - away.square()).clamp(min=0)
         drawn = hill > NOTHING
-        kind = int(kinds[number])
-        heat[(kind, *core)] = torch.maximum(heat[(kind, *core)], hill)
+        own: tuple[Any, ...] = (int(kinds[number]), *core)
+        heat[own] = torch.maximum(heat[own], hill)
         over = drawn & (hill > highest[core])
         highest[core] = torch.where(over, hill, highest[core])
         owner[core] = torch.where(over, number, owner[core])
     for number in order:  # the surest last
-        voxel = tuple(voxels[number].tolist())
+        voxel: tuple[int, ...] = tuple(voxels[number].tolist())
         heat[(int(kinds[number]), *voxel)] = torch.maximum(heat[(int(kinds[number]), *voxel)], sure[number])
         owner[voxel] = number
     there = owner >= 0
     # Where there is no box its side is the typical one, so that a mean of windows is not drawn away from it by much.
     said = torch.cat([torch.full_like(middles, unit), torch.zeros_like(middles)])
-    own = torch.cat([lengths.T[:, owner[there]], centres.T[:, owner[there]] - middles[:, there]])
-    said[:, there] = own
+    said[:, there] = torch.cat([lengths.T[:, owner[there]], centres.T[:, owner[there]] - middles[:, there]])
     return torch.cat([heat - ADDED, said / unit])
 
 
@@ -202,7 +203,7 @@ def build(
 
 def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
     """A residual network that the device goes through quickly; the reason and its source."""
-    size, because = resnet_pyramid.size_for(strides, device)
+    size, because = resnet_pyramid.size_for(patch, strides, device)
     second = {"deep": 256, "samples": 128} if device == "cpu" else {"deep": 1024, "samples": 512}
     return {**size, "share": SHARE, **second}, f"{because}; anchors from half the median side of a box on", PAPER
 

@@ -21,6 +21,8 @@ from isocenter.networks.levels import LEAST, Level, in_rows, laid_out, one_map, 
 PAPER = "arXiv:1904.01355"
 # The heads of this file are boxes, and its cells are so many voxels long.
 BOXES = IN_VOXELS = True
+# Weights have torchvision's names and its address.
+PUBLISHED_AT, translated = resnet_pyramid.PUBLISHED_AT, resnet_pyramid.translated
 
 
 class Fcos(nn.Module):
@@ -107,7 +109,7 @@ def build(
 
 def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
     """A residual network that the device goes through quickly; the reason and its source."""
-    return *resnet_pyramid.size_for(strides, device), PAPER
+    return *resnet_pyramid.size_for(patch, strides, device), PAPER
 
 
 def published(channels: int, size: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -17,6 +17,13 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP
 
 MODELS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnext50_32x4d", "wide_resnet50_2")
 STAGES = 4  # of a residual network, of which the first is a fourth as fine as the image
+# Where torchvision's weights lie.
+PUBLISHED_AT = "https://download.pytorch.org"
+# Layers that were bare convolutions when weights were published, and have stood within others since torchvision 0.13.
+ONCE_BARE = (
+    (r"(fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)$", r"\1.0.\2"),
+    (r"(rpn\.head\.conv)\.(weight|bias)$", r"\1.0.0.\2"),
+)
 # The maps of a pyramid, numbered from its finest.
 OF_A_LEVEL = re.compile(r"(.*backbone\.fpn\.(?:inner|layer)_blocks\.)(\d+)(\..*)")
 
@@ -62,13 +69,14 @@ def steps_of(layers: Sequence[int], more: int) -> list[list[int]]:
     return [[2 ** (n + 1)] * 2 for n in range(layers[0], layers[-1] + 1 + more)]
 
 
-def size_for(strides: Sequence[Sequence[int]], device: str) -> tuple[dict[str, Any], str]:
+def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[dict[str, Any], str]:
     """A network that the device goes through quickly, with levels as coarse as the patch allows; and the reason."""
     slow = device == "cpu"
     last = max(1, min(len(strides) - 2, STAGES - 1 if slow else STAGES))
     model = "resnet18" if slow else "resnet50"
     size = {"model": model, "inside": 64 if slow else 256, "layers": list(range(1, last + 1))}
-    return size, f"{model} for the {device}; {last} level{'s' * (last > 1)} from a fourth as fine as the image on"
+    levels = f"{last} level{'s' * (last > 1)} from a fourth as fine as the image on"
+    return size, f"patch {tuple(patch)}: {levels}; {model} for the {device}"
 
 
 def fetched(weights: Any, size: Mapping[str, Any], first: int) -> dict[str, Tensor]:
@@ -79,7 +87,15 @@ def fetched(weights: Any, size: Mapping[str, Any], first: int) -> dict[str, Tens
     """
     if (size.get("model"), size.get("inside")) != ("resnet50", 256):
         raise ValueError("torchvision's weights are of model resnet50 with 256 maps inside")
-    return renumbered(weights.get_state_dict(check_hash=True), first, size["layers"][0])
+    given = weights.get_state_dict(check_hash=True, progress=False, weights_only=True)
+    return {translated(name): value for name, value in renumbered(given, first, size["layers"][0]).items()}
+
+
+def translated(name: str) -> str:
+    """A tensor of torchvision's detectors by our name."""
+    for once, now in ONCE_BARE:
+        name = re.sub(once, now, name)
+    return f"detector.{name}"
 
 
 def renumbered(given: Mapping[str, Tensor], first: int, own: int) -> dict[str, Tensor]:

@@ -35,6 +35,9 @@ from isocenter.networks.levels import (
 PAPER = "arXiv:1708.02002"
 # The heads of this file are boxes, and its anchors are so many voxels long.
 BOXES = IN_VOXELS = True
+PUBLISHED_AT = resnet_pyramid.PUBLISHED_AT
+# What the parts of MONAI's network are called, in files of its weights.
+OF_MONAI = ("feature_extractor.", "classification_head.", "regression_head.")
 # Of one level's anchors: section 4, "Anchors".
 SCALES, SHAPES = (1.0, 2 ** (1 / 3), 2 ** (2 / 3)), (0.5, 1.0, 2.0)
 # The finest level's shortest anchor is half as long as the median side of a box; each level's are twice as long as
@@ -141,7 +144,8 @@ class Torchvision:
     backwards = True
 
     def __init__(self, steps: Sequence[Sequence[int]]) -> None:
-        self.steps, self.first = steps, [[0, 0] for _ in steps]
+        self.steps: Sequence[Sequence[int]] = steps
+        self.first: Sequence[Sequence[int]] = [[0, 0] for _ in steps]
         self.each = len(SCALES) * len(SHAPES)
 
     def features(self, detector: Any, images: Tensor) -> Sequence[Tensor]:
@@ -233,7 +237,7 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
     """A residual network that the device goes through quickly; the reason and its source."""
     anchors = "anchors from half the median side of a box on"
     if len(patch) == 2:
-        size, because = resnet_pyramid.size_for(strides, device)
+        size, because = resnet_pyramid.size_for(patch, strides, device)
         return {**size, "share": SHARE}, f"{because}; {anchors}", PAPER
     slow = device == "cpu"
     # Small things of volumes are a few voxels long: the finest level is half as fine as the image.
@@ -246,10 +250,16 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
         "layers": list(range(1, last + 1)),
         "share": SHARE,
     }
-    because = f"{size['model']} for the {device}; {last} level{'s' * (last > 1)} from half as fine as the image on"
+    levels = f"{last} level{'s' * (last > 1)} from half as fine as the image on"
+    because = f"patch {tuple(patch)}: {levels}; {size['model']} for the {device}"
     return size, f"{because}; {anchors}", PAPER
 
 
 def published(channels: int, size: Mapping[str, Any]) -> dict[str, Tensor]:
     """torchvision's weights, trained on COCO: of a network whose finest level is the second stage."""
     return resnet_pyramid.fetched(RetinaNet_ResNet50_FPN_V2_Weights.COCO_V1, size, 2)
+
+
+def translated(name: str) -> str:
+    """A tensor of torchvision's or MONAI's network by our name."""
+    return f"detector.network.{name}" if name.startswith(OF_MONAI) else resnet_pyramid.translated(name)

@@ -81,14 +81,15 @@ def detector_of(
     """
     if model not in BLOCKS:
         raise ValueError(f"there is no model {model!r} for volumes: choose one of {', '.join(BLOCKS)}")
-    stem = [math.prod(one) for one in zip(*strides, strict=True)]
+    stem: Any = tuple(math.prod(one) for one in zip(*strides, strict=True))
+    kernel: Any = tuple(7 if step > 1 else 3 for step in stem)
     body = resnet.ResNet(
         "basic",
         list(BLOCKS[model]),
         [width * 2**stage for stage in range(4)],
         n_input_channels=channels,
-        conv1_t_size=tuple(7 if step > 1 else 3 for step in stem),
-        conv1_t_stride=tuple(stem),
+        conv1_t_size=kernel,
+        conv1_t_stride=stem,
         no_max_pool=True,
         feed_forward=False,
     )

@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import os
 import re
+import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -28,15 +29,16 @@ WRAPPERS = re.compile(r"^((module|_orig_mod|model|network|net)\.)+")
 # Under which name training programs keep the weights beside other things.
 NESTED = ("state_dict", "model_state_dict", "model", "network_weights", "net")
 NAMED = 6  # tensors that stay fresh are named up to this number
-# Where weights are published, unless HF_ENDPOINT names a mirror, and s that are waited for a word from there: its own
-# client tries again and again for about a minute.
+# Where weights are published, unless a family or HF_ENDPOINT names another place, and s that are waited for a word from
+# there: its own client tries again and again for about a minute.
 HUB, PATIENCE = "https://huggingface.co", 5.0
 
 
 def take_over(module: Module, family: ModuleType, size: Mapping[str, Any], source: str | Path) -> str:
     """Weights whose names and shapes agree into the module; says what fitted.
 
-    family: the file of the network; it may have `published(channels, size)`, `PUBLISHED_AT` and `translated(name)`
+    family: the file of the network; it may have `published(channels, size)`, with the address that it fetches from as
+            `PUBLISHED_AT` where that is not the hub's, and `translated(name)`
     source: "auto" for the family's published weights, else a file: safetensors or torch's own, without code
     The first convolution is adapted to another number of channels as timm does: summed, or repeated and rescaled.
     Raises PlanError where nothing fits or nothing is published, ResourceError where it cannot be fetched.
@@ -98,7 +100,7 @@ def _published(own: Mapping[str, Tensor], family: ModuleType, size: Mapping[str,
         raise PlanError("this family has no published weights", WHERE, "Give a file: --pretrained FILE")
     silence = ""
     try:
-        with _in_time(getattr(family, "PUBLISHED_AT", None)) as silence:
+        with _in_time(getattr(family, "PUBLISHED_AT", os.environ.get("HF_ENDPOINT") or HUB)) as silence:
             return fetch(_first(own).shape[1], size)
     except ValueError as error:
         raise PlanError(str(error), WHERE, "Name another model, or give a file: --pretrained FILE") from error
@@ -109,20 +111,19 @@ def _published(own: Mapping[str, Tensor], family: ModuleType, size: Mapping[str,
 
 
 @contextmanager
-def _in_time(address: str | None = None) -> Iterator[str]:
-    """Where the hub does not answer soon, its client looks only at what was fetched before; says why.
-
-    address: where the family's weights are, if not on the hub
-    """
+def _in_time(address: str) -> Iterator[str]:
+    """Where nobody answers there soon, clients look at what was fetched before, and wait no longer; says why."""
     hub: Any = importlib.import_module("huggingface_hub.constants")
-    before, silence = hub.HF_HUB_OFFLINE, ""
+    before, waited, silence = hub.HF_HUB_OFFLINE, socket.getdefaulttimeout(), ""
     if not before:
-        silence = _silence(address or os.environ.get("HF_ENDPOINT") or HUB)
+        silence = _silence(address)
     hub.HF_HUB_OFFLINE = before or bool(silence)
+    socket.setdefaulttimeout(PATIENCE if silence else waited)
     try:
         yield silence
     finally:
         hub.HF_HUB_OFFLINE = before
+        socket.setdefaulttimeout(waited)
 
 
 def _silence(address: str) -> str:

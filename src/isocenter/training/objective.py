@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -74,13 +75,8 @@ def sample_by_sample(judge: Callable[..., Tensor], outputs: Mapping[str, Tensor]
     """What each sample of a batch costs alone; no gradient is kept."""
     count = len(next(iter(outputs.values())))
     with torch.no_grad():
-        costs = [
-            judge(
-                {name: one[n : n + 1] for name, one in outputs.items()},
-                each_array(targets, lambda one, n=n: one[n : n + 1]),
-            )
-            for n in range(count)
-        ]
+        alone = [itemgetter(slice(n, n + 1)) for n in range(count)]
+        costs = [judge({name: own(one) for name, one in outputs.items()}, each_array(targets, own)) for own in alone]
         return [float(cost) for cost in torch.stack(costs).tolist()]
 
 
