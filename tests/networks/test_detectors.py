@@ -276,6 +276,11 @@ def test_in_volumes_it_is_as_monai_says_and_its_loss_is_monais():
     assert_allclose(torch.minimum(edges.clamp(min=0), size), theirs["boxes"][best], atol=1e-2)
 
 
+def test_onnxruntime_gives_the_same_answer_for_volumes(tmp_path):
+    record = write_onnx(EveryHead([in_volumes()], {"boxes": "outputs"}), (1, 8, 16, 16), tmp_path / "network.onnx")
+    assert record["exported"], record
+
+
 def test_a_volume_without_boxes_has_a_loss():
     network = in_volumes()
     loss = network.loss(network(torch.randn(2, 1, 16, 16, 8)), torch.full((2, 1, 7), -1.0), {})
