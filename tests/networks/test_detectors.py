@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import urllib.error
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.testing import assert_allclose
 from torchvision.models.detection.image_list import ImageList
 
 from isocenter import networks
-from isocenter.errors import PlanError
+from isocenter.errors import PlanError, ResourceError
 from isocenter.evaluation import box_iou
 from isocenter.networks import weights
 from isocenter.networks.faster_rcnn import drawn_boxes
@@ -275,6 +276,11 @@ def test_in_volumes_it_is_as_monai_says_and_its_loss_is_monais():
     assert_allclose(torch.minimum(edges.clamp(min=0), size), theirs["boxes"][best], atol=1e-2)
 
 
+def test_onnxruntime_gives_the_same_answer_for_volumes(tmp_path):
+    record = write_onnx(EveryHead([in_volumes()], {"boxes": "outputs"}), (1, 8, 16, 16), tmp_path / "network.onnx")
+    assert record["exported"], record
+
+
 def test_a_volume_without_boxes_has_a_loss():
     network = in_volumes()
     loss = network.loss(network(torch.randn(2, 1, 16, 16, 8)), torch.full((2, 1, 7), -1.0), {})
@@ -339,6 +345,20 @@ def test_of_other_networks_than_the_published_there_are_none(name, monkeypatch):
     monkeypatch.setattr(weights, "_silence", lambda address: "")
     with pytest.raises(PlanError, match="of model resnet50"):
         networks.pretrained(built(name), name, {"model": "resnet18", **SMALL[name]}, "auto")
+
+
+def test_where_torchvisions_weights_cannot_be_fetched_it_is_said_from_where(monkeypatch):
+    with torch.device("meta"):
+        size = {**OF_COCO, **PUBLISHED["fcos"][1]}
+        network = networks.build("fcos", 3, 2, task_of().heads, size)
+
+    def refuse(self: object, **asked: object) -> None:
+        raise urllib.error.URLError("no way there")
+
+    monkeypatch.setattr(weights, "_silence", lambda address: f"{address} does not answer")
+    monkeypatch.setattr(torchvision.models._api.WeightsEnum, "get_state_dict", refuse)
+    with pytest.raises(ResourceError, match=r"download\.pytorch\.org does not answer.*--pretrained FILE"):
+        networks.pretrained(network, "fcos", size, "auto")
 
 
 def test_a_file_of_the_older_names_fits_a_detector_of_the_same_levels(tmp_path):
