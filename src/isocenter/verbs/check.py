@@ -175,8 +175,8 @@ def _facts(dataset: Dataset, examination: Examination) -> dict[str, Any]:
         facts["objects"] = f"{sum(objects)} in {counted(len(objects), 'case')}, {min(objects)} to {max(objects)} a case"
     boxes = [case.references["boxes"] for case in fingerprint.cases if "boxes" in case.references]
     if boxes:
-        names = Counter(name for one in boxes for name in one.names)
-        drawn = ", ".join(f"{name} {count}" for name, count in sorted(names.items())) or "none"
+        kinds = Counter(name for one in boxes for name in one.names)
+        drawn = ", ".join(f"{name} {count}" for name, count in sorted(kinds.items())) or "none"
         made = f"; {dataset.derived['boxes']}" if "boxes" in dataset.derived else ""
         facts["boxes"] = f"{drawn} in {counted(len(boxes), 'case')}{made}"
     if dataset.readers:
