@@ -92,7 +92,7 @@ def test_circles_and_ellipses_are_bounded_and_points_and_lines_are_passed_over(t
     ]
 
 
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(
     st.lists(
         st.tuples(*[st.floats(0, 0.45)] * 4, st.integers(0, 2), st.integers(1, 3), st.booleans()),

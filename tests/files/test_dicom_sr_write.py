@@ -43,7 +43,7 @@ def edges(size: float) -> st.SearchStrategy[tuple[float, float]]:
     return st.tuples(st.floats(0, size - 1), st.floats(1, size)).map(lambda one: (one[0], max(one[1], one[0] + 0.5)))
 
 
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(st.lists(st.tuples(edges(30), edges(20), st.integers(0, 5), st.integers(1, 6)), max_size=3), st.floats(0, 1))
 def test_boxes_on_an_oblique_series_come_back(tmp_path_factory, drawn, score):
     root = tmp_path_factory.mktemp("series")

@@ -42,6 +42,8 @@ FINDING, CATEGORY, TRACKING = "121071", "276214006", "112040"
 AREAS = frozenset({"42798000", "G-A166", "131184002", "G-A16A"})
 # In percent: Certainty of Finding, Probability of cancer.
 SCORES = ("111012", "111047")
+# What a report finds where it finds nothing.
+NOT_DETECTED = "260415000"
 COORDINATES = ("SCOORD", "SCOORD3D")
 # Points that each kind of graphic has; other kinds bound nothing. PS3.3 C.18.6.1.2 and C.18.9.1.2
 FEWEST = {"CIRCLE": 2, "ELLIPSE": 4, "ELLIPSOID": 6, "POLYLINE": 3, "POLYGON": 3}
@@ -137,7 +139,7 @@ def read(path: Path | str) -> Report:
         elif (same := _same(found)) not in seen:
             seen.add(same)
             marked.append(found)
-    groups = [node for node in nodes.values() if node.concept in (GROUP, CAD_FINDING)]
+    groups = [node for node in nodes.values() if node.concept in (GROUP, CAD_FINDING) and not _is_none(node)]
     measures = nodes[1,].concept == REPORT or head.sop_class in CAD
     return Report(
         Path(path),
@@ -184,6 +186,11 @@ def _is_region(node: _Node) -> bool:
 def _is_hidden(group: _Node) -> bool:
     """Whether a CAD device has found it and decided that nobody shall see it."""
     return any(_coded(child) == NOT_SHOWN for child in group.children if child.concept == RENDERING)
+
+
+def _is_none(group: _Node) -> bool:
+    """Whether it says that there is nothing."""
+    return any(_coded(child) == NOT_DETECTED for child in group.children if child.concept == FINDING)
 
 
 def _marked(node: _Node, group: _Node, nodes: Mapping[tuple[int, ...], _Node], where: str) -> Marked | str:

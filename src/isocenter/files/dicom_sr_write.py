@@ -18,6 +18,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
 from isocenter.errors import FormatError
+from isocenter.files import dicom_sr
 from isocenter.files.atomic import written
 from isocenter.files.dicom_header import header
 from isocenter.files.dicom_quiet import quiet
@@ -25,6 +26,7 @@ from isocenter.files.dicom_seg_write import completed
 from isocenter.values import BoundingBoxes, Floats, Image
 
 CERTAINTY = sr.CodedConcept("111012", "DCM", "Certainty of Finding")
+NOT_DETECTED = sr.CodedConcept(dicom_sr.NOT_DETECTED, "SCT", "Not detected")
 PROCEDURE = sr.CodedConcept("363679005", "SCT", "Imaging procedure")
 # What a model was taught has names and no codes; a scheme of our own begins with 99, PS3.3 8.2.
 OWN_SCHEME = "99ISOCENTER"
@@ -45,7 +47,7 @@ def write(
 ) -> None:
     """Write boxes on the image's own grid as findings of its patient and study, each with its score in percent.
 
-    Along the slices a box is rounded to whole ones, at least one. An empty report says that nothing was found.
+    Along the slices a box is rounded to whole ones, at least one. Without a box the report says "not detected".
     Raises FormatError for a source that is no DICOM, has frames, or cannot bear a report.
     """
     where = str(path)
@@ -134,6 +136,12 @@ def _finding(name: str) -> sr.CodedConcept:
     return sr.CodedConcept(digest, OWN_SCHEME, name[:LONGEST_MEANING])
 
 
+def _nothing() -> sr.MeasurementsAndQualitativeEvaluations:
+    """Where nothing was found: a report states at least one finding, and this is it. TID 1501"""
+    tracking = sr.TrackingIdentifier(uid=highdicom.UID(), identifier="no finding")
+    return sr.MeasurementsAndQualitativeEvaluations(tracking_identifier=tracking, finding_type=NOT_DETECTED)
+
+
 def _report(groups: Sequence[Group], evidence: list[Dataset]) -> sr.ComprehensiveSR:
     device = sr.DeviceObserverIdentifyingAttributes(
         uid=highdicom.UID(), name="Isocenter", manufacturer_name="Isocenter", model_name="Isocenter"
@@ -141,7 +149,7 @@ def _report(groups: Sequence[Group], evidence: list[Dataset]) -> sr.Comprehensiv
     content = sr.MeasurementReport(
         observation_context=sr.ObservationContext(observer_device_context=sr.ObserverContext(codes.DCM.Device, device)),
         procedure_reported=PROCEDURE,
-        imaging_measurements=list(groups),
+        imaging_measurements=list(groups) or [_nothing()],
     )
     return sr.ComprehensiveSR(
         evidence=evidence,

@@ -14,17 +14,20 @@ import PIL.Image
 from isocenter.errors import FormatError
 from isocenter.values import Array, Deferred, Geometry, Image, Source
 
-END = b";"
+MAGIC, END = b"GIF8", b";"
 
 
 def is_moving(path: Path) -> bool:
     """Whether it is a GIF of several frames; what cannot be opened is none."""
+    with path.open("rb") as file:
+        if file.read(len(MAGIC)) != MAGIC:
+            return False
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
             opened = PIL.Image.open(path)
         with opened:
-            return opened.format == "GIF" and bool(getattr(opened, "is_animated", False))
+            return bool(getattr(opened, "is_animated", False))
     except Exception:  # a damaged file can make the library throw anything
         return False
 

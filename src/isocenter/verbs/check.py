@@ -24,7 +24,7 @@ from isocenter.verbs.dataset import looked_through, open_dataset
 from isocenter.verbs.output import refuse_taken, result_folder
 
 MARKS = ("check.json",)
-MOST_VALUES = 12  # of masks, in one line
+MOST_VALUES = 12  # of masks, and classes of boxes, in one line
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,8 +175,8 @@ def _facts(dataset: Dataset, examination: Examination) -> dict[str, Any]:
         facts["objects"] = f"{sum(objects)} in {counted(len(objects), 'case')}, {min(objects)} to {max(objects)} a case"
     boxes = [case.references["boxes"] for case in fingerprint.cases if "boxes" in case.references]
     if boxes:
-        drawn_of = Counter(name for one in boxes for name in one.names)
-        drawn = ", ".join(f"{name} {count}" for name, count in sorted(drawn_of.items())) or "none"
+        kinds = Counter(name for one in boxes for name in one.names)
+        drawn = listed((f"{name} {count}" for name, count in kinds.most_common()), MOST_VALUES) or "none"
         made = f"; {dataset.derived['boxes']}" if "boxes" in dataset.derived else ""
         facts["boxes"] = f"{drawn} in {counted(len(boxes), 'case')}{made}"
     if dataset.readers:
