@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from hypothesis import given, settings
@@ -24,8 +23,6 @@ from isocenter.networks.rendering import depths, pasted, rendered
 from isocenter.planning.machine import Machine
 from isocenter.planning.memory import peak
 from isocenter.runtime.expected import _alive
-from isocenter.runtime.onnx_file import write_onnx
-from isocenter.runtime.packaged import one_tensor
 from isocenter.tasks.instances import HEAD, InstanceSegmentation
 from isocenter.tasks.instances_decode import Decoder
 from isocenter.values import Dense
@@ -233,18 +230,6 @@ def test_a_second_sight_of_an_object_is_none_and_half_a_one_beside_it_is():
         boxes = torch.tensor([[[10.0, 10, 30, 30], [second, 10, second + 20, 30]]])
         logit, depth = rendered(masks, boxes, scores, (40, 60))[0]
         assert Decoder(0.5, 0.2)(logit.sigmoid().numpy(), depth.numpy()).max() == count
-
-
-def test_what_stands_in_the_file_for_onnx_is_what_torch_says_for_any_number_of_pictures(tmp_path, taught):
-    network = taught[0]
-    record = write_onnx(one_tensor(TASK, [network]), (1, SIDE, SIDE), tmp_path / "model.onnx")
-    assert record["exported"], record
-    images, _ = smears()
-    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
-    for batch in (images, images[:1]):
-        [said] = session.run(None, {"image": batch.numpy()})
-        with torch.inference_mode():
-            assert_allclose(said, network(batch)[HEAD], atol=1e-3)
 
 
 def test_weights_of_torchvisions_network_fit_but_for_the_classes(tmp_path):
