@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, interpolate, pad
-from torchvision.models import resnet
+from torchvision.models import get_model_weights, resnet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
@@ -297,7 +297,7 @@ def mask_of(numbers: Tensor, own: Tensor, boxes: Tensor, size: int) -> Tensor:
     share = (torch.arange(fine, device=boxes.device, dtype=boxes.dtype) + 0.5) / fine
     low, high = boxes[:, :2, None], boxes[:, 2:, None]
     (columns, rows), ends = (low + (high - low) * share - 0.5).unbind(dim=1), numbers.shape
-    made = 0.0
+    made = boxes.new_zeros(len(boxes), fine, fine)
     for row, by_row in _between(rows, ends[0]):
         for column, by_column in _between(columns, ends[1]):
             there = numbers[row[:, :, None], column[:, None]] == own[:, None, None]
@@ -366,7 +366,7 @@ def published(channels: int, size: Mapping[str, Any]) -> dict[str, Tensor]:
     body = size.get("body", "resnet18")
     if body == "resnet50":
         return dict(MaskRCNN_ResNet50_FPN_Weights.COCO_V1.get_state_dict())
-    weights = resnet.get_model_weights(body).DEFAULT  # type: ignore[attr-defined]
+    weights = get_model_weights(body).DEFAULT
     return {f"backbone.body.{name}": value for name, value in weights.get_state_dict().items()}
 
 

@@ -72,15 +72,13 @@ def batch_loss(
 def sample_by_sample(judge: Callable[..., Tensor], outputs: Mapping[str, Tensor], targets: Any) -> list[float]:
     """What each sample of a batch costs alone; no gradient is kept."""
     count = len(next(iter(outputs.values())))
+
+    def cost(n: int) -> Tensor:
+        own = {name: one[n : n + 1] for name, one in outputs.items()}
+        return judge(own, each_array(targets, lambda one: one[n : n + 1]))
+
     with torch.no_grad():
-        costs = [
-            judge(
-                {name: one[n : n + 1] for name, one in outputs.items()},
-                each_array(targets, lambda one, n=n: one[n : n + 1]),
-            )
-            for n in range(count)
-        ]
-        return [float(cost) for cost in torch.stack(costs).tolist()]
+        return [float(one) for one in torch.stack([cost(n) for n in range(count)]).tolist()]
 
 
 def mixed(
