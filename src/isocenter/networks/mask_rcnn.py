@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, interpolate, pad
-from torchvision.models import resnet
+from torchvision.models import get_model_weights, resnet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
@@ -366,7 +366,7 @@ def published(channels: int, size: Mapping[str, Any]) -> dict[str, Tensor]:
     body = size.get("body", "resnet18")
     if body == "resnet50":
         return dict(MaskRCNN_ResNet50_FPN_Weights.COCO_V1.get_state_dict())
-    weights = resnet.get_model_weights(body).DEFAULT
+    weights = get_model_weights(body).DEFAULT
     return {f"backbone.body.{name}": value for name, value in weights.get_state_dict().items()}
 
 

@@ -15,6 +15,9 @@ from torch import Tensor
 NOBODY = 0.25
 # Logits end where this is sure, so that of two windows that contradict each other neither always wins.
 SURE = 0.99
+# Of what a mask covers so much must be left by surer objects, or it is a second sight of one of them. Kirillov et al.,
+# CVPR 2019, arXiv:1801.00868, section 6.
+LEFT = 0.5
 # Masks that are drawn at once.
 AT_ONCE = 16
 
@@ -26,7 +29,8 @@ def rendered(masks: Tensor, boxes: Tensor, scores: Tensor, size: tuple[int, int]
     boxes:  (batch, n, 4) left, top, right, bottom edges in voxels
     scores: (batch, n) how sure each is, the surest first; 0 where there is none
     A voxel belongs to the surest object whose mask is more likely there than not, else to the likeliest mask. It is
-    inside with the probability of the mask, or that of the object where this is less.
+    inside with the probability of the mask, or that of the object where this is less. What surer ones cover most of
+    is a second sight of one of them, and left out.
     """
     owner, chance = owned(masks, boxes, scores, size)
     depth, holds = depths(owner)
@@ -39,19 +43,34 @@ def owned(masks: Tensor, boxes: Tensor, scores: Tensor, size: tuple[int, int]) -
     count = masks.shape[1]
     owner = torch.zeros(masks.shape[0], *size, dtype=torch.long, device=masks.device)
     chance = torch.zeros(masks.shape[0], *size, dtype=masks.dtype, device=masks.device)
-    most = chance
+    most, covered = chance, []
     for start in range(0, count, AT_ONCE):
         end = min(start + AT_ONCE, count)
         sure = scores[:, start:end, None, None]
         drawn = pasted(masks[:, start:end], boxes[:, start:end], size) * (sure > 0)
+        # A claim above 1 is that of a mask more likely there than not.
         rank = 2 - torch.arange(start, end, device=masks.device, dtype=masks.dtype)[:, None, None] / count
         claim = torch.where(drawn >= 0.5, rank, drawn * (drawn >= NOBODY))
+        covered.append((claim > 1).flatten(2).sum(dim=2))
         claimed, which = claim.max(dim=1)
         won = claimed > most
         said = torch.minimum(drawn, sure).gather(1, which[:, None])[:, 0]
         owner, chance = torch.where(won, which + start + 1, owner), torch.where(won, said, chance)
         most = torch.maximum(most, claimed)
-    return owner, chance
+    stays = _left(owner, most > 1, torch.cat(covered, dim=1))
+    return torch.where(stays, owner, 0), torch.where(stays, chance, 0.0)
+
+
+def _left(owner: Tensor, likely: Tensor, covered: Tensor) -> Tensor:
+    """(batch, rows, columns) whether surer ones have left enough of the object that has a voxel.
+
+    likely:  where the mask is more likely there than not; covered: (batch, n) voxels where each is
+    """
+    flat = owner.flatten(1)
+    nobody = torch.zeros_like(covered[:, :1])
+    found = torch.cat([nobody, torch.zeros_like(covered)], dim=1).scatter_add(1, flat, likely.flatten(1).long())
+    enough = found >= LEFT * torch.cat([nobody, covered], dim=1)
+    return enough.gather(1, flat).reshape(owner.shape)
 
 
 def pasted(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:

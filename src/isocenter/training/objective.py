@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,8 +44,7 @@ def batch_loss(
     """
     task, augmentation, kind = settings.task, settings.augmentation, batch.kind
     images, targets = (on_device(array, device) for array in (batch.images, batch.targets))
-    marked = settings.preprocessing.cascade is not None
-    images, targets = moved(kind, augmentation, images, targets, _drawn(task, batch), marked=marked)
+    images, targets = moved(kind, augmentation, images, targets, _drawn(task, batch))
     context = [] if batch.context is None else [on_device(batch.context, device)]
     partner, share = None, 1.0
     if kind.mixes:
@@ -74,10 +72,13 @@ def batch_loss(
 def sample_by_sample(judge: Callable[..., Tensor], outputs: Mapping[str, Tensor], targets: Any) -> list[float]:
     """What each sample of a batch costs alone; no gradient is kept."""
     count = len(next(iter(outputs.values())))
+
+    def cost(n: int) -> Tensor:
+        own = {name: one[n : n + 1] for name, one in outputs.items()}
+        return judge(own, each_array(targets, lambda one: one[n : n + 1]))
+
     with torch.no_grad():
-        alone = [itemgetter(slice(n, n + 1)) for n in range(count)]
-        costs = [judge({name: own(one) for name, one in outputs.items()}, each_array(targets, own)) for own in alone]
-        return [float(cost) for cost in torch.stack(costs).tolist()]
+        return [float(one) for one in torch.stack([cost(n) for n in range(count)]).tolist()]
 
 
 def mixed(
