@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -27,10 +27,10 @@ MISTAKES = 0.4
 
 
 def cascade_decision(
-    task: Task, fingerprint: Fingerprint, grid: Grid, minutes: float | None, folds: int
+    task: Task, grid: Grid, machine: Machine, minutes: float | None, folds: int
 ) -> dict[str, Decision]:
     """`preprocessing.cascade` and what follows from it."""
-    decision = _cascade(task, fingerprint, grid, minutes, folds)
+    decision = _cascade(task, grid, machine, minutes, folds)
     return {"preprocessing.cascade": decision, "augmentation.marks": marks_decision(decision.value)}
 
 
@@ -42,7 +42,7 @@ def marks_decision(cascade: float | None) -> Decision:
     return Decision(MISTAKES, because, NNUNET)
 
 
-def _cascade(task: Task, fingerprint: Fingerprint, grid: Grid, minutes: float | None, folds: int) -> Decision:
+def _cascade(task: Task, grid: Grid, machine: Machine, minutes: float | None, folds: int) -> Decision:
     if not cascades(task):
         return Decision(None, f"a {task.name} gives no label map that a second network could see")
     if grid.whole:
@@ -56,8 +56,8 @@ def _cascade(task: Task, fingerprint: Fingerprint, grid: Grid, minutes: float | 
     if minutes is not None and minutes < LONG:
         because = f"{shown}, but {minutes:g} minutes are too few for {CROSS_FITS + 1} trainings: {LONG:g} would do"
         return Decision(None, because, NNUNET)
-    factor = factor_for(grid)
-    spacing = low_spacing(grid, factor)
+    factor = _factor(grid, _usual(grid.patch, machine))
+    spacing = _low_spacing(grid, factor)
     return Decision(
         factor,
         f"{shown}: {CROSS_FITS} networks on a grid coarser by this factor{spacing} see all of it first, each trained "
@@ -67,13 +67,13 @@ def _cascade(task: Task, fingerprint: Fingerprint, grid: Grid, minutes: float | 
     )
 
 
-def factor_for(grid: Grid) -> float:
-    """By which the grid has to be coarser for the patch to hold the median image, in steps of a half."""
-    ratio = float(np.median(grid.extent, axis=0).prod()) / grid.voxels
+def _factor(grid: Grid, usual: int) -> float:
+    """By which the grid has to be coarser for a patch of usual size to hold the median image, in steps of a half."""
+    ratio = float(np.median(grid.extent, axis=0).prod()) / min(grid.voxels, usual)
     return max(1.5, float(np.ceil(2 * ratio ** (1 / len(grid.patch))) / 2))
 
 
-def low_spacing(grid: Grid, factor: float) -> str:
+def _low_spacing(grid: Grid, factor: float) -> str:
     spacing = grid.spacing.value
     if spacing is None:
         return ""
@@ -114,5 +114,11 @@ def low_resolution(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Pl
 def _room(plan: Plan, machine: Machine) -> float:
     """Share of the usual voxels of a patch for which there is memory: what a person chose says nothing about it."""
     patch = plan.decision("training.patch")
-    usual = PATCH_VOXELS[len(patch.value)]["cpu" if machine.device == "cpu" else "gpu"]
-    return 1.0 if patch.because == BY_HAND else min(1.0, math.prod(patch.value) / usual)
+    if patch.because == BY_HAND:
+        return 1.0
+    return min(1.0, math.prod(patch.value) / _usual(patch.value, machine))
+
+
+def _usual(patch: Sequence[int], machine: Machine) -> int:
+    """Voxels of a patch that the device goes through quickly."""
+    return PATCH_VOXELS[len(patch)]["cpu" if machine.device == "cpu" else "gpu"]

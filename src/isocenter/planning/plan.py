@@ -76,7 +76,7 @@ def make_plan(
     profile = profile_for(prepared["modality"].value, prepared["ndim"].value)
     varied = augmentation(profile, anatomy(names_of(dataset, built.labels)), side, built, grid.patch)
     asked = Decision(folds, "asked for" if folds else "one test part is enough: no folds were asked for")
-    before = cascade_decision(built, fingerprint, grid, minutes, folds)
+    before = cascade_decision(built, grid, machine, minutes, folds)
     prepared["cascade"], varied["marks"] = before["preprocessing.cascade"], before["augmentation.marks"]
     sections = {
         "task": chosen,

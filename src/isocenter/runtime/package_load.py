@@ -30,8 +30,15 @@ def read_package(path: Path, device: str, fold: int | None, backend: str, thread
         return _one_fold(path, record, fold, device, backend, threads)
     certificate = read_certificate(path)
     computing = choose_backend(backend, device, record, certificate, str(path))
-    own = [f"{PACKAGED}/{RECORD}", *([f"{PACKAGED}/{CERTIFICATE}"] if certificate is not None else [])]
-    verify(path, needed=(*own, *computing.backend.files(record)))
+    own = () if certificate is None else (f"{PACKAGED}/{CERTIFICATE}",)
+    return _computed(path, record, computing, threads, own)
+
+
+def _computed(
+    path: Path, record: Mapping[str, Any], computing: Computing, threads: int | None, own: Sequence[str] = ()
+) -> Model:
+    """The model of a package on a backend; own: what its manifest must list beside what is read here."""
+    verify(path, needed=(f"{PACKAGED}/{RECORD}", *own, *computing.backend.files(record)))
     try:
         network = computing.backend.network(path, computing.device, threads)
     except (KeyError, TypeError, RuntimeError) as error:
@@ -76,7 +83,8 @@ def _model(
     model = Model(task, preprocessing, inference, record["network"], network, origin, computing.decision)
     if preprocessing.cascade is None:
         return model
-    first = read_package(path / FIRST, computing.device, None, computing.backend.name, threads)
+    # On the same backend: the certificate is that of what both say together.
+    first = _computed(path / FIRST, package_record(path / FIRST), computing, threads)
     return Cascaded.of(model, first)
 
 

@@ -121,7 +121,7 @@ def _others(module: str, text: str) -> set[str]:
     return found
 
 
-def _rewritten(module: str, text: str, travelling: Collection[str]) -> str:
+def _rewritten(module: str, text: str, travelling: Mapping[str, str]) -> str:
     """The text with our imports made relative; what is imported for its type alone, and stays here, is anything."""
     lines, tree = text.splitlines(keepends=True), ast.parse(text)
     idle = _idle(tree)
@@ -129,7 +129,7 @@ def _rewritten(module: str, text: str, travelling: Collection[str]) -> str:
         if not isinstance(node, ast.ImportFrom) or not _is_ours(node.module):
             continue
         found = [(*_defined(str(node.module), alias.name), alias) for alias in node.names]
-        staying = [alias for file, _, alias in found if node in idle and file not in travelling]
+        staying = [alias for file, name, alias in found if node in idle and name not in travelling.get(file, "")]
         made = _relative(module, [one for one in found if one[2] not in staying])
         made += [f"from typing import Any as {alias.asname or alias.name}" for alias in staying]
         indent = " " * node.col_offset

@@ -102,7 +102,9 @@ def _refuse_unpackable(model: Model, source: Path) -> None:
     """UsageError for what predicts as it is, and cannot travel with its sources."""
     remedy = "Predict with it as it is: it needs no package"
     if model.preprocessing.settings.get("previous"):
-        raise UsageError("is a cascade of two networks, and a package holds one", str(source), remedy)
+        raise UsageError(
+            "is a cascade of two networks, and packages hold those of our own trainings alone", str(source), remedy
+        )
     if model.network["name"] not in networks.names():
         problem = f"its network is {model.network['name']}, whose sources are not ours to pack"
         raise UsageError(problem, str(source), remedy)
