@@ -63,6 +63,7 @@ def test_what_only_training_scoring_or_drawing_needs_stays_behind(sources):
 SHARED = {
     "faster_rcnn": {"levels", "pyramid", "resnet_pyramid"},
     "fcos": {"levels", "pyramid", "resnet_pyramid"},
+    "mask_rcnn": {"regions", "rendering"},
     "retinanet": {"levels", "pyramid", "resnet_pyramid", "retinanet_volumes"},
 }
 
