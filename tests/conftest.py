@@ -20,7 +20,8 @@ from isocenter.verbs.package import Packaged
 
 DATA = Path(os.environ.get("ISOCENTER_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
-# Seconds on two idle cores in which each room's tests should be done; more is shown, and fails nothing. All, on two cores: 640 s.
+# Seconds on two idle cores in which each room's tests should be done; more is shown, and fails nothing.
+# All of them, side by side: 640 s.
 BUDGET = {
     "": 150,
     "evaluation": 15,
