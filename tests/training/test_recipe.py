@@ -7,10 +7,12 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 import isocenter
 import trained
+from isocenter import tasks
 from isocenter.errors import IsocenterError
 from isocenter.planning import read_plan
 from isocenter.runtime import read_json
@@ -43,11 +45,32 @@ def test_the_log_has_a_row_a_step_and_the_validations_that_were_planned(segmente
     assert log.loc[log["validation"].notna(), "step"].tolist() == [3, 6]
 
 
-def test_the_best_checkpoint_is_that_of_the_best_validation(segmented):
-    log = pd.read_csv(segmented.out / "log.csv").dropna()
+def test_the_best_checkpoint_holds_the_weights_of_the_validation_it_names(segmented):
+    log = pd.read_csv(segmented.out / "log.csv").dropna().set_index("step")["validation"]
     record = read_json(segmented.out / "checkpoints" / "best" / "model.json", "isocenter.model")["record"]
-    assert record["validation"] == pytest.approx(log["validation"].max())
-    assert record["step"] == log.loc[log["validation"].idxmax(), "step"]
+    assert record["validation"] == pytest.approx(log[record["step"]])
+    assert record["step"] in (log.idxmax(), log.index[-1])  # the last, where earlier ones are not surely better
+
+
+@pytest.mark.parametrize(("lucky", "taken"), [(1, 6), (8, 3)])
+def test_earlier_weights_are_taken_where_validation_cases_show_surely_that_they_are_better(
+    segmented, tmp_path, monkeypatch, lucky, taken
+):
+    looks = []
+
+    def looked(model, *_):
+        """At step 3 some of eight cases are better than at step 6, the rest are alike."""
+        looks.append(torch.full((8, 2), 0.5))
+        if len(looks) == 1:
+            looks[0][:lucky] = 0.9
+        return {"dice": looks[-1]}
+
+    monkeypatch.setattr("isocenter.training.recipe.validate", looked)
+    monkeypatch.setattr(tasks.kind("segmentation"), "selection", lambda task, said: said["dice"].mean().item())
+    run = trained.segmenting(segmented.data, tmp_path / "run")
+    record = read_json(run.out / "checkpoints" / "best" / "model.json", "isocenter.model")["record"]
+    assert record["step"] == taken
+    assert ("earlier ones had" in run.report.read_text()) == (taken == 6)
 
 
 def test_two_runs_with_the_same_steps_are_alike_to_the_bit(segmented, tmp_path):

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 STATE_SCHEMA = "isocenter.state"
 # Numbers of the loss that are learnt with the weights.
 TERMS = "terms.safetensors"
+# What the metric of a validation was made of, by case.
+VALIDATION = "validation.safetensors"
 # As `isocenter.load` reads them.
 RECORD, MODEL_SCHEMA = "model.json", "isocenter.model"
 
@@ -34,8 +36,12 @@ def write_checkpoint(
     optimiser: Optimizer | None = None,
     state: Mapping[str, Any] | None = None,
     terms: Mapping[str, Tensor] | None = None,
+    validation: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """The averaged weights as a model that can be loaded; with the rest, training can go on from it."""
+    """The averaged weights as a model that can be loaded; with the rest, training can go on from it.
+
+    validation: what its metric was made of, so that later weights can be compared case by case
+    """
     with written(folder, overwrite=True) as partial:
         partial.mkdir()
         save(model, averaged, partial)
@@ -45,6 +51,8 @@ def write_checkpoint(
             write_json(partial / "state.json", STATE_SCHEMA, dict(state or {}))
         if terms:
             write_tensors(partial / TERMS, terms)
+        if validation:
+            write_tensors(partial / VALIDATION, validation)
         seal(partial)
 
 
@@ -65,6 +73,12 @@ def read_checkpoint(
             f"does not fit the plan's network ({error})", str(folder), "Resume with the plan of the run"
         ) from error
     return state
+
+
+def validation_of(folder: Path) -> Mapping[str, Tensor]:
+    """What the metric of the checkpoint was made of; empty where it was not kept."""
+    path = folder / VALIDATION
+    return read_tensors(path) if path.is_file() else {}
 
 
 def with_task(folder: Path, task: Task) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,36 @@ if TYPE_CHECKING:
 LEVEL = "@"
 
 
+@dataclass(frozen=True)
+class Seen:
+    """A batch as a network in training sees it.
+
+    images:  (batch, channels, *spatial)
+    context: the numbers beside each image, as one tensor, or none
+    partner: with which sample of the whole batch each is mixed, by 1 - share; None where none is
+    """
+
+    images: Tensor
+    targets: Any
+    context: tuple[Tensor, ...]
+    partner: Tensor | None = None
+    share: float = 1.0
+
+
+def augmented(batch: Batch, settings: Settings, device: Any, ranks: Ranks = ALONE) -> Seen:
+    """On the device; with several ranks each has its part of a batch."""
+    augmentation, kind = settings.augmentation, batch.kind
+    images, targets = (on_device(array, device) for array in (batch.images, batch.targets))
+    images, targets = moved(kind, augmentation, images, targets, _drawn(settings.task, batch))
+    context = [] if batch.context is None else [on_device(batch.context, device)]
+    partner, share = None, 1.0
+    if kind.mixes:
+        images, partner, share = mixed(augmentation, images, batch.generators, ranks)
+    if partner is not None:  # who is mixed of two is told of both
+        context = [ranks.own(share * whole + (1 - share) * whole[partner]) for whole in map(ranks.whole, context)]
+    return Seen(images, targets, tuple(context), partner, share)
+
+
 def batch_loss(
     module: Any,
     batch: Batch,
@@ -42,22 +73,15 @@ def batch_loss(
     each:  is told what each sample would cost alone, where somebody wants to know
     With several ranks each gives its part of a batch, and the loss is that of the whole.
     """
-    task, augmentation, kind = settings.task, settings.augmentation, batch.kind
-    images, targets = (on_device(array, device) for array in (batch.images, batch.targets))
-    images, targets = moved(kind, augmentation, images, targets, _drawn(task, batch))
-    context = [] if batch.context is None else [on_device(batch.context, device)]
-    partner, share = None, 1.0
-    if kind.mixes:
-        images, partner, share = mixed(augmentation, images, batch.generators, ranks)
-    if partner is not None:  # who is mixed of two is told of both
-        context = [ranks.own(share * whole + (1 - share) * whole[partner]) for whole in map(ranks.whole, context)]
-    coarse = partial(kind.coarse, spatial=tuple(images.shape[2:]))
+    task, seen = settings.task, augmented(batch, settings, device, ranks)
+    partner, share = seen.partner, seen.share
+    coarse = partial(batch.kind.coarse, spatial=tuple(seen.images.shape[2:]))
     # What a second stage looks at depends on what there is.
-    told = {"targets": targets} if getattr(module, "sees_targets", False) else {}
+    told = {"targets": seen.targets} if getattr(module, "sees_targets", False) else {}
     with compute.autocast(device):
-        outputs = module(compute.ordered(module, images), *context, **told)
+        outputs = module(compute.ordered(module, seen.images), *seen.context, **told)
     outputs = {name: ranks.whole(output.float()) for name, output in outputs.items()}
-    targets = each_array(targets, ranks.whole)
+    targets = each_array(seen.targets, ranks.whole)
     judge: Callable[..., Tensor] = partial(supervised, task, coarse=coarse, terms=terms)
     if (own := getattr(module, "loss", None)) is not None:  # the family is defined by it: nothing else fits its outputs
         judge = partial(own, heads=task.heads)

@@ -17,8 +17,9 @@ import lightning_fabric
 from isocenter.lazy import torch
 from isocenter.planning import Settings, Training
 from isocenter.runtime import Model, TorchNetwork, build_module, kept_memory, read_json
+from isocenter.training.batch_statistics import measure_batch_statistics
 from isocenter.training.begin import begin_from
-from isocenter.training.checkpoint import STATE_SCHEMA, read_checkpoint, write_checkpoint
+from isocenter.training.checkpoint import STATE_SCHEMA, read_checkpoint, validation_of, write_checkpoint
 from isocenter.training.compute import Compute
 from isocenter.training.interruption import held_back
 from isocenter.training.learner import Learner
@@ -30,6 +31,7 @@ from isocenter.training.probe import PROBE_CASES, Probed, budget, probed
 from isocenter.training.ranks import ALONE, Ranks
 from isocenter.training.sampling import BY_LOSS
 from isocenter.training.schedule import Pace, replan
+from isocenter.training.selection import DRAWS, SURE, share_better
 from isocenter.training.spans import Spans
 from isocenter.training.state import Clock, Moment, Outcome, State, Work
 from isocenter.training.store import Prepared
@@ -155,15 +157,18 @@ def train(
             learner.refuse_lost(step + 1, str(out))
             state, score = replace(state, step=step + 1), None
 
-            if pace.is_due(state.step, state.validations) and len(val_cases) and ranks.leads:
+            if pace.is_due(state.step, state.validations) and ranks.leads:
                 mark = time.monotonic()
-                score = validate(model, averaged, val_cases, fabric.device, way)
-                if score >= state.best:
-                    picked = replace(
-                        model, record={**model.record, "step": state.step, "validation": score, **learnt(terms)}
-                    )
-                    write_checkpoint(best, picked, averaged.state_dict())
-                state = _judged(state, score, chosen)
+                measure_batch_statistics(averaged, loader.of_step, settings, fabric.device, way)
+                if len(val_cases):
+                    numbers = validate(model, averaged, val_cases, fabric.device, way)
+                    score = settings.task.selection(numbers)
+                    preferred = _preferred(state, score, settings, best, numbers)
+                    if score >= state.best or preferred:
+                        said = {"step": state.step, "validation": score, **learnt(terms)}
+                        picked = replace(model, record={**model.record, **said})
+                        write_checkpoint(best, picked, averaged.state_dict(), validation=numbers)
+                    state = _judged(replace(state, preferred=preferred), score, chosen)
                 looked = time.monotonic() - mark
                 spell += looked
                 if state.speed is not None:
@@ -192,7 +197,9 @@ def train(
                 raise KeyboardInterrupt
     if state.work is not None:
         log.info("a step took %.3f s: %s; %.0f %% waiting for data", state.work.step, state.work, 100 * state.waiting)
-    return outcome_of(out, chosen, state)
+    outcome = outcome_of(out, chosen, state)
+    log.info("weights: %s", outcome.because)
+    return outcome
 
 
 def learnt(terms: Terms) -> dict[str, Any]:
@@ -213,9 +220,12 @@ def finished(out: Path, chosen: Training) -> Outcome | None:
 def outcome_of(out: Path, chosen: Training, state: State) -> Outcome:
     """The best checkpoint, or where nothing was selected the last."""
     last, best = out / "checkpoints" / "last", out / "checkpoints" / "best"
-    found, because = last, "the last averaged weights: nothing was selected"
+    found, because = last, "the last averaged weights, because nothing was selected"
     if best.is_dir():
-        found, because = best, f"best {chosen.selection} of the validation cases: {state.best:.4f}"
+        found, because = (
+            best,
+            state.preferred or f"those of the best {chosen.selection} of the validation cases: {state.best:.4f}",
+        )
     return Outcome(found, because, state.step, state.stopped, state.waiting, state.work, state.compute)
 
 
@@ -282,6 +292,20 @@ def _judged(state: State, score: float, chosen: Training) -> State:
             f"of {state.pace.steps}: the schedule is cut at {share:.0f} %, the rate has not fallen to zero"
         )
     return replace(state, best=best, without=without, stopped=stopped)
+
+
+def _preferred(state: State, score: float, settings: Settings, best: Path, numbers: Mapping[str, Any]) -> str:
+    """Why the last weights are taken where earlier ones had a higher metric; nothing where they are not."""
+    if state.step < state.pace.steps or not score < state.best or not (earlier := validation_of(best)):
+        return ""
+    share = share_better(settings.task, earlier, numbers, settings.training.seed)
+    if share >= SURE:
+        return ""
+    metric = settings.training.selection
+    return (
+        f"the last ones, {metric} of the validation cases {score:.4f}: earlier ones had {state.best:.4f}, "
+        f"but were better in only {100 * share:.0f} % of {DRAWS} bootstrap draws of these cases, not in {SURE:.0%}"
+    )
 
 
 def _replanned(state: State, clock: Clock, decided: Decided) -> State:

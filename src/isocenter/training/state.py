@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +107,7 @@ class State:
     waiting:     share of the last session's time in which the network waited for data
     compute:     the way in which steps are computed, as a plan names it
     work:        how fast the last session's steps were; None where the peak was not measured
+    preferred:   why the last weights were taken where earlier ones had a higher metric, or nothing
     """
 
     step: int
@@ -120,6 +121,7 @@ class State:
     waiting: float = 0.0
     compute: str = EAGER
     work: Work | None = None
+    preferred: str = ""
 
     @property
     def is_over(self) -> bool:
@@ -139,6 +141,7 @@ class State:
             speed = None if record["speed"] is None else Speed(**record["speed"])
             work = None if record.get("work") is None else Work(**record["work"])  # older states know none
             way = record.get("compute", EAGER)
-            return cls(**kept, best=best, speed=speed, pace=Pace(**record["pace"]), compute=way, work=work)
+            found = cls(**kept, best=best, speed=speed, pace=Pace(**record["pace"]), compute=way, work=work)
+            return replace(found, preferred=record.get("preferred", ""))
         except (KeyError, TypeError) as error:
             raise IntegrityError(f"is no state of a training ({error})", where, "Train anew") from error

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 
-def validate(model: Model, averaged: Module, cases: Sequence[Prepared], device: Any, compute: Compute) -> float:
-    """The selection metric; in the precision of the training, without mirrored views."""
+def validate(
+    model: Model, averaged: Module, cases: Sequence[Prepared], device: Any, compute: Compute
+) -> dict[str, Tensor]:
+    """{name: (cases, ...)} for `Task.selection`; in the precision of the training, without mirrored views."""
     averaged.eval()
     collected: dict[str, list[Tensor]] = {}
     inference, task = model.inference, model.task
@@ -41,4 +43,4 @@ def validate(model: Model, averaged: Module, cases: Sequence[Prepared], device: 
                 sums[name] = sums[name] + value if name in sums else value
         for name, value in sums.items():
             collected.setdefault(name, []).append(value)
-    return task.selection({name: torch.cat(values) for name, values in collected.items()})
+    return {name: torch.cat(values) for name, values in collected.items()}

@@ -112,7 +112,7 @@ def write_report(
             "data hash": plan.data_hash,
             "read as": run.dataset.layout,
             "patients": run.dataset.patients,
-            "model": f"chosen by the {outcomes[0].because}" if len(outcomes) == 1 else f"mean of {len(outcomes)} folds",
+            "model": f"weights: {outcomes[0].because}" if len(outcomes) == 1 else f"mean of {len(outcomes)} folds",
             "registered": plan["evaluation.registered"],
             "seed": plan["training.seed"],
             "minutes": f"{minutes:.1f}",

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from isocenter.training.selection import FEWEST_CASES, SURE, share_better
+
+
+class Mean:
+    """A task of which the metric is a mean over cases."""
+
+    @staticmethod
+    def selection(collected):
+        return collected["score"].mean().item()
+
+
+def scores(*values):
+    return {"score": torch.tensor(values)}
+
+
+def test_weights_that_are_better_in_every_case_are_surely_better():
+    assert share_better(Mean, scores(*[0.9] * 8), scores(*[0.8] * 8), seed=0) == 1.0
+
+
+def test_weights_that_are_alike_are_never_better():
+    assert share_better(Mean, scores(*[0.9] * 8), scores(*[0.9] * 8), seed=0) == 0.0
+
+
+def test_one_lucky_case_of_ten_is_not_sure():
+    lucky = scores(0.9, *[0.5] * 9)
+    # A draw without that case is no better: 0.9^10 = 35 % of draws.
+    assert share_better(Mean, lucky, scores(*[0.5] * 10), seed=0) == pytest.approx(1 - 0.9**10, abs=0.1)
+    assert SURE > 1 - 0.9**10
+
+
+def test_too_few_cases_say_nothing_however_they_agree():
+    few = FEWEST_CASES - 1
+    assert share_better(Mean, scores(*[0.9] * few), scores(*[0.1] * few), seed=0) == 0.0
+
+
+def test_the_same_seed_draws_the_same_cases():
+    values = torch.rand(20, generator=torch.Generator().manual_seed(0)), torch.rand(20)
+    shares = {share_better(Mean, *({"score": one} for one in values), seed=3) for _ in range(2)}
+    assert len(shares) == 1
