@@ -128,8 +128,6 @@ READERS = (
     "mask:first=1st,mask:second=2nd",
     "--set",
     "task.readers=soft",
-    "--set",
-    "task.loss=dice+ce",
     "--modality",
     "fundus",
 )

@@ -14,6 +14,9 @@ import pytest
 import isocenter
 import trained
 from isocenter import tasks
+from isocenter.errors import PlanError
+from isocenter.planning import with_settings
+from isocenter.values import Decision
 from packages import bundle_checked_and_run
 
 FLAT = {"network.size": {"width": 4, "widest": 8, "strides": [[1, 1], [2, 2]]}}
@@ -136,6 +139,17 @@ def test_scribbles_are_taught_where_they_are(tmp_path):
     assert plan["training.foreground"] == 1.0
     assert rows["method"].str.contains("on the 8.33 % of the voxels").all()
     assert not rows["metric"].str.contains("hd95").any()
+
+
+def test_where_the_share_of_readers_is_to_be_learnt_the_plan_takes_a_loss_that_can(tmp_path):
+    plan = isocenter.plan(discs(tmp_path / "data", readers=3), device="cpu", threads=1).plan
+    planned = plan.with_decision("task.loss", Decision("dice+ce+boundary", "the disc is thin"))
+    soft = with_settings(planned, {"task.readers": "soft"}).decision("task.loss")
+    assert soft.value == "dice+ce"
+    assert soft.because.startswith("dice+ce+boundary cannot learn the share of readers")
+    assert with_settings(planned, {"task.readers": "staple"})["task.loss"] == "dice+ce+boundary"
+    with pytest.raises(PlanError, match="cannot learn the share of readers"):
+        with_settings(planned, {"task.readers": "soft", "task.loss": "dice+ce+boundary"})
 
 
 def test_readers_are_told_apart_and_their_agreement_stands_beside_the_models(tmp_path):

@@ -16,7 +16,7 @@ from isocenter.planning.memory import peak, refuse_too_large
 from isocenter.planning.normalisation import normalisation
 from isocenter.planning.profiles import NNUNET
 from isocenter.planning.recipe import WITH_SGD
-from isocenter.tasks import Task, build, kind_for, parts_of, uncut
+from isocenter.tasks import Task, build, kind_for, parts_of, suited, uncut
 from isocenter.values import BY_HAND, Dataset, Decision, Fingerprint, Label, Plan
 
 # What all folds have in common, and why that tells a fold nothing of its test cases but how large images are.
@@ -46,6 +46,8 @@ def with_settings(plan: Plan, assignments: Mapping[str, Any]) -> Plan:
     for name, value in assignments.items():
         plan.decision(name)  # refuses an unknown name
         plan = plan.with_decision(name, Decision(value, BY_HAND))
+    if any(name.startswith("task.") for name in assignments):
+        plan = _unless_by_hand(plan, suited(_values(plan, "task")))
     follows: dict[str, Decision] = {}
     if "training.patch" in assignments:
         because = "it follows training.patch, which was set by hand"

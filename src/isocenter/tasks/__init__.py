@@ -6,7 +6,7 @@ A name may join several kinds, as in segmentation+classification: they are then 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -16,7 +16,7 @@ from isocenter.errors import DatasetError, PlanError
 from isocenter.tasks.made_of import parts_of, sides_of, suffices
 from isocenter.tasks.settings import reading
 from isocenter.tasks.task import Outputs, Task, rows_in, stated_image
-from isocenter.values import Dataset, Label, Split
+from isocenter.values import Dataset, Decision, Label, Split
 
 TASKS = {
     "classification": "isocenter.tasks.classification:Classification",
@@ -140,6 +140,12 @@ def cascades(task: Task) -> bool:
 def outside(task: Task) -> int:
     """What the task's label maps say beyond the image: background, unless the kind says otherwise."""
     return int(getattr(task, "outside", 0))
+
+
+def suited(settings: Mapping[str, Any]) -> dict[str, Decision]:
+    """What of a plan's section "task" is otherwise than planned, because it goes with what was set by hand there."""
+    found: Callable[[Mapping[str, Any]], dict[str, Decision]] | None = getattr(kind(settings["name"]), "suited", None)
+    return {} if found is None else found(settings)
 
 
 def channels_of(task: Task) -> tuple[Label, ...]:

@@ -19,7 +19,7 @@ from isocenter.tasks.label_maps import label_from, plain, refuse_other_names
 from isocenter.tasks.losses import label_loss, uncut
 from isocenter.tasks.overlapping import sigmoid, written
 from isocenter.tasks.segmentation_loss import known_alone, shares_of, target_loss
-from isocenter.tasks.segmentation_partly import PARTLY, check_partly, of_regions
+from isocenter.tasks.segmentation_partly import PARTLY, check_partly, of_regions, suited_loss
 from isocenter.tasks.segmentation_plan import check_settings, settings_for
 from isocenter.tasks.segmentation_scores import (
     METRICS,
@@ -228,6 +228,10 @@ class Segmentation:
             ),
             **self.under("natural"),
         }
+
+    @classmethod
+    def suited(cls, settings: Mapping[str, Any]) -> dict[str, Decision]:
+        return suited_loss(settings)
 
     def under(self, sampling: str) -> dict[str, Decision]:
         if self.sparse is None:

@@ -95,6 +95,15 @@ def check_partly(labels: Sequence[Label], loss: str, settings: Mapping[str, Any]
         raise PlanError(problem, "task.loss", "Choose --set task.loss=dice+ce")
 
 
+def suited_loss(settings: Mapping[str, Any]) -> dict[str, Decision]:
+    """A loss that can learn the share of readers, where the planned one cannot."""
+    divided = settings["readers"] == "soft" and len(settings["observers"] or ()) > 1
+    if not divided or settings["loss"] in OF_SHARES:
+        return {}
+    because = f"{settings['loss']} cannot learn the share of readers, which task.readers asks for"
+    return {"task.loss": Decision(OF_SHARES[0], because)}
+
+
 def of_regions(given: Any, labels: Sequence[Label], regions: Mapping[str, Sequence[int]]) -> Any:
     """Tolerances by the names of regions, where they were planned for the labels: the largest of the region's own."""
     if not isinstance(given, Mapping):
