@@ -11,12 +11,6 @@ import time
 from pathlib import Path
 
 import isocenter
-from isocenter.files import DatasetOptions, read_dataset
-from isocenter.runtime import Preprocessing
-from isocenter.tasks.segmentation import Segmentation
-from isocenter.training import prepare_all
-from isocenter.transforms import Normalisation
-from isocenter.values import Label
 
 
 def main() -> None:
@@ -29,11 +23,24 @@ def main() -> None:
     if asked.work == "check":
         done = len(isocenter.check(asked.folder, threads=asked.threads).examination.fingerprint.cases)
     else:
-        cases = list(read_dataset(asked.folder, DatasetOptions()))
-        preprocessing = Preprocessing(3, ("0",), (Normalisation("zscore"),), spacing=(1.5, 1.5, 1.5))
-        task = Segmentation((Label(1, "structure"),))
-        done = len(prepare_all(cases, preprocessing, task, threads=asked.threads, memory=0))
+        done = prepared(asked.folder, asked.threads)
     print(json.dumps({"cases": done, "work_seconds": time.perf_counter() - began}))
+
+
+def prepared(folder: Path, threads: int) -> int:
+    """How many cases of the folder were prepared."""
+    # Training brings torch with it, which no check needs: it would be most of what a check is said to hold.
+    from isocenter.files import DatasetOptions, read_dataset
+    from isocenter.runtime import Preprocessing
+    from isocenter.tasks.segmentation import Segmentation
+    from isocenter.training import prepare_all
+    from isocenter.transforms import Normalisation
+    from isocenter.values import Label
+
+    cases = list(read_dataset(folder, DatasetOptions()))
+    preprocessing = Preprocessing(3, ("0",), (Normalisation("zscore"),), spacing=(1.5, 1.5, 1.5))
+    task = Segmentation((Label(1, "structure"),))
+    return len(prepare_all(cases, preprocessing, task, threads=threads, memory=0))
 
 
 if __name__ == "__main__":

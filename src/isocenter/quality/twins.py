@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,8 +18,8 @@ SAME = 0.97
 # Signs of the lowest frequencies that may differ: the same copies differ in 8 of 63 at most.
 MOST_BITS = 10
 LOW_FREQUENCIES = {1: 64, 2: 8, 3: 4}
-# Of pairs two small images each are copied: 32 MiB of volumes.
-ROWS_AT_ONCE, PAIRS_AT_ONCE = 1024, 1024
+# A volume's small image is 16 kB in single precision: 8 MiB of them at once, of pairs twice that.
+ROWS_AT_ONCE, PAIRS_AT_ONCE = 512, 512
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,7 @@ def twins(looks: Mapping[str, Look]) -> tuple[Twin, ...]:
     pairs: dict[tuple[int, int], Twin] = {}
     for axes in sorted({look.small.ndim for look in looks.values()}):
         chosen = [n for n, name in enumerate(names) if looks[name].small.ndim == axes]
-        own = _own([looks[names[n]].small for n in chosen])
-        for i, j, likeness in _alike(own, axes):
+        for i, j, likeness in _alike(_Images([looks[names[n]].small for n in chosen])):
             first, second = names[chosen[i]], names[chosen[j]]
             exact = looks[first].digest == looks[second].digest
             pairs[chosen[i], chosen[j]] = Twin(first, second, 1.0 if exact else likeness, exact)
@@ -64,42 +63,60 @@ def groups(found: tuple[Twin, ...]) -> tuple[frozenset[str], ...]:
     return tuple(frozenset(np.array(names)[label == one].tolist()) for one in np.unique(label))
 
 
-def _own(small: Sequence[Floats]) -> Floats:
-    """(cases, *spatial) without the set's mean image, each of length 1: registered brains are no twins.
+class _Images:
+    """Small images without the set's mean image, each of length 1: registered brains are no twins.
 
-    Of few images the mean is no common anatomy but the images themselves.
+    Of few images the mean is no common anatomy but the images themselves. Rows are made when they are asked for: those
+    of all cases together would be most of what a check holds.
     """
-    flat = np.array(small, dtype=np.float32).reshape(len(small), -1)
-    _unit(flat)
-    if len(flat) >= 8:
-        flat -= flat.mean(axis=0)
-        _unit(flat)
-    return flat.reshape(-1, *small[0].shape)
+
+    def __init__(self, small: Sequence[Floats]) -> None:
+        self.small, self.shape = small, small[0].shape
+        self.mean = np.zeros(small[0].size, dtype=np.float32)
+        if len(small) >= 8:
+            sums = [_unit(self._flat(block)).sum(axis=0, dtype=np.float64) for block in self.blocks]
+            self.mean = (np.sum(sums, axis=0) / len(small)).astype(np.float32)
+
+    @property
+    def blocks(self) -> Iterator[range]:
+        count = len(self.small)
+        return (range(start, min(start + ROWS_AT_ONCE, count)) for start in range(0, count, ROWS_AT_ONCE))
+
+    def rows(self, chosen: Iterable[int]) -> Floats:
+        """(chosen, voxels)"""
+        flat = _unit(self._flat(chosen))
+        flat -= self.mean
+        return _unit(flat) if self.mean.any() else flat
+
+    def _flat(self, chosen: Iterable[int]) -> Floats:
+        stacked = np.array([self.small[n] for n in chosen], dtype=np.float32)
+        return stacked.reshape(len(stacked), -1)
 
 
-def _unit(flat: Floats) -> None:
-    """Each row of mean 0 and length 1, in place: of thousands of images no copy is made."""
+def _unit(flat: Floats) -> Floats:
+    """Each row of mean 0 and length 1, in place."""
     flat -= flat.mean(axis=1, keepdims=True)
     length = np.linalg.norm(flat, axis=1, keepdims=True)
     np.divide(flat, length, out=flat, where=length > 1e-6)
     flat[length[:, 0] <= 1e-6] = 0
+    return flat
 
 
-def _alike(own: Floats, axes: int) -> Iterator[tuple[int, int, float]]:
-    bits, flat = _signs(own, axes), own.reshape(len(own), -1)
-    for first, second in _near(bits):
-        likeness = np.einsum("ij,ij->i", flat[first], flat[second])
+def _alike(images: _Images) -> Iterator[tuple[int, int, float]]:
+    for first, second in _near(_signs(images)):
+        likeness = np.einsum("ij,ij->i", images.rows(first), images.rows(second))
         for i, j, value in zip(first, second, likeness, strict=True):
             if value >= SAME:
                 yield int(i), int(j), float(value)
 
 
-def _signs(own: Floats, axes: int) -> Floats:
+def _signs(images: _Images) -> Floats:
     """(cases, bits) of +1 and -1: low frequencies above and below their median, without the mean."""
+    axes = len(images.shape)
     count, every = LOW_FREQUENCIES[axes], tuple(range(1, axes + 1))
-    blocks = [own[start : start + ROWS_AT_ONCE] for start in range(0, len(own), ROWS_AT_ONCE)]
-    lowest = [fft.dctn(block, axes=every)[(slice(None), *(slice(0, count),) * axes)].copy() for block in blocks]
-    low = np.concatenate(lowest).reshape(len(own), -1)[:, 1:]
+    lowest = (slice(None), *(slice(0, count),) * axes)
+    blocks = (images.rows(block).reshape(-1, *images.shape) for block in images.blocks)
+    low = np.concatenate([fft.dctn(block, axes=every)[lowest].reshape(len(block), -1)[:, 1:] for block in blocks])
     return np.where(low > np.median(low, axis=1, keepdims=True), 1.0, -1.0).astype(np.float32)
 
 
