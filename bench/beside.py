@@ -195,8 +195,13 @@ def _cell(values: list[float]) -> str:
     if not values:
         return "not measured"
     if len(values) == 1:
-        return f"{values[0]:.3g}"
-    return f"{statistics.median(values):.3g} ({min(values):.3g} to {max(values):.3g})"
+        return _digits(values[0])
+    return f"{_digits(statistics.median(values))} ({_digits(min(values))} to {_digits(max(values))})"
+
+
+def _digits(value: float) -> str:
+    """Three digits that count, and no powers of ten."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _said(out: Path) -> dict[str, Any] | None:

@@ -131,6 +131,7 @@ READERS = (
     "--modality",
     "fundus",
 )
+MICROSCOPY = ("--modality", "microscopy")
 # Yang et al., Scientific Data 2023.
 MEDMNIST = "doi:10.1038/s41597-022-01721-8"
 TIMES = ("--column", "time=days,event=happened", "--set", "task.unit=days", "--modality", "MR")
@@ -143,8 +144,12 @@ EXAMPLES: Mapping[str, Example] = {
     "grades": Example(
         "classification", "medmnist/retinamnist.npz", "grades of retinopathy", ("--set", "task.order=corn")
     ),
-    "detection": Example("detection", "bccd", "blood cells in boxes", ("--modality", "microscopy")),
-    "instances": Example("instances", "dsb2018", "nuclei one by one", ("--modality", "microscopy")),
+    "detection": Example("detection", "bccd", "blood cells in boxes", MICROSCOPY),
+    "anchors": Example("detection", "bccd", "the same, by RetinaNet", (*MICROSCOPY, "--set", "network.name=retinanet")),
+    "instances": Example("instances", "dsb2018", "nuclei one by one", MICROSCOPY),
+    "outlines": Example(
+        "instances", "dsb2018", "the same, by Mask R-CNN", (*MICROSCOPY, "--set", "network.name=mask_rcnn")
+    ),
     "together": Example("segmentation+classification", "ultrasound", "a tumour's outline and its class at once"),
     "series": Example("classification", "", "SIMULATED pulse waves, even or uneven", (), rhythms),
     "findings": Example("findings", "multimodal", "diseases in radiographs", FINDINGS, diseases),

@@ -35,6 +35,12 @@ def record(part: str, title: str, table_markdown: str, data: dict[str, Any], *, 
     page.write_text(replaced(page.read_text(encoding="utf-8"), part, section), encoding="utf-8")
 
 
+def known(part: str) -> dict[str, Any]:
+    """What was recorded of a part before; nothing where it never was."""
+    figures = FIGURES / f"{part}.json"
+    return json.loads(figures.read_text(encoding="utf-8")) if figures.is_file() else {}
+
+
 def replaced(text: str, part: str, section: str) -> str:
     """The page with the part's section exchanged, or added at the end."""
     begin, end = f"<!-- bench:{part} -->", f"<!-- /bench:{part} -->"
