@@ -62,6 +62,7 @@ NAMES = {
 }
 EN_DASH = "\N{EN DASH}"
 ALL = "all"  # the label of the row over all labels
+MOST_DECIMALS = 6
 MOST_LISTED = 24  # numbers that a reader of a page goes through one by one
 
 
@@ -78,18 +79,23 @@ def row_name(row: Row) -> str:
 
 
 def decimals(value: float, unit: str = "") -> int:
-    """Three decimals for a ratio, three significant digits for all else, but never less than whole numbers."""
+    """Three decimals for a ratio, three significant digits for all else; whole numbers at least, and six at most."""
     if not math.isfinite(value) or value == 0:
         return 3
-    if not unit and abs(value) < 10:
-        return 3 if abs(value) >= 5e-3 else 2 - math.floor(math.log10(abs(value)))
-    return min(6, max(0, 2 - math.floor(math.log10(abs(value)))))
+    if not unit and 5e-3 <= abs(value) < 10:
+        return 3
+    return min(MOST_DECIMALS, max(0, 2 - math.floor(math.log10(abs(value)))))
 
 
 def number(value: float, unit: str = "", places: int | None = None) -> str:
     if not math.isfinite(value):
         return "undefined"
-    text = f"{value:.{decimals(value, unit) if places is None else places}f}".replace("-", "\N{MINUS SIGN}")
+    places = decimals(value, unit) if places is None else places
+    least = 10.0**-places
+    if places == MOST_DECIMALS and 0 < abs(value) < least:  # a row of zeros would say that it is none
+        text = f"<{least:.{places}f}" if value > 0 else f">\N{MINUS SIGN}{least:.{places}f}"
+    else:
+        text = f"{value:.{places}f}".replace("-", "\N{MINUS SIGN}")
     return f"{text} {unit}" if unit else text
 
 
