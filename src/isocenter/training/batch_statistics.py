@@ -18,7 +18,7 @@ from isocenter.training.objective import augmented
 if TYPE_CHECKING:
     from torch.nn import Module
 
-# Most of what more batches would bring: docs/benchmarks.md.
+# Most of what four times as many bring: bench/batch_statistics.py.
 BATCHES = 8
 
 

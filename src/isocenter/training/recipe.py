@@ -304,7 +304,7 @@ def _preferred(state: State, score: float, settings: Settings, best: Path, numbe
     metric = settings.training.selection
     return (
         f"the last ones, {metric} of the validation cases {score:.4f}: earlier ones had {state.best:.4f}, "
-        f"but were better in only {100 * share:.0f} % of {DRAWS} bootstrap draws of these cases, not in {SURE:.0%}"
+        f"but were better in only {100 * share:.0f} % of {DRAWS} bootstrap draws of these cases, not in {100 * SURE:.0f} %"
     )
 
 
