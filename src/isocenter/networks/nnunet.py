@@ -9,8 +9,8 @@ travels with a model.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -247,18 +247,36 @@ class Decoder(nn.Module):
 
 
 class PlannedUNet(nn.Module):
-    """(batch, channels, *spatial) to {head: (batch, outputs, *spatial)}, for both U-Nets.
+    """(batch, channels, *spatial) to {head: (batch, outputs, *spatial)}; its kinds differ in the encoder alone.
 
+    features, kernels, strides, repeats: one entry a stage of the encoder, finest first; repeats: of what it repeats
+    decoder_convolutions: one a stage of the decoder, coarsest first
     slicewise: a network of two axes goes through a volume (batch, channels, slices, *plane), each slice on its own
     coarser:   how many outputs `head@1` (half the resolution), `head@2`, ... there are beside it while training
     """
 
-    encoder: nn.Module
-    decoder: Decoder
+    encoder_of: ClassVar[Callable[..., nn.Module]]
 
-    def __init__(self, head: str, slicewise: bool, coarser: int) -> None:
+    def __init__(
+        self,
+        channels: int,
+        outputs: int,
+        layers: Layers,
+        *,
+        features: Sequence[int],
+        kernels: Sequence[Sequence[int]],
+        strides: Sequence[Sequence[int]],
+        repeats: Sequence[int],
+        decoder_convolutions: Sequence[int],
+        head: str,
+        slicewise: bool,
+        coarser: int,
+    ) -> None:
         super().__init__()
+        check_stages(layers.axes, features, kernels, strides, repeats, decoder_convolutions)
         self.head, self.slicewise, self.coarser = head, slicewise, coarser
+        self.encoder = self.encoder_of(layers, channels, features, kernels, strides, repeats)
+        self.decoder = Decoder(layers, outputs, features, kernels, strides, decoder_convolutions)
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         slices = images.shape[2]
@@ -272,53 +290,15 @@ class PlannedUNet(nn.Module):
 
 
 class PlainConvUNet(PlannedUNet):
-    """Plain convolutions on both sides.
+    """Plain convolutions on both sides."""
 
-    features, kernels, strides, convolutions: one entry a stage of the encoder, finest first
-    decoder_convolutions:                     one a stage of the decoder, coarsest first
-    """
-
-    def __init__(
-        self,
-        channels: int,
-        outputs: int,
-        layers: Layers,
-        features: Sequence[int],
-        kernels: Sequence[Sequence[int]],
-        strides: Sequence[Sequence[int]],
-        convolutions: Sequence[int],
-        decoder_convolutions: Sequence[int],
-        **around: Any,
-    ) -> None:
-        super().__init__(**around)
-        check_stages(layers.axes, features, kernels, strides, convolutions, decoder_convolutions)
-        self.encoder = Encoder(layers, channels, features, kernels, strides, convolutions)
-        self.decoder = Decoder(layers, outputs, features, kernels, strides, decoder_convolutions)
+    encoder_of = Encoder
 
 
 class ResidualEncoderUNet(PlannedUNet):
-    """Residual blocks in the encoder, plain convolutions in the decoder.
+    """Residual blocks in the encoder, plain convolutions in the decoder."""
 
-    features, kernels, strides, blocks: one entry a stage of the encoder, finest first
-    decoder_convolutions:               one a stage of the decoder, coarsest first
-    """
-
-    def __init__(
-        self,
-        channels: int,
-        outputs: int,
-        layers: Layers,
-        features: Sequence[int],
-        kernels: Sequence[Sequence[int]],
-        strides: Sequence[Sequence[int]],
-        blocks: Sequence[int],
-        decoder_convolutions: Sequence[int],
-        **around: Any,
-    ) -> None:
-        super().__init__(**around)
-        check_stages(layers.axes, features, kernels, strides, blocks, decoder_convolutions)
-        self.encoder = ResidualEncoder(layers, channels, features, kernels, strides, blocks)
-        self.decoder = Decoder(layers, outputs, features, kernels, strides, decoder_convolutions)
+    encoder_of = ResidualEncoder
 
 
 def check_stages(
@@ -338,9 +318,12 @@ def check_stages(
 
 
 def parts(
-    spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
-) -> tuple[Layers, int, dict[str, Any], dict[str, Any]]:
-    """(layers, outputs, what is around the network, what the network itself is made of) of a family's settings."""
+    repeated: str, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
+) -> tuple[int, Layers, dict[str, Any]]:
+    """(outputs, layers, the other arguments of a network) of a family's settings.
+
+    repeated: the setting that says how often each stage of the encoder repeats what it is made of
+    """
     if vectors or len(dense) != 1:
         raise ValueError("it has one map of outputs and nothing else")
     own = dict(size)
@@ -350,22 +333,22 @@ def parts(
     [(head, outputs)] = dense.items()
     names = ("bias", "norm", "norm_options", "activation", "slope", "norm_last", "dropout")
     layers = Layers(2 if slicewise else spatial_dims, **{name: own.pop(name) for name in names if name in own})
-    around = {"head": head, "slicewise": slicewise, "coarser": int(own.pop("deep_supervision", 0))}
-    return layers, outputs, around, own
+    coarser, repeats = int(own.pop("deep_supervision", 0)), own.pop(repeated)
+    return outputs, layers, {**own, "repeats": repeats, "head": head, "slicewise": slicewise, "coarser": coarser}
 
 
 def build_plain(
     channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
 ) -> PlainConvUNet:
-    layers, outputs, around, own = parts(spatial_dims, dense, vectors, size)
-    return PlainConvUNet(channels, outputs, layers, **own, **around)
+    outputs, layers, made_of = parts("convolutions", spatial_dims, dense, vectors, size)
+    return PlainConvUNet(channels, outputs, layers, **made_of)
 
 
 def build_residual(
     channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
 ) -> ResidualEncoderUNet:
-    layers, outputs, around, own = parts(spatial_dims, dense, vectors, size)
-    return ResidualEncoderUNet(channels, outputs, layers, **own, **around)
+    outputs, layers, made_of = parts("blocks", spatial_dims, dense, vectors, size)
+    return ResidualEncoderUNet(channels, outputs, layers, **made_of)
 
 
 def size_for_plain(

@@ -301,10 +301,10 @@ def _preferred(state: State, score: float, settings: Settings, best: Path, numbe
     share = share_better(settings.task, earlier, numbers, settings.training.seed)
     if share >= SURE:
         return ""
-    metric = settings.training.selection
+    metric, percent = settings.training.selection, f"{100 * share:.0f} %"
     return (
-        f"the last ones, {metric} of the validation cases {score:.4f}: earlier ones had {state.best:.4f}, "
-        f"but were better in only {100 * share:.0f} % of {DRAWS} bootstrap draws of these cases, not in {100 * SURE:.0f} %"
+        f"the last ones, {metric} of the validation cases {score:.4f}: earlier ones had {state.best:.4f}, but were "
+        f"better in only {percent} of {DRAWS} bootstrap draws of these cases, not in {100 * SURE:.0f} %"
     )
 
 
