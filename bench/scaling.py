@@ -2,13 +2,15 @@
 
     python bench/scaling.py                  # about two hours on two cores, and some GiB of disk
     python bench/scaling.py --most 100000    # measure the cases to the end, where the machine allows
+    python bench/scaling.py --axes check     # this alone; what was recorded of the others stays
     python bench/scaling.py --small
 
 Cases are generated volumes of 24 x 24 x 24 voxels with a label map, each a file of its own: `check` reads them, and
 `prepare_all` makes the arrays that training reads, from a cold cache. Voxels and classes are of one volume that a light
 network (fresh weights, windows of 32 an axis) predicts. Workers are the `--threads` of `check`. Each point is a process
 of its own. The model is cost = a + b * n^k, fitted to the measured points by least squares of the logarithm, with k = 1
-unless another k leaves less than half the error; what is not measured is said to be so.
+unless a greater k leaves less than half the error: what costs less and less for each case does so only for a while.
+What is not measured is said to be so.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import matplotlib
 import numpy as np
 import psutil
 from beside import PLACE, ROOT, Program, arguments, failures, interleaved, record
+from recorded import known
 from scipy.optimize import least_squares
 
 matplotlib.use("Agg")
@@ -75,6 +78,7 @@ class Growth:
 def main() -> None:
     parser = arguments(__doc__, repeats=1)
     parser.add_argument("--most", type=int, default=CASES[-1], help="cases up to which is measured")
+    parser.add_argument("--axes", nargs="+", choices=list(AXES), default=list(AXES), help="what is measured")
     asked = parser.parse_args()
     PLACE.mkdir(exist_ok=True)
     cases = (10, 30) if asked.small else tuple(n for n in (*CASES, 30_000, FARTHEST) if n <= asked.most)
@@ -85,10 +89,11 @@ def main() -> None:
         "classes": (1, 3) if asked.small else CLASSES,
         "workers": (1, 2) if asked.small else _workers(),
     }
-    points: list[Point] = []
+    before = [] if asked.small else [Point(**one) for one in known("scaling").get("points", ())]
+    points = [one for one in before if one.what not in asked.axes]
     failed: list[str] = []
-    for what, numbers in grid.items():
-        for n in numbers:
+    for what in asked.axes:
+        for n in grid[what]:
             with tempfile.TemporaryDirectory(dir=PLACE) as place:
                 threads = n if what == "workers" else asked.threads
                 made = [sys.executable, str(SIDE), "make", what, str(n), place]
@@ -118,12 +123,12 @@ def _workers() -> tuple[int, ...]:
 def growth(numbers: Sequence[float], costs: Sequence[float]) -> Growth | None:
     """The model, fitted where there are enough points to say more than a line would; None otherwise.
 
-    The power is 1 unless another halves what is left over: else the noise of a few points would decide what the cost
-    is far beyond them.
+    The power is 1 unless a greater one halves what is left over: else the noise of a few points would decide what the
+    cost is far beyond them.
     """
     if len(numbers) < 4:
         return None
-    line, free = _fitted(numbers, costs, (1 - 1e-6, 1 + 1e-6)), _fitted(numbers, costs, (0.0, 3.0))
+    line, free = _fitted(numbers, costs, (1 - 1e-6, 1 + 1e-6)), _fitted(numbers, costs, (1.0, 3.0))
     return free[0] if free[1] < line[1] / 2 else line[0]
 
 
