@@ -9,7 +9,7 @@ import numpy as np
 
 from isocenter.lazy import csgraph, fft, sparse
 from isocenter.quality.look import Look
-from isocenter.values import Array, Floats
+from isocenter.values import Floats
 
 # Copies of one image (JPEG at quality 40, half the size, a fifth brighter, gamma 1.2, noise) agree to 0.97 and more
 # where the image has 200 pixels a side, at 28 pixels to 0.956; different images of one set to 0.91 at most (adrenal
@@ -18,8 +18,8 @@ SAME = 0.97
 # Signs of the lowest frequencies that may differ: the same copies differ in 8 of 63 at most.
 MOST_BITS = 10
 LOW_FREQUENCIES = {1: 64, 2: 8, 3: 4}
-# A volume's small image is 16 kB in single precision: 8 MiB of them at once, of pairs twice that.
-ROWS_AT_ONCE, PAIRS_AT_ONCE = 512, 512
+# A volume's small image is 16 kB in single precision: 8 MiB of them at once.
+ROWS_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
@@ -103,11 +103,20 @@ def _unit(flat: Floats) -> Floats:
 
 
 def _alike(images: _Images) -> Iterator[tuple[int, int, float]]:
-    for first, second in _near(_signs(images)):
-        likeness = np.einsum("ij,ij->i", images.rows(first), images.rows(second))
-        for i, j, value in zip(first, second, likeness, strict=True):
-            if value >= SAME:
-                yield int(i), int(j), float(value)
+    """Pairs (i < j) and how alike they are; a block of cases against a block is one matrix product."""
+    bits = _signs(images)
+    least = bits.shape[1] - 2 * MOST_BITS
+    for rows in images.blocks:
+        first: Floats | None = None
+        for columns in (block for block in images.blocks if block.start >= rows.start):
+            near = bits[rows.start : rows.stop] @ bits[columns.start : columns.stop].T >= least
+            if columns == rows:
+                near = np.triu(near, k=1)
+            if near.any():
+                first = images.rows(rows) if first is None else first
+                likeness = first @ images.rows(columns).T
+                for i, j in np.argwhere(near & (likeness >= SAME)):
+                    yield rows.start + int(i), columns.start + int(j), float(likeness[i, j])
 
 
 def _signs(images: _Images) -> Floats:
@@ -118,17 +127,6 @@ def _signs(images: _Images) -> Floats:
     blocks = (images.rows(block).reshape(-1, *images.shape) for block in images.blocks)
     low = np.concatenate([fft.dctn(block, axes=every)[lowest].reshape(len(block), -1)[:, 1:] for block in blocks])
     return np.where(low > np.median(low, axis=1, keepdims=True), 1.0, -1.0).astype(np.float32)
-
-
-def _near(bits: Floats) -> Iterator[tuple[Array, Array]]:
-    """Pairs (i < j) whose signs differ little, some thousand at once; a block of rows is one matrix product."""
-    least = bits.shape[1] - 2 * MOST_BITS
-    for start in range(0, len(bits), ROWS_AT_ONCE):
-        agree = bits[start : start + ROWS_AT_ONCE] @ bits[start:].T
-        rows, columns = np.nonzero(np.triu(agree >= least, k=1))
-        for part in range(0, len(rows), PAIRS_AT_ONCE):
-            chosen = slice(part, part + PAIRS_AT_ONCE)
-            yield rows[chosen] + start, columns[chosen] + start
 
 
 def _equal(digests: list[str]) -> Iterator[tuple[int, int]]:
