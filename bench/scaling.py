@@ -170,18 +170,23 @@ def _table(points: Sequence[Point], failed: Sequence[str]) -> str:
 
 
 def drawn(points: Sequence[Point], path: Path) -> None:
-    """Seconds and GiB over n on logarithmic axes; dots are measured, lines are the model."""
+    """Seconds, on a logarithmic axis, and GiB, from 0 on, over n; dots are measured, lines are the model."""
     figure, axes = plt.subplots(2, len(AXES), figsize=(3.2 * len(AXES), 5.6), layout="constrained", squeeze=False)
     for column, (what, words) in enumerate(AXES.items()):
         own = [one for one in points if one.what == what]
         for row, unit in enumerate(("seconds", "memory")):
             panel, costs = axes[row, column], [getattr(one, unit) for one in own]
-            panel.loglog([one.n for one in own], costs, "o", color="black", markersize=4)
+            panel.plot([one.n for one in own], costs, "o", color="black", markersize=4)
             model = growth([one.n for one in own], costs)
             if model is not None and what != "workers":
                 last = FARTHEST if what in ("check", "prepare") else own[-1].n
                 line = np.geomspace(own[0].n, max(last, own[-1].n), 100)
-                panel.loglog(line, [model.at(n) for n in line], color="tab:blue", linewidth=1)
+                panel.plot(line, [model.at(n) for n in line], color="tab:blue", linewidth=1)
+            panel.set_xscale("log")
+            if unit == "seconds":
+                panel.set_yscale("log")
+            else:
+                panel.set_ylim(bottom=0)
             panel.set_ylabel("seconds" if unit == "seconds" else "peak memory, GiB")
             panel.set_xlabel(words.replace("`", ""), fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
