@@ -2,8 +2,8 @@
 
     python bench/batch_statistics.py ../shared/data/hippocampus --steps 120 --seeds 0 1 2
 
-The same training for each number of batches: statistics change no weights, so that all end with the same ones, and only
-means and variances of the normalisation differ. 0 batches: those that the average of the weights took over from the
+The same training for each number of cases: statistics change no weights, so that all end with the same ones, and only
+means and variances of the normalisation differ. 0 cases: those that the average of the weights took over from the
 steps. The mask is the image, so that the truth can be read off and nothing else is in the way.
 """
 
@@ -31,16 +31,16 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--batches", type=int, nargs="+", default=[0, 2, 8, 32])
+    parser.add_argument("--cases", type=int, nargs="+", default=[0, 16, 64, 256], help="by which they are measured")
     parser.add_argument("--threads", type=int)
     given = parser.parse_args()
     out = Path(tempfile.mkdtemp(prefix="isocenter-"))
     table = _table(given.data, out / "volumes.csv")
     measure = recipe.measure_batch_statistics
     print(f"Machine: {described()}.\nCommand: `python bench/{Path(__file__).name} {' '.join(sys.argv[1:])}`\n")
-    print("| batches | figure | mean of seeds | each seed |\n|---|---|---|---|")
-    for count in given.batches:
-        batch_statistics.BATCHES = count
+    print("| cases | figure | mean of seeds | each seed |\n|---|---|---|---|")
+    for count in given.cases:
+        batch_statistics.CASES = count
         recipe.measure_batch_statistics = measure if count else lambda *_: None
         found: dict[str, list[float]] = {}
         for seed in given.seeds:

@@ -9,7 +9,7 @@ from torch import nn
 
 from isocenter.planning import read_plan, settings
 from isocenter.training import Batch
-from isocenter.training.batch_statistics import BATCHES, measure_batch_statistics
+from isocenter.training.batch_statistics import CASES, measure_batch_statistics
 from isocenter.training.compute import Compute
 from isocenter.training.kinds import kind_for
 from isocenter.transforms import generator
@@ -21,7 +21,8 @@ PLAIN = Compute()
 def untouched(classified):
     """The settings of a small classification, whose images are left as they are."""
     chosen = settings(read_plan(classified.out / "plan.yaml"))
-    return replace(chosen, augmentation=replace(chosen.augmentation, probability=0.0, flips=()))
+    untouched = replace(chosen.augmentation, probability=0.0, flips=())
+    return replace(chosen, augmentation=untouched, training=replace(chosen.training, batch=4))
 
 
 def batch(step):
@@ -36,10 +37,24 @@ def test_the_statistics_are_those_of_the_first_batches_whatever_they_were_before
     layer.running_mean.fill_(99.0)
     layer.num_batches_tracked.fill_(7)
     measure_batch_statistics(layer, batch, untouched, "cpu", PLAIN)
-    seen = [torch.from_numpy(batch(step).images) for step in range(BATCHES)]
+    seen = [torch.from_numpy(batch(step).images) for step in range(CASES // 4)]
     assert layer.running_mean.item() == pytest.approx(np.mean([one.mean() for one in seen]), abs=1e-4)
     assert layer.running_var.item() == pytest.approx(np.mean([one.var() for one in seen]), rel=1e-4)
     assert (layer.momentum, layer.num_batches_tracked.item(), layer.training) == (0.1, 7, False)
+
+
+def test_large_batches_are_few_but_one_is_always_seen(untouched):
+    asked = []
+
+    def counted(step):
+        asked.append(step)
+        return batch(step)
+
+    for size, steps in ((32, 2), (1000, 1)):
+        asked.clear()
+        chosen = replace(untouched, training=replace(untouched.training, batch=size))
+        measure_batch_statistics(nn.BatchNorm2d(1), counted, chosen, "cpu", PLAIN)
+        assert asked == list(range(steps))
 
 
 def test_weights_stay_and_what_normalises_each_image_alone_is_not_run(untouched):

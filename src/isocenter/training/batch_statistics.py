@@ -18,8 +18,8 @@ from isocenter.training.objective import augmented
 if TYPE_CHECKING:
     from torch.nn import Module
 
-# Most of what four times as many bring: bench/batch_statistics.py.
-BATCHES = 8
+# Cases are seen by so many, in whole batches: most of what four times as many bring (bench/batch_statistics.py).
+CASES = 64
 
 
 def measure_batch_statistics(
@@ -36,7 +36,7 @@ def measure_batch_statistics(
         layer.reset_running_stats()
         layer.momentum = None  # the plain mean of all batches
         layer.train()
-    for step in range(BATCHES):
+    for step in range(max(1, CASES // settings.training.batch)):
         seen = augmented(of_step(step), settings, device)
         with torch.inference_mode(), compute.autocast(device):
             module(compute.ordered(module, seen.images), *seen.context)
