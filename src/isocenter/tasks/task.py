@@ -115,7 +115,7 @@ class Task(Protocol):
         """(batch, ...) numbers from which `selection` makes its metric; of a dense head they add up over its parts."""
 
     def selection(self, collected: Mapping[str, Tensor]) -> float:
-        """The metric that picks the best checkpoint, higher is better, from the numbers of all validation cases."""
+        """The metric by which checkpoints are compared, higher is better, from the numbers of all validation cases."""
 
     def average(self, outputs: Sequence[Mapping[str, Array]]) -> Mapping[str, Array]:
         """One output, (batch, channels, ...) a head, for those of several networks or mirrored views. No torch here."""

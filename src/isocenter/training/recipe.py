@@ -218,7 +218,7 @@ def finished(out: Path, chosen: Training) -> Outcome | None:
 
 
 def outcome_of(out: Path, chosen: Training, state: State) -> Outcome:
-    """The best checkpoint, or where nothing was selected the last."""
+    """The checkpoint that was chosen, or where nothing was the last."""
     last, best = out / "checkpoints" / "last", out / "checkpoints" / "best"
     found, because = last, "the last averaged weights, because nothing was selected"
     if best.is_dir():
