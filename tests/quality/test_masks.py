@@ -18,6 +18,28 @@ def test_a_box_is_as_thick_as_its_shortest_side(sides):
     assert box.pieces == (np.prod(sides),)
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_rod_is_as_long_as_its_sides_say_whatever_axis_it_lies_along(axis):
+    sides = np.full(3, 2)
+    sides[axis] = 30
+    assert structures(np.ones(sides, np.uint8))[1].elongation == pytest.approx(15)
+    assert structures(np.ones(np.delete(sides, axis - 1), np.uint8))[1].elongation == pytest.approx(15)
+
+
+def test_a_ball_in_thick_slices_is_short_however_thin_it_is_in_voxels():
+    grid = np.indices((41, 41, 5)) - np.reshape([20, 20, 2], (3, 1, 1, 1))
+    ball = (grid[0] ** 2 + grid[1] ** 2 + (8 * grid[2]) ** 2 <= 18**2).astype(np.uint8)
+    found = structures(ball)[1]
+    assert found.thickness < 5
+    assert found.elongation < 3
+
+
+def test_rods_apart_are_each_as_long_as_one():
+    drawn = np.zeros((40, 9), np.uint8)
+    drawn[:, 1:3] = drawn[:, 5:7] = 1
+    assert structures(drawn)[1].elongation == pytest.approx(20)
+
+
 def test_a_box_at_the_edge_of_the_image_is_as_thick_as_one_in_the_middle():
     drawn = np.zeros((9, 9), np.uint8)
     drawn[:3, :] = 1

@@ -32,6 +32,7 @@ def facts_of(
         foreground=_foreground(image.data, valid, references.get("mask", references.get("instances"))),
         voxel_volume=canonical.voxel_volume,
         thickness={value: structure.thickness for value, structure in structures.items()},
+        elongation={value: structure.elongation for value, structure in structures.items()},
         components=_components(structures, references.get("instances")),
         unit=image.geometry.unit,
         frames=image.frames,

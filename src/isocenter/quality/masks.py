@@ -1,4 +1,4 @@
-"""What a label map holds: voxels, pieces and thinness of each structure."""
+"""What a label map holds: voxels, pieces, thinness and length of each structure."""
 
 from __future__ import annotations
 
@@ -16,12 +16,29 @@ from isocenter.values import Array, Image
 class Structure:
     """One label of one mask.
 
-    thickness: voxels, the mean run along the axis where runs are shortest; a box a x b x c has min(a, b, c)
-    pieces:    voxels of each connected piece, corners touching
+    runs:   voxels, the mean run along each axis, the shortest first; a box a x b x c has its sides
+    pieces: voxels of each connected piece, corners touching
     """
 
-    thickness: float
+    runs: tuple[float, ...]
     pieces: tuple[int, ...]
+
+    @property
+    def thickness(self) -> float:
+        """Voxels: the shortest of the mean runs."""
+        return self.runs[0]
+
+    @property
+    def elongation(self) -> float:
+        """How many times its own width a piece is long, were it a straight rod of that cross-section.
+
+        A rod is short along all axes but one: what is flat, such as a ball in thick slices, is no rod. Of a series,
+        which has no cross-section, 1.
+        """
+        if len(self.runs) < 2:
+            return 1.0
+        *across, _ = self.runs
+        return float(np.mean(self.pieces) / (np.prod(across) * across[-1]))
 
     @property
     def specks(self) -> int:
@@ -60,17 +77,17 @@ def _structure(inside: Array) -> Structure:
     """inside: (*spatial) truths, no larger than the structure."""
     pieces, _ = ndimage.label(inside, structure=np.ones((3,) * inside.ndim))
     sizes = np.bincount(pieces.ravel())[1:]
-    return Structure(_shortest_run(inside), tuple(int(size) for size in sizes))
+    return Structure(_mean_runs(inside), tuple(int(size) for size in sizes))
 
 
-def _shortest_run(inside: Array) -> float:
-    """Voxels by runs, along the axis with most runs (Crofton: a structure that is thin along an axis has many)."""
+def _mean_runs(inside: Array) -> tuple[float, ...]:
+    """Voxels by runs, along each axis (Crofton: a structure that is thin along an axis has many), rising."""
     total = np.count_nonzero(inside)
     runs = [
         np.count_nonzero(inside.take(0, axis=axis)) + np.count_nonzero(_starts(inside, axis))
         for axis in range(inside.ndim)
     ]
-    return float(total / max(runs))
+    return tuple(sorted(float(total / one) for one in runs))
 
 
 def _starts(inside: Array, axis: int) -> Array:

@@ -25,6 +25,7 @@ class CaseFacts:
     foreground:   like `intensity`, of the voxels inside the mask; empty without a mask or where it is empty
     voxel_volume: mm³ (of two axes mm²) of a voxel; None where its size is not known
     thickness:    {label value: voxels} how thin its structure is, the mean run along the axis where runs are shortest
+    elongation:   {label value: times} how many times its own width a piece of it is long, were it a straight rod
     components:   {label value: pieces} that do not touch, not even at a corner; without a mask {object: pieces}
     unit:         of `steps`: mm, of a series that of its axis
     frames:       in time; None without a frame axis
@@ -43,6 +44,7 @@ class CaseFacts:
     foreground: tuple[Mapping[str, float], ...] = ()
     voxel_volume: float | None = None
     thickness: Mapping[int, float] = field(default_factory=dict)
+    elongation: Mapping[int, float] = field(default_factory=dict)
     components: Mapping[int, int] = field(default_factory=dict)
     unit: str = MM
     frames: int | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from isocenter.planning import Settings
@@ -19,8 +19,11 @@ REPORT_SECONDS = 12.0
 RESERVE = 0.02
 # Best, median and worst cases, whose pictures are drawn.
 GROUPS_SHOWN = 3
-# Of the minutes, what predictions and their scores may take before the mirrored views of each window are given up.
+# Of the minutes, what predictions may take before the mirrored views of each window are given up.
 FOLLOWING_SHARE = 0.25
+# Of the minutes, what scoring by fresh weights' guesses may leave to all that follows training. Ragged guesses of gliomas
+# took 60 s a case to score, so that 10 steps were left of 45; once trained they took 3.
+DOUBTED_SHARE = 0.4
 # s of a first prediction after which it is not timed once more: what it allocates is little beside them.
 LONG_PREDICTION = 3.0
 
@@ -55,16 +58,22 @@ class Afterwards:
 
     def deadline(self, model: Model) -> float:
         """s after the command's start by which training must end, if this is the model."""
-        return self.deadline_at(self.costs(model))
+        return training_deadline(self.minutes, self.seconds(self.costs(model)))
+
+    def first_deadline(self, fresh: Costs) -> float:
+        """The same before anything is learnt: fresh weights predict as fast as any, but their scores say little."""
+        return training_deadline(self.minutes, self.expected(fresh))
 
     def costs(self, model: Model) -> Costs:
         return measured_costs(model, self.case)
 
-    def deadline_at(self, costs: Costs) -> float:
-        return training_deadline(self.minutes, self.seconds(costs))
-
     def seconds(self, costs: Costs) -> float:
         return seconds_after(costs, self.selecting, self.tested)
+
+    def expected(self, costs: Costs) -> float:
+        """Of `seconds` by fresh weights, what is believed: predictions as measured, scores up to a share."""
+        predictions = self.seconds(replace(costs, score=0.0, tune=0.0))
+        return min(self.seconds(costs), max(predictions, DOUBTED_SHARE * 60 * self.minutes))
 
     def views(self, costs: Costs, plan: Plan) -> Decision | None:
         """To see no window mirrored, where that would take too much of the time; None where the plan stays.
@@ -74,12 +83,12 @@ class Afterwards:
         flips = plan.decision("inference.flips")
         if not flips.value or flips.because == BY_HAND or plan["training.deterministic"]:
             return None
-        following = self.seconds(costs) - REPORT_SECONDS
+        following = self.seconds(replace(costs, score=0.0, tune=0.0)) - REPORT_SECONDS
         if following <= FOLLOWING_SHARE * 60 * self.minutes:
             return None
         because = (
-            f"with {2 ** len(flips.value)} views of each window what follows training would take {following:.0f} s, "
-            f"more than {FOLLOWING_SHARE:.0%} of {self.minutes:g} minutes: they serve better as steps"
+            f"with {2 ** len(flips.value)} views of each window the predictions after training would take "
+            f"{following:.0f} s, more than {FOLLOWING_SHARE:.0%} of {self.minutes:g} minutes: they serve better as steps"
         )
         return Decision([], because)
 
@@ -95,7 +104,7 @@ def measured_costs(model: Model, case: Case) -> Costs:
     """As this machine does them now, mirrored views and all.
 
     Fresh weights predict ragged surfaces, which take far longer to score (hippocampus: 0.33 s, 0.013 s once trained):
-    the estimate errs on the safe side, and is made anew half-way.
+    what is measured with them is not wholly believed, and measured anew half-way.
     """
     marks = [time.monotonic()]
     prediction = model.predict(case)

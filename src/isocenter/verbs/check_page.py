@@ -51,6 +51,7 @@ def case_record(facts: CaseFacts, look: Look) -> dict[str, Any]:
         "values": dict(facts.references.get("value", {})),
         "voxels": {kind: {str(value): count for value, count in found.items()} for kind, found in masks.items()},
         "thickness": {str(value): round(thickness, 3) for value, thickness in facts.thickness.items()},
+        "elongation": {str(value): round(times, 3) for value, times in facts.elongation.items()},
         "components": {str(value): count for value, count in facts.components.items()},
         "quality": [_short(one) for one in look.quality],
     }

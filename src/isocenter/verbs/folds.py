@@ -66,7 +66,10 @@ def cross_validated(
         clock, of_fold = Clock(began, run.spent), None
         if after is not None:
             of_fold = _share(after.deadline, clock.seconds, total - fold)
-            clock = replace(clock, deadline=state_of(job.out).get("deadline") or of_fold(fresh_model(job.settings)))
+            if (deadline := state_of(job.out).get("deadline")) is None:
+                limit = after.first_deadline(after.costs(fresh_model(job.settings)))
+                deadline = shared_deadline(limit, clock.seconds, total - fold)
+            clock = replace(clock, deadline=deadline)
         outcomes.append(fit(job, clock, _said(job.what), of_fold))
     models = [load(one.checkpoint, job.settings.training.device) for one, job in zip(outcomes, jobs, strict=True)]
     plan, models, task = _tuned(run, jobs, models)

@@ -216,7 +216,7 @@ def _trained(
             job = replace(job, plan=plan)
             before = None if before is None else before.deciding("inference.flips", views)
             costs = after.costs(whole(fresh_model(job.settings)))
-        deadline = after.deadline_at(costs)
+        deadline = after.first_deadline(costs)
     clock = Clock(began, run.spent, deadline)
     if before is not None:
         job = replace(job, marked=before.trained(clock))
