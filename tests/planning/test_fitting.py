@@ -131,4 +131,4 @@ def test_volumes_on_a_processor_come_in_smaller_batches_and_the_plan_says_why():
     assert batch(count=160).value == 10  # within the limit already
     assert batch(shape=(28, 28)).value == 64
     assert batch(replace(LAPTOP, device="cuda:0")).value == 64
-    assert batch(shape=(48, 48, 48)).value * 48**3 <= 2**19
+    assert batch(shape=(48, 48, 48)).value == 8  # what normalises over a batch needs some, however large

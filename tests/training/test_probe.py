@@ -9,7 +9,7 @@ import torch
 from isocenter.planning import read_plan, settings
 from isocenter.training import probe
 from isocenter.training.compute import Compute
-from isocenter.training.probe import budget, fastest_of, probed, raced, ways_of
+from isocenter.training.probe import budget, fastest_of, fewer_samples, probed, raced, ways_of
 from isocenter.training.schedule import FEWEST_STEPS
 
 PLAIN, LAST, COMPILED = Compute(), Compute(channels_last=True), Compute(compiled=True)
@@ -43,6 +43,33 @@ def test_without_time_a_few_steps_are_taken_and_it_is_said():
     assert (found.steps, found.validations) == (FEWEST_STEPS, 1)
     assert "0 s are left" in found.because
     assert "longer than was asked for" in found.because
+
+
+def slow_steps(monkeypatch, seconds):
+    """Steps that take so long on a clock of their own."""
+    now = [0.0]
+    monkeypatch.setattr(probe.time, "monotonic", lambda: now[0])
+
+    def step(way, number):
+        now[0] += seconds
+
+    return step
+
+
+@pytest.mark.parametrize(("seconds", "processes", "batch"), [(0.1, 1, None), (1.0, 1, 8), (9.0, 1, 1), (9.0, 4, 4)])
+def test_where_there_is_time_for_few_steps_they_are_of_fewer_samples(chosen, monkeypatch, seconds, processes, batch):
+    module = torch.nn.Sequential(torch.nn.Conv2d(2, 4, 3), torch.nn.InstanceNorm2d(4))
+    step = slow_steps(monkeypatch, seconds)
+    found = fewer_samples(module, step, replace(chosen, batch=16), 100.0, processes)
+    assert (None if found is None else found.value) == batch
+    if found is not None:
+        assert f"a step of 16 takes {seconds:.1f} s, so that 100 s have time for" in found.because
+
+
+def test_what_normalises_over_a_batch_keeps_samples_to_do_it_by(chosen, module, monkeypatch):
+    step = slow_steps(monkeypatch, 9.0)
+    assert fewer_samples(module, step, replace(chosen, batch=36), 100.0).value == 9
+    assert fewer_samples(module, step, replace(chosen, batch=8), 100.0) is None
 
 
 @pytest.mark.parametrize(("longest", "rounds"), [(0.0, 3), (6.5, 7), (1e9, 60)])

@@ -16,7 +16,7 @@ from isocenter import tasks
 from isocenter.errors import IsocenterError
 from isocenter.planning import read_plan
 from isocenter.runtime import read_json
-from isocenter.training import Speed, logs, recipe
+from isocenter.training import Speed, logs, probe, recipe
 from isocenter.training import state as state_of_training
 from isocenter.training.probe import Budget
 from isocenter.verbs import budget as verb_budget
@@ -152,6 +152,42 @@ def test_a_run_by_minutes_that_was_killed_keeps_its_time_and_its_pace(classified
     after = read_json(tmp_path / "run" / "checkpoints" / "last" / "state.json", "isocenter.state")
     assert after["deadline"] == before["deadline"]
     assert seen[0].seconds > before["seconds"]  # the time before the kill counts
+
+
+def test_where_there_is_time_for_few_steps_their_samples_are_fewer_and_stay_so_after_a_kill(
+    segmented, tmp_path, monkeypatch
+):
+    add, made, batches = logs.CsvLog.add, recipe._loader, []
+
+    def dies(log, moment):
+        add(log, moment)
+        if moment.step == 5:
+            raise RuntimeError("the machine went down")
+
+    def loader(*given):
+        found = made(*given)
+        batches.append(found.batch)
+        return found
+
+    monkeypatch.setattr(recipe, "budget", lambda *given: Budget(8, 4, Speed(0.001, 0.0), "simulated"))
+    monkeypatch.setattr(verb_budget, "measured_costs", lambda model, case: verb_budget.Costs(0.0, 0.0, 0.0))
+    monkeypatch.setattr(recipe, "replan", lambda *given, **times: None)
+    monkeypatch.setattr(recipe, "_loader", loader)
+    monkeypatch.setattr(probe, "WANTED_STEPS", 10**9)
+    monkeypatch.setattr(logs.CsvLog, "add", dies)
+    given = {"labels": trained.LABELS, "device": "cpu", "threads": 1, "minutes": 2}
+    small = {"network.size": trained.SMALL_UNET, "training.validations": 2}
+    with pytest.raises(RuntimeError, match="went down"):
+        isocenter.train(segmented.data, out=tmp_path / "run", assignments=small, **given)
+    decision = read_plan(tmp_path / "run" / "plan.yaml").decision("training.batch")
+    assert decision.value == 1
+    assert "fewer samples bring more steps" in decision.because
+    monkeypatch.setattr(logs.CsvLog, "add", add)
+    assert isocenter.train(resume=tmp_path / "run").steps == 8
+    assert len(batches) == 3  # as planned, with fewer samples, and after the kill
+    assert batches[0] > batches[1] == batches[2] == 1
+    isocenter.train(segmented.data, out=tmp_path / "set", assignments={**small, "training.batch": 2}, **given)
+    assert batches[3:] == [2]
 
 
 def test_steps_that_a_person_set_are_never_changed(classified, tmp_path, monkeypatch):

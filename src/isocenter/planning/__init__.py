@@ -9,6 +9,7 @@ from isocenter.planning.overview import overview
 from isocenter.planning.plan import make_plan
 from isocenter.planning.plan_file import parse_value, plan_text, read_plan
 from isocenter.planning.prose import prose
+from isocenter.planning.recipe import LEAST_BATCH
 from isocenter.planning.registered import registered
 from isocenter.planning.settings import Evaluation, Network, Settings, Splitting, Training
 from isocenter.planning.shortcuts import Retest
@@ -17,6 +18,7 @@ from isocenter.planning.split import Parts, folds_decision, split, split_folds
 __all__ = [
     "CACHED_SHARE",
     "CROSS_FITS",
+    "LEAST_BATCH",
     "Evaluation",
     "Machine",
     "Network",

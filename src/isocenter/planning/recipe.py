@@ -21,7 +21,9 @@ WITH_SGD = {"training.learning_rate": 1e-2, "training.weight_decay": 3e-5, "trai
 # Voxels of whole volumes, or of whole images with an output for each voxel, that a processor takes in a step. Of
 # AdrenalMNIST3D (28 voxels a side) 7 minutes left time for 90 steps of 64 volumes: AUROC was 0.87 and accuracy 0.74
 # with an SD over seeds of 0.10, the mark of a short training.
-STEP_VOXELS = 2**19
+# But not fewer of them than normalisation over a batch needs. The volume of a hippocampus read off its mask, 120 steps:
+# of 4 volumes R2 .05, of 8 .66 (bench/batch_statistics.py, seed 1).
+STEP_VOXELS, LEAST_BATCH = 2**19, 8
 
 
 def usual_batch(fingerprint: Fingerprint, grid: Grid, device: str, frames: int = 1) -> int:
@@ -30,14 +32,14 @@ def usual_batch(fingerprint: Fingerprint, grid: Grid, device: str, frames: int =
         return 4
     batch = by_cases(fingerprint)
     heavy = (len(grid.patch) == 3 or grid.dense or frames > 1) and device == "cpu"
-    while heavy and batch > 1 and batch * grid.voxels * frames > STEP_VOXELS:
+    while heavy and batch > LEAST_BATCH and batch * grid.voxels * frames > STEP_VOXELS:
         batch = 2 ** (math.ceil(math.log2(batch)) - 1)  # several processes share it evenly
     return batch
 
 
 def by_cases(fingerprint: Fingerprint) -> int:
     """Images a step: a sixteenth of the training cases, 8 to 64."""
-    return int(np.clip(len(fingerprint) // 16, 8, 64))
+    return int(np.clip(len(fingerprint) // 16, LEAST_BATCH, 64))
 
 
 def training(
@@ -96,8 +98,8 @@ def batch_decision(chosen: int, usual: int, fingerprint: Fingerprint, grid: Grid
     if chosen < (wanted := by_cases(fingerprint)):
         because += (
             f", which would be {wanted}; but {'volumes' if len(grid.patch) == 3 else 'images'} have {grid.voxels} "
-            f"voxels, and a {machine.device} takes at most {STEP_VOXELS} of them a step, so that there is time for "
-            "more steps"
+            f"voxels, and a {machine.device} takes at most {STEP_VOXELS} of them a step, or else {LEAST_BATCH} images, "
+            "so that there is time for more steps"
         )
     return Decision(chosen, because)
 

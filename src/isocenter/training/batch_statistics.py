@@ -26,8 +26,7 @@ def measure_batch_statistics(
     module: Module, of_step: Callable[[int], Batch], settings: Settings, device: Any, compute: Compute
 ) -> None:
     """Over the first batches of the training, always the same; nothing where the network has no such layers."""
-    kind = torch.nn.modules.batchnorm._BatchNorm
-    layers: list[Any] = [layer for layer in module.modules() if isinstance(layer, kind) and layer.track_running_stats]
+    layers = [layer for layer in _layers(module) if layer.track_running_stats]
     if not layers:
         return
     module.eval()
@@ -44,3 +43,13 @@ def measure_batch_statistics(
         layer.momentum = momentum
         layer.num_batches_tracked.copy_(count)
         layer.eval()
+
+
+def normalises_over_batch(module: Module) -> bool:
+    """Whether what a sample comes to depends on the others of its batch."""
+    return bool(_layers(module))
+
+
+def _layers(module: Module) -> list[Any]:
+    kind = torch.nn.modules.batchnorm._BatchNorm
+    return [layer for layer in module.modules() if isinstance(layer, kind)]

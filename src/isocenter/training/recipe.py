@@ -27,7 +27,7 @@ from isocenter.training.loader import Loader
 from isocenter.training.logs import opened_logs
 from isocenter.training.objective import batch_loss, bit_by_bit
 from isocenter.training.optimisers import Average, Terms, laid_as_weights, make_optimiser, terms_of
-from isocenter.training.probe import PROBE_CASES, Probed, budget, probed
+from isocenter.training.probe import PROBE_CASES, Probed, budget, fewer_samples, probed
 from isocenter.training.ranks import ALONE, Ranks
 from isocenter.training.sampling import BY_LOSS
 from isocenter.training.schedule import Pace, replan
@@ -63,6 +63,7 @@ def train(
     start: Path | None = None,
     decided: Decided = lambda decisions: None,
     recount: Recount | None = None,
+    shrinks: bool = False,
     watch: Callable[[Moment], None] = lambda moment: None,
 ) -> Outcome:
     """Train by these settings and leave `log.csv`, `tensorboard/` and `checkpoints/` in `out`.
@@ -75,6 +76,7 @@ def train(
     start:   weights (safetensors) to begin from, as far as names and shapes agree
     decided: is told what was decided, with the reason
     recount: is asked half-way for the deadline, because trained weights are scored faster than fresh ones
+    shrinks: whether a batch may become smaller where there is time for few steps
     Ctrl-C ends with KeyboardInterrupt after the step at hand, whose state is kept.
     """
     chosen, ranks = settings.training, Ranks.here()
@@ -87,9 +89,12 @@ def train(
     began_from = "" if resume else begin_from(module, settings.network, start)
     averaged = copy.deepcopy(module.to(fabric.device)).requires_grad_(False)
     terms = terms_of(settings.task, fabric.device)
-    loader = _loader(settings, train_cases, ranks)
     network = TorchNetwork(averaged, str(fabric.device))
     model = Model(settings.task, settings.preprocessing, settings.inference, settings.architecture, network, record)
+
+    if resume:
+        settings = _with_batch(settings, read_json(last / "state.json", STATE_SCHEMA).get("batch"))
+    loader = _loader(settings, train_cases, ranks)
 
     def step_of_probe(way: Compute, step: int) -> None:
         with bit_by_bit(settings):
@@ -97,7 +102,15 @@ def train(
             batch_loss(*given, terms=dict(terms.items())).backward()
 
     found: Probed | None = None
+    samples: int | None = None
     if not resume and chosen.steps is None:
+        if shrinks:
+            fewer = ranks.agreed(fewer_samples(module, step_of_probe, chosen, ranks.agreed(clock.left), ranks.count))
+            if fewer is not None:
+                samples = int(fewer.value)
+                settings = _with_batch(settings, samples)
+                loader = _loader(settings, train_cases, ranks)
+                decided({"training.batch": fewer})
         found = ranks.agreed(probed(module, step_of_probe, chosen, ranks.agreed(clock.left)))
     way = Compute.of(chosen.compute or "", chosen) if found is None else found.compute
     optimiser = make_optimiser(module, chosen, terms)
@@ -116,7 +129,7 @@ def train(
         way.applied(averaged)
         looked_at = val_cases if ranks.leads else ()
         state = ranks.agreed(_planned(found, model, averaged, looked_at, fabric.device, chosen, clock, decided))
-        state = replace(state, began_from=began_from)
+        state = replace(state, began_from=began_from, batch=samples)
     way.applied(module)
     laid_as_weights(optimiser)
     replace(way, compiled=False).applied(averaged)
@@ -241,6 +254,11 @@ def _loader(settings: Settings, cases: Sequence[Prepared], ranks: Ranks) -> Load
         part=ranks.part(chosen.batch),
         pinned=chosen.device.startswith("cuda"),
     )
+
+
+def _with_batch(settings: Settings, batch: int | None) -> Settings:
+    """So many samples a step; as planned where None."""
+    return settings if batch is None else replace(settings, training=replace(settings.training, batch=batch))
 
 
 def _unprobed(chosen: Training, way: Compute) -> Decision:

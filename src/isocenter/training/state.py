@@ -108,6 +108,7 @@ class State:
     compute:     the way in which steps are computed, as a plan names it
     work:        how fast the last session's steps were; None where the peak was not measured
     preferred:   why the last weights were taken where earlier ones had a higher metric, or nothing
+    batch:       samples of a step where they are fewer than was planned, else None
     """
 
     step: int
@@ -122,6 +123,7 @@ class State:
     compute: str = EAGER
     work: Work | None = None
     preferred: str = ""
+    batch: int | None = None
 
     @property
     def is_over(self) -> bool:
@@ -142,6 +144,6 @@ class State:
             work = None if record.get("work") is None else Work(**record["work"])  # older states know none
             way = record.get("compute", EAGER)
             found = cls(**kept, best=best, speed=speed, pace=Pace(**record["pace"]), compute=way, work=work)
-            return replace(found, preferred=record.get("preferred", ""))
+            return replace(found, preferred=record.get("preferred", ""), batch=record.get("batch"))
         except (KeyError, TypeError) as error:
             raise IntegrityError(f"is no state of a training ({error})", where, "Train anew") from error

@@ -21,8 +21,8 @@ RESERVE = 0.02
 GROUPS_SHOWN = 3
 # Of the minutes, what predictions may take before the mirrored views of each window are given up.
 FOLLOWING_SHARE = 0.25
-# Of the minutes, what scoring by fresh weights' guesses may leave to all that follows training. Ragged guesses of gliomas
-# took 60 s a case to score, so that 10 steps were left of 45; once trained they took 3.
+# Of the minutes, what all that follows training is believed to take where fresh weights' guesses are slow to score:
+# ragged ones of gliomas took 60 s a case, so that 10 steps were left of 45; once trained they took 3.
 DOUBTED_SHARE = 0.4
 # s of a first prediction after which it is not timed once more: what it allocates is little beside them.
 LONG_PREDICTION = 3.0
@@ -88,7 +88,8 @@ class Afterwards:
             return None
         because = (
             f"with {2 ** len(flips.value)} views of each window the predictions after training would take "
-            f"{following:.0f} s, more than {FOLLOWING_SHARE:.0%} of {self.minutes:g} minutes: they serve better as steps"
+            f"{following:.0f} s, more than {FOLLOWING_SHARE:.0%} of {self.minutes:g} minutes: "
+            "they serve better as steps"
         )
         return Decision([], because)
 

@@ -14,7 +14,7 @@ from isocenter.runtime import Context, Model, available_memory, choose_device, e
 from isocenter.tasks import Task, tuned_on
 from isocenter.training import Clock, Decided, Outcome, Prepared, Ranks, Recount, finished, prepare_all, with_task
 from isocenter.training import train as follow
-from isocenter.values import Case, Decision, Plan, Prediction
+from isocenter.values import BY_HAND, Case, Decision, Plan, Prediction
 from isocenter.verbs.dataset import VOXELS
 from isocenter.verbs.progress import tracked, watched
 
@@ -44,6 +44,11 @@ class Job:
     @property
     def settings(self) -> Settings:
         return settings(self.plan)
+
+    @property
+    def shrinks(self) -> bool:
+        """Whether a batch may become smaller where there is time for few steps: no clock changes what was asked for."""
+        return self.plan.decision("training.batch").because != BY_HAND and not self.plan["training.deterministic"]
 
     @property
     def tuning(self) -> Sequence[Case]:
@@ -77,6 +82,7 @@ def fit(job: Job, clock: Clock, decided: Decided, recount: Recount | None = None
             start=job.start,
             decided=decided,
             recount=recount,
+            shrinks=job.shrinks,
             watch=watch,
         )
 
@@ -94,7 +100,16 @@ def learn_along(ranks: Ranks) -> Any:
     while isinstance(asked := ranks.agreed(None), Errand):
         chosen, count = asked.job.settings, len(asked.job.train)
         ready = prepared([*asked.job.train, *asked.job.val], chosen, asked.job.plan.options, asked.job.marked)
-        follow(chosen, ready[:count], ready[count:], asked.job.out, clock=asked.clock, record={}, start=asked.job.start)
+        follow(
+            chosen,
+            ready[:count],
+            ready[count:],
+            asked.job.out,
+            clock=asked.clock,
+            record={},
+            start=asked.job.start,
+            shrinks=asked.job.shrinks,
+        )
     return asked
 
 
@@ -127,6 +142,8 @@ def say_decided(what: str, decisions: Mapping[str, Decision]) -> None:
     """What was decided, in the log."""
     if (way := decisions.get("training.compute")) is not None:
         log.info("%s is computed %s: %s", what, way.value, way.because)
+    if (batch := decisions.get("training.batch")) is not None:
+        log.info("%s in steps of %d: %s", what, batch.value, batch.because)
     if (flips := decisions.get("inference.flips")) is not None:
         log.info("%s: no window is seen mirrored: %s", what, flips.because)
     if (steps := decisions.get("training.steps")) is not None:
