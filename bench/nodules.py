@@ -1,6 +1,7 @@
-"""Nodules in simulated volumes: maps of centres (`unet`) beside MONAI's `retinanet`, trained for as many minutes.
+"""Nodules in simulated volumes: maps of centres (`unet`, `pyramid`) beside MONAI's `retinanet`, for as many minutes.
 
     python bench/nodules.py --minutes 20 --seeds 0 1 2
+    python bench/nodules.py --minutes 20 --seeds 0 1 2 --out nodules --resume --record
 
 Every volume is made here: noise of two textures, tubes as bright as nodules, so that brightness alone finds nothing,
 and ellipsoids of several sizes and contrasts, whose boxes are known. All that is said holds for such volumes. The test
@@ -34,7 +35,7 @@ NODULES, TUBES = (2, 7), (2, 5)
 HALF, CONTRAST = (2.0, 7.0), (1.0, 3.0)
 # Standard deviations in voxels of the fine and the coarse noise.
 TEXTURES = (0.8, 4.0)
-NETWORKS = ("unet", "retinanet")
+NETWORKS = ("unet", "pyramid", "retinanet")
 SHOWN = ("cpm", "ap10", "sensitivity_at_1", "sensitivity_small", "sensitivity_medium", "sensitivity_large")
 COLUMNS = ("x0", "y0", "z0", "x1", "y1", "z1")
 
@@ -49,6 +50,7 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="few steps on little volumes: it measures nothing")
     parser.add_argument("--record", action="store_true", help="write the figures into docs/benchmarks.md")
     parser.add_argument("--out", type=Path, help="keep the volumes and the runs here")
+    parser.add_argument("--resume", action="store_true", help="keep what has been trained and scored in --out before")
     given = parser.parse_args()
     out = given.out or Path(tempfile.mkdtemp(prefix="isocenter-"))
     shape, counts = (TRIAL_SHAPE, TRIAL_CASES) if given.small else (SHAPE, CASES)
@@ -151,19 +153,19 @@ def _touch(box: Sequence[float], other: Sequence[float]) -> bool:
 def _measured(
     given: argparse.Namespace, data: dict[str, Path], network: str, seed: int, out: Path
 ) -> Iterator[dict[str, Any]]:
-    length = ["--minutes", given.minutes]
+    length, scored = ["--minutes", given.minutes], out.with_name(f"{out.name}-scored")
     if given.small:
         length = ["--set", "training.steps=4", "--set", "training.batch=2"]
     threads = [] if given.threads is None else ["--threads", given.threads]
-    _isocenter(
-        "train", data["train"], "--layout", "box_table", "--modality", "MR", "--seed", seed, "--out", out,
-        "--device", given.device, *threads, "--set", f"network.name={network}", *length,
-    )  # fmt: skip
-    scored = out.with_name(f"{out.name}-scored")
-    _isocenter(
-        "evaluate", out, data["test"], "--layout", "box_table", "--modality", "MR", "--out", scored,
-        "--device", given.device, *threads,
-    )  # fmt: skip
+    if not (given.resume and (scored / "summary.json").is_file()):
+        _isocenter(
+            "train", data["train"], "--layout", "box_table", "--modality", "MR", "--seed", seed, "--out", out,
+            "--device", given.device, *threads, "--set", f"network.name={network}", *length,
+        )  # fmt: skip
+        _isocenter(
+            "evaluate", out, data["test"], "--layout", "box_table", "--modality", "MR", "--out", scored,
+            "--device", given.device, *threads,
+        )  # fmt: skip
     rows = json.loads((scored / "summary.json").read_text())["rows"]
     for metric in SHOWN:
         [row] = [one for one in rows if (one["metric"], one["label"]) == (metric, "all")]
