@@ -14,6 +14,7 @@ _WHERE = {
     "IsocenterError": "isocenter.errors",
     "adopt": "isocenter.verbs.adopt",
     "check": "isocenter.verbs.check",
+    "compare": "isocenter.verbs.compare",
     "convert": "isocenter.verbs.convert",
     "demo": "isocenter.verbs.demo",
     "describe_networks": "isocenter.verbs.networks",
@@ -34,6 +35,7 @@ __all__ = [
     "__version__",
     "adopt",
     "check",
+    "compare",
     "convert",
     "demo",
     "describe_networks",
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     from isocenter.runtime import load
     from isocenter.verbs.adopt import adopt
     from isocenter.verbs.check import check
+    from isocenter.verbs.compare import compare
     from isocenter.verbs.convert import convert
     from isocenter.verbs.demo import demo
     from isocenter.verbs.evaluate import evaluate

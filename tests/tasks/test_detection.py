@@ -343,6 +343,15 @@ def test_large_boxes_are_looked_for_on_a_coarser_grid_that_leaves_the_smallest_k
     assert Detection.settings_for(dataset, found)["typical"].value == pytest.approx(2 * side / factor, rel=1e-3)
 
 
+@pytest.mark.parametrize(("side", "network"), [(5.0, "unet"), (8.0, "pyramid")])
+def test_volumes_are_searched_by_what_found_more_of_objects_of_that_size(side, network):
+    drawn = boxes(("nodule", (0, 0, 0, side, side, 2 * side)), axes=3)
+    found = CaseFacts("a", (96, 96, 64), (1.0,) * 3, True, True, ("0",), "CT", ({},), references={"boxes": drawn})
+    decided = TASK.decisions(Fingerprint((found,)))
+    assert decided["network.name"].value == network
+    assert "training.learning_rate" not in decided
+
+
 def test_sides_in_the_names_of_classes_change_places_and_lengths_stay():
     task = Detection(("left lung", "right lung"), 2, 8.0)
     assert task.mirrored == (1, 0, 2, 3, 4, 5)

@@ -160,6 +160,22 @@ def evaluate(
     fail_if(result.failures)
 
 
+def compare(
+    evaluations: Annotated[
+        list[Path], typer.Argument(help="Runs, or folders that evaluate wrote; the first is what the others go by.")
+    ],
+    out: Out = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+    seed: Seed = 0,
+) -> None:
+    """Models that were scored on the same cases, with the intervals of their differences."""
+    result = isocenter.compare(
+        *evaluations, out=out or default_out("compare", evaluations[0]), overwrite=overwrite, seed=seed
+    )
+    show(result, result.as_record() if json else None)
+
+
 def demo(
     data: Annotated[Path | None, typer.Argument(help="Your own data, in place of the public set.")] = None,
     minutes: Minutes = 8.0,

@@ -33,6 +33,8 @@ from isocenter.evaluation.intervals import (
     bootstrap,
     bootstrap_statistic,
     clopper_pearson,
+    difference,
+    kept_draws,
     median,
     proportion,
     reweighted,
@@ -40,6 +42,7 @@ from isocenter.evaluation.intervals import (
 )
 from isocenter.evaluation.ordinal import grade_distances, least_cost, ranked_probability_score, weighted_kappa
 from isocenter.evaluation.overlap import Overlap, confusion, dice, iou, overlap, overlaps, volume_unit
+from isocenter.evaluation.paired import Compared, compared
 from isocenter.evaluation.predictive import predictive_values
 from isocenter.evaluation.regression import (
     bias,
@@ -74,6 +77,7 @@ from isocenter.evaluation.table import (
     check_table,
     class_names,
     metric_columns,
+    read_cases,
     rows_from_json,
     rows_to_json,
 )
@@ -81,6 +85,7 @@ from isocenter.evaluation.table import (
 __all__ = [
     "Centreline",
     "Change",
+    "Compared",
     "Confusion",
     "Diameters",
     "Froc",
@@ -110,11 +115,13 @@ __all__ = [
     "check_table",
     "class_names",
     "clopper_pearson",
+    "compared",
     "concordance",
     "confusion",
     "diagonal",
     "diameters",
     "dice",
+    "difference",
     "dynamic_auc",
     "ece",
     "ejection_fraction",
@@ -129,6 +136,7 @@ __all__ = [
     "is_covered",
     "kaplan_meier",
     "kaplan_meier_band",
+    "kept_draws",
     "least_cost",
     "limits_of_agreement",
     "log_loss",
@@ -148,6 +156,7 @@ __all__ = [
     "proportion",
     "r2",
     "ranked_probability_score",
+    "read_cases",
     "reliability",
     "repeatability",
     "reweighted",

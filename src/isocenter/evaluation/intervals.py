@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from isocenter.errors import UsageError
 from isocenter.lazy import stats
-from isocenter.values import Estimate, Floats
+from isocenter.values import Draws, Estimate, Floats
 
 LEVEL = 0.95
 DRAWS = 2000
@@ -20,9 +22,43 @@ FEW_PATIENTS = 10
 # Weights that are held at once: 32 MB of float64.
 CHUNK = 4_000_000
 
+_KEEPING: ContextVar[bool] = ContextVar("keeping", default=False)
+
 Integers = NDArray[np.integer[Any]]
 # (draws, images) how often each image counts -> (draws,) the figure under each weighting.
 Statistic = Callable[[Floats], Floats]
+
+
+@contextmanager
+def kept_draws() -> Iterator[None]:
+    """Estimates that are made within keep what each draw came to, for `difference`."""
+    before = _KEEPING.set(True)
+    try:
+        yield
+    finally:
+        _KEEPING.reset(before)
+
+
+def difference(first: Estimate, second: Estimate) -> Estimate:
+    """How much higher the second figure is than the first, both of the same cases, with a 95 % interval.
+
+    Made within `kept_draws` by the same seed, both were drawn for the same patients, so that what is easy or hard about
+    a patient cancels out. Of differences the few patients are widened as in `bootstrap`.
+    """
+    value = second.value - first.value
+    common: dict[str, Any] = {"level": LEVEL, "n": first.n, "patients": first.patients, "unit": first.unit}
+    one, other = first.draws, second.draws
+    if not np.isfinite(value):
+        return Estimate(value, **common, method="none: one of both is undefined")
+    if one is None or other is None or one.figures.shape != other.figures.shape or first.n != second.n:
+        return Estimate(value, **common, method="none: both were not drawn for the same patients")
+    apart = other.figures - one.figures
+    apart = apart[np.isfinite(apart)]
+    if not len(apart) or np.ptp(apart) <= 1e-12:
+        return Estimate(value, **common, method="none: all draws are equal")
+    few = f"; unreliable: {one.fewest} patients" if one.fewest < FEW_PATIENTS else ""
+    low, high = np.quantile(apart, [_tail(one.fewest), 1 - _tail(one.fewest)]).tolist()
+    return Estimate(value, low, high, **common, method=f"paired patient bootstrap{few}")
 
 
 def bootstrap(scores: ArrayLike, patients: ArrayLike, *, seed: int, draws: int = DRAWS, unit: str = "") -> Estimate:
@@ -110,7 +146,7 @@ def proportion(successes: ArrayLike, patients: ArrayLike, *, seed: int) -> Estim
     """
     values, owners = _aligned(successes, patients)
     people = len(np.unique(owners))
-    if not 1 < people == len(values):
+    if not 1 < people == len(values) or _KEEPING.get():  # Wilson's draws nobody
         return bootstrap(values, owners, seed=seed)
     few = f"; unreliable: {people} patients" if people < FEW_PATIENTS else ""
     estimate = wilson(int(values.sum()), people)
@@ -171,6 +207,8 @@ def _estimate(
         return Estimate(value, **common, method=f"none: one patient{note}")
     few = f"; unreliable: {fewest} patients{'' if fewest == people else ' in one class'}" * (fewest < FEW_PATIENTS)
     figures = np.concatenate([statistic(weights) for weights in _weightings(strata, seed, draws, width=n)])
+    if _KEEPING.get():
+        common["draws"] = Draws(figures, fewest)
     figures = figures[np.isfinite(figures)]
     if not len(figures) or np.ptp(figures) <= 1e-12:
         return _degenerate(value, fewest, exact, common, few + note)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -61,6 +62,24 @@ def check_table(table: Table) -> None:
         raise _wrong(f"class {unknown[0]!r} has no probabilities", f"Give the column {PROBABILITY}{unknown[0]}")
 
 
+def read_cases(path: Path) -> Table:
+    """A table of cases from its `cases.csv`: names stay text, whatever they look like.
+
+    Raises FormatError where it is no such table.
+    """
+    try:
+        table = pd.read_csv(path)
+        text = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (ValueError, UnicodeDecodeError) as error:
+        raise FormatError(f"is no table of cases ({error})", str(path), "Evaluate again") from error
+    for name in text.columns.intersection([*KEYS]):
+        table[name] = text[name]
+    for name in text.columns.intersection(["reference", "predicted"]):
+        table[name] = text[name].mask(text[name] == "")
+    check_table(table)
+    return table
+
+
 def metric_columns(table: Table) -> list[str]:
     """The columns that hold figures, in their order."""
     names = [str(name) for name in table.select_dtypes(include=["number", "bool"])]
@@ -78,6 +97,7 @@ def rows_to_json(rows: Iterable[Row]) -> dict[str, Any]:
         {
             key: _plain(value)
             for key, value in {"metric": row.metric, "label": row.label, **asdict(row.estimate)}.items()
+            if key != "draws"
         }
         for row in rows
     ]

@@ -3,7 +3,7 @@
 from isocenter.values.boxes import BoundingBoxes, columns_of, table_columns
 from isocenter.values.case import Case, Dataset, LazyMapping, Problem, Split
 from isocenter.values.covariates import AGE, DAYS, is_missing, level_in, number_in
-from isocenter.values.estimate import Estimate, Row
+from isocenter.values.estimate import Draws, Estimate, Row
 from isocenter.values.fingerprint import CaseFacts, Fingerprint
 from isocenter.values.geometry import (
     DIRECTION_TOLERANCE,
@@ -57,6 +57,7 @@ __all__ = [
     "Decision",
     "Deferred",
     "Dense",
+    "Draws",
     "Estimate",
     "Field",
     "Finding",

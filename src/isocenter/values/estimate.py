@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from isocenter.values.geometry import Floats
+
+
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """What a figure is in each sample of patients drawn again; two figures of the same patients and seed are paired.
+
+    figures: (draws,), NaN where the figure is undefined
+    fewest:  patients in the smallest stratum
+    """
+
+    figures: Floats
+    fewest: int
 
 
 @dataclass(frozen=True)
@@ -14,6 +28,7 @@ class Estimate:
     n:         cases that entered
     patients:  people behind them; 0 where nobody says who they are
     unit:      "mm", "ml", "pixels"; empty for a ratio
+    draws:     only where somebody compares; no part of a record
     """
 
     value: float
@@ -24,6 +39,7 @@ class Estimate:
     patients: int = 0
     unit: str = ""
     method: str = ""
+    draws: Draws | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
         unit = f" {self.unit}" if self.unit else ""

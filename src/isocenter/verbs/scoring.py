@@ -15,6 +15,7 @@ from isocenter.errors import DatasetError, IsocenterError
 from isocenter.evaluation import Table, case_table, rows_to_json
 from isocenter.lazy import pandas as pd
 from isocenter.report import Figure, box_edges, viewer
+from isocenter.runtime import write_json
 from isocenter.tasks import Task, of_a_case
 from isocenter.values import (
     BoundingBoxes,
@@ -32,6 +33,7 @@ from isocenter.verbs.data_record import opened
 from isocenter.verbs.predict_case import noted
 from isocenter.verbs.progress import tracked
 
+CASES, TASK, TASK_SCHEMA = "cases.csv", "task.json", "isocenter.task"
 # Pictures of the best, a median and the worst cases.
 SHOWN = 2
 # Predictions of so many voxels together are kept until it is known which are shown; of more those are made once more.
@@ -53,6 +55,7 @@ class Scored:
 
     shown:    (what it is, case id, pictures, the viewer's page) of the best, median and worst cases
     of_a_case: the column of the table by which a single case is judged, where the primary metric is of all together
+    task:     whose figures they are
     openings: how often these cases were opened as a test on this machine, this time too; 0 where nobody knows
     """
 
@@ -63,10 +66,13 @@ class Scored:
     problems: Sequence[Problem] = field(default=())
     openings: int = 0
     of_a_case: str | None = None
+    task: Task | None = None
 
     def write(self, folder: Path) -> None:
-        """cases.csv, summary.json and the viewers' pages into an existing folder."""
-        self.table.to_csv(folder / "cases.csv", index=False)
+        """cases.csv, summary.json, task.json and the viewers' pages into an existing folder."""
+        if self.task is not None:
+            write_json(folder / TASK, TASK_SCHEMA, {"name": self.task.name, **self.task.settings})
+        self.table.to_csv(folder / CASES, index=False)
         (folder / "summary.json").write_text(json.dumps(rows_to_json(self.rows), indent=1) + "\n", encoding="utf-8")
         if self.shown:
             (folder / "views").mkdir()
@@ -113,7 +119,8 @@ def score(
     if not patients_known:
         summary = [replace(row, estimate=_by_case(row.estimate)) for row in summary]
     tested = [case for case in cases if parts.get(case.id, "test") == "test"]
-    return Scored(table, summary, model.task.overview(table), shown, problems, opened(tested), of_a_case(model.task))
+    judged = of_a_case(model.task)
+    return Scored(table, summary, model.task.overview(table), shown, problems, opened(tested), judged, model.task)
 
 
 def are_kept(voxels: int) -> bool:

@@ -1,0 +1,85 @@
+"""Models side by side: the tables of the same cases, brought to the same rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from isocenter.errors import DatasetError
+from isocenter.evaluation.intervals import difference, kept_draws
+from isocenter.evaluation.table import Table, metric_columns
+from isocenter.values import Array, Estimate, Row
+
+REMEDY = "Evaluate all of them on the same data with `isocenter evaluate MODEL DATA --out FOLDER`, and compare those"
+# What a row says of a case whatever was predicted.
+GIVEN = ("time", "event", "references", "reference_boxes", "objects_reference", "voxels_reference", "reference")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One figure of several models for one label, and how much higher it is than the first one's."""
+
+    metric: str
+    label: str
+    estimates: tuple[Estimate, ...]
+    differences: tuple[Estimate, ...]
+
+
+def compared(
+    tables: Mapping[str, Table], summary: Callable[[Table], Sequence[Row]]
+) -> tuple[list[Compared], dict[str, int]]:
+    """Every figure that all models have, and {metric: rows that one of them lacks, left out for all}.
+
+    tables:  {name: table of cases}, the one that the others are compared with first
+    summary: as the kind of problem makes it of a table
+    Raises DatasetError where the tables are not of the same cases with the same references.
+    """
+    same, left_out = alike(tables)
+    with kept_draws():
+        found = [{(row.metric, row.label): row.estimate for row in summary(table)} for table in same]
+    first, others = found[0], found[1:]
+    rows = []
+    for key in first:
+        if all(key in one for one in others):
+            estimates = (first[key], *(one[key] for one in others))
+            apart = tuple(difference(estimates[0], one) for one in estimates[1:])
+            rows.append(Compared(*key, estimates, apart))
+    return rows, left_out
+
+
+def alike(tables: Mapping[str, Table]) -> tuple[list[Table], dict[str, int]]:
+    """The tables with rows in one order, and what is undefined in one undefined in all; how many rows that concerns."""
+    (first, base), *others = tables.items()
+    same = [base, *(_in_order_of(base, table, first, name) for name, table in others)]
+    left_out = {}
+    for metric in metric_columns(base):
+        if all(metric in one for one in same):
+            unknown = np.any([one[metric].isna() for one in same], axis=0)
+            if lost := int(unknown.sum() - min(one[metric].isna().sum() for one in same)):
+                left_out[metric] = lost
+            same = [one.assign(**{metric: one[metric].mask(unknown)}) for one in same]
+    return same, left_out
+
+
+def _in_order_of(base: Table, table: Table, first: str, name: str) -> Table:
+    """The rows of a table in the order of another one's; DatasetError where they are not of the same."""
+    ours, theirs = (list(zip(one["case"], one["label"], strict=True)) for one in (base, table))
+    if alone := sorted({*ours} ^ {*theirs}):
+        (case, label), whose = alone[0], first if alone[0] in ours else name
+        raise DatasetError(f"case {case}, label {label} is in {whose} alone, as {len(alone) - 1} others", name, REMEDY)
+    moved = table.set_index(["case", "label"]).loc[ours].reset_index()
+    if (base["patient"].to_numpy() != moved["patient"].to_numpy()).any():
+        raise DatasetError(f"the same cases are of other patients than in {first}", name, REMEDY)
+    for column in GIVEN:
+        if column in base and column in moved and not _equal(base[column].to_numpy(), moved[column].to_numpy()):
+            raise DatasetError(f"the references of the same cases are others than in {first}", name, REMEDY)
+    return moved
+
+
+def _equal(one: Array, other: Array) -> bool:
+    """Alike but for rounding."""
+    if one.dtype.kind == other.dtype.kind == "f":
+        return bool(np.allclose(one, other, equal_nan=True))
+    return [str(value) for value in one] == [str(value) for value in other]

@@ -1,0 +1,197 @@
+"""`compare`: models that were scored on the same cases, with the interval of their difference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from isocenter.errors import IntegrityError, UsageError, counted
+from isocenter.evaluation import Compared, compared, read_cases, rows_to_json
+from isocenter.report import Block, Gallery, Page, Paragraph, Section, Table, figures, metric_name, number, render
+from isocenter.runtime import read_json, write_json
+from isocenter.tasks import Task, build
+from isocenter.values import Estimate, Row
+from isocenter.verbs.finish import EVALUATION
+from isocenter.verbs.output import refuse_missing, refuse_taken, result_folder
+from isocenter.verbs.scoring import CASES, TASK, TASK_SCHEMA
+
+MARKS = ("comparison.json", "report.html")
+# A difference whose interval holds 0 is none that these cases show.
+EQUAL = "counts as equal"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Figures of several models of the same cases; prints those of the primary metric.
+
+    names:    of the models; the first is the one that the others are compared with
+    left_out: {metric: rows that are undefined for one of them, and so left out for all}
+    """
+
+    names: tuple[str, ...]
+    rows: tuple[Compared, ...]
+    primary: str
+    cases: int
+    left_out: dict[str, int]
+    out: Path | None = None
+
+    def as_record(self) -> dict[str, Any]:
+        """For `--json`, and as it is written."""
+        named = {
+            name: rows_to_json(Row(row.metric, row.label, row.estimates[n]) for row in self.rows)["rows"]
+            for n, name in enumerate(self.names)
+        }
+        beside = {
+            name: rows_to_json(Row(row.metric, row.label, row.differences[n]) for row in self.rows)["rows"]
+            for n, name in enumerate(self.names[1:])
+        }
+        return {
+            "models": list(self.names),
+            "cases": self.cases,
+            "primary": self.primary,
+            "figures": named,
+            "differences": beside,
+            "undefined": self.left_out,
+        }
+
+    def __repr__(self) -> str:
+        lines = []
+        for row in self.rows:
+            if row.metric == self.primary:
+                lines += [f"{name}: {row.metric} {row.label} {one}" for name, one in self._with_names(row)]
+                lines += [
+                    f"{name} less {self.names[0]}: {row.metric} {row.label} {said(one)}"
+                    for name, one in zip(self.names[1:], row.differences, strict=True)
+                ]
+        return "\n".join([*lines, *([str(self.out / "report.html")] if self.out is not None else [])])
+
+    def _with_names(self, row: Compared) -> list[tuple[str, Estimate]]:
+        return list(zip(self.names, row.estimates, strict=True))
+
+
+def compare(
+    *evaluations: str | Path,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    seed: int = 0,
+) -> Comparison:
+    """Runs, or folders that `evaluate` wrote, of the same kind on the same cases; the first is what the others go by.
+
+    Patients are drawn again for all models alike, so that the interval is that of the difference, and not of two
+    figures that have nothing to do with each other. Where many are compared, one in twenty differs by chance alone.
+    out: a folder for comparison.json and report.html
+    Raises UsageError for fewer than two, DatasetError where cases, patients or references are not the same.
+    """
+    folders = [_evaluation(Path(one)) for one in evaluations]
+    if len(folders) < 2:
+        raise UsageError(f"{counted(len(folders), 'evaluation')} given", "compare", "Give two runs or more")
+    if out is not None:
+        refuse_taken(Path(out), overwrite, MARKS)
+    tasks = [_task(folder) for folder in folders]
+    kinds = {task.name for task in tasks}
+    if len(kinds) > 1:
+        problem = f"{' and '.join(sorted(kinds))} have no figures in common"
+        raise UsageError(problem, "compare", "Give models that answer the same question")
+    names = _names([Path(one) for one in evaluations])
+    tables = {name: read_cases(folder / CASES) for name, folder in zip(names, folders, strict=True)}
+    rows, left_out = compared(tables, partial(tasks[0].summary, seed=seed))
+    cases = int(tables[names[0]]["case"].nunique())
+    found = Comparison(names, tuple(rows), rows[0].metric, cases, left_out, None if out is None else Path(out))
+    if found.out is not None:
+        with result_folder(found.out, overwrite, MARKS) as folder:
+            write_json(folder / MARKS[0], "isocenter.comparison", found.as_record())
+            (folder / MARKS[1]).write_text(_report(found), encoding="utf-8")
+    return found
+
+
+def said(difference: Estimate) -> str:
+    """A difference with its sign, and whether these cases show one."""
+    if difference.low is None or difference.high is None:
+        return f"{difference.value:+.3f} ({difference.method})"
+    within = f"; {EQUAL}" if difference.low <= 0 <= difference.high else ""
+    few = ", unreliable" if "unreliable" in difference.method else ""
+    level = f"{100 * difference.level:.0f} % interval"
+    return f"{difference.value:+.3f} ({level} {difference.low:+.3f} to {difference.high:+.3f}{few}{within})"
+
+
+def _evaluation(given: Path) -> Path:
+    """The folder with the table of cases: that of a run, or the one given."""
+    refuse_missing(given)
+    found = given / EVALUATION if (given / EVALUATION).is_dir() else given
+    if not (found / CASES).is_file():
+        remedy = "Give a run, or the folder of `isocenter evaluate MODEL DATA --out FOLDER`"
+        raise UsageError("holds no evaluation", str(given), remedy)
+    return found
+
+
+def _task(folder: Path) -> Task:
+    if not (folder / TASK).is_file():
+        raise IntegrityError("says nothing of the kind of problem", str(folder), "Evaluate the model again")
+    record = read_json(folder / TASK, TASK_SCHEMA)
+    return build({key: value for key, value in record.items() if key not in ("schema", "version")})
+
+
+def _names(paths: Sequence[Path]) -> tuple[str, ...]:
+    """By the folders' names, with as many of those above as tell them apart."""
+    whole = [path.resolve().parts for path in paths]
+    if len(set(whole)) < len(whole):
+        raise UsageError("an evaluation is given twice", "compare", "Give each once")
+    for depth in range(1, max(map(len, whole)) + 1):
+        names = tuple("/".join(parts[-depth:]) for parts in whole)
+        if len(set(names)) == len(names):
+            return names
+    raise AssertionError("different paths have different parts")
+
+
+def _report(found: Comparison) -> str:
+    """One page: the primary metric as a picture, then every figure and difference."""
+    first, *others = found.names
+    main = [row for row in found.rows if row.metric == found.primary]
+    told = metric_name(found.primary)
+    pictures: list[Block] = []
+    for row in main[:1]:
+        scores = [Row(row.metric, name, one) for name, one in zip(found.names, row.estimates, strict=True)]
+        apart = [Row(row.metric, name, one) for name, one in zip(others, row.differences, strict=True)]
+        both = (
+            figures.label_scores(scores, f"{told} of each model"),
+            figures.label_scores(apart, f"Less that of {first}"),
+        )
+        pictures = [Gallery(both)]
+    sections = [
+        Section("Primary", [*pictures, _table(found, main)]),
+        Section("Exploratory", [_table(found, [row for row in found.rows if row.metric != found.primary])]),
+    ]
+    many = len(found.rows) * len(others)
+    lead = (
+        f"{counted(found.cases, 'case')}, the same for all; patients were drawn again for all models alike. A "
+        f"difference whose interval holds 0 {EQUAL}."
+    )
+    notes = [f"{counted(many, 'difference')}: one in twenty has an interval without 0 by chance alone."]
+    notes += [
+        f"{metric_name(metric)}: {counted(lost, 'row')} undefined for one of the models, left out for all."
+        for metric, lost in found.left_out.items()
+        if metric in {row.metric for row in found.rows}
+    ]
+    return render(
+        Page(f"{' beside '.join(found.names)}", [], sections, {"models": ", ".join(found.names)}, notes, lead)
+    )
+
+
+def _table(found: Comparison, rows: Sequence[Compared]) -> Paragraph | Table:
+    if not rows:
+        return Paragraph("There are no others.")
+    first, *others = found.names
+    columns = ["Metric", "Label", *found.names, *(f"{name} less {first}" for name in others)]
+    cells = [
+        [
+            metric_name(row.metric),
+            row.label,
+            *(number(one.value, one.unit) for one in row.estimates),
+            *(said(one) for one in row.differences),
+        ]
+        for row in rows
+    ]
+    return Table(columns, cells)

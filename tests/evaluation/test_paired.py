@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from isocenter.errors import DatasetError, FormatError
+from isocenter.evaluation import bootstrap, compared, difference, kept_draws, mean_rows, read_cases, rows_to_json
+
+PEOPLE = 40
+OWNERS = np.array([f"p{n}" for n in range(PEOPLE)])
+
+
+def scores(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(0.5, 0.9, PEOPLE)
+
+
+def table(values: np.ndarray, **columns: object) -> pd.DataFrame:
+    given = {"case": OWNERS, "patient": OWNERS, "split": "test", "label": "organ", "dice": values}
+    return pd.DataFrame({**given, **columns})
+
+
+def by_dice(one: pd.DataFrame) -> list:
+    return mean_rows(one, {"dice": ""}, seed=0)
+
+
+def test_what_is_hard_about_a_patient_cancels_out():
+    values = scores()
+    noise = np.random.default_rng(1).normal(0.02, 0.005, PEOPLE)
+    with kept_draws():
+        first, second = (bootstrap(one, OWNERS, seed=0) for one in (values, values + noise))
+    apart = difference(first, second)
+    assert apart.value == pytest.approx(noise.mean())
+    assert 0 < apart.low < apart.value < apart.high
+    # The mean of differences has its own bootstrap, which must be the same.
+    alone = bootstrap(noise, OWNERS, seed=0, unit="ml")
+    assert (apart.low, apart.high) == pytest.approx((alone.low, alone.high))
+    assert apart.high - apart.low < 0.1 * (first.high - first.low)
+
+
+def test_draws_are_kept_only_where_somebody_compares_and_are_no_part_of_a_record():
+    assert bootstrap(scores(), OWNERS, seed=0).draws is None
+    with kept_draws():
+        rows = by_dice(table(scores()))
+    assert rows[0].estimate.draws.figures.shape == (2000,)
+    assert "draws" not in rows_to_json(rows)["rows"][0]
+    assert bootstrap(scores(), OWNERS, seed=0).draws is None
+
+
+def test_figures_of_other_patients_have_no_paired_interval():
+    values = scores()
+    with kept_draws():
+        first, second = bootstrap(values, OWNERS, seed=0), bootstrap(values[:30], OWNERS[:30], seed=0)
+    apart = difference(first, second)
+    assert apart.low is None
+    assert "not drawn for the same patients" in apart.method
+
+
+def test_equal_models_differ_by_nothing():
+    rows, left_out = compared({"a": table(scores()), "b": table(scores())}, by_dice)
+    assert left_out == {}
+    assert rows[0].differences[0].value == 0
+    assert "all draws are equal" in rows[0].differences[0].method
+
+
+def test_the_order_of_rows_does_not_matter():
+    better = scores() + 0.01 * np.arange(PEOPLE) / PEOPLE
+    straight, _ = compared({"a": table(scores()), "b": table(better)}, by_dice)
+    mixed, _ = compared({"a": table(scores()), "b": table(better).sample(frac=1, random_state=0)}, by_dice)
+    assert straight[0].differences[0] == mixed[0].differences[0]
+
+
+def test_what_is_undefined_for_one_is_left_out_for_all_and_counted():
+    values = scores()
+    values[:3] = np.nan
+    rows, left_out = compared({"a": table(scores()), "b": table(values)}, by_dice)
+    assert left_out == {"dice": 3}
+    assert [one.n for one in rows[0].estimates] == [PEOPLE - 3] * 2
+    assert rows[0].differences[0].value == 0
+
+
+@pytest.mark.parametrize(
+    ("other", "says"),
+    [
+        (table(scores()).iloc[1:], "case p0, label organ is in a alone"),
+        (table(scores(), patient="one"), "are of other patients"),
+        (table(scores(), reference="yes"), "the references of the same cases are others"),
+    ],
+)
+def test_other_cases_patients_or_references_are_refused(other, says):
+    with pytest.raises(DatasetError, match=says) as refused:
+        compared({"a": table(scores(), reference="no"), "b": other}, by_dice)
+    assert "isocenter evaluate" in refused.value.remedy
+
+
+def test_names_that_look_like_numbers_or_like_nothing_stay_names(tmp_path):
+    rows = {
+        "case": ["007", "NA"], "patient": ["1", "null"], "split": "test", "label": ["1", "nan"],
+        "reference": ["0", "1"], "predicted": ["1", "1"], "probability_0": [0.5, 0.1], "probability_1": [0.5, 0.9],
+    }  # fmt: skip
+    pd.DataFrame(rows).to_csv(tmp_path / "cases.csv", index=False)
+    again = read_cases(tmp_path / "cases.csv")
+    assert again["case"].tolist() == ["007", "NA"]
+    assert again["label"].tolist() == ["1", "nan"]
+    assert again["reference"].tolist() == ["0", "1"]
+
+
+def test_a_file_that_is_no_table_of_cases_is_refused(tmp_path):
+    (tmp_path / "cases.csv").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(FormatError, match="no table of cases"):
+        read_cases(tmp_path / "cases.csv")
+    (tmp_path / "cases.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(DatasetError, match="a row without case"):
+        read_cases(tmp_path / "cases.csv")
