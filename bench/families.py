@@ -1,0 +1,226 @@
+"""Every family of network on one set of pictures and one of volumes, each trained for as many minutes.
+
+    python bench/families.py --minutes 3 --seeds 0 --core 1 --threads 1
+    python bench/families.py densenet vit --sets pneumonia --minutes 10 --seeds 0 1 2 --out families --resume --record
+
+Everything but the network is the plan's own, the batch too: what a family does best with was not looked for. Minutes
+are those of the whole command. Weights and multiplications of one image are those of the network that was trained, and
+`predict` is the median time of a case of the test part, in torch, on the same threads. A family that cannot answer the
+question, or has no network of so many axes, is left out; what failed is said.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from recorded import commit, record
+from watched import watched
+
+import isocenter
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+# Cases that a finished model predicts to be timed.
+TIMED = 5
+
+
+@dataclass(frozen=True)
+class Set:
+    """Data on which families are trained.
+
+    answers: what a family must be able to say, as `isocenter networks` has it
+    """
+
+    data: str
+    axes: int
+    answers: str
+    said: str
+    flags: tuple[str, ...] = ()
+
+
+SETS: Mapping[str, Set] = {
+    "pneumonia": Set("medmnist/pneumoniamnist.npz", 2, "vector", "PneumoniaMNIST, its own split"),
+    "adrenal": Set("medmnist/adrenalmnist3d.npz", 3, "vector", "AdrenalMNIST3D, its own split"),
+    "hippocampus": Set(
+        "hippocampus", 3, "dense", "hippocampus, two structures", ("--labels", "1=anterior,2=posterior")
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One training of a family on a set.
+
+    predict: ms a case; memory: GiB at the most, of all processes
+    """
+
+    family: str
+    on: str
+    seed: int
+    problem: str = ""
+    metric: str = ""
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    steps: int = 0
+    parameters: int = 0
+    multiply_adds: int = 0
+    predict: float = 0.0
+    minutes: float = 0.0
+    memory: float = 0.0
+    commit: str = ""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="FAMILY", help="all without")
+    parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
+    parser.add_argument("--minutes", type=float, default=10.0, help="of each training")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--steps", type=int, help="in place of the minutes: for a trial, which shows nothing")
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    parser.add_argument("--out", type=Path, default=ROOT / "families")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--core", type=int, default=0, help="the first of the cores that a training may use")
+    parser.add_argument("--resume", action="store_true", help="keep what has ended before")
+    parser.add_argument("--record", action="store_true", help="write the tables to docs/benchmarks.md")
+    given = parser.parse_args()
+    members = isocenter.describe_networks().members
+    if unknown := sorted(set(given.names) - {one.name for one in members}):
+        parser.error(f"there is no family {', '.join(unknown)}")
+    shown = [
+        _shown(one.name, on, seed, given)
+        for seed in given.seeds  # all families once before any a second time
+        for on in given.sets
+        for one in members
+        if one.axes == SETS[on].axes and SETS[on].answers in one.tasks and (not given.names or one.name in given.names)
+    ]
+    text = "\n\n".join(_told(on, [one for one in shown if one.on == on]) for on in given.sets)
+    print(f"\n{text}")
+    if given.record:
+        said = (
+            f"Trainings of {given.minutes:g} minutes, from raw files to the report, on {given.threads} of "
+            f"{os.cpu_count()} cores, everything but the network as planned. Intervals resample patients or cases; "
+            "families whose intervals overlap are not told apart by one seed. "
+            f"Commits: {', '.join(dict.fromkeys(one.commit for one in shown if one.commit))}."
+        )
+        record("networks", "Families of network", f"{said}\n\n{text}", {"runs": [asdict(one) for one in shown]})
+    sys.exit(any(one.problem for one in shown))
+
+
+def _shown(family: str, on: str, seed: int, given: argparse.Namespace) -> Shown:
+    example, name = SETS[on], f"{family}-{on}-{seed}"
+    data, out = given.data.resolve() / example.data, given.out.resolve() / name
+    before = out.with_suffix(".json")
+    if given.resume and before.is_file():
+        return Shown(**json.loads(before.read_text()))
+    print(f"=== {name}", file=sys.stderr, flush=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    length = ["--minutes", given.minutes] if given.steps is None else ["--set", f"training.steps={given.steps}"]
+    words = ["train", data, *example.flags, *length, "--set", f"network.name={family}", "--seed", seed, "--out", out]
+    found = watched(
+        [sys.executable, "-m", "isocenter", *map(str, words), "--threads", str(given.threads), "--overwrite"],
+        environment=dict(os.environ),
+        folder=ROOT,
+        log=given.out.resolve() / "logs" / name,
+        cores=given.threads,
+        at_most=None,
+        first_core=given.core,
+    )
+    taken = {"minutes": found.seconds / 60, "memory": found.peak_mib / 1024, "commit": commit()}
+    if found.returncode:
+        return Shown(family, on, seed, f"failed with exit code {found.returncode}: see logs/{name}.err", **taken)
+    rows = json.loads((out / "evaluation" / "summary.json").read_text())["rows"]
+    first = {key: rows[0][key] for key in ("metric", "value", "low", "high")}
+    shown = Shown(family, on, seed, **first, **_size(out, data, given), **taken)
+    before.write_text(json.dumps(asdict(shown)))
+    return shown
+
+
+def _size(run: Path, data: Path, given: argparse.Namespace) -> dict[str, Any]:
+    """Weights, multiplications of an image and ms a case, in a process of its own on the same cores."""
+    cores = ",".join(str(given.core + n) for n in range(given.threads))
+    words = [sys.executable, str(HERE / "families.py"), "--measure", str(run), str(data), str(given.threads)]
+    done = subprocess.run(["taskset", "-c", cores, *words], check=True, capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measure(run: Path, data: Path, threads: int) -> dict[str, Any]:
+    import torch  # after the arguments: a list of families needs none
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from isocenter.files import read_dataset
+
+    torch.set_num_threads(threads)
+    model = isocenter.load(run, "cpu")
+    [first, *_] = model.members
+    module, record = first.module, model.network
+    images = torch.zeros(1, record["channels"], *model.inference.patch)
+    told = () if not record.get("context") else (torch.zeros(1, record["context"]),)
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        module(images, *told)
+    times = []
+    for case in list(read_dataset(data))[: TIMED + 1]:
+        mark = time.monotonic()
+        model.predict(case)
+        times.append(time.monotonic() - mark)
+    log = (run / "log.csv").read_text().splitlines()
+    return {
+        "steps": len(log) - 1,
+        "parameters": sum(weight.numel() for weight in module.parameters()),
+        "multiply_adds": counter.get_total_flops() // 2,
+        "predict": 1000 * statistics.median(times[1:]),  # the first also allocates
+    }
+
+
+def _told(on: str, shown: Sequence[Shown]) -> str:
+    """A line of each family, the best mean first."""
+    columns = ("family", "mean (SD)", "each seed, 95 % interval", "steps", "weights", "multiply-adds")
+    columns += ("predict, ms a case", "minutes", "peak memory, GiB")
+    names = dict.fromkeys(one.family for one in shown)
+    by_family = {name: [one for one in shown if one.family == name] for name in names}
+    good = {name: [one for one in runs if one.value is not None] for name, runs in by_family.items()}
+    order = sorted(good, key=lambda name: -statistics.fmean(one.value or 0 for one in good[name]) if good[name] else 9)
+    metric = next((one.metric for one in shown if one.metric), "")
+    lines = [f"{SETS[on].said}: {metric}.", "", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for name in order:
+        why = by_family[name][0].problem or "undefined"
+        lines.append(_line(name, good[name]) if good[name] else f"| `{name}` | {why} |" + " |" * (len(columns) - 2))
+    return "\n".join(lines)
+
+
+def _line(name: str, runs: Sequence[Shown]) -> str:
+    values = [one.value for one in runs if one.value is not None]
+    spread = f" ({statistics.stdev(values):.4f})" if len(values) > 1 else ""
+    each = ", ".join(
+        f"{one.value:.3f}" + ("" if one.low is None else f" ({one.low:.3f} to {one.high:.3f})") for one in runs
+    )
+    cells = [
+        f"`{name}`",
+        f"{statistics.fmean(values):.4f}{spread}",
+        each,
+        ", ".join(str(one.steps) for one in runs),
+        f"{runs[0].parameters:,}",
+        f"{runs[0].multiply_adds / 1e6:,.1f} M",
+        f"{statistics.median(one.predict for one in runs):.0f}",
+        f"{statistics.fmean(one.minutes for one in runs):.1f}",
+        f"{max(one.memory for one in runs):.1f}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--measure"]:
+        print(json.dumps(measure(Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))))
+    else:
+        main()
