@@ -47,16 +47,8 @@ SMALL_EFFICIENTNET = {"stages": [[1, 3, 8, 1, 1], [2, 5, 8, 2, 2]], "width": 0.2
 SMALL_MOBILENET = {"stages": [[1, 8, 1, 1], [2, 8, 2, 2]], "width": 0.25, "last": 16, "dropout": 0.0}
 # The smallest member of each family in each number of axes: family, size, spatial shape.
 SMALLEST = {
-    "alexnet 2D": (
-        "alexnet",
-        SMALL_ALEXNET,
-        (13, 9),
-    ),
-    "alexnet 3D": (
-        "alexnet",
-        SMALL_ALEXNET,
-        (9, 7, 11),
-    ),
+    "alexnet 2D": ("alexnet", SMALL_ALEXNET, (13, 9)),
+    "alexnet 3D": ("alexnet", SMALL_ALEXNET, (9, 7, 11)),
     "cbam_resnet 2D": ("cbam_resnet", {"blocks": [1, 1], "width": 8, "dropout": 0.0}, (13, 9)),
     "cbam_resnet 3D": ("cbam_resnet", {"blocks": [1, 1], "width": 8, "dropout": 0.0}, (9, 7, 11)),
     "clip_resnet 1D": ("clip_resnet", {"blocks": [1, 1], "width": 8, "dropout": 0.0, "frames": 2}, (31,)),
@@ -66,30 +58,14 @@ SMALLEST = {
     "convnext 3D": ("convnext", {"blocks": [1, 1], "width": 8, "kernel": 3, "stem_stride": 2}, (9, 7, 11)),
     "densenet 2D": ("densenet", {"blocks": [2, 2], "growth": 4, "width": 8, "dropout": 0.0}, (13, 9)),
     "densenet 3D": ("densenet", {"blocks": [2, 2], "growth": 4, "width": 8, "dropout": 0.0}, (9, 7, 11)),
-    "efficientnet 2D": (
-        "efficientnet",
-        SMALL_EFFICIENTNET,
-        (13, 9),
-    ),
-    "efficientnet 3D": (
-        "efficientnet",
-        SMALL_EFFICIENTNET,
-        (9, 7, 11),
-    ),
+    "efficientnet 2D": ("efficientnet", SMALL_EFFICIENTNET, (13, 9)),
+    "efficientnet 3D": ("efficientnet", SMALL_EFFICIENTNET, (9, 7, 11)),
     "inception 2D": ("inception", {"blocks": [1, 1, 1], "width": 8, "stem_stride": 1, "dropout": 0.0}, (13, 9)),
     "inception 3D": ("inception", {"blocks": [1, 1, 1], "width": 8, "stem_stride": 1, "dropout": 0.0}, (9, 7, 11)),
     "lenet 2D": ("lenet", {"maps": [2, 4], "hidden": [16, 8]}, (13, 9)),
     "lenet 3D": ("lenet", {"maps": [2, 4], "hidden": [16, 8]}, (9, 7, 11)),
-    "mobilenet 2D": (
-        "mobilenet",
-        SMALL_MOBILENET,
-        (13, 9),
-    ),
-    "mobilenet 3D": (
-        "mobilenet",
-        SMALL_MOBILENET,
-        (9, 7, 11),
-    ),
+    "mobilenet 2D": ("mobilenet", SMALL_MOBILENET, (13, 9)),
+    "mobilenet 3D": ("mobilenet", SMALL_MOBILENET, (9, 7, 11)),
     "plain_conv_unet 2D": ("plain_conv_unet", {**SMALL_STAGES[2], "convolutions": [1, 2, 1]}, (12, 20)),
     "plain_conv_unet 3D": ("plain_conv_unet", {**SMALL_STAGES[3], "convolutions": [1, 2, 1]}, (6, 12, 20)),
     "pseudo3d_resnet 2D": ("pseudo3d_resnet", {"blocks": [1, 1], "width": 8, "dropout": 0.0}, (13, 9)),

@@ -94,6 +94,8 @@ class ConvNeXt(nn.Module):
         context: int = 0,
     ) -> None:
         super().__init__()
+        if not 0 <= left_out < 1:
+            raise ValueError(f"left_out {left_out} is no share below 1 of the samples")
         if kernel % 2 != 1:
             raise ValueError(f"kernel {kernel} has no voxel in its middle: give an odd one")
         layers: list[nn.Module] = [Reduction(spatial_dims, channels, width, stem_stride), Normalisation(width)]

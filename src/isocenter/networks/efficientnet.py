@@ -113,6 +113,8 @@ class EfficientNet(nn.Module):
         context: int = 0,
     ) -> None:
         super().__init__()
+        if not 0 <= left_out < 1:
+            raise ValueError(f"left_out {left_out} is no share below 1 of the samples")
         inside = scaled(STEM, width)
         layers: list[nn.Module] = [convolved(spatial_dims, channels, inside, 3, stem_stride)]
         counts = [math.ceil(count * depth) for *_, count, _ in stages]

@@ -77,7 +77,9 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
     slow, volume = device == "cpu", len(patch) > 2
     stages = min(5, 1 + int(math.log2(max(max(patch) / 4, 1))))  # halved while at least 4 voxels are left
     full = VGG_11 if slow or volume else VGG_16
-    width = (8 if volume else 16) if slow else (32 if volume else 64)
+    width = 32 if volume else 64
+    if slow:
+        width //= 2 if max(patch) <= 64 else 4
     size = {"convolutions": list(full[:stages]), "width": width, "dropout": 0.1 if slow else 0.5}
     because = f"images of {tuple(patch)}: {stages} stages of VGG-{11 if full == VGG_11 else 16}; width for the {device}"
     return size, because, PAPER
