@@ -42,14 +42,14 @@ class Pool(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         kernel = [min(3, int(n)) for n in maps.shape[2:]]
-        return POOLING[maps.ndim - 2](maps, kernel, 2, ceil_mode=True)  # type: ignore[no-any-return]
+        return POOLING[maps.ndim - 2](maps, kernel, 2, ceil_mode=True)
 
 
 class Largest(nn.Module):
     """The largest of three voxels an axis around each."""
 
     def forward(self, maps: Tensor) -> Tensor:
-        return POOLING[maps.ndim - 2](maps, 3, 1, 1)  # type: ignore[no-any-return]
+        return POOLING[maps.ndim - 2](maps, 3, 1, 1)
 
 
 class Inception(nn.Module):
