@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,28 +27,20 @@ NARROWEST = 4  # that layer has at least so many, or it may be silent for all im
 LOOK = 7  # voxels an axis by which CBAM weighs a voxel
 
 
-@dataclass(frozen=True)
-class Convolving:
-    """How the blocks of a network convolve; the settings of a ResNet, where they are told.
-
-    Raises ValueError for what there is not.
-    """
+class Convolving(NamedTuple):
+    """How the blocks of a network convolve; the settings of a ResNet, where they are told."""
 
     attention: str | None = None
     groups: int = 1
     factorised: str | None = None
     axis: int = -1
 
-    def __post_init__(self) -> None:
-        if self.attention not in (None, "se", "cbam"):
-            raise ValueError(f"attention {self.attention!r} is none of se, cbam and null")
+    def three(self, ndim: int, inside: int, outside: int, stride: int) -> nn.Module:
+        """A convolution of 3 voxels an axis, whole or as the two that take its place."""
         if self.factorised not in (None, "axes", "maps"):
             raise ValueError(f"factorised {self.factorised!r} is none of axes, maps and null")
         if self.factorised is not None and self.groups > 1:
             raise ValueError("paths in groups are narrow as they are: choose either groups or factorised")
-
-    def three(self, ndim: int, inside: int, outside: int, stride: int) -> nn.Module:
-        """A convolution of 3 voxels an axis, whole or as the two that take its place."""
         whole, normalisation = CONVOLUTION[ndim], NORMALISATION[ndim]
         if self.factorised == "maps":  # each map alone, then all maps of each voxel (arXiv:1610.02357)
             alone = whole(inside, inside, 3, stride, 1, groups=inside, bias=False)
@@ -72,6 +63,8 @@ class Convolving:
 
     def weighed(self, ndim: int, maps: int) -> nn.Module | None:
         """What a block's answer goes through before its shortcut is added."""
+        if self.attention not in (None, "se", "cbam"):
+            raise ValueError(f"attention {self.attention!r} is none of se, cbam and null")
         if self.attention is None:
             return None
         return Excitation(maps) if self.attention == "se" else BlockAttention(ndim, maps)
@@ -118,7 +111,7 @@ def _narrow(maps: int) -> list[nn.Module]:
 class Block(nn.Module):
     """Normalise, activate, convolve, twice, beside a shortcut; the first convolution takes the stride."""
 
-    def __init__(self, ndim: int, inside: int, outside: int, stride: int, how: Convolving = Convolving()) -> None:
+    def __init__(self, ndim: int, inside: int, outside: int, stride: int, how: Convolving) -> None:
         super().__init__()
         convolution, normalisation = CONVOLUTION[ndim], NORMALISATION[ndim]
         self.first_norm = normalisation(inside)
