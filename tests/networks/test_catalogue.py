@@ -39,6 +39,10 @@ def test_the_table_says_what_each_family_can_answer():
     every = (*dense, "vector")
     assert found == {
         **{(name, axes): whole for name in ("clip_resnet", "densenet", "resnet") for axes in (1, 2, 3)},
+        **{(name, axes): whole for name in ("cbam_resnet", "resnext", "se_resnet") for axes in (1, 2, 3)},
+        **{(name, axes): whole for name in ("alexnet", "inception", "lenet", "vgg") for axes in (1, 2, 3)},
+        **{(name, axes): whole for name in ("convnext", "efficientnet", "mobilenet") for axes in (1, 2, 3)},
+        **{("pseudo3d_resnet", axes): whole for axes in (2, 3)},
         **{(name, axes): dense for name in ("plain_conv_unet", "residual_encoder_unet") for axes in (1, 2, 3)},
         **{(name, axes): every for name in ("segresnet", "unet") for axes in (1, 2, 3)},
         **{(name, axes): boxes for name in ("pyramid", "yolox") for axes in (2, 3)},

@@ -42,25 +42,50 @@ SMALL_STAGES = {
     }
     for axes, strides in ((2, PICTURE), (3, VOLUME))
 }
+SMALL_ALEXNET = {"widths": [4, 8, 8, 8, 8], "hidden": 16, "cells": 2, "stem_stride": 1, "dropout": 0.0}
+SMALL_EFFICIENTNET = {"stages": [[1, 3, 8, 1, 1], [2, 5, 8, 2, 2]], "width": 0.25, "last": 64, "dropout": 0.0}
+SMALL_MOBILENET = {"stages": [[1, 8, 1, 1], [2, 8, 2, 2]], "width": 0.25, "last": 16, "dropout": 0.0}
 # The smallest member of each family in each number of axes: family, size, spatial shape.
 SMALLEST = {
+    "alexnet 2D": ("alexnet", SMALL_ALEXNET, (13, 9)),
+    "alexnet 3D": ("alexnet", SMALL_ALEXNET, (9, 7, 11)),
+    "cbam_resnet 2D": ("cbam_resnet", {"blocks": [1, 1], "width": 8, "dropout": 0.0}, (13, 9)),
+    "cbam_resnet 3D": ("cbam_resnet", {"blocks": [1, 1], "width": 8, "dropout": 0.0}, (9, 7, 11)),
     "clip_resnet 1D": ("clip_resnet", {"blocks": [1, 1], "width": 8, "dropout": 0.0, "frames": 2}, (31,)),
     "clip_resnet 2D": ("clip_resnet", {"blocks": [1, 1], "width": 8, "dropout": 0.0, "frames": 2}, (13, 9)),
     "clip_resnet 3D": ("clip_resnet", {"blocks": [1, 1], "width": 8, "dropout": 0.0, "frames": 2}, (9, 7, 11)),
+    "convnext 2D": ("convnext", {"blocks": [1, 1], "width": 8, "kernel": 3, "stem_stride": 2}, (13, 9)),
+    "convnext 3D": ("convnext", {"blocks": [1, 1], "width": 8, "kernel": 3, "stem_stride": 2}, (9, 7, 11)),
     "densenet 2D": ("densenet", {"blocks": [2, 2], "growth": 4, "width": 8, "dropout": 0.0}, (13, 9)),
     "densenet 3D": ("densenet", {"blocks": [2, 2], "growth": 4, "width": 8, "dropout": 0.0}, (9, 7, 11)),
+    "efficientnet 2D": ("efficientnet", SMALL_EFFICIENTNET, (13, 9)),
+    "efficientnet 3D": ("efficientnet", SMALL_EFFICIENTNET, (9, 7, 11)),
+    "inception 2D": ("inception", {"blocks": [1, 1, 1], "width": 8, "stem_stride": 1, "dropout": 0.0}, (13, 9)),
+    "inception 3D": ("inception", {"blocks": [1, 1, 1], "width": 8, "stem_stride": 1, "dropout": 0.0}, (9, 7, 11)),
+    "lenet 2D": ("lenet", {"maps": [2, 4], "hidden": [16, 8]}, (13, 9)),
+    "lenet 3D": ("lenet", {"maps": [2, 4], "hidden": [16, 8]}, (9, 7, 11)),
+    "mobilenet 2D": ("mobilenet", SMALL_MOBILENET, (13, 9)),
+    "mobilenet 3D": ("mobilenet", SMALL_MOBILENET, (9, 7, 11)),
     "plain_conv_unet 2D": ("plain_conv_unet", {**SMALL_STAGES[2], "convolutions": [1, 2, 1]}, (12, 20)),
     "plain_conv_unet 3D": ("plain_conv_unet", {**SMALL_STAGES[3], "convolutions": [1, 2, 1]}, (6, 12, 20)),
+    "pseudo3d_resnet 2D": ("pseudo3d_resnet", {"blocks": [1, 1], "width": 8, "dropout": 0.0}, (13, 9)),
+    "pseudo3d_resnet 3D": ("pseudo3d_resnet", {"blocks": [1, 1], "width": 8, "dropout": 0.0}, (9, 7, 11)),
     "residual_encoder_unet 2D": ("residual_encoder_unet", {**SMALL_STAGES[2], "blocks": [1, 2, 1]}, (12, 20)),
     "residual_encoder_unet 3D": ("residual_encoder_unet", {**SMALL_STAGES[3], "blocks": [1, 2, 1]}, (6, 12, 20)),
     "resnet 2D": ("resnet", {"blocks": [1, 1], "width": 8, "dropout": 0.0}, (13, 9)),
     "resnet 3D": ("resnet", {"blocks": [1, 1], "width": 8, "dropout": 0.0}, (9, 7, 11)),
+    "resnext 2D": ("resnext", {"blocks": [1, 1], "width": 16, "groups": 4, "dropout": 0.0}, (13, 9)),
+    "resnext 3D": ("resnext", {"blocks": [1, 1], "width": 16, "groups": 4, "dropout": 0.0}, (9, 7, 11)),
+    "se_resnet 2D": ("se_resnet", {"blocks": [1, 1], "width": 8, "dropout": 0.0}, (13, 9)),
+    "se_resnet 3D": ("se_resnet", {"blocks": [1, 1], "width": 8, "dropout": 0.0}, (9, 7, 11)),
     "segresnet 2D": ("segresnet", {"strides": PICTURE, "width": 8, "dropout": 0.0, "deep_supervision": 1}, (12, 20)),
     "segresnet 3D": ("segresnet", {"strides": VOLUME, "width": 8, "dropout": 0.0, "deep_supervision": 1}, (6, 12, 20)),
     "timm 2D": ("timm", {"model": "resnet10t", "dropout": 0.0, "settings": {"zero_init_last": False}}, (64, 48)),
     "unet 2D": ("unet", {"strides": PICTURE, "width": 8, "deep_supervision": 1}, (12, 20)),
     "unet 3D": ("unet", {"strides": VOLUME, "width": 8, "deep_supervision": 1}, (6, 12, 20)),
     "unet_slices 3D": ("unet_slices", {"strides": PLANE, "width": 8, "axis": 0, "deep_supervision": 1}, (5, 12, 20)),
+    "vgg 2D": ("vgg", {"convolutions": [1, 1], "width": 8, "dropout": 0.0}, (13, 9)),
+    "vgg 3D": ("vgg", {"convolutions": [1, 1], "width": 8, "dropout": 0.0}, (9, 7, 11)),
 }
 # These have one map of outputs and nothing beside it.
 ONE_MAP = ("plain_conv_unet", "residual_encoder_unet")
@@ -334,11 +359,11 @@ def test_two_networks_of_one_seed_are_equal_and_of_two_are_not():
     ("name", "spatial_dims", "heads", "size", "says"),
     [
         (
-            "vgg",
+            "perceptron",
             2,
             {"mask": Dense(2)},
             {},
-            r"no network 'vgg'\. Choose one of clip_resnet, densenet, faster_rcnn",
+            r"no network 'perceptron'\. Choose one of alexnet, .*densenet, ",
         ),
         ("unet", 2, {"mask": Dense(2)}, {"strides": [[1, 1]], "depth": 4}, "depth"),
         ("unet", 2, {"mask": Dense(2)}, {}, "strides"),

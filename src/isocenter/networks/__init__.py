@@ -19,20 +19,31 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 NETWORKS = {
+    "alexnet": "isocenter.networks.alexnet:build",
+    "cbam_resnet": "isocenter.networks.resnet:build_cbam",
     "clip_resnet": "isocenter.networks.resnet:build_clips",
+    "convnext": "isocenter.networks.convnext:build",
     "densenet": "isocenter.networks.densenet:build",
+    "efficientnet": "isocenter.networks.efficientnet:build",
     "faster_rcnn": "isocenter.networks.faster_rcnn:build",
     "fcos": "isocenter.networks.fcos:build",
+    "inception": "isocenter.networks.inception:build",
+    "lenet": "isocenter.networks.lenet:build",
     "mask_rcnn": "isocenter.networks.mask_rcnn:build",
+    "mobilenet": "isocenter.networks.mobilenet:build",
     "plain_conv_unet": "isocenter.networks.nnunet:build_plain",
     "residual_encoder_unet": "isocenter.networks.nnunet:build_residual",
+    "pseudo3d_resnet": "isocenter.networks.resnet:build_pseudo3d",
     "pyramid": "isocenter.networks.pyramid:build",
     "resnet": "isocenter.networks.resnet:build",
+    "resnext": "isocenter.networks.resnet:build_resnext",
     "retinanet": "isocenter.networks.retinanet:build",
+    "se_resnet": "isocenter.networks.resnet:build_se",
     "segresnet": "isocenter.networks.segresnet:build",
     "timm": "isocenter.networks.backbone:build",
     "unet": "isocenter.networks.unet:build",
     "unet_slices": "isocenter.networks.unet:build_slices",
+    "vgg": "isocenter.networks.vgg:build",
     "yolox": "isocenter.networks.pyramid:build_yolox",
 }
 

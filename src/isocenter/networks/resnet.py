@@ -1,43 +1,158 @@
 """Residual network for whole-image and whole-clip outputs, in one, two or three dimensions.
 
 He et al., CVPR 2016, arXiv:1512.03385, with pre-activation (arXiv:1603.05027). The stem keeps the resolution of small
-images, where the original would halve it twice before the first block. This file needs torch alone, so that a copy of
-it travels with a model.
+images, where the original would halve it twice before the first block. Blocks can weigh their maps (SE-ResNet,
+arXiv:1709.01507), and then their voxels (CBAM, arXiv:1807.06521), go many narrow paths (ResNeXt, arXiv:1611.05431), or
+take their convolutions apart (arXiv:1711.10305, arXiv:1711.11248). This file needs torch alone, so that a copy of it
+travels with a model.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 PAPER, PAPER_CLIPS = "arXiv:1603.05027", "arXiv:1711.11248"
+PAPER_SE, PAPER_CBAM, PAPER_RESNEXT = "arXiv:1709.01507", "arXiv:1807.06521", "arXiv:1611.05431"
+PAPER_PSEUDO3D = "arXiv:1711.11248"
 # By number of axes; typed loosely because torch types sizes by the number of axes.
 CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 NORMALISATION: dict[int, Any] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+REDUCTION = 16  # maps for each of the narrow layer that weighs them, in both papers
+NARROWEST = 4  # that layer has at least so many, or it may be silent for all images
+LOOK = 7  # voxels an axis by which CBAM weighs a voxel
+
+
+class Convolving(NamedTuple):
+    """How the blocks of a network convolve; the settings of a ResNet, where they are told."""
+
+    attention: str | None = None
+    groups: int = 1
+    factorised: str | None = None
+    axis: int = -1
+
+    def three(self, ndim: int, inside: int, outside: int, stride: int) -> nn.Module:
+        """A convolution of 3 voxels an axis, whole or as the two that take its place."""
+        if self.factorised not in (None, "axes", "maps"):
+            raise ValueError(f"factorised {self.factorised!r} is none of axes, maps and null")
+        if self.factorised is not None and self.groups > 1:
+            raise ValueError("paths in groups are narrow as they are: choose either groups or factorised")
+        whole, normalisation = CONVOLUTION[ndim], NORMALISATION[ndim]
+        if self.factorised == "maps":  # each map alone, then all maps of each voxel (arXiv:1610.02357)
+            alone = whole(inside, inside, 3, stride, 1, groups=inside, bias=False)
+            return nn.Sequential(alone, whole(inside, outside, 1, bias=False))
+        if self.factorised is None:
+            convolution: nn.Module = whole(inside, outside, 3, stride, 1, groups=self.groups, bias=False)
+            return convolution
+        if ndim == 1 or not -ndim <= self.axis < ndim:
+            raise ValueError(f"axis {self.axis} cannot be taken apart from {ndim} axes: choose resnet, or another axis")
+        plane = [1 if n == self.axis % ndim else 3 for n in range(ndim)]
+        line = [4 - kernel for kernel in plane]
+        # As many weights as the whole convolution has (arXiv:1711.11248, section 3.5).
+        middle = max(1, 3**ndim * inside * outside // (3 ** (ndim - 1) * inside + 3 * outside))
+        return nn.Sequential(
+            whole(inside, middle, plane, _strides(plane, stride), [n // 2 for n in plane], bias=False),
+            normalisation(middle),
+            nn.ReLU(inplace=True),
+            whole(middle, outside, line, _strides(line, stride), [n // 2 for n in line], bias=False),
+        )
+
+    def weighed(self, ndim: int, maps: int) -> nn.Module | None:
+        """What a block's answer goes through before its shortcut is added."""
+        if self.attention not in (None, "se", "cbam"):
+            raise ValueError(f"attention {self.attention!r} is none of se, cbam and null")
+        if self.attention is None:
+            return None
+        return Excitation(maps) if self.attention == "se" else BlockAttention(ndim, maps)
+
+
+def _strides(kernel: Sequence[int], stride: int) -> list[int]:
+    """Each axis is reduced by the convolution that looks along it."""
+    return [stride if n == 3 else 1 for n in kernel]
+
+
+class Excitation(nn.Module):
+    """Each map is weighed by what the means of all of them say (squeeze and excitation)."""
+
+    def __init__(self, maps: int) -> None:
+        super().__init__()
+        self.weigh = nn.Sequential(*_narrow(maps), nn.Sigmoid())
+
+    def forward(self, images: Tensor) -> Tensor:
+        weights: Tensor = self.weigh(images.flatten(2).mean(dim=2))
+        return images * weights.reshape(*weights.shape, *[1] * (images.ndim - 2))
+
+
+class BlockAttention(nn.Module):
+    """Maps are weighed by their means and their largest voxels, then voxels by the mean and largest of their maps."""
+
+    def __init__(self, ndim: int, maps: int) -> None:
+        super().__init__()
+        self.maps = nn.Sequential(*_narrow(maps))
+        self.voxels = CONVOLUTION[ndim](2, 1, LOOK, padding=LOOK // 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        flat = images.flatten(2)
+        weights = torch.sigmoid(self.maps(flat.mean(dim=2)) + self.maps(flat.amax(dim=2)))
+        images = images * weights.reshape(*weights.shape, *[1] * (images.ndim - 2))
+        seen = torch.cat([images.mean(dim=1, keepdim=True), images.amax(dim=1, keepdim=True)], dim=1)
+        return images * torch.sigmoid(self.voxels(seen))
+
+
+def _narrow(maps: int) -> list[nn.Module]:
+    narrow = max(maps // REDUCTION, NARROWEST)
+    return [nn.Linear(maps, narrow), nn.ReLU(), nn.Linear(narrow, maps)]
 
 
 class Block(nn.Module):
     """Normalise, activate, convolve, twice, beside a shortcut; the first convolution takes the stride."""
 
-    def __init__(self, ndim: int, inside: int, outside: int, stride: int) -> None:
+    def __init__(self, ndim: int, inside: int, outside: int, stride: int, how: Convolving) -> None:
         super().__init__()
         convolution, normalisation = CONVOLUTION[ndim], NORMALISATION[ndim]
         self.first_norm = normalisation(inside)
-        self.first = convolution(inside, outside, 3, stride, 1, bias=False)
+        self.first = how.three(ndim, inside, outside, stride)
         self.second_norm = normalisation(outside)
-        self.second = convolution(outside, outside, 3, 1, 1, bias=False)
+        self.second = how.three(ndim, outside, outside, 1)
         self.shortcut: nn.Module | None = None
         if inside != outside or stride > 1:
             self.shortcut = convolution(inside, outside, 1, stride, bias=False)
+        self.attention = how.weighed(ndim, outside)
         self.activation = nn.ReLU(inplace=True)
 
     def forward(self, images: Tensor) -> Tensor:
         active = self.activation(self.first_norm(images))
         shortcut = images if self.shortcut is None else self.shortcut(active)
-        return self.second(self.activation(self.second_norm(self.first(active)))) + shortcut
+        found = self.second(self.activation(self.second_norm(self.first(active))))
+        return (found if self.attention is None else self.attention(found)) + shortcut
+
+
+class Paths(nn.Module):
+    """As a block, with many narrow paths side by side: a 1 x 1 convolution, one in groups, a 1 x 1 that joins them."""
+
+    def __init__(self, ndim: int, inside: int, outside: int, stride: int, how: Convolving) -> None:
+        super().__init__()
+        convolution, normalisation = CONVOLUTION[ndim], NORMALISATION[ndim]
+        middle = outside // 2  # as in ResNeXt-50 (32 x 4d)
+        self.first_norm, self.first = normalisation(inside), convolution(inside, middle, 1, bias=False)
+        self.second_norm, self.second = normalisation(middle), how.three(ndim, middle, middle, stride)
+        self.third_norm, self.third = normalisation(middle), convolution(middle, outside, 1, bias=False)
+        self.shortcut: nn.Module | None = None
+        if inside != outside or stride > 1:
+            self.shortcut = convolution(inside, outside, 1, stride, bias=False)
+        self.attention = how.weighed(ndim, outside)
+        self.activation = nn.ReLU(inplace=True)
+
+    def forward(self, images: Tensor) -> Tensor:
+        active = self.activation(self.first_norm(images))
+        shortcut = images if self.shortcut is None else self.shortcut(active)
+        paths = self.second(self.activation(self.second_norm(self.first(active))))
+        found = self.third(self.activation(self.third_norm(paths)))
+        return (found if self.attention is None else self.attention(found)) + shortcut
 
 
 class ResNet(nn.Module):
@@ -48,6 +163,10 @@ class ResNet(nn.Module):
     stem_stride: of the first convolution; 1 keeps small images whole
     dropout:     before the heads
     context:     numbers beside each image, which join its pooled maps before the last layer
+    attention:   "se" weighs the maps of each block, "cbam" its maps and then its voxels
+    groups:      paths of each block; with more than one the block has a narrow middle, the stem a fourth of the width
+    factorised:  "axes" convolves in the plane across `axis` and then along it, "maps" each map alone and then all maps
+    axis:        that "axes" takes apart
     """
 
     def __init__(
@@ -60,16 +179,21 @@ class ResNet(nn.Module):
         stem_stride: int = 1,
         dropout: float = 0.1,
         context: int = 0,
+        attention: str | None = None,
+        groups: int = 1,
+        factorised: str | None = None,
+        axis: int = -1,
     ) -> None:
         super().__init__()
+        how, block = Convolving(attention, groups, factorised, axis), Block if groups == 1 else Paths
         kernel = 3 if stem_stride == 1 else 7
-        stem = CONVOLUTION[spatial_dims](channels, width, kernel, stem_stride, kernel // 2, bias=False)
+        inside = width if groups == 1 else width // 4
+        stem = CONVOLUTION[spatial_dims](channels, inside, kernel, stem_stride, kernel // 2, bias=False)
         layers: list[nn.Module] = [stem]
-        inside = width
         for stage, count in enumerate(blocks):
             outside = width * 2**stage
             for n in range(count):
-                layers.append(Block(spatial_dims, inside, outside, 2 if stage > 0 and n == 0 else 1))
+                layers.append(block(spatial_dims, inside, outside, 2 if stage > 0 and n == 0 else 1, how))
                 inside = outside
         self.features = inside
         self.body = nn.Sequential(*layers, NORMALISATION[spatial_dims](inside), nn.ReLU(inplace=True))
@@ -152,6 +276,14 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
     return size, because, "arXiv:1512.03385"
 
 
+def _quicker(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[dict[str, Any], str]:
+    """As a ResNet, but on a processor the stem halves volumes: what blocks do more costs most at full resolution."""
+    size, because, _ = size_for(patch, strides, device)
+    if device != "cpu" or len(patch) < 3 or size["stem_stride"] > 1:
+        return {**size}, because
+    return {**size, "stem_stride": 2}, because.replace("the stem keeps the resolution", "the stem halves it")
+
+
 def build_clips(
     channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
 ) -> ClipResNet:
@@ -166,3 +298,74 @@ def size_for_clips(
     """As a ResNet for a frame; the number of frames is the plan's."""
     size, because, _ = size_for(patch, strides, device)
     return {**size, "frames": 1}, f"{because}; convolutions over time see three frames", PAPER_CLIPS
+
+
+def build_se(
+    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
+) -> ResNet:
+    return build(channels, spatial_dims, dense, vectors, {"attention": "se", **size})
+
+
+def size_for_se(
+    patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
+) -> tuple[Mapping[str, Any], str, str]:
+    """As a ResNet, whose maps are weighed."""
+    size, because, _ = size_for(patch, strides, device)
+    return {**size, "attention": "se"}, f"{because}; the maps of each block are weighed", PAPER_SE
+
+
+def build_cbam(
+    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
+) -> ResNet:
+    return build(channels, spatial_dims, dense, vectors, {"attention": "cbam", **size})
+
+
+def size_for_cbam(
+    patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
+) -> tuple[Mapping[str, Any], str, str]:
+    """As a ResNet, whose maps and voxels are weighed."""
+    size, because = _quicker(patch, strides, device)
+    return {**size, "attention": "cbam"}, f"{because}; the maps of each block are weighed, then its voxels", PAPER_CBAM
+
+
+def build_resnext(
+    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
+) -> ResNet:
+    return build(channels, spatial_dims, dense, vectors, {"groups": 32, **size})
+
+
+def size_for_resnext(
+    patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
+) -> tuple[Mapping[str, Any], str, str]:
+    """ResNeXt-50 (32 x 4d) for pictures on a GPU, half as wide for volumes; 8 paths and fewer blocks on a processor."""
+    del strides
+    slow, volume, small = device == "cpu", len(patch) > 2, max(patch) <= 64
+    stages = 3 if small else 4
+    groups = 8 if slow else 16 if volume else 32
+    stride = (2 if slow and volume else 1) if small else 4  # 4: its first convolution and the pooling behind it
+    size = {
+        "width": 4 * groups if slow and volume else 8 * groups,
+        "blocks": ([2, 2, 2, 2] if slow else [3, 4, 6, 3])[:stages],
+        "stem_stride": stride,
+        "groups": groups,
+    }
+    stem = "the stem keeps the resolution" if stride == 1 else f"the stem reduces it by {stride}"
+    because = f"images of {tuple(patch)}: {stages} stages, {stem}; {groups} paths a block for the {device}"
+    return size, because, PAPER_RESNEXT
+
+
+def build_pseudo3d(
+    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
+) -> ResNet:
+    return build(channels, spatial_dims, dense, vectors, {"factorised": "axes", **size})
+
+
+def size_for_pseudo3d(
+    patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
+) -> tuple[Mapping[str, Any], str, str]:
+    """As a ResNet, which looks along the axis that can be reduced least, that of the longest voxels, by itself."""
+    size, because = _quicker(patch, strides, device)
+    reduced = [math.prod(stages) for stages in zip(*strides, strict=True)]
+    axis = max(n for n, by in enumerate(reduced) if by == min(reduced))
+    more = {"factorised": "axes", "axis": axis}
+    return {**size, **more}, f"{because}; axis {axis} is convolved along after the others", PAPER_PSEUDO3D

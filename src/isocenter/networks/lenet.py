@@ -1,0 +1,99 @@
+"""LeNet-5 for whole-image outputs, in one, two or three dimensions: for teaching, and to measure others against.
+
+LeCun et al., Proc IEEE 1998, doi:10.1109/5.726791, section II B, with its scaled tangent and average pooling. Different
+from the paper: the second convolution sees all maps, pooling has no weights of its own, and the last layer is linear.
+Images of any size are brought to its 5 x 5 cells by averaging. This file needs torch alone, so that a copy of it
+travels with a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+PAPER = "doi:10.1109/5.726791"
+# By number of axes; typed loosely because torch types sizes by the number of axes.
+CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+POOLING: dict[int, Any] = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
+FIELD = 32  # voxels an axis of the paper's input, in whose middle a digit of 28 x 28 lies
+CELLS = 5  # an axis, that its first fully connected layer sees
+
+
+class Squash(nn.Module):
+    """1.7159 tanh(2 x / 3), which is 1 at 1 and -1 at -1 (appendix A)."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return 1.7159 * torch.tanh(images * (2 / 3))
+
+
+class LeNet(nn.Module):
+    """(batch, channels, *spatial) to {head: (batch, size of the head)}.
+
+    maps:    feature maps of the two convolutions, C1 and C3
+    hidden:  features of the two fully connected layers, C5 and F6
+    dropout: before the heads
+    context: numbers beside each image, which join its features before the last layer
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        spatial_dims: int,
+        vectors: Mapping[str, int],
+        maps: Sequence[int] = (6, 16),
+        hidden: Sequence[int] = (120, 84),
+        dropout: float = 0.0,
+        context: int = 0,
+    ) -> None:
+        super().__init__()
+        convolution, pooling = CONVOLUTION[spatial_dims], POOLING[spatial_dims]
+        first, second = maps
+        wide, narrow = hidden
+        self.body = nn.Sequential(
+            convolution(channels, first, 5), Squash(), pooling(2), convolution(first, second, 5), Squash(), pooling(2)
+        )
+        self.connected = nn.Sequential(
+            nn.Linear(second * CELLS**spatial_dims, wide), Squash(), nn.Linear(wide, narrow), Squash()
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.vectors = nn.ModuleDict({name: nn.Linear(narrow + context, size) for name, size in vectors.items()})
+
+    def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
+        cells = in_cells(self.body(in_field(images)), CELLS)
+        features = self.dropout(self.connected(cells.flatten(1)))
+        told = features if context is None else torch.cat([features, context], dim=1)
+        return {name: layer(told) for name, layer in self.vectors.items()}
+
+
+def in_field(images: Tensor) -> Tensor:
+    """Images of fewer than 32 voxels an axis in the middle of a field of zeros; larger ones as they are."""
+    lacking = [max(FIELD - int(n), 0) for n in images.shape[:1:-1]]  # the last axis first, as torch pads
+    sides = [side for n in lacking for side in (n // 2, n - n // 2)]
+    return nn.functional.pad(images, sides) if any(sides) else images
+
+
+def in_cells(maps: Tensor, cells: int) -> Tensor:
+    """The mean over each of `cells` parts an axis: torch's adaptive pooling, which ONNX lacks for uneven parts."""
+    for axis in range(2, maps.ndim):
+        n = int(maps.shape[axis])
+        edges = [(i * n // cells, -(-(i + 1) * n // cells)) for i in range(cells)]
+        maps = torch.stack([maps.narrow(axis, low, high - low).mean(dim=axis) for low, high in edges], dim=axis)
+    return maps
+
+
+def build(
+    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
+) -> LeNet:
+    if dense:
+        raise ValueError("LeNet has no output for every voxel: choose unet")
+    return LeNet(channels, spatial_dims, vectors, **size)
+
+
+def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
+    """The paper's everywhere: it is small enough for a processor."""
+    del strides, device
+    size = {"maps": [6, 16], "hidden": [120, 84]}
+    return size, f"images of {tuple(patch)}: LeNet-5 as published, its maps averaged in {CELLS} parts an axis", PAPER

@@ -1,0 +1,85 @@
+"""VGG for whole-image outputs, in one, two or three dimensions: convolutions of 3 voxels one after another.
+
+Simonyan and Zisserman, ICLR 2015, arXiv:1409.1556, with batch normalisation (arXiv:1502.03167). The mean over the image
+takes the place of the last pooling and of the two fully connected layers, which hold nine tenths of the original's
+weights and one size of image. This file needs torch alone, so that a copy of it travels with a model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+PAPER = "arXiv:1409.1556"
+# By number of axes; typed loosely because torch types sizes by the number of axes.
+CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+NORMALISATION: dict[int, Any] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+POOLING: dict[int, Any] = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}
+WIDEST = 8  # times the width of the first stage
+VGG_11, VGG_16 = (1, 1, 2, 2, 2), (2, 2, 3, 3, 3)  # the paper's configurations A and D
+
+
+class VGG(nn.Module):
+    """(batch, channels, *spatial) to {head: (batch, size of the head)}.
+
+    convolutions: of each stage; before each but the first the largest of two voxels an axis is kept
+    width:        feature maps of the first stage; doubled by each stage, up to eight times
+    dropout:      before the heads
+    context:      numbers beside each image, which join its pooled maps before the last layer
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        spatial_dims: int,
+        vectors: Mapping[str, int],
+        convolutions: Sequence[int] = VGG_16,
+        width: int = 64,
+        dropout: float = 0.5,
+        context: int = 0,
+    ) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        inside = channels
+        for stage, count in enumerate(convolutions):
+            outside = width * min(2**stage, WIDEST)
+            if stage > 0:  # an odd voxel at the edge stays, so that images of any size can be halved
+                layers.append(POOLING[spatial_dims](2, ceil_mode=True))
+            for _ in range(count):
+                convolution = CONVOLUTION[spatial_dims](inside, outside, 3, padding=1, bias=False)
+                layers += [convolution, NORMALISATION[spatial_dims](outside), nn.ReLU(inplace=True)]
+                inside = outside
+        self.body = nn.Sequential(*layers)
+        self.dropout = nn.Dropout(dropout)
+        self.vectors = nn.ModuleDict({name: nn.Linear(inside + context, size) for name, size in vectors.items()})
+
+    def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
+        pooled = self.dropout(self.body(images).flatten(2).mean(dim=2))
+        told = pooled if context is None else torch.cat([pooled, context], dim=1)
+        return {name: layer(told) for name, layer in self.vectors.items()}
+
+
+def build(
+    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
+) -> VGG:
+    if dense:
+        raise ValueError("VGG has no output for every voxel: choose unet")
+    return VGG(channels, spatial_dims, vectors, **size)
+
+
+def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
+    """VGG-16 for pictures on a GPU, a narrower VGG-11 for volumes and on a processor; stages as there is room."""
+    del strides
+    slow, volume = device == "cpu", len(patch) > 2
+    stages = min(5, 1 + int(math.log2(max(max(patch) / 4, 1))))  # halved while at least 4 voxels are left
+    full = VGG_11 if slow or volume else VGG_16
+    width = 32 if volume else 64
+    if slow:
+        width //= 2 if max(patch) <= 64 else 4
+    size = {"convolutions": list(full[:stages]), "width": width, "dropout": 0.1 if slow else 0.5}
+    because = f"images of {tuple(patch)}: {stages} stages of VGG-{11 if full == VGG_11 else 16}; width for the {device}"
+    return size, because, PAPER
