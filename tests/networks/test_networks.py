@@ -42,6 +42,15 @@ SMALL_STAGES = {
     }
     for axes, strides in ((2, PICTURE), (3, VOLUME))
 }
+VIT_WITH_ALL = {
+    "token": 4,
+    "scales": [1, 2],
+    "overlap": True,
+    "channelwise": True,
+    "layers": 2,
+    "width": 16,
+    "heads": 2,
+}
 # The smallest member of each family in each number of axes: family, size, spatial shape.
 SMALLEST = {
     "clip_resnet 1D": ("clip_resnet", {"blocks": [1, 1], "width": 8, "dropout": 0.0, "frames": 2}, (31,)),
@@ -61,6 +70,10 @@ SMALLEST = {
     "unet 2D": ("unet", {"strides": PICTURE, "width": 8, "deep_supervision": 1}, (12, 20)),
     "unet 3D": ("unet", {"strides": VOLUME, "width": 8, "deep_supervision": 1}, (6, 12, 20)),
     "unet_slices 3D": ("unet_slices", {"strides": PLANE, "width": 8, "axis": 0, "deep_supervision": 1}, (5, 12, 20)),
+    "vit 1D": ("vit", {"token": 4, "image": [31], "layers": 1, "width": 16, "heads": 2}, (31,)),
+    "vit 2D": ("vit", {"token": 4, "image": [13, 9], "layers": 1, "width": 16, "heads": 2}, (13, 9)),
+    "vit 3D": ("vit", {"token": [4, 4, 2], "image": [9, 7, 11], "layers": 1, "width": 16, "heads": 2}, (9, 7, 11)),
+    "vit with all 3D": ("vit", VIT_WITH_ALL, (9, 7, 11)),
 }
 # These have one map of outputs and nothing beside it.
 ONE_MAP = ("plain_conv_unet", "residual_encoder_unet")

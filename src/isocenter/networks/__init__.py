@@ -33,6 +33,7 @@ NETWORKS = {
     "timm": "isocenter.networks.backbone:build",
     "unet": "isocenter.networks.unet:build",
     "unet_slices": "isocenter.networks.unet:build_slices",
+    "vit": "isocenter.networks.vit:build",
     "yolox": "isocenter.networks.pyramid:build_yolox",
 }
 
