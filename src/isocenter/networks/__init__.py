@@ -51,6 +51,7 @@ def build(
     images:  (batch, channels, *spatial)
     size:    the family's own settings (width, strides, blocks, ...)
     context: entries of a vector (batch, context) that it is given beside the images; 0 for none
+    While it trains it may add to the loss of each sample what it gives as `+`, (batch,), beside its heads.
     A family that is defined by its loss has `loss(outputs, targets, heads)`, which then takes the place of the task's;
     while it trains its outputs may be whatever that needs. Where what it looks at next depends on what there is, as in
     a network of two stages, it says `sees_targets = True`, and `forward(images, context=None, targets=None)` is given

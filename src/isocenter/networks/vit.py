@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, pad, scaled_dot_product_attention
+from torch.nn.functional import interpolate, linear, pad, scaled_dot_product_attention
 
 PAPER = "arXiv:2010.11929"
 # By number of axes; typed loosely because torch types sizes by the number of axes.
@@ -22,6 +22,8 @@ CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 # Of the published networks: their weights are drawn with this deviation, and this is added to a variance.
 DEVIATION, EPSILON = 0.02, 1e-6
+# Of a prior's deviation, that of a weight before anything was learnt: small, so that first steps are hardly disturbed.
+FIRST_DEVIATION = 0.1
 # Patches an axis that positions are learnt for where nobody says how large the images are.
 USUAL_GRID = 8
 # Each token attends to each: from here on a step costs more than it tells.
@@ -129,6 +131,35 @@ class Block(nn.Module):
         return change * drawn / (1 - self.skipped)
 
 
+class VariationalLinear(nn.Module):
+    """(batch, inside) to (batch, outside) by weights that are normal distributions: drawn in training, else the means.
+
+    Blundell et al., arXiv:1505.05424. Instead of the weights their sums are drawn, for each image anew: Kingma et al.,
+    arXiv:1506.02557. Each weight's prior is normal around 0 with a variance of 1 / inside, so that an output for
+    normalised features has one of about 1. A bias is a number.
+    log_ratio: logarithm of a weight's deviation, of that of its prior
+    """
+
+    def __init__(self, inside: int, outside: int) -> None:
+        super().__init__()
+        self.prior = inside**-0.5
+        self.weight, self.bias = nn.Parameter(torch.empty(outside, inside)), nn.Parameter(torch.zeros(outside))
+        self.log_ratio = nn.Parameter(torch.full((outside, inside), math.log(FIRST_DEVIATION)))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.drawn(features) if self.training else linear(features, self.weight, self.bias)
+
+    def drawn(self, features: Tensor) -> Tensor:
+        mean = linear(features, self.weight, self.bias)
+        variance = linear(features.square(), (self.prior * self.log_ratio.exp()).square())
+        return mean + variance.sqrt() * torch.randn_like(mean)
+
+    def divergence(self) -> Tensor:
+        """Of the weights' distributions from their prior (Kullback-Leibler), in nats."""
+        each = (2 * self.log_ratio).exp() + (self.weight / self.prior).square() - 1 - 2 * self.log_ratio
+        return each.sum() / 2
+
+
 class ViT(nn.Module):
     """(batch, channels, *spatial) to {head: (batch, size of the head)}.
 
@@ -146,6 +177,8 @@ class ViT(nn.Module):
     stochastic_depth: how likely the last block is passed by while training; those before it are less
     context:          numbers beside each image. Each is a token of its own: a learnt direction, times the number, plus
                       a learnt embedding of which one it is, as in Gorishniy et al., arXiv:2106.11959
+    bayesian:         images that the last layers learn from, if these shall be `VariationalLinear`: a step's loss then
+                      has their divergence from the prior beside it, divided by this number; 0 for plain layers
     An image whose size is no multiple of the token is padded with zeros at its far end.
     """
 
@@ -166,12 +199,13 @@ class ViT(nn.Module):
         dropout: float = 0.0,
         stochastic_depth: float = 0.0,
         context: int = 0,
+        bayesian: int = 0,
     ) -> None:
         super().__init__()
         sides = [token] * spatial_dims if isinstance(token, int) else list(token)
         spatial = [USUAL_GRID * side for side in sides] if image is None else list(image)
-        _refuse(spatial_dims, sides, spatial, scales, width, heads, layers, stochastic_depth)
-        self.channels, self.channelwise = channels, channelwise
+        _refuse(spatial_dims, sides, spatial, scales, width, heads, layers, stochastic_depth, bayesian)
+        self.channels, self.channelwise, self.bayesian = channels, channelwise, bayesian
         seen = 1 if channelwise else channels
         self.patches = nn.ModuleList(Patches(seen, [n * side for side in sides], width, overlap) for n in scales)
         self.grids = self._grids(spatial)
@@ -185,15 +219,31 @@ class ViT(nn.Module):
         rising = (stochastic_depth * n / max(layers - 1, 1) for n in range(layers))
         self.blocks = nn.ModuleList(Block(width, heads, expansion, dropout, one) for one in rising)
         self.norm = nn.LayerNorm(width, eps=EPSILON)
-        self.vectors = nn.ModuleDict({name: nn.Linear(width, size) for name, size in vectors.items()})
+        last = VariationalLinear if bayesian else nn.Linear
+        self.vectors = nn.ModuleDict({name: last(width, size) for name, size in vectors.items()})
         self._begin()
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
-        tokens = self._tokens(images, context)
-        for block in self.blocks:
-            tokens = block(tokens)
-        seen = self.norm(tokens[:, 0])
-        return {name: layer(seen) for name, layer in self.vectors.items()}
+        seen = self._seen(images, context)
+        outputs = {name: layer(seen) for name, layer in self.vectors.items()}
+        if self.bayesian and self.training:
+            divergences = [layer.divergence() for layer in self.vectors.values()]  # type: ignore[operator]
+            outputs["+"] = (torch.stack(divergences).sum() / self.bayesian).expand(images.shape[0])
+        return outputs
+
+    @torch.no_grad()
+    def draws(self, images: Tensor, context: Tensor | None = None, count: int = 20) -> dict[str, Tensor]:
+        """{head: (count, batch, size)}: the answers of last layers that are drawn anew each time.
+
+        How far they lie apart is what the training images left open there. Raises ValueError for plain layers.
+        """
+        if not self.bayesian:
+            raise ValueError("these last layers are no distributions: train with bayesian in network.size")
+        seen = self._seen(images, context)
+        return {
+            name: torch.stack([layer.drawn(seen) for _ in range(count)])  # type: ignore[operator]
+            for name, layer in self.vectors.items()
+        }
 
     @torch.no_grad()
     def attention(self, images: Tensor, context: Tensor | None = None) -> Tensor:
@@ -227,6 +277,13 @@ class ViT(nn.Module):
     @property
     def _entries(self) -> int:
         return 0 if self.directions is None else self.directions.shape[0]
+
+    def _seen(self, images: Tensor, context: Tensor | None) -> Tensor:
+        """(batch, width): what the class token has gathered."""
+        tokens = self._tokens(images, context)
+        for block in self.blocks:
+            tokens = block(tokens)
+        return self.norm(tokens[:, 0])
 
     def _grids(self, spatial: Sequence[int]) -> list[tuple[int, ...]]:
         return [patches.grid(spatial) for patches in self.patches]  # type: ignore[operator]
@@ -267,7 +324,7 @@ class ViT(nn.Module):
     def _begin(self) -> None:
         """Weights as the published networks begin with: a truncated normal distribution, and no bias."""
         for part in self.modules():
-            if isinstance(part, nn.Linear):
+            if isinstance(part, nn.Linear | VariationalLinear):
                 nn.init.trunc_normal_(part.weight, std=DEVIATION)
                 nn.init.zeros_(part.bias)
         for one in (self.class_token, self.positions, self.of_scale, self.of_channel, self.directions, self.of_entry):
@@ -284,6 +341,7 @@ def _refuse(
     heads: int,
     layers: int,
     stochastic_depth: float,
+    bayesian: int,
 ) -> None:
     """ValueError for sizes that make no transformer."""
     if len(token) != ndim or min(token) < 1:
@@ -298,6 +356,8 @@ def _refuse(
         raise ValueError(f"{layers} layers: there is at least one")
     if not 0 <= stochastic_depth < 1:
         raise ValueError(f"a stochastic_depth of {stochastic_depth}: give a probability below 1")
+    if isinstance(bayesian, bool) or bayesian < 0:
+        raise ValueError(f"bayesian {bayesian}: give the number of training images, or 0 for plain last layers")
 
 
 def resized(positions: Tensor, old: Sequence[int], new: Sequence[int]) -> Tensor:
