@@ -193,8 +193,9 @@ def test_every_weight_of_a_context_learns_and_what_it_is_told_matters():
     assert told.grad.abs().min() > 0
 
 
-def test_the_context_goes_along_into_onnx_as_a_second_input(tmp_path):
-    network = small(2, context=2)
+def test_all_that_it_can_have_goes_along_into_onnx_with_the_context_as_a_second_input(tmp_path):
+    """Positions are interpolated there too: it was built for other images."""
+    network = small(2, context=2, layers=1, image=[20, 12], scales=[1, 2], overlap=True, channelwise=True, bayesian=9)
     record = write_onnx(_Plain(network), (2, *SHAPES[2]), tmp_path / "network.onnx", context=2)
     assert record["exported"], record
     session = onnxruntime.InferenceSession(tmp_path / "network.onnx", providers=["CPUExecutionProvider"])

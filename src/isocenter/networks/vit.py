@@ -26,7 +26,7 @@ DEVIATION, EPSILON = 0.02, 1e-6
 FIRST_DEVIATION = 0.1
 # Patches an axis that positions are learnt for where nobody says how large the images are.
 USUAL_GRID = 8
-# Each token attends to each: from here on a step costs more than it tells.
+# Each token attends to each, so that the work grows with their square; a choice, with no paper behind it.
 MOST_TOKENS = {"cpu": 256, "gpu": 1024}
 SMALLEST_TOKEN = 4
 # What timm calls the parts of a vision transformer, and what they are called here.
@@ -204,7 +204,8 @@ class ViT(nn.Module):
         super().__init__()
         sides = [token] * spatial_dims if isinstance(token, int) else list(token)
         spatial = [USUAL_GRID * side for side in sides] if image is None else list(image)
-        _refuse(spatial_dims, sides, spatial, scales, width, heads, layers, stochastic_depth, bayesian)
+        _refuse_patches(spatial_dims, sides, spatial, scales)
+        _refuse_layers(layers, width, heads, stochastic_depth, bayesian)
         self.channels, self.channelwise, self.bayesian = channels, channelwise, bayesian
         seen = 1 if channelwise else channels
         self.patches = nn.ModuleList(Patches(seen, [n * side for side in sides], width, overlap) for n in scales)
@@ -332,28 +333,22 @@ class ViT(nn.Module):
                 nn.init.trunc_normal_(one, std=DEVIATION)
 
 
-def _refuse(
-    ndim: int,
-    token: Sequence[int],
-    image: Sequence[int],
-    scales: Sequence[int],
-    width: int,
-    heads: int,
-    layers: int,
-    stochastic_depth: float,
-    bayesian: int,
-) -> None:
-    """ValueError for sizes that make no transformer."""
+def _refuse_patches(ndim: int, token: Sequence[int], image: Sequence[int], scales: Sequence[int]) -> None:
+    """ValueError for patches that no image can be cut into."""
     if len(token) != ndim or min(token) < 1:
         raise ValueError(f"a token of {token} voxels: give one number from 1, or one for each of {ndim} axes")
     if len(image) != ndim or min(image) < 1:
         raise ValueError(f"an image of {image} voxels: give one number from 1 for each of {ndim} axes")
     if not scales or min(scales) < 1 or len(set(scales)) < len(scales):
         raise ValueError(f"scales of {list(scales)}: give different multiples of the token, such as [1, 2]")
-    if heads < 1 or width % heads:
-        raise ValueError(f"{heads} heads cannot share a width of {width} evenly")
+
+
+def _refuse_layers(layers: int, width: int, heads: int, stochastic_depth: float, bayesian: int) -> None:
+    """ValueError for layers that make no transformer."""
     if layers < 1:
         raise ValueError(f"{layers} layers: there is at least one")
+    if heads < 1 or width < 1 or width % heads:
+        raise ValueError(f"{heads} heads cannot share a width of {width} evenly")
     if not 0 <= stochastic_depth < 1:
         raise ValueError(f"a stochastic_depth of {stochastic_depth}: give a probability below 1")
     if isinstance(bayesian, bool) or bayesian < 0:
