@@ -14,7 +14,6 @@ from torch.distributions import Normal, kl_divergence
 from isocenter import networks
 from isocenter.errors import PlanError
 from isocenter.networks import vit
-from isocenter.runtime.onnx_file import write_onnx
 from isocenter.values import Dense, Vector
 
 torch.set_num_threads(1)
@@ -193,11 +192,18 @@ def test_every_weight_of_a_context_learns_and_what_it_is_told_matters():
     assert told.grad.abs().min() > 0
 
 
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 def test_all_that_it_can_have_goes_along_into_onnx_with_the_context_as_a_second_input(tmp_path):
     """Positions are interpolated there too: it was built for other images."""
     network = small(2, context=2, layers=1, image=[20, 12], scales=[1, 2], overlap=True, channelwise=True, bayesian=9)
-    record = write_onnx(_Plain(network), (2, *SHAPES[2]), tmp_path / "network.onnx", context=2)
-    assert record["exported"], record
+    torch.onnx.export(
+        _Plain(network).eval(),
+        (images(2), torch.zeros(2, 2)),
+        tmp_path / "network.onnx",
+        dynamo=False,  # a tenth of the time of the other way, and as exact
+        input_names=["image", "context"],
+        dynamic_axes={"image": {0: "batch"}, "context": {0: "batch"}},
+    )
     session = onnxruntime.InferenceSession(tmp_path / "network.onnx", providers=["CPUExecutionProvider"])
     given, told = torch.randn(3, 2, *SHAPES[2]), torch.randn(3, 2)
     [found] = session.run(None, {"image": given.numpy(), "context": told.numpy()})
