@@ -50,6 +50,7 @@ def test_the_table_says_what_each_family_can_answer():
         **{(name, 2): boxes for name in ("faster_rcnn", "fcos", "retinanet")},
         ("retinanet", 3): boxes,
         ("timm", 2): whole,
+        **{("vit", axes): whole for axes in (1, 2, 3)},
         ("unet_slices", 3): every,
     }
     assert all(one.paper.startswith(("arXiv:", "doi:")) for one in members)

@@ -45,6 +45,15 @@ SMALL_STAGES = {
 SMALL_ALEXNET = {"widths": [4, 8, 8, 8, 8], "hidden": 16, "cells": 2, "stem_stride": 1, "dropout": 0.0}
 SMALL_EFFICIENTNET = {"stages": [[1, 3, 8, 1, 1], [2, 5, 8, 2, 2]], "width": 0.25, "last": 64, "dropout": 0.0}
 SMALL_MOBILENET = {"stages": [[1, 8, 1, 1], [2, 8, 2, 2]], "width": 0.25, "last": 16, "dropout": 0.0}
+VIT_WITH_ALL = {
+    "token": 4,
+    "scales": [1, 2],
+    "overlap": True,
+    "channelwise": True,
+    "layers": 2,
+    "width": 16,
+    "heads": 2,
+}
 # The smallest member of each family in each number of axes: family, size, spatial shape.
 SMALLEST = {
     "alexnet 2D": ("alexnet", SMALL_ALEXNET, (13, 9)),
@@ -86,6 +95,10 @@ SMALLEST = {
     "unet_slices 3D": ("unet_slices", {"strides": PLANE, "width": 8, "axis": 0, "deep_supervision": 1}, (5, 12, 20)),
     "vgg 2D": ("vgg", {"convolutions": [1, 1], "width": 8, "dropout": 0.0}, (13, 9)),
     "vgg 3D": ("vgg", {"convolutions": [1, 1], "width": 8, "dropout": 0.0}, (9, 7, 11)),
+    "vit 1D": ("vit", {"token": 4, "image": [31], "layers": 1, "width": 16, "heads": 2}, (31,)),
+    "vit 2D": ("vit", {"token": 4, "image": [13, 9], "layers": 1, "width": 16, "heads": 2}, (13, 9)),
+    "vit 3D": ("vit", {"token": [4, 4, 2], "image": [9, 7, 11], "layers": 1, "width": 16, "heads": 2}, (9, 7, 11)),
+    "vit with all 3D": ("vit", VIT_WITH_ALL, (9, 7, 11)),
 }
 # These have one map of outputs and nothing beside it.
 ONE_MAP = ("plain_conv_unet", "residual_encoder_unet")

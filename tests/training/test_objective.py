@@ -98,6 +98,31 @@ def test_of_mixed_images_both_targets_count_by_their_share(classes):
     assert loss.item() == pytest.approx(expected.item())
 
 
+class Still(Mixing):
+    """An augmentation that leaves images as they are."""
+
+    def mixed(self, images, generators):
+        return images, None, 1.0
+
+
+@pytest.mark.parametrize("augmentation", [Still(), Mixing()], ids=["plain", "mixed"])
+def test_what_a_network_adds_for_each_sample_comes_to_the_loss_as_its_mean(classes, augmentation):
+    chosen = replace(classes, augmentation=augmentation)
+    batch = Batch(np.zeros((2, 1, 4, 4), np.float32), np.array([0, 1]), (), (1.0, 1.0))
+
+    def network(given):
+        return {"class": given.flatten(1)[:, :2]}
+
+    def adding(given):
+        return {**network(given), "+": torch.tensor([0.5, 1.5])}
+
+    costs: list[float] = []
+    with_it = batch_loss(adding, batch, chosen, "cpu", Compute(), each=costs.extend)
+    without = batch_loss(network, batch, chosen, "cpu", Compute())
+    assert with_it.item() == pytest.approx(without.item() + 1.0)
+    assert costs == pytest.approx([without.item()] * 2)
+
+
 def test_what_cannot_be_alike_in_two_runs_is_refused_by_the_networks_name(classes):
     chosen = replace(classes, training=replace(classes.training, deterministic=True))
     torch.use_deterministic_algorithms(True)

@@ -44,6 +44,7 @@ NETWORKS = {
     "unet": "isocenter.networks.unet:build",
     "unet_slices": "isocenter.networks.unet:build_slices",
     "vgg": "isocenter.networks.vgg:build",
+    "vit": "isocenter.networks.vit:build",
     "yolox": "isocenter.networks.pyramid:build_yolox",
 }
 
@@ -61,6 +62,7 @@ def build(
     images:  (batch, channels, *spatial)
     size:    the family's own settings (width, strides, blocks, ...)
     context: entries of a vector (batch, context) that it is given beside the images; 0 for none
+    While it trains it may add to the loss of each sample what it gives as `+`, (batch,), beside its heads.
     A family that is defined by its loss has `loss(outputs, targets, heads)`, which then takes the place of the task's;
     while it trains its outputs may be whatever that needs. Where what it looks at next depends on what there is, as in
     a network of two stages, it says `sees_targets = True`, and `forward(images, context=None, targets=None)` is given
@@ -85,7 +87,7 @@ def build(
         return getattr(module, function)(channels, spatial_dims, dense, vectors, sized(name, heads, size, context))
     except (TypeError, ValueError, RuntimeError) as error:  # torch refuses sizes with a RuntimeError
         if context and isinstance(error, TypeError) and "'context'" in str(error):
-            remedy = "Choose resnet, densenet or timm, or leave the covariates out"
+            remedy = "Choose resnet, densenet, timm or vit, or leave the covariates out"
             raise PlanError(f"{name} sees images alone, no covariates", "network.context", remedy) from error
         remedy = "Correct network.size, or plan anew with another --set network.name"
         raise PlanError(f"{name} cannot be built: {error}", "network.size", remedy) from error

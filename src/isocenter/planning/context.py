@@ -56,7 +56,7 @@ def context_decision(dataset: Dataset, fingerprint: Fingerprint, asked: Any) -> 
     if not columns:
         return Decision(None, f"no column is fit: {'; '.join(without)}")
     said = "; ".join(_said(one) for one in columns)
-    because = f"asked for: they join what the network has seen before its last layer; {said}"
+    because = f"asked for: they join what the network makes of the image; {said}"
     because += f"; left out: {', '.join(without)}" if without else ""
     return Decision(Context(tuple(columns)).settings, because, MOBADERSANY)
 

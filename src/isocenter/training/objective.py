@@ -23,6 +23,8 @@ from isocenter.transforms import Augmentation
 if TYPE_CHECKING:
     from torch import Tensor
 
+# What a network in training adds to the loss of each sample, (batch,), by itself: a prior of its weights, for one.
+ADDED = "+"
 # Between a head's name and its level: "mask@1" is half as fine as "mask".
 LEVEL = "@"
 
@@ -81,6 +83,7 @@ def batch_loss(
     with compute.autocast(device):
         outputs = module(compute.ordered(module, seen.images), *seen.context, **told)
     outputs = {name: ranks.whole(output.float()) for name, output in outputs.items()}
+    added = outputs.pop(ADDED, torch.zeros(())).mean()
     targets = each_array(seen.targets, ranks.whole)
     judge: Callable[..., Tensor] = partial(supervised, task, coarse=coarse, terms=terms)
     if (own := getattr(module, "loss", None)) is not None:  # the family is defined by it: nothing else fits its outputs
@@ -88,9 +91,9 @@ def batch_loss(
     if each is not None:
         each(sample_by_sample(judge, outputs, targets))
     if partner is None or own is not None:
-        return judge(outputs, targets)
+        return judge(outputs, targets) + added
     # Zhang et al., arXiv:1710.09412; Yun et al., arXiv:1905.04899
-    return share * judge(outputs, targets) + (1 - share) * judge(outputs, targets[partner])
+    return share * judge(outputs, targets) + (1 - share) * judge(outputs, targets[partner]) + added
 
 
 def sample_by_sample(judge: Callable[..., Tensor], outputs: Mapping[str, Tensor], targets: Any) -> list[float]:

@@ -1,0 +1,422 @@
+"""Vision transformer for whole-image outputs, in one, two or three dimensions.
+
+Dosovitskiy et al., ICLR 2021, arXiv:2010.11929, normalised before each part of a block. An image is cut into patches,
+each patch is a token, and so is each number that is told beside the image; a class token attends to all of them and is
+what the heads see. This file needs torch alone, so that a copy of it travels with a model.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, linear, pad, scaled_dot_product_attention
+
+PAPER = "arXiv:2010.11929"
+# By number of axes; typed loosely because torch types sizes by the number of axes.
+CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
+# Of the published networks: their weights are drawn with this deviation, and this is added to a variance.
+DEVIATION, EPSILON = 0.02, 1e-6
+# Of a prior's deviation, that of a weight before anything was learnt: small, so that first steps are hardly disturbed.
+FIRST_DEVIATION = 0.1
+# Patches an axis that positions are learnt for where nobody says how large the images are.
+USUAL_GRID = 8
+# Each token attends to each, so that the work grows with their square; a choice, with no paper behind it.
+MOST_TOKENS = {"cpu": 256, "gpu": 1024}
+SMALLEST_TOKEN = 4
+# What timm calls the parts of a vision transformer, and what they are called here.
+TIMM = (
+    (r"^patch_embed\.proj\.", "patches.0.projection."),
+    (r"^cls_token$", "class_token"),
+    (r"^pos_embed$", "positions"),
+    (r"\.norm1\.", ".attention_norm."),
+    (r"\.norm2\.", ".feed_forward_norm."),
+    (r"\.attn\.qkv\.", ".attention.qkv."),
+    (r"\.attn\.proj\.", ".attention.projection."),
+    (r"\.mlp\.fc1\.", ".feed_forward.0."),
+    (r"\.mlp\.fc2\.", ".feed_forward.3."),
+)
+
+
+class Patches(nn.Module):
+    """(batch, channels, *spatial) to (batch, tokens, width): one token a patch, in the order of the voxels.
+
+    token:   voxels of a patch along each axis
+    overlap: each patch sees half of its neighbours too: a kernel of 2 token - 1 voxels, as overlapping patches in
+             Wang et al., arXiv:2106.13797
+    An image whose size is no multiple of the token is padded with zeros at its far end.
+    """
+
+    def __init__(self, channels: int, token: Sequence[int], width: int, overlap: bool) -> None:
+        super().__init__()
+        self.token = tuple(token)
+        kernel, padding = (self.token, tuple(0 for _ in token))
+        if overlap:
+            kernel, padding = tuple(2 * n - 1 for n in token), tuple(n - 1 for n in token)
+        self.projection = CONVOLUTION[len(self.token)](channels, width, kernel, self.token, padding)
+
+    def grid(self, spatial: Sequence[int]) -> tuple[int, ...]:
+        """Tokens along each axis of an image."""
+        return tuple(-(-n // step) for n, step in zip(spatial, self.token, strict=True))
+
+    def forward(self, images: Tensor) -> Tensor:
+        missing = [-int(n) % step for n, step in zip(images.shape[2:], self.token, strict=True)]
+        if any(missing):
+            images = pad(images, [one for n in reversed(missing) for one in (0, n)])
+        return self.projection(images).flatten(2).transpose(1, 2)
+
+    def spread(self, shares: Tensor, spatial: Sequence[int]) -> Tensor:
+        """What each token, (batch, 1, *grid), has, evenly over the voxels of its patch: (batch, 1, *spatial)."""
+        shares = shares / math.prod(self.token)
+        for axis, (step, count) in enumerate(zip(self.token, spatial, strict=True), start=2):
+            shares = shares.repeat_interleave(step, dim=axis).narrow(axis, 0, count)
+        return shares
+
+
+class Attention(nn.Module):
+    """(batch, tokens, width) to the same: what each token takes from all of them, by several heads."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.qkv = nn.Linear(width, 3 * width)
+        self.projection = nn.Linear(width, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        dropout = self.dropout if self.training else 0.0
+        queries, keys, values = self._split(tokens)
+        taken = scaled_dot_product_attention(queries, keys, values, dropout_p=dropout)
+        return self.projection(taken.transpose(1, 2).flatten(2))
+
+    def weights(self, tokens: Tensor) -> Tensor:
+        """(batch, heads, tokens, tokens): how much each token, by row, takes from each; a row sums to 1."""
+        queries, keys, _ = self._split(tokens)
+        return (queries @ keys.transpose(2, 3) / math.sqrt(queries.shape[-1])).softmax(dim=-1)
+
+    def _split(self, tokens: Tensor) -> tuple[Tensor, ...]:
+        """Queries, keys and values: (batch, heads, tokens, width of a head) each."""
+        batch, count, _ = tokens.shape
+        return self.qkv(tokens).reshape(batch, count, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+
+
+class Block(nn.Module):
+    """Attention, then a layer for each token alone, both normalised first and beside a shortcut.
+
+    skipped: how likely a sample passes by a part while training; Huang et al., arXiv:1603.09382
+    """
+
+    def __init__(self, width: int, heads: int, expansion: int, dropout: float, skipped: float) -> None:
+        super().__init__()
+        self.skipped = skipped
+        self.attention_norm, self.feed_forward_norm = (nn.LayerNorm(width, eps=EPSILON) for _ in range(2))
+        self.attention = Attention(width, heads, dropout)
+        self.dropout = nn.Dropout(dropout)
+        wide = expansion * width
+        layers = (nn.Linear(width, wide), nn.GELU(), nn.Dropout(dropout), nn.Linear(wide, width), nn.Dropout(dropout))
+        self.feed_forward = nn.Sequential(*layers)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        tokens = tokens + self._kept(self.dropout(self.attention(self.attention_norm(tokens))))
+        return tokens + self._kept(self.feed_forward(self.feed_forward_norm(tokens)))
+
+    def _kept(self, change: Tensor) -> Tensor:
+        if not self.training or self.skipped == 0:
+            return change
+        drawn = torch.rand(change.shape[0], 1, 1, device=change.device) >= self.skipped
+        return change * drawn / (1 - self.skipped)
+
+
+class VariationalLinear(nn.Module):
+    """(batch, inside) to (batch, outside) by weights that are normal distributions: drawn in training, else the means.
+
+    Blundell et al., arXiv:1505.05424. Instead of the weights their sums are drawn, for each image anew: Kingma et al.,
+    arXiv:1506.02557. Each weight's prior is normal around 0 with a variance of 1 / inside, so that an output for
+    normalised features has one of about 1. A bias is a number.
+    log_ratio: logarithm of a weight's deviation, of that of its prior
+    """
+
+    def __init__(self, inside: int, outside: int) -> None:
+        super().__init__()
+        self.prior = inside**-0.5
+        self.weight, self.bias = nn.Parameter(torch.empty(outside, inside)), nn.Parameter(torch.zeros(outside))
+        self.log_ratio = nn.Parameter(torch.full((outside, inside), math.log(FIRST_DEVIATION)))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.drawn(features) if self.training else linear(features, self.weight, self.bias)
+
+    def drawn(self, features: Tensor) -> Tensor:
+        mean = linear(features, self.weight, self.bias)
+        variance = linear(features.square(), (self.prior * self.log_ratio.exp()).square())
+        return mean + variance.sqrt() * torch.randn_like(mean)
+
+    def divergence(self) -> Tensor:
+        """Of the weights' distributions from their prior (Kullback-Leibler), in nats."""
+        each = (2 * self.log_ratio).exp() + (self.weight / self.prior).square() - 1 - 2 * self.log_ratio
+        return each.sum() / 2
+
+
+class ViT(nn.Module):
+    """(batch, channels, *spatial) to {head: (batch, size of the head)}.
+
+    token:            voxels of a patch, along all axes or along each
+    image:            (*spatial) that positions are learnt for; others are interpolated from these, linearly
+    layers, width:    blocks, and features of a token
+    heads:            of the attention; they share the width
+    expansion:        by which factor the layer for each token alone is wider
+    scales:           multiples of the token whose patches stand side by side: [1, 2] with tokens of 8 has those of 8
+                      and of 16, told apart by a learnt embedding, as in Ke et al., arXiv:2108.05997
+    overlap:          patches see half of their neighbours too
+    channelwise:      a token is a patch of one channel: one projection for all channels and a learnt embedding of each,
+                      Bao et al., arXiv:2309.16108; images may then have fewer channels, which are the first of them
+    dropout:          in the blocks
+    stochastic_depth: how likely the last block is passed by while training; those before it are less
+    context:          numbers beside each image. Each is a token of its own: a learnt direction, times the number, plus
+                      a learnt embedding of which one it is, as in Gorishniy et al., arXiv:2106.11959
+    bayesian:         images that the last layers learn from, if these shall be `VariationalLinear`: a step's loss then
+                      has their divergence from the prior beside it, divided by this number; 0 for plain layers
+    An image whose size is no multiple of the token is padded with zeros at its far end.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        spatial_dims: int,
+        vectors: Mapping[str, int],
+        token: int | Sequence[int] = 8,
+        image: Sequence[int] | None = None,
+        layers: int = 6,
+        width: int = 192,
+        heads: int = 3,
+        expansion: int = 4,
+        scales: Sequence[int] = (1,),
+        overlap: bool = False,
+        channelwise: bool = False,
+        dropout: float = 0.0,
+        stochastic_depth: float = 0.0,
+        context: int = 0,
+        bayesian: int = 0,
+    ) -> None:
+        super().__init__()
+        sides = [token] * spatial_dims if isinstance(token, int) else list(token)
+        spatial = [USUAL_GRID * side for side in sides] if image is None else list(image)
+        _refuse_patches(spatial_dims, sides, spatial, scales)
+        _refuse_layers(layers, width, heads, stochastic_depth, bayesian)
+        self.channels, self.channelwise, self.bayesian = channels, channelwise, bayesian
+        seen = 1 if channelwise else channels
+        self.patches = nn.ModuleList(Patches(seen, [n * side for side in sides], width, overlap) for n in scales)
+        self.grids = self._grids(spatial)
+        self.class_token = nn.Parameter(torch.empty(1, 1, width))
+        # The class token's own comes first, as in the published networks.
+        self.positions = nn.Parameter(torch.empty(1, 1 + sum(map(math.prod, self.grids)), width))
+        self.of_scale = nn.Parameter(torch.empty(len(scales), width)) if len(scales) > 1 else None
+        self.of_channel = nn.Parameter(torch.empty(channels, width)) if channelwise else None
+        self.directions = nn.Parameter(torch.empty(context, width)) if context else None
+        self.of_entry = nn.Parameter(torch.empty(context, width)) if context else None
+        rising = (stochastic_depth * n / max(layers - 1, 1) for n in range(layers))
+        self.blocks = nn.ModuleList(Block(width, heads, expansion, dropout, one) for one in rising)
+        self.norm = nn.LayerNorm(width, eps=EPSILON)
+        last = VariationalLinear if bayesian else nn.Linear
+        self.vectors = nn.ModuleDict({name: last(width, size) for name, size in vectors.items()})
+        self._begin()
+
+    def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
+        seen = self._seen(images, context)
+        outputs = {name: layer(seen) for name, layer in self.vectors.items()}
+        if self.bayesian and self.training:
+            divergences = [layer.divergence() for layer in self.vectors.values()]  # type: ignore[operator]
+            outputs["+"] = (torch.stack(divergences).sum() / self.bayesian).expand(images.shape[0])
+        return outputs
+
+    @torch.no_grad()
+    def draws(self, images: Tensor, context: Tensor | None = None, count: int = 20) -> dict[str, Tensor]:
+        """{head: (count, batch, size)}: the answers of last layers that are drawn anew each time.
+
+        How far they lie apart is what the training images left open there. Raises ValueError for plain layers.
+        """
+        if not self.bayesian:
+            raise ValueError("these last layers are no distributions: train with bayesian in network.size")
+        seen = self._seen(images, context)
+        return {
+            name: torch.stack([layer.drawn(seen) for _ in range(count)])  # type: ignore[operator]
+            for name, layer in self.vectors.items()
+        }
+
+    @torch.no_grad()
+    def attention(self, images: Tensor, context: Tensor | None = None) -> Tensor:
+        """(batch, layers, heads, tokens, tokens): how much each token, by row, takes from each.
+
+        Tokens are the class token, the entries of the context, and the patches: of each scale those of each channel.
+        """
+        tokens, found = self._tokens(images, context), []
+        for block in self.blocks:
+            found.append(block.attention.weights(block.attention_norm(tokens)))  # type: ignore[operator, union-attr]
+            tokens = block(tokens)
+        return torch.stack(found, dim=1)
+
+    def attention_rollout(self, images: Tensor, context: Tensor | None = None) -> Tensor:
+        """(batch, 1, *spatial): where in the image the class token has what it knows from, by `rollout`.
+
+        Each patch's share lies evenly over its voxels, that of all channels and scales added. What the class token
+        has from itself and from the context is in no voxel, nor is what falls on padding: a map sums to at most 1.
+        """
+        spatial = tuple(images.shape[2:])
+        from_patches = rollout(self.attention(images, context))[:, 0, 1 + self._entries :]
+        seen = images.shape[1] if self.channelwise else 1
+        grids = self._grids(spatial)
+        parts = from_patches.split([seen * math.prod(grid) for grid in grids], dim=1)
+        maps = [
+            patches.spread(part.reshape(-1, seen, *grid).sum(dim=1, keepdim=True), spatial)  # type: ignore[operator]
+            for patches, part, grid in zip(self.patches, parts, grids, strict=True)
+        ]
+        return torch.stack(maps).sum(dim=0)
+
+    @property
+    def _entries(self) -> int:
+        return 0 if self.directions is None else self.directions.shape[0]
+
+    def _seen(self, images: Tensor, context: Tensor | None) -> Tensor:
+        """(batch, width): what the class token has gathered."""
+        tokens = self._tokens(images, context)
+        for block in self.blocks:
+            tokens = block(tokens)
+        return self.norm(tokens[:, 0])
+
+    def _grids(self, spatial: Sequence[int]) -> list[tuple[int, ...]]:
+        return [patches.grid(spatial) for patches in self.patches]  # type: ignore[operator]
+
+    def _tokens(self, images: Tensor, context: Tensor | None) -> Tensor:
+        """(batch, tokens, width): the class token, the entries of the context, the patches of each scale."""
+        positions = self._positions(self._grids([int(n) for n in images.shape[2:]]))
+        first = (self.class_token + self.positions[:, :1]).expand(images.shape[0], -1, -1)
+        parts = [first, *self._told(context)]
+        for n, patches in enumerate(self.patches):
+            made = self._of_channels(patches, images, positions[n])
+            parts.append(made if self.of_scale is None else made + self.of_scale[n])
+        return torch.cat(parts, dim=1)
+
+    def _of_channels(self, patches: nn.Module, images: Tensor, positions: Tensor) -> Tensor:
+        """Tokens of one scale: a patch each, or a patch of each channel."""
+        if self.of_channel is None:
+            return patches(images) + positions
+        count, spatial = int(images.shape[1]), images.shape[2:]
+        if count > self.channels:
+            raise ValueError(f"{count} channels, where {self.channels} are known")
+        each = patches(images.reshape(-1, 1, *spatial)) + positions
+        return (each.reshape(-1, count, *each.shape[1:]) + self.of_channel[:count, None]).flatten(1, 2)
+
+    def _told(self, context: Tensor | None) -> list[Tensor]:
+        """The tokens of a context, (batch, entries, width), as a list of one; of none where there is none."""
+        if (0 if context is None else int(context.shape[1])) != self._entries:
+            raise ValueError(f"a context of {self._entries} numbers is needed beside each image")
+        if context is None or self.directions is None or self.of_entry is None:
+            return []
+        return [context.unsqueeze(2) * self.directions + self.of_entry]
+
+    def _positions(self, grids: Sequence[Sequence[int]]) -> list[Tensor]:
+        """Those of each scale's tokens, (1, tokens, width), for an image of these grids."""
+        learnt = self.positions[:, 1:].split([math.prod(grid) for grid in self.grids], dim=1)
+        return [resized(*one) for one in zip(learnt, self.grids, grids, strict=True)]
+
+    def _begin(self) -> None:
+        """Weights as the published networks begin with: a truncated normal distribution, and no bias."""
+        for part in self.modules():
+            if isinstance(part, nn.Linear | VariationalLinear):
+                nn.init.trunc_normal_(part.weight, std=DEVIATION)
+                nn.init.zeros_(part.bias)
+        for one in (self.class_token, self.positions, self.of_scale, self.of_channel, self.directions, self.of_entry):
+            if one is not None:
+                nn.init.trunc_normal_(one, std=DEVIATION)
+
+
+def _refuse_patches(ndim: int, token: Sequence[int], image: Sequence[int], scales: Sequence[int]) -> None:
+    """ValueError for patches that no image can be cut into."""
+    if len(token) != ndim or min(token) < 1:
+        raise ValueError(f"a token of {token} voxels: give one number from 1, or one for each of {ndim} axes")
+    if len(image) != ndim or min(image) < 1:
+        raise ValueError(f"an image of {image} voxels: give one number from 1 for each of {ndim} axes")
+    if not scales or min(scales) < 1 or len(set(scales)) < len(scales):
+        raise ValueError(f"scales of {list(scales)}: give different multiples of the token, such as [1, 2]")
+
+
+def _refuse_layers(layers: int, width: int, heads: int, stochastic_depth: float, bayesian: int) -> None:
+    """ValueError for layers that make no transformer."""
+    if layers < 1:
+        raise ValueError(f"{layers} layers: there is at least one")
+    if heads < 1 or width < 1 or width % heads:
+        raise ValueError(f"{heads} heads cannot share a width of {width} evenly")
+    if not 0 <= stochastic_depth < 1:
+        raise ValueError(f"a stochastic_depth of {stochastic_depth}: give a probability below 1")
+    if isinstance(bayesian, bool) or bayesian < 0:
+        raise ValueError(f"bayesian {bayesian}: give the number of training images, or 0 for plain last layers")
+
+
+def resized(positions: Tensor, old: Sequence[int], new: Sequence[int]) -> Tensor:
+    """Embeddings of the positions of one grid, (1, tokens, width), for another; the same tensor where it is the same.
+
+    Linear along each axis between the centres of the old grid's cells, which span the same image.
+    """
+    if tuple(old) == tuple(new):
+        return positions
+    lattice = positions.transpose(1, 2).reshape(1, -1, *old)
+    stretched = interpolate(lattice, size=tuple(new), mode=LINEAR[len(old)], align_corners=False)
+    return stretched.flatten(2).transpose(1, 2)
+
+
+def rollout(attention: Tensor) -> Tensor:
+    """How much each token has from each of the first ones, (batch, tokens, tokens); a row sums to 1.
+
+    attention: (batch, layers, heads, tokens, tokens)
+    The mean over the heads, half of each layer being the shortcut. Abnar and Zuidema, arXiv:2005.00928, section 3
+    """
+    itself = torch.eye(attention.shape[-1], device=attention.device, dtype=attention.dtype)
+    flow = itself.expand(attention.shape[0], -1, -1)
+    for layer in attention.mean(dim=2).unbind(1):
+        flow = (0.5 * layer + 0.5 * itself) @ flow
+    return flow
+
+
+def build(
+    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
+) -> ViT:
+    if dense:
+        raise ValueError("a vision transformer has no output for every voxel: choose unet")
+    return ViT(channels, spatial_dims, vectors, **size)
+
+
+def translated(name: str) -> str:
+    """A tensor of timm's vision transformers by our name of it."""
+    for theirs, ours in TIMM:
+        name = re.sub(theirs, ours, name)
+    return name
+
+
+def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
+    """The smallest tokens of which there are not too many; ViT-S on a GPU, half its width and depth on a processor."""
+    slow = device == "cpu"
+    token = _token(patch, strides, MOST_TOKENS["cpu" if slow else "gpu"])
+    layers, width = (6, 192) if slow else (12, 384)
+    size = {"token": token, "image": list(patch), "layers": layers, "width": width, "heads": width // 64}
+    count = _count(patch, token)
+    said = " x ".join(map(str, token))
+    return size, f"images of {tuple(patch)}: {count} tokens of {said}; {layers} layers of {width} on {device}", PAPER
+
+
+def _token(patch: Sequence[int], strides: Sequence[Sequence[int]], most: int) -> list[int]:
+    """Voxels of a token: 4, 6, 8, 12 and so on, fewer along an axis that is reduced less, as its voxels are longer."""
+    reduced = [math.prod(axis) for axis in zip(*strides, strict=True)]
+    side = SMALLEST_TOKEN
+    while True:
+        for longest in (side, side * 3 // 2):
+            token = [max(1, longest * one // max(reduced)) for one in reduced]
+            if _count(patch, token) <= most:
+                return token
+        side *= 2
+
+
+def _count(patch: Sequence[int], token: Sequence[int]) -> int:
+    return math.prod(-(-n // step) for n, step in zip(patch, token, strict=True))
