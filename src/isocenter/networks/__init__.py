@@ -19,20 +19,26 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 NETWORKS = {
+    "attention_unet": "isocenter.networks.attention_unet:build",
     "clip_resnet": "isocenter.networks.resnet:build_clips",
     "densenet": "isocenter.networks.densenet:build",
     "faster_rcnn": "isocenter.networks.faster_rcnn:build",
     "fcos": "isocenter.networks.fcos:build",
     "mask_rcnn": "isocenter.networks.mask_rcnn:build",
+    "mednext": "isocenter.networks.mednext:build",
     "plain_conv_unet": "isocenter.networks.nnunet:build_plain",
     "residual_encoder_unet": "isocenter.networks.nnunet:build_residual",
     "pyramid": "isocenter.networks.pyramid:build",
     "resnet": "isocenter.networks.resnet:build",
     "retinanet": "isocenter.networks.retinanet:build",
     "segresnet": "isocenter.networks.segresnet:build",
+    "swin_unetr": "isocenter.networks.swin_unetr:build",
     "timm": "isocenter.networks.backbone:build",
     "unet": "isocenter.networks.unet:build",
+    "unet_plus_plus": "isocenter.networks.unet_plus_plus:build",
     "unet_slices": "isocenter.networks.unet:build_slices",
+    "unetr": "isocenter.networks.unetr:build",
+    "vnet": "isocenter.networks.vnet:build",
     "yolox": "isocenter.networks.pyramid:build_yolox",
 }
 
