@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from isocenter.networks.of_monai import OfMonai, outputs_of, product_of, stages_for
 
 PAPER = "arXiv:1804.03999"
-# With 16 to 256 feature maps on five grids it has the 6.4 million weights that the paper tells of.
+# Five grids of 16 to 256 feature maps: 5.9 million weights in volumes.
 WIDTH, STAGES = 16, 5
 
 
@@ -36,11 +36,11 @@ class AttentionUNet(AttentionUnet):
         width: int = WIDTH,
         dropout: float = 0.0,
     ) -> None:
-        self_multiple = product_of(strides, spatial_dims)
+        multiple = product_of(strides, spatial_dims)
         widths = [width * 2**stage for stage in range(len(strides))]
         steps: Any = [tuple(stride) for stride in strides[1:]]
         super().__init__(spatial_dims, channels, outputs, widths, steps, dropout=dropout)
-        self.multiple, self.deepest = self_multiple, widths[-1]
+        self.multiple, self.deepest = multiple, widths[-1]
 
     def stages(self) -> list[tuple[Any, Any]]:
         """Of each grid but the coarsest its gate with what follows, and the convolutions that lead below it."""
@@ -73,7 +73,7 @@ def build(
 
 
 def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
-    """Five stages as in the paper, or as many as the patch has; half the paper's width on a processor."""
+    """Five stages, or as many as the patch has; half the width on a processor."""
     kept = stages_for(strides, STAGES)
     size = {"strides": kept, "width": WIDTH // 2 if device == "cpu" else WIDTH}
     return size, f"patch {tuple(patch)}: {len(kept)} stages; width for the {device}", PAPER

@@ -24,7 +24,7 @@ CELL = 32  # voxels per axis of a cell of the coarsest grid: halved five times
 
 
 class Rates(TorchFunctionMode):
-    """MONAI's class reads from a tensor how often each layer is left out: it has values also where weights have none."""
+    """MONAI's class reads from a tensor how often layers are left out: it has values also where weights have none."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), options: Any = None) -> Any:
         where = {"device": "cpu"} if function is torch.linspace else {}

@@ -50,12 +50,12 @@ class UNETR(nets.UNETR):
     ) -> None:
         if len(patch) != spatial_dims or min(patch) < 1:
             raise ValueError(f"patch needs {spatial_dims} sizes, not {patch}")
-        self_grid = [-(-n // CUBE) for n in patch]
-        whole = [n * CUBE for n in self_grid]
+        grid = [-(-n // CUBE) for n in patch]
+        whole = [n * CUBE for n in grid]
         super().__init__(
             channels, outputs, whole, width, hidden, inner, heads, dropout_rate=dropout, spatial_dims=spatial_dims
         )
-        self.multiple, self.deepest, self.grid = [CUBE] * spatial_dims, hidden, self_grid
+        self.multiple, self.deepest, self.grid = [CUBE] * spatial_dims, hidden, grid
         for block in self.vit.blocks:
             block.norm_cross_attn = nn.Identity()  # of an attention that it does not have
 
