@@ -20,7 +20,7 @@ class Body(Protocol):
     deepest:  feature maps of that grid
     """
 
-    multiple: Sequence[int]
+    multiple: list[int]
     deepest: int
 
     def encoded(self, images: Tensor) -> list[Tensor]:

@@ -45,17 +45,17 @@ class UNetPlusPlus(nn.Module):
         self.multiple = product_of(strides, spatial_dims)
         self.rows, widths = len(strides), [width * 2**row for row in range(len(strides))]
         self.deepest = widths[-1]
-        made: Any = (ACTIVATION, NORMALISATION, True, dropout)
-        self.conv_0_0 = TwoConv(spatial_dims, channels, width, *made)
+        made: Any = {"act": ACTIVATION, "norm": NORMALISATION, "bias": True, "dropout": dropout}
+        self.conv_0_0 = TwoConv(spatial_dims, channels, width, **made)
         for row in range(1, self.rows):
             step = tuple(strides[row])
-            down = Down(spatial_dims, widths[row - 1], widths[row], *made)
+            down = Down(spatial_dims, widths[row - 1], widths[row], **made)
             down.max_pooling = Pool["MAX", spatial_dims](kernel_size=step)
             self.add_module(f"conv_{row}_0", down)
             for place in range(1, self.rows - row + 1):
                 # The first row's nodes take over all maps from below, the others half of them, as in MONAI's class.
                 halves, joined = row > 1, widths[row - 1] * place
-                node = UpCat(spatial_dims, widths[row], joined, widths[row - 1], *made, halves=halves)
+                node = UpCat(spatial_dims, widths[row], joined, widths[row - 1], halves=halves, **made)
                 from_below = widths[row] // 2 if halves else widths[row]
                 node.upsample = UpSample(spatial_dims, widths[row], from_below, step)
                 self.add_module(f"upcat_{row - 1}_{place}", node)
