@@ -87,6 +87,8 @@ WRAPPED = {
     **{key: {"monai", "isocenter"} for key in OF_MONAI},
     **{key: {"monai", "einops", "isocenter"} for key in ("swin_unetr", "unetr")},
 }
+# torch's older exporter loses the number of maps among the windows; in test_of_monai.py the newer one takes it.
+NEWER_EXPORT = ("swin_unetr",)
 # These have coarser outputs beside the finest while they train.
 COARSER = ("mednext", "plain_conv_unet", "residual_encoder_unet", "segresnet", "unet", "unet_slices")
 DENSE = (*COARSER, *(name for name in OF_MONAI if name not in COARSER))
@@ -244,7 +246,7 @@ def test_coarser_outputs_are_given_while_training_only_and_change_no_other(which
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
-@pytest.mark.parametrize("which", SMALLEST)
+@pytest.mark.parametrize("which", [which for which in SMALLEST if SMALLEST[which][0] not in NEWER_EXPORT])
 def test_onnxruntime_gives_the_same_answer_for_another_batch(which, tmp_path):
     network, images = smallest(which)
     network(images)  # running means that are not those of a fresh network
