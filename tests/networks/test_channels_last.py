@@ -54,6 +54,20 @@ def test_normalisation_leaves_every_feature_map_in_the_order(axes):
     assert all(one.is_contiguous(memory_format=order[1]) for maps in seen for one in maps)
 
 
+@pytest.mark.parametrize("weights", [True, False])
+def test_normalisation_takes_half_the_bits_with_and_without_weights(weights):
+    part = torch.nn.Sequential(torch.nn.Conv3d(2, 4, 1), torch.nn.InstanceNorm3d(4, affine=weights))
+    images = torch.randn(2, 4, 4, 5, 6).to(memory_format=torch.channels_last_3d)
+    results = []
+    for norm in (part[1], channels_last(copy.deepcopy(part))[1]):
+        given = images.bfloat16().requires_grad_()
+        output = norm(given)
+        (output * torch.linspace(-1, 1, output.numel()).reshape(output.shape)).sum().backward()
+        results.append((output.float(), given.grad.float()))
+    for theirs, ours in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0.02, atol=0.02)
+
+
 def test_one_channel_which_fits_any_order_is_told_apart():
     """torch takes its strides for the plain order, and would convolve so."""
     images = torch.randn(2, 1, 4, 5, 6)

@@ -32,6 +32,7 @@ STRIDES = {
 
 
 PICTURE, VOLUME, PLANE = STRIDES["picture"], STRIDES["thick slices"], STRIDES["picture"]
+FEW_FEATURES = {"hidden": 24, "inner": 48, "heads": 3, "width": 8}
 SMALL_STAGES = {
     axes: {
         "features": [8, 16, 16],
@@ -60,6 +61,8 @@ SMALLEST = {
     "alexnet 3D": ("alexnet", SMALL_ALEXNET, (9, 7, 11)),
     "cbam_resnet 2D": ("cbam_resnet", {"blocks": [1, 1], "width": 8, "dropout": 0.0}, (13, 9)),
     "cbam_resnet 3D": ("cbam_resnet", {"blocks": [1, 1], "width": 8, "dropout": 0.0}, (9, 7, 11)),
+    "attention_unet 2D": ("attention_unet", {"strides": PICTURE, "width": 4}, (12, 20)),
+    "attention_unet 3D": ("attention_unet", {"strides": VOLUME, "width": 8}, (6, 13, 20)),
     "clip_resnet 1D": ("clip_resnet", {"blocks": [1, 1], "width": 8, "dropout": 0.0, "frames": 2}, (31,)),
     "clip_resnet 2D": ("clip_resnet", {"blocks": [1, 1], "width": 8, "dropout": 0.0, "frames": 2}, (13, 9)),
     "clip_resnet 3D": ("clip_resnet", {"blocks": [1, 1], "width": 8, "dropout": 0.0, "frames": 2}, (9, 7, 11)),
@@ -75,6 +78,8 @@ SMALLEST = {
     "lenet 3D": ("lenet", {"maps": [2, 4], "hidden": [16, 8]}, (9, 7, 11)),
     "mobilenet 2D": ("mobilenet", SMALL_MOBILENET, (13, 9)),
     "mobilenet 3D": ("mobilenet", SMALL_MOBILENET, (9, 7, 11)),
+    "mednext 2D": ("mednext", {"halvings": 2, "width": 8, "deep_supervision": 1}, (12, 20)),
+    "mednext 3D": ("mednext", {"halvings": 2, "width": 8, "deep_supervision": 1}, (8, 12, 20)),
     "plain_conv_unet 2D": ("plain_conv_unet", {**SMALL_STAGES[2], "convolutions": [1, 2, 1]}, (12, 20)),
     "plain_conv_unet 3D": ("plain_conv_unet", {**SMALL_STAGES[3], "convolutions": [1, 2, 1]}, (6, 12, 20)),
     "pseudo3d_resnet 2D": ("pseudo3d_resnet", {"blocks": [1, 1], "width": 8, "dropout": 0.0}, (13, 9)),
@@ -89,9 +94,12 @@ SMALLEST = {
     "se_resnet 3D": ("se_resnet", {"blocks": [1, 1], "width": 8, "dropout": 0.0}, (9, 7, 11)),
     "segresnet 2D": ("segresnet", {"strides": PICTURE, "width": 8, "dropout": 0.0, "deep_supervision": 1}, (12, 20)),
     "segresnet 3D": ("segresnet", {"strides": VOLUME, "width": 8, "dropout": 0.0, "deep_supervision": 1}, (6, 12, 20)),
+    "swin_unetr 2D": ("swin_unetr", {"width": 12, "window": 2}, (30, 40)),
     "timm 2D": ("timm", {"model": "resnet10t", "dropout": 0.0, "settings": {"zero_init_last": False}}, (64, 48)),
     "unet 2D": ("unet", {"strides": PICTURE, "width": 8, "deep_supervision": 1}, (12, 20)),
     "unet 3D": ("unet", {"strides": VOLUME, "width": 8, "deep_supervision": 1}, (6, 12, 20)),
+    "unet_plus_plus 2D": ("unet_plus_plus", {"strides": PICTURE, "width": 8}, (12, 20)),
+    "unet_plus_plus 3D": ("unet_plus_plus", {"strides": VOLUME, "width": 8}, (6, 13, 20)),
     "unet_slices 3D": ("unet_slices", {"strides": PLANE, "width": 8, "axis": 0, "deep_supervision": 1}, (5, 12, 20)),
     "vgg 2D": ("vgg", {"convolutions": [1, 1], "width": 8, "dropout": 0.0}, (13, 9)),
     "vgg 3D": ("vgg", {"convolutions": [1, 1], "width": 8, "dropout": 0.0}, (9, 7, 11)),
@@ -99,15 +107,29 @@ SMALLEST = {
     "vit 2D": ("vit", {"token": 4, "image": [13, 9], "layers": 1, "width": 16, "heads": 2}, (13, 9)),
     "vit 3D": ("vit", {"token": [4, 4, 2], "image": [9, 7, 11], "layers": 1, "width": 16, "heads": 2}, (9, 7, 11)),
     "vit with all 3D": ("vit", VIT_WITH_ALL, (9, 7, 11)),
+    "unetr 2D": ("unetr", {"patch": [32, 48], **FEW_FEATURES}, (30, 40)),
+    "unetr 3D": ("unetr", {"patch": [16, 32, 32], **FEW_FEATURES}, (16, 24, 30)),
+    "vnet 2D": ("vnet", {"strides": PICTURE, "width": 4, "dropout": 0.0}, (12, 20)),
+    "vnet 3D": ("vnet", {"strides": VOLUME, "width": 4, "dropout": 0.0}, (6, 13, 20)),
 }
 # These have one map of outputs and nothing beside it.
 ONE_MAP = ("plain_conv_unet", "residual_encoder_unet")
 # These have tests of their own, test_pyramid.py, test_detectors.py and test_mask_rcnn.py.
 DETECTORS, OBJECTS = ("faster_rcnn", "fcos", "retinanet"), ("mask_rcnn",)
 BOXES = ("pyramid", "yolox", *DETECTORS)
+OF_MONAI = ("attention_unet", "mednext", "swin_unetr", "unet_plus_plus", "unetr", "vnet")
 # What a file needs beside torch; of ours only files beside it.
-WRAPPED = {"timm": {"timm"}, **{key: {"torchvision", "isocenter"} for key in (*DETECTORS, *OBJECTS)}}
-DENSE = ("plain_conv_unet", "residual_encoder_unet", "segresnet", "unet", "unet_slices")
+WRAPPED = {
+    "timm": {"timm"},
+    **{key: {"torchvision", "isocenter"} for key in (*DETECTORS, *OBJECTS)},
+    **{key: {"monai", "isocenter"} for key in OF_MONAI},
+    **{key: {"monai", "einops", "isocenter"} for key in ("swin_unetr", "unetr")},
+}
+# torch's older exporter loses the number of maps among the windows; in test_of_monai.py the newer one takes it.
+NEWER_EXPORT = ("swin_unetr",)
+# These have coarser outputs beside the finest while they train.
+COARSER = ("mednext", "plain_conv_unet", "residual_encoder_unet", "segresnet", "unet", "unet_slices")
+DENSE = (*COARSER, *(name for name in OF_MONAI if name not in COARSER))
 
 
 def smallest(which: str, heads: dict[str, Head] | None = None) -> tuple[torch.nn.Module, torch.Tensor]:
@@ -247,7 +269,7 @@ def test_every_family_answers_in_the_shape_of_its_heads_and_every_weight_learns(
     assert all(weight.grad.isfinite().all() for weight in network.parameters())
 
 
-@pytest.mark.parametrize("which", [which for which in SMALLEST if SMALLEST[which][0] in DENSE])
+@pytest.mark.parametrize("which", [which for which in SMALLEST if SMALLEST[which][0] in COARSER])
 def test_coarser_outputs_are_given_while_training_only_and_change_no_other(which):
     network, images = smallest(which)
     assert list(network(images)) == ["mask", "mask@1"]
@@ -262,7 +284,7 @@ def test_coarser_outputs_are_given_while_training_only_and_change_no_other(which
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
-@pytest.mark.parametrize("which", SMALLEST)
+@pytest.mark.parametrize("which", [which for which in SMALLEST if SMALLEST[which][0] not in NEWER_EXPORT])
 def test_onnxruntime_gives_the_same_answer_for_another_batch(which, tmp_path):
     network, images = smallest(which)
     network(images)  # running means that are not those of a fresh network

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 NETWORKS = {
     "alexnet": "isocenter.networks.alexnet:build",
+    "attention_unet": "isocenter.networks.attention_unet:build",
     "cbam_resnet": "isocenter.networks.resnet:build_cbam",
     "clip_resnet": "isocenter.networks.resnet:build_clips",
     "convnext": "isocenter.networks.convnext:build",
@@ -30,21 +31,26 @@ NETWORKS = {
     "inception": "isocenter.networks.inception:build",
     "lenet": "isocenter.networks.lenet:build",
     "mask_rcnn": "isocenter.networks.mask_rcnn:build",
+    "mednext": "isocenter.networks.mednext:build",
     "mobilenet": "isocenter.networks.mobilenet:build",
     "plain_conv_unet": "isocenter.networks.nnunet:build_plain",
-    "residual_encoder_unet": "isocenter.networks.nnunet:build_residual",
     "pseudo3d_resnet": "isocenter.networks.resnet:build_pseudo3d",
     "pyramid": "isocenter.networks.pyramid:build",
+    "residual_encoder_unet": "isocenter.networks.nnunet:build_residual",
     "resnet": "isocenter.networks.resnet:build",
     "resnext": "isocenter.networks.resnet:build_resnext",
     "retinanet": "isocenter.networks.retinanet:build",
     "se_resnet": "isocenter.networks.resnet:build_se",
     "segresnet": "isocenter.networks.segresnet:build",
+    "swin_unetr": "isocenter.networks.swin_unetr:build",
     "timm": "isocenter.networks.backbone:build",
     "unet": "isocenter.networks.unet:build",
+    "unet_plus_plus": "isocenter.networks.unet_plus_plus:build",
     "unet_slices": "isocenter.networks.unet:build_slices",
+    "unetr": "isocenter.networks.unetr:build",
     "vgg": "isocenter.networks.vgg:build",
     "vit": "isocenter.networks.vit:build",
+    "vnet": "isocenter.networks.vnet:build",
     "yolox": "isocenter.networks.pyramid:build_yolox",
 }
 
@@ -87,7 +93,7 @@ def build(
         return getattr(module, function)(channels, spatial_dims, dense, vectors, sized(name, heads, size, context))
     except (TypeError, ValueError, RuntimeError) as error:  # torch refuses sizes with a RuntimeError
         if context and isinstance(error, TypeError) and "'context'" in str(error):
-            remedy = "Choose resnet, densenet, timm or vit, or leave the covariates out"
+            remedy = "Choose a family that takes them, such as resnet, densenet, timm or vit, or leave the covariates out"
             raise PlanError(f"{name} sees images alone, no covariates", "network.context", remedy) from error
         remedy = "Correct network.size, or plan anew with another --set network.name"
         raise PlanError(f"{name} cannot be built: {error}", "network.size", remedy) from error

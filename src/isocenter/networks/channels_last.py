@@ -61,6 +61,8 @@ def _ours() -> Mapping[type, type]:
         def forward(context: Any, images: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
             normalised = torch.empty_like(images)
             exact = torch.promote_types(images.dtype, torch.float32)
+            if weight is None:  # without weights in float32 torch would keep means of half the bits in as few
+                weight, bias = (make(images.shape[1], dtype=exact) for make in (images.new_ones, images.new_zeros))
             mean, inverse = (images.new_empty(images.shape[:2], dtype=exact) for _ in range(2))
             for n, sample in enumerate(images.split(1)):
                 into = {"out": normalised[n : n + 1], "save_mean": mean[n], "save_invstd": inverse[n]}

@@ -1,0 +1,129 @@
+"""What an encoder-decoder of MONAI lacks to be a family here: heads by name, and images of any size.
+
+Cardoso et al., arXiv:2211.02701. This file needs torch alone, so that a copy of it travels with a model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+
+class Body(Protocol):
+    """A network of MONAI in two halves.
+
+    multiple: voxels per axis that one cell of its coarsest grid is long
+    deepest:  feature maps of that grid
+    """
+
+    multiple: list[int]
+    deepest: int
+
+    def encoded(self, images: Tensor) -> list[Tensor]:
+        """(batch, maps, *grid) of each grid, finest first."""
+
+    def decoded(self, features: list[Tensor]) -> list[Tensor]:
+        """(batch, outputs, *grid), finest first; coarser ones in training alone."""
+
+
+class OfMonai(nn.Module):
+    """(batch, channels, *spatial) to {head: (batch, channels of the head, *spatial) or (batch, size)}.
+
+    Images of any size are taken: what is no whole number of cells of the coarsest grid is continued beyond its last
+    voxels by the value that they have, and the answer is cut back. Where that grid would be a single cell, in which a
+    normalisation has nothing to compare, the last axis is continued to two.
+    dense, vectors: heads by name with their number of channels. Dense ones are parts of one map, in the order given;
+                    the others are linear layers on the mean of the coarsest grid
+    """
+
+    def __init__(self, body: Body, dense: Mapping[str, int], vectors: Mapping[str, int]) -> None:
+        super().__init__()
+        self.body: Any = body
+        ends = [sum(list(dense.values())[: n + 1]) for n in range(len(dense))]
+        parts = zip(dense.items(), ends, strict=True)
+        self.dense = nn.ModuleDict({name: Part(end - count, count) for (name, count), end in parts})
+        self.vectors = nn.ModuleDict({name: nn.Linear(body.deepest, n) for name, n in vectors.items()})
+
+    def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
+        size = sizes(images)
+        images = filled(images, self.body.multiple)
+        features = self.body.encoded(images)
+        pooled = features[-1].flatten(2).mean(dim=2)
+        outputs = {name: layer(pooled) for name, layer in self.vectors.items()}
+        for level, maps in enumerate(self.body.decoded(features) if self.dense else []):
+            here = cut(maps, size, sizes(images))
+            outputs |= {f"{name}@{level}" if level else name: part(here) for name, part in self.dense.items()}
+        return outputs
+
+
+class Part(nn.Module):
+    """So many channels of a map, from the first on."""
+
+    def __init__(self, first: int, count: int) -> None:
+        super().__init__()
+        self.first, self.count = first, count
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps.narrow(1, self.first, self.count)
+
+
+def sizes(images: Tensor) -> list[int]:
+    """Voxels per axis as plain numbers: an export then writes what follows from them, and not how."""
+    return [int(n) for n in images.shape[2:]]
+
+
+def filled(images: Tensor, multiple: Sequence[int]) -> Tensor:
+    """Images continued by their last voxels to whole numbers of cells, at least two together."""
+    size = sizes(images)
+    cells = [-(-n // step) for n, step in zip(size, multiple, strict=True)]
+    if max(cells) == 1:
+        cells[-1] = 2
+    beyond = [count * step - n for count, step, n in zip(cells, multiple, size, strict=True)]
+    if max(beyond) == 0:
+        return images
+    return pad(images, [end for n in reversed(beyond) for end in (0, n)], mode="replicate")
+
+
+def cut(maps: Tensor, size: Sequence[int], filled_size: Sequence[int]) -> Tensor:
+    """Of maps on a grid as fine as the filled image or coarser, what lies on the image itself."""
+    for axis, (n, whole) in enumerate(zip(size, filled_size, strict=True), start=2):
+        maps = maps.narrow(axis, 0, -(-n * int(maps.shape[axis]) // whole))
+    return maps
+
+
+def outputs_of(dense: Mapping[str, int]) -> int:
+    """Channels of the map of all dense heads; one where there are none, because MONAI makes no map without."""
+    return max(1, sum(dense.values()))
+
+
+def check_axes(axes: int, known: Sequence[int], name: str) -> None:
+    """ValueError where MONAI has no such network in so many axes."""
+    if axes not in known:
+        raise ValueError(f"{name} is for images of {' or '.join(map(str, known))} axes, not {axes}: choose unet")
+
+
+def product_of(strides: Sequence[Sequence[int]], axes: int) -> list[int]:
+    """Voxels per axis of a cell of the last stage.
+
+    strides: one entry a stage and axis; the first stage has stride 1
+    Raises ValueError for what are no such strides, and for fewer than two stages.
+    """
+    if len(strides) < 2 or max(strides[0]) > 1 or any(len(stride) != axes for stride in strides):
+        raise ValueError(f"strides need two stages, {axes} numbers in each, and 1 in the first, not {strides}")
+    return [math.prod(along) for along in zip(*strides, strict=True)]
+
+
+def stages_for(strides: Sequence[Sequence[int]], most: int) -> list[list[int]]:
+    """The first stages of a plan; where it has only one, images are halved once nevertheless."""
+    axes = len(strides[0])
+    kept = [list(stride) for stride in strides[:most]]
+    return kept if len(kept) > 1 else [[1] * axes, [2] * axes]
+
+
+def halvings_for(patch: Sequence[int], most: int) -> int:
+    """How often a patch can be halved along all axes while its shortest axis keeps two cells; at least once."""
+    return max(1, min(most, int(math.log2(max(2, min(patch) / 2)))))

@@ -1,0 +1,96 @@
+"""Swin UNETR: attention in windows that shift, on four ever coarser grids, and a convolutional decoder; MONAI's.
+
+Hatamizadeh et al., BrainLes 2021, arXiv:2201.01266; windows as in Liu et al., ICCV 2021, arXiv:2103.14030. This file
+needs torch and MONAI, and `of_monai` beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import einops  # noqa: F401 - MONAI asks for it only once the network is made
+import torch
+from monai.networks import nets
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from isocenter.networks.of_monai import OfMonai, check_axes, outputs_of
+
+PAPER = "arXiv:2201.01266"
+# Of the paper, table 1; on a processor the narrowest that MONAI's class takes.
+WIDTH, NARROWEST = 48, 12
+CELL = 32  # voxels per axis of a cell of the coarsest grid: halved five times
+
+
+class Rates(TorchFunctionMode):
+    """MONAI's class reads from a tensor how often layers are left out: it has values also where weights have none."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), options: Any = None) -> Any:
+        where = {"device": "cpu"} if function is torch.linspace else {}
+        return function(*args, **(options or {}), **where)
+
+
+class SwinUNETR(nets.SwinUNETR):
+    """MONAI's network in two halves; all axes are halved alike, five times.
+
+    width:   feature maps of the first grid, a multiple of 12; doubled by each
+    depths:  layers of attention on each of four grids
+    heads:   of attention on each of them
+    window:  cells per axis within which attention looks
+    dropout: in the transformer
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        spatial_dims: int,
+        outputs: int,
+        width: int = WIDTH,
+        depths: Sequence[int] = (2, 2, 2, 2),
+        heads: Sequence[int] = (3, 6, 12, 24),
+        window: int = 7,
+        dropout: float = 0.0,
+    ) -> None:
+        check_axes(spatial_dims, (2, 3), "swin_unetr")
+        if len(depths) != 4 or len(heads) != 4:
+            raise ValueError(f"depths and heads need one number for each of four grids, not {depths} and {heads}")
+        with Rates():
+            super().__init__(
+                channels,
+                outputs,
+                depths=tuple(depths),
+                num_heads=tuple(heads),
+                window_size=window,
+                feature_size=width,
+                drop_rate=dropout,
+                spatial_dims=spatial_dims,
+            )
+        self.multiple, self.deepest = [CELL] * spatial_dims, 16 * width
+
+    def encoded(self, images: Tensor) -> list[Tensor]:
+        *finer, fourth, deepest = self.swinViT(images, self.normalize)
+        skips: Any = zip((self.encoder1, self.encoder2, self.encoder3, self.encoder4), (images, *finer), strict=True)
+        return [*(encoder(one) for encoder, one in skips), fourth, self.encoder10(deepest)]
+
+    def decoded(self, features: list[Tensor]) -> list[Tensor]:
+        found = features[-1]
+        decoders = (self.decoder5, self.decoder4, self.decoder3, self.decoder2, self.decoder1)
+        for decoder, skip in zip(decoders, features[-2::-1], strict=True):
+            found = decoder(found, skip)
+        return [self.out(found)]
+
+
+def build(
+    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
+) -> OfMonai:
+    return OfMonai(SwinUNETR(channels, spatial_dims, outputs_of(dense), **size), dense, vectors)
+
+
+def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
+    """The paper's width on a GPU, a quarter of it on a processor."""
+    del strides  # all axes are halved alike
+    filled = tuple(-(-n // CELL) * CELL for n in patch)
+    how = "" if filled == tuple(patch) else f", continued to {filled}"
+    size = {"width": NARROWEST if device == "cpu" else WIDTH}
+    return size, f"patch {tuple(patch)}{how}: halved five times; width for the {device}", PAPER

@@ -1,0 +1,101 @@
+"""V-Net: residual stages of convolutions of 5 voxels, brought down and up by strided ones; made of MONAI's transitions.
+
+Milletari et al., 3DV 2016, arXiv:1606.04797. MONAI's own class has one width and halves four times along all axes; here
+both follow the settings, with MONAI's names. This file needs torch and MONAI, and `of_monai` beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.networks.layers.factories import Conv
+from monai.networks.nets.vnet import DownTransition, InputTransition, OutputTransition, UpTransition
+from torch import Tensor, nn
+
+from isocenter.networks.of_monai import OfMonai, check_axes, outputs_of, product_of, stages_for
+
+PAPER = "arXiv:1606.04797"
+WIDTH, STAGES, NARROWER = 16, 5, 4
+# Convolutions of each stage below the first on the way down and on the way up, as MONAI counts them.
+DOWN, UP = (1, 2, 3, 2), (1, 1, 2, 2)
+ACTIVATION = ("elu", {"inplace": True})
+
+
+class VNet(nn.Module):
+    """MONAI's transitions in two halves.
+
+    strides: one entry a stage and axis; the first stage has stride 1
+    width:   feature maps of the first stage; doubled by each
+    dropout: of whole feature maps, from the fourth stage on, and of what is handed across
+    Images are added to the first maps, again and again: where their channels do not divide the width, channels of
+    zeros are added until they do.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        spatial_dims: int,
+        outputs: int,
+        strides: Sequence[Sequence[int]],
+        width: int = WIDTH,
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__()
+        check_axes(spatial_dims, (2, 3), "vnet")
+        self.multiple = product_of(strides, spatial_dims)
+        if channels > width:
+            raise ValueError(f"{channels} channels cannot be added to {width} maps (width)")
+        taken = next(n for n in range(channels, width + 1) if width % n == 0)
+        self.added = taken - channels
+        widths = [width * 2**stage for stage in range(len(strides))]
+        self.deepest = widths[-1]
+        # MONAI's class drops maps of three axes also in pictures: torch then takes the images of a batch for the maps.
+        drops: Any = {"dropout_dim": spatial_dims}
+        self.in_tr = InputTransition(spatial_dims, taken, width, ACTIVATION)
+        self.names = widths[1:]
+        before = widths[-1]
+        for stage, maps in enumerate(widths[1:], start=1):
+            often = DOWN[min(stage, len(DOWN)) - 1]
+            deep = dropout if stage > 2 else None
+            down = DownTransition(spatial_dims, widths[stage - 1], often, ACTIVATION, deep, **drops)
+            step = tuple(strides[stage])
+            down.down_conv = Conv["conv", spatial_dims](widths[stage - 1], maps, step, step, bias=False)
+            self.add_module(f"down_tr{maps}", down)
+        for stage in range(len(widths) - 1, 0, -1):
+            maps, often = widths[stage], UP[min(stage, len(UP)) - 1]
+            deep_and_across: Any = (dropout if stage > 2 else None, dropout)
+            up = UpTransition(spatial_dims, before, maps, often, ACTIVATION, deep_and_across, **drops)
+            step = tuple(strides[stage])
+            up.up_conv = Conv["convtrans", spatial_dims](before, maps // 2, step, step)
+            self.add_module(f"up_tr{maps}", up)
+            before = maps
+        self.out_tr = OutputTransition(spatial_dims, before, outputs, ACTIVATION)
+
+    def encoded(self, images: Tensor) -> list[Tensor]:
+        if self.added:
+            images = torch.cat([images, torch.zeros_like(images[:, :1]).repeat_interleave(self.added, 1)], dim=1)
+        features = [self.in_tr(images)]
+        for maps in self.names:
+            features.append(self.get_submodule(f"down_tr{maps}")(features[-1]))
+        return features
+
+    def decoded(self, features: list[Tensor]) -> list[Tensor]:
+        images = features[-1]
+        for maps, skip in zip(self.names[::-1], features[-2::-1], strict=True):
+            images = self.get_submodule(f"up_tr{maps}")(images, skip)
+        return [self.out_tr(images)]
+
+
+def build(
+    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
+) -> OfMonai:
+    return OfMonai(VNet(channels, spatial_dims, outputs_of(dense), **size), dense, vectors)
+
+
+def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
+    """Five stages as in the paper, or as many as the patch has; a quarter of the paper's width on a processor."""
+    kept = stages_for(strides, STAGES)
+    size = {"strides": kept, "width": WIDTH // NARROWER if device == "cpu" else WIDTH}
+    return size, f"patch {tuple(patch)}: {len(kept)} stages; width for the {device}", PAPER
