@@ -93,7 +93,7 @@ def build(
         return getattr(module, function)(channels, spatial_dims, dense, vectors, sized(name, heads, size, context))
     except (TypeError, ValueError, RuntimeError) as error:  # torch refuses sizes with a RuntimeError
         if context and isinstance(error, TypeError) and "'context'" in str(error):
-            remedy = "Choose a family that takes them, such as resnet, densenet, timm or vit, or leave the covariates out"
+            remedy = "Choose a family that takes them, such as resnet or vit, or leave the covariates out"
             raise PlanError(f"{name} sees images alone, no covariates", "network.context", remedy) from error
         remedy = "Correct network.size, or plan anew with another --set network.name"
         raise PlanError(f"{name} cannot be built: {error}", "network.size", remedy) from error
