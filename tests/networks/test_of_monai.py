@@ -106,16 +106,8 @@ def test_a_size_that_is_no_multiple_is_continued_by_its_last_voxels_and_the_answ
 def test_onnxruntime_gives_the_answer_of_swin_unetr_for_another_batch(tmp_path):
     network = built("swin_unetr", 2, {"width": 12, "depths": [1, 1, 1, 1], "window": 4})
     path, count = tmp_path / "network.onnx", torch.export.Dim("batch", min=1)
-    given = {"images": {0: count}, "context": None}
-    torch.onnx.export(
-        network,
-        (torch.randn(2, 2, 30, 40),),
-        path,
-        dynamo=True,
-        dynamic_shapes=given,
-        verbose=False,
-        external_data=False,
-    )
+    options = {"dynamo": True, "dynamic_shapes": ({0: count},), "verbose": False, "external_data": False}
+    torch.onnx.export(network, (torch.randn(2, 2, 30, 40),), path, **options)
     others = torch.randn(3, 2, 30, 40)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     [said] = session.run(None, {session.get_inputs()[0].name: others.numpy()})
