@@ -47,20 +47,21 @@ class Member:
 
 def member(name: str, axes: int, size: Mapping[str, Any], build: Build, paper: str) -> Member | None:
     """The family in so many axes; None where it has no network for them. Nothing is computed: torch's meta device."""
-    measured: dict[str, tuple[int, int]] = {}
+    tasks: list[str] = []
+    parameters = work = 0
     for task, head_for in HEADS.items():
         try:
             with torch.device("meta"):
                 network = build(name, 1, axes, {task: head_for(axes)}, size).eval()
-            outputs, work = _forward(network, REFERENCE[axes])
+            if not tasks:  # the others differ by a last layer
+                outputs, work = _forward(network, REFERENCE[axes])
+                if task not in outputs:
+                    continue
+                parameters = sum(weight.numel() for weight in network.parameters())
         except (PlanError, RuntimeError):  # RuntimeError: a family of a third party that takes no image of such axes
             continue
-        if task in outputs:
-            measured[task] = sum(weight.numel() for weight in network.parameters()), work
-    if not measured:
-        return None
-    parameters, work = next(iter(measured.values()))
-    return Member(name, axes, tuple(measured), REFERENCE[axes], parameters, work, paper)
+        tasks.append(task)
+    return Member(name, axes, tuple(tasks), REFERENCE[axes], parameters, work, paper) if tasks else None
 
 
 def halvings(patch: Sequence[int]) -> list[list[int]]:
