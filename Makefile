@@ -54,4 +54,4 @@ docs: .venv/installed
 	@$(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf .venv demo examples site
+	rm -rf .venv demo examples families site
