@@ -71,7 +71,12 @@ def main() -> None:
     print(told)
     if given.record:
         setting = {"shape": shape, "volumes": counts, "minutes": given.minutes, "seeds": given.seeds}
-        record("nodules", "Simulated nodules in volumes", told, {**setting, "rows": rows})
+        about = (
+            f"SIMULATED volumes of {' x '.join(map(str, shape))} voxels, {counts[0]} to train (and select) and "
+            f"{counts[1]} to test, the same for all; nodules 4 to 14 voxels across beside tubes as bright. "
+            f"{given.minutes:g} minutes each, with prediction and report of the run's own test part."
+        )
+        record("nodules", "Simulated nodules in volumes", f"{about}\n\n{told}", {**setting, "rows": rows})
 
 
 def said(rows: Sequence[dict[str, Any]], networks: Sequence[str]) -> str:
