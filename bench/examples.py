@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pandas as pd
 from recorded import commit, record
@@ -124,6 +125,41 @@ def rhythms(data: Path, out: Path) -> Path:
     return out / "cases"
 
 
+def few_slices(data: Path, out: Path) -> Path:
+    """The hippocampi with every sixth slice of their masks alone, as somebody with little time draws them."""
+    (out / "cases" / "labels").mkdir(parents=True, exist_ok=True)
+    for mask in sorted((data / "labels").glob("*.nii.gz")):
+        image = nibabel.load(mask)
+        drawn = np.asarray(image.dataobj).copy()
+        kept = np.flatnonzero(drawn.any(axis=(0, 2)))[2::6]
+        drawn[:, np.setdiff1d(np.arange(drawn.shape[1]), kept)] = 0
+        nibabel.Nifti1Image(drawn, image.affine, image.header).to_filename(out / "cases" / "labels" / mask.name)
+    images = out / "cases" / "images"
+    if not images.exists():
+        images.symlink_to((data / "images").resolve(), target_is_directory=True)
+    return out / "cases"
+
+
+def clips(data: Path, out: Path) -> Path:
+    """SIMULATED clips of a bright disc that beats, 9 to 16 frames: weakly (it loses 15 to 40 % of its area) or not."""
+    rng, grid = np.random.default_rng(0), np.indices((64, 64))
+    for number in range(160):
+        weak, frames = number % 2, int(rng.integers(9, 17))
+        lost = rng.uniform(0.15, 0.4) if weak else rng.uniform(0.45, 0.7)
+        centre, radius = rng.uniform(24, 40, 2), rng.uniform(10, 18)
+        time = np.sin(np.linspace(0, np.pi, frames)) ** 2
+        away = np.hypot(*(grid - centre[:, None, None]))
+        film = [120.0 * (away < radius * np.sqrt(1 - lost * t)) + rng.normal(60, 25, away.shape) for t in time]
+        volume = np.stack(film, axis=-1)[:, :, None].clip(0, 255).astype(np.uint8)
+        folder = out / "cases" / ("weak" if weak else "strong")
+        folder.mkdir(parents=True, exist_ok=True)
+        image = nibabel.Nifti1Image(volume, np.diag([1.5, 1.5, 8.0, 1.0]))
+        image.header.set_zooms((1.5, 1.5, 8.0, 0.05))
+        image.header.set_xyzt_units("mm", "sec")
+        image.to_filename(folder / f"patient{number:03}.nii.gz")
+    return out / "cases"
+
+
 FINDINGS = ("--column", "patient=patient,finding:covid=covid,finding:ards=ards,finding:other=other")
 TOLD = (*FINDINGS, "--set", "network.context=[age,sex]")
 READERS = (
@@ -174,6 +210,20 @@ EXAMPLES: Mapping[str, Example] = {
         ("--labels", "1=anterior,2=posterior"),
         known="nnU-Net .890 in mean, five folds (arXiv:2505.16561)",
     ),
+    "regions": Example(
+        "segmentation",
+        "hippocampus",
+        "a part within the whole",
+        ("--labels", "2+1=whole,1=anterior", "--modality", "MR"),
+    ),
+    "sparse": Example(
+        "segmentation",
+        "hippocampus",
+        "every sixth slice drawn, scored in such",
+        ("--labels", "1=anterior,2=posterior", "--set", "task.sparse=slices", "--modality", "MR"),
+        few_slices,
+    ),
+    "clips": Example("classification", "", "SIMULATED clips of a beating disc, weak or strong", (), clips),
     "tumours": Example(
         "segmentation", "mri/lgg_flair", "low-grade gliomas in FLAIR", ("--modality", "MR"), known=GLIOMAS
     ),
