@@ -127,17 +127,16 @@ def rhythms(data: Path, out: Path) -> Path:
 
 def few_slices(data: Path, out: Path) -> Path:
     """The hippocampi with every sixth slice of their masks alone, as somebody with little time draws them."""
-    (out / "cases" / "labels").mkdir(parents=True, exist_ok=True)
+    rows = []
+    (out / "masks").mkdir(parents=True, exist_ok=True)
     for mask in sorted((data / "labels").glob("*.nii.gz")):
         image = nibabel.load(mask)
         drawn = np.asarray(image.dataobj).copy()
         kept = np.flatnonzero(drawn.any(axis=(0, 2)))[2::6]
         drawn[:, np.setdiff1d(np.arange(drawn.shape[1]), kept)] = 0
-        nibabel.Nifti1Image(drawn, image.affine, image.header).to_filename(out / "cases" / "labels" / mask.name)
-    images = out / "cases" / "images"
-    if not images.exists():
-        images.symlink_to((data / "images").resolve(), target_is_directory=True)
-    return out / "cases"
+        nibabel.Nifti1Image(drawn, image.affine, image.header).to_filename(out / "masks" / mask.name)
+        rows.append({"image": str((data / "images" / mask.name).resolve()), "mask": f"masks/{mask.name}"})
+    return _table(pd.DataFrame(rows), out)
 
 
 def clips(data: Path, out: Path) -> Path:

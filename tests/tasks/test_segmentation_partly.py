@@ -246,6 +246,17 @@ def test_where_most_is_known_patches_are_drawn_as_ever():
     assert (said["ignore"].value, said["sparse"].value) == (2, None)
 
 
+@pytest.mark.parametrize("set_by_hand", [{"sparse": "slices"}, {"ignore": 255}])
+def test_masks_that_are_said_to_be_known_in_parts_take_a_loss_that_can_learn_from_them(set_by_hand):
+    thin = {"name": "segmentation", "loss": "dice+ce+cldice", "ignore": None, "sparse": None, "readers": "first"}
+    thin |= {"observers": [], "centrelines": ["vessel"]}
+    assert tasks.suited(thin) == {}
+    changed = tasks.suited(thin | set_by_hand)
+    assert {name: one.value for name, one in changed.items()} == {"task.loss": "dice+ce", "task.centrelines": []}
+    assert "of which not all are known" in changed["task.loss"].because
+    assert tasks.suited(thin | set_by_hand | {"loss": "dice+focal"}) == {}
+
+
 # Readers
 
 

@@ -96,12 +96,19 @@ def check_partly(labels: Sequence[Label], loss: str, settings: Mapping[str, Any]
 
 
 def suited_loss(settings: Mapping[str, Any]) -> dict[str, Decision]:
-    """A loss that can learn the share of readers, where the planned one cannot."""
-    divided = settings["readers"] == "soft" and len(settings["observers"] or ()) > 1
-    if not divided or settings["loss"] in OF_SHARES:
+    """A loss that can learn from readers' shares, or from masks known in parts, where the planned one cannot."""
+    loss = settings["loss"]
+    if settings["readers"] == "soft" and len(settings["observers"] or ()) > 1 and loss not in OF_SHARES:
+        because = f"{loss} cannot learn the share of readers, which task.readers asks for"
+        return {"task.loss": Decision(OF_SHARES[0], because)}
+    partly = settings["ignore"] is not None or settings["sparse"] is not None
+    if not partly or not NEIGHBOURS & set(loss.split("+")):
         return {}
-    because = f"{settings['loss']} cannot learn the share of readers, which task.readers asks for"
-    return {"task.loss": Decision(OF_SHARES[0], because)}
+    because = f"{loss} looks at the neighbours of a voxel, of which not all are known"
+    return {
+        "task.loss": Decision("dice+ce", because),
+        "task.centrelines": Decision([], "what is known in parts has no centreline"),
+    }
 
 
 def of_regions(given: Any, labels: Sequence[Label], regions: Mapping[str, Sequence[int]]) -> Any:
