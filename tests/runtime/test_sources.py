@@ -65,6 +65,7 @@ SHARED = {
     "fcos": {"levels", "pyramid", "resnet_pyramid"},
     "mask_rcnn": {"regions", "rendering"},
     "retinanet": {"levels", "pyramid", "resnet_pyramid", "retinanet_volumes"},
+    **{key: {"of_monai"} for key in ("attention_unet", "mednext", "swin_unetr", "unet_plus_plus", "unetr", "vnet")},
 }
 
 
@@ -77,7 +78,7 @@ def test_each_family_of_network_travels_as_its_file_that_needs_torch_or_a_librar
         f"networks/{one}.py" for one in {path.stem, *SHARED.get(name, ())}
     }
     assert f"def {function}(" in found.texts[f"networks/{path.stem}.py"]
-    assert found.needs <= {"torch", "torchvision", "timm", "monai"}
+    assert found.needs <= {"torch", "torchvision", "timm", "monai", "einops"}
 
 
 def test_every_file_says_where_it_comes_from(sources):

@@ -36,7 +36,7 @@ def compared(
     summary: as the kind of problem makes it of a table
     Raises DatasetError where the tables are not of the same cases with the same references.
     """
-    same, left_out = alike(tables)
+    same, left_out = _alike(tables)
     with kept_draws():
         found = [{(row.metric, row.label): row.estimate for row in summary(table)} for table in same]
     first, others = found[0], found[1:]
@@ -49,7 +49,7 @@ def compared(
     return rows, left_out
 
 
-def alike(tables: Mapping[str, Table]) -> tuple[list[Table], dict[str, int]]:
+def _alike(tables: Mapping[str, Table]) -> tuple[list[Table], dict[str, int]]:
     """The tables with rows in one order, and what is undefined in one undefined in all; how many rows that concerns."""
     (first, base), *others = tables.items()
     same = [base, *(_in_order_of(base, table, first, name) for name, table in others)]
