@@ -57,23 +57,31 @@ def test_figures_of_other_patients_have_no_paired_interval():
 
 
 def test_equal_models_differ_by_nothing():
-    rows, left_out = compared({"a": table(scores()), "b": table(scores())}, by_dice)
+    rows, left_out = compared({"a": table(scores()), "b": table(scores())}, [by_dice] * 2)
     assert left_out == {}
     assert rows[0].differences[0].value == 0
     assert "all draws are equal" in rows[0].differences[0].method
 
 
+def test_each_model_is_summed_up_by_its_own_task():
+    def doubled(one):
+        return by_dice(one.assign(dice=one["dice"] / 2))
+
+    rows, _ = compared({"a": table(scores()), "b": table(scores())}, [by_dice, doubled])
+    assert rows[0].differences[0].value == pytest.approx(-scores().mean() / 2)
+
+
 def test_the_order_of_rows_does_not_matter():
     better = scores() + 0.01 * np.arange(PEOPLE) / PEOPLE
-    straight, _ = compared({"a": table(scores()), "b": table(better)}, by_dice)
-    mixed, _ = compared({"a": table(scores()), "b": table(better).sample(frac=1, random_state=0)}, by_dice)
+    straight, _ = compared({"a": table(scores()), "b": table(better)}, [by_dice] * 2)
+    mixed, _ = compared({"a": table(scores()), "b": table(better).sample(frac=1, random_state=0)}, [by_dice] * 2)
     assert straight[0].differences[0] == mixed[0].differences[0]
 
 
 def test_what_is_undefined_for_one_is_left_out_for_all_and_counted():
     values = scores()
     values[:3] = np.nan
-    rows, left_out = compared({"a": table(scores()), "b": table(values)}, by_dice)
+    rows, left_out = compared({"a": table(scores()), "b": table(values)}, [by_dice] * 2)
     assert left_out == {"dice": 3}
     assert [one.n for one in rows[0].estimates] == [PEOPLE - 3] * 2
     assert rows[0].differences[0].value == 0
@@ -82,14 +90,14 @@ def test_what_is_undefined_for_one_is_left_out_for_all_and_counted():
 @pytest.mark.parametrize(
     ("other", "says"),
     [
-        (table(scores()).iloc[1:], "case p0, label organ is in a alone"),
+        (table(scores()).iloc[1:], "1 row in one alone, the first case p0, label organ in a"),
         (table(scores(), patient="one"), "are of other patients"),
         (table(scores(), reference="yes"), "the references of the same cases are others"),
     ],
 )
 def test_other_cases_patients_or_references_are_refused(other, says):
     with pytest.raises(DatasetError, match=says) as refused:
-        compared({"a": table(scores(), reference="no"), "b": other}, by_dice)
+        compared({"a": table(scores(), reference="no"), "b": other}, [by_dice] * 2)
     assert "isocenter evaluate" in refused.value.remedy
 
 

@@ -20,6 +20,7 @@ from isocenter.training import Speed, logs, probe, recipe
 from isocenter.training import state as state_of_training
 from isocenter.training.probe import Budget
 from isocenter.verbs import budget as verb_budget
+from isocenter.verbs.run_folder import planned_from
 
 
 def test_the_metric_of_a_validation_is_the_tasks_own_score(segmented):
@@ -184,6 +185,10 @@ def test_where_there_is_time_for_few_steps_their_samples_are_fewer_and_stay_so_a
     assert "fewer samples bring more steps" in decision.because
     monkeypatch.setattr(logs.CsvLog, "add", add)
     assert isocenter.train(resume=tmp_path / "run").steps == 8
+    flags = dict.fromkeys(("task", "device", "threads", "seed", "folds", "everything"))
+    for minutes, batch in ((60, batches[0]), (None, 1)):  # other minutes are no reason for fewer samples
+        anew = planned_from(tmp_path / "run" / "plan.yaml", {**flags, "minutes": minutes}, {}, {})
+        assert anew.plan["training.batch"] == batch
     assert len(batches) == 3  # as planned, with fewer samples, and after the kill
     assert batches[0] > batches[1] == batches[2] == 1
     isocenter.train(segmented.data, out=tmp_path / "set", assignments={**small, "training.batch": 2}, **given)

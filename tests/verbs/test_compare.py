@@ -36,6 +36,8 @@ def test_the_difference_of_two_models_stands_with_its_interval_in_words_table_an
     page = (tmp_path / "out" / "report.html").read_text()
     assert "again" in page
     assert "one in twenty" in page
+    assert "cases, whose patients are unknown, were drawn again" in page
+    assert record["differences"]["again"][0]["patients"] == 0
     with pytest.raises(UsageError, match="exists already"):
         isocenter.compare(run, other, out=tmp_path / "out")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from isocenter.errors import DatasetError
+from isocenter.errors import DatasetError, counted
 from isocenter.evaluation.intervals import difference, kept_draws
 from isocenter.evaluation.table import Table, metric_columns
 from isocenter.values import Array, Estimate, Row
@@ -28,17 +28,20 @@ class Compared:
 
 
 def compared(
-    tables: Mapping[str, Table], summary: Callable[[Table], Sequence[Row]]
+    tables: Mapping[str, Table], summaries: Sequence[Callable[[Table], Sequence[Row]]]
 ) -> tuple[list[Compared], dict[str, int]]:
     """Every figure that all models have, and {metric: rows that one of them lacks, left out for all}.
 
-    tables:  {name: table of cases}, the one that the others are compared with first
-    summary: as the kind of problem makes it of a table
+    tables:    {name: table of cases}, the one that the others are compared with first
+    summaries: of each model as its own task makes it of its table, by its own threshold
     Raises DatasetError where the tables are not of the same cases with the same references.
     """
     same, left_out = _alike(tables)
     with kept_draws():
-        found = [{(row.metric, row.label): row.estimate for row in summary(table)} for table in same]
+        found = [
+            {(row.metric, row.label): row.estimate for row in summary(table)}
+            for summary, table in zip(summaries, same, strict=True)
+        ]
     first, others = found[0], found[1:]
     rows = []
     for key in first:
@@ -68,7 +71,8 @@ def _in_order_of(base: Table, table: Table, first: str, name: str) -> Table:
     ours, theirs = (list(zip(one["case"], one["label"], strict=True)) for one in (base, table))
     if alone := sorted({*ours} ^ {*theirs}):
         (case, label), whose = alone[0], first if alone[0] in ours else name
-        raise DatasetError(f"case {case}, label {label} is in {whose} alone, as {len(alone) - 1} others", name, REMEDY)
+        rows = counted(len(alone), "row")
+        raise DatasetError(f"{rows} in one alone, the first case {case}, label {label} in {whose}", name, REMEDY)
     moved = table.set_index(["case", "label"]).loc[ours].reset_index()
     if (base["patient"].to_numpy() != moved["patient"].to_numpy()).any():
         raise DatasetError(f"the same cases are of other patients than in {first}", name, REMEDY)

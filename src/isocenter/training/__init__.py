@@ -4,6 +4,7 @@ from isocenter.training.alone import Alone, covariates_alone
 from isocenter.training.begin import fitting
 from isocenter.training.checkpoint import STATE_SCHEMA, read_checkpoint, recover, with_task, write_checkpoint
 from isocenter.training.loader import Batch, Loader
+from isocenter.training.probe import FEWER
 from isocenter.training.ranks import ALONE, Ranks
 from isocenter.training.recipe import Decided, Recount, finished, train
 from isocenter.training.schedule import Pace, Speed, replan
@@ -12,6 +13,7 @@ from isocenter.training.store import Prepared, keep_marked, prepare_all
 
 __all__ = [
     "ALONE",
+    "FEWER",
     "STATE_SCHEMA",
     "Alone",
     "Batch",

@@ -39,6 +39,8 @@ COMPILING, COMPILE_SHARE = 45.0, 0.03
 # With fewer steps than these a batch is halved. 3 minutes on one core, gliomas, in steps of 4, 2 and 1 patches: 91, 207
 # and 409 steps, Dice .528, .550 and .558.
 WANTED_STEPS = 200
+# With this the reason of a smaller batch ends; where other minutes are given, the planned one is taken again.
+FEWER = "fewer samples bring more steps"
 # The peak is looked for where there are at least so many seconds: it takes about two.
 PEAK_FROM = 60.0
 # Validation cases that are looked at to know how long all take.
@@ -104,8 +106,8 @@ def fewer_samples(module: Module, step: Step, chosen: Training, left: float, pro
     if batch == chosen.batch:
         return None
     because = (
-        f"a step of {chosen.batch} takes {took:.1f} s, so that {left:.0f} s have time for {steps:.0f}: fewer samples "
-        "bring more steps"
+        f"a step of {chosen.batch}, for which the memory was planned, takes {took:.1f} s, so that {left:.0f} s have "
+        f"time for {steps:.0f}: {FEWER}"
     )
     return Decision(batch, because)
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from isocenter.errors import IntegrityError, UsageError, counted
-from isocenter.evaluation import Compared, compared, read_cases, rows_to_json
+from isocenter.evaluation import Compared, compared, read_cases, rows_from_json, rows_to_json
 from isocenter.report import Block, Gallery, Page, Paragraph, Section, Table, figures, metric_name, number, render
 from isocenter.runtime import read_json, write_json
 from isocenter.tasks import Task, build
 from isocenter.values import Estimate, Row
 from isocenter.verbs.finish import EVALUATION
 from isocenter.verbs.output import refuse_missing, refuse_taken, result_folder
-from isocenter.verbs.scoring import CASES, TASK, TASK_SCHEMA
+from isocenter.verbs.scoring import CASES, SUMMARY, TASK, TASK_SCHEMA, by_case
 
 MARKS = ("comparison.json", "report.html")
 # A difference whose interval holds 0 is none that these cases show.
@@ -29,6 +30,7 @@ class Comparison:
 
     names:    of the models; the first is the one that the others are compared with
     left_out: {metric: rows that are undefined for one of them, and so left out for all}
+    patients_known: False where each case only stands for a patient
     """
 
     names: tuple[str, ...]
@@ -36,6 +38,7 @@ class Comparison:
     primary: str
     cases: int
     left_out: dict[str, int]
+    patients_known: bool = True
     out: Path | None = None
 
     def as_record(self) -> dict[str, Any]:
@@ -97,9 +100,13 @@ def compare(
         raise UsageError(problem, "compare", "Give models that answer the same question")
     names = _names([Path(one) for one in evaluations])
     tables = {name: read_cases(folder / CASES) for name, folder in zip(names, folders, strict=True)}
-    rows, left_out = compared(tables, partial(tasks[0].summary, seed=seed))
+    known = all(map(_patients_known, folders))
+    rows, left_out = compared(tables, [partial(task.summary, seed=seed) for task in tasks])
     cases = int(tables[names[0]]["case"].nunique())
-    found = Comparison(names, tuple(rows), rows[0].metric, cases, left_out, None if out is None else Path(out))
+    if not known:
+        rows = [_by_case(row) for row in rows]
+    where = None if out is None else Path(out)
+    found = Comparison(names, tuple(rows), rows[0].metric, cases, left_out, known, where)
     if found.out is not None:
         with result_folder(found.out, overwrite, MARKS) as folder:
             write_json(folder / MARKS[0], "isocenter.comparison", found.as_record())
@@ -134,6 +141,20 @@ def _task(folder: Path) -> Task:
     return build({key: value for key, value in record.items() if key not in ("schema", "version")})
 
 
+def _patients_known(folder: Path) -> bool:
+    """Whether an evaluation claims a number of patients for any figure."""
+    path = folder / SUMMARY
+    if not path.is_file():
+        raise IntegrityError("is missing", str(path), "Evaluate the model again")
+    rows = rows_from_json(json.loads(path.read_text(encoding="utf-8")))
+    return any(row.estimate.patients for row in rows)
+
+
+def _by_case(row: Compared) -> Compared:
+    """The same, called by what was drawn again."""
+    return replace(row, estimates=tuple(map(by_case, row.estimates)), differences=tuple(map(by_case, row.differences)))
+
+
 def _names(paths: Sequence[Path]) -> tuple[str, ...]:
     """By the folders' names, with as many of those above as tell them apart."""
     whole = [path.resolve().parts for path in paths]
@@ -165,8 +186,9 @@ def _report(found: Comparison) -> str:
         Section("Exploratory", [_table(found, [row for row in found.rows if row.metric != found.primary])]),
     ]
     many = len(found.rows) * len(others)
+    drawn = "patients" if found.patients_known else "cases, whose patients are unknown,"
     lead = (
-        f"{counted(found.cases, 'case')}, the same for all; patients were drawn again for all models alike. A "
+        f"{counted(found.cases, 'case')}, the same for all; {drawn} were drawn again for all models alike. A "
         f"difference whose interval holds 0 {EQUAL}."
     )
     notes = [f"{counted(many, 'difference')}: one in twenty has an interval without 0 by chance alone."]

@@ -14,7 +14,7 @@ from isocenter.planning import plan_text, read_plan, registered, settings, with_
 from isocenter.quality import Examination
 from isocenter.runtime import BEFORE, choose_device, read_json
 from isocenter.tasks import needs_of
-from isocenter.training import STATE_SCHEMA, recover
+from isocenter.training import FEWER, STATE_SCHEMA, recover
 from isocenter.values import Case, Dataset, Decision, Plan, Split
 from isocenter.verbs.data_record import write_data_record
 from isocenter.verbs.dataset import looked_through, open_dataset, refuse_unfit, with_references
@@ -130,6 +130,8 @@ def planned_from(
     if made.plan.data_hash != edited.data_hash:
         log.warning("%s: the data are not those that were planned for; the run records what they are now", path)
     edited = edited.with_decision("split.method", made.plan.decision("split.method"))  # drawn again, by this seed
+    if flags["minutes"] is not None and edited.decision("training.batch").because.endswith(FEWER):
+        edited = edited.with_decision("training.batch", made.plan.decision("training.batch"))
     edited = made.with_memory_of(edited)  # refused before training, not in its middle
     found: dict[str, Any] = {key: getattr(made.plan, key) for key in ("data", "data_hash", "options")}
     return replace(made, plan=replace(edited, **found))

@@ -33,7 +33,7 @@ from isocenter.verbs.data_record import opened
 from isocenter.verbs.predict_case import noted
 from isocenter.verbs.progress import tracked
 
-CASES, TASK, TASK_SCHEMA = "cases.csv", "task.json", "isocenter.task"
+CASES, SUMMARY, TASK, TASK_SCHEMA = "cases.csv", "summary.json", "task.json", "isocenter.task"
 # Pictures of the best, a median and the worst cases.
 SHOWN = 2
 # Predictions of so many voxels together are kept until it is known which are shown; of more those are made once more.
@@ -73,7 +73,7 @@ class Scored:
         if self.task is not None:
             write_json(folder / TASK, TASK_SCHEMA, {"name": self.task.name, **self.task.settings})
         self.table.to_csv(folder / CASES, index=False)
-        (folder / "summary.json").write_text(json.dumps(rows_to_json(self.rows), indent=1) + "\n", encoding="utf-8")
+        (folder / SUMMARY).write_text(json.dumps(rows_to_json(self.rows), indent=1) + "\n", encoding="utf-8")
         if self.shown:
             (folder / "views").mkdir()
         for number, (_, _, _, page) in enumerate(self.shown):
@@ -117,7 +117,7 @@ def score(
     shown = _shown(model, {case.id: case for case in cases}, model.task.rank(table), made)
     summary = model.task.summary(table, seed=seed)
     if not patients_known:
-        summary = [replace(row, estimate=_by_case(row.estimate)) for row in summary]
+        summary = [replace(row, estimate=by_case(row.estimate)) for row in summary]
     tested = [case for case in cases if parts.get(case.id, "test") == "test"]
     judged = of_a_case(model.task)
     return Scored(table, summary, model.task.overview(table), shown, problems, opened(tested), judged, model.task)
@@ -128,7 +128,7 @@ def are_kept(voxels: int) -> bool:
     return voxels <= MOST_KEPT
 
 
-def _by_case(estimate: Estimate) -> Estimate:
+def by_case(estimate: Estimate) -> Estimate:
     """The same interval, called by what was resampled."""
     return replace(estimate, patients=0, method=estimate.method.replace("patient", "case"))
 

@@ -202,8 +202,6 @@ def _trained(
     def decided(decisions: Mapping[str, Decision]) -> None:
         nonlocal plan
         plan = with_decided(plan, decisions)
-        if "training.batch" in decisions:
-            plan = run.made.with_memory_of(plan)
         run.write_plan(plan)
         say_decided("training", decisions)
 
