@@ -1,0 +1,173 @@
+"""The MedMNIST sets at hand by the same command without options, beside the best published row of each measure.
+
+    python bench/medmnist.py --core 1 --threads 1 --resume --record
+    python bench/medmnist.py pneumonia --minutes 10 --seeds 0 1 2 --out medmnist
+
+Without `--minutes` a run takes those that `isocenter train DATA` takes by itself. Each set has a split of its own; AUC
+is that of the paper, the mean over the classes of one against the rest, and accuracy that of the most probable class.
+A row is reached where the mean of the seeds is at least the published figure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from recorded import commit, record
+from watched import watched
+
+ROOT = Path(__file__).resolve().parents[1]
+PAPER = "Yang et al., Scientific Data 2023, doi:10.1038/s41597-022-01721-8"
+
+
+@dataclass(frozen=True)
+class Set:
+    """Data of the collection, and {metric: (best published figure, by which method)} of 28 or 224 pixels."""
+
+    data: str
+    said: str
+    published: Mapping[str, tuple[float, str]]
+
+
+SETS: Mapping[str, Set] = {
+    "pneumonia": Set(
+        "pneumoniamnist.npz",
+        "PneumoniaMNIST (rebuilt: the official counts and test part)",
+        {"auroc": (0.991, "Google AutoML Vision"), "accuracy": (0.946, "Google AutoML Vision")},
+    ),
+    "retina": Set(
+        "retinamnist.npz",
+        "RetinaMNIST",
+        {"auroc": (0.750, "Google AutoML Vision"), "accuracy": (0.531, "Google AutoML Vision")},
+    ),
+    "adrenal": Set(
+        "adrenalmnist3d.npz",
+        "AdrenalMNIST3D",
+        {"auroc": (0.839, "ResNet-18 with ACS convolutions"), "accuracy": (0.802, "auto-sklearn")},
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One training. found: {metric: [value, low, high]}"""
+
+    on: str
+    seed: int
+    problem: str = ""
+    found: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    steps: int = 0
+    minutes: float = 0.0
+    commit: str = ""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("sets", nargs="*", metavar="SET", help=f"{', '.join(SETS)}; all without")
+    parser.add_argument("--minutes", type=float, help="of each training, in place of those without options")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, help="in place of the minutes: for a trial, which shows nothing")
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data" / "medmnist")
+    parser.add_argument("--out", type=Path, default=ROOT / "medmnist")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--core", type=int, default=0, help="the first of the cores that a training may use")
+    parser.add_argument("--resume", action="store_true", help="keep what has ended before")
+    parser.add_argument("--record", action="store_true", help="write the table to docs/benchmarks.md")
+    given = parser.parse_args()
+    if unknown := sorted(set(given.sets) - set(SETS)):
+        parser.error(f"there is no set {', '.join(unknown)}, only {', '.join(SETS)}")
+    names = given.sets or list(SETS)
+    shown = [_shown(name, seed, given) for seed in given.seeds for name in names]
+    text = _told([one for name in names for one in shown if one.on == name])
+    print(text)
+    if given.record:
+        length = "no option" if given.minutes is None else f"`--minutes {given.minutes:g}` alone"
+        said = (
+            f"`isocenter train SET` with {length}, on {given.threads} of {os.cpu_count()} cores. Published: the best "
+            f"row of each measure in {PAPER}, quoted as others quote it: the paper's tables could not be opened here. "
+            "Intervals of a seed resample cases. "
+            f"Commits: {', '.join(dict.fromkeys(one.commit for one in shown if one.commit))}."
+        )
+        record("medmnist", "MedMNIST by one command", f"{said}\n\n{text}", {"runs": [asdict(one) for one in shown]})
+    sys.exit(any(one.problem for one in shown))
+
+
+def _shown(on: str, seed: int, given: argparse.Namespace) -> Shown:
+    name = f"{on}-{seed}"
+    out = given.out.resolve() / name
+    before = out.with_suffix(".json")
+    if given.resume and before.is_file():
+        return Shown(**json.loads(before.read_text()))
+    print(f"=== {name}", file=sys.stderr, flush=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    length = [] if given.minutes is None else ["--minutes", str(given.minutes)]
+    length = length if given.steps is None else ["--set", f"training.steps={given.steps}"]
+    words = ["train", str(given.data.resolve() / SETS[on].data), *length, "--seed", str(seed), "--out", str(out)]
+    taken = watched(
+        [sys.executable, "-m", "isocenter", *words, "--threads", str(given.threads), "--overwrite"],
+        environment=dict(os.environ),
+        folder=ROOT,
+        log=given.out.resolve() / "logs" / name,
+        cores=given.threads,
+        at_most=None,
+        first_core=given.core,
+    )
+    if taken.returncode:
+        problem = f"failed with exit code {taken.returncode}: see logs/{name}.err"
+        return Shown(on, seed, problem, minutes=taken.seconds / 60, commit=commit())
+    rows = json.loads((out / "evaluation" / "summary.json").read_text())["rows"]
+    found = {row["metric"]: [row["value"], row["low"], row["high"]] for row in rows if row["label"] == "all"}
+    wanted = {metric: found[metric] for metric in SETS[on].published}
+    steps = len((out / "log.csv").read_text().splitlines()) - 1
+    shown = Shown(on, seed, "", wanted, steps, taken.seconds / 60, commit())
+    before.write_text(json.dumps(asdict(shown)))
+    return shown
+
+
+def _told(shown: Sequence[Shown]) -> str:
+    """A line of each set and measure."""
+    columns = (
+        "set",
+        "measure",
+        "mean (SD)",
+        "each seed, 95 % interval",
+        "best published",
+        "reached",
+        "steps",
+        "minutes",
+    )
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for name in dict.fromkeys(one.on for one in shown):
+        runs = [one for one in shown if one.on == name and not one.problem]
+        lines += [
+            f"| {SETS[name].said} | {one.problem} |" + " |" * 6 for one in shown if one.on == name and one.problem
+        ]
+        lines += [_line(name, metric, runs) for metric in SETS[name].published if runs]
+    return "\n".join(lines)
+
+
+def _line(name: str, metric: str, runs: Sequence[Shown]) -> str:
+    values = [one.found[metric][0] for one in runs]
+    mean, (best, method) = statistics.fmean(values), SETS[name].published[metric]
+    spread = f" ({statistics.stdev(values):.4f})" if len(values) > 1 else " (one seed)"
+    cells = [
+        SETS[name].said,
+        metric,
+        f"{mean:.4f}{spread}",
+        ", ".join("{:.3f} ({:.3f} to {:.3f})".format(*one.found[metric]) for one in runs),
+        f"{best:.3f}, {method}",
+        "yes" if mean >= best else f"no: {best - mean:.3f} short",
+        ", ".join(str(one.steps) for one in runs),
+        f"{statistics.fmean(one.minutes for one in runs):.1f}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    main()
