@@ -115,7 +115,37 @@ def main() -> None:
             f"Commits: {', '.join(dict.fromkeys(one.commit for one in shown if one.commit))}."
         )
         record("networks", "Families of network", f"{said}\n\n{text}", {"runs": [asdict(one) for one in shown]})
+        _keep([_measured(on, [one for one in shown if one.on == on], given) for on in given.sets])
     sys.exit(any(one.problem for one in shown))
+
+
+def _measured(on: str, shown: Sequence[Shown], given: argparse.Namespace) -> dict[str, Any]:
+    """What a plan says of families: of each the means over seeds of its figure and of the ends of its interval."""
+    found: dict[str, list[float]] = {}
+    for name in dict.fromkeys(one.family for one in shown):
+        ends = [(one.value, one.low, one.high) for one in shown if one.family == name]
+        whole = [(value, low, high) for value, low, high in ends if None not in (value, low, high)]
+        if len(whole) == len(given.seeds):
+            found[name] = [round(statistics.fmean(each), 4) for each in zip(*whole, strict=True)]
+    example, metric = SETS[on], next(one.metric for one in shown if one.metric)
+    trained = {"minutes": given.minutes, "cores": given.threads, "seeds": len(given.seeds)}
+    return {
+        "on": example.said.split(",")[0],
+        "answers": example.answers,
+        "axes": example.axes,
+        "metric": metric,
+        **trained,
+        "found": found,
+    }
+
+
+def _keep(measured: Sequence[dict[str, Any]]) -> None:
+    """Into the file from which plans take their reasons, in place of what it held of the same sets."""
+    from isocenter.networks.measured import FILE  # after the arguments, like torch
+
+    fresh = {one["on"] for one in measured}
+    kept = [one for one in json.loads(FILE.read_text(encoding="utf-8"))["measured"] if one["on"] not in fresh]
+    FILE.write_text(json.dumps({"measured": [*kept, *measured]}, indent=1) + "\n", encoding="utf-8")
 
 
 def _shown(family: str, on: str, seed: int, given: argparse.Namespace) -> Shown:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from isocenter.errors import PlanError
 from isocenter.networks.catalogue import REFERENCE, Member, halvings, member
 from isocenter.networks.channels_last import channels_last, memory_order, ordered, plain
+from isocenter.networks.measured import Measured, measurements, standing
 from isocenter.networks.weights import take_over
 from isocenter.values import Dense, Head, Vector
 
@@ -183,10 +184,12 @@ def _found(name: str) -> tuple[ModuleType, str]:
 
 __all__ = [
     "NETWORKS",
+    "Measured",
     "Member",
     "build",
     "channels_last",
     "is_published",
+    "measurements",
     "members",
     "memory_order",
     "names",
@@ -196,4 +199,5 @@ __all__ = [
     "size_for",
     "sized",
     "source",
+    "standing",
 ]

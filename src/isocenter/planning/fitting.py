@@ -86,6 +86,8 @@ def fitted(
         if found.fits(machine):
             break
     refuse_too_large(found, machine)
+    if measured := networks.standing(network.value, task.heads, len(grid.patch)):
+        network = replace(network, because=f"{network.because}; {measured}")
     return Fitted(grid, network, size, batch, usual, found)
 
 

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from isocenter import networks
+from isocenter.networks import measured
+from isocenter.values import Dense, Vector
+
+FOUND = {"resnet": [0.97, 0.95, 0.99], "vgg": [0.98, 0.96, 0.99], "lenet": [0.91, 0.88, 0.94]}
+
+
+@pytest.fixture
+def three_families(tmp_path, monkeypatch):
+    """A file of figures of three families on pictures."""
+    one = {
+        "on": "a set",
+        "answers": "vector",
+        "axes": 2,
+        "metric": "auroc",
+        "minutes": 3,
+        "cores": 1,
+        "seeds": 1,
+        "found": FOUND,
+    }
+    file = tmp_path / "measured.json"
+    file.write_text(json.dumps({"measured": [one]}))
+    monkeypatch.setattr(measured, "FILE", file)
+    measured.measurements.cache_clear()
+    yield
+    measured.measurements.cache_clear()
+
+
+@pytest.mark.usefixtures("three_families")
+def test_a_family_is_said_to_be_apart_from_the_first_only_where_their_intervals_are():
+    heads = {"class": Vector(2)}
+    assert "2 of 3 families measured; the first is vgg with 0.980, whose interval overlaps" in networks.standing(
+        "resnet", heads, 2
+    )
+    assert "3 of 3" in networks.standing("lenet", heads, 2)
+    assert "the intervals are apart" in networks.standing("lenet", heads, 2)
+    assert networks.standing("vgg", heads, 2).endswith("1 of 3 families measured")
+
+
+@pytest.mark.usefixtures("three_families")
+def test_nothing_is_said_of_what_was_not_measured():
+    assert networks.standing("vit", {"class": Vector(2)}, 2) == ""
+    assert networks.standing("vgg", {"class": Vector(2)}, 3) == ""
+    assert networks.standing("vgg", {"mask": Dense(2)}, 2) == ""
+    assert networks.standing("vgg", {"class": Vector(2), "mask": Dense(2)}, 2) == ""
+
+
+def test_every_family_that_was_measured_is_one_that_there_is():
+    for one in networks.measurements():
+        assert set(one.found) <= set(networks.names())
+        assert all(low <= value <= high for value, low, high in one.found.values())
