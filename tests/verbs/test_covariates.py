@@ -55,8 +55,12 @@ def test_the_plan_says_what_the_network_is_told_and_what_was_left_out(told):
     assert "key (" in because
     assert "place (constant in the training cases)" in because
     assert isocenter.plan(told[0], **READING).plan["network.context"] is None
+    assert plan["network.told"] == "concatenate"
+    assert "--set network.told" in plan.decision("network.told").because
     with pytest.raises(PlanError, match="no covariates"):
-        isocenter.plan(told[0], assignments={"network.context": "all", "network.name": "unet"}, **READING)
+        isocenter.plan(told[0], assignments={"network.context": "all", "network.name": "vnet"}, **READING)
+    with pytest.raises(PlanError, match="Choose concatenate or film or attention"):
+        isocenter.plan(told[0], assignments={"network.context": "all", "network.told": "tokens"}, **READING)
 
 
 def test_a_run_states_beside_itself_what_the_covariates_tell_alone(told):

@@ -87,6 +87,7 @@ def make_plan(
             "size": fits.size,
             "pretrained": Decision(None, "no others were asked for"),
             "context": beside,
+            **fits.told,
         },
         "training": training(
             fingerprint,

@@ -86,6 +86,12 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
     "network.name": ("The network is {value}",),
     "network.size": ("Its size is {value}",),
     "network.context": ("It is told, beside each image, {value}", "It sees images alone"),
+    "network.told": ("How it is told: {value}", "It is told nothing"),
+    "network.narrow": ("They are brought down to {value} features first", "They are told as they are"),
+    "network.sparsity": (
+        "The weights of these features cost {value} of their length",
+        "No weight of them costs anything",
+    ),
     "network.pretrained": ("It begins from the weights {value}", "It begins from fresh weights"),
     "training.minutes": ("Training has {value} minutes", "No time is set"),
     "training.steps": ("There are {value} steps", "The number of steps is still open"),
