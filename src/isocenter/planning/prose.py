@@ -153,6 +153,10 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
     "inference.flips": ("Predictions are averaged with those mirrored along axes {value}", "Nothing is mirrored"),
     "inference.left_right": ("Axis {value} runs from left to right", "Which axis runs from left to right is open"),
     "evaluation.primary": ("The primary metric is {value}",),
+    "evaluation.image_only": (
+        "The same network is trained as long without the covariates too",
+        "No second network is trained without covariates",
+    ),
     "evaluation.registered": ("What is to be shown has the hash {value}", "What is to be shown is not registered yet"),
 }
 # Values that a sentence names one by one.

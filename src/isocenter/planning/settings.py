@@ -102,10 +102,16 @@ class Splitting:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """primary: the metric that the model is judged by; registered: hash of what was promised before training"""
+    """What is to be shown.
+
+    primary:    the metric that the model is judged by
+    registered: hash of what was promised before training
+    image_only: whether the same network is trained as long without the covariates too, where it is told any
+    """
 
     primary: str
     registered: str | None = None
+    image_only: bool = False
 
 
 @dataclass(frozen=True)
