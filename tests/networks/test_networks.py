@@ -120,7 +120,8 @@ BOXES = ("pyramid", "yolox", *DETECTORS)
 OF_MONAI = ("attention_unet", "mednext", "swin_unetr", "unet_plus_plus", "unetr", "vnet")
 # What a file needs beside torch; of ours only files beside it.
 WRAPPED = {
-    "timm": {"timm"},
+    **{key: {"isocenter"} for key in networks.NETWORKS if networks.ways(key)},
+    "timm": {"timm", "isocenter"},
     **{key: {"torchvision", "isocenter"} for key in (*DETECTORS, *OBJECTS)},
     **{key: {"monai", "isocenter"} for key in OF_MONAI},
     **{key: {"monai", "einops", "isocenter"} for key in ("swin_unetr", "unetr")},

@@ -59,8 +59,11 @@ def test_what_only_training_scoring_or_drawing_needs_stays_behind(sources):
         assert word not in everything
 
 
+# Those that can be told numbers beside an image.
+TOLD = [name for name in networks.NETWORKS if networks.ways(name)]
 # What families have in common, and travels with each.
 SHARED = {
+    **{key: {"telling"} for key in TOLD},
     "faster_rcnn": {"levels", "pyramid", "resnet_pyramid"},
     "fcos": {"levels", "pyramid", "resnet_pyramid"},
     "mask_rcnn": {"regions", "rendering"},

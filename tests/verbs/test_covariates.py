@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ import pytest
 import isocenter
 import trained
 from isocenter.errors import DatasetError, PlanError
+from isocenter.runtime import read_json, read_tensors
+from isocenter.training import STATE_SCHEMA
 from packages import CONFIG, without_isocenter
 
 COLUMN = {"image": "file", "label": "state", "patient": "person"}
@@ -55,8 +58,12 @@ def test_the_plan_says_what_the_network_is_told_and_what_was_left_out(told):
     assert "key (" in because
     assert "place (constant in the training cases)" in because
     assert isocenter.plan(told[0], **READING).plan["network.context"] is None
+    assert plan["network.told"] == "concatenate"
+    assert "--set network.told" in plan.decision("network.told").because
     with pytest.raises(PlanError, match="no covariates"):
-        isocenter.plan(told[0], assignments={"network.context": "all", "network.name": "unet"}, **READING)
+        isocenter.plan(told[0], assignments={"network.context": "all", "network.name": "vnet"}, **READING)
+    with pytest.raises(PlanError, match="Choose concatenate or film or attention"):
+        isocenter.plan(told[0], assignments={"network.context": "all", "network.told": "tokens"}, **READING)
 
 
 def test_a_run_states_beside_itself_what_the_covariates_tell_alone(told):
@@ -65,6 +72,55 @@ def test_a_run_states_beside_itself_what_the_covariates_tell_alone(told):
     ours = json.loads((run / "evaluation" / "summary.json").read_text())["rows"]
     assert {row["metric"] for row in alone} == {row["metric"] for row in ours}
     assert "of the covariates alone, without images" in (run / "report.html").read_text()
+
+
+def test_a_run_states_what_images_tell_alone_and_what_each_half_adds(told):
+    _, run = told
+    without = isocenter.load(run / "image_only", "cpu")
+    assert not without.context
+    assert read_json(run / "image_only" / "checkpoints" / "last" / "state.json", STATE_SCHEMA)["step"] == 6
+    record = json.loads((run / "evaluation" / "covariates.json").read_text())
+    by_hand = isocenter.compare(run / "image_only", run).as_record()
+    assert by_hand["primary"] == "auroc"
+    assert record["added"]["to the images"] == by_hand["differences"]["run"]
+    assert {row["metric"] for row in record["added"]["to the covariates"]} == {row["metric"] for row in record["rows"]}
+    report = (run / "report.html").read_text()
+    for said in ("what the images add to the covariates", "what the covariates add to the images", "counts as equal"):
+        assert said in report
+
+
+def test_who_wants_no_second_training_is_told_that_nothing_was_measured(told, tmp_path):
+    given = {**FEW, "training.steps": 2, "training.validations": 1, "network.context": ["sex"]}
+    isocenter.train(told[0], out=tmp_path / "run", assignments={**given, "evaluation.image_only": False}, **READING)
+    assert not (tmp_path / "run" / "image_only").exists()
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert "not measured: evaluation.image_only is off" in report
+    assert "what the images add to the covariates" in report
+
+
+def test_a_run_that_was_killed_in_its_second_training_ends_as_if_it_had_not_been(told, tmp_path):
+    (tmp_path / "data").symlink_to(told[0])
+    run = Path(shutil.copytree(told[1], tmp_path / "run"))
+    shutil.rmtree(run / "image_only")
+    shutil.rmtree(run / "evaluation")
+    (run / "report.html").unlink()
+    isocenter.train(resume=run)
+    for part in ("checkpoints/last", "image_only/checkpoints/last"):
+        whole, resumed = (read_tensors(one / part / "weights.safetensors") for one in (told[1], run))
+        assert all((whole[name] == resumed[name]).all() for name in whole)
+    assert (run / "evaluation" / "covariates.json").is_file()
+
+
+def test_by_minutes_both_trainings_have_the_same_and_end_within_them(told, tmp_path):
+    given = {"network.size": trained.SMALL_RESNET, "training.batch": 8, "network.context": ["marker"]}
+    run = isocenter.train(told[0], minutes=0.6, out=tmp_path / "run", assignments=given, **READING)
+    states = [
+        read_json(run.out / part / "checkpoints" / "last" / "state.json", STATE_SCHEMA) for part in (".", "image_only")
+    ]
+    first, second = (state["deadline"] for state in states)
+    assert 0 < first < second <= 0.6 * 60
+    assert second - states[0]["seconds"] <= 0.6 * 60 / 2 + 0.1
+    assert all(state["speed"] is not None for state in states)  # each has found its own number of steps
 
 
 def test_a_prediction_needs_the_covariates_and_says_what_it_filled_in(told, tmp_path):
@@ -142,6 +198,8 @@ def test_folds_are_told_alike(told, tmp_path):
     isocenter.train(told[0], out=tmp_path / "run", folds=2, assignments=given, **READING)
     model = isocenter.load(tmp_path / "run", "cpu")
     assert len(model.members) == 2
+    assert len(isocenter.load(tmp_path / "run" / "image_only", "cpu").members) == 2
+    assert len(json.loads((tmp_path / "run" / "evaluation" / "covariates.json").read_text())["images"]) > 0
     assert model.context.names == ("marker", "sex")
     told_alike = model.predict(told[0] / "00.png", covariates={"marker": 0.3, "sex": "F"})
     assert 0 < told_alike.probabilities["ill"] < 1

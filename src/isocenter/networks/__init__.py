@@ -62,13 +62,20 @@ def names() -> tuple[str, ...]:
 
 
 def build(
-    name: str, channels: int, spatial_dims: int, heads: Mapping[str, Head], size: Mapping[str, Any], context: int = 0
+    name: str,
+    channels: int,
+    spatial_dims: int,
+    heads: Mapping[str, Head],
+    size: Mapping[str, Any],
+    context: int = 0,
+    told: Mapping[str, Any] | None = None,
 ) -> Module:
     """A network whose `forward(images, context=None)` gives `{head: tensor}`.
 
     images:  (batch, channels, *spatial)
     size:    the family's own settings (width, strides, blocks, ...)
     context: entries of a vector (batch, context) that it is given beside the images; 0 for none
+    told:    how it is told them, for a family that has a choice: `way`, one of `ways(name)`, `narrow`, `sparsity`
     While it trains it may add to the loss of each sample what it gives as `+`, (batch,), beside its heads.
     A family that is defined by its loss has `loss(outputs, targets, heads)`, which then takes the place of the task's;
     while it trains its outputs may be whatever that needs. Where what it looks at next depends on what there is, as in
@@ -79,6 +86,10 @@ def build(
     Raises PlanError for an unknown name, a head or a context that the family cannot have, a size that it does not know.
     """
     module, function = _found(name)
+    way = (told or {}).get("way")
+    if context and way is not None and way not in ways(name):
+        problem = f"{name} cannot be told by {way!r}"
+        raise PlanError(problem, "network.told", f"Choose {' or '.join(ways(name))}")
     if spatial_dims not in (1, 2, 3):
         raise PlanError(f"there is no network in {spatial_dims} dimensions", "preprocessing.ndim", "Choose 1 to 3")
     for key, head in heads.items():
@@ -91,21 +102,38 @@ def build(
     dense = {key: head.channels for key, head in heads.items() if isinstance(head, Dense)}
     vectors = {key: head.size for key, head in heads.items() if isinstance(head, Vector)}
     try:
-        return getattr(module, function)(channels, spatial_dims, dense, vectors, sized(name, heads, size, context))
+        return getattr(module, function)(
+            channels, spatial_dims, dense, vectors, sized(name, heads, size, context, told)
+        )
     except (TypeError, ValueError, RuntimeError) as error:  # torch refuses sizes with a RuntimeError
         if context and isinstance(error, TypeError) and "'context'" in str(error):
-            remedy = "Choose a family that takes them, such as resnet or vit, or leave the covariates out"
+            remedy = "Choose a family that takes them, such as resnet, vit or unet, or leave the covariates out"
             raise PlanError(f"{name} sees images alone, no covariates", "network.context", remedy) from error
         remedy = "Correct network.size, or plan anew with another --set network.name"
         raise PlanError(f"{name} cannot be built: {error}", "network.size", remedy) from error
 
 
-def sized(name: str, heads: Mapping[str, Head], size: Mapping[str, Any], context: int) -> dict[str, Any]:
-    """A family's settings with what the task adds: the entries of a `context`, and the `unit` of boxes in voxels."""
+def sized(
+    name: str,
+    heads: Mapping[str, Head],
+    size: Mapping[str, Any],
+    context: int,
+    told: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """A family's settings with what the task adds: the `unit` of boxes in voxels, a `context`, and how it is `told`."""
     module, _ = _found(name)
+    beside = {"context": context, **({"told": dict(told)} if told and hasattr(module, "TOLD") else {})}
     units = [head.unit for head in heads.values() if isinstance(head, Dense)]
     unit = {"unit": units[0]} if units and getattr(module, "IN_VOXELS", False) else {}
-    return {**size, **unit, **({"context": context} if context else {})}
+    return {**size, **unit, **(beside if context else {})}
+
+
+def ways(name: str) -> tuple[str, ...]:
+    """How the family can be told numbers beside an image, the usual way first; empty where its file does not say.
+
+    PlanError for an unknown name.
+    """
+    return tuple(getattr(_found(name)[0], "TOLD", ()))
 
 
 def size_for(
@@ -200,4 +228,5 @@ __all__ = [
     "sized",
     "source",
     "standing",
+    "ways",
 ]

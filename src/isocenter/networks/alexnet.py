@@ -3,8 +3,8 @@
 Krizhevsky et al., NIPS 2012, reprinted in Comm ACM 2017, doi:10.1145/3065386, in the widths for one processor
 (Krizhevsky, arXiv:1404.5997), where no convolution is cut in two halves. Local response normalisation is left out;
 batch normalisation (arXiv:1502.03167) stands behind each convolution unless it is switched off. Images of any size are
-brought to the 6 x 6 cells of its fully connected layers by averaging. This file needs torch alone, so that a copy of it
-travels with a model.
+brought to the 6 x 6 cells of its fully connected layers by averaging. This file needs torch and `telling` beside it, so
+that a copy of it travels with a model.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from isocenter.networks.telling import Telling
+
 PAPER = "doi:10.1145/3065386"
+TOLD = ("concatenate", "film", "attention")
 # By number of axes; typed loosely because torch types sizes by the number of axes.
 CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 NORMALISATION: dict[int, Any] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
@@ -45,7 +48,8 @@ class AlexNet(nn.Module):
     stem_stride: of the first convolution, whose kernel is that of the paper, 11, for 4 and 5 for 1
     normalise:   by the batch, behind each convolution
     dropout:     before each fully connected layer
-    context:     numbers beside each image, which join its features before the last layer
+    context:     numbers beside each image
+    told:        how it is told them (`Telling`); without it they join its features before the last layer
     """
 
     def __init__(
@@ -60,6 +64,7 @@ class AlexNet(nn.Module):
         normalise: bool = True,
         dropout: float = 0.5,
         context: int = 0,
+        told: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if len(widths) != len(KERNELS) + 1 or cells < 1:
@@ -82,12 +87,14 @@ class AlexNet(nn.Module):
             nn.Linear(hidden, hidden),
             nn.ReLU(inplace=True),
         )
-        self.vectors = nn.ModuleDict({name: nn.Linear(hidden + context, size) for name, size in vectors.items()})
+        self.telling = Telling(context, {0: hidden}, **(told or {}))
+        seen = hidden + self.telling.beside
+        self.vectors = nn.ModuleDict({name: nn.Linear(seen, size) for name, size in vectors.items()})
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         features = self.connected(in_cells(self.body(images), self.cells).flatten(1))
-        told = features if context is None else torch.cat([features, context], dim=1)
-        return {name: layer(told) for name, layer in self.vectors.items()}
+        said = self.telling(context)
+        return self.telling.answers(self.vectors, self.telling.shaped(features, said), said)
 
 
 def in_cells(maps: Tensor, cells: int) -> Tensor:

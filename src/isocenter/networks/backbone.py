@@ -1,7 +1,7 @@
 """Two-dimensional backbones of the library timm, by name, for whole-image outputs.
 
-Wightman, PyTorch Image Models, doi:10.5281/zenodo.4414861. This file needs torch and timm alone, so that a copy of it
-travels with a model. Building one never asks the network for weights.
+Wightman, PyTorch Image Models, doi:10.5281/zenodo.4414861. This file needs torch, timm and `telling` beside it, so that
+a copy of it travels with a model. Building one never asks the network for weights.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import timm
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from isocenter.networks.telling import Telling
+
 PAPER = "doi:10.5281/zenodo.4414861"
+TOLD = ("concatenate", "film", "attention")
 # Backbones halve the resolution five times: from here on something is left to be pooled.
 SMALLEST = 96
 
@@ -26,7 +28,8 @@ class Backbone(nn.Module):
     enlarge:  by which factor images are enlarged first, where they are smaller than the backbone was made for
     dropout:  before the heads
     settings: further arguments of `timm.create_model`, as `img_size` of a vision transformer
-    context:  numbers beside each image, which join its pooled maps before the last layer
+    context:  numbers beside each image
+    told:     how it is told them (`Telling`); without it they join its pooled maps before the last layer
     """
 
     def __init__(
@@ -38,6 +41,7 @@ class Backbone(nn.Module):
         dropout: float = 0.1,
         settings: Mapping[str, Any] | None = None,
         context: int = 0,
+        told: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if enlarge < 1:
@@ -49,14 +53,16 @@ class Backbone(nn.Module):
         self.body = body
         self.dropout = nn.Dropout(dropout)
         inside = getattr(body, "head_hidden_size", None) or body.num_features
-        self.vectors = nn.ModuleDict({name: nn.Linear(inside + context, size) for name, size in vectors.items()})
+        self.telling = Telling(context, {0: inside}, **(told or {}))
+        seen = inside + self.telling.beside
+        self.vectors = nn.ModuleDict({name: nn.Linear(seen, size) for name, size in vectors.items()})
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         if self.enlarge > 1:
             images = interpolate(images, scale_factor=float(self.enlarge), mode="bilinear", align_corners=False)
         pooled = self.dropout(self.body(images))
-        told = pooled if context is None else torch.cat([pooled, context], dim=1)
-        return {name: layer(told) for name, layer in self.vectors.items()}
+        said = self.telling(context)
+        return self.telling.answers(self.vectors, self.telling.shaped(pooled, said), said)
 
 
 def build(

@@ -1,8 +1,8 @@
 """ConvNeXt for whole-image outputs, in one, two or three dimensions: convolutions in the manner of transformers.
 
 Liu et al., CVPR 2022, arXiv:2201.03545: large kernels that look at each map alone, normalisation over the maps of each
-voxel, layer scale and, where it is asked for, stochastic depth. This file needs torch alone, so that a copy of it
-travels with a model.
+voxel, layer scale and, where it is asked for, stochastic depth. This file needs torch and `telling` beside it, so that
+a copy of it travels with a model.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from isocenter.networks.telling import Telling
+
 PAPER = "arXiv:2201.03545"
+TOLD = ("concatenate", "film", "attention")
 # By number of axes; typed loosely because torch types sizes by the number of axes.
 CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 WIDER = 4  # times the maps between the two 1 x 1 convolutions of a block
@@ -77,7 +80,8 @@ class ConvNeXt(nn.Module):
     stem_stride: voxels an axis that become one at first
     dropout:     before the heads
     left_out:    the share of samples that skip the last block while training, and less of each before
-    context:     numbers beside each image, which join its pooled maps before the last layer
+    context:     numbers beside each image
+    told:        how it is told them (`Telling`); without it they join its pooled maps before the last layer
     """
 
     def __init__(
@@ -92,6 +96,7 @@ class ConvNeXt(nn.Module):
         dropout: float = 0.0,
         left_out: float = 0.0,
         context: int = 0,
+        told: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= left_out < 1:
@@ -108,13 +113,17 @@ class ConvNeXt(nn.Module):
         self.body = nn.Sequential(*layers)
         self.norm = nn.LayerNorm(maps, eps=1e-6)
         self.dropout = nn.Dropout(dropout)
-        self.vectors = nn.ModuleDict({name: nn.Linear(maps + context, size) for name, size in vectors.items()})
-        self.apply(_begin)
+        self.telling = Telling(context, {0: maps}, **(told or {}))
+        seen = maps + self.telling.beside
+        self.vectors = nn.ModuleDict({name: nn.Linear(seen, size) for name, size in vectors.items()})
+        for part in (self.body, self.vectors):  # what is told begins in its own way
+            part.apply(_begin)
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
-        pooled = self.dropout(self.norm(self.body(images).flatten(2).mean(dim=2)))
-        told = pooled if context is None else torch.cat([pooled, context], dim=1)
-        return {name: layer(told) for name, layer in self.vectors.items()}
+        said = self.telling(context)
+        maps = self.telling.shaped(self.body(images), said)
+        pooled = self.dropout(self.norm(maps.flatten(2).mean(dim=2)))
+        return self.telling.answers(self.vectors, pooled, said)
 
 
 def _begin(part: nn.Module) -> None:

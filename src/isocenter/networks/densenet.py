@@ -2,7 +2,7 @@
 
 Huang et al., CVPR 2017, arXiv:1608.06993: each layer sees the feature maps of all layers before it. Memory is kept
 small by computing the joined maps again in the backward pass (Pleiss et al., arXiv:1707.06990). This file needs torch
-alone, so that a copy of it travels with a model.
+and `telling` beside it, so that a copy of it travels with a model.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from isocenter.networks.telling import Telling
+
 PAPER = "arXiv:1608.06993"
+TOLD = ("concatenate", "film", "attention")
 # By number of axes; typed loosely because torch types sizes by the number of axes.
 CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 NORMALISATION: dict[int, Any] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
@@ -70,7 +73,8 @@ class DenseNet(nn.Module):
     stem_stride: of the first convolution; 1 keeps small images whole
     dropout:     before the heads
     efficient:   compute the joined maps twice rather than keep them
-    context:     numbers beside each image, which join its pooled maps before the last layer
+    context:     numbers beside each image
+    told:        how it is told them (`Telling`); without it they join its pooled maps before the last layer
     """
 
     def __init__(
@@ -85,6 +89,7 @@ class DenseNet(nn.Module):
         dropout: float = 0.1,
         efficient: bool = False,
         context: int = 0,
+        told: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         convolution, normalisation = CONVOLUTION[spatial_dims], NORMALISATION[spatial_dims]
@@ -100,7 +105,9 @@ class DenseNet(nn.Module):
             self.transitions.append(nn.Sequential(normalisation(width), nn.ReLU(), *([] if last else narrow)))
             width = width if last else width // 2
         self.dropout = nn.Dropout(dropout)
-        self.vectors = nn.ModuleDict({name: nn.Linear(width + context, size) for name, size in vectors.items()})
+        self.telling = Telling(context, {0: width}, **(told or {}))
+        seen = width + self.telling.beside
+        self.vectors = nn.ModuleDict({name: nn.Linear(seen, size) for name, size in vectors.items()})
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         images = self.stem(images)
@@ -109,9 +116,9 @@ class DenseNet(nn.Module):
             for layer in stage:  # type: ignore[attr-defined]
                 maps.append(layer(maps))
             images = transition(torch.cat(maps, dim=1))
-        pooled = self.dropout(images.flatten(2).mean(dim=2))
-        told = pooled if context is None else torch.cat([pooled, context], dim=1)
-        return {name: layer(told) for name, layer in self.vectors.items()}
+        said = self.telling(context)
+        pooled = self.dropout(self.telling.shaped(images, said).flatten(2).mean(dim=2))
+        return self.telling.answers(self.vectors, pooled, said)
 
 
 def build(

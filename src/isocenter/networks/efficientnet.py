@@ -2,8 +2,8 @@
 
 Tan and Le, ICML 2019, arXiv:1905.11946: the inverted residuals of MobileNetV2 (arXiv:1801.04381) with squeeze and
 excitation (arXiv:1709.01507) in them. Different from the authors' code: padding is the same on both sides, and running
-means follow by torch's tenth instead of a hundredth, which short trainings never reach. This file needs torch alone, so
-that a copy of it travels with a model.
+means follow by torch's tenth instead of a hundredth, which short trainings never reach. This file needs torch and
+`telling` beside it, so that a copy of it travels with a model.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from isocenter.networks.telling import Telling
+
 PAPER = "arXiv:1905.11946"
+TOLD = ("concatenate", "film", "attention")
 # By number of axes; typed loosely because torch types sizes by the number of axes.
 CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 NORMALISATION: dict[int, Any] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
@@ -95,7 +98,8 @@ class EfficientNet(nn.Module):
     stem_stride: of the first convolution; 1 keeps small images whole
     dropout:     before the heads
     left_out:    the share of samples that skip the last block while training, and less of each before
-    context:     numbers beside each image, which join its pooled maps before the last layer
+    context:     numbers beside each image
+    told:        how it is told them (`Telling`); without it they join its pooled maps before the last layer
     """
 
     def __init__(
@@ -111,6 +115,7 @@ class EfficientNet(nn.Module):
         dropout: float = 0.2,
         left_out: float = 0.0,
         context: int = 0,
+        told: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= left_out < 1:
@@ -127,12 +132,15 @@ class EfficientNet(nn.Module):
         features = scaled(last, width)
         self.body = nn.Sequential(*layers, convolved(spatial_dims, inside, features, 1))
         self.dropout = nn.Dropout(dropout)
-        self.vectors = nn.ModuleDict({name: nn.Linear(features + context, size) for name, size in vectors.items()})
+        self.telling = Telling(context, {0: features}, **(told or {}))
+        seen = features + self.telling.beside
+        self.vectors = nn.ModuleDict({name: nn.Linear(seen, size) for name, size in vectors.items()})
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
-        pooled = self.dropout(self.body(images).flatten(2).mean(dim=2))
-        told = pooled if context is None else torch.cat([pooled, context], dim=1)
-        return {name: layer(told) for name, layer in self.vectors.items()}
+        said = self.telling(context)
+        maps = self.telling.shaped(self.body(images), said)
+        pooled = self.dropout(maps.flatten(2).mean(dim=2))
+        return self.telling.answers(self.vectors, pooled, said)
 
 
 def build(

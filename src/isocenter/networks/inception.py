@@ -1,8 +1,8 @@
 """GoogLeNet, the first network of inception blocks, for whole-image outputs, in one, two or three dimensions.
 
 Szegedy et al., CVPR 2015, arXiv:1409.4842, table 1, with batch normalisation behind each convolution (Ioffe and
-Szegedy, arXiv:1502.03167); the two auxiliary classifiers are left out. This file needs torch alone, so that a copy of
-it travels with a model.
+Szegedy, arXiv:1502.03167); the two auxiliary classifiers are left out. This file needs torch and `telling` beside it,
+so that a copy of it travels with a model.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from isocenter.networks.telling import Telling
+
 PAPER = "arXiv:1409.4842"
+TOLD = ("concatenate", "film", "attention")
 # By number of axes; typed loosely because torch types sizes by the number of axes.
 CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 NORMALISATION: dict[int, Any] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
@@ -83,7 +86,8 @@ class GoogLeNet(nn.Module):
     width:       feature maps of the stem; those of the blocks are the paper's times width / 64
     stem_stride: by how much the stem reduces each axis, 1, 2, 4 or 8; the paper's reduces it by 8
     dropout:     before the heads
-    context:     numbers beside each image, which join its pooled maps before the last layer
+    context:     numbers beside each image
+    told:        how it is told them (`Telling`); without it they join its pooled maps before the last layer
     """
 
     def __init__(
@@ -96,6 +100,7 @@ class GoogLeNet(nn.Module):
         stem_stride: int = 8,
         dropout: float = 0.4,
         context: int = 0,
+        told: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if stem_stride not in (1, 2, 4, 8) or any(n > len(one) for n, one in zip(blocks, STAGES, strict=True)):
@@ -116,12 +121,15 @@ class GoogLeNet(nn.Module):
                 inside = widths[0] + widths[2] + widths[4] + widths[5]
         self.body = nn.Sequential(*layers)
         self.dropout = nn.Dropout(dropout)
-        self.vectors = nn.ModuleDict({name: nn.Linear(inside + context, size) for name, size in vectors.items()})
+        self.telling = Telling(context, {0: inside}, **(told or {}))
+        seen = inside + self.telling.beside
+        self.vectors = nn.ModuleDict({name: nn.Linear(seen, size) for name, size in vectors.items()})
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
-        pooled = self.dropout(self.body(images).flatten(2).mean(dim=2))
-        told = pooled if context is None else torch.cat([pooled, context], dim=1)
-        return {name: layer(told) for name, layer in self.vectors.items()}
+        said = self.telling(context)
+        maps = self.telling.shaped(self.body(images), said)
+        pooled = self.dropout(maps.flatten(2).mean(dim=2))
+        return self.telling.answers(self.vectors, pooled, said)
 
 
 def build(

@@ -2,8 +2,8 @@
 
 LeCun et al., Proc IEEE 1998, doi:10.1109/5.726791, section II B, with its scaled tangent and average pooling. Different
 from the paper: the second convolution sees all maps, pooling has no weights of its own, and the last layer is linear.
-Images of any size are brought to its 5 x 5 cells by averaging. This file needs torch alone, so that a copy of it
-travels with a model.
+Images of any size are brought to its 5 x 5 cells by averaging. This file needs torch and `telling` beside it, so that a
+copy of it travels with a model.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from isocenter.networks.telling import Telling
+
 PAPER = "doi:10.1109/5.726791"
+TOLD = ("concatenate", "film", "attention")
 # By number of axes; typed loosely because torch types sizes by the number of axes.
 CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 POOLING: dict[int, Any] = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
@@ -35,7 +38,8 @@ class LeNet(nn.Module):
     maps:    feature maps of the two convolutions, C1 and C3
     hidden:  features of the two fully connected layers, C5 and F6
     dropout: before the heads
-    context: numbers beside each image, which join its features before the last layer
+    context: numbers beside each image
+    told:    how it is told them (`Telling`); without it they join its features before the last layer
     """
 
     def __init__(
@@ -47,6 +51,7 @@ class LeNet(nn.Module):
         hidden: Sequence[int] = (120, 84),
         dropout: float = 0.0,
         context: int = 0,
+        told: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         convolution, pooling = CONVOLUTION[spatial_dims], POOLING[spatial_dims]
@@ -59,13 +64,15 @@ class LeNet(nn.Module):
             nn.Linear(second * CELLS**spatial_dims, wide), Squash(), nn.Linear(wide, narrow), Squash()
         )
         self.dropout = nn.Dropout(dropout)
-        self.vectors = nn.ModuleDict({name: nn.Linear(narrow + context, size) for name, size in vectors.items()})
+        self.telling = Telling(context, {0: narrow}, **(told or {}))
+        seen = narrow + self.telling.beside
+        self.vectors = nn.ModuleDict({name: nn.Linear(seen, size) for name, size in vectors.items()})
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         cells = in_cells(self.body(in_field(images)), CELLS)
         features = self.dropout(self.connected(cells.flatten(1)))
-        told = features if context is None else torch.cat([features, context], dim=1)
-        return {name: layer(told) for name, layer in self.vectors.items()}
+        said = self.telling(context)
+        return self.telling.answers(self.vectors, self.telling.shaped(features, said), said)
 
 
 def in_field(images: Tensor) -> Tensor:

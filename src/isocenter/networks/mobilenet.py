@@ -1,7 +1,8 @@
 """MobileNetV2 for whole-image outputs, in one, two or three dimensions: little work for each voxel.
 
 Sandler et al., CVPR 2018, arXiv:1801.04381: inverted residuals, which widen by 1 x 1 convolutions, look at each map
-alone, and narrow again without an activation. This file needs torch alone, so that a copy of it travels with a model.
+alone, and narrow again without an activation. This file needs torch and `telling` beside it, so that a copy of it
+travels with a model.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from isocenter.networks.telling import Telling
+
 PAPER = "arXiv:1801.04381"
+TOLD = ("concatenate", "film", "attention")
 # By number of axes; typed loosely because torch types sizes by the number of axes.
 CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 NORMALISATION: dict[int, Any] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
@@ -59,7 +62,8 @@ class MobileNet(nn.Module):
     last:        feature maps of the last convolution
     stem_stride: of the first convolution; 1 keeps small images whole
     dropout:     before the heads
-    context:     numbers beside each image, which join its pooled maps before the last layer
+    context:     numbers beside each image
+    told:        how it is told them (`Telling`); without it they join its pooled maps before the last layer
     """
 
     def __init__(
@@ -73,6 +77,7 @@ class MobileNet(nn.Module):
         stem_stride: int = 2,
         dropout: float = 0.2,
         context: int = 0,
+        told: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         inside = scaled(STEM, width)
@@ -84,12 +89,15 @@ class MobileNet(nn.Module):
                 inside = outside
         self.body = nn.Sequential(*layers, convolved(spatial_dims, inside, last, 1))
         self.dropout = nn.Dropout(dropout)
-        self.vectors = nn.ModuleDict({name: nn.Linear(last + context, size) for name, size in vectors.items()})
+        self.telling = Telling(context, {0: last}, **(told or {}))
+        seen = last + self.telling.beside
+        self.vectors = nn.ModuleDict({name: nn.Linear(seen, size) for name, size in vectors.items()})
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
-        pooled = self.dropout(self.body(images).flatten(2).mean(dim=2))
-        told = pooled if context is None else torch.cat([pooled, context], dim=1)
-        return {name: layer(told) for name, layer in self.vectors.items()}
+        said = self.telling(context)
+        maps = self.telling.shaped(self.body(images), said)
+        pooled = self.dropout(maps.flatten(2).mean(dim=2))
+        return self.telling.answers(self.vectors, pooled, said)
 
 
 def build(

@@ -3,8 +3,8 @@
 He et al., CVPR 2016, arXiv:1512.03385, with pre-activation (arXiv:1603.05027). The stem keeps the resolution of small
 images, where the original would halve it twice before the first block. Blocks can weigh their maps (SE-ResNet,
 arXiv:1709.01507), and then their voxels (CBAM, arXiv:1807.06521), go many narrow paths (ResNeXt, arXiv:1611.05431), or
-take their convolutions apart (arXiv:1711.10305, arXiv:1711.11248). This file needs torch alone, so that a copy of it
-travels with a model.
+take their convolutions apart (arXiv:1711.10305, arXiv:1711.11248). This file needs torch and `telling` beside it, so
+that a copy of it travels with a model.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from isocenter.networks.telling import Telling
+
 PAPER, PAPER_CLIPS = "arXiv:1603.05027", "arXiv:1711.11248"
+TOLD = ("concatenate", "film", "attention")
 PAPER_SE, PAPER_CBAM, PAPER_RESNEXT = "arXiv:1709.01507", "arXiv:1807.06521", "arXiv:1611.05431"
 PAPER_PSEUDO3D = "arXiv:1711.11248"
 # By number of axes; typed loosely because torch types sizes by the number of axes.
@@ -162,7 +165,8 @@ class ResNet(nn.Module):
     width:       feature maps of the first stage; doubled by each stage
     stem_stride: of the first convolution; 1 keeps small images whole
     dropout:     before the heads
-    context:     numbers beside each image, which join its pooled maps before the last layer
+    context:     numbers beside each image
+    told:        how it is told them (`Telling`); without it they join its pooled maps before the last layer
     attention:   "se" weighs the maps of each block, "cbam" its maps and then its voxels
     groups:      paths of each block; with more than one the block has a narrow middle, the stem a fourth of the width
     factorised:  "axes" convolves in the plane across `axis` and then along it, "maps" each map alone and then all maps
@@ -179,6 +183,7 @@ class ResNet(nn.Module):
         stem_stride: int = 1,
         dropout: float = 0.1,
         context: int = 0,
+        told: Mapping[str, Any] | None = None,
         attention: str | None = None,
         groups: int = 1,
         factorised: str | None = None,
@@ -198,12 +203,15 @@ class ResNet(nn.Module):
         self.features = inside
         self.body = nn.Sequential(*layers, NORMALISATION[spatial_dims](inside), nn.ReLU(inplace=True))
         self.dropout = nn.Dropout(dropout)
-        self.vectors = nn.ModuleDict({name: nn.Linear(inside + context, size) for name, size in vectors.items()})
+        self.telling = Telling(context, {0: inside}, **(told or {}))
+        seen = inside + self.telling.beside
+        self.vectors = nn.ModuleDict({name: nn.Linear(seen, size) for name, size in vectors.items()})
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
-        pooled = self.dropout(self.body(images).flatten(2).mean(dim=2))
-        told = pooled if context is None else torch.cat([pooled, context], dim=1)
-        return {name: layer(told) for name, layer in self.vectors.items()}
+        said = self.telling(context)
+        maps = self.telling.shaped(self.body(images), said)
+        pooled = self.dropout(maps.flatten(2).mean(dim=2))
+        return self.telling.answers(self.vectors, pooled, said)
 
 
 class ClipResNet(nn.Module):
@@ -214,6 +222,8 @@ class ClipResNet(nn.Module):
     time costs little. Frames come as channels, those of the first channel first.
     frames:  of every clip
     span:    frames that a convolution over time sees
+    context: numbers beside each clip
+    told:    how it is told them (`Telling`); without it they join the clip's features before the last layer
     `size`:  the other settings of a ResNet, which looks at each frame
     A clip's answer is that of the mean over its frames.
     """
@@ -226,6 +236,8 @@ class ClipResNet(nn.Module):
         frames: int = 1,
         span: int = 3,
         dropout: float = 0.1,
+        context: int = 0,
+        told: Mapping[str, Any] | None = None,
         **size: Any,
     ) -> None:
         super().__init__()
@@ -243,7 +255,9 @@ class ClipResNet(nn.Module):
         )
         self.activation = nn.ReLU(inplace=True)
         self.dropout = nn.Dropout(dropout)
-        self.vectors = nn.ModuleDict({name: nn.Linear(features, count) for name, count in vectors.items()})
+        self.telling = Telling(context, {0: features}, **(told or {}))
+        seen = features + self.telling.beside
+        self.vectors = nn.ModuleDict({name: nn.Linear(seen, count) for name, count in vectors.items()})
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         spatial, channels = images.shape[2:], images.shape[1] // self.frames
@@ -251,8 +265,9 @@ class ClipResNet(nn.Module):
         pooled = self.encoder(each).flatten(2).mean(dim=2)
         series = pooled.reshape(-1, self.frames, pooled.shape[1]).transpose(1, 2)
         moved = self.activation(series + self.over_time(series))
-        whole = self.dropout(moved.mean(dim=2))
-        return {name: layer(whole) for name, layer in self.vectors.items()}
+        said = self.telling(context)
+        whole = self.dropout(self.telling.shaped(moved, said).mean(dim=2))
+        return self.telling.answers(self.vectors, whole, said)
 
 
 def build(

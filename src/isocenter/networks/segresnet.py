@@ -1,7 +1,7 @@
 """SegResNet: an encoder of many residual blocks and a light decoder, in two or three dimensions.
 
-Myronenko, BrainLes 2018, arXiv:1810.11654, without the autoencoder that regularises it there. This file needs torch
-alone, so that a copy of it travels with a model.
+Myronenko, BrainLes 2018, arXiv:1810.11654, without the autoencoder that regularises it there. This file needs torch and
+`telling` beside it, so that a copy of it travels with a model.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from isocenter.networks.telling import Telling
+
 PAPER = "arXiv:1810.11654"
+TOLD = ("film", "attention")
 # By number of axes; typed loosely because torch types sizes by the number of axes.
 CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 DROPOUT: dict[int, Any] = {1: nn.Dropout1d, 2: nn.Dropout2d, 3: nn.Dropout3d}
@@ -64,6 +67,9 @@ class SegResNet(nn.Module):
     decoder_blocks:   of each stage of the decoder
     dropout:          of whole feature maps after the first convolution
     deep_supervision: how many coarser outputs `head@1`, `head@2`, ... there are beside each dense head while training
+    context:          numbers beside each image
+    told:             how it is told them (`Telling`): what every stage adds to is scaled and shifted (film), or each
+                      place of the coarsest asks for them (attention)
     """
 
     def __init__(
@@ -78,6 +84,8 @@ class SegResNet(nn.Module):
         decoder_blocks: int = 1,
         dropout: float = 0.2,
         deep_supervision: int = 0,
+        context: int = 0,
+        told: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         stages = len(strides)
@@ -117,23 +125,27 @@ class SegResNet(nn.Module):
             for level in range(1, deep_supervision + 1)
         }
         self.coarse = nn.ModuleDict(coarse)
+        way = {"way": "film", **(told or {})}
+        every = dict(enumerate([*widths, *widths[-2::-1]]))  # the stages of the encoder, then those of the decoder
+        places = every if way["way"] == "film" else {stages - 1: widths[-1]}
+        self.telling = Telling(context, places, **way)
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         images = self.dropout(self.stem(images))
-        features = []
+        features, said = [], self.telling(context)
         for stage, blocks in enumerate(self.encoder):
             images = blocks(self.reduce[str(stage)](images) if stage else images)
+            images = self.telling.shaped(images, said, stage)
             features.append(images)
         outputs = {}
         if self.pooled_norm is not None:
             pooled = self.activation(self.pooled_norm(images)).flatten(2).mean(dim=2)
             outputs = {name: layer(pooled) for name, layer in self.vectors.items()}
         decoded = []
-        for narrow, blocks, skip, stride in zip(
-            self.narrow, self.decoder, features[-2::-1], self.strides[:0:-1], strict=True
-        ):
+        steps = zip(self.narrow, self.decoder, features[-2::-1], self.strides[:0:-1], strict=True)
+        for stage, (narrow, blocks, skip, stride) in enumerate(steps, start=len(features)):
             wide = interpolate(narrow(images), scale_factor=stride, mode=self.mode, align_corners=False)
-            images = blocks(wide + skip)
+            images = self.telling.shaped(blocks(wide + skip), said, stage)
             decoded.append(images)
         images = self.activation(self.last_norm(images))
         for name, layer in self.dense.items():
@@ -141,7 +153,7 @@ class SegResNet(nn.Module):
         if self.training:
             for name, layer in self.coarse.items():
                 outputs[name] = layer(decoded[-1 - int(name.rpartition("@")[2])])
-        return outputs
+        return {**outputs, **self.telling.added(len(images))}
 
 
 def translated(name: str) -> str:

@@ -2,19 +2,24 @@
 
 Ronneberger et al., MICCAI 2015, arXiv:1505.04597, with residual blocks (He et al., CVPR 2016) in the encoder as in
 the residual-encoder U-Net of Isensee et al., MICCAI 2024, arXiv:2404.09556, and deep supervision (Lee et al.,
-arXiv:1409.5185) as in nnU-Net. This file needs torch alone, so that a copy of it travels with a model.
+arXiv:1409.5185) as in nnU-Net. This file needs torch and `telling` beside it, so that a copy of it travels with a
+model.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from isocenter.networks.telling import Telling
+
 PAPER = "arXiv:1505.04597"
+TOLD = ("film", "attention")  # what is the same everywhere beside the maps, instance normalisation would take out
 # By number of axes; typed loosely because torch types sizes by the number of axes.
 CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED: dict[int, Any] = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
@@ -28,6 +33,10 @@ ACTIVATION: dict[str, Any] = {
 }
 # Patches of fewer voxels hold a structure whole: that coarser outputs help there has not been shown.
 SMALL_PATCH = 64**3
+
+
+# What is done to maps before the last activation of a stage, where a shift still tells.
+Shaped = Callable[[Tensor], Tensor]
 
 
 class Block(nn.Module):
@@ -57,10 +66,11 @@ class Block(nn.Module):
         self.dropout: nn.Module = DROPOUT[ndim](dropout) if dropout else nn.Identity()
         self.activation = ACTIVATION[activation]()
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor, shaped: Shaped | None = None) -> Tensor:
         inner = self.dropout(self.activation(self.first_norm(self.first(images))))
         inner = self.second_norm(self.second(inner))
-        return self.activation(inner if self.shortcut is None else inner + self.shortcut(images))
+        inner = inner if self.shortcut is None else inner + self.shortcut(images)
+        return self.activation(inner if shaped is None else shaped(inner))
 
 
 class Single(nn.Module):
@@ -73,8 +83,9 @@ class Single(nn.Module):
         self.first_norm = NORMALISATION[ndim](outside, affine=True)
         self.activation = ACTIVATION[activation]()
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.activation(self.first_norm(self.first(images)))
+    def forward(self, images: Tensor, shaped: Shaped | None = None) -> Tensor:
+        inner = self.first_norm(self.first(images))
+        return self.activation(inner if shaped is None else shaped(inner))
 
 
 class UNet(nn.Module):
@@ -93,6 +104,9 @@ class UNet(nn.Module):
     dropout:          of whole feature maps between the two convolutions of a block
     deep_supervision: how many coarser outputs `head@1` (half the resolution), `head@2`, ... there are beside each
                       dense head while training
+    context:          numbers beside each image
+    told:             how it is told them (`Telling`): the maps of every stage are scaled and shifted (film), or each
+                      place of the coarsest asks for them (attention)
     """
 
     def __init__(
@@ -112,6 +126,8 @@ class UNet(nn.Module):
         dropout: float = 0.0,
         activation: str = "leaky_relu",
         deep_supervision: int = 0,
+        context: int = 0,
+        told: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if not strides or max(strides[0]) > 1 or any(len(stride) != spatial_dims for stride in strides):
@@ -160,25 +176,46 @@ class UNet(nn.Module):
             for level in range(1, deep_supervision + 1)
         }
         self.coarse = nn.ModuleDict(coarse)
+        way = {"way": "film", **(told or {})}
+        self.telling = Telling(context, _places(widths, way["way"]), **way)
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
-        features = []
-        for block in self.encoder:
-            images = block(images)
+        features, said = [], self.telling(context)
+        for stage, block in enumerate(self.encoder):
+            images = _through(block, images, self._shaping(said, stage))
             features.append(images)
         outputs = {}
         for name, layer in self.vectors.items():
             outputs[name] = layer(images.flatten(2).mean(dim=2))
         decoded = []
-        for up, block, skip in zip(self.up, self.decoder, features[-2::-1], strict=True):
-            images = block(torch.cat([up(images), skip], dim=1))
+        steps = zip(self.up, self.decoder, features[-2::-1], strict=True)
+        for stage, (up, block, skip) in enumerate(steps, start=len(features)):
+            images = _through(block, torch.cat([up(images), skip], dim=1), self._shaping(said, stage))
             decoded.append(images)
         for name, layer in self.dense.items():
             outputs[name] = layer(images)
         if self.training:
             for name, layer in self.coarse.items():
                 outputs[name] = layer(decoded[-1 - int(name.rpartition("@")[2])])
-        return outputs
+        return {**outputs, **self.telling.added(len(images))}
+
+    def _shaping(self, told: Tensor | None, stage: int) -> Shaped | None:
+        return None if told is None else partial(self.telling.shaped, told=told, place=stage)
+
+
+def _through(stage: nn.Module, images: Tensor, shaped: Shaped | None) -> Tensor:
+    """Through the blocks of a stage, the last of which is told."""
+    *blocks, last = stage if isinstance(stage, nn.Sequential) else [stage]
+    for block in blocks:
+        images = block(images)
+    found: Tensor = last(images, shaped)
+    return found
+
+
+def _places(widths: Sequence[int], way: str) -> dict[int, int]:
+    """{place: maps}: the stages of the encoder, then those of the decoder; only the coarsest where places ask."""
+    every = dict(enumerate([*widths, *widths[-2::-1]]))
+    return every if way == "film" else {len(widths) - 1: widths[-1]}
 
 
 class SliceUNet(nn.Module):
@@ -188,7 +225,8 @@ class SliceUNet(nn.Module):
     axis:       along which the volume is cut, that of the largest spacing
     neighbours: slices on each side that are given as further channels; the outermost slice stands for those missing
     strides:    one entry a stage for each of the other two axes
-    A vector head is the mean of the slices' answers. `size`: the other settings of a U-Net.
+    A vector head is the mean of the slices' answers. `size`: the other settings of a U-Net. All
+    slices are told what is told.
     """
 
     def __init__(
@@ -213,9 +251,10 @@ class SliceUNet(nn.Module):
         padded = torch.cat([first] * self.neighbours + [slices] + [last] * self.neighbours, dim=1)
         near = torch.cat([padded[:, n : n + count] for n in range(2 * self.neighbours + 1)], dim=2)
         outputs = {}
-        for name, output in self.plane(near.flatten(0, 1)).items():
+        told = None if context is None else context.repeat_interleave(count, dim=0)
+        for name, output in self.plane(near.flatten(0, 1), told).items():
             stacked = output.unflatten(0, (-1, count))
-            outputs[name] = stacked.mean(dim=1) if stacked.ndim == 3 else stacked.movedim(1, self.axis + 2)
+            outputs[name] = stacked.mean(dim=1) if stacked.ndim < 4 else stacked.movedim(1, self.axis + 2)
         return outputs
 
 

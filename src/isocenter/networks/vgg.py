@@ -2,7 +2,7 @@
 
 Simonyan and Zisserman, ICLR 2015, arXiv:1409.1556, with batch normalisation (arXiv:1502.03167). The mean over the image
 takes the place of the last pooling and of the two fully connected layers, which hold nine tenths of the original's
-weights and one size of image. This file needs torch alone, so that a copy of it travels with a model.
+weights and one size of image. This file needs torch and `telling` beside it, so that a copy of it travels with a model.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from isocenter.networks.telling import Telling
+
 PAPER = "arXiv:1409.1556"
+TOLD = ("concatenate", "film", "attention")
 # By number of axes; typed loosely because torch types sizes by the number of axes.
 CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 NORMALISATION: dict[int, Any] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
@@ -29,7 +31,8 @@ class VGG(nn.Module):
     convolutions: of each stage; before each but the first the largest of two voxels an axis is kept
     width:        feature maps of the first stage; doubled by each stage, up to eight times
     dropout:      before the heads
-    context:      numbers beside each image, which join its pooled maps before the last layer
+    context:      numbers beside each image
+    told:         how it is told them (`Telling`); without it they join its pooled maps before the last layer
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class VGG(nn.Module):
         width: int = 64,
         dropout: float = 0.5,
         context: int = 0,
+        told: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
@@ -55,12 +59,15 @@ class VGG(nn.Module):
                 inside = outside
         self.body = nn.Sequential(*layers)
         self.dropout = nn.Dropout(dropout)
-        self.vectors = nn.ModuleDict({name: nn.Linear(inside + context, size) for name, size in vectors.items()})
+        self.telling = Telling(context, {0: inside}, **(told or {}))
+        seen = inside + self.telling.beside
+        self.vectors = nn.ModuleDict({name: nn.Linear(seen, size) for name, size in vectors.items()})
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
-        pooled = self.dropout(self.body(images).flatten(2).mean(dim=2))
-        told = pooled if context is None else torch.cat([pooled, context], dim=1)
-        return {name: layer(told) for name, layer in self.vectors.items()}
+        said = self.telling(context)
+        maps = self.telling.shaped(self.body(images), said)
+        pooled = self.dropout(maps.flatten(2).mean(dim=2))
+        return self.telling.answers(self.vectors, pooled, said)
 
 
 def build(

@@ -2,7 +2,7 @@
 
 Dosovitskiy et al., ICLR 2021, arXiv:2010.11929, normalised before each part of a block. An image is cut into patches,
 each patch is a token, and so is each number that is told beside the image; a class token attends to all of them and is
-what the heads see. This file needs torch alone, so that a copy of it travels with a model.
+what the heads see. This file needs torch and `telling` beside it, so that a copy of it travels with a model.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, linear, pad, scaled_dot_product_attention
 
+from isocenter.networks.telling import ADDED, Telling
+
 PAPER = "arXiv:2010.11929"
+TOLD = ("tokens",)
 # By number of axes; typed loosely because torch types sizes by the number of axes.
 CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
@@ -177,6 +180,7 @@ class ViT(nn.Module):
     stochastic_depth: how likely the last block is passed by while training; those before it are less
     context:          numbers beside each image. Each is a token of its own: a learnt direction, times the number, plus
                       a learnt embedding of which one it is, as in Gorishniy et al., arXiv:2106.11959
+    told:             whether they are brought down to a few first (`Telling`)
     bayesian:         images that the last layers learn from, if these shall be `VariationalLinear`: a step's loss then
                       has their divergence from the prior beside it, divided by this number; 0 for plain layers
     An image whose size is no multiple of the token is padded with zeros at its far end.
@@ -199,6 +203,7 @@ class ViT(nn.Module):
         dropout: float = 0.0,
         stochastic_depth: float = 0.0,
         context: int = 0,
+        told: Mapping[str, Any] | None = None,
         bayesian: int = 0,
     ) -> None:
         super().__init__()
@@ -215,21 +220,24 @@ class ViT(nn.Module):
         self.positions = nn.Parameter(torch.empty(1, 1 + sum(map(math.prod, self.grids)), width))
         self.of_scale = nn.Parameter(torch.empty(len(scales), width)) if len(scales) > 1 else None
         self.of_channel = nn.Parameter(torch.empty(channels, width)) if channelwise else None
-        self.directions = nn.Parameter(torch.empty(context, width)) if context else None
-        self.of_entry = nn.Parameter(torch.empty(context, width)) if context else None
+        entries = (told or {}).get("narrow") or context
+        self.directions = nn.Parameter(torch.empty(entries, width)) if entries else None
+        self.of_entry = nn.Parameter(torch.empty(entries, width)) if entries else None
         rising = (stochastic_depth * n / max(layers - 1, 1) for n in range(layers))
         self.blocks = nn.ModuleList(Block(width, heads, expansion, dropout, one) for one in rising)
         self.norm = nn.LayerNorm(width, eps=EPSILON)
         last = VariationalLinear if bayesian else nn.Linear
         self.vectors = nn.ModuleDict({name: last(width, size) for name, size in vectors.items()})
         self._begin()
+        self.telling = Telling(context, {}, **{"way": "tokens", **(told or {})})
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         seen = self._seen(images, context)
-        outputs = {name: layer(seen) for name, layer in self.vectors.items()}
+        outputs = {name: layer(seen) for name, layer in self.vectors.items()} | self.telling.added(len(images))
         if self.bayesian and self.training:
             divergences = [layer.divergence() for layer in self.vectors.values()]  # type: ignore[operator]
-            outputs["+"] = (torch.stack(divergences).sum() / self.bayesian).expand(images.shape[0])
+            cost = (torch.stack(divergences).sum() / self.bayesian).expand(images.shape[0])
+            outputs[ADDED] = cost + outputs.get(ADDED, 0)
         return outputs
 
     @torch.no_grad()
@@ -311,11 +319,10 @@ class ViT(nn.Module):
 
     def _told(self, context: Tensor | None) -> list[Tensor]:
         """The tokens of a context, (batch, entries, width), as a list of one; of none where there is none."""
-        if (0 if context is None else int(context.shape[1])) != self._entries:
-            raise ValueError(f"a context of {self._entries} numbers is needed beside each image")
-        if context is None or self.directions is None or self.of_entry is None:
+        said = self.telling(context)
+        if said is None or self.directions is None or self.of_entry is None:
             return []
-        return [context.unsqueeze(2) * self.directions + self.of_entry]
+        return [said.unsqueeze(2) * self.directions + self.of_entry]
 
     def _positions(self, grids: Sequence[Sequence[int]]) -> list[Tensor]:
         """Those of each scale's tokens, (1, tokens, width), for an image of these grids."""

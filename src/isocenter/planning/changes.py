@@ -16,6 +16,7 @@ from isocenter.planning.memory import peak, refuse_too_large
 from isocenter.planning.normalisation import normalisation
 from isocenter.planning.profiles import NNUNET
 from isocenter.planning.recipe import WITH_SGD
+from isocenter.planning.settings import told_of
 from isocenter.tasks import Task, build, kind_for, parts_of, suited, uncut
 from isocenter.values import BY_HAND, Dataset, Decision, Fingerprint, Label, Plan
 
@@ -116,7 +117,7 @@ def with_memory(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Plan:
         "marked": 0 if cascade is None else len(task.labels),
         "spatial_dims": plan["preprocessing.ndim"],
         "size": plan["network.size"],
-        "context": _values(plan, "network").get("context"),
+        **told_of(_values(plan, "network")),
     }
     answers = answers_of(task)
     reduction = float(plan["preprocessing.reduction"]) if "preprocessing.reduction" in plan else 1.0

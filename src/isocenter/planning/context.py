@@ -61,6 +61,15 @@ def context_decision(dataset: Dataset, fingerprint: Fingerprint, asked: Any) -> 
     return Decision(Context(tuple(columns)).settings, because, MOBADERSANY)
 
 
+def image_only(beside: Decision, cascade: Any) -> Decision:
+    """Whether the images are trained on alone too, so that it can be said what the covariates add."""
+    if not beside.value:
+        return Decision(False, "the network sees images alone as it is")
+    if cascade is not None:
+        return Decision(False, "the networks that go before it are told too, and would have to be trained anew")
+    return Decision(True, "what the covariates add is the difference: each of both trainings has half of the minutes")
+
+
 def _training(dataset: Dataset, fingerprint: Fingerprint) -> tuple[list[Case], list[Any]]:
     facts = {one.id: one.references for one in fingerprint.cases}
     cases = [case for case in dataset if case.id in facts]

@@ -15,6 +15,8 @@ from isocenter.planning.memory import Peak, peak, refuse_too_large
 from isocenter.planning.prepare import CLIPS
 from isocenter.planning.profiles import NNUNET
 from isocenter.planning.recipe import VERY_LONG, usual_batch
+from isocenter.planning.settings import told_of
+from isocenter.planning.telling import telling
 from isocenter.tasks import Task
 from isocenter.values import Decision, Dense, Fingerprint, Vector
 
@@ -31,6 +33,7 @@ class Fitted:
     """What fits into memory: the grid, the network for it and the batch.
 
     usual: the batch if memory had no say
+    told:  how the network is told what it is told beside the images
     """
 
     grid: Grid
@@ -39,6 +42,7 @@ class Fitted:
     batch: int
     usual: int
     peak: Peak
+    told: Mapping[str, Decision]
 
 
 def fitted(
@@ -72,12 +76,13 @@ def fitted(
         grid = grid_for(fingerprint, device=machine.device, room=room, **wanted)
         network = asked or _family(said, grid, frames)
         size = _of_clips(_size(network.value, grid, machine, len(fingerprint), minutes, task), frames)
+        told = telling(task, network.value, context)
         architecture = {
             "name": network.value,
             "channels": channels,
             "spatial_dims": len(grid.patch),
             "size": size.value,
-            "context": context,
+            **told_of({"context": context, **{key: one.value for key, one in told.items()}}),
         }
         cases = prepared_bytes(grid, channels)
         found = peak(
@@ -88,7 +93,7 @@ def fitted(
     refuse_too_large(found, machine)
     if measured := networks.standing(network.value, task.heads, len(grid.patch)):
         network = replace(network, because=f"{network.because}; {measured}")
-    return Fitted(grid, network, size, batch, usual, found)
+    return Fitted(grid, network, size, batch, usual, found, told)
 
 
 def _smaller(batch: int) -> Iterator[tuple[float, int]]:

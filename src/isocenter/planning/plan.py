@@ -9,7 +9,7 @@ from isocenter.planning.anatomy import anatomy, left_right, names_of
 from isocenter.planning.augmentation import augmentation, flips_at_test
 from isocenter.planning.cascade import cascade_decision
 from isocenter.planning.changes import with_memory
-from isocenter.planning.context import context_decision
+from isocenter.planning.context import context_decision, image_only
 from isocenter.planning.fitting import fitted, memory_decision
 from isocenter.planning.grid import window_for
 from isocenter.planning.machine import Machine
@@ -49,11 +49,12 @@ def make_plan(
     built = build({key: decision.value for key, decision in chosen.items()})
     said = built.decisions(fingerprint)
     family = Decision(network, "asked for") if network is not None else None
-    each = None if minutes is None else minutes / max(1, folds)
     frames = frames_of(fingerprint, machine.device)
     channels = len(channels_of(fingerprint).value) * (frames.value or 1)
     wished = said.get("training.batch")
     beside = context_decision(dataset, fingerprint, context)
+    trainings = max(1, folds) * (2 if beside.value else 1)
+    each = None if minutes is None else minutes / trainings
     fits = fitted(
         fingerprint,
         built,
@@ -87,6 +88,7 @@ def make_plan(
             "size": fits.size,
             "pretrained": Decision(None, "no others were asked for"),
             "context": beside,
+            **fits.told,
         },
         "training": training(
             fingerprint,
@@ -107,7 +109,7 @@ def make_plan(
             "flips": flips_at_test(varied["flips"]),
             "left_right": side,
         },
-        "evaluation": {},
+        "evaluation": {"image_only": image_only(beside, before["preprocessing.cascade"].value)},
     }
     plan = Plan(_decided(sections, said))
     # The second network of a cascade takes more channels than was reckoned with.

@@ -86,6 +86,12 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
     "network.name": ("The network is {value}",),
     "network.size": ("Its size is {value}",),
     "network.context": ("It is told, beside each image, {value}", "It sees images alone"),
+    "network.told": ("How it is told: {value}", "It is told nothing"),
+    "network.narrow": ("They are brought down to {value} features first", "They are told as they are"),
+    "network.sparsity": (
+        "The weights of these features cost {value} of their length",
+        "No weight of them costs anything",
+    ),
     "network.pretrained": ("It begins from the weights {value}", "It begins from fresh weights"),
     "training.minutes": ("Training has {value} minutes", "No time is set"),
     "training.steps": ("There are {value} steps", "The number of steps is still open"),
@@ -147,6 +153,10 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
     "inference.flips": ("Predictions are averaged with those mirrored along axes {value}", "Nothing is mirrored"),
     "inference.left_right": ("Axis {value} runs from left to right", "Which axis runs from left to right is open"),
     "evaluation.primary": ("The primary metric is {value}",),
+    "evaluation.image_only": (
+        "The same network is trained as long without the covariates too",
+        "No second network is trained without covariates",
+    ),
     "evaluation.registered": ("What is to be shown has the hash {value}", "What is to be shown is not registered yet"),
 }
 # Values that a sentence names one by one.

@@ -77,12 +77,19 @@ class Network:
     pretrained: weights to begin from: None, "auto" for the family's published ones, or a file
     context:    {covariate: how it becomes numbers}, told the network beside the images; None for none. A person who
                 plans gives names, or "all"
+    told:       how: they join the image's features (concatenate), scale and shift them (film), each place of the image
+                asks them (attention), or they stand among its patches (tokens)
+    narrow:     features that they are brought down to first; None where they are told as they are
+    sparsity:   what the weights of that layer cost beside the loss
     """
 
     name: str
     size: dict[str, Any]
     pretrained: str | None = None
     context: dict[str, Any] | list[str] | str | None = None
+    told: Literal["concatenate", "film", "attention", "tokens"] | None = None
+    narrow: Count | None = None
+    sparsity: Annotated[float, Ge(0), Lt(math.inf)] = 0.0
 
 
 @dataclass(frozen=True)
@@ -95,10 +102,16 @@ class Splitting:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """primary: the metric that the model is judged by; registered: hash of what was promised before training"""
+    """What is to be shown.
+
+    primary:    the metric that the model is judged by
+    registered: hash of what was promised before training
+    image_only: whether the same network is trained as long without the covariates too, where it is told any
+    """
 
     primary: str
     registered: str | None = None
+    image_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -122,9 +135,17 @@ class Settings:
             "channels": self.preprocessing.inputs,
             "spatial_dims": self.preprocessing.ndim,
             "size": self.network.size,
-            **({"context": self.network.context} if self.network.context else {}),
+            **told_of(vars(self.network)),
             **({"marked": len(self.task.labels)} if self.preprocessing.cascade is not None else {}),
         }
+
+
+def told_of(network: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a plan's section "network", what `networks.build` asks for of what is told beside the images."""
+    if not network.get("context"):
+        return {}
+    told = {"way": network.get("told"), "narrow": network.get("narrow") or 0, "sparsity": network.get("sparsity", 0.0)}
+    return {"context": network["context"], **({"told": told} if told["way"] else {})}
 
 
 # In this order they are checked: what others follow from comes first, so that the mistake itself is named.

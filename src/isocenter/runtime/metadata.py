@@ -111,7 +111,13 @@ def _network_def(model: Model, members: int, own_scales: bool) -> dict[str, Any]
         "spatial_dims": model.network["spatial_dims"],
         "dense": dense,
         "vectors": {key: n for key, n in shapes.items() if key not in dense},
-        "size": networks.sized(model.network["name"], model.task.heads, model.network["size"], len(model.context)),
+        "size": networks.sized(
+            model.network["name"],
+            model.task.heads,
+            model.network["size"],
+            len(model.context),
+            model.network.get("told"),
+        ),
     }
     if marked:
         one = {"_target_": "scripts.network.AfterLabels", "network": one, "labels": marked}

@@ -213,7 +213,8 @@ def build_module(task: Task, network: Mapping[str, Any]) -> Module:
     """
     context, marked, channels = len(Context.of(network.get("context"))), network.get("marked", 0), network["channels"]
     own = channels - 1 + marked if marked else channels
-    module = networks.build(network["name"], own, network["spatial_dims"], task.heads, network["size"], context)
+    told = (context, network.get("told"))
+    module = networks.build(network["name"], own, network["spatial_dims"], task.heads, network["size"], *told)
     if not marked:
         return module
     from isocenter.runtime.bundle.network import AfterLabels  # it needs torch when it is imported

@@ -19,6 +19,7 @@ from isocenter.values import Case, Decision, Plan, Prediction, Split, stands_for
 from isocenter.verbs.budget import Afterwards, fresh_model, shared_deadline
 from isocenter.verbs.finish import EVALUATION, OUT_OF_FOLD, evaluated
 from isocenter.verbs.fit import Job, fit, keep_task, predicted, say_decided
+from isocenter.verbs.image_only import evaluated_untold, image_job, is_wanted
 from isocenter.verbs.run_folder import Begun, state_of
 from isocenter.verbs.scoring import Scored
 
@@ -53,7 +54,8 @@ def cross_validated(
     """
     total = len(run.made.folds)
     jobs = [_job(run, fold, record, weights) for fold in range(total)]
-    after = _afterwards(run, jobs)
+    beside = is_wanted(run, run.cases("test", 0))
+    after = _afterwards(run, jobs, 2 if beside else 1)
     if after is not None and not any(state_of(job.out) for job in jobs):
         views = after.views(after.costs(fresh_model(jobs[0].settings)), run.plan)
         if views is not None:
@@ -61,16 +63,12 @@ def cross_validated(
             run.write_plan(run.plan)
             say_decided("training", {"inference.flips": views})
             jobs = [_job(run, fold, record, weights) for fold in range(total)]
+    untold = [image_job(job, job.plan, run, timed=after is not None) for job in jobs] if beside else []
     outcomes: list[Outcome] = []
-    for fold, job in enumerate(jobs):
-        clock, of_fold = Clock(began, run.spent), None
-        if after is not None:
-            of_fold = _share(after.deadline, clock.seconds, total - fold)
-            if (deadline := state_of(job.out).get("deadline")) is None:
-                limit = after.first_deadline(after.costs(fresh_model(job.settings)))
-                deadline = shared_deadline(limit, clock.seconds, total - fold)
-            clock = replace(clock, deadline=deadline)
-        outcomes.append(fit(job, clock, _said(job.what), of_fold))
+    without: list[Outcome] = []
+    for number, job in enumerate([*jobs, *untold]):
+        left = len(jobs) + len(untold) - number
+        (outcomes if number < total else without).append(_fitted(job, Clock(began, run.spent), after, left))
     models = [load(one.checkpoint, job.settings.training.device) for one, job in zip(outcomes, jobs, strict=True)]
     plan, models, task = _tuned(run, jobs, models)
     plan = with_reasons(plan, jobs, outcomes)
@@ -81,12 +79,28 @@ def cross_validated(
     scored = evaluated(run, OutOfFold(task, seen_by), cases, parts, folder)
     assert scored is not None  # noqa: S101 - every fold has cases
     primary, seed = str(plan["evaluation.primary"]), int(plan["training.seed"])
+    if untold:
+        alone = [load(one.checkpoint, job.settings.training.device) for one, job in zip(without, untold, strict=True)]
+        _, alone, own = _tuned(run, untold, alone)
+        seen = {case.id: model for fold, model in enumerate(alone) for case in run.cases("test", fold)}
+        evaluated_untold(run, OutOfFold(own, seen), cases, parts)
     facts = fold_facts(scored.table, [run.cases("test", fold) for fold in range(total)], task, primary, seed)
     if run.own_test:
         said = [row for row in scored.rows if row.metric == primary][:1]
         facts |= {f"{primary} out of fold": str(row.estimate) for row in said}
         scored = evaluated(run, load(run.out, jobs[0].settings.training.device), run.own_test, dict(run.dataset.splits))
     return plan, scored, outcomes, facts
+
+
+def _fitted(job: Job, clock: Clock, after: Afterwards | None, left: int) -> Outcome:
+    """The next of so many trainings, within an equal part of what is left of the minutes."""
+    if after is None:
+        return fit(job, clock, _said(job.what))
+    share = _share(after.deadline, clock.seconds, left)
+    if (deadline := state_of(job.out).get("deadline")) is None:
+        limit = after.first_deadline(after.costs(fresh_model(job.settings)))
+        deadline = shared_deadline(limit, clock.seconds, left)
+    return fit(job, replace(clock, deadline=deadline), _said(job.what), share)
 
 
 def fold_facts(table: Table, folds: Sequence[Sequence[Case]], task: Task, primary: str, seed: int) -> dict[str, str]:
@@ -125,13 +139,16 @@ def _methods(plan: Plan) -> list[str]:
     return [one["method"] for one in plan[SCALE]]
 
 
-def _afterwards(run: Begun, jobs: Sequence[Job]) -> Afterwards | None:
-    """What follows the training of all folds within the minutes; None where the plan fixes the steps."""
+def _afterwards(run: Begun, jobs: Sequence[Job], trainings: int) -> Afterwards | None:
+    """What follows the training of all folds within the minutes; None where the plan fixes the steps.
+
+    trainings: of each fold
+    """
     training = jobs[0].settings.training
     if training.steps is not None or training.minutes is None:
         return None
-    selecting = sum(len(job.tuning) for job in jobs)
-    tested = [(len(run.made.folds[0]), 1), (len(run.own_test), len(jobs))]
+    selecting = trainings * sum(len(job.tuning) for job in jobs)
+    tested = [(len(run.made.folds[0]), 1)] * trainings + [(len(run.own_test), len(jobs))]
     return Afterwards(training.minutes, jobs[0].val[0], selecting, tested)
 
 

@@ -26,6 +26,8 @@ log = logging.getLogger("isocenter")
 REPORT = "report.html"
 # What a reader must know before any figure: a package says it again.
 NOTES = "run.json"
+# The training without the covariates beside one that is told them.
+IMAGE_ONLY = "image_only"
 # What tells a run's folder from any other.
 MARKS = ("plan.yaml", "split.csv")
 
@@ -168,8 +170,10 @@ def resumed(out: Path) -> Begun:
 
 
 def _trainings_within(out: Path) -> list[Path]:
-    """The folders of a run's folds, and of what goes before it in a cascade."""
-    return [*sorted(out.glob("fold_*")), *sorted((out / BEFORE).glob("fold_*"))]
+    """The folders of a run's folds, of what goes before it in a cascade, and of what is trained beside it untold."""
+    beside = out / IMAGE_ONLY
+    folders = [folder for place in (out, out / BEFORE, beside) for folder in sorted(place.glob("fold_*"))]
+    return [*folders, *([beside] if beside.is_dir() else [])]
 
 
 def state_of(folder: Path) -> dict[str, Any]:

@@ -18,10 +18,11 @@ from isocenter.training import Clock, Outcome, fitting
 from isocenter.values import Dataset, Decision, Plan, Row
 from isocenter.verbs.baseline import covariates_stated
 from isocenter.verbs.before import Before
-from isocenter.verbs.budget import Afterwards, fresh_model
+from isocenter.verbs.budget import Afterwards, fresh_model, shared_deadline
 from isocenter.verbs.finish import evaluated, notes_of, training_log, write_environment, write_report
 from isocenter.verbs.fit import Job, fit, keep_task, predicted, say_decided, with_decided, with_outcome
 from isocenter.verbs.folds import cross_validated
+from isocenter.verbs.image_only import evaluated_untold, image_job, is_wanted, trained_untold, tuned_untold
 from isocenter.verbs.output import refuse_taken
 from isocenter.verbs.plan import Planned
 from isocenter.verbs.plan import plan as make
@@ -208,7 +209,9 @@ def _trained(
     def whole(model: Model) -> Model:
         return model if before is None else before.joined(model)
 
-    after, deadline = _afterwards(run, job, len(test)), state_of(run.out).get("deadline")
+    trainings = 2 if is_wanted(run, test) else 1
+    began_at = 0.0 if run.spent else time.monotonic() - began
+    after, deadline = _afterwards(run, job, len(test), trainings), state_of(run.out).get("deadline")
     if after is not None and deadline is None:
         costs = after.costs(whole(fresh_model(job.settings)))
         if (views := after.views(costs, plan)) is not None:
@@ -216,12 +219,17 @@ def _trained(
             job = replace(job, plan=plan)
             before = None if before is None else before.deciding("inference.flips", views)
             costs = after.costs(whole(fresh_model(job.settings)))
-        deadline = after.first_deadline(costs)
+        deadline = shared_deadline(after.first_deadline(costs), began_at, trainings)
     clock = Clock(began, run.spent, deadline)
     if before is not None:
         job = replace(job, marked=before.trained(clock))
-    recount = None if after is None else partial(_recounted, after, whole)
+    recount = None if after is None else partial(_recounted, after, whole, began_at, trainings)
     outcome = fit(job, clock, decided, recount)
+    beside = None
+    if trainings > 1:
+        untold_job = image_job(job, plan, run, timed=after is not None)
+        limit = None if after is None else after.deadline(load(outcome.checkpoint, job.settings.training.device))
+        beside = untold_job, trained_untold(untold_job, replace(clock, deadline=limit), after)
     model = load(outcome.checkpoint, job.settings.training.device)
     plan = with_outcome(plan, outcome)
     if tuning := job.tuning:
@@ -230,18 +238,26 @@ def _trained(
         model = replace(model, task=task)
         for name, decision in decisions.items():
             plan = plan.with_decision(name, decision)
-    return plan, evaluated(run, model, test, run.made.parts), outcome
+    scored = evaluated(run, model, test, run.made.parts)
+    if beside is not None:
+        evaluated_untold(run, tuned_untold(*beside), test, run.made.parts)
+    return plan, scored, outcome
 
 
-def _recounted(after: Afterwards, whole: Callable[[Model], Model], model: Model) -> float:
-    """By which second training must end, if this is the model of its last stage."""
-    return after.deadline(whole(model))
+def _recounted(
+    after: Afterwards, whole: Callable[[Model], Model], elapsed: float, trainings: int, model: Model
+) -> float:
+    """By which second this training must end, if this is the model of its last stage.
+
+    elapsed: s after the command's start at which the first of so many trainings began
+    """
+    return shared_deadline(after.deadline(whole(model)), elapsed, trainings)
 
 
-def _afterwards(run: Begun, job: Job, tested: int) -> Afterwards | None:
-    """What follows the training of this model within the minutes; None where the plan fixes the steps."""
+def _afterwards(run: Begun, job: Job, tested: int, trainings: int) -> Afterwards | None:
+    """What follows the training of so many models within the minutes; None where the plan fixes the steps."""
     minutes = job.settings.training.minutes
     timed = job.settings.training.steps is None or state_of(run.out).get("deadline") is not None
     if minutes is None or not timed:
         return None
-    return Afterwards(minutes, [*job.val, *job.train][0], len(job.tuning), [(tested, 1)])
+    return Afterwards(minutes, [*job.val, *job.train][0], trainings * len(job.tuning), [(tested, 1)] * trainings)

@@ -1,0 +1,148 @@
+"""How a network is told what is known of a patient beside the image; a part of many families, which travels with each.
+
+Numbers beside the image join its features, scale and shift them (Perez et al., arXiv:1709.07871), or are asked by each
+place of the image for what it needs (Vaswani et al., arXiv:1706.03762). Scaling and asking begin as if nothing had been
+told. Thousands of numbers are first brought down to a few. This file needs torch alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+# "tokens" is the way of families whose images are tokens too: they do it themselves.
+WAYS = ("concatenate", "film", "attention", "tokens")
+HIDDEN = 32  # features between what is told and the factors that follow from it
+TOKEN, HEADS = 64, 4  # width of a token, and among how many heads it is shared
+ADDED = "+"  # what a network in training adds to the loss of each sample
+
+
+class Film(nn.Module):
+    """Each map scaled by 1 + a factor and shifted, as what is told says; at first by nothing.
+
+    Feature-wise linear modulation, arXiv:1709.07871, section 2.1, by one hidden layer
+    """
+
+    def __init__(self, entries: int, maps: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(entries, HIDDEN)
+        self.activation = nn.ReLU()
+        self.affine = nn.Linear(HIDDEN, 2 * maps)
+        nn.init.zeros_(self.affine.weight)
+        nn.init.zeros_(self.affine.bias)
+
+    def forward(self, maps: Tensor, told: Tensor) -> Tensor:
+        scale, shift = self.affine(self.activation(self.hidden(told))).chunk(2, dim=1)
+        places = (*scale.shape, *[1] * (maps.ndim - 2))
+        return maps * (1 + scale.reshape(places)) + shift.reshape(places)
+
+
+class Asking(nn.Module):
+    """Each place of the image asks the entries, and adds what it takes from them; at first nothing.
+
+    An entry is a token: a learnt direction, times its number, plus a learnt embedding of which one it is, as in
+    Gorishniy et al., arXiv:2106.11959.
+    """
+
+    def __init__(self, entries: int, maps: int) -> None:
+        super().__init__()
+        self.directions = nn.Parameter(torch.empty(entries, TOKEN))
+        self.of_entry = nn.Parameter(torch.empty(entries, TOKEN))
+        for one in (self.directions, self.of_entry):
+            nn.init.normal_(one, std=TOKEN**-0.5)
+        self.norm, self.query = nn.LayerNorm(maps), nn.Linear(maps, TOKEN)
+        self.key, self.value = nn.Linear(TOKEN, TOKEN), nn.Linear(TOKEN, TOKEN)
+        self.taken = nn.Linear(TOKEN, maps)
+        nn.init.zeros_(self.taken.weight)
+        nn.init.zeros_(self.taken.bias)
+
+    def forward(self, maps: Tensor, told: Tensor) -> Tensor:
+        places = (maps if maps.ndim > 2 else maps.unsqueeze(2)).flatten(2).transpose(1, 2)
+        tokens = told.unsqueeze(2) * self.directions + self.of_entry
+        query, key, value = (
+            by_head(self.query(self.norm(places))),
+            by_head(self.key(tokens)),
+            by_head(self.value(tokens)),
+        )
+        shares = torch.softmax(query @ key.transpose(2, 3) / math.sqrt(TOKEN / HEADS), dim=3)
+        found = self.taken((shares @ value).transpose(1, 2).flatten(2))
+        return maps + found.transpose(1, 2).reshape(maps.shape)
+
+
+def by_head(tokens: Tensor) -> Tensor:
+    """(batch, tokens, width) to (batch, heads, tokens, width of a head)"""
+    return tokens.unflatten(2, (HEADS, TOKEN // HEADS)).transpose(1, 2)
+
+
+class Narrow(nn.Module):
+    """Many entries brought down to a few features, by weights that begin at 0 and cost something.
+
+    sparsity: times the length of each entry's weights, summed over the entries, is what a sample's loss has beside it:
+              an entry that tells nothing keeps none. The group lasso of Scardapane et al., arXiv:1607.00485.
+    """
+
+    def __init__(self, entries: int, features: int, sparsity: float) -> None:
+        super().__init__()
+        self.weigh, self.sparsity = nn.Linear(entries, features), sparsity
+        nn.init.zeros_(self.weigh.weight)
+        nn.init.zeros_(self.weigh.bias)
+
+    def forward(self, context: Tensor) -> Tensor:
+        return torch.tanh(self.weigh(context))
+
+    def cost(self) -> Tensor:
+        """Of the weights; a length has no direction at 0, and takes none there."""
+        return self.sparsity * self.weigh.weight.square().sum(dim=0).clamp_min(1e-12).sqrt().sum()
+
+
+class Telling(nn.Module):
+    """What a family does with a context, (batch, entries): calling it gives what is told, or None where nothing is.
+
+    entries:  of the context; 0 where there is none
+    maps:     {place: feature maps} of the places in the network that can be told
+    way:      "concatenate", "film", "attention", or "tokens" for a family that does it itself
+    narrow:   features that the entries are brought down to first; 0 for none
+    sparsity: what the weights of that layer cost
+    beside:   how many numbers join the image's features before the last layers
+    """
+
+    def __init__(
+        self, entries: int, maps: Mapping[int, int], way: str = "concatenate", narrow: int = 0, sparsity: float = 0.0
+    ) -> None:
+        super().__init__()
+        if way not in WAYS:
+            raise ValueError(f"told {way!r} is none of {', '.join(WAYS)}")
+        if narrow < 0 or sparsity < 0:
+            raise ValueError(f"narrow {narrow} and sparsity {sparsity} are 0 or more")
+        self.entries = entries
+        self.narrow = Narrow(entries, narrow, sparsity) if entries and narrow else None
+        self.told = narrow if self.narrow is not None else entries
+        self.beside = self.told if way == "concatenate" else 0
+        made = {"film": Film, "attention": Asking}.get(way) if entries else None
+        at = {} if made is None else {str(place): made(self.told, count) for place, count in maps.items()}
+        self.at = nn.ModuleDict(at)
+
+    def forward(self, context: Tensor | None) -> Tensor | None:
+        if (0 if context is None else int(context.shape[1])) != self.entries:
+            raise ValueError(f"a context of {self.entries} numbers is needed beside each image")
+        return context if self.narrow is None else self.narrow(context)
+
+    def shaped(self, maps: Tensor, told: Tensor | None, place: int = 0) -> Tensor:
+        """The image's features, (batch, maps, *spatial) or (batch, maps), after they were told at this place."""
+        return self.at[str(place)](maps, told) if str(place) in self.at else maps
+
+    def joined(self, features: Tensor, told: Tensor | None) -> Tensor:
+        """(batch, features + beside)"""
+        return torch.cat([features, told], dim=1) if self.beside and told is not None else features
+
+    def added(self, batch: int) -> dict[str, Tensor]:
+        """What a network in training adds to the loss of each sample, by its name."""
+        return {} if self.narrow is None or not self.training else {ADDED: self.narrow.cost().expand(batch)}
+
+    def answers(self, layers: nn.ModuleDict, features: Tensor, told: Tensor | None) -> dict[str, Tensor]:
+        """Those of the last layers by their names, for (batch, features) of the image."""
+        seen = self.joined(features, told)
+        return {**{name: layer(seen) for name, layer in layers.items()}, **self.added(seen.shape[0])}

@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+
+from isocenter import networks
+from isocenter.errors import PlanError
+from isocenter.networks.telling import Asking, Film, Narrow, Telling
+from isocenter.values import Dense, Head, Vector
+
+torch.set_num_threads(1)
+
+ENTRIES = 5
+DENSE = ("unet", "unet_slices", "segresnet")
+SMALL = {
+    "alexnet": {"widths": [4, 8, 8, 8, 8], "hidden": 16, "cells": 2, "stem_stride": 1, "dropout": 0.0},
+    "clip_resnet": {"blocks": [1, 1], "width": 8, "dropout": 0.0, "frames": 1},
+    "convnext": {"blocks": [1, 1], "width": 8, "kernel": 3, "stem_stride": 2},
+    "densenet": {"blocks": [2, 2], "growth": 4, "width": 8, "dropout": 0.0},
+    "efficientnet": {"stages": [[1, 3, 8, 1, 1], [2, 5, 8, 2, 2]], "width": 0.25, "last": 64, "dropout": 0.0},
+    "inception": {"blocks": [1, 1, 1], "width": 8, "stem_stride": 1, "dropout": 0.0},
+    "lenet": {"maps": [2, 4], "hidden": [16, 8]},
+    "mobilenet": {"stages": [[1, 8, 1, 1], [2, 8, 2, 2]], "width": 0.25, "last": 16, "dropout": 0.0},
+    "resnet": {"blocks": [1, 1], "width": 8, "dropout": 0.0},
+    "segresnet": {"strides": [[1, 1], [2, 2]], "width": 8, "dropout": 0.0},
+    "timm": {"model": "resnet10t", "dropout": 0.0},
+    "unet": {"strides": [[1, 1], [2, 2]], "width": 8, "blocks": [1, 2], "light_decoder": True},
+    "unet_slices": {"strides": [[1, 1], [2, 2]], "width": 8, "axis": 0},
+    "vgg": {"convolutions": [1, 1], "width": 8, "dropout": 0.0},
+    "vit": {"token": 4, "image": [32, 32], "layers": 1, "width": 16, "heads": 2},
+}
+PAIRS = [(name, way) for name in SMALL for way in networks.ways(name)]
+BEGINS_UNTOLD = [(name, way) for name, way in PAIRS if way in ("film", "attention")]
+
+
+def built(name: str, way: str, **more: object) -> torch.nn.Module:
+    torch.manual_seed(0)
+    heads: dict[str, Head] = {"mask": Dense(2)} if name in DENSE else {"class": Vector(3)}
+    axes = 3 if name == "unet_slices" else 2
+    return networks.build(name, 1, axes, heads, SMALL[name], ENTRIES, {"way": way, **more})
+
+
+def shown(name: str, count: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    shape = (4, 32, 32) if name == "unet_slices" else (32, 32)
+    return torch.randn(count, 1, *shape, generator=generator), torch.randn(count, ENTRIES, generator=generator)
+
+
+def answer(network: torch.nn.Module, *given: torch.Tensor) -> torch.Tensor:
+    return next(iter(network(*given).values()))
+
+
+@pytest.mark.parametrize(("name", "way"), BEGINS_UNTOLD)
+def test_a_family_that_is_told_begins_as_the_one_that_is_not(name, way):
+    told = built(name, way).eval()
+    heads: dict[str, Head] = {"mask": Dense(2)} if name in DENSE else {"class": Vector(3)}
+    untold = networks.build(name, 1, 3 if name == "unet_slices" else 2, heads, SMALL[name]).eval()
+    untold.load_state_dict({key: one for key, one in told.state_dict().items() if "telling" not in key})
+    images, context = shown(name)
+    torch.testing.assert_close(answer(told, images, context), answer(untold, images))
+
+
+@pytest.mark.parametrize(("name", "way"), PAIRS)
+def test_what_is_told_comes_to_count_and_every_weight_of_it_learns(name, way):
+    network = built(name, way)
+    images, context = shown(name, 4)
+    optimiser = torch.optim.Adam(network.parameters(), lr=1e-2)
+    for _ in range(2):  # at first no way back leads beyond weights of 0
+        optimiser.zero_grad()
+        (answer(network, images, context) - context.sum()).square().mean().backward()
+        still = [key for key, one in network.named_parameters() if "telling" in key and one.grad is None]
+        optimiser.step()
+    assert still == []
+    network.eval()
+    assert not torch.allclose(answer(network, images, context), answer(network, images, -context))
+
+
+@pytest.mark.parametrize(("name", "way"), PAIRS)
+def test_a_network_that_is_told_is_not_run_without(name, way):
+    with pytest.raises(ValueError, match="a context of 5 numbers is needed"):
+        built(name, way)(shown(name)[0])
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.sampled_from([Film, Asking]),
+    st.integers(1, 6),
+    st.integers(1, 9),
+    st.lists(st.integers(1, 4), max_size=3),
+    st.integers(0, 99),
+)
+def test_features_of_any_shape_are_at_first_what_they_were(kind, entries, maps, spatial, seed):
+    generator = torch.Generator().manual_seed(seed)
+    features = torch.randn(2, maps, *spatial, generator=generator)
+    told = torch.randn(2, entries, generator=generator)
+    torch.testing.assert_close(kind(entries, maps)(features, told), features)
+
+
+def test_film_scales_and_shifts_each_map_by_what_its_last_layer_says():
+    film = Film(1, 2)
+    with torch.no_grad():
+        film.affine.bias.copy_(torch.tensor([1.0, -1.0, 0.5, 3.0]))  # scales, then shifts
+    images = torch.tensor([[[1.0, 2.0], [4.0, 5.0]]])
+    torch.testing.assert_close(film(images, torch.zeros(1, 1)), torch.tensor([[[2.5, 4.5], [3.0, 3.0]]]))
+
+
+def test_places_of_an_image_ask_for_different_things():
+    asking = Asking(3, 4)
+    with torch.no_grad():
+        asking.taken.weight.normal_(generator=torch.Generator().manual_seed(0))
+    images, told = torch.randn(1, 4, 2, 3), torch.randn(1, 3)
+    added = asking(images, told) - images
+    assert (added[..., 0, 0] - added[..., 1, 2]).abs().max() > 1e-4
+    turned = asking(images.flip(-1), told).flip(-1)  # who asks does not know where it is
+    torch.testing.assert_close(turned, images + added)
+
+
+def test_the_cost_of_many_entries_is_the_summed_length_of_their_weights():
+    narrow = Narrow(3, 2, 0.5)
+    assert narrow.cost().item() == pytest.approx(0, abs=1e-5)
+    with torch.no_grad():
+        narrow.weigh.weight.copy_(torch.tensor([[3.0, 0.0, 5.0], [4.0, 0.0, 12.0]]))
+    assert narrow.cost().item() == pytest.approx(0.5 * (5 + 13), abs=1e-5)
+    with pytest.raises(ValueError, match="0 or more"):
+        Telling(3, {0: 2}, narrow=-1)
+
+
+@pytest.mark.parametrize("name", ["resnet", "unet", "unet_slices", "vit"])
+def test_many_entries_cost_something_while_a_network_learns_and_nothing_afterwards(name):
+    network = built(name, networks.ways(name)[0], narrow=2, sparsity=0.1)
+    images, context = shown(name)
+    with torch.no_grad():
+        network.get_submodule("plane.telling.narrow" if name == "unet_slices" else "telling.narrow").weigh.weight.fill_(
+            1
+        )
+    expected = 0.1 * ENTRIES * np.sqrt(2)
+    assert_allclose(network(images, context)["+"].detach(), [expected] * 2, rtol=1e-5)
+    assert "+" not in network.eval()(images, context)
+
+
+def test_what_tells_nothing_loses_its_weights_and_what_tells_keeps_them():
+    generator = torch.Generator().manual_seed(0)
+    told = torch.randn(200, 40, generator=generator)
+    wanted = 2 * told[:, 0]
+    torch.manual_seed(0)
+    narrow, last = Narrow(40, 4, 0.05), torch.nn.Linear(4, 1)
+    optimiser = torch.optim.AdamW([*narrow.parameters(), *last.parameters()], lr=1e-2, weight_decay=0.05)
+    for _ in range(400):
+        optimiser.zero_grad()
+        ((last(narrow(told))[:, 0] - wanted).square().mean() + narrow.cost()).backward()
+        optimiser.step()
+    lengths = narrow.weigh.weight.detach().norm(dim=0)
+    assert lengths[0] > 20 * lengths[1:].max()
+
+
+def test_a_way_that_a_family_does_not_have_is_refused_with_those_that_it_has():
+    with pytest.raises(PlanError, match=r"unet cannot be told by 'concatenate'.*Choose film or attention"):
+        built("unet", "concatenate")
+    with pytest.raises(PlanError, match="sees images alone"):
+        networks.build("vnet", 1, 2, {"mask": Dense(2)}, {"strides": [[1, 1], [2, 2]], "width": 4}, ENTRIES)
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize(("name", "way"), [("resnet", "attention"), ("unet", "film"), ("unet_slices", "film")])
+def test_onnxruntime_is_told_too(name, way, tmp_path):
+    network = built(name, way)
+    with torch.no_grad():
+        for key, one in network.named_parameters():
+            if "telling" in key:
+                one.normal_(std=0.3, generator=torch.Generator().manual_seed(2))
+    network.eval()
+    path, inputs = tmp_path / "network.onnx", ["images", "context"]
+    axes = {one: {0: "batch"} for one in inputs}
+    torch.onnx.export(network, shown(name), path, dynamo=False, input_names=inputs, dynamic_axes=axes)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    images, context = shown(name, 3)
+    [found] = session.run(None, {"images": images.numpy(), "context": context.numpy()})
+    assert_allclose(found, answer(network, images, context).detach(), atol=1e-4)
