@@ -75,6 +75,8 @@ class Network:
     name:       of the family
     size:       the family's own settings
     pretrained: weights to begin from: None, "auto" for the family's published ones, or a file
+    inflation:  how kernels of weights for images of one axis less get that axis: "mean" repeats them along it and
+                divides, "centre" has zeros around them
     context:    {covariate: how it becomes numbers}, told the network beside the images; None for none. A person who
                 plans gives names, or "all"
     """
@@ -83,6 +85,7 @@ class Network:
     size: dict[str, Any]
     pretrained: str | None = None
     context: dict[str, Any] | list[str] | str | None = None
+    inflation: Literal["mean", "centre"] = "mean"
 
 
 @dataclass(frozen=True)
