@@ -29,6 +29,7 @@ NETWORKS = {
     "faster_rcnn": "isocenter.networks.faster_rcnn:build",
     "fcos": "isocenter.networks.fcos:build",
     "inception": "isocenter.networks.inception:build",
+    "inflated_resnet": "isocenter.networks.inflated_resnet:build",
     "lenet": "isocenter.networks.lenet:build",
     "mask_rcnn": "isocenter.networks.mask_rcnn:build",
     "mednext": "isocenter.networks.mednext:build",
