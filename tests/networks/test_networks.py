@@ -74,6 +74,16 @@ SMALLEST = {
     "efficientnet 3D": ("efficientnet", SMALL_EFFICIENTNET, (9, 7, 11)),
     "inception 2D": ("inception", {"blocks": [1, 1, 1], "width": 8, "stem_stride": 1, "dropout": 0.0}, (13, 9)),
     "inception 3D": ("inception", {"blocks": [1, 1, 1], "width": 8, "stem_stride": 1, "dropout": 0.0}, (9, 7, 11)),
+    "inflated_resnet 2D": (
+        "inflated_resnet",
+        {"width": 8, "dropout": 0.0, "strides": [[2, 2]] * 3 + [[1, 1]] * 2},
+        (13, 9),
+    ),
+    "inflated_resnet 3D": (
+        "inflated_resnet",
+        {"width": 8, "dropout": 0.0, "planar": 2, "strides": [[2, 2, 2]] * 2 + [[1, 1, 1]] * 3},
+        (9, 7, 11),
+    ),
     "lenet 2D": ("lenet", {"maps": [2, 4], "hidden": [16, 8]}, (13, 9)),
     "lenet 3D": ("lenet", {"maps": [2, 4], "hidden": [16, 8]}, (9, 7, 11)),
     "mobilenet 2D": ("mobilenet", SMALL_MOBILENET, (13, 9)),

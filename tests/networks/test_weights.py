@@ -20,6 +20,7 @@ torch.set_num_threads(1)
 
 PLANE = {"strides": [[1, 1], [2, 2]], "width": 4}
 MASK: dict[str, Head] = {"mask": Dense(2)}
+VIT = {"token": 4, "image": [8], "layers": 1, "width": 16, "heads": 2}
 
 
 def unet(channels: int = 1, heads: dict[str, Head] = MASK, seed: int = 0) -> torch.nn.Module:
@@ -184,3 +185,121 @@ def test_where_published_weights_cannot_be_fetched_the_remedy_is_a_file(setting,
     assert "the published weights cannot be fetched" in done.stdout
     assert said in done.stdout
     assert "--pretrained FILE" in done.stdout
+
+
+@pytest.mark.parametrize(("name", "size"), [("resnet", {"blocks": [1, 1], "width": 8}), ("vit", VIT)])
+def test_weights_of_a_network_of_one_axis_fit_images_of_other_channels(name, size, tmp_path):
+    torch.manual_seed(0)
+    three, one = (networks.build(name, channels, 1, {"class": Vector(2)}, size).eval() for channels in (3, 1))
+    save_file(three.state_dict(), tmp_path / "weights")
+    said = networks.pretrained(one, name, size, tmp_path / "weights")
+    assert "the first convolution adapted from 3 to 1 channels" in said
+    assert "fresh" not in said
+    signals = torch.randn(2, 1, 8)
+    expected = three(signals.expand(2, 3, 8))["class"]
+    torch.testing.assert_close(one(signals)["class"], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_learnt_places_are_no_convolution_that_could_take_other_channels(tmp_path):
+    """Three places and three channels: the places of a longer image are not made from them."""
+    sizes = [{**VIT, "image": [n]} for n in (8, 16)]
+    short, longer = (networks.build("vit", 3, 1, {"class": Vector(2)}, size) for size in sizes)
+    assert short.positions.shape[1] == 3
+    save_file(short.state_dict(), tmp_path / "weights")
+    said = networks.pretrained(longer, "vit", sizes[1], tmp_path / "weights")
+    assert "of another shape: positions of (1, 3, 16), here (1, 5, 16)" in said
+    assert said.endswith("fresh: positions")
+
+
+def test_it_is_said_what_did_not_fit_and_why(tmp_path):
+    given = {**unet(heads={"mask": Dense(5)}).state_dict(), "head.0.weight": torch.ones(2)}
+    del given["encoder.1.second_norm.bias"]
+    save_file(given, tmp_path / "weights")
+    said = networks.pretrained(unet(), "unet", PLANE, tmp_path / "weights")
+    assert "of another shape: dense.mask.weight of (5, 4, 1, 1), here (2, 4, 1, 1), dense.mask.bias of (5,)" in said
+    assert "without a place here: head.0.weight" in said
+    assert said.endswith("fresh: encoder.1.second_norm.bias, dense.mask.weight, dense.mask.bias")
+
+
+def test_weights_of_another_width_are_refused_with_a_shape_that_differs(tmp_path):
+    save_file(unet().state_dict(), tmp_path / "weights")
+    wider = networks.build("unet", 1, 2, MASK, {**PLANE, "width": 8})
+    with pytest.raises(PlanError, match=r"shapes do not, as in encoder\.0\.first\.weight of \(4, 1, 3, 3\), here \(8,"):
+        networks.pretrained(wider, "unet", PLANE, tmp_path / "weights")
+
+
+def test_scales_and_biases_alone_are_no_weights_of_the_same_network(tmp_path):
+    alone = {name: value for name, value in unet().state_dict().items() if value.ndim == 1}
+    save_file(alone, tmp_path / "weights")
+    with pytest.raises(PlanError, match="not one weight fits"):
+        networks.pretrained(unet(), "unet", PLANE, tmp_path / "weights")
+
+
+OF_TWO_AND_THREE = {
+    "resnet": [{"blocks": [1, 2], "width": 8, "dropout": 0.0}] * 2,
+    "resnet with a wide stem": [{"blocks": [1, 1], "width": 8, "dropout": 0.0, "stem_stride": 2}] * 2,
+    "unet": [{"strides": [[1] * axes, [2] * axes], "width": 4} for axes in (2, 3)],
+    "convnext": [{"blocks": [1, 1], "width": 8, "kernel": 3, "stem_stride": 2}] * 2,
+}
+
+
+def flat_and_deep(which: str, folder: Path, how: str) -> tuple[torch.nn.Module, torch.nn.Module, str]:
+    """A network for pictures, and one for volumes that begins from its weights."""
+    name, sizes = which.partition(" ")[0], OF_TWO_AND_THREE[which]
+    heads = MASK if name == "unet" else {"class": Vector(3)}
+    torch.manual_seed(0)
+    flat, deep = (networks.build(name, 1, axes, heads, size) for axes, size in zip((2, 3), sizes, strict=True))
+    flat(torch.randn(4, 1, 16, 16))  # running means that are not those of a fresh network
+    save_file(flat.state_dict(), folder / "flat.safetensors")
+    return flat.eval(), deep.eval(), networks.pretrained(deep, name, sizes[1], folder / "flat.safetensors", how)
+
+
+@pytest.mark.parametrize("which", OF_TWO_AND_THREE)
+def test_inflated_at_the_centre_a_volume_of_equal_slices_gets_the_answer_of_one(which, tmp_path):
+    flat, deep, said = flat_and_deep(which, tmp_path, "centre")
+    assert "kernels inflated along axis 2 (zeros around their one slice)" in said
+    assert "fresh" not in said
+    picture = torch.randn(2, 1, 16, 12)
+    [one], [all_slices] = flat(picture).values(), deep(picture[..., None].expand(-1, -1, -1, -1, 8)).values()
+    expected = one if all_slices.ndim == 2 else one[..., None].expand(all_slices.shape)
+    torch.testing.assert_close(all_slices, expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_inflated_by_the_mean_the_middle_of_equal_slices_is_seen_as_one(axis, tmp_path):
+    """At both ends the network sees zeros beside the volume: more there than the picture's has."""
+    torch.manual_seed(0)
+    size: dict[str, object] = {"blocks": [1, 1], "width": 8, "dropout": 0.0}
+    flat, deep = (networks.build("resnet", 1, axes, {"class": Vector(3)}, size).eval() for axes in (2, 3))
+    save_file(flat.state_dict(), tmp_path / "flat")
+    said = networks.pretrained(deep, "resnet", {**size, "axis": axis}, tmp_path / "flat")
+    assert f"inflated along axis {axis} (repeated and divided by how often)" in said
+    picture = torch.randn(1, 1, 16, 12)
+    volume = picture.unsqueeze(axis + 2).repeat_interleave(32, dim=axis + 2)
+    middle = deep.body(volume).select(axis + 2, 8)
+    torch.testing.assert_close(middle, flat.body(picture), atol=1e-5, rtol=1e-4)
+
+
+def test_the_axis_that_is_lacking_is_that_by_which_the_kernels_fit(tmp_path):
+    sizes = [{"strides": [[1, 1], [2, 2]], "width": 4}, {"strides": [[1, 1, 1], [1, 2, 2]], "width": 4}]
+    flat, deep = (networks.build("unet", 1, axes, MASK, size) for axes, size in zip((2, 3), sizes, strict=True))
+    save_file(flat.state_dict(), tmp_path / "flat")
+    assert "inflated along axis 0" in networks.pretrained(deep, "unet", sizes[1], tmp_path / "flat")
+
+
+@pytest.mark.parametrize("axis", [0, 2])
+def test_a_network_that_goes_through_slices_begins_from_one_of_the_plane(axis, tmp_path):
+    """As the neighbours of a slice among equal ones are that slice, it answers as the network of pictures."""
+    torch.manual_seed(0)
+    size = {**PLANE, "axis": axis, "neighbours": 1}
+    flat, slices = unet(), networks.build("unet_slices", 1, 3, MASK, size).eval()
+    save_file(flat.state_dict(), tmp_path / "flat")
+    said = networks.pretrained(slices, "unet_slices", size, tmp_path / "flat")
+    assert "adapted from 1 to 3 channels" in said
+    assert "fresh" not in said
+    picture = torch.randn(2, 1, 8, 12)
+    shape = [8, 12]
+    shape.insert(axis, 5)
+    answer = slices(picture.unsqueeze(axis + 2).expand(-1, -1, *shape))["mask"]
+    expected = flat(picture)["mask"].unsqueeze(axis + 2).expand(answer.shape)
+    torch.testing.assert_close(answer, expected, atol=1e-5, rtol=1e-4)

@@ -30,6 +30,7 @@ NETWORKS = {
     "faster_rcnn": "isocenter.networks.faster_rcnn:build",
     "fcos": "isocenter.networks.fcos:build",
     "inception": "isocenter.networks.inception:build",
+    "inflated_resnet": "isocenter.networks.inflated_resnet:build",
     "lenet": "isocenter.networks.lenet:build",
     "mask_rcnn": "isocenter.networks.mask_rcnn:build",
     "mednext": "isocenter.networks.mednext:build",
@@ -166,14 +167,15 @@ def size_for(
     return size, because, paper
 
 
-def pretrained(module: Module, name: str, size: Mapping[str, Any], source: str | Path) -> str:
+def pretrained(module: Module, name: str, size: Mapping[str, Any], source: str | Path, inflation: str = "mean") -> str:
     """Take over weights, as far as names and shapes agree, into a module that `build` made; says in words what fitted.
 
-    source: "auto" for the family's published weights, else a file of weights (safetensors or torch's own)
+    source:    "auto" for the family's published weights, else a file of weights (safetensors or torch's own)
+    inflation: how kernels of one axis less get the axis that they lack: "mean" or "centre"
     Raises PlanError where nothing fits or is published, ResourceError where it cannot be fetched, IntegrityError for
     a file that holds no weights or would run code.
     """
-    return take_over(module, _found(name)[0], size, source)
+    return take_over(module, _found(name)[0], size, source, inflation)
 
 
 def is_published(name: str) -> bool:

@@ -29,36 +29,43 @@ WRAPPERS = re.compile(r"^((module|_orig_mod|model|network|net)\.)+")
 # Under which name training programs keep the weights beside other things.
 NESTED = ("state_dict", "model_state_dict", "model", "network_weights", "net")
 NAMED = 6  # tensors that stay fresh are named up to this number
+REMEDY = "Give weights of the same network"
 # Where weights are published, unless a family or HF_ENDPOINT names another place, and s that are waited for a word from
 # there: its own client tries again and again for about a minute.
 HUB, PATIENCE = "https://huggingface.co", 5.0
 
 
-def take_over(module: Module, family: ModuleType, size: Mapping[str, Any], source: str | Path) -> str:
-    """Weights whose names and shapes agree into the module; says what fitted.
+def take_over(module: Module, family: ModuleType, size: Mapping[str, Any], source: str | Path, inflation: str) -> str:
+    """Weights whose names and shapes agree into the module; says what fitted, what did not, and why.
 
-    family: the file of the network; it may have `published(channels, size)`, with the address that it fetches from as
-            `PUBLISHED_AT` where that is not the hub's, and `translated(name)`
-    source: "auto" for the family's published weights, else a file: safetensors or torch's own, without code
-    The first convolution is adapted to another number of channels as timm does: summed, or repeated and rescaled.
+    family:    the file of the network; it may have `published(channels, size)`, with the address that it fetches from
+               as `PUBLISHED_AT` where that is not the hub's, and `translated(name)`
+    source:    "auto" for the family's published weights, else a file: safetensors or torch's own, without code
+    inflation: how kernels of one axis less get the axis that they lack: "mean" repeats them along it and divides by
+               how often (Carreira and Zisserman, arXiv:1705.07750, section 2.4), "centre" has zeros around them
+    The convolutions that take images are adapted to another number of channels as timm does: summed, or repeated and
+    rescaled.
     Raises PlanError where nothing fits or nothing is published, ResourceError where it cannot be fetched.
     """
-    own = module.state_dict()
+    layers, own = convolutions(module), module.state_dict()
     if str(source) == "auto":
-        given, from_where = _published(own, family, size), f"the published weights of {size.get('model', 'it')}"
+        given, from_where = _published(layers, family, size), f"the published weights of {size.get('model', 'it')}"
     else:
         path = Path(source)
         given, from_where = read_weights(path), f"{path.name} with SHA-256 {_digest(path)[:16]}"
     named = _named(given, own, family)
-    channels = _channels(named, own)
+    found, how = inflated(named, own, layers, inflation, size.get("axis"))
+    channels = _channels(found, layers)
     fitting = {
-        name: value for name in named if name in own if (value := _fit(named[name], own[name], channels)) is not None
+        name: value
+        for name in found
+        if name in own and (value := _fit(found[name], own[name], channels if name in layers else None)) is not None
     }
-    counted = [name for name in own if own[name].ndim]
-    if not any(name in fitting for name in counted):
-        raise PlanError("not one weight fits the plan's network", str(source), "Give weights of the same network")
+    if not any(name in fitting for name in _telling(own)):
+        raise PlanError(f"not one weight fits the plan's network: {_why(named, own)}", str(source), REMEDY)
     module.load_state_dict({**own, **fitting})
-    return _said(counted, fitting, channels, from_where)
+    changes = [f"the first convolution adapted from {channels[0]} to {channels[1]} channels"] * (len(set(channels)) > 1)
+    return "; ".join([*_said(named, own, fitting, from_where), *how, *changes, *_fresh(own, fitting)])
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -94,14 +101,14 @@ def _unwrapped(found: Any, path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _published(own: Mapping[str, Tensor], family: ModuleType, size: Mapping[str, Any]) -> dict[str, Tensor]:
+def _published(layers: Mapping[str, Any], family: ModuleType, size: Mapping[str, Any]) -> dict[str, Tensor]:
     fetch = getattr(family, "published", None)
     if fetch is None:
         raise PlanError("this family has no published weights", WHERE, "Give a file: --pretrained FILE")
     silence = ""
     try:
         with _in_time(getattr(family, "PUBLISHED_AT", os.environ.get("HF_ENDPOINT") or HUB)) as silence:
-            return fetch(_first(own).shape[1], size)
+            return fetch(_first(layers).in_channels, size)
     except ValueError as error:
         raise PlanError(str(error), WHERE, "Name another model, or give a file: --pretrained FILE") from error
     except Exception as error:  # whatever the clients of the hub raise where there is no way to it
@@ -148,40 +155,121 @@ def _named(given: Mapping[str, Tensor], own: Mapping[str, Tensor], family: Modul
     return max(readings, key=lambda reading: sum(name in own for name in reading))
 
 
-def _first(own: Mapping[str, Tensor]) -> Tensor:
-    """The weight of the first convolution."""
-    return next(value for value in own.values() if value.ndim >= 4)
+def convolutions(module: Module) -> dict[str, Any]:
+    """{name of its weight: layer}, in the order in which the network has them: the first takes images."""
+    plain = torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d
+    kinds = *plain, torch.nn.ConvTranspose1d, torch.nn.ConvTranspose2d, torch.nn.ConvTranspose3d
+    return {f"{name}.weight".lstrip("."): one for name, one in module.named_modules() if isinstance(one, kinds)}
 
 
-def _channels(named: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> tuple[int, int]:
-    """Of the images that the weights were made for, and of ours."""
-    ours = _first(own)
-    theirs = next((named[name] for name, value in own.items() if value is ours and name in named), ours)
-    return (int(theirs.shape[1]) if theirs.ndim == ours.ndim else int(ours.shape[1])), int(ours.shape[1])
+def inflated(
+    named: Mapping[str, Tensor], own: Mapping[str, Tensor], layers: Mapping[str, Any], how: str, asked: int | None
+) -> tuple[Mapping[str, Tensor], list[str]]:
+    """The tensors with kernels of one axis less given the axis that they lack, and what was done in words.
+
+    asked: the axis that the network's settings name as that of its slices; it counts where the kernels' shapes leave
+           several. Where they still do, it is the last, along which most stacks of slices lie.
+    """
+    flat = [name for name in named if name in layers and named[name].ndim == own[name].ndim - 1]
+    if not flat:
+        return named, []
+    axes = own[flat[0]].ndim - 2
+    fits = [sum(_without(own[name], axis) == named[name].shape[2:] for name in flat) for axis in range(axes)]
+    wanted = -1 if asked is None else asked % axes
+    axis = max(range(axes), key=lambda one: (fits[one], one == wanted, one))
+    grown = {name: _grown(named[name], own[name].shape[2 + axis], layers[name], axis, how) for name in flat}
+    means = "repeated and divided by how often" if how == "mean" else "zeros around their one slice"
+    return {**named, **grown}, [f"{len(flat)} kernels inflated along axis {axis} ({means})"]
 
 
-def _fit(value: Tensor, own: Tensor, channels: tuple[int, int]) -> Tensor | None:
+def _without(own: Tensor, axis: int) -> tuple[int, ...]:
+    return tuple(n for one, n in enumerate(own.shape[2:]) if one != axis)
+
+
+def _grown(kernel: Tensor, length: int, layer: Any, axis: int, how: str) -> Tensor:
+    """So long a kernel that answers a volume without change along the axis as the flat one answers its slice."""
+    repeated = kernel.unsqueeze(2 + axis).repeat_interleave(length, dim=2 + axis)
+    if layer.transposed:  # of its length each voxel meets only every so manieth
+        return repeated * layer.stride[axis] / length
+    if how == "mean":
+        return repeated / length
+    centre = torch.arange(length) == length // 2
+    return repeated * centre.reshape(-1, *[1] * (kernel.ndim - 2 - axis))
+
+
+def _first(layers: Mapping[str, Any]) -> Any:
+    """The convolution that takes images."""
+    if not layers:
+        raise ValueError("without a convolution the network has no first one")
+    return next(iter(layers.values()))
+
+
+def _channels(named: Mapping[str, Tensor], layers: Mapping[str, Any]) -> tuple[int, int]:
+    """Of the images that the weights were made for, and of ours; equal where nothing tells the first."""
+    for name, layer in layers.items():
+        theirs = named.get(name)
+        known = theirs is not None and theirs.ndim == layer.weight.ndim and layer.groups == 1
+        return (int(theirs.shape[1]) if known and theirs is not None else layer.in_channels), layer.in_channels
+    return 0, 0
+
+
+def _fit(value: Tensor, own: Tensor, channels: tuple[int, int] | None) -> Tensor | None:
     """The tensor as it fits ours: itself, or adapted where it only takes images of other channels; else None."""
     if value.shape == own.shape:
         return value
+    if channels is None or value.ndim != own.ndim:
+        return None
     theirs, ours = channels
     adapted = (value.shape[0], ours, *value.shape[2:])
-    if value.ndim < 4 or value.shape[1] != theirs or tuple(own.shape) != adapted:
+    if value.shape[1] != theirs or tuple(own.shape) != adapted:
         return None
     adapt = importlib.import_module("timm.models").adapt_input_conv  # it brings torch, and is seldom needed
-    flat = value.flatten(3)  # timm's function knows two axes; a third only lies beside the second
+    flat = value.reshape(*value.shape[:2], -1, 1)  # timm's function knows two axes; all lie along the first
     return adapt(ours, flat, base_chans=theirs).reshape(adapted)
 
 
-def _said(counted: list[str], fitting: Mapping[str, Tensor], channels: tuple[int, int], from_where: str) -> str:
-    fresh = [name for name in counted if name not in fitting]
-    said = f"{len(counted) - len(fresh)} of {len(counted)} tensors from {from_where}"
-    if channels[0] != channels[1]:
-        said += f"; the first convolution adapted from {channels[0]} to {channels[1]} channels"
-    if fresh:
-        more = f" and {len(fresh) - NAMED} more" if len(fresh) > NAMED else ""
-        said += f"; fresh: {', '.join(fresh[:NAMED])}{more}"
-    return said
+def _counted(own: Mapping[str, Tensor]) -> list[str]:
+    """All but the counters of batches."""
+    return [name for name in own if own[name].ndim]
+
+
+def _telling(own: Mapping[str, Tensor]) -> list[str]:
+    """Weights that tell one network from another: scales and biases alone fit many."""
+    return [name for name in own if own[name].ndim > 1] or _counted(own)
+
+
+def _why(named: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
+    """Why none fits: other names, or other shapes."""
+    known = [name for name in _telling(own) if name in named]
+    if not known:
+        return f"there are names such as {next(iter(named))}, where it has {_telling(own)[0]}"
+    return f"names agree and shapes do not, as in {_shapes(known[0], named, own)}"
+
+
+def _shapes(name: str, named: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
+    return f"{name} of {tuple(named[name].shape)}, here {tuple(own[name].shape)}"
+
+
+def _said(
+    named: Mapping[str, Tensor], own: Mapping[str, Tensor], fitting: Mapping[str, Tensor], from_where: str
+) -> list[str]:
+    """How many fitted, which did not for their shape, and which found no place."""
+    counted = _counted(own)
+    said = [f"{sum(name in fitting for name in counted)} of {len(counted)} tensors from {from_where}"]
+    other = [_shapes(name, named, own) for name in counted if name in named and name not in fitting]
+    spare = [name for name in _counted(named) if name not in own]
+    said += [f"of another shape: {_listed(other)}"] * bool(other)
+    return said + [f"without a place here: {_listed(spare)}"] * bool(spare)
+
+
+def _fresh(own: Mapping[str, Tensor], fitting: Mapping[str, Tensor]) -> list[str]:
+    fresh = [name for name in _counted(own) if name not in fitting]
+    return [f"fresh: {_listed(fresh)}"] * bool(fresh)
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"{', '.join(names[:NAMED])}{more}"
 
 
 def _digest(path: Path) -> str:

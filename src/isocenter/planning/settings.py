@@ -75,6 +75,8 @@ class Network:
     name:       of the family
     size:       the family's own settings
     pretrained: weights to begin from: None, "auto" for the family's published ones, or a file
+    inflation:  how kernels of weights for images of one axis less get that axis: "mean" repeats them along it and
+                divides, "centre" has zeros around them
     context:    {covariate: how it becomes numbers}, told the network beside the images; None for none. A person who
                 plans gives names, or "all"
     told:       how: they join the image's features (concatenate), scale and shift them (film), each place of the image
@@ -90,6 +92,7 @@ class Network:
     told: Literal["concatenate", "film", "attention", "tokens"] | None = None
     narrow: Count | None = None
     sparsity: Annotated[float, Ge(0), Lt(math.inf)] = 0.0
+    inflation: Literal["mean", "centre"] = "mean"
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The recipe that trains, what feeds it, and the state that it leaves."""
 
 from isocenter.training.alone import Alone, covariates_alone
-from isocenter.training.begin import fitting
+from isocenter.training.begin import take_over
 from isocenter.training.checkpoint import STATE_SCHEMA, read_checkpoint, recover, with_task, write_checkpoint
 from isocenter.training.loader import Batch, Loader
 from isocenter.training.probe import FEWER
@@ -31,12 +31,12 @@ __all__ = [
     "Work",
     "covariates_alone",
     "finished",
-    "fitting",
     "keep_marked",
     "prepare_all",
     "read_checkpoint",
     "recover",
     "replan",
+    "take_over",
     "train",
     "with_task",
     "write_checkpoint",

@@ -7,27 +7,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from isocenter import networks
-from isocenter.errors import PlanError
 from isocenter.planning import Network
-from isocenter.runtime import digest, read_tensors
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from torch.nn import Module
 
 log = logging.getLogger("isocenter")
 
 
-def fitting(module: Module, start: Path) -> dict[str, Tensor]:
-    """The weights in a file whose names and shapes agree with the network's.
+def take_over(module: Module, network: Network, source: str | Path) -> str:
+    """Weights of a file, or the network's published ones ("auto"), as far as they fit; says in words what did.
 
     Raises PlanError where none does: the run would begin from nothing and not say so.
     """
-    own, given = module.state_dict(), read_tensors(start)
-    agreeing = {name: value for name, value in given.items() if name in own and own[name].shape == value.shape}
-    if not agreeing:
-        raise PlanError("not one weight fits the plan's network", str(start), "Give a model of the same network")
-    return agreeing
+    return networks.pretrained(module, network.name, network.size, source, network.inflation)
 
 
 def begin_from(module: Module, network: Network, start: Path | None) -> str:
@@ -35,13 +28,8 @@ def begin_from(module: Module, network: Network, start: Path | None) -> str:
 
     start: a model's weights, which come after the network's published ones
     """
-    said = []
-    if network.pretrained is not None:
-        said.append(networks.pretrained(module, network.name, network.size, network.pretrained))
-    if start is not None:
-        own, agreeing = module.state_dict(), fitting(module, start)
-        module.load_state_dict({**own, **agreeing})
-        said.append(f"{len(agreeing)} of {len(own)} tensors from {start.name} with SHA-256 {digest(start)[:16]}")
+    sources = [source for source in (network.pretrained, start) if source is not None]
+    said = "; ".join(take_over(module, network, source) for source in sources)
     if said:
-        log.info("began from %s", "; ".join(said))
-    return "; ".join(said)
+        log.info("began from %s", said)
+    return said

@@ -14,7 +14,7 @@ from isocenter.evaluation import rows_to_json
 from isocenter.files import unwritable
 from isocenter.planning import settings
 from isocenter.runtime import Model, build_module, load, write_json
-from isocenter.training import Clock, Outcome, fitting
+from isocenter.training import Clock, Outcome, take_over
 from isocenter.values import Dataset, Decision, Plan, Row
 from isocenter.verbs.baseline import covariates_stated
 from isocenter.verbs.before import Before
@@ -125,7 +125,8 @@ def train(
         made = _planned(data, flags, by_hand, given)
         if weights is not None:
             chosen = settings(made.plan)
-            fitting(build_module(chosen.task, chosen.architecture), weights)  # refused before the folder is there
+            module = build_module(chosen.task, chosen.architecture)
+            take_over(module, chosen.network, weights)  # refused before the folder is there
         return _ended(begin(folder, made), began, weights)
 
 
