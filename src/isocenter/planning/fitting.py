@@ -11,7 +11,7 @@ import numpy as np
 from isocenter import networks
 from isocenter.planning.grid import FEW_SLICES, Grid, grid_for
 from isocenter.planning.machine import Machine
-from isocenter.planning.memory import Peak, peak, refuse_too_large
+from isocenter.planning.memory import Peak, peak, refuse_too_large, takes_context
 from isocenter.planning.prepare import CLIPS
 from isocenter.planning.profiles import NNUNET
 from isocenter.planning.recipe import VERY_LONG, usual_batch
@@ -30,7 +30,8 @@ MANY_CASES = 100
 class Fitted:
     """What fits into memory: the grid, the network for it and the batch.
 
-    usual: the batch if memory had no say
+    usual:   the batch if memory had no say
+    context: what the network is told; which images a case has only if the family takes it
     """
 
     grid: Grid
@@ -39,6 +40,7 @@ class Fitted:
     batch: int
     usual: int
     peak: Peak
+    context: Mapping[str, Any] | None = None
 
 
 def fitted(
@@ -53,6 +55,7 @@ def fitted(
     minutes: float | None,
     wished: int | None = None,
     context: Mapping[str, Any] | None = None,
+    presence: Mapping[str, Any] | None = None,
     reduction: float = 1.0,
 ) -> Fitted:
     """The first of ever smaller batches and patches that fits.
@@ -62,6 +65,7 @@ def fitted(
     minutes:     for one model
     wished:      the batch that the task wants; as many as is usual without
     context:     what the network is told beside the images
+    presence:    what tells it which images a case has, if the family takes it
     reduction:   by which factor the grid may be coarser than images are, as the task says
     Raises ResourceError where not even a single small patch fits.
     """
@@ -79,6 +83,9 @@ def fitted(
             "size": size.value,
             "context": context,
         }
+        told = {**(context or {}), **(presence or {})}
+        if presence and takes_context(task, architecture, told):
+            architecture["context"] = told
         cases = prepared_bytes(grid, channels)
         found = peak(
             task, architecture, grid.patch, batch, machine, half=machine.bf16, cases=cases, count=len(fingerprint)
@@ -86,7 +93,7 @@ def fitted(
         if found.fits(machine):
             break
     refuse_too_large(found, machine)
-    return Fitted(grid, network, size, batch, usual, found)
+    return Fitted(grid, network, size, batch, usual, found, architecture["context"])
 
 
 def _smaller(batch: int) -> Iterator[tuple[float, int]]:
