@@ -5,8 +5,8 @@ import pytest
 
 import isocenter
 import trained
-from isocenter.planning.modalities import absent_decision, channels_in, dropout_decision, lacking
-from isocenter.values import Case, CaseFacts, Dataset, Fingerprint, Geometry, Image
+from isocenter.planning.modalities import absent_decision, dropout_decision, lacking
+from isocenter.values import Case, Dataset, Geometry, Image
 
 GRID = Geometry.of_pixels((4, 4))
 
@@ -15,21 +15,12 @@ def case(number: int, *names: str) -> Case:
     return Case(str(number), str(number), {name: Image(np.ones((1, 4, 4)), GRID).named(name) for name in names})
 
 
-def facts(*channels: str) -> CaseFacts:
-    return CaseFacts("1", (4, 4), (1.0, 1.0), False, False, channels, "MR", ())
-
-
 def test_who_lacks_what_is_counted_by_name_and_by_the_numbers_of_files():
     named = Dataset((case(1, "T1", "T2"), case(2, "T2"), case(3, "T2")))
     assert lacking(named, ["T1", "T2"]) == {"T1": 2}
     numbered = Dataset((case(1, "0", "1"), case(2, "0001")))
     assert lacking(numbered, ["0", "1"]) == {"0": 1}
     assert lacking(Dataset((case(1, "image"), case(2, "image"))), ["fat", "water"]) == {}
-
-
-def test_the_channels_are_those_that_any_case_has():
-    assert channels_in(Fingerprint((facts("T2"), facts("T1", "T2"), facts("FLAIR")))) == ["T1", "T2", "FLAIR"]
-    assert channels_in(Fingerprint((facts("0001"), facts("0", "1", "2")))) == ["0", "1", "2"]
 
 
 def test_training_leaves_images_out_where_cases_lack_some_and_only_there():

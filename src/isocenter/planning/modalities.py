@@ -8,18 +8,11 @@ from typing import Any
 from isocenter.errors import counted
 from isocenter.runtime import Presence
 from isocenter.transforms import COLOUR, placed
-from isocenter.values import Dataset, Decision, Fingerprint
+from isocenter.values import Dataset, Decision
 
 # Each image is left out half the time, so that nearly every subset of them is seen as often as any other.
 DROPOUT, MMFORMER = 0.5, "arXiv:2206.02425"
 HEMIS = "arXiv:1607.05194"
-
-
-def channels_in(fingerprint: Fingerprint) -> list[str]:
-    """All channels that any training case has: in the order of those that have most, numbers by their value."""
-    cases = sorted((case.channels for case in fingerprint.cases), key=len, reverse=True)
-    names = list(dict.fromkeys(str(int(one)) if one.isdigit() else one for channels in cases for one in channels))
-    return sorted(names, key=int) if all(one.isdigit() for one in names) else names
 
 
 def lacking(dataset: Dataset, channels: Sequence[str]) -> dict[str, int]:

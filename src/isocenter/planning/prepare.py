@@ -6,12 +6,11 @@ import numpy as np
 
 from isocenter.errors import DatasetError
 from isocenter.planning.grid import Grid, flat
-from isocenter.planning.modalities import channels_in
 from isocenter.planning.normalisation import normalisation
 from isocenter.planning.profiles import NNUNET, profile_for
 from isocenter.planning.shortcuts import Retest, without_shortcuts
 from isocenter.tasks import Task
-from isocenter.transforms import COLOUR, GREY, without_alpha
+from isocenter.transforms import COLOUR, GREY, all_channels, without_alpha
 from isocenter.values import MM, Dataset, Decision, Fingerprint
 
 # Of a clip; published networks look at 8 to 32.
@@ -58,7 +57,7 @@ def channels_of(fingerprint: Fingerprint) -> Decision:
     if len(set(found)) == 1:
         return Decision(list(found[0]), f"all {len(found)} training cases have them")
     if not set(found) <= {GREY, COLOUR}:
-        return Decision(channels_in(fingerprint), f"each of {len(found)} training cases has some of them")
+        return Decision(all_channels(found), f"each of {len(found)} training cases has some of them")
     coloured = found.count(COLOUR)
     because = f"{len(found) - coloured} training cases are grey and {coloured} are not: what colour adds is not known"
     return Decision(list(GREY), f"{because} for all")

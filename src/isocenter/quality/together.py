@@ -8,7 +8,7 @@ from isocenter.errors import counted, listed
 from isocenter.quality.boxes import no_boxes
 from isocenter.quality.events import events
 from isocenter.quality.instances import no_instances
-from isocenter.transforms import COLOUR, GREY, without_alpha
+from isocenter.transforms import COLOUR, GREY, all_channels, placed, without_alpha
 from isocenter.values import Dataset, Fingerprint, Label, Problem, grades
 
 # A label map with more values than this, undeclared, numbers instances.
@@ -182,7 +182,11 @@ def _channels(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem]:
     if set(kinds) <= {GREY, COLOUR} or len(set(kinds)) == 1:
         return
     images = {case.id: set(case.images) for case in dataset}
-    if all({name, name.partition(":")[0]} & images[case.id] for case in fingerprint.cases for name in case.channels):
+    named = all(
+        {name, name.partition(":")[0]} & images[case.id] for case in fingerprint.cases for name in case.channels
+    )
+    places = [placed(kind, all_channels(kinds)) for kind in kinds]
+    if named and all(found is not None and list(found) == sorted(found) for found in places):
         return
     usual = max(sorted(set(kinds)), key=kinds.count)
     others = "; ".join(", ".join(kind) for kind in sorted(set(kinds) - {usual}))

@@ -257,7 +257,7 @@ class Preprocessing:
             raise DatasetError(
                 f"lacks {' and '.join(lacking)}, which training never dropped: the model cannot do without",
                 where,
-                f"{self._all_images}. A model can learn to do without: train it with --set training.modality_dropout=0.5",
+                f"{self._all_images}. A model that is trained with --set training.modality_dropout=0.5 does without",
             )
         self._check(image, where)
         return places

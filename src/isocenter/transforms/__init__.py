@@ -5,7 +5,16 @@ from isocenter.transforms.align import aligned
 from isocenter.transforms.augment import Augmentation
 from isocenter.transforms.augment_following import Corners, Following, LabelMap, ObjectMap, Warp
 from isocenter.transforms.augment_spatial import sides_changed
-from isocenter.transforms.channels import COLOUR, GREY, images_of, placed, recoloured, stacked, without_alpha
+from isocenter.transforms.channels import (
+    COLOUR,
+    GREY,
+    all_channels,
+    images_of,
+    placed,
+    recoloured,
+    stacked,
+    without_alpha,
+)
 from isocenter.transforms.consensus import majority, staple, votes
 from isocenter.transforms.draws import child, generator, order, some_of
 from isocenter.transforms.enclosing import OBJECTS, PIECES, boxes_of_objects, boxes_of_pieces, is_speck
@@ -37,6 +46,7 @@ __all__ = [
     "Taps",
     "Warp",
     "aligned",
+    "all_channels",
     "along",
     "apparent_diffusion",
     "boxes_of_objects",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -88,6 +88,13 @@ def placed(found: Sequence[str], expected: Sequence[str]) -> tuple[int, ...] | N
     places = [_place(name, expected) for name in found]
     known = tuple(place for place in places if place is not None)
     return known if len(known) == len(found) == len(set(known)) else None
+
+
+def all_channels(each: Iterable[Sequence[str]]) -> list[str]:
+    """All channels that any case has: in the order of those that have most, numbers by their value."""
+    found = [name for channels in sorted(each, key=len, reverse=True) for name in channels]
+    names = list(dict.fromkeys(str(int(one)) if one.isdigit() else one for one in found))
+    return sorted(names, key=int) if all(one.isdigit() for one in names) else names
 
 
 def _place(name: str, expected: Sequence[str]) -> int | None:
