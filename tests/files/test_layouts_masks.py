@@ -113,15 +113,39 @@ def test_images_without_dataset_json_may_have_numbered_channels(tmp_path):
     assert list(case.images) == ["0", "1", "2"]
 
 
-def test_a_case_that_lacks_a_channel_is_left_out_and_said_so(tmp_path):
+def test_a_case_that_lacks_a_channel_is_read_with_those_it_has_and_said_so(tmp_path):
     for n in range(3):
         for channel in range(2):
             volume(tmp_path / "imagesTr" / f"c{n}_{channel:04d}.nii.gz")
         volume(tmp_path / "labelsTr" / f"c{n}.nii.gz")
-    (tmp_path / "imagesTr" / "c1_0001.nii.gz").unlink()
+    (tmp_path / "imagesTr" / "c1_0000.nii.gz").unlink()
     dataset = read_dataset(tmp_path)
-    assert [case.id for case in dataset] == ["c0", "c2"]
+    assert [list(case.images) for case in dataset] == [["0", "1"], ["0001"], ["0", "1"]]
+    assert dataset.cases[1].images["0001"].channels == ("0001",)
+    assert (dataset.problems[0].what, dataset.problems[0].cases) == ("channel 0: 1 of 3 cases lack it", ("c1",))
+
+
+def test_a_channel_that_dataset_json_does_not_name_is_said_and_its_case_left_out(tmp_path):
+    for n, channels in enumerate((2, 3, 1)):
+        for channel in range(channels):
+            volume(tmp_path / "imagesTr" / f"c{n}_{channel:04d}.nii.gz")
+        volume(tmp_path / "labelsTr" / f"c{n}.nii.gz")
+    described = {"channel_names": {"0": "T1", "1": "T2"}, "labels": {"background": 0, "one": 1}}
+    (tmp_path / "dataset.json").write_text(json.dumps(described))
+    dataset = read_dataset(tmp_path)
+    assert {case.id: list(case.images) for case in dataset} == {"c0": ["T1", "T2"], "c2": ["T1"]}
     assert dataset.problems[0].cases == ("c1",)
+    assert dataset.problems[1].what == "channel T2: 1 of 2 cases lack it"
+
+
+def test_a_blank_cell_is_an_image_that_a_case_lacks(tmp_path):
+    for name in ("a1", "a2", "b2"):
+        volume(tmp_path / f"{name}.nii.gz")
+    (tmp_path / "cases.csv").write_text("id,t1,t2,label\na,a1.nii.gz,a2.nii.gz,ill\nb,,b2.nii.gz,well\n")
+    options = DatasetOptions(column={"image:T1": "t1", "image:T2": "t2"})
+    dataset = read_dataset(tmp_path / "cases.csv", options)
+    assert [[image.channels for image in case.images.values()] for case in dataset] == [[("0",), ("0",)], [("T2",)]]
+    assert dataset.problems[0].what == "channel T1: 1 of 2 cases lack it"
 
 
 def test_class_folders_inside_images_are_classes(data):

@@ -64,3 +64,13 @@ def test_a_context_is_the_same_after_its_settings():
 def test_columns_that_say_nothing_of_the_training_cases_are_refused(settings):
     with pytest.raises(PlanError, match=r"network\.context"):
         Context.of(settings)
+
+
+def test_which_images_a_case_has_stands_last_and_uncentred_in_the_order_of_the_channels():
+    context = Context.of({"image:T1": {"there": 1.0}, **Context((AGE,)).settings, "image:T2": {"there": 0.8}})
+    assert context.entries == ("age", "age missing", "image:T1", "image:T2")
+    assert (context.names, context.channels) == (("age",), ("T1", "T2"))
+    assert context.vector({"age": 62}, ["T2"])[0].tolist() == pytest.approx([1.0, -0.1, 0.0, 1.0])
+    assert context.vector({"age": 62})[0][-2:].tolist() == [1.0, 1.0]
+    assert context.of_patients == Context((AGE,))
+    assert Context.of(context.settings) == context

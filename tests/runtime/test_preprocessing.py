@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from isocenter.errors import DatasetError, GeometryError, PlanError
-from isocenter.runtime import Preprocessing, Trace, slide
+from isocenter.runtime import Preprocessing, Trace, preprocessing, slide
 from isocenter.transforms import Normalisation
 from isocenter.values import Array, Deferred, Geometry, Image
 from strategies import geometries, rotations
@@ -246,10 +247,30 @@ def scan(channels: tuple[str, ...], geometry: Geometry | None = None, frames: in
 two = partial(Preprocessing, 3, ("T1", "T2"), AS_IT_IS * 2)
 
 
+@pytest.mark.parametrize(("names", "there"), [(("T2",), (False, True)), (("0000",), (True, False))])
+def test_an_image_that_is_absent_is_zero_and_the_others_stand_in_their_place(names, there, monkeypatch):
+    may_lack = two(absent=("T1", "T2"), spacing=(2.0, 1.0, 1.0))
+    image = scan(names, Geometry((6, 5, 4), np.eye(4)))
+    image = image.with_pixels(np.random.default_rng(3).normal(size=image.shape).astype(np.float32))
+    seen, _ = may_lack(image, "case 7")
+    [place] = np.flatnonzero(there)
+    alone, _ = Preprocessing(3, ("0",), AS_IT_IS, spacing=(2.0, 1.0, 1.0))(replace(image, channels=("0",)), "case 7")
+    assert may_lack.there(image, "case 7") == there
+    assert_array_equal(seen[place], alone[0])
+    assert not seen[1 - place].any()
+    monkeypatch.setattr(preprocessing, "STREAMED_BYTES", 0)
+    opened, _ = may_lack.opened(image, "case 7")
+    assert not isinstance(opened, np.ndarray)
+    assert_array_equal(opened[(slice(0, 2), *(slice(0, size) for size in seen.shape[1:]))], seen)
+
+
 @pytest.mark.parametrize(
     ("preprocessing", "image", "error", "says"),
     [
-        (two(), scan(("T1",)), DatasetError, r"1 channel \(T1\), the model expects 2 \(T1, T2\)"),
+        (two(), scan(("0",)), DatasetError, r"1 channel \(0\), the model expects 2 \(T1, T2\)"),
+        (two(), scan(("T1",)), DatasetError, "lacks T2, which training never dropped.*CASE_0001.*modality_dropout"),
+        (two(absent=("T2",)), scan(("T2",)), DatasetError, "lacks T1, which training never dropped"),
+        (two(), scan(("T1", "T2", "FLAIR")), DatasetError, r"3 channels \(T1, T2, FLAIR\), the model expects 2"),
         (two(), scan(("T2", "T1")), DatasetError, "T2, T1 are not the model's T1, T2"),
         (volumes, scan(("0",), frames=5), GeometryError, "5 frames"),
         (Preprocessing(2, ("0",), AS_IT_IS), scan(("0",)), GeometryError, "works in 2 dimensions"),

@@ -200,3 +200,36 @@ def test_without_balance_every_measured_case_comes_once_an_epoch():
     batch = Loader(found, (4, 4), 3, 0.0, 3).of_step(0)
     assert batch.targets.shape == (3, 2)
     assert sorted(batch.targets[:, 0].tolist()) == [0.5, 0.5, 1.5]
+
+
+def of_several(there: tuple[bool, ...], left_out: float) -> Loader:
+    """Cases of three images of which some are there, with a covariate before them in what is told."""
+    has = np.array(there)
+    context = np.array([7.0, *has], np.float32)
+    found = [
+        Prepared(str(n), np.ones((3, 4, 4), np.float32), np.int64(n % 2), (), (1.0, 1.0), context=context, there=has)
+        for n in range(4)
+    ]
+    return Loader(found, (4, 4), 4, 0.0, 7, images=(0, 1, 2), left_out=left_out, told=True)
+
+
+@given(st.lists(st.booleans(), min_size=3, max_size=3).filter(any), st.floats(0, 0.99), st.integers(0, 99))
+@settings(max_examples=40)
+def test_an_image_is_left_out_only_if_it_is_there_and_another_one_stays(there, left_out, step):
+    batch = of_several(tuple(there), left_out).of_step(step)
+    assert batch.there is not None
+    assert not (batch.there > np.array(there)).any()
+    assert batch.there.any(axis=1).all()
+    assert_array_equal(batch.context, np.concatenate([np.full((4, 1), 7), batch.there], axis=1))
+    assert_array_equal(of_several(tuple(there), left_out).of_step(step).there, batch.there)
+
+
+def test_each_image_is_left_out_as_often_as_the_plan_says_and_both_channels_of_one_together():
+    made = of_several((True, True, True), 0.5)
+    kept = np.concatenate([made.of_step(step).there for step in range(300)])
+    # A coin each; once in eight all three would go, and one of them stays.
+    assert kept.mean(axis=0) == pytest.approx([1 / 2 + 1 / 8 / 3] * 3, abs=0.05)
+    paired = Loader(made.cases, (4, 4), 4, 0.0, 7, images=(0, 0, 1), left_out=0.5, told=True)
+    kept = np.concatenate([paired.of_step(step).there for step in range(20)])
+    assert_array_equal(kept[:, 0], kept[:, 1])
+    assert not np.array_equal(kept[:, 0], kept[:, 2])

@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from isocenter.errors import GeometryError
-from isocenter.transforms import COLOUR, GREY, channels, recoloured, stacked
+from isocenter.transforms import COLOUR, GREY, all_channels, channels, images_of, placed, recoloured, stacked
 from isocenter.values import Deferred, Geometry, Image
 
 GRID = Geometry((2, 3, 4), np.eye(4))
@@ -112,3 +112,20 @@ def test_large_images_of_a_case_are_joined_when_a_part_of_them_is_read(monkeypat
     for part in (np.s_[0:2, 1:3, :, 2:4], np.s_[1:2, :, 0:5, 3:6]):
         assert_array_equal(read(part), held.data[part])
         assert_array_equal(joined.pixels[part], held.data[part])
+
+
+def test_the_channels_are_those_that_any_case_has():
+    assert all_channels([("T2",), ("T1", "T2"), ("FLAIR",)]) == ["T1", "T2", "FLAIR"]
+    assert all_channels([("0001",), ("0", "1", "2")]) == ["0", "1", "2"]
+
+
+def test_a_channel_is_placed_by_its_name_or_by_four_digits_and_an_unnamed_one_nowhere():
+    assert placed(("FLAIR", "T1"), ("T1", "T2", "FLAIR")) == (2, 0)
+    assert placed(("0001",), ("T1", "T2")) == (1,)
+    assert placed(("0",), ("0", "1")) is None
+    assert placed(("T1", "0000"), ("T1", "T2")) is None
+    assert placed(("PET",), ("T1", "T2")) is None
+
+
+def test_the_channels_of_one_image_are_told_by_its_name():
+    assert images_of(("dixon:fat", "dixon:water", "T1")) == (0, 0, 1)

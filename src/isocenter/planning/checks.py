@@ -121,6 +121,14 @@ def _check_shape(made: Settings) -> None:
         if sizes is not None and (len(sizes) != chosen.ndim or min(sizes) <= 0):
             where = f"preprocessing.{name}"
             raise PlanError(f"{sizes} in {chosen.ndim} dimensions", where, "Give one size above 0 an axis")
+    strangers = sorted(set(chosen.absent) - set(chosen.channels))
+    if strangers:
+        problem = f"there is no channel {strangers[0]!r}"
+        raise PlanError(problem, "preprocessing.absent", f"Choose of {', '.join(chosen.channels)}")
+    if made.training.modality_dropout > 0 and set(chosen.absent) != set(chosen.channels):
+        problem = "training leaves out images that no case may lack"
+        remedy = "Plan anew with --set training.modality_dropout=..., or give 0"
+        raise PlanError(problem, "training.modality_dropout", remedy)
     if len(chosen.normalisation) != len(chosen.channels):
         problem = f"{len(chosen.normalisation)} ways for {len(chosen.channels)} channels"
         raise PlanError(problem, "preprocessing.normalisation", "Give one for each channel")

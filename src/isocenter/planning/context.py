@@ -10,7 +10,7 @@ import numpy as np
 
 from isocenter.errors import PlanError, listed
 from isocenter.quality import DISGUISED, MADE, is_constant, telling, words_of
-from isocenter.runtime import Category, Column, Context, Number
+from isocenter.runtime import Category, Context, Number
 from isocenter.values import Case, Dataset, Decision, Fingerprint, is_missing, level_in, number_in
 
 # As a person asks for every column that is fit.
@@ -39,7 +39,7 @@ def context_decision(dataset: Dataset, fingerprint: Fingerprint, asked: Any) -> 
         Context.of(asked)
         return Decision(asked, "set by hand")
     names = found if asked == ALL else [asked] if isinstance(asked, str) else list(asked)
-    columns: list[Column] = []
+    columns: list[Number | Category] = []
     without: list[str] = []
     for name in names:
         if name not in found:
@@ -76,7 +76,9 @@ def _training(dataset: Dataset, fingerprint: Fingerprint) -> tuple[list[Case], l
     return cases, [facts[case.id] for case in cases]
 
 
-def _column(name: str, values: list[Any], references: list[Any], patients: list[str], *, every: bool) -> Column | str:
+def _column(
+    name: str, values: list[Any], references: list[Any], patients: list[str], *, every: bool
+) -> Number | Category | str:
     """The column, or why it is left out.
 
     every: nobody asked for it by name, so that what is odd about it speaks against it
@@ -96,7 +98,7 @@ def _column(name: str, values: list[Any], references: list[Any], patients: list[
     return _category(name, known, len(values), every=every)
 
 
-def _number(name: str, known: np.ndarray, count: int) -> Column | str:
+def _number(name: str, known: np.ndarray, count: int) -> Number | str:
     missing = 1 - len(known) / count
     filled = np.concatenate([known, np.full(count - len(known), np.median(known))])
     deviation = float(filled.std())
@@ -106,7 +108,7 @@ def _number(name: str, known: np.ndarray, count: int) -> Column | str:
     return Number(name, *kept)
 
 
-def _category(name: str, known: Sequence[Any], count: int, *, every: bool) -> Column | str:
+def _category(name: str, known: Sequence[Any], count: int, *, every: bool) -> Category | str:
     often = Counter(level_in(one) for one in known)
     levels = {level: n for level, n in sorted(often.items()) if n >= FEWEST_OF_LEVEL}
     if len(levels) > MOST_LEVELS:
@@ -120,7 +122,7 @@ def _category(name: str, known: Sequence[Any], count: int, *, every: bool) -> Co
     return Category(name, shares, round(rest / count, DIGITS))
 
 
-def _said(column: Column) -> str:
+def _said(column: Number | Category) -> str:
     if isinstance(column, Number):
         gaps = f", {column.missing:.0%} missing: the median and a mark" if column.missing > 0 else ""
         return f"{column.name} is standardised (median {column.median:g}{gaps})"

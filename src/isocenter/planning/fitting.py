@@ -11,7 +11,7 @@ import numpy as np
 from isocenter import networks
 from isocenter.planning.grid import FEW_SLICES, Grid, grid_for
 from isocenter.planning.machine import Machine
-from isocenter.planning.memory import Peak, peak, refuse_too_large
+from isocenter.planning.memory import Peak, peak, refuse_too_large, takes_context
 from isocenter.planning.prepare import CLIPS
 from isocenter.planning.profiles import NNUNET
 from isocenter.planning.recipe import VERY_LONG, usual_batch
@@ -32,8 +32,9 @@ MANY_CASES = 100
 class Fitted:
     """What fits into memory: the grid, the network for it and the batch.
 
-    usual: the batch if memory had no say
-    told:  how the network is told what it is told beside the images
+    usual:   the batch if memory had no say
+    told:    how the network is told what it is told beside the images
+    context: what it is told; which images a case has only if the family takes it
     """
 
     grid: Grid
@@ -43,6 +44,7 @@ class Fitted:
     usual: int
     peak: Peak
     told: Mapping[str, Decision]
+    context: Mapping[str, Any] | None = None
 
 
 def fitted(
@@ -57,6 +59,7 @@ def fitted(
     minutes: float | None,
     wished: int | None = None,
     context: Mapping[str, Any] | None = None,
+    presence: Mapping[str, Any] | None = None,
     reduction: float = 1.0,
 ) -> Fitted:
     """The first of ever smaller batches and patches that fits.
@@ -66,6 +69,7 @@ def fitted(
     minutes:     for one model
     wished:      the batch that the task wants; as many as is usual without
     context:     what the network is told beside the images
+    presence:    what tells it which images a case has, if the family takes it
     reduction:   by which factor the grid may be coarser than images are, as the task says
     Raises ResourceError where not even a single small patch fits.
     """
@@ -76,14 +80,17 @@ def fitted(
         grid = grid_for(fingerprint, device=machine.device, room=room, **wanted)
         network = asked or _family(said, grid, frames)
         size = _of_clips(_size(network.value, grid, machine, len(fingerprint), minutes, task), frames)
-        told = telling(task, network.value, context)
         architecture = {
             "name": network.value,
             "channels": channels,
             "spatial_dims": len(grid.patch),
             "size": size.value,
-            **told_of({"context": context, **{key: one.value for key, one in told.items()}}),
         }
+        beside = {**(context or {}), **(presence or {})}
+        if not (presence and takes_context(task, architecture, beside)):
+            beside = dict(context or {})
+        told = telling(task, network.value, beside)
+        architecture |= told_of({"context": beside, **{key: one.value for key, one in told.items()}})
         cases = prepared_bytes(grid, channels)
         found = peak(
             task, architecture, grid.patch, batch, machine, half=machine.bf16, cases=cases, count=len(fingerprint)
@@ -93,7 +100,7 @@ def fitted(
     refuse_too_large(found, machine)
     if measured := networks.standing(network.value, task.heads, len(grid.patch)):
         network = replace(network, because=f"{network.because}; {measured}")
-    return Fitted(grid, network, size, batch, usual, found, told)
+    return Fitted(grid, network, size, batch, usual, found, told, beside or None)
 
 
 def _smaller(batch: int) -> Iterator[tuple[float, int]]:

@@ -102,6 +102,16 @@ def peak(
     )
 
 
+def takes_context(task: Task, architecture: Mapping[str, Any], context: Mapping[str, Any]) -> bool:
+    """Whether the family can be told this beside the images."""
+    with torch.device("meta"):
+        try:
+            build_module(task, {**architecture, "context": context})
+        except PlanError:
+            return False
+    return True
+
+
 def refuse_too_large(found: Peak, machine: Machine, name: str = "plan") -> None:
     """ResourceError where training would not fit, with what would."""
     if not found.fits(machine):

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from isocenter.errors import DatasetError
 from isocenter.files import modality_word
 from isocenter.planning.anatomy import WINDOWS, window_for
 from isocenter.planning.profiles import NNUNET, profile_for
-from isocenter.transforms import COLOUR, Normalisation
+from isocenter.transforms import COLOUR, Normalisation, placed
 from isocenter.values import CaseFacts, Decision, Fingerprint
 
 RADIOPAEDIA = "radiopaedia.org: Windowing (CT)"
@@ -30,13 +31,14 @@ def normalisation(
     structures:  names of what is to be seen; of a CT they may tell the window
     """
     if tuple(channels) == COLOUR:
-        made = [_range(fingerprint, n) for n in range(len(channels))]
+        made = [_range(fingerprint, n, channels) for n in range(len(channels))]
         return _decision(made, "colours keep their relation to each other, by mean and deviation of the training cases")
     schemes = [profile_for(_modality(channel, modality)).scheme for channel in channels]
     if "window" not in schemes:
         because = "intensities have no common unit: each image goes by its own mean and deviation"
         return _decision([Normalisation("zscore") for _ in channels], because)
-    lowest = float(np.median([case.intensity[0]["min"] for case in fingerprint.cases]))
+    window = schemes.index("window")
+    lowest = float(np.median([one["min"] for one in _found(fingerprint, window, channels, inside=False)]))
     if lowest > MOST_LOWEST:
         because = f"the median CT begins at {lowest:g}: those are no Hounsfield units, so each goes by its own mean"
         return _decision([Normalisation("zscore") for _ in channels], because)
@@ -50,7 +52,7 @@ def normalisation(
         made = [fixed if scheme == "window" else Normalisation("zscore") for scheme in schemes]
         return _decision(made, because, source)
     made = [
-        _percentiles(fingerprint, n) if scheme == "window" else Normalisation("zscore")
+        _percentiles(fingerprint, n, channels) if scheme == "window" else Normalisation("zscore")
         for n, scheme in enumerate(schemes)
     ]
     marked = sum(bool(case.foreground) for case in fingerprint.cases)
@@ -78,23 +80,38 @@ def _fixed(low: float, high: float) -> Normalisation:
     return Normalisation("window", low, high, (low + high) / 2, (high - low) / 4)
 
 
-def _range(fingerprint: Fingerprint, channel: int) -> Normalisation:
-    mean, deviation = (_median(fingerprint, channel, key) / 255 for key in ("mean", "deviation"))
+def _range(fingerprint: Fingerprint, channel: int, channels: Sequence[str]) -> Normalisation:
+    mean, deviation = (_median(fingerprint, channel, channels, key) / 255 for key in ("mean", "deviation"))
     return Normalisation("range", 0.0, 255.0, mean, max(deviation, LEAST))
 
 
-def _percentiles(fingerprint: Fingerprint, channel: int) -> Normalisation:
-    low, high, mean, deviation = (_median(fingerprint, channel, key) for key in ("low", "high", "mean", "deviation"))
+def _percentiles(fingerprint: Fingerprint, channel: int, channels: Sequence[str]) -> Normalisation:
+    keys = ("low", "high", "mean", "deviation")
+    low, high, mean, deviation = (_median(fingerprint, channel, channels, key) for key in keys)
     return Normalisation("window", low, max(high, low + LEAST), mean, max(deviation, LEAST))
 
 
-def _median(fingerprint: Fingerprint, channel: int, key: str) -> float:
-    """Over the training cases, of what is inside their structures where they have any."""
-    marked = [case for case in fingerprint.cases if case.foreground]
-    return float(np.median([_facts(case, channel)[key] for case in marked or fingerprint.cases]))
+def _median(fingerprint: Fingerprint, channel: int, channels: Sequence[str], key: str) -> float:
+    """Over the training cases that have it, of what is inside their structures where they have any."""
+    return float(np.median([one[key] for one in _found(fingerprint, channel, channels, inside=True)]))
 
 
-def _facts(case: CaseFacts, channel: int) -> Mapping[str, float]:
-    """A grey image among colour ones has one channel, which stands for all."""
-    found = case.foreground or case.intensity
-    return found[min(channel, len(found) - 1)]
+def _found(
+    fingerprint: Fingerprint, channel: int, channels: Sequence[str], *, inside: bool
+) -> list[Mapping[str, float]]:
+    """What is known of a channel in each training case that has it; inside structures alone, where any are marked."""
+    marked = [case for case in fingerprint.cases if case.foreground] if inside else []
+    known = [_facts(case, channel, channels, inside=inside) for case in marked or fingerprint.cases]
+    found = [one for one in known if one is not None]
+    if found or inside:
+        return found or _found(fingerprint, channel, channels, inside=False)
+    problem = f"no training case has channel {channels[channel]}"
+    raise DatasetError(problem, "preprocessing.normalisation", "Give cases that have it, or leave it out")
+
+
+def _facts(case: CaseFacts, channel: int, channels: Sequence[str], *, inside: bool) -> Mapping[str, float] | None:
+    found = (case.foreground if inside else ()) or case.intensity
+    places = placed(case.channels, channels)
+    if places is None:  # a grey image among colour ones has one channel, which stands for all
+        return found[min(channel, len(found) - 1)]
+    return found[places.index(channel)] if channel in places else None

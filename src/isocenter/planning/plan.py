@@ -13,6 +13,7 @@ from isocenter.planning.context import context_decision, image_only
 from isocenter.planning.fitting import fitted, memory_decision
 from isocenter.planning.grid import window_for
 from isocenter.planning.machine import Machine
+from isocenter.planning.modalities import absent_decision, dropout_decision, lacking, presence, with_presence
 from isocenter.planning.prepare import channels_of, frames_of, preprocessing
 from isocenter.planning.profiles import NNUNET, profile_for
 from isocenter.planning.recipe import batch_decision, training
@@ -35,12 +36,14 @@ def make_plan(
     network: str | None = None,
     retest: Retest | None = None,
     context: Any = None,
+    modality_dropout: float | None = None,
 ) -> Plan:
     """A plan for these training cases.
 
     fingerprint: of the training cases alone: nothing of validation or test enters a plan
     network:     the family to choose a size for; the task's own choice if none is given
     context:     covariates to be told the network: names, or "all"; None for none
+    modality_dropout: how often an image of a case is left out; as the data ask for if not given
     retest:      tells what tells the classes apart without the disease, after some preprocessing; None if nothing does
     Raises DatasetError where no task fits the references or they teach nothing, PlanError for an unknown network,
     ResourceError where nothing fits into memory.
@@ -50,7 +53,12 @@ def make_plan(
     said = built.decisions(fingerprint)
     family = Decision(network, "asked for") if network is not None else None
     frames = frames_of(fingerprint, machine.device)
-    channels = len(channels_of(fingerprint).value) * (frames.value or 1)
+    names = channels_of(fingerprint).value
+    channels = len(names) * (frames.value or 1)
+    holes = lacking(dataset, names)
+    dropout = dropout_decision(names, holes, len(dataset))
+    dropout = dropout if modality_dropout is None else Decision(modality_dropout, "asked for")
+    absent = absent_decision(names, holes, len(dataset), dropout.value)
     wished = said.get("training.batch")
     beside = context_decision(dataset, fingerprint, context)
     trainings = max(1, folds) * (2 if beside.value else 1)
@@ -66,13 +74,14 @@ def make_plan(
         minutes=each,
         wished=None if wished is None else int(wished.value),
         context=beside.value,
+        presence=presence(names, absent.value, holes, len(dataset)),
         reduction=float(said["preprocessing.reduction"].value) if "preprocessing.reduction" in said else 1.0,
     )
     grid = fits.grid
     batch = batch_decision(fits.batch, fits.usual, fingerprint, grid, machine)
     if wished is not None and fits.batch == wished.value:
         batch = wished
-    prepared = preprocessing(dataset, fingerprint, built, grid, frames, retest)
+    prepared = preprocessing(dataset, fingerprint, built, grid, frames, retest, absent)
     side = left_right(fingerprint, prepared["ndim"].value)
     profile = profile_for(prepared["modality"].value, prepared["ndim"].value)
     varied = augmentation(profile, anatomy(names_of(dataset, built.labels)), side, built, grid.patch)
@@ -87,7 +96,7 @@ def make_plan(
             "name": fits.network,
             "size": fits.size,
             "pretrained": Decision(None, "no others were asked for"),
-            "context": beside,
+            "context": with_presence(beside, fits.context, names, fits.network.value) if absent.value else beside,
             **fits.told,
         },
         "training": training(
@@ -100,6 +109,7 @@ def make_plan(
             minutes=minutes,
             folds=folds,
             seed=seed,
+            modality_dropout=dropout,
         ),
         "augmentation": varied,
         "inference": {

@@ -10,7 +10,7 @@ from isocenter.planning.normalisation import normalisation
 from isocenter.planning.profiles import NNUNET, profile_for
 from isocenter.planning.shortcuts import Retest, without_shortcuts
 from isocenter.tasks import Task
-from isocenter.transforms import COLOUR, GREY, without_alpha
+from isocenter.transforms import COLOUR, GREY, all_channels, without_alpha
 from isocenter.values import MM, Dataset, Decision, Fingerprint
 
 # Of a clip; published networks look at 8 to 32.
@@ -20,7 +20,13 @@ EMPTY = 0.75
 
 
 def preprocessing(
-    dataset: Dataset, fingerprint: Fingerprint, task: Task, grid: Grid, frames: Decision, retest: Retest | None
+    dataset: Dataset,
+    fingerprint: Fingerprint,
+    task: Task,
+    grid: Grid,
+    frames: Decision,
+    retest: Retest | None,
+    absent: Decision,
 ) -> dict[str, Decision]:
     """The plan's section, in the order in which an image goes through it."""
     channels, modality = channels_of(fingerprint), _modality(dataset, fingerprint)
@@ -30,6 +36,7 @@ def preprocessing(
     return {
         "ndim": _axes(fingerprint),
         "channels": channels,
+        "absent": absent,
         "frames": frames,
         "modality": modality,
         "normalisation": normalisation(fingerprint, channels.value, modality.value, names),
@@ -49,6 +56,8 @@ def channels_of(fingerprint: Fingerprint) -> Decision:
     found = [without_alpha(case.channels) for case in fingerprint.cases]
     if len(set(found)) == 1:
         return Decision(list(found[0]), f"all {len(found)} training cases have them")
+    if not set(found) <= {GREY, COLOUR}:
+        return Decision(all_channels(found), f"each of {len(found)} training cases has some of them")
     coloured = found.count(COLOUR)
     because = f"{len(found) - coloured} training cases are grey and {coloured} are not: what colour adds is not known"
     return Decision(list(GREY), f"{because} for all")

@@ -53,6 +53,7 @@ def training(
     minutes: float | None,
     folds: int,
     seed: int,
+    modality_dropout: Decision,
 ) -> dict[str, Decision]:
     """The section "training"; what the task decides comes on top."""
     dense = not grid.whole
@@ -81,6 +82,7 @@ def training(
         "schedule": Decision("cosine", "it falls to zero with the last step", "arXiv:1608.03983"),
         "early_stop": _early_stop(each),
         "sampling": Decision("natural", "each case comes as often as any other"),
+        "modality_dropout": modality_dropout,
         "memory": memory,
         "compute": Decision(None, "a probe finds what is fastest on this machine when training starts"),
     }

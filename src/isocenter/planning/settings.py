@@ -40,6 +40,7 @@ class Training:
     early_stop:    ends after so many validations without improvement; None never
     sampling:      how often cases are drawn: as they come, or so that classes come alike or by the roots of their sizes
     compute:       how a step is computed; None until a probe has found what is fastest on the machine
+    modality_dropout: how often each image of a case is left out, never all of them
     memory:        GiB that training is predicted to take at its peak, of the device that computes
     """
 
@@ -66,6 +67,7 @@ class Training:
     sampling: Literal["natural", "balanced", "oversampled", "undersampled", "square_root", "by_loss"] = "natural"
     memory: Annotated[float, Ge(0), Lt(math.inf)] = 0.0
     compute: Ways | None = None
+    modality_dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
 
 
 @dataclass(frozen=True)

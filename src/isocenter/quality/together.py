@@ -8,7 +8,7 @@ from isocenter.errors import counted, listed
 from isocenter.quality.boxes import no_boxes
 from isocenter.quality.events import events
 from isocenter.quality.instances import no_instances
-from isocenter.transforms import COLOUR, GREY, without_alpha
+from isocenter.transforms import COLOUR, GREY, all_channels, placed, without_alpha
 from isocenter.values import Dataset, Fingerprint, Label, Problem, grades
 
 # A label map with more values than this, undeclared, numbers instances.
@@ -38,7 +38,7 @@ def together(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem]:
     yield from _grades(fingerprint)
     yield from _findings(dataset, fingerprint)
     yield from events(dataset, fingerprint)
-    yield from _channels(fingerprint)
+    yield from _channels(dataset, fingerprint)
     axes = {len(case.shape) for case in fingerprint.cases}
     if len(axes) > 1:
         yield Problem(
@@ -173,10 +173,20 @@ def _findings(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem]:
             )
 
 
-def _channels(fingerprint: Fingerprint) -> Iterator[Problem]:
-    """Cases with other channels than the rest; pictures in grey beside those in colour can be brought to one kind."""
+def _channels(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem]:
+    """Cases with other channels than the rest; pictures in grey beside those in colour can be brought to one kind.
+
+    A case that lacks an image is none: its channels are told by the names of its images.
+    """
     kinds = [without_alpha(case.channels) for case in fingerprint.cases]
     if set(kinds) <= {GREY, COLOUR} or len(set(kinds)) == 1:
+        return
+    images = {case.id: set(case.images) for case in dataset}
+    named = all(
+        {name, name.partition(":")[0]} & images[case.id] for case in fingerprint.cases for name in case.channels
+    )
+    places = [placed(kind, all_channels(kinds)) for kind in kinds]
+    if named and all(found is not None and list(found) == sorted(found) for found in places):
         return
     usual = max(sorted(set(kinds)), key=kinds.count)
     others = "; ".join(", ".join(kind) for kind in sorted(set(kinds) - {usual}))

@@ -2,12 +2,12 @@
 
 A number is standardised, and stands at the median where it is missing; of a category each level has an entry. Whether
 something was missing is an entry too, where training cases lacked it. Every entry is centred by the training cases:
-the average patient is the origin.
+the average patient is the origin. Which of several images a case has is told too, by 1 or 0 as it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,8 @@ from isocenter.values import is_missing, level_in, number_in
 
 # What a category's entry for missing and rare levels is called.
 UNKNOWN = "unknown"
+# Before a channel's name, so that a covariate may have the same.
+IMAGE = "image:"
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,35 @@ class Category:
         return [float(one == level) - share for one, share in self._shares.items()], note
 
 
-Column = Number | Category
+@dataclass(frozen=True)
+class Presence:
+    """Whether a case has an image: 1 or 0, not centred, because a network leaves out by it what is not there.
+
+    name:  "image:" and the channel
+    there: share of the training cases that have it
+    """
+
+    name: str
+    there: float = 1.0
+
+    @classmethod
+    def of(cls, channel: str, there: float) -> Presence:
+        return cls(f"{IMAGE}{channel}", there)
+
+    @property
+    def channel(self) -> str:
+        return self.name.removeprefix(IMAGE)
+
+    @property
+    def entries(self) -> tuple[str, ...]:
+        return (self.name,)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {"there": self.there}
+
+
+Column = Number | Category | Presence
 
 
 @dataclass(frozen=True)
@@ -97,7 +127,9 @@ class Context:
         if not isinstance(settings, Mapping | None):
             problem = f"{settings!r} does not say what the training cases have in these columns"
             raise PlanError(problem, "network.context", "Plan anew from the data, and name them there")
-        return cls(tuple(_column(name, one) for name, one in (settings or {}).items()))
+        columns = [_column(name, one) for name, one in (settings or {}).items()]
+        # Last, in the order of the channels: there a network looks for them.
+        return cls(tuple(sorted(columns, key=lambda one: isinstance(one, Presence))))
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -105,20 +137,40 @@ class Context:
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(one.name for one in self.columns)
+        """Of the covariates."""
+        return tuple(one.name for one in self.columns if not isinstance(one, Presence))
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Of which it is told whether a case has them; their entries are the vector's last."""
+        return tuple(one.channel for one in self.columns if isinstance(one, Presence))
 
     @property
     def entries(self) -> tuple[str, ...]:
         """What each number of the vector is."""
         return tuple(entry for one in self.columns for entry in one.entries)
 
+    @property
+    def of_patients(self) -> Context:
+        """The covariates alone."""
+        return Context(tuple(one for one in self.columns if not isinstance(one, Presence)))
+
     def __len__(self) -> int:
         return len(self.entries)
 
-    def vector(self, covariates: Mapping[str, Any]) -> tuple[NDArray[np.float32], list[str]]:
-        """(entries,) of a patient, and what has to be known of them; a column that is not there is missing."""
-        made, notes = [], []
+    def vector(
+        self, covariates: Mapping[str, Any], there: Collection[str] | None = None
+    ) -> tuple[NDArray[np.float32], list[str]]:
+        """(entries,) of a patient, and what has to be known of them; a column that is not there is missing.
+
+        there: channels that the case has; None for all
+        """
+        made: list[float] = []
+        notes: list[str] = []
         for one in self.columns:
+            if isinstance(one, Presence):
+                made.append(float(there is None or one.channel in there))
+                continue
             entries, note = one.encoded(covariates.get(one.name))
             made += entries
             notes += [note] if note else []
@@ -127,6 +179,8 @@ class Context:
 
 def _column(name: str, settings: Any) -> Column:
     try:
+        if "there" in settings:
+            return Presence(name, float(settings["there"]))
         missing = float(settings["missing"])
         if "levels" in settings:
             levels = {str(level): float(share) for level, share in settings["levels"].items()}

@@ -63,7 +63,8 @@ def inference(model: Model, members: int, places: Mapping[str, str], own_scales:
     own_scales: whether each network has a scale of intensities of its own
     """
     here = "$@bundle_root + "
-    told = {"covariates": "@covariates"} if len(model.context) else {}
+    told = {"covariates": "@covariates"} if model.context.names else {}
+    absent = [plain(name) for name in model.preprocessing.settings.get("absent", ())]
     first = model.first if isinstance(model, Cascaded) else None
     before: dict[str, Any] = {}
     if first is not None:
@@ -85,6 +86,7 @@ def inference(model: Model, members: int, places: Mapping[str, str], own_scales:
             "source": "@dataset_dir",
             "formats": "@formats",
             "channels": [plain(name) for name in model.preprocessing.channels],
+            **({"absent": absent} if absent else {}),
         },
         "inferer": _inferer(model, places, "", given),
         "evaluator": {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +19,7 @@ from isocenter.runtime.context import Context, with_context
 from isocenter.runtime.members import Averaged, flipped_axes
 from isocenter.runtime.passage import Beside, passed
 from isocenter.runtime.prepares import Prepares
+from isocenter.runtime.preprocessing import Preprocessing
 from isocenter.runtime.stream import Stream, frames_of
 from isocenter.runtime.windows import Network, Progress
 from isocenter.tasks import Task
@@ -118,7 +119,7 @@ class Model:
             return predicted_by_frame(image, one)
         if covariates is None and isinstance(subject, Case):
             covariates = subject.covariates or None
-        told, notes = self.told(covariates, where)
+        told, notes = self.told(covariates, where, self._there(image, where))
         prediction = passed(
             image,
             where,
@@ -142,20 +143,29 @@ class Model:
         """What the network is told of a patient beside the image; without columns where it is told nothing."""
         return Context.of(self.network.get("context"))
 
+    def _there(self, image: Image, where: str) -> tuple[str, ...] | None:
+        """The channels that the image has, for a network that is told; None for one that is not."""
+        if not self.context.channels or not isinstance(self.preprocessing, Preprocessing):
+            return None
+        there = self.preprocessing.there(image, where)
+        return tuple(name for name, known in zip(self.preprocessing.channels, there, strict=True) if known)
+
     def told(
-        self, covariates: Mapping[str, Any] | None, where: str = "covariates"
+        self, covariates: Mapping[str, Any] | None, where: str = "covariates", there: Collection[str] | None = None
     ) -> tuple[NDArray[np.float32] | None, list[str]]:
         """The vector for a patient's covariates, and what has to be known of them; None for a network without one.
 
+        there: channels that the case has; None for all
         DatasetError where the model asks for covariates and none of them was given.
         """
         context = self.context
         if not len(context):
             return None, []
-        if covariates is None or (covariates and not set(context.names) & set(covariates)):
+        missing = covariates is None or (covariates and not set(context.names) & set(covariates))
+        if context.names and missing:
             problem = f"the model was trained with {', '.join(context.names)} beside the image, and none was given"
             raise DatasetError(problem, where, "Give a table with these columns: --covariates TABLE.csv")
-        return context.vector(covariates)
+        return context.vector(covariates or {}, there)
 
     def _goes_by_frame(self, image: Image) -> bool:
         """Whether a clip is looked at frame by frame: by a model of still images that marks voxels."""

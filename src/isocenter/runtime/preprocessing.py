@@ -29,6 +29,7 @@ from isocenter.transforms import (
     frames_as_channels,
     padding,
     permuted,
+    placed,
     recoloured,
     resample,
     resample_labels,
@@ -57,6 +58,7 @@ class Preprocessing:
     smallest: the padded shape is at least this
     order:    interpolation of intensities
     reduction: by which factor the network's grid is coarser yet than the spacing, or the image's own grid, makes it
+    absent:   channels that a case may lack; the network sees zeros in their place
     cascade:  by which factor that of a network before is coarser still, whose labels are one more channel, the last;
               None for a network that sees the image alone
     """
@@ -76,6 +78,7 @@ class Preprocessing:
     unit: str = MM
     frames: int | None = None
     cascade: float | None = None
+    absent: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 1 <= self.reduction < math.inf:
@@ -103,6 +106,12 @@ class Preprocessing:
         return len(self.channels) * (self.frames or 1) + (self.cascade is not None)
 
     @property
+    def _all_images(self) -> str:
+        """What to do about an image that lacks."""
+        columns = f"--column image:{self.channels[0]}=COLUMN,..."
+        return f"Give all images of a case: a folder with CASE_0000, CASE_0001, ..., or a table with {columns}"
+
+    @property
     def is_in_parts(self) -> bool:
         return True
 
@@ -122,7 +131,7 @@ class Preprocessing:
         """
         image = image if self.frames is None else thinned(image, self.frames, where)
         image = recoloured(image, self.channels)
-        self._check(image, where)
+        places = self._places(image, where)
         image = image.with_pixels(image.data)  # read once: `valid` looks at the voxels too
         data, valid = (frames_as_channels(one, self.frames) for one in (image.data, image.valid))
         geometry, squeezed = image.geometry, self._squeezed(image.geometry, where)
@@ -135,13 +144,22 @@ class Preprocessing:
         trace = self._trace(geometry, squeezed, axes, flips, region)
         # Each channel all the way before the next: only what the network sees is held of more than one. The frames of
         # one are normalised together, so that what changes with time is kept.
-        each = [one.reshape(len(self.channels), -1, *one.shape[1:]) for one in (data, valid)]
+        each = [one.reshape(len(places), -1, *one.shape[1:]) for one in (data, valid)]
+        own = [self.normalisation[place] for place in places]
         channels = [
             _padded(resample(normalisation.apply(channel, measured), trace.shape, self.order), trace.pad)
-            for normalisation, channel, measured in zip(self.normalisation, *each, strict=True)
+            for normalisation, channel, measured in zip(own, *each, strict=True)
         ]
+        if len(places) < len(self.channels):
+            there, nothing = dict(zip(places, channels, strict=True)), np.zeros_like(channels[0])
+            channels = [there.get(place, nothing) for place in range(len(self.channels))]
         seen = channels[0] if len(channels) == 1 else np.concatenate(channels)
         return np.ascontiguousarray(seen, dtype=np.float32), trace
+
+    def there(self, image: Image, where: str) -> tuple[bool, ...]:
+        """Of each channel whether the image has it; DatasetError where one is lacking that must not."""
+        places = self._places(recoloured(image, self.channels), where)
+        return tuple(place in places for place in range(len(self.channels)))
 
     def labels(self, labels: Array, trace: Trace, outside: int = 0) -> Array:
         """(*spatial) label map on the source grid, taken the same way; padded with what lies outside."""
@@ -158,7 +176,7 @@ class Preprocessing:
         image = recoloured(image, self.channels)
         if self.ndim < 3 or image.geometry.ndim < 3 or 4 * math.prod(image.shape) < STREAMED_BYTES:
             return self(image, where)
-        self._check(image, where)
+        places = self._places(image, where)
         geometry = image.geometry
         (axes, flips), size = geometry.to_canonical, geometry.shape
         found = content_of(image) if self.crop == "content" else tuple(slice(0, n) for n in size)
@@ -167,8 +185,9 @@ class Preprocessing:
             for axis, flip in zip(axes, flips, strict=True)
         )
         trace = self._trace(geometry, None, axes, flips, self._without_border(region))
-        scales = scales_of(image, self.normalisation, trace.region(tuple(slice(0, n) for n in trace.kept)))
-        return Streamed(image, trace, tuple(scales), self.order), trace
+        own = [self.normalisation[place] for place in places]
+        scales = scales_of(image, own, trace.region(tuple(slice(0, n) for n in trace.kept)))
+        return Streamed(image, trace, tuple(scales), self.order, places, len(self.channels)), trace
 
     def parts(self, trace: Trace, region: Region | None, patch: Sequence[int], channels: int) -> list[Part]:
         """Columns of what is wanted, as few as there may be."""
@@ -212,25 +231,38 @@ class Preprocessing:
         steps = tuple(step * old / new for step, old, new in zip(steps, kept, shape, strict=True))
         return Trace(geometry, squeezed, axes, flips, region, shape, pad, steps)
 
-    def _check(self, image: Image, where: str) -> None:
-        if len(image.channels) != len(self.channels):
+    def _places(self, image: Image, where: str) -> tuple[int, ...]:
+        """Which channel of the network each of the image's is; what cannot be used is refused."""
+        whole = len(image.channels) == len(self.channels)
+        places = tuple(range(len(self.channels))) if whole else placed(image.channels, self.channels)
+        if places is None or len(places) > len(self.channels):
             raise DatasetError(
                 f"has {counted(len(image.channels), 'channel')} ({', '.join(image.channels)}), the model expects "
                 f"{len(self.channels)} ({', '.join(self.channels)})",
                 where,
-                "Give all images of a case: a folder with CASE_0000, CASE_0001, ..., or a table with "
-                f"--column image:{self.channels[0]}=COLUMN,..."
+                self._all_images
                 if len(self.channels) > len(image.channels)
                 else "Give the images that the model was trained on, in that order",
             )
         # _0000 and _0001 say which channel of the model a file is, as nnU-Net has it; names have to be the same names.
         numbered = image.channels == tuple(str(n) for n in range(len(self.channels)))
-        if len(self.channels) > 1 and not numbered and image.channels != self.channels:
+        if whole and len(self.channels) > 1 and not numbered and image.channels != self.channels:
             raise DatasetError(
                 f"channels {', '.join(image.channels)} are not the model's {', '.join(self.channels)}",
                 where,
                 "Name and order the images as in training",
             )
+        lacking = [name for place, name in enumerate(self.channels) if place not in places and name not in self.absent]
+        if lacking:
+            raise DatasetError(
+                f"lacks {' and '.join(lacking)}, which training never dropped: the model cannot do without",
+                where,
+                f"{self._all_images}. A model that is trained with --set training.modality_dropout=0.5 does without",
+            )
+        self._check(image, where)
+        return places
+
+    def _check(self, image: Image, where: str) -> None:
         if image.frames is not None and self.frames is None:
             raise GeometryError(
                 f"has {image.frames} frames on a fourth axis", where, "Give one volume (volume=..., one file a frame)"

@@ -44,7 +44,8 @@ def readme(
         f"```console\n$ {RUN_COMMAND}\n```",
         f"IMAGES is a file or a folder of files that end in {ends}{named}. RESULTS is made: one label map a case, on "
         "the grid of its image, where the model marks structures, and `predictions.csv` and `predictions.json`.",
-        *([_told(model)] if len(model.context) else []),
+        *([_told(model)] if model.context.names else []),
+        *([_absent(model)] if model.preprocessing.settings.get("absent") else []),
         "With Isocenter:",
         '```python\nimport isocenter\n\nisocenter.load("this folder, or its .zip").predict("image")\n```',
         "## What goes in, what comes out",
@@ -105,6 +106,17 @@ def _told(model: Model) -> str:
         "each case, its name in the first column, and a column of each of these. A blank is filled in as in "
         "`isocenter/model.json`, and `predictions.json` tells of it. In ONNX they are the second input, `context`, "
         f"of {len(model.context)} numbers: {', '.join(model.context.entries)}, prepared as there."
+    )
+
+
+def _absent(model: Model) -> str:
+    """What a case may lack, and how the network is told of it."""
+    names = " and ".join(f"`{name}`" for name in model.preprocessing.settings["absent"])
+    told = model.context.entries[-len(model.context.channels) :] if model.context.channels else ()
+    entries = f", and 0 in its entry of `context` ({', '.join(told)}), which is 1 for one that is there" if told else ""
+    return (
+        f"A case may lack {names}, as long as one image is there: leave the file away. In ONNX such an image is 0 "
+        f"throughout{entries}."
     )
 
 

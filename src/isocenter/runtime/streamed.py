@@ -19,12 +19,15 @@ class Streamed:
 
     scales: of each channel, known from all of its values
     order:  interpolation of intensities
+    places: which of `channels` channels each of the image's is; zeros where there is none
     """
 
     image: Image
     trace: Trace
     scales: tuple[Scale, ...]
     order: Order
+    places: tuple[int, ...]
+    channels: int
     _read: Reader = field(init=False)
 
     def __post_init__(self) -> None:
@@ -32,16 +35,24 @@ class Streamed:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return (len(self.scales), *self.trace.padded)
+        return (self.channels, *self.trace.padded)
 
     def __getitem__(self, region: tuple[slice, ...]) -> NDArray[np.float32]:
         """(channels, *region); slices have a start and a stop."""
         inner, rows = padded_region(self.trace, region[1:])
-        made = self._resampled(inner)[region[0]]
+        made = self._whole(self._resampled(inner))[region[0]]
         for axis, (own, size) in enumerate(zip(rows, self.trace.shape, strict=True), start=1):
             if len(own) != made.shape[axis]:
                 made = made.take(np.clip(own, 0, size - 1) - inner[axis - 1].start, axis)  # the edge goes on
         return made
+
+    def _whole(self, made: NDArray[np.float32]) -> NDArray[np.float32]:
+        """All channels, of those that are there."""
+        if self.places == tuple(range(self.channels)):
+            return made
+        whole = np.zeros((self.channels, *made.shape[1:]), dtype=made.dtype)
+        whole[list(self.places)] = made
+        return whole
 
     def _resampled(self, part: Region) -> NDArray[np.float32]:
         """A part of the grid between resampling and padding."""

@@ -20,12 +20,23 @@ from isocenter.lazy import torch
 from isocenter.training.kinds import Kind, kind_for, kind_of_all
 from isocenter.training.sampling import Costs, Sampling
 from isocenter.training.store import Prepared
+from isocenter.transforms import child, some_of
 from isocenter.values import Array, Region
 
 AHEAD = 3
 
-# Image, target, generator, spacing, and what is told beside the image.
-_Sample = tuple[NDArray[np.float32], Array, np.random.Generator, tuple[float, ...], NDArray[np.float32] | None]
+# The kind of change that leaves images out, after those of the augmentation.
+LEFT_OUT = 2**16
+
+# Image, target, generator, spacing, what is told beside the image, and which channels are there.
+_Sample = tuple[
+    NDArray[np.float32],
+    Array,
+    np.random.Generator,
+    tuple[float, ...],
+    NDArray[np.float32] | None,
+    NDArray[np.float32] | None,
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +45,7 @@ class Batch:
 
     context: (batch, entries) told beside the images; None for a network that sees images alone
     cases:   which they are, of the whole batch, also where this is a part of it
+    there:   (batch, channels) 1 for each that is to be seen, 0 for one that is not; None where all are
     """
 
     images: NDArray[np.float32]
@@ -43,6 +55,7 @@ class Batch:
     kind: Kind = field(default=None)  # type: ignore[assignment]
     context: NDArray[np.float32] | None = None
     cases: tuple[int, ...] = ()
+    there: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         if self.kind is None:
@@ -57,6 +70,9 @@ class Loader:
     sampling:   how often a case is drawn, see `sampling`; all but "natural" and "by_loss" are for vector targets
     part:       the samples of each batch that are wanted; all without
     pinned:     in memory from which a GPU copies while the processor goes on
+    images:     (channels,) which image of a case each is of, where a case may lack some
+    left_out:   how often each image of a case is left out, never all of them
+    told:       whether the last entries of the context are which channels are there
     """
 
     cases: Sequence[Prepared]
@@ -67,6 +83,9 @@ class Loader:
     sampling: str = "natural"
     part: range | None = None
     pinned: bool = False
+    images: tuple[int, ...] = ()
+    left_out: float = 0.0
+    told: bool = False
 
     @cached_property
     def costs(self) -> Costs:
@@ -89,13 +108,14 @@ class Loader:
         """The batch of a step, or the wanted part of it, whatever was drawn before."""
         wanted = range(self.batch) if self.part is None else self.part
         drawn = [self._sample(step * self.batch + n) for n in wanted]
-        images, targets, generators, steps, contexts = zip(*drawn, strict=True)
+        images, targets, generators, steps, contexts, there = zip(*drawn, strict=True)
         # One spacing for the batch: all cases lie on the network's grid, small differences come from rounding.
         spacing = tuple(np.mean(steps, axis=0).tolist())
         alike = self._kind.alike(targets, self._blank)
         told = None if contexts[0] is None else self._stacked(contexts)
         cases = tuple(self._sampling(step * self.batch + n)[0] for n in range(self.batch))
-        return Batch(self._stacked(images), self._stacked(alike), generators, spacing, self._kind, told, cases)
+        seen = None if there[0] is None else self._stacked(there)
+        return Batch(self._stacked(images), self._stacked(alike), generators, spacing, self._kind, told, cases, seen)
 
     def _stacked(self, arrays: Sequence[Any]) -> Any:
         if isinstance(arrays[0], Mapping):
@@ -109,7 +129,24 @@ class Loader:
         index, rng = self._sampling(number)
         case = self.cases[index]
         image, target = case.cut(self._region(case, rng))
-        return image, target, rng, case.steps, case.context
+        there = self._there(case, rng)
+        return image, target, rng, case.steps, self._context(case, there), there
+
+    def _there(self, case: Prepared, rng: np.random.Generator) -> NDArray[np.float32] | None:
+        """(channels,) which are to be seen."""
+        if case.there is None:
+            return None
+        kept = case.there
+        if self.left_out > 0:
+            owners = np.asarray(self.images)
+            images = np.array([case.there[owners == n].any() for n in range(owners.max() + 1)])
+            kept = case.there & some_of(images, self.left_out, child(int(rng.integers(2**63)), LEFT_OUT))[owners]
+        return np.asarray(kept, dtype=np.float32)
+
+    def _context(self, case: Prepared, there: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
+        if case.context is None or there is None or not self.told:
+            return case.context
+        return np.concatenate([case.context[: -len(there)], there])
 
     @cached_property
     def _sampling(self) -> Sampling:

@@ -50,6 +50,8 @@ def augmented(batch: Batch, settings: Settings, device: Any, ranks: Ranks = ALON
     augmentation, kind = settings.augmentation, batch.kind
     images, targets = (on_device(array, device) for array in (batch.images, batch.targets))
     images, targets = moved(kind, augmentation, images, targets, _drawn(settings.task, batch))
+    if batch.there is not None:
+        images = only_there(images, on_device(batch.there, device), settings.preprocessing.frames or 1)
     context = [] if batch.context is None else [on_device(batch.context, device)]
     partner, share = None, 1.0
     if kind.mixes:
@@ -57,6 +59,16 @@ def augmented(batch: Batch, settings: Settings, device: Any, ranks: Ranks = ALON
     if partner is not None:  # who is mixed of two is told of both
         context = [ranks.own(share * whole + (1 - share) * whole[partner]) for whole in map(ranks.whole, context)]
     return Seen(images, targets, tuple(context), partner, share)
+
+
+def only_there(images: Tensor, there: Tensor, frames: int = 1) -> Tensor:
+    """The images with zeros for what is not there, whatever the augmentation has made of it.
+
+    there: (batch, channels); each stands for its frames, and what follows them is always there
+    """
+    seen = there.repeat_interleave(frames, dim=1)
+    rest = seen.new_ones(len(seen), images.shape[1] - seen.shape[1])
+    return images * torch.cat([seen, rest], dim=1).reshape(*images.shape[:2], *[1] * (images.ndim - 2))
 
 
 def batch_loss(

@@ -16,7 +16,7 @@ import lightning_fabric
 
 from isocenter.lazy import torch
 from isocenter.planning import Settings, Training
-from isocenter.runtime import Model, TorchNetwork, build_module, kept_memory, read_json
+from isocenter.runtime import Context, Model, TorchNetwork, build_module, kept_memory, read_json
 from isocenter.training.batch_statistics import measure_batch_statistics
 from isocenter.training.begin import begin_from
 from isocenter.training.checkpoint import STATE_SCHEMA, read_checkpoint, validation_of, write_checkpoint
@@ -36,6 +36,7 @@ from isocenter.training.spans import Spans
 from isocenter.training.state import Clock, Moment, Outcome, State, Work
 from isocenter.training.store import Prepared
 from isocenter.training.validation import validate
+from isocenter.transforms import images_of
 from isocenter.values import Decision
 
 log = logging.getLogger("isocenter")
@@ -253,6 +254,9 @@ def _loader(settings: Settings, cases: Sequence[Prepared], ranks: Ranks) -> Load
         sampling=chosen.sampling,
         part=ranks.part(chosen.batch),
         pinned=chosen.device.startswith("cuda"),
+        images=images_of(settings.preprocessing.channels),
+        left_out=chosen.modality_dropout,
+        told=bool(Context.of(settings.network.context).channels),
     )
 
 

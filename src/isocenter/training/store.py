@@ -70,6 +70,7 @@ class Prepared:
     kind:      of target; as its shape says where nobody named it
     context:   (entries,) told the network beside the image; None where it sees images alone
     marked:    (*spatial) numbers of labels that a network before marked; None where the network sees images alone
+    there:     (channels,) which of them the case has; None where a case has all
     """
 
     id: str
@@ -80,6 +81,7 @@ class Prepared:
     kind: Kind = field(default=None)  # type: ignore[assignment]
     context: NDArray[np.float32] | None = None
     marked: Array | None = None
+    there: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         if self.kind is None:
@@ -140,7 +142,11 @@ def prepare_all(
     def one(case: Case) -> Prepared:
         before = None if marked is None else marked[case.id]
         made = _prepared(case, preprocessing, task, reading or {}, folder, before)
-        return replace(made, context=context.vector(case.covariates)[0]) if context is not None and context else made
+        if not context:
+            return made
+        known = zip(preprocessing.channels, () if made.there is None else made.there, strict=False)
+        there = None if made.there is None else [name for name, has in known if has]
+        return replace(made, context=context.vector(case.covariates, there)[0])
 
     prepared: dict[int, Prepared] = {}
     for number, outcome in in_threads(threads, one, cases):
@@ -186,11 +192,14 @@ def _prepared(
 
 
 def _write(place: Path, case: Case, preprocessing: Preprocessing, task: Task, marked: Path | None) -> None:
-    image, trace = preprocessing(stacked(case.images, case.id), case.id)
+    whole = stacked(case.images, case.id)
+    image, trace = preprocessing(whole, case.id)
     target = task.target(case)
     kind = kind_of(target.head)
     data = kind.prepared(target, preprocessing, trace)
     facts: dict[str, Any] = {"steps": np.array(trace.steps), "kind": np.array(kind.name)}
+    if preprocessing.absent:
+        facts["there"] = np.array(preprocessing.there(whole, case.id))
     for channel, found in kind.positions(target, data, trace.padded).items():
         facts[f"positions_{channel}"] = found
     with written(place, overwrite=True) as partial:
@@ -229,7 +238,7 @@ def _open(place: Path, case: str) -> Prepared:
     kind = kind_named(str(facts["kind"])) if "kind" in facts else kind_for(arrays[""].ndim, image.ndim - 1)
     marked: Any = _unpacked(place / MARKED) if (place / MARKED).is_file() else None
     steps = tuple(facts["steps"].tolist())
-    return Prepared(case, image, kind.opened(arrays), positions, steps, kind, marked=marked)
+    return Prepared(case, image, kind.opened(arrays), positions, steps, kind, marked=marked, there=facts.get("there"))
 
 
 def _named(part: str) -> str:

@@ -5,9 +5,18 @@ from isocenter.transforms.align import aligned
 from isocenter.transforms.augment import Augmentation
 from isocenter.transforms.augment_following import Corners, Following, LabelMap, ObjectMap, Warp
 from isocenter.transforms.augment_spatial import sides_changed
-from isocenter.transforms.channels import COLOUR, GREY, recoloured, stacked, without_alpha
+from isocenter.transforms.channels import (
+    COLOUR,
+    GREY,
+    all_channels,
+    images_of,
+    placed,
+    recoloured,
+    stacked,
+    without_alpha,
+)
 from isocenter.transforms.consensus import majority, staple, votes
-from isocenter.transforms.draws import generator, order
+from isocenter.transforms.draws import child, generator, order, some_of
 from isocenter.transforms.enclosing import OBJECTS, PIECES, boxes_of_objects, boxes_of_pieces, is_speck
 from isocenter.transforms.frames import evenly, frames_as_channels, thinned
 from isocenter.transforms.intensity import CLIPPED, Normalisation, Scale
@@ -37,16 +46,19 @@ __all__ = [
     "Taps",
     "Warp",
     "aligned",
+    "all_channels",
     "along",
     "apparent_diffusion",
     "boxes_of_objects",
     "boxes_of_pieces",
     "check_flips",
+    "child",
     "content",
     "evenly",
     "frames_as_channels",
     "generator",
     "growing",
+    "images_of",
     "is_speck",
     "label_taps",
     "largest",
@@ -56,6 +68,7 @@ __all__ = [
     "padding",
     "permuted",
     "phantom",
+    "placed",
     "recoloured",
     "region_series",
     "resample",
@@ -63,6 +76,7 @@ __all__ = [
     "resample_largest",
     "sides_changed",
     "slabs",
+    "some_of",
     "stacked",
     "staple",
     "taps",

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from isocenter.errors import GeometryError
-from isocenter.values import Array, Deferred, Image, Reader
+from isocenter.values import Array, Deferred, Image, Reader, names_of_channels
 
 # Images of one case that together take no more are joined in memory.
 JOINED_BYTES = 2**28
 
 # Luma of ITU-R BT.601, which is also what JPEG calls Y.
 LUMA = (0.299, 0.587, 0.114)
+# Of a channel's number, as the files of nnU-Net end in it.
+DIGITS = 4
 # As the readers of pictures name them.
 GREY, COLOUR, ALPHA = ("0",), ("R", "G", "B"), "A"
 
@@ -38,11 +40,7 @@ def stacked(images: Mapping[str, Image], where: str) -> Image:
         if image.frames != first.frames:
             problem = f"{name!r} has {image.frames or 'no'} frames, the first image {first.frames or 'none'}"
             raise GeometryError(problem, where, "Give images of the same moments")
-    names = tuple(
-        name if len(image.channels) == 1 else f"{name}:{channel}"
-        for name, image in images.items()
-        for channel in image.channels
-    )
+    names = tuple(one for name, image in images.items() for one in names_of_channels(name, image.channels))
     if all(image.padding == first.padding for image in images.values()):
         return replace(first, pixels=_together(list(images.values())), channels=names)
     # One image's padding value is another's measurement; what is no number is no measurement in any.
@@ -76,6 +74,40 @@ class _Joined:
         readers = [image.reader() for image in self.images]
         every = slice(None)
         return lambda region: np.concatenate([read((every, *region[1:])) for read in readers])[region[0]]
+
+
+def placed(found: Sequence[str], expected: Sequence[str]) -> tuple[int, ...] | None:
+    """Which of the expected channels each that was found is: by name, or by the four digits of nnU-Net.
+
+    None where that cannot be said, as of one picture in grey beside a model of several images.
+    """
+    if tuple(found) == tuple(expected):
+        return tuple(range(len(expected)))
+    if tuple(found) == GREY:
+        return None
+    places = [_place(name, expected) for name in found]
+    known = tuple(place for place in places if place is not None)
+    return known if len(known) == len(found) == len(set(known)) else None
+
+
+def all_channels(each: Iterable[Sequence[str]]) -> list[str]:
+    """All channels that any case has: in the order of those that have most, numbers by their value."""
+    found = [name for channels in sorted(each, key=len, reverse=True) for name in channels]
+    names = list(dict.fromkeys(str(int(one)) if one.isdigit() else one for one in found))
+    return sorted(names, key=int) if all(one.isdigit() for one in names) else names
+
+
+def _place(name: str, expected: Sequence[str]) -> int | None:
+    if name in expected:
+        return list(expected).index(name)
+    numbered = len(name) == DIGITS and name.isdigit() and int(name) < len(expected)
+    return int(name) if numbered else None
+
+
+def images_of(channels: Sequence[str]) -> tuple[int, ...]:
+    """(channels,) by number which image of a case each is of: what one has several of is called IMAGE:CHANNEL."""
+    names = [name.partition(":")[0] for name in channels]
+    return tuple(list(dict.fromkeys(names)).index(name) for name in names)
 
 
 def without_alpha(channels: tuple[str, ...]) -> tuple[str, ...]:

@@ -57,6 +57,15 @@ class Draws:
         return [child(self.keys[n], kind) for n in samples]
 
 
+def some_of(there: NDArray[np.bool_], probability: float, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """(images,) which of those that are there are kept: each is left out with this probability, never all of them."""
+    chances = rng.random(len(there))
+    kept = there & (chances >= probability)
+    if not kept.any():  # the last that would have been left out stays
+        kept[np.where(there, chances, -1.0).argmax()] = there.any()
+    return kept
+
+
 def uniform(generators: Sequence[np.random.Generator], low: float, high: float) -> NDArray[np.float64]:
     """(samples,) one number from each generator."""
     return np.array([rng.uniform(low, high) for rng in generators])

@@ -62,6 +62,11 @@ def blocks(array: Array | Deferred, voxels: int = 2**22) -> Iterator[tuple[tuple
         yield region, read(region)
 
 
+def names_of_channels(name: str, channels: Sequence[str]) -> tuple[str, ...]:
+    """What the channels of one of several images of a case are called."""
+    return (name,) if len(channels) == 1 else tuple(f"{name}:{channel}" for channel in channels)
+
+
 def _first_axis(deferred: Deferred) -> Array:
     return deferred.load()[np.newaxis]
 
@@ -211,6 +216,10 @@ class Image:
             notes=(),
             facts={},
         )
+
+    def named(self, name: str) -> Image:
+        """The same image as one of several of its case, with the image's name in those of its channels."""
+        return replace(self, channels=names_of_channels(name, self.channels))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "facts": dict(self.facts)}  # a mapping proxy cannot cross processes

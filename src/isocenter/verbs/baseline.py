@@ -65,7 +65,7 @@ def _fitted(run: Begun, fold: int | None) -> tuple[Alone, list[Case]] | None:
     parts: tuple[Split, Split] = ("train", "val")
     train, val = (run.cases(part, fold) for part in parts)
     test = run.cases("test", fold)
-    found = covariates_alone(chosen.task, Context.of(chosen.network.context), train, val) if test else None
+    found = covariates_alone(chosen.task, Context.of(chosen.network.context).of_patients, train, val) if test else None
     return None if found is None else (found, test)
 
 

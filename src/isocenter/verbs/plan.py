@@ -142,6 +142,7 @@ def plan(
         task=task,
         network=(assignments or {}).get("network.name"),
         context=(assignments or {}).get("network.context"),
+        modality_dropout=_share(assignments, "training.modality_dropout"),
         retest=_retest(examination, _training(parts), seed),
     )
     decided = {"network.context"}  # names of columns, of which the training cases have told the rest
@@ -171,6 +172,12 @@ def _wanted(assignments: Mapping[str, Any] | None, name: str, otherwise: int) ->
     """A number set by hand that decides before there is a plan; another value is refused with the others."""
     value = (assignments or {}).get(name)
     return value if isinstance(value, int) and value >= 0 else otherwise
+
+
+def _share(assignments: Mapping[str, Any] | None, name: str) -> float | None:
+    """The same of a share; None where nobody set it."""
+    value = (assignments or {}).get(name)
+    return float(value) if isinstance(value, int | float) and 0 <= value < 1 else None
 
 
 def _parted(

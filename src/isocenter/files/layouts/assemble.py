@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from isocenter.errors import DatasetError, counted
 from isocenter.files.layouts.classes import mask_regions
 from isocenter.files.layouts.folder import Folder, stem_of
+from isocenter.files.layouts.holes import with_holes
 from isocenter.files.layouts.join import Join, join_table
 from isocenter.files.layouts.layout import DatasetOptions, Found, Reading
 from isocenter.files.modality import modality_word
@@ -24,6 +25,7 @@ def assemble(folder: Folder, reading: Reading, options: DatasetOptions) -> Datas
     """
     found, problems = _whole(reading.cases)
     found, more = _labelled(found, folder, options)
+    found, holes = with_holes(found, reading.channels)
     if not found:
         raise DatasetError("holds no case that can be used", str(folder.root), _remedy([*reading.problems, *problems]))
     ids = case_ids(found)
@@ -45,7 +47,7 @@ def assemble(folder: Folder, reading: Reading, options: DatasetOptions) -> Datas
         patients=patients.words,
         patients_known=patients.known,
         layout=reading.how + (f"; {join.how}" if join else ""),
-        problems=(*reading.problems, *problems, *more, *odd),
+        problems=(*reading.problems, *problems, *more, *holes, *odd),
     )
 
 

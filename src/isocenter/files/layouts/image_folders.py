@@ -13,7 +13,17 @@ from isocenter.files.layouts.classes import described_channels, mask_labels, nam
 from isocenter.files.layouts.folder import Folder, Member
 from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
 from isocenter.files.layouts.load import given, label_maps
-from isocenter.files.layouts.pairs import Key, Pair, by_channel, by_reader, class_names, one_each, pair, readers, whole
+from isocenter.files.layouts.pairs import (
+    Key,
+    Pair,
+    by_channel,
+    by_reader,
+    class_names,
+    number_of,
+    one_each,
+    pair,
+    readers,
+)
 from isocenter.files.modality import common_modality, modality_word
 from isocenter.values import Label, Problem
 
@@ -51,8 +61,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     channels = {} if drawn.intersection(key for key, _ in images) else channels
     by_key = channels or one_each(images)
     masks, people = by_reader(masks, by_key)
-    everything, lost = pair(by_key, masks)
-    pairs, short = whole(everything)
+    pairs, lost = pair(by_key, masks)
     labels = mask_labels(folder, options)
     classes, called = name_classes(class_names(one.key for one in pairs), folder, options, declare=not masks)
     modality = options.modality or common_modality(described_channels(folder))
@@ -64,7 +73,8 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         classes={"mask": labels, "class": classes},
         modality=modality,
         readers=names if len(names) > 1 else (),
-        problems=(*lost, *short, *_outside(folder)),
+        channels=tuple(sorted({name for one in found for name in one.images})) if channels else (),
+        problems=(*lost, *_outside(folder)),
     )
 
 
@@ -77,7 +87,7 @@ def _found(
     options: DatasetOptions,
     people: Mapping[Member, str],
 ) -> Found:
-    names = [str(n) for n in range(len(one.images))] if numbered else ["image"]
+    names = [str(number_of(member)) for member in one.images] if numbered else ["image"]
     references: dict[str, Callable[[], Any]] = {}
     drawn: dict[str, list[Path]] = {}
     for mask in sorted(one.masks, key=lambda mask: people.get(mask, "")):

@@ -70,6 +70,7 @@ class Reading:
     patient_column: of the table where the layout is one and has it
     columns:  {role: column} where the layout is a table
     readers:  who drew the masks, where several did, the one of "mask" first
+    channels: the images that a case may have, in order; empty where nothing says it
     """
 
     cases: tuple[Found, ...]
@@ -80,6 +81,7 @@ class Reading:
     patient_column: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     readers: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()
 
 

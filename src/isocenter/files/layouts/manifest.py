@@ -195,6 +195,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         patient_column=column.get("patient"),
         columns=_whole(column),
         readers=tuple(drawn) if len(drawn) > 1 else (),
+        channels=tuple(_named(column, "image")),
         problems=(problem,) if missing else (),
     )
 

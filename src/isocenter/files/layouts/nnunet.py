@@ -5,14 +5,15 @@ Isensee et al., Nature Methods 2021, doi:10.1038/s41592-020-01008-z; versions 1 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from isocenter.errors import DatasetError, counted
 from isocenter.files.layouts.classes import described_channels, mask_labels
 from isocenter.files.layouts.folder import Folder, Member
 from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
 from isocenter.files.layouts.load import label_maps
-from isocenter.files.layouts.pairs import Key, Pair, by_channel, pair, readers
+from isocenter.files.layouts.pairs import Key, Pair, by_channel, number_of, pair, readers
 from isocenter.files.modality import common_modality, modality_word
 from isocenter.values import Image, Problem, Split
 
@@ -27,7 +28,7 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
-    """Channels in the order of their numbers, named as in dataset.json; imagesTs/ with labelsTs/ is the test part."""
+    """Channels by their numbers, named as in dataset.json; imagesTs/ with labelsTs/ is the test part."""
     names = channel_names(folder)
     labels, problems, found = mask_labels(folder, options), [], []
     said = [options.modality] * len(names) if options.modality else names
@@ -38,34 +39,36 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         problems += lost
         if split == "test" and options.references and not drawn:
             continue  # nnU-Net's imagesTs are there to be predicted
-        whole = [one for one in pairs if len(one.images) == len(names)]
-        short = tuple(one.name for one in pairs if len(one.images) != len(names))
-        if short:
+        known = [one for one in pairs if all(number_of(member) < len(names) for member in one.images)]
+        beyond = tuple(one.name for one in pairs if one not in known)
+        if beyond:
             problems.append(
                 Problem(
                     "error",
-                    f"{counted(len(short), 'case has', 'cases have')} not {len(names)} channels",
-                    short,
+                    f"{counted(len(beyond), 'case has', 'cases have')} more channels than dataset.json names "
+                    f"({', '.join(names)})",
+                    beyond,
                     "they are left out",
-                    "Add the missing files",
+                    "Name the channels in dataset.json, or take the files away",
                 )
             )
         has_test = any(m.folders == ("labelsTs",) for m in folder.images)
         found += [
             Found(
                 one.name,
-                readers(one.images, names, options, [modality_word(word) for word in said]),
+                _images(one, names, said, options),
                 _references(one, labels, options),
                 files=tuple(m.path for m in (*one.images, *one.masks)),
                 split=split if has_test and split == "test" else None,
             )
-            for one in whole
+            for one in known
         ]
     return Reading(
         tuple(found),
         how=f"nnU-Net raw data, channels {', '.join(names)}",
         classes={"mask": labels},
         modality=common_modality(names),
+        channels=names,
         problems=tuple(problems),
     )
 
@@ -81,6 +84,14 @@ def channel_names(folder: Folder) -> tuple[str, ...]:
     if len(set(names)) < len(names):
         raise DatasetError(f"two channels have one name ({', '.join(names)})", where, "Name each channel once")
     return names
+
+
+def _images(
+    one: Pair, names: Sequence[str], said: Sequence[str | None], options: DatasetOptions
+) -> dict[str, partial[Image]]:
+    numbers = [number_of(member) for member in one.images]
+    own = [names[number] for number in numbers]
+    return readers(one.images, own, options, [modality_word(said[number]) for number in numbers])
 
 
 def _references(one: Pair, labels: tuple, options: DatasetOptions) -> dict[str, Callable[[], Image]]:

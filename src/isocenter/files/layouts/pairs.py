@@ -118,13 +118,14 @@ def by_channel(members: Iterable[tuple[Key, Member]]) -> dict[Key, list[Member]]
 def told_by_number(cases: Mapping[Key, Sequence[Member]], channels: int | None = None) -> bool:
     """Whether numbers at the end are channels even though nothing else says so, and not numbers of cases.
 
-    Every case has 0000, 0001, ... up to the same number, and there are several cases or one channel; or up to the
-    number of `channels` where that is known.
+    Every case has 0000, 0001, ... up to the same number, and there are several cases or one channel. Where several
+    `channels` are known, the numbers are below theirs: a case may lack some.
     """
     widths = {len(members) for members in cases.values()}
     from_zero = all(m.stem.endswith(f"_{n:04d}") for members in cases.values() for n, m in enumerate(members))
     if channels is not None:
-        return widths == {channels} and from_zero
+        known = channels > 1 and all(number_of(m) < channels for members in cases.values() for m in members)
+        return known or (widths == {channels} and from_zero)
     return len(widths) == 1 and from_zero and (len(cases) > 1 or widths == {1})
 
 
@@ -135,18 +136,11 @@ def one_each(members: Iterable[tuple[Key, Member]]) -> dict[Key, list[Member]]:
     return {key if times[key] == 1 else key.called(member.path.name): [member] for key, member in listed}
 
 
-def whole(pairs: Sequence[Pair]) -> tuple[list[Pair], list[Problem]]:
-    """The cases that have as many channels as most have."""
-    width = Counter(len(one.images) for one in pairs).most_common(1)[0][0] if pairs else 0
-    short = tuple(one.name for one in pairs if len(one.images) != width)
-    problem = Problem(
-        "error",
-        f"{counted(len(short), 'case has', 'cases have')} not {counted(width, 'channel')}",
-        short,
-        "they are left out",
-        "Add the missing files",
-    )
-    return [one for one in pairs if len(one.images) == width], [problem] if short else []
+def number_of(member: Member) -> int:
+    """Which channel a file is whose name ends in a number."""
+    fit = CHANNEL.search(member.stem)
+    assert fit is not None  # noqa: S101 - `by_channel` has seen it
+    return int(fit[1])
 
 
 def without_image(lost: Sequence[str]) -> list[Problem]:

@@ -6,7 +6,7 @@ from isocenter.errors import counted
 from isocenter.files.index import format_of
 from isocenter.files.layouts.folder import Folder
 from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
-from isocenter.files.layouts.pairs import Key, Pair, by_channel, one_each, readers, told_by_number, whole
+from isocenter.files.layouts.pairs import Key, Pair, by_channel, number_of, one_each, readers, told_by_number
 from isocenter.files.modality import modality_word
 
 
@@ -24,14 +24,14 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     keyed = [(Key(member.folders, member.stem, member.split), member) for member in members]
     numbered = by_channel(keyed)
     numbered = numbered if told_by_number(numbered, options.channels) else {}
-    cases, short = whole([Pair(key, tuple(files)) for key, files in (numbered or one_each(keyed)).items()])
+    cases = [Pair(key, tuple(files)) for key, files in (numbered or one_each(keyed)).items()]
     modality = modality_word(options.modality)
     found = tuple(
         Found(
             case.name,
             readers(
                 case.images,
-                [str(n) for n in range(len(case.images))] if numbered else ["image"],
+                [str(number_of(member)) for member in case.images] if numbered else ["image"],
                 options,
                 [modality] * len(case.images),
             ),
@@ -40,7 +40,8 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         )
         for case in cases
     )
-    return Reading(found, how=f"{counted(len(found), 'image')} without labels", problems=tuple(short))
+    channels = tuple(str(n) for n in range(options.channels or 0)) if numbered else ()
+    return Reading(found, how=f"{counted(len(found), 'image')} without labels", channels=channels)
 
 
 LAYOUT = Layout("plain_images", "images without labels", fits, read)

@@ -58,7 +58,7 @@ class Inferer:
 
     def __call__(self, image: Image, where: str) -> Prediction:
         planned, left_right = tuple(self.windows.get("flips", ())), self.windows.get("left_right")
-        vector, notes = self._vector(where)
+        vector, notes = self._vector(image, where)
         preprocessing = self.preprocessing
         if self.before is not None:
             said = numbered(self.before(image, where), self.before.task.labels)
@@ -77,13 +77,15 @@ class Inferer:
         )
         return replace(prediction, notes=(*notes, *prediction.notes)) if notes else prediction
 
-    def _vector(self, case: str) -> tuple[Any, list[str]]:
+    def _vector(self, image: Image, case: str) -> tuple[Any, list[str]]:
         if not len(self.context):
             return None, []
-        if case not in self.told:
+        if self.context.names and case not in self.told:
             problem = f"the model was trained with {', '.join(self.context.names)} beside the image: nobody gives them"
             raise DatasetError(problem, case, "Give --covariates TABLE.csv, whose first column names the cases")
-        return self.context.vector(self.told[case])
+        known = self.preprocessing.there(image, case) if self.context.channels else ()
+        there = [name for name, one in zip(self.preprocessing.channels, known, strict=False) if one]
+        return self.context.vector(self.told.get(case, {}), there)
 
 
 def inferer(
@@ -125,9 +127,12 @@ def _told(table: Path) -> dict[str, dict[str, Any]]:
     return {Path(next(iter(row.values()))).name.partition(".")[0]: row for row in rows}
 
 
-def cases(source: str, formats: Mapping[str, Format], channels: Sequence[str]) -> dict[str, tuple[Path, ...]]:
+def cases(
+    source: str, formats: Mapping[str, Format], channels: Sequence[str], absent: Sequence[str] = ()
+) -> dict[str, tuple[Path, ...]]:
     """{case: its files in order of their channels} of an image file or of a folder.
 
+    absent: channels that a case may lack
     A model of several channels takes <case>_0000, <case>_0001, ...; the three of a colour picture are one file,
     as are the columns of a table.
     """
@@ -143,7 +148,8 @@ def cases(source: str, formats: Mapping[str, Format], channels: Sequence[str]) -
         match = NUMBERED.match(name) if several else None
         found.setdefault(match[1] if match else name, []).append(path)
     for name, paths in found.items():
-        if len(paths) != (len(channels) if several else 1):
+        lacking = bool(absent) and several and len(paths) < len(channels)  # which ones is looked at with the case
+        if len(paths) != (len(channels) if several else 1) and not lacking:
             raise DatasetError(f"the case has {len(paths)} files", name, "Give one file for each channel of each case")
     if not found:
         raise DatasetError("holds no image", source, f"Give files that end in {', '.join(formats)}")
@@ -200,10 +206,16 @@ class Evaluator:
     def _image(self, case: str, paths: Sequence[Path]) -> Image:
         """The case's files as one image."""
         read: dict[str, Image] = {}
+        preprocessing = self.inferer.preprocessing
+        whole = len(paths) == len(preprocessing.channels) or not preprocessing.absent
         for number, path in enumerate(paths):
-            suffix = _suffix(path, self.formats)
+            suffix = str(_suffix(path, self.formats))
+            match = NUMBERED.match(path.name[: -len(suffix)])
             try:
-                [read[str(number)]] = self.formats[str(suffix)].read(path, ReadOptions()).values()
+                [image] = self.formats[suffix].read(path, ReadOptions()).values()
+                # Of a case that lacks some the rest are told by their own numbers.
+                name = str(number) if whole or match is None else match[2]
+                read[name] = image if whole else image.named(name)
             except IsocenterError:
                 raise
             except Exception as error:  # what a library throws at a damaged file can be anything

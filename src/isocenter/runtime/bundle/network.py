@@ -80,7 +80,8 @@ class AfterLabels(nn.Module):
 class OnItsScale(nn.Module):
     """A network that was trained on another scale of intensities than the images come in.
 
-    The scale is part of its state. (channels,) each: images * scale + offset, held within low and high.
+    The scale is part of its state. (channels,) each: images * scale + offset, held within low and high. A channel that
+    is 0 throughout is not there, and stays so.
     """
 
     scale: Tensor
@@ -97,6 +98,7 @@ class OnItsScale(nn.Module):
     def forward(self, images: Tensor, context: Tensor | None = None) -> Mapping[str, Tensor]:
         each = (1, -1, *[1] * (images.ndim - 2))
         own = images * self.scale.reshape(each) + self.offset.reshape(each)
-        seen = own.clamp(self.low.reshape(each), self.high.reshape(each))
+        there = images.abs().amax(dim=tuple(range(2, images.ndim)), keepdim=True) > 0
+        seen = own.clamp(self.low.reshape(each), self.high.reshape(each)) * there
         outputs: Mapping[str, Tensor] = self.network(seen) if context is None else self.network(seen, context)
         return outputs
