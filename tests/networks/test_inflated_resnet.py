@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
-from safetensors.torch import save_file
 from torchvision.models import resnet18, resnet50
 from torchvision.models.segmentation import deeplabv3_resnet50
 
@@ -83,7 +82,8 @@ def test_what_lies_along_the_axis_is_seen_by_the_mean_and_not_by_the_centre(give
         network.encoder.maxpool = torch.nn.MaxPool3d((3, 3, 1), (2, 2, 1), (1, 1, 0))  # it too looks beyond a slice
         one, other = (network(each)["class"] for each in (volume, volume[..., [3, 0, 5, 1, 4, 2]]))
         apart[inflation] = (one - other).abs().max().item()
-    assert apart["centre"] < 1e-5 < 1e-3 < apart["mean"]
+    assert apart["centre"] < 1e-5
+    assert apart["mean"] > 1e-3
 
 
 def test_parts_in_the_plane_do_not_mix_slices():
@@ -97,21 +97,17 @@ def test_parts_in_the_plane_do_not_mix_slices():
     assert sum(changed[2]) > 1
 
 
+def convolutions(network: torch.nn.Module) -> list[tuple]:
+    layers = [layer for layer in network.modules() if isinstance(layer, torch.nn.Conv2d)]
+    return [(one.weight.shape, one.stride, one.dilation, one.padding) for one in layers]
+
+
 def test_dilated_stages_are_those_of_torchvisions_deeplab():
     with torch.device("meta"):
-        theirs, ours = (
-            deeplabv3_resnet50(weights=None, weights_backbone=None).backbone,
-            Encoder(3, 2, "resnet50", dilated=2),
-        )
-    strip = lambda network: [  # noqa: E731
-        (layer.kernel_size, layer.stride, layer.dilation, layer.padding)
-        for layer in network.modules()
-        if isinstance(layer, torch.nn.Conv2d)
-    ]
-    assert strip(ours) == strip(theirs)
-    assert [tuple(one.shape) for one in ours.state_dict().values()] == [
-        tuple(one.shape) for one in theirs.state_dict().values()
-    ]
+        theirs = deeplabv3_resnet50(weights=None, weights_backbone=None).backbone
+        ours = Encoder(3, 2, "resnet50", dilated=2)
+    assert convolutions(ours) == convolutions(theirs)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
 
 
 def test_the_addresses_of_published_weights_are_torchvisions_and_all_of_them_fit(monkeypatch):
@@ -137,7 +133,7 @@ def test_a_short_axis_is_looked_along_in_the_deeper_parts():
     size, because, _ = networks.size_for("inflated_resnet", (96, 96, 24), [[1, 1, 1]], "cuda")
     assert (size["axis"], size["planar"]) == (2, 2)
     assert size["strides"] == [[2, 2, 1], [2, 2, 1], [2, 2, 2], [2, 2, 2], [2, 2, 2]]
-    assert "axis 2 is reduced 2 parts later" in because
+    assert "reduced 2 parts later" in because
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,7 @@ SMALL_STAGES = {
     }
     for axes, strides in ((2, PICTURE), (3, VOLUME))
 }
+FEW_STRIDES = {axes: [[2] * axes] * 2 + [[1] * axes] * 3 for axes in (2, 3)}
 SMALL_ALEXNET = {"widths": [4, 8, 8, 8, 8], "hidden": 16, "cells": 2, "stem_stride": 1, "dropout": 0.0}
 SMALL_EFFICIENTNET = {"stages": [[1, 3, 8, 1, 1], [2, 5, 8, 2, 2]], "width": 0.25, "last": 64, "dropout": 0.0}
 SMALL_MOBILENET = {"stages": [[1, 8, 1, 1], [2, 8, 2, 2]], "width": 0.25, "last": 16, "dropout": 0.0}
@@ -74,14 +75,10 @@ SMALLEST = {
     "efficientnet 3D": ("efficientnet", SMALL_EFFICIENTNET, (9, 7, 11)),
     "inception 2D": ("inception", {"blocks": [1, 1, 1], "width": 8, "stem_stride": 1, "dropout": 0.0}, (13, 9)),
     "inception 3D": ("inception", {"blocks": [1, 1, 1], "width": 8, "stem_stride": 1, "dropout": 0.0}, (9, 7, 11)),
-    "inflated_resnet 2D": (
-        "inflated_resnet",
-        {"width": 8, "dropout": 0.0, "strides": [[2, 2]] * 3 + [[1, 1]] * 2},
-        (13, 9),
-    ),
+    "inflated_resnet 2D": ("inflated_resnet", {"width": 8, "dropout": 0.0, "strides": FEW_STRIDES[2]}, (13, 9)),
     "inflated_resnet 3D": (
         "inflated_resnet",
-        {"width": 8, "dropout": 0.0, "planar": 2, "strides": [[2, 2, 2]] * 2 + [[1, 1, 1]] * 3},
+        {"width": 8, "dropout": 0.0, "planar": 2, "strides": FEW_STRIDES[3]},
         (9, 7, 11),
     ),
     "lenet 2D": ("lenet", {"maps": [2, 4], "hidden": [16, 8]}, (13, 9)),
@@ -98,6 +95,7 @@ SMALLEST = {
     "residual_encoder_unet 3D": ("residual_encoder_unet", {**SMALL_STAGES[3], "blocks": [1, 2, 1]}, (6, 12, 20)),
     "resnet 2D": ("resnet", {"blocks": [1, 1], "width": 8, "dropout": 0.0}, (13, 9)),
     "resnet 3D": ("resnet", {"blocks": [1, 1], "width": 8, "dropout": 0.0}, (9, 7, 11)),
+    "resnet_slices 3D": ("resnet_slices", {"width": 8, "dropout": 0.0, "strides": FEW_STRIDES[2]}, (9, 7, 4)),
     "resnext 2D": ("resnext", {"blocks": [1, 1], "width": 16, "groups": 4, "dropout": 0.0}, (13, 9)),
     "resnext 3D": ("resnext", {"blocks": [1, 1], "width": 16, "groups": 4, "dropout": 0.0}, (9, 7, 11)),
     "se_resnet 2D": ("se_resnet", {"blocks": [1, 1], "width": 8, "dropout": 0.0}, (13, 9)),
@@ -130,12 +128,16 @@ BOXES = ("pyramid", "yolox", *DETECTORS)
 OF_MONAI = ("attention_unet", "mednext", "swin_unetr", "unet_plus_plus", "unetr", "vnet")
 # What a file needs beside torch; of ours only files beside it.
 WRAPPED = {
+    **{key: {"isocenter"} for key in ("resnet_slices", "unet", "unet_slices")},
     **{key: {"isocenter"} for key in networks.NETWORKS if networks.ways(key)},
     "timm": {"timm", "isocenter"},
     **{key: {"torchvision", "isocenter"} for key in (*DETECTORS, *OBJECTS)},
     **{key: {"monai", "isocenter"} for key in OF_MONAI},
     **{key: {"monai", "einops", "isocenter"} for key in ("swin_unetr", "unetr")},
 }
+# What a family is not made for, by number of axes.
+PICTURES_ALONE, VOLUMES_ALONE = ("timm", "fcos", "faster_rcnn", "mask_rcnn"), ("unet_slices", "resnet_slices")
+NONE_FOR = {*((name, 3) for name in PICTURES_ALONE), *((name, 2) for name in VOLUMES_ALONE)}
 # torch's older exporter loses the number of maps among the windows; in test_of_monai.py the newer one takes it.
 NEWER_EXPORT = ("swin_unetr",)
 # These have coarser outputs beside the finest while they train.
@@ -380,7 +382,7 @@ def test_the_size_that_a_family_chooses_fits_the_patch_it_was_chosen_for(patch, 
     for name in networks.names():
         size, because, _ = networks.size_for(name, patch, strides, device)
         head: Head = Dense(2) if name in DENSE else Vector(2)
-        if (name, axes) in (("timm", 3), ("unet_slices", 2), ("fcos", 3), ("faster_rcnn", 3), ("mask_rcnn", 3)):
+        if (name, axes) in NONE_FOR:
             continue
         if name in BOXES:
             head = Dense(2 + 2 * axes, lengths=axes, offsets=axes)

@@ -67,7 +67,9 @@ SHARED = {
     "faster_rcnn": {"levels", "pyramid", "resnet_pyramid"},
     "fcos": {"levels", "pyramid", "resnet_pyramid"},
     "mask_rcnn": {"regions", "rendering"},
+    "resnet_slices": {"inflated_resnet", "slices"},
     "retinanet": {"levels", "pyramid", "resnet_pyramid", "retinanet_volumes"},
+    **{key: {"slices", "telling"} for key in ("unet", "unet_slices")},
     **{key: {"of_monai"} for key in ("attention_unet", "mednext", "swin_unetr", "unet_plus_plus", "unetr", "vnet")},
 }
 

@@ -40,6 +40,7 @@ NETWORKS = {
     "pyramid": "isocenter.networks.pyramid:build",
     "residual_encoder_unet": "isocenter.networks.nnunet:build_residual",
     "resnet": "isocenter.networks.resnet:build",
+    "resnet_slices": "isocenter.networks.resnet_slices:build",
     "resnext": "isocenter.networks.resnet:build_resnext",
     "retinanet": "isocenter.networks.retinanet:build",
     "se_resnet": "isocenter.networks.resnet:build_se",

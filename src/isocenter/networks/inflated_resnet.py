@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -182,22 +182,15 @@ class Encoder(nn.Module):
             stride, before = steps[stage + 1] if stage else one, apart
             if stage >= len(blocks) - dilated:
                 apart, stride = [a * b for a, b in zip(apart, stride, strict=True)], one
-            made = [
-                (NarrowBlock if narrow else Block)(
-                    looks[stage + 1],
-                    inside if n == 0 else outside,
-                    outside,
-                    one if n else stride,
-                    apart if n else before,
-                )
-                for n in range(count)
-            ]
+            block, look = NarrowBlock if narrow else Block, looks[stage + 1]
+            made = [block(look, inside, outside, stride, before)]
+            made += [block(look, outside, outside, one, apart) for _ in range(count - 1)]
             self.add_module(f"layer{stage + 1}", nn.Sequential(*made))
             inside = outside
         self.features = inside
         for layer in self.modules():
             if isinstance(layer, tuple(CONVOLUTION.values())):
-                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+                nn.init.kaiming_normal_(cast(Tensor, layer.weight), mode="fan_out", nonlinearity="relu")
 
     def forward(self, images: Tensor) -> list[Tensor]:
         images = self.maxpool(self.relu(self.bn1(self.conv1(self.ends1(images)))))
@@ -295,9 +288,8 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
     axis = max(n for n, by in enumerate(factors) if by == min(factors))
     late = next((part for part, step in enumerate(steps) if step[axis] == 2), 0)
     planar = max(late, IN_PLANE if device == "cpu" else 0)
-    why = (
-        f"axis {axis} is reduced {late} parts later than the plane" if late else f"depth costs the {device} most there"
-    )
+    thick = f"it is reduced {late} parts later than the plane"
+    why = thick if late else f"depth costs the {device} most there"
     seen = f"the first {planar} of {PARTS} parts look at the plane across axis {axis}, because {why}"
     more = seen if planar else f"all parts look along axis {axis} too"
     return {**size, "axis": axis, "planar": planar}, f"{because}; {more}", PAPER

@@ -2,8 +2,8 @@
 
 Ronneberger et al., MICCAI 2015, arXiv:1505.04597, with residual blocks (He et al., CVPR 2016) in the encoder as in
 the residual-encoder U-Net of Isensee et al., MICCAI 2024, arXiv:2404.09556, and deep supervision (Lee et al.,
-arXiv:1409.5185) as in nnU-Net. This file needs torch and `telling` beside it, so that a copy of it travels with a
-model.
+arXiv:1409.5185) as in nnU-Net. This file needs torch, and `telling` and `slices` beside it, so that copies travel with
+a model.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from isocenter.networks.slices import beside, check
 from isocenter.networks.telling import Telling
 
 PAPER = "arXiv:1505.04597"
@@ -239,20 +240,14 @@ class SliceUNet(nn.Module):
         **size: Any,
     ) -> None:
         super().__init__()
-        if axis not in (0, 1, 2) or neighbours < 0:
-            raise ValueError(f"axis {axis} is not 0, 1 or 2, or neighbours {neighbours} is negative")
+        check(axis, neighbours)
         self.axis, self.neighbours = axis, neighbours
         self.plane = UNet(channels * (2 * neighbours + 1), 2, dense, vectors, **size)
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
-        slices = images.movedim(self.axis + 2, 1)  # (batch, slices, channels, *plane)
-        count = slices.shape[1]
-        first, last = slices[:, :1], slices[:, -1:]
-        padded = torch.cat([first] * self.neighbours + [slices] + [last] * self.neighbours, dim=1)
-        near = torch.cat([padded[:, n : n + count] for n in range(2 * self.neighbours + 1)], dim=2)
-        outputs = {}
+        count, outputs = images.shape[self.axis + 2], {}
         told = None if context is None else context.repeat_interleave(count, dim=0)
-        for name, output in self.plane(near.flatten(0, 1), told).items():
+        for name, output in self.plane(beside(images, self.axis, self.neighbours), told).items():
             stacked = output.unflatten(0, (-1, count))
             outputs[name] = stacked.mean(dim=1) if stacked.ndim < 4 else stacked.movedim(1, self.axis + 2)
         return outputs
