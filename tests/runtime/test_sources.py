@@ -61,10 +61,14 @@ def test_what_only_training_scoring_or_drawing_needs_stays_behind(sources):
 
 # What families have in common, and travels with each.
 SHARED = {
+    "axial": {"of_monai", "relative"},
+    "capsules": {"lenet"},
+    "coatnet": {"efficientnet", "of_monai", "relative"},
     "faster_rcnn": {"levels", "pyramid", "resnet_pyramid"},
     "fcos": {"levels", "pyramid", "resnet_pyramid"},
     "mask_rcnn": {"regions", "rendering"},
     "retinanet": {"levels", "pyramid", "resnet_pyramid", "retinanet_volumes"},
+    "transunet": {"of_monai", "unet", "vit"},
     **{key: {"of_monai"} for key in ("attention_unet", "mednext", "swin_unetr", "unet_plus_plus", "unetr", "vnet")},
 }
 
