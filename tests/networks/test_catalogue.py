@@ -41,6 +41,8 @@ def test_the_table_says_what_each_family_can_answer():
         **{(name, axes): whole for name in ("clip_resnet", "densenet", "resnet") for axes in (1, 2, 3)},
         **{("inflated_resnet", axes): whole for axes in (1, 2, 3)},
         **{(name, axes): whole for name in ("cbam_resnet", "resnext", "se_resnet") for axes in (1, 2, 3)},
+        **{(name, axes): whole for name in ("capsules", "coatnet") for axes in (1, 2, 3)},
+        **{(name, axes): every for name in ("axial", "transunet") for axes in (1, 2, 3)},
         **{(name, axes): whole for name in ("alexnet", "inception", "lenet", "vgg") for axes in (1, 2, 3)},
         **{(name, axes): whole for name in ("convnext", "efficientnet", "mobilenet") for axes in (1, 2, 3)},
         **{("pseudo3d_resnet", axes): whole for axes in (2, 3)},

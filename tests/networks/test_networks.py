@@ -47,6 +47,9 @@ FEW_STRIDES = {axes: [[2] * axes] * 2 + [[1] * axes] * 3 for axes in (2, 3)}
 SMALL_ALEXNET = {"widths": [4, 8, 8, 8, 8], "hidden": 16, "cells": 2, "stem_stride": 1, "dropout": 0.0}
 SMALL_EFFICIENTNET = {"stages": [[1, 3, 8, 1, 1], [2, 5, 8, 2, 2]], "width": 0.25, "last": 64, "dropout": 0.0}
 SMALL_MOBILENET = {"stages": [[1, 8, 1, 1], [2, 8, 2, 2]], "width": 0.25, "last": 16, "dropout": 0.0}
+SMALL_COATNET = {"blocks": [1, 2], "convolved": 1, "width": 8, "stem": 8, "stem_stride": 1, "head": 8}
+SMALL_CAPSULES = {"width": 8, "kernel": 3, "types": 4, "cells": 2, "pose": 4, "upper_pose": 6}
+SMALL_TRANSUNET = {"width": 8, "layers": 1, "hidden": 16, "heads": 2}
 VIT_WITH_ALL = {
     "token": 4,
     "scales": [1, 2],
@@ -60,6 +63,12 @@ VIT_WITH_ALL = {
 SMALLEST = {
     "alexnet 2D": ("alexnet", SMALL_ALEXNET, (13, 9)),
     "alexnet 3D": ("alexnet", SMALL_ALEXNET, (9, 7, 11)),
+    "axial 1D": ("axial", {"strides": [[1], [2]], "patch": [31], "width": 8, "heads": 2}, (31,)),
+    "axial 2D": ("axial", {"strides": PICTURE, "patch": [24, 20], "width": 8, "heads": 2, "local": 2}, (15, 20)),
+    "axial 3D": ("axial", {"strides": VOLUME, "patch": [8, 12, 20], "width": 8, "heads": 2}, (6, 13, 20)),
+    "capsules 1D": ("capsules", SMALL_CAPSULES, (31,)),
+    "capsules 2D": ("capsules", SMALL_CAPSULES, (13, 9)),
+    "capsules 3D": ("capsules", SMALL_CAPSULES, (9, 7, 11)),
     "cbam_resnet 2D": ("cbam_resnet", {"blocks": [1, 1], "width": 8, "dropout": 0.0}, (13, 9)),
     "cbam_resnet 3D": ("cbam_resnet", {"blocks": [1, 1], "width": 8, "dropout": 0.0}, (9, 7, 11)),
     "attention_unet 2D": ("attention_unet", {"strides": PICTURE, "width": 4}, (12, 20)),
@@ -67,6 +76,9 @@ SMALLEST = {
     "clip_resnet 1D": ("clip_resnet", {"blocks": [1, 1], "width": 8, "dropout": 0.0, "frames": 2}, (31,)),
     "clip_resnet 2D": ("clip_resnet", {"blocks": [1, 1], "width": 8, "dropout": 0.0, "frames": 2}, (13, 9)),
     "clip_resnet 3D": ("clip_resnet", {"blocks": [1, 1], "width": 8, "dropout": 0.0, "frames": 2}, (9, 7, 11)),
+    "coatnet 1D": ("coatnet", {**SMALL_COATNET, "patch": [31]}, (31,)),
+    "coatnet 2D": ("coatnet", {**SMALL_COATNET, "patch": [13, 9]}, (13, 9)),
+    "coatnet 3D": ("coatnet", {**SMALL_COATNET, "patch": [9, 7, 11]}, (9, 7, 11)),
     "convnext 2D": ("convnext", {"blocks": [1, 1], "width": 8, "kernel": 3, "stem_stride": 2}, (13, 9)),
     "convnext 3D": ("convnext", {"blocks": [1, 1], "width": 8, "kernel": 3, "stem_stride": 2}, (9, 7, 11)),
     "densenet 2D": ("densenet", {"blocks": [2, 2], "growth": 4, "width": 8, "dropout": 0.0}, (13, 9)),
@@ -104,6 +116,9 @@ SMALLEST = {
     "segresnet 3D": ("segresnet", {"strides": VOLUME, "width": 8, "dropout": 0.0, "deep_supervision": 1}, (6, 12, 20)),
     "swin_unetr 2D": ("swin_unetr", {"width": 12, "window": 2}, (30, 40)),
     "timm 2D": ("timm", {"model": "resnet10t", "dropout": 0.0, "settings": {"zero_init_last": False}}, (64, 48)),
+    "transunet 1D": ("transunet", {"strides": [[1], [2]], "patch": [31], **SMALL_TRANSUNET}, (31,)),
+    "transunet 2D": ("transunet", {"strides": PICTURE, "patch": [24, 20], **SMALL_TRANSUNET}, (15, 20)),
+    "transunet 3D": ("transunet", {"strides": VOLUME, "patch": [8, 12, 20], **SMALL_TRANSUNET}, (6, 13, 20)),
     "unet 2D": ("unet", {"strides": PICTURE, "width": 8, "deep_supervision": 1}, (12, 20)),
     "unet 3D": ("unet", {"strides": VOLUME, "width": 8, "deep_supervision": 1}, (6, 12, 20)),
     "unet_plus_plus 2D": ("unet_plus_plus", {"strides": PICTURE, "width": 8}, (12, 20)),
@@ -126,11 +141,14 @@ ONE_MAP = ("plain_conv_unet", "residual_encoder_unet")
 DETECTORS, OBJECTS = ("faster_rcnn", "fcos", "retinanet"), ("mask_rcnn",)
 BOXES = ("pyramid", "yolox", *DETECTORS)
 OF_MONAI = ("attention_unet", "mednext", "swin_unetr", "unet_plus_plus", "unetr", "vnet")
+# Encoder-decoders that continue images of any size.
+OWN_SHAPE = ("axial", "transunet")
 # What a file needs beside torch; of ours only files beside it.
 WRAPPED = {
     **{key: {"isocenter"} for key in ("resnet_slices", "unet", "unet_slices")},
     **{key: {"isocenter"} for key in networks.NETWORKS if networks.ways(key)},
     "timm": {"timm", "isocenter"},
+    **{key: {"isocenter"} for key in ("axial", "capsules", "coatnet", "transunet")},
     **{key: {"torchvision", "isocenter"} for key in (*DETECTORS, *OBJECTS)},
     **{key: {"monai", "isocenter"} for key in OF_MONAI},
     **{key: {"monai", "einops", "isocenter"} for key in ("swin_unetr", "unetr")},
@@ -142,7 +160,7 @@ NONE_FOR = {*((name, 3) for name in PICTURES_ALONE), *((name, 2) for name in VOL
 NEWER_EXPORT = ("swin_unetr",)
 # These have coarser outputs beside the finest while they train.
 COARSER = ("mednext", "plain_conv_unet", "residual_encoder_unet", "segresnet", "unet", "unet_slices")
-DENSE = (*COARSER, *(name for name in OF_MONAI if name not in COARSER))
+DENSE = (*COARSER, *OWN_SHAPE, *(name for name in OF_MONAI if name not in COARSER))
 
 
 def smallest(which: str, heads: dict[str, Head] | None = None) -> tuple[torch.nn.Module, torch.Tensor]:

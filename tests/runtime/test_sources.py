@@ -64,12 +64,16 @@ TOLD = [name for name in networks.NETWORKS if networks.ways(name)]
 # What families have in common, and travels with each.
 SHARED = {
     **{key: {"telling"} for key in TOLD},
+    "axial": {"of_monai", "relative"},
+    "capsules": {"lenet"},
+    "coatnet": {"efficientnet", "of_monai", "relative"},
     "faster_rcnn": {"levels", "pyramid", "resnet_pyramid"},
     "fcos": {"levels", "pyramid", "resnet_pyramid"},
     "mask_rcnn": {"regions", "rendering"},
     "resnet_slices": {"inflated_resnet", "slices"},
     "retinanet": {"levels", "pyramid", "resnet_pyramid", "retinanet_volumes"},
     **{key: {"slices", "telling"} for key in ("unet", "unet_slices")},
+    "transunet": {"of_monai", "unet", "vit"},
     **{key: {"of_monai"} for key in ("attention_unet", "mednext", "swin_unetr", "unet_plus_plus", "unetr", "vnet")},
 }
 

@@ -1,0 +1,290 @@
+"""Gated axial attention in one, two or three dimensions: each voxel attends to its line along one axis after another.
+
+Valanarasu et al., Medical Transformer, MICCAI 2021, arXiv:2102.10662; attention along axes as in Wang et al.,
+Axial-DeepLab, arXiv:2003.07853. Different from the papers: each map is normalised within its image
+instead of over the batch, and what queries and keys say is divided by the root of their length (arXiv:1706.03762)
+instead of being normalised. This file needs torch, and `of_monai` and `relative` beside it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from isocenter.networks.of_monai import cut, filled, product_of, sizes, stages_for
+from isocenter.networks.relative import for_pairs
+
+PAPER = "arXiv:2102.10662"
+# By number of axes; typed loosely because torch types sizes by the number of axes.
+CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+AVERAGE: dict[int, Any] = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
+NORMALISATION: dict[int, Any] = {1: nn.InstanceNorm1d, 2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
+LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
+# What the positions of queries, keys and values count at first, and the values themselves: the authors' code.
+GATES = (0.1, 0.1, 0.1, 1.0)
+# Voxels an axis that positions are learnt for where nobody says how large the images are.
+USUAL = 64
+STAGES = 5
+# Stages of the branch that sees the image whole beside one that sees its parts (section 2.3: two of attention).
+SHALLOW = 2
+# Pairs of voxels that attend to one another on the finest grid with attention; a choice, with no paper behind it.
+MOST_PAIRS = {"cpu": 2**20, "gpu": 2**23}
+
+
+class AxialAttention(nn.Module):
+    """(batch, maps, *spatial) to the same: what each voxel takes from those on its line along one axis.
+
+    y_i = sum_j softmax_j(q_i k_j + a q_i r_ij + b k_j s_ij) (d v_j + c t_ij), where r, s and t are learnt for the
+    offset i - j and the gates a, b, c, d are learnt numbers; section 2.2. For lines of another length than they were
+    learnt for, offsets are read in between.
+    length: voxels of a line that offsets are learnt for
+    gated:  without gates all of them are 1, as in arXiv:2003.07853
+    """
+
+    def __init__(self, ndim: int, maps: int, heads: int, axis: int, length: int, gated: bool) -> None:
+        super().__init__()
+        self.heads, self.axis, each = heads, axis, maps // heads
+        self.qkv = CONVOLUTION[ndim](maps, 3 * maps, 1, bias=False)
+        self.positions = nn.Parameter(torch.empty(3, each, 2 * length - 1))
+        nn.init.normal_(self.positions, std=each**-0.5)
+        self.gates = nn.Parameter(torch.tensor(GATES)) if gated else None
+
+    def forward(self, images: Tensor) -> Tensor:
+        lines = self.qkv(images).movedim(2 + self.axis, images.ndim - 1)
+        others, count = [int(n) for n in lines.shape[2:-1]], int(lines.shape[-1])
+        # (batch, heads, maps of a head, lines, voxels of a line) each
+        queries, keys, values = lines.reshape(-1, 3, self.heads, self.each, math.prod(others), count).unbind(1)
+        of_queries, of_keys, of_values = for_pairs(self.positions, 2, count).unbind(0)
+        first, second, third, fourth = (1.0, 1.0, 1.0, 1.0) if self.gates is None else self.gates.unbind()
+        said = torch.einsum("bhcli,bhclj->bhlij", queries, keys)
+        said = said + first * torch.einsum("bhcli,cij->bhlij", queries, of_queries)
+        said = said + second * torch.einsum("bhclj,cij->bhlij", keys, of_keys)
+        shares = (said * self.each**-0.5).softmax(dim=-1)
+        taken = third * torch.einsum("bhlij,cij->bhcli", shares, of_values)
+        taken = taken + fourth * torch.einsum("bhlij,bhclj->bhcli", shares, values)
+        taken = taken.reshape(-1, self.heads * self.each, *others, count)
+        return taken.movedim(images.ndim - 1, 2 + self.axis)
+
+    @property
+    def each(self) -> int:
+        return int(self.positions.shape[1])
+
+
+class Block(nn.Module):
+    """Half as many maps, attention along each axis in turn, all maps again; beside a shortcut."""
+
+    def __init__(
+        self,
+        ndim: int,
+        inside: int,
+        outside: int,
+        stride: Sequence[int],
+        heads: int,
+        lengths: Sequence[int],
+        gated: bool,
+    ) -> None:
+        super().__init__()
+        self.pool: nn.Module = AVERAGE[ndim](tuple(stride)) if max(stride) > 1 else nn.Identity()
+        convolution, normalisation, middle = CONVOLUTION[ndim], NORMALISATION[ndim], outside // 2
+        self.body = nn.Sequential(
+            convolution(inside, middle, 1, bias=False),
+            normalisation(middle, affine=True),
+            nn.ReLU(),
+            *(AxialAttention(ndim, middle, heads, axis, n, gated) for axis, n in enumerate(lengths)),
+            normalisation(middle, affine=True),
+            nn.ReLU(),
+            convolution(middle, outside, 1, bias=False),
+            normalisation(outside, affine=True),
+        )
+        self.shortcut: nn.Module = convolution(inside, outside, 1, bias=False) if inside != outside else nn.Identity()
+
+    def forward(self, images: Tensor) -> Tensor:
+        images = self.pool(images)
+        return (self.shortcut(images) + self.body(images)).relu()
+
+
+class Branch(nn.Module):
+    """An encoder of convolutions and then of attention, and a decoder that adds what the encoder found on each grid."""
+
+    def __init__(
+        self,
+        channels: int,
+        ndim: int,
+        strides: Sequence[Sequence[int]],
+        patch: Sequence[int],
+        width: int,
+        heads: int,
+        blocks: int,
+        convolved: int,
+        gated: bool,
+        dense: bool,
+    ) -> None:
+        super().__init__()
+        widths = [width * 2**stage for stage in range(len(strides))]
+        self.deepest = widths[-1]
+        self.encoder = nn.ModuleList()
+        lengths = list(patch)
+        for stage, stride in enumerate(strides):
+            lengths = [-(-n // step) for n, step in zip(lengths, stride, strict=True)]
+            inside, outside = channels if stage == 0 else widths[stage - 1], widths[stage]
+            if stage < convolved:
+                parts: list[nn.Module] = [_convolved(ndim, inside, outside, stride)]
+                parts += [_convolved(ndim, outside, outside, 1)]
+            else:
+                settings = (heads, lengths, gated)
+                parts = [Block(ndim, inside, outside, stride, *settings)]
+                parts += [Block(ndim, outside, outside, [1] * ndim, *settings) for _ in range(blocks - 1)]
+            self.encoder.append(nn.Sequential(*parts))
+        finer = list(zip(widths[:0:-1], widths[-2::-1], strict=True)) if dense else []
+        self.up = nn.ModuleList(CONVOLUTION[ndim](below, here, 1) for below, here in finer)
+        self.decoder = nn.ModuleList(_convolved(ndim, here, here, 1) for _, here in finer)
+
+    def encoded(self, images: Tensor) -> list[Tensor]:
+        """(batch, maps, *grid) of each stage, finest first."""
+        features = []
+        for stage in self.encoder:
+            images = stage(images)
+            features.append(images)
+        return features
+
+    def decoded(self, features: Sequence[Tensor]) -> Tensor:
+        """(batch, width, *grid) on the finest grid."""
+        images = features[-1]
+        for up, layer, skip in zip(self.up, self.decoder, features[-2::-1], strict=True):
+            found = interpolate(up(images), size=sizes(skip), mode=LINEAR[skip.ndim - 2], align_corners=False)
+            images = layer(found + skip)
+        return images
+
+
+class AxialUNet(nn.Module):
+    """(batch, channels, *spatial) to {head: (batch, channels of the head, *spatial) or (batch, size)}.
+
+    strides:   one entry a stage and axis; the first stage has stride 1
+    patch:     (*spatial) that positions are learnt for; for images of another size they are read in between
+    width:     maps of the first stage; doubled by each
+    heads:     of the attention, which share half of a stage's maps
+    blocks:    of attention, in each stage that has it
+    convolved: stages, the first ones, that convolve instead: attention on a fine grid of a volume takes much memory
+    gated:     whether the positions are weighed by learnt gates
+    local:     parts an axis that a second branch sees, each part alone; the first is then shallow, and what both find
+               is added. 1 for none; 4 in the paper (section 2.3)
+    context:   numbers beside each image, which scale and shift the maps of the coarsest grid (arXiv:1709.07871)
+    Images of any size are taken: they are continued by their last voxels to whole cells of the coarsest grid.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        spatial_dims: int,
+        dense: Mapping[str, int],
+        vectors: Mapping[str, int],
+        strides: Sequence[Sequence[int]],
+        patch: Sequence[int] | None = None,
+        width: int = 16,
+        heads: int = 4,
+        blocks: int = 1,
+        convolved: int = 1,
+        gated: bool = True,
+        local: int = 1,
+        context: int = 0,
+    ) -> None:
+        super().__init__()
+        cells = product_of(strides, spatial_dims)
+        patch = [USUAL] * spatial_dims if patch is None else list(patch)
+        _refuse(spatial_dims, len(strides), patch, width, heads, blocks, convolved, local)
+        settings = (width, heads, blocks, convolved, gated, bool(dense))
+        shallow = strides[: convolved + SHALLOW] if local > 1 else strides
+        self.local, self.multiple = local, [local * n for n in cells]
+        self.multiple[-1] *= 2 if local > 1 else 1  # in a part of one cell there would be nothing to normalise by
+        self.whole = Branch(channels, spatial_dims, shallow, patch, *settings)
+        part = [-(-n // local) for n in patch]
+        self.parts = Branch(channels, spatial_dims, strides, part, *settings) if local > 1 else None
+        deepest = self.whole.deepest + (0 if self.parts is None else self.parts.deepest)
+        self.told = nn.Linear(context, 2 * self.whole.deepest) if context else None
+        convolution = CONVOLUTION[spatial_dims]
+        self.dense = nn.ModuleDict({name: convolution(width, count, 1) for name, count in dense.items()})
+        self.vectors = nn.ModuleDict({name: nn.Linear(deepest, count) for name, count in vectors.items()})
+
+    def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
+        size, images = sizes(images), filled(images, self.multiple)
+        features = self.whole.encoded(images)
+        if self.told is not None:
+            scale, shift = self.told(context)[(..., *[None] * len(size))].chunk(2, dim=1)
+            features[-1] = (features[-1] * (1 + scale) + shift).relu()
+        of_parts = [] if self.parts is None else self.parts.encoded(apart(images, self.local))
+        deepest = [features[-1], *(together(one, self.local) for one in of_parts[-1:])]
+        pooled = torch.cat([one.flatten(2).mean(dim=2) for one in deepest], dim=1)
+        outputs = {name: layer(pooled) for name, layer in self.vectors.items()}
+        if self.dense:
+            found = self.whole.decoded(features)
+            if self.parts is not None:
+                found = found + together(self.parts.decoded(of_parts), self.local)
+            outputs |= {name: layer(cut(found, size, sizes(images))) for name, layer in self.dense.items()}
+        return outputs
+
+
+def apart(images: Tensor, parts: int) -> Tensor:
+    """(batch, channels, *spatial) to (batch * parts^n, channels, *spatial / parts)."""
+    spatial, channels = sizes(images), int(images.shape[1])
+    split = images.reshape(-1, channels, *(n for size in spatial for n in (parts, size // parts)))
+    axes = range(len(spatial))
+    ordered = split.permute(0, *(2 + 2 * axis for axis in axes), 1, *(3 + 2 * axis for axis in axes))
+    return ordered.reshape(-1, channels, *(size // parts for size in spatial))
+
+
+def together(parts: Tensor, count: int) -> Tensor:
+    """What `apart` took apart, each part on its grid, as one map again."""
+    spatial, channels, ndim = sizes(parts), int(parts.shape[1]), parts.ndim - 2
+    split = parts.reshape(-1, *[count] * ndim, channels, *spatial)
+    ordered = split.permute(0, ndim + 1, *(at for axis in range(ndim) for at in (1 + axis, ndim + 2 + axis)))
+    return ordered.reshape(-1, channels, *(count * size for size in spatial))
+
+
+def _convolved(ndim: int, inside: int, outside: int, stride: Any) -> nn.Sequential:
+    step = stride if isinstance(stride, int) else tuple(stride)
+    convolution = CONVOLUTION[ndim](inside, outside, 3, step, 1, bias=False)
+    return nn.Sequential(convolution, NORMALISATION[ndim](outside, affine=True), nn.ReLU())
+
+
+def _refuse(
+    ndim: int, stages: int, patch: Sequence[int], width: int, heads: int, blocks: int, convolved: int, local: int
+) -> None:
+    """ValueError for settings that make no network."""
+    if len(patch) != ndim or min(patch) < 1:
+        raise ValueError(f"patch needs {ndim} sizes from 1, not {patch}")
+    if not 1 <= convolved < stages:
+        raise ValueError(f"convolved {convolved}: of {stages} stages the first convolve and at least one attends")
+    if heads < 1 or width < 1 or width % heads:
+        raise ValueError(f"{heads} heads cannot share a width of {width} evenly")
+    if blocks < 1 or local < 1:
+        raise ValueError(f"blocks {blocks} and local {local} are numbers from 1")
+
+
+def build(
+    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
+) -> AxialUNet:
+    return AxialUNet(channels, spatial_dims, dense, vectors, **size)
+
+
+def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
+    """Attention from the finest grid on on which there are not too many pairs; half the width on a processor."""
+    slow = device == "cpu"
+    kept = stages_for(strides, STAGES)
+    convolved, most = 1, MOST_PAIRS["cpu" if slow else "gpu"]
+    while convolved < len(kept) - 1 and _pairs(patch, kept[: convolved + 1]) > most:
+        convolved += 1
+    size = {"strides": kept, "patch": list(patch), "width": 16 if slow else 32, "convolved": convolved}
+    stages = f"{len(kept)} stages, of which the first {convolved} convolve" if convolved > 1 else f"{len(kept)} stages"
+    return size, f"patch {tuple(patch)}: {stages}; width for the {device}", PAPER
+
+
+def _pairs(patch: Sequence[int], strides: Sequence[Sequence[int]]) -> int:
+    """Of voxels on one line along the longest axis, on the grid after these strides."""
+    steps = product_of(strides, len(patch))
+    grid = [-(-n // step) for n, step in zip(patch, steps, strict=True)]
+    return math.prod(grid) * max(grid)

@@ -1,0 +1,235 @@
+"""CoAtNet for whole-image outputs, in one, two or three dimensions: stages that convolve, then stages that attend.
+
+Dai et al., NeurIPS 2021, arXiv:2106.04803: inverted residuals with squeeze and excitation (arXiv:1801.04381,
+arXiv:1709.01507) on the fine grids, attention with a learnt bias for each offset on the coarse ones. This file needs
+torch, and `efficientnet`, `of_monai` and `relative` beside it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from isocenter.networks.efficientnet import Excitation
+from isocenter.networks.of_monai import filled, sizes
+from isocenter.networks.relative import for_pairs
+
+PAPER = "arXiv:2106.04803"
+# By number of axes; typed loosely because torch types sizes by the number of axes.
+CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+NORMALISATION: dict[int, Any] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+AVERAGE: dict[int, Any] = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
+WIDER = 4  # times the maps inside a block, of either kind (appendix A.1)
+SQUEEZED = 4  # a block's maps for each of its squeeze
+HEAD = 32  # maps of one head (appendix A.2)
+SPREAD = 0.02  # standard deviation of fresh weights of the attention
+# Voxels an axis that offsets are learnt for where nobody says how large the images are.
+USUAL = 224
+# Each token attends to each, so that the work grows with their square; a choice, with no paper behind it.
+MOST_TOKENS = {"cpu": 512, "gpu": 1024}
+
+
+class Convolving(nn.Module):
+    """Normalise, widen, convolve each map alone, weigh the maps, narrow; beside a shortcut.
+
+    halved:   the first block of a stage halves the grid
+    left_out: the share of samples that skip the block while training (stochastic depth, arXiv:1603.09382)
+    """
+
+    def __init__(self, ndim: int, inside: int, outside: int, halved: bool, left_out: float) -> None:
+        super().__init__()
+        convolution, normalisation, wide = CONVOLUTION[ndim], NORMALISATION[ndim], WIDER * outside
+        self.pool: nn.Module = AVERAGE[ndim](2) if halved else nn.Identity()
+        self.shortcut: nn.Module = convolution(inside, outside, 1) if inside != outside else nn.Identity()
+        self.body = nn.Sequential(
+            normalisation(inside),
+            convolution(inside, wide, 1, bias=False),
+            normalisation(wide),
+            nn.GELU(),
+            convolution(wide, wide, 3, 2 if halved else 1, 1, groups=wide, bias=False),
+            normalisation(wide),
+            nn.GELU(),
+            Excitation(wide, max(1, outside // SQUEEZED)),
+            convolution(wide, outside, 1),
+        )
+        self.left_out = left_out
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.shortcut(self.pool(images)) + kept(self.body(images), self.left_out, self.training)
+
+
+class Attending(nn.Module):
+    """Each voxel takes from all, by how alike they are and how far they lie apart; then a layer for each alone.
+
+    What is attended is softmax_j(q_i k_j / sqrt(maps of a head) + w_(i-j)); equation 3. `w` is learnt for the offsets
+    of a grid, and read in between for another.
+    grid: voxels an axis that offsets are learnt for
+    """
+
+    def __init__(
+        self, ndim: int, inside: int, outside: int, grid: Sequence[int], head: int, halved: bool, left_out: float
+    ) -> None:
+        super().__init__()
+        self.heads, self.left_out = outside // head, left_out
+        self.pool: nn.Module = AVERAGE[ndim](2) if halved else nn.Identity()
+        self.shortcut: nn.Module = CONVOLUTION[ndim](inside, outside, 1) if inside != outside else nn.Identity()
+        self.attention_norm = nn.LayerNorm(inside, eps=1e-6)
+        self.qkv = nn.Linear(inside, 3 * outside)
+        self.offsets = nn.Parameter(torch.empty(self.heads, *(2 * n - 1 for n in grid)))
+        self.projection = nn.Linear(outside, outside)
+        self.feed_forward_norm = nn.LayerNorm(outside, eps=1e-6)
+        wide = WIDER * outside
+        self.feed_forward = nn.Sequential(nn.Linear(outside, wide), nn.GELU(), nn.Linear(wide, outside))
+        for weight in (self.qkv.weight, self.projection.weight, self.offsets):
+            nn.init.trunc_normal_(weight, std=SPREAD)
+
+    def forward(self, images: Tensor) -> Tensor:
+        axes, last = tuple(range(2, images.ndim)), images.ndim - 1
+        normed = self.pool(self.attention_norm(images.movedim(1, last)).movedim(last, 1))
+        grid = sizes(normed)
+        taken = self._attended(normed.flatten(2).transpose(1, 2), grid).transpose(1, 2).unflatten(2, grid)
+        images = self.shortcut(self.pool(images)) + kept(taken, self.left_out, self.training)
+        alone = self.feed_forward(self.feed_forward_norm(images.permute(0, *axes, 1))).movedim(last, 1)
+        return images + kept(alone, self.left_out, self.training)
+
+    def bias(self, grid: Sequence[int]) -> Tensor:
+        """(heads, voxels, voxels): what is added for the offset between each two voxels of a grid, in row order."""
+        table = self.offsets
+        for axis, count in enumerate(grid):
+            table = for_pairs(table, 1 + 2 * axis, count)
+        firsts, seconds = (range(start, 1 + 2 * len(grid), 2) for start in (1, 2))
+        return table.permute(0, *firsts, *seconds).reshape(-1, math.prod(grid), math.prod(grid))
+
+    def _attended(self, tokens: Tensor, grid: Sequence[int]) -> Tensor:
+        """(batch, voxels, inside) to (batch, voxels, outside)."""
+        split = self.qkv(tokens).unflatten(2, (self.heads, -1)).transpose(1, 2)
+        taken = scaled_dot_product_attention(*split.chunk(3, dim=3), attn_mask=self.bias(grid))
+        return self.projection(taken.transpose(1, 2).flatten(2))
+
+
+class CoAtNet(nn.Module):
+    """(batch, channels, *spatial) to {head: (batch, size of the head)}.
+
+    blocks:      of each stage; each stage halves the grid
+    convolved:   stages, the first ones, that convolve; the others attend
+    width:       feature maps of the first stage; doubled by each stage
+    stem:        feature maps of the two convolutions before
+    stem_stride: of the first of them; 1 keeps small images whole
+    head:        maps of one head of the attention
+    patch:       (*spatial) that offsets are learnt for; for images of another size they are read in between
+    dropout:     before the heads
+    left_out:    the share of samples that skip the last block while training, and less of each before
+    context:     numbers beside each image, which join its pooled maps before the last layer
+    Images of any size are taken: they are continued by their last voxels to whole cells of the coarsest grid.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        spatial_dims: int,
+        vectors: Mapping[str, int],
+        blocks: Sequence[int] = (2, 3, 5, 2),
+        convolved: int = 2,
+        width: int = 96,
+        stem: int = 64,
+        stem_stride: int = 2,
+        head: int = HEAD,
+        patch: Sequence[int] | None = None,
+        dropout: float = 0.0,
+        left_out: float = 0.0,
+        context: int = 0,
+    ) -> None:
+        super().__init__()
+        patch = [USUAL] * spatial_dims if patch is None else list(patch)
+        _refuse(spatial_dims, blocks, convolved, width, head, patch, left_out)
+        self.multiple = [stem_stride * 2 ** len(blocks)] * spatial_dims
+        convolution = CONVOLUTION[spatial_dims]
+        layers: list[nn.Module] = [
+            convolution(channels, stem, 3, stem_stride, 1, bias=False),
+            NORMALISATION[spatial_dims](stem),
+            nn.GELU(),
+            convolution(stem, stem, 3, padding=1, bias=False),
+        ]
+        shares, inside = iter(torch.linspace(0, left_out, sum(blocks), device="cpu").tolist()), stem
+        for stage, count in enumerate(blocks):
+            maps, step = width * 2**stage, stem_stride * 2 ** (stage + 1)
+            grid = [-(-n // step) for n in patch]
+            for halved in [True, *[False] * (count - 1)]:
+                if stage < convolved:
+                    layers.append(Convolving(spatial_dims, inside, maps, halved, next(shares)))
+                else:
+                    layers.append(Attending(spatial_dims, inside, maps, grid, head, halved, next(shares)))
+                inside = maps
+        self.body = nn.Sequential(*layers)
+        self.norm, self.dropout = nn.LayerNorm(inside, eps=1e-6), nn.Dropout(dropout)
+        self.vectors = nn.ModuleDict({name: nn.Linear(inside + context, size) for name, size in vectors.items()})
+
+    def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
+        found = self.body(filled(images, self.multiple))
+        pooled = self.dropout(self.norm(found.flatten(2).mean(dim=2)))
+        told = pooled if context is None else torch.cat([pooled, context], dim=1)
+        return {name: layer(told) for name, layer in self.vectors.items()}
+
+
+def kept(change: Tensor, left_out: float, training: bool) -> Tensor:
+    """What a block adds, for some samples nothing while it trains; the others' is larger by as much."""
+    if not training or left_out == 0:
+        return change
+    drawn = torch.rand(change.shape[0], *[1] * (change.ndim - 1), device=change.device) >= left_out
+    return change * drawn / (1 - left_out)
+
+
+def _refuse(
+    ndim: int, blocks: Sequence[int], convolved: int, width: int, head: int, patch: Sequence[int], left_out: float
+) -> None:
+    """ValueError for settings that make no network."""
+    if min(blocks) < 1 or not 0 <= convolved <= len(blocks):
+        raise ValueError(
+            f"blocks {list(blocks)} with convolved {convolved}: from 1 in each stage, the first of which convolve"
+        )
+    if head < 1 or any(width * 2**stage % head for stage in range(convolved, len(blocks))):
+        raise ValueError(f"a head of {head} maps: a stage that attends has a multiple of them (width {width})")
+    if len(patch) != ndim or min(patch) < 1:
+        raise ValueError(f"patch needs {ndim} sizes from 1, not {patch}")
+    if not 0 <= left_out < 1:
+        raise ValueError(f"left_out {left_out} is no share below 1 of the samples")
+
+
+def build(
+    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
+) -> CoAtNet:
+    if dense:
+        raise ValueError("CoAtNet has no output for every voxel: choose transunet or unet")
+    return CoAtNet(channels, spatial_dims, vectors, **size)
+
+
+def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
+    """CoAtNet-0 for pictures on a GPU, narrower else; attention from the grid on that has not too many voxels."""
+    del strides  # all axes are halved alike
+    slow, volume = device == "cpu", len(patch) > 2
+    stem_stride = 1 if max(patch) <= 32 else 2
+    blocks = ([2, 2, 2] if slow else [2, 3, 5]) if max(patch) <= 64 else ([2, 2, 2, 2] if slow else [2, 3, 5, 2])
+    convolved, most = len(blocks) - 2, MOST_TOKENS["cpu" if slow else "gpu"]
+    while convolved < len(blocks) - 1 and _tokens(patch, stem_stride * 2 ** (convolved + 1)) > most:
+        convolved += 1
+    width = (16 if volume else 32) if slow else (48 if volume else 96)
+    size = {
+        "blocks": blocks,
+        "convolved": convolved,
+        "width": width,
+        "stem": max(16, 2 * width // 3),
+        "stem_stride": stem_stride,
+        "patch": list(patch),
+    }
+    tokens = _tokens(patch, stem_stride * 2 ** (convolved + 1))
+    because = f"images of {tuple(patch)}: {convolved} stages convolve, then {tokens} voxels attend to one another"
+    return size, f"{because}; width and blocks for the {device}", PAPER
+
+
+def _tokens(patch: Sequence[int], step: int) -> int:
+    return math.prod(-(-n // step) for n in patch)
