@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from isocenter.added import added
 from isocenter.errors import FormatError, IsocenterError, UsageError
 from isocenter.files.atomic import written
 from isocenter.files.format import Entry, Format, ReadOptions
@@ -51,7 +51,7 @@ FORMATS: dict[str, Entry] = {
 @cache
 def entries() -> Mapping[str, Entry]:
     """Ours, and those that other packages add under the entry point `isocenter.formats`."""
-    return FORMATS | {point.name: point.load() for point in entry_points(group="isocenter.formats")}
+    return FORMATS | {name: point.load() for name, point in added("isocenter.formats").items()}
 
 
 def load_format(name: str) -> Format:

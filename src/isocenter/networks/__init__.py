@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
-from importlib.metadata import entry_points
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from isocenter.added import added
 from isocenter.errors import PlanError
-from isocenter.networks.catalogue import REFERENCE, Member, halvings, member
+from isocenter.networks.catalogue import REFERENCE, Member, halvings, made_with, member
 from isocenter.networks.channels_last import channels_last, memory_order, ordered, plain
 from isocenter.networks.measured import Measured, measurements, standing
 from isocenter.networks.weights import take_over
@@ -64,7 +64,7 @@ NETWORKS = {
 
 def names() -> tuple[str, ...]:
     """Our families, and those that other packages add under the entry point `isocenter.networks`."""
-    return tuple(sorted({*NETWORKS, *(point.name for point in entry_points(group="isocenter.networks"))}))
+    return tuple(sorted(_targets()))
 
 
 def build(
@@ -194,9 +194,14 @@ def source(name: str) -> tuple[Path, str]:
     return Path(str(module.__file__)), function
 
 
-def members() -> tuple[Member, ...]:
-    """Every family in one, two and three axes, with what it can answer and how large it is."""
-    found = [_member(name, axes) for name in names() for axes in REFERENCE]
+def ours() -> tuple[str, ...]:
+    """The families whose files lie in this folder, and on which `made_with` therefore has its eye."""
+    return tuple(name for name in names() if _targets()[name].startswith(f"{__name__}."))
+
+
+def members(families: Iterable[str] | None = None) -> tuple[Member, ...]:
+    """Every family, or those that are named, in one, two and three axes: what it can answer and how large it is."""
+    found = [_member(name, axes) for name in families or names() for axes in REFERENCE]
     return tuple(one for one in found if one is not None)
 
 
@@ -210,11 +215,15 @@ def _member(name: str, axes: int) -> Member | None:
 
 def _found(name: str) -> tuple[ModuleType, str]:
     """The family's file and the name of its function."""
-    targets = NETWORKS | {point.name: point.value for point in entry_points(group="isocenter.networks")}
-    if not isinstance(name, str) or name not in targets:
+    if not isinstance(name, str) or name not in _targets():
         raise PlanError(f"there is no network {name!r}", "network.name", f"Choose one of {', '.join(names())}")
-    module, _, function = targets[name].partition(":")
+    module, _, function = _targets()[name].partition(":")
     return importlib.import_module(module), function
+
+
+def _targets() -> Mapping[str, str]:
+    """The file and the function of each family."""
+    return NETWORKS | {name: point.value for name, point in added("isocenter.networks").items()}
 
 
 __all__ = [
@@ -224,11 +233,13 @@ __all__ = [
     "build",
     "channels_last",
     "is_published",
+    "made_with",
     "measurements",
     "members",
     "memory_order",
     "names",
     "ordered",
+    "ours",
     "plain",
     "pretrained",
     "size_for",

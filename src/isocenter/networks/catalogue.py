@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+import platform
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isocenter.errors import PlanError
@@ -17,6 +21,8 @@ if TYPE_CHECKING:
 Build = Callable[[str, int, int, Mapping[str, Head], Mapping[str, Any]], "Module"]
 # One channel, two outputs, on a processor: what a plan would build for an image of this size.
 REFERENCE = {1: (1024,), 2: (256, 256), 3: (64, 64, 64)}
+# What the families of this folder are built with.
+LIBRARIES = ("isocenter", "monai", "timm", "torch", "torchvision")
 HEADS: Mapping[str, Callable[[int], Head]] = {
     "boxes": lambda axes: Dense(2 + 2 * axes, lengths=axes, offsets=axes),
     "dense": lambda axes: Dense(2),
@@ -62,6 +68,14 @@ def member(name: str, axes: int, size: Mapping[str, Any], build: Build, paper: s
             continue
         tasks.append(task)
     return Member(name, axes, tuple(tasks), REFERENCE[axes], parameters, work, paper) if tasks else None
+
+
+def made_with(families: Iterable[str]) -> str:
+    """SHA-256 of what the members of families of this folder follow from: its files and the libraries."""
+    digest = hashlib.sha256(repr([*families, platform.python_version(), *map(version, LIBRARIES)]).encode())
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
 
 
 def halvings(patch: Sequence[int]) -> list[list[int]]:

@@ -6,7 +6,9 @@ https://docs.monai.io/en/stable/mb_specification.html
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Collection, Mapping, Sequence
+from functools import cache
 from importlib.metadata import packages_distributions, version
 from typing import Any
 
@@ -32,8 +34,15 @@ SIGNS = ("$", "@", "%")
 
 def required_packages(needs: Collection[str]) -> dict[str, str]:
     """{distribution: version} of what the package's scripts import beside MONAI's own needs."""
-    named = packages_distributions()
+    named = _distributions(tuple(sys.path))
     return {name: version(name) for need in sorted(set(needs) - BROUGHT) for name in named.get(need, ())[:1]}
+
+
+@cache  # it reads what each installed package lists, half a second
+def _distributions(searched: tuple[str, ...]) -> Mapping[str, list[str]]:
+    """The distributions that bring a package of modules, by its name."""
+    del searched  # where Python looks for packages: with another of them the answer is another
+    return packages_distributions()
 
 
 def metadata(model: Model, needs: Collection[str], said: Mapping[str, str]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Collection
+from functools import cache
 
 
 def sliced(text: str, names: Collection[str], members: Collection[str] = ()) -> str:
@@ -15,6 +16,11 @@ def sliced(text: str, names: Collection[str], members: Collection[str] = ()) -> 
 
     members: where given, the classes among the names keep of their methods these alone, and those that they call
     """
+    return _sliced(text, frozenset(names), frozenset(members))
+
+
+@cache  # most files travel with every package, cut to the same names
+def _sliced(text: str, names: frozenset[str], members: frozenset[str]) -> str:
     tree = ast.parse(text)
     defining: dict[str, list[ast.stmt]] = {}
     for node in tree.body:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 
@@ -92,12 +93,10 @@ def _text(module: str) -> str:
 
 def _ours(text: str) -> list[tuple[str, str]]:
     """(module, name) of ours that a file needs when it runs, rather than when its types are checked."""
-    tree = ast.parse(text)
-    idle = _idle(tree)
     return [
         _defined(str(node.module), alias.name)
-        for node in _imports(tree)
-        if isinstance(node, ast.ImportFrom) and _is_ours(node.module) and node not in idle
+        for node, idle in _imports(text)
+        if isinstance(node, ast.ImportFrom) and _is_ours(node.module) and not idle
         for alias in node.names
     ]
 
@@ -105,9 +104,7 @@ def _ours(text: str) -> list[tuple[str, str]]:
 def _others(module: str, text: str) -> set[str]:
     """The packages of others that a file imports."""
     found = set()
-    tree = ast.parse(text)
-    idle = _idle(tree)
-    for node in (one for one in _imports(tree) if one not in idle):
+    for node in (one for one, idle in _imports(text) if not idle):
         if isinstance(node, ast.Import):
             found |= {alias.name.partition(".")[0] for alias in node.names}
         elif node.module == LAZY:  # a name there stands for a module of others
@@ -123,13 +120,12 @@ def _others(module: str, text: str) -> set[str]:
 
 def _rewritten(module: str, text: str, travelling: Mapping[str, str]) -> str:
     """The text with our imports made relative; what is imported for its type alone, and stays here, is anything."""
-    lines, tree = text.splitlines(keepends=True), ast.parse(text)
-    idle = _idle(tree)
-    for node in sorted(_imports(tree), key=lambda node: node.lineno, reverse=True):
+    lines = text.splitlines(keepends=True)
+    for node, idle in sorted(_imports(text), key=lambda one: one[0].lineno, reverse=True):
         if not isinstance(node, ast.ImportFrom) or not _is_ours(node.module):
             continue
         found = [(*_defined(str(node.module), alias.name), alias) for alias in node.names]
-        staying = [alias for file, name, alias in found if node in idle and name not in travelling.get(file, "")]
+        staying = [alias for file, name, alias in found if idle and name not in travelling.get(file, "")]
         made = _relative(module, [one for one in found if one[2] not in staying])
         made += [f"from typing import Any as {alias.asname or alias.name}" for alias in staying]
         indent = " " * node.col_offset
@@ -141,14 +137,13 @@ def _is_ours(module: str | None) -> bool:
     return module is not None and module.partition(".")[0] == OURS
 
 
-def _imports(tree: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
-    return (node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom))
-
-
-def _idle(tree: ast.Module) -> set[ast.AST]:
-    """What stands in a block for the checking of types, and never runs."""
+@cache  # an index is asked for each of its names, and most files travel with every package
+def _imports(text: str) -> tuple[tuple[ast.Import | ast.ImportFrom, bool], ...]:
+    """The imports of a file, and of each whether it is idle: in a block for the checking of types, which never runs."""
+    tree = ast.parse(text)
     blocks = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
-    return {inner for block in blocks for statement in block.body for inner in ast.walk(statement)}
+    idle = {inner for block in blocks for statement in block.body for inner in ast.walk(statement)}
+    return tuple((node, node in idle) for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom))
 
 
 def _defined(module: str, name: str) -> tuple[str, str]:
@@ -159,7 +154,7 @@ def _defined(module: str, name: str) -> tuple[str, str]:
     spec = find_spec(module)
     if spec is None or not spec.submodule_search_locations:
         return module, name
-    for node in _imports(ast.parse(_text(module))):
+    for node, _ in _imports(_text(module)):
         if isinstance(node, ast.ImportFrom) and node.module:
             for alias in node.names:
                 if (alias.asname or alias.name) == name:

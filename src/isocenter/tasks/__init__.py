@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from importlib.metadata import entry_points
 from typing import Any
 
 import numpy as np
 
+from isocenter.added import added
 from isocenter.errors import DatasetError, PlanError
 from isocenter.tasks.made_of import parts_of, sides_of, suffices
 from isocenter.tasks.settings import reading
@@ -35,7 +35,7 @@ IMPORTED = {"imported_segmentation": "isocenter.tasks.imported_segmentation:Impo
 
 def names() -> tuple[str, ...]:
     """Our kinds, and those that other packages add under the entry point `isocenter.tasks`."""
-    return tuple(sorted({*TASKS, *(point.name for point in entry_points(group="isocenter.tasks"))}))
+    return tuple(sorted({*TASKS, *added("isocenter.tasks")}))
 
 
 def kind(name: str) -> type[Task]:
@@ -43,7 +43,7 @@ def kind(name: str) -> type[Task]:
     if SIGN in name:
         joined: type[Task] = _found(JOINED).of_kinds([kind(one) for one in name.split(SIGN)])
         return joined
-    targets = IMPORTED | TASKS | {point.name: point.value for point in entry_points(group="isocenter.tasks")}
+    targets = IMPORTED | TASKS | {key: point.value for key, point in added("isocenter.tasks").items()}
     if name not in targets:
         raise PlanError(f"there is no task {name!r}", "task.name", f"Choose one of {', '.join(names())}")
     found: type[Task] = _found(targets[name])

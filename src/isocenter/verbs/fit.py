@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ class Job:
     start: Path | None = None
     marked: Mapping[str, Path] | None = None
 
-    @property
+    @cached_property  # to check them is to build the network, though without memory
     def settings(self) -> Settings:
         return settings(self.plan)
 

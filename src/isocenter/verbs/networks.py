@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from isocenter import networks
+from isocenter.errors import IsocenterError
+from isocenter.files import cache_folder, written
 
 HEADINGS = ("name", "answers for", "axes", "image", "parameters", "multiply-adds", "paper")
 ANSWERS = {"boxes": "boxes", "dense": "every voxel", "objects": "objects", "vector": "the image"}
 NOTE = "Numbers are of the network that a plan builds for one channel of such an image on a processor."
+
+log = logging.getLogger("isocenter")
 
 
 def list_networks() -> tuple[str, ...]:
@@ -38,8 +46,41 @@ class NetworkTable:
 
 
 def describe_networks() -> NetworkTable:
-    """What each family is good for, found by building it without memory or arithmetic."""
-    return NetworkTable(networks.members())
+    """What each family is good for, found by building it without memory or arithmetic.
+
+    Ours are built once for each state of their files and libraries and kept in the cache folder; those of other
+    packages each time, because here it is not known which files they follow from.
+    """
+    ours = networks.ours()
+    others = [name for name in networks.names() if name not in ours]
+    found = [*_kept(ours), *(networks.members(others) if others else ())]
+    return NetworkTable(tuple(sorted(found, key=lambda member: (member.name, member.axes))))
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The members of our families, and what they followed from."""
+
+    made_with: str
+    members: tuple[networks.Member, ...]
+
+
+def _kept(families: Sequence[str]) -> tuple[networks.Member, ...]:
+    """The members as they are kept, or else new ones, which are then kept."""
+    path, now, file = cache_folder() / "networks.json", networks.made_with(families), TypeAdapter(Kept)
+    try:
+        kept = file.validate_json(path.read_bytes())
+        if kept.made_with == now:
+            return kept.members
+    except (OSError, ValueError) as error:  # none yet, or one that somebody cut off
+        log.debug("%s: %s", path, error)
+    found = Kept(now, networks.members(families))
+    try:
+        with written(path, overwrite=True) as partial:
+            partial.write_bytes(file.dump_json(found))
+    except IsocenterError as error:  # the answer is the same, and next time it will take as long
+        log.warning("%s", error)
+    return found.members
 
 
 def _line(member: networks.Member) -> tuple[str, ...]:

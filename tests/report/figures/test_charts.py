@@ -10,6 +10,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from isocenter.errors import UsageError
 from isocenter.report import Figure, figures
+from isocenter.report.figures import drawing
 from isocenter.report.figures.charts import _measured
 from isocenter.report.figures.discrimination import (
     _area,
@@ -57,6 +58,21 @@ def test_every_chart_is_small_legible_in_both_inks_and_has_words() -> None:
         figures.confusion([[3, 1], [0, 4]], [STRANGE, "b"], "confusion"),
     ]
     assert [figure.title for figure in charts if not sound(figure)] == []
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: figures.training_curves(LOG),
+        lambda: figures.confusion([[3, 1], [0, 4]], [STRANGE, "b"], "confusion"),
+        lambda: figures.scatter([1, 2e6], [3, 4], "scatter", axes=("a (mm)", STRANGE), identity=True),
+    ],
+    ids=["several panels", "equal sides", "wide numbers"],
+)
+def test_the_second_ink_lies_where_it_would_lie_by_itself(make, monkeypatch) -> None:
+    monkeypatch.setattr(drawing, "LIGHT", drawing.DARK)
+    figure = make()
+    assert figure.png == figure.dark
 
 
 def test_metrics_of_unlike_units_do_not_share_an_axis() -> None:

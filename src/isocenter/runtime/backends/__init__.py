@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable
-from importlib.metadata import entry_points
 
+from isocenter.added import added
 from isocenter.errors import UsageError
 from isocenter.runtime.backends.backend import Backend
 
@@ -22,7 +22,7 @@ BACKENDS = {
 
 def names() -> tuple[str, ...]:
     """Ours, and those that other packages add under the entry point `isocenter.backends`."""
-    return tuple(sorted({*BACKENDS, *(point.name for point in entry_points(group="isocenter.backends"))}))
+    return tuple(sorted({*BACKENDS, *added("isocenter.backends")}))
 
 
 def refuse_unknown(chosen: Iterable[str], where: str = "--backend") -> None:
@@ -35,7 +35,7 @@ def refuse_unknown(chosen: Iterable[str], where: str = "--backend") -> None:
 
 def backend(name: str) -> Backend:
     """The backend of this name; UsageError where there is none. Only its own file is imported."""
-    targets = BACKENDS | {point.name: point.value for point in entry_points(group="isocenter.backends")}
+    targets = BACKENDS | {key: point.value for key, point in added("isocenter.backends").items()}
     refuse_unknown([name])
     module, _, attribute = targets[name].partition(":")
     found: Backend = getattr(importlib.import_module(module), attribute)

@@ -1,0 +1,355 @@
+"""Everything that `isocenter networks` advertises, tried: `make test-all`, or `python bench/networks_matrix.py`.
+
+    python bench/networks_matrix.py [NAME...] [--resume] [--out docs/networks-matrix.md]
+
+Which families there are, in how many axes, and what they answer is asked of the catalogue; who takes covariates is
+found by building with them. Each combination is built with the size that a plan gives it for a small image, learns two
+images by heart with the loss of its task or its own, is exported to ONNX as a package is, and is built once more from
+the copy of its file that travels with a package. With --resume what was found with the same files and libraries stays.
+The exit is 1 where something advertised does not hold; that a network cannot be exported is said, and is no failure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import itertools
+import json
+import math
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from isocenter import networks
+from isocenter.errors import IsocenterError
+from isocenter.networks.catalogue import REFERENCE, halvings
+from isocenter.runtime.onnx_file import write_onnx
+from isocenter.runtime.packaged import every_head
+from isocenter.runtime.sources import travelling
+from isocenter.tasks import Task
+from isocenter.tasks.classification import Classification
+from isocenter.tasks.detection import Detection
+from isocenter.tasks.instances import InstanceSegmentation
+from isocenter.tasks.segmentation import Segmentation
+from isocenter.training.kinds import KINDS, kind_for
+from isocenter.training.objective import ADDED, supervised
+from isocenter.values import Boxes, Label
+
+ROOT = Path(__file__).resolve().parent.parent
+KEPT = ROOT / ".bench" / "networks_matrix.json"
+# Voxels per axis of the first image that is tried; doubled until the family takes it, up to the catalogue's own.
+SIDES = {1: 64, 2: 32, 3: 16}
+# Numbers beside each image, where a family takes them.
+CONTEXT = 3
+# A family has learnt two images by heart when its loss is below this share of the first, within so many steps.
+SHARE, STEPS = 0.25, 200
+RATE = 2e-3
+WORDS = {"boxes": "boxes", "dense": "every voxel", "objects": "objects", "vector": "the image"}
+
+
+@dataclass(frozen=True)
+class Combination:
+    """A family in so many axes with one kind of head, with numbers beside the image or without."""
+
+    name: str
+    axes: int
+    head: str
+    context: int = 0
+
+    @property
+    def key(self) -> str:
+        return f"{self.name} {self.axes} {self.head} {self.context}"
+
+
+@dataclass
+class Outcome:
+    """What became of a combination: each step in words, "yes" where nothing else is to be said.
+
+    failed: what was advertised and does not hold
+    """
+
+    image: str = ""
+    parameters: int = 0
+    forward: str = ""
+    backward: str = ""
+    overfits: str = ""
+    onnx: str = ""
+    copied: str = ""
+    failed: list[str] = field(default_factory=list)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="families; all of them if none is named")
+    parser.add_argument("--resume", action="store_true", help="keep what was found with the same files")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "networks-matrix.md")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    outcomes = dict(tried(given.names or networks.names(), resume=given.resume))
+    if not given.names:
+        given.out.write_text(page(outcomes), encoding="utf-8")
+        print(f"wrote {given.out}")
+    wrong = [f"{one.key}: {said}" for one, outcome in outcomes.items() for said in outcome.failed]
+    print(f"{len(outcomes)} combinations, {len(wrong)} failures", *wrong, sep="\n")
+    sys.exit(bool(wrong))
+
+
+def tried(names: Sequence[str], *, resume: bool) -> Iterator[tuple[Combination, Outcome]]:
+    """Each combination and its outcome, which is kept at once."""
+    now = networks.made_with(())
+    kept = json.loads(KEPT.read_text()) if resume and KEPT.is_file() else {}
+    found = kept["found"] if kept.get("made_with") == now else {}
+    for one in combinations(names):
+        if one.key not in found:
+            began = time.monotonic()
+            found[one.key] = asdict(outcome(one))
+            KEPT.parent.mkdir(exist_ok=True)
+            KEPT.write_text(json.dumps({"made_with": now, "found": found}))
+            said = found[one.key]["failed"] or f"{found[one.key]['overfits']}, ONNX {found[one.key]['onnx']}"
+            print(f"{one.key}: {said} ({time.monotonic() - began:.0f} s)", flush=True)
+        yield one, Outcome(**found[one.key])
+
+
+def combinations(names: Iterable[str]) -> Iterator[Combination]:
+    """What the catalogue lists of these families, and the same with numbers beside the image where it can be built."""
+    for member in networks.members(names):
+        for head in member.tasks:
+            yield Combination(member.name, member.axes, head)
+            told = Combination(member.name, member.axes, head, CONTEXT)
+            if takes_context(told, [SIDES[member.axes]] * member.axes):
+                yield told
+
+
+def takes_context(one: Combination, patch: Sequence[int]) -> bool:
+    try:
+        with torch.device("meta"):
+            _built(one, patch)
+    except IsocenterError as error:
+        return "no covariates" not in str(error)
+    return True
+
+
+def outcome(one: Combination) -> Outcome:
+    """Every step, one after the other; what fails ends them and is said."""
+    said = Outcome()
+    try:
+        _try(one, said)
+    except Exception as error:  # torch, the libraries and the families raise what they like: that is what is looked for
+        said.failed.append(f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}")
+    return said
+
+
+def _try(one: Combination, said: Outcome) -> None:
+    torch.manual_seed(0)
+    patch = _smallest(one)
+    network, task = _built(one, patch), task_of(one)
+    images, context, targets = scene(one.axes, patch[0], one.head, one.context)
+    said.image, said.parameters = " x ".join(map(str, patch)), sum(weight.numel() for weight in network.parameters())
+    said.forward = _forward(network.eval(), images, context, task, said)
+    losses = _losses(network.train(), task, images, context, targets, said)
+    reached = next((step for step, loss in enumerate(losses) if loss < SHARE * losses[0]), None)
+    said.overfits = f"in {reached} steps" if reached else f"{losses[-1] / losses[0]:.2f} after {len(losses) - 1} steps"
+    if reached is None:
+        said.failed.append(f"the loss fell to {losses[-1] / losses[0]:.2f} of the first only")
+    said.copied = _copied(one, network.eval(), images, context, patch)
+    with tempfile.TemporaryDirectory() as folder:
+        record = write_onnx(
+            every_head(task, [network]).eval(), (1, *patch), Path(folder) / "network.onnx", context=one.context
+        )
+    exported = record["exported"]
+    said.onnx = f"{record['largest_difference']:.1e}" if exported else f"no: {_line(record['because'])}"
+
+
+def task_of(one: Combination) -> Task:
+    """The kind of problem whose head this is."""
+    made: Mapping[str, Callable[[], Any]] = {
+        "boxes": lambda: Detection(("bright", "dark"), one.axes, float(SIDES[one.axes] // 4)),
+        "dense": lambda: Segmentation((Label(1, "bright"), Label(2, "dark"))),
+        "objects": lambda: InstanceSegmentation((1.0,) * one.axes, 4.0),
+        "vector": lambda: Classification(("bright", "dark")),
+    }
+    return made[one.head]()
+
+
+def scene(axes: int, side: int, head: str, told: int) -> tuple[torch.Tensor, tuple[torch.Tensor, ...], torch.Tensor]:
+    """Two images, one with two bright balls in noise and one with two dark ones, the numbers beside them, the truth.
+
+    Balls are a quarter of the side in diameter at least 6 voxels, and do not touch.
+    """
+    rng, radius = np.random.default_rng(0), side // 8 + 1
+    images = rng.normal(0, 0.1, (2, 1, *[side] * axes)).astype(np.float32)
+    numbers, boxes = np.zeros((2, *[side] * axes), dtype=np.int64), []
+    for n, sign in enumerate((1, -1)):
+        for ball, centre in enumerate((side // 4 + n, side - side // 4 - n), start=1):
+            away = np.sqrt(sum((grid + 0.5 - centre) ** 2 for grid in np.indices([side] * axes)))
+            images[n, 0][away < radius] += 2 * sign
+            numbers[n][away < radius] = ball
+            boxes.append([n, *[centre - radius] * axes, *[centre + radius] * axes])
+    truths = {
+        "boxes": np.array(boxes, dtype=np.float32).reshape(2, 2, -1),
+        "dense": (numbers > 0) * np.array([1, 2]).reshape(2, *[1] * axes),
+        "objects": numbers,
+        "vector": np.array([0, 1]),
+    }
+    beside = (torch.from_numpy(rng.normal(size=(2, told)).astype(np.float32)),) if told else ()
+    return torch.from_numpy(images), beside, torch.from_numpy(truths[head])
+
+
+def _built(one: Combination, patch: Sequence[int]) -> torch.nn.Module:
+    heads = task_of(one).heads
+    size, _, _ = networks.size_for(one.name, patch, halvings(patch), "cpu", heads)
+    return networks.build(one.name, 1, one.axes, heads, size, one.context)
+
+
+def _smallest(one: Combination) -> list[int]:
+    """The smallest of the images that are tried for which the family can be built and answers in training."""
+    side = SIDES[one.axes]
+    while True:
+        try:
+            network = _built(one, patch := [side] * one.axes)
+            images, context, targets = scene(one.axes, side, one.head, one.context)
+            _answers(network.train(), images, context, targets)
+            return patch
+        except (IsocenterError, RuntimeError, ValueError):
+            if (side := 2 * side) > max(REFERENCE[one.axes]):
+                raise
+
+
+def _answers(network: Any, images: Any, context: Sequence[Any], targets: Any) -> dict[str, torch.Tensor]:
+    told = {"targets": targets} if getattr(network, "sees_targets", False) else {}
+    found: dict[str, torch.Tensor] = network(images, *context, **told)
+    return found
+
+
+def _forward(network: Any, images: Any, context: Sequence[Any], task: Task, said: Outcome) -> str:
+    """Whether each head answers in its shape, with numbers."""
+    with torch.inference_mode():
+        outputs = network(images, *context)
+    for name, head in task.heads.items():
+        count, places = getattr(head, "channels", None), images.shape[2:]
+        wanted = (2, count, *places) if count else (2, head.size)  # type: ignore[attr-defined]
+        if tuple(outputs[name].shape) != wanted or not outputs[name].isfinite().all():
+            said.failed.append(f"{name} is {tuple(outputs[name].shape)} in place of {wanted}, or not finite")
+    return "no" if said.failed else "yes"
+
+
+def _losses(
+    network: Any, task: Task, images: Any, context: Sequence[Any], targets: Any, said: Outcome
+) -> Sequence[float]:
+    """Of each step on the same two images, until it is small enough; the first step's gradients are looked at."""
+    optimiser = torch.optim.AdamW(network.parameters(), lr=RATE)
+    kind = KINDS[Boxes] if targets.is_floating_point() else kind_for(targets.ndim - 1, images.ndim - 2)
+    judge = partial(supervised, task, coarse=partial(kind.coarse, spatial=tuple(images.shape[2:])))
+    if (own := getattr(network, "loss", None)) is not None:
+        judge = partial(own, heads=task.heads)
+    losses: list[float] = []
+    for step in range(STEPS + 1):
+        outputs = dict(_answers(network, images, context, targets))
+        added = outputs.pop(ADDED, torch.zeros(())).mean()
+        loss = judge(outputs, targets) + added
+        losses.append(float(loss.detach()))
+        if losses[-1] < SHARE * losses[0] or not math.isfinite(losses[-1]):
+            break
+        optimiser.zero_grad()
+        loss.backward()
+        if step == 0:
+            said.backward = _gradients(network, said)
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+        optimiser.step()
+    return losses
+
+
+def _gradients(network: torch.nn.Module, said: Outcome) -> str:
+    grads = [weight.grad for weight in network.parameters() if weight.grad is not None]
+    if grads and all(grad.isfinite().all() for grad in grads) and any(grad.any() for grad in grads):
+        return "yes"
+    said.failed.append("gradients are not finite, or all zero")
+    return "no"
+
+
+def _copied(one: Combination, network: torch.nn.Module, images: Any, context: Sequence[Any], patch: Any) -> str:
+    """Whether the copy of the file that travels with a package, with these weights, answers as the network does."""
+    again = _again(one, patch)
+    again.load_state_dict(network.state_dict())
+    with torch.inference_mode():
+        pairs = [(found(images, *context)) for found in (network.eval(), again.eval())]
+    if all(torch.equal(pairs[0][name], pairs[1][name]) for name in pairs[0]):
+        return "yes"
+    raise ValueError("the copy of its file answers otherwise")
+
+
+def _again(one: Combination, patch: Sequence[int]) -> torch.nn.Module:
+    heads = task_of(one).heads
+    size, _, _ = networks.size_for(one.name, patch, halvings(patch), "cpu", heads)
+    dense = {key: head.channels for key, head in heads.items() if hasattr(head, "channels")}
+    vectors = {key: head.size for key, head in heads.items() if hasattr(head, "size") and key not in dense}
+    given = networks.sized(one.name, heads, size, one.context)
+    made: torch.nn.Module = _travelled(one.name)(1, one.axes, dense, vectors, given)
+    return made
+
+
+numbered = itertools.count()
+
+
+@cache
+def _travelled(name: str) -> Callable[..., torch.nn.Module]:
+    """The function that builds, from a copy of the family's file and of what it needs of ours."""
+    path, function = networks.source(name)
+    module = f"isocenter.networks.{path.stem}"
+    sources = travelling({module: ()}, {}, {module: path.read_text(encoding="utf-8")}, "a copy")
+    folder, package = Path(tempfile.mkdtemp()), f"travelled{next(numbered)}"
+    for file, text in sources.texts.items():
+        (folder / package / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / package / file).write_text(text, encoding="utf-8")
+    sys.path.insert(0, str(folder))
+    try:
+        built = getattr(importlib.import_module(f"{package}.{sources.places[module]}"), function)
+    finally:
+        sys.path.remove(str(folder))
+    return built  # type: ignore[no-any-return]
+
+
+def page(outcomes: Mapping[Combination, Outcome]) -> str:
+    """The whole page."""
+    heading = "| family | axes | answers for | told | image | weights | forward | backward | by heart | copy | ONNX |"
+    lines = [
+        "# Every network, in every way that it is advertised",
+        "",
+        "Written by `make test-all`, which tries each line of `isocenter networks` with each kind of output, and with "
+        f"{CONTEXT} numbers beside the image where the family takes them. Sizes are what a plan gives for such a small "
+        "image on a processor. *forward*: every output has its shape and is finite. *backward*: gradients are finite. "
+        f"*by heart*: the loss of two images falls below {SHARE:g} of the first, with the loss of the task, or the "
+        "family's own. *copy*: the copy of its file that travels with a package answers the same to the bit. *ONNX*: "
+        "the largest difference between ONNX Runtime and torch, as a share of the largest output, on batches of one "
+        "and two; or why there is no such file. Failures stand below the table.",
+        "",
+        f"{len(outcomes)} combinations of {len({one.name for one in outcomes})} families.",
+        "",
+        heading,
+        f"|{'---|' * (heading.count('|') - 1)}",
+    ]
+    for one, said in outcomes.items():
+        told = f"{one.context} numbers" if one.context else ""
+        steps = [said.forward, said.backward, said.overfits, said.copied, said.onnx.replace("|", "/")]
+        cells = [f"`{one.name}`", one.axes, WORDS[one.head], told, said.image, said.parameters, *steps]
+        lines.append(f"| {' | '.join(str(cell) or '-' for cell in cells)} |")
+    wrong = [f"- `{one.key}`: {reason}" for one, said in outcomes.items() for reason in said.failed]
+    return "\n".join([*lines, "", *(["## Failures", "", *wrong] if wrong else ["No failures."])]) + "\n"
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())[:160]
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    main()
