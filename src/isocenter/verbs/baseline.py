@@ -42,7 +42,7 @@ def covariates_stated(run: Begun) -> dict[str, str]:
     rows = {name: _differences(run, half, model) for name, half in beside.items()}
     if rows:
         write_json(run.out / folder / RECORD, SCHEMA, _record(rows))
-    facts = {}
+    facts = {"the covariates alone are fitted by": fitted[0][0].how} if fitted else {}
     for name, found in rows.items():
         one = next((row for row in found if row.metric == run.plan["evaluation.primary"]), found[0])
         facts[f"{one.metric} of {name}"] = str(one.estimates[0])
