@@ -64,3 +64,17 @@ def test_a_context_is_the_same_after_its_settings():
 def test_columns_that_say_nothing_of_the_training_cases_are_refused(settings):
     with pytest.raises(PlanError, match=r"network\.context"):
         Context.of(settings)
+
+
+def test_a_column_that_is_not_there_is_missing_and_named():
+    made, notes = Context((AGE, SEX)).vector({"sex": "f"})
+    assert made[:2] == pytest.approx([-0.2, 0.9])
+    assert notes == ["age is missing: taken as 50, the median of the training cases"]
+
+
+def test_thousands_of_missing_columns_are_one_note():
+    genes = Context(tuple(Number(f"gene_{n}", 0, 0, 1) for n in range(3000)))
+    made, [note] = genes.vector({})
+    assert not made.any()
+    assert "gene_0 is missing" in note
+    assert "2999 more columns" in note

@@ -185,8 +185,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="The run's folder.")] = Path("demo"),
     overwrite: Overwrite = False,
     assignments: Set = None,
-    covariates: Told = None,
 ) -> None:
     """The main job on real data; the last line is the report's path."""
-    chosen = assigned(assignments, covariates)
+    chosen = assigned(assignments)
     isocenter.demo(data, minutes=minutes, out=out, overwrite=overwrite, assignments=chosen, say=typer.echo)
