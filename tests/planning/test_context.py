@@ -5,8 +5,11 @@ import pytest
 
 from fingerprints import facts
 from isocenter.errors import PlanError
-from isocenter.planning.context import context_decision
-from isocenter.values import Case, Dataset, Fingerprint
+from isocenter.planning.context import context_decision, image_only
+from isocenter.planning.telling import telling
+from isocenter.tasks.classification import Classification
+from isocenter.tasks.segmentation import Segmentation
+from isocenter.values import Case, Dataset, Fingerprint, Label
 
 COUNT = 60
 
@@ -84,3 +87,55 @@ def test_a_column_that_was_named_and_is_not_fit_is_refused(column, values, match
 def test_a_column_that_is_not_there_is_refused_with_those_that_are():
     with pytest.raises(PlanError, match="Choose of age"):
         decided(["weight"], age=ages())
+
+
+def test_a_pattern_stands_for_the_columns_that_it_fits_and_leaves_out_those_that_are_not_fit():
+    rng = np.random.default_rng(1)
+    genes = {f"gene_{n}": rng.normal(size=COUNT).round(3).tolist() for n in range(3)}
+    decision = decided(["age", "gene_*"], age=ages(), gene_x=["same"] * COUNT, other=ages(3), **genes)
+    assert list(decision.value) == ["age", *genes]
+    assert "gene_x (constant in the training cases)" in decision.because
+    with pytest.raises(PlanError, match=r"no covariate is called 'protein_\*'"):
+        decided(["protein_*"], age=ages())
+
+
+def test_of_thousands_of_columns_what_they_have_in_common_is_said():
+    rng = np.random.default_rng(1)
+    genes = {f"gene_{n:03}": rng.normal(size=COUNT).round(3).tolist() for n in range(300)}
+    decision = decided("gene_*", **genes)
+    assert len(decision.value) == 300
+    assert "300 numbers from gene_000 to gene_299: standardised" in decision.because
+    assert len(decision.because) < 400
+
+
+@pytest.mark.parametrize(("entries", "narrow"), [(3, None), (200, 16)])
+def test_many_entries_are_brought_down_to_few_first(entries, narrow):
+    context = {f"g{n}": {"median": 0, "mean": 0, "deviation": 1, "missing": 0} for n in range(entries)}
+    task = Classification(classes=("ill", "well"))
+    found = telling(task, "resnet", context)
+    assert found["told"].value == "concatenate"
+    assert found["narrow"].value == narrow
+    assert (found["sparsity"].value > 0) == (narrow is not None)
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "way"),
+    [
+        ("resnet", Classification(classes=("ill", "well")), "concatenate"),
+        ("vit", Classification(classes=("ill", "well")), "tokens"),
+        ("unet", Segmentation((Label(1, "organ"),)), "film"),
+        ("vnet", Segmentation((Label(1, "organ"),)), None),
+    ],
+)
+def test_how_a_network_is_told_follows_from_what_it_answers(name, task, way):
+    context = {"age": {"median": 0, "mean": 0, "deviation": 1, "missing": 0}}
+    found = telling(task, name, context)
+    assert found["told"].value == way
+    assert telling(task, name, None)["told"].value is None
+
+
+def test_images_alone_are_trained_on_too_where_something_is_told_and_no_network_goes_before():
+    told = decided("age", age=ages())
+    assert image_only(told, None).value is True
+    assert image_only(told, 2.0).value is False
+    assert image_only(decided(None, age=ages()), None).value is False

@@ -74,3 +74,17 @@ def test_which_images_a_case_has_stands_last_and_uncentred_in_the_order_of_the_c
     assert context.vector({"age": 62})[0][-2:].tolist() == [1.0, 1.0]
     assert context.of_patients == Context((AGE,))
     assert Context.of(context.settings) == context
+
+
+def test_a_column_that_is_not_there_is_missing_and_named():
+    made, notes = Context((AGE, SEX)).vector({"sex": "f"})
+    assert made[:2] == pytest.approx([-0.2, 0.9])
+    assert notes == ["age is missing: taken as 50, the median of the training cases"]
+
+
+def test_thousands_of_missing_columns_are_one_note():
+    genes = Context(tuple(Number(f"gene_{n}", 0, 0, 1) for n in range(3000)))
+    made, [note] = genes.vector({})
+    assert not made.any()
+    assert "gene_0 is missing" in note
+    assert "2999 more columns" in note

@@ -22,6 +22,10 @@ Scheduler = Annotated[
 Threads = Annotated[int | None, typer.Option(min=1, help="Cores to use; by default all.")]
 Seed = Annotated[int, typer.Option(min=0, help="Every random draw follows from it.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="section.name=value of the plan, set by hand.")]
+Told = Annotated[
+    str | None,
+    typer.Option("--covariates", help="Columns that the network is told beside the images: all, or age,sex,gene_*."),
+]
 Minutes = Annotated[float, typer.Option(help="From now to the finished model.")]
 Folds = Annotated[int, typer.Option(min=0, help="Cross-validation in so many parts; 0 for one test part.")]
 Everything = Annotated[bool, typer.Option("--all", help="Train on every case; nothing is estimated.")]
@@ -90,11 +94,17 @@ def reads_data(verb: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def assigned(given: list[str] | None) -> dict[str, Any]:
-    """{"section.name": value} of what `--set` was given."""
+def assigned(given: list[str] | None, covariates: str | None = None) -> dict[str, Any]:
+    """{"section.name": value} of what `--set` was given, and the columns of `--covariates`."""
     from isocenter.planning import parse_value  # it brings pandas, which `--help` does without
 
-    return {name: parse_value(value) for name, value in pairs(given or [], "--set").items()}
+    said = {name: parse_value(value) for name, value in pairs(given or [], "--set").items()}
+    if covariates is None:
+        return said
+    if "network.context" in said:
+        raise UsageError("says what --set network.context says too", "--covariates", "Give one of both")
+    names = named(covariates, "--covariates")
+    return {**said, "network.context": "all" if names is None else list(names) or None}
 
 
 def named(text: str, flag: str) -> tuple[str, ...] | None:

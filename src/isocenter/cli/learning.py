@@ -23,6 +23,7 @@ from isocenter.cli.flags import (
     Seed,
     Set,
     Threads,
+    Told,
     assigned,
     reads_data,
 )
@@ -65,6 +66,7 @@ def plan(
     everything: Everything = False,
     folds: Folds = 0,
     assignments: Set = None,
+    covariates: Told = None,
     task: Kind = None,
     explain: Annotated[bool, typer.Option("--explain", help="The reasons as prose, on standard output.")] = False,
     given: Given = None,
@@ -81,7 +83,7 @@ def plan(
         everything=everything,
         folds=folds,
         task=task,
-        assignments=assigned(assignments),
+        assignments=assigned(assignments, covariates),
         **(given or {}),
     )
     show(result.explained if explain else result, result.as_record() if json else None)
@@ -106,6 +108,7 @@ def train(
     seed: Annotated[int | None, typer.Option(min=0, help="Every random draw follows from it.")] = None,
     everything: Everything = False,
     assignments: Set = None,
+    covariates: Told = None,
     task: Kind = None,
     given: Given = None,
 ) -> None:
@@ -125,7 +128,7 @@ def train(
         seed=seed,
         everything=everything,
         task=task,
-        assignments=assigned(assignments),
+        assignments=assigned(assignments, covariates),
         **(given or {}),
     )
     show(result, result.as_record() if json else None)

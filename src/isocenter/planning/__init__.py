@@ -14,11 +14,13 @@ from isocenter.planning.registered import registered
 from isocenter.planning.settings import Evaluation, Network, Settings, Splitting, Training
 from isocenter.planning.shortcuts import Retest
 from isocenter.planning.split import Parts, folds_decision, split, split_folds
+from isocenter.planning.telling import MANY_ENTRIES
 
 __all__ = [
     "CACHED_SHARE",
     "CROSS_FITS",
     "LEAST_BATCH",
+    "MANY_ENTRIES",
     "Evaluation",
     "Machine",
     "Network",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
 
-from isocenter.errors import PlanError, listed
+from isocenter.errors import PlanError, counted, listed
 from isocenter.quality import DISGUISED, MADE, is_constant, telling, words_of
 from isocenter.runtime import Category, Context, Number
 from isocenter.values import Case, Dataset, Decision, Fingerprint, is_missing, level_in, number_in
@@ -20,6 +21,8 @@ FEWEST_OF_LEVEL = 5
 MOST_LEVELS = 20
 # Of training cases that have a value; a column with fewer says less than its gaps do.
 KNOWN = 0.5
+# Columns that are told of one by one; of more what they have in common.
+MOST_SAID = 24
 MOBADERSANY = "doi:10.1073/pnas.1717139115"
 DIGITS = 6
 
@@ -27,7 +30,7 @@ DIGITS = 6
 def context_decision(dataset: Dataset, fingerprint: Fingerprint, asked: Any) -> Decision:
     """The columns that were asked for, each as the training cases have it; None where none was.
 
-    asked: None, "all", one name or several, or a plan's own settings
+    asked: None, "all", one name or several, patterns such as gene_* among them, or a plan's own settings
     Raises PlanError for a column that is not there, and for one that teaches nothing or is the label.
     """
     cases, references = _training(dataset, fingerprint)
@@ -38,7 +41,7 @@ def context_decision(dataset: Dataset, fingerprint: Fingerprint, asked: Any) -> 
     if isinstance(asked, dict):
         Context.of(asked)
         return Decision(asked, "set by hand")
-    names = found if asked == ALL else [asked] if isinstance(asked, str) else list(asked)
+    names = found if asked == ALL else _meant([asked] if isinstance(asked, str) else list(asked), found)
     columns: list[Number | Category] = []
     without: list[str] = []
     for name in names:
@@ -49,16 +52,48 @@ def context_decision(dataset: Dataset, fingerprint: Fingerprint, asked: Any) -> 
         made = _column(name, values, references, patients, every=asked == ALL)
         if not isinstance(made, str):
             columns.append(made)
-        elif asked == ALL:
+        elif asked == ALL or not _is_named(name, asked):
             without.append(f"{name} ({made})")
         else:
             raise PlanError(f"{name}: {made}", "network.context", "Leave it out")
     if not columns:
-        return Decision(None, f"no column is fit: {'; '.join(without)}")
-    said = "; ".join(_said(one) for one in columns)
+        return Decision(None, f"no column is fit: {listed(without, MOST_SAID)}")
+    said = "; ".join(_said(one) for one in columns) if len(columns) <= MOST_SAID else _summed(columns)
     because = f"asked for: they join what the network makes of the image; {said}"
-    because += f"; left out: {', '.join(without)}" if without else ""
+    because += f"; left out: {listed(without, MOST_SAID)}" if without else ""
     return Decision(Context(tuple(columns)).settings, because, MOBADERSANY)
+
+
+def _meant(asked: Sequence[str], found: Sequence[str]) -> list[str]:
+    """The names, and the columns that patterns such as gene_* stand for; PlanError for one that stands for none."""
+    names: list[str] = []
+    for one in asked:
+        fits = [name for name in found if fnmatchcase(name, one)] if _is_pattern(one) and one not in found else [one]
+        if not fits:
+            problem = f"no covariate is called {one!r}"
+            raise PlanError(problem, "network.context", f"Choose of {listed(found) or 'none: the data have none'}")
+        names += fits
+    return list(dict.fromkeys(names))
+
+
+def _is_pattern(name: str) -> bool:
+    return any(sign in name for sign in "*?[")
+
+
+def _is_named(name: str, asked: Any) -> bool:
+    """Whether a person asked for this very column, and not for a pattern that it fits."""
+    return name in ([asked] if isinstance(asked, str) else list(asked))
+
+
+def _summed(columns: Sequence[Number | Category]) -> str:
+    """What is said of many columns together."""
+    numbers = [one for one in columns if isinstance(one, Number)]
+    gaps = sum(one.missing > 0 for one in columns)
+    said = [f"{counted(len(numbers), 'number')} from {numbers[0].name} to {numbers[-1].name}: standardised"]
+    if len(numbers) < len(columns):
+        said += [f"{len(columns) - len(numbers)} of categories"]
+    said += [f"{gaps} with gaps: the median and a mark, or unknown"] if gaps else []
+    return "; ".join(said if numbers else said[1:])
 
 
 def image_only(beside: Decision, cascade: Any) -> Decision:

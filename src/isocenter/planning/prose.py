@@ -225,6 +225,8 @@ def said(value: Any) -> str:
     """A value as a person would say it."""
     if isinstance(value, Mapping):
         named = value.get("name", value.get("method"))
+        if len(value) > MOST_LISTED and all(isinstance(one, Mapping) for one in value.values()):
+            return f"{len(value)} from {next(iter(value))} to {next(reversed(value))}"
         return str(named) if named else ", ".join(f"{_words(key)} {said(one)}" for key, one in value.items())
     if isinstance(value, Sequence) and not isinstance(value, str):
         return ", ".join(dict.fromkeys(said(one) for one in value)) if _is_named(value) else _listed(value)

@@ -171,6 +171,8 @@ def setting_text(value: Any) -> str:
     if value is None:
         return "none"
     if isinstance(value, Mapping):
+        if len(value) > MOST_LISTED and all(isinstance(part, Mapping) for part in value.values()):
+            return f"{len(value)} entries, from {next(iter(value))} to {next(reversed(value))}"
         return ", ".join(f"{name}: {setting_text(part)}" for name, part in value.items())
     if isinstance(value, list | tuple | set | frozenset):
         parts = sorted(value, key=str) if isinstance(value, set | frozenset) else value

@@ -21,6 +21,8 @@ from isocenter.values import is_missing, level_in, number_in
 UNKNOWN = "unknown"
 # Before a channel's name, so that a covariate may have the same.
 IMAGE = "image:"
+# Columns of a patient that are noted one by one; of more only how many they are.
+MOST_NOTES = 12
 
 
 @dataclass(frozen=True)
@@ -174,6 +176,8 @@ class Context:
             entries, note = one.encoded(covariates.get(one.name))
             made += entries
             notes += [note] if note else []
+        if len(notes) > MOST_NOTES:
+            notes = [f"{notes[0]}; so are {len(notes) - 1} more columns, each taken as the training cases have it"]
         return np.array(made, dtype=np.float32), notes
 
 

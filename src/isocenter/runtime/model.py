@@ -12,7 +12,7 @@ from annotated_types import Ge, Lt
 from numpy.typing import NDArray
 
 from isocenter import networks
-from isocenter.errors import DatasetError, GeometryError
+from isocenter.errors import DatasetError, GeometryError, listed
 from isocenter.files import read
 from isocenter.runtime.by_frame import predicted_by_frame
 from isocenter.runtime.context import Context, with_context
@@ -163,7 +163,7 @@ class Model:
             return None, []
         missing = covariates is None or (covariates and not set(context.names) & set(covariates))
         if context.names and missing:
-            problem = f"the model was trained with {', '.join(context.names)} beside the image, and none was given"
+            problem = f"the model was trained with {listed(context.names)} beside the image, and none was given"
             raise DatasetError(problem, where, "Give a table with these columns: --covariates TABLE.csv")
         return context.vector(covariates or {}, there)
 

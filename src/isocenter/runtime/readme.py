@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from isocenter.errors import listed
 from isocenter.report import in_words
 from isocenter.runtime.metadata import NOT_STATED, holds_numbers
 from isocenter.runtime.model import Model
@@ -90,6 +91,8 @@ def readme(
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
+# Columns that are named one by one.
+MOST = 24
 LIMITS = (
     "Research only: it is no medical device, and nobody has cleared it for the care of patients.",
     "The figures hold for images like those that it was tested on: the same kind of scanner, protocol and people.",
@@ -100,12 +103,12 @@ LIMITS = (
 
 def _told(model: Model) -> str:
     """What has to be given beside the images, and how."""
-    columns = ", ".join(f"`{name}`" for name in model.context.names)
+    columns, entries = listed([f"`{name}`" for name in model.context.names], MOST), listed(model.context.entries, MOST)
     return (
         f"Beside each image the model is told {columns} of the patient: add `--covariates TABLE.csv`, with a row for "
         "each case, its name in the first column, and a column of each of these. A blank is filled in as in "
         "`isocenter/model.json`, and `predictions.json` tells of it. In ONNX they are the second input, `context`, "
-        f"of {len(model.context)} numbers: {', '.join(model.context.entries)}, prepared as there."
+        f"of {len(model.context)} numbers: {entries}, prepared as there."
     )
 
 

@@ -16,6 +16,7 @@ from isocenter.runtime import Model, load
 from isocenter.tasks import Task
 from isocenter.training import Clock, Outcome, Recount
 from isocenter.values import Case, Decision, Plan, Prediction, Split, stands_for
+from isocenter.verbs.baseline import covariates_seconds
 from isocenter.verbs.budget import Afterwards, fresh_model, shared_deadline
 from isocenter.verbs.finish import EVALUATION, OUT_OF_FOLD, evaluated
 from isocenter.verbs.fit import Job, fit, keep_task, predicted, say_decided
@@ -149,7 +150,7 @@ def _afterwards(run: Begun, jobs: Sequence[Job], trainings: int) -> Afterwards |
         return None
     selecting = trainings * sum(len(job.tuning) for job in jobs)
     tested = [(len(run.made.folds[0]), 1)] * trainings + [(len(run.own_test), len(jobs))]
-    return Afterwards(training.minutes, jobs[0].val[0], selecting, tested)
+    return Afterwards(training.minutes, jobs[0].val[0], selecting, tested, covariates_seconds(jobs))
 
 
 def _share(limit: Recount, elapsed: float, left: int) -> Recount:

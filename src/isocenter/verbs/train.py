@@ -16,7 +16,7 @@ from isocenter.planning import settings
 from isocenter.runtime import Model, build_module, load, write_json
 from isocenter.training import Clock, Outcome, take_over
 from isocenter.values import Dataset, Decision, Plan, Row
-from isocenter.verbs.baseline import covariates_stated
+from isocenter.verbs.baseline import covariates_seconds, covariates_stated
 from isocenter.verbs.before import Before
 from isocenter.verbs.budget import Afterwards, fresh_model, shared_deadline
 from isocenter.verbs.finish import evaluated, notes_of, training_log, write_environment, write_report
@@ -261,4 +261,5 @@ def _afterwards(run: Begun, job: Job, tested: int, trainings: int) -> Afterwards
     timed = job.settings.training.steps is None or state_of(run.out).get("deadline") is not None
     if minutes is None or not timed:
         return None
-    return Afterwards(minutes, [*job.val, *job.train][0], trainings * len(job.tuning), [(tested, 1)] * trainings)
+    tests, beside = [(tested, 1)] * trainings, covariates_seconds([job])
+    return Afterwards(minutes, [*job.val, *job.train][0], trainings * len(job.tuning), tests, beside)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from isocenter.errors import DatasetError, FormatError, IsocenterError, UsageError
+from isocenter.errors import DatasetError, FormatError, IsocenterError, UsageError, listed
 from isocenter.files import Format, ReadOptions, written
 from isocenter.files import label_table_path as table_path
 from isocenter.files import write_labels as write_table
@@ -81,7 +81,7 @@ class Inferer:
         if not len(self.context):
             return None, []
         if self.context.names and case not in self.told:
-            problem = f"the model was trained with {', '.join(self.context.names)} beside the image: nobody gives them"
+            problem = f"the model was trained with {listed(self.context.names)} beside the image: nobody gives them"
             raise DatasetError(problem, case, "Give --covariates TABLE.csv, whose first column names the cases")
         known = self.preprocessing.there(image, case) if self.context.channels else ()
         there = [name for name, one in zip(self.preprocessing.channels, known, strict=False) if one]
