@@ -104,6 +104,10 @@ SMALLEST = {
     "segresnet 3D": ("segresnet", {"strides": VOLUME, "width": 8, "dropout": 0.0, "deep_supervision": 1}, (6, 12, 20)),
     "swin_unetr 2D": ("swin_unetr", {"width": 12, "window": 2}, (30, 40)),
     "timm 2D": ("timm", {"model": "resnet10t", "dropout": 0.0, "settings": {"zero_init_last": False}}, (64, 48)),
+    "cbam_unet 3D": ("cbam_unet", {"strides": VOLUME, "width": 8, "deep_supervision": 1}, (6, 12, 20)),
+    "grouped_unet 3D": ("grouped_unet", {"strides": VOLUME, "width": 8, "deep_supervision": 1}, (6, 12, 20)),
+    "se_unet 2D": ("se_unet", {"strides": PICTURE, "width": 8, "deep_supervision": 1}, (12, 20)),
+    "separable_unet 3D": ("separable_unet", {"strides": VOLUME, "width": 8, "deep_supervision": 1}, (6, 12, 20)),
     "unet 2D": ("unet", {"strides": PICTURE, "width": 8, "deep_supervision": 1}, (12, 20)),
     "unet 3D": ("unet", {"strides": VOLUME, "width": 8, "deep_supervision": 1}, (6, 12, 20)),
     "unet_plus_plus 2D": ("unet_plus_plus", {"strides": PICTURE, "width": 8}, (12, 20)),
@@ -129,7 +133,7 @@ OF_MONAI = ("attention_unet", "mednext", "swin_unetr", "unet_plus_plus", "unetr"
 # What a file needs beside torch; of ours only files beside it.
 WRAPPED = {
     "timm": {"timm"},
-    **{key: {"isocenter"} for key in ("resnet_slices", "unet", "unet_slices")},
+    "resnet_slices": {"isocenter"},
     **{key: {"torchvision", "isocenter"} for key in (*DETECTORS, *OBJECTS)},
     **{key: {"monai", "isocenter"} for key in OF_MONAI},
     **{key: {"monai", "einops", "isocenter"} for key in ("swin_unetr", "unetr")},
@@ -140,7 +144,8 @@ NONE_FOR = {*((name, 3) for name in PICTURES_ALONE), *((name, 2) for name in VOL
 # torch's older exporter loses the number of maps among the windows; in test_of_monai.py the newer one takes it.
 NEWER_EXPORT = ("swin_unetr",)
 # These have coarser outputs beside the finest while they train.
-COARSER = ("mednext", "plain_conv_unet", "residual_encoder_unet", "segresnet", "unet", "unet_slices")
+OF_UNET = ("cbam_unet", "grouped_unet", "se_unet", "separable_unet", "unet", "unet_slices")
+COARSER = ("mednext", "plain_conv_unet", "residual_encoder_unet", "segresnet", *OF_UNET)
 DENSE = (*COARSER, *(name for name in OF_MONAI if name not in COARSER))
 
 
@@ -470,7 +475,7 @@ def test_the_file_of_a_family_needs_torch_and_the_library_it_wraps_alone(name):
     tree = ast.parse(path.read_text())
     imported = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     imported += [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
-    wrapped = WRAPPED.get(name, set())
+    wrapped = WRAPPED.get(name, {"isocenter"} if path.stem in ("resnet", "unet") else set())
     assert {module.partition(".")[0] for module in imported} - set(sys.stdlib_module_names) == {"torch"} | wrapped
     assert all(module.startswith("isocenter.networks") for module in imported if module.startswith("isocenter"))
     assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}

@@ -59,14 +59,15 @@ def test_what_only_training_scoring_or_drawing_needs_stays_behind(sources):
         assert word not in everything
 
 
-# What families have in common, and travels with each.
+# What families have in common, and travels with each, by its name, or for all of a file by the file's.
 SHARED = {
     "faster_rcnn": {"levels", "pyramid", "resnet_pyramid"},
     "fcos": {"levels", "pyramid", "resnet_pyramid"},
     "mask_rcnn": {"regions", "rendering"},
     "resnet_slices": {"inflated_resnet", "slices"},
+    "resnet": {"gates"},
     "retinanet": {"levels", "pyramid", "resnet_pyramid", "retinanet_volumes"},
-    **{key: {"slices"} for key in ("unet", "unet_slices")},
+    "unet": {"gates", "slices"},
     **{key: {"of_monai"} for key in ("attention_unet", "mednext", "swin_unetr", "unet_plus_plus", "unetr", "vnet")},
 }
 
@@ -77,7 +78,7 @@ def test_each_family_of_network_travels_as_its_file_that_needs_torch_or_a_librar
     module = f"isocenter.networks.{path.stem}"
     found = travelling({module: ()}, {}, {module: path.read_text()}, "stamp")
     assert {one for one in found.texts if not one.endswith("__init__.py")} == {
-        f"networks/{one}.py" for one in {path.stem, *SHARED.get(name, ())}
+        f"networks/{one}.py" for one in {path.stem, *SHARED.get(name, SHARED.get(path.stem, ()))}
     }
     assert f"def {function}(" in found.texts[f"networks/{path.stem}.py"]
     assert found.needs <= {"torch", "torchvision", "timm", "monai", "einops"}

@@ -3,8 +3,8 @@
 He et al., CVPR 2016, arXiv:1512.03385, with pre-activation (arXiv:1603.05027). The stem keeps the resolution of small
 images, where the original would halve it twice before the first block. Blocks can weigh their maps (SE-ResNet,
 arXiv:1709.01507), and then their voxels (CBAM, arXiv:1807.06521), go many narrow paths (ResNeXt, arXiv:1611.05431), or
-take their convolutions apart (arXiv:1711.10305, arXiv:1711.11248). This file needs torch alone, so that a copy of it
-travels with a model.
+take their convolutions apart (arXiv:1711.10305, arXiv:1711.11248). This file needs torch, and `gates` beside it, so
+that copies travel with a model.
 """
 
 from __future__ import annotations
@@ -16,15 +16,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from isocenter.networks.gates import gate
+
 PAPER, PAPER_CLIPS = "arXiv:1603.05027", "arXiv:1711.11248"
 PAPER_SE, PAPER_CBAM, PAPER_RESNEXT = "arXiv:1709.01507", "arXiv:1807.06521", "arXiv:1611.05431"
 PAPER_PSEUDO3D = "arXiv:1711.11248"
 # By number of axes; typed loosely because torch types sizes by the number of axes.
 CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 NORMALISATION: dict[int, Any] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
-REDUCTION = 16  # maps for each of the narrow layer that weighs them, in both papers
-NARROWEST = 4  # that layer has at least so many, or it may be silent for all images
-LOOK = 7  # voxels an axis by which CBAM weighs a voxel
 
 
 class Convolving(NamedTuple):
@@ -63,49 +62,12 @@ class Convolving(NamedTuple):
 
     def weighed(self, ndim: int, maps: int) -> nn.Module | None:
         """What a block's answer goes through before its shortcut is added."""
-        if self.attention not in (None, "se", "cbam"):
-            raise ValueError(f"attention {self.attention!r} is none of se, cbam and null")
-        if self.attention is None:
-            return None
-        return Excitation(maps) if self.attention == "se" else BlockAttention(ndim, maps)
+        return gate(self.attention, ndim, maps)
 
 
 def _strides(kernel: Sequence[int], stride: int) -> list[int]:
     """Each axis is reduced by the convolution that looks along it."""
     return [stride if n == 3 else 1 for n in kernel]
-
-
-class Excitation(nn.Module):
-    """Each map is weighed by what the means of all of them say (squeeze and excitation)."""
-
-    def __init__(self, maps: int) -> None:
-        super().__init__()
-        self.weigh = nn.Sequential(*_narrow(maps), nn.Sigmoid())
-
-    def forward(self, images: Tensor) -> Tensor:
-        weights: Tensor = self.weigh(images.flatten(2).mean(dim=2))
-        return images * weights.reshape(*weights.shape, *[1] * (images.ndim - 2))
-
-
-class BlockAttention(nn.Module):
-    """Maps are weighed by their means and their largest voxels, then voxels by the mean and largest of their maps."""
-
-    def __init__(self, ndim: int, maps: int) -> None:
-        super().__init__()
-        self.maps = nn.Sequential(*_narrow(maps))
-        self.voxels = CONVOLUTION[ndim](2, 1, LOOK, padding=LOOK // 2)
-
-    def forward(self, images: Tensor) -> Tensor:
-        flat = images.flatten(2)
-        weights = torch.sigmoid(self.maps(flat.mean(dim=2)) + self.maps(flat.amax(dim=2)))
-        images = images * weights.reshape(*weights.shape, *[1] * (images.ndim - 2))
-        seen = torch.cat([images.mean(dim=1, keepdim=True), images.amax(dim=1, keepdim=True)], dim=1)
-        return images * torch.sigmoid(self.voxels(seen))
-
-
-def _narrow(maps: int) -> list[nn.Module]:
-    narrow = max(maps // REDUCTION, NARROWEST)
-    return [nn.Linear(maps, narrow), nn.ReLU(), nn.Linear(narrow, maps)]
 
 
 class Block(nn.Module):
