@@ -22,7 +22,7 @@ from torchvision.ops import SqueezeExcitation
 
 from isocenter import networks
 from isocenter.errors import PlanError
-from isocenter.networks import lenet, resnet
+from isocenter.networks import gates, lenet, resnet
 from isocenter.networks.convnext import Block
 from isocenter.values import Dense, Head, Vector
 
@@ -223,7 +223,7 @@ def test_a_resnet_without_further_settings_is_the_one_it_always_was(axes):
 
 def test_maps_are_weighed_as_torchvision_squeezes_and_excites():
     torch.manual_seed(0)
-    ours, theirs = resnet.Excitation(32), SqueezeExcitation(32, 4)
+    ours, theirs = gates.Excitation(32), SqueezeExcitation(32, 4)
     carry(tensors(theirs), ours)
     images = torch.randn(2, 32, 5, 7)
     alike(ours(images), theirs(images))
@@ -241,14 +241,14 @@ def test_attention_that_has_learnt_nothing_weighs_each_map_and_each_voxel_by_hal
 
 def test_cbam_weighs_maps_and_then_voxels_as_worked_out_by_hand():
     """Two maps: of 1 everywhere, and of 0 but for one voxel of 4; both layers pass on what they see."""
-    layer = resnet.BlockAttention(1, 2)
+    layer = gates.BlockAttention(1, 2)
     images = torch.tensor([[[1.0, 1.0, 1.0, 1.0], [0.0, 4.0, 0.0, 0.0]]])
     with torch.no_grad():
         for weight in layer.parameters():
             weight.zero_()
         layer.maps[0].weight[:2] = torch.eye(2)
         layer.maps[2].weight[:, :2] = torch.eye(2)
-        layer.voxels.weight[0, :, resnet.LOOK // 2] = torch.tensor([1.0, 10.0])  # of the mean, of the largest
+        layer.voxels.weight[0, :, gates.LOOK // 2] = torch.tensor([1.0, 10.0])  # of the mean, of the largest
     # Both means are 1, the largest voxels 1 and 4.
     by_map = torch.sigmoid(torch.tensor([[1.0 + 1.0], [1.0 + 4.0]]))
     weighed = by_map * images[0]
@@ -345,6 +345,7 @@ def test_a_network_for_whole_images_refuses_to_answer_for_every_voxel(name):
         ("pseudo3d_resnet", 1, {}, "choose resnet"),
         ("pseudo3d_resnet", 3, {"axis": 3}, "axis 3"),
         ("resnet", 2, {"attention": "self"}, "se, cbam and null"),
+        ("resnet", 2, {"late": [1, 1]}, "one of them 0"),
         ("resnet", 2, {"factorised": "voxels"}, "axes, maps and null"),
         ("resnext", 2, {"factorised": "maps"}, "either groups or factorised"),
         ("resnext", 2, {"groups": 7}, "cannot be built"),
@@ -354,3 +355,35 @@ def test_sizes_that_cannot_be_are_refused(name, axes, size, says):
     heads: dict[str, Head] = {"class": Vector(2)}
     with pytest.raises(PlanError, match=says):
         networks.build(name, 1, axes, heads, size)
+
+
+def test_an_axis_of_long_voxels_is_neither_looked_along_nor_halved_until_the_others_are_as_long():
+    network = built("resnet", 3, 1, blocks=[1, 1, 1], width=4, stem_stride=2, late=[0, 0, 2])
+    stem, *blocks = network.body[:4]
+    assert (stem.kernel_size, stem.stride) == ((7, 7, 1), (2, 2, 1))
+    assert [block.first.kernel_size for block in blocks] == [(3, 3, 1), (3, 3, 1), (3, 3, 3)]
+    assert [block.first.stride for block in blocks] == [(1, 1, 1), (2, 2, 1), (2, 2, 2)]
+    volume = torch.randn(1, 1, 16, 16, 6)
+    other = volume.clone()
+    other[..., 3] += 1
+    early = network.eval().body[:3]
+    changed = (early(volume) != early(other)).flatten(0, 3).any(dim=0)
+    assert changed.tolist() == [n == 3 for n in range(6)]
+
+
+def test_long_voxels_change_the_convolutions_and_the_reason_says_so():
+    thick = [[1, 1, 1], [2, 2, 1], [2, 2, 1], [2, 2, 2]]
+    size, because, _ = networks.size_for("resnet", (96, 96, 16), thick, "cpu")
+    assert size["late"] == [0, 0, 2]
+    assert "axis 2 from 2 halvings of the others on" in because
+    few = [[1, 1, 1], [2, 2, 1], [2, 2, 1]]  # so few voxels that it is never halved: nothing says that they are long
+    assert "late" not in networks.size_for("resnet", (96, 96, 6), few, "cpu")[0]
+
+
+def test_kinds_of_resnet_wait_for_long_voxels_too():
+    thick = [[1, 1, 1], [2, 2, 1], [2, 2, 2]]
+    for name in ("se_resnet", "pseudo3d_resnet"):
+        size, _, _ = networks.size_for(name, (32, 32, 8), thick, "cuda")
+        network = built(name, 3, 1, **size)
+        assert network.body[1].first.kernel_size == (3, 3, 1)
+        assert network(torch.randn(2, 1, 16, 16, 5))["class"].shape == (2, 10)

@@ -119,6 +119,10 @@ SMALLEST = {
     "transunet 1D": ("transunet", {"strides": [[1], [2]], "patch": [31], **SMALL_TRANSUNET}, (31,)),
     "transunet 2D": ("transunet", {"strides": PICTURE, "patch": [24, 20], **SMALL_TRANSUNET}, (15, 20)),
     "transunet 3D": ("transunet", {"strides": VOLUME, "patch": [8, 12, 20], **SMALL_TRANSUNET}, (6, 13, 20)),
+    "cbam_unet 3D": ("cbam_unet", {"strides": VOLUME, "width": 8, "deep_supervision": 1}, (6, 12, 20)),
+    "grouped_unet 3D": ("grouped_unet", {"strides": VOLUME, "width": 8, "deep_supervision": 1}, (6, 12, 20)),
+    "se_unet 2D": ("se_unet", {"strides": PICTURE, "width": 8, "deep_supervision": 1}, (12, 20)),
+    "separable_unet 3D": ("separable_unet", {"strides": VOLUME, "width": 8, "deep_supervision": 1}, (6, 12, 20)),
     "unet 2D": ("unet", {"strides": PICTURE, "width": 8, "deep_supervision": 1}, (12, 20)),
     "unet 3D": ("unet", {"strides": VOLUME, "width": 8, "deep_supervision": 1}, (6, 12, 20)),
     "unet_plus_plus 2D": ("unet_plus_plus", {"strides": PICTURE, "width": 8}, (12, 20)),
@@ -143,15 +147,12 @@ BOXES = ("pyramid", "yolox", *DETECTORS)
 OF_MONAI = ("attention_unet", "mednext", "swin_unetr", "unet_plus_plus", "unetr", "vnet")
 # Encoder-decoders that continue images of any size.
 OWN_SHAPE = ("axial", "transunet")
-# What a file needs beside torch; of ours only files beside it.
+# The libraries that a file needs beside torch; of ours it needs only files beside it.
 WRAPPED = {
-    **{key: {"isocenter"} for key in ("resnet_slices", "unet", "unet_slices")},
-    **{key: {"isocenter"} for key in networks.NETWORKS if networks.ways(key)},
-    "timm": {"timm", "isocenter"},
-    **{key: {"isocenter"} for key in ("axial", "capsules", "coatnet", "transunet")},
-    **{key: {"torchvision", "isocenter"} for key in (*DETECTORS, *OBJECTS)},
-    **{key: {"monai", "isocenter"} for key in OF_MONAI},
-    **{key: {"monai", "einops", "isocenter"} for key in ("swin_unetr", "unetr")},
+    "timm": {"timm"},
+    **{key: {"torchvision"} for key in (*DETECTORS, *OBJECTS)},
+    **{key: {"monai"} for key in OF_MONAI},
+    **{key: {"monai", "einops"} for key in ("swin_unetr", "unetr")},
 }
 # What a family is not made for, by number of axes.
 PICTURES_ALONE, VOLUMES_ALONE = ("timm", "fcos", "faster_rcnn", "mask_rcnn"), ("unet_slices", "resnet_slices")
@@ -159,7 +160,8 @@ NONE_FOR = {*((name, 3) for name in PICTURES_ALONE), *((name, 2) for name in VOL
 # torch's older exporter loses the number of maps among the windows; in test_of_monai.py the newer one takes it.
 NEWER_EXPORT = ("swin_unetr",)
 # These have coarser outputs beside the finest while they train.
-COARSER = ("mednext", "plain_conv_unet", "residual_encoder_unet", "segresnet", "unet", "unet_slices")
+OF_UNET = ("cbam_unet", "grouped_unet", "se_unet", "separable_unet", "unet", "unet_slices")
+COARSER = ("mednext", "plain_conv_unet", "residual_encoder_unet", "segresnet", *OF_UNET)
 DENSE = (*COARSER, *OWN_SHAPE, *(name for name in OF_MONAI if name not in COARSER))
 
 
@@ -489,8 +491,8 @@ def test_the_file_of_a_family_needs_torch_and_the_library_it_wraps_alone(name):
     tree = ast.parse(path.read_text())
     imported = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     imported += [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
-    wrapped = WRAPPED.get(name, set())
-    assert {module.partition(".")[0] for module in imported} - set(sys.stdlib_module_names) == {"torch"} | wrapped
+    needed = {module.partition(".")[0] for module in imported} - set(sys.stdlib_module_names) - {"isocenter"}
+    assert needed == {"torch"} | WRAPPED.get(name, set())
     assert all(module.startswith("isocenter.networks") for module in imported if module.startswith("isocenter"))
     assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
 

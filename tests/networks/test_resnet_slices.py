@@ -63,11 +63,14 @@ def test_weights_that_have_learnt_nothing_are_the_mean():
     torch.testing.assert_close(weighed(volume)["class"], mean(volume)["class"])
 
 
-def test_the_cut_goes_along_the_axis_of_the_fewest_voxels_and_the_last_of_equals():
-    for shape, axis in (((64, 16, 64), 1), ((32, 32, 32), 2)):
-        size, because, _ = networks.size_for("resnet_slices", shape, [[1, 1, 1]], "cpu")
-        assert size["axis"] == axis
-        assert f"axis {axis}, which has the fewest voxels" in because
+@pytest.mark.parametrize(
+    ("shape", "strides", "axis"),
+    [((64, 16, 64), [[1, 1, 1]], 1), ((32, 32, 32), [[1, 1, 1]], 2), ((16, 64, 64), [[1, 1, 1], [2, 1, 2]], 1)],
+)
+def test_the_cut_goes_along_the_longest_voxels_else_the_fewest_else_the_last_axis(shape, strides, axis):
+    size, because, _ = networks.size_for("resnet_slices", shape, strides, "cpu")
+    assert size["axis"] == axis
+    assert f"cut along axis {axis}" in because
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from isocenter import networks
+from isocenter.errors import PlanError
+from isocenter.networks.unet import Convolving
 from isocenter.values import Dense, Vector
 
 torch.set_num_threads(1)
@@ -141,3 +143,77 @@ def test_large_patches_learn_from_coarser_outputs_too_and_the_reason_says_so():
     size, because, _ = networks.size_for("unet", (40, 56, 40), stages[:4], "cpu")
     assert size["deep_supervision"] == 0
     assert "no coarser outputs for 89600 voxels" in because
+
+
+def kernels(network: torch.nn.Module) -> int:
+    """Weights of all convolutions but those of a single voxel."""
+    return sum(layer.weight.numel() for layer in network.modules() if isinstance(layer, torch.nn.Conv3d))
+
+
+def test_a_separable_convolution_has_the_weights_counted_by_hand_and_that_of_the_image_is_whole():
+    network = unet(separable=True, width=8, kernels=[[3] * 3] * 4)
+    assert tuple(network.encoder[0].first.weight.shape) == (8, 1, 3, 3, 3)
+    alone, across = network.encoder[1].first
+    assert (tuple(alone.weight.shape), alone.groups, alone.stride) == ((8, 1, 3, 3, 3), 8, (1, 2, 2))
+    assert tuple(across.weight.shape) == (16, 8, 1, 1, 1)
+    assert kernels(network) < kernels(unet(width=8, kernels=[[3] * 3] * 4)) / 5
+
+
+@pytest.mark.parametrize("size", [{"separable": True}, {"groups": 4}], ids=str)
+def test_a_convolution_taken_apart_is_the_whole_one_that_its_parts_multiply_to(size):
+    """Within the maps, then across them: the kernel of a whole convolution is the product of both."""
+    torch.manual_seed(0)
+    alone, across = Convolving(**size).convolution(2, 8, 6, (3, 3), (2, 1))
+    whole = torch.nn.Conv2d(8, 6, 3, (2, 1), 1, bias=False)
+    group = 8 // alone.groups
+    with torch.no_grad():
+        for n in range(8):
+            inside = torch.zeros(8, 3, 3)
+            middle = slice(n // group * group, n // group * group + group)
+            inside[middle] = alone.weight[middle, n % group]
+            whole.weight[:, n] = torch.einsum("om,mij->oij", across.weight[..., 0, 0], inside)
+    images = torch.randn(2, 8, 9, 7)
+    torch.testing.assert_close(across(alone(images)), whole(images), atol=1e-5, rtol=1e-4)
+
+
+def test_a_gate_weighs_each_image_by_itself_although_normalisation_gives_all_the_same_mean():
+    block = unet(attention="se", residual=False, width=8).encoder[1]
+    seen = []
+    block.attention.weigh.register_forward_hook(lambda layer, given, weights: seen.append(weights))
+    block(torch.randn(2, 8, 4, 8, 8) * torch.rand(2, 8, 1, 1, 1).exp())
+    assert (seen[0][0] - seen[0][1]).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize(("attention", "share"), [("se", 1 / 2), ("cbam", 1 / 4)])
+def test_a_gate_that_has_learnt_nothing_halves_what_a_block_gives(attention, share):
+    plain, gated = unet(width=8).encoder[1], unet(width=8, attention=attention).encoder[1]
+    missing = gated.load_state_dict(plain.state_dict(), strict=False)
+    assert missing.missing_keys == [name for name in gated.state_dict() if name.startswith("attention.")]
+    for weight in gated.attention.parameters():
+        torch.nn.init.zeros_(weight)
+    images = torch.randn(2, 8, 4, 8, 8)
+    torch.testing.assert_close(gated(images), share * plain(images))
+
+
+@pytest.mark.parametrize(
+    ("size", "says"),
+    [
+        ({"groups": 0}, "groups 0"),
+        ({"groups": 4, "separable": True}, "beside separable"),
+        ({"attention": "self"}, "se, cbam and null"),
+    ],
+)
+def test_a_way_to_convolve_that_there_is_not_is_refused(size, says):
+    with pytest.raises(PlanError, match=says):
+        unet(**size)
+
+
+@pytest.mark.parametrize(
+    ("name", "setting"), [("separable_unet", "separable"), ("grouped_unet", "groups"), ("se_unet", "attention")]
+)
+def test_each_kind_of_unet_is_a_unet_with_one_setting(name, setting):
+    size, because, paper = networks.size_for(name, (32, 32, 32), STRIDES, "cpu")
+    plain, reason, _ = networks.size_for("unet", (32, 32, 32), STRIDES, "cpu")
+    assert {key for key in size if size[key] != plain.get(key)} == {setting}
+    assert because.startswith(reason)
+    assert paper.startswith("arXiv:")

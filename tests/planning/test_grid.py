@@ -139,3 +139,13 @@ def test_whole_images_of_known_size_that_every_voxel_of_is_asked_for_keep_their_
     assert grid.shape.value is None
     assert grid.spacing.value == [1.0, 1.0, 1.0]
     assert grid.patch == (40, 44, 40)
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_whole_images_of_thick_slices_are_halved_along_them_later(scaled):
+    """Of 1 x 1 x 4 mm: after two halvings of the others voxels are cubes. Without mm all axes are halved alike."""
+    cases = several(3, shape=(64, 64, 16), steps=(1.0, 1.0, 4.0))
+    grid = grid_for(cases, dense=False, scaled=scaled, device="cuda:0")
+    assert grid.strides[:4] == [[1, 1, 1], [2, 2, 1], [2, 2, 1], [2, 2, 2]]
+    unknown = several(3, shape=(64, 64, 16), steps=(1.0, 1.0, 4.0), physical=False)
+    assert grid_for(unknown, dense=False, scaled=scaled, device="cuda:0").strides[1] == [2, 2, 2]

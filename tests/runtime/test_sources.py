@@ -59,21 +59,19 @@ def test_what_only_training_scoring_or_drawing_needs_stays_behind(sources):
         assert word not in everything
 
 
-# Those that can be told numbers beside an image.
-TOLD = [name for name in networks.NETWORKS if networks.ways(name)]
-# What families have in common, and travels with each.
+# What files have in common, and travels with each; `telling` with all that can be told numbers beside an image.
 SHARED = {
-    **{key: {"telling"} for key in TOLD},
     "axial": {"of_monai", "relative"},
     "capsules": {"lenet"},
     "coatnet": {"efficientnet", "of_monai", "relative"},
     "faster_rcnn": {"levels", "pyramid", "resnet_pyramid"},
     "fcos": {"levels", "pyramid", "resnet_pyramid"},
     "mask_rcnn": {"regions", "rendering"},
+    "resnet": {"gates"},
     "resnet_slices": {"inflated_resnet", "slices"},
     "retinanet": {"levels", "pyramid", "resnet_pyramid", "retinanet_volumes"},
-    **{key: {"slices", "telling"} for key in ("unet", "unet_slices")},
-    "transunet": {"of_monai", "unet", "vit"},
+    "transunet": {"gates", "of_monai", "unet", "vit"},
+    "unet": {"gates", "slices"},
     **{key: {"of_monai"} for key in ("attention_unet", "mednext", "swin_unetr", "unet_plus_plus", "unetr", "vnet")},
 }
 
@@ -83,9 +81,9 @@ def test_each_family_of_network_travels_as_its_file_that_needs_torch_or_a_librar
     path, function = networks.source(name)
     module = f"isocenter.networks.{path.stem}"
     found = travelling({module: ()}, {}, {module: path.read_text()}, "stamp")
-    assert {one for one in found.texts if not one.endswith("__init__.py")} == {
-        f"networks/{one}.py" for one in {path.stem, *SHARED.get(name, ())}
-    }
+    expected = {path.stem, *SHARED.get(path.stem, ()), *(["telling"] if networks.ways(name) else [])}
+    copied = {one for one in found.texts if not one.endswith("__init__.py")}
+    assert copied == {f"networks/{one}.py" for one in expected}
     assert f"def {function}(" in found.texts[f"networks/{path.stem}.py"]
     assert found.needs <= {"torch", "torchvision", "timm", "monai", "einops"}
 

@@ -3,8 +3,8 @@
 He et al., CVPR 2016, arXiv:1512.03385, with pre-activation (arXiv:1603.05027). The stem keeps the resolution of small
 images, where the original would halve it twice before the first block. Blocks can weigh their maps (SE-ResNet,
 arXiv:1709.01507), and then their voxels (CBAM, arXiv:1807.06521), go many narrow paths (ResNeXt, arXiv:1611.05431), or
-take their convolutions apart (arXiv:1711.10305, arXiv:1711.11248). This file needs torch and `telling` beside it, so
-that a copy of it travels with a model.
+take their convolutions apart (arXiv:1711.10305, arXiv:1711.11248). This file needs torch, and `gates` and `telling`
+beside it, so that copies travel with a model.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
+from isocenter.networks.gates import gate
 from isocenter.networks.telling import Telling
 
 PAPER, PAPER_CLIPS = "arXiv:1603.05027", "arXiv:1711.11248"
@@ -25,9 +25,6 @@ PAPER_PSEUDO3D = "arXiv:1711.11248"
 # By number of axes; typed loosely because torch types sizes by the number of axes.
 CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 NORMALISATION: dict[int, Any] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
-REDUCTION = 16  # maps for each of the narrow layer that weighs them, in both papers
-NARROWEST = 4  # that layer has at least so many, or it may be silent for all images
-LOOK = 7  # voxels an axis by which CBAM weighs a voxel
 
 
 class Convolving(NamedTuple):
@@ -37,84 +34,50 @@ class Convolving(NamedTuple):
     groups: int = 1
     factorised: str | None = None
     axis: int = -1
+    kernel: tuple[int, ...] | None = None
 
-    def three(self, ndim: int, inside: int, outside: int, stride: int) -> nn.Module:
-        """A convolution of 3 voxels an axis, whole or as the two that take its place."""
+    def three(self, ndim: int, inside: int, outside: int, stride: int | Sequence[int]) -> nn.Module:
+        """A convolution of `kernel`, 3 voxels an axis if not told, whole or as the two that take its place."""
         if self.factorised not in (None, "axes", "maps"):
             raise ValueError(f"factorised {self.factorised!r} is none of axes, maps and null")
         if self.factorised is not None and self.groups > 1:
             raise ValueError("paths in groups are narrow as they are: choose either groups or factorised")
         whole, normalisation = CONVOLUTION[ndim], NORMALISATION[ndim]
+        kernel = self.kernel or (3,) * ndim
+        steps, pad = ((stride,) * ndim if isinstance(stride, int) else tuple(stride)), tuple(n // 2 for n in kernel)
         if self.factorised == "maps":  # each map alone, then all maps of each voxel (arXiv:1610.02357)
-            alone = whole(inside, inside, 3, stride, 1, groups=inside, bias=False)
+            alone = whole(inside, inside, kernel, steps, pad, groups=inside, bias=False)
             return nn.Sequential(alone, whole(inside, outside, 1, bias=False))
-        if self.factorised is None:
-            convolution: nn.Module = whole(inside, outside, 3, stride, 1, groups=self.groups, bias=False)
-            return convolution
-        if ndim == 1 or not -ndim <= self.axis < ndim:
+        if self.factorised == "axes" and (ndim == 1 or not -ndim <= self.axis < ndim):
             raise ValueError(f"axis {self.axis} cannot be taken apart from {ndim} axes: choose resnet, or another axis")
+        if self.factorised is None or kernel[self.axis] == 1:
+            convolution: nn.Module = whole(inside, outside, kernel, steps, pad, groups=self.groups, bias=False)
+            return convolution
         plane = [1 if n == self.axis % ndim else 3 for n in range(ndim)]
         line = [4 - kernel for kernel in plane]
         # As many weights as the whole convolution has (arXiv:1711.11248, section 3.5).
         middle = max(1, 3**ndim * inside * outside // (3 ** (ndim - 1) * inside + 3 * outside))
         return nn.Sequential(
-            whole(inside, middle, plane, _strides(plane, stride), [n // 2 for n in plane], bias=False),
+            whole(inside, middle, plane, _strides(plane, steps), [n // 2 for n in plane], bias=False),
             normalisation(middle),
             nn.ReLU(inplace=True),
-            whole(middle, outside, line, _strides(line, stride), [n // 2 for n in line], bias=False),
+            whole(middle, outside, line, _strides(line, steps), [n // 2 for n in line], bias=False),
         )
 
     def weighed(self, ndim: int, maps: int) -> nn.Module | None:
         """What a block's answer goes through before its shortcut is added."""
-        if self.attention not in (None, "se", "cbam"):
-            raise ValueError(f"attention {self.attention!r} is none of se, cbam and null")
-        if self.attention is None:
-            return None
-        return Excitation(maps) if self.attention == "se" else BlockAttention(ndim, maps)
+        return gate(self.attention, ndim, maps)
 
 
-def _strides(kernel: Sequence[int], stride: int) -> list[int]:
+def _strides(kernel: Sequence[int], steps: Sequence[int]) -> list[int]:
     """Each axis is reduced by the convolution that looks along it."""
-    return [stride if n == 3 else 1 for n in kernel]
-
-
-class Excitation(nn.Module):
-    """Each map is weighed by what the means of all of them say (squeeze and excitation)."""
-
-    def __init__(self, maps: int) -> None:
-        super().__init__()
-        self.weigh = nn.Sequential(*_narrow(maps), nn.Sigmoid())
-
-    def forward(self, images: Tensor) -> Tensor:
-        weights: Tensor = self.weigh(images.flatten(2).mean(dim=2))
-        return images * weights.reshape(*weights.shape, *[1] * (images.ndim - 2))
-
-
-class BlockAttention(nn.Module):
-    """Maps are weighed by their means and their largest voxels, then voxels by the mean and largest of their maps."""
-
-    def __init__(self, ndim: int, maps: int) -> None:
-        super().__init__()
-        self.maps = nn.Sequential(*_narrow(maps))
-        self.voxels = CONVOLUTION[ndim](2, 1, LOOK, padding=LOOK // 2)
-
-    def forward(self, images: Tensor) -> Tensor:
-        flat = images.flatten(2)
-        weights = torch.sigmoid(self.maps(flat.mean(dim=2)) + self.maps(flat.amax(dim=2)))
-        images = images * weights.reshape(*weights.shape, *[1] * (images.ndim - 2))
-        seen = torch.cat([images.mean(dim=1, keepdim=True), images.amax(dim=1, keepdim=True)], dim=1)
-        return images * torch.sigmoid(self.voxels(seen))
-
-
-def _narrow(maps: int) -> list[nn.Module]:
-    narrow = max(maps // REDUCTION, NARROWEST)
-    return [nn.Linear(maps, narrow), nn.ReLU(), nn.Linear(narrow, maps)]
+    return [step if n == 3 else 1 for n, step in zip(kernel, steps, strict=True)]
 
 
 class Block(nn.Module):
     """Normalise, activate, convolve, twice, beside a shortcut; the first convolution takes the stride."""
 
-    def __init__(self, ndim: int, inside: int, outside: int, stride: int, how: Convolving) -> None:
+    def __init__(self, ndim: int, inside: int, outside: int, stride: Sequence[int], how: Convolving) -> None:
         super().__init__()
         convolution, normalisation = CONVOLUTION[ndim], NORMALISATION[ndim]
         self.first_norm = normalisation(inside)
@@ -122,8 +85,8 @@ class Block(nn.Module):
         self.second_norm = normalisation(outside)
         self.second = how.three(ndim, outside, outside, 1)
         self.shortcut: nn.Module | None = None
-        if inside != outside or stride > 1:
-            self.shortcut = convolution(inside, outside, 1, stride, bias=False)
+        if inside != outside or max(stride) > 1:
+            self.shortcut = convolution(inside, outside, 1, tuple(stride), bias=False)
         self.attention = how.weighed(ndim, outside)
         self.activation = nn.ReLU(inplace=True)
 
@@ -137,7 +100,7 @@ class Block(nn.Module):
 class Paths(nn.Module):
     """As a block, with many narrow paths side by side: a 1 x 1 convolution, one in groups, a 1 x 1 that joins them."""
 
-    def __init__(self, ndim: int, inside: int, outside: int, stride: int, how: Convolving) -> None:
+    def __init__(self, ndim: int, inside: int, outside: int, stride: Sequence[int], how: Convolving) -> None:
         super().__init__()
         convolution, normalisation = CONVOLUTION[ndim], NORMALISATION[ndim]
         middle = outside // 2  # as in ResNeXt-50 (32 x 4d)
@@ -145,8 +108,8 @@ class Paths(nn.Module):
         self.second_norm, self.second = normalisation(middle), how.three(ndim, middle, middle, stride)
         self.third_norm, self.third = normalisation(middle), convolution(middle, outside, 1, bias=False)
         self.shortcut: nn.Module | None = None
-        if inside != outside or stride > 1:
-            self.shortcut = convolution(inside, outside, 1, stride, bias=False)
+        if inside != outside or max(stride) > 1:
+            self.shortcut = convolution(inside, outside, 1, tuple(stride), bias=False)
         self.attention = how.weighed(ndim, outside)
         self.activation = nn.ReLU(inplace=True)
 
@@ -171,6 +134,8 @@ class ResNet(nn.Module):
     groups:      paths of each block; with more than one the block has a narrow middle, the stem a fourth of the width
     factorised:  "axes" convolves in the plane across `axis` and then along it, "maps" each map alone and then all maps
     axis:        that "axes" takes apart
+    late:        for each axis, how many halvings of the others are to be waited for before it is looked along and
+                 halved itself, because its voxels are longer until then; none if left out
     """
 
     def __init__(
@@ -188,18 +153,24 @@ class ResNet(nn.Module):
         groups: int = 1,
         factorised: str | None = None,
         axis: int = -1,
+        late: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        how, block = Convolving(attention, groups, factorised, axis), Block if groups == 1 else Paths
-        kernel = 3 if stem_stride == 1 else 7
+        block, waits = Block if groups == 1 else Paths, _waits(late, spatial_dims)
+        kernel, step = _along(waits, 0, 3 if stem_stride == 1 else 7), _along(waits, 0, stem_stride)
         inside = width if groups == 1 else width // 4
-        stem = CONVOLUTION[spatial_dims](channels, inside, kernel, stem_stride, kernel // 2, bias=False)
+        pad = tuple(n // 2 for n in kernel)
+        stem = CONVOLUTION[spatial_dims](channels, inside, kernel, step, pad, bias=False)
         layers: list[nn.Module] = [stem]
+        halved = int(math.log2(stem_stride))
         for stage, count in enumerate(blocks):
             outside = width * 2**stage
+            how = Convolving(attention, groups, factorised, axis, _along(waits, halved, 3))
             for n in range(count):
-                layers.append(block(spatial_dims, inside, outside, 2 if stage > 0 and n == 0 else 1, how))
+                stride = _along(waits, halved, 2 if stage > 0 and n == 0 else 1)
+                layers.append(block(spatial_dims, inside, outside, stride, how))
                 inside = outside
+            halved += stage > 0
         self.features = inside
         self.body = nn.Sequential(*layers, NORMALISATION[spatial_dims](inside), nn.ReLU(inplace=True))
         self.dropout = nn.Dropout(dropout)
@@ -212,6 +183,19 @@ class ResNet(nn.Module):
         maps = self.telling.shaped(self.body(images), said)
         pooled = self.dropout(maps.flatten(2).mean(dim=2))
         return self.telling.answers(self.vectors, pooled, said)
+
+
+def _waits(late: Sequence[int] | None, axes: int) -> list[int]:
+    """How long each axis waits; ValueError for what cannot be."""
+    waits = [0] * axes if late is None else list(late)
+    if len(waits) != axes or min(waits) != 0:
+        raise ValueError(f"late needs {axes} numbers from 0, one of them 0, not {late}")
+    return waits
+
+
+def _along(waits: Sequence[int], halved: int, size: int) -> tuple[int, ...]:
+    """A kernel or stride of that size, and 1 along axes that wait for more halvings of the others."""
+    return tuple(1 if wait > halved else size for wait in waits)
 
 
 class ClipResNet(nn.Module):
@@ -280,15 +264,31 @@ def build(
 
 def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
     """Fewer stages for small images, whose resolution the stem keeps; the reason and its source."""
-    del strides
     small = max(patch) <= 64
     blocks = [2, 2, 2] if small else [2, 2, 2, 2]
     stem = "the stem keeps the resolution" if small else "the stem halves it"
     # A volume costs a processor some thirty pictures: at half the width it sees three times as many in the time.
     width = 16 if device == "cpu" and len(patch) == 3 else 32
-    size = {"width": width, "blocks": blocks, "stem_stride": 1 if small else 2}
+    size: dict[str, Any] = {"width": width, "blocks": blocks, "stem_stride": 1 if small else 2}
     because = f"images of {tuple(patch)}: {len(blocks)} stages, {stem}; width for the {device}"
-    return size, because, "arXiv:1512.03385"
+    late = late_for(strides, len(blocks) - 2 if small else len(blocks) - 1)
+    if max(late) == 0:
+        return size, because, "arXiv:1512.03385"
+    long = " and ".join(f"axis {n} from {wait} halvings of the others on" for n, wait in enumerate(late) if wait)
+    why = f"its voxels are longer, so that {long} is looked along and halved"
+    return {**size, "late": late}, f"{because}; {why}", "arXiv:1512.03385"
+
+
+def late_for(strides: Sequence[Sequence[int]], most: int) -> list[int]:
+    """For each axis, how many stages halve others before it is halved, at the most so many; 0 for one that never is.
+
+    An axis that has as few voxels as never to be halved may have as short ones.
+    """
+    waits = []
+    for along in zip(*strides[1:], strict=True):
+        first = next((stage for stage, step in enumerate(along) if step > 1), 0)
+        waits.append(min(first, most))
+    return waits or [0] * len(strides[0])
 
 
 def _quicker(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[dict[str, Any], str]:

@@ -8,6 +8,7 @@ travel with a model.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -94,12 +95,13 @@ def build(
 
 
 def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
-    """Cut along the axis that has the fewest voxels, because they are the longest; the reason and its source."""
+    """Cut along the axis that is halved least, because its voxels are the longest; the reason and its source."""
     if len(patch) != 3:
         return inflated_resnet.size_for(patch, strides, device)
-    axis = max(range(3), key=lambda one: (-patch[one], one))
+    factors = [math.prod(along) for along in zip(*strides, strict=True)]
+    axis = min(range(3), key=lambda one: (factors[one], patch[one], -one))
     plane = [n for one, n in enumerate(patch) if one != axis]
     model = "resnet18" if device == "cpu" else "resnet50"
     size = {"axis": axis, "neighbours": 1, "model": model, "strides": strides_for(plane)}
-    cut = f"volumes of {tuple(patch)} cut along axis {axis}, which has the fewest voxels, one neighbour on each side"
-    return size, f"{cut}; {model} for the {device}, as weights are published for it", PAPER
+    cut = f"volumes of {tuple(patch)} cut along axis {axis}, that of the longest or fewest voxels"
+    return size, f"{cut}, one neighbour on each side; {model} for the {device}, as weights are published for it", PAPER

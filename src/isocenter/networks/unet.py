@@ -2,8 +2,9 @@
 
 Ronneberger et al., MICCAI 2015, arXiv:1505.04597, with residual blocks (He et al., CVPR 2016) in the encoder as in
 the residual-encoder U-Net of Isensee et al., MICCAI 2024, arXiv:2404.09556, and deep supervision (Lee et al.,
-arXiv:1409.5185) as in nnU-Net. This file needs torch, and `telling` and `slices` beside it, so that copies travel with
-a model.
+arXiv:1409.5185) as in nnU-Net. Blocks can take their convolutions apart (MobileNets, arXiv:1704.04861; ResNeXt,
+arXiv:1611.05431), and weigh their maps and voxels (arXiv:1709.01507, arXiv:1807.06521). This file needs torch, and
+`gates`, `slices` and `telling` beside it, so that copies travel with a model.
 """
 
 from __future__ import annotations
@@ -11,16 +12,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from isocenter.networks.gates import gate
 from isocenter.networks.slices import beside, check
 from isocenter.networks.telling import Telling
 
 PAPER = "arXiv:1505.04597"
 TOLD = ("film", "attention")  # what is the same everywhere beside the maps, instance normalisation would take out
+PAPER_SEPARABLE, PAPER_GROUPED = "arXiv:1704.04861", "arXiv:1611.05431"
+PAPER_SE, PAPER_CBAM = "arXiv:1709.01507", "arXiv:1807.06521"
 # By number of axes; typed loosely because torch types sizes by the number of axes.
 CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED: dict[int, Any] = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
@@ -34,6 +38,35 @@ ACTIVATION: dict[str, Any] = {
 }
 # Patches of fewer voxels hold a structure whole: that coarser outputs help there has not been shown.
 SMALL_PATCH = 64**3
+GROUPS = 8  # of maps, in `grouped_unet`: half of the narrowest stage's on a processor
+
+
+class Convolving(NamedTuple):
+    """How the blocks of a network convolve: settings of a U-Net, where they are told."""
+
+    separable: bool = False
+    groups: int = 1
+    attention: str | None = None
+
+    def check(self) -> None:
+        """ValueError for what cannot be."""
+        if self.groups < 1 or (self.separable and self.groups > 1):
+            raise ValueError(f"groups {self.groups} is not from 1, or beside separable, which has one a map")
+
+    def convolution(
+        self, ndim: int, inside: int, outside: int, kernel: Sequence[int], stride: Sequence[int]
+    ) -> nn.Module:
+        """Whole, or within each map or group of maps, and then across all maps of each voxel."""
+        whole, pad = CONVOLUTION[ndim], tuple(k // 2 for k in kernel)
+        paths = inside if self.separable else math.gcd(self.groups, inside)
+        if paths == 1:
+            made: nn.Module = whole(inside, outside, tuple(kernel), tuple(stride), pad, bias=False)
+            return made
+        apart = whole(inside, inside, tuple(kernel), tuple(stride), pad, groups=paths, bias=False)
+        return nn.Sequential(apart, whole(inside, outside, 1, bias=False))
+
+
+WHOLE = Convolving()
 
 
 # What is done to maps before the last activation of a stage, where a shift still tells.
@@ -41,7 +74,10 @@ Shaped = Callable[[Tensor], Tensor]
 
 
 class Block(nn.Module):
-    """Two convolutions, beside a shortcut where residual; the first convolution takes the stride."""
+    """Two convolutions, beside a shortcut where residual; the first convolution takes the stride.
+
+    how, entry: how both convolve, and the first where it does otherwise
+    """
 
     def __init__(
         self,
@@ -53,34 +89,39 @@ class Block(nn.Module):
         residual: bool = True,
         dropout: float = 0.0,
         activation: str = "leaky_relu",
+        how: Convolving = WHOLE,
+        entry: Convolving | None = None,
     ) -> None:
         super().__init__()
         convolution, normalisation = CONVOLUTION[ndim], NORMALISATION[ndim]
-        pad = [k // 2 for k in kernel]
-        self.first = convolution(inside, outside, tuple(kernel), tuple(stride), tuple(pad), bias=False)
+        self.first = (entry or how).convolution(ndim, inside, outside, kernel, stride)
         self.first_norm = normalisation(outside, affine=True)
-        self.second = convolution(outside, outside, tuple(kernel), 1, tuple(pad), bias=False)
+        self.second = how.convolution(ndim, outside, outside, kernel, [1] * ndim)
         self.second_norm = normalisation(outside, affine=True)
         self.shortcut: nn.Module | None = nn.Identity() if residual else None
         if residual and (inside != outside or max(stride) > 1):
             self.shortcut = convolution(inside, outside, tuple(stride), tuple(stride), bias=False)
         self.dropout: nn.Module = DROPOUT[ndim](dropout) if dropout else nn.Identity()
         self.activation = ACTIVATION[activation]()
+        self.attention = gate(how.attention, ndim, outside)
 
     def forward(self, images: Tensor, shaped: Shaped | None = None) -> Tensor:
         inner = self.dropout(self.activation(self.first_norm(self.first(images))))
         inner = self.second_norm(self.second(inner))
         inner = inner if self.shortcut is None else inner + self.shortcut(images)
-        return self.activation(inner if shaped is None else shaped(inner))
+        inner = self.activation(inner if shaped is None else shaped(inner))
+        # Behind the activation: what instance normalisation leaves has the same mean in all images, and tells nothing.
+        return inner if self.attention is None else self.attention(inner)
 
 
 class Single(nn.Module):
     """One convolution, normalised and activated: a stage of a light decoder."""
 
-    def __init__(self, ndim: int, inside: int, outside: int, kernel: Sequence[int], activation: str) -> None:
+    def __init__(
+        self, ndim: int, inside: int, outside: int, kernel: Sequence[int], activation: str, how: Convolving = WHOLE
+    ) -> None:
         super().__init__()
-        pad = tuple(k // 2 for k in kernel)
-        self.first = CONVOLUTION[ndim](inside, outside, tuple(kernel), 1, pad, bias=False)
+        self.first = how.convolution(ndim, inside, outside, kernel, [1] * ndim)
         self.first_norm = NORMALISATION[ndim](outside, affine=True)
         self.activation = ACTIVATION[activation]()
 
@@ -108,6 +149,9 @@ class UNet(nn.Module):
     context:          numbers beside each image
     told:             how it is told them (`Telling`): the maps of every stage are scaled and shifted (film), or each
                       place of the coarsest asks for them (attention)
+    separable:        each convolution within each map, then across all maps of each voxel; that of the image is whole
+    groups:           likewise within as many groups of maps as divide them, at the most so many
+    attention:        "se" weighs the maps that a block gives, "cbam" its maps and then its voxels
     """
 
     def __init__(
@@ -129,8 +173,13 @@ class UNet(nn.Module):
         deep_supervision: int = 0,
         context: int = 0,
         told: Mapping[str, Any] | None = None,
+        separable: bool = False,
+        groups: int = 1,
+        attention: str | None = None,
     ) -> None:
         super().__init__()
+        how = Convolving(separable, groups, attention)
+        how.check()
         if not strides or max(strides[0]) > 1 or any(len(stride) != spatial_dims for stride in strides):
             raise ValueError(f"strides need {spatial_dims} numbers a stage, and 1 in the first, not {strides}")
         if activation not in ACTIVATION:
@@ -139,24 +188,27 @@ class UNet(nn.Module):
             raise ValueError(f"{len(strides)} stages have no {deep_supervision} coarser outputs (deep_supervision)")
         stages = len(strides)
         widths = [min(width * 2**stage, widest) for stage in range(stages)]
-        shapes = _kernels(strides) if kernels is None else _checked(kernels, stages, spatial_dims)
+        shapes = kernels_for(strides) if kernels is None else _checked(kernels, stages, spatial_dims)
         down, up = _each(blocks, stages, "blocks"), _each(decoder_blocks, stages - 1, "decoder_blocks")
 
-        def stage_of(count: int, inside: int, outside: int, kernel: Sequence[int], stride: Sequence[int]) -> nn.Module:
-            options: dict[str, Any] = {"residual": residual, "dropout": dropout, "activation": activation}
+        def stage_of(
+            count: int,
+            inside: int,
+            outside: int,
+            kernel: Sequence[int],
+            stride: Sequence[int],
+            entry: Convolving | None = None,
+        ) -> nn.Module:
+            options: dict[str, Any] = {"residual": residual, "dropout": dropout, "activation": activation, "how": how}
             one = [1] * spatial_dims
-            made = [
-                Block(
-                    spatial_dims, inside if n == 0 else outside, outside, kernel, stride if n == 0 else one, **options
-                )
-                for n in range(count)
-            ]
+            made = [Block(spatial_dims, inside, outside, kernel, stride, entry=entry, **options)]
+            made += [Block(spatial_dims, outside, outside, kernel, one, **options) for _ in range(count - 1)]
             return made[0] if count == 1 else nn.Sequential(*made)
 
         inputs = [channels, *widths[:-1]]
+        # What sees the image, of few channels, is whole: one filter of each would be all that is seen of them.
         self.encoder = nn.ModuleList(
-            stage_of(down[stage], inputs[stage], widths[stage], shapes[stage], strides[stage])
-            for stage in range(stages)
+            stage_of(down[n], inputs[n], widths[n], shapes[n], strides[n], None if n else WHOLE) for n in range(stages)
         )
         self.up = nn.ModuleList()
         self.decoder = nn.ModuleList()
@@ -165,7 +217,7 @@ class UNet(nn.Module):
             self.up.append(TRANSPOSED[spatial_dims](widths[stage], outside, stride, stride, bias=False))
             inside, shape = 2 * outside, shapes[stage - 1]
             if light_decoder:
-                self.decoder.append(Single(spatial_dims, inside, outside, shape, activation))
+                self.decoder.append(Single(spatial_dims, inside, outside, shape, activation, how))
             else:
                 self.decoder.append(stage_of(up[stage - 1], inside, outside, shape, [1] * spatial_dims))
         convolution = CONVOLUTION[spatial_dims]
@@ -253,7 +305,7 @@ class SliceUNet(nn.Module):
         return outputs
 
 
-def _kernels(strides: Sequence[Sequence[int]]) -> list[list[int]]:
+def kernels_for(strides: Sequence[Sequence[int]]) -> list[list[int]]:
     """Where a stage does not yet reduce an axis, its voxels are long there: no convolution across it either."""
     kernels = [[1 if s == 1 and max(stride) > 1 else 3 for s in stride] for stride in strides]
     kernels[0] = [3 if any(stride[axis] > 1 for stride in strides[1:2]) else 1 for axis in range(len(strides[0]))]
@@ -295,6 +347,66 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
     supervised = f"{coarse} coarser outputs learn too" if coarse else f"no coarser outputs for {voxels} voxels"
     because = f"patch {tuple(patch)}: axes are halved while at least 4 voxels are left; width for the {device}"
     return size, f"{because}; {supervised}", "doi:10.1038/s41592-020-01008-z"
+
+
+def build_separable(
+    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
+) -> UNet:
+    return build(channels, spatial_dims, dense, vectors, {"separable": True, **size})
+
+
+def size_for_separable(
+    patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
+) -> tuple[Mapping[str, Any], str, str]:
+    """As a U-Net, whose convolutions are taken apart."""
+    size, because, _ = size_for(patch, strides, device)
+    return (
+        {**size, "separable": True},
+        f"{because}; each convolution is one of each map, then one across",
+        PAPER_SEPARABLE,
+    )
+
+
+def build_grouped(
+    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
+) -> UNet:
+    return build(channels, spatial_dims, dense, vectors, {"groups": GROUPS, **size})
+
+
+def size_for_grouped(
+    patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
+) -> tuple[Mapping[str, Any], str, str]:
+    """As a U-Net, whose convolutions go several paths."""
+    size, because, _ = size_for(patch, strides, device)
+    return {**size, "groups": GROUPS}, f"{because}; each convolution in {GROUPS} groups, then one across", PAPER_GROUPED
+
+
+def build_se(
+    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
+) -> UNet:
+    return build(channels, spatial_dims, dense, vectors, {"attention": "se", **size})
+
+
+def size_for_se(
+    patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
+) -> tuple[Mapping[str, Any], str, str]:
+    """As a U-Net, whose maps are weighed."""
+    size, because, _ = size_for(patch, strides, device)
+    return {**size, "attention": "se"}, f"{because}; the maps of each block are weighed", PAPER_SE
+
+
+def build_cbam(
+    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
+) -> UNet:
+    return build(channels, spatial_dims, dense, vectors, {"attention": "cbam", **size})
+
+
+def size_for_cbam(
+    patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
+) -> tuple[Mapping[str, Any], str, str]:
+    """As a U-Net, whose maps and voxels are weighed."""
+    size, because, _ = size_for(patch, strides, device)
+    return {**size, "attention": "cbam"}, f"{because}; the maps of each block are weighed, then its voxels", PAPER_CBAM
 
 
 def build_slices(

@@ -100,7 +100,10 @@ def grid_for(
         size = tuple(int(n) for n in shape.value)
         spacing = Decision(None, "each image is brought to one shape as a whole")
         extent = np.tile(np.asarray(size, dtype=float), (len(shapes), 1))
-        strides = _strides(np.asarray(size, dtype=float), np.ones(axes), True)
+        step = np.ones(axes)
+        if not dense and all(case.physical for case in fingerprint.cases):
+            step = np.median(np.array(shapes) * np.array(steps), axis=0) / size  # of a voxel of the usual image
+        strides = _strides(np.asarray(size, dtype=float), step, True)
         return Grid(spacing, shape, size, strides, extent, whole=True, dense=dense)
     spacing = _spacing(fingerprint, shapes, steps)
     extent = np.array(shapes, dtype=float)
@@ -210,7 +213,7 @@ def _scaled(shapes: Floats, steps: Floats, longest: float, unit: str, device: st
         Decision(spacing.tolist(), because + _odd(sizes, unit)),
         Decision(None, padded + (f", and {MARGIN - 1:.0%} more" if (size > sizes.max(axis=0)).any() else "")),
         tuple(patch),
-        _strides(np.asarray(patch, dtype=float), np.ones(len(patch)), True),
+        _strides(np.asarray(patch, dtype=float), np.ones(len(patch)) if dense else spacing, True),
         shapes * steps / spacing,
         whole=True,
         dense=dense,
