@@ -72,6 +72,12 @@ SMALLEST = {
     "densenet 3D": ("densenet", {"blocks": [2, 2], "growth": 4, "width": 8, "dropout": 0.0}, (9, 7, 11)),
     "efficientnet 2D": ("efficientnet", SMALL_EFFICIENTNET, (13, 9)),
     "efficientnet 3D": ("efficientnet", SMALL_EFFICIENTNET, (9, 7, 11)),
+    "fusion 2D": ("fusion", {"strides": PICTURE, "width": 8, "deep_supervision": 1}, (12, 20)),
+    "fusion 3D": ("fusion", {"strides": VOLUME, "width": 8, "deep_supervision": 1}, (6, 12, 20)),
+    "fusion_attention 2D": ("fusion_attention", {"strides": PICTURE, "width": 4, "deep_supervision": 1}, (12, 20)),
+    "fusion_attention 3D": ("fusion_attention", {"strides": VOLUME, "width": 8, "deep_supervision": 1}, (6, 12, 20)),
+    "fusion_late 2D": ("fusion_late", {"strides": PICTURE, "width": 8, "deep_supervision": 1}, (12, 20)),
+    "fusion_late 3D": ("fusion_late", {"strides": VOLUME, "width": 4, "deep_supervision": 1}, (6, 12, 20)),
     "inception 2D": ("inception", {"blocks": [1, 1, 1], "width": 8, "stem_stride": 1, "dropout": 0.0}, (13, 9)),
     "inception 3D": ("inception", {"blocks": [1, 1, 1], "width": 8, "stem_stride": 1, "dropout": 0.0}, (9, 7, 11)),
     "lenet 2D": ("lenet", {"maps": [2, 4], "hidden": [16, 8]}, (13, 9)),
@@ -118,17 +124,19 @@ ONE_MAP = ("plain_conv_unet", "residual_encoder_unet")
 DETECTORS, OBJECTS = ("faster_rcnn", "fcos", "retinanet"), ("mask_rcnn",)
 BOXES = ("pyramid", "yolox", *DETECTORS)
 OF_MONAI = ("attention_unet", "mednext", "swin_unetr", "unet_plus_plus", "unetr", "vnet")
+FUSION = ("fusion", "fusion_attention", "fusion_late")
 # What a file needs beside torch; of ours only files beside it.
 WRAPPED = {
     "timm": {"timm"},
     **{key: {"torchvision", "isocenter"} for key in (*DETECTORS, *OBJECTS)},
     **{key: {"monai", "isocenter"} for key in OF_MONAI},
+    **{key: {"isocenter"} for key in FUSION},
     **{key: {"monai", "einops", "isocenter"} for key in ("swin_unetr", "unetr")},
 }
 # torch's older exporter loses the number of maps among the windows; in test_of_monai.py the newer one takes it.
 NEWER_EXPORT = ("swin_unetr",)
 # These have coarser outputs beside the finest while they train.
-COARSER = ("mednext", "plain_conv_unet", "residual_encoder_unet", "segresnet", "unet", "unet_slices")
+COARSER = (*FUSION, "mednext", "plain_conv_unet", "residual_encoder_unet", "segresnet", "unet", "unet_slices")
 DENSE = (*COARSER, *(name for name in OF_MONAI if name not in COARSER))
 
 
