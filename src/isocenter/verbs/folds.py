@@ -21,6 +21,7 @@ from isocenter.verbs.finish import EVALUATION, OUT_OF_FOLD, evaluated
 from isocenter.verbs.fit import Job, fit, keep_task, predicted, say_decided
 from isocenter.verbs.run_folder import Begun, state_of
 from isocenter.verbs.scoring import Scored
+from isocenter.verbs.subsets import Subsets
 
 # What each fold takes from its own training cases. The grid is common, because the folds become one model whose outputs
 # are averaged voxel by voxel, and so are labels and tolerances, by which it is scored.
@@ -131,7 +132,8 @@ def _afterwards(run: Begun, jobs: Sequence[Job]) -> Afterwards | None:
     if training.steps is not None or training.minutes is None:
         return None
     selecting = sum(len(job.tuning) for job in jobs)
-    tested = [(len(run.made.folds[0]), 1), (len(run.own_test), len(jobs))]
+    often = max(1, len(Subsets.of(jobs[0].settings.preprocessing).wanted))
+    tested = [(len(run.made.folds[0]), 1), (len(run.own_test), len(jobs))] * often
     return Afterwards(training.minutes, jobs[0].val[0], selecting, tested)
 
 

@@ -29,6 +29,7 @@ from isocenter.verbs.run_folder import MARKS, NOTES, REPORT, Begun, begin, plann
 from isocenter.verbs.scoring import Scored
 from isocenter.verbs.several import in_all_processes
 from isocenter.verbs.start import weights_of
+from isocenter.verbs.subsets import Subsets
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,4 +245,5 @@ def _afterwards(run: Begun, job: Job, tested: int) -> Afterwards | None:
     timed = job.settings.training.steps is None or state_of(run.out).get("deadline") is not None
     if minutes is None or not timed:
         return None
-    return Afterwards(minutes, [*job.val, *job.train][0], len(job.tuning), [(tested, 1)])
+    evaluations = [(tested, 1)] * max(1, len(Subsets.of(job.settings.preprocessing).wanted))
+    return Afterwards(minutes, [*job.val, *job.train][0], len(job.tuning), evaluations)
