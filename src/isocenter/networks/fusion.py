@@ -27,8 +27,8 @@ NOTHING = -1e4
 class Fusion(nn.Module):
     """(batch, channels, *spatial) to {head: (batch, channels of the head, *spatial) or (batch, size)}.
 
-    The last entries of `context`, (batch, context), say of each image whether it is there; without it all are. What
-    comes before them joins the pooled features before the last layer of heads for the whole image.
+    The last entries of `context`, (batch, context), say of each image whether it is there, by more than 0; without it
+    all are. What comes before them joins the pooled features before the last layer of heads for the whole image.
     way:        "intermediate", "attention" or "late"
     modalities: images of a case; as many as there are channels if 0
     frames:     channels of each; what channels are left over every encoder sees
@@ -78,7 +78,7 @@ class Fusion(nn.Module):
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         # Of the images' own batch, which an exported network does not know beforehand.
         every = torch.ones_like(images.flatten(1)[:, : self.count])
-        there = every if context is None else context[:, -self.count :]
+        there = every if context is None else (context[:, -self.count :] > 0).to(images.dtype)
         told = context[:, : self.told] if context is not None and self.told else None
         each = [
             _features(encoder, seen) for encoder, seen in zip(self.encoders, self._by_modality(images), strict=True)
@@ -105,8 +105,8 @@ class Fusion(nn.Module):
         if self.means.get(name.partition("@")[0], "outputs") == "outputs":
             return _mean(outputs, there)
         logs = torch.stack([one.log_softmax(dim=1) for one in outputs])
-        weights = torch.where(there > 0, there.clamp(min=1e-4).log(), torch.full_like(there, NOTHING))
-        whole = there.sum(dim=1).clamp(min=1e-4).log()
+        weights = (1 - there) * NOTHING
+        whole = there.sum(dim=1).clamp(min=1).log()
         ones = [1] * (outputs[0].ndim - 1)
         return (logs + weights.transpose(0, 1).reshape(self.count, -1, *ones)).logsumexp(dim=0) - whole.reshape(
             -1, *ones
@@ -155,8 +155,7 @@ class Attention(nn.Module):
         spatial = features[0].shape[2:]
         places = math.prod(spatial)
         tokens = torch.cat([one.flatten(2).transpose(1, 2) + self.images[n] for n, one in enumerate(features)], dim=1)
-        away = torch.where(there > 0, torch.zeros_like(there), torch.full_like(there, NOTHING))
-        hidden = away.repeat_interleave(places, dim=1)[:, None, None]
+        hidden = ((1 - there) * NOTHING).repeat_interleave(places, dim=1)[:, None, None]
         for layer in self.layers:
             tokens = layer(tokens, hidden)
         said = self.last(tokens).transpose(1, 2).split(places, dim=2)
@@ -196,7 +195,7 @@ def _mean(each: Sequence[Tensor], there: Tensor) -> Tensor:
     """[(batch, ...)] of each image to their mean over those that are there, (batch, images); 0 where none is."""
     ones = [1] * (each[0].ndim - 1)
     total = torch.stack([one * there[:, n].reshape(-1, *ones) for n, one in enumerate(each)]).sum(dim=0)
-    return total / there.sum(dim=1).clamp(min=1e-4).reshape(-1, *ones)
+    return total / there.sum(dim=1).clamp(min=1).reshape(-1, *ones)
 
 
 def _width(stage: nn.Module) -> int:
