@@ -85,6 +85,12 @@ SMALLEST = {
     "densenet 3D": ("densenet", {"blocks": [2, 2], "growth": 4, "width": 8, "dropout": 0.0}, (9, 7, 11)),
     "efficientnet 2D": ("efficientnet", SMALL_EFFICIENTNET, (13, 9)),
     "efficientnet 3D": ("efficientnet", SMALL_EFFICIENTNET, (9, 7, 11)),
+    "fusion 2D": ("fusion", {"strides": PICTURE, "width": 8, "deep_supervision": 1}, (12, 20)),
+    "fusion 3D": ("fusion", {"strides": VOLUME, "width": 8, "deep_supervision": 1}, (6, 12, 20)),
+    "fusion_attention 2D": ("fusion_attention", {"strides": PICTURE, "width": 4, "deep_supervision": 1}, (12, 20)),
+    "fusion_attention 3D": ("fusion_attention", {"strides": VOLUME, "width": 8, "deep_supervision": 1}, (6, 12, 20)),
+    "fusion_late 2D": ("fusion_late", {"strides": PICTURE, "width": 8, "deep_supervision": 1}, (12, 20)),
+    "fusion_late 3D": ("fusion_late", {"strides": VOLUME, "width": 4, "deep_supervision": 1}, (6, 12, 20)),
     "inception 2D": ("inception", {"blocks": [1, 1, 1], "width": 8, "stem_stride": 1, "dropout": 0.0}, (13, 9)),
     "inception 3D": ("inception", {"blocks": [1, 1, 1], "width": 8, "stem_stride": 1, "dropout": 0.0}, (9, 7, 11)),
     "inflated_resnet 2D": ("inflated_resnet", {"width": 8, "dropout": 0.0, "strides": FEW_STRIDES[2]}, (13, 9)),
@@ -147,6 +153,7 @@ BOXES = ("pyramid", "yolox", *DETECTORS)
 OF_MONAI = ("attention_unet", "mednext", "swin_unetr", "unet_plus_plus", "unetr", "vnet")
 # Encoder-decoders that continue images of any size.
 OWN_SHAPE = ("axial", "transunet")
+FUSION = ("fusion", "fusion_attention", "fusion_late")
 # The libraries that a file needs beside torch; of ours it needs only files beside it.
 WRAPPED = {
     "timm": {"timm"},
@@ -161,7 +168,7 @@ NONE_FOR = {*((name, 3) for name in PICTURES_ALONE), *((name, 2) for name in VOL
 NEWER_EXPORT = ("swin_unetr",)
 # These have coarser outputs beside the finest while they train.
 OF_UNET = ("cbam_unet", "grouped_unet", "se_unet", "separable_unet", "unet", "unet_slices")
-COARSER = ("mednext", "plain_conv_unet", "residual_encoder_unet", "segresnet", *OF_UNET)
+COARSER = (*FUSION, "mednext", "plain_conv_unet", "residual_encoder_unet", "segresnet", *OF_UNET)
 DENSE = (*COARSER, *OWN_SHAPE, *(name for name in OF_MONAI if name not in COARSER))
 
 

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import isocenter
 import trained
-from isocenter.planning.modalities import absent_decision, dropout_decision, lacking
+from isocenter.planning.modalities import Holes, absent_decision, dropout_decision
 from isocenter.values import Case, Dataset, Geometry, Image
 
 GRID = Geometry.of_pixels((4, 4))
@@ -17,21 +19,28 @@ def case(number: int, *names: str) -> Case:
 
 def test_who_lacks_what_is_counted_by_name_and_by_the_numbers_of_files():
     named = Dataset((case(1, "T1", "T2"), case(2, "T2"), case(3, "T2")))
-    assert lacking(named, ["T1", "T2"]) == {"T1": 2}
+    assert Holes.of(named, ["T1", "T2"]).lacking == {"T1": 2}
     numbered = Dataset((case(1, "0", "1"), case(2, "0001")))
-    assert lacking(numbered, ["0", "1"]) == {"0": 1}
-    assert lacking(Dataset((case(1, "image"), case(2, "image"))), ["fat", "water"]) == {}
+    assert Holes.of(numbered, ["0", "1"]).lacking == {"0": 1}
+    assert Holes.of(Dataset((case(1, "image"), case(2, "image"))), ["fat", "water"]).lacking == {}
 
 
 def test_training_leaves_images_out_where_cases_lack_some_and_only_there():
-    holes = dropout_decision(["T1", "T2"], {"T2": 12}, 60)
-    assert holes.value == 0.5
-    assert holes.because.startswith("channel T2: 12 of 60 cases lack it")
-    assert absent_decision(["T1", "T2"], {"T2": 12}, 60, holes.value).value == ["T1", "T2"]
-    assert absent_decision(["T1", "T2"], {"T2": 12}, 60, 0.0).value == ["T2"]
-    assert dropout_decision(["T1", "T2"], {}, 60).value == 0
-    assert absent_decision(["T1", "T2"], {}, 60, 0.0).value == []
-    assert dropout_decision(["R", "G", "B"], {}, 60).value == 0
+    holes = Holes(("T1", "T2"), {"T2": 12}, 60)
+    planned = dropout_decision(holes)
+    assert planned.value == 0.5
+    assert planned.because.startswith("channel T2: 12 of 60 cases lack it")
+    assert absent_decision(replace(holes, dropout=0.5)).value == ["T1", "T2"]
+    assert absent_decision(holes).value == ["T2"]
+    whole = replace(holes, lacking={})
+    assert (dropout_decision(whole).value, absent_decision(whole).value) == (0, [])
+    assert dropout_decision(Holes(("R", "G", "B"), {}, 60)).value == 0
+    assert holes.presence == {"image:T1": {"there": 1.0}, "image:T2": {"there": 0.8}}
+
+
+@pytest.mark.parametrize(("lacking", "many"), [({}, False), ({"T2": 2}, False), ({"T1": 1, "T2": 3}, True)])
+def test_a_network_is_built_around_absent_images_where_more_than_a_few_are(lacking, many):
+    assert Holes(("T1", "T2"), lacking, 60).many == many
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +58,17 @@ def test_the_check_and_the_plan_say_who_lacks_what(holed):
     assert (plan["preprocessing.channels"], plan["preprocessing.absent"]) == (["T1", "T2"], ["T1", "T2"])
     assert plan["training.modality_dropout"] == 0.5
     assert "channel T1: 1 of 9 cases lack it" in plan.decision("training.modality_dropout").because
+    assert (plan["network.name"], plan["network.size"]["modalities"]) == ("fusion", 2)
+    assert list(plan["network.context"]) == ["image:T1", "image:T2"]
+
+
+def test_another_way_is_told_what_is_there_as_far_as_it_takes_it(holed):
+    late = {"network.name": "fusion_late"}
+    plan = isocenter.plan(holed, device="cpu", threads=1, assignments=late).plan
+    assert plan["network.size"]["means"] == {"mask": "probabilities"}
+    early = isocenter.plan(holed, device="cpu", threads=1, assignments={"network.name": "unet_plus_plus"}).plan
+    assert early["network.context"] is None
+    assert "unet_plus_plus sees images alone" in early.decision("network.context").because
 
 
 def test_a_dropout_that_was_asked_for_is_followed_by_what_may_be_absent(holed):

@@ -66,6 +66,7 @@ SHARED = {
     "coatnet": {"efficientnet", "of_monai", "relative"},
     "faster_rcnn": {"levels", "pyramid", "resnet_pyramid"},
     "fcos": {"levels", "pyramid", "resnet_pyramid"},
+    "fusion": {"gates", "slices", "telling", "unet"},
     "mask_rcnn": {"regions", "rendering"},
     "resnet": {"gates"},
     "resnet_slices": {"inflated_resnet", "slices"},

@@ -12,11 +12,13 @@ from isocenter import networks
 from isocenter.planning.grid import FEW_SLICES, Grid, grid_for
 from isocenter.planning.machine import Machine
 from isocenter.planning.memory import Peak, peak, refuse_too_large, takes_context
+from isocenter.planning.modalities import HEMIS, Holes
 from isocenter.planning.prepare import CLIPS
 from isocenter.planning.profiles import NNUNET
 from isocenter.planning.recipe import VERY_LONG, usual_batch
 from isocenter.planning.settings import told_of
 from isocenter.planning.telling import telling
+from isocenter.runtime import mean_of
 from isocenter.tasks import Task
 from isocenter.values import Decision, Dense, Fingerprint, Vector
 
@@ -60,6 +62,7 @@ def fitted(
     wished: int | None = None,
     context: Mapping[str, Any] | None = None,
     presence: Mapping[str, Any] | None = None,
+    holes: Holes | None = None,
     reduction: float = 1.0,
 ) -> Fitted:
     """The first of ever smaller batches and patches that fits.
@@ -70,6 +73,7 @@ def fitted(
     wished:      the batch that the task wants; as many as is usual without
     context:     what the network is told beside the images
     presence:    what tells it which images a case has, if the family takes it
+    holes:       who lacks which of several images
     reduction:   by which factor the grid may be coarser than images are, as the task says
     Raises ResourceError where not even a single small patch fits.
     """
@@ -78,8 +82,9 @@ def fitted(
     usual = wished or usual_batch(fingerprint, first, machine.device, frames or 1)
     for room, batch in _smaller(usual):
         grid = grid_for(fingerprint, device=machine.device, room=room, **wanted)
-        network = asked or _family(said, grid, frames)
+        network = asked or _family(said, grid, frames, holes)
         size = _of_clips(_size(network.value, grid, machine, len(fingerprint), minutes, task), frames)
+        size = _of_modalities(size, channels // (frames or 1), task)
         architecture = {
             "name": network.value,
             "channels": channels,
@@ -87,7 +92,8 @@ def fitted(
             "size": size.value,
         }
         beside = {**(context or {}), **(presence or {})}
-        if not (presence and takes_context(task, architecture, beside)):
+        lacks = (holes is not None and holes.absent) or "modalities" in size.value
+        if not (presence and lacks and takes_context(task, architecture, beside)):
             beside = dict(context or {})
         told = telling(task, network.value, beside)
         architecture |= told_of({"context": beside, **{key: one.value for key, one in told.items()}})
@@ -113,8 +119,14 @@ def _smaller(batch: int) -> Iterator[tuple[float, int]]:
     yield SMALLER**MOST_SHRINKING, 1
 
 
-def _family(said: Decision, grid: Grid, frames: int | None) -> Decision:
-    """The task's choice; for few thick slices the one that looks at them in their plane, for clips one of clips."""
+def _family(said: Decision, grid: Grid, frames: int | None, holes: Holes | None) -> Decision:
+    """The task's choice; for few thick slices the one that looks at them in their plane, for clips one of clips.
+
+    Where many cases lack one of several images, one that takes each by itself and the mean over those that are there.
+    """
+    if said.value in ("unet", "resnet") and frames is None and holes is not None and holes.many:
+        because = "each image has an encoder of its own, and their features are averaged over those that are there"
+        return Decision("fusion", f"{holes.said}: {because}", HEMIS)
     if said.value == "resnet" and frames is not None:
         return Decision(
             "clip_resnet", f"one encoder looks at each of {frames} frames, then time is gone through", CLIPS
@@ -135,6 +147,14 @@ def _of_clips(size: Decision, frames: int | None) -> Decision:
     if "frames" not in size.value:
         return size
     return replace(size, value={**size.value, "frames": frames or 1})
+
+
+def _of_modalities(size: Decision, count: int, task: Task) -> Decision:
+    """With the number of images of a case, and what of their answers is averaged, where the family asks for it."""
+    if "modalities" not in size.value:
+        return size
+    means = {"means": {head: mean_of(task, head) for head in task.heads}} if "means" in size.value else {}
+    return replace(size, value={**size.value, "modalities": count, **means})
 
 
 def _size(name: str, grid: Grid, machine: Machine, cases: int, minutes: float | None, task: Task) -> Decision:

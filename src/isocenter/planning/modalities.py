@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from isocenter.errors import counted
@@ -13,13 +14,61 @@ from isocenter.values import Dataset, Decision
 # Each image is left out half the time, so that nearly every subset of them is seen as often as any other.
 DROPOUT, MMFORMER = 0.5, "arXiv:2206.02425"
 HEMIS = "arXiv:1607.05194"
+# Below this share of cases that lack an image a network is not built around them.
+FEW = 0.05
 
 
-def lacking(dataset: Dataset, channels: Sequence[str]) -> dict[str, int]:
-    """{channel: cases that lack it}, of those that some case lacks; seen from names, so that nothing is read."""
-    having = [_channels(list(case.images), channels) for case in dataset if len(case.images)]
-    counts = {name: sum(name not in found for found in having) for name in channels}
-    return {name: count for name, count in counts.items() if count}
+@dataclass(frozen=True)
+class Holes:
+    """Which of several images cases lack.
+
+    channels: of the network; several images only where there are two, and they are no colours of one
+    lacking:  {channel: cases without it}, of those that some case lacks
+    cases:    all there are
+    dropout:  how often training leaves an image out
+    """
+
+    channels: tuple[str, ...]
+    lacking: Mapping[str, int]
+    cases: int
+    dropout: float = field(default=0.0)
+
+    @classmethod
+    def of(cls, dataset: Dataset, channels: Sequence[str]) -> Holes:
+        """From the names of all cases' images: nothing is read."""
+        having = [_channels(list(case.images), channels) for case in dataset if len(case.images)]
+        counts = {name: sum(name not in found for found in having) for name in channels}
+        return cls(tuple(channels), {name: count for name, count in counts.items() if count}, len(having))
+
+    @property
+    def several(self) -> bool:
+        return len(self.channels) > 1 and self.channels != COLOUR
+
+    @property
+    def many(self) -> bool:
+        return self.several and max(self.lacking.values(), default=0) >= FEW * self.cases
+
+    @property
+    def absent(self) -> list[str]:
+        """The channels that a case may lack: those that training leaves out, or that a case lacks."""
+        if not self.several:
+            return []
+        return list(self.channels) if self.dropout > 0 else list(self.lacking)
+
+    @property
+    def said(self) -> str:
+        """Who lacks what, as "channel T2: 12 of 60 cases lack it"."""
+        each = (
+            f"channel {name}: {count} of {counted(self.cases, 'case')} lack it" for name, count in self.lacking.items()
+        )
+        return "; ".join(each) or "every case has all images"
+
+    @property
+    def presence(self) -> dict[str, Any]:
+        """What tells a network which images a case has, as part of `network.context`."""
+        shares = {name: 1 - self.lacking.get(name, 0) / max(1, self.cases) for name in self.channels}
+        columns = [Presence.of(name, round(share, 6)) for name, share in shares.items()]
+        return {one.name: one.settings for one in columns} if self.several else {}
 
 
 def _channels(images: Sequence[str], channels: Sequence[str]) -> set[str]:
@@ -30,45 +79,32 @@ def _channels(images: Sequence[str], channels: Sequence[str]) -> set[str]:
     return numbers | {name for name in channels if name.partition(":")[0] in images}
 
 
-def dropout_decision(channels: Sequence[str], holes: Mapping[str, int], cases: int) -> Decision:
+def dropout_decision(holes: Holes) -> Decision:
     """How often training leaves an image of a case out."""
-    if len(channels) < 2 or tuple(channels) == COLOUR:
+    if not holes.several:
         return Decision(0.0, "each case has one image: nothing could be left out")
-    if not holes:
-        because = "every case has all images; a new patient who lacks one is refused"
-        return Decision(0.0, f"{because} (--set training.modality_dropout={DROPOUT} trains for such)")
-    because = f"{said(holes, cases)}: each image of a case is left out half the time, never all of them"
+    if not holes.lacking:
+        remedy = f"a new patient who lacks one is refused (--set training.modality_dropout={DROPOUT} trains for such)"
+        return Decision(0.0, f"{holes.said}; {remedy}")
+    because = f"{holes.said}: each image of a case is left out half the time, never all of them"
     return Decision(DROPOUT, f"{because}, so that the network learns from every subset what it shows", MMFORMER)
 
 
-def absent_decision(channels: Sequence[str], holes: Mapping[str, int], cases: int, dropout: float) -> Decision:
-    """The channels that a case may lack: those that training left out, or that a case has lacked."""
-    if len(channels) < 2 or tuple(channels) == COLOUR:
+def absent_decision(holes: Holes) -> Decision:
+    """The channels that a case may lack."""
+    if not holes.several:
         return Decision([], "each case has one image")
-    because = said(holes, cases) if holes else "every case has all of them"
-    if dropout > 0:
-        return Decision(list(channels), f"{because}, and training leaves each of them out in turn")
-    return Decision(list(holes), f"{because}, and training leaves none out")
+    taught = "training leaves each of them out in turn" if holes.dropout > 0 else "training leaves none out"
+    return Decision(holes.absent, f"{holes.said}, and {taught}")
 
 
-def presence(channels: Sequence[str], absent: Collection[str], holes: Mapping[str, int], cases: int) -> dict[str, Any]:
-    """What tells the network which images a case has, as part of `network.context`; nothing where none is absent."""
-    columns = [Presence.of(name, round(1 - holes.get(name, 0) / max(1, cases), 6)) for name in channels]
-    return {one.name: one.settings for one in columns} if absent else {}
-
-
-def with_presence(
-    beside: Decision, context: Mapping[str, Any] | None, channels: Sequence[str], family: str
-) -> Decision:
+def with_presence(beside: Decision, context: Mapping[str, Any] | None, holes: Holes, family: str) -> Decision:
     """What the network is told: the covariates, and which images a case has, if the family takes it."""
-    names = " and ".join(channels)
-    if context == beside.value:
-        because = f"{beside.because}; {family} sees images alone: of {names} it sees zeros for what is absent"
-        return Decision(beside.value, because, beside.source)
-    asked = "" if beside.value is None else f"{beside.because}; "
-    return Decision(dict(context or {}), f"{asked}a case may lack some of {names}: which are there is told", HEMIS)
-
-
-def said(holes: Mapping[str, int], cases: int) -> str:
-    """Who lacks what, as "channel T2: 12 of 60 cases lack it"."""
-    return "; ".join(f"channel {name}: {count} of {counted(cases, 'case')} lack it" for name, count in holes.items())
+    names = " and ".join(holes.channels)
+    if context != beside.value:
+        asked = "" if beside.value is None else f"{beside.because}; "
+        return Decision(dict(context or {}), f"{asked}which of {names} a case has is told", HEMIS)
+    if not holes.absent:
+        return beside
+    because = f"{beside.because}; {family} sees images alone: of {names} it sees zeros for what is absent"
+    return Decision(beside.value, because, beside.source)

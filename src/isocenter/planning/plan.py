@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from isocenter.planning.anatomy import anatomy, left_right, names_of
@@ -13,7 +14,7 @@ from isocenter.planning.context import context_decision, image_only
 from isocenter.planning.fitting import fitted, memory_decision
 from isocenter.planning.grid import window_for
 from isocenter.planning.machine import Machine
-from isocenter.planning.modalities import absent_decision, dropout_decision, lacking, presence, with_presence
+from isocenter.planning.modalities import Holes, absent_decision, dropout_decision, with_presence
 from isocenter.planning.prepare import channels_of, frames_of, preprocessing
 from isocenter.planning.profiles import NNUNET, profile_for
 from isocenter.planning.recipe import batch_decision, training
@@ -55,10 +56,9 @@ def make_plan(
     frames = frames_of(fingerprint, machine.device)
     names = channels_of(fingerprint).value
     channels = len(names) * (frames.value or 1)
-    holes = lacking(dataset, names)
-    dropout = dropout_decision(names, holes, len(dataset))
-    dropout = dropout if modality_dropout is None else Decision(modality_dropout, "asked for")
-    absent = absent_decision(names, holes, len(dataset), dropout.value)
+    holes = Holes.of(dataset, names)
+    dropout = dropout_decision(holes) if modality_dropout is None else Decision(modality_dropout, "asked for")
+    holes = replace(holes, dropout=dropout.value)
     wished = said.get("training.batch")
     beside = context_decision(dataset, fingerprint, context)
     trainings = max(1, folds) * (2 if beside.value else 1)
@@ -74,14 +74,15 @@ def make_plan(
         minutes=each,
         wished=None if wished is None else int(wished.value),
         context=beside.value,
-        presence=presence(names, absent.value, holes, len(dataset)),
+        presence=holes.presence,
+        holes=holes,
         reduction=float(said["preprocessing.reduction"].value) if "preprocessing.reduction" in said else 1.0,
     )
     grid = fits.grid
     batch = batch_decision(fits.batch, fits.usual, fingerprint, grid, machine)
     if wished is not None and fits.batch == wished.value:
         batch = wished
-    prepared = preprocessing(dataset, fingerprint, built, grid, frames, retest, absent)
+    prepared = preprocessing(dataset, fingerprint, built, grid, frames, retest, absent_decision(holes))
     side = left_right(fingerprint, prepared["ndim"].value)
     profile = profile_for(prepared["modality"].value, prepared["ndim"].value)
     varied = augmentation(profile, anatomy(names_of(dataset, built.labels)), side, built, grid.patch)
@@ -96,7 +97,7 @@ def make_plan(
             "name": fits.network,
             "size": fits.size,
             "pretrained": Decision(None, "no others were asked for"),
-            "context": with_presence(beside, fits.context, names, fits.network.value) if absent.value else beside,
+            "context": with_presence(beside, fits.context, holes, fits.network.value),
             **fits.told,
         },
         "training": training(

@@ -17,6 +17,7 @@ from isocenter.runtime.foreign.nnunet_postprocessing import read_postprocessing
 from isocenter.runtime.measurement import measurements
 from isocenter.runtime.model import Inference, Model, build_module
 from isocenter.runtime.package import Evidence, write_package
+from isocenter.runtime.packaged import mean_of
 from isocenter.runtime.preprocessing import Preprocessing
 from isocenter.runtime.readme import RUN_COMMAND
 from isocenter.runtime.record import digest, read_json, read_tensors, seal, verify, write_json, write_tensors
@@ -65,6 +66,7 @@ __all__ = [
     "load",
     "load_foreign",
     "local",
+    "mean_of",
     "measurements",
     "numbered",
     "opened",

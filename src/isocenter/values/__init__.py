@@ -15,7 +15,18 @@ from isocenter.values.geometry import (
     Geometry,
 )
 from isocenter.values.grades import grades
-from isocenter.values.image import Array, Code, Deferred, Image, Label, Reader, Source, blocks, names_of_channels
+from isocenter.values.image import (
+    Array,
+    Code,
+    Deferred,
+    Image,
+    Label,
+    Reader,
+    Source,
+    blocks,
+    name_alone,
+    names_of_channels,
+)
 from isocenter.values.plan import BY_HAND, PLAN_VERSION, Decision, Plan, stands_for
 from isocenter.values.prediction import (
     KNOWN,
@@ -89,6 +100,7 @@ __all__ = [
     "hidden",
     "is_missing",
     "level_in",
+    "name_alone",
     "names_of_channels",
     "number_in",
     "parts_of",

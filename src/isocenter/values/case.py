@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
-from isocenter.values.image import Image, Label
+from isocenter.values.image import Image, Label, name_alone
 
 T = TypeVar("T")
 Split = Literal["train", "val", "test"]
@@ -56,6 +57,15 @@ class Case:
     group: str | None = None
     files: tuple[Path, ...] = ()
     key: str = ""
+
+    def with_images(self, names: Collection[str]) -> Case:
+        """The case as if it had no other images than these."""
+        kept = {name_alone(name): partial(_named, self.images, name) for name in self.images if name in names}
+        return replace(self, images=LazyMapping(kept))
+
+
+def _named(images: Mapping[str, Image], name: str) -> Image:
+    return images[name].named(name_alone(name))
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,14 @@ def blocks(array: Array | Deferred, voxels: int = 2**22) -> Iterator[tuple[tuple
         yield region, read(region)
 
 
+def name_alone(name: str) -> str:
+    """What an image of a case is called where others are absent: a number has four digits, as in nnU-Net's files.
+
+    What is called 0 could be any picture in grey.
+    """
+    return f"{int(name):04}" if name.isdigit() else name
+
+
 def names_of_channels(name: str, channels: Sequence[str]) -> tuple[str, ...]:
     """What the channels of one of several images of a case are called."""
     return (name,) if len(channels) == 1 else tuple(f"{name}:{channel}" for channel in channels)

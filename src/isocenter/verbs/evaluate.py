@@ -12,7 +12,7 @@ from isocenter.evaluation import rows_to_json
 from isocenter.files import dataset_hash
 from isocenter.lazy import pandas as pd
 from isocenter.planning import read_plan
-from isocenter.runtime import Model, careful, environment, load
+from isocenter.runtime import Model, Preprocessing, careful, environment, load
 from isocenter.tasks import Task, suffices
 from isocenter.values import Case, Dataset, Plan, Problem, Row
 from isocenter.verbs.choice import Choice, choice
@@ -23,6 +23,7 @@ from isocenter.verbs.folds import OutOfFold
 from isocenter.verbs.output import refuse_taken, result_folder
 from isocenter.verbs.run_report import report
 from isocenter.verbs.scoring import Predictor, Scored, score
+from isocenter.verbs.subsets import with_subsets
 
 MARKS = ("cases.csv", "summary.json")
 
@@ -106,6 +107,9 @@ def evaluate(
     cases = [case for case in dataset if case.id in chosen.parts]
     predictor = _predictor(loaded, run, chosen, device)
     scored = score(predictor, cases, chosen.parts, seed=seed, patients_known=dataset.patients_known)
+    if isinstance(loaded.preprocessing, Preprocessing):
+        known = dataset.patients_known
+        scored = with_subsets(scored, predictor, loaded.preprocessing, cases, seed=seed, patients_known=known)
     notes = (*chosen.notes, *unshared(loaded.task, cases))
     primary = str(loaded.record.get("primary", scored.rows[0].metric))
     result = Evaluation(scored, primary, chosen.which, notes, Path(out) if out is not None else None)

@@ -9,6 +9,7 @@ from typing import Any
 from isocenter.errors import counted
 from isocenter.files import write_text, written
 from isocenter.lazy import pandas as pd
+from isocenter.planning import settings
 from isocenter.runtime import environment, write_json
 from isocenter.training import Outcome
 from isocenter.values import Case, Plan, Split
@@ -16,6 +17,7 @@ from isocenter.verbs.memory import memory_record, memory_words
 from isocenter.verbs.run_folder import REPORT, Begun
 from isocenter.verbs.run_report import report
 from isocenter.verbs.scoring import Predictor, Scored, score
+from isocenter.verbs.subsets import with_subsets
 
 # The loss of a fold is a running mean over this share of its steps.
 SMOOTH_SHARE = 20
@@ -31,6 +33,8 @@ def evaluated(
         return None
     known, seed = run.dataset.patients_known, int(run.plan["training.seed"])
     scored = score(model, cases, parts, seed=seed, patients_known=known)
+    preprocessing = settings(run.plan).preprocessing
+    scored = with_subsets(scored, model, preprocessing, cases, seed=seed, patients_known=known)
     with written(run.out / folder, overwrite=True) as partial:  # a killed run may have left one
         partial.mkdir()
         scored.write(partial)

@@ -23,6 +23,7 @@ from isocenter.verbs.fit import Job, fit, keep_task, predicted, say_decided
 from isocenter.verbs.image_only import evaluated_untold, image_job, is_wanted
 from isocenter.verbs.run_folder import Begun, state_of
 from isocenter.verbs.scoring import Scored
+from isocenter.verbs.subsets import Subsets
 
 # What each fold takes from its own training cases. The grid is common, because the folds become one model whose outputs
 # are averaged voxel by voxel, and so are labels and tolerances, by which it is scored.
@@ -149,7 +150,8 @@ def _afterwards(run: Begun, jobs: Sequence[Job], trainings: int) -> Afterwards |
     if training.steps is not None or training.minutes is None:
         return None
     selecting = trainings * sum(len(job.tuning) for job in jobs)
-    tested = [(len(run.made.folds[0]), 1)] * trainings + [(len(run.own_test), len(jobs))]
+    often = max(1, len(Subsets.of(jobs[0].settings.preprocessing).wanted))
+    tested = [*[(len(run.made.folds[0]), 1)] * trainings, (len(run.own_test), len(jobs))] * often
     return Afterwards(training.minutes, jobs[0].val[0], selecting, tested, covariates_seconds(jobs))
 
 

@@ -40,6 +40,10 @@ REGISTERED = "evaluation.registered"
 MOST_LABELS = 4
 # Metrics that stand side by side on a page.
 MOST_COLUMNS = 7
+BY_IMAGES = (
+    "A case may lack images: the cases that have them were scored with these alone as well. A case that lacks one of "
+    "them is not in that row, so rows may be of unlike cases."
+)
 TRAINING_VARIES = (
     "Intervals say how far a figure could lie from that of all such patients. They hold for what was trained here: "
     "how far another, from another seed, would come out differently is not in them."
@@ -118,6 +122,8 @@ def _results(scored: Scored, primary: str, plan: Plan | None, by: str) -> Sectio
     ]
     if others:
         blocks.append(Estimates(others, "Exploratory"))
+    if scored.subsets:
+        blocks += [Paragraph(BY_IMAGES), Estimates(_by_images(scored, primary), "By images")]
     blocks.append(Paragraph(" ".join([*_opened(scored), TRAINING_VARIES])))
     if by_label:
         blocks += [ByLabel(rows, _level_of(rows)) for rows in _tables(by_label)]
@@ -125,6 +131,13 @@ def _results(scored: Scored, primary: str, plan: Plan | None, by: str) -> Sectio
     if scored.overview:
         blocks.append(Gallery(list(scored.overview)))
     return Section("Results", blocks)
+
+
+def _by_images(scored: Scored, primary: str) -> list[Row]:
+    """The primary metric over all labels, a row for each subset of the images."""
+    return [
+        replace((_first(rows, primary) or list(rows))[0], label=" + ".join(images)) for images, rows in scored.subsets
+    ]
 
 
 def _promise(primary: str, plan: Plan | None) -> str:

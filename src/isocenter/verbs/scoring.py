@@ -34,6 +34,7 @@ from isocenter.verbs.predict_case import noted
 from isocenter.verbs.progress import tracked
 
 CASES, SUMMARY, TASK, TASK_SCHEMA = "cases.csv", "summary.json", "task.json", "isocenter.task"
+IMAGES, IMAGES_SCHEMA = "images.json", "isocenter.images"
 # Pictures of the best, a median and the worst cases.
 SHOWN = 2
 # Predictions of so many voxels together are kept until it is known which are shown; of more those are made once more.
@@ -56,6 +57,7 @@ class Scored:
     shown:    (what it is, case id, pictures, the viewer's page) of the best, median and worst cases
     of_a_case: the column of the table by which a single case is judged, where the primary metric is of all together
     task:     whose figures they are
+    subsets:  (images, what was measured with these alone) of a model that does without some
     openings: how often these cases were opened as a test on this machine, this time too; 0 where nobody knows
     """
 
@@ -67,13 +69,17 @@ class Scored:
     openings: int = 0
     of_a_case: str | None = None
     task: Task | None = None
+    subsets: Sequence[tuple[tuple[str, ...], Sequence[Row]]] = ()
 
     def write(self, folder: Path) -> None:
-        """cases.csv, summary.json, task.json and the viewers' pages into an existing folder."""
+        """cases.csv, summary.json, task.json and the viewers' pages into an existing folder; images.json of subsets."""
         if self.task is not None:
             write_json(folder / TASK, TASK_SCHEMA, {"name": self.task.name, **self.task.settings})
         self.table.to_csv(folder / CASES, index=False)
         (folder / SUMMARY).write_text(json.dumps(rows_to_json(self.rows), indent=1) + "\n", encoding="utf-8")
+        if self.subsets:
+            found = [{"images": [*own], **row} for own, rows in self.subsets for row in rows_to_json(rows)["rows"]]
+            write_json(folder / IMAGES, IMAGES_SCHEMA, {"rows": found})
         if self.shown:
             (folder / "views").mkdir()
         for number, (_, _, _, page) in enumerate(self.shown):

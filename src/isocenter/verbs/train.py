@@ -30,6 +30,7 @@ from isocenter.verbs.run_folder import MARKS, NOTES, REPORT, Begun, begin, plann
 from isocenter.verbs.scoring import Scored
 from isocenter.verbs.several import in_all_processes
 from isocenter.verbs.start import weights_of
+from isocenter.verbs.subsets import Subsets
 
 
 @dataclass(frozen=True, eq=False)
@@ -261,5 +262,6 @@ def _afterwards(run: Begun, job: Job, tested: int, trainings: int) -> Afterwards
     timed = job.settings.training.steps is None or state_of(run.out).get("deadline") is not None
     if minutes is None or not timed:
         return None
-    tests, beside = [(tested, 1)] * trainings, covariates_seconds([job])
+    often, beside = max(1, len(Subsets.of(job.settings.preprocessing).wanted)), covariates_seconds([job])
+    tests = [(tested, 1)] * (often + trainings - 1)
     return Afterwards(minutes, [*job.val, *job.train][0], trainings * len(job.tuning), tests, beside)

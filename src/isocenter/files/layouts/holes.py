@@ -8,14 +8,13 @@ from functools import partial
 
 from isocenter.errors import counted
 from isocenter.files.layouts.layout import Found
-from isocenter.values import Image, Problem
+from isocenter.values import Image, Problem, name_alone
 
 
 def with_holes(cases: Sequence[Found], declared: Sequence[str]) -> tuple[list[Found], list[Problem]]:
     """The cases, those that lack an image with the names of what they have, and who lacks what.
 
     declared: the images that a case may have; nobody lacks anything where nothing says it
-    A number becomes one of four digits, as in the files of nnU-Net: what is called 0 could be any picture in grey.
     """
     seen = [case for case in cases if case.images]
     lacking = {name: tuple(case.name for case in seen if name not in case.images) for name in declared}
@@ -34,7 +33,7 @@ def with_holes(cases: Sequence[Found], declared: Sequence[str]) -> tuple[list[Fo
 
 
 def _named(case: Found) -> Found:
-    images = {f"{int(name):04}" if name.isdigit() else name: load for name, load in case.images.items()}
+    images = {name_alone(name): load for name, load in case.images.items()}
     named = {name: partial(_as, name, load) for name, load in images.items()}
     return replace(case, images=named, key=f"{case.key}|{','.join(images)}")
 

@@ -1,0 +1,126 @@
+"""Two pictures of a patient, of which some lack one: from a table with blanks to a package without Isocenter."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import PIL.Image
+import pytest
+
+import isocenter
+import trained
+from isocenter.errors import DatasetError
+from isocenter.runtime import Preprocessing
+from isocenter.values import Case, Geometry, Image
+from isocenter.verbs.subsets import Subsets
+from packages import CONFIG, without_isocenter
+
+COLUMN = {"image:CT": "ct", "image:PT": "pt", "label": "state", "patient": "person"}
+SIZE = {"strides": [[1, 1], [2, 2]], "width": 4, "modalities": 2, "way": "intermediate"}
+FEW = {**trained.FEW_STEPS, "network.size": SIZE, "training.batch": 8}
+READING = {"column": COLUMN, "device": "cpu", "threads": 1}
+
+
+def cohort(root: Path, count: int = 30) -> Path:
+    """A bright square in the one and a dark one in the other make the class; each third case lacks one of them."""
+    root.mkdir(parents=True)
+    rows = ["id,ct,pt,state,person"]
+    for n in range(count):
+        rng, ill = np.random.default_rng(n), n % 2
+        cells = []
+        for channel, name in enumerate(("ct", "pt")):
+            pixels = rng.normal(120, 20, (16, 16))
+            pixels[4:10, 4:10] += (-1) ** channel * 80 * ill
+            PIL.Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(root / f"{name}{n:02}.png")
+            cells.append("" if n % 6 == 3 * channel else f"{name}{n:02}.png")
+        rows.append(f"c{n:02},{','.join(cells)},{'ill' if ill else 'well'},p{n}")
+    (root / "table.csv").write_text("\n".join(rows))
+    return root / "table.csv"
+
+
+@pytest.fixture(scope="module")
+def holed(tmp_path_factory):
+    """The table, and a run on it; tests only read them."""
+    root = tmp_path_factory.mktemp("holed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ISOCENTER_CACHE", str(root / "cache"))
+        data = cohort(root / "data")
+        isocenter.train(data, out=root / "run", assignments=FEW, **READING)
+    return data, root / "run"
+
+
+def test_every_subset_of_the_images_is_scored_with_its_interval(holed):
+    _, run = holed
+    rows = json.loads((run / "evaluation" / "images.json").read_text())["rows"]
+    first = {tuple(row["images"]): row for row in rows if row["metric"] == rows[0]["metric"] and row["label"] == "all"}
+    assert list(first) == [("CT",), ("PT",), ("CT", "PT")]
+    table = pd.read_csv(run / "evaluation" / "cases.csv", dtype={"case": str})
+    lacks = {one: sum(int(case[1:]) % 6 == 3 * n for case in table["case"]) for n, one in enumerate(("CT", "PT"))}
+    assert first["CT",]["n"] == len(table) - lacks["CT"]
+    assert first["CT", "PT"]["n"] == len(table) - sum(lacks.values())
+    page = (run / "report.html").read_text()
+    assert "By images" in page
+    assert "CT + PT" in page
+
+
+def test_a_patient_who_lacks_an_image_gets_the_answer_of_the_others(holed, tmp_path):
+    data, run = holed
+    folder = data.parent
+    table = tmp_path / "new.csv"
+    both, one = f"{folder}/ct01.png,{folder}/pt01.png", f",{folder}/pt01.png"
+    table.write_text(f"id,ct,pt\nboth,{both}\nlacks,{one}\n")
+    columns = {"image:CT": "ct", "image:PT": "pt"}
+    found = isocenter.predict(run, table, column=columns, device="cpu").table.set_index("case")["probability_ill"]
+    assert found["both"] != found["lacks"]
+    whole = isocenter.load(run, device="cpu")
+    lone = isocenter.read(folder / "pt01.png").named("PT")
+    assert whole.predict(lone).probabilities["ill"] == pytest.approx(found["lacks"], abs=1e-6)
+    with pytest.raises(DatasetError, match="has 1 channel"):
+        whole.predict(isocenter.read(folder / "pt01.png"))  # nothing says which of the two it is
+
+
+def test_a_package_does_without_an_image_in_onnx_and_without_isocenter(holed, tmp_path):
+    data, run = holed
+    packaged = isocenter.package(run, out=tmp_path / "package", backends=("onnx",), threads=1)
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for case, files in {"a": ("ct01", "pt01"), "b": (None, "pt01"), "c": ("ct02", None)}.items():
+        for number, name in enumerate(files):
+            if name is not None:
+                (pictures / f"{case}_{number:04}.png").write_bytes((data.parent / f"{name}.png").read_bytes())
+    ours = isocenter.predict(run, pictures, device="cpu").table.set_index("case")["probability_ill"]
+    onnx = isocenter.predict(packaged.out, pictures, device="cpu", backend="onnx").table.set_index("case")
+    assert onnx.loc[ours.index, "probability_ill"].tolist() == pytest.approx(ours.tolist(), abs=1e-5)
+    words = ("-m", "monai.bundle", "run", "--config_file", CONFIG, "--dataset_dir", pictures)
+    done = without_isocenter(packaged.out, tmp_path / "blocked", *words, "--output_dir", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    theirs = pd.read_csv(tmp_path / "out" / "predictions.csv", dtype={"case": str}).set_index("case")
+    assert theirs.loc[ours.index, "probability_ill"].tolist() == pytest.approx(ours.tolist(), rel=1e-4)
+    page = (packaged.out / "docs" / "README.md").read_text()
+    assert "A case may lack `CT` and `PT`" in page
+    assert "image:CT, image:PT" in page
+
+
+def test_of_four_images_every_subset_is_scored_and_of_more_each_alone_and_all_but_each():
+    def of(count: int, absent: int) -> Subsets:
+        names = tuple(f"T{n}" for n in range(count))
+        return Subsets.of(Preprocessing(2, names, (), absent=names[:absent]))
+
+    assert len(of(4, 4).wanted) == 15
+    assert len(of(6, 6).wanted) == 6 + 6 + 1
+    assert of(2, 0).wanted == ()
+    assert of(3, 1).wanted == (("T1", "T2"), ("T0", "T1", "T2"))
+
+
+def test_an_image_is_found_by_its_name_or_by_its_number():
+    grid, subsets = Geometry.of_pixels((2, 2)), Subsets(("CT", "PT"), ())
+
+    def has(*names: str) -> dict[str, str]:
+        return subsets.of_case(Case("c", "p", {name: Image(np.ones((1, 2, 2)), grid) for name in names}))
+
+    assert has("0", "1") == {"CT": "0", "PT": "1"}
+    assert has("PT") == {"PT": "PT"}
+    assert has("0001") == {"PT": "0001"}
