@@ -61,6 +61,7 @@ def test_what_only_training_scoring_or_drawing_needs_stays_behind(sources):
 
 # What families have in common, and travels with each.
 SHARED = {
+    **{f"clip_{key}": {"resnet", "vit"} for key in ("gru", "lstm", "resnet", "transformer")},
     "faster_rcnn": {"levels", "pyramid", "resnet_pyramid"},
     "fcos": {"levels", "pyramid", "resnet_pyramid"},
     "mask_rcnn": {"regions", "rendering"},
