@@ -77,6 +77,7 @@ def build(
     a network of two stages, it says `sees_targets = True`, and `forward(images, context=None, targets=None)` is given
     them in training; without targets it does as much as a step with them, because memory is counted so.
     A file whose families answer with boxes says `BOXES = True`, one for objects told apart `OBJECTS = True`, and
+    `TAKES_GAPS = True` one that is given frames that are not there as NaN, and leaves them out, and
     `IN_VOXELS = True` one that has to know how many voxels a length of 1 is long: that is then its setting `unit`.
     Raises PlanError for an unknown name, a head or a context that the family cannot have, a size that it does not know.
     """
@@ -155,6 +156,11 @@ def is_published(name: str) -> bool:
     return hasattr(_found(name)[0], "published")
 
 
+def takes_gaps(name: str) -> bool:
+    """Whether the family leaves out frames that are not there, which it is given as NaN: `TAKES_GAPS` in its file."""
+    return bool(getattr(_found(name)[0], "TAKES_GAPS", False))
+
+
 def source(name: str) -> tuple[Path, str]:
     """The one file that a family is written in and the name of its `build` in it, for a copy beside a model."""
     module, function = _found(name)
@@ -199,4 +205,5 @@ __all__ = [
     "size_for",
     "sized",
     "source",
+    "takes_gaps",
 ]

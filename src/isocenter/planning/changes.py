@@ -14,6 +14,7 @@ from isocenter.planning.grid import Grid, flat, grid_for
 from isocenter.planning.machine import Machine
 from isocenter.planning.memory import peak, refuse_too_large
 from isocenter.planning.normalisation import normalisation
+from isocenter.planning.prepare import lasting
 from isocenter.planning.profiles import NNUNET
 from isocenter.planning.recipe import WITH_SGD
 from isocenter.tasks import Task, build, kind_for, parts_of, suited, uncut
@@ -122,6 +123,7 @@ def with_memory(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Plan:
     reduction = float(plan["preprocessing.reduction"]) if "preprocessing.reduction" in plan else 1.0
     grid = grid_for(fingerprint, device=machine.device, reduction=reduction, **answers)
     _refuse_cut(task, patch, grid)
+    _refuse_long(plan, fingerprint)
     if answers["scaled"] and plan["preprocessing.shape"] is None and plan["preprocessing.crop"] == "none":
         for name in ("training.patch", "inference.patch"):
             _refuse_part(fingerprint, plan["preprocessing.spacing"], plan[name], name)
@@ -153,6 +155,21 @@ def _refuse_part(fingerprint: Fingerprint, spacing: Sequence[float] | None, patc
         problem = f"{counted(int(cut.sum()), 'training case')} would not be seen whole, and a part tells no size"
         needed = [int(n) for n in np.ceil(extent.max(axis=0) / 4) * 4]
         raise PlanError(problem, name, f"Give {needed}, or a coarser preprocessing.spacing")
+
+
+def _refuse_long(plan: Plan, fingerprint: Fingerprint) -> None:
+    """PlanError for an interval with which the frames that are looked at do not reach the end of a clip."""
+    chosen = _values(plan, "preprocessing")
+    interval, frames = chosen.get("interval"), chosen.get("frames")
+    if not interval or not frames:
+        return
+    lasts, unit = lasting(fingerprint, chosen.get("time_unit"))
+    long = sum(one / interval + 0.5 >= frames for one in lasts)
+    if long:
+        said = f"longer ({max(lasts):.3g} {unit}) than {frames} frames every {interval:g}"
+        problem = f"{counted(long, 'training clip lasts', 'training clips last')} {said}"
+        remedy = "Give more preprocessing.frames, or a longer interval"
+        raise PlanError(problem, "preprocessing.interval", remedy)
 
 
 def _refuse_cut(task: Task, patch: Sequence[int], grid: Grid) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,7 @@ def _check_shape(made: Settings) -> None:
         )
     if chosen.frames is not None and chosen.frames < 1:
         raise PlanError(f"{chosen.frames} frames", "preprocessing.frames", "Give 1 or more, or none for still images")
+    _check_interval(made)
     for name in ("spacing", "shape"):
         sizes = getattr(chosen, name)
         if sizes is not None and (len(sizes) != chosen.ndim or min(sizes) <= 0):
@@ -124,6 +126,22 @@ def _check_shape(made: Settings) -> None:
     if len(chosen.normalisation) != len(chosen.channels):
         problem = f"{len(chosen.normalisation)} ways for {len(chosen.channels)} channels"
         raise PlanError(problem, "preprocessing.normalisation", "Give one for each channel")
+
+
+def _check_interval(made: Settings) -> None:
+    """Frames at even steps are of a clip, and a network that has to know where there are none can."""
+    chosen, where = made.preprocessing, "preprocessing.interval"
+    if chosen.interval is None:
+        return
+    if not 0 < chosen.interval < math.inf:
+        raise PlanError(
+            f"frames every {chosen.interval}", where, "Give a number above 0, or none to spread them evenly"
+        )
+    if chosen.frames is None:
+        raise PlanError("still images have no frames to look at", where, "Give none")
+    if not networks.takes_gaps(made.network.name):
+        problem = f"of shorter clips frames are not there, and {made.network.name} cannot leave them out"
+        raise PlanError(problem, where, "Give none, or a network of clips such as clip_resnet")
 
 
 def _check_cascade(made: Settings) -> None:
