@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from isocenter import networks
 from isocenter.errors import PlanError, counted
 from isocenter.planning.cascade import low_resolution, marks_decision
 from isocenter.planning.fitting import answers_of, memory_decision, prepared_bytes
@@ -55,9 +56,7 @@ def with_settings(plan: Plan, assignments: Mapping[str, Any]) -> Plan:
         follows["preprocessing.smallest"] = Decision(assignments["training.patch"], because)
     if "preprocessing.cascade" in assignments:
         follows["augmentation.marks"] = marks_decision(assignments["preprocessing.cascade"])
-    if "preprocessing.frames" in assignments and "frames" in plan["network.size"]:
-        size = {**plan["network.size"], "frames": assignments["preprocessing.frames"]}
-        follows["network.size"] = Decision(size, "it follows preprocessing.frames, which was set by hand")
+    plan = _told_frames(plan, assignments)
     if assignments.get("training.optimiser") == "sgd":
         because = "it goes with SGD, which was set by hand"
         follows |= {name: Decision(value, because, NNUNET) for name, value in WITH_SGD.items()}
@@ -67,6 +66,19 @@ def with_settings(plan: Plan, assignments: Mapping[str, Any]) -> Plan:
         because = "they follow augmentation.flips, which was set by hand"
         follows["inference.flips"] = Decision(assignments["augmentation.flips"], because)
     return _unless_by_hand(plan, follows)
+
+
+def _told_frames(plan: Plan, assignments: Mapping[str, Any]) -> Plan:
+    """With a network of clips that is told of as many frames as are looked at, unless its size says how many."""
+    size, frames = plan["network.size"], _values(plan, "preprocessing").get("frames")
+    by_hand = isinstance(assignments.get("network.size"), Mapping)
+    takes = isinstance(size, Mapping) and ("frames" in size or networks.takes_gaps(plan["network.name"]))
+    if frames is None or not takes or not (by_hand or "preprocessing.frames" in assignments):
+        return plan
+    if by_hand and "frames" in assignments["network.size"]:
+        return plan
+    because = BY_HAND if by_hand else "it follows preprocessing.frames, which was set by hand"
+    return plan.with_decision("network.size", Decision({**size, "frames": frames}, because))
 
 
 def shared_by_folds(plan: Plan) -> Plan:

@@ -29,6 +29,7 @@ def settings(plan: Plan) -> Settings:
     _check_names(plan, made)
     _check_patches(made)
     _check_shape(made)
+    _check_clips(made)
     _check_cascade(made)
     _check_axes(made)
     _check_learning(made)
@@ -117,7 +118,6 @@ def _check_shape(made: Settings) -> None:
         )
     if chosen.frames is not None and chosen.frames < 1:
         raise PlanError(f"{chosen.frames} frames", "preprocessing.frames", "Give 1 or more, or none for still images")
-    _check_interval(made)
     for name in ("spacing", "shape"):
         sizes = getattr(chosen, name)
         if sizes is not None and (len(sizes) != chosen.ndim or min(sizes) <= 0):
@@ -128,9 +128,15 @@ def _check_shape(made: Settings) -> None:
         raise PlanError(problem, "preprocessing.normalisation", "Give one for each channel")
 
 
-def _check_interval(made: Settings) -> None:
-    """Frames at even steps are of a clip, and a network that has to know where there are none can."""
-    chosen, where = made.preprocessing, "preprocessing.interval"
+def _check_clips(made: Settings) -> None:
+    """A network of clips is told of as many frames as it is given; frames at even steps need one."""
+    chosen, name, where = made.preprocessing, made.network.name, "preprocessing.interval"
+    takes = networks.takes_gaps(name)
+    if takes and chosen.frames is None:
+        raise PlanError(f"{name} looks at clips, and these are still images", "network.name", "Choose another")
+    if takes and (told := made.network.size.get("frames", 1)) != chosen.frames:
+        problem = f"{told} frames, where preprocessing.frames is {chosen.frames}"
+        raise PlanError(problem, "network.size", "Give both the same number")
     if chosen.interval is None:
         return
     if not 0 < chosen.interval < math.inf:
@@ -139,8 +145,8 @@ def _check_interval(made: Settings) -> None:
         )
     if chosen.frames is None:
         raise PlanError("still images have no frames to look at", where, "Give none")
-    if not networks.takes_gaps(made.network.name):
-        problem = f"of shorter clips frames are not there, and {made.network.name} cannot leave them out"
+    if not takes:
+        problem = f"of shorter clips frames are not there, and {name} cannot leave them out"
         raise PlanError(problem, where, "Give none, or a network of clips such as clip_resnet")
 
 
