@@ -59,10 +59,10 @@ def cine(path: Path, voxels: np.ndarray) -> Path:
     return path
 
 
-def clips(root: Path, count: int = 16) -> Path:
-    """A folder for each of weak and strong, of clips of 9 to 12 frames."""
+def clips(root: Path, count: int = 16, longest: int = 12) -> Path:
+    """A folder for each of weak and strong, of clips of up to so many frames, and of one to three fewer."""
     for n in range(count):
-        voxels, _ = heartbeat(n, (0.2, 0.7)[n % 2], 9 + n % 4)
+        voxels, _ = heartbeat(n, (0.2, 0.7)[n % 2], longest - 3 + n % 4)
         cine(root / ("weak", "strong")[n % 2] / f"patient{n:02}.nii.gz", voxels[:, :, :1])
     return root
 

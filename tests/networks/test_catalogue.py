@@ -38,7 +38,8 @@ def test_the_table_says_what_each_family_can_answer():
     dense, whole, boxes = ("boxes", "dense", "objects"), ("vector",), ("boxes",)
     every = (*dense, "vector")
     assert found == {
-        **{(name, axes): whole for name in ("clip_resnet", "densenet", "resnet") for axes in (1, 2, 3)},
+        **{(name, axes): whole for name in ("densenet", "resnet") for axes in (1, 2, 3)},
+        **{(f"clip_{time}", axes): whole for time in ("gru", "lstm", "resnet", "transformer") for axes in (1, 2, 3)},
         **{("inflated_resnet", axes): whole for axes in (1, 2, 3)},
         **{(name, axes): whole for name in ("cbam_resnet", "resnext", "se_resnet") for axes in (1, 2, 3)},
         **{(name, axes): whole for name in ("capsules", "coatnet") for axes in (1, 2, 3)},

@@ -50,6 +50,7 @@ SMALL_MOBILENET = {"stages": [[1, 8, 1, 1], [2, 8, 2, 2]], "width": 0.25, "last"
 SMALL_COATNET = {"blocks": [1, 2], "convolved": 1, "width": 8, "stem": 8, "stem_stride": 1, "head": 8}
 SMALL_CAPSULES = {"width": 8, "kernel": 3, "types": 4, "cells": 2, "pose": 4, "upper_pose": 6}
 SMALL_TRANSUNET = {"width": 8, "layers": 1, "hidden": 16, "heads": 2}
+SMALL_CLIP = {"blocks": [1, 1], "width": 8, "dropout": 0.0, "frames": 2}
 VIT_WITH_ALL = {
     "token": 4,
     "scales": [1, 2],
@@ -73,12 +74,20 @@ SMALLEST = {
     "cbam_resnet 3D": ("cbam_resnet", {"blocks": [1, 1], "width": 8, "dropout": 0.0}, (9, 7, 11)),
     "attention_unet 2D": ("attention_unet", {"strides": PICTURE, "width": 4}, (12, 20)),
     "attention_unet 3D": ("attention_unet", {"strides": VOLUME, "width": 8}, (6, 13, 20)),
-    "clip_resnet 1D": ("clip_resnet", {"blocks": [1, 1], "width": 8, "dropout": 0.0, "frames": 2}, (31,)),
-    "clip_resnet 2D": ("clip_resnet", {"blocks": [1, 1], "width": 8, "dropout": 0.0, "frames": 2}, (13, 9)),
-    "clip_resnet 3D": ("clip_resnet", {"blocks": [1, 1], "width": 8, "dropout": 0.0, "frames": 2}, (9, 7, 11)),
     "coatnet 1D": ("coatnet", {**SMALL_COATNET, "patch": [31]}, (31,)),
     "coatnet 2D": ("coatnet", {**SMALL_COATNET, "patch": [13, 9]}, (13, 9)),
     "coatnet 3D": ("coatnet", {**SMALL_COATNET, "patch": [9, 7, 11]}, (9, 7, 11)),
+    "clip_resnet 1D": ("clip_resnet", SMALL_CLIP, (31,)),
+    "clip_resnet 2D": ("clip_resnet", SMALL_CLIP, (13, 9)),
+    "clip_resnet 3D": ("clip_resnet", SMALL_CLIP, (9, 7, 11)),
+    "clip_gru 1D": ("clip_gru", SMALL_CLIP | {"hidden": 8}, (31,)),
+    "clip_gru 2D": ("clip_gru", SMALL_CLIP | {"hidden": 8, "layers": 2}, (13, 9)),
+    "clip_gru 3D": ("clip_gru", SMALL_CLIP | {"hidden": 8, "bidirectional": False}, (9, 7, 11)),
+    "clip_lstm 2D": ("clip_lstm", SMALL_CLIP | {"hidden": 8, "within": 3}, (13, 9)),
+    "clip_lstm 3D": ("clip_lstm", SMALL_CLIP | {"hidden": 8}, (9, 7, 11)),
+    "clip_transformer 1D": ("clip_transformer", SMALL_CLIP | {"hidden": 8, "heads": 2}, (31,)),
+    "clip_transformer 2D": ("clip_transformer", SMALL_CLIP | {"hidden": 8, "heads": 2}, (13, 9)),
+    "clip_transformer 3D": ("clip_transformer", SMALL_CLIP | {"hidden": 8, "heads": 2}, (9, 7, 11)),
     "convnext 2D": ("convnext", {"blocks": [1, 1], "width": 8, "kernel": 3, "stem_stride": 2}, (13, 9)),
     "convnext 3D": ("convnext", {"blocks": [1, 1], "width": 8, "kernel": 3, "stem_stride": 2}, (9, 7, 11)),
     "densenet 2D": ("densenet", {"blocks": [2, 2], "growth": 4, "width": 8, "dropout": 0.0}, (13, 9)),
@@ -150,6 +159,7 @@ ONE_MAP = ("plain_conv_unet", "residual_encoder_unet")
 # These have tests of their own, test_pyramid.py, test_detectors.py and test_mask_rcnn.py.
 DETECTORS, OBJECTS = ("faster_rcnn", "fcos", "retinanet"), ("mask_rcnn",)
 BOXES = ("pyramid", "yolox", *DETECTORS)
+CLIPS = ("clip_gru", "clip_lstm", "clip_resnet", "clip_transformer")
 OF_MONAI = ("attention_unet", "mednext", "swin_unetr", "unet_plus_plus", "unetr", "vnet")
 # Encoder-decoders that continue images of any size.
 OWN_SHAPE = ("axial", "transunet")

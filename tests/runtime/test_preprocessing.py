@@ -289,6 +289,19 @@ def test_what_the_model_was_not_made_for_is_refused_by_name(preprocessing, image
     assert caught.value.where == "case 7"
 
 
+def test_frames_that_a_shorter_clip_lacks_are_no_numbers_and_the_others_what_they_are_without_them():
+    rng = np.random.default_rng(0)
+    voxels, times = rng.normal(50, 9, (2, 3, 6, 5)), (0.0, 0.1, 0.3)
+    clip = Image(voxels, Geometry.of_pixels((6, 5)), times=times)
+    whole = Preprocessing(2, ("0", "1"), (Normalisation("zscore"),) * 2, shape=(4, 4), frames=3)
+    longer = replace(whole, frames=6, interval=0.1, time_unit="s")
+    seen, (padded, _) = whole(clip, "x")[0].reshape(2, 3, 4, 4), longer(clip, "x")
+    slots = padded.reshape(2, 6, 4, 4)
+    assert_array_equal(np.isnan(slots).all(axis=(0, 2, 3)), [False, False, True, False, True, True])
+    assert_array_equal(slots[:, [0, 1, 3]], seen)
+    assert longer.inputs == 12
+
+
 def test_settings_make_an_equal_preprocessing():
     made = Preprocessing(
         3,

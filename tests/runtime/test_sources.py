@@ -63,6 +63,7 @@ def test_what_only_training_scoring_or_drawing_needs_stays_behind(sources):
 SHARED = {
     "axial": {"of_monai", "relative"},
     "capsules": {"lenet"},
+    "clips": {"gates", "resnet", "vit"},
     "coatnet": {"efficientnet", "of_monai", "relative"},
     "faster_rcnn": {"levels", "pyramid", "resnet_pyramid"},
     "fcos": {"levels", "pyramid", "resnet_pyramid"},

@@ -84,6 +84,23 @@ def test_each_kind_changes_the_image_and_leaves_shape_type_and_source_alone(name
         assert_array_equal(moved, labels)
 
 
+@pytest.mark.parametrize("shape", [(9, 12), (6, 8, 7)])
+@pytest.mark.parametrize("name", [*STRENGTHS, "flips", "mixup", "cutmix"])
+def test_a_channel_that_is_not_there_stays_so_and_changes_no_other(name, shape):
+    """A frame after the end of a clip is such a channel, and all of it is NaN."""
+    strength = {"flips": (0, 1), "mixup": 1.0, "cutmix": 1.0} | STRENGTHS
+    image, one = smooth(shape, 3, channels=3, batch=2), replace(ALWAYS, **{name: strength[name]})
+    gone = image.clone()
+    gone[:, 1] = math.nan
+    found = []
+    for given_image in (image, gone):
+        generators = [generator(5, 0, n) for n in range(2)]
+        changed, _, _ = one(given_image, None, generators, steps(shape))
+        found.append(one.mixed(changed, generators)[0])
+    assert found[1][:, 1].isnan().all()
+    assert_array_equal(found[1][:, [0, 2]], found[0][:, [0, 2]])
+
+
 @few
 @given(shapes, seeds, st.integers(0, 3))
 def test_a_sample_is_changed_alike_alone_and_in_any_batch(shape, seed, place):

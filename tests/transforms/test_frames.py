@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from isocenter.errors import GeometryError
-from isocenter.transforms import evenly, frames_as_channels, stacked, thinned
+from isocenter.transforms import at_steps, evenly, frames_as_channels, in_slots, looked_at, stacked, thinned
 from isocenter.values import Geometry, Image
 
 
@@ -32,13 +34,57 @@ def test_as_many_frames_as_there_are_are_all_of_them():
 
 
 def test_a_thinned_clip_keeps_the_times_of_its_frames_and_a_short_one_comes_twice():
-    assert thinned(clip(12), 4, "x").times == pytest.approx((0.1, 0.4, 0.7, 1.0))
-    assert_array_equal(thinned(clip(2), 4, "x").data[0, :, 0, 0], [0, 0, 1, 1])
+    assert thinned(clip(12), evenly(12, 4)).times == pytest.approx((0.1, 0.4, 0.7, 1.0))
+    assert_array_equal(thinned(clip(2), evenly(2, 4)).data[0, :, 0, 0], [0, 0, 1, 1])
 
 
-def test_a_still_image_is_no_clip():
-    with pytest.raises(GeometryError, match="no frames"):
-        thinned(clip(3).frame(0), 2, "x")
+@given(st.integers(2, 60), st.floats(0.01, 3), st.floats(0.5, 4))
+def test_each_slot_has_the_frame_that_was_taken_nearest_to_its_time(frames, step, factor):
+    times, interval = [5 + step * n for n in range(frames)], factor * step
+    slots = at_steps(times, interval, 400)
+    found = [one for one in slots if one is not None]
+    assert (slots[0], found) == (0, sorted(set(found)))
+    for slot, one in enumerate(slots):
+        away = [abs(time - times[0] - slot * interval) for time in times]
+        if one is None:
+            assert min(away) >= interval / 2 * (1 - 1e-9)
+        else:
+            assert away[one] == pytest.approx(min(away), abs=1e-9 * frames)
+
+
+def test_a_shorter_clip_has_no_frames_in_its_last_slots_and_a_lost_frame_leaves_its_own_empty():
+    assert looked_at(clip(4), 6, 0.1, "s", "x") == [0, 1, 2, 3, None, None]
+    assert looked_at(clip(9), 6, 0.2, "s", "x") == [0, 2, 4, 6, 8, None]
+    assert looked_at(clip(9), 6, 2, "frame", "x") == [0, 2, 4, 6, 8, None]
+    lost = replace(clip(4), times=(0.0, 0.1, 0.3, 0.4))
+    assert looked_at(lost, 5, 0.1, "s", "x") == [0, 1, None, 2, 3]
+
+
+def test_a_slot_without_a_frame_is_no_number_and_the_others_are_what_they_were():
+    frames = np.arange(6, dtype=np.float32).reshape(3, 2)
+    spread = in_slots(frames, [0, None, 1, 2, None])
+    assert_array_equal(np.isnan(spread).all(axis=1), [False, True, False, False, True])
+    assert_array_equal(spread[[0, 2, 3]], frames)
+    assert in_slots(frames, [0, 1, 2]) is frames
+
+
+@pytest.mark.parametrize(
+    ("image", "interval", "unit", "says"),
+    [
+        (clip(3).frame(0), None, None, "has no frames, and the model looks at 6 of a clip"),
+        (clip(3).frame(0), 0.1, "s", "has no frames"),
+        (clip(1), None, None, "has 1 frame, and the model looks at what changes"),
+        (clip(1), 0.1, "s", "has 1 frame"),
+        (clip(9), 0.1, "s", r"lasts 0\.8 s, and the model looks every 0\.1, 6 times at most"),
+        (clip(9), 1, "frame", "lasts 8 frames, and the model looks every 1, 6 times at most"),
+        (clip(2), 0.5, "s", r"lasts 0\.1 s.* Give a longer clip"),
+        (clip(2), 0.02, "s", "has 2 frames, .* Give a clip with more of them"),
+        (replace(clip(3), times=None), 0.1, "s", r"nothing says when its frames were taken.* every 0\.1 s"),
+    ],
+)
+def test_a_clip_that_the_model_cannot_look_at_is_refused_by_what_is_wrong_with_it(image, interval, unit, says):
+    with pytest.raises(GeometryError, match=says):
+        looked_at(image, 6, interval, unit, "x")
 
 
 def test_frames_become_channels_those_of_the_first_channel_first():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import nibabel
 import numpy as np
@@ -66,6 +67,38 @@ def test_a_clip_has_one_answer_whatever_its_length(room):
     described = json.loads((room / "clips_packaged" / "configs" / "metadata.json").read_text())
     assert len(described["network_data_format"]["inputs"]["image"]["channel_def"]) == 8
     assert json.loads((room / "clips_packaged" / "isocenter" / "model.json").read_text())["onnx"]["exported"]
+
+
+def test_clips_of_unequal_length_are_learnt_together_and_each_is_predicted_as_long_as_it_is(room):
+    data = drawn_in_time.clips(room / "unequal", longest=9)
+    size = {"width": 4, "blocks": [1, 1], "stem_stride": 2, "hidden": 8}
+    more = {"network.name": "clip_gru", "network.size": size, "preprocessing.frames": 8, "preprocessing.interval": 0.05}
+    run = isocenter.train(data, out=room / "unequal_run", assignments={**FEW, **more}, **FLAGS)
+    model, path = isocenter.load(run.out, "cpu"), data / "strong" / "patient01.nii.gz"
+    image = isocenter.read(path)
+    seen, _ = model.preprocessing(image, "x")
+    gone = np.isnan(seen).all(axis=(1, 2))
+    assert 0 < gone.sum() < 8
+    assert np.isfinite(seen[~gone]).all()
+    whole, frames = model.predict(image).probabilities, image.data
+    isocenter.package(run.out, out=room / "unequal_packaged", backends=())
+    packaged = isocenter.load(room / "unequal_packaged", "cpu")
+    assert json.loads((room / "unequal_packaged" / "isocenter" / "model.json").read_text())["onnx"]["exported"]
+    assert packaged.predict(image).probabilities == pytest.approx(whole, abs=1e-5)
+    for count in (2, frames.shape[1]):  # as short as can be, and as it is
+        part = replace(image, pixels=frames[:, :count], times=image.times[:count])
+        assert packaged.predict(part).probabilities == pytest.approx(model.predict(part).probabilities, abs=1e-5)
+    twice = replace(
+        image, pixels=np.concatenate([frames] * 3, axis=1), times=tuple(0.04 * n for n in range(frames.shape[1] * 3))
+    )
+    for refused, says in (
+        (image.frame(0), "no frames"),
+        (replace(image, pixels=frames[:, :1], times=(0.0,)), "has 1 frame"),
+        (replace(image, times=None), "nothing says when"),
+        (twice, "8 times at most"),
+    ):
+        with pytest.raises(isocenter.errors.GeometryError, match=says):
+            packaged.predict(refused)
 
 
 def test_masks_of_every_frame_come_back_with_their_times_and_the_change_over_the_beat(room):

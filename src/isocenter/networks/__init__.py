@@ -26,7 +26,10 @@ NETWORKS = {
     "capsules": "isocenter.networks.capsules:build",
     "cbam_resnet": "isocenter.networks.resnet:build_cbam",
     "cbam_unet": "isocenter.networks.unet:build_cbam",
-    "clip_resnet": "isocenter.networks.resnet:build_clips",
+    "clip_gru": "isocenter.networks.clips:build_gru",
+    "clip_lstm": "isocenter.networks.clips:build_lstm",
+    "clip_resnet": "isocenter.networks.clips:build_resnet",
+    "clip_transformer": "isocenter.networks.clips:build_transformer",
     "coatnet": "isocenter.networks.coatnet:build",
     "convnext": "isocenter.networks.convnext:build",
     "densenet": "isocenter.networks.densenet:build",
@@ -95,6 +98,7 @@ def build(
     a network of two stages, it says `sees_targets = True`, and `forward(images, context=None, targets=None)` is given
     them in training; without targets it does as much as a step with them, because memory is counted so.
     A file whose families answer with boxes says `BOXES = True`, one for objects told apart `OBJECTS = True`, and
+    `TAKES_GAPS = True` one that is given frames that are not there as NaN, and leaves them out, and
     `IN_VOXELS = True` one that has to know how many voxels a length of 1 is long: that is then its setting `unit`.
     Raises PlanError for an unknown name, a head or a context that the family cannot have, a size that it does not know.
     """
@@ -195,6 +199,11 @@ def is_published(name: str) -> bool:
     return hasattr(_found(name)[0], "published")
 
 
+def takes_gaps(name: str) -> bool:
+    """Whether the family leaves out frames that are not there, which it is given as NaN: `TAKES_GAPS` in its file."""
+    return bool(getattr(_found(name)[0], "TAKES_GAPS", False))
+
+
 def source(name: str) -> tuple[Path, str]:
     """The one file that a family is written in and the name of its `build` in it, for a copy beside a model."""
     module, function = _found(name)
@@ -253,5 +262,6 @@ __all__ = [
     "sized",
     "source",
     "standing",
+    "takes_gaps",
     "ways",
 ]

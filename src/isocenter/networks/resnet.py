@@ -1,4 +1,4 @@
-"""Residual network for whole-image and whole-clip outputs, in one, two or three dimensions.
+"""Residual network for whole-image outputs, in one, two or three dimensions.
 
 He et al., CVPR 2016, arXiv:1512.03385, with pre-activation (arXiv:1603.05027). The stem keeps the resolution of small
 images, where the original would halve it twice before the first block. Blocks can weigh their maps (SE-ResNet,
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from isocenter.networks.gates import gate
 from isocenter.networks.telling import Telling
 
-PAPER, PAPER_CLIPS = "arXiv:1603.05027", "arXiv:1711.11248"
+PAPER = "arXiv:1603.05027"
 TOLD = ("concatenate", "film", "attention")
 PAPER_SE, PAPER_CBAM, PAPER_RESNEXT = "arXiv:1709.01507", "arXiv:1807.06521", "arXiv:1611.05431"
 PAPER_PSEUDO3D = "arXiv:1711.11248"
@@ -198,62 +198,6 @@ def _along(waits: Sequence[int], halved: int, size: int) -> tuple[int, ...]:
     return tuple(1 if wait > halved else size for wait in waits)
 
 
-class ClipResNet(nn.Module):
-    """(batch, channels * frames, *spatial) to {head: (batch, size of the head)}: a clip's answer as a whole.
-
-    Each frame goes through one residual encoder, then convolutions run over time: the factorised (2+1)D network of Tran
-    et al., CVPR 2018, arXiv:1711.11248, with all of time behind all of space. The encoder's features are small, so that
-    time costs little. Frames come as channels, those of the first channel first.
-    frames:  of every clip
-    span:    frames that a convolution over time sees
-    context: numbers beside each clip
-    told:    how it is told them (`Telling`); without it they join the clip's features before the last layer
-    `size`:  the other settings of a ResNet, which looks at each frame
-    A clip's answer is that of the mean over its frames.
-    """
-
-    def __init__(
-        self,
-        channels: int,
-        spatial_dims: int,
-        vectors: Mapping[str, int],
-        frames: int = 1,
-        span: int = 3,
-        dropout: float = 0.1,
-        context: int = 0,
-        told: Mapping[str, Any] | None = None,
-        **size: Any,
-    ) -> None:
-        super().__init__()
-        if frames < 1 or channels % frames or span % 2 != 1:
-            raise ValueError(f"{channels} channels are not those of {frames} frames, or a span of {span} is not odd")
-        self.frames = frames
-        encoder = ResNet(channels // frames, spatial_dims, {}, dropout=0.0, **size)
-        self.encoder = encoder.body
-        features = encoder.features
-        self.over_time = nn.Sequential(
-            nn.Conv1d(features, features, span, padding=span // 2, bias=False),
-            nn.BatchNorm1d(features),
-            nn.ReLU(inplace=True),
-            nn.Conv1d(features, features, span, padding=span // 2),
-        )
-        self.activation = nn.ReLU(inplace=True)
-        self.dropout = nn.Dropout(dropout)
-        self.telling = Telling(context, {0: features}, **(told or {}))
-        seen = features + self.telling.beside
-        self.vectors = nn.ModuleDict({name: nn.Linear(seen, count) for name, count in vectors.items()})
-
-    def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
-        spatial, channels = images.shape[2:], images.shape[1] // self.frames
-        each = images.reshape(-1, channels, self.frames, *spatial).transpose(1, 2).reshape(-1, channels, *spatial)
-        pooled = self.encoder(each).flatten(2).mean(dim=2)
-        series = pooled.reshape(-1, self.frames, pooled.shape[1]).transpose(1, 2)
-        moved = self.activation(series + self.over_time(series))
-        said = self.telling(context)
-        whole = self.dropout(self.telling.shaped(moved, said).mean(dim=2))
-        return self.telling.answers(self.vectors, whole, said)
-
-
 def build(
     channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
 ) -> ResNet:
@@ -297,22 +241,6 @@ def _quicker(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
     if device != "cpu" or len(patch) < 3 or size["stem_stride"] > 1:
         return {**size}, because
     return {**size, "stem_stride": 2}, because.replace("the stem keeps the resolution", "the stem halves it")
-
-
-def build_clips(
-    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
-) -> ClipResNet:
-    if dense:
-        raise ValueError("a clip's answer is one for all of it: choose unet, and a mask a frame")
-    return ClipResNet(channels, spatial_dims, vectors, **size)
-
-
-def size_for_clips(
-    patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
-) -> tuple[Mapping[str, Any], str, str]:
-    """As a ResNet for a frame; the number of frames is the plan's."""
-    size, because, _ = size_for(patch, strides, device)
-    return {**size, "frames": 1}, f"{because}; convolutions over time see three frames", PAPER_CLIPS
 
 
 def build_se(

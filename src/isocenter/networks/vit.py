@@ -82,7 +82,10 @@ class Patches(nn.Module):
 
 
 class Attention(nn.Module):
-    """(batch, tokens, width) to the same: what each token takes from all of them, by several heads."""
+    """(batch, tokens, width) to the same: what each token takes from all of them, by several heads.
+
+    there: (batch, tokens), from which anything is taken; from all without it
+    """
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -90,10 +93,11 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.projection = nn.Linear(width, width)
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, there: Tensor | None = None) -> Tensor:
         dropout = self.dropout if self.training else 0.0
         queries, keys, values = self._split(tokens)
-        taken = scaled_dot_product_attention(queries, keys, values, dropout_p=dropout)
+        mask = None if there is None else there[:, None, None]
+        taken = scaled_dot_product_attention(queries, keys, values, mask, dropout_p=dropout)
         return self.projection(taken.transpose(1, 2).flatten(2))
 
     def weights(self, tokens: Tensor) -> Tensor:
@@ -123,8 +127,8 @@ class Block(nn.Module):
         layers = (nn.Linear(width, wide), nn.GELU(), nn.Dropout(dropout), nn.Linear(wide, width), nn.Dropout(dropout))
         self.feed_forward = nn.Sequential(*layers)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        tokens = tokens + self._kept(self.dropout(self.attention(self.attention_norm(tokens))))
+    def forward(self, tokens: Tensor, there: Tensor | None = None) -> Tensor:
+        tokens = tokens + self._kept(self.dropout(self.attention(self.attention_norm(tokens), there)))
         return tokens + self._kept(self.feed_forward(self.feed_forward_norm(tokens)))
 
     def _kept(self, change: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from isocenter import networks
 from isocenter.errors import PlanError, counted
 from isocenter.planning.cascade import low_resolution, marks_decision
 from isocenter.planning.fitting import answers_of, memory_decision, prepared_bytes
@@ -14,6 +15,7 @@ from isocenter.planning.grid import Grid, flat, grid_for
 from isocenter.planning.machine import Machine
 from isocenter.planning.memory import peak, refuse_too_large
 from isocenter.planning.normalisation import normalisation
+from isocenter.planning.prepare import lasting
 from isocenter.planning.profiles import NNUNET
 from isocenter.planning.recipe import WITH_SGD
 from isocenter.planning.settings import told_of
@@ -55,9 +57,7 @@ def with_settings(plan: Plan, assignments: Mapping[str, Any]) -> Plan:
         follows["preprocessing.smallest"] = Decision(assignments["training.patch"], because)
     if "preprocessing.cascade" in assignments:
         follows["augmentation.marks"] = marks_decision(assignments["preprocessing.cascade"])
-    if "preprocessing.frames" in assignments and "frames" in plan["network.size"]:
-        size = {**plan["network.size"], "frames": assignments["preprocessing.frames"]}
-        follows["network.size"] = Decision(size, "it follows preprocessing.frames, which was set by hand")
+    plan = _told_frames(plan, assignments)
     if assignments.get("training.optimiser") == "sgd":
         because = "it goes with SGD, which was set by hand"
         follows |= {name: Decision(value, because, NNUNET) for name, value in WITH_SGD.items()}
@@ -67,6 +67,19 @@ def with_settings(plan: Plan, assignments: Mapping[str, Any]) -> Plan:
         because = "they follow augmentation.flips, which was set by hand"
         follows["inference.flips"] = Decision(assignments["augmentation.flips"], because)
     return _unless_by_hand(plan, follows)
+
+
+def _told_frames(plan: Plan, assignments: Mapping[str, Any]) -> Plan:
+    """With a network of clips that is told of as many frames as are looked at, unless its size says how many."""
+    size, frames = plan["network.size"], _values(plan, "preprocessing").get("frames")
+    by_hand = isinstance(assignments.get("network.size"), Mapping)
+    takes = isinstance(size, Mapping) and ("frames" in size or networks.takes_gaps(plan["network.name"]))
+    if frames is None or not takes or not (by_hand or "preprocessing.frames" in assignments):
+        return plan
+    if by_hand and "frames" in assignments["network.size"]:
+        return plan
+    because = BY_HAND if by_hand else "it follows preprocessing.frames, which was set by hand"
+    return plan.with_decision("network.size", Decision({**size, "frames": frames}, because))
 
 
 def shared_by_folds(plan: Plan) -> Plan:
@@ -123,6 +136,7 @@ def with_memory(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Plan:
     reduction = float(plan["preprocessing.reduction"]) if "preprocessing.reduction" in plan else 1.0
     grid = grid_for(fingerprint, device=machine.device, reduction=reduction, **answers)
     _refuse_cut(task, patch, grid)
+    _refuse_long(plan, fingerprint)
     if answers["scaled"] and plan["preprocessing.shape"] is None and plan["preprocessing.crop"] == "none":
         for name in ("training.patch", "inference.patch"):
             _refuse_part(fingerprint, plan["preprocessing.spacing"], plan[name], name)
@@ -154,6 +168,21 @@ def _refuse_part(fingerprint: Fingerprint, spacing: Sequence[float] | None, patc
         problem = f"{counted(int(cut.sum()), 'training case')} would not be seen whole, and a part tells no size"
         needed = [int(n) for n in np.ceil(extent.max(axis=0) / 4) * 4]
         raise PlanError(problem, name, f"Give {needed}, or a coarser preprocessing.spacing")
+
+
+def _refuse_long(plan: Plan, fingerprint: Fingerprint) -> None:
+    """PlanError for an interval with which the frames that are looked at do not reach the end of a clip."""
+    chosen = _values(plan, "preprocessing")
+    interval, frames = chosen.get("interval"), chosen.get("frames")
+    if not interval or not frames:
+        return
+    lasts, unit = lasting(fingerprint, chosen.get("time_unit"))
+    long = sum(one / interval + 0.5 >= frames for one in lasts)
+    if long:
+        said = f"longer ({max(lasts):.3g} {unit}) than {frames} frames every {interval:g}"
+        problem = f"{counted(long, 'training clip lasts', 'training clips last')} {said}"
+        remedy = "Give more preprocessing.frames, or a longer interval"
+        raise PlanError(problem, "preprocessing.interval", remedy)
 
 
 def _refuse_cut(task: Task, patch: Sequence[int], grid: Grid) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ def settings(plan: Plan) -> Settings:
     _check_names(plan, made)
     _check_patches(made)
     _check_shape(made)
+    _check_clips(made)
     _check_cascade(made)
     _check_axes(made)
     _check_learning(made)
@@ -132,6 +134,28 @@ def _check_shape(made: Settings) -> None:
     if len(chosen.normalisation) != len(chosen.channels):
         problem = f"{len(chosen.normalisation)} ways for {len(chosen.channels)} channels"
         raise PlanError(problem, "preprocessing.normalisation", "Give one for each channel")
+
+
+def _check_clips(made: Settings) -> None:
+    """A network of clips is told of as many frames as it is given; frames at even steps need one."""
+    chosen, name, where = made.preprocessing, made.network.name, "preprocessing.interval"
+    takes = networks.takes_gaps(name)
+    if takes and chosen.frames is None:
+        raise PlanError(f"{name} looks at clips, and these are still images", "network.name", "Choose another")
+    if takes and (told := made.network.size.get("frames", 1)) != chosen.frames:
+        problem = f"{told} frames, where preprocessing.frames is {chosen.frames}"
+        raise PlanError(problem, "network.size", "Give both the same number")
+    if chosen.interval is None:
+        return
+    if not 0 < chosen.interval < math.inf:
+        raise PlanError(
+            f"frames every {chosen.interval}", where, "Give a number above 0, or none to spread them evenly"
+        )
+    if chosen.frames is None:
+        raise PlanError("still images have no frames to look at", where, "Give none")
+    if not takes:
+        problem = f"of shorter clips frames are not there, and {name} cannot leave them out"
+        raise PlanError(problem, where, "Give none, or a network of clips such as clip_resnet")
 
 
 def _check_cascade(made: Settings) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from isocenter.errors import DatasetError
+from isocenter.errors import DatasetError, listed
 from isocenter.planning.grid import Grid, flat
 from isocenter.planning.normalisation import normalisation
 from isocenter.planning.profiles import NNUNET, profile_for
@@ -15,6 +17,8 @@ from isocenter.values import MM, Dataset, Decision, Fingerprint
 
 # Of a clip; published networks look at 8 to 32.
 FRAMES, CLIPS = {"cpu": 8, "gpu": 16}, "arXiv:1711.11248"
+# Of the second digit of a number that is rounded up: less than this is the rounding of times in files.
+ROUNDING = 1e-3
 # Below this share of content cutting the rest away saves more than it costs.
 EMPTY = 0.75
 
@@ -38,6 +42,7 @@ def preprocessing(
         "channels": channels,
         "absent": absent,
         "frames": frames,
+        **_timing(fingerprint, frames.value),
         "modality": modality,
         "normalisation": normalisation(fingerprint, channels.value, modality.value, names),
         "crop": _crop(fingerprint, whole),
@@ -73,11 +78,55 @@ def frames_of(fingerprint: Fingerprint, device: str) -> Decision:
         problem = f"{len(clips)} of {len(found)} cases are clips, the others still images"
         raise DatasetError(problem, "preprocessing.frames", "Give clips alone, or stills alone")
     most = FRAMES["cpu" if device == "cpu" else "gpu"]
+    wanted = min(most, int(np.median(clips)))
+    if wanted > 1 and min(clips) < 2:
+        single = [case.id for case in fingerprint.cases if case.frames == 1]
+        problem = f"{listed(single)} of {len(clips)} clips have one frame, of which nothing changes with time"
+        raise DatasetError(problem, "preprocessing.frames", "Leave them out, or give stills alone")
     spread = f"{min(clips)} to {max(clips)} frames" if len(set(clips)) > 1 else f"{clips[0]} frames"
     because = (
         f"clips have {spread}; evenly spread over each, {most} at most for the {device}; of shorter ones some twice"
     )
-    return Decision(min(most, int(np.median(clips))), because, CLIPS)
+    return Decision(wanted, because, CLIPS)
+
+
+def _timing(fingerprint: Fingerprint, frames: int | None) -> dict[str, Decision]:
+    """When of a clip its frames are looked at: evenly over all of it, unless somebody sets an interval."""
+    if frames is None:
+        still = Decision(None, "they are still images")
+        return {"interval": still, "time_unit": still}
+    lasts, unit = lasting(fingerprint)
+    counted_in = "frames" if unit == "frame" else unit
+    spread = f"{min(lasts):.3g} to {max(lasts):.3g} {counted_in}" if min(lasts) < max(lasts) else "equally long"
+    because = (
+        f"frames are spread evenly over each clip, so that all of it is seen, whatever it lasts ({spread}); where "
+        f"speed tells something, preprocessing.interval={_step(fingerprint, frames):g} ({counted_in}) takes at most "
+        f"{frames} at even steps, and shorter clips have fewer"
+    )
+    known = "all training clips say when" if unit == "s" else "not all training clips say when"
+    return {
+        "interval": Decision(None, because),
+        "time_unit": Decision(unit, f"{known} their frames were taken"),
+    }
+
+
+def lasting(fingerprint: Fingerprint, unit: str | None = None) -> tuple[list[float], str]:
+    """How long each clip lasts from its first frame to its last, and in what: s where all say it, else frames."""
+    seconds = [case.lasts for case in fingerprint.cases if case.lasts is not None]
+    if unit != "frame" and len(seconds) == len(fingerprint):
+        return seconds, "s"
+    return [float((case.frames or 1) - 1) for case in fingerprint.cases], "frame"
+
+
+def _step(fingerprint: Fingerprint, frames: int) -> float:
+    """The shortest interval with which no clip lasts too long, and none has slots between its frames; two digits."""
+    lasts, _ = lasting(fingerprint)
+    within = [long / max((case.frames or 1) - 1, 1) for long, case in zip(lasts, fingerprint.cases, strict=True)]
+    least = max(max(lasts) / max(frames - 1, 1), *within)
+    if least <= 0:
+        return 1.0
+    digits = 1 - math.floor(math.log10(least))
+    return round(math.ceil(least * 10**digits - ROUNDING) / 10**digits, max(digits, 0))
 
 
 def _axes(fingerprint: Fingerprint) -> Decision:

@@ -68,6 +68,11 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
     "preprocessing.modality": ("The modality is {value}",),
     "preprocessing.normalisation": ("Intensities are normalised by {value}",),
     "preprocessing.frames": ("Of each clip {value} frames are looked at", "They are still images"),
+    "preprocessing.interval": (
+        "They are looked at every {value} (in preprocessing.time_unit)",
+        "Frames are at no fixed interval",
+    ),
+    "preprocessing.time_unit": ("Time is counted in {value}", "There is no time"),
     "preprocessing.unit": ("Their spacing is in {value}",),
     "preprocessing.spacing": (
         "Images are resampled to {size} {unit}",

@@ -36,6 +36,7 @@ def facts_of(
         components=_components(structures, references.get("instances")),
         unit=image.geometry.unit,
         frames=image.frames,
+        lasts=None if image.times is None else max(image.times) - min(image.times),
     )
 
 

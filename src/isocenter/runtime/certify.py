@@ -88,9 +88,14 @@ def seeded(model: Model) -> Iterable[Image]:
         affine = np.diag([*(steps[axis] for axis in upright), 1.0])
         geometry = Geometry(shape, affine, unit=preprocessing.unit)
         geometry = Geometry.of_pixels(shape) if ndim < 3 and not spacing else geometry
-        if preprocessing.frames is not None:
-            data = data.reshape(-1, preprocessing.frames, *shape)
-        yield Image(data, geometry, preprocessing.modality, preprocessing.channels)
+        if preprocessing.frames is None:
+            yield Image(data, geometry, preprocessing.modality, preprocessing.channels)
+            continue
+        data, step = data.reshape(-1, preprocessing.frames, *shape), preprocessing.interval
+        if step is not None:  # every other clip is shorter
+            data = data[:, : max(min(2, preprocessing.frames), preprocessing.frames - seed)]
+        times = None if step is None else tuple(n * step for n in range(data.shape[1]))
+        yield Image(data, geometry, preprocessing.modality, preprocessing.channels, times)
 
 
 def _kept(images: Iterable[Image], room: Path) -> int:

@@ -53,6 +53,10 @@ class Prepares(Protocol):
         """Of a clip that are looked at, as further channels; None for still images."""
 
     @property
+    def interval(self) -> float | None:
+        """From one frame that is looked at to the next; None where they are spread evenly over each clip."""
+
+    @property
     def shape(self) -> tuple[int, ...] | None:
         """Fixed number of voxels of the network's grid; None where it follows from the image."""
 

@@ -27,6 +27,8 @@ from isocenter.transforms import (
     Order,
     content,
     frames_as_channels,
+    in_slots,
+    looked_at,
     padding,
     permuted,
     placed,
@@ -53,7 +55,10 @@ class Preprocessing:
     aspect:   how an image of other proportions gets that shape: it is stretched, its longer side is cropped about the
               middle, or its shorter one padded
     crop:     "content" cuts away the constant border
-    frames:   of a clip that are looked at, evenly spread, as further channels; None for still images
+    frames:   of a clip that are looked at, as further channels; None for still images
+    interval: from one of them to the next, in `time_unit`: of a shorter clip the last are not there, which is NaN; None
+              spreads them evenly over each clip, whatever it lasts
+    time_unit: "s", or "frame" where nothing says when frames were taken
     border:   share of each axis that is cut away at either end, after the crop
     smallest: the padded shape is at least this
     order:    interpolation of intensities
@@ -77,6 +82,8 @@ class Preprocessing:
     reduction: float = 1.0
     unit: str = MM
     frames: int | None = None
+    interval: float | None = None
+    time_unit: Literal["s", "frame"] | None = None
     cascade: float | None = None
     absent: tuple[str, ...] = ()
 
@@ -129,7 +136,8 @@ class Preprocessing:
 
         Raises DatasetError for other channels than the network knows, GeometryError for a grid that cannot be used.
         """
-        image = image if self.frames is None else thinned(image, self.frames, where)
+        slots = self._slots(image, where)
+        image = image if slots is None else thinned(image, [one for one in slots if one is not None])
         image = recoloured(image, self.channels)
         places = self._places(image, where)
         image = image.with_pixels(image.data)  # read once: `valid` looks at the voxels too
@@ -153,6 +161,8 @@ class Preprocessing:
         if len(places) < len(self.channels):
             there, nothing = dict(zip(places, channels, strict=True)), np.zeros_like(channels[0])
             channels = [there.get(place, nothing) for place in range(len(self.channels))]
+        if slots is not None:
+            channels = [in_slots(channel, slots) for channel in channels]
         seen = channels[0] if len(channels) == 1 else np.concatenate(channels)
         return np.ascontiguousarray(seen, dtype=np.float32), trace
 
@@ -230,6 +240,12 @@ class Preprocessing:
         pad = tuple(padding(shape, self.smallest or self.shape or shape))
         steps = tuple(step * old / new for step, old, new in zip(steps, kept, shape, strict=True))
         return Trace(geometry, squeezed, axes, flips, region, shape, pad, steps)
+
+    def _slots(self, image: Image, where: str) -> list[int | None] | None:
+        """Which frame of a clip is looked at in each slot; None for a model of still images."""
+        if self.frames is None:
+            return None
+        return looked_at(image, self.frames, self.interval, self.time_unit, where)
 
     def _places(self, image: Image, where: str) -> tuple[int, ...]:
         """Which channel of the network each of the image's is; what cannot be used is refused."""

@@ -18,7 +18,7 @@ from isocenter.transforms.channels import (
 from isocenter.transforms.consensus import majority, staple, votes
 from isocenter.transforms.draws import child, generator, order, some_of
 from isocenter.transforms.enclosing import OBJECTS, PIECES, boxes_of_objects, boxes_of_pieces, is_speck
-from isocenter.transforms.frames import evenly, frames_as_channels, thinned
+from isocenter.transforms.frames import at_steps, evenly, frames_as_channels, in_slots, looked_at, thinned
 from isocenter.transforms.intensity import CLIPPED, Normalisation, Scale
 from isocenter.transforms.labels import label_taps, largest, resample_labels, resample_largest, voted
 from isocenter.transforms.mirroring import check_flips, names_sides
@@ -49,6 +49,7 @@ __all__ = [
     "all_channels",
     "along",
     "apparent_diffusion",
+    "at_steps",
     "boxes_of_objects",
     "boxes_of_pieces",
     "check_flips",
@@ -59,9 +60,11 @@ __all__ = [
     "generator",
     "growing",
     "images_of",
+    "in_slots",
     "is_speck",
     "label_taps",
     "largest",
+    "looked_at",
     "majority",
     "names_sides",
     "order",

@@ -1,13 +1,18 @@
-"""Frames in time: as many of each clip, evenly spread, whatever its length. This file needs NumPy alone."""
+"""Frames in time: which of a clip are looked at, whatever its length. This file needs NumPy alone."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from isocenter.errors import GeometryError
+from isocenter.errors import GeometryError, counted
 from isocenter.values import Array, Image
+
+# Of the slots up to a clip's last frame that have one; with fewer it is not one frame or another that was lost.
+DENSE_ENOUGH = 0.5
 
 
 def evenly(frames: int, wanted: int) -> list[int]:
@@ -15,14 +20,56 @@ def evenly(frames: int, wanted: int) -> list[int]:
     return [int((n + 0.5) * frames / wanted) for n in range(wanted)]
 
 
-def thinned(image: Image, wanted: int, where: str) -> Image:
-    """A clip with `wanted` frames, (channels, wanted, *spatial); only they are read.
+def at_steps(times: Sequence[float], step: float, wanted: int) -> list[int | None]:
+    """Which frame is nearest to each of the times 0, step, 2 step, ... from the first; None where none is within half.
 
-    Raises GeometryError for an image without frames.
+    Every slot has another frame; what comes after the last slot has none.
+    """
+    places = (np.asarray(times, dtype=float) - min(times)) / step
+    slots: list[int | None] = [None] * wanted
+    for number in np.argsort(abs(places - np.floor(places + 0.5)), kind="stable").tolist():
+        slot = math.floor(places[number] + 0.5)
+        if slot < wanted and slots[slot] is None:
+            slots[slot] = number
+    return slots
+
+
+def looked_at(image: Image, wanted: int, interval: float | None, unit: str | None, where: str) -> list[int | None]:
+    """The frame in each of `wanted` slots; None where the clip has none.
+
+    interval: from slot to slot, in s, or in frames where `unit` is "frame"; None spreads them evenly over the clip
+    Raises GeometryError for an image without frames, with one alone, or of which not all that happens has a slot.
     """
     if image.frames is None:
         raise GeometryError(f"has no frames, and the model looks at {wanted} of a clip", where, "Give the whole clip")
-    chosen, read = evenly(image.frames, wanted), image.reader()
+    if image.frames < min(2, wanted):
+        problem = f"has {counted(image.frames, 'frame')}, and the model looks at what changes with time"
+        raise GeometryError(problem, where, "Give the whole clip")
+    if interval is None:
+        return [*evenly(image.frames, wanted)]
+    if unit != "frame" and image.times is None:
+        problem = f"nothing says when its frames were taken, and the model looks every {interval:g} s"
+        raise GeometryError(problem, where, "Give a clip with times, as DICOM and NIfTI (pixdim[4]) can state them")
+    times: Sequence[float] = range(image.frames) if unit == "frame" or image.times is None else image.times
+    slots, lasts, unit = at_steps(times, interval, wanted), max(times) - min(times), unit or "s"
+    said = f"lasts {lasts:.3g} {unit}{'s' * (unit == 'frame')}, and the model looks every {interval:g}"
+    if lasts / interval + 0.5 >= wanted:
+        remedy = "Give a part of it, or plan with more preprocessing.frames or a longer preprocessing.interval"
+        raise GeometryError(f"{said}, {wanted} times at most", where, remedy)
+    found = [n for n, one in enumerate(slots) if one is not None]
+    if len(found) < min(2, wanted):
+        raise GeometryError(said, where, "Give a longer clip, or plan with a shorter preprocessing.interval")
+    if len(found) < DENSE_ENOUGH * (found[-1] + 1):
+        problem = f"has {image.frames} frames, {said}"
+        raise GeometryError(
+            problem, where, "Give a clip with more of them, or plan with a longer preprocessing.interval"
+        )
+    return slots
+
+
+def thinned(image: Image, chosen: Sequence[int]) -> Image:
+    """A clip of these frames, (channels, chosen, *spatial); only they are read."""
+    read = image.reader()
     every = (slice(None),) * image.geometry.ndim
     parts = {n: read((slice(None), slice(n, n + 1), *every)) for n in dict.fromkeys(chosen)}
     times = None if image.times is None else tuple(image.times[n] for n in chosen)
@@ -32,3 +79,13 @@ def thinned(image: Image, wanted: int, where: str) -> Image:
 def frames_as_channels(data: Array, frames: int | None) -> Array:
     """(channels, frames, *spatial) as (channels * frames, *spatial), the frames of the first channel first."""
     return data if frames is None else data.reshape(-1, *data.shape[2:])
+
+
+def in_slots(frames: Array, slots: Sequence[int | None]) -> Array:
+    """(frames, *spatial) of one channel as (slots, *spatial), NaN where a slot has none."""
+    filled = [n for n, one in enumerate(slots) if one is not None]
+    if len(filled) == len(slots):
+        return frames
+    spread = np.full((len(slots), *frames.shape[1:]), np.nan, dtype=frames.dtype)
+    spread[filled] = frames
+    return spread

@@ -29,6 +29,7 @@ class CaseFacts:
     components:   {label value: pieces} that do not touch, not even at a corner; without a mask {object: pieces}
     unit:         of `steps`: mm, of a series that of its axis
     frames:       in time; None without a frame axis
+    lasts:        s from the first frame to the last; None where that is not known
     """
 
     id: str
@@ -48,6 +49,7 @@ class CaseFacts:
     components: Mapping[int, int] = field(default_factory=dict)
     unit: str = MM
     frames: int | None = None
+    lasts: float | None = None
 
 
 @dataclass(frozen=True)

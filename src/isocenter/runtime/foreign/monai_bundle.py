@@ -75,6 +75,7 @@ class MonaiTransforms:
 
     unit = MM
     frames = None
+    interval = None
     reduction = 1.0
     cascade = None
 

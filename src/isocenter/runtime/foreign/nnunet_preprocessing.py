@@ -134,6 +134,7 @@ class NNUNetPreprocessing:
     ndim = 3
     unit = MM
     frames = None
+    interval = None
     shape = None
     reduction = 1.0
     cascade = None  # its labels of the stage before are no numbers, and nnU-Net has no sides to change in them
