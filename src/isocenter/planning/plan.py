@@ -16,6 +16,7 @@ from isocenter.planning.machine import Machine
 from isocenter.planning.prepare import channels_of, frames_of, preprocessing
 from isocenter.planning.profiles import NNUNET, profile_for
 from isocenter.planning.recipe import batch_decision, training
+from isocenter.planning.search import unsearched
 from isocenter.planning.shortcuts import Retest
 from isocenter.tasks import build, kind_for
 from isocenter.values import Dataset, Decision, Fingerprint, Plan
@@ -108,6 +109,7 @@ def make_plan(
             "left_right": side,
         },
         "evaluation": {},
+        "search": unsearched(),
     }
     plan = Plan(_decided(sections, said))
     # The second network of a cascade takes more channels than was reckoned with.

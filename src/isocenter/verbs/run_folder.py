@@ -26,6 +26,8 @@ log = logging.getLogger("isocenter")
 REPORT = "report.html"
 # What a reader must know before any figure: a package says it again.
 NOTES = "run.json"
+# Where a search lies that went before a training: in the run's folder, or in that of a fold.
+SEARCH = "search"
 # What tells a run's folder from any other.
 MARKS = ("plan.yaml", "split.csv")
 
@@ -168,8 +170,10 @@ def resumed(out: Path) -> Begun:
 
 
 def _trainings_within(out: Path) -> list[Path]:
-    """The folders of a run's folds, and of what goes before it in a cascade."""
-    return [*sorted(out.glob("fold_*")), *sorted((out / BEFORE).glob("fold_*"))]
+    """The folders of a run's folds, of what goes before it in a cascade, and of the trials of searches."""
+    folds = sorted(out.glob("fold_*"))
+    trials = [trial for folder in (out, *folds) for trial in sorted((folder / SEARCH).glob("*_*"))]
+    return [*folds, *sorted((out / BEFORE).glob("fold_*")), *trials]
 
 
 def state_of(folder: Path) -> dict[str, Any]:

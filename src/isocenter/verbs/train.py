@@ -23,10 +23,11 @@ from isocenter.verbs.finish import evaluated, notes_of, training_log, write_envi
 from isocenter.verbs.fit import Job, fit, keep_task, predicted, say_decided, with_decided, with_outcome
 from isocenter.verbs.folds import cross_validated
 from isocenter.verbs.output import refuse_taken
-from isocenter.verbs.plan import Planned
+from isocenter.verbs.plan import Planned, fewest_that_select, room_of
 from isocenter.verbs.plan import plan as make
 from isocenter.verbs.run_folder import MARKS, NOTES, REPORT, Begun, begin, planned_from, resumed, state_of
 from isocenter.verbs.scoring import Scored
+from isocenter.verbs.search import refuse_unsearchable, searched
 from isocenter.verbs.several import in_all_processes
 from isocenter.verbs.start import weights_of
 
@@ -73,6 +74,7 @@ def train(
     pretrained: str | Path | None = None,
     everything: bool = False,
     folds: int | None = None,
+    tune: float | None = None,
     deterministic: bool = False,
     device: str | None = None,
     threads: int | None = None,
@@ -90,6 +92,7 @@ def train(
     pretrained:    a file of weights, or "auto" for those that the network's family has published
     everything:    train on every case but a set's own test part; nothing selects
     folds:         cross-validation in so many parts, all within the minutes
+    tune:          so many of the minutes for trials of other decisions, before the training; needs the extra "tune"
     deterministic: two runs on one machine are alike to the bit; needs a number of steps, from a plan or by hand
     Where torchrun has begun several processes, they share every batch; the result is that of one process.
     Raises what `check` and `plan` raise; UsageError for a wrong combination of arguments.
@@ -108,6 +111,7 @@ def train(
     }
     by_hand = {
         **({"training.deterministic": True} if deterministic else {}),
+        **({"search.minutes": tune} if tune is not None else {}),
         **({"network.pretrained": _absolute(pretrained)} if pretrained is not None else {}),
         **(assignments or {}),
     }
@@ -122,6 +126,7 @@ def train(
     refuse_taken(folder, overwrite, MARKS)
     with weights_of(Path(start) if start is not None else None) as weights:
         made = _planned(data, flags, by_hand, given)
+        refuse_unsearchable(made.plan, fewest_that_select(made))
         if weights is not None:
             chosen = settings(made.plan)
             fitting(build_module(chosen.task, chosen.architecture), weights)  # refused before the folder is there
@@ -196,6 +201,12 @@ def _trained(
     val, test = run.cases("val"), run.cases("test")
     job = Job(run.out, run.plan, run.cases("train"), val, record, start=weights)
     plan, before = run.plan, None
+    if job.settings.search.is_on:
+        found = searched(job, Clock(began, run.spent), room_of(run.made))
+        if not state_of(run.out):
+            plan = found.applied(plan)
+            run.write_plan(plan)
+            job = replace(job, plan=plan)
     if job.settings.preprocessing.cascade is not None:
         before = Before.of(run, job)
 
