@@ -105,7 +105,7 @@ def evaluate(
     chosen = choice(loaded, dataset, run, split)
     cases = [case for case in dataset if case.id in chosen.parts]
     predictor = _predictor(loaded, run, chosen, device)
-    scored = score(predictor, cases, chosen.parts, seed=seed, patients_known=dataset.patients_known)
+    scored = score(predictor, cases, chosen.parts, seed=seed, patients_known=dataset.patients_known, folds=chosen.folds)
     notes = (*chosen.notes, *unshared(loaded.task, cases))
     primary = str(loaded.record.get("primary", scored.rows[0].metric))
     result = Evaluation(scored, primary, chosen.which, notes, Path(out) if out is not None else None)

@@ -24,13 +24,21 @@ EVALUATION, OUT_OF_FOLD = "evaluation", "out_of_fold"
 
 
 def evaluated(
-    run: Begun, model: Predictor, cases: Sequence[Case], parts: Mapping[str, Split], folder: str = EVALUATION
+    run: Begun,
+    model: Predictor,
+    cases: Sequence[Case],
+    parts: Mapping[str, Split],
+    folder: str = EVALUATION,
+    folds: Mapping[str, int] = {},
 ) -> Scored | None:
-    """The cases scored, and what was measured written into a folder of the run; None without cases."""
+    """The cases scored, and what was measured written into a folder of the run; None without cases.
+
+    folds: {case id: the fold that scores it}, where there are several
+    """
     if not cases:
         return None
     known, seed = run.dataset.patients_known, int(run.plan["training.seed"])
-    scored = score(model, cases, parts, seed=seed, patients_known=known)
+    scored = score(model, cases, parts, seed=seed, patients_known=known, folds=folds)
     with written(run.out / folder, overwrite=True) as partial:  # a killed run may have left one
         partial.mkdir()
         scored.write(partial)
@@ -155,5 +163,7 @@ def _by(run: Begun, folds: int) -> str:
         return f"The cases were scored by the mean of {folds} folds, none of which had seen them."
     return (
         f"Each case was scored by the one of {folds} folds that had not seen it; "
-        "the model of this run is their mean, which has seen all of them."
+        "the model of this run is their mean, which has seen all of them. The figures estimate how good the model of "
+        "one fold is: of the mean nothing is known here. Those that set cases against each other, such as AUROC, are "
+        "means over the folds, because the scores of different models make no common order."
     )

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ class Job:
     start: Path | None = None
     marked: Mapping[str, Path] | None = None
 
-    @property
+    @cached_property
     def settings(self) -> Settings:
         return settings(self.plan)
 

@@ -74,11 +74,12 @@ def cross_validated(
     models = [load(one.checkpoint, job.settings.training.device) for one, job in zip(outcomes, jobs, strict=True)]
     plan, models, task = _tuned(run, jobs, models)
     plan = with_reasons(plan, jobs, outcomes)
-    seen_by = {case.id: model for fold, model in enumerate(models) for case in run.cases("test", fold)}
+    of_case = {case.id: fold for fold in range(total) for case in run.cases("test", fold)}
+    seen_by = {case: models[fold] for case, fold in of_case.items()}
     cases = [case for case in run.dataset if case.id in seen_by]
     parts: dict[str, Split] = dict.fromkeys(seen_by, "test")
     folder = OUT_OF_FOLD if run.own_test else EVALUATION
-    scored = evaluated(run, OutOfFold(task, seen_by), cases, parts, folder)
+    scored = evaluated(run, OutOfFold(task, seen_by), cases, parts, folder, of_case)
     assert scored is not None  # noqa: S101 - every fold has cases
     primary, seed = str(plan["evaluation.primary"]), int(plan["training.seed"])
     facts = fold_facts(scored.table, [run.cases("test", fold) for fold in range(total)], task, primary, seed)

@@ -320,8 +320,8 @@ def _judged(job: Job, study: Study, clock: Clock, length: Length, room: Room) ->
 
 
 def _share(job: Job, best: Tried, own: Tried, others: int) -> float:
-    numbers = [_numbers(job.out / SEARCH / f"trial_{one.number:03}") for one in (best, own)]
-    return share_better(job.settings.task, *numbers, int(job.plan["training.seed"]), draws_for(others))
+    ours, planned = (_numbers(job.out / SEARCH / f"trial_{one.number:03}") for one in (best, own))
+    return share_better(job.settings.task, ours, planned, int(job.plan["training.seed"]), draws_for(others))
 
 
 def _again(
