@@ -35,6 +35,8 @@ MOST_STRENGTH = {"scale": 0.9, "shift": 1.0, "elastic": 1.0, "cutout": 1.0}
 WIDTHS = ("width", "widest")
 # What folds have in common stays as planned for each of them: the mean of the folds is one model.
 OF_A_FOLD = ("training.learning_rate", "training.weight_decay", "training.batch", "training.foreground", "augmentation")
+# Knobs by which decisions are multiplied.
+FACTORS = ("augmentation", "network.width")
 DIGITS = 4
 TRIED = "a trial of the search"
 
@@ -281,7 +283,12 @@ def _stronger(plan: Plan, factor: Any) -> Mapping[str, Any]:
     return found
 
 
-def words(choices: Mapping[str, Any]) -> str:
-    """Decisions and their values in one line; as planned where there is none."""
-    said = [f"{name} {value if isinstance(value, str) else json.dumps(value)}" for name, value in choices.items()]
+def words(choices: Choices, space: Space) -> str:
+    """What a trial has other than the plan, in one line."""
+    said = []
+    for name, value in choices.items():
+        if value == space[name].own:
+            continue
+        number = f"{value:.3g}" if isinstance(value, float) else json.dumps(value).replace('"', "")
+        said.append(f"{name} x {number}" if name in FACTORS else f"{name} {number}")
     return ", ".join(said) or "as planned"

@@ -9,6 +9,7 @@ from typing import Any
 from isocenter.errors import counted
 from isocenter.files import write_text, written
 from isocenter.lazy import pandas as pd
+from isocenter.report import Section
 from isocenter.runtime import environment, write_json
 from isocenter.training import Outcome
 from isocenter.values import Case, Plan, Split
@@ -101,11 +102,13 @@ def write_report(
     log: pd.DataFrame,
     minutes: float,
     facts: Mapping[str, Any],
+    more: Sequence[Section] = (),
 ) -> None:
     """`report.html`, and before it the measured memory.
 
     outcomes: of the training, or of each fold
     facts:    more of them, such as the figures of each fold
+    more:     sections about what went before the training
     """
     record = write_environment(run, plan, outcomes)
     waiting = sum(one.waiting for one in outcomes) / len(outcomes)
@@ -134,6 +137,7 @@ def write_report(
         problems=(*run.examination.problems, *(scored.problems if scored is not None else ())),
         environment=environment(),
         by=_by(run, len(outcomes)),
+        more=more,
     )
     write_text(run.out / REPORT, page, overwrite=True)
 

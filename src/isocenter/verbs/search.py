@@ -52,7 +52,7 @@ STUDY, RESULT, BASE, TABLE, SCHEMA = "study.db", "result.json", "plan.yaml", "tr
 CONFIRMING = 2
 # Of a search by minutes a trial has this share, or LONGER s where that leaves time for FEW trials: of much shorter
 # trainings little can be told, and with more of them luck grows faster than what is found.
-MANY, FEW, LONGER = 16, 4, 60.0
+MANY, FEW, LONGER = 16, 6, 60.0
 # Of the steps of the training, where they are set and those of a trial are not.
 STEPS_SHARE = 4
 TPE = "Bergstra et al., NeurIPS 2011"
@@ -147,6 +147,12 @@ def searched(job: Job, clock: Clock, room: Room, *, folds: int = 0) -> Found:
     return found
 
 
+def found_in(folder: Path) -> Found | None:
+    """What the search came to that went before the training in this folder; None where there was none."""
+    place = folder / SEARCH / RESULT
+    return _read(place) if place.is_file() else None
+
+
 def length_of(plan: Plan, began: float, folds: int) -> Length:
     """began: s of the run's clock at which the search began; folds: that share its minutes"""
     chosen = settings(plan)
@@ -200,17 +206,18 @@ def _try(job: Job, study: Study, clock: Clock, length: Length, room: Room, ready
     try:
         plan = tried(job.plan, trial.choices, study.space, room)
     except (PlanError, ResourceError) as error:
-        study.finish(trial, IMPOSSIBLE, changed={}, why=str(error), seconds=0.0, steps=0)
+        said = words(trial.choices, study.space)
+        study.finish(trial, IMPOSSIBLE, changed={}, said=said, why=str(error), seconds=0.0, steps=0)
         return
-    facts: dict[str, Any] = {"changed": changed(job.plan, plan)}
+    facts: dict[str, Any] = {"changed": changed(job.plan, plan), "said": words(trial.choices, study.space)}
     one = _job(job, plan, length, f"trial_{trial.number:03}", f"trial {trial.number}")
     _prepare(one, ready)
     looks: list[float] = []
     try:
         outcome = fit(one, _clock(one, clock, length), lambda decisions: None, look=_judge(trial, looks))
     except HopelessError:
-        said = {**facts, "seconds": clock.seconds - began, "steps": int(state_of(one.out).get("step", 0))}
-        study.finish(trial, PRUNED, **said, value_at_last=looks[-1])
+        steps = int(state_of(one.out).get("step", 0))
+        study.finish(trial, PRUNED, **facts, seconds=clock.seconds - began, steps=steps, value_at_last=looks[-1])
     except IsocenterError as error:
         if trial.number == 0:  # the plan itself cannot be trained
             raise
@@ -218,7 +225,7 @@ def _try(job: Job, study: Study, clock: Clock, length: Length, room: Room, ready
     else:
         value = _value(one, outcome)
         study.finish(trial, COMPLETE, value, **facts, seconds=clock.seconds - began, steps=outcome.steps)
-        log.info("trial %d: %s %.4f with %s", trial.number, _metric(job), value, words(facts["changed"]))
+        log.info("trial %d: %s %.4f with %s", trial.number, _metric(job), value, facts["said"])
     _slim(one.out)
 
 
@@ -316,7 +323,7 @@ def _judged(job: Job, study: Study, clock: Clock, length: Length, room: Room) ->
         for name, one in plan
         if one.value != job.plan[name]
     }
-    return Found(edited, f"Searched: {because}: {words(changed(job.plan, plan))}", rows)
+    return Found(edited, f"Searched: {because}. It has {words(best.choices, study.space)}", rows)
 
 
 def _share(job: Job, best: Tried, own: Tried, others: int) -> float:
@@ -347,6 +354,7 @@ def _rows(done: Sequence[Tried]) -> Iterator[dict[str, Any]]:
             "value": value,
             "steps": one.facts.get("steps", 0),
             "seconds": round(float(one.facts.get("seconds", 0.0)), 1),
+            "tried": one.facts.get("said", ""),
             "changed": json.dumps(one.facts.get("changed", {})),
             "why": one.facts.get("why", ""),
         }

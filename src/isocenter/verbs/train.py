@@ -27,7 +27,8 @@ from isocenter.verbs.plan import Planned, fewest_that_select, room_of
 from isocenter.verbs.plan import plan as make
 from isocenter.verbs.run_folder import MARKS, NOTES, REPORT, Begun, begin, planned_from, resumed, state_of
 from isocenter.verbs.scoring import Scored
-from isocenter.verbs.search import refuse_unsearchable, searched
+from isocenter.verbs.search import Found, found_in, refuse_unsearchable, searched
+from isocenter.verbs.search_page import search_sections
 from isocenter.verbs.several import in_all_processes
 from isocenter.verbs.start import weights_of
 
@@ -184,14 +185,23 @@ def _carried_out(run: Begun, began: float, weights: Path | None) -> Run:
         facts = {**covariates_stated(run), **facts}
     taken = (time.monotonic() - began + run.spent) / 60
     notes = notes_of(run, scored, [one.stopped for one in outcomes if one.stopped])
+    found = _searches(run)
+    notes += [f"{f'{where}: ' * bool(where)}{one.said}." for where, one in found.items()]
     run.write_plan(plan)
     logs = [run.out] if not run.made.folds else [run.fold_folder(fold) for fold in range(len(run.made.folds))]
     table = training_log(logs)
     write_json(run.out / NOTES, "isocenter.run", {"notes": notes, "minutes": taken})
-    write_report(run, plan, scored, notes, outcomes=outcomes, log=table, minutes=taken, facts=facts)
+    before = search_sections(found, str(plan["training.selection"]))
+    write_report(run, plan, scored, notes, outcomes=outcomes, log=table, minutes=taken, facts=facts, more=before)
     rows = () if scored is None else tuple(scored.rows)
     steps = max(one.steps for one in outcomes)
     return Run(run.out, rows, str(plan["evaluation.primary"]), steps, taken, tuple(notes), len(run.made.folds))
+
+
+def _searches(run: Begun) -> dict[str, Found]:
+    """{where: what was found} of the searches that went before the training, or before that of each fold."""
+    places = {f"fold {fold}": run.fold_folder(fold) for fold in range(len(run.made.folds))} or {"": run.out}
+    return {where: found for where, folder in places.items() if (found := found_in(folder)) is not None}
 
 
 def _trained(
