@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -72,8 +73,10 @@ class Found:
     rows: Sequence[Mapping[str, Any]] = field(default=())
 
     def applied(self, plan: Plan) -> Plan:
-        """The plan, edited."""
-        for name, decision in self.changed.items():
+        """The plan, edited; who trains by it again does not search again."""
+        over = "the search is over, and what it has found stands in this plan"
+        searched = {name: Decision(None, over) for name in ("search.minutes", "search.trials")}
+        for name, decision in {**self.changed, **searched}.items():
             plan = plan.with_decision(name, decision)
         return plan
 
@@ -140,9 +143,13 @@ def searched(job: Job, clock: Clock, room: Room, *, folds: int = 0) -> Found:
         ready: set[str] = set()
         while length.has_room(len(study.done), _longest(study), clock.seconds):
             _try(job, study, clock, length, room, ready)
+            if study.done[0].state != COMPLETE:  # nothing can be compared with the plan
+                break
         found = _judged(job, study, clock, length, room)
-    write_json(out / RESULT, SCHEMA, _record(found))
+    for folder in out.glob("*_*"):  # a killed session may have left some whole
+        _slim(folder)
     pd.DataFrame(list(found.rows)).to_csv(out / TABLE, index=False)
+    write_json(out / RESULT, SCHEMA, _record(found))
     log.info("%s: %s", job.what, found.said)
     return found
 
@@ -223,8 +230,11 @@ def _try(job: Job, study: Study, clock: Clock, length: Length, room: Room, ready
             raise
         study.finish(trial, IMPOSSIBLE, **facts, why=str(error), seconds=clock.seconds - began, steps=0)
     else:
-        value = _value(one, outcome)
-        study.finish(trial, COMPLETE, value, **facts, seconds=clock.seconds - began, steps=outcome.steps)
+        value, why = _value(one, outcome), ""
+        state = COMPLETE if math.isfinite(value) else IMPOSSIBLE
+        if state == IMPOSSIBLE:
+            why = f"its {_metric(job)} is no number"
+        study.finish(trial, state, value, **facts, why=why, seconds=clock.seconds - began, steps=outcome.steps)
         log.info("trial %d: %s %.4f with %s", trial.number, _metric(job), value, facts["said"])
     _slim(one.out)
 
@@ -289,6 +299,9 @@ def _judged(job: Job, study: Study, clock: Clock, length: Length, room: Room) ->
     done = study.done
     own, others = done[0], [one for one in done[1:] if one.state == COMPLETE]
     rows, metric, count = list(_rows(done)), _metric(job), len(job.val)
+    if own.state != COMPLETE:
+        why = own.facts.get("why", "")
+        return Found({}, f"Searched: nothing can be compared with the plan's own trial ({why}): the plan stays", rows)
     if len(done) == 1:
         took = float(own.facts["seconds"])
         said = f"Searched: the plan's own trial took {took:.0f} s, no time was left for another: the plan stays"
