@@ -224,9 +224,10 @@ def test_a_clock_may_not_decide_what_is_to_be_alike_to_the_bit(tmp_path):
         train(tmp_path, out=tmp_path / "run", tune=1, deterministic=True, assignments=steps)
 
 
-def test_a_search_leaves_time_to_train(data, tmp_path):
-    with pytest.raises(PlanError, match="leave none to train"):
-        train(data, out=tmp_path / "run", tune=5, minutes=5, device="cpu")
+def test_a_search_leaves_time_to_train(cli, data, tmp_path):
+    ended = cli("train", data, "--tune", 5, "--minutes", 5, "--device", "cpu", "--out", tmp_path / "run")
+    assert ended.code == 2
+    assert "5 of 5 minutes leave none to train with what was found" in ended.last
 
 
 def test_a_run_to_resume_takes_no_other_search(tmp_path):
