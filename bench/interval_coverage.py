@@ -25,6 +25,7 @@ from isocenter.evaluation import (
     clopper_pearson,
     ece,
     median,
+    models_apart,
     predictive_values,
     wilson,
 )
@@ -37,6 +38,7 @@ ALIKE = 0.8
 # Two normal distributions this far apart have an AUROC of 0.90.
 SEPARATION = float(np.sqrt(2) * stats.norm.ppf(0.90))
 
+FOLDS = 5
 # At which a PPV is stated.
 PREVALENCE = 0.05
 
@@ -116,6 +118,26 @@ def auroc_unstratified(random: Random, patients: int, draws: int) -> Estimate:
     return bootstrap_statistic(partial(auroc, scores, ill), owners(patients), seed=0, draws=draws)
 
 
+def out_of_fold(random: Random, patients: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scores and truths, and who scored: five models, each of which calls everything higher or lower than others do."""
+    scores, ill = diagnosed(random, patients)
+    fold = np.arange(patients) % FOLDS
+    return scores + random.normal(0, 1, FOLDS)[np.repeat(fold, IMAGES)], ill, fold
+
+
+def auroc_over_folds(random: Random, patients: int, draws: int) -> Estimate:
+    scores, ill, fold = out_of_fold(random, patients)
+    given = {"strata": ill, "seed": 0, "draws": draws, "compares": True}
+    with models_apart(dict(enumerate(fold.tolist()))):
+        return bootstrap_statistic(partial(auroc, scores, ill), owners(patients), **given)
+
+
+def auroc_of_all_folds(random: Random, patients: int, draws: int) -> Estimate:
+    """As if one model had scored them all."""
+    scores, ill, _ = out_of_fold(random, patients)
+    return bootstrap_statistic(partial(auroc, scores, ill), owners(patients), strata=ill, seed=0, draws=draws)
+
+
 def f1_stratified(random: Random, patients: int, draws: int) -> Estimate:
     scores, ill = diagnosed(random, patients)
     called = scores > SEPARATION / 2
@@ -167,6 +189,8 @@ STUDIES: list[tuple[str, str, float, Study]] = [
     ],
     ("AUROC 0.90", "patient bootstrap by class", 0.90, auroc_stratified),
     ("AUROC 0.90", "patient bootstrap", 0.90, auroc_unstratified),
+    ("AUROC 0.90 out of 5 folds", "mean over folds, patient bootstrap within fold and class", 0.90, auroc_over_folds),
+    ("AUROC 0.90 out of 5 folds", "all scores in one order (wrong)", 0.90, auroc_of_all_folds),
     (f"F1 {true_f1():.2f}", "patient bootstrap by class", true_f1(), f1_stratified),
     (f"PPV {true_ppv():.2f}, at 5 %", "patient bootstrap by class", true_ppv(), ppv_at_five_per_cent),
     ("ECE 0", "patient bootstrap (why there is none)", 0.0, ece_of_a_calibrated_model),

@@ -15,6 +15,7 @@ from isocenter.evaluation import (
     bootstrap_statistic,
     clopper_pearson,
     median,
+    models_apart,
     proportion,
     wilson,
 )
@@ -237,3 +238,70 @@ def test_a_share_of_clustered_images_is_bootstrapped():
     right, patients = np.arange(40) % 3 > 0, np.arange(40) // 2
     assert proportion(right, patients, seed=0) == bootstrap(right, patients, seed=0)
     assert proportion([True], ["a"], seed=0).method == "none: one patient"
+
+
+def two_folds(patients: int, shift: float, seed: int = 0):
+    """Scores, truth, patients and {patient: fold} of two models of which the second calls everything higher."""
+    random = np.random.default_rng(seed)
+    truth = np.arange(patients) % 4 < 2
+    fold = np.arange(patients) % 2
+    scores = random.normal(size=patients) + 1.5 * truth + shift * fold
+    return scores, truth, np.arange(patients), dict(enumerate(fold.tolist()))
+
+
+def test_auroc_out_of_fold_is_the_mean_of_the_folds_and_not_that_of_all_scores_in_one_order():
+    scores, truth, patients, folds = two_folds(200, shift=20.0)
+    fold = np.array(list(folds.values()))
+    each = [float(auroc(scores[fold == one], truth[fold == one])) for one in (0, 1)]
+    pooled = bootstrap_statistic(partial(auroc, scores, truth), patients, strata=truth, seed=0, compares=True)
+    with models_apart(folds):
+        apart = bootstrap_statistic(partial(auroc, scores, truth), patients, strata=truth, seed=0, compares=True)
+    assert pooled.value < 0.75 and min(each) > 0.8  # what the shift hides
+    assert apart.value == pytest.approx(np.mean(each))
+    assert apart.low < apart.value < apart.high < 1
+    assert "mean over 2 folds" in apart.method and "not of their mean" in apart.method
+
+
+@given(st.floats(-50, 50))
+def test_no_shift_of_a_folds_scores_changes_its_figure_or_interval(shift):
+    scores, truth, patients, folds = two_folds(60, shift=0.0)
+    moved = scores + shift * np.array(list(folds.values()))
+    with models_apart(folds):
+        one, other = (
+            bootstrap_statistic(partial(auroc, given, truth), patients, strata=truth, seed=0, draws=100, compares=True)
+            for given in (scores, np.round(moved, 9))
+        )
+    assert (other.value, other.low, other.high) == pytest.approx((one.value, one.low, one.high))
+
+
+def test_what_compares_no_scores_is_the_same_whoever_scored():
+    scores, truth, patients, folds = two_folds(60, shift=0.3)
+
+    def sensitivity(weights):
+        return Confusion.of(scores > 1, truth, 2, weights).sensitivity
+
+    alone = bootstrap_statistic(sensitivity, patients, strata=truth, seed=0)
+    with models_apart(folds):
+        assert bootstrap_statistic(sensitivity, patients, strata=truth, seed=0) == alone
+
+
+def test_a_fold_without_one_of_the_classes_is_left_out_and_counted():
+    scores, truth, patients, folds = two_folds(60, shift=0.0)
+    folds = {patient: 2 if patient < 6 and not truth[patient] else fold for patient, fold in folds.items()}
+    with models_apart(folds):
+        found = bootstrap_statistic(partial(auroc, scores, truth), patients, strata=truth, seed=0, compares=True)
+    assert "mean over 2 folds, undefined in 1 of 3" in found.method
+    assert np.isfinite(found.value)
+
+
+def test_within_two_folds_the_interval_is_as_wide_as_the_mean_of_two_independent_figures():
+    scores, truth, patients, folds = two_folds(400, shift=5.0)
+    fold = np.array(list(folds.values()))
+    each = [
+        bootstrap_statistic(partial(auroc, scores[own], truth[own]), patients[own], strata=truth[own], seed=0)
+        for own in (fold == 0, fold == 1)
+    ]
+    with models_apart(folds):
+        both = bootstrap_statistic(partial(auroc, scores, truth), patients, strata=truth, seed=0, compares=True)
+    variance = sum((one.high - one.low) ** 2 for one in each) / 4
+    assert both.high - both.low == pytest.approx(np.sqrt(variance), rel=0.1)

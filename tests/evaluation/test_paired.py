@@ -1,11 +1,24 @@
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from isocenter.errors import DatasetError, FormatError
-from isocenter.evaluation import bootstrap, compared, difference, kept_draws, mean_rows, read_cases, rows_to_json
+from isocenter.evaluation import (
+    auroc,
+    bootstrap,
+    bootstrap_statistic,
+    compared,
+    difference,
+    kept_draws,
+    mean_rows,
+    read_cases,
+    rows_to_json,
+)
+from isocenter.values import Row
 
 PEOPLE = 40
 OWNERS = np.array([f"p{n}" for n in range(PEOPLE)])
@@ -120,3 +133,25 @@ def test_a_file_that_is_no_table_of_cases_is_refused(tmp_path):
     (tmp_path / "cases.csv").write_text("a,b\n1,2\n")
     with pytest.raises(DatasetError, match="a row without case"):
         read_cases(tmp_path / "cases.csv")
+
+
+def by_auroc(one: pd.DataFrame) -> list:
+    truth = (one["reference"] == "ill").to_numpy()
+    figure = partial(auroc, one["dice"].to_numpy(), truth)
+    return [Row("auroc", "all", bootstrap_statistic(figure, one["patient"], strata=truth, seed=0, compares=True))]
+
+
+def test_runs_of_folds_are_compared_by_means_over_their_folds_and_paired_where_these_are_the_same():
+    """The second run is the first with another shift in each fold, which changes no order within one."""
+    ill = np.where(np.arange(PEOPLE) % 4 < 2, "ill", "well")
+    folds, others = (np.where(side, "0", "1") for side in (np.arange(PEOPLE) % 2 == 0, np.arange(PEOPLE) < 20))
+    first = table(scores() + 0.1 * (ill == "ill"), reference=ill, fold=folds)
+    shifted = first.assign(dice=first["dice"] + 3.0 * (folds == "0"))
+    rows, _ = compared({"a": first, "b": shifted}, [by_auroc] * 2)
+    assert rows[0].differences[0].value == 0
+    assert "mean over 2 folds" in rows[0].estimates[0].method
+    better = first.assign(dice=first["dice"] + 0.1 * (ill == "ill"))
+    rows, _ = compared({"a": first, "b": better, "c": better.assign(fold=others)}, [by_auroc] * 3)
+    paired, apart = rows[0].differences
+    assert "paired" in paired.method and paired.low is not None
+    assert "not drawn for the same patients" in apart.method and apart.low is None

@@ -10,6 +10,7 @@ from sklearn import metrics
 
 from isocenter import tasks
 from isocenter.errors import DatasetError, PlanError
+from isocenter.evaluation import case_table, folds_apart
 from isocenter.tasks.classification import Classification
 from isocenter.values import Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Prediction
 
@@ -302,3 +303,23 @@ def test_predictive_values_are_stated_at_the_prevalence_that_is_stated():
     assert found[1]["npv"].value == pytest.approx(0.8 * 0.9 / (0.8 * 0.9 + 0.2 * 0.1))
     assert "at a stated prevalence of 0.1" in found[1]["ppv"].method
     assert found[1]["ppv"].low < found[1]["ppv"].value < found[1]["ppv"].high
+
+
+def test_the_rows_out_of_fold_rank_cases_within_their_fold_alone():
+    """Two folds of which the second calls everything more malignant: each tells all cases apart, in its own order."""
+    rows = []
+    for n in range(40):
+        fold, truth = n % 2, n % 4 < 2
+        malignant = 0.1 + 0.1 * truth + 0.6 * fold
+        predicted = said(1 - malignant, malignant, 0.0)
+        scored = TASK.score([predicted], [case(str(n), "malignant" if truth else "benign")])
+        rows += scored.assign(split="test", fold=str(fold)).to_dict("records")
+    task = replace(TASK, classes=TASK.classes[:2])
+    table = case_table(rows).drop(columns="probability_normal")
+    with folds_apart(table):
+        apart = {(row.metric, row.label): row.estimate for row in task.summary(table, seed=0)}
+    pooled = {(row.metric, row.label): row.estimate for row in task.summary(table, seed=0)}
+    assert apart["auroc", "all"].value == apart["auroc", "malignant"].value == 1
+    assert pooled["auroc", "all"].value == 0.75
+    assert apart["accuracy", "all"] == pooled["accuracy", "all"]
+    assert apart["brier", "all"] == pooled["brier", "all"]

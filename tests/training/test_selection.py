@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from isocenter.training.selection import FEWEST_CASES, SURE, share_better
+from isocenter.training.selection import FEWEST_CASES, SURE, draws_for, share_better, sure_of_best
 
 
 class Mean:
@@ -42,3 +42,9 @@ def test_the_same_seed_draws_the_same_cases():
     values = torch.rand(20, generator=torch.Generator().manual_seed(0)), torch.rand(20)
     shares = {share_better(Mean, *({"score": one} for one in values), seed=3) for _ in range(2)}
     assert len(shares) == 1
+
+
+def test_the_best_of_many_has_to_be_surer_than_one_and_by_as_many_draws():
+    assert sure_of_best(1) == pytest.approx(0.95)
+    assert sure_of_best(22) == pytest.approx(1 - 0.05 / 22)
+    assert draws_for(22) * (1 - sure_of_best(22)) == pytest.approx(draws_for(1) * 0.05)

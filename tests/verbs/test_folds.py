@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 import isocenter
 import trained
 from isocenter.errors import UsageError
+from isocenter.evaluation import auroc
 from isocenter.planning import read_plan
 from isocenter.report import figures
 from isocenter.training import logs
@@ -200,6 +201,16 @@ def test_where_the_set_has_its_own_test_part_the_mean_of_the_folds_is_scored_on_
     assert not set(own["case"]) & set(out_of_fold["case"])
     split = pd.read_csv(run / "split.csv", dtype=str, keep_default_na=False)
     assert set(split.loc[split["fold"] == "", "case"]) == set(own["case"])
+    # Scores of two models make no common order: what ranks cases is the mean of what it is in each fold.
+    each = [
+        auroc(part[f"probability_{part['reference'].max()}"], part["reference"] == part["reference"].max())
+        for _, part in out_of_fold.groupby("fold")
+    ]
+    assert len(each) == 2 and "fold" not in own
+    rows = json.loads((run / "out_of_fold" / "summary.json").read_text())["rows"]
+    [stated] = [row for row in rows if (row["metric"], row["label"]) == ("auroc", "all")]
+    assert stated["value"] == pytest.approx(np.mean(each))
+    assert "mean over 2 folds" in stated["method"]
 
 
 def test_folds_beside_all_are_wrong_use(crossed, tmp_path):

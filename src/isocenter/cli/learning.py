@@ -100,6 +100,7 @@ def train(
     start: Annotated[Path | None, typer.Option("--from", help="A model whose weights to begin from.")] = None,
     pretrained: Annotated[str | None, typer.Option(help="A file of weights, or auto for published ones.")] = None,
     folds: Annotated[int | None, typer.Option(min=2, help="Cross-validation in so many parts.")] = None,
+    tune: Annotated[float | None, typer.Option(help="Minutes, of all, for trials of other decisions.")] = None,
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="Alike to the bit; needs training.steps.")
     ] = False,
@@ -122,6 +123,7 @@ def train(
         start=start,
         pretrained=pretrained,
         folds=folds,
+        tune=tune,
         deterministic=deterministic,
         device=device,
         threads=threads,

@@ -36,8 +36,10 @@ from isocenter.evaluation.intervals import (
     difference,
     kept_draws,
     median,
+    models_apart,
     proportion,
     reweighted,
+    scored_by,
     wilson,
 )
 from isocenter.evaluation.ordinal import grade_distances, least_cost, ranked_probability_score, weighted_kappa
@@ -72,10 +74,12 @@ from isocenter.evaluation.survival import (
     uno_c,
 )
 from isocenter.evaluation.table import (
+    FOLD,
     Table,
     case_table,
     check_table,
     class_names,
+    folds_apart,
     metric_columns,
     read_cases,
     rows_from_json,
@@ -83,6 +87,7 @@ from isocenter.evaluation.table import (
 )
 
 __all__ = [
+    "FOLD",
     "Centreline",
     "Change",
     "Compared",
@@ -127,6 +132,7 @@ __all__ = [
     "ejection_fraction",
     "elements",
     "expected_over_observed",
+    "folds_apart",
     "gaussian_nll",
     "grade_distances",
     "harrell_c",
@@ -145,6 +151,7 @@ __all__ = [
     "mean_rows",
     "median",
     "metric_columns",
+    "models_apart",
     "one_against_rest",
     "overlap",
     "overlaps",
@@ -165,6 +172,7 @@ __all__ = [
     "root_mean_squared_error",
     "rows_from_json",
     "rows_to_json",
+    "scored_by",
     "skeleton",
     "spearman",
     "surface_distance",

@@ -9,7 +9,7 @@ import numpy as np
 
 from isocenter.errors import DatasetError, counted
 from isocenter.evaluation.intervals import difference, kept_draws
-from isocenter.evaluation.table import Table, metric_columns
+from isocenter.evaluation.table import Table, folds_apart, metric_columns
 from isocenter.values import Array, Estimate, Row
 
 REMEDY = "Evaluate all of them on the same data with `isocenter evaluate MODEL DATA --out FOLDER`, and compare those"
@@ -38,10 +38,7 @@ def compared(
     """
     same, left_out = _alike(tables)
     with kept_draws():
-        found = [
-            {(row.metric, row.label): row.estimate for row in summary(table)}
-            for summary, table in zip(summaries, same, strict=True)
-        ]
+        found = [_estimates(summary, table) for summary, table in zip(summaries, same, strict=True)]
     first, others = found[0], found[1:]
     rows = []
     for key in first:
@@ -50,6 +47,11 @@ def compared(
             apart = tuple(difference(estimates[0], one) for one in estimates[1:])
             rows.append(Compared(*key, estimates, apart))
     return rows, left_out
+
+
+def _estimates(summary: Callable[[Table], Sequence[Row]], table: Table) -> dict[tuple[str, str], Estimate]:
+    with folds_apart(table):
+        return {(row.metric, row.label): row.estimate for row in summary(table)}
 
 
 def _alike(tables: Mapping[str, Table]) -> tuple[list[Table], dict[str, int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -11,12 +12,15 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from isocenter.errors import DatasetError, FormatError
+from isocenter.evaluation.intervals import models_apart
 from isocenter.lazy import pandas as pd
 from isocenter.values import Estimate, Row
 
 Table: TypeAlias = "pd.DataFrame"
 
 KEYS = ("case", "patient", "split", "label")
+# Which of several models has scored the case: a column that only cases out of fold have.
+FOLD = "fold"
 PROBABILITY = "probability_"
 # The row that speaks of all labels, or of a case as a whole.
 ALL = "all"
@@ -29,13 +33,15 @@ SPLITS = ("train", "val", "test")
 def case_table(rows: Iterable[Mapping[str, Any]]) -> Table:
     """One row a case and label: case, patient, split, label, metrics, then reference, predicted, probability_<class>.
 
+    Of cases that were scored by several folds, after the label, the fold.
+
     Metrics and classes keep the order of the first row; what is not defined is NaN.
     Raises DatasetError for what `check_table` refuses.
     """
     table = pd.DataFrame(list(rows))
     last = ["reference", "predicted", *_probability_columns(table)]
-    metrics = [name for name in table if name not in (*KEYS, *last)]
-    table = table[[name for name in (*KEYS, *metrics, *last) if name in table]]
+    metrics = [name for name in table if name not in (*KEYS, FOLD, *last)]
+    table = table[[name for name in (*KEYS, FOLD, *metrics, *last) if name in table]]
     check_table(table)
     return table
 
@@ -72,7 +78,7 @@ def read_cases(path: Path) -> Table:
         text = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (ValueError, UnicodeDecodeError) as error:
         raise FormatError(f"is no table of cases ({error})", str(path), "Evaluate again") from error
-    for name in text.columns.intersection([*KEYS]):
+    for name in text.columns.intersection([*KEYS, FOLD]):
         table[name] = text[name]
     for name in text.columns.intersection(["reference", "predicted"]):
         table[name] = text[name].mask(text[name] == "")
@@ -83,7 +89,14 @@ def read_cases(path: Path) -> Table:
 def metric_columns(table: Table) -> list[str]:
     """The columns that hold figures, in their order."""
     names = [str(name) for name in table.select_dtypes(include=["number", "bool"])]
-    return [name for name in names if name not in KEYS and not name.startswith(PROBABILITY)]
+    return [name for name in names if name not in (*KEYS, FOLD) and not name.startswith(PROBABILITY)]
+
+
+def folds_apart(table: Table) -> AbstractContextManager[None]:
+    """Within it the figures of a table know which fold has scored which case, where it says so."""
+    if FOLD not in table or table[FOLD].nunique() < 2:
+        return nullcontext()
+    return models_apart(dict(zip(table["patient"].tolist(), table[FOLD].tolist(), strict=True)))
 
 
 def class_names(table: Table) -> tuple[str, ...]:

@@ -11,7 +11,21 @@ from isocenter.planning.plan_file import parse_value, plan_text, read_plan
 from isocenter.planning.prose import prose
 from isocenter.planning.recipe import LEAST_BATCH
 from isocenter.planning.registered import registered
-from isocenter.planning.settings import Evaluation, Network, Settings, Splitting, Training
+from isocenter.planning.search import (
+    Between,
+    Domain,
+    OneOf,
+    Room,
+    Space,
+    changed,
+    own_choices,
+    space,
+    space_of,
+    space_record,
+    tried,
+    words,
+)
+from isocenter.planning.settings import Evaluation, Network, Search, Settings, Splitting, Training
 from isocenter.planning.shortcuts import Retest
 from isocenter.planning.split import Parts, folds_decision, split, split_folds
 from isocenter.planning.telling import MANY_ENTRIES
@@ -21,14 +35,21 @@ __all__ = [
     "CROSS_FITS",
     "LEAST_BATCH",
     "MANY_ENTRIES",
+    "Between",
+    "Domain",
     "Evaluation",
     "Machine",
     "Network",
+    "OneOf",
     "Parts",
     "Retest",
+    "Room",
+    "Search",
     "Settings",
+    "Space",
     "Splitting",
     "Training",
+    "changed",
     "check_wishes",
     "cores",
     "folds_decision",
@@ -36,6 +57,7 @@ __all__ = [
     "low_resolution",
     "make_plan",
     "overview",
+    "own_choices",
     "parse_value",
     "plan_text",
     "prose",
@@ -43,9 +65,14 @@ __all__ = [
     "registered",
     "settings",
     "shared_by_folds",
+    "space",
+    "space_of",
+    "space_record",
     "split",
     "split_folds",
     "this_machine",
+    "tried",
     "with_memory",
     "with_settings",
+    "words",
 ]

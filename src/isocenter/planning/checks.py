@@ -33,6 +33,7 @@ def settings(plan: Plan) -> Settings:
     _check_cascade(made)
     _check_axes(made)
     _check_learning(made)
+    _check_search(made)
     _check_prior(plan, made)
     _check_network(made)
     return made
@@ -53,8 +54,11 @@ def check_wishes(assignments: Mapping[str, Any], *, folds: int = 0, device: str 
     for wanted in {device, str(assignments.get("training.device", device))} - {"auto", "cpu"}:
         choose_device(wanted)  # only where it may be lacking: to look takes torch
     _check_file(assignments.get("network.pretrained"))
-    if assignments.get("training.deterministic") and assignments.get("training.steps") is None:
-        raise _endless("minutes make no two runs alike")
+    if assignments.get("training.deterministic"):
+        if assignments.get("training.steps") is None:
+            raise _endless("minutes make no two runs alike")
+        if assignments.get("search.minutes") is not None and assignments.get("search.trials") is None:
+            raise _unending()
 
 
 def _check_names(plan: Plan, made: Settings) -> None:
@@ -199,6 +203,29 @@ def _check_learning(made: Settings) -> None:
 def _check_duration(training: Training) -> None:
     if training.steps is None and (training.minutes is None or training.deterministic):
         raise _endless("minutes make no two runs alike" if training.deterministic else "neither minutes nor steps")
+
+
+def _check_search(made: Settings) -> None:
+    """A search has a length, ends before the run does, and has something to train with that is searched for."""
+    search, training = made.search, made.training
+    if not search.is_on:
+        return
+    if training.deterministic and search.trials is None:
+        raise _unending()
+    if search.minutes is None and search.steps is None and training.steps is None:
+        problem = "no minutes of a search that could be parted among its trials"
+        raise PlanError(problem, "search.steps", "Give --tune MINUTES, or the steps of each trial")
+    if training.steps is None and training.minutes is not None and (search.minutes or 0.0) >= training.minutes:
+        problem = f"{search.minutes:g} of {training.minutes:g} minutes leave none to train with what was found"
+        raise PlanError(problem, "search.minutes", "Give fewer to --tune, or more to --minutes")
+    if made.preprocessing.cascade is not None:
+        problem = "each trial would be a cascade of its own, of three trainings"
+        raise PlanError(problem, "search.minutes", "Give --set preprocessing.cascade=none, or leave out --tune")
+
+
+def _unending() -> PlanError:
+    problem = "no number, and minutes make no two searches alike"
+    return PlanError(problem, "search.trials", "Give it, as in --set search.trials=20")
 
 
 def _endless(reason: str) -> PlanError:

@@ -20,7 +20,7 @@ from isocenter.planning.settings import told_of
 from isocenter.planning.telling import telling
 from isocenter.runtime import mean_of
 from isocenter.tasks import Task
-from isocenter.values import Decision, Dense, Fingerprint, Vector
+from isocenter.values import Decision, Dense, Fingerprint, Plan, Vector
 
 # By how much a patch shrinks at a time while it does not fit into memory, and how often it may.
 SMALLER, MOST_SHRINKING = 0.7, 10
@@ -165,6 +165,14 @@ def _size(name: str, grid: Grid, machine: Machine, cases: int, minutes: float | 
         size |= {key: size[key] * 3 // 2 for key in ("width", "widest") if key in size}
         because += f"; half as wide again for {minutes:g} minutes and {cases} training cases"
     return Decision(size, because, source)
+
+
+def family_size(plan: Plan, name: str, task: Task, fingerprint: Fingerprint, machine: Machine) -> Decision:
+    """The size that a plan for these training cases would give to this family."""
+    reduction = float(plan["preprocessing.reduction"]) if "preprocessing.reduction" in plan else 1.0
+    grid = grid_for(fingerprint, device=machine.device, reduction=reduction, **answers_of(task))
+    minutes = plan["training.minutes"]
+    return _of_clips(_size(name, grid, machine, len(fingerprint), minutes, task), plan["preprocessing.frames"])
 
 
 def prepared_bytes(grid: Grid, channels: int) -> float:

@@ -18,6 +18,7 @@ from isocenter.planning.modalities import Holes, absent_decision, dropout_decisi
 from isocenter.planning.prepare import channels_of, frames_of, preprocessing
 from isocenter.planning.profiles import NNUNET, profile_for
 from isocenter.planning.recipe import batch_decision, training
+from isocenter.planning.search import unsearched
 from isocenter.planning.shortcuts import Retest
 from isocenter.tasks import build, kind_for
 from isocenter.values import Dataset, Decision, Fingerprint, Plan
@@ -121,6 +122,7 @@ def make_plan(
             "left_right": side,
         },
         "evaluation": {"image_only": image_only(beside, before["preprocessing.cascade"].value)},
+        "search": unsearched(),
     }
     plan = Plan(_decided(sections, said))
     # The second network of a cascade takes more channels than was reckoned with.

@@ -16,6 +16,7 @@ TITLES = {
     "augmentation": "How images are varied",
     "inference": "How it predicts",
     "evaluation": "What is to be shown",
+    "search": "What is tried beforehand",
 }
 
 # What a decision says; after it, where it differs, what it says when the value is none, zero or no.
@@ -166,6 +167,9 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
         "No second network is trained without covariates",
     ),
     "evaluation.registered": ("What is to be shown has the hash {value}", "What is to be shown is not registered yet"),
+    "search.minutes": ("Other decisions are tried for {value} minutes", "Nothing is tried beforehand by the clock"),
+    "search.trials": ("There are {value} trials", "The number of trials is open"),
+    "search.steps": ("Each trial has {value} steps", "The length of a trial is open"),
 }
 # Values that a sentence names one by one.
 MOST_LISTED = 24

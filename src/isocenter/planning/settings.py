@@ -106,6 +106,24 @@ class Splitting:
 
 
 @dataclass(frozen=True)
+class Search:
+    """How a search for better decisions goes before the training.
+
+    minutes: of the run's minutes, for all its trials; None where `trials` decides, or where nothing is searched
+    trials:  how many there are, the plan's own among them; None until the minutes are over
+    steps:   of each; None where each has an equal part of the minutes
+    """
+
+    minutes: Annotated[float, Gt(0), Lt(math.inf)] | None = None
+    trials: Annotated[int, Ge(2)] | None = None
+    steps: Count | None = None
+
+    @property
+    def is_on(self) -> bool:
+        return self.minutes is not None or self.trials is not None
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """What is to be shown.
 
@@ -131,6 +149,7 @@ class Settings:
     inference: Inference
     split: Splitting
     evaluation: Evaluation
+    search: Search = Search()
 
     @property
     def architecture(self) -> dict[str, Any]:
@@ -162,18 +181,21 @@ TYPED: Mapping[str, Any] = {
     "augmentation": Augmentation,
     "inference": Inference,
     "evaluation": Evaluation,
+    "search": Search,
 }
 FREE = ("task",)
+# Plans of before there was a search have no such section.
+MAY_LACK = ("search",)
 
 
 def typed(plan: Plan) -> Settings:
     """Every section by itself; PlanError names the decision that cannot be."""
     unknown = sorted(set(plan.sections) - {*TYPED, *FREE})
-    missing = sorted({*TYPED, *FREE} - set(plan.sections))
+    missing = sorted({*TYPED, *FREE} - set(plan.sections) - {*MAY_LACK})
     if unknown or missing:
         said = [*(f"unknown section {name!r}" for name in unknown), *(f"no section {name!r}" for name in missing)]
         raise PlanError("; ".join(said), "plan", f"Sections are {', '.join((*FREE, *TYPED))}")
-    found = {name: _typed(name, kind, plan) for name, kind in TYPED.items()}
+    found = {name: _typed(name, kind, plan) for name, kind in TYPED.items() if name in plan.sections}
     task = tasks.build({key: decision.value for key, decision in plan.sections["task"].items()})
     return Settings(task=task, **found)
 

@@ -157,6 +157,11 @@ class Context:
         """The covariates alone."""
         return Context(tuple(one for one in self.columns if not isinstance(one, Presence)))
 
+    @property
+    def of_images(self) -> Context:
+        """What is told of the images alone: which a case has."""
+        return Context(tuple(one for one in self.columns if isinstance(one, Presence)))
+
     def __len__(self) -> int:
         return len(self.entries)
 

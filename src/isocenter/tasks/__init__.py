@@ -13,7 +13,7 @@ import numpy as np
 
 from isocenter.added import added
 from isocenter.errors import DatasetError, PlanError
-from isocenter.tasks.made_of import parts_of, sides_of, suffices
+from isocenter.tasks.made_of import parts_of, sides_of, suffices, tried_of
 from isocenter.tasks.settings import reading
 from isocenter.tasks.task import Outputs, Task, rows_in, stated_image
 from isocenter.values import Dataset, Decision, Label, Split
@@ -180,6 +180,7 @@ __all__ = [
     "sides_of",
     "stated_image",
     "suffices",
+    "tried_of",
     "tuned_on",
     "uncut",
     "voxel_bytes",

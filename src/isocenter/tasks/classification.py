@@ -115,6 +115,8 @@ class Classification:
         "costs": "costs of mistakes",
     }
     of_a_case: ClassVar[str] = "brier"
+    # Not the losses whose probabilities are not to be believed: a metric of ranks would not notice.
+    tried: ClassVar[Mapping[str, tuple[Any, ...]]] = {"loss": ("ce", "class_balanced", "logit_adjusted")}
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:

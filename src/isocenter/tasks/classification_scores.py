@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -157,8 +158,11 @@ def _overall(answers: Answers, seed: int) -> Iterator[Row]:
     probabilities, reference, size = answers.probabilities, answers.reference, len(answers.classes)
     predicted, by = answers.predicted, answers.calling.by
 
-    def interval(figure: Callable[[Floats], Floats], note: str = "", exact: bool = True) -> Estimate:
-        estimate = bootstrap_statistic(figure, answers.patients, strata=reference, seed=seed, exact=exact)
+    def interval(
+        figure: Callable[[Floats], Floats], note: str = "", exact: bool = True, compares: bool = False
+    ) -> Estimate:
+        how: dict[str, Any] = {"exact": exact, "compares": compares}
+        estimate = bootstrap_statistic(figure, answers.patients, strata=reference, seed=seed, **how)
         return replace(estimate, method=estimate.method + note)
 
     def confused(weights: Floats) -> Confusion:
@@ -166,7 +170,9 @@ def _overall(answers: Answers, seed: int) -> Iterator[Row]:
 
     for metric, figure in (("auroc", auroc), ("average_precision", average_precision)):
         several = "; unweighted mean of one class against the rest" if size > 2 else ""
-        yield Row(metric, "all", interval(partial(one_against_rest, figure, probabilities, reference), several))
+        yield Row(
+            metric, "all", interval(partial(one_against_rest, figure, probabilities, reference), several, compares=True)
+        )
     yield Row("accuracy", "all", noted(proportion(predicted == reference, answers.patients, seed=seed), by))
     yield Row("balanced_accuracy", "all", interval(lambda w: confused(w).balanced_accuracy, by))
     of = f"; of {answers.classes[1]}" if size == 2 else "; unweighted mean of the classes"

@@ -203,13 +203,15 @@ def _of_each(
     several = "; unweighted mean of the classes" if len(names) > 1 else ""
     without = len(answers.classes) - len(names)
     left = f"; {counted(without, 'class', 'classes')} without a reference left out" if without else ""
-    yield Row(metric, "all", _estimate(every, answers.patients, f"{notes[0]}{several}{left}", seed))
+    # By its score a box is set against those of other cases, unless all are called from one score on.
+    how: dict[str, Any] = {"seed": seed, "compares": metric not in CALLED}
+    yield Row(metric, "all", _estimate(every, answers.patients, f"{notes[0]}{several}{left}", **how))
     for number, name in enumerate(names):
-        yield Row(metric, name, _estimate(partial(figure, number), answers.patients, notes[number + 1], seed))
+        yield Row(metric, name, _estimate(partial(figure, number), answers.patients, notes[number + 1], **how))
 
 
-def _estimate(statistic: Callable[[Floats], Floats], patients: np.ndarray, note: str, seed: int) -> Estimate:
-    estimate = bootstrap_statistic(statistic, patients, seed=seed, exact=False)
+def _estimate(statistic: Callable[[Floats], Floats], patients: np.ndarray, note: str, **how: Any) -> Estimate:
+    estimate = bootstrap_statistic(statistic, patients, exact=False, **how)
     return replace(estimate, method=estimate.method + note)
 
 

@@ -73,6 +73,8 @@ class Findings:
     needs: ClassVar[frozenset[str]] = frozenset({"findings"})
     registers: ClassVar[Mapping[str, str]] = {"operating_point": "operating point", "prevalence": "prevalence"}
     of_a_case: ClassVar[str] = "brier"
+    # Not the losses whose probabilities are not to be believed: a metric of ranks would not notice.
+    tried: ClassVar[Mapping[str, tuple[str, ...]]] = {"loss": ("bce", "class_balanced")}
     metrics: ClassVar[frozenset[str]] = METRICS
     selects_by: ClassVar[str] = "auroc"
 

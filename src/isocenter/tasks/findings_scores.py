@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +24,8 @@ from isocenter.tasks.label_scores import Called, label_rows
 from isocenter.values import Estimate, Floats, Row
 
 METRICS = frozenset({"auroc", "average_precision", "sensitivity", "specificity", "ppv", "npv", "f1", "brier", "ece"})
+# Those that set the score of one case against that of another.
+RANKED = {"auroc": auroc, "average_precision": average_precision}
 PRESENT, ABSENT = "present", "absent"
 # Of more findings reliability and confusion would fill pages; the curves show them all.
 MOST_SHOWN = 6
@@ -98,15 +101,16 @@ def _means(
             each = [_figure(metric, known[name], weights[..., where[name]], prevalence.get(name)) for name in defined]
             return np.mean(each, axis=0)
 
-        estimate = bootstrap_statistic(mean_of, cases["patient"].to_numpy(str), strata=strata, seed=seed, exact=False)
+        how: dict[str, Any] = {"strata": strata, "seed": seed, "exact": False, "compares": metric in RANKED}
+        estimate = bootstrap_statistic(mean_of, cases["patient"].to_numpy(str), **how)
         yield Row(metric, "all", replace(estimate, method=estimate.method + said))
 
 
 def _figure(metric: str, one: Called, weights: Floats, prevalence: float | None) -> Floats:
     """One finding's figure under each weighting of its cases."""
-    ranked = {"auroc": auroc, "average_precision": average_precision, "brier": brier}
-    if metric in ranked:
-        return ranked[metric](one.scores, one.truth, weights)
+    of_scores = {**RANKED, "brier": brier}
+    if metric in of_scores:
+        return of_scores[metric](one.scores, one.truth, weights)
     counts = Confusion.of(one.called, one.truth, 2, weights)
     if metric in ("ppv", "npv") and prevalence is not None:
         return counts.ppv_at(prevalence) if metric == "ppv" else counts.npv_at(prevalence)

@@ -6,9 +6,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from isocenter.evaluation import roc_band
+from isocenter.evaluation import roc_band, scored_by
 from isocenter.report import Figure, figures
 
+POOLED = (
+    "The scores of {} folds in one order, although they are of different models: the area is not the one stated, which "
+    "is a mean over the folds."
+)
 # More bands than these would hide one another.
 MOST_BANDS = 4
 # {label: (truth, probability, patients), each of the cases of which it is known}
@@ -23,7 +27,8 @@ def discrimination(curves: Curves) -> list[Figure]:
         band = roc_band(scores, truth, patients, seed=0)
         if band is not None:
             bands[name] = band
+    pooled = POOLED.format(scored_by()) if scored_by() > 1 else ""
     return [
-        figures.roc(lines, "Receiver operating characteristic", bands=bands),
-        figures.precision_recall(lines, "Precision and recall"),
+        figures.roc(lines, "Receiver operating characteristic", bands=bands, caption=pooled),
+        figures.precision_recall(lines, "Precision and recall", caption=pooled),
     ]

@@ -41,7 +41,9 @@ def label_rows(name: str, given: Called, *, prevalence: float | None, seed: int)
     """
     called, truth, patients = given.called, given.truth, given.patients
     for metric, figure in (("auroc", auroc), ("average_precision", average_precision)):
-        estimate = bootstrap_statistic(partial(figure, given.scores, truth), patients, strata=truth, seed=seed)
+        estimate = bootstrap_statistic(
+            partial(figure, given.scores, truth), patients, strata=truth, seed=seed, compares=True
+        )
         yield Row(metric, name, estimate)
     if truth.any():
         yield Row("sensitivity", name, noted(proportion(called[truth], patients[truth], seed=seed), given.at))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from isocenter.tasks.task import Task
@@ -25,3 +25,9 @@ def sides_of(task: Task) -> Mapping[str, tuple[int, ...] | None]:
     """{head: what its channels become when left and right change sides}"""
     own: Mapping[str, tuple[int, ...] | None] | None = getattr(task, "sides", None)
     return dict.fromkeys(task.heads, task.mirrored) if own is None else own
+
+
+def tried_of(task: Task) -> Mapping[str, tuple[Any, ...]]:
+    """{setting: values} that a search may try beside the planned one; none where the kind says nothing."""
+    found: Mapping[str, tuple[Any, ...]] = getattr(task, "tried", {})
+    return found

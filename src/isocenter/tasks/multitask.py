@@ -17,7 +17,7 @@ from isocenter.evaluation import Table
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure
-from isocenter.tasks.made_of import sides_of
+from isocenter.tasks.made_of import sides_of, tried_of
 from isocenter.tasks.multitask_plan import SELECTED, agreed, check_settings, check_together, settings_for
 from isocenter.tasks.multitask_slabs import at_once, kept_apart, mean, together
 from isocenter.tasks.multitask_table import of_part, with_part
@@ -136,6 +136,12 @@ class Multitask:
 
     def suffices(self, references: Collection[str]) -> bool:
         return any(part.needs <= set(references) for part in self.parts.values())
+
+    @property
+    def tried(self) -> Mapping[str, tuple[Any, ...]]:
+        """What a search may try of its parts, under the names that their settings have here."""
+        own = {name: tried_of(part) for name, part in self.parts.items()}
+        return {f"{name}{SETTING}{key}": values for name, one in own.items() for key, values in one.items()}
 
     @property
     def tuned_on(self) -> Split:

@@ -76,6 +76,7 @@ class Regression:
     name: ClassVar[str] = "regression"
     needs: ClassVar[frozenset[str]] = frozenset({"value"})
     of_a_case: ClassVar[str] = "standardised_difference"
+    tried: ClassVar[Mapping[str, tuple[str, ...]]] = {"loss": ("huber", "mse", "mae")}
     metrics: ClassVar[frozenset[str]] = METRICS
     selects_by: ClassVar[str] = "r2"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -45,6 +46,8 @@ WITHOUT_UNIT: Mapping[str, Compared] = {
     "spearman": spearman,
     "concordance": concordance,
 }
+# Figures that do not mind how one model shifts or stretches its scale, and so must not mix the scales of several.
+OF_ONE_SCALE = (pearson, spearman)
 AGREEMENT = ("bias", "loa_lower", "loa_upper")
 STANDARDISED = "SD"
 
@@ -141,7 +144,8 @@ def _mean_of_targets(
         ]
         return np.mean(each, axis=0)
 
-    estimate = bootstrap_statistic(statistic, owners, seed=seed, unit=unit, exact=False)
+    how: dict[str, Any] = {"seed": seed, "exact": False, "compares": figure in OF_ONE_SCALE}
+    estimate = bootstrap_statistic(statistic, owners, unit=unit, **how)
     note = "; unweighted mean of the targets"
     note += ", each in standard deviations of its training cases" if unit else ""
     return replace(estimate, n=len(ids), method=estimate.method + note)
@@ -149,7 +153,8 @@ def _mean_of_targets(
 
 def _estimate(one: Measured, figure: Compared, unit: str, seed: int) -> Estimate:
     statistic = partial(figure, one.predicted, one.reference)
-    return bootstrap_statistic(statistic, one.patients, seed=seed, unit=unit, exact=False)
+    how: dict[str, Any] = {"seed": seed, "exact": False, "compares": figure in OF_ONE_SCALE}
+    return bootstrap_statistic(statistic, one.patients, unit=unit, **how)
 
 
 def _limit(side: int) -> Compared:

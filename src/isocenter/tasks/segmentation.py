@@ -97,6 +97,7 @@ class Segmentation:
     of_a_case: ClassVar[str] = "dice"
     selects_by: ClassVar[str] = "dice"
     cascades: ClassVar[bool] = True
+    tried: ClassVar[Mapping[str, tuple[str, ...]]] = {"loss": ("dice+ce", "dice+focal", "dice+topk", "tversky+ce")}
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -74,9 +75,10 @@ def summary_rows(outcomes: Outcomes, *, seed: int) -> list[Row]:
 def _overall(outcomes: Outcomes, seed: int) -> Iterator[Row]:
     risk, times, happened, last = outcomes.risk, outcomes.times, outcomes.happened, outcomes.horizons[-1]
     uno = partial(uno_c, risk, times, happened, outcomes.followed, last)
+    c = partial(harrell_c, risk, times, happened)
     note = f"; events before {outcomes.named(last)}, censoring of the training cases"
-    yield Row("uno_c", "all", _interval(uno, outcomes, seed, note))
-    yield Row("harrell_c", "all", _interval(partial(harrell_c, risk, times, happened), outcomes, seed))
+    yield Row("uno_c", "all", _interval(uno, outcomes, seed, note, compares=True))
+    yield Row("harrell_c", "all", _interval(c, outcomes, seed, compares=True))
     error = bootstrap(outcomes.errors, outcomes.patients, seed=seed)
     same = _of_everybody(outcomes)
     note = f"; until {outcomes.named(last)}; one curve for everybody (Kaplan-Meier of these cases) has {same:.3f}"
@@ -91,7 +93,7 @@ def _by(outcomes: Outcomes, index: int, seed: int) -> Iterator[Row]:
     had, free = int((happened & (times <= horizon)).sum()), int((times > horizon).sum())
     censored = len(times) - had - free
     counts = f"; {had} with the event by then, {free} without, {censored} censored before"
-    yield Row("dynamic_auc", label, _interval(area, outcomes, seed, counts))
+    yield Row("dynamic_auc", label, _interval(area, outcomes, seed, counts, compares=True))
     if np.isnan(survival).any():
         return
     errors = brier_errors(survival[:, None], times, happened, outcomes.followed, [horizon])[:, 0]
@@ -100,9 +102,12 @@ def _by(outcomes: Outcomes, index: int, seed: int) -> Iterator[Row]:
     yield Row("expected_over_observed", label, _interval(ratio, outcomes, seed))
 
 
-def _interval(statistic: Callable[[Floats], Floats], outcomes: Outcomes, seed: int, note: str = "") -> Estimate:
+def _interval(
+    statistic: Callable[[Floats], Floats], outcomes: Outcomes, seed: int, note: str = "", compares: bool = False
+) -> Estimate:
     """Patients drawn again within those who had the event and those who are censored; no pair is an own trial."""
-    estimate = bootstrap_statistic(statistic, outcomes.patients, strata=outcomes.happened, seed=seed, exact=False)
+    how: dict[str, Any] = {"strata": outcomes.happened, "seed": seed, "exact": False, "compares": compares}
+    estimate = bootstrap_statistic(statistic, outcomes.patients, **how)
     return _noted(estimate, note)
 
 

@@ -44,6 +44,7 @@ class Task(Protocol):
     terms:     {name: numbers} of the loss that are learnt with the weights, from these on; `loss` finds them as tensors
                among the outputs
     cascades:  True where its result is a map of its labels, which a second network can be shown beside the image
+    tried:     {setting: values} that a search may try beside the planned one; without it a search leaves its settings
     uncut:     in words why no patch may cut what it is taught; where it is empty or absent, any may
     bytes_per_voxel: of an image while `decode` works; without it those of a label
     outside:   what its label maps say beyond the image; without it 0

@@ -2,23 +2,50 @@
 
 from isocenter.training.alone import Alone, covariates_alone
 from isocenter.training.begin import take_over
-from isocenter.training.checkpoint import STATE_SCHEMA, read_checkpoint, recover, with_task, write_checkpoint
+from isocenter.training.checkpoint import (
+    STATE_SCHEMA,
+    VALIDATION,
+    read_checkpoint,
+    recover,
+    validation_of,
+    with_task,
+    write_checkpoint,
+)
 from isocenter.training.loader import Batch, Loader
 from isocenter.training.probe import FEWER
 from isocenter.training.ranks import ALONE, Ranks
 from isocenter.training.recipe import Decided, Recount, finished, train
-from isocenter.training.schedule import Pace, Speed, replan
+from isocenter.training.schedule import FEWEST_STEPS, Pace, Speed, replan
+from isocenter.training.selection import FEWEST_CASES, SURE, draws_for, share_better, sure_of_best
 from isocenter.training.state import Clock, Moment, Outcome, State, Work
 from isocenter.training.store import Prepared, keep_marked, prepare_all
+from isocenter.training.study import (
+    COMPLETE,
+    IMPOSSIBLE,
+    PRUNED,
+    HopelessError,
+    Study,
+    Trial,
+    Tried,
+    refuse_without_optuna,
+)
 
 __all__ = [
     "ALONE",
+    "COMPLETE",
     "FEWER",
+    "FEWEST_CASES",
+    "FEWEST_STEPS",
+    "IMPOSSIBLE",
+    "PRUNED",
     "STATE_SCHEMA",
+    "SURE",
+    "VALIDATION",
     "Alone",
     "Batch",
     "Clock",
     "Decided",
+    "HopelessError",
     "Loader",
     "Moment",
     "Outcome",
@@ -28,16 +55,24 @@ __all__ = [
     "Recount",
     "Speed",
     "State",
+    "Study",
+    "Trial",
+    "Tried",
     "Work",
     "covariates_alone",
+    "draws_for",
     "finished",
     "keep_marked",
     "prepare_all",
     "read_checkpoint",
     "recover",
+    "refuse_without_optuna",
     "replan",
+    "share_better",
+    "sure_of_best",
     "take_over",
     "train",
+    "validation_of",
     "with_task",
     "write_checkpoint",
 ]

@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 
 # In so many of the draws earlier weights must be better than the last: one-sided, 95 %.
 SURE = 0.95
-DRAWS = 200
+DRAWS, MOST_DRAWS = 200, 10_000
 # Of fewer cases all that agree would still do so by chance in more than one of twenty trainings: 2^-5.
 FEWEST_CASES = 5
 
 
-def share_better(task: Task, earlier: Mapping[str, Tensor], last: Mapping[str, Tensor], seed: int) -> float:
+def share_better(
+    task: Task, earlier: Mapping[str, Tensor], last: Mapping[str, Tensor], seed: int, draws: int = DRAWS
+) -> float:
     """Share of bootstrap draws of the same validation cases in which the earlier weights have the higher metric.
 
     earlier, last: {name: (cases, ...)} of `Task.quality`, in the same order of cases
@@ -35,8 +37,21 @@ def share_better(task: Task, earlier: Mapping[str, Tensor], last: Mapping[str, T
         return 0.0
     rng = np.random.default_rng(seed)
     better = 0
-    for _ in range(DRAWS):
+    for _ in range(draws):
         drawn = torch.from_numpy(rng.integers(count, size=count))
         before, after = (task.selection({name: one[drawn] for name, one in said.items()}) for said in (earlier, last))
         better += before > after
-    return better / DRAWS
+    return better / draws
+
+
+def sure_of_best(tried: int) -> float:
+    """The share of draws that the best of so many has to be better in: each of them is one more chance of luck.
+
+    Bonferroni's bound; of one it is `SURE`. Dunn, J Am Stat Assoc 1961, doi:10.1080/01621459.1961.10482090
+    """
+    return 1 - (1 - SURE) / max(1, tried)
+
+
+def draws_for(tried: int) -> int:
+    """So many draws that as many as of a single comparison lie beyond that share; no more than take seconds."""
+    return min(MOST_DRAWS, DRAWS * max(1, tried))

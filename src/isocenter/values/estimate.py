@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from isocenter.values.geometry import Floats
 
@@ -13,10 +17,14 @@ class Draws:
 
     figures: (draws,), NaN where the figure is undefined
     fewest:  patients in the smallest stratum
+    strata:  (patients,) within which each was drawn
+    models:  that scored them, each of its own patients
     """
 
     figures: Floats
     fewest: int
+    strata: NDArray[np.integer[Any]]
+    models: int = 1
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from isocenter.verbs.scoring import read_split
 SPLITS = ("train", "val", "test", "all")
 OVER_FOLDS = (
     "Each case was scored by the fold that had not seen it; what validation cases decide (thresholds, post-processing) "
-    "was decided over all folds."
+    "was decided over all folds. The figures estimate how good the model of one fold is, not their mean; those that "
+    "set cases against each other are means over the folds."
 )
 
 

@@ -106,9 +106,9 @@ def evaluate(
     chosen = choice(loaded, dataset, run, split)
     cases = [case for case in dataset if case.id in chosen.parts]
     predictor = _predictor(loaded, run, chosen, device)
-    scored = score(predictor, cases, chosen.parts, seed=seed, patients_known=dataset.patients_known)
+    known, folds = dataset.patients_known, chosen.folds
+    scored = score(predictor, cases, chosen.parts, seed=seed, patients_known=known, folds=folds)
     if isinstance(loaded.preprocessing, Preprocessing):
-        known = dataset.patients_known
         scored = with_subsets(scored, predictor, loaded.preprocessing, cases, seed=seed, patients_known=known)
     notes = (*chosen.notes, *unshared(loaded.task, cases))
     primary = str(loaded.record.get("primary", scored.rows[0].metric))

@@ -10,6 +10,7 @@ from isocenter.errors import counted
 from isocenter.files import write_text, written
 from isocenter.lazy import pandas as pd
 from isocenter.planning import settings
+from isocenter.report import Section
 from isocenter.runtime import environment, write_json
 from isocenter.training import Outcome
 from isocenter.values import Case, Plan, Split
@@ -26,13 +27,21 @@ EVALUATION, OUT_OF_FOLD = "evaluation", "out_of_fold"
 
 
 def evaluated(
-    run: Begun, model: Predictor, cases: Sequence[Case], parts: Mapping[str, Split], folder: str = EVALUATION
+    run: Begun,
+    model: Predictor,
+    cases: Sequence[Case],
+    parts: Mapping[str, Split],
+    folder: str = EVALUATION,
+    folds: Mapping[str, int] = {},
 ) -> Scored | None:
-    """The cases scored, and what was measured written into a folder of the run; None without cases."""
+    """The cases scored, and what was measured written into a folder of the run; None without cases.
+
+    folds: {case id: the fold that scores it}, where there are several
+    """
     if not cases:
         return None
     known, seed = run.dataset.patients_known, int(run.plan["training.seed"])
-    scored = score(model, cases, parts, seed=seed, patients_known=known)
+    scored = score(model, cases, parts, seed=seed, patients_known=known, folds=folds)
     preprocessing = settings(run.plan).preprocessing
     scored = with_subsets(scored, model, preprocessing, cases, seed=seed, patients_known=known)
     with written(run.out / folder, overwrite=True) as partial:  # a killed run may have left one
@@ -97,11 +106,13 @@ def write_report(
     log: pd.DataFrame,
     minutes: float,
     facts: Mapping[str, Any],
+    more: Sequence[Section] = (),
 ) -> None:
     """`report.html`, and before it the measured memory.
 
     outcomes: of the training, or of each fold
     facts:    more of them, such as the figures of each fold
+    more:     sections about what went before the training
     """
     record = write_environment(run, plan, outcomes)
     waiting = sum(one.waiting for one in outcomes) / len(outcomes)
@@ -130,6 +141,7 @@ def write_report(
         problems=(*run.examination.problems, *(scored.problems if scored is not None else ())),
         environment=environment(),
         by=_by(run, len(outcomes)),
+        more=more,
     )
     write_text(run.out / REPORT, page, overwrite=True)
 
@@ -159,5 +171,7 @@ def _by(run: Begun, folds: int) -> str:
         return f"The cases were scored by the mean of {folds} folds, none of which had seen them."
     return (
         f"Each case was scored by the one of {folds} folds that had not seen it; "
-        "the model of this run is their mean, which has seen all of them."
+        "the model of this run is their mean, which has seen all of them. The figures estimate how good the model of "
+        "one fold is: of the mean nothing is known here. Those that set cases against each other, such as AUROC, are "
+        "means over the folds, because the scores of different models make no common order."
     )

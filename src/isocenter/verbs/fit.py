@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,18 @@ from typing import Any
 from isocenter.planning import CACHED_SHARE, Settings, settings
 from isocenter.runtime import Context, Model, available_memory, choose_device, environment
 from isocenter.tasks import Task, tuned_on
-from isocenter.training import Clock, Decided, Outcome, Prepared, Ranks, Recount, finished, prepare_all, with_task
+from isocenter.training import (
+    Clock,
+    Decided,
+    Moment,
+    Outcome,
+    Prepared,
+    Ranks,
+    Recount,
+    finished,
+    prepare_all,
+    with_task,
+)
 from isocenter.training import train as follow
 from isocenter.values import BY_HAND, Case, Decision, Plan, Prediction
 from isocenter.verbs.dataset import VOXELS
@@ -57,11 +68,18 @@ class Job:
         return self.train if tuned_on(self.settings.task) == "train" else self.val
 
 
-def fit(job: Job, clock: Clock, decided: Decided, recount: Recount | None = None) -> Outcome:
+def fit(
+    job: Job,
+    clock: Clock,
+    decided: Decided,
+    recount: Recount | None = None,
+    look: Callable[[Moment], None] = lambda moment: None,
+) -> Outcome:
     """Prepare the cases and train; goes on from the last checkpoint where there is one.
 
     decided: is told what a probe found, or the speed that was measured since: steps, validations, how to compute
     recount: is asked half-way by which second training must end; None where the steps are fixed
+    look:    is shown every moment; what it raises ends the training
     """
     chosen, ranks = job.settings, Ranks.here()
     choose_device(chosen.training.device)  # refuses one that this machine lacks
@@ -72,7 +90,12 @@ def fit(job: Job, clock: Clock, decided: Decided, recount: Recount | None = None
     if chosen.training.steps is not None and clock.deadline is None:
         log.info("%s for %d steps, as the plan says: the minutes do not count", job.what, chosen.training.steps)
     ranks.agreed(Errand(job, clock))
-    with watched(job.what, chosen.training.selection) as watch:
+    with watched(job.what, chosen.training.selection) as shown:
+
+        def watch(moment: Moment) -> None:
+            shown(moment)
+            look(moment)
+
         return follow(
             chosen,
             ready[: len(job.train)],

@@ -21,8 +21,10 @@ from isocenter.verbs.budget import Afterwards, fresh_model, shared_deadline
 from isocenter.verbs.finish import EVALUATION, OUT_OF_FOLD, evaluated
 from isocenter.verbs.fit import Job, fit, keep_task, predicted, say_decided
 from isocenter.verbs.image_only import evaluated_untold, image_job, is_wanted
-from isocenter.verbs.run_folder import Begun, state_of
+from isocenter.verbs.plan import room_of
+from isocenter.verbs.run_folder import SEARCH, Begun, state_of
 from isocenter.verbs.scoring import Scored
+from isocenter.verbs.search import searched
 from isocenter.verbs.subsets import Subsets
 
 # What each fold takes from its own training cases. The grid is common, because the folds become one model whose outputs
@@ -65,6 +67,9 @@ def cross_validated(
             run.write_plan(run.plan)
             say_decided("training", {"inference.flips": views})
             jobs = [_job(run, fold, record, weights) for fold in range(total)]
+    if jobs[0].settings.search.is_on:
+        clock = Clock(began, run.spent)
+        jobs = [_searched(run, fold, job, clock) for fold, job in enumerate(jobs)]
     untold = [image_job(job, job.plan, run, timed=after is not None) for job in jobs] if beside else []
     outcomes: list[Outcome] = []
     without: list[Outcome] = []
@@ -73,19 +78,20 @@ def cross_validated(
         (outcomes if number < total else without).append(_fitted(job, Clock(began, run.spent), after, left))
     models = [load(one.checkpoint, job.settings.training.device) for one, job in zip(outcomes, jobs, strict=True)]
     plan, models, task = _tuned(run, jobs, models)
-    plan = with_reasons(plan, jobs, outcomes)
-    seen_by = {case.id: model for fold, model in enumerate(models) for case in run.cases("test", fold)}
+    plan = _with_searches(with_reasons(plan, jobs, outcomes), jobs)
+    of_case = {case.id: fold for fold in range(total) for case in run.cases("test", fold)}
+    seen_by = {case: models[fold] for case, fold in of_case.items()}
     cases = [case for case in run.dataset if case.id in seen_by]
     parts: dict[str, Split] = dict.fromkeys(seen_by, "test")
     folder = OUT_OF_FOLD if run.own_test else EVALUATION
-    scored = evaluated(run, OutOfFold(task, seen_by), cases, parts, folder)
+    scored = evaluated(run, OutOfFold(task, seen_by), cases, parts, folder, of_case)
     assert scored is not None  # noqa: S101 - every fold has cases
     primary, seed = str(plan["evaluation.primary"]), int(plan["training.seed"])
     if untold:
         alone = [load(one.checkpoint, job.settings.training.device) for one, job in zip(without, untold, strict=True)]
         _, alone, own = _tuned(run, untold, alone)
         seen = {case.id: model for fold, model in enumerate(alone) for case in run.cases("test", fold)}
-        evaluated_untold(run, OutOfFold(own, seen), cases, parts)
+        evaluated_untold(run, OutOfFold(own, seen), cases, parts, of_case)
     facts = fold_facts(scored.table, [run.cases("test", fold) for fold in range(total)], task, primary, seed)
     if run.own_test:
         said = [row for row in scored.rows if row.metric == primary][:1]
@@ -137,6 +143,12 @@ def _job(run: Begun, fold: int, record: Mapping[str, Any], weights: Path | None)
     )
 
 
+def _searched(run: Begun, fold: int, job: Job, clock: Clock) -> Job:
+    """The training of a fold by what a search among its own training and validation cases has found."""
+    found = searched(job, clock, room_of(run.made.of_fold(fold)), folds=len(run.made.folds))
+    return replace(job, plan=found.applied(job.plan))
+
+
 def _methods(plan: Plan) -> list[str]:
     return [one["method"] for one in plan[SCALE]]
 
@@ -179,6 +191,18 @@ def with_reasons(plan: Plan, jobs: Sequence[Job], outcomes: Sequence[Outcome]) -
     stopped = [f"fold {fold}: {one.stopped}" for fold, one in enumerate(outcomes) if one.stopped]
     if stopped:
         plan = plan.with_decision("training.early_stop", Decision(plan["training.early_stop"], "; ".join(stopped)))
+    return plan
+
+
+def _with_searches(plan: Plan, jobs: Sequence[Job]) -> Plan:
+    """The plan with what each fold's own search has put in the place of a decision."""
+    for name, planned in plan:
+        own = {fold: job.plan.decision(name) for fold, job in enumerate(jobs)}
+        found = {fold: one for fold, one in own.items() if one.source.startswith(SEARCH)}
+        if found:
+            told = ", ".join(f"{one.value} in fold {fold}" for fold, one in found.items())
+            because = f"{planned.because}; the folds' own searches have put other values in its place: {told}"
+            plan = plan.with_decision(name, Decision(planned.value, because, planned.source))
     return plan
 
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 from functools import partial
 
 from isocenter.errors import IsocenterError
-from isocenter.evaluation import case_table
+from isocenter.evaluation import FOLD, case_table, folds_apart
 from isocenter.files import written
-from isocenter.runtime import load
+from isocenter.runtime import Context, load
 from isocenter.training import Clock, Outcome, Recount
 from isocenter.values import Case, Decision, Plan, Split
 from isocenter.verbs.budget import Afterwards
@@ -26,8 +26,8 @@ BECAUSE = "trained for comparison with what the covariates add"
 def is_wanted(run: Begun, tested: Sequence[Case]) -> bool:
     """Whether the images alone are trained on too: where the plan says so, and something is tested."""
     plan = run.plan
-    told = "evaluation.image_only" in plan and plan["evaluation.image_only"] and plan["network.context"]
-    return bool(told and tested and plan["preprocessing.cascade"] is None)
+    told = "evaluation.image_only" in plan and plan["evaluation.image_only"]
+    return bool(told and Context.of(plan["network.context"]).names and tested and plan["preprocessing.cascade"] is None)
 
 
 def untold(plan: Plan, *, timed: bool) -> Plan:
@@ -35,8 +35,10 @@ def untold(plan: Plan, *, timed: bool) -> Plan:
 
     timed: minutes decide, so that this training finds its own number of steps for them
     """
-    values = {"network.context": None, "network.told": None, "network.narrow": None, "network.sparsity": 0.0}
-    values |= {"evaluation.image_only": False}
+    of_images = Context.of(plan["network.context"]).of_images
+    values: dict[str, object] = {"network.context": of_images.settings or None, "evaluation.image_only": False}
+    if not len(of_images):
+        values |= {"network.told": None, "network.narrow": None, "network.sparsity": 0.0}
     values |= {"training.steps": None, "training.compute": None} if timed else {}
     for name, value in values.items():
         plan = plan.with_decision(name, Decision(value, BECAUSE)) if name in plan else plan
@@ -69,21 +71,32 @@ def trained_untold(job: Job, clock: Clock, after: Afterwards | None) -> Outcome:
     return fit(job, clock, partial(say_decided, job.what), recount)
 
 
-def evaluated_untold(run: Begun, model: Predictor, cases: Sequence[Case], parts: Mapping[str, Split]) -> Scored | None:
-    """The cases that the model was scored on, into a folder that `compare` takes; None where none could be scored."""
+def evaluated_untold(
+    run: Begun,
+    model: Predictor,
+    cases: Sequence[Case],
+    parts: Mapping[str, Split],
+    folds: Mapping[str, int] = {},
+) -> Scored | None:
+    """The cases that the model was scored on, into a folder that `compare` takes; None where none could be scored.
+
+    folds: {case id: the fold that scores it}, where there are several
+    """
     rows = []
     with tracked(f"predicting and scoring {WHAT}") as tracker:
         for done, case in enumerate(cases, start=1):
             try:
                 table = model.task.score([model.predict(case)], [case])
-                rows += table.assign(split=parts.get(case.id, "test")).to_dict("records")
+                of_fold = {FOLD: str(folds[case.id])} if case.id in folds else {}
+                rows += table.assign(split=parts.get(case.id, "test"), **of_fold).to_dict("records")
             except IsocenterError:
                 pass  # it is named where the model is scored, and left out of both
             tracker(done, len(cases))
     if not rows:
         return None
     table = case_table({str(name): value for name, value in row.items()} for row in rows)
-    summary = model.task.summary(table, seed=int(run.plan["training.seed"]))
+    with folds_apart(table):
+        summary = model.task.summary(table, seed=int(run.plan["training.seed"]))
     if not run.dataset.patients_known:
         summary = [replace(row, estimate=by_case(row.estimate)) for row in summary]
     scored = Scored(table, summary, task=model.task)

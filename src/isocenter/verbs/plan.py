@@ -15,6 +15,7 @@ from isocenter.planning import (
     Machine,
     Parts,
     Retest,
+    Room,
     check_wishes,
     folds_decision,
     for_fold,
@@ -203,6 +204,17 @@ def _retest(examination: Examination, training: set[str], seed: int) -> Retest |
 
 def _training(parts: Parts) -> set[str]:
     return {case for case, part in parts.items() if part == "train"}
+
+
+def fewest_that_select(made: Planned) -> int:
+    """Validation cases, of folds those of the one that has fewest."""
+    return min(list(parts.values()).count("val") for parts in made.folds or (made.parts,))
+
+
+def room_of(made: Planned) -> Room:
+    """What a plan for the training cases must fit."""
+    machine = this_machine(made.plan["training.device"], made.plan["training.threads"])
+    return Room(made.examination.fingerprint.only(_training(made.parts)), machine)
 
 
 def relative_to(made: Plan, folder: Path) -> Plan:

@@ -28,6 +28,8 @@ REPORT = "report.html"
 NOTES = "run.json"
 # The training without the covariates beside one that is told them.
 IMAGE_ONLY = "image_only"
+# Where a search lies that went before a training: in the run's folder, or in that of a fold.
+SEARCH = "search"
 # What tells a run's folder from any other.
 MARKS = ("plan.yaml", "split.csv")
 
@@ -170,10 +172,12 @@ def resumed(out: Path) -> Begun:
 
 
 def _trainings_within(out: Path) -> list[Path]:
-    """The folders of a run's folds, of what goes before it in a cascade, and of what is trained beside it untold."""
+    """The folders of folds, of what goes before in a cascade, of what is trained beside it, and of trials."""
     beside = out / IMAGE_ONLY
-    folders = [folder for place in (out, out / BEFORE, beside) for folder in sorted(place.glob("fold_*"))]
-    return [*folders, *([beside] if beside.is_dir() else [])]
+    folds = sorted(out.glob("fold_*"))
+    trials = [trial for folder in (out, *folds) for trial in sorted((folder / SEARCH).glob("*_*"))]
+    others = [folder for place in (out / BEFORE, beside) for folder in sorted(place.glob("fold_*"))]
+    return [*folds, *others, *([beside] if beside.is_dir() else []), *trials]
 
 
 def state_of(folder: Path) -> dict[str, Any]:

@@ -64,9 +64,11 @@ def report(
     problems: Sequence[Problem] = (),
     environment: Mapping[str, Any] | None = None,
     by: str = "",
+    more: Sequence[Section] = (),
 ) -> str:
     """One HTML page.
 
+    more:    sections about what went before the training
     by:      which model scored which case, where that is not plain, in a sentence
     primary: the metric of the headline; if the plan registered it before training, all others are exploratory
     views:   folder of the viewers' pages, relative to the report
@@ -76,6 +78,7 @@ def report(
         sections += [_results(scored, primary, plan, by), _cases(scored, primary, views)]
     if log is not None and len(log):
         sections.append(Section("Training", [figures.training_curves(log)]))
+    sections += more
     if plan is not None:
         sections.append(Section("Plan", [Paragraph("Every choice, its reason and its source."), Decisions(plan)]))
     sections.append(Section("Data", [Problems(problems)]))

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from isocenter.errors import DatasetError, IsocenterError
-from isocenter.evaluation import Table, case_table, rows_to_json
+from isocenter.evaluation import Table, case_table, folds_apart, rows_to_json
 from isocenter.lazy import pandas as pd
 from isocenter.report import Figure, box_edges, viewer
 from isocenter.runtime import write_json
@@ -92,11 +92,18 @@ def view_name(number: int) -> str:
 
 
 def score(
-    model: Predictor, cases: Sequence[Case], parts: Mapping[str, Split], *, seed: int, patients_known: bool
+    model: Predictor,
+    cases: Sequence[Case],
+    parts: Mapping[str, Split],
+    *,
+    seed: int,
+    patients_known: bool,
+    folds: Mapping[str, int] = {},
 ) -> Scored:
     """Predict every case and score it on its reference's own grid; a case that fails is named and the rest goes on.
 
     patients_known: False where each case only stands for a patient; then no number of patients is claimed
+    folds:          {case id: the fold that scores it}, where there are several
     Raises DatasetError where no case could be scored.
     """
     rows: list[Any] = []
@@ -109,6 +116,8 @@ def score(
                 problems += noted(prediction, case)
                 scored = model.task.score([prediction], [case])
                 scored["split"] = parts.get(case.id, "test")
+                if case.id in folds:
+                    scored["fold"] = str(folds[case.id])
                 rows.extend(scored.to_dict("records"))
                 voxels += math.prod(prediction.geometry.shape)
                 if are_kept(voxels):
@@ -121,12 +130,13 @@ def score(
         raise DatasetError(f"no case could be scored ({reason})", "evaluation", "Give cases of the model's kind")
     table = case_table(rows)
     shown = _shown(model, {case.id: case for case in cases}, model.task.rank(table), made)
-    summary = model.task.summary(table, seed=seed)
+    with folds_apart(table):
+        summary, overview = model.task.summary(table, seed=seed), model.task.overview(table)
     if not patients_known:
         summary = [replace(row, estimate=by_case(row.estimate)) for row in summary]
     tested = [case for case in cases if parts.get(case.id, "test") == "test"]
     judged = of_a_case(model.task)
-    return Scored(table, summary, model.task.overview(table), shown, problems, opened(tested), judged, model.task)
+    return Scored(table, summary, overview, shown, problems, opened(tested), judged, model.task)
 
 
 def are_kept(voxels: int) -> bool:

@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Any
 
 from isocenter.errors import IsocenterError
-from isocenter.evaluation import case_table
+from isocenter.evaluation import FOLD, case_table, folds_apart
 from isocenter.runtime import Preprocessing
 from isocenter.values import Case, Problem, Row
 from isocenter.verbs.progress import tracked
@@ -71,7 +71,12 @@ def with_subsets(
                     what = f"with {' + '.join(subset)} alone: {error.problem}"
                     problems.append(Problem("error", what, (case.id,), remedy=error.remedy))
             tracker(done, len(cases))
-    found = [(subset, model.task.summary(case_table(own), seed=seed)) for subset, own in rows.items() if own]
+    found = []
+    for subset, own in rows.items():
+        if own:
+            table = case_table(own)
+            with folds_apart(table):
+                found.append((subset, model.task.summary(table, seed=seed)))
     if not patients_known:
         found = [(subset, _by_case(summary)) for subset, summary in found]
     return replace(scored, subsets=found, problems=(*scored.problems, *problems))
@@ -87,8 +92,9 @@ def _scored(
         return known.get(case.id, [])
     own = case.with_images([has[name] for name in subset])
     table = model.task.score([model.predict(own)], [own])
-    table["split"] = next((row["split"] for row in known.get(case.id, [])), "test")
-    return list(table.to_dict("records"))
+    [first, *_] = known.get(case.id, [{}])
+    kept = {key: first[key] for key in ("split", FOLD) if key in first}
+    return list(table.assign(**{"split": "test", **kept}).to_dict("records"))
 
 
 def _by_case(rows: Sequence[Row]) -> list[Row]:

@@ -24,10 +24,12 @@ from isocenter.verbs.fit import Job, fit, keep_task, predicted, say_decided, wit
 from isocenter.verbs.folds import cross_validated
 from isocenter.verbs.image_only import evaluated_untold, image_job, is_wanted, trained_untold, tuned_untold
 from isocenter.verbs.output import refuse_taken
-from isocenter.verbs.plan import Planned
+from isocenter.verbs.plan import Planned, fewest_that_select, room_of
 from isocenter.verbs.plan import plan as make
 from isocenter.verbs.run_folder import MARKS, NOTES, REPORT, Begun, begin, planned_from, resumed, state_of
 from isocenter.verbs.scoring import Scored
+from isocenter.verbs.search import Found, found_in, refuse_unsearchable, searched
+from isocenter.verbs.search_page import search_sections
 from isocenter.verbs.several import in_all_processes
 from isocenter.verbs.start import weights_of
 from isocenter.verbs.subsets import Subsets
@@ -75,6 +77,7 @@ def train(
     pretrained: str | Path | None = None,
     everything: bool = False,
     folds: int | None = None,
+    tune: float | None = None,
     deterministic: bool = False,
     device: str | None = None,
     threads: int | None = None,
@@ -92,6 +95,7 @@ def train(
     pretrained:    a file of weights, or "auto" for those that the network's family has published
     everything:    train on every case but a set's own test part; nothing selects
     folds:         cross-validation in so many parts, all within the minutes
+    tune:          so many of the minutes for trials of other decisions, before the training; needs the extra "tune"
     deterministic: two runs on one machine are alike to the bit; needs a number of steps, from a plan or by hand
     Where torchrun has begun several processes, they share every batch; the result is that of one process.
     Raises what `check` and `plan` raise; UsageError for a wrong combination of arguments.
@@ -110,6 +114,7 @@ def train(
     }
     by_hand = {
         **({"training.deterministic": True} if deterministic else {}),
+        **({"search.minutes": tune} if tune is not None else {}),
         **({"network.pretrained": _absolute(pretrained)} if pretrained is not None else {}),
         **(assignments or {}),
     }
@@ -124,6 +129,7 @@ def train(
     refuse_taken(folder, overwrite, MARKS)
     with weights_of(Path(start) if start is not None else None) as weights:
         made = _planned(data, flags, by_hand, given)
+        refuse_unsearchable(made.plan, fewest_that_select(made))
         if weights is not None:
             chosen = settings(made.plan)
             module = build_module(chosen.task, chosen.architecture)
@@ -182,14 +188,23 @@ def _carried_out(run: Begun, began: float, weights: Path | None) -> Run:
         facts = {**covariates_stated(run), **facts}
     taken = (time.monotonic() - began + run.spent) / 60
     notes = notes_of(run, scored, [one.stopped for one in outcomes if one.stopped])
+    found = _searches(run)
+    notes += [f"{f'{where}: ' * bool(where)}{one.said}." for where, one in found.items()]
     run.write_plan(plan)
     logs = [run.out] if not run.made.folds else [run.fold_folder(fold) for fold in range(len(run.made.folds))]
     table = training_log(logs)
     write_json(run.out / NOTES, "isocenter.run", {"notes": notes, "minutes": taken})
-    write_report(run, plan, scored, notes, outcomes=outcomes, log=table, minutes=taken, facts=facts)
+    before = search_sections(found, str(plan["training.selection"]))
+    write_report(run, plan, scored, notes, outcomes=outcomes, log=table, minutes=taken, facts=facts, more=before)
     rows = () if scored is None else tuple(scored.rows)
     steps = max(one.steps for one in outcomes)
     return Run(run.out, rows, str(plan["evaluation.primary"]), steps, taken, tuple(notes), len(run.made.folds))
+
+
+def _searches(run: Begun) -> dict[str, Found]:
+    """{where: what was found} of the searches that went before the training, or before that of each fold."""
+    places = {f"fold {fold}": run.fold_folder(fold) for fold in range(len(run.made.folds))} or {"": run.out}
+    return {where: found for where, folder in places.items() if (found := found_in(folder)) is not None}
 
 
 def _trained(
@@ -199,6 +214,12 @@ def _trained(
     val, test = run.cases("val"), run.cases("test")
     job = Job(run.out, run.plan, run.cases("train"), val, record, start=weights)
     plan, before = run.plan, None
+    if job.settings.search.is_on:
+        found = searched(job, Clock(began, run.spent), room_of(run.made))
+        if not state_of(run.out):
+            plan = found.applied(plan)
+            run.write_plan(plan)
+            job = replace(job, plan=plan)
     if job.settings.preprocessing.cascade is not None:
         before = Before.of(run, job)
 

@@ -1,0 +1,294 @@
+"""What a search may try: for single decisions of a plan the values beside its own, each around what was planned.
+
+A knob is one thing that a search turns: a decision, or several that only make sense together, such as the strengths of
+all augmentation. What a person has set by hand is no knob. A kind of problem adds those of its own settings that it
+names in `tried`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from isocenter import networks
+from isocenter.errors import PlanError, ResourceError
+from isocenter.planning.changes import with_memory, with_settings
+from isocenter.planning.checks import settings
+from isocenter.planning.fitting import family_size
+from isocenter.planning.machine import Machine
+from isocenter.tasks import build, tried_of
+from isocenter.values import BY_HAND, Decision, Fingerprint, Plan
+
+# Families that are tried beside the planned one, where they have the outputs that the task wants: of moderate cost,
+# because a trial is short, and unlike one another.
+FAMILIES = ("unet", "segresnet", "residual_encoder_unet", "resnet", "densenet", "se_resnet", "efficientnet", "convnext")
+# The strengths that say how far images are varied; what befalls them rarely, and mirroring, is not of one kind.
+STRENGTHS = (
+    *("rotation", "scale", "shift", "elastic", "contrast", "brightness", "gamma", "noise", "blur", "low_resolution"),
+    *("bias_field", "dose_noise", "cutout"),
+)
+# Of a strength that is a share of something.
+MOST_STRENGTH = {"scale": 0.9, "shift": 1.0, "elastic": 1.0, "cutout": 1.0}
+# Settings of a network by which it becomes wider.
+WIDTHS = ("width", "widest")
+# What folds have in common stays as planned for each of them: the mean of the folds is one model.
+OF_A_FOLD = ("training.learning_rate", "training.weight_decay", "training.batch", "training.foreground", "augmentation")
+# Knobs by which decisions are multiplied.
+FACTORS = ("augmentation", "network.width")
+DIGITS = 4
+TRIED = "a trial of the search"
+
+
+@dataclass(frozen=True)
+class Between:
+    """Numbers from low to high, evenly, or evenly in their logarithm; own: what the plan has."""
+
+    own: float
+    low: float
+    high: float
+    log: bool = True
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Some values, what the plan has first."""
+
+    values: tuple[Any, ...]
+
+    @property
+    def own(self) -> Any:
+        return self.values[0]
+
+
+Domain = Between | OneOf
+Space = Mapping[str, Domain]
+# {knob: what a trial has there}
+Choices = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Knob:
+    """What a search turns.
+
+    domain:  of a plan; None where there is nothing to try
+    assign:  {decision: value} of a plan in which a value is chosen
+    changes: the decisions that it is about: where one was set by hand it is no knob
+    """
+
+    name: str
+    domain: Callable[[Plan], Domain | None]
+    assign: Callable[[Plan, Any], Mapping[str, Any]]
+    changes: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Room:
+    """What a trial's plan must fit: the training cases, and the machine."""
+
+    fingerprint: Fingerprint
+    machine: Machine
+
+    def fitted(self, plan: Plan) -> Plan:
+        """The plan with its memory predicted anew. Raises PlanError, ResourceError where it cannot be followed."""
+        settings(plan)
+        return with_memory(plan, self.fingerprint, self.machine)
+
+    def size(self, plan: Plan, name: str) -> Mapping[str, Any]:
+        """The size of another family for the images of this plan."""
+        task = build({key: decision.value for key, decision in plan.sections["task"].items()})
+        found: Mapping[str, Any] = family_size(plan, name, task, self.fingerprint, self.machine).value
+        return found
+
+
+def unsearched() -> dict[str, Decision]:
+    """The section "search" where nobody asked for one."""
+    return {
+        "minutes": Decision(None, "no search was asked for"),
+        "trials": Decision(None, "as many as the minutes of a search allow"),
+        "steps": Decision(None, "trials have equal times, or where the steps are set a share of them"),
+    }
+
+
+def space(plan: Plan, room: Room, *, of_fold: bool = False) -> dict[str, Domain]:
+    """What may be tried of this plan on this machine; every value of a choice can be followed by itself."""
+    found: dict[str, Domain] = {}
+    for knob in knobs(plan, room):
+        if of_fold and knob.name not in OF_A_FOLD:
+            continue
+        if any(name not in plan or plan.decision(name).because == BY_HAND for name in knob.changes):
+            continue
+        domain = knob.domain(plan)
+        if isinstance(domain, OneOf):
+            domain = OneOf(tuple(value for value in domain.values if _is_possible(plan, knob, value, domain, room)))
+        if domain is not None and not (isinstance(domain, OneOf) and len(domain.values) < 2):
+            found[knob.name] = domain
+    return found
+
+
+def own_choices(space: Space) -> dict[str, Any]:
+    """The plan as it stands."""
+    return {name: domain.own for name, domain in space.items()}
+
+
+def tried(plan: Plan, choices: Choices, space: Space, room: Room) -> Plan:
+    """The plan in which these values were chosen, with all that follows from them; what differs says so.
+
+    Raises PlanError, ResourceError where they do not go together.
+    """
+    made = plan
+    for knob in knobs(plan, room):
+        if knob.name in choices and choices[knob.name] != space[knob.name].own:
+            made = with_settings(made, knob.assign(made, choices[knob.name]))
+    made = _unsigned(made, plan)
+    return made if made is plan else room.fitted(made)
+
+
+def changed(plan: Plan, other: Plan) -> dict[str, Any]:
+    """{"section.name": value} of what the other has in place of the plan's, but what only follows from the rest."""
+    follows = ("training.memory", "preprocessing.smallest")
+    return {name: one.value for name, one in other if one.value != plan[name] and name not in follows}
+
+
+def space_record(space: Space) -> dict[str, Any]:
+    """Plain, as a study keeps it."""
+    return {name: {"kind": type(domain).__name__, **asdict(domain)} for name, domain in space.items()}
+
+
+def space_of(record: Mapping[str, Any]) -> dict[str, Domain]:
+    """Of what `space_record` made."""
+    found: dict[str, Domain] = {}
+    for name, given in record.items():
+        values = {key: value for key, value in given.items() if key != "kind"}
+        found[name] = Between(**values) if given["kind"] == "Between" else OneOf(tuple(values["values"]))
+    return found
+
+
+def knobs(plan: Plan, room: Room) -> Iterator[Knob]:
+    """Everything that may be turned, in the order in which it is applied: first what others build on."""
+
+    def of_family(made: Plan, name: Any) -> Mapping[str, Any]:
+        return {"network.name": name, "network.size": dict(room.size(made, name))}
+
+    task = build({key: decision.value for key, decision in plan.sections["task"].items()})
+    yield Knob("network.name", _families, of_family, ("network.name", "network.size", "network.pretrained"))
+    yield Knob("network.width", _widths, _wider, ("network.size",))
+    for name, values in tried_of(task).items():
+        yield _setting(f"task.{name}", values)
+    yield _number("training.learning_rate", 1 / 8, 4.0)
+    yield _number("training.weight_decay", 1 / 10, 10.0)
+    yield Knob("training.batch", _batches, _same("training.batch"), ("training.batch",))
+    yield Knob("training.patch", _patches, _same("training.patch"), ("training.patch",))
+    yield Knob("training.foreground", _foreground, _same("training.foreground"), ("training.foreground",))
+    yield Knob("augmentation", _strength, _stronger, ())
+
+
+def _is_possible(plan: Plan, knob: Knob, value: Any, domain: OneOf, room: Room) -> bool:
+    """Whether a value can be followed, beside the plan's own of all else."""
+    if value == domain.own:
+        return True
+    try:
+        tried(plan, {knob.name: value}, {knob.name: domain}, room)
+    except (PlanError, ResourceError):
+        return False
+    return True
+
+
+def _unsigned(made: Plan, plan: Plan) -> Plan:
+    """Nobody has set by hand what a search tries."""
+    for name, decision in made:
+        before = plan.decision(name)
+        if decision.value == before.value:
+            made = made if decision == before else made.with_decision(name, before)
+        elif decision.because == BY_HAND:
+            made = made.with_decision(name, Decision(decision.value, TRIED))
+    return plan if all(decision.value == plan[name] for name, decision in made) else made
+
+
+def _same(name: str) -> Callable[[Plan, Any], Mapping[str, Any]]:
+    return lambda plan, value: {name: value}
+
+
+def _number(name: str, low: float, high: float) -> Knob:
+    """Around the plan's own number, which is above 0; nothing where it is 0."""
+
+    def around(plan: Plan) -> Domain | None:
+        own = float(plan[name])
+        return Between(own, own * low, own * high) if own > 0 else None
+
+    return Knob(name, around, _same(name), (name,))
+
+
+def _setting(name: str, values: Sequence[Any]) -> Knob:
+    """A setting of the task, where the plan has it."""
+
+    def among(plan: Plan) -> Domain:
+        return OneOf((plan[name], *(value for value in values if value != plan[name])))
+
+    return Knob(name, among, _same(name), (name,))
+
+
+def _families(plan: Plan) -> Domain | None:
+    if plan["network.pretrained"] is not None:
+        return None  # whose weights fit no other family
+    own = plan["network.name"]
+    known = set(networks.names())
+    return OneOf((own, *(name for name in FAMILIES if name != own and name in known)))
+
+
+def _widths(plan: Plan) -> Domain | None:
+    if plan["network.pretrained"] is not None or not isinstance(plan["network.size"].get("width"), int):
+        return None
+    return OneOf((1.0, 0.5, 1.5))
+
+
+def _wider(plan: Plan, factor: Any) -> Mapping[str, Any]:
+    size = plan["network.size"]
+    scaled = {key: max(4, round(size[key] * factor / 4) * 4) for key in WIDTHS if isinstance(size.get(key), int)}
+    return {"network.size": {**size, **scaled}}
+
+
+def _batches(plan: Plan) -> Domain:
+    own = int(plan["training.batch"])
+    return OneOf((own, *(other for other in (own // 2, own * 2) if other >= 2)))
+
+
+def _patches(plan: Plan) -> Domain | None:
+    """Of patches that are cut from larger images: two thirds, and half as much again, along each axis."""
+    if not plan["training.foreground"] or plan["preprocessing.shape"] is not None:
+        return None
+    own = [int(size) for size in plan["training.patch"]]
+    others = [[max(16, round(size * factor / 16) * 16) for size in own] for factor in (2 / 3, 3 / 2)]
+    return OneOf((own, *(other for other in others if other != own)))
+
+
+def _foreground(plan: Plan) -> Domain | None:
+    own = float(plan["training.foreground"])
+    return Between(own, min(own, 0.1), max(own, 0.8), log=False) if own > 0 else None
+
+
+def _strength(plan: Plan) -> Domain | None:
+    return Between(1.0, 0.25, 2.0) if _stronger(plan, 1.0) else None
+
+
+def _stronger(plan: Plan, factor: Any) -> Mapping[str, Any]:
+    """All strengths that are on and that nobody set by hand, multiplied."""
+    found = {}
+    for key in STRENGTHS:
+        name = f"augmentation.{key}"
+        if name in plan and plan[name] and plan.decision(name).because != BY_HAND:
+            most = MOST_STRENGTH.get(key, float("inf"))
+            found[name] = min(most, float(f"{plan[name] * float(factor):.{DIGITS}g}"))
+    return found
+
+
+def words(choices: Choices, space: Space) -> str:
+    """What a trial has other than the plan, in one line."""
+    said = []
+    for name, value in choices.items():
+        if value == space[name].own:
+            continue
+        number = f"{value:.3g}" if isinstance(value, float) else json.dumps(value).replace('"', "")
+        said.append(f"{name} x {number}" if name in FACTORS else f"{name} {number}")
+    return ", ".join(said) or "as planned"

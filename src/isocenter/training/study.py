@@ -1,0 +1,185 @@
+"""Which trial of a search comes next, and which is hopeless: Optuna, kept in one SQLite file.
+
+Tree-structured Parzen estimators choose (Bergstra et al., NeurIPS 2011), and what lies below the median of the trials
+before it at the same point of its training is given up (Golovin et al., doi:10.1145/3097983.3098043).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from isocenter.errors import ResourceError
+from isocenter.planning import Between, Space, own_choices, space_of, space_record
+
+NAME = "search"
+# So many trials are drawn at random before the others follow from them, and are done whole before any is given up.
+AT_RANDOM, WHOLE = 5, 3
+# No trial is given up before this share of its training: early on much is luck. Trials are compared at places that lie
+# so many hundredths of it apart.
+NOT_BEFORE, GRAIN = 0.3, 5
+COMPLETE, PRUNED, IMPOSSIBLE = "complete", "pruned", "impossible"
+
+
+class HopelessError(Exception):
+    """Ends a trial that lies below the others; no error of anybody."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A trial as the study knows it.
+
+    choices: {knob: value}
+    state:   COMPLETE, PRUNED, or IMPOSSIBLE where its decisions do not go together or do not fit
+    value:   of the selection metric; of one that was given up the last; None where there is none
+    facts:   what else is known: its changes, seconds and steps
+    """
+
+    number: int
+    choices: Mapping[str, Any]
+    state: str
+    value: float | None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Study:
+    """A search in a file: begun from a space, or found again as it was left.
+
+    space: what may be tried; of a study that is found again, what it was begun with
+    """
+
+    def __init__(self, path: Path, space: Space, seed: int) -> None:
+        optuna = _optuna()
+        from sqlalchemy import URL  # Optuna brings it
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._optuna, self._seed = optuna, seed
+        self._storage = optuna.storages.RDBStorage(URL.create("sqlite", database=str(path)).render_as_string())
+        pruner = optuna.pruners.MedianPruner(n_startup_trials=WHOLE, n_warmup_steps=0)
+        self._study = optuna.create_study(
+            storage=self._storage, study_name=NAME, direction="maximize", pruner=pruner, load_if_exists=True
+        )
+        if "space" not in self.facts:
+            self.keep("space", space_record(space))
+        self.space = space_of(self.facts["space"])
+        if not self._study.get_trials(deepcopy=False):
+            self._study.enqueue_trial(_as_text(own_choices(self.space), self.space))
+
+    def __enter__(self) -> Study:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._storage.remove_session()
+        self._storage.engine.dispose()
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What was kept beside the trials."""
+        found: Mapping[str, Any] = self._study.user_attrs
+        return found
+
+    def keep(self, name: str, value: Any) -> None:
+        self._study.set_user_attr(name, value)
+
+    @property
+    def done(self) -> Sequence[Tried]:
+        """The trials that are over, in order."""
+        states = self._optuna.trial.TrialState
+        named = {states.COMPLETE: COMPLETE, states.PRUNED: PRUNED, states.FAIL: IMPOSSIBLE}
+        return [
+            Tried(one.number, self._choices(one.params), named[one.state], one.value, one.user_attrs)
+            for one in self._study.get_trials(deepcopy=False)
+            if one.state in named
+        ]
+
+    def next(self) -> Trial:
+        """The one that a killed session left, or a new one; the first is the plan as it stands."""
+        running = self._study.get_trials(deepcopy=False, states=(self._optuna.trial.TrialState.RUNNING,))
+        if running:
+            return Trial(self._optuna.trial.Trial(self._study, running[0]._trial_id), self._choices(running[0].params))
+        # A sampler of its own for each: a search that was stopped goes on as if it had not been.
+        count = len(self._study.get_trials(deepcopy=False))
+        seed = (self._seed * 10_007 + count) % 2**32
+        self._study.sampler = self._optuna.samplers.TPESampler(seed=seed, n_startup_trials=AT_RANDOM)
+        given = self._study.ask(self._distributions)
+        return Trial(given, self._choices(given.params))
+
+    def finish(self, trial: Trial, state: str, value: float | None = None, **facts: Any) -> None:
+        """A trial is over."""
+        states = self._optuna.trial.TrialState
+        for name, fact in facts.items():
+            trial.given.set_user_attr(name, fact)
+        known = {COMPLETE: states.COMPLETE, PRUNED: states.PRUNED, IMPOSSIBLE: states.FAIL}
+        self._study.tell(trial.given.number, value if state == COMPLETE else None, state=known[state])
+
+    @property
+    def _distributions(self) -> dict[str, Any]:
+        kinds = self._optuna.distributions
+        return {
+            name: kinds.FloatDistribution(domain.low, domain.high, log=domain.log)
+            if isinstance(domain, Between)
+            else kinds.CategoricalDistribution([json.dumps(value) for value in domain.values])
+            for name, domain in self.space.items()
+        }
+
+    def _choices(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            name: value if isinstance(self.space[name], Between) else json.loads(value)
+            for name, value in params.items()
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """A trial at hand.
+
+    given: Optuna's own
+    """
+
+    given: Any
+    choices: Mapping[str, Any]
+
+    @property
+    def number(self) -> int:
+        return int(self.given.number)
+
+    def is_hopeless(self, progress: float, value: float) -> bool:
+        """Whether at this share of its training a trial lies below the median of those before it.
+
+        Never the first, which is the plan as it stands.
+        """
+        place = GRAIN * round(100 / GRAIN * progress)
+        if place not in self.given.storage.get_trial(self.given._trial_id).intermediate_values:
+            self.given.report(value, place)
+        return self.number > 0 and NOT_BEFORE <= progress < 1 and bool(self.given.should_prune())
+
+
+def refuse_without_optuna() -> None:
+    """ResourceError, before anybody waits."""
+    if importlib.util.find_spec("optuna") is None:
+        raise _missing()
+
+
+def _optuna() -> ModuleType:
+    try:
+        import optuna
+    except ImportError as error:
+        raise _missing() from error
+    return optuna
+
+
+def _missing() -> ResourceError:
+    return ResourceError(
+        "Optuna, which chooses the trials, is not installed", "--tune", "pip install 'isocenter[tune]'"
+    )
+
+
+def _as_text(choices: Mapping[str, Any], space: Space) -> dict[str, Any]:
+    """Choices as Optuna has them: of a list of values the text of one."""
+    return {name: value if isinstance(space[name], Between) else json.dumps(value) for name, value in choices.items()}

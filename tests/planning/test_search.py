@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import isocenter
+import trained
+from isocenter import networks, tasks
+from isocenter.errors import PlanError
+from isocenter.planning import (
+    Between,
+    OneOf,
+    own_choices,
+    settings,
+    space,
+    space_of,
+    space_record,
+    tried,
+    with_settings,
+)
+from isocenter.planning.search import FAMILIES, OF_A_FOLD, STRENGTHS, TRIED, words
+from isocenter.transforms import Augmentation
+from isocenter.values import BY_HAND
+from isocenter.verbs.plan import room_of
+
+SIZE = {"network.size": trained.SMALL_RESNET}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    data = trained.pictures(tmp_path_factory.mktemp("space") / "data", 60)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ISOCENTER_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        return isocenter.plan(data, device="cpu", threads=1)
+
+
+@pytest.fixture(scope="module")
+def whole(made):
+    return space(made.plan, room_of(made))
+
+
+def test_the_plans_own_choices_are_the_plan_itself(made, whole):
+    assert tried(made.plan, own_choices(whole), whole, room_of(made)) is made.plan
+
+
+def test_a_plan_of_pictures_is_searched_in_what_it_decides(whole):
+    assert {
+        "network.name",
+        "network.width",
+        "task.loss",
+        "training.learning_rate",
+        "training.batch",
+        "augmentation",
+    } <= (set(whole))
+    assert whole["network.name"].own == "resnet" and len(whole["network.name"].values) > 2
+
+
+def test_a_trials_plan_can_be_followed_and_says_that_nobody_set_it_by_hand(made, whole):
+    room = room_of(made)
+    others = {name: domain.values[-1] if isinstance(domain, OneOf) else domain.high for name, domain in whole.items()}
+    plan = tried(made.plan, others, whole, room)
+    settings(plan)
+    assert plan["network.name"] == others["network.name"]
+    assert plan["augmentation.rotation"] == 2 * made.plan["augmentation.rotation"]
+    assert plan["augmentation.flips"] == made.plan["augmentation.flips"]
+    assert BY_HAND not in {decision.because for _, decision in plan}
+    assert plan.decision("training.learning_rate").because == TRIED
+    assert plan.decision("training.seed") == made.plan.decision("training.seed")
+
+
+def test_what_a_person_has_set_is_no_knob(made):
+    by_hand = with_settings(
+        made.plan, {"training.learning_rate": 1e-3, "network.name": "resnet", "augmentation.rotation": 30.0}
+    )
+    found = space(by_hand, room_of(made))
+    assert {"training.learning_rate", "network.name"}.isdisjoint(found)
+    stronger = tried(by_hand, {"augmentation": 2.0}, found, room_of(made))
+    assert stronger["augmentation.rotation"] == 30.0
+    assert stronger["augmentation.noise"] == 2 * made.plan["augmentation.noise"]
+
+
+def test_folds_try_only_what_their_mean_does_not_need_in_common(made):
+    found = space(made.plan, room_of(made), of_fold=True)
+    assert found and set(found) <= set(OF_A_FOLD)
+
+
+def test_a_space_comes_back_from_its_record(whole):
+    assert space_of(json.loads(json.dumps(space_record(whole)))) == whole
+
+
+def test_what_a_trial_tries_is_said_in_one_line():
+    domains = {"training.learning_rate": Between(1e-3, 1e-4, 1e-2), "augmentation": Between(1.0, 0.25, 2.0)}
+    assert words({"training.learning_rate": 0.00212, "augmentation": 0.5}, domains) == (
+        "training.learning_rate 0.00212, augmentation x 0.5"
+    )
+    assert words({"training.learning_rate": 1e-3, "augmentation": 1.0}, domains) == "as planned"
+
+
+def test_families_and_strengths_that_a_search_names_exist():
+    assert set(FAMILIES) <= set(networks.names())
+    assert set(STRENGTHS) <= set(vars(Augmentation()))
+
+
+def test_each_kind_names_settings_of_its_own_and_values_that_it_knows():
+    for name in tasks.names():
+        for key, values in tasks.tried_of(tasks.kind(name)).items():
+            assert len(set(values)) > 1
+            assert key == "loss", f"test what else {name} lets be tried"
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({"search.trials": 1}, "greater than or equal to 2"),
+        ({"search.minutes": 0}, "greater than 0"),
+        ({"search.minutes": 90}, "leave none to train"),
+        ({"search.trials": 4}, "no minutes of a search"),
+        ({"search.minutes": 9, "training.deterministic": True, "training.steps": 9}, "no two searches alike"),
+    ],
+)
+def test_a_search_that_cannot_be_is_refused(made, given, match):
+    with pytest.raises(PlanError, match=match):
+        settings(with_settings(made.plan, given))

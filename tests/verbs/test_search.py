@@ -1,0 +1,241 @@
+from __future__ import annotations
+
+import json
+import shutil
+import time
+
+import numpy as np
+import pandas as pd
+import PIL.Image
+import pytest
+
+import isocenter
+import trained
+from isocenter.errors import PlanError, ResourceError, UsageError
+from isocenter.planning import Between, read_plan
+from isocenter.training import Clock, Study, logs, study
+from isocenter.values import Decision
+from isocenter.verbs.fit import Job
+from isocenter.verbs.plan import room_of
+from isocenter.verbs.search import length_of, searched
+from isocenter.verbs.train import train
+
+# Of few enough steps for a second, and without a clock, so that two of them can be compared.
+TINY = {
+    "training.steps": 6,
+    "training.validations": 2,
+    "training.batch": 4,
+    "training.deterministic": True,
+    "network.size": trained.SMALL_RESNET,
+    "search.trials": 2,
+    "search.steps": 6,
+}
+# The same by the clock.
+TIMED = {"training.steps": None, "search.steps": None, "search.trials": None, "training.deterministic": False}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return trained.pictures(tmp_path_factory.mktemp("searched") / "data", 100)
+
+
+def planned(data, **given):
+    assignments = {**TINY, **given.pop("assignments", {})}
+    return isocenter.plan(data, device="cpu", threads=1, assignments=assignments, **given)
+
+
+def with_(plan, values):
+    for name, value in values.items():
+        plan = plan.with_decision(name, Decision(value, "a test"))
+    return plan
+
+
+def job_of(made, out, plan=None):
+    learning, selecting = (
+        [case for case in made.examination.dataset if made.parts.get(case.id) == part] for part in ("train", "val")
+    )
+    return Job(out, plan or made.plan, learning, selecting, {})
+
+
+def search(made, out, plan=None, **given):
+    return searched(job_of(made, out, plan), Clock(time.monotonic()), room_of(made), **given)
+
+
+def told(found):
+    """All that a search has found but how long it took."""
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in found.rows]
+
+
+def spoiled(data, copy, names):
+    """The same folder in which these cases are noise."""
+    shutil.copytree(data, copy)
+    for path in copy.rglob("*.png"):
+        if path.stem in names:
+            noise = np.random.default_rng(int(path.stem)).normal(120, 40, np.array(PIL.Image.open(path)).shape)
+            PIL.Image.fromarray(noise.clip(0, 255).astype(np.uint8)).save(path)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def made(data, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ISOCENTER_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        return planned(data, minutes=120)
+
+
+@pytest.fixture(scope="module")
+def whole(made, tmp_path_factory):
+    """What a search that nobody disturbed has found."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ISOCENTER_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        return search(made, tmp_path_factory.mktemp("whole"))
+
+
+def test_the_first_trial_is_the_plan_as_it_stands_and_the_others_are_other_plans(whole):
+    first, second = whole.rows
+    assert (first["state"], json.loads(first["changed"])) == ("the plan", {})
+    assert "training.learning_rate" in json.loads(second["changed"])
+
+
+def test_a_search_cannot_see_a_test_case(data, made, whole, tmp_path):
+    tested = [case for case, part in made.parts.items() if part == "test"]
+    other = planned(spoiled(data, tmp_path / "spoiled", tested), minutes=120)
+    assert other.parts == made.parts and other.plan.data_hash != made.plan.data_hash
+    assert told(search(other, tmp_path / "run")) == told(whole)
+
+
+def test_no_case_of_an_outer_folds_test_part_is_seen_by_its_search(data, tmp_path):
+    made = planned(data, folds=2)
+    tested = [case for case, part in made.folds[1].items() if part == "test"]
+    other = planned(spoiled(data, tmp_path / "spoiled", tested), folds=2)
+    assert other.folds == made.folds
+    ours, theirs = (
+        search(one.of_fold(1), tmp_path / name, folds=2) for one, name in ((made, "ours"), (other, "theirs"))
+    )
+    assert told(ours) == told(theirs)
+
+
+def test_a_search_that_was_stopped_goes_on_with_the_trial_at_hand_as_if_it_had_not_been(
+    made, whole, tmp_path, monkeypatch
+):
+    add, seen = logs.CsvLog.add, []
+
+    def stops(log, moment):
+        add(log, moment)
+        seen.append(moment.step)
+        if len(seen) == 6 + 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(logs.CsvLog, "add", stops)
+    with pytest.raises(KeyboardInterrupt):
+        search(made, tmp_path)
+    watched = []
+    monkeypatch.setattr(logs.CsvLog, "add", lambda log, moment: (add(log, moment), watched.append(moment.step)))
+    assert told(search(made, tmp_path)) == told(whole)
+    assert watched == [4, 5, 6]  # the second from its last checkpoint
+
+
+def test_what_is_better_beyond_chance_takes_the_plans_place_and_says_why(made, tmp_path):
+    """A plan that learns nothing, beside rates that do: better over the cases, and once more from another seed."""
+    plan = made.plan.with_decision("training.learning_rate", Decision(1e-7, "too low to learn anything"))
+    plan = with_(plan, {"search.steps": 30, "training.steps": 30})
+    with Study(tmp_path / "search" / "study.db", {"training.learning_rate": Between(1e-7, 1e-7, 2e-2, log=False)}, 0):
+        pass
+    found = search(made, tmp_path, plan)
+    assert set(found.changed) == {"training.learning_rate"}
+    edited = found.applied(plan)
+    assert edited["training.learning_rate"] > 1e-4
+    because = edited.decision("training.learning_rate").because
+    assert "validation cases, the plan's own" in because and "once more from another seed" in because
+    assert "trial" in edited.decision("training.learning_rate").source
+
+
+def test_minutes_for_one_trial_alone_leave_the_plan_and_say_so(made, tmp_path):
+    found = search(made, tmp_path, with_(made.plan, {**TIMED, "search.minutes": 0.002}))
+    assert (len(found.rows), found.changed) == (1, {})
+    assert "no time was left for another: the plan stays" in found.said
+
+
+@pytest.mark.parametrize(
+    ("given", "folds", "seconds", "steps", "ends"),
+    [
+        ({"search.minutes": 30}, 1, 100.0, None, 7 + 1800),
+        ({"search.minutes": 3}, 1, 30.0, None, 7 + 180),
+        ({"search.minutes": 30, "search.trials": 10}, 1, 150.0, None, None),
+        ({"search.minutes": 30}, 2, 60.0, None, 7 + 900),
+        ({"search.minutes": 30, "training.steps": 400}, 1, None, 100, 7 + 1800),
+        ({"search.minutes": 30, "search.steps": 50}, 1, None, 50, 7 + 1800),
+    ],
+)
+def test_trials_have_equal_times_or_where_steps_decide_equal_steps(made, given, folds, seconds, steps, ends):
+    length = length_of(with_(made.plan, {**TIMED, **given}), 7.0, folds)
+    assert (length.seconds, length.steps, length.ends) == (seconds, steps, ends)
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory):
+    """A run that was killed as its search was over and its training began, and went on later with what was found."""
+    add, seen, out = logs.CsvLog.add, [], tmp_path_factory.mktemp("tuned") / "run"
+
+    def dies(log, moment):
+        seen.append(moment.step)
+        if len(seen) == 6 + 6 + 1:
+            raise RuntimeError("the machine went down")
+        add(log, moment)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ISOCENTER_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        patch.setattr(logs.CsvLog, "add", dies)
+        with pytest.raises(RuntimeError, match="went down"):
+            isocenter.train(data, out=out, device="cpu", threads=1, assignments=TINY)
+        patch.setattr(logs.CsvLog, "add", add)
+        record = json.loads((out / "search" / "result.json").read_text())
+        record["changed"] = {"training.weight_decay": {"value": 0.3, "because": "trial 1 of 2", "source": "search"}}
+        (out / "search" / "result.json").write_text(json.dumps(record))
+        return train(resume=out)
+
+
+def test_what_was_found_is_followed_wherever_the_run_was_killed(run):
+    decision = read_plan(run.out / "plan.yaml").decision("training.weight_decay")
+    assert (decision.value, decision.because) == (0.3, "trial 1 of 2")
+
+
+def test_a_run_shows_every_trial_and_what_came_of_them(run):
+    assert pd.read_csv(run.out / "search" / "trials.csv")["trial"].tolist() == [0, 1]
+    page = run.report.read_text(encoding="utf-8")
+    assert ">Search</h2>" in page and "Searched:" in page
+    assert any(note.startswith("Searched:") for note in run.notes)
+    assert sorted(path.name for path in (run.out / "search").iterdir()) == [
+        *("plan.yaml", "result.json", "study.db", "trial_000", "trial_001", "trials.csv")
+    ]
+    assert not list((run.out / "search").rglob("weights.safetensors"))  # they would fill the disk
+
+
+def test_too_few_validation_cases_to_tell_luck_from_skill_are_refused_before_anything_is_trained(tmp_path):
+    data = trained.pictures(tmp_path / "data", 30)
+    with pytest.raises(UsageError, match="validation cases"):
+        train(data, out=tmp_path / "run", device="cpu", assignments=TINY)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_clock_may_not_decide_what_is_to_be_alike_to_the_bit(tmp_path):
+    steps = {"training.steps": 10}
+    with pytest.raises(PlanError, match=r"search\.trials=20"):
+        train(tmp_path, out=tmp_path / "run", tune=1, deterministic=True, assignments=steps)
+
+
+def test_a_search_leaves_time_to_train(cli, data, tmp_path):
+    ended = cli("train", data, "--tune", 5, "--minutes", 5, "--device", "cpu", "--out", tmp_path / "run")
+    assert ended.code == 2
+    assert "5 of 5 minutes leave none to train with what was found" in ended.last
+
+
+def test_a_run_to_resume_takes_no_other_search(tmp_path):
+    with pytest.raises(UsageError, match="cannot be given with a run to resume"):
+        train(resume=tmp_path, tune=5)
+
+
+def test_without_the_extra_the_install_line_is_the_remedy(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(study.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ResourceError, match=r"isocenter\[tune\]"):
+        train(data, out=tmp_path / "run", tune=1, minutes=5, device="cpu")
