@@ -17,6 +17,7 @@ from isocenter.evaluation import Table
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure
+from isocenter.tasks.averages import Shares
 from isocenter.tasks.made_of import sides_of
 from isocenter.tasks.multitask_plan import SELECTED, agreed, check_settings, check_together, settings_for
 from isocenter.tasks.multitask_slabs import at_once, kept_apart, mean, together
@@ -265,8 +266,8 @@ class Multitask:
         known = [one for one in found if not np.isnan(one)]
         return float(np.mean(known)) if known else float("nan")
 
-    def average(self, outputs: Sequence[Mapping[str, Array]]) -> Mapping[str, Array]:
-        return self._each(outputs[0], lambda name, part: part.average([self._own(name, one) for one in outputs]))
+    def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
+        return self._each(outputs[0], lambda name, part: part.average([self._own(name, one) for one in outputs], shares))
 
     def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
         return self._each(arrays, lambda name, part: part.probabilities(self._own(name, arrays)))

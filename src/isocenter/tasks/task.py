@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from isocenter.evaluation import Table
 from isocenter.report import Figure
+from isocenter.tasks.averages import Shares
 from isocenter.values import (
     Array,
     Case,
@@ -117,8 +118,11 @@ class Task(Protocol):
     def selection(self, collected: Mapping[str, Tensor]) -> float:
         """The metric by which checkpoints are compared, higher is better, from the numbers of all validation cases."""
 
-    def average(self, outputs: Sequence[Mapping[str, Array]]) -> Mapping[str, Array]:
-        """One output, (batch, channels, ...) a head, for those of several networks or mirrored views. No torch here."""
+    def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
+        """One output, (batch, channels, ...) a head, for those of several networks or mirrored views. No torch here.
+
+        shares: how much each of them counts, together 1; None where all count alike
+        """
 
     def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
         """Outputs of one case or slab to probabilities, (channels, ...) or one a label of a vector. No torch here.
