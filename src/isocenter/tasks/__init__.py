@@ -6,7 +6,7 @@ A name may join several kinds, as in segmentation+classification: they are then 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -127,6 +127,12 @@ def tuned_on(task: Task) -> Split:
     return found
 
 
+def untuned(task: Task, kept: Collection[str] = ()) -> Task:
+    """The task as it was before `Task.tuned`; kept: settings that somebody set by hand."""
+    found = dict.fromkeys(set(getattr(task, "tunes", ())) - set(kept))
+    return build({"name": task.name, **task.settings, **found})
+
+
 def uncut(task: Task) -> str:
     """In words why no patch may cut what the task is taught; empty where any may."""
     return str(getattr(task, "uncut", ""))
@@ -182,5 +188,6 @@ __all__ = [
     "suffices",
     "tuned_on",
     "uncut",
+    "untuned",
     "voxel_bytes",
 ]

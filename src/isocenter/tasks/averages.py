@@ -1,4 +1,7 @@
-"""The mean of what several networks, or mirrored views, say. NumPy only: a packaged model carries a copy of this file."""
+"""The mean of what several networks, or mirrored views, say.
+
+NumPy only: a packaged model carries a copy of this file.
+"""
 
 from __future__ import annotations
 

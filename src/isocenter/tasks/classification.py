@@ -115,6 +115,7 @@ class Classification:
         "prevalence": "prevalence",
         "costs": "costs of mistakes",
     }
+    tunes: ClassVar[tuple[str, ...]] = ("thresholds",)
     of_a_case: ClassVar[str] = "brier"
 
     @classmethod

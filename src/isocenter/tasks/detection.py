@@ -84,6 +84,7 @@ class Detection:
 
     name: ClassVar[str] = "detection"
     needs: ClassVar[frozenset[str]] = frozenset({"boxes"})
+    tunes: ClassVar[tuple[str, ...]] = ("threshold",)
     of_a_case: ClassVar[str] = "f1"
     metrics: ClassVar[frozenset[str]] = METRICS
     selects_by: ClassVar[str] = "ap"

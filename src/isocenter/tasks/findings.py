@@ -73,6 +73,7 @@ class Findings:
     name: ClassVar[str] = "findings"
     needs: ClassVar[frozenset[str]] = frozenset({"findings"})
     registers: ClassVar[Mapping[str, str]] = {"operating_point": "operating point", "prevalence": "prevalence"}
+    tunes: ClassVar[tuple[str, ...]] = ("thresholds",)
     of_a_case: ClassVar[str] = "brier"
     metrics: ClassVar[frozenset[str]] = METRICS
     selects_by: ClassVar[str] = "auroc"

@@ -50,6 +50,7 @@ class ImportedSegmentation(Segmentation):
     largest: tuple[tuple[int, ...], ...] = ()
 
     name: ClassVar[str] = "imported_segmentation"
+    tunes: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:

@@ -81,6 +81,7 @@ class InstanceSegmentation:
     needs: ClassVar[frozenset[str]] = frozenset({"instances"})
     metrics: ClassVar[frozenset[str]] = METRICS
     selects_by: ClassVar[str] = "ap"
+    tunes: ClassVar[tuple[str, ...]] = ("inside", "prominence")
     # Measured: two maps, heights in steps, numbers, pieces and the order of all while objects are told apart.
     bytes_per_voxel: ClassVar[int] = 40
 

@@ -139,6 +139,11 @@ class Multitask:
         return any(part.needs <= set(references) for part in self.parts.values())
 
     @property
+    def tunes(self) -> tuple[str, ...]:
+        each = {name: getattr(part, "tunes", ()) for name, part in self.parts.items()}
+        return tuple(f"{name}{SETTING}{key}" for name, keys in each.items() for key in keys)
+
+    @property
     def tuned_on(self) -> Split:
         return next(cast(Split, getattr(part, "tuned_on", "val")) for part in self.parts.values())
 
@@ -267,7 +272,11 @@ class Multitask:
         return float(np.mean(known)) if known else float("nan")
 
     def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
-        return self._each(outputs[0], lambda name, part: part.average([self._own(name, one) for one in outputs], shares))
+        def mean_of_part(name: str, part: Task) -> Mapping[str, Array]:
+            own = [self._own(name, one) for one in outputs]
+            return part.average(own) if shares is None else part.average(own, shares)
+
+        return self._each(outputs[0], mean_of_part)
 
     def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
         return self._each(arrays, lambda name, part: part.probabilities(self._own(name, arrays)))

@@ -76,6 +76,7 @@ class Regression:
 
     name: ClassVar[str] = "regression"
     needs: ClassVar[frozenset[str]] = frozenset({"value"})
+    tunes: ClassVar[tuple[str, ...]] = ("error_factor",)
     of_a_case: ClassVar[str] = "standardised_difference"
     metrics: ClassVar[frozenset[str]] = METRICS
     selects_by: ClassVar[str] = "r2"

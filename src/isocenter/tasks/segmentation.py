@@ -95,6 +95,7 @@ class Segmentation:
     name: ClassVar[str] = "segmentation"
     needs: ClassVar[frozenset[str]] = frozenset({"mask"})
     registers: ClassVar[Mapping[str, str]] = {"tolerance": "tolerance"}
+    tunes: ClassVar[tuple[str, ...]] = ("postprocessing",)
     of_a_case: ClassVar[str] = "dice"
     selects_by: ClassVar[str] = "dice"
     cascades: ClassVar[bool] = True

@@ -79,6 +79,7 @@ class Survival:
     name: ClassVar[str] = "survival"
     needs: ClassVar[frozenset[str]] = frozenset({"event"})
     registers: ClassVar[Mapping[str, str]] = {"horizons": "horizons"}
+    tunes: ClassVar[tuple[str, ...]] = ("baseline", "median_risk")
     of_a_case: ClassVar[str] = "brier"
     metrics: ClassVar[frozenset[str]] = METRICS
     selects_by: ClassVar[str] = "harrell_c"

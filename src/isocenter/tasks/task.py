@@ -35,6 +35,7 @@ class Task(Protocol):
     """A kind of problem with its settings: a frozen dataclass whose fields are the plan's section "task".
 
     What a kind may have beside all this:
+    tunes:     the settings that `tuned` finds, each None until then; without it none
     tuned_on:  the part whose predictions `tuned` is shown; without it "val"
     registers: {setting: in words} what, beside the primary metric, is fixed before training, because another value
                afterwards could flatter; without it nothing
