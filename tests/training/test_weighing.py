@@ -126,5 +126,6 @@ def test_a_loss_that_says_nothing_of_a_single_case_leaves_members_equal():
 def test_a_member_that_adds_nothing_is_left_out():
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 2, 60)
-    right, wrong = np.where(truth, 0.9, 0.1), np.where(truth, 0.01, 0.99)
+    sure = rng.uniform(0.8, 0.95, 60)
+    right, wrong = np.where(truth, sure, 1 - sure), np.where(truth, 0.01, 0.99)
     assert weighed(answers([right, wrong], truth), seed=0).shares == (1.0, 0.0)

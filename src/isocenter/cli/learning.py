@@ -179,6 +179,7 @@ def compare(
 def ensemble(
     runs: Annotated[list[Path], typer.Argument(help="Finished runs on the same data, two or more.")],
     out: Out = None,
+    data: Annotated[Path | None, typer.Option(help="Where the runs' data lie now, if they were moved.")] = None,
     weights: Annotated[str, typer.Option(help="fitted to the validation cases where that pays, or equal.")] = "fitted",
     overwrite: Overwrite = False,
     json: Json = False,
@@ -190,6 +191,7 @@ def ensemble(
     result = isocenter.ensemble(
         runs,
         out=out or default_out("ensemble", runs[0]),
+        data=data,
         weights=weights,  # type: ignore[arg-type]
         overwrite=overwrite,
         device=device,

@@ -48,7 +48,7 @@ def heard(
 
 def judged(task: Task, coarse: Callable[..., Any], outputs: Mapping[str, Tensor], targets: Any) -> Tensor:
     """The task's loss; terms that training learnt beside the weights are what they began as, alike for all members."""
-    return supervised(task, outputs, targets, coarse, terms_of(task, "cpu"))
+    return supervised(task, outputs, targets, coarse, dict(terms_of(task, "cpu")))
 
 
 def window_size(task: Task, inference: Inference, cases: Sequence[Prepared]) -> tuple[int, ...] | None:
@@ -79,8 +79,8 @@ def placed(case: Prepared, size: Sequence[int] | None) -> Region:
 def outputs_of(network: Network, image: Array, task: Task, inference: Inference) -> dict[str, Array]:
     """{head: (channels, *spatial) or (channels,)} of (channels, *spatial), its windows joined."""
     found: dict[str, Array] = {}
-    given = {"overlap": inference.overlap, "batch": inference.batch, "merge": task.merge}
-    for region, arrays in slide(network, image, inference.patch, **given):
+    overlap, batch = inference.overlap, inference.batch
+    for region, arrays in slide(network, image, inference.patch, overlap=overlap, batch=batch, merge=task.merge):
         for head, array in arrays.items():
             if not region:
                 found[head] = np.asarray(array)

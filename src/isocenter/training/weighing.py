@@ -135,13 +135,15 @@ def fitted(answers: Answers, chosen: Indices) -> tuple[float, ...]:
         found = answers.cost(_together_one(shares), chosen)
         return found if np.isfinite(found) else 10 * abs(first) + 1
 
+    within = optimize.LinearConstraint(np.ones((1, members)), 1.0, 1.0)
+
     found = optimize.minimize(
         cost,
         begin,
         method="SLSQP",
         bounds=[(0.0, 1.0)] * members,
-        constraints=[{"type": "eq", "fun": lambda shares: shares.sum() - 1}],
-        options={"eps": STEP, "ftol": 1e-6, "maxiter": 50},
+        constraints=[within],
+        options={"eps": STEP, "ftol": 1e-6, "maxiter": 50},  # type: ignore[arg-type]
     )
     best = found.x if np.isfinite(found.fun) and found.fun < first else begin
     return _together_one(best)

@@ -13,7 +13,7 @@ from isocenter.errors import DatasetError, UsageError, counted
 from isocenter.evaluation import read_cases, rows_to_json
 from isocenter.files import content_hash
 from isocenter.planning import plan_text, settings
-from isocenter.runtime import Model, careful, environment, read_json, together, write_json, write_members
+from isocenter.runtime import Model, Preprocessing, careful, environment, read_json, together, write_json, write_members
 from isocenter.tasks import Task, tuned_on
 from isocenter.training import Weighed, equal, heard, weighed
 from isocenter.values import Case, Dataset, Decision, Plan, Prediction, Row, Split
@@ -78,6 +78,7 @@ def ensemble(
     runs: Sequence[str | Path],
     *,
     out: str | Path,
+    data: str | Path | None = None,
     weights: Literal["fitted", "equal"] = "fitted",
     overwrite: bool = False,
     device: str = "auto",
@@ -86,6 +87,7 @@ def ensemble(
 ) -> Ensemble:
     """Finished runs on the same data as one model, the mean of what their networks say of each window.
 
+    data:    where the runs' data lie now, if no longer where the first run found them
     weights: "fitted" to the validation cases where that is surely better than "equal", which never looks at them
     seed:    by which validation patients are dealt into parts, and patients are drawn again for intervals
     The ensemble is tested on the cases that no member was trained or selected on. Thresholds and the like are found
@@ -103,21 +105,22 @@ def ensemble(
     members = [member(path, name, chosen) for path, name in zip(paths, names, strict=True)]
     same_data(members)
     model, parts = as_one(members), parts_of_all(members)
-    dataset = _data_of(members, model.task)
+    dataset = _data_of(members, model.task, data)
     said = _weighed(members, model, dataset, parts, weights, seed)
     log.info("weights: %s", said.because)
     task, decisions = _tuned(members, model, dataset, parts, said)
     kept, final = _kept(members, model, said, task)
-    plan = _plan(members, final, said, decisions)
+    plan = _plan(members, final, said, decisions, dataset.root)
     with result_folder(out, overwrite, MARKS) as folder:
         return _written(folder, out, members, kept, final, said, plan, dataset, parts, seed)
 
 
-def _data_of(members: Sequence[Member], task: Task) -> Dataset:
+def _data_of(members: Sequence[Member], task: Task, data: str | Path | None) -> Dataset:
     """The members' data, read again as the first read them; UsageError where they are not what they were."""
     first = members[0]
     options = {key: value for key, value in first.plan.options.items() if key in READING}
-    dataset = with_references(open_dataset(first.run / first.plan.data, options, needs=task.needs), task)
+    place = first.run / first.plan.data if data is None else Path(data)
+    dataset = with_references(open_dataset(place, options, needs=task.needs), task)
     there = {case.id for case in dataset}
     if lacking := set(first.split["case"]) - there:
         problem = f"{counted(len(lacking), 'case')} of {first.name} no longer there"
@@ -148,6 +151,7 @@ def _weighed(
         why = f", because every fold of {', '.join(folds)} selected on others" if folds else ""
         return equal(len(members), f"equal: no case is left that no member was trained on{why}")
     plan = members[0].plan
+    assert isinstance(model.preprocessing, Preprocessing)  # noqa: S101 - they are runs of ours
     wanted = replace(settings(plan), task=model.task, preprocessing=model.preprocessing)
     ready = prepared(cases, wanted, plan.options)
     own = _by_member(members, model)
@@ -214,10 +218,12 @@ def _kept(members: Sequence[Member], model: Model, said: Weighed, task: Task) ->
     return [(checkpoints[place], counts[place]) for place in kept], final
 
 
-def _plan(members: Sequence[Member], model: Model, said: Weighed, decisions: Mapping[str, Decision]) -> Plan:
+def _plan(
+    members: Sequence[Member], model: Model, said: Weighed, decisions: Mapping[str, Decision], root: Path | None
+) -> Plan:
     """The first member's plan, with where the others differ and what was decided of the ensemble."""
     first, *others = members
-    plan = replace(first.plan, data=str(first.run / first.plan.data))
+    plan = replace(first.plan, data=str(root or ""))
     for name, one in first.plan:
         differing = [each for each in others if name in each.plan and each.plan[name] != one.value]
         if differing:

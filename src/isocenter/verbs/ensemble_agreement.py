@@ -11,7 +11,7 @@ import numpy as np
 from isocenter.errors import UsageError
 from isocenter.runtime import Inference, Model
 from isocenter.tasks import Task, rows_in, untuned
-from isocenter.values import Dense, Geometry, Vector
+from isocenter.values import Dense, Geometry, Region, Vector
 
 WHERE = "ensemble"
 ALIKE = "Train the members from one plan: isocenter train PLAN.yaml --seed N, with split.seed set in it"
@@ -63,7 +63,8 @@ def decode_alike(one: Task, other: Task, ndim: int) -> bool:
     dense = {name: (head.channels, *spatial) for name, head in one.heads.items() if isinstance(head, Dense)}
     whole = {name: (head.size,) for name, head in one.heads.items() if isinstance(head, Vector)}
     arrays = {name: rng.normal(0, 2, shape).astype(np.float32) for name, shape in {**dense, **whole}.items()}
-    parts = [(tuple(slice(0, size) for size in spatial), dense), ((), whole)]
+    everywhere: Region = tuple(slice(0, size) for size in spatial)
+    parts: list[tuple[Region, list[str]]] = [(everywhere, [*dense]), ((), [*whole])]
     slabs = [(region, {name: arrays[name] for name in names}) for region, names in parts if names]
     grid = Geometry(spatial, np.eye(ndim + 1))
     said = [rows_in(task.outputs(task.decode(slabs, grid))) for task in (one, other)]

@@ -112,7 +112,7 @@ def write_report(
             "data hash": plan.data_hash,
             "read as": run.dataset.layout,
             "patients": run.dataset.patients,
-            "model": f"weights: {outcomes[0].because}" if len(outcomes) == 1 else f"mean of {len(outcomes)} folds",
+            "model": f"weights: {outcomes[0].because}" if len(outcomes) == 1 else _mean_of(len(outcomes)),
             "registered": plan["evaluation.registered"],
             "seed": plan["training.seed"],
             "minutes": f"{minutes:.1f}",
@@ -154,6 +154,10 @@ def _by(run: Begun, folds: int) -> str:
     if run.own_test:
         return f"The cases were scored by the mean of {folds} folds, none of which had seen them."
     return (
-        f"Each case was scored by the one of {folds} folds that had not seen it; "
-        "the model of this run is their mean, which has seen all of them."
+        f"Each case was scored by the one of {folds} folds that had not seen it, so the figures estimate the model of "
+        "one fold; the model of this run is their mean, which has seen all of them and was not scored itself."
     )
+
+
+def _mean_of(folds: int) -> str:
+    return f"mean of {folds} folds, which count alike: no validation case is common to them"
