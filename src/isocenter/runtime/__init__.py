@@ -26,6 +26,7 @@ from isocenter.runtime.spread import Spread, in_threads, in_workers, local, outc
 from isocenter.runtime.stored import BEFORE, checkpoints_of, load, save
 from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.runtime.trace import Trace
+from isocenter.runtime.turns import placed
 from isocenter.runtime.windows import Network, slide
 
 __all__ = [
@@ -73,6 +74,7 @@ __all__ = [
     "outcome_of",
     "over_time",
     "peak_memory",
+    "placed",
     "read_certificate",
     "read_json",
     "read_postprocessing",

@@ -66,6 +66,7 @@ def write_members(checkpoints: Sequence[Path], model: Model, said: Mapping[str, 
         (place / str(number)).mkdir()
         for name in (RECORD, WEIGHTS):
             shutil.copyfile(checkpoint / name, place / str(number) / name)
+        seal(place / str(number))
     record = {
         "task": {"name": model.task.name, **model.task.settings},
         "inference": model.inference.settings,

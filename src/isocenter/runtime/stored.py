@@ -24,6 +24,7 @@ from isocenter.runtime.packaged import RECORD, SCHEMA, WEIGHTS, read_modules, sh
 from isocenter.runtime.preparation import preprocessing_of
 from isocenter.runtime.record import MANIFEST, digest, read_json, verify, write_json, write_tensors
 from isocenter.runtime.torch_network import TorchNetwork
+from isocenter.runtime.turns import placed
 
 SPLIT = "split.csv"
 # Of a run of a cascade: where its first stage lies, a run of folds.
@@ -89,7 +90,9 @@ def _read_run(path: Path, device: str, fold: int | None) -> Model:
     _refuse_unfinished(path, folds)
     chosen = choose_device(device).value
     log.info("%s: the mean of its folds %s", path, ", ".join(map(str, folds)))
-    return _averaged([_read(_folder_of(folder), chosen) for folder in folds.values()], str(path))
+    folders = [_folder_of(folder) for folder in folds.values()]
+    averaged = _averaged([_read(folder, "cpu") for folder in folders], str(path))
+    return placed(averaged, [folder / WEIGHTS for folder in folders], chosen)
 
 
 def _averaged(members: Sequence[Model], where: str) -> Model:
@@ -124,15 +127,15 @@ def _ensemble(path: Path, device: str, fold: int | None) -> Model:
     folders = [path / MEMBERS / str(number) for number in range(record["members"])]
     if fold is not None and fold not in range(len(folders)):
         raise no_fold(fold, range(len(folders)), path)
-    chosen = folders if fold is None else [folders[fold]]
-    members = [_built(read_json(one / RECORD, SCHEMA), one / WEIGHTS, device, one) for one in chosen]
     if fold is not None:
-        return members[0]
+        return _read(folders[fold], choose_device(device).value)
+    members = [_built(read_json(one / RECORD, SCHEMA), one / WEIGHTS, "cpu", one) for one in folders]
     try:
         task, inference = tasks.build(record["task"]), Inference.of(record["inference"])
     except (KeyError, TypeError) as error:
         raise IntegrityError(f"says nothing of its {error}", str(path / MEMBERS), "Get the ensemble again") from error
-    return together(members, task, inference, shares_in(record), str(path))
+    model = together(members, task, inference, shares_in(record), str(path))
+    return placed(model, [one / WEIGHTS for one in folders], choose_device(device).value)
 
 
 def _read(folder: Path, device: str) -> Model:

@@ -13,7 +13,17 @@ from isocenter.errors import DatasetError, UsageError, counted
 from isocenter.evaluation import read_cases, rows_to_json
 from isocenter.files import content_hash
 from isocenter.planning import plan_text, settings
-from isocenter.runtime import Model, Preprocessing, careful, environment, read_json, together, write_json, write_members
+from isocenter.runtime import (
+    Model,
+    Preprocessing,
+    careful,
+    environment,
+    placed,
+    read_json,
+    together,
+    write_json,
+    write_members,
+)
 from isocenter.tasks import Task, tuned_on
 from isocenter.training import Weighed, equal, heard, weighed
 from isocenter.values import Case, Dataset, Decision, Plan, Prediction, Row, Split
@@ -36,6 +46,7 @@ log = logging.getLogger("isocenter")
 # What tells an ensemble's folder from any other.
 MARKS = ("members/ensemble.json", "plan.yaml", "split.csv")
 OURS = "ensemble"
+WEIGHTS = "weights.safetensors"
 SPLIT_BECAUSE = (
     "test: patients that no member was trained or selected on; validation: those that no member was trained on"
 )
@@ -102,14 +113,16 @@ def ensemble(
     refuse_taken(out, overwrite, MARKS)
     chosen = announced_device(device, threads).value
     names = tuple(f"member {name}" if name == OURS else name for name in names_of(paths))
-    members = [member(path, name, chosen) for path, name in zip(paths, names, strict=True)]
+    members = [member(path, name) for path, name in zip(paths, names, strict=True)]
     same_data(members)
-    model, parts = as_one(members), parts_of_all(members)
+    parts = parts_of_all(members)
+    model = placed(as_one(members), [path / WEIGHTS for one in members for path in one.checkpoints], chosen)
     dataset = _data_of(members, model.task, data)
     said = _weighed(members, model, dataset, parts, weights, seed)
     log.info("weights: %s", said.because)
     task, decisions = _tuned(members, model, dataset, parts, said)
     kept, final = _kept(members, model, said, task)
+    final = placed(final, [path / WEIGHTS for path, _ in kept], chosen)
     plan = _plan(members, final, said, decisions, dataset.root)
     with result_folder(out, overwrite, MARKS) as folder:
         return _written(folder, out, members, kept, final, said, plan, dataset, parts, seed)

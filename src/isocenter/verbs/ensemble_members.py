@@ -63,8 +63,11 @@ class Member:
         return self.patients("test") - self.patients("train", "val")
 
 
-def member(run: Path, name: str, device: str) -> Member:
-    """The run with its models loaded; UsageError for what is no finished run, or one that cannot be averaged."""
+def member(run: Path, name: str) -> Member:
+    """The run with its models, in the machine's memory.
+
+    Raises UsageError for what is no finished run, or one that cannot be averaged.
+    """
     refuse_missing(run)
     if (run / MEMBERS).is_dir():
         raise UsageError("is an ensemble itself", str(run), "Give the runs that it was made of")
@@ -77,7 +80,7 @@ def member(run: Path, name: str, device: str) -> Member:
         problem = "is a cascade, whose networks see what their own first stage marked"
         raise UsageError(problem, str(run), "Give runs that were trained with --set preprocessing.cascade=none")
     checkpoints = tuple(checkpoints_of(run))
-    models = tuple(load(one, device) for one in checkpoints)
+    models = tuple(load(one, "cpu") for one in checkpoints)
     split = read_split(run / "split.csv")
     return Member(name, run, read_plan(run / "plan.yaml"), checkpoints, models, split, read_data_record(run))
 
@@ -102,12 +105,12 @@ def parts_of_all(members: Sequence[Member]) -> dict[str, Split]:
 
     Raises UsageError where a patient that one member held out trained another, or patients are not the same.
     """
+    owners = _owners(members)  # whose cases they are has to be known before it is asked who leaks
     for one in members:
         for other in members:
             if leaking := one.held_out & other.patients("train"):
                 problem = f"{counted(len(leaking), 'test patient')} of {one.name} trained {other.name}"
                 raise UsageError(problem, WHERE, APART)
-    owners = _owners(members)
     trained, selected = (set[str]().union(*(one.patients(part) for one in members)) for part in ("train", "val"))
     known = set.intersection(*(set(one.split["case"]) for one in members))
     return {

@@ -12,8 +12,9 @@ from isocenter.verbs.compare import Comparison, caveats, lead, primary_blocks
 from isocenter.verbs.ensemble_members import Member
 
 TUNED_ASIDE = (
-    "Thresholds and post-processing were found on predictions of each validation case by weights that were fitted "
-    "without its patient, so that no case has a say in both. That weights are fitted at all, all of them decided."
+    "Thresholds and post-processing were found on the same validation cases, each predicted by weights that were "
+    "fitted without its patient: no case has a say in both the weights and the thresholds of one prediction. Whether "
+    "weights are fitted at all, all cases decided."
 )
 TUNED_EQUAL = "Thresholds and post-processing were found on the validation cases, which had no say in the weights."
 OF_FOLDS = "The folds of a run count alike: they have no validation case in common."
