@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 import isocenter
-from isocenter.errors import IntegrityError, UsageError
+from isocenter.errors import DatasetError, IntegrityError, UsageError
 from isocenter.runtime import MEMBERS, read_tensors, seal, write_tensors
 from isocenter.verbs.ensemble_members import Member, parts_of_all
 
@@ -214,7 +214,7 @@ def test_runs_that_cannot_be_one_are_refused_with_what_differs_and_what_to_do(
     runs, mixed, segmented, classified, tmp_path
 ):
     def refused(paths, match, **given):
-        with pytest.raises((UsageError, IntegrityError), match=match):
+        with pytest.raises((UsageError, DatasetError), match=match):
             isocenter.ensemble(paths, out=tmp_path / "out", device="cpu", **given)
         assert not (tmp_path / "out").exists()
 
@@ -250,7 +250,11 @@ def test_runs_that_cannot_be_one_are_refused_with_what_differs_and_what_to_do(
     (checkpoint / "model.json").write_text(json.dumps(record))
     seal(checkpoint)
     refused([runs[0], tmp_path / "other windows"], r"task\.prior_shift is \{'dark': 1.0\}, not None")
-    refused(runs, r"no longer there|no such file", data=tmp_path / "unfinished")
+    first, second = sorted((shutil.copytree(classified.data, tmp_path / "moved") / "bright").glob("*.png"))[:2]
+    shutil.copyfile(second, first)
+    refused(runs, "1 case changed since", data=tmp_path / "moved")
+    first.unlink()
+    refused(runs, "1 case of .* no longer there", data=tmp_path / "moved")
 
 
 def test_a_member_or_a_weight_that_was_changed_is_not_loaded(mixed, tmp_path):

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
     from isocenter.runtime.bundle.network import OneTensor
-    from isocenter.tasks import Task
-    from isocenter.tasks.averages import Shares
+    from isocenter.tasks import Shares, Task
 
 RECORD = "model.json"
 WEIGHTS = "weights.safetensors"

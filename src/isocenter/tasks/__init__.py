@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import DatasetError, PlanError
+from isocenter.tasks.averages import Shares
 from isocenter.tasks.made_of import parts_of, sides_of, suffices
 from isocenter.tasks.settings import reading
 from isocenter.tasks.task import Outputs, Task, rows_in, stated_image
@@ -169,6 +170,7 @@ def voxel_bytes(task: Task) -> int:
 __all__ = [
     "TASKS",
     "Outputs",
+    "Shares",
     "Task",
     "build",
     "cascades",

@@ -143,7 +143,7 @@ def fitted(answers: Answers, chosen: Indices) -> tuple[float, ...]:
         method="SLSQP",
         bounds=[(0.0, 1.0)] * members,
         constraints=[within],
-        options={"eps": STEP, "ftol": 1e-6, "maxiter": 50},  # type: ignore[arg-type]
+        options={"eps": STEP, "ftol": 1e-6, "maxiter": 50},
     )
     best = found.x if np.isfinite(found.fun) and found.fun < first else begin
     return _together_one(best)
