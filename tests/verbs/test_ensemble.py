@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from collections.abc import Callable
@@ -17,6 +18,7 @@ import isocenter
 from isocenter.errors import DatasetError, IntegrityError, UsageError
 from isocenter.runtime import MEMBERS, read_tensors, seal, write_tensors
 from isocenter.verbs.ensemble_members import Member, parts_of_all
+from packages import bundle_checked_and_run
 
 torch.set_num_threads(1)
 
@@ -87,18 +89,59 @@ def test_members_stand_beside_the_ensemble_as_their_own_evaluations_scored_them(
         assert beside["brier"].estimates[place].value == pytest.approx(known["brier"])
 
 
-def test_a_package_of_an_ensemble_of_two_families_says_the_same_in_torch_and_onnx(mixed, classified, tmp_path):
-    made = isocenter.package(mixed.out, out=tmp_path / "package", backends=())
+@pytest.fixture(scope="module")
+def uneven(mixed, tmp_path_factory) -> Path:
+    """The ensemble with members that count 3 to 7."""
+    folder = tmp_path_factory.mktemp("uneven") / "ensemble"
+    shutil.copytree(mixed.out, folder)
+    place = folder / MEMBERS / "ensemble.json"
+    place.write_text(place.read_text().replace('"shares": null', '"shares": [0.3, 0.7]'))
+    seal(folder / MEMBERS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def package(uneven, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("packages") / "ensemble"
+    made = isocenter.package(uneven, out=folder, backends=())
     assert made.onnx["exported"], made.onnx
     assert made.networks == 2
-    wanted = isocenter.load(mixed.out, device="cpu").predict(picture(classified)).probabilities
+    return folder
+
+
+def by_shares(runs, image: Path) -> dict[str, float]:
+    """The weighted mean of what each member says alone."""
+    each = [isocenter.load(run, device="cpu").predict(image).probabilities for run in runs]
+    return {name: 0.3 * each[0][name] + 0.7 * each[1][name] for name in each[0]}
+
+
+def test_an_ensemble_and_its_package_count_members_by_their_weights_in_torch_and_onnx(
+    runs, uneven, package, classified
+):
+    wanted = by_shares(runs, picture(classified))
+    assert isocenter.load(uneven, device="cpu").predict(picture(classified)).probabilities == pytest.approx(wanted)
     for backend in ("torch", "onnx"):
-        found = isocenter.load(tmp_path / "package", device="cpu", backend=backend).predict(picture(classified))
+        found = isocenter.load(package, device="cpu", backend=backend).predict(picture(classified))
         assert found.probabilities == pytest.approx(wanted, abs=1e-5)
-    one = isocenter.load(tmp_path / "package", device="cpu", fold=1).predict(picture(classified)).probabilities
-    assert one == pytest.approx(
-        isocenter.load(mixed.out, device="cpu", fold=1).predict(picture(classified)).probabilities, abs=1e-6
+    one, alone = (isocenter.load(place, device="cpu", fold=1) for place in (package, uneven))
+    assert type(one.run.module) is type(alone.run.module)
+    assert one.predict(picture(classified)).probabilities == pytest.approx(
+        alone.predict(picture(classified)).probabilities, abs=1e-6
     )
+
+
+def test_the_bundle_of_an_ensemble_of_two_families_runs_without_isocenter_and_says_the_same(
+    runs, package, classified, tmp_path
+):
+    (tmp_path / "images").mkdir()
+    image = Path(shutil.copy(picture(classified), tmp_path / "images"))
+    done = bundle_checked_and_run(package, tmp_path / "images", tmp_path / "out" / "results")
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "out" / "results" / "predictions.csv").open(newline="") as file:
+        [row] = csv.DictReader(file)
+    said = {name: float(row[f"probability_{name}"]) for name in ("bright", "dark")}
+    assert said == pytest.approx(by_shares(runs, image), abs=1e-5)
+    assert "resnet, lenet" in (package / "docs" / "README.md").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -139,9 +182,6 @@ def test_weights_are_fitted_where_that_surely_pays_and_thresholds_are_found_anew
     assert "no case has a say in both the weights and the thresholds" in found.report.read_text()
     plan = (found.out / "plan.yaml").read_text()
     assert "Youden" in plan or "youden" in plan
-    equal = isocenter.ensemble(opposed, out=tmp_path / "equal", device="cpu", data=classified.data, weights="equal")
-    assert equal.weights == {"as it is": 0.5, "opposite": 0.5}
-    assert equal.because == "equal: asked for"
 
 
 def test_members_of_two_seeds_mark_voxels_together(segmented, tmp_path):
@@ -272,4 +312,43 @@ def test_on_the_command_line_as_in_python(runs, cli, tmp_path, mixed):
     done = cli("ensemble", *runs, "--out", tmp_path / "e", "--weights", "equal", "--device", "cpu", "--json")
     assert done.code == 0, done.err
     assert json.loads(done.out)["weights"] == mixed.weights
+    assert json.loads(done.out)["because"] == "equal: asked for"
     assert cli("ensemble", *runs, "--out", tmp_path / "e", "--device", "cpu").code == 2
+
+
+def test_the_folds_of_a_member_share_its_weight_alike_and_have_no_validation_case_in_common(runs, classified, tmp_path):
+    folds = tmp_path / "folds"
+    shutil.copytree(runs[1], folds)
+    for fold in ("fold_0", "fold_1"):
+        shutil.copytree(folds / "checkpoints", folds / fold / "checkpoints")
+    shutil.rmtree(folds / "checkpoints")
+    changed(folds / "fold_1" / "checkpoints" / "best", lambda key, one: one * 0.5)
+    table = pd.read_csv(folds / "split.csv", dtype=str, keep_default_na=False)
+    held, rest = table[table["split"] == "test"].assign(fold=""), table[table["split"] != "test"]
+    other = rest.assign(fold="1", split=rest["split"].map({"val": "train", "train": "train"}))
+    pd.concat([rest, other, held]).to_csv(folds / "split.csv", index=False)
+    found = isocenter.ensemble([runs[0], folds], out=tmp_path / "out", device="cpu", data=classified.data)
+    assert "no case is left that no member was trained on, because every fold of folds selected" in found.because
+    assert "The folds of a run count alike" in found.report.read_text()
+    model = isocenter.load(found.out, device="cpu")
+    assert model.shares == (0.5, 0.25, 0.25)
+    alone = [
+        isocenter.load(found.out, device="cpu", fold=n).predict(picture(classified)).probabilities for n in range(3)
+    ]
+    wanted = {name: np.dot(model.shares, [one[name] for one in alone]) for name in alone[0]}
+    assert model.predict(picture(classified)).probabilities == pytest.approx(wanted, abs=1e-6)
+
+
+def test_where_no_case_is_left_nothing_is_estimated_and_the_ensemble_predicts_nevertheless(runs, classified, tmp_path):
+    everything = []
+    for place, run in enumerate(runs):
+        everything.append(tmp_path / f"all {place}")
+        shutil.copytree(run, everything[-1])
+        table = pd.read_csv(run / "split.csv", dtype=str, keep_default_na=False)
+        table.assign(split="train").to_csv(everything[-1] / "split.csv", index=False)
+    found = isocenter.ensemble(everything, out=tmp_path / "out", device="cpu", data=classified.data)
+    assert found.rows == ()
+    assert found.beside is None
+    assert "Every case was trained on: nothing is estimated." in found.notes
+    assert "nothing is estimated" in found.report.read_text()
+    assert isocenter.load(found.out, device="cpu").predict(picture(classified)).probabilities is not None

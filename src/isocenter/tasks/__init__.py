@@ -128,9 +128,15 @@ def tuned_on(task: Task) -> Split:
     return found
 
 
+def tunes(task: Task) -> tuple[str, ...]:
+    """The settings that `Task.tuned` finds."""
+    found: tuple[str, ...] = getattr(task, "tunes", ())
+    return found
+
+
 def untuned(task: Task, kept: Collection[str] = ()) -> Task:
     """The task as it was before `Task.tuned`; kept: settings that somebody set by hand."""
-    found = dict.fromkeys(set(getattr(task, "tunes", ())) - set(kept))
+    found = dict.fromkeys(name for name in tunes(task) if name not in kept)
     return build({"name": task.name, **task.settings, **found})
 
 
@@ -189,6 +195,7 @@ __all__ = [
     "stated_image",
     "suffices",
     "tuned_on",
+    "tunes",
     "uncut",
     "untuned",
     "voxel_bytes",

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, Literal
 
 from isocenter.errors import DatasetError, UsageError, counted
@@ -24,7 +25,7 @@ from isocenter.runtime import (
     write_json,
     write_members,
 )
-from isocenter.tasks import Task, tuned_on
+from isocenter.tasks import Task, tuned_on, tunes
 from isocenter.training import Weighed, equal, heard, weighed
 from isocenter.values import Case, Dataset, Decision, Plan, Prediction, Row, Split
 from isocenter.verbs.compare import Comparison, cases_of, names_of, side_by_side
@@ -47,6 +48,8 @@ log = logging.getLogger("isocenter")
 MARKS = ("members/ensemble.json", "plan.yaml", "split.csv")
 OURS = "ensemble"
 WEIGHTS = "weights.safetensors"
+# Letters of a value that another member has.
+LONGEST = 80
 SPLIT_BECAUSE = (
     "test: patients that no member was trained or selected on; validation: those that no member was trained on"
 )
@@ -123,7 +126,7 @@ def ensemble(
     task, decisions = _tuned(members, model, dataset, parts, said)
     kept, final = _kept(members, model, said, task)
     final = placed(final, [path / WEIGHTS for path, _ in kept], chosen)
-    plan = _plan(members, final, said, decisions, dataset.root)
+    plan = _plan(members, final, parts, decisions, dataset.root)
     with result_folder(out, overwrite, MARKS) as folder:
         return _written(folder, out, members, kept, final, said, plan, dataset, parts, seed)
 
@@ -232,7 +235,11 @@ def _kept(members: Sequence[Member], model: Model, said: Weighed, task: Task) ->
 
 
 def _plan(
-    members: Sequence[Member], model: Model, said: Weighed, decisions: Mapping[str, Decision], root: Path | None
+    members: Sequence[Member],
+    model: Model,
+    parts: Mapping[str, Split],
+    decisions: Mapping[str, Decision],
+    root: Path | None,
 ) -> Plan:
     """The first member's plan, with where the others differ and what was decided of the ensemble."""
     first, *others = members
@@ -240,22 +247,28 @@ def _plan(
     for name, one in first.plan:
         differing = [each for each in others if name in each.plan and each.plan[name] != one.value]
         if differing:
-            told = "; ".join(f"{each.name}: {each.plan[name]}" for each in differing)
+            told = "; ".join(f"{each.name}: {shorten(str(each.plan[name]), LONGEST)}" for each in differing)
             plan = plan.with_decision(name, replace(one, because=f"{one.because} (of {first.name}; {told})"))
-    for name, value in model.task.settings.items():
+    for name in tunes(model.task):
+        value = model.task.settings[name]
         if f"task.{name}" in plan and plan[f"task.{name}"] != value:
-            plan = plan.with_decision(f"task.{name}", Decision(value, f"of the ensemble: {said.because}"))
+            plan = plan.with_decision(f"task.{name}", Decision(value, "no validation case of the ensemble decides it"))
     for name, decision in decisions.items():
         plan = plan.with_decision(name, decision)
     for key, value in model.inference.settings.items():
         if plan[f"inference.{key}"] != value:
             plan = plan.with_decision(f"inference.{key}", Decision(value, "what all members have in common"))
-    scale = model.preprocessing.settings["normalisation"]
-    if plan["preprocessing.normalisation"] != scale:
-        plan = plan.with_decision(
-            "preprocessing.normalisation", Decision(scale, "the widest of the members', each of which has its own")
-        )
-    return plan.with_decision("split.method", Decision(plan["split.method"], SPLIT_BECAUSE))
+    scale, own = (one.preprocessing.settings["normalisation"] for one in (model, first.models[0]))
+    if scale != own:
+        because = "the widest of the members', each of which has its own"
+        plan = plan.with_decision("preprocessing.normalisation", Decision(scale, because))
+    return plan.with_decision("split.method", Decision(plan["split.method"], f"{_counts(parts)}; {SPLIT_BECAUSE}"))
+
+
+def _counts(parts: Mapping[str, Split]) -> str:
+    """How many cases are in each part, in words."""
+    counts = [list(parts.values()).count(part) for part in ("train", "val", "test")]
+    return f"{counted(counts[0], 'case')} train, {counts[1]} select and {counts[2]} test"
 
 
 def _written(
@@ -291,7 +304,7 @@ def _written(
     write_json(folder / ENVIRONMENT, "isocenter.environment", environment())
     page = report(
         f"Ensemble of {counted(len(members), 'run')} on {dataset.name}",
-        f"{counted(sum(part == 'test' for part in parts.values()), 'test case')}: {SPLIT_BECAUSE}.",
+        f"{_counts(parts)}; {SPLIT_BECAUSE}.",
         primary=primary,
         scored=scored,
         notes=notes,
