@@ -18,6 +18,7 @@ import isocenter
 from isocenter.errors import DatasetError, IntegrityError, UsageError
 from isocenter.runtime import MEMBERS, read_tensors, seal, write_tensors
 from isocenter.verbs.ensemble_members import Member, parts_of_all
+from isocenter.verbs.run_folder import planned_from
 from packages import bundle_checked_and_run
 
 torch.set_num_threads(1)
@@ -352,3 +353,17 @@ def test_where_no_case_is_left_nothing_is_estimated_and_the_ensemble_predicts_ne
     assert "Every case was trained on: nothing is estimated." in found.notes
     assert "nothing is estimated" in found.report.read_text()
     assert isocenter.load(found.out, device="cpu").predict(picture(classified)).probabilities is not None
+
+
+def test_runs_of_other_seeds_have_the_same_parts_where_the_split_has_a_seed_of_its_own(classified, tmp_path):
+    first = isocenter.plan(classified.data, seed=0, device="cpu")
+    same = isocenter.plan(
+        classified.data, seed=1, device="cpu", assignments={"split.seed": 0}, out=tmp_path / "plan.yaml"
+    )
+    assert isocenter.plan(classified.data, seed=1, device="cpu").parts != first.parts
+    assert same.parts == first.parts
+    assert same.plan["training.seed"] == 1
+    flags = dict.fromkeys(("task", "minutes", "device", "threads", "folds"))
+    again = planned_from(tmp_path / "plan.yaml", {**flags, "seed": 5, "everything": False}, {}, {})
+    assert again.parts == first.parts
+    assert again.plan["training.seed"] == 5
