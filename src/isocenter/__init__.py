@@ -18,6 +18,7 @@ _WHERE = {
     "convert": "isocenter.verbs.convert",
     "demo": "isocenter.verbs.demo",
     "describe_networks": "isocenter.verbs.networks",
+    "ensemble": "isocenter.verbs.ensemble",
     "evaluate": "isocenter.verbs.evaluate",
     "list_networks": "isocenter.verbs.networks",
     "load": "isocenter.runtime",
@@ -39,6 +40,7 @@ __all__ = [
     "convert",
     "demo",
     "describe_networks",
+    "ensemble",
     "evaluate",
     "list_networks",
     "load",
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
     from isocenter.verbs.compare import compare
     from isocenter.verbs.convert import convert
     from isocenter.verbs.demo import demo
+    from isocenter.verbs.ensemble import ensemble
     from isocenter.verbs.evaluate import evaluate
     from isocenter.verbs.networks import describe_networks, list_networks
     from isocenter.verbs.package import package

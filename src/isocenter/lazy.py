@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pandas
     import SimpleITK
     import torch
-    from scipy import fft, ndimage, sparse, spatial, special, stats
+    from scipy import fft, ndimage, optimize, sparse, spatial, special, stats
     from scipy.sparse import csgraph
     from torchsurv.loss import cox
 
@@ -34,6 +34,7 @@ if not TYPE_CHECKING:
     csgraph = _LazyModule("scipy.sparse.csgraph")
     fft = _LazyModule("scipy.fft")
     ndimage = _LazyModule("scipy.ndimage")
+    optimize = _LazyModule("scipy.optimize")
     pandas = _LazyModule("pandas")
     sparse = _LazyModule("scipy.sparse")
     spatial = _LazyModule("scipy.spatial")
@@ -48,6 +49,7 @@ __all__ = [
     "cv2",
     "fft",
     "ndimage",
+    "optimize",
     "pandas",
     "sparse",
     "spatial",

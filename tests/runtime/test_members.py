@@ -14,7 +14,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 from isocenter import tasks
 from isocenter.errors import GeometryError, PlanError
 from isocenter.runtime import Inference, Model, Preprocessing, TorchNetwork, build_module
+from isocenter.runtime.bundle.network import mean_output
 from isocenter.runtime.members import Averaged, Mirrored, flipped_axes
+from isocenter.tasks.averages import mean_of
+from isocenter.tasks.exclusive import softmax
 from isocenter.transforms import Normalisation
 from isocenter.values import Geometry, Image
 
@@ -177,3 +180,34 @@ def test_a_slice_is_mirrored_across_left_and_right_only_where_it_holds_both(shap
     other = 1 / (np.exp(9) + 2)
     assert_allclose(found[1], (left + other) / 2 if crosses else left, rtol=1e-3)
     assert_allclose(found[2], (left + other) / 2 if crosses else other, rtol=1e-3)
+
+
+OUTPUTS = {
+    "classification": ({"classes": ["a", "b", "c"], "smoothing": 0.0}, "class", (5, 3)),
+    "segmentation": ({"labels": [{"value": 1, "name": "a"}], "loss": "ce", "tolerance": 1.0}, "mask", (2, 2, 4, 4)),
+}
+
+
+@given(st.sampled_from(["classification", "segmentation"]), st.lists(st.integers(1, 9), min_size=2, max_size=4))
+def test_members_that_count_by_shares_are_the_weighted_mean_in_numpy_as_in_what_a_package_carries(name, counts):
+    settings, head, shape = OUTPUTS[name]
+    chosen, shares = tasks.build({"name": name, **settings}), tuple(one / sum(counts) for one in counts)
+    rng = np.random.default_rng(sum(counts))
+    said = [rng.normal(size=shape).astype(np.float32) for _ in counts]
+    found = chosen.average([{head: one} for one in said], shares)[head]
+    mean = sum(share * softmax(one, 1) for one, share in zip(said, shares, strict=True))
+    assert_allclose(softmax(found, 1), mean, atol=1e-5)
+    assert found.dtype == np.float32
+    packed = mean_output([torch.from_numpy(one) for one in said], "probabilities", shares).numpy()
+    assert_allclose(packed, found, atol=1e-5)
+    same = chosen.average([{head: one} for one in said], (1 / len(said),) * len(said))[head]
+    assert_allclose(same, chosen.average([{head: one} for one in said])[head], atol=1e-6)
+
+
+def test_outputs_without_probabilities_are_averaged_by_shares_themselves():
+    said = [np.array([[0.0, 4.0]], np.float32), np.array([[2.0, 0.0]], np.float32)]
+    assert_allclose(mean_of(said, (0.25, 0.75)), [[1.5, 1.0]])
+    assert_allclose(mean_of(said), [[1.0, 2.0]])
+    assert mean_of(said, (0.25, 0.75)).dtype == np.float32
+    packed = mean_output([torch.from_numpy(one) for one in said], "outputs", (0.25, 0.75)).numpy()
+    assert_allclose(packed, [[1.5, 1.0]])

@@ -130,8 +130,10 @@ class Azimuth:
     def selection(self, collected: Mapping[str, Tensor]) -> float:
         return float(collected["alignment"].mean())
 
-    def average(self, outputs: Sequence[Mapping[str, Array]]) -> Mapping[str, Array]:
-        return {HEAD: np.mean([one[HEAD] for one in outputs], axis=0)}
+    def average(
+        self, outputs: Sequence[Mapping[str, Array]], shares: Sequence[float] | None = None
+    ) -> Mapping[str, Array]:
+        return {HEAD: np.average([one[HEAD] for one in outputs], axis=0, weights=shares).astype(np.float32)}
 
     def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
         """There are none: the point itself."""

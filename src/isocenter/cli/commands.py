@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from isocenter.cli.images import convert, view
-from isocenter.cli.learning import check, compare, demo, evaluate, plan, train
+from isocenter.cli.learning import check, compare, demo, ensemble, evaluate, plan, train
 from isocenter.cli.shell import app
 from isocenter.cli.using import adopt, networks, package, predict
 
-for verb in (check, plan, train, evaluate, compare, predict, package, adopt, convert, view, networks, demo):
+for verb in (check, plan, train, evaluate, compare, ensemble, predict, package, adopt, convert, view, networks, demo):
     app.command()(verb)
 
 __all__ = ["app"]

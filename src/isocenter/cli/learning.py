@@ -181,6 +181,31 @@ def compare(
     show(result, result.as_record() if json else None)
 
 
+def ensemble(
+    runs: Annotated[list[Path], typer.Argument(help="Finished runs on the same data, two or more.")],
+    out: Out = None,
+    data: Annotated[Path | None, typer.Option(help="Where the runs' data lie now, if they were moved.")] = None,
+    weights: Annotated[str, typer.Option(help="fitted to the validation cases where that pays, or equal.")] = "fitted",
+    overwrite: Overwrite = False,
+    json: Json = False,
+    device: Device = "auto",
+    threads: Threads = None,
+    seed: Seed = 0,
+) -> None:
+    """Runs of any seeds and networks as one model, beside each of them on the same test cases."""
+    result = isocenter.ensemble(
+        runs,
+        out=out or default_out("ensemble", runs[0]),
+        data=data,
+        weights=weights,  # type: ignore[arg-type]
+        overwrite=overwrite,
+        device=device,
+        threads=threads,
+        seed=seed,
+    )
+    show(result, result.as_record() if json else None)
+
+
 def demo(
     data: Annotated[Path | None, typer.Argument(help="Your own data, in place of the public set.")] = None,
     minutes: Minutes = 8.0,

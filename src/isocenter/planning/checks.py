@@ -18,7 +18,7 @@ from isocenter.values import BY_HAND, Plan, Vector
 
 # What follows from the data and the rest of the plan, and what a person changes instead.
 FOLLOWS = {
-    "split.method": "Give another training.seed, or split.folds",
+    "split.method": "Give another training.seed, split.seed or split.folds",
     "training.memory": "Give another training.patch, training.batch or network.size",
 }
 

@@ -23,6 +23,9 @@ from isocenter.planning.shortcuts import Retest
 from isocenter.tasks import build, kind_for
 from isocenter.values import Dataset, Decision, Fingerprint, Plan
 
+# What another training.seed changes too, unless somebody wants runs of several seeds on the same parts.
+DRAWN_BY = "training.seed draws the parts too, so that another seed parts anew"
+
 
 def make_plan(
     dataset: Dataset,
@@ -92,7 +95,7 @@ def make_plan(
     prepared["cascade"], varied["marks"] = before["preprocessing.cascade"], before["augmentation.marks"]
     sections = {
         "task": chosen,
-        "split": {"method": split, "folds": asked},
+        "split": {"method": split, "folds": asked, "seed": Decision(None, DRAWN_BY)},
         "preprocessing": prepared,
         "network": {
             "name": fits.network,

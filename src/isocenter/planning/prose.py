@@ -63,6 +63,7 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
     "task.error_factor": ("Error bars are multiplied by {each}", "No factor of error bars is set yet"),
     "split.method": ("The split is {value}",),
     "split.folds": ("There are {value} folds", "There are no folds"),
+    "split.seed": ("The parts are drawn by seed {value}", "The parts have no seed of their own"),
     "preprocessing.ndim": ("The network works in {value} dimensions",),
     "preprocessing.channels": ("Its channels are {value} (numbered where the files do not name them)",),
     "preprocessing.absent": ("A case may lack {value}", "No case may lack one of them"),
@@ -174,7 +175,7 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
 # Values that a sentence names one by one.
 MOST_LISTED = 24
 # Names of which 0 is a value like any other.
-COUNTED = ("task.ignore", "augmentation.left_right", "inference.left_right", "training.seed")
+COUNTED = ("task.ignore", "augmentation.left_right", "inference.left_right", "training.seed", "split.seed")
 
 
 def prose(plan: Plan) -> str:

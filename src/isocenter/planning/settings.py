@@ -99,10 +99,16 @@ class Network:
 
 @dataclass(frozen=True)
 class Splitting:
-    """method: how the cases were parted; folds: in how many parts each of which is the test of one model, 0 for none"""
+    """Who trains and who tests.
+
+    method: how the cases were parted
+    folds:  in how many parts each of which is the test of one model, 0 for none
+    seed:   by which they were drawn; None by training.seed
+    """
 
     method: Literal["own", "drawn", "folds"]
     folds: Annotated[int, Ge(0)] = 0
+    seed: Annotated[int, Ge(0)] | None = None
 
 
 @dataclass(frozen=True)

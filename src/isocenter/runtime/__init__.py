@@ -11,6 +11,7 @@ from isocenter.runtime.certify import certify
 from isocenter.runtime.cluster import Cluster
 from isocenter.runtime.context import Category, Column, Context, Number, Presence, with_context
 from isocenter.runtime.device import available_memory, bf16_pays, choose_device, environment, peak_memory, use_threads
+from isocenter.runtime.ensemble import MEMBERS, together, write_members
 from isocenter.runtime.expected import Expected, expected_memory, fitting_memory
 from isocenter.runtime.foreign.found import is_foreign, load_foreign
 from isocenter.runtime.foreign.nnunet_postprocessing import read_postprocessing
@@ -23,13 +24,15 @@ from isocenter.runtime.readme import RUN_COMMAND
 from isocenter.runtime.record import digest, read_json, read_tensors, seal, verify, write_json, write_tensors
 from isocenter.runtime.shrinking import Shrinking, shrinking
 from isocenter.runtime.spread import Spread, in_threads, in_workers, local, outcome_of
-from isocenter.runtime.stored import BEFORE, load, save
+from isocenter.runtime.stored import BEFORE, checkpoints_of, load, save
 from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.runtime.trace import Trace
+from isocenter.runtime.turns import placed
 from isocenter.runtime.windows import Network, slide
 
 __all__ = [
     "BEFORE",
+    "MEMBERS",
     "RUN_COMMAND",
     "Cascaded",
     "Category",
@@ -54,6 +57,7 @@ __all__ = [
     "build_module",
     "careful",
     "certify",
+    "checkpoints_of",
     "choose_device",
     "digest",
     "environment",
@@ -73,6 +77,7 @@ __all__ = [
     "outcome_of",
     "over_time",
     "peak_memory",
+    "placed",
     "read_certificate",
     "read_json",
     "read_postprocessing",
@@ -82,10 +87,12 @@ __all__ = [
     "seal",
     "shrinking",
     "slide",
+    "together",
     "use_threads",
     "verify",
     "with_context",
     "write_json",
+    "write_members",
     "write_package",
     "write_tensors",
     "write_zip",

@@ -21,8 +21,9 @@ from isocenter.runtime.shrinking import Shrinking
 from isocenter.runtime.sums import YIELDED_BYTES
 from isocenter.runtime.survey import BLOCK_VOXELS
 from isocenter.runtime.torch_network import TorchNetwork
+from isocenter.runtime.windows import Network
 from isocenter.tasks import voxel_bytes
-from isocenter.values import Dense, Image, Region
+from isocenter.values import Dense, Head, Image, Region, Vector
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -171,18 +172,29 @@ def _network(model: Model, batch: int) -> int:
     """While a batch goes through: what is alive of its layers at the most, one member after the other."""
     patch = model.inference.patch
     run = model.run.network if isinstance(model.run, Shrinking) else model.run
-    member = run.members[0] if isinstance(run, Averaged) else run
-    if isinstance(member, TorchNetwork) and not member.device.startswith("cpu"):
-        return FIRST_WINDOW  # the device has memory of its own
-    alive = None
-    if isinstance(member, TorchNetwork):
-        # A second network of a cascade takes more channels than the images have.
-        beside = len(model.context)
-        shapes = [(batch, int(model.network["channels"]), *patch), *([(batch, beside)] if beside else [])]
-        alive = _alive(member.module, *shapes)
-    if alive is None:
-        alive = FLOATS_A_VOXEL * 4 * batch * math.prod(patch)
-    return int(KERNELS * alive) + FIRST_WINDOW
+    members = run.members if isinstance(run, Averaged) else (run,)
+    said = 4 * batch * sum(_numbers(head, patch) for head in model.task.heads.values())
+    held = said * len(members) if len(members) > 1 else 0  # what each has said waits for the others
+    if isinstance(members[0], TorchNetwork) and not members[0].device.startswith("cpu"):
+        return FIRST_WINDOW + held  # the device has memory of its own
+    # A second network of a cascade takes more channels than the images have.
+    beside = len(model.context)
+    shapes = [(batch, int(model.network["channels"]), *patch), *([(batch, beside)] if beside else [])]
+    differing = members if model.architectures else members[:1]
+    alive = max(_of_one(member, shapes) for member in differing)
+    return int(KERNELS * alive) + FIRST_WINDOW + held
+
+
+def _numbers(head: Head, patch: Sequence[int]) -> int:
+    """Of one window's output."""
+    return head.channels * math.prod(patch) if isinstance(head, Dense) else head.size if isinstance(head, Vector) else 0
+
+
+def _of_one(member: Network, shapes: Sequence[tuple[int, ...]]) -> int:
+    """Bytes of one network's layers that are alive together."""
+    alive = _alive(member.module, *shapes) if isinstance(member, TorchNetwork) else None
+    images = shapes[0]
+    return FLOATS_A_VOXEL * 4 * images[0] * math.prod(images[2:]) if alive is None else alive
 
 
 def _alive(module: Module, *shapes: tuple[int, ...]) -> int | None:

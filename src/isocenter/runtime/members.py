@@ -20,21 +20,27 @@ from isocenter.values import Array, Dense
 if TYPE_CHECKING:
     from isocenter.tasks import Task
 
-# Several networks' outputs for one batch to one, in the space that a task decodes: `Task.average`.
-Average = Callable[[Sequence[Mapping[str, Array]]], Mapping[str, Array]]
+# Several networks' outputs for one batch, and perhaps their shares, to one, in the space that a task decodes:
+# `Task.average`.
+Average = Callable[..., Mapping[str, Array]]
 
 NO_MIRROR = "Predict with --no-mirror"
 
 
 @dataclass(frozen=True)
 class Averaged:
-    """Several networks as one: the mean of what they say of each window."""
+    """Several networks as one: the mean of what they say of each window.
+
+    shares: how much each of them counts, together 1; None where all count alike
+    """
 
     members: tuple[Network, ...]
     average: Average
+    shares: tuple[float, ...] | None = None
 
     def __call__(self, batch: NDArray[np.float32], *context: NDArray[np.float32]) -> Mapping[str, Array]:
-        return self.average([member(batch, *context) for member in self.members])
+        said = [member(batch, *context) for member in self.members]
+        return self.average(said) if self.shares is None else self.average(said, self.shares)
 
 
 @dataclass(frozen=True)

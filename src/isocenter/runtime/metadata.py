@@ -65,7 +65,7 @@ def metadata(model: Model, needs: Collection[str], said: Mapping[str, str]) -> d
     }
 
 
-def inference(model: Model, members: int, places: Mapping[str, str], own_scales: bool) -> dict[str, Any]:
+def inference(model: Model, places: Mapping[str, str], own_scales: bool) -> dict[str, Any]:
     """inference.json: run from the package's folder, it needs MONAI and the package's own scripts.
 
     places:     {module as it is called here: dotted name under scripts}
@@ -77,7 +77,7 @@ def inference(model: Model, members: int, places: Mapping[str, str], own_scales:
     first = model.first if isinstance(model, Cascaded) else None
     before: dict[str, Any] = {}
     if first is not None:
-        before["network_before"] = _network_def(first, len(first.members), False)
+        before["network_before"] = _network_def(first, False)
         before["before"] = _inferer(first, places, f"{FIRST}/", {"network": "@network_before"})
     given = {"network": "@network_def", **told, **({"before": "@before"} if before else {})}
     return {
@@ -87,7 +87,7 @@ def inference(model: Model, members: int, places: Mapping[str, str], own_scales:
         "output_dir": f"{here}'/results'",
         **({"covariates": ""} if told else {}),
         "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
-        "network_def": _network_def(model, members, own_scales),
+        "network_def": _network_def(model, own_scales),
         **before,
         "formats": {"_target_": f"scripts.{READERS[model.preprocessing.ndim]}.formats"},
         "dataset": {
@@ -109,37 +109,39 @@ def inference(model: Model, members: int, places: Mapping[str, str], own_scales:
     }
 
 
-def _network_def(model: Model, members: int, own_scales: bool) -> dict[str, Any]:
+def _network_def(model: Model, own_scales: bool) -> dict[str, Any]:
     """The networks of a model as one."""
-    path, function = networks.source(model.network["name"])
     mean = mean_of(model.task, _head(model))
+    return {
+        "_target_": "scripts.network.OneTensor",
+        "networks": [_one_network(model, network, own_scales) for network in model.networks],
+        "head": _head(model),
+        **({} if mean == "probabilities" else {"mean": mean}),
+        **({} if model.shares is None else {"shares": list(model.shares)}),
+    }
+
+
+def _one_network(model: Model, network: Mapping[str, Any], own_scales: bool) -> dict[str, Any]:
+    """One of the networks of a model, as these settings have it."""
+    path, function = networks.source(network["name"])
     shapes = {key: head.channels if isinstance(head, Dense) else _size(head) for key, head in model.task.heads.items()}
     dense = {key: n for key, n in shapes.items() if isinstance(model.task.heads[key], Dense)}
-    marked, channels = model.network.get("marked", 0), model.network["channels"]
+    marked, channels = network.get("marked", 0), network["channels"]
     one = {
         "_target_": f"scripts.networks.{path.stem}.{function}",
         "channels": channels - 1 + marked if marked else channels,
-        "spatial_dims": model.network["spatial_dims"],
+        "spatial_dims": network["spatial_dims"],
         "dense": dense,
         "vectors": {key: n for key, n in shapes.items() if key not in dense},
         "size": networks.sized(
-            model.network["name"],
-            model.task.heads,
-            model.network["size"],
-            len(model.context),
-            model.network.get("told"),
+            network["name"], model.task.heads, network["size"], len(model.context), network.get("told")
         ),
     }
     if marked:
         one = {"_target_": "scripts.network.AfterLabels", "network": one, "labels": marked}
     if own_scales:
         one = {"_target_": "scripts.network.OnItsScale", "network": one, "channels": channels}
-    return {
-        "_target_": "scripts.network.OneTensor",
-        "networks": [one] * members,
-        "head": _head(model),
-        **({} if mean == "probabilities" else {"mean": mean}),
-    }
+    return one
 
 
 def _inferer(model: Model, places: Mapping[str, str], folder: str, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -71,6 +71,7 @@ class Model:
     run:     the network itself, as a function of NumPy arrays
     record:  where it comes from: data hash, plan, versions, what was measured
     computing: with what and where the network computes, and why; None where nobody had to choose
+    architectures: as `network`, of each member, where members are of several; empty where all are as it says
     """
 
     task: Task
@@ -80,6 +81,7 @@ class Model:
     run: Network
     record: Mapping[str, Any] = field(default_factory=dict)
     computing: Decision | None = None
+    architectures: tuple[Mapping[str, Any], ...] = ()
 
     def predict(
         self,
@@ -194,9 +196,24 @@ class Model:
         """The networks whose outputs are averaged, or the one there is."""
         return self.run.members if isinstance(self.run, Averaged) else (self.run,)
 
+    @property
+    def networks(self) -> tuple[Mapping[str, Any], ...]:
+        """The arguments of `networks.build` for each of the members."""
+        return self.architectures or (self.network,) * len(self.members)
+
+    @property
+    def shares(self) -> tuple[float, ...] | None:
+        """How much each member counts; None where all count alike."""
+        return self.run.shares if isinstance(self.run, Averaged) else None
+
+    @property
+    def families(self) -> str:
+        """The names of its networks' families."""
+        return ", ".join(dict.fromkeys(str(one["name"]) for one in self.networks))
+
     def __repr__(self) -> str:
         labels, channels = ", ".join(one.name for one in self.task.labels), ", ".join(self.preprocessing.channels)
-        network = f"{self.network['name']} in {self.preprocessing.ndim}D"
+        network = f"{self.families} in {self.preprocessing.ndim}D"
         return f"Model({self.task.name} of {labels}; {network}; channels {channels})"
 
     @property

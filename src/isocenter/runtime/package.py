@@ -76,12 +76,14 @@ def write_package(model: Model, evidence: Evidence, title: str, folder: Path) ->
         (folder / "scripts" / path).write_text(text, encoding="utf-8")
     said = {"version": "1.0.0", "name": title, "task": model.task.name, "description": _description(model)}
     _write_config(folder / "configs" / "metadata.json", metadata(model, sources.needs, said))
-    _write_config(folder / "configs" / "inference.json", inference(model, len(modules), sources.places, own_scales))
+    _write_config(folder / "configs" / "inference.json", inference(model, sources.places, own_scales))
     onnx = _write_weights(model, modules, folder)
     record = {
         **model.settings,
         "record": {**model.record, "trained": list(evidence.trained)},
         "members": len(modules),
+        "architectures": [dict(one) for one in model.architectures] or None,
+        "shares": model.shares,
         "own_scales": own_scales,
         "labels": [_plain_label(label) for label in model.task.labels],
         "evaluation": rows_to_json(evidence.rows)["rows"],
@@ -102,7 +104,7 @@ def write_package(model: Model, evidence: Evidence, title: str, folder: Path) ->
 
 def _write_weights(model: Model, modules: Sequence[Module], folder: Path) -> Mapping[str, Any]:
     """For MONAI, for ONNX and for Isocenter; what became of the ONNX file."""
-    one = every_head(model.task, modules).eval()
+    one = every_head(model.task, modules, model.shares).eval()
     _check_mean(model, modules, one)
     torch.save(one.state_dict(), folder / "models" / "model.pt")
     for name, module in zip(member_weights(len(modules)), modules, strict=True):
@@ -131,8 +133,8 @@ def _modules(model: Model) -> list[Module]:
 
 def _sources(model: Model) -> Sources:
     kinds, preparation = kinds_of(model.task), type(model.preprocessing)
-    path, _ = networks.source(model.network["name"])
-    network = f"isocenter.networks.{path.stem}"
+    paths = {networks.source(one["name"])[0] for one in model.networks}
+    families = {f"isocenter.networks.{path.stem}": path.read_text(encoding="utf-8") for path in sorted(paths)}
     reader = READERS[model.preprocessing.ndim]
     return travelling(
         {
@@ -141,10 +143,10 @@ def _sources(model: Model) -> Sources:
             f"{TOP}.{reader}": (),
             **{kind.__module__: (kind.__qualname__,) for kind in kinds},
             preparation.__module__: (preparation.__qualname__,),
-            network: (),
+            **dict.fromkeys(families, ()),
         },
         parts={base.__module__: _predicting(kind) for kind in kinds for base in kind.__mro__},
-        given={network: path.read_text(encoding="utf-8")},
+        given=families,
         stamp=f"From Isocenter {version('isocenter')}, Apache-2.0: see LICENSE.",
     )
 
@@ -183,11 +185,11 @@ def _check_mean(model: Model, modules: Sequence[Module], one: Module) -> None:
     with torch.inference_mode():
         said = one(*drawn)
     each = said if isinstance(said, tuple) else (said,)
-    averaged = Averaged(tuple(TorchNetwork(module) for module in modules), model.task.average)
+    averaged = Averaged(tuple(TorchNetwork(module) for module in modules), model.task.average, model.shares)
     wanted = averaged(*(one.numpy() for one in drawn))
     for head, found in zip(model.task.heads, each, strict=True):
         if not abs(found.numpy() - wanted[head]).max() <= AGREEMENT * abs(found.numpy()).max():
-            problem = f"a {model.task.name} averages its folds otherwise than as probabilities or outputs"
+            problem = f"a {model.task.name} averages its networks otherwise than as probabilities or outputs"
             raise PlanError(problem, "package", "Choose one fold")
 
 

@@ -14,7 +14,7 @@ from isocenter.runtime.cascade import Cascaded
 from isocenter.runtime.certificate import CERTIFICATE, read_certificate
 from isocenter.runtime.choosing import PLAIN, Computing, choose_backend
 from isocenter.runtime.model import Inference, Model
-from isocenter.runtime.packaged import FIRST, PACKAGED, RECORD, package_record, weights_files
+from isocenter.runtime.packaged import FIRST, PACKAGED, RECORD, of_one_member, package_record, weights_files
 from isocenter.runtime.preparation import preprocessing_of
 from isocenter.runtime.record import MANIFEST, joined, read_json, verify
 from isocenter.runtime.windows import Network
@@ -55,7 +55,7 @@ def _one_fold(
         raise no_fold(fold, range(count if count > 1 else 0), path)
     if backend not in ("auto", PLAIN):
         raise UsageError(f"{backend} has the folds only together", str(path), f"Choose --backend {PLAIN} for one fold")
-    name = weights_files(record)[fold]
+    name, record = weights_files(record)[fold], of_one_member(record, fold)
     verify(path, needed=(f"{PACKAGED}/{RECORD}", name))
     computing = choose_backend(PLAIN, device, record, None, str(path))
     try:
@@ -80,7 +80,8 @@ def _model(
         origin = {**record["record"], "weights_sha256": _digest(path, weights)}
     except (KeyError, TypeError) as error:
         raise _unfit(error, path) from error
-    model = Model(task, preprocessing, inference, record["network"], network, origin, computing.decision)
+    each = tuple(record.get("architectures") or ())
+    model = Model(task, preprocessing, inference, record["network"], network, origin, computing.decision, each)
     if preprocessing.cascade is None:
         return model
     # On the same backend: the certificate is that of what both say together.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
     from isocenter.runtime.bundle.network import OneTensor
-    from isocenter.tasks import Task
+    from isocenter.tasks import Shares, Task
 
 RECORD = "model.json"
 WEIGHTS = "weights.safetensors"
@@ -52,21 +52,38 @@ def weights_files(record: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(f"{PACKAGED}/{name}" for name in member_weights(record["members"]))
 
 
-def one_tensor(task: Task, modules: Sequence[Module]) -> OneTensor:
+def one_tensor(task: Task, modules: Sequence[Module], shares: Shares = None) -> OneTensor:
     """The networks as one with one tensor out: of several the mean that the task takes, of probabilities or outputs."""
     from isocenter.runtime.bundle.network import OneTensor  # it needs torch when it is imported
 
     head = next(iter(task.heads))
-    return OneTensor(modules, head, mean_of(task, head))
+    return OneTensor(modules, head, mean_of(task, head), shares)
 
 
-def every_head(task: Task, modules: Sequence[Module]) -> Module:
+def every_head(task: Task, modules: Sequence[Module], shares: Shares = None) -> Module:
     """The same with a tensor for each head, where the task has several: what is computed elsewhere answers all."""
     from isocenter.runtime.bundle.network import EveryHead  # it needs torch when it is imported
 
     if len(task.heads) == 1:
-        return one_tensor(task, modules)
-    return EveryHead(modules, {head: mean_of(task, head) for head in task.heads})
+        return one_tensor(task, modules, shares)
+    return EveryHead(modules, {head: mean_of(task, head) for head in task.heads}, shares)
+
+
+def shares_in(record: Mapping[str, Any]) -> tuple[float, ...] | None:
+    """How much each network of a record counts; None where all count alike."""
+    given = record.get("shares")
+    return None if given is None else tuple(float(one) for one in given)
+
+
+def networks_in(record: Mapping[str, Any], count: int = 1) -> list[Mapping[str, Any]]:
+    """The arguments of `networks.build` for each of the networks of a record."""
+    return list(record.get("architectures") or [record["network"]] * count)
+
+
+def of_one_member(record: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """The record of a model that is one of several networks alone."""
+    chosen = networks_in(record, int(record["members"]))[number]
+    return {**record, "network": chosen, "architectures": None, "shares": None}
 
 
 def mean_of(task: Task, head: str) -> Literal["outputs", "probabilities"]:
@@ -82,8 +99,8 @@ def read_modules(record: Mapping[str, Any], task: Task, weights: Sequence[Path])
     Raises IntegrityError for a file that holds other weights, and what torch raises where names or shapes differ.
     """
     modules = []
-    for file in weights:
-        module = build_module(task, record["network"])
+    for file, network in zip(weights, networks_in(record, len(weights)), strict=True):
+        module = build_module(task, network)
         if record.get("own_scales"):
             module = converting(module, int(record["network"]["channels"]))
         module.load_state_dict(read_tensors(file))

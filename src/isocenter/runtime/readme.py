@@ -58,7 +58,7 @@ def readme(
                 "grid that the network sees": grid,
                 "windows": f"{_by(model.inference.patch)} voxels, overlap {model.inference.overlap:g}",
                 "mirrored views": f"along axes {_by(model.inference.flips)}" if model.inference.flips else "none",
-                "network": str(model.network["name"]),
+                "network": model.families,
                 **({} if preprocessing.cascade is None else {"before it": _cascade(preprocessing.cascade)}),
             }
         ),

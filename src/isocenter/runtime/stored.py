@@ -16,15 +16,15 @@ from isocenter.runtime.backends import refuse_unknown
 from isocenter.runtime.cascade import Cascaded
 from isocenter.runtime.choosing import PLAIN
 from isocenter.runtime.device import choose_device, use_threads
+from isocenter.runtime.ensemble import MEMBERS, read_list, together
 from isocenter.runtime.foreign.found import is_foreign, load_foreign
-from isocenter.runtime.members import Averaged
 from isocenter.runtime.model import Inference, Model
-from isocenter.runtime.one_scale import on_one_scale
 from isocenter.runtime.package_load import no_fold, read_package
-from isocenter.runtime.packaged import RECORD, SCHEMA, WEIGHTS, read_modules
+from isocenter.runtime.packaged import RECORD, SCHEMA, WEIGHTS, read_modules, shares_in
 from isocenter.runtime.preparation import preprocessing_of
-from isocenter.runtime.record import MANIFEST, digest, joined, read_json, verify, write_json, write_tensors
+from isocenter.runtime.record import MANIFEST, digest, read_json, verify, write_json, write_tensors
 from isocenter.runtime.torch_network import TorchNetwork
+from isocenter.runtime.turns import placed
 
 SPLIT = "split.csv"
 # Of a run of a cascade: where its first stage lies, a run of folds.
@@ -47,11 +47,11 @@ def load(
     backend: str = "torch",
     threads: int | None = None,
 ) -> Model:
-    """The model of a run, a checkpoint, a package or another program; of a run of folds the mean of its folds.
+    """The model of a run, a checkpoint, a package, an ensemble or another program; of folds or members their mean.
 
     path:    a folder, or a package's .zip; of other programs an nnU-Net v2 result folder,
              a MONAI bundle, or an ONNX file with its description beside it
-    fold:    one of a run of folds instead, from 0
+    fold:    one of a run of folds, or of an ensemble's members, instead, from 0
     backend: what computes a package; "auto" takes the fastest that its certificate vouches for. A run has only torch
     threads: cores to use; all if none is given
     Raises UsageError where there is no model, IntegrityError for a changed, damaged or newer one.
@@ -78,6 +78,8 @@ def _refuse_backend(backend: str, path: str | Path) -> None:
 
 
 def _read_run(path: Path, device: str, fold: int | None) -> Model:
+    if (path / MEMBERS).is_dir():
+        return _ensemble(path, device, fold)
     folds = _folds(path)
     if fold is not None:
         if fold not in folds:
@@ -88,7 +90,9 @@ def _read_run(path: Path, device: str, fold: int | None) -> Model:
     _refuse_unfinished(path, folds)
     chosen = choose_device(device).value
     log.info("%s: the mean of its folds %s", path, ", ".join(map(str, folds)))
-    return _averaged([_read(_folder_of(folder), chosen) for folder in folds.values()], str(path))
+    folders = [_folder_of(folder) for folder in folds.values()]
+    averaged = _averaged([_read(folder, "cpu") for folder in folders], str(path))
+    return placed(averaged, [folder / WEIGHTS for folder in folders], chosen)
 
 
 def _averaged(members: Sequence[Model], where: str) -> Model:
@@ -106,17 +110,32 @@ def _averaged(members: Sequence[Model], where: str) -> Model:
         if one.task.settings != first.task.settings:  # training writes one task into all of them at its end
             problem = "its members decode what their networks say in different ways"
             raise UsageError(problem, where, "Finish it with `isocenter train --resume`, or choose one with --fold")
-    preprocessing, networks = on_one_scale(members, where)
-    run = Averaged(networks, first.task.average)
-    return Model(first.task, preprocessing, first.inference, first.network, run, _record(members))
+    return together(members, first.task, first.inference, where=where)
 
 
-def _record(members: Sequence[Model]) -> dict[str, Any]:
-    """Where a model of several comes from: what holds for all of them, and the record of each."""
-    records = [dict(one.record) for one in members]
-    common = {key: value for key, value in records[0].items() if all(one.get(key) == value for one in records)}
-    digest_of_all = joined([str(one.get("weights_sha256", "")) for one in records])
-    return {**common, "weights_sha256": digest_of_all, "members": records}
+def checkpoints_of(run: Path) -> list[Path]:
+    """The folders of the models that a run is the mean of, or of the one there is; UsageError where one is missing."""
+    folds = _folds(run)
+    if folds:
+        _refuse_unfinished(run, folds)
+    return [_folder_of(folder) for folder in folds.values() or [run]]
+
+
+def _ensemble(path: Path, device: str, fold: int | None) -> Model:
+    """The mean of an ensemble's members, or one of them."""
+    record = read_list(path)
+    folders = [path / MEMBERS / str(number) for number in range(record["members"])]
+    if fold is not None and fold not in range(len(folders)):
+        raise no_fold(fold, range(len(folders)), path)
+    if fold is not None:
+        return _read(folders[fold], choose_device(device).value)
+    members = [_built(read_json(one / RECORD, SCHEMA), one / WEIGHTS, "cpu", one) for one in folders]
+    try:
+        task, inference = tasks.build(record["task"]), Inference.of(record["inference"])
+    except (KeyError, TypeError) as error:
+        raise IntegrityError(f"says nothing of its {error}", str(path / MEMBERS), "Get the ensemble again") from error
+    model = together(members, task, inference, shares_in(record), str(path))
+    return placed(model, [one / WEIGHTS for one in folders], choose_device(device).value)
 
 
 def _read(folder: Path, device: str) -> Model:

@@ -6,13 +6,14 @@ A name may join several kinds, as in segmentation+classification: they are then 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
 
 from isocenter.added import added
 from isocenter.errors import DatasetError, PlanError
+from isocenter.tasks.averages import Shares
 from isocenter.tasks.made_of import parts_of, sides_of, suffices, tried_of
 from isocenter.tasks.settings import reading
 from isocenter.tasks.task import Outputs, Task, rows_in, stated_image
@@ -127,6 +128,18 @@ def tuned_on(task: Task) -> Split:
     return found
 
 
+def tunes(task: Task) -> tuple[str, ...]:
+    """The settings that `Task.tuned` finds."""
+    found: tuple[str, ...] = getattr(task, "tunes", ())
+    return found
+
+
+def untuned(task: Task, kept: Collection[str] = ()) -> Task:
+    """The task as it was before `Task.tuned`; kept: settings that somebody set by hand."""
+    found = dict.fromkeys(name for name in tunes(task) if name not in kept)
+    return build({"name": task.name, **task.settings, **found})
+
+
 def uncut(task: Task) -> str:
     """In words why no patch may cut what the task is taught; empty where any may."""
     return str(getattr(task, "uncut", ""))
@@ -163,6 +176,7 @@ def voxel_bytes(task: Task) -> int:
 __all__ = [
     "TASKS",
     "Outputs",
+    "Shares",
     "Task",
     "build",
     "cascades",
@@ -182,6 +196,8 @@ __all__ = [
     "suffices",
     "tried_of",
     "tuned_on",
+    "tunes",
     "uncut",
+    "untuned",
     "voxel_bytes",
 ]

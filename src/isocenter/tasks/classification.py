@@ -13,6 +13,7 @@ from isocenter.evaluation import Table
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures
+from isocenter.tasks.averages import Shares, mean_of
 from isocenter.tasks.class_losses import check_drawn, check_loss, class_loss
 from isocenter.tasks.classification_plan import (
     by_class,
@@ -114,6 +115,7 @@ class Classification:
         "prevalence": "prevalence",
         "costs": "costs of mistakes",
     }
+    tunes: ClassVar[tuple[str, ...]] = ("thresholds",)
     of_a_case: ClassVar[str] = "brier"
     # Not the losses whose probabilities are not to be believed: a metric of ranks would not notice.
     tried: ClassVar[Mapping[str, tuple[Any, ...]]] = {"loss": ("ce", "class_balanced", "logit_adjusted")}
@@ -220,10 +222,10 @@ class Classification:
         probabilities, target = collected["probabilities"].cpu().numpy(), collected["target"].cpu().numpy()
         return selected(probabilities, target, self._calling, ordered=self._ordered)
 
-    def average(self, outputs: Sequence[Mapping[str, Array]]) -> Mapping[str, Array]:
+    def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
         """Of what is said between grades the mean itself, else the logarithm of the mean probability."""
         each = [one["class"] for one in outputs]
-        return {"class": np.mean(each, axis=0) if self.order in BETWEEN else log_mean(each)}
+        return {"class": mean_of(each, shares) if self.order in BETWEEN else log_mean(each, shares=shares)}
 
     def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
         return {"class": np.moveaxis(self._likely(np.moveaxis(np.asarray(arrays["class"]), 0, -1)), -1, 0)}

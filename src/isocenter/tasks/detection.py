@@ -17,6 +17,7 @@ from isocenter.evaluation import Table, box_iou
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures
+from isocenter.tasks.averages import Shares, mean_of
 from isocenter.tasks.detection_decode import PRIOR, Decoder, distinct, rows_of
 from isocenter.tasks.detection_maps import centre_loss
 from isocenter.tasks.detection_plan import (
@@ -83,6 +84,7 @@ class Detection:
 
     name: ClassVar[str] = "detection"
     needs: ClassVar[frozenset[str]] = frozenset({"boxes"})
+    tunes: ClassVar[tuple[str, ...]] = ("threshold",)
     of_a_case: ClassVar[str] = "f1"
     metrics: ClassVar[frozenset[str]] = METRICS
     selects_by: ClassVar[str] = "ap"
@@ -203,9 +205,9 @@ class Detection:
         area = (precision * right).sum(-1) / total.clamp(min=1)
         return float(area[:, there].mean())
 
-    def average(self, outputs: Sequence[Mapping[str, Array]]) -> Mapping[str, Array]:
+    def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
         """The mean of the outputs themselves: lengths have no probabilities."""
-        return {HEAD: np.mean([one[HEAD] for one in outputs], axis=0)}
+        return {HEAD: mean_of([one[HEAD] for one in outputs], shares)}
 
     def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
         """(classes, ...) that a voxel is a centre of each class."""

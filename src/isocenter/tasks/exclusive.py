@@ -40,12 +40,17 @@ def softmax(outputs: ArrayLike, axis: int = 0) -> NDArray[np.floating]:
     return np.asarray(powers / powers.sum(axis=axis, keepdims=True))
 
 
-def log_mean(outputs: Sequence[ArrayLike], axis: int = 1) -> NDArray[np.floating]:
-    """Logarithm of the mean probability that several outputs give each class, itself an output."""
-    total = softmax(outputs[0], axis)
-    for other in outputs[1:]:
-        total += softmax(other, axis)
-    return np.asarray(np.log(np.maximum(total / len(outputs), LEAST)))
+def log_mean(
+    outputs: Sequence[ArrayLike], axis: int = 1, shares: Sequence[float] | None = None
+) -> NDArray[np.floating]:
+    """Logarithm of the mean probability that several outputs give each class, itself an output.
+
+    shares: how much each of them counts, together 1; None where all count alike
+    """
+    total = softmax(outputs[0], axis) * (1.0 if shares is None else shares[0])
+    for place, other in enumerate(outputs[1:], start=1):
+        total += softmax(other, axis) * (1.0 if shares is None else shares[place])
+    return np.asarray(np.log(np.maximum(total / len(outputs) if shares is None else total, LEAST)))
 
 
 def tidied(mask: NDArray[np.integer], rules: Mapping[int, Tidying], voxel: float = 1.0) -> NDArray[np.integer]:

@@ -13,6 +13,7 @@ from isocenter.evaluation import Table, auroc
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures
+from isocenter.tasks.averages import Shares, mean_of
 from isocenter.tasks.finding_losses import BALANCED, balance, finding_loss
 from isocenter.tasks.findings_plan import check_settings, decisions, settings_for
 from isocenter.tasks.findings_scores import ABSENT, METRICS, PRESENT, called_of, overview, summary_rows
@@ -72,6 +73,7 @@ class Findings:
     name: ClassVar[str] = "findings"
     needs: ClassVar[frozenset[str]] = frozenset({"findings"})
     registers: ClassVar[Mapping[str, str]] = {"operating_point": "operating point", "prevalence": "prevalence"}
+    tunes: ClassVar[tuple[str, ...]] = ("thresholds",)
     of_a_case: ClassVar[str] = "brier"
     # Not the losses whose probabilities are not to be believed: a metric of ranks would not notice.
     tried: ClassVar[Mapping[str, tuple[str, ...]]] = {"loss": ("bce", "class_balanced")}
@@ -168,9 +170,9 @@ class Findings:
         said = np.where(target > 0, probabilities, 1 - probabilities)[known]
         return float(np.log(said.clip(SMALLEST)).mean()) if said.size else float("nan")
 
-    def average(self, outputs: Sequence[Mapping[str, Array]]) -> Mapping[str, Array]:
+    def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
         """The mean of the log odds."""
-        return {"findings": np.mean([one["findings"] for one in outputs], axis=0)}
+        return {"findings": mean_of([one["findings"] for one in outputs], shares)}
 
     def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
         return {"findings": np.moveaxis(self._likely(np.moveaxis(np.asarray(arrays["findings"]), 0, -1)), -1, 0)}

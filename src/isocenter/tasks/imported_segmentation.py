@@ -10,6 +10,7 @@ import numpy as np
 
 from isocenter.errors import PlanError
 from isocenter.lazy import ndimage
+from isocenter.tasks.averages import Shares, mean_of
 from isocenter.tasks.exclusive import log_mean
 from isocenter.tasks.segmentation import Segmentation
 from isocenter.tasks.settings import reading
@@ -49,6 +50,7 @@ class ImportedSegmentation(Segmentation):
     largest: tuple[tuple[int, ...], ...] = ()
 
     name: ClassVar[str] = "imported_segmentation"
+    tunes: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
@@ -94,14 +96,11 @@ class ImportedSegmentation(Segmentation):
         """Its maker decided along which axes it may be mirrored: no output changes places."""
         return tuple(range(len(self.writes)))
 
-    def average(self, outputs: Sequence[Mapping[str, Array]]) -> Mapping[str, Array]:
+    def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
         each = [one["mask"] for one in outputs]
         if self.averaged == "probabilities" and self.exclusive:
-            return {"mask": log_mean(each)}
-        total = np.array(each[0], dtype=np.float32)
-        for other in each[1:]:
-            total += other
-        return {"mask": total / len(each)}
+            return {"mask": log_mean(each, shares=shares)}
+        return {"mask": mean_of(each, shares)}
 
     def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
         prediction = super().decode(slabs, geometry)

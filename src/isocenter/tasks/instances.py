@@ -19,6 +19,7 @@ from isocenter.files import Spool
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures
+from isocenter.tasks.averages import Shares, mean_of
 from isocenter.tasks.instances_decode import Decoder
 from isocenter.tasks.instances_maps import instance_loss
 from isocenter.tasks.instances_plan import (
@@ -80,6 +81,7 @@ class InstanceSegmentation:
     needs: ClassVar[frozenset[str]] = frozenset({"instances"})
     metrics: ClassVar[frozenset[str]] = METRICS
     selects_by: ClassVar[str] = "ap"
+    tunes: ClassVar[tuple[str, ...]] = ("inside", "prominence")
     # Measured: two maps, heights in steps, numbers, pieces and the order of all while objects are told apart.
     bytes_per_voxel: ClassVar[int] = 40
 
@@ -183,9 +185,9 @@ class InstanceSegmentation:
         matched, both = collected["matched"][there], collected["both"][there]
         return float((matched / (both - matched)).mean()) if len(both) else float("nan")
 
-    def average(self, outputs: Sequence[Mapping[str, Array]]) -> Mapping[str, Array]:
+    def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
         """The mean of the outputs themselves: heights have no probabilities."""
-        return {HEAD: np.mean([one[HEAD] for one in outputs], axis=0)}
+        return {HEAD: mean_of([one[HEAD] for one in outputs], shares)}
 
     def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
         """(1, ...) that a voxel is inside an object."""

@@ -17,6 +17,7 @@ from isocenter.evaluation import Table
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure
+from isocenter.tasks.averages import Shares
 from isocenter.tasks.made_of import sides_of, tried_of
 from isocenter.tasks.multitask_plan import SELECTED, agreed, check_settings, check_together, settings_for
 from isocenter.tasks.multitask_slabs import at_once, kept_apart, mean, together
@@ -142,6 +143,11 @@ class Multitask:
         """What a search may try of its parts, under the names that their settings have here."""
         own = {name: tried_of(part) for name, part in self.parts.items()}
         return {f"{name}{SETTING}{key}": values for name, one in own.items() for key, values in one.items()}
+
+    @property
+    def tunes(self) -> tuple[str, ...]:
+        each = {name: getattr(part, "tunes", ()) for name, part in self.parts.items()}
+        return tuple(f"{name}{SETTING}{key}" for name, keys in each.items() for key in keys)
 
     @property
     def tuned_on(self) -> Split:
@@ -271,8 +277,12 @@ class Multitask:
         known = [one for one in found if not np.isnan(one)]
         return float(np.mean(known)) if known else float("nan")
 
-    def average(self, outputs: Sequence[Mapping[str, Array]]) -> Mapping[str, Array]:
-        return self._each(outputs[0], lambda name, part: part.average([self._own(name, one) for one in outputs]))
+    def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
+        def mean_of_part(name: str, part: Task) -> Mapping[str, Array]:
+            own = [self._own(name, one) for one in outputs]
+            return part.average(own) if shares is None else part.average(own, shares)
+
+        return self._each(outputs[0], mean_of_part)
 
     def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
         return self._each(arrays, lambda name, part: part.probabilities(self._own(name, arrays)))

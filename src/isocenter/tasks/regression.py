@@ -13,6 +13,7 @@ from isocenter.evaluation import Table
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures, number
+from isocenter.tasks.averages import Shares, mean_of
 from isocenter.tasks.regression_plan import check_settings, error_factors, settings_for
 from isocenter.tasks.regression_scores import METRICS, Measured, agreement_rows, measured_of, summary_rows
 from isocenter.tasks.settings import reading
@@ -75,6 +76,7 @@ class Regression:
 
     name: ClassVar[str] = "regression"
     needs: ClassVar[frozenset[str]] = frozenset({"value"})
+    tunes: ClassVar[tuple[str, ...]] = ("error_factor",)
     of_a_case: ClassVar[str] = "standardised_difference"
     tried: ClassVar[Mapping[str, tuple[str, ...]]] = {"loss": ("huber", "mse", "mae")}
     metrics: ClassVar[frozenset[str]] = METRICS
@@ -201,9 +203,9 @@ class Regression:
         errors = [np.mean((said[own, n] - true[own, n]) ** 2) for n, own in enumerate(known.T) if own.any()]
         return 1 - float(np.mean(errors)) if errors else float("nan")
 
-    def average(self, outputs: Sequence[Mapping[str, Array]]) -> Mapping[str, Array]:
+    def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
         """The mean of the values; of error bars the geometric mean, so that how far networks differ is not in it."""
-        return {HEAD: np.mean([np.asarray(one[HEAD], dtype=np.float32) for one in outputs], axis=0)}
+        return {HEAD: mean_of([np.asarray(one[HEAD], dtype=np.float32) for one in outputs], shares)}
 
     def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
         """There are none: values in deviations of the training cases and, with noise, their error bars."""

@@ -14,6 +14,7 @@ from isocenter.files import Spool
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures
+from isocenter.tasks.averages import Shares, mean_of
 from isocenter.tasks.exclusive import Tidying, log_mean, softmax, tidied
 from isocenter.tasks.label_maps import label_from, plain, refuse_other_names
 from isocenter.tasks.losses import label_loss, uncut
@@ -94,6 +95,7 @@ class Segmentation:
     name: ClassVar[str] = "segmentation"
     needs: ClassVar[frozenset[str]] = frozenset({"mask"})
     registers: ClassVar[Mapping[str, str]] = {"tolerance": "tolerance"}
+    tunes: ClassVar[tuple[str, ...]] = ("postprocessing",)
     of_a_case: ClassVar[str] = "dice"
     selects_by: ClassVar[str] = "dice"
     cascades: ClassVar[bool] = True
@@ -300,10 +302,10 @@ class Segmentation:
         dice = 2 * collected["both"] / collected["size"].clamp(min=1)
         return float(dice[there].mean()) if there.any() else float("nan")
 
-    def average(self, outputs: Sequence[Mapping[str, Array]]) -> Mapping[str, Array]:
+    def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
         if self.exclusive:
-            return {"mask": log_mean([one["mask"] for one in outputs])}
-        return {"mask": np.mean([one["mask"] for one in outputs], axis=0)}
+            return {"mask": log_mean([one["mask"] for one in outputs], shares=shares)}
+        return {"mask": mean_of([one["mask"] for one in outputs], shares)}
 
     def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
         return {"mask": softmax(arrays["mask"]) if self.exclusive else sigmoid(arrays["mask"])}

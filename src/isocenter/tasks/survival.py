@@ -14,6 +14,7 @@ from isocenter.evaluation import Steps, Table, brier_errors, harrell_c, integrat
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures
+from isocenter.tasks.averages import Shares, mean_of
 from isocenter.tasks.settings import reading
 from isocenter.tasks.survival_curves import CURVES, LEAST, Known, median_time
 from isocenter.tasks.survival_losses import LOSSES
@@ -78,6 +79,7 @@ class Survival:
     name: ClassVar[str] = "survival"
     needs: ClassVar[frozenset[str]] = frozenset({"event"})
     registers: ClassVar[Mapping[str, str]] = {"horizons": "horizons"}
+    tunes: ClassVar[tuple[str, ...]] = ("baseline", "median_risk")
     of_a_case: ClassVar[str] = "brier"
     metrics: ClassVar[frozenset[str]] = METRICS
     selects_by: ClassVar[str] = "harrell_c"
@@ -181,9 +183,9 @@ class Survival:
             found = float(harrell_c(risks, *target.cpu().numpy().T))
         return found if math.isfinite(found) else -float(self.loss({"event": outputs}, target))
 
-    def average(self, outputs: Sequence[Mapping[str, Array]]) -> Mapping[str, Array]:
+    def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
         """The mean of the outputs themselves: of log hazard ratios, logits, or logarithms of Weibull's parameters."""
-        return {"event": np.mean([np.asarray(one["event"]) for one in outputs], axis=0)}
+        return {"event": mean_of([one["event"] for one in outputs], shares)}
 
     def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
         """Of the event by the last horizon; of intervals in each; of Weibull also by half of it, as both outputs tell.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from isocenter.evaluation import Table
 from isocenter.report import Figure
+from isocenter.tasks.averages import Shares
 from isocenter.values import (
     Array,
     Case,
@@ -34,6 +35,7 @@ class Task(Protocol):
     """A kind of problem with its settings: a frozen dataclass whose fields are the plan's section "task".
 
     What a kind may have beside all this:
+    tunes:     the settings that `tuned` finds, each None until then; without it none
     tuned_on:  the part whose predictions `tuned` is shown; without it "val"
     registers: {setting: in words} what, beside the primary metric, is fixed before training, because another value
                afterwards could flatter; without it nothing
@@ -118,8 +120,11 @@ class Task(Protocol):
     def selection(self, collected: Mapping[str, Tensor]) -> float:
         """The metric by which checkpoints are compared, higher is better, from the numbers of all validation cases."""
 
-    def average(self, outputs: Sequence[Mapping[str, Array]]) -> Mapping[str, Array]:
-        """One output, (batch, channels, ...) a head, for those of several networks or mirrored views. No torch here."""
+    def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
+        """One output, (batch, channels, ...) a head, for those of several networks or mirrored views. No torch here.
+
+        shares: how much each of them counts, together 1; None where all count alike
+        """
 
     def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
         """Outputs of one case or slab to probabilities, (channels, ...) or one a label of a vector. No torch here.

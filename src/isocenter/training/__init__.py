@@ -11,6 +11,7 @@ from isocenter.training.checkpoint import (
     with_task,
     write_checkpoint,
 )
+from isocenter.training.hearing import heard
 from isocenter.training.loader import Batch, Loader
 from isocenter.training.probe import FEWER
 from isocenter.training.ranks import ALONE, Ranks
@@ -29,6 +30,7 @@ from isocenter.training.study import (
     Tried,
     refuse_without_optuna,
 )
+from isocenter.training.weighing import Answers, Weighed, equal, weighed
 
 __all__ = [
     "ALONE",
@@ -42,6 +44,7 @@ __all__ = [
     "SURE",
     "VALIDATION",
     "Alone",
+    "Answers",
     "Batch",
     "Clock",
     "Decided",
@@ -58,10 +61,13 @@ __all__ = [
     "Study",
     "Trial",
     "Tried",
+    "Weighed",
     "Work",
     "covariates_alone",
     "draws_for",
+    "equal",
     "finished",
+    "heard",
     "keep_marked",
     "prepare_all",
     "read_checkpoint",
@@ -73,6 +79,7 @@ __all__ = [
     "take_over",
     "train",
     "validation_of",
+    "weighed",
     "with_task",
     "write_checkpoint",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 
 from isocenter.errors import IntegrityError, UsageError, counted
 from isocenter.evaluation import Compared, compared, read_cases, rows_from_json, rows_to_json
+from isocenter.evaluation import Table as Cases
 from isocenter.report import Block, Gallery, Page, Paragraph, Section, Table, figures, metric_name, number, render
 from isocenter.runtime import read_json, write_json
 from isocenter.tasks import Task, build
@@ -98,20 +99,37 @@ def compare(
     if len(kinds) > 1:
         problem = f"{' and '.join(sorted(kinds))} have no figures in common"
         raise UsageError(problem, "compare", "Give models that answer the same question")
-    names = _names([Path(one) for one in evaluations])
+    names = names_of([Path(one) for one in evaluations])
     tables = {name: read_cases(folder / CASES) for name, folder in zip(names, folders, strict=True)}
     known = all(map(_patients_known, folders))
-    rows, left_out = compared(tables, [partial(task.summary, seed=seed) for task in tasks])
-    cases = int(tables[names[0]]["case"].nunique())
-    if not known:
-        rows = [_by_case(row) for row in rows]
     where = None if out is None else Path(out)
-    found = Comparison(names, tuple(rows), rows[0].metric, cases, left_out, known, where)
+    found = side_by_side(tables, tasks, seed=seed, patients_known=known, out=where)
     if found.out is not None:
         with result_folder(found.out, overwrite, MARKS) as folder:
             write_json(folder / MARKS[0], "isocenter.comparison", found.as_record())
             (folder / MARKS[1]).write_text(_report(found), encoding="utf-8")
     return found
+
+
+def side_by_side(
+    tables: Mapping[str, Cases], tasks: Sequence[Task], *, seed: int, patients_known: bool, out: Path | None = None
+) -> Comparison:
+    """Every figure of models that were scored on the same cases, each as its own task makes it of its table.
+
+    tables: {name: table of cases}, the one that the others are compared with first
+    """
+    names = tuple(tables)
+    rows, left_out = compared(tables, [partial(task.summary, seed=seed) for task in tasks])
+    if not patients_known:
+        rows = [_by_case(row) for row in rows]
+    cases = int(tables[names[0]]["case"].nunique())
+    return Comparison(names, tuple(rows), rows[0].metric, cases, left_out, patients_known, out)
+
+
+def cases_of(run: Path) -> tuple[Cases, Task]:
+    """The table of a run's test cases, or of an evaluation, and the task that made it."""
+    folder = _evaluation(run)
+    return read_cases(folder / CASES), _task(folder)
 
 
 def said(difference: Estimate) -> str:
@@ -155,7 +173,7 @@ def _by_case(row: Compared) -> Compared:
     return replace(row, estimates=tuple(map(by_case, row.estimates)), differences=tuple(map(by_case, row.differences)))
 
 
-def _names(paths: Sequence[Path]) -> tuple[str, ...]:
+def names_of(paths: Sequence[Path]) -> tuple[str, ...]:
     """By the folders' names, with as many of those above as tell them apart."""
     whole = [path.resolve().parts for path in paths]
     if len(set(whole)) < len(whole):
@@ -169,6 +187,14 @@ def _names(paths: Sequence[Path]) -> tuple[str, ...]:
 
 def _report(found: Comparison) -> str:
     """One page: the primary metric as a picture, then every figure and difference."""
+    others = [row for row in found.rows if row.metric != found.primary]
+    sections = [Section("Primary", primary_blocks(found)), Section("Exploratory", [_table(found, others)])]
+    facts = {"models": ", ".join(found.names)}
+    return render(Page(" beside ".join(found.names), [], sections, facts, caveats(found), lead(found)))
+
+
+def primary_blocks(found: Comparison) -> list[Block]:
+    """The primary metric as a picture, and its figures and differences."""
     first, *others = found.names
     main = [row for row in found.rows if row.metric == found.primary]
     told = metric_name(found.primary)
@@ -181,25 +207,28 @@ def _report(found: Comparison) -> str:
             figures.label_scores(apart, f"Less that of {first}"),
         )
         pictures = [Gallery(both)]
-    sections = [
-        Section("Primary", [*pictures, _table(found, main)]),
-        Section("Exploratory", [_table(found, [row for row in found.rows if row.metric != found.primary])]),
-    ]
-    many = len(found.rows) * len(others)
+    return [*pictures, _table(found, main)]
+
+
+def lead(found: Comparison) -> str:
+    """Of how many cases, and how the intervals were made."""
     drawn = "patients" if found.patients_known else "cases, whose patients are unknown,"
-    lead = (
+    return (
         f"{counted(found.cases, 'case')}, the same for all; {drawn} were drawn again for all models alike. A "
         f"difference whose interval holds 0 {EQUAL}."
     )
+
+
+def caveats(found: Comparison) -> list[str]:
+    """What a reader has to know of so many differences."""
+    many = len(found.rows) * (len(found.names) - 1)
     notes = [f"{counted(many, 'difference')}: one in twenty has an interval without 0 by chance alone."]
     notes += [
         f"{metric_name(metric)}: {counted(lost, 'row')} undefined for one of the models, left out for all."
         for metric, lost in found.left_out.items()
         if metric in {row.metric for row in found.rows}
     ]
-    return render(
-        Page(f"{' beside '.join(found.names)}", [], sections, {"models": ", ".join(found.names)}, notes, lead)
-    )
+    return notes
 
 
 def _table(found: Comparison, rows: Sequence[Compared]) -> Paragraph | Table:

@@ -127,7 +127,7 @@ def write_report(
             "data hash": plan.data_hash,
             "read as": run.dataset.layout,
             "patients": run.dataset.patients,
-            "model": f"weights: {outcomes[0].because}" if len(outcomes) == 1 else f"mean of {len(outcomes)} folds",
+            "model": f"weights: {outcomes[0].because}" if len(outcomes) == 1 else _mean_of(len(outcomes)),
             "registered": plan["evaluation.registered"],
             "seed": plan["training.seed"],
             "minutes": f"{minutes:.1f}",
@@ -175,3 +175,7 @@ def _by(run: Begun, folds: int) -> str:
         "one fold is: of the mean nothing is known here. Those that set cases against each other, such as AUROC, are "
         "means over the folds, because the scores of different models make no common order."
     )
+
+
+def _mean_of(folds: int) -> str:
+    return f"mean of {folds} folds, which count alike: no validation case is common to them"

@@ -128,7 +128,8 @@ def plan(
     refuse_unfit(examination)
     usable = with_references(examination.dataset, kind_for(examination.dataset, task))
     examination = replace(examination, dataset=usable, problems=usable.problems)
-    made_of, decision = _parted(usable, examination.twins, folds, seed=seed, everything=everything)
+    drawn = _wanted(assignments, "split.seed", seed)
+    made_of, decision = _parted(usable, examination.twins, folds, seed=drawn, everything=everything)
     parts = made_of[0]
     training = examination.fingerprint.only(_training(parts))
     made = make_plan(

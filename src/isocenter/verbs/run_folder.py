@@ -120,6 +120,7 @@ def planned_from(
     options = {**edited.options, **{key: value for key, value in given.items() if value}}
     everything = bool(options.pop("everything", False) or flags["everything"])
     source = Path(path.parent, edited.data)
+    drawn = {"split.seed": edited["split.seed"]} if edited_values(edited).get("split.seed") is not None else {}
     made = make(
         source,
         minutes=edited["training.minutes"] or 60.0,
@@ -129,6 +130,7 @@ def planned_from(
         everything=everything,
         folds=int(edited["split.folds"]),
         task=edited["task.name"],
+        assignments=drawn,
         **options,
     )
     if made.plan.data_hash != edited.data_hash:

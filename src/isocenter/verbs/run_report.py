@@ -65,17 +65,21 @@ def report(
     environment: Mapping[str, Any] | None = None,
     by: str = "",
     more: Sequence[Section] = (),
+    beside: Sequence[Section] = (),
 ) -> str:
     """One HTML page.
 
     more:    sections about what went before the training
+    beside:  what stands behind the results, such as other models on the same cases
     by:      which model scored which case, where that is not plain, in a sentence
     primary: the metric of the headline; if the plan registered it before training, all others are exploratory
     views:   folder of the viewers' pages, relative to the report
     """
     sections = []
     if scored is not None:
-        sections += [_results(scored, primary, plan, by), _cases(scored, primary, views)]
+        sections += [_results(scored, primary, plan, by), *beside, _cases(scored, primary, views)]
+    else:
+        sections += beside
     if log is not None and len(log):
         sections.append(Section("Training", [figures.training_curves(log)]))
     sections += more

@@ -26,7 +26,7 @@ from isocenter.lazy import torch
 from isocenter.runtime.context import Context
 from isocenter.runtime.device import use_threads
 from isocenter.runtime.onnx_file import speakable
-from isocenter.runtime.packaged import every_head, package_record, read_modules, weights_files
+from isocenter.runtime.packaged import every_head, package_record, read_modules, shares_in, weights_files
 from isocenter.runtime.record import digest
 from isocenter.runtime.windows import Network
 
@@ -90,7 +90,7 @@ def _key(record: Mapping[str, Any], weights: list[Path], device: str) -> str:
     gpu = torch.cuda.get_device_name(device) if device.startswith("cuda") else ""
     decisive = [
         *(digest(one) for one in weights),
-        *(str(record.get(key)) for key in ("network", "task", "own_scales")),
+        *(str(record.get(key)) for key in ("network", "architectures", "shares", "task", "own_scales")),
         str(record["inference"]["patch"]),
         version("torch"),
         f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()} {device} {gpu}",
@@ -102,7 +102,7 @@ def _compile(folder: Path, record: Mapping[str, Any], device: str, path: Path) -
     """What is compiled lies at `path` when it is whole."""
     task = tasks.build(record["task"])
     modules = read_modules(record, task, [folder / one for one in weights_files(record)])
-    one = speakable(every_head(task, modules).eval()).to(device)
+    one = speakable(every_head(task, modules, shares_in(record)).eval()).to(device)
     shape = (2, int(record["network"]["channels"]), *record["inference"]["patch"])
     context = Context.of(record["network"].get("context"))
     shapes = (shape, (2, len(context))) if len(context) else (shape,)

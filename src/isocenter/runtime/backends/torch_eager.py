@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from isocenter import tasks
 from isocenter.runtime.device import use_threads
 from isocenter.runtime.members import Averaged
-from isocenter.runtime.packaged import package_record, read_modules, weights_files
+from isocenter.runtime.packaged import package_record, read_modules, shares_in, weights_files
 from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.runtime.windows import Network
 
@@ -52,7 +52,7 @@ def averaged(
         use_threads(threads)
     task = tasks.build(record["task"])
     networks = tuple(computing(one.to(device), device) for one in read_modules(record, task, weights))
-    return networks[0] if len(networks) == 1 else Averaged(networks, task.average)
+    return networks[0] if len(networks) == 1 else Averaged(networks, task.average, shares_in(record))
 
 
 BACKEND = TorchEager()

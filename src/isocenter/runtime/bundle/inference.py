@@ -113,10 +113,14 @@ def inferer(
     network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     decoder = task.of({key: value for key, value in settings["task"].items() if key != "name"}, *[parts] * bool(parts))
     members = tuple(TorchNetwork(one.eval().to(device), str(device)) for one in network.networks)
-    seen = members[0] if len(members) == 1 else Averaged(members, decoder.average)
+    seen = members[0] if len(members) == 1 else Averaged(members, decoder.average, _shares(network))
     context, windows = Context.of(settings["network"].get("context")), settings["inference"]
     told = _told(Path(covariates)) if covariates else {}
     return Inferer(decoder, preparation.of(settings["preprocessing"]), windows, seen, context, told, before)
+
+
+def _shares(network: OneTensor) -> tuple[float, ...] | None:
+    return None if network.shares is None else tuple(network.shares)
 
 
 def _told(table: Path) -> dict[str, dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -14,32 +15,44 @@ class OneTensor(nn.Module):
     networks: of one model, or of the folds of one
     mean:     of several: "probabilities" gives the logarithm of their mean, which says the same as the mean does;
               "outputs" the mean of the outputs themselves
+    shares:   how much each counts, together 1; None where all count alike
     """
 
-    def __init__(self, networks: Sequence[nn.Module], head: str, mean: str = "probabilities") -> None:
+    def __init__(
+        self,
+        networks: Sequence[nn.Module],
+        head: str,
+        mean: str = "probabilities",
+        shares: Sequence[float] | None = None,
+    ) -> None:
         super().__init__()
         self.networks = nn.ModuleList(networks)
         self.head = head
         self.mean = mean
+        self.shares = shares
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> Tensor:
-        return mean_output([one[self.head] for one in said(self.networks, images, context)], self.mean)
+        return mean_output([one[self.head] for one in said(self.networks, images, context)], self.mean, self.shares)
 
 
 class EveryHead(nn.Module):
     """(batch, channels, *patch) to one tensor for each of several heads, as `OneTensor` gives it for one.
 
-    means: {head: of several networks, as in `OneTensor`}
+    means:  {head: of several networks, as in `OneTensor`}
+    shares: as there
     """
 
-    def __init__(self, networks: Sequence[nn.Module], means: Mapping[str, str]) -> None:
+    def __init__(
+        self, networks: Sequence[nn.Module], means: Mapping[str, str], shares: Sequence[float] | None = None
+    ) -> None:
         super().__init__()
         self.networks = nn.ModuleList(networks)
         self.means = dict(means)
+        self.shares = shares
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> tuple[Tensor, ...]:
         each = said(self.networks, images, context)
-        return tuple(mean_output([one[head] for one in each], mean) for head, mean in self.means.items())
+        return tuple(mean_output([one[head] for one in each], mean, self.shares) for head, mean in self.means.items())
 
 
 def said(networks: nn.ModuleList, images: Tensor, context: Tensor | None) -> list[Mapping[str, Tensor]]:
@@ -48,14 +61,15 @@ def said(networks: nn.ModuleList, images: Tensor, context: Tensor | None) -> lis
     return [network(*given) for network in networks]
 
 
-def mean_output(outputs: Sequence[Tensor], mean: str) -> Tensor:
+def mean_output(outputs: Sequence[Tensor], mean: str, shares: Sequence[float] | None = None) -> Tensor:
     """What several networks say together; of one what it says."""
     if len(outputs) == 1:
         return outputs[0]
+    counted = shares or [1 / len(outputs)] * len(outputs)
     if mean == "outputs":
-        return torch.stack([one.float() for one in outputs]).mean(dim=0)
-    each = torch.stack([one.float().log_softmax(dim=1) for one in outputs])
-    return each.logsumexp(dim=0) - torch.log(torch.tensor(float(len(outputs))))
+        return torch.stack([one.float() * share for one, share in zip(outputs, counted, strict=True)]).sum(dim=0)
+    each = zip(outputs, counted, strict=True)
+    return torch.stack([one.float().log_softmax(dim=1) + math.log(share) for one, share in each]).logsumexp(dim=0)
 
 
 class AfterLabels(nn.Module):

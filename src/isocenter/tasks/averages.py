@@ -1,0 +1,27 @@
+"""The mean of what several networks, or mirrored views, say.
+
+NumPy only: a packaged model carries a copy of this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+# How much each of several counts, together 1; None where all count alike.
+Shares = Sequence[float] | None
+
+
+def mean_of(outputs: Sequence[ArrayLike], shares: Shares = None) -> NDArray[np.floating]:
+    """The mean of arrays of one shape, added up one after the other, so that no copy of all of them is made."""
+    total = _numbers(outputs[0]) * (1.0 if shares is None else shares[0])
+    for place, other in enumerate(outputs[1:], start=1):
+        total += _numbers(other) * (1.0 if shares is None else shares[place])
+    return np.asarray(total / len(outputs) if shares is None else total)
+
+
+def _numbers(output: ArrayLike) -> NDArray[np.floating]:
+    made = np.asarray(output)
+    return made.astype(np.result_type(made.dtype, np.float32), copy=False)

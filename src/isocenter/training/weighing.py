@@ -1,0 +1,170 @@
+"""How much each member of an ensemble counts: fitted to what all of them say of validation cases, or alike.
+
+The task's own loss is lowered over shares that are not negative and are 1 together. Patients are dealt into parts; the
+shares of a part are fitted without it (cross-fitting), so that what is gained over equal shares is measured with cases
+that had no say in them, and so that thresholds can be tuned on predictions whose shares those cases did not decide.
+Where the gain is within chance the members count alike: equal shares are hard to beat, Smith and Wallis, Oxford
+Bulletin of Economics and Statistics 2009, doi:10.1111/j.1468-0084.2008.00541.x. Fitted shares of members are stacking
+with restricted weights: Breiman, Machine Learning 1996, doi:10.1007/BF00117832.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isocenter.errors import counted
+from isocenter.evaluation import bootstrap
+from isocenter.lazy import optimize, torch
+from isocenter.tasks import Task
+from isocenter.transforms import generator
+from isocenter.values import Array, Estimate, Floats
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Fewer patients than this cannot tell members apart; an interval of so few is unreliable as well.
+FEWEST_PATIENTS = 10
+PARTS = 5
+# A member that counts less is left out: it would take as long as any other.
+NEGLIGIBLE = 0.01
+# By how much a share is moved to see what that does; float32 losses tell no finer.
+STEP = 1e-3
+# Sets the draw of the parts apart from others of the same seed.
+PART_DRAW = 2**29
+
+# Outputs {head: (cases, channels, ...)} and their targets to a number to lower.
+Judge = Callable[[Mapping[str, "Tensor"], Any], "Tensor"]
+Indices = NDArray[np.intp]
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What each member says of the same cases, and what there is.
+
+    outputs:  a member each, {head: (cases, channels, ...)}
+    targets:  (cases, ...) as a batch has them, or several of them by name
+    patients: (cases,) whose case it is
+    judge:    the task's loss
+    """
+
+    outputs: Sequence[Mapping[str, Array]]
+    targets: Any
+    patients: Sequence[str]
+    task: Task
+    judge: Judge
+
+    def cost(self, shares: Sequence[float], chosen: Indices) -> float:
+        """The loss of these cases together, of the mean by these shares."""
+        said = [{head: one[chosen] for head, one in member.items()} for member in self.outputs]
+        mean = self.task.average(said, tuple(shares))
+        outputs = {head: torch.from_numpy(np.ascontiguousarray(one)) for head, one in mean.items()}
+        with torch.no_grad():
+            return float(self.judge(outputs, _chosen(self.targets, chosen)))
+
+    def costs(self, shares: Sequence[Sequence[float]]) -> Floats:
+        """(cases,) the loss of each case alone, of the mean by its own shares."""
+        return np.array([self.cost(own, np.array([place])) for place, own in enumerate(shares)])
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """How much each member counts, and why.
+
+    shares:  together 1
+    of_case: the shares that were fitted without the case and its patient, by which thresholds are tuned on it; None
+             where members count alike, so that no case had a say in it
+    because: in words
+    gain:    by how much fitted shares lower the loss of cases that had no say in them; None where none were fitted
+    """
+
+    shares: tuple[float, ...]
+    of_case: tuple[tuple[float, ...], ...] | None
+    because: str
+    gain: Estimate | None = None
+
+    @property
+    def is_fitted(self) -> bool:
+        return self.of_case is not None
+
+
+def equal(members: int, because: str, gain: Estimate | None = None) -> Weighed:
+    """Members that count alike."""
+    return Weighed((1 / members,) * members, None, because, gain)
+
+
+def weighed(answers: Answers, *, seed: int) -> Weighed:
+    """The shares by which the task's loss of these cases is lowest, if that is surely lower than by equal ones."""
+    members, people = len(answers.outputs), len(set(answers.patients))
+    said = f"{counted(len(answers.patients), 'validation case')} of {counted(people, 'patient')}"
+    if people < FEWEST_PATIENTS:
+        return equal(members, f"equal: {said} cannot tell members apart, which takes {FEWEST_PATIENTS} patients")
+    parts = dealt(answers.patients, seed)
+    of_part = [fitted(answers, np.flatnonzero(parts != part)) for part in range(PARTS)]
+    of_case = tuple(of_part[part] for part in parts)
+    gains = answers.costs([(1 / members,) * members] * len(parts)) - answers.costs(of_case)
+    gain = bootstrap(gains, answers.patients, seed=seed, unit="of loss")
+    how = f"fitted to {said} in {PARTS} parts, each judged by weights fitted without it: the loss of equal weights is"
+    if not np.isfinite(gain.value):
+        return equal(members, f"equal: the task's loss of {said} is no number for a single case", gain)
+    if gain.low is None or gain.high is None or gain.low <= 0:
+        return equal(members, f"equal, because others gain nothing sure: {how} {_interval(gain)} higher", gain)
+    shares = _without_negligible(np.mean(of_part, axis=0))
+    return Weighed(shares, of_case, f"{how} {_interval(gain)} higher", gain)
+
+
+def dealt(patients: Sequence[str], seed: int) -> Indices:
+    """(cases,) the part of each case; all cases of a patient lie in one."""
+    people, owner = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
+    drawn = generator(seed, 0, len(people), PART_DRAW).permutation(len(people))
+    return np.asarray((drawn % PARTS)[owner])
+
+
+def fitted(answers: Answers, chosen: Indices) -> tuple[float, ...]:
+    """The shares that make these cases' loss lowest, found from equal ones on; equal ones where it is no number."""
+    members = len(answers.outputs)
+    begin = np.full(members, 1 / members)
+    if not np.isfinite(first := answers.cost(begin.tolist(), chosen)):
+        return tuple(begin.tolist())
+
+    def cost(shares: Floats) -> float:
+        found = answers.cost(_together_one(shares), chosen)
+        return found if np.isfinite(found) else 10 * abs(first) + 1
+
+    within = optimize.LinearConstraint(np.ones((1, members)), 1.0, 1.0)
+
+    found = optimize.minimize(
+        cost,
+        begin,
+        method="SLSQP",
+        bounds=[(0.0, 1.0)] * members,
+        constraints=[within],
+        options={"eps": STEP, "ftol": 1e-6, "maxiter": 50},
+    )
+    best = found.x if np.isfinite(found.fun) and found.fun < first else begin
+    return _together_one(best)
+
+
+def _together_one(shares: Floats) -> tuple[float, ...]:
+    held = np.clip(shares, 0.0, None)
+    return tuple((held / held.sum()).tolist())
+
+
+def _without_negligible(shares: Floats) -> tuple[float, ...]:
+    return _together_one(np.where(shares < NEGLIGIBLE, 0.0, shares))
+
+
+def _interval(gain: Estimate) -> str:
+    if gain.low is None or gain.high is None:
+        return f"{gain.value:.4f} ({gain.method})"
+    return f"{gain.value:.4f} (95 % interval {gain.low:.4f} to {gain.high:.4f})"
+
+
+def _chosen(targets: Any, chosen: Indices) -> Any:
+    if isinstance(targets, Mapping):
+        return {name: _chosen(one, chosen) for name, one in targets.items()}
+    return torch.from_numpy(np.ascontiguousarray(targets[chosen]))

@@ -1,0 +1,353 @@
+"""`ensemble`: runs of any seeds and architectures as one model, whose members count as validation cases say."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from textwrap import shorten
+from typing import Any, Literal
+
+from isocenter.errors import DatasetError, UsageError, counted
+from isocenter.evaluation import read_cases, rows_to_json
+from isocenter.files import content_hash
+from isocenter.planning import plan_text, settings
+from isocenter.runtime import (
+    Model,
+    Preprocessing,
+    careful,
+    environment,
+    placed,
+    read_json,
+    together,
+    write_json,
+    write_members,
+)
+from isocenter.tasks import Task, tuned_on, tunes
+from isocenter.training import Weighed, equal, heard, weighed
+from isocenter.values import Case, Dataset, Decision, Plan, Prediction, Row, Split
+from isocenter.verbs.compare import Comparison, cases_of, names_of, side_by_side
+from isocenter.verbs.data_record import DATA_RECORD
+from isocenter.verbs.dataset import READING, open_dataset, with_references
+from isocenter.verbs.device import announced_device
+from isocenter.verbs.ensemble_members import Member, as_one, by_content, member, parts_of_all, same_data
+from isocenter.verbs.ensemble_report import members_section
+from isocenter.verbs.finish import ENVIRONMENT, EVALUATION
+from isocenter.verbs.fit import predicted, prepared
+from isocenter.verbs.output import refuse_taken, result_folder
+from isocenter.verbs.plan import relative_to
+from isocenter.verbs.progress import tracked
+from isocenter.verbs.run_folder import NOTES, REPORT
+from isocenter.verbs.run_report import report
+from isocenter.verbs.scoring import CASES, Scored, score, split_table
+
+log = logging.getLogger("isocenter")
+# What tells an ensemble's folder from any other.
+MARKS = ("members/ensemble.json", "plan.yaml", "split.csv")
+OURS = "ensemble"
+WEIGHTS = "weights.safetensors"
+# Letters of a value that another member has.
+LONGEST = 80
+SPLIT_BECAUSE = (
+    "test: patients that no member was trained or selected on; validation: those that no member was trained on"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Ensemble:
+    """An ensemble; prints how much its members count and its headline.
+
+    weights: {member: how much it counts}, together 1
+    beside:  the members on the same test cases; None where no case is left for testing
+    """
+
+    out: Path
+    weights: Mapping[str, float]
+    because: str
+    rows: tuple[Row, ...]
+    primary: str
+    beside: Comparison | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def report(self) -> Path:
+        return self.out / REPORT
+
+    def as_record(self) -> dict[str, Any]:
+        """For `--json`."""
+        found = {"out": str(self.out), "report": str(self.report), "weights": dict(self.weights)}
+        beside = None if self.beside is None else self.beside.as_record()
+        record = {**rows_to_json(self.rows), **found, "because": self.because, "notes": list(self.notes)}
+        return {**record, "beside": beside}
+
+    def __repr__(self) -> str:
+        said = [f"{row.metric} {row.label}: {row.estimate}" for row in self.rows if row.metric == self.primary]
+        counts = ", ".join(f"{name} {share:.2f}" for name, share in self.weights.items())
+        return "\n".join([*said, f"weights: {counts}", self.because, *self.notes, str(self.report)])
+
+
+def ensemble(
+    runs: Sequence[str | Path],
+    *,
+    out: str | Path,
+    data: str | Path | None = None,
+    weights: Literal["fitted", "equal"] = "fitted",
+    overwrite: bool = False,
+    device: str = "auto",
+    threads: int | None = None,
+    seed: int = 0,
+) -> Ensemble:
+    """Finished runs on the same data as one model, the mean of what their networks say of each window.
+
+    data:    where the runs' data lie now, if no longer where the first run found them
+    weights: "fitted" to the validation cases where that is surely better than "equal", which never looks at them
+    seed:    by which validation patients are dealt into parts, and patients are drawn again for intervals
+    The ensemble is tested on the cases that no member was trained or selected on. Thresholds and the like are found
+    anew, on predictions by weights in which the case itself had no say.
+    Raises UsageError for runs that cannot be averaged, or whose parts would let test patients leak.
+    """
+    out, paths = Path(out), [Path(one) for one in runs]
+    if len(paths) < 2:
+        raise UsageError(f"{counted(len(paths), 'run')} given", "ensemble", "Give two runs or more")
+    if weights not in ("fitted", "equal"):
+        raise UsageError(f"there are no weights {weights!r}", "--weights", "Choose fitted or equal")
+    refuse_taken(out, overwrite, MARKS)
+    chosen = announced_device(device, threads).value
+    names = tuple(f"member {name}" if name == OURS else name for name in names_of(paths))
+    members = [member(path, name) for path, name in zip(paths, names, strict=True)]
+    same_data(members)
+    parts = parts_of_all(members)
+    model = placed(as_one(members), [path / WEIGHTS for one in members for path in one.checkpoints], chosen)
+    dataset = _data_of(members, model.task, data)
+    said = _weighed(members, model, dataset, parts, weights, seed)
+    log.info("weights: %s", said.because)
+    task, decisions = _tuned(members, model, dataset, parts, said)
+    kept, final = _kept(members, model, said, task)
+    final = placed(final, [path / WEIGHTS for path, _ in kept], chosen)
+    plan = _plan(members, final, parts, decisions, dataset.root)
+    with result_folder(out, overwrite, MARKS) as folder:
+        return _written(folder, out, members, kept, final, said, plan, dataset, parts, seed)
+
+
+def _data_of(members: Sequence[Member], task: Task, data: str | Path | None) -> Dataset:
+    """The members' data, read again as the first read them; UsageError where they are not what they were."""
+    first = members[0]
+    options = {key: value for key, value in first.plan.options.items() if key in READING}
+    place = first.run / first.plan.data if data is None else Path(data)
+    dataset = with_references(open_dataset(place, options, needs=task.needs), task)
+    there = {case.id for case in dataset}
+    if lacking := set(first.split["case"]) - there:
+        problem = f"{counted(len(lacking), 'case')} of {first.name} no longer there"
+        raise DatasetError(problem, str(dataset.root or dataset.name), "Give the data back as they were")
+    cases = [case for case in dataset if case.id in set(first.split["case"])]
+    by_content(members, cases, {case.id: content_hash(case) for case in cases})
+    return dataset
+
+
+def _part(dataset: Dataset, parts: Mapping[str, Split], part: Split) -> list[Case]:
+    return [case for case in dataset if parts.get(case.id) == part]
+
+
+def _weighed(
+    members: Sequence[Member],
+    model: Model,
+    dataset: Dataset,
+    parts: Mapping[str, Split],
+    weights: str,
+    seed: int,
+) -> Weighed:
+    """How much each member counts."""
+    if weights == "equal":
+        return equal(len(members), "equal: asked for")
+    cases = _part(dataset, parts, "val")
+    if not cases:
+        folds = [one.name for one in members if len(one.models) > 1]
+        why = f", because every fold of {', '.join(folds)} selected on others" if folds else ""
+        return equal(len(members), f"equal: no case is left that no member was trained on{why}")
+    plan = members[0].plan
+    assert isinstance(model.preprocessing, Preprocessing)  # noqa: S101 - they are runs of ours
+    wanted = replace(settings(plan), task=model.task, preprocessing=model.preprocessing)
+    ready = prepared(cases, wanted, plan.options)
+    own = _by_member(members, model)
+    return weighed(heard(own, model.task, model.inference, ready, [case.patient for case in cases]), seed=seed)
+
+
+def _by_member(members: Sequence[Member], model: Model) -> list[Any]:
+    """The network of each member, of a run of folds their mean."""
+    networks, found = list(model.members), []
+    for one in members:
+        own, networks = networks[: len(one.models)], networks[len(one.models) :]
+        found.append(own[0] if len(own) == 1 else replace(model.run, members=tuple(own), shares=None))  # type: ignore[type-var]
+    return found
+
+
+def _shares(members: Sequence[Member], shares: Sequence[float]) -> tuple[float, ...]:
+    """Of each network: the folds of a run have no validation case in common, so they count alike."""
+    return tuple(share / len(one.models) for one, share in zip(members, shares, strict=True) for _ in one.models)
+
+
+def _tuned(
+    members: Sequence[Member], model: Model, dataset: Dataset, parts: Mapping[str, Split], said: Weighed
+) -> tuple[Task, dict[str, Decision]]:
+    """What is left to be decided, by predictions of which no case decided the weights."""
+    task = model.task
+    cases = _part(dataset, parts, tuned_on(task))
+    if not cases:
+        return task, {}
+    if said.of_case is None or tuned_on(task) != "val":
+        made = predicted(_counting(model, members, said.shares), task, cases)
+    else:
+        made = _cross_predicted(members, model, cases, said.of_case)
+    return task.tuned(made, cases)
+
+
+def _cross_predicted(
+    members: Sequence[Member], model: Model, cases: Sequence[Case], of_case: Sequence[Sequence[float]]
+) -> list[Prediction]:
+    """Each case by the weights that were fitted without it and its patient."""
+    made = []
+    with tracked("predicting cases that decide") as tracker:
+        for done, (case, shares) in enumerate(zip(cases, of_case, strict=True), start=1):
+            made.append(_counting(model, members, shares).predict(case))
+            tracker(done, len(cases))
+    return made
+
+
+def _counting(model: Model, members: Sequence[Member], shares: Sequence[float]) -> Model:
+    """The model with members that count so."""
+    counts = _shares(members, shares)
+    return replace(model, run=replace(model.run, shares=None if len(set(counts)) == 1 else counts))  # type: ignore[type-var]
+
+
+def _kept(members: Sequence[Member], model: Model, said: Weighed, task: Task) -> tuple[list[tuple[Path, float]], Model]:
+    """(checkpoint, share) of the members that count, and these as one model."""
+    counts = _shares(members, said.shares)
+    checkpoints = [path for one in members for path in one.checkpoints]
+    models = [each for one in members for each in one.models]
+    kept = [place for place, share in enumerate(counts) if share > 0]
+    shares = tuple(counts[place] for place in kept)
+    final = together(
+        [models[place] for place in kept], task, model.inference, None if len(set(shares)) == 1 else shares
+    )
+    return [(checkpoints[place], counts[place]) for place in kept], final
+
+
+def _plan(
+    members: Sequence[Member],
+    model: Model,
+    parts: Mapping[str, Split],
+    decisions: Mapping[str, Decision],
+    root: Path | None,
+) -> Plan:
+    """The first member's plan, with where the others differ and what was decided of the ensemble."""
+    first, *others = members
+    plan = replace(first.plan, data=str(root or ""))
+    for name, one in first.plan:
+        differing = [each for each in others if name in each.plan and each.plan[name] != one.value]
+        if differing:
+            told = "; ".join(f"{each.name}: {shorten(str(each.plan[name]), LONGEST)}" for each in differing)
+            plan = plan.with_decision(name, replace(one, because=f"{one.because} (of {first.name}; {told})"))
+    for name in tunes(model.task):
+        value = model.task.settings[name]
+        if f"task.{name}" in plan and plan[f"task.{name}"] != value:
+            plan = plan.with_decision(f"task.{name}", Decision(value, "no validation case of the ensemble decides it"))
+    for name, decision in decisions.items():
+        plan = plan.with_decision(name, decision)
+    for key, value in model.inference.settings.items():
+        if plan[f"inference.{key}"] != value:
+            plan = plan.with_decision(f"inference.{key}", Decision(value, "what all members have in common"))
+    scale, own = (one.preprocessing.settings["normalisation"] for one in (model, first.models[0]))
+    if scale != own:
+        because = "the widest of the members', each of which has its own"
+        plan = plan.with_decision("preprocessing.normalisation", Decision(scale, because))
+    return plan.with_decision("split.method", Decision(plan["split.method"], f"{_counts(parts)}; {SPLIT_BECAUSE}"))
+
+
+def _counts(parts: Mapping[str, Split]) -> str:
+    """How many cases are in each part, in words."""
+    counts = [list(parts.values()).count(part) for part in ("train", "val", "test")]
+    return f"{counted(counts[0], 'case')} train, {counts[1]} select and {counts[2]} test"
+
+
+def _written(
+    folder: Path,
+    out: Path,
+    members: Sequence[Member],
+    kept: Sequence[tuple[Path, float]],
+    model: Model,
+    said: Weighed,
+    plan: Plan,
+    dataset: Dataset,
+    parts: Mapping[str, Split],
+    seed: int,
+) -> Ensemble:
+    """Everything into the folder that becomes `out`, the report last."""
+    primary, known = str(plan["evaluation.primary"]), bool(model.record.get("patients_known"))
+    named = {one.name: share for one, share in zip(members, said.shares, strict=True)}
+    told = {"weights": named, "because": said.because}
+    write_members([path for path, _ in kept], model, told, folder)
+    (folder / "plan.yaml").write_text(plan_text(relative_to(plan, out)), encoding="utf-8")
+    split_table(dataset, parts).to_csv(folder / "split.csv", index=False)
+    if (members[0].run / DATA_RECORD).is_file():
+        shutil.copyfile(members[0].run / DATA_RECORD, folder / DATA_RECORD)
+    tested = _part(dataset, parts, "test")
+    scored = score(careful(model), tested, parts, seed=seed, patients_known=known) if tested else None
+    beside = None
+    if scored is not None:
+        (folder / EVALUATION).mkdir()
+        scored.write(folder / EVALUATION)
+        beside = _beside(folder, members, scored, model.task, seed, known)
+    notes = _notes(members, scored, known)
+    write_json(folder / NOTES, "isocenter.run", {"notes": notes, "minutes": None})
+    write_json(folder / ENVIRONMENT, "isocenter.environment", environment())
+    page = report(
+        f"Ensemble of {counted(len(members), 'run')} on {dataset.name}",
+        f"{_counts(parts)}; {SPLIT_BECAUSE}.",
+        primary=primary,
+        scored=scored,
+        notes=notes,
+        facts={
+            "members": ", ".join(f"{name} ({share:.2f})" for name, share in named.items()),
+            "weights": said.because,
+            "data hash": plan.data_hash,
+            "weights (SHA-256)": model.record["weights_sha256"],
+        },
+        views=f"{EVALUATION}/",
+        plan=plan,
+        problems=() if scored is None else scored.problems,
+        environment=environment(),
+        beside=[members_section(members, said, beside, parts)],
+    )
+    (folder / REPORT).write_text(page, encoding="utf-8")
+    rows = () if scored is None else tuple(scored.rows)
+    return Ensemble(out, named, said.because, rows, primary, beside, tuple(notes))
+
+
+def _beside(folder: Path, members: Sequence[Member], scored: Scored, task: Task, seed: int, known: bool) -> Comparison:
+    """The members on the ensemble's test cases: as their own evaluations scored them, each by its own thresholds."""
+    tables, tasks = {OURS: read_cases(folder / EVALUATION / CASES)}, [task]
+    for one in members:
+        table, own = cases_of(one.run)
+        tables[one.name] = table
+        tasks.append(own)
+    # A case that one of them could not score is left out for all.
+    common = set.intersection(*(set(table["case"]) for table in tables.values()))
+    cut = {name: table[table["case"].isin(common)].reset_index(drop=True) for name, table in tables.items()}
+    return side_by_side(cut, tasks, seed=seed, patients_known=known)
+
+
+def _notes(members: Sequence[Member], scored: Scored | None, known: bool) -> list[str]:
+    """What a reader must know before any figure: what holds of the members, and of the ensemble itself."""
+    notes = []
+    if not known:
+        notes.append("Patients unknown, split by case: leakage cannot be excluded.")
+    for one in members:
+        told = read_json(one.run / NOTES, "isocenter.run")["notes"] if (one.run / NOTES).is_file() else []
+        notes += [note for note in told if note not in notes and not note.startswith("Patients unknown")]
+    if scored is None and not any(note.startswith("Every case was trained on") for note in notes):
+        notes.append("Every case was trained on: nothing is estimated.")
+    if scored is not None and (lost := [one for one in scored.problems if one.severity == "error"]):
+        notes.append(f"{counted(len(lost), 'test case')} could not be scored: see Data.")
+    return notes
