@@ -392,3 +392,20 @@ def test_a_network_that_cannot_be_is_refused(name, size, says):
 def test_those_for_whole_images_refuse_an_answer_for_every_voxel(name):
     with pytest.raises(PlanError, match="unet"):
         networks.build(name, 1, 2, {"mask": Dense(2)}, {})
+
+
+@pytest.mark.parametrize(
+    ("model", "size"), [("coatnet_nano_rw_224", [128, 96]), ("maxvit_rmlp_pico_rw_256", [128, 192])]
+)
+def test_a_model_of_timm_that_attends_takes_the_size_that_its_settings_say(model, size):
+    with torch.device("meta"), torch.inference_mode():
+        wanted = {"model": model, "settings": {"img_size": size}}
+        network = networks.build("timm", 1, 2, {"class": Vector(2)}, wanted).eval()
+        assert network(torch.empty(1, 1, *size))["class"].shape == (1, 2)
+
+
+def test_a_model_of_timm_that_was_made_for_another_size_says_what_to_set():
+    with torch.device("meta"), torch.inference_mode():
+        network = networks.build("timm", 1, 2, {"class": Vector(2)}, {"model": "maxvit_rmlp_pico_rw_256"}).eval()
+        with pytest.raises(RuntimeError, match=r"settings: {img_size: \[96, 128\]} in network.size"):
+            network(torch.empty(1, 1, 96, 128))

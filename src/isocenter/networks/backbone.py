@@ -27,7 +27,7 @@ class Backbone(nn.Module):
     model:    timm's name of it (`timm.list_models()`)
     enlarge:  by which factor images are enlarged first, where they are smaller than the backbone was made for
     dropout:  before the heads
-    settings: further arguments of `timm.create_model`, as `img_size` of a vision transformer
+    settings: further arguments of `timm.create_model`, as `img_size` (after `enlarge`) of a model that attends
     context:  numbers beside each image
     told:     how it is told them (`Telling`); without it they join its pooled maps before the last layer
     """
@@ -60,9 +60,13 @@ class Backbone(nn.Module):
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         if self.enlarge > 1:
             images = interpolate(images, scale_factor=float(self.enlarge), mode="bilinear", align_corners=False)
-        pooled = self.dropout(self.body(images))
+        try:
+            found = self.body(images)
+        except AssertionError as error:  # what timm says of a size that a model was not made for
+            made_for = f"settings: {{img_size: {[int(n) for n in images.shape[2:]]}}}"
+            raise RuntimeError(f"{error}; a model that attends needs {made_for} in network.size") from error
         said = self.telling(context)
-        return self.telling.answers(self.vectors, self.telling.shaped(pooled, said), said)
+        return self.telling.answers(self.vectors, self.telling.shaped(self.dropout(found), said), said)
 
 
 def build(

@@ -142,12 +142,13 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
     steps = [1, 2] if max(patch) <= 2 * COARSE else [2, 2]
     while max(patch) > COARSE * 2 ** len(steps):
         steps.append(2)
+    types, cells = 8 if slow and volume else 16 if slow or volume else 32, 4 if volume else 6
     size = {
         "strides": steps,
         "width": (32 if slow else 64) if volume else (64 if slow else 256),
         "kernel": 3 if volume else 9 if max(patch) <= 2 * COARSE else 5,
-        "types": 8 if slow and volume else 16 if slow or volume else 32,
-        "cells": 4 if volume else 6,
+        "types": types,
+        "cells": cells,
     }
-    count = size["types"] * size["cells"] ** len(patch)
+    count = types * cells ** len(patch)
     return size, f"images of {tuple(patch)}: {len(steps)} convolutions, {count} capsules; width for the {device}", PAPER

@@ -99,7 +99,7 @@ class Attending(nn.Module):
 
     def bias(self, grid: Sequence[int]) -> Tensor:
         """(heads, voxels, voxels): what is added for the offset between each two voxels of a grid, in row order."""
-        table = self.offsets
+        table: Tensor = self.offsets
         for axis, count in enumerate(grid):
             table = for_pairs(table, 1 + 2 * axis, count)
         firsts, seconds = (range(start, 1 + 2 * len(grid), 2) for start in (1, 2))
@@ -108,7 +108,8 @@ class Attending(nn.Module):
     def _attended(self, tokens: Tensor, grid: Sequence[int]) -> Tensor:
         """(batch, voxels, inside) to (batch, voxels, outside)."""
         split = self.qkv(tokens).unflatten(2, (self.heads, -1)).transpose(1, 2)
-        taken = scaled_dot_product_attention(*split.chunk(3, dim=3), attn_mask=self.bias(grid))
+        queries, keys, values = split.chunk(3, dim=3)
+        taken = scaled_dot_product_attention(queries, keys, values, attn_mask=self.bias(grid))
         return self.projection(taken.transpose(1, 2).flatten(2))
 
 
