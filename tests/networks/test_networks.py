@@ -45,6 +45,7 @@ SMALL_STAGES = {
 }
 FEW_STRIDES = {axes: [[2] * axes] * 2 + [[1] * axes] * 3 for axes in (2, 3)}
 SMALL_ALEXNET = {"widths": [4, 8, 8, 8, 8], "hidden": 16, "cells": 2, "stem_stride": 1, "dropout": 0.0}
+SMALL_DEEPLAB = {"width": 8, "inside": 16, "rates": [1, 2], "dropout": 0.0}
 SMALL_EFFICIENTNET = {"stages": [[1, 3, 8, 1, 1], [2, 5, 8, 2, 2]], "width": 0.25, "last": 64, "dropout": 0.0}
 SMALL_MOBILENET = {"stages": [[1, 8, 1, 1], [2, 8, 2, 2]], "width": 0.25, "last": 16, "dropout": 0.0}
 VIT_WITH_ALL = {
@@ -69,6 +70,12 @@ SMALLEST = {
     "clip_resnet 3D": ("clip_resnet", {"blocks": [1, 1], "width": 8, "dropout": 0.0, "frames": 2}, (9, 7, 11)),
     "convnext 2D": ("convnext", {"blocks": [1, 1], "width": 8, "kernel": 3, "stem_stride": 2}, (13, 9)),
     "convnext 3D": ("convnext", {"blocks": [1, 1], "width": 8, "kernel": 3, "stem_stride": 2}, (9, 7, 11)),
+    "deeplab 2D": ("deeplab", {**SMALL_DEEPLAB, "strides": [[1, 1], [1, 1], [2, 2], [2, 2], [2, 2]]}, (13, 9)),
+    "deeplab 3D": (
+        "deeplab",
+        {**SMALL_DEEPLAB, "planar": 2, "strides": [[1, 1, 1], [1, 1, 1], [2, 2, 1], [2, 2, 2], [2, 2, 2]]},
+        (9, 7, 6),
+    ),
     "densenet 2D": ("densenet", {"blocks": [2, 2], "growth": 4, "width": 8, "dropout": 0.0}, (13, 9)),
     "densenet 3D": ("densenet", {"blocks": [2, 2], "growth": 4, "width": 8, "dropout": 0.0}, (9, 7, 11)),
     "efficientnet 2D": ("efficientnet", SMALL_EFFICIENTNET, (13, 9)),
@@ -133,7 +140,7 @@ OF_MONAI = ("attention_unet", "mednext", "swin_unetr", "unet_plus_plus", "unetr"
 # What a file needs beside torch; of ours only files beside it.
 WRAPPED = {
     "timm": {"timm"},
-    "resnet_slices": {"isocenter"},
+    **{key: {"isocenter"} for key in ("deeplab", "resnet_slices")},
     **{key: {"torchvision", "isocenter"} for key in (*DETECTORS, *OBJECTS)},
     **{key: {"monai", "isocenter"} for key in OF_MONAI},
     **{key: {"monai", "einops", "isocenter"} for key in ("swin_unetr", "unetr")},
@@ -146,7 +153,7 @@ NEWER_EXPORT = ("swin_unetr",)
 # These have coarser outputs beside the finest while they train.
 OF_UNET = ("cbam_unet", "grouped_unet", "se_unet", "separable_unet", "unet", "unet_slices")
 COARSER = ("mednext", "plain_conv_unet", "residual_encoder_unet", "segresnet", *OF_UNET)
-DENSE = (*COARSER, *(name for name in OF_MONAI if name not in COARSER))
+DENSE = ("deeplab", *COARSER, *(name for name in OF_MONAI if name not in COARSER))
 
 
 def smallest(which: str, heads: dict[str, Head] | None = None) -> tuple[torch.nn.Module, torch.Tensor]:

@@ -61,6 +61,7 @@ def test_what_only_training_scoring_or_drawing_needs_stays_behind(sources):
 
 # What families have in common, and travels with each, by its name, or for all of a file by the file's.
 SHARED = {
+    "deeplab": {"inflated_resnet"},
     "faster_rcnn": {"levels", "pyramid", "resnet_pyramid"},
     "fcos": {"levels", "pyramid", "resnet_pyramid"},
     "mask_rcnn": {"regions", "rendering"},

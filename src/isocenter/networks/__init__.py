@@ -25,6 +25,7 @@ NETWORKS = {
     "cbam_unet": "isocenter.networks.unet:build_cbam",
     "clip_resnet": "isocenter.networks.resnet:build_clips",
     "convnext": "isocenter.networks.convnext:build",
+    "deeplab": "isocenter.networks.deeplab:build",
     "densenet": "isocenter.networks.densenet:build",
     "efficientnet": "isocenter.networks.efficientnet:build",
     "faster_rcnn": "isocenter.networks.faster_rcnn:build",
