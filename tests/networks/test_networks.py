@@ -94,6 +94,8 @@ SMALLEST = {
     "mobilenet 3D": ("mobilenet", SMALL_MOBILENET, (9, 7, 11)),
     "mednext 2D": ("mednext", {"halvings": 2, "width": 8, "deep_supervision": 1}, (12, 20)),
     "mednext 3D": ("mednext", {"halvings": 2, "width": 8, "deep_supervision": 1}, (8, 12, 20)),
+    "multiscale_unet 2D": ("multiscale_unet", {"strides": PICTURE, "width": 8, "deep_supervision": 1}, (12, 20)),
+    "multiscale_unet 3D": ("multiscale_unet", {"strides": VOLUME, "width": 8, "deep_supervision": 1}, (6, 12, 20)),
     "plain_conv_unet 2D": ("plain_conv_unet", {**SMALL_STAGES[2], "convolutions": [1, 2, 1]}, (12, 20)),
     "plain_conv_unet 3D": ("plain_conv_unet", {**SMALL_STAGES[3], "convolutions": [1, 2, 1]}, (6, 12, 20)),
     "pseudo3d_resnet 2D": ("pseudo3d_resnet", {"blocks": [1, 1], "width": 8, "dropout": 0.0}, (13, 9)),
@@ -140,7 +142,7 @@ OF_MONAI = ("attention_unet", "mednext", "swin_unetr", "unet_plus_plus", "unetr"
 # What a file needs beside torch; of ours only files beside it.
 WRAPPED = {
     "timm": {"timm"},
-    **{key: {"isocenter"} for key in ("deeplab", "resnet_slices")},
+    **{key: {"isocenter"} for key in ("deeplab", "multiscale_unet", "resnet_slices")},
     **{key: {"torchvision", "isocenter"} for key in (*DETECTORS, *OBJECTS)},
     **{key: {"monai", "isocenter"} for key in OF_MONAI},
     **{key: {"monai", "einops", "isocenter"} for key in ("swin_unetr", "unetr")},
@@ -152,7 +154,7 @@ NONE_FOR = {*((name, 3) for name in PICTURES_ALONE), *((name, 2) for name in VOL
 NEWER_EXPORT = ("swin_unetr",)
 # These have coarser outputs beside the finest while they train.
 OF_UNET = ("cbam_unet", "grouped_unet", "se_unet", "separable_unet", "unet", "unet_slices")
-COARSER = ("mednext", "plain_conv_unet", "residual_encoder_unet", "segresnet", *OF_UNET)
+COARSER = ("mednext", "multiscale_unet", "plain_conv_unet", "residual_encoder_unet", "segresnet", *OF_UNET)
 DENSE = ("deeplab", *COARSER, *(name for name in OF_MONAI if name not in COARSER))
 
 

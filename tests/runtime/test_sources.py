@@ -65,6 +65,7 @@ SHARED = {
     "faster_rcnn": {"levels", "pyramid", "resnet_pyramid"},
     "fcos": {"levels", "pyramid", "resnet_pyramid"},
     "mask_rcnn": {"regions", "rendering"},
+    "multiscale_unet": {"gates", "slices", "unet"},
     "resnet_slices": {"inflated_resnet", "slices"},
     "resnet": {"gates"},
     "retinanet": {"levels", "pyramid", "resnet_pyramid", "retinanet_volumes"},

@@ -37,6 +37,7 @@ NETWORKS = {
     "mask_rcnn": "isocenter.networks.mask_rcnn:build",
     "mednext": "isocenter.networks.mednext:build",
     "mobilenet": "isocenter.networks.mobilenet:build",
+    "multiscale_unet": "isocenter.networks.multiscale_unet:build",
     "plain_conv_unet": "isocenter.networks.nnunet:build_plain",
     "pseudo3d_resnet": "isocenter.networks.resnet:build_pseudo3d",
     "pyramid": "isocenter.networks.pyramid:build",

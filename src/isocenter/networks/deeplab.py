@@ -54,7 +54,8 @@ class Whole(nn.Sequential):
     """The mean of a map, led through a layer, at every voxel."""
 
     def forward(self, images: Tensor) -> Tensor:
-        pool, convolution, norm, active = self
+        parts: list[Any] = list(self)
+        pool, convolution, norm, active = parts
         seen = convolution(pool(images))
         if self.training and seen.shape[0] == 1:  # one value has no spread: as in prediction
             kept = norm.running_mean, norm.running_var, norm.weight, norm.bias
