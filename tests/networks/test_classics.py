@@ -34,6 +34,7 @@ CLASSICS = (
     "convnext",
     "efficientnet",
     "inception",
+    "inflated_resnet",
     "lenet",
     "mobilenet",
     "pseudo3d_resnet",

@@ -45,6 +45,7 @@ SMALL_STAGES = {
 }
 FEW_STRIDES = {axes: [[2] * axes] * 2 + [[1] * axes] * 3 for axes in (2, 3)}
 SMALL_ALEXNET = {"widths": [4, 8, 8, 8, 8], "hidden": 16, "cells": 2, "stem_stride": 1, "dropout": 0.0}
+SMALL_DEEPLAB = {"width": 8, "inside": 16, "rates": [1, 2], "dropout": 0.0}
 SMALL_EFFICIENTNET = {"stages": [[1, 3, 8, 1, 1], [2, 5, 8, 2, 2]], "width": 0.25, "last": 64, "dropout": 0.0}
 SMALL_MOBILENET = {"stages": [[1, 8, 1, 1], [2, 8, 2, 2]], "width": 0.25, "last": 16, "dropout": 0.0}
 SMALL_COATNET = {"blocks": [1, 2], "convolved": 1, "width": 8, "stem": 8, "stem_stride": 1, "head": 8}
@@ -90,6 +91,12 @@ SMALLEST = {
     "clip_transformer 3D": ("clip_transformer", SMALL_CLIP | {"hidden": 8, "heads": 2}, (9, 7, 11)),
     "convnext 2D": ("convnext", {"blocks": [1, 1], "width": 8, "kernel": 3, "stem_stride": 2}, (13, 9)),
     "convnext 3D": ("convnext", {"blocks": [1, 1], "width": 8, "kernel": 3, "stem_stride": 2}, (9, 7, 11)),
+    "deeplab 2D": ("deeplab", {**SMALL_DEEPLAB, "strides": [[1, 1], [1, 1], [2, 2], [2, 2], [2, 2]]}, (13, 9)),
+    "deeplab 3D": (
+        "deeplab",
+        {**SMALL_DEEPLAB, "planar": 2, "strides": [[1, 1, 1], [1, 1, 1], [2, 2, 1], [2, 2, 2], [2, 2, 2]]},
+        (9, 7, 6),
+    ),
     "densenet 2D": ("densenet", {"blocks": [2, 2], "growth": 4, "width": 8, "dropout": 0.0}, (13, 9)),
     "densenet 3D": ("densenet", {"blocks": [2, 2], "growth": 4, "width": 8, "dropout": 0.0}, (9, 7, 11)),
     "efficientnet 2D": ("efficientnet", SMALL_EFFICIENTNET, (13, 9)),
@@ -114,6 +121,8 @@ SMALLEST = {
     "mobilenet 3D": ("mobilenet", SMALL_MOBILENET, (9, 7, 11)),
     "mednext 2D": ("mednext", {"halvings": 2, "width": 8, "deep_supervision": 1}, (12, 20)),
     "mednext 3D": ("mednext", {"halvings": 2, "width": 8, "deep_supervision": 1}, (8, 12, 20)),
+    "multiscale_unet 2D": ("multiscale_unet", {"strides": PICTURE, "width": 8, "deep_supervision": 1}, (12, 20)),
+    "multiscale_unet 3D": ("multiscale_unet", {"strides": VOLUME, "width": 8, "deep_supervision": 1}, (6, 12, 20)),
     "plain_conv_unet 2D": ("plain_conv_unet", {**SMALL_STAGES[2], "convolutions": [1, 2, 1]}, (12, 20)),
     "plain_conv_unet 3D": ("plain_conv_unet", {**SMALL_STAGES[3], "convolutions": [1, 2, 1]}, (6, 12, 20)),
     "pseudo3d_resnet 2D": ("pseudo3d_resnet", {"blocks": [1, 1], "width": 8, "dropout": 0.0}, (13, 9)),
@@ -178,8 +187,8 @@ NONE_FOR = {*((name, 3) for name in PICTURES_ALONE), *((name, 2) for name in VOL
 NEWER_EXPORT = ("swin_unetr",)
 # These have coarser outputs beside the finest while they train.
 OF_UNET = ("cbam_unet", "grouped_unet", "se_unet", "separable_unet", "unet", "unet_slices")
-COARSER = (*FUSION, "mednext", "plain_conv_unet", "residual_encoder_unet", "segresnet", *OF_UNET)
-DENSE = (*COARSER, *OWN_SHAPE, *(name for name in OF_MONAI if name not in COARSER))
+COARSER = (*FUSION, "mednext", "multiscale_unet", "plain_conv_unet", "residual_encoder_unet", "segresnet", *OF_UNET)
+DENSE = ("deeplab", *COARSER, *OWN_SHAPE, *(name for name in OF_MONAI if name not in COARSER))
 
 
 def smallest(which: str, heads: dict[str, Head] | None = None) -> tuple[torch.nn.Module, torch.Tensor]:

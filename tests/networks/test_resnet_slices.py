@@ -55,6 +55,13 @@ def test_slices_are_weighed_by_what_is_found_in_them():
     torch.testing.assert_close(network(volume)["class"], network.vectors["class"](pooled))
 
 
+def test_numbers_beside_a_volume_join_what_was_found_in_its_slices():
+    network = slices(context=2)
+    volume, told = torch.randn(2, 1, 12, 10, 5), torch.tensor([[0.0, 0.0], [1.0, -2.0]])
+    apart = network(volume, told)["class"] - network(volume, torch.zeros(2, 2))["class"]
+    torch.testing.assert_close(apart, told @ network.vectors["class"].weight[:, -2:].T, atol=1e-5, rtol=1e-4)
+
+
 def test_weights_that_have_learnt_nothing_are_the_mean():
     weighed, mean = slices(), slices(pooling="mean")
     torch.nn.init.zeros_(weighed.weigh[2].weight)

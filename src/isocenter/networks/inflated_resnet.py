@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -152,6 +152,7 @@ class Encoder(nn.Module):
     axis:    of a volume, that the kernels of pictures lack
     planar:  how many of the five parts (first convolution, four stages) look at the plane across that axis alone
     dilated: how many of the last stages look that much further apart instead of reducing the image (arXiv:1706.05587)
+    `finest` and `features` are the feature maps of the first and the last stage.
     """
 
     def __init__(
@@ -187,10 +188,10 @@ class Encoder(nn.Module):
             made += [block(look, outside, outside, one, apart) for _ in range(count - 1)]
             self.add_module(f"layer{stage + 1}", nn.Sequential(*made))
             inside = outside
-        self.features = inside
-        for layer in self.modules():
-            if isinstance(layer, tuple(CONVOLUTION.values())):
-                nn.init.kaiming_normal_(cast(Tensor, layer.weight), mode="fan_out", nonlinearity="relu")
+        self.finest, self.features = inside // 2 ** (len(blocks) - 1), inside
+        for weight in self.parameters():
+            if weight.ndim > 1:
+                nn.init.kaiming_normal_(weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, images: Tensor) -> list[Tensor]:
         images = self.maxpool(self.relu(self.bn1(self.conv1(self.ends1(images)))))

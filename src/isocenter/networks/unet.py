@@ -180,15 +180,12 @@ class UNet(nn.Module):
         super().__init__()
         how = Convolving(separable, groups, attention)
         how.check()
-        if not strides or max(strides[0]) > 1 or any(len(stride) != spatial_dims for stride in strides):
-            raise ValueError(f"strides need {spatial_dims} numbers a stage, and 1 in the first, not {strides}")
+        check_stages(strides, spatial_dims, deep_supervision)
         if activation not in ACTIVATION:
             raise ValueError(f"there is no activation {activation!r}, only {', '.join(ACTIVATION)}")
-        if not 0 <= deep_supervision <= max(0, len(strides) - 2):
-            raise ValueError(f"{len(strides)} stages have no {deep_supervision} coarser outputs (deep_supervision)")
         stages = len(strides)
         widths = [min(width * 2**stage, widest) for stage in range(stages)]
-        shapes = kernels_for(strides) if kernels is None else _checked(kernels, stages, spatial_dims)
+        shapes = kernels_for(strides) if kernels is None else checked(kernels, stages, spatial_dims)
         down, up = _each(blocks, stages, "blocks"), _each(decoder_blocks, stages - 1, "decoder_blocks")
 
         def stage_of(
@@ -305,6 +302,14 @@ class SliceUNet(nn.Module):
         return outputs
 
 
+def check_stages(strides: Sequence[Sequence[int]], axes: int, deep_supervision: int) -> None:
+    """ValueError where these are no stages of so many axes, or too few for so many coarser outputs."""
+    if not strides or max(strides[0]) > 1 or any(len(stride) != axes for stride in strides):
+        raise ValueError(f"strides need {axes} numbers a stage, and 1 in the first, not {strides}")
+    if not 0 <= deep_supervision <= max(0, len(strides) - 2):
+        raise ValueError(f"{len(strides)} stages have no {deep_supervision} coarser outputs (deep_supervision)")
+
+
 def kernels_for(strides: Sequence[Sequence[int]]) -> list[list[int]]:
     """Where a stage does not yet reduce an axis, its voxels are long there: no convolution across it either."""
     kernels = [[1 if s == 1 and max(stride) > 1 else 3 for s in stride] for stride in strides]
@@ -313,7 +318,7 @@ def kernels_for(strides: Sequence[Sequence[int]]) -> list[list[int]]:
     return kernels
 
 
-def _checked(kernels: Sequence[Sequence[int]], stages: int, axes: int) -> Sequence[Sequence[int]]:
+def checked(kernels: Sequence[Sequence[int]], stages: int, axes: int) -> Sequence[Sequence[int]]:
     if len(kernels) != stages or any(len(kernel) != axes or any(k % 2 != 1 for k in kernel) for kernel in kernels):
         raise ValueError(f"kernels need {axes} odd numbers for each of {stages} stages, not {kernels}")
     return kernels

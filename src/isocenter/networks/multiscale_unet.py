@@ -1,0 +1,149 @@
+"""Attention U-Net at several scales: each stage sees the image again, gates weigh what is handed across.
+
+Abraham and Khan, ISBI 2019, arXiv:1810.07842, with the gates of Oktay et al., MIDL 2018, arXiv:1804.03999. The blocks
+are those of `unet`. This file needs torch, and `unet` with what that needs beside it, so that copies travel with a
+model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from isocenter.networks import unet
+from isocenter.networks.unet import CONVOLUTION, NORMALISATION, TRANSPOSED, Block, kernels_for
+
+PAPER = "arXiv:1810.07842"
+POOLING: dict[int, Any] = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
+LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
+
+
+class Gate(nn.Module):
+    """Weighs each voxel of `finer` maps, between 0 and 1, by what they and the coarser ones say together.
+
+    finer, coarser: (batch, maps, *spatial) each; the weights are made on the coarser grid, and interpolated
+    Oktay et al., arXiv:1804.03999, equations 1 and 2
+    """
+
+    def __init__(self, ndim: int, finer: int, coarser: int, stride: Sequence[int]) -> None:
+        super().__init__()
+        convolution, inside, step = CONVOLUTION[ndim], max(1, finer // 2), tuple(stride)
+        self.of_finer = convolution(finer, inside, step, step, bias=False)
+        self.of_coarser = convolution(coarser, inside, 1)
+        self.weigh = convolution(inside, 1, 1)
+        self.mode = LINEAR[ndim]
+
+    def forward(self, finer: Tensor, coarser: Tensor) -> Tensor:
+        return finer * self.weights(finer, coarser)
+
+    def weights(self, finer: Tensor, coarser: Tensor) -> Tensor:
+        """(batch, 1, *spatial) as fine as the finer maps."""
+        logits = self.weigh(torch.relu(self.of_finer(finer) + self.of_coarser(coarser)))
+        size = [int(n) for n in finer.shape[2:]]
+        return interpolate(torch.sigmoid(logits), size=size, mode=self.mode, align_corners=False)
+
+
+class Seeing(nn.Module):
+    """The image, averaged to a coarser grid, as feature maps of it."""
+
+    def __init__(self, ndim: int, channels: int, maps: int, kernel: Sequence[int], by: Sequence[int]) -> None:
+        super().__init__()
+        pad = tuple(n // 2 for n in kernel)
+        self.average = POOLING[ndim](tuple(by))
+        self.look = CONVOLUTION[ndim](channels, maps, tuple(kernel), 1, pad, bias=False)
+        self.norm, self.activation = NORMALISATION[ndim](maps, affine=True), nn.LeakyReLU(0.01, inplace=True)
+
+    def forward(self, images: Tensor) -> Tensor:
+        seen: Tensor = self.activation(self.norm(self.look(self.average(images))))
+        return seen
+
+
+class MultiscaleUNet(nn.Module):
+    """(batch, channels, *spatial) to {head: (batch, channels of the head, *spatial) or (batch, size)}.
+
+    dense, vectors:   heads by name with their number of channels
+    strides:          one entry a stage and axis; the first stage has stride 1. The input's size per axis must be a
+                      multiple of the product of its strides
+    width:            feature maps of the first stage; doubled by each stage up to `widest`
+    kernels:          one entry a stage and axis, odd; without them 3, and 1 across axes whose voxels are still long
+    dropout:          of whole feature maps between the two convolutions of a block
+    deep_supervision: how many coarser outputs `head@1`, `head@2`, ... there are while training; the paper has one a
+                      stage
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        spatial_dims: int,
+        dense: Mapping[str, int],
+        vectors: Mapping[str, int],
+        strides: Sequence[Sequence[int]],
+        width: int = 32,
+        widest: int = 512,
+        kernels: Sequence[Sequence[int]] | None = None,
+        dropout: float = 0.0,
+        deep_supervision: int = 0,
+    ) -> None:
+        super().__init__()
+        unet.check_stages(strides, spatial_dims, deep_supervision)
+        stages, one = len(strides), [1] * spatial_dims
+        widths = [min(width * 2**stage, widest) for stage in range(stages)]
+        shapes = kernels_for(strides) if kernels is None else unet.checked(kernels, stages, spatial_dims)
+        by = [[math.prod(along) for along in zip(*strides[: stage + 1], strict=True)] for stage in range(stages)]
+        # The image again, with as many maps as come from the stage before; each stage then takes both.
+        self.seeing = nn.ModuleList(
+            Seeing(spatial_dims, channels, widths[stage - 1], shapes[stage], by[stage]) for stage in range(1, stages)
+        )
+        convolution, transposed = CONVOLUTION[spatial_dims], TRANSPOSED[spatial_dims]
+        self.down, self.encoder = nn.ModuleList(), nn.ModuleList()
+        self.encoder.append(Block(spatial_dims, channels, widths[0], shapes[0], one, dropout=dropout))
+        self.gates, self.up, self.decoder = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        for stage in range(1, stages):
+            before, step = widths[stage - 1], tuple(strides[stage])
+            self.down.append(convolution(before, before, step, step, bias=False))
+            self.encoder.append(Block(spatial_dims, 2 * before, widths[stage], shapes[stage], one, dropout=dropout))
+        for stage in range(stages - 1, 0, -1):
+            finer, coarser, step = widths[stage - 1], widths[stage], tuple(strides[stage])
+            self.gates.append(Gate(spatial_dims, finer, coarser, step))
+            self.up.append(transposed(coarser, finer, step, step, bias=False))
+            self.decoder.append(Block(spatial_dims, 2 * finer, finer, shapes[stage - 1], one, dropout=dropout))
+        self.dense = nn.ModuleDict({name: convolution(widths[0], n, 1) for name, n in dense.items()})
+        self.vectors = nn.ModuleDict({name: nn.Linear(widths[-1], n) for name, n in vectors.items()})
+        levels = range(1, deep_supervision + 1)
+        coarse = {f"{name}@{n}": convolution(widths[n], count, 1) for name, count in dense.items() for n in levels}
+        self.coarse = nn.ModuleDict(coarse)
+
+    def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
+        maps = self.encoder[0](images)
+        skips: list[Tensor] = []
+        for down, seeing, block in zip(self.down, self.seeing, list(self.encoder)[1:], strict=True):
+            skips.append(maps)
+            maps = block(torch.cat([down(maps), seeing(images)], dim=1))
+        pooled, found = maps.flatten(2).mean(dim=2), [maps]
+        for gate, up, block, skip in zip(self.gates, self.up, self.decoder, skips[::-1], strict=True):
+            found.append(block(torch.cat([gate(skip, found[-1]), up(found[-1])], dim=1)))
+        outputs = {name: layer(pooled) for name, layer in self.vectors.items()}
+        outputs |= {name: layer(found[-1]) for name, layer in self.dense.items()}
+        if self.training:
+            outputs |= {name: layer(found[-1 - int(name.rpartition("@")[2])]) for name, layer in self.coarse.items()}
+        return outputs
+
+
+def build(
+    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
+) -> MultiscaleUNet:
+    return MultiscaleUNet(channels, spatial_dims, dense, vectors, **size)
+
+
+def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
+    """As a U-Net, and every stage but the two lowest gives an output to learn from."""
+    size, because, _ = unet.size_for(patch, strides, device)
+    coarse = max(0, len(strides) - 3)
+    told = f"gates at {len(strides) - 1} scales, each of which sees the image; {coarse} coarser outputs learn too"
+    reason = because.partition("; ")[0] + f"; width for the {device}; {told}"
+    return {**size, "deep_supervision": coarse}, reason, PAPER
