@@ -70,7 +70,7 @@ def test_frames_that_are_not_there_do_not_change_the_answer(which, axes):
 
 
 @pytest.mark.parametrize("which", FAMILIES)
-@settings(max_examples=8)
+@settings(max_examples=4)
 @given(slots=st.lists(st.sets(st.integers(0, SLOTS - 1), min_size=1), min_size=2, max_size=2))
 def test_a_clip_has_the_same_answer_alone_as_among_clips_of_other_lengths(which, slots):
     module = network(which).eval()
@@ -83,7 +83,7 @@ def test_a_clip_has_the_same_answer_alone_as_among_clips_of_other_lengths(which,
 
 
 @pytest.mark.parametrize("which", ["GRU", "GRU one way in two layers", "LSTM"])
-@settings(max_examples=8)
+@settings(max_examples=4)
 @given(slots=st.sets(st.integers(0, SLOTS - 1), min_size=1))
 def test_a_lost_frame_leaves_the_state_of_a_recurrent_network_as_it_was(which, slots):
     module, short = network(which).eval(), clip(len(slots))
@@ -203,7 +203,7 @@ MOVING = {
 
 @pytest.mark.parametrize("name", MOVING)
 def test_which_way_something_moves_is_learnt(name):
-    assert accuracy(name, 2, 60, frames=5, **MOVING[name]) > 0.9
+    assert accuracy(name, 2, 50, frames=5, **MOVING[name]) > 0.9
 
 
 def test_which_way_something_moves_in_volumes_is_learnt_by_convolutions_over_space_and_time():
