@@ -89,8 +89,9 @@ def fitted(
             "context": context,
         }
         told = {**(context or {}), **(presence or {})}
-        wanted = (holes is not None and holes.absent) or "modalities" in size.value
-        if presence and wanted and takes_context(task, architecture, told):
+        # A family of several images looks for them there; another one is told as far as it takes a context.
+        needed, lacking = "modalities" in size.value, holes is not None and bool(holes.absent)
+        if presence and (needed or (lacking and takes_context(task, architecture, told))):
             architecture["context"] = told
         cases = prepared_bytes(grid, channels)
         found = peak(
