@@ -200,7 +200,7 @@ def _mean(each: Sequence[Tensor], there: Tensor) -> Tensor:
 
 def _width(stage: nn.Module) -> int:
     """Feature maps that a stage of an encoder makes."""
-    block = stage[-1] if isinstance(stage, nn.Sequential) else stage
+    block: Any = stage[-1] if isinstance(stage, nn.Sequential) else stage
     return int(block.second.out_channels)
 
 
