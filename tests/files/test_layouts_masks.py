@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -393,3 +394,11 @@ def test_a_contrast_that_some_sessions_lack_is_said_and_left_out(tmp_path):
     dataset = read_dataset(tmp_path)
     assert list(dataset.cases[0].images) == ["image"]
     assert "T2w" in dataset.problems[0].what
+
+
+def test_a_lone_file_with_a_number_is_a_channel_only_to_a_model_that_does_without_the_others(tmp_path):
+    volume(tmp_path / "x_0001.nii.gz")
+    with_both = DatasetOptions(references=False, channels=2)
+    assert [case.id for case in read_dataset(tmp_path, with_both)] == ["x_0001"]
+    [case] = read_dataset(tmp_path, replace(with_both, absent=True))
+    assert (case.id, list(case.images), case.images["0001"].channels) == ("x", ["0001"], ("0001",))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 import isocenter
 import trained
+from isocenter.errors import PlanError
 from isocenter.planning.modalities import Holes, absent_decision, dropout_decision
 from isocenter.values import Case, Dataset, Geometry, Image
 
@@ -69,6 +71,14 @@ def test_another_way_is_told_what_is_there_as_far_as_it_takes_it(holed):
     early = isocenter.plan(holed, device="cpu", threads=1, assignments={"network.name": "unet_plus_plus"}).plan
     assert early["network.context"] is None
     assert "unet_plus_plus sees images alone" in early.decision("network.context").because
+
+
+def test_covariates_beside_masks_are_refused_and_never_taken_for_what_is_there(holed, tmp_path):
+    rows = [f"case{n:02},{n % 4},{n % 3}" for n in range(9)]
+    data = shutil.copytree(holed, tmp_path / "told")
+    (data / "patients.csv").write_text("\n".join(["case,age,grade", *rows]))
+    with pytest.raises(PlanError, match="covariates join heads for the whole image"):
+        isocenter.plan(data, device="cpu", threads=1, assignments={"network.context": ["age", "grade"]})
 
 
 def test_a_dropout_that_was_asked_for_is_followed_by_what_may_be_absent(holed):

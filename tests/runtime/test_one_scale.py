@@ -57,6 +57,18 @@ def test_a_member_sees_each_voxel_as_it_did_in_training(kinds):
     holds()
 
 
+def test_a_channel_that_is_absent_stays_zero_on_every_scale():
+    given, own = Normalisation("window", -100.0, 300.0, 50.0, 80.0), Normalisation("window", -90.0, 300.0, 20.0, 70.0)
+    module = OnItsScale(Itself(), 2)
+    for name, value in conversion(given, own)._asdict().items():
+        setattr(module, name, torch.tensor([value] * 2))
+    images = torch.zeros(1, 2, 3, 4)
+    images[0, 0, 0, 0] = 1.0
+    said = module(images)["mask"]
+    assert not said[0, 1].any()
+    assert said[0, 0].all()
+
+
 def test_each_image_s_own_scale_is_the_same_for_all():
     assert widest([(Normalisation("zscore"),)] * 3) == (Normalisation("zscore"),)
     assert conversion(Normalisation("zscore"), Normalisation("zscore")) == Conversion()

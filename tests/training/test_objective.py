@@ -13,7 +13,7 @@ from isocenter.planning import read_plan, settings
 from isocenter.training import Batch
 from isocenter.training.compute import Compute
 from isocenter.training.kinds import vectors_changed
-from isocenter.training.objective import batch_loss, bit_by_bit, by_level, supervised
+from isocenter.training.objective import augmented, batch_loss, bit_by_bit, by_level, only_there, supervised
 
 
 @pytest.fixture(scope="session")
@@ -133,3 +133,20 @@ def test_what_cannot_be_alike_in_two_runs_is_refused_by_the_networks_name(classe
         torch.use_deterministic_algorithms(False)
     with pytest.raises(RuntimeError, match="of another kind"), bit_by_bit(chosen):
         raise RuntimeError("of another kind")
+
+
+def test_what_is_absent_stays_zero_whatever_augmentation_makes_of_it(classes):
+    noisy = replace(classes, augmentation=replace(classes.augmentation, probability=1.0, noise=1.0, brightness=1.0))
+    there = np.array([[1, 0], [1, 1]], np.float32)
+    images = np.random.default_rng(0).normal(size=(2, 2, 24, 24)).astype(np.float32)
+    generators = tuple(np.random.default_rng(n) for n in range(2))
+    batch = Batch(images, np.array([0, 1]), generators, (1.0, 1.0), there=there)
+    seen = augmented(batch, noisy, "cpu").images
+    assert not seen[0, 1].any()
+    assert all(seen[n, channel].std() > 0 for n, channel in ((0, 0), (1, 0), (1, 1)))
+    assert not torch.equal(seen[1], torch.from_numpy(images[1]))
+
+
+def test_frames_go_with_their_channel_and_what_was_marked_before_is_always_there():
+    seen = only_there(torch.ones(1, 5, 3), torch.tensor([[0.0, 1.0]]), frames=2)
+    assert seen[0, :, 0].tolist() == [0, 0, 1, 1, 1]

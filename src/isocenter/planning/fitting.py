@@ -92,8 +92,9 @@ def fitted(
             "size": size.value,
         }
         beside = {**(context or {}), **(presence or {})}
-        lacks = (holes is not None and holes.absent) or "modalities" in size.value
-        if not (presence and lacks and takes_context(task, architecture, beside)):
+        # A family of several images looks for them there; another one is told as far as it takes a context.
+        needed, lacking = "modalities" in size.value, holes is not None and bool(holes.absent)
+        if not (presence and (needed or (lacking and takes_context(task, architecture, beside)))):
             beside = dict(context or {})
         told = telling(task, network.value, beside)
         architecture |= told_of({"context": beside, **{key: one.value for key, one in told.items()}})

@@ -30,11 +30,13 @@ def open_dataset(
     *,
     references: bool = True,
     channels: int | None = None,
+    absent: bool = False,
     needs: Collection[str] = (),
 ) -> Dataset:
     """A data set as it is, or read from its path as the flags in `READING` say.
 
     channels: images of one case, where a model says how many
+    absent:   whether it does without some of them
     needs:    kinds of reference that a task asks for, where a file can be read as one or another
     Raises UsageError for a flag that is none, and what reading raises.
     """
@@ -46,7 +48,8 @@ def open_dataset(
     each = each_object(given.get("labels")) if BOXES in needs else None
     if each is not None:
         given, needs = {**given, "labels": None}, {*needs, OBJECT_MAPS}
-    dataset = data if isinstance(data, Dataset) else read_dataset(data, _options(given, references, channels, needs))
+    options = replace(_options(given, references, channels, needs), absent=absent)
+    dataset = data if isinstance(data, Dataset) else read_dataset(data, options)
     if BOXES in needs and references:
         dataset = with_boxes(dataset, each or "object")
     if not given.get("align"):

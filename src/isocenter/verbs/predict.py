@@ -205,7 +205,8 @@ def _predicted(
 ) -> Predicted:
     """Every case predicted, its dense result written into the folder; what failed is named, and the rest goes on."""
     channels = model.preprocessing.channels
-    found = [_opened(one, given, 1 if channels == COLOUR else len(channels)) for one in inputs]
+    count, absent = 1 if channels == COLOUR else len(channels), bool(model.preprocessing.settings.get("absent"))
+    found = [_opened(one, given, count, absent) for one in inputs]
     cases = _with_covariates(told_apart([case for cases, _ in found for case in cases]), covariates)
     problems = [problem for _, of_data in found for problem in of_data if problem.severity == "error"]
     done: dict[str, Done] = {}
@@ -277,12 +278,12 @@ def _with_covariates(cases: Sequence[Case], covariates: str | Path | Mapping[str
 
 
 def _opened(
-    given_input: str | Path | Image | Dataset, given: Mapping[str, Any], channels: int
+    given_input: str | Path | Image | Dataset, given: Mapping[str, Any], channels: int, absent: bool
 ) -> tuple[list[Case], list[Problem]]:
     """The cases of one input, and what could not be read of it."""
     if isinstance(given_input, Image):
         paths = given_input.source.paths if given_input.source else ()
         name = Path(paths[0]).name.split(".")[0] if paths else "image"
         return [Case(name, name, {"image": given_input})], []
-    dataset = open_dataset(given_input, given, references=False, channels=channels)
+    dataset = open_dataset(given_input, given, references=False, channels=channels, absent=absent)
     return list(dataset), list(dataset.problems)

@@ -25,6 +25,7 @@ class DatasetOptions:
     read:       how single files are read
     references: False where only images are wanted (prediction): images without labels are then cases too
     channels:   images of one case, as a model says that knows it; it tells channel numbers from numbers of cases
+    absent:     whether a case may lack some of these images, as a model says that learnt to do without
     kinds:      of reference that are asked for: a label map is read as a "mask", unless "instances" stands here
     """
 
@@ -36,6 +37,7 @@ class DatasetOptions:
     read: ReadOptions = field(default_factory=ReadOptions)
     references: bool = True
     channels: int | None = None
+    absent: bool = False
     kinds: frozenset[str] = frozenset()
 
 

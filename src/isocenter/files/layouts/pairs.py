@@ -115,17 +115,17 @@ def by_channel(members: Iterable[tuple[Key, Member]]) -> dict[Key, list[Member]]
     return {key: [files[number] for number in sorted(files)] for key, files in cases.items()}
 
 
-def told_by_number(cases: Mapping[Key, Sequence[Member]], channels: int | None = None) -> bool:
+def told_by_number(cases: Mapping[Key, Sequence[Member]], channels: int | None = None, absent: bool = False) -> bool:
     """Whether numbers at the end are channels even though nothing else says so, and not numbers of cases.
 
-    Every case has 0000, 0001, ... up to the same number, and there are several cases or one channel. Where several
-    `channels` are known, the numbers are below theirs: a case may lack some.
+    Every case has 0000, 0001, ... up to the same number, and there are several cases or one channel; or up to the
+    number of `channels` where that is known. Where some may be `absent` the numbers are below theirs.
     """
     widths = {len(members) for members in cases.values()}
     from_zero = all(m.stem.endswith(f"_{n:04d}") for members in cases.values() for n, m in enumerate(members))
     if channels is not None:
-        known = channels > 1 and all(number_of(m) < channels for members in cases.values() for m in members)
-        return known or (widths == {channels} and from_zero)
+        below = channels > 1 and all(number_of(m) < channels for members in cases.values() for m in members)
+        return (absent and below) or (widths == {channels} and from_zero)
     return len(widths) == 1 and from_zero and (len(cases) > 1 or widths == {1})
 
 

@@ -23,7 +23,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     members = folder.images or folder.members
     keyed = [(Key(member.folders, member.stem, member.split), member) for member in members]
     numbered = by_channel(keyed)
-    numbered = numbered if told_by_number(numbered, options.channels) else {}
+    numbered = numbered if told_by_number(numbered, options.channels, options.absent) else {}
     cases = [Pair(key, tuple(files)) for key, files in (numbered or one_each(keyed)).items()]
     modality = modality_word(options.modality)
     found = tuple(
