@@ -2,11 +2,11 @@
 
     python bench/covariates.py --data ../shared/data/multimodal --steps 300 --seeds 0 1 2
 
-Simulated: the class is half in a picture and half in a number beside it ("halves"); the number is spread over three of
-5,000 columns ("genes"); of a bright and a dim disc in a picture a covariate says which is the structure ("which"), so
-that images alone cannot tell. Real: COVID-19 or another pneumonia in a radiograph, beside age, sex and what was measured
-("chest"); its sources and the label go together, so that it says nothing of the disease. All trainings have the same
-steps.
+Simulated: the class is half in a picture and half in a number beside it ("halves"); the number is spread over three
+of 5,000 columns ("genes"); of a bright and a dim disc in a picture a covariate says which is the structure ("which"),
+so that images alone cannot tell. Real: COVID-19 or another pneumonia in a radiograph, beside age, sex and what was
+measured ("chest"); its sources and the label go together, so that it says nothing of the disease. All trainings have
+the same steps.
 """
 
 from __future__ import annotations
@@ -32,13 +32,14 @@ CHEST = ["age", "sex", "temperature", "pO2_saturation", "leukocyte_count", "offs
 # Large enough for discs.
 RESNET = {"width": 8, "blocks": [1, 1, 1], "stem_stride": 1}
 UNET = {"width": 8, "widest": 32, "strides": [[1, 1], [2, 2], [2, 2]]}
-WHOLE, DENSE = ("concatenate", "film", "attention"), ("film", "attention")
+DENSE = ("film", "attention")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="the folder `multimodal`; without it simulated data alone")
     parser.add_argument("--only", nargs="+", default=["halves", "genes", "which", "chest"])
+    parser.add_argument("--ways", nargs="+", default=["concatenate", "film", "attention"])
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--cases", type=int, default=400, help="simulated")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
@@ -53,7 +54,7 @@ def main() -> None:
             continue
         table = chest(given.data, out) if name == "chest" else simulated(name, out / name, given.cases)
         for seed in given.seeds:
-            for way in DENSE if name == "which" else WHOLE:
+            for way in (way for way in given.ways if name != "which" or way in DENSE):
                 run = trained(name, table, out / f"{name}-{seed}-{way}", way, seed, given.steps, given.threads)
                 print(f"| {name} | {seed} | {way} | {' | '.join(told(run.out, run.primary))} |", flush=True)
 
