@@ -76,7 +76,7 @@ def fitted(
         grid = grid_for(fingerprint, device=machine.device, room=room, **wanted)
         network = asked or _family(said, grid, frames)
         size = _of_clips(_size(network.value, grid, machine, len(fingerprint), minutes, task), frames)
-        told = telling(task, network.value, context)
+        told = telling(task, network.value, context, len(fingerprint))
         architecture = {
             "name": network.value,
             "channels": channels,
