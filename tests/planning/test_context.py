@@ -112,10 +112,12 @@ def test_of_thousands_of_columns_what_they_have_in_common_is_said():
 def test_many_entries_are_brought_down_to_few_first(entries, narrow):
     context = {f"g{n}": {"median": 0, "mean": 0, "deviation": 1, "missing": 0} for n in range(entries)}
     task = Classification(classes=("ill", "well"))
-    found = telling(task, "resnet", context)
+    found = telling(task, "resnet", context, 400)
     assert found["told"].value == "concatenate"
     assert found["narrow"].value == narrow
-    assert (found["sparsity"].value > 0) == (narrow is not None)
+    assert found["sparsity"].value == (
+        0 if narrow is None else pytest.approx(0.3 * np.sqrt(np.log(200) / 400), abs=1e-4)
+    )
 
 
 @pytest.mark.parametrize(
@@ -129,9 +131,9 @@ def test_many_entries_are_brought_down_to_few_first(entries, narrow):
 )
 def test_how_a_network_is_told_follows_from_what_it_answers(name, task, way):
     context = {"age": {"median": 0, "mean": 0, "deviation": 1, "missing": 0}}
-    found = telling(task, name, context)
+    found = telling(task, name, context, 60)
     assert found["told"].value == way
-    assert telling(task, name, None)["told"].value is None
+    assert telling(task, name, None, 60)["told"].value is None
 
 
 def test_images_alone_are_trained_on_too_where_something_is_told_and_no_network_goes_before():

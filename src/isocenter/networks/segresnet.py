@@ -153,7 +153,7 @@ class SegResNet(nn.Module):
         if self.training:
             for name, layer in self.coarse.items():
                 outputs[name] = layer(decoded[-1 - int(name.rpartition("@")[2])])
-        return {**outputs, **self.telling.added(len(images))}
+        return {**outputs, **self.telling.added(images)}
 
 
 def translated(name: str) -> str:

@@ -138,11 +138,11 @@ class Telling(nn.Module):
         """(batch, features + beside)"""
         return torch.cat([features, told], dim=1) if self.beside and told is not None else features
 
-    def added(self, batch: int) -> dict[str, Tensor]:
+    def added(self, images: Tensor) -> dict[str, Tensor]:
         """What a network in training adds to the loss of each sample, by its name."""
-        return {} if self.narrow is None or not self.training else {ADDED: self.narrow.cost().expand(batch)}
+        return {} if self.narrow is None or not self.training else {ADDED: self.narrow.cost().expand(images.shape[0])}
 
     def answers(self, layers: nn.ModuleDict, features: Tensor, told: Tensor | None) -> dict[str, Tensor]:
         """Those of the last layers by their names, for (batch, features) of the image."""
         seen = self.joined(features, told)
-        return {**{name: layer(seen) for name, layer in layers.items()}, **self.added(seen.shape[0])}
+        return {**{name: layer(seen) for name, layer in layers.items()}, **self.added(seen)}

@@ -247,7 +247,7 @@ class UNet(nn.Module):
         if self.training:
             for name, layer in self.coarse.items():
                 outputs[name] = layer(decoded[-1 - int(name.rpartition("@")[2])])
-        return {**outputs, **self.telling.added(len(images))}
+        return {**outputs, **self.telling.added(images)}
 
     def _shaping(self, told: Tensor | None, stage: int) -> Shaped | None:
         return None if told is None else partial(self.telling.shaped, told=told, place=stage)

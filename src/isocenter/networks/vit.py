@@ -237,7 +237,7 @@ class ViT(nn.Module):
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         seen = self._seen(images, context)
-        outputs = {name: layer(seen) for name, layer in self.vectors.items()} | self.telling.added(len(images))
+        outputs = {name: layer(seen) for name, layer in self.vectors.items()} | self.telling.added(images)
         if self.bayesian and self.training:
             divergences = [layer.divergence() for layer in self.vectors.values()]  # type: ignore[operator]
             cost = (torch.stack(divergences).sum() / self.bayesian).expand(images.shape[0])

@@ -96,7 +96,7 @@ def fitted(
         needed, lacking = "modalities" in size.value, holes is not None and bool(holes.absent)
         if not (presence and (needed or (lacking and takes_context(task, architecture, beside)))):
             beside = dict(context or {})
-        told = telling(task, network.value, beside)
+        told = telling(task, network.value, beside, len(fingerprint))
         architecture |= told_of({"context": beside, **{key: one.value for key, one in told.items()}})
         cases = prepared_bytes(grid, channels)
         found = peak(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,9 +15,11 @@ from isocenter.values import Decision, Dense
 MANY_ENTRIES = 64
 # Features that they are brought down to.
 FEATURES = 16
-# Of the length of each entry's weights, beside a sample's loss: bench/covariates.py.
-SPARSITY = 1e-3
-PEREZ, SCARDAPANE = "arXiv:1709.07871", "arXiv:1607.00485"
+# What the length of each entry's weights costs, times the root of (log entries / cases): so much the best of many
+# entries seems to tell by chance (Bickel et al.). Of 5,000 columns that told nothing 0.3 left an AUROC of .943, as
+# without them, and a fiftieth of it .70 to .80; three that told half of the class raised .82 to .90 to .93 (210 cases).
+SPARSITY = 0.3
+PEREZ, BICKEL = "arXiv:1709.07871", "doi:10.1214/08-AOS620"
 MOBADERSANY, GORISHNIY = "doi:10.1073/pnas.1717139115", "arXiv:2106.11959"
 REASONS = {
     "concatenate": ("one answer is given for the whole image: they join what was made of it", MOBADERSANY),
@@ -26,17 +29,17 @@ REASONS = {
 }
 
 
-def telling(task: Task, name: str, context: Mapping[str, Any] | None) -> dict[str, Decision]:
+def telling(task: Task, name: str, context: Mapping[str, Any] | None, cases: int) -> dict[str, Decision]:
     """The decisions `told`, `narrow` and `sparsity` of the section "network".
 
-    name: of the family; PlanError for one that there is not
+    name:  of the family; PlanError for one that there is not
+    cases: to train on
     """
     known = networks.ways(name)
     if not context or not known:
         off = "no covariates are told" if not context else f"{name} does not say how it is told"
         return {key: Decision(value, off) for key, value in (("told", None), ("narrow", None), ("sparsity", 0.0))}
-    entries = len(Context.of(context))
-    return {"told": _way(task, known), **_narrowing(entries)}
+    return {"told": _way(task, known), **_narrowing(len(Context.of(context)), cases)}
 
 
 def _way(task: Task, known: tuple[str, ...]) -> Decision:
@@ -50,10 +53,14 @@ def _way(task: Task, known: tuple[str, ...]) -> Decision:
     return Decision(way, because + (f" (or {', '.join(others)}: --set network.told)" if others else ""), source)
 
 
-def _narrowing(entries: int) -> dict[str, Decision]:
+def _narrowing(entries: int, cases: int) -> dict[str, Decision]:
     if entries < MANY_ENTRIES:
         few = f"{entries} entries are few enough to be told as they are (fewer than {MANY_ENTRIES})"
         return {"narrow": Decision(None, few), "sparsity": Decision(0.0, few)}
     because = f"{entries} entries would drown the image: they are brought down to {FEATURES} features first"
-    cost = "each entry's weights begin at 0 and cost something by their length: what tells nothing keeps none"
-    return {"narrow": Decision(FEATURES, because), "sparsity": Decision(SPARSITY, cost, SCARDAPANE)}
+    sparsity = round(SPARSITY * math.sqrt(math.log(entries) / max(1, cases)), 4)
+    cost = (
+        f"each entry's weights begin at 0, and their length costs {SPARSITY:g} times the root of (log {entries} / "
+        f"{cases} training cases): what tells no more than chance does among so many keeps none"
+    )
+    return {"narrow": Decision(FEATURES, because), "sparsity": Decision(sparsity, cost, BICKEL)}

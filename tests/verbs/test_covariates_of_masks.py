@@ -1,0 +1,72 @@
+"""Of a bright and a dim disc a covariate says which is the structure: a mask that no image tells alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+from numpy.testing import assert_allclose
+
+import isocenter
+import trained
+from isocenter.runtime import build_module
+from isocenter.values import Dense
+
+SIZE = {"width": 4, "widest": 8, "strides": [[1, 1], [2, 2]]}
+FEW = {**trained.FEW_STEPS, "network.size": SIZE, "network.context": ["which"]}
+READING = {"column": {"image": "file", "mask": "mask"}, "device": "cpu", "threads": 1}
+
+
+def cohort(root: Path, count: int = 24) -> Path:
+    root.mkdir(parents=True)
+    rows = ["file,mask,which"]
+    for n in range(count):
+        rng = np.random.default_rng(n)
+        discs = [
+            np.hypot(*(np.indices((16, 16)) - centre[:, None, None])) < 3 for centre in np.array([[4, 8], [12, 8]])
+        ]
+        bright = n // 2 % 2
+        pixels = 60 + 120 * discs[bright] + 60 * discs[1 - bright] + rng.normal(0, 8, (16, 16))
+        PIL.Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(root / f"{n:02}.png")
+        mask = discs[bright] if n % 2 else discs[1 - bright]
+        PIL.Image.fromarray(mask.astype(np.uint8)).save(root / f"{n:02}_mask.png")
+        rows.append(f"{n:02}.png,{n:02}_mask.png,{'bright' if n % 2 else 'dim'}")
+    (root / "table.csv").write_text("\n".join(rows))
+    return root / "table.csv"
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    root = tmp_path_factory.mktemp("which")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ISOCENTER_CACHE", str(root / "cache"))
+        data = cohort(root / "data")
+        isocenter.train(data, out=root / "run", assignments=FEW, **READING)
+    return data, root / "run"
+
+
+def test_a_mask_is_told_by_scaling_and_shifting_and_stated_beside_images_alone(told):
+    _, run = told
+    model = isocenter.load(run, "cpu")
+    assert all(isinstance(head, Dense) for head in model.task.heads.values())
+    assert model.network["told"]["way"] == "film"
+    again = build_module(model.task, model.network)  # what a record names is what was trained
+    assert any("telling" in name for name, _ in again.named_parameters())
+    record = json.loads((run / "evaluation" / "covariates.json").read_text())
+    assert record["rows"] == []  # a table has no masks
+    assert {row["metric"] for row in record["added"]["to the images"]} >= {"dice"}
+    assert "what the covariates add to the images" in (run / "report.html").read_text()
+
+
+def test_another_covariate_is_another_answer_in_onnx_as_in_torch(told, tmp_path):
+    packaged = isocenter.package(told[1], out=tmp_path / "package", backends=("onnx",), threads=1)
+    ours, theirs = isocenter.load(told[1], "cpu"), isocenter.load(packaged.out, "cpu", backend="onnx")
+    images = np.random.default_rng(0).normal(size=(1, 1, *ours.inference.patch)).astype(np.float32)
+    bright, dim = (ours.context.vector({"which": one})[0][None] for one in ("bright", "dim"))
+    assert np.abs(ours.run(images, bright)["mask"] - ours.run(images, dim)["mask"]).max() > 1e-6
+    for one in (bright, dim):
+        assert_allclose(theirs.run(images, one)["mask"], ours.run(images, one)["mask"], atol=1e-4)
+    assert (packaged.out / "scripts" / "networks" / "telling.py").is_file()
