@@ -1,4 +1,4 @@
-"""A network that cannot see the images or answer the question is refused by the plan, not in the middle of a training."""
+"""A network that cannot see the images or answer the question is refused by the plan, not in mid-training."""
 
 from __future__ import annotations
 
