@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
 import isocenter
@@ -105,11 +106,21 @@ def packaged(segmented: Trained, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 def _run_once(folders: pytest.TempPathFactory, cohort: Callable, train: Callable) -> Trained:
-    root = folders.mktemp(train.__name__)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ISOCENTER_CACHE", str(folders.getbasetemp() / "cache"))
-        train(cohort(root / "data"), root / "run")
-    return Trained(root / "data", root / "run")
+    """The run, made by the first of the workers that asks for it; the others wait and read the same."""
+    root = _of_all_workers(folders) / train.__name__
+    made = Trained(root / "data", root / "run")
+    with FileLock(f"{root}.lock"), pytest.MonkeyPatch.context() as patch:
+        if not (root / "done").exists():
+            patch.setenv("ISOCENTER_CACHE", str(folders.getbasetemp() / "cache"))
+            train(cohort(made.data), made.out)
+            (root / "done").touch()
+    return made
+
+
+def _of_all_workers(folders: pytest.TempPathFactory) -> Path:
+    """The folder of a session: pytest-xdist gives each worker one of its own in it."""
+    own = folders.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
 @dataclass(frozen=True)

@@ -161,14 +161,17 @@ def test_a_limit_on_the_size_of_files_is_told_as_a_full_disk(segmented, tmp_path
 
 def test_full_shared_memory_stops_nothing(segmented, tmp_path):
     """A shared memory without a byte left, as a container may have it: trainings and predictions do without."""
-    steps = [f"--set training.{one}" for one in ("steps=2", "validations=1", "batch=2")]
-    train = ["train", segmented.data, "--out", tmp_path / "run", "--labels", trained.LABELS, "--threads 2", *steps]
-    predict = ["predict", segmented.out, segmented.data / "images", "--out", tmp_path / "out"]
+    few = {"training.steps": 2, "training.validations": 1, "training.batch": 2}
+    (tmp_path / "both.py").write_text(f"""
+import isocenter
+data, run, out = {str(segmented.data)!r}, {str(segmented.out)!r}, {str(tmp_path)!r}
+isocenter.train(data, out=out + "/run", labels={trained.LABELS!r}, threads=2, device="cpu", assignments={few!r})
+isocenter.predict(run, data + "/images", out=out + "/out", device="cpu")
+""")
     alone = ["mount -t tmpfs -o size=4k none /dev/shm", "head -c 4096 /dev/zero > /dev/shm/full"]
     if os.geteuid() != 0 or subprocess.run(["unshare", "-m", "true"], check=False).returncode:
         pytest.skip("only root may have a shared memory of its own")
-    ours = [" ".join([sys.executable, "-m isocenter", *map(str, one), "--device cpu"]) for one in (train, predict)]
-    command = ["unshare", "-m", "sh", "-c", " && ".join([*alone, *ours])]
+    command = ["unshare", "-m", "sh", "-c", " && ".join([*alone, f"{sys.executable} {tmp_path / 'both.py'}"])]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "out").glob("*.nii.gz"))) == 12

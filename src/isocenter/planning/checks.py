@@ -239,14 +239,21 @@ def _check_folds(folds: int) -> None:
 
 
 def _check_network(made: Settings) -> None:
-    """Builds the network and leads it over both patches on torch's meta device: without memory or arithmetic."""
-    told = len(Context.of(made.network.context))
+    """Builds the network and leads it over both patches on torch's meta device: without memory or arithmetic.
+
+    Over the patch of training it is led as it trains, a batch at a time: what normalises over a batch needs two values.
+    """
+    training, told, inputs = made.training, len(Context.of(made.network.context)), made.preprocessing.inputs
     with torch.device("meta"), torch.inference_mode():
-        network = build_module(made.task, made.architecture).eval()
-        beside = [torch.empty(1, told)] if told else []
-        for name, patch in (("training.patch", made.training.patch), ("inference.patch", made.inference.patch)):
+        network = build_module(made.task, made.architecture)
+        for where, patch, batch, learns in (
+            ("training.patch", training.patch, training.batch, True),
+            ("inference.patch", made.inference.patch, 1, False),
+        ):
+            beside = [torch.empty(batch, told)] if told else []
             try:
-                network(torch.empty(1, made.preprocessing.inputs, *patch), *beside)
-            except RuntimeError as error:
-                remedy = "Give sizes that the network's strides divide"
-                raise PlanError(f"{patch} does not fit the network ({error})", name, remedy) from error
+                network.train(learns)(torch.empty(batch, inputs, *patch), *beside)
+            except (RuntimeError, ValueError) as error:  # ValueError: a normalisation of a single value
+                problem = f"{patch} in batches of {batch} does not fit {made.network.name} ({error})"
+                remedy = "Give sizes that its strides divide, a larger batch, or another --set network.name"
+                raise PlanError(problem, where, remedy) from error

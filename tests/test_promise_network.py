@@ -1,0 +1,109 @@
+"""A family of network that nobody here has heard of takes one new file and one line in an index, and goes every way.
+
+Its file is `toys/rings.py`, a package of somebody else's; the line is the entry point that is written below.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_array_equal
+
+import isocenter
+import trained
+from isocenter import networks
+from packages import bundle_checked_and_run
+
+TOY = Path(__file__).parent / "toys" / "rings.py"
+GIVEN = {"training.steps": 40, "training.validations": 2, "training.batch": 2, "network.name": "rings"}
+
+
+@dataclass(frozen=True)
+class Promised:
+    """Volumes, the run of the family on them, and the package of the run."""
+
+    data: Path
+    run: Path
+    package: Path
+
+
+def installed(folder: Path) -> Path:
+    """A folder as pip leaves it of a package that has the family."""
+    about = folder / "rings-1.0.dist-info"
+    about.mkdir(parents=True)
+    shutil.copy(TOY, folder / "rings.py")
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: rings\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[isocenter.networks]\nrings = rings:build\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def promised(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Promised]:
+    """The family installed, trained and packaged; tests only read what it left."""
+    root = tmp_path_factory.mktemp("promise")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ISOCENTER_CACHE", str(root / "cache"))
+        patch.syspath_prepend(str(installed(root / "site")))
+        importlib.invalidate_caches()
+        data = trained.blobs(root / "data")
+        given = {"labels": trained.LABELS, "device": "cpu", "threads": 1, "assignments": GIVEN}
+        isocenter.train(data, out=root / "run", **given)
+        isocenter.package(root / "run", out=root / "packaged", backends=())
+        yield Promised(data, root / "run", root / "packaged")
+    sys.modules.pop("rings", None)
+
+
+def test_no_file_of_ours_has_heard_of_it():
+    ours = Path(isocenter.__file__).parent
+    assert not [path for path in ours.rglob("*.py") if "rings:build" in path.read_text() or path.stem == "rings"]
+
+
+def test_it_is_in_the_index_and_the_catalogue_finds_out_by_itself_what_it_can_answer(promised):
+    assert "rings" in isocenter.list_networks()
+    found = networks.members(["rings"])
+    assert [one.axes for one in found] == [1, 2, 3]
+    assert {one.tasks for one in found} == {("boxes", "dense", "objects", "vector")}
+    assert {one.paper for one in found} == {"arXiv:1511.07122"}
+
+
+def test_its_size_follows_the_images_with_its_own_reason(promised):
+    made = isocenter.plan(
+        promised.data, labels=trained.LABELS, device="cpu", threads=1, assignments={"network.name": "rings"}
+    ).plan
+    assert made["network.size"] == {"reaches": [1, 2, 4]}
+    assert made.decision("network.size").because.startswith("patch (16, 16, 16): 3 rings on the cpu")
+
+
+def test_it_learns(promised):
+    losses = pd.read_csv(promised.run / "log.csv")["loss"]
+    assert losses.iloc[-5:].mean() < 0.9 * losses.iloc[:5].mean()
+    assert (promised.run / "report.html").is_file()
+
+
+def test_its_package_has_a_copy_of_its_file_and_needs_no_other(promised, monkeypatch):
+    copy = promised.package / "scripts" / "networks" / "rings.py"
+    assert "class Rings(nn.Module)" in copy.read_text()
+    image = promised.data / "images" / "case00.nii.gz"
+    ours = np.asarray(isocenter.load(promised.run, "cpu").predict(image).data)
+    assert_array_equal(np.asarray(isocenter.load(promised.package, "cpu").predict(image).data), ours)
+    onnx = isocenter.load(promised.package, "cpu", backend="onnx").predict(image)
+    assert (np.asarray(onnx.data) == ours).mean() > 0.999
+    record = json.loads((promised.package / "isocenter" / "model.json").read_text())
+    assert record["network"]["name"] == "rings"
+
+
+def test_its_package_runs_under_monai_where_neither_it_nor_isocenter_is(promised, tmp_path):
+    done = bundle_checked_and_run(promised.package, promised.data / "images", tmp_path / "results")
+    assert done.returncode == 0, done.stderr
+    ours = isocenter.predict(promised.run, promised.data / "images" / "case00.nii.gz", device="cpu")
+    theirs = isocenter.read(tmp_path / "results" / "case00.nii.gz").data[0]
+    assert_array_equal(theirs, np.asarray(next(iter(ours.predictions.values())).data))
