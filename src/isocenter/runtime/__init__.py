@@ -16,6 +16,7 @@ from isocenter.runtime.expected import Expected, expected_memory, fitting_memory
 from isocenter.runtime.foreign.found import is_foreign, load_foreign
 from isocenter.runtime.foreign.nnunet_postprocessing import read_postprocessing
 from isocenter.runtime.measurement import measurements
+from isocenter.runtime.members import Averaged
 from isocenter.runtime.model import Inference, Model, build_module
 from isocenter.runtime.package import Evidence, write_package
 from isocenter.runtime.packaged import mean_of
@@ -34,6 +35,7 @@ __all__ = [
     "BEFORE",
     "MEMBERS",
     "RUN_COMMAND",
+    "Averaged",
     "Cascaded",
     "Category",
     "Certificate",

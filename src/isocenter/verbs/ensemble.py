@@ -5,40 +5,37 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from textwrap import shorten
 from typing import Any, Literal
 
 from isocenter.errors import DatasetError, UsageError, counted
 from isocenter.evaluation import read_cases, rows_to_json
 from isocenter.files import content_hash
-from isocenter.planning import plan_text, settings
+from isocenter.planning import plan_text
 from isocenter.runtime import (
     Model,
-    Preprocessing,
     careful,
     environment,
     placed,
     read_json,
-    together,
     write_json,
     write_members,
 )
-from isocenter.tasks import Task, tuned_on, tunes
-from isocenter.training import Weighed, equal, heard, weighed
-from isocenter.values import Case, Dataset, Decision, Plan, Prediction, Row, Split
+from isocenter.tasks import Task
+from isocenter.training import Weighed
+from isocenter.values import Dataset, Plan, Row
 from isocenter.verbs.compare import Comparison, cases_of, names_of, side_by_side
 from isocenter.verbs.data_record import DATA_RECORD
 from isocenter.verbs.dataset import READING, open_dataset, with_references
 from isocenter.verbs.device import announced_device
 from isocenter.verbs.ensemble_members import Member, as_one, by_content, member, parts_of_all, same_data
+from isocenter.verbs.ensemble_plan import SPLIT_BECAUSE, counts_of, plan_of
 from isocenter.verbs.ensemble_report import members_section
+from isocenter.verbs.ensemble_weights import Joined, tuned_together, weights_of
 from isocenter.verbs.finish import ENVIRONMENT, EVALUATION
-from isocenter.verbs.fit import predicted, prepared
 from isocenter.verbs.output import refuse_taken, result_folder
 from isocenter.verbs.plan import relative_to
-from isocenter.verbs.progress import tracked
 from isocenter.verbs.run_folder import NOTES, REPORT
 from isocenter.verbs.run_report import report
 from isocenter.verbs.scoring import CASES, Scored, score, split_table
@@ -48,11 +45,6 @@ log = logging.getLogger("isocenter")
 MARKS = ("members/ensemble.json", "plan.yaml", "split.csv")
 OURS = "ensemble"
 WEIGHTS = "weights.safetensors"
-# Letters of a value that another member has.
-LONGEST = 80
-SPLIT_BECAUSE = (
-    "test: patients that no member was trained or selected on; validation: those that no member was trained on"
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +103,8 @@ def ensemble(
     out, paths = Path(out), [Path(one) for one in runs]
     if len(paths) < 2:
         raise UsageError(f"{counted(len(paths), 'run')} given", "ensemble", "Give two runs or more")
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise UsageError("a run is given twice", "ensemble", "Give each once")
     if weights not in ("fitted", "equal"):
         raise UsageError(f"there are no weights {weights!r}", "--weights", "Choose fitted or equal")
     refuse_taken(out, overwrite, MARKS)
@@ -121,14 +115,18 @@ def ensemble(
     parts = parts_of_all(members)
     model = placed(as_one(members), [path / WEIGHTS for one in members for path in one.checkpoints], chosen)
     dataset = _data_of(members, model.task, data)
-    said = _weighed(members, model, dataset, parts, weights, seed)
+    joined = Joined(members, model, dataset, parts)
+    said = weights_of(joined, weights, seed)
     log.info("weights: %s", said.because)
-    task, decisions = _tuned(members, model, dataset, parts, said)
-    kept, final = _kept(members, model, said, task)
-    final = placed(final, [path / WEIGHTS for path, _ in kept], chosen)
-    plan = _plan(members, final, parts, decisions, dataset.root)
+    task, decisions = tuned_together(joined, said)
+    kept, final = joined.of_those_that_count(said.shares, task)
+    final = placed(final, [path / WEIGHTS for path in kept], chosen)
+    plan = plan_of(members, final, parts, decisions, dataset.root)
     with result_folder(out, overwrite, MARKS) as folder:
-        return _written(folder, out, members, kept, final, said, plan, dataset, parts, seed)
+        told = {"weights": joined.by_name(said.shares), "because": said.because}
+        write_members(kept, final, told, folder)
+        (folder / "plan.yaml").write_text(plan_text(relative_to(plan, out)), encoding="utf-8")
+        return _tested(folder, out, joined, final, said, plan, seed)
 
 
 def _data_of(members: Sequence[Member], task: Task, data: str | Path | None) -> Dataset:
@@ -146,153 +144,15 @@ def _data_of(members: Sequence[Member], task: Task, data: str | Path | None) -> 
     return dataset
 
 
-def _part(dataset: Dataset, parts: Mapping[str, Split], part: Split) -> list[Case]:
-    return [case for case in dataset if parts.get(case.id) == part]
-
-
-def _weighed(
-    members: Sequence[Member],
-    model: Model,
-    dataset: Dataset,
-    parts: Mapping[str, Split],
-    weights: str,
-    seed: int,
-) -> Weighed:
-    """How much each member counts."""
-    if weights == "equal":
-        return equal(len(members), "equal: asked for")
-    cases = _part(dataset, parts, "val")
-    if not cases:
-        folds = [one.name for one in members if len(one.models) > 1]
-        why = f", because every fold of {', '.join(folds)} selected on others" if folds else ""
-        return equal(len(members), f"equal: no case is left that no member was trained on{why}")
-    plan = members[0].plan
-    assert isinstance(model.preprocessing, Preprocessing)  # noqa: S101 - they are runs of ours
-    wanted = replace(settings(plan), task=model.task, preprocessing=model.preprocessing)
-    ready = prepared(cases, wanted, plan.options)
-    own = _by_member(members, model)
-    return weighed(heard(own, model.task, model.inference, ready, [case.patient for case in cases]), seed=seed)
-
-
-def _by_member(members: Sequence[Member], model: Model) -> list[Any]:
-    """The network of each member, of a run of folds their mean."""
-    networks, found = list(model.members), []
-    for one in members:
-        own, networks = networks[: len(one.models)], networks[len(one.models) :]
-        found.append(own[0] if len(own) == 1 else replace(model.run, members=tuple(own), shares=None))  # type: ignore[type-var]
-    return found
-
-
-def _shares(members: Sequence[Member], shares: Sequence[float]) -> tuple[float, ...]:
-    """Of each network: the folds of a run have no validation case in common, so they count alike."""
-    return tuple(share / len(one.models) for one, share in zip(members, shares, strict=True) for _ in one.models)
-
-
-def _tuned(
-    members: Sequence[Member], model: Model, dataset: Dataset, parts: Mapping[str, Split], said: Weighed
-) -> tuple[Task, dict[str, Decision]]:
-    """What is left to be decided, by predictions of which no case decided the weights."""
-    task = model.task
-    cases = _part(dataset, parts, tuned_on(task))
-    if not cases:
-        return task, {}
-    if said.of_case is None or tuned_on(task) != "val":
-        made = predicted(_counting(model, members, said.shares), task, cases)
-    else:
-        made = _cross_predicted(members, model, cases, said.of_case)
-    return task.tuned(made, cases)
-
-
-def _cross_predicted(
-    members: Sequence[Member], model: Model, cases: Sequence[Case], of_case: Sequence[Sequence[float]]
-) -> list[Prediction]:
-    """Each case by the weights that were fitted without it and its patient."""
-    made = []
-    with tracked("predicting cases that decide") as tracker:
-        for done, (case, shares) in enumerate(zip(cases, of_case, strict=True), start=1):
-            made.append(_counting(model, members, shares).predict(case))
-            tracker(done, len(cases))
-    return made
-
-
-def _counting(model: Model, members: Sequence[Member], shares: Sequence[float]) -> Model:
-    """The model with members that count so."""
-    counts = _shares(members, shares)
-    return replace(model, run=replace(model.run, shares=None if len(set(counts)) == 1 else counts))  # type: ignore[type-var]
-
-
-def _kept(members: Sequence[Member], model: Model, said: Weighed, task: Task) -> tuple[list[tuple[Path, float]], Model]:
-    """(checkpoint, share) of the members that count, and these as one model."""
-    counts = _shares(members, said.shares)
-    checkpoints = [path for one in members for path in one.checkpoints]
-    models = [each for one in members for each in one.models]
-    kept = [place for place, share in enumerate(counts) if share > 0]
-    shares = tuple(counts[place] for place in kept)
-    final = together(
-        [models[place] for place in kept], task, model.inference, None if len(set(shares)) == 1 else shares
-    )
-    return [(checkpoints[place], counts[place]) for place in kept], final
-
-
-def _plan(
-    members: Sequence[Member],
-    model: Model,
-    parts: Mapping[str, Split],
-    decisions: Mapping[str, Decision],
-    root: Path | None,
-) -> Plan:
-    """The first member's plan, with where the others differ and what was decided of the ensemble."""
-    first, *others = members
-    plan = replace(first.plan, data=str(root or ""))
-    for name, one in first.plan:
-        differing = [each for each in others if name in each.plan and each.plan[name] != one.value]
-        if differing:
-            told = "; ".join(f"{each.name}: {shorten(str(each.plan[name]), LONGEST)}" for each in differing)
-            plan = plan.with_decision(name, replace(one, because=f"{one.because} (of {first.name}; {told})"))
-    for name in tunes(model.task):
-        value = model.task.settings[name]
-        if f"task.{name}" in plan and plan[f"task.{name}"] != value:
-            plan = plan.with_decision(f"task.{name}", Decision(value, "no validation case of the ensemble decides it"))
-    for name, decision in decisions.items():
-        plan = plan.with_decision(name, decision)
-    for key, value in model.inference.settings.items():
-        if plan[f"inference.{key}"] != value:
-            plan = plan.with_decision(f"inference.{key}", Decision(value, "what all members have in common"))
-    scale, own = (one.preprocessing.settings["normalisation"] for one in (model, first.models[0]))
-    if scale != own:
-        because = "the widest of the members', each of which has its own"
-        plan = plan.with_decision("preprocessing.normalisation", Decision(scale, because))
-    return plan.with_decision("split.method", Decision(plan["split.method"], f"{_counts(parts)}; {SPLIT_BECAUSE}"))
-
-
-def _counts(parts: Mapping[str, Split]) -> str:
-    """How many cases are in each part, in words."""
-    counts = [list(parts.values()).count(part) for part in ("train", "val", "test")]
-    return f"{counted(counts[0], 'case')} train, {counts[1]} select and {counts[2]} test"
-
-
-def _written(
-    folder: Path,
-    out: Path,
-    members: Sequence[Member],
-    kept: Sequence[tuple[Path, float]],
-    model: Model,
-    said: Weighed,
-    plan: Plan,
-    dataset: Dataset,
-    parts: Mapping[str, Split],
-    seed: int,
-) -> Ensemble:
-    """Everything into the folder that becomes `out`, the report last."""
+def _tested(folder: Path, out: Path, joined: Joined, model: Model, said: Weighed, plan: Plan, seed: int) -> Ensemble:
+    """What was measured, and the report, into the folder that becomes `out`."""
+    members, dataset, parts = joined.members, joined.dataset, joined.parts
     primary, known = str(plan["evaluation.primary"]), bool(model.record.get("patients_known"))
-    named = {one.name: share for one, share in zip(members, said.shares, strict=True)}
-    told = {"weights": named, "because": said.because}
-    write_members([path for path, _ in kept], model, told, folder)
-    (folder / "plan.yaml").write_text(plan_text(relative_to(plan, out)), encoding="utf-8")
+    named = joined.by_name(said.shares)
     split_table(dataset, parts).to_csv(folder / "split.csv", index=False)
     if (members[0].run / DATA_RECORD).is_file():
         shutil.copyfile(members[0].run / DATA_RECORD, folder / DATA_RECORD)
-    tested = _part(dataset, parts, "test")
+    tested = joined.cases("test")
     scored = score(careful(model), tested, parts, seed=seed, patients_known=known) if tested else None
     beside = None
     if scored is not None:
@@ -304,7 +164,7 @@ def _written(
     write_json(folder / ENVIRONMENT, "isocenter.environment", environment())
     page = report(
         f"Ensemble of {counted(len(members), 'run')} on {dataset.name}",
-        f"{_counts(parts)}; {SPLIT_BECAUSE}.",
+        f"{counts_of(parts)}; {SPLIT_BECAUSE}.",
         primary=primary,
         scored=scored,
         notes=notes,

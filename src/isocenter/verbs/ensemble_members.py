@@ -24,6 +24,10 @@ from isocenter.verbs.scoring import read_split
 APART = "Train all on the same parts: --set split.seed=N beside each --seed, or data with a test part of their own"
 
 
+# {case id: part}
+Parts = Mapping[str, Split]
+
+
 @dataclass(frozen=True, eq=False)
 class Member:
     """A finished run.
