@@ -376,7 +376,7 @@ def test_long_voxels_change_the_convolutions_and_the_reason_says_so():
     thick = [[1, 1, 1], [2, 2, 1], [2, 2, 1], [2, 2, 2]]
     size, because, _ = networks.size_for("resnet", (96, 96, 16), thick, "cpu")
     assert size["late"] == [0, 0, 2]
-    assert "axis 2 from 2 halvings of the others on" in because
+    assert "axis 2 waits for 2 halvings of the others" in because
     few = [[1, 1, 1], [2, 2, 1], [2, 2, 1]]  # so few voxels that it is never halved: nothing says that they are long
     assert "late" not in networks.size_for("resnet", (96, 96, 6), few, "cpu")[0]
 

@@ -267,20 +267,20 @@ def translated(name: str) -> str:
     return name if name.startswith("encoder.") else f"encoder.{name}"
 
 
-def strides_for(patch: Sequence[int]) -> list[list[int]]:
+def strides_for(patch: Sequence[int], *, early: bool) -> list[list[int]]:
     """Five entries: each axis is reduced while two voxels are left, and one that is reduced less is so later.
 
-    Small pictures keep their resolution in the first parts. Small volumes do in the last: there it costs less.
+    early: small images are reduced by the first parts, which costs less, and else by the last, which sees more
     """
     often = [max(0, min(PARTS, int(math.log2(max(1, n / FEWEST_VOXELS))))) for n in patch]
-    end = PARTS if len(patch) < 3 else max(often)
+    end = max(often) if early else PARTS
     return [[2 if end - count <= part < end else 1 for count in often] for part in range(PARTS)]
 
 
 def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
     """A network that weights are published for; in volumes the plane alone while voxels are long across it."""
     del strides
-    model, steps = "resnet18" if device == "cpu" else "resnet50", strides_for(patch)
+    model, steps = "resnet18" if device == "cpu" else "resnet50", strides_for(patch, early=len(patch) == 3)
     size: dict[str, Any] = {"model": model, "strides": steps}
     because = f"{model} for the {device}, as weights are published for it; images of {tuple(patch)}"
     if len(patch) < 3:

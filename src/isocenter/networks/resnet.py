@@ -218,8 +218,8 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
     late = late_for(strides, len(blocks) - 2 if small else len(blocks) - 1)
     if max(late) == 0:
         return size, because, "arXiv:1512.03385"
-    long = " and ".join(f"axis {n} from {wait} halvings of the others on" for n, wait in enumerate(late) if wait)
-    why = f"its voxels are longer, so that {long} is looked along and halved"
+    waits = " and ".join(f"axis {n} waits for {wait} halvings of the others" for n, wait in enumerate(late) if wait)
+    why = f"{waits} before it is looked along and halved, because its voxels are longer"
     return {**size, "late": late}, f"{because}; {why}", "arXiv:1512.03385"
 
 

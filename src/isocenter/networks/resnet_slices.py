@@ -102,6 +102,6 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
     axis = min(range(3), key=lambda one: (factors[one], patch[one], -one))
     plane = [n for one, n in enumerate(patch) if one != axis]
     model = "resnet18" if device == "cpu" else "resnet50"
-    size = {"axis": axis, "neighbours": 1, "model": model, "strides": strides_for(plane)}
+    size = {"axis": axis, "neighbours": 1, "model": model, "strides": strides_for(plane, early=True)}
     cut = f"volumes of {tuple(patch)} cut along axis {axis}, that of the longest or fewest voxels"
     return size, f"{cut}, one neighbour on each side; {model} for the {device}, as weights are published for it", PAPER
