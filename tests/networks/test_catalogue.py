@@ -45,6 +45,7 @@ def test_the_table_says_what_each_family_can_answer():
         **{("pseudo3d_resnet", axes): whole for axes in (2, 3)},
         **{(name, axes): dense for name in ("plain_conv_unet", "residual_encoder_unet") for axes in (1, 2, 3)},
         **{(name, axes): every for name in ("segresnet", "unet") for axes in (1, 2, 3)},
+        **{(name, axes): every for name in ("fusion", "fusion_attention", "fusion_late") for axes in (1, 2, 3)},
         **{(name, axes): every for name in ("attention_unet", "unet_plus_plus", "unetr") for axes in (1, 2, 3)},
         **{(name, axes): every for name in ("mednext", "swin_unetr", "vnet") for axes in (2, 3)},
         **{(name, axes): boxes for name in ("pyramid", "yolox") for axes in (2, 3)},
