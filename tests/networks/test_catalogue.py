@@ -51,6 +51,7 @@ def test_the_table_says_what_each_family_can_answer():
         **{(name, axes): every for name in ("deeplab", "segresnet", "unet") for axes in (1, 2, 3)},
         **{(f"{name}_unet", axes): every for name in ("cbam", "grouped", "se", "separable") for axes in (1, 2, 3)},
         **{("multiscale_unet", axes): every for axes in (1, 2, 3)},
+        **{(name, axes): every for name in ("fusion", "fusion_attention", "fusion_late") for axes in (1, 2, 3)},
         **{(name, axes): every for name in ("attention_unet", "unet_plus_plus", "unetr") for axes in (1, 2, 3)},
         **{(name, axes): every for name in ("mednext", "swin_unetr", "vnet") for axes in (2, 3)},
         **{(name, axes): boxes for name in ("pyramid", "yolox") for axes in (2, 3)},
