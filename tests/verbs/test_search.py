@@ -12,11 +12,12 @@ import pytest
 import isocenter
 import trained
 from isocenter.errors import PlanError, ResourceError, UsageError
-from isocenter.planning import Between, read_plan
+from isocenter.planning import Between, read_plan, settings
 from isocenter.training import Clock, Study, logs, study
 from isocenter.values import Decision
 from isocenter.verbs.fit import Job
 from isocenter.verbs.plan import room_of
+from isocenter.verbs.run_folder import Begun
 from isocenter.verbs.search import length_of, searched
 from isocenter.verbs.train import train
 
@@ -174,21 +175,18 @@ def test_trials_have_equal_times_or_where_steps_decide_equal_steps(made, given, 
 
 @pytest.fixture(scope="module")
 def run(data, tmp_path_factory):
-    """A run that was killed as its search was over and its training began, and went on later with what was found."""
-    add, seen, out = logs.CsvLog.add, [], tmp_path_factory.mktemp("tuned") / "run"
+    """A run that was killed after its search, before its plan said what had been found, and went on later."""
+    out = tmp_path_factory.mktemp("tuned") / "run"
 
-    def dies(log, moment):
-        seen.append(moment.step)
-        if len(seen) == 6 + 6 + 1:
-            raise RuntimeError("the machine went down")
-        add(log, moment)
+    def dies(run, plan):
+        raise RuntimeError("the machine went down")
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ISOCENTER_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-        patch.setattr(logs.CsvLog, "add", dies)
-        with pytest.raises(RuntimeError, match="went down"):
-            isocenter.train(data, out=out, device="cpu", threads=1, assignments=TINY)
-        patch.setattr(logs.CsvLog, "add", add)
+        with pytest.MonkeyPatch.context() as killed:
+            killed.setattr(Begun, "write_plan", dies)
+            with pytest.raises(RuntimeError, match="went down"):
+                isocenter.train(data, out=out, device="cpu", threads=1, assignments=TINY)
         record = json.loads((out / "search" / "result.json").read_text())
         record["changed"] = {"training.weight_decay": {"value": 0.3, "because": "trial 1 of 2", "source": "search"}}
         (out / "search" / "result.json").write_text(json.dumps(record))
@@ -196,8 +194,10 @@ def run(data, tmp_path_factory):
 
 
 def test_what_was_found_is_followed_wherever_the_run_was_killed(run):
-    decision = read_plan(run.out / "plan.yaml").decision("training.weight_decay")
+    plan = read_plan(run.out / "plan.yaml")
+    decision = plan.decision("training.weight_decay")
     assert (decision.value, decision.because) == (0.3, "trial 1 of 2")
+    assert not settings(plan).search.is_on  # who trains by this plan does not search again
 
 
 def test_a_run_shows_every_trial_and_what_came_of_them(run):
