@@ -1,4 +1,4 @@
-# The commands: `make test`, `make demo`, `make examples` and `make bench`. All build .venv first, from pyproject.toml and constraints.txt.
+# The commands: `make test`, `make test-all`, `make demo`, `make examples` and `make bench`. All build .venv first, from pyproject.toml and constraints.txt.
 PYTHON ?= python3
 BIN := .venv/bin
 DATA ?=
@@ -8,9 +8,12 @@ NAME ?=
 SMALL ?=
 RESUME ?=
 
-.PHONY: test lint types layers tests demo examples docs bench system clean
+.PHONY: test test-all lint types layers tests matrix demo examples docs bench system clean
 
 test: system lint types layers tests
+
+# And each network in every way that it is advertised: some twenty minutes more. The page docs/networks-matrix.md is its outcome.
+test-all: test matrix
 
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("isocenter needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'
@@ -36,6 +39,9 @@ layers: .venv/installed
 # Files of tests side by side, one core each: threads of two that wait for each other would slow both.
 tests: .venv/installed
 	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+matrix: .venv/installed
+	@OMP_NUM_THREADS=1 $(BIN)/python bench/networks_matrix.py $(NAME) $(if $(RESUME),--resume)
 
 demo: .venv/installed
 	@$(BIN)/isocenter demo $(DATA) --minutes $(MINUTES) --out demo --overwrite

@@ -1,11 +1,12 @@
 """Everything that `isocenter networks` advertises, tried: `make test-all`, or `python bench/networks_matrix.py`.
 
-    python bench/networks_matrix.py [NAME...] [--resume] [--out docs/networks-matrix.md]
+    python bench/networks_matrix.py [NAME...] [--resume] [--minutes 25] [--out docs/networks-matrix.md]
 
 Which families there are, in how many axes, and what they answer is asked of the catalogue; who takes covariates is
 found by building with them. Each combination is built with the size that a plan gives it for a small image, learns two
 images by heart with the loss of its task or its own, is exported to ONNX as a package is, and is built once more from
-the copy of its file that travels with a package. With --resume what was found with the same files and libraries stays.
+the copy of its file that travels with a package. With --resume what was found with the same files and libraries stays;
+after so many --minutes nothing more is begun, and the page names what was not tried.
 The exit is 1 where something advertised does not hold; that a network cannot be exported is said, and is no failure.
 """
 
@@ -91,26 +92,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="families; all of them if none is named")
     parser.add_argument("--resume", action="store_true", help="keep what was found with the same files")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin nothing more after so long")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "networks-matrix.md")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    outcomes = dict(tried(given.names or networks.names(), resume=given.resume))
+    everything = list(combinations(given.names or networks.names()))
+    outcomes = dict(tried(everything, resume=given.resume, minutes=given.minutes))
     if not given.names:
-        given.out.write_text(page(outcomes), encoding="utf-8")
+        given.out.write_text(page(outcomes, [one for one in everything if one not in outcomes]), encoding="utf-8")
         print(f"wrote {given.out}")
     wrong = [f"{one.key}: {said}" for one, outcome in outcomes.items() for said in outcome.failed]
-    print(f"{len(outcomes)} combinations, {len(wrong)} failures", *wrong, sep="\n")
+    print(f"{len(outcomes)} of {len(everything)} combinations, {len(wrong)} failures", *wrong, sep="\n")
     sys.exit(bool(wrong))
 
 
-def tried(names: Sequence[str], *, resume: bool) -> Iterator[tuple[Combination, Outcome]]:
-    """Each combination and its outcome, which is kept at once."""
-    now = networks.made_with(())
+def tried(everything: Sequence[Combination], *, resume: bool, minutes: float) -> Iterator[tuple[Combination, Outcome]]:
+    """Each combination and its outcome, which is kept at once; when the time is over those alone that are known."""
+    now, until = networks.made_with(()), time.monotonic() + 60 * minutes
     kept = json.loads(KEPT.read_text()) if resume and KEPT.is_file() else {}
     found = kept["found"] if kept.get("made_with") == now else {}
-    for one in combinations(names):
+    for one in everything:
+        began = time.monotonic()
+        if one.key not in found and began > until:
+            continue
         if one.key not in found:
-            began = time.monotonic()
             found[one.key] = asdict(outcome(one))
             KEPT.parent.mkdir(exist_ok=True)
             KEPT.write_text(json.dumps({"made_with": now, "found": found}))
@@ -157,9 +162,10 @@ def _try(one: Combination, said: Outcome) -> None:
     said.forward = _forward(network.eval(), images, context, task, said)
     losses = _losses(network.train(), task, images, context, targets, said)
     reached = next((step for step, loss in enumerate(losses) if loss < SHARE * losses[0]), None)
-    said.overfits = f"in {reached} steps" if reached else f"{losses[-1] / losses[0]:.2f} after {len(losses) - 1} steps"
+    left = losses[-1] / losses[0]
+    said.overfits = f"in {reached} steps" if reached else f"{left:.2f} after {len(losses) - 1} steps"
     if reached is None:
-        said.failed.append(f"the loss fell to {losses[-1] / losses[0]:.2f} of the first only")
+        said.failed.append(f"the loss fell to {left:.2f} only" if math.isfinite(left) else "the loss is not finite")
     said.copied = _copied(one, network.eval(), images, context, patch)
     with tempfile.TemporaryDirectory() as folder:
         record = write_onnx(
@@ -318,7 +324,7 @@ def _travelled(name: str) -> Callable[..., torch.nn.Module]:
     return built  # type: ignore[no-any-return]
 
 
-def page(outcomes: Mapping[Combination, Outcome]) -> str:
+def page(outcomes: Mapping[Combination, Outcome], untried: Sequence[Combination] = ()) -> str:
     """The whole page."""
     heading = "| family | axes | answers for | told | image | weights | forward | backward | by heart | copy | ONNX |"
     lines = [
@@ -332,7 +338,8 @@ def page(outcomes: Mapping[Combination, Outcome]) -> str:
         "the largest difference between ONNX Runtime and torch, as a share of the largest output, on batches of one "
         "and two; or why there is no such file. Failures stand below the table.",
         "",
-        f"{len(outcomes)} combinations of {len({one.name for one in outcomes})} families.",
+        f"{len(outcomes)} combinations of {len({one.name for one in outcomes})} families"
+        + (f"; {len(untried)} were not tried and stand below." if untried else "."),
         "",
         heading,
         f"|{'---|' * (heading.count('|') - 1)}",
@@ -343,7 +350,10 @@ def page(outcomes: Mapping[Combination, Outcome]) -> str:
         cells = [f"`{one.name}`", one.axes, WORDS[one.head], told, said.image, said.parameters, *steps]
         lines.append(f"| {' | '.join(str(cell) or '-' for cell in cells)} |")
     wrong = [f"- `{one.key}`: {reason}" for one, said in outcomes.items() for reason in said.failed]
-    return "\n".join([*lines, "", *(["## Failures", "", *wrong] if wrong else ["No failures."])]) + "\n"
+    lines += ["", *(["## Failures", "", *wrong] if wrong else ["No failures."])]
+    if untried:
+        lines += ["", "## Not tried", "", *(f"- `{one.key}`" for one in untried)]
+    return "\n".join(lines) + "\n"
 
 
 def _line(text: str) -> str:

@@ -1,0 +1,74 @@
+"""What `make test-all` says of a family: what holds, and what is advertised and does not."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
+from isocenter import networks
+
+BENCH = Path(__file__).parent.parent / "bench"
+FAMILY = """
+import torch
+from torch import nn
+
+
+class Broken(nn.Module):
+    def __init__(self, channels, vectors, width=4):
+        super().__init__()
+        self.body = nn.Conv1d(channels, width, 3)
+        self.vectors = nn.ModuleDict({name: nn.Linear(width, size) for name, size in vectors.items()})
+
+    def forward(self, images, context=None):
+        maps = self.body(images)
+        return {name: layer(FEATURES) for name, layer in self.vectors.items()}
+
+
+def build(channels, spatial_dims, dense, vectors, size):
+    if spatial_dims != 1 or dense:
+        raise ValueError("one axis, and the whole image")
+    return Broken(channels, vectors, **size)
+"""
+WRONG = {
+    "not finite in training": ("maps.mean(dim=2) * (torch.nan if self.training else 1)", "the loss is not finite"),
+    "a root of nothing": ("(0 * maps.mean(dim=2)).sqrt()", "gradients are not finite"),
+    "blind": ("0 * maps.mean(dim=2)", "the loss fell to"),
+    "one answer for all": ("maps.mean(dim=2)[:1]", r"class is (1, 2) in place of (2, 2)"),
+    "other words each time": ("maps.mean(dim=2) + torch.rand(1)", "the copy of its file answers otherwise"),
+}
+
+
+@pytest.fixture
+def matrix(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCH))
+    return importlib.import_module("networks_matrix")
+
+
+def test_a_family_that_holds_what_it_advertises_has_no_failure_and_a_row(matrix, monkeypatch):
+    combinations = list(matrix.combinations(["lenet"]))
+    assert {(one.axes, one.head, one.context) for one in combinations} == {
+        (axes, "vector", context) for axes in (1, 2, 3) for context in (0, matrix.CONTEXT)
+    }
+    said = matrix.outcome(combinations[1])
+    assert (said.failed, said.forward, said.backward, said.copied) == ([], "yes", "yes", "yes")
+    assert float(said.onnx) < 1e-4
+    page = matrix.page({combinations[1]: said}, combinations[2:])
+    assert "| `lenet` | 1 | the image | 3 numbers | 64 |" in page
+    assert page.count("- `lenet ") == len(combinations) - 2
+
+
+@pytest.mark.parametrize("which", WRONG)
+def test_what_is_advertised_and_does_not_hold_is_a_failure(which, matrix, monkeypatch, tmp_path):
+    features, says = WRONG[which]
+    name = f"broken{list(WRONG).index(which)}"
+    (tmp_path / f"{name}.py").write_text(FAMILY.replace("FEATURES", features))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(networks.NETWORKS, name, f"{name}:build")
+    monkeypatch.setattr(matrix, "write_onnx", lambda *_, **__: {"exported": False, "because": "not looked at"})
+    monkeypatch.setattr(matrix, "STEPS", 10)
+    [one] = matrix.combinations([name])
+    assert any(says in said for said in matrix.outcome(one).failed)
+    sys.modules.pop(name, None)
