@@ -87,6 +87,7 @@ def make_plan(
             "size": fits.size,
             "pretrained": Decision(None, "no others were asked for"),
             "context": beside,
+            "inflation": Decision("mean", "a volume of equal slices is then seen as one", "arXiv:1705.07750"),
         },
         "training": training(
             fingerprint,
