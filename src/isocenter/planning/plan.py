@@ -101,6 +101,7 @@ def make_plan(
             "name": fits.network,
             "size": fits.size,
             "pretrained": Decision(None, "no others were asked for"),
+            "inflation": Decision("mean", "a volume of equal slices is then seen as one", "arXiv:1705.07750"),
             "context": with_presence(beside, fits.context, holes, fits.network.value),
             **fits.told,
         },

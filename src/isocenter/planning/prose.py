@@ -101,7 +101,7 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
         "No weight of them costs anything",
     ),
     "network.pretrained": ("It begins from the weights {value}", "It begins from fresh weights"),
-    "network.inflation": ("Kernels of weights with one axis less are inflated by the {value}",),
+    "network.inflation": ("Kernels of weights for images of one axis less would be inflated by the {value}",),
     "training.minutes": ("Training has {value} minutes", "No time is set"),
     "training.steps": ("There are {value} steps", "The number of steps is still open"),
     "training.batch": ("A batch has {value} samples",),
