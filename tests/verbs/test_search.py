@@ -16,9 +16,10 @@ from isocenter.planning import Between, read_plan, settings
 from isocenter.training import Clock, Study, logs, study
 from isocenter.values import Decision
 from isocenter.verbs.fit import Job
+from isocenter.verbs.folds import with_searches
 from isocenter.verbs.plan import room_of
 from isocenter.verbs.run_folder import Begun
-from isocenter.verbs.search import length_of, searched
+from isocenter.verbs.search import Found, length_of, searched
 from isocenter.verbs.train import train
 
 # Of few enough steps for a second, and without a clock, so that two of them can be compared.
@@ -239,3 +240,15 @@ def test_without_the_extra_the_install_line_is_the_remedy(data, tmp_path, monkey
     monkeypatch.setattr(study.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ResourceError, match=r"isocenter\[tune\]"):
         train(data, out=tmp_path / "run", tune=1, minutes=5, device="cpu")
+
+
+def test_the_plan_of_folds_names_what_each_ones_search_has_put_in_place_and_keeps_its_own(made, tmp_path):
+    found = Decision(0.3, "trial 1 of 2", "search/trials.csv, trial 1")
+    edited = Found({"training.weight_decay": found}, "").applied(made.plan)
+    jobs = [job_of(made, tmp_path / name, plan) for name, plan in (("0", made.plan), ("1", edited))]
+    plan = with_searches(made.plan, jobs)
+    decision = plan.decision("training.weight_decay")
+    assert decision.value == made.plan["training.weight_decay"]
+    assert decision.because.endswith("0.3 in fold 1")
+    assert settings(plan).search.is_on and not settings(edited).search.is_on
+    assert plan.decision("training.learning_rate") == made.plan.decision("training.learning_rate")

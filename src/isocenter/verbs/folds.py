@@ -78,7 +78,7 @@ def cross_validated(
         (outcomes if number < total else without).append(_fitted(job, Clock(began, run.spent), after, left))
     models = [load(one.checkpoint, job.settings.training.device) for one, job in zip(outcomes, jobs, strict=True)]
     plan, models, task = _tuned(run, jobs, models)
-    plan = _with_searches(with_reasons(plan, jobs, outcomes), jobs)
+    plan = with_searches(with_reasons(plan, jobs, outcomes), jobs)
     of_case = {case.id: fold for fold in range(total) for case in run.cases("test", fold)}
     seen_by = {case: models[fold] for case, fold in of_case.items()}
     cases = [case for case in run.dataset if case.id in seen_by]
@@ -194,7 +194,7 @@ def with_reasons(plan: Plan, jobs: Sequence[Job], outcomes: Sequence[Outcome]) -
     return plan
 
 
-def _with_searches(plan: Plan, jobs: Sequence[Job]) -> Plan:
+def with_searches(plan: Plan, jobs: Sequence[Job]) -> Plan:
     """The plan with what each fold's own search has put in the place of a decision."""
     for name, planned in plan:
         own = {fold: job.plan.decision(name) for fold, job in enumerate(jobs)}
