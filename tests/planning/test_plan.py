@@ -132,3 +132,12 @@ def test_hippocampi_are_planned_whole_and_mirrored_once_it_is_said_that_they_are
     assert "hippocampus" in said.decision("augmentation.flips").because
     assert "leakage cannot be excluded" in made.decision("split.method").because
     assert 1 < made["training.memory"] < 4
+
+
+def test_how_weights_of_pictures_are_inflated_for_volumes_is_set_by_hand(blobs):
+    assert planned(blobs).plan["network.inflation"] == "mean"
+    made = planned(blobs, assignments={"network.inflation": "centre"}).plan
+    assert settings(made).network.inflation == "centre"
+    assert made.decision("network.inflation").because == BY_HAND
+    with pytest.raises(PlanError, match="inflation"):
+        planned(blobs, assignments={"network.inflation": "corner"})
