@@ -87,6 +87,11 @@ def test_a_size_set_by_hand_is_told_of_the_frames_and_another_number_is_refused(
         settings(planned(filmed([9, 12, 30, 20]), **{"network.size": {**size, "frames": 4}}))
 
 
+def test_nothing_is_looked_at_between_two_frames():
+    with pytest.raises(PlanError, match=r"every 0\.5 frames"):
+        settings(planned(filmed([9, 12, 9, 12], step=None), **{"preprocessing.interval": 0.5}))
+
+
 def test_still_images_are_no_clips():
     with pytest.raises(PlanError, match="clip_gru looks at clips, and these are still images"):
         settings(planned(filmed([None] * 4), **{"network.name": "clip_gru"}))

@@ -227,3 +227,11 @@ def test_images_of_noise_are_what_the_model_takes_and_always_the_same(model):
         assert np.isfinite(data).all()
         np.testing.assert_array_equal(image.data, again.data)
     assert not np.array_equal(images[0].data, images[1].data)
+
+
+@pytest.mark.parametrize(("unit", "interval"), [("s", 0.04), ("frame", 2.0)])
+def test_noise_for_a_model_of_clips_at_even_steps_is_a_whole_clip_and_a_shorter_one(unit, interval):
+    model = classifying()
+    clips = replace(model.preprocessing, frames=4, interval=interval, time_unit=unit)
+    seen = [clips(image, "noise")[0] for image in seeded(replace(model, preprocessing=clips))]
+    assert [int(np.isnan(data).all(axis=(1, 2)).sum()) for data in seen] == [0, 1]

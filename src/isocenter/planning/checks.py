@@ -157,6 +157,8 @@ def _check_clips(made: Settings) -> None:
         )
     if chosen.frames is None:
         raise PlanError("still images have no frames to look at", where, "Give none")
+    if chosen.time_unit == "frame" and chosen.interval < 1:
+        raise PlanError(f"every {chosen.interval:g} frames, and there is nothing between two", where, "Give 1 or more")
     if not takes:
         problem = f"of shorter clips frames are not there, and {name} cannot leave them out"
         raise PlanError(problem, where, "Give none, or a network of clips such as clip_resnet")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import platform
 import shutil
 import subprocess
@@ -95,6 +96,10 @@ def seeded(model: Model) -> Iterable[Image]:
         if step is not None:  # every other clip is shorter
             data = data[:, : max(min(2, preprocessing.frames), preprocessing.frames - seed)]
         times = None if step is None else tuple(n * step for n in range(data.shape[1]))
+        if step is not None and step > 1:  # a frame at each 1, so that it is the same in s and in frames
+            count = math.ceil((data.shape[1] - 1) * step) + 1
+            data = data[:, (np.arange(count) / step + 0.5).astype(int).clip(max=data.shape[1] - 1)]
+            times = tuple(float(n) for n in range(count))
         yield Image(data, geometry, preprocessing.modality, preprocessing.channels, times)
 
 
