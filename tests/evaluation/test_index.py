@@ -9,10 +9,6 @@ def public_names():
     return {name: getattr(module, name) for module in modules for name in vars(module) if not name.startswith("_")}
 
 
-def test_the_index_is_sorted_and_names_nothing_twice():
-    assert evaluation.__all__ == sorted(set(evaluation.__all__))
-
-
 def test_every_public_function_and_class_of_the_room_is_in_its_index():
     own = {
         name

@@ -70,7 +70,7 @@ SHARED = {
     "fcos": {"levels", "pyramid", "resnet_pyramid"},
     "fusion": {"gates", "slices", "telling", "unet"},
     "mask_rcnn": {"regions", "rendering"},
-    "multiscale_unet": {"gates", "slices", "unet"},
+    "multiscale_unet": {"gates", "slices", "telling", "unet"},
     "resnet": {"gates"},
     "resnet_slices": {"inflated_resnet", "slices"},
     "retinanet": {"levels", "pyramid", "resnet_pyramid", "retinanet_volumes"},

@@ -265,7 +265,7 @@ def test_runs_that_cannot_be_one_are_refused_with_what_differs_and_what_to_do(
     refused([runs[0], mixed.out], "is an ensemble itself")
     refused([runs[0], classified.data], "holds no run")
     refused(runs, "there are no weights 'best'", weights="best")
-    refused([runs[0], segmented.out], r"segmenting\d+/run was trained on other data than")
+    refused([runs[0], segmented.out], r"segmenting\d*/run was trained on other data than")
     for name, column, change in (
         ("other split", "split", {"test": "train"}),
         ("other patients", "patient", {"00": "somebody"}),
