@@ -38,17 +38,19 @@ class Measured:
         """Where the family stands among the others, in words; empty where it was not trained."""
         if family not in self.found:
             return ""
-        order = sorted(self.found, key=lambda name: -self.found[name][0])
         value, low, high = self.found[family]
+        better = sorted(
+            (name for name, (other, *_) in self.found.items() if other > value), key=lambda name: -self.found[name][0]
+        )
         seeds = "one seed" if self.seeds == 1 else f"{self.seeds} seeds"
         time = f"{self.minutes:g} minutes on {'one core' if self.cores == 1 else f'{self.cores} cores'}, {seeds}"
         own = f"on {self.on} it reached {self.metric} {value:.3f} ({low:.3f} to {high:.3f}) in {time}"
-        where = f"{own}: {order.index(family) + 1} of {len(order)} families measured"
-        if order[0] == family:
+        where = f"{own}: {len(better) + 1} of {len(self.found)} families measured"
+        if not better:
             return where
-        best, lowest, _ = self.found[order[0]]
+        best, lowest, _ = self.found[better[0]]
         apart = "whose interval overlaps" if lowest <= high else "and the intervals are apart"
-        return f"{where}; the first is {order[0]} with {best:.3f}, {apart}"
+        return f"{where}; the first is {better[0]} with {best:.3f}, {apart}"
 
 
 @cache
