@@ -124,3 +124,15 @@ def test_an_image_is_found_by_its_name_or_by_its_number():
     assert has("0", "1") == {"CT": "0", "PT": "1"}
     assert has("PT") == {"PT": "PT"}
     assert has("0001") == {"PT": "0001"}
+
+
+def test_beside_covariates_the_images_alone_are_trained_on_with_what_tells_which_are_there(tmp_path):
+    data = cohort(tmp_path / "data")
+    table = pd.read_csv(data).assign(age=lambda one: [40 + n % 7 for n in range(len(one))])
+    table.to_csv(data, index=False)
+    run = isocenter.train(data, out=tmp_path / "run", assignments=FEW | {"network.context": ["age"]}, **READING)
+    told, alone = (isocenter.load(folder, "cpu").context for folder in (run.out, run.out / "image_only"))
+    assert (told.names, told.channels) == (("age",), ("CT", "PT"))
+    assert (alone.names, alone.channels) == ((), ("CT", "PT"))
+    rows = json.loads((run.out / "evaluation" / "images.json").read_text())["rows"]
+    assert {tuple(row["images"]) for row in rows} == {("CT",), ("PT",), ("CT", "PT")}
