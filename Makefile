@@ -60,4 +60,4 @@ docs: .venv/installed
 	@$(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf .venv demo examples families site
+	rm -rf .venv demo examples families medmnist site
