@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from isocenter.errors import IsocenterError
-from isocenter.evaluation import FOLD, case_table, folds_apart
+from isocenter.evaluation import FOLD, case_table
 from isocenter.files import written
 from isocenter.runtime import Context, load
 from isocenter.training import Clock, Outcome, Recount
@@ -17,7 +17,7 @@ from isocenter.verbs.finish import EVALUATION
 from isocenter.verbs.fit import Job, fit, keep_task, predicted, say_decided
 from isocenter.verbs.progress import tracked
 from isocenter.verbs.run_folder import IMAGE_ONLY, Begun, state_of
-from isocenter.verbs.scoring import Predictor, Scored, by_case
+from isocenter.verbs.scoring import Predictor, Scored, summed_up
 
 WHAT = "without the covariates"
 BECAUSE = "trained for comparison with what the covariates add"
@@ -95,10 +95,8 @@ def evaluated_untold(
     if not rows:
         return None
     table = case_table({str(name): value for name, value in row.items()} for row in rows)
-    with folds_apart(table):
-        summary = model.task.summary(table, seed=int(run.plan["training.seed"]))
-    if not run.dataset.patients_known:
-        summary = [replace(row, estimate=by_case(row.estimate)) for row in summary]
+    seed, known = int(run.plan["training.seed"]), run.dataset.patients_known
+    summary = summed_up(model.task, table, seed=seed, patients_known=known)
     scored = Scored(table, summary, task=model.task)
     with written(run.out / IMAGE_ONLY / EVALUATION, overwrite=True) as partial_folder:
         partial_folder.mkdir()

@@ -130,13 +130,19 @@ def score(
         raise DatasetError(f"no case could be scored ({reason})", "evaluation", "Give cases of the model's kind")
     table = case_table(rows)
     shown = _shown(model, {case.id: case for case in cases}, model.task.rank(table), made)
+    summary = summed_up(model.task, table, seed=seed, patients_known=patients_known)
     with folds_apart(table):
-        summary, overview = model.task.summary(table, seed=seed), model.task.overview(table)
-    if not patients_known:
-        summary = [replace(row, estimate=by_case(row.estimate)) for row in summary]
+        overview = model.task.overview(table)
     tested = [case for case in cases if parts.get(case.id, "test") == "test"]
     judged = of_a_case(model.task)
     return Scored(table, summary, overview, shown, problems, opened(tested), judged, model.task)
+
+
+def summed_up(task: Task, table: Table, *, seed: int, patients_known: bool) -> list[Row]:
+    """The figures of cases that were scored, folds apart; called by what was resampled where patients are unknown."""
+    with folds_apart(table):
+        rows = task.summary(table, seed=seed)
+    return rows if patients_known else [replace(row, estimate=by_case(row.estimate)) for row in rows]
 
 
 def are_kept(voxels: int) -> bool:

@@ -8,11 +8,11 @@ from itertools import combinations
 from typing import Any
 
 from isocenter.errors import IsocenterError
-from isocenter.evaluation import FOLD, case_table, folds_apart
+from isocenter.evaluation import FOLD, case_table
 from isocenter.runtime import Preprocessing
-from isocenter.values import Case, Problem, Row
+from isocenter.values import Case, Problem
 from isocenter.verbs.progress import tracked
-from isocenter.verbs.scoring import Predictor, Scored, by_case
+from isocenter.verbs.scoring import Predictor, Scored, summed_up
 
 # Of so many images every subset is scored: 15 of four. Of more each alone, all but each, and all.
 MOST = 4
@@ -71,14 +71,11 @@ def with_subsets(
                     what = f"with {' + '.join(subset)} alone: {error.problem}"
                     problems.append(Problem("error", what, (case.id,), remedy=error.remedy))
             tracker(done, len(cases))
-    found = []
-    for subset, own in rows.items():
-        if own:
-            table = case_table(own)
-            with folds_apart(table):
-                found.append((subset, model.task.summary(table, seed=seed)))
-    if not patients_known:
-        found = [(subset, _by_case(summary)) for subset, summary in found]
+    found = [
+        (subset, summed_up(model.task, case_table(own), seed=seed, patients_known=patients_known))
+        for subset, own in rows.items()
+        if own
+    ]
     return replace(scored, subsets=found, problems=(*scored.problems, *problems))
 
 
@@ -95,7 +92,3 @@ def _scored(
     [first, *_] = known.get(case.id, [{}])
     kept = {key: first[key] for key in ("split", FOLD) if key in first}
     return list(table.assign(**{"split": "test", **kept}).to_dict("records"))
-
-
-def _by_case(rows: Sequence[Row]) -> list[Row]:
-    return [replace(row, estimate=by_case(row.estimate)) for row in rows]
