@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
-from isocenter.evaluation import Compared, Table, case_table, compared, read_cases, rows_to_json
+from isocenter.evaluation import Compared, Table, case_table, read_cases, rows_to_json
 from isocenter.planning import settings
 from isocenter.runtime import Context, read_json, write_json
 from isocenter.tasks import Task, build
 from isocenter.training import Alone, covariates_alone
 from isocenter.values import Case, Row, Split
-from isocenter.verbs.compare import said
+from isocenter.verbs.compare import said, side_by_side
 from isocenter.verbs.finish import EVALUATION, OUT_OF_FOLD
 from isocenter.verbs.fit import Job
 from isocenter.verbs.run_folder import IMAGE_ONLY, Begun
-from isocenter.verbs.scoring import CASES, TASK, TASK_SCHEMA, by_case
+from isocenter.verbs.scoring import CASES, TASK, TASK_SCHEMA
 
 RECORD = "covariates.json"
 SCHEMA = "isocenter.covariates"
@@ -83,21 +82,15 @@ def _table(fitted: Sequence[tuple[Alone, Sequence[Case]]]) -> Table:
     return case_table({str(name): value for name, value in row.items()} for row in records)
 
 
-def _differences(run: Begun, half: tuple[Task, Table], model: tuple[Task, Table]) -> list[Compared]:
+def _differences(run: Begun, half: tuple[Task, Table], model: tuple[Task, Table]) -> Sequence[Compared]:
     """Each figure of a half and of the model, of the cases that both could score, and how much more the model's is."""
     both = set(half[1]["case"]) & set(model[1]["case"])
     tables = {
         name: table[table["case"].isin(both)].reset_index(drop=True)
         for name, table in (("half", half[1]), ("model", model[1]))
     }
-    seed = int(run.plan["training.seed"])
-    rows, _ = compared(tables, [partial(task.summary, seed=seed) for task in (half[0], model[0])])
-    if run.dataset.patients_known:
-        return rows
-    return [
-        Compared(one.metric, one.label, tuple(map(by_case, one.estimates)), tuple(map(by_case, one.differences)))
-        for one in rows
-    ]
+    seed, known = int(run.plan["training.seed"]), run.dataset.patients_known
+    return side_by_side(tables, (half[0], model[0]), seed=seed, patients_known=known).rows
 
 
 def _record(rows: Mapping[str, Sequence[Compared]]) -> dict[str, Any]:
