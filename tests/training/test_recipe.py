@@ -16,7 +16,7 @@ from isocenter import tasks
 from isocenter.errors import IsocenterError
 from isocenter.planning import read_plan
 from isocenter.runtime import read_json
-from isocenter.training import Speed, logs, probe, recipe
+from isocenter.training import Speed, learner, logs, probe, recipe
 from isocenter.training import state as state_of_training
 from isocenter.training.probe import Budget
 from isocenter.verbs import budget as verb_budget
@@ -207,3 +207,21 @@ def test_a_training_whose_loss_is_no_number_ends_with_what_to_do(classified, tmp
     assignments = {"training.learning_rate": 1e30, "training.steps": 60, "training.clip": 1e30}
     with pytest.raises(IsocenterError, match=r"is no number.*smaller --set training.learning_rate"):
         trained.classifying(classified.data, tmp_path / "run", assignments=assignments)
+
+
+def test_a_gradient_that_is_no_number_costs_one_step_and_not_every_weight(classified, tmp_path, monkeypatch):
+    made, calls = learner.batch_loss, []
+
+    def odd(module, *given, **options):
+        calls.append(None)
+        nothing = next(module.parameters()).sum() * 0
+        root = nothing.sqrt() * 0  # 0, and its slope is no number
+        return made(module, *given, **options) + (root if len(calls) == 3 else 0)
+
+    monkeypatch.setattr(learner, "batch_loss", odd)
+    run = trained.classifying(classified.data, tmp_path / "run")
+    losses = pd.read_csv(tmp_path / "run" / "log.csv")["loss"]
+    assert losses.isna().tolist() == [n == 2 for n in range(6)]
+    assert run.steps == 6
+    weights = load_file(tmp_path / "run" / "checkpoints" / "last" / "weights.safetensors")
+    assert all(np.isfinite(one).all() for one in weights.values())

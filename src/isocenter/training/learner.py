@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # Sets the draws of a step apart from those of a case.
 STEP_DRAW = 2**30
-# Batches in a row whose loss is no number: one may be an odd batch, so many are a training that has failed.
+# Batches in a row whose loss or gradient is no number: one may be an odd batch, so many are a training that has failed.
 MOST_LOST = 10
 
 
@@ -49,7 +49,7 @@ class Learner:
     lost: int = 0
 
     def learn(self, batch: Batch, step: int, pace: Pace) -> tuple[float, float]:
-        """Lower the loss of a batch: the loss, and the rate by which it was lowered."""
+        """Lower the loss of a batch: the loss, no number where nothing was learnt, and the rate by which it was lowered."""
         chosen = self.settings.training
         # Dropout draws from the one generator that torch has: set anew, a resumed run draws the same.
         draws = generator(chosen.seed, self.ranks.rank, step, STEP_DRAW)
@@ -66,11 +66,13 @@ class Learner:
         for one in self.terms.values():  # every rank has their whole gradient
             if one.grad is not None:
                 one.grad /= self.ranks.count
-        # Looked at only here, where a GPU has all of the step's work before it and does not wait for us.
-        if math.isfinite(lowered := float(loss.detach())):
+        learnt = [*self.module.parameters(), *self.terms.values()]
+        length = torch.nn.utils.clip_grad_norm_(learnt, chosen.clip, foreach=True)
+        # Looked at only here, where a GPU has all of the step's work before it and does not wait for us. One gradient
+        # that is no number, of a loss that is one, would make every weight none.
+        lowered = float(loss.detach()) if math.isfinite(float(length)) else math.nan
+        if math.isfinite(lowered):
             self.lost = 0
-            learnt = [*self.module.parameters(), *self.terms.values()]
-            torch.nn.utils.clip_grad_norm_(learnt, chosen.clip, foreach=True)
             self.optimiser.step()
             if self.ranks.leads:
                 self.average.move(decay(step, pace.stride, chosen))
@@ -88,5 +90,5 @@ class Learner:
     def refuse_lost(self, step: int, where: str) -> None:
         """IsocenterError once nothing was learnt from many batches in a row."""
         if self.lost >= MOST_LOST:
-            problem = f"the loss of {MOST_LOST} batches in a row, up to step {step}, is no number"
+            problem = f"the loss or the gradient of {MOST_LOST} batches in a row, up to step {step}, is no number"
             raise IsocenterError(problem, where, "Train anew with a smaller --set training.learning_rate")
