@@ -3,10 +3,11 @@
     python bench/covariates.py --data ../shared/data/multimodal --steps 300 --seeds 0 1 2
 
 Simulated: the class is half in a picture and half in a number beside it ("halves"); the number is spread over three
-of 5,000 columns ("genes"); of a bright and a dim disc in a picture a covariate says which is the structure ("which"),
-so that images alone cannot tell. Real: COVID-19 or another pneumonia in a radiograph, beside age, sex and what was
-measured ("chest"); its sources and the label go together, so that it says nothing of the disease. All trainings have
-the same steps.
+of 5,000 columns ("genes"), or is whether a pulse that was read 30 times swings up and then down at some moment, or
+down and then up, which no weighted sum of readings tells ("pulse"); of a bright and a dim disc in a picture a covariate
+says which is the structure ("which"), so that images alone cannot tell. Real: COVID-19 or another pneumonia in a
+radiograph, beside age, sex and what was measured ("chest"); its sources and the label go together, so that it says
+nothing of the disease. All trainings have the same steps.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ DENSE = ("film", "attention")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="the folder `multimodal`; without it simulated data alone")
-    parser.add_argument("--only", nargs="+", default=["halves", "genes", "which", "chest"])
+    parser.add_argument("--only", nargs="+", default=["halves", "genes", "pulse", "which", "chest"])
     parser.add_argument("--ways", nargs="+", default=["concatenate", "film", "attention"])
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--cases", type=int, default=400, help="simulated")
@@ -61,6 +62,7 @@ def main() -> None:
 
 def trained(name: str, table: Path, out: Path, way: str, seed: int, steps: int, threads: int | None) -> Any:
     asked: dict[str, Any] = {"halves": ["marker"], "genes": ["gene_*"], "which": ["which"], "chest": CHEST}
+    asked["pulse"] = ["pulse"]
     size = {} if name == "chest" else {"network.size": UNET if name == "which" else RESNET}
     return isocenter.train(
         table,
@@ -68,6 +70,7 @@ def trained(name: str, table: Path, out: Path, way: str, seed: int, steps: int, 
         seed=seed,
         threads=threads,
         column=columns(name),
+        layout="manifest",
         assignments={
             **size,
             "network.context": asked[name],
@@ -81,7 +84,7 @@ def trained(name: str, table: Path, out: Path, way: str, seed: int, steps: int, 
 def columns(name: str) -> Mapping[str, str]:
     if name == "which":
         return {"image": "file", "mask": "mask"}
-    return {"image": "file", "label": "state", **({"patient": "patientid"} if name == "chest" else {})}
+    return {"image": "file", "label": "label", **({"patient": "patientid"} if name == "chest" else {})}
 
 
 def told(out: Path, primary: str) -> list[str]:
@@ -106,7 +109,7 @@ def simulated(name: str, root: Path, count: int) -> Path:
     """Pictures of discs, and a table of what is true of each."""
     root.mkdir(parents=True)
     rng = np.random.default_rng(0)
-    rows = []
+    rows, read = [], []
     for n in range(count):
         bright, marker = rng.normal(size=2)
         first, second = (disc(rng, half) for half in (0, SIDE // 2))
@@ -119,13 +122,28 @@ def simulated(name: str, root: Path, count: int) -> Path:
             mask = first if (levels[0] > levels[1]) == (marker > 0) else second
             PIL.Image.fromarray(mask.astype(np.uint8)).save(root / f"{n:04}_mask.png")
             row["mask"] = f"{n:04}_mask.png"
+        elif name == "pulse":
+            ill = bright + (1.5 if marker > 0 else -1.5) + rng.normal(0, 0.5) > 0
+            row["label"] = "ill" if ill else "well"
+            read += [{"image": row["file"], **one} for one in pulse(rng, 1 if marker > 0 else -1)]
         else:
             genes = rng.normal(size=GENES).round(3) if name == "genes" else np.array([marker] * 3) / np.sqrt(3)
-            row["state"] = "ill" if bright + genes[:3].sum() / np.sqrt(3) + rng.normal(0, 0.5) > 0 else "well"
+            row["label"] = "ill" if bright + genes[:3].sum() / np.sqrt(3) + rng.normal(0, 0.5) > 0 else "well"
             row |= {f"gene_{k:04}": value for k, value in enumerate(genes)} if name == "genes" else {"marker": marker}
         rows.append(row)
     pd.DataFrame(rows).to_csv(root / "table.csv", index=False)
-    return root / "table.csv"
+    if not read:
+        return root / "table.csv"
+    pd.DataFrame(read).to_csv(root / "read.csv", index=False)
+    return root
+
+
+def pulse(rng: np.random.Generator, sign: int) -> list[dict[str, float]]:
+    """30 readings of an hour, that swing up and then down at some moment for a sign of 1."""
+    times, middle = np.sort(rng.uniform(0, 60, 30)), rng.uniform(10, 50)
+    swing = sign * 15 * np.sign(middle - times) * (abs(times - middle) < 8)
+    values = 80 + rng.normal(0, 5) + swing + rng.normal(0, 3, len(times))
+    return [{"time (min)": round(at, 2), "pulse": round(one, 1)} for at, one in zip(times, values, strict=True)]
 
 
 def disc(rng: np.random.Generator, top: int) -> np.ndarray:
@@ -138,7 +156,7 @@ def chest(data: Path, out: Path) -> Path:
     table = pd.read_csv(data / "metadata.csv")
     kept = table[["patientid", *CHEST]].copy()
     kept.insert(0, "file", [str((data / "images" / name).resolve()) for name in table["filename"]])
-    kept["state"] = np.where(table["finding"].str.contains("COVID"), "covid", "other")
+    kept["label"] = np.where(table["finding"].str.contains("COVID"), "covid", "other")
     kept.to_csv(out / "chest.csv", index=False)
     return out / "chest.csv"
 

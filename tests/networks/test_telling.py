@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 
 from isocenter import networks
 from isocenter.errors import PlanError
-from isocenter.networks.telling import Asking, Film, Narrow, Telling
+from isocenter.networks.telling import HEARD, Asking, Film, Hearing, Narrow, Telling
 from isocenter.values import Dense, Head, Vector
 
 torch.set_num_threads(1)
@@ -181,3 +181,43 @@ def test_onnxruntime_is_told_too(name, way, tmp_path):
     images, context = shown(name, 3)
     [found] = session.run(None, {"images": images.numpy(), "context": context.numpy()})
     assert_allclose(found, answer(network, images, context).detach(), atol=1e-4)
+
+
+COURSES = (2, 10)  # of which each has two entries a stretch
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_family_hears_what_was_read_along_time(name):
+    heads: dict[str, Head] = {"mask": Dense(2)} if name in DENSE else {"class": Vector(3)}
+    entries = 2 * COURSES[0] * COURSES[1] + ENTRIES
+    told = {"way": networks.ways(name)[0], "courses": COURSES}
+    torch.manual_seed(0)
+    network = networks.build(name, 1, 3 if name == "unet_slices" else 2, heads, SMALL[name], entries, told).train()
+    images, rest = shown(name)
+    context = torch.cat([torch.randn(2, entries - ENTRIES), rest], dim=1).requires_grad_()
+    found = answer(network, images, context)
+    for one in network.modules():  # scaling and asking begin with nothing, and pass nothing back
+        if isinstance(one, Film):
+            torch.nn.init.normal_(one.affine.weight)
+    found = answer(network, images, context)
+    found.square().sum().backward()
+    assert (context.grad[:, : entries - ENTRIES].abs().sum(dim=0) > 0).all()
+
+
+def test_hearing_tells_when_something_was_read():
+    torch.manual_seed(0)
+    hearing = Hearing(1, 32)
+    early, late = torch.zeros(1, 64), torch.zeros(1, 64)
+    early[0, 4], late[0, 24] = 3.0, 3.0
+    assert hearing(early).shape == (1, HEARD)
+    assert (hearing(early) - hearing(late)).abs().max() > 0.01
+
+
+def test_many_other_entries_are_brought_down_and_courses_are_not():
+    telling = Telling(200 + 20, {}, "concatenate", narrow=4, courses=(1, 10))
+    assert telling.told == HEARD + 4
+    assert telling.narrow is not None
+    assert telling.narrow.weigh.in_features == 200
+    assert telling(torch.randn(3, 220)).shape == (3, HEARD + 4)
+    assert Telling(20, {}, narrow=4, courses=(1, 10)).told == HEARD
+    assert Telling(0, {}, courses=(1, 10)).told == 0

@@ -9,7 +9,7 @@ from isocenter.planning.context import context_decision, image_only
 from isocenter.planning.telling import telling
 from isocenter.tasks.classification import Classification
 from isocenter.tasks.segmentation import Segmentation
-from isocenter.values import Case, Dataset, Fingerprint, Label
+from isocenter.values import Case, Course, Dataset, Fingerprint, Label
 
 COUNT = 60
 
@@ -141,3 +141,50 @@ def test_images_alone_are_trained_on_too_where_something_is_told_and_no_network_
     assert image_only(told, None).value is True
     assert image_only(told, 2.0).value is False
     assert image_only(decided(None, age=ages()), None).value is False
+
+
+def pulses(ill=0.0, ends=20.0):
+    """Readings of a minute's distance; of the ill they are higher by so much in the middle, and end then."""
+    rng = np.random.default_rng(2)
+    found = []
+    for n in range(COUNT):
+        times = np.arange(0, ends if n % 2 else 20, 1.0)
+        values = rng.normal(80, 10) + rng.normal(0, 3, len(times)) + ill * (n % 2) * (abs(times - 10) < 3)
+        found.append(Course(tuple(times), tuple(values), "s"))
+    return found
+
+
+def test_what_was_read_time_and_again_is_told_in_stretches_of_the_training_cases_time():
+    read = [None if n < 6 else one for n, one in enumerate(pulses(ill=4))]
+    decision = decided(["age", "pulse"], age=ages(), pulse=read)
+    made = decision.value["pulse"]
+    assert list(decision.value) == ["pulse", "age"]
+    assert (made["start"], made["stop"], made["stretches"], made["unit"]) == (0, 19, 20, "s")
+    assert made["missing"] == 0.1
+    everything = np.concatenate([one.values for one in read if one is not None])
+    assert made["mean"] == pytest.approx(everything.mean(), rel=1e-5)
+    assert "the mean of 20 stretches from 0 to 19 s, else the last before, and a mark; 10% have no" in decision.because
+    assert "s41598-018-24271-9" in decision.source
+
+
+def test_a_course_that_ends_with_the_disease_is_the_label_in_disguise():
+    with pytest.raises(PlanError, match=r"how long or often it was read tells 1\.000"):
+        decided(["pulse"], pulse=pulses(ends=12.0))
+
+
+def test_courses_that_never_change_are_numbers():
+    decision = decided(["age"], age=[Course((0.0, 1.0), (one, one)) for one in ages()])
+    assert decision.value["age"]["median"] == np.median(ages())
+
+
+def test_times_of_two_units_are_refused():
+    read = pulses()
+    read[3] = Course(read[3].times, read[3].values)
+    with pytest.raises(PlanError, match="its times are in no unit, s"):
+        decided(["pulse"], pulse=read)
+
+
+def test_stretches_are_few_entries_whatever_their_number():
+    decision = decided(["pulse"], pulse=[Course(tuple(range(200)), tuple(range(n, 200 + n))) for n in range(COUNT)])
+    assert decision.value["pulse"]["stretches"] == 64
+    assert telling(Classification(("ill", "well")), "resnet", decision.value, COUNT)["narrow"].value is None

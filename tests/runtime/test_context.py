@@ -6,11 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isocenter.errors import PlanError
-from isocenter.runtime import Category, Context, Number
+from isocenter.runtime import Category, Context, Monitored, Number
+from isocenter.values import Course
 
 AGE = Number("age", median=50, mean=52, deviation=10, missing=0.1)
 SEX = Category("sex", {"f": 0.4, "m": 0.6})
 SMOKER = Category("smoker", {"no": 0.5, "yes": 0.3}, missing=0.2)
+PULSE = Monitored("pulse", start=0, stop=40, stretches=4, mean=80, deviation=10, unit="s")
 
 
 def test_a_number_is_standardised_and_marked_where_it_is_missing():
@@ -88,3 +90,61 @@ def test_thousands_of_missing_columns_are_one_note():
     assert not made.any()
     assert "gene_0 is missing" in note
     assert "2999 more columns" in note
+
+
+def test_each_stretch_of_time_has_the_mean_of_its_readings_or_the_last_one_before():
+    made, note = PULSE.encoded(Course((-5, 1, 9, 25, 40, 41), (70, 80, 90, 100, 60, 500), "s"))
+    assert made[:4] == pytest.approx([0.5, 0.5, 2.0, -2.0])
+    assert made[4:] == [1, 0, 1, 1]
+    assert note == ""
+    assert PULSE.entries[0] == "pulse from 0 s"
+    assert PULSE.entries[-1] == "pulse read from 30 s"
+
+
+def test_before_the_first_reading_stands_the_last_one_from_before_the_time_or_else_the_mean():
+    assert PULSE.encoded(Course((-9, -5, 35), (60, 70, 90), "s"))[0] == pytest.approx([-1, -1, -1, 1, 0, 0, 0, 1])
+    assert PULSE.encoded(Course((35,), (90,), "s"))[0] == pytest.approx([0, 0, 0, 1, 0, 0, 0, 1])
+
+
+@pytest.mark.parametrize(("value", "said"), [(None, "missing"), (80, "no readings with their times")])
+def test_who_was_never_read_is_the_mean_and_unmarked(value, said):
+    made, note = PULSE.encoded(value)
+    assert made == [0.0] * 8
+    assert said in note
+
+
+def test_readings_outside_of_the_time_that_is_looked_at_are_said():
+    made, note = PULSE.encoded(Course((50, 60), (100, 110), "s"))
+    assert made == [0.0] * 8
+    assert note == "pulse was not read from 0 to 40 s"
+
+
+def test_times_of_another_unit_are_refused():
+    with pytest.raises(PlanError, match="its times are without a unit, those that the model learnt in s"):
+        PULSE.encoded(Course((0, 1), (80, 90)))
+    assert PULSE.encoded([(0, 80), (1, 90)]) == PULSE.encoded(Course((0, 1), (80, 90), "s"))
+
+
+@given(st.lists(st.tuples(st.floats(0, 40), st.floats(-500, 500)), min_size=1, max_size=50))
+def test_a_stretch_says_whether_it_was_read_and_never_leaves_the_range_of_the_readings(pairs):
+    found = sorted(pairs)
+    made = np.array(PULSE.encoded(Course(*zip(*found, strict=True), "s"))[0])
+    read = {min(int(at / 40 * 4), 3) for at, _ in found}
+    assert [n for n in range(4) if made[4 + n]] == sorted(read)
+    values = [(one - 80) / 10 for _, one in found] + [0.0]
+    assert made[:4].min() >= min(values) - 1e-9
+    assert made[:4].max() <= max(values) + 1e-9
+
+
+def test_what_is_monitored_stands_first_and_survives_its_settings():
+    context = Context.of({"age": AGE.settings, "pulse": PULSE.settings, "image:T1": {"there": 0.5}})
+    assert context.names == ("pulse", "age")
+    assert context.courses == (1, 4)
+    assert context.columns[0] == PULSE
+    assert len(context) == len(context.vector({"age": 3})[0]) == 8 + 2 + 1
+
+
+def test_stretches_that_differ_between_columns_are_refused():
+    other = {**PULSE.settings, "stretches": 5}
+    with pytest.raises(PlanError, match="not the same"):
+        Context.of({"pulse": PULSE.settings, "pressure": other})

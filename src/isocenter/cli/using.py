@@ -44,7 +44,9 @@ def predict(
     region: Region = None,
     overlap: Annotated[float | None, typer.Option(help="Of neighbouring windows, 0 to below 1.")] = None,
     seconds: Annotated[float | None, typer.Option(min=0, help="For an image's windows, with less overlap.")] = None,
-    covariates: Annotated[Path | None, typer.Option(help="A table of them, a row for each case or patient.")] = None,
+    covariates: Annotated[
+        list[Path] | None, typer.Option(help="A table with a row for each case or patient, or each time; repeatable.")
+    ] = None,
     given: Given = None,
 ) -> None:
     """Results of MODEL for INPUTS, each on its source's own grid."""

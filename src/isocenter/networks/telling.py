@@ -2,13 +2,14 @@
 
 Numbers beside the image join its features, scale and shift them (Perez et al., arXiv:1709.07871), or are asked by each
 place of the image for what it needs (Vaswani et al., arXiv:1706.03762). Scaling and asking begin as if nothing had been
-told. Thousands of numbers are first brought down to a few. This file needs torch alone.
+told. Thousands of numbers are first brought down to a few, and so is what was read along time. This file needs torch
+alone.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 # "tokens" is the way of families whose images are tokens too: they do it themselves.
 WAYS = ("concatenate", "film", "attention", "tokens")
 HIDDEN = 32  # features between what is told and the factors that follow from it
+HEARD = 16  # features of what was read along time
+ALONG = 5  # stretches of time that a convolution sees at once
 TOKEN, HEADS = 64, 4  # width of a token, and among how many heads it is shared
 ADDED = "+"  # what a network in training adds to the loss of each sample
 
@@ -98,19 +101,55 @@ class Narrow(nn.Module):
         return self.sparsity * self.weigh.weight.square().sum(dim=0).clamp_min(1e-12).sqrt().sum()
 
 
+class Hearing(nn.Module):
+    """What was read along time, and when, become a few features: by convolutions along it, then all that is left.
+
+    courses, stretches: how many are read, and in how many stretches of time; two entries each, the values first
+    """
+
+    def __init__(self, courses: int, stretches: int) -> None:
+        super().__init__()
+        self.courses, self.stretches = courses, stretches
+        left = (stretches + 3) // 4
+        self.along = nn.Sequential(
+            nn.Conv1d(2 * courses, HIDDEN, ALONG, 2, ALONG // 2),
+            nn.ReLU(),
+            nn.Conv1d(HIDDEN, HIDDEN, ALONG, 2, ALONG // 2),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(HIDDEN * left, HEARD),
+        )
+
+    @property
+    def entries(self) -> int:
+        return 2 * self.courses * self.stretches
+
+    def forward(self, context: Tensor) -> Tensor:
+        """(batch, features) of the first entries of (batch, entries)"""
+        read = context[:, : self.entries].reshape(-1, 2 * self.courses, self.stretches)
+        return torch.tanh(self.along(read))
+
+
 class Telling(nn.Module):
     """What a family does with a context, (batch, entries): calling it gives what is told, or None where nothing is.
 
     entries:  of the context; 0 where there is none
+    courses:  how many of it are read along time, and in how many stretches: they are its first
     maps:     {place: feature maps} of the places in the network that can be told
     way:      "concatenate", "film", "attention", or "tokens" for a family that does it itself
-    narrow:   features that the entries are brought down to first; 0 for none
+    narrow:   features that the other entries are brought down to first; 0 for none
     sparsity: what the weights of that layer cost
     beside:   how many numbers join the image's features before the last layers
     """
 
     def __init__(
-        self, entries: int, maps: Mapping[int, int], way: str = "concatenate", narrow: int = 0, sparsity: float = 0.0
+        self,
+        entries: int,
+        maps: Mapping[int, int],
+        way: str = "concatenate",
+        narrow: int = 0,
+        sparsity: float = 0.0,
+        courses: Sequence[int] = (0, 0),
     ) -> None:
         super().__init__()
         if way not in WAYS:
@@ -118,8 +157,10 @@ class Telling(nn.Module):
         if narrow < 0 or sparsity < 0:
             raise ValueError(f"narrow {narrow} and sparsity {sparsity} are 0 or more")
         self.entries = entries
-        self.narrow = Narrow(entries, narrow, sparsity) if entries and narrow else None
-        self.told = narrow if self.narrow is not None else entries
+        self.hearing = Hearing(*courses) if entries and courses[0] else None
+        rest = entries - (0 if self.hearing is None else self.hearing.entries)
+        self.narrow = Narrow(rest, narrow, sparsity) if rest and narrow else None
+        self.told = (narrow if self.narrow is not None else rest) + (0 if self.hearing is None else HEARD)
         self.beside = self.told if way == "concatenate" else 0
         made = {"film": Film, "attention": Asking}.get(way) if entries else None
         at = {} if made is None else {str(place): made(self.told, count) for place, count in maps.items()}
@@ -128,7 +169,10 @@ class Telling(nn.Module):
     def forward(self, context: Tensor | None) -> Tensor | None:
         if (0 if context is None else int(context.shape[1])) != self.entries:
             raise ValueError(f"a context of {self.entries} numbers is needed beside each image")
-        return context if self.narrow is None else self.narrow(context)
+        if context is None or self.hearing is None:
+            return context if self.narrow is None else self.narrow(context)
+        rest = context[:, self.hearing.entries :]
+        return torch.cat([self.hearing(context), rest if self.narrow is None else self.narrow(rest)], dim=1)
 
     def shaped(self, maps: Tensor, told: Tensor | None, place: int = 0) -> Tensor:
         """The image's features, (batch, maps, *spatial) or (batch, maps), after they were told at this place."""

@@ -224,7 +224,8 @@ class ViT(nn.Module):
         self.positions = nn.Parameter(torch.empty(1, 1 + sum(map(math.prod, self.grids)), width))
         self.of_scale = nn.Parameter(torch.empty(len(scales), width)) if len(scales) > 1 else None
         self.of_channel = nn.Parameter(torch.empty(channels, width)) if channelwise else None
-        entries = (told or {}).get("narrow") or context
+        telling = Telling(context, {}, **{"way": "tokens", **(told or {})})
+        entries = telling.told
         self.directions = nn.Parameter(torch.empty(entries, width)) if entries else None
         self.of_entry = nn.Parameter(torch.empty(entries, width)) if entries else None
         rising = (stochastic_depth * n / max(layers - 1, 1) for n in range(layers))
@@ -233,7 +234,7 @@ class ViT(nn.Module):
         last = VariationalLinear if bayesian else nn.Linear
         self.vectors = nn.ModuleDict({name: last(width, size) for name, size in vectors.items()})
         self._begin()
-        self.telling = Telling(context, {}, **{"way": "tokens", **(told or {})})
+        self.telling = telling  # begins by itself
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         seen = self._seen(images, context)

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import PlanError, counted, listed
+from isocenter.planning.courses import CHE, Along, along, is_monitored, monitored
 from isocenter.quality import DISGUISED, MADE, is_constant, telling, words_of
-from isocenter.runtime import Category, Context, Number
+from isocenter.runtime import Category, Context, Monitored, Number
 from isocenter.values import Case, Dataset, Decision, Fingerprint, is_missing, level_in, number_in
 
 # As a person asks for every column that is fit.
@@ -42,14 +43,20 @@ def context_decision(dataset: Dataset, fingerprint: Fingerprint, asked: Any) -> 
         Context.of(asked)
         return Decision(asked, "set by hand")
     names = found if asked == ALL else _meant([asked] if isinstance(asked, str) else list(asked), found)
-    columns: list[Number | Category] = []
+    if unknown := [name for name in names if name not in found]:
+        problem = f"there is no covariate {unknown[0]!r}"
+        raise PlanError(problem, "network.context", f"Choose of {listed(found) or 'none: the data have none'}")
+    of_name = {name: [case.covariates.get(name) for case in cases] for name in names}
+    read = {name: values for name, values in of_name.items() if is_monitored(values)}
+    when, patients = along(read) if read else "", [case.patient for case in cases]
+    columns: list[Number | Category | Monitored] = []
     without: list[str] = []
-    for name in names:
-        if name not in found:
-            problem = f"there is no covariate {name!r}"
-            raise PlanError(problem, "network.context", f"Choose of {listed(found) or 'none: the data have none'}")
-        values, patients = [case.covariates.get(name) for case in cases], [case.patient for case in cases]
-        made = _column(name, values, references, patients, every=asked == ALL)
+    for name, values in of_name.items():
+        made: Number | Category | Monitored | str
+        if name not in read:
+            made = _column(name, values, references, patients, every=asked == ALL)
+        else:
+            made = when if isinstance(when, str) else monitored(name, values, when, references, patients)
         if not isinstance(made, str):
             columns.append(made)
         elif asked == ALL or not _is_named(name, asked):
@@ -61,7 +68,8 @@ def context_decision(dataset: Dataset, fingerprint: Fingerprint, asked: Any) -> 
     said = "; ".join(_said(one) for one in columns) if len(columns) <= MOST_SAID else _summed(columns)
     because = f"asked for: they join what the network makes of the image; {said}"
     because += f"; left out: {listed(without, MOST_SAID)}" if without else ""
-    return Decision(Context(tuple(columns)).settings, because, MOBADERSANY)
+    context = Context.of({one.name: one.settings for one in columns})
+    return Decision(context.settings, because, f"{MOBADERSANY}, {CHE}" if context.courses[0] else MOBADERSANY)
 
 
 def _meant(asked: Sequence[str], found: Sequence[str]) -> list[str]:
@@ -85,15 +93,19 @@ def _is_named(name: str, asked: Any) -> bool:
     return name in ([asked] if isinstance(asked, str) else list(asked))
 
 
-def _summed(columns: Sequence[Number | Category]) -> str:
+def _summed(columns: Sequence[Number | Category | Monitored]) -> str:
     """What is said of many columns together."""
     numbers = [one for one in columns if isinstance(one, Number)]
+    read = [one for one in columns if isinstance(one, Monitored)]
+    categories = len(columns) - len(numbers) - len(read)
     gaps = sum(one.missing > 0 for one in columns)
-    said = [f"{counted(len(numbers), 'number')} from {numbers[0].name} to {numbers[-1].name}: standardised"]
-    if len(numbers) < len(columns):
-        said += [f"{len(columns) - len(numbers)} of categories"]
+    said = []
+    if numbers:
+        said += [f"{counted(len(numbers), 'number')} from {numbers[0].name} to {numbers[-1].name}: standardised"]
+    said += [f"{categories} of categories"] if categories else []
+    said += [f"{len(read)} read time and again"] if read else []
     said += [f"{gaps} with gaps: the median and a mark, or unknown"] if gaps else []
-    return "; ".join(said if numbers else said[1:])
+    return "; ".join(said)
 
 
 def image_only(beside: Decision, cascade: Any) -> Decision:
@@ -157,7 +169,11 @@ def _category(name: str, known: Sequence[Any], count: int, *, every: bool) -> Ca
     return Category(name, shares, round(rest / count, DIGITS))
 
 
-def _said(column: Number | Category) -> str:
+def _said(column: Number | Category | Monitored) -> str:
+    if isinstance(column, Monitored):
+        when = Along(column.start, column.stop, column.stretches, column.unit)
+        gaps = f"; {column.missing:.0%} have no reading" if column.missing > 0 else ""
+        return f"{column.name} is read time and again: the mean of {when}, else the last before, and a mark{gaps}"
     if isinstance(column, Number):
         gaps = f", {column.missing:.0%} missing: the median and a mark" if column.missing > 0 else ""
         return f"{column.name} is standardised (median {column.median:g}{gaps})"

@@ -12,7 +12,7 @@ from pydantic import StringConstraints, TypeAdapter, ValidationError
 
 from isocenter import tasks
 from isocenter.errors import PlanError
-from isocenter.runtime import Inference, Preprocessing
+from isocenter.runtime import Context, Inference, Preprocessing
 from isocenter.tasks import Task
 from isocenter.transforms import Augmentation
 from isocenter.values import Decision, Plan
@@ -175,6 +175,8 @@ def told_of(network: Mapping[str, Any]) -> dict[str, Any]:
     if not network.get("context"):
         return {}
     told = {"way": network.get("told"), "narrow": network.get("narrow") or 0, "sparsity": network.get("sparsity", 0.0)}
+    if (courses := Context.of(network["context"]).courses)[0]:
+        told["courses"] = list(courses)
     return {"context": network["context"], **({"told": told} if told["way"] else {})}
 
 

@@ -39,7 +39,8 @@ def telling(task: Task, name: str, context: Mapping[str, Any] | None, cases: int
     if not context or not known:
         off = "no covariates are told" if not context else f"{name} does not say how it is told"
         return {key: Decision(value, off) for key, value in (("told", None), ("narrow", None), ("sparsity", 0.0))}
-    return {"told": _way(task, known), **_narrowing(len(Context.of(context)), cases)}
+    told = Context.of(context)
+    return {"told": _way(task, known), **_narrowing(len(told) - 2 * math.prod(told.courses), cases)}
 
 
 def _way(task: Task, known: tuple[str, ...]) -> Decision:

@@ -9,7 +9,7 @@ from isocenter.runtime.cascade import Cascaded, careful
 from isocenter.runtime.certificate import Certificate, read_certificate
 from isocenter.runtime.certify import certify
 from isocenter.runtime.cluster import Cluster
-from isocenter.runtime.context import Category, Column, Context, Number, Presence, with_context
+from isocenter.runtime.context import Category, Column, Context, Monitored, Number, Presence, with_context
 from isocenter.runtime.device import available_memory, bf16_pays, choose_device, environment, peak_memory, use_threads
 from isocenter.runtime.ensemble import MEMBERS, together, write_members
 from isocenter.runtime.expected import Expected, expected_memory, fitting_memory
@@ -46,6 +46,7 @@ __all__ = [
     "Expected",
     "Inference",
     "Model",
+    "Monitored",
     "Network",
     "Number",
     "Preprocessing",

@@ -2,7 +2,9 @@
 
 A number is standardised, and stands at the median where it is missing; of a category each level has an entry. Whether
 something was missing is an entry too, where training cases lacked it. Every entry is centred by the training cases:
-the average patient is the origin. Which of several images a case has is told too, by 1 or 0 as it is.
+the average patient is the origin. What was read time and again is the mean of each stretch of time, or the last one
+before, and by 1 or 0 whether anything was read then (Che et al., doi:10.1038/s41598-018-24271-9). Which of several
+images a case has is told too, by 1 or 0 as it is.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.errors import PlanError
-from isocenter.values import is_missing, level_in, number_in
+from isocenter.values import course_in, is_missing, level_in, number_in
 
 # What a category's entry for missing and rare levels is called.
 UNKNOWN = "unknown"
@@ -114,7 +116,66 @@ class Presence:
         return {"there": self.there}
 
 
-Column = Number | Category | Presence
+@dataclass(frozen=True)
+class Monitored:
+    """What is read time and again, as stretches of equal length.
+
+    start, stop:     of the time that is looked at; in s where `unit` says so, else as the tables count
+    stretches:       how many
+    mean, deviation: of all that was read in the training cases
+    missing:         share of those without any
+    """
+
+    name: str
+    start: float
+    stop: float
+    stretches: int
+    mean: float
+    deviation: float
+    missing: float = 0.0
+    unit: str = ""
+
+    @property
+    def entries(self) -> tuple[str, ...]:
+        length = (self.stop - self.start) / self.stretches
+        begins = [f"{self.start + n * length:g}{f' {self.unit}' if self.unit else ''}" for n in range(self.stretches)]
+        return (*(f"{self.name} from {one}" for one in begins), *(f"{self.name} read from {one}" for one in begins))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        told = {"start": self.start, "stop": self.stop, "stretches": self.stretches}
+        told |= {"mean": self.mean, "deviation": self.deviation, "missing": self.missing}
+        return {**told, **({"unit": self.unit} if self.unit else {})}
+
+    def encoded(self, value: Any) -> tuple[list[float], str]:
+        """Its entries, and what has to be known of how they came about; PlanError for times of another unit."""
+        course = course_in(value, self.unit)  # pairs say no unit: they are in the model's
+        if course is None:
+            said = "missing" if is_missing(value) else f"{value!r}, no readings with their times"
+            return [0.0] * 2 * self.stretches, f"{self.name} is {said}: taken as never read"
+        if course.unit != self.unit:
+            units = [f"in {one}" if one else "without a unit" for one in (course.unit, self.unit)]
+            problem = f"its times are {units[0]}, those that the model learnt {units[1]}"
+            raise PlanError(problem, self.name, "Call the column of times as in the training's table")
+        times, values = np.array(course.times), (np.array(course.values) - self.mean) / self.deviation
+        seen = (times >= self.start) & (times <= self.stop)
+        places = ((times[seen] - self.start) / (self.stop - self.start) * self.stretches).astype(int)
+        places = np.minimum(places, self.stretches - 1)  # the very last moment is of the last stretch
+        counts = np.bincount(places, minlength=self.stretches)
+        sums = np.bincount(places, values[seen], minlength=self.stretches)
+        before = times < self.start
+        last = float(values[before][-1]) if before.any() else 0.0
+        made = []
+        for total, count in zip(sums, counts, strict=True):
+            last = float(total / count) if count else last
+            made.append(last)
+        outside = "" if counts.any() else f"{self.name} was not read from {self.start:g} to {self.stop:g} {self.unit}"
+        return [*made, *(counts > 0).astype(float).tolist()], outside.rstrip()
+
+
+Column = Number | Category | Monitored | Presence
+# In this order they stand in the vector, where networks look for the first and for the last of them.
+ORDER = (Monitored, Number | Category, Presence)
 
 
 @dataclass(frozen=True)
@@ -130,8 +191,10 @@ class Context:
             problem = f"{settings!r} does not say what the training cases have in these columns"
             raise PlanError(problem, "network.context", "Plan anew from the data, and name them there")
         columns = [_column(name, one) for name, one in (settings or {}).items()]
-        # Last, in the order of the channels: there a network looks for them.
-        return cls(tuple(sorted(columns, key=lambda one: isinstance(one, Presence))))
+        if len({(one.start, one.stop, one.stretches) for one in columns if isinstance(one, Monitored)}) > 1:
+            remedy = "Plan anew"
+            raise PlanError("what is monitored is told in stretches that are not the same", "network.context", remedy)
+        return cls(tuple(one for kind in ORDER for one in columns if isinstance(one, kind)))
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -151,6 +214,12 @@ class Context:
     def entries(self) -> tuple[str, ...]:
         """What each number of the vector is."""
         return tuple(entry for one in self.columns for entry in one.entries)
+
+    @property
+    def courses(self) -> tuple[int, int]:
+        """How many are monitored, and in how many stretches: their entries are the vector's first, two a stretch."""
+        found = [one.stretches for one in self.columns if isinstance(one, Monitored)]
+        return len(found), found[0] if found else 0
 
     @property
     def of_patients(self) -> Context:
@@ -191,9 +260,14 @@ def _column(name: str, settings: Any) -> Column:
         if "there" in settings:
             return Presence(name, float(settings["there"]))
         missing = float(settings["missing"])
-        if "levels" in settings:
+        if "stretches" in settings:
+            times = [float(settings[key]) for key in ("start", "stop", "mean", "deviation")]
+            count, unit = int(settings["stretches"]), str(settings.get("unit", ""))
+            made: Column = Monitored(name, times[0], times[1], count, times[2], times[3], missing, unit)
+            sound = bool(np.isfinite(times).all()) and times[0] < times[1] and times[3] > 0 and count > 0
+        elif "levels" in settings:
             levels = {str(level): float(share) for level, share in settings["levels"].items()}
-            made: Column = Category(name, levels, missing)
+            made = Category(name, levels, missing)
             sound = bool(levels) and all(0 < one <= 1 for one in levels.values())
         else:
             median, mean, deviation = (float(settings[key]) for key in ("median", "mean", "deviation"))

@@ -49,7 +49,10 @@ class Learner:
     lost: int = 0
 
     def learn(self, batch: Batch, step: int, pace: Pace) -> tuple[float, float]:
-        """Lower the loss of a batch: the loss, no number where nothing was learnt, and the rate by which it was lowered."""
+        """Lower the loss of a batch: the loss, and the rate by which it was lowered.
+
+        The loss is no number where nothing was learnt.
+        """
         chosen = self.settings.training
         # Dropout draws from the one generator that torch has: set anew, a resumed run draws the same.
         draws = generator(chosen.seed, self.ranks.rank, step, STEP_DRAW)

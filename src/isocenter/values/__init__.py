@@ -2,7 +2,17 @@
 
 from isocenter.values.boxes import BoundingBoxes, columns_of, table_columns
 from isocenter.values.case import Case, Dataset, LazyMapping, Problem, Split
-from isocenter.values.covariates import AGE, DAYS, is_missing, level_in, number_in
+from isocenter.values.covariates import (
+    AGE,
+    DAYS,
+    Course,
+    course_in,
+    courses,
+    is_missing,
+    level_in,
+    number_in,
+    time_column,
+)
 from isocenter.values.estimate import Draws, Estimate, Row
 from isocenter.values.fingerprint import CaseFacts, Fingerprint
 from isocenter.values.geometry import (
@@ -64,6 +74,7 @@ __all__ = [
     "Case",
     "CaseFacts",
     "Code",
+    "Course",
     "Dataset",
     "Decision",
     "Deferred",
@@ -96,6 +107,8 @@ __all__ = [
     "Vector",
     "blocks",
     "columns_of",
+    "course_in",
+    "courses",
     "grades",
     "hidden",
     "is_missing",
@@ -106,4 +119,5 @@ __all__ = [
     "parts_of",
     "stands_for",
     "table_columns",
+    "time_column",
 ]

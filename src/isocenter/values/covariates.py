@@ -4,12 +4,43 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 # DICOM writes 045Y, PS3.5 6.2; months, weeks and days are of children.
 AGE = re.compile(r"\s*(-?\d+(?:\.\d+)?)\s*([YMWD]?)\s*", re.IGNORECASE)
 DAYS = {"": 365.25, "Y": 365.25, "M": 30.44, "W": 7.0, "D": 1.0}
 NOTHING = frozenset({"", "nan", "na", "n/a", "none", "[not available]"})
+# What the column is called that says when a row was read, alone or with a unit, as "time (min)", "time_ms" or "hours".
+TIME = re.compile(
+    r"(?:(?:chart|elapsed|relative)?_?\s?time|t|timestamp|date_?time)(?:\s*[\[(]\s*([a-z]+)\s*[\])]|[_ ]([a-z]+))?"
+)
+CLOCK = re.compile(r"(\d+):(\d\d)(?::(\d\d))?")
+SECONDS: Mapping[str, float] = {
+    **dict.fromkeys(("ms", "milliseconds"), 1e-3),
+    **dict.fromkeys(("s", "sec", "seconds"), 1.0),
+    **dict.fromkeys(("min", "minutes"), 60.0),
+    **dict.fromkeys(("h", "hours"), 3600.0),
+    **dict.fromkeys(("d", "days"), 86400.0),
+}
+
+
+@dataclass(frozen=True)
+class Course:
+    """What was read of a patient time and again, as a monitor or a chart has it.
+
+    times:  rising; in s where `unit` says so, else as the table counts
+    values: as many, one or more
+    """
+
+    times: tuple[float, ...]
+    values: tuple[float, ...]
+    unit: str = ""
+
+    def __str__(self) -> str:
+        return f"{len(self.values)} readings from {self.times[0]:g} to {self.times[-1]:g} {self.unit}".rstrip()
 
 
 def is_missing(value: Any) -> bool:
@@ -18,7 +49,12 @@ def is_missing(value: Any) -> bool:
 
 
 def number_in(value: Any) -> float | None:
-    """A number as it is, or in years where it is an age as DICOM writes it; None where it is none."""
+    """A number as it is, or in years where it is an age as DICOM writes it; None where it is none.
+
+    One that was read time and again is a number where it never changed.
+    """
+    if isinstance(value, Course):
+        return value.values[0] if len(set(value.values)) == 1 else None
     text = str(value).strip()
     fit = AGE.fullmatch(text)
     if fit is not None and fit[2]:
@@ -32,5 +68,81 @@ def number_in(value: Any) -> float | None:
 
 def level_in(value: Any) -> str:
     """A category as text, of which case and blanks do not matter; a whole number has no decimals."""
-    text = str(value).strip().casefold()
+    constant = number_in(value) if isinstance(value, Course) else None
+    text = str(value if constant is None else constant).strip().casefold()
     return text.removesuffix(".0") if text.removesuffix(".0").lstrip("-").isdecimal() else text
+
+
+def course_in(value: Any, unit: str = "") -> Course | None:
+    """A course, or pairs of a time in `unit` and a number as one; None where it is neither, or no pair has a number."""
+    if isinstance(value, Course):
+        return value
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return None
+    try:
+        pairs = [(float(time), float(number)) for time, number in value]
+    except (TypeError, ValueError):
+        return None
+    return _course(pairs, unit)
+
+
+def time_column(columns: Sequence[str]) -> str | None:
+    """The first that is called as times are."""
+    return next((one for one in columns if _unit(one) is not None), None)
+
+
+def courses(rows: Sequence[Mapping[str, Any]], time: str) -> dict[str, Any]:
+    """What the rows of one patient say together, each read at the time in its column `time`.
+
+    A column of numbers is a Course; of words it is what the last row says that says anything. Dates are counted from
+    the first row's. Raises ValueError for a row whose time is none, or of another kind than the first's.
+    """
+    when, unit = _times([row[time] for row in rows], *(_unit(time) or ("", 1.0)))
+    made: dict[str, Any] = {}
+    for name in dict.fromkeys(name for row in rows for name in row if name != time):
+        read = [(at, row[name]) for at, row in zip(when, rows, strict=True) if not is_missing(row.get(name))]
+        numbers = [number_in(one) for _, one in read]
+        pairs = [(at, one) for (at, _), one in zip(read, numbers, strict=True) if one is not None]
+        words = len(pairs) < len(read)
+        made[name] = max(read, key=lambda one: one[0])[1] if words else _course(pairs, unit)
+    return made
+
+
+def _course(pairs: Sequence[tuple[float, float]], unit: str) -> Course | None:
+    known = sorted((at, one) for at, one in pairs if math.isfinite(at) and math.isfinite(one))
+    return Course(tuple(at for at, _ in known), tuple(one for _, one in known), unit) if known else None
+
+
+def _unit(title: str) -> tuple[str, float] | None:
+    """("s" where the title says it, s in 1); None for what is no time."""
+    words = title.strip().lower()
+    found = TIME.fullmatch(words)
+    said = words if words in ("hours", "minutes", "seconds") else found and (found[1] or found[2])
+    if (found is None and said is None) or (said is not None and said not in SECONDS):
+        return None
+    return ("s", SECONDS[said]) if said else ("", 1.0)
+
+
+def _times(cells: Sequence[Any], unit: str, factor: float) -> tuple[list[float], str]:
+    """As numbers, and their unit."""
+    found = [_time(cell) for cell in cells]
+    if len({kind for kind, _ in found}) != 1:
+        raise ValueError("some times are numbers, others dates or hours of a clock")
+    kind, times = found[0][0], [at for _, at in found]
+    if kind == "number":
+        return [at * factor for at in times], unit
+    return [at - (min(times) if kind == "date" else 0.0) for at in times], "s"
+
+
+def _time(cell: Any) -> tuple[str, float]:
+    """(number, clock or date, itself; s of a clock or a date)"""
+    text = str(cell).strip()
+    if fit := CLOCK.fullmatch(text):
+        return "clock", 3600.0 * int(fit[1]) + 60.0 * int(fit[2]) + int(fit[3] or 0)
+    if (number := number_in(text)) is not None:
+        return "number", number
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no time") from None
+    return "date", (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()

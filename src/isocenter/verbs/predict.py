@@ -37,6 +37,8 @@ log = logging.getLogger("isocenter")
 MARKS = ("predictions.csv", "summary.json")
 # A lack of something that the next case may not meet.
 OF_ONE_CASE = (MemoryShortageError, WorkerLostError)
+# Tables of what is known of patients, or what is known of the one.
+Told = str | Path | Sequence[str | Path] | Mapping[str, Any] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +104,7 @@ def predict(
     region: str | None = None,
     overlap: float | None = None,
     seconds: float | None = None,
-    covariates: str | Path | Mapping[str, Any] | None = None,
+    covariates: Told = None,
     **given: Any,
 ) -> Predicted:
     """Predict every input: an image file, a folder of one DICOM series, or a cohort of any known layout.
@@ -120,8 +122,9 @@ def predict(
             the image's grid, of which the box is meant that holds all its labels, with FILE=VALUE that of one
     overlap: share of a window that the next one covers too, from 0 to below 1; as the model was planned if not said
     seconds: in which the windows of each image should be done: the overlap becomes smaller where it has to
-    covariates: of the patients, for a model that was trained with them: a table with a row for each case or patient,
-            or those of the one patient by name. A cohort whose own table has them needs no other
+    covariates: of the patients, for a model that was trained with them: a table or several with a row for each case
+            or patient, or of what was read time and again rows with their times; or those of the one patient by name,
+            what was read as pairs of a time and a number. A cohort whose own tables have them needs no other
     A case that fails is reported and the rest goes on; DatasetError where every one fails. The next case is read and
     the last one written while the network sees one; where memory runs out fewer windows go through it at once.
     ResourceError where the disk is full; what was done by then is kept.
@@ -201,7 +204,7 @@ def _predicted(
     given: Mapping[str, Any],
     asked: Asked,
     predictor: Predictor,
-    covariates: str | Path | Mapping[str, Any] | None = None,
+    covariates: Told = None,
 ) -> Predicted:
     """Every case predicted, its dense result written into the folder; what failed is named, and the rest goes on."""
     channels = model.preprocessing.channels
@@ -267,14 +270,17 @@ def _as_given(result: Predicted, inputs: Sequence[object]) -> Predicted:
     return replace(result, table=table)
 
 
-def _with_covariates(cases: Sequence[Case], covariates: str | Path | Mapping[str, Any] | None) -> list[Case]:
-    """The cases with what is said of them beside their images, in place of what their own table says."""
+def _with_covariates(cases: Sequence[Case], covariates: Told) -> list[Case]:
+    """The cases with what is said of them beside their images, in place of what their own tables say."""
     if covariates is None:
         return list(cases)
     if isinstance(covariates, Mapping):
         return [replace(case, covariates=covariates) for case in cases]
-    told = files.covariates_in(Path(covariates), [(case.id, case.patient) for case in cases])
-    return [replace(case, covariates={**case.covariates, **one}) for case, one in zip(cases, told, strict=True)]
+    found = list(cases)
+    for table in [covariates] if isinstance(covariates, str | Path) else covariates:
+        told = files.covariates_in(Path(table), [(case.id, case.patient) for case in cases])
+        found = [replace(case, covariates={**case.covariates, **one}) for case, one in zip(found, told, strict=True)]
+    return found
 
 
 def _opened(

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from isocenter.errors import DatasetError, counted
 from isocenter.files.layouts.classes import mask_regions
 from isocenter.files.layouts.folder import Folder, stem_of
 from isocenter.files.layouts.holes import with_holes
-from isocenter.files.layouts.join import Join, join_table
+from isocenter.files.layouts.join import Join, join_courses, join_table
 from isocenter.files.layouts.layout import DatasetOptions, Found, Reading
 from isocenter.files.modality import modality_word
 from isocenter.files.patients import Patients, patients_by, patients_of
@@ -33,7 +34,11 @@ def assemble(folder: Folder, reading: Reading, options: DatasetOptions) -> Datas
     join, odd = (None, []) if reading.patients else join_table(folder, found, ids, options.patient)
     found = join.cases if join else found
     patients = _patients(found, ids, reading, options, join)
-    cases = tuple(_case(case, name, owner) for case, name, owner in zip(found, ids, patients.names, strict=True))
+    read, courses = join_courses(folder, list(zip(ids, patients.names, strict=True)))
+    cases = tuple(
+        _case(case, name, owner, course)
+        for case, name, owner, course in zip(found, ids, patients.names, read, strict=True)
+    )
     return Dataset(
         cases=cases,
         splits={case.id: one.split for case, one in zip(cases, found, strict=True) if one.split is not None},
@@ -46,7 +51,7 @@ def assemble(folder: Folder, reading: Reading, options: DatasetOptions) -> Datas
         modality=modality_word(options.modality or reading.modality),
         patients=patients.words,
         patients_known=patients.known,
-        layout=reading.how + (f"; {join.how}" if join else ""),
+        layout="; ".join(one for one in (reading.how, join.how if join else "", courses) if one),
         problems=(*reading.problems, *problems, *more, *holes, *odd),
     )
 
@@ -71,13 +76,13 @@ def case_ids(cases: Sequence[Found]) -> list[str]:
     return ids
 
 
-def _case(found: Found, name: str, patient: str) -> Case:
+def _case(found: Found, name: str, patient: str, courses: Mapping[str, Any]) -> Case:
     return Case(
         id=name,
         patient=patient,
         images=LazyMapping(found.images),
         references=LazyMapping(found.references),
-        covariates=found.covariates,
+        covariates={**found.covariates, **courses},
         group=found.group,
         files=found.files,
         key=found.key,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -11,6 +12,7 @@ from typing import Any
 
 from isocenter.errors import DatasetError
 from isocenter.files.index import FORMATS, entries, suffix_of
+from isocenter.files.layouts.courses import Long
 from isocenter.files.series import is_series
 from isocenter.values import Split
 
@@ -94,7 +96,19 @@ class Folder:
 
     @cached_property
     def tables(self) -> tuple[Member, ...]:
-        """Tables that lie in the folder itself."""
+        """Tables that lie in the folder itself and have a row of each."""
+        return tuple(m for m in self._named_tables if m not in self.long_tables)
+
+    @cached_property
+    def long_tables(self) -> Mapping[Member, Long]:
+        """Those that have several rows of one patient, beside images or another table."""
+        if len(self._named_tables) < 2 and not (self.images or self.dicom):
+            return {}
+        found = {member: Long.read(member.path) for member in self._named_tables}
+        return {member: long for member, long in found.items() if long is not None}
+
+    @cached_property
+    def _named_tables(self) -> tuple[Member, ...]:
         named = (m for m in self.members if m.suffix in TABLE_SUFFIXES and m.path.parent == self.root)
         return tuple(m for m in named if m not in self._series)
 

@@ -1,4 +1,4 @@
-"""A table that lies beside the images: covariates, patients and splits by case or by patient."""
+"""Tables beside the images: covariates, patients and splits by case or by patient, and what monitors wrote."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from isocenter.errors import DatasetError, listed
+from isocenter.files.layouts.courses import Long
 from isocenter.files.layouts.folder import SPLIT_WORDS, Folder, stem_of
 from isocenter.files.layouts.layout import Found
-from isocenter.files.layouts.table import Table, read_table
+from isocenter.files.layouts.table import CASE_COLUMNS, PATIENT_COLUMNS, Table, read_table
 from isocenter.values import Problem
 
-PATIENT_COLUMNS = ("patient", "patient_id", "patientid", "subject", "subject_id", "participant_id", "person")
-CASE_COLUMNS = ("case", "case_id", "name", "id", "image", "image_id", "file", "filename", "file_name")
 SPLIT_COLUMNS = ("split", "subset", "partition")
 CLASS_TABLES = frozenset({"classes", "labels", "colours", "colors", "colormap", "dseg"})
 
@@ -61,6 +60,18 @@ def join_table(
     return None, problems
 
 
+def join_courses(folder: Folder, cases: Sequence[tuple[str, str]]) -> tuple[list[Mapping[str, Any]], str]:
+    """What the long tables say of each case, (id, patient), and how, in words; blank where they say nothing."""
+    found: list[Mapping[str, Any]] = [{} for _ in cases]
+    used = []
+    for member, long in folder.long_tables.items():
+        own = _read_of(long, cases)
+        if any(value is not None for one in own for value in one.values()):
+            found = [{**had, **one} for had, one in zip(found, own, strict=True)]
+            used.append(member.path.name)
+    return found, f"courses from {listed(used)}" if used else ""
+
+
 def covariates_in(path: Path, cases: Sequence[tuple[str, str]]) -> list[Mapping[str, Any]]:
     """What a table says of each case, (id, patient): in the row of the case or else of the patient.
 
@@ -71,12 +82,21 @@ def covariates_in(path: Path, cases: Sequence[tuple[str, str]]) -> list[Mapping[
     if by_case is None and by_patient is None:
         problem = f"no column names cases or patients (columns: {', '.join(table.columns)})"
         raise DatasetError(problem, str(path), "Call a column case, with the files' names, or patient")
+    if (long := Long.of(table)) is not None:
+        return _read_of(long, cases)
     rows = {_bare(row[by_patient]): row for row in table.rows} if by_patient else {}
     rows |= {_bare(row[by_case]): row for row in table.rows} if by_case else {}
     if missing := [case for case, patient in cases if case not in rows and patient not in rows]:
         problem = f"has no row for {listed(missing)}"
         raise DatasetError(problem, str(path), "Add a row, if need be with blanks: what is missing is filled in")
     return [rows[case] if case in rows else rows[patient] for case, patient in cases]
+
+
+def _read_of(long: Long, cases: Sequence[tuple[str, str]]) -> list[Mapping[str, Any]]:
+    """By the row's case or else its patient; for whom there is none every column is missing."""
+    read = {_bare(name): own for name, own in long.courses().items()}
+    nothing = {name: None for name in long.table.columns if name not in (long.owner, long.time)}
+    return [read.get(case, read.get(patient, nothing)) for case, patient in cases]
 
 
 def _without_row(table: Table, ids: Sequence[str]) -> tuple[str, ...]:

@@ -12,6 +12,8 @@ import pandas as pd
 
 from isocenter.errors import DatasetError
 
+PATIENT_COLUMNS = ("patient", "patient_id", "patientid", "subject", "subject_id", "participant_id", "person")
+CASE_COLUMNS = ("case", "case_id", "name", "id", "image", "image_id", "file", "filename", "file_name")
 MISSING = frozenset({"", "n/a", "na", "nan"})
 
 

@@ -27,7 +27,7 @@ from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.runtime.windows import Network
 from isocenter.tasks import rows_in
 from isocenter.transforms import COLOUR, stacked
-from isocenter.values import Image, Prediction
+from isocenter.values import Image, Prediction, courses, time_column
 
 if TYPE_CHECKING:
     from isocenter.runtime.preprocessing import Preprocessing
@@ -107,7 +107,8 @@ def inferer(
     preparation: the class that prepares what the network sees
     parts:       the classes of the tasks that it is made of
     before:      the first stage of a cascade
-    covariates:  a table with a header and a row for each case, named in the first column; where the model needs one
+    covariates:  a table with a header and a row for each case, named in the first column, or of what is read time and
+                 again one for each time; where the model needs one
     """
     settings = json.loads(Path(record).read_text(encoding="utf-8"))
     network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
@@ -128,7 +129,17 @@ def _told(table: Path) -> dict[str, dict[str, Any]]:
         raise UsageError("there is no such table", str(table), "Give --covariates TABLE.csv")
     with table.open(newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
-    return {Path(next(iter(row.values()))).name.partition(".")[0]: row for row in rows}
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(Path(next(iter(row.values()))).name.partition(".")[0], []).append(row)
+    time = time_column(list(rows[0])) if rows else None
+    if time is None or len(found) == len(rows):
+        return {case: dict(own[-1]) for case, own in found.items()}
+    try:
+        return {case: courses(own, time) for case, own in found.items()}
+    except ValueError as error:
+        problem, remedy = f"{error}, in column {time}", "Write numbers, or dates as 2024-05-17T08:30"
+        raise DatasetError(problem, str(table), remedy) from error
 
 
 def cases(

@@ -1,0 +1,107 @@
+"""A pulse beside a picture, from a table of times to a package: whether it rises or falls is half of the class."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import PIL.Image
+import pytest
+
+import isocenter
+import trained
+from isocenter.errors import DatasetError
+from packages import CONFIG, without_isocenter
+
+FEW = {
+    **trained.FEW_STEPS,
+    "network.size": trained.SMALL_RESNET,
+    "training.batch": 8,
+    "network.context": ["pulse", "sex"],
+    "evaluation.image_only": False,
+}
+READING = {"device": "cpu", "threads": 1}
+
+
+def cohort(root: Path, count: int = 40) -> Path:
+    """Pictures of two classes, whose patients' pulse was read at uneven times; of every tenth it was not."""
+    rows, people = [], []
+    for n in range(count):
+        rng = np.random.default_rng(n)
+        ill, rises = n % 2, (n % 2) ^ (rng.random() < 0.1)
+        folder = root / ("ill" if ill else "well")
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = rng.normal(100 + 5 * ill, 20, (16, 16)).clip(0, 255).astype(np.uint8)
+        PIL.Image.fromarray(pixels).save(folder / f"{n:02}.png")
+        people.append((f"{n:02}.png", "FM"[rng.integers(2)]))
+        for at in sorted(rng.uniform(0, 60, 12)) if n % 10 != 3 else ():
+            slope = (at - 30) * (1 if rises else -1)
+            rows.append((f"{n:02}", round(at, 2), round(80 + slope + rng.normal(0, 3), 1)))
+    pd.DataFrame(rows, columns=["case", "time (min)", "pulse"]).to_csv(root / "vitals.csv", index=False)
+    pd.DataFrame(people, columns=["image", "sex"]).to_csv(root / "people.csv", index=False)
+    return root
+
+
+@pytest.fixture(scope="module")
+def read(tmp_path_factory):
+    """Data, and a run on them that is told pulse and sex; tests only read them."""
+    root = tmp_path_factory.mktemp("read")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ISOCENTER_CACHE", str(root / "cache"))
+        data = cohort(root / "data")
+        isocenter.train(data, out=root / "run", assignments=FEW, **READING)
+    return data, root / "run"
+
+
+def test_the_plan_says_over_which_time_in_how_many_stretches(read):
+    plan = isocenter.plan(read[0], assignments=FEW, **READING).plan
+    assert plan["network.context"]["pulse"]["stretches"] == 12
+    assert plan["network.context"]["pulse"]["unit"] == "s"
+    assert "pulse is read time and again: the mean of 12 stretches" in plan.decision("network.context").because
+    assert isocenter.load(read[1], "cpu").network["told"]["courses"] == [1, 12]
+
+
+def test_what_the_courses_tell_alone_stands_beside_the_model(read):
+    alone = json.loads((read[1] / "evaluation" / "covariates.json").read_text())["rows"]
+    assert next(row["value"] for row in alone if row["metric"] == "auroc") > 0.7
+
+
+def test_a_prediction_takes_tables_of_people_and_of_times(read, tmp_path):
+    data, run = read
+    picture = data / "well" / "00.png"
+    (tmp_path / "people.csv").write_text("case,sex\n00,F\n")
+    rising = [(f"00,{at},{60 + 10 * at}") for at in range(0, 60, 5)]
+    (tmp_path / "vitals.csv").write_text("\n".join(["case,minutes,pulse", *rising]))
+    tables = [tmp_path / "people.csv", tmp_path / "vitals.csv"]
+    found = isocenter.predict(run, picture, covariates=tables, device="cpu")
+    assert not found.problems
+    pairs = [(60.0 * at, 60 + 10 * at) for at in range(0, 60, 5)]
+    by_hand = isocenter.predict(run, picture, covariates={"sex": "F", "pulse": pairs}, device="cpu")
+    assert by_hand.table["probability_ill"].tolist() == found.table["probability_ill"].tolist()
+    (tmp_path / "unknown.csv").write_text("case,time,pulse\n00,0,80\n00,1,82\n")
+    with pytest.raises(DatasetError, match="its times are without a unit"):
+        isocenter.predict(run, picture, covariates=tmp_path / "unknown.csv", device="cpu")
+    said = isocenter.predict(run, picture, covariates=tables[0], device="cpu").problems
+    assert any("pulse is missing: taken as never read" in one.what for one in said)
+
+
+def test_a_package_takes_a_table_of_times_in_onnx_and_without_isocenter(read, tmp_path):
+    data, run = read
+    packaged = isocenter.package(run, out=tmp_path / "package", backends=("onnx",), threads=1)
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for name in ("well/00.png", "ill/01.png"):
+        (pictures / Path(name).name).write_bytes((data / name).read_bytes())
+    table = tmp_path / "vitals.csv"
+    table.write_text("case,time (min),pulse,sex\n00,5,60,F\n00,50,95.5,F\n01,7,99,M\n01,58,61,M\n")
+    ours = isocenter.predict(run, pictures, covariates=table, device="cpu").table.set_index("case")
+    onnx = isocenter.predict(packaged.out, pictures, covariates=table, device="cpu", backend="onnx")
+    assert onnx.table["probability_ill"].tolist() == pytest.approx(ours["probability_ill"].tolist(), abs=1e-5)
+    words = ("-m", "monai.bundle", "run", "--config_file", CONFIG, "--dataset_dir", pictures, "--covariates", table)
+    done = without_isocenter(packaged.out, tmp_path / "blocked", *words, "--output_dir", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    theirs = pd.read_csv(tmp_path / "out" / "predictions.csv", dtype={"case": str}).set_index("case")
+    expected = ours["probability_ill"].tolist()
+    assert theirs.loc[ours.index, "probability_ill"].tolist() == pytest.approx(expected, rel=1e-4)
