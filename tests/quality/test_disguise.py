@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -66,3 +68,23 @@ def test_ordinary_covariates_are_no_finding():
     assert not list(
         disguises(*cohort(age=np.random.default_rng(3).normal(60, 10, COUNT).tolist(), sex=list("FFM") * 20))
     )
+
+
+def test_a_rare_class_makes_no_category_the_label():
+    rare = [{"class": "ill" if n % 100 == 0 else "well"} for n in range(1000)]
+    told = telling(["FM"[n % 2] for n in range(1000)], rare, [f"p{n}" for n in range(1000)])
+    assert told == pytest.approx(0.5)
+
+
+def test_that_only_the_ill_have_an_image_or_a_value_is_a_warning():
+    dataset, fingerprint = cohort(pressure=[None if n % 2 == 0 and n > 5 else 100.0 + n for n in range(COUNT)])
+    cases = [replace(case, images={"t1": None, **({"t2": None} if n % 2 else {})}) for n, case in enumerate(dataset)]
+    image, value = disguises(replace(dataset, cases=tuple(cases)), fingerprint)
+    assert image.what == "whether a case has image t2 tells 1.000 of the label (30 of 60 have it)"
+    assert value.what == "whether a case has pressure tells 0.950 of the label (33 of 60 have it)"
+
+
+def test_gaps_that_have_nothing_to_do_with_the_label_are_no_warning():
+    gaps = np.random.default_rng(0).random(COUNT) < 0.3
+    ages = np.random.default_rng(1).normal(60, 10, COUNT)
+    assert not list(disguises(*cohort(age=[None if gap else age for gap, age in zip(gaps, ages, strict=True)])))

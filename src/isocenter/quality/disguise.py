@@ -6,17 +6,19 @@ death, a code of the diagnosis), and a model that sees it learns nothing of imag
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from isocenter.errors import listed
 from isocenter.lazy import stats
-from isocenter.values import Course, Dataset, Fingerprint, Floats, Problem, is_missing, level_in, number_in
+from isocenter.values import Case, Course, Dataset, Fingerprint, Floats, Problem, is_missing, level_in, number_in
 
 # From this on a column is the label: few symptoms and no age come near it.
 DISGUISED = 0.98
+# From this on whether a case has something at all says why it was taken; by chance 20 cases come to 0.7.
+TELLING_GAP = 0.8
 # Of fewer cases, or cases of a class, chance makes as much.
 FEWEST, FEWEST_OF_CLASS = 20, 5
 # A column that few cases have is judged by those, if they are at least this share.
@@ -24,7 +26,10 @@ KNOWN = 0.5
 
 
 def disguises(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem]:
-    """A finding for each covariate that tells the label alone, and one for those that are alike in all cases."""
+    """A finding for each covariate that tells the label alone, and for each image or covariate whose absence tells it.
+
+    One more for the covariates that are alike in all cases.
+    """
     columns = list(dict.fromkeys(name for case in dataset for name in case.covariates))
     facts = {one.id: one.references for one in fingerprint.cases}
     cases = [case for case in dataset if case.id in facts]
@@ -43,6 +48,16 @@ def disguises(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem]:
                 "a model that is given it learns nothing from images, and fails where nobody knows the label yet",
                 "Leave it out, unless it is known before the image is read",
             )
+    gaps = _gaps(cases, columns)
+    for name, has in gaps.items():
+        if (told := telling(list(has), references, patients)) >= TELLING_GAP:
+            yield Problem(
+                "warning",
+                f"whether a case has {name} tells {told:.3f} of the label ({sum(has):.0f} of {len(has)} have it)",
+                (),
+                "a model sees who was sent for it, and not what it shows: it fails where others are sent",
+                "Leave it out, or keep to cases that were examined alike",
+            )
     if constant and len(cases) > 1:
         yield Problem(
             "note",
@@ -51,6 +66,14 @@ def disguises(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem]:
             "they tell nothing of a patient",
             "Leave them out",
         )
+
+
+def _gaps(cases: Sequence[Case], columns: Sequence[str]) -> dict[str, list[float]]:
+    """{image or covariate: 1 for each case that has it, else 0}, of those that some cases lack and others have."""
+    images = dict.fromkeys(name for case in cases for name in case.images)
+    has = {f"image {name}": [float(name in case.images) for case in cases] for name in images}
+    has |= {name: [float(not is_missing(case.covariates.get(name))) for case in cases] for name in columns}
+    return {name: one for name, one in has.items() if len(set(one)) > 1}
 
 
 def is_constant(values: list[Any]) -> bool:
@@ -62,7 +85,7 @@ def telling(values: list[Any], references: list[Mapping[str, Any]], patients: li
     """How well one covariate alone tells what is true, 0.5 or less by chance and 1 perfectly: the best of its kinds.
 
     Of classes and findings the area under the curve (one against the rest, their mean), or of categories the share of
-    cases whose class that of other patients of their level foretells; of values and times the concordance of pairs.
+    each class, their mean, that other patients of their level foretell; of values and times the concordance of pairs.
     What was read time and again is judged by its mean and its end, and by how long and how often it was read: who is
     dead is read no more.
     """
@@ -119,7 +142,10 @@ def _area(told: Floats, classes: list[Any]) -> float:
 
 
 def _by_level(levels: list[str], classes: list[Any], patients: list[str]) -> float:
-    """Share of the cases, of those whose level other patients have too, that are what most of these are."""
+    """Share of each class, of those whose level other patients have too, that is what most of these are; their mean.
+
+    So that a rare class, which no level makes the most likely, is not foretold by calling everybody well.
+    """
     names, owner = np.unique(classes, return_inverse=True)
     if len(names) < 2 or np.bincount(owner).min() < FEWEST_OF_CLASS:
         return 0.0
@@ -132,7 +158,8 @@ def _by_level(levels: list[str], classes: list[Any], patients: list[str]) -> flo
     judged = others.sum(axis=1) > 0
     if judged.sum() < max(FEWEST, KNOWN * len(owner)):
         return 0.0
-    return float((others.argmax(axis=1) == owner)[judged].mean())
+    right, of_class = (others.argmax(axis=1) == owner)[judged], owner[judged]
+    return float(np.mean([right[of_class == n].mean() for n in np.unique(of_class)]))
 
 
 def _concordance(told: Floats, true: Floats) -> float:
