@@ -19,11 +19,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from recorded import commit, record
-from watched import watched
+from trainings import ROOT, add_options, trained
 
 import isocenter
 
-ROOT = Path(__file__).resolve().parent.parent
 LONG = "one long"
 
 
@@ -52,14 +51,9 @@ def main() -> None:
     parser.add_argument(
         "--data", type=Path, default=ROOT.parent / "shared" / "data" / "medmnist" / "pneumoniamnist.npz"
     )
-    parser.add_argument("--minutes", type=float, default=6.0, help="of the long run, and of all members together")
     parser.add_argument("--members", type=int, default=3)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, help="in place of the minutes: for a trial, which shows nothing")
-    parser.add_argument("--out", type=Path, default=ROOT / "ensembles")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--core", type=int, default=0, help="the first of the cores that a training may use")
-    parser.add_argument("--record", action="store_true", help="write the table to docs/benchmarks.md")
+    said = "of the long run, and of all members together"
+    add_options(parser, "ensembles", minutes=6.0, of=said, seeds=(0, 1, 2))
     given = parser.parse_args()
     shown = [one for seed in given.seeds for one in _of_seed(seed, given)]
     text = _told(shown)
@@ -89,20 +83,9 @@ def _of_seed(seed: int, given: argparse.Namespace) -> list[Shown]:
 def _trained(seed: int, share: int, name: str, given: argparse.Namespace) -> Path:
     """A run in its share of the minutes, as a process of its own."""
     out = given.out.resolve() / f"run-{name}-{seed}"
-    print(f"=== {out.name}", file=sys.stderr, flush=True)
-    length = ["--minutes", given.minutes / share]
-    if given.steps is not None:
-        length = ["--set", f"training.steps={max(1, given.steps // share)}"]
-    words = ["train", given.data.resolve(), *length, "--seed", seed, "--out", out, "--overwrite"]
-    found = watched(
-        [sys.executable, "-m", "isocenter", *map(str, words), "--threads", str(given.threads), "--device", "cpu"],
-        environment=dict(os.environ),
-        folder=ROOT,
-        log=given.out.resolve() / "logs" / out.name,
-        cores=given.threads,
-        at_most=None,
-        first_core=given.core,
-    )
+    if given.resume and (out / "report.html").is_file():
+        return out
+    found = trained(out.name, [given.data.resolve(), "--device", "cpu"], seed, given, share)
     if found.returncode:
         sys.exit(f"{out.name} failed with exit code {found.returncode}: see {given.out}/logs/{out.name}.err")
     return out

@@ -25,7 +25,7 @@ import nibabel
 import numpy as np
 import pandas as pd
 from recorded import commit, record
-from watched import watched
+from trainings import ROOT, add_options, keep, kept, trained
 
 import isocenter
 from isocenter import tasks
@@ -35,7 +35,6 @@ from isocenter.planning import read_plan
 from isocenter.values import Image
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent
 MM3_PER_ML = 1000
 # Of the simulated times: the median of an average case and the end of the study, in days.
 MEDIAN, END = 700.0, 1500.0
@@ -266,15 +265,8 @@ class Shown:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(EXAMPLES))
-    parser.add_argument("--minutes", type=float, default=2.0, help="of each training")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--steps", type=int, help="in place of the minutes: for a trial, which shows nothing")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
-    parser.add_argument("--out", type=Path, default=ROOT / "examples")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--core", type=int, default=0, help="the first of the cores that a training may use")
-    parser.add_argument("--resume", action="store_true", help="keep what has ended well before")
-    parser.add_argument("--record", action="store_true", help="write the table to docs/benchmarks.md")
+    add_options(parser, "examples", minutes=2.0, of="of each training")
     given = parser.parse_args()
     if unknown := sorted(set(given.names) - set(EXAMPLES)):
         parser.error(f"there is no example {', '.join(unknown)}, only {', '.join(EXAMPLES)}")
@@ -304,33 +296,20 @@ def unnamed() -> list[str]:
 
 def _shown(name: str, seed: int, given: argparse.Namespace) -> Shown:
     example, run = EXAMPLES[name], f"{name}-seed{seed}" if seed else name
-    print(f"=== {run}", file=sys.stderr, flush=True)
     data, out = given.data.resolve() / example.data, given.out.resolve() / run
     if not data.exists():
         return Shown(name, seed, f"left out: {example.data} is not there")
-    before = given.out / f"{run}.json"
-    if given.resume and before.is_file():
-        return Shown(**json.loads(before.read_text()))
+    if (before := kept(run, given)) is not None:
+        return Shown(**before)
     out.parent.mkdir(parents=True, exist_ok=True)
     source = data if example.made is None else example.made(data, out.parent / f"{name}-data")
-    length = ["--minutes", given.minutes] if given.steps is None else ["--set", f"training.steps={given.steps}"]
-    words = ["train", source, "--task", example.kind, *example.flags, *length, "--seed", seed, "--out", out]
-    command = [sys.executable, "-m", "isocenter", *map(str, words), "--threads", str(given.threads), "--overwrite"]
-    found = watched(
-        command,
-        environment=dict(os.environ),
-        folder=ROOT,
-        log=given.out.resolve() / "logs" / run,
-        cores=given.threads,
-        at_most=None,
-        first_core=given.core,
-    )
+    found = trained(run, [source, "--task", example.kind, *example.flags], seed, given)
     taken = {"minutes": found.seconds / 60, "memory": found.peak_mib / 1024, "commit": commit()}
     if found.returncode:
         said = f"failed with exit code {found.returncode}: see {run}.err in logs/"
         return Shown(name, seed, said, **taken, failed=True)
     shown = Shown(name, seed, **_figure(out), **taken, report=str(out / "report.html"))
-    before.write_text(json.dumps(asdict(shown)))
+    keep(run, shown, given)
     print(f"{shown.metric} {_with_interval(shown)} in {shown.minutes:.1f} minutes", file=sys.stderr, flush=True)
     return shown
 

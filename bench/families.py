@@ -24,12 +24,11 @@ from pathlib import Path
 from typing import Any
 
 from recorded import commit, record
-from watched import watched
+from trainings import ROOT, add_options, keep, kept, trained
 
 import isocenter
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent
 # Cases that a finished model predicts to be timed.
 TIMED = 5
 
@@ -85,15 +84,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="FAMILY", help="all without")
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
-    parser.add_argument("--minutes", type=float, default=10.0, help="of each training")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--steps", type=int, help="in place of the minutes: for a trial, which shows nothing")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
-    parser.add_argument("--out", type=Path, default=ROOT / "families")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--core", type=int, default=0, help="the first of the cores that a training may use")
-    parser.add_argument("--resume", action="store_true", help="keep what has ended before")
-    parser.add_argument("--record", action="store_true", help="write the tables to docs/benchmarks.md")
+    add_options(parser, "families", minutes=10.0, of="of each training")
     given = parser.parse_args()
     members = isocenter.describe_networks().members
     if unknown := sorted(set(given.names) - {one.name for one in members}):
@@ -151,29 +143,16 @@ def _keep(measured: Sequence[dict[str, Any]]) -> None:
 def _shown(family: str, on: str, seed: int, given: argparse.Namespace) -> Shown:
     example, name = SETS[on], f"{family}-{on}-{seed}"
     data, out = given.data.resolve() / example.data, given.out.resolve() / name
-    before = out.with_suffix(".json")
-    if given.resume and before.is_file():
-        return Shown(**json.loads(before.read_text()))
-    print(f"=== {name}", file=sys.stderr, flush=True)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    length = ["--minutes", given.minutes] if given.steps is None else ["--set", f"training.steps={given.steps}"]
-    words = ["train", data, *example.flags, *length, "--set", f"network.name={family}", "--seed", seed, "--out", out]
-    found = watched(
-        [sys.executable, "-m", "isocenter", *map(str, words), "--threads", str(given.threads), "--overwrite"],
-        environment=dict(os.environ),
-        folder=ROOT,
-        log=given.out.resolve() / "logs" / name,
-        cores=given.threads,
-        at_most=None,
-        first_core=given.core,
-    )
+    if (before := kept(name, given)) is not None:
+        return Shown(**before)
+    found = trained(name, [data, *example.flags, "--set", f"network.name={family}"], seed, given)
     taken = {"minutes": found.seconds / 60, "memory": found.peak_mib / 1024, "commit": commit()}
     if found.returncode:
         return Shown(family, on, seed, f"failed with exit code {found.returncode}: see logs/{name}.err", **taken)
     rows = json.loads((out / "evaluation" / "summary.json").read_text())["rows"]
     first = {key: rows[0][key] for key in ("metric", "value", "low", "high")}
     shown = Shown(family, on, seed, **first, **_size(out, data, given), **taken)
-    before.write_text(json.dumps(asdict(shown)))
+    keep(name, shown, given)
     return shown
 
 

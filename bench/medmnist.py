@@ -20,9 +20,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from recorded import commit, record
-from watched import watched
+from trainings import ROOT, add_options, keep, kept, trained
 
-ROOT = Path(__file__).resolve().parents[1]
 PAPER = "Yang et al., Scientific Data 2023, doi:10.1038/s41597-022-01721-8"
 
 
@@ -70,15 +69,9 @@ class Shown:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("sets", nargs="*", metavar="SET", help=f"{', '.join(SETS)}; all without")
-    parser.add_argument("--minutes", type=float, help="of each training, in place of those without options")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, help="in place of the minutes: for a trial, which shows nothing")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data" / "medmnist")
-    parser.add_argument("--out", type=Path, default=ROOT / "medmnist")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--core", type=int, default=0, help="the first of the cores that a training may use")
-    parser.add_argument("--resume", action="store_true", help="keep what has ended before")
-    parser.add_argument("--record", action="store_true", help="write the table to docs/benchmarks.md")
+    said = "of each training, in place of those without options"
+    add_options(parser, "medmnist", minutes=None, of=said, seeds=(0, 1, 2))
     given = parser.parse_args()
     if unknown := sorted(set(given.sets) - set(SETS)):
         parser.error(f"there is no set {', '.join(unknown)}, only {', '.join(SETS)}")
@@ -100,33 +93,19 @@ def main() -> None:
 
 def _shown(on: str, seed: int, given: argparse.Namespace) -> Shown:
     name = f"{on}-{seed}"
-    out = given.out.resolve() / name
-    before = out.with_suffix(".json")
-    if given.resume and before.is_file():
-        return Shown(**json.loads(before.read_text()))
-    print(f"=== {name}", file=sys.stderr, flush=True)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    length = [] if given.minutes is None else ["--minutes", str(given.minutes)]
-    length = length if given.steps is None else ["--set", f"training.steps={given.steps}"]
-    words = ["train", str(given.data.resolve() / SETS[on].data), *length, "--seed", str(seed), "--out", str(out)]
-    taken = watched(
-        [sys.executable, "-m", "isocenter", *words, "--threads", str(given.threads), "--overwrite"],
-        environment=dict(os.environ),
-        folder=ROOT,
-        log=given.out.resolve() / "logs" / name,
-        cores=given.threads,
-        at_most=None,
-        first_core=given.core,
-    )
+    if (before := kept(name, given)) is not None:
+        return Shown(**before)
+    taken = trained(name, [given.data.resolve() / SETS[on].data], seed, given)
     if taken.returncode:
         problem = f"failed with exit code {taken.returncode}: see logs/{name}.err"
         return Shown(on, seed, problem, minutes=taken.seconds / 60, commit=commit())
+    out = given.out / name
     rows = json.loads((out / "evaluation" / "summary.json").read_text())["rows"]
     found = {row["metric"]: [row["value"], row["low"], row["high"]] for row in rows if row["label"] == "all"}
     wanted = {metric: found[metric] for metric in SETS[on].published}
     steps = len((out / "log.csv").read_text().splitlines()) - 1
     shown = Shown(on, seed, "", wanted, steps, taken.seconds / 60, commit())
-    before.write_text(json.dumps(asdict(shown)))
+    keep(name, shown, given)
     return shown
 
 

@@ -4,6 +4,7 @@ import pytest
 
 import isocenter
 import trained
+from isocenter import networks
 from isocenter.errors import PlanError
 from isocenter.planning import read_plan, settings, with_settings
 from isocenter.values import BY_HAND
@@ -74,6 +75,17 @@ def test_pictures_of_classes_are_planned_for_a_residual_network(tmp_path):
     assert made["network.name"] == "resnet"
     assert made["task.classes"] == ["bright", "dark"]
     assert made["preprocessing.spacing"] is None
+
+
+def test_a_family_that_a_usual_rate_breaks_has_one_of_its_own_where_it_is_planned(blobs):
+    rates = {}
+    for name in ("unet", "segresnet"):
+        made = planned(blobs, assignments={"network.name": name}).plan
+        rates[name] = made.decision("training.learning_rate")
+    times, why = networks.rate("segresnet")
+    assert networks.rate("unet") == (1.0, "")
+    assert rates["segresnet"].value == times * rates["unet"].value < rates["unet"].value
+    assert rates["segresnet"].because.endswith(f"segresnet {why}")
 
 
 def test_a_flag_wins_over_the_plan_and_the_plan_over_the_rule(blobs, tmp_path):

@@ -155,6 +155,15 @@ def ways(name: str) -> tuple[str, ...]:
     return tuple(getattr(_found(name)[0], "TOLD", ()))
 
 
+def rate(name: str) -> tuple[float, str]:
+    """What the usual learning rate is multiplied by for the family, and why: its file's `RATE`, or 1 without one.
+
+    PlanError for an unknown name.
+    """
+    found: tuple[float, str] = getattr(_found(name)[0], "RATE", (1.0, ""))
+    return found
+
+
 def size_for(
     name: str,
     patch: Sequence[int],

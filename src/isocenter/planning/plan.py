@@ -110,6 +110,7 @@ def make_plan(
             grid,
             machine,
             device,
+            fits.network.value,
             batch,
             memory_decision(fits.peak, machine),
             minutes=minutes,

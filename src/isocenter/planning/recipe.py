@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from isocenter import networks
 from isocenter.planning.grid import Grid
 from isocenter.planning.machine import Machine
 from isocenter.planning.profiles import NNUNET
@@ -47,6 +48,7 @@ def training(
     grid: Grid,
     machine: Machine,
     device: Decision,
+    family: str,
     batch: Decision,
     memory: Decision,
     *,
@@ -63,7 +65,7 @@ def training(
         "steps": Decision(None, "a probe turns the minutes into steps when training starts"),
         "batch": batch,
         "patch": _patch(grid, machine, len(fingerprint)),
-        "learning_rate": _rate(dense),
+        "learning_rate": _rate(dense, family),
         "weight_decay": Decision(1e-2 if dense else 5e-2, "AdamW takes it apart from the gradient", ADAMW),
         "warmup": Decision(0.05, "the first gradients of fresh weights are large", "arXiv:1706.02677"),
         "ema": Decision(0.05, "the mean of late weights generalises better than the last", "arXiv:1803.05407"),
@@ -117,10 +119,12 @@ def _patch(grid: Grid, machine: Machine, cases: int) -> Decision:
     return Decision(list(grid.patch), because, NNUNET)
 
 
-def _rate(dense: bool) -> Decision:
-    """The rate of short trials; there is no paper behind it."""
-    because = "AdamW with warm-up and cosine learns fast with it, and the gradients' norm is clipped"
-    return Decision(4e-3 if dense else 2e-3, because)
+def _rate(dense: bool, family: str) -> Decision:
+    """The rate of short trials, on one set for each kind; there is no paper behind it."""
+    usual, (times, why) = 4e-3 if dense else 2e-3, networks.rate(family)
+    if times != 1 and dense:
+        return Decision(usual * times, f"{times:g} of the usual {usual:g}, because {family} {why}")
+    return Decision(usual, "AdamW with warm-up and cosine learns fast with it, and the gradients' norm is clipped")
 
 
 def _foreground(dense: bool) -> Decision:

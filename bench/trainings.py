@@ -1,0 +1,60 @@
+"""Many trainings for one table: the options that such benches share, and one training as a process of its own."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from watched import Watched, watched
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def add_options(
+    parser: argparse.ArgumentParser, out: str, *, minutes: float | None, of: str, seeds: Sequence[int] = (0,)
+) -> None:
+    """out: the folder of this project that holds what is written; of: what has so many minutes"""
+    parser.add_argument("--minutes", type=float, default=minutes, help=of)
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(seeds))
+    parser.add_argument("--steps", type=int, help="in place of the minutes: for a trial, which shows nothing")
+    parser.add_argument("--out", type=Path, default=ROOT / out)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--core", type=int, default=0, help="the first of the cores that a training may use")
+    parser.add_argument("--resume", action="store_true", help="keep what has ended well before")
+    parser.add_argument("--record", action="store_true", help="write the table to docs/benchmarks.md")
+
+
+def trained(name: str, words: Sequence[object], seed: int, given: argparse.Namespace, share: int = 1) -> Watched:
+    """`isocenter train` with these words, in a share of the minutes, into the folder `name`."""
+    print(f"=== {name}", file=sys.stderr, flush=True)
+    out = given.out.resolve() / name
+    out.parent.mkdir(parents=True, exist_ok=True)
+    length: list[object] = [] if given.minutes is None else ["--minutes", given.minutes / share]
+    if given.steps is not None:
+        length = ["--set", f"training.steps={max(1, given.steps // share)}"]
+    every = ["train", *words, *length, "--seed", seed, "--out", out, "--threads", given.threads, "--overwrite"]
+    return watched(
+        [sys.executable, "-m", "isocenter", *map(str, every)],
+        environment=dict(os.environ),
+        folder=ROOT,
+        log=given.out.resolve() / "logs" / name,
+        cores=given.threads,
+        at_most=None,
+        first_core=given.core,
+    )
+
+
+def kept(name: str, given: argparse.Namespace) -> dict[str, Any] | None:
+    """What a training of this name has shown before, where it is to be kept."""
+    file = given.out / f"{name}.json"
+    return json.loads(file.read_text()) if given.resume and file.is_file() else None
+
+
+def keep(name: str, shown: Any, given: argparse.Namespace) -> None:
+    (given.out / f"{name}.json").write_text(json.dumps(asdict(shown)))
