@@ -1,39 +1,50 @@
 """What images and covariates tell alone and together, by each way of telling a network.
 
-    python bench/covariates.py --data ../shared/data/multimodal --steps 300 --seeds 0 1 2
+    python bench/covariates.py --data ../shared/data/multimodal --steps 200 --cases 300 --core 1 --threads 1 --record
 
 Simulated: the class is half in a picture and half in a number beside it ("halves"); the number is spread over three
-of 5,000 columns ("genes"), or is whether a pulse that was read 30 times swings up and then down at some moment, or
-down and then up, which no weighted sum of readings tells ("pulse"); of a bright and a dim disc in a picture a covariate
-says which is the structure ("which"), so that images alone cannot tell. Real: COVID-19 or another pneumonia in a
-radiograph, beside age, sex and what was measured ("chest"); its sources and the label go together, so that it says
-nothing of the disease. All trainings have the same steps.
+of 5,000 columns ("genes"), or is whether a pulse that was read 30 times swings up and down, or down and up, at some
+moment, which no weighted sum of readings tells ("pulse"); of a bright and a dim disc in a picture a covariate says
+which is the structure ("which"), so that images alone cannot tell. Real: COVID-19 or another pneumonia in a radiograph,
+beside age, sex and the day of the disease ("chest"); its sources and the label go together, so that it says nothing of
+the disease. All trainings have the same steps.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import sys
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import PIL.Image
-from machine import described
-
-import isocenter
-from isocenter.evaluation import rows_from_json
+from recorded import commit, record
+from trainings import add_options, keep, kept, trained
 
 SIDE, GENES = 32, 5000
-CHEST = ["age", "sex", "temperature", "pO2_saturation", "leukocyte_count", "offset"]
+CHEST = ["age", "sex", "offset"]
 # Large enough for discs.
 RESNET = {"width": 8, "blocks": [1, 1, 1], "stem_stride": 1}
 UNET = {"width": 8, "widest": 32, "strides": [[1, 1], [2, 2], [2, 2]]}
 DENSE = ("film", "attention")
+PARTS = ("together", "images alone", "covariates alone", "covariates add", "images add")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """found: {part: [value, low, high]}"""
+
+    on: str
+    way: str
+    seed: int
+    found: Mapping[str, Sequence[float | None]]
+    commit: str = ""
 
 
 def main() -> None:
@@ -41,44 +52,50 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="the folder `multimodal`; without it simulated data alone")
     parser.add_argument("--only", nargs="+", default=["halves", "genes", "pulse", "which", "chest"])
     parser.add_argument("--ways", nargs="+", default=["concatenate", "film", "attention"])
-    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--cases", type=int, default=400, help="simulated")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--threads", type=int)
+    add_options(parser, "covariates", minutes=None, of="in place of the steps", seeds=(0, 1, 2))
     given = parser.parse_args()
-    out = Path(tempfile.mkdtemp(prefix="isocenter-"))
-    print(f"Machine: {described()}.\nCommand: `python bench/{Path(__file__).name} {' '.join(sys.argv[1:])}`\n")
-    print("| data | seed | told by | together | images alone | covariates alone | covariates add | images add |")
-    print("|---|---|---|---|---|---|---|---|")
-    for name in given.only:
-        if name == "chest" and given.data is None:
-            continue
-        table = chest(given.data, out) if name == "chest" else simulated(name, out / name, given.cases)
-        for seed in given.seeds:
-            for way in (way for way in given.ways if name != "which" or way in DENSE):
-                run = trained(name, table, out / f"{name}-{seed}-{way}", way, seed, given.steps, given.threads)
-                print(f"| {name} | {seed} | {way} | {' | '.join(told(run.out, run.primary))} |", flush=True)
+    given.steps = given.steps or (None if given.minutes else 300)
+    shown = [
+        _shown(name, way, seed, given)
+        for name in given.only
+        if name != "chest" or given.data is not None
+        for way in given.ways
+        if name != "which" or way in DENSE
+        for seed in given.seeds
+    ]
+    text = _told(shown)
+    print(text)
+    if given.record:
+        length = f"{given.minutes:g} minutes" if given.steps is None else f"{given.steps} steps"
+        said = (
+            f"Each training has {length}, that on images alone as many; {given.cases} simulated cases. AUROC, of `which` "
+            "Dice; intervals resample patients or cases, and those of what one half adds are paired. What the data are "
+            f"the script's first lines say. Commits: {', '.join(sorted({one.commit for one in shown}))}."
+        )
+        record("covariates", "Covariates beside images", f"{said}\n\n{text}", {"runs": [*map(asdict, shown)]})
 
 
-def trained(name: str, table: Path, out: Path, way: str, seed: int, steps: int, threads: int | None) -> Any:
+def _shown(name: str, way: str, seed: int, given: argparse.Namespace) -> Shown:
+    run = f"{name}-{way}-{seed}"
+    if (before := kept(run, given)) is not None:
+        return Shown(**before)
+    made = given.out.resolve() / f"{name}-data"
+    if not made.exists():
+        made.mkdir(parents=True)
+        chest(given.data.resolve(), made) if name == "chest" else simulated(name, made, given.cases)
     asked: dict[str, Any] = {"halves": ["marker"], "genes": ["gene_*"], "which": ["which"], "chest": CHEST}
-    asked["pulse"] = ["pulse"]
     size = {} if name == "chest" else {"network.size": UNET if name == "which" else RESNET}
-    return isocenter.train(
-        table,
-        out=out,
-        seed=seed,
-        threads=threads,
-        column=columns(name),
-        layout="manifest",
-        assignments={
-            **size,
-            "network.context": asked[name],
-            "network.told": way,
-            "training.steps": steps,
-            "training.validations": 4,
-        },
-    )
+    chosen = {**size, "network.context": asked.get(name, ["pulse"]), "network.told": way, "training.validations": 4}
+    words: list[object] = [made if name == "pulse" else made / "table.csv", "--layout", "manifest"]
+    words += [word for role, column in columns(name).items() for word in ("--column", f"{role}={column}")]
+    words += [word for key, value in chosen.items() for word in ("--set", f"{key}={json.dumps(value)}")]
+    done = trained(run, words, seed, given)
+    if done.returncode:
+        sys.exit(f"{run} failed with exit code {done.returncode}: see {given.out}/logs/{run}.err")
+    shown = Shown(name, way, seed, told(given.out / run), commit())
+    keep(run, shown, given)
+    return shown
 
 
 def columns(name: str) -> Mapping[str, str]:
@@ -87,27 +104,39 @@ def columns(name: str) -> Mapping[str, str]:
     return {"image": "file", "label": "label", **({"patient": "patientid"} if name == "chest" else {})}
 
 
-def told(out: Path, primary: str) -> list[str]:
-    """The model, images alone, covariates alone, and what each adds, with intervals."""
+def told(out: Path) -> dict[str, list[float | None]]:
+    """Of the model, each half, and what each adds: the primary metric and its interval."""
     record = json.loads((out / "evaluation" / "covariates.json").read_text())
     both = json.loads((out / "evaluation" / "summary.json").read_text())
     parts = [both["rows"], record["images"], record["rows"]]
     parts += [record["added"]["to the images"], record["added"]["to the covariates"]]
-    return [_said({**both, "rows": rows}, primary) for rows in parts]
+    metric = both["rows"][0]["metric"]
+    found = {}
+    for part, rows in zip(PARTS, parts, strict=True):
+        known = [row for row in rows if (row["metric"], row["label"]) == (metric, "all")]
+        found |= {part: [known[0][key] for key in ("value", "low", "high")]} if known else {}
+    return found
 
 
-def _said(summary: Mapping[str, Any], primary: str) -> str:
-    known = [one.estimate for one in rows_from_json(summary) if one.metric == primary and one.label == "all"]
+def _told(shown: Sequence[Shown]) -> str:
+    """A line of each way of telling: means over the seeds, then each seed."""
+    lines = [f"| data | told by | {' | '.join(PARTS)} |", "|---" * (2 + len(PARTS)) + "|"]
+    for name, way in dict.fromkeys((one.on, one.way) for one in shown):
+        own = [one.found for one in shown if (one.on, one.way) == (name, way)]
+        lines.append(f"| {name} | {way} | {' | '.join(_cell([one.get(part) for one in own]) for part in PARTS)} |")
+    return "\n".join(lines)
+
+
+def _cell(found: Sequence[Sequence[float | None] | None]) -> str:
+    known = [one for one in found if one is not None and one[0] is not None]
     if not known:
-        return ""
-    [found] = known
-    interval = "" if found.low is None else f" ({found.low:.3f} to {found.high:.3f})"
-    return f"{found.value:.3f}{interval}"
+        return "–"
+    each = (f"{value:.3f}" if low is None else f"{value:.3f} ({low:.3f} to {high:.3f})" for value, low, high in known)
+    return f"**{statistics.fmean(one[0] for one in known if one[0] is not None):.3f}**: {', '.join(each)}"
 
 
-def simulated(name: str, root: Path, count: int) -> Path:
+def simulated(name: str, root: Path, count: int) -> None:
     """Pictures of discs, and a table of what is true of each."""
-    root.mkdir(parents=True)
     rng = np.random.default_rng(0)
     rows, read = [], []
     for n in range(count):
@@ -125,23 +154,21 @@ def simulated(name: str, root: Path, count: int) -> Path:
         elif name == "pulse":
             ill = bright + (1.5 if marker > 0 else -1.5) + rng.normal(0, 0.5) > 0
             row["label"] = "ill" if ill else "well"
-            read += [{"image": row["file"], **one} for one in pulse(rng, 1 if marker > 0 else -1)]
+            read += [{"image": row["file"], **one} for one in pulse(rng, marker > 0)]
         else:
             genes = rng.normal(size=GENES).round(3) if name == "genes" else np.array([marker] * 3) / np.sqrt(3)
             row["label"] = "ill" if bright + genes[:3].sum() / np.sqrt(3) + rng.normal(0, 0.5) > 0 else "well"
             row |= {f"gene_{k:04}": value for k, value in enumerate(genes)} if name == "genes" else {"marker": marker}
         rows.append(row)
     pd.DataFrame(rows).to_csv(root / "table.csv", index=False)
-    if not read:
-        return root / "table.csv"
-    pd.DataFrame(read).to_csv(root / "read.csv", index=False)
-    return root
+    if read:
+        pd.DataFrame(read).to_csv(root / "read.csv", index=False)
 
 
-def pulse(rng: np.random.Generator, sign: int) -> list[dict[str, float]]:
-    """30 readings of an hour, that swing up and then down at some moment for a sign of 1."""
+def pulse(rng: np.random.Generator, swings: bool) -> list[dict[str, float]]:
+    """30 readings of an hour, which may swing at some moment, up and down or down and up."""
     times, middle = np.sort(rng.uniform(0, 60, 30)), rng.uniform(10, 50)
-    swing = sign * 15 * np.sign(middle - times) * (abs(times - middle) < 8)
+    swing = swings * rng.choice([-1, 1]) * 15 * np.sign(middle - times) * (abs(times - middle) < 8)
     values = 80 + rng.normal(0, 5) + swing + rng.normal(0, 3, len(times))
     return [{"time (min)": round(at, 2), "pulse": round(one, 1)} for at, one in zip(times, values, strict=True)]
 
@@ -152,13 +179,12 @@ def disc(rng: np.random.Generator, top: int) -> np.ndarray:
     return np.hypot(*(grid - middle for grid, middle in zip(np.indices((SIDE, SIDE)), centre, strict=True))) < 4
 
 
-def chest(data: Path, out: Path) -> Path:
+def chest(data: Path, out: Path) -> None:
     table = pd.read_csv(data / "metadata.csv")
-    kept = table[["patientid", *CHEST]].copy()
-    kept.insert(0, "file", [str((data / "images" / name).resolve()) for name in table["filename"]])
-    kept["label"] = np.where(table["finding"].str.contains("COVID"), "covid", "other")
-    kept.to_csv(out / "chest.csv", index=False)
-    return out / "chest.csv"
+    known = table[["patientid", *CHEST]].copy()
+    known.insert(0, "file", [str((data / "images" / name).resolve()) for name in table["filename"]])
+    known["label"] = np.where(table["finding"].str.contains("COVID"), "covid", "other")
+    known.to_csv(out / "table.csv", index=False)
 
 
 if __name__ == "__main__":

@@ -12,20 +12,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import sys
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import nibabel
 import numpy as np
-import pandas as pd
-from machine import described
 from numpy.typing import NDArray
+from recorded import commit, record
 from scipy import ndimage
-
-import isocenter
+from trainings import add_options, keep, kept, trained
 
 # What is trained: the family, and how often an image is left out; None as the plan says.
 WAYS: dict[str, tuple[str, float | None]] = {
@@ -40,30 +39,55 @@ CHANNELS = {"A": (1, 2.0, 0.5), "B": (2, -2.0, 0.8)}
 TEST_SHARE = 0.25
 
 
+@dataclass(frozen=True)
+class Shown:
+    """A training, with every subset of the images. rows: images, label, value, low and high of each"""
+
+    way: str
+    seed: int
+    steps: int
+    rows: Sequence[Mapping[str, Any]]
+    commit: str = ""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, help="the hippocampus set: images/ beside labels/")
-    parser.add_argument("--minutes", type=float, default=10.0, help="for each training")
-    parser.add_argument("--steps", type=int, help="in place of the minutes")
     parser.add_argument("--cases", type=int, default=80)
     parser.add_argument("--holes", type=float, default=0.3, help="share of the training cases that lack an image")
     parser.add_argument("--dropout", type=float, help="how often an image is left out, in place of what is planned")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--out", type=Path, help="keep data and runs here")
+    add_options(parser, "fusion", minutes=10.0, of="of each training", seeds=(0, 1, 2))
     given = parser.parse_args()
-    out = given.out or Path(tempfile.mkdtemp())
-    cases = simulated(given.data, out / "data", given.cases, given.holes)
-    print(f"Machine: {described()}.")
-    print(f"Command: `python bench/{Path(__file__).name} {' '.join(sys.argv[1:])}`\n")
-    print(f"{cases['train']} training cases, of which {cases['lack']} lack an image, and {cases['test']} test cases.\n")
-    rows = pd.DataFrame([row for seed in given.seeds for way in given.ways for row in _measured(given, way, seed, out)])
-    rows.to_csv(out / "fusion.csv", index=False)
-    print("| way | images | label | Dice, each seed (95 % interval) | mean | minutes |\n|---|---|---|---|---|---|")
-    for (way, images, label), of_one in rows.groupby(["way", "images", "label"], sort=False):
-        each = ", ".join(f"{one.value:.3f} ({one.low:.3f} to {one.high:.3f})" for one in of_one.itertuples())
-        minutes = of_one["minutes"].mean()
-        print(f"| {way} | {images} | {label} | {each} | {of_one['value'].mean():.3f} | {minutes:.1f} |")
+    folder = given.out.resolve() / f"data-{given.cases}-{given.holes:g}"
+    counted = folder.with_suffix(".json")
+    if not counted.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        counted.write_text(json.dumps(simulated(given.data, folder, given.cases, given.holes)))
+    cases = json.loads(counted.read_text())
+    shown = [_shown(way, seed, folder, given) for seed in given.seeds for way in given.ways]
+    text = _told(shown)
+    print(f"\n{text}")
+    if given.record:
+        said = (
+            f"Dice of simulated channels over real hippocampi, {given.minutes:g} minutes a training: {cases['train']} "
+            f"training cases, of which {cases['lack']} lack an image, and {cases['test']} complete test cases, from which "
+            "images are taken for each row. Intervals resample cases. "
+            f"Commits: {', '.join(sorted({one.commit for one in shown}))}."
+        )
+        record("fusion", "Several images, some of them absent", f"{said}\n\n{text}", {"runs": [*map(asdict, shown)]})
+
+
+def _told(shown: Sequence[Shown]) -> str:
+    lines = ["| way | images | label | mean | each seed, 95 % interval | steps |", "|---" * 6 + "|"]
+    for way in dict.fromkeys(one.way for one in shown):
+        runs = [one for one in shown if one.way == way]
+        for images, label in dict.fromkeys((row["images"], row["label"]) for row in runs[0].rows):
+            found = [row for one in runs for row in one.rows if (row["images"], row["label"]) == (images, label)]
+            each = ", ".join("{value:.3f} ({low:.3f} to {high:.3f})".format(**row) for row in found)
+            mean, steps = statistics.fmean(row["value"] for row in found), ", ".join(str(one.steps) for one in runs)
+            lines.append(f"| {way} | {images} | {label} | {mean:.3f} | {each} | {steps} |")
+    return "\n".join(lines)
 
 
 def simulated(source: Path, folder: Path, count: int, holes: float) -> dict[str, int]:
@@ -87,7 +111,7 @@ def simulated(source: Path, folder: Path, count: int, holes: float) -> dict[str,
             if channel != absent:
                 image = nibabel.Nifti1Image(_drawn(values, channel, n), labels.affine)
                 image.to_filename(folder / f"images{suffix}" / f"{case}_{place:04}.nii.gz")
-    described = {
+    described: dict[str, Any] = {
         "channel_names": {str(place): channel for place, channel in enumerate(CHANNELS)},
         "labels": {"background": 0, "anterior": 1, "posterior": 2},
         "numTraining": counts["train"],
@@ -107,22 +131,27 @@ def _drawn(labels: NDArray[np.uint8], channel: str, case: int) -> NDArray[np.flo
     return np.asarray(values, dtype=np.float32)
 
 
-def _measured(given: argparse.Namespace, way: str, seed: int, out: Path) -> Iterator[dict[str, Any]]:
+def _shown(way: str, seed: int, data: Path, given: argparse.Namespace) -> Shown:
     family, dropout = WAYS[way]
-    chosen: dict[str, Any] = {"network.name": family}
     dropout = given.dropout if dropout is None else dropout
-    if dropout is not None:
-        chosen["training.modality_dropout"] = dropout
-    if given.steps is not None:
-        chosen["training.steps"] = given.steps
-    folder = out / f"{family}-{dropout}-seed{seed}"
-    run = isocenter.train(out / "data", minutes=given.minutes, seed=seed, assignments=chosen, out=folder)
-    print(f"{way}, seed {seed}: {run.steps} steps, {run.minutes:.1f} min", file=sys.stderr)
-    rows = json.loads((folder / "evaluation" / "images.json").read_text())["rows"]
-    for row in rows:
-        if row["metric"] == "dice" and row["label"] != "all":
-            told = {key: row[key] for key in ("label", "value", "low", "high")}
-            yield {"way": way, "seed": seed, "images": " + ".join(row["images"]), **told, "minutes": run.minutes}
+    name = f"{family}-{'planned' if dropout is None else dropout}-{seed}"
+    if (before := kept(name, given)) is not None:
+        return Shown(**before)
+    words: list[object] = [data, "--set", f"network.name={family}"]
+    words += [] if dropout is None else ["--set", f"training.modality_dropout={dropout}"]
+    done = trained(name, words, seed, given)
+    if done.returncode:
+        sys.exit(f"{name} failed with exit code {done.returncode}: see {given.out}/logs/{name}.err")
+    found = json.loads((given.out / name / "evaluation" / "images.json").read_text())["rows"]
+    rows = [
+        {"images": " + ".join(row["images"]), **{key: row[key] for key in ("label", "value", "low", "high")}}
+        for row in found
+        if row["metric"] == "dice" and row["label"] != "all"
+    ]
+    steps = len((given.out / name / "log.csv").read_text().splitlines()) - 1
+    shown = Shown(way, seed, steps, rows, commit())
+    keep(name, shown, given)
+    return shown
 
 
 if __name__ == "__main__":

@@ -161,7 +161,9 @@ class Telling(nn.Module):
         rest = entries - (0 if self.hearing is None else self.hearing.entries)
         self.narrow = Narrow(rest, narrow, sparsity) if rest and narrow else None
         self.told = (narrow if self.narrow is not None else rest) + (0 if self.hearing is None else HEARD)
-        self.beside = self.told if way == "concatenate" else 0
+        # One weight of a number is slow to learn: 200 steps do not make it large. Beside it stand products of two.
+        self.aside = nn.Linear(self.told, HIDDEN) if way == "concatenate" and entries else None
+        self.beside = self.told + HIDDEN if self.aside is not None else 0
         made = {"film": Film, "attention": Asking}.get(way) if entries else None
         at = {} if made is None else {str(place): made(self.told, count) for place, count in maps.items()}
         self.at = nn.ModuleDict(at)
@@ -180,7 +182,9 @@ class Telling(nn.Module):
 
     def joined(self, features: Tensor, told: Tensor | None) -> Tensor:
         """(batch, features + beside)"""
-        return torch.cat([features, told], dim=1) if self.beside and told is not None else features
+        if self.aside is None or told is None:
+            return features
+        return torch.cat([features, told, torch.relu(self.aside(told))], dim=1)
 
     def added(self, images: Tensor) -> dict[str, Tensor]:
         """What a network in training adds to the loss of each sample, by its name."""
