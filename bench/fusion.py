@@ -71,8 +71,8 @@ def main() -> None:
     if given.record:
         said = (
             f"Dice of simulated channels over real hippocampi, {given.minutes:g} minutes a training: {cases['train']} "
-            f"training cases, of which {cases['lack']} lack an image, and {cases['test']} complete test cases, from which "
-            "images are taken for each row. Intervals resample cases. "
+            f"training cases, of which {cases['lack']} lack an image, and {cases['test']} complete test cases, from "
+            "which images are taken for each row. Intervals resample cases. "
             f"Commits: {', '.join(sorted({one.commit for one in shown}))}."
         )
         record("fusion", "Several images, some of them absent", f"{said}\n\n{text}", {"runs": [*map(asdict, shown)]})
