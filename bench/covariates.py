@@ -70,8 +70,8 @@ def main() -> None:
         length = f"{given.minutes:g} minutes" if given.steps is None else f"{given.steps} steps"
         said = (
             f"Each training has {length}, that on images alone as many; {given.cases} simulated cases. AUROC, of "
-            "`which` Dice; intervals resample patients or cases, and those of what one half adds are paired. What the data are "
-            f"the script's first lines say. Commits: {', '.join(sorted({one.commit for one in shown}))}."
+            "`which` Dice; intervals resample patients or cases, and those of what one half adds are paired. What the "
+            f"data are the script's first lines say. Commits: {', '.join(sorted({one.commit for one in shown}))}."
         )
         record("covariates", "Covariates beside images", f"{said}\n\n{text}", {"runs": [*map(asdict, shown)]})
 

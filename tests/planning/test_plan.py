@@ -82,8 +82,8 @@ def test_a_family_that_a_usual_rate_breaks_has_one_of_its_own_where_it_is_planne
     for name in ("unet", "segresnet"):
         made = planned(blobs, assignments={"network.name": name}).plan
         rates[name] = made.decision("training.learning_rate")
-    times, why = networks.rate("segresnet")
-    assert networks.rate("unet") == (1.0, "")
+    times, why = networks.rate("segresnet", "dense")
+    assert networks.rate("unet", "dense") == networks.rate("segresnet", "vector") == (1.0, "")
     assert rates["segresnet"].value == times * rates["unet"].value < rates["unet"].value
     assert rates["segresnet"].because.endswith(f"segresnet {why}")
 

@@ -155,13 +155,13 @@ def ways(name: str) -> tuple[str, ...]:
     return tuple(getattr(_found(name)[0], "TOLD", ()))
 
 
-def rate(name: str) -> tuple[float, str]:
-    """What the usual learning rate is multiplied by for the family, and why: its file's `RATE`, or 1 without one.
+def rate(name: str, answers: str) -> tuple[float, str]:
+    """What the usual learning rate is multiplied by for the family, and why; 1 where its file's `RATE` does not say.
 
-    PlanError for an unknown name.
+    answers: "dense" or "vector". PlanError for an unknown name.
     """
-    found: tuple[float, str] = getattr(_found(name)[0], "RATE", (1.0, ""))
-    return found
+    rates: Mapping[str, tuple[float, str]] = getattr(_found(name)[0], "RATE", {})
+    return rates.get(answers, (1.0, ""))
 
 
 def size_for(

@@ -16,6 +16,8 @@ from torch.nn.functional import interpolate
 from isocenter.networks.of_monai import OfMonai, outputs_of, sizes
 
 PAPER = "arXiv:2103.10504"
+# Of the usual learning rate, and why: PneumoniaMNIST, three minutes on one core, one seed.
+RATE = {"vector": (0.25, "came to an AUROC of 0.967 with it, and of 0.951 with the usual one")}
 CUBE = 16  # voxels per axis that one token stands for; fixed in MONAI's class
 TAPPED = (3, 6, 9)  # layers that the decoder joins beside the last, from 0 as in MONAI's class
 LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}

@@ -19,6 +19,8 @@ from torch.nn.functional import interpolate, linear, pad, scaled_dot_product_att
 from isocenter.networks.telling import ADDED, Telling
 
 PAPER = "arXiv:2010.11929"
+# Of the usual learning rate, and why: PneumoniaMNIST, three minutes on one core, one seed.
+RATE = {"vector": (0.5, "came to an AUROC of 0.952 with it, of 0.918 with the usual one and of 0.943 with a quarter")}
 TOLD = ("tokens",)
 # By number of axes; typed loosely because torch types sizes by the number of axes.
 CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}

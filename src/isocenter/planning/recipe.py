@@ -121,8 +121,8 @@ def _patch(grid: Grid, machine: Machine, cases: int) -> Decision:
 
 def _rate(dense: bool, family: str) -> Decision:
     """The rate of short trials, on one set for each kind; there is no paper behind it."""
-    usual, (times, why) = 4e-3 if dense else 2e-3, networks.rate(family)
-    if times != 1 and dense:
+    usual, (times, why) = 4e-3 if dense else 2e-3, networks.rate(family, "dense" if dense else "vector")
+    if times != 1:
         return Decision(usual * times, f"{times:g} of the usual {usual:g}, because {family} {why}")
     return Decision(usual, "AdamW with warm-up and cosine learns fast with it, and the gradients' norm is clipped")
 
