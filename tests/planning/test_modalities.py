@@ -60,7 +60,8 @@ def test_the_check_and_the_plan_say_who_lacks_what(holed):
     assert (plan["preprocessing.channels"], plan["preprocessing.absent"]) == (["T1", "T2"], ["T1", "T2"])
     assert plan["training.modality_dropout"] == 0.5
     assert "channel T1: 1 of 9 cases lack it" in plan.decision("training.modality_dropout").because
-    assert (plan["network.name"], plan["network.size"]["modalities"]) == ("fusion", 2)
+    assert (plan["network.name"], plan["network.told"]) == ("unet", "film")
+    assert "images are channels of one network" in plan.decision("network.name").because
     assert list(plan["network.context"]) == ["image:T1", "image:T2"]
 
 
@@ -73,12 +74,15 @@ def test_another_way_is_told_what_is_there_as_far_as_it_takes_it(holed):
     assert "unet_plus_plus sees images alone" in early.decision("network.context").because
 
 
-def test_covariates_beside_masks_are_refused_and_never_taken_for_what_is_there(holed, tmp_path):
+def test_covariates_beside_masks_join_one_network_of_all_images_and_no_fusion_of_several(holed, tmp_path):
     rows = [f"case{n:02},{n % 4},{n % 3}" for n in range(9)]
     data = shutil.copytree(holed, tmp_path / "told")
     (data / "patients.csv").write_text("\n".join(["case,age,grade", *rows]))
+    asked = {"network.context": ["age", "grade"]}
+    plan = isocenter.plan(data, device="cpu", threads=1, assignments=asked).plan
+    assert list(plan["network.context"]) == ["age", "grade", "image:T1", "image:T2"]
     with pytest.raises(PlanError, match="covariates join heads for the whole image"):
-        isocenter.plan(data, device="cpu", threads=1, assignments={"network.context": ["age", "grade"]})
+        isocenter.plan(data, device="cpu", threads=1, assignments={**asked, "network.name": "fusion"})
 
 
 def test_a_dropout_that_was_asked_for_is_followed_by_what_may_be_absent(holed):

@@ -12,7 +12,7 @@ from isocenter import networks
 from isocenter.planning.grid import FEW_SLICES, Grid, grid_for
 from isocenter.planning.machine import Machine
 from isocenter.planning.memory import Peak, peak, refuse_too_large, takes_context
-from isocenter.planning.modalities import HEMIS, Holes
+from isocenter.planning.modalities import EARLY, Holes
 from isocenter.planning.prepare import CLIPS
 from isocenter.planning.profiles import NNUNET
 from isocenter.planning.recipe import VERY_LONG, usual_batch
@@ -123,11 +123,10 @@ def _smaller(batch: int) -> Iterator[tuple[float, int]]:
 def _family(said: Decision, grid: Grid, frames: int | None, holes: Holes | None) -> Decision:
     """The task's choice; for few thick slices the one that looks at them in their plane, for clips one of clips.
 
-    Where many cases lack one of several images, one that takes each by itself and the mean over those that are there.
+    Where many cases lack one of several images it stays: an encoder for each image was measured to be worse.
     """
     if said.value in ("unet", "resnet") and frames is None and holes is not None and holes.many:
-        because = "each image has an encoder of its own, and their features are averaged over those that are there"
-        return Decision("fusion", f"{holes.said}: {because}", HEMIS)
+        return replace(said, because=f"{said.because}; {holes.said}: {EARLY}")
     if said.value == "resnet" and frames is not None:
         return Decision(
             "clip_resnet", f"one encoder looks at each of {frames} frames, then time is gone through", CLIPS
