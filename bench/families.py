@@ -47,6 +47,8 @@ class Set:
     flags: tuple[str, ...] = ()
 
 
+# Families of clips and of several images, of which these sets have none.
+OTHERS = ("clip_", "fusion")
 SETS: Mapping[str, Set] = {
     "pneumonia": Set("medmnist/pneumoniamnist.npz", 2, "vector", "PneumoniaMNIST, its own split"),
     "adrenal": Set("medmnist/adrenalmnist3d.npz", 3, "vector", "AdrenalMNIST3D, its own split"),
@@ -82,7 +84,7 @@ class Shown:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", metavar="FAMILY", help="all without")
+    parser.add_argument("names", nargs="*", metavar="FAMILY", help="all of still, single images without")
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     add_options(parser, "families", minutes=10.0, of="of each training")
@@ -95,7 +97,8 @@ def main() -> None:
         for seed in given.seeds  # all families once before any a second time
         for on in given.sets
         for one in members
-        if one.axes == SETS[on].axes and SETS[on].answers in one.tasks and (not given.names or one.name in given.names)
+        if one.axes == SETS[on].axes and SETS[on].answers in one.tasks
+        if (one.name in given.names if given.names else not one.name.startswith(OTHERS))
     ]
     text = "\n\n".join(_told(on, [one for one in shown if one.on == on]) for on in given.sets)
     print(f"\n{text}")

@@ -18,8 +18,8 @@ HEMIS = "arXiv:1607.05194"
 FEW = 0.05
 # bench/fusion.py, docs/benchmarks.md.
 EARLY = (
-    "images are channels of one network, zeros where one is absent, which in as many minutes outlined structures better "
-    "with every subset of two images than a network with an encoder for each (--set network.name=fusion)"
+    "images are channels of one network, zeros where one is absent, which in as many minutes outlined structures "
+    "better with every subset of two images than a network with an encoder for each (--set network.name=fusion)"
 )
 
 
