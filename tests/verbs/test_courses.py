@@ -13,7 +13,9 @@ import pytest
 import isocenter
 import trained
 from isocenter.errors import DatasetError
-from packages import CONFIG, without_isocenter
+from isocenter.files import covariates_in
+from isocenter.runtime.bundle import inference
+from isocenter.values import Course
 
 FEW = {
     **trained.FEW_STEPS,
@@ -87,21 +89,24 @@ def test_a_prediction_takes_tables_of_people_and_of_times(read, tmp_path):
     assert any("pulse is missing: taken as never read" in one.what for one in said)
 
 
-def test_a_package_takes_a_table_of_times_in_onnx_and_without_isocenter(read, tmp_path):
+def test_a_package_in_onnx_says_the_same_of_a_table_of_times(read, tmp_path):
     data, run = read
     packaged = isocenter.package(run, out=tmp_path / "package", backends=("onnx",), threads=1)
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
-    for name in ("well/00.png", "ill/01.png"):
-        (pictures / Path(name).name).write_bytes((data / name).read_bytes())
     table = tmp_path / "vitals.csv"
-    table.write_text("case,time (min),pulse,sex\n00,5,60,F\n00,50,95.5,F\n01,7,99,M\n01,58,61,M\n")
-    ours = isocenter.predict(run, pictures, covariates=table, device="cpu").table.set_index("case")
-    onnx = isocenter.predict(packaged.out, pictures, covariates=table, device="cpu", backend="onnx")
-    assert onnx.table["probability_ill"].tolist() == pytest.approx(ours["probability_ill"].tolist(), abs=1e-5)
-    words = ("-m", "monai.bundle", "run", "--config_file", CONFIG, "--dataset_dir", pictures, "--covariates", table)
-    done = without_isocenter(packaged.out, tmp_path / "blocked", *words, "--output_dir", tmp_path / "out")
-    assert done.returncode == 0, done.stderr
-    theirs = pd.read_csv(tmp_path / "out" / "predictions.csv", dtype={"case": str}).set_index("case")
-    expected = ours["probability_ill"].tolist()
-    assert theirs.loc[ours.index, "probability_ill"].tolist() == pytest.approx(expected, rel=1e-4)
+    table.write_text("case,time (min),pulse,sex\n00,5,60,F\n00,50,95.5,F\n")
+    given = {"covariates": table, "device": "cpu"}
+    ours = isocenter.predict(run, data / "well" / "00.png", **given)
+    onnx = isocenter.predict(packaged.out, data / "well" / "00.png", backend="onnx", **given)
+    assert onnx.table["probability_ill"].tolist() == pytest.approx(ours.table["probability_ill"].tolist(), abs=1e-5)
+
+
+def test_a_bundle_reads_the_same_of_a_table_of_times(tmp_path):
+    table = tmp_path / "vitals.csv"
+    table.write_text("case,time (min),pulse,sex\na.png,5,60,F\nb.png,7,99,M\na.png,50,95.5,F\nb.png,58,61,M\n")
+    [ours, other] = covariates_in(table, [("a", "a"), ("b", "b")])
+    theirs = inference._told(table)
+    assert ours["pulse"] == Course((300.0, 3000.0), (60.0, 95.5), "s")
+    assert {case: {name: one[name] for name in ours} for case, one in theirs.items()} == {"a": ours, "b": other}
+    table.write_text("case,time,pulse\na.png,5,60\na.png,soon,99\n")
+    with pytest.raises(DatasetError, match="'soon' is no time, in column time"):
+        inference._told(table)
