@@ -8,13 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from isocenter.errors import DatasetError
 from isocenter.files.index import FORMATS, entries, suffix_of
-from isocenter.files.layouts.courses import Long
 from isocenter.files.series import is_series
 from isocenter.values import Split
+
+if TYPE_CHECKING:
+    from isocenter.files.layouts.courses import Long
 
 SPLIT_WORDS: dict[str, Split] = {
     "train": "train",
@@ -102,6 +104,8 @@ class Folder:
     @cached_property
     def long_tables(self) -> Mapping[Member, Long]:
         """Those that have several rows of one patient, beside images or another table."""
+        from isocenter.files.layouts.courses import Long  # it needs pandas, which reading an image does without
+
         if len(self._named_tables) < 2 and not (self.images or self.dicom):
             return {}
         found = {member: Long.read(member.path) for member in self._named_tables}
