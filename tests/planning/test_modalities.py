@@ -41,7 +41,7 @@ def test_training_leaves_images_out_where_cases_lack_some_and_only_there():
 
 
 @pytest.mark.parametrize(("lacking", "many"), [({}, False), ({"T2": 2}, False), ({"T1": 1, "T2": 3}, True)])
-def test_a_network_is_built_around_absent_images_where_more_than_a_few_are(lacking, many):
+def test_many_cases_lack_an_image_from_a_twentieth_on(lacking, many):
     assert Holes(("T1", "T2"), lacking, 60).many == many
 
 

@@ -236,7 +236,7 @@ class ViT(nn.Module):
         last = VariationalLinear if bayesian else nn.Linear
         self.vectors = nn.ModuleDict({name: last(width, size) for name, size in vectors.items()})
         self._begin()
-        self.telling = telling  # begins by itself
+        self.telling = telling  # not before: its layers have begun
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         seen = self._seen(images, context)

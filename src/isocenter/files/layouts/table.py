@@ -31,17 +31,17 @@ class Table:
         return next((plain[name] for name in names if name in plain), None)
 
 
-def read_table(path: Path) -> Table:
-    """A table; codes that begin with 0 stay text (007 is a patient, not seven).
+def read_table(path: Path, most: int | None = None) -> Table:
+    """A table, or its first `most` rows; codes that begin with 0 stay text (007 is a patient, not seven).
 
     Raises DatasetError where it is damaged.
     """
     try:
         if path.suffix.lower() == ".parquet":
-            frame = pd.read_parquet(path)
+            frame = pd.read_parquet(path)[:most]
         else:
             separator = "\t" if path.suffix.lower() == ".tsv" else _separator(path)
-            frame = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+            frame = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig", nrows=most)
     except (ValueError, OSError, pd.errors.ParserError) as error:
         raise DatasetError(f"cannot be read as a table ({error})", str(path), "Save it as CSV in UTF-8") from error
     columns = tuple(str(column) for column in frame.columns)
