@@ -35,6 +35,7 @@ from isocenter.training.selection import DRAWS, SURE, share_better
 from isocenter.training.spans import Spans
 from isocenter.training.state import Clock, Moment, Outcome, State, Work
 from isocenter.training.store import Prepared
+from isocenter.training.thin_volumes import exact_where_thin
 from isocenter.training.validation import validate
 from isocenter.transforms import images_of
 from isocenter.values import Decision
@@ -84,7 +85,7 @@ def train(
     fabric = _fabric(chosen, ranks)
     chosen = replace(chosen, device=str(fabric.device))  # of several processes each has its own
     torch.manual_seed(chosen.seed)
-    module = build_module(settings.task, settings.architecture)
+    module = exact_where_thin(build_module(settings.task, settings.architecture))
     last, best = out / "checkpoints" / "last", out / "checkpoints" / "best"
     resume = ranks.agreed(last.is_dir())
     began_from = "" if resume else begin_from(module, settings.network, start)

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from torch import nn
+
+from isocenter.training.compute import Compute
+from isocenter.training.thin_volumes import exact_where_thin, too_thin
+
+WAYS = Compute(), Compute(half=True)
+# Of a convolution whose gradients were seen to be wrong: axes of the image, kernel, stride, padding.
+SEEN_WRONG = [
+    ((2, 2, 2), 3, 1, 1),
+    ((2, 8, 8), 3, 1, 1),
+    ((2, 4, 4), (5, 1, 1), 1, (2, 0, 0)),
+    ((4, 4, 4), 5, 2, 2),
+    ((1, 1, 1), (1, 5, 5), 1, (0, 2, 2)),
+    ((7, 7, 7), 7, 2, 3),  # the kernel would fit, and never stands where it does
+    ((4, 16, 16), 7, 2, 3),
+]
+
+
+def gradients(module: nn.Module, images: torch.Tensor, compute: Compute) -> list[torch.Tensor]:
+    """Of all weights and of the images, in memory that held what is no number."""
+    images = images.clone().requires_grad_()
+    held = [torch.full((2**power,), torch.nan) for power in range(6, 22) for _ in range(4)]
+    del held
+    with compute.autocast("cpu"):
+        answer = module(images)
+    return list(torch.autograd.grad(answer.square().sum(), [*module.parameters(), images]))
+
+
+def assert_exact(module: nn.Module, images: torch.Tensor) -> None:
+    """Beside float64, which another kernel computes."""
+    module.requires_grad_()
+    exact = gradients(copy.deepcopy(module).double(), images.double(), Compute())
+    for way in (*WAYS, *WAYS):
+        for found, true in zip(gradients(exact_where_thin(module), images, way), exact, strict=True):
+            assert (found - true).norm() < (0.03 if way.half else 1e-5) * true.norm()
+
+
+@pytest.mark.parametrize(("axes", "kernel", "stride", "padding"), SEEN_WRONG)
+def test_gradients_are_right_where_a_volume_is_thinner_than_the_kernel(axes, kernel, stride, padding):
+    torch.manual_seed(0)
+    assert_exact(nn.Conv3d(16, 16, kernel, stride, padding), torch.randn(1, 16, *axes))
+
+
+@pytest.mark.parametrize(("axes", "kernel", "stride", "padding"), [((1, 1, 1), 3, 2, 1), ((2, 2, 2), 4, 2, 2)])
+def test_so_are_those_of_transposed_convolutions(axes, kernel, stride, padding):
+    torch.manual_seed(0)
+    assert_exact(nn.ConvTranspose3d(16, 16, kernel, stride, padding), torch.randn(1, 16, *axes))
+
+
+numbers = st.tuples(*[st.integers(1, 3)] * 3)
+
+
+@given(
+    axes=st.tuples(*[st.integers(1, 6)] * 3),
+    kernel=st.tuples(*[st.integers(1, 5)] * 3),
+    stride=numbers,
+    dilation=numbers,
+    padding=st.tuples(*[st.integers(0, 4)] * 3) | st.just("same"),
+    transposed=st.booleans(),
+)
+def test_answers_are_those_of_torch_whatever_the_kernel(axes, kernel, stride, dilation, padding, transposed):
+    if padding == "same":
+        assume(not transposed and set(stride) == {1})
+    shape = {"kernel_size": kernel, "stride": stride, "dilation": dilation, "padding": padding}
+    module = (nn.ConvTranspose3d if transposed else nn.Conv3d)(2, 3, **shape)
+    images = torch.randn(2, 2, *axes)
+    try:
+        theirs = copy.deepcopy(module)(images)
+    except RuntimeError:  # the kernel is longer than the image with all its zeros
+        assume(False)
+    assert torch.allclose(exact_where_thin(module)(images), theirs, atol=1e-5)
+
+
+def test_a_kernel_that_lies_within_the_image_somewhere_is_not_too_long():
+    for length, kernel, stride, padding, dilation, said in (
+        (3, 3, 1, 1, 1, False),
+        (2, 3, 1, 1, 1, True),
+        (4, 3, 2, 1, 1, False),
+        (4, 3, 1, 2, 2, True),
+        (5, 3, 1, 2, 2, False),
+        (7, 7, 2, 3, 1, True),
+        (8, 7, 2, 3, 1, False),
+        (16, 16, 16, 0, 1, False),
+    ):
+        assert too_thin([length], [kernel], [stride], [padding], [dilation]) is said
+
+
+def test_a_convolution_is_changed_once_and_keeps_its_weights():
+    module = nn.Conv3d(1, 1, 3)
+    state = copy.deepcopy(module.state_dict())
+    changed = exact_where_thin(exact_where_thin(module))
+    assert changed is module and type(module).__mro__[1] is nn.Conv3d
+    assert all(torch.equal(state[name], weight) for name, weight in module.state_dict().items())
