@@ -16,6 +16,8 @@ from numpy.testing import assert_allclose
 
 from isocenter import networks
 from isocenter.errors import PlanError
+from isocenter.training.compute import Compute
+from isocenter.training.thin_volumes import exact_where_thin
 from isocenter.values import Boxes, Dense, Field, Head, Points, Vector
 
 torch.set_num_threads(1)
@@ -326,6 +328,33 @@ def test_every_family_answers_in_the_shape_of_its_heads_and_every_weight_learns(
     still = [name for name, weight in network.named_parameters() if weight.grad is None or not weight.grad.any()]
     assert still == []
     assert all(weight.grad.isfinite().all() for weight in network.parameters())
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("which", [which for which in SMALLEST if len(SMALLEST[which][2]) == 3])
+def test_no_gradient_of_a_volume_depends_on_what_the_memory_held_before(which, channels_last):
+    network, images = smallest(which)
+    way = Compute(half=True, channels_last=channels_last)
+    way.applied(exact_where_thin(network))
+    found = []
+    for held in (0.0, math.nan):
+        torch.manual_seed(0)  # what is left out at random is the same
+        network.zero_grad()
+        _filled(held)
+        with way.autocast("cpu"):
+            answer = next(iter(network(way.ordered(network, images)).values()))
+        _filled(held)
+        answer.float().square().mean().backward()
+        found.append({name: weight.grad for name, weight in network.named_parameters() if weight.grad is not None})
+    clean, dirty = found
+    assert [name for name, gradient in clean.items() if not torch.equal(gradient, dirty[name])] == []
+
+
+def _filled(value: float) -> None:
+    """Memory of many sizes is given back with this in it."""
+    for power in range(4, 20):
+        held = [torch.full((2**power,), value) for _ in range(4)]
+        del held
 
 
 @pytest.mark.parametrize("which", [which for which in SMALLEST if SMALLEST[which][0] in COARSER])
