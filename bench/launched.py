@@ -17,9 +17,14 @@ import time
 
 def main() -> None:
     (pipe, first, cores), command = map(int, sys.argv[1:4]), sys.argv[4:]
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[first : first + cores])
     with os.fdopen(pipe, "w", buffering=1) as tell:
+        if hasattr(os, "sched_setaffinity"):
+            allowed = sorted(os.sched_getaffinity(0))
+            if not (chosen := allowed[first : first + cores]):
+                refused = f"cores from number {first} on were asked for: the bench itself may use {len(allowed)}"
+                print(json.dumps({"refused": refused}), file=tell)
+                return
+            os.sched_setaffinity(0, chosen)
         began = time.perf_counter()
         try:
             program = subprocess.Popen(command, start_new_session=True)

@@ -58,6 +58,12 @@ def test_a_program_is_told_how_many_threads_it_may_have(bench):
     assert row["said"] == {"threads": 3}
 
 
+def test_a_core_that_the_bench_itself_may_not_use_is_refused_with_how_many_it_may(bench, tmp_path):
+    where = {"environment": {}, "folder": tmp_path, "log": tmp_path / "log", "cores": 1, "at_most": None}
+    with pytest.raises(OSError, match=r"cores from number 4096 on were asked for: the bench itself may use \d"):
+        importlib.import_module("watched").watched(python("pass"), first_core=4096, **where)
+
+
 def test_each_kind_of_failure_is_a_row_that_says_so(bench):
     programs = [
         bench.Program("broken", python("raise SystemExit('out of | luck')")),
