@@ -100,18 +100,25 @@ def main() -> None:
         if one.axes == SETS[on].axes and SETS[on].answers in one.tasks
         if (one.name in given.names if given.names else not one.name.startswith(OTHERS))
     ]
-    text = "\n\n".join(_told(on, [one for one in shown if one.on == on]) for on in given.sets)
-    print(f"\n{text}")
-    if given.record:
-        said = (
-            f"Trainings of {given.minutes:g} minutes, from raw files to the report, on {given.threads} of "
-            f"{os.cpu_count()} cores, everything but the network as planned. Intervals resample patients or cases; "
-            "families whose intervals overlap are not told apart by one seed. "
-            f"Commits: {', '.join(dict.fromkeys(one.commit for one in shown if one.commit))}."
-        )
-        record("networks", "Families of network", f"{said}\n\n{text}", {"runs": [asdict(one) for one in shown]})
-        _keep([_measured(on, [one for one in shown if one.on == on], given) for on in given.sets])
+    for on in given.sets:
+        of_set = [one for one in shown if one.on == on]
+        print(f"\n{SETS[on].said}\n\n{_told(of_set)}")
+        if given.record:
+            _record(on, of_set, given)
     sys.exit(any(one.problem for one in shown))
+
+
+def _record(on: str, shown: Sequence[Shown], given: argparse.Namespace) -> None:
+    """The set's own section of the page, and the figures from which plans take their reasons."""
+    said = (
+        f"{SETS[on].said}: {next(one.metric for one in shown if one.metric)}. Trainings of {given.minutes:g} minutes, "
+        f"from raw files to the report, on {given.threads} of {os.cpu_count()} cores, everything but the network as "
+        "planned. Intervals resample patients or cases; families whose intervals overlap are not told apart by one "
+        f"seed. Commits: {', '.join(dict.fromkeys(one.commit for one in shown if one.commit))}."
+    )
+    title = f"Families of network on {SETS[on].said.split(',')[0]}"
+    record(f"networks_{on}", title, f"{said}\n\n{_told(shown)}", {"runs": [asdict(one) for one in shown]})
+    _keep(_measured(on, shown, given))
 
 
 def _measured(on: str, shown: Sequence[Shown], given: argparse.Namespace) -> dict[str, Any]:
@@ -134,13 +141,13 @@ def _measured(on: str, shown: Sequence[Shown], given: argparse.Namespace) -> dic
     }
 
 
-def _keep(measured: Sequence[dict[str, Any]]) -> None:
-    """Into the file from which plans take their reasons, in place of what it held of the same sets."""
+def _keep(measured: Mapping[str, Any]) -> None:
+    """Into the file from which plans take their reasons, in place of what it held of the same set."""
     from isocenter.networks.measured import FILE  # after the arguments, like torch
 
-    fresh = {one["on"] for one in measured}
-    kept = [one for one in json.loads(FILE.read_text(encoding="utf-8"))["measured"] if one["on"] not in fresh]
-    FILE.write_text(json.dumps({"measured": [*kept, *measured]}, indent=1) + "\n", encoding="utf-8")
+    kept = json.loads(FILE.read_text(encoding="utf-8"))["measured"]
+    others = [one for one in kept if one["on"] != measured["on"]]
+    FILE.write_text(json.dumps({"measured": [*others, measured]}, indent=1) + "\n", encoding="utf-8")
 
 
 def _shown(family: str, on: str, seed: int, given: argparse.Namespace) -> Shown:
@@ -195,7 +202,7 @@ def measure(run: Path, data: Path, threads: int) -> dict[str, Any]:
     }
 
 
-def _told(on: str, shown: Sequence[Shown]) -> str:
+def _told(shown: Sequence[Shown]) -> str:
     """A line of each family, the best mean first."""
     columns = ("family", "mean (SD)", "each seed, 95 % interval", "steps", "weights", "multiply-adds")
     columns += ("predict, ms a case", "minutes", "peak memory, GiB")
@@ -203,8 +210,7 @@ def _told(on: str, shown: Sequence[Shown]) -> str:
     by_family = {name: [one for one in shown if one.family == name] for name in names}
     good = {name: [one for one in runs if one.value is not None] for name, runs in by_family.items()}
     order = sorted(good, key=lambda name: -statistics.fmean(one.value or 0 for one in good[name]) if good[name] else 9)
-    metric = next((one.metric for one in shown if one.metric), "")
-    lines = [f"{SETS[on].said}: {metric}.", "", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for name in order:
         why = by_family[name][0].problem or "undefined"
         lines.append(_line(name, good[name]) if good[name] else f"| `{name}` | {why} |" + " |" * (len(columns) - 2))
