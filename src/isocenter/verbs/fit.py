@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from isocenter.planning import CACHED_SHARE, Settings, settings
-from isocenter.runtime import Context, Model, available_memory, choose_device, environment
+from isocenter.runtime import Context, Model, available_memory, choose_device, environment, load
 from isocenter.tasks import Task, tuned_on
 from isocenter.training import (
     Clock,
@@ -190,6 +190,16 @@ def predicted(model: Model, task: Task, cases: Sequence[Case]) -> list[Predictio
             found.append(untuned.predict(case))
             tracker(done, len(cases))
     return found
+
+
+def tuned(job: Job, outcome: Outcome) -> tuple[Model, Mapping[str, Decision]]:
+    """The model, what its task leaves open decided by its own predictions and kept, and what was decided."""
+    model = load(outcome.checkpoint, job.settings.training.device)
+    if not job.tuning:
+        return model, {}
+    task, decisions = model.task.tuned(predicted(model, job.settings.task, job.tuning), job.tuning)
+    keep_task([job.out], task)
+    return replace(model, task=task), decisions
 
 
 def keep_task(folders: Sequence[Path], task: Task) -> None:

@@ -9,12 +9,12 @@ from functools import partial
 from isocenter.errors import IsocenterError
 from isocenter.evaluation import FOLD, case_table
 from isocenter.files import written
-from isocenter.runtime import Context, load
+from isocenter.runtime import Context
 from isocenter.training import Clock, Outcome, Recount
 from isocenter.values import Case, Decision, Plan, Split
 from isocenter.verbs.budget import Afterwards
 from isocenter.verbs.finish import EVALUATION
-from isocenter.verbs.fit import Job, fit, keep_task, predicted, say_decided
+from isocenter.verbs.fit import Job, fit, say_decided
 from isocenter.verbs.progress import tracked
 from isocenter.verbs.run_folder import IMAGE_ONLY, Begun, state_of
 from isocenter.verbs.scoring import Predictor, Scored, summed_up
@@ -102,13 +102,3 @@ def evaluated_untold(
         partial_folder.mkdir()
         scored.write(partial_folder)
     return scored
-
-
-def tuned_untold(job: Job, outcome: Outcome) -> Predictor:
-    """The model, what its task leaves open decided by its own predictions."""
-    model = load(outcome.checkpoint, job.settings.training.device)
-    if tuning := job.tuning:
-        task, _ = model.task.tuned(predicted(model, job.settings.task, tuning), tuning)
-        keep_task([job.out], task)
-        model = replace(model, task=task)
-    return model

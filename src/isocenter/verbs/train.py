@@ -20,9 +20,9 @@ from isocenter.verbs.baseline import covariates_seconds, covariates_stated
 from isocenter.verbs.before import Before
 from isocenter.verbs.budget import Afterwards, fresh_model, shared_deadline
 from isocenter.verbs.finish import evaluated, notes_of, training_log, write_environment, write_report
-from isocenter.verbs.fit import Job, fit, keep_task, predicted, say_decided, with_decided, with_outcome
+from isocenter.verbs.fit import Job, fit, say_decided, tuned, with_decided, with_outcome
 from isocenter.verbs.folds import cross_validated
-from isocenter.verbs.image_only import evaluated_untold, image_job, is_wanted, trained_untold, tuned_untold
+from isocenter.verbs.image_only import evaluated_untold, image_job, is_wanted, trained_untold
 from isocenter.verbs.output import refuse_taken
 from isocenter.verbs.plan import Planned, fewest_that_select, room_of
 from isocenter.verbs.plan import plan as make
@@ -253,17 +253,13 @@ def _trained(
         untold_job = image_job(job, plan, run, timed=after is not None)
         limit = None if after is None else after.deadline(load(outcome.checkpoint, job.settings.training.device))
         beside = untold_job, trained_untold(untold_job, replace(clock, deadline=limit), after)
-    model = load(outcome.checkpoint, job.settings.training.device)
+    model, decisions = tuned(job, outcome)
     plan = with_outcome(plan, outcome)
-    if tuning := job.tuning:
-        task, decisions = model.task.tuned(predicted(model, job.settings.task, tuning), tuning)
-        keep_task([run.out], task)
-        model = replace(model, task=task)
-        for name, decision in decisions.items():
-            plan = plan.with_decision(name, decision)
+    for name, decision in decisions.items():
+        plan = plan.with_decision(name, decision)
     scored = evaluated(run, model, test, run.made.parts)
     if beside is not None:
-        evaluated_untold(run, tuned_untold(*beside), test, run.made.parts)
+        evaluated_untold(run, tuned(*beside)[0], test, run.made.parts)
     return plan, scored, outcome
 
 
