@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from pathlib import Path
 
@@ -58,6 +59,7 @@ def test_a_program_is_told_how_many_threads_it_may_have(bench):
     assert row["said"] == {"threads": 3}
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system lets nobody choose cores")
 def test_a_core_that_the_bench_itself_may_not_use_is_refused_with_how_many_it_may(bench, tmp_path):
     where = {"environment": {}, "folder": tmp_path, "log": tmp_path / "log", "cores": 1, "at_most": None}
     with pytest.raises(OSError, match=r"cores from number 4096 on were asked for: the bench itself may use \d"):

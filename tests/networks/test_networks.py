@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
+from dirty_memory import dirty_memory
 from isocenter import networks
 from isocenter.errors import PlanError
 from isocenter.training.compute import Compute
@@ -340,21 +341,14 @@ def test_no_gradient_of_a_volume_depends_on_what_the_memory_held_before(which, c
     for held in (0.0, math.nan):
         torch.manual_seed(0)  # what is left out at random is the same
         network.zero_grad()
-        _filled(held)
+        dirty_memory(held)
         with way.autocast("cpu"):
             answer = next(iter(network(way.ordered(network, images)).values()))
-        _filled(held)
+        dirty_memory(held)
         answer.float().square().mean().backward()
         found.append({name: weight.grad for name, weight in network.named_parameters() if weight.grad is not None})
     clean, dirty = found
     assert [name for name, gradient in clean.items() if not torch.equal(gradient, dirty[name])] == []
-
-
-def _filled(value: float) -> None:
-    """Memory of many sizes is given back with this in it."""
-    for power in range(4, 20):
-        held = [torch.full((2**power,), value) for _ in range(4)]
-        del held
 
 
 @pytest.mark.parametrize("which", [which for which in SMALLEST if SMALLEST[which][0] in COARSER])

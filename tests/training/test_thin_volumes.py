@@ -8,6 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import nn
 
+from dirty_memory import dirty_memory
 from isocenter.training.compute import Compute
 from isocenter.training.thin_volumes import exact_where_thin, too_thin
 
@@ -27,8 +28,7 @@ SEEN_WRONG = [
 def gradients(module: nn.Module, images: torch.Tensor, compute: Compute) -> list[torch.Tensor]:
     """Of all weights and of the images, in memory that held what is no number."""
     images = images.clone().requires_grad_()
-    held = [torch.full((2**power,), torch.nan) for power in range(6, 22) for _ in range(4)]
-    del held
+    dirty_memory(torch.nan)
     with compute.autocast("cpu"):
         answer = module(images)
     return list(torch.autograd.grad(answer.square().sum(), [*module.parameters(), images]))
