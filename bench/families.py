@@ -31,6 +31,8 @@ import isocenter
 HERE = Path(__file__).resolve().parent
 # Cases that a finished model predicts to be timed.
 TIMED = 5
+# A training with less than this share of the steps of another seed of its family had a slower machine.
+SLOWED = 0.75
 
 
 @dataclass(frozen=True)
@@ -114,11 +116,25 @@ def _record(on: str, shown: Sequence[Shown], given: argparse.Namespace) -> None:
         f"{SETS[on].said}: {next(one.metric for one in shown if one.metric)}. Trainings of {given.minutes:g} minutes, "
         f"from raw files to the report, on {given.threads} of {os.cpu_count()} cores, everything but the network as "
         "planned. Intervals resample patients or cases; families whose intervals overlap are not told apart by one "
-        f"seed. Commits: {', '.join(dict.fromkeys(one.commit for one in shown if one.commit))}."
+        f"seed. {_slowed(shown)}Commits: {', '.join(dict.fromkeys(one.commit for one in shown if one.commit))}."
     )
     title = f"Families of network on {SETS[on].said.split(',')[0]}"
     record(f"networks_{on}", title, f"{said}\n\n{_told(shown)}", {"runs": [asdict(one) for one in shown]})
     _keep(_measured(on, shown, given))
+
+
+def _slowed(shown: Sequence[Shown]) -> str:
+    """Which families of each seed the machine gave too little for their minutes to be as long as the others'."""
+    most = {one.family: max(other.steps for other in shown if other.family == one.family) for one in shown}
+    families: dict[int, list[str]] = {}
+    for one in shown:
+        if not one.problem and one.steps < SLOWED * most[one.family]:
+            families.setdefault(one.seed, []).append(f"`{one.family}`")
+    if not families:
+        return ""
+    said = "; ".join(f"seed {seed}: {', '.join(names)}" for seed, names in sorted(families.items()))
+    share = f"{100 * SLOWED:.0f} %"
+    return f"Fewer than {share} of the most steps of their family, on a machine that was slower then: {said}. "
 
 
 def _measured(on: str, shown: Sequence[Shown], given: argparse.Namespace) -> dict[str, Any]:
