@@ -12,7 +12,7 @@ RESUME ?=
 
 test: system lint types layers tests
 
-# And each network in every way that it is advertised: some twenty minutes more. The page docs/networks-matrix.md is its outcome.
+# And each network in every way that it is advertised: an hour more, on one core. The page docs/networks-matrix.md is its outcome.
 test-all: test matrix
 
 .venv/installed: pyproject.toml constraints.txt
