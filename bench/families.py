@@ -31,7 +31,7 @@ import isocenter
 HERE = Path(__file__).resolve().parent
 # Cases that a finished model predicts to be timed.
 TIMED = 5
-# A training with less than this share of the steps of another seed of its family had a slower machine.
+# A training with less than this share of the steps of another seed of its family had not as much of the machine.
 SLOWED = 0.75
 
 
@@ -124,7 +124,7 @@ def _record(on: str, shown: Sequence[Shown], given: argparse.Namespace) -> None:
 
 
 def _slowed(shown: Sequence[Shown]) -> str:
-    """Which families of each seed the machine gave too little for their minutes to be as long as the others'."""
+    """Which trainings of each seed made so few steps that their minutes are not those of the other seeds."""
     most = {one.family: max(other.steps for other in shown if other.family == one.family) for one in shown}
     families: dict[int, list[str]] = {}
     for one in shown:
@@ -134,7 +134,7 @@ def _slowed(shown: Sequence[Shown]) -> str:
         return ""
     said = "; ".join(f"seed {seed}: {', '.join(names)}" for seed, names in sorted(families.items()))
     share = f"{100 * SLOWED:.0f} %"
-    return f"Fewer than {share} of the most steps of their family, on a machine that was slower then: {said}. "
+    return f"Equal minutes, unequal work: fewer than {share} of the most steps of their family were made by {said}. "
 
 
 def _measured(on: str, shown: Sequence[Shown], given: argparse.Namespace) -> dict[str, Any]:
