@@ -45,6 +45,13 @@ def test_without_time_a_few_steps_are_taken_and_it_is_said():
     assert "longer than was asked for" in found.because
 
 
+def test_time_for_more_steps_than_there_may_be_is_left_over_and_it_is_said():
+    usual, capped = budget([0.5] * 6, 2.0, 106.0, 10), budget([0.5] * 6, 2.0, 106.0, 10, most=50)
+    assert (capped.steps, capped.validations) == (50, usual.validations)
+    assert f"for {usual.steps} steps; 50 are all that there may be" in capped.because
+    assert budget([0.5] * 6, 2.0, 106.0, 10, most=usual.steps) == usual
+
+
 def slow_steps(monkeypatch, seconds):
     """Steps that take so long on a clock of their own."""
     now = [0.0]

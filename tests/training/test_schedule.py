@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from isocenter.planning import read_plan
 from isocenter.planning import settings as typed
 from isocenter.training import Pace, Speed, replan
-from isocenter.training.schedule import FEWEST_STEPS, decay, fitting_steps, rate
+from isocenter.training.schedule import FEWEST_STEPS, decay, fitting_steps, most_steps, rate
 
 
 @pytest.fixture(scope="session")
@@ -106,6 +106,22 @@ def test_a_machine_half_as_fast_gets_half_of_the_steps_that_are_left():
 def test_a_faster_machine_does_more():
     pace, _ = replan(Pace(100), 50, 10, Speed(0.25, 1.0), left=25.0, deadline=60.0)
     assert pace.steps == 50 + (25 - 5) * 4
+
+
+def test_no_machine_is_fast_enough_for_more_steps_than_there_may_be():
+    time_left = {"left": 25.0, "deadline": 60.0}
+    pace, _ = replan(Pace(100), 50, 10, Speed(0.25, 1.0), most=110, **time_left)
+    assert pace.steps == 110
+    assert replan(Pace(100), 50, 10, Speed(0.25, 1.0), most=100, **time_left) is None
+    pace, _ = replan(Pace(100), 50, 10, Speed(1.0, 0.0), most=100, **time_left)
+    assert pace.steps == 75  # a slower one takes steps away as ever
+
+
+def test_epochs_become_steps_by_the_batch(chosen):
+    assert most_steps(replace(chosen, epochs=None), 1000) is None
+    assert most_steps(replace(chosen, epochs=40, batch=64), 1078) == math.ceil(40 * 1078 / 64)
+    assert most_steps(replace(chosen, epochs=40, batch=32), 1078) == math.ceil(40 * 1078 / 32)
+    assert most_steps(replace(chosen, epochs=0.1, batch=8), 20) == FEWEST_STEPS
 
 
 def test_without_time_left_one_step_ends_the_training():

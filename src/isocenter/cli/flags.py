@@ -26,7 +26,7 @@ Told = Annotated[
     str | None,
     typer.Option("--covariates", help="Columns that the network is told beside the images: all, or age,sex,gene_*."),
 ]
-Minutes = Annotated[float, typer.Option(help="From now to the finished model.")]
+UsualMinutes = Annotated[float | None, typer.Option(help="From now to the finished model; 60 by default.")]
 Folds = Annotated[int, typer.Option(min=0, help="Cross-validation in so many parts; 0 for one test part.")]
 Everything = Annotated[bool, typer.Option("--all", help="Train on every case; nothing is estimated.")]
 Kind = Annotated[

@@ -16,7 +16,6 @@ from isocenter.cli.flags import (
     Given,
     Json,
     Kind,
-    Minutes,
     Out,
     Overwrite,
     Scheduler,
@@ -24,6 +23,7 @@ from isocenter.cli.flags import (
     Set,
     Threads,
     Told,
+    UsualMinutes,
     assigned,
     reads_data,
 )
@@ -56,7 +56,7 @@ def check(
 @reads_data
 def plan(
     data: Data,
-    minutes: Minutes = 60.0,
+    minutes: UsualMinutes = None,
     out: Out = None,
     overwrite: Overwrite = False,
     json: Json = False,
@@ -92,7 +92,7 @@ def plan(
 @reads_data
 def train(
     data: Annotated[Path | None, typer.Argument(help="A folder as for `check`, or a plan's .yaml.")] = None,
-    minutes: Annotated[float | None, typer.Option(help="From now to the finished model; 60 by default.")] = None,
+    minutes: UsualMinutes = None,
     out: Out = None,
     overwrite: Overwrite = False,
     json: Json = False,
@@ -208,7 +208,7 @@ def ensemble(
 
 def demo(
     data: Annotated[Path | None, typer.Argument(help="Your own data, in place of the public set.")] = None,
-    minutes: Minutes = 8.0,
+    minutes: Annotated[float, typer.Option(help="From now to the finished model.")] = 8.0,
     out: Annotated[Path, typer.Option(help="The run's folder.")] = Path("demo"),
     overwrite: Overwrite = False,
     assignments: Set = None,

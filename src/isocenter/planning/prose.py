@@ -104,6 +104,10 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
     "network.inflation": ("Kernels of weights for images of one axis less would be inflated by the {value}",),
     "training.minutes": ("Training has {value} minutes", "No time is set"),
     "training.steps": ("There are {value} steps", "The number of steps is still open"),
+    "training.epochs": (
+        "Minutes for more than {value} epochs are left over",
+        "Epochs are as many as the minutes allow",
+    ),
     "training.batch": ("A batch has {value} samples",),
     "training.patch": ("The patch is {size} voxels",),
     "training.memory": ("The predicted peak of memory is {value} GiB", "The peak of memory is not predicted"),

@@ -27,6 +27,10 @@ WITH_SGD = {"training.learning_rate": 1e-2, "training.weight_decay": 3e-5, "trai
 STEP_VOXELS, LEAST_BATCH = 2**19, 8
 
 
+# Epochs of whole images with one answer each: bench/epochs.py.
+MOST_EPOCHS = 20.0
+
+
 def usual_batch(fingerprint: Fingerprint, grid: Grid, device: str, frames: int = 1) -> int:
     """Patches or images a step, before memory is asked; of volumes and clips on a processor fewer, for more steps."""
     if not grid.whole:
@@ -63,6 +67,7 @@ def training(
     return {
         "minutes": Decision(minutes, "asked for") if minutes else Decision(None, "the number of steps decides"),
         "steps": Decision(None, "a probe turns the minutes into steps when training starts"),
+        "epochs": _epochs(grid),
         "batch": batch,
         "patch": _patch(grid, machine, len(fingerprint)),
         "learning_rate": _rate(dense, family),
@@ -106,6 +111,17 @@ def batch_decision(chosen: int, usual: int, fingerprint: Fingerprint, grid: Grid
             "so that there is time for more steps"
         )
     return Decision(chosen, because)
+
+
+def _epochs(grid: Grid) -> Decision:
+    if grid.dense or not grid.whole:
+        return Decision(None, "where every voxel has an answer, more of them have not been seen to harm")
+    return Decision(
+        MOST_EPOCHS,
+        "a network that answers once for each image learns its training cases by heart in more, and says too surely "
+        "what it says of others",
+        "docs/benchmarks.md",
+    )
 
 
 def _patch(grid: Grid, machine: Machine, cases: int) -> Decision:

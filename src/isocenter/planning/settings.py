@@ -32,6 +32,7 @@ class Training:
 
     minutes:       from the command's start to the finished model; None where `steps` decides
     steps:         None until a probe has turned the minutes into a number
+    epochs:        passes over the training cases that the minutes are not stretched beyond; None for no limit
     warmup, ema:   shares of all steps: the rate rises over the first, weights are averaged over about the last
     patch:         what is cut from a prepared case, which is at least as large
     validations:   how often the validation cases are looked at, at the most
@@ -64,6 +65,7 @@ class Training:
     optimiser: Literal["adamw", "sgd"] = "adamw"
     schedule: Literal["cosine", "poly"] = "cosine"
     early_stop: Count | None = None
+    epochs: Annotated[float, Gt(0), Lt(math.inf)] | None = None
     sampling: Literal["natural", "balanced", "oversampled", "undersampled", "square_root", "by_loss"] = "natural"
     memory: Annotated[float, Ge(0), Lt(math.inf)] = 0.0
     compute: Ways | None = None

@@ -219,11 +219,14 @@ def _compiled(
     return fastest_of(times), times, f"torch.compile took {took:.0f} s"
 
 
-def budget(times: list[float], validation: float, left: float, most_validations: int) -> Budget:
+def budget(
+    times: list[float], validation: float, left: float, most_validations: int, most: int | None = None
+) -> Budget:
     """How many steps and validations fit into the time left.
 
     times:      s of probed steps
     validation: s of one look at all validation cases
+    most:       steps that there may be, whatever the time
     """
     validations = most_validations
     if validation > 0:
@@ -236,4 +239,7 @@ def budget(times: list[float], validation: float, left: float, most_validations:
     )
     if fitting < FEWEST_STEPS:
         because += f"; {FEWEST_STEPS} are the least, so it will take longer than was asked for"
+    if most is not None and fitting > most:
+        because += f", for {fitting} steps; {most} are all that there may be"
+        fitting = most
     return Budget(max(FEWEST_STEPS, fitting), validations, speed, because)

@@ -30,7 +30,7 @@ from isocenter.training.optimisers import Average, Terms, laid_as_weights, make_
 from isocenter.training.probe import PROBE_CASES, Probed, budget, fewer_samples, probed
 from isocenter.training.ranks import ALONE, Ranks
 from isocenter.training.sampling import BY_LOSS
-from isocenter.training.schedule import Pace, replan
+from isocenter.training.schedule import Pace, most_steps, replan
 from isocenter.training.selection import DRAWS, SURE, share_better
 from isocenter.training.spans import Spans
 from isocenter.training.state import Clock, Moment, Outcome, State, Work
@@ -114,6 +114,7 @@ def train(
                 loader = _loader(settings, train_cases, ranks)
                 decided({"training.batch": fewer})
         found = ranks.agreed(probed(module, step_of_probe, chosen, ranks.agreed(clock.left)))
+    most = most_steps(settings.training, len(train_cases))
     way = Compute.of(chosen.compute or "", chosen) if found is None else found.compute
     optimiser = make_optimiser(module, chosen, terms)
     if resume:
@@ -130,7 +131,7 @@ def train(
     else:
         way.applied(averaged)
         looked_at = val_cases if ranks.leads else ()
-        state = ranks.agreed(_planned(found, model, averaged, looked_at, fabric.device, chosen, clock, decided))
+        state = ranks.agreed(_planned(found, model, averaged, looked_at, fabric.device, chosen, clock, most, decided))
         state = replace(state, began_from=began_from, batch=samples)
     way.applied(module)
     laid_as_weights(optimiser)
@@ -202,7 +203,7 @@ def train(
                 if recount is not None and pace.progress(state.step) >= HALF_WAY:
                     averaged.eval()
                     clock, recount = replace(clock, deadline=recount(model)), None
-                state = _replanned(state, clock, decided)
+                state = _replanned(state, clock, most, decided)
                 spell, spell_step = time.monotonic(), state.step
             state, stop = ranks.agreed((state, stopping()))
             if due or state.is_over or stop:
@@ -279,14 +280,15 @@ def _planned(
     device: Any,
     chosen: Training,
     clock: Clock,
+    most: int | None,
     decided: Decided,
 ) -> State:
-    """Steps and validations for the time left, by the speed of a few of each."""
+    """Steps, at most so many, and validations for the time left, by the speed of a few of each."""
     mark, looked_at = time.monotonic(), val_cases[:PROBE_CASES]
     if looked_at:
         validate(model, averaged, looked_at, device, replace(found.compute, compiled=False))
     validation = (time.monotonic() - mark) / max(1, len(looked_at)) * len(val_cases)
-    length = budget(found.times, validation, clock.left, chosen.validations)
+    length = budget(found.times, validation, clock.left, chosen.validations, most)
     work = None
     if found.operations is not None and found.peak is not None:
         work = Work(found.operations, found.peak.operations, found.peak.what)
@@ -331,11 +333,11 @@ def _preferred(state: State, score: float, settings: Settings, best: Path, numbe
     )
 
 
-def _replanned(state: State, clock: Clock, decided: Decided) -> State:
+def _replanned(state: State, clock: Clock, most: int | None, decided: Decided) -> State:
     """The steps planned anew where the speed has changed so much that they would miss the end."""
     assert state.speed is not None and clock.deadline is not None  # noqa: S101 - seen to by the recipe
     time_left: dict[str, float] = {"left": clock.left, "deadline": clock.deadline}
-    anew = replan(state.pace, state.step, state.validations, state.speed, **time_left)
+    anew = replan(state.pace, state.step, state.validations, state.speed, most=most, **time_left)
     if anew is None:
         return state
     pace, because = anew

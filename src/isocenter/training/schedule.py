@@ -80,20 +80,29 @@ def fitting_steps(left: float, speed: Speed, validations: int) -> int:
     return math.floor((left - validations * speed.validation) / speed.step)
 
 
+def most_steps(chosen: Training, cases: int) -> int | None:
+    """Steps after which so many training cases have been seen for all epochs there may be; None for no limit."""
+    if chosen.epochs is None:
+        return None
+    return max(FEWEST_STEPS, math.ceil(chosen.epochs * cases / chosen.batch))
+
+
 def replan(
-    pace: Pace, done: int, validations: int, speed: Speed, *, left: float, deadline: float
+    pace: Pace, done: int, validations: int, speed: Speed, *, left: float, deadline: float, most: int | None = None
 ) -> tuple[Pace, str] | None:
     """Another number of steps, and why, where those planned would miss the end; None where they fit.
 
     Fewer than the fewest there may be are not planned, however late it is.
     validations: of the whole training
     left, deadline: s that are left for training, and that all of it has
+    most:           steps that there may be, however early it is
     """
     ahead = validations - pace.looks(done, validations)
     needed = (pace.steps - done) * speed.step + ahead * speed.validation
     if done >= pace.steps or abs(needed - left) <= SLACK * deadline:
         return None
-    anew = pace.replanned(done, max(fitting_steps(left, speed, ahead), FEWEST_STEPS - done))
+    fitting = max(fitting_steps(left, speed, ahead), FEWEST_STEPS - done)
+    anew = pace.replanned(done, fitting if most is None else min(fitting, most - done))
     if anew.steps == pace.steps:
         return None
     because = (

@@ -38,6 +38,9 @@ from isocenter.verbs.dataset import READING, looked_through, open_dataset, refus
 from isocenter.verbs.device import announced_device
 from isocenter.verbs.output import refuse_taken
 
+# Of a training that nobody set a time for.
+USUAL_MINUTES = 60.0
+
 
 @dataclass(frozen=True, eq=False)
 class Planned:
@@ -92,7 +95,7 @@ class Planned:
 def plan(
     data: str | Path | Dataset,
     *,
-    minutes: float = 60.0,
+    minutes: float | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
     device: str = "auto",
@@ -106,13 +109,14 @@ def plan(
 ) -> Planned:
     """Every choice that training on `data` would make, each with its reason.
 
+    minutes:     from a command's start to the finished model; 60 where None
     out:         a .yaml file to edit and train from; nothing is written without it
     assignments: {"section.name": value} set by hand
     everything:  train on all cases but a set's own test part
     folds:       cross-validation in so many parts; 0 for one test part
     Raises what `check` raises, DatasetError where the data should not be trained on, PlanError for an impossible value.
     """
-    if not 0 < minutes < math.inf:
+    if minutes is not None and not 0 < minutes < math.inf:
         raise UsageError(f"{minutes} minutes", "--minutes", "Give more than 0")
     if out is not None:
         refuse_taken(Path(out), overwrite)
@@ -138,7 +142,7 @@ def plan(
         decision,
         machine,
         device=chosen,
-        minutes=minutes,
+        minutes=USUAL_MINUTES if minutes is None else minutes,
         seed=seed,
         folds=folds,
         task=task,
@@ -147,6 +151,8 @@ def plan(
         modality_dropout=_share(assignments, "training.modality_dropout"),
         retest=_retest(examination, _training(parts), seed),
     )
+    if minutes is None:
+        made = made.with_decision("training.minutes", Decision(USUAL_MINUTES, "no other time was asked for"))
     decided = {"network.context"}  # names of columns, of which the training cases have told the rest
     others = {name: value for name, value in (assignments or {}).items() if name not in decided}
     made = _by_hand(shared_by_folds(made) if folds else made, others, training, machine)
