@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import copy
+import math
+import time
 from dataclasses import replace
 
 import pytest
@@ -136,6 +138,21 @@ def test_a_probe_leaves_no_trace_but_the_order_in_memory(chosen, module, left):
     assert "channels-last 0." in decision.because
     assert "too few to try torch.compile" in decision.because
     assert (found.peak is not None) == (left >= probe.PEAK_FROM)
+
+
+def test_a_training_of_few_steps_is_not_probed_for_as_long_as_its_minutes_would_allow(chosen, module, monkeypatch):
+    taken = []
+
+    def step(way, number):
+        taken.append(way)
+        time.sleep(0.002)
+
+    monkeypatch.setattr(probe, "PEAK_FROM", math.inf)
+    probed(module, step, replace(chosen, deterministic=True), left=3600.0, most=100)
+    assert probe.PROBE_STEPS <= len(taken) <= 2 * probe.PROBE_STEPS + probe.PROBE_WARMUP
+    few = len(taken)
+    probed(module, step, replace(chosen, deterministic=True), left=3600.0)
+    assert len(taken) - few == probe.MOST_PROBE_STEPS
 
 
 def test_a_compiler_that_fails_costs_nothing_but_its_time(chosen, module):

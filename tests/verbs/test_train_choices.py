@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import numpy as np
 import pandas as pd
@@ -48,6 +49,18 @@ def test_minutes_alone_make_no_two_runs_alike_and_are_refused(classified, tmp_pa
 def test_a_deterministic_run_takes_its_steps_from_a_plan(classified, tmp_path):
     run = train(classified.out / "plan.yaml", out=tmp_path / "run", deterministic=True, minutes=0.5)
     assert run.steps == 6  # the plan's: minutes do not move them
+
+
+def test_minutes_to_spare_are_left_over_once_the_epochs_are_done(classified, tmp_path):
+    chosen = {"training.steps": None, "training.epochs": 5}
+    run = trained.classifying(classified.data, tmp_path / "run", minutes=30, assignments=chosen)
+    plan = read_plan(run.out / "plan.yaml")
+    cases = sum(plan["task.counts"].values())
+    assert run.steps == plan["training.steps"] == max(10, math.ceil(5 * cases / plan["training.batch"]))
+    assert f"{run.steps} are all that there may be" in plan.decision("training.steps").because
+    assert run.minutes < 5
+    rates = pd.read_csv(run.out / "log.csv")["learning_rate"]
+    assert rates.iloc[-1] < 0.05 * rates.max()
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "poly"])

@@ -78,13 +78,16 @@ class Probed:
         return Decision(self.compute.name(chosen), self.because)
 
 
-def probed(module: Module, step: Step, chosen: Training, left: float) -> Probed:
+def probed(module: Module, step: Step, chosen: Training, left: float, most: int | None = None) -> Probed:
     """The fastest way to compute a step, found within a small share of the time; weights are left as they were.
 
     left: s that the training has
+    most: steps that there may be, so that it may not need them all
     The module computes in that way from now on.
     """
     with _restored(module):
+        if most is not None:
+            left = min(left, most * _warm(module, step, chosen))
         found = _probed(module, step, chosen, left)
     found.compute.applied(module)
     return found
@@ -96,9 +99,8 @@ def fewer_samples(module: Module, step: Step, chosen: Training, left: float, pro
     left:      s that the training has
     processes: that share a batch evenly
     """
-    simplest = ways_of(module, chosen)[0]
     with _restored(module):
-        took = min(_seconds(module, step, chosen, simplest, number) for number in range(PROBE_WARMUP))
+        took = _warm(module, step, chosen)
     least = max(processes, LEAST_BATCH if normalises_over_batch(module) else 1)
     steps, batch = max(0.0, left) / took, chosen.batch
     while steps * chosen.batch / batch < WANTED_STEPS and batch % (2 * processes) == 0 and batch // 2 >= least:
@@ -132,6 +134,12 @@ def _seconds(module: Module, step: Step, chosen: Training, way: Compute, number:
     step(way, number)
     settled(chosen.device)
     return time.monotonic() - mark
+
+
+def _warm(module: Module, step: Step, chosen: Training) -> float:
+    """What a step takes in the simplest way, once caches and allocators are warm."""
+    simplest = ways_of(module, chosen)[0]
+    return min(_seconds(module, step, chosen, simplest, number) for number in range(PROBE_WARMUP))
 
 
 def _probed(module: Module, step: Step, chosen: Training, left: float) -> Probed:

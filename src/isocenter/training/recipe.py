@@ -105,6 +105,7 @@ def train(
 
     found: Probed | None = None
     samples: int | None = None
+    most = most_steps(settings.training, len(train_cases))
     if not resume and chosen.steps is None:
         if shrinks:
             fewer = ranks.agreed(fewer_samples(module, step_of_probe, chosen, ranks.agreed(clock.left), ranks.count))
@@ -112,9 +113,9 @@ def train(
                 samples = int(fewer.value)
                 settings = _with_batch(settings, samples)
                 loader = _loader(settings, train_cases, ranks)
+                most = most_steps(settings.training, len(train_cases))
                 decided({"training.batch": fewer})
-        found = ranks.agreed(probed(module, step_of_probe, chosen, ranks.agreed(clock.left)))
-    most = most_steps(settings.training, len(train_cases))
+        found = ranks.agreed(probed(module, step_of_probe, chosen, ranks.agreed(clock.left), most))
     way = Compute.of(chosen.compute or "", chosen) if found is None else found.compute
     optimiser = make_optimiser(module, chosen, terms)
     if resume:
