@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import trained
@@ -218,3 +220,20 @@ def test_trainings_of_too_few_steps_are_named_beside_those_of_equal_minutes(benc
     shown = [families.Shown(name, "pneumonia", seed, steps=steps) for name, seed, steps in FAMILIES_OF_SEEDS]
     assert families._slowed(shown).endswith("were made by seed 1: `vit`; seed 2: `unet`, `vit`. ")
     assert families._slowed(shown[:2]) == ""
+
+
+def test_a_part_of_a_set_keeps_few_training_images_and_the_whole_test_part(bench, tmp_path):
+    epochs = importlib.import_module("epochs")
+    sizes = {"train": 1000, "val": 100, "test": 30}
+    arrays = {
+        f"{part}_images": np.arange(count * 4, dtype=np.uint16).reshape(count, 2, 2) for part, count in sizes.items()
+    }
+    labels = {f"{part}_labels": np.arange(count)[:, None] for part, count in sizes.items()}
+    np.savez(tmp_path / "pneumoniamnist.npz", **arrays, **labels)
+    made = [np.load(epochs._data("pneumonia-150", argparse.Namespace(data=tmp_path, out=tmp_path / n))) for n in "ab"]
+    for part, count in {"train": 150, "val": 16, "test": 30}.items():
+        images, labels = made[0][f"{part}_images"], made[0][f"{part}_labels"]
+        assert len(images) == count
+        np.testing.assert_array_equal(images[:, 0, 0] // 4, labels[:, 0])  # each image keeps its own label
+        np.testing.assert_array_equal(images, made[1][f"{part}_images"])
+    np.testing.assert_array_equal(made[0]["test_images"], arrays["test_images"])
