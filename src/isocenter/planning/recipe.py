@@ -28,7 +28,7 @@ STEP_VOXELS, LEAST_BATCH = 2**19, 8
 
 
 # Epochs of whole images with one answer each: bench/epochs.py.
-MOST_EPOCHS = 20.0
+MOST_EPOCHS = 20
 
 
 def usual_batch(fingerprint: Fingerprint, grid: Grid, device: str, frames: int = 1) -> int:
