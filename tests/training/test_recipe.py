@@ -94,7 +94,7 @@ def test_another_seed_gives_other_weights(segmented, tmp_path):
 def test_steps_are_planned_anew_where_the_machine_is_slower_than_the_probe_said(classified, tmp_path, monkeypatch):
     """Simulated: the probe has seen a thousand steps a second, and each then takes a tenth of one."""
 
-    def fast(times, validation, left, most):
+    def fast(times, validation, left, looks, most):
         return Budget(400, 4, Speed(0.001, 0.0), "simulated")
 
     add, now = logs.CsvLog.add, [time.monotonic()]
@@ -128,7 +128,7 @@ def test_steps_are_planned_anew_where_the_machine_is_slower_than_the_probe_said(
 
 
 def test_a_run_by_minutes_that_was_killed_keeps_its_time_and_its_pace(classified, tmp_path, monkeypatch):
-    def small(times, validation, left, most):
+    def small(times, validation, left, looks, most):
         return Budget(40, 4, Speed(0.001, 0.0), "simulated")
 
     add = logs.CsvLog.add
