@@ -69,7 +69,9 @@ def main() -> None:
     if given.record:
         said = (
             f"`isocenter train SET --set training.epochs=N`, on {given.threads} of {os.cpu_count()} cores; means over "
-            "seeds and, in brackets, their SD, on the test part; validation: AUROC of the validation part at the end. "
+            "seeds and, in brackets, their SD, on the test part; validation: AUROC of the validation part at the end, "
+            "which tells the numbers of epochs hardly apart. So these test parts had a say in the number that plans "
+            "take, and are no unbiased estimate of what it brings. "
             f"Commits: {', '.join(dict.fromkeys(one.commit for one in shown if one.commit))}."
         )
         record("epochs", "Epochs of whole images", f"{said}\n\n{text}", {"runs": [asdict(one) for one in shown]})
