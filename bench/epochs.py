@@ -1,4 +1,4 @@
-"""After how many epochs a network that answers once for each image learns its training cases by heart.
+"""After how many epochs a network that says the class of whole images learns its training cases by heart.
 
     python bench/epochs.py --core 1 --threads 1 --resume --record
     python bench/epochs.py retina --epochs 20 40 --seeds 0 --out epochs

@@ -7,7 +7,7 @@ import pytest
 from fingerprints import DRAWN, LAPTOP, cohort, facts, several
 from isocenter.errors import PlanError, ResourceError
 from isocenter.planning import Machine, make_plan, settings, with_memory, with_settings
-from isocenter.planning.recipe import MOST_EPOCHS
+from isocenter.tasks.classification_plan import MOST_EPOCHS
 from isocenter.values import Decision, Fingerprint, Plan
 
 
@@ -103,12 +103,14 @@ def test_long_trainings_are_looked_at_oftener_and_may_end_early():
     assert (long["training.validations"], long["training.early_stop"]) == (40, 20)
 
 
-def test_whole_images_with_one_answer_each_are_not_learnt_by_heart():
+def test_whole_images_of_a_class_each_are_not_learnt_by_heart():
     classes = tuple(facts(name=f"c{n}", references={"class": "ab"[n % 2]}) for n in range(40))
     whole, dense = planned(Fingerprint(classes), minutes=600.0), planned(several(3), minutes=600.0)
     assert whole["training.epochs"] == MOST_EPOCHS
     assert "by heart" in whole.decision("training.epochs").because
-    assert dense["training.epochs"] is None
+    for other in (dense, planned(followed(200), minutes=600.0)):
+        assert other["training.epochs"] is None
+        assert "not been seen to harm" in other.decision("training.epochs").because
 
 
 def test_an_unknown_network_is_refused():

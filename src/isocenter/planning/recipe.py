@@ -27,11 +27,6 @@ WITH_SGD = {"training.learning_rate": 1e-2, "training.weight_decay": 3e-5, "trai
 STEP_VOXELS, LEAST_BATCH = 2**19, 8
 
 
-# Of whole images with one answer each, by bench/epochs.py: grades of retinopathy suffer from 40 (AUROC .734 for .743,
-# Brier score .589 for .577), 600 radiographs of PneumoniaMNIST gain somewhat by 80 (.970 for .965), 150 do neither.
-MOST_EPOCHS = 20
-
-
 def usual_batch(fingerprint: Fingerprint, grid: Grid, device: str, frames: int = 1) -> int:
     """Patches or images a step, before memory is asked; of volumes and clips on a processor fewer, for more steps."""
     if not grid.whole:
@@ -68,7 +63,7 @@ def training(
     return {
         "minutes": Decision(minutes, "asked for") if minutes else Decision(None, "the number of steps decides"),
         "steps": Decision(None, "a probe turns the minutes into steps when training starts"),
-        "epochs": _epochs(grid),
+        "epochs": Decision(None, "more of them have not been seen to harm answers of this kind"),
         "batch": batch,
         "patch": _patch(grid, machine, len(fingerprint)),
         "learning_rate": _rate(dense, family),
@@ -112,17 +107,6 @@ def batch_decision(chosen: int, usual: int, fingerprint: Fingerprint, grid: Grid
             "so that there is time for more steps"
         )
     return Decision(chosen, because)
-
-
-def _epochs(grid: Grid) -> Decision:
-    if grid.dense or not grid.whole:
-        return Decision(None, "where every voxel has an answer, more of them have not been seen to harm")
-    return Decision(
-        MOST_EPOCHS,
-        "the network answers once for each image: where cases are hard it learns them by heart in more, and where they "
-        "are easy it gains little",
-        "docs/benchmarks.md",
-    )
 
 
 def _patch(grid: Grid, machine: Machine, cases: int) -> Decision:

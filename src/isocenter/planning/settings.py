@@ -32,7 +32,7 @@ class Training:
 
     minutes:       from the command's start to the finished model; None where `steps` decides
     steps:         None until a probe has turned the minutes into a number
-    epochs:        passes over the training cases that the minutes are not stretched beyond; None for no limit
+    epochs:        passes over the training cases at which it ends, however many minutes are left; None for no limit
     warmup, ema:   shares of all steps: the rate rises over the first, weights are averaged over about the last
     patch:         what is cut from a prepared case, which is at least as large
     validations:   how often the validation cases are looked at, at the most

@@ -18,6 +18,7 @@ from isocenter.tasks.class_losses import check_drawn, check_loss, class_loss
 from isocenter.tasks.classification_plan import (
     by_class,
     check_settings,
+    epochs,
     judged,
     prior_shift,
     sampling,
@@ -190,6 +191,7 @@ class Classification:
         return {
             "network.name": Decision("resnet", "it gives one answer for the whole image", "arXiv:1512.03385"),
             "training.sampling": sampling(fingerprint),
+            "training.epochs": epochs(),
             **judged(self._ordered),
         }
 
