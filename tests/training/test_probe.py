@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import copy
 import math
-import time
 from dataclasses import replace
 
 import pytest
@@ -141,16 +140,16 @@ def test_a_probe_leaves_no_trace_but_the_order_in_memory(chosen, module, left):
 
 
 def test_a_training_of_few_steps_is_not_probed_for_as_long_as_its_minutes_would_allow(chosen, module, monkeypatch):
-    taken = []
+    taken, slow = [], slow_steps(monkeypatch, 0.002)
 
     def step(way, number):
         taken.append(way)
-        time.sleep(0.002)
+        slow(way, number)
 
     monkeypatch.setattr(probe, "PEAK_FROM", math.inf)
     probed(module, step, replace(chosen, deterministic=True), left=3600.0, most=100)
-    assert probe.PROBE_STEPS <= len(taken) <= 2 * probe.PROBE_STEPS + probe.PROBE_WARMUP
     few = len(taken)
+    assert few == probe.PROBE_WARMUP + probe.PROBE_STEPS
     probed(module, step, replace(chosen, deterministic=True), left=3600.0)
     assert len(taken) - few == probe.MOST_PROBE_STEPS
 

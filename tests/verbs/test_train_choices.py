@@ -51,6 +51,12 @@ def test_a_deterministic_run_takes_its_steps_from_a_plan(classified, tmp_path):
     assert run.steps == 6  # the plan's: minutes do not move them
 
 
+def test_a_plan_says_of_its_minutes_whether_somebody_asked_for_them(classified):
+    for given, value, because in (({}, 60, "no other time was asked for"), ({"minutes": 60}, 60, "asked for")):
+        decision = isocenter.plan(classified.data, device="cpu", **given).plan.decision("training.minutes")
+        assert (decision.value, decision.because) == (value, because)
+
+
 def test_minutes_to_spare_are_left_over_once_the_epochs_are_done(classified, tmp_path):
     chosen = {"training.steps": None, "training.epochs": 5}
     run = trained.classifying(classified.data, tmp_path / "run", minutes=30, assignments=chosen)
