@@ -20,7 +20,8 @@ import pandas as pd
 from machine import described
 
 import isocenter
-from isocenter.training import batch_statistics, recipe
+from isocenter.training import recipe
+from isocenter.training.step import batch_statistics
 
 MM3_PER_ML = 1000
 SHOWN = ("r2", "mae")

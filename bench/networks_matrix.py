@@ -33,16 +33,16 @@ import torch
 from isocenter import networks
 from isocenter.errors import IsocenterError
 from isocenter.networks.catalogue import REFERENCE, halvings
-from isocenter.runtime.onnx_file import write_onnx
-from isocenter.runtime.packaged import every_head
-from isocenter.runtime.sources import travelling
+from isocenter.runtime.package.contents import every_head
+from isocenter.runtime.package.onnx_export import write_onnx
+from isocenter.runtime.package.sources import travelling
 from isocenter.tasks import Task
-from isocenter.tasks.classification import Classification
-from isocenter.tasks.detection import Detection
-from isocenter.tasks.instances import InstanceSegmentation
-from isocenter.tasks.segmentation import Segmentation
-from isocenter.training.kinds import KINDS, kind_for
-from isocenter.training.objective import ADDED, supervised
+from isocenter.tasks.classification.task import Classification
+from isocenter.tasks.detection.task import Detection
+from isocenter.tasks.instances.task import InstanceSegmentation
+from isocenter.tasks.segmentation.task import Segmentation
+from isocenter.training.data.targets import KINDS, kind_for
+from isocenter.training.step.batch_loss import ADDED, supervised
 from isocenter.values import Boxes, Label
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -26,11 +26,11 @@ import isocenter
 from isocenter.planning import Settings, settings
 from isocenter.runtime import build_module, kept_memory
 from isocenter.training import ALONE, Loader, Pace, Prepared
-from isocenter.training.compute import Compute
-from isocenter.training.learner import Learner
-from isocenter.training.objective import batch_loss
-from isocenter.training.optimisers import Average, make_optimiser
-from isocenter.training.peak import Peak, counted, measured_peak
+from isocenter.training.length.peak_operations import Peak, counted, measured_peak
+from isocenter.training.step.batch_loss import batch_loss
+from isocenter.training.step.compute import Compute
+from isocenter.training.step.optimisers import Average, make_optimiser
+from isocenter.training.step.train_step import Learner
 
 LABELS = "1=anterior,2=posterior"
 # nnU-Net's own network for the hippocampus, as its plan says.

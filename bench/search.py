@@ -19,7 +19,7 @@ from machine import described
 
 import isocenter
 from isocenter.planning import parse_value
-from isocenter.verbs.search import found_in
+from isocenter.verbs.training.search import found_in
 
 
 def main() -> None:

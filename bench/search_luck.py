@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from isocenter.tasks.classification import Classification
+from isocenter.tasks.classification.task import Classification
 from isocenter.training import SURE, draws_for, share_better, sure_of_best
 
 CASES = (10, 20)

@@ -23,7 +23,7 @@ from packaging.requirements import Requirement
 
 from isocenter import tasks
 from isocenter.runtime import Evidence, Inference, Model, Preprocessing, TorchNetwork, build_module, write_package
-from isocenter.runtime.backends import backend
+from isocenter.runtime.package.backends import backend
 from isocenter.transforms import Normalisation
 
 # s asked for of Isocenter; what is not here is shown for comparison.

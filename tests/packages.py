@@ -23,8 +23,8 @@ from isocenter.runtime import (
     seal,
     write_package,
 )
-from isocenter.runtime.members import Averaged
-from isocenter.runtime.one_scale import on_one_scale
+from isocenter.runtime.ensemble.common_scale import on_one_scale
+from isocenter.runtime.windows.averaging import Averaged
 from isocenter.transforms import Normalisation
 
 BLOCK = """

@@ -20,7 +20,7 @@ from cohorts import picture, volume
 from isocenter.errors import IntegrityError
 from isocenter.runtime import Model
 from isocenter.training import logs
-from isocenter.verbs import fit
+from isocenter.verbs.training import fit
 from packages import changed
 
 

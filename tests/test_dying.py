@@ -16,7 +16,7 @@ import pytest
 
 import trained
 from isocenter.at_work import at_work
-from isocenter.cli.witness import witnessed
+from isocenter.cli.crash_reporter import witnessed
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the limits and signals of Linux")
 

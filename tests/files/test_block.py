@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from isocenter.errors import FormatError
-from isocenter.files.block import Block, Compression
 from isocenter.files.plain import created, write_voxels
+from isocenter.files.storage.block import Block, Compression
 
 PACKERS: dict[Compression, Callable[[bytes], bytes]] = {
     "none": bytes,

@@ -16,7 +16,7 @@ from pydicom.uid import ComputedRadiographyImageStorage, MRImageStorage
 
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files import read, read_volumes
-from isocenter.files.dicom import read_series
+from isocenter.files.dicom.reading.read import read_series
 from isocenter.values import Geometry
 from strategies import geometries
 from written_dicom import AXIAL, sequence, write_enhanced, write_slice

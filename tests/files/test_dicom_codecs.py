@@ -16,7 +16,7 @@ from numpy.testing import assert_array_equal
 
 from dicom_objects import picture
 from isocenter.errors import FormatError
-from isocenter.files.dicom_pixels import decode
+from isocenter.files.dicom.reading.pixels import decode
 
 Pixels = np.ndarray[Any, Any]
 RNG = np.random.default_rng(4)

@@ -14,8 +14,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from dicom_objects import picture
 from isocenter.errors import FormatError
-from isocenter.files.dicom_colour import rgb_of_cielab
-from isocenter.files.dicom_pixels import decode
+from isocenter.files.dicom.reading.colour import rgb_of_cielab
+from isocenter.files.dicom.reading.pixels import decode
 
 Pixels = np.ndarray[Any, Any]
 RNG = np.random.default_rng(4)

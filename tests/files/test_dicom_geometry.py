@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from isocenter.errors import GeometryError
-from isocenter.files.dicom_geometry import Plane, affine_of, checked_plane, stacked
+from isocenter.files.dicom.geometry import Plane, affine_of, checked_plane, stacked
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 

@@ -8,7 +8,7 @@ import pytest
 from pydicom.dataset import Dataset
 
 from isocenter.errors import FormatError
-from isocenter.files.dicom_pictures import frame_times, scale_of
+from isocenter.files.dicom.reading.pictures import frame_times, scale_of
 from written_dicom import sequence
 
 

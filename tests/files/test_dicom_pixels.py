@@ -16,7 +16,7 @@ from pydicom.pixels import apply_color_lut
 
 from dicom_objects import picture
 from isocenter.errors import FormatError
-from isocenter.files.dicom_pixels import decode, decoded, has_pixels, layout_of
+from isocenter.files.dicom.reading.pixels import decode, decoded, has_pixels, layout_of
 
 Pixels = np.ndarray[Any, Any]
 RNG = np.random.default_rng(4)

@@ -14,8 +14,8 @@ from numpy.testing import assert_array_equal
 
 from isocenter.errors import FormatError
 from isocenter.files import read
-from isocenter.files.dicom_value_map import ValueMap
-from isocenter.files.dicom_voxels import Plan, load
+from isocenter.files.dicom.reading.value_map import ValueMap
+from isocenter.files.dicom.reading.voxels import Plan, load
 from isocenter.values import Deferred
 from written_dicom import write_slice
 

@@ -8,7 +8,7 @@ import warnings
 
 import pytest
 
-from isocenter.files.dicom_quiet import quiet
+from isocenter.files.dicom.warnings import quiet
 
 
 def test_what_is_warned_inside_is_heard_once_and_not_shown() -> None:

@@ -20,7 +20,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files import read
-from isocenter.files.dicom_rtstruct import SOP_CLASS, polygon, rasterise, references
+from isocenter.files.dicom.reading.rtstruct import SOP_CLASS, polygon, rasterise, references
 from isocenter.values import Code, Geometry
 from written_dicom import sequence
 

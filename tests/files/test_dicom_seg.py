@@ -15,7 +15,8 @@ from numpy.testing import assert_array_equal
 from pydicom.dataset import Dataset
 
 from isocenter.errors import FormatError, GeometryError
-from isocenter.files import dicom_seg, read
+from isocenter.files import read
+from isocenter.files.dicom.reading import seg as dicom_seg
 from isocenter.values import Code, Geometry, Label
 
 LIVER = Label(1, "Liver", (221, 130, 101), Code("SCT", "10200004", "Liver"))

@@ -16,7 +16,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from pydicom.dataset import Dataset
 
 from isocenter.errors import FormatError, GeometryError, UsageError
-from isocenter.files import dicom_seg, dicom_seg_write, read, read_volumes
+from isocenter.files import read, read_volumes
+from isocenter.files.dicom.reading import seg as dicom_seg
+from isocenter.files.dicom.writing import seg as dicom_seg_write
 from isocenter.values import Code, Geometry, Image, Label, Source
 from written_dicom import write_slice
 

@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import BasicTextSRStorage, CTImageStorage
 
 from isocenter.errors import FormatError
-from isocenter.files.dicom_series import patient_of, safe_name, series, survey, unique
+from isocenter.files.dicom.reading.series import patient_of, safe_name, series, survey, unique
 from written_dicom import write_slice
 
 

@@ -16,8 +16,8 @@ from pydicom.dataset import Dataset
 
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files import read
-from isocenter.files.dicom_geometry import Plane
-from isocenter.files.dicom_siemens import Mosaic, mosaic_of
+from isocenter.files.dicom.geometry import Plane
+from isocenter.files.dicom.reading.siemens import Mosaic, mosaic_of
 from written_dicom import write_slice
 
 PLANE = Plane((0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), (2.0, 3.0))

@@ -15,8 +15,9 @@ from pydicom.dataset import Dataset
 from pydicom.uid import DigitalXRayImageStorageForPresentation, MammographyCADSRStorage, generate_uid
 
 from isocenter.errors import DatasetError, FormatError, GeometryError
-from isocenter.files import DatasetOptions, dicom_sr, read_dataset
-from isocenter.files.dicom_sr import bounds
+from isocenter.files import DatasetOptions, read_dataset
+from isocenter.files.dicom.reading import sr as dicom_sr
+from isocenter.files.dicom.reading.sr import bounds
 from isocenter.values import BoundingBoxes
 from written_dicom import sequence, write_slice
 from written_reports import CYST, headers, outline, planar, rectangle, report, volumetric

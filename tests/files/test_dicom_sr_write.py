@@ -15,7 +15,8 @@ from pydicom.uid import DigitalXRayImageStorageForPresentation
 
 import isocenter
 from isocenter.errors import FormatError
-from isocenter.files import dicom_sr, read_dataset, write_boxes
+from isocenter.files import read_dataset, write_boxes
+from isocenter.files.dicom.reading import sr as dicom_sr
 from isocenter.values import BoundingBoxes, Geometry, Image
 from written_dicom import write_slice
 

@@ -13,10 +13,8 @@ from numpy.testing import assert_allclose
 from pydicom.dataset import Dataset
 
 from dicom_objects import picture
-from isocenter.files.dicom_suv import suv_bw_factor
-from isocenter.files.dicom_values import (
-    meaning,
-)
+from isocenter.files.dicom.reading.suv import suv_bw_factor
+from isocenter.files.dicom.reading.values import meaning
 
 
 def load(path: Path) -> Dataset:

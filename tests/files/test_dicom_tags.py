@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
 from isocenter.errors import FormatError
-from isocenter.files.dicom_tags import items, lenient, named, number, numbers, seconds, text, whole, words
+from isocenter.files.dicom.tags import items, lenient, named, number, numbers, seconds, text, whole, words
 
 
 def dataset(keyword: str, vr: str, value: object) -> Dataset:

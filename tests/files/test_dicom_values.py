@@ -17,8 +17,8 @@ from pydicom.pixels import apply_rescale, apply_voi_lut
 
 from dicom_objects import picture
 from isocenter.errors import FormatError
-from isocenter.files.dicom_pixels import decode
-from isocenter.files.dicom_values import (
+from isocenter.files.dicom.reading.pixels import decode
+from isocenter.files.dicom.reading.values import (
     Meaning,
     display_window,
     displayed,

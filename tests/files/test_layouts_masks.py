@@ -17,7 +17,7 @@ from numpy.testing import assert_array_equal
 from cohorts import paired, picture, volume
 from isocenter.errors import DatasetError, FormatError, GeometryError
 from isocenter.files import DatasetOptions, observed_values, read_dataset
-from isocenter.files.layouts.load import as_labels
+from isocenter.files.layouts.cases.load import as_labels
 
 
 def described(root: Path, **content: object) -> Path:

@@ -19,7 +19,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from isocenter.errors import FormatError, GeometryError, UsageError
 from isocenter.files import read, write
-from isocenter.files.nifti import stem
+from isocenter.files.nifti.read import stem
 from isocenter.values import Geometry, Image, Label
 from strategies import geometries, images, unknown_geometries
 

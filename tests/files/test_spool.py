@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from isocenter.errors import ResourceError
-from isocenter.files import Spool, spool
+from isocenter.files import Spool
+from isocenter.files.storage import spool
 from isocenter.values import Deferred, blocks
 
 

@@ -19,7 +19,7 @@ from pydicom.dataset import Dataset
 from dicom_objects import picture
 from isocenter.errors import FormatError
 from isocenter.files import format_of, read
-from isocenter.files.dicom_pixels import decode
+from isocenter.files.dicom.reading.pixels import decode
 from isocenter.files.video import frames
 
 Film = np.ndarray[Any, Any]

@@ -18,12 +18,12 @@ from isocenter.errors import PlanError, ResourceError
 from isocenter.evaluation import box_iou
 from isocenter.networks import weights
 from isocenter.networks.faster_rcnn import drawn_boxes
-from isocenter.networks.levels import Level, one_map
+from isocenter.networks.grid_levels import Level, one_map
 from isocenter.networks.pyramid import ADDED
 from isocenter.networks.resnet_pyramid import renumbered
 from isocenter.runtime.bundle.network import EveryHead
-from isocenter.runtime.onnx_file import write_onnx
-from isocenter.tasks.detection import Detection
+from isocenter.runtime.package.onnx_export import write_onnx
+from isocenter.tasks.detection.task import Detection
 from isocenter.values import Dense, Geometry, Vector
 
 torch.set_num_threads(1)

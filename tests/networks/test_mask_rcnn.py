@@ -22,9 +22,9 @@ from isocenter.networks.regions import pooled, unsuppressed
 from isocenter.networks.rendering import depths, pasted, rendered
 from isocenter.planning.machine import Machine
 from isocenter.planning.memory import peak
-from isocenter.runtime.expected import _alive
-from isocenter.tasks.instances import HEAD, InstanceSegmentation
-from isocenter.tasks.instances_decode import Decoder
+from isocenter.runtime.memory.predicted import _alive
+from isocenter.tasks.instances.decode import Decoder
+from isocenter.tasks.instances.task import HEAD, InstanceSegmentation
 from isocenter.values import Dense
 
 torch.set_num_threads(1)

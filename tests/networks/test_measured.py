@@ -5,7 +5,7 @@ import json
 import pytest
 
 from isocenter import networks
-from isocenter.networks import measured
+from isocenter.networks import benchmark_ranks as measured
 from isocenter.values import Dense, Vector
 
 FOUND = {"resnet": [0.97, 0.95, 0.99], "vgg": [0.98, 0.96, 0.99], "lenet": [0.91, 0.88, 0.94]}

@@ -17,8 +17,8 @@ from numpy.testing import assert_allclose
 from dirty_memory import dirty_memory
 from isocenter import networks
 from isocenter.errors import PlanError
-from isocenter.training.compute import Compute
-from isocenter.training.thin_volumes import exact_where_thin
+from isocenter.training.step.compute import Compute
+from isocenter.training.step.thin_convolutions import exact_where_thin
 from isocenter.values import Boxes, Dense, Field, Head, Points, Vector
 
 torch.set_num_threads(1)

@@ -13,7 +13,7 @@ from monai.networks import nets
 
 from isocenter import networks
 from isocenter.errors import PlanError
-from isocenter.networks.of_monai import cut, filled, halvings_for
+from isocenter.networks.monai_common import cut, filled, halvings_for
 from isocenter.values import Dense, Vector
 
 torch.set_num_threads(1)

@@ -18,8 +18,8 @@ from isocenter import networks
 from isocenter.errors import PlanError
 from isocenter.evaluation import box_iou
 from isocenter.networks.pyramid import ADDED, Answers, _overlap, assigned
-from isocenter.tasks.detection import Detection
-from isocenter.tasks.detection_decode import PRIOR
+from isocenter.tasks.detection.decode import PRIOR
+from isocenter.tasks.detection.task import Detection
 from isocenter.values import Dense, Geometry, Vector
 
 torch.set_num_threads(1)

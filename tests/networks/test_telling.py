@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 
 from isocenter import networks
 from isocenter.errors import PlanError
-from isocenter.networks.telling import HEARD, Asking, Film, Hearing, Narrow, Telling
+from isocenter.networks.context_fusion import HEARD, Asking, Film, Hearing, Narrow, Telling
 from isocenter.values import Dense, Head, Vector
 
 torch.set_num_threads(1)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from fingerprints import cohort, facts, several
-from isocenter.planning.anatomy import anatomy, left_right, names_of, window_for
+from isocenter.planning.rules.anatomy import anatomy, left_right, names_of, window_for
 from isocenter.values import Label
 
 

@@ -10,9 +10,9 @@ import isocenter
 import trained
 from fingerprints import LAPTOP, cohort, several
 from isocenter.planning import make_plan, settings
-from isocenter.planning.anatomy import anatomy
-from isocenter.planning.augmentation import augmentation, flips_at_test
-from isocenter.planning.profiles import profile_for
+from isocenter.planning.rules.anatomy import anatomy
+from isocenter.planning.rules.augmentation import augmentation, flips_at_test
+from isocenter.planning.rules.profiles import profile_for
 from isocenter.tasks import build
 from isocenter.transforms import Augmentation, generator
 from isocenter.values import Decision

@@ -5,10 +5,10 @@ import pytest
 
 from fingerprints import facts
 from isocenter.errors import PlanError
-from isocenter.planning.context import context_decision, image_only
-from isocenter.planning.telling import telling
-from isocenter.tasks.classification import Classification
-from isocenter.tasks.segmentation import Segmentation
+from isocenter.planning.rules.context_fusion import telling
+from isocenter.planning.rules.covariates import context_decision, image_only
+from isocenter.tasks.classification.task import Classification
+from isocenter.tasks.segmentation.task import Segmentation
 from isocenter.values import Case, Course, Dataset, Fingerprint, Label
 
 COUNT = 60

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fingerprints import facts, several
-from isocenter.planning.grid import PATCH_VOXELS, WHOLE_SIDE, grid_for, thick_axis, window_for
+from isocenter.planning.rules.grid import PATCH_VOXELS, WHOLE_SIDE, grid_for, thick_axis, window_for
 from isocenter.values import Fingerprint
 
 sizes = st.tuples(*[st.integers(4, 300)] * 3)

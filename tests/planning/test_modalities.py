@@ -9,7 +9,7 @@ import pytest
 import isocenter
 import trained
 from isocenter.errors import PlanError
-from isocenter.planning.modalities import Holes, absent_decision, dropout_decision
+from isocenter.planning.rules.modalities import Holes, absent_decision, dropout_decision
 from isocenter.values import Case, Dataset, Geometry, Image
 
 GRID = Geometry.of_pixels((4, 4))

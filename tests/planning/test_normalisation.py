@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from fingerprints import facts, several
-from isocenter.planning.normalisation import normalisation
+from isocenter.planning.rules.normalisation import normalisation
 from isocenter.runtime import Preprocessing
 from isocenter.values import Fingerprint
 

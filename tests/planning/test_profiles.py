@@ -5,7 +5,7 @@ from dataclasses import fields
 import pytest
 
 from isocenter.files import modality_word
-from isocenter.planning.profiles import PROFILES, UNKNOWN, profile_for
+from isocenter.planning.rules.profiles import PROFILES, UNKNOWN, profile_for
 from isocenter.transforms import Augmentation
 
 

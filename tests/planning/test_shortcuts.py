@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from isocenter.planning.shortcuts import BORDER, without_shortcuts
+from isocenter.planning.rules.shortcuts import BORDER, without_shortcuts
 from isocenter.values import Estimate, Shortcut
 
 SHAPE = (28, 28)

@@ -7,7 +7,7 @@ import pytest
 
 from fingerprints import facts
 from isocenter.quality import telling
-from isocenter.quality.disguise import disguises
+from isocenter.quality.label_proxies import disguises
 from isocenter.values import Case, Dataset, Fingerprint
 
 COUNT = 60

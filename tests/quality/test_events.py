@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isocenter.quality import examine
-from isocenter.quality.events import events
+from isocenter.quality.event_checks import events
 from isocenter.values import Case, CaseFacts, Dataset, Fingerprint, Geometry, Image
 
 GRID = Geometry.of_pixels((20, 20))

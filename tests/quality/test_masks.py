@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isocenter.quality.masks import structures, voxels
+from isocenter.quality.mask_facts import structures, voxels
 
 
 @given(st.lists(st.integers(1, 7), min_size=2, max_size=3))

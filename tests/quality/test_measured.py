@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fingerprints import facts
-from isocenter.quality.measured import far_outside, is_identifier, measured, mixed_units
+from isocenter.quality.value_checks import far_outside, is_identifier, measured, mixed_units
 from isocenter.values import Case, Dataset, Fingerprint
 
 seeds = st.integers(0, 10**6)

@@ -11,7 +11,7 @@ import PIL.ImageFont
 import pytest
 from scipy import ndimage
 
-from isocenter.quality.picture import longest_line, quality
+from isocenter.quality.image_quality import longest_line, quality
 
 
 def measured(values: np.ndarray) -> dict[str, float]:

@@ -11,7 +11,7 @@ from numpy.testing import assert_array_equal
 
 from isocenter.errors import IntegrityError, UsageError
 from isocenter.runtime import load, write_zip
-from isocenter.runtime.archive import opened
+from isocenter.runtime.package.archive import opened
 from packages import classifying, packed
 
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as some
 from numpy.testing import assert_allclose, assert_array_equal
 
 from isocenter.runtime import Cascaded, Inference, Model, Preprocessing, careful, numbered
-from isocenter.runtime import preprocessing as room
 from isocenter.runtime.before import Beside, Told
 from isocenter.runtime.bundle.network import AfterLabels
-from isocenter.runtime.members import mirrored
+from isocenter.runtime.preprocessing import preprocessing as room
+from isocenter.runtime.windows.averaging import mirrored
 from isocenter.tasks import build
 from isocenter.transforms import Normalisation
 from isocenter.values import Geometry, Image, Label, Prediction

@@ -13,11 +13,12 @@ import pytest
 import torch
 
 from isocenter.errors import IntegrityError, UsageError
-from isocenter.runtime import backends, certify, load, read_certificate, read_json, seal
-from isocenter.runtime.backends.torch_half import TorchHalf
-from isocenter.runtime.certificate import TOLERANCES, Certificate, Difference, Tolerances, Trial
-from isocenter.runtime.certify import opset, seeded
-from isocenter.runtime.choosing import choose_backend, versions
+from isocenter.runtime import certify, load, read_certificate, read_json, seal
+from isocenter.runtime.certificate.certify import opset, seeded
+from isocenter.runtime.package import backends
+from isocenter.runtime.package.backends.torch_half import TorchHalf
+from isocenter.runtime.package.certificate import TOLERANCES, Certificate, Difference, Tolerances, Trial
+from isocenter.runtime.package.choose_backend import choose_backend, versions
 from packages import classifying, packed, segmenting
 
 torch.set_num_threads(1)

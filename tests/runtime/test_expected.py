@@ -13,8 +13,8 @@ import torch
 from isocenter.errors import MemoryShortageError
 from isocenter.runtime import Inference, Model, Preprocessing, TorchNetwork, build_module, together
 from isocenter.runtime.cascade import Cascaded
-from isocenter.runtime.expected import Expected, expected_memory, fitting_memory
 from isocenter.runtime.foreign.nnunet_preprocessing import NNUNetPreprocessing, Scheme
+from isocenter.runtime.memory.predicted import Expected, expected_memory, fitting_memory
 from isocenter.tasks import build
 from isocenter.transforms import Normalisation
 from isocenter.values import Deferred, Geometry, Image

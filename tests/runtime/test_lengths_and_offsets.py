@@ -10,10 +10,10 @@ import torch
 from numpy.testing import assert_allclose
 
 from isocenter.runtime import Inference, Model, Preprocessing
-from isocenter.runtime.members import Mirrored
-from isocenter.tasks.detection import Detection
-from isocenter.tasks.detection_decode import PRIOR
-from isocenter.tasks.detection_maps import maps_of
+from isocenter.runtime.windows.averaging import Mirrored
+from isocenter.tasks.detection.decode import PRIOR
+from isocenter.tasks.detection.maps import maps_of
+from isocenter.tasks.detection.task import Detection
 from isocenter.transforms import Normalisation
 from isocenter.values import Geometry, Image
 

@@ -91,7 +91,7 @@ def test_axes_are_found_however_the_label_map_is_cut_into_blocks_and_the_grid_tu
     affine = np.eye(4)
     found = []
     for steps, voxels in ((np.diag([0.7, 0.7, 4.0]), 2**20), (turn, 24 * 24)):
-        monkeypatch.setattr("isocenter.runtime.measurement.BLOCK_VOXELS", voxels)
+        monkeypatch.setattr("isocenter.runtime.label_measurements.BLOCK_VOXELS", voxels)
         affine[:3, :3] = steps
         image = Image(np.ones((1, *mask.shape)), Geometry(mask.shape, affine))
         found.append(measurements(mask, LABELS, image)[0])

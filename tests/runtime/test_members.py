@@ -15,9 +15,9 @@ from isocenter import tasks
 from isocenter.errors import GeometryError, PlanError
 from isocenter.runtime import Inference, Model, Preprocessing, TorchNetwork, build_module
 from isocenter.runtime.bundle.network import mean_output
-from isocenter.runtime.members import Averaged, Mirrored, flipped_axes
-from isocenter.tasks.averages import mean_of
-from isocenter.tasks.exclusive import softmax
+from isocenter.runtime.windows.averaging import Averaged, Mirrored, flipped_axes
+from isocenter.tasks.shared.averages import mean_of
+from isocenter.tasks.shared.softmax_labels import softmax
 from isocenter.transforms import Normalisation
 from isocenter.values import Geometry, Image
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from isocenter.runtime.bundle.network import OnItsScale
-from isocenter.runtime.one_scale import Conversion, conversion, widest
+from isocenter.runtime.ensemble.common_scale import Conversion, conversion, widest
 from isocenter.transforms import Normalisation
 
 WINDOWS = st.builds(

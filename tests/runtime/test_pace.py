@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from isocenter.runtime.pace import overlap_within
-from isocenter.runtime.windows import window_count
+from isocenter.runtime.windows.slide import window_count
 
 IMAGE = np.zeros((1, 40, 30), np.float32)
 

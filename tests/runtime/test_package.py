@@ -22,9 +22,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 import isocenter
 from isocenter.errors import IntegrityError, UsageError
 from isocenter.runtime import digest, load, read_json, seal
-from isocenter.runtime.backends.onnx import open_onnx
-from isocenter.runtime.metadata import metadata
-from isocenter.runtime.onnx_file import write_onnx
+from isocenter.runtime.package.backends.onnx import open_onnx
+from isocenter.runtime.package.monai_metadata import metadata
+from isocenter.runtime.package.onnx_export import write_onnx
 from packages import (
     CONFIG,
     METADATA,

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from isocenter import tasks
-from isocenter.files import spool
-from isocenter.runtime import Inference, Model, Preprocessing, columns, preprocessing
-from isocenter.runtime.members import Averaged
-from isocenter.runtime.windows import importance, starts
+from isocenter.files.storage import spool
+from isocenter.runtime import Inference, Model, Preprocessing
+from isocenter.runtime.preprocessing import columns, preprocessing
+from isocenter.runtime.windows.averaging import Averaged
+from isocenter.runtime.windows.slide import importance, starts
 from isocenter.transforms import Normalisation, resample, unpermuted
 from isocenter.values import Array, Deferred, Geometry, Image
 from strategies import geometries

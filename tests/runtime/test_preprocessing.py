@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from isocenter.errors import DatasetError, GeometryError, PlanError
-from isocenter.runtime import Preprocessing, Trace, preprocessing, slide
+from isocenter.runtime import Preprocessing, Trace, slide
+from isocenter.runtime.preprocessing import preprocessing
 from isocenter.transforms import Normalisation
 from isocenter.values import Array, Deferred, Geometry, Image
 from strategies import geometries, rotations

@@ -7,8 +7,8 @@ import pytest
 
 from isocenter import networks, tasks
 from isocenter.errors import PlanError
-from isocenter.runtime.package import PREDICTS
-from isocenter.runtime.sources import TOP, travelling
+from isocenter.runtime.package.sources import TOP, travelling
+from isocenter.runtime.package.write import PREDICTS
 
 # What a bundle may need beside the standard library: what MONAI brings, and what reads images.
 ALLOWED = {"torch", "numpy", "scipy", "nibabel", "PIL", "imagecodecs", "timm", "monai", "torchvision"}

@@ -9,7 +9,7 @@ from numpy.testing import assert_array_equal
 
 from isocenter import tasks
 from isocenter.runtime import Inference, Model, Preprocessing, TorchNetwork, together
-from isocenter.runtime.turns import Visiting, fit_together, placed
+from isocenter.runtime.ensemble.weight_offload import Visiting, fit_together, placed
 from isocenter.transforms import Normalisation
 
 TASK = tasks.build({"name": "classification", "classes": ["a", "b"], "smoothing": 0.0})

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from isocenter.runtime import slide, sums
-from isocenter.runtime.way import Way
-from isocenter.runtime.windows import importance, starts
+from isocenter.runtime import slide
+from isocenter.runtime.preprocessing.slice_order import Way
+from isocenter.runtime.windows import sums
+from isocenter.runtime.windows.slide import importance, starts
 from isocenter.values import Array
 
 shapes = st.one_of(*[st.tuples(*[st.integers(1, 11)] * n) for n in (2, 3)])

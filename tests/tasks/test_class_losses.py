@@ -8,8 +8,8 @@ import torch
 from monai.losses import FocalLoss
 
 from isocenter.errors import PlanError
-from isocenter.tasks.class_losses import LOSSES, class_loss, effective_weights
-from isocenter.tasks.classification import Classification
+from isocenter.tasks.classification.losses import LOSSES, class_loss, effective_weights
+from isocenter.tasks.classification.task import Classification
 from isocenter.values import CaseFacts, Dataset, Fingerprint, Geometry
 
 COUNTS = {"a": 60, "b": 30, "c": 10}

@@ -11,7 +11,7 @@ from sklearn import metrics
 from isocenter import tasks
 from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import case_table, folds_apart
-from isocenter.tasks.classification import Classification
+from isocenter.tasks.classification.task import Classification
 from isocenter.values import Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Prediction
 
 GRID = Geometry.of_pixels((4, 4))

@@ -14,9 +14,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from isocenter import tasks
 from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import box_iou
-from isocenter.tasks.detection import Detection
-from isocenter.tasks.detection_decode import PRIOR
-from isocenter.tasks.detection_maps import centre_loss, focal, maps_of, unshared
+from isocenter.tasks.detection.decode import PRIOR
+from isocenter.tasks.detection.maps import centre_loss, focal, maps_of, unshared
+from isocenter.tasks.detection.task import Detection
 from isocenter.tasks.task import rows_in
 from isocenter.values import BoundingBoxes, Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Label, Prediction
 

@@ -9,8 +9,8 @@ from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import special
 
-from isocenter.tasks import exclusive
-from isocenter.tasks.exclusive import Tidying, log_mean, softmax, tidied
+from isocenter.tasks.shared import softmax_labels as exclusive
+from isocenter.tasks.shared.softmax_labels import Tidying, log_mean, softmax, tidied
 
 OUTPUTS = arrays(np.float32, (2, 3, 4), elements=st.floats(-200, 200, width=32))
 

@@ -11,8 +11,8 @@ from torchvision.ops import sigmoid_focal_loss
 
 from isocenter import tasks
 from isocenter.errors import DatasetError, PlanError
-from isocenter.tasks.finding_losses import LOSSES, balance, finding_loss
-from isocenter.tasks.findings import Findings
+from isocenter.tasks.findings.losses import LOSSES, balance, finding_loss
+from isocenter.tasks.findings.task import Findings
 from isocenter.values import Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Label, Prediction
 
 GRID = Geometry.of_pixels((4, 4))

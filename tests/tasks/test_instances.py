@@ -12,9 +12,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from isocenter.errors import DatasetError, GeometryError, PlanError
 from isocenter.evaluation import instance_overlap
 from isocenter.tasks import build, kind_for, voxel_bytes
-from isocenter.tasks.instances import HEAD, InstanceSegmentation
-from isocenter.tasks.instances_decode import Decoder, renumbered
-from isocenter.tasks.instances_maps import heights, instance_loss, touching
+from isocenter.tasks.instances.decode import Decoder, renumbered
+from isocenter.tasks.instances.maps import heights, instance_loss, touching
+from isocenter.tasks.instances.task import HEAD, InstanceSegmentation
 from isocenter.values import Case, CaseFacts, Dataset, Fingerprint, Geometry, Image
 
 TASK = InstanceSegmentation((1.0, 1.0), 6.0)

@@ -7,9 +7,9 @@ from monai.losses import DiceLoss, FocalLoss, GeneralizedDiceLoss, HausdorffDTLo
 from monai.losses.cldice import soft_skel
 
 from isocenter.errors import PlanError
-from isocenter.tasks.losses import TERMS, check_loss, entropy, focal, hardest, label_loss, uncut
-from isocenter.tasks.overlap_losses import dice, focal_tversky, generalised_dice, tversky
-from isocenter.tasks.shape_losses import boundary, centreline, distance, hausdorff, soft_skeleton
+from isocenter.tasks.shared.losses import TERMS, check_loss, entropy, focal, hardest, label_loss, uncut
+from isocenter.tasks.shared.overlap_losses import dice, focal_tversky, generalised_dice, tversky
+from isocenter.tasks.shared.shape_losses import boundary, centreline, distance, hausdorff, soft_skeleton
 
 # Every term by itself, and sums as plans have them.
 LOSSES = (*TERMS, "dice+ce", "dice+focal", "dice+ce+boundary", "dice+ce+cldice", "tversky+topk+hausdorff")

@@ -10,11 +10,11 @@ from numpy.testing import assert_allclose
 
 from isocenter import tasks
 from isocenter.errors import DatasetError, PlanError
-from isocenter.tasks.multitask_slabs import at_once
+from isocenter.tasks.multitask.slabs import at_once
 from isocenter.training import Prepared
-from isocenter.training.kinds import Drawn, kind_of, moved
-from isocenter.training.loader import Loader
-from isocenter.training.objective import supervised
+from isocenter.training.data.loader import Loader
+from isocenter.training.data.targets import Drawn, kind_of, moved
+from isocenter.training.step.batch_loss import supervised
 from isocenter.transforms import Augmentation
 from isocenter.values import KNOWN, Case, Dataset, Dense, Geometry, Image, Prediction, Several, Target, Vector
 

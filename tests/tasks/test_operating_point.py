@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isocenter.errors import PlanError
-from isocenter.tasks.operating_point import check_rule, threshold
+from isocenter.tasks.shared.operating_point import check_rule, threshold
 
 CASES = st.lists(st.tuples(st.integers(0, 20), st.booleans()), min_size=4, max_size=60).filter(
     lambda cases: len({truth for _, truth in cases}) == 2

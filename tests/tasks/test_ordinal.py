@@ -14,8 +14,15 @@ from sklearn import metrics
 
 from isocenter import tasks
 from isocenter.errors import PlanError
-from isocenter.tasks.classification import Classification
-from isocenter.tasks.ordinal import BETWEEN, ORDERS, expected_grade, log_probabilities, ordinal_loss, outputs_of
+from isocenter.tasks.classification.ordinal import (
+    BETWEEN,
+    ORDERS,
+    expected_grade,
+    log_probabilities,
+    ordinal_loss,
+    outputs_of,
+)
+from isocenter.tasks.classification.task import Classification
 from isocenter.values import Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Label, Prediction, grades
 
 GRID = Geometry.of_pixels((4, 4))

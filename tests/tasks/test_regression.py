@@ -10,7 +10,7 @@ import torch
 from isocenter import tasks
 from isocenter.errors import DatasetError, PlanError
 from isocenter.report import Figure
-from isocenter.tasks.regression import Regression
+from isocenter.tasks.regression.task import Regression
 from isocenter.values import Case, Geometry, Image, Prediction, Target, Vector
 
 GRID = Geometry.of_pixels((4, 4))

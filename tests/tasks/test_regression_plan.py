@@ -5,8 +5,8 @@ import pytest
 
 from fingerprints import facts
 from isocenter.errors import DatasetError
-from isocenter.tasks.regression import Regression
-from isocenter.tasks.regression_plan import settings_for, unit_in
+from isocenter.tasks.regression.plan import settings_for, unit_in
+from isocenter.tasks.regression.task import Regression
 from isocenter.values import Case, Dataset, Fingerprint
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from isocenter.tasks.regression import Regression
-from isocenter.tasks.regression_scores import METRICS, measured_of, summary_rows
+from isocenter.tasks.regression.scores import METRICS, measured_of, summary_rows
+from isocenter.tasks.regression.task import Regression
 from isocenter.values import Case, Geometry, Image, Prediction
 
 GRID = Geometry.of_pixels((4, 4))

@@ -10,8 +10,8 @@ from numpy.testing import assert_array_equal
 from isocenter import tasks
 from isocenter.errors import DatasetError, GeometryError, PlanError
 from isocenter.evaluation import wilson
-from isocenter.tasks.exclusive import Tidying
-from isocenter.tasks.segmentation import Segmentation
+from isocenter.tasks.segmentation.task import Segmentation
+from isocenter.tasks.shared.softmax_labels import Tidying
 from isocenter.values import Case, Geometry, Image, Label, Prediction
 
 GRID = Geometry((4, 5, 6), np.diag([2.0, 1.0, 0.5, 1.0]))

@@ -14,13 +14,14 @@ from isocenter import tasks
 from isocenter.errors import GeometryError, PlanError
 from isocenter.files import read_dataset
 from isocenter.runtime import Preprocessing
-from isocenter.tasks import readers, segmentation_partly
-from isocenter.tasks.losses import TERMS
-from isocenter.tasks.readers import agreement, masks_of
-from isocenter.tasks.segmentation import Segmentation
-from isocenter.tasks.segmentation_codes import Codes
-from isocenter.tasks.segmentation_loss import OF_SHARES, share_loss
-from isocenter.training.kinds import Drawn, kind_of, moved
+from isocenter.tasks.segmentation import partial_labels as segmentation_partly
+from isocenter.tasks.segmentation import readers
+from isocenter.tasks.segmentation.loss import OF_SHARES, share_loss
+from isocenter.tasks.segmentation.readers import agreement, masks_of
+from isocenter.tasks.segmentation.target_codes import Codes
+from isocenter.tasks.segmentation.task import Segmentation
+from isocenter.tasks.shared.losses import TERMS
+from isocenter.training.data.targets import Drawn, kind_of, moved
 from isocenter.transforms import Augmentation, Normalisation, generator
 from isocenter.values import Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Label, Prediction, parts_of
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from isocenter.errors import DatasetError, PlanError
-from isocenter.tasks.segmentation import Segmentation
+from isocenter.tasks.segmentation.task import Segmentation
 from isocenter.values import CaseFacts, Dataset, Fingerprint, Label
 
 LABELS = (Label(1, "organ"), Label(2, "vessel"))

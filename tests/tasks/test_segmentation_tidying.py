@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from isocenter.tasks.exclusive import Tidying
-from isocenter.tasks.segmentation import Segmentation
+from isocenter.tasks.segmentation.task import Segmentation
+from isocenter.tasks.shared.softmax_labels import Tidying
 from isocenter.values import Case, Geometry, Image, Label, Prediction
 
 GRID = Geometry((16, 16, 8), np.diag([1.0, 1.0, 2.0, 1.0]))

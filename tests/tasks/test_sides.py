@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isocenter.tasks.classification import Classification
-from isocenter.tasks.segmentation import Segmentation
-from isocenter.tasks.sides import crossed
+from isocenter.tasks.classification.task import Classification
+from isocenter.tasks.segmentation.task import Segmentation
+from isocenter.tasks.shared.left_right import crossed
 from isocenter.values import Label
 
 

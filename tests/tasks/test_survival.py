@@ -14,9 +14,9 @@ from torchsurv.loss.weibull import neg_log_likelihood_weibull, survival_function
 from isocenter import tasks
 from isocenter.errors import DatasetError, PlanError
 from isocenter.evaluation import Steps, censoring
-from isocenter.tasks.survival import Survival
-from isocenter.tasks.survival_plan import baseline, batch, horizons, interval_edges
-from isocenter.tasks.survival_scores import _frequency
+from isocenter.tasks.survival.plan import baseline, batch, horizons, interval_edges
+from isocenter.tasks.survival.scores import _frequency
+from isocenter.tasks.survival.task import Survival
 from isocenter.values import Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Prediction
 
 warnings.filterwarnings("ignore", message="Ties in")

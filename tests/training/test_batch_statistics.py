@@ -9,9 +9,9 @@ from torch import nn
 
 from isocenter.planning import read_plan, settings
 from isocenter.training import Batch
-from isocenter.training.batch_statistics import CASES, measure_batch_statistics
-from isocenter.training.compute import Compute
-from isocenter.training.kinds import kind_for
+from isocenter.training.data.targets import kind_for
+from isocenter.training.step.batch_statistics import CASES, measure_batch_statistics
+from isocenter.training.step.compute import Compute
 from isocenter.transforms import generator
 
 PLAIN = Compute()

@@ -10,7 +10,7 @@ from isocenter import networks
 from isocenter.errors import PlanError
 from isocenter.planning import Network
 from isocenter.planning.settings import check_value
-from isocenter.training.begin import begin_from
+from isocenter.training.initial_weights import begin_from
 from isocenter.values import Vector
 
 torch.set_num_threads(1)

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from isocenter.runtime import Preprocessing
-from isocenter.training import Prepared, kinds
-from isocenter.training.kinds import KINDS, Drawn, kind_named, kind_of
-from isocenter.training.loader import Loader
+from isocenter.training import Prepared
+from isocenter.training.data import targets as kinds
+from isocenter.training.data.loader import Loader
+from isocenter.training.data.targets import KINDS, Drawn, kind_named, kind_of
 from isocenter.transforms import Augmentation, Normalisation
 from isocenter.values import Boxes, Dense, Geometry, Image, Instances, Target, Vector
 

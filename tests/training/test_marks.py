@@ -9,7 +9,7 @@ from numpy.testing import assert_array_equal
 from isocenter.runtime import Preprocessing
 from isocenter.tasks import build
 from isocenter.training import Prepared, keep_marked, prepare_all
-from isocenter.training.kinds import KINDS, Drawn, moved
+from isocenter.training.data.targets import KINDS, Drawn, moved
 from isocenter.transforms import Augmentation, Normalisation, generator
 from isocenter.values import Case, Dense, Geometry, Image, Label
 

@@ -11,9 +11,9 @@ from isocenter import tasks
 from isocenter.errors import PlanError
 from isocenter.planning import read_plan, settings
 from isocenter.training import Batch
-from isocenter.training.compute import Compute
-from isocenter.training.kinds import vectors_changed
-from isocenter.training.objective import augmented, batch_loss, bit_by_bit, by_level, only_there, supervised
+from isocenter.training.data.targets import vectors_changed
+from isocenter.training.step.batch_loss import augmented, batch_loss, bit_by_bit, by_level, only_there, supervised
+from isocenter.training.step.compute import Compute
 
 
 @pytest.fixture(scope="session")

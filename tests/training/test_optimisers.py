@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from isocenter.planning import read_plan, settings
-from isocenter.training.optimisers import Average, laid_as_weights, make_optimiser
+from isocenter.training.step.optimisers import Average, laid_as_weights, make_optimiser
 
 
 @pytest.fixture(scope="session")

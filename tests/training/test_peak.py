@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import torch
 
-from isocenter.training.peak import counted, measured_peak
-from isocenter.training.spans import Spans
+from isocenter.training.length.peak_operations import counted, measured_peak
 from isocenter.training.state import Work
+from isocenter.training.time_spent import Spans
 
 
 def test_operations_of_a_step_are_those_counted_by_hand():
@@ -45,7 +45,7 @@ def test_the_share_is_that_of_the_peak_in_the_time_of_a_step():
 
 def test_waiting_is_a_share_of_steps_alone(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("isocenter.training.spans.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("isocenter.training.time_spent.time.monotonic", lambda: now[0])
     spans = Spans()
     for _ in range(4):
         with spans.waiting():

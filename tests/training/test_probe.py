@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from isocenter.planning import read_plan, settings
-from isocenter.training import probe
-from isocenter.training.compute import Compute
-from isocenter.training.probe import budget, fastest_of, fewer_samples, probed, raced, ways_of
-from isocenter.training.schedule import FEWEST_STEPS
+from isocenter.training.length import probe
+from isocenter.training.length.probe import budget, fastest_of, fewer_samples, probed, raced, ways_of
+from isocenter.training.length.schedule import FEWEST_STEPS
+from isocenter.training.step.compute import Compute
 
 PLAIN, LAST, COMPILED = Compute(), Compute(channels_last=True), Compute(compiled=True)
 

@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 import trained
 from isocenter.errors import PlanError
 from isocenter.training import ALONE, Ranks
-from isocenter.verbs.several import in_all_processes
+from isocenter.verbs.training.distributed import in_all_processes
 
 FIFTY = {"training.steps": 50, "training.validations": 2, "training.batch": 4, "training.precision": "float32"}
 # Of the same machine: what a process waits for is there within moments, or never.

@@ -16,11 +16,13 @@ from isocenter import tasks
 from isocenter.errors import IsocenterError
 from isocenter.planning import read_plan
 from isocenter.runtime import read_json
-from isocenter.training import Speed, learner, logs, probe, recipe
+from isocenter.training import Speed, logs, recipe
 from isocenter.training import state as state_of_training
-from isocenter.training.probe import Budget
-from isocenter.verbs import budget as verb_budget
-from isocenter.verbs.run_folder import planned_from
+from isocenter.training.length import probe
+from isocenter.training.length.probe import Budget
+from isocenter.training.step import train_step as learner
+from isocenter.verbs.training import time_budget as verb_budget
+from isocenter.verbs.training.run_folder import planned_from
 
 
 def test_the_metric_of_a_validation_is_the_tasks_own_score(segmented):

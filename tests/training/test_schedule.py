@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from isocenter.planning import read_plan
 from isocenter.planning import settings as typed
 from isocenter.training import Pace, Speed, replan
-from isocenter.training.schedule import FEWEST_STEPS, decay, fitting_steps, most_steps, rate
+from isocenter.training.length.schedule import FEWEST_STEPS, decay, fitting_steps, most_steps, rate
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from isocenter.training.selection import FEWEST_CASES, SURE, draws_for, share_better, sure_of_best
+from isocenter.training.checkpoint_choice import FEWEST_CASES, SURE, draws_for, share_better, sure_of_best
 
 
 class Mean:

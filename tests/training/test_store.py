@@ -17,7 +17,9 @@ import isocenter
 import trained
 from isocenter.files import DatasetOptions, cache_folder, read_dataset
 from isocenter.planning import settings
-from isocenter.training import kinds, prepare_all, store
+from isocenter.training import prepare_all
+from isocenter.training.data import store
+from isocenter.training.data import targets as kinds
 from isocenter.values import Label
 
 GENEROUS, NOTHING = 2**30, 0

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from isocenter.planning import Between, OneOf
-from isocenter.training.study import COMPLETE, IMPOSSIBLE, PRUNED, Study
+from isocenter.training.search_study import COMPLETE, IMPOSSIBLE, PRUNED, Study
 
 SPACE = {"rate": Between(1e-3, 1e-5, 1e-1), "patch": OneOf(([32, 32], [16, 16])), "family": OneOf(("unet", "resnet"))}
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from dirty_memory import dirty_memory
-from isocenter.training.compute import Compute
-from isocenter.training.thin_volumes import exact_where_thin, too_thin
+from isocenter.training.step.compute import Compute
+from isocenter.training.step.thin_convolutions import exact_where_thin, too_thin
 
 WAYS = Compute(), Compute(half=True)
 # Of a convolution whose gradients were seen to be wrong: axes of the image, kernel, stride, padding.

@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from isocenter import tasks
 from isocenter.training import Answers, weighed
-from isocenter.training.weighing import FEWEST_PATIENTS, PARTS, dealt, fitted
+from isocenter.training.members.weights import FEWEST_PATIENTS, PARTS, dealt, fitted
 
 torch.set_num_threads(1)
 

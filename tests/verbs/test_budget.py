@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from isocenter.values import BY_HAND, Decision, Plan
-from isocenter.verbs import budget
-from isocenter.verbs.budget import Afterwards, Costs, seconds_after, shared_deadline, training_deadline
+from isocenter.verbs.training import time_budget as budget
+from isocenter.verbs.training.time_budget import Afterwards, Costs, seconds_after, shared_deadline, training_deadline
 
 COSTS = Costs(predict=2.0, score=0.5, tune=1.0)
 

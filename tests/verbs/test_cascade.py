@@ -18,8 +18,8 @@ import isocenter
 import trained
 from isocenter.errors import UsageError
 from isocenter.runtime import BEFORE, Cascaded, load, read_json, read_tensors
-from isocenter.verbs import before as room
-from isocenter.verbs.fit import fit
+from isocenter.verbs.training import cascade_stage as room
+from isocenter.verbs.training.fit import fit
 from packages import CONFIG, without_isocenter
 
 SMALL = {

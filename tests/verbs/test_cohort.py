@@ -8,7 +8,7 @@ import pytest
 
 from isocenter.errors import FormatError, MemoryShortageError
 from isocenter.values import Case
-from isocenter.verbs.cohort import overlapped
+from isocenter.verbs.prediction.pipelined import overlapped
 
 CASES = [Case(f"case{n}", f"case{n}", {}) for n in range(6)]
 

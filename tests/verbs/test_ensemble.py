@@ -17,8 +17,8 @@ from numpy.testing import assert_allclose
 import isocenter
 from isocenter.errors import DatasetError, IntegrityError, UsageError
 from isocenter.runtime import MEMBERS, read_tensors, seal, write_tensors
-from isocenter.verbs.ensemble_members import Member, parts_of_all
-from isocenter.verbs.run_folder import planned_from
+from isocenter.verbs.ensembling.members import Member, parts_of_all
+from isocenter.verbs.training.run_folder import planned_from
 from packages import bundle_checked_and_run
 
 torch.set_num_threads(1)

@@ -17,8 +17,8 @@ from isocenter.evaluation import auroc
 from isocenter.planning import read_plan
 from isocenter.report import figures
 from isocenter.training import logs
-from isocenter.verbs.finish import training_log
 from isocenter.verbs.train import train
+from isocenter.verbs.training.run_end import training_log
 
 
 @pytest.fixture(scope="module")

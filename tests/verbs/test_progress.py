@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.live import Live
 
 from isocenter.training import Moment
-from isocenter.verbs.progress import BLOCKS, TrainingWatch, sparkline, watched
+from isocenter.verbs.reading.progress import BLOCKS, TrainingWatch, sparkline, watched
 
 
 def moment(step: int, validation: float | None = None, seconds: float | None = None) -> Moment:

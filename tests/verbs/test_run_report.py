@@ -5,8 +5,8 @@ import pytest
 
 from isocenter.planning import registered
 from isocenter.values import Decision, Estimate, Plan, Row
-from isocenter.verbs.run_report import report
-from isocenter.verbs.scoring import Scored
+from isocenter.verbs.evaluation.scoring import Scored
+from isocenter.verbs.training.run_report import report
 
 TABLE = pd.DataFrame(
     {

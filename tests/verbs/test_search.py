@@ -13,14 +13,15 @@ import isocenter
 import trained
 from isocenter.errors import PlanError, ResourceError, UsageError
 from isocenter.planning import Between, read_plan, settings
-from isocenter.training import Clock, Study, logs, study
+from isocenter.training import Clock, Study, logs
+from isocenter.training import search_study as study
 from isocenter.values import Decision
-from isocenter.verbs.fit import Job
-from isocenter.verbs.folds import with_searches
 from isocenter.verbs.plan import room_of
-from isocenter.verbs.run_folder import Begun
-from isocenter.verbs.search import Found, length_of, searched
 from isocenter.verbs.train import train
+from isocenter.verbs.training.fit import Job
+from isocenter.verbs.training.folds import with_searches
+from isocenter.verbs.training.run_folder import Begun
+from isocenter.verbs.training.search import Found, length_of, searched
 
 # Of few enough steps for a second, and without a clock, so that two of them can be compared.
 TINY = {

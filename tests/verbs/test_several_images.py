@@ -15,7 +15,7 @@ import trained
 from isocenter.errors import DatasetError
 from isocenter.runtime import Preprocessing
 from isocenter.values import Case, Geometry, Image
-from isocenter.verbs.subsets import Subsets
+from isocenter.verbs.evaluation.image_subsets import Subsets
 from packages import CONFIG, without_isocenter
 
 COLUMN = {"image:CT": "ct", "image:PT": "pt", "label": "state", "patient": "person"}

@@ -7,7 +7,7 @@ import pytest
 
 from isocenter.errors import IntegrityError, UsageError
 from isocenter.runtime import seal, write_zip
-from isocenter.verbs.start import weights_of
+from isocenter.verbs.training.initial_weights import weights_of
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ import trained
 from isocenter.errors import PlanError, UsageError
 from isocenter.planning import read_plan, registered
 from isocenter.runtime import read_json, verify
-from isocenter.tasks.segmentation import Segmentation
+from isocenter.tasks.segmentation.task import Segmentation
 from isocenter.training import logs
 from isocenter.values import Decision
 from isocenter.verbs.train import train

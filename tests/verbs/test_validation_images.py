@@ -12,7 +12,7 @@ import isocenter
 from isocenter.errors import UsageError
 from isocenter.planning import read_plan
 from isocenter.runtime import read_certificate
-from isocenter.verbs.validation_images import validation_images
+from isocenter.verbs.training.validation_images import validation_images
 
 
 def test_the_certificate_is_made_with_the_validation_cases_and_names_none(packaged):

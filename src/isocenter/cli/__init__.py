@@ -1,6 +1,6 @@
 """The command line: a thin shell over the verbs."""
 
 from isocenter.cli.commands import app
-from isocenter.cli.ending import main
+from isocenter.cli.exit import main
 
 __all__ = ["app", "main"]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from isocenter.cli.images import convert, view
-from isocenter.cli.learning import check, compare, demo, ensemble, evaluate, plan, train
+from isocenter.cli.model_commands import adopt, networks, package, predict
 from isocenter.cli.shell import app
-from isocenter.cli.using import adopt, networks, package, predict
+from isocenter.cli.train_commands import check, compare, demo, ensemble, evaluate, plan, train
 
 for verb in (check, plan, train, evaluate, compare, ensemble, predict, package, adopt, convert, view, networks, demo):
     app.command()(verb)

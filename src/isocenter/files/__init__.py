@@ -7,11 +7,7 @@ source's own grid, or is refused.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from isocenter.files.atomic import sweep, unwritable, write_text, written
-from isocenter.files.cache import cache_folder
-from isocenter.files.download import download, unpack_tar
 from isocenter.files.format import Entry, Format, Part, ReadOptions
-from isocenter.files.hashing import content_hash, dataset_hash, file_hash
 from isocenter.files.index import FORMATS, format_of, read, read_volumes, suffix_of, write
 from isocenter.files.label_table import find as find_labels
 from isocenter.files.label_table import read as read_labels
@@ -20,12 +16,16 @@ from isocenter.files.label_table import write as write_labels
 from isocenter.files.layouts import LAYOUTS, DatasetOptions, observed_values, read_dataset
 from isocenter.files.modality import modality_word
 from isocenter.files.result import probabilities_written, write_boxes, write_label_map
-from isocenter.files.spool import Spool
+from isocenter.files.storage.atomic import sweep, unwritable, write_text, written
+from isocenter.files.storage.cache import cache_folder
+from isocenter.files.storage.download import download, unpack_tar
+from isocenter.files.storage.hashing import content_hash, dataset_hash, file_hash
+from isocenter.files.storage.spool import Spool
 
 if TYPE_CHECKING:
-    from isocenter.files.dicom_write import SeriesNames, write_series
-    from isocenter.files.layouts.boxes_of_image import holds_boxes, read_boxes
-    from isocenter.files.layouts.join import covariates_in
+    from isocenter.files.dicom.writing.series import SeriesNames, write_series
+    from isocenter.files.layouts.cases.boxes_of_image import holds_boxes, read_boxes
+    from isocenter.files.layouts.cases.join import covariates_in
 
 __all__ = [
     "FORMATS",

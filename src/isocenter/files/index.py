@@ -10,8 +10,8 @@ from typing import Any
 
 from isocenter.added import added
 from isocenter.errors import FormatError, IsocenterError, UsageError
-from isocenter.files.atomic import written
 from isocenter.files.format import Entry, Format, ReadOptions
+from isocenter.files.storage.atomic import written
 from isocenter.values import Image
 
 PACKED = (".gz", ".bz2", ".xz", ".zst", ".tar", ".tgz", ".zip", ".7z", ".rar")
@@ -19,12 +19,12 @@ HEAD_BYTES = 544  # the farthest magic number: NIfTI-1 at 344, DICOM at 128, NIf
 
 FORMATS: dict[str, Entry] = {
     "nifti": Entry(
-        "isocenter.files.nifti:FORMAT",
+        "isocenter.files.nifti.read:FORMAT",
         (".nii.gz", ".nii", ".hdr.gz", ".img.gz", ".hdr", ".img"),
         ((344, b"n+1\0"), (344, b"ni1\0"), (4, b"n+2\0"), (4, b"ni2\0")),
     ),
-    "dicom": Entry("isocenter.files.dicom:FORMAT", (".dcm", ".dicom", ".ima"), ((128, b"DICM"),)),
-    "nrrd": Entry("isocenter.files.nrrd:FORMAT", (".seg.nrrd", ".nrrd", ".nhdr"), ((0, b"NRRD0"),)),
+    "dicom": Entry("isocenter.files.dicom.reading.read:FORMAT", (".dcm", ".dicom", ".ima"), ((128, b"DICM"),)),
+    "nrrd": Entry("isocenter.files.nrrd.read:FORMAT", (".seg.nrrd", ".nrrd", ".nhdr"), ((0, b"NRRD0"),)),
     "metaimage": Entry("isocenter.files.metaimage:FORMAT", (".mha", ".mhd"), ((0, b"ObjectType"), (0, b"NDims"))),
     "mgh": Entry("isocenter.files.mgh:FORMAT", (".mgz", ".mgh"), ()),
     "minc": Entry("isocenter.files.minc:FORMAT", (".mnc.gz", ".mnc"), ((0, b"CDF\x01"),)),

@@ -12,7 +12,7 @@ import numpy as np
 from isocenter.errors import FormatError
 from isocenter.files import label_table
 from isocenter.files.index import suffix_of, write
-from isocenter.files.spool import Spool
+from isocenter.files.storage.spool import Spool
 from isocenter.values import Array, BoundingBoxes, Deferred, Image, Label, Region
 
 # Pictures have no place for a table of labels, and need none to be looked at.
@@ -43,7 +43,7 @@ def write_label_map(
             raise FormatError(
                 "a DICOM SEG needs the DICOM series that it belongs to", str(path), "Choose --format nii.gz"
             )
-        from isocenter.files import dicom_seg_write  # highdicom takes a second to import
+        from isocenter.files.dicom.writing import seg as dicom_seg_write  # highdicom takes a second to import
 
         dicom_seg_write.write(
             np.asarray(label_map), labels, source, path, algorithm_name=algorithm, overwrite=overwrite
@@ -60,7 +60,7 @@ def write_boxes(boxes: BoundingBoxes, source: Image, path: Path, *, algorithm: s
 
     Raises FormatError where the source is no DICOM, or cannot bear a report.
     """
-    from isocenter.files import dicom_sr_write  # highdicom takes a second to import
+    from isocenter.files.dicom.writing import sr as dicom_sr_write  # highdicom takes a second to import
 
     dicom_sr_write.write(boxes, source, path, algorithm_name=algorithm, overwrite=overwrite)
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from isocenter.networks.telling import Telling
+from isocenter.networks.context_fusion import Telling
 
 PAPER = "doi:10.1145/3065386"
 TOLD = ("concatenate", "film", "attention")

@@ -12,7 +12,7 @@ import torch
 from monai.networks.nets.attentionunet import AttentionUnet
 from torch import Tensor, nn
 
-from isocenter.networks.of_monai import OfMonai, outputs_of, product_of, stages_for
+from isocenter.networks.monai_common import OfMonai, outputs_of, product_of, stages_for
 
 PAPER = "arXiv:1804.03999"
 # Five grids of 16 to 256 feature maps: 5.9 million weights in volumes.

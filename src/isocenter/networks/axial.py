@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from isocenter.networks.of_monai import cut, filled, product_of, sizes, stages_for
+from isocenter.networks.monai_common import cut, filled, product_of, sizes, stages_for
 from isocenter.networks.relative import for_pairs
 
 PAPER = "arXiv:2102.10662"

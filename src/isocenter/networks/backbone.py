@@ -13,7 +13,7 @@ import timm
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from isocenter.networks.telling import Telling
+from isocenter.networks.context_fusion import Telling
 
 PAPER = "doi:10.5281/zenodo.4414861"
 TOLD = ("concatenate", "film", "attention")

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from isocenter.networks.context_fusion import Telling
 from isocenter.networks.resnet import CONVOLUTION, NORMALISATION, ResNet
 from isocenter.networks.resnet import size_for as size_for_frames
-from isocenter.networks.telling import Telling
 from isocenter.networks.vit import DEVIATION, EPSILON, Block
 
 PAPER_RESNET, PAPER_GRU, PAPER_LSTM = "arXiv:1711.11248", "arXiv:1411.4389", "arXiv:1411.4389"

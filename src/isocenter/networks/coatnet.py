@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from isocenter.networks.efficientnet import Excitation
-from isocenter.networks.of_monai import filled, sizes
+from isocenter.networks.monai_common import filled, sizes
 from isocenter.networks.relative import for_pairs
 
 PAPER = "arXiv:2106.04803"

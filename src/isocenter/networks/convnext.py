@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from isocenter.networks.telling import Telling
+from isocenter.networks.context_fusion import Telling
 
 PAPER = "arXiv:2201.03545"
 TOLD = ("concatenate", "film", "attention")

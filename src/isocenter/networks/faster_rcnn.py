@@ -20,7 +20,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import MultiScaleRoIAlign
 
 from isocenter.networks import resnet_pyramid
-from isocenter.networks.levels import LEAST, only_head, places, truth_of, turned
+from isocenter.networks.grid_levels import LEAST, only_head, places, truth_of, turned
 from isocenter.networks.pyramid import ADDED
 
 PAPER = "arXiv:1506.01497"

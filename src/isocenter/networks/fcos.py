@@ -16,7 +16,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.fcos import FCOS, FCOSHead
 
 from isocenter.networks import resnet_pyramid
-from isocenter.networks.levels import LEAST, Level, in_rows, laid_out, one_map, only_head, truth_of, turned
+from isocenter.networks.grid_levels import LEAST, Level, in_rows, laid_out, one_map, only_head, truth_of, turned
 
 PAPER = "arXiv:1904.01355"
 # The heads of this file are boxes, and its cells are so many voxels long.

@@ -11,7 +11,7 @@ from typing import Any
 from monai.networks import nets
 from torch import Tensor, nn
 
-from isocenter.networks.of_monai import OfMonai, check_axes, halvings_for, outputs_of
+from isocenter.networks.monai_common import OfMonai, check_axes, halvings_for, outputs_of
 
 PAPER = "arXiv:2303.09975"
 # Its smallest, S: table 1 of the paper. On a processor a quarter of the width.

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from isocenter.networks.telling import Telling
+from isocenter.networks.context_fusion import Telling
 
 PAPER = "arXiv:1801.04381"
 TOLD = ("concatenate", "film", "attention")

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from isocenter.networks.context_fusion import Telling
 from isocenter.networks.gates import gate
-from isocenter.networks.telling import Telling
 
 PAPER = "arXiv:1603.05027"
 TOLD = ("concatenate", "film", "attention")

@@ -20,7 +20,7 @@ from torchvision.models.detection.retinanet import RetinaNet as OfPictures
 from torchvision.models.detection.retinanet import RetinaNetHead
 
 from isocenter.networks import resnet_pyramid
-from isocenter.networks.levels import (
+from isocenter.networks.grid_levels import (
     Level,
     decoded,
     in_rows,

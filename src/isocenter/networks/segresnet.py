@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from isocenter.networks.telling import Telling
+from isocenter.networks.context_fusion import Telling
 
 PAPER = "arXiv:1810.11654"
 # Of the usual learning rate, and why: hippocampi, three minutes on one core, one seed.

@@ -15,7 +15,7 @@ from monai.networks import nets
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from isocenter.networks.of_monai import OfMonai, check_axes, outputs_of
+from isocenter.networks.monai_common import OfMonai, check_axes, outputs_of
 
 PAPER = "arXiv:2201.01266"
 # Of the paper, table 1; on a processor the narrowest that MONAI's class takes.

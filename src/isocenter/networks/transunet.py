@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from isocenter.networks.of_monai import cut, filled, product_of, sizes, stages_for
+from isocenter.networks.monai_common import cut, filled, product_of, sizes, stages_for
 from isocenter.networks.unet import CONVOLUTION, Block, Single
 from isocenter.networks.vit import DEVIATION, EPSILON, LINEAR, MOST_TOKENS, resized
 from isocenter.networks.vit import Block as Layer

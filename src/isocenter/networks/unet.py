@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from isocenter.networks.context_fusion import Telling
 from isocenter.networks.gates import gate
 from isocenter.networks.slices import beside, check
-from isocenter.networks.telling import Telling
 
 PAPER = "arXiv:1505.04597"
 TOLD = ("film", "attention")  # what is the same everywhere beside the maps, instance normalisation would take out

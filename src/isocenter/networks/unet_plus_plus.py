@@ -15,7 +15,7 @@ from monai.networks.layers.factories import Conv, Pool
 from monai.networks.nets.basic_unet import Down, TwoConv, UpCat
 from torch import Tensor, nn
 
-from isocenter.networks.of_monai import OfMonai, outputs_of, product_of, stages_for
+from isocenter.networks.monai_common import OfMonai, outputs_of, product_of, stages_for
 
 PAPER = "arXiv:1807.10165"
 # Of the paper, section 3; on a processor a quarter, because all nodes of the first row are as fine as the image.

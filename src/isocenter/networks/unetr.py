@@ -13,7 +13,7 @@ from monai.networks import nets
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from isocenter.networks.of_monai import OfMonai, outputs_of, sizes
+from isocenter.networks.monai_common import OfMonai, outputs_of, sizes
 
 PAPER = "arXiv:2103.10504"
 # Of the usual learning rate, and why: PneumoniaMNIST, three minutes on one core, one seed.

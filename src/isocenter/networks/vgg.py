@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from isocenter.networks.telling import Telling
+from isocenter.networks.context_fusion import Telling
 
 PAPER = "arXiv:1409.1556"
 TOLD = ("concatenate", "film", "attention")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, linear, pad, scaled_dot_product_attention
 
-from isocenter.networks.telling import ADDED, Telling
+from isocenter.networks.context_fusion import ADDED, Telling
 
 PAPER = "arXiv:2010.11929"
 # Of the usual learning rate, and why: PneumoniaMNIST, three minutes on one core, one seed.

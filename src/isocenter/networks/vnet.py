@@ -14,7 +14,7 @@ from monai.networks.layers.factories import Conv
 from monai.networks.nets.vnet import DownTransition, InputTransition, OutputTransition, UpTransition
 from torch import Tensor, nn
 
-from isocenter.networks.of_monai import OfMonai, check_axes, outputs_of, product_of, stages_for
+from isocenter.networks.monai_common import OfMonai, check_axes, outputs_of, product_of, stages_for
 
 PAPER = "arXiv:1606.04797"
 WIDTH, STAGES, NARROWER = 16, 5, 4

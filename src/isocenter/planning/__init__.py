@@ -1,16 +1,19 @@
 """Every decision before training: from data, machine and budget to a plan with reasons."""
 
-from isocenter.planning.cascade import CROSS_FITS, low_resolution
 from isocenter.planning.changes import for_fold, shared_by_folds, with_memory, with_settings
 from isocenter.planning.checks import check_wishes, settings
 from isocenter.planning.machine import Machine, cores, this_machine
 from isocenter.planning.memory import CACHED_SHARE
-from isocenter.planning.overview import overview
 from isocenter.planning.plan import make_plan
 from isocenter.planning.plan_file import parse_value, plan_text, read_plan
+from isocenter.planning.plan_table import overview
 from isocenter.planning.prose import prose
-from isocenter.planning.recipe import LEAST_BATCH
-from isocenter.planning.registered import registered
+from isocenter.planning.registration_hash import registered
+from isocenter.planning.rules.cascade import CROSS_FITS, low_resolution
+from isocenter.planning.rules.context_fusion import MANY_ENTRIES
+from isocenter.planning.rules.learning import LEAST_BATCH
+from isocenter.planning.rules.shortcuts import Retest
+from isocenter.planning.rules.split import Parts, folds_decision, split, split_folds
 from isocenter.planning.search import (
     Between,
     Domain,
@@ -26,9 +29,6 @@ from isocenter.planning.search import (
     words,
 )
 from isocenter.planning.settings import Evaluation, Network, Search, Settings, Splitting, Training
-from isocenter.planning.shortcuts import Retest
-from isocenter.planning.split import Parts, folds_decision, split, split_folds
-from isocenter.planning.telling import MANY_ENTRIES
 
 __all__ = [
     "CACHED_SHARE",

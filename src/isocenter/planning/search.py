@@ -16,7 +16,7 @@ from isocenter import networks
 from isocenter.errors import PlanError, ResourceError
 from isocenter.planning.changes import with_memory, with_settings
 from isocenter.planning.checks import settings
-from isocenter.planning.fitting import family_size
+from isocenter.planning.fit_to_memory import family_size
 from isocenter.planning.machine import Machine
 from isocenter.tasks import build, tried_of
 from isocenter.values import BY_HAND, Decision, Fingerprint, Plan

@@ -1,11 +1,11 @@
 """Is the data set fit to learn from: what is here, what is wrong, who leaks into whom."""
 
 from isocenter.quality.covariates import words_of
-from isocenter.quality.disguise import DISGUISED, is_constant, telling
 from isocenter.quality.examine import Examination, Progress, examine, retested
-from isocenter.quality.look import Look, voxel_digest
+from isocenter.quality.label_proxies import DISGUISED, is_constant, telling
+from isocenter.quality.near_duplicates import Twin
 from isocenter.quality.shortcuts import MADE
-from isocenter.quality.twins import Twin
+from isocenter.quality.thumbnail import Look, voxel_digest
 
 __all__ = [
     "DISGUISED",

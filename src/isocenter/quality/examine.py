@@ -7,18 +7,18 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from isocenter.errors import IsocenterError
-from isocenter.quality.alone import odd, unusable
+from isocenter.quality.case_checks import odd, unusable
+from isocenter.quality.case_facts import facts_of
+from isocenter.quality.cohort_checks import none_left, together
 from isocenter.quality.covariates import covariates
-from isocenter.quality.disguise import disguises
-from isocenter.quality.facts import facts_of
+from isocenter.quality.label_proxies import disguises
 from isocenter.quality.leakage import leakage
-from isocenter.quality.look import Look, look
-from isocenter.quality.masks import drawn, structures
-from isocenter.quality.measured import measured
+from isocenter.quality.mask_facts import drawn, structures
+from isocenter.quality.near_duplicates import Twin, groups, twins
 from isocenter.quality.outliers import outliers
 from isocenter.quality.shortcuts import Seen, shortcut_problems, shortcuts
-from isocenter.quality.together import none_left, together
-from isocenter.quality.twins import Twin, groups, twins
+from isocenter.quality.thumbnail import Look, look
+from isocenter.quality.value_checks import measured
 from isocenter.runtime import Spread, local
 from isocenter.transforms import stacked
 from isocenter.values import Case, CaseFacts, Dataset, Fingerprint, Image, Problem, Shortcut

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from isocenter.errors import counted
-from isocenter.quality.twins import Twin
+from isocenter.quality.near_duplicates import Twin
 from isocenter.values import Case, Dataset, Problem
 
 # What is measured on an image, and not called.

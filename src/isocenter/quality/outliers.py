@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.quality.look import Look
+from isocenter.quality.thumbnail import Look
 from isocenter.values import CaseFacts, Floats, Problem
 
 # With fewer cases nobody knows what is usual.

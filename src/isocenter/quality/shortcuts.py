@@ -11,8 +11,8 @@ import numpy as np
 from isocenter.lazy import ndimage
 from isocenter.quality.covariates import words_of
 from isocenter.quality.discrimination import FOLDS, discrimination, holm
-from isocenter.quality.look import Look
 from isocenter.quality.outcomes import MOST_MEASURED, Outcome, Question, questions
+from isocenter.quality.thumbnail import Look
 from isocenter.values import (
     Array,
     Case,

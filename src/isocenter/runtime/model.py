@@ -15,13 +15,13 @@ from isocenter import networks
 from isocenter.errors import DatasetError, GeometryError, listed
 from isocenter.files import read
 from isocenter.runtime.by_frame import predicted_by_frame
-from isocenter.runtime.context import Context, with_context
-from isocenter.runtime.members import Averaged, flipped_axes
-from isocenter.runtime.passage import Beside, passed
-from isocenter.runtime.prepares import Prepares
-from isocenter.runtime.preprocessing import Preprocessing
+from isocenter.runtime.covariate_encoding import Context, with_context
+from isocenter.runtime.preprocessing.preprocessing import Preprocessing
+from isocenter.runtime.preprocessing.protocol import Prepares
 from isocenter.runtime.stream import Stream, frames_of
-from isocenter.runtime.windows import Network, Progress
+from isocenter.runtime.windows.averaging import Averaged, flipped_axes
+from isocenter.runtime.windows.pipeline import Beside, passed
+from isocenter.runtime.windows.slide import Network, Progress
 from isocenter.tasks import Task
 from isocenter.transforms import stacked
 from isocenter.values import Array, Case, Decision, Dense, Image, Prediction, Region

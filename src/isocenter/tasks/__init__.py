@@ -13,25 +13,25 @@ import numpy as np
 
 from isocenter.added import added
 from isocenter.errors import DatasetError, PlanError
-from isocenter.tasks.averages import Shares
 from isocenter.tasks.made_of import parts_of, sides_of, suffices, tried_of
-from isocenter.tasks.settings import reading
+from isocenter.tasks.shared.averages import Shares
+from isocenter.tasks.shared.settings import reading
 from isocenter.tasks.task import Outputs, Task, rows_in, stated_image
 from isocenter.values import Dataset, Decision, Label, Split
 
 TASKS = {
-    "classification": "isocenter.tasks.classification:Classification",
-    "detection": "isocenter.tasks.detection:Detection",
-    "findings": "isocenter.tasks.findings:Findings",
-    "instances": "isocenter.tasks.instances:InstanceSegmentation",
-    "regression": "isocenter.tasks.regression:Regression",
-    "segmentation": "isocenter.tasks.segmentation:Segmentation",
-    "survival": "isocenter.tasks.survival:Survival",
+    "classification": "isocenter.tasks.classification.task:Classification",
+    "detection": "isocenter.tasks.detection.task:Detection",
+    "findings": "isocenter.tasks.findings.task:Findings",
+    "instances": "isocenter.tasks.instances.task:InstanceSegmentation",
+    "regression": "isocenter.tasks.regression.task:Regression",
+    "segmentation": "isocenter.tasks.segmentation.task:Segmentation",
+    "survival": "isocenter.tasks.survival.task:Survival",
 }
 # What is made of several kinds; `ALL` stands for every kind that the references fit.
-JOINED, SIGN, ALL = "isocenter.tasks.multitask:Joined", "+", "multitask"
+JOINED, SIGN, ALL = "isocenter.tasks.multitask.task:Joined", "+", "multitask"
 # Kinds that models of other programs have, and that nothing is trained as.
-IMPORTED = {"imported_segmentation": "isocenter.tasks.imported_segmentation:ImportedSegmentation"}
+IMPORTED = {"imported_segmentation": "isocenter.tasks.segmentation.imported:ImportedSegmentation"}
 
 
 def names() -> tuple[str, ...]:

@@ -1,7 +1,5 @@
 """The recipe that trains, what feeds it, and the state that it leaves."""
 
-from isocenter.training.alone import Alone, covariates_alone
-from isocenter.training.begin import take_over
 from isocenter.training.checkpoint import (
     STATE_SCHEMA,
     VALIDATION,
@@ -11,16 +9,18 @@ from isocenter.training.checkpoint import (
     with_task,
     write_checkpoint,
 )
-from isocenter.training.hearing import heard
-from isocenter.training.loader import Batch, Loader
-from isocenter.training.probe import FEWER
-from isocenter.training.ranks import ALONE, Ranks
+from isocenter.training.checkpoint_choice import FEWEST_CASES, SURE, draws_for, share_better, sure_of_best
+from isocenter.training.data.loader import Batch, Loader
+from isocenter.training.data.store import Prepared, keep_marked, prepare_all
+from isocenter.training.initial_weights import take_over
+from isocenter.training.length.probe import FEWER
+from isocenter.training.length.schedule import FEWEST_STEPS, Pace, Speed, replan
+from isocenter.training.linear.covariate_model import Alone, covariates_alone
+from isocenter.training.members.outputs import heard
+from isocenter.training.members.weights import Answers, Weighed, equal, weighed
+from isocenter.training.processes import ALONE, Ranks
 from isocenter.training.recipe import Decided, Recount, finished, train
-from isocenter.training.schedule import FEWEST_STEPS, Pace, Speed, replan
-from isocenter.training.selection import FEWEST_CASES, SURE, draws_for, share_better, sure_of_best
-from isocenter.training.state import Clock, Moment, Outcome, State, Work
-from isocenter.training.store import Prepared, keep_marked, prepare_all
-from isocenter.training.study import (
+from isocenter.training.search_study import (
     COMPLETE,
     IMPOSSIBLE,
     PRUNED,
@@ -30,7 +30,7 @@ from isocenter.training.study import (
     Tried,
     refuse_without_optuna,
 )
-from isocenter.training.weighing import Answers, Weighed, equal, weighed
+from isocenter.training.state import Clock, Moment, Outcome, State, Work
 
 __all__ = [
     "ALONE",

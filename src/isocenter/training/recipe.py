@@ -17,25 +17,25 @@ import lightning_fabric
 from isocenter.lazy import torch
 from isocenter.planning import Settings, Training
 from isocenter.runtime import Context, Model, TorchNetwork, build_module, kept_memory, read_json
-from isocenter.training.batch_statistics import measure_batch_statistics
-from isocenter.training.begin import begin_from
 from isocenter.training.checkpoint import STATE_SCHEMA, read_checkpoint, validation_of, write_checkpoint
-from isocenter.training.compute import Compute
-from isocenter.training.interruption import held_back
-from isocenter.training.learner import Learner
-from isocenter.training.loader import Loader
+from isocenter.training.checkpoint_choice import DRAWS, SURE, share_better
+from isocenter.training.ctrl_c import held_back
+from isocenter.training.data.loader import Loader
+from isocenter.training.data.sampling import BY_LOSS
+from isocenter.training.data.store import Prepared
+from isocenter.training.initial_weights import begin_from
+from isocenter.training.length.probe import PROBE_CASES, Probed, budget, fewer_samples, probed
+from isocenter.training.length.schedule import Pace, most_steps, replan
 from isocenter.training.logs import opened_logs
-from isocenter.training.objective import batch_loss, bit_by_bit
-from isocenter.training.optimisers import Average, Terms, laid_as_weights, make_optimiser, terms_of
-from isocenter.training.probe import PROBE_CASES, Probed, budget, fewer_samples, probed
-from isocenter.training.ranks import ALONE, Ranks
-from isocenter.training.sampling import BY_LOSS
-from isocenter.training.schedule import Pace, most_steps, replan
-from isocenter.training.selection import DRAWS, SURE, share_better
-from isocenter.training.spans import Spans
+from isocenter.training.processes import ALONE, Ranks
 from isocenter.training.state import Clock, Moment, Outcome, State, Work
-from isocenter.training.store import Prepared
-from isocenter.training.thin_volumes import exact_where_thin
+from isocenter.training.step.batch_loss import batch_loss, bit_by_bit
+from isocenter.training.step.batch_statistics import measure_batch_statistics
+from isocenter.training.step.compute import Compute
+from isocenter.training.step.optimisers import Average, Terms, laid_as_weights, make_optimiser, terms_of
+from isocenter.training.step.thin_convolutions import exact_where_thin
+from isocenter.training.step.train_step import Learner
+from isocenter.training.time_spent import Spans
 from isocenter.training.validation import validate
 from isocenter.transforms import images_of
 from isocenter.values import Decision

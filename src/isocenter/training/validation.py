@@ -9,9 +9,9 @@ import numpy as np
 
 from isocenter.lazy import torch
 from isocenter.runtime import Model, slide, with_context
-from isocenter.training.compute import Compute
-from isocenter.training.objective import each_array
-from isocenter.training.store import Prepared
+from isocenter.training.data.store import Prepared
+from isocenter.training.step.batch_loss import each_array
+from isocenter.training.step.compute import Compute
 
 if TYPE_CHECKING:
     from torch import Tensor

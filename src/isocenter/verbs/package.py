@@ -29,12 +29,12 @@ from isocenter.runtime import (
     write_zip,
 )
 from isocenter.values import Decision, Plan, Row
-from isocenter.verbs.data_record import read_data_record
-from isocenter.verbs.output import refuse_missing, refuse_taken, result_folder
-from isocenter.verbs.run_folder import MARKS as OF_A_RUN
-from isocenter.verbs.run_folder import NOTES, REPORT
-from isocenter.verbs.scoring import read_split
-from isocenter.verbs.validation_images import validation_images
+from isocenter.verbs.evaluation.data_record import read_data_record
+from isocenter.verbs.evaluation.scoring import read_split
+from isocenter.verbs.reading.output_folder import refuse_missing, refuse_taken, result_folder
+from isocenter.verbs.training.run_folder import MARKS as OF_A_RUN
+from isocenter.verbs.training.run_folder import NOTES, REPORT
+from isocenter.verbs.training.validation_images import validation_images
 
 PARTS = {"train": "training", "val": "selection", "test": "testing"}
 # What somebody may expect to be written, and would get a folder of that name.

@@ -23,14 +23,14 @@ from isocenter.lazy import pandas as pd
 from isocenter.runtime import Cluster, Model, load, write_json
 from isocenter.transforms import COLOUR
 from isocenter.values import Case, Dataset, Image, Prediction, Problem
-from isocenter.verbs.dataset import open_dataset
-from isocenter.verbs.device import announce
-from isocenter.verbs.output import refuse_taken, result_folder
-from isocenter.verbs.predict_case import Asked, Done
-from isocenter.verbs.predict_cases import Here, Predictor, There, in_full
-from isocenter.verbs.progress import tracked
-from isocenter.verbs.region import found_from_anywhere
-from isocenter.verbs.result_files import FORMATS, Wanted, told_apart
+from isocenter.verbs.prediction.case import Asked, Done
+from isocenter.verbs.prediction.region import found_from_anywhere
+from isocenter.verbs.prediction.result_files import FORMATS, Wanted, told_apart
+from isocenter.verbs.prediction.where import Here, Predictor, There, in_full
+from isocenter.verbs.reading.dataset import open_dataset
+from isocenter.verbs.reading.device import announce
+from isocenter.verbs.reading.output_folder import refuse_taken, result_folder
+from isocenter.verbs.reading.progress import tracked
 
 log = logging.getLogger("isocenter")
 

@@ -20,9 +20,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 import isocenter
 from isocenter.errors import IntegrityError, ResourceError, UsageError
 from isocenter.runtime import load, seal
-from isocenter.runtime.backends import BACKENDS, backend, names
-from isocenter.runtime.backends.onnx import usable_cores
-from isocenter.runtime.choosing import device_for
+from isocenter.runtime.package.backends import BACKENDS, backend, names
+from isocenter.runtime.package.backends.onnx import usable_cores
+from isocenter.runtime.package.choose_backend import device_for
 from packages import changed, of_folds, packed, segmenting
 
 torch.set_num_threads(1)

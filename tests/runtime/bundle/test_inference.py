@@ -19,7 +19,7 @@ from isocenter.runtime import Inference, Model, Preprocessing, TorchNetwork, bui
 from isocenter.runtime.bundle import pictures, volumes
 from isocenter.runtime.bundle.inference import Evaluator, Inferer, cases
 from isocenter.runtime.bundle.network import OneTensor
-from isocenter.runtime.members import Averaged
+from isocenter.runtime.windows.averaging import Averaged
 from isocenter.transforms import Normalisation
 from packages import segmenting
 

@@ -6,9 +6,9 @@ import importlib
 from pathlib import Path
 
 from isocenter.errors import DatasetError, UsageError
-from isocenter.files.layouts.classes import observed_values
-from isocenter.files.layouts.folder import Folder
-from isocenter.files.layouts.frames import by_frame
+from isocenter.files.layouts.cases.classes import observed_values
+from isocenter.files.layouts.cases.folder import Folder
+from isocenter.files.layouts.cases.frames import by_frame
 from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
 from isocenter.values import Dataset
 
@@ -24,7 +24,7 @@ LAYOUTS: dict[str, str] = {
     "class_folders": "isocenter.files.layouts.class_folders:LAYOUT",
     "voc": "isocenter.files.layouts.voc:LAYOUT",
     "coco": "isocenter.files.layouts.coco:LAYOUT",
-    "box_table": "isocenter.files.layouts.box_table:LAYOUT",
+    "box_table": "isocenter.files.layouts.cases.box_table:LAYOUT",
     "medmnist": "isocenter.files.layouts.medmnist:LAYOUT",
     "manifest": "isocenter.files.layouts.manifest:LAYOUT",
     "dicom_folder": "isocenter.files.layouts.dicom_folder:LAYOUT",
@@ -38,7 +38,7 @@ def read_dataset(path: str | Path, options: DatasetOptions | None = None) -> Dat
     Raises UsageError where the path does not exist, DatasetError where it cannot be understood or can be
     understood in several ways.
     """
-    from isocenter.files.layouts.assemble import assemble  # it needs pandas, which `--help` does without
+    from isocenter.files.layouts.cases.assemble import assemble  # it needs pandas, which `--help` does without
 
     path, options = Path(path), options or DatasetOptions()
     if not path.exists():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from isocenter.files.layouts.folder import Folder
+from isocenter.files.layouts.cases.folder import Folder
 from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading
 
 
@@ -13,7 +13,9 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
     """Series are told apart by their headers, never by folders or file names."""
-    from isocenter.files.layouts import dicom_cases  # half a second, and every folder is asked whether it is DICOM
+    from isocenter.files.layouts.cases import (
+        dicom_cases,  # half a second, and every folder is asked whether it is DICOM
+    )
 
     return dicom_cases.read(folder, options)
 

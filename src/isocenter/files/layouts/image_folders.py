@@ -9,11 +9,10 @@ from typing import Any
 
 from isocenter.errors import DatasetError, counted
 from isocenter.files.layouts import nnunet
-from isocenter.files.layouts.classes import described_channels, mask_labels, name_classes
-from isocenter.files.layouts.folder import Folder, Member
-from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
-from isocenter.files.layouts.load import given, label_maps
-from isocenter.files.layouts.pairs import (
+from isocenter.files.layouts.cases.classes import described_channels, mask_labels, name_classes
+from isocenter.files.layouts.cases.folder import Folder, Member
+from isocenter.files.layouts.cases.load import given, label_maps
+from isocenter.files.layouts.cases.pairs import (
     Key,
     Pair,
     by_channel,
@@ -24,6 +23,7 @@ from isocenter.files.layouts.pairs import (
     pair,
     readers,
 )
+from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
 from isocenter.files.modality import common_modality, modality_word
 from isocenter.values import Label, Problem
 

@@ -13,12 +13,20 @@ from functools import partial
 from typing import Any
 
 from isocenter.errors import DatasetError
-from isocenter.files.layouts.classes import mask_labels, name_classes
-from isocenter.files.layouts.folder import Folder, Member
+from isocenter.files.layouts.cases.classes import mask_labels, name_classes
+from isocenter.files.layouts.cases.folder import Folder, Member
+from isocenter.files.layouts.cases.load import given, label_maps
+from isocenter.files.layouts.cases.pairs import (
+    IMAGE_SUFFIX,
+    MASK_WORDS,
+    READER,
+    Key,
+    class_names,
+    readers,
+    without_image,
+)
 from isocenter.files.layouts.image_folders import IMAGES, LABELS
 from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
-from isocenter.files.layouts.load import given, label_maps
-from isocenter.files.layouts.pairs import IMAGE_SUFFIX, MASK_WORDS, READER, Key, class_names, readers, without_image
 from isocenter.files.modality import modality_word
 from isocenter.values import Label
 

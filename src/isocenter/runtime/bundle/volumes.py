@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from isocenter.files import Format, nifti
+from isocenter.files import Format
+from isocenter.files.nifti import read as nifti
 
 
 def formats() -> Mapping[str, Format]:

@@ -11,11 +11,11 @@ from isocenter.errors import FormatError, IntegrityError, UsageError
 from isocenter.runtime.cascade import Cascaded
 from isocenter.runtime.foreign.checkpoint import read_checkpoint, without_repeats
 from isocenter.runtime.foreign.nnunet_plans import DATASET, PLANS, Plans
-from isocenter.runtime.members import Averaged
 from isocenter.runtime.model import Inference, Model, build_module
-from isocenter.runtime.package_load import joined
-from isocenter.runtime.record import digest
+from isocenter.runtime.package.read import joined
+from isocenter.runtime.record_files import digest
 from isocenter.runtime.torch_network import TorchNetwork
+from isocenter.runtime.windows.averaging import Averaged
 
 if TYPE_CHECKING:
     from torch.nn import Module

@@ -1,0 +1,73 @@
+"""How the command line begins, and how it ends: one line and an exit code for whatever happened."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+
+import typer
+
+from isocenter.cli.commands import app
+from isocenter.cli.crash_reporter import witnessed
+from isocenter.cli.processes import speaks
+from isocenter.errors import IsocenterError, UsageError, WorkerLostError, is_out_of_memory
+
+
+def main() -> None:
+    """Run, and turn every failure into one line and an exit code."""
+    # Threads that wait by sleeping: a fifth faster where another program takes a core, a tenth slower on a machine of
+    # one's own (bench/waiting_threads.py).
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s")
+    logging.getLogger("isocenter").setLevel(logging.INFO if speaks() else logging.ERROR)
+    try:
+        with witnessed(sys.argv[1:] if speaks() else []):
+            code = app(args=sys.argv[1:] or ["--help"], standalone_mode=False)
+        if code == 130:  # how typer says that Ctrl-C was pressed
+            raise KeyboardInterrupt
+    except typer.Exit as done:
+        code = done.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        code = _end(_stopped(sys.argv[1:2]) if speaks() else "", 130)
+    except IsocenterError as error:
+        # Of several processes all meet these alike.
+        said = speaks() or not isinstance(error, UsageError | WorkerLostError)
+        code = _end(str(error) if said else "", 2 if isinstance(error, UsageError) else 1)
+    except Exception as error:
+        code = _end(*_unforeseen(error))
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _stopped(verb: list[str]) -> str:
+    """The last line after Ctrl-C: a training keeps what it had, and predictions those that were done."""
+    if verb in (["train"], ["demo"]):
+        return f"isocenter {verb[0]}: stopped. `isocenter train --resume RUN` goes on with a run that had begun."
+    if verb == ["predict"]:
+        return "isocenter predict: stopped. Give another --out for the rest, or --overwrite to begin anew."
+    return f"isocenter{''.join(f' {one}' for one in verb)}: stopped. Give the command again."
+
+
+def _unforeseen(error: Exception) -> tuple[str, int]:
+    """The last line and the exit code for what no part of isocenter answered."""
+    if said := getattr(error, "format_message", None):  # of typer's own parser, whose classes are private
+        within = getattr(getattr(error, "ctx", None), "command_path", "isocenter")
+        return f"{within}: {said().rstrip('.')}. See `{within} --help`.", 2
+    if isinstance(error, OSError):
+        where, reason = error.filename or "isocenter", error.strerror or str(error)
+        return f"{where}: {reason}. Look at the path, and at the room on its disk.", 1
+    if is_out_of_memory(error):
+        return (
+            "isocenter: there is not enough memory. Give smaller patches or batches by --set, or a larger machine.",
+            1,
+        )
+    traceback.print_exception(error)
+    kind = type(error).__name__
+    return f"isocenter: a defect of ours ({kind}: {error}). Please report it with the lines above.", 1
+
+
+def _end(line: str, code: int) -> int:
+    if line:
+        typer.echo(" ".join(line.split()), err=True)
+    return code

@@ -1,0 +1,242 @@
+"""What stands in a DICOM file before its pixels."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage
+
+from isocenter.errors import FormatError
+from isocenter.files.dicom.tags import named, text, whole
+from isocenter.files.dicom.warnings import quiet
+
+DIRECTORY = str(MediaStorageDirectoryStorage)
+PIXEL_ELEMENTS = (0x7FE00008, 0x7FE00009, 0x7FE00010)  # float, double float, stored integers: PS3.3 C.7.6.24
+TOLD_BY_ANY = ("SOPClassUID", "Rows")  # by any object, and by any image
+FRAGMENT, FRAGMENTS_END = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
+ENCAPSULATED = 0xFFFFFFFF  # undefined length: compressed frames follow as items, PS3.5 A.4
+# More voxel bytes than this many times the file are no compressed image but a trap; black slices stay far below it.
+LARGEST_RATIO, ALWAYS_FINE = 5000, 1 << 28
+LARGEST_INFLATION = 100  # times, of a deflated data set; pictures without noise come to 20
+SMALL_INFLATION = 1 << 25  # bytes that are never too many
+DEFLATED_WITHIN = 1024  # bytes from the start that hold the transfer syntax
+
+
+@dataclass(frozen=True, eq=False)
+class Header:
+    """One file without its pixels.
+
+    offset: bytes from the file's start to the pixel element's value; None without one, or where all is deflated
+    length: bytes that the element claims, None where it does not say
+    has_pixels: whether there is a pixel element at all
+    is_compressed: whether that holds fragments and not plain pixels
+    warnings: what pydicom found odd
+    """
+
+    path: Path
+    dataset: Dataset
+    offset: int | None = None
+    length: int | None = None
+    has_pixels: bool = False
+    is_compressed: bool = False
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def where(self) -> str:
+        return str(self.path)
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether it is a DICOMDIR."""
+        return _is_directory(self.dataset)
+
+    @property
+    def is_image(self) -> bool:
+        """Whether there are pixels, or should be: an image that has lost them is no report."""
+        return self.has_pixels or "Rows" in self.dataset or "Image Storage" in self.sop_class_name
+
+    @property
+    def sop_class(self) -> str:
+        return text(self.dataset, "SOPClassUID")
+
+    @property
+    def sop_class_name(self) -> str:
+        uid = UID(self.sop_class)
+        return uid.name if uid else "an object without SOP class"
+
+    @property
+    def transfer_syntax(self) -> UID:
+        return _syntax(self.dataset)
+
+
+def header(path: Path) -> Header:
+    """The header of one file, also where preamble or file meta are missing.
+
+    Raises FormatError where it is not DICOM, or its header is damaged.
+    """
+    with path.open("rb") as file, quiet() as heard:
+        if not looks_like_dicom(file.read(132)):
+            raise FormatError("is no DICOM file", str(path), "Give a DICOM file, or name it by its real format")
+        file.seek(0)
+        _refuse_bomb(path)
+        try:
+            dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True)
+            found = _pixel_element(file, dataset)
+        except Exception as error:  # a damaged file can make pydicom throw anything
+            reason = f"{type(error).__name__}: {error}"
+            raise FormatError(f"the header is damaged ({reason})", str(path), "Get the file again") from error
+    offset, length, element = found
+    if element is not None:  # an empty stand-in, so that what asks for the layout of the pixels finds them
+        dataset.add_new(element, "OW", b"")
+    if element is None and not any(keyword in dataset for keyword in TOLD_BY_ANY) and not _is_directory(dataset):
+        raise FormatError(
+            f"states no {named('SOPClassUID')} and holds no pixels", str(path), "The file is damaged: get it again"
+        )
+    compressed = offset is not None and (length is None or _compressed(dataset))
+    return Header(path, dataset, offset, length, element is not None, compressed, tuple(heard))
+
+
+def looks_like_dicom(start: bytes) -> bool:
+    """A magic number, or (old files) an element of group 2 or 8 at once, in either byte order."""
+    if start[128:132] == b"DICM":
+        return True
+    if len(start) < 8:
+        return False
+    group, element = struct.unpack("<HH", start[:4])
+    return (group in (0x0002, 0x0008) and element < 0x2000) or (group == 0x0800 and start[2:4] < b"\x20")
+
+
+def check_pixels(head: Header) -> None:
+    """Refuse early what cannot be an image: no pixels, no size, or fewer bytes than the size needs.
+
+    Raises FormatError, which names the attribute.
+    """
+    if not head.has_pixels:
+        raise FormatError(
+            f"holds no image: {head.sop_class_name} without PixelData (7FE0,0010)",
+            head.where,
+            "Give the images that it belongs to",
+        )
+    _check_fragments(head)
+    rows, columns = (_size(head, keyword) for keyword in ("Rows", "Columns"))
+    frames = frame_count(head)
+    samples, bits = (whole(head.dataset, k, head.where) or 1 for k in ("SamplesPerPixel", "BitsAllocated"))
+    needed = rows * columns * frames * samples * bits // 8
+    native = head.offset is not None and not head.is_compressed
+    if native and text(head.dataset, "PhotometricInterpretation") == "YBR_FULL_422":
+        needed = needed * 2 // 3  # two pixels share their colours, PS3.3 C.7.6.3.1.2
+    size = head.path.stat().st_size
+    there = max(0, min(size - (head.offset or 0), head.length or 0))
+    if native and needed > there:
+        raise FormatError(
+            f"the pixel data are cut short: {there} bytes where {needed} belong", head.where, "Get the file again"
+        )
+    if needed > max(ALWAYS_FINE, LARGEST_RATIO * size):
+        raise FormatError(
+            f"claims {needed} bytes of voxels in a file of {size} bytes",
+            head.where,
+            "The file is damaged: get it again",
+        )
+
+
+def _check_fragments(head: Header) -> None:
+    """Refuse compressed pixels of which the file does not hold the last fragment whole. PS3.5 A.4"""
+    if head.offset is None or not head.is_compressed:
+        return
+    size = head.path.stat().st_size
+    end = size if head.length is None else min(size, head.offset + head.length)
+    at = head.offset
+    with head.path.open("rb") as file:
+        while at + 8 <= end:
+            file.seek(at)
+            group, element, length = struct.unpack("<HHI", file.read(8))
+            if (group, element) == FRAGMENTS_END:
+                return
+            at += 8 + length
+            if (group, element) != FRAGMENT or at > end:
+                break
+    if head.length is None or at != end:  # only an element that states its length may do without a last item
+        raise FormatError("the compressed pixels are damaged or cut short", head.where, "Get the file again")
+
+
+def frame_count(head: Header) -> int:
+    """How many frames the file holds; 1 where it does not say.
+
+    Raises FormatError where it says what cannot be.
+    """
+    frames = whole(head.dataset, "NumberOfFrames", head.where)
+    if frames is not None and frames < 0:
+        raise FormatError(f"{named('NumberOfFrames')} is {frames}", head.where, "Get the file again")
+    return frames or 1  # some writers put 0 into single-frame objects
+
+
+def _size(head: Header, keyword: str) -> int:
+    value = whole(head.dataset, keyword, head.where)
+    if value is None or value < 1:
+        state = "is missing" if value is None else f"is {value}"
+        raise FormatError(f"{named(keyword)} {state}, so there is no image", head.where, "Get the file again")
+    return value
+
+
+def _is_directory(dataset: Dataset) -> bool:
+    meta = getattr(dataset, "file_meta", Dataset())
+    return "DirectoryRecordSequence" in dataset or text(meta, "MediaStorageSOPClassUID") == DIRECTORY
+
+
+def _syntax(dataset: Dataset) -> UID:
+    return UID(text(getattr(dataset, "file_meta", Dataset()), "TransferSyntaxUID"))
+
+
+def _compressed(dataset: Dataset) -> bool:
+    syntax = _syntax(dataset)
+    return bool(syntax.is_transfer_syntax and syntax.is_compressed)
+
+
+def _refuse_bomb(path: Path) -> None:
+    """A deflated file is inflated whole to see its first attribute: look first how much comes out."""
+    with path.open("rb") as file:
+        start = file.read(DEFLATED_WITHIN)
+        if DeflatedExplicitVRLittleEndian.encode() not in start:
+            return
+        file.seek(132)
+        try:
+            pydicom.filereader.read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
+        except Exception:  # whatever is wrong with it will be told when it is read
+            return
+        packed = file.read()
+    most = max(SMALL_INFLATION, LARGEST_INFLATION * len(packed))
+    try:
+        inflated = len(zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, most + 1))
+    except zlib.error as error:
+        raise FormatError(f"cannot be inflated ({error})", str(path), "Get the file again") from error
+    if inflated > most:
+        raise FormatError(
+            f"inflates to more than {most} bytes from {len(packed)}", str(path), "The file is damaged: get it again"
+        )
+
+
+def _pixel_element(file: BinaryIO, dataset: Dataset) -> tuple[int | None, int | None, int | None]:
+    """(offset, length, tag) of the pixels: pydicom has stopped at that element's first byte. No tag, no pixels."""
+    if _syntax(dataset) == DeflatedExplicitVRLittleEndian:
+        file.seek(0)
+        inside = pydicom.dcmread(file)
+        return None, None, next((tag for tag in PIXEL_ELEMENTS if tag in inside and inside[tag].value), None)
+    start = file.tell()
+    raw = file.read(12)
+    if len(raw) < 8:
+        return None, None, None
+    order = ">" if dataset.original_encoding[1] is False else "<"
+    group, element = struct.unpack(f"{order}HH", raw[:4])
+    tag = group << 16 | element
+    # The file is asked, not its transfer syntax: some writers promise explicit VRs and write implicit ones.
+    explicit = raw[4:6] in (b"OB", b"OW", b"OF", b"OD", b"UN")
+    length = struct.unpack(f"{order}I", raw[8:12] if explicit else raw[4:8])[0]
+    if tag not in PIXEL_ELEMENTS or length == 0:
+        return None, None, None
+    return start + (12 if explicit else 8), None if length == ENCAPSULATED else length, tag

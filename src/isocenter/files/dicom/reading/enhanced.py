@@ -1,0 +1,129 @@
+"""The frames of an object with functional groups: enhanced CT, MR and PET, tomosynthesis, OCT. PS3.3 C.7.6.16"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from pydicom.datadict import keyword_for_tag
+from pydicom.dataset import Dataset
+
+from isocenter.errors import FormatError, GeometryError
+from isocenter.files.dicom.frame import (
+    B_VALUE,
+    DIRECTION,
+    ECHO,
+    TEMPORAL,
+    TRIGGER,
+    Frame,
+    Label,
+    Labels,
+    plane_of,
+    thickness_of,
+)
+from isocenter.files.dicom.reading.diffusion import gradient_direction
+from isocenter.files.dicom.reading.kinds import kind_of
+from isocenter.files.dicom.tags import item, items, lenient, named, seconds, text, words
+
+FRAME_TYPES = (
+    "MRImageFrameTypeSequence",
+    "CTImageFrameTypeSequence",
+    "PETFrameTypeSequence",
+    "XRay3DFrameTypeSequence",
+    "OphthalmicTomographyFrameTypeSequence",
+    "ParametricMapFrameTypeSequence",
+    "XAXRFFrameCharacteristicsSequence",
+)
+
+PLACES = ("StackID", "InStackPositionNumber", "ImagePositionPatient", "ImageOrientationPatient")
+
+
+def enhanced_frames(base: Frame, dataset: Dataset, where: str, count: int) -> list[Frame]:
+    """All frames; what `base` says holds for each of them.
+
+    Raises FormatError where groups and frames do not match, GeometryError where only some frames tell their place.
+    """
+    shared = item(dataset, "SharedFunctionalGroupsSequence") or Dataset()
+    each = items(dataset, "PerFrameFunctionalGroupsSequence")
+    if len(each) != count:
+        raise FormatError(
+            f"{len(each)} items in {named('PerFrameFunctionalGroupsSequence')} for {count} frames",
+            where,
+            "Export the object again",
+        )
+    pointers = [
+        keyword_for_tag(int(pointer))
+        for entry in items(dataset, "DimensionIndexSequence")
+        if (pointer := entry.get("DimensionIndexPointer")) is not None
+    ]
+    frames = []
+    for n, own in enumerate(each):
+        groups = _Groups(own, shared, dataset)
+        content = groups.one("FrameContentSequence")
+        frames.append(
+            replace(
+                base,
+                number=n,
+                order=(base.order[0], n, 0),
+                plane=plane_of(groups.places, where, required=False),
+                thickness=thickness_of(groups.one("PixelMeasuresSequence"), where),
+                stack=text(content, "StackID"),
+                kind=kind_of(*groups.frame_type),
+                time=_frame_time(groups, content),
+                labels=_labels(groups, content, pointers),
+            )
+        )
+    if len({frame.plane is None for frame in frames}) > 1:
+        odd = next(frame.number for frame in frames if frame.plane is None)
+        raise GeometryError(f"frame {odd + 1} does not say where it lies, others do", where, "Export the object again")
+    return frames
+
+
+class _Groups:
+    """The functional groups of one frame: its own, else the shared ones."""
+
+    def __init__(self, own: Dataset, shared: Dataset, dataset: Dataset) -> None:
+        self.own, self.shared, self.dataset = own, shared, dataset
+
+    def one(self, keyword: str) -> Dataset:
+        """The group's item, an empty one where the group is absent."""
+        return item(self.own, keyword) or item(self.shared, keyword) or Dataset()
+
+    @property
+    def places(self) -> list[Dataset]:
+        names = ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
+        return [self.one(name) for name in names]
+
+    @property
+    def frame_type(self) -> tuple[tuple[str, ...], str]:
+        """(values of Frame Type, Complex Image Component), whatever the modality calls the group."""
+        for source in (self.own, self.shared):
+            for keyword in FRAME_TYPES:
+                found = item(source, keyword)
+                if found is not None:
+                    return words(found, "FrameType"), text(found, "ComplexImageComponent")
+        return words(self.dataset, "ImageType"), text(self.dataset, "ComplexImageComponent")
+
+
+def _labels(groups: _Groups, content: Dataset, pointers: list[str]) -> Labels:
+    diffusion = groups.one("MRDiffusionSequence")
+    found: dict[str, Label | None] = {
+        TEMPORAL: lenient(content, "TemporalPositionIndex"),
+        TRIGGER: lenient(groups.one("CardiacSynchronizationSequence"), "NominalCardiacTriggerDelayTime"),
+        B_VALUE: lenient(diffusion, "DiffusionBValue"),
+        DIRECTION: gradient_direction(item(diffusion, "DiffusionGradientDirectionSequence") or Dataset()),
+        ECHO: lenient(groups.one("MREchoSequence"), "EffectiveEchoTime"),
+    }
+    labels: dict[str, Label] = {k: v for k, v in found.items() if v is not None}
+    values = content.get("DimensionIndexValues")
+    indices = [values] if isinstance(values, int) else list(values or ())
+    if len(indices) == len(pointers):
+        told = zip(pointers, indices, strict=True)
+        labels |= {f"dimension {k or n}": float(v) for n, (k, v) in enumerate(told) if k not in PLACES}
+    return labels
+
+
+def _frame_time(groups: _Groups, content: Dataset) -> float | None:
+    """s, of the frame's own clock or else from the series' own zero."""
+    told = text(content, "FrameReferenceDateTime") or text(content, "FrameAcquisitionDateTime")
+    offset = lenient(groups.one("TemporalPositionSequence"), "TemporalPositionTimeOffset")
+    return seconds(told) if told else offset

@@ -1,0 +1,154 @@
+"""Every kind of DICOM image as a list of frames that say where they lie and what tells them apart.
+
+Single-frame objects, Siemens mosaics, dose grids, reconstructed nuclear medicine and the enhanced multi-frame objects
+differ in where they keep this; after this file they don't.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from pydicom.dataset import Dataset
+
+from isocenter.errors import FormatError, GeometryError
+from isocenter.files.dicom.frame import (
+    ACQUISITION,
+    B_VALUE,
+    DIRECTION,
+    ECHO,
+    REFERENCE_TIME,
+    TEMPORAL,
+    TRIGGER,
+    Frame,
+    Label,
+    Labels,
+    plane_of,
+    thickness_of,
+)
+from isocenter.files.dicom.geometry import Plane
+from isocenter.files.dicom.header import Header, frame_count
+from isocenter.files.dicom.reading.diffusion import b_value, gradient_direction
+from isocenter.files.dicom.reading.enhanced import enhanced_frames
+from isocenter.files.dicom.reading.kinds import kind_of
+from isocenter.files.dicom.reading.siemens import is_mosaic, mosaic_of, refuse_grid
+from isocenter.files.dicom.tags import items, lenient, named, number, numbers, seconds, text, whole, words
+
+# Cross sections of the patient: their frames must say where they lie, or all be silent.
+CROSS_SECTIONS = ("CT", "MR", "PT")
+
+
+def frames_of(head: Header) -> list[Frame]:
+    """All frames of one file.
+
+    Raises FormatError or GeometryError, which name the attribute, for what contradicts itself.
+    """
+    dataset, where = head.dataset, head.where
+    shape = (_needed(head, "Rows"), _needed(head, "Columns"))
+    base = Frame(
+        head.path,
+        shape,
+        frame_of_reference=text(dataset, "FrameOfReferenceUID") or None,
+        uid=text(dataset, "SOPInstanceUID"),
+        order=(int(lenient(dataset, "InstanceNumber") or 0), 0, 0),
+    )
+    refuse_grid(dataset, where)
+    if "PerFrameFunctionalGroupsSequence" in dataset:
+        return enhanced_frames(base, dataset, where, frame_count(head))
+    count = frame_count(head)
+    base = replace(
+        base,
+        thickness=thickness_of(dataset, where),
+        kind=kind_of(words(dataset, "ImageType")),
+        time=_acquired(dataset),
+        labels=_labels(dataset),
+    )
+    plane = plane_of([dataset], where, required=text(dataset, "Modality") in CROSS_SECTIONS)
+    if plane is not None and is_mosaic(dataset):
+        return _mosaic(base, dataset, plane, where)
+    if count == 1:
+        return [replace(base, plane=plane)]
+    planes = _several_planes(dataset, plane, count, where)
+    return [replace(base, number=n, plane=planes[n], order=(base.order[0], n, 0)) for n in range(count)]
+
+
+def _needed(head: Header, keyword: str) -> int:
+    value = whole(head.dataset, keyword, head.where)
+    if value is None:
+        raise FormatError(f"{named(keyword)} is missing", head.where, "Get the file again")
+    return value
+
+
+def _mosaic(base: Frame, dataset: Dataset, plane: Plane, where: str) -> list[Frame]:
+    mosaic = mosaic_of(dataset, plane, *base.shape, where)
+    if base.thickness is None:
+        raise GeometryError(
+            f"is a Siemens mosaic without {named('SpacingBetweenSlices')}", where, "Export the series again"
+        )
+    planes = mosaic.planes(plane, *base.shape, base.thickness[0])
+    shape = mosaic.tile_shape(*base.shape)
+    return [
+        replace(base, shape=shape, tile=n, side=mosaic.side, plane=planes[n], order=(base.order[0], 0, n))
+        for n in range(mosaic.tiles)
+    ]
+
+
+def _several_planes(dataset: Dataset, plane: Plane | None, count: int, where: str) -> list[Plane | None]:
+    """Planes of the frames of an object that tells only the first one's."""
+    offsets = numbers(dataset, "GridFrameOffsetVector", where)
+    if plane is not None and offsets is not None:
+        return list(_dose_planes(plane, offsets, count, where))
+    if "RECON TOMO" in words(dataset, "ImageType"):
+        return list(_tomographic_planes(dataset, plane, count, where))
+    # One place for all: frames in time where the file says so; else they may as well be slices, and nobody knows.
+    in_time = any(text(dataset, keyword) for keyword in ("FrameTime", "FrameTimeVector", "TimeSlotVector"))
+    return [plane if in_time else None] * count
+
+
+def _dose_planes(plane: Plane, offsets: tuple[float, ...], count: int, where: str) -> list[Plane]:
+    """Dose planes: offsets are relative where the first is 0, else they are z of the patient. PS3.3 C.8.8.3.2"""
+    if len(offsets) != count:
+        raise GeometryError(
+            f"{named('GridFrameOffsetVector')} has {len(offsets)} values for {count} frames",
+            where,
+            "Export the dose again",
+        )
+    along = plane.normal
+    if offsets[0] != 0:
+        along = np.array([0.0, 0.0, 1.0])
+        offsets = tuple(offset - offsets[0] for offset in offsets)
+    return [plane.at(np.asarray(plane.position) + along * offset) for offset in offsets]
+
+
+def _tomographic_planes(dataset: Dataset, plane: Plane | None, count: int, where: str) -> list[Plane | None]:
+    """Reconstructed nuclear medicine: the first slice's place stands with the detector. PS3.3 C.8.4.15"""
+    if plane is None:
+        sources = [*items(dataset, "DetectorInformationSequence")[:1], dataset]
+        plane = plane_of(sources, where, required=False)
+    step = number(dataset, "SpacingBetweenSlices", where)
+    slices = numbers(dataset, "SliceVector", where)
+    if plane is None or not step or slices is None or len(slices) != count:
+        return [None] * count
+    # A negative spacing says that slices follow each other against the normal.
+    return [plane.at(np.asarray(plane.position) + plane.normal * step * (number - 1)) for number in slices]
+
+
+def _labels(dataset: Dataset) -> Labels:
+    found: dict[str, Label | None] = {
+        TEMPORAL: lenient(dataset, "TemporalPositionIdentifier"),
+        REFERENCE_TIME: lenient(dataset, "FrameReferenceTime"),
+        TRIGGER: lenient(dataset, "TriggerTime"),
+        ACQUISITION: lenient(dataset, "AcquisitionNumber"),
+        B_VALUE: b_value(dataset),
+        DIRECTION: gradient_direction(dataset),
+        ECHO: lenient(dataset, "EchoTime"),
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _acquired(dataset: Dataset) -> float | None:
+    told = text(dataset, "AcquisitionDateTime")
+    if told:
+        return seconds(told)
+    time = text(dataset, "AcquisitionTime")
+    return seconds(text(dataset, "AcquisitionDate") + time.replace(":", "")) if time else None

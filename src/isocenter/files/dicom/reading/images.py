@@ -1,0 +1,280 @@
+"""The files of one series as images: volumes where frames have a place in the patient, pictures where they don't."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from pydicom.uid import VLWholeSlideMicroscopyImageStorage
+
+from isocenter.errors import FormatError, GeometryError
+from isocenter.files.dicom.frame import B_VALUE, DIRECTION, ECHO, Frame
+from isocenter.files.dicom.geometry import LPS_TO_RAS
+from isocenter.files.dicom.header import Header, check_pixels
+from isocenter.files.dicom.reading import seg as dicom_seg
+from isocenter.files.dicom.reading.frames import CROSS_SECTIONS, frames_of
+from isocenter.files.dicom.reading.pictures import frame_times, scale_of
+from isocenter.files.dicom.reading.pixel_layout import Layout, layout_of
+from isocenter.files.dicom.reading.plain import Plain, plain_of
+from isocenter.files.dicom.reading.series import SEGMENTATIONS, description_of
+from isocenter.files.dicom.reading.values import (
+    Meaning,
+    has_varying_values,
+    meaning,
+    padding_range,
+    value_dtype,
+    value_map,
+)
+from isocenter.files.dicom.reading.volumes import Volume, volumes_of
+from isocenter.files.dicom.reading.voxels import Place, Plan, deferred
+from isocenter.files.dicom.tags import text
+from isocenter.files.format import ReadOptions
+from isocenter.values import Geometry, Image, Source
+
+# A name's suffix, and its image.
+Named = tuple[str, Image]
+
+
+def images_of(heads: Sequence[Header], options: ReadOptions) -> list[Named]:
+    """The images of one series, each with a suffix for its name where there are several."""
+    if heads[0].sop_class in SEGMENTATIONS:
+        return [(f"_{n + 1}" if len(heads) > 1 else "", dicom_seg.read(head.path)) for n, head in enumerate(heads)]
+    where = heads[0].where if len(heads) == 1 else str(heads[0].path.parent)
+    _refuse_kinds(heads[0])
+    frames = []
+    for head in heads:
+        check_pixels(head)
+        frames.append(frames_of(head))
+    everything = [frame for part in frames for frame in part]
+    lost = [frame for frame in everything if frame.plane is None]
+    if not lost:
+        volumes = _part(volumes_of(everything, where, options), options.part)
+        several = len(volumes) > 1 and len({volume.suffix for volume in volumes}) < len(volumes)
+        suffixes = [f"{v.suffix}_{n + 1}" if several else v.suffix for n, v in enumerate(volumes)]
+        return [(s, _volume_image(heads, v, where, options)) for s, v in zip(suffixes, volumes, strict=True)]
+    if len(lost) < len(everything):
+        raise GeometryError(
+            f"{lost[0].name} does not say where it lies (ImagePositionPatient (0020,0032)), other slices do",
+            where,
+            "Take it out of the series, or export the series again",
+        )
+    return _picture_images(heads, frames, where, options)
+
+
+def _refuse_kinds(head: Header) -> None:
+    if head.sop_class == VLWholeSlideMicroscopyImageStorage:
+        raise FormatError(
+            "is a whole slide microscopy image, a pyramid of tiles that is not put together here",
+            head.where,
+            "Export the region you need as TIFF or PNG",
+        )
+
+
+def _volume_image(heads: Sequence[Header], volume: Volume, where: str, options: ReadOptions) -> Image:
+    """A positioned volume: (channels[, frames], columns, rows, slices)."""
+    paths = {f.path for kind in volume.frames for slices in kind for f in slices if f is not None}
+    used = [head for head in heads if head.path in paths]
+    voxels = _Voxels(used, where, options, fill=bool(volume.missing))
+    rows, columns = volume.first.shape
+    slices, repeats = len(volume.frames[0][0]), len(volume.frames[0])
+    frames = [
+        (frame, Place(frame.number, channel, repeat, n, _tile(frame)))
+        for channel, kind in enumerate(volume.frames)
+        for repeat, stack in enumerate(kind)
+        for n, frame in enumerate(stack)
+        if frame is not None
+    ]
+    plan = voxels.plan(frames, (len(volume.frames), repeats, slices, rows, columns), volume=True, repeated=repeats > 1)
+    geometry = Geometry((columns, rows, slices), volume.affine, volume.first.frame_of_reference)
+    times = volume.times() if repeats > 1 else None
+    notes = volume.notes
+    if repeats > 1 and times is None and len(used) == 1:
+        times, told = frame_times(used[0].dataset, repeats)
+        notes = (*notes, *told)
+    channels = volume.kinds if len(volume.kinds) > 1 else ()
+    header = {"slices": [None if f is None else (str(f.path), f.number, f.tile) for f in volume.frames[0][0]]}
+    return voxels.image(plan, geometry, times, notes, _volume_facts(volume), channels, header)
+
+
+def _part(volumes: list[Volume], part: str | None) -> list[Volume]:
+    """Only one part of a complex signal, where it was asked for and is there."""
+    if part is None or not any(part in volume.kinds for volume in volumes):
+        return volumes
+    kept = [volume for volume in volumes if part in volume.kinds]
+    return [replace(v, frames=(v.frames[v.kinds.index(part)],), kinds=(part,), suffix="") for v in kept]
+
+
+def _tile(frame: Frame) -> tuple[int, int] | None:
+    return None if frame.tile is None else divmod(frame.tile, frame.side)
+
+
+def _volume_facts(volume: Volume) -> dict[str, Any]:
+    """What tells repeats apart, in the order of the frames."""
+    facts: dict[str, Any] = {}
+    for label, name in ((B_VALUE, "b_values"), (ECHO, "echo_times")):
+        values = tuple(frame.labels.get(label) for frame in volume.repeats)
+        if len(set(values)) > 1:
+            facts[name] = values
+    directions = [frame.labels.get(DIRECTION) for frame in volume.repeats]
+    if len(set(directions)) > 1:
+        turned = (None if d is None else tuple((LPS_TO_RAS @ np.asarray(d, dtype=float)).tolist()) for d in directions)
+        facts["gradient_directions"] = tuple(turned)  # unit vectors in RAS+, None for b = 0
+    if volume.missing:
+        facts["missing_slices"] = volume.missing
+    return facts
+
+
+def _picture_images(
+    heads: Sequence[Header], frames: list[list[Frame]], where: str, options: ReadOptions
+) -> list[Named]:
+    """Images without a position: each file its own, but slices of a scanner that tell no position are frames."""
+    alike = len({frame.shape for part in frames for frame in part}) == 1
+    orders = {frame.order for part in frames for frame in part}
+    in_order = len(orders) == sum(len(part) for part in frames)
+    if len(heads) > 1 and alike and in_order and text(heads[0].dataset, "Modality") in CROSS_SECTIONS:
+        note = "the slices tell no position: they are frames in the order of their instance numbers"
+        together = sorted((frame for part in frames for frame in part), key=lambda frame: frame.order)
+        return [("", _picture(heads, together, where, options, (note,)))]
+    found = [_picture([head], part, head.where, options) for head, part in zip(heads, frames, strict=True)]
+    return [(f"_{n + 1}" if len(found) > 1 else "", image) for n, image in enumerate(found)]
+
+
+def _picture(
+    heads: Sequence[Header],
+    frames: Sequence[Frame],
+    where: str,
+    options: ReadOptions,
+    notes: tuple[str, ...] = (),
+) -> Image:
+    """(channels[, frames], rows, columns)."""
+    scale = scale_of(heads[0].dataset, where)
+    voxels = _Voxels(heads, where, options, fill=False)
+    count, repeated = len(frames), len(frames) > 1
+    places = [(frame, Place(frame.number, 0, n, 0)) for n, frame in enumerate(frames)]
+    plan = voxels.plan(places, (1, count, 1, *frames[0].shape), volume=False, repeated=repeated)
+    times = _picture_times(frames)
+    if repeated and times is None and len(heads) == 1:
+        times, told = frame_times(heads[0].dataset, count)
+        notes = (*notes, *told)
+    if repeated:
+        notes = (*notes, "frames without a position: where they lie in the patient is not known")
+    geometry = scale.geometry(frames[0].shape)
+    header = {"slices": [(str(frame.path), frame.number, None) for frame in frames]}
+    return voxels.image(plan, geometry, times, (*notes, *scale.notes), scale.facts, (), header)
+
+
+def _picture_times(frames: Sequence[Frame]) -> tuple[float, ...] | None:
+    times = [frame.time for frame in frames if frame.time is not None]
+    if len(times) < len(frames) or len(frames) < 2 or any(b <= a for a, b in pairwise(times)):
+        return None
+    return tuple(round(time - times[0], 6) for time in times)
+
+
+class _Voxels:
+    """What the pixels of one series are: one type, one meaning, one padding for all its files."""
+
+    def __init__(self, heads: Sequence[Header], where: str, options: ReadOptions, *, fill: bool) -> None:
+        self.heads, self.where = heads, where
+        self.fill: float | None = None
+        self.plain: dict[str, Plain] = {}
+        layouts = [layout_of(head.dataset, head.where) for head in heads]
+        self.colour = layouts[0].colour
+        if any(layout.colour != self.colour for layout in layouts):
+            raise FormatError("has grey and coloured slices in one series", where, "Put them into folders of their own")
+        datasets = [head.dataset for head in heads]
+        self.meaning: Meaning = meaning(datasets, real_world=options.real_world, where=where)
+        self.padding: tuple[float, float] | None = None
+        self.notes: tuple[str, ...] = ()
+        if self.colour and fill:
+            raise GeometryError(
+                "coloured slices are missing, and no colour can stand for a missing one", where, "Get the whole series"
+            )
+        if self.colour:
+            self.dtype = np.result_type(*[layout.dtype for layout in layouts])
+            return
+        dtypes = [self._values_of(head, layout) for head, layout in zip(heads, layouts, strict=True)]
+        self.dtype = np.result_type(*set(dtypes))
+        paddings = {padding_range(head.dataset, 0, self.meaning, head.where) for head in heads}
+        if len(paddings) == 1:
+            self.padding = paddings.pop()
+        else:
+            self.notes = ("slices state different padding values: none is marked",)
+        if fill:
+            self._choose_fill()
+
+    def _values_of(self, head: Header, layout: Layout) -> np.dtype[Any]:
+        """The type of a file's values; where its pixels need no decoding it is noted where they lie."""
+        if has_varying_values(head.dataset):
+            return value_dtype(head.dataset, layout.frames, self.meaning, head.where)
+        values = value_map(head.dataset, 0, self.meaning, head.where)
+        plain = plain_of(head, layout, values)
+        if plain is not None:
+            self.plain[head.where] = plain
+        return values.dtype
+
+    def _choose_fill(self) -> None:
+        """A value for missing slices that is no measurement: the padding, else the one below the lowest."""
+        if self.padding is None and self.dtype.kind == "f":
+            self.fill = math.nan
+            return
+        if self.padding is None:
+            lowest = min(value_map(h.dataset, 0, self.meaning, h.where).ends[0] for h in self.heads)
+            self.padding = (lowest - 1, lowest - 1)
+            self.dtype = np.result_type(self.dtype, np.min_scalar_type(int(lowest) - 1))
+        self.fill = self.padding[0]
+
+    def plan(
+        self,
+        places: Sequence[tuple[Frame, Place]],
+        shape: tuple[int, int, int, int, int],
+        *,
+        volume: bool,
+        repeated: bool,
+    ) -> Plan:
+        if self.colour and shape[0] > 1:
+            raise FormatError(
+                "has several kinds of coloured images at one position", self.where, "Put them into folders of their own"
+            )
+        files: dict[str, list[Place]] = {}
+        for frame, place in places:
+            files.setdefault(str(frame.path), []).append(place)
+        return Plan(
+            shape=(3, *shape[1:]) if self.colour else shape,
+            dtype=self.dtype,
+            files=tuple((path, tuple(some)) for path, some in files.items()),
+            meaning=self.meaning,
+            volume=volume,
+            repeated=repeated,
+            colour=self.colour,
+            fill=self.fill,
+            plain=self.plain,
+        )
+
+    def image(
+        self,
+        plan: Plan,
+        geometry: Geometry,
+        times: tuple[float, ...] | None,
+        notes: tuple[str, ...],
+        facts: Mapping[str, Any],
+        channels: tuple[str, ...],
+        header: Mapping[str, Any],
+    ) -> Image:
+        dataset = self.heads[0].dataset
+        odd = tuple(dict.fromkeys(warning for head in self.heads for warning in head.warnings))
+        description = description_of(dataset)
+        return Image(
+            deferred(plan),
+            geometry,
+            modality=text(dataset, "Modality") or "unknown",
+            channels=("R", "G", "B") if self.colour else channels,
+            times=times,
+            padding=self.padding,
+            notes=(*notes, *self.meaning.notes, *self.notes, *odd),
+            facts={**self.meaning.facts, **facts, **({"description": description} if description else {})},
+            source=Source("dicom", tuple(path for path, _ in plan.files), dict(header)),
+        )

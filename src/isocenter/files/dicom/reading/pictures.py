@@ -1,0 +1,126 @@
+"""Images without a position: what a pixel measures, and when each frame was taken."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from pydicom.dataset import Dataset
+
+from isocenter.errors import FormatError
+from isocenter.files.dicom.tags import items, lenient, named, number, numbers, text
+from isocenter.values import Geometry
+
+# X-ray shadows: what the detector measures is larger than what is in the patient, PS3.3 10.7.1.3.
+PROJECTIONS = ("CR", "DX", "MG", "XA", "RF", "RG", "IO", "PX")
+CENTIMETRES = 3  # Physical Units, PS3.3 C.8.5.5.1.15
+PLANE = 1  # Region Spatial Format: 2D tissue or flow
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What is known about the size of a pixel.
+
+    spacing: (between rows, between columns) mm in the patient; None where that is not known
+    """
+
+    spacing: tuple[float, float] | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def geometry(self, shape: tuple[int, int]) -> Geometry:
+        return Geometry.of_pixels(shape) if self.spacing is None else Geometry.of_spacing(shape, self.spacing)
+
+
+def scale_of(dataset: Dataset, where: str) -> Scale:
+    """What a pixel of a picture without position measures. PS3.3 10.7.1.3, C.8.5.5
+
+    Raises FormatError for a spacing that cannot be.
+    """
+    spacing = _spacing(dataset, "PixelSpacing", where)
+    if text(dataset, "Modality") in PROJECTIONS:
+        return _projection(dataset, spacing, where)
+    facts = _aspect(dataset, where)
+    if spacing is not None:
+        return Scale(spacing)
+    nominal = _spacing(dataset, "NominalScannedPixelSpacing", where)
+    if nominal is not None:
+        return Scale(facts=facts | {"nominal_scanned_pixel_spacing": nominal})
+    return _ultrasound(dataset, facts, where)
+
+
+def _projection(dataset: Dataset, spacing: tuple[float, float] | None, where: str) -> Scale:
+    """Only a calibrated Pixel Spacing is in the patient: one that says so, or that differs from the detector's."""
+    detector = _spacing(dataset, "ImagerPixelSpacing", where)
+    facts: dict[str, Any] = _aspect(dataset, where)
+    if detector is not None:
+        facts["imager_pixel_spacing"] = detector
+    if spacing is None:
+        note = ("the pixel spacing is known at the detector only, not in the patient",) if detector else ()
+        return Scale(None, facts, note)
+    calibration = text(dataset, "PixelSpacingCalibrationType").upper()
+    if calibration in ("GEOMETRY", "FIDUCIAL"):
+        return Scale(spacing, facts, (f"pixel spacing calibrated by {calibration.lower()}",))
+    if detector is not None and not np.allclose(spacing, detector, rtol=1e-6):
+        return Scale(spacing, facts, ("pixel spacing differs from the detector's, so it is taken as calibrated",))
+    facts["imager_pixel_spacing"] = spacing
+    return Scale(
+        None, facts, ("PixelSpacing (0028,0030) is not calibrated: it is at the detector, not in the patient",)
+    )
+
+
+def _ultrasound(dataset: Dataset, facts: dict[str, Any], where: str) -> Scale:
+    """A calibrated region is the picture's scale only where it is the one region and covers everything."""
+    regions = items(dataset, "SequenceOfUltrasoundRegions")
+    rows, columns = lenient(dataset, "Rows") or 0, lenient(dataset, "Columns") or 0
+    if not regions:
+        return Scale(None, facts)
+    region = regions[0]
+    bounds = [lenient(region, f"RegionLocation{name}") for name in ("MinX0", "MinY0", "MaxX1", "MaxY1")]
+    steps = [number(region, f"PhysicalDelta{axis}", where) for axis in "YX"]
+    units = [lenient(region, f"PhysicalUnits{axis}Direction") for axis in "XY"]
+    flat = units == [CENTIMETRES] * 2 and lenient(region, "RegionSpatialFormat") == PLANE and all(steps)
+    whole = None not in bounds and bounds[0] == bounds[1] == 0 and bounds[2:] in _ends(rows, columns)
+    if len(regions) == 1 and flat and whole:
+        return Scale((abs(steps[0] or 0) * 10, abs(steps[1] or 0) * 10), facts, ("pixel size from the one region",))
+    facts["ultrasound_regions"] = len(regions)
+    return Scale(None, facts, ("calibrated regions cover only parts of the picture, so pixels have no size in mm",))
+
+
+def _ends(rows: float, columns: float) -> list[list[float]]:
+    """The last pixel; some writers give the size instead."""
+    return [[columns - 1, rows - 1], [columns, rows]]
+
+
+def _aspect(dataset: Dataset, where: str) -> dict[str, Any]:
+    ratio = numbers(dataset, "PixelAspectRatio", where)
+    return {"pixel_aspect_ratio": ratio} if ratio is not None and len(set(ratio)) > 1 else {}
+
+
+def _spacing(dataset: Dataset, keyword: str, where: str) -> tuple[float, float] | None:
+    found = numbers(dataset, keyword, where)
+    if found is None:
+        return None
+    if len(found) != 2 or min(found) <= 0:
+        shown = "\\".join(f"{x:g}" for x in found)
+        raise FormatError(f"{named(keyword)} is {shown}", where, "Correct the attribute, or export the file again")
+    return found[0], found[1]
+
+
+def frame_times(dataset: Dataset, count: int) -> tuple[tuple[float, ...] | None, tuple[str, ...]]:
+    """(s of each frame from the first, notes); None where the object tells no time. PS3.3 C.7.6.5.1.1"""
+    try:
+        vector = numbers(dataset, "FrameTimeVector", "")
+    except FormatError:
+        vector = None
+    if vector is not None and len(vector) == count:
+        return tuple(round(float(t), 6) for t in np.cumsum(np.array([0.0, *vector[1:]])) / 1000), ()
+    step = lenient(dataset, "FrameTime")
+    if step:
+        return tuple(round(n * step / 1000, 6) for n in range(count)), ()
+    for keyword in ("CineRate", "RecommendedDisplayFrameRate"):
+        rate = lenient(dataset, keyword)
+        if rate:
+            return tuple(round(n / rate, 6) for n in range(count)), (f"times from {keyword}: for display",)
+    return None, ()

@@ -1,0 +1,150 @@
+"""How the pixels of a DICOM object are laid out, checked from its header before any of them is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pydicom
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+
+from isocenter.errors import FormatError
+from isocenter.files.dicom.reading.colour import palette_dtype
+
+GET_AGAIN = "The file is damaged or cut short: get it again"
+NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
+MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
+COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT", "YBR_PARTIAL_420", "YBR_PARTIAL_422", "XYB")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the pixels of one object are laid out, checked, before any of them is read.
+
+    keyword: the element that holds them: PixelData, FloatPixelData or DoubleFloatPixelData
+    samples: 1 or 3, as stored; a palette is stored as 1
+    dtype:   of what `decode` gives
+    colour:  whether `decode` gives RGB
+    """
+
+    keyword: str
+    syntax: UID
+    frames: int
+    rows: int
+    columns: int
+    samples: int
+    allocated: int
+    stored: int
+    high: int
+    signed: bool
+    planar: bool
+    photometric: str
+    dtype: np.dtype[Any]
+
+    @property
+    def colour(self) -> bool:
+        return self.photometric not in MONOCHROME
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of what `decode` gives: (frames, rows, columns) or (frames, rows, columns, 3)."""
+        return (self.frames, self.rows, self.columns) + ((3,) if self.colour else ())
+
+    @property
+    def frame_bits(self) -> int:
+        """Bits of one frame as it is stored without compression."""
+        per_pixel = 2 if self.is_subsampled else self.samples
+        return self.rows * self.columns * per_pixel * self.allocated
+
+    @property
+    def is_encapsulated(self) -> bool:
+        return self.syntax not in NATIVE  # the DICOM library's list of the others ends before JPEG XL
+
+    @property
+    def is_subsampled(self) -> bool:
+        return self.photometric == "YBR_FULL_422" and not self.is_encapsulated
+
+
+def layout_of(dataset: pydicom.Dataset, where: str) -> Layout:
+    """What `decode` will give, from the header alone. Raises FormatError for a header that makes no picture."""
+    keyword = next((k for k in ("PixelData", "FloatPixelData", "DoubleFloatPixelData") if k in dataset), None)
+    if keyword is None:
+        raise FormatError("holds no picture", where, "Leave this file out")
+    floating = keyword != "PixelData"
+    allocated = _whole(dataset, "BitsAllocated", where)
+    stored = allocated if floating else _whole(dataset, "BitsStored", where, allocated)
+    high = stored - 1 if floating else _whole(dataset, "HighBit", where, stored - 1, least=0)
+    samples = _whole(dataset, "SamplesPerPixel", where, 1)
+    photometric = str(dataset.get("PhotometricInterpretation", "") or "").strip().upper()
+    signed = _whole(dataset, "PixelRepresentation", where, 0, least=0) == 1
+    if allocated not in (1, 8, 16, 32, 64) or not 1 <= stored <= allocated or not stored - 1 <= high < allocated:
+        raise FormatError(f"{stored} of {allocated} bits up to bit {high} make no pixel", where, GET_AGAIN)
+    if floating and (allocated != (32 if keyword == "FloatPixelData" else 64) or samples != 1):
+        raise FormatError(f"floating point pixels of {allocated} bits and {samples} samples", where, GET_AGAIN)
+    _check_photometric(photometric, samples, where)
+    syntax = transfer_syntax(dataset, where)
+    if photometric == "PALETTE COLOR":
+        dtype = palette_dtype(dataset, where)
+    elif floating:
+        dtype = np.dtype(f"f{allocated // 8}")
+    else:
+        dtype = np.dtype(f"{'i' if signed and samples == 1 else 'u'}{max(allocated // 8, 1)}")
+    return Layout(
+        keyword=keyword,
+        syntax=syntax,
+        frames=_whole(dataset, "NumberOfFrames", where, 1, least=0) or 1,  # some writers put 0 for one
+        rows=_whole(dataset, "Rows", where),
+        columns=_whole(dataset, "Columns", where),
+        samples=samples,
+        allocated=allocated,
+        stored=stored,
+        high=high,
+        signed=signed,
+        planar=samples > 1 and _whole(dataset, "PlanarConfiguration", where, 0, least=0) == 1,
+        photometric=photometric,
+        dtype=dtype,
+    )
+
+
+def transfer_syntax(dataset: pydicom.Dataset, where: str) -> UID:
+    """The stated transfer syntax; for an object without file meta group the native one it was read with."""
+    stated = getattr(dataset, "file_meta", pydicom.Dataset()).get("TransferSyntaxUID")
+    if stated:
+        return UID(stated)
+    implicit, little = dataset.original_encoding
+    if implicit is None:
+        raise FormatError("the transfer syntax is not stated", where, "Get the file again from its source")
+    return ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+
+
+def _check_photometric(photometric: str, samples: int, where: str) -> None:
+    fits = samples == 1 if photometric in (*MONOCHROME, "PALETTE COLOR") else samples == 3 and photometric in COLOURS
+    if not fits:
+        raise FormatError(
+            f"{samples} samples of {photometric or 'no photometric interpretation'} are no known colour model",
+            where,
+            "Convert it to RGB or MONOCHROME2 with the software it came from",
+        )
+
+
+def _whole(dataset: pydicom.Dataset, keyword: str, where: str, default: int | None = None, least: int = 1) -> int:
+    """A whole number of the header. An absent or empty one is `default`, or refused without one."""
+    try:
+        value = dataset.get(keyword)
+        if value is None or value == "":
+            value = default
+        if value is None:
+            raise FormatError(f"{keyword} is missing", where, GET_AGAIN)
+        number = int(value)
+    except (ValueError, TypeError) as error:
+        raise FormatError(f"{keyword} is no number", where, GET_AGAIN) from error
+    if number < least:
+        raise FormatError(f"{keyword} is {number}", where, GET_AGAIN)
+    return number

@@ -1,0 +1,251 @@
+"""Pixel data of a DICOM object to stored values: every transfer syntax, bit layout and colour model."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom.encaps import generate_fragments, generate_frames, parse_basic_offsets
+from pydicom.filebase import DicomBytesIO
+from pydicom.uid import ExplicitVRBigEndian
+
+from isocenter.errors import FormatError
+from isocenter.files import video
+from isocenter.files.dicom.reading import codecs
+from isocenter.files.dicom.reading.colour import full_of_422, rgb_of_palette, rgb_of_ybr_full
+from isocenter.files.dicom.reading.pixel_layout import GET_AGAIN, Layout, layout_of
+
+Stored = NDArray[Any]
+MOST_THREADS = 8  # more only wait for the disk
+Coloured = tuple[Stored, str]  # a frame, and the photometric interpretation that it then has
+
+
+def has_pixels(dataset: pydicom.Dataset) -> bool:
+    """Whether the object holds a picture at all."""
+    return any(keyword in dataset for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData"))
+
+
+def decode(
+    dataset: pydicom.Dataset, where: str, frames: Sequence[int] | None = None, *, indices: bool = False
+) -> Stored:
+    """(frames, rows, columns) or (frames, rows, columns, 3) stored values, or only those of some frames.
+
+    Bits beyond Bits Stored are masked, the sign extended, colour models made RGB, MONOCHROME1 kept as stored.
+    indices: give the numbers that a palette colours, not the colours
+    Raises FormatError for what cannot be decoded, for pixel data shorter or longer than the header says, and for
+    a header that asks for more memory than its data can be meant for.
+    """
+    layout = _layout(dataset, where, indices)
+    wanted = _wanted(layout, frames, where)
+    out = np.empty((len(wanted), *layout.shape[1:]), layout.dtype)
+    for n, frame in enumerate(_decoded(dataset, layout, wanted, where)):
+        out[n] = frame
+    return out
+
+
+def decoded(
+    dataset: pydicom.Dataset, where: str, frames: Sequence[int] | None = None, *, indices: bool = False
+) -> Iterator[Stored]:
+    """The same frames one by one, so that they are never all in memory."""
+    layout = _layout(dataset, where, indices)
+    yield from _decoded(dataset, layout, _wanted(layout, frames, where), where)
+
+
+def _layout(dataset: pydicom.Dataset, where: str, indices: bool) -> Layout:
+    layout = layout_of(dataset, where)
+    if indices and layout.photometric == "PALETTE COLOR":
+        return replace(layout, photometric="MONOCHROME2", dtype=np.dtype(f"u{max(layout.allocated // 8, 1)}"))
+    return layout
+
+
+def _wanted(layout: Layout, frames: Sequence[int] | None, where: str) -> Sequence[int]:
+    wanted = range(layout.frames) if frames is None else [int(n) for n in frames]
+    if any(not 0 <= n < layout.frames for n in wanted):
+        raise FormatError(f"has {layout.frames} frames, not frame {max(wanted) + 1}", where, "Ask for one of them")
+    return wanted
+
+
+def _decoded(dataset: pydicom.Dataset, layout: Layout, wanted: Sequence[int], where: str) -> Iterator[Stored]:
+    if layout.syntax in codecs.VIDEO:
+        yield from _video(dataset, layout, wanted, where)
+        return
+    frames = _compressed if layout.is_encapsulated else _native
+    for frame, photometric in frames(dataset, layout, wanted, where):
+        yield _coloured(frame, replace(layout, photometric=photometric), dataset, where)
+
+
+def _native(dataset: pydicom.Dataset, layout: Layout, wanted: Sequence[int], where: str) -> Iterator[Coloured]:
+    data = dataset[layout.keyword].value or b""
+    layout = _as_long_as(layout, len(data))
+    need = (layout.frames * layout.frame_bits + 7) // 8
+    if len(data) < need:
+        raise FormatError(f"{len(data)} bytes of pixels where the header needs {need}", where, GET_AGAIN)
+    if len(data) - need >= max(layout.frame_bits // 8, 2):
+        raise FormatError(
+            f"{len(data)} bytes of pixels where the header says {need}", where, "Correct the header, or get it again"
+        )
+    if dataset[layout.keyword].VR == "OW" and layout.allocated == 8 and layout.syntax == ExplicitVRBigEndian:
+        data = np.frombuffer(data[: len(data) & ~1], ">u2").astype("<u2").tobytes()  # words were swapped, PS3.5 8.1.1
+    return ((_native_frame(data, layout, n), layout.photometric) for n in wanted)
+
+
+def _as_long_as(layout: Layout, size: int) -> Layout:
+    """Pixels called YBR_FULL_422 that are not subsampled are common; their length gives them away."""
+    full = layout.frames * layout.rows * layout.columns * 3
+    if layout.is_subsampled and full <= size < full + 2:
+        return replace(layout, photometric="YBR_FULL")
+    return layout
+
+
+def _native_frame(data: bytes, layout: Layout, frame: int) -> Stored:
+    """(rows, columns[, samples]) of one frame as it lies in the file."""
+    if layout.allocated == 1:  # frames of bits follow each other without a gap, lowest bit first
+        start = frame * layout.frame_bits
+        packed = np.frombuffer(data, np.uint8, (start + layout.frame_bits + 7) // 8 - start // 8, start // 8)
+        bits = np.unpackbits(packed, bitorder="little")[start % 8 :][: layout.frame_bits]
+        return bits.reshape(layout.rows, layout.columns)
+    kind = "u" if layout.keyword == "PixelData" else "f"
+    order = ">" if layout.syntax == ExplicitVRBigEndian else "<"
+    size = layout.allocated // 8
+    count = layout.frame_bits // layout.allocated
+    flat = np.frombuffer(data, f"{order}{kind}{size}", count, frame * count * size)
+    if layout.is_subsampled:
+        return full_of_422(flat, layout.rows, layout.columns)
+    if layout.samples == 1:
+        plane = flat.reshape(layout.rows, layout.columns)
+        return plane if kind == "f" else stored_bits(plane, layout)
+    if layout.planar:
+        return np.moveaxis(flat.reshape(layout.samples, layout.rows, layout.columns), 0, -1)
+    return flat.reshape(layout.rows, layout.columns, layout.samples)
+
+
+def _compressed(dataset: pydicom.Dataset, layout: Layout, wanted: Sequence[int], where: str) -> Iterator[Coloured]:
+    if not codecs.is_known(layout.syntax):
+        raise FormatError(
+            f"no free decoder for transfer syntax {layout.syntax.name} ({str.__str__(layout.syntax)})",
+            where,
+            "Decompress it with the software it came from",
+        )
+    data = dataset[layout.keyword].value or b""
+    codecs.check_expansion(len(data), len(wanted) * layout.frame_bits // 8, where)
+    chosen = {n: frame for n, frame in enumerate(_encoded(dataset, data, layout, where)) if n in set(wanted)}
+    return _several(lambda n: _decompressed(chosen[n], layout, n, where), wanted)
+
+
+def _several(decompress: Callable[[int], Coloured], frames: Sequence[int]) -> Iterator[Coloured]:
+    """Frames in order, a few at a time in threads: the codecs let others run, and no more than these are held."""
+    threads = min(MOST_THREADS, os.cpu_count() or 1, len(frames))
+    if threads < 2:
+        yield from map(decompress, frames)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        for start in range(0, len(frames), threads):
+            yield from pool.map(decompress, frames[start : start + threads])
+
+
+def _encoded(dataset: pydicom.Dataset, data: bytes, layout: Layout, where: str) -> list[bytes]:
+    """The compressed bytes of every frame. Raises FormatError where there are fewer or more than the header says."""
+    offsets = dataset.get("ExtendedOffsetTable"), dataset.get("ExtendedOffsetTableLengths")
+    try:
+        frames = list(
+            generate_frames(data, number_of_frames=layout.frames, extended_offsets=offsets if all(offsets) else None)
+        )
+    except Exception as error:  # whatever damaged fragments make the DICOM library throw
+        raise FormatError(f"the compressed frames cannot be told apart ({error})", where, GET_AGAIN) from error
+    if len(frames) != layout.frames:
+        raise FormatError(f"{len(frames)} compressed frames, the header says {layout.frames}", where, GET_AGAIN)
+    return frames
+
+
+def _decompressed(frame: bytes, layout: Layout, number: int, where: str) -> Coloured:
+    try:
+        samples = codecs.decompress(
+            frame,
+            syntax=layout.syntax,
+            rows=layout.rows,
+            columns=layout.columns,
+            samples=layout.samples,
+            bits=layout.allocated,
+            photometric=layout.photometric,
+        )
+        photometric = codecs.photometric_after(frame, layout.syntax, layout.photometric)
+        precision = codecs.precision(frame, layout.syntax) or samples.dtype.itemsize * 8
+    except Exception as error:  # codecs throw their own kinds
+        raise FormatError(f"frame {number + 1} cannot be decompressed ({error})", where, GET_AGAIN) from error
+    shape = (layout.rows, layout.columns) + ((layout.samples,) if layout.samples > 1 else ())
+    if samples.shape != shape:
+        raise FormatError(f"frame {number + 1} decompresses to {samples.shape}, not {shape}", where, GET_AGAIN)
+    if layout.samples > 1:
+        return samples, photometric
+    if codecs.keeps_words(layout.syntax):
+        return stored_bits(samples, layout), photometric
+    return stored_bits(samples, replace(layout, stored=min(precision, layout.stored)), shift=0), photometric
+
+
+def _coloured(frame: Stored, layout: Layout, dataset: pydicom.Dataset, where: str) -> Stored:
+    if layout.keyword != "PixelData":
+        return frame
+    if layout.photometric == "PALETTE COLOR":
+        return rgb_of_palette(frame, dataset, where)
+    if layout.samples == 1:
+        return frame
+    if layout.photometric == "RGB":
+        return frame
+    if layout.photometric in ("YBR_FULL", "YBR_FULL_422") and frame.dtype.itemsize == 1:
+        return rgb_of_ybr_full(frame)
+    raise FormatError(
+        f"{layout.allocated} bit {layout.photometric} cannot be made RGB",
+        where,
+        "Convert it to RGB with the software it came from",
+    )
+
+
+def stored_bits(samples: Stored, layout: Layout, *, shift: int | None = None) -> Stored:
+    """Only the stored bits of each sample, the highest of them as its sign: what else lies in the word is an overlay.
+
+    It also sets right a compressed stream that claims another signedness than the header.
+    """
+    bits, size = layout.stored, samples.dtype.itemsize
+    shift = layout.high - bits + 1 if shift is None else shift
+    if bits == 8 * size and samples.dtype.kind in "iu" and samples.dtype.isnative:  # every bit is one of the value
+        return samples.view(f"{'i' if layout.signed else 'u'}{size}")
+    word = np.ascontiguousarray(samples).astype(f"u{size}", casting="unsafe")
+    if layout.signed:
+        return (word << (8 * size - bits - shift)).view(f"i{size}") >> (8 * size - bits)
+    if bits == 8 * size:
+        return word
+    return (word >> shift) & np.array((1 << bits) - 1, word.dtype)
+
+
+def _video(dataset: pydicom.Dataset, layout: Layout, wanted: Sequence[int], where: str) -> Iterator[Stored]:
+    """An MPEG-2, H.264 or HEVC bit stream through the reader of video files."""
+    with tempfile.TemporaryDirectory() as folder:
+        stream = Path(folder) / "stream.bin"
+        stream.write_bytes(b"".join(_fragments(dataset, where)))
+        seen = video.survey(stream, where)
+        if (seen.frames, seen.rows, seen.columns) != (layout.frames, layout.rows, layout.columns):
+            raise FormatError(
+                f"the film has {seen.frames} frames of {seen.rows} x {seen.columns}, the header says {layout.frames} "
+                f"of {layout.rows} x {layout.columns}",
+                where,
+                GET_AGAIN,
+            )
+        kept = {n: frame for n, frame in enumerate(video.frames(stream, where)) if n in set(wanted)}
+    yield from (kept[n] for n in wanted)
+
+
+def _fragments(dataset: pydicom.Dataset, where: str) -> Iterator[bytes]:
+    buffer = DicomBytesIO(dataset.PixelData)
+    try:
+        parse_basic_offsets(buffer)
+        yield from generate_fragments(buffer)
+    except Exception as error:  # whatever damaged fragments make the DICOM library throw
+        raise FormatError(f"the film cannot be taken out ({error})", where, GET_AGAIN) from error

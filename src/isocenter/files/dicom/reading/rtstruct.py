@@ -1,0 +1,261 @@
+"""RT Structure Sets, PS3.3 A.19 and C.8.8.6, as label maps on the grid of the image they were drawn on."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from isocenter.errors import FormatError, GeometryError
+from isocenter.files.dicom.geometry import LPS_TO_RAS
+from isocenter.files.dicom.header import header
+from isocenter.files.dicom.tags import item, items, numbers, text, whole
+from isocenter.values import Code, Floats, Geometry, Image, Label, Source
+
+SOP_CLASS = "1.2.840.10008.5.1.4.1.1.481.3"
+CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
+
+# Contours are written with few decimals; a tenth of a slice step is rounding, more is another plane.
+PLANE_TOLERANCE = 0.1
+# Vertices often lie on pixel centres: rounding decides then, and must decide alike everywhere.
+DECIMALS = 5
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class References:
+    """The images that a structure set was drawn on, by their UIDs."""
+
+    frames_of_reference: frozenset[str]
+    series: frozenset[str]
+    instances: frozenset[str]
+
+
+@dataclass(frozen=True, eq=False)
+class _Region:
+    """One region of interest: its label, and its closed contours in RAS+ mm, (points, 3) each."""
+
+    label: Label
+    contours: tuple[Floats, ...]
+
+
+def references(path: Path | str) -> References:
+    """Which images a structure set belongs to."""
+    dataset = _dataset(path)
+    found: dict[str, set[str]] = {"FrameOfReferenceUID": set(), "SeriesInstanceUID": set()}
+    for frame in items(dataset, "ReferencedFrameOfReferenceSequence"):
+        found["FrameOfReferenceUID"].add(text(frame, "FrameOfReferenceUID"))
+        for study in items(frame, "RTReferencedStudySequence"):
+            for series in items(study, "RTReferencedSeriesSequence"):
+                found["SeriesInstanceUID"].add(text(series, "SeriesInstanceUID"))
+    for region in items(dataset, "StructureSetROISequence"):
+        found["FrameOfReferenceUID"].add(text(region, "ReferencedFrameOfReferenceUID"))
+    instances = {
+        text(image, "ReferencedSOPInstanceUID")
+        for region in items(dataset, "ROIContourSequence")
+        for contour in items(region, "ContourSequence")
+        for image in items(contour, "ContourImageSequence")
+    }
+    known = [frozenset(uids - {""}) for uids in (*found.values(), instances)]
+    return References(*known)
+
+
+def rasterise(path: Path | str, on: Geometry, instances: Collection[str] = ()) -> Image:
+    """The regions as a label map on the grid of their image: a voxel belongs to a region when its centre does.
+
+    instances: SOP Instance UIDs of that image, as far as known; contours that refer to others are refused
+    Values are ROI numbers. Contours of one region on one slice are combined by exclusive or, so that a contour inside
+    another is a hole; a keyhole makes one, too. Where regions overlap there is one channel a region.
+    Raises GeometryError for another frame of reference or image, and for contours off the slice planes.
+    """
+    where = str(path)
+    dataset = _dataset(path)
+    if on.ndim != 3 or not on.physical or not on.oriented:
+        raise GeometryError("contours in mm need an image with positions", where, "Give the image they were drawn on")
+    notes = _check_image(references(path), on, set(instances), where)
+    regions, passed = _regions(dataset, where)
+    pixels, overlapping = _filled(regions, on, where)
+    return Image(
+        pixels,
+        on,
+        modality="RTSTRUCT",
+        channels=tuple(region.label.name for region in regions) if overlapping else ("regions",),
+        labels=tuple(region.label for region in regions),
+        notes=(*notes, *passed, *(["regions overlap: one channel a region"] if overlapping else [])),
+        facts={"overlapping": overlapping},
+        source=Source("dicom", (where,)),
+    )
+
+
+def _dataset(path: Path | str) -> Dataset:
+    head = header(Path(path))
+    if head.sop_class != SOP_CLASS:
+        raise FormatError("is no RT structure set", str(path), "Give an RTSTRUCT object")
+    return head.dataset
+
+
+def _check_image(named: References, on: Geometry, instances: set[str], where: str) -> tuple[str, ...]:
+    """Raises GeometryError unless the structure set was drawn on this image, and says what is odd about it."""
+    strangers = named.instances - instances if instances else set()
+    if strangers:
+        raise GeometryError(
+            f"refers to {len(strangers)} of {len(named.instances)} images that are not in the series, such as "
+            f"{min(strangers)}",
+            where,
+            "Give the whole series that it was drawn on",
+        )
+    same = (
+        not on.frame_of_reference
+        or not named.frames_of_reference
+        or on.frame_of_reference in (named.frames_of_reference)
+    )
+    if same:
+        return ()
+    if instances and named.instances:
+        return ("states a frame of reference of its own, but names the image's files",)
+    raise GeometryError(
+        "lies in another frame of reference than the image", where, "Give the image that it was drawn on"
+    )
+
+
+def _regions(dataset: Dataset, where: str) -> tuple[list[_Region], tuple[str, ...]]:
+    """Regions with closed contours, in order of their numbers, and what was passed over."""
+    described = {whole(region, "ROINumber", where): region for region in items(dataset, "StructureSetROISequence")}
+    codes = _codes(dataset, where)
+    regions, passed = [], []
+    for contours in items(dataset, "ROIContourSequence"):
+        number = whole(contours, "ReferencedROINumber", where)
+        if number not in described or number is None:
+            raise FormatError(f"contours of a region {number} that is not described", where, "Get the file again")
+        name = text(described[number], "ROIName") or str(number)
+        closed = _closed(contours, name, where)
+        if not closed:
+            passed.append(f"region {name} has no closed contour")
+            continue
+        regions.append(_Region(Label(number, name, _colour(contours, where), codes.get(number)), closed))
+    regions.sort(key=lambda region: region.label.value)
+    values = [region.label.value for region in regions]
+    if not regions:
+        raise FormatError("holds no closed contour", where, "Leave this file out")
+    if len(set(values)) < len(values) or values[0] < 1 or values[-1] > np.iinfo(np.uint16).max:
+        regions = [_Region(_renumbered(region.label, n + 1), region.contours) for n, region in enumerate(regions)]
+        passed.append("regions were numbered anew")
+    return _named_once(regions), tuple(passed)
+
+
+def _renumbered(label: Label, value: int) -> Label:
+    return Label(value, label.name, label.colour, label.code)
+
+
+def _named_once(regions: list[_Region]) -> list[_Region]:
+    names = [region.label.name for region in regions]
+    return [
+        _Region(
+            Label(
+                old.value, f"{old.name} {old.value}" if names.count(old.name) > 1 else old.name, old.colour, old.code
+            ),
+            region.contours,
+        )
+        for region in regions
+        for old in [region.label]
+    ]
+
+
+def _closed(contours: Dataset, name: str, where: str) -> tuple[Floats, ...]:
+    found = []
+    for contour in items(contours, "ContourSequence"):
+        if text(contour, "ContourGeometricType") not in CLOSED:
+            continue
+        data = numbers(contour, "ContourData", where)
+        if data is None or len(data) % 3 or len(data) < 9:
+            raise FormatError(f"a contour of {name} has {len(data or ())} numbers", where, "Get the file again")
+        found.append(np.array(data).reshape(-1, 3) @ LPS_TO_RAS)
+    return tuple(found)
+
+
+def _colour(contours: Dataset, where: str) -> tuple[int, int, int] | None:
+    stated = numbers(contours, "ROIDisplayColor", where)
+    if stated is None or len(stated) != 3 or not all(0 <= n <= 255 for n in stated):
+        return None
+    red, green, blue = (int(n) for n in stated)
+    return red, green, blue
+
+
+def _codes(dataset: Dataset, where: str) -> dict[int | None, Code]:
+    """{ROI number: what the region is}, PS3.3 C.8.8.8."""
+    found = {}
+    for seen in items(dataset, "RTROIObservationsSequence"):
+        code = item(seen, "RTROIIdentificationCodeSequence")
+        if code is not None and text(code, "CodeValue"):
+            scheme, value, meaning = (text(code, k) for k in ("CodingSchemeDesignator", "CodeValue", "CodeMeaning"))
+            found[whole(seen, "ReferencedROINumber", where)] = Code(scheme, value, meaning)
+    return found
+
+
+def _mask(region: _Region, on: Geometry, where: str) -> dict[int, Mask]:
+    """{slice: (columns, rows)} of one region."""
+    slices: dict[int, Mask] = {}
+    for contour in region.contours:
+        index = np.round(on.to_index(contour), DECIMALS)
+        number = _slice(index[:, 2], region.label.name, on, where)
+        inside = polygon(index[:, 1], index[:, 0], on.shape[1], on.shape[0]).T
+        slices[number] = slices[number] ^ inside if number in slices else inside
+    return slices
+
+
+def _slice(depths: Floats, name: str, on: Geometry, where: str) -> int:
+    """The slice on which a contour lies. Raises GeometryError where it lies on none."""
+    number = int(np.rint(np.median(depths)))
+    nearest = min(max(number, 0), on.shape[2] - 1)
+    off = float(np.abs(depths - nearest).max())
+    if off > PLANE_TOLERANCE:
+        raise GeometryError(
+            f"a contour of {name} lies {off * on.steps[2]:.3g} mm off the nearest slice",
+            where,
+            "Give the whole series that it was drawn on",
+        )
+    return nearest
+
+
+def polygon(y: Floats, x: Floats, rows: int, columns: int) -> Mask:
+    """(rows, columns) whose centres lie inside a closed polygon, by the even-odd rule.
+
+    y, x: (points,) in pixels, 0 is the centre of the first one. Of centres on the edge those on the side of smaller
+    numbers belong to it, so that polygons that share an edge share no pixel.
+    """
+    parity = np.zeros((rows, columns + 1), np.uint8)
+    for y0, x0, y1, x1 in zip(y, x, np.roll(y, -1), np.roll(x, -1), strict=True):
+        low, high = sorted((y0, y1))
+        crossed = np.arange(max(0, int(np.ceil(low))), min(rows, int(np.ceil(high))))
+        if len(crossed):
+            at = x0 + (crossed - y0) * (x1 - x0) / (y1 - y0)
+            # From here on to the right every centre is on the other side of this edge.
+            first = np.clip(np.ceil(np.round(at, DECIMALS)), 0, columns).astype(np.int64)
+            parity[crossed, first] ^= 1
+    return np.bitwise_xor.accumulate(parity, axis=1)[:, :columns].astype(bool)
+
+
+def _filled(regions: list[_Region], on: Geometry, where: str) -> tuple[NDArray[Any], bool]:
+    """((channels, *spatial) ROI numbers, whether regions overlap)."""
+    dtype = np.uint8 if regions[-1].label.value < 256 else np.uint16
+    single = np.zeros((1, *on.shape), dtype)
+    for region in regions:
+        for number, mask in _mask(region, on, where).items():
+            if single[0, :, :, number][mask].any():
+                return _channels(regions, on, dtype, where), True
+            single[0, :, :, number][mask] = region.label.value
+    return single, False
+
+
+def _channels(regions: list[_Region], on: Geometry, dtype: Any, where: str) -> NDArray[Any]:
+    pixels = np.zeros((len(regions), *on.shape), dtype)
+    for n, region in enumerate(regions):
+        for number, mask in _mask(region, on, where).items():
+            pixels[n, :, :, number][mask] = region.label.value
+    return pixels

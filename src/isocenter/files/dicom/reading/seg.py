@@ -1,0 +1,270 @@
+"""DICOM segmentations, PS3.3 A.51 and C.8.20, as label maps: binary, fractional and label map kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from isocenter.errors import FormatError, GeometryError
+from isocenter.files.dicom.geometry import Plane, checked_plane
+from isocenter.files.dicom.reading.colour import rgb_of_cielab
+from isocenter.files.dicom.reading.pixels import decoded, layout_of
+from isocenter.files.dicom.seg_planes import Placement, grid_of, placement
+from isocenter.files.dicom.tags import item, items, number, numbers, text, whole, words
+from isocenter.values import Code, Geometry, Image, Label, Source
+
+SEGMENTATION, LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"
+SOP_CLASSES = (SEGMENTATION, LABEL_MAP)
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """One frame: where it goes, and which value its voxels get (a label map's frame brings its own)."""
+
+    placement: Placement
+    segment: int | None
+
+
+def read(path: Path | str, on: Geometry | None = None) -> Image:
+    """The label map of a DICOM SEG on its own grid, or on the grid `on` of its source image.
+
+    Values are segment numbers. Where segments overlap there is one channel a segment, named by it. Planes without a
+    frame are background; fractional segments count from one half on, which `notes` then says.
+    Raises FormatError for what is no segmentation that can be read, GeometryError where its planes lie on no regular
+    grid or do not coincide with those of `on` within 1e-3 mm.
+    """
+    where = str(path)
+    dataset = _dataset(path, where)
+    labels = _labels(dataset, where)
+    planes = _planes(dataset, where)
+    grid = on or _own_grid(dataset, planes, where)
+    _check_frame_of_reference(dataset, grid, where)
+    parts = _parts(dataset, planes, grid, where)
+    pixels, overlapping = _filled(dataset, parts, grid, labels, where)
+    return Image(
+        pixels,
+        grid,
+        modality="SEG",
+        channels=tuple(label.name for label in labels) if overlapping else ("segments",),
+        labels=labels,
+        notes=_notes(dataset, overlapping),
+        facts=_facts(dataset) | {"overlapping": overlapping},
+        source=Source("dicom", (where,)),
+    )
+
+
+def _dataset(path: Path | str, where: str) -> Dataset:
+    try:
+        dataset = pydicom.dcmread(path)
+    except Exception as error:  # what pydicom throws at a damaged file can be anything
+        raise FormatError(f"cannot be read as DICOM ({error})", where, "Get the file again") from error
+    if text(dataset, "SOPClassUID") not in SOP_CLASSES:
+        raise FormatError("is no DICOM segmentation", where, "Give a SEG object")
+    organised = text(dataset, "DimensionOrganizationType")
+    if organised.startswith("TILED") or "TotalPixelMatrixRows" in dataset:
+        raise FormatError("segments tiles of a slide", where, "Convert it to a label map of the whole slide")
+    return dataset
+
+
+def _labels(dataset: Dataset, where: str) -> tuple[Label, ...]:
+    """The described segments in order of their numbers; number 0 of a label map is background."""
+    labels = []
+    for segment in items(dataset, "SegmentSequence"):
+        value = whole(segment, "SegmentNumber", where)
+        if value is None:
+            raise FormatError("a segment without number", where, "Get the file again")
+        code = _code(item(segment, "SegmentedPropertyTypeCodeSequence"))
+        name = text(segment, "SegmentLabel") or (code.meaning if code else str(value))
+        labels.append(Label(value, name, _colour(segment, where), code))
+    values = [label.value for label in labels]
+    if not labels or len(set(values)) < len(values) or min(values) < 0:
+        raise FormatError(f"segments are numbered {values}", where, "Get the file again")
+    return _named_once(sorted((label for label in labels if label.value > 0), key=lambda label: label.value))
+
+
+def _named_once(labels: list[Label]) -> tuple[Label, ...]:
+    """Two segments may share a label; their numbers then tell them apart."""
+    names = [label.name for label in labels]
+    return tuple(
+        Label(label.value, f"{label.name} {label.value}", label.colour, label.code)
+        if names.count(label.name) > 1
+        else label
+        for label in labels
+    )
+
+
+def _code(concept: Dataset | None) -> Code | None:
+    if concept is None:
+        return None
+    value = text(concept, "CodeValue") or text(concept, "LongCodeValue") or text(concept, "URNCodeValue")
+    return Code(text(concept, "CodingSchemeDesignator"), value, text(concept, "CodeMeaning")) if value else None
+
+
+def _colour(segment: Dataset, where: str) -> tuple[int, int, int] | None:
+    """Recommended Display CIELab Value, PS3.3 C.10.7.1.1, as sRGB."""
+    stated = numbers(segment, "RecommendedDisplayCIELabValue", where, count=3)
+    if stated is None or not all(0 <= n <= 0xFFFF for n in stated):
+        return None
+    return rgb_of_cielab(stated)
+
+
+def _groups(dataset: Dataset, frame: int, sequence: str) -> Dataset | None:
+    """A functional group of a frame, PS3.3 C.7.6.16: its own, else the shared one."""
+    own = items(dataset, "PerFrameFunctionalGroupsSequence")
+    for groups in [*own[frame : frame + 1], *items(dataset, "SharedFunctionalGroupsSequence")[:1]]:
+        found = item(groups, sequence)
+        if found is not None:
+            return found
+    return None
+
+
+def _shape(dataset: Dataset, where: str) -> tuple[int, int, int]:
+    """(frames, rows, columns)"""
+    layout = layout_of(dataset, where)
+    return layout.frames, layout.rows, layout.columns
+
+
+def _own_grid(dataset: Dataset, planes: list[Plane] | None, where: str) -> Geometry:
+    _, rows, columns = _shape(dataset, where)
+    if planes is None:
+        return Geometry.of_pixels((rows, columns))
+    return grid_of(planes, rows, columns, _depth(dataset, where), _frame_of_reference(dataset), where)
+
+
+def _planes(dataset: Dataset, where: str) -> list[Plane] | None:
+    """Where each frame lies; None for a segmentation of a picture without position, such as a radiograph."""
+    frames = _shape(dataset, where)[0]
+    groups = [
+        [_groups(dataset, n, name) for name in ("PlanePositionSequence", "PlaneOrientationSequence")]
+        for n in range(frames)
+    ]
+    if all(position is None and orientation is None for position, orientation in groups):
+        return None
+    planes = []
+    for n, (position, orientation) in enumerate(groups):
+        measures = _groups(dataset, n, "PixelMeasuresSequence")
+        origin = position and numbers(position, "ImagePositionPatient", where, count=3)
+        axes = orientation and numbers(orientation, "ImageOrientationPatient", where, count=6)
+        spacing = measures and numbers(measures, "PixelSpacing", where, count=2)
+        if not origin or not axes or not spacing:
+            raise GeometryError(f"frame {n + 1} has no position", where, "Get the file again from its source")
+        planes.append(checked_plane(origin, axes, spacing, where))
+    return planes
+
+
+def _depth(dataset: Dataset, where: str) -> tuple[float | None, float | None]:
+    """(spacing between slices, slice thickness) as stated for the first frame."""
+    measures = _groups(dataset, 0, "PixelMeasuresSequence")
+    if measures is None:
+        return None, None
+    return number(measures, "SpacingBetweenSlices", where), number(measures, "SliceThickness", where)
+
+
+def _frame_of_reference(dataset: Dataset) -> str | None:
+    return text(dataset, "FrameOfReferenceUID") or None
+
+
+def _check_frame_of_reference(dataset: Dataset, grid: Geometry, where: str) -> None:
+    stated = _frame_of_reference(dataset)
+    if stated and grid.frame_of_reference and stated != grid.frame_of_reference:
+        raise GeometryError(
+            "lies in another frame of reference than the image", where, "Give the image that it was drawn on"
+        )
+
+
+def _parts(dataset: Dataset, planes: list[Plane] | None, grid: Geometry, where: str) -> list[_Part]:
+    frames, rows, columns = _shape(dataset, where)
+    places = [
+        placement(plane, rows, columns, grid, f"{where}, frame {n + 1}")
+        for n, plane in enumerate(planes or [None] * frames)
+    ]
+    return [_Part(place, _segment(dataset, n, where)) for n, place in enumerate(places)]
+
+
+def _segment(dataset: Dataset, frame: int, where: str) -> int | None:
+    """The segment that a frame belongs to; None for a label map, whose values say it."""
+    if text(dataset, "SOPClassUID") == LABEL_MAP or text(dataset, "SegmentationType") == "LABELMAP":
+        return None
+    identification = _groups(dataset, frame, "SegmentIdentificationSequence")
+    segment = None if identification is None else whole(identification, "ReferencedSegmentNumber", where)
+    if segment is None:
+        raise FormatError(f"frame {frame + 1} names no segment", where, "Get the file again")
+    return segment
+
+
+def _filled(
+    dataset: Dataset, parts: list[_Part], grid: Geometry, labels: tuple[Label, ...], where: str
+) -> tuple[NDArray[Any], bool]:
+    """((channels, *spatial) segment numbers, whether segments overlap)."""
+    known = {label.value for label in labels}
+    dtype = np.uint8 if max(known, default=0) < 256 else np.uint16
+    single = np.zeros(grid.shape, dtype)
+    for index, values in _voxels(dataset, parts, known, where):
+        there = single[index]
+        if ((there != 0) & (there != values)).any():
+            return _channels(dataset, parts, grid, labels, dtype, where), True
+        single[index] = values
+    return single[None], False
+
+
+def _channels(
+    dataset: Dataset, parts: list[_Part], grid: Geometry, labels: tuple[Label, ...], dtype: Any, where: str
+) -> NDArray[Any]:
+    pixels = np.zeros((len(labels), *grid.shape), dtype)
+    row = {label.value: n for n, label in enumerate(labels)}
+    for index, values in _voxels(dataset, parts, set(row), where):
+        pixels[row[int(values.flat[0])]][index] = values
+    return pixels
+
+
+def _voxels(
+    dataset: Dataset, parts: list[_Part], known: set[int], where: str
+) -> Iterator[tuple[tuple[NDArray[np.int64], ...], NDArray[Any]]]:
+    """Frame by frame the index of each voxel that is no background, and its segment number."""
+    half = _half(dataset, where)
+    background = number(dataset, "PixelPaddingValue", where) or 0
+    for n, (part, frame) in enumerate(zip(parts, decoded(dataset, where, indices=True), strict=True)):
+        rows, columns = np.nonzero(frame != background if part.segment is None else frame >= half)
+        if not len(rows):
+            continue
+        values = frame[rows, columns] if part.segment is None else np.full(len(rows), part.segment)
+        unknown = set(np.unique(values).tolist()) - known - {0}
+        if unknown:
+            raise FormatError(f"frame {n + 1} has undescribed segments {sorted(unknown)}", where, "Get the file again")
+        yield part.placement.index(rows, columns, f"{where}, frame {n + 1}"), values
+
+
+def _half(dataset: Dataset, where: str) -> float:
+    """From which stored value on a pixel belongs to the segment."""
+    if text(dataset, "SegmentationType") != "FRACTIONAL":
+        return 1
+    return (number(dataset, "MaximumFractionalValue", where) or 255) / 2
+
+
+def _notes(dataset: Dataset, overlapping: bool) -> tuple[str, ...]:
+    notes = ["segments overlap: one channel a segment"] if overlapping else []
+    if text(dataset, "SegmentationType") == "FRACTIONAL":
+        kind = text(dataset, "SegmentationFractionalType").lower() or "fraction"
+        notes.append(f"a voxel belongs to a segment from a {kind} of one half on")
+    return tuple(notes)
+
+
+def _facts(dataset: Dataset) -> dict[str, Any]:
+    """Which images it was drawn on, for finding them again."""
+    series = items(dataset, "ReferencedSeriesSequence")
+    instances = [i for s in series for i in items(s, "ReferencedInstanceSequence")]
+    return {
+        "kind": text(dataset, "SegmentationType").lower(),
+        "source_series": tuple(text(s, "SeriesInstanceUID") for s in series),
+        "source_instances": tuple(text(i, "ReferencedSOPInstanceUID") for i in instances),
+        "algorithms": words(dataset, "ContentDescription"),
+    }

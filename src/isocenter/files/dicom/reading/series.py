@@ -1,0 +1,257 @@
+"""Which files of a folder belong together: series, from headers only, without anybody's identity."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydicom.dataset import Dataset
+from pydicom.uid import (
+    ComprehensiveSRStorage,
+    RTStructureSetStorage,
+    SegmentationStorage,
+    SurfaceSegmentationStorage,
+)
+
+from isocenter.errors import FormatError
+from isocenter.files.dicom.header import Header, header
+from isocenter.files.dicom.reading.scan import headers, listed
+from isocenter.files.dicom.tags import items, lenient, text
+from isocenter.files.dicom.warnings import quiet
+
+LABEL_MAP_SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.7"  # newer than the library's list
+SEGMENTATIONS = (str(SegmentationStorage), LABEL_MAP_SEGMENTATION, str(SurfaceSegmentationStorage))
+REFERENCES = (*SEGMENTATIONS, str(RTStructureSetStorage), str(ComprehensiveSRStorage))
+LONGEST_NAME = 60
+
+
+@dataclass(frozen=True)
+class SeriesFiles:
+    """The files of one series, as the headers tell.
+
+    patient:    hash of the patient's identifier: equal for one person, and not the identifier
+    study, uid: of study and series
+    name:       safe for file names, made from the description, unique among the series that came with it
+    paths:      in the order of instance numbers, which need not be the order of slices
+    sop_class:  UID; sop_class_name: in words
+    is_image:   whether it is an image, and no segmentation
+    references: UIDs of the series that a segmentation, structure set or report is about
+    covariates: age (years), sex, manufacturer, model, body part: as written, None where absent
+    """
+
+    patient: str
+    study: str
+    uid: str
+    name: str
+    modality: str
+    description: str
+    paths: tuple[Path, ...]
+    sop_class: str
+    sop_class_name: str
+    frame_of_reference: str | None
+    is_image: bool
+    references: tuple[str, ...] = ()
+    covariates: Mapping[str, float | str | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """All series under a folder, and the files that begin as DICOM but cannot be read."""
+
+    series: tuple[SeriesFiles, ...]
+    damaged: tuple[FormatError, ...] = ()
+
+
+def series(folder: Path) -> list[SeriesFiles]:
+    """The series under a folder. Raises FormatError at the first damaged file; `survey` goes on."""
+    found = survey(folder)
+    if found.damaged:
+        raise found.damaged[0]
+    return list(found.series)
+
+
+def survey(folder: Path) -> Survey:
+    """The series under a folder, and what is damaged there."""
+    groups: dict[Key, _Gathered] = {}
+    damaged: list[FormatError] = []
+    with quiet():  # what is odd about a header is told when its series is read
+        for head in headers(folder):
+            if isinstance(head, FormatError):
+                damaged.append(head)
+            elif not head.is_directory:
+                groups.setdefault(_key(head), _Gathered(head)).add(head)
+        found = [groups[key] for key in sorted(groups, key=lambda key: _place(key, groups[key].first))]
+        names = unique([safe_name(group.first.dataset) for group in found])
+        described = [_described(group, name) for group, name in zip(found, names, strict=True)]
+    return Survey(tuple(described), tuple(damaged))
+
+
+def collected(path: Path) -> list[Header]:
+    """The headers of a file, of a folder, or of what a DICOMDIR lists.
+
+    Raises FormatError for a damaged one: a series that has lost a slice unnoticed would be a guess.
+    """
+    if path.is_dir():
+        found = []
+        for head in headers(path):
+            if isinstance(head, FormatError):
+                raise head
+            found.append(head)
+        if not found:
+            raise FormatError("there is no DICOM file in this folder", str(path), "Give a folder of DICOM, or one file")
+        return [head for head in found if not head.is_directory] or found
+    head = header(path)
+    return [header(file) for file in listed(head)] if head.is_directory else [head]
+
+
+def grouped(heads: Iterable[Header]) -> list[list[Header]]:
+    """Headers by series; a file without series UID is its own. In an order that does not depend on file names."""
+    groups: dict[Key, list[Header]] = {}
+    for head in heads:
+        groups.setdefault(_key(head), []).append(head)
+    for group in groups.values():
+        group.sort(key=_order)
+    return [groups[key] for key in sorted(groups, key=lambda key: _place(key, groups[key][0]))]
+
+
+# Patient, study, series, SOP class.
+Key = tuple[str, str, str, str]
+
+
+def _key(head: Header) -> Key:
+    uid = text(head.dataset, "SeriesInstanceUID") or str(head.path)
+    return patient_of(head.dataset), text(head.dataset, "StudyInstanceUID"), uid, head.sop_class
+
+
+def _order(head: Header) -> tuple[float, str]:
+    """Of a file in its series, as far as the header tells without geometry."""
+    return lenient(head.dataset, "InstanceNumber") or 0, str(head.path)
+
+
+def _place(key: Key, first: Header) -> tuple[str, str, float, Key]:
+    """Of a series among others."""
+    return key[0], key[1], lenient(first.dataset, "SeriesNumber") or 0, key
+
+
+class _Gathered:
+    """The files of one series; of a hundred thousand headers only the first of each series is kept."""
+
+    def __init__(self, first: Header) -> None:
+        self.first = first
+        self.members: list[tuple[tuple[float, str], Path]] = []
+
+    def add(self, head: Header) -> None:
+        self.members.append((_order(head), head.path))
+        self.first = min(self.first, head, key=_order)
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        return tuple(path for _, path in sorted(self.members))
+
+
+def unique(names: list[str]) -> list[str]:
+    """Names that occur once stay; others get _1, _2 in order."""
+    count, seen = Counter(names), Counter[str]()
+    taken = {name for name in names if count[name] == 1}
+    found = []
+    for name in names:
+        if count[name] == 1:
+            found.append(name)
+            continue
+        seen[name] += 1
+        while f"{name}_{seen[name]}" in taken:
+            seen[name] += 1
+        taken.add(f"{name}_{seen[name]}")
+        found.append(f"{name}_{seen[name]}")
+    return found
+
+
+def safe_name(dataset: Dataset) -> str:
+    """A name for files from what was scanned; never from who was scanned."""
+    for keyword in ("SeriesDescription", "ProtocolName", "StudyDescription", "Modality"):
+        told = safe(text(dataset, keyword)).strip("._-")[:LONGEST_NAME]
+        if told and not names_the_patient(dataset, told):
+            return told
+    return "image"
+
+
+def safe(told: str) -> str:
+    """Only what every file system takes."""
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", told)
+
+
+def names_the_patient(dataset: Dataset, told: str) -> bool:
+    """Whether a description repeats a part of the patient's name or identifier."""
+    identity = f"{text(dataset, 'PatientName')} {text(dataset, 'PatientID')}"
+    parts = [part for part in re.split(r"[^A-Za-z0-9]+", identity.casefold()) if len(part) > 2]
+    pieces = set(re.split(r"[^a-z0-9]+", told.casefold()))
+    return any(part in pieces for part in parts)
+
+
+def patient_of(dataset: Dataset) -> str:
+    """A hash that is equal for one person; without an identifier the study stands for the person."""
+    identity = text(dataset, "PatientID") or text(dataset, "PatientName") or text(dataset, "StudyInstanceUID")
+    issuer = text(dataset, "IssuerOfPatientID")
+    return hashlib.sha256(f"{issuer}\0{identity}".encode()).hexdigest()[:16]
+
+
+def references_of(dataset: Dataset) -> tuple[str, ...]:
+    """UIDs of the series that an object points at: SEG (C.8.20.2), RTSTRUCT (C.8.8.5), SR evidence (C.17.2)."""
+    found = [text(entry, "SeriesInstanceUID") for entry in items(dataset, "ReferencedSeriesSequence")]
+    for frame in items(dataset, "ReferencedFrameOfReferenceSequence"):
+        for study in items(frame, "RTReferencedStudySequence"):
+            found += [text(entry, "SeriesInstanceUID") for entry in items(study, "RTReferencedSeriesSequence")]
+    for study in items(dataset, "CurrentRequestedProcedureEvidenceSequence"):
+        found += [text(entry, "SeriesInstanceUID") for entry in items(study, "ReferencedSeriesSequence")]
+    return tuple(dict.fromkeys(uid for uid in found if uid))
+
+
+def _described(group: _Gathered, name: str) -> SeriesFiles:
+    first, dataset = group.first, group.first.dataset
+    return SeriesFiles(
+        patient=patient_of(dataset),
+        study=text(dataset, "StudyInstanceUID"),
+        uid=text(dataset, "SeriesInstanceUID"),
+        name=name,
+        modality=text(dataset, "Modality") or "unknown",
+        description=description_of(dataset),
+        paths=group.paths,
+        sop_class=first.sop_class,
+        sop_class_name=first.sop_class_name,
+        frame_of_reference=_frame_of_reference(dataset),
+        is_image=first.is_image and first.sop_class not in SEGMENTATIONS,
+        references=references_of(dataset),
+        covariates=_covariates(dataset),
+    )
+
+
+def description_of(dataset: Dataset) -> str:
+    """The series description, empty where it names the patient."""
+    told = text(dataset, "SeriesDescription")
+    return "" if names_the_patient(dataset, told) else told
+
+
+def _frame_of_reference(dataset: Dataset) -> str | None:
+    own = text(dataset, "FrameOfReferenceUID")
+    inside = [text(entry, "FrameOfReferenceUID") for entry in items(dataset, "ReferencedFrameOfReferenceSequence")]
+    return own or next((uid for uid in inside if uid), None)
+
+
+def _covariates(dataset: Dataset) -> dict[str, float | str | None]:
+    return {
+        "age": _years(text(dataset, "PatientAge")),
+        "sex": text(dataset, "PatientSex") or None,
+        "manufacturer": text(dataset, "Manufacturer") or None,
+        "model": text(dataset, "ManufacturerModelName") or None,
+        "body_part": text(dataset, "BodyPartExamined") or None,
+    }
+
+
+def _years(age: str) -> float | None:
+    """An age string such as 045Y, 006M, PS3.5 6.2."""
+    match = re.fullmatch(r"(\d{1,3})([DWMY])", age)
+    return None if match is None else int(match[1]) / {"D": 365.25, "W": 52.18, "M": 12, "Y": 1}[match[2]]

@@ -1,0 +1,280 @@
+"""Regions in DICOM structured reports: measurement reports, PS3.16 TID 1500, and those of CAD devices, TID 4000 ff.
+
+A region is an outline in pixels of an image (SCOORD) or in mm of a frame of reference (SCOORD3D), PS3.3 C.18.6 and
+C.18.9. Lengths, points and references to segments are no regions; they are passed over and counted.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydicom.dataset import Dataset
+from pydicom.uid import (
+    ChestCADSRStorage,
+    ColonCADSRStorage,
+    Comprehensive3DSRStorage,
+    ComprehensiveSRStorage,
+    EnhancedSRStorage,
+    ExtensibleSRStorage,
+    MammographyCADSRStorage,
+)
+
+from isocenter.errors import FormatError, counted
+from isocenter.files.dicom.geometry import LPS_TO_RAS
+from isocenter.files.dicom.header import header
+from isocenter.files.dicom.tags import item, items, number, numbers, text, words
+from isocenter.values import Floats
+
+CAD = tuple(map(str, (MammographyCADSRStorage, ChestCADSRStorage, ColonCADSRStorage)))
+SOP_CLASSES = (
+    *map(str, (EnhancedSRStorage, ComprehensiveSRStorage, Comprehensive3DSRStorage, ExtensibleSRStorage)),
+    *CAD,
+)
+# Concepts by their values, which no two schemes share.
+REPORT, GROUP, IMAGE_REGION, VOLUME_SURFACE = "126000", "125007", "111030", "121231"
+CAD_FINDING, CAD_OUTLINE, RENDERING, NOT_SHOWN = "111059", "111041", "111056", "111152"
+FINDING, CATEGORY, TRACKING = "121071", "276214006", "112040"
+# An outline from which an area was inferred is one of a region, as some viewers write it: Area, Area of defined region.
+AREAS = frozenset({"42798000", "G-A166", "131184002", "G-A16A"})
+# In percent: Certainty of Finding, Probability of cancer.
+SCORES = ("111012", "111047")
+# What a report finds where it finds nothing.
+NOT_DETECTED = "260415000"
+COORDINATES = ("SCOORD", "SCOORD3D")
+# Points that each kind of graphic has; other kinds bound nothing. PS3.3 C.18.6.1.2 and C.18.9.1.2
+FEWEST = {"CIRCLE": 2, "ELLIPSE": 4, "ELLIPSOID": 6, "POLYLINE": 3, "POLYGON": 3}
+UNNAMED = "finding"
+
+
+@dataclass(frozen=True, eq=False)
+class Marked:
+    """One outline of a finding.
+
+    name:     the meaning of the finding's code, else that of its category, else "finding"
+    points:   (n, 2) column and row, from the corner of the first pixel; or (n, 3) in RAS+ mm
+    tracking: equal for the outlines of one finding
+    image:    the SOP instance in which pixels are counted, and its frame from 1; empty where points are in mm
+    score:    0..1, where the report states how sure its finding is
+    """
+
+    name: str
+    graphic: str
+    points: Floats
+    tracking: str
+    image: tuple[str, int | None] = ("", None)
+    frame_of_reference: str = ""
+    score: float | None = None
+
+    @property
+    def bounds(self) -> tuple[Floats, Floats]:
+        """Where it begins and ends along each axis of its own points."""
+        return bounds(self.graphic, self.points)
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What a report says about places in images.
+
+    evidence: {series UID: SOP instances} that it refers to
+    passed:   what marks a place and bounds none, in words
+    is_whole: whether an image that it refers to and marks nothing on is known to hold nothing
+    """
+
+    path: Path
+    marked: tuple[Marked, ...]
+    evidence: Mapping[str, frozenset[str]]
+    passed: tuple[str, ...] = ()
+    is_whole: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class _Node:
+    """A content item in its tree; place: its identifier, PS3.3 C.17.3.2.5"""
+
+    item: Dataset
+    place: tuple[int, ...]
+    above: _Node | None
+
+    @property
+    def concept(self) -> str:
+        return _value(item(self.item, "ConceptNameCodeSequence"))
+
+    @property
+    def children(self) -> Iterator[_Node]:
+        for n, one in enumerate(items(self.item, "ContentSequence"), start=1):
+            yield _Node(one, (*self.place, n), self)
+
+    def walk(self) -> Iterator[_Node]:
+        yield self
+        for child in self.children:
+            yield from child.walk()
+
+
+def read(path: Path | str) -> Report:
+    """The regions of a report.
+
+    Raises FormatError for what is no report with coordinates, and for coordinates that are damaged.
+    """
+    head, where = header(Path(path)), str(path)
+    if head.sop_class not in SOP_CLASSES:
+        raise FormatError("is no structured report with coordinates", where, "Give a measurement or CAD report")
+    try:
+        nodes = {node.place: node for node in _Node(head.dataset, (1,), None).walk()}
+    except RecursionError as error:
+        raise FormatError(
+            "its items lie too deep in one another", where, "The file is damaged: get it again"
+        ) from error
+    marked, passed, seen = list[Marked](), Counter[str](), set[bytes]()
+    for node in nodes.values():
+        group = _group(node)
+        if group is None or not _is_region(node) or _is_hidden(group):
+            continue
+        found = _marked(node, group, nodes, where)
+        if isinstance(found, str):
+            passed[found] += 1
+        elif (same := _same(found)) not in seen:
+            seen.add(same)
+            marked.append(found)
+    groups = [node for node in nodes.values() if node.concept in (GROUP, CAD_FINDING) and not _is_none(node)]
+    measures = nodes[1,].concept == REPORT or head.sop_class in CAD
+    return Report(
+        Path(path),
+        tuple(marked),
+        _evidence(head.dataset),
+        tuple(f"{counted(count, 'outline')}: {what}" for what, count in sorted(passed.items())),
+        measures and not passed and (bool(marked) or not groups),
+    )
+
+
+def bounds(graphic: str, points: Floats) -> tuple[Floats, Floats]:
+    """Where a graphic begins and ends along each axis of its points, (n, axes): on any grid, oblique or sheared.
+
+    An ellipse or ellipsoid is given by the ends of its axes; a circle by its centre and a point on it.
+    """
+    if graphic == "CIRCLE":
+        radius = np.linalg.norm(points[1] - points[0])
+        return points[0] - radius, points[0] + radius
+    if graphic in ("ELLIPSE", "ELLIPSOID"):
+        # Half axes of an ellipse stay conjugate under any affine map, and so bound it.
+        half = np.sqrt((((points[1::2] - points[::2]) / 2) ** 2).sum(axis=0))
+        centre = points.mean(axis=0)
+        return centre - half, centre + half
+    return points.min(axis=0), points.max(axis=0)
+
+
+def _group(node: _Node) -> _Node | None:
+    """What the item belongs to: a measurement group, or a finding of a CAD device."""
+    while node.above is not None:
+        node = node.above
+        if node.concept in (GROUP, CAD_FINDING):
+            return node
+    return None
+
+
+def _is_region(node: _Node) -> bool:
+    if text(node.item, "ValueType") not in COORDINATES:
+        return False
+    above = node.above
+    inferred = above is not None and text(above.item, "ValueType") == "NUM" and above.concept in AREAS
+    return inferred or node.concept in (IMAGE_REGION, VOLUME_SURFACE, CAD_OUTLINE)
+
+
+def _is_hidden(group: _Node) -> bool:
+    """Whether a CAD device has found it and decided that nobody shall see it."""
+    return any(_coded(child) == NOT_SHOWN for child in group.children if child.concept == RENDERING)
+
+
+def _is_none(group: _Node) -> bool:
+    """Whether it says that there is nothing."""
+    return any(_coded(child) == NOT_DETECTED for child in group.children if child.concept == FINDING)
+
+
+def _marked(node: _Node, group: _Node, nodes: Mapping[tuple[int, ...], _Node], where: str) -> Marked | str:
+    """The outline, or why it is none."""
+    graphic, axes = text(node.item, "GraphicType"), 3 if text(node.item, "ValueType") == "SCOORD3D" else 2
+    if graphic not in FEWEST:
+        return f"a {graphic.lower() or 'graphic without type'} bounds no region"
+    data = numbers(node.item, "GraphicData", where)
+    if data is None or len(data) % axes or (graphic[0] != "P" and len(data) != axes * FEWEST[graphic]):
+        problem = f"a {graphic} of {len(data or ())} numbers"
+        raise FormatError(problem, where, "Get the report again")
+    points = np.reshape(data, (-1, axes))
+    if len(np.unique(points, axis=0)) < FEWEST[graphic]:
+        return f"a {graphic.lower()} of fewer points than {FEWEST[graphic]} bounds no region"
+    image = ("", None) if axes == 3 else _image(node, nodes)
+    if image is None:
+        return "it refers to no image"
+    return Marked(
+        _finding(group),
+        graphic,
+        points @ LPS_TO_RAS if axes == 3 else points,
+        next((text(one.item, "UID") for one in group.children if one.concept == TRACKING), "") or str(group.place),
+        image,
+        text(node.item, "ReferencedFrameOfReferenceUID"),
+        _score(group, where),
+    )
+
+
+def _finding(group: _Node) -> str:
+    """What was found: the value of a CAD device's finding, of a group its finding, else its category."""
+    named = [group] if group.concept == CAD_FINDING else []
+    for concept in (FINDING, CATEGORY):
+        named += [child for child in group.children if child.concept == concept]
+    for node in named:
+        code = item(node.item, "ConceptCodeSequence")
+        meaning = "" if code is None else text(code, "CodeMeaning")
+        if meaning:
+            return meaning
+    return UNNAMED
+
+
+def _score(group: _Node, where: str) -> float | None:
+    for child in group.children:
+        measured = item(child.item, "MeasuredValueSequence")
+        if child.concept in SCORES and measured is not None:
+            found = number(measured, "NumericValue", where)
+            return None if found is None else found / 100
+    return None
+
+
+def _image(node: _Node, nodes: Mapping[tuple[int, ...], _Node]) -> tuple[str, int | None] | None:
+    """(SOP instance, frame from 1) in which an outline was drawn: an item below it, or one that it points at."""
+    for child in node.children:
+        target = words(child.item, "ReferencedContentItemIdentifier")
+        place = tuple(int(n) for n in target if n.isdecimal())
+        meant = nodes.get(place, child) if target else child
+        named = item(meant.item, "ReferencedSOPSequence")
+        if named is not None and text(named, "ReferencedSOPInstanceUID"):
+            frames = words(named, "ReferencedFrameNumber") or (text(named, "ReferencedFrameNumber"),)
+            return text(named, "ReferencedSOPInstanceUID"), int(frames[0]) if frames[0].isdecimal() else None
+    return None
+
+
+def _same(marked: Marked) -> bytes:
+    """Equal for an outline that stands in a group twice: as its region, and where an area was inferred from it."""
+    return repr((marked.tracking, marked.image, marked.frame_of_reference, marked.points.tolist())).encode()
+
+
+def _evidence(dataset: Dataset) -> dict[str, frozenset[str]]:
+    """PS3.3 C.17.2.3; the one sequence is of what was asked for, the other of what was looked at besides."""
+    found: dict[str, frozenset[str]] = {}
+    for keyword in ("CurrentRequestedProcedureEvidenceSequence", "PertinentOtherEvidenceSequence"):
+        for study in items(dataset, keyword):
+            for series in items(study, "ReferencedSeriesSequence"):
+                uid, named = text(series, "SeriesInstanceUID"), items(series, "ReferencedSOPSequence")
+                instances = {text(one, "ReferencedSOPInstanceUID") for one in named}
+                found[uid] = found.get(uid, frozenset()) | instances
+    return found
+
+
+def _coded(node: _Node) -> str:
+    return _value(item(node.item, "ConceptCodeSequence"))
+
+
+def _value(code: Dataset | None) -> str:
+    """Of a code, which is kept elsewhere where it is long: PS3.3 8.1."""
+    return "" if code is None else text(code, "CodeValue") or text(code, "LongCodeValue")

@@ -1,0 +1,219 @@
+"""What all values of a DICOM series mean: units, SUV, padding, and how they are displayed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from isocenter.files.dicom.reading.suv import suv_bw_factor
+from isocenter.files.dicom.reading.value_map import (
+    Meaning,
+    Values,
+    holder,
+    is_turned,
+    mapping_of,
+    stored_range,
+    table_of,
+    unit,
+    value_map,
+)
+from isocenter.files.dicom.tags import item, items, number, numbers, text
+
+__all__ = [
+    "Meaning",
+    "Window",
+    "display_window",
+    "displayed",
+    "has_varying_values",
+    "meaning",
+    "padding_range",
+    "rescaled",
+    "unit",
+    "value_dtype",
+    "value_map",
+    "windowed",
+]
+
+
+@dataclass(frozen=True)
+class Window:
+    """A display window in the image's own values, PS3.3 C.11.2.1.2."""
+
+    centre: float
+    width: float
+    function: str = "LINEAR"
+
+
+def meaning(datasets: Sequence[Dataset], *, real_world: bool = False, where: str = "") -> Meaning:
+    """Unit, SUV factor, notes and facts of all files of one series."""
+    first = datasets[0]
+    notes: list[str] = []
+    found = Meaning(unit=unit(first, where), real_world=real_world and mapping_of(first, 0) is not None)
+    if found.real_world:
+        found = replace(found, unit=_real_world_unit(first))
+        notes.append(f"real world values in {found.unit or 'no unit'}")
+        if len(items(holder(first, "RealWorldValueMappingSequence", 0), "RealWorldValueMappingSequence")) > 1:
+            notes.append("of several real world value mappings the first was taken")
+    elif real_world:
+        notes.append("there is no real world value mapping")
+    if text(first, "Modality") == "PT" and not found.real_world:
+        factor = suv_bw_factor(datasets)
+        if isinstance(factor, str):
+            notes.append(f"values stay {found.unit or 'as they are'}, SUVbw is not known: {factor}")
+        else:
+            found = replace(found, unit="SUVbw", suv=factor)
+    if is_turned(first, where):
+        notes.append("MONOCHROME1 was turned round: higher is brighter")
+    facts = _facts(first, found, where)
+    return replace(found, notes=tuple(notes), facts=facts)
+
+
+def rescaled(
+    stored: Values, dataset: Dataset, frame: int | None = None, meaning: Meaning | None = None, where: str = ""
+) -> Values:
+    """Stored values of one frame, or of all frames along the first axis, as what they mean.
+
+    Colours come back as they are. Integers keep the smallest integer type that holds every value the header allows,
+    so that all frames of one header have one type (see `value_dtype`).
+    Raises FormatError for a slope of zero or a damaged table.
+    """
+    if text(dataset, "PhotometricInterpretation") not in ("MONOCHROME1", "MONOCHROME2"):
+        return stored
+    if frame is not None or stored.ndim == 2:
+        return value_map(dataset, frame or 0, meaning, where)(stored)
+    maps = [value_map(dataset, n, meaning, where) for n in range(_varying_frames(dataset, len(stored)))]
+    if len(maps) == 1:
+        return maps[0](stored)
+    dtype = np.result_type(*[m.dtype for m in maps])
+    return np.stack([m(part).astype(dtype) for m, part in zip(maps, stored, strict=True)])
+
+
+def value_dtype(dataset: Dataset, frames: int = 1, meaning: Meaning | None = None, where: str = "") -> np.dtype[Any]:
+    """The type that `rescaled` gives for grey pixels, from the header alone."""
+    maps = [value_map(dataset, n, meaning, where) for n in range(_varying_frames(dataset, frames))]
+    return np.result_type(*[m.dtype for m in maps])
+
+
+def padding_range(
+    dataset: Dataset, frame: int = 0, meaning: Meaning | None = None, where: str = ""
+) -> tuple[float, float] | None:
+    """(low, high) values that are padding and no measurement, PS3.3 C.7.5.1.1.2; None where none are stated."""
+    if text(dataset, "PhotometricInterpretation") not in ("MONOCHROME1", "MONOCHROME2"):
+        return None
+    found = _padding(dataset, where)
+    if found is None:
+        return None
+    values = value_map(dataset, frame, meaning, where)(np.asarray(found))
+    if not np.isfinite(values).all():  # not mapped to the real world: NaN marks it already
+        return None
+    return float(values.min()), float(values.max())
+
+
+def display_window(dataset: Dataset, frame: int = 0, meaning: Meaning | None = None, where: str = "") -> Window | None:
+    """The first stated window, in the values that `rescaled` gives; None where none is, or real world values are."""
+    place = holder(dataset, "WindowCenter", frame, "FrameVOILUTSequence")
+    centres, widths = numbers(place, "WindowCenter", where), numbers(place, "WindowWidth", where)
+    if not centres or not widths or widths[0] <= 0 or (meaning is not None and meaning.real_world):
+        return None
+    found = Window(centres[0], widths[0], text(place, "VOILUTFunction") or "LINEAR")
+    if meaning is not None and meaning.suv is not None:
+        found = _scaled(found, meaning.suv)
+    mirror = value_map(dataset, frame, meaning, where).mirror
+    if mirror is None:
+        return found
+    # LINEAR counts its ends to whole values, so its mirror image lies one further up.
+    return replace(found, centre=mirror - found.centre + (1 if found.function == "LINEAR" else 0))
+
+
+def _scaled(window: Window, factor: float) -> Window:
+    """The same window over values that are `factor` times larger; LINEAR is only defined over whole values."""
+    if window.function == "LINEAR":
+        window = Window(window.centre - 0.5, max(window.width - 1, 1e-6), "LINEAR_EXACT")
+    return replace(window, centre=window.centre * factor, width=window.width * factor)
+
+
+def displayed(
+    values: Values, dataset: Dataset, frame: int = 0, meaning: Meaning | None = None, where: str = ""
+) -> NDArray[np.float32]:
+    """Rescaled values as brightness from 0 (black) to 1: the file's VOI LUT, else its window, else their range."""
+    table = item(holder(dataset, "VOILUTSequence", frame, "FrameVOILUTSequence"), "VOILUTSequence")
+    if table is not None and not (meaning is not None and (meaning.real_world or meaning.suv)):
+        lut = table_of(table, where)
+        mirror = value_map(dataset, frame, meaning, where).mirror
+        entry = values.astype(np.float64) if mirror is None else mirror - values.astype(np.float64)
+        index = np.clip(np.rint(entry).astype(np.int64) - lut.first, 0, len(lut.table) - 1)
+        bright = lut.table[index] / float((1 << lut.bits) - 1)
+        return np.asarray(bright if mirror is None else 1 - bright, dtype=np.float32)
+    window = display_window(dataset, frame, meaning, where)
+    if window is None:
+        low, high = float(np.nanmin(values)), float(np.nanmax(values))
+        window = Window((low + high) / 2, max(high - low, 1e-12), "LINEAR_EXACT")
+    return windowed(values, window)
+
+
+def windowed(values: Values, window: Window) -> NDArray[np.float32]:
+    """Brightness 0..1 through a window, PS3.3 C.11.2.1.2 and C.11.2.1.3."""
+    offset = values.astype(np.float64) - window.centre
+    if window.function == "SIGMOID":
+        return np.asarray(1 / (1 + np.exp(-4 * offset / window.width)), dtype=np.float32)
+    if window.function == "LINEAR_EXACT":
+        return np.asarray(np.clip(offset / window.width + 0.5, 0, 1), dtype=np.float32)
+    if window.width <= 1:
+        return np.asarray(offset > -0.5, dtype=np.float32)
+    return np.asarray(np.clip((offset + 0.5) / (window.width - 1) + 0.5, 0, 1), dtype=np.float32)
+
+
+def _facts(dataset: Dataset, found: Meaning, where: str) -> dict[str, Any]:
+    """What later steps ask for: unit, presentation intent, window; only what is stated."""
+    window = display_window(dataset, 0, found, where)
+    facts = {
+        "unit": found.unit,
+        "presentation_intent": text(dataset, "PresentationIntentType").lower(),
+        "window": (window.centre, window.width, window.function) if window else None,
+        "rescale_type": text(holder(dataset, "RescaleType", 0, "PixelValueTransformationSequence"), "RescaleType"),
+        "suv_bw_factor": found.suv,
+    }
+    return {name: value for name, value in facts.items() if value not in ("", None)}
+
+
+def _real_world_unit(dataset: Dataset) -> str:
+    mapping = mapping_of(dataset, 0)
+    code = None if mapping is None else item(mapping, "MeasurementUnitsCodeSequence")
+    return "" if code is None else text(code, "CodeValue")
+
+
+def _padding(dataset: Dataset, where: str) -> tuple[float, float] | None:
+    """The stated padding in stored values."""
+    for prefix in ("Float", "DoubleFloat"):
+        value = number(dataset, f"{prefix}PixelPaddingValue", where)
+        if value is not None:
+            limit = number(dataset, f"{prefix}PixelPaddingRangeLimit", where)
+            return value, value if limit is None else limit
+    value, limit = (number(dataset, f"PixelPadding{name}", where) for name in ("Value", "RangeLimit"))
+    if value is None:
+        return None
+    low, high, _ = stored_range(dataset, where)
+    return _into(value, low, high), _into(value if limit is None else limit, low, high)
+
+
+def _into(value: float, low: float, high: float) -> float:
+    """Padding is often written with the other signedness; it is the same bits that are meant."""
+    span = high - low + 1
+    return value if low <= value <= high else low + (value - low) % span
+
+
+def has_varying_values(dataset: Dataset) -> bool:
+    """Whether frames may mean their values differently: where something is stated frame by frame."""
+    varying = ("PixelValueTransformationSequence", "RealWorldValueMappingSequence", "ModalityLUTSequence")
+    own = items(dataset, "PerFrameFunctionalGroupsSequence")
+    return any(keyword in groups for groups in own for keyword in varying)
+
+
+def _varying_frames(dataset: Dataset, frames: int) -> int:
+    """How many frames need a map of their own: one for all where nothing is stated frame by frame."""
+    return frames if has_varying_values(dataset) else 1

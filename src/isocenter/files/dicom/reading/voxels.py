@@ -1,0 +1,189 @@
+"""Voxels of a volume or picture stack, read from their files when they are asked for: all, or one region."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+
+from isocenter.errors import FormatError, IsocenterError
+from isocenter.files.dicom.reading.pixels import MOST_THREADS, decoded, has_pixels
+from isocenter.files.dicom.reading.plain import Plain, put_plain
+from isocenter.files.dicom.reading.values import Meaning, rescaled
+from isocenter.files.dicom.warnings import quiet
+from isocenter.values import Deferred
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one frame of a file goes.
+
+    tile: (row, column) of the tile in tiles, of a mosaic
+    """
+
+    frame: int
+    channel: int
+    repeat: int
+    slice: int
+    tile: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything needed to fill the array; small, and it survives pickling.
+
+    shape:   (channels, repeats, slices, rows, columns), before axes are dropped or turned
+    files:   (path, what goes where)
+    fill:    the value of missing slices
+    volume:  whether the result is (channels[, frames], columns, rows, slices), else (channels[, frames], rows, columns)
+    repeated: whether the result has a frame axis
+    plain:    {path: where its pixels lie}, of the files whose pixels need not be decoded
+    """
+
+    shape: tuple[int, int, int, int, int]
+    dtype: np.dtype[Any]
+    files: tuple[tuple[str, tuple[Place, ...]], ...]
+    meaning: Meaning
+    volume: bool
+    repeated: bool
+    colour: bool = False
+    fill: float | None = None
+    plain: Mapping[str, Plain] = field(default_factory=dict)
+
+
+def deferred(plan: Plan) -> Deferred:
+    """The voxels of a plan, not yet read."""
+    channels, repeats, slices, rows, columns = plan.shape
+    spatial = (columns, rows, slices) if plan.volume else (rows, columns)
+    frames = (repeats,) if plan.repeated else ()
+    return Deferred((channels, *frames, *spatial), plan.dtype, partial(load, plan), partial(load_region, plan))
+
+
+def load(plan: Plan) -> NDArray[Any]:
+    """The whole array. Raises FormatError, which names the file, for pixels that cannot be decoded."""
+    out = np.empty(plan.shape, plan.dtype)
+    if plan.fill is not None:
+        out[...] = plan.fill
+    workers = max(1, min(MOST_THREADS, os.cpu_count() or 1, len(plan.files)))
+    with quiet(), ThreadPoolExecutor(workers) as pool:  # what is odd about the headers was noted when they were read
+        list(pool.map(lambda file: _placed(file, plan, out), plan.files))
+    return _turned(out, plan)
+
+
+def load_region(plan: Plan, region: tuple[slice, ...]) -> NDArray[Any]:
+    """`array[region]`, reading only files and frames that lie in it."""
+    shape = deferred(plan).shape
+    full = tuple(region) + tuple(slice(None) for _ in shape[len(region) :])
+    wanted = [range(size)[part] for part, size in zip(full, shape, strict=True)]
+    channels = wanted[0]
+    repeats = wanted[1] if plan.repeated else range(1)
+    slices = wanted[-1] if plan.volume else range(1)
+    if 0 in (len(channels), len(repeats), len(slices)):
+        return np.empty(tuple(len(part) for part in wanted), plan.dtype)
+    part, kept = _narrowed(plan, channels, repeats, slices)
+    inner = list(full)
+    inner[0] = slice(None) if plan.colour is False else full[0]
+    if plan.repeated:
+        inner[1] = slice(None)
+    if plan.volume:
+        inner[-1] = slice(None)
+    return load(replace(part, files=kept))[tuple(inner)]
+
+
+def _narrowed(
+    plan: Plan, channels: Sequence[int], repeats: Sequence[int], slices: Sequence[int]
+) -> tuple[Plan, tuple[tuple[str, tuple[Place, ...]], ...]]:
+    """The plan of these channels, repeats and slices; colours stay together, because they lie in one frame."""
+    index = {c: n for n, c in enumerate(channels)} if not plan.colour else {0: 0}
+    count = plan.shape[0] if plan.colour else len(channels)
+    repeat, depth = ({r: n for n, r in enumerate(repeats)}, {s: n for n, s in enumerate(slices)})
+    files = []
+    for path, places in plan.files:
+        kept = tuple(
+            replace(place, channel=index[place.channel], repeat=repeat[place.repeat], slice=depth[place.slice])
+            for place in places
+            if place.channel in index and place.repeat in repeat and place.slice in depth
+        )
+        if kept:
+            files.append((path, kept))
+    return replace(plan, shape=(count, len(repeats), len(slices), *plan.shape[3:])), tuple(files)
+
+
+def _placed(file: tuple[str, tuple[Place, ...]], plan: Plan, out: NDArray[Any]) -> None:
+    try:
+        _place(file, plan, out)
+    except (IsocenterError, MemoryError):
+        raise
+    except Exception as error:  # what libraries throw at damaged pixels can be anything
+        reason = f"{type(error).__name__}: {error}"
+        raise FormatError(f"the pixels cannot be decoded ({reason})", file[0], "Get the file again") from error
+
+
+def _place(file: tuple[str, tuple[Place, ...]], plan: Plan, out: NDArray[Any]) -> None:
+    """Decode one file's frames and put each where it belongs."""
+    path, places = file
+    if path in plan.plain:
+        _place_plain(file, plan.plain[path], plan, out)
+        return
+    dataset = _whole(path)
+    wanted: dict[int, list[Place]] = {}
+    for place in places:  # several tiles of a mosaic come from one frame
+        wanted.setdefault(place.frame, []).append(place)
+    for number, stored in zip(wanted, decoded(dataset, path, list(wanted)), strict=True):
+        values = rescaled(stored, dataset, number, plan.meaning, path)
+        for place in wanted[number]:
+            _put(values, place, plan, out)
+
+
+def _place_plain(file: tuple[str, tuple[Place, ...]], plain: Plain, plan: Plan, out: NDArray[Any]) -> None:
+    path, places = file
+    try:
+        with Path(path).open("rb", buffering=0) as opened:
+            for place in places:
+                if place.tile is None:
+                    put_plain(opened, plain, place.frame, path, out[place.channel, place.repeat, place.slice])
+                    continue
+                mosaic = np.empty((plain.layout.rows, plain.layout.columns), plain.values.dtype)
+                put_plain(opened, plain, place.frame, path, mosaic)
+                _put(mosaic, place, plan, out)
+    except OSError as error:
+        raise FormatError(f"cannot be read any more ({error.strerror})", path, "Was the file moved?") from error
+
+
+def _put(values: NDArray[Any], place: Place, plan: Plan, out: NDArray[Any]) -> None:
+    rows, columns = plan.shape[3:]
+    if place.tile is not None:
+        row, column = place.tile[0] * rows, place.tile[1] * columns
+        values = values[row : row + rows, column : column + columns]
+    if plan.colour:
+        out[:, place.repeat, place.slice] = np.moveaxis(values, -1, 0)
+    else:
+        out[place.channel, place.repeat, place.slice] = values
+
+
+def _whole(path: str) -> pydicom.Dataset:
+    try:
+        with quiet():  # `header` has kept what is odd about it
+            dataset = pydicom.dcmread(path, force=True)
+    except OSError as error:
+        raise FormatError(f"cannot be read any more ({error.strerror})", path, "Was the file moved?") from error
+    except Exception as error:  # a file that is cut short in the middle of its pixels
+        raise FormatError(f"the pixel data are damaged ({error})", path, "Get the file again") from error
+    if not has_pixels(dataset):  # the header began an element whose end the file does not hold
+        raise FormatError("the pixel data are cut short", path, "Get the file again")
+    return dataset
+
+
+def _turned(out: NDArray[Any], plan: Plan) -> NDArray[Any]:
+    """(channels, repeats, slices, rows, columns) to the axes that an Image has."""
+    # A view: slices stay together in memory, as they came and as NIfTI wants them.
+    turned = out.transpose(0, 1, 4, 3, 2) if plan.volume else out[:, :, 0]
+    return turned if plan.repeated else turned[:, 0]

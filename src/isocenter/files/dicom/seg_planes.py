@@ -1,0 +1,125 @@
+"""Where the frames of a segmentation lie, and into which voxels of a grid their pixels go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isocenter.errors import GeometryError
+from isocenter.files.dicom.geometry import GAP_TOLERANCE, Plane, affine_of, depths, share_orientation
+from isocenter.values import GRID_TOLERANCE, Floats, Geometry
+
+Integers = NDArray[np.int64]
+
+ON_ITS_IMAGE = "Read it on the image that it was drawn on"
+# The gaps of an image may differ by 1 %, so its slices lie that much off its own regular grid.
+SLICE_TOLERANCE = 2 * GAP_TOLERANCE
+
+MOST_PLANES = 10_000  # two stray planes must not ask for all the memory between them
+
+
+@dataclass(frozen=True, eq=False)
+class Placement:
+    """Pixel (row, column) to voxel: origin + row * row_step + column * column_step, in whole voxels."""
+
+    origin: Integers
+    row_step: Integers
+    column_step: Integers
+    shape: tuple[int, ...]
+
+    def voxels(self, rows: Integers, columns: Integers) -> Integers:
+        """(n, axes)"""
+        return self.origin + rows[:, None] * self.row_step + columns[:, None] * self.column_step
+
+    def index(self, rows: Integers, columns: Integers, where: str) -> tuple[Integers, ...]:
+        """The voxels of these pixels, for indexing. Raises GeometryError where one lies outside the grid."""
+        voxels = self.voxels(rows, columns)
+        if ((voxels < 0) | (voxels >= np.array(self.shape))).any():
+            raise GeometryError("a segment reaches out of the image", where, "Give the image that it was drawn on")
+        return tuple(voxels.T)
+
+
+def placement(plane: Plane | None, rows: int, columns: int, grid: Geometry, where: str) -> Placement:
+    """Where a frame's pixels lie on a grid; a frame without position lies on a picture of its size.
+
+    Raises GeometryError unless each corner of the frame is a voxel centre: within 1e-3 mm along the frame, within
+    2 % of a slice step across it.
+    """
+    if plane is None:
+        if grid.shape != (rows, columns):
+            raise GeometryError(f"{rows} x {columns} pixels without position", where, ON_ITS_IMAGE)
+        return Placement(np.array([0, 0]), np.array([1, 0]), np.array([0, 1]), grid.shape)
+    if grid.ndim != 3 or not grid.physical:
+        raise GeometryError("has positions in mm, the image has none", where, ON_ITS_IMAGE)
+    frame = affine_of(plane, plane.normal)[:3]
+    starts = np.stack([frame[:, 3], frame[:, 3] + frame[:, 0], frame[:, 3] + frame[:, 1]])
+    origin, column, row = np.rint(grid.to_index(starts)).astype(np.int64)
+    found = Placement(origin, row - origin, column - origin, grid.shape)
+    corners = np.array([(0, 0), (rows - 1, 0), (0, columns - 1), (rows - 1, columns - 1)])
+    meant = frame[:, 3] + corners[:, :1] * frame[:, 1] + corners[:, 1:] * frame[:, 0]
+    _check_coincident(grid, meant, found, found.voxels(corners[:, 0], corners[:, 1]), where)
+    return found
+
+
+def _check_coincident(grid: Geometry, meant: Floats, found: Placement, voxels: Integers, where: str) -> None:
+    off = grid.to_index(meant) - voxels
+    across = (found.row_step == 0) & (found.column_step == 0)
+    if across.sum() != 1:
+        raise GeometryError("its pixels are not the image's pixels", where, ON_ITS_IMAGE)
+    along = np.where(across, 0.0, off) @ grid.affine[:3, :3].T
+    distance = float(np.linalg.norm(along, axis=1).max())
+    slices = float(np.abs(off[:, across]).max())
+    if distance > GRID_TOLERANCE or slices > SLICE_TOLERANCE:
+        far = max(distance, slices * float(np.array(grid.steps)[across][0]))
+        raise GeometryError(f"lies {far:.3g} mm from the image's voxel centres", where, ON_ITS_IMAGE)
+
+
+def grid_of(
+    planes: list[Plane],
+    rows: int,
+    columns: int,
+    depth: tuple[float | None, float | None],
+    frame_of_reference: str | None,
+    where: str,
+) -> Geometry:
+    """The regular grid on which all frames lie; planes that no frame shows may be missing between them.
+
+    depth: (spacing between slices, slice thickness), as far as stated; used where the planes do not tell
+    Raises GeometryError where planes are not parallel or not a whole number of steps apart.
+    """
+    if not share_orientation(planes):
+        raise GeometryError("its planes are not parallel", where, ON_ITS_IMAGE)
+    heights = depths(planes)
+    order = np.argsort(heights, kind="stable")
+    step = _step(heights[order], depth, where)
+    numbers = np.rint((heights - heights[order[0]]) / step).astype(np.int64)
+    first, last = (np.array(planes[n].position) for n in order[[0, -1]])
+    many = int(numbers.max())
+    if many > MOST_PLANES:
+        raise GeometryError(f"its planes span {many} slices", where, ON_ITS_IMAGE)
+    rise = (last - first) / many if many else planes[0].normal * step
+    positions = np.array([plane.position for plane in planes])
+    off = float(np.linalg.norm(first + numbers[:, None] * rise - positions, axis=1).max())
+    if off > SLICE_TOLERANCE * step:
+        raise GeometryError(f"a plane lies {off:.3g} mm off the regular grid", where, ON_ITS_IMAGE)
+    affine = affine_of(planes[0].at(first), rise)
+    return Geometry((columns, rows, many + 1), affine, frame_of_reference)
+
+
+def _step(heights: Floats, depth: tuple[float | None, float | None], where: str) -> float:
+    """mm between planes: as stated where the planes agree, else the smallest gap between them."""
+    gaps = np.diff(heights)
+    gaps = gaps[gaps > GRID_TOLERANCE]
+    stated = [value for value in depth if value is not None and value > 0]
+    if not len(gaps):
+        if not stated:
+            raise GeometryError("one plane without thickness", where, ON_ITS_IMAGE)
+        return stated[0]
+    for step in [*([depth[0]] if depth[0] else []), float(gaps.min())]:
+        whole = np.rint(gaps / step)
+        if whole.min() >= 1 and (np.abs(gaps - whole * step) <= SLICE_TOLERANCE * step).all():
+            return step
+    shown = ", ".join(f"{gap:.3g}" for gap in np.unique(np.round(gaps, 3))[:5])
+    raise GeometryError(f"its planes are unevenly spaced: {shown} mm", where, ON_ITS_IMAGE)

@@ -1,0 +1,164 @@
+"""Boxes as a DICOM structured report on the images that they were found on, PS3.16 TID 1500; the object is highdicom's.
+
+Each box is a rectangle in pixels, in a volume one on each of its slices: what every viewer of reports can draw.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import highdicom
+import numpy as np
+from highdicom import sr
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+
+from isocenter.errors import FormatError
+from isocenter.files.dicom.header import header
+from isocenter.files.dicom.reading import sr as dicom_sr
+from isocenter.files.dicom.warnings import quiet
+from isocenter.files.dicom.writing.seg import completed
+from isocenter.files.storage.atomic import written
+from isocenter.values import BoundingBoxes, Floats, Image
+
+CERTAINTY = sr.CodedConcept("111012", "DCM", "Certainty of Finding")
+NOT_DETECTED = sr.CodedConcept(dicom_sr.NOT_DETECTED, "SCT", "Not detected")
+PROCEDURE = sr.CodedConcept("363679005", "SCT", "Imaging procedure")
+# What a model was taught has names and no codes; a scheme of our own begins with 99, PS3.3 8.2.
+OWN_SCHEME = "99ISOCENTER"
+SERIES_NUMBER = 101
+LONGEST_MEANING = 64  # LO, PS3.5 6.2
+
+Group = sr.PlanarROIMeasurementsAndQualitativeEvaluations | sr.VolumetricROIMeasurementsAndQualitativeEvaluations
+
+
+def write(
+    boxes: BoundingBoxes,
+    source: Image,
+    path: Path,
+    *,
+    algorithm_name: str,
+    algorithm_version: str = "",
+    overwrite: bool = False,
+) -> None:
+    """Write boxes on the image's own grid as findings of its patient and study, each with its score in percent.
+
+    Along the slices a box is rounded to whole ones, at least one. Without a box the report says "not detected".
+    Raises FormatError for a source that is no DICOM, has frames, or cannot bear a report.
+    """
+    where = str(path)
+    slices = _slices(source, where)
+    try:
+        with quiet():  # highdicom warns about unusual names, and prints the patient's with the warning
+            files = {
+                name: completed(header(Path(name)).dataset) for name in dict.fromkeys(n for n, _ in slices.values())
+            }
+            groups = [
+                _group(n, boxes, slices, files, source, (algorithm_name, algorithm_version or version("isocenter")))
+                for n in range(len(boxes))
+            ]
+            made = _report(groups, list(files.values()))
+    except (ValueError, TypeError, AttributeError, KeyError) as error:  # highdicom's words for a deficient source
+        problem = f"no report can be written on this source ({error})"
+        raise FormatError(problem, where, "Use predictions.csv, or repair the source's header") from error
+    with written(Path(path), overwrite=overwrite) as partial:
+        made.save_as(partial)
+
+
+def _slices(source: Image, where: str) -> dict[int, tuple[str, int]]:
+    """{slice: (file, frame from 0)}; a picture is one slice."""
+    if source.source is None or source.source.format != "dicom" or source.source.header is None:
+        raise FormatError("a DICOM report needs the DICOM image that it belongs to", where, "Use predictions.csv")
+    if source.frames is not None:
+        raise FormatError("a report on an image with frames", where, "Use predictions.csv")
+    stated = dict(enumerate(source.source.header["slices"]))
+    if any(one is not None and one[2] is not None for one in stated.values()):
+        raise FormatError("a mosaic has no slices that a report can name", where, "Use predictions.csv")
+    return {n: (one[0], one[1]) for n, one in stated.items() if one is not None}
+
+
+def _group(
+    number: int,
+    boxes: BoundingBoxes,
+    slices: dict[int, tuple[str, int]],
+    files: dict[str, Dataset],
+    source: Image,
+    algorithm: tuple[str, str],
+) -> Group:
+    """One finding: a planar region, or the regions of a volume."""
+    algorithm_id = sr.AlgorithmIdentification(*algorithm)
+    score = [] if boxes.scores is None else [round(100 * float(boxes.scores[number]), 4)]
+    (x0, y0), (x1, y1), through = _placed(boxes.corners[number], source)
+    kept = [slices[n] for n in through if n in slices]
+    if not kept:
+        raise ValueError("a box on slices that were filled in")
+    regions = [_rectangle(np.array([x0, y0, x1, y1]), files[name], frame) for name, frame in kept]
+    said: dict[str, Any] = {
+        "tracking_identifier": sr.TrackingIdentifier(uid=highdicom.UID(), identifier=f"finding {number + 1}"),
+        "finding_type": _finding(boxes.names[number]),
+        "algorithm_id": algorithm_id,
+        "measurements": [sr.Measurement(CERTAINTY, one, codes.UCUM.Percent) for one in score] or None,
+    }
+    if len(regions) == 1:
+        return sr.PlanarROIMeasurementsAndQualitativeEvaluations(referenced_region=regions[0], **said)
+    return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(referenced_regions=regions, **said)
+
+
+def _placed(corners: Floats, source: Image) -> tuple[Floats, Floats, range]:
+    """(column, row) where it begins and ends, within the image, and its slices."""
+    low, high = np.reshape(corners, (2, -1))
+    if source.geometry.ndim == 2:
+        rows, columns = source.geometry.shape
+        low, high = low[::-1], high[::-1]
+        return np.clip(low, 0, [columns, rows]), np.clip(high, 0, [columns, rows]), range(1)
+    *size, count = source.geometry.shape
+    first = min(max(round(float(low[2])), 0), count - 1)
+    last = min(max(round(float(high[2])), first + 1), count)
+    return np.clip(low[:2], 0, size), np.clip(high[:2], 0, size), range(first, last)
+
+
+def _rectangle(edges: Floats, image: Dataset, frame: int) -> sr.ImageRegion:
+    """PS3.3 C.18.6: pixels are counted from the corner of the first one, as edges of boxes are."""
+    x0, y0, x1, y1 = edges
+    frames = [frame + 1] if "NumberOfFrames" in image else None
+    named = sr.SourceImageForRegion(image.SOPClassUID, image.SOPInstanceUID, frames)
+    points = np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0)], dtype=np.float64)
+    return sr.ImageRegion(sr.GraphicTypeValues.POLYLINE, points, named)
+
+
+def _finding(name: str) -> sr.CodedConcept:
+    """One name, one code."""
+    digest = hashlib.sha256(name.encode()).hexdigest()[:12].upper()
+    return sr.CodedConcept(digest, OWN_SCHEME, name[:LONGEST_MEANING])
+
+
+def _nothing() -> sr.MeasurementsAndQualitativeEvaluations:
+    """Where nothing was found: a report states at least one finding, and this is it. TID 1501"""
+    tracking = sr.TrackingIdentifier(uid=highdicom.UID(), identifier="no finding")
+    return sr.MeasurementsAndQualitativeEvaluations(tracking_identifier=tracking, finding_type=NOT_DETECTED)
+
+
+def _report(groups: Sequence[Group], evidence: list[Dataset]) -> sr.ComprehensiveSR:
+    device = sr.DeviceObserverIdentifyingAttributes(
+        uid=highdicom.UID(), name="Isocenter", manufacturer_name="Isocenter", model_name="Isocenter"
+    )
+    content = sr.MeasurementReport(
+        observation_context=sr.ObservationContext(observer_device_context=sr.ObserverContext(codes.DCM.Device, device)),
+        procedure_reported=PROCEDURE,
+        imaging_measurements=list(groups) or [_nothing()],
+    )
+    return sr.ComprehensiveSR(
+        evidence=evidence,
+        content=content,
+        series_instance_uid=highdicom.UID(),
+        series_number=SERIES_NUMBER,
+        sop_instance_uid=highdicom.UID(),
+        instance_number=1,
+        manufacturer="Isocenter",
+        is_complete=True,
+        series_description="Detection",
+    )

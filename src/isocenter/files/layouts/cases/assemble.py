@@ -1,0 +1,156 @@
+"""From what a layout found to a data set: ids, patients, covariates, classes, and what is wrong."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from isocenter.errors import DatasetError, counted
+from isocenter.files.layouts.cases.absent_images import with_holes
+from isocenter.files.layouts.cases.classes import mask_regions
+from isocenter.files.layouts.cases.folder import Folder, stem_of
+from isocenter.files.layouts.cases.join import Join, join_courses, join_table
+from isocenter.files.layouts.layout import DatasetOptions, Found, Reading
+from isocenter.files.modality import modality_word
+from isocenter.files.patients import Patients, patients_by, patients_of
+from isocenter.values import Case, Dataset, LazyMapping, Problem
+
+
+def assemble(folder: Folder, reading: Reading, options: DatasetOptions) -> Dataset:
+    """The data set.
+
+    Raises DatasetError where nothing is left of it, or nothing is labelled though labels are wanted.
+    """
+    found, problems = _whole(reading.cases)
+    found, more = _labelled(found, folder, options)
+    found, holes = with_holes(found, reading.channels)
+    if not found:
+        raise DatasetError("holds no case that can be used", str(folder.root), _remedy([*reading.problems, *problems]))
+    ids = case_ids(found)
+    # A manifest's own columns are better than any table beside it.
+    join, odd = (None, []) if reading.patients else join_table(folder, found, ids, options.patient)
+    found = join.cases if join else found
+    patients = _patients(found, ids, reading, options, join)
+    read, courses = join_courses(folder, list(zip(ids, patients.names, strict=True)))
+    cases = tuple(
+        _case(case, name, owner, course)
+        for case, name, owner, course in zip(found, ids, patients.names, read, strict=True)
+    )
+    return Dataset(
+        cases=cases,
+        splits={case.id: one.split for case, one in zip(cases, found, strict=True) if one.split is not None},
+        name=stem_of(folder.root.name) if folder.is_file else folder.root.resolve().name,
+        root=folder.root,
+        classes={kind: labels for kind, labels in reading.classes.items() if labels},
+        columns=dict(reading.columns),
+        regions=mask_regions(folder, options) if reading.classes.get("mask") else {},
+        readers=reading.readers,
+        modality=modality_word(options.modality or reading.modality),
+        patients=patients.words,
+        patients_known=patients.known,
+        layout="; ".join(one for one in (reading.how, join.how if join else "", courses) if one),
+        problems=(*reading.problems, *problems, *more, *holes, *odd),
+    )
+
+
+def case_ids(cases: Sequence[Found]) -> list[str]:
+    """Ids that differ and can be file names.
+
+    The last part of the name where that tells all apart, else the whole path, else with the split, else numbered.
+    """
+    lasts = [PurePosixPath(case.name).name for case in cases]
+    paths = [case.name.replace("/", "-") for case in cases]
+    joined = [f"{case.split}-{path}" if case.split else path for case, path in zip(cases, paths, strict=True)]
+    for names in (lasts, paths, joined):
+        if len(set(names)) == len(names):
+            return names
+    twice = {name for name, count in Counter(joined).items() if count > 1}
+    seen: Counter[str] = Counter()
+    ids = []
+    for name in joined:
+        seen[name] += 1
+        ids.append(f"{name}_{seen[name]}" if name in twice else name)
+    return ids
+
+
+def _case(found: Found, name: str, patient: str, courses: Mapping[str, Any]) -> Case:
+    return Case(
+        id=name,
+        patient=patient,
+        images=LazyMapping(found.images),
+        references=LazyMapping(found.references),
+        covariates={**found.covariates, **courses},
+        group=found.group,
+        files=found.files,
+        key=found.key,
+    )
+
+
+def _whole(found: Sequence[Found]) -> tuple[list[Found], list[Problem]]:
+    """Without the cases that have an empty file: seen from its size, without opening it."""
+    empty: dict[str, list[Path]] = {}
+    sizes: dict[Path, int] = {}
+    for case in found:
+        for path in case.files:
+            if path not in sizes:
+                sizes[path] = path.stat().st_size if path.is_file() else 1
+            if sizes[path] == 0:
+                empty.setdefault(case.name, []).append(path)
+    problems = [
+        Problem("error", f"{paths[0].name} is empty", (name,), "nothing can be read from it", "Get the file again")
+        for name, paths in empty.items()
+    ]
+    return [case for case in found if case.name not in empty], problems
+
+
+def _labelled(found: list[Found], folder: Folder, options: DatasetOptions) -> tuple[list[Found], list[Problem]]:
+    """The cases with a reference, where references are wanted."""
+    if not options.references or not found:
+        return found, []
+    bare = [case for case in found if not case.references]
+    if len(bare) == len(found):
+        firsts = {case.name.partition("/")[0] for case in found if "/" in case.name}
+        alone = f" (one folder, {min(firsts)}, is no choice between classes)" if len(firsts) == 1 else ""
+        unread = any(member.suffix in (".xml", ".json") for member in folder.members)
+        also = "; its XML or JSON files are no boxes of Pascal VOC or COCO" if unread else ""
+        raise DatasetError(
+            f"holds {counted(len(found), 'image')} and no labels{alone}{also}",
+            str(folder.root),
+            "Put class folders, a labels/ or masks/ folder, or a table with a label column beside the images",
+        )
+    problems = [
+        Problem(
+            "warning",
+            f"{len(bare)} of {counted(len(found), 'image')} without a label",
+            tuple(case.name for case in bare),
+            "they are left out",
+            "Add their labels, or take the images away",
+        )
+    ]
+    return [case for case in found if case.references], problems if bare else []
+
+
+def _patients(
+    found: Sequence[Found], ids: Sequence[str], reading: Reading, options: DatasetOptions, join: Join | None
+) -> Patients:
+    column = join.column if join else reading.patient_column
+    if options.patient is not None and options.patient != column:
+        return patients_by(options.patient, [case.name for case in found])
+    owners = [case.patient for case in found]
+    if not any(owners):
+        guess = patients_of([case.name for case in found])
+        return guess if guess.known else replace(guess, names=tuple(ids))
+    words = reading.patients or (join.patients if join else "")
+    # A case without a patient stands for itself, under a name that no patient has.
+    names = tuple(str(owner) if owner else f"unknown-{name}" for owner, name in zip(owners, ids, strict=True))
+    unknown = sum(1 for owner in owners if not owner)
+    gap = f"; {unknown} cases without one stand for themselves" if unknown else ""
+    return Patients(names, f"{len(set(names))} patients, told by {words}{gap}", known=True)
+
+
+def _remedy(problems: Sequence[Problem]) -> str:
+    first = f"{problems[0].what}; " if problems else ""
+    return f"{first}see the layouts in the documentation, or name one with --layout"

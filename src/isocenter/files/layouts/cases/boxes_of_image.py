@@ -1,0 +1,45 @@
+"""The boxes of one image from a file that has them: an XML file of Pascal VOC, or a table with a row for each box."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from isocenter.errors import DatasetError
+from isocenter.files.layouts.cases.box_table import boxes_in, columns_in
+from isocenter.files.layouts.cases.boxes import Annotation, load_boxes, names_in
+from isocenter.files.layouts.cases.folder import TABLE_SUFFIXES
+from isocenter.files.layouts.cases.table import read_table
+from isocenter.files.layouts.layout import DatasetOptions
+from isocenter.files.layouts.voc import annotation_of
+from isocenter.values import BoundingBoxes, Image
+
+SUFFIXES = (".xml", *TABLE_SUFFIXES)
+
+
+def holds_boxes(path: Path) -> bool:
+    """Whether a file of this name may hold boxes, and no label map."""
+    return path.name.lower().endswith(SUFFIXES)
+
+
+def read_boxes(path: Path, image: Image, name: str) -> BoundingBoxes:
+    """The boxes of the image of this file name, on its axes; what `predict` has written is such a table too.
+
+    Raises DatasetError for a table that does not name the image, and for what no layout of boxes takes.
+    """
+    annotation = annotation_of(path)[0] if path.suffix.lower() == ".xml" else _in_table(path, name)
+    called = {one: one for one in names_in([annotation])}
+    return load_boxes(annotation, called, lambda: image)
+
+
+def _in_table(path: Path, name: str) -> Annotation:
+    table = read_table(path)
+    column = columns_in(table, DatasetOptions())
+    own: list[tuple[int, Mapping[str, Any]]] = []
+    for place, row in enumerate(table.rows, start=2):  # as a spreadsheet counts: the first has the names
+        if PurePosixPath(str(row[column["image"]]).replace("\\", "/")).name == name:
+            own.append((place, row))
+    if not own:
+        raise DatasetError(f"has no row of {name}", str(path), "Give the table that names the image")
+    return Annotation(path, boxes_in(path, column, own))

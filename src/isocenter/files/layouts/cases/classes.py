@@ -1,0 +1,198 @@
+"""What the numbers of labels mean: from a person, a file beside the data, or dataset.json."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from isocenter.errors import DatasetError, FormatError, UsageError
+from isocenter.files import label_table
+from isocenter.files.layouts.cases.folder import Folder
+from isocenter.files.layouts.layout import DatasetOptions
+from isocenter.values import Case, Label, parts_of
+
+
+def parse_labels(text: str) -> tuple[Label, ...]:
+    """ "1=anterior,2=posterior" as labels.
+
+    Raises UsageError for anything else.
+    """
+    labels = []
+    for part in text.split(","):
+        value, equals, name = part.partition("=")
+        # A second equals sign is a comma that was forgotten.
+        if not (equals and value.strip().isdecimal() and name.strip()) or "=" in name:
+            raise UsageError(f"{part!r} is no label", f"--labels {text}", "Write 1=anterior,2=posterior")
+        labels.append(Label(int(value), name.strip()))
+    if len({label.value for label in labels}) < len(labels) or len({label.name for label in labels}) < len(labels):
+        raise UsageError("a value or a name occurs twice", f"--labels {text}", "Write 1=anterior,2=posterior")
+    return tuple(sorted(labels, key=lambda label: label.value))
+
+
+def mask_labels(folder: Folder, options: DatasetOptions) -> tuple[Label, ...]:
+    """The declared labels of masks but the background (0); empty where none are declared.
+
+    Of regions each value is one: what it is of the region that it marks.
+    """
+    if regions := mask_regions(folder, options):
+        found = [*parts_of(regions), *_beside_regions(folder, options)]
+        return tuple(sorted(found, key=lambda label: label.value))
+    if options.labels is not None:
+        return _foreground(parse_labels(options.labels))
+    described = (folder.description or {}).get("labels")
+    if described:
+        return _foreground(described_labels(described, _description(folder)))
+    return _foreground(_table_labels(folder))
+
+
+def mask_regions(folder: Folder, options: DatasetOptions) -> dict[str, tuple[int, ...]]:
+    """{name: values, first the one that marks it} where structures overlap; empty where none are declared so.
+
+    --labels 1+2+3=whole,2+3=core,3=enhancing, or dataset.json as nnU-Net has it: {"whole": [1, 2, 3], ...} with
+    "regions_class_order". Raises UsageError and DatasetError for what is neither.
+    """
+    if options.labels is not None:
+        joined = any("+" in part.partition("=")[0] for part in options.labels.split(","))
+        return parse_regions(options.labels) if joined else {}
+    described = (folder.description or {}).get("labels")
+    if not isinstance(described, Mapping) or not any(
+        isinstance(one, list) and len(one) > 1 for one in described.values()
+    ):
+        return {}
+    where = _description(folder)
+    named = {str(name): _numbers(value, where) for name, value in described.items()}
+    regions = {name: values for name, values in named.items() if values != (0,) and name.casefold() != "ignore"}
+    order = (folder.description or {}).get("regions_class_order")
+    if not isinstance(order, list) or len(order) != len(regions):
+        problem = f"{len(regions)} regions and `regions_class_order` {order}"
+        raise DatasetError(problem, where, "Give the value that marks each region, in their order")
+    for (name, values), mark in zip(regions.items(), order, strict=True):
+        if mark not in values:
+            raise DatasetError(f"{name} is marked by {mark}, which is none of its values", where, "Correct the order")
+    return {name: _led(mark, values) for (name, values), mark in zip(regions.items(), order, strict=True)}
+
+
+def parse_regions(text: str) -> dict[str, tuple[int, ...]]:
+    """ "1+2+3=whole,2+3=core,3=enhancing" as {name: values}; what is to be ignored is no region.
+
+    Raises UsageError for anything else.
+    """
+    regions: dict[str, tuple[int, ...]] = {}
+    for part in text.split(","):
+        numbers, equals, name = (piece.strip() for piece in part.partition("="))
+        values = [one.strip() for one in numbers.split("+")]
+        if not (equals and name) or "=" in name or name in regions or not all(one.isdecimal() for one in values):
+            raise UsageError(f"{part!r} is no region", f"--labels {text}", "Write 1+2+3=whole,2+3=core,3=enhancing")
+        regions[name] = tuple(int(one) for one in values)
+    return {name: values for name, values in regions.items() if values != (0,) and not Label(0, name).is_ignored}
+
+
+def described_labels(described: Any, where: str) -> tuple[Label, ...]:
+    """The `labels` of dataset.json: {"0": "name"} in the Decathlon, {"name": 0} in nnU-Net v2.
+
+    Raises DatasetError for what is neither.
+    """
+    if not isinstance(described, Mapping):
+        raise DatasetError("`labels` is no table of names and numbers", where, "Correct it, or give --labels")
+    labels = []
+    for key, value in described.items():
+        number, name = (key, value) if str(key).isdecimal() and not _is_number(value) else (value, key)
+        number = number[0] if isinstance(number, list) and len(number) == 1 else number
+        if not _is_number(number):
+            raise DatasetError(
+                f"the label {name!r} is {number!r}, not one number", where, "Give --labels 1=NAME,2=NAME"
+            )
+        labels.append(Label(int(number), str(name)))
+    return tuple(sorted(labels, key=lambda label: label.value))
+
+
+def described_channels(folder: Folder) -> tuple[str, ...]:
+    """The channels that dataset.json names, in order; empty where it names none."""
+    described = folder.description or {}
+    named = described.get("channel_names", described.get("modality"))
+    if not isinstance(named, Mapping) or not all(str(key).isdecimal() for key in named):
+        return ()
+    return tuple(str(named[key]) for key in sorted(named, key=int))
+
+
+def name_classes(
+    names: Iterable[str], folder: Folder, options: DatasetOptions, *, declare: bool = True
+) -> tuple[tuple[Label, ...], dict[str, str]]:
+    """The classes in order, and what each name found in the data is called.
+
+    --labels, or a table such as classes.csv, either puts the names in order (0=NORMAL,1=PNEUMONIA) or gives names to
+    numbers (0=normal). It is not asked where `declare` is False, because masks have the numbers then.
+    """
+    found = sorted(set(names), key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
+    labels: tuple[Label, ...] = ()
+    if declare:
+        labels = parse_labels(options.labels) if options.labels is not None else _table_labels(folder)
+    by_name, by_value = {label.name for label in labels}, {str(label.value): label.name for label in labels}
+    if set(found) <= by_name:
+        return labels, {name: name for name in found}
+    if set(found) <= by_value.keys():
+        return labels, {name: by_value[name] for name in found}
+    if options.labels is None or not declare:
+        return numbered_names(found), {name: name for name in found}
+    missing = ", ".join(sorted(set(found) - by_name)[:5])
+    raise UsageError(f"does not name {missing}", f"--labels {options.labels}", "Name every class of the data")
+
+
+def numbered_names(names: Iterable[str]) -> tuple[Label, ...]:
+    """Names in their order, numbered from 0."""
+    return tuple(Label(number, name) for number, name in enumerate(names))
+
+
+def observed_values(case: Case) -> tuple[int, ...]:
+    """The values above 0 in a case's mask, in order; reads it."""
+    values = np.unique(case.references["mask"].data)
+    return tuple(int(value) for value in values if value)
+
+
+def _foreground(labels: tuple[Label, ...]) -> tuple[Label, ...]:
+    """Without the background; a 0 that is to be ignored stays."""
+    return tuple(label for label in labels if label.value or label.is_ignored)
+
+
+def _beside_regions(folder: Folder, options: DatasetOptions) -> Iterator[Label]:
+    """The value that is to be ignored, declared among regions."""
+    described = (folder.description or {}).get("labels") or {}
+    pairs = [(name, value) for name, value in described.items()] if options.labels is None else []
+    pairs += [(name, number) for number, _, name in (one.partition("=") for one in (options.labels or "").split(","))]
+    for name, value in pairs:
+        if Label(0, name.strip()).is_ignored:
+            yield Label(_numbers(value, _description(folder))[0], "ignore")
+
+
+def _numbers(value: Any, where: str) -> tuple[int, ...]:
+    values = value if isinstance(value, list) else [value]
+    if not values or not all(_is_number(one) for one in values):
+        raise DatasetError(f"{value!r} is no list of values of masks", where, "Write [1, 2, 3]")
+    return tuple(int(one) for one in values)
+
+
+def _led(mark: int, values: tuple[int, ...]) -> tuple[int, ...]:
+    return (mark, *(one for one in values if one != mark))
+
+
+def _description(folder: Folder) -> str:
+    return str(folder.root / "dataset.json")
+
+
+def _table_labels(folder: Folder) -> tuple[Label, ...]:
+    """From a table of names beside the data. labels.csv may also be a list of images, which is no such table."""
+    place = folder.root if not folder.is_file else folder.root.parent
+    tables = [name for name in label_table.FOLDER_TABLES if (place / name).is_file()]
+    try:
+        return label_table.find(folder.root)
+    except FormatError as error:
+        if "labels.csv" not in tables or not error.where.endswith("labels.csv"):
+            raise
+    others = [name for name in tables if name != "labels.csv"]
+    return label_table.read(place / others[0]) if others else ()
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int) or (isinstance(value, str) and value.isdecimal())

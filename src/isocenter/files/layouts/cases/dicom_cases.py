@@ -1,0 +1,250 @@
+"""A folder of DICOM: each image series a case, of radiographs each image.
+
+Segmentations and structure sets that refer to it are its masks, the regions of structured reports its boxes.
+
+Patients are hashes of the identifiers in the files, so that no identifier leaves them.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from isocenter.errors import FormatError, counted
+from isocenter.files.dicom.header import header
+from isocenter.files.dicom.reading import rtstruct as dicom_rtstruct
+from isocenter.files.dicom.reading import seg as dicom_seg
+from isocenter.files.dicom.reading.pictures import PROJECTIONS
+from isocenter.files.dicom.reading.read import read_series
+from isocenter.files.dicom.reading.series import SEGMENTATIONS, SeriesFiles, survey
+from isocenter.files.dicom.tags import items, text, whole
+from isocenter.files.format import ReadOptions
+from isocenter.files.layouts.cases.classes import name_classes, parse_labels
+from isocenter.files.layouts.cases.dicom_boxes import Reported, Speaks, boxes_on, reported
+from isocenter.files.layouts.cases.folder import Folder
+from isocenter.files.layouts.cases.load import load_image
+from isocenter.files.layouts.layout import DatasetOptions, Found, Reading
+from isocenter.files.modality import common_modality, modality_word
+from isocenter.values import Image, Label, Problem
+
+# Where a file names its structures: PS3.3 C.8.20.2 and C.8.8.5.
+NAMED = {
+    "segments": ("SegmentSequence", "SegmentLabel", "SegmentNumber"),
+    "contours": ("StructureSetROISequence", "ROIName", "ROINumber"),
+}
+# Segmentations, and the contours of a structure set.
+DRAWN = (*SEGMENTATIONS, dicom_rtstruct.SOP_CLASS)
+
+
+def read(folder: Folder, options: DatasetOptions) -> Reading:
+    """Series are told apart by their headers, never by folders or file names."""
+    is_directory = folder.is_file and folder.root.name.upper() == "DICOMDIR"
+    if folder.is_file and not is_directory:
+        return _one_file(folder, options)
+    seen = survey(folder.root.parent if is_directory else folder.root)
+    images = [one for series in seen.series if series.is_image for one in _each(series)]
+    drawn, lost = _drawn(seen.series, images)
+    labels = _labels([series for some in drawn.values() for series in some], options)
+    reports = reported(seen.series, images) if options.references else Reported()
+    classes, called = name_classes(reports.names, folder, options, declare=not drawn)
+    found = tuple(
+        _found(series, drawn.get(series.uid, []), labels, (reports.of.get(n, ()), called), options)
+        for n, series in enumerate(images)
+    )
+    studies, series = {one.study for one in images}, {one.uid for one in images}
+    return Reading(
+        found,
+        how=f"DICOM, {len(series)} image series in {counted(len(studies), 'study', 'studies')}",
+        classes={"mask": labels, "boxes": classes if reports.names else ()},
+        modality=common_modality([series.modality for series in images]),
+        patients="the patient identifier in the files, hashed",
+        problems=(
+            *map(_damaged, seen.damaged),
+            *_lost(lost),
+            *reports.problems,
+            *_without_image(seen.series, reports.read),
+        ),
+    )
+
+
+def load_series(paths: tuple[Path, ...], options: ReadOptions, modality: str | None = None) -> Image:
+    """The one volume of a series.
+
+    Raises FormatError where it holds several on different grids.
+    """
+    volumes = read_series(paths, options)
+    if len(volumes) != 1:
+        raise FormatError(
+            f"the series holds {len(volumes)} volumes on different grids: {', '.join(volumes)}",
+            str(paths[0].parent),
+            "Convert the one that is meant, and use that",
+        )
+    image = next(iter(volumes.values()))
+    return replace(image, modality=modality) if modality and image.modality == "unknown" else image
+
+
+def load_segments(
+    drawn: SeriesFiles, image: tuple[Path, ...], labels: tuple[Label, ...], options: ReadOptions
+) -> Image:
+    """A segmentation or structure set on its image's grid, numbered as in the whole data set: by name.
+
+    What `labels` does not name is background. Raises FormatError where what it names overlaps.
+    """
+    grid, path = load_series(image, options).geometry, drawn.paths[0]
+    if _is_contours(drawn):
+        found = dicom_rtstruct.rasterise(path, grid, [text(header(p).dataset, "SOPInstanceUID") for p in image])
+    else:
+        found = dicom_seg.read(path, on=grid)
+    data, several = found.data, len(found.channels) > 1
+    pixels = np.zeros(data.shape[1:], dtype=np.min_scalar_type(max(label.value for label in labels)))
+    coloured = {}
+    for n, label in enumerate(found.labels):
+        value = _number(label, labels)
+        mask = data[n] > 0 if several else data[0] == label.value
+        if value and pixels[mask].any():
+            raise FormatError(
+                f"{label.name} overlaps another structure, so there is no one label a voxel",
+                str(path),
+                "Choose structures that do not overlap, as in --labels 1=NAME,2=NAME",
+            )
+        pixels[mask] = value or pixels[mask]
+        coloured[value] = label
+    named = tuple(replace(coloured.get(label.value, label), value=label.value, name=label.name) for label in labels)
+    return replace(found, pixels=pixels[None], channels=("label",), labels=named)
+
+
+def _number(label: Label, labels: tuple[Label, ...]) -> int:
+    """What a structure is in the data set: by its name, 0 where the data set leaves it out."""
+    return next((one.value for one in labels if one.name.casefold() == label.name.casefold()), 0)
+
+
+def _is_contours(series: SeriesFiles) -> bool:
+    return series.sop_class == dicom_rtstruct.SOP_CLASS
+
+
+def _one_file(folder: Folder, options: DatasetOptions) -> Reading:
+    path = folder.root
+    case = Found(
+        folder.members[0].stem,
+        {"image": partial(load_image, path, options.read, modality_word(options.modality))},
+        files=(path,),
+    )
+    return Reading((case,), how="one DICOM file")
+
+
+def _each(series: SeriesFiles) -> list[SeriesFiles]:
+    """The images of a series: all its files together, of radiographs and mammograms each."""
+    if series.modality not in PROJECTIONS or len(series.paths) == 1:
+        return [series]
+    if "ImagePositionPatient" in header(series.paths[0]).dataset:  # slices of a tomosynthesis
+        return [series]
+    return [replace(series, paths=(path,), name=f"{series.name}_{n}") for n, path in enumerate(series.paths, start=1)]
+
+
+def _found(
+    series: SeriesFiles,
+    drawn: Sequence[SeriesFiles],
+    labels: tuple[Label, ...],
+    reports: tuple[tuple[Speaks, ...], Mapping[str, str]],
+    options: DatasetOptions,
+) -> Found:
+    references: dict[str, Callable[[], Any]] = {}
+    image = partial(load_series, series.paths, options.read, modality_word(options.modality))
+    if drawn:
+        references["mask"] = partial(load_segments, drawn[0], series.paths, labels, options.read)
+    for other in drawn[1:]:
+        references[f"mask:{other.name}"] = partial(load_segments, other, series.paths, labels, options.read)
+    if reports[0]:
+        references["boxes"] = boxes_on(*reports, image)
+    return Found(
+        f"{series.patient[:8]}_{series.name}",
+        {"image": image},
+        references,
+        files=(*series.paths, *(path for other in drawn for path in other.paths), *(path for path, _ in reports[0])),
+        patient=series.patient,
+        covariates=series.covariates,
+    )
+
+
+def _drawn(
+    everything: Sequence[SeriesFiles], images: Sequence[SeriesFiles]
+) -> tuple[dict[str, list[SeriesFiles]], list[str]]:
+    """{series UID: segmentations of it}, and those whose images are not here.
+
+    A segmentation that names no series belongs to the one series with its frame of reference.
+    """
+    drawn: dict[str, list[SeriesFiles]] = defaultdict(list)
+    lost = []
+    for series in everything:
+        if series.sop_class not in DRAWN:
+            continue
+        owners = [image.uid for image in images if image.uid in series.references]
+        if not owners and not series.references and series.frame_of_reference:
+            owners = [i.uid for i in images if i.frame_of_reference == series.frame_of_reference]
+        if len(owners) == 1:
+            drawn[owners[0]].append(series)
+        else:
+            lost.append(series.name)
+    return drawn, lost
+
+
+def _labels(segmentations: Sequence[SeriesFiles], options: DatasetOptions) -> tuple[Label, ...]:
+    """One numbering for all: that of the files where they agree, else the names in order."""
+    if options.labels is not None:
+        return tuple(label for label in parse_labels(options.labels) if label.value)
+    named: dict[str, set[int]] = defaultdict(set)
+    for series in segmentations:
+        for name, value in _segments(series).items():
+            named[name].add(value)
+    values = [value for some in named.values() for value in some]
+    if len(values) == len(named) == len(set(values)):
+        return tuple(sorted((Label(min(some), name) for name, some in named.items()), key=lambda label: label.value))
+    return tuple(Label(n + 1, name) for n, name in enumerate(sorted(named)))
+
+
+def _segments(series: SeriesFiles) -> dict[str, int]:
+    """{name: number} of the structures in one file, from its header."""
+    path, kind = series.paths[0], "contours" if _is_contours(series) else "segments"
+    sequence, name, number = NAMED[kind]
+    found = [(text(one, name), whole(one, number, str(path)) or 0) for one in items(header(path).dataset, sequence)]
+    names = [name for name, _ in found]
+    return {
+        (name if name and names.count(name) == 1 else f"{name} {value}".strip()): value
+        for name, value in found
+        if value
+    }
+
+
+def _damaged(error: FormatError) -> Problem:
+    return Problem("error", f"{Path(error.where).name}: {error.problem}", why="it is left out", remedy=error.remedy)
+
+
+def _without_image(everything: Sequence[SeriesFiles], known: Collection[Path]) -> list[Problem]:
+    """Presentation states, reports without regions and the like; and images that were cut short before their pixels."""
+    others = [
+        (path, series.sop_class_name)
+        for series in everything
+        for path in series.paths
+        if not series.is_image and series.sop_class not in DRAWN and path not in known
+    ]
+    kinds = ", ".join(sorted({name for _, name in others}))
+    files = tuple(path.name for path, _ in others)
+    problem = Problem(
+        "warning", f"{counted(len(files), 'file holds', 'files hold')} no pixels ({kinds})", files, "they are left out"
+    )
+    return [problem] if others else []
+
+
+def _lost(names: Sequence[str]) -> list[Problem]:
+    problem = Problem(
+        "warning", f"{counted(len(names), 'segmentation refers', 'segmentations refer')} to no image series here",
+        tuple(names), "they are left out",
+        "Put the series they were drawn on into the folder",
+    )  # fmt: skip
+    return [problem] if names else []

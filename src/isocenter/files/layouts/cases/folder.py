@@ -1,0 +1,177 @@
+"""A folder seen once: which files it holds, by name only."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from isocenter.errors import DatasetError
+from isocenter.files.index import FORMATS, entries, suffix_of
+from isocenter.files.series import is_series
+from isocenter.values import Split
+
+if TYPE_CHECKING:
+    from isocenter.files.layouts.cases.time_series import Long
+
+SPLIT_WORDS: dict[str, Split] = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
+# One image a file, known by its name. Archives and films hold many things; DICOM has a layout of its own.
+NO_SINGLE_IMAGE = frozenset({"dicom", "video"})
+NO_IMAGE_SUFFIXES = frozenset({".npz", ".img", ".rec"})  # .img and .rec are the second half of a pair
+DICOM_SUFFIXES = frozenset(FORMATS["dicom"].suffixes)
+TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".parquet"})
+SERIES_SUFFIXES = frozenset(FORMATS["series"].suffixes)
+JSON_LIMIT = 64 << 20  # a data set's description has some MiB at most
+
+
+@dataclass(frozen=True)
+class Member:
+    """One file of the folder.
+
+    folders: on the way to it, without the one that names a split
+    split:   that the folders name
+    stem:    its name without suffix
+    """
+
+    path: Path
+    folders: tuple[str, ...]
+    split: Split | None
+    stem: str
+    suffix: str
+
+    @property
+    def name(self) -> str:
+        """Folders and stem, the case's name."""
+        return "/".join((*self.folders, self.stem))
+
+
+class Folder:
+    """The files below a folder, or one file; hidden ones left out."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @property
+    def is_file(self) -> bool:
+        return self.root.is_file()
+
+    @cached_property
+    def members(self) -> tuple[Member, ...]:
+        relative = [PurePosixPath(self.root.name)] if self.is_file else _below(self.root)
+        base = self.root.parent if self.is_file else self.root
+        level = _split_level(relative)
+        return tuple(_member(base, path, level) for path in relative)
+
+    @cached_property
+    def images(self) -> tuple[Member, ...]:
+        """Files that each hold one image, but DICOM."""
+        known = {
+            suffix for name, entry in entries().items() if name not in NO_SINGLE_IMAGE for suffix in entry.suffixes
+        }
+        holding = known - NO_IMAGE_SUFFIXES - TABLE_SUFFIXES
+        return tuple(m for m in self.members if m.suffix in holding or m in self._series)
+
+    @cached_property
+    def _series(self) -> frozenset[Member]:
+        """Tables of which each is one series; its first rows tell."""
+        return frozenset(m for m in self.members if m.suffix in SERIES_SUFFIXES and is_series(m.path))
+
+    @cached_property
+    def dicom(self) -> tuple[Member, ...]:
+        """Files that are named like DICOM, or not at all and begin like it."""
+        return tuple(
+            m for m in self.members if m.suffix in DICOM_SUFFIXES or (_is_nameless(m.path) and _begins_as_dicom(m.path))
+        )
+
+    @cached_property
+    def tables(self) -> tuple[Member, ...]:
+        """Tables that lie in the folder itself and have a row of each."""
+        return tuple(m for m in self._named_tables if m not in self.long_tables)
+
+    @cached_property
+    def long_tables(self) -> Mapping[Member, Long]:
+        """Those that have several rows of one patient, beside images or another table."""
+        from isocenter.files.layouts.cases.time_series import (
+            Long,  # it needs pandas, which reading an image does without
+        )
+
+        if len(self._named_tables) < 2 and not (self.images or self.dicom):
+            return {}
+        found = {member: Long.read(member.path) for member in self._named_tables}
+        return {member: long for member, long in found.items() if long is not None}
+
+    @cached_property
+    def _named_tables(self) -> tuple[Member, ...]:
+        named = (m for m in self.members if m.suffix in TABLE_SUFFIXES and m.path.parent == self.root)
+        return tuple(m for m in named if m not in self._series)
+
+    @cached_property
+    def description(self) -> dict[str, Any] | None:
+        """What `dataset.json` in the folder itself says; None without one.
+
+        Raises DatasetError where it is damaged.
+        """
+        path = self.root / "dataset.json"
+        if self.is_file or not path.is_file():
+            return None
+        try:
+            if path.stat().st_size > JSON_LIMIT:
+                raise ValueError("larger than any description")
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, OSError) as error:
+            raise DatasetError(f"cannot be read ({error})", str(path), "Correct it, or take it away") from error
+        return found if isinstance(found, dict) else None
+
+
+def stem_of(name: str) -> str:
+    """A file's name without the suffix of its format."""
+    suffix = suffix_of(Path(name))
+    return name[: len(name) - len(suffix)]
+
+
+def _below(root: Path) -> list[PurePosixPath]:
+    found = []
+    for place, folders, files in os.walk(root):
+        folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
+        inside = PurePosixPath(Path(place).relative_to(root).as_posix())
+        found += [inside / name for name in sorted(files) if not name.startswith(".")]
+    return found
+
+
+def _split_level(paths: list[PurePosixPath]) -> int | None:
+    """At which folder level (0 or 1) folders are called train, val or test; "train" must be among several."""
+    for level in (0, 1):
+        words = {path.parts[level].lower() for path in paths if len(path.parts) > level + 1}
+        splits = {SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS}
+        if "train" in splits and len(splits) > 1:
+            return level
+    return None
+
+
+def _member(base: Path, path: PurePosixPath, level: int | None) -> Member:
+    folders, split = list(path.parts[:-1]), None
+    if level is not None and len(folders) > level and folders[level].lower() in SPLIT_WORDS:
+        split = SPLIT_WORDS[folders.pop(level).lower()]
+    return Member(base / path, tuple(folders), split, stem_of(path.name), suffix_of(Path(path.name)))
+
+
+def _is_nameless(path: Path) -> bool:
+    return path.suffix == "" or path.suffix.strip(".").isdigit() or path.name == "DICOMDIR"
+
+
+def _begins_as_dicom(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"

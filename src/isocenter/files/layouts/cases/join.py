@@ -1,0 +1,165 @@
+"""Tables beside the images: covariates, patients and splits by case or by patient, and what monitors wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from isocenter.errors import DatasetError, listed
+from isocenter.files.layouts.cases.folder import SPLIT_WORDS, Folder, stem_of
+from isocenter.files.layouts.cases.table import CASE_COLUMNS, PATIENT_COLUMNS, Table, read_table
+from isocenter.files.layouts.cases.time_series import Long
+from isocenter.files.layouts.layout import Found
+from isocenter.values import Problem
+
+SPLIT_COLUMNS = ("split", "subset", "partition")
+CLASS_TABLES = frozenset({"classes", "labels", "colours", "colors", "colormap", "dseg"})
+
+
+@dataclass(frozen=True)
+class Join:
+    """A table joined to the cases.
+
+    cases:    with covariates, and patients and splits where the table has them
+    how:      in words, for the layout
+    patients: the rule, in words; empty where the table names no patients
+    column:   that names the patients
+    """
+
+    cases: list[Found]
+    how: str
+    patients: str = ""
+    column: str | None = None
+
+
+def join_table(
+    folder: Folder, found: Sequence[Found], ids: Sequence[str], patient: str | None
+) -> tuple[Join | None, list[Problem]]:
+    """The cases with what the first table says that has a row for each, and what is odd about tables that have not.
+
+    patient: the column that names patients, where a person said so
+    """
+    names = (patient.strip().lower().replace(" ", "_"), *PATIENT_COLUMNS) if patient else PATIENT_COLUMNS
+    problems = []
+    for member in folder.tables:
+        if member.stem.lower() in CLASS_TABLES:
+            continue
+        try:
+            table = read_table(member.path)
+        except DatasetError as error:
+            problems.append(Problem("note", f"{member.path.name} {error.problem}", why="it is not used"))
+            continue
+        column = table.column(names)
+        if joined := _by_case(table, found, ids, column) or _by_patient(table, found, ids, column):
+            return joined, problems
+        if missing := _without_row(table, ids):
+            what = f"{member.path.name} has no row for {len(missing)} of {len(ids)} cases"
+            problems.append(Problem("note", what, missing, "it is not used", "Add the rows"))
+    return None, problems
+
+
+def join_courses(folder: Folder, cases: Sequence[tuple[str, str]]) -> tuple[list[Mapping[str, Any]], str]:
+    """What the long tables say of each case, (id, patient), and how, in words; blank where they say nothing."""
+    found: list[Mapping[str, Any]] = [{} for _ in cases]
+    used = []
+    for member, long in folder.long_tables.items():
+        own = _read_of(long, cases)
+        if any(value is not None for one in own for value in one.values()):
+            found = [{**had, **one} for had, one in zip(found, own, strict=True)]
+            used.append(member.path.name)
+    return found, f"courses from {listed(used)}" if used else ""
+
+
+def covariates_in(path: Path, cases: Sequence[tuple[str, str]]) -> list[Mapping[str, Any]]:
+    """What a table says of each case, (id, patient): in the row of the case or else of the patient.
+
+    Raises DatasetError for a table that names neither, or has no row for one of them.
+    """
+    table = read_table(path)
+    by_case, by_patient = table.column(CASE_COLUMNS), table.column(PATIENT_COLUMNS)
+    if by_case is None and by_patient is None:
+        problem = f"no column names cases or patients (columns: {', '.join(table.columns)})"
+        raise DatasetError(problem, str(path), "Call a column case, with the files' names, or patient")
+    if (long := Long.of(table)) is not None:
+        return _read_of(long, cases)
+    rows = {_bare(row[by_patient]): row for row in table.rows} if by_patient else {}
+    rows |= {_bare(row[by_case]): row for row in table.rows} if by_case else {}
+    if missing := [case for case, patient in cases if case not in rows and patient not in rows]:
+        problem = f"has no row for {listed(missing)}"
+        raise DatasetError(problem, str(path), "Add a row, if need be with blanks: what is missing is filled in")
+    return [rows[case] if case in rows else rows[patient] for case, patient in cases]
+
+
+def _read_of(long: Long, cases: Sequence[tuple[str, str]]) -> list[Mapping[str, Any]]:
+    """By the row's case or else its patient; for whom there is none every column is missing."""
+    read = {_bare(name): own for name, own in long.courses().items()}
+    nothing = {name: None for name in long.table.columns if name not in (long.owner, long.time)}
+    return [read.get(case, read.get(patient, nothing)) for case, patient in cases]
+
+
+def _without_row(table: Table, ids: Sequence[str]) -> tuple[str, ...]:
+    """The cases that a table leaves out which has the most of them; empty for a table of something else."""
+    column = table.column(CASE_COLUMNS)
+    rows = {_bare(row[column]) for row in table.rows} if column else set()
+    missing = tuple(name for name in ids if name not in rows)
+    return missing if len(missing) * 2 < len(ids) else ()
+
+
+def _by_case(table: Table, found: Sequence[Found], ids: Sequence[str], patient: str | None) -> Join | None:
+    column = table.column(CASE_COLUMNS)
+    if column is None:
+        return None
+    rows = {_bare(row[column]): row for row in table.rows if row[column] is not None}
+    if len(rows) < len(table.rows) or not set(ids) <= rows.keys():
+        return None
+    split = table.column(SPLIT_COLUMNS)
+    cases = [
+        replace(
+            case,
+            covariates=_covariates(rows[name], column, split, patient),
+            split=case.split or (SPLIT_WORDS.get(str(rows[name][split]).lower()) if split else None),
+            patient=str(rows[name][patient]) if patient and rows[name][patient] is not None else case.patient,
+        )
+        for case, name in zip(found, ids, strict=True)
+    ]
+    return Join(
+        cases,
+        f"covariates from {table.path.name}",
+        f"column {patient} of {table.path.name}" if patient else "",
+        patient,
+    )
+
+
+def _by_patient(table: Table, found: Sequence[Found], ids: Sequence[str], column: str | None) -> Join | None:
+    """Each case's name begins with the name of a patient in the table."""
+    if column is None:
+        return None
+    rows = {str(row[column]): row for row in table.rows if row[column] is not None}
+    if len(rows) < len(table.rows):
+        return None
+    owners = [_owner(name, rows) for name in ids]
+    if None in owners:
+        return None
+    cases = [
+        replace(case, covariates=_covariates(rows[owner], column), patient=owner)
+        for case, owner in zip(found, owners, strict=True)
+        if owner is not None
+    ]
+    words = f"the name's beginning, which is in column {column} of {table.path.name}"
+    return Join(cases, f"covariates from {table.path.name}", words, column)
+
+
+def _covariates(row: dict[str, Any], *used: str | None) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in used}
+
+
+def _owner(name: str, rows: dict[str, Any]) -> str | None:
+    """The longest patient that the name begins with, up to a separator or the end."""
+    ends = [n for n in range(len(name), 0, -1) if n == len(name) or not name[n].isalnum()]
+    return next((name[:n] for n in ends if name[:n] in rows), None)
+
+
+def _bare(value: Any) -> str:
+    return stem_of(str(value).replace("\\", "/").rsplit("/", 1)[-1])

@@ -1,0 +1,182 @@
+"""Which mask belongs to which image, by name."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+from isocenter.errors import counted
+from isocenter.files.layouts.cases.folder import Member
+from isocenter.files.layouts.cases.load import load_image
+from isocenter.files.layouts.layout import DatasetOptions
+from isocenter.files.patients import names_a_person
+from isocenter.values import Image, Problem, Split
+
+CHANNEL = re.compile(r"_(\d{4})$")  # nnU-Net: case_0000, case_0001, ...
+MASK_WORDS = "mask|masks|seg|segmentation|label|labels|gt|groundtruth|annotation|roi"
+MASK_SUFFIX = re.compile(rf"(?i)[_.\- ](?:{MASK_WORDS})(?:[_\- ]?\d+)?$")
+# Who drew it, at the end of a mask's name or as the folder in which it lies.
+READER = r"(?:1st|2nd|3rd|[4-9]th)(?:HO|observer|manual)?|(?:manual|observer|rater|expert|reader|annotator)[_-]?\d+"
+READER_SUFFIX = re.compile(rf"(?i)[_.\- ]({READER})$")
+READER_FOLDER = re.compile(rf"(?i)^(?:{READER}|(?:observer|rater|expert|reader|annotator|radiologist)[_-]?[a-z\d]+)$")
+# img0001 and label0001: what is left is what both have in common.
+PREFIX = re.compile(rf"(?i)^(?:image|img|im|scan|volume|vol|{MASK_WORDS})[_\- ]?(?=\d)")
+IMAGE_SUFFIX = re.compile(r"(?i)[_.\- ](?:image|img|im|scan|volume|vol)$")
+
+
+class Key(NamedTuple):
+    """What an image and its mask have in common."""
+
+    folders: tuple[str, ...]
+    stem: str
+    split: Split | None = None
+
+    @property
+    def name(self) -> str:
+        return "/".join((*self.folders, self.stem))
+
+    def called(self, stem: str) -> Key:
+        return self._replace(stem=stem)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One case: its image files in channel order, and all masks drawn on it."""
+
+    key: Key
+    images: tuple[Member, ...]
+    masks: tuple[Member, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.key.name
+
+
+def pair(
+    images: Mapping[Key, Sequence[Member]], masks: Sequence[tuple[Key, Member]]
+) -> tuple[list[Pair], list[Problem]]:
+    """Images with their masks.
+
+    A mask has the image's name, or that and a mask's suffix (_mask, _mask_1, _seg); where no name fits so, the word
+    before the number may differ (img0001, label0001).
+    """
+    owners = [_owner(key, images) for key, _ in masks]
+    if masks and not any(owners):
+        plain = {key.called(PREFIX.sub("", IMAGE_SUFFIX.sub("", key.stem))): key for key in images}
+        plain = plain if len(plain) == len(images) else {}
+        owners = [plain.get(key.called(PREFIX.sub("", MASK_SUFFIX.sub("", key.stem)))) for key, _ in masks]
+    drawn: dict[Key, list[Member]] = {}
+    lost: list[str] = []
+    for (key, member), owner in zip(masks, owners, strict=True):
+        if owner is None:
+            lost.append(key.name)
+        else:
+            drawn.setdefault(owner, []).append(member)
+    pairs = [Pair(key, tuple(members), tuple(drawn.get(key, ()))) for key, members in images.items()]
+    return pairs, without_image(lost)
+
+
+def by_reader(
+    masks: Iterable[tuple[Key, Member]], images: Mapping[Key, object]
+) -> tuple[list[tuple[Key, Member]], dict[Member, str]]:
+    """Masks under the keys of their images, and who drew which: by a folder, or by the end of a name.
+
+    Only where nothing but the reader's name stands between a mask and its image.
+    """
+    keyed, readers = [], dict[Member, str]()
+    for key, member in masks:
+        found = None if _owner(key, images) else next((one for one in _read_by(key) if _owner(one[0], images)), None)
+        keyed.append((found[0] if found else key, member))
+        readers |= {member: found[1]} if found else {}
+    return keyed, readers
+
+
+def _read_by(key: Key) -> Iterator[tuple[Key, str]]:
+    """The key without a reader's name, and the name."""
+    for place, folder in enumerate(key.folders):
+        if READER_FOLDER.match(folder):
+            yield key._replace(folders=key.folders[:place] + key.folders[place + 1 :]), folder
+    if fit := READER_SUFFIX.search(key.stem):
+        yield key.called(key.stem[: fit.start()]), fit[1]
+
+
+def by_channel(members: Iterable[tuple[Key, Member]]) -> dict[Key, list[Member]]:
+    """Files by case where all end in a channel number, in the order of the numbers; else empty."""
+    cases: dict[Key, dict[str, Member]] = {}
+    for key, member in members:
+        fit = CHANNEL.search(key.stem)
+        if fit is None:
+            return {}
+        cases.setdefault(key.called(key.stem[: fit.start()]), {})[fit.group(1)] = member
+    return {key: [files[number] for number in sorted(files)] for key, files in cases.items()}
+
+
+def told_by_number(cases: Mapping[Key, Sequence[Member]], channels: int | None = None, absent: bool = False) -> bool:
+    """Whether numbers at the end are channels even though nothing else says so, and not numbers of cases.
+
+    Every case has 0000, 0001, ... up to the same number, and there are several cases or one channel; or up to the
+    number of `channels` where that is known. Where some may be `absent` the numbers are below theirs.
+    """
+    widths = {len(members) for members in cases.values()}
+    from_zero = all(m.stem.endswith(f"_{n:04d}") for members in cases.values() for n, m in enumerate(members))
+    if channels is not None:
+        below = channels > 1 and all(number_of(m) < channels for members in cases.values() for m in members)
+        return (absent and below) or (widths == {channels} and from_zero)
+    return len(widths) == 1 and from_zero and (len(cases) > 1 or widths == {1})
+
+
+def one_each(members: Iterable[tuple[Key, Member]]) -> dict[Key, list[Member]]:
+    """One image a case; two files that differ in suffix only are two cases."""
+    listed = list(members)
+    times = Counter(key for key, _ in listed)
+    return {key if times[key] == 1 else key.called(member.path.name): [member] for key, member in listed}
+
+
+def number_of(member: Member) -> int:
+    """Which channel a file is whose name ends in a number."""
+    fit = CHANNEL.search(member.stem)
+    assert fit is not None  # noqa: S101 - `by_channel` has seen it
+    return int(fit[1])
+
+
+def without_image(lost: Sequence[str]) -> list[Problem]:
+    """What is said about labels whose image is not there."""
+    if not lost:
+        return []
+    return [
+        Problem(
+            "warning",
+            f"{counted(len(lost), 'label has', 'labels have')} no image",
+            tuple(lost),
+            "they are left out",
+            "Add the images, or rename",
+        )
+    ]
+
+
+def class_names(keys: Iterable[Key]) -> set[str]:
+    """The first folders, where they are classes: every case lies in one of several, and none names a person."""
+    firsts = [key.folders[0] if key.folders else "" for key in keys]
+    names = set(firsts)
+    if "" in names or len(names) < 2 or len(firsts) == len(names) or any(names_a_person(name) for name in names):
+        return set()
+    return names
+
+
+def readers(
+    members: Sequence[Member], names: Sequence[str], options: DatasetOptions, modalities: Sequence[str | None]
+) -> dict[str, partial[Image]]:
+    """{channel: function that reads it}, in order."""
+    return {
+        name: partial(load_image, member.path, options.read, modality)
+        for name, member, modality in zip(names, members, modalities, strict=True)
+    }
+
+
+def _owner(key: Key, images: Mapping[Key, object]) -> Key | None:
+    bare = key.called(MASK_SUFFIX.sub("", key.stem))
+    return next((one for one in (key, bare) if one in images), None)

@@ -1,0 +1,68 @@
+"""A table that has several rows of one patient, each with its time: what a monitor or a chart has written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from isocenter.errors import DatasetError
+from isocenter.files.index import entries
+from isocenter.files.layouts.cases.table import CASE_COLUMNS, PATIENT_COLUMNS, Table, read_table
+from isocenter.values import courses, time_column
+
+# A table with such a column says what came of whom, or where, and not what was read.
+OUTCOMES = ("event", "status", "censored", "death", "died", "label", "class", "xmin", "x_min", "x")
+
+
+@dataclass(frozen=True)
+class Long:
+    """owner: its column that names cases or patients; time: that says when"""
+
+    table: Table
+    owner: str
+    time: str
+
+    @classmethod
+    def of(cls, table: Table) -> Long | None:
+        """The table as a long one; None where it has no times, or a row of each, or names files or outcomes."""
+        owner, time = table.column(CASE_COLUMNS) or table.column(PATIENT_COLUMNS), time_column(table.columns)
+        if owner is None or time is None or table.column(OUTCOMES) is not None:
+            return None
+        named = [row[owner] for row in table.rows if row[owner] is not None]
+        if len(set(named)) == len(named) or _names_files(table, owner):
+            return None
+        return cls(table, owner, time)
+
+    @classmethod
+    def read(cls, path: Path) -> Long | None:
+        """The table of a file, if it is long and not damaged."""
+        try:
+            # Most tables have no times, and are read by whoever has use for them: of these the first line is enough.
+            return cls.of(read_table(path)) if time_column(read_table(path, most=0).columns) else None
+        except DatasetError:
+            return None
+
+    def courses(self) -> dict[str, Mapping[str, Any]]:
+        """{case or patient: {column: what its rows say together}}; DatasetError for a time that is none."""
+        rows: dict[str, list[dict[str, Any]]] = {}
+        for row in self.table.rows:
+            if row[self.owner] is not None:
+                read = {name: one for name, one in row.items() if name != self.owner}
+                rows.setdefault(str(row[self.owner]), []).append(read)
+        made: dict[str, Mapping[str, Any]] = {}
+        for name, own in rows.items():
+            try:
+                made[name] = courses(own, self.time)
+            except ValueError as error:
+                problem, remedy = f"{error}, in column {self.time}", "Write numbers, or dates as 2024-05-17T08:30"
+                raise DatasetError(problem, str(self.table.path), remedy) from error
+        return made
+
+
+def _names_files(table: Table, owner: str) -> bool:
+    """Whether another column than the one that says whose a row is has files."""
+    suffixes = tuple(suffix for entry in entries().values() for suffix in entry.suffixes if suffix)
+    first = table.rows[0].items() if table.rows else ()
+    return any(name != owner and isinstance(one, str) and one.lower().endswith(suffixes) for name, one in first)

@@ -1,0 +1,229 @@
+"""NIfTI-1, NIfTI-2 and Analyze 7.5, https://nifti.nimh.nih.gov: single files and pairs, plain or gzipped."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Mapping
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nibabel.analyze import AnalyzeHeader
+from nibabel.nifti1 import Nifti1Header, Nifti1PairHeader
+from nibabel.nifti2 import Nifti2Header, Nifti2PairHeader
+from nibabel.spatialimages import HeaderDataError
+from nibabel.spm2analyze import Spm2AnalyzeHeader
+
+from isocenter.errors import FormatError
+from isocenter.files import label_table
+from isocenter.files.format import Format, ReadOptions
+from isocenter.files.nifti.b_values import b_values_beside
+from isocenter.files.nifti.geometry import geometry_of
+from isocenter.files.nifti.write import write
+from isocenter.files.storage.block import Block, compression_of, read_head
+from isocenter.values import Image, Source
+
+SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
+# Header extensions are text of a few kB; more is a damaged offset.
+LARGEST_HEAD = 1 << 26
+# NIfTI intents whose "voxels" are points of a surface, and the range of CIFTI-2.
+SURFACES = {1008: "points of a surface", 1009: "triangles of a surface"}
+CIFTI = range(3000, 3100)
+
+# What nibabel thinks of a header goes into the image's notes, not to the terminal.
+_silent = logging.getLogger("isocenter.files.nifti.read.header")
+_silent.addHandler(logging.NullHandler())
+_silent.propagate = False
+
+
+def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
+    """The one volume or series of volumes in the file; a fourth axis becomes frames, a fifth one channels.
+
+    Raises FormatError for what is no image or is cut short, GeometryError for forms that contradict each other.
+    """
+    head_path, voxel_path = _pair(path)
+    header, notes = _header(head_path, single=head_path == voxel_path)
+    _refuse_surfaces(header, path)
+    shape, axes = _layout(header, path)
+    geometry, about_geometry = geometry_of(header, str(path), options.prefer)
+    block = _block(header, voxel_path, shape, axes, options)
+    pixels = block.deferred()
+    times, about_times = _times(header, pixels.shape)
+    if isinstance(header, Spm2AnalyzeHeader) and block.slope != 1.0:
+        notes.append("The values are scaled by the factor that SPM keeps in an unused field of Analyze 7.5.")
+    colours = header.get_data_dtype().names or ()
+    frames = pixels.shape[1] if len(pixels.shape) == geometry.ndim + 2 else None
+    b_values = b_values_beside(path, stem(path), frames)
+    image = Image(
+        pixels,
+        geometry,
+        channels=tuple(colours),
+        times=times,
+        labels=label_table.beside(path),
+        notes=(*notes, *about_geometry, *about_times),
+        facts={} if b_values is None else {"b_values": b_values},
+        source=Source("nifti", (str(path),), header),
+    )
+    return {stem(path): image}
+
+
+def stem(path: Path) -> str:
+    """The file's name without what says the format."""
+    name = path.name
+    for suffix in (".gz", ".nii", ".hdr", ".img"):
+        name = name[: -len(suffix)] if name.lower().endswith(suffix) else name
+    return name or path.name
+
+
+def _pair(path: Path) -> tuple[Path, Path]:
+    """(file with the header, file with the voxels); twice the same for a single file."""
+    for own, other in ((".hdr", ".img"), (".img", ".hdr"), (".HDR", ".IMG"), (".IMG", ".HDR")):
+        for packed in ("", ".gz"):
+            if not path.name.endswith(own + packed):
+                continue
+            base = path.name.removesuffix(own + packed)
+            twins = [path.with_name(base + other + end) for end in (packed, "", ".gz")]
+            twin = next((twin for twin in twins if twin.is_file()), None)
+            if twin is None:
+                raise FormatError(
+                    f"half of a pair: {base + other} is missing", str(path), "Put both files into one folder"
+                )
+            return (path, twin) if own.lower() == ".hdr" else (twin, path)
+    return path, path
+
+
+def _header(path: Path, *, single: bool) -> tuple[Any, list[str]]:
+    """nibabel's header, of the kind that the magic number says, and what was odd about it.
+
+    single: whether the voxels lie in the same file, which Analyze does not know
+    """
+    head = read_head(path, 544)
+    kinds = {b"n+1": Nifti1Header, b"ni1": Nifti1PairHeader, b"n+2": Nifti2Header, b"ni2": Nifti2PairHeader}
+    kind: Any = kinds.get(head[344:347]) or kinds.get(head[4:7]) or AnalyzeHeader
+    size = kind.template_dtype.itemsize
+    if len(head) < size:
+        raise FormatError(f"a header of {len(head)} bytes where {size} are needed", str(path), "Get the file again")
+    try:
+        header = kind(head[:size], check=False)
+        if kind is AnalyzeHeader:
+            if int(header["sizeof_hdr"]) != size:
+                raise FormatError("neither a NIfTI nor an Analyze header", str(path), "Check what kind of file it is")
+            if single:
+                raise FormatError("a NIfTI header with no magic number", str(path), "The header is damaged: mend it")
+            header = Spm2AnalyzeHeader(head[:size], header.endianness, check=False)  # plain Analyze has no scaling
+        # Zero or negative voxel sizes are judged by `geometry_of`, which must see them as they stand.
+        pixdim = header["pixdim"].copy()
+        notes = _checked(header)
+        header["pixdim"][1:] = pixdim[1:]
+        if kind in (Nifti1Header, Nifti2Header):
+            header.extensions = _extensions(kind, path, int(header["vox_offset"]), size)
+    except HeaderDataError as error:
+        if "not supported" in str(error):  # of a type of number: bits, or 128 of them
+            raise FormatError(f"{error}", str(path), "Convert the voxels to a common number type") from error
+        raise FormatError(f"the header is damaged ({error})", str(path), "Get the file again") from error
+    return header, notes
+
+
+def _checked(header: Any) -> list[str]:
+    """Have nibabel mend what is harmless (a wrong bitpix, a missing qfac) and say so."""
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    _silent.addHandler(handler)
+    try:
+        header.check_fix(logger=_silent, error_level=40)
+    finally:
+        _silent.removeHandler(handler)
+    return [f"The header was mended: {text}." for text in said if "pixdim[1,2,3]" not in text]
+
+
+def _extensions(kind: Any, path: Path, offset: int, size: int) -> Any:
+    """The header's extensions; those that cannot be read are left out, they say nothing about voxels."""
+    if not size + 4 < offset < LARGEST_HEAD:
+        return kind.exts_klass()
+    try:
+        return kind.from_fileobj(io.BytesIO(read_head(path, offset)), check=False).extensions
+    except (HeaderDataError, ValueError):
+        return kind.exts_klass()
+
+
+def _refuse_surfaces(header: Any, path: Path) -> None:
+    if not isinstance(header, Nifti1Header):
+        return
+    intent = int(header["intent_code"])
+    cifti = intent in CIFTI or any(extension.get_code() == 32 for extension in header.extensions)
+    if cifti:
+        raise FormatError(
+            "CIFTI-2: values on grey-ordinates, not a volume",
+            str(path),
+            "Map them to a volume with Connectome Workbench",
+        )
+    if intent in SURFACES:
+        raise FormatError(f"{SURFACES[intent]}, not a volume", str(path), "Give the volume it was made from")
+
+
+def _layout(header: Any, path: Path) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Shape of the voxels in the file, fastest axis first, and which axes become (channels[, frames], *spatial)."""
+    count = int(header["dim"][0])
+    dim = [int(n) for n in header["dim"][1 : count + 1]] + [1] * (7 - count)
+    if not 1 <= count <= 7 or min(dim) < 1 or prod(dim[5:]) != 1:
+        raise FormatError(f"axes of {header['dim'].tolist()}", str(path), "Up to five axes can be read: get it again")
+    *spatial, frames, vector = dim[:5]
+    colours = len(header.get_data_dtype().names or ())
+    if colours and vector > 1:
+        raise FormatError("a vector of colours in each voxel", str(path), "Split it into several files")
+    if colours:
+        return (colours, *spatial, frames), (0, 4, 1, 2, 3) if frames > 1 else (0, 1, 2, 3)
+    return (*spatial, frames, vector), (4, 3, 0, 1, 2) if frames > 1 else (4, 0, 1, 2)
+
+
+def _block(header: Any, path: Path, shape: tuple[int, ...], axes: tuple[int, ...], options: ReadOptions) -> Block:
+    single = isinstance(header, Nifti1Header) and header.is_single
+    offset = int(header["vox_offset"]) or (header.single_vox_offset if single else 0)
+    slope, intercept = _scaling(header, path)
+    dtype = header.get_data_dtype()
+    return Block(
+        path,
+        np.dtype(np.uint8) if dtype.names else dtype,
+        # The axes of length 1 that stand for no frames are dropped: they move no voxel.
+        tuple(size for axis, size in enumerate(shape) if axis in axes),
+        _renumbered(axes),
+        offset=offset,
+        compression=compression_of(path),
+        slope=slope,
+        intercept=intercept,
+        part=options.part,
+    )
+
+
+def _renumbered(axes: tuple[int, ...]) -> tuple[int, ...]:
+    order = sorted(axes)
+    return tuple(order.index(axis) for axis in axes)
+
+
+def _scaling(header: Any, path: Path) -> tuple[float, float]:
+    """(slope, intercept); a slope of 0 means that nothing is scaled, as NIfTI-1 says."""
+    if header.get_data_dtype().names:
+        return 1.0, 0.0
+    try:
+        slope, intercept = header.get_slope_inter()
+    except HeaderDataError as error:
+        raise FormatError(f"the scaling is no number ({error})", str(path), "Mend scl_slope and scl_inter") from error
+    return (1.0, 0.0) if slope is None else (float(slope), float(intercept or 0.0))
+
+
+def _times(header: Any, shape: tuple[int, ...]) -> tuple[tuple[float, ...] | None, list[str]]:
+    """Seconds of each frame from the first, where the header says them."""
+    if len(shape) < 5 or not isinstance(header, Nifti1Header):
+        return None, []
+    unit = SECONDS.get(header.get_xyzt_units()[1])
+    step = float(header["pixdim"][4])
+    if unit is None or not np.isfinite(step) or step <= 0:
+        return None, ["The header does not say at what times the frames were taken."]
+    odd = [f"The header says {step * unit:g} s between frames; perhaps ms are meant."] if step * unit > 600 else []
+    return tuple(step * unit * n for n in range(shape[1])), odd
+
+
+FORMAT = Format("nifti", read, write)

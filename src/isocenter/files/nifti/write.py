@@ -1,0 +1,154 @@
+"""Writing NIfTI: the same voxel in the same place in mm, or a refusal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nibabel.nifti1 import Nifti1Header
+from nibabel.nifti2 import Nifti2Header
+
+from isocenter.errors import FormatError, GeometryError
+from isocenter.files.nifti.geometry import apart_in_voxels, geometry_of
+from isocenter.files.plain import (
+    COLOUR_CHANNELS,
+    created,
+    in_file_order,
+    in_slices,
+    steps_without_sides,
+    storable,
+    uniform_step,
+    write_voxels,
+)
+from isocenter.values import Floats, Geometry, Image
+
+# How far (mm) a corner may move by writing (the geometry contract).
+WRITE_TOLERANCE = 1e-4
+# A quaternion in float32 loses precision near half a turn: a qform that is further off (voxels) is left out.
+QFORM_TOLERANCE = 0.01
+LARGEST_NIFTI1_AXIS = 32767
+SCANNER = 1  # NIFTI_XFORM_SCANNER_ANAT
+CIFTI_EXTENSION = 32
+
+
+def write(image: Image, path: Path) -> None:
+    """A single file, gzipped if the name ends in .gz; NIfTI-2 where NIfTI-1 cannot hold the size or the position.
+
+    A header read from NIfTI is copied where it still describes the grid; scaling is always 1. A single frame is no
+    axis of its own, and a picture becomes one slice of (column, row).
+    Raises FormatError for a grid that NIfTI cannot hold.
+    """
+    name = path.name.lower()
+    if not name.endswith((".nii", ".nii.gz")):
+        raise FormatError("NIfTI is written as a single file", str(path), "Choose a name that ends in .nii or .nii.gz")
+    slices = in_slices(image)
+    if slices is not None:
+        header = _header(image, (*image.geometry.shape, image.frames or 1, 1), image.dtype, False, str(path))
+        with created(path, compressed=name.endswith(".gz")) as file:
+            header.write_to(file)
+            for part in slices:
+                write_voxels(file, part)
+        return
+    voxels = storable(image.data, where=str(path))
+    coloured = voxels.dtype == np.uint8 and image.channels == COLOUR_CHANNELS.get(len(image.channels))
+    ordered = in_file_order(voxels, image.geometry.ndim)
+    header = _header(image, ordered.shape, ordered.dtype, coloured, str(path))
+    if coloured:
+        ordered = np.moveaxis(ordered, -1, 0)  # colour fastest
+    with created(path, compressed=name.endswith(".gz")) as file:
+        header.write_to(file)
+        write_voxels(file, ordered)
+
+
+def _header(image: Image, ordered: tuple[int, ...], dtype: np.dtype[Any], coloured: bool, where: str) -> Any:
+    """The header for voxels of shape (i, j, k, frames, channels) and this type."""
+    shape = ordered[:4] if coloured else ordered
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    dtype = np.dtype([(name, "u1") for name in image.channels]) if coloured else dtype
+    header = _copied(image, shape, dtype)
+    if header is None:
+        header = _new(image.geometry, shape, where)
+    header.set_data_dtype(dtype)
+    header.set_data_shape(shape)
+    header["scl_slope"], header["scl_inter"] = 1.0, 0.0
+    header["cal_min"], header["cal_max"], header["vox_offset"] = 0.0, 0.0, 0
+    if len(shape) > 4:
+        header.set_intent("vector")
+    elif image.labels:
+        header.set_intent("label")
+    if image.frames is not None and image.frames > 1:
+        _set_times(header, image.times)
+    return header
+
+
+def _copied(image: Image, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+    """The source's own header as a single little-endian file, if it is NIfTI and still describes this grid."""
+    source = image.source.header if image.source is not None and image.source.format == "nifti" else None
+    if not isinstance(source, Nifti1Header):
+        return None
+    try:
+        same = geometry_of(source, "")[0].equals(image.geometry, WRITE_TOLERANCE)
+    except GeometryError:  # forms that disagree were read with `prefer`; they must not be written again
+        return None
+    if not same or max(shape) > LARGEST_NIFTI1_AXIS:
+        return None
+    kind = Nifti2Header if isinstance(source, Nifti2Header) else Nifti1Header
+    header = kind(source.binaryblock, source.endianness, check=False).as_byteswapped("<")
+    header["magic"] = kind.single_magic
+    # What describes the values, and not the grid, is true only for the same kind of values.
+    if tuple(source.get_data_shape()) == shape and source.get_data_dtype().newbyteorder("=") == dtype:
+        header.extensions.extend(e for e in source.extensions if e.get_code() != CIFTI_EXTENSION)
+    else:
+        header.set_intent("none")
+        header["slice_code"], header["slice_start"], header["slice_end"], header["slice_duration"] = 0, 0, 0, 0
+    return header
+
+
+def _new(geometry: Geometry, shape: tuple[int, ...], where: str) -> Any:
+    """A header for this grid: NIfTI-1 if its float32 hold the position, else NIfTI-2."""
+    for kind in (Nifti1Header, Nifti2Header):
+        if kind is Nifti1Header and max(shape) > LARGEST_NIFTI1_AXIS:
+            continue
+        header = kind(endianness="<")
+        header.set_data_shape(shape)
+        if geometry.oriented:
+            _set_forms(header, geometry, where)
+        else:
+            _set_steps(header, geometry, where)
+        if not geometry.oriented or geometry_of(header, where)[0].equals(geometry, WRITE_TOLERANCE):
+            return header
+    raise FormatError("NIfTI cannot hold this position exactly", where, "Look at the affine: it is far from the body")
+
+
+def _set_forms(header: Any, geometry: Geometry, where: str) -> None:
+    """sform always; qform too where it says the same: a shear has none."""
+    if geometry.ndim != 3 or not geometry.physical:
+        raise FormatError("NIfTI holds sides only for three axes in mm", where, "Write it as NRRD")
+    affine: Floats = geometry.affine
+    header.set_xyzt_units("mm")
+    header.set_sform(affine, SCANNER)
+    header["pixdim"][1:4] = geometry.steps
+    if geometry.is_sheared:  # said even of a single slice, which no voxel would betray
+        return
+    with_qform = header.copy()
+    with_qform.set_qform(affine, SCANNER)
+    if apart_in_voxels(geometry, with_qform.get_qform()) <= QFORM_TOLERANCE:
+        header.set_qform(affine, SCANNER)
+
+
+def _set_steps(header: Any, geometry: Geometry, where: str) -> None:
+    """Voxel sizes and both codes 0: sides stay unknown, and so does the size where it was."""
+    steps = steps_without_sides(geometry, where)
+    header["pixdim"][1:4] = steps if len(steps) == 3 else (*steps, 0.0)
+    header["sform_code"], header["qform_code"] = 0, 0
+    header.set_xyzt_units("mm" if geometry.physical else "unknown")
+
+
+def _set_times(header: Any, times: tuple[float, ...] | None) -> None:
+    """NIfTI knows one step between frames; times that are uneven are left out, they are then unknown."""
+    step = uniform_step(times)
+    space = header.get_xyzt_units()[0]
+    header["pixdim"][4] = step or 0.0
+    header.set_xyzt_units(space, "sec" if step else "unknown")

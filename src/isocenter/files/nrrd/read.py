@@ -1,0 +1,151 @@
+"""NRRD, https://teem.sourceforge.net/nrrd/format.html, and Slicer's segmentations in it (.seg.nrrd)."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Mapping
+from functools import partial
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from isocenter.errors import FormatError
+from isocenter.files import label_table
+from isocenter.files.format import Format, ReadOptions
+from isocenter.files.nrrd.header import Header, read_header
+from isocenter.files.nrrd.segments import Segment, segment_fields, segments_of
+from isocenter.files.nrrd.space import grid_of, layout_of, space_fields
+from isocenter.files.plain import COLOUR_CHANNELS, channels_first, created, uniform_step, write_voxels
+from isocenter.files.storage.block import Block, Compression
+from isocenter.files.storage.sidecar import inside_folder
+from isocenter.values import Array, Deferred, Image, Source
+
+TYPES: dict[str, tuple[str, ...]] = {
+    "i1": ("signed char", "int8", "int8_t"),
+    "u1": ("uchar", "unsigned char", "uint8", "uint8_t"),
+    "i2": ("short", "short int", "signed short", "signed short int", "int16", "int16_t"),
+    "u2": ("ushort", "unsigned short", "unsigned short int", "uint16", "uint16_t"),
+    "i4": ("int", "signed int", "int32", "int32_t"),
+    "u4": ("uint", "unsigned int", "uint32", "uint32_t"),
+    "i8": ("longlong", "long long", "long long int", "signed long long", "signed long long int", "int64", "int64_t"),
+    "u8": ("ulonglong", "unsigned long long", "unsigned long long int", "uint64", "uint64_t"),
+    "f4": ("float",),
+    "f8": ("double",),
+}
+ENCODINGS: dict[str, Compression] = {
+    "raw": "none",
+    "gz": "gzip",
+    "gzip": "gzip",
+    "bz2": "bzip2",
+    "bzip2": "bzip2",
+    "txt": "text",
+    "text": "text",
+    "ascii": "text",
+}
+NAMES = {np.dtype(kind): names[-2] if len(names) > 1 else names[0] for kind, names in TYPES.items()}
+
+
+def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
+    """The one volume of the file; axes of kind time become frames, other axes outside space become channels."""
+    header = read_header(path)
+    layout = layout_of(header, path)
+    geometry, notes = grid_of(header, layout, path)
+    block = _block(header, path, layout.axes)
+    pixels, segments = block.deferred(), segments_of(header, path)
+    channels: tuple[str, ...] = ()
+    labels = label_table.beside(path)
+    if segments and pixels.shape[0] == 1:
+        labels = tuple(segment.label for segment in segments)
+    elif segments:  # layers overlap, and a value means one thing in each: one channel a segment is unambiguous
+        pixels = _one_channel_each(block, pixels, segments)
+        channels = tuple(segment.label.name for segment in segments)
+        notes.append("Overlapping segments: one channel of 0 and 1 for each.")
+    elif layout.colours and pixels.shape[0] in COLOUR_CHANNELS:
+        channels = COLOUR_CHANNELS[pixels.shape[0]]
+    image = Image(
+        pixels,
+        geometry,
+        channels=channels,
+        times=layout.times,
+        labels=labels,
+        notes=tuple(notes),
+        facts=layout.facts,
+        source=Source("nrrd", (str(path),)),
+    )
+    return {path.name.removesuffix(path.suffix).removesuffix(".seg"): image}
+
+
+def write(image: Image, path: Path) -> None:
+    """One gzip-compressed file with its header, sides and shear included; Slicer's segments for a .seg.nrrd."""
+    if path.name.lower().endswith(".nhdr"):
+        raise FormatError("NRRD is written as a single file", str(path), "Choose a name that ends in .nrrd")
+    ordered = channels_first(image, str(path))
+    ordered = ordered if len(image.channels) > 1 else ordered[0]
+    lines = ["NRRD0005", f"type: {NAMES[ordered.dtype]}", f"dimension: {ordered.ndim}"]
+    lines += [f"sizes: {' '.join(str(n) for n in ordered.shape)}", "endian: little", "encoding: gzip"]
+    lines += space_fields(image.geometry, *_outside_space(image))
+    if path.name.lower().endswith(".seg.nrrd"):
+        lines += segment_fields(image)
+    with created(path, compressed=False) as file:
+        file.write(("\n".join(lines) + "\n\n").encode())
+        with gzip.GzipFile("", "wb", 4, file, mtime=0) as stream:
+            write_voxels(stream, ordered)
+
+
+def _outside_space(image: Image) -> tuple[str | None, bool, float | None]:
+    """(kind of an axis of channels, whether there are frames, seconds between them)."""
+    first = None
+    if len(image.channels) > 1:
+        coloured = image.channels == COLOUR_CHANNELS.get(len(image.channels))
+        first = f"{''.join(image.channels)}-color" if coloured else "vector"
+    return first, image.frames is not None, uniform_step(image.times)
+
+
+def _block(header: Header, path: Path, axes: tuple[int, ...]) -> Block:
+    dtype, encoding = _number_type(header, path), header.field("encoding").lower()
+    if encoding not in ENCODINGS:
+        raise FormatError(f"the encoding {encoding!r} cannot be read", str(path), "Save it again as raw or gzip")
+    name = header.get("data file") or header.get("datafile")  # nothing where the voxels follow the header
+    data = inside_folder(name, path) if name else path
+    start, offset = 0 if name else header.end, header.integer("byte skip", 0)
+    for _ in range(lines := header.integer("line skip", 0)):
+        start = _after_line(data, start, lines)
+    if offset == -1 and ENCODINGS[encoding] == "none":  # the voxels stand at the end of the file
+        start, offset = data.stat().st_size - prod(header.sizes) * dtype.itemsize, 0
+    shape = (*header.sizes, 1, 1)[: len(axes)]  # axes that the file leaves out have length 1
+    return Block(data, dtype, shape, axes, start, offset, ENCODINGS[encoding])
+
+
+def _number_type(header: Header, path: Path) -> np.dtype[Any]:
+    name, endian = header.field("type").lower(), header.get("endian", "little").lower()
+    kind = next((kind for kind, names in TYPES.items() if name in names), None)
+    if kind is None or endian not in ("little", "big"):
+        problem = f"voxels of type {name!r}" if kind is None else f"the byte order {endian!r}"
+        raise FormatError(f"{problem} cannot be read", str(path), "Save it again as common numbers")
+    return np.dtype(kind).newbyteorder("<" if endian == "little" else ">")
+
+
+def _after_line(path: Path, start: int, lines: int) -> int:
+    with path.open("rb") as file:
+        file.seek(start)
+        if lines > 10000 or not file.readline(1 << 16).endswith(b"\n"):
+            raise FormatError("fewer lines than the header skips", str(path), "Get the file again")
+        return file.tell()
+
+
+def _one_channel_each(block: Block, pixels: Deferred, segments: tuple[Segment, ...]) -> Deferred:
+    where = tuple((segment.layer, segment.label.value) for segment in segments)
+    if max(layer for layer, _ in where) >= pixels.shape[0]:
+        raise FormatError("a segment lies in a layer that is not there", str(block.path), "Get the file again")
+    shape = (len(where), *pixels.shape[1:])
+    return Deferred(shape, np.dtype(np.uint8), partial(_layers, block, where), None)
+
+
+def _layers(block: Block, where: tuple[tuple[int, int], ...]) -> Array:
+    layers = block.load()
+    return np.stack([layers[layer] == value for layer, value in where]).astype(np.uint8)
+
+
+FORMAT = Format("nrrd", read, write)

@@ -1,0 +1,130 @@
+"""How images may be varied without showing what no patient has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from typing import Any
+
+from isocenter.planning.fit_to_memory import answers_of
+from isocenter.planning.rules.anatomy import Anatomy
+from isocenter.planning.rules.profiles import NNUNET, Profile
+from isocenter.tasks import Task
+from isocenter.transforms import Augmentation, names_sides
+from isocenter.values import Decision
+
+# Images up to this side have no detail to lose, and show neither streaks nor ghosts.
+TINY = 32
+FINE = ("blur", "low_resolution", "motion", "ghosting", "spikes", "dose_noise", "metal")
+# Accidents of the acquisition are rare, and a short training has other things to learn first.
+ACCIDENTS = 0.05
+
+REASONS = {
+    "rotation": "patients lie a little differently",
+    "scale": "people differ in size",
+    "shift": "what matters is not always in the middle",
+    "elastic": "it has not been shown to help",
+    "probability": "most samples should look like the images that will come",
+    "contrast": "scanners differ",
+    "brightness": "scanners differ",
+    "gamma": "scanners and displays differ",
+    "noise": "doses, coils and counts differ",
+    "blur": "sharpness differs",
+    "low_resolution": "some images have larger voxels than others",
+    "accidents": "they are rare, and the network has other things to learn first",
+}
+
+
+def augmentation(
+    profile: Profile, anatomy: Anatomy, left_right: Decision, task: Task, patch: Sequence[int]
+) -> dict[str, Decision]:
+    """Every strength with its reason; what does not befall this kind of image is off."""
+    flips, reason = _flips(profile, anatomy, left_right, task, len(patch))
+    tiny = max(patch) <= TINY
+    quarters = not profile.upright and len(patch) == 2 and not names_sides(task.mirrored)
+    sized = answers_of(task)["scaled"]
+    # Of few pixels a large turn reads much from outside the image.
+    chosen: dict[str, Any] = {
+        "rotation": min(profile.rotation, 15.0) if tiny else profile.rotation,
+        "scale": 0.0 if sized else 0.15,
+        "shift": 0.05,
+        "flips": flips,
+        "left_right": left_right.value,
+        "quarter_turns": quarters,
+        "accidents": ACCIDENTS,
+        **profile.changes,
+        **(dict.fromkeys(FINE, 0.0) if tiny else {}),
+    }
+    off = Augmentation(contrast=0.0, brightness=0.0, gamma=0.0, noise=0.0)
+    made = {}
+    for name, value in {**asdict(off), **chosen}.items():
+        plain = list(value) if isinstance(value, tuple) else value
+        made[name] = Decision(plain, _reason(name, plain, profile, tiny), _source(name, plain, profile))
+    if sized:
+        made["scale"] = Decision(0.0, "sizes may be what is asked for: an image that was stretched would have another")
+    made["flips"] = Decision(list(flips), reason, profile.source if flips else "")
+    made["left_right"] = left_right
+    made["quarter_turns"] = Decision(quarters, _upright(profile, len(patch)))
+    return {field.name: made[field.name] for field in fields(Augmentation)}
+
+
+def flips_at_test(flips: Decision) -> Decision:
+    """The axes along which predictions are averaged with their mirror images: those of training."""
+    if not flips.value:
+        return Decision([], "training does not mirror either")
+    return Decision(flips.value, "training mirrors along them, and the mean of several views errs less", NNUNET)
+
+
+def _flips(
+    profile: Profile, anatomy: Anatomy, left_right: Decision, task: Task, ndim: int
+) -> tuple[tuple[int, ...], str]:
+    axis = left_right.value
+    if names_sides(task.mirrored) and axis is None:
+        return (), f"labels name a side, and {left_right.because}"
+    if not profile.upright:
+        axes = tuple(range(ndim))
+        crossing = axes if task.mirrored is not None else tuple(one for one in axes if one != axis)
+        return crossing, _sided(task, profile.why["mirrors"])
+    if axis is None:
+        return (), left_right.because
+    if task.mirrored is None:
+        return (), "a label names a side, and its counterpart is not among the labels"
+    if profile.mirrors == "never":
+        return (), profile.why["mirrors"]
+    if anatomy.sides == "different" and profile.mirrors != "always":
+        return (), f'"{anatomy.word}" means the trunk, whose organs have their side'
+    if anatomy.sides is None and profile.mirrors == "symmetric":
+        return (), f"{profile.why['mirrors']}, and no name says what is imaged"
+    alike = f'the two sides of "{anatomy.word}" are alike' if anatomy.sides == "alike" else profile.why["mirrors"]
+    return (axis,), _sided(task, alike)
+
+
+def _sided(task: Task, because: str) -> str:
+    """The reason, with what becomes of labels that have a side."""
+    if task.mirrored is None:
+        return f"{because}, but not across left and right: a label names a side whose counterpart is missing"
+    return f"{because}; paired labels change places" if names_sides(task.mirrored) else because
+
+
+def _upright(profile: Profile, ndim: int) -> str:
+    if ndim != 2:
+        return "only pictures are turned so"
+    if profile.upright:
+        return "the image has an up" if profile.name != "unknown" else "the image may have an up"
+    return "the image has no up"
+
+
+def _reason(name: str, value: Any, profile: Profile, tiny: bool) -> str:
+    if value:
+        return profile.why.get(name) or REASONS.get(name, "it befalls such images")
+    if tiny and name in profile.changes:
+        return f"images of at most {TINY} voxels a side have no detail to lose"
+    if name in ("cutout", "mixup", "cutmix", "elastic"):
+        return REASONS["elastic"]
+    return "the kind of image is not known" if profile.name == "unknown" else f"it does not befall {profile.name}"
+
+
+def _source(name: str, value: Any, profile: Profile) -> str:
+    if not value:
+        return ""
+    return profile.source if name in profile.why else NNUNET if name in ("rotation", "gamma", "noise") else ""

@@ -1,0 +1,124 @@
+"""Whether a network at low resolution goes before the one that is planned, and the plan of that first one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from isocenter import networks
+from isocenter.planning.fit_to_memory import answers_of
+from isocenter.planning.machine import Machine
+from isocenter.planning.rules.grid import PATCH_VOXELS, Grid, grid_for
+from isocenter.planning.rules.learning import LONG
+from isocenter.planning.rules.profiles import NNUNET
+from isocenter.tasks import Task, build, cascades
+from isocenter.values import BY_HAND, Decision, Fingerprint, Plan
+
+# A patch that shows less of the median image is blind for what lies around it.
+LEAST_SHARE = 0.25
+# Networks that go before: each marks the training cases that it has not seen.
+CROSS_FITS = 2
+# Settings of a network that say how wide it is.
+WIDTHS = ("width", "widest")
+# Of each label to be marked worse in training.
+MISTAKES = 0.4
+
+
+def cascade_decision(
+    task: Task, grid: Grid, machine: Machine, minutes: float | None, folds: int
+) -> dict[str, Decision]:
+    """`preprocessing.cascade` and what follows from it."""
+    decision = _cascade(task, grid, machine, minutes, folds)
+    return {"preprocessing.cascade": decision, "augmentation.marks": marks_decision(decision.value)}
+
+
+def marks_decision(cascade: float | None) -> Decision:
+    """How often what the first network has marked is marked worse in training."""
+    if cascade is None:
+        return Decision(0.0, "no network marks labels before this one")
+    because = "what is marked before may be wrong: labels are now and then shown too large, too small or not at all"
+    return Decision(MISTAKES, because, NNUNET)
+
+
+def _cascade(task: Task, grid: Grid, machine: Machine, minutes: float | None, folds: int) -> Decision:
+    if not cascades(task):
+        return Decision(None, f"a {task.name} gives no label map that a second network could see")
+    if grid.whole:
+        return Decision(None, "each image is looked at as a whole")
+    share = grid.voxels / float(np.median(grid.extent, axis=0).prod())
+    shown = f"a patch shows {min(1.0, share):.0%} of the median image"
+    if share >= LEAST_SHARE:
+        return Decision(None, f"{shown}, enough to see what lies around a place", NNUNET)
+    if folds:
+        return Decision(None, f"{shown}; a cascade would take {CROSS_FITS} trainings more for each fold", NNUNET)
+    if minutes is not None and minutes < LONG:
+        because = f"{shown}, but {minutes:g} minutes are too few for {CROSS_FITS + 1} trainings: {LONG:g} would do"
+        return Decision(None, because, NNUNET)
+    factor = _factor(grid, _usual(grid.patch, machine))
+    spacing = _low_spacing(grid, factor)
+    return Decision(
+        factor,
+        f"{shown}: {CROSS_FITS} networks on a grid coarser by this factor{spacing} see all of it first, each trained "
+        "on a part of the cases and marking the others; what they mark is shown beside the image. Each of "
+        f"{CROSS_FITS + 1} trainings has an equal part of the minutes",
+        NNUNET,
+    )
+
+
+def _factor(grid: Grid, usual: int) -> float:
+    """By which the grid has to be coarser for a patch of usual size to hold the median image, in steps of a half."""
+    ratio = float(np.median(grid.extent, axis=0).prod()) / min(grid.voxels, usual)
+    return max(1.5, float(np.ceil(2 * ratio ** (1 / len(grid.patch))) / 2))
+
+
+def _low_spacing(grid: Grid, factor: float) -> str:
+    spacing = grid.spacing.value
+    if spacing is None:
+        return ""
+    return f", {' x '.join(f'{factor * one:.3g}' for one in spacing)} mm,"
+
+
+def low_resolution(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Plan:
+    """The plan of the networks that go before: the same task and data, on a coarser grid.
+
+    The memory is that of the plan given, until it is predicted anew.
+    """
+    own = float(plan["preprocessing.reduction"]) if "preprocessing.reduction" in plan else 1.0
+    reduction = own * float(plan["preprocessing.cascade"])
+    answers = answers_of(build({key: one.value for key, one in plan.sections["task"].items()}))
+    room = _room(plan, machine) / reduction  # which `grid_for` gives back for the fineness that is given away
+    grid = grid_for(fingerprint, device=machine.device, reduction=reduction, room=room, **answers)
+    chosen, because, source = networks.size_for(plan["network.name"], grid.patch, grid.strides, machine.device)
+    wide = {key: value for key, value in plan["network.size"].items() if key in WIDTHS and key in chosen}
+    seen = f"the first network sees the median image, or as much of it as the {machine.device} goes through quickly"
+    once = "each image of median size is then one window"
+    no_other = Decision(None, "no network goes before this one")
+    changes: Mapping[str, Decision] = {
+        "preprocessing.cascade": no_other,
+        "preprocessing.reduction": Decision(reduction, "the first network of a cascade sees images at low resolution"),
+        "preprocessing.smallest": Decision(list(grid.patch), "the network sees at least one whole patch"),
+        "augmentation.marks": marks_decision(None),
+        "network.size": Decision({**chosen, **wide}, f"{because}; as wide as the one after it", source),
+        "training.patch": Decision(list(grid.patch), seen, NNUNET),
+        "inference.patch": Decision(list(grid.patch), once),
+        "training.early_stop": Decision(None, "nothing selects: no case decides on what is shown of it"),
+        "training.validations": Decision(1, "nothing selects: no case decides on what is shown of it"),
+    }
+    for name, decision in changes.items():
+        plan = plan.with_decision(name, decision)
+    return plan
+
+
+def _room(plan: Plan, machine: Machine) -> float:
+    """Share of the usual voxels of a patch for which there is memory: what a person chose says nothing about it."""
+    patch = plan.decision("training.patch")
+    if patch.because == BY_HAND:
+        return 1.0
+    return min(1.0, math.prod(patch.value) / _usual(patch.value, machine))
+
+
+def _usual(patch: Sequence[int], machine: Machine) -> int:
+    """Voxels of a patch that the device goes through quickly."""
+    return PATCH_VOXELS[len(patch)]["cpu" if machine.device == "cpu" else "gpu"]

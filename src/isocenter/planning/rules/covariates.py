@@ -1,0 +1,181 @@
+"""Which covariates a network is told beside the image, and how each becomes numbers: from the training cases alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+
+from isocenter.errors import PlanError, counted, listed
+from isocenter.planning.rules.time_series import CHE, Along, along, is_monitored, monitored
+from isocenter.quality import DISGUISED, MADE, is_constant, telling, words_of
+from isocenter.runtime import Category, Context, Monitored, Number
+from isocenter.values import Case, Dataset, Decision, Fingerprint, is_missing, level_in, number_in
+
+# As a person asks for every column that is fit.
+ALL = "all"
+# Cases that a level needs, so that a weight of its own can be learnt; rarer ones are unknown.
+FEWEST_OF_LEVEL = 5
+MOST_LEVELS = 20
+# Of training cases that have a value; a column with fewer says less than its gaps do.
+KNOWN = 0.5
+# Columns that are told of one by one; of more what they have in common.
+MOST_SAID = 24
+MOBADERSANY = "doi:10.1073/pnas.1717139115"
+DIGITS = 6
+
+
+def context_decision(dataset: Dataset, fingerprint: Fingerprint, asked: Any) -> Decision:
+    """The columns that were asked for, each as the training cases have it; None where none was.
+
+    asked: None, "all", one name or several, patterns such as gene_* among them, or a plan's own settings
+    Raises PlanError for a column that is not there, and for one that teaches nothing or is the label.
+    """
+    cases, references = _training(dataset, fingerprint)
+    found = list(dict.fromkeys(name for case in cases for name in case.covariates))
+    if asked is None:
+        there = f"; there are {listed(found)} (--set network.context=all)" if found else ": the data have none"
+        return Decision(None, f"no covariates were asked for{there}")
+    if isinstance(asked, dict):
+        Context.of(asked)
+        return Decision(asked, "set by hand")
+    names = found if asked == ALL else _meant([asked] if isinstance(asked, str) else list(asked), found)
+    if unknown := [name for name in names if name not in found]:
+        problem = f"there is no covariate {unknown[0]!r}"
+        raise PlanError(problem, "network.context", f"Choose of {listed(found) or 'none: the data have none'}")
+    of_name = {name: [case.covariates.get(name) for case in cases] for name in names}
+    read = {name: values for name, values in of_name.items() if is_monitored(values)}
+    when, patients = along(read) if read else "", [case.patient for case in cases]
+    columns: list[Number | Category | Monitored] = []
+    without: list[str] = []
+    for name, values in of_name.items():
+        made: Number | Category | Monitored | str
+        if name not in read:
+            made = _column(name, values, references, patients, every=asked == ALL)
+        else:
+            made = when if isinstance(when, str) else monitored(name, values, when, references, patients)
+        if not isinstance(made, str):
+            columns.append(made)
+        elif asked == ALL or not _is_named(name, asked):
+            without.append(f"{name} ({made})")
+        else:
+            raise PlanError(f"{name}: {made}", "network.context", "Leave it out")
+    if not columns:
+        return Decision(None, f"no column is fit: {listed(without, MOST_SAID)}")
+    said = "; ".join(_said(one) for one in columns) if len(columns) <= MOST_SAID else _summed(columns)
+    because = f"asked for: they join what the network makes of the image; {said}"
+    because += f"; left out: {listed(without, MOST_SAID)}" if without else ""
+    context = Context.of({one.name: one.settings for one in columns})
+    return Decision(context.settings, because, f"{MOBADERSANY}, {CHE}" if context.courses[0] else MOBADERSANY)
+
+
+def _meant(asked: Sequence[str], found: Sequence[str]) -> list[str]:
+    """The names, and the columns that patterns such as gene_* stand for; PlanError for one that stands for none."""
+    names: list[str] = []
+    for one in asked:
+        fits = [name for name in found if fnmatchcase(name, one)] if _is_pattern(one) and one not in found else [one]
+        if not fits:
+            problem = f"no covariate is called {one!r}"
+            raise PlanError(problem, "network.context", f"Choose of {listed(found) or 'none: the data have none'}")
+        names += fits
+    return list(dict.fromkeys(names))
+
+
+def _is_pattern(name: str) -> bool:
+    return any(sign in name for sign in "*?[")
+
+
+def _is_named(name: str, asked: Any) -> bool:
+    """Whether a person asked for this very column, and not for a pattern that it fits."""
+    return name in ([asked] if isinstance(asked, str) else list(asked))
+
+
+def _summed(columns: Sequence[Number | Category | Monitored]) -> str:
+    """What is said of many columns together."""
+    numbers = [one for one in columns if isinstance(one, Number)]
+    read = [one for one in columns if isinstance(one, Monitored)]
+    categories = len(columns) - len(numbers) - len(read)
+    gaps = sum(one.missing > 0 for one in columns)
+    said = []
+    if numbers:
+        said += [f"{counted(len(numbers), 'number')} from {numbers[0].name} to {numbers[-1].name}: standardised"]
+    said += [f"{categories} of categories"] if categories else []
+    said += [f"{len(read)} read time and again"] if read else []
+    said += [f"{gaps} with gaps: the median and a mark, or unknown"] if gaps else []
+    return "; ".join(said)
+
+
+def image_only(beside: Decision, cascade: Any) -> Decision:
+    """Whether the images are trained on alone too, so that it can be said what the covariates add."""
+    if not beside.value:
+        return Decision(False, "the network sees images alone as it is")
+    if cascade is not None:
+        return Decision(False, "the networks that go before it are told too, and would have to be trained anew")
+    return Decision(True, "what the covariates add is the difference: each of both trainings has half of the minutes")
+
+
+def _training(dataset: Dataset, fingerprint: Fingerprint) -> tuple[list[Case], list[Any]]:
+    facts = {one.id: one.references for one in fingerprint.cases}
+    cases = [case for case in dataset if case.id in facts]
+    return cases, [facts[case.id] for case in cases]
+
+
+def _column(
+    name: str, values: list[Any], references: list[Any], patients: list[str], *, every: bool
+) -> Number | Category | str:
+    """The column, or why it is left out.
+
+    every: nobody asked for it by name, so that what is odd about it speaks against it
+    """
+    known = [one for one in values if not is_missing(one)]
+    if is_constant(values):
+        return "constant in the training cases"
+    if (told := telling(values, references, patients)) >= DISGUISED:
+        return f"the label in disguise: it tells {told:.3f} of it alone"
+    if every and words_of(name) & MADE:
+        return "it says how the image was made, not who the patient is"
+    if every and len(known) < KNOWN * len(values):
+        return f"{len(values) - len(known)} of {len(values)} training cases lack it"
+    numbers = [number_in(one) for one in known]
+    if None not in numbers:
+        return _number(name, np.array(numbers, dtype=float), len(values))
+    return _category(name, known, len(values), every=every)
+
+
+def _number(name: str, known: np.ndarray, count: int) -> Number | str:
+    missing = 1 - len(known) / count
+    filled = np.concatenate([known, np.full(count - len(known), np.median(known))])
+    deviation = float(filled.std())
+    if deviation == 0:
+        return "alike in all training cases that have it"
+    kept = [float(f"{one:.{DIGITS}g}") for one in (np.median(known), filled.mean(), deviation, missing)]
+    return Number(name, *kept)
+
+
+def _category(name: str, known: Sequence[Any], count: int, *, every: bool) -> Category | str:
+    often = Counter(level_in(one) for one in known)
+    levels = {level: n for level, n in sorted(often.items()) if n >= FEWEST_OF_LEVEL}
+    if len(levels) > MOST_LEVELS:
+        return f"{len(levels)} levels"
+    if not levels:
+        return f"{len(often)} words, none of which {FEWEST_OF_LEVEL} training cases have"
+    shares = {level: round(n / count, DIGITS) for level, n in levels.items()}
+    rest = count - sum(levels.values())
+    if len(levels) < 2 and (rest < FEWEST_OF_LEVEL or (every and len(often) > MOST_LEVELS)):
+        return "hardly any training case differs"
+    return Category(name, shares, round(rest / count, DIGITS))
+
+
+def _said(column: Number | Category | Monitored) -> str:
+    if isinstance(column, Monitored):
+        when = Along(column.start, column.stop, column.stretches, column.unit)
+        gaps = f"; {column.missing:.0%} have no reading" if column.missing > 0 else ""
+        return f"{column.name} is read time and again: the mean of {when}, else the last before, and a mark{gaps}"
+    if isinstance(column, Number):
+        gaps = f", {column.missing:.0%} missing: the median and a mark" if column.missing > 0 else ""
+        return f"{column.name} is standardised (median {column.median:g}{gaps})"
+    gaps = f", {column.missing:.0%} missing or rare: unknown" if column.missing > 0 else ""
+    return f"{column.name} is {' or '.join(column.levels)}{gaps}"

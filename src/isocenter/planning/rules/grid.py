@@ -1,0 +1,274 @@
+"""The grid that the network sees: spacing or shape, the patch that is cut from it, and how a U-Net reduces it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from isocenter.planning.rules.profiles import NNUNET
+from isocenter.values import Decision, Fingerprint, Floats
+
+# Voxels of a patch that two cores, or a GPU, go through in well under a second a step.
+PATCH_VOXELS = {1: {"cpu": 2**13, "gpu": 2**15}, 2: {"cpu": 2**16, "gpu": 2**18}, 3: {"cpu": 2**17, "gpu": 2**21}}
+# The longest side of a picture, and the longest series, that is looked at as a whole.
+WHOLE_SIDE = {1: {"cpu": 1024, "gpu": 4096}, 2: {"cpu": 128, "gpu": 256}, 3: {"cpu": 48, "gpu": 96}}
+# A median spacing rounded to 1e-4 mm must not add a step to every patch.
+ROUNDING = 1e-3
+# From this ratio on slices count as thick (nnU-Net).
+ANISOTROPIC = 3.0
+# Where images differ in size, the next one may be somewhat larger than all that were seen: it is still seen whole.
+MARGIN = 1.1
+# From so many times the 95th percentile on one image is odd enough to be named.
+ODD = 1.5
+# So few thick slices leave a convolution across them little to see.
+FEW_SLICES = 16
+MOST_STAGES, FEWEST_VOXELS = 6, 4
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What the network's grid is, with the reasons.
+
+    spacing, shape: one of them decides; the other's value is None
+    patch:   voxels per axis
+    strides: by which factor each stage of a U-Net reduces each axis
+    extent:  (cases, axes) voxels of the training images on this grid
+    whole:   each image is looked at as a whole, and no patches are cut
+    dense:   there is an output for every voxel
+    """
+
+    spacing: Decision
+    shape: Decision
+    patch: tuple[int, ...]
+    strides: list[list[int]]
+    extent: Floats
+    whole: bool = False
+    dense: bool = False
+
+    @property
+    def thick(self) -> int | None:
+        """The axis whose voxels are more than three times as long as those of the others."""
+        return thick_axis(self.spacing.value)
+
+    @property
+    def slices(self) -> int:
+        """Of the median image along the thick axis; 0 without one."""
+        return 0 if self.thick is None else int(np.median(self.extent[:, self.thick]))
+
+    @property
+    def voxels(self) -> int:
+        return int(np.prod(self.patch))
+
+
+def grid_for(
+    fingerprint: Fingerprint,
+    *,
+    dense: bool,
+    device: str,
+    whole: bool = False,
+    room: float = 1.0,
+    scaled: bool = False,
+    reduction: float = 1.0,
+) -> Grid:
+    """dense: an output for every voxel
+
+    whole:  an output for the image as a whole, which no patch may be cut from; without it a spacing decides
+    room:   share of the usual number of voxels, where memory does not suffice for all of them
+    scaled: whole images keep their scale, where it is known: brought to one spacing and padded to one shape, which
+            holds every training image, because the mean over windows would be no size
+    reduction: of patches: by which factor the grid is coarser than the spacing or the image's own grid makes it
+    """
+    shapes, steps = flat(fingerprint)
+    kind, axes = "cpu" if device == "cpu" else "gpu", len(shapes[0])
+    if whole or not dense:
+        # With an output for every voxel as fine as the patches that the device goes through.
+        side = PATCH_VOXELS[axes][kind] ** (1 / axes) if dense else WHOLE_SIDE[axes][kind]
+        longest = side * room ** (1 / axes)
+        # A shape of its own would stretch every image, and structures with it.
+        if (scaled or dense) and all(case.physical for case in fingerprint.cases):
+            sizes = np.array(shapes, dtype=float), np.array(steps)
+            return _scaled(*sizes, longest, fingerprint.unit, device, dense=dense)
+        shape = _shape(shapes, longest, device, dense=dense)
+        if scaled and len(set(shapes)) > 1:
+            told = (
+                f"sizes in {fingerprint.unit} are not known, and in voxels they are lost where images differ in shape"
+            )
+            shape = Decision(shape.value, f"{shape.because}; {told}")
+        size = tuple(int(n) for n in shape.value)
+        spacing = Decision(None, "each image is brought to one shape as a whole")
+        extent = np.tile(np.asarray(size, dtype=float), (len(shapes), 1))
+        step = np.ones(axes)
+        if not dense and all(case.physical for case in fingerprint.cases):
+            step = np.median(np.array(shapes) * np.array(steps), axis=0) / size  # of a voxel of the usual image
+        strides = _strides(np.asarray(size, dtype=float), step, True)
+        return Grid(spacing, shape, size, strides, extent, whole=True, dense=dense)
+    spacing = _spacing(fingerprint, shapes, steps)
+    extent = np.array(shapes, dtype=float)
+    if spacing.value is not None:
+        extent = extent * np.array(steps) / np.asarray(spacing.value)
+    extent = extent / reduction
+    # What is given away in fineness is taken as view: less is cut at the edges of patches.
+    patch, strides = _patch(extent, spacing.value, PATCH_VOXELS[len(shapes[0])][kind] * room * reduction)
+    return Grid(
+        spacing,
+        Decision(None, "patches are cut from a grid that keeps the proportions of the body"),
+        patch,
+        strides,
+        extent,
+        dense=True,
+    )
+
+
+def flat(fingerprint: Fingerprint) -> tuple[list[tuple[int, ...]], list[tuple[float, ...]]]:
+    """(shapes, steps) without the single slice, where every case has just one."""
+    shapes = [case.shape for case in fingerprint.cases]
+    steps = [case.steps for case in fingerprint.cases]
+    if not all(len(shape) == 3 and 1 in shape for shape in shapes):
+        return shapes, steps
+    single = [max(axis for axis, size in enumerate(shape) if size == 1) for shape in shapes]
+    return (
+        [shape[:axis] + shape[axis + 1 :] for shape, axis in zip(shapes, single, strict=True)],
+        [step[:axis] + step[axis + 1 :] for step, axis in zip(steps, single, strict=True)],
+    )
+
+
+def thick_axis(spacing: Sequence[float] | None) -> int | None:
+    """The axis of a three-dimensional grid along which voxels are more than three times as long as along the others."""
+    if spacing is None or len(spacing) != 3:
+        return None
+    axis = int(np.argmax(spacing))
+    others = max(value for n, value in enumerate(spacing) if n != axis)
+    return axis if spacing[axis] > ANISOTROPIC * others else None
+
+
+def window_for(grid: Grid) -> Decision:
+    """The training patch, or one that holds nearly every image whole where that costs little."""
+    if grid.whole:
+        return Decision(list(grid.patch), "the whole image is looked at, as in training")
+    multiple = np.prod(grid.strides, axis=0)
+    whole = np.ceil(np.percentile(grid.extent, 95, axis=0) / multiple - ROUNDING).astype(int) * multiple
+    if whole.prod() <= 2 * grid.voxels and (whole >= np.asarray(grid.patch)).all():
+        return Decision(whole.tolist(), "it holds 95 % of the training cases whole: one window instead of several")
+    return Decision(list(grid.patch), "the network then sees what it learnt from, as in training", NNUNET)
+
+
+def _spacing(
+    fingerprint: Fingerprint, shapes: Sequence[tuple[int, ...]], steps: Sequence[tuple[float, ...]]
+) -> Decision:
+    """The median; along thick slices the 10th percentile, so that the thinnest are not thrown away (nnU-Net)."""
+    if not all(case.physical for case in fingerprint.cases):
+        return Decision(None, "the size of a voxel is not known: images keep their grid")
+    found = np.array(steps)
+    median = _rounded(np.median(found, axis=0))
+    because = f"that is the median spacing of {len(steps)} training cases"
+    axis = thick_axis(median.tolist())
+    if axis is not None:
+        size = np.median(np.array(shapes) * found, axis=0) / median
+        others = np.delete(median, axis)
+        if ANISOTROPIC * size[axis] < np.delete(size, axis).min():
+            fine = max(float(np.percentile(found[:, axis], 10)), float(others.max()))
+            because += (
+                f", but along axis {axis} the 10th percentile, {fine:.4g} instead of {median[axis]:.4g} mm: its voxels "
+                f"are more than {ANISOTROPIC:g} times as long as the others', and few"
+            )
+            median[axis] = round(fine, 4)
+    return Decision(median.tolist(), because, NNUNET)
+
+
+def _shape(shapes: Sequence[tuple[int, ...]], longest: float, device: str, *, dense: bool) -> Decision:
+    median = np.median(np.array(shapes), axis=0)
+    factor = min(1.0, longest / median.max())
+    steps = [_even(size * factor, dense) for size in median]
+    shape = [max(8, round(size * factor / step) * step) for size, step in zip(median, steps, strict=True)]
+    because = f"the median of {len(shapes)} training cases is {tuple(int(n) for n in median)}"
+    if factor < 1:
+        because += f", brought down to at most {longest:.0f} voxels a side for the {device}"
+    return Decision(shape, because)
+
+
+def _even(size: float, dense: bool) -> int:
+    """Of what a side is a multiple: of 4; for a U-Net of up to 16, so that it can be halved as often."""
+    return 2 ** int(np.clip(math.log2(max(size, 1) / 8), 2, 4)) if dense else 4
+
+
+def _scaled(shapes: Floats, steps: Floats, longest: float, unit: str, device: str, *, dense: bool) -> Grid:
+    """Whole images in mm: the spacing at which large ones have no more voxels a side than the device goes through."""
+    sizes = shapes * steps
+    size = _held(sizes)
+    median = np.median(steps, axis=0)
+    least = float(size.max()) / longest
+    spacing = _rounded(np.maximum(median, least))
+    fine = _spaced(median, least, device, unit)
+    because = f"sizes in {unit} may be what is asked for, so every image keeps its own; {fine}"
+    evens = [(n, _even(n, dense)) for n in (size / spacing).tolist()]
+    patch = [max(8, math.ceil(n / even - ROUNDING) * even) for n, even in evens]
+    padded = (
+        "a common shape would hide sizes, and so would the mean over windows: images are padded to what holds each of "
+        f"{len(shapes)} training cases whole"
+    )
+    return Grid(
+        Decision(spacing.tolist(), because + _odd(sizes, unit)),
+        Decision(None, padded + (f", and {MARGIN - 1:.0%} more" if (size > sizes.max(axis=0)).any() else "")),
+        tuple(patch),
+        _strides(np.asarray(patch, dtype=float), np.ones(len(patch)) if dense else spacing, True),
+        shapes * steps / spacing,
+        whole=True,
+        dense=dense,
+    )
+
+
+def _held(sizes: Floats) -> Floats:
+    """mm per axis that hold every image, and where they differ somewhat more."""
+    largest = sizes.max(axis=0)
+    return np.where(largest > (1 + ROUNDING) * sizes.min(axis=0), MARGIN * largest, largest)
+
+
+def _odd(sizes: Floats, unit: str) -> str:
+    """That few images, much larger than the others, decide how finely all of them are seen; nothing where none is."""
+    usual = np.percentile(sizes, 95, axis=0, method="lower").max()
+    count = int((sizes.max(axis=1) > ODD * usual).sum())
+    if not count:
+        return ""
+    which, longest = "one case is" if count == 1 else f"{count} cases are", f"{sizes.max():.4g} {unit}"
+    return f"; {which} up to {longest} long, the others at most {usual:.4g}: without them all are seen finer"
+
+
+def _rounded(spacing: Floats) -> Floats:
+    """To 1e-4, of finer grids to four digits: milliseconds in s, micrometres in mm."""
+    return np.round(spacing, max(4, 3 - math.floor(math.log10(spacing.min()))))
+
+
+def _spaced(median: Floats, least: float, device: str, unit: str) -> str:
+    if (median >= least).all():
+        return "the median spacing of the training cases is fine enough"
+    return f"{least:.3g} {unit} at least, so that the {device} goes through large ones as a whole"
+
+
+def _patch(extent: Floats, spacing: Sequence[float] | None, voxels: float) -> tuple[tuple[int, ...], list[list[int]]]:
+    """The median image, or as much of it as `voxels` hold, in whole steps of the strides."""
+    size = np.median(extent, axis=0)
+    while size.prod() > voxels:  # the longest axis gives way first
+        size[size.argmax()] *= 0.95
+    step = np.ones(len(size)) if spacing is None else np.asarray(spacing, dtype=float)
+    strides = _strides(size, step, False)
+    multiple = np.prod(strides, axis=0)
+    return tuple(int(n) for n in np.ceil(size / multiple - ROUNDING) * multiple), strides
+
+
+def _strides(size: Floats, step: Floats, whole: bool) -> list[list[int]]:
+    """An axis is halved while at least 4 voxels are left and its voxels are not yet twice as long as the shortest.
+
+    whole: of a shape that is fixed, while its number of voxels is even
+    """
+    left, strides = size.copy(), [[1] * len(size)]
+    while len(strides) < MOST_STAGES:
+        fine = (left / 2 >= FEWEST_VOXELS) & (left % 2 == 0) if whole else left / 2 >= FEWEST_VOXELS
+        halved = fine & (step <= 1.5 * step[fine].min(initial=np.inf))
+        if not halved.any():
+            break
+        strides.append([2 if axis else 1 for axis in halved])
+        left, step = np.where(halved, left / 2, left), np.where(halved, step * 2, step)
+    return strides

@@ -1,0 +1,146 @@
+"""How the network learns: batch, rate, schedule, average, and how often it is looked at."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from isocenter import networks
+from isocenter.planning.machine import Machine
+from isocenter.planning.rules.grid import Grid
+from isocenter.planning.rules.profiles import NNUNET
+from isocenter.values import Decision, Fingerprint
+
+ADAMW = "arXiv:1711.05101"
+# From so many minutes on the validation cases are looked at oftener, and a training may end before its time.
+LONG, VERY_LONG = 120.0, 480.0
+# What follows where a person takes SGD with Nesterov's momentum, as nnU-Net trains.
+WITH_SGD = {"training.learning_rate": 1e-2, "training.weight_decay": 3e-5, "training.schedule": "poly"}
+
+
+# Voxels of whole volumes, or of whole images with an output for each voxel, that a processor takes in a step. Of
+# AdrenalMNIST3D (28 voxels a side) 7 minutes left time for 90 steps of 64 volumes: AUROC was 0.87 and accuracy 0.74
+# with an SD over seeds of 0.10, the mark of a short training.
+# But not fewer of them than normalisation over a batch needs. The volume of a hippocampus read off its mask, 120 steps:
+# of 4 volumes R2 .05, of 8 .66 (bench/batch_statistics.py, seed 1).
+STEP_VOXELS, LEAST_BATCH = 2**19, 8
+
+
+def usual_batch(fingerprint: Fingerprint, grid: Grid, device: str, frames: int = 1) -> int:
+    """Patches or images a step, before memory is asked; of volumes and clips on a processor fewer, for more steps."""
+    if not grid.whole:
+        return 4
+    batch = by_cases(fingerprint)
+    heavy = (len(grid.patch) == 3 or grid.dense or frames > 1) and device == "cpu"
+    while heavy and batch > LEAST_BATCH and batch * grid.voxels * frames > STEP_VOXELS:
+        batch = 2 ** (math.ceil(math.log2(batch)) - 1)  # several processes share it evenly
+    return batch
+
+
+def by_cases(fingerprint: Fingerprint) -> int:
+    """Images a step: a sixteenth of the training cases, 8 to 64."""
+    return int(np.clip(len(fingerprint) // 16, LEAST_BATCH, 64))
+
+
+def training(
+    fingerprint: Fingerprint,
+    grid: Grid,
+    machine: Machine,
+    device: Decision,
+    family: str,
+    batch: Decision,
+    memory: Decision,
+    *,
+    minutes: float | None,
+    folds: int,
+    seed: int,
+    modality_dropout: Decision,
+) -> dict[str, Decision]:
+    """The section "training"; what the task decides comes on top."""
+    dense = not grid.whole
+    each = None if minutes is None else minutes / max(1, folds)
+    return {
+        "minutes": Decision(minutes, "asked for") if minutes else Decision(None, "the number of steps decides"),
+        "steps": Decision(None, "a probe turns the minutes into steps when training starts"),
+        "epochs": Decision(None, "more of them have not been seen to harm answers of this kind"),
+        "batch": batch,
+        "patch": _patch(grid, machine, len(fingerprint)),
+        "learning_rate": _rate(dense, family),
+        "weight_decay": Decision(1e-2 if dense else 5e-2, "AdamW takes it apart from the gradient", ADAMW),
+        "warmup": Decision(0.05, "the first gradients of fresh weights are large", "arXiv:1706.02677"),
+        "ema": Decision(0.05, "the mean of late weights generalises better than the last", "arXiv:1803.05407"),
+        "clip": Decision(1.0, "one odd batch then cannot throw the weights far", "arXiv:1211.5063"),
+        "precision": Decision(
+            "bf16" if machine.bf16 else "float32",
+            f"the {machine.device} {'computes' if machine.bf16 else 'does not compute'} in bfloat16 itself",
+        ),
+        "validations": _validations(each),
+        "foreground": _foreground(dense),
+        "seed": Decision(seed, "every random draw follows from it"),
+        "deterministic": Decision(False, "it is slower, and was not asked for"),
+        "device": device,
+        "threads": Decision(machine.threads, "these are the cores that this process may use"),
+        "optimiser": Decision("adamw", "in a training this short little must depend on the rate", ADAMW),
+        "schedule": Decision("cosine", "it falls to zero with the last step", "arXiv:1608.03983"),
+        "early_stop": _early_stop(each),
+        "sampling": Decision("natural", "each case comes as often as any other"),
+        "modality_dropout": modality_dropout,
+        "memory": memory,
+        "compute": Decision(None, "a probe finds what is fastest on this machine when training starts"),
+    }
+
+
+def batch_decision(chosen: int, usual: int, fingerprint: Fingerprint, grid: Grid, machine: Machine) -> Decision:
+    dense = not grid.whole
+    what = "patches" if dense else "images"
+    if chosen < usual:
+        free = f"{machine.device_memory:.1f} GiB are free on the {machine.device}"
+        return Decision(chosen, f"{free}, too little for {usual} {what} a step")
+    if dense:
+        return Decision(chosen, f"few {what} a step leave time for many steps", NNUNET)
+    because = f"there are {len(fingerprint)} training cases: a sixteenth of them a step, 8 to 64"
+    if chosen < (wanted := by_cases(fingerprint)):
+        because += (
+            f", which would be {wanted}; but {'volumes' if len(grid.patch) == 3 else 'images'} have {grid.voxels} "
+            f"voxels, and a {machine.device} takes at most {STEP_VOXELS} of them a step, or else {LEAST_BATCH} images, "
+            "so that there is time for more steps"
+        )
+    return Decision(chosen, because)
+
+
+def _patch(grid: Grid, machine: Machine, cases: int) -> Decision:
+    if grid.whole:
+        return Decision(list(grid.patch), "the whole image is looked at")
+    median = tuple(int(n) for n in np.median(grid.extent, axis=0).round())
+    fits = all(size >= whole for size, whole in zip(grid.patch, median, strict=True))
+    because = f"the median of {cases} training cases is {median} voxels on that grid"
+    if not fits:
+        because += f", and {grid.voxels} are what the {machine.device} goes through quickly and has memory for"
+    return Decision(list(grid.patch), because, NNUNET)
+
+
+def _rate(dense: bool, family: str) -> Decision:
+    """The rate of short trials, on one set for each kind; there is no paper behind it."""
+    usual, (times, why) = 4e-3 if dense else 2e-3, networks.rate(family, "dense" if dense else "vector")
+    if times != 1:
+        return Decision(usual * times, f"{times:g} of the usual {usual:g}, because {family} {why}")
+    return Decision(usual, "AdamW with warm-up and cosine learns fast with it, and the gradients' norm is clipped")
+
+
+def _foreground(dense: bool) -> Decision:
+    if not dense:
+        return Decision(0.0, "images are looked at as a whole")
+    return Decision(0.33, "patches drawn anywhere mostly show background", NNUNET)
+
+
+def _validations(minutes: float | None) -> Decision:
+    if minutes is None or minutes < LONG:
+        return Decision(10, "each look costs time of training; fewer where they take long")
+    return Decision(20 if minutes < VERY_LONG else 40, f"{minutes:g} minutes leave time for more than 10 looks")
+
+
+def _early_stop(minutes: float | None) -> Decision:
+    if minutes is None or minutes < VERY_LONG:
+        return Decision(None, "the rate falls to zero with the last step, and the best weights mostly come late")
+    return Decision(20, f"of {minutes:g} minutes half may pass without improvement, no more")

@@ -1,0 +1,164 @@
+"""What is done to an image before the network sees it, and why."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from isocenter.errors import DatasetError, listed
+from isocenter.planning.rules.grid import Grid, flat
+from isocenter.planning.rules.normalisation import normalisation
+from isocenter.planning.rules.profiles import NNUNET, profile_for
+from isocenter.planning.rules.shortcuts import Retest, without_shortcuts
+from isocenter.tasks import Task
+from isocenter.transforms import COLOUR, GREY, all_channels, without_alpha
+from isocenter.values import MM, Dataset, Decision, Fingerprint
+
+# Of a clip; published networks look at 8 to 32.
+FRAMES, CLIPS = {"cpu": 8, "gpu": 16}, "arXiv:1711.11248"
+# Of the second digit of a number that is rounded up: less than this is the rounding of times in files.
+ROUNDING = 1e-3
+# Below this share of content cutting the rest away saves more than it costs.
+EMPTY = 0.75
+
+
+def preprocessing(
+    dataset: Dataset,
+    fingerprint: Fingerprint,
+    task: Task,
+    grid: Grid,
+    frames: Decision,
+    retest: Retest | None,
+    absent: Decision,
+) -> dict[str, Decision]:
+    """The plan's section, in the order in which an image goes through it."""
+    channels, modality = channels_of(fingerprint), _modality(dataset, fingerprint)
+    names = [label.name for label in task.labels]
+    whole = grid.whole
+    away = without_shortcuts(grid.shape.value, retest)
+    return {
+        "ndim": _axes(fingerprint),
+        "channels": channels,
+        "absent": absent,
+        "frames": frames,
+        **_timing(fingerprint, frames.value),
+        "modality": modality,
+        "normalisation": normalisation(fingerprint, channels.value, modality.value, names),
+        "crop": _crop(fingerprint, whole),
+        "border": away["border"],
+        "spacing": grid.spacing,
+        "unit": _unit(fingerprint),
+        "shape": grid.shape,
+        "aspect": away["aspect"],
+        "order": Decision("linear", "it does not overshoot beside sharp edges"),
+        "smallest": Decision(list(grid.patch), "the network sees at least one whole patch"),
+    }
+
+
+def channels_of(fingerprint: Fingerprint) -> Decision:
+    """What the network expects: the channels of all training cases, grey where they are not all coloured."""
+    found = [without_alpha(case.channels) for case in fingerprint.cases]
+    if len(set(found)) == 1:
+        return Decision(list(found[0]), f"all {len(found)} training cases have them")
+    if not set(found) <= {GREY, COLOUR}:
+        return Decision(all_channels(found), f"each of {len(found)} training cases has some of them")
+    coloured = found.count(COLOUR)
+    because = f"{len(found) - coloured} training cases are grey and {coloured} are not: what colour adds is not known"
+    return Decision(list(GREY), f"{because} for all")
+
+
+def frames_of(fingerprint: Fingerprint, device: str) -> Decision:
+    """How many frames of each clip are looked at; none of still images. DatasetError for clips among stills."""
+    found = [case.frames for case in fingerprint.cases]
+    clips = [count for count in found if count is not None]
+    if not clips:
+        return Decision(None, "they are still images")
+    if len(clips) < len(found):
+        problem = f"{len(clips)} of {len(found)} cases are clips, the others still images"
+        raise DatasetError(problem, "preprocessing.frames", "Give clips alone, or stills alone")
+    most = FRAMES["cpu" if device == "cpu" else "gpu"]
+    wanted = min(most, int(np.median(clips)))
+    if wanted > 1 and min(clips) < 2:
+        single = [case.id for case in fingerprint.cases if case.frames == 1]
+        problem = f"{listed(single)} of {len(clips)} clips have one frame, of which nothing changes with time"
+        raise DatasetError(problem, "preprocessing.frames", "Leave them out, or give stills alone")
+    spread = f"{min(clips)} to {max(clips)} frames" if len(set(clips)) > 1 else f"{clips[0]} frames"
+    because = (
+        f"clips have {spread}; evenly spread over each, {most} at most for the {device}; of shorter ones some twice"
+    )
+    return Decision(wanted, because, CLIPS)
+
+
+def _timing(fingerprint: Fingerprint, frames: int | None) -> dict[str, Decision]:
+    """When of a clip its frames are looked at: evenly over all of it, unless somebody sets an interval."""
+    if frames is None:
+        still = Decision(None, "they are still images")
+        return {"interval": still, "time_unit": still}
+    lasts, unit = lasting(fingerprint)
+    counted_in = "frames" if unit == "frame" else unit
+    spread = f"{min(lasts):.3g} to {max(lasts):.3g} {counted_in}" if min(lasts) < max(lasts) else "equally long"
+    because = (
+        f"frames are spread evenly over each clip, so that all of it is seen, whatever it lasts ({spread}); where "
+        f"speed tells something, preprocessing.interval={_step(fingerprint, frames):g} ({counted_in}) takes at most "
+        f"{frames} at even steps, and shorter clips have fewer"
+    )
+    known = "all training clips say when" if unit == "s" else "not all training clips say when"
+    return {
+        "interval": Decision(None, because),
+        "time_unit": Decision(unit, f"{known} their frames were taken"),
+    }
+
+
+def lasting(fingerprint: Fingerprint, unit: str | None = None) -> tuple[list[float], str]:
+    """How long each clip lasts from its first frame to its last, and in what: s where all say it, else frames."""
+    seconds = [case.lasts for case in fingerprint.cases if case.lasts is not None]
+    if unit != "frame" and len(seconds) == len(fingerprint):
+        return seconds, "s"
+    return [float((case.frames or 1) - 1) for case in fingerprint.cases], "frame"
+
+
+def _step(fingerprint: Fingerprint, frames: int) -> float:
+    """The shortest interval with which no clip lasts too long, and none has slots between its frames; two digits."""
+    lasts, _ = lasting(fingerprint)
+    within = [long / max((case.frames or 1) - 1, 1) for long, case in zip(lasts, fingerprint.cases, strict=True)]
+    least = max(max(lasts) / max(frames - 1, 1), *within)
+    if least <= 0:
+        return 1.0
+    digits = 1 - math.floor(math.log10(least))
+    return round(math.ceil(least * 10**digits - ROUNDING) / 10**digits, max(digits, 0))
+
+
+def _axes(fingerprint: Fingerprint) -> Decision:
+    shapes, _ = flat(fingerprint)
+    sizes = f"{min(shapes)} to {max(shapes)} voxels" if len(set(shapes)) > 1 else f"{shapes[0]} voxels each"
+    return Decision(len(shapes[0]), f"the {len(shapes)} training cases have {sizes}")
+
+
+def _crop(fingerprint: Fingerprint, whole: bool) -> Decision:
+    content = float(np.median([case.content for case in fingerprint.cases]))
+    because = f"what is above the lowest value fills {100 * content:.0f} % of the median image"
+    if whole:
+        return Decision("none", f"{because}; its size may tell the classes apart, so all of it is kept")
+    return Decision("content" if content < EMPTY else "none", because, NNUNET)
+
+
+def _unit(fingerprint: Fingerprint) -> Decision:
+    found = sorted({case.unit for case in fingerprint.cases if case.physical})
+    if len(found) > 1:
+        raise DatasetError(f"axes in {' and '.join(found)}", "preprocessing.unit", "Bring all series to one unit")
+    because = (
+        "space is measured in it" if fingerprint.unit == MM else f"the axes of {len(fingerprint)} series are in it"
+    )
+    return Decision(fingerprint.unit, because)
+
+
+def _modality(dataset: Dataset, fingerprint: Fingerprint) -> Decision:
+    found = [case.modality for case in fingerprint.cases]
+    most = max(sorted(set(found)), key=found.count)
+    value = dataset.modality if most == "unknown" else most
+    if value == "unknown":
+        return Decision(value, "neither the files nor the data set say it (--modality does)")
+    profile = profile_for(value)
+    known = f"taken as {profile.name}" if profile.name != "unknown" else "a kind of which nothing is known here"
+    return Decision(value, f"the files or the data set say so; {known}", profile.source)

@@ -1,0 +1,128 @@
+"""Members that were trained on intensities of different scales, given images on one.
+
+Each fold of a cross-validation has the window, mean and deviation of its own training cases; their mean sees an image
+that is prepared once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from isocenter.errors import UsageError
+from isocenter.lazy import torch
+from isocenter.runtime.model import Model
+from isocenter.runtime.preprocessing.preprocessing import Preprocessing
+from isocenter.runtime.torch_network import TorchNetwork
+from isocenter.runtime.windows.slide import Network
+from isocenter.transforms import Normalisation
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+
+class Conversion(NamedTuple):
+    """From one scale to another: values * scale + offset, held within low and high."""
+
+    scale: float = 1.0
+    offset: float = 0.0
+    low: float = -math.inf
+    high: float = math.inf
+
+
+def on_one_scale(members: Sequence[Model], where: str) -> tuple[Preprocessing, tuple[Network, ...]]:
+    """How images are prepared for all members, and the members as networks for images that are prepared so.
+
+    Raises UsageError for members that differ in more than a window, a mean and a deviation.
+    """
+    each = [_ours(one, where) for one in members]
+    if all(one == each[0] for one in each):
+        return each[0], tuple(one.run for one in members)
+    common = widest([one.normalisation for one in each])
+    if common is None or any(replace(one, normalisation=each[0].normalisation) != each[0] for one in each):
+        raise UsageError("its members see images differently prepared", where, "Choose one with --fold")
+    return replace(each[0], normalisation=common), tuple(_converted(one, common) for one in members)
+
+
+def widest(members: Sequence[Sequence[Normalisation]]) -> tuple[Normalisation, ...] | None:
+    """For each channel what keeps all that any member looks at: the widest window, else as the first has it.
+
+    None where the members differ in more than a window, a mean and a deviation.
+    """
+    if len({len(one) for one in members}) > 1:
+        return None
+    channels = list(zip(*members, strict=True))
+    if any(_kind(one) != _kind(channel[0]) for channel in channels for one in channel):
+        return None
+    return tuple(_widest(channel) for channel in channels)
+
+
+def conversion(given: Normalisation, own: Normalisation) -> Conversion:
+    """From what one normalisation made of a channel to what a member's own would have.
+
+    Exact but for values beside the bounds of a window in an image that is resampled: the member clipped before.
+    """
+    if own.method == "zscore":
+        return Conversion()
+    low, high = _bounds(own)
+    return Conversion(
+        given.deviation / own.deviation,
+        (given.mean - own.mean) / own.deviation,
+        (low - own.mean) / own.deviation,
+        (high - own.mean) / own.deviation,
+    )
+
+
+def converting(module: Module, channels: int) -> Module:
+    """The network behind a conversion, which becomes part of its state."""
+    from isocenter.runtime.bundle.network import OnItsScale  # it needs torch when it is imported
+
+    return OnItsScale(module, channels)
+
+
+def have_own_scales(modules: Sequence[Module]) -> bool:
+    """Whether each network stands behind a conversion."""
+    from isocenter.runtime.bundle.network import OnItsScale  # it needs torch when it is imported
+
+    return all(isinstance(one, OnItsScale) for one in modules)
+
+
+def _ours(member: Model, where: str) -> Preprocessing:
+    """Its preprocessing; UsageError for a member of another program, whose folds its own folder holds together."""
+    if not isinstance(member.preprocessing, Preprocessing):
+        raise UsageError("its members prepare images as another program does", where, "Give that program's own folder")
+    return member.preprocessing
+
+
+def _converted(member: Model, common: Sequence[Normalisation]) -> TorchNetwork:
+    assert isinstance(member.run, TorchNetwork)  # noqa: S101 - as it was loaded
+    module = converting(member.run.module, _ours(member, "model").inputs)
+    normalisation, frames = _ours(member, "model").normalisation, _ours(member, "model").frames or 1
+    ways = [conversion(given, own) for given, own in zip(common, normalisation, strict=True) for _ in range(frames)]
+    ways += [Conversion()] * (_ours(member, "model").cascade is not None)  # numbers of labels stay
+    for name in Conversion._fields:
+        setattr(module, name, torch.tensor([getattr(way, name) for way in ways]))
+    return TorchNetwork(module.eval().to(member.run.device), member.run.device)
+
+
+def _kind(one: Normalisation) -> tuple[object, ...]:
+    """What members must have in common: the method, and the range that becomes 0 to 1."""
+    return (one.method, one.low, one.high) if one.method == "range" else (one.method,)
+
+
+def _widest(channel: Sequence[Normalisation]) -> Normalisation:
+    first = channel[0]
+    if first.method != "window":
+        return first
+    bounds = [_bounds(one) for one in channel]
+    return replace(first, low=min(low for low, _ in bounds), high=max(high for _, high in bounds))
+
+
+def _bounds(one: Normalisation) -> tuple[float, float]:
+    """Between which values mean and deviation are counted."""
+    if one.method == "range":
+        return 0.0, 1.0
+    assert one.low is not None and one.high is not None  # noqa: S101 - the plan's schema sees to it
+    return one.low, one.high

@@ -1,0 +1,96 @@
+"""Models of several trainings as one, and the folder that holds them.
+
+`members/` of an ensemble is sealed as a whole: each member's own checkpoint, and `ensemble.json` with how much each
+counts, how all are decoded together, and through which windows they look.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from isocenter.errors import IntegrityError
+from isocenter.runtime.ensemble.common_scale import on_one_scale
+from isocenter.runtime.model import Inference, Model
+from isocenter.runtime.package.contents import MOST_MEMBERS, RECORD, WEIGHTS
+from isocenter.runtime.record_files import joined, read_json, seal, verify, write_json
+from isocenter.runtime.windows.averaging import Averaged
+
+if TYPE_CHECKING:
+    from isocenter.tasks import Task
+
+MEMBERS, LIST, SCHEMA = "members", "ensemble.json", "isocenter.ensemble"
+# By how much shares may miss 1 together: as JSON keeps them.
+ROUNDING = 1e-6
+
+
+def together(
+    members: Sequence[Model],
+    task: Task,
+    inference: Inference,
+    shares: tuple[float, ...] | None = None,
+    where: str = "ensemble",
+) -> Model:
+    """Several models as one, which averages what their networks say window by window.
+
+    shares: how much each counts, together 1; None where all count alike
+    Raises UsageError for members whose images are prepared differently.
+    """
+    preprocessing, networks = on_one_scale(members, where)
+    run, first = Averaged(networks, task.average, shares), members[0].network
+    each = tuple(one.network for one in members) if any(one.network != first for one in members) else ()
+    return Model(task, preprocessing, inference, first, run, _record(members, shares), architectures=each)
+
+
+def _record(members: Sequence[Model], shares: tuple[float, ...] | None) -> dict[str, Any]:
+    """Where a model of several comes from: what holds for all of them, and the record of each."""
+    records = [dict(one.record) for one in members]
+    common = {key: value for key, value in records[0].items() if all(one.get(key) == value for one in records)}
+    digests = [str(one.get("weights_sha256", "")) for one in records]
+    counted = {} if shares is None else {"shares": list(shares)}
+    return {**common, **counted, "weights_sha256": joined([*digests, *map(str, shares or ())]), "members": records}
+
+
+def write_members(checkpoints: Sequence[Path], model: Model, said: Mapping[str, Any], folder: Path) -> None:
+    """The members' checkpoints, and how they are one, into `members/` of an existing folder.
+
+    model: of all of them
+    said:  what else a reader should find there
+    """
+    place = folder / MEMBERS
+    place.mkdir()
+    for number, checkpoint in enumerate(checkpoints):
+        (place / str(number)).mkdir()
+        for name in (RECORD, WEIGHTS):
+            shutil.copyfile(checkpoint / name, place / str(number) / name)
+        seal(place / str(number))
+    record = {
+        "task": {"name": model.task.name, **model.task.settings},
+        "inference": model.inference.settings,
+        "members": len(checkpoints),
+        "shares": model.shares,
+        **said,
+    }
+    write_json(place / LIST, SCHEMA, record)
+    seal(place)
+
+
+def read_list(folder: Path) -> dict[str, Any]:
+    """`members/ensemble.json` of an ensemble; IntegrityError where a file of `members/` is not what was written."""
+    place = folder / MEMBERS
+    record = read_json(place / LIST, SCHEMA)
+    count, shares = record.get("members"), record.get("shares")
+    if not isinstance(count, int) or not 1 <= count <= MOST_MEMBERS:
+        raise IntegrityError(f"has {count} members", str(place / LIST), "Get the ensemble again")
+    if shares is not None and not _are_shares(shares, count):
+        raise IntegrityError(f"{shares} are no shares of {count} members", str(place / LIST), "Get the ensemble again")
+    verify(place, needed=(LIST, *(f"{number}/{name}" for number in range(count) for name in (RECORD, WEIGHTS))))
+    return record
+
+
+def _are_shares(shares: Any, count: int) -> bool:
+    numbers = isinstance(shares, list) and all(isinstance(one, (int, float)) and one > 0 for one in shares)
+    return numbers and len(shares) == count and math.isclose(sum(shares), 1.0, abs_tol=ROUNDING)

@@ -1,0 +1,198 @@
+"""Models on disk: a checkpoint, a run, and a run of folds, whose models are one."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from isocenter import tasks
+from isocenter.errors import IntegrityError, UsageError
+from isocenter.runtime.cascade import Cascaded
+from isocenter.runtime.device import choose_device, use_threads
+from isocenter.runtime.ensemble.members import MEMBERS, read_list, together
+from isocenter.runtime.ensemble.weight_offload import placed
+from isocenter.runtime.foreign.detect import is_foreign, load_foreign
+from isocenter.runtime.model import Inference, Model
+from isocenter.runtime.package.archive import opened
+from isocenter.runtime.package.backends import refuse_unknown
+from isocenter.runtime.package.choose_backend import PLAIN
+from isocenter.runtime.package.contents import RECORD, SCHEMA, WEIGHTS, read_modules, shares_in
+from isocenter.runtime.package.read import no_fold, read_package
+from isocenter.runtime.preprocessing_kinds import preprocessing_of
+from isocenter.runtime.record_files import MANIFEST, digest, read_json, verify, write_json, write_tensors
+from isocenter.runtime.torch_network import TorchNetwork
+
+SPLIT = "split.csv"
+# Of a run of a cascade: where its first stage lies, a run of folds.
+BEFORE = "low_resolution"
+
+log = logging.getLogger("isocenter")
+
+
+def save(model: Model, weights: Mapping[str, Any], folder: Path) -> None:
+    """Record and weights into an existing folder; the caller seals it."""
+    write_json(folder / RECORD, SCHEMA, model.settings)
+    write_tensors(folder / WEIGHTS, weights)
+
+
+def load(
+    path: str | Path,
+    device: str = "auto",
+    *,
+    fold: int | None = None,
+    backend: str = "torch",
+    threads: int | None = None,
+) -> Model:
+    """The model of a run, a checkpoint, a package, an ensemble or another program; of folds or members their mean.
+
+    path:    a folder, or a package's .zip; of other programs an nnU-Net v2 result folder,
+             a MONAI bundle, or an ONNX file with its description beside it
+    fold:    one of a run of folds, or of an ensemble's members, instead, from 0
+    backend: what computes a package; "auto" takes the fastest that its certificate vouches for. A run has only torch
+    threads: cores to use; all if none is given
+    Raises UsageError where there is no model, IntegrityError for a changed, damaged or newer one.
+    """
+    if is_foreign(Path(path)):
+        _refuse_backend(backend, path)
+        return load_foreign(Path(path), device, fold=fold, threads=threads)
+    with opened(Path(path)) as folder:
+        if (folder / MANIFEST).is_file() and not (folder / RECORD).is_file():
+            return read_package(folder, device, fold, backend, threads)
+        _refuse_backend(backend, path)
+        if threads is not None:
+            use_threads(threads)
+        chosen = choose_device(device)
+        return replace(_read_run(folder, chosen.value, fold), computing=chosen)
+
+
+def _refuse_backend(backend: str, path: str | Path) -> None:
+    """UsageError for a backend that computes only packages."""
+    if backend not in ("auto", PLAIN):
+        refuse_unknown([backend])
+        remedy = "Give what `isocenter package` or `isocenter adopt` wrote"
+        raise UsageError(f"is no package, so {backend} cannot compute it", str(path), remedy)
+
+
+def _read_run(path: Path, device: str, fold: int | None) -> Model:
+    if (path / MEMBERS).is_dir():
+        return _ensemble(path, device, fold)
+    folds = _folds(path)
+    if fold is not None:
+        if fold not in folds:
+            raise no_fold(fold, folds, path)
+        return _read(_folder_of(folds[fold]), choose_device(device).value)
+    if not folds:
+        return _read(_folder_of(path), choose_device(device).value)
+    _refuse_unfinished(path, folds)
+    chosen = choose_device(device).value
+    log.info("%s: the mean of its folds %s", path, ", ".join(map(str, folds)))
+    folders = [_folder_of(folder) for folder in folds.values()]
+    averaged = _averaged([_read(folder, "cpu") for folder in folders], str(path))
+    return placed(averaged, [folder / WEIGHTS for folder in folders], chosen)
+
+
+def _averaged(members: Sequence[Model], where: str) -> Model:
+    """Several models as one, which averages what their networks say window by window.
+
+    Raises UsageError for members that differ in labels, preprocessing, windows or in what validation cases decided:
+    their outputs cannot be averaged.
+    """
+    first = members[0]
+    for one in members[1:]:
+        if (one.task.name, one.task.labels, one.task.heads) != (first.task.name, first.task.labels, first.task.heads):
+            raise UsageError("its members differ in their labels", where, "Choose one with --fold")
+        if one.inference != first.inference:
+            raise UsageError("its members look through other windows", where, "Choose one with --fold")
+        if one.task.settings != first.task.settings:  # training writes one task into all of them at its end
+            problem = "its members decode what their networks say in different ways"
+            raise UsageError(problem, where, "Finish it with `isocenter train --resume`, or choose one with --fold")
+    return together(members, first.task, first.inference, where=where)
+
+
+def checkpoints_of(run: Path) -> list[Path]:
+    """The folders of the models that a run is the mean of, or of the one there is; UsageError where one is missing."""
+    folds = _folds(run)
+    if folds:
+        _refuse_unfinished(run, folds)
+    return [_folder_of(folder) for folder in folds.values() or [run]]
+
+
+def _ensemble(path: Path, device: str, fold: int | None) -> Model:
+    """The mean of an ensemble's members, or one of them."""
+    record = read_list(path)
+    folders = [path / MEMBERS / str(number) for number in range(record["members"])]
+    if fold is not None and fold not in range(len(folders)):
+        raise no_fold(fold, range(len(folders)), path)
+    if fold is not None:
+        return _read(folders[fold], choose_device(device).value)
+    members = [_built(read_json(one / RECORD, SCHEMA), one / WEIGHTS, "cpu", one) for one in folders]
+    try:
+        task, inference = tasks.build(record["task"]), Inference.of(record["inference"])
+    except (KeyError, TypeError) as error:
+        raise IntegrityError(f"says nothing of its {error}", str(path / MEMBERS), "Get the ensemble again") from error
+    model = together(members, task, inference, shares_in(record), str(path))
+    return placed(model, [one / WEIGHTS for one in folders], choose_device(device).value)
+
+
+def _read(folder: Path, device: str) -> Model:
+    """The model in this very folder; the second stage of a cascade with the first, which lies beside it in the run."""
+    verify(folder, needed=(RECORD, WEIGHTS))
+    model = _built(read_json(folder / RECORD, SCHEMA), folder / WEIGHTS, device, folder)
+    if model.preprocessing.cascade is None:
+        return model
+    run = next((one for one in (folder, *folder.resolve().parents[:2]) if (one / BEFORE).is_dir()), None)
+    if run is None:
+        problem = f"is the second stage of a cascade, and {BEFORE} is not beside it"
+        raise UsageError(problem, str(folder), "Give the folder that `isocenter train` wrote, whole")
+    return Cascaded.of(model, _read_run(run / BEFORE, device, None))
+
+
+def _built(record: Mapping[str, Any], weights: Path, device: str, folder: Path) -> Model:
+    """The model of a checkpoint's record and weights."""
+    try:
+        task = tasks.build(record["task"])
+        preprocessing = preprocessing_of(record["preprocessing"])
+        inference = Inference.of(record["inference"])
+        [module] = read_modules(record, task, [weights])
+        run = TorchNetwork(module.to(device), device)
+        origin = {**record["record"], "weights_sha256": digest(weights)}
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise IntegrityError(f"weights and record do not fit ({error})", str(folder), "Get the model again") from error
+    return Model(task, preprocessing, inference, record["network"], run, origin)
+
+
+def _folds(path: Path) -> dict[int, Path]:
+    """The folders of the folds of a run, by number; none where it has no folds."""
+    found = {folder.name.removeprefix("fold_"): folder for folder in path.glob("fold_*") if folder.is_dir()}
+    return {int(number): found[number] for number in sorted(filter(str.isdecimal, found), key=int)}
+
+
+def _refuse_unfinished(path: Path, folds: Mapping[int, Path]) -> None:
+    """UsageError where folds of the split have no model yet: the mean of the others is not what was planned."""
+    planned = set(folds)
+    if (path / SPLIT).is_file():
+        with (path / SPLIT).open(encoding="utf-8", newline="") as file:
+            planned |= {int(row["fold"]) for row in csv.DictReader(file) if row.get("fold", "").isdecimal()}
+    lacking = sorted(fold for fold in planned if fold not in folds or _found(folds[fold]) is None)
+    if lacking:
+        raise UsageError(
+            f"holds no model of fold {', '.join(map(str, lacking))}",
+            str(path),
+            "Finish the run with `isocenter train --resume`, or choose a trained one with --fold",
+        )
+
+
+def _found(path: Path) -> Path | None:
+    places = (path, path / "checkpoints" / "best", path / "checkpoints" / "last")
+    return next((folder for folder in places if (folder / RECORD).is_file()), None)
+
+
+def _folder_of(path: Path) -> Path:
+    folder = _found(path)
+    if folder is None:
+        raise UsageError("holds no model", str(path), "Give the folder that `isocenter train` wrote")
+    return folder

@@ -1,0 +1,84 @@
+"""Packages as one file: written whole, and unpacked where nothing in it can do harm."""
+
+from __future__ import annotations
+
+import stat
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from isocenter.errors import IntegrityError, IsocenterError, UsageError
+from isocenter.runtime.record_files import MANIFEST
+
+# Weights hardly shrink, and text about fivefold: an archive that grows more than this was made to fill a disk.
+LARGEST_GROWTH = 100
+MOST_FILES = 10_000
+
+
+def write_zip(folder: Path, path: Path) -> None:
+    """The folder and all in it, under its own name, as MONAI's specification has it."""
+    with zipfile.ZipFile(path, "x", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted(one for one in folder.rglob("*") if one.is_file()):
+            # Without the time of writing, the same package is the same file.
+            entry = zipfile.ZipInfo((folder.name / file.relative_to(folder)).as_posix())
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.external_attr = (stat.S_IFREG | 0o644) << 16
+            with file.open("rb") as source, archive.open(entry, "w", force_zip64=True) as target:
+                while chunk := source.read(1 << 20):
+                    target.write(chunk)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Path]:
+    """The folder of a run or a package; a zip is unpacked for as long as it is needed.
+
+    Raises UsageError where there is nothing or another file, IntegrityError for a zip that is not to be unpacked.
+    """
+    if path.is_dir():
+        yield path
+        return
+    if not path.exists():
+        raise UsageError("there is no such model", str(path), "Give a run's folder or a package")
+    if not zipfile.is_zipfile(path):
+        raise UsageError("is no model", str(path), "Give a run's folder, a package's folder or its .zip")
+    with tempfile.TemporaryDirectory(prefix="isocenter-") as room:
+        folder = _unpacked(path, Path(room))
+        try:
+            yield folder
+        except IsocenterError as error:  # a person knows the zip, and not where it was unpacked
+            raise type(error)(error.problem, error.where.replace(str(folder), str(path)), error.remedy) from error
+
+
+def _unpacked(path: Path, room: Path) -> Path:
+    """The package's folder in the room."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            _refuse_harm(entries, path)
+            archive.extractall(room)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        raise IntegrityError(f"is no whole zip ({error})", str(path), "Get the package again") from error
+    tops = [room, *sorted(one for one in room.iterdir() if one.is_dir())]
+    found = [top for top in tops if (top / MANIFEST).is_file()]
+    if len(found) != 1:
+        raise UsageError("holds no package", str(path), "Give what `isocenter package` wrote")
+    return found[0]
+
+
+def _refuse_harm(entries: list[zipfile.ZipInfo], path: Path) -> None:
+    """IntegrityError for names that lead out of the folder, links, and more than an honest package holds."""
+    remedy = "Do not use this package"
+    for entry in entries:
+        parts = PurePosixPath(entry.filename.replace("\\", "/"))
+        if parts.is_absolute() or ".." in parts.parts or ":" in entry.filename:
+            raise IntegrityError(f"holds {entry.filename}, outside its folder", str(path), remedy)
+        kind = stat.S_IFMT(entry.external_attr >> 16)
+        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+            raise IntegrityError(f"holds {entry.filename}, which is no plain file", str(path), remedy)
+    size = sum(entry.file_size for entry in entries)
+    if len(entries) > MOST_FILES or size > LARGEST_GROWTH * path.stat().st_size:
+        problem = f"would unpack to {len(entries)} files and {size:,} bytes, which a small file can claim as an attack"
+        raise IntegrityError(problem, str(path), remedy)

@@ -1,0 +1,45 @@
+"""Ways to compute a packaged network. A new one is one file beside this one and its line in `BACKENDS`."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+
+from isocenter.added import added
+from isocenter.errors import UsageError
+from isocenter.runtime.package.backends.backend import Backend
+
+BACKENDS = {
+    "compiled": "isocenter.runtime.package.backends.torch_compiled:BACKEND",
+    "onnx": "isocenter.runtime.package.backends.onnx:BACKEND",
+    "openvino": "isocenter.runtime.package.backends.openvino:BACKEND",
+    "openvino-bf16": "isocenter.runtime.package.backends.openvino:HALF",
+    "tensorrt": "isocenter.runtime.package.backends.tensorrt:BACKEND",
+    "torch": "isocenter.runtime.package.backends.torch_eager:BACKEND",
+    "torch-bf16": "isocenter.runtime.package.backends.torch_half:BACKEND",
+}
+
+
+def names() -> tuple[str, ...]:
+    """Ours, and those that other packages add under the entry point `isocenter.backends`."""
+    return tuple(sorted({*BACKENDS, *added("isocenter.backends")}))
+
+
+def refuse_unknown(chosen: Iterable[str], where: str = "--backend") -> None:
+    """UsageError for a name that no backend has."""
+    known = names()
+    for name in chosen:
+        if name not in known:
+            raise UsageError(f"there is no backend {name!r}", where, f"Choose of {', '.join(known)}")
+
+
+def backend(name: str) -> Backend:
+    """The backend of this name; UsageError where there is none. Only its own file is imported."""
+    targets = BACKENDS | {key: point.value for key, point in added("isocenter.backends").items()}
+    refuse_unknown([name])
+    module, _, attribute = targets[name].partition(":")
+    found: Backend = getattr(importlib.import_module(module), attribute)
+    return found
+
+
+__all__ = ["BACKENDS", "Backend", "backend", "names", "refuse_unknown"]

@@ -1,0 +1,132 @@
+"""ONNX Runtime. Nothing here imports torch, so that a prediction starts in a fraction of the time."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isocenter import tasks
+from isocenter.errors import IntegrityError, ResourceError, UsageError
+from isocenter.runtime.package.contents import CONTEXT, ONNX, PACKAGED, RECORD, package_record
+from isocenter.runtime.windows.slide import Network
+
+# A provider's name, alone or with its options.
+Provider = str | tuple[str, dict[str, Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class OnnxNetwork:
+    """A session as a function of NumPy arrays: images, and a context beside them if it has one.
+
+    heads: what the outputs are called by the task
+    """
+
+    session: Any
+    heads: tuple[str, ...]
+
+    def __call__(self, *batch: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
+        inputs = zip(self.session.get_inputs(), batch, strict=True)
+        try:
+            outputs = self.session.run(None, {one.name: np.ascontiguousarray(array) for one, array in inputs})
+        except Exception as error:  # its exceptions have no common base but this
+            if re.search(r"allocate memory|bad allocation|out of memory", str(error), re.IGNORECASE):
+                raise MemoryError(str(error)) from error
+            raise
+        return {head: np.asarray(one, dtype=np.float32) for head, one in zip(self.heads, outputs, strict=True)}
+
+
+def open_onnx(
+    path: Path, heads: Sequence[str], providers: Sequence[Provider], threads: int | None = None
+) -> OnnxNetwork:
+    """The network of an ONNX file: an input (batch, channels, *patch), perhaps `context` beside it, an output a head.
+
+    providers: of ONNX Runtime; the first has to be the one that computes
+    Raises IntegrityError for a file that is none, ResourceError where the provider cannot be had.
+    """
+    import onnxruntime  # 0.2 s, and only this backend needs it
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or usable_cores()
+    options.log_severity_level = 3  # its warnings are about graphs that run well
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=list(providers))
+    except Exception as error:  # its exceptions have no common base but this
+        reason = str(error).strip().partition("\n")[0]
+        raise IntegrityError(f"cannot be opened by ONNX Runtime ({reason})", str(path), "Get the file again") from error
+    wanted = providers[0] if isinstance(providers[0], str) else providers[0][0]
+    if session.get_providers()[0] != wanted:  # it goes on without a word on the next one of the list
+        raise ResourceError(
+            f"{wanted} could not be started", str(path), "Choose --backend torch, or mend its libraries"
+        )
+    others = [one.name for one in session.get_inputs()[1:]]
+    if others not in ([], [CONTEXT]) or len(session.get_outputs()) != len(heads):
+        outputs = "one output" if len(heads) == 1 else f"{len(heads)} outputs"
+        raise IntegrityError(f"has not one input and {outputs}", str(path), "Export the network alone")
+    return OnnxNetwork(session, tuple(heads))
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: as OMP_NUM_THREADS says, else all that the system grants."""
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    if said.isdecimal() and int(said):
+        return int(said)
+    granted = getattr(os, "sched_getaffinity", None)
+    return len(granted(0)) if granted is not None else os.cpu_count() or 1
+
+
+def onnx_files(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """The ONNX file of a package and what lies beside it; UsageError where the network could not be written as one."""
+    said = record.get("onnx") or {}
+    if not said.get("exported"):
+        because = said.get("because", "it was written by an older version")
+        raise UsageError(
+            f"the package holds no ONNX file ({because})", f"{PACKAGED}/{RECORD}", "Choose --backend torch"
+        )
+    return (ONNX, *said.get("beside", ()))
+
+
+def heads_of(folder: Path) -> tuple[str, ...]:
+    """What the outputs of a package's ONNX file are called by its task."""
+    return tuple(tasks.build(package_record(folder)["task"]).heads)
+
+
+def number_of(device: str) -> int:
+    """Of a GPU: "cuda:1" is 1."""
+    return int(device.partition(":")[2] or 0)
+
+
+@dataclass(frozen=True)
+class Onnx:
+    """On the CPU, or on a GPU where the installed ONNX Runtime can."""
+
+    name: str = "onnx"
+    packages: tuple[str, ...] = ("onnxruntime",)
+    precision: str = "float32"
+
+    def lacking(self, device: str) -> str | None:
+        import onnxruntime  # 0.2 s, and only this backend needs it
+
+        kind = device.partition(":")[0]
+        if kind == "cpu" or (kind == "cuda" and "CUDAExecutionProvider" in onnxruntime.get_available_providers()):
+            return None
+        if kind == "cuda":
+            return "this ONNX Runtime has no CUDA: pip install onnxruntime-gpu in place of onnxruntime"
+        return f"ONNX Runtime does not compute on {device} here: use --device cpu"
+
+    def files(self, record: Mapping[str, Any]) -> tuple[str, ...]:
+        return onnx_files(record)
+
+    def network(self, folder: Path, device: str, threads: int | None) -> Network:
+        cpu: Provider = "CPUExecutionProvider"
+        on_gpu: list[Provider] = [("CUDAExecutionProvider", {"device_id": number_of(device)}), cpu]
+        return open_onnx(folder / ONNX, heads_of(folder), [cpu] if device == "cpu" else on_gpu, threads)
+
+
+BACKEND = Onnx()

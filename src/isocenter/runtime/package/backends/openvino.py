@@ -1,0 +1,95 @@
+"""OpenVINO, which knows Intel's processors well. An extra: `isocenter[openvino]`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isocenter.errors import IntegrityError
+from isocenter.runtime.package.backends.onnx import heads_of, onnx_files, usable_cores
+from isocenter.runtime.package.contents import ONNX
+from isocenter.runtime.windows.slide import Network
+
+# What OpenVINO calls a precision when it is asked for, and when a processor has it.
+PRECISIONS = {"float32": ("f32", "FP32"), "bfloat16": ("bf16", "BF16")}
+
+
+@dataclass(frozen=True, eq=False)
+class OpenVinoNetwork:
+    """A model, compiled anew for each size of batch: shapes that are known are computed faster.
+
+    compiled: {batch size: what was compiled for it}
+    alone:    held while one thread computes: what was compiled has one place for its results, whoever asked for them
+    """
+
+    core: Any
+    model: Any
+    heads: tuple[str, ...]
+    settings: Mapping[str, Any]
+    compiled: dict[int, Any] = field(default_factory=dict)
+    alone: Lock = field(default_factory=Lock)
+
+    def __call__(self, batch: NDArray[np.float32], *context: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
+        with self.alone:
+            if len(batch) not in self.compiled:
+                sized = self.model.clone()
+                sized.reshape({number: list(one.shape) for number, one in enumerate((batch, *context))})
+                self.compiled[len(batch)] = self.core.compile_model(sized, "CPU", dict(self.settings))
+            result = self.compiled[len(batch)]([np.ascontiguousarray(one) for one in (batch, *context)])
+            # Its own arrays are written again by the next call.
+            return {head: np.array(result[n], dtype=np.float32) for n, head in enumerate(self.heads)}
+
+
+@dataclass(frozen=True)
+class OpenVino:
+    """On the CPU, in the precision that is named: left to itself it would choose, and say other things than torch."""
+
+    name: str = "openvino"
+    packages: tuple[str, ...] = ("openvino",)
+    precision: str = "float32"
+
+    def lacking(self, device: str) -> str | None:
+        if find_spec("openvino") is None:
+            return 'OpenVINO is not installed: pip install "isocenter[openvino]"'
+        if device != "cpu":
+            return "OpenVINO is used on the CPU alone: use --device cpu"
+        if PRECISIONS[self.precision][1] not in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            return f"this processor does not compute in {self.precision} itself: choose --backend openvino"
+        return None
+
+    def files(self, record: Mapping[str, Any]) -> tuple[str, ...]:
+        return onnx_files(record)
+
+    def network(self, folder: Path, device: str, threads: int | None) -> Network:
+        core = _core()
+        try:
+            model = core.read_model(folder / ONNX)
+        except RuntimeError as error:
+            reason = str(error).strip().rpartition("\n")[2]
+            raise IntegrityError(
+                f"cannot be opened by OpenVINO ({reason})", str(folder / ONNX), "Get the package again"
+            ) from error
+        settings = {
+            "INFERENCE_PRECISION_HINT": PRECISIONS[self.precision][0],
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": threads or usable_cores(),
+            "ENABLE_CPU_PINNING": False,  # a core that it clings to may be busy with something else
+        }
+        return OpenVinoNetwork(core, model, heads_of(folder), settings)
+
+
+def _core() -> Any:
+    import openvino  # 0.2 s, and only this backend needs it
+
+    return openvino.Core()
+
+
+BACKEND = OpenVino()
+HALF = OpenVino("openvino-bf16", precision="bfloat16")

@@ -1,0 +1,122 @@
+"""torch compiled ahead of time (AOTInductor): once for a model and a machine, in a minute, and kept in the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import warnings
+from collections.abc import Mapping
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from importlib.metadata import version
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isocenter import tasks
+from isocenter.files import cache_folder
+from isocenter.lazy import torch
+from isocenter.runtime.covariate_encoding import Context
+from isocenter.runtime.device import use_threads
+from isocenter.runtime.package.contents import every_head, package_record, read_modules, shares_in, weights_files
+from isocenter.runtime.package.onnx_export import speakable
+from isocenter.runtime.record_files import digest
+from isocenter.runtime.windows.slide import Network
+
+# A batch of more windows than this is not foreseen by what is compiled.
+LARGEST_BATCH = 64
+
+
+@dataclass(frozen=True, eq=False)
+class CompiledNetwork:
+    """What was compiled, (batch, channels, *patch) to a tensor for each head, as a function of NumPy arrays."""
+
+    compiled: Any
+    heads: tuple[str, ...]
+    device: str
+
+    def __call__(self, *batch: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
+        parts = []
+        with torch.inference_mode():
+            for first in range(0, len(batch[0]), LARGEST_BATCH):
+                parts.append(self._said(*(one[first : first + LARGEST_BATCH] for one in batch)))
+        return {head: torch.cat([one[n] for one in parts]).numpy() for n, head in enumerate(self.heads)}
+
+    def _said(self, *batch: NDArray[np.float32]) -> list[Any]:
+        made = self.compiled(*(torch.from_numpy(one).to(self.device) for one in batch))
+        return [one.float().cpu() for one in (made if isinstance(made, (tuple, list)) else (made,))]
+
+
+@dataclass(frozen=True)
+class TorchCompiled:
+    """Operations that follow one another become one, written in C++ for this processor or in Triton for this GPU."""
+
+    name: str = "compiled"
+    packages: tuple[str, ...] = ("torch",)
+    precision: str = "float32"
+
+    def lacking(self, device: str) -> str | None:
+        if device == "mps":
+            return "torch compiles nothing ahead of time for Apple's GPUs: use --device cpu"
+        if sys.platform == "win32":
+            return "compiling ahead of time is not tried on Windows: choose --backend onnx"
+        if shutil.which(os.environ.get("CXX", "g++")) is None:
+            return "there is no C++ compiler (g++): install one, or choose --backend onnx"
+        return None
+
+    def files(self, record: Mapping[str, Any]) -> tuple[str, ...]:
+        return weights_files(record)
+
+    def network(self, folder: Path, device: str, threads: int | None) -> Network:
+        if threads is not None:
+            use_threads(threads)
+        record = package_record(folder)
+        path = cache_folder() / "compiled" / f"{_key(record, [folder / one for one in self.files(record)], device)}.pt2"
+        if not path.is_file():
+            _compile(folder, record, device, path)
+        loaded = torch._inductor.aoti_load_package(str(path))
+        return CompiledNetwork(loaded, tuple(tasks.build(record["task"]).heads), device)
+
+
+def _key(record: Mapping[str, Any], weights: list[Path], device: str) -> str:
+    """What decides the code that is made: weights, network, windows, torch and the processor or GPU."""
+    gpu = torch.cuda.get_device_name(device) if device.startswith("cuda") else ""
+    decisive = [
+        *(digest(one) for one in weights),
+        *(str(record.get(key)) for key in ("network", "architectures", "shares", "task", "own_scales")),
+        str(record["inference"]["patch"]),
+        version("torch"),
+        f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()} {device} {gpu}",
+    ]
+    return hashlib.sha256("\n".join(decisive).encode()).hexdigest()[:32]
+
+
+def _compile(folder: Path, record: Mapping[str, Any], device: str, path: Path) -> None:
+    """What is compiled lies at `path` when it is whole."""
+    task = tasks.build(record["task"])
+    modules = read_modules(record, task, [folder / one for one in weights_files(record)])
+    one = speakable(every_head(task, modules, shares_in(record)).eval()).to(device)
+    shape = (2, int(record["network"]["channels"]), *record["inference"]["patch"])
+    context = Context.of(record["network"].get("context"))
+    shapes = (shape, (2, len(context))) if len(context) else (shape,)
+    count = torch.export.Dim("batch", min=1, max=LARGEST_BATCH)
+    examples = tuple(torch.zeros(one, device=device) for one in shapes)
+    sizes = tuple({0: count} for _ in shapes)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    silent = StringIO()  # the compiler tells of its steps
+    with tempfile.TemporaryDirectory(dir=path.parent) as room, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with redirect_stdout(silent), redirect_stderr(silent), torch.no_grad():
+            exported = torch.export.export(one, examples, dynamic_shapes=sizes)
+            made = torch._inductor.aoti_compile_and_package(exported, package_path=str(Path(room) / "network.pt2"))
+        Path(made).replace(path)
+
+
+BACKEND = TorchCompiled()

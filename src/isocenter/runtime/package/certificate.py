@@ -1,0 +1,167 @@
+"""The parity certificate: what each backend said of the same images, beside torch, and how long it took."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from isocenter.errors import IntegrityError
+from isocenter.runtime.package.contents import PACKAGED
+from isocenter.runtime.record_files import read_json, write_json
+
+CERTIFICATE = "certificate.json"
+FLOAT32, BFLOAT16 = "float32", "bfloat16"
+SCHEMA = "isocenter.certificate"
+
+
+@dataclass(frozen=True)
+class Tolerances:
+    """How far a backend may be from torch; the figures here are those of one that computes in float32.
+
+    largest, mean: of the probabilities, anywhere and on average; of a model that measures, of its numbers in
+                   deviations of the training cases. Sums in float32, in another order, differ by 1e-4
+                   after a hundred layers; TensorFloat-32 on a GPU by a few 1e-3
+    disagreeing:   share of voxels with another label; where two classes are alike any rounding decides
+    dice:          of each label between the backends, over all images together
+    """
+
+    largest: float = 1e-2
+    mean: float = 1e-4
+    disagreeing: float = 1e-4
+    dice: float = 0.999
+
+
+# By the precision in which a backend computes: bfloat16 has eight bits, and its roundings do not all cancel.
+TOLERANCES: Mapping[str, Tolerances] = {
+    FLOAT32: Tolerances(),
+    BFLOAT16: Tolerances(largest=0.2, mean=1e-3, disagreeing=5e-4, dice=0.998),
+}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far one backend is from another on the same images.
+
+    largest, mean: absolute, of the probabilities on the images' own grids, or of what stands for them
+    voxels:        with a label; of models of whole images the images; 0 where none is labelled
+    disagreeing:   those that have another label
+    dice:          {label: between the two}, over all images together; without labels that neither has
+    """
+
+    largest: float
+    mean: float
+    voxels: int
+    disagreeing: int
+    dice: Mapping[str, float] = field(default_factory=dict)
+
+    def beyond(self, tolerances: Tolerances) -> list[str]:
+        """What is not within the tolerances, in words."""
+        found = []
+        one, many = ("a probability", "probabilities") if self.voxels else ("a number", "numbers")
+        if not self.largest <= tolerances.largest:
+            found.append(f"{one} differs by {self.largest:.2g} (at most {tolerances.largest:g})")
+        if not self.mean <= tolerances.mean:
+            found.append(f"{many} differ by {self.mean:.2g} on average (at most {tolerances.mean:g})")
+        if not self.disagreeing <= tolerances.disagreeing * self.voxels:
+            found.append(f"{self.disagreeing} of {self.voxels} labels differ (at most {tolerances.disagreeing:g})")
+        low = [f"{label} {value:.4f}" for label, value in self.dice.items() if not value >= tolerances.dice]
+        return [*found, *([f"Dice between the two of {', '.join(low)} (at least {tolerances.dice:g})"] if low else [])]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What became of one backend on one device, in a process of its own.
+
+    passed:      whether it is within the tolerances of its precision; only then is it offered
+    because:     the verdict in words
+    start:       s from a cold process to the first result
+    seconds:     median s for an image once warm, from the image in memory to the result on its grid
+    peak_memory: MiB of the process
+    """
+
+    backend: str
+    device: str
+    passed: bool
+    because: str
+    difference: Difference | None = None
+    start: float | None = None
+    seconds: float | None = None
+    repeats: int = 0
+    peak_memory: float | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    precision: str = FLOAT32
+
+    @property
+    def line(self) -> str:
+        """For a terminal."""
+        said = f"{self.backend} on {self.device}: {'offered' if self.passed else 'not offered'}, {self.because}"
+        if self.start is None or self.seconds is None or self.peak_memory is None:
+            return said
+        return f"{said}; {self.start:.1f} s to the first result, {self.seconds:.2g} s each, {self.peak_memory:.0f} MiB"
+
+    def cost(self, images: int) -> float:
+        """s for so many images from a cold process; endless where it was not measured."""
+        if self.start is None or self.seconds is None:
+            return float("inf")
+        return self.start + (images - 1) * self.seconds
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Every backend that could be tried on the machine where a package was made.
+
+    images:     which ones, in words
+    opset:      of the ONNX file; None without one
+    machine:    processor, cores and threads, for the times
+    tolerances: {precision: what its backends were held to}
+    """
+
+    images: str
+    machine: str
+    opset: int | None
+    trials: Sequence[Trial]
+    tolerances: Mapping[str, Tolerances] = field(default_factory=lambda: TOLERANCES)
+    reference: str = "torch on cpu"
+
+    def trial(self, backend: str, device: str) -> Trial | None:
+        """Of a backend on a device."""
+        return next((one for one in self.on(device) if one.backend == backend), None)
+
+    def on(self, device: str) -> list[Trial]:
+        """Of all backends on a device; GPUs of one machine are one kind."""
+        kind = device.partition(":")[0]
+        return [one for one in self.trials if one.device.partition(":")[0] == kind]
+
+    @property
+    def lines(self) -> list[str]:
+        """For a terminal: each backend with its verdict and its times."""
+        return [f"certificate, {self.images}, {self.machine}:", *(f"  {one.line}" for one in self.trials)]
+
+    def write(self, folder: Path) -> None:
+        """Into a package, which has to be sealed again."""
+        held = {precision: asdict(one) for precision, one in self.tolerances.items()}
+        said = {one.name: getattr(self, one.name) for one in fields(self)}
+        trials = [asdict(one) for one in self.trials]
+        write_json(folder / PACKAGED / CERTIFICATE, SCHEMA, {**said, "trials": trials, "tolerances": held})
+
+
+def read_certificate(folder: Path) -> Certificate | None:
+    """The certificate of a package; None for one without. IntegrityError for a damaged one."""
+    path = folder / PACKAGED / CERTIFICATE
+    if not path.is_file():
+        return None
+    record = read_json(path, SCHEMA)
+    try:
+        trials = [_trial(one) for one in record["trials"]]
+        tolerances = {precision: Tolerances(**one) for precision, one in record["tolerances"].items()}
+        named = {key: record[key] for key in ("images", "machine", "opset", "reference")}
+        return Certificate(trials=tuple(trials), tolerances=tolerances, **named)
+    except (KeyError, TypeError) as error:
+        raise IntegrityError(f"is no certificate ({error})", str(path), "Get the package again") from error
+
+
+def _trial(record: Mapping[str, Any]) -> Trial:
+    difference = record["difference"]
+    return Trial(**{**record, "difference": None if difference is None else Difference(**difference)})

@@ -1,0 +1,108 @@
+"""What a package holds and under which names, and its networks as torch modules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from isocenter.errors import IntegrityError
+from isocenter.runtime.ensemble.common_scale import converting
+from isocenter.runtime.model import build_module
+from isocenter.runtime.record_files import read_json, read_tensors
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+    from isocenter.runtime.bundle.network import OneTensor
+    from isocenter.tasks import Shares, Task
+
+RECORD = "model.json"
+WEIGHTS = "weights.safetensors"
+SCHEMA = "isocenter.model"
+# The part of a package that is ours.
+PACKAGED = "isocenter"
+ONNX = "models/model.onnx"
+# Of a package of a cascade: where the package of its first stage lies.
+FIRST = "first"
+# The input of an ONNX file beside the image.
+CONTEXT = "context"
+# More networks than any cross-validation has: a record that says so is no record of ours.
+MOST_MEMBERS = 100
+
+
+def package_record(folder: Path) -> dict[str, Any]:
+    """`isocenter/model.json` of a package; IntegrityError where it is not one of ours."""
+    record = read_json(folder / PACKAGED / RECORD, SCHEMA)
+    count = record.get("members")
+    if not isinstance(count, int) or not 1 <= count <= MOST_MEMBERS:
+        raise IntegrityError(f"has {count} networks", str(folder / PACKAGED / RECORD), "Get the package again")
+    return record
+
+
+def member_weights(count: int) -> tuple[str, ...]:
+    """The weights files of a package, one for each network of the model."""
+    return (WEIGHTS,) if count == 1 else tuple(f"weights_{number}.safetensors" for number in range(count))
+
+
+def weights_files(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """The same, as the manifest names them."""
+    return tuple(f"{PACKAGED}/{name}" for name in member_weights(record["members"]))
+
+
+def one_tensor(task: Task, modules: Sequence[Module], shares: Shares = None) -> OneTensor:
+    """The networks as one with one tensor out: of several the mean that the task takes, of probabilities or outputs."""
+    from isocenter.runtime.bundle.network import OneTensor  # it needs torch when it is imported
+
+    head = next(iter(task.heads))
+    return OneTensor(modules, head, mean_of(task, head), shares)
+
+
+def every_head(task: Task, modules: Sequence[Module], shares: Shares = None) -> Module:
+    """The same with a tensor for each head, where the task has several: what is computed elsewhere answers all."""
+    from isocenter.runtime.bundle.network import EveryHead  # it needs torch when it is imported
+
+    if len(task.heads) == 1:
+        return one_tensor(task, modules, shares)
+    return EveryHead(modules, {head: mean_of(task, head) for head in task.heads}, shares)
+
+
+def shares_in(record: Mapping[str, Any]) -> tuple[float, ...] | None:
+    """How much each network of a record counts; None where all count alike."""
+    given = record.get("shares")
+    return None if given is None else tuple(float(one) for one in given)
+
+
+def networks_in(record: Mapping[str, Any], count: int = 1) -> list[Mapping[str, Any]]:
+    """The arguments of `networks.build` for each of the networks of a record."""
+    return list(record.get("architectures") or [record["network"]] * count)
+
+
+def of_one_member(record: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """The record of a model that is one of several networks alone."""
+    chosen = networks_in(record, int(record["members"]))[number]
+    return {**record, "network": chosen, "architectures": None, "shares": None}
+
+
+def mean_of(task: Task, head: str) -> Literal["outputs", "probabilities"]:
+    """What the task takes the mean of where there are several networks, asked with two outputs that tell."""
+    outputs = [np.array([[0.0, 3.0, 1.0]], dtype=np.float32), np.array([[2.0, -1.0, 0.0]], dtype=np.float32)]
+    found = np.asarray(task.average([{head: one} for one in outputs])[head])
+    return "outputs" if np.allclose(found, sum(outputs) / 2) else "probabilities"
+
+
+def read_modules(record: Mapping[str, Any], task: Task, weights: Sequence[Path]) -> list[Module]:
+    """A torch module for each file of weights, on the CPU and ready to predict.
+
+    Raises IntegrityError for a file that holds other weights, and what torch raises where names or shapes differ.
+    """
+    modules = []
+    for file, network in zip(weights, networks_in(record, len(weights)), strict=True):
+        module = build_module(task, network)
+        if record.get("own_scales"):
+            module = converting(module, int(record["network"]["channels"]))
+        module.load_state_dict(read_tensors(file))
+        modules.append(module.eval())
+    return modules

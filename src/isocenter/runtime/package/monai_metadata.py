@@ -1,0 +1,258 @@
+"""What MONAI wants to know about a package: `configs/metadata.json` and `configs/inference.json`.
+
+https://docs.monai.io/en/stable/mb_specification.html
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from functools import cache
+from importlib.metadata import packages_distributions, version
+from typing import Any
+
+from isocenter import networks
+from isocenter.runtime.cascade import Cascaded
+from isocenter.runtime.model import Model
+from isocenter.runtime.package.contents import FIRST, mean_of
+from isocenter.tasks import Task, channels_of, parts_of
+from isocenter.values import Dense, Vector
+
+# The newest that MONAI publishes, and what its `verify_metadata` downloads.
+METADATA_SCHEMA = (
+    "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
+)
+NOT_STATED = "not stated"
+# Which file of a package reads images of so many axes.
+READERS = {1: "tables", 2: "pictures", 3: "volumes"}
+# What MONAI itself brings is no requirement beside it.
+BROUGHT = frozenset({"monai", "numpy", "torch"})
+# Text that begins so is code or a reference to MONAI's parser of configurations.
+SIGNS = ("$", "@", "%")
+
+
+def required_packages(needs: Collection[str]) -> dict[str, str]:
+    """{distribution: version} of what the package's scripts import beside MONAI's own needs."""
+    named = _distributions(tuple(sys.path))
+    return {name: version(name) for need in sorted(set(needs) - BROUGHT) for name in named.get(need, ())[:1]}
+
+
+@cache  # it reads what each installed package lists, half a second
+def _distributions(searched: tuple[str, ...]) -> Mapping[str, list[str]]:
+    """The distributions that bring a package of modules, by its name."""
+    del searched  # where Python looks for packages: with another of them the answer is another
+    return packages_distributions()
+
+
+def metadata(model: Model, needs: Collection[str], said: Mapping[str, str]) -> dict[str, Any]:
+    """metadata.json. Authors and copyright are what the environment says (ISOCENTER_AUTHORS, ISOCENTER_COPYRIGHT).
+
+    said: "version", "task", "description" and what else is to stand there, in words
+    """
+    return {
+        "schema": METADATA_SCHEMA,
+        "changelog": {said["version"]: "packaged by Isocenter"},
+        "monai_version": version("monai"),
+        "pytorch_version": version("torch"),
+        "numpy_version": version("numpy"),
+        "required_packages_version": required_packages(needs),
+        "authors": plain(os.environ.get("ISOCENTER_AUTHORS", NOT_STATED)),
+        "copyright": plain(os.environ.get("ISOCENTER_COPYRIGHT", NOT_STATED)),
+        "intended_use": "Research. It is no medical device: see docs/README.md",
+        **{key: plain(value) for key, value in said.items()},
+        "network_data_format": {"inputs": {"image": _input(model)}, "outputs": {"pred": _output(model)}},
+    }
+
+
+def inference(model: Model, places: Mapping[str, str], own_scales: bool) -> dict[str, Any]:
+    """inference.json: run from the package's folder, it needs MONAI and the package's own scripts.
+
+    places:     {module as it is called here: dotted name under scripts}
+    own_scales: whether each network has a scale of intensities of its own
+    """
+    here = "$@bundle_root + "
+    told = {"covariates": "@covariates"} if model.context.names else {}
+    absent = [plain(name) for name in model.preprocessing.settings.get("absent", ())]
+    first = model.first if isinstance(model, Cascaded) else None
+    before: dict[str, Any] = {}
+    if first is not None:
+        before["network_before"] = _network_def(first, False)
+        before["before"] = _inferer(first, places, f"{FIRST}/", {"network": "@network_before"})
+    given = {"network": "@network_def", **told, **({"before": "@before"} if before else {})}
+    return {
+        "imports": ["$import torch"],
+        "bundle_root": ".",
+        "dataset_dir": f"{here}'/images'",
+        "output_dir": f"{here}'/results'",
+        **({"covariates": ""} if told else {}),
+        "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
+        "network_def": _network_def(model, own_scales),
+        **before,
+        "formats": {"_target_": f"scripts.{READERS[model.preprocessing.ndim]}.formats"},
+        "dataset": {
+            "_target_": "scripts.inference.cases",
+            "source": "@dataset_dir",
+            "formats": "@formats",
+            "channels": [plain(name) for name in model.preprocessing.channels],
+            **({"absent": absent} if absent else {}),
+        },
+        "inferer": _inferer(model, places, "", given),
+        "evaluator": {
+            "_target_": "scripts.inference.Evaluator",
+            "dataset": "@dataset",
+            "inferer": "@inferer",
+            "formats": "@formats",
+            "output_dir": "@output_dir",
+        },
+        "run": ["$@evaluator.run()"],
+    }
+
+
+def _network_def(model: Model, own_scales: bool) -> dict[str, Any]:
+    """The networks of a model as one."""
+    mean = mean_of(model.task, _head(model))
+    return {
+        "_target_": "scripts.network.OneTensor",
+        "networks": [_one_network(model, network, own_scales) for network in model.networks],
+        "head": _head(model),
+        **({} if mean == "probabilities" else {"mean": mean}),
+        **({} if model.shares is None else {"shares": list(model.shares)}),
+    }
+
+
+def _one_network(model: Model, network: Mapping[str, Any], own_scales: bool) -> dict[str, Any]:
+    """One of the networks of a model, as these settings have it."""
+    path, function = networks.source(network["name"])
+    shapes = {key: head.channels if isinstance(head, Dense) else _size(head) for key, head in model.task.heads.items()}
+    dense = {key: n for key, n in shapes.items() if isinstance(model.task.heads[key], Dense)}
+    marked, channels = network.get("marked", 0), network["channels"]
+    one = {
+        "_target_": f"scripts.networks.{path.stem}.{function}",
+        "channels": channels - 1 + marked if marked else channels,
+        "spatial_dims": network["spatial_dims"],
+        "dense": dense,
+        "vectors": {key: n for key, n in shapes.items() if key not in dense},
+        "size": networks.sized(
+            network["name"], model.task.heads, network["size"], len(model.context), network.get("told")
+        ),
+    }
+    if marked:
+        one = {"_target_": "scripts.network.AfterLabels", "network": one, "labels": marked}
+    if own_scales:
+        one = {"_target_": "scripts.network.OnItsScale", "network": one, "channels": channels}
+    return one
+
+
+def _inferer(model: Model, places: Mapping[str, str], folder: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes a model of the files in a folder of the package; given: what else it takes."""
+    (kind, *parts), preparation = kinds_of(model.task), type(model.preprocessing)
+    here = "$@bundle_root + "
+    return {
+        "_target_": "scripts.inference.inferer",
+        "record": f"{here}'/{folder}isocenter/model.json'",
+        "weights": f"{here}'/{folder}models/model.pt'",
+        "task": _callable(places, kind),
+        **({"parts": [_callable(places, one) for one in parts]} if parts else {}),
+        "preparation": _callable(places, preparation),
+        "device": "@device",
+        **given,
+    }
+
+
+def kinds_of(task: Task) -> list[type[Task]]:
+    """The class of a task, and those of the tasks that it is made of."""
+    return [type(task), *(type(part) for part in parts_of(task).values())]
+
+
+def _callable(places: Mapping[str, str], kind: type) -> dict[str, str]:
+    """A class of the package's scripts, as it is and not made."""
+    return {"_target_": f"scripts.{places[kind.__module__]}.{kind.__qualname__}", "_mode_": "callable"}
+
+
+def plain(text: str) -> str:
+    """Text that MONAI's parser takes for nothing but text: a class may have any name."""
+    return f" {text}" if text.startswith(SIGNS) else text
+
+
+def _head(model: Model) -> str:
+    return next(iter(model.task.heads))
+
+
+def _size(head: object) -> int:
+    return head.size if isinstance(head, Vector) else 0
+
+
+def _input(model: Model) -> dict[str, Any]:
+    preprocessing = model.preprocessing
+    marks = ["numbers of the labels that the first stage marked"] * (preprocessing.cascade is not None)
+    return {
+        "type": "image",
+        "format": "magnitude",
+        "modality": preprocessing.modality if preprocessing.modality != "unknown" else "n/a",
+        "num_channels": model.network["channels"],
+        "spatial_shape": list(model.inference.patch),
+        "dtype": "float32",
+        "value_range": [],
+        "is_patch_data": preprocessing.shape is None,
+        "channel_def": _numbered([*_inputs(preprocessing.channels, preprocessing.frames), *marks]),
+    }
+
+
+def _inputs(channels: Sequence[str], frames: int | None) -> list[str]:
+    """The channels, those of a clip frame by frame."""
+    if frames is None:
+        return list(channels)
+    return [f"{name}, frame {number}" for name in channels for number in range(frames)]
+
+
+def _output(model: Model) -> dict[str, Any]:
+    """Of the first head: an image of labels, the outputs of the classes, or numbers."""
+    head = model.task.heads[_head(model)]
+    dense = isinstance(head, Dense)
+    names = [label.name for label in (channels_of(model.task) if dense else model.task.labels)]
+    count = head.channels if isinstance(head, Dense) else _size(head)
+    kind, content = ("image", "labels") if dense else ("probabilities", "classes")
+    if holds_numbers(head):
+        kind, content = "tuples", "magnitude"
+    return {
+        "type": kind,
+        "format": content,
+        "modality": "n/a",
+        "num_channels": count,
+        "spatial_shape": list(model.inference.patch) if dense else [1],
+        "dtype": "float32",
+        "value_range": [],
+        "is_patch_data": dense and model.preprocessing.shape is None,
+        "channel_def": _numbered(_channels(head, count, names)),
+    }
+
+
+def _channels(head: object, count: int, names: Sequence[str]) -> list[str]:
+    """What each output means: the background, the labels, what belongs to the grid's axes.
+
+    Of numbers these, and what is said of each behind them. Numbered alone where labels follow from several outputs.
+    """
+    if holds_numbers(head):
+        return [*names, *(f"about {name}" for name in names)][:count]
+    if isinstance(head, Dense) and head.called:
+        return list(head.called)
+    if count < len(names):
+        return [f"output {number}" for number in range(count)]
+    axes = _along_axes(head) if isinstance(head, Dense) else []
+    return ["background"] * (count - len(names) - len(axes)) + [*names, *axes]
+
+
+def holds_numbers(head: object) -> bool:
+    """Whether outputs are quantities and no classes."""
+    return isinstance(head, Vector) and head.holds == "numbers"
+
+
+def _along_axes(head: Dense) -> list[str]:
+    """Names of the channels that belong to axes of the grid."""
+    counts = {"length along axis": head.lengths, "offset along axis": head.offsets}
+    return [f"{name} {axis}" for name, count in counts.items() for axis in range(count)]
+
+
+def _numbered(names: Sequence[str]) -> dict[str, str]:
+    return {str(number): plain(name) for number, name in enumerate(names)}

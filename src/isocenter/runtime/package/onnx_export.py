@@ -1,0 +1,137 @@
+"""The network as ONNX, and whether it says there what it says in torch."""
+
+from __future__ import annotations
+
+import copy
+import keyword
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isocenter.lazy import torch
+from isocenter.runtime.package.contents import CONTEXT
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+INPUTS = ("image", CONTEXT)
+# Of the largest output: float32 sums in another order differ by less.
+TOLERANCE = 1e-3
+# Images that go through together; none of them may be written into the file as the only number.
+BATCHES = (1, 2)
+# Bytes of weights in one file: protobuf holds no message of 2 GiB, https://protobuf.dev/programming-guides/encoding
+LARGEST_INSIDE = 2**31 - 2**27
+
+
+def write_onnx(
+    module: Module,
+    shape: tuple[int, ...],
+    path: Path,
+    *,
+    context: int = 0,
+    inside: int = LARGEST_INSIDE,
+    names: Sequence[str] = (),
+) -> Mapping[str, Any]:
+    """The module's network for any number of images (channels, *patch), compared with torch on random images.
+
+    names:   of its outputs, where it has several
+    context: entries of the vector that it is given beside each image, as a second input; 0 for none
+    inside: bytes of weights that the file itself may hold; more of them lie in a second file beside it
+    What cannot be exported, or says something else there, leaves no file, and the record says why.
+    """
+    if (reason := _unsaid(module)) is not None:
+        return {"exported": False, "because": reason}
+    module = speakable(module.eval().cpu())
+    weights = path.with_name(f"{path.name}.data")
+    beside = sum(one.nbytes for one in module.state_dict().values()) > inside
+    shapes = [shape, *([(context,)] if context else [])]
+    try:
+        examples = tuple(torch.zeros(2, *one) for one in shapes)
+        _export(module, examples, path, beside, list(names) if len(names) > 1 else ["pred"])
+        drawn = ([torch.randn(n, *one, generator=_seeded()) for one in shapes] for n in BATCHES)
+        apart = max(_apart(module, one, path) for one in drawn)
+    except Exception as error:  # exporter and runtime throw whatever they meet
+        _remove(path, weights)
+        return {"exported": False, "because": _reason(error)}
+    if not apart <= TOLERANCE:
+        _remove(path, weights)
+        return {"exported": False, "because": f"onnxruntime and torch differ by {apart:.2g} of the largest output"}
+    record = {"exported": True, "largest_difference": apart, "of": "the largest output, on random images"}
+    return {**record, **({"beside": [f"{path.parent.name}/{weights.name}"]} if weights.is_file() else {})}
+
+
+def _unsaid(module: Module) -> str | None:
+    """Why a network says of itself that it cannot be exported: `without_onnx`; the exporter's own words tell less."""
+    return next((one.without_onnx for one in module.modules() if hasattr(one, "without_onnx")), None)  # type: ignore[return-value]
+
+
+def speakable(module: Module) -> Module:
+    """A copy none of whose heads is called by a word of Python, such as `class`: torch writes code with their names."""
+    made = copy.deepcopy(module)
+    for part in made.modules():
+        if isinstance(part, torch.nn.ModuleDict):
+            part._modules = {_spoken(name): one for name, one in part._modules.items()}
+    for part in made.modules():
+        if isinstance(head := getattr(part, "head", None), str):
+            part.head = _spoken(head)  # type: ignore[assignment]
+    return made
+
+
+def _spoken(name: str) -> str:
+    return f"{name}_" if keyword.iskeyword(name) else name
+
+
+def _remove(*files: Path) -> None:
+    for file in files:
+        file.unlink(missing_ok=True)
+
+
+def _export(module: Module, examples: tuple[Any, ...], path: Path, beside: bool, names: list[str]) -> None:
+    silent = StringIO()  # the exporter tells its steps on both streams
+    count = torch.export.Dim("batch", min=1)
+    with warnings.catch_warnings(), redirect_stdout(silent), redirect_stderr(silent):
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module,
+            examples,
+            path,
+            input_names=list(INPUTS[: len(examples)]),
+            output_names=names,
+            dynamic_shapes=tuple({0: count} for _ in examples),
+            dynamo=True,
+            external_data=beside,
+            verbose=False,
+        )
+
+
+def _apart(module: Module, inputs: Sequence[Any], path: Path) -> float:
+    """The largest difference between onnxruntime and torch, as a share of the largest output."""
+    import onnxruntime
+
+    with torch.inference_mode():
+        said = module(*inputs)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    given = {name: one.numpy() for name, one in zip(INPUTS, inputs, strict=False)}
+    each = zip(said if isinstance(said, tuple) else (said,), session.run(None, given), strict=True)
+    return max(_share(found, expected.numpy()) for expected, found in each)
+
+
+def _share(found: NDArray[Any], expected: NDArray[Any]) -> float:
+    return float(np.abs(found - expected).max() / max(float(np.abs(expected).max()), 1e-6))
+
+
+def _seeded() -> Any:
+    return torch.Generator().manual_seed(0)
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what lies behind it all: the exporter wraps it in advice on its own steps."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"

@@ -1,0 +1,106 @@
+"""A package as a model, computed by a backend."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from isocenter import tasks
+from isocenter.errors import IntegrityError, IsocenterError, MemoryShortageError, UsageError, is_out_of_memory
+from isocenter.runtime.cascade import Cascaded
+from isocenter.runtime.model import Inference, Model
+from isocenter.runtime.package.backends.torch_eager import averaged
+from isocenter.runtime.package.certificate import CERTIFICATE, read_certificate
+from isocenter.runtime.package.choose_backend import PLAIN, Computing, choose_backend
+from isocenter.runtime.package.contents import FIRST, PACKAGED, RECORD, of_one_member, package_record, weights_files
+from isocenter.runtime.preprocessing_kinds import preprocessing_of
+from isocenter.runtime.record_files import MANIFEST, joined, read_json, verify
+from isocenter.runtime.windows.slide import Network
+
+
+def read_package(path: Path, device: str, fold: int | None, backend: str, threads: int | None) -> Model:
+    """The model of a package: one network, the mean of several, or one of them.
+
+    Raises IntegrityError for a package that is not what was written, and what `choose_backend` raises.
+    """
+    record = package_record(path)
+    if fold is not None:
+        return _one_fold(path, record, fold, device, backend, threads)
+    certificate = read_certificate(path)
+    computing = choose_backend(backend, device, record, certificate, str(path))
+    own = () if certificate is None else (f"{PACKAGED}/{CERTIFICATE}",)
+    return _computed(path, record, computing, threads, own)
+
+
+def _computed(
+    path: Path, record: Mapping[str, Any], computing: Computing, threads: int | None, own: Sequence[str] = ()
+) -> Model:
+    """The model of a package on a backend; own: what its manifest must list beside what is read here."""
+    verify(path, needed=(f"{PACKAGED}/{RECORD}", *own, *computing.backend.files(record)))
+    try:
+        network = computing.backend.network(path, computing.device, threads)
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise _unfit(error, path) from error
+    return _model(path, record, network, computing, weights_files(record), threads)
+
+
+def _one_fold(
+    path: Path, record: Mapping[str, Any], fold: int, device: str, backend: str, threads: int | None
+) -> Model:
+    """One network of several. An ONNX file holds their mean, so that torch alone has them apart."""
+    count = record["members"]
+    if count == 1 or fold not in range(count):
+        raise no_fold(fold, range(count if count > 1 else 0), path)
+    if backend not in ("auto", PLAIN):
+        raise UsageError(f"{backend} has the folds only together", str(path), f"Choose --backend {PLAIN} for one fold")
+    name, record = weights_files(record)[fold], of_one_member(record, fold)
+    verify(path, needed=(f"{PACKAGED}/{RECORD}", name))
+    computing = choose_backend(PLAIN, device, record, None, str(path))
+    try:
+        network = averaged(record, [path / name], computing.device, threads)
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise _unfit(error, path) from error
+    apart = replace(computing, because="torch alone has the folds apart")
+    return _model(path, record, network, apart, [name], threads)
+
+
+def _model(
+    path: Path,
+    record: Mapping[str, Any],
+    network: Network,
+    computing: Computing,
+    weights: Sequence[str],
+    threads: int | None,
+) -> Model:
+    try:
+        task = tasks.build(record["task"])
+        preprocessing, inference = preprocessing_of(record["preprocessing"]), Inference.of(record["inference"])
+        origin = {**record["record"], "weights_sha256": _digest(path, weights)}
+    except (KeyError, TypeError) as error:
+        raise _unfit(error, path) from error
+    each = tuple(record.get("architectures") or ())
+    model = Model(task, preprocessing, inference, record["network"], network, origin, computing.decision, each)
+    if preprocessing.cascade is None:
+        return model
+    # On the same backend: the certificate is that of what both say together.
+    first = _computed(path / FIRST, package_record(path / FIRST), computing, threads)
+    return Cascaded.of(model, first)
+
+
+def _digest(path: Path, weights: Sequence[str]) -> str:
+    """Of the weights, as the manifest says that they are and `verify` has seen that they are."""
+    listed = read_json(path / MANIFEST, "isocenter.manifest")["sha256"]
+    return listed[weights[0]] if len(weights) == 1 else joined([listed[name] for name in weights])
+
+
+def no_fold(fold: int, folds: Collection[int], path: Path) -> UsageError:
+    known = f"Choose one of {', '.join(map(str, folds))}" if folds else "Leave --fold out"
+    return UsageError(f"has no fold {fold}", str(path), known)
+
+
+def _unfit(error: Exception, path: Path) -> IsocenterError:
+    if is_out_of_memory(error):
+        return MemoryShortageError("takes more memory than there is", str(path), "Free some, or choose --device cpu")
+    return IntegrityError(f"weights and record do not fit ({error})", str(path), "Get the model again")

@@ -1,0 +1,148 @@
+"""A package's own page: what the model is, how it is run, what was measured, and where that ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from isocenter.errors import listed
+from isocenter.report import in_words
+from isocenter.runtime.model import Model
+from isocenter.runtime.package.contents import FIRST
+from isocenter.runtime.package.monai_metadata import NOT_STATED, holds_numbers
+from isocenter.tasks import parts_of
+from isocenter.values import Row
+
+RUN_COMMAND = (
+    "python -m monai.bundle run --config_file configs/inference.json --dataset_dir IMAGES --output_dir RESULTS"
+)
+NOTHING = "Nothing was estimated: there are no figures for this model."
+
+
+def readme(
+    model: Model, title: str, rows: Sequence[Row], limits: Sequence[str], needs: Mapping[str, str], description: str
+) -> str:
+    """docs/README.md. No case and no patient is named in it.
+
+    rows:   what was measured; none where nothing was
+    limits: sentences that a reader has to know beside the figures
+    needs:  {package: version} beside MONAI
+    """
+    preprocessing = model.preprocessing
+    spacing, unit = preprocessing.spacing, preprocessing.unit
+    seen = "voxels as they are" if spacing is None else f"{_by(spacing)} {unit}"
+    times = float(preprocessing.settings.get("reduction", 1.0))
+    seen += f", {times:g} times as long" if times > 1 else ""
+    grid = f"{_by(preprocessing.shape)} voxels" if preprocessing.shape is not None else seen
+    ends = {1: "`.csv` or `.npy`", 2: "`.png` or `.jpg`"}.get(preprocessing.ndim, "`.nii.gz`")
+    several = len(preprocessing.channels) > 1 and preprocessing.channels != ("R", "G", "B") and preprocessing.ndim > 1
+    named = ", named `<case>_0000`, `<case>_0001`, ... in the order of the channels" if several else ""
+    measures = any(holds_numbers(head) for head in model.task.heads.values())
+    blocks = [
+        f"# {title}",
+        description,
+        "## Run it",
+        f"From this folder, without Isocenter, with MONAI{_and(needs)}:",
+        f"```console\n$ {RUN_COMMAND}\n```",
+        f"IMAGES is a file or a folder of files that end in {ends}{named}. RESULTS is made: one label map a case, on "
+        "the grid of its image, where the model marks structures, and `predictions.csv` and `predictions.json`.",
+        *([_told(model)] if model.context.names else []),
+        *([_absent(model)] if model.preprocessing.settings.get("absent") else []),
+        "With Isocenter:",
+        '```python\nimport isocenter\n\nisocenter.load("this folder, or its .zip").predict("image")\n```',
+        "## What goes in, what comes out",
+        _table(
+            {
+                "modality": preprocessing.modality,
+                "channels": ", ".join(preprocessing.channels),
+                "axes": str(preprocessing.ndim),
+                "grid that the network sees": grid,
+                "windows": f"{_by(model.inference.patch)} voxels, overlap {model.inference.overlap:g}",
+                "mirrored views": f"along axes {_by(model.inference.flips)}" if model.inference.flips else "none",
+                "network": model.families,
+                **({} if preprocessing.cascade is None else {"before it": _cascade(preprocessing.cascade)}),
+            }
+        ),
+        f"{'| output | quantity | code |' if measures else '| value | class | code |'}\n|---|---|---|\n"
+        + "\n".join(
+            f"| {label.value} | {_cell(label.name)} | "
+            f"{_cell(f'{label.code.scheme} {label.code.value}, {label.code.meaning}') if label.code else ''} |"
+            for task in parts_of(model.task).values() or [model.task]
+            for label in task.labels
+        ),
+        "## What was measured",
+        "\n".join(f"- {in_words(row)}" for row in rows) if rows else NOTHING,
+        "The intervals say how the figures vary with the cases. That another training would give other weights is not "
+        "in them."
+        if rows
+        else "",
+        "## Where that ends",
+        "\n".join(f"- {one}" for one in [*limits, *LIMITS]),
+        "## Where it comes from",
+        _table(
+            {
+                "data hash": str(model.record.get("data_hash") or NOT_STATED),
+                "weights (SHA-256)": str(model.record.get("weights_sha256") or NOT_STATED),
+                "made with": ", ".join(f"{name} {number}" for name, number in _versions(model).items()) or NOT_STATED,
+            }
+        ),
+        "`LICENSE` is that of the files under `scripts/`, which are copies of Isocenter's. Who may use the weights is "
+        "for those to say whose data they were trained on.",
+    ]
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+# Columns that are named one by one.
+MOST = 24
+LIMITS = (
+    "Research only: it is no medical device, and nobody has cleared it for the care of patients.",
+    "The figures hold for images like those that it was tested on: the same kind of scanner, protocol and people.",
+    "It answers for every image of the right size, also where the image shows something else.",
+    "`manifest.json` shows whether a file was changed. It does not prove who made the package.",
+)
+
+
+def _told(model: Model) -> str:
+    """What has to be given beside the images, and how."""
+    columns, entries = listed([f"`{name}`" for name in model.context.names], MOST), listed(model.context.entries, MOST)
+    return (
+        f"Beside each image the model is told {columns} of the patient: add `--covariates TABLE.csv`, with a row for "
+        "each case, its name in the first column, and a column of each of these. A blank is filled in as in "
+        "`isocenter/model.json`, and `predictions.json` tells of it. In ONNX they are the second input, `context`, "
+        f"of {len(model.context)} numbers: {entries}, prepared as there."
+    )
+
+
+def _absent(model: Model) -> str:
+    """What a case may lack, and how the network is told of it."""
+    names = " and ".join(f"`{name}`" for name in model.preprocessing.settings["absent"])
+    told = model.context.entries[-len(model.context.channels) :] if model.context.channels else ()
+    entries = f", and 0 in its entry of `context` ({', '.join(told)}), which is 1 for one that is there" if told else ""
+    return (
+        f"A case may lack {names}, as long as one image is there: leave the file away. In ONNX such an image is 0 "
+        f"throughout{entries}."
+    )
+
+
+def _cascade(factor: float) -> str:
+    return f"the model in `{FIRST}/`, on a grid {factor:g} times as coarse, whose labels are the last channel"
+
+
+def _by(numbers: Sequence[float]) -> str:
+    return " x ".join(f"{number:g}" for number in numbers)
+
+
+def _and(needs: Mapping[str, str]) -> str:
+    return f" (with fire), {', '.join(needs)}" if needs else " (with fire)"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _table(facts: Mapping[str, str]) -> str:
+    return "| | |\n|---|---|\n" + "\n".join(f"| {name} | {_cell(value)} |" for name, value in facts.items())
+
+
+def _versions(model: Model) -> Mapping[str, str]:
+    environment = model.record.get("environment") or {}
+    return {"Python": str(environment["python"]), **environment["versions"]} if "versions" in environment else {}

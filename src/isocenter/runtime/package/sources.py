@@ -1,0 +1,177 @@
+"""Source files that travel with a package: modules of ours, and all of ours that they import, as one package of files.
+
+There is one source of truth: what a package computes is computed by copies of the files that compute it here. Only
+the import lines differ: they name the file in which a name is defined, relative to the importing file, so that no
+index of a room travels, and nothing that prediction does without.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path, PurePosixPath
+
+from isocenter import lazy
+from isocenter.errors import PlanError
+from isocenter.runtime.package.source_slicing import sliced
+
+OURS = "isocenter"
+# What lies in this room for the package only stands at its top.
+TOP = "isocenter.runtime.bundle"
+# Where what takes long to import comes from.
+LAZY = "isocenter.lazy"
+# In place of a name: all of them.
+WHOLE = "*"
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The files under `scripts/`, by their path there, and what they need beside the standard library.
+
+    places: {module as it is called here: dotted name in the package}
+    """
+
+    texts: Mapping[str, str]
+    needs: frozenset[str]
+    places: Mapping[str, str]
+
+
+def travelling(
+    roots: Mapping[str, Collection[str]],
+    parts: Mapping[str, Collection[str]],
+    given: Mapping[str, str],
+    stamp: str,
+) -> Sources:
+    """What the names of `roots` need of our files, rewritten to import one another.
+
+    roots: {module: names}, all of it where no name is given
+    parts: {module: methods} that its classes keep
+    given: {module: text} of those that need not be found, such as the one file of somebody else's network
+    stamp: first line of every file: where the copy comes from
+    Raises PlanError for a module that cannot travel.
+    """
+    wanted = {module: set(names) or {WHOLE} for module, names in roots.items()}
+    texts: dict[str, str] = {}
+    waiting = list(wanted)
+    while waiting:
+        module = waiting.pop()
+        text = given[module] if module in given else _text(module)
+        whole = WHOLE in wanted[module]
+        texts[module] = text if whole else sliced(text, wanted[module], parts.get(module, ()))
+        for file, name in _ours(texts[module]):
+            names = wanted.setdefault(file, set())
+            if (name or WHOLE) not in names:
+                names.add(name or WHOLE)
+                waiting.append(file)
+    files, needs = {"__init__.py": f"# {stamp}\n"}, set()
+    for module, text in texts.items():
+        path = PurePosixPath(f"{_place(module).replace('.', '/')}.py")
+        files[path.as_posix()] = f"# {stamp}\n{_rewritten(module, text, texts)}"
+        files |= {(above / "__init__.py").as_posix(): f"# {stamp}\n" for above in path.parents}
+        needs |= _others(module, text)
+    return Sources(files, frozenset(needs - sys.stdlib_module_names), {module: _place(module) for module in texts})
+
+
+def _place(module: str) -> str:
+    """The dotted name under `scripts` of a module."""
+    return module.removeprefix(f"{TOP}.").removeprefix(f"{OURS}.")
+
+
+def _text(module: str) -> str:
+    try:
+        spec = find_spec(module)
+    except ImportError:
+        spec = None
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        raise PlanError(f"{module} has no source file", "package", "Only what is written in Python can travel")
+    return Path(spec.origin).read_text(encoding="utf-8")
+
+
+def _ours(text: str) -> list[tuple[str, str]]:
+    """(module, name) of ours that a file needs when it runs, rather than when its types are checked."""
+    return [
+        _defined(str(node.module), alias.name)
+        for node, idle in _imports(text)
+        if isinstance(node, ast.ImportFrom) and _is_ours(node.module) and not idle
+        for alias in node.names
+    ]
+
+
+def _others(module: str, text: str) -> set[str]:
+    """The packages of others that a file imports."""
+    found = set()
+    for node in (one for one, idle in _imports(text) if not idle):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif node.module == LAZY:  # a name there stands for a module of others
+            found |= {getattr(lazy, alias.name).__name__.partition(".")[0] for alias in node.names}
+        elif not _is_ours(node.module):
+            found.add((node.module or "").partition(".")[0])
+        if isinstance(node, ast.ImportFrom) and node.level:
+            raise PlanError(f"{module} imports from its own package", "package", "Write its imports in full")
+    if OURS in found:
+        raise PlanError(f"{module} imports {OURS} as a whole", "package", "Import the names that it needs")
+    return found
+
+
+def _rewritten(module: str, text: str, travelling: Mapping[str, str]) -> str:
+    """The text with our imports made relative; what is imported for its type alone, and stays here, is anything."""
+    lines = text.splitlines(keepends=True)
+    for node, idle in sorted(_imports(text), key=lambda one: one[0].lineno, reverse=True):
+        if not isinstance(node, ast.ImportFrom) or not _is_ours(node.module):
+            continue
+        found = [(*_defined(str(node.module), alias.name), alias) for alias in node.names]
+        staying = [alias for file, name, alias in found if idle and name not in travelling.get(file, "")]
+        made = _relative(module, [one for one in found if one[2] not in staying])
+        made += [f"from typing import Any as {alias.asname or alias.name}" for alias in staying]
+        indent = " " * node.col_offset
+        lines[node.lineno - 1 : node.end_lineno] = [f"{indent}{line}\n" for line in made]
+    return "".join(lines)
+
+
+def _is_ours(module: str | None) -> bool:
+    return module is not None and module.partition(".")[0] == OURS
+
+
+@cache  # an index is asked for each of its names, and most files travel with every package
+def _imports(text: str) -> tuple[tuple[ast.Import | ast.ImportFrom, bool], ...]:
+    """The imports of a file, and of each whether it is idle: in a block for the checking of types, which never runs."""
+    tree = ast.parse(text)
+    blocks = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    idle = {inner for block in blocks for statement in block.body for inner in ast.walk(statement)}
+    return tuple((node, node in idle) for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom))
+
+
+def _defined(module: str, name: str) -> tuple[str, str]:
+    """(module whose file defines the name, its name there); (module, "") where the name is a module itself.
+
+    An index names what its files define: it is followed, and does not travel.
+    """
+    spec = find_spec(module)
+    if spec is None or not spec.submodule_search_locations:
+        return module, name
+    for node, _ in _imports(_text(module)):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                if (alias.asname or alias.name) == name:
+                    return _defined(node.module, alias.name)
+    if find_spec(f"{module}.{name}") is not None:
+        return f"{module}.{name}", ""
+    raise PlanError(f"{module} defines {name} in its index", "package", "Move it into a file of its own")
+
+
+def _relative(module: str, found: Sequence[tuple[str, str, ast.alias]]) -> list[str]:
+    """One import line for each file, sorted; of names as they are called here."""
+    by_file: dict[str, list[str]] = {}
+    for file, name, alias in found:
+        # A module is imported from the folder that it lies in.
+        source = _place(file) if name else _place(file).rpartition(".")[0]
+        own = name or file.rpartition(".")[2]
+        called = alias.asname or alias.name
+        by_file.setdefault(source, []).append(own if own == called else f"{own} as {called}")
+    up = "." * (_place(module).count(".") + 1)
+    return [f"from {up}{source} import {', '.join(sorted(names))}" for source, names in sorted(by_file.items())]

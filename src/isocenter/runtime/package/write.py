@@ -1,0 +1,201 @@
+"""A model as a package: a MONAI bundle that runs without Isocenter, and that Isocenter loads again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from types import CodeType
+from typing import TYPE_CHECKING, Any
+
+from isocenter import networks
+from isocenter.errors import PlanError
+from isocenter.evaluation import rows_to_json
+from isocenter.lazy import torch
+from isocenter.runtime.cascade import Cascaded
+from isocenter.runtime.device import environment
+from isocenter.runtime.ensemble.common_scale import have_own_scales
+from isocenter.runtime.model import Model
+from isocenter.runtime.package.contents import FIRST, ONNX, PACKAGED, RECORD, SCHEMA, every_head, member_weights
+from isocenter.runtime.package.monai_metadata import READERS, inference, kinds_of, metadata, required_packages
+from isocenter.runtime.package.onnx_export import write_onnx
+from isocenter.runtime.package.readme import readme
+from isocenter.runtime.package.sources import TOP, Sources, travelling
+from isocenter.runtime.record_files import seal, write_json, write_tensors
+from isocenter.runtime.torch_network import TorchNetwork
+from isocenter.runtime.windows.averaging import Averaged
+from isocenter.tasks import parts_of
+from isocenter.values import Decision, Label, Row
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+# What of a kind of problem a packaged model needs: what comes after the network.
+PREDICTS = frozenset(
+    {"of", "heads", "labels", "merge", "mirrored", "average", "probabilities", "decode", "outputs", "sides"}
+)
+LICENSE = "LICENSE"
+OF_A_CASCADE = "It is the first stage of a cascade, at low resolution: of it alone nothing was estimated."
+# By how much one tensor of several networks may differ from what the task averages them to, of the largest output.
+AGREEMENT = 1e-4
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of a model beside itself.
+
+    rows:      of its evaluation, with intervals; none where nothing was estimated
+    limits:    sentences that a reader has to know beside the figures
+    decisions: of the plan, with their reasons
+    trained:   hashes of the images that it was trained with
+    """
+
+    rows: Sequence[Row] = ()
+    limits: Sequence[str] = ()
+    decisions: Mapping[str, Decision] = field(default_factory=dict)
+    trained: Sequence[str] = ()
+
+
+def write_package(model: Model, evidence: Evidence, title: str, folder: Path) -> Mapping[str, Any]:
+    """The package into an existing, empty folder; what became of its ONNX file.
+
+    Raises PlanError for a model whose parts cannot travel.
+    """
+    if isinstance(model, Cascaded) and model.first is not None:
+        (folder / FIRST).mkdir()
+        write_package(model.first, Evidence(limits=[OF_A_CASCADE]), f"{title}, first stage", folder / FIRST)
+    modules, sources = _modules(model), _sources(model)
+    own_scales = have_own_scales(modules)
+    for name in ("configs", "models", "docs", "scripts", PACKAGED):
+        (folder / name).mkdir()
+    for path, text in sources.texts.items():
+        (folder / "scripts" / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "scripts" / path).write_text(text, encoding="utf-8")
+    said = {"version": "1.0.0", "name": title, "task": model.task.name, "description": _description(model)}
+    _write_config(folder / "configs" / "metadata.json", metadata(model, sources.needs, said))
+    _write_config(folder / "configs" / "inference.json", inference(model, sources.places, own_scales))
+    onnx = _write_weights(model, modules, folder)
+    record = {
+        **model.settings,
+        "record": {**model.record, "trained": list(evidence.trained)},
+        "members": len(modules),
+        "architectures": [dict(one) for one in model.architectures] or None,
+        "shares": model.shares,
+        "own_scales": own_scales,
+        "labels": [_plain_label(label) for label in model.task.labels],
+        "evaluation": rows_to_json(evidence.rows)["rows"],
+        "limits": list(evidence.limits),
+        "decisions": {name: asdict(decision) for name, decision in evidence.decisions.items()},
+        "environment": environment(),
+        "onnx": onnx,
+    }
+    write_json(folder / PACKAGED / RECORD, SCHEMA, record)
+    needs = required_packages(sources.needs)
+    page = readme(model, title, evidence.rows, evidence.limits, needs, said["description"])
+    (folder / "docs" / "README.md").write_text(page, encoding="utf-8")
+    text = files(TOP).joinpath(LICENSE).read_text(encoding="utf-8")
+    (folder / LICENSE).write_text(text, encoding="utf-8")
+    seal(folder)
+    return onnx
+
+
+def _write_weights(model: Model, modules: Sequence[Module], folder: Path) -> Mapping[str, Any]:
+    """For MONAI, for ONNX and for Isocenter; what became of the ONNX file."""
+    one = every_head(model.task, modules, model.shares).eval()
+    _check_mean(model, modules, one)
+    torch.save(one.state_dict(), folder / "models" / "model.pt")
+    for name, module in zip(member_weights(len(modules)), modules, strict=True):
+        write_tensors(folder / PACKAGED / name, module.state_dict())
+    shape = (int(model.network["channels"]), *model.inference.patch)
+    return write_onnx(one, shape, folder / ONNX, context=len(model.context), names=list(model.task.heads))
+
+
+def _description(model: Model) -> str:
+    axes, modality = model.preprocessing.ndim, model.preprocessing.modality
+    known = f" of modality {modality}" if modality != "unknown" else ""
+    answered = "; ".join(
+        f"{task.name} of {', '.join(label.name for label in task.labels)}"
+        for task in parts_of(model.task).values() or [model.task]
+    )
+    return f"{answered[0].upper()}{answered[1:]} in images{known} with {axes} axes."
+
+
+def _modules(model: Model) -> list[Module]:
+    """The network of the model, or those of its folds."""
+    modules = [one.module.cpu() for one in model.members if isinstance(one, TorchNetwork)]
+    if len(modules) != len(model.members):
+        raise PlanError("the model's network is no torch module", "package", "Load the model from its run")
+    return modules
+
+
+def _sources(model: Model) -> Sources:
+    kinds, preparation = kinds_of(model.task), type(model.preprocessing)
+    paths = {networks.source(one["name"])[0] for one in model.networks}
+    families = {f"isocenter.networks.{path.stem}": path.read_text(encoding="utf-8") for path in sorted(paths)}
+    reader = READERS[model.preprocessing.ndim]
+    return travelling(
+        {
+            f"{TOP}.inference": (),
+            f"{TOP}.network": (),
+            f"{TOP}.{reader}": (),
+            **{kind.__module__: (kind.__qualname__,) for kind in kinds},
+            preparation.__module__: (preparation.__qualname__,),
+            **dict.fromkeys(families, ()),
+        },
+        parts={base.__module__: _predicting(kind) for kind in kinds for base in kind.__mro__},
+        given=families,
+        stamp=f"From Isocenter {version('isocenter')}, Apache-2.0: see LICENSE.",
+    )
+
+
+def _predicting(kind: type) -> set[str]:
+    """What prediction needs of a kind of problem and of what it is derived from: methods, and those that they call."""
+    methods: dict[str, list[CodeType]] = {}
+    for base in kind.__mro__:
+        for name, value in vars(base).items():
+            function = getattr(value, "fget", None) or getattr(value, "__func__", value)  # a property, a class method
+            if code := getattr(function, "__code__", None):
+                methods.setdefault(name, []).append(code)
+    waiting, found = set(PREDICTS), set(PREDICTS)
+    while waiting:
+        called = {name for code in methods.get(waiting.pop(), ()) for name in _looked_up(code)}
+        waiting |= (called & set(methods)) - found
+        found |= waiting
+    return found
+
+
+def _looked_up(code: CodeType) -> Iterator[str]:
+    """Every attribute and global name of a function, also of those within it."""
+    yield from code.co_names
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            yield from _looked_up(inner)
+
+
+def _check_mean(model: Model, modules: Sequence[Module], one: Module) -> None:
+    """PlanError where what the networks say as one is not what the task averages them to."""
+    if len(modules) == 1:
+        return
+    shape = (1, int(model.network["channels"]), *model.inference.patch)
+    shapes = [shape, *([(1, len(model.context))] if len(model.context) else [])]
+    drawn = [torch.randn(size, generator=torch.Generator().manual_seed(0)) for size in shapes]
+    with torch.inference_mode():
+        said = one(*drawn)
+    each = said if isinstance(said, tuple) else (said,)
+    averaged = Averaged(tuple(TorchNetwork(module) for module in modules), model.task.average, model.shares)
+    wanted = averaged(*(one.numpy() for one in drawn))
+    for head, found in zip(model.task.heads, each, strict=True):
+        if not abs(found.numpy() - wanted[head]).max() <= AGREEMENT * abs(found.numpy()).max():
+            problem = f"a {model.task.name} averages its networks otherwise than as probabilities or outputs"
+            raise PlanError(problem, "package", "Choose one fold")
+
+
+def _plain_label(label: Label) -> dict[str, Any]:
+    return {key: value for key, value in asdict(label).items() if value is not None}
+
+
+def _write_config(path: Path, config: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(config, indent=2), encoding="utf-8")

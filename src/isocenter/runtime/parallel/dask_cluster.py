@@ -1,0 +1,137 @@
+"""Cases over the workers of a dask scheduler, on this machine or on many. The one file that knows dask.distributed.
+
+Workers run with the same isocenter and see the same files under the same paths. A worker that dies is no end: the
+scheduler gives its cases to others.
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from importlib.metadata import version
+from types import ModuleType
+from typing import Any, TypeVar
+from uuid import uuid4
+
+from isocenter.errors import IsocenterError, ResourceError, UsageError, WorkerLostError, counted, listed
+from isocenter.runtime.parallel.map_cases import outcome_of
+from isocenter.values import Case
+
+R = TypeVar("R")
+
+# s until a scheduler must have answered, and between two looks at whether it and its workers are still there.
+ANSWER, LOOK = 10.0, 2.0
+# For each thread of a worker one case is worked on and another one waits.
+AHEAD = 2
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A `Spread` over the workers of the scheduler at this address ("tcp://host:8786").
+
+    patience: s without a single worker before the work is given up
+    Raises UsageError for an address that is none, ResourceError where nobody answers, where workers run another
+    version, or where scheduler or workers are lost on the way.
+    """
+
+    address: str
+    patience: float = 60.0
+
+    def __call__(
+        self, function: Callable[[Case], R], cases: Sequence[Case]
+    ) -> Iterator[tuple[int, R | IsocenterError]]:
+        distributed = _distributed()
+        with closing(self._client(distributed)) as client:
+            self._refuse_strangers(client)
+            yield from self._results(distributed, client, function, cases)
+
+    def _results(
+        self, distributed: ModuleType, client: Any, function: Callable[[Case], R], cases: Sequence[Case]
+    ) -> Iterator[tuple[int, R | IsocenterError]]:
+        waiting, running = deque(range(len(cases))), dict[Any, int]()
+        ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        run, threads, seen, looked = uuid4().hex, 0, time.monotonic(), 0.0
+        while waiting or running:
+            if time.monotonic() - looked > LOOK:
+                threads, looked = self._threads(client), time.monotonic()
+                seen = looked if threads else seen
+            if time.monotonic() - seen > self.patience:
+                raise self._lost("no worker is left", len(waiting) + len(running))
+            while waiting and len(running) < AHEAD * max(1, threads):
+                number = waiting.popleft()
+                task = client.submit(outcome_of, function, cases[number], key=f"{run}-{number}", pure=False)
+                running[task] = number
+                task.add_done_callback(ended.put)
+            with suppress(queue.Empty):
+                task = ended.get(timeout=LOOK)
+                number = running.pop(task)
+                yield number, self._outcome(distributed, task, cases[number], len(waiting) + len(running) + 1)
+
+    def _outcome(self, distributed: ModuleType, task: Any, case: Case, left: int) -> Any:
+        if task.status == "finished":
+            return task.result()
+        if task.status != "error":  # cancelled: nobody is there any more who knows of it
+            raise self._lost("the scheduler is lost", left)
+        error = task.exception()
+        if isinstance(error, distributed.KilledWorker):
+            problem = (
+                f"{counted(error.allowed_failures + 1, 'worker')} died over it, the last one {error.last_worker.name}"
+            )
+            return WorkerLostError(problem, case.id, "Look at the workers' logs: most often memory ran out")
+        raise error
+
+    def _threads(self, client: Any) -> int:
+        """Of all workers together."""
+        try:
+            workers = client.scheduler_info(n_workers=-1)["workers"]
+        except (OSError, TimeoutError) as error:
+            raise self._lost(f"the scheduler is lost ({error})", 0) from error
+        return sum(worker["nthreads"] for worker in workers.values())
+
+    def _client(self, distributed: ModuleType) -> Any:
+        try:
+            # Before a client is made: one without an address never closes, and says so at length.
+            distributed.comm.get_address_host_port(self.address)
+            return distributed.Client(self.address, timeout=ANSWER, set_as_default=False)
+        except (OSError, TimeoutError) as error:
+            raise ResourceError(
+                "no scheduler answers", self.address, "Start one with `dask scheduler`, and workers with `dask worker`"
+            ) from error
+        except ValueError as error:
+            raise UsageError(f"is no address ({error})", self.address, "Write it as tcp://host:8786") from error
+
+    def _refuse_strangers(self, client: Any) -> None:
+        """Every worker has to be there with our version: another one gives other results."""
+        try:
+            client.wait_for_workers(1, timeout=self.patience)
+        except TimeoutError as error:
+            raise ResourceError("the scheduler has no worker", self.address, "Start one with `dask worker`") from error
+        ours, theirs = _version(), client.run(_version, on_error="return")
+        strange = sorted(name for name, found in theirs.items() if found != ours)
+        if strange:
+            raise ResourceError(
+                f"{counted(len(strange), 'worker')} without isocenter {ours}: {listed(strange)}",
+                self.address,
+                "Install the same isocenter on every worker",
+            )
+
+    def _lost(self, what: str, left: int) -> ResourceError:
+        undone = f"; {counted(left, 'case')} not done" if left else ""
+        return ResourceError(f"{what}{undone}", self.address, "Look at the cluster's logs, and give the command again")
+
+
+def _version() -> str:
+    return version("isocenter")
+
+
+def _distributed() -> ModuleType:
+    try:
+        import distributed
+    except ImportError as error:
+        remedy = "pip install 'isocenter[distributed]'"
+        raise ResourceError("dask.distributed is not installed", "--scheduler", remedy) from error
+    return distributed

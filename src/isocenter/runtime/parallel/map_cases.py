@@ -1,0 +1,158 @@
+"""One function over many cases, side by side; a case that fails is told, and the rest goes on."""
+
+from __future__ import annotations
+
+import logging
+import queue
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
+from functools import partial
+from typing import Protocol, TypeVar
+
+from isocenter.at_work import at_work
+from isocenter.errors import IsocenterError, MemoryShortageError, WorkerLostError, is_out_of_memory
+from isocenter.runtime.parallel.worker_pool import UnknownError, Worker
+from isocenter.values import Case
+
+R = TypeVar("R")
+
+# A worker takes about two seconds to start: for fewer cases than this threads are faster.
+FEWEST_FOR_WORKERS = 100
+
+log = logging.getLogger("isocenter")
+
+
+class Spread(Protocol):
+    """Calls a function on every case: (number of the case, result or why there is none), as they are done."""
+
+    def __call__(
+        self, function: Callable[[Case], R], cases: Sequence[Case]
+    ) -> Iterator[tuple[int, R | IsocenterError]]: ...
+
+
+def local(threads: int, cases: Sequence[Case]) -> Spread:
+    """Processes of this machine for many cases, threads for few.
+
+    Cases that lie in one file share what was read of it, which only threads can.
+    """
+    if len(cases) < FEWEST_FOR_WORKERS or any(case.key for case in cases):
+        return partial(in_threads, threads)
+    return partial(in_workers, threads)
+
+
+def in_threads(
+    threads: int, function: Callable[[Case], R], cases: Sequence[Case]
+) -> Iterator[tuple[int, R | IsocenterError]]:
+    """In threads of this process; a case for which memory ran out beside others is tried once more by itself."""
+    with ThreadPoolExecutor(max(1, threads)) as pool:
+        first = _as_done(pool, lambda case: outcome_of(function, case), cases)
+        yield from _once_more(first, lambda case: outcome_of(function, case), cases)
+
+
+def in_workers(
+    count: int, function: Callable[[Case], R], cases: Sequence[Case]
+) -> Iterator[tuple[int, R | IsocenterError]]:
+    """In processes of their own: one that dies is replaced, and its case is tried once more when all else is done."""
+
+    def alone(case: Case) -> R | IsocenterError:
+        [(_, outcome)] = _in_workers(1, function, [case])
+        return outcome
+
+    yield from _once_more(_in_workers(count, function, cases), alone, cases)
+
+
+def _once_more(
+    first: Generator[tuple[int, R | IsocenterError], None, None],
+    alone: Callable[[Case], R | IsocenterError],
+    cases: Sequence[Case],
+) -> Iterator[tuple[int, R | IsocenterError]]:
+    """What failed beside other cases, most often because they had the memory, may be done by itself."""
+    again: list[int] = []
+    with closing(first):
+        for number, outcome in first:
+            if isinstance(outcome, (MemoryShortageError, WorkerLostError)):
+                log.warning("%s: %s; it will be tried again by itself", outcome.where, outcome.problem)
+                again.append(number)
+            else:
+                yield number, outcome
+    for number in sorted(again):
+        yield number, alone(cases[number])
+
+
+def _in_workers(
+    count: int, function: Callable[[Case], R], cases: Sequence[Case]
+) -> Generator[tuple[int, R | IsocenterError], None, None]:
+    idle: queue.SimpleQueue[Worker | None] = queue.SimpleQueue()
+    started: list[Worker] = []
+    for _ in range(max(1, count)):
+        idle.put(None)
+
+    def call(case: Case) -> R | IsocenterError:
+        worker = idle.get()
+        try:
+            if worker is None:
+                worker = Worker()
+                started.append(worker)
+            return outcome_of(partial(_called, worker, function), case)
+        finally:
+            idle.put(worker if worker is not None and worker.process.poll() is None else None)
+
+    try:
+        with ThreadPoolExecutor(max(1, count)) as pool:
+            try:
+                yield from _as_done(pool, call, cases)
+            finally:  # before the threads are waited for: one that waits for its worker would go on
+                _end(started)
+    finally:
+        _end(started)
+
+
+def _end(workers: Sequence[Worker]) -> None:
+    for worker in workers:
+        worker.end()
+
+
+def _called(worker: Worker, function: Callable[[Case], R], case: Case) -> R:
+    try:
+        return worker.call(function, case, case.id)
+    except UnknownError:
+        return function(case)
+
+
+def _as_done(
+    pool: ThreadPoolExecutor, call: Callable[[Case], R | IsocenterError], cases: Sequence[Case]
+) -> Generator[tuple[int, R | IsocenterError], None, None]:
+    """No result is held once it was handed on; nothing more begins once nobody listens."""
+
+    def numbered(number: int) -> tuple[int, R | IsocenterError]:
+        return number, call(cases[number])
+
+    try:
+        for future in as_completed([pool.submit(numbered, number) for number in range(len(cases))]):
+            yield future.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def outcome_of(function: Callable[[Case], R], case: Case) -> R | IsocenterError:
+    """The result, or why there is none; a defect of ours is raised."""
+    try:
+        with at_work(case.id):
+            return function(case)
+    except IsocenterError as error:
+        return error
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        return memory_ran_out(case.id, error)
+
+
+def memory_ran_out(where: str, error: BaseException) -> MemoryShortageError:
+    """What to say of a case for which there was no memory."""
+    said = str(error).strip().partition("\n")[0]
+    return MemoryShortageError(
+        f"memory ran out{f' ({said})' if said else ''}",
+        where,
+        "Close other programs, give fewer --threads, or take a machine with more memory",
+    )

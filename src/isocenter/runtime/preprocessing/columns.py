@@ -1,0 +1,54 @@
+"""A volume cut into columns along the way it is walked, where the sums over its whole plane would be too many."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise, product
+
+from isocenter.runtime.preprocessing.trace import Trace
+from isocenter.values import Region
+
+# What the sums of one column may take. Columns share the windows that lie across their borders: more memory would
+# save little, as two columns of a plane already cost only a window's width more than one.
+HELD_BYTES = 2**30
+
+
+def columns(trace: Trace, part: Region, patch: Sequence[int], channels: int, held: int | None = None) -> list[Region]:
+    """Parts of the region that was kept, each so small that its sums need no more than `held` bytes.
+
+    part:     of that region, which is cut
+    channels: of all dense outputs together
+    """
+    limit, walked = held or HELD_BYTES, trace.way.axis
+    counts = [1] * len(part)
+    while True:
+        pieces = _pieces(part, counts)
+        largest = max(pieces, key=lambda one: held_bytes(trace, one, patch, channels))
+        lengths = [one.stop - one.start for one in trace.needed(largest)]
+        # A column narrower than a window would be halo for the most part.
+        wide = [
+            axis
+            for axis, one in enumerate(largest)
+            if axis != walked and one.stop - one.start > 1 and lengths[axis] > patch[axis]
+        ]
+        if not wide or held_bytes(trace, largest, patch, channels) <= limit:
+            return pieces
+        counts[max(wide, key=lambda axis: lengths[axis] / patch[axis])] += 1
+
+
+def held_bytes(trace: Trace, part: Region, patch: Sequence[int], channels: int) -> int:
+    """What is held of a part while it is walked: sums, and rows on their way back, all on the network's grid."""
+    walked = trace.way.axis
+    plane = math.prod(one.stop - one.start for axis, one in enumerate(trace.needed(part)) if axis != walked)
+    rows = 0 if trace.shape[walked] == trace.kept[walked] else 2 * trace.steps_back(walked).index.shape[1]
+    return 4 * plane * (patch[walked] * (channels + 1) + rows * channels)
+
+
+def _pieces(part: Region, counts: Sequence[int]) -> list[Region]:
+    axes = []
+    for one, count in zip(part, counts, strict=True):
+        size = one.stop - one.start
+        borders = [one.start + size * n // count for n in range(count + 1)]
+        axes.append([slice(low, high) for low, high in pairwise(borders) if low < high])
+    return [tuple(piece) for piece in product(*axes)]

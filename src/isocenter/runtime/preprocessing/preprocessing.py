@@ -1,0 +1,360 @@
+"""From an image as it was read to what a network sees, and back onto the image's own grid.
+
+Permute to canonical order, crop, resample, normalise, pad: all along the axes, so that every step has an exact
+inverse on the grid and a result can go back slab by slab.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isocenter.errors import DatasetError, GeometryError, PlanError, counted
+from isocenter.runtime.preprocessing.columns import columns
+from isocenter.runtime.preprocessing.image_statistics import content_of, scales_of
+from isocenter.runtime.preprocessing.protocol import Part
+from isocenter.runtime.preprocessing.restore import resampled_back
+from isocenter.runtime.preprocessing.streamed import Streamed
+from isocenter.runtime.preprocessing.trace import Trace
+from isocenter.runtime.windows.batches import Source
+from isocenter.transforms import (
+    Normalisation,
+    Order,
+    content,
+    frames_as_channels,
+    in_slots,
+    looked_at,
+    padding,
+    permuted,
+    placed,
+    recoloured,
+    resample,
+    resample_labels,
+    thinned,
+)
+from isocenter.values import MM, Array, Geometry, Image, Region, Slabs
+
+# Volumes that would take more than this as float32 are prepared part by part.
+STREAMED_BYTES = 2**28
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """The settings of the path from file to network: the plan's section "preprocessing".
+
+    ndim:     1 for a series, 2 or 3; a volume with a single slice is a picture to a two-dimensional network
+    channels: what the network expects, by name and order; the images are checked against it
+    spacing:  mm between voxels on the network's grid; None keeps the image's own
+    unit:     of the spacing: mm, of a series that of its axis
+    shape:    fixed number of voxels on the network's grid; None lets it follow from the spacing
+    aspect:   how an image of other proportions gets that shape: it is stretched, its longer side is cropped about the
+              middle, or its shorter one padded
+    crop:     "content" cuts away the constant border
+    frames:   of a clip that are looked at, as further channels; None for still images
+    interval: from one of them to the next, in `time_unit`: of a shorter clip the last are not there, which is NaN; None
+              spreads them evenly over each clip, whatever it lasts
+    time_unit: "s", or "frame" where nothing says when frames were taken
+    border:   share of each axis that is cut away at either end, after the crop
+    smallest: the padded shape is at least this
+    order:    interpolation of intensities
+    reduction: by which factor the network's grid is coarser yet than the spacing, or the image's own grid, makes it
+    absent:   channels that a case may lack; the network sees zeros in their place
+    cascade:  by which factor that of a network before is coarser still, whose labels are one more channel, the last;
+              None for a network that sees the image alone
+    """
+
+    ndim: int
+    channels: tuple[str, ...]
+    normalisation: tuple[Normalisation, ...]
+    spacing: tuple[float, ...] | None = None
+    shape: tuple[int, ...] | None = None
+    crop: Literal["none", "content"] = "none"
+    order: Order = "linear"
+    smallest: tuple[int, ...] = ()
+    modality: str = "unknown"
+    aspect: Literal["stretch", "crop", "pad"] = "stretch"
+    border: float = 0.0
+    reduction: float = 1.0
+    unit: str = MM
+    frames: int | None = None
+    interval: float | None = None
+    time_unit: Literal["s", "frame"] | None = None
+    cascade: float | None = None
+    absent: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.reduction < math.inf:
+            problem = f"images cannot be brought down by a factor of {self.reduction}"
+            raise PlanError(problem, "preprocessing.reduction", "Give a number from 1 on")
+        if self.cascade is not None and not 1 < self.cascade < math.inf:
+            problem = f"a grid that is coarser by a factor of {self.cascade} shows no more of an image"
+            raise PlanError(problem, "preprocessing.cascade", "Give a number above 1, or none")
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Preprocessing:
+        """From the plan's section or a model's record."""
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()
+        }
+        try:
+            values["normalisation"] = tuple(Normalisation(**one) for one in settings["normalisation"])
+            return cls(**values)
+        except (TypeError, KeyError) as error:
+            raise PlanError(f"impossible settings: {error}", "preprocessing", "Plan anew, or correct it") from error
+
+    @property
+    def inputs(self) -> int:
+        """Channels of the network: one a channel and frame, and one of labels that were marked before."""
+        return len(self.channels) * (self.frames or 1) + (self.cascade is not None)
+
+    @property
+    def _all_images(self) -> str:
+        """What to do about an image that lacks."""
+        columns = f"--column image:{self.channels[0]}=COLUMN,..."
+        return f"Give all images of a case: a folder with CASE_0000, CASE_0001, ..., or a table with {columns}"
+
+    @property
+    def is_in_parts(self) -> bool:
+        return True
+
+    @property
+    def order_of_axes(self) -> tuple[int, ...]:
+        return tuple(range(self.ndim))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Plain values for YAML and JSON."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    def __call__(self, image: Image, where: str) -> tuple[NDArray[np.float32], Trace]:
+        """(channels, *padded) as the network sees it, and the way back.
+
+        Raises DatasetError for other channels than the network knows, GeometryError for a grid that cannot be used.
+        """
+        slots = self._slots(image, where)
+        image = image if slots is None else thinned(image, [one for one in slots if one is not None])
+        image = recoloured(image, self.channels)
+        places = self._places(image, where)
+        image = image.with_pixels(image.data)  # read once: `valid` looks at the voxels too
+        data, valid = (frames_as_channels(one, self.frames) for one in (image.data, image.valid))
+        geometry, squeezed = image.geometry, self._squeezed(image.geometry, where)
+        if squeezed is not None:
+            data, valid = data.squeeze(squeezed + 1), valid.squeeze(squeezed + 1)
+        axes, flips = self._canonical(geometry, squeezed)
+        data, valid = permuted(data, axes, flips), permuted(valid, axes, flips)
+        region = self._region(data, valid)
+        data, valid = data[(slice(None), *region)], valid[(slice(None), *region)]
+        trace = self._trace(geometry, squeezed, axes, flips, region)
+        # Each channel all the way before the next: only what the network sees is held of more than one. The frames of
+        # one are normalised together, so that what changes with time is kept.
+        each = [one.reshape(len(places), -1, *one.shape[1:]) for one in (data, valid)]
+        own = [self.normalisation[place] for place in places]
+        channels = [
+            _padded(resample(normalisation.apply(channel, measured), trace.shape, self.order), trace.pad)
+            for normalisation, channel, measured in zip(own, *each, strict=True)
+        ]
+        if len(places) < len(self.channels):
+            there, nothing = dict(zip(places, channels, strict=True)), np.zeros_like(channels[0])
+            channels = [there.get(place, nothing) for place in range(len(self.channels))]
+        if slots is not None:
+            channels = [in_slots(channel, slots) for channel in channels]
+        seen = channels[0] if len(channels) == 1 else np.concatenate(channels)
+        return np.ascontiguousarray(seen, dtype=np.float32), trace
+
+    def there(self, image: Image, where: str) -> tuple[bool, ...]:
+        """Of each channel whether the image has it; DatasetError where one is lacking that must not."""
+        places = self._places(recoloured(image, self.channels), where)
+        return tuple(place in places for place in range(len(self.channels)))
+
+    def labels(self, labels: Array, trace: Trace, outside: int = 0) -> Array:
+        """(*spatial) label map on the source grid, taken the same way; padded with what lies outside."""
+        if trace.squeezed is not None:
+            labels = labels.squeeze(trace.squeezed)
+        moved = permuted(labels[None], trace.axes, trace.flips)[0][trace.crop]
+        seen = resample_labels(np.ascontiguousarray(moved), trace.shape)
+        return np.pad(seen, trace.pad, constant_values=outside)
+
+    def opened(self, image: Image, where: str) -> tuple[Source, Trace]:
+        """The same as a call, but of a large volume only what is asked for is made, and it is never held."""
+        if self.frames is not None:
+            return self(image, where)
+        image = recoloured(image, self.channels)
+        if self.ndim < 3 or image.geometry.ndim < 3 or 4 * math.prod(image.shape) < STREAMED_BYTES:
+            return self(image, where)
+        places = self._places(image, where)
+        geometry = image.geometry
+        (axes, flips), size = geometry.to_canonical, geometry.shape
+        found = content_of(image) if self.crop == "content" else tuple(slice(0, n) for n in size)
+        region = tuple(
+            slice(size[axis] - found[axis].stop, size[axis] - found[axis].start) if flip else found[axis]
+            for axis, flip in zip(axes, flips, strict=True)
+        )
+        trace = self._trace(geometry, None, axes, flips, self._without_border(region))
+        own = [self.normalisation[place] for place in places]
+        scales = scales_of(image, own, trace.region(tuple(slice(0, n) for n in trace.kept)))
+        return Streamed(image, trace, tuple(scales), self.order, places, len(self.channels)), trace
+
+    def parts(self, trace: Trace, region: Region | None, patch: Sequence[int], channels: int) -> list[Part]:
+        """Columns of what is wanted, as few as there may be."""
+        wanted = tuple(slice(0, size) for size in trace.kept) if region is None else trace.part(region)
+        if wanted is None:
+            return []
+        found = columns(trace, wanted, patch, channels)
+        if region is None and len(found) == 1:
+            return [Part(way=trace.way)]  # padding and all: a vector is the mean over every window
+        return [Part(one, trace.needed(one), trace.way) for one in found]
+
+    def restored(
+        self, slabs: Slabs, trace: Trace, part: Region | None = None
+    ) -> Iterator[tuple[Region, Mapping[str, Array]]]:
+        """Finished parts of the network's grid, in order of the trace's way, as parts of the source's own grid.
+
+        part: of the region that was kept; the slabs then hold what it needs
+        Arrays without spatial axes (a vector head) pass through. Only the rows that a coming slab still needs are held.
+        """
+        wanted = part or tuple(slice(0, size) for size in trace.kept)
+        return (
+            (trace.region(found), {name: trace.unpermuted(array) for name, array in arrays.items()})
+            if found
+            else (found, arrays)
+            for found, arrays in resampled_back(slabs, trace, wanted)
+        )
+
+    def _trace(
+        self,
+        geometry: Geometry,
+        squeezed: int | None,
+        axes: tuple[int, ...],
+        flips: tuple[bool, ...],
+        region: Region,
+    ) -> Trace:
+        """The way of a grid of which this region of the canonical order is kept."""
+        steps = tuple(np.delete(geometry.steps, [] if squeezed is None else squeezed)[list(axes)].tolist())
+        kept = tuple(part.stop - part.start for part in region)
+        shape = self._target(kept, steps)
+        pad = tuple(padding(shape, self.smallest or self.shape or shape))
+        steps = tuple(step * old / new for step, old, new in zip(steps, kept, shape, strict=True))
+        return Trace(geometry, squeezed, axes, flips, region, shape, pad, steps)
+
+    def _slots(self, image: Image, where: str) -> list[int | None] | None:
+        """Which frame of a clip is looked at in each slot; None for a model of still images."""
+        if self.frames is None:
+            return None
+        return looked_at(image, self.frames, self.interval, self.time_unit, where)
+
+    def _places(self, image: Image, where: str) -> tuple[int, ...]:
+        """Which channel of the network each of the image's is; what cannot be used is refused."""
+        whole = len(image.channels) == len(self.channels)
+        places = tuple(range(len(self.channels))) if whole else placed(image.channels, self.channels)
+        if places is None or len(places) > len(self.channels):
+            raise DatasetError(
+                f"has {counted(len(image.channels), 'channel')} ({', '.join(image.channels)}), the model expects "
+                f"{len(self.channels)} ({', '.join(self.channels)})",
+                where,
+                self._all_images
+                if len(self.channels) > len(image.channels)
+                else "Give the images that the model was trained on, in that order",
+            )
+        # _0000 and _0001 say which channel of the model a file is, as nnU-Net has it; names have to be the same names.
+        numbered = image.channels == tuple(str(n) for n in range(len(self.channels)))
+        if whole and len(self.channels) > 1 and not numbered and image.channels != self.channels:
+            raise DatasetError(
+                f"channels {', '.join(image.channels)} are not the model's {', '.join(self.channels)}",
+                where,
+                "Name and order the images as in training",
+            )
+        lacking = [name for place, name in enumerate(self.channels) if place not in places and name not in self.absent]
+        if lacking:
+            raise DatasetError(
+                f"lacks {' and '.join(lacking)}, which training never dropped: the model cannot do without",
+                where,
+                f"{self._all_images}. A model that is trained with --set training.modality_dropout=0.5 does without",
+            )
+        self._check(image, where)
+        return places
+
+    def _check(self, image: Image, where: str) -> None:
+        if image.frames is not None and self.frames is None:
+            raise GeometryError(
+                f"has {image.frames} frames on a fourth axis", where, "Give one volume (volume=..., one file a frame)"
+            )
+        if self.spacing is not None and image.spacing is None:
+            raise GeometryError(
+                f"has no size in {self.unit}, and the model works at {self.spacing} {self.unit}",
+                where,
+                "Give a file with its spacing",
+            )
+        if self.spacing is not None and image.geometry.unit != self.unit:
+            problem = f"its axis is in {image.geometry.unit}, the model's in {self.unit}"
+            raise GeometryError(problem, where, "Give series of the kind that the model was trained on")
+
+    def _squeezed(self, geometry: Geometry, where: str) -> int | None:
+        if geometry.ndim == self.ndim:
+            return None
+        single = [axis for axis, size in enumerate(geometry.shape) if size == 1]
+        if self.ndim == 2 and geometry.ndim == 3 and single:
+            return single[-1]
+        raise GeometryError(
+            f"has {geometry.ndim} axes of {geometry.shape} voxels, the model works in {self.ndim} dimensions",
+            where,
+            "Give images of the kind that the model was trained on",
+        )
+
+    def _canonical(self, geometry: Geometry, squeezed: int | None) -> tuple[tuple[int, ...], tuple[bool, ...]]:
+        axes, flips = geometry.to_canonical
+        if squeezed is None:
+            return axes, flips
+        kept = [(axis - (axis > squeezed), flip) for axis, flip in zip(axes, flips, strict=True) if axis != squeezed]
+        return tuple(axis for axis, _ in kept), tuple(flip for _, flip in kept)
+
+    def _region(self, data: Array, valid: NDArray[np.bool_]) -> Region:
+        """What is kept of the canonical grid: the content, without its border, in the proportions of the shape."""
+        region = tuple(slice(0, size) for size in data.shape[1:])
+        if self.crop == "content":
+            above = [_above_lowest(channel, measured) for channel, measured in zip(data, valid, strict=True)]
+            region = content(np.any(above, axis=0))
+        return self._without_border(region)
+
+    def _without_border(self, region: Region) -> Region:
+        """A region without its border, in the proportions of the shape."""
+        sizes = [part.stop - part.start for part in region]
+        region = _middle(region, [size - 2 * int(self.border * size) for size in sizes])
+        if self.shape is None or self.aspect != "crop":
+            return region
+        sizes = [part.stop - part.start for part in region]
+        factor = min(size / whole for size, whole in zip(sizes, self.shape, strict=True))
+        return _middle(region, [max(1, round(factor * whole)) for whole in self.shape])
+
+    def _target(self, shape: tuple[int, ...], steps: tuple[float, ...]) -> tuple[int, ...]:
+        """Voxels an axis after resampling."""
+        if self.shape is not None and self.aspect == "pad":
+            factor = max(size / whole for size, whole in zip(shape, self.shape, strict=True))
+            return tuple(
+                min(whole, max(1, round(size / factor))) for size, whole in zip(shape, self.shape, strict=True)
+            )
+        if self.shape is not None:
+            return self.shape
+        wanted = steps if self.spacing is None else self.spacing
+        sizes = zip(shape, steps, wanted, strict=True)
+        return tuple(max(1, round(size * old / (new * self.reduction))) for size, old, new in sizes)
+
+
+def _middle(region: Region, sizes: Sequence[int]) -> Region:
+    """As many voxels of a region, about its middle."""
+    starts = [part.start + (part.stop - part.start - size) // 2 for part, size in zip(region, sizes, strict=True)]
+    return tuple(slice(start, start + size) for start, size in zip(starts, sizes, strict=True))
+
+
+def _padded(channel: Array, pad: Sequence[tuple[int, int]]) -> Array:
+    """(frames, *spatial) continued beyond its edges."""
+    return np.pad(channel, ((0, 0), *pad), mode="edge") if np.any(pad) else channel
+
+
+def _above_lowest(channel: Array, measured: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Where there is more than the lowest measurement of the channel."""
+    return measured & (channel > channel[measured].min()) if measured.any() else measured

@@ -1,0 +1,96 @@
+"""What a preprocessing is to a model: from an image to what the network sees, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from isocenter.runtime.preprocessing.slice_order import Way
+from isocenter.runtime.windows.batches import Source
+from isocenter.values import Image, Region, Slabs
+
+
+@dataclass(frozen=True)
+class Part:
+    """What of a volume is predicted at a time; None stands for all of it.
+
+    kept:   on the grid on which slabs are restored
+    needed: of the grid that the network sees, for that
+    way:    how it is walked
+    """
+
+    kept: Region | None = None
+    needed: Region | None = None
+    way: Way = field(default_factory=Way)
+
+
+class Prepares(Protocol):
+    """A kind of preprocessing; `preparation.preprocessing_of` makes one from a model's record."""
+
+    @property
+    def ndim(self) -> int:
+        """Axes of the network's grid."""
+
+    @property
+    def order_of_axes(self) -> tuple[int, ...]:
+        """Which axis of an upright image (RAS+) each axis of the network's grid is."""
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """What images have to have, by name and order."""
+
+    @property
+    def spacing(self) -> tuple[float, ...] | None:
+        """mm between voxels of the network's grid; None where it is the image's own."""
+
+    @property
+    def unit(self) -> str:
+        """Of the spacing: mm, of a series that of its axis."""
+
+    @property
+    def frames(self) -> int | None:
+        """Of a clip that are looked at, as further channels; None for still images."""
+
+    @property
+    def interval(self) -> float | None:
+        """From one frame that is looked at to the next; None where they are spread evenly over each clip."""
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """Fixed number of voxels of the network's grid; None where it follows from the image."""
+
+    @property
+    def modality(self) -> str:
+        """DICOM's word, or "unknown"."""
+
+    @property
+    def reduction(self) -> float:
+        """By which factor the network's grid is coarser than the spacing, or the image's own grid, makes it."""
+
+    @property
+    def cascade(self) -> float | None:
+        """None where the network sees the image alone; else the last channel are numbers of labels marked before."""
+
+    @property
+    def is_in_parts(self) -> bool:
+        """Whether large volumes are prepared and summed up part by part, so that no more of them is held."""
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Plain values for a model's record."""
+
+    def __call__(self, image: Image, where: str) -> tuple[Any, Any]:
+        """(channels, *padded) as the network sees it, and the way back, which knows its `source` geometry."""
+
+    def opened(self, image: Image, where: str) -> tuple[Source, Any]:
+        """The same, where what the network sees may be made part by part."""
+
+    def parts(self, trace: Any, region: Region | None, patch: Sequence[int], channels: int) -> Sequence[Part]:
+        """What is predicted one after the other, so that the sums of so many channels need not much memory.
+
+        region: of the source's grid, of what nobody wants the rest
+        """
+
+    def restored(self, slabs: Slabs, trace: Any, part: Region | None = None) -> Slabs:
+        """Finished rows of the network's grid, in order of the way of their part, as parts of the source's own grid."""

@@ -1,0 +1,136 @@
+"""Outputs on the network's grid, part by part, back onto the grid of the image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from isocenter.runtime.preprocessing.trace import Trace
+from isocenter.runtime.windows.sums import YIELDED_BYTES
+from isocenter.transforms import Stretched, Taps, growing
+from isocenter.values import Array, Region, Slabs
+
+
+def resampled_back(slabs: Slabs, trace: Trace, wanted: Region) -> Iterator[tuple[Region, Mapping[str, Array]]]:
+    """Parts of the padded grid, in the order of the trace's way, as parts of the region that was kept.
+
+    wanted: of that region
+    What is resampled is so only when it is asked for (`Stretched`): labels are found without. Of the network's grid
+    those rows are held that a coming one is made of.
+    """
+    way, kept = trace.way, trace.kept
+    size, shape = kept[way.axis], trace.shape[way.axis]
+    steps = way.order(tuple(_step(trace, axis, part) for axis, part in enumerate(wanted)))
+    rows, *plane = way.region(wanted, size)
+    first = _turned(steps[0], shape) if way.backwards and steps[0] is not None else steps[0]
+    order = growing(list(zip(way.order(trace.shape), way.order(kept), strict=True)))
+    passing = Passing(rows, first, order)
+    for region, arrays in slabs:
+        if not region:
+            yield region, arrays
+            continue
+        place, there = _unpadded(region, arrays, trace)
+        if place is None:
+            continue
+        now, *across = way.region(place, shape)
+        # Where an axis stays, what is wanted of it is cut out; else its steps are counted from where the slab begins.
+        cut = [
+            slice(want.start - has.start, want.stop - has.start) if step is None else slice(None)
+            for want, has, step in zip(plane, across, steps[1:], strict=True)
+        ]
+        moved = [
+            None if step is None else Taps(step.index - has.start, step.weight)
+            for has, step in zip(across, steps[1:], strict=True)
+        ]
+        walked = {name: way.there(one)[(slice(None), slice(None), *cut)] for name, one in there.items()}
+        for found, made in passing.taken(now, walked, moved):
+            yield way.region_back((found, *plane), size), {name: way.back(one) for name, one in made.items()}
+
+
+def _step(trace: Trace, axis: int, wanted: slice) -> Taps | None:
+    """How rows that are asked for are made of rows of the network's grid; None where they are the same rows."""
+    return None if trace.shape[axis] == trace.kept[axis] else trace.steps_back(axis).part(wanted)
+
+
+def _turned(step: Taps, size: int) -> Taps:
+    """The same step along an axis that is walked backwards."""
+    return Taps(size - 1 - step.index[::-1], step.weight[::-1])
+
+
+def _unpadded(region: Region, arrays: Mapping[str, Array], trace: Trace) -> tuple[Region | None, Mapping[str, Array]]:
+    """A part of the padded grid without the padding, counted from the first real voxel; None where all is padding."""
+    place, inside = [], []
+    for part, (before, _), size in zip(region, trace.pad, trace.shape, strict=True):
+        start, stop = max(part.start - before, 0), min(part.stop - before, size)
+        if start >= stop:
+            return None, arrays
+        place.append(slice(start, stop))
+        inside.append(slice(start + before - part.start, stop + before - part.start))
+    return tuple(place), {name: array[(slice(None), *inside)] for name, array in arrays.items()}
+
+
+@dataclass(eq=False)
+class Passing:
+    """Rows of one grid that come in order, as rows of another; those are held that coming ones are still made of.
+
+    wanted: rows that are asked for
+    step:   how they are made of rows that come, None where they are the same
+    order:  in which the axes are resampled
+    """
+
+    wanted: slice
+    step: Taps | None
+    order: tuple[int, ...]
+    _first: int = 0
+    _done: int = 0
+    _rows: dict[str, Array] = field(default_factory=dict)
+
+    def taken(self, rows: slice, arrays: Mapping[str, Array], plane: list[Taps | None]) -> Iterator[tuple[slice, Any]]:
+        """Take rows; what can be made now, so many rows at a time that they are not many when they are made.
+
+        plane: the steps of the other axes
+        """
+        if self.step is None:
+            start, stop = max(rows.start, self.wanted.start), min(rows.stop, self.wanted.stop)
+            here = {name: array[:, start - rows.start : stop - rows.start] for name, array in arrays.items()}
+            for part in _few(here, start, stop, plane):
+                yield part, self._made(here, slice(part.start - start, part.stop - start), None, plane)
+            return
+        if self._rows:
+            self._rows = {name: np.concatenate([held, arrays[name]], axis=1) for name, held in self._rows.items()}
+        else:
+            self._first, self._rows = rows.start, dict(arrays)
+        ready = int(np.searchsorted(self.step.index.max(axis=1), rows.stop - 1, side="right"))
+        for part in _few(self._rows, self._done, ready, plane):
+            step = self.step.part(part)
+            low, high = int(step.index.min()), int(step.index.max()) + 1
+            near = slice(low - self._first, high - self._first)
+            found = slice(self.wanted.start + part.start, self.wanted.start + part.stop)
+            yield found, self._made(self._rows, near, Taps(step.index - low, step.weight), plane)
+        self._done = max(ready, self._done)
+        if self._done < len(self.step.index):
+            # Without anti-aliasing rows are passed over: one that has not come yet cannot be let go.
+            needed = min(max(int(self.step.index[self._done].min()), self._first), rows.stop)
+            self._rows = {name: held[:, needed - self._first :].copy() for name, held in self._rows.items()}
+            self._first = needed
+
+    def _made(
+        self, arrays: Mapping[str, Array], rows: slice, step: Taps | None, plane: list[Taps | None]
+    ) -> dict[str, Any]:
+        parts = {name: np.asarray(array[:, rows], dtype=np.float32) for name, array in arrays.items()}
+        if step is None and all(one is None for one in plane):
+            return parts
+        return {name: Stretched(part, (step, *plane), self.order) for name, part in parts.items()}
+
+
+def _few(arrays: Mapping[str, Array], start: int, stop: int, plane: list[Taps | None]) -> Iterator[slice]:
+    """Rows from `start` on, a few at a time."""
+    shape = next(iter(arrays.values())).shape[2:]
+    sizes = [size if step is None else len(step.index) for size, step in zip(shape, plane, strict=True)]
+    count = max(1, YIELDED_BYTES // max(1, 4 * math.prod(sizes) * sum(map(len, arrays.values()))))
+    for low in range(start, stop, count):
+        yield slice(low, min(low + count, stop))

@@ -1,0 +1,104 @@
+"""A prepared volume that is never held: what is asked for is read, normalised and resampled then."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isocenter.runtime.preprocessing.trace import Trace
+from isocenter.transforms import Order, Scale, Taps, along, permuted, taps
+from isocenter.values import Image, Reader, Region
+
+
+@dataclass(eq=False)
+class Streamed:
+    """(channels, *padded) as a network sees it, part by part, quickest in the order of the trace's way.
+
+    scales: of each channel, known from all of its values
+    order:  interpolation of intensities
+    places: which of `channels` channels each of the image's is; zeros where there is none
+    """
+
+    image: Image
+    trace: Trace
+    scales: tuple[Scale, ...]
+    order: Order
+    places: tuple[int, ...]
+    channels: int
+    _read: Reader = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._read = self.image.reader()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.channels, *self.trace.padded)
+
+    def __getitem__(self, region: tuple[slice, ...]) -> NDArray[np.float32]:
+        """(channels, *region); slices have a start and a stop."""
+        inner, rows = padded_region(self.trace, region[1:])
+        made = self._whole(self._resampled(inner))[region[0]]
+        for axis, (own, size) in enumerate(zip(rows, self.trace.shape, strict=True), start=1):
+            if len(own) != made.shape[axis]:
+                made = made.take(np.clip(own, 0, size - 1) - inner[axis - 1].start, axis)  # the edge goes on
+        return made
+
+    def _whole(self, made: NDArray[np.float32]) -> NDArray[np.float32]:
+        """All channels, of those that are there."""
+        if self.places == tuple(range(self.channels)):
+            return made
+        whole = np.zeros((self.channels, *made.shape[1:]), dtype=made.dtype)
+        whole[list(self.places)] = made
+        return whole
+
+    def _resampled(self, part: Region) -> NDArray[np.float32]:
+        """A part of the grid between resampling and padding."""
+        steps: list[Taps | None] = []
+        source = []
+        for old, new, one in zip(self.trace.kept, self.trace.shape, part, strict=True):
+            if old == new:
+                steps.append(None)
+                source.append(one)
+                continue
+            [near], [step] = source_region([taps(old, new, self.order).part(one)])
+            steps.append(step)
+            source.append(near)
+        made = self._normalised(tuple(source))
+        # In the order of `resample`, so that the same comes out to the last bit.
+        for axis in sorted(range(len(part)), key=lambda axis: self.trace.shape[axis] / self.trace.kept[axis]):
+            if (found := steps[axis]) is not None:
+                made = along(made, axis + 1, found)
+        return made
+
+    def _normalised(self, part: Region) -> NDArray[np.float32]:
+        """A part of the region that was kept, in canonical order."""
+        read = self._read((slice(None), *self.trace.region(part)))
+        valid = permuted(self.image.measured(read), self.trace.axes, self.trace.flips)
+        values = permuted(read, self.trace.axes, self.trace.flips).astype(np.float32, order="C")
+        for channel, scale, measured in zip(values, self.scales, valid, strict=True):
+            scale.applied(channel, measured)
+        return values
+
+
+def padded_region(trace: Trace, region: Region) -> tuple[Region, list[NDArray[np.intp]]]:
+    """What of the grid before padding a region of the padded one needs, and its rows there, which may lie beyond."""
+    inner, found = [], []
+    for part, (before, _), size in zip(region, trace.pad, trace.shape, strict=True):
+        rows = np.arange(part.start, part.stop) - before
+        held = np.clip(rows, 0, size - 1)
+        inner.append(slice(int(held[0]), int(held[-1]) + 1))
+        found.append(rows)
+    return tuple(inner), found
+
+
+def source_region(steps: Sequence[Taps]) -> tuple[Region, list[Taps]]:
+    """The old samples that these new ones are made of, and the taps counted from the first of them."""
+    source, counted = [], []
+    for step in steps:
+        first = int(step.index.min())
+        source.append(slice(first, int(step.index.max()) + 1))
+        counted.append(Taps(step.index - first, step.weight))
+    return tuple(source), counted

@@ -1,0 +1,118 @@
+"""How an image came onto the grid that a network sees, and the way back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from isocenter.runtime.preprocessing.slice_order import Way
+from isocenter.transforms import Taps, taps, unpermuted
+from isocenter.values import Array, Geometry, Region
+
+
+@dataclass(frozen=True)
+class Trace:
+    """How the grid of a source became the grid that the network sees; enough to go back.
+
+    squeezed: the one axis of the source that has a single slice, left out for a two-dimensional network
+    axes, flips: the source's order of (remaining) axes to canonical order
+    crop:     region of the canonical grid that was kept
+    shape:    of the kept region after resampling
+    pad:      (before, after) per axis, added last
+    """
+
+    source: Geometry
+    squeezed: int | None
+    axes: tuple[int, ...]
+    flips: tuple[bool, ...]
+    crop: Region
+    shape: tuple[int, ...]
+    pad: tuple[tuple[int, int], ...]
+    steps: tuple[float, ...]
+
+    @property
+    def way(self) -> Way:
+        """How the network's grid is walked: as a file gives its slices, which are those of its last axis."""
+        if len(self.axes) < 3:
+            return Way()
+        axis = self.axes.index(len(self.axes) - 1)
+        return Way(axis, self.flips[axis])
+
+    @property
+    def kept(self) -> tuple[int, ...]:
+        """The shape of the region that was kept, before resampling."""
+        return tuple(part.stop - part.start for part in self.crop)
+
+    def steps_back(self, axis: int) -> Taps:
+        """How rows of the network's grid become rows of the region that was kept."""
+        return taps(self.shape[axis], self.kept[axis])
+
+    def needed(self, part: Region) -> Region:
+        """What of the padded grid a part of the region that was kept is made of."""
+        found = []
+        for axis, (wanted, (before, _)) in enumerate(zip(part, self.pad, strict=True)):
+            index = self.steps_back(axis).index[wanted]
+            found.append(slice(before + int(index.min()), before + int(index.max()) + 1))
+        return tuple(found)
+
+    def part(self, region: Region) -> Region | None:
+        """The part of the region that was kept which lies in a region of the source; None where nothing does."""
+        remaining = [one for axis, one in enumerate(region) if axis != self.squeezed]
+        sizes = [size for axis, size in enumerate(self.source.shape) if axis != self.squeezed]
+        found = []
+        for axis, flip, kept in zip(self.axes, self.flips, self.crop, strict=True):
+            one, size = remaining[axis], sizes[axis]
+            start, stop = (size - one.stop, size - one.start) if flip else (one.start, one.stop)
+            found.append(slice(max(start, kept.start) - kept.start, min(stop, kept.stop) - kept.start))
+        return tuple(found) if all(one.start < one.stop for one in found) else None
+
+    def boxes(self, corners: Array) -> Array:
+        """(n, 2 * axes of the source) edges in the source's voxels, to (n, 2 * axes) in those of the padded grid."""
+        ndim, sizes = self.source.ndim, self.source.shape
+        remaining = [axis for axis in range(ndim) if axis != self.squeezed]
+        low, high = [], []
+        steps = zip(self.axes, self.flips, self.crop, self.shape, self.pad, strict=True)
+        for old, flip, kept, size, (before, _) in steps:
+            axis = remaining[old]
+            begin, end = corners[:, axis], corners[:, ndim + axis]
+            if flip:
+                begin, end = sizes[axis] - end, sizes[axis] - begin
+            factor = size / (kept.stop - kept.start)
+            low.append((begin - kept.start) * factor + before)
+            high.append((end - kept.start) * factor + before)
+        return np.stack([*low, *high], axis=1)
+
+    def lengths_back(self, lengths: Array, *, signed: bool = False) -> Array:
+        """(axes, ...) lengths along the axes of the network's grid, in its voxels, to those of the source in its own.
+
+        signed: they are a vector, which changes its sign where an axis is flipped
+        An axis of a single slice that was left out has none.
+        """
+        factors = [old / new for old, new in zip(self.kept, self.shape, strict=True)]
+        factors = [-one if signed and flip else one for one, flip in zip(factors, self.flips, strict=True)]
+        scale = np.asarray(factors, dtype=lengths.dtype).reshape(-1, *[1] * (lengths.ndim - 1))
+        return np.asarray((lengths * scale)[np.argsort(self.axes)])
+
+    @property
+    def padded(self) -> tuple[int, ...]:
+        """The spatial shape that the network sees."""
+        return tuple(size + low + high for size, (low, high) in zip(self.shape, self.pad, strict=True))
+
+    def region(self, part: Region) -> Region:
+        """A region of the cropped canonical grid as a region of the source grid."""
+        starts = [kept.start for kept in self.crop]
+        full = [slice(p.start + s, p.stop + s) for p, s in zip(part, starts, strict=True)]
+        remaining = [size for axis, size in enumerate(self.source.shape) if axis != self.squeezed]
+        source: list[slice] = [slice(0)] * len(full)
+        for new, (axis, flip) in enumerate(zip(self.axes, self.flips, strict=True)):
+            size = remaining[axis]
+            source[axis] = slice(size - full[new].stop, size - full[new].start) if flip else full[new]
+        if self.squeezed is not None:
+            source.insert(self.squeezed, slice(0, 1))
+        return tuple(source)
+
+    def unpermuted(self, array: Array) -> Array:
+        """(channels, *spatial) of a canonical region back in the source's order of axes."""
+        moved = unpermuted(array, self.axes, self.flips)
+        return moved if self.squeezed is None else np.expand_dims(moved, self.squeezed + 1)

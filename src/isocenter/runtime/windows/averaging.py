@@ -1,0 +1,151 @@
+"""Several looks at a window, averaged: mirrored ones of one network, and those of several networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, combinations
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isocenter.errors import GeometryError, PlanError
+from isocenter.runtime.preprocessing.trace import Trace
+from isocenter.runtime.windows.slide import Network
+from isocenter.tasks import sides_of
+from isocenter.transforms import check_flips, names_sides
+from isocenter.values import Array, Dense
+
+if TYPE_CHECKING:
+    from isocenter.tasks import Task
+
+# Several networks' outputs for one batch, and perhaps their shares, to one, in the space that a task decodes:
+# `Task.average`.
+Average = Callable[..., Mapping[str, Array]]
+
+NO_MIRROR = "Predict with --no-mirror"
+
+
+@dataclass(frozen=True)
+class Averaged:
+    """Several networks as one: the mean of what they say of each window.
+
+    shares: how much each of them counts, together 1; None where all count alike
+    """
+
+    members: tuple[Network, ...]
+    average: Average
+    shares: tuple[float, ...] | None = None
+
+    def __call__(self, batch: NDArray[np.float32], *context: NDArray[np.float32]) -> Mapping[str, Array]:
+        said = [member(batch, *context) for member in self.members]
+        return self.average(said) if self.shares is None else self.average(said, self.shares)
+
+
+@dataclass(frozen=True)
+class Mirrored:
+    """A network that sees each window as it is and mirrored, and means what it says of them all.
+
+    axes:     of the window; every combination of them is one view
+    crossing: the axis that runs between left and right; None where none of the window's does
+    sides:    {head: for each output channel the one that it becomes when left and right change sides}
+    offsets:  {head: how many of its last channels are a vector}, which points the other way in a mirror
+    marked:   for each number of the last channel, labels that were marked before, the one that it becomes then; None
+              where that channel is one of the image
+    """
+
+    network: Network
+    average: Average
+    axes: tuple[int, ...]
+    crossing: int | None
+    sides: Mapping[str, tuple[int, ...] | None]
+    offsets: Mapping[str, int] = field(default_factory=dict)
+    marked: tuple[int, ...] | None = None
+
+    def __call__(self, batch: NDArray[np.float32]) -> Mapping[str, Array]:
+        views = chain.from_iterable(combinations(self.axes, n) for n in range(len(self.axes) + 1))
+        return self.average([self._seen(batch, view) for view in views])
+
+    def _seen(self, batch: NDArray[np.float32], view: tuple[int, ...]) -> dict[str, Array]:
+        """What the network says of one view, brought back to the window as it is."""
+        along = tuple(axis + 2 for axis in view)
+        seen = np.flip(batch, along)
+        if self.marked is not None and self.crossing in view:
+            changed = np.array(self.marked, dtype=batch.dtype)[seen[:, -1:].astype(np.intp)]
+            seen = np.concatenate([seen[:, :-1], changed], axis=1)
+        outputs = self.network(np.ascontiguousarray(seen))
+        dense = {name: np.flip(one, along) if one.ndim == batch.ndim else one for name, one in outputs.items()}
+        for name, count in self.offsets.items():
+            signs = np.ones(dense[name].shape[1], dtype=dense[name].dtype)
+            signs[[len(signs) - count + axis for axis in view]] = -1
+            dense[name] = dense[name] * signs.reshape(-1, *[1] * (batch.ndim - 2))
+        if self.crossing not in view:
+            return dense
+        # What the mirror shows on the left lies on the right.
+        return {name: one[:, list(self.sides.get(name) or range(one.shape[1]))] for name, one in dense.items()}
+
+
+def flipped_axes(
+    task: Task, ndim: int, planned: Sequence[int], left_right: int | None, mirror: bool | None = None
+) -> tuple[int, ...]:
+    """The axes along which windows are also seen mirrored.
+
+    planned: by the plan, and followed unless a person says otherwise
+    mirror:  True mirrors also where nothing was planned, across left and right; False never does
+    Raises PlanError where what would be seen is not true to anatomy.
+    """
+    if mirror is False or not (planned or mirror):
+        return ()
+    axes = tuple(planned) or (() if left_right is None else (left_right,))
+    if not axes:
+        problem = "the model does not know which axis runs from left to right, so it cannot mirror"
+        raise PlanError(problem, "--mirror", "Predict without it, or set inference.left_right in the plan")
+    check_flips("inference", axes, left_right, mirrored=task.mirrored, ndim=ndim, remedy=NO_MIRROR)
+    return axes
+
+
+def mirrored(
+    network: Network,
+    task: Task,
+    axes: tuple[int, ...],
+    trace: Trace,
+    left_right: int | None,
+    *,
+    marked: bool = False,
+) -> Network:
+    """The network with views mirrored along these axes, for the image that the trace is of.
+
+    left_right: the axis of the network's grid that the model was planned for
+    marked:     the last channel are numbers of the task's labels
+    Raises GeometryError for an image with which that would not be true to anatomy.
+    """
+    if not axes:
+        return network
+    crossing, sides = _crossing_axis(task, trace, left_right), task.mirrored
+    if crossing in axes and sides is None:
+        raise GeometryError(
+            "mirroring crosses from left to right, and a label names a side and has no counterpart on the other",
+            "mirroring",
+            NO_MIRROR,
+        )
+    offsets = {name: head.offsets for name, head in task.heads.items() if isinstance(head, Dense) and head.offsets}
+    numbers = sides if marked and names_sides(sides) else None
+    return Mirrored(network, task.average, axes, crossing, sides_of(task), offsets, numbers)
+
+
+def _crossing_axis(task: Task, trace: Trace, left_right: int | None) -> int | None:
+    """The axis of the network's grid that runs from left to right in this image; None where none does.
+
+    An image that states its sides knows; of a picture the model's own word is taken.
+    """
+    source = trace.source
+    if source.ndim < 3:
+        return left_right
+    if not source.oriented:
+        if not names_sides(task.mirrored):
+            return None
+        problem = "left and right are not known, and mirroring would confuse the labels that name them"
+        raise GeometryError(problem, "mirroring", f"{NO_MIRROR}, or give a file with its orientation")
+    # The canonical order begins with the axis from left to right, unless that is the one of the single slice.
+    return None if trace.squeezed is not None and trace.squeezed == source.to_canonical[0][0] else 0

@@ -1,0 +1,119 @@
+"""A network over an image of any size: windows in order, and only the rows that still receive some are held."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import islice, product
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isocenter.runtime.preprocessing.slice_order import Way
+from isocenter.runtime.windows.batches import Network as Network  # noqa: PLC0414 - known by this name from here
+from isocenter.runtime.windows.batches import Source, Windows, run
+from isocenter.runtime.windows.sums import Sums
+from isocenter.values import Array, Region
+
+# Called with what is done and with all.
+Progress = Callable[[int, int], None]
+# How overlapping windows are weighed.
+Merge = Literal["gaussian", "mean", "nnunet"]
+
+
+def starts(size: int, patch: int, overlap: float) -> list[int]:
+    """Where the windows of one axis begin: evenly spread, at least `overlap` of a window shared with the next."""
+    if size <= patch:
+        return [0]
+    count = int(np.ceil((size - patch) / (patch * (1 - overlap)))) + 1
+    # With a small patch and much overlap two may round to the same place: once is enough.
+    return np.unique(np.linspace(0, size - patch, count).round().astype(int)).tolist()
+
+
+@lru_cache(maxsize=8)
+def importance(patch: tuple[int, ...], merge: Merge) -> NDArray[np.float32]:
+    """(*patch) weight of each voxel of a window: less at its edge, where the network sees less context.
+
+    Gaussian with a standard deviation of an eighth of the window, as in Isensee et al., Nature Methods 2021,
+    doi:10.1038/s41592-020-01008-z; never below 1e-3, so that no voxel is without weight. "nnunet" is that program's
+    own: about the voxel past the middle, ten at most, and in float16, whose least positive number is its least.
+    """
+    if merge == "mean":
+        return np.ones(patch, dtype=np.float32)
+    weight = np.ones((), dtype=np.float64)
+    for size in patch:
+        middle = size // 2 if merge == "nnunet" else (size - 1) / 2
+        distance = (np.arange(size) - middle) / (size / 8)
+        weight = np.multiply.outer(weight, np.exp(-0.5 * distance**2))
+    if merge == "nnunet":
+        half = (10 * weight).astype(np.float16)
+        return np.where(half > 0, half, half.min(where=half > 0, initial=np.inf)).astype(np.float32)
+    return np.maximum(weight, 1e-3).astype(np.float32)
+
+
+def slide(
+    network: Network,
+    image: Source,
+    patch: Sequence[int],
+    *,
+    overlap: float = 0.5,
+    batch: int = 1,
+    merge: Merge = "gaussian",
+    progress: Progress | None = None,
+    wanted: Region | None = None,
+    skip: Callable[[Region], bool] | None = None,
+    way: Way | None = None,
+) -> Iterator[tuple[Region, Mapping[str, Array]]]:
+    """(channels, *spatial) through the network: finished rows as they become final, in order of the first axis.
+
+    wanted: part of the image; windows that do not touch it are not run, and the same voxels come out as without it
+    skip:   whether nobody wants what lies in a window; where no window was run the outputs are 0
+    way:    along another axis, or backwards: the rows come in its order
+    Yields (region, {head: (channels, *region)}) in order; a vector head comes once, last, with an empty region, as
+    the mean over windows. An image smaller than the patch is continued beyond its far edges, and cut back. Of
+    windows without any contrast, as beside the body, those of one value are run once.
+    progress is told how many windows are done, and of how many.
+    """
+    way, own, patch = way or Way(), tuple(image.shape[1:]), tuple(patch)
+    size = own[way.axis]
+    spatial = tuple(max(have, need) for have, need in zip(own, patch, strict=True))
+    parts = wanted or tuple(slice(0, length) for length in own)
+    grid = way.order(tuple(_touching(*axis, overlap) for axis in zip(spatial, patch, parts, strict=True)))
+    if way.backwards:  # rows are counted from the end of the image itself, before which it may be continued
+        grid = ([size - start - patch[way.axis] for start in reversed(grid[0])], *grid[1:])
+    rows, *plane = way.region(parts, size)
+    sums = Sums(way.there(importance(patch, merge)[None])[0], tuple(plane), grid[0][0], rows.start)
+    vectors: dict[str, list[Array]] = {}
+    done, all_windows = 0, math.prod(len(axis) for axis in grid)
+    following = dict(zip(grid[0], [*grid[0][1:], rows.stop], strict=True))
+    windows = Windows(image, way, way.order(patch), tuple((axis[0], axis[-1]) for axis in grid[1:]), skip)
+    seen = run(network, windows, product(*grid), batch)  # a batch may begin in one row and end in the next
+    for row in grid[0]:
+        for corner, outputs in islice(seen, all_windows // len(grid[0])):
+            dense = {name: output for name, output in outputs.items() if output.ndim > 1}
+            for name in outputs.keys() - dense.keys():
+                vectors.setdefault(name, []).append(outputs[name])
+            if dense:
+                sums.add(corner, {name: way.there(output) for name, output in dense.items()})
+            done += 1
+            if progress is not None:
+                progress(done, all_windows)
+        for region, means in sums.finished(min(following[row], rows.stop)):
+            yield way.region_back(region, size), {name: way.back(mean) for name, mean in means.items()}
+        sums.advance(following[row])
+    if vectors:
+        yield (), {name: np.mean(values, axis=0) for name, values in vectors.items()}
+
+
+def window_count(spatial: Sequence[int], patch: Sequence[int], overlap: float, wanted: Region | None = None) -> int:
+    """How many windows `slide` sees of an image of this shape."""
+    parts = wanted or tuple(slice(0, size) for size in spatial)
+    axes = zip(spatial, patch, parts, strict=True)
+    return math.prod(len(_touching(max(size, n), n, part, overlap)) for size, n, part in axes)
+
+
+def _touching(size: int, patch: int, part: slice, overlap: float) -> list[int]:
+    """Where the windows of one axis begin that have something of a part."""
+    return [start for start in starts(size, patch, overlap) if start < part.stop and start + patch > part.start]

@@ -1,0 +1,182 @@
+"""What the training cases say about how a classification is taught, and where its operating point lies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from isocenter.errors import DatasetError, PlanError, counted
+from isocenter.tasks.classification.losses import LOSSES, effective_weights, shares
+from isocenter.tasks.classification.ordinal import NONE
+from isocenter.tasks.shared.operating_point import NOBODY, YOUDEN, check_numbers, check_rule, found_threshold
+from isocenter.values import Dataset, Decision, Fingerprint, grades
+
+# A class with less than this part of its equal share is seen too seldom to be learnt from cases as they come.
+SCARCE = 0.3
+# A class with so many times fewer cases than the largest would, drawn as often, be learnt by heart.
+SCARCEST = 50.0
+# By which power of its share a class is seen.
+SEEN = {"natural": 1.0, "square_root": 0.5, "balanced": 0.0, "oversampled": 0.0, "undersampled": 0.0}
+# Saerens et al., Neural Comput 2002: how probabilities follow from another prior.
+SAERENS = "doi:10.1162/089976602753284446"
+SHIFT_DIGITS = 6
+MAIER_HEIN = "doi:10.1038/s41592-023-02151-z"
+CORN = "arXiv:2111.08851"
+# By bench/epochs.py: grades of retinopathy suffer from 40 (AUROC .734 for .743, Brier score .589 for .577), 600
+# radiographs of PneumoniaMNIST gain somewhat by 80 (.971 for .965), 150 do neither.
+MOST_EPOCHS = 20
+
+
+def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
+    """The fields of a classification for these training cases; DatasetError where there is one class only."""
+    counts = fingerprint.counts()
+    declared = [label.name for label in dataset.classes.get("class", ())] or list(counts)
+    if sum(count > 0 for count in counts.values()) < 2:
+        raise DatasetError(
+            f"the training cases have {counted(len(counts), 'class', 'classes')} ({', '.join(counts) or 'none'})",
+            str(dataset.root or dataset.name),
+            "Give cases of at least two classes",
+        )
+    shares = ", ".join(f"{counts.get(name, 0)} are {name}" for name in declared)
+    here = {name: counts.get(name, 0) for name in declared}
+    taught = loss(fingerprint)
+    return {
+        "classes": Decision(declared, f"of {sum(counts.values())} training cases: {shares}"),
+        "counts": Decision(here, "their shares are what probabilities refer to"),
+        "loss": taught,
+        "smoothing": Decision(0.0, "probabilities are to be believed as they are"),
+        "weights": Decision(None, "where a class is scarce its cases are drawn more often instead"),
+        "prior_shift": prior_shift(here, None, str(sampling(fingerprint).value), str(taught.value)),
+        "operating_point": Decision("youden", "no rule was asked for: sensitivity and specificity count alike", YOUDEN),
+        "thresholds": Decision(
+            None, "they are found on the validation cases after training; 0.5 where those are too few"
+        ),
+        "prevalence": Decision(None, "predictive values are those of the cases that are scored"),
+        "order": order(declared),
+        "costs": Decision(None, "all mistakes cost alike; of grades one unit for each grade that they miss by"),
+    }
+
+
+def order(classes: Sequence[str]) -> Decision:
+    """None unless a person says so: numbers alone may be those of classes (BloodMNIST numbers eight kinds of cells)."""
+    if len(classes) > 2 and grades(classes) is not None:
+        remedy = "if they are grades, --set task.order=corn (or cumulative, softmax) teaches and measures their order"
+        return Decision(NONE, f"{', '.join(classes)} may be grades or the numbers of classes: {remedy}", CORN)
+    return Decision(NONE, "nobody said that the classes have an order")
+
+
+def epochs() -> Decision:
+    """After how many passes over its cases a training ends, however many minutes are left."""
+    because = (
+        "the network answers once for each image: where cases are hard it learns them by heart in more, and where they "
+        "are easy it gains little"
+    )
+    return Decision(MOST_EPOCHS, because, "docs/benchmarks.md")
+
+
+def judged(ordered: bool) -> dict[str, Decision]:
+    """By what a checkpoint is selected and the model judged."""
+    if ordered:
+        selecting = "it counts a miss by the square of the grades between, as agreement beyond chance"
+        judging = f"{selecting}; accuracy would not tell a miss by one grade from one by all"
+        kappa = {"training.selection": selecting, "evaluation.primary": judging}
+        return {name: Decision("quadratic_kappa", because, MAIER_HEIN) for name, because in kappa.items()}
+    because = "it ranks cases without a threshold, and shows more than accuracy"
+    return {
+        "training.selection": Decision("auroc", because),
+        "evaluation.primary": Decision("auroc", "no operating point was asked for", MAIER_HEIN),
+    }
+
+
+def loss(fingerprint: Fingerprint) -> Decision:
+    """Cross-entropy, with the logits adjusted where a class is too scarce to be drawn as often as the others."""
+    counts = fingerprint.counts()
+    rarest = min(counts, key=lambda name: counts[name])
+    ratio = max(counts.values()) / counts[rarest]
+    if ratio >= SCARCEST:
+        because = f"{rarest} has {ratio:.0f} times fewer training cases than the largest class: drawn as often they "
+        because += f"would be learnt by heart; {LOSSES['logit_adjusted'].because}"
+        return Decision("logit_adjusted", because, LOSSES["logit_adjusted"].source)
+    others = ", ".join(name for name in LOSSES if name != "ce")
+    return Decision("ce", f"{LOSSES['ce'].because} (for scarce or hard classes: {others})", LOSSES["ce"].source)
+
+
+def sampling(fingerprint: Fingerprint) -> Decision:
+    """Cases as they come, or class by class where one is scarce and the loss does not see to it."""
+    counts = fingerprint.counts()
+    rarest = min(counts, key=lambda name: counts[name])
+    share, equal = counts[rarest] / sum(counts.values()), 1 / len(counts)
+    said = f"{rarest} has {counts[rarest]} of {sum(counts.values())} training cases ({100 * share:.1f} %)"
+    if loss(fingerprint).value == "logit_adjusted":
+        return Decision("natural", f"{said}: the loss sees to it, and each case comes as often as any other")
+    if share < SCARCE * equal:
+        return Decision("balanced", f"{said}: classes are drawn alike, probabilities corrected", "arXiv:1710.05381")
+    return Decision("natural", f"{said}: each case as often as any other")
+
+
+def prior_shift(
+    counts: Mapping[str, int], weights: Mapping[str, float] | None, drawn: str, taught: str = "ce"
+) -> Decision:
+    """{class: what is added to its logit}: log of its share of the training cases less log of that which it had.
+
+    drawn, taught: the sampling and the loss
+    The largest is 0; None where training saw the classes as they come.
+    """
+    balances = LOSSES[taught].balances
+    if weights is None and drawn == "natural" and not balances:
+        return Decision(None, "training sees the classes in their shares of the training cases")
+    here = shares(np.array(list(counts.values()), dtype=np.float64))
+    seen = here ** SEEN[drawn] * np.array([(weights or {}).get(name, 1.0) for name in counts])
+    if taught == "logit_adjusted":  # it has taken the shares out of the outputs
+        seen = seen / here
+    elif balances:
+        seen = seen * effective_weights(np.array(list(counts.values()), dtype=np.float64))
+    shifts = np.log(here) - np.log(seen)
+    value = {name: round(float(shift), SHIFT_DIGITS) for name, shift in zip(counts, shifts - shifts.max(), strict=True)}
+    ways = {f"{drawn} sampling": drawn != "natural", "weights": bool(weights), f"the loss {taught}": balances}
+    how = " and ".join(way for way, is_so in ways.items() if is_so)
+    return Decision(value, f"{how} made rare classes seem common: back to the shares of the training cases", SAERENS)
+
+
+def thresholds(
+    rule: str, classes: Sequence[str], probabilities: np.ndarray, reference: np.ndarray
+) -> tuple[dict[str, float], Decision]:
+    """{class: threshold} by the rule for (cases, classes) probabilities, and the decision; of two classes the second.
+
+    A class with too few validation cases has none: two classes are then parted at 0.5, several by what is called.
+    """
+    found: dict[str, float] = {}
+    said = []
+    for index in (1,) if len(classes) == 2 else range(len(classes)):
+        instead = "0.5" if len(classes) == 2 else "the class that is called"
+        level, words = found_threshold(rule, classes[index], probabilities[:, index], reference == index, instead)
+        said.append(words)
+        if level is not None:
+            found[classes[index]] = level
+    return found, Decision(found, "; ".join(said), YOUDEN if found and rule == "youden" else "")
+
+
+def by_class(setting: str, given: Any, classes: tuple[str, ...]) -> dict[str, Any] | None:
+    """A setting of one number a class, from a plan; one number as the prevalence of two classes is of the second."""
+    if given is None:
+        return None
+    if setting == "prevalence" and not isinstance(given, Mapping) and len(classes) == 2:
+        return {classes[0]: 1 - float(given), classes[1]: float(given)}
+    return {str(name): int(value) if setting == "counts" else float(value) for name, value in given.items()}
+
+
+def check_settings(
+    classes: Sequence[str], smoothing: float, rule: str, each: Mapping[str, Mapping[str, float] | None]
+) -> None:
+    """PlanError names the setting that cannot be; each: {setting: {class: number}}"""
+    if len(set(classes)) < max(2, len(classes)):
+        raise PlanError("at least two different classes are needed", "task.classes", "Name each class once")
+    if not 0 <= smoothing < 1:
+        raise PlanError(f"smoothing {smoothing} is not in [0, 1)", "task.smoothing", "Give a share")
+    check_rule(rule)
+    bounds = {"counts": (0, 10**12), "prior_shift": (-100, 100), "weights": (1e-6, 1e6), "thresholds": (0, NOBODY)}
+    for setting, numbers in each.items():
+        low, high = bounds.get(setting, (0, 1))
+        check_numbers(f"task.{setting}", numbers or {}, classes, low, high)

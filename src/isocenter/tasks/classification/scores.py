@@ -1,0 +1,197 @@
+"""What the table of a classification's cases comes to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from isocenter.evaluation import (
+    Confusion,
+    auroc,
+    average_precision,
+    bootstrap,
+    bootstrap_statistic,
+    brier,
+    calibration_error,
+    grade_distances,
+    one_against_rest,
+    proportion,
+    ranked_probability_score,
+    weighted_kappa,
+)
+from isocenter.report import Figure, figures
+from isocenter.tasks.classification.ordinal import Calling
+from isocenter.tasks.shared.binary_scores import Called, label_rows, noted
+from isocenter.tasks.shared.discrimination_figures import discrimination
+from isocenter.values import Estimate, Floats, Row
+
+METRICS = frozenset(
+    {
+        *("auroc", "accuracy", "average_precision", "balanced_accuracy", "f1", "mcc", "brier", "ece"),
+        *("sensitivity", "specificity", "ppv", "npv"),
+    }
+)
+# Of classes with an order, and of those whose mistakes have costs.
+OF_GRADES, OF_COSTS = frozenset({"quadratic_kappa", "mae", "rps"}), frozenset({"expected_cost"})
+PLACES = "; distances in places of the order of the classes"
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """Probabilities beside the truth.
+
+    probabilities: (cases, classes); reference: (cases,) index of the class; patients: (cases,)
+    calling:       which class is predicted
+    scores:        {"brier", and "rps" of grades: (cases,)}
+    thresholds:    {class: probability from which on it counts}, by `rule` from validation cases; of two classes
+                   without one 0.5 for the second, of several the predicted class
+    prevalence:    {class: share of all people}; that of these cases where none is stated
+    costs:         (classes, classes) of calling a reference (row) so (column); None where nobody stated any
+    """
+
+    classes: Sequence[str]
+    probabilities: Floats
+    reference: np.ndarray
+    calling: Calling
+    patients: np.ndarray
+    scores: Mapping[str, Floats]
+    rule: str
+    thresholds: Mapping[str, float]
+    prevalence: Mapping[str, float]
+    costs: Floats | None = None
+
+    @property
+    def predicted(self) -> np.ndarray:
+        return self.calling(self.probabilities)
+
+    def called(self, index: int) -> tuple[np.ndarray, str]:
+        """(cases,) whether the class is called at its operating point, and in words where that lies."""
+        if len(self.classes) == 2 and index == 0:
+            called, words = self.called(1)
+            return ~called, words
+        name = self.classes[index]
+        if name in self.thresholds:
+            level = self.thresholds[name]
+            return self.probabilities[:, index] >= level, f"; {name} from {level:.3g} on ({self.rule}, validation)"
+        if len(self.classes) == 2 and self.costs is None:
+            return self.predicted == 1, f"; {name} from 0.5 on (default)"
+        return self.predicted == index, self.calling.by
+
+
+def case_scores(probabilities: Sequence[float], index: int, *, ordered: bool) -> dict[str, float]:
+    """Of one case by itself: brier, and rps of grades."""
+    ranked = {"rps": float(ranked_probability_score([probabilities], [index]))} if ordered else {}
+    return {"brier": float(brier([probabilities], [index])), **ranked}
+
+
+def selected(probabilities: Floats, reference: np.ndarray, calling: Calling, *, ordered: bool) -> float:
+    """AUROC, of grades the quadratic kappa; where too few classes are among the cases, the mean log likelihood."""
+    classes = probabilities.shape[1]
+    if ordered:
+        counts = Confusion.of(calling(probabilities), reference, classes)
+        found = float(weighted_kappa(counts, grade_distances(classes, 2)))
+    else:
+        found = float(one_against_rest(auroc, probabilities, reference))
+    if np.isfinite(found):
+        return found
+    return float(np.log(probabilities[np.arange(len(reference)), reference].clip(1e-7)).mean())
+
+
+def summary_rows(answers: Answers, *, seed: int) -> list[Row]:
+    """Over all classes, those of grades and costs first; then one class against the rest, at the operating point."""
+    graded = _of_grades(answers, seed) if "rps" in answers.scores else ()
+    return [
+        *graded,
+        *_of_costs(answers, seed),
+        *_overall(answers, seed),
+        *(row for n in range(len(answers.classes)) for row in _of_class(answers, n, seed)),
+    ]
+
+
+def overview(answers: Answers) -> list[Figure]:
+    """Discrimination, calibration, and what was taken for what."""
+    probabilities, reference, classes = answers.probabilities, answers.reference, answers.classes
+    shown = range(len(classes)) if len(classes) > 2 else (1,)
+    top = probabilities.argmax(axis=1)
+    happened = (reference == 1) if len(classes) == 2 else (top == reference)
+    chance = probabilities[:, 1] if len(classes) == 2 else probabilities.max(axis=1)
+    counts = Confusion.of(answers.predicted, reference, len(classes)).counts.astype(int)
+    return [
+        *discrimination({classes[n]: (reference == n, probabilities[:, n], answers.patients) for n in shown}),
+        figures.reliability(happened, chance, "Can the probabilities be believed?"),
+        figures.confusion(counts, classes, "What was taken for what"),
+    ]
+
+
+def _of_grades(answers: Answers, seed: int) -> Iterator[Row]:
+    reference, predicted, size = answers.reference, answers.predicted, len(answers.classes)
+    squares = grade_distances(size, 2)
+
+    def kappa(weights: Floats) -> Floats:
+        return weighted_kappa(Confusion.of(predicted, reference, size, weights), squares)
+
+    estimate = bootstrap_statistic(kappa, answers.patients, strata=reference, seed=seed, exact=False)
+    yield Row("quadratic_kappa", "all", noted(estimate, answers.calling.by + PLACES))
+    missed = np.abs(predicted - reference)
+    estimate = bootstrap(missed, answers.patients, seed=seed, unit="grades")
+    yield Row("mae", "all", noted(estimate, answers.calling.by + PLACES))
+    yield Row("rps", "all", bootstrap(answers.scores["rps"], answers.patients, seed=seed))
+
+
+def _of_costs(answers: Answers, seed: int) -> Iterator[Row]:
+    """What mistakes cost on average: as stated, of grades else a unit for each grade that they miss by."""
+    costs, stated = answers.costs, "; costs as stated"
+    if costs is None:
+        if "rps" not in answers.scores:
+            return
+        costs, stated = grade_distances(len(answers.classes)), "; costs of 1 for each grade"
+    each = costs[answers.reference, answers.predicted]
+    estimate = bootstrap(each, answers.patients, seed=seed, unit="cost")
+    yield Row("expected_cost", "all", noted(estimate, answers.calling.by + stated))
+
+
+def _overall(answers: Answers, seed: int) -> Iterator[Row]:
+    probabilities, reference, size = answers.probabilities, answers.reference, len(answers.classes)
+    predicted, by = answers.predicted, answers.calling.by
+
+    def interval(
+        figure: Callable[[Floats], Floats], note: str = "", exact: bool = True, compares: bool = False
+    ) -> Estimate:
+        how: dict[str, Any] = {"exact": exact, "compares": compares}
+        estimate = bootstrap_statistic(figure, answers.patients, strata=reference, seed=seed, **how)
+        return replace(estimate, method=estimate.method + note)
+
+    def confused(weights: Floats) -> Confusion:
+        return Confusion.of(predicted, reference, size, weights)
+
+    for metric, figure in (("auroc", auroc), ("average_precision", average_precision)):
+        several = "; unweighted mean of one class against the rest" if size > 2 else ""
+        yield Row(
+            metric, "all", interval(partial(one_against_rest, figure, probabilities, reference), several, compares=True)
+        )
+    yield Row("accuracy", "all", noted(proportion(predicted == reference, answers.patients, seed=seed), by))
+    yield Row("balanced_accuracy", "all", interval(lambda w: confused(w).balanced_accuracy, by))
+    of = f"; of {answers.classes[1]}" if size == 2 else "; unweighted mean of the classes"
+    yield Row("f1", "all", interval(lambda w: confused(w).f1, of + by, exact=False))
+    yield Row("mcc", "all", interval(lambda w: confused(w).mcc, by, exact=False))
+    yield Row("brier", "all", bootstrap(answers.scores["brier"], answers.patients, seed=seed))
+    yield Row("ece", "all", _calibration(answers, seed))
+
+
+def _of_class(answers: Answers, index: int, seed: int) -> Iterator[Row]:
+    name = answers.classes[index]
+    called, at = answers.called(index)
+    given = Called(answers.probabilities[:, index], called, answers.reference == index, answers.patients, at)
+    yield from label_rows(name, given, prevalence=answers.prevalence.get(name), seed=seed)
+
+
+def _calibration(answers: Answers, seed: int) -> Estimate:
+    """Of the second of two classes; of several, of the most probable one."""
+    if len(answers.classes) == 2:
+        return calibration_error(answers.probabilities[:, 1], answers.reference == 1, answers.patients, seed=seed)
+    right = answers.probabilities.argmax(axis=1) == answers.reference
+    return calibration_error(answers.probabilities.max(axis=1), right, answers.patients, seed=seed)

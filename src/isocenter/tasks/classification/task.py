@@ -1,0 +1,340 @@
+"""Classification: one of several classes that exclude each other, with or without an order, for the whole image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+
+from isocenter.errors import DatasetError
+from isocenter.evaluation import Table
+from isocenter.lazy import pandas as pd
+from isocenter.lazy import torch
+from isocenter.report import Figure, figures
+from isocenter.tasks.classification.losses import check_drawn, check_loss, class_loss
+from isocenter.tasks.classification.ordinal import (
+    BETWEEN,
+    NONE,
+    Calling,
+    check_order,
+    costs_of,
+    expected_grade,
+    log_probabilities,
+    ordinal_loss,
+    outputs_of,
+)
+from isocenter.tasks.classification.plan import (
+    by_class,
+    check_settings,
+    epochs,
+    judged,
+    prior_shift,
+    sampling,
+    settings_for,
+    thresholds,
+)
+from isocenter.tasks.classification.scores import (
+    METRICS,
+    OF_COSTS,
+    OF_GRADES,
+    Answers,
+    case_scores,
+    overview,
+    selected,
+    summary_rows,
+)
+from isocenter.tasks.shared.averages import Shares, mean_of
+from isocenter.tasks.shared.left_right import crossed
+from isocenter.tasks.shared.settings import reading
+from isocenter.tasks.shared.softmax_labels import log_mean, softmax
+from isocenter.tasks.task import Outputs, Task, stated_image
+from isocenter.values import (
+    Array,
+    Case,
+    Dataset,
+    Decision,
+    Finding,
+    Fingerprint,
+    Floats,
+    Geometry,
+    Head,
+    Label,
+    Prediction,
+    Row,
+    Slabs,
+    Target,
+    Vector,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+# The settings that hold one number a class.
+BY_CLASS = ("counts", "weights", "prior_shift", "thresholds", "prevalence")
+
+
+@dataclass(frozen=True)
+class Classification:
+    """One of several classes that exclude each other.
+
+    classes:         in the order of every probability column; of two the second is the positive one
+    smoothing:       share of each target that is spread over all classes
+    counts:          {class: training cases}
+    weights:         {class: how much a case counts in the loss}; 1 where none is given
+    prior_shift:     {class: added to its logit}, so that probabilities refer to the shares of the training cases
+    operating_point: the rule by which validation cases decide from which probability on a class is called
+    thresholds:      {class: that probability}; None until they have decided
+    prevalence:      {class: share of all people} for predictive values; None: of the cases that are scored
+    order:           how a network says classes that are grades (`ordinal.ORDERS`); "none" where they have no order
+    costs:           (classes, classes) of calling a reference (row) so (column); None: all mistakes cost alike, of
+                     grades one unit for each that they miss by
+    loss_name:       of `class_losses.LOSSES`
+
+    The class that is called is the most probable one; with costs the one that costs least on average if the
+    probabilities are right; of grades that of the least squared distance, which is what the quadratic kappa counts.
+    """
+
+    classes: tuple[str, ...]
+    smoothing: float = 0.0
+    counts: Mapping[str, int] | None = None
+    weights: Mapping[str, float] | None = None
+    prior_shift: Mapping[str, float] | None = None
+    operating_point: str = "youden"
+    thresholds: Mapping[str, float] | None = None
+    prevalence: Mapping[str, float] | None = None
+    order: str = NONE
+    costs: tuple[tuple[float, ...], ...] | None = None
+    loss_name: str = "ce"
+
+    name: ClassVar[str] = "classification"
+    needs: ClassVar[frozenset[str]] = frozenset({"class"})
+    registers: ClassVar[Mapping[str, str]] = {
+        "operating_point": "operating point",
+        "prevalence": "prevalence",
+        "costs": "costs of mistakes",
+    }
+    tunes: ClassVar[tuple[str, ...]] = ("thresholds",)
+    of_a_case: ClassVar[str] = "brier"
+    # Not the losses whose probabilities are not to be believed: a metric of ranks would not notice.
+    tried: ClassVar[Mapping[str, tuple[Any, ...]]] = {"loss": ("ce", "class_balanced", "logit_adjusted")}
+
+    @classmethod
+    def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
+        return settings_for(dataset, fingerprint)
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Classification:
+        known = ("classes", "smoothing", "operating_point", "order", "costs", "loss", *BY_CLASS)
+        with reading(settings, known, "a classification"):
+            classes = tuple(str(name) for name in settings["classes"])
+            rule, order = settings.get("operating_point", "youden"), settings.get("order", NONE)
+            each = {name: by_class(name, settings.get(name), classes) for name in BY_CLASS}
+            costs = costs_of(settings.get("costs"), len(classes))
+            loss, smoothing = str(settings.get("loss", "ce")), float(settings["smoothing"])
+            given = {"operating_point": rule, "order": order, "costs": costs, "loss_name": loss, **each}
+            task = cls(classes, smoothing, **given)
+        check_settings(classes, task.smoothing, rule, each)
+        check_order(order, classes, task.smoothing)
+        goes_with = {"weighted": bool(task.weights), "counted": task.counts is not None, "between": order in BETWEEN}
+        check_loss(loss, smoothing=task.smoothing, **goes_with)
+        return task
+
+    @property
+    def metrics(self) -> frozenset[str]:
+        return METRICS | (OF_GRADES | OF_COSTS if self._ordered else OF_COSTS if self.costs else frozenset())
+
+    @property
+    def selects_by(self) -> str:
+        return "quadratic_kappa" if self._ordered else "auroc"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        each = {name: getattr(self, name) for name in BY_CLASS}
+        return {
+            "classes": list(self.classes),
+            "loss": self.loss_name,
+            "smoothing": self.smoothing,
+            "operating_point": self.operating_point,
+            **{name: None if given is None else dict(given) for name, given in each.items()},
+            "order": self.order,
+            "costs": None if self.costs is None else [list(row) for row in self.costs],
+        }
+
+    @property
+    def target_settings(self) -> Mapping[str, Any]:
+        return {"classes": list(self.classes)}
+
+    @property
+    def heads(self) -> Mapping[str, Head]:
+        return {"class": Vector(outputs_of(self.order, len(self.classes)))}
+
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        return tuple(Label(value, name) for value, name in enumerate(self.classes))
+
+    @property
+    def merge(self) -> Literal["gaussian", "mean"]:
+        return "mean"
+
+    @property
+    def mirrored(self) -> tuple[int, ...] | None:
+        order = crossed(self.classes)
+        if self.order not in BETWEEN or order is None:
+            return order
+        # Between grades no output belongs to one of them, so that none could change places with another.
+        return tuple(range(len(order) - 1)) if order == tuple(range(len(order))) else None
+
+    def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
+        return {
+            "network.name": Decision("resnet", "it gives one answer for the whole image", "arXiv:1512.03385"),
+            "training.sampling": sampling(fingerprint),
+            "training.epochs": epochs(),
+            **judged(self._ordered),
+        }
+
+    def under(self, drawn: str) -> dict[str, Decision]:
+        check_drawn(self.loss_name, drawn)
+        shift = prior_shift(self.counts or dict.fromkeys(self.classes, 1), self.weights, drawn, self.loss_name)
+        return {"task.prior_shift": shift, **(judged(True) if self._ordered else {})}
+
+    def target(self, case: Case) -> Target:
+        """Index of the case's class."""
+        return Target(self.heads["class"], np.asarray(self._index(case)))
+
+    def loss(self, outputs: Outputs, target: Tensor) -> Tensor:
+        said, weights = outputs["class"].float(), None
+        if self.weights is not None:
+            weights = said.new_tensor([self.weights.get(name, 1.0) for name in self.classes])
+        truth = target.long()
+        if self.order in BETWEEN:
+            return ordinal_loss(self.order, said, truth, weights)
+        if self.smoothing:
+            return torch.nn.functional.cross_entropy(said, truth, weight=weights, label_smoothing=self.smoothing)
+        return class_loss(self.loss_name, said, truth, self._counts, weights)
+
+    def quality(self, outputs: Outputs, target: Tensor) -> Mapping[str, Tensor]:
+        probabilities = self._likely(outputs["class"].detach().float().cpu().numpy())
+        return {"probabilities": torch.from_numpy(probabilities), "target": target.long()}
+
+    def selection(self, collected: Mapping[str, Tensor]) -> float:
+        """AUROC over the validation cases, of grades the quadratic kappa; minus the log loss where classes lack."""
+        probabilities, target = collected["probabilities"].cpu().numpy(), collected["target"].cpu().numpy()
+        return selected(probabilities, target, self._calling, ordered=self._ordered)
+
+    def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
+        """Of what is said between grades the mean itself, else the logarithm of the mean probability."""
+        each = [one["class"] for one in outputs]
+        return {"class": mean_of(each, shares) if self.order in BETWEEN else log_mean(each, shares=shares)}
+
+    def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
+        return {"class": np.moveaxis(self._likely(np.moveaxis(np.asarray(arrays["class"]), 0, -1)), -1, 0)}
+
+    def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
+        """With the thresholds that the operating point's rule finds; those that are set already stay."""
+        if self.thresholds is not None or not cases:
+            return self, {}
+        known = self._answers(self.score(predictions, cases))
+        found, decision = thresholds(self.operating_point, self.classes, known.probabilities, known.reference)
+        return replace(self, thresholds=found), {"task.thresholds": decision}
+
+    def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
+        """(classes,) logits of one case to probabilities."""
+        [(_, arrays)] = slabs  # a vector head is one slab
+        probabilities = self.probabilities(arrays)["class"].tolist()
+        return Prediction(geometry, probabilities=dict(zip(self.classes, probabilities, strict=True)))
+
+    def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
+        """One row a case: reference, predicted, the probability of each class, brier, and rps of grades."""
+        rows = []
+        for prediction, case in zip(predictions, cases, strict=True):
+            index = self._index(case)
+            probabilities = [self._probabilities(prediction)[name] for name in self.classes]
+            rows.append(
+                {
+                    "case": case.id,
+                    "patient": case.patient,
+                    "label": "all",
+                    "reference": self.classes[index],
+                    "predicted": self.classes[int(self._calling(probabilities))],
+                    **{f"probability_{name}": p for name, p in zip(self.classes, probabilities, strict=True)},
+                    **case_scores(probabilities, index, ordered=self._ordered),
+                }
+            )
+        return pd.DataFrame(rows)
+
+    def summary(self, table: Table, *, seed: int) -> list[Row]:
+        """AUROC and the like with patients resampled within the classes; then one class against the rest."""
+        return summary_rows(self._answers(table), seed=seed)
+
+    def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
+        probabilities = self._probabilities(prediction)
+        said = ", ".join(f"{name} {p:.2f}" for name, p in probabilities.items())
+        reference = case.references.get("class")
+        caption = f"{said}; reference {reference}" if reference else said
+        return [figures.contours(stated_image(case), None, None, (), title=case.id, caption=caption)]
+
+    def overview(self, table: Table) -> list[Figure]:
+        return overview(self._answers(table))
+
+    def rank(self, table: Table) -> list[str]:
+        return table.sort_values("rps" if self._ordered else "brier", kind="stable")["case"].tolist()
+
+    def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
+        probabilities = self._probabilities(prediction)
+        predicted = self.classes[int(self._calling([probabilities[name] for name in self.classes]))]
+        return {"predicted": predicted, **{f"probability_{name}": p for name, p in probabilities.items()}}
+
+    def saliency(self, outputs: Outputs) -> Tensor:
+        """(batch,) what a heat map explains: the winning class's logit, of what is said between grades the mean one."""
+        said = outputs["class"]
+        return expected_grade(self.order, said) if self.order in BETWEEN else said.amax(dim=-1)
+
+    def results(self, prediction: Prediction) -> list[Finding]:
+        return [Finding(name, probability=p) for name, p in self._probabilities(prediction).items()]
+
+    def _index(self, case: Case) -> int:
+        """The number of the case's class; DatasetError for one that was not trained."""
+        name = case.references["class"]
+        if name not in self.classes:
+            raise DatasetError(
+                f"class {name!r} is none of {', '.join(self.classes)}", case.id, "Declare it, or mend it"
+            )
+        return self.classes.index(name)
+
+    def _probabilities(self, prediction: Prediction) -> Mapping[str, float]:
+        assert prediction.probabilities is not None  # noqa: S101 - `decode` always gives them
+        return prediction.probabilities
+
+    def _answers(self, table: Table) -> Answers:
+        return Answers(
+            self.classes,
+            table[[f"probability_{name}" for name in self.classes]].to_numpy(float),
+            np.array([self.classes.index(name) for name in table["reference"]]),
+            self._calling,
+            table["patient"].to_numpy(str),
+            {name: table[name].to_numpy(float) for name in ("brier", *(["rps"] * self._ordered))},
+            self.operating_point,
+            self.thresholds or {},
+            self.prevalence or {},
+            None if self.costs is None else np.array(self.costs),
+        )
+
+    @property
+    def _counts(self) -> Floats | None:
+        return None if self.counts is None else np.array([self.counts[name] for name in self.classes], dtype=float)
+
+    @property
+    def _ordered(self) -> bool:
+        return self.order != NONE
+
+    @property
+    def _calling(self) -> Calling:
+        return Calling.of(self.order, self.costs, len(self.classes))
+
+    def _likely(self, outputs: Floats) -> Floats:
+        """(..., outputs) to (..., classes) probabilities, brought back to the shares of the training cases."""
+        shift = [(self.prior_shift or {}).get(name, 0.0) for name in self.classes]
+        return softmax(log_probabilities(self.order, outputs) + np.array(shift), axis=-1)

@@ -1,0 +1,340 @@
+"""Detection: boxes around what is to be found, each of a class.
+
+A map of centres for each class, and for each voxel how long the box is whose centre lies nearby: CenterNet, Zhou et
+al., arXiv:1904.07850, in two and three axes alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+
+from isocenter.errors import DatasetError
+from isocenter.evaluation import Table, box_iou
+from isocenter.lazy import pandas as pd
+from isocenter.lazy import torch
+from isocenter.report import Figure, figures
+from isocenter.tasks.detection.decode import PRIOR, Decoder, distinct, rows_of
+from isocenter.tasks.detection.maps import centre_loss
+from isocenter.tasks.detection.plan import (
+    OVERLAPS,
+    SUPPRESSION,
+    THRESHOLD,
+    check_settings,
+    network,
+    reduction,
+    settings_for,
+    threshold,
+)
+from isocenter.tasks.detection.scores import METRICS, Answers, case_row, summary_rows
+from isocenter.tasks.shared.averages import Shares, mean_of
+from isocenter.tasks.shared.left_right import crossed
+from isocenter.tasks.shared.settings import reading
+from isocenter.tasks.task import Outputs, Task, stated_image
+from isocenter.values import (
+    Array,
+    BoundingBoxes,
+    Boxes,
+    Case,
+    Dataset,
+    Decision,
+    Dense,
+    Finding,
+    Fingerprint,
+    Geometry,
+    Head,
+    Label,
+    Prediction,
+    Row,
+    Slabs,
+    Target,
+    columns_of,
+    table_columns,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+HEAD = "boxes"
+# What is less sure is no find of anybody's; what is between this and the threshold makes the curves.
+LEAST_SCORE = 0.02
+# Selection: scores in so many steps, and the overlaps at which average precision is taken.
+BINS, SELECTION_OVERLAPS = 50, (0.1, 0.5)
+
+
+@dataclass(frozen=True)
+class Detection:
+    """Boxes of one or several classes.
+
+    classes:     names
+    axes:        of the network's grid
+    typical:     voxels of it that an output of 1 is long: what is learnt is then of the order of 1
+    suppression: overlap from which the weaker of two boxes of a class is no other find
+    threshold:   score from which on a box is called; None until validation cases have decided
+    """
+
+    classes: tuple[str, ...]
+    axes: int
+    typical: float
+    suppression: float = SUPPRESSION[2]
+    threshold: float | None = None
+
+    name: ClassVar[str] = "detection"
+    needs: ClassVar[frozenset[str]] = frozenset({"boxes"})
+    tunes: ClassVar[tuple[str, ...]] = ("threshold",)
+    of_a_case: ClassVar[str] = "f1"
+    metrics: ClassVar[frozenset[str]] = METRICS
+    selects_by: ClassVar[str] = "ap"
+
+    @classmethod
+    def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
+        return settings_for(dataset, fingerprint)
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Detection:
+        known = ("classes", "axes", "typical", "suppression", "threshold")
+        with reading(settings, known, "a detection"):
+            given = settings.get("threshold")
+            task = cls(
+                tuple(str(name) for name in settings["classes"]),
+                int(settings["axes"]),
+                float(settings["typical"]),
+                float(settings["suppression"]),
+                None if given is None else float(given),
+            )
+        check_settings(task.classes, task.settings)
+        return task
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {
+            "classes": list(self.classes),
+            "axes": self.axes,
+            "typical": self.typical,
+            "suppression": self.suppression,
+            "threshold": self.threshold,
+        }
+
+    @property
+    def target_settings(self) -> Mapping[str, Any]:
+        return {"classes": list(self.classes), "axes": self.axes}
+
+    @property
+    def heads(self) -> Mapping[str, Head]:
+        count = len(self.classes) + 2 * self.axes
+        return {HEAD: Dense(count, lengths=self.axes, offsets=self.axes, unit=self.typical)}
+
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        return tuple(Label(value, name) for value, name in enumerate(self.classes, start=1))
+
+    @property
+    def merge(self) -> Literal["gaussian", "mean", "nnunet"]:
+        return "gaussian"
+
+    @property
+    def mirrored(self) -> tuple[int, ...] | None:
+        order, channels = crossed(self.classes), len(self.classes) + 2 * self.axes
+        return None if order is None else (*order, *range(len(order), channels))
+
+    @property
+    def overlap(self) -> float:
+        """Intersection over union from which a reference counts as found."""
+        return OVERLAPS[self.axes]
+
+    @property
+    def primary(self) -> str:
+        return "ap50" if self.axes == 2 else "ap10"
+
+    def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
+        return {
+            **network(fingerprint),
+            "preprocessing.reduction": reduction(fingerprint),
+            "training.selection": Decision(
+                "ap", "average precision of the validation cases, the mean of that at IoU 0.1 and at 0.5"
+            ),
+            "evaluation.primary": Decision(
+                self.primary,
+                "every score enters, without a threshold; so much overlap is a find",
+                "doi:10.1038/s41592-023-02151-z",
+            ),
+        }
+
+    def under(self, sampling: str) -> dict[str, Decision]:
+        return {}
+
+    def target(self, case: Case) -> Target:
+        """The boxes that count, with numbers for classes.
+
+        Raises DatasetError for a class that was not trained, and for boxes on other axes than the image's.
+        """
+        boxes, image = self._reference(case), stated_image(case)
+        if boxes.axes != image.geometry.ndim:
+            problem = f"boxes of {boxes.axes} axes on an image of {image.geometry.ndim}"
+            raise DatasetError(problem, case.id, "Give boxes on every axis of the image")
+        counted = boxes.at(~boxes.ignored)
+        kinds = [[self.classes.index(name)] for name in counted.names]
+        data = np.concatenate([np.array(kinds, float).reshape(-1, 1), counted.corners], axis=1)
+        return Target(Boxes(len(self.classes)), data)
+
+    def loss(self, outputs: Outputs, target: Tensor) -> Tensor:
+        return centre_loss(outputs[HEAD].float(), target, len(self.classes), self.typical)
+
+    def quality(self, outputs: Outputs, target: Tensor) -> Mapping[str, Tensor]:
+        """(batch, overlaps, classes, BINS) right and wrong boxes by score, and (batch, classes) boxes to be found."""
+        counts = [
+            self._counted(one.cpu().numpy(), boxes.cpu().numpy())
+            for one, boxes in zip(outputs[HEAD].float(), target, strict=True)
+        ]
+        right, wrong, total = (torch.from_numpy(np.stack(one)) for one in zip(*counts, strict=True))
+        return {"right": right, "wrong": wrong, "total": total}
+
+    def selection(self, collected: Mapping[str, Tensor]) -> float:
+        """Average precision without interpolation, mean of the overlaps and of the classes that are there."""
+        # From the highest score down.
+        right, wrong = (collected[name].sum(dim=0).flip(-1) for name in ("right", "wrong"))
+        total = collected["total"].sum(dim=0)
+        there = total > 0
+        if not there.any():
+            return float("nan")
+        found, false = right.cumsum(-1), wrong.cumsum(-1)
+        precision = found / (found + false).clamp(min=1)
+        area = (precision * right).sum(-1) / total.clamp(min=1)
+        return float(area[:, there].mean())
+
+    def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
+        """The mean of the outputs themselves: lengths have no probabilities."""
+        return {HEAD: mean_of([one[HEAD] for one in outputs], shares)}
+
+    def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
+        """(classes, ...) that a voxel is a centre of each class."""
+        logits = np.asarray(arrays[HEAD], dtype=np.float32)[: len(self.classes)]
+        return {HEAD: 1 / (1 + np.exp(-(logits + PRIOR)))}
+
+    @property
+    def decoder(self) -> Decoder:
+        return Decoder(self.classes, self.axes, self.typical, LEAST_SCORE, self.suppression)
+
+    def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
+        """Every voxel that is more of a centre than those around it, with the box that it speaks of."""
+        boxes = self.decoder(((region, np.asarray(arrays[HEAD])) for region, arrays in slabs), geometry)
+        return Prediction(geometry, boxes=boxes, labels=self.labels, threshold=self._level)
+
+    def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
+        """With the score from which on validation boxes are best called; one that is set already stays."""
+        if self.threshold is not None or not cases:
+            return self, {}
+        references = [self._reference(case) for case in cases]
+        decision = threshold([self._boxes(one) for one in predictions], references, self.classes, self.overlap)
+        return replace(self, threshold=float(decision.value)), {"task.threshold": decision}
+
+    def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
+        """One row a case and class; the boxes themselves stand in it as JSON."""
+        rows = []
+        for prediction, case in zip(predictions, cases, strict=True):
+            reference, found, geometry = self._reference(case), self._boxes(prediction), prediction.geometry
+            unit = "mm" if geometry.physical else "pixels"
+            for name in self.classes:
+                row = case_row(found.of(name), reference.of(name), self.overlap, self._level, geometry.steps, unit)
+                rows.append({"case": case.id, "patient": case.patient, "label": name, **row})
+        return pd.DataFrame(rows)
+
+    def summary(self, table: Table, *, seed: int) -> list[Row]:
+        """Average precision and free-response figures with patients resampled, of all classes first."""
+        return summary_rows(self._answers(table), self.overlap, self._level, primary=self.primary, seed=seed)
+
+    def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
+        found = self._boxes(prediction)
+        assert found.scores is not None  # noqa: S101 - as decoded
+        called = found.at(found.scores >= self._level)
+        reference = self._reference(case) if "boxes" in case.references else None
+        return [figures.boxes(stated_image(case), reference, called, self.labels, title=case.id)]
+
+    def overview(self, table: Table) -> list[Figure]:
+        answers = self._answers(table)
+        precisions = {name: answers.matches(name, self.overlap).curve for name in self.classes}
+        responses = {name: answers.froc(name).curve for name in self.classes}
+        return [
+            figures.box_precision_recall(precisions, f"Precision and recall at IoU {self.overlap:g}"),
+            figures.froc(responses, "Free-response receiver operating characteristic"),
+        ]
+
+    def rank(self, table: Table) -> list[str]:
+        f1 = table.groupby("case")["f1"].mean().fillna(1.0)
+        return f1.sort_values(ascending=False, kind="stable").index.tolist()
+
+    def outputs(self, prediction: Prediction) -> Sequence[Mapping[str, Any]]:
+        """A row for each box that is called: label, score, x0, y0[, z0], x1, y1[, z1]; one of blanks without any."""
+        boxes = self._boxes(prediction)
+        names = columns_of(boxes.axes)
+        return rows_of(boxes, {name: names.index(name) for name in table_columns(boxes.axes)}, self._level)
+
+    def saliency(self, outputs: Outputs) -> Tensor:
+        """(batch,) the logit of the surest centre."""
+        return outputs[HEAD][:, : len(self.classes)].flatten(1).amax(dim=1)
+
+    def results(self, prediction: Prediction) -> list[Finding]:
+        boxes = self._boxes(prediction)
+        assert boxes.scores is not None  # noqa: S101 - as decoded
+        return [
+            Finding(name, value=corners.tolist(), unit="voxels", probability=float(score))
+            for name, corners, score in zip(boxes.names, boxes.corners, boxes.scores, strict=True)
+            if score >= self._level
+        ]
+
+    def _counted(self, outputs: Array, boxes: Array) -> tuple[Array, Array, Array]:
+        """Of a part of one case: boxes by overlap, class and score; and how many are to be found."""
+        shape = (len(SELECTION_OVERLAPS), len(self.classes), BINS)
+        right, wrong, total = np.zeros(shape), np.zeros(shape), np.zeros(len(self.classes))
+        decoder, size = self.decoder, np.array(outputs.shape[1:])
+        [(index, values)] = decoder.peaks([(tuple(slice(0, int(n)) for n in size), outputs)])
+        # What rises towards the edge of a part is no centre in it; what reaches beyond is whole on the whole image.
+        inner = ((index[:, 1:] > 0) & (index[:, 1:] < size - 1)).all(axis=1)
+        corners, kinds, scores = decoder.of_peaks(index[inner], values[inner], -np.inf, np.inf)
+        kept = distinct(corners, kinds, scores, self.suppression)
+        bins = np.minimum((scores * BINS).astype(int), BINS - 1)
+        for kind in range(len(self.classes)):
+            truth, own = boxes[boxes[:, 0] == kind, 1:], kept[kinds[kept] == kind]
+            total[kind] = len(truth)
+            shared = box_iou(corners[own], truth)
+            for place, overlap in enumerate(SELECTION_OVERLAPS):
+                hit = _first_hits(shared, overlap)
+                np.add.at(right[place, kind], bins[own][hit], 1.0)
+                np.add.at(wrong[place, kind], bins[own][~hit], 1.0)
+        return right, wrong, total
+
+    def _reference(self, case: Case) -> BoundingBoxes:
+        """The case's boxes; DatasetError for a class that was not trained."""
+        boxes: BoundingBoxes = case.references["boxes"]
+        if unknown := sorted(set(boxes.names) - set(self.classes)):
+            raise DatasetError(
+                f"boxes of {unknown[0]!r}, which is none of {', '.join(self.classes)}",
+                case.id,
+                "Declare the class, or mend it",
+            )
+        return boxes
+
+    def _boxes(self, prediction: Prediction) -> BoundingBoxes:
+        assert prediction.boxes is not None  # noqa: S101 - `decode` always gives them
+        return prediction.boxes
+
+    def _answers(self, table: Table) -> Answers:
+        return Answers.of(table, self.classes)
+
+    @property
+    def _level(self) -> float:
+        return THRESHOLD if self.threshold is None else self.threshold
+
+
+def _first_hits(shared: Array, overlap: float) -> Array:
+    """(boxes,) whether each, from the first, takes a reference that none before it has; shared: (boxes, references)"""
+    hit, free = np.zeros(len(shared), dtype=bool), np.ones(shared.shape[1], dtype=bool)
+    for number, row in enumerate(shared):
+        open_to = np.where(free & (row >= overlap), row, -1.0)
+        if open_to.max(initial=-1.0) >= 0:
+            free[int(open_to.argmax())] = False
+            hit[number] = True
+    return hit

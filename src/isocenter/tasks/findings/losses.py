@@ -1,0 +1,100 @@
+"""What findings cost that do not exclude each other: yes or no for each, where it is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from isocenter.lazy import torch
+from isocenter.tasks.classification.losses import effective_weights
+from isocenter.values import Floats
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Of the focal loss, as published (Lin et al., arXiv:1708.02002).
+GAMMA = 2.0
+# Of the asymmetric loss for what is absent, as published; what is present counts in full (its gamma is 0).
+ABSENT_GAMMA, MARGIN = 4.0, 0.05
+# A probability of 0 for what is there would cost infinitely much.
+SMALLEST = 1e-8
+# Losses that weigh presence and absence by how many cases show them.
+BALANCED = frozenset({"class_balanced"})
+
+
+def _binary(logits: Tensor, truth: Tensor) -> Tensor:
+    """Binary cross-entropy."""
+    return torch.nn.functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+
+
+def _focal(logits: Tensor, truth: Tensor) -> Tensor:
+    """Binary cross-entropy in which what is nearly right counts little (Lin et al., arXiv:1708.02002)."""
+    cost = _binary(logits, truth)
+    return (1 - (-cost).exp()) ** GAMMA * cost
+
+
+def _asymmetric(logits: Tensor, truth: Tensor) -> Tensor:
+    """What is easily seen to be absent counts little, and below a margin nothing (Ridnik et al., arXiv:2009.14119)."""
+    present = logits.sigmoid()
+    shifted = (present - MARGIN).clamp(min=0)
+    there = -present.clamp(min=SMALLEST).log()
+    absent = -(shifted**ABSENT_GAMMA) * (1 - shifted).clamp(min=SMALLEST).log()
+    return truth * there + (1 - truth) * absent
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss of findings.
+
+    cost:    of (batch, findings) logits and truths, without a mean
+    because: what it does, in words
+    """
+
+    cost: Callable[[Tensor, Tensor], Tensor]
+    because: str
+    source: str
+
+
+LOSSES: Mapping[str, Loss] = {
+    "bce": Loss(
+        _binary, "binary cross-entropy: its probabilities are to be believed", "doi:10.1198/016214506000001437"
+    ),
+    "class_balanced": Loss(
+        _binary,
+        "binary cross-entropy in which what few cases show counts more, and probabilities are brought back",
+        "arXiv:1901.05555",
+    ),
+    "focal": Loss(
+        _focal, "what is nearly right counts little; probabilities come out too near 0.5", "arXiv:1708.02002"
+    ),
+    "asymmetric": Loss(
+        _asymmetric,
+        "what is easily seen to be absent counts little; probabilities come out too high",
+        "arXiv:2009.14119",
+    ),
+}
+
+
+def finding_loss(name: str, logits: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
+    """The mean over what is known of a batch; 0 where nothing is.
+
+    logits, target: (batch, findings), of the target 1 present, 0 absent, NaN not known
+    weights:        (findings, 2) how much absence and presence count
+    """
+    known = ~target.isnan()
+    truth = torch.where(known, target, torch.zeros_like(target)).to(logits.dtype)
+    costs = LOSSES[name].cost(logits, truth) * known
+    if weights is not None:
+        costs = costs * torch.where(truth > 0, weights[:, 1], weights[:, 0])
+    return costs.sum() / known.sum().clamp(min=1)
+
+
+def balance(absent: Floats, present: Floats) -> Floats:
+    """(findings, 2) weights of absence and presence by the effective numbers of their cases, 1 on average of the two.
+
+    Cui et al., arXiv:1901.05555
+    """
+    return effective_weights(np.stack([absent, present], axis=-1))

@@ -1,0 +1,89 @@
+"""What the training cases say about how findings are taught."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from isocenter.errors import DatasetError, PlanError
+from isocenter.tasks.findings.losses import BALANCED, LOSSES
+from isocenter.tasks.shared.operating_point import NOBODY, YOUDEN, check_numbers, check_rule
+from isocenter.values import Dataset, Decision, Fingerprint
+
+MAIER_HEIN = "doi:10.1038/s41592-023-02151-z"
+COUNTED = ("present", "absent")
+
+
+def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
+    """The fields of findings for these training cases.
+
+    A finding that none of them has, or all, cannot be learnt and is left out; DatasetError where none is left.
+    """
+    found = fingerprint.findings
+    declared = [label.name for label in dataset.classes.get("findings", ())] or list(found)
+    counts = {name: dict(zip(COUNTED, found.get(name, (0, 0)), strict=True)) for name in declared}
+    kept = [name for name in declared if min(counts[name].values()) > 0]
+    left_out = [f"{name} ({_said(counts[name])})" for name in declared if name not in kept]
+    if not kept:
+        raise DatasetError(
+            f"no finding is present in some training cases and absent in others ({', '.join(left_out) or 'none'})",
+            str(dataset.root or dataset.name),
+            "Give cases with and without each finding",
+        )
+    shares = "; ".join(f"{name} {_said(counts[name])}" for name in kept)
+    lost = (
+        f"; left out, because nothing tells it apart in the training cases: {', '.join(left_out)}" if left_out else ""
+    )
+    rarest = min(kept, key=lambda name: counts[name]["present"])
+    others = ", ".join(name for name in LOSSES if name != "bce")
+    return {
+        "findings": Decision(kept, f"of the training cases in which it is known: {shares}{lost}"),
+        "counts": Decision({name: counts[name] for name in kept}, "their shares are what probabilities refer to"),
+        "loss": Decision(
+            "bce",
+            f"{LOSSES['bce'].because}; of the rarest, {rarest}, there are {counts[rarest]['present']} "
+            f"(for scarce findings: {others})",
+            LOSSES["bce"].source,
+        ),
+        "operating_point": Decision("youden", "no rule was asked for: sensitivity and specificity count alike", YOUDEN),
+        "thresholds": Decision(
+            None, "they are found on the validation cases after training; 0.5 where those are too few"
+        ),
+        "prevalence": Decision(None, "predictive values are those of the cases that are scored"),
+    }
+
+
+def decisions() -> dict[str, Decision]:
+    """What findings say about training."""
+    return {
+        "network.name": Decision("resnet", "it gives one answer for each finding of the image", "arXiv:1512.03385"),
+        "training.selection": Decision("auroc", "it is the mean over findings, and ranks cases without a threshold"),
+        "evaluation.primary": Decision("auroc", "no operating point was asked for", MAIER_HEIN),
+    }
+
+
+def check_settings(
+    findings: Sequence[str],
+    counts: Mapping[str, Mapping[str, int]],
+    loss: str,
+    rule: str,
+    each: Mapping[str, Mapping[str, float] | None],
+) -> None:
+    """PlanError names the setting that cannot be; each: {setting: {finding: number}}"""
+    if len(set(findings)) < max(1, len(findings)):
+        raise PlanError("at least one finding is needed, and each once", "task.findings", "Name each finding once")
+    if loss not in LOSSES:
+        raise PlanError(f"there is no loss {loss!r}", "task.loss", f"Choose one of {', '.join(LOSSES)}")
+    for name, both in counts.items():
+        if set(both) != set(COUNTED):
+            raise PlanError(f"{dict(both)} for {name}", "task.counts", "Give present and absent")
+    for side in COUNTED:
+        check_numbers("task.counts", {name: both[side] for name, both in counts.items()}, findings, 0, 10**12)
+    if loss in BALANCED and (lacking := [name for name in findings if name not in counts]):
+        raise PlanError(f"{loss} needs the cases of {lacking[0]}", "task.counts", "Give present and absent of each")
+    check_rule(rule)
+    for setting, numbers in each.items():
+        check_numbers(f"task.{setting}", numbers or {}, findings, 0, NOBODY if setting == "thresholds" else 1)
+
+
+def _said(counts: Mapping[str, int]) -> str:
+    return f"{counts['present']} present and {counts['absent']} absent"

@@ -1,0 +1,126 @@
+"""What the table of findings' cases comes to: their unweighted mean first, then each finding where it is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from isocenter.evaluation import (
+    Confusion,
+    Table,
+    auroc,
+    average_precision,
+    bootstrap,
+    bootstrap_statistic,
+    brier,
+    calibration_error,
+)
+from isocenter.report import Figure, figures
+from isocenter.tasks.shared.binary_scores import Called, label_rows
+from isocenter.tasks.shared.discrimination_figures import discrimination
+from isocenter.values import Estimate, Floats, Row
+
+METRICS = frozenset({"auroc", "average_precision", "sensitivity", "specificity", "ppv", "npv", "f1", "brier", "ece"})
+# Those that set the score of one case against that of another.
+RANKED = {"auroc": auroc, "average_precision": average_precision}
+PRESENT, ABSENT = "present", "absent"
+# Of more findings reliability and confusion would fill pages; the curves show them all.
+MOST_SHOWN = 6
+
+# A finding's figure under weightings (draws, cases) of the cases in which it is known.
+Figured = Callable[[Called, Floats], Floats]
+
+
+def called_of(table: Table, findings: Sequence[str], at: Mapping[str, str]) -> dict[str, Called]:
+    """{finding: its cases}, of those in which it is known; at: where its operating point lies, in words."""
+    made = {}
+    for name in findings:
+        own = table[table["label"] == name]
+        if len(own):
+            made[name] = Called(
+                own["probability"].to_numpy(float),
+                (own["predicted"] == PRESENT).to_numpy(bool),
+                (own["reference"] == PRESENT).to_numpy(bool),
+                own["patient"].to_numpy(str),
+                at[name],
+            )
+    return made
+
+
+def summary_rows(table: Table, known: Mapping[str, Called], prevalence: Mapping[str, float], *, seed: int) -> list[Row]:
+    """Each metric over all findings (unweighted mean), then by finding."""
+    by_finding = [row for name, one in known.items() for row in _of_finding(name, one, prevalence.get(name), seed)]
+    return [*_means(table, known, by_finding, prevalence, seed), *by_finding]
+
+
+def overview(known: Mapping[str, Called]) -> list[Figure]:
+    """Discrimination of all findings; of the first few calibration, and what was taken for what."""
+    drawn = discrimination({name: (one.truth, one.scores, one.patients) for name, one in known.items()})
+    for name, one in list(known.items())[:MOST_SHOWN]:
+        drawn.append(figures.reliability(one.truth, one.scores, f"Can the probabilities of {name} be believed?"))
+        counts = Confusion.of(one.called, one.truth).counts.astype(int)
+        drawn.append(figures.confusion(counts, (f"no {name}", name), f"{name}: what was taken for what"))
+    return drawn
+
+
+def _of_finding(name: str, given: Called, prevalence: float | None, seed: int) -> Iterator[Row]:
+    yield from label_rows(name, given, prevalence=prevalence, seed=seed)
+    squares = (given.scores - given.truth) ** 2
+    yield Row("brier", name, bootstrap(squares, given.patients, seed=seed))
+    yield Row("ece", name, calibration_error(given.scores, given.truth, given.patients, seed=seed))
+
+
+def _means(
+    table: Table, known: Mapping[str, Called], rows: Sequence[Row], prevalence: Mapping[str, float], seed: int
+) -> Iterator[Row]:
+    """The mean over the findings for which a figure is defined; a case is drawn with all its findings."""
+    cases = table.drop_duplicates("case")
+    place = {case: number for number, case in enumerate(cases["case"])}
+    where = {name: table.loc[table["label"] == name, "case"].map(place).to_numpy(int) for name in known}
+    strata = _rarest(len(place), known, where)
+    values = {(row.metric, row.label): row.estimate.value for row in rows}
+    for metric in dict.fromkeys(row.metric for row in rows):
+        defined = [name for name in known if np.isfinite(values.get((metric, name), np.nan))]
+        said = f"; unweighted mean of {len(defined)} of {len(known)} findings"
+        if metric == "ece" or not defined:
+            mean = float(np.mean([values[metric, name] for name in defined])) if defined else float("nan")
+            people = int(cases["patient"].nunique())
+            yield Row(
+                metric,
+                "all",
+                Estimate(
+                    mean, n=len(cases), patients=people, method=f"none: {said.lstrip('; ')}, each as its own row says"
+                ),
+            )
+            continue
+
+        def mean_of(weights: Floats, metric: str = metric, defined: Sequence[str] = tuple(defined)) -> Floats:
+            each = [_figure(metric, known[name], weights[..., where[name]], prevalence.get(name)) for name in defined]
+            return np.mean(each, axis=0)
+
+        how: dict[str, Any] = {"strata": strata, "seed": seed, "exact": False, "compares": metric in RANKED}
+        estimate = bootstrap_statistic(mean_of, cases["patient"].to_numpy(str), **how)
+        yield Row(metric, "all", replace(estimate, method=estimate.method + said))
+
+
+def _figure(metric: str, one: Called, weights: Floats, prevalence: float | None) -> Floats:
+    """One finding's figure under each weighting of its cases."""
+    of_scores = {**RANKED, "brier": brier}
+    if metric in of_scores:
+        return of_scores[metric](one.scores, one.truth, weights)
+    counts = Confusion.of(one.called, one.truth, 2, weights)
+    if metric in ("ppv", "npv") and prevalence is not None:
+        return counts.ppv_at(prevalence) if metric == "ppv" else counts.npv_at(prevalence)
+    found: Floats = getattr(counts, metric)
+    return found
+
+
+def _rarest(cases: int, known: Mapping[str, Called], where: Mapping[str, np.ndarray]) -> np.ndarray:
+    """(cases,) the rarest finding that each has, by number, so that draws seldom lack one; the last for none."""
+    found = np.full(cases, len(known))
+    for number, name in sorted(enumerate(known), key=lambda one: -int(known[one[1]].truth.sum())):
+        found[where[name][known[name].truth]] = number
+    return found

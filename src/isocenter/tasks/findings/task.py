@@ -1,0 +1,296 @@
+"""Findings: several that do not exclude each other, each there or not, for the whole image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+
+from isocenter.errors import PlanError
+from isocenter.evaluation import Table, auroc
+from isocenter.lazy import pandas as pd
+from isocenter.lazy import torch
+from isocenter.report import Figure, figures
+from isocenter.tasks.findings.losses import BALANCED, balance, finding_loss
+from isocenter.tasks.findings.plan import check_settings, decisions, settings_for
+from isocenter.tasks.findings.scores import ABSENT, METRICS, PRESENT, called_of, overview, summary_rows
+from isocenter.tasks.shared.averages import Shares, mean_of
+from isocenter.tasks.shared.left_right import crossed
+from isocenter.tasks.shared.operating_point import YOUDEN, found_threshold
+from isocenter.tasks.shared.settings import reading
+from isocenter.tasks.task import Outputs, Task, stated_image
+from isocenter.values import (
+    Array,
+    Case,
+    Dataset,
+    Decision,
+    Finding,
+    Fingerprint,
+    Floats,
+    Geometry,
+    Head,
+    Label,
+    Prediction,
+    Row,
+    Slabs,
+    Target,
+    Vector,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# The settings that hold one number a finding.
+BY_FINDING = ("thresholds", "prevalence")
+DEFAULT_THRESHOLD = 0.5
+# A probability of 0 for what was there would cost infinitely much.
+SMALLEST = 1e-7
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Several findings, of which an image may show any.
+
+    A case need not say something of each: what is not known is neither learnt nor scored.
+
+    findings:        in the order of every column
+    counts:          {finding: {"present", "absent": training cases}}
+    loss_name:       of `finding_losses.LOSSES`
+    operating_point: the rule by which validation cases decide from which probability on a finding is called
+    thresholds:      {finding: that probability}; None until they have decided
+    prevalence:      {finding: share of all people} for predictive values; None: of the cases that are scored
+    """
+
+    findings: tuple[str, ...]
+    counts: Mapping[str, Mapping[str, int]] | None = None
+    loss_name: str = "bce"
+    operating_point: str = "youden"
+    thresholds: Mapping[str, float] | None = None
+    prevalence: Mapping[str, float] | None = None
+
+    name: ClassVar[str] = "findings"
+    needs: ClassVar[frozenset[str]] = frozenset({"findings"})
+    registers: ClassVar[Mapping[str, str]] = {"operating_point": "operating point", "prevalence": "prevalence"}
+    tunes: ClassVar[tuple[str, ...]] = ("thresholds",)
+    of_a_case: ClassVar[str] = "brier"
+    # Not the losses whose probabilities are not to be believed: a metric of ranks would not notice.
+    tried: ClassVar[Mapping[str, tuple[str, ...]]] = {"loss": ("bce", "class_balanced")}
+    metrics: ClassVar[frozenset[str]] = METRICS
+    selects_by: ClassVar[str] = "auroc"
+
+    @classmethod
+    def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
+        return settings_for(dataset, fingerprint)
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Findings:
+        known = ("findings", "counts", "loss", "operating_point", *BY_FINDING)
+        with reading(settings, known, "findings"):
+            findings = tuple(str(name) for name in settings["findings"])
+            counts = settings.get("counts")
+            each = {name: _by_finding(settings.get(name)) for name in BY_FINDING}
+            task = cls(
+                findings,
+                None if counts is None else {str(name): _whole(both) for name, both in counts.items()},
+                str(settings.get("loss", "bce")),
+                settings.get("operating_point", "youden"),
+                **each,
+            )
+        check_settings(findings, task.counts or {}, task.loss_name, task.operating_point, each)
+        return task
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {
+            "findings": list(self.findings),
+            "counts": None if self.counts is None else {name: dict(both) for name, both in self.counts.items()},
+            "loss": self.loss_name,
+            "operating_point": self.operating_point,
+            "thresholds": None if self.thresholds is None else dict(self.thresholds),
+            "prevalence": None if self.prevalence is None else dict(self.prevalence),
+        }
+
+    @property
+    def target_settings(self) -> Mapping[str, Any]:
+        return {"findings": list(self.findings)}
+
+    @property
+    def heads(self) -> Mapping[str, Head]:
+        return {"findings": Vector(len(self.findings))}
+
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        return tuple(Label(value, name) for value, name in enumerate(self.findings))
+
+    @property
+    def merge(self) -> Literal["gaussian", "mean", "nnunet"]:
+        return "mean"
+
+    @property
+    def mirrored(self) -> tuple[int, ...] | None:
+        return crossed(self.findings)
+
+    def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
+        return decisions()
+
+    def under(self, sampling: str) -> dict[str, Decision]:
+        if sampling != "natural":
+            problem = "a case has several findings at once, so that none can be drawn as often as another"
+            remedy = "Give natural, and --set task.loss=class_balanced where findings are scarce"
+            raise PlanError(problem, "training.sampling", remedy)
+        return {}
+
+    def target(self, case: Case) -> Target:
+        """(findings,) 1 where it is present, 0 where absent, NaN where it is not known."""
+        said = case.references["findings"]
+        return Target(self.heads["findings"], np.array([said.get(name, np.nan) for name in self.findings], np.float32))
+
+    def loss(self, outputs: Outputs, target: Tensor) -> Tensor:
+        logits = outputs["findings"].float()
+        weights = logits.new_tensor(self._balance) if self.loss_name in BALANCED else None
+        return finding_loss(self.loss_name, logits, target, weights)
+
+    def quality(self, outputs: Outputs, target: Tensor) -> Mapping[str, Tensor]:
+        likely = self._likely(outputs["findings"].detach().float().cpu().numpy())
+        return {"probabilities": torch.from_numpy(likely), "target": target}
+
+    def selection(self, collected: Mapping[str, Tensor]) -> float:
+        """Mean AUROC over the findings that some validation cases have and others lack; without any minus log loss."""
+        probabilities, target = collected["probabilities"].cpu().numpy(), collected["target"].cpu().numpy()
+        known = np.isfinite(target)
+        each = [
+            float(auroc(scores[there], truth[there] > 0))
+            for scores, truth, there in zip(probabilities.T, target.T, known.T, strict=True)
+            if len(set(truth[there])) > 1
+        ]
+        if each:
+            return float(np.mean(each))
+        said = np.where(target > 0, probabilities, 1 - probabilities)[known]
+        return float(np.log(said.clip(SMALLEST)).mean()) if said.size else float("nan")
+
+    def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
+        """The mean of the log odds."""
+        return {"findings": mean_of([one["findings"] for one in outputs], shares)}
+
+    def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
+        return {"findings": np.moveaxis(self._likely(np.moveaxis(np.asarray(arrays["findings"]), 0, -1)), -1, 0)}
+
+    def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
+        """(findings,) log odds of one case to a probability of each."""
+        [(_, arrays)] = slabs  # a vector head is one slab
+        probabilities = self.probabilities(arrays)["findings"].tolist()
+        return Prediction(geometry, probabilities=dict(zip(self.findings, probabilities, strict=True)))
+
+    def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
+        """With the thresholds that the operating point's rule finds; those that are set already stay."""
+        if self.thresholds is not None or not cases:
+            return self, {}
+        known = called_of(self.score(predictions, cases), self.findings, dict.fromkeys(self.findings, ""))
+        found, said = dict[str, float](), []
+        for name, one in known.items():
+            level, words = found_threshold(self.operating_point, name, one.scores, one.truth, str(DEFAULT_THRESHOLD))
+            said.append(words)
+            if level is not None:
+                found[name] = level
+        source = YOUDEN if found and self.operating_point == "youden" else ""
+        decision = Decision(found, "; ".join(said) or "no validation case says anything of a finding", source)
+        return replace(self, thresholds=found), {"task.thresholds": decision}
+
+    def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
+        """One row a case and finding of which it is known: reference, predicted, probability, brier."""
+        rows: list[dict[str, Any]] = []
+        for prediction, case in zip(predictions, cases, strict=True):
+            probabilities, called = self._probabilities(prediction), self._called(prediction)
+            for name, present in case.references["findings"].items():
+                if name in self.findings:
+                    rows.append(
+                        {
+                            "case": case.id,
+                            "patient": case.patient,
+                            "label": name,
+                            "reference": PRESENT if present else ABSENT,
+                            "predicted": PRESENT if called[name] else ABSENT,
+                            "probability": probabilities[name],
+                            "brier": (probabilities[name] - present) ** 2,
+                        }
+                    )
+        columns = ["case", "patient", "label", "reference", "predicted", "probability", "brier"]
+        return pd.DataFrame(rows, columns=columns)
+
+    def summary(self, table: Table, *, seed: int) -> list[Row]:
+        """Each metric as the mean over findings, then by finding; patients are resampled with all their findings."""
+        return summary_rows(table, called_of(table, self.findings, self._at), self.prevalence or {}, seed=seed)
+
+    def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
+        said = ", ".join(f"{name} {p:.2f}" for name, p in self._probabilities(prediction).items())
+        known = case.references.get("findings")
+        there = ", ".join(name for name, present in (known or {}).items() if present) or "none of the known"
+        caption = said if known is None else f"{said}; reference {there}"
+        return [figures.contours(stated_image(case), None, None, (), title=case.id, caption=caption)]
+
+    def overview(self, table: Table) -> list[Figure]:
+        return overview(called_of(table, self.findings, self._at))
+
+    def rank(self, table: Table) -> list[str]:
+        return table.groupby("case")["brier"].mean().sort_values(kind="stable").index.tolist()
+
+    def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
+        probabilities, called = self._probabilities(prediction), self._called(prediction)
+        return {
+            **{f"probability_{name}": probabilities[name] for name in self.findings},
+            **{f"called_{name}": called[name] for name in self.findings},
+        }
+
+    def saliency(self, outputs: Outputs) -> Tensor:
+        """(batch,) what a heat map explains: the log odds of the likeliest finding."""
+        return outputs["findings"].amax(dim=-1)
+
+    def results(self, prediction: Prediction) -> list[Finding]:
+        called = self._called(prediction)
+        return [Finding(name, value=called[name], probability=p) for name, p in self._probabilities(prediction).items()]
+
+    def _probabilities(self, prediction: Prediction) -> Mapping[str, float]:
+        assert prediction.probabilities is not None  # noqa: S101 - `decode` always gives them
+        return prediction.probabilities
+
+    def _called(self, prediction: Prediction) -> dict[str, bool]:
+        levels = self.thresholds or {}
+        probabilities = self._probabilities(prediction)
+        return {name: bool(probabilities[name] >= levels.get(name, DEFAULT_THRESHOLD)) for name in self.findings}
+
+    @property
+    def _at(self) -> dict[str, str]:
+        """{finding: where its operating point lies, in words}"""
+        found = self.thresholds or {}
+        return {
+            name: f"; from {found[name]:.3g} on ({self.operating_point}, validation)"
+            if name in found
+            else f"; from {DEFAULT_THRESHOLD} on (default)"
+            for name in self.findings
+        }
+
+    @property
+    def _balance(self) -> Floats:
+        """(findings, 2) how much absence and presence count in the loss."""
+        counts = self.counts or {}
+        absent, present = (
+            np.array([counts[name][side] for name in self.findings], dtype=np.float64) for side in (ABSENT, PRESENT)
+        )
+        return balance(absent, present)
+
+    def _likely(self, outputs: Floats) -> Floats:
+        """(..., findings) log odds to probabilities, brought back to the shares of the training cases."""
+        odds = np.asarray(outputs, dtype=np.float64)
+        if self.loss_name in BALANCED:
+            odds = odds - np.log(self._balance[:, 1] / self._balance[:, 0])
+        return np.asarray(np.exp(-np.logaddexp(0.0, -odds)))
+
+
+def _by_finding(given: Any) -> dict[str, float] | None:
+    return None if given is None else {str(name): float(value) for name, value in given.items()}
+
+
+def _whole(both: Mapping[str, Any]) -> dict[str, int]:
+    return {str(side): int(count) for side, count in both.items()}

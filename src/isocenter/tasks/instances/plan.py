@@ -1,0 +1,151 @@
+"""What the training objects say about how they are taught, and which validation maps about how they are told apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from isocenter.errors import DatasetError, PlanError, counted
+from isocenter.evaluation import instance_overlap
+from isocenter.tasks.instances.decode import Decoder
+from isocenter.values import Array, CaseFacts, Dataset, Decision, Fingerprint
+
+NAYLOR, CAICEDO = "doi:10.1109/TMI.2018.2865709", "doi:10.1038/s41592-019-0612-7"
+# In voxels of the shortest side: less shows no hill, and farther off a border nothing changes for the eye.
+LEAST_REACH, MOST_REACH = 2.0, 12.0
+# Of the training objects so many per cent may be slips of the pen; half of what is left is no object.
+SLIPS = 1.0
+# Until validation cases have decided.
+INSIDE, PROMINENCE = 0.5, 0.2
+# What is tried on them.
+TRIED: Mapping[str, tuple[float, ...]] = {
+    "inside": (0.3, 0.4, INSIDE, 0.6, 0.7),
+    "prominence": (0.1, PROMINENCE, 0.3, 0.4),
+}
+# Of fewer objects of validation cases a threshold would be chance.
+FEWEST_OBJECTS = 10
+
+
+def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
+    """The fields of an instance segmentation for these training cases; DatasetError where none has an object."""
+    cases = [case for case in fingerprint.cases if objects_of(case)]
+    if not cases:
+        where = str(dataset.root or dataset.name)
+        raise DatasetError("the training cases have no objects", where, "Give cases with something to find")
+    sizes = [size for case in cases for size in objects_of(case)]
+    said = f"{counted(len(sizes), 'object')} of {counted(len(cases), 'training case')}"
+    steps = steps_of(fingerprint)
+    radius = float(np.median([_radius(size * math.prod(steps), len(steps)) for size in sizes]))
+    reach = float(np.clip(radius, LEAST_REACH, MOST_REACH))
+    physical = all(case.voxel_volume is not None for case in cases)
+    volumes = [size * (case.voxel_volume if physical else 1) for case in cases for size in objects_of(case)]  # type: ignore[operator]
+    return {
+        "steps": Decision(list(steps), "sides of a voxel, the shortest being 1: the median of the training cases"),
+        "reach": Decision(
+            round(reach, 2),
+            f"sides of a voxel from the border inwards; the median radius of {said} is {radius:.3g}",
+            NAYLOR,
+        ),
+        "smallest": Decision(
+            round(float(np.percentile(volumes, SLIPS)) / 2, 6),
+            f"{unit_of_size(len(cases[0].shape), physical)}: half of what {100 - SLIPS:g} % of {said} have at least",
+        ),
+        "inside": Decision(
+            None, f"found on the validation cases after training; {INSIDE} where their objects are too few"
+        ),
+        "prominence": Decision(
+            None, f"found on the validation cases after training; {PROMINENCE} where their objects are too few"
+        ),
+    }
+
+
+def objects_of(case: CaseFacts) -> list[int]:
+    """Voxels of each object."""
+    return [count for number, count in case.references.get("instances", {}).items() if number != 0]
+
+
+def steps_of(fingerprint: Fingerprint) -> tuple[float, ...]:
+    """Sides of a voxel of the network's grid, the shortest being 1; volumes of a single slice are pictures, where
+    all are."""
+    shapes = [case.shape for case in fingerprint.cases]
+    steps = [case.steps for case in fingerprint.cases]
+    if all(len(shape) == 3 and 1 in shape for shape in shapes):
+        steps = [_without_slice(shape, step) for shape, step in zip(shapes, steps, strict=True)]
+    median = np.median(np.array(steps), axis=0)
+    return tuple(np.round(median / median.min(), 3).tolist())
+
+
+def unit_of_size(axes: int, physical: bool) -> str:
+    """In which the size of an object is counted."""
+    if physical:
+        return "mm²" if axes == 2 else "mm³"
+    return "pixels" if axes == 2 else "voxels"
+
+
+def check_settings(numbers: Mapping[str, Any]) -> None:
+    """PlanError names the setting that cannot be."""
+    if len(numbers["steps"]) not in (2, 3) or not all(0 < step < math.inf for step in numbers["steps"]):
+        raise PlanError(f"steps of {numbers['steps']}", "task.steps", "Give a length above 0 for 2 or 3 axes")
+    if not 1 <= numbers["reach"] < math.inf:
+        raise PlanError(f"a reach of {numbers['reach']} voxels", "task.reach", "Give 1 or more")
+    if not 0 <= numbers["smallest"] < math.inf:
+        raise PlanError(f"a smallest size of {numbers['smallest']}", "task.smallest", "Give 0 or more")
+    for name in ("inside", "prominence"):
+        if numbers[name] is not None and not 0 < numbers[name] < 1:
+            raise PlanError(f"{numbers[name]} is not between 0 and 1", f"task.{name}", "Give a share")
+
+
+def thresholds(
+    decoder: Decoder,
+    names: Collection[str],
+    maps: Sequence[Mapping[str, Array]],
+    references: Sequence[Array],
+    smallest: Sequence[float],
+) -> dict[str, Decision]:
+    """From which probability on a voxel is inside, then how far a hill stands out: the highest mean AP of these cases.
+
+    decoder:  of what is usual, or set already
+    names:    of the fields that are open yet
+    smallest: voxels of each case
+    """
+    total = sum(len(np.setdiff1d(one, 0)) for one in references)
+    if total < FEWEST_OBJECTS:
+        because = f"{counted(total, 'object')} of validation cases are too few, {FEWEST_OBJECTS} are the least"
+        return {name: Decision(getattr(decoder, name), because) for name in names}
+
+    def mean_ap(tried: Decoder) -> float:
+        scores = [
+            instance_overlap(replace(tried, smallest=least)(one["inside"], one["height"]), truth).ap()
+            for one, truth, least in zip(maps, references, smallest, strict=True)
+        ]
+        return float(np.nanmean(scores))
+
+    found: dict[str, Decision] = {}
+    for name, values in TRIED.items():
+        if name not in names:
+            continue
+        tried = {value: mean_ap(replace(decoder, **{name: value})) for value in values}
+        # Of equals the one next to what is usual.
+        usual = getattr(decoder, name)
+        best = max(tried, key=lambda value: (round(tried[value], 4), -abs(value - usual)))
+        decoder = replace(decoder, **{name: best})
+        because = (
+            f"the highest mean AP, {tried[best]:.3f} ({usual} gives {tried[usual]:.3f}), of {counted(total, 'object')} "
+            f"of {counted(len(maps), 'validation case')}"
+        )
+        found[name] = Decision(best, because, CAICEDO)
+    return found
+
+
+def _radius(size: float, axes: int) -> float:
+    """Of a disc or ball of this size."""
+    return math.sqrt(size / math.pi) if axes == 2 else (3 * size / (4 * math.pi)) ** (1 / 3)
+
+
+def _without_slice(shape: Sequence[int], step: Sequence[float]) -> tuple[float, ...]:
+    single = max(axis for axis, size in enumerate(shape) if size == 1)
+    return tuple(np.delete(np.asarray(step, dtype=float), single).tolist())

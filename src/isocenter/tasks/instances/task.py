@@ -1,0 +1,296 @@
+"""Instance segmentation: every object has a number of its own.
+
+A network says of each voxel whether it is inside an object, and how far from the border; a watershed from the tops of
+these hills parts what touches: Naylor et al., IEEE Trans Med Imaging 2019, doi:10.1109/TMI.2018.2865709, in two and
+three axes alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+
+from isocenter.errors import GeometryError, PlanError
+from isocenter.evaluation import InstanceOverlap, Table, instance_overlap
+from isocenter.files import Spool
+from isocenter.lazy import pandas as pd
+from isocenter.lazy import torch
+from isocenter.report import Figure, figures
+from isocenter.tasks.instances.decode import Decoder
+from isocenter.tasks.instances.maps import instance_loss
+from isocenter.tasks.instances.plan import INSIDE, PROMINENCE, check_settings, settings_for, thresholds, unit_of_size
+from isocenter.tasks.instances.scores import METRICS, case_row, summary_rows
+from isocenter.tasks.shared.averages import Shares, mean_of
+from isocenter.tasks.shared.label_values import label_values
+from isocenter.tasks.task import Outputs, Task, stated_image
+from isocenter.values import (
+    Array,
+    Case,
+    Dataset,
+    Decision,
+    Dense,
+    Finding,
+    Fingerprint,
+    Geometry,
+    Head,
+    Instances,
+    Label,
+    Prediction,
+    Row,
+    Slabs,
+    Target,
+    blocks,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+HEAD, OBJECT = "instances", "object"
+# What a map is worth between network and watershed: a thousandth.
+KEPT = np.dtype(np.float16)
+
+
+@dataclass(frozen=True)
+class InstanceSegmentation:
+    """Objects of one kind, which may touch.
+
+    steps:      sides of a voxel of the network's grid, the shortest being 1
+    reach:      in these, how far from its border an object gets higher
+    smallest:   mm² or mm³, voxels where their size is not known: what is smaller is no object
+    inside:     probability from which a voxel belongs to an object; None until validation cases have decided
+    prominence: share of its height by which an object stands out from a higher one that it touches; likewise
+    """
+
+    steps: tuple[float, ...]
+    reach: float
+    smallest: float = 0.0
+    inside: float | None = None
+    prominence: float | None = None
+
+    name: ClassVar[str] = "instances"
+    needs: ClassVar[frozenset[str]] = frozenset({"instances"})
+    metrics: ClassVar[frozenset[str]] = METRICS
+    selects_by: ClassVar[str] = "ap"
+    tunes: ClassVar[tuple[str, ...]] = ("inside", "prominence")
+    # Measured: two maps, heights in steps, numbers, pieces and the order of all while objects are told apart.
+    bytes_per_voxel: ClassVar[int] = 40
+
+    @classmethod
+    def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
+        return settings_for(dataset, fingerprint)
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> InstanceSegmentation:
+        known = ("steps", "reach", "smallest", "inside", "prominence")
+        if unknown := sorted(set(settings) - set(known)):
+            raise PlanError("there is no such setting", f"task.{unknown[0]}", f"Choose one of {', '.join(known)}")
+        try:
+            shares = [settings.get(name) for name in ("inside", "prominence")]
+            task = cls(
+                tuple(float(step) for step in settings["steps"]),
+                float(settings["reach"]),
+                float(settings["smallest"]),
+                *(None if share is None else float(share) for share in shares),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise PlanError(f"impossible settings of instances ({error})", "task", "Plan anew, or mend it") from error
+        check_settings(task.settings)
+        return task
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {
+            "steps": list(self.steps),
+            "reach": self.reach,
+            "smallest": self.smallest,
+            "inside": self.inside,
+            "prominence": self.prominence,
+        }
+
+    @property
+    def target_settings(self) -> Mapping[str, Any]:
+        return {}
+
+    @property
+    def heads(self) -> Mapping[str, Head]:
+        return {HEAD: Dense(2, heights=1, unit=self.reach, called=("inside an object", "distance from its border"))}
+
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        """What the first output is the probability of; the values of a result are numbers of objects."""
+        return (Label(1, OBJECT),)
+
+    @property
+    def merge(self) -> Literal["gaussian", "mean", "nnunet"]:
+        return "gaussian"
+
+    @property
+    def mirrored(self) -> tuple[int, ...] | None:
+        return (0, 1)
+
+    def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
+        return {
+            "network.name": Decision("unet", "it gives an output for every voxel", "arXiv:1505.04597"),
+            "training.selection": Decision("ap", "average precision of the validation cases, mean of IoU 0.5 to 0.95"),
+            "evaluation.primary": Decision(
+                "ap50",
+                "it counts what is found, missed and wrongly called; so much overlap is a find",
+                "doi:10.1038/s41592-019-0612-7",
+            ),
+        }
+
+    def under(self, sampling: str) -> dict[str, Decision]:
+        return {}
+
+    def target(self, case: Case) -> Target:
+        """Numbers of the objects; GeometryError where they and the image lie on different grids."""
+        numbers, image = case.references["instances"], stated_image(case)
+        if not numbers.geometry.equals(image.geometry):
+            raise GeometryError(
+                f"objects ({numbers.geometry!r}) and image ({image.geometry!r}) lie on different grids",
+                case.id,
+                "Resample one onto the other, or leave the case out",
+            )
+        values, places = np.unique(label_values(numbers.data, case.id), return_inverse=True)
+        # Numbered without gaps, because a file's numbers may be larger than 32 bits hold.
+        dense = places + (0 if values[0] == 0 else 1)
+        return Target(Instances(), dense.reshape(numbers.geometry.shape).astype(np.int32))
+
+    def loss(self, outputs: Outputs, target: Tensor) -> Tensor:
+        return instance_loss(outputs[HEAD].float(), target, self.steps, self.reach)
+
+    def quality(self, outputs: Outputs, target: Tensor) -> Mapping[str, Tensor]:
+        """(batch, thresholds) objects found, (batch, 1) of prediction and reference together."""
+        found = [
+            self._overlap(one.cpu().numpy(), truth.cpu().numpy())
+            for one, truth in zip(outputs[HEAD].float(), target, strict=True)
+        ]
+        matched = [[one.matched(threshold) for threshold in one.thresholds] for one in found]
+        both = [[len(one.predicted) + len(one.reference)] for one in found]
+        return {"matched": torch.tensor(matched).double(), "both": torch.tensor(both).double()}
+
+    def selection(self, collected: Mapping[str, Tensor]) -> float:
+        """Mean over cases and thresholds of TP / (TP + FP + FN); a case without any object is left out."""
+        there = collected["both"][:, 0] > 0
+        matched, both = collected["matched"][there], collected["both"][there]
+        return float((matched / (both - matched)).mean()) if len(both) else float("nan")
+
+    def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
+        """The mean of the outputs themselves: heights have no probabilities."""
+        return {HEAD: mean_of([one[HEAD] for one in outputs], shares)}
+
+    def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
+        """(1, ...) that a voxel is inside an object."""
+        return {HEAD: _chance(np.asarray(arrays[HEAD], dtype=np.float32)[:1])}
+
+    def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
+        """Numbers of objects; what no slab covers (cut away before the network) is background.
+
+        An object may reach through many slabs: it takes the whole of both maps.
+        """
+        inside, height = Spool(geometry.shape, KEPT), Spool(geometry.shape, KEPT)
+        for region, arrays in slabs:
+            said = np.asarray(arrays[HEAD], dtype=np.float32)
+            inside[region] = _chance(said[0]).astype(KEPT)
+            height[region] = np.clip(said[1], 0.0, 1.0).astype(KEPT)
+        maps = {"inside": inside.data, "height": height.data}
+        numbers = replace(self._decoder, smallest=self._voxels(geometry))(*(np.asarray(one) for one in maps.values()))
+        labels = tuple(Label(number, f"{OBJECT} {number}") for number in range(1, int(numbers.max(initial=0)) + 1))
+        tuned = self.inside is not None and self.prominence is not None
+        return Prediction(geometry, data=numbers, labels=labels, maps=None if tuned else maps)
+
+    def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
+        """With what tells the objects of validation cases apart best; what is set already stays."""
+        there = [pair for pair in zip(predictions, cases, strict=True) if pair[0].maps is not None]
+        open_yet = [name for name in ("inside", "prominence") if getattr(self, name) is None]
+        if not (there and open_yet):
+            return self, {}
+        maps = [{name: np.asarray(one) for name, one in (made.maps or {}).items()} for made, _ in there]
+        references = [self._reference(case, made.geometry) for made, case in there]
+        smallest = [self._voxels(made.geometry) for made, _ in there]
+        found = thresholds(self._decoder, open_yet, maps, references, smallest)
+        chosen: dict[str, Any] = {name: float(decision.value) for name, decision in found.items()}
+        task = replace(self, **chosen)
+        return task, {f"task.{name}": decision for name, decision in found.items()}
+
+    def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
+        """One row a case, on the reference's own grid."""
+        return pd.DataFrame([self._score(*pair) for pair in zip(predictions, cases, strict=True)])
+
+    def _score(self, prediction: Prediction, case: Case) -> dict[str, Any]:
+        overlap = instance_overlap(np.asarray(prediction.data), self._reference(case, prediction.geometry))
+        return {"case": case.id, "patient": case.patient, "label": "all", **case_row(overlap)}
+
+    def summary(self, table: Table, *, seed: int) -> list[Row]:
+        """Means over cases with patients resampled, then of all objects together."""
+        return summary_rows(table, seed=seed)
+
+    def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
+        there = "instances" in case.references
+        reference = self._reference(case, prediction.geometry) if there else None
+        return [figures.objects(stated_image(case), reference, np.asarray(prediction.data), title=case.id)]
+
+    def overview(self, table: Table) -> list[Figure]:
+        known = {name: table[name].dropna().to_numpy(float) for name in ("ap50", "aji", "pq")}
+        true, found = (table[name].to_numpy(float) for name in ("objects_reference", "objects_predicted"))
+        axes = ("objects of the reference", "objects predicted")
+        return [
+            figures.histogram(
+                known, "Objects of the cases", axis="AP at IoU 0.5, AJI, PQ", caption="One count a case."
+            ),
+            figures.scatter(true, found, "Numbers of objects", axes=axes, identity=True),
+        ]
+
+    def rank(self, table: Table) -> list[str]:
+        order = table.set_index("case")["ap"].fillna(1.0).sort_values(ascending=False, kind="stable")
+        return [str(case) for case in order.index]
+
+    def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
+        """How many objects there are, and their mean size: mm² or mm³ where the size of a voxel is known."""
+        count, size, unit = self._counted(prediction)
+        return {"count": count, f"mean_size_{unit.replace('²', '2').replace('³', '3')}": size}
+
+    def saliency(self, outputs: Outputs) -> Tensor:
+        """(batch,) mean logit of what is inside an object."""
+        logits = outputs[HEAD][:, 0].flatten(1)
+        marked = (logits > 0).to(logits.dtype)
+        return (logits * marked).sum(dim=1) / marked.sum(dim=1).clamp(min=1)
+
+    def results(self, prediction: Prediction) -> list[Finding]:
+        count, size, unit = self._counted(prediction)
+        return [Finding("number of objects", value=count), Finding("mean size of objects", value=size, unit=unit)]
+
+    @property
+    def _decoder(self) -> Decoder:
+        shares = ((self.inside, INSIDE), (self.prominence, PROMINENCE))
+        return Decoder(*(usual if chosen is None else chosen for chosen, usual in shares))
+
+    def _overlap(self, outputs: Array, numbers: Array) -> InstanceOverlap:
+        return instance_overlap(self._decoder(_chance(outputs[0]), outputs[1]), numbers)
+
+    def _voxels(self, geometry: Geometry) -> float:
+        """The smallest object in voxels of a grid."""
+        return self.smallest / (geometry.voxel_volume or 1.0)
+
+    def _reference(self, case: Case, geometry: Geometry) -> Array:
+        reference = case.references["instances"]
+        if not geometry.equals(reference.geometry):
+            raise GeometryError(
+                "prediction and reference lie on different grids", case.id, "Predict on the image that was labelled"
+            )
+        return label_values(reference.data, case.id)
+
+    def _counted(self, prediction: Prediction) -> tuple[int, float | None, str]:
+        """Number of objects, their mean size, its unit; no size without an object."""
+        assert prediction.data is not None  # noqa: S101 - as decoded
+        geometry, count = prediction.geometry, len(prediction.labels)
+        voxels = sum(int(np.count_nonzero(part)) for _, part in blocks(prediction.data))
+        size = round(voxels / count * (geometry.voxel_volume or 1.0), 6) if count else None
+        return count, size, unit_of_size(geometry.ndim, geometry.voxel_volume is not None)
+
+
+def _chance(logits: Array) -> Array:
+    return np.asarray(1 / (1 + np.exp(-np.clip(logits, -30.0, 30.0))))

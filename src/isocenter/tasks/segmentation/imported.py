@@ -1,0 +1,124 @@
+"""A segmentation that another program trained: its outputs are decoded as that program decodes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from isocenter.errors import PlanError
+from isocenter.lazy import ndimage
+from isocenter.tasks.segmentation.task import Segmentation
+from isocenter.tasks.shared.averages import Shares, mean_of
+from isocenter.tasks.shared.settings import reading
+from isocenter.tasks.shared.softmax_labels import log_mean
+from isocenter.tasks.task import Task
+from isocenter.values import (
+    Array,
+    Case,
+    Dataset,
+    Decision,
+    Dense,
+    Fingerprint,
+    Geometry,
+    Head,
+    Prediction,
+    Slabs,
+)
+
+OWN = ("writes", "exclusive", "averaged", "weighed", "largest")
+
+
+@dataclass(frozen=True)
+class ImportedSegmentation(Segmentation):
+    """Every voxel gets one of the labels, or background (0). It is applied and scored, and not trained here.
+
+    writes:    for each output the value that it marks; a later output writes over an earlier one
+    exclusive: the outputs are classes, of which the largest wins; else regions, each marked where it is likelier
+               than not
+    averaged:  what several networks and mirrored views mean: their outputs, or their probabilities
+    weighed:   how overlapping windows are weighed
+    largest:   groups of values of which, together, only the largest connected piece stays
+    """
+
+    writes: tuple[int, ...] = (0, 1)
+    exclusive: bool = True
+    averaged: Literal["logits", "probabilities"] = "logits"
+    weighed: Literal["gaussian", "mean", "nnunet"] = "gaussian"
+    largest: tuple[tuple[int, ...], ...] = ()
+
+    name: ClassVar[str] = "imported_segmentation"
+    tunes: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
+        raise PlanError("a model of another program is not trained here", "task.name", "Choose segmentation")
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> ImportedSegmentation:
+        made = super().of({key: value for key, value in settings.items() if key not in OWN})
+        assert isinstance(made, cls)  # noqa: S101 - `of` makes what it is called on
+        own = {key: settings[key] for key in OWN if key in settings}
+        with reading(own, OWN, "an imported segmentation"):
+            own["writes"] = tuple(int(value) for value in own["writes"])
+            own["largest"] = tuple(tuple(int(value) for value in group) for group in own.get("largest", ()))
+            task = replace(made, **own)
+        known = {0, *(label.value for label in task.classes)}
+        if not set(task.writes) <= known or task.averaged not in ("logits", "probabilities"):
+            raise PlanError("outputs and labels do not fit together", "task.writes", "Adopt the model again")
+        if task.weighed not in ("gaussian", "mean", "nnunet"):
+            raise PlanError(f"windows are not weighed by {task.weighed!r}", "task.weighed", "Adopt the model again")
+        return task
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {
+            **super().settings,
+            "writes": list(self.writes),
+            "exclusive": self.exclusive,
+            "averaged": self.averaged,
+            "weighed": self.weighed,
+            "largest": [list(group) for group in self.largest],
+        }
+
+    @property
+    def heads(self) -> Mapping[str, Head]:
+        return {"mask": Dense(len(self.writes))}
+
+    @property
+    def merge(self) -> Literal["gaussian", "mean", "nnunet"]:
+        return self.weighed
+
+    @property
+    def mirrored(self) -> tuple[int, ...] | None:
+        """Its maker decided along which axes it may be mirrored: no output changes places."""
+        return tuple(range(len(self.writes)))
+
+    def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
+        each = [one["mask"] for one in outputs]
+        if self.averaged == "probabilities" and self.exclusive:
+            return {"mask": log_mean(each, shares=shares)}
+        return {"mask": mean_of(each, shares)}
+
+    def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
+        prediction = super().decode(slabs, geometry)
+        if not self.largest:
+            return prediction
+        mask = np.array(prediction.data)
+        for group in self.largest:
+            own = np.isin(mask, group)
+            mask[own & ~_largest_pieces(own)] = 0
+        return replace(prediction, data=mask)
+
+    def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
+        return self, {}
+
+
+def _largest_pieces(own: Array) -> Array:
+    """The connected piece with the most voxels (touching corners connect), or all that have as many."""
+    pieces, _ = ndimage.label(own, np.ones((3,) * own.ndim))
+    sizes = np.bincount(pieces.ravel())
+    sizes[0] = 0
+    return np.asarray((sizes == sizes.max())[pieces] & own)

@@ -1,0 +1,94 @@
+"""What a label map costs where structures overlap, where readers are divided, or where not every voxel is known.
+
+All three come down to the losses by name: a region is one structure against the rest of the image, an unknown voxel is
+left out, and of divided readers the share is what is to be said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from isocenter.lazy import torch
+from isocenter.tasks.shared.loss_terms import SMOOTH
+from isocenter.tasks.shared.losses import TERMS, label_loss
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Terms that look at a voxel's neighbours, of which some may not be known; all others count voxel by voxel.
+NEIGHBOURS = frozenset(name for name, term in TERMS.items() if term.counts == "shape")
+# Losses of which a share can be the truth.
+OF_SHARES = ("dice+ce", "ce")
+
+
+def known_alone(logits: Tensor, target: Tensor, unknown: int) -> tuple[Tensor, Tensor]:
+    """(1, channels, voxels) logits and (1, voxels) target of the voxels of a batch of which something is known."""
+    there = target != unknown
+    return logits.movedim(1, -1)[there].T[None], target[there][None]
+
+
+def target_loss(
+    name: str,
+    logits: Tensor,
+    target: Tensor,
+    shares: Tensor,
+    weights: Tensor | None,
+    overlapping: bool,
+    divided: bool,
+) -> Tensor:
+    """The loss of this name; 0 where there is no voxel.
+
+    logits:      (batch, channels, *spatial); target: (batch, *spatial) codes
+    shares:      (codes, channels) of the readers that a code says of each channel
+    weights:     (channels,) of exclusive labels; (1 + channels,), the background first, of those that overlap
+    overlapping: every channel is a structure of its own against the rest, and the loss is the mean over them; else the
+                 channels are classes, of which readers are divided
+    divided:     some shares lie between 0 and 1
+    """
+    if not target.numel():
+        return logits.sum()
+    if not overlapping:
+        return share_loss(name, logits, shares[target].movedim(-1, 1), weights)
+    costs = []
+    for channel in range(logits.shape[1]):
+        both = torch.stack([torch.zeros_like(logits[:, channel]), logits[:, channel]], dim=1)
+        own = None if weights is None else weights[[0, channel + 1]]
+        share = shares[target, channel]
+        if divided:
+            costs.append(share_loss(name, both, torch.stack([1 - share, share], dim=1), own))
+        else:
+            costs.append(label_loss(name, both, (share > 0.5).long(), own))
+    return torch.stack(costs).mean()
+
+
+def share_loss(name: str, logits: Tensor, truth: Tensor, weights: Tensor | None = None) -> Tensor:
+    """The sum of the terms of a name in `OF_SHARES`, of (batch, channels, *spatial) shares that sum to 1."""
+    terms = {"dice": share_dice, "ce": share_entropy}
+    return torch.stack([terms[one](logits, truth, weights) for one in name.split("+")]).sum()
+
+
+def share_entropy(logits: Tensor, truth: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Cross-entropy with the shares, the mean over voxels; the least where the model is as sure as readers agree."""
+    counts = truth if weights is None else truth * weights.reshape(-1, *[1] * (logits.ndim - 2))
+    return -(counts * logits.log_softmax(dim=1)).sum() / counts.sum()
+
+
+def share_dice(logits: Tensor, truth: Tensor, weights: Tensor | None = None) -> Tensor:
+    """1 - Dice of each label over the batch, written with differences: the least exactly where the shares are met.
+
+    The product of the usual soft Dice is largest where a share of a half is called certain. Where truth is 0 or 1 both
+    are the same. A label that nobody drew in the batch is left out.
+    Wang et al., Dice semimetric losses, arXiv:2303.16296
+    """
+    said, true = logits.softmax(dim=1)[:, 1:], truth[:, 1:]
+    axes = (0, *range(2, logits.ndim))
+    size = said.sum(dim=axes) + true.sum(dim=axes)
+    apart = (said - true).abs().sum(dim=axes)
+    there = (true.sum(dim=axes) > 0).to(size.dtype)
+    return ((1 - (size - apart + SMOOTH) / (size + SMOOTH)) * there).sum() / there.sum().clamp(min=1)
+
+
+def shares_of(groups: Sequence[Sequence[int]], shares: Tensor) -> Tensor:
+    """(codes, groups) of (codes, 1 + labels): a group is what any of its labels says."""
+    return torch.stack([shares[:, list(group)].sum(dim=1) for group in groups], dim=1)

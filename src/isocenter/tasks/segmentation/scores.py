@@ -1,0 +1,251 @@
+"""How a label map is scored: one row a case and label, and what the rows come to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from isocenter.errors import counted
+from isocenter.evaluation import (
+    Overlap,
+    Table,
+    centreline,
+    mean_rows,
+    metric_columns,
+    overlap,
+    overlaps,
+    pooled_rows,
+    proportion,
+    surface_distance,
+    volume_unit,
+)
+from isocenter.report import Figure, figures
+from isocenter.tasks.regression.scores import Measured, agreement_rows
+from isocenter.tasks.shared.label_values import place_of
+from isocenter.values import MM, MM3_PER_ML, SERIES_UNITS, Array, Estimate, Geometry, Row
+
+# With the unit in the name where it is not mm or ml: a distance that counts pixels must not be read as mm.
+OF_SERIES = {f"_{unit}": unit for unit in SERIES_UNITS}
+MEASURED = ("volume_predicted", "volume_reference")
+AGREEMENT = ("volume_bias", "volume_loa_lower", "volume_loa_upper")
+DISTANCES, VOLUMES = ("hd95", "assd", "nsd"), ("volume_error", "false_positive_volume")
+# Of labels that have a centreline.
+OF_LINES = ("cldice", "centreline_recall", "centreline_precision", "components_error", "loops_error")
+# Of cases that several people drew.
+OF_READERS = frozenset({"dice_to_readers", "dice_between_readers"})
+METRICS = frozenset(
+    {
+        *OF_LINES,
+        *("dice", "iou", "sensitivity", "precision", "detected", "dice_pooled", "iou_pooled"),
+        *(f"{name}{unit}" for name in DISTANCES for unit in ("", "_pixels", *OF_SERIES)),
+        *(f"{name}{unit}" for name in (*VOLUMES, *AGREEMENT) for unit in ("", "_mm2", "_voxels", *OF_SERIES)),
+    }
+)
+
+
+def case_rows(
+    predicted: Array,
+    truth: Array,
+    structures: Mapping[str, tuple[int, ...]],
+    geometry: Geometry,
+    tolerances: Mapping[str, float],
+    centrelines: Collection[str] = (),
+    *,
+    known: Array | None = None,
+    surfaces: bool = True,
+) -> Iterator[dict[str, Any]]:
+    """The scores of each structure of two label maps (*spatial) on one grid.
+
+    structures: {name: its values}
+    geometry:   without a physical size distances count pixels and volumes voxels, and their columns say so; of a series
+                both are in the unit of its axis
+    tolerances: {name: mm} of `nsd`
+    centrelines: names of those whose centrelines are scored too
+    known:      (*spatial) where the truth is known; elsewhere nothing is looked at. None where all of it is
+    surfaces:   False where a structure is known in parts, so that it has no surface
+    """
+    spacing, voxel, unit = geometry.spacing, voxel_in_unit(geometry), geometry.unit
+    steps = geometry.affine[:-1, :-1] if spacing is not None and geometry.is_sheared else spacing
+    if known is not None:
+        predicted, truth = np.where(known, predicted, 0), np.where(known, truth, 0)
+    found = _overlaps(predicted, truth, structures)
+    unknown = {} if known is None else {"voxels_known": int(np.count_nonzero(known)), "voxels_all": known.size}
+    pixels = "_pixels" if spacing is None else "" if unit == MM else f"_{unit}"
+    amount = "_voxels" if spacing is None else {1: f"_{unit}", 2: "_mm2"}.get(len(spacing), "")
+    for name, values in structures.items():
+        counts, distances = found[name], dict[str, float]()
+        masks = place_of(values, predicted), place_of(values, truth)
+        if surfaces:
+            surface = surface_distance(*masks, steps)
+            distances = {
+                f"hd95{pixels}": surface.hd95,
+                f"assd{pixels}": surface.assd,
+                f"nsd{pixels}": surface.nsd(tolerances[name]),
+            }
+        yield {
+            "label": name,
+            "dice": counts.dice,
+            "iou": counts.iou,
+            "sensitivity": counts.sensitivity,
+            "precision": counts.precision,
+            **distances,
+            f"volume_error{amount}": counts.volume_error(voxel),
+            f"false_positive_volume{amount}": counts.false_positive_volume(voxel),
+            f"volume_predicted{amount}": counts.predicted * voxel,
+            f"volume_reference{amount}": counts.reference * voxel,
+            "detected": counts.detected,
+            **(_of_lines(*masks) if name in centrelines else {}),
+            "voxels_both": counts.both,
+            "voxels_predicted": counts.predicted,
+            "voxels_reference": counts.reference,
+            **unknown,
+        }
+
+
+def _overlaps(predicted: Array, truth: Array, structures: Mapping[str, tuple[int, ...]]) -> dict[str, Overlap]:
+    """Structures of one value each in one pass over the voxels."""
+    if all(len(own) == 1 for own in structures.values()):
+        found = overlaps(predicted, truth, [own[0] for own in structures.values()])
+        return {name: found[own[0]] for name, own in structures.items()}
+    return {name: overlap(place_of(own, predicted), place_of(own, truth)) for name, own in structures.items()}
+
+
+def summary_rows(table: Table, tolerance: Mapping[str, float] | float, *, seed: int) -> list[Row]:
+    """Means by metric, over all labels first, then pooled; the method says what stands for what cannot be measured."""
+    metrics = [name for name in metric_columns(table) if not name.startswith(("voxels_", *MEASURED))]
+    rows = mean_rows(table, {metric: unit_of(metric) for metric in metrics}, seed=seed)
+    lines = {label for label, own in table.groupby("label") if "cldice" in table and own["cldice"].notna().any()}
+    rows = [row for row in rows if row.metric not in OF_LINES or row.label in {"all", *lines}]
+    rows = [_as_proportion(row, table, seed) if row.metric == "detected" else row for row in rows]
+    rows = [_explained(row, table, tolerance) for row in rows] + pooled_rows(table, seed=seed)
+    agreed = [row for one in volumes(table) for row in agreement_of(one, seed=seed)]
+    return [_only_known(row, table) for row in (*rows, *agreed)]
+
+
+@dataclass(frozen=True, eq=False)
+class Volumes:
+    """Volumes of a label, predicted and by the reference: (cases,) in `unit`, with the ending of their columns."""
+
+    of: Measured
+    unit: str
+    ending: str
+
+
+def volumes(table: Table) -> list[Volumes]:
+    """Of each label that some reference has; cases whose reference is empty have no volume to agree with."""
+    found = []
+    for ending in (str(name).removeprefix(MEASURED[1]) for name in table if str(name).startswith(MEASURED[1])):
+        unit = unit_of(f"volume_error{ending}")
+        for label in dict.fromkeys(table["label"]):
+            own = table[(table["label"] == label) & (table[f"{MEASURED[1]}{ending}"] > 0)]
+            if len(own):
+                said, true = (own[f"{side}{ending}"].to_numpy(float) for side in MEASURED)
+                of = Measured(str(label), said, true, own["patient"].to_numpy(str), own["case"].to_numpy(str))
+                found.append(Volumes(of, unit, ending))
+    return found
+
+
+def agreement_of(one: Volumes, *, seed: int) -> list[Row]:
+    """Bias of the volumes and its limits of agreement."""
+    rows = agreement_rows(one.of, one.unit, seed=seed)
+    return [replace(row, metric=f"volume_{row.metric}{one.ending}") for row in rows]
+
+
+def _of_lines(predicted: Array, truth: Array) -> dict[str, float]:
+    """Centreline Dice with its two sides, and by how many pieces and loops the prediction is off."""
+    line = centreline(predicted, truth)
+    return {
+        "cldice": line.dice,
+        "centreline_recall": line.recall,
+        "centreline_precision": line.precision,
+        "components_error": float(abs(line.components)),
+        "loops_error": float(abs(line.loops)),
+    }
+
+
+def agreement_figure(one: Volumes) -> Figure:
+    """The Bland-Altman plot of a label's volumes."""
+    bias, lower, upper = (row.estimate for row in agreement_of(one, seed=0))
+    what, of = "Area" if one.unit == "mm²" else "Volume", one.of
+    title, limits = f"{what} of {of.target}", (lower, upper)
+    return figures.bland_altman(of.reference, of.predicted, title, bias=bias, limits=limits, unit=one.unit)
+
+
+def unit_of(metric: str) -> str:
+    """The unit of a column of `case_rows`; none of a ratio."""
+    for ending, unit in {"_pixels": "pixels", "_voxels": "voxels", "_mm2": "mm²", **OF_SERIES}.items():
+        if metric.endswith(ending):
+            return "" if metric.startswith("nsd") else unit
+    return {"hd95": "mm", "assd": "mm", "volume_error": "ml", "false_positive_volume": "ml"}.get(metric, "")
+
+
+def voxel_in_unit(geometry: Geometry) -> float:
+    """The volume of a voxel in `volume_unit`: 1 where those are counted."""
+    unit = volume_unit(geometry)
+    if geometry.voxel_volume is None or unit == "voxels":
+        return 1.0
+    return geometry.voxel_volume / (MM3_PER_ML if unit == "ml" else 1.0)
+
+
+def _explained(row: Row, table: Table, tolerance: Mapping[str, float] | float) -> Row:
+    name = next((one for one in DISTANCES if row.metric.startswith(one)), row.metric)
+    own = table if row.label == "all" else table[table["label"] == row.label]
+    if name.startswith("false_positive_volume"):
+        return replace(row, estimate=_on_empty(row.estimate, int((own["voxels_reference"] == 0).sum())))
+    notes = []
+    if name == "nsd":
+        notes.append(f"tolerance {_said(tolerance, row.label)} {_tolerance_unit(row.metric)}")
+    one_missing = int(((own["voxels_predicted"] > 0) != (own["voxels_reference"] > 0)).sum())
+    if name in DISTANCES and one_missing:
+        worst = "0" if name == "nsd" else "the image's diagonal"
+        notes.append(f"{one_missing} with one side empty counted as {worst}")
+    return _noted(row, notes)
+
+
+def _only_known(row: Row, table: Table) -> Row:
+    """Where masks leave voxels out, that nothing else was looked at."""
+    if "voxels_known" not in table:
+        return row
+    cases = table.drop_duplicates("case")
+    share = 100 * cases["voxels_known"].sum() / cases["voxels_all"].sum()
+    return _noted(row, [f"on the {share:.3g} % of the voxels that are known"])
+
+
+def _noted(row: Row, notes: Sequence[str]) -> Row:
+    return replace(row, estimate=replace(row.estimate, method="; ".join([row.estimate.method, *notes])))
+
+
+def _tolerance_unit(metric: str) -> str:
+    return next((unit for ending, unit in {"_pixels": "pixels", **OF_SERIES}.items() if metric.endswith(ending)), MM)
+
+
+def _as_proportion(row: Row, table: Table, seed: int) -> Row:
+    """Of one label, found or not is a proportion; the mean over labels is none."""
+    own = table[(table["label"] == row.label) & table["detected"].notna()]
+    if own.empty:
+        return row
+    estimate = proportion(own["detected"], own["patient"], seed=seed)
+    left = int((table["label"] == row.label).sum()) - len(own)
+    note = f"; {counted(left, 'empty reference')} left out" if left else ""
+    return replace(row, estimate=replace(estimate, method=estimate.method + note))
+
+
+def _on_empty(estimate: Estimate, empty: int) -> Estimate:
+    """The method says of how many references; all others were left out by intent."""
+    if not empty:
+        return replace(estimate, method="none: no reference is empty")
+    method = re.sub(r"; \d+ undefined left out", "", estimate.method)
+    return replace(estimate, method=f"{method}; of {counted(empty, 'empty reference')}")
+
+
+def _said(tolerance: Mapping[str, float] | float, label: str) -> str:
+    if not isinstance(tolerance, Mapping):
+        return f"{tolerance:g}"
+    if label in tolerance:
+        return f"{tolerance[label]:g}"
+    low, high = min(tolerance.values()), max(tolerance.values())
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"

@@ -1,0 +1,146 @@
+"""What the masks of a case say: from what people drew to what is taught, and to what predictions are scored on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isocenter.errors import DatasetError
+from isocenter.tasks.segmentation.readers import CONSENSUS, agreement, masks_of
+from isocenter.tasks.segmentation.target_codes import Codes, codes_of
+from isocenter.tasks.shared.label_values import label_values
+from isocenter.values import Array, Case, Image
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The settings of a segmentation that say how masks are to be read, as they stand there.
+
+    values:     of the labels; the place of each, counted from 1, is the label's number
+    structures: the values of each structure that is scored
+    divided:    of how many people the share is taught; 1 where a single map is
+    """
+
+    values: tuple[int, ...]
+    structures: tuple[tuple[int, ...], ...]
+    ignore: int | None
+    background: int
+    sparse: Literal["voxels", "slices"] | None
+    readers: str
+    divided: int = 1
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether masks leave voxels out."""
+        return self.ignore is not None or self.sparse is not None
+
+    @property
+    def is_divided(self) -> bool:
+        """Whether the share of the readers is taught."""
+        return self.divided > 1
+
+    @property
+    def codes(self) -> Codes:
+        """What the values of targets mean."""
+        return codes_of(len(self.values), self.divided)
+
+    @property
+    def groups(self) -> list[tuple[int, ...]]:
+        """The label numbers of each structure."""
+        return [tuple(self.values.index(value) + 1 for value in values) for values in self.structures]
+
+    @property
+    def sought(self) -> tuple[tuple[int, ...], ...] | None:
+        """Groups of target values about which patches are centred; where little is known, also the known background.
+
+        None where every label is a structure and every voxel is known.
+        """
+        if self.groups == [(n + 1,) for n in range(len(self.values))] and not self.is_divided and self.sparse is None:
+            return None
+        shares = self.codes.shares
+        wanted = [tuple(np.flatnonzero(shares[:, list(group)].sum(axis=1) >= 0.5).tolist()) for group in self.groups]
+        return (*wanted, (0,)) if self.sparse is not None else tuple(wanted)
+
+    def coded(self, case: Case) -> NDArray[np.uint8]:
+        """(*spatial) what is taught, as `codes` explains; DatasetError for a value without a label."""
+        masks = self._taught(case)
+        for mask in masks:
+            self._refuse_unknown(mask, case.id)
+        maps = [self._numbered(mask, case.id) for mask in masks]
+        found = self._consensus(maps)
+        taught = self.codes.of(maps) if self.is_divided else found
+        return np.where(self._known(found), taught, self.codes.unknown).astype(np.uint8)
+
+    def of(self, case: Case) -> tuple[Array, NDArray[np.bool_] | None]:
+        """(*spatial) label values that predictions are scored on, and where they are known; None where all of them are.
+
+        Values that the model does not know are background.
+        """
+        masks = self._taught(case)
+        numbers = self._consensus([self._numbered(mask, case.id) for mask in masks])
+        everywhere = self.sparse is None and not any(self._silent(mask) for mask in masks)
+        return self._valued(numbers), None if everywhere else self._known(numbers)
+
+    def beside_readers(self, predicted: Array, case: Case, names: Sequence[str]) -> dict[str, dict[str, float]]:
+        """{structure: {figure: Dice}} where several people drew the case, on what all of them know.
+
+        names: of the structures
+        """
+        masks = masks_of(case)
+        if len(masks) < 2:
+            return {}
+        numbers = {name: self._numbered(mask, case.id) for name, mask in masks.items()}
+        known = np.all([self._known(one) for one in numbers.values()], axis=0)
+        drawn = {name: self._valued(np.where(known, one, 0)) for name, one in numbers.items()}
+        structures = dict(zip(names, self.structures, strict=True))
+        return agreement(np.where(known, predicted, 0), drawn, structures)
+
+    def _taught(self, case: Case) -> list[Image]:
+        return [case.references["mask"]] if self.readers == "first" else list(masks_of(case).values())
+
+    def _consensus(self, maps: Sequence[Array]) -> Array:
+        return CONSENSUS[self.readers](maps, len(self.values))
+
+    def _numbered(self, mask: Image, where: str) -> Array:
+        """(*spatial) label numbers: 0 the background, one more than there are where nothing is said."""
+        values = label_values(mask.data, where)
+        numbers = np.zeros(values.shape, dtype=np.uint8)
+        for number, value in enumerate(self.values, start=1):
+            numbers[values == value] = number
+        for value in self._silent(mask):
+            numbers[values == value] = len(self.values) + 1
+        return numbers
+
+    def _silent(self, mask: Image) -> set[int]:
+        """The values that say nothing, by the settings or as the mask declares."""
+        declared = {label.value for label in mask.labels if label.is_ignored}
+        return declared if self.ignore is None else declared | {self.ignore}
+
+    def _refuse_unknown(self, mask: Image, where: str) -> None:
+        known = {0, self.background, *self.values, *self._silent(mask)}
+        if unknown := sorted(set(np.unique(label_values(mask.data, where)).tolist()) - known):
+            raise DatasetError(
+                f"the mask holds {unknown}, which have no label", where, "Declare them with --labels, or correct it"
+            )
+
+    def _known(self, numbers: Array) -> NDArray[np.bool_]:
+        """(*spatial) where something is known: somebody said what it is, in a slice that was drawn."""
+        known = numbers <= len(self.values)
+        return known & drawn_slices(known & (numbers > 0)) if self.sparse == "slices" else known
+
+    def _valued(self, numbers: Array) -> Array:
+        """Label numbers as label values, 0 where nothing is known."""
+        values = [0, *self.values, 0]
+        return np.array(values, dtype=np.min_scalar_type(max(values)))[numbers]
+
+
+def drawn_slices(drawn: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(*spatial) the slices in which something is drawn, along the axis along which fewest slices are."""
+    others = [tuple(axis for axis in range(drawn.ndim) if axis != one) for one in range(drawn.ndim)]
+    found = [drawn.any(axis=rest) for rest in others]
+    axis = min(range(drawn.ndim), key=lambda one: (float(found[one].mean()), -one))
+    return np.broadcast_to(np.expand_dims(found[axis], others[axis]), drawn.shape)

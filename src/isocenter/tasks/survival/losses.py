@@ -1,0 +1,67 @@
+"""What times to an event cost: (batch, size) outputs beside (batch, 2) of time and event, one function a model."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from isocenter.lazy import cox, torch
+from isocenter.tasks.survival.curves import Known
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def partial_likelihood(outputs: Tensor, target: Tensor, known: Known) -> Tensor:
+    """Minus the log partial likelihood an event, ties by Efron: each event against those of the batch still at risk.
+
+    Without an event, or with nobody beside it, a batch says nothing: 0, with a gradient of 0.
+    Cox, Biometrika 1975, doi:10.1093/biomet/62.2.269; Efron, J Am Stat Assoc 1977, doi:10.1080/01621459.1977.10480613
+    """
+    ratio, time, event = outputs[:, 0], target[:, 0], target[:, 1] > 0.5
+    events = int(event.sum())
+    # What is no number stays none, for the training to see: torchsurv refuses it.
+    if not events or len(ratio) < 2 or not bool(torch.isfinite(ratio).all()):
+        return 0 * ratio.sum()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Ties in")
+        # The ratio to the largest: the same likelihood, and no power of e that is infinite. The sum over events,
+        # because torchsurv's mean is over the times at which they fall.
+        cost = cox.neg_partial_log_likelihood(ratio - ratio.detach().max(), event, time, "efron", "sum")
+    return cost / events
+
+
+def in_intervals(outputs: Tensor, target: Tensor, known: Known) -> Tensor:
+    """Minus the log likelihood a case of discrete time: no event in each interval survived, the event in its own.
+
+    Who is censored has survived the interval if he was followed for at least half of it.
+    Gensheimer and Narasimhan, PeerJ 2019, doi:10.7717/peerj.6257, section "Loss function"
+    """
+    time, event = target[:, :1], target[:, 1:] > 0.5
+    ends = outputs.new_tensor(known.edges)
+    begins = torch.cat([ends.new_zeros(1), ends[:-1]])
+    survived = torch.where(event, time > ends, time >= (begins + ends) / 2)
+    own = event & (time > begins) & (time <= ends)
+    softplus = torch.nn.functional.softplus
+    cost = survived * softplus(outputs) + own * softplus(-outputs)
+    return cost.sum(dim=1).mean()
+
+
+def weibull(outputs: Tensor, target: Tensor, known: Known) -> Tensor:
+    """Minus the log likelihood a case of (log scale, log shape), with time in units of `known.scale`.
+
+    Carroll, Control Clin Trials 2003, doi:10.1016/S0197-2456(03)00072-2
+    """
+    # torchsurv's own (the same numbers: a test) refuses a batch in which nobody had the event.
+    event, (log_scale, log_shape) = target[:, 1] > 0.5, outputs.unbind(dim=1)
+    later = torch.log(target[:, 0] / known.scale) - log_scale
+    log_hazard = log_shape - log_scale + torch.expm1(log_shape) * later
+    return (torch.exp(log_shape.exp() * later) - event * log_hazard).mean()
+
+
+LOSSES: Mapping[str, Callable[[Tensor, Tensor, Known], Tensor]] = {
+    "cox": partial_likelihood,
+    "hazards": in_intervals,
+    "weibull": weibull,
+}

@@ -1,0 +1,180 @@
+"""What the training cases say about how survival is taught, foretold and scored."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from isocenter.errors import DatasetError, PlanError, counted
+from isocenter.evaluation import Steps, censoring
+from isocenter.tasks.survival.curves import CURVES
+from isocenter.values import Dataset, Decision, Fingerprint, Floats
+
+# Cox's partial likelihood of a batch compares each event with those of the batch who are still at risk.
+EVENTS_A_BATCH, MOST_A_BATCH = 24, 128
+# Shares of the training events after which the horizons lie.
+HORIZONS = (0.25, 0.5, 0.75)
+# Intervals of discrete time, each with at least so many training events.
+MOST_BINS, EVENTS_A_BIN = 10, 5
+# Steps of a curve that a plan and a model keep, and the digits of each: more would not be seen.
+MOST_STEPS, DIGITS = 100, 6
+KVAMME = "arXiv:1907.00825"
+GENSHEIMER = "doi:10.7717/peerj.6257"
+UNO = "doi:10.1002/sim.4154"
+EFRON = "doi:10.1080/01621459.1977.10480613"
+
+
+def settings_for(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
+    """The fields of a survival for these training cases; DatasetError where fewer than two had the event."""
+    times, happened = fingerprint.events()
+    had = np.sort(times[happened])
+    if len(np.unique(had)) < 2:
+        raise DatasetError(
+            f"{counted(len(had), 'event')} among {counted(len(times), 'training case')}, at "
+            f"{counted(len(np.unique(had)), 'time')}: nobody has it before anybody else",
+            str(dataset.root or dataset.name),
+            "Give cases of whom at least two had the event, at different times",
+        )
+    share = f"{len(had)} of {counted(len(times), 'training case')} had the event"
+    edges = interval_edges(had)
+    scale, last, followed = rounded(float(np.median(had)), 2), float(times.max()), censoring(times, happened)
+    return {
+        "model": Decision("cox", f"{share}: it asks how risks compare, and not how they change with time", KVAMME),
+        "horizons": Decision(
+            horizons(had, followed), "by then a quarter, half and three quarters of the training events had happened"
+        ),
+        "unit": Decision(None, "no file says it: --set task.unit=days does"),
+        "scale": Decision(scale, "the median time of the training events is what counts as 1 for the network"),
+        "edges": Decision(
+            edges,
+            f"the model hazards asks for intervals, and each of these {len(edges)} holds as many training events",
+            GENSHEIMER,
+        ),
+        "followed": Decision(
+            last, f"that is the longest of {counted(len(times), 'training time')}, and nothing is said beyond it"
+        ),
+        "censoring": Decision(
+            curve(followed, "share"),
+            f"{len(times) - len(had)} training cases are censored: what they would have told is made up for by others",
+            UNO,
+        ),
+        "baseline": Decision(None, "the training cases tell it once the network is trained"),
+        "median_risk": Decision(None, "the training cases tell it once the network is trained"),
+    }
+
+
+def horizons(had: Floats, followed: Steps) -> list[float]:
+    """Quantiles of the rising times of events, of two digits if those tell them apart, while anybody is followed."""
+    latest = had[followed.at(had) > 0].max(initial=had[0])
+    exact = np.minimum(np.quantile(had, HORIZONS, method="inverted_cdf"), latest)
+    for digits in range(2, DIGITS):
+        found = sorted({min(rounded(float(one), digits), float(latest)) for one in exact})
+        if len(found) == len(np.unique(exact)) and found[-1] >= had[0]:
+            return found
+    return [float(one) for one in np.unique(exact)]
+
+
+def interval_edges(had: Floats) -> list[float]:
+    """Ends of intervals that hold as many of the rising times of events each; the last is the last event."""
+    bins = int(np.clip(len(had) // EVENTS_A_BIN, 2, MOST_BINS))
+    found = np.quantile(had, np.arange(1, bins + 1) / bins, method="inverted_cdf")
+    return [float(one) for one in np.unique(found)]  # not rounded: the last event lies in the last interval
+
+
+def batch(fingerprint: Fingerprint) -> Decision:
+    """Cases a step for Cox's partial likelihood: so many that a batch has events to compare."""
+    _, happened = fingerprint.events()
+    cases, events = len(happened), int(happened.sum())
+    wanted = math.ceil(EVENTS_A_BATCH * cases / max(1, events))
+    chosen = min(wanted, MOST_A_BATCH, max(cases, 2))
+    expected = chosen * events / max(1, cases)
+    because = (
+        f"an event is compared with the cases of its batch alone, and {chosen} cases of which {events} in {cases} had "
+        f"the event hold about {expected:.0f}"
+    )
+    if expected < EVENTS_A_BATCH:
+        because += f", fewer than the {EVENTS_A_BATCH} that were wanted"
+    return Decision(chosen, because, KVAMME)
+
+
+def baseline(times: ArrayLike, happened: ArrayLike, ratio: ArrayLike) -> Steps:
+    """The cumulative hazard of a case whose log hazard ratio is 0, ties as in Efron's likelihood.
+
+    ratio: (cases,) log hazard ratios that a network gives these cases
+    Without ties it is Breslow's. Efron, J Am Stat Assoc 1977, doi:10.1080/01621459.1977.10480613
+    """
+    last, events = np.asarray(times, dtype=float), np.asarray(happened, dtype=bool)
+    logs = np.asarray(ratio, dtype=float)
+    largest = float(logs.max(initial=-np.inf))  # so that no power of e is infinite
+    risks = np.exp(logs - largest)
+    moments, rises = np.unique(last[events]), []
+    for moment in moments:
+        everybody, tied = risks[last >= moment].sum(), risks[events & (last == moment)]
+        rises.append(sum(1 / (everybody - n / len(tied) * tied.sum()) for n in range(len(tied))))
+    return Steps(moments, np.cumsum(rises) * math.exp(-largest), 0.0)
+
+
+def curve(steps: Steps, name: str) -> dict[str, list[float]]:
+    """A curve as a plan keeps it: {"time", name}."""
+    few = steps.thinned(MOST_STEPS)
+    return {
+        "time": [rounded(float(one)) for one in few.times],
+        name: [rounded(float(one)) for one in few.values],
+    }
+
+
+def steps_of(kept: Mapping[str, Sequence[float]], name: str) -> Steps:
+    """What `curve` has made of a curve, as one."""
+    return Steps(np.array(kept["time"], dtype=float), np.array(kept[name], dtype=float))
+
+
+def rounded(value: float, digits: int = DIGITS) -> float:
+    """So many digits, whatever the size."""
+    return float(f"{value:.{digits}g}")
+
+
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """PlanError names the setting that cannot be."""
+    if settings["model"] not in CURVES:
+        raise PlanError(f"there is no model {settings['model']!r}", "task.model", f"Choose one of {', '.join(CURVES)}")
+    last = settings["followed"]
+    for name in ("scale", "followed"):
+        if not 0 < settings[name] < math.inf:
+            raise PlanError(f"{settings[name]} is no time", f"task.{name}", "Give a number above 0")
+    for name in ("horizons", "edges"):
+        if not settings[name] or not _rise(settings[name], above=0.0):
+            problem = f"{list(settings[name])} are not rising times"
+            raise PlanError(problem, f"task.{name}", "Give one time or several, above 0, each once")
+    furthest = settings["horizons"][-1]
+    if furthest > last:
+        problem = f"no training case was followed for {furthest:g}: the longest for {last:g}"
+        raise PlanError(problem, "task.horizons", f"Give times up to {last:g}")
+    if settings["model"] == "hazards" and furthest > settings["edges"][-1]:
+        problem = f"{furthest:g} lies beyond the last interval, which ends at {settings['edges'][-1]:g}"
+        raise PlanError(problem, "task.horizons", "Give earlier times, or another task.edges")
+    for name, key in (("censoring", "share"), ("baseline", "hazard")):
+        if settings[name] is not None:
+            _check_curve(name, settings[name], key)
+    if settings["censoring"] is None:
+        raise PlanError("nothing makes up for those who are censored", "task.censoring", "Plan anew")
+    if not steps_of(settings["censoring"], "share").at(furthest) > 0:
+        problem = f"no training case was followed beyond {furthest:g}"
+        raise PlanError(problem, "task.horizons", "Give earlier times")
+
+
+def _check_curve(name: str, given: Mapping[str, Sequence[float]], key: str) -> None:
+    times, values = given.get("time", ()), given.get(key, ())
+    rising = _rise(times, above=0.0)
+    sound = all(0 <= one < math.inf for one in values)
+    ordered = sorted(values, reverse=key == "share") == list(values)
+    if set(given) != {"time", key} or len(times) != len(values) or not (rising and sound and ordered):
+        raise PlanError(f"it is no curve of {key} over time", f"task.{name}", "Plan anew")
+
+
+def _rise(values: Sequence[float], *, above: float) -> bool:
+    before = [above, *values[:-1]] if values else []
+    return all(low < high < math.inf for low, high in zip(before, values, strict=True))

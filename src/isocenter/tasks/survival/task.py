@@ -1,0 +1,366 @@
+"""Survival: when something happens, where not everybody was followed until it did."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+
+from isocenter.errors import DatasetError, PlanError, counted
+from isocenter.evaluation import Steps, Table, brier_errors, harrell_c, integrated
+from isocenter.lazy import pandas as pd
+from isocenter.lazy import torch
+from isocenter.report import Figure, figures
+from isocenter.tasks.shared.averages import Shares, mean_of
+from isocenter.tasks.shared.settings import reading
+from isocenter.tasks.survival.curves import CURVES, LEAST, Known, median_time
+from isocenter.tasks.survival.losses import LOSSES
+from isocenter.tasks.survival.plan import EFRON, baseline, batch, check_settings, curve, rounded, settings_for, steps_of
+from isocenter.tasks.survival.scores import METRICS, Outcomes, moments, overview_figures, summary_rows, time_axis
+from isocenter.tasks.task import Outputs, Task, stated_image
+from isocenter.values import (
+    Array,
+    Case,
+    Dataset,
+    Decision,
+    Finding,
+    Fingerprint,
+    Floats,
+    Geometry,
+    Head,
+    Label,
+    Prediction,
+    Row,
+    Slabs,
+    Split,
+    Target,
+    Vector,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SURVIVAL = "survival_"
+MEDIAN = "median_survival"
+TIMES, NUMBERS, CURVE = ("horizons", "edges"), ("scale", "followed", "median_risk"), ("censoring", "baseline")
+OPTIONAL = ("unit", "baseline", "median_risk")
+
+
+@dataclass(frozen=True)
+class Survival:
+    """The time to an event, foretold as risk and as the probability that it has not happened by the horizons.
+
+    The risk is the logarithm of the cumulative hazard at the last horizon: comparable between models, higher is sooner.
+
+    model:       "cox" (partial likelihood), "hazards" (discrete time) or "weibull" (accelerated failure time)
+    horizons:    rising times by which probabilities are stated; the last bounds what is scored
+    scale:       the time that counts as 1 for the network
+    edges:       ends of the intervals of discrete time
+    followed:    the longest time of a training case: nothing is said beyond it
+    censoring:   {"time", "share"} of training cases who would still be followed if nobody had the event
+    unit:        in which times are counted; empty where nobody says
+    baseline:    {"time", "hazard"} cumulative, of a log hazard ratio of 0; None until training cases have told it
+    median_risk: of the training cases; None until they have told it
+    """
+
+    model: str
+    horizons: tuple[float, ...]
+    scale: float
+    edges: tuple[float, ...]
+    followed: float
+    censoring: Mapping[str, Sequence[float]]
+    unit: str = ""
+    baseline: Mapping[str, Sequence[float]] | None = None
+    median_risk: float | None = None
+
+    name: ClassVar[str] = "survival"
+    needs: ClassVar[frozenset[str]] = frozenset({"event"})
+    registers: ClassVar[Mapping[str, str]] = {"horizons": "horizons"}
+    tunes: ClassVar[tuple[str, ...]] = ("baseline", "median_risk")
+    of_a_case: ClassVar[str] = "brier"
+    metrics: ClassVar[frozenset[str]] = METRICS
+    selects_by: ClassVar[str] = "harrell_c"
+    # The baseline is theirs: the few validation cases have too few events for it.
+    tuned_on: ClassVar[Split] = "train"
+
+    @classmethod
+    def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
+        return settings_for(dataset, fingerprint)
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Survival:
+        known = tuple(field.name for field in fields(cls))
+        with reading(settings, known, "a survival"):
+            given = {name: settings[name] for name in known if name in settings or name not in OPTIONAL}
+            given |= {name: tuple(float(one) for one in given[name]) for name in TIMES}
+            given |= {name: None if given[name] is None else float(given[name]) for name in NUMBERS if name in given}
+            given |= {name: _curve(given[name]) for name in CURVE if name in given}
+            task = cls(**{**given, "model": str(given["model"]), "unit": str(given.get("unit") or "")})
+        check_settings(task.settings)
+        return task
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "horizons": list(self.horizons),
+            "scale": self.scale,
+            "edges": list(self.edges),
+            "followed": self.followed,
+            "censoring": _curve(self.censoring),
+            "unit": self.unit,
+            "baseline": _curve(self.baseline),
+            "median_risk": self.median_risk,
+        }
+
+    @property
+    def target_settings(self) -> Mapping[str, Any]:
+        return {}
+
+    @property
+    def heads(self) -> Mapping[str, Head]:
+        """Numbers: how large something is may be the hazard."""
+        return {"event": Vector(len(self.labels), holds="numbers")}
+
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        """What the network's outputs are."""
+        names = {
+            "cox": ("log hazard ratio",),
+            "hazards": tuple(f"logit of the event by {edge:g}" for edge in self.edges),
+            "weibull": ("log scale", "log shape"),
+        }
+        return tuple(Label(value, name) for value, name in enumerate(names[self.model]))
+
+    @property
+    def merge(self) -> Literal["gaussian", "mean"]:
+        return "mean"
+
+    @property
+    def mirrored(self) -> tuple[int, ...] | None:
+        return tuple(range(len(self.labels)))
+
+    def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
+        made = {
+            "network.name": Decision("resnet", "it gives one answer for the whole image", "arXiv:1512.03385"),
+            "training.sampling": Decision(
+                "natural", "risks are those of the training cases: who had the event comes no oftener than he is"
+            ),
+            "training.selection": Decision(
+                "harrell_c", "the validation cases are few, and every pair of them that can be compared counts alike"
+            ),
+            "evaluation.primary": Decision(
+                "uno_c", "Harrell's c would depend on who was censored when", "doi:10.1002/sim.4154"
+            ),
+        }
+        return made | ({"training.batch": batch(fingerprint)} if self.model == "cox" else {})
+
+    def under(self, drawn: str) -> dict[str, Decision]:
+        if drawn != "natural":
+            problem = f"cases with a time have no classes that could be {drawn}"
+            raise PlanError(problem, "training.sampling", "Give natural")
+        return {}
+
+    def target(self, case: Case) -> Target:
+        """(2,) time, and 1 where the event happened then, 0 where the case was censored."""
+        return Target(self.heads["event"], np.array(_event(case), dtype=np.float32))
+
+    def loss(self, outputs: Outputs, target: Tensor) -> Tensor:
+        return LOSSES[self.model](outputs["event"].float(), target.float(), self._known)
+
+    def quality(self, outputs: Outputs, target: Tensor) -> Mapping[str, Tensor]:
+        return {"outputs": outputs["event"].float(), "target": target.float()}
+
+    def selection(self, collected: Mapping[str, Tensor]) -> float:
+        """Harrell's c of the validation cases; where no two of them can be compared, minus the loss."""
+        outputs, target = collected["outputs"], collected["target"]
+        risks = [self._risk(one) for one in outputs.cpu().numpy().astype(float)]
+        found = math.nan
+        if np.isfinite(risks).all():
+            found = float(harrell_c(risks, *target.cpu().numpy().T))
+        return found if math.isfinite(found) else -float(self.loss({"event": outputs}, target))
+
+    def average(self, outputs: Sequence[Mapping[str, Array]], shares: Shares = None) -> Mapping[str, Array]:
+        """The mean of the outputs themselves: of log hazard ratios, logits, or logarithms of Weibull's parameters."""
+        return {"event": mean_of([one["event"] for one in outputs], shares)}
+
+    def probabilities(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Of the event by the last horizon; of intervals in each; of Weibull also by half of it, as both outputs tell.
+
+        Before the baseline is known, of a cumulative hazard of 1.
+        """
+        outputs = np.asarray(arrays["event"], dtype=np.float64)
+        if self.model == "hazards":
+            return {"event": 1 / (1 + np.exp(-outputs))}
+        last = self.horizons[-1]
+        when = np.array([last / 2, last][-len(outputs) :])
+        return {"event": -np.expm1(-CURVES[self.model](outputs, when, self._known))}
+
+    def tuned(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> tuple[Task, dict[str, Decision]]:
+        """With the baseline and the median risk of these, the training cases: they belong to one network's weights.
+
+        What a plan of another training holds of them is found anew.
+        """
+        times, happened = np.array([_event(case) for case in cases], dtype=float).T
+        people = counted(len(cases), "training case")
+        if not happened.any():
+            return self, {}
+        task, made = self, dict[str, Decision]()
+        risks = np.array([_values(prediction)["risk"] for prediction in predictions])
+        if self.model == "cox":
+            ratios = risks - self._risk(np.zeros(1))
+            found = curve(baseline(times, happened, ratios), "hazard")
+            task = replace(task, baseline=found)
+            because = f"from the risks of {people}, {happened.sum():.0f} of whom had the event"
+            made["task.baseline"] = Decision(found, because, EFRON)
+            risks = ratios + task._risk(np.zeros(1))
+        middle = rounded(float(np.median(risks)))
+        because = f"half of {people} have a higher one: curves are parted there"
+        made["task.median_risk"] = Decision(middle, because)
+        return replace(task, median_risk=middle), made
+
+    def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
+        """Outputs of one case to risk, survival by the horizons and between, and the median where it is reached."""
+        [(_, arrays)] = slabs  # a vector head is one slab
+        outputs = np.asarray(arrays["event"], dtype=np.float64)
+        values = {"risk": self._risk(outputs)}
+        if self.is_absolute:
+            when = np.array(sorted({*moments(self.horizons[-1]).tolist(), *self.horizons}))
+            survival = np.exp(-CURVES[self.model](outputs, when, self._known))
+            values |= {_column(time): float(one) for time, one in zip(when, survival, strict=True)}
+            median = median_time(self.model, outputs, self._known, self.followed)
+            values |= {} if median is None else {MEDIAN: rounded(median)}
+        return Prediction(geometry, values=values)
+
+    @property
+    def is_absolute(self) -> bool:
+        """Whether probabilities are known, and not only how risks compare."""
+        return self.model != "cox" or self.baseline is not None
+
+    def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
+        """One row a case: time, event, risk, survival by each horizon, median survival, brier (integrated)."""
+        rows = []
+        for prediction, case in zip(predictions, cases, strict=True):
+            (time, event), values = _event(case), _values(prediction)
+            rows.append(
+                {
+                    "case": case.id,
+                    "patient": case.patient,
+                    "label": "all",
+                    "time": time,
+                    "event": event,
+                    **self.outputs(prediction),
+                    "brier": self._error(values, time, event),
+                }
+            )
+        return pd.DataFrame(rows)
+
+    def summary(self, table: Table, *, seed: int) -> list[Row]:
+        """Uno's c, Harrell's c, integrated Brier score; then AUC, Brier score and calibration by each horizon."""
+        return summary_rows(self._outcomes(table), seed=seed)
+
+    def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
+        values, known = _values(prediction), case.references.get("event")
+        caption = f"risk {values['risk']:.2f}"
+        if known is not None:
+            caption += f"; {'event' if known[1] else 'last contact'} at {known[0]:g} {self.unit}".rstrip()
+        drawn = [figures.contours(stated_image(case), None, None, (), title=case.id, caption=caption)]
+        if not self.is_absolute:
+            return drawn
+        when = moments(self.horizons[-1])
+        last, happened = known or (None, False)
+        chance = [values[_column(time)] for time in when]
+        axis = time_axis(self.unit)
+        return [*drawn, figures.survival_curve(when, chance, case.id, axis=axis, last=last, happened=happened)]
+
+    def overview(self, table: Table) -> list[Figure]:
+        return overview_figures(self._outcomes(table))
+
+    def rank(self, table: Table) -> list[str]:
+        """By the error of their curves; who was censored before the last horizon, of whom little is known, between."""
+        known = table["event"].to_numpy(bool) | (table["time"].to_numpy(float) >= self.horizons[-1])
+        told = table[known].sort_values("brier", kind="stable")["case"].tolist()
+        half = len(told) // 2
+        return [*told[:half], *table[~known]["case"].tolist(), *told[half:]]
+
+    def outputs(self, prediction: Prediction) -> Mapping[str, Any]:
+        """Risk, survival by each horizon, and the median, blank where it is not reached within the follow-up."""
+        values = _values(prediction)
+        columns = (*(_column(one) for one in self.horizons), MEDIAN)
+        return {"risk": values["risk"], **{name: values.get(name) for name in columns}}
+
+    def saliency(self, outputs: Outputs) -> Tensor:
+        """(batch,) what rises with the risk."""
+        found = outputs["event"]
+        if self.model == "hazards":
+            return torch.nn.functional.softplus(found).sum(dim=1)
+        return found[:, 0] if self.model == "cox" else -found[:, 0]
+
+    def results(self, prediction: Prediction) -> list[Finding]:
+        values = _values(prediction)
+        made = [Finding("Log of the cumulative hazard", value=values["risk"])]
+        for horizon in self.horizons:
+            if (chance := values.get(_column(horizon))) is not None:
+                made.append(Finding(f"Event by {horizon:g} {self.unit}".rstrip(), probability=1 - chance))
+        if MEDIAN in values:
+            made.append(Finding("Median survival", value=values[MEDIAN], unit=self.unit))
+        return made
+
+    @property
+    def _known(self) -> Known:
+        told = self.baseline or {"time": (), "hazard": ()}
+        return Known(self.scale, self.edges, tuple(told["time"]), tuple(told["hazard"]))
+
+    def _risk(self, outputs: Floats) -> float:
+        hazard = CURVES[self.model](outputs, np.array([self.horizons[-1]]), self._known)
+        return float(np.log(np.maximum(hazard[0], LEAST)))
+
+    @property
+    def _followed(self) -> Steps:
+        return steps_of(self.censoring, "share")
+
+    def _error(self, values: Mapping[str, float], time: float, event: bool) -> float:
+        """Integrated until the last horizon; NaN where no probabilities are known."""
+        when = moments(self.horizons[-1])
+        if not self.is_absolute:
+            return math.nan
+        survival = [[values[_column(one)] for one in when]]
+        return float(integrated(brier_errors(survival, [time], [event], self._followed, when), when)[0])
+
+    def _outcomes(self, table: Table) -> Outcomes:
+        return Outcomes(
+            table["risk"].to_numpy(float),
+            table["time"].to_numpy(float),
+            table["event"].to_numpy(bool),
+            table["patient"].to_numpy(str),
+            table[[_column(one) for one in self.horizons]].to_numpy(float),
+            table["brier"].to_numpy(float),
+            self.horizons,
+            self.unit,
+            self._followed,
+            self.median_risk,
+        )
+
+
+def _event(case: Case) -> tuple[float, bool]:
+    """The case's time and whether it was the event; DatasetError for a time that nobody can be followed for."""
+    time, happened = case.references["event"]
+    if not 0 < float(time) < math.inf:
+        raise DatasetError(f"the time is {time}", case.id, "Times count from the image on: correct it, or leave it out")
+    return float(time), bool(happened)
+
+
+def _values(prediction: Prediction) -> Mapping[str, float]:
+    assert prediction.values is not None  # noqa: S101 - `decode` always gives them
+    return prediction.values
+
+
+def _column(time: float) -> str:
+    return f"{SURVIVAL}{time:g}"
+
+
+def _curve(given: Mapping[str, Sequence[float]] | None) -> dict[str, list[float]] | None:
+    return None if given is None else {str(name): [float(one) for one in values] for name, values in given.items()}

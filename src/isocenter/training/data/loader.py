@@ -1,0 +1,182 @@
+"""Batches, made ahead in a thread of this process: there is no worker process that could die unseen.
+
+Which case, which patch and which augmentation a batch holds is a function of the seed and the step alone.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import count
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isocenter.lazy import torch
+from isocenter.training.data.sampling import Costs, Sampling
+from isocenter.training.data.store import Prepared
+from isocenter.training.data.targets import Kind, kind_for, kind_of_all
+from isocenter.transforms import child, some_of
+from isocenter.values import Array, Region
+
+AHEAD = 3
+
+# The kind of change that leaves images out, after those of the augmentation.
+LEFT_OUT = 2**16
+
+# Image, target, generator, spacing, what is told beside the image, and which channels are there.
+_Sample = tuple[
+    NDArray[np.float32],
+    Array,
+    np.random.Generator,
+    tuple[float, ...],
+    NDArray[np.float32] | None,
+    NDArray[np.float32] | None,
+]
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """images: (batch, channels, *patch); targets: as their kind has them; one generator and one spacing each
+
+    context: (batch, entries) told beside the images; None for a network that sees images alone
+    cases:   which they are, of the whole batch, also where this is a part of it
+    there:   (batch, channels) 1 for each that is to be seen, 0 for one that is not; None where all are
+    """
+
+    images: NDArray[np.float32]
+    targets: Any
+    generators: tuple[np.random.Generator, ...]
+    steps: tuple[float, ...]
+    kind: Kind = field(default=None)  # type: ignore[assignment]
+    context: NDArray[np.float32] | None = None
+    cases: tuple[int, ...] = ()
+    there: NDArray[np.float32] | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind is None:
+            object.__setattr__(self, "kind", kind_for(self.targets.ndim - 1, self.images.ndim - 2))
+
+
+@dataclass(frozen=True, eq=False)
+class Loader:
+    """Batches of patches of these cases.
+
+    foreground: share of patches that are centred on a structure; the others lie anywhere
+    sampling:   how often a case is drawn, see `sampling`; all but "natural" and "by_loss" are for vector targets
+    part:       the samples of each batch that are wanted; all without
+    pinned:     in memory from which a GPU copies while the processor goes on
+    images:     (channels,) which image of a case each is of, where a case may lack some
+    left_out:   how often each image of a case is left out, never all of them
+    told:       whether the last entries of the context are which channels are there
+    """
+
+    cases: Sequence[Prepared]
+    patch: tuple[int, ...]
+    batch: int
+    foreground: float
+    seed: int
+    sampling: str = "natural"
+    part: range | None = None
+    pinned: bool = False
+    images: tuple[int, ...] = ()
+    left_out: float = 0.0
+    told: bool = False
+
+    @cached_property
+    def costs(self) -> Costs:
+        """What cases cost, which somebody has to tell it after each step where they are drawn by it."""
+        return Costs(len(self.cases), self.batch, AHEAD)
+
+    def batches(self, first: int) -> Generator[Batch]:
+        """The batches from step `first` on, without end, a few of them made ahead; close it when enough are drawn."""
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            waiting = deque(pool.submit(self.of_step, step) for step in range(first, first + AHEAD))
+            try:
+                for step in count(first + AHEAD):
+                    batch = waiting.popleft().result()
+                    waiting.append(pool.submit(self.of_step, step))
+                    yield batch
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def of_step(self, step: int) -> Batch:
+        """The batch of a step, or the wanted part of it, whatever was drawn before."""
+        wanted = range(self.batch) if self.part is None else self.part
+        drawn = [self._sample(step * self.batch + n) for n in wanted]
+        images, targets, generators, steps, contexts, there = zip(*drawn, strict=True)
+        # One spacing for the batch: all cases lie on the network's grid, small differences come from rounding.
+        spacing = tuple(np.mean(steps, axis=0).tolist())
+        alike = self._kind.alike(targets, self._blank)
+        told = None if contexts[0] is None else self._stacked(contexts)
+        cases = tuple(self._sampling(step * self.batch + n)[0] for n in range(self.batch))
+        seen = None if there[0] is None else self._stacked(there)
+        return Batch(self._stacked(images), self._stacked(alike), generators, spacing, self._kind, told, cases, seen)
+
+    def _stacked(self, arrays: Sequence[Any]) -> Any:
+        if isinstance(arrays[0], Mapping):
+            return {name: self._stacked([one[name] for one in arrays]) for name in arrays[0]}
+        if not self.pinned:
+            return np.stack(arrays)
+        whole = torch.empty((len(arrays), *arrays[0].shape), dtype=torch.from_numpy(arrays[0]).dtype, pin_memory=True)
+        return np.stack(arrays, out=whole.numpy())
+
+    def _sample(self, number: int) -> _Sample:
+        index, rng = self._sampling(number)
+        case = self.cases[index]
+        image, target = case.cut(self._region(case, rng))
+        there = self._there(case, rng)
+        return image, target, rng, case.steps, self._context(case, there), there
+
+    def _there(self, case: Prepared, rng: np.random.Generator) -> NDArray[np.float32] | None:
+        """(channels,) which are to be seen."""
+        if case.there is None:
+            return None
+        kept = case.there
+        if self.left_out > 0:
+            owners = np.asarray(self.images)
+            images = np.array([case.there[owners == n].any() for n in range(owners.max() + 1)])
+            kept = case.there & some_of(images, self.left_out, child(int(rng.integers(2**63)), LEFT_OUT))[owners]
+        return np.asarray(kept, dtype=np.float32)
+
+    def _context(self, case: Prepared, there: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
+        if case.context is None or there is None or not self.told:
+            return case.context
+        return np.concatenate([case.context[: -len(there)], there])
+
+    @cached_property
+    def _sampling(self) -> Sampling:
+        return Sampling(self.sampling, self.seed, [case.target for case in self.cases], self.costs)
+
+    @cached_property
+    def _kind(self) -> Kind:
+        return kind_of_all([case.kind for case in self.cases])
+
+    @cached_property
+    def _blank(self) -> Any:
+        """By the targets of all cases, so that batches are alike in every process."""
+        return self._kind.blank([case.target for case in self.cases], self.patch)
+
+    @cached_property
+    def _rarity(self) -> NDArray[np.float64]:
+        """One over the number of cases that hold a structure, for each; 0 where none does."""
+        holding = np.zeros(max(len(case.positions) for case in self.cases))
+        for case in self.cases:
+            holding[: len(case.positions)] += [len(positions) > 0 for positions in case.positions]
+        return np.where(holding > 0, 1 / np.maximum(holding, 1), 0.0)
+
+    def _region(self, case: Prepared, rng: np.random.Generator) -> Region:
+        room = np.asarray(case.shape) - np.asarray(self.patch)
+        start = rng.integers(0, room + 1)
+        present = [number for number, positions in enumerate(case.positions) if len(positions)]
+        if present and rng.random() < self.foreground:
+            # What few cases hold is looked at more often where it is: rare structures get their share across cases.
+            share = self._rarity[present] / self._rarity[present].sum()
+            positions = case.positions[int(rng.choice(present, p=share))]
+            centre = positions[int(rng.integers(len(positions)))]
+            start = np.clip(centre - np.asarray(self.patch) // 2, 0, room)
+        return tuple(slice(int(s), int(s) + n) for s, n in zip(start, self.patch, strict=True))

@@ -1,0 +1,255 @@
+"""Cases as the network sees them, prepared once and kept: on disk under the hash of what they were made from.
+
+The key is a hash of the case's file contents and of the settings that made the arrays: never stale, never rebuilt in
+vain. Arrays lie compressed in chunks (blosc2), so that a patch is read without the rest.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import blosc2
+import numpy as np
+from numpy.typing import NDArray
+
+from isocenter.errors import IsocenterError
+from isocenter.files import cache_folder, content_hash, sweep, written
+from isocenter.runtime import Context, Preprocessing, digest, in_threads
+from isocenter.tasks import Task
+from isocenter.training.data.targets import Kind, kind_for, kind_named, kind_of
+from isocenter.transforms import stacked
+from isocenter.values import Array, Case, Region
+
+# Raised when prepared arrays would come out otherwise than before.
+LAYOUT = 5
+# Each case is read by a thread of its own already.
+READING = {"nthreads": 1}
+TARGET = "target"
+MARKED = "marked.b2nd"
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class OnDisk:
+    """An array in the cache of which regions are read.
+
+    It is opened for each of them, which takes a tenth of a ms: one that stays open holds a quarter of a MiB, and cases
+    may be thousands.
+    """
+
+    path: Path
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    def __getitem__(self, region: Any) -> NDArray[Any]:
+        return np.asarray(blosc2.open(str(self.path), mode="r", dparams=READING)[region])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.asarray(self[...], dtype=dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """One case as the network sees it.
+
+    image:     (channels, *spatial) float32
+    target:    as its kind has it
+    positions: per structure (up to `kinds.POSITIONS`, axes) where it lies; empty for a vector
+    steps:     length of a voxel per axis
+    kind:      of target; as its shape says where nobody named it
+    context:   (entries,) told the network beside the image; None where it sees images alone
+    marked:    (*spatial) numbers of labels that a network before marked; None where the network sees images alone
+    there:     (channels,) which of them the case has; None where a case has all
+    """
+
+    id: str
+    image: Array
+    target: Any
+    positions: tuple[NDArray[np.int32], ...]
+    steps: tuple[float, ...]
+    kind: Kind = field(default=None)  # type: ignore[assignment]
+    context: NDArray[np.float32] | None = None
+    marked: Array | None = None
+    there: NDArray[np.bool_] | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind is None:
+            object.__setattr__(self, "kind", kind_for(self.target.ndim, len(self.shape)))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.image.shape[1:])
+
+    @property
+    def nbytes(self) -> int:
+        targets = [array for _, array in self.kind.stored(self.target).values()]
+        targets += [] if self.marked is None else [self.marked]
+        return int(np.prod(self.image.shape)) * 4 + sum(_size(array) for array in targets)
+
+    @property
+    def in_memory(self) -> Prepared:
+        """The same case with its arrays read."""
+        arrays = {name: np.asarray(array[...]) for name, (_, array) in self.kind.stored(self.target).items()}
+        marked = None if self.marked is None else np.asarray(self.marked[...])
+        return replace(self, image=self.image[...], target=self.kind.opened(arrays), marked=marked)
+
+    def cut(self, region: Region) -> tuple[NDArray[np.float32], Any]:
+        """Image, as the network sees it, and target of a region; a vector target is the whole case's."""
+        return self.seen(region), self.kind.cut(self.target, region)
+
+    def seen(self, region: Region) -> NDArray[np.float32]:
+        """(channels, *region) as the network sees it: what was marked before is the last channel."""
+        image = np.asarray(self.image[(slice(None), *region)], dtype=np.float32)
+        if self.marked is None:
+            return image
+        return np.concatenate([image, np.asarray(self.marked[region], dtype=np.float32)[None]])
+
+
+def prepare_all(
+    cases: Sequence[Case],
+    preprocessing: Preprocessing,
+    task: Task,
+    *,
+    threads: int,
+    memory: int,
+    reading: Mapping[str, Any] | None = None,
+    context: Context | None = None,
+    marked: Mapping[str, Path] | None = None,
+    progress: Progress | None = None,
+) -> list[Prepared]:
+    """All cases prepared, in order; those that the cache has are taken from there.
+
+    memory:  bytes; arrays that fit into them together are kept in memory, else patches are read from disk
+    reading: what a person decided about how the files are read, as far as it changes the voxels
+    context: what the network is told of a patient beside the image
+    marked:  {case id: what a network before marked in it, as `keep_marked` has written it}
+    """
+    folder = cache_folder() / "prepared"
+    for shelf in folder.glob("*"):
+        sweep(shelf)
+
+    def one(case: Case) -> Prepared:
+        before = None if marked is None else marked[case.id]
+        made = _prepared(case, preprocessing, task, reading or {}, folder, before)
+        if not context:
+            return made
+        known = zip(preprocessing.channels, () if made.there is None else made.there, strict=False)
+        there = None if made.there is None else [name for name, has in known if has]
+        return replace(made, context=context.vector(case.covariates, there)[0])
+
+    prepared: dict[int, Prepared] = {}
+    for number, outcome in in_threads(threads, one, cases):
+        if isinstance(outcome, IsocenterError):
+            raise outcome
+        prepared[number] = outcome
+        if progress is not None:
+            progress(len(prepared), len(cases))
+    done = [prepared[number] for number in range(len(cases))]
+    if sum(one.nbytes for one in done) <= memory:
+        return [one.in_memory for one in done]
+    return done
+
+
+def keep_marked(numbers: Array, path: Path) -> None:
+    """Numbers of labels, (*spatial) on the case's own grid, into a file that is whole or absent."""
+    with written(path, overwrite=True) as partial:
+        _pack(numbers, partial)
+
+
+def _prepared(
+    case: Case,
+    preprocessing: Preprocessing,
+    task: Task,
+    reading: Mapping[str, Any],
+    folder: Path,
+    marked: Path | None,
+) -> Prepared:
+    made_from = [
+        LAYOUT,
+        content_hash(case),
+        dict(reading),
+        preprocessing.settings,
+        task.name,
+        dict(task.target_settings),
+        *([] if marked is None else [digest(marked)]),
+    ]
+    key = hashlib.sha256(json.dumps(made_from, sort_keys=True, default=list).encode()).hexdigest()
+    place = folder / key[:2] / key
+    if not place.is_dir():
+        _write(place, case, preprocessing, task, marked)
+    return _open(place, case.id)
+
+
+def _write(place: Path, case: Case, preprocessing: Preprocessing, task: Task, marked: Path | None) -> None:
+    whole = stacked(case.images, case.id)
+    image, trace = preprocessing(whole, case.id)
+    target = task.target(case)
+    kind = kind_of(target.head)
+    data = kind.prepared(target, preprocessing, trace)
+    facts: dict[str, Any] = {"steps": np.array(trace.steps), "kind": np.array(kind.name)}
+    if preprocessing.absent:
+        facts["there"] = np.array(preprocessing.there(whole, case.id))
+    for channel, found in kind.positions(target, data, trace.padded).items():
+        facts[f"positions_{channel}"] = found
+    with written(place, overwrite=True) as partial:
+        partial.mkdir()
+        _pack(image, partial / "image.b2nd")
+        if marked is not None:
+            _pack(preprocessing.labels(np.asarray(_unpacked(marked)), trace), partial / MARKED)
+        for name, (large, array) in kind.stored(data).items():
+            if large:
+                _pack(array, partial / f"{_named(name)}.b2nd")
+            else:
+                facts[_named(name)] = array
+        np.savez(partial / "facts.npz", **facts)
+
+
+def _pack(array: Array, path: Path) -> None:
+    # Fast to read is what counts: it is written once and read every epoch.
+    settings = {"codec": blosc2.Codec.LZ4, "clevel": 1, "nthreads": 1}
+    try:
+        blosc2.asarray(np.ascontiguousarray(array), urlpath=str(path), mode="w", cparams=settings)
+    except RuntimeError as error:  # which says that it could not be written, and not why
+        full = shutil.disk_usage(path.parent).free < array.nbytes
+        raise OSError(errno.ENOSPC if full else errno.EIO, str(error), str(path)) from error
+
+
+def _open(place: Path, case: str) -> Prepared:
+    with np.load(place / "facts.npz", allow_pickle=False) as file:
+        facts = dict(file)
+    channels = sorted(int(name.removeprefix("positions_")) for name in facts if name.startswith("positions_"))
+    positions = tuple(facts[f"positions_{channel}"] for channel in channels)
+    targets: dict[str, Any] = {name: array for name, array in facts.items() if name.startswith(TARGET)}
+    targets |= {path.stem: _unpacked(path) for path in place.glob(f"{TARGET}*.b2nd")}
+    arrays = {name.removeprefix(TARGET).removeprefix("_"): array for name, array in targets.items()}
+    image: Any = _unpacked(place / "image.b2nd")
+    # Prepared before boxes were: as its shape says.
+    kind = kind_named(str(facts["kind"])) if "kind" in facts else kind_for(arrays[""].ndim, image.ndim - 1)
+    marked: Any = _unpacked(place / MARKED) if (place / MARKED).is_file() else None
+    steps = tuple(facts["steps"].tolist())
+    return Prepared(case, image, kind.opened(arrays), positions, steps, kind, marked=marked, there=facts.get("there"))
+
+
+def _named(part: str) -> str:
+    """What the target of a part is called in the cache."""
+    return f"{TARGET}_{part}" if part else TARGET
+
+
+def _size(array: Array) -> int:
+    return int(np.prod(array.shape)) * array.dtype.itemsize
+
+
+def _unpacked(path: Path) -> OnDisk:
+    opened = blosc2.open(str(path), mode="r", dparams=READING)
+    return OnDisk(path, tuple(opened.shape), opened.dtype)

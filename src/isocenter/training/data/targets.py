@@ -1,0 +1,362 @@
+"""How a target of each kind is prepared, cut, batched and moved as its image is. A new kind is one class here.
+
+Nothing else of the training asks of which kind a target is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isocenter.lazy import torch
+from isocenter.runtime import Preprocessing, Trace
+from isocenter.training.data.joint_targets import AND, OF, Together
+from isocenter.transforms import (
+    Augmentation,
+    Corners,
+    Following,
+    LabelMap,
+    ObjectMap,
+    Warp,
+    generator,
+    names_sides,
+    sides_changed,
+)
+from isocenter.values import Array, Boxes, Dense, Head, Instances, Region, Several, Target, Vector
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Positions of each structure that are kept for centring patches; nnU-Net keeps as many.
+POSITIONS = 1000
+# Images and targets of a batch.
+Moved = tuple["Tensor", Any]
+Positions = Mapping[int, NDArray[np.int32]]
+
+
+class Kind(Protocol):
+    """What a target does on its way into a batch.
+
+    name:  under which it is stored
+    large: whether it is stored in chunks, of which a part is read without the rest
+    mixes: whether images can be mixed in pairs, with losses of both targets
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def large(self) -> bool: ...
+
+    @property
+    def mixes(self) -> bool: ...
+
+    def prepared(self, target: Target, preprocessing: Preprocessing, trace: Trace) -> Any:
+        """The target on the network's grid."""
+
+    def stored(self, data: Any) -> Mapping[str, tuple[bool, Array]]:
+        """{name: (whether it is large, array)} of what was prepared; a target that is one array has no name."""
+
+    def opened(self, arrays: Mapping[str, Any]) -> Any:
+        """The inverse of `stored`."""
+
+    def positions(self, target: Target, data: Any, shape: Sequence[int]) -> Positions:
+        """{class from 1: (up to POSITIONS, axes) voxels where it is}, for centring patches; (0, axes) where nowhere."""
+
+    def cut(self, data: Any, region: Region) -> Any:
+        """What belongs to a region of the network's grid."""
+
+    def blank(self, targets: Sequence[Any], patch: Sequence[int]) -> Any:
+        """A target that says nothing, in the shape that all have in a batch. targets: of all cases"""
+
+    def alike(self, targets: Sequence[Any], blank: Any) -> Sequence[Any]:
+        """Of one shape, so that they can be stacked."""
+
+    def following(self, targets: Any, spatial: tuple[int, ...], drawn: Drawn) -> Following:
+        """A batch of targets as what follows its images."""
+
+    def coarse(self, targets: Any, spatial: Sequence[int], wanted: Sequence[int]) -> Any:
+        """Targets of images of one size, for outputs of another."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What a batch is moved by.
+
+    generators: one a sample
+    steps:      mm of a voxel per axis
+    mirrored:   what labels become in a mirror
+    outside:    what a label map says beyond the image
+    parts:      the same of each part of a task that is made of tasks
+    """
+
+    generators: Sequence[np.random.Generator]
+    steps: Sequence[float]
+    mirrored: Sequence[int] | None
+    outside: int = 0
+    parts: Mapping[str, Drawn] = field(default_factory=dict)
+
+
+def moved(
+    kind: Kind, augmentation: Augmentation, images: Tensor, targets: Any, drawn: Drawn, *, marked: bool = False
+) -> Moved:
+    """(batch, channels, *patch) images and their targets, changed alike.
+
+    marked: the last channel are numbers of labels that a network before marked: they move as labels do, keep what
+            befalls intensities away, and are marked less well now and then
+    """
+    following: Following = kind.following(targets, tuple(images.shape[2:]), drawn)
+    if marked:
+        following, images = WithMarks(following, LabelMap(images[:, -1].to(torch.uint8))), images[:, :-1]
+    images, followed, _ = augmentation.moved(images, following, drawn.generators, drawn.steps, mirrored=drawn.mirrored)
+    assert followed is not None  # noqa: S101 - it was given
+    if isinstance(followed, WithMarks):
+        numbers = augmentation.mistaken(followed.marks.labels, drawn.generators)
+        images, followed = torch.cat([images, numbers[:, None].to(images.dtype)], dim=1), followed.target
+    return images, followed.targets
+
+
+@dataclass(frozen=True, eq=False)
+class WithMarks:
+    """A batch of targets, and of labels that were marked before, which follow the images as label maps do."""
+
+    target: Following
+    marks: LabelMap
+
+    @property
+    def targets(self) -> Any:
+        return self.target.targets
+
+    def flipped(self, mirrored: NDArray[np.bool_]) -> WithMarks:
+        return WithMarks(self.target.flipped(mirrored), self.marks.flipped(mirrored))
+
+    def sides_changed(self, crossed: Tensor, mirrored: Sequence[int]) -> WithMarks:
+        return WithMarks(self.target.sides_changed(crossed, mirrored), self.marks.sides_changed(crossed, mirrored))
+
+    def turned(self, turns: NDArray[np.intp]) -> WithMarks:
+        return WithMarks(self.target.turned(turns), self.marks.turned(turns))
+
+    def warped(self, warp: Warp) -> WithMarks:
+        return WithMarks(self.target.warped(warp), self.marks.warped(warp))
+
+
+class OneArray:
+    """A target that is stored as the array that it is."""
+
+    large: ClassVar[bool] = False
+
+    def stored(self, data: Array) -> Mapping[str, tuple[bool, Array]]:
+        return {"": (self.large, data)}
+
+    def opened(self, arrays: Mapping[str, Any]) -> Any:
+        return arrays[""]
+
+
+@dataclass(frozen=True)
+class OfTheWhole(OneArray):
+    """() or (size,) numbers that hold for the whole image."""
+
+    name: ClassVar[str] = "vector"
+    mixes: ClassVar[bool] = True
+
+    def prepared(self, target: Target, preprocessing: Preprocessing, trace: Trace) -> Array:
+        return target.data
+
+    def positions(self, target: Target, data: Array, shape: Sequence[int]) -> Positions:
+        return {}
+
+    def cut(self, data: Array, region: Region) -> Array:
+        return np.asarray(data)
+
+    def blank(self, targets: Sequence[Array], patch: Sequence[int]) -> Array:
+        return np.zeros_like(np.asarray(targets[0]))
+
+    def alike(self, targets: Sequence[Array], blank: Array) -> Sequence[Array]:
+        return targets
+
+    def following(self, targets: Tensor, spatial: tuple[int, ...], drawn: Drawn) -> Following:
+        return Unmoved(targets)
+
+    def coarse(self, targets: Tensor, spatial: Sequence[int], wanted: Sequence[int]) -> Tensor:
+        return targets
+
+
+@dataclass(frozen=True, eq=False)
+class Unmoved:
+    """(batch,) or (batch, size) targets of whole images: only left and right can change in them."""
+
+    targets: Tensor
+
+    def flipped(self, mirrored: NDArray[np.bool_]) -> Unmoved:
+        return self
+
+    def sides_changed(self, crossed: Tensor, mirrored: Sequence[int]) -> Unmoved:
+        return Unmoved(vectors_changed(self.targets, crossed, mirrored))
+
+    def turned(self, turns: NDArray[np.intp]) -> Unmoved:
+        return self
+
+    def warped(self, warp: Warp) -> Unmoved:
+        return self
+
+
+@dataclass(frozen=True)
+class EveryVoxel(OneArray):
+    """(*spatial) label values."""
+
+    name: ClassVar[str] = "dense"
+    large: ClassVar[bool] = True
+    mixes: ClassVar[bool] = False
+
+    def prepared(self, target: Target, preprocessing: Preprocessing, trace: Trace) -> Array:
+        return preprocessing.labels(target.data, trace, target.outside)
+
+    def positions(self, target: Target, data: Array, shape: Sequence[int]) -> Positions:
+        assert isinstance(target.head, Dense)  # noqa: S101 - `kind_of` has seen to it
+        groups = target.structures or tuple((channel,) for channel in range(1, target.head.channels))
+        return {n: _some(np.argwhere(np.isin(data, values)), n) for n, values in enumerate(groups, start=1)}
+
+    def cut(self, data: Array, region: Region) -> Array:
+        return np.asarray(data[region] if region else data)
+
+    def blank(self, targets: Sequence[Array], patch: Sequence[int]) -> Array:
+        return np.zeros(tuple(patch), dtype=targets[0].dtype)
+
+    def alike(self, targets: Sequence[Array], blank: Array) -> Sequence[Array]:
+        return targets
+
+    def following(self, targets: Tensor, spatial: tuple[int, ...], drawn: Drawn) -> Following:
+        return LabelMap(targets, drawn.outside)
+
+    def coarse(self, targets: Tensor, spatial: Sequence[int], wanted: Sequence[int]) -> Tensor:
+        """Voxel by voxel, so that labels stay labels."""
+        if tuple(targets.shape[1:]) == tuple(wanted):
+            return targets
+        made = torch.nn.functional.interpolate(targets[:, None].float(), size=tuple(wanted), mode="nearest-exact")
+        return made[:, 0].to(targets.dtype)
+
+
+@dataclass(frozen=True)
+class ObjectByObject(EveryVoxel):
+    """(*spatial) int32 numbers of objects, 0 where there is none.
+
+    What a network learns of them is made of the numbers after they have moved: a distance would not stay one.
+    """
+
+    name: ClassVar[str] = "instances"
+
+    def prepared(self, target: Target, preprocessing: Preprocessing, trace: Trace) -> Array:
+        return preprocessing.labels(target.data, trace).astype(np.int32)
+
+    def positions(self, target: Target, data: Array, shape: Sequence[int]) -> Positions:
+        return {1: _some(np.argwhere(data > 0), 1)}
+
+    def following(self, targets: Tensor, spatial: tuple[int, ...], drawn: Drawn) -> Following:
+        return ObjectMap(targets)
+
+
+@dataclass(frozen=True)
+class BoxByBox(OneArray):
+    """(n, 1 + 2 * axes) float32: class, where it begins on every axis, where it ends; edges in voxels.
+
+    In a batch all have the same number of rows; those of class -1 are none. A box belongs to a patch that holds its
+    centre, and keeps what of it lies outside: its size could not be told otherwise.
+    """
+
+    name: ClassVar[str] = "boxes"
+    mixes: ClassVar[bool] = False
+
+    def prepared(self, target: Target, preprocessing: Preprocessing, trace: Trace) -> Array:
+        given = np.asarray(target.data, dtype=np.float64)
+        return np.concatenate([given[:, :1], trace.boxes(given[:, 1:])], axis=1).astype(np.float32)
+
+    def positions(self, target: Target, data: Array, shape: Sequence[int]) -> Positions:
+        head = target.head
+        assert isinstance(head, Boxes)  # noqa: S101 - `kind_of` has seen to it
+        centres = np.clip(np.floor(_centres(data)), 0, np.asarray(shape) - 1).astype(np.int32)
+        return {one + 1: _some(centres[data[:, 0] == one], one + 1) for one in range(head.classes)}
+
+    def cut(self, data: Array, region: Region) -> Array:
+        if not region:
+            return np.asarray(data)
+        low, high = (np.array([getattr(part, end) for part in region]) for end in ("start", "stop"))
+        centres = _centres(data)
+        inside = np.asarray(data)[((centres >= low) & (centres < high)).all(axis=1)]
+        return inside - np.array([0, *low, *low], dtype=inside.dtype)
+
+    def blank(self, targets: Sequence[Array], patch: Sequence[int]) -> Array:
+        most = max(one.shape[0] for one in targets)
+        return np.full((most, targets[0].shape[1]), -1, dtype=targets[0].dtype)
+
+    def alike(self, targets: Sequence[Array], blank: Array) -> Sequence[Array]:
+        return [np.concatenate([one, blank[len(one) :]]) for one in targets]
+
+    def following(self, targets: Tensor, spatial: tuple[int, ...], drawn: Drawn) -> Following:
+        return Corners(targets, spatial)
+
+    def coarse(self, targets: Tensor, spatial: Sequence[int], wanted: Sequence[int]) -> Tensor:
+        factors = [new / old for new, old in zip(wanted, spatial, strict=True)]
+        return targets * targets.new_tensor([1.0, *factors, *factors])
+
+
+KINDS: Mapping[type, Kind] = {
+    Vector: OfTheWhole(),
+    Dense: EveryVoxel(),
+    Boxes: BoxByBox(),
+    Instances: ObjectByObject(),
+}
+
+
+def kind_of(head: Head) -> Kind:
+    """What a target for this head does on its way."""
+    if isinstance(head, Several):
+        return Together({part: kind_of(one) for part, one in head.parts.items()})
+    return KINDS[type(head)]
+
+
+def kind_of_all(kinds: Sequence[Kind]) -> Kind:
+    """That of cases together: each knows of several parts only the kinds that it has."""
+    parts = {part: kind for one in kinds if isinstance(one, Together) for part, kind in one.kinds.items()}
+    return Together(dict(sorted(parts.items()))) if parts else kinds[0]
+
+
+def kind_named(name: str) -> Kind:
+    """The kind under whose name a target was stored."""
+    if OF in name:
+        named = (one.split(OF) for one in name.split(AND))
+        return Together({part: kind_named(of) for part, of in named})
+    return next(kind for kind in KINDS.values() if kind.name == name)
+
+
+def kind_for(ndim: int, axes: int) -> Kind:
+    """Of a target of `ndim` axes that nobody named: a value for every voxel of an image of `axes`, or for the whole."""
+    return KINDS[Dense] if ndim == axes else KINDS[Vector]
+
+
+def vectors_changed(targets: Tensor, crossed: Tensor, mirrored: Sequence[int] | None) -> Tensor:
+    """(batch,) or (batch, size) targets, where left and right have changed sides in the image.
+
+    mirrored: by channel of the head, which may have more of them than the target, behind its own
+    """
+    if mirrored is None or not names_sides(mirrored) or not bool(crossed.any()):
+        return targets
+    if targets.ndim == 1:
+        return sides_changed(targets, crossed, mirrored)
+    return torch.where(crossed[:, None], targets[:, list(mirrored)[: targets.shape[1]]], targets)
+
+
+def _some(where: NDArray[Any], channel: int) -> NDArray[np.int32]:
+    """(up to POSITIONS, axes) of all positions."""
+    found = where.astype(np.int32)
+    if len(found) <= POSITIONS:
+        return found
+    return found[generator(0, 0, len(found), channel).choice(len(found), POSITIONS, replace=False)]
+
+
+def _centres(data: Array) -> NDArray[Any]:
+    axes = (data.shape[1] - 1) // 2
+    return np.asarray((data[:, 1 : 1 + axes] + data[:, 1 + axes :]) / 2)

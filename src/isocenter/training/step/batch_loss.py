@@ -1,0 +1,206 @@
+"""What a step lowers: the task's loss of one batch, augmented on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from isocenter.errors import PlanError
+from isocenter.lazy import torch
+from isocenter.planning import Settings
+from isocenter.tasks import Task, outside, parts_of
+from isocenter.training.data.loader import Batch
+from isocenter.training.data.targets import Drawn, kind_for, moved
+from isocenter.training.processes import ALONE, Ranks
+from isocenter.training.step.compute import Compute
+from isocenter.transforms import Augmentation
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# What a network in training adds to the loss of each sample, (batch,), by itself: a prior of its weights, for one.
+ADDED = "+"
+# Between a head's name and its level: "mask@1" is half as fine as "mask".
+LEVEL = "@"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A batch as a network in training sees it.
+
+    images:  (batch, channels, *spatial)
+    context: the numbers beside each image, as one tensor, or none
+    partner: with which sample of the whole batch each is mixed, by 1 - share; None where none is
+    """
+
+    images: Tensor
+    targets: Any
+    context: tuple[Tensor, ...]
+    partner: Tensor | None = None
+    share: float = 1.0
+
+
+def augmented(batch: Batch, settings: Settings, device: Any, ranks: Ranks = ALONE) -> Seen:
+    """On the device; with several ranks each has its part of a batch."""
+    augmentation, kind = settings.augmentation, batch.kind
+    images, targets = (on_device(array, device) for array in (batch.images, batch.targets))
+    images, targets = moved(kind, augmentation, images, targets, _drawn(settings.task, batch))
+    if batch.there is not None:
+        images = only_there(images, on_device(batch.there, device), settings.preprocessing.frames or 1)
+    context = [] if batch.context is None else [on_device(batch.context, device)]
+    partner, share = None, 1.0
+    if kind.mixes:
+        images, partner, share = mixed(augmentation, images, batch.generators, ranks)
+    if partner is not None:  # who is mixed of two is told of both
+        context = [ranks.own(share * whole + (1 - share) * whole[partner]) for whole in map(ranks.whole, context)]
+    return Seen(images, targets, tuple(context), partner, share)
+
+
+def only_there(images: Tensor, there: Tensor, frames: int = 1) -> Tensor:
+    """The images with zeros for what is not there, whatever the augmentation has made of it.
+
+    there: (batch, channels); each stands for its frames, and what follows them is always there
+    """
+    seen = there.repeat_interleave(frames, dim=1)
+    rest = seen.new_ones(len(seen), images.shape[1] - seen.shape[1])
+    return images * torch.cat([seen, rest], dim=1).reshape(*images.shape[:2], *[1] * (images.ndim - 2))
+
+
+def batch_loss(
+    module: Any,
+    batch: Batch,
+    settings: Settings,
+    device: Any,
+    compute: Compute,
+    ranks: Ranks = ALONE,
+    terms: Mapping[str, Tensor] | None = None,
+    each: Callable[[list[float]], None] | None = None,
+) -> Tensor:
+    """Augment a batch on the device and let the task judge what the network makes of it.
+
+    terms: of the loss that are learnt with the weights
+    each:  is told what each sample would cost alone, where somebody wants to know
+    With several ranks each gives its part of a batch, and the loss is that of the whole.
+    """
+    task, seen = settings.task, augmented(batch, settings, device, ranks)
+    partner, share = seen.partner, seen.share
+    coarse = partial(batch.kind.coarse, spatial=tuple(seen.images.shape[2:]))
+    # What a second stage looks at depends on what there is.
+    told = {"targets": seen.targets} if getattr(module, "sees_targets", False) else {}
+    with compute.autocast(device):
+        outputs = module(compute.ordered(module, seen.images), *seen.context, **told)
+    outputs = {name: ranks.whole(output.float()) for name, output in outputs.items()}
+    added = outputs.pop(ADDED, torch.zeros(())).mean()
+    targets = each_array(seen.targets, ranks.whole)
+    judge: Callable[..., Tensor] = partial(supervised, task, coarse=coarse, terms=terms)
+    if (own := getattr(module, "loss", None)) is not None:  # the family is defined by it: nothing else fits its outputs
+        judge = partial(own, heads=task.heads)
+    if each is not None:
+        each(sample_by_sample(judge, outputs, targets))
+    if partner is None or own is not None:
+        return judge(outputs, targets) + added
+    # Zhang et al., arXiv:1710.09412; Yun et al., arXiv:1905.04899
+    return share * judge(outputs, targets) + (1 - share) * judge(outputs, targets[partner]) + added
+
+
+def sample_by_sample(judge: Callable[..., Tensor], outputs: Mapping[str, Tensor], targets: Any) -> list[float]:
+    """What each sample of a batch costs alone; no gradient is kept."""
+    count = len(next(iter(outputs.values())))
+
+    def cost(n: int) -> Tensor:
+        own = {name: one[n : n + 1] for name, one in outputs.items()}
+        return judge(own, each_array(targets, lambda one: one[n : n + 1]))
+
+    with torch.no_grad():
+        return [float(one) for one in torch.stack([cost(n) for n in range(count)]).tolist()]
+
+
+def mixed(
+    augmentation: Augmentation, images: Tensor, generators: Sequence[np.random.Generator], ranks: Ranks
+) -> tuple[Tensor, Tensor | None, float]:
+    """As `Augmentation.mixed`, for this process's part of a batch that is mixed as a whole, by its first sample."""
+    if ranks.count == 1 or not augmentation.mixes:
+        return augmentation.mixed(images, generators)
+    whole, partner, share = augmentation.mixed(ranks.whole(images), ranks.agreed(generators[:1]))
+    return ranks.own(whole), partner, share
+
+
+def _drawn(task: Task, batch: Batch) -> Drawn:
+    parts = {name: _drawn(part, batch) for name, part in parts_of(task).items()}
+    return Drawn(batch.generators, batch.steps, task.mirrored, outside(task), parts)
+
+
+def on_device(arrays: Any, device: Any) -> Any:
+    """Arrays as tensors on the device; from pinned memory they are copied while the processor goes on."""
+    return each_array(arrays, lambda array: torch.from_numpy(array).to(device, non_blocking=True))
+
+
+def each_array(arrays: Any, change: Callable[[Any], Any]) -> Any:
+    """One array changed, or each of several in a mapping."""
+    if isinstance(arrays, Mapping):
+        return {name: change(one) for name, one in arrays.items()}
+    return change(arrays)
+
+
+@contextmanager
+def bit_by_bit(settings: Settings) -> Iterator[None]:
+    """PlanError, by the network's name, where torch has an operation only in a way that differs between two runs."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not settings.training.deterministic or "deterministic" not in str(error):
+            raise
+        operation = str(error).split(" does not", maxsplit=1)[0]
+        problem = f"{settings.network.name} on {settings.training.device} needs {operation}, which differs between runs"
+        remedy = "Train without --deterministic, on the cpu, or with another --set network.name"
+        raise PlanError(problem, "training.deterministic", remedy) from error
+
+
+def supervised(
+    task: Task,
+    outputs: Mapping[str, Tensor],
+    targets: Any,
+    coarse: Callable[..., Any] | None = None,
+    terms: Mapping[str, Tensor] | None = None,
+) -> Tensor:
+    """The loss of the finest outputs, and of coarser ones where a network in training gives them.
+
+    Level n weighs 2^-n, all together 1. Lee et al., arXiv:1409.5185; the weights are nnU-Net's,
+    doi:10.1038/s41592-020-01008-z
+    coarse: brings targets to the grid of outputs; as their shape says if not given
+    terms:  of the loss that are learnt with the weights
+    """
+    levels = by_level(outputs)
+    weights = {level: 2.0**-level for level in levels}
+    losses = [
+        weights[level]
+        / sum(weights.values())
+        * task.loss({**heads, **(terms or {})}, as_coarse(targets, heads, coarse))
+        for level, heads in levels.items()
+    ]
+    return torch.stack(losses).sum()
+
+
+def by_level(outputs: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+    """{level: {head: output}}; level 0 is the finest. What holds for the whole image does so at every level."""
+    levels: dict[int, dict[str, Tensor]] = {}
+    for name, output in outputs.items():
+        head, _, level = name.partition(LEVEL)
+        levels.setdefault(int(level or 0), {})[head] = output
+    whole = {head: output for head, output in levels.get(0, {}).items() if output.ndim == 2}
+    return {level: {**whole, **heads} for level, heads in sorted(levels.items())}
+
+
+def as_coarse(targets: Any, heads: Mapping[str, Tensor], coarse: Callable[..., Any] | None = None) -> Any:
+    """Targets on the grid of the outputs; where these have none, as they are."""
+    spatial = next((tuple(one.shape[2:]) for one in heads.values() if one.ndim > 2), ())
+    if not spatial:
+        return targets
+    if coarse is None:
+        coarse = partial(kind_for(targets.ndim - 1, len(spatial)).coarse, spatial=tuple(targets.shape[1:]))
+    return coarse(targets, wanted=spatial)

@@ -1,0 +1,97 @@
+"""One step of a training: the loss of a batch, back through the network, the weights moved."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from isocenter.errors import IsocenterError
+from isocenter.lazy import torch
+from isocenter.planning import Settings
+from isocenter.training.data.loader import Batch
+from isocenter.training.data.sampling import Costs
+from isocenter.training.length.schedule import Pace, decay, rate
+from isocenter.training.processes import Ranks
+from isocenter.training.step.batch_loss import batch_loss, bit_by_bit
+from isocenter.training.step.compute import Compute
+from isocenter.training.step.optimisers import Average
+from isocenter.transforms import generator
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Sets the draws of a step apart from those of a case.
+STEP_DRAW = 2**30
+# Batches in a row whose loss or gradient is no number: one may be an odd batch, so many are a training that has failed.
+MOST_LOST = 10
+
+
+@dataclass(eq=False)
+class Learner:
+    """What a step needs, and how many batches in a row it could learn nothing from.
+
+    module: as Fabric has wrapped it
+    terms:  of the loss, learnt with the weights
+    costs:  are told what each case cost, where cases are drawn by it
+    """
+
+    module: Any
+    optimiser: Any
+    average: Average
+    settings: Settings
+    fabric: Any
+    compute: Compute
+    ranks: Ranks
+    terms: Mapping[str, Tensor] = field(default_factory=dict)
+    costs: Costs | None = None
+    lost: int = 0
+
+    def learn(self, batch: Batch, step: int, pace: Pace) -> tuple[float, float]:
+        """Lower the loss of a batch: the loss, and the rate by which it was lowered.
+
+        The loss is no number where nothing was learnt.
+        """
+        chosen = self.settings.training
+        # Dropout draws from the one generator that torch has: set anew, a resumed run draws the same.
+        draws = generator(chosen.seed, self.ranks.rank, step, STEP_DRAW)
+        torch.manual_seed(int(draws.integers(2**63)))
+        now = rate(pace.progress(step), pace.stride, chosen)
+        for group in self.optimiser.param_groups:
+            group["lr"] = now
+        told: list[float] = []
+        loss = self.loss(batch, None if self.costs is None else told.extend)
+        self.optimiser.zero_grad()
+        with bit_by_bit(self.settings):
+            # Gradients are averaged over the ranks, of which each has its part of the loss: so they are added.
+            self.fabric.backward(loss * self.ranks.count)
+        for one in self.terms.values():  # every rank has their whole gradient
+            if one.grad is not None:
+                one.grad /= self.ranks.count
+        learnt = [*self.module.parameters(), *self.terms.values()]
+        length = torch.nn.utils.clip_grad_norm_(learnt, chosen.clip, foreach=True)
+        # Looked at only here, where a GPU has all of the step's work before it and does not wait for us. One gradient
+        # that is no number, of a loss that is one, would make every weight none.
+        lowered = float(loss.detach()) if math.isfinite(float(length)) else math.nan
+        if math.isfinite(lowered):
+            self.lost = 0
+            self.optimiser.step()
+            if self.ranks.leads:
+                self.average.move(decay(step, pace.stride, chosen))
+        else:
+            self.lost += 1
+        if self.costs is not None:
+            self.costs.add(step, batch.cases, told)
+        return lowered, now
+
+    def loss(self, batch: Batch, each: Callable[[list[float]], None] | None = None) -> Tensor:
+        with bit_by_bit(self.settings):
+            given = (self.module, batch, self.settings, self.fabric.device, self.compute, self.ranks)
+            return batch_loss(*given, terms=self.terms, each=each)
+
+    def refuse_lost(self, step: int, where: str) -> None:
+        """IsocenterError once nothing was learnt from many batches in a row."""
+        if self.lost >= MOST_LOST:
+            problem = f"the loss or the gradient of {MOST_LOST} batches in a row, up to step {step}, is no number"
+            raise IsocenterError(problem, where, "Train anew with a smaller --set training.learning_rate")

@@ -1,0 +1,160 @@
+"""The members of an ensemble: runs that answer one question, and the parts of the data that none of them has seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from isocenter.errors import UsageError, counted
+from isocenter.evaluation import Table
+from isocenter.planning import read_plan
+from isocenter.runtime import BEFORE, MEMBERS, Model, checkpoints_of, load, together
+from isocenter.tasks import Task, untuned
+from isocenter.values import BY_HAND, Case, Plan, Split
+from isocenter.verbs.ensembling.agreement import ALIKE, WHERE, common_windows, refuse_unlike
+from isocenter.verbs.evaluation.data_record import DataRecord, read_data_record
+from isocenter.verbs.evaluation.scoring import read_split
+from isocenter.verbs.reading.dataset import VOXELS
+from isocenter.verbs.reading.output_folder import refuse_missing
+from isocenter.verbs.training.run_folder import MARKS as OF_A_RUN
+from isocenter.verbs.training.run_folder import REPORT
+
+APART = "Train all on the same parts: --set split.seed=N beside each --seed, or data with a test part of their own"
+
+
+# {case id: part}
+Parts = Mapping[str, Split]
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """A finished run.
+
+    checkpoints: of the models that it is the mean of, one but for a run of folds
+    split:       `split.csv`
+    """
+
+    name: str
+    run: Path
+    plan: Plan
+    checkpoints: tuple[Path, ...]
+    models: tuple[Model, ...]
+    split: Table
+    data: DataRecord | None
+
+    @property
+    def task(self) -> Task:
+        return self.models[0].task
+
+    @property
+    def by_hand(self) -> dict[str, Any]:
+        """{setting of the task: value} that somebody set by hand: no validation case decides these."""
+        return {
+            name.removeprefix("task."): one.value
+            for name, one in self.plan
+            if name.startswith("task.") and one.because == BY_HAND
+        }
+
+    def patients(self, *parts: Split) -> set[str]:
+        """Whose cases were in one of these parts of any fold."""
+        return set(self.split.loc[self.split["split"].isin(parts), "patient"])
+
+    @property
+    def held_out(self) -> set[str]:
+        """Patients that it was neither trained nor selected on."""
+        return self.patients("test") - self.patients("train", "val")
+
+
+def member(run: Path, name: str) -> Member:
+    """The run with its models, in the machine's memory.
+
+    Raises UsageError for what is no finished run, or one that cannot be averaged.
+    """
+    refuse_missing(run)
+    if (run / MEMBERS).is_dir():
+        raise UsageError("is an ensemble itself", str(run), "Give the runs that it was made of")
+    if not all((run / mark).is_file() for mark in OF_A_RUN):
+        remedy = "Give folders that `isocenter train` wrote: a package does not know who tested it"
+        raise UsageError("holds no run", str(run), remedy)
+    if not (run / REPORT).is_file():
+        raise UsageError("is not finished", str(run), f"Finish it with `isocenter train --resume {run}`")
+    if (run / BEFORE).is_dir():
+        problem = "is a cascade, whose networks see what their own first stage marked"
+        raise UsageError(problem, str(run), "Give runs that were trained with --set preprocessing.cascade=none")
+    checkpoints = tuple(checkpoints_of(run))
+    models = tuple(load(one, "cpu") for one in checkpoints)
+    split = read_split(run / "split.csv")
+    return Member(name, run, read_plan(run / "plan.yaml"), checkpoints, models, split, read_data_record(run))
+
+
+def as_one(members: Sequence[Member]) -> Model:
+    """All members as one model that is not tuned yet, each counting alike; UsageError for what cannot be averaged."""
+    for one in members[1:]:
+        refuse_unlike((members[0].name, one.name), members[0].models[0], one.models[0])
+    first, models = members[0], [model for one in members for model in one.models]
+    kept = {name for name, value in first.by_hand.items() if all(one.by_hand.get(name) == value for one in members)}
+    inference = common_windows([one.inference for one in models])
+    counts = tuple(1 / len(members) / len(one.models) for one in members for _ in one.models)
+    try:
+        return together(models, untuned(first.task, kept), inference, None if len(set(counts)) == 1 else counts, WHERE)
+    except UsageError as error:
+        raise UsageError("its members see images differently prepared", WHERE, ALIKE) from error
+
+
+def parts_of_all(members: Sequence[Member]) -> dict[str, Split]:
+    """{case id: part}: "train" where any member was trained on its patient, else "val" where any was selected, else
+    "test". A case that some member left out altogether, because its twin is held out, is in none.
+
+    Raises UsageError where a patient that one member held out trained another, or patients are not the same.
+    """
+    owners = _owners(members)  # whose cases they are has to be known before it is asked who leaks
+    for one in members:
+        for other in members:
+            if leaking := one.held_out & other.patients("train"):
+                problem = f"{counted(len(leaking), 'test patient')} of {one.name} trained {other.name}"
+                raise UsageError(problem, WHERE, APART)
+    trained, selected = (set[str]().union(*(one.patients(part) for one in members)) for part in ("train", "val"))
+    known = set.intersection(*(set(one.split["case"]) for one in members))
+    return {
+        case: "train" if patient in trained else "val" if patient in selected else "test"
+        for case, patient in owners.items()
+        if case in known or patient in trained
+    }
+
+
+def _owners(members: Sequence[Member]) -> dict[str, str]:
+    """{case id: patient}; UsageError where members disagree."""
+    owners: dict[str, str] = {}
+    for one in members:
+        for case, patient in zip(one.split["case"], one.split["patient"], strict=True):
+            if owners.setdefault(case, patient) != patient:
+                problem = f"{one.name} takes some case for another patient's than {members[0].name}"
+                raise UsageError(problem, WHERE, "Train all members with the same --patient")
+    return owners
+
+
+def same_data(members: Sequence[Member]) -> None:
+    """UsageError where members were trained on other data than the first, or read them otherwise."""
+    first = members[0]
+    for one in members[1:]:
+        if one.plan.data_hash != first.plan.data_hash:
+            problem = f"{one.name} was trained on other data than {first.name} (their hashes differ)"
+            raise UsageError(problem, WHERE, "Give runs on the same, unchanged data")
+        if differing := [key for key in VOXELS if one.plan.options.get(key) != first.plan.options.get(key)]:
+            problem = f"{one.name} read the data otherwise than {first.name}: {', '.join(differing)}"
+            raise UsageError(problem, WHERE, "Train all members with the same flags of reading")
+
+
+def by_content(members: Sequence[Member], cases: Sequence[Case], hashes: Mapping[str, str]) -> None:
+    """UsageError where a case is no longer what a member was trained with.
+
+    hashes: {case id: hash} of what is there now
+    """
+    for one in members:
+        known = one.data.contents if one.data is not None else {}
+        changed = [case.id for case in cases if known.get(case.id, hashes[case.id]) != hashes[case.id]]
+        if changed:
+            problem = f"{counted(len(changed), 'case')} changed since {one.name} was trained"
+            raise UsageError(problem, WHERE, "Give the data back as they were, or train the members anew")

@@ -1,0 +1,57 @@
+"""The plan of an ensemble: that of its first member, with where the others differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from textwrap import shorten
+
+from isocenter.errors import counted
+from isocenter.runtime import Model
+from isocenter.tasks import tunes
+from isocenter.values import Decision, Plan
+from isocenter.verbs.ensembling.members import Member, Parts
+
+# Letters of a value that another member has.
+LONGEST = 80
+SPLIT_BECAUSE = (
+    "test: patients that no member was trained or selected on; validation: those that no member was trained on"
+)
+
+
+def plan_of(
+    members: Sequence[Member],
+    model: Model,
+    parts: Parts,
+    decisions: Mapping[str, Decision],
+    root: Path | None,
+) -> Plan:
+    """The first member's plan, with where the others differ and what was decided of the ensemble."""
+    first, *others = members
+    plan = replace(first.plan, data=str(root or ""))
+    for name, one in first.plan:
+        differing = [each for each in others if name in each.plan and each.plan[name] != one.value]
+        if differing:
+            told = "; ".join(f"{each.name}: {shorten(str(each.plan[name]), LONGEST)}" for each in differing)
+            plan = plan.with_decision(name, replace(one, because=f"{one.because} (of {first.name}; {told})"))
+    for name in tunes(model.task):
+        value = model.task.settings[name]
+        if f"task.{name}" in plan and plan[f"task.{name}"] != value:
+            plan = plan.with_decision(f"task.{name}", Decision(value, "no validation case of the ensemble decides it"))
+    for name, decision in decisions.items():
+        plan = plan.with_decision(name, decision)
+    for key, value in model.inference.settings.items():
+        if f"inference.{key}" in plan and plan[f"inference.{key}"] != value:
+            plan = plan.with_decision(f"inference.{key}", Decision(value, "what all members have in common"))
+    scale, own = (one.preprocessing.settings["normalisation"] for one in (model, first.models[0]))
+    if scale != own:
+        because = "the widest of the members', each of which has its own"
+        plan = plan.with_decision("preprocessing.normalisation", Decision(scale, because))
+    return plan.with_decision("split.method", Decision(plan["split.method"], f"{counts_of(parts)}; {SPLIT_BECAUSE}"))
+
+
+def counts_of(parts: Parts) -> str:
+    """How many cases are in each part, in words."""
+    counts = [list(parts.values()).count(part) for part in ("train", "val", "test")]
+    return f"{counted(counts[0], 'case')} train, {counts[1]} select and {counts[2]} test"

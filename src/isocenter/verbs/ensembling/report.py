@@ -1,0 +1,54 @@
+"""What a report says of an ensemble's members: how much each counts and why, and each beside the ensemble."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from isocenter.errors import counted
+from isocenter.report import Block, Paragraph, Section, Table
+from isocenter.training import Weighed
+from isocenter.values import Split
+from isocenter.verbs.compare import Comparison, caveats, lead, primary_blocks
+from isocenter.verbs.ensembling.members import Member
+
+TUNED_ASIDE = (
+    "Thresholds and post-processing were found on the same validation cases, each predicted by weights that were "
+    "fitted without its patient: no case has a say in both the weights and the thresholds of one prediction. Whether "
+    "weights are fitted at all, all cases decided."
+)
+TUNED_EQUAL = "Thresholds and post-processing were found on the validation cases, which had no say in the weights."
+OF_FOLDS = "The folds of a run count alike: they have no validation case in common."
+
+
+def members_section(
+    members: Sequence[Member], said: Weighed, beside: Comparison | None, parts: Mapping[str, Split]
+) -> Section:
+    """Weights with their reason, then every member beside the ensemble on the same test cases."""
+    counts = [counted(sum(part == one for part in parts.values()), f"{name} case") for one, name in PARTS.items()]
+    said_of = [f"Weights: {said.because}.", TUNED_ASIDE if said.is_fitted else TUNED_EQUAL]
+    if any(len(one.models) > 1 for one in members):
+        said_of.append(OF_FOLDS)
+    blocks: list[Block] = [_weights(members, said), Paragraph(" ".join(said_of)), Paragraph(f"{', '.join(counts)}.")]
+    if beside is not None:
+        blocks += [Paragraph(lead(beside)), *primary_blocks(beside), Paragraph(" ".join(caveats(beside)))]
+    return Section("Members", blocks)
+
+
+PARTS: Mapping[Split, str] = {"train": "training", "val": "validation", "test": "test"}
+
+
+def _weights(members: Sequence[Member], said: Weighed) -> Table:
+    columns = ["Member", "Weight", "Network", "Seed", "Networks"]
+    return Table(
+        columns,
+        [
+            [
+                one.name,
+                f"{share:.2f}" if share else "0: left out of the model",
+                str(one.plan["network.name"]),
+                str(one.plan["training.seed"]),
+                str(len(one.models)),
+            ]
+            for one, share in zip(members, said.shares, strict=True)
+        ],
+    )

@@ -1,0 +1,109 @@
+"""How much the members of an ensemble count, and what is left to be decided of them together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+from isocenter.planning import settings
+from isocenter.runtime import Averaged, Model, Network, Preprocessing, together
+from isocenter.tasks import Task, tuned_on
+from isocenter.training import Weighed, equal, heard, weighed
+from isocenter.values import Case, Dataset, Decision, Prediction, Split
+from isocenter.verbs.ensembling.members import Member, Parts
+from isocenter.verbs.reading.progress import tracked
+from isocenter.verbs.training.fit import predicted, prepared
+
+
+@dataclass(frozen=True, eq=False)
+class Joined:
+    """Members as one model that is not tuned yet, with the cases that all of them know.
+
+    parts: {case id: part}, as `parts_of_all` finds them
+    """
+
+    members: Sequence[Member]
+    model: Model
+    dataset: Dataset
+    parts: Parts
+
+    def cases(self, part: Split) -> list[Case]:
+        return [case for case in self.dataset if self.parts.get(case.id) == part]
+
+    @property
+    def networks(self) -> list[Network]:
+        """That of each member, of a run of folds their mean."""
+        networks, found = list(self.model.members), list[Network]()
+        for one in self.members:
+            own, networks = networks[: len(one.models)], networks[len(one.models) :]
+            found.append(own[0] if len(own) == 1 else Averaged(tuple(own), self.model.task.average))
+        return found
+
+    def by_name(self, weights: Sequence[float]) -> dict[str, float]:
+        """{member: its weight}"""
+        return {one.name: weight for one, weight in zip(self.members, weights, strict=True)}
+
+    def counting(self, weights: Sequence[float]) -> Model:
+        """The model whose members count so."""
+        run = cast(Averaged, self.model.run)
+        return replace(self.model, run=replace(run, shares=_shares(self.by_network(weights))))
+
+    def by_network(self, weights: Sequence[float]) -> list[float]:
+        """The weight of each network: the folds of a run have no validation case in common, so they count alike."""
+        each = zip(self.members, weights, strict=True)
+        return [weight / len(one.models) for one, weight in each for _ in one.models]
+
+    def of_those_that_count(self, weights: Sequence[float], task: Task) -> tuple[list[Path], Model]:
+        """The checkpoints of the networks that have a weight, and these as one model."""
+        every = [pair for one in self.members for pair in zip(one.checkpoints, one.models, strict=True)]
+        kept = [(*pair, weight) for pair, weight in zip(every, self.by_network(weights), strict=True) if weight > 0]
+        shares = _shares([weight for *_, weight in kept])
+        model = together([model for _, model, _ in kept], task, self.model.inference, shares)
+        return [checkpoint for checkpoint, *_ in kept], model
+
+
+def _shares(weights: Sequence[float]) -> tuple[float, ...] | None:
+    """As a mean has them: None where all are alike."""
+    return None if len(set(weights)) == 1 else tuple(weights)
+
+
+def weights_of(joined: Joined, asked: str, seed: int) -> Weighed:
+    """How much each member counts: fitted to the validation cases if that was asked for and pays."""
+    members, cases = joined.members, joined.cases("val")
+    if asked == "equal":
+        return equal(len(members), "equal: asked for")
+    if not cases:
+        folds = [one.name for one in members if len(one.models) > 1]
+        why = f", because every fold of {', '.join(folds)} selected on others" if folds else ""
+        return equal(len(members), f"equal: no case is left that no member was trained on{why}")
+    plan, model = members[0].plan, joined.model
+    assert isinstance(model.preprocessing, Preprocessing)  # noqa: S101 - they are runs of ours
+    wanted = replace(settings(plan), task=model.task, preprocessing=model.preprocessing)
+    ready = prepared(cases, wanted, plan.options)
+    patients = [case.patient for case in cases]
+    return weighed(heard(joined.networks, model.task, model.inference, ready, patients), seed=seed)
+
+
+def tuned_together(joined: Joined, said: Weighed) -> tuple[Task, dict[str, Decision]]:
+    """What is left to be decided, by predictions by weights in which the case itself had no say."""
+    task = joined.model.task
+    cases = joined.cases(tuned_on(task))
+    if not cases:
+        return task, {}
+    if said.of_case is None or tuned_on(task) != "val":
+        made = predicted(joined.counting(said.shares), task, cases)
+    else:
+        made = _cross_predicted(joined, cases, said.of_case)
+    return task.tuned(made, cases)
+
+
+def _cross_predicted(joined: Joined, cases: Sequence[Case], of_case: Sequence[Sequence[float]]) -> list[Prediction]:
+    """Each case by the weights that were fitted without it and its patient."""
+    made = []
+    with tracked("predicting cases that decide") as tracker:
+        for done, (case, weights) in enumerate(zip(cases, of_case, strict=True), start=1):
+            made.append(joined.counting(weights).predict(case))
+            tracker(done, len(cases))
+    return made

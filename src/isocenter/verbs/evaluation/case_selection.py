@@ -1,0 +1,128 @@
+"""Which cases of a data set a model is scored on, and what speaks against the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from isocenter.errors import UsageError, counted
+from isocenter.files import content_hash, dataset_hash
+from isocenter.lazy import pandas as pd
+from isocenter.runtime import Model
+from isocenter.values import Dataset, Split
+from isocenter.verbs.evaluation.data_record import DataRecord, read_data_record
+from isocenter.verbs.evaluation.scoring import read_split
+
+SPLITS = ("train", "val", "test", "all")
+OVER_FOLDS = (
+    "Each case was scored by the fold that had not seen it; what validation cases decide (thresholds, post-processing) "
+    "was decided over all folds. The figures estimate how good the model of one fold is, not their mean; those that "
+    "set cases against each other are means over the folds."
+)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is scored.
+
+    parts: {case id: part}; which: in words; notes: what a reader must know
+    folds: {case id: the fold that has not seen it}, empty where one model scores all
+    """
+
+    parts: Mapping[str, Split]
+    which: str
+    notes: Sequence[str] = ()
+    folds: Mapping[str, int] = field(default_factory=dict)
+
+
+def choice(model: Model, dataset: Dataset, run: Path | None, split: str | None) -> Choice:
+    """Of a run's own data (by content) its test cases; of others all that did not train it, unless told otherwise.
+
+    Raises UsageError for an unknown split, or where nothing is left.
+    """
+    if split not in (None, *SPLITS):
+        raise UsageError(f"there is no split {split!r}", "--split", f"Choose one of {', '.join(SPLITS)}")
+    table = pd.DataFrame(columns=["case", "patient", "split", "fold"])
+    if run is not None and (run / "split.csv").is_file():
+        table = read_split(run / "split.csv")
+    record = read_data_record(run) if run is not None else None
+    if record is None and (trained := model.record.get("trained")):  # a package knows hashes, and no names
+        hashes = {one: one for one in trained}  # of whatever kind: no two kinds are alike
+        record = DataRecord(hashes, {}, hashes)
+        table = pd.DataFrame({"case": trained, "patient": "", "split": "train", "fold": ""})
+    if len(table) and _is_own(dataset, table, record, model):
+        return _of_own(model, table, split, str(run))
+    return _of_other(dataset, table, record, split)
+
+
+def _is_own(dataset: Dataset, table: pd.DataFrame, record: DataRecord | None, model: Model) -> bool:
+    """Whether every case of the run is here, with the same contents."""
+    known = set(table["case"])
+    ours = dataset.only(known)
+    if len(ours) < len(known):
+        return False
+    if record is None:  # a run of before there was one
+        return dataset_hash(ours) == model.record.get("data_hash")
+    return all(content_hash(case) == record.contents.get(case.id) for case in ours)
+
+
+def _of_own(model: Model, table: pd.DataFrame, split: str | None, where: str) -> Choice:
+    wanted = split or "test"
+    notes = []
+    if not model.record.get("patients_known", False):
+        notes.append("Patients unknown, split by case: leakage cannot be excluded.")
+    words = f"{'' if wanted == 'all' else 'the '}{wanted} cases of the run's own data"
+    folds = sorted(set(table["fold"]) - {""}, key=int)
+    if len(folds) > 1 and wanted == "test" and "" not in set(table["fold"]):
+        tested = table[table["split"] == "test"]
+        owner = dict(zip(tested["case"], tested["fold"].astype(int), strict=True))
+        return Choice(dict.fromkeys(owner, "test"), words, [*notes, OVER_FOLDS], owner)
+    own: dict[str, Split] = dict(zip(table["case"], table["split"], strict=True))
+    if len(folds) > 1:  # every case of a fold has trained the others
+        own = dict(zip(table["case"], table["fold"].map(lambda fold: "train" if fold else "test"), strict=True))
+    if wanted != "test":
+        some = "Some of these" if wanted == "all" else "These"
+        notes.append(f"{some} cases were used in training: the figures say nothing about new patients.")
+    return Choice(_part(own, wanted, where), words, notes)
+
+
+def _of_other(dataset: Dataset, table: pd.DataFrame, record: DataRecord | None, split: str | None) -> Choice:
+    own = {case.id: dataset.splits.get(case.id, "test") for case in dataset}
+    seen = {str(name): set(rows["split"]) for name, rows in table.groupby("case")}
+    wanted, words = split or "all", f"{split or 'all'} cases of other data than the run's"
+    if split is None and "test" in dataset.splits.values():
+        wanted, words = "test", "the set's own test part"
+    parts = _part(own, wanted, str(dataset.root or dataset.name))
+    if record is None:
+        return Choice(parts, words, _namesakes(parts, seen))
+    trained = record.trained(dataset.only(set(parts)), seen)
+    if not trained:
+        return Choice(parts, words)
+    cases = counted(len(trained), "case that trained this model", "cases that trained this model")
+    if split is not None:
+        note = f"{cases} (by content) among them: the figures say nothing about new patients."
+        return Choice(parts, words, [note])
+    left = {name: part for name, part in parts.items() if name not in trained}
+    if not left:
+        remedy = "Give other cases, or --split all to score them nevertheless"
+        raise UsageError(f"holds only {cases}", str(dataset.root or dataset.name), remedy)
+    return Choice(left, words, [f"{cases} (by content, whatever their names) left out."])
+
+
+def _namesakes(parts: Collection[str], seen: Mapping[str, Collection[str]]) -> list[str]:
+    """What can be said without a record of contents."""
+    count = sum(bool(set(seen.get(case, ())) & {"train", "val"}) for case in parts)
+    if not count:
+        return []
+    return [
+        f"{counted(count, 'case has the name', 'cases have the names')} of cases that trained this model: "
+        "if they are the same, the figures say nothing about new patients."
+    ]
+
+
+def _part(parts: Mapping[str, Split], wanted: str, where: str) -> dict[str, Split]:
+    chosen = {case: part for case, part in parts.items() if wanted in ("all", part)}
+    if not chosen:
+        raise UsageError(f"there is no {wanted} case", where, "Choose another --split")
+    return chosen

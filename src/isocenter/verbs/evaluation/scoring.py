@@ -1,0 +1,224 @@
+"""Predict cases, score them, keep the table, the summary and some pictures: what `train` and `evaluate` share."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from isocenter.errors import DatasetError, IsocenterError
+from isocenter.evaluation import Table, case_table, folds_apart, rows_to_json
+from isocenter.lazy import pandas as pd
+from isocenter.report import Figure, box_edges, viewer
+from isocenter.runtime import write_json
+from isocenter.tasks import Task, of_a_case
+from isocenter.values import (
+    BoundingBoxes,
+    Case,
+    Dataset,
+    Deferred,
+    Estimate,
+    Image,
+    Prediction,
+    Problem,
+    Row,
+    Split,
+)
+from isocenter.verbs.evaluation.data_record import opened
+from isocenter.verbs.prediction.case import noted
+from isocenter.verbs.reading.progress import tracked
+
+CASES, SUMMARY, TASK, TASK_SCHEMA = "cases.csv", "summary.json", "task.json", "isocenter.task"
+IMAGES, IMAGES_SCHEMA = "images.json", "isocenter.images"
+# Pictures of the best, a median and the worst cases.
+SHOWN = 2
+# Predictions of so many voxels together are kept until it is known which are shown; of more those are made once more.
+MOST_KEPT = 2**27
+
+
+class Predictor(Protocol):
+    """What can be scored: a model, or several of which each case has its own."""
+
+    @property
+    def task(self) -> Task: ...
+
+    def predict(self, subject: Case) -> Prediction: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """What was measured on some cases.
+
+    shown:    (what it is, case id, pictures, the viewer's page) of the best, median and worst cases
+    of_a_case: the column of the table by which a single case is judged, where the primary metric is of all together
+    task:     whose figures they are
+    subsets:  (images, what was measured with these alone) of a model that does without some
+    openings: how often these cases were opened as a test on this machine, this time too; 0 where nobody knows
+    """
+
+    table: Table
+    rows: Sequence[Row]
+    overview: Sequence[Figure] = ()
+    shown: Sequence[tuple[str, str, Sequence[Figure], str]] = ()
+    problems: Sequence[Problem] = field(default=())
+    openings: int = 0
+    of_a_case: str | None = None
+    task: Task | None = None
+    subsets: Sequence[tuple[tuple[str, ...], Sequence[Row]]] = ()
+
+    def write(self, folder: Path) -> None:
+        """cases.csv, summary.json, task.json and the viewers' pages into an existing folder; images.json of subsets."""
+        if self.task is not None:
+            write_json(folder / TASK, TASK_SCHEMA, {"name": self.task.name, **self.task.settings})
+        self.table.to_csv(folder / CASES, index=False)
+        (folder / SUMMARY).write_text(json.dumps(rows_to_json(self.rows), indent=1) + "\n", encoding="utf-8")
+        if self.subsets:
+            found = [{"images": [*own], **row} for own, rows in self.subsets for row in rows_to_json(rows)["rows"]]
+            write_json(folder / IMAGES, IMAGES_SCHEMA, {"rows": found})
+        if self.shown:
+            (folder / "views").mkdir()
+        for number, (_, _, _, page) in enumerate(self.shown):
+            (folder / view_name(number)).write_text(page, encoding="utf-8")
+
+
+def view_name(number: int) -> str:
+    """A viewer's file, relative to the evaluation's folder; no case id in it, because ids can be anything."""
+    return f"views/{number + 1}.html"
+
+
+def score(
+    model: Predictor,
+    cases: Sequence[Case],
+    parts: Mapping[str, Split],
+    *,
+    seed: int,
+    patients_known: bool,
+    folds: Mapping[str, int] = {},
+) -> Scored:
+    """Predict every case and score it on its reference's own grid; a case that fails is named and the rest goes on.
+
+    patients_known: False where each case only stands for a patient; then no number of patients is claimed
+    folds:          {case id: the fold that scores it}, where there are several
+    Raises DatasetError where no case could be scored.
+    """
+    rows: list[Any] = []
+    problems: list[Problem] = []
+    made, voxels = dict[str, Prediction](), 0
+    with tracked("predicting and scoring") as tracker:
+        for done, case in enumerate(cases, start=1):
+            try:
+                prediction = model.predict(case)
+                problems += noted(prediction, case)
+                scored = model.task.score([prediction], [case])
+                scored["split"] = parts.get(case.id, "test")
+                if case.id in folds:
+                    scored["fold"] = str(folds[case.id])
+                rows.extend(scored.to_dict("records"))
+                voxels += math.prod(prediction.geometry.shape)
+                if are_kept(voxels):
+                    made[case.id] = prediction
+            except IsocenterError as error:
+                problems.append(Problem("error", f"{error.where}: {error.problem}", (case.id,), remedy=error.remedy))
+            tracker(done, len(cases))
+    if not rows:
+        reason = problems[0].what if problems else "there is none"
+        raise DatasetError(f"no case could be scored ({reason})", "evaluation", "Give cases of the model's kind")
+    table = case_table(rows)
+    shown = _shown(model, {case.id: case for case in cases}, model.task.rank(table), made)
+    summary = summed_up(model.task, table, seed=seed, patients_known=patients_known)
+    with folds_apart(table):
+        overview = model.task.overview(table)
+    tested = [case for case in cases if parts.get(case.id, "test") == "test"]
+    judged = of_a_case(model.task)
+    return Scored(table, summary, overview, shown, problems, opened(tested), judged, model.task)
+
+
+def summed_up(task: Task, table: Table, *, seed: int, patients_known: bool) -> list[Row]:
+    """The figures of cases that were scored, folds apart; called by what was resampled where patients are unknown."""
+    with folds_apart(table):
+        rows = task.summary(table, seed=seed)
+    return rows if patients_known else [replace(row, estimate=by_case(row.estimate)) for row in rows]
+
+
+def are_kept(voxels: int) -> bool:
+    """Whether predictions of so many voxels together are kept in memory."""
+    return voxels <= MOST_KEPT
+
+
+def by_case(estimate: Estimate) -> Estimate:
+    """The same interval, called by what was resampled."""
+    return replace(estimate, patients=0, method=estimate.method.replace("patient", "case"))
+
+
+def _shown(
+    model: Predictor, cases: Mapping[str, Case], ranked: Sequence[str], made: Mapping[str, Prediction]
+) -> list[tuple[str, str, Sequence[Figure], str]]:
+    middle = len(ranked) // 2
+    chosen: dict[str, str] = {}
+    for word, ids in (
+        ("best", ranked[:SHOWN]),
+        ("worst", ranked[::-1][:SHOWN]),
+        ("median", ranked[middle : middle + SHOWN]),
+    ):
+        for case_id in ids:
+            chosen.setdefault(case_id, word)
+    order = ("best", "median", "worst")
+    shown: list[tuple[str, str, Sequence[Figure], str]] = []
+    for case_id, word in sorted(chosen.items(), key=lambda item: order.index(item[1])):
+        case = cases[case_id]
+        prediction = made[case_id] if case_id in made else model.predict(case)
+        shown.append((word, case_id, model.task.figures(prediction, case), page_of(case, prediction)))
+    return shown
+
+
+def page_of(case: Case, prediction: Prediction) -> str:
+    """The slice viewer of a case with its reference and its prediction on top."""
+    image = next(iter(case.images.values()))
+    placed = [(one, "reference") for one in case.references.values()]
+    placed += [(prediction.data, "prediction"), (prediction.called, "prediction")]
+    drawn = (_drawn(one, whose, prediction) for one, whose in placed)
+    return viewer(image, [overlay for overlay in drawn if overlay is not None], case.id)
+
+
+def _drawn(result: Any, whose: str, prediction: Prediction) -> Image | None:
+    """What has a place in the image, as an overlay; None of what has none."""
+    if isinstance(result, BoundingBoxes):
+        return box_edges(result, prediction.geometry, prediction.labels, whose)
+    if isinstance(result, Image):
+        if result.dtype.kind == "f" and not np.array_equal(result.data, np.rint(result.data)):
+            return None  # a field has no labels
+        return Image(result.data, result.geometry, channels=(whose,), labels=prediction.labels)
+    if isinstance(result, (np.ndarray, Deferred)):
+        return Image(np.asarray(result)[None], prediction.geometry, channels=(whose,), labels=prediction.labels)
+    return None
+
+
+def split_table(
+    dataset: Dataset, parts: Mapping[str, Split], folds: Sequence[Mapping[str, Split]] = ()
+) -> pd.DataFrame:
+    """`split.csv`: case, patient, split, fold; with folds a row for each of them.
+
+    A case that is in no part, because its twin is held out, has no row; the set's own test part is in no fold.
+    """
+    rows = [
+        {"case": case.id, "patient": case.patient, "split": of_fold[case.id], "fold": str(fold)}
+        for fold, of_fold in enumerate(folds or [parts])
+        for case in dataset
+        if case.id in of_fold
+    ]
+    rows += [
+        {"case": case.id, "patient": case.patient, "split": "test", "fold": ""}
+        for case in dataset
+        if folds and case.id not in folds[0] and dataset.splits.get(case.id) == "test"
+    ]
+    return pd.DataFrame(rows, columns=["case", "patient", "split", "fold"])
+
+
+def read_split(path: Path) -> pd.DataFrame:
+    """`split.csv` as text: a case may be called NA."""
+    return pd.read_csv(path, dtype=str, keep_default_na=False)

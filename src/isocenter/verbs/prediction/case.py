@@ -1,0 +1,157 @@
+"""One case through a model: read, computed, written; what is said of it is what becomes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from isocenter.files import unwritable
+from isocenter.runtime import Model, available_memory, fitting_memory, measurements, over_time
+from isocenter.tasks import rows_in
+from isocenter.transforms import stacked
+from isocenter.values import Case, Deferred, Image, Prediction, Problem
+from isocenter.verbs.prediction.region import region_of
+from isocenter.verbs.prediction.result_files import Wanted, probabilities_beside, room_for, write_result
+
+# An image that takes more than this share of the free memory, or than this many bytes, is not read ahead: it is read,
+# or streamed, at its turn.
+AHEAD_SHARE, AHEAD_BYTES = 0.05, 2**28
+Windows = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How each case is predicted, and what becomes of the result.
+
+    folder: where it is written; where there is none it is kept
+    mirror, overlap, seconds: as in `Model.predict`
+    region: as `region_of` understands it
+    """
+
+    folder: Path | None = None
+    wanted: Wanted = field(default_factory=Wanted)
+    mirror: bool | None = None
+    region: str | None = None
+    overlap: float | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Done:
+    """What became of one case; the prediction itself is kept only where it was not written."""
+
+    rows: Sequence[Mapping[str, Any]]
+    measured: Sequence[Mapping[str, Any]]
+    prediction: Prediction | None
+    files: Sequence[Path] = ()
+    lacking: Sequence[Problem] = ()
+
+
+def noted(prediction: Prediction, case: Case) -> list[Problem]:
+    """What a reader of a result has to know beside it, a warning each."""
+    return [Problem("warning", f"{case.id}: {note}", (case.id,)) for note in prediction.notes]
+
+
+def image_of(case: Case) -> Image:
+    """The case's image, its voxels read now where they are few enough to wait for their turn in memory."""
+    image = stacked(case.images, case.id)
+    size = int(np.prod(image.shape)) * image.dtype.itemsize
+    if isinstance(image.pixels, Deferred) and size <= min(AHEAD_BYTES, AHEAD_SHARE * available_memory()):
+        return image.with_pixels(image.data)
+    return image
+
+
+def computed(
+    model: Model, case: Case, image: Image, asked: Asked, windows: Windows | None = None
+) -> Callable[[], Done]:
+    """The case seen by the network; what is given back writes the result and says what became of it.
+
+    Raises MemoryShortageError, before anything is computed, for an image that would take more memory than is free.
+    """
+    with ExitStack() as stack:
+        room = None if asked.folder is None else stack.enter_context(room_for(asked.folder, case.id))
+        told: AbstractContextManager[Any] = nullcontext((None, []))
+        if room is not None:
+            told = probabilities_beside(model.task, image, room, case.id, asked.wanted)
+        beside, probabilities = stack.enter_context(told)
+        region = None if asked.region is None else region_of(asked.region, image, case.id)
+        fitting = fitting_memory(model, image, case.id, region)
+        prediction = fitting.predict(
+            image,
+            windows,
+            mirror=asked.mirror,
+            beside=beside,
+            region=region,
+            overlap=asked.overlap,
+            seconds=asked.seconds,
+            covariates=case.covariates or None,
+        )
+        rest = _Rest(model, case, image, prediction, room, asked.wanted, probabilities, stack.pop_all())
+    if isinstance(prediction.data, Deferred):  # the network sees the image while it is written: no work for a writer
+        done = rest()
+        return lambda: done
+    return rest
+
+
+@dataclass(frozen=True, eq=False)
+class _Rest:
+    """What is left to do of a case: write it, and say what became of it.
+
+    room:          where its files are written; None where the prediction is kept
+    probabilities: files of them, there once `held` is closed
+    """
+
+    model: Model
+    case: Case
+    image: Image
+    prediction: Prediction
+    room: Path | None
+    wanted: Wanted
+    probabilities: Sequence[Path]
+    held: ExitStack
+
+    def __call__(self) -> Done:
+        try:
+            with self.held:
+                files, lacking = self._written()
+                rows, measured = self._said()
+        except OSError as error:
+            raise unwritable(error, Path(self.case.id)) from error
+        kept = self.prediction if self.room is None else None
+        return Done(rows, measured, kept, [*files, *self.probabilities], [*noted(self.prediction, self.case), *lacking])
+
+    def _written(self) -> tuple[list[Path], list[Problem]]:
+        if self.room is None:
+            return [], []
+        return write_result(self.prediction, self.image, self.room, self.case.id, self.wanted, self.model.task)
+
+    def _said(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """The case's rows of `predictions.csv`, and of `measurements.csv`."""
+        source, prediction = self.image.source, self.prediction
+        path = source.paths[0] if source and source.paths else ""
+        named = {"case": self.case.id, "image": path}
+        if prediction.frames:
+            return self._said_of_frames(named)
+        rows = [{**named, **row} for row in rows_in(self.model.task.outputs(prediction))]
+        if prediction.data is None:
+            return rows, []
+        measured = measurements(prediction.data, prediction.labels, self.image)
+        return rows, [{"case": self.case.id, **one} for one in measured]
+
+    def _said_of_frames(self, named: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Rows of each frame; of the measurements also what changed over all of them."""
+        rows, measured = [], []
+        for number, one in enumerate(self.prediction.frames):
+            time = {} if self.image.times is None else {"time_s": self.image.times[number]}
+            moment = {"frame": number, **time}
+            rows += [{**named, **moment, **row} for row in rows_in(self.model.task.outputs(one))]
+            assert one.data is not None  # noqa: S101 - only what is dense goes by frame
+            found = measurements(one.data, one.labels, self.image.frame(number))
+            measured.append([{"case": self.case.id, **moment, **row} for row in found])
+        whole = [{"case": self.case.id, "frame": "all", **row} for row in over_time(measured)]
+        return rows, [*(row for frame in measured for row in frame), *whole]

@@ -1,0 +1,161 @@
+"""The files of one predicted case: what is written of it, under which names, and what could not be."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+
+from isocenter.errors import FormatError, GeometryError
+from isocenter.files import probabilities_written, write_boxes, write_label_map
+from isocenter.tasks import Task, channels_of
+from isocenter.values import Array, Case, Dense, Image, Prediction, Problem, Region
+from isocenter.verbs.reading.output_folder import named_as
+
+# Names that Windows keeps for devices, with any suffix:
+# https://learn.microsoft.com/windows/win32/fileio/naming-a-file
+RESERVED = frozenset({"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(10))})
+PROBABILITIES, OVERLAY, REPORT = "_probabilities", "_overlay", "_report"
+FORMATS = ("nii.gz", "nii", "nrrd", "png", "tiff", "dcm", "csv")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What of a result is written.
+
+    format:        of the label map; "auto" chooses by the source; boxes on DICOM become a report with it and with "dcm"
+    probabilities: of every voxel beside it
+    overlay:       a picture of the image with the result drawn on it
+    """
+
+    format: str = "auto"
+    probabilities: bool = False
+    overlay: bool = False
+
+
+def told_apart(cases: Sequence[Case]) -> list[Case]:
+    """Cases with file names of their own: ids can be anything, and two inputs may share one."""
+    taken: set[str] = set()  # in lower case, as some file systems do not tell them apart
+    named = []
+    for case in cases:
+        plain = re.sub(r"[^\w.()+-]+", "_", case.id).strip("._") or "case"
+        plain = f"{plain}_" if plain.partition(".")[0].upper() in RESERVED else plain
+        numbered = (plain if n == 1 else f"{plain}_{n}" for n in count(1))
+        name = next(one for one in numbered if not _stems(one) & taken)
+        taken |= _stems(name)
+        named.append(replace(case, id=name))
+    return named
+
+
+def _stems(name: str) -> set[str]:
+    """What the files of a case may be called, without their suffix."""
+    return {f"{name}{ending}".lower() for ending in ("", PROBABILITIES, OVERLAY, REPORT)}
+
+
+@contextmanager
+def room_for(folder: Path, name: str) -> Iterator[Path]:
+    """A folder to write a case's files into, which then lie in `folder`: all of them, or none where one fails."""
+    with tempfile.TemporaryDirectory(prefix=f".{name}.", suffix=".partial", dir=folder) as room:
+        with named_as(folder, Path(room)):
+            yield Path(room)
+        for path in sorted(Path(room).iterdir()):
+            path.rename(folder / path.name)
+
+
+@contextmanager
+def probabilities_beside(
+    task: Task, image: Image, folder: Path, name: str, wanted: Wanted
+) -> Iterator[tuple[Callable[[Region, Mapping[str, Array]], None] | None, list[Path]]]:
+    """What a model is to tell the probabilities of a case's voxels, and the files that hold them when it is done.
+
+    Nothing where none were asked for, or where the task has none for every voxel.
+    """
+    dense = [head for head, kind in task.heads.items() if isinstance(kind, Dense)]
+    if not (wanted.probabilities and dense):
+        yield None, []
+        return
+    path = folder / f"{name}{PROBABILITIES}.{_suffix(image, wanted.format, {'png': 'tiff', 'dcm': 'nii.gz'})}"
+    files: list[Path] = []
+    with probabilities_written(channels_of(task), image, path) as take:
+        yield lambda region, arrays: take(region, arrays[dense[0]]) if dense[0] in arrays else None, files
+    files.append(path)
+
+
+def write_result(
+    prediction: Prediction, image: Image, folder: Path, name: str, wanted: Wanted, task: Task
+) -> tuple[list[Path], list[Problem]]:
+    """The files of a result that has a place in the image, and what of them could not be; of any other nothing."""
+    written, lacking = _label_maps(prediction, image, folder, name, wanted, f"isocenter {task.name}")
+    reports, without = _report(prediction, image, folder, name, wanted, f"isocenter {task.name}")
+    written, lacking = [*written, *reports], [*lacking, *without]
+    if wanted.overlay and has_place(prediction):
+        still = image.frame(0) if prediction.frames else image
+        alone = Case(name, name, {"image": still})  # what is known of the case is no result
+        written.append(folder / f"{name}{OVERLAY}.png")
+        drawn = task.figures(prediction.frames[0], alone) if prediction.frames else task.figures(prediction, alone)
+        written[-1].write_bytes(drawn[0].png)
+    return written, lacking
+
+
+def has_place(prediction: Prediction) -> bool:
+    """Whether the result lies somewhere in the image, and does not only speak of it."""
+    return prediction.data is not None or prediction.boxes is not None
+
+
+def _label_maps(
+    prediction: Prediction, image: Image, folder: Path, name: str, wanted: Wanted, algorithm: str
+) -> tuple[list[Path], list[Problem]]:
+    """A SEG that nobody asked for by name is left out with a warning where the series cannot bear one."""
+    if prediction.data is None:
+        return [], []
+    mask = prediction.data
+    # A PNG holds 16 bits: numbers of more objects than that need another file.
+    wide = {"png": "tiff"} if wanted.format == "auto" and mask.dtype.itemsize > 2 else None
+    written, lacking = [folder / f"{name}.{_suffix(image, wanted.format, wide)}"], []
+    write_label_map(mask, prediction.labels, image, written[0], algorithm=algorithm)
+    series = (
+        image.geometry.ndim == 3
+        and image.frames is None
+        and image.source is not None
+        and image.source.format == "dicom"
+    )
+    if wanted.format == "auto" and series:
+        try:
+            write_label_map(mask, prediction.labels, image, folder / f"{name}.dcm", algorithm=algorithm)
+            written.append(folder / f"{name}.dcm")
+        except (FormatError, GeometryError) as error:
+            lacking.append(Problem("warning", f"no DICOM SEG: {error.problem}", (name,), remedy=error.remedy))
+    return written, lacking
+
+
+def _report(
+    prediction: Prediction, image: Image, folder: Path, name: str, wanted: Wanted, algorithm: str
+) -> tuple[list[Path], list[Problem]]:
+    """The boxes that are called, as a DICOM report; one that nobody asked for is left out where there can be none."""
+    is_dicom = image.source is not None and image.source.format == "dicom"
+    if prediction.called is None or not (wanted.format == "dcm" or (wanted.format == "auto" and is_dicom)):
+        return [], []
+    path = folder / f"{name}{REPORT}.dcm"
+    try:
+        write_boxes(prediction.called, image, path, algorithm=algorithm)
+    except FormatError as error:
+        if wanted.format == "dcm":
+            raise
+        return [], [Problem("warning", f"no DICOM report: {error.problem}", (name,), remedy=error.remedy)]
+    return [path], []
+
+
+def _suffix(image: Image, format: str, instead: Mapping[str, str] | None = None) -> str:
+    """Of the format that was asked for, else what suits the source.
+
+    instead: for formats that cannot hold the numbers
+    """
+    own = "csv" if image.geometry.ndim == 1 else "nii.gz"
+    if image.geometry.ndim == 2:  # a PNG has no place for the size of a pixel, nor for frames
+        own = "tiff" if image.geometry.physical or image.frames is not None else "png"
+    suffix = format if format != "auto" else own
+    return (instead or {}).get(suffix, suffix)

@@ -1,0 +1,102 @@
+"""Where the cases of a cohort are predicted: here, one after the other, or by processes elsewhere."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Protocol
+
+from isocenter.errors import IntegrityError, ResourceError
+from isocenter.runtime import Model, Spread, careful, load
+from isocenter.values import Case, Image
+from isocenter.verbs.prediction.case import Asked, Done, computed, image_of
+from isocenter.verbs.prediction.pipelined import Take, overlapped
+from isocenter.verbs.reading.progress import Tracker
+
+SHARE = "Give one that every worker sees under the same path"
+
+_loading = threading.Lock()
+
+
+class Predictor(Protocol):
+    """Predicts cases and tells what became of each."""
+
+    def __call__(self, cases: Sequence[Case], asked: Asked, take: Take[Done], tracker: Tracker) -> None: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Here:
+    """On this machine's device, while the next case is read and the last one written."""
+
+    model: Model
+
+    def __call__(self, cases: Sequence[Case], asked: Asked, take: Take[Done], tracker: Tracker) -> None:
+        model = careful(self.model)
+        numbers = {case.id: number for number, case in enumerate(cases, start=1)}
+
+        def compute(case: Case, image: Image) -> Callable[[], Done]:
+            number = numbers[case.id]
+            tracker(number - 1, len(cases))
+
+            def windows(n: int, of: int) -> None:
+                tracker(number - 1, len(cases), f"case {number} of {len(cases)}: window {n} of {of}")
+
+            return computed(model, case, image, asked, windows)
+
+        overlapped(cases, image_of, compute, take)
+        tracker(len(cases), len(cases))
+
+
+@dataclass(frozen=True)
+class There:
+    """By other processes, each of which loads the model itself.
+
+    path:    of the model, in full
+    weights: its SHA-256, so that all processes predict with the same model
+    device, threads, fold, backend: as in `load`
+    """
+
+    spread: Spread
+    path: str
+    weights: str
+    device: str = "auto"
+    threads: int | None = None
+    fold: int | None = None
+    backend: str = "auto"
+
+    def __call__(self, cases: Sequence[Case], asked: Asked, take: Take[Done], tracker: Tracker) -> None:
+        try:
+            for told, (number, outcome) in enumerate(self.spread(partial(_predicted, self, asked), cases), start=1):
+                take(cases[number], outcome)
+                tracker(told, len(cases))
+        finally:  # what a process that died left half written
+            for room in asked.folder.glob(".*.partial") if asked.folder is not None else ():
+                shutil.rmtree(room, ignore_errors=True)
+
+
+def in_full(asked: Asked) -> Asked:
+    """As a process with another working folder finds the place for the results."""
+    return replace(asked, folder=None if asked.folder is None else asked.folder.absolute())
+
+
+def _predicted(where: There, asked: Asked, case: Case) -> Done:
+    """One case, in the other process."""
+    if asked.folder is not None and not asked.folder.is_dir():
+        raise ResourceError("a worker does not see the folder for the results", str(asked.folder), SHARE)
+    with _loading:  # several threads of one process share one model
+        model = _model(where)
+    return computed(model, case, image_of(case), asked)()
+
+
+@lru_cache(maxsize=1)
+def _model(where: There) -> Model:
+    if not Path(where.path).exists():
+        raise ResourceError("a worker does not see the model", where.path, SHARE)
+    model = load(where.path, where.device, fold=where.fold, backend=where.backend, threads=where.threads)
+    if str(model.record.get("weights_sha256")) != where.weights:
+        raise IntegrityError("a worker sees another model", where.path, SHARE)
+    return careful(model)

@@ -1,0 +1,115 @@
+"""Opening a data set and looking through it, as every verb that takes one does."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from isocenter.errors import DatasetError, UsageError, counted
+from isocenter.files import DatasetOptions, ReadOptions, read_dataset
+from isocenter.quality import Examination, examine
+from isocenter.runtime import Spread
+from isocenter.tasks import Task, suffices
+from isocenter.transforms import aligned
+from isocenter.values import Case, Dataset, Image, LazyMapping, Problem
+from isocenter.verbs.reading.boxes_of_masks import BOXES, OBJECT_MAPS, each_object, with_boxes
+from isocenter.verbs.reading.progress import tracked
+
+# The flags that say how data are read; a plan keeps them, so that training from it reads the data in the same way.
+READING = ("layout", "labels", "patient", "column", "modality", "part", "prefer", "fill_missing", "align")
+# Those that make other voxels of the same files.
+VOXELS = ("part", "prefer", "fill_missing", "align")
+
+
+def open_dataset(
+    data: str | Path | Dataset,
+    given: Mapping[str, Any],
+    *,
+    references: bool = True,
+    channels: int | None = None,
+    absent: bool = False,
+    needs: Collection[str] = (),
+) -> Dataset:
+    """A data set as it is, or read from its path as the flags in `READING` say.
+
+    channels: images of one case, where a model says how many
+    absent:   whether it does without some of them
+    needs:    kinds of reference that a task asks for, where a file can be read as one or another
+    Raises UsageError for a flag that is none, and what reading raises.
+    """
+    unknown = sorted(set(given) - set(READING))
+    if unknown:
+        raise UsageError(
+            f"{', '.join(unknown)} says nothing about reading", "options", f"Choose of {', '.join(READING)}"
+        )
+    each = each_object(given.get("labels")) if BOXES in needs else None
+    if each is not None:
+        given, needs = {**given, "labels": None}, {*needs, OBJECT_MAPS}
+    options = replace(_options(given, references, channels, needs), absent=absent)
+    dataset = data if isinstance(data, Dataset) else read_dataset(data, options)
+    if BOXES in needs and references:
+        dataset = with_boxes(dataset, each or "object")
+    if not given.get("align"):
+        return dataset
+    cases = [
+        replace(case, images=LazyMapping({n: partial(_aligned, case, n) for n in case.images})) for case in dataset
+    ]
+    return replace(dataset, cases=tuple(cases))
+
+
+def _options(
+    given: Mapping[str, Any], references: bool, channels: int | None, needs: Collection[str]
+) -> DatasetOptions:
+    reading = {key: given[key] for key in ("part", "prefer", "fill_missing") if given.get(key)}
+    named = {key: given[key] for key in ("layout", "labels", "patient", "modality") if given.get(key)}
+    return DatasetOptions(
+        **named,
+        column=dict(given.get("column") or {}),
+        read=ReadOptions(**reading),
+        references=references,
+        channels=channels,
+        kinds=frozenset(needs),
+    )
+
+
+def _aligned(case: Case, name: str) -> Image:
+    """One image of a case on the grid of the case's first."""
+    first = next(iter(case.images.values()))
+    return aligned(case.images[name], first.geometry, f"{case.id}, {name}")
+
+
+def with_references(dataset: Dataset, kind: type[Task] | Task) -> Dataset:
+    """The cases that teach a kind of problem something; that others were left out is one more problem of the set."""
+    lacking = tuple(case.id for case in dataset if not suffices(kind, case.references))
+    if not lacking:
+        return dataset
+    kinds = ", ".join(sorted(kind.needs))
+    problem = Problem(
+        "warning",
+        f"{counted(len(lacking), 'case has', 'cases have')} no reference of the kind {kinds}",
+        lacking,
+        "they are left out",
+        "Add their references, or take the images away",
+    )
+    kept = dataset.only({case.id for case in dataset} - set(lacking))
+    return replace(kept, problems=(*dataset.problems, problem))
+
+
+def looked_through(dataset: Dataset, threads: int, spread: Spread | None = None) -> Examination:
+    """Every case read once, with progress; by other processes if they are given."""
+    with tracked("reading cases") as tracker:
+        return examine(dataset, threads=threads, progress=tracker, spread=spread)
+
+
+def refuse_unfit(examination: Examination) -> None:
+    """DatasetError where training on these data should not go on."""
+    fatal = examination.fatal
+    if fatal:
+        raise DatasetError(
+            "; ".join(problem.what for problem in fatal),
+            str(examination.dataset.root or examination.dataset.name),
+            fatal[0].remedy or "Look at `isocenter check`",
+        )

@@ -1,0 +1,140 @@
+"""The first stage of a cascade: networks at low resolution, each of which marks the cases that it has not seen.
+
+The second stage learns to read what the first one marks. Of a case that trained it a network marks too well, and would
+be trusted blindly: so the training cases are parted as for a cross-validation, and each is marked by a network that was
+trained on the others. New cases, those that select and test too, are marked by the mean of these networks, which none
+of them has trained. Nothing selects in the first stage: no case decides on what is shown of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from isocenter.files import write_text
+from isocenter.planning import (
+    CROSS_FITS,
+    low_resolution,
+    plan_text,
+    read_plan,
+    settings,
+    split_folds,
+    this_machine,
+    with_memory,
+)
+from isocenter.runtime import BEFORE, Cascaded, Model, load, numbered
+from isocenter.training import Clock, keep_marked
+from isocenter.values import Case, Decision, Plan
+from isocenter.verbs.plan import relative_to
+from isocenter.verbs.reading.progress import tracked
+from isocenter.verbs.training.fit import Job, fit, say_decided
+from isocenter.verbs.training.folds import with_reasons
+from isocenter.verbs.training.run_folder import Begun, state_of
+from isocenter.verbs.training.time_budget import fresh_model, shared_deadline
+
+PLAN = "plan.yaml"
+
+
+@dataclass(frozen=True, eq=False)
+class Before:
+    """The stage that goes before the one of a job.
+
+    out:   its folder, in that of the run
+    parts: {case id: the network that has not seen it} of the training cases
+    """
+
+    out: Path
+    plan: Plan
+    job: Job
+    parts: Mapping[str, int]
+
+    @classmethod
+    def of(cls, run: Begun, job: Job) -> Before:
+        """As it was begun, or as it follows from the plan of the second stage."""
+        out = run.out / BEFORE
+        return cls(out, _planned(run, job, out), job, _parted(run, job))
+
+    def joined(self, second: Model) -> Model:
+        """A model of the second stage with a first one that has learnt nothing: it takes as long."""
+        return Cascaded.of(second, fresh_model(settings(self.plan)))
+
+    def deciding(self, name: str, decision: Decision) -> Before:
+        """With something decided for both stages."""
+        plan = self.plan.with_decision(name, decision)
+        _write(plan, self.out)
+        return replace(self, plan=plan)
+
+    def trained(self, clock: Clock) -> Mapping[str, Path]:
+        """Train what is not trained yet, and mark all cases of the job; {case id: file}.
+
+        clock: whose deadline is that of both stages; None where the plan fixes the steps
+        """
+        jobs = [self._job(number) for number in range(CROSS_FITS)]
+        outcomes = []
+        for number, job in enumerate(jobs):
+            deadline = clock.deadline
+            if deadline is not None:
+                share = shared_deadline(deadline, clock.seconds, CROSS_FITS + 1 - number)
+                deadline = state_of(job.out).get("deadline") or share
+            outcomes.append(fit(job, replace(clock, deadline=deadline), partial(say_decided, job.what)))
+        _write(with_reasons(self.plan, jobs, outcomes), self.out)
+        return self._marked()
+
+    def _job(self, number: int) -> Job:
+        return replace(
+            self.job,
+            out=self.out / f"fold_{number}",
+            plan=self.plan,
+            train=[case for case in self.job.train if self.parts[case.id] != number],
+            val=[],
+            record={**self.job.record, "fold": number, "folds": CROSS_FITS},
+            what=f"training at low resolution ({number + 1} of {CROSS_FITS})",
+            start=None,
+        )
+
+    def _marked(self) -> dict[str, Path]:
+        device = settings(self.plan).training.device
+        places = {case.id: _place(self.out, case) for case in (*self.job.train, *self.job.val)}
+        missing = [case for case in (*self.job.train, *self.job.val) if not places[case.id].is_file()]
+        models: dict[int | None, Model] = {}
+        with tracked("marking cases at low resolution") as tracker:
+            for done, case in enumerate(missing, start=1):
+                number = self.parts.get(case.id)
+                if number not in models:
+                    models[number] = load(self.out, device, fold=number)
+                said = numbered(models[number].predict(case), models[number].task.labels)
+                keep_marked(np.asarray(said), places[case.id])
+                tracker(done, len(missing))
+        return places
+
+
+def _planned(run: Begun, job: Job, out: Path) -> Plan:
+    if (out / PLAN).is_file():
+        return read_plan(out / PLAN)
+    training = run.examination.fingerprint.only({case.id for case in job.train})
+    machine = this_machine(job.settings.training.device, job.settings.training.threads)
+    plan = with_memory(low_resolution(job.plan, training, machine), training, machine)
+    _write(plan, out)
+    return plan
+
+
+def _write(plan: Plan, out: Path) -> None:
+    write_text(out / PLAN, plan_text(relative_to(plan, out)), overwrite=True)
+
+
+def _parted(run: Begun, job: Job) -> dict[str, int]:
+    """{case id: fold} of the training cases, by patient."""
+    training = run.dataset.only({case.id for case in job.train})
+    alone = replace(training, splits={})
+    folds = split_folds(alone, CROSS_FITS, seed=job.settings.training.seed, twins=run.examination.twins)
+    return {case: number for number, parts in enumerate(folds) for case, part in parts.items() if part == "test"}
+
+
+def _place(out: Path, case: Case) -> Path:
+    """Where the labels of a case lie: under no name that a file system, or a reader of it, could take amiss."""
+    return out / "marked" / f"{hashlib.sha256(case.id.encode()).hexdigest()[:16]}.b2nd"

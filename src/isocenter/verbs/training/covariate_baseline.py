@@ -1,0 +1,115 @@
+"""What covariates tell without the images, and images without them, on the same test cases: stated beside the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from isocenter.evaluation import Compared, Table, case_table, read_cases, rows_to_json
+from isocenter.planning import settings
+from isocenter.runtime import Context, read_json, write_json
+from isocenter.tasks import Task, build
+from isocenter.training import Alone, covariates_alone
+from isocenter.values import Case, Row, Split
+from isocenter.verbs.compare import said, side_by_side
+from isocenter.verbs.evaluation.scoring import CASES, TASK, TASK_SCHEMA
+from isocenter.verbs.training.fit import Job
+from isocenter.verbs.training.run_end import EVALUATION, OUT_OF_FOLD
+from isocenter.verbs.training.run_folder import IMAGE_ONLY, Begun
+
+RECORD = "covariates.json"
+SCHEMA = "isocenter.covariates"
+# s for each entry of each training case: 8 s for 5,000 of 210 on one core, and 4 s to make numbers of them.
+FIT_SECONDS = 1.2e-5
+# What the report calls what is stated beside the model, and what the model adds to it.
+ALONE = "the covariates alone, without images"
+IMAGES = "the images alone, trained as long without the covariates"
+ADDED = {ALONE: "what the images add to the covariates", IMAGES: "what the covariates add to the images"}
+
+
+def covariates_seconds(jobs: Sequence[Job]) -> float:
+    """s that fits to the covariates alone will take, of one training or of each fold."""
+    return sum(FIT_SECONDS * len(Context.of(job.settings.network.context)) * len(job.train) for job in jobs)
+
+
+def covariates_stated(run: Begun) -> dict[str, str]:
+    """The primary metric of each half alone and how far the model is from it; all of them into a file of the run.
+
+    Nothing where the network is told no covariates, or where nothing is tested.
+    """
+    if not run.plan["network.context"]:
+        return {}
+    folder = OUT_OF_FOLD if run.own_test else EVALUATION
+    model, beside = _tables(run.out / folder), {}
+    folds = range(len(run.made.folds)) if run.made.folds else (None,)
+    if fitted := [pair for fold in folds if (pair := _fitted(run, fold)) is not None]:
+        beside[ALONE] = fitted[0][0].task, _table(fitted)
+    if (run.out / IMAGE_ONLY / EVALUATION / CASES).is_file():
+        beside[IMAGES] = _tables(run.out / IMAGE_ONLY / EVALUATION)
+    rows = {name: _differences(run, half, model) for name, half in beside.items()}
+    if rows:
+        write_json(run.out / folder / RECORD, SCHEMA, _record(rows))
+    facts = {"the covariates alone are fitted by": fitted[0][0].how} if fitted else {}
+    for name, found in rows.items():
+        one = next((row for row in found if row.metric == run.plan["evaluation.primary"]), found[0])
+        facts[f"{one.metric} of {name}"] = str(one.estimates[0])
+        facts[ADDED[name]] = said(one.differences[0])
+    if IMAGES not in rows:
+        facts[ADDED[IMAGES]] = f"not measured: {_why_not(run)}"
+    return facts
+
+
+def _tables(folder: Any) -> tuple[Task, Table]:
+    """The task and the table of cases of an evaluation."""
+    record = read_json(folder / TASK, TASK_SCHEMA)
+    task = build({key: value for key, value in record.items() if key not in ("schema", "version")})
+    return task, read_cases(folder / CASES)
+
+
+def _fitted(run: Begun, fold: int | None) -> tuple[Alone, list[Case]] | None:
+    """A model without images, by the training cases, and the cases that test it."""
+    chosen = settings(run.plan if fold is None else run.made.of_fold(fold).plan)
+    parts: tuple[Split, Split] = ("train", "val")
+    train, val = (run.cases(part, fold) for part in parts)
+    test = run.cases("test", fold)
+    found = covariates_alone(chosen.task, Context.of(chosen.network.context).of_patients, train, val) if test else None
+    return None if found is None else (found, test)
+
+
+def _table(fitted: Sequence[tuple[Alone, Sequence[Case]]]) -> Table:
+    tables = [model.task.score([model.predict(case) for case in cases], cases) for model, cases in fitted]
+    records = [row for one in tables for row in one.assign(split="test").to_dict("records")]
+    return case_table({str(name): value for name, value in row.items()} for row in records)
+
+
+def _differences(run: Begun, half: tuple[Task, Table], model: tuple[Task, Table]) -> Sequence[Compared]:
+    """Each figure of a half and of the model, of the cases that both could score, and how much more the model's is."""
+    both = set(half[1]["case"]) & set(model[1]["case"])
+    tables = {
+        name: table[table["case"].isin(both)].reset_index(drop=True)
+        for name, table in (("half", half[1]), ("model", model[1]))
+    }
+    seed, known = int(run.plan["training.seed"]), run.dataset.patients_known
+    return side_by_side(tables, (half[0], model[0]), seed=seed, patients_known=known).rows
+
+
+def _record(rows: Mapping[str, Sequence[Compared]]) -> dict[str, Any]:
+    """`rows` of the covariates alone and `images` of the images, `added` of what the model adds to each."""
+
+    def listed(name: str, pick: Any) -> Any:
+        return rows_to_json([Row(one.metric, one.label, pick(one)[0]) for one in rows.get(name, ())])["rows"]
+
+    return {
+        "rows": listed(ALONE, lambda one: one.estimates),
+        "images": listed(IMAGES, lambda one: one.estimates),
+        "added": {
+            "to the covariates": listed(ALONE, lambda one: one.differences),
+            "to the images": listed(IMAGES, lambda one: one.differences),
+        },
+    }
+
+
+def _why_not(run: Begun) -> str:
+    if run.plan["preprocessing.cascade"] is not None:
+        return "the networks that go before it were told too"
+    return "evaluation.image_only is off"

@@ -1,0 +1,104 @@
+"""What the images tell without the covariates: the same network, trained as long on the same cases, untold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+from isocenter.errors import IsocenterError
+from isocenter.evaluation import FOLD, case_table
+from isocenter.files import written
+from isocenter.runtime import Context
+from isocenter.training import Clock, Outcome, Recount
+from isocenter.values import Case, Decision, Plan, Split
+from isocenter.verbs.evaluation.scoring import Predictor, Scored, summed_up
+from isocenter.verbs.reading.progress import tracked
+from isocenter.verbs.training.fit import Job, fit, say_decided
+from isocenter.verbs.training.run_end import EVALUATION
+from isocenter.verbs.training.run_folder import IMAGE_ONLY, Begun, state_of
+from isocenter.verbs.training.time_budget import Afterwards
+
+WHAT = "without the covariates"
+BECAUSE = "trained for comparison with what the covariates add"
+
+
+def is_wanted(run: Begun, tested: Sequence[Case]) -> bool:
+    """Whether the images alone are trained on too: where the plan says so, and something is tested."""
+    plan = run.plan
+    told = "evaluation.image_only" in plan and plan["evaluation.image_only"]
+    return bool(told and Context.of(plan["network.context"]).names and tested and plan["preprocessing.cascade"] is None)
+
+
+def untold(plan: Plan, *, timed: bool) -> Plan:
+    """The same plan, but for what the network is told.
+
+    timed: minutes decide, so that this training finds its own number of steps for them
+    """
+    of_images = Context.of(plan["network.context"]).of_images
+    values: dict[str, object] = {"network.context": of_images.settings or None, "evaluation.image_only": False}
+    if not len(of_images):
+        values |= {"network.told": None, "network.narrow": None, "network.sparsity": 0.0}
+    values |= {"training.steps": None, "training.compute": None} if timed else {}
+    for name, value in values.items():
+        plan = plan.with_decision(name, Decision(value, BECAUSE)) if name in plan else plan
+    return plan
+
+
+def image_job(job: Job, plan: Plan, run: Begun, *, timed: bool) -> Job:
+    """The training beside that of a job; plan: the job's with what was decided on its way."""
+    out = run.out / IMAGE_ONLY if job.out == run.out else run.out / IMAGE_ONLY / job.out.name
+    record = {**job.record, "untold": BECAUSE}
+    return replace(job, out=out, plan=untold(plan, timed=timed), record=record, what=f"{job.what} {WHAT}")
+
+
+def share_of(limit: float, elapsed: float) -> float:
+    """s after the command's start by which the second of two trainings must end: it is no longer than half of all."""
+    return min(limit, elapsed + limit / 2)
+
+
+def trained_untold(job: Job, clock: Clock, after: Afterwards | None) -> Outcome:
+    """The second of two trainings, in what the first has left of the minutes, and no longer than that had."""
+    recount: Recount | None = None
+    if after is not None:
+        began = clock.seconds
+        deadline = state_of(job.out).get("deadline")
+        if deadline is None:
+            assert clock.deadline is not None  # noqa: S101 - the limit of both
+            deadline = share_of(clock.deadline, began)
+        clock = replace(clock, deadline=deadline)
+        recount = lambda model: share_of(after.deadline(model), began)  # noqa: E731
+    return fit(job, clock, partial(say_decided, job.what), recount)
+
+
+def evaluated_untold(
+    run: Begun,
+    model: Predictor,
+    cases: Sequence[Case],
+    parts: Mapping[str, Split],
+    folds: Mapping[str, int] = {},
+) -> Scored | None:
+    """The cases that the model was scored on, into a folder that `compare` takes; None where none could be scored.
+
+    folds: {case id: the fold that scores it}, where there are several
+    """
+    rows = []
+    with tracked(f"predicting and scoring {WHAT}") as tracker:
+        for done, case in enumerate(cases, start=1):
+            try:
+                table = model.task.score([model.predict(case)], [case])
+                of_fold = {FOLD: str(folds[case.id])} if case.id in folds else {}
+                rows += table.assign(split=parts.get(case.id, "test"), **of_fold).to_dict("records")
+            except IsocenterError:
+                pass  # it is named where the model is scored, and left out of both
+            tracker(done, len(cases))
+    if not rows:
+        return None
+    table = case_table({str(name): value for name, value in row.items()} for row in rows)
+    seed, known = int(run.plan["training.seed"]), run.dataset.patients_known
+    summary = summed_up(model.task, table, seed=seed, patients_known=known)
+    scored = Scored(table, summary, task=model.task)
+    with written(run.out / IMAGE_ONLY / EVALUATION, overwrite=True) as partial_folder:
+        partial_folder.mkdir()
+        scored.write(partial_folder)
+    return scored

@@ -1,0 +1,145 @@
+"""The minutes of a run: what must be kept of them for all that follows training."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from isocenter.planning import Settings
+from isocenter.runtime import Model, TorchNetwork, build_module
+from isocenter.values import BY_HAND, Case, Decision, Plan
+from isocenter.verbs.evaluation.scoring import SHOWN, are_kept
+
+# s for the summary, the pictures and the report.
+REPORT_SECONDS = 12.0
+# Of the minutes, as a reserve for what was not foreseen.
+RESERVE = 0.02
+# Best, median and worst cases, whose pictures are drawn.
+GROUPS_SHOWN = 3
+# Of the minutes, what predictions may take before the mirrored views of each window are given up.
+FOLLOWING_SHARE = 0.25
+# Of the minutes, what all that follows training is believed to take where fresh weights' guesses are slow to score:
+# ragged ones of gliomas took 60 s a case, so that 10 steps were left of 45; once trained they took 3.
+DOUBTED_SHARE = 0.4
+# s of a first prediction after which it is not timed once more: what it allocates is little beside them.
+LONG_PREDICTION = 3.0
+
+
+@dataclass(frozen=True)
+class Costs:
+    """s a case: to predict, to score, and to tune on.
+
+    voxels: of the result
+    """
+
+    predict: float
+    score: float
+    tune: float
+    voxels: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Afterwards:
+    """What follows the training of a run within its minutes.
+
+    minutes:   of the run
+    case:      one like those that are predicted
+    selecting: how many cases are tuned on
+    tested:    (cases, models that predict each of them) of every evaluation
+    beside:    s of what is fitted without images
+    """
+
+    minutes: float
+    case: Case
+    selecting: int
+    tested: Sequence[tuple[int, int]]
+    beside: float = 0.0
+
+    def deadline(self, model: Model) -> float:
+        """s after the command's start by which training must end, if this is the model."""
+        return training_deadline(self.minutes, self.seconds(self.costs(model)))
+
+    def first_deadline(self, fresh: Costs) -> float:
+        """The same before anything is learnt: fresh weights predict as fast as any, but their scores say little."""
+        return training_deadline(self.minutes, self.expected(fresh))
+
+    def costs(self, model: Model) -> Costs:
+        return measured_costs(model, self.case)
+
+    def seconds(self, costs: Costs) -> float:
+        return seconds_after(costs, self.selecting, self.tested) + self.beside
+
+    def expected(self, costs: Costs) -> float:
+        """Of `seconds` by fresh weights, what is believed: predictions as measured, scores up to a share."""
+        predictions = self.seconds(replace(costs, score=0.0, tune=0.0))
+        return min(self.seconds(costs), max(predictions, DOUBTED_SHARE * 60 * self.minutes))
+
+    def views(self, costs: Costs, plan: Plan) -> Decision | None:
+        """To see no window mirrored, where that would take too much of the time; None where the plan stays.
+
+        What was set by hand stays, and so does what no clock may decide.
+        """
+        flips = plan.decision("inference.flips")
+        if not flips.value or flips.because == BY_HAND or plan["training.deterministic"]:
+            return None
+        following = self.seconds(replace(costs, score=0.0, tune=0.0)) - REPORT_SECONDS
+        if following <= FOLLOWING_SHARE * 60 * self.minutes:
+            return None
+        because = (
+            f"with {2 ** len(flips.value)} views of each window the predictions after training would take "
+            f"{following:.0f} s, more than {FOLLOWING_SHARE:.0%} of {self.minutes:g} minutes: "
+            "they serve better as steps"
+        )
+        return Decision([], because)
+
+
+def fresh_model(chosen: Settings) -> Model:
+    """The plan's model with weights that have learnt nothing."""
+    network, device = chosen.architecture, chosen.training.device
+    module = build_module(chosen.task, network).eval().to(device)
+    return Model(chosen.task, chosen.preprocessing, chosen.inference, network, TorchNetwork(module, device))
+
+
+def measured_costs(model: Model, case: Case) -> Costs:
+    """As this machine does them now, mirrored views and all.
+
+    Fresh weights predict ragged surfaces, which take far longer to score (hippocampus: 0.33 s, 0.013 s once trained):
+    what is measured with them is not wholly believed, and measured anew half-way.
+    """
+    marks = [time.monotonic()]
+    prediction = model.predict(case)
+    if time.monotonic() - marks[0] < LONG_PREDICTION:  # the first call also allocates
+        marks = [time.monotonic()]
+        prediction = model.predict(case)
+    marks.append(time.monotonic())
+    model.task.score([prediction], [case])
+    marks.append(time.monotonic())
+    model.task.tuned([prediction], [case])
+    marks.append(time.monotonic())
+    predict, score, tune = (end - start for start, end in pairwise(marks))
+    return Costs(predict, score, tune, math.prod(prediction.geometry.shape))
+
+
+def seconds_after(costs: Costs, selecting: int, tested: Sequence[tuple[int, int]]) -> float:
+    """What follows training: tuning on `selecting` cases, scoring, pictures, the report.
+
+    tested: (cases, models that predict each of them) of every evaluation
+    """
+    seconds = REPORT_SECONDS + selecting * (costs.predict + costs.tune)
+    for cases, models in tested:
+        again = 0 if are_kept(cases * costs.voxels) else min(cases, GROUPS_SHOWN * SHOWN)
+        seconds += (cases + again) * models * costs.predict + cases * costs.score
+    return seconds
+
+
+def training_deadline(minutes: float, after: float) -> float:
+    """s after the command's start by which training must end."""
+    return 60 * minutes * (1 - RESERVE) - after
+
+
+def shared_deadline(deadline: float, elapsed: float, folds_left: int) -> float:
+    """s after the command's start by which the next of so many folds must end: each gets an equal part of the rest."""
+    return elapsed + (deadline - elapsed) / folds_left
