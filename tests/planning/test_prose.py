@@ -7,7 +7,7 @@ import pytest
 import isocenter
 import trained
 from isocenter.planning import prose, with_settings
-from isocenter.planning.prose import SENTENCES, TITLES, is_nothing, said
+from isocenter.planning.plan_prose import SENTENCES, TITLES, is_nothing, said
 from isocenter.values import Plan
 
 

@@ -127,7 +127,7 @@ def test_a_grid_larger_than_one_slab_is_the_grid_in_one_piece(new, monkeypatch):
     labels = ellipsoids((27, 25, 28), 6, seed=1)
     scores = (labels[None] == np.arange(7)[:, None, None, None]) + np.float32(0)
     whole = resample_labels(labels, new), resample_largest(scores, new)
-    monkeypatch.setattr(sys.modules["isocenter.transforms.resample"], "SLAB_VOXELS", 1500)
+    monkeypatch.setattr(sys.modules["isocenter.transforms.resampling"], "SLAB_VOXELS", 1500)
     for name, value in (("SUMMED", 300), ("SCORES_SUMMED", 700)):
         monkeypatch.setattr(f"isocenter.transforms.labels.{name}", value)
     assert_array_equal(resample_labels(labels, new), whole[0])

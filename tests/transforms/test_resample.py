@@ -184,7 +184,7 @@ def test_an_axis_resampled_row_by_row_is_the_axis_resampled_whole(old, new, data
 def test_an_image_larger_than_one_slab_is_the_image_in_one_piece(new, order, monkeypatch):
     image = np.random.default_rng(0).normal(size=(2, 27, 25, 28)).astype(np.float32)
     whole = resample(image, new, order)
-    monkeypatch.setattr(sys.modules["isocenter.transforms.resample"], "SLAB_VOXELS", 1500)
+    monkeypatch.setattr(sys.modules["isocenter.transforms.resampling"], "SLAB_VOXELS", 1500)
     assert_allclose(resample(image, new, order), whole, atol=1e-5)
 
 

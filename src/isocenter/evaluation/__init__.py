@@ -11,7 +11,7 @@ from isocenter.evaluation.biomarkers import (
     repeatability,
     suv_peak,
 )
-from isocenter.evaluation.centreline import Centreline, betti, centreline, skeleton
+from isocenter.evaluation.centrelines import Centreline, betti, centreline, skeleton
 from isocenter.evaluation.classification import (
     Confusion,
     auroc,
@@ -42,8 +42,8 @@ from isocenter.evaluation.intervals import (
     scored_by,
     wilson,
 )
+from isocenter.evaluation.mask_overlap import Overlap, confusion, dice, iou, overlap, overlaps, volume_unit
 from isocenter.evaluation.ordinal import grade_distances, least_cost, ranked_probability_score, weighted_kappa
-from isocenter.evaluation.overlap import Overlap, confusion, dice, iou, overlap, overlaps, volume_unit
 from isocenter.evaluation.paired import Compared, compared
 from isocenter.evaluation.predictive import predictive_values
 from isocenter.evaluation.regression import (

@@ -71,11 +71,11 @@ __all__ = [
 
 # pydicom and pandas take a second to import, and few need these.
 _HOMES = {
-    "SeriesNames": "dicom_write",
-    "covariates_in": "layouts.join",
-    "holds_boxes": "layouts.boxes_of_image",
-    "read_boxes": "layouts.boxes_of_image",
-    "write_series": "dicom_write",
+    "SeriesNames": "dicom.writing.series",
+    "covariates_in": "layouts.cases.join",
+    "holds_boxes": "layouts.cases.boxes_of_image",
+    "read_boxes": "layouts.cases.boxes_of_image",
+    "write_series": "dicom.writing.series",
 }
 
 

@@ -12,7 +12,7 @@ from isocenter.added import added
 from isocenter.errors import PlanError
 from isocenter.networks.benchmark_ranks import Measured, measurements, standing
 from isocenter.networks.catalogue import REFERENCE, Member, halvings, made_with, member
-from isocenter.networks.channels_last import channels_last, memory_order, ordered, plain
+from isocenter.networks.layout_in_memory import channels_last, memory_order, ordered, plain
 from isocenter.networks.weights import take_over
 from isocenter.values import Dense, Head, Vector
 

@@ -6,8 +6,8 @@ from isocenter.planning.machine import Machine, cores, this_machine
 from isocenter.planning.memory import CACHED_SHARE
 from isocenter.planning.plan import make_plan
 from isocenter.planning.plan_file import parse_value, plan_text, read_plan
+from isocenter.planning.plan_prose import prose
 from isocenter.planning.plan_table import overview
-from isocenter.planning.prose import prose
 from isocenter.planning.registration_hash import registered
 from isocenter.planning.rules.cascade import CROSS_FITS, low_resolution
 from isocenter.planning.rules.context_fusion import MANY_ENTRIES
@@ -28,7 +28,7 @@ from isocenter.planning.search import (
     tried,
     words,
 )
-from isocenter.planning.settings import Evaluation, Network, Search, Settings, Splitting, Training
+from isocenter.planning.sections import Evaluation, Network, Search, Settings, Splitting, Training
 
 __all__ = [
     "CACHED_SHARE",

@@ -18,7 +18,7 @@ from isocenter.planning.rules.learning import WITH_SGD
 from isocenter.planning.rules.normalisation import normalisation
 from isocenter.planning.rules.preprocessing import lasting
 from isocenter.planning.rules.profiles import NNUNET
-from isocenter.planning.settings import told_of
+from isocenter.planning.sections import told_of
 from isocenter.tasks import Task, build, kind_for, parts_of, suited, uncut
 from isocenter.values import BY_HAND, Dataset, Decision, Fingerprint, Label, Plan
 

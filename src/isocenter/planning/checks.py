@@ -10,7 +10,7 @@ from typing import Any
 from isocenter import networks
 from isocenter.errors import PlanError
 from isocenter.lazy import torch
-from isocenter.planning.settings import Settings, Training, check_value, typed
+from isocenter.planning.sections import Settings, Training, check_value, typed
 from isocenter.runtime import Context, build_module, choose_device
 from isocenter.tasks import cascades
 from isocenter.transforms import check_flips

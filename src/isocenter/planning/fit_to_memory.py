@@ -17,7 +17,7 @@ from isocenter.planning.rules.learning import VERY_LONG, usual_batch
 from isocenter.planning.rules.modalities import EARLY, Holes
 from isocenter.planning.rules.preprocessing import CLIPS
 from isocenter.planning.rules.profiles import NNUNET
-from isocenter.planning.settings import told_of
+from isocenter.planning.sections import told_of
 from isocenter.runtime import mean_of
 from isocenter.tasks import Task
 from isocenter.values import Decision, Dense, Fingerprint, Plan, Vector

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from textwrap import shorten, wrap
 
-from isocenter.planning.prose import is_nothing, said, size_words
+from isocenter.planning.plan_prose import is_nothing, said, size_words
 from isocenter.values import BY_HAND, Decision, Plan
 
 # Columns of a terminal that is not wide.

@@ -1,7 +1,7 @@
 """Is the data set fit to learn from: what is here, what is wrong, who leaks into whom."""
 
 from isocenter.quality.covariates import words_of
-from isocenter.quality.examine import Examination, Progress, examine, retested
+from isocenter.quality.examination import Examination, Progress, examine, retested
 from isocenter.quality.label_proxies import DISGUISED, is_constant, telling
 from isocenter.quality.near_duplicates import Twin
 from isocenter.quality.shortcuts import MADE

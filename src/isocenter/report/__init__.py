@@ -16,10 +16,10 @@ from isocenter.report.blocks import (
     Section,
     Table,
 )
-from isocenter.report.box_edges import box_edges
+from isocenter.report.box_outlines import box_edges
 from isocenter.report.figures import Figure
 from isocenter.report.page import render
-from isocenter.report.viewer import viewer
+from isocenter.report.slice_viewer import viewer
 from isocenter.report.words import in_words, metric_name, number
 
 __all__ = [

@@ -11,10 +11,10 @@ from isocenter.runtime.ensemble.weight_offload import placed
 from isocenter.runtime.foreign.detect import is_foreign, load_foreign
 from isocenter.runtime.foreign.nnunet_postprocessing import read_postprocessing
 from isocenter.runtime.label_measurements import measurements
-from isocenter.runtime.model_files import BEFORE, checkpoints_of, load, save
 from isocenter.runtime.memory.allocator import kept_memory
 from isocenter.runtime.memory.predicted import Expected, expected_memory, fitting_memory
 from isocenter.runtime.model import Inference, Model, build_module
+from isocenter.runtime.model_files import BEFORE, checkpoints_of, load, save
 from isocenter.runtime.package.archive import opened, write_zip
 from isocenter.runtime.package.backends import refuse_unknown
 from isocenter.runtime.package.certificate import Certificate, read_certificate

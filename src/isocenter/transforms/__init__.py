@@ -23,9 +23,9 @@ from isocenter.transforms.intensity import CLIPPED, Normalisation, Scale
 from isocenter.transforms.labels import label_taps, largest, resample_labels, resample_largest, voted
 from isocenter.transforms.mirroring import check_flips, names_sides
 from isocenter.transforms.orient import content, padding, permuted, unpermuted
-from isocenter.transforms.phantom import phantom
+from isocenter.transforms.phantoms import phantom
 from isocenter.transforms.regions import region_series
-from isocenter.transforms.resample import Order, Taps, along, resample, slabs, taps
+from isocenter.transforms.resampling import Order, Taps, along, resample, slabs, taps
 from isocenter.transforms.stretched import Stretched, growing, winners
 
 __all__ = [

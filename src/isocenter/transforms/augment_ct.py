@@ -10,7 +10,7 @@ import numpy as np
 from isocenter.lazy import torch
 from isocenter.transforms.augment_intensity import axes
 from isocenter.transforms.draws import per_sample, uniform, white_noise
-from isocenter.transforms.resample import resample
+from isocenter.transforms.resampling import resample
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from isocenter.lazy import torch
 from isocenter.transforms.draws import per_sample, uniform, white_noise
-from isocenter.transforms.resample import resample
+from isocenter.transforms.resampling import resample
 
 if TYPE_CHECKING:
     from torch import Tensor

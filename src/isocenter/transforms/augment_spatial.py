@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.lazy import torch
-from isocenter.transforms.resample import resample
+from isocenter.transforms.resampling import resample
 
 if TYPE_CHECKING:
     from torch import Tensor

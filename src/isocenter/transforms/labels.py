@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.transforms.resample import Taps, slabs, taps
+from isocenter.transforms.resampling import Taps, slabs, taps
 
 # Summed at a time, to stay in the cache: one number for each (voxel, old neighbour), or one for each class of these.
 SUMMED = 2**16

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.transforms.labels import best, largest
-from isocenter.transforms.resample import Taps, along
+from isocenter.transforms.resampling import Taps, along
 
 
 @dataclass(frozen=True, eq=False)

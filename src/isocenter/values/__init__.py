@@ -24,7 +24,7 @@ from isocenter.values.geometry import (
     Floats,
     Geometry,
 )
-from isocenter.values.grades import grades
+from isocenter.values.grading import grades
 from isocenter.values.image import (
     Array,
     Code,

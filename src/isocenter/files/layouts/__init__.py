@@ -24,7 +24,7 @@ LAYOUTS: dict[str, str] = {
     "class_folders": "isocenter.files.layouts.class_folders:LAYOUT",
     "voc": "isocenter.files.layouts.voc:LAYOUT",
     "coco": "isocenter.files.layouts.coco:LAYOUT",
-    "box_table": "isocenter.files.layouts.cases.box_table:LAYOUT",
+    "box_table": "isocenter.files.layouts.box_table:LAYOUT",
     "medmnist": "isocenter.files.layouts.medmnist:LAYOUT",
     "manifest": "isocenter.files.layouts.manifest:LAYOUT",
     "dicom_folder": "isocenter.files.layouts.dicom_folder:LAYOUT",

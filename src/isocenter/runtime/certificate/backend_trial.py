@@ -21,8 +21,8 @@ import psutil
 
 from isocenter.errors import IsocenterError
 from isocenter.runtime.device import peak_memory
-from isocenter.runtime.model_files import load
 from isocenter.runtime.model import Model
+from isocenter.runtime.model_files import load
 from isocenter.values import Array, Image, Prediction, Region
 
 TASK, FOUND = "task.json", "found.json"

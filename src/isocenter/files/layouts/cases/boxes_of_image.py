@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from isocenter.errors import DatasetError
-from isocenter.files.layouts.cases.box_table import boxes_in, columns_in
+from isocenter.files.layouts.box_table import boxes_in, columns_in
 from isocenter.files.layouts.cases.boxes import Annotation, load_boxes, names_in
 from isocenter.files.layouts.cases.folder import TABLE_SUFFIXES
 from isocenter.files.layouts.cases.table import read_table

@@ -11,7 +11,7 @@ import numpy as np
 from isocenter.errors import FormatError, GeometryError
 from isocenter.report import figures
 from isocenter.report.blocks import Gallery, Page, Section
-from isocenter.report.box_edges import EDGES
+from isocenter.report.box_outlines import EDGES
 from isocenter.report.display import PALETTE, colours, is_colour, main_plane, planes, turned, unit_of, upright, window
 from isocenter.report.packing import CODES, Packed, code_type, pack, text_of, thinning
 from isocenter.report.page import environment, render
