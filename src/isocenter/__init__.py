@@ -5,31 +5,11 @@ Names are resolved when they are first used, so that `import isocenter` loads ne
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from isocenter.lazy import lazy_index
 
 __version__ = "0.1.0"
-
-_WHERE = {
-    "IsocenterError": "isocenter.errors",
-    "adopt": "isocenter.verbs.adopt",
-    "check": "isocenter.verbs.check",
-    "compare": "isocenter.verbs.compare",
-    "convert": "isocenter.verbs.convert",
-    "demo": "isocenter.verbs.demo",
-    "describe_networks": "isocenter.verbs.networks",
-    "ensemble": "isocenter.verbs.ensemble",
-    "evaluate": "isocenter.verbs.evaluate",
-    "list_networks": "isocenter.verbs.networks",
-    "load": "isocenter.runtime",
-    "package": "isocenter.verbs.package",
-    "plan": "isocenter.verbs.plan",
-    "predict": "isocenter.verbs.predict",
-    "read": "isocenter.files",
-    "train": "isocenter.verbs.train",
-    "view": "isocenter.verbs.view",
-    "write": "isocenter.files",
-}
 
 __all__ = [
     "IsocenterError",
@@ -72,13 +52,9 @@ if TYPE_CHECKING:
     from isocenter.verbs.view import view
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module 'isocenter' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_WHERE[name]), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:
+    __getattr__ = lazy_index(__name__)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_WHERE})
+    return sorted({*globals(), *__all__})

@@ -5,7 +5,11 @@ What takes long to import, and only some of the work needs, comes from here unde
 
 from __future__ import annotations
 
+import ast
 import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -42,12 +46,46 @@ if not TYPE_CHECKING:
     stats = _LazyModule("scipy.stats")
     torch = _LazyModule("torch")
 
+
+def lazy_index(package: str) -> Callable[[str], Any]:
+    """Return the `__getattr__` of a package's index: a name is imported when it is first asked for.
+
+    The index lists its names once, as imports under `if TYPE_CHECKING`, which type checkers read and programs skip.
+    So an index costs its reader nothing but the files that define what is asked for (PEP 562).
+    """
+    homes: dict[str, tuple[str, str]] = {}
+
+    def resolve(name: str) -> Any:
+        if not homes:
+            homes.update(_imports_for_types(Path(str(sys.modules[package].__file__))))
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        module, defined_as = homes[name]
+        if module == package:  # a folder within the package
+            value = importlib.import_module(f"{package}.{defined_as}")
+        else:
+            value = getattr(importlib.import_module(module), defined_as)
+        setattr(sys.modules[package], name, value)  # the next look finds it without this function
+        return value
+
+    return resolve
+
+
+def _imports_for_types(index: Path) -> dict[str, tuple[str, str]]:
+    """{name: (module, name there)} of the imports under `if TYPE_CHECKING` in a file."""
+    tree = ast.parse(index.read_text(encoding="utf-8"))
+    blocks = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    imports = [node for block in blocks for node in block.body if isinstance(node, ast.ImportFrom)]
+    return {alias.asname or alias.name: (str(node.module), alias.name) for node in imports for alias in node.names}
+
+
 __all__ = [
     "SimpleITK",
     "cox",
     "csgraph",
     "cv2",
     "fft",
+    "lazy_index",
     "ndimage",
     "optimize",
     "pandas",

@@ -1,90 +1,97 @@
 """Figures that say how good a model is, each with its interval; values in, values out."""
 
-from isocenter.evaluation.biomarkers import (
-    Change,
-    Diameters,
-    Repeatability,
-    diagonal,
-    diameters,
-    ejection_fraction,
-    peak_reach,
-    repeatability,
-    suv_peak,
-)
-from isocenter.evaluation.centrelines import Centreline, betti, centreline, skeleton
-from isocenter.evaluation.classification import (
-    Confusion,
-    auroc,
-    average_precision,
-    brier,
-    calibration_error,
-    ece,
-    log_loss,
-    one_against_rest,
-    precision_recall_curve,
-    reliability,
-    roc_curve,
-)
-from isocenter.evaluation.curves import roc_band
-from isocenter.evaluation.detection import Froc, Matches, box_iou, box_sizes
-from isocenter.evaluation.distance import Surface, SurfaceDistance, elements, surface_distance
-from isocenter.evaluation.instances import InstanceOverlap, instance_overlap
-from isocenter.evaluation.intervals import (
-    bootstrap,
-    bootstrap_statistic,
-    clopper_pearson,
-    difference,
-    kept_draws,
-    median,
-    models_apart,
-    proportion,
-    reweighted,
-    scored_by,
-    wilson,
-)
-from isocenter.evaluation.mask_overlap import Overlap, confusion, dice, iou, overlap, overlaps, volume_unit
-from isocenter.evaluation.ordinal import grade_distances, least_cost, ranked_probability_score, weighted_kappa
-from isocenter.evaluation.paired import Compared, compared
-from isocenter.evaluation.predictive import predictive_values
-from isocenter.evaluation.regression import (
-    bias,
-    concordance,
-    gaussian_nll,
-    is_covered,
-    limits_of_agreement,
-    mean_absolute_error,
-    pearson,
-    r2,
-    root_mean_squared_error,
-    spearman,
-)
-from isocenter.evaluation.summary import mean_rows, pooled_rows
-from isocenter.evaluation.survival import (
-    Steps,
-    at_risk,
-    brier_errors,
-    censoring,
-    dynamic_auc,
-    expected_over_observed,
-    harrell_c,
-    integrated,
-    kaplan_meier,
-    kaplan_meier_band,
-    logrank,
-    uno_c,
-)
-from isocenter.evaluation.table import (
-    FOLD,
-    Table,
-    case_table,
-    check_table,
-    class_names,
-    folds_apart,
-    metric_columns,
-    read_cases,
-    rows_from_json,
-    rows_to_json,
-)
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from isocenter.lazy import lazy_index
+
+if TYPE_CHECKING:
+    from isocenter.evaluation.biomarkers import (
+        Change,
+        Diameters,
+        Repeatability,
+        diagonal,
+        diameters,
+        ejection_fraction,
+        peak_reach,
+        repeatability,
+        suv_peak,
+    )
+    from isocenter.evaluation.centrelines import Centreline, betti, centreline, skeleton
+    from isocenter.evaluation.classification import (
+        Confusion,
+        auroc,
+        average_precision,
+        brier,
+        calibration_error,
+        ece,
+        log_loss,
+        one_against_rest,
+        precision_recall_curve,
+        reliability,
+        roc_curve,
+    )
+    from isocenter.evaluation.curves import roc_band
+    from isocenter.evaluation.detection import Froc, Matches, box_iou, box_sizes
+    from isocenter.evaluation.distance import Surface, SurfaceDistance, elements, surface_distance
+    from isocenter.evaluation.instances import InstanceOverlap, instance_overlap
+    from isocenter.evaluation.intervals import (
+        bootstrap,
+        bootstrap_statistic,
+        clopper_pearson,
+        difference,
+        kept_draws,
+        median,
+        models_apart,
+        proportion,
+        reweighted,
+        scored_by,
+        wilson,
+    )
+    from isocenter.evaluation.mask_overlap import Overlap, confusion, dice, iou, overlap, overlaps, volume_unit
+    from isocenter.evaluation.ordinal import grade_distances, least_cost, ranked_probability_score, weighted_kappa
+    from isocenter.evaluation.paired import Compared, compared
+    from isocenter.evaluation.predictive import predictive_values
+    from isocenter.evaluation.regression import (
+        bias,
+        concordance,
+        gaussian_nll,
+        is_covered,
+        limits_of_agreement,
+        mean_absolute_error,
+        pearson,
+        r2,
+        root_mean_squared_error,
+        spearman,
+    )
+    from isocenter.evaluation.summary import mean_rows, pooled_rows
+    from isocenter.evaluation.survival import (
+        Steps,
+        at_risk,
+        brier_errors,
+        censoring,
+        dynamic_auc,
+        expected_over_observed,
+        harrell_c,
+        integrated,
+        kaplan_meier,
+        kaplan_meier_band,
+        logrank,
+        uno_c,
+    )
+    from isocenter.evaluation.table import (
+        FOLD,
+        Table,
+        case_table,
+        check_table,
+        class_names,
+        folds_apart,
+        metric_columns,
+        read_cases,
+        rows_from_json,
+        rows_to_json,
+    )
 
 __all__ = [
     "FOLD",
@@ -182,3 +189,6 @@ __all__ = [
     "weighted_kappa",
     "wilson",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = lazy_index(__name__)

@@ -4,28 +4,37 @@ The geometry contract: what comes in lies where the file says, in RAS+ mm, or is
 source's own grid, or is refused.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
-from isocenter.files.format import Entry, Format, Part, ReadOptions
-from isocenter.files.index import FORMATS, format_of, read, read_volumes, suffix_of, write
-from isocenter.files.label_table import find as find_labels
-from isocenter.files.label_table import read as read_labels
-from isocenter.files.label_table import table_path as label_table_path
-from isocenter.files.label_table import write as write_labels
-from isocenter.files.layouts import LAYOUTS, DatasetOptions, observed_values, read_dataset
-from isocenter.files.modality import modality_word
-from isocenter.files.result import probabilities_written, write_boxes, write_label_map
-from isocenter.files.storage.atomic import sweep, unwritable, write_text, written
-from isocenter.files.storage.cache import cache_folder
-from isocenter.files.storage.download import download, unpack_tar
-from isocenter.files.storage.hashing import content_hash, dataset_hash, file_hash
-from isocenter.files.storage.spool import Spool
+from typing import TYPE_CHECKING
+
+from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.files.dicom.writing.series import SeriesNames, write_series
-    from isocenter.files.layouts.cases.boxes_of_image import holds_boxes, read_boxes
-    from isocenter.files.layouts.cases.join import covariates_in
+    from isocenter.files.dicom import SeriesNames, write_series
+    from isocenter.files.format import Entry, Format, Part, ReadOptions
+    from isocenter.files.index import FORMATS, format_of, read, read_volumes, suffix_of, write
+    from isocenter.files.label_table import find as find_labels
+    from isocenter.files.label_table import read as read_labels
+    from isocenter.files.label_table import table_path as label_table_path
+    from isocenter.files.label_table import write as write_labels
+    from isocenter.files.layouts import LAYOUTS, DatasetOptions, observed_values, read_dataset
+    from isocenter.files.layouts.cases import covariates_in, holds_boxes, read_boxes
+    from isocenter.files.modality import modality_word
+    from isocenter.files.result import probabilities_written, write_boxes, write_label_map
+    from isocenter.files.storage import (
+        Spool,
+        cache_folder,
+        content_hash,
+        dataset_hash,
+        file_hash,
+        sweep,
+        unpack_tar,
+        unwritable,
+        write_text,
+        written,
+    )
+    from isocenter.files.storage.download import download
 
 __all__ = [
     "FORMATS",
@@ -68,18 +77,5 @@ __all__ = [
     "written",
 ]
 
-
-# pydicom and pandas take a second to import, and few need these.
-_HOMES = {
-    "SeriesNames": "dicom.writing.series",
-    "covariates_in": "layouts.cases.join",
-    "holds_boxes": "layouts.cases.boxes_of_image",
-    "read_boxes": "layouts.cases.boxes_of_image",
-    "write_series": "dicom.writing.series",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"isocenter.files.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:
+    __getattr__ = lazy_index(__name__)

@@ -11,7 +11,7 @@ from typing import Any
 from isocenter.added import added
 from isocenter.errors import FormatError, IsocenterError, UsageError
 from isocenter.files.format import Entry, Format, ReadOptions
-from isocenter.files.storage.atomic import written
+from isocenter.files.storage import written
 from isocenter.values import Image
 
 PACKED = (".gz", ".bz2", ".xz", ".zst", ".tar", ".tgz", ".zip", ".7z", ".rar")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from isocenter.errors import FormatError, UsageError
-from isocenter.files.storage.atomic import write_text
+from isocenter.files.storage import write_text
 from isocenter.values import Label
 
 TABLE = ".labels.csv"

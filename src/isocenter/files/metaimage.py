@@ -14,8 +14,7 @@ from isocenter.errors import FormatError, GeometryError
 from isocenter.files import label_table
 from isocenter.files.format import Format, ReadOptions
 from isocenter.files.plain import channels_first, created, steps_without_sides, write_voxels
-from isocenter.files.storage.block import Block, Compression
-from isocenter.files.storage.sidecar import inside_folder
+from isocenter.files.storage import Block, Compression, inside_folder
 from isocenter.files.world import from_lps, rows_and_columns
 from isocenter.values import Array, Geometry, Image, Source
 

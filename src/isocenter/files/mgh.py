@@ -12,7 +12,7 @@ from nibabel.spatialimages import HeaderDataError
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files import label_table
 from isocenter.files.format import Format, ReadOptions
-from isocenter.files.storage.block import Block, compression_of, read_head
+from isocenter.files.storage import Block, compression_of, read_head
 from isocenter.values import Geometry, Image, Source
 
 VOXELS_AT = 284

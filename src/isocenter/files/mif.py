@@ -10,8 +10,7 @@ import numpy as np
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files import label_table
 from isocenter.files.format import Format, ReadOptions
-from isocenter.files.storage.block import Block, compression_of, read_head
-from isocenter.files.storage.sidecar import inside_folder
+from isocenter.files.storage import Block, compression_of, inside_folder, read_head
 from isocenter.values import Geometry, Image, Source
 
 TYPES = {

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files import label_table
 from isocenter.files.format import Format, ReadOptions
-from isocenter.files.storage.block import GZIP_MAGIC
+from isocenter.files.storage import GZIP_MAGIC
 from isocenter.values import Array, Deferred, Geometry, Image, Source
 
 

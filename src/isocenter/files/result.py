@@ -12,7 +12,7 @@ import numpy as np
 from isocenter.errors import FormatError
 from isocenter.files import label_table
 from isocenter.files.index import suffix_of, write
-from isocenter.files.storage.spool import Spool
+from isocenter.files.storage import Spool
 from isocenter.values import Array, BoundingBoxes, Deferred, Image, Label, Region
 
 # Pictures have no place for a table of labels, and need none to be looked at.

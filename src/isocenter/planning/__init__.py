@@ -1,34 +1,47 @@
 """Every decision before training: from data, machine and budget to a plan with reasons."""
 
-from isocenter.planning.changes import for_fold, shared_by_folds, with_memory, with_settings
-from isocenter.planning.checks import check_wishes, settings
-from isocenter.planning.machine import Machine, cores, this_machine
-from isocenter.planning.memory import CACHED_SHARE
-from isocenter.planning.plan import make_plan
-from isocenter.planning.plan_file import parse_value, plan_text, read_plan
-from isocenter.planning.plan_prose import prose
-from isocenter.planning.plan_table import overview
-from isocenter.planning.registration_hash import registered
-from isocenter.planning.rules.cascade import CROSS_FITS, low_resolution
-from isocenter.planning.rules.context_fusion import MANY_ENTRIES
-from isocenter.planning.rules.learning import LEAST_BATCH
-from isocenter.planning.rules.shortcuts import Retest
-from isocenter.planning.rules.split import Parts, folds_decision, split, split_folds
-from isocenter.planning.search import (
-    Between,
-    Domain,
-    OneOf,
-    Room,
-    Space,
-    changed,
-    own_choices,
-    space,
-    space_of,
-    space_record,
-    tried,
-    words,
-)
-from isocenter.planning.sections import Evaluation, Network, Search, Settings, Splitting, Training
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from isocenter.lazy import lazy_index
+
+if TYPE_CHECKING:
+    from isocenter.planning.changes import for_fold, shared_by_folds, with_memory, with_settings
+    from isocenter.planning.checks import check_wishes, settings
+    from isocenter.planning.machine import Machine, cores, this_machine
+    from isocenter.planning.memory import CACHED_SHARE
+    from isocenter.planning.plan import make_plan
+    from isocenter.planning.plan_file import parse_value, plan_text, read_plan
+    from isocenter.planning.plan_prose import prose
+    from isocenter.planning.plan_table import overview
+    from isocenter.planning.registration_hash import registered
+    from isocenter.planning.rules import (
+        CROSS_FITS,
+        LEAST_BATCH,
+        MANY_ENTRIES,
+        Parts,
+        Retest,
+        folds_decision,
+        low_resolution,
+        split_folds,
+    )
+    from isocenter.planning.rules.split import split
+    from isocenter.planning.search import (
+        Between,
+        Domain,
+        OneOf,
+        Room,
+        Space,
+        changed,
+        own_choices,
+        space,
+        space_of,
+        space_record,
+        tried,
+        words,
+    )
+    from isocenter.planning.sections import Evaluation, Network, Search, Settings, Splitting, Training
 
 __all__ = [
     "CACHED_SHARE",
@@ -76,3 +89,6 @@ __all__ = [
     "with_settings",
     "words",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = lazy_index(__name__)

@@ -12,12 +12,8 @@ from isocenter.errors import PlanError, counted
 from isocenter.planning.fit_to_memory import answers_of, memory_decision, prepared_bytes
 from isocenter.planning.machine import Machine
 from isocenter.planning.memory import peak, refuse_too_large
-from isocenter.planning.rules.cascade import low_resolution, marks_decision
-from isocenter.planning.rules.grid import Grid, flat, grid_for
-from isocenter.planning.rules.learning import WITH_SGD
+from isocenter.planning.rules import NNUNET, WITH_SGD, Grid, flat, grid_for, lasting, low_resolution, marks_decision
 from isocenter.planning.rules.normalisation import normalisation
-from isocenter.planning.rules.preprocessing import lasting
-from isocenter.planning.rules.profiles import NNUNET
 from isocenter.planning.sections import told_of
 from isocenter.tasks import Task, build, kind_for, parts_of, suited, uncut
 from isocenter.values import BY_HAND, Dataset, Decision, Fingerprint, Label, Plan

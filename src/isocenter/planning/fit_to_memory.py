@@ -11,12 +11,18 @@ import numpy as np
 from isocenter import networks
 from isocenter.planning.machine import Machine
 from isocenter.planning.memory import Peak, peak, refuse_too_large, takes_context
-from isocenter.planning.rules.context_fusion import telling
-from isocenter.planning.rules.grid import FEW_SLICES, Grid, grid_for
-from isocenter.planning.rules.learning import VERY_LONG, usual_batch
-from isocenter.planning.rules.modalities import EARLY, Holes
-from isocenter.planning.rules.preprocessing import CLIPS
-from isocenter.planning.rules.profiles import NNUNET
+from isocenter.planning.rules import (
+    CLIPS,
+    EARLY,
+    FEW_SLICES,
+    NNUNET,
+    VERY_LONG,
+    Grid,
+    Holes,
+    grid_for,
+    telling,
+    usual_batch,
+)
 from isocenter.planning.sections import told_of
 from isocenter.runtime import mean_of
 from isocenter.tasks import Task

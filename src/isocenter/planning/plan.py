@@ -9,16 +9,29 @@ from typing import Any
 from isocenter.planning.changes import with_memory
 from isocenter.planning.fit_to_memory import fitted, memory_decision
 from isocenter.planning.machine import Machine
-from isocenter.planning.rules.anatomy import anatomy, left_right, names_of
-from isocenter.planning.rules.augmentation import augmentation, flips_at_test
-from isocenter.planning.rules.cascade import cascade_decision
-from isocenter.planning.rules.covariates import context_decision, image_only
-from isocenter.planning.rules.grid import window_for
-from isocenter.planning.rules.learning import batch_decision, training
-from isocenter.planning.rules.modalities import Holes, absent_decision, dropout_decision, with_presence
-from isocenter.planning.rules.preprocessing import channels_of, frames_of, preprocessing
-from isocenter.planning.rules.profiles import NNUNET, profile_for
-from isocenter.planning.rules.shortcuts import Retest
+from isocenter.planning.rules import (
+    NNUNET,
+    Holes,
+    Retest,
+    absent_decision,
+    batch_decision,
+    cascade_decision,
+    channels_of,
+    context_decision,
+    dropout_decision,
+    flips_at_test,
+    frames_of,
+    image_only,
+    left_right,
+    names_of,
+    profile_for,
+    training,
+    window_for,
+    with_presence,
+)
+from isocenter.planning.rules.anatomy import anatomy
+from isocenter.planning.rules.augmentation import augmentation
+from isocenter.planning.rules.preprocessing import preprocessing
 from isocenter.planning.search import unsearched
 from isocenter.tasks import build, kind_for
 from isocenter.values import Dataset, Decision, Fingerprint, Plan

@@ -1,11 +1,18 @@
 """Is the data set fit to learn from: what is here, what is wrong, who leaks into whom."""
 
-from isocenter.quality.covariates import words_of
-from isocenter.quality.examination import Examination, Progress, examine, retested
-from isocenter.quality.label_proxies import DISGUISED, is_constant, telling
-from isocenter.quality.near_duplicates import Twin
-from isocenter.quality.shortcuts import MADE
-from isocenter.quality.thumbnail import Look, voxel_digest
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from isocenter.lazy import lazy_index
+
+if TYPE_CHECKING:
+    from isocenter.quality.covariates import words_of
+    from isocenter.quality.examination import Examination, Progress, examine, retested
+    from isocenter.quality.label_proxies import DISGUISED, is_constant, telling
+    from isocenter.quality.near_duplicates import Twin
+    from isocenter.quality.shortcuts import MADE
+    from isocenter.quality.thumbnail import Look, voxel_digest
 
 __all__ = [
     "DISGUISED",
@@ -21,3 +28,6 @@ __all__ = [
     "voxel_digest",
     "words_of",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = lazy_index(__name__)

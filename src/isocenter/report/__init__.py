@@ -1,26 +1,33 @@
 """Figures, self-contained reports and the slice viewer: strings and bytes made from values."""
 
-from isocenter.report import figures
-from isocenter.report.blocks import (
-    Block,
-    ByLabel,
-    Decisions,
-    Details,
-    Estimates,
-    Facts,
-    Gallery,
-    Link,
-    Page,
-    Paragraph,
-    Problems,
-    Section,
-    Table,
-)
-from isocenter.report.box_outlines import box_edges
-from isocenter.report.figures import Figure
-from isocenter.report.page import render
-from isocenter.report.slice_viewer import viewer
-from isocenter.report.words import in_words, metric_name, number
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from isocenter.lazy import lazy_index
+
+if TYPE_CHECKING:
+    from isocenter.report import figures
+    from isocenter.report.blocks import (
+        Block,
+        ByLabel,
+        Decisions,
+        Details,
+        Estimates,
+        Facts,
+        Gallery,
+        Link,
+        Page,
+        Paragraph,
+        Problems,
+        Section,
+        Table,
+    )
+    from isocenter.report.box_outlines import box_edges
+    from isocenter.report.figures import Figure
+    from isocenter.report.page import render
+    from isocenter.report.slice_viewer import viewer
+    from isocenter.report.words import in_words, metric_name, number
 
 __all__ = [
     "Block",
@@ -45,3 +52,6 @@ __all__ = [
     "render",
     "viewer",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = lazy_index(__name__)

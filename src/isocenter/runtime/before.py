@@ -12,10 +12,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.runtime.preprocessing.preprocessing import Preprocessing
-from isocenter.runtime.preprocessing.streamed import Streamed, padded_region, source_region
-from isocenter.runtime.preprocessing.trace import Trace
-from isocenter.runtime.windows.batches import Source
+from isocenter.runtime.preprocessing import Preprocessing, Streamed, Trace, padded_region, source_region
+from isocenter.runtime.windows import Source
 from isocenter.transforms import label_taps, permuted, voted
 from isocenter.values import Array, Deferred, Image, Label, Prediction, Reader, Region
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from isocenter.runtime.before import Told, numbered
 from isocenter.runtime.model import Model, image_of
-from isocenter.runtime.preprocessing.preprocessing import Preprocessing
+from isocenter.runtime.preprocessing import Preprocessing
 from isocenter.runtime.record_files import joined
 from isocenter.runtime.smaller_batches import shrinking
 from isocenter.values import Case, Image, Prediction

@@ -16,12 +16,10 @@ from isocenter.errors import DatasetError, GeometryError, listed
 from isocenter.files import read
 from isocenter.runtime.by_frame import predicted_by_frame
 from isocenter.runtime.covariate_encoding import Context, with_context
-from isocenter.runtime.preprocessing.preprocessing import Preprocessing
-from isocenter.runtime.preprocessing.protocol import Prepares
+from isocenter.runtime.preprocessing import Prepares, Preprocessing
 from isocenter.runtime.stream import Stream, frames_of
-from isocenter.runtime.windows.averaging import Averaged, flipped_axes
-from isocenter.runtime.windows.pipeline import Beside, passed
-from isocenter.runtime.windows.slide import Network, Progress
+from isocenter.runtime.windows import Averaged, Beside, Progress, flipped_axes, passed
+from isocenter.runtime.windows.slide import Network
 from isocenter.tasks import Task
 from isocenter.transforms import stacked
 from isocenter.values import Array, Case, Decision, Dense, Image, Prediction, Region

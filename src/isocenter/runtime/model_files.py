@@ -13,15 +13,21 @@ from isocenter import tasks
 from isocenter.errors import IntegrityError, UsageError
 from isocenter.runtime.cascade import Cascaded
 from isocenter.runtime.device import choose_device, use_threads
-from isocenter.runtime.ensemble.members import MEMBERS, read_list, together
-from isocenter.runtime.ensemble.weight_offload import placed
+from isocenter.runtime.ensemble import MEMBERS, placed, read_list, together
 from isocenter.runtime.foreign.detect import is_foreign, load_foreign
 from isocenter.runtime.model import Inference, Model
-from isocenter.runtime.package.archive import opened
+from isocenter.runtime.package import (
+    PLAIN,
+    RECORD,
+    SCHEMA,
+    WEIGHTS,
+    no_fold,
+    opened,
+    read_modules,
+    read_package,
+    shares_in,
+)
 from isocenter.runtime.package.backends import refuse_unknown
-from isocenter.runtime.package.choose_backend import PLAIN
-from isocenter.runtime.package.contents import RECORD, SCHEMA, WEIGHTS, read_modules, shares_in
-from isocenter.runtime.package.read import no_fold, read_package
 from isocenter.runtime.preprocessing_kinds import preprocessing_of
 from isocenter.runtime.record_files import MANIFEST, digest, read_json, verify, write_json, write_tensors
 from isocenter.runtime.torch_network import TorchNetwork

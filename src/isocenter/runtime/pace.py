@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from isocenter.errors import counted
-from isocenter.runtime.windows.batches import Network, Source
+from isocenter.runtime.windows import Source
+from isocenter.runtime.windows.batches import Network
 
 # Shares of a window that the next one covers too, from the most careful on.
 OVERLAPS = (0.5, 0.375, 0.25, 0.125, 0.0)

@@ -7,8 +7,7 @@ from typing import Any
 
 from isocenter.errors import PlanError
 from isocenter.runtime.foreign.nnunet_preprocessing import KIND, NNUNetPreprocessing
-from isocenter.runtime.preprocessing.preprocessing import Preprocessing
-from isocenter.runtime.preprocessing.protocol import Prepares
+from isocenter.runtime.preprocessing import Prepares, Preprocessing
 
 
 def preprocessing_of(settings: Mapping[str, Any]) -> Prepares:

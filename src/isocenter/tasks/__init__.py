@@ -14,8 +14,7 @@ import numpy as np
 from isocenter.added import added
 from isocenter.errors import DatasetError, PlanError
 from isocenter.tasks.made_of import parts_of, sides_of, suffices, tried_of
-from isocenter.tasks.shared.averages import Shares
-from isocenter.tasks.shared.settings import reading
+from isocenter.tasks.shared import Shares, reading
 from isocenter.tasks.task import Outputs, Task, rows_in, stated_image
 from isocenter.values import Dataset, Decision, Label, Split
 

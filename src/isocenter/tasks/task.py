@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from isocenter.evaluation import Table
 from isocenter.report import Figure
-from isocenter.tasks.shared.averages import Shares
+from isocenter.tasks.shared import Shares
 from isocenter.values import (
     Array,
     Case,

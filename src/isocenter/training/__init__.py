@@ -1,36 +1,40 @@
 """The recipe that trains, what feeds it, and the state that it leaves."""
 
-from isocenter.training.checkpoint import (
-    STATE_SCHEMA,
-    VALIDATION,
-    read_checkpoint,
-    recover,
-    validation_of,
-    with_task,
-    write_checkpoint,
-)
-from isocenter.training.checkpoint_choice import FEWEST_CASES, SURE, draws_for, share_better, sure_of_best
-from isocenter.training.data.loader import Batch, Loader
-from isocenter.training.data.store import Prepared, keep_marked, prepare_all
-from isocenter.training.initial_weights import take_over
-from isocenter.training.length.probe import FEWER
-from isocenter.training.length.schedule import FEWEST_STEPS, Pace, Speed, replan
-from isocenter.training.linear.covariate_model import Alone, covariates_alone
-from isocenter.training.members.outputs import heard
-from isocenter.training.members.weights import Answers, Weighed, equal, weighed
-from isocenter.training.processes import ALONE, Ranks
-from isocenter.training.recipe import Decided, Recount, finished, train
-from isocenter.training.search_study import (
-    COMPLETE,
-    IMPOSSIBLE,
-    PRUNED,
-    HopelessError,
-    Study,
-    Trial,
-    Tried,
-    refuse_without_optuna,
-)
-from isocenter.training.state import Clock, Moment, Outcome, State, Work
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from isocenter.lazy import lazy_index
+
+if TYPE_CHECKING:
+    from isocenter.training.checkpoint import (
+        STATE_SCHEMA,
+        VALIDATION,
+        read_checkpoint,
+        recover,
+        validation_of,
+        with_task,
+        write_checkpoint,
+    )
+    from isocenter.training.checkpoint_choice import FEWEST_CASES, SURE, draws_for, share_better, sure_of_best
+    from isocenter.training.data import Batch, Loader, Prepared, keep_marked, prepare_all
+    from isocenter.training.initial_weights import take_over
+    from isocenter.training.length import FEWER, FEWEST_STEPS, Pace, Speed, replan
+    from isocenter.training.linear import Alone, covariates_alone
+    from isocenter.training.members import Answers, Weighed, equal, heard, weighed
+    from isocenter.training.processes import ALONE, Ranks
+    from isocenter.training.recipe import Decided, Recount, finished, train
+    from isocenter.training.search_study import (
+        COMPLETE,
+        IMPOSSIBLE,
+        PRUNED,
+        HopelessError,
+        Study,
+        Trial,
+        Tried,
+        refuse_without_optuna,
+    )
+    from isocenter.training.state import Clock, Moment, Outcome, State, Work
 
 __all__ = [
     "ALONE",
@@ -83,3 +87,6 @@ __all__ = [
     "with_task",
     "write_checkpoint",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = lazy_index(__name__)

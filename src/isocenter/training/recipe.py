@@ -20,21 +20,25 @@ from isocenter.runtime import Context, Model, TorchNetwork, build_module, kept_m
 from isocenter.training.checkpoint import STATE_SCHEMA, read_checkpoint, validation_of, write_checkpoint
 from isocenter.training.checkpoint_choice import DRAWS, SURE, share_better
 from isocenter.training.ctrl_c import held_back
-from isocenter.training.data.loader import Loader
-from isocenter.training.data.sampling import BY_LOSS
-from isocenter.training.data.store import Prepared
+from isocenter.training.data import BY_LOSS, Loader, Prepared
 from isocenter.training.initial_weights import begin_from
-from isocenter.training.length.probe import PROBE_CASES, Probed, budget, fewer_samples, probed
-from isocenter.training.length.schedule import Pace, most_steps, replan
+from isocenter.training.length import PROBE_CASES, Pace, Probed, budget, fewer_samples, most_steps, probed, replan
 from isocenter.training.logs import opened_logs
 from isocenter.training.processes import ALONE, Ranks
 from isocenter.training.state import Clock, Moment, Outcome, State, Work
-from isocenter.training.step.batch_loss import batch_loss, bit_by_bit
-from isocenter.training.step.batch_statistics import measure_batch_statistics
-from isocenter.training.step.compute import Compute
-from isocenter.training.step.optimisers import Average, Terms, laid_as_weights, make_optimiser, terms_of
-from isocenter.training.step.thin_convolutions import exact_where_thin
-from isocenter.training.step.train_step import Learner
+from isocenter.training.step import (
+    Average,
+    Compute,
+    Learner,
+    Terms,
+    bit_by_bit,
+    exact_where_thin,
+    laid_as_weights,
+    make_optimiser,
+    measure_batch_statistics,
+    terms_of,
+)
+from isocenter.training.step.batch_loss import batch_loss
 from isocenter.training.time_spent import Spans
 from isocenter.training.validation import validate
 from isocenter.transforms import images_of

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from isocenter.errors import IntegrityError
-from isocenter.training.length.schedule import Pace, Speed
-from isocenter.training.step.compute import EAGER
+from isocenter.training.length import Pace, Speed
+from isocenter.training.step import EAGER
 
 
 @dataclass(frozen=True)

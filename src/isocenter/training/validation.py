@@ -9,9 +9,8 @@ import numpy as np
 
 from isocenter.lazy import torch
 from isocenter.runtime import Model, slide, with_context
-from isocenter.training.data.store import Prepared
-from isocenter.training.step.batch_loss import each_array
-from isocenter.training.step.compute import Compute
+from isocenter.training.data import Prepared
+from isocenter.training.step import Compute, each_array
 
 if TYPE_CHECKING:
     from torch import Tensor

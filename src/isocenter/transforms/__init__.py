@@ -1,32 +1,39 @@
 """N-D geometry and intensity of arrays: no files, no networks, no name of a task."""
 
-from isocenter.transforms.adc import apparent_diffusion
-from isocenter.transforms.align import aligned
-from isocenter.transforms.augment import Augmentation
-from isocenter.transforms.augment_following import Corners, Following, LabelMap, ObjectMap, Warp
-from isocenter.transforms.augment_spatial import sides_changed
-from isocenter.transforms.channels import (
-    COLOUR,
-    GREY,
-    all_channels,
-    images_of,
-    placed,
-    recoloured,
-    stacked,
-    without_alpha,
-)
-from isocenter.transforms.consensus import majority, staple, votes
-from isocenter.transforms.draws import child, generator, order, some_of
-from isocenter.transforms.enclosing import OBJECTS, PIECES, boxes_of_objects, boxes_of_pieces, is_speck
-from isocenter.transforms.frames import at_steps, evenly, frames_as_channels, in_slots, looked_at, thinned
-from isocenter.transforms.intensity import CLIPPED, Normalisation, Scale
-from isocenter.transforms.labels import label_taps, largest, resample_labels, resample_largest, voted
-from isocenter.transforms.mirroring import check_flips, names_sides
-from isocenter.transforms.orient import content, padding, permuted, unpermuted
-from isocenter.transforms.phantoms import phantom
-from isocenter.transforms.regions import region_series
-from isocenter.transforms.resampling import Order, Taps, along, resample, slabs, taps
-from isocenter.transforms.stretched import Stretched, growing, winners
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from isocenter.lazy import lazy_index
+
+if TYPE_CHECKING:
+    from isocenter.transforms.adc import apparent_diffusion
+    from isocenter.transforms.align import aligned
+    from isocenter.transforms.augment import Augmentation
+    from isocenter.transforms.augment_following import Corners, Following, LabelMap, ObjectMap, Warp
+    from isocenter.transforms.augment_spatial import sides_changed
+    from isocenter.transforms.channels import (
+        COLOUR,
+        GREY,
+        all_channels,
+        images_of,
+        placed,
+        recoloured,
+        stacked,
+        without_alpha,
+    )
+    from isocenter.transforms.consensus import majority, staple, votes
+    from isocenter.transforms.draws import child, generator, order, some_of
+    from isocenter.transforms.enclosing import OBJECTS, PIECES, boxes_of_objects, boxes_of_pieces, is_speck
+    from isocenter.transforms.frames import at_steps, evenly, frames_as_channels, in_slots, looked_at, thinned
+    from isocenter.transforms.intensity import CLIPPED, Normalisation, Scale
+    from isocenter.transforms.labels import label_taps, largest, resample_labels, resample_largest, voted
+    from isocenter.transforms.mirroring import check_flips, names_sides
+    from isocenter.transforms.orient import content, padding, permuted, unpermuted
+    from isocenter.transforms.phantoms import phantom
+    from isocenter.transforms.regions import region_series
+    from isocenter.transforms.resampling import Order, Taps, along, resample, slabs, taps
+    from isocenter.transforms.stretched import Stretched, growing, winners
 
 __all__ = [
     "CLIPPED",
@@ -90,3 +97,6 @@ __all__ = [
     "winners",
     "without_alpha",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = lazy_index(__name__)

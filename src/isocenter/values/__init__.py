@@ -1,61 +1,68 @@
 """The nouns: immutable, typed, small. No input or output, no torch."""
 
-from isocenter.values.boxes import BoundingBoxes, columns_of, table_columns
-from isocenter.values.case import Case, Dataset, LazyMapping, Problem, Split
-from isocenter.values.covariates import (
-    AGE,
-    DAYS,
-    Course,
-    course_in,
-    courses,
-    is_missing,
-    level_in,
-    number_in,
-    time_column,
-)
-from isocenter.values.estimate import Draws, Estimate, Row
-from isocenter.values.fingerprint import CaseFacts, Fingerprint
-from isocenter.values.geometry import (
-    DIRECTION_TOLERANCE,
-    GRID_TOLERANCE,
-    MM,
-    MM3_PER_ML,
-    SERIES_UNITS,
-    Floats,
-    Geometry,
-)
-from isocenter.values.grading import grades
-from isocenter.values.image import (
-    Array,
-    Code,
-    Deferred,
-    Image,
-    Label,
-    Reader,
-    Source,
-    blocks,
-    name_alone,
-    names_of_channels,
-)
-from isocenter.values.plan import BY_HAND, PLAN_VERSION, Decision, Plan, stands_for
-from isocenter.values.prediction import (
-    KNOWN,
-    Boxes,
-    Dense,
-    Field,
-    Finding,
-    Head,
-    Instances,
-    Points,
-    Prediction,
-    Region,
-    Several,
-    Slabs,
-    Target,
-    Vector,
-)
-from isocenter.values.regions import hidden, parts_of
-from isocenter.values.shortcut import Shortcut
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from isocenter.lazy import lazy_index
+
+if TYPE_CHECKING:
+    from isocenter.values.boxes import BoundingBoxes, columns_of, table_columns
+    from isocenter.values.case import Case, Dataset, LazyMapping, Problem, Split
+    from isocenter.values.covariates import (
+        AGE,
+        DAYS,
+        Course,
+        course_in,
+        courses,
+        is_missing,
+        level_in,
+        number_in,
+        time_column,
+    )
+    from isocenter.values.estimate import Draws, Estimate, Row
+    from isocenter.values.fingerprint import CaseFacts, Fingerprint
+    from isocenter.values.geometry import (
+        DIRECTION_TOLERANCE,
+        GRID_TOLERANCE,
+        MM,
+        MM3_PER_ML,
+        SERIES_UNITS,
+        Floats,
+        Geometry,
+    )
+    from isocenter.values.grading import grades
+    from isocenter.values.image import (
+        Array,
+        Code,
+        Deferred,
+        Image,
+        Label,
+        Reader,
+        Source,
+        blocks,
+        name_alone,
+        names_of_channels,
+    )
+    from isocenter.values.plan import BY_HAND, PLAN_VERSION, Decision, Plan, stands_for
+    from isocenter.values.prediction import (
+        KNOWN,
+        Boxes,
+        Dense,
+        Field,
+        Finding,
+        Head,
+        Instances,
+        Points,
+        Prediction,
+        Region,
+        Several,
+        Slabs,
+        Target,
+        Vector,
+    )
+    from isocenter.values.regions import hidden, parts_of
+    from isocenter.values.shortcut import Shortcut
 
 __all__ = [
     "AGE",
@@ -121,3 +128,6 @@ __all__ = [
     "table_columns",
     "time_column",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = lazy_index(__name__)

@@ -19,9 +19,15 @@ from isocenter.runtime import Cluster, write_json
 from isocenter.tasks import needs_of
 from isocenter.transforms import GREY
 from isocenter.values import Dataset, Problem
-from isocenter.verbs.reading.check_report import SEVERITIES, case_record, check_page
-from isocenter.verbs.reading.dataset import looked_through, open_dataset
-from isocenter.verbs.reading.output_folder import refuse_taken, result_folder
+from isocenter.verbs.reading import (
+    SEVERITIES,
+    case_record,
+    check_page,
+    looked_through,
+    open_dataset,
+    refuse_taken,
+    result_folder,
+)
 
 MARKS = ("check.json",)
 MOST_VALUES = 12  # of masks, and classes of boxes, in one line

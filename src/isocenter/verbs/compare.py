@@ -16,9 +16,9 @@ from isocenter.report import Block, Gallery, Page, Paragraph, Section, Table, fi
 from isocenter.runtime import read_json, write_json
 from isocenter.tasks import Task, build
 from isocenter.values import Estimate, Row
-from isocenter.verbs.evaluation.scoring import CASES, SUMMARY, TASK, TASK_SCHEMA, by_case
-from isocenter.verbs.reading.output_folder import refuse_missing, refuse_taken, result_folder
-from isocenter.verbs.training.run_end import EVALUATION
+from isocenter.verbs.evaluation import CASES, SUMMARY, TASK, TASK_SCHEMA, by_case
+from isocenter.verbs.reading import refuse_missing, refuse_taken, result_folder
+from isocenter.verbs.training import EVALUATION
 
 MARKS = ("comparison.json", "report.html")
 # A difference whose interval holds 0 is none that these cases show.

@@ -13,11 +13,10 @@ from typing import Any
 from isocenter.errors import IsocenterError, UsageError, counted
 from isocenter.files import cache_folder, download, unpack_tar
 from isocenter.values import Dataset
-from isocenter.verbs.evaluation.scoring import read_split
+from isocenter.verbs.evaluation import read_split
 from isocenter.verbs.phantom_cohort import VERSION, write_phantoms
 from isocenter.verbs.predict import Predicted, predict
-from isocenter.verbs.reading.dataset import open_dataset
-from isocenter.verbs.reading.progress import tracked
+from isocenter.verbs.reading import open_dataset, tracked
 from isocenter.verbs.train import Run, train
 
 log = logging.getLogger("isocenter")

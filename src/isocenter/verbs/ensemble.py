@@ -26,19 +26,32 @@ from isocenter.tasks import Task
 from isocenter.training import Weighed
 from isocenter.values import Dataset, Plan, Row
 from isocenter.verbs.compare import Comparison, cases_of, names_of, side_by_side
-from isocenter.verbs.ensembling.members import Member, as_one, by_content, member, parts_of_all, same_data
-from isocenter.verbs.ensembling.plan import SPLIT_BECAUSE, counts_of, plan_of
-from isocenter.verbs.ensembling.report import members_section
-from isocenter.verbs.ensembling.weights import Joined, tuned_together, weights_of
-from isocenter.verbs.evaluation.data_record import DATA_RECORD
-from isocenter.verbs.evaluation.scoring import CASES, Scored, score, split_table
+from isocenter.verbs.ensembling import (
+    SPLIT_BECAUSE,
+    Joined,
+    Member,
+    as_one,
+    by_content,
+    counts_of,
+    member,
+    members_section,
+    parts_of_all,
+    plan_of,
+    same_data,
+    tuned_together,
+    weights_of,
+)
+from isocenter.verbs.evaluation import CASES, DATA_RECORD, Scored, score, split_table
 from isocenter.verbs.plan import relative_to
-from isocenter.verbs.reading.dataset import READING, open_dataset, with_references
-from isocenter.verbs.reading.device import announced_device
-from isocenter.verbs.reading.output_folder import refuse_taken, result_folder
-from isocenter.verbs.training.run_end import ENVIRONMENT, EVALUATION
-from isocenter.verbs.training.run_folder import NOTES, REPORT
-from isocenter.verbs.training.run_report import report
+from isocenter.verbs.reading import (
+    READING,
+    announced_device,
+    open_dataset,
+    refuse_taken,
+    result_folder,
+    with_references,
+)
+from isocenter.verbs.training import ENVIRONMENT, EVALUATION, NOTES, REPORT, report
 
 log = logging.getLogger("isocenter")
 # What tells an ensemble's folder from any other.

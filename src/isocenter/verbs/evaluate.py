@@ -15,15 +15,16 @@ from isocenter.planning import read_plan
 from isocenter.runtime import Model, Preprocessing, careful, environment, load
 from isocenter.tasks import Task, suffices
 from isocenter.values import Case, Dataset, Plan, Problem, Row
-from isocenter.verbs.evaluation.case_selection import Choice, choice
-from isocenter.verbs.evaluation.image_subsets import with_subsets
-from isocenter.verbs.evaluation.scoring import Predictor, Scored, score
-from isocenter.verbs.reading.dataset import READING, open_dataset, with_references
-from isocenter.verbs.reading.device import announced_device
-from isocenter.verbs.reading.output_folder import refuse_taken, result_folder
-from isocenter.verbs.training.folds import OutOfFold
-from isocenter.verbs.training.run_end import training_log
-from isocenter.verbs.training.run_report import report
+from isocenter.verbs.evaluation import Choice, Predictor, Scored, choice, score, with_subsets
+from isocenter.verbs.reading import (
+    READING,
+    announced_device,
+    open_dataset,
+    refuse_taken,
+    result_folder,
+    with_references,
+)
+from isocenter.verbs.training import OutOfFold, report, training_log
 
 MARKS = ("cases.csv", "summary.json")
 

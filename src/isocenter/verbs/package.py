@@ -29,11 +29,10 @@ from isocenter.runtime import (
     write_zip,
 )
 from isocenter.values import Decision, Plan, Row
-from isocenter.verbs.evaluation.data_record import read_data_record
-from isocenter.verbs.evaluation.scoring import read_split
-from isocenter.verbs.reading.output_folder import refuse_missing, refuse_taken, result_folder
-from isocenter.verbs.training.run_folder import MARKS as OF_A_RUN
-from isocenter.verbs.training.run_folder import NOTES, REPORT
+from isocenter.verbs.evaluation import read_data_record, read_split
+from isocenter.verbs.reading import refuse_missing, refuse_taken, result_folder
+from isocenter.verbs.training import MARKS as OF_A_RUN
+from isocenter.verbs.training import NOTES, REPORT
 from isocenter.verbs.training.validation_images import validation_images
 
 PARTS = {"train": "training", "val": "selection", "test": "testing"}

@@ -34,9 +34,15 @@ from isocenter.planning import (
 from isocenter.quality import Examination, retested
 from isocenter.tasks import kind_for, needs_of
 from isocenter.values import Dataset, Decision, Fingerprint, Plan, Shortcut, Split
-from isocenter.verbs.reading.dataset import READING, looked_through, open_dataset, refuse_unfit, with_references
-from isocenter.verbs.reading.device import announced_device
-from isocenter.verbs.reading.output_folder import refuse_taken
+from isocenter.verbs.reading import (
+    READING,
+    announced_device,
+    looked_through,
+    open_dataset,
+    refuse_taken,
+    refuse_unfit,
+    with_references,
+)
 
 # Of a training that nobody set a time for.
 USUAL_MINUTES = 60.0

@@ -23,14 +23,19 @@ from isocenter.lazy import pandas as pd
 from isocenter.runtime import Cluster, Model, load, write_json
 from isocenter.transforms import COLOUR
 from isocenter.values import Case, Dataset, Image, Prediction, Problem
-from isocenter.verbs.prediction.case import Asked, Done
-from isocenter.verbs.prediction.region import found_from_anywhere
-from isocenter.verbs.prediction.result_files import FORMATS, Wanted, told_apart
-from isocenter.verbs.prediction.where import Here, Predictor, There, in_full
-from isocenter.verbs.reading.dataset import open_dataset
-from isocenter.verbs.reading.device import announce
-from isocenter.verbs.reading.output_folder import refuse_taken, result_folder
-from isocenter.verbs.reading.progress import tracked
+from isocenter.verbs.prediction import (
+    FORMATS,
+    Asked,
+    Done,
+    Here,
+    Predictor,
+    There,
+    Wanted,
+    found_from_anywhere,
+    in_full,
+    told_apart,
+)
+from isocenter.verbs.reading import announce, open_dataset, refuse_taken, result_folder, tracked
 
 log = logging.getLogger("isocenter")
 

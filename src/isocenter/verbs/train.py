@@ -16,23 +16,49 @@ from isocenter.planning import settings
 from isocenter.runtime import Model, build_module, load, write_json
 from isocenter.training import Clock, Outcome, take_over
 from isocenter.values import Dataset, Decision, Plan, Row
-from isocenter.verbs.evaluation.image_subsets import Subsets
-from isocenter.verbs.evaluation.scoring import Scored
+from isocenter.verbs.evaluation import Scored, Subsets
 from isocenter.verbs.plan import Planned, fewest_that_select, room_of
 from isocenter.verbs.plan import plan as make
-from isocenter.verbs.reading.output_folder import refuse_taken
-from isocenter.verbs.training.cascade_stage import Before
-from isocenter.verbs.training.covariate_baseline import covariates_seconds, covariates_stated
-from isocenter.verbs.training.distributed import in_all_processes
-from isocenter.verbs.training.fit import Job, fit, say_decided, tuned, with_decided, with_outcome
-from isocenter.verbs.training.folds import cross_validated
-from isocenter.verbs.training.image_only_control import evaluated_untold, image_job, is_wanted, trained_untold
-from isocenter.verbs.training.initial_weights import weights_of
-from isocenter.verbs.training.run_end import evaluated, notes_of, training_log, write_environment, write_report
-from isocenter.verbs.training.run_folder import MARKS, NOTES, REPORT, Begun, begin, planned_from, resumed, state_of
-from isocenter.verbs.training.search import Found, found_in, refuse_unsearchable, searched
-from isocenter.verbs.training.search_report import search_sections
-from isocenter.verbs.training.time_budget import Afterwards, fresh_model, shared_deadline
+from isocenter.verbs.reading import refuse_taken
+from isocenter.verbs.training import (
+    MARKS,
+    NOTES,
+    REPORT,
+    Afterwards,
+    Before,
+    Begun,
+    Found,
+    Job,
+    begin,
+    covariates_seconds,
+    covariates_stated,
+    cross_validated,
+    evaluated,
+    evaluated_untold,
+    found_in,
+    fresh_model,
+    image_job,
+    in_all_processes,
+    is_wanted,
+    notes_of,
+    planned_from,
+    refuse_unsearchable,
+    resumed,
+    say_decided,
+    search_sections,
+    searched,
+    shared_deadline,
+    state_of,
+    trained_untold,
+    training_log,
+    tuned,
+    weights_of,
+    with_decided,
+    with_outcome,
+    write_environment,
+    write_report,
+)
+from isocenter.verbs.training.fit import fit
 
 
 @dataclass(frozen=True, eq=False)

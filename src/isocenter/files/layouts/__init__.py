@@ -6,9 +6,7 @@ import importlib
 from pathlib import Path
 
 from isocenter.errors import DatasetError, UsageError
-from isocenter.files.layouts.cases.classes import observed_values
-from isocenter.files.layouts.cases.folder import Folder
-from isocenter.files.layouts.cases.frames import by_frame
+from isocenter.files.layouts.cases import Folder, by_frame, observed_values
 from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
 from isocenter.values import Dataset
 

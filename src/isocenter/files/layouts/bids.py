@@ -11,11 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from isocenter.files.layouts.cases.classes import mask_labels
-from isocenter.files.layouts.cases.folder import Folder, Member
-from isocenter.files.layouts.cases.load import label_maps
-from isocenter.files.layouts.cases.pairs import readers
-from isocenter.files.layouts.cases.table import read_table
+from isocenter.files.layouts.cases import Folder, Member, label_maps, mask_labels, read_table, readers
 from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
 from isocenter.files.modality import common_modality, modality_word
 from isocenter.values import Label, Problem

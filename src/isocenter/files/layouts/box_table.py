@@ -8,12 +8,25 @@ from pathlib import Path
 from typing import Any
 
 from isocenter.errors import DatasetError, UsageError, counted
-from isocenter.files.layouts.cases.boxes import Annotation, Drawn, by_file_name, image_named, load_boxes, names_in
-from isocenter.files.layouts.cases.classes import name_classes
-from isocenter.files.layouts.cases.folder import SPLIT_WORDS, TABLE_SUFFIXES, Folder, Member
-from isocenter.files.layouts.cases.join import PATIENT_COLUMNS, SPLIT_COLUMNS
-from isocenter.files.layouts.cases.load import load_image
-from isocenter.files.layouts.cases.table import Table, number, read_table
+from isocenter.files.layouts.cases import (
+    SPLIT_COLUMNS,
+    SPLIT_WORDS,
+    TABLE_SUFFIXES,
+    Annotation,
+    Drawn,
+    Folder,
+    Member,
+    Table,
+    by_file_name,
+    image_named,
+    load_boxes,
+    load_image,
+    name_classes,
+    names_in,
+    number,
+    read_table,
+)
+from isocenter.files.layouts.cases.join import PATIENT_COLUMNS
 from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
 from isocenter.files.modality import modality_word
 from isocenter.values import Problem, table_columns

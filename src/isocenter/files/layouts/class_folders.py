@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from isocenter.files.layouts.cases.classes import name_classes
-from isocenter.files.layouts.cases.folder import Folder, Member
-from isocenter.files.layouts.cases.load import given
-from isocenter.files.layouts.cases.pairs import Key, class_names, readers
+from isocenter.files.layouts.cases import Folder, Key, Member, class_names, given, name_classes, readers
 from isocenter.files.layouts.image_folders import IMAGES, LABELS
 from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
 from isocenter.files.modality import modality_word

@@ -14,10 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from isocenter.errors import DatasetError, counted
-from isocenter.files.layouts.cases.boxes import Annotation, Drawn, by_file_name, image_named, load_boxes, names_in
-from isocenter.files.layouts.cases.classes import name_classes
-from isocenter.files.layouts.cases.folder import SPLIT_WORDS, Folder, Member
-from isocenter.files.layouts.cases.load import load_image
+from isocenter.files.layouts.cases import (
+    SPLIT_WORDS,
+    Annotation,
+    Drawn,
+    Folder,
+    Member,
+    by_file_name,
+    image_named,
+    load_boxes,
+    load_image,
+    name_classes,
+    names_in,
+)
 from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
 from isocenter.files.modality import modality_word
 from isocenter.values import Problem, Split

@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from isocenter.errors import DatasetError, counted
-from isocenter.files.layouts.cases.classes import mask_labels
-from isocenter.files.layouts.cases.folder import Folder, stem_of
-from isocenter.files.layouts.cases.load import label_maps, load_frame, load_image
+from isocenter.files.layouts.cases import Folder, label_maps, load_frame, load_image, mask_labels, stem_of
 from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
 from isocenter.files.layouts.nnunet import channel_names
 from isocenter.files.layouts.nnunet import fits as fits_nnunet

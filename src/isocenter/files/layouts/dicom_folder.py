@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from isocenter.files.layouts.cases.folder import Folder
+from isocenter.files.layouts.cases import Folder
 from isocenter.files.layouts.layout import DatasetOptions, Layout, Reading
 
 

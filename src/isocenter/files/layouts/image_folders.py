@@ -9,15 +9,19 @@ from typing import Any
 
 from isocenter.errors import DatasetError, counted
 from isocenter.files.layouts import nnunet
-from isocenter.files.layouts.cases.classes import described_channels, mask_labels, name_classes
-from isocenter.files.layouts.cases.folder import Folder, Member
-from isocenter.files.layouts.cases.load import given, label_maps
-from isocenter.files.layouts.cases.pairs import (
+from isocenter.files.layouts.cases import (
+    Folder,
     Key,
+    Member,
     Pair,
     by_channel,
     by_reader,
     class_names,
+    described_channels,
+    given,
+    label_maps,
+    mask_labels,
+    name_classes,
     number_of,
     one_each,
     pair,

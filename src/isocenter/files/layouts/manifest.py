@@ -13,11 +13,23 @@ from typing import Any
 
 from isocenter.errors import DatasetError, UsageError, counted
 from isocenter.files.layouts import class_folders, image_folders, suffix_masks
-from isocenter.files.layouts.cases.classes import mask_labels, name_classes, numbered_names
-from isocenter.files.layouts.cases.folder import SPLIT_WORDS, TABLE_SUFFIXES, Folder, stem_of
-from isocenter.files.layouts.cases.join import SPLIT_COLUMNS
-from isocenter.files.layouts.cases.load import given, label_maps, load_image
-from isocenter.files.layouts.cases.table import PATIENT_COLUMNS, Table, number, read_table
+from isocenter.files.layouts.cases import (
+    SPLIT_COLUMNS,
+    SPLIT_WORDS,
+    TABLE_SUFFIXES,
+    Folder,
+    Table,
+    given,
+    label_maps,
+    load_image,
+    mask_labels,
+    name_classes,
+    number,
+    numbered_names,
+    read_table,
+    stem_of,
+)
+from isocenter.files.layouts.cases.table import PATIENT_COLUMNS
 from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
 from isocenter.files.modality import common_modality, modality_word
 from isocenter.values import Problem

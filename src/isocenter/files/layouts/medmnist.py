@@ -11,9 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from isocenter.errors import DatasetError, FormatError
-from isocenter.files.layouts.cases.classes import name_classes
-from isocenter.files.layouts.cases.folder import Folder
-from isocenter.files.layouts.cases.load import given
+from isocenter.files.layouts.cases import Folder, given, name_classes
 from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
 from isocenter.files.modality import modality_word
 from isocenter.files.numpy_file import load_array

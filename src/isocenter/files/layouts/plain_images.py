@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from isocenter.errors import counted
 from isocenter.files.index import format_of
-from isocenter.files.layouts.cases.folder import Folder
-from isocenter.files.layouts.cases.pairs import Key, Pair, by_channel, number_of, one_each, readers, told_by_number
+from isocenter.files.layouts.cases import Folder, Key, Pair, by_channel, number_of, one_each, readers, told_by_number
 from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
 from isocenter.files.modality import modality_word
 

@@ -13,15 +13,18 @@ from functools import partial
 from typing import Any
 
 from isocenter.errors import DatasetError
-from isocenter.files.layouts.cases.classes import mask_labels, name_classes
-from isocenter.files.layouts.cases.folder import Folder, Member
-from isocenter.files.layouts.cases.load import given, label_maps
-from isocenter.files.layouts.cases.pairs import (
+from isocenter.files.layouts.cases import (
     IMAGE_SUFFIX,
     MASK_WORDS,
     READER,
+    Folder,
     Key,
+    Member,
     class_names,
+    given,
+    label_maps,
+    mask_labels,
+    name_classes,
     readers,
     without_image,
 )

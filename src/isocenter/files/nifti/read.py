@@ -22,7 +22,7 @@ from isocenter.files.format import Format, ReadOptions
 from isocenter.files.nifti.b_values import b_values_beside
 from isocenter.files.nifti.geometry import geometry_of
 from isocenter.files.nifti.write import write
-from isocenter.files.storage.block import Block, compression_of, read_head
+from isocenter.files.storage import Block, compression_of, read_head
 from isocenter.values import Image, Source
 
 SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}

@@ -1,1 +1,1 @@
-"""TODO-INDEX"""
+"""NRRD, and Slicer's segmentations in it."""

@@ -18,8 +18,7 @@ from isocenter.files.nrrd.header import Header, read_header
 from isocenter.files.nrrd.segments import Segment, segment_fields, segments_of
 from isocenter.files.nrrd.space import grid_of, layout_of, space_fields
 from isocenter.files.plain import COLOUR_CHANNELS, channels_first, created, uniform_step, write_voxels
-from isocenter.files.storage.block import Block, Compression
-from isocenter.files.storage.sidecar import inside_folder
+from isocenter.files.storage import Block, Compression, inside_folder
 from isocenter.values import Array, Deferred, Image, Source
 
 TYPES: dict[str, tuple[str, ...]] = {

@@ -1,1 +1,38 @@
-"""TODO-INDEX"""
+"""Files on disk: written whole or not at all, cached, downloaded, hashed, spooled, read in blocks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from isocenter.lazy import lazy_index
+
+if TYPE_CHECKING:
+    from isocenter.files.storage.atomic import sweep, unwritable, write_text, written
+    from isocenter.files.storage.block import GZIP_MAGIC, Block, Compression, compression_of, read_head
+    from isocenter.files.storage.cache import cache_folder
+    from isocenter.files.storage.download import unpack_tar
+    from isocenter.files.storage.hashing import content_hash, dataset_hash, file_hash
+    from isocenter.files.storage.sidecar import inside_folder
+    from isocenter.files.storage.spool import Spool
+
+__all__ = [
+    "GZIP_MAGIC",
+    "Block",
+    "Compression",
+    "Spool",
+    "cache_folder",
+    "compression_of",
+    "content_hash",
+    "dataset_hash",
+    "file_hash",
+    "inside_folder",
+    "read_head",
+    "sweep",
+    "unpack_tar",
+    "unwritable",
+    "write_text",
+    "written",
+]
+
+if not TYPE_CHECKING:
+    __getattr__ = lazy_index(__name__)

@@ -1,1 +1,71 @@
-"""TODO-INDEX"""
+"""The rules of planning: one file for each group of decisions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from isocenter.lazy import lazy_index
+
+if TYPE_CHECKING:
+    from isocenter.planning.rules.anatomy import left_right, names_of
+    from isocenter.planning.rules.augmentation import flips_at_test
+    from isocenter.planning.rules.cascade import CROSS_FITS, cascade_decision, low_resolution, marks_decision
+    from isocenter.planning.rules.context_fusion import MANY_ENTRIES, telling
+    from isocenter.planning.rules.covariates import context_decision, image_only
+    from isocenter.planning.rules.grid import FEW_SLICES, Grid, flat, grid_for, window_for
+    from isocenter.planning.rules.learning import (
+        LEAST_BATCH,
+        VERY_LONG,
+        WITH_SGD,
+        batch_decision,
+        training,
+        usual_batch,
+    )
+    from isocenter.planning.rules.modalities import EARLY, Holes, absent_decision, dropout_decision, with_presence
+    from isocenter.planning.rules.preprocessing import CLIPS, channels_of, frames_of, lasting
+    from isocenter.planning.rules.profiles import NNUNET, profile_for
+    from isocenter.planning.rules.shortcuts import Retest
+    from isocenter.planning.rules.split import Parts, folds_decision, split_folds
+
+__all__ = [
+    "CLIPS",
+    "CROSS_FITS",
+    "EARLY",
+    "FEW_SLICES",
+    "LEAST_BATCH",
+    "MANY_ENTRIES",
+    "NNUNET",
+    "VERY_LONG",
+    "WITH_SGD",
+    "Grid",
+    "Holes",
+    "Parts",
+    "Retest",
+    "absent_decision",
+    "batch_decision",
+    "cascade_decision",
+    "channels_of",
+    "context_decision",
+    "dropout_decision",
+    "flat",
+    "flips_at_test",
+    "folds_decision",
+    "frames_of",
+    "grid_for",
+    "image_only",
+    "lasting",
+    "left_right",
+    "low_resolution",
+    "marks_decision",
+    "names_of",
+    "profile_for",
+    "split_folds",
+    "telling",
+    "training",
+    "usual_batch",
+    "window_for",
+    "with_presence",
+]
+
+if not TYPE_CHECKING:
+    __getattr__ = lazy_index(__name__)

@@ -5,10 +5,9 @@ Matplotlib is loaded with the first picture: what only predicts does without.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from isocenter.report.figures.figure import Figure
+from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.report.figures.charts import histogram, label_scores, scatter, training_curves
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from isocenter.report.figures.detection import box_precision_recall, boxes, froc
     from isocenter.report.figures.differences import agreement, bland_altman
     from isocenter.report.figures.discrimination import confusion, precision_recall, reliability, roc
+    from isocenter.report.figures.figure import Figure
     from isocenter.report.figures.instances import objects
     from isocenter.report.figures.lines import traces
     from isocenter.report.figures.sheets import contact_sheet, pair_sheet
@@ -57,37 +57,5 @@ __all__ = [
     "training_curves",
 ]
 
-_HOMES = {
-    "agreement": "differences",
-    "bland_altman": "differences",
-    "SurvivalCurve": "survival",
-    "box_precision_recall": "detection",
-    "boxes": "detection",
-    "class_balance": "cohort",
-    "confusion": "discrimination",
-    "contact_sheet": "sheets",
-    "contours": "slices",
-    "kaplan_meier": "survival",
-    "objects": "instances",
-    "observed_against_predicted": "survival",
-    "froc": "detection",
-    "pair_sheet": "sheets",
-    "precision_recall": "discrimination",
-    "profiles": "cohort",
-    "reliability": "discrimination",
-    "roc": "discrimination",
-    "survival_curve": "survival",
-    "time_ticks": "survival",
-    "traces": "lines",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = _HOMES.get(name, "charts")
-    return getattr(importlib.import_module(f"{__name__}.{home}"), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+if not TYPE_CHECKING:
+    __getattr__ = lazy_index(__name__)

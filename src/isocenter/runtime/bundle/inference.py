@@ -22,15 +22,14 @@ from isocenter.runtime.before import Told, numbered
 from isocenter.runtime.bundle.network import OneTensor
 from isocenter.runtime.covariate_encoding import Context, with_context
 from isocenter.runtime.torch_network import TorchNetwork
-from isocenter.runtime.windows.averaging import Averaged, flipped_axes
-from isocenter.runtime.windows.pipeline import passed
+from isocenter.runtime.windows import Averaged, flipped_axes, passed
 from isocenter.runtime.windows.slide import Network
 from isocenter.tasks import rows_in
 from isocenter.transforms import COLOUR, stacked
 from isocenter.values import Image, Prediction, courses, time_column
 
 if TYPE_CHECKING:
-    from isocenter.runtime.preprocessing.preprocessing import Preprocessing
+    from isocenter.runtime.preprocessing import Preprocessing
     from isocenter.tasks import Task
 
 # The suffix of a file with a column for each channel.

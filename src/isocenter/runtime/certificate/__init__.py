@@ -1,1 +1,1 @@
-"""TODO-INDEX"""
+"""The parity certificate: each backend compared with torch on the same images."""

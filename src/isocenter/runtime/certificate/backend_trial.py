@@ -1,7 +1,7 @@
-"""One backend tried in a process of its own: what it says of some images, how fast, and in how much memory.
+"""A trial of one backend in a process of its own: its outputs on some images, its speed and its memory.
 
-python -m isocenter.runtime.certificate.backend_trial FOLDER, where `task.json` says what is to be done. A backend that takes the process
-with it takes nothing else, and the memory is its own.
+`python -m isocenter.runtime.certificate.backend_trial FOLDER`, where `task.json` describes the trial. A backend that
+crashes ends this process alone, and the memory measured is its own.
 """
 
 from __future__ import annotations

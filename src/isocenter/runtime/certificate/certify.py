@@ -20,11 +20,17 @@ from isocenter.errors import ResourceError, counted
 from isocenter.runtime.certificate.backend_trial import FOUND, TASK, images_in, keep_image
 from isocenter.runtime.device import processor
 from isocenter.runtime.model import Model
-from isocenter.runtime.package import backends
-from isocenter.runtime.package.backends.onnx import usable_cores
-from isocenter.runtime.package.certificate import TOLERANCES, Certificate, Difference, Trial
-from isocenter.runtime.package.choose_backend import PLAIN, versions
-from isocenter.runtime.package.contents import ONNX
+from isocenter.runtime.package import (
+    ONNX,
+    PLAIN,
+    TOLERANCES,
+    Certificate,
+    Difference,
+    Trial,
+    backends,
+    usable_cores,
+    versions,
+)
 from isocenter.runtime.record_files import seal
 from isocenter.transforms import COLOUR
 from isocenter.values import Array, Geometry, Image, Label

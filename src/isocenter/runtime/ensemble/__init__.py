@@ -1,1 +1,25 @@
-"""TODO-INDEX"""
+"""Models of several trainings as one, on one scale of intensities, with weights moved to the device by turns."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from isocenter.lazy import lazy_index
+
+if TYPE_CHECKING:
+    from isocenter.runtime.ensemble.common_scale import converting, have_own_scales
+    from isocenter.runtime.ensemble.members import MEMBERS, read_list, together, write_members
+    from isocenter.runtime.ensemble.weight_offload import placed
+
+__all__ = [
+    "MEMBERS",
+    "converting",
+    "have_own_scales",
+    "placed",
+    "read_list",
+    "together",
+    "write_members",
+]
+
+if not TYPE_CHECKING:
+    __getattr__ = lazy_index(__name__)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from isocenter.errors import UsageError
 from isocenter.lazy import torch
 from isocenter.runtime.model import Model
-from isocenter.runtime.preprocessing.preprocessing import Preprocessing
+from isocenter.runtime.preprocessing import Preprocessing
 from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.runtime.windows.slide import Network
 from isocenter.transforms import Normalisation

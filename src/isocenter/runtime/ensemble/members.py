@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from isocenter.errors import IntegrityError
 from isocenter.runtime.ensemble.common_scale import on_one_scale
 from isocenter.runtime.model import Inference, Model
-from isocenter.runtime.package.contents import MOST_MEMBERS, RECORD, WEIGHTS
+from isocenter.runtime.package import MOST_MEMBERS, RECORD, WEIGHTS
 from isocenter.runtime.record_files import joined, read_json, seal, verify, write_json
-from isocenter.runtime.windows.averaging import Averaged
+from isocenter.runtime.windows import Averaged
 
 if TYPE_CHECKING:
     from isocenter.tasks import Task

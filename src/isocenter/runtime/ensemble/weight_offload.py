@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from isocenter.lazy import torch
 from isocenter.runtime.model import Model
 from isocenter.runtime.torch_network import TorchNetwork
-from isocenter.runtime.windows.averaging import Averaged
+from isocenter.runtime.windows import Averaged
 
 # Of a device's free memory, what weights may take: the rest is for what is alive of the layers.
 SHARE = 0.5

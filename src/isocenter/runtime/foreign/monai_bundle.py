@@ -16,7 +16,7 @@ from isocenter.lazy import torch
 from isocenter.runtime.foreign.checkpoint import read_checkpoint
 from isocenter.runtime.foreign.monai_config import REMEDY, Config, name_of, steps_of
 from isocenter.runtime.model import Inference, Model
-from isocenter.runtime.preprocessing.protocol import Part
+from isocenter.runtime.preprocessing import Part
 from isocenter.runtime.record_files import digest
 from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.tasks import Task

@@ -12,10 +12,10 @@ from isocenter.runtime.cascade import Cascaded
 from isocenter.runtime.foreign.checkpoint import read_checkpoint, without_repeats
 from isocenter.runtime.foreign.nnunet_plans import DATASET, PLANS, Plans
 from isocenter.runtime.model import Inference, Model, build_module
-from isocenter.runtime.package.read import joined
+from isocenter.runtime.package import joined
 from isocenter.runtime.record_files import digest
 from isocenter.runtime.torch_network import TorchNetwork
-from isocenter.runtime.windows.averaging import Averaged
+from isocenter.runtime.windows import Averaged
 
 if TYPE_CHECKING:
     from torch.nn import Module

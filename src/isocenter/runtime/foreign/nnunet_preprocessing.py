@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from isocenter.errors import DatasetError, GeometryError, PlanError, counted
 from isocenter.lazy import ndimage
 from isocenter.runtime.foreign.spline import Resampling, resampled, resampled_labels, stepped
-from isocenter.runtime.preprocessing.protocol import Part
+from isocenter.runtime.preprocessing import Part
 from isocenter.transforms import content, padding, permuted, recoloured, unpermuted
 from isocenter.values import MM, Array, Geometry, Image, Region, Slabs
 

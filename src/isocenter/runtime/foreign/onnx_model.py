@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from isocenter import tasks
 from isocenter.errors import FormatError, UsageError, counted
 from isocenter.runtime.model import Inference, Model
-from isocenter.runtime.package.backends.onnx import OnnxNetwork, Provider, open_onnx
-from isocenter.runtime.preprocessing.preprocessing import Preprocessing
+from isocenter.runtime.package import OnnxNetwork, Provider, open_onnx
+from isocenter.runtime.preprocessing import Preprocessing
 from isocenter.runtime.record_files import digest
 from isocenter.tasks import Task
 from isocenter.values import Decision, Dense

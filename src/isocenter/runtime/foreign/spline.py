@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.lazy import ndimage
-from isocenter.runtime.preprocessing.restore import Passing
+from isocenter.runtime.preprocessing import Passing
 from isocenter.transforms import Taps, along, growing
 from isocenter.values import Array, Slabs
 

@@ -14,14 +14,11 @@ from isocenter.lazy import torch
 from isocenter.runtime.cascade import Cascaded
 from isocenter.runtime.device import available_memory
 from isocenter.runtime.model import Model
-from isocenter.runtime.preprocessing.columns import HELD_BYTES
-from isocenter.runtime.preprocessing.image_statistics import BLOCK_VOXELS
-from isocenter.runtime.preprocessing.preprocessing import STREAMED_BYTES, Preprocessing
+from isocenter.runtime.preprocessing import BLOCK_VOXELS, HELD_BYTES, STREAMED_BYTES, Preprocessing
 from isocenter.runtime.smaller_batches import Shrinking
 from isocenter.runtime.torch_network import TorchNetwork
-from isocenter.runtime.windows.averaging import Averaged
+from isocenter.runtime.windows import YIELDED_BYTES, Averaged
 from isocenter.runtime.windows.slide import Network
-from isocenter.runtime.windows.sums import YIELDED_BYTES
 from isocenter.tasks import voxel_bytes
 from isocenter.values import Dense, Head, Image, Region, Vector
 

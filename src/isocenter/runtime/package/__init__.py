@@ -1,1 +1,59 @@
-"""TODO-INDEX"""
+"""Packages: a model as a MONAI bundle that runs without Isocenter, and that Isocenter loads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from isocenter.lazy import lazy_index
+
+if TYPE_CHECKING:
+    from isocenter.runtime.package.archive import opened, write_zip
+    from isocenter.runtime.package.backends.onnx import OnnxNetwork, Provider, open_onnx, usable_cores
+    from isocenter.runtime.package.certificate import TOLERANCES, Certificate, Difference, Trial, read_certificate
+    from isocenter.runtime.package.choose_backend import PLAIN, versions
+    from isocenter.runtime.package.contents import (
+        MOST_MEMBERS,
+        ONNX,
+        RECORD,
+        SCHEMA,
+        WEIGHTS,
+        mean_of,
+        read_modules,
+        shares_in,
+    )
+    from isocenter.runtime.package.read import joined, no_fold, read_package
+    from isocenter.runtime.package.readme import RUN_COMMAND
+    from isocenter.runtime.package.write import Evidence, write_package
+
+__all__ = [
+    "MOST_MEMBERS",
+    "ONNX",
+    "PLAIN",
+    "RECORD",
+    "RUN_COMMAND",
+    "SCHEMA",
+    "TOLERANCES",
+    "WEIGHTS",
+    "Certificate",
+    "Difference",
+    "Evidence",
+    "OnnxNetwork",
+    "Provider",
+    "Trial",
+    "joined",
+    "mean_of",
+    "no_fold",
+    "open_onnx",
+    "opened",
+    "read_certificate",
+    "read_modules",
+    "read_package",
+    "shares_in",
+    "usable_cores",
+    "versions",
+    "write_package",
+    "write_zip",
+]
+
+if not TYPE_CHECKING:
+    __getattr__ = lazy_index(__name__)

@@ -17,7 +17,7 @@ from isocenter.evaluation import rows_to_json
 from isocenter.lazy import torch
 from isocenter.runtime.cascade import Cascaded
 from isocenter.runtime.device import environment
-from isocenter.runtime.ensemble.common_scale import have_own_scales
+from isocenter.runtime.ensemble import have_own_scales
 from isocenter.runtime.model import Model
 from isocenter.runtime.package.contents import FIRST, ONNX, PACKAGED, RECORD, SCHEMA, every_head, member_weights
 from isocenter.runtime.package.monai_metadata import READERS, inference, kinds_of, metadata, required_packages
@@ -26,7 +26,7 @@ from isocenter.runtime.package.readme import readme
 from isocenter.runtime.package.sources import TOP, Sources, travelling
 from isocenter.runtime.record_files import seal, write_json, write_tensors
 from isocenter.runtime.torch_network import TorchNetwork
-from isocenter.runtime.windows.averaging import Averaged
+from isocenter.runtime.windows import Averaged
 from isocenter.tasks import parts_of
 from isocenter.values import Decision, Label, Row
 

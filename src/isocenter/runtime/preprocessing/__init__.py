@@ -1,1 +1,35 @@
-"""TODO-INDEX"""
+"""From an image as it was read to what a network sees, and back onto the image's own grid."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from isocenter.lazy import lazy_index
+
+if TYPE_CHECKING:
+    from isocenter.runtime.preprocessing.columns import HELD_BYTES
+    from isocenter.runtime.preprocessing.image_statistics import BLOCK_VOXELS
+    from isocenter.runtime.preprocessing.preprocessing import STREAMED_BYTES, Preprocessing
+    from isocenter.runtime.preprocessing.protocol import Part, Prepares
+    from isocenter.runtime.preprocessing.restore import Passing
+    from isocenter.runtime.preprocessing.slice_order import Way
+    from isocenter.runtime.preprocessing.streamed import Streamed, padded_region, source_region
+    from isocenter.runtime.preprocessing.trace import Trace
+
+__all__ = [
+    "BLOCK_VOXELS",
+    "HELD_BYTES",
+    "STREAMED_BYTES",
+    "Part",
+    "Passing",
+    "Prepares",
+    "Preprocessing",
+    "Streamed",
+    "Trace",
+    "Way",
+    "padded_region",
+    "source_region",
+]
+
+if not TYPE_CHECKING:
+    __getattr__ = lazy_index(__name__)

@@ -21,7 +21,7 @@ from isocenter.runtime.preprocessing.protocol import Part
 from isocenter.runtime.preprocessing.restore import resampled_back
 from isocenter.runtime.preprocessing.streamed import Streamed
 from isocenter.runtime.preprocessing.trace import Trace
-from isocenter.runtime.windows.batches import Source
+from isocenter.runtime.windows import Source
 from isocenter.transforms import (
     Normalisation,
     Order,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from isocenter.runtime.preprocessing.slice_order import Way
-from isocenter.runtime.windows.batches import Source
+from isocenter.runtime.windows import Source
 from isocenter.values import Image, Region, Slabs
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from isocenter.runtime.preprocessing.trace import Trace
-from isocenter.runtime.windows.sums import YIELDED_BYTES
+from isocenter.runtime.windows import YIELDED_BYTES
 from isocenter.transforms import Stretched, Taps, growing
 from isocenter.values import Array, Region, Slabs
 

@@ -1,1 +1,27 @@
-"""TODO-INDEX"""
+"""Sliding windows over an image of any size, merged by weights, in bounded memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from isocenter.lazy import lazy_index
+
+if TYPE_CHECKING:
+    from isocenter.runtime.windows.averaging import Averaged, flipped_axes
+    from isocenter.runtime.windows.batches import Source
+    from isocenter.runtime.windows.pipeline import Beside, passed
+    from isocenter.runtime.windows.slide import Progress
+    from isocenter.runtime.windows.sums import YIELDED_BYTES
+
+__all__ = [
+    "YIELDED_BYTES",
+    "Averaged",
+    "Beside",
+    "Progress",
+    "Source",
+    "flipped_axes",
+    "passed",
+]
+
+if not TYPE_CHECKING:
+    __getattr__ = lazy_index(__name__)

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.runtime.preprocessing.slice_order import Way
+from isocenter.runtime.preprocessing import Way
 from isocenter.values import Array, Region
 
 # (batch, channels, *patch), and where it is told something (batch, entries), to {head: (batch, channels, *patch) or

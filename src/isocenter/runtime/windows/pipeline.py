@@ -14,8 +14,7 @@ from isocenter.runtime.windows.slide import Network, Progress, slide, window_cou
 from isocenter.values import Array, Dense, Image, Prediction, Region, Slabs, Vector
 
 if TYPE_CHECKING:
-    from isocenter.runtime.preprocessing.protocol import Prepares
-    from isocenter.runtime.preprocessing.trace import Trace
+    from isocenter.runtime.preprocessing import Prepares, Trace
     from isocenter.tasks import Task
 
 # Is given a part of a grid, and {head: (classes, *region) or (classes,)} its probabilities.

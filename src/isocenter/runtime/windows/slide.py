@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.runtime.preprocessing.slice_order import Way
+from isocenter.runtime.preprocessing import Way
 from isocenter.runtime.windows.batches import Network as Network  # noqa: PLC0414 - known by this name from here
 from isocenter.runtime.windows.batches import Source, Windows, run
 from isocenter.runtime.windows.sums import Sums

@@ -10,7 +10,7 @@ import numpy as np
 from isocenter.errors import DatasetError, PlanError, counted
 from isocenter.tasks.classification.losses import LOSSES, effective_weights, shares
 from isocenter.tasks.classification.ordinal import NONE
-from isocenter.tasks.shared.operating_point import NOBODY, YOUDEN, check_numbers, check_rule, found_threshold
+from isocenter.tasks.shared import NOBODY, YOUDEN, check_numbers, check_rule, found_threshold
 from isocenter.values import Dataset, Decision, Fingerprint, grades
 
 # A class with less than this part of its equal share is seen too seldom to be learnt from cases as they come.

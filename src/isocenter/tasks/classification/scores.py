@@ -25,8 +25,7 @@ from isocenter.evaluation import (
 )
 from isocenter.report import Figure, figures
 from isocenter.tasks.classification.ordinal import Calling
-from isocenter.tasks.shared.binary_scores import Called, label_rows, noted
-from isocenter.tasks.shared.discrimination_figures import discrimination
+from isocenter.tasks.shared import Called, discrimination, label_rows, noted
 from isocenter.values import Estimate, Floats, Row
 
 METRICS = frozenset(

@@ -45,10 +45,7 @@ from isocenter.tasks.classification.scores import (
     selected,
     summary_rows,
 )
-from isocenter.tasks.shared.averages import Shares, mean_of
-from isocenter.tasks.shared.left_right import crossed
-from isocenter.tasks.shared.settings import reading
-from isocenter.tasks.shared.softmax_labels import log_mean, softmax
+from isocenter.tasks.shared import Shares, crossed, log_mean, mean_of, reading, softmax
 from isocenter.tasks.task import Outputs, Task, stated_image
 from isocenter.values import (
     Array,

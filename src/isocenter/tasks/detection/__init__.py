@@ -1,1 +1,1 @@
-"""TODO-INDEX"""
+"""Detection: boxes with classes and scores."""

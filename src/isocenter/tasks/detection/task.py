@@ -30,9 +30,7 @@ from isocenter.tasks.detection.plan import (
     threshold,
 )
 from isocenter.tasks.detection.scores import METRICS, Answers, case_row, summary_rows
-from isocenter.tasks.shared.averages import Shares, mean_of
-from isocenter.tasks.shared.left_right import crossed
-from isocenter.tasks.shared.settings import reading
+from isocenter.tasks.shared import Shares, crossed, mean_of, reading
 from isocenter.tasks.task import Outputs, Task, stated_image
 from isocenter.values import (
     Array,

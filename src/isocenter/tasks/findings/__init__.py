@@ -1,1 +1,1 @@
-"""TODO-INDEX"""
+"""Findings: labels that do not exclude each other, for the whole image."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from isocenter.lazy import torch
-from isocenter.tasks.classification.losses import effective_weights
+from isocenter.tasks.classification import effective_weights
 from isocenter.values import Floats
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from isocenter.errors import DatasetError, PlanError
 from isocenter.tasks.findings.losses import BALANCED, LOSSES
-from isocenter.tasks.shared.operating_point import NOBODY, YOUDEN, check_numbers, check_rule
+from isocenter.tasks.shared import NOBODY, YOUDEN, check_numbers, check_rule
 from isocenter.values import Dataset, Decision, Fingerprint
 
 MAIER_HEIN = "doi:10.1038/s41592-023-02151-z"

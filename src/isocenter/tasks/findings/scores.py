@@ -19,8 +19,7 @@ from isocenter.evaluation import (
     calibration_error,
 )
 from isocenter.report import Figure, figures
-from isocenter.tasks.shared.binary_scores import Called, label_rows
-from isocenter.tasks.shared.discrimination_figures import discrimination
+from isocenter.tasks.shared import Called, discrimination, label_rows
 from isocenter.values import Estimate, Floats, Row
 
 METRICS = frozenset({"auroc", "average_precision", "sensitivity", "specificity", "ppv", "npv", "f1", "brier", "ece"})

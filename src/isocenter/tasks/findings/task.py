@@ -16,10 +16,7 @@ from isocenter.report import Figure, figures
 from isocenter.tasks.findings.losses import BALANCED, balance, finding_loss
 from isocenter.tasks.findings.plan import check_settings, decisions, settings_for
 from isocenter.tasks.findings.scores import ABSENT, METRICS, PRESENT, called_of, overview, summary_rows
-from isocenter.tasks.shared.averages import Shares, mean_of
-from isocenter.tasks.shared.left_right import crossed
-from isocenter.tasks.shared.operating_point import YOUDEN, found_threshold
-from isocenter.tasks.shared.settings import reading
+from isocenter.tasks.shared import YOUDEN, Shares, crossed, found_threshold, mean_of, reading
 from isocenter.tasks.task import Outputs, Task, stated_image
 from isocenter.values import (
     Array,

@@ -1,1 +1,1 @@
-"""TODO-INDEX"""
+"""Instance segmentation: single objects, each with its own number."""

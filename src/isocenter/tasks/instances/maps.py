@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from isocenter.lazy import torch
-from isocenter.tasks.shared.losses import label_loss
+from isocenter.tasks.shared import label_loss
 
 if TYPE_CHECKING:
     from torch import Tensor

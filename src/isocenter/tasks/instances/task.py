@@ -23,7 +23,7 @@ from isocenter.tasks.instances.decode import Decoder
 from isocenter.tasks.instances.maps import instance_loss
 from isocenter.tasks.instances.plan import INSIDE, PROMINENCE, check_settings, settings_for, thresholds, unit_of_size
 from isocenter.tasks.instances.scores import METRICS, case_row, summary_rows
-from isocenter.tasks.shared.averages import Shares, mean_of
+from isocenter.tasks.shared import Shares, mean_of
 from isocenter.tasks.shared.label_values import label_values
 from isocenter.tasks.task import Outputs, Task, stated_image
 from isocenter.values import (

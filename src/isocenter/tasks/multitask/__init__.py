@@ -1,1 +1,1 @@
-"""TODO-INDEX"""
+"""Several kinds of problem, answered by one network."""

@@ -21,7 +21,7 @@ from isocenter.tasks.made_of import sides_of, tried_of
 from isocenter.tasks.multitask.plan import SELECTED, agreed, check_settings, check_together, settings_for
 from isocenter.tasks.multitask.slabs import at_once, kept_apart, mean, together
 from isocenter.tasks.multitask.table import of_part, with_part
-from isocenter.tasks.shared.averages import Shares
+from isocenter.tasks.shared import Shares
 from isocenter.tasks.task import rows_in
 from isocenter.values import (
     KNOWN,

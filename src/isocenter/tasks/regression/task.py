@@ -15,9 +15,7 @@ from isocenter.lazy import torch
 from isocenter.report import Figure, figures, number
 from isocenter.tasks.regression.plan import check_settings, error_factors, settings_for
 from isocenter.tasks.regression.scores import METRICS, Measured, agreement_rows, measured_of, summary_rows
-from isocenter.tasks.shared.averages import Shares, mean_of
-from isocenter.tasks.shared.left_right import crossed
-from isocenter.tasks.shared.settings import reading
+from isocenter.tasks.shared import Shares, crossed, mean_of, reading
 from isocenter.tasks.task import Outputs, Task, stated_image
 from isocenter.values import (
     Array,

@@ -1,1 +1,1 @@
-"""TODO-INDEX"""
+"""Segmentation: a label for every voxel."""

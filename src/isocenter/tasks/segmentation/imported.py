@@ -11,9 +11,7 @@ import numpy as np
 from isocenter.errors import PlanError
 from isocenter.lazy import ndimage
 from isocenter.tasks.segmentation.task import Segmentation
-from isocenter.tasks.shared.averages import Shares, mean_of
-from isocenter.tasks.shared.settings import reading
-from isocenter.tasks.shared.softmax_labels import log_mean
+from isocenter.tasks.shared import Shares, log_mean, mean_of, reading
 from isocenter.tasks.task import Task
 from isocenter.values import (
     Array,

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from isocenter.lazy import torch
-from isocenter.tasks.shared.loss_terms import SMOOTH
-from isocenter.tasks.shared.losses import TERMS, label_loss
+from isocenter.tasks.shared import SMOOTH, TERMS, label_loss
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,8 +10,7 @@ import numpy as np
 
 from isocenter.errors import DatasetError, PlanError
 from isocenter.tasks.segmentation.partial_labels import partly_decisions
-from isocenter.tasks.shared.label_values import plain
-from isocenter.tasks.shared.losses import check_loss
+from isocenter.tasks.shared import check_loss, plain
 from isocenter.values import Dataset, Decision, Fingerprint, Label
 
 # A structure thinner than this (voxels) is nearly all surface; so is a piece of fewer voxels than a cube of 5.

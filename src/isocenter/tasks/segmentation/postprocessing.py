@@ -9,7 +9,7 @@ import numpy as np
 
 from isocenter.evaluation import overlap
 from isocenter.lazy import ndimage
-from isocenter.tasks.shared.softmax_labels import Tidying, tidied
+from isocenter.tasks.shared import Tidying, tidied
 from isocenter.values import Array, Case, Decision, Label, Prediction
 
 # A gain in mean Dice below this is not worth a rule, which may harm a case unlike those that were looked at.

@@ -9,7 +9,7 @@ import numpy as np
 
 from isocenter.errors import GeometryError
 from isocenter.evaluation import overlap
-from isocenter.tasks.shared.label_values import places_of
+from isocenter.tasks.shared import places_of
 from isocenter.transforms import majority, staple
 from isocenter.values import Array, Case, Image
 

@@ -24,8 +24,8 @@ from isocenter.evaluation import (
     volume_unit,
 )
 from isocenter.report import Figure, figures
-from isocenter.tasks.regression.scores import Measured, agreement_rows
-from isocenter.tasks.shared.label_values import place_of
+from isocenter.tasks.regression import Measured, agreement_rows
+from isocenter.tasks.shared import place_of
 from isocenter.values import MM, MM3_PER_ML, SERIES_UNITS, Array, Estimate, Geometry, Row
 
 # With the unit in the name where it is not mm or ml: a distance that counts pixels must not be read as mm.

@@ -28,13 +28,23 @@ from isocenter.tasks.segmentation.scores import (
     voxel_in_unit,
 )
 from isocenter.tasks.segmentation.targets import Truth
-from isocenter.tasks.shared.averages import Shares, mean_of
-from isocenter.tasks.shared.label_values import label_from, plain, refuse_other_names
-from isocenter.tasks.shared.left_right import crossed
-from isocenter.tasks.shared.losses import label_loss, uncut
-from isocenter.tasks.shared.settings import reading
-from isocenter.tasks.shared.sigmoid_labels import sigmoid, written
-from isocenter.tasks.shared.softmax_labels import Tidying, log_mean, softmax, tidied
+from isocenter.tasks.shared import (
+    Shares,
+    Tidying,
+    crossed,
+    label_from,
+    label_loss,
+    log_mean,
+    mean_of,
+    plain,
+    reading,
+    refuse_other_names,
+    sigmoid,
+    softmax,
+    tidied,
+    uncut,
+    written,
+)
 from isocenter.tasks.task import Outputs, Task, stated_image
 from isocenter.transforms import winners
 from isocenter.values import (

@@ -1,1 +1,55 @@
-"""TODO-INDEX"""
+"""What several kinds of problem share: losses, label handling, operating points, averages."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from isocenter.lazy import lazy_index
+
+if TYPE_CHECKING:
+    from isocenter.tasks.shared.averages import Shares, mean_of
+    from isocenter.tasks.shared.binary_scores import Called, label_rows, noted
+    from isocenter.tasks.shared.discrimination_figures import discrimination
+    from isocenter.tasks.shared.label_values import label_from, place_of, places_of, plain, refuse_other_names
+    from isocenter.tasks.shared.left_right import crossed
+    from isocenter.tasks.shared.loss_terms import SMOOTH
+    from isocenter.tasks.shared.losses import TERMS, check_loss, label_loss, uncut
+    from isocenter.tasks.shared.operating_point import NOBODY, YOUDEN, check_numbers, check_rule, found_threshold
+    from isocenter.tasks.shared.settings import reading
+    from isocenter.tasks.shared.sigmoid_labels import sigmoid, written
+    from isocenter.tasks.shared.softmax_labels import Tidying, log_mean, softmax, tidied
+
+__all__ = [
+    "NOBODY",
+    "SMOOTH",
+    "TERMS",
+    "YOUDEN",
+    "Called",
+    "Shares",
+    "Tidying",
+    "check_loss",
+    "check_numbers",
+    "check_rule",
+    "crossed",
+    "discrimination",
+    "found_threshold",
+    "label_from",
+    "label_loss",
+    "label_rows",
+    "log_mean",
+    "mean_of",
+    "noted",
+    "place_of",
+    "places_of",
+    "plain",
+    "reading",
+    "refuse_other_names",
+    "sigmoid",
+    "softmax",
+    "tidied",
+    "uncut",
+    "written",
+]
+
+if not TYPE_CHECKING:
+    __getattr__ = lazy_index(__name__)

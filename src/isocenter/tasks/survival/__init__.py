@@ -1,1 +1,1 @@
-"""TODO-INDEX"""
+"""Survival: the time to an event, with censoring."""

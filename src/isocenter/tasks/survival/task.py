@@ -14,8 +14,7 @@ from isocenter.evaluation import Steps, Table, brier_errors, harrell_c, integrat
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures
-from isocenter.tasks.shared.averages import Shares, mean_of
-from isocenter.tasks.shared.settings import reading
+from isocenter.tasks.shared import Shares, mean_of, reading
 from isocenter.tasks.survival.curves import CURVES, LEAST, Known, median_time
 from isocenter.tasks.survival.losses import LOSSES
 from isocenter.tasks.survival.plan import EFRON, baseline, batch, check_settings, curve, rounded, settings_for, steps_of

@@ -1,1 +1,30 @@
-"""TODO-INDEX"""
+"""Training data: cases prepared and stored, sampled, loaded, and targets by kind."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from isocenter.lazy import lazy_index
+
+if TYPE_CHECKING:
+    from isocenter.training.data.loader import Batch, Loader
+    from isocenter.training.data.sampling import BY_LOSS, Costs
+    from isocenter.training.data.store import Prepared, keep_marked, prepare_all
+    from isocenter.training.data.targets import Drawn, kind_for, kind_of_all, moved
+
+__all__ = [
+    "BY_LOSS",
+    "Batch",
+    "Costs",
+    "Drawn",
+    "Loader",
+    "Prepared",
+    "keep_marked",
+    "kind_for",
+    "kind_of_all",
+    "moved",
+    "prepare_all",
+]
+
+if not TYPE_CHECKING:
+    __getattr__ = lazy_index(__name__)

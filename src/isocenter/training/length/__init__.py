@@ -1,1 +1,30 @@
-"""TODO-INDEX"""
+"""The length of a training: steps from minutes, measured by a probe, and the schedule that follows them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from isocenter.lazy import lazy_index
+
+if TYPE_CHECKING:
+    from isocenter.training.length.probe import FEWER, PROBE_CASES, Probed, budget, fewer_samples, probed
+    from isocenter.training.length.schedule import FEWEST_STEPS, Pace, Speed, decay, most_steps, rate, replan
+
+__all__ = [
+    "FEWER",
+    "FEWEST_STEPS",
+    "PROBE_CASES",
+    "Pace",
+    "Probed",
+    "Speed",
+    "budget",
+    "decay",
+    "fewer_samples",
+    "most_steps",
+    "probed",
+    "rate",
+    "replan",
+]
+
+if not TYPE_CHECKING:
+    __getattr__ = lazy_index(__name__)

@@ -11,11 +11,9 @@ import numpy as np
 
 from isocenter.runtime import Inference, Network, slide, with_context
 from isocenter.tasks import Task
-from isocenter.training.data.store import Prepared
-from isocenter.training.data.targets import kind_of_all
+from isocenter.training.data import Prepared, kind_of_all
 from isocenter.training.members.weights import Answers
-from isocenter.training.step.batch_loss import supervised
-from isocenter.training.step.optimisers import terms_of
+from isocenter.training.step import supervised, terms_of
 from isocenter.values import Array, Dense, Region
 
 if TYPE_CHECKING:

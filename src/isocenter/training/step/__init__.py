@@ -1,1 +1,35 @@
-"""TODO-INDEX"""
+"""One training step: its loss, its arithmetic, the optimiser and the average of weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from isocenter.lazy import lazy_index
+
+if TYPE_CHECKING:
+    from isocenter.training.step.batch_loss import bit_by_bit, each_array, supervised
+    from isocenter.training.step.batch_statistics import measure_batch_statistics, normalises_over_batch
+    from isocenter.training.step.compute import EAGER, Compute
+    from isocenter.training.step.optimisers import Average, Terms, laid_as_weights, make_optimiser, terms_of
+    from isocenter.training.step.thin_convolutions import exact_where_thin
+    from isocenter.training.step.train_step import Learner
+
+__all__ = [
+    "EAGER",
+    "Average",
+    "Compute",
+    "Learner",
+    "Terms",
+    "bit_by_bit",
+    "each_array",
+    "exact_where_thin",
+    "laid_as_weights",
+    "make_optimiser",
+    "measure_batch_statistics",
+    "normalises_over_batch",
+    "supervised",
+    "terms_of",
+]
+
+if not TYPE_CHECKING:
+    __getattr__ = lazy_index(__name__)

@@ -14,8 +14,7 @@ from isocenter.errors import PlanError
 from isocenter.lazy import torch
 from isocenter.planning import Settings
 from isocenter.tasks import Task, outside, parts_of
-from isocenter.training.data.loader import Batch
-from isocenter.training.data.targets import Drawn, kind_for, moved
+from isocenter.training.data import Batch, Drawn, kind_for, moved
 from isocenter.training.processes import ALONE, Ranks
 from isocenter.training.step.compute import Compute
 from isocenter.transforms import Augmentation

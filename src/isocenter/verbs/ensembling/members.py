@@ -14,12 +14,10 @@ from isocenter.runtime import BEFORE, MEMBERS, Model, checkpoints_of, load, toge
 from isocenter.tasks import Task, untuned
 from isocenter.values import BY_HAND, Case, Plan, Split
 from isocenter.verbs.ensembling.agreement import ALIKE, WHERE, common_windows, refuse_unlike
-from isocenter.verbs.evaluation.data_record import DataRecord, read_data_record
-from isocenter.verbs.evaluation.scoring import read_split
-from isocenter.verbs.reading.dataset import VOXELS
-from isocenter.verbs.reading.output_folder import refuse_missing
-from isocenter.verbs.training.run_folder import MARKS as OF_A_RUN
-from isocenter.verbs.training.run_folder import REPORT
+from isocenter.verbs.evaluation import DataRecord, read_data_record, read_split
+from isocenter.verbs.reading import VOXELS, refuse_missing
+from isocenter.verbs.training import MARKS as OF_A_RUN
+from isocenter.verbs.training import REPORT
 
 APART = "Train all on the same parts: --set split.seed=N beside each --seed, or data with a test part of their own"
 

@@ -13,8 +13,8 @@ from isocenter.tasks import Task, tuned_on
 from isocenter.training import Weighed, equal, heard, weighed
 from isocenter.values import Case, Dataset, Decision, Prediction, Split
 from isocenter.verbs.ensembling.members import Member, Parts
-from isocenter.verbs.reading.progress import tracked
-from isocenter.verbs.training.fit import predicted, prepared
+from isocenter.verbs.reading import tracked
+from isocenter.verbs.training import predicted, prepared
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,1 +1,56 @@
-"""TODO-INDEX"""
+"""Evaluation for all verbs: case selection, scoring, the record of the data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from isocenter.lazy import lazy_index
+
+if TYPE_CHECKING:
+    from isocenter.verbs.evaluation.case_selection import Choice, choice
+    from isocenter.verbs.evaluation.data_record import DATA_RECORD, DataRecord, read_data_record, write_data_record
+    from isocenter.verbs.evaluation.image_subsets import Subsets, with_subsets
+    from isocenter.verbs.evaluation.scoring import (
+        CASES,
+        SHOWN,
+        SUMMARY,
+        TASK,
+        TASK_SCHEMA,
+        Predictor,
+        Scored,
+        are_kept,
+        by_case,
+        read_split,
+        score,
+        split_table,
+        summed_up,
+        view_name,
+    )
+
+__all__ = [
+    "CASES",
+    "DATA_RECORD",
+    "SHOWN",
+    "SUMMARY",
+    "TASK",
+    "TASK_SCHEMA",
+    "Choice",
+    "DataRecord",
+    "Predictor",
+    "Scored",
+    "Subsets",
+    "are_kept",
+    "by_case",
+    "choice",
+    "read_data_record",
+    "read_split",
+    "score",
+    "split_table",
+    "summed_up",
+    "view_name",
+    "with_subsets",
+    "write_data_record",
+]
+
+if not TYPE_CHECKING:
+    __getattr__ = lazy_index(__name__)

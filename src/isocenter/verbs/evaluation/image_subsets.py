@@ -12,7 +12,7 @@ from isocenter.evaluation import FOLD, case_table
 from isocenter.runtime import Preprocessing
 from isocenter.values import Case, Problem
 from isocenter.verbs.evaluation.scoring import Predictor, Scored, summed_up
-from isocenter.verbs.reading.progress import tracked
+from isocenter.verbs.reading import tracked
 
 # Of so many images every subset is scored: 15 of four. Of more each alone, all but each, and all.
 MOST = 4

@@ -30,8 +30,8 @@ from isocenter.values import (
     Split,
 )
 from isocenter.verbs.evaluation.data_record import opened
-from isocenter.verbs.prediction.case import noted
-from isocenter.verbs.reading.progress import tracked
+from isocenter.verbs.prediction import noted
+from isocenter.verbs.reading import tracked
 
 CASES, SUMMARY, TASK, TASK_SCHEMA = "cases.csv", "summary.json", "task.json", "isocenter.task"
 IMAGES, IMAGES_SCHEMA = "images.json", "isocenter.images"

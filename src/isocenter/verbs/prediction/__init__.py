@@ -1,1 +1,30 @@
-"""TODO-INDEX"""
+"""The parts of `predict`: one case, where cases are computed, regions, result files."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from isocenter.lazy import lazy_index
+
+if TYPE_CHECKING:
+    from isocenter.verbs.prediction.case import Asked, Done, noted
+    from isocenter.verbs.prediction.region import found_from_anywhere
+    from isocenter.verbs.prediction.result_files import FORMATS, Wanted, told_apart
+    from isocenter.verbs.prediction.where import Here, Predictor, There, in_full
+
+__all__ = [
+    "FORMATS",
+    "Asked",
+    "Done",
+    "Here",
+    "Predictor",
+    "There",
+    "Wanted",
+    "found_from_anywhere",
+    "in_full",
+    "noted",
+    "told_apart",
+]
+
+if not TYPE_CHECKING:
+    __getattr__ = lazy_index(__name__)

@@ -14,7 +14,7 @@ from isocenter.errors import FormatError, GeometryError
 from isocenter.files import probabilities_written, write_boxes, write_label_map
 from isocenter.tasks import Task, channels_of
 from isocenter.values import Array, Case, Dense, Image, Prediction, Problem, Region
-from isocenter.verbs.reading.output_folder import named_as
+from isocenter.verbs.reading import named_as
 
 # Names that Windows keeps for devices, with any suffix:
 # https://learn.microsoft.com/windows/win32/fileio/naming-a-file

@@ -15,7 +15,7 @@ from isocenter.runtime import Model, Spread, careful, load
 from isocenter.values import Case, Image
 from isocenter.verbs.prediction.case import Asked, Done, computed, image_of
 from isocenter.verbs.prediction.pipelined import Take, overlapped
-from isocenter.verbs.reading.progress import Tracker
+from isocenter.verbs.reading import Tracker
 
 SHARE = "Give one that every worker sees under the same path"
 

@@ -1,1 +1,45 @@
-"""TODO-INDEX"""
+"""Reading for all verbs: data set, device, output folder, progress."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from isocenter.lazy import lazy_index
+
+if TYPE_CHECKING:
+    from isocenter.verbs.reading.check_report import SEVERITIES, case_record, check_page
+    from isocenter.verbs.reading.dataset import (
+        READING,
+        VOXELS,
+        looked_through,
+        open_dataset,
+        refuse_unfit,
+        with_references,
+    )
+    from isocenter.verbs.reading.device import announce, announced_device
+    from isocenter.verbs.reading.output_folder import named_as, refuse_missing, refuse_taken, result_folder
+    from isocenter.verbs.reading.progress import Tracker, tracked, watched
+
+__all__ = [
+    "READING",
+    "SEVERITIES",
+    "VOXELS",
+    "Tracker",
+    "announce",
+    "announced_device",
+    "case_record",
+    "check_page",
+    "looked_through",
+    "named_as",
+    "open_dataset",
+    "refuse_missing",
+    "refuse_taken",
+    "refuse_unfit",
+    "result_folder",
+    "tracked",
+    "watched",
+    "with_references",
+]
+
+if not TYPE_CHECKING:
+    __getattr__ = lazy_index(__name__)

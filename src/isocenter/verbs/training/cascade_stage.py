@@ -31,7 +31,7 @@ from isocenter.runtime import BEFORE, Cascaded, Model, load, numbered
 from isocenter.training import Clock, keep_marked
 from isocenter.values import Case, Decision, Plan
 from isocenter.verbs.plan import relative_to
-from isocenter.verbs.reading.progress import tracked
+from isocenter.verbs.reading import tracked
 from isocenter.verbs.training.fit import Job, fit, say_decided
 from isocenter.verbs.training.folds import with_reasons
 from isocenter.verbs.training.run_folder import Begun, state_of

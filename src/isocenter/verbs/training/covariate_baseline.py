@@ -12,7 +12,7 @@ from isocenter.tasks import Task, build
 from isocenter.training import Alone, covariates_alone
 from isocenter.values import Case, Row, Split
 from isocenter.verbs.compare import said, side_by_side
-from isocenter.verbs.evaluation.scoring import CASES, TASK, TASK_SCHEMA
+from isocenter.verbs.evaluation import CASES, TASK, TASK_SCHEMA
 from isocenter.verbs.training.fit import Job
 from isocenter.verbs.training.run_end import EVALUATION, OUT_OF_FOLD
 from isocenter.verbs.training.run_folder import IMAGE_ONLY, Begun

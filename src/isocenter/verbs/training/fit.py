@@ -27,8 +27,7 @@ from isocenter.training import (
 )
 from isocenter.training import train as follow
 from isocenter.values import BY_HAND, Case, Decision, Plan, Prediction
-from isocenter.verbs.reading.dataset import VOXELS
-from isocenter.verbs.reading.progress import tracked, watched
+from isocenter.verbs.reading import VOXELS, tracked, watched
 
 log = logging.getLogger("isocenter")
 

@@ -16,8 +16,7 @@ from isocenter.runtime import Model, load
 from isocenter.tasks import Task
 from isocenter.training import Clock, Outcome, Recount
 from isocenter.values import Case, Decision, Plan, Prediction, Split, stands_for
-from isocenter.verbs.evaluation.image_subsets import Subsets
-from isocenter.verbs.evaluation.scoring import Scored
+from isocenter.verbs.evaluation import Scored, Subsets
 from isocenter.verbs.plan import room_of
 from isocenter.verbs.training.covariate_baseline import covariates_seconds
 from isocenter.verbs.training.fit import Job, fit, keep_task, predicted, say_decided

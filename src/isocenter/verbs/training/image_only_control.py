@@ -12,8 +12,8 @@ from isocenter.files import written
 from isocenter.runtime import Context
 from isocenter.training import Clock, Outcome, Recount
 from isocenter.values import Case, Decision, Plan, Split
-from isocenter.verbs.evaluation.scoring import Predictor, Scored, summed_up
-from isocenter.verbs.reading.progress import tracked
+from isocenter.verbs.evaluation import Predictor, Scored, summed_up
+from isocenter.verbs.reading import tracked
 from isocenter.verbs.training.fit import Job, fit, say_decided
 from isocenter.verbs.training.run_end import EVALUATION
 from isocenter.verbs.training.run_folder import IMAGE_ONLY, Begun, state_of

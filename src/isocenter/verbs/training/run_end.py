@@ -14,8 +14,7 @@ from isocenter.report import Section
 from isocenter.runtime import environment, write_json
 from isocenter.training import Outcome
 from isocenter.values import Case, Plan, Split
-from isocenter.verbs.evaluation.image_subsets import with_subsets
-from isocenter.verbs.evaluation.scoring import Predictor, Scored, score
+from isocenter.verbs.evaluation import Predictor, Scored, score, with_subsets
 from isocenter.verbs.training.memory_record import memory_record, memory_words
 from isocenter.verbs.training.run_folder import REPORT, Begun
 from isocenter.verbs.training.run_report import report

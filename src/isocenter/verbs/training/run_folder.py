@@ -16,11 +16,10 @@ from isocenter.runtime import BEFORE, choose_device, read_json
 from isocenter.tasks import needs_of
 from isocenter.training import FEWER, STATE_SCHEMA, recover
 from isocenter.values import Case, Dataset, Decision, Plan, Split
-from isocenter.verbs.evaluation.data_record import write_data_record
-from isocenter.verbs.evaluation.scoring import read_split, split_table
+from isocenter.verbs.evaluation import read_split, split_table, write_data_record
 from isocenter.verbs.plan import Planned, relative_to
 from isocenter.verbs.plan import plan as make
-from isocenter.verbs.reading.dataset import looked_through, open_dataset, refuse_unfit, with_references
+from isocenter.verbs.reading import looked_through, open_dataset, refuse_unfit, with_references
 
 log = logging.getLogger("isocenter")
 REPORT = "report.html"

@@ -33,7 +33,7 @@ from isocenter.report import (
 )
 from isocenter.tasks import kind, registers
 from isocenter.values import Plan, Problem, Row
-from isocenter.verbs.evaluation.scoring import Scored, view_name
+from isocenter.verbs.evaluation import Scored, view_name
 
 REGISTERED = "evaluation.registered"
 # Labels beside the row over all of them that stand in the headline.

@@ -11,7 +11,7 @@ from itertools import pairwise
 from isocenter.planning import Settings
 from isocenter.runtime import Model, TorchNetwork, build_module
 from isocenter.values import BY_HAND, Case, Decision, Plan
-from isocenter.verbs.evaluation.scoring import SHOWN, are_kept
+from isocenter.verbs.evaluation import SHOWN, are_kept
 
 # s for the summary, the pictures and the report.
 REPORT_SECONDS = 12.0

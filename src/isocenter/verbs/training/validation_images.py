@@ -10,9 +10,8 @@ from isocenter.errors import IsocenterError, counted
 from isocenter.files import content_hash
 from isocenter.transforms import stacked
 from isocenter.values import Case, Image, Plan
-from isocenter.verbs.evaluation.data_record import read_data_record
-from isocenter.verbs.evaluation.scoring import read_split
-from isocenter.verbs.reading.dataset import READING, open_dataset
+from isocenter.verbs.evaluation import read_data_record, read_split
+from isocenter.verbs.reading import READING, open_dataset
 
 # As many as selection has at most; each is predicted several times by every backend.
 MOST = 20

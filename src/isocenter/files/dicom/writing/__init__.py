@@ -1,1 +1,18 @@
-"""TODO-INDEX"""
+"""Writing DICOM: image series, segmentations, structured reports."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from isocenter.lazy import lazy_index
+
+if TYPE_CHECKING:
+    from isocenter.files.dicom.writing.series import SeriesNames, write_series
+
+__all__ = [
+    "SeriesNames",
+    "write_series",
+]
+
+if not TYPE_CHECKING:
+    __getattr__ = lazy_index(__name__)

@@ -18,10 +18,10 @@ from pydicom.sr.coding import Code as SRCode
 
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files.dicom.header import header
-from isocenter.files.dicom.reading.frames import Frame, frames_of
+from isocenter.files.dicom.reading import Frame, frames_of
 from isocenter.files.dicom.seg_planes import placement
 from isocenter.files.dicom.warnings import quiet
-from isocenter.files.storage.atomic import written
+from isocenter.files.storage import written
 from isocenter.values import Code, Geometry, Image, Label
 
 # Where a label has no code: PS3.16 CID 7150 and 7151 offer nothing less specific than tissue.

@@ -22,7 +22,7 @@ from isocenter.files.dicom.header import header
 from isocenter.files.dicom.reading import sr as dicom_sr
 from isocenter.files.dicom.warnings import quiet
 from isocenter.files.dicom.writing.seg import completed
-from isocenter.files.storage.atomic import written
+from isocenter.files.storage import written
 from isocenter.values import BoundingBoxes, Floats, Image
 
 CERTAINTY = sr.CodedConcept("111012", "DCM", "Certainty of Finding")

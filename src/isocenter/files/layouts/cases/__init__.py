@@ -1,1 +1,89 @@
-"""TODO-INDEX"""
+"""From the files of a data set to its cases: pairs, classes, boxes, tables, DICOM references."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from isocenter.lazy import lazy_index
+
+if TYPE_CHECKING:
+    from isocenter.files.layouts.cases.boxes import Annotation, Drawn, by_file_name, image_named, load_boxes, names_in
+    from isocenter.files.layouts.cases.boxes_of_image import holds_boxes, read_boxes
+    from isocenter.files.layouts.cases.classes import (
+        described_channels,
+        mask_labels,
+        name_classes,
+        numbered_names,
+        observed_values,
+    )
+    from isocenter.files.layouts.cases.folder import SPLIT_WORDS, TABLE_SUFFIXES, Folder, Member, stem_of
+    from isocenter.files.layouts.cases.frames import by_frame
+    from isocenter.files.layouts.cases.join import SPLIT_COLUMNS, covariates_in
+    from isocenter.files.layouts.cases.load import given, label_maps, load_frame, load_image, load_instances, load_mask
+    from isocenter.files.layouts.cases.pairs import (
+        IMAGE_SUFFIX,
+        MASK_WORDS,
+        READER,
+        Key,
+        Pair,
+        by_channel,
+        by_reader,
+        class_names,
+        number_of,
+        one_each,
+        pair,
+        readers,
+        told_by_number,
+        without_image,
+    )
+    from isocenter.files.layouts.cases.table import Table, number, read_table
+
+__all__ = [
+    "IMAGE_SUFFIX",
+    "MASK_WORDS",
+    "READER",
+    "SPLIT_COLUMNS",
+    "SPLIT_WORDS",
+    "TABLE_SUFFIXES",
+    "Annotation",
+    "Drawn",
+    "Folder",
+    "Key",
+    "Member",
+    "Pair",
+    "Table",
+    "by_channel",
+    "by_file_name",
+    "by_frame",
+    "by_reader",
+    "class_names",
+    "covariates_in",
+    "described_channels",
+    "given",
+    "holds_boxes",
+    "image_named",
+    "label_maps",
+    "load_boxes",
+    "load_frame",
+    "load_image",
+    "load_instances",
+    "load_mask",
+    "mask_labels",
+    "name_classes",
+    "names_in",
+    "number",
+    "number_of",
+    "numbered_names",
+    "observed_values",
+    "one_each",
+    "pair",
+    "read_boxes",
+    "read_table",
+    "readers",
+    "stem_of",
+    "told_by_number",
+    "without_image",
+]
+
+if not TYPE_CHECKING:
+    __getattr__ = lazy_index(__name__)

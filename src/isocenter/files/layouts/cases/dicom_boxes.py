@@ -11,11 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from isocenter.errors import DatasetError, FormatError, GeometryError, counted
+from isocenter.files.dicom import Marked, Report, SeriesFiles, text
 from isocenter.files.dicom.header import header
 from isocenter.files.dicom.reading import sr as dicom_sr
-from isocenter.files.dicom.reading.series import SeriesFiles
-from isocenter.files.dicom.reading.sr import Marked, Report
-from isocenter.files.dicom.tags import text
 from isocenter.files.layouts.cases.boxes import Annotation, Drawn, load_boxes
 from isocenter.values import BoundingBoxes, Floats, Image, Problem
 

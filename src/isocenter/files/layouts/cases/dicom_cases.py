@@ -17,13 +17,10 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import FormatError, counted
+from isocenter.files.dicom import PROJECTIONS, SEGMENTATIONS, SeriesFiles, items, read_series, survey, text, whole
 from isocenter.files.dicom.header import header
 from isocenter.files.dicom.reading import rtstruct as dicom_rtstruct
 from isocenter.files.dicom.reading import seg as dicom_seg
-from isocenter.files.dicom.reading.pictures import PROJECTIONS
-from isocenter.files.dicom.reading.read import read_series
-from isocenter.files.dicom.reading.series import SEGMENTATIONS, SeriesFiles, survey
-from isocenter.files.dicom.tags import items, text, whole
 from isocenter.files.format import ReadOptions
 from isocenter.files.layouts.cases.classes import name_classes, parse_labels
 from isocenter.files.layouts.cases.dicom_boxes import Reported, Speaks, boxes_on, reported
