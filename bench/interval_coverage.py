@@ -19,13 +19,13 @@ from scipy import stats
 
 from isocenter.evaluation import (
     Confusion,
+    Resampling,
     auroc,
     bootstrap,
     bootstrap_statistic,
     clopper_pearson,
     ece,
     median,
-    models_apart,
     predictive_values,
     wilson,
 )
@@ -127,9 +127,9 @@ def out_of_fold(random: Random, patients: int) -> tuple[np.ndarray, np.ndarray, 
 
 def auroc_over_folds(random: Random, patients: int, draws: int) -> Estimate:
     scores, ill, fold = out_of_fold(random, patients)
-    given = {"strata": ill, "seed": 0, "draws": draws, "compares": True}
-    with models_apart(dict(enumerate(fold.tolist()))):
-        return bootstrap_statistic(partial(auroc, scores, ill), owners(patients), **given)
+    within = Resampling(seed=0, models=dict(enumerate(fold.tolist())))
+    given = {"strata": ill, "seed": within, "draws": draws, "compares": True}
+    return bootstrap_statistic(partial(auroc, scores, ill), owners(patients), **given)
 
 
 def auroc_of_all_folds(random: Random, patients: int, draws: int) -> Estimate:

@@ -3,6 +3,9 @@ from pkgutil import iter_modules
 
 from isocenter import evaluation
 
+# Arithmetic that the files of the room share, no figures.
+INTERNAL = "isocenter.evaluation.weighting"
+
 
 def public_names():
     modules = [import_module(f"{evaluation.__name__}.{found.name}") for found in iter_modules(evaluation.__path__)]
@@ -13,7 +16,7 @@ def test_every_public_function_and_class_of_the_room_is_in_its_index():
     own = {
         name
         for name, value in public_names().items()
-        if (getattr(value, "__module__", "") or "").startswith("isocenter.evaluation")
+        if (getattr(value, "__module__", "") or "").startswith("isocenter.evaluation") and value.__module__ != INTERNAL
     }
     assert own - set(evaluation.__all__) == set()
 

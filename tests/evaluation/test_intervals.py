@@ -10,12 +10,12 @@ from scipy.stats import beta, binomtest, t
 from isocenter.errors import UsageError
 from isocenter.evaluation import (
     Confusion,
+    Resampling,
     auroc,
     bootstrap,
     bootstrap_statistic,
     clopper_pearson,
     median,
-    models_apart,
     proportion,
     wilson,
 )
@@ -254,8 +254,8 @@ def test_auroc_out_of_fold_is_the_mean_of_the_folds_and_not_that_of_all_scores_i
     fold = np.array(list(folds.values()))
     each = [float(auroc(scores[fold == one], truth[fold == one])) for one in (0, 1)]
     pooled = bootstrap_statistic(partial(auroc, scores, truth), patients, strata=truth, seed=0, compares=True)
-    with models_apart(folds):
-        apart = bootstrap_statistic(partial(auroc, scores, truth), patients, strata=truth, seed=0, compares=True)
+    within = Resampling(seed=0, models=folds)
+    apart = bootstrap_statistic(partial(auroc, scores, truth), patients, strata=truth, seed=within, compares=True)
     assert pooled.value < 0.75 and min(each) > 0.8  # what the shift hides
     assert apart.value == pytest.approx(np.mean(each))
     assert apart.low < apart.value < apart.high < 1
@@ -266,11 +266,10 @@ def test_auroc_out_of_fold_is_the_mean_of_the_folds_and_not_that_of_all_scores_i
 def test_no_shift_of_a_folds_scores_changes_its_figure_or_interval(shift):
     scores, truth, patients, folds = two_folds(60, shift=0.0)
     moved = scores + shift * np.array(list(folds.values()))
-    with models_apart(folds):
-        one, other = (
-            bootstrap_statistic(partial(auroc, given, truth), patients, strata=truth, seed=0, draws=100, compares=True)
-            for given in (scores, np.round(moved, 9))
-        )
+    how = {"strata": truth, "seed": Resampling(seed=0, models=folds), "draws": 100, "compares": True}
+    one, other = (
+        bootstrap_statistic(partial(auroc, given, truth), patients, **how) for given in (scores, np.round(moved, 9))
+    )
     assert (other.value, other.low, other.high) == pytest.approx((one.value, one.low, one.high))
 
 
@@ -281,15 +280,15 @@ def test_what_compares_no_scores_is_the_same_whoever_scored():
         return Confusion.of(scores > 1, truth, 2, weights).sensitivity
 
     alone = bootstrap_statistic(sensitivity, patients, strata=truth, seed=0)
-    with models_apart(folds):
-        assert bootstrap_statistic(sensitivity, patients, strata=truth, seed=0) == alone
+    within = Resampling(seed=0, models=folds)
+    assert bootstrap_statistic(sensitivity, patients, strata=truth, seed=within) == alone
 
 
 def test_a_fold_without_one_of_the_classes_is_left_out_and_counted():
     scores, truth, patients, folds = two_folds(60, shift=0.0)
     folds = {patient: 2 if patient < 6 and not truth[patient] else fold for patient, fold in folds.items()}
-    with models_apart(folds):
-        found = bootstrap_statistic(partial(auroc, scores, truth), patients, strata=truth, seed=0, compares=True)
+    within = Resampling(seed=0, models=folds)
+    found = bootstrap_statistic(partial(auroc, scores, truth), patients, strata=truth, seed=within, compares=True)
     assert "mean over 2 folds, undefined in 1 of 3" in found.method
     assert np.isfinite(found.value)
 
@@ -301,7 +300,7 @@ def test_within_two_folds_the_interval_is_as_wide_as_the_mean_of_two_independent
         bootstrap_statistic(partial(auroc, scores[own], truth[own]), patients[own], strata=truth[own], seed=0)
         for own in (fold == 0, fold == 1)
     ]
-    with models_apart(folds):
-        both = bootstrap_statistic(partial(auroc, scores, truth), patients, strata=truth, seed=0, compares=True)
+    within = Resampling(seed=0, models=folds)
+    both = bootstrap_statistic(partial(auroc, scores, truth), patients, strata=truth, seed=within, compares=True)
     variance = sum((one.high - one.low) ** 2 for one in each) / 4
     assert both.high - both.low == pytest.approx(np.sqrt(variance), rel=0.1)

@@ -8,12 +8,12 @@ import pytest
 
 from isocenter.errors import DatasetError, FormatError
 from isocenter.evaluation import (
+    Resampling,
     auroc,
     bootstrap,
     bootstrap_statistic,
     compared,
     difference,
-    kept_draws,
     mean_rows,
     read_cases,
     rows_to_json,
@@ -22,6 +22,7 @@ from isocenter.values import Row
 
 PEOPLE = 40
 OWNERS = np.array([f"p{n}" for n in range(PEOPLE)])
+KEPT = Resampling(keeps_draws=True)
 
 
 def scores(seed: int = 0) -> np.ndarray:
@@ -33,15 +34,14 @@ def table(values: np.ndarray, **columns: object) -> pd.DataFrame:
     return pd.DataFrame({**given, **columns})
 
 
-def by_dice(one: pd.DataFrame) -> list:
-    return mean_rows(one, {"dice": ""}, seed=0)
+def by_dice(one: pd.DataFrame, *, seed: Resampling) -> list:
+    return mean_rows(one, {"dice": ""}, seed=seed)
 
 
 def test_what_is_hard_about_a_patient_cancels_out():
     values = scores()
     noise = np.random.default_rng(1).normal(0.02, 0.005, PEOPLE)
-    with kept_draws():
-        first, second = (bootstrap(one, OWNERS, seed=0) for one in (values, values + noise))
+    first, second = (bootstrap(one, OWNERS, seed=KEPT) for one in (values, values + noise))
     apart = difference(first, second)
     assert apart.value == pytest.approx(noise.mean())
     assert 0 < apart.low < apart.value < apart.high
@@ -53,8 +53,7 @@ def test_what_is_hard_about_a_patient_cancels_out():
 
 def test_draws_are_kept_only_where_somebody_compares_and_are_no_part_of_a_record():
     assert bootstrap(scores(), OWNERS, seed=0).draws is None
-    with kept_draws():
-        rows = by_dice(table(scores()))
+    rows = by_dice(table(scores()), seed=KEPT)
     assert rows[0].estimate.draws.figures.shape == (2000,)
     assert "draws" not in rows_to_json(rows)["rows"][0]
     assert bootstrap(scores(), OWNERS, seed=0).draws is None
@@ -62,39 +61,40 @@ def test_draws_are_kept_only_where_somebody_compares_and_are_no_part_of_a_record
 
 def test_figures_of_other_patients_have_no_paired_interval():
     values = scores()
-    with kept_draws():
-        first, second = bootstrap(values, OWNERS, seed=0), bootstrap(values[:30], OWNERS[:30], seed=0)
+    first, second = bootstrap(values, OWNERS, seed=KEPT), bootstrap(values[:30], OWNERS[:30], seed=KEPT)
     apart = difference(first, second)
     assert apart.low is None
     assert "not drawn for the same patients" in apart.method
 
 
 def test_equal_models_differ_by_nothing():
-    rows, left_out = compared({"a": table(scores()), "b": table(scores())}, [by_dice] * 2)
+    rows, left_out = compared({"a": table(scores()), "b": table(scores())}, [by_dice] * 2, seed=0)
     assert left_out == {}
     assert rows[0].differences[0].value == 0
     assert "all draws are equal" in rows[0].differences[0].method
 
 
 def test_each_model_is_summed_up_by_its_own_task():
-    def doubled(one):
-        return by_dice(one.assign(dice=one["dice"] / 2))
+    def halved(one, *, seed):
+        return by_dice(one.assign(dice=one["dice"] / 2), seed=seed)
 
-    rows, _ = compared({"a": table(scores()), "b": table(scores())}, [by_dice, doubled])
+    rows, _ = compared({"a": table(scores()), "b": table(scores())}, [by_dice, halved], seed=0)
     assert rows[0].differences[0].value == pytest.approx(-scores().mean() / 2)
 
 
 def test_the_order_of_rows_does_not_matter():
     better = scores() + 0.01 * np.arange(PEOPLE) / PEOPLE
-    straight, _ = compared({"a": table(scores()), "b": table(better)}, [by_dice] * 2)
-    mixed, _ = compared({"a": table(scores()), "b": table(better).sample(frac=1, random_state=0)}, [by_dice] * 2)
+    straight, _ = compared({"a": table(scores()), "b": table(better)}, [by_dice] * 2, seed=0)
+    mixed, _ = compared(
+        {"a": table(scores()), "b": table(better).sample(frac=1, random_state=0)}, [by_dice] * 2, seed=0
+    )
     assert straight[0].differences[0] == mixed[0].differences[0]
 
 
 def test_what_is_undefined_for_one_is_left_out_for_all_and_counted():
     values = scores()
     values[:3] = np.nan
-    rows, left_out = compared({"a": table(scores()), "b": table(values)}, [by_dice] * 2)
+    rows, left_out = compared({"a": table(scores()), "b": table(values)}, [by_dice] * 2, seed=0)
     assert left_out == {"dice": 3}
     assert [one.n for one in rows[0].estimates] == [PEOPLE - 3] * 2
     assert rows[0].differences[0].value == 0
@@ -103,14 +103,14 @@ def test_what_is_undefined_for_one_is_left_out_for_all_and_counted():
 @pytest.mark.parametrize(
     ("other", "says"),
     [
-        (table(scores()).iloc[1:], "1 row in one alone, the first case p0, label organ in a"),
-        (table(scores(), patient="one"), "are of other patients"),
-        (table(scores(), reference="yes"), "the references of the same cases are others"),
+        (table(scores()).iloc[1:], "1 row in only one of the tables, the first case p0, label organ in a"),
+        (table(scores(), patient="one"), "belong to other patients"),
+        (table(scores(), reference="yes"), "have other references"),
     ],
 )
 def test_other_cases_patients_or_references_are_refused(other, says):
     with pytest.raises(DatasetError, match=says) as refused:
-        compared({"a": table(scores(), reference="no"), "b": other}, [by_dice] * 2)
+        compared({"a": table(scores(), reference="no"), "b": other}, [by_dice] * 2, seed=0)
     assert "isocenter evaluate" in refused.value.remedy
 
 
@@ -135,10 +135,10 @@ def test_a_file_that_is_no_table_of_cases_is_refused(tmp_path):
         read_cases(tmp_path / "cases.csv")
 
 
-def by_auroc(one: pd.DataFrame) -> list:
+def by_auroc(one: pd.DataFrame, *, seed: Resampling) -> list:
     truth = (one["reference"] == "ill").to_numpy()
     figure = partial(auroc, one["dice"].to_numpy(), truth)
-    return [Row("auroc", "all", bootstrap_statistic(figure, one["patient"], strata=truth, seed=0, compares=True))]
+    return [Row("auroc", "all", bootstrap_statistic(figure, one["patient"], strata=truth, seed=seed, compares=True))]
 
 
 def test_runs_of_folds_are_compared_by_means_over_their_folds_and_paired_where_these_are_the_same():
@@ -147,11 +147,11 @@ def test_runs_of_folds_are_compared_by_means_over_their_folds_and_paired_where_t
     folds, others = (np.where(side, "0", "1") for side in (np.arange(PEOPLE) % 2 == 0, np.arange(PEOPLE) < 20))
     first = table(scores() + 0.1 * (ill == "ill"), reference=ill, fold=folds)
     shifted = first.assign(dice=first["dice"] + 3.0 * (folds == "0"))
-    rows, _ = compared({"a": first, "b": shifted}, [by_auroc] * 2)
+    rows, _ = compared({"a": first, "b": shifted}, [by_auroc] * 2, seed=0)
     assert rows[0].differences[0].value == 0
     assert "mean over 2 folds" in rows[0].estimates[0].method
     better = first.assign(dice=first["dice"] + 0.1 * (ill == "ill"))
-    rows, _ = compared({"a": first, "b": better, "c": better.assign(fold=others)}, [by_auroc] * 3)
+    rows, _ = compared({"a": first, "b": better, "c": better.assign(fold=others)}, [by_auroc] * 3, seed=0)
     paired, apart = rows[0].differences
     assert "paired" in paired.method and paired.low is not None
     assert "not drawn for the same patients" in apart.method and apart.low is None

@@ -1,4 +1,4 @@
-"""Figures that say how good a model is, each with its interval; values in, values out."""
+"""Figures of a model's quality, each with its confidence interval."""
 
 from __future__ import annotations
 
@@ -29,30 +29,29 @@ if TYPE_CHECKING:
         log_loss,
         one_against_rest,
         precision_recall_curve,
+        predictive_values,
         reliability,
+        roc_band,
         roc_curve,
     )
-    from isocenter.evaluation.curves import roc_band
     from isocenter.evaluation.detection import Froc, Matches, box_iou, box_sizes
     from isocenter.evaluation.distance import Surface, SurfaceDistance, elements, surface_distance
     from isocenter.evaluation.instances import InstanceOverlap, instance_overlap
     from isocenter.evaluation.intervals import (
+        Resampling,
+        Seed,
         bootstrap,
         bootstrap_statistic,
         clopper_pearson,
         difference,
-        kept_draws,
         median,
-        models_apart,
         proportion,
         reweighted,
-        scored_by,
         wilson,
     )
     from isocenter.evaluation.mask_overlap import Overlap, confusion, dice, iou, overlap, overlaps, volume_unit
     from isocenter.evaluation.ordinal import grade_distances, least_cost, ranked_probability_score, weighted_kappa
     from isocenter.evaluation.paired import Compared, compared
-    from isocenter.evaluation.predictive import predictive_values
     from isocenter.evaluation.regression import (
         bias,
         concordance,
@@ -86,9 +85,10 @@ if TYPE_CHECKING:
         case_table,
         check_table,
         class_names,
-        folds_apart,
+        folds_of,
         metric_columns,
         read_cases,
+        resampling,
         rows_from_json,
         rows_to_json,
     )
@@ -105,6 +105,8 @@ __all__ = [
     "Matches",
     "Overlap",
     "Repeatability",
+    "Resampling",
+    "Seed",
     "Steps",
     "Surface",
     "SurfaceDistance",
@@ -139,7 +141,7 @@ __all__ = [
     "ejection_fraction",
     "elements",
     "expected_over_observed",
-    "folds_apart",
+    "folds_of",
     "gaussian_nll",
     "grade_distances",
     "harrell_c",
@@ -149,7 +151,6 @@ __all__ = [
     "is_covered",
     "kaplan_meier",
     "kaplan_meier_band",
-    "kept_draws",
     "least_cost",
     "limits_of_agreement",
     "log_loss",
@@ -158,7 +159,6 @@ __all__ = [
     "mean_rows",
     "median",
     "metric_columns",
-    "models_apart",
     "one_against_rest",
     "overlap",
     "overlaps",
@@ -173,13 +173,13 @@ __all__ = [
     "read_cases",
     "reliability",
     "repeatability",
+    "resampling",
     "reweighted",
     "roc_band",
     "roc_curve",
     "root_mean_squared_error",
     "rows_from_json",
     "rows_to_json",
-    "scored_by",
     "skeleton",
     "spearman",
     "surface_distance",

@@ -1,4 +1,4 @@
-"""What masks and the voxels in them measure: diameters, uptake, ejection fraction; and whether a change is real."""
+"""Measurements of masks and of the voxels in them: diameters, uptake, ejection fraction, repeatability."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from isocenter.errors import UsageError
 from isocenter.evaluation.regression import NORMAL_95
+from isocenter.evaluation.weighting import are_paired, steps_of
 from isocenter.lazy import cv2, fft, spatial, stats
 from isocenter.values import Estimate, Floats
 
@@ -19,6 +20,7 @@ PEAK_MM3 = 1000.0
 PEAK_RADIUS = (3 * PEAK_MM3 / (4 * np.pi)) ** (1 / 3)
 # Test and retest cannot tell two people's difference from chance.
 FEWEST = 2
+WITHIN: Literal["within repeatability"] = "within repeatability"
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,7 @@ def diameters(mask: ArrayLike, spacing: ArrayLike, over: float = 0.0) -> Diamete
     diameter is the longest line across within the piece's convex hull.
     Eisenhauer et al., Eur J Cancer 2009, doi:10.1016/j.ejca.2008.10.026
     """
-    inside, steps = np.asarray(mask, dtype=bool), np.asarray(spacing, dtype=np.float64)
-    steps = np.diag(steps) if steps.ndim == 1 else steps
+    inside, steps = np.asarray(mask, dtype=bool), steps_of(spacing)
     # Pieces that touch at corners are one. OpenCV finds them quicker, which matters where a map is noise.
     _, pieces = cv2.connectedComponents(inside.view(np.uint8), connectivity=8)
     low, high = _boxes(inside, np.asarray(pieces))
@@ -84,19 +85,19 @@ def _boxes(inside: NDArray[np.bool_], pieces: NDArray[np.integer]) -> tuple[NDAr
 def _ends(piece: NDArray[np.bool_]) -> Floats:
     """(n, 2) middles of the faces between inside and outside, in voxels."""
     padded = np.pad(piece, 1).astype(np.int8)
-    found = []
+    middles = []
     for axis in (0, 1):
         places = np.argwhere(np.diff(padded, axis=axis)).astype(np.float64)
         places[:, axis] += 0.5
-        found.append(places - 1)
-    return np.concatenate(found)
+        middles.append(places - 1)
+    return np.concatenate(middles)
 
 
 def _hull(points: Floats) -> Floats:
     return np.asarray(points[spatial.ConvexHull(points).vertices])
 
 
-def _across(along: Floats, beside: Floats) -> float:
+def _across(along: Floats, aside: Floats) -> float:
     """The longest line of a convex outline at a right angle to the first coordinate: it begins or ends at a corner."""
     following = np.roll(np.arange(len(along)), -1)
     longest = 0.0
@@ -104,7 +105,7 @@ def _across(along: Floats, beside: Floats) -> float:
         low, high = np.minimum(along, along[following]), np.maximum(along, along[following])
         met = (low <= place) & (place <= high) & (high > low)
         share = (place - along[met]) / (along[following][met] - along[met])
-        crossings = beside[met] + share * (beside[following][met] - beside[met])
+        crossings = aside[met] + share * (aside[following][met] - aside[met])
         longest = max(longest, float(np.ptp(crossings)) if len(crossings) else 0.0)
     return longest
 
@@ -176,7 +177,7 @@ class Repeatability:
 
 @dataclass(frozen=True)
 class Change:
-    """A difference beside the repeatability coefficient, both in `unit`."""
+    """A difference and the repeatability coefficient to judge it by, both in `unit`."""
 
     value: float
     coefficient: float
@@ -184,12 +185,13 @@ class Change:
 
     @property
     def verdict(self) -> Literal["increase", "decrease", "within repeatability"]:
+        """Which of the three it is, by the coefficient."""
         if abs(self.value) <= self.coefficient:
-            return "within repeatability"
+            return WITHIN
         return "increase" if self.value > 0 else "decrease"
 
     def __str__(self) -> str:
-        beyond = "within" if self.verdict == "within repeatability" else f"a true {self.verdict} (95 %): beyond"
+        beyond = "within" if self.verdict == WITHIN else f"a true {self.verdict} (95 %): beyond"
         unit = f" {self.unit}" if self.unit else ""
         return f"{self.value:+.3g}{unit}, {beyond} the repeatability coefficient of {self.coefficient:.3g}{unit}"
 
@@ -204,12 +206,12 @@ def repeatability(
     Raunig et al., Stat Methods Med Res 2015, doi:10.1177/0962280214537344; Obuchowski and Bullen, Stat Methods Med Res
     2018, doi:10.1177/0962280217712089
     """
-    one, other = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    whole = one.shape == other.shape and one.ndim == 1 and np.isfinite([one, other]).all() if len(one) else False
-    if not whole or len(one) < FEWEST or (relative and min(one.min(), other.min()) <= 0):
-        problem = f"{one.size} first and {other.size} second measurements, or one that is no number (or not above 0)"
+    before, after = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    whole = are_paired(before, after) and bool(np.isfinite([before, after]).all())
+    if not whole or len(before) < FEWEST or (relative and min(before.min(), after.min()) <= 0):
+        problem = f"{before.size} first and {after.size} second measurements, or one that is no number (or not above 0)"
         raise UsageError(problem, "repeatability", "Give two of each of at least two people")
-    apart = 100 * (other - one) / ((one + other) / 2) if relative else other - one
+    apart = 100 * (after - before) / ((before + after) / 2) if relative else after - before
     count = len(apart)
     squares = float((apart**2).sum()) / 2  # a difference has twice the variance of a measurement
     bounds = np.asarray(stats.chi2.ppf([(1 + level) / 2, (1 - level) / 2], count)).tolist()

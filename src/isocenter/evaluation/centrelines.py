@@ -1,4 +1,4 @@
-"""Whether vessels hang together: figures of centrelines, and of pieces and loops, in any number of axes.
+"""Connectedness of vessels: centrelines, pieces and loops of masks with any number of axes.
 
 A centreline is what thinning leaves: voxels are taken from a mask, a layer at a time, as long as neither its pieces nor
 its loops nor its cavities change and no end becomes shorter (Kong and Rosenfeld, Comput Vis Graph Image Process 1989,
@@ -45,14 +45,14 @@ class Centreline:
 
 def centreline(prediction: ArrayLike, reference: ArrayLike) -> Centreline:
     """The figures of two masks (*spatial) of one grid."""
-    said, true = np.asarray(prediction, dtype=bool), np.asarray(reference, dtype=bool)
-    if said.shape != true.shape:
-        problem = f"a prediction of {said.shape} for a reference of {true.shape}"
+    called, true = np.asarray(prediction, dtype=bool), np.asarray(reference, dtype=bool)
+    if called.shape != true.shape:
+        problem = f"a prediction of {called.shape} for a reference of {true.shape}"
         raise GeometryError(problem, "centreline", "Score on the reference's own grid")
-    for box in ndimage.find_objects((said | true).view(np.uint8)):
-        said, true = said[box], true[box]
-    pieces, loops = (said_of - true_of for said_of, true_of in zip(betti(said), betti(true), strict=True))
-    return Centreline(_inside(true, said), _inside(said, true), pieces, loops)
+    for box in ndimage.find_objects((called | true).view(np.uint8)):
+        called, true = called[box], true[box]
+    pieces, loops = (ours - theirs for ours, theirs in zip(betti(called), betti(true), strict=True))
+    return Centreline(_inside(true, called), _inside(called, true), pieces, loops)
 
 
 def skeleton(mask: ArrayLike) -> Mask:
@@ -94,11 +94,9 @@ def _euler(inside: Mask) -> int:
     for across in product((False, True), repeat=axes):  # along these axes a cell has no length
         cells = inside
         for axis in np.flatnonzero(across):
-            one = [slice(None)] * axes
-            one[axis] = slice(1, None)
-            other = [slice(None)] * axes
-            other[axis] = slice(None, -1)
-            cells = cells[tuple(one)] | cells[tuple(other)]
+            later, earlier = [slice(None)] * axes, [slice(None)] * axes
+            later[axis], earlier[axis] = slice(1, None), slice(None, -1)
+            cells = cells[tuple(later)] | cells[tuple(earlier)]
         total += (-1) ** (axes - sum(across)) * int(np.count_nonzero(cells))
     return total
 

@@ -1,4 +1,4 @@
-"""How well classes are told apart and how far probabilities can be believed.
+"""Discrimination and calibration of class probabilities.
 
 Every figure takes `weights`, (..., images) how often each image counts, and gives one number a weighting: (...).
 Without weights each image counts once. So a figure and its bootstrap (`bootstrap_statistic`) are one definition.
@@ -7,19 +7,31 @@ Without weights each image counts once. So a figure and its bootstrap (`bootstra
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from isocenter.errors import UsageError
+from isocenter.evaluation.intervals import (
+    FEW_PATIENTS,
+    LEVEL,
+    Resampling,
+    Seed,
+    bootstrap_statistic,
+    clopper_pearson,
+    proportion,
+    reweighted,
+)
+from isocenter.evaluation.weighting import are_paired, mean, ratio, weights_of
 from isocenter.lazy import sparse
 from isocenter.values import Estimate, Floats
 
 # Bins of equal width, as in Guo et al., ICML 2017, arXiv:1706.04599.
 BINS = 15
+# Points of 1 - specificity at which the band of a ROC curve is computed.
+POINTS = 101
 # A probability of 0 for what happened would cost infinitely much; float32 knows no smaller step beside 1.
 SMALLEST_PROBABILITY = float(np.finfo(np.float32).eps)
 
@@ -32,19 +44,19 @@ def auroc(scores: ArrayLike, positive: ArrayLike, weights: Floats | None = None)
     """
     yes, no = _tied(scores, positive, weights)
     below = np.cumsum(no, axis=-1) - no / 2
-    return _ratio((yes * below).sum(axis=-1), yes.sum(axis=-1) * no.sum(axis=-1))
+    return ratio((yes * below).sum(axis=-1), yes.sum(axis=-1) * no.sum(axis=-1))
 
 
 def average_precision(scores: ArrayLike, positive: ArrayLike, weights: Floats | None = None) -> Floats:
-    """Mean precision over the found positives, without interpolation; NaN without positives.
+    """Mean precision over the positives, without interpolation; NaN without positives.
 
     Davis and Goadrich, ICML 2006, doi:10.1145/1143844.1143874 (why steps and not lines)
     """
     yes, no = (counts[..., ::-1] for counts in _tied(scores, positive, weights))
-    found = np.cumsum(yes, axis=-1)
-    called = found + np.cumsum(no, axis=-1)
-    precision = np.divide(found, called, out=np.zeros_like(found), where=called > 0)
-    return _ratio((precision * yes).sum(axis=-1), yes.sum(axis=-1))
+    hits = np.cumsum(yes, axis=-1)
+    called = hits + np.cumsum(no, axis=-1)
+    precision = np.divide(hits, called, out=np.zeros_like(hits), where=called > 0)
+    return ratio((precision * yes).sum(axis=-1), yes.sum(axis=-1))
 
 
 def one_against_rest(
@@ -85,17 +97,18 @@ class Confusion:
         cells = sparse.csr_array(
             (np.ones(len(truth)), (images, truth * classes + called)), shape=(len(truth), classes**2)
         )
-        counts = np.asarray(_weights(weights, len(truth)) @ cells)
+        counts = np.asarray(weights_of(weights, len(truth)) @ cells)
         return cls(counts.reshape(*counts.shape[:-1], classes, classes))
 
     @property
     def accuracy(self) -> Floats:
-        return _ratio(np.trace(self.counts, axis1=-2, axis2=-1), self.counts.sum(axis=(-2, -1)))
+        """Share of images that were called right."""
+        return ratio(np.trace(self.counts, axis1=-2, axis2=-1), self.counts.sum(axis=(-2, -1)))
 
     @property
     def recalls(self) -> Floats:
         """(..., classes) share of each class that was called so."""
-        return _ratio(self._right, self.counts.sum(axis=-1))
+        return ratio(self._right, self.counts.sum(axis=-1))
 
     @property
     def balanced_accuracy(self) -> Floats:
@@ -104,10 +117,12 @@ class Confusion:
 
     @property
     def sensitivity(self) -> Floats:
+        """Share of the second class that was called so; NaN without one of it."""
         return self.recalls[..., 1]
 
     @property
     def specificity(self) -> Floats:
+        """Share of the first class that was called so; NaN without one of it."""
         return self.recalls[..., 0]
 
     @property
@@ -123,18 +138,18 @@ class Confusion:
     def ppv_at(self, prevalence: float) -> Floats:
         """PPV where `prevalence` of all people are positive (Bayes)."""
         right = self.sensitivity * prevalence
-        return _ratio(right, right + (1 - self.specificity) * (1 - prevalence))
+        return ratio(right, right + (1 - self.specificity) * (1 - prevalence))
 
     def npv_at(self, prevalence: float) -> Floats:
         """NPV where `prevalence` of all people are positive (Bayes)."""
         right = self.specificity * (1 - prevalence)
-        return _ratio(right, right + (1 - self.sensitivity) * prevalence)
+        return ratio(right, right + (1 - self.sensitivity) * prevalence)
 
     @property
     def f1(self) -> Floats:
         """Of the positive class; for several classes the unweighted mean (macro), 0 for a class never called right."""
         right, named = self._right, self.counts.sum(axis=-1) + self.counts.sum(axis=-2)
-        each = _ratio(2 * right, named)
+        each = ratio(2 * right, named)
         return each[..., 1] if each.shape[-1] == 2 else each.mean(axis=-1)
 
     @property
@@ -147,7 +162,7 @@ class Confusion:
         true, called = self.counts.sum(axis=-1), self.counts.sum(axis=-2)
         agreement = right * total - (true * called).sum(axis=-1)
         spread = (total**2 - (called**2).sum(axis=-1)) * (total**2 - (true**2).sum(axis=-1))
-        return _ratio(agreement, np.sqrt(spread))
+        return ratio(agreement, np.sqrt(spread))
 
     @cached_property
     def _right(self) -> Floats:
@@ -155,7 +170,7 @@ class Confusion:
 
     @property
     def _precisions(self) -> Floats:
-        return _ratio(self._right, self.counts.sum(axis=-2))
+        return ratio(self._right, self.counts.sum(axis=-2))
 
 
 def brier(probabilities: ArrayLike, reference: ArrayLike, weights: Floats | None = None) -> Floats:
@@ -167,14 +182,14 @@ def brier(probabilities: ArrayLike, reference: ArrayLike, weights: Floats | None
     table, truth = _by_class(probabilities, reference)
     squares = (table - np.eye(table.shape[1])[truth]) ** 2
     # With two classes both columns say the same, and the usual figure is that of one.
-    return _mean(squares.sum(axis=1) / (2 if table.shape[1] == 2 else 1), weights)
+    return mean(squares.sum(axis=1) / (2 if table.shape[1] == 2 else 1), weights_of(weights, len(table)))
 
 
 def log_loss(probabilities: ArrayLike, reference: ArrayLike, weights: Floats | None = None) -> Floats:
     """Mean negative logarithm (nats) of the probability given to what was true, which is clipped at 1.2e-7."""
     table, truth = _by_class(probabilities, reference)
     given = table[np.arange(len(truth)), truth]
-    return _mean(-np.log(np.clip(given, SMALLEST_PROBABILITY, 1.0)), weights)
+    return mean(-np.log(np.clip(given, SMALLEST_PROBABILITY, 1.0)), weights_of(weights, len(table)))
 
 
 def ece(probabilities: ArrayLike, happened: ArrayLike, weights: Floats | None = None, *, bins: int = BINS) -> Floats:
@@ -184,22 +199,22 @@ def ece(probabilities: ArrayLike, happened: ArrayLike, weights: Floats | None = 
                    highest probability with `happened` whether that class was right (top label)
     Guo et al., ICML 2017, arXiv:1706.04599; it is never below 0 and so too high in small sets
     """
-    chance, count = np.asarray(probabilities, dtype=np.float64), _weights(weights, np.size(probabilities))
+    chance, count = np.asarray(probabilities, dtype=np.float64), weights_of(weights, np.size(probabilities))
     member = np.eye(bins)[_bin(chance, bins)]
     gap = np.abs((count * (chance - np.asarray(happened, dtype=np.float64))) @ member)
-    return _ratio(gap.sum(axis=-1), count.sum(axis=-1))
+    return ratio(gap.sum(axis=-1), count.sum(axis=-1))
 
 
 def calibration_error(
-    probabilities: ArrayLike, happened: ArrayLike, patients: ArrayLike, *, seed: int, draws: int = 200
+    probabilities: ArrayLike, happened: ArrayLike, patients: ArrayLike, *, seed: Seed, draws: int = 200
 ) -> Estimate:
-    """`ece` beside what it would be on average if the probabilities were right, which `method` says.
+    """`ece`; `method` says what it would be on average if the probabilities were right.
 
     It has no interval: each draw with replacement is worse calibrated than the cases it is drawn from, so that a
     bootstrap misses the truth (bench/interval_coverage.py).
     Bröcker and Smith, Weather Forecast 2007, doi:10.1175/WAF993.1
     """
-    chance, random = np.asarray(probabilities, dtype=np.float64), np.random.default_rng(seed)
+    chance, random = np.asarray(probabilities, dtype=np.float64), np.random.default_rng(Resampling.of(seed).seed)
     if not len(chance):
         return Estimate(float("nan"), method="none: no cases")
     expected = np.mean([ece(chance, random.random(len(chance)) < chance) for _ in range(draws)])
@@ -215,14 +230,14 @@ def roc_curve(scores: ArrayLike, positive: ArrayLike) -> tuple[Floats, Floats, F
     """
     yes, no = (counts[::-1] for counts in _tied(scores, positive, None))
     thresholds = np.unique(np.asarray(scores, dtype=np.float64))[::-1]
-    wrong, found = (np.concatenate([[0.0], np.cumsum(part)]) for part in (no, yes))
-    return _ratio(wrong, wrong[-1]), _ratio(found, found[-1]), np.concatenate([[np.inf], thresholds])
+    wrong, hits = (np.concatenate([[0.0], np.cumsum(part)]) for part in (no, yes))
+    return ratio(wrong, wrong[-1]), ratio(hits, hits[-1]), np.concatenate([[np.inf], thresholds])
 
 
 def precision_recall_curve(scores: ArrayLike, positive: ArrayLike) -> tuple[Floats, Floats, Floats]:
     """Recall, precision and threshold ("positive from here up"), from the highest score to the lowest."""
     yes, no = (np.cumsum(counts[::-1]) for counts in _tied(scores, positive, None))
-    return _ratio(yes, yes[-1]), yes / (yes + no), np.unique(np.asarray(scores, dtype=np.float64))[::-1]
+    return ratio(yes, yes[-1]), yes / (yes + no), np.unique(np.asarray(scores, dtype=np.float64))[::-1]
 
 
 def reliability(
@@ -237,15 +252,67 @@ def reliability(
     return mean, frequency, counts[full]
 
 
+def roc_band(
+    scores: ArrayLike, positive: ArrayLike, patients: ArrayLike, *, seed: Seed, draws: int = 500
+) -> tuple[Floats, Floats, Floats] | None:
+    """1 - specificity, and the lowest and highest sensitivity there in 95 % of draws of patients within their class.
+
+    None where a class has fewer than ten patients: a band would seem to say more than is known.
+    Each point has its own interval; the whole curve leaves the band more often. Macskassy and Provost, ROCAI 2004
+    """
+    values, truth = np.asarray(scores, dtype=np.float64), np.asarray(positive, dtype=bool)
+    owners = np.asarray(patients)
+    if min(len(np.unique(owners[side])) for side in (truth, ~truth)) < FEW_PATIENTS:
+        return None
+    # From the highest score down; cases of equal score enter together.
+    order = np.argsort(-values, kind="stable")
+    last = np.append(np.flatnonzero(np.diff(values[order])), len(values) - 1)
+    across = np.linspace(0, 1, POINTS)
+    sensitivities = []
+    for weights in reweighted(owners, strata=truth, seed=seed, draws=draws):
+        counts = weights[:, order]
+        right, wrong = (np.cumsum(counts * side[order], axis=1)[:, last] for side in (truth, ~truth))
+        for hit, false in zip(right, wrong, strict=True):
+            sensitivities.append(np.interp(across, np.append(0, false / false[-1]), np.append(0, hit / hit[-1])))
+    low, high = np.quantile(sensitivities, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    return across, low, high
+
+
+def predictive_values(
+    called: ArrayLike, positive: ArrayLike, patients: ArrayLike, *, prevalence: float | None, seed: Seed
+) -> tuple[Estimate, Estimate]:
+    """PPV and NPV of (images,) calls where `prevalence` of all people are positive; None: as many as of these images.
+
+    Of these images they are proportions of the calls. At another prevalence they follow from sensitivity and
+    specificity (Bayes), whose patients are resampled within positives and negatives; where no call is wrong, the exact
+    bound of sensitivity or specificity bounds them.
+    """
+    calls, truth, owners = np.asarray(called, bool), np.asarray(positive, bool), np.asarray(patients)
+    if prevalence is None:
+        at = f"; at a prevalence of {truth.mean():.3g}, that of these cases" if len(truth) else ""
+        estimates = [
+            proportion(truth[calls], owners[calls], seed=seed),
+            proportion(~truth[~calls], owners[~calls], seed=seed),
+        ]
+    else:
+        at = f"; at a stated prevalence of {prevalence:.3g}"
+        estimates = [
+            _predictive_value(calls, truth, owners, prevalence, seed),
+            _predictive_value(~calls, ~truth, owners, 1 - prevalence, seed),
+        ]
+    ppv, npv = (replace(one, method=one.method + at) for one in estimates)
+    return ppv, npv
+
+
 def _tied(scores: ArrayLike, positive: ArrayLike, weights: Floats | None) -> tuple[Floats, Floats]:
     """(..., scores that differ, rising) weight of the positive and of the negative images with that score."""
     values, truths = np.asarray(scores, dtype=np.float64), np.asarray(positive, dtype=bool)
-    if values.shape != truths.shape or values.ndim != 1 or not len(values) or np.isnan(values).any():
+    if not are_paired(values, truths) or not len(values) or np.isnan(values).any():
         problem = f"scores of {values.shape} for truths of {truths.shape}, or a score that is NaN"
         raise UsageError(problem, "classification", "Give one score and one truth for each image")
     order = np.argsort(values, kind="stable")
     starts = np.concatenate([[0], np.flatnonzero(values[order][1:] != values[order][:-1]) + 1])
-    count = _weights(weights, len(values))[..., order]
+    count = weights_of(weights, len(values))[..., order]
     yes = np.add.reduceat(count * truths[order], starts, axis=-1)
     return yes, np.add.reduceat(count, starts, axis=-1) - yes
 
@@ -265,16 +332,20 @@ def _bin(chance: Floats, bins: int) -> NDArray[np.intp]:
     return np.minimum((chance * bins).astype(np.intp), bins - 1)
 
 
-def _weights(weights: Floats | None, images: int) -> Floats:
-    return np.ones(images) if weights is None else np.asarray(weights, dtype=np.float64)
+def _predictive_value(
+    calls: np.ndarray, truth: np.ndarray, owners: np.ndarray, prevalence: float, seed: Seed
+) -> Estimate:
+    """PPV of calls at a prevalence; an NPV is the PPV of the other class."""
 
+    def value(weights: Floats) -> Floats:
+        return Confusion.of(calls, truth, 2, weights).ppv_at(prevalence)
 
-def _mean(scores: Floats, weights: Floats | None) -> Floats:
-    count = _weights(weights, len(scores))
-    return _ratio(count @ scores, count.sum(axis=-1))
-
-
-def _ratio(part: Any, whole: Any) -> Floats:
-    """part / whole; NaN where there is nothing to divide by."""
-    part, whole = np.asarray(part, dtype=np.float64), np.asarray(whole, dtype=np.float64)
-    return np.divide(part, whole, out=np.full(np.broadcast_shapes(part.shape, whole.shape), np.nan), where=whole > 0)
+    estimate = bootstrap_statistic(value, owners, strata=truth, seed=seed, exact=False)
+    if estimate.low is not None or estimate.value != 1.0:
+        return estimate
+    # No negative was called positive: at worst as many as the exact interval of that proportion allows.
+    free = len(np.unique(owners[~truth]))
+    least = float(clopper_pearson(free, free).low or 0.0)
+    right = float(Confusion.of(calls, truth).sensitivity) * prevalence
+    low = right / (right + (1 - least) * (1 - prevalence))
+    return replace(estimate, low=low, high=1.0, method="exact (Clopper-Pearson) bound of the wrong calls, by patient")

@@ -1,4 +1,4 @@
-"""How well boxes are found: average precision, and sensitivity at so many false ones a scan.
+"""Figures of boxes: average precision, and sensitivity at a number of false boxes a scan.
 
 Every figure takes `weights`, (..., images) how often each image counts, and gives one number a weighting: (...).
 Without weights each image counts once. So a figure and its bootstrap (`bootstrap_statistic`) are one definition.
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from isocenter.errors import UsageError
+from isocenter.evaluation.weighting import ratio, weights_of
 from isocenter.values import BoundingBoxes, Floats
 
 # Lin et al., ECCV 2014, arXiv:1405.0312: recalls at which precision is looked at, overlaps that are averaged over,
@@ -33,8 +34,7 @@ Truths = NDArray[np.bool_]
 def box_iou(boxes: ArrayLike, others: ArrayLike) -> Floats:
     """(n, m) intersection over union of each of (n, 2 * axes) boxes with each of (m, 2 * axes), by volume."""
     both = _shared(boxes, others)
-    one, other = _volumes(boxes)[:, None], _volumes(others)[None]
-    return np.asarray(both / (one + other - both))
+    return np.asarray(both / (_volumes(boxes)[:, None] + _volumes(others)[None] - both))
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +65,7 @@ class Matches:
 
         A box takes the reference that it overlaps most, at least `overlap`, of those that none has taken; without one
         it is wrong. One that could only have taken an ignored reference is left out; as such a reference may stand for
-        many, what counts there is the share of the box that lies in it. That is COCO's way, arXiv:1405.0312
+        many, what counts there is the share of the box that lies in it. As in COCO, arXiv:1405.0312
         Raises UsageError for another number of images, or boxes without a score.
         """
         _refuse_unlike(predicted, references)
@@ -85,15 +85,15 @@ class Matches:
 
         Lin et al., ECCV 2014, arXiv:1405.0312, as in its evaluation code.
         """
-        counts = _weights(weights, len(self.references))
+        counts = weights_of(weights, len(self.references))
         total = counts @ self.references
         right, wrong = self._cumulated
-        found, false = counts @ right, counts @ wrong
-        called = found + false
-        precision = np.divide(found, called, out=np.zeros_like(found), where=called > 0)
+        hits, false = counts @ right, counts @ wrong
+        called = hits + false
+        precision = np.divide(hits, called, out=np.zeros_like(hits), where=called > 0)
         # What a later box brings back in precision an earlier threshold has too, by lowering itself.
         envelope = np.maximum.accumulate(precision[..., ::-1], axis=-1)[..., ::-1]
-        recall = np.divide(found, total[..., None], out=np.zeros_like(found), where=total[..., None] > 0)
+        recall = np.divide(hits, total[..., None], out=np.zeros_like(hits), where=total[..., None] > 0)
         figures = [
             np.append(one, 0.0)[np.searchsorted(reached, RECALLS)].mean()
             for one, reached in zip(_rows(envelope), _rows(recall), strict=True)
@@ -204,16 +204,15 @@ class Froc:
 
     def _at(self, rates: Sequence[float], weights: Floats | None, among: Truths | None) -> Floats:
         """(..., rates) sensitivities. A hit counts where no more false boxes than allowed score as much or more."""
-        counts = _weights(weights, self.images)
+        counts = weights_of(weights, self.images)
         wanted = np.ones(len(self.scores), dtype=bool) if among is None else np.asarray(among, dtype=bool)
         total = counts @ np.bincount(self.image[wanted], minlength=self.images)
         met = np.isfinite(self.scores)
         allowed, false = counts.sum(axis=-1)[..., None], counts @ self._false_by_hit
         own = counts[..., self.image[met]] * wanted[met]
         # Rounding must not decide where a rate is met exactly.
-        found = np.stack([(own * (false <= rate * allowed + 1e-9)).sum(axis=-1) for rate in rates], axis=-1)
-        there = np.broadcast_to(total[..., None] > 0, found.shape)
-        return np.divide(found, total[..., None], out=np.full(found.shape, np.nan), where=there)
+        hits = np.stack([(own * (false <= rate * allowed + 1e-9)).sum(axis=-1) for rate in rates], axis=-1)
+        return ratio(hits, total[..., None])
 
     @cached_property
     def _false_by_hit(self) -> Floats:
@@ -260,9 +259,10 @@ def _contained(boxes: BoundingBoxes, truth: BoundingBoxes) -> Truths:
 
 def _shared(boxes: ArrayLike, others: ArrayLike) -> Floats:
     """(n, m) volume that two boxes have in common."""
-    one, other = np.asarray(boxes, dtype=float)[:, None], np.asarray(others, dtype=float)[None]
-    axes = one.shape[-1] // 2
-    low, high = np.maximum(one[..., :axes], other[..., :axes]), np.minimum(one[..., axes:], other[..., axes:])
+    first, second = np.asarray(boxes, dtype=float)[:, None], np.asarray(others, dtype=float)[None]
+    axes = first.shape[-1] // 2
+    low = np.maximum(first[..., :axes], second[..., :axes])
+    high = np.minimum(first[..., axes:], second[..., axes:])
     return np.asarray(np.maximum(high - low, 0.0).prod(axis=-1))
 
 
@@ -295,10 +295,6 @@ def _scores(boxes: BoundingBoxes) -> Floats:
     if boxes.scores is None:
         raise UsageError("predicted boxes have no scores", "detection", "Give BoundingBoxes with scores")
     return boxes.scores
-
-
-def _weights(weights: Floats | None, images: int) -> Floats:
-    return np.ones(images) if weights is None else np.asarray(weights, dtype=float)
 
 
 def _rows(values: Floats) -> Floats:

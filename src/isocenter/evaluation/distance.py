@@ -1,4 +1,4 @@
-"""How far two surfaces lie apart: figures in mm, or in pixels where the size of one is not known.
+"""Distances between two surfaces, in mm, or in pixels where the size of one is not known.
 
 A surface is made of one element at each corner of voxels where inside and outside meet. Every face between them gives
 an equal share of its area vector to each of its corners, and the length of their sum is the element's area. So the
@@ -18,11 +18,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from isocenter.errors import GeometryError
+from isocenter.evaluation.weighting import steps_of
 from isocenter.lazy import ndimage, spatial
 from isocenter.values import Floats
 
 # Distances are sums of floats: what lies exactly at the tolerance must not fall out by rounding.
 ROUNDING = 1e-6
+# The code of a corner is a byte: a bit for each of the eight voxels around it in 3D.
+AXES = range(1, 4)
 
 Mask = NDArray[np.bool_]
 
@@ -44,7 +47,7 @@ class Surface:
     def of(cls, mask: Mask, spacing: ArrayLike) -> Surface:
         """spacing: (axes,) mm, or (axes, axes) as for `surface_distance`"""
         codes = _codes(np.pad(mask, 1))  # what touches the border of the image ends there
-        steps = _steps(spacing)
+        steps = steps_of(spacing)
         areas, offsets = elements(tuple(map(tuple, steps.tolist())))
         corners = np.nonzero((codes > 0) & (codes < len(areas) - 1))
         index, code = np.stack(corners, axis=1), codes[corners]
@@ -79,7 +82,7 @@ class SurfaceDistance:
 
     @property
     def assd(self) -> float:
-        """Average symmetric surface distance: the mean over the area of both surfaces together."""
+        """Average symmetric surface distance: the mean over the area of both surfaces."""
         if (instead := self._where_missing(self.worst)) is not None:
             return instead
         return float(np.average(np.concatenate(self._distances), weights=self._areas))
@@ -97,11 +100,11 @@ class SurfaceDistance:
 
     @cached_property
     def _distances(self) -> tuple[Floats, Floats]:
-        return _each_way(self.prediction.places, self.reference.places)
+        return _both_directions(self.prediction.places, self.reference.places)
 
     @cached_property
     def _corner_distances(self) -> tuple[Floats, Floats]:
-        return _each_way(self.prediction.corners, self.reference.corners)
+        return _both_directions(self.prediction.corners, self.reference.corners)
 
     @property
     def _areas(self) -> Floats:
@@ -120,8 +123,8 @@ def surface_distance(prediction: ArrayLike, reference: ArrayLike, spacing: Array
     Raises GeometryError for masks of two grids.
     """
     predicted, true = np.asarray(prediction, dtype=bool), np.asarray(reference, dtype=bool)
-    steps = _steps(np.ones(true.ndim) if spacing is None else spacing)
-    if true.ndim not in (1, 2, 3):
+    steps = steps_of(np.ones(true.ndim) if spacing is None else spacing)
+    if true.ndim not in AXES:
         raise GeometryError(f"a mask with {true.ndim} axes", "surface_distance", "Give one to three, without channels")
     if predicted.shape != true.shape or len(steps) != true.ndim:
         problem = (
@@ -146,7 +149,7 @@ def elements(spacing: tuple[float, ...] | tuple[tuple[float, ...], ...]) -> tupl
     Voxels that meet only at this corner or along an edge have surfaces of their own: a thin diagonal line has both
     its sides.
     """
-    steps = _steps(spacing)
+    steps = steps_of(spacing)
     axes = len(steps)
     bits = np.arange(2 ** (2**axes))[:, None] >> np.arange(2**axes) & 1
     around = bits.astype(bool).reshape(-1, *(2,) * axes)
@@ -179,12 +182,6 @@ def _faces(piece: Mask) -> Floats:
     return np.array([np.diff(piece.astype(np.int8), axis=axis).sum() for axis in range(piece.ndim)], dtype=float)
 
 
-def _steps(spacing: ArrayLike) -> Floats:
-    """(axes, axes) from a spacing per axis, or as it is."""
-    steps = np.asarray(spacing, dtype=np.float64)
-    return np.diag(steps) if steps.ndim == 1 else steps
-
-
 def _diagonal(shape: Sequence[int], steps: Floats) -> float:
     """The longest of the grid's diagonals, mm."""
     turns = np.array(list(product((-1, 1), repeat=len(shape))))
@@ -195,15 +192,15 @@ def _middle_of_faces(voxels: Mask) -> Floats:
     """Mean offset from the corner to the centres of the faces around it, in voxels; none where there is no face."""
     centres = []
     for axis in range(voxels.ndim):
-        beside = np.argwhere(np.diff(voxels, axis=axis)) - 0.5
-        beside[:, axis] = 0.0
-        centres.append(beside)
-    found = np.concatenate(centres)
-    return np.asarray(found.mean(axis=0)) if len(found) else np.zeros(voxels.ndim)
+        faces = np.argwhere(np.diff(voxels, axis=axis)) - 0.5
+        faces[:, axis] = 0.0
+        centres.append(faces)
+    middles = np.concatenate(centres)
+    return np.asarray(middles.mean(axis=0)) if len(middles) else np.zeros(voxels.ndim)
 
 
-def _each_way(places: Floats, others: Floats) -> tuple[Floats, Floats]:
-    """Distance from each place to the nearest of the others, and the other way round."""
+def _both_directions(places: Floats, others: Floats) -> tuple[Floats, Floats]:
+    """Distance from each place to the nearest of the others, and from each of the others to the nearest place."""
     return np.asarray(spatial.KDTree(others).query(places)[0]), np.asarray(spatial.KDTree(places).query(others)[0])
 
 
@@ -216,5 +213,5 @@ def _quantile(distances: Floats, areas: Floats, share: float) -> float:
 
 
 def _bounding_box(mask: Mask) -> tuple[slice, ...]:
-    found = ndimage.find_objects(mask.view(np.uint8))
-    return found[0] if found and found[0] else (slice(0, 0),) * mask.ndim
+    boxes = ndimage.find_objects(mask.view(np.uint8))
+    return boxes[0] if boxes and boxes[0] else (slice(0, 0),) * mask.ndim

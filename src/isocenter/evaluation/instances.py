@@ -1,4 +1,4 @@
-"""How well single objects were found: figures of two maps in which each object has its number."""
+"""Figures of single objects, from two maps in which each object has its number."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from isocenter.errors import GeometryError, UsageError
+from isocenter.evaluation.weighting import ratio
 from isocenter.values import Floats
 
 Integers = NDArray[np.int64]
@@ -46,12 +47,12 @@ class InstanceOverlap:
 
     def ap(self, thresholds: Sequence[float] = thresholds) -> float:
         """TP / (TP + FP + FN), the mean over thresholds: the average precision of the 2018 Data Science Bowl."""
-        found = np.array([self.matched(threshold) for threshold in thresholds])
-        return float(np.mean(_share(found, len(self.predicted) + len(self.reference) - found)))
+        hits = np.array([self.matched(threshold) for threshold in thresholds])
+        return float(np.mean(ratio(hits, len(self.predicted) + len(self.reference) - hits)))
 
     def f1(self, threshold: float = 0.5) -> float:
         """2 TP / (2 TP + FP + FN)."""
-        return float(_share(2 * self.matched(threshold), len(self.predicted) + len(self.reference)))
+        return float(ratio(2 * self.matched(threshold), len(self.predicted) + len(self.reference)))
 
     @property
     def aji(self) -> float:
@@ -65,13 +66,13 @@ class InstanceOverlap:
         untaken = np.ones(len(self.predicted), dtype=bool)
         untaken[self.pairs[best, 0]] = False
         union = self._unions[best].sum() + self.reference[unmet].sum() + self.predicted[untaken].sum()
-        return float(_share(self.shared[best].sum(), union))
+        return float(ratio(self.shared[best].sum(), union))
 
     @property
     def sq(self) -> float:
-        """Segmentation quality: the mean overlap of what was found; NaN where nothing was."""
-        found = self.iou[self.iou > 0.5]
-        return float(found.mean()) if len(found) else float("nan")
+        """Segmentation quality: the mean overlap of matched objects; NaN where none is matched."""
+        matched = self.iou[self.iou > 0.5]
+        return float(matched.mean()) if len(matched) else float("nan")
 
     @property
     def rq(self) -> float:
@@ -81,8 +82,8 @@ class InstanceOverlap:
     @property
     def pq(self) -> float:
         """Panoptic quality of one class, SQ times RQ. Kirillov et al., CVPR 2019, arXiv:1801.00868"""
-        found = self.iou[self.iou > 0.5]
-        return float(_share(2 * found.sum(), len(self.predicted) + len(self.reference)))
+        matched = self.iou[self.iou > 0.5]
+        return float(ratio(2 * matched.sum(), len(self.predicted) + len(self.reference)))
 
     @property
     def _unions(self) -> Integers:
@@ -98,12 +99,12 @@ class InstanceOverlap:
 
 def instance_overlap(predicted: ArrayLike, reference: ArrayLike) -> InstanceOverlap:
     """Of two maps (*spatial) of one grid in which 0 is background and every other number is one object."""
-    one, other = np.asarray(predicted), np.asarray(reference)
-    if one.shape != other.shape:
-        problem = f"a prediction of {one.shape} for a reference of {other.shape}"
+    ours, theirs = np.asarray(predicted), np.asarray(reference)
+    if ours.shape != theirs.shape:
+        problem = f"a prediction of {ours.shape} for a reference of {theirs.shape}"
         raise GeometryError(problem, "instances", "Score on the reference's own grid")
-    _, own, sizes = _numbered(one)
-    true, others, true_sizes = _numbered(other)
+    _, own, sizes = _numbered(ours)
+    true, others, true_sizes = _numbered(theirs)
     both = (own > 0) & (others > 0)
     keys, shared = np.unique((own[both] - 1) * max(1, len(true)) + others[both] - 1, return_counts=True)
     pairs = np.stack(np.divmod(keys, max(1, len(true))), axis=1)
@@ -117,8 +118,3 @@ def _numbered(numbers: NDArray) -> tuple[NDArray, Integers, Integers]:
     renumbered = np.zeros(len(values), dtype=np.int64)
     renumbered[objects] = np.arange(1, int(objects.sum()) + 1)
     return values[objects], renumbered[places], counts[objects].astype(np.int64)
-
-
-def _share(part: ArrayLike, whole: ArrayLike) -> Floats:
-    parts, wholes = np.asarray(part, dtype=np.float64), np.asarray(whole, dtype=np.float64)
-    return np.divide(parts, wholes, out=np.full(np.shape(wholes), np.nan), where=wholes > 0)

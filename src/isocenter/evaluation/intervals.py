@@ -1,17 +1,16 @@
-"""Intervals: how far a figure could lie from the truth, given that these patients and no others were examined."""
+"""Confidence intervals: bootstrap over patients, exact and score intervals of proportions and medians."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from isocenter.errors import UsageError
+from isocenter.evaluation.weighting import are_paired
 from isocenter.lazy import stats
 from isocenter.values import Draws, Estimate, Floats
 
@@ -22,72 +21,69 @@ FEW_PATIENTS = 10
 # Weights that are held at once: 32 MB of float64.
 CHUNK = 4_000_000
 
-_KEEPING: ContextVar[bool] = ContextVar("keeping", default=False)
-# {patient: the model by which it was scored}, where there are several.
-_MODELS: ContextVar[Mapping[Any, Any] | None] = ContextVar("models", default=None)
-
 Integers = NDArray[np.integer[Any]]
 # (draws, images) how often each image counts -> (draws,) the figure under each weighting.
 Statistic = Callable[[Floats], Floats]
 
 
-@contextmanager
-def kept_draws() -> Iterator[None]:
-    """Estimates that are made within keep what each draw came to, for `difference`."""
-    before = _KEEPING.set(True)
-    try:
-        yield
-    finally:
-        _KEEPING.reset(before)
+@dataclass(frozen=True)
+class Resampling:
+    """How patients are drawn again: by a seed, within the model that scored them, with or without a copy of the draws.
 
-
-@contextmanager
-def models_apart(models: Mapping[Any, Any]) -> Iterator[None]:
-    """Figures that are made within are of cases that several models have scored, such as the folds of a run.
-
-    models: {patient: the model that scored its images}
-    A figure that compares scores of different images is made for each model by itself, and their unweighted mean is
-    stated: what one model calls 0.6 another calls 0.4, so that their scores make no common order.
+    models:      {patient: the model that scored its images}, where several did, such as the folds of a run. A figure
+                 that compares scores of different images is then made for each model, and their unweighted mean is
+                 stated: what one model calls 0.6 another calls 0.4, so that their scores have no common order.
+    keeps_draws: whether estimates keep the figure of each draw, for `difference`
     Forman and Scholz, SIGKDD Explor 2010, doi:10.1145/1882471.1882479; Airola et al., Comput Stat Data Anal 2011,
     doi:10.1016/j.csda.2010.11.018
     """
-    before = _MODELS.set(models)
-    try:
-        yield
-    finally:
-        _MODELS.reset(before)
+
+    seed: int = 0
+    models: Mapping[Any, Any] = field(default_factory=dict)
+    keeps_draws: bool = False
+
+    @classmethod
+    def of(cls, seed: Seed) -> Resampling:
+        """A plain number is a seed without models, whose draws nobody keeps."""
+        return seed if isinstance(seed, cls) else cls(int(seed))  # type: ignore[arg-type]
+
+    def models_of(self, patients: NDArray[Any]) -> Integers | None:
+        """(patients,) index of the model that scored each; None where one model scored them all or one is unknown."""
+        owners = patients.tolist()
+        if not self.models or not all(patient in self.models for patient in owners):
+            return None
+        models = np.asarray(np.unique([str(self.models[patient]) for patient in owners], return_inverse=True)[1])
+        return models if models.max(initial=0) > 0 else None
 
 
-def scored_by() -> int:
-    """How many models have scored the cases that figures are made of now; 1 where nobody says otherwise."""
-    models = _MODELS.get()
-    return 1 if models is None else max(1, len(set(models.values())))
+# Where a seed is asked for, a Resampling may stand in for it, as a Generator may in NumPy.
+Seed: TypeAlias = "int | Resampling"
 
 
 def difference(first: Estimate, second: Estimate) -> Estimate:
     """How much higher the second figure is than the first, both of the same cases, with a 95 % interval.
 
-    Made within `kept_draws` by the same seed, both were drawn for the same patients, so that what is easy or hard about
-    a patient cancels out. Of differences the few patients are widened as in `bootstrap`.
+    Both must have kept their draws, by the same seed: then both were drawn for the same patients, and what is easy or
+    hard about a patient cancels out. With few patients the interval is widened as in `bootstrap`.
     """
     value = second.value - first.value
     common: dict[str, Any] = {"level": LEVEL, "n": first.n, "patients": first.patients, "unit": first.unit}
-    one, other = first.draws, second.draws
+    drawn, other = first.draws, second.draws
     if not np.isfinite(value):
         return Estimate(value, **common, method="none: one of both is undefined")
-    if one is None or other is None or first.n != second.n or not np.array_equal(one.strata, other.strata):
+    if drawn is None or other is None or first.n != second.n or not np.array_equal(drawn.strata, other.strata):
         return Estimate(value, **common, method="none: both were not drawn for the same patients")
-    apart = other.figures - one.figures
-    apart = apart[np.isfinite(apart)]
-    if not len(apart) or np.ptp(apart) <= 1e-12:
+    differences = other.figures - drawn.figures
+    differences = differences[np.isfinite(differences)]
+    if not len(differences) or np.ptp(differences) <= 1e-12:
         return Estimate(value, **common, method="none: all draws are equal")
-    few = f"; unreliable: {one.fewest} patients" if one.fewest < FEW_PATIENTS else ""
-    tail = _tail(one.fewest, one.models)
-    low, high = np.quantile(apart, [tail, 1 - tail]).tolist()
+    few = f"; unreliable: {drawn.fewest} patients" if drawn.fewest < FEW_PATIENTS else ""
+    tail = _tail(drawn.fewest, drawn.models)
+    low, high = np.quantile(differences, [tail, 1 - tail]).tolist()
     return Estimate(value, low, high, **common, method=f"paired patient bootstrap{few}")
 
 
-def bootstrap(scores: ArrayLike, patients: ArrayLike, *, seed: int, draws: int = DRAWS, unit: str = "") -> Estimate:
+def bootstrap(scores: ArrayLike, patients: ArrayLike, *, seed: Seed, draws: int = DRAWS, unit: str = "") -> Estimate:
     """Mean score with a 95 % percentile interval that resamples patients, not images, widened where they are few.
 
     scores:   (images,) one score each; NaN is undefined, left out and counted in `method`
@@ -117,7 +113,7 @@ def bootstrap_statistic(
     patients: ArrayLike,
     *,
     strata: ArrayLike | None = None,
-    seed: int,
+    seed: Seed,
     draws: int = DRAWS,
     unit: str = "",
     exact: bool = True,
@@ -132,7 +128,7 @@ def bootstrap_statistic(
                A figure that is always biased (ECE) gets no true interval this way: `calibration_error`
     exact:     whether a perfect 1 or 0 is a proportion of independent trials, as it is not for MCC
     compares:  whether it sets the score of one image against that of another (AUROC, average precision), which only
-               scores of one model allow: within `models_apart` it is then made for each of them
+               scores of one model allow: where `seed` names several models, it is made for each of them
     """
     owners = np.asarray(patients)
     people, owner = np.unique(owners, return_inverse=True)
@@ -141,7 +137,7 @@ def bootstrap_statistic(
     def over_people(weights: Floats) -> Floats:
         return statistic(weights[:, owner])
 
-    models = _models_of(people) if compares else None
+    models = Resampling.of(seed).models_of(people) if compares else None
     given: dict[str, Any] = {"n": len(owners), "unit": unit, "seed": seed, "draws": draws, "exact": exact}
     if models is None:
         return _estimate(over_people, groups, **given)
@@ -149,7 +145,7 @@ def bootstrap_statistic(
 
 
 def reweighted(
-    patients: ArrayLike, *, strata: ArrayLike | None = None, seed: int, draws: int = DRAWS
+    patients: ArrayLike, *, strata: ArrayLike | None = None, seed: Seed, draws: int = DRAWS
 ) -> Iterator[Floats]:
     """(some draws, images) how often each image counts where patients are drawn again, as in `bootstrap_statistic`."""
     people, owner = np.unique(np.asarray(patients), return_inverse=True)
@@ -172,14 +168,14 @@ def wilson(successes: int, n: int, *, level: float = LEVEL) -> Estimate:
     return Estimate(share, float(centre - half), float(centre + half), level=level, n=n, patients=n, method="Wilson")
 
 
-def proportion(successes: ArrayLike, patients: ArrayLike, *, seed: int) -> Estimate:
+def proportion(successes: ArrayLike, patients: ArrayLike, *, seed: Seed) -> Estimate:
     """Share of images that succeeded (accuracy, sensitivity): Wilson's interval where each is another patient's.
 
     successes: (images,) truths; several images of a patient are not independent, and are bootstrapped
     """
     values, owners = _aligned(successes, patients)
     people = len(np.unique(owners))
-    if not 1 < people == len(values) or _KEEPING.get():  # Wilson's draws nobody
+    if not 1 < people == len(values) or Resampling.of(seed).keeps_draws:  # Wilson's interval has no draws
         return bootstrap(values, owners, seed=seed)
     few = f"; unreliable: {people} patients" if people < FEW_PATIENTS else ""
     estimate = wilson(int(values.sum()), people)
@@ -219,15 +215,6 @@ def median(scores: ArrayLike, patients: ArrayLike, *, unit: str = "", level: flo
     return Estimate(float(np.median(values)), low, high, **common, method="exact (order statistics)")
 
 
-def _models_of(people: NDArray[Any]) -> Integers | None:
-    """(people,) the model that scored each; None where one has scored them all."""
-    known = _MODELS.get()
-    if known is None or not all(person in known for person in people.tolist()):
-        return None
-    models = np.asarray(np.unique([str(known[person]) for person in people.tolist()], return_inverse=True)[1])
-    return models if models.max(initial=0) > 0 else None
-
-
 def _over_models(statistic: Statistic, groups: Integers, models: Integers, given: Mapping[str, Any]) -> Estimate:
     """The mean over the models of a figure, people drawn again within model and stratum.
 
@@ -257,7 +244,7 @@ def _estimate(
     *,
     n: int,
     unit: str,
-    seed: int,
+    seed: Seed,
     draws: int,
     exact: bool,
     note: str = "",
@@ -279,7 +266,7 @@ def _estimate(
         return Estimate(value, **common, method=f"none: one patient{note}")
     few = f"; unreliable: {fewest} patients{'' if fewest == people else ' in one class'}" * (fewest < FEW_PATIENTS)
     figures = np.concatenate([statistic(weights) for weights in _weightings(strata, seed, draws, width=n)])
-    if _KEEPING.get():
+    if Resampling.of(seed).keeps_draws:
         common["draws"] = Draws(figures, fewest, strata, count)
     figures = figures[np.isfinite(figures)]
     if not len(figures) or np.ptp(figures) <= 1e-12:
@@ -306,7 +293,7 @@ def _tail(patients: int, models: int = 1) -> float:
 
 
 def _degenerate(value: float, trials: int, exact: bool, common: dict[str, Any], note: str) -> Estimate:
-    """What can be said where every draw gives the same figure.
+    """The estimate where every draw gives the same figure.
 
     All scores 1 means that `trials` independent people (for AUROC: disjoint pairs, one of each class) succeeded.
     """
@@ -316,12 +303,12 @@ def _degenerate(value: float, trials: int, exact: bool, common: dict[str, Any], 
     return Estimate(value, **common, method=f"none: all draws are equal{note}")
 
 
-def _weightings(strata: Integers, seed: int, draws: int, *, width: int) -> Iterator[Floats]:
+def _weightings(strata: Integers, seed: Seed, draws: int, *, width: int) -> Iterator[Floats]:
     """(some draws, people) how often each was drawn, with replacement from its own stratum.
 
     width: images that a statistic spreads each draw over, so that memory stays within bounds
     """
-    random, people = np.random.default_rng(seed), len(strata)
+    random, people = np.random.default_rng(Resampling.of(seed).seed), len(strata)
     at_once = max(1, CHUNK // width)
     members = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
     for start in range(0, draws, at_once):
@@ -342,7 +329,7 @@ def _rarest(classes: NDArray[Any], owner: Integers) -> Integers:
 
 def _aligned(scores: ArrayLike, patients: ArrayLike) -> tuple[Floats, NDArray[Any]]:
     values, owners = np.asarray(scores, dtype=np.float64), np.asarray(patients)
-    if values.ndim != 1 or values.shape != owners.shape:
+    if not are_paired(values, owners):
         problem = f"scores of shape {values.shape} for patients of shape {owners.shape}"
         raise UsageError(problem, "intervals", "Give one score and one patient for each image")
     return values, owners

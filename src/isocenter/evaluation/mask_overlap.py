@@ -1,4 +1,4 @@
-"""How much of a structure was found: figures that count voxels."""
+"""Overlap of two masks: figures that count voxels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far grades are missed: figures of classes that have an order.
+"""Figures of grades: classes that have an order.
 
 As in `classification` every figure takes `weights`, (..., images) how often each image counts.
 """
@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from isocenter.errors import UsageError
 from isocenter.evaluation.classification import Confusion
+from isocenter.evaluation.weighting import mean, ratio, weights_of
 from isocenter.values import Floats
 
 
@@ -28,10 +29,7 @@ def weighted_kappa(confusion: Confusion, costs: ArrayLike) -> Floats:
     counts, each = confusion.counts, _square(costs, confusion.counts.shape[-1])
     seen = (counts * each).sum(axis=(-2, -1))
     chance = np.einsum("...i,ij,...j->...", counts.sum(axis=-1), each, counts.sum(axis=-2))
-    missed = np.divide(
-        seen * counts.sum(axis=(-2, -1)), chance, out=np.full(np.shape(chance), np.nan), where=chance > 0
-    )
-    return np.asarray(1 - missed)
+    return np.asarray(1 - ratio(seen * counts.sum(axis=(-2, -1)), chance))
 
 
 def ranked_probability_score(probabilities: ArrayLike, reference: ArrayLike, weights: Floats | None = None) -> Floats:
@@ -41,13 +39,13 @@ def ranked_probability_score(probabilities: ArrayLike, reference: ArrayLike, wei
     Epstein, J Appl Meteorol 1969, doi:10.1175/1520-0450(1969)008<0985:ASSFPF>2.0.CO;2
     """
     table, truth = np.asarray(probabilities, dtype=np.float64), np.asarray(reference).astype(np.intp)
-    if table.ndim != 2 or table.shape[1] < 2 or table.shape[:1] != truth.shape:
+    grades = table.shape[-1] if table.shape else 0
+    if table.shape != (*truth.shape, grades) or grades < 2:
         problem = f"probabilities of {table.shape} for references of {truth.shape}"
         raise UsageError(problem, "grades", "Give (images, grades) and (images,)")
-    reached = truth[:, None] <= np.arange(table.shape[1] - 1)
+    reached = truth[:, None] <= np.arange(grades - 1)
     scores = ((np.cumsum(table, axis=1)[:, :-1] - reached) ** 2).mean(axis=1)
-    count = np.ones(len(scores)) if weights is None else np.asarray(weights, dtype=np.float64)
-    return np.asarray(count @ scores / count.sum(axis=-1))
+    return mean(scores, weights_of(weights, len(scores)))
 
 
 def least_cost(probabilities: ArrayLike, costs: ArrayLike) -> np.ndarray:

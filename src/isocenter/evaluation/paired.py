@@ -1,4 +1,4 @@
-"""Models side by side: the tables of the same cases, brought to the same rows."""
+"""Comparison of models that scored the same cases, row by row."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from isocenter.errors import DatasetError, counted
-from isocenter.evaluation.intervals import difference, kept_draws
-from isocenter.evaluation.table import Table, folds_apart, metric_columns
+from isocenter.evaluation.intervals import difference
+from isocenter.evaluation.table import Table, metric_columns, resampling
 from isocenter.values import Array, Estimate, Row
 
 REMEDY = "Evaluate all of them on the same data with `isocenter evaluate MODEL DATA --out FOLDER`, and compare those"
@@ -28,18 +28,16 @@ class Compared:
 
 
 def compared(
-    tables: Mapping[str, Table], summaries: Sequence[Callable[[Table], Sequence[Row]]]
+    tables: Mapping[str, Table], summaries: Sequence[Callable[..., Sequence[Row]]], *, seed: int
 ) -> tuple[list[Compared], dict[str, int]]:
     """Every figure that all models have, and {metric: rows that one of them lacks, left out for all}.
 
     tables:    {name: table of cases}, the one that the others are compared with first
-    summaries: of each model as its own task makes it of its table, by its own threshold
+    summaries: of each model, called with its table and `seed`, as its own task makes it by its own threshold
     Raises DatasetError where the tables are not of the same cases with the same references.
     """
     same, left_out = _alike(tables)
-    with kept_draws():
-        found = [_estimates(summary, table) for summary, table in zip(summaries, same, strict=True)]
-    first, others = found[0], found[1:]
+    first, *others = (_estimates(summary, table, seed) for summary, table in zip(summaries, same, strict=True))
     rows = []
     for key in first:
         if all(key in one for one in others):
@@ -49,9 +47,9 @@ def compared(
     return rows, left_out
 
 
-def _estimates(summary: Callable[[Table], Sequence[Row]], table: Table) -> dict[tuple[str, str], Estimate]:
-    with folds_apart(table):
-        return {(row.metric, row.label): row.estimate for row in summary(table)}
+def _estimates(summary: Callable[..., Sequence[Row]], table: Table, seed: int) -> dict[tuple[str, str], Estimate]:
+    rows = summary(table, seed=resampling(table, seed, keeps_draws=True))
+    return {(row.metric, row.label): row.estimate for row in rows}
 
 
 def _alike(tables: Mapping[str, Table]) -> tuple[list[Table], dict[str, int]]:
@@ -71,21 +69,23 @@ def _alike(tables: Mapping[str, Table]) -> tuple[list[Table], dict[str, int]]:
 def _in_order_of(base: Table, table: Table, first: str, name: str) -> Table:
     """The rows of a table in the order of another one's; DatasetError where they are not of the same."""
     ours, theirs = (list(zip(one["case"], one["label"], strict=True)) for one in (base, table))
-    if alone := sorted({*ours} ^ {*theirs}):
-        (case, label), whose = alone[0], first if alone[0] in ours else name
-        rows = counted(len(alone), "row")
-        raise DatasetError(f"{rows} in one alone, the first case {case}, label {label} in {whose}", name, REMEDY)
+    if unpaired := sorted({*ours} ^ {*theirs}):
+        (case, label), whose = unpaired[0], first if unpaired[0] in ours else name
+        rows = counted(len(unpaired), "row")
+        raise DatasetError(
+            f"{rows} in only one of the tables, the first case {case}, label {label} in {whose}", name, REMEDY
+        )
     moved = table.set_index(["case", "label"]).loc[ours].reset_index()
     if (base["patient"].to_numpy() != moved["patient"].to_numpy()).any():
-        raise DatasetError(f"the same cases are of other patients than in {first}", name, REMEDY)
+        raise DatasetError(f"the same cases belong to other patients than in {first}", name, REMEDY)
     for column in GIVEN:
         if column in base and column in moved and not _equal(base[column].to_numpy(), moved[column].to_numpy()):
-            raise DatasetError(f"the references of the same cases are others than in {first}", name, REMEDY)
+            raise DatasetError(f"the same cases have other references than in {first}", name, REMEDY)
     return moved
 
 
-def _equal(one: Array, other: Array) -> bool:
+def _equal(ours: Array, theirs: Array) -> bool:
     """Alike but for rounding."""
-    if one.dtype.kind == other.dtype.kind == "f":
-        return bool(np.allclose(one, other, equal_nan=True))
-    return [str(value) for value in one] == [str(value) for value in other]
+    if ours.dtype.kind == theirs.dtype.kind == "f":
+        return bool(np.allclose(ours, theirs, equal_nan=True))
+    return [str(value) for value in ours] == [str(value) for value in theirs]

@@ -1,4 +1,4 @@
-"""From the table of cases to rows with intervals: for each figure the row over all labels first, then each label."""
+"""Rows with intervals from the table of cases: for each figure the row over all labels, then a row a label."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from dataclasses import replace
 import numpy as np
 
 from isocenter.errors import DatasetError
-from isocenter.evaluation.intervals import bootstrap, bootstrap_statistic
+from isocenter.evaluation.intervals import Seed, bootstrap, bootstrap_statistic
 from isocenter.evaluation.table import ALL, Table
+from isocenter.evaluation.weighting import ratio
 from isocenter.values import Estimate, Floats, Row
 
 # Of one case and label, in voxels; their sums over cases make the pooled figures.
 COUNTS = ("voxels_both", "voxels_predicted", "voxels_reference")
 
 
-def mean_rows(table: Table, units: Mapping[str, str], *, seed: int) -> list[Row]:
+def mean_rows(table: Table, units: Mapping[str, str], *, seed: Seed) -> list[Row]:
     """Mean of each metric named in `units`; undefined scores are left out and counted.
 
     "all" is the unweighted mean over the labels of their means, so that a label seldom scored counts like any other.
@@ -24,7 +25,7 @@ def mean_rows(table: Table, units: Mapping[str, str], *, seed: int) -> list[Row]
     return [row for metric, unit in units.items() for row in _mean_rows(table, metric, unit, seed)]
 
 
-def pooled_rows(table: Table, *, seed: int) -> list[Row]:
+def pooled_rows(table: Table, *, seed: Seed) -> list[Row]:
     """Dice and IoU of the voxels of all cases together, in which large structures count more.
 
     Needs the columns voxels_both, voxels_predicted and voxels_reference; raises DatasetError without them.
@@ -37,7 +38,7 @@ def pooled_rows(table: Table, *, seed: int) -> list[Row]:
     return [Row(metric, label, _pooled(figure, own, seed)) for metric, figure in figures for label, own in parts]
 
 
-def _mean_rows(table: Table, metric: str, unit: str, seed: int) -> Iterator[Row]:
+def _mean_rows(table: Table, metric: str, unit: str, seed: Seed) -> Iterator[Row]:
     labels = [label for label in dict.fromkeys(table["label"]) if label != ALL]
     yield Row(metric, ALL, _mean_over_labels(table, metric, unit, seed))
     for label in labels:
@@ -45,7 +46,7 @@ def _mean_rows(table: Table, metric: str, unit: str, seed: int) -> Iterator[Row]
         yield Row(metric, label, bootstrap(own[metric], own["patient"], seed=seed, unit=unit))
 
 
-def _mean_over_labels(table: Table, metric: str, unit: str, seed: int) -> Estimate:
+def _mean_over_labels(table: Table, metric: str, unit: str, seed: Seed) -> Estimate:
     """Mean over labels of their means; a case is drawn with all its labels."""
     wide = table.pivot(index=["case", "patient"], columns="label", values=metric).dropna(axis=1, how="all")
     if wide.shape[1] < 2:  # one label: its own mean
@@ -54,7 +55,7 @@ def _mean_over_labels(table: Table, metric: str, unit: str, seed: int) -> Estima
     scores = wide.fillna(0.0).to_numpy(dtype=np.float64)
 
     def mean(weights: Floats) -> Floats:
-        return _ratio(weights @ scores, weights @ defined).mean(axis=-1)
+        return ratio(weights @ scores, weights @ defined).mean(axis=-1)
 
     exact = unit == "" and bool(np.isin(scores[defined], (0.0, 1.0)).all())
     owners = wide.index.get_level_values("patient").to_numpy()
@@ -64,7 +65,7 @@ def _mean_over_labels(table: Table, metric: str, unit: str, seed: int) -> Estima
     return replace(estimate, n=int(defined.any(axis=1).sum()), method=estimate.method + note)
 
 
-def _pooled(figure: Callable[[Floats, Floats, Floats], Floats], table: Table, seed: int) -> Estimate:
+def _pooled(figure: Callable[[Floats, Floats, Floats], Floats], table: Table, seed: Seed) -> Estimate:
     counts = table[list(COUNTS)].to_numpy(dtype=np.float64)
 
     def statistic(weights: Floats) -> Floats:
@@ -76,12 +77,8 @@ def _pooled(figure: Callable[[Floats, Floats, Floats], Floats], table: Table, se
 
 
 def _dice(both: Floats, predicted: Floats, reference: Floats) -> Floats:
-    return _ratio(2 * both, predicted + reference)
+    return ratio(2 * both, predicted + reference)
 
 
 def _iou(both: Floats, predicted: Floats, reference: Floats) -> Floats:
-    return _ratio(both, predicted + reference - both)
-
-
-def _ratio(part: Floats, whole: Floats) -> Floats:
-    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
+    return ratio(both, predicted + reference - both)

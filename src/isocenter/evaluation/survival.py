@@ -1,4 +1,4 @@
-"""How well the time to an event is foretold, where some people were not followed until theirs.
+"""Figures of predicted times to an event, with censoring.
 
 times:    (cases,) to the event, or to the last contact
 happened: (cases,) whether it was the event; the others are censored then
@@ -9,7 +9,6 @@ Where both fall on one time, an event comes before a censoring.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from isocenter.errors import UsageError
 from isocenter.evaluation.classification import auroc
 from isocenter.evaluation.intervals import CHUNK, LEVEL
+from isocenter.evaluation.weighting import are_paired, ratio, weights_of
 from isocenter.lazy import stats
 from isocenter.values import Floats
 
@@ -93,15 +93,15 @@ def at_risk(times: ArrayLike, when: ArrayLike) -> NDArray[np.intp]:
 
 
 def logrank(times: ArrayLike, happened: ArrayLike, group: ArrayLike) -> float:
-    """The p-value of the log-rank test of two groups, of which `group` tells one; NaN where one is empty.
+    """The p-value of the log-rank test of those in the `group` (truths) and those outside it; NaN where one is empty.
 
     Mantel, Cancer Chemother Rep 1966
     """
     last, events = _checked(times, happened)
-    one = np.asarray(group, dtype=bool)
-    if one.all() or not one.any() or not events.any():
+    members = np.asarray(group, dtype=bool)
+    if members.all() or not members.any() or not events.any():
         return float("nan")
-    x, y = (stats.CensoredData.right_censored(last[side], ~events[side]) for side in (one, ~one))
+    x, y = (stats.CensoredData.right_censored(last[side], ~events[side]) for side in (members, ~members))
     return float(stats.logrank(x, y).pvalue)
 
 
@@ -154,10 +154,10 @@ def dynamic_auc(
     had = events & (last <= horizon)
     known = had | (last > horizon)
     if not known.any():
-        return np.full(_weights(weights, len(last)).shape[:-1], np.nan)
+        return np.full(weights_of(weights, len(last)).shape[:-1], np.nan)
     importance = np.ones(len(last))
     importance[had] = _inverse(followed.before(last[had]))
-    counted = (_weights(weights, len(last)) * importance)[..., known]
+    counted = (weights_of(weights, len(last)) * importance)[..., known]
     return auroc(_numbers(risk, last)[known], had[known], counted)
 
 
@@ -197,14 +197,14 @@ def expected_over_observed(
     Van Calster et al., BMC Med 2019, doi:10.1186/s12916-019-1466-7 (calibration in the large)
     """
     last, events = _checked(times, happened)
-    count = _weights(weights, len(last))
-    expected = _ratio(count @ _numbers(chance, last), count.sum(axis=-1))
-    return _ratio(expected, 1 - kaplan_meier(last, events, count).at(horizon))
+    count = weights_of(weights, len(last))
+    expected = ratio(count @ _numbers(chance, last), count.sum(axis=-1))
+    return ratio(expected, 1 - kaplan_meier(last, events, count).at(horizon))
 
 
 def _concordance(risk: Floats, times: Floats, happened: Truths, importance: Floats, weights: Floats | None) -> Floats:
     """Weighted share of right pairs; importance: (cases,) what each event counts, 0 for what is none."""
-    count = _weights(weights, len(times))
+    count = weights_of(weights, len(times))
     right, known = (np.zeros(count.shape[:-1]) for _ in range(2))
     first = np.flatnonzero(importance)
     for start in range(0, len(first), step := max(1, CHUNK // len(times))):
@@ -215,14 +215,14 @@ def _concordance(risk: Floats, times: Floats, happened: Truths, importance: Floa
         each = count[..., own] * importance[own]
         right += (each * (count @ credit.T)).sum(axis=-1)
         known += (each * (count @ later.T.astype(np.float64))).sum(axis=-1)
-    return _ratio(right, known)
+    return ratio(right, known)
 
 
 def _counts(times: Floats, happened: Truths, weights: Floats | None) -> tuple[Floats, Floats, Floats, Floats]:
     """The (moments,) that occur; (..., moments) with the event, censored, and followed until then."""
     order = np.argsort(times, kind="stable")
     starts = np.concatenate([[0], np.flatnonzero(np.diff(times[order])) + 1])
-    count = _weights(weights, len(times))[..., order]
+    count = weights_of(weights, len(times))[..., order]
     died = np.add.reduceat(count * happened[order], starts, axis=-1)
     everybody = np.add.reduceat(count, starts, axis=-1)
     still = np.cumsum(everybody[..., ::-1], axis=-1)[..., ::-1]
@@ -231,35 +231,25 @@ def _counts(times: Floats, happened: Truths, weights: Floats | None) -> tuple[Fl
 
 def _checked(times: ArrayLike, happened: ArrayLike) -> tuple[Floats, Truths]:
     last, events = np.asarray(times, dtype=np.float64), np.asarray(happened, dtype=bool)
-    if last.ndim != 1 or last.shape != events.shape or not len(last) or not (np.isfinite(last) & (last > 0)).all():
+    if not are_paired(last, events) or not len(last) or not (np.isfinite(last) & (last > 0)).all():
         problem = f"times of {last.shape} for events of {events.shape}, or a time that is not above 0"
         raise UsageError(problem, "survival", "Give one time and one event for each case")
     return last, events
 
 
 def _numbers(values: ArrayLike, times: Floats) -> Floats:
-    found = np.asarray(values, dtype=np.float64)
-    if found.shape != times.shape or np.isnan(found).any():
-        problem = f"predictions of {found.shape} for times of {times.shape}, or one that is NaN"
+    numbers = np.asarray(values, dtype=np.float64)
+    if numbers.shape != times.shape or np.isnan(numbers).any():
+        problem = f"predictions of {numbers.shape} for times of {times.shape}, or one that is NaN"
         raise UsageError(problem, "survival", "Give one number for each case")
-    return found
-
-
-def _weights(weights: Floats | None, cases: int) -> Floats:
-    return np.ones(cases) if weights is None else np.asarray(weights, dtype=np.float64)
+    return numbers
 
 
 def _inverse(followed: Floats) -> Floats:
     """1 over the share that is still followed; NaN where nobody is, which no weight makes up for."""
-    return _ratio(1.0, followed)
+    return ratio(1.0, followed)
 
 
 def _share(part: Floats, whole: Floats) -> Floats:
     """part / whole; 0 where nobody is left."""
     return np.asarray(np.divide(part, whole, out=np.zeros(np.shape(whole)), where=whole > 0))
-
-
-def _ratio(part: Any, whole: Any) -> Floats:
-    """part / whole; NaN where there is nothing to divide by."""
-    part, whole = np.asarray(part, dtype=np.float64), np.asarray(whole, dtype=np.float64)
-    return np.divide(part, whole, out=np.full(np.broadcast_shapes(part.shape, whole.shape), np.nan), where=whole > 0)

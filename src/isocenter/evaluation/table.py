@@ -1,18 +1,17 @@
-"""The table of cases, and its summary as a record: the two forms in which figures leave an evaluation."""
+"""The table of cases, and its summary as a record: the two outputs of an evaluation."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from isocenter.errors import DatasetError, FormatError
-from isocenter.evaluation.intervals import models_apart
+from isocenter.evaluation.intervals import Resampling
 from isocenter.lazy import pandas as pd
 from isocenter.values import Estimate, Row
 
@@ -92,11 +91,16 @@ def metric_columns(table: Table) -> list[str]:
     return [name for name in names if name not in (*KEYS, FOLD) and not name.startswith(PROBABILITY)]
 
 
-def folds_apart(table: Table) -> AbstractContextManager[None]:
-    """Within it the figures of a table know which fold has scored which case, where it says so."""
-    if FOLD not in table or table[FOLD].nunique() < 2:
-        return nullcontext()
-    return models_apart(dict(zip(table["patient"].tolist(), table[FOLD].tolist(), strict=True)))
+def folds_of(table: Table) -> int:
+    """Number of models that have scored the cases: the folds that the table names, else 1."""
+    return max(1, int(table[FOLD].nunique())) if FOLD in table else 1
+
+
+def resampling(table: Table, seed: int, *, keeps_draws: bool = False) -> Resampling:
+    """How the patients of a table are drawn again: within the fold that has scored them, where it names several."""
+    apart = folds_of(table) > 1
+    models = dict(zip(table["patient"].tolist(), table[FOLD].tolist(), strict=True)) if apart else {}
+    return Resampling(seed, models, keeps_draws)
 
 
 def class_names(table: Table) -> tuple[str, ...]:
@@ -106,14 +110,7 @@ def class_names(table: Table) -> tuple[str, ...]:
 
 def rows_to_json(rows: Iterable[Row]) -> dict[str, Any]:
     """The record of a summary: {schema, version, rows}, NaN as null."""
-    lines = [
-        {
-            key: _plain(value)
-            for key, value in {"metric": row.metric, "label": row.label, **asdict(row.estimate)}.items()
-            if key != "draws"
-        }
-        for row in rows
-    ]
+    lines = [{"metric": row.metric, "label": row.label, **_figures(row.estimate)} for row in rows]
     return {"schema": SUMMARY_SCHEMA, "version": SUMMARY_VERSION, "rows": lines}
 
 
@@ -131,9 +128,12 @@ def _row(line: Mapping[str, Any]) -> Row:
     return Row(line["metric"], line["label"], Estimate(**{**figures, "value": value}))
 
 
-def _plain(value: Any) -> Any:
-    """JSON knows neither NaN nor infinity."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _figures(estimate: Estimate) -> dict[str, Any]:
+    """The fields of a record: JSON knows neither NaN nor infinity, and no draws."""
+    fields = asdict(replace(estimate, draws=None))
+    del fields["draws"]
+    numbers = {name: fields[name] for name in ("value", "low", "high")}
+    return fields | {name: None if n is None or not math.isfinite(n) else n for name, n in numbers.items()}
 
 
 def _probability_columns(table: Table) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-from isocenter.evaluation import Table
+from isocenter.evaluation import Seed, Table
 from isocenter.report import Figure
 from isocenter.tasks.shared import Shares
 from isocenter.values import (
@@ -144,7 +144,7 @@ class Task(Protocol):
     def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
         """One row a case and label: case, patient, label, then what was measured."""
 
-    def summary(self, table: Table, *, seed: int) -> list[Row]:
+    def summary(self, table: Table, *, seed: Seed) -> list[Row]:
         """Estimates with intervals; the row over all labels first."""
 
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +118,7 @@ def side_by_side(
     tables: {name: table of cases}, the one that the others are compared with first
     """
     names = tuple(tables)
-    rows, left_out = compared(tables, [partial(task.summary, seed=seed) for task in tasks])
+    rows, left_out = compared(tables, [task.summary for task in tasks], seed=seed)
     if not patients_known:
         rows = [_by_case(row) for row in rows]
     cases = int(tables[names[0]]["case"].nunique())

@@ -11,6 +11,7 @@ import numpy as np
 
 from isocenter.evaluation import (
     Confusion,
+    Seed,
     auroc,
     average_precision,
     bootstrap,
@@ -100,7 +101,7 @@ def selected(probabilities: Floats, reference: np.ndarray, calling: Calling, *, 
     return float(np.log(probabilities[np.arange(len(reference)), reference].clip(1e-7)).mean())
 
 
-def summary_rows(answers: Answers, *, seed: int) -> list[Row]:
+def summary_rows(answers: Answers, *, seed: Seed) -> list[Row]:
     """Over all classes, those of grades and costs first; then one class against the rest, at the operating point."""
     graded = _of_grades(answers, seed) if "rps" in answers.scores else ()
     return [
@@ -111,8 +112,8 @@ def summary_rows(answers: Answers, *, seed: int) -> list[Row]:
     ]
 
 
-def overview(answers: Answers) -> list[Figure]:
-    """Discrimination, calibration, and what was taken for what."""
+def overview(answers: Answers, folds: int) -> list[Figure]:
+    """Discrimination, calibration, and what was taken for what; folds: how many models have scored the cases."""
     probabilities, reference, classes = answers.probabilities, answers.reference, answers.classes
     shown = range(len(classes)) if len(classes) > 2 else (1,)
     top = probabilities.argmax(axis=1)
@@ -120,13 +121,13 @@ def overview(answers: Answers) -> list[Figure]:
     chance = probabilities[:, 1] if len(classes) == 2 else probabilities.max(axis=1)
     counts = Confusion.of(answers.predicted, reference, len(classes)).counts.astype(int)
     return [
-        *discrimination({classes[n]: (reference == n, probabilities[:, n], answers.patients) for n in shown}),
+        *discrimination({classes[n]: (reference == n, probabilities[:, n], answers.patients) for n in shown}, folds),
         figures.reliability(happened, chance, "Can the probabilities be believed?"),
         figures.confusion(counts, classes, "What was taken for what"),
     ]
 
 
-def _of_grades(answers: Answers, seed: int) -> Iterator[Row]:
+def _of_grades(answers: Answers, seed: Seed) -> Iterator[Row]:
     reference, predicted, size = answers.reference, answers.predicted, len(answers.classes)
     squares = grade_distances(size, 2)
 
@@ -141,7 +142,7 @@ def _of_grades(answers: Answers, seed: int) -> Iterator[Row]:
     yield Row("rps", "all", bootstrap(answers.scores["rps"], answers.patients, seed=seed))
 
 
-def _of_costs(answers: Answers, seed: int) -> Iterator[Row]:
+def _of_costs(answers: Answers, seed: Seed) -> Iterator[Row]:
     """What mistakes cost on average: as stated, of grades else a unit for each grade that they miss by."""
     costs, stated = answers.costs, "; costs as stated"
     if costs is None:
@@ -153,7 +154,7 @@ def _of_costs(answers: Answers, seed: int) -> Iterator[Row]:
     yield Row("expected_cost", "all", noted(estimate, answers.calling.by + stated))
 
 
-def _overall(answers: Answers, seed: int) -> Iterator[Row]:
+def _overall(answers: Answers, seed: Seed) -> Iterator[Row]:
     probabilities, reference, size = answers.probabilities, answers.reference, len(answers.classes)
     predicted, by = answers.predicted, answers.calling.by
 
@@ -181,14 +182,14 @@ def _overall(answers: Answers, seed: int) -> Iterator[Row]:
     yield Row("ece", "all", _calibration(answers, seed))
 
 
-def _of_class(answers: Answers, index: int, seed: int) -> Iterator[Row]:
+def _of_class(answers: Answers, index: int, seed: Seed) -> Iterator[Row]:
     name = answers.classes[index]
     called, at = answers.called(index)
     given = Called(answers.probabilities[:, index], called, answers.reference == index, answers.patients, at)
     yield from label_rows(name, given, prevalence=answers.prevalence.get(name), seed=seed)
 
 
-def _calibration(answers: Answers, seed: int) -> Estimate:
+def _calibration(answers: Answers, seed: Seed) -> Estimate:
     """Of the second of two classes; of several, of the most probable one."""
     if len(answers.classes) == 2:
         return calibration_error(answers.probabilities[:, 1], answers.reference == 1, answers.patients, seed=seed)

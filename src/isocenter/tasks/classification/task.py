@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from isocenter.errors import DatasetError
-from isocenter.evaluation import Table
+from isocenter.evaluation import Seed, Table, folds_of
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures
@@ -262,7 +262,7 @@ class Classification:
             )
         return pd.DataFrame(rows)
 
-    def summary(self, table: Table, *, seed: int) -> list[Row]:
+    def summary(self, table: Table, *, seed: Seed) -> list[Row]:
         """AUROC and the like with patients resampled within the classes; then one class against the rest."""
         return summary_rows(self._answers(table), seed=seed)
 
@@ -274,7 +274,7 @@ class Classification:
         return [figures.contours(stated_image(case), None, None, (), title=case.id, caption=caption)]
 
     def overview(self, table: Table) -> list[Figure]:
-        return overview(self._answers(table))
+        return overview(self._answers(table), folds_of(table))
 
     def rank(self, table: Table) -> list[str]:
         return table.sort_values("rps" if self._ordered else "brier", kind="stable")["case"].tolist()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import counted
-from isocenter.evaluation import Froc, Matches, Table, bootstrap_statistic, box_sizes
+from isocenter.evaluation import Froc, Matches, Seed, Table, bootstrap_statistic, box_sizes
 from isocenter.values import BoundingBoxes, Estimate, Floats, Row
 
 # COCO's mean over overlaps, and single ones: 0.5 for pictures, 0.1 for volumes.
@@ -111,7 +111,7 @@ class Answers:
         return np.array([right, wrong, matches.references], dtype=float)
 
 
-def summary_rows(answers: Answers, overlap: float, threshold: float, *, primary: str, seed: int) -> list[Row]:
+def summary_rows(answers: Answers, overlap: float, threshold: float, *, primary: str, seed: Seed) -> list[Row]:
     """Average precision first, then free-response figures, then what is called; of all classes first, then of each.
 
     overlap, threshold: at which `sensitivity`, `ppv` and `f1` are stated
@@ -191,7 +191,7 @@ def _call(counts: Sequence[Floats], metric: str) -> Figure:
 
 
 def _of_each(
-    metric: str, figure: Figure, notes: Sequence[str], answers: Answers, names: Sequence[str], seed: int
+    metric: str, figure: Figure, notes: Sequence[str], answers: Answers, names: Sequence[str], seed: Seed
 ) -> Iterator[Row]:
     """The unweighted mean of the classes that have a reference, then each of them."""
 

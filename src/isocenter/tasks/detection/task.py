@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from isocenter.errors import DatasetError
-from isocenter.evaluation import Table, box_iou
+from isocenter.evaluation import Seed, Table, box_iou
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures
@@ -240,7 +240,7 @@ class Detection:
                 rows.append({"case": case.id, "patient": case.patient, "label": name, **row})
         return pd.DataFrame(rows)
 
-    def summary(self, table: Table, *, seed: int) -> list[Row]:
+    def summary(self, table: Table, *, seed: Seed) -> list[Row]:
         """Average precision and free-response figures with patients resampled, of all classes first."""
         return summary_rows(self._answers(table), self.overlap, self._level, primary=self.primary, seed=seed)
 

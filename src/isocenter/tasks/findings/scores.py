@@ -10,6 +10,7 @@ import numpy as np
 
 from isocenter.evaluation import (
     Confusion,
+    Seed,
     Table,
     auroc,
     average_precision,
@@ -49,15 +50,20 @@ def called_of(table: Table, findings: Sequence[str], at: Mapping[str, str]) -> d
     return made
 
 
-def summary_rows(table: Table, known: Mapping[str, Called], prevalence: Mapping[str, float], *, seed: int) -> list[Row]:
+def summary_rows(
+    table: Table, known: Mapping[str, Called], prevalence: Mapping[str, float], *, seed: Seed
+) -> list[Row]:
     """Each metric over all findings (unweighted mean), then by finding."""
     by_finding = [row for name, one in known.items() for row in _of_finding(name, one, prevalence.get(name), seed)]
     return [*_means(table, known, by_finding, prevalence, seed), *by_finding]
 
 
-def overview(known: Mapping[str, Called]) -> list[Figure]:
-    """Discrimination of all findings; of the first few calibration, and what was taken for what."""
-    drawn = discrimination({name: (one.truth, one.scores, one.patients) for name, one in known.items()})
+def overview(known: Mapping[str, Called], folds: int) -> list[Figure]:
+    """Discrimination of all findings; of the first few calibration, and what was taken for what.
+
+    folds: how many models have scored the cases
+    """
+    drawn = discrimination({name: (one.truth, one.scores, one.patients) for name, one in known.items()}, folds)
     for name, one in list(known.items())[:MOST_SHOWN]:
         drawn.append(figures.reliability(one.truth, one.scores, f"Can the probabilities of {name} be believed?"))
         counts = Confusion.of(one.called, one.truth).counts.astype(int)
@@ -65,7 +71,7 @@ def overview(known: Mapping[str, Called]) -> list[Figure]:
     return drawn
 
 
-def _of_finding(name: str, given: Called, prevalence: float | None, seed: int) -> Iterator[Row]:
+def _of_finding(name: str, given: Called, prevalence: float | None, seed: Seed) -> Iterator[Row]:
     yield from label_rows(name, given, prevalence=prevalence, seed=seed)
     squares = (given.scores - given.truth) ** 2
     yield Row("brier", name, bootstrap(squares, given.patients, seed=seed))
@@ -73,7 +79,7 @@ def _of_finding(name: str, given: Called, prevalence: float | None, seed: int) -
 
 
 def _means(
-    table: Table, known: Mapping[str, Called], rows: Sequence[Row], prevalence: Mapping[str, float], seed: int
+    table: Table, known: Mapping[str, Called], rows: Sequence[Row], prevalence: Mapping[str, float], seed: Seed
 ) -> Iterator[Row]:
     """The mean over the findings for which a figure is defined; a case is drawn with all its findings."""
     cases = table.drop_duplicates("case")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from isocenter.errors import PlanError
-from isocenter.evaluation import Table, auroc
+from isocenter.evaluation import Seed, Table, auroc, folds_of
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures
@@ -216,7 +216,7 @@ class Findings:
         columns = ["case", "patient", "label", "reference", "predicted", "probability", "brier"]
         return pd.DataFrame(rows, columns=columns)
 
-    def summary(self, table: Table, *, seed: int) -> list[Row]:
+    def summary(self, table: Table, *, seed: Seed) -> list[Row]:
         """Each metric as the mean over findings, then by finding; patients are resampled with all their findings."""
         return summary_rows(table, called_of(table, self.findings, self._at), self.prevalence or {}, seed=seed)
 
@@ -228,7 +228,7 @@ class Findings:
         return [figures.contours(stated_image(case), None, None, (), title=case.id, caption=caption)]
 
     def overview(self, table: Table) -> list[Figure]:
-        return overview(called_of(table, self.findings, self._at))
+        return overview(called_of(table, self.findings, self._at), folds_of(table))
 
     def rank(self, table: Table) -> list[str]:
         return table.groupby("case")["brier"].mean().sort_values(kind="stable").index.tolist()

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.evaluation import InstanceOverlap, Table, bootstrap_statistic, mean_rows
+from isocenter.evaluation import InstanceOverlap, Seed, Table, bootstrap_statistic, mean_rows
 from isocenter.values import Floats, Row
 
 # Of each case, of which the mean is stated; the first is the primary one's usual company.
@@ -49,7 +49,7 @@ def case_row(overlap: InstanceOverlap) -> dict[str, Any]:
     }
 
 
-def summary_rows(table: Table, *, seed: int) -> list[Row]:
+def summary_rows(table: Table, *, seed: Seed) -> list[Row]:
     """Means over cases, then the figures of all objects together; patients are resampled."""
     rows = mean_rows(table, {**dict.fromkeys(SHARES, ""), **COUNTS}, seed=seed)
     said = [_with_note(row, NOTES[row.metric]) if row.metric in NOTES else row for row in rows]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from isocenter.errors import GeometryError, PlanError
-from isocenter.evaluation import InstanceOverlap, Table, instance_overlap
+from isocenter.evaluation import InstanceOverlap, Seed, Table, instance_overlap
 from isocenter.files import Spool
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
@@ -224,7 +224,7 @@ class InstanceSegmentation:
         overlap = instance_overlap(np.asarray(prediction.data), self._reference(case, prediction.geometry))
         return {"case": case.id, "patient": case.patient, "label": "all", **case_row(overlap)}
 
-    def summary(self, table: Table, *, seed: int) -> list[Row]:
+    def summary(self, table: Table, *, seed: Seed) -> list[Row]:
         """Means over cases with patients resampled, then of all objects together."""
         return summary_rows(table, seed=seed)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 import numpy as np
 
 from isocenter.errors import DatasetError, PlanError
-from isocenter.evaluation import Table
+from isocenter.evaluation import Seed, Table
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure
@@ -328,7 +328,7 @@ class Multitask:
         ]
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame([])
 
-    def summary(self, table: Table, *, seed: int) -> list[Row]:
+    def summary(self, table: Table, *, seed: Seed) -> list[Row]:
         """The estimates of each part, called by it."""
         return [
             replace(row, label=f"{name}: {row.label}")

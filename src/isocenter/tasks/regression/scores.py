@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from isocenter.evaluation import (
+    Seed,
     Table,
     bias,
     bootstrap_statistic,
@@ -82,21 +83,21 @@ def measured_of(table: Table, targets: Sequence[str]) -> list[Measured]:
 
 
 def summary_rows(
-    measured: Sequence[Measured], units: Mapping[str, str], deviation: Mapping[str, float], *, seed: int
+    measured: Sequence[Measured], units: Mapping[str, str], deviation: Mapping[str, float], *, seed: Seed
 ) -> list[Row]:
     """Of several targets first their unweighted mean, in deviations of the training cases; then each in its unit."""
     rows = list(_overall(measured, deviation, seed)) if len(measured) > 1 else []
     return [*rows, *(row for one in measured for row in _of_target(one, units[one.target], seed))]
 
 
-def agreement_rows(one: Measured, unit: str, *, seed: int) -> list[Row]:
+def agreement_rows(one: Measured, unit: str, *, seed: Seed) -> list[Row]:
     """Bias and the two limits of agreement."""
     lower, upper = (_limit(side) for side in (0, 1))
     figures: Mapping[str, Compared] = dict(zip(AGREEMENT, (bias, lower, upper), strict=True))
     return [Row(metric, one.target, _estimate(one, figure, unit, seed)) for metric, figure in figures.items()]
 
 
-def _of_target(one: Measured, unit: str, seed: int) -> Iterator[Row]:
+def _of_target(one: Measured, unit: str, seed: Seed) -> Iterator[Row]:
     for metric, figure in WITH_UNIT.items():
         yield Row(metric, one.target, _estimate(one, figure, unit, seed))
     apart = np.abs(one.predicted - one.reference)
@@ -116,7 +117,7 @@ def _of_target(one: Measured, unit: str, seed: int) -> Iterator[Row]:
         yield Row("nll", one.target, replace(estimate, method=f"{estimate.method}; nats, of the value in its unit"))
 
 
-def _overall(measured: Sequence[Measured], deviation: Mapping[str, float], seed: int) -> Iterator[Row]:
+def _overall(measured: Sequence[Measured], deviation: Mapping[str, float], seed: Seed) -> Iterator[Row]:
     for metric, figure in WITH_UNIT.items():
         scales = [deviation[one.target] for one in measured]
         yield Row(metric, "all", _mean_of_targets(measured, figure, scales, STANDARDISED, seed))
@@ -125,7 +126,7 @@ def _overall(measured: Sequence[Measured], deviation: Mapping[str, float], seed:
 
 
 def _mean_of_targets(
-    measured: Sequence[Measured], figure: Compared, scales: Sequence[float], unit: str, seed: int
+    measured: Sequence[Measured], figure: Compared, scales: Sequence[float], unit: str, seed: Seed
 ) -> Estimate:
     """Unweighted mean over the targets; a case is drawn with all its targets, and those that it has not count in none.
 
@@ -151,7 +152,7 @@ def _mean_of_targets(
     return replace(estimate, n=len(ids), method=estimate.method + note)
 
 
-def _estimate(one: Measured, figure: Compared, unit: str, seed: int) -> Estimate:
+def _estimate(one: Measured, figure: Compared, unit: str, seed: Seed) -> Estimate:
     statistic = partial(figure, one.predicted, one.reference)
     how: dict[str, Any] = {"seed": seed, "exact": False, "compares": figure in OF_ONE_SCALE}
     return bootstrap_statistic(statistic, one.patients, unit=unit, **how)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from isocenter.errors import DatasetError
-from isocenter.evaluation import Table
+from isocenter.evaluation import Seed, Table
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures, number
@@ -262,7 +262,7 @@ class Regression:
             )
         return rows
 
-    def summary(self, table: Table, *, seed: int) -> list[Row]:
+    def summary(self, table: Table, *, seed: Seed) -> list[Row]:
         """Of several targets first their means, standardised; then each in its unit. Patients are resampled."""
         return summary_rows(self._measured(table), self.units, self.deviation, seed=seed)
 

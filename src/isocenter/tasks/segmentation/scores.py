@@ -12,6 +12,7 @@ import numpy as np
 from isocenter.errors import counted
 from isocenter.evaluation import (
     Overlap,
+    Seed,
     Table,
     centreline,
     mean_rows,
@@ -114,7 +115,7 @@ def _overlaps(predicted: Array, truth: Array, structures: Mapping[str, tuple[int
     return {name: overlap(place_of(own, predicted), place_of(own, truth)) for name, own in structures.items()}
 
 
-def summary_rows(table: Table, tolerance: Mapping[str, float] | float, *, seed: int) -> list[Row]:
+def summary_rows(table: Table, tolerance: Mapping[str, float] | float, *, seed: Seed) -> list[Row]:
     """Means by metric, over all labels first, then pooled; the method says what stands for what cannot be measured."""
     metrics = [name for name in metric_columns(table) if not name.startswith(("voxels_", *MEASURED))]
     rows = mean_rows(table, {metric: unit_of(metric) for metric in metrics}, seed=seed)
@@ -149,7 +150,7 @@ def volumes(table: Table) -> list[Volumes]:
     return found
 
 
-def agreement_of(one: Volumes, *, seed: int) -> list[Row]:
+def agreement_of(one: Volumes, *, seed: Seed) -> list[Row]:
     """Bias of the volumes and its limits of agreement."""
     rows = agreement_rows(one.of, one.unit, seed=seed)
     return [replace(row, metric=f"volume_{row.metric}{one.ending}") for row in rows]
@@ -223,7 +224,7 @@ def _tolerance_unit(metric: str) -> str:
     return next((unit for ending, unit in {"_pixels": "pixels", **OF_SERIES}.items() if metric.endswith(ending)), MM)
 
 
-def _as_proportion(row: Row, table: Table, seed: int) -> Row:
+def _as_proportion(row: Row, table: Table, seed: Seed) -> Row:
     """Of one label, found or not is a proportion; the mean over labels is none."""
     own = table[(table["label"] == row.label) & table["detected"].notna()]
     if own.empty:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from isocenter.errors import GeometryError
-from isocenter.evaluation import Table, volume_unit
+from isocenter.evaluation import Seed, Table, volume_unit
 from isocenter.files import Spool
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
@@ -377,7 +377,7 @@ class Segmentation:
         beside = self.truth.beside_readers(predicted, case, self.names)
         return [{"case": case.id, "patient": case.patient, **row, **beside.get(row["label"], {})} for row in rows]
 
-    def summary(self, table: Table, *, seed: int) -> list[Row]:
+    def summary(self, table: Table, *, seed: Seed) -> list[Row]:
         """Each metric over all labels (mean of their means), then by label; patients are resampled."""
         return summary_rows(table, self.tolerance, seed=seed)
 

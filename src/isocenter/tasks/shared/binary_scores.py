@@ -10,6 +10,7 @@ import numpy as np
 
 from isocenter.evaluation import (
     Confusion,
+    Seed,
     auroc,
     average_precision,
     bootstrap_statistic,
@@ -34,7 +35,7 @@ class Called:
     at: str
 
 
-def label_rows(name: str, given: Called, *, prevalence: float | None, seed: int) -> Iterator[Row]:
+def label_rows(name: str, given: Called, *, prevalence: float | None, seed: Seed) -> Iterator[Row]:
     """Figures of one label, those of calls at the operating point; what needs cases that there are none of is absent.
 
     prevalence: share of all people for the predictive values; that of these cases where none is stated

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from isocenter.evaluation import roc_band, scored_by
+from isocenter.evaluation import roc_band
 from isocenter.report import Figure, figures
 
 POOLED = (
@@ -19,15 +19,18 @@ MOST_BANDS = 4
 Curves = Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
-def discrimination(curves: Curves) -> list[Figure]:
-    """Receiver operating characteristic, with bands where there is room, and precision over recall."""
+def discrimination(curves: Curves, folds: int) -> list[Figure]:
+    """Receiver operating characteristic, with bands where there is room, and precision over recall.
+
+    folds: how many models have scored the cases
+    """
     lines = {name: (truth, scores) for name, (truth, scores, _) in curves.items()}
     bands = {}
     for name, (truth, scores, patients) in curves.items() if len(curves) < MOST_BANDS else ():
         band = roc_band(scores, truth, patients, seed=0)
         if band is not None:
             bands[name] = band
-    pooled = POOLED.format(scored_by()) if scored_by() > 1 else ""
+    pooled = POOLED.format(folds) if folds > 1 else ""
     return [
         figures.roc(lines, "Receiver operating characteristic", bands=bands, caption=pooled),
         figures.precision_recall(lines, "Precision and recall", caption=pooled),

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from isocenter.evaluation import (
+    Seed,
     Steps,
     at_risk,
     bootstrap,
@@ -67,12 +68,12 @@ def moments(horizon: float) -> Floats:
     return np.linspace(0.0, horizon, PARTS + 1)
 
 
-def summary_rows(outcomes: Outcomes, *, seed: int) -> list[Row]:
+def summary_rows(outcomes: Outcomes, *, seed: Seed) -> list[Row]:
     """Uno's c first; then what holds by each horizon."""
     return [*_overall(outcomes, seed), *(row for n in range(len(outcomes.horizons)) for row in _by(outcomes, n, seed))]
 
 
-def _overall(outcomes: Outcomes, seed: int) -> Iterator[Row]:
+def _overall(outcomes: Outcomes, seed: Seed) -> Iterator[Row]:
     risk, times, happened, last = outcomes.risk, outcomes.times, outcomes.happened, outcomes.horizons[-1]
     uno = partial(uno_c, risk, times, happened, outcomes.followed, last)
     c = partial(harrell_c, risk, times, happened)
@@ -85,7 +86,7 @@ def _overall(outcomes: Outcomes, seed: int) -> Iterator[Row]:
     yield Row("integrated_brier", "all", _noted(error, note))
 
 
-def _by(outcomes: Outcomes, index: int, seed: int) -> Iterator[Row]:
+def _by(outcomes: Outcomes, index: int, seed: Seed) -> Iterator[Row]:
     risk, times, happened = outcomes.risk, outcomes.times, outcomes.happened
     horizon, survival = outcomes.horizons[index], outcomes.survival[:, index]
     label = outcomes.named(horizon)
@@ -103,7 +104,7 @@ def _by(outcomes: Outcomes, index: int, seed: int) -> Iterator[Row]:
 
 
 def _interval(
-    statistic: Callable[[Floats], Floats], outcomes: Outcomes, seed: int, note: str = "", compares: bool = False
+    statistic: Callable[[Floats], Floats], outcomes: Outcomes, seed: Seed, note: str = "", compares: bool = False
 ) -> Estimate:
     """Patients drawn again within those who had the event and those who are censored; no pair is an own trial."""
     how: dict[str, Any] = {"strata": outcomes.happened, "seed": seed, "exact": False, "compares": compares}

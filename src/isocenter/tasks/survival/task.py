@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from isocenter.errors import DatasetError, PlanError, counted
-from isocenter.evaluation import Steps, Table, brier_errors, harrell_c, integrated
+from isocenter.evaluation import Seed, Steps, Table, brier_errors, harrell_c, integrated
 from isocenter.lazy import pandas as pd
 from isocenter.lazy import torch
 from isocenter.report import Figure, figures
@@ -257,7 +257,7 @@ class Survival:
             )
         return pd.DataFrame(rows)
 
-    def summary(self, table: Table, *, seed: int) -> list[Row]:
+    def summary(self, table: Table, *, seed: Seed) -> list[Row]:
         """Uno's c, Harrell's c, integrated Brier score; then AUC, Brier score and calibration by each horizon."""
         return summary_rows(self._outcomes(table), seed=seed)
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from isocenter.errors import DatasetError, IsocenterError
-from isocenter.evaluation import Table, case_table, folds_apart, rows_to_json
+from isocenter.evaluation import Table, case_table, resampling, rows_to_json
 from isocenter.lazy import pandas as pd
 from isocenter.report import Figure, box_edges, viewer
 from isocenter.runtime import write_json
@@ -131,8 +131,7 @@ def score(
     table = case_table(rows)
     shown = _shown(model, {case.id: case for case in cases}, model.task.rank(table), made)
     summary = summed_up(model.task, table, seed=seed, patients_known=patients_known)
-    with folds_apart(table):
-        overview = model.task.overview(table)
+    overview = model.task.overview(table)
     tested = [case for case in cases if parts.get(case.id, "test") == "test"]
     judged = of_a_case(model.task)
     return Scored(table, summary, overview, shown, problems, opened(tested), judged, model.task)
@@ -140,8 +139,7 @@ def score(
 
 def summed_up(task: Task, table: Table, *, seed: int, patients_known: bool) -> list[Row]:
     """The figures of cases that were scored, folds apart; called by what was resampled where patients are unknown."""
-    with folds_apart(table):
-        rows = task.summary(table, seed=seed)
+    rows = task.summary(table, seed=resampling(table, seed))
     return rows if patients_known else [replace(row, estimate=by_case(row.estimate)) for row in rows]
 
 
