@@ -1,1 +1,3 @@
 """NIfTI-1, NIfTI-2 and Analyze 7.5."""
+
+__all__: list[str] = []

@@ -1,1 +1,3 @@
 """NRRD, and Slicer's segmentations in it."""
+
+__all__: list[str] = []

@@ -1,1 +1,3 @@
 """Detection: boxes with classes and scores."""
+
+__all__: list[str] = []

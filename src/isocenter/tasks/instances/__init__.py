@@ -1,1 +1,3 @@
 """Instance segmentation: single objects, each with its own number."""
+
+__all__: list[str] = []

@@ -1,1 +1,3 @@
 """Segmentation: a label for every voxel."""
+
+__all__: list[str] = []
