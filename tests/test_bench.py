@@ -237,3 +237,15 @@ def test_a_part_of_a_set_keeps_few_training_images_and_the_whole_test_part(bench
         np.testing.assert_array_equal(images[:, 0, 0] // 4, labels[:, 0])  # each image keeps its own label
         np.testing.assert_array_equal(images, made[1][f"{part}_images"])
     np.testing.assert_array_equal(made[0]["test_images"], arrays["test_images"])
+
+
+def test_the_same_bits_are_compared_for_every_kind_and_an_unknown_commit_is_refused(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCH))
+    same_bits = importlib.import_module("same_bits")
+    assert set(tasks.names()) < set(same_bits.KINDS)  # which has one made of several as well
+    monkeypatch.setattr(sys, "argv", ["same_bits.py", "--base", "no-such-commit"])
+    with pytest.raises(SystemExit, match="--base no-such-commit: fatal: invalid reference"):
+        same_bits.main()
+    monkeypatch.setattr(sys, "argv", ["same_bits.py", "--kinds", "alchemy"])
+    with pytest.raises(SystemExit):
+        same_bits.main()
