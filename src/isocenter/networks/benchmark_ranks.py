@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from isocenter.values import Dense, Head, Vector
+from isocenter.values import Head
 
 FILE = Path(__file__).with_name("measured.json")
 
@@ -64,12 +64,6 @@ def measurements() -> tuple[Measured, ...]:
 
 def standing(family: str, heads: Mapping[str, Head], axes: int) -> str:
     """What was measured of a family for such outputs and images of so many axes; empty where nothing was."""
-    answers = {_answers(head) for head in heads.values()}
+    answers = {head.answers for head in heads.values()}
     said = (one.said(family) for one in measurements() if {one.answers} == answers and one.axes == axes)
     return "; ".join(filter(None, said))
-
-
-def _answers(head: Head) -> str:
-    if isinstance(head, Dense):
-        return "boxes" if head.lengths else "objects" if head.heights else "dense"
-    return "vector" if isinstance(head, Vector) else ""

@@ -14,7 +14,7 @@ from isocenter.planning.sections import Settings, Training, check_value, typed
 from isocenter.runtime import Context, build_module, choose_device
 from isocenter.tasks import cascades
 from isocenter.transforms import check_flips
-from isocenter.values import BY_HAND, Plan, Vector
+from isocenter.values import BY_HAND, Plan
 
 # What follows from the data and the rest of the plan, and what a person changes instead.
 FOLLOWS = {
@@ -191,7 +191,7 @@ def _check_learning(made: Settings) -> None:
     training = made.training
     _check_duration(training)
     _check_folds(made.split.folds)
-    vectors = all(isinstance(head, Vector) for head in made.task.heads.values())
+    vectors = all(head.is_vector for head in made.task.heads.values())
     if training.sampling not in ("natural", "by_loss") and not vectors:
         problem = "only whole images are drawn class by class"
         raise PlanError(problem, "training.sampling", "Give natural, and training.foreground for rare structures")

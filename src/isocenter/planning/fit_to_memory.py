@@ -26,7 +26,7 @@ from isocenter.planning.rules import (
 from isocenter.planning.sections import told_of
 from isocenter.runtime import mean_of
 from isocenter.tasks import Task
-from isocenter.values import Decision, Dense, Fingerprint, Plan, Vector
+from isocenter.values import Decision, Fingerprint, Plan
 
 # By how much a patch shrinks at a time while it does not fit into memory, and how often it may.
 SMALLER, MOST_SHRINKING = 0.7, 10
@@ -193,9 +193,9 @@ def memory_decision(found: Peak, machine: Machine) -> Decision:
 
 def answers_of(task: Task) -> dict[str, bool]:
     """What of a grid is asked for, as `grid_for` names it: every voxel, the image as a whole, what may be a size."""
-    vectors = [head for head in task.heads.values() if isinstance(head, Vector)]
+    vectors = [head for head in task.heads.values() if head.is_vector]
     return {
-        "dense": any(isinstance(head, Dense) for head in task.heads.values()),
+        "dense": any(head.is_dense for head in task.heads.values()),
         "whole": bool(vectors),
-        "scaled": any(head.holds == "numbers" for head in vectors),
+        "scaled": any(head.holds_numbers for head in vectors),
     }

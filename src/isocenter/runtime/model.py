@@ -22,7 +22,7 @@ from isocenter.runtime.windows import Averaged, Beside, Progress, flipped_axes, 
 from isocenter.runtime.windows.slide import Network
 from isocenter.tasks import Task
 from isocenter.transforms import stacked
-from isocenter.values import Array, Case, Decision, Dense, Image, Prediction, Region
+from isocenter.values import Array, Case, Decision, Image, Prediction, Region
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -169,7 +169,7 @@ class Model:
 
     def _goes_by_frame(self, image: Image) -> bool:
         """Whether a clip is looked at frame by frame: by a model of still images that marks voxels."""
-        dense = any(isinstance(head, Dense) for head in self.task.heads.values())
+        dense = any(head.is_dense for head in self.task.heads.values())
         return image.frames is not None and self.preprocessing.frames is None and dense
 
     def stream(self, frames: Image | str | Path | Iterable[Image | Array], *, mirror: bool | None = None) -> Stream:

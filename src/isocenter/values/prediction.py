@@ -1,10 +1,13 @@
-"""What a network is asked for, what it is taught, and what comes out."""
+"""Heads, targets, predictions and findings: the outputs asked of a network, its teaching, and its results."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, Literal, Protocol
+
+import numpy as np
 
 from isocenter.values.boxes import BoundingBoxes
 from isocenter.values.geometry import Geometry
@@ -15,8 +18,79 @@ Region = tuple[slice, ...]
 Slabs = Iterable[tuple[Region, Mapping[str, Array]]]
 
 
+class Output:
+    """The answers common to all kinds of head; each overrides what holds for it.
+
+    parts: heads that it joins; the other attributes are those of `Dense`
+    """
+
+    lengths: int = 0
+    offsets: int = 0
+    heights: int = 0
+    unit: float = 1.0
+    called: tuple[str, ...] = ()
+    parts: Mapping[str, Any] = MappingProxyType({})
+
+    @property
+    def count(self) -> int:
+        """Numbers asked for: of the image or of each voxel; of points and boxes, their kinds."""
+        return 0
+
+    @property
+    def answers(self) -> str:
+        """The capability that a family of networks needs: "vector", "dense", "boxes", "objects", or none has it."""
+        return ""
+
+    @property
+    def is_vector(self) -> bool:
+        """Whether its numbers hold for the whole image."""
+        return self.answers == "vector"
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether it has numbers for every voxel."""
+        return bool(self.answers) and not self.is_vector
+
+    @property
+    def holds_boxes(self) -> bool:
+        """Whether its channels state boxes: lengths along the axes, and offsets."""
+        return self.lengths > 0
+
+    @property
+    def tells_objects(self) -> bool:
+        """Whether its channels separate objects of one class by depths in them."""
+        return self.heights > 0
+
+    @property
+    def holds_numbers(self) -> bool:
+        """Whether it states quantities, which may be sizes, and no classes."""
+        return False
+
+    @property
+    def turns(self) -> bool:
+        """Whether some of its channels belong to the grid's axes, and turn with them."""
+        return self.lengths + self.offsets > 0
+
+    def turned(self, array: Array, trace: AxisChange) -> Array:
+        """(channels, ...) of the network's grid, its lengths and offsets stated for another grid's axes."""
+        plain = self.count - self.lengths - self.offsets
+        parts = np.split(np.asarray(array), [plain, plain + self.lengths])
+        if self.lengths:
+            parts[1] = trace.lengths_back(parts[1])
+        if self.offsets:
+            parts[2] = trace.lengths_back(parts[2], signed=True)
+        return np.concatenate([part for part in parts if len(part)])
+
+
+class AxisChange(Protocol):
+    """The steps from one grid to another."""
+
+    def lengths_back(self, lengths: Array, *, signed: bool = False) -> Array:
+        """(axes, ...) lengths in voxels of one grid, in those of the other; signed: they are a vector."""
+
+
 @dataclass(frozen=True)
-class Vector:
+class Vector(Output):
     """A head of `size` numbers for the whole image.
 
     holds: "classes", one number each, of which the largest wins; or "numbers", quantities that may be sizes, so that
@@ -26,14 +100,26 @@ class Vector:
     size: int
     holds: Literal["classes", "numbers"] = "classes"
 
+    @property
+    def count(self) -> int:
+        return self.size
+
+    @property
+    def answers(self) -> str:
+        return "vector"
+
+    @property
+    def holds_numbers(self) -> bool:
+        return self.holds == "numbers"
+
 
 @dataclass(frozen=True)
-class Dense:
+class Dense(Output):
     """A head of `channels` numbers for every voxel.
 
     lengths, offsets: so many of the last channels are lengths along the axes, one an axis, and after them a vector:
                       both in any unit of voxels of the network's grid. They turn, mirror and stretch with the grid
-    heights:          so many of the last channels are depths in an object, whose voxels are to be told from another's
+    heights:          so many of the last channels are depths in an object, which separate its voxels from another's
     unit:             voxels that a length, an offset or a depth of 1 is long
     called:           what each channel is, where it is not the background and the labels
     """
@@ -46,42 +132,57 @@ class Dense:
     called: tuple[str, ...] = ()
 
     @property
-    def plain(self) -> int:
-        """Of the channels, how many have nothing to do with the grid's axes."""
-        return self.channels - self.lengths - self.offsets
+    def count(self) -> int:
+        return self.channels
+
+    @property
+    def answers(self) -> str:
+        return "boxes" if self.holds_boxes else "objects" if self.tells_objects else "dense"
 
 
 @dataclass(frozen=True)
-class Points:
+class Points(Output):
     """A head of heat maps, one a kind of point."""
 
     kinds: int
 
+    @property
+    def count(self) -> int:
+        return self.kinds
+
 
 @dataclass(frozen=True)
-class Boxes:
+class Boxes(Output):
     """Boxes, each of one of so many classes."""
 
     classes: int
 
+    @property
+    def count(self) -> int:
+        return self.classes
+
 
 @dataclass(frozen=True)
-class Instances:
+class Instances(Output):
     """Objects of one class, each with a number of its own."""
 
 
 @dataclass(frozen=True)
-class Field:
+class Field(Output):
     """A head of vectors for every voxel, in voxels of the input grid."""
 
     components: int
 
+    @property
+    def count(self) -> int:
+        return self.components
+
 
 @dataclass(frozen=True)
-class Several:
+class Several(Output):
     """What a case is known to have of several questions: {part: the head that its target is for}."""
 
-    parts: Mapping[str, Vector | Dense | Points | Boxes | Instances | Field]
+    parts: Mapping[str, Vector | Dense | Points | Boxes | Instances | Field] = field()
 
 
 Head = Vector | Dense | Points | Boxes | Instances | Field | Several

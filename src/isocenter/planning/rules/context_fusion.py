@@ -9,7 +9,7 @@ from typing import Any
 from isocenter import networks
 from isocenter.runtime import Context
 from isocenter.tasks import Task
-from isocenter.values import Decision, Dense
+from isocenter.values import Decision
 
 # From so many entries on they are brought down to a few: as many weights as they have would fit any few hundred cases.
 MANY_ENTRIES = 64
@@ -44,7 +44,7 @@ def telling(task: Task, name: str, context: Mapping[str, Any] | None, cases: int
 
 
 def _way(task: Task, known: tuple[str, ...]) -> Decision:
-    dense = any(isinstance(head, Dense) for head in task.heads.values())
+    dense = any(head.is_dense for head in task.heads.values())
     wanted = "film" if dense else "concatenate"
     way = wanted if wanted in known else known[0]
     because, source = REASONS[way]

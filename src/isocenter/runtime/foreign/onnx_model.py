@@ -26,7 +26,7 @@ from isocenter.runtime.package import OnnxNetwork, Provider, open_onnx
 from isocenter.runtime.preprocessing import Preprocessing
 from isocenter.runtime.record_files import digest
 from isocenter.tasks import Task
-from isocenter.values import Decision, Dense
+from isocenter.values import Decision
 
 NEEDED = ("labels", "channels", "patch", "normalisation")
 OF_IMAGES = ("spacing", "crop", "order", "modality")
@@ -93,8 +93,8 @@ def load_onnx(path: Path, device: str, threads: int | None = None) -> Model:
     opened = open_onnx(path, [name], [*gpu, "CPUExecutionProvider"], threads)
     if len(opened.session.get_inputs()) != 1:
         raise FormatError("asks for more than an image", str(path), "Export the network with one input")
-    count = head.channels if isinstance(head, Dense) else len(task.labels)
-    network = Described(opened, count, isinstance(head, Dense), str(path.with_suffix(".json")))
+    count = head.count if head.is_dense else len(task.labels)
+    network = Described(opened, count, head.is_dense, str(path.with_suffix(".json")))
     size = {"name": "onnx", "channels": len(preprocessing.channels), "spatial_dims": preprocessing.ndim, "size": {}}
     computing = Decision(f"{chosen.value} with onnx", chosen.because)
     origin = {"origin": "ONNX", "weights_sha256": digest(path)}

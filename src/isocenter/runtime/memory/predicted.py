@@ -20,7 +20,7 @@ from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.runtime.windows import YIELDED_BYTES, Averaged
 from isocenter.runtime.windows.slide import Network
 from isocenter.tasks import voxel_bytes
-from isocenter.values import Dense, Head, Image, Region, Vector
+from isocenter.values import Head, Image, Region
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -93,7 +93,7 @@ def _expected(model: Model, image: Image, batch: int, region: Region | None) -> 
     patch, spatial = model.inference.patch, _prepared_shape(model, image)
     channels = int(model.network["channels"])
     source = math.prod(image.shape)
-    dense = sum(head.channels for head in model.task.heads.values() if isinstance(head, Dense))
+    dense = sum(head.count for head in model.task.heads.values() if head.is_dense)
     in_parts = model.preprocessing.is_in_parts
     streamed = in_parts and len(patch) == 3 and image.geometry.ndim == 3 and 4 * source >= STREAMED_BYTES
     seen = spatial if region is None else _seen(image, spatial, patch, region)
@@ -184,7 +184,7 @@ def _network(model: Model, batch: int) -> int:
 
 def _numbers(head: Head, patch: Sequence[int]) -> int:
     """Of one window's output."""
-    return head.channels * math.prod(patch) if isinstance(head, Dense) else head.size if isinstance(head, Vector) else 0
+    return head.count * (math.prod(patch) if head.is_dense else 1)
 
 
 def _of_one(member: Network, shapes: Sequence[tuple[int, ...]]) -> int:

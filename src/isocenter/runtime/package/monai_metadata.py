@@ -17,7 +17,7 @@ from isocenter.runtime.cascade import Cascaded
 from isocenter.runtime.model import Model
 from isocenter.runtime.package.contents import FIRST, mean_of
 from isocenter.tasks import Task, channels_of, parts_of
-from isocenter.values import Dense, Vector
+from isocenter.values import Head
 
 # The newest that MONAI publishes, and what its `verify_metadata` downloads.
 METADATA_SCHEMA = (
@@ -124,15 +124,14 @@ def _network_def(model: Model, own_scales: bool) -> dict[str, Any]:
 def _one_network(model: Model, network: Mapping[str, Any], own_scales: bool) -> dict[str, Any]:
     """One of the networks of a model, as these settings have it."""
     path, function = networks.source(network["name"])
-    shapes = {key: head.channels if isinstance(head, Dense) else _size(head) for key, head in model.task.heads.items()}
-    dense = {key: n for key, n in shapes.items() if isinstance(model.task.heads[key], Dense)}
+    heads = model.task.heads
     marked, channels = network.get("marked", 0), network["channels"]
     one = {
         "_target_": f"scripts.networks.{path.stem}.{function}",
         "channels": channels - 1 + marked if marked else channels,
         "spatial_dims": network["spatial_dims"],
-        "dense": dense,
-        "vectors": {key: n for key, n in shapes.items() if key not in dense},
+        "dense": {key: head.count for key, head in heads.items() if head.is_dense},
+        "vectors": {key: head.count for key, head in heads.items() if not head.is_dense},
         "size": networks.sized(
             network["name"], model.task.heads, network["size"], len(model.context), network.get("told")
         ),
@@ -179,10 +178,6 @@ def _head(model: Model) -> str:
     return next(iter(model.task.heads))
 
 
-def _size(head: object) -> int:
-    return head.size if isinstance(head, Vector) else 0
-
-
 def _input(model: Model) -> dict[str, Any]:
     preprocessing = model.preprocessing
     marks = ["numbers of the labels that the first stage marked"] * (preprocessing.cascade is not None)
@@ -209,46 +204,39 @@ def _inputs(channels: Sequence[str], frames: int | None) -> list[str]:
 def _output(model: Model) -> dict[str, Any]:
     """Of the first head: an image of labels, the outputs of the classes, or numbers."""
     head = model.task.heads[_head(model)]
-    dense = isinstance(head, Dense)
-    names = [label.name for label in (channels_of(model.task) if dense else model.task.labels)]
-    count = head.channels if isinstance(head, Dense) else _size(head)
-    kind, content = ("image", "labels") if dense else ("probabilities", "classes")
-    if holds_numbers(head):
+    names = [label.name for label in (channels_of(model.task) if head.is_dense else model.task.labels)]
+    kind, content = ("image", "labels") if head.is_dense else ("probabilities", "classes")
+    if head.holds_numbers:
         kind, content = "tuples", "magnitude"
     return {
         "type": kind,
         "format": content,
         "modality": "n/a",
-        "num_channels": count,
-        "spatial_shape": list(model.inference.patch) if dense else [1],
+        "num_channels": head.count,
+        "spatial_shape": list(model.inference.patch) if head.is_dense else [1],
         "dtype": "float32",
         "value_range": [],
-        "is_patch_data": dense and model.preprocessing.shape is None,
-        "channel_def": _numbered(_channels(head, count, names)),
+        "is_patch_data": head.is_dense and model.preprocessing.shape is None,
+        "channel_def": _numbered(_channels(head, names)),
     }
 
 
-def _channels(head: object, count: int, names: Sequence[str]) -> list[str]:
+def _channels(head: Head, names: Sequence[str]) -> list[str]:
     """What each output means: the background, the labels, what belongs to the grid's axes.
 
     Of numbers these, and what is said of each behind them. Numbered alone where labels follow from several outputs.
     """
-    if holds_numbers(head):
-        return [*names, *(f"about {name}" for name in names)][:count]
-    if isinstance(head, Dense) and head.called:
+    if head.holds_numbers:
+        return [*names, *(f"about {name}" for name in names)][: head.count]
+    if head.called:
         return list(head.called)
-    if count < len(names):
-        return [f"output {number}" for number in range(count)]
-    axes = _along_axes(head) if isinstance(head, Dense) else []
-    return ["background"] * (count - len(names) - len(axes)) + [*names, *axes]
+    if head.count < len(names):
+        return [f"output {number}" for number in range(head.count)]
+    axes = _along_axes(head)
+    return ["background"] * (head.count - len(names) - len(axes)) + [*names, *axes]
 
 
-def holds_numbers(head: object) -> bool:
-    """Whether outputs are quantities and no classes."""
-    return isinstance(head, Vector) and head.holds == "numbers"
-
-
-def _along_axes(head: Dense) -> list[str]:
+def _along_axes(head: Head) -> list[str]:
     """Names of the channels that belong to axes of the grid."""
     counts = {"length along axis": head.lengths, "offset along axis": head.offsets}
     return [f"{name} {axis}" for name, count in counts.items() for axis in range(count)]

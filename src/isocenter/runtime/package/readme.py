@@ -8,7 +8,7 @@ from isocenter.errors import listed
 from isocenter.report import in_words
 from isocenter.runtime.model import Model
 from isocenter.runtime.package.contents import FIRST
-from isocenter.runtime.package.monai_metadata import NOT_STATED, holds_numbers
+from isocenter.runtime.package.monai_metadata import NOT_STATED
 from isocenter.tasks import parts_of
 from isocenter.values import Row
 
@@ -36,7 +36,7 @@ def readme(
     ends = {1: "`.csv` or `.npy`", 2: "`.png` or `.jpg`"}.get(preprocessing.ndim, "`.nii.gz`")
     several = len(preprocessing.channels) > 1 and preprocessing.channels != ("R", "G", "B") and preprocessing.ndim > 1
     named = ", named `<case>_0000`, `<case>_0001`, ... in the order of the channels" if several else ""
-    measures = any(holds_numbers(head) for head in model.task.heads.values())
+    measures = any(head.holds_numbers for head in model.task.heads.values())
     blocks = [
         f"# {title}",
         description,

@@ -15,7 +15,7 @@ from isocenter.runtime.preprocessing import Trace
 from isocenter.runtime.windows.slide import Network
 from isocenter.tasks import sides_of
 from isocenter.transforms import check_flips, names_sides
-from isocenter.values import Array, Dense
+from isocenter.values import Array
 
 if TYPE_CHECKING:
     from isocenter.tasks import Task
@@ -129,7 +129,7 @@ def mirrored(
             "mirroring",
             NO_MIRROR,
         )
-    offsets = {name: head.offsets for name, head in task.heads.items() if isinstance(head, Dense) and head.offsets}
+    offsets = {name: head.offsets for name, head in task.heads.items() if head.offsets}
     numbers = sides if marked and names_sides(sides) else None
     return Mirrored(network, task.average, axes, crossing, sides_of(task), offsets, numbers)
 

@@ -11,7 +11,7 @@ import numpy as np
 from isocenter.runtime.pace import overlap_within
 from isocenter.runtime.windows.averaging import mirrored
 from isocenter.runtime.windows.slide import Network, Progress, slide, window_count
-from isocenter.values import Array, Dense, Image, Prediction, Region, Slabs, Vector
+from isocenter.values import Array, Image, Prediction, Region, Slabs
 
 if TYPE_CHECKING:
     from isocenter.runtime.preprocessing import Prepares, Trace
@@ -47,7 +47,7 @@ def passed(
     """
     data, trace = preprocessing.opened(image, where)
     seen = mirrored(network, task, flips, trace, left_right, marked=preprocessing.cascade is not None)
-    channels = sum(head.channels for head in task.heads.values() if isinstance(head, Dense))
+    channels = sum(head.count for head in task.heads.values() if head.is_dense)
     parts = preprocessing.parts(trace, region, patch, channels)
 
     def windows(overlap: float) -> list[int]:
@@ -80,7 +80,7 @@ def passed(
 
 def _in_parts(task: Task, spatial: tuple[int, ...], patch: tuple[int, ...]) -> list[str]:
     """That a number, which may be a size, is the mean over windows none of which shows the whole image."""
-    sized = any(isinstance(head, Vector) and head.holds == "numbers" for head in task.heads.values())
+    sized = any(head.holds_numbers for head in task.heads.values())
     if not sized or all(size <= n for size, n in zip(spatial, patch, strict=True)):
         return []
     seen, held = (" x ".join(map(str, one)) for one in (spatial, patch))
@@ -93,20 +93,12 @@ def _in_parts(task: Task, spatial: tuple[int, ...], patch: tuple[int, ...]) -> l
 
 def _with_axes(slabs: Slabs, task: Task, trace: Trace) -> Slabs:
     """Slabs on the source's grid, of which also what belongs to axes is said of those of the source."""
-    turning = {name: one for name, one in task.heads.items() if isinstance(one, Dense) and one.plain < one.channels}
+    turning = {name: head for name, head in task.heads.items() if head.turns}
     if not turning:
         yield from slabs
         return
     for region, arrays in slabs:
-        yield region, {**arrays, **{name: _turned(arrays[name], head, trace) for name, head in turning.items()}}
-
-
-def _turned(array: Array, head: Dense, trace: Trace) -> Array:
-    made = np.asarray(array)
-    plain, lengths, offsets = np.split(made, [head.plain, head.plain + head.lengths])
-    parts = [trace.lengths_back(lengths)] * bool(head.lengths)
-    parts += [trace.lengths_back(offsets, signed=True)] * bool(head.offsets)
-    return np.concatenate([plain, *parts])
+        yield region, {**arrays, **{name: head.turned(arrays[name], trace) for name, head in turning.items()}}
 
 
 def _of_all(progress: Progress | None, before: int, count: int) -> Progress | None:

@@ -29,7 +29,6 @@ from isocenter.values import (
     Case,
     Dataset,
     Decision,
-    Dense,
     Finding,
     Fingerprint,
     Geometry,
@@ -414,7 +413,7 @@ def _is_of(key: str, name: str) -> bool:
 
 
 def _is_dense(part: Task) -> bool:
-    return any(isinstance(head, Dense) for head in part.heads.values())
+    return any(head.is_dense for head in part.heads.values())
 
 
 def _apart(column: str, name: str, columns: Sequence[str]) -> str:

@@ -26,7 +26,7 @@ from isocenter.transforms import (
     names_sides,
     sides_changed,
 )
-from isocenter.values import Array, Boxes, Dense, Head, Instances, Region, Several, Target, Vector
+from isocenter.values import Array, Boxes, Dense, Head, Instances, Region, Target, Vector
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -216,8 +216,7 @@ class EveryVoxel(OneArray):
         return preprocessing.labels(target.data, trace, target.outside)
 
     def positions(self, target: Target, data: Array, shape: Sequence[int]) -> Positions:
-        assert isinstance(target.head, Dense)  # noqa: S101 - `kind_of` has seen to it
-        groups = target.structures or tuple((channel,) for channel in range(1, target.head.channels))
+        groups = target.structures or tuple((channel,) for channel in range(1, target.head.count))
         return {n: _some(np.argwhere(np.isin(data, values)), n) for n, values in enumerate(groups, start=1)}
 
     def cut(self, data: Array, region: Region) -> Array:
@@ -275,10 +274,8 @@ class BoxByBox(OneArray):
         return np.concatenate([given[:, :1], trace.boxes(given[:, 1:])], axis=1).astype(np.float32)
 
     def positions(self, target: Target, data: Array, shape: Sequence[int]) -> Positions:
-        head = target.head
-        assert isinstance(head, Boxes)  # noqa: S101 - `kind_of` has seen to it
         centres = np.clip(np.floor(_centres(data)), 0, np.asarray(shape) - 1).astype(np.int32)
-        return {one + 1: _some(centres[data[:, 0] == one], one + 1) for one in range(head.classes)}
+        return {one + 1: _some(centres[data[:, 0] == one], one + 1) for one in range(target.head.count)}
 
     def cut(self, data: Array, region: Region) -> Array:
         if not region:
@@ -313,7 +310,7 @@ KINDS: Mapping[type, Kind] = {
 
 def kind_of(head: Head) -> Kind:
     """What a target for this head does on its way."""
-    if isinstance(head, Several):
+    if head.parts:
         return Together({part: kind_of(one) for part, one in head.parts.items()})
     return KINDS[type(head)]
 

@@ -16,7 +16,7 @@ from isocenter.planning import MANY_ENTRIES
 from isocenter.runtime import Context
 from isocenter.tasks import Task, tuned_on
 from isocenter.training.linear.elastic_net import INNER_FOLDS, sparse
-from isocenter.values import Case, Floats, Geometry, Prediction, Vector
+from isocenter.values import Case, Floats, Geometry, Prediction
 
 # Of half the squared weights, beside a loss that adds up over the cases: as scikit-learn penalises by default.
 RIDGE = 1.0
@@ -42,7 +42,7 @@ class Alone:
 
 def covariates_alone(task: Task, context: Context, train: Sequence[Case], val: Sequence[Case]) -> Alone | None:
     """Fitted to the training cases, then tuned as a network is; None where the task asks for more than a vector."""
-    if not len(context) or not all(isinstance(head, Vector) for head in task.heads.values()):
+    if not len(context) or not all(head.is_vector for head in task.heads.values()):
         return None
     with torch.random.fork_rng(devices=()):  # a loss may draw; the training's own draws go on as if nothing had been
         found = (_sparse if len(context) >= MANY_ENTRIES else _ridge)(task, context, train)
@@ -57,7 +57,7 @@ def _given(task: Task, context: Context, train: Sequence[Case]) -> tuple[torch.T
     """(cases, entries) what is told, (cases, ...) what is true, and the size of each head."""
     told = torch.tensor(np.stack([context.vector(case.covariates)[0] for case in train]), dtype=torch.float64)
     target = torch.from_numpy(np.stack([np.asarray(task.target(case).data) for case in train]))
-    return told, target, {name: head.size for name, head in task.heads.items() if isinstance(head, Vector)}
+    return told, target, {name: head.count for name, head in task.heads.items()}
 
 
 def _ridge(task: Task, context: Context, train: Sequence[Case]) -> Alone:

@@ -14,7 +14,7 @@ from isocenter.tasks import Task
 from isocenter.training.data import Prepared, kind_of_all
 from isocenter.training.members.weights import Answers
 from isocenter.training.step import supervised, terms_of
-from isocenter.values import Array, Dense, Region
+from isocenter.values import Array, Region
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,7 +54,7 @@ def window_size(task: Task, inference: Inference, cases: Sequence[Prepared]) -> 
 
     None for whole images, where no answer is given voxel by voxel.
     """
-    channels = sum(head.channels for head in task.heads.values() if isinstance(head, Dense))
+    channels = sum(head.count for head in task.heads.values() if head.is_dense)
     if not channels:
         return None
     size = [min(n, *(case.shape[axis] for case in cases)) for axis, n in enumerate(inference.patch)]

@@ -11,7 +11,7 @@ import numpy as np
 from isocenter.errors import UsageError
 from isocenter.runtime import Inference, Model
 from isocenter.tasks import Task, rows_in, untuned
-from isocenter.values import Dense, Geometry, Region, Vector
+from isocenter.values import Geometry, Region
 
 WHERE = "ensemble"
 ALIKE = "Train the members from one plan: isocenter train PLAN.yaml --seed N, with split.seed set in it"
@@ -60,8 +60,8 @@ def refuse_differing(names: tuple[str, str], ours: Mapping[str, Any], theirs: Ma
 def decode_alike(one: Task, other: Task, ndim: int) -> bool:
     """Whether two tasks with the same heads make the same result of the same outputs, which are noise here."""
     rng, spatial = np.random.default_rng(0), (NOISE,) * ndim
-    dense = {name: (head.channels, *spatial) for name, head in one.heads.items() if isinstance(head, Dense)}
-    whole = {name: (head.size,) for name, head in one.heads.items() if isinstance(head, Vector)}
+    dense = {name: (head.count, *spatial) for name, head in one.heads.items() if head.is_dense}
+    whole = {name: (head.count,) for name, head in one.heads.items() if head.is_vector}
     arrays = {name: rng.normal(0, 2, shape).astype(np.float32) for name, shape in {**dense, **whole}.items()}
     everywhere: Region = tuple(slice(0, size) for size in spatial)
     parts: list[tuple[Region, list[str]]] = [(everywhere, [*dense]), ((), [*whole])]

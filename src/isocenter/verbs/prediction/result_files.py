@@ -13,7 +13,7 @@ from pathlib import Path
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files import probabilities_written, write_boxes, write_label_map
 from isocenter.tasks import Task, channels_of
-from isocenter.values import Array, Case, Dense, Image, Prediction, Problem, Region
+from isocenter.values import Array, Case, Image, Prediction, Problem, Region
 from isocenter.verbs.reading import named_as
 
 # Names that Windows keeps for devices, with any suffix:
@@ -74,7 +74,7 @@ def probabilities_beside(
 
     Nothing where none were asked for, or where the task has none for every voxel.
     """
-    dense = [head for head, kind in task.heads.items() if isinstance(kind, Dense)]
+    dense = [name for name, head in task.heads.items() if head.is_dense]
     if not (wanted.probabilities and dense):
         yield None, []
         return
