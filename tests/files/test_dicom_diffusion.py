@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydicom.dataset import Dataset
 
-from isocenter.files.dicom.reading.diffusion import b_value, gradient_direction
+from isocenter.files.dicom.reading.private_elements import b_value, gradient_direction
 
 
 def private(group: int, creator: str, element: int, vr: str, value: object) -> Dataset:

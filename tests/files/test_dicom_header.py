@@ -18,7 +18,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, MediaS
 from isocenter.errors import FormatError, IsocenterError
 from isocenter.files import read
 from isocenter.files.dicom.header import check_pixels, header
-from isocenter.files.dicom.reading.scan import dicom_files, listed
+from isocenter.files.dicom.reading.series import dicom_files, listed
 from written_dicom import sequence, write_slice
 
 

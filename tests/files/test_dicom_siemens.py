@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files import read
 from isocenter.files.dicom.geometry import Plane
-from isocenter.files.dicom.reading.siemens import Mosaic, mosaic_of
+from isocenter.files.dicom.reading.private_elements import Mosaic, mosaic_of
 from written_dicom import write_slice
 
 PLANE = Plane((0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), (2.0, 3.0))
@@ -74,7 +74,7 @@ def test_slices_may_run_against_the_normal_of_the_picture() -> None:
 
 
 def test_a_mosaic_without_its_header_is_refused() -> None:
-    with pytest.raises(FormatError, match="number of tiles is not told"):
+    with pytest.raises(FormatError, match="does not state its number of tiles"):
         mosaic_of(Dataset(), PLANE, 4, 4, "here")
     with pytest.raises(GeometryError, match="in which direction its slices follow"):
         mosaic_of(dataset(csa(NumberOfImagesInMosaic=("3",))), PLANE, 4, 4, "here")

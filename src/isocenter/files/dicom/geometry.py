@@ -1,13 +1,19 @@
-"""From DICOM's planes (LPS mm, row and column directions) to one affine in RAS+ mm. PS3.3 C.7.6.2.1.1"""
+"""DICOM's frames and their planes (LPS mm, row and column directions), and the affine in RAS+ mm that they make.
+
+PS3.3 C.7.6.2.1.1
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
+from pydicom.dataset import Dataset
 
 from isocenter.errors import GeometryError
+from isocenter.files.dicom.tags import named, number, numbers
 from isocenter.values import DIRECTION_TOLERANCE, Floats
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
@@ -15,6 +21,13 @@ LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 UNIT_TOLERANCE = 1e-2
 GAP_TOLERANCE = 0.01  # of the median gap: the design's contract
 LARGEST_DRIFT = 0.25  # of a step: further off, a slice would be nearer to a neighbour's border than to its own centre
+
+# The labels that may distinguish frames at one position, in the order in which they are tried.
+TEMPORAL, REFERENCE_TIME, TRIGGER, ACQUISITION = "temporal position", "frame time", "trigger time", "acquisition number"
+B_VALUE, DIRECTION, ECHO = "b-value", "gradient direction", "echo time"
+
+Label = float | tuple[float, ...]
+Labels = Mapping[str, Label]
 
 
 @dataclass(frozen=True)
@@ -32,10 +45,12 @@ class Plane:
 
     @property
     def along_row(self) -> Floats:
+        """(3,) unit vector in which the column index grows."""
         return _unit(np.asarray(self.orientation[:3]))
 
     @property
     def along_column(self) -> Floats:
+        """(3,) unit vector in which the row index grows."""
         return _unit(np.asarray(self.orientation[3:]))
 
     @property
@@ -44,7 +59,7 @@ class Plane:
         return _unit(np.cross(self.along_row, self.along_column))
 
     def at(self, position: Floats) -> Plane:
-        """The same plane somewhere else."""
+        """The same plane at another position, (3,) LPS mm."""
         return Plane(tuple(float(x) for x in position), self.orientation, self.spacing)
 
 
@@ -87,8 +102,8 @@ def depths(planes: Sequence[Plane]) -> Floats:
 
 def share_orientation(planes: Sequence[Plane]) -> bool:
     """Whether all lie the same way, within 1e-3 in each direction cosine."""
-    all_of_them = np.array([plane.orientation for plane in planes])
-    return bool(np.abs(all_of_them - all_of_them[0]).max() <= DIRECTION_TOLERANCE)
+    orientations = np.array([plane.orientation for plane in planes])
+    return bool(np.abs(orientations - orientations[0]).max() <= DIRECTION_TOLERANCE)
 
 
 @dataclass(frozen=True)
@@ -104,13 +119,14 @@ class Stack:
 
     @property
     def missing(self) -> tuple[int, ...]:
+        """The places on the grid at which there is no slice."""
         return tuple(sorted(set(range(self.indices[-1] + 1)) - set(self.indices)))
 
 
 def stacked(planes: Sequence[Plane], names: Sequence[str], where: str, *, fill_missing: bool = False) -> Stack:
     """The grid of at least two slices that are in order of depth.
 
-    names: of each slice, for what is said about it
+    names: of each slice, for messages
     Raises GeometryError for gaps that are not equal within 1 % of their median; with `fill_missing` only where they
     are no whole multiples of the smallest.
     """
@@ -175,3 +191,76 @@ def _indices(gaps: Floats, names: Sequence[str], where: str, fill_missing: bool)
 
 def _unit(vector: Floats) -> Floats:
     return vector / np.linalg.norm(vector)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One plane of voxels, and where in which file it is.
+
+    number:    frame in the file, from 0; tile: of a mosaic, and how many a side
+    shape:     (rows, columns)
+    thickness: (mm, the attribute that says so): the step where there is only one slice
+    order:     (instance number, frame number, tile)
+    stack:     of an enhanced object that declares several
+    kind:      what is shown: magnitude, phase, ...
+    time:      s, of acquisition; only differences mean something
+    labels:    {what may distinguish it from others at its position: value}
+    """
+
+    path: Path
+    shape: tuple[int, int]
+    number: int = 0
+    tile: int | None = None
+    side: int = 1
+    plane: Plane | None = None
+    thickness: tuple[float, str] | None = None
+    frame_of_reference: str | None = None
+    uid: str = ""
+    order: tuple[int, int, int] = (0, 0, 0)
+    stack: str = ""
+    kind: str = ""
+    time: float | None = None
+    labels: Labels = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """For messages: the file, and the frame where there are several."""
+        place = f" frame {self.number + 1}" if self.number else ""
+        return f"{self.path.name}{place}" + (f" tile {self.tile + 1}" if self.tile else "")
+
+
+def plane_of(sources: list[Dataset], where: str, *, required: bool) -> Plane | None:
+    """The plane that the first of these items with each attribute states, None where there is none.
+
+    Raises GeometryError where one part is there and another is missing.
+    """
+    position = _first(sources, "ImagePositionPatient", where, 3)
+    orientation = _first(sources, "ImageOrientationPatient", where, 6)
+    spacing = _first(sources, "PixelSpacing", where, 2)
+    if position is None and orientation is None:
+        return None
+    stated = {"ImagePositionPatient": position, "ImageOrientationPatient": orientation, "PixelSpacing": spacing}
+    if position is not None and orientation is not None and spacing is not None:
+        return checked_plane(position, orientation, spacing, where)
+    if not required:
+        return None
+    missing = next(keyword for keyword, value in stated.items() if value is None)
+    raise GeometryError(
+        f"{named(missing)} is missing, so it cannot be known where the voxels lie",
+        where,
+        "Export the series again with all attributes",
+    )
+
+
+def _first(sources: list[Dataset], keyword: str, where: str, count: int) -> tuple[float, ...] | None:
+    stated = (numbers(source, keyword, where, count) for source in sources)
+    return next((values for values in stated if values is not None), None)
+
+
+def thickness_of(dataset: Dataset, where: str) -> tuple[float, str] | None:
+    """(mm between slices or of one slice, the attribute that states it); None where neither is stated."""
+    for keyword in ("SpacingBetweenSlices", "SliceThickness"):
+        value = number(dataset, keyword, where)
+        if value:  # absent and 0 mean the same: not known; NM counts against the normal with a minus
+            return value, keyword
+    return None

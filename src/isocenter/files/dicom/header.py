@@ -1,4 +1,4 @@
-"""What stands in a DICOM file before its pixels."""
+"""The header of a DICOM file: all that stands before its pixels."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage
 
 from isocenter.errors import FormatError
-from isocenter.files.dicom.tags import named, text, whole
+from isocenter.files.dicom.tags import PYDICOM_ERRORS, file_meta, named, text, whole
 from isocenter.files.dicom.warnings import quiet
 
 DIRECTORY = str(MediaStorageDirectoryStorage)
 PIXEL_ELEMENTS = (0x7FE00008, 0x7FE00009, 0x7FE00010)  # float, double float, stored integers: PS3.3 C.7.6.24
-TOLD_BY_ANY = ("SOPClassUID", "Rows")  # by any object, and by any image
+ALWAYS_STATED = ("SOPClassUID", "Rows")  # by any object, and by any image
 FRAGMENT, FRAGMENTS_END = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
 ENCAPSULATED = 0xFFFFFFFF  # undefined length: compressed frames follow as items, PS3.5 A.4
 # More voxel bytes than this many times the file are no compressed image but a trap; black slices stay far below it.
@@ -35,8 +35,8 @@ class Header:
     offset: bytes from the file's start to the pixel element's value; None without one, or where all is deflated
     length: bytes that the element claims, None where it does not say
     has_pixels: whether there is a pixel element at all
-    is_compressed: whether that holds fragments and not plain pixels
-    warnings: what pydicom found odd
+    is_compressed: whether that holds fragments and not native pixels
+    warnings: of pydicom, about what is odd in it
     """
 
     path: Path
@@ -49,6 +49,7 @@ class Header:
 
     @property
     def where(self) -> str:
+        """The path, as errors name it."""
         return str(self.path)
 
     @property
@@ -63,16 +64,29 @@ class Header:
 
     @property
     def sop_class(self) -> str:
+        """The SOP Class UID, empty where none is stated."""
         return text(self.dataset, "SOPClassUID")
 
     @property
     def sop_class_name(self) -> str:
+        """The SOP class in words."""
         uid = UID(self.sop_class)
         return uid.name if uid else "an object without SOP class"
 
     @property
     def transfer_syntax(self) -> UID:
+        """The stated Transfer Syntax UID, empty where none is stated."""
         return _syntax(self.dataset)
+
+    @property
+    def is_native(self) -> bool:
+        """Whether the pixels lie in the file as they are, neither compressed nor deflated."""
+        return self.offset is not None and not self.is_compressed
+
+    @property
+    def is_subsampled(self) -> bool:
+        """Whether two pixels share their colours, PS3.3 C.7.6.3.1.2; of native pixels only."""
+        return self.is_native and text(self.dataset, "PhotometricInterpretation") == "YBR_FULL_422"
 
 
 def header(path: Path) -> Header:
@@ -80,30 +94,29 @@ def header(path: Path) -> Header:
 
     Raises FormatError where it is not DICOM, or its header is damaged.
     """
-    with path.open("rb") as file, quiet() as heard:
+    with path.open("rb") as file, quiet() as warnings:
         if not looks_like_dicom(file.read(132)):
             raise FormatError("is no DICOM file", str(path), "Give a DICOM file, or name it by its real format")
         file.seek(0)
         _refuse_bomb(path)
         try:
             dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True)
-            found = _pixel_element(file, dataset)
-        except Exception as error:  # a damaged file can make pydicom throw anything
+            offset, length, element = _pixel_element(file, dataset)
+        except PYDICOM_ERRORS as error:
             reason = f"{type(error).__name__}: {error}"
             raise FormatError(f"the header is damaged ({reason})", str(path), "Get the file again") from error
-    offset, length, element = found
     if element is not None:  # an empty stand-in, so that what asks for the layout of the pixels finds them
         dataset.add_new(element, "OW", b"")
-    if element is None and not any(keyword in dataset for keyword in TOLD_BY_ANY) and not _is_directory(dataset):
+    if element is None and not any(keyword in dataset for keyword in ALWAYS_STATED) and not _is_directory(dataset):
         raise FormatError(
             f"states no {named('SOPClassUID')} and holds no pixels", str(path), "The file is damaged: get it again"
         )
     compressed = offset is not None and (length is None or _compressed(dataset))
-    return Header(path, dataset, offset, length, element is not None, compressed, tuple(heard))
+    return Header(path, dataset, offset, length, element is not None, compressed, tuple(warnings))
 
 
 def looks_like_dicom(start: bytes) -> bool:
-    """A magic number, or (old files) an element of group 2 or 8 at once, in either byte order."""
+    """Whether a file that begins so is DICOM: the magic number, or (old files) an element of group 2 or 8 at once."""
     if start[128:132] == b"DICM":
         return True
     if len(start) < 8:
@@ -128,12 +141,11 @@ def check_pixels(head: Header) -> None:
     frames = frame_count(head)
     samples, bits = (whole(head.dataset, k, head.where) or 1 for k in ("SamplesPerPixel", "BitsAllocated"))
     needed = rows * columns * frames * samples * bits // 8
-    native = head.offset is not None and not head.is_compressed
-    if native and text(head.dataset, "PhotometricInterpretation") == "YBR_FULL_422":
-        needed = needed * 2 // 3  # two pixels share their colours, PS3.3 C.7.6.3.1.2
+    if head.is_subsampled:
+        needed = needed * 2 // 3
     size = head.path.stat().st_size
     there = max(0, min(size - (head.offset or 0), head.length or 0))
-    if native and needed > there:
+    if head.is_native and needed > there:
         raise FormatError(
             f"the pixel data are cut short: {there} bytes where {needed} belong", head.where, "Get the file again"
         )
@@ -185,12 +197,11 @@ def _size(head: Header, keyword: str) -> int:
 
 
 def _is_directory(dataset: Dataset) -> bool:
-    meta = getattr(dataset, "file_meta", Dataset())
-    return "DirectoryRecordSequence" in dataset or text(meta, "MediaStorageSOPClassUID") == DIRECTORY
+    return "DirectoryRecordSequence" in dataset or text(file_meta(dataset), "MediaStorageSOPClassUID") == DIRECTORY
 
 
 def _syntax(dataset: Dataset) -> UID:
-    return UID(text(getattr(dataset, "file_meta", Dataset()), "TransferSyntaxUID"))
+    return UID(text(file_meta(dataset), "TransferSyntaxUID"))
 
 
 def _compressed(dataset: Dataset) -> bool:
@@ -207,7 +218,7 @@ def _refuse_bomb(path: Path) -> None:
         file.seek(132)
         try:
             pydicom.filereader.read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
-        except Exception:  # whatever is wrong with it will be told when it is read
+        except PYDICOM_ERRORS:  # what is wrong with it is reported when it is read
             return
         packed = file.read()
     most = max(SMALL_INFLATION, LARGEST_INFLATION * len(packed))

@@ -1,4 +1,4 @@
-"""Where the frames of a segmentation lie, and into which voxels of a grid their pixels go."""
+"""The planes of a segmentation's frames, and the voxels of a grid into which their pixels go."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Placement:
     shape: tuple[int, ...]
 
     def voxels(self, rows: Integers, columns: Integers) -> Integers:
-        """(n, axes)"""
+        """(n, axes) the voxel of each pixel."""
         return self.origin + rows[:, None] * self.row_step + columns[:, None] * self.column_step
 
     def index(self, rows: Integers, columns: Integers, where: str) -> tuple[Integers, ...]:
@@ -56,16 +56,16 @@ def placement(plane: Plane | None, rows: int, columns: int, grid: Geometry, wher
     frame = affine_of(plane, plane.normal)[:3]
     starts = np.stack([frame[:, 3], frame[:, 3] + frame[:, 0], frame[:, 3] + frame[:, 1]])
     origin, column, row = np.rint(grid.to_index(starts)).astype(np.int64)
-    found = Placement(origin, row - origin, column - origin, grid.shape)
+    place = Placement(origin, row - origin, column - origin, grid.shape)
     corners = np.array([(0, 0), (rows - 1, 0), (0, columns - 1), (rows - 1, columns - 1)])
     meant = frame[:, 3] + corners[:, :1] * frame[:, 1] + corners[:, 1:] * frame[:, 0]
-    _check_coincident(grid, meant, found, found.voxels(corners[:, 0], corners[:, 1]), where)
-    return found
+    _check_coincident(grid, meant, place, place.voxels(corners[:, 0], corners[:, 1]), where)
+    return place
 
 
-def _check_coincident(grid: Geometry, meant: Floats, found: Placement, voxels: Integers, where: str) -> None:
+def _check_coincident(grid: Geometry, meant: Floats, place: Placement, voxels: Integers, where: str) -> None:
     off = grid.to_index(meant) - voxels
-    across = (found.row_step == 0) & (found.column_step == 0)
+    across = (place.row_step == 0) & (place.column_step == 0)
     if across.sum() != 1:
         raise GeometryError("its pixels are not the image's pixels", where, ON_ITS_IMAGE)
     along = np.where(across, 0.0, off) @ grid.affine[:3, :3].T
@@ -86,7 +86,7 @@ def grid_of(
 ) -> Geometry:
     """The regular grid on which all frames lie; planes that no frame shows may be missing between them.
 
-    depth: (spacing between slices, slice thickness), as far as stated; used where the planes do not tell
+    depth: (spacing between slices, slice thickness), as far as stated; used where the planes do not show it
     Raises GeometryError where planes are not parallel or not a whole number of steps apart.
     """
     if not share_orientation(planes):

@@ -1,19 +1,39 @@
-"""Looking at single DICOM attributes: typed, and refusing by tag what is not what the standard says it is."""
+"""Single DICOM attributes, typed; a value that is not of the standard's kind is refused with its tag."""
 
 from __future__ import annotations
 
 import math
 import re
+import struct
+import zlib
 from datetime import datetime
 from functools import cache
 from typing import Any
 
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
-from pydicom.sequence import Sequence
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.tag import BaseTag, Tag
 
 from isocenter.errors import FormatError
+
+# pydicom has no error class of its own for damaged bytes: it converts values when they are first looked at, and which
+# of these it then raises depends on the bytes.
+PYDICOM_ERRORS = (
+    BytesLengthException,
+    InvalidDicomError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
 
 
 def attribute(dataset: Dataset, keyword: str, where: str) -> Any:
@@ -26,16 +46,21 @@ def attribute(dataset: Dataset, keyword: str, where: str) -> Any:
         return None
     try:
         value = dataset.get(keyword) if tag is None else dataset[tag].value
-    except Exception as error:  # pydicom converts at the first look, and what it throws depends on the bytes
+    except PYDICOM_ERRORS as error:
         raise malformed(keyword, str(error), where) from error
-    empty = value is None or (isinstance(value, str | bytes) and not value.strip())
-    return None if empty or (hasattr(value, "__len__") and len(value) == 0) else value
+    blank = not value.strip() if isinstance(value, str | bytes) else hasattr(value, "__len__") and len(value) == 0
+    return None if blank else value
 
 
 @cache
 def _tag(keyword: str) -> BaseTag | None:
-    found = tag_for_keyword(keyword)
-    return None if found is None else Tag(found)
+    tag = tag_for_keyword(keyword)
+    return None if tag is None else Tag(tag)
+
+
+def values_in(value: Any) -> list[Any]:
+    """The values of an attribute: those of a multi-valued one, else the one."""
+    return list(value) if hasattr(value, "__iter__") and not isinstance(value, str | bytes) else [value]
 
 
 def numbers(dataset: Dataset, keyword: str, where: str, count: int | None = None) -> tuple[float, ...] | None:
@@ -46,30 +71,29 @@ def numbers(dataset: Dataset, keyword: str, where: str, count: int | None = None
     value = attribute(dataset, keyword, where)
     if value is None:
         return None
-    several = not isinstance(value, str | bytes | int | float) and hasattr(value, "__iter__")
-    values = list(value) if several else [value]
     try:
-        found = tuple(float(v) for v in values)
+        values = tuple(float(v) for v in values_in(value))
     except (TypeError, ValueError, ArithmeticError) as error:
         raise malformed(keyword, f"{_short(value)} is no number", where) from error
-    if not all(math.isfinite(v) for v in found):
+    if not all(math.isfinite(v) for v in values):
         raise malformed(keyword, f"{_short(value)} is not finite", where)
-    if count is not None and len(found) != count:
-        raise malformed(keyword, f"{len(found)} values where {count} belong", where)
-    return found
+    if count is not None and len(values) != count:
+        raise malformed(keyword, f"{len(values)} values where {count} belong", where)
+    return values
 
 
 def number(dataset: Dataset, keyword: str, where: str) -> float | None:
-    found = numbers(dataset, keyword, where, count=1)
-    return found[0] if found else None
+    """The one number of an attribute, None where it is absent. Raises FormatError for anything else."""
+    values = numbers(dataset, keyword, where, count=1)
+    return values[0] if values else None
 
 
 def whole(dataset: Dataset, keyword: str, where: str) -> int | None:
-    """A whole number, None where it is absent."""
-    found = number(dataset, keyword, where)
-    if found is not None and found != int(found):
-        raise malformed(keyword, f"{found} is no whole number", where)
-    return None if found is None else int(found)
+    """A whole number, None where it is absent. Raises FormatError for anything else."""
+    value = number(dataset, keyword, where)
+    if value is not None and value != int(value):
+        raise malformed(keyword, f"{value} is no whole number", where)
+    return None if value is None else int(value)
 
 
 def lenient(dataset: Dataset, keyword: str) -> float | None:
@@ -82,35 +106,31 @@ def lenient(dataset: Dataset, keyword: str) -> float | None:
 
 def text(dataset: Dataset, keyword: str) -> str:
     """The value as text, empty where it is absent or unreadable."""
-    try:
-        value = attribute(dataset, keyword, "")
-    except FormatError:
-        return ""
+    value = _readable(dataset, keyword)
     return "" if value is None else str(value).strip()
 
 
 def words(dataset: Dataset, keyword: str) -> tuple[str, ...]:
-    """The values of a multi-valued text."""
-    try:
-        value = attribute(dataset, keyword, "")
-    except FormatError:
-        return ()
-    if value is None:
-        return ()
-    return (value.strip(),) if isinstance(value, str) else tuple(str(v).strip() for v in value)
+    """The values of a multi-valued text; none where it is absent or unreadable."""
+    value = _readable(dataset, keyword)
+    return () if value is None else tuple(str(v).strip() for v in values_in(value))
 
 
 def items(dataset: Dataset, keyword: str) -> list[Dataset]:
     """The items of a sequence, none where it is absent or no sequence."""
+    return [item for item in values_in(_readable(dataset, keyword)) if isinstance(item, Dataset)]
+
+
+def _readable(dataset: Dataset, keyword: str) -> Any:
+    """The value, None where it is absent or its bytes cannot be understood."""
     try:
-        value = attribute(dataset, keyword, "")
+        return attribute(dataset, keyword, "")
     except FormatError:
-        return []
-    return [item for item in value if isinstance(item, Dataset)] if isinstance(value, Sequence) else []
+        return None
 
 
 def item(dataset: Dataset, keyword: str) -> Dataset | None:
-    """The first item of a sequence."""
+    """The first item of a sequence, None where there is none."""
     return next(iter(items(dataset, keyword)), None)
 
 
@@ -130,6 +150,7 @@ def seconds(value: str) -> float | None:
 
 
 def malformed(keyword: str, what: str, where: str) -> FormatError:
+    """The error for an attribute whose value cannot be."""
     return FormatError(f"{named(keyword)}: {what}", where, "Correct the attribute, or export the file again")
 
 
@@ -142,3 +163,8 @@ def named(keyword: str) -> str:
 def _short(value: object) -> str:
     shown = repr(value)
     return shown if len(shown) <= 60 else f"{shown[:57]}..."
+
+
+def file_meta(dataset: Dataset) -> Dataset:
+    """The File Meta Information of an object, PS3.10 7.1; empty for one that was not read from a whole file."""
+    return getattr(dataset, "file_meta", Dataset())

@@ -1,4 +1,4 @@
-"""What the DICOM library warns about and logs is heard and kept, not printed; also where several threads read at once.
+"""Warnings and log records of the DICOM library, kept and not printed, also where several threads read at once.
 
 `warnings.catch_warnings` swaps settings of the whole process: two threads that leave it in another order than they
 entered it would leave all warnings off for good. Here all share one swap, undone by whoever is last.
@@ -14,26 +14,34 @@ from contextlib import contextmanager
 from typing import Any
 
 _lock = threading.Lock()
-_state = threading.local()
+
+
+class _Kept(threading.local):
+    """The list that a thread's warnings go to, None where it does not collect them."""
+
+    kept: list[str] | None = None
+
+
+_state = _Kept()
 _open: list[Any] = []  # the one swap, and one entry for each further reader
-# Some of what is odd the library logs, without the name of the file.
+# Some of what is odd pydicom logs, without the name of the file.
 LOGGER = logging.getLogger("pydicom")
 
 
 @contextmanager
 def quiet() -> Iterator[list[str]]:
-    """The different warnings of this thread while inside, in their order; nothing is shown.
+    """Collect the different warnings of this thread while inside, in their order; nothing is shown.
 
-    Raised or logged: whoever asks knows which file they are about.
+    Raised or logged: the caller knows which file they are about.
     """
-    heard: list[str] = []
-    outer = getattr(_state, "heard", None)
+    kept: list[str] = []
+    outer = _state.kept
     _enter()
-    _state.heard = heard
+    _state.kept = kept
     try:
-        yield heard
+        yield kept
     finally:
-        _state.heard = outer
+        _state.kept = outer
         _leave()
 
 
@@ -43,7 +51,7 @@ def _enter() -> None:
             swap = warnings.catch_warnings()
             swap.__enter__()
             warnings.simplefilter("always")
-            warnings.showwarning = _hear
+            warnings.showwarning = _keep
             LOGGER.addFilter(_is_for_others)
             _open.append(swap)
         else:
@@ -59,15 +67,14 @@ def _leave() -> None:
 
 
 def _is_for_others(record: logging.LogRecord) -> bool:
-    """Whether a log record goes on its way: not what a thread says that is heard here."""
-    if getattr(_state, "heard", None) is None:
+    """Whether a log record is handled as usual: those of a thread that collects warnings are not."""
+    if _state.kept is None:
         return True
     if record.levelno >= logging.WARNING:
-        _hear(record.getMessage())
+        _keep(record.getMessage())
     return False
 
 
-def _hear(message: Warning | str, *_: Any, **__: Any) -> None:
-    heard = getattr(_state, "heard", None)
-    if heard is not None and str(message) not in heard:
-        heard.append(str(message))
+def _keep(message: Warning | str, *_: Any, **__: Any) -> None:
+    if _state.kept is not None and str(message) not in _state.kept:
+        _state.kept.append(str(message))

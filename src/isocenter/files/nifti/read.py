@@ -19,7 +19,6 @@ from nibabel.spm2analyze import Spm2AnalyzeHeader
 from isocenter.errors import FormatError
 from isocenter.files import label_table
 from isocenter.files.format import Format, ReadOptions
-from isocenter.files.nifti.b_values import b_values_beside
 from isocenter.files.nifti.geometry import geometry_of
 from isocenter.files.nifti.write import write
 from isocenter.files.storage import Block, compression_of, read_head
@@ -224,6 +223,23 @@ def _times(header: Any, shape: tuple[int, ...]) -> tuple[tuple[float, ...] | Non
         return None, ["The header does not say at what times the frames were taken."]
     odd = [f"The header says {step * unit:g} s between frames; perhaps ms are meant."] if step * unit > 600 else []
     return tuple(step * unit * n for n in range(shape[1])), odd
+
+
+def b_values_beside(path: Path, stem: str, frames: int | None) -> tuple[float, ...] | None:
+    """None without such a file, or for an image without frames; FormatError where it does not fit the image."""
+    beside = path.with_name(f"{stem}.bval")
+    if frames is None or not beside.is_file():
+        return None
+    try:
+        found = tuple(float(word) for word in beside.read_text(encoding="utf-8").split())
+    except ValueError as error:
+        raise FormatError(
+            f"holds what is no number ({error})", str(beside), "Write one b-value for each frame"
+        ) from error
+    if len(found) != frames or min(found) < 0:
+        problem = f"has {len(found)} b-values for {frames} frames, or one below 0"
+        raise FormatError(problem, str(beside), "Write one b-value for each frame")
+    return found
 
 
 FORMAT = Format("nifti", read, write)

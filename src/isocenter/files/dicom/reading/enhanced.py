@@ -8,7 +8,7 @@ from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import Dataset
 
 from isocenter.errors import FormatError, GeometryError
-from isocenter.files.dicom.frame import (
+from isocenter.files.dicom.geometry import (
     B_VALUE,
     DIRECTION,
     ECHO,
@@ -20,8 +20,7 @@ from isocenter.files.dicom.frame import (
     plane_of,
     thickness_of,
 )
-from isocenter.files.dicom.reading.diffusion import gradient_direction
-from isocenter.files.dicom.reading.kinds import kind_of
+from isocenter.files.dicom.reading.private_elements import gradient_direction
 from isocenter.files.dicom.tags import item, items, lenient, named, seconds, text, words
 
 FRAME_TYPES = (
@@ -35,6 +34,22 @@ FRAME_TYPES = (
 )
 
 PLACES = ("StackID", "InStackPositionNumber", "ImagePositionPatient", "ImageOrientationPatient")
+
+# Siemens and the enhanced objects write M, P, R, I; Philips adds the sequence: M_FFE, P_SE; GE has words of its own.
+_PARTS = {"M": "magnitude", "P": "phase", "R": "real", "I": "imaginary"}
+_MAPS = {
+    "MAGNITUDE": "magnitude",
+    "PHASE": "phase",
+    "PHASE MAP": "phase",
+    "REAL": "real",
+    "IMAGINARY": "imaginary",
+    "FIELD_MAP": "field map",
+    "B0": "field map",
+    "B0_MAP": "field map",
+    "VELOCITY": "velocity",
+    "ADC": "ADC",
+    "FA": "FA",
+}
 
 
 def enhanced_frames(base: Frame, dataset: Dataset, where: str, count: int) -> list[Frame]:
@@ -127,3 +142,22 @@ def _frame_time(groups: _Groups, content: Dataset) -> float | None:
     told = text(content, "FrameReferenceDateTime") or text(content, "FrameAcquisitionDateTime")
     offset = lenient(groups.one("TemporalPositionSequence"), "TemporalPositionTimeOffset")
     return seconds(told) if told else offset
+
+
+def kind_of(image_type: tuple[str, ...], component: str = "") -> str:
+    """A word for what is shown, the rest of the type where there is no word for it, empty where nothing is told.
+
+    image_type: PS3.3 C.7.6.1.1.2 (C.8.16.1 for frames); the first two values say nothing about what is shown
+    component:  Complex Image Component, PS3.3 C.8.13.3.1.1
+    """
+    shown = tuple(value.strip().upper() for value in image_type[2:])
+    maps = [_MAPS[value] for value in shown if value in _MAPS]
+    if maps and maps[0] not in _PARTS.values():  # a field map is REAL as well: the map says more
+        return maps[0]
+    if component.upper() in _MAPS:
+        return _MAPS[component.upper()]
+    for value in shown:
+        part = _PARTS.get(value.split("_")[0])
+        if part is not None and (len(value) == 1 or "_" in value):
+            return part
+    return maps[0] if maps else "\\".join(value for value in shown if value).lower()

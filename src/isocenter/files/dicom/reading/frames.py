@@ -12,7 +12,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from isocenter.errors import FormatError, GeometryError
-from isocenter.files.dicom.frame import (
+from isocenter.files.dicom.geometry import (
     ACQUISITION,
     B_VALUE,
     DIRECTION,
@@ -23,15 +23,19 @@ from isocenter.files.dicom.frame import (
     Frame,
     Label,
     Labels,
+    Plane,
     plane_of,
     thickness_of,
 )
-from isocenter.files.dicom.geometry import Plane
 from isocenter.files.dicom.header import Header, frame_count
-from isocenter.files.dicom.reading.diffusion import b_value, gradient_direction
-from isocenter.files.dicom.reading.enhanced import enhanced_frames
-from isocenter.files.dicom.reading.kinds import kind_of
-from isocenter.files.dicom.reading.siemens import is_mosaic, mosaic_of, refuse_grid
+from isocenter.files.dicom.reading.enhanced import enhanced_frames, kind_of
+from isocenter.files.dicom.reading.private_elements import (
+    b_value,
+    gradient_direction,
+    is_mosaic,
+    mosaic_of,
+    refuse_grid,
+)
 from isocenter.files.dicom.tags import items, lenient, named, number, numbers, seconds, text, whole, words
 
 # Cross sections of the patient: their frames must say where they lie, or all be silent.

@@ -12,14 +12,12 @@ import numpy as np
 from pydicom.uid import VLWholeSlideMicroscopyImageStorage
 
 from isocenter.errors import FormatError, GeometryError
-from isocenter.files.dicom.frame import B_VALUE, DIRECTION, ECHO, Frame
-from isocenter.files.dicom.geometry import LPS_TO_RAS
+from isocenter.files.dicom.geometry import B_VALUE, DIRECTION, ECHO, LPS_TO_RAS, Frame
 from isocenter.files.dicom.header import Header, check_pixels
 from isocenter.files.dicom.reading import seg as dicom_seg
 from isocenter.files.dicom.reading.frames import CROSS_SECTIONS, frames_of
 from isocenter.files.dicom.reading.pictures import frame_times, scale_of
 from isocenter.files.dicom.reading.pixel_layout import Layout, layout_of
-from isocenter.files.dicom.reading.plain import Plain, plain_of
 from isocenter.files.dicom.reading.series import SEGMENTATIONS, description_of
 from isocenter.files.dicom.reading.values import (
     Meaning,
@@ -30,7 +28,7 @@ from isocenter.files.dicom.reading.values import (
     value_map,
 )
 from isocenter.files.dicom.reading.volumes import Volume, volumes_of
-from isocenter.files.dicom.reading.voxels import Place, Plan, deferred
+from isocenter.files.dicom.reading.voxels import Place, Plain, Plan, deferred, plain_of
 from isocenter.files.dicom.tags import text
 from isocenter.files.format import ReadOptions
 from isocenter.values import Geometry, Image, Source

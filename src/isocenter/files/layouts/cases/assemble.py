@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from isocenter.errors import DatasetError, counted
-from isocenter.files.layouts.cases.absent_images import with_holes
 from isocenter.files.layouts.cases.classes import mask_regions
 from isocenter.files.layouts.cases.folder import Folder, stem_of
 from isocenter.files.layouts.cases.join import Join, join_courses, join_table
 from isocenter.files.layouts.layout import DatasetOptions, Found, Reading
 from isocenter.files.modality import modality_word
 from isocenter.files.patients import Patients, patients_by, patients_of
-from isocenter.values import Case, Dataset, LazyMapping, Problem
+from isocenter.values import Case, Dataset, Image, LazyMapping, Problem, name_alone
 
 
 def assemble(folder: Folder, reading: Reading, options: DatasetOptions) -> Dataset:
@@ -154,3 +154,34 @@ def _patients(
 def _remedy(problems: Sequence[Problem]) -> str:
     first = f"{problems[0].what}; " if problems else ""
     return f"{first}see the layouts in the documentation, or name one with --layout"
+
+
+def with_holes(cases: Sequence[Found], declared: Sequence[str]) -> tuple[list[Found], list[Problem]]:
+    """The cases, those that lack an image with the names of what they have, and who lacks what.
+
+    declared: the images that a case may have; nobody lacks anything where nothing says it
+    """
+    seen = [case for case in cases if case.images]
+    lacking = {name: tuple(case.name for case in seen if name not in case.images) for name in declared}
+    problems = [
+        Problem(
+            "warning",
+            f"channel {name}: {len(without)} of {counted(len(seen), 'case')} lack it",
+            without,
+            "a model learns from the others what it shows, and must do without it in these",
+            "Add the files where there are some",
+        )
+        for name, without in lacking.items()
+        if without
+    ]
+    return [_named(case) if case.images and set(declared) - set(case.images) else case for case in cases], problems
+
+
+def _named(case: Found) -> Found:
+    images = {name_alone(name): load for name, load in case.images.items()}
+    named = {name: partial(_as, name, load) for name, load in images.items()}
+    return replace(case, images=named, key=f"{case.key}|{','.join(images)}")
+
+
+def _as(name: str, load: Callable[[], Image]) -> Image:
+    return load().named(name)

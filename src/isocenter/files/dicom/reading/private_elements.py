@@ -1,4 +1,7 @@
-"""Siemens mosaics: one file holds a volume as tiles, and its geometry stands in a private header (CSA2)."""
+"""Private elements of scanner makers: Siemens mosaics with their CSA header, diffusion weighting, PET factors.
+
+A mosaic is one file that holds a volume as tiles; its geometry stands in a private header (CSA1 or CSA2).
+"""
 
 from __future__ import annotations
 
@@ -6,24 +9,37 @@ import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset
 
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files.dicom.geometry import Plane
-from isocenter.files.dicom.tags import text, words
+from isocenter.files.dicom.tags import PYDICOM_ERRORS, lenient, numbers, text, values_in, words
 
-CSA_CREATOR, CSA_IMAGE_HEADER = "SIEMENS CSA HEADER", 0x10  # (0029,xx10), also after the block was moved
-MR_CREATOR, NUMBER_OF_IMAGES = "SIEMENS MR HEADER", 0x0A  # (0019,xx0A)
+# (group, creator, element), wherever the creator's block lies.
+CSA_IMAGE_HEADER = (0x0029, "SIEMENS CSA HEADER", 0x10)
+NUMBER_OF_IMAGES = (0x0019, "SIEMENS MR HEADER", 0x0A)
+# Siemens writes the direction in the patient's frame; GE's is in the image's and Philips' is in the standard's place.
+SIEMENS_DIRECTION = (0x0019, "SIEMENS MR HEADER", 0x0E)
+# GE packs further things above 10^6 into the same number.
+B_VALUES = (
+    (0x2001, "Philips Imaging DD 001", 0x03),
+    (0x0019, "SIEMENS MR HEADER", 0x0C),
+    (0x0043, "GEMS_PARM_01", 0x39),
+)
+GE_PACKING = 1_000_000
+SINGLE_FRAME = ("", "0", "1")
 UIH_GRID = (0x0065, 0x1050)  # number of images in the grid
 REMEDY = "Export the series again with private attributes, or convert it at the scanner"
+Direction = tuple[float, ...]
 MOST_TAGS, MOST_ITEMS, LONGEST_ITEM = 1000, 10_000, 1 << 24  # more is damage
 
 
 @dataclass(frozen=True)
 class Mosaic:
-    """How the tiles of one file lie.
+    """The arrangement of the tiles in one file.
 
     side:   tiles along each side of the square
     tiles:  how many of them are slices, row by row
@@ -35,6 +51,7 @@ class Mosaic:
     normal: tuple[float, ...]
 
     def tile_shape(self, rows: int, columns: int) -> tuple[int, int]:
+        """(rows, columns) of one tile of a mosaic of this size."""
         return rows // self.side, columns // self.side
 
     def planes(self, whole: Plane, rows: int, columns: int, step: float) -> list[Plane]:
@@ -53,37 +70,38 @@ class Mosaic:
 
 
 def is_mosaic(dataset: Dataset) -> bool:
+    """Whether an image is a Siemens mosaic of slices."""
     return "MOSAIC" in words(dataset, "ImageType")
 
 
 def refuse_grid(dataset: Dataset, where: str) -> None:
-    """Tiles in private schemes that have no reader here: read as one slice they would lie anywhere.
+    """Refuse tiles in private schemes that cannot be read here; as one slice their position would be wrong.
 
     Raises FormatError for United Imaging's grids, and for a mosaic in an object of several frames.
     """
-    if is_mosaic(dataset) and text(dataset, "NumberOfFrames") not in ("", "0", "1"):
+    if is_mosaic(dataset) and text(dataset, "NumberOfFrames") not in SINGLE_FRAME:
         raise FormatError("is a mosaic of several frames, which is not taken apart here", where, REMEDY)
     if UIH_GRID in dataset and text(dataset, "Manufacturer").startswith("U"):
         raise FormatError("is a United Imaging grid of slices, which is not taken apart here", where, REMEDY)
 
 
 def mosaic_of(dataset: Dataset, plane: Plane, rows: int, columns: int, where: str) -> Mosaic:
-    """How the tiles lie.
+    """The arrangement of the tiles.
 
-    Raises FormatError or GeometryError where the private header does not say, or says nonsense.
+    Raises FormatError or GeometryError where the private header does not state it, or is not plausible.
     """
     csa = _csa(dataset, where)
     tiles = _tiles(dataset, csa)
     if tiles is None:
-        raise FormatError("is a Siemens mosaic whose number of tiles is not told", where, REMEDY)
+        raise FormatError("is a Siemens mosaic that does not state its number of tiles", where, REMEDY)
     side = math.ceil(math.sqrt(tiles))
     if tiles < 1 or rows % side or columns % side:
         raise FormatError(f"is a mosaic of {tiles} tiles that do not fit {rows} x {columns} voxels", where, REMEDY)
-    normal = np.array([_number(told) for told in csa.get("SliceNormalVector", ())[:3]])
+    normal = np.array([_number(component) for component in csa.get("SliceNormalVector", ())[:3]])
     if normal.shape != (3,) or abs(abs(normal @ plane.normal) - 1) > 1e-2:  # NaN counts as absent
         if tiles > 1 or normal.shape == (3,):
             raise GeometryError(
-                "is a Siemens mosaic that does not tell in which direction its slices follow (SliceNormalVector in "
+                "is a Siemens mosaic that does not state in which direction its slices follow (SliceNormalVector in "
                 "(0029,xx10))",
                 where,
                 REMEDY,
@@ -93,19 +111,21 @@ def mosaic_of(dataset: Dataset, plane: Plane, rows: int, columns: int, where: st
 
 
 def _tiles(dataset: Dataset, csa: Mapping[str, tuple[str, ...]]) -> int | None:
-    for told in csa.get("NumberOfImagesInMosaic", ())[:1]:
-        number = _number(told)
+    for stated in csa.get("NumberOfImagesInMosaic", ())[:1]:
+        number = _number(stated)
         if not math.isnan(number):
             return int(number)
-    value = _private(dataset, 0x0019, MR_CREATOR, NUMBER_OF_IMAGES)
-    if isinstance(value, bytes) and len(value) == 2:  # read without its VR, which is US
-        return int(struct.unpack("<H", value)[0])
-    return int(value) if isinstance(value, int) else None
+    match private_value(dataset, *NUMBER_OF_IMAGES):
+        case bytes(raw) if len(raw) == 2:  # read without its VR, which is US
+            return int(struct.unpack("<H", raw)[0])
+        case int(count):
+            return int(count)
+    return None
 
 
 def _csa(dataset: Dataset, where: str) -> dict[str, tuple[str, ...]]:
     """The private header as {name: values}; empty where there is none."""
-    raw = _private(dataset, 0x0029, CSA_CREATOR, CSA_IMAGE_HEADER)
+    raw = private_value(dataset, *CSA_IMAGE_HEADER)
     if not isinstance(raw, bytes) or len(raw) < 16:
         return {}
     try:
@@ -122,7 +142,7 @@ def _parsed(raw: bytes) -> dict[str, tuple[str, ...]]:
     at += 8
     if not 0 < count <= MOST_TAGS:
         raise ValueError(f"{count} tags")
-    found: dict[str, tuple[str, ...]] = {}
+    tags: dict[str, tuple[str, ...]] = {}
     offset: int | None = None
     for _ in range(count):
         name, _, _, _, items, _ = struct.unpack_from("<64si4s3i", raw, at)
@@ -141,19 +161,51 @@ def _parsed(raw: bytes) -> dict[str, tuple[str, ...]]:
                 raise ValueError(f"an item of {length} bytes")
             values.append(raw[at : at + length].split(b"\0")[0].decode("latin-1").strip())
             at += -(-length // 4) * 4
-        found[name.split(b"\0")[0].decode("latin-1")] = tuple(v for v in values if v)
-    return found
+        tags[name.split(b"\0")[0].decode("latin-1")] = tuple(v for v in values if v)
+    return tags
 
 
-def _private(dataset: Dataset, group: int, creator: str, element: int) -> object:
-    try:
-        return dataset.private_block(group, creator)[element].value
-    except KeyError:
+def b_value(dataset: Dataset) -> float | None:
+    """The diffusion weighting in s/mm2, from the standard's attribute, else from the maker's."""
+    stated = lenient(dataset, "DiffusionBValue")
+    if stated is not None:
+        return stated
+    values = next((values for place in B_VALUES if (values := private_numbers(dataset, *place))), ())
+    if not values:
         return None
+    return values[0] % GE_PACKING if values[0] >= GE_PACKING else values[0]
 
 
-def _number(told: str) -> float:
+def gradient_direction(dataset: Dataset) -> Direction | None:
+    """(3,) LPS unit vector of the gradient; None where it is not stated, zeros where there is no weighting."""
     try:
-        return float(told)
+        stated = numbers(dataset, "DiffusionGradientOrientation", "", 3)
+    except FormatError:
+        stated = None
+    direction = stated or private_numbers(dataset, *SIEMENS_DIRECTION)
+    return tuple(round(x, 5) for x in direction) if len(direction) == 3 else None
+
+
+def private_value(dataset: Dataset, group: int, creator: str, element: int) -> Any:
+    """The value of a private attribute, None where it is absent. PS3.5 7.8.1"""
+    # Makers claim their blocks at (group,0010) to (group,00FF); the library takes long to look there.
+    claims = [tag for tag in dataset.keys() if tag >> 8 == group << 8 and tag & 0xFF >= 0x10]  # noqa: SIM118
+    block = next((tag & 0xFF for tag in claims if str(dataset[tag].value).strip() == creator), None)
+    place = None if block is None else group << 16 | block << 8 | element
+    return dataset[place].value if place is not None and place in dataset else None
+
+
+def private_numbers(dataset: Dataset, group: int, creator: str, element: int) -> tuple[float, ...]:
+    """The numbers of a private attribute; none where it is absent or unreadable."""
+    try:
+        values = tuple(float(v) for v in values_in(private_value(dataset, group, creator, element)))
+    except PYDICOM_ERRORS:
+        return ()
+    return values if all(math.isfinite(v) for v in values) else ()
+
+
+def _number(value: str) -> float:
+    try:
+        return float(value)
     except ValueError:
         return math.nan
