@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import PIL.Image
 import pytest
 from filelock import FileLock
 from hypothesis import settings
@@ -17,6 +18,7 @@ from hypothesis import settings
 import isocenter
 import trained
 from isocenter.cli import main
+from isocenter.report.figures import drawing
 from isocenter.verbs.package import Packaged
 
 DATA = Path(os.environ.get("ISOCENTER_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -71,6 +73,17 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test writes into the user's cache, or depends on what is in it."""
     monkeypatch.setenv("ISOCENTER_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def charts_without_pixels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Charts are drawn but not turned into pixels, which takes half of the time of a small training.
+
+    Tests of the room `report` see real pictures, and so do others with the mark `pictures`, and the shared runs.
+    """
+    of_report = Path(request.node.nodeid).parts[1:2] == ("report",)
+    if not of_report and request.node.get_closest_marker("pictures") is None:
+        monkeypatch.setattr(drawing, "_rendered", lambda canvas, dpi: PIL.Image.new("RGB", (8, 8)))
 
 
 @dataclass(frozen=True)
