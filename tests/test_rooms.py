@@ -36,6 +36,25 @@ def test_the_index_of_a_room_has_what_it_lists(name):
     assert [listed for listed in room.__all__ if getattr(room, listed, None) is None] == []
 
 
+@pytest.mark.parametrize("name", ROOMS)
+def test_the_index_of_a_room_lists_each_name_that_it_finds_elsewhere_and_imports_nothing_more(name):
+    tree = ast.parse(Path(import_module(name).__file__).read_text(encoding="utf-8"))
+    blocks = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    imports = [node for block in blocks for node in block.body if isinstance(node, ast.ImportFrom)]
+    elsewhere = {alias.asname or alias.name for node in imports for alias in node.names}
+    if "lazy_index(__name__)" in ast.unparse(tree):
+        assert elsewhere <= set(import_module(name).__all__)
+
+
+@pytest.mark.parametrize("name", ROOMS)
+def test_no_file_in_a_room_has_the_name_of_something_that_the_index_finds_elsewhere(name):
+    room = import_module(name)
+    files = {path.stem for path in Path(room.__file__).parent.glob("*.py")} - {"__init__"}
+    assert {listed for listed in room.__all__ if listed in files} - {
+        "backend"
+    } == set()  # `backend` is defined in its index
+
+
 @pytest.mark.parametrize("name", sorted(isocenter.__all__))
 def test_every_name_of_the_package_can_be_had(name):
     assert getattr(isocenter, name) is not None

@@ -30,7 +30,7 @@ MEASURED = """
 import numpy as np, psutil
 from test_expected import drawn, made
 from isocenter.runtime import peak_memory
-from isocenter.runtime.expected import expected_memory
+from isocenter.runtime.memory.predicted import expected_memory
 model, image = made(CLASSES, spacing=SPACING), drawn(SHAPE)
 expected, before = expected_memory(model, image).total, psutil.Process().memory_info().rss
 np.asarray(model.predict(image).data)

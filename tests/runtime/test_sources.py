@@ -61,22 +61,22 @@ def test_what_only_training_scoring_or_drawing_needs_stays_behind(sources):
 
 # What files have in common, and travels with each; `telling` with all that can be told numbers beside an image.
 SHARED = {
-    "axial": {"of_monai", "relative"},
+    "axial": {"monai_common", "relative"},
     "capsules": {"lenet"},
     "clips": {"gates", "resnet", "vit"},
-    "coatnet": {"efficientnet", "of_monai", "relative"},
+    "coatnet": {"efficientnet", "monai_common", "relative"},
     "deeplab": {"inflated_resnet"},
-    "faster_rcnn": {"levels", "pyramid", "resnet_pyramid"},
-    "fcos": {"levels", "pyramid", "resnet_pyramid"},
-    "fusion": {"gates", "slices", "telling", "unet"},
+    "faster_rcnn": {"grid_levels", "pyramid", "resnet_pyramid"},
+    "fcos": {"grid_levels", "pyramid", "resnet_pyramid"},
+    "fusion": {"gates", "slices", "context_fusion", "unet"},
     "mask_rcnn": {"regions", "rendering"},
-    "multiscale_unet": {"gates", "slices", "telling", "unet"},
+    "multiscale_unet": {"gates", "slices", "context_fusion", "unet"},
     "resnet": {"gates"},
     "resnet_slices": {"inflated_resnet", "slices"},
-    "retinanet": {"levels", "pyramid", "resnet_pyramid", "retinanet_volumes"},
-    "transunet": {"gates", "of_monai", "unet", "vit"},
+    "retinanet": {"grid_levels", "pyramid", "resnet_pyramid", "retinanet_volumes"},
+    "transunet": {"gates", "monai_common", "unet", "vit"},
     "unet": {"gates", "slices"},
-    **{key: {"of_monai"} for key in ("attention_unet", "mednext", "swin_unetr", "unet_plus_plus", "unetr", "vnet")},
+    **{key: {"monai_common"} for key in ("attention_unet", "mednext", "swin_unetr", "unet_plus_plus", "unetr", "vnet")},
 }
 
 
@@ -85,7 +85,7 @@ def test_each_family_of_network_travels_as_its_file_that_needs_torch_or_a_librar
     path, function = networks.source(name)
     module = f"isocenter.networks.{path.stem}"
     found = travelling({module: ()}, {}, {module: path.read_text()}, "stamp")
-    expected = {path.stem, *SHARED.get(path.stem, ()), *(["telling"] if networks.ways(name) else [])}
+    expected = {path.stem, *SHARED.get(path.stem, ()), *(["context_fusion"] if networks.ways(name) else [])}
     copied = {one for one in found.texts if not one.endswith("__init__.py")}
     assert copied == {f"networks/{one}.py" for one in expected}
     assert f"def {function}(" in found.texts[f"networks/{path.stem}.py"]
