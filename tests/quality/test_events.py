@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isocenter.quality import examine
-from isocenter.quality.event_checks import events
-from isocenter.values import Case, CaseFacts, Dataset, Fingerprint, Geometry, Image
+from isocenter.quality.references.events import EVENT
+from isocenter.values import Case, CaseFacts, Cohort, Dataset, Fingerprint, Geometry, Image
 
 GRID = Geometry.of_pixels((20, 20))
 
@@ -35,7 +35,7 @@ def judged(times, happened=None, splits=None):
         CaseFacts(one.id, (20, 20), (1.0, 1.0), False, False, ("grey",), "CR", (), references=dict(one.references))
         for one in dataset
     )
-    return list(events(dataset, Fingerprint(facts)))
+    return list(EVENT.checks.cohort(Cohort(dataset, Fingerprint(facts))))
 
 
 @pytest.mark.parametrize(("time", "word"), [(0.0, "0"), (-4.0, "negative"), (math.nan, "no number")])

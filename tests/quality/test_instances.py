@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from isocenter.quality import examine
-from isocenter.quality.instances import torn_objects
+from isocenter.quality.references.instances import torn_objects
 from isocenter.values import Case, Dataset, Geometry, Image
 
 

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isocenter.quality.mask_facts import structures, voxels
+from isocenter.quality.references.structures import structures
+from isocenter.values import label_voxels
 
 
 @given(st.lists(st.integers(1, 7), min_size=2, max_size=3))
@@ -71,8 +72,8 @@ def test_two_pieces_of_like_size_are_no_specks():
 
 @pytest.mark.parametrize("kind", [np.uint8, np.int16, np.float32])
 def test_voxels_are_counted_alike_whatever_they_are_stored_as(kind):
-    assert voxels(np.array([[0, 0, 2], [2, 2, 5]], kind)) == {0: 2, 2: 3, 5: 1}
+    assert label_voxels(np.array([[0, 0, 2], [2, 2, 5]], kind)) == {0: 2, 2: 3, 5: 1}
 
 
 def test_values_that_are_not_whole_are_kept_as_they_are():
-    assert voxels(np.array([0.5, 1.0, 1.0])) == {0.5: 1, 1: 2}
+    assert label_voxels(np.array([0.5, 1.0, 1.0])) == {0.5: 1, 1: 2}

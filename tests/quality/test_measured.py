@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fingerprints import facts
-from isocenter.quality.value_checks import far_outside, is_identifier, measured, mixed_units
-from isocenter.values import Case, Dataset, Fingerprint
+from isocenter.quality.references.values import VALUE, far_outside, is_identifier, mixed_units
+from isocenter.values import Case, Cohort, Dataset, Fingerprint
 
 seeds = st.integers(0, 10**6)
 
@@ -19,7 +19,7 @@ def found(values, name: str = "volume", beside: dict | None = None, splits: dict
         for n, value in enumerate(values)
     )
     dataset = Dataset(tuple(Case(one.id, one.id, {}, one.references) for one in cases), splits=splits or {})
-    return list(measured(dataset, Fingerprint(cases)))
+    return list(VALUE.checks.cohort(Cohort(dataset, Fingerprint(cases))))
 
 
 @given(seeds, st.floats(0.01, 2.5), st.integers(20, 300))

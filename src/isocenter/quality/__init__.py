@@ -1,4 +1,4 @@
-"""Is the data set fit to learn from: what is here, what is wrong, who leaks into whom."""
+"""Checks of data sets: what is here, what is wrong, who leaks into whom."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from isocenter.quality.examination import Examination, Progress, examine, retested
     from isocenter.quality.label_proxies import DISGUISED, is_constant, telling
     from isocenter.quality.near_duplicates import Twin
+    from isocenter.quality.references import reference_kinds
     from isocenter.quality.shortcuts import MADE
     from isocenter.quality.thumbnail import Look, voxel_digest
 
@@ -23,6 +24,7 @@ __all__ = [
     "Twin",
     "examine",
     "is_constant",
+    "reference_kinds",
     "retested",
     "telling",
     "voxel_digest",

@@ -1,33 +1,29 @@
-"""What can be said about one case without the others."""
+"""Findings on a single case: whether it can be used, and what is odd about it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from isocenter.quality.boxes import odd_boxes
-from isocenter.quality.event_checks import unusable_event
-from isocenter.quality.instances import odd_instances, unusable_instances
-from isocenter.quality.mask_facts import Structure
 from isocenter.quality.thumbnail import Look
-from isocenter.values import GRID_TOLERANCE, Array, Case, Image, Problem
+from isocenter.values import GRID_TOLERANCE, Array, Case, CaseReference, Image, Problem
 
 # Two letters in a row occur by chance in a few of a hundred radiographs and smears, three in none.
 FEWEST_LETTERS = 3
 
 
-def unusable(case: Case, image: Image, valid: Array, references: Mapping[str, Any]) -> Iterator[Problem]:
-    """Why the case cannot be used at all."""
+def no_measurement(case: Case, image: Image, valid: Array) -> Iterator[Problem]:
+    """Channels without any measurement."""
     for name, known in zip(image.channels, valid, strict=True):
         if not known.any():
             yield Problem(
                 "error", f"channel {name!r} holds no measurement", (case.id,), "nothing to learn", "Leave it out"
             )
-    if "event" in references:
-        yield from unusable_event(case.id, references["event"])
-    yield from unusable_instances(case.id, references)
+
+
+def on_other_grids(case: Case, image: Image, masks: Sequence[CaseReference]) -> Iterator[Problem]:
+    """Frames of an unknown meaning, and masks with other frames or on another grid than the image."""
     if image.frames is not None and image.times is None:
         yield Problem(
             "error",
@@ -36,8 +32,9 @@ def unusable(case: Case, image: Image, valid: Array, references: Mapping[str, An
             "moments are looked at otherwise than channels",
             "Declare them as channels (dataset.json, modality), or write their times into the header",
         )
-    for kind, mask in references.items():
-        if isinstance(mask, Image) and mask.frames != image.frames:
+    for reference in masks:
+        kind, mask = reference.name, reference.value
+        if mask.frames != image.frames:
             yield Problem(
                 "error",
                 f"{kind} has {mask.frames or 'no'} frames, the image {image.frames or 'none'}",
@@ -45,7 +42,7 @@ def unusable(case: Case, image: Image, valid: Array, references: Mapping[str, An
                 "which frame a mask belongs to is not known",
                 "Draw a mask for every frame, or declare frames as channels (dataset.json, modality)",
             )
-        if isinstance(mask, Image) and not mask.geometry.equals(image.geometry):
+        if not mask.geometry.equals(image.geometry):
             yield Problem(
                 "error",
                 f"{kind} ({mask.geometry!r}) and image ({image.geometry!r}) lie on different grids, "
@@ -56,32 +53,23 @@ def unusable(case: Case, image: Image, valid: Array, references: Mapping[str, An
             )
 
 
-def odd(
-    case: Case,
-    image: Image,
-    valid: Array,
-    references: Mapping[str, Any],
-    structures: Mapping[int, Structure],
-    seen: Look,
-) -> Iterator[Problem]:
-    """What is odd about a case that can be used."""
+def odd_image(case: Case, image: Image, valid: Array, masks: Sequence[CaseReference]) -> Iterator[Problem]:
+    """Constant channels, voxels that are not finite and empty masks."""
     for name, channel, known in zip(image.channels, image.data, valid, strict=True):
         yield from _channel(case.id, name, channel, known)
-    for kind, mask in references.items():
-        if isinstance(mask, Image) and not mask.data.any():
+    for reference in masks:
+        if not reference.value.data.any():
             yield Problem(
-                "note", f"{kind} is empty", (case.id,), "it teaches only what is not there", "Check that this is meant"
+                "note",
+                f"{reference.name} is empty",
+                (case.id,),
+                "it teaches only what is not there",
+                "Check that this is meant",
             )
-    yield from odd_boxes(case.id, references)
-    yield from odd_instances(case.id, references)
-    if any(structure.specks for structure in structures.values()):
-        yield Problem(
-            "note",
-            "mask holds specks: pieces of a few voxels apart from the rest of their structure",
-            (case.id,),
-            "a slip of the pen is learnt, and decides distances",
-            "Look at them, and remove those that are not meant",
-        )
+
+
+def letters(case: Case, seen: Look) -> Iterator[Problem]:
+    """Letters burned into the picture."""
     if any(measures["letters"] >= FEWEST_LETTERS for measures in seen.quality):
         yield Problem(
             "warning",
@@ -97,7 +85,7 @@ def _channel(case: str, name: str, channel: Array, known: Array) -> Iterator[Pro
         yield Problem(
             "warning", f"channel {name!r} is constant", (case,), "it shows nothing", "Look at it, or leave it out"
         )
-    broken = int(np.count_nonzero(~np.isfinite(channel))) if channel.dtype.kind == "f" else 0
+    broken = int(np.count_nonzero(~np.isfinite(channel))) if np.issubdtype(channel.dtype, np.floating) else 0
     if broken:
         yield Problem(
             "warning",

@@ -1,4 +1,4 @@
-"""One case in numbers: what planning and the comparison of cases need."""
+"""Facts of a case, the numbers that planning and the comparison of cases need."""
 
 from __future__ import annotations
 
@@ -7,17 +7,23 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.quality.instances import pieces_of
-from isocenter.quality.mask_facts import Structure, drawn, voxels
+from isocenter.quality.intensities import intensity
 from isocenter.transforms import content
-from isocenter.values import Array, Case, CaseFacts, Image
+from isocenter.values import Array, Case, CaseFacts, Image, ReferenceMeasures
 
 
-def facts_of(
-    case: Case, image: Image, valid: Array, references: Mapping[str, Any], structures: Mapping[int, Structure]
-) -> CaseFacts:
-    """image and references with their voxels read; valid: (channels, *spatial), where they are measurements."""
+def facts_of(case: Case, image: Image, valid: Array, measures: Mapping[str, ReferenceMeasures]) -> CaseFacts:
+    """Return the facts of an image whose voxels are read.
+
+    valid:    (channels, *spatial) where they are measurements
+    measures: {name of a reference: what was measured of it}; a later one overrules an earlier one
+    """
     canonical = image.geometry.canonical
+    fields: dict[str, Any] = {"foreground": ()}
+    for own in measures.values():
+        fields |= {} if own.foreground is None else {"foreground": own.foreground}
+        maps = {"thickness": own.thickness, "elongation": own.elongation, "components": own.components}
+        fields |= {name: values for name, values in maps.items() if values}
     return CaseFacts(
         id=case.id,
         shape=canonical.shape,
@@ -26,47 +32,15 @@ def facts_of(
         oriented=image.geometry.oriented,
         channels=image.channels,
         modality=image.modality,
-        intensity=tuple(_intensity(channel[known]) for channel, known in zip(image.data, valid, strict=True)),
+        intensity=tuple(intensity(channel[known]) for channel, known in zip(image.data, valid, strict=True)),
         content=_content(image.data, valid),
-        references={kind: _summary(value) for kind, value in references.items()},
-        foreground=_foreground(image.data, valid, references.get("mask", references.get("instances"))),
+        references={name: measures[name].summary for name in case.references},
         voxel_volume=canonical.voxel_volume,
-        thickness={value: structure.thickness for value, structure in structures.items()},
-        elongation={value: structure.elongation for value, structure in structures.items()},
-        components=_components(structures, references.get("instances")),
         unit=image.geometry.unit,
         frames=image.frames,
         lasts=None if image.times is None else max(image.times) - min(image.times),
+        **fields,
     )
-
-
-def _components(structures: Mapping[int, Structure], instances: Any) -> Mapping[int, int]:
-    """Pieces of each structure; without structures, of each object."""
-    if structures or not isinstance(instances, Image):
-        return {value: len(structure.pieces) for value, structure in structures.items()}
-    return pieces_of(instances.data[0])
-
-
-def _intensity(values: Array) -> Mapping[str, float]:
-    low, median, high = np.percentile(values, (0.5, 50, 99.5))
-    return {
-        "min": float(values.min()),
-        "low": float(low),
-        "median": float(median),
-        "high": float(high),
-        "max": float(values.max()),
-        "mean": float(values.mean(dtype=np.float64)),
-        "deviation": float(values.std(dtype=np.float64)),
-    }
-
-
-def _foreground(data: Array, valid: Array, mask: Any) -> tuple[Mapping[str, float], ...]:
-    """Per channel the intensities inside the mask; nothing without one, or where it holds no measurement."""
-    if not isinstance(mask, Image):
-        return ()
-    inside = drawn(mask) != 0
-    parts = [channel[known & inside] for channel, known in zip(data, valid, strict=True)]
-    return tuple(_intensity(part) for part in parts) if all(part.size for part in parts) else ()
 
 
 def _content(data: Array, valid: Array) -> float:
@@ -76,8 +50,3 @@ def _content(data: Array, valid: Array) -> float:
         above |= known & (channel > channel[known].min())
     kept = [part.stop - part.start for part in content(above)]
     return float(np.prod(kept) / above.size)
-
-
-def _summary(value: Any) -> Any:
-    """Of a reference: label values and their voxels, or the value itself."""
-    return voxels(value.data) if isinstance(value, Image) else value

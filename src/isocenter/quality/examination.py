@@ -7,21 +7,31 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from isocenter.errors import IsocenterError
-from isocenter.quality.case_checks import odd, unusable
+from isocenter.quality.case_checks import letters, no_measurement, odd_image, on_other_grids
 from isocenter.quality.case_facts import facts_of
-from isocenter.quality.cohort_checks import none_left, together
+from isocenter.quality.cohort_checks import mixed_images, none_left
 from isocenter.quality.covariates import covariates
 from isocenter.quality.label_proxies import disguises
 from isocenter.quality.leakage import leakage
-from isocenter.quality.mask_facts import drawn, structures
 from isocenter.quality.near_duplicates import Twin, groups, twins
 from isocenter.quality.outliers import outliers
+from isocenter.quality.references import kinds_of, reference_kinds
 from isocenter.quality.shortcuts import Seen, shortcut_problems, shortcuts
 from isocenter.quality.thumbnail import Look, look
-from isocenter.quality.value_checks import measured
 from isocenter.runtime import Spread, local
 from isocenter.transforms import stacked
-from isocenter.values import Case, CaseFacts, Dataset, Fingerprint, Image, Problem, Shortcut
+from isocenter.values import (
+    Array,
+    Case,
+    CaseFacts,
+    CaseReference,
+    Cohort,
+    Dataset,
+    Fingerprint,
+    Image,
+    Problem,
+    Shortcut,
+)
 
 # Called with the number of cases done and of all.
 Progress = Callable[[int, int], None]
@@ -101,14 +111,24 @@ def _measured(case: Case) -> _Measured:
         image = stacked(case.images, case.id)
         image = image.with_pixels(image.data)  # read once: every measure looks at the voxels
         valid = image.valid
-        references = {kind: _read(value) for kind, value in case.references.items()}
-        if problems := list(unusable(case, image, valid, references)):
+        references = {name: _read(case, name, image, valid) for name in case.references}
+        masks = [one for one in references.values() if isinstance(one.value, Image)]
+        checked = [(kind.checks, references[kind.name]) for kind in kinds_of(references)]
+        problems = [
+            *no_measurement(case, image, valid),
+            *(problem for checks, reference in checked for problem in checks.unusable(reference)),
+            *on_other_grids(case, image, masks),
+        ]
+        if problems:
             return None, problems
-        mask = references.get("mask")
-        found = structures(drawn(mask)) if isinstance(mask, Image) else {}
+        measures = {kind.name: kind.facts.measure(references[kind.name]) for kind in kinds_of(references)}
         seen = look(image, valid)
-        problems = list(odd(case, image, valid, references, found, seen))
-        return (facts_of(case, image, valid, references, found), seen), problems
+        problems = [
+            *odd_image(case, image, valid, masks),
+            *(problem for checks, own in checked for problem in checks.odd(own, measures[own.name])),
+            *letters(case, seen),
+        ]
+        return (facts_of(case, image, valid, measures), seen), problems
     except IsocenterError as error:
         return None, [_unusable(case, error)]
 
@@ -119,9 +139,11 @@ def _unusable(case: Case, error: IsocenterError) -> Problem:
     return Problem("error", what, (case.id,), "cannot be used", error.remedy)
 
 
-def _read(value: Any) -> Any:
+def _read(case: Case, name: str, image: Image, valid: Array) -> CaseReference:
     """A reference with its voxels, if it has any, read once."""
-    return value.with_pixels(value.data) if isinstance(value, Image) else value
+    value: Any = case.references[name]
+    value = value.with_pixels(value.data) if isinstance(value, Image) else value
+    return CaseReference(case.id, name, value, image, valid)
 
 
 def _compared(
@@ -133,9 +155,9 @@ def _compared(
     tried = shortcuts(usable, fingerprint, looks)
     of_all = [
         *none_left(problems, fingerprint),
-        *together(usable, fingerprint),
-        *measured(usable, fingerprint),
-        *leakage(dataset, pairs),
+        *(problem for kind in reference_kinds() for problem in kind.checks.cohort(Cohort(usable, fingerprint))),
+        *mixed_images(usable, fingerprint),
+        *leakage(dataset, fingerprint, pairs),
         *covariates(dataset),
         *disguises(usable, fingerprint),
         *shortcut_problems(tried),

@@ -13,6 +13,7 @@ import numpy as np
 
 from isocenter.errors import listed
 from isocenter.lazy import stats
+from isocenter.quality.references import reference_kinds
 from isocenter.values import Case, Course, Dataset, Fingerprint, Floats, Problem, is_missing, level_in, number_in
 
 # From this on a column is the label: few symptoms and no age come near it.
@@ -114,17 +115,19 @@ def _of_course(value: Any) -> tuple[float | None, ...]:
 
 
 def _truths(references: list[Mapping[str, Any]]) -> Iterator[list[Any]]:
-    """(cases,) what is true, once a kind of reference and name: words of classes, numbers of values and times."""
-    if any("class" in one for one in references):
-        yield [str(one["class"]) if "class" in one else None for one in references]
-    for kind in ("findings", "value"):
-        for name in dict.fromkeys(name for one in references for name in one.get(kind, {})):
-            each = [one.get(kind, {}).get(name) for one in references]
-            yield [None if one is None else str(one) if kind == "findings" else float(one) for one in each]
-    events = [one.get("event") for one in references]
-    if any(events):
-        yield [None if one is None else str(bool(one[1])) for one in events]
-        yield [float(one[0]) if one is not None and one[1] else None for one in events]
+    """(cases,) answers, once for each kind of reference and name: text of classes, numbers of values and times.
+
+    Of times also whether the event happened.
+    """
+    for kind in reference_kinds():
+        answers = [kind.facts.answers(one[kind.name]) if kind.name in one else {} for one in references]
+        for name in dict.fromkeys(name for own in answers for name in own):
+            each = [own.get(name) for own in answers]
+            if kind.facts.is_measured:
+                yield [None if one is None else str(one[1]) for one in each]
+                yield [one[0] if one is not None and one[1] else None for one in each]
+            else:
+                yield each
 
 
 def _area(told: Floats, classes: list[Any]) -> float:

@@ -1,19 +1,18 @@
-"""Who leaks into whom: patients on both sides of a split, and images that are there twice."""
+"""Leakage: patients on both sides of a split, and images that are there twice."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
 
 from isocenter.errors import counted
 from isocenter.quality.near_duplicates import Twin
-from isocenter.values import Case, Dataset, Problem
-
-# What is measured on an image, and not called.
-MEASURED = {"values", "times"}
+from isocenter.quality.references import reference_kinds
+from isocenter.values import CaseFacts, Dataset, Fingerprint, Problem, ReferenceKind
 
 
-def leakage(dataset: Dataset, found: Sequence[Twin]) -> Iterator[Problem]:
-    """found: pairs of cases with (nearly) the same image."""
+def leakage(dataset: Dataset, fingerprint: Fingerprint, pairs: Sequence[Twin]) -> Iterator[Problem]:
+    """Findings on patients and on pairs of cases with (nearly) the same image."""
     yield from _split_patients(dataset)
     if not dataset.patients_known and len(dataset) > 0:
         yield Problem(
@@ -24,8 +23,8 @@ def leakage(dataset: Dataset, found: Sequence[Twin]) -> Iterator[Problem]:
             "Say with --patient REGEX|COLUMN how to tell them apart",
         )
     for exact in (True, False):
-        alike = [twin for twin in found if twin.exact == exact]
-        yield from _twins(dataset, alike, "exactly" if exact else "nearly")
+        alike = [twin for twin in pairs if twin.exact == exact]
+        yield from _twins(dataset, fingerprint, alike, "exactly" if exact else "nearly")
 
 
 def _split_patients(dataset: Dataset) -> Iterator[Problem]:
@@ -34,7 +33,7 @@ def _split_patients(dataset: Dataset) -> Iterator[Problem]:
     for case in dataset:
         if case.id in dataset.splits:
             sides.setdefault(case.patient, set()).add(dataset.splits[case.id])
-    both = {patient for patient, found in sides.items() if len(found) > 1}
+    both = {patient for patient, own in sides.items() if len(own) > 1}
     if both and dataset.patients_known:
         yield Problem(
             "error",
@@ -45,17 +44,15 @@ def _split_patients(dataset: Dataset) -> Iterator[Problem]:
         )
 
 
-def _twins(dataset: Dataset, pairs: Sequence[Twin], how: str) -> Iterator[Problem]:
+def _twins(dataset: Dataset, fingerprint: Fingerprint, pairs: Sequence[Twin], how: str) -> Iterator[Problem]:
     """Across the parts of the set's own split, with contradictory classes, else of several patients, of one."""
     parts, patients = dataset.splits, {case.id: case.patient for case in dataset}
-    said = {case.id: _said(case) for case in dataset}
+    answers = {case.id: _answers(case) for case in fingerprint.cases}
     across = [t for t in pairs if parts.get(t.first) != parts.get(t.second)]
-    contrary = {t: kinds for t in pairs if (kinds := _contradictions(said[t.first], said[t.second], t.exact))}
-    told = {*across, *contrary}
-    rest = [t for t in pairs if t not in told]
-    of_one = [dataset.patients_known and patients[t.first] == patients[t.second] for t in rest]
-    one = [t for t, same in zip(rest, of_one, strict=True) if same]
-    several = [t for t, same in zip(rest, of_one, strict=True) if not same]
+    contrary = {t: kinds for t in pairs if (kinds := _contradictions(answers[t.first], answers[t.second], t.exact))}
+    rest = [t for t in pairs if t not in {*across, *contrary}]
+    same_patient = [t for t in rest if dataset.patients_known and patients[t.first] == patients[t.second]]
+    several = [t for t in rest if t not in same_patient]
     yield from _pairs(
         "warning",
         across,
@@ -79,34 +76,36 @@ def _twins(dataset: Dataset, pairs: Sequence[Twin], how: str) -> Iterator[Proble
     )
     yield from _pairs(
         "note",
-        one,
+        same_patient,
         f"{how} the same image of one patient",
         "they stay on one side of a split, but tell little more than one of them",
         "Leave out those that are not meant",
     )
 
 
-def _said(case: Case) -> dict[tuple[str, str], object]:
-    """What its references say of the case as a whole: its class, each finding and value, its time and event."""
-    references = case.references
-    own: dict[tuple[str, str], object] = {}
-    own |= {("findings", name): bool(present) for name, present in references.get("findings", {}).items()}
-    own |= {("values", name): float(value) for name, value in references.get("value", {}).items()}
-    own |= {("times", ""): tuple(references["event"])} if "event" in references else {}
-    return own | ({("classes", ""): references["class"]} if "class" in references else {})
+Answers = Mapping[tuple[str, str], tuple[ReferenceKind, object]]
 
 
-def _contradictions(
-    one: Mapping[tuple[str, str], object], other: Mapping[tuple[str, str], object], exact: bool
-) -> set[str]:
-    """Of what kind the two say different things."""
-    found = {kind for kind, name in one.keys() & other.keys() if one[kind, name] != other[kind, name]}
+def _answers(case: CaseFacts) -> Answers:
+    """What its references state about the case as a whole: its class, each finding and value, its time and event."""
+    return {
+        (kind.name, name): (kind, answer)
+        for kind in reference_kinds()
+        if kind.name in case.references
+        for name, answer in kind.facts.answers(case.references[kind.name]).items()
+    }
+
+
+def _contradictions(first: Answers, second: Answers, exact: bool) -> set[str]:
+    """The kinds, in the plural, of which the two have different answers."""
+    different = [first[key] for key in first.keys() & second.keys() if first[key] != second[key]]
     # Nearly the same image may be the next moment, which has a value and a time of its own.
-    return found if exact else found - MEASURED
+    return {kind.words.plural for kind, _ in different if exact or not kind.facts.is_measured}
 
 
-def _pairs(severity: str, pairs: Sequence[Twin], what: str, why: str, remedy: str) -> Iterator[Problem]:
+def _pairs(
+    severity: Literal["warning", "note"], pairs: Sequence[Twin], what: str, why: str, remedy: str
+) -> Iterator[Problem]:
     if pairs:
         cases = tuple(dict.fromkeys(name for twin in pairs for name in (twin.first, twin.second)))
-        said = f"{counted(len(pairs), 'pair')} of cases with {what}"
-        yield Problem(severity, said, cases, why, remedy)  # type: ignore[arg-type]
+        yield Problem(severity, f"{counted(len(pairs), 'pair')} of cases with {what}", cases, why, remedy)

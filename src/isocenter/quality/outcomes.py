@@ -10,6 +10,7 @@ import numpy as np
 
 from isocenter.evaluation import auroc, harrell_c, one_against_rest
 from isocenter.lazy import stats
+from isocenter.quality.references import reference_kinds
 from isocenter.values import Array, CaseFacts, Floats
 
 # More cases than this tell nothing new about a concordance of 0.7, and pairs grow with their square.
@@ -65,11 +66,6 @@ class Ordered:
     times: Floats
     happened: Array
 
-    @classmethod
-    def of_values(cls, values: Sequence[float]) -> Ordered:
-        """By their ranks: a value far outside counts like any other."""
-        return cls(np.asarray(stats.rankdata(values)), np.ones(len(values), dtype=bool))
-
     @property
     def strata(self) -> Array:
         return self.happened.astype(np.intp)
@@ -90,36 +86,37 @@ class Ordered:
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """What is to be told, and of which cases it is known.
+    """What is to be predicted, and the answers of the cases of which it is known.
 
-    what:      in words that end before "by ... alone"
-    is_called: whether it is called and not measured: what is cut from an image may be what a measure is taken of
+    what:        in words that end before "by ... alone"
+    is_measured: what is cut from an image may be what a measure is taken of; what is called is text
+    answers:     {case id: text, or (number, whether it is reached)}
     """
 
     what: str
-    is_called: bool
+    is_measured: bool
     answers: Mapping[str, Any]
 
     def of(self, ids: Sequence[str]) -> Outcome:
-        """The answers of these cases, side by side."""
-        found = [self.answers[one] for one in ids]
-        if self.is_called:
-            return Called(np.unique([str(one) for one in found], return_inverse=True)[1])
-        if isinstance(found[0], tuple):
-            times, happened = zip(*found, strict=True)
-            return Ordered(np.array(times, dtype=np.float64), np.array(happened, dtype=bool))
-        return Ordered.of_values(found)
+        """The outcome of these cases, in their order."""
+        own = [self.answers[name] for name in ids]
+        if not self.is_measured:
+            return Called(np.unique(own, return_inverse=True)[1])
+        numbers, reached = zip(*own, strict=True)
+        # By ranks: a value far outside counts like any other.
+        return Ordered(np.asarray(stats.rankdata(numbers)), np.array(reached, dtype=bool))
+
+    def stratum(self, case: str) -> Any:
+        """Its class, or whether its number is reached: a time until which nothing happened says less."""
+        answer = self.answers[case]
+        return answer[1] if self.is_measured else answer
 
 
 def questions(facts: Sequence[CaseFacts]) -> Iterator[Question]:
-    """All that the references of these cases say of an image as a whole."""
-    known = {kind: [one for one in facts if kind in one.references] for kind in ("class", "findings", "value", "event")}
-    if classes := known["class"]:
-        yield Question("the classes can be told apart", True, {one.id: one.references["class"] for one in classes})
-    for kind, named, is_called in (("findings", "finding {}", True), ("value", "{}", False)):
-        for name in dict.fromkeys(name for one in known[kind] for name in one.references[kind]):
-            answers = {one.id: one.references[kind][name] for one in known[kind] if name in one.references[kind]}
-            yield Question(f"{named.format(name)} can be told", is_called, answers)
-    if events := known["event"]:
-        answers = {one.id: (float(time), bool(had)) for one in events for time, had in [one.references["event"]]}
-        yield Question("times to the event can be told", False, answers)
+    """All that the references of these cases state about an image as a whole."""
+    for kind in reference_kinds():
+        summaries = {case.id: case.references[kind.name] for case in facts if kind.name in case.references}
+        answers = {case: kind.facts.answers(summary) for case, summary in summaries.items()}
+        for name in dict.fromkeys(name for own in answers.values() for name in own):
+            known = {case: own[name] for case, own in answers.items() if name in own}
+            yield Question(kind.words.question.format(name=name), kind.facts.is_measured, known)

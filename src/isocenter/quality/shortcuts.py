@@ -138,7 +138,7 @@ def _subjects(
     for question in asked:
         own = [one for one in facts if one.id in question.answers]
         own = _enough(own, question, cases)
-        most = max(MOST_CASES // len(asked), MOST_MEASURED) if question.is_called else MOST_MEASURED
+        most = max(MOST_CASES // len(asked), MOST_MEASURED) if not question.is_measured else MOST_MEASURED
         own = own[:: max(1, -(-len(own) // most))]
         if own and len({len(one.shape) for one in own}) == 1:
             chosen = [one.id for one in own]
@@ -149,18 +149,12 @@ def _enough(facts: Sequence[CaseFacts], question: Question, cases: Mapping[str, 
     """Those whose answer enough patients gave; nothing where all gave the same. Of measures all, or nothing."""
     people: dict[Any, set[str]] = {}
     for one in facts:
-        answer = question.answers[one.id]
-        people.setdefault(answer if question.is_called else _happened(answer), set()).add(cases[one.id].patient)
-    if not question.is_called:
+        people.setdefault(question.stratum(one.id), set()).add(cases[one.id].patient)
+    if question.is_measured:
         differ = len({question.answers[one.id] for one in facts}) > 1
         return list(facts) if differ and len(people.get(True, ())) >= FEWEST_MEASURED else []
     enough = {answer for answer, owners in people.items() if len(owners) >= FEWEST_PATIENTS}
     return [one for one in facts if question.answers[one.id] in enough] if len(enough) > 1 else []
-
-
-def _happened(answer: Any) -> bool:
-    """Whether it is a time at which something happened, or a value; a time until which nothing did says less."""
-    return bool(answer[1]) if isinstance(answer, tuple) else True
 
 
 def _things(subjects: Subjects, seen: Seen | None) -> Iterator[tuple[Shortcut, Floats]]:
@@ -176,8 +170,8 @@ def _things(subjects: Subjects, seen: Seen | None) -> Iterator[tuple[Shortcut, F
     ):
         if values.size:
             question = subjects.question
-            removable = bool(setting) and question.is_called
-            figure = "AUC" if question.is_called else "c"
+            removable = bool(setting) and not question.is_measured
+            figure = "c" if question.is_measured else "AUC"
             yield Shortcut(name, nothing, 1.0, removable, False, setting, question.what, figure), values
 
 

@@ -61,6 +61,17 @@ if TYPE_CHECKING:
         Target,
         Vector,
     )
+    from isocenter.values.reference_kind import (
+        CaseReference,
+        Cohort,
+        ReferenceChecks,
+        ReferenceFacts,
+        ReferenceKind,
+        ReferenceMeasures,
+        ReferenceStrata,
+        ReferenceWords,
+        label_voxels,
+    )
     from isocenter.values.regions import hidden, parts_of
     from isocenter.values.shortcut import Shortcut
 
@@ -80,7 +91,9 @@ __all__ = [
     "Boxes",
     "Case",
     "CaseFacts",
+    "CaseReference",
     "Code",
+    "Cohort",
     "Course",
     "Dataset",
     "Decision",
@@ -103,6 +116,12 @@ __all__ = [
     "Prediction",
     "Problem",
     "Reader",
+    "ReferenceChecks",
+    "ReferenceFacts",
+    "ReferenceKind",
+    "ReferenceMeasures",
+    "ReferenceStrata",
+    "ReferenceWords",
     "Region",
     "Row",
     "Several",
@@ -119,6 +138,7 @@ __all__ = [
     "grades",
     "hidden",
     "is_missing",
+    "label_voxels",
     "level_in",
     "name_alone",
     "names_of_channels",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -10,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from isocenter.errors import DatasetError, counted, listed
+from isocenter.errors import DatasetError, counted
 from isocenter.files import dataset_hash
 from isocenter.planning import cores
-from isocenter.quality import Examination
+from isocenter.quality import Examination, reference_kinds
 from isocenter.report import render
 from isocenter.runtime import Cluster, write_json
 from isocenter.tasks import needs_of
 from isocenter.transforms import GREY
-from isocenter.values import Dataset, Problem
+from isocenter.values import Cohort, Dataset, Problem
 from isocenter.verbs.reading import (
     SEVERITIES,
     case_record,
@@ -30,7 +29,6 @@ from isocenter.verbs.reading import (
 )
 
 MARKS = ("check.json",)
-MOST_VALUES = 12  # of masks, and classes of boxes, in one line
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,48 +159,9 @@ def _facts(dataset: Dataset, examination: Examination) -> dict[str, Any]:
             facts["spacing"] = "not known for every case: lengths are in pixels"
         facts["modality"] = ", ".join(sorted({case.modality for case in fingerprint.cases}))
         facts["channels"] = "; ".join(sorted({_named(case.channels) for case in fingerprint.cases}))
-    if counts := fingerprint.counts():
-        facts["classes"] = ", ".join(f"{name} {count}" for name, count in counts.items())
-    if values := fingerprint.values():
-        facts["values"] = "; ".join(f"{name} {_spread(found)}" for name, found in values.items())
-    if findings := fingerprint.findings:
-        declared = [label.name for label in dataset.classes.get("findings", ()) if label.name in findings]
-        known = {name: findings[name] for name in declared or findings}
-        facts["findings"] = ", ".join(f"{name} {has} of {has + lacks}" for name, (has, lacks) in known.items())
-    times, happened = fingerprint.events()
-    if len(times):
-        facts["events"] = (
-            f"{happened.sum()} of {counted(len(times), 'case')}, at times from {min(times):g} to {max(times):g}"
-        )
-    objects = [
-        len(set(case.references["instances"]) - {0}) for case in fingerprint.cases if "instances" in case.references
-    ]
-    if objects:
-        facts["objects"] = f"{sum(objects)} in {counted(len(objects), 'case')}, {min(objects)} to {max(objects)} a case"
-    boxes = [case.references["boxes"] for case in fingerprint.cases if "boxes" in case.references]
-    if boxes:
-        kinds = Counter(name for one in boxes for name in one.names)
-        drawn = listed((f"{name} {count}" for name, count in kinds.most_common()), MOST_VALUES) or "none"
-        made = f"; {dataset.derived['boxes']}" if "boxes" in dataset.derived else ""
-        facts["boxes"] = f"{drawn} in {counted(len(boxes), 'case')}{made}"
-    if dataset.readers:
-        facts["readers"] = ", ".join(dataset.readers)
-    if voxels := fingerprint.voxels():
-        ignored = [label.value for label in dataset.classes.get("mask", ()) if label.is_ignored]
-        if ignored:
-            share = 1 - sum(voxels.get(value, 0) for value in ignored) / sum(voxels.values())
-            facts["annotated"] = f"{100 * share:.3g} % of the voxels; the others are to be ignored"
-        names = {label.value: label.name for label in dataset.classes.get("mask", ())}
-        facts["mask values"] = listed(
-            (f"{names.get(v, v)}: {n} voxels" for v, n in voxels.items() if v != 0), MOST_VALUES
-        )
+    for kind in reference_kinds():
+        facts |= kind.words.lines(Cohort(dataset, fingerprint))
     return facts
-
-
-def _spread(values: np.ndarray) -> str:
-    """How many numbers, and where they lie."""
-    low, middle, high = np.quantile(values, [0, 0.5, 1]).tolist()
-    return f"{low:.4g} to {high:.4g}, median {middle:.4g} ({counted(len(values), 'case')})"
 
 
 def _named(channels: tuple[str, ...]) -> str:

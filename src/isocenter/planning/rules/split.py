@@ -9,6 +9,7 @@ from collections.abc import Set as AbstractSet
 import numpy as np
 
 from isocenter.errors import DatasetError, PlanError, counted
+from isocenter.quality import reference_kinds
 from isocenter.transforms import generator
 from isocenter.values import Case, Dataset, Decision, Split
 
@@ -18,8 +19,6 @@ MOST_VAL_CASES = 20
 FEW_PATIENTS = 4
 # Of what each draw is for, so that no two draws share their numbers.
 TEST_DRAW, VAL_DRAW, FOLD_DRAW = 1, 2, 3
-# Cases with a measured value are spread by its quarters, or by fewer parts of at least so many cases.
-MOST_LEVELS, FEWEST_OF_LEVEL = 4, 10
 CHECKLIST = "doi:10.1148/radiol.220182"
 
 Parts = Mapping[str, Split]
@@ -219,29 +218,21 @@ def _dealt(cases: Sequence[Case], people: Mapping[str, str], folds: int, seed: i
 
 
 def _names(cases: Sequence[Case]) -> dict[str, list[str]]:
-    """{case id: what it is known to have}: its class and each finding; else whether its event happened, or the part in
-    which its measured value lies.
+    """{case id: its strata}: its class and each finding; else whether its event happened, or the level of its value.
 
-    Of several values the one that most cases have; an empty name where a case has nothing of all this.
+    An empty name where a case has nothing of all this.
     """
-    measured = {case.id: case.references["value"] for case in cases if "value" in case.references}
-    counts = Counter(name for values in measured.values() for name in values)
-    first = min(counts, key=lambda name: (-counts[name], name), default="")
-    ranked = sorted((one for one in measured if first in measured[one]), key=lambda one: (measured[one][first], one))
-    parts = min(MOST_LEVELS, max(1, len(ranked) // FEWEST_OF_LEVEL))
-    levels = {one: f"part {place * parts // len(ranked)} of {first}" for place, one in enumerate(ranked)}
-    return {case.id: _said(case) or [levels.get(case.id, "")] for case in cases}
-
-
-def _said(case: Case) -> list[str]:
-    own = [str(case.references["class"])] if "class" in case.references else []
-    own += [str(name) for name, present in case.references.get("findings", {}).items() if present]
-    if not own and "event" in case.references:
-        return ["event" if case.references["event"][1] else "censored"]
-    return own
+    names: dict[str, list[str]] = {}
+    strata = [kind.strata for kind in reference_kinds() if kind.strata is not None]
+    for rank in sorted({one.rank for one in strata}):
+        joint = [one.names(cases) for one in strata if one.rank == rank]
+        for case in cases:
+            if not names.get(case.id):
+                names[case.id] = [name for own in joint for name in own.get(case.id, ())]
+    return {case.id: names.get(case.id) or [""] for case in cases}
 
 
 def _spread(dataset: Dataset) -> str:
     """What every fold has its share of, in words."""
-    measured = "value" in dataset.kinds and not {"class", "findings", "event"} & dataset.kinds
-    return "small and large values" if measured else "each class"
+    strata = [kind.strata for kind in reference_kinds() if kind.strata is not None and kind.name in dataset.kinds]
+    return min(strata, key=lambda one: one.rank).words if strata else "each class"

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import counted
-from isocenter.quality import Examination, Look, Twin
+from isocenter.quality import Examination, Look, Twin, reference_kinds
 from isocenter.report import Block, Facts, Figure, Gallery, Page, Paragraph, Problems, Section, Table, figures
-from isocenter.values import MM3_PER_ML, Array, BoundingBoxes, Case, CaseFacts, Dataset, Image, Label, Shortcut
+from isocenter.values import Array, BoundingBoxes, Case, CaseFacts, Cohort, Dataset, Image, Label, Shortcut
 
 SEVERITIES = ("error", "warning", "note")  # the worst first
 SHOWN_CASES, EACH, SHOWN_PAIRS = 12, 4, 12
@@ -112,42 +112,13 @@ def _first(case: Case) -> Image:
 
 
 def _numbers(examination: Examination) -> Iterator[Block]:
-    """Classes, sizes, spacings, intensities and volumes, as far as they differ."""
+    """Each kind of reference, sizes, spacings and intensities, as far as they differ."""
     cases = examination.fingerprint.cases
     if not cases:
         return
-    charts = [
-        *_balance(examination),
-        *_values(examination),
-        *_grids(cases),
-        *_intensities(examination),
-        *_volumes(examination),
-    ]
-    yield Gallery(charts)
-
-
-def _balance(examination: Examination) -> Iterator[Figure]:
-    classes: dict[str, dict[str, int]] = {}
-    findings: dict[str, dict[str, int]] = {}
-    for case in sorted(examination.fingerprint.cases, key=lambda one: str(one.references.get("class"))):
-        part = examination.dataset.splits.get(case.id, "all")
-        present = [name for name, there in case.references.get("findings", {}).items() if there]
-        named = [str(case.references["class"])] if "class" in case.references else []
-        for counts, names in ((classes, named), (findings, present)):
-            for name in names:
-                own = counts.setdefault(name, {})
-                own[part] = own.get(part, 0) + 1
-    if classes:
-        yield figures.class_balance(classes, "Class balance")
-    if findings:
-        yield figures.class_balance(findings, "Findings", caption="Cases that have each; a case can have several.")
-
-
-def _values(examination: Examination) -> Iterator[Figure]:
-    """How each measured value is distributed."""
-    for name, found in examination.fingerprint.values().items():
-        if np.ptp(found) > 0:
-            yield figures.histogram({name: found}, f"Values: {name}", axis=name)
+    cohort = Cohort(examination.dataset, examination.fingerprint)
+    of_references = (chart for kind in reference_kinds() for chart in kind.words.charts(cohort))
+    yield Gallery([*of_references, *_grids(cases), *_intensities(examination)])
 
 
 def _grids(cases: Sequence[CaseFacts]) -> Iterator[Figure]:
@@ -185,24 +156,6 @@ def _intensities(examination: Examination) -> Iterator[Figure]:
         yield figures.histogram({"median": np.log10(medians)}, "Median intensity of the cases", axis=axis)
     elif np.ptp(medians) > 0:
         yield figures.histogram({"median": medians}, "Median intensity of the cases", axis="intensity, first channel")
-
-
-def _volumes(examination: Examination) -> Iterator[Figure]:
-    """Size of each structure in each case that has it."""
-    cases = [case for case in examination.fingerprint.cases if "mask" in case.references]
-    in_ml = all(case.voxel_volume is not None and len(case.shape) == 3 for case in cases)
-    names = {label.value: label.name for label in examination.dataset.classes.get("mask", ())}
-    values = [value for value in examination.fingerprint.voxels() if value != 0]
-    groups: dict[str, list[float]] = {}
-    for value in values[:5]:
-        groups[str(names.get(value, value))] = [
-            case.references["mask"][value] * ((case.voxel_volume or 0.0) / MM3_PER_ML if in_ml else 1)
-            for case in cases
-            if case.references["mask"].get(value)
-        ]
-    if groups:
-        unit = "ml" if in_ml else "voxels"
-        yield figures.histogram(groups, "Size of the structures", axis=f"{unit} in a case")
 
 
 def _twins(examination: Examination) -> Iterator[Section]:

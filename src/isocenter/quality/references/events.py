@@ -1,15 +1,28 @@
-"""References that say when something happened, or until when it had not: of one case, and beside each other."""
+"""Times to an event or to the last contact: impossible ones, too few events, mixed units."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
 from isocenter.errors import counted
-from isocenter.values import Dataset, Fingerprint, Floats, Problem
+from isocenter.values import (
+    Case,
+    CaseReference,
+    Cohort,
+    Floats,
+    Problem,
+    ReferenceChecks,
+    ReferenceFacts,
+    ReferenceKind,
+    ReferenceStrata,
+    ReferenceWords,
+)
+
+KIND = "event"
 
 # Events below which a multivariable model is hardly more than chance (events per variable; van Smeden et al., BMC Med
 # Res Methodol 2016, doi:10.1186/s12874-016-0267-3, on why no such number is a law).
@@ -17,35 +30,41 @@ FEW_EVENTS = 10
 # In days and months side by side times differ thirtyfold. A gap of a factor 5 within which nobody lies, with five cases
 # and a tenth of all on either side, is seen in one of 3000 sets of exponential times (5^-5 of the smallest of them:
 # Rényi, 1953), and times written in whole units beside times with decimals are told apart by less.
-GAP, FEWEST_BESIDE, SHARE_BESIDE, WRITTEN_APART = 5.0, 5, 0.1, 10.0
+GAP, FEWEST_OF_UNIT, SHARE_OF_UNIT, WRITTEN_APART = 5.0, 5, 0.1, 10.0
 ORIGIN = "Times count from the image on"
 
 
-def unusable_event(case: str, reference: tuple[Any, Any]) -> Iterator[Problem]:
+def _answers(summary: Any) -> Mapping[str, tuple[float, bool]]:
+    time, happened = summary
+    return {"": (float(time), bool(happened))}
+
+
+def _unusable(reference: CaseReference) -> Iterator[Problem]:
     """Why a time with or without an event teaches nothing."""
-    time = float(reference[0])
+    time = float(reference.value[0])
     if math.isfinite(time) and time > 0:
         return
     what = "no number" if not math.isfinite(time) else "0" if time == 0 else "negative"
     yield Problem(
         "error",
         f"the time to the event or to the last contact is {what}",
-        (case,),
+        (reference.case,),
         "nobody was followed for such a time",
         f"{ORIGIN}: correct it, or leave the case out",
     )
 
 
-def events(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem]:
+def _checked(cohort: Cohort) -> Iterator[Problem]:
     """Whether anybody had the event, whether times differ, and whether they are in one unit."""
-    found = {one.id: one.references["event"] for one in fingerprint.cases if "event" in one.references}
-    if not found:
+    events = cohort.summaries(KIND)
+    if not events:
         return
-    training = [found[case] for case in found if dataset.splits.get(case, "train") == "train"]
-    which = "" if len(training) == len(found) else "training "
+    ids = {case.id for case in cohort.training.cases}
+    training = [event for case, event in events.items() if case in ids]
+    which = "" if len(training) == len(events) else "training "
     had = sum(bool(happened) for _, happened in training)
     # A set with other references can still teach those.
-    severity: Literal["error", "warning"] = "error" if dataset.kinds == {"event"} else "warning"
+    severity: Literal["error", "warning"] = "error" if cohort.dataset.kinds == {KIND} else "warning"
     if training and not had:
         yield Problem(
             severity,
@@ -70,7 +89,7 @@ def events(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem]:
             "nobody had the event before anybody else",
             "Look at what the column holds",
         )
-    yield from _units({case: float(time) for case, (time, _) in found.items()})
+    yield from _units({case: float(time) for case, (time, _) in events.items()})
 
 
 def _units(times: Mapping[str, float]) -> Iterator[Problem]:
@@ -110,6 +129,28 @@ def _by_gap(values: Floats) -> np.ndarray | None:
     return short if _both(short) and ranked[place + 1] >= GAP * ranked[place] else None
 
 
-def _both(one: np.ndarray) -> bool:
-    fewest = min(int(one.sum()), int((~one).sum()))
-    return fewest >= max(FEWEST_BESIDE, SHARE_BESIDE * len(one))
+def _both(smaller: np.ndarray) -> bool:
+    fewest = min(int(smaller.sum()), int((~smaller).sum()))
+    return fewest >= max(FEWEST_OF_UNIT, SHARE_OF_UNIT * len(smaller))
+
+
+def _strata(cases: Sequence[Case]) -> Mapping[str, Sequence[str]]:
+    events = {case.id: case.references[KIND] for case in cases if KIND in case.references}
+    return {case: ["event" if happened else "censored"] for case, (_, happened) in events.items()}
+
+
+def _lines(cohort: Cohort) -> Mapping[str, str]:
+    times, happened = cohort.fingerprint.events()
+    if not len(times):
+        return {}
+    cases = counted(len(times), "case")
+    return {"events": f"{happened.sum()} of {cases}, at times from {min(times):g} to {max(times):g}"}
+
+
+EVENT = ReferenceKind(
+    KIND,
+    ReferenceFacts(answers=_answers, is_measured=True),
+    ReferenceChecks(_unusable, cohort=_checked),
+    ReferenceStrata(_strata, rank=1),
+    ReferenceWords("times", "times to the event can be told", _lines),
+)

@@ -9,7 +9,19 @@ import numpy as np
 
 from isocenter.errors import counted, listed
 from isocenter.lazy import ndimage
-from isocenter.values import Array, Dataset, Fingerprint, Image, Problem
+from isocenter.quality.intensities import foreground
+from isocenter.values import (
+    Array,
+    CaseReference,
+    Cohort,
+    Problem,
+    ReferenceChecks,
+    ReferenceFacts,
+    ReferenceKind,
+    ReferenceMeasures,
+    ReferenceWords,
+    label_voxels,
+)
 
 KIND = "instances"
 # The largest number of 8 bits: the object after it becomes 0, which is background, and the next one 1 again.
@@ -22,9 +34,14 @@ SPECK = 0.1
 FULL = 0.999
 
 
-def unusable_instances(case: str, references: Mapping[str, Any]) -> Iterator[Problem]:
-    """Numbers that went through 8 bits: what is one number are two objects."""
-    numbers = _numbers(references)
+def _measured(reference: CaseReference) -> ReferenceMeasures:
+    data = reference.value.data
+    return ReferenceMeasures(label_voxels(data), foreground(reference), components=pieces_of(data[0]))
+
+
+def _unusable(reference: CaseReference) -> Iterator[Problem]:
+    """Numbers that went through 8 bits: two objects have one number."""
+    numbers = _numbers(reference)
     if numbers is None or int(numbers.max(initial=0)) != WRAPPED:
         return
     torn = torn_objects(numbers)
@@ -33,26 +50,27 @@ def unusable_instances(case: str, references: Mapping[str, Any]) -> Iterator[Pro
             "error",
             f"instances: the largest number is {WRAPPED}, and {len(torn)} numbers are in pieces far apart: the numbers "
             "seem to have wrapped in 8 bits",
-            (case,),
+            (reference.case,),
             "different objects would be learnt as one",
             "Write the numbers anew with 16 bits",
         )
 
 
-def odd_instances(case: str, references: Mapping[str, Any]) -> Iterator[Problem]:
+def _odd(reference: CaseReference, _: ReferenceMeasures) -> Iterator[Problem]:
     """What is odd about the objects of a case that can be used."""
-    numbers = _numbers(references)
+    numbers = _numbers(reference)
     if numbers is None:
         return
-    for note in references[KIND].notes:
-        yield Problem("warning", f"instances: {note}", (case,), "borders are learnt so", "Correct the masks")
+    case = (reference.case,)
+    for note in reference.value.notes:
+        yield Problem("warning", f"instances: {note}", case, "borders are learnt so", "Correct the masks")
     torn = torn_objects(numbers)
     if torn:
         which = f"{counted(len(torn), 'number is', 'numbers are')} in pieces far apart ({listed(torn)})"
         yield Problem(
             "warning",
             f"instances: {which}",
-            (case,),
+            case,
             "they may be different objects, and would be scored as one",
             "Look at them, and give each object a number of its own",
         )
@@ -61,19 +79,15 @@ def odd_instances(case: str, references: Mapping[str, Any]) -> Iterator[Problem]
         yield Problem(
             "warning",
             "instances: one object fills the whole image",
-            (case,),
+            case,
             "there is no border to learn",
             "Look at how the map was written: 0 is the background",
         )
 
 
-def no_instances(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem]:
+def _checked(cohort: Cohort) -> Iterator[Problem]:
     """Maps without any object in all cases that would train, and maps in which all objects have one number."""
-    training = [
-        case
-        for case in fingerprint.cases
-        if KIND in case.references and dataset.splits.get(case.id, "train") == "train"
-    ]
+    training = [case for case in cohort.training.cases if KIND in case.references]
     if not training:
         return
     most = max(sum(number != 0 for number in case.references[KIND]) for case in training)
@@ -108,8 +122,8 @@ def pieces_of(numbers: Array) -> Mapping[int, int]:
 
 def _objects(numbers: Array) -> Iterator[tuple[int, Array]]:
     """Each number with its truths, no larger than the object; the numbers themselves may be as large as they like."""
-    values, found = np.unique(numbers, return_inverse=True)
-    places: Array = found.reshape(numbers.shape).astype(np.int32) + (0 if values[0] == 0 else 1)
+    values, inverse = np.unique(numbers, return_inverse=True)
+    places: Array = inverse.reshape(numbers.shape).astype(np.int32) + (0 if values[0] == 0 else 1)
     objects = values[values != 0].tolist()
     for place, (number, box) in enumerate(zip(objects, ndimage.find_objects(places), strict=True), start=1):
         yield int(number), places[box] == place
@@ -124,9 +138,9 @@ def _far_apart(inside: Array) -> bool:
     if sizes[largest[1]] < SPECK * sizes.sum():
         return False
     boxes = ndimage.find_objects(pieces)
-    one, other = (boxes[place] for place in largest)
-    gap = max(max(a.start, b.start) - min(a.stop, b.stop) for a, b in zip(one, other, strict=True))
-    longest = max(part.stop - part.start for box in (one, other) for part in box)
+    largest_boxes = [boxes[place] for place in largest]
+    gap = max(max(a.start, b.start) - min(a.stop, b.stop) for a, b in zip(*largest_boxes, strict=True))
+    longest = max(part.stop - part.start for box in largest_boxes for part in box)
     return gap > longest
 
 
@@ -135,9 +149,23 @@ def _in_pieces(cases: Sequence[Any]) -> bool:
     return sum(max(case.components.values(), default=0) > 1 for case in cases) > len(cases) / 2
 
 
-def _numbers(references: Mapping[str, Any]) -> Array | None:
-    """(*spatial) numbers of objects; None where the case has none that can be counted."""
-    reference = references.get(KIND)
-    if not isinstance(reference, Image) or reference.data.dtype.kind not in "iu":
-        return None
-    return np.asarray(reference.data[0])
+def _numbers(reference: CaseReference) -> Array | None:
+    """(*spatial) numbers of objects; None where they cannot be counted."""
+    data = reference.value.data
+    return np.asarray(data[0]) if np.issubdtype(data.dtype, np.integer) else None
+
+
+def _lines(cohort: Cohort) -> Mapping[str, str]:
+    objects = [len(set(numbers) - {0}) for numbers in cohort.summaries(KIND).values()]
+    if not objects:
+        return {}
+    cases = counted(len(objects), "case")
+    return {"objects": f"{sum(objects)} in {cases}, {min(objects)} to {max(objects)} a case"}
+
+
+INSTANCES = ReferenceKind(
+    KIND,
+    ReferenceFacts(_measured),
+    ReferenceChecks(_unusable, _odd, _checked),
+    words=ReferenceWords(lines=_lines),
+)

@@ -1,4 +1,4 @@
-"""What a label map holds: voxels, pieces, thinness and length of each structure."""
+"""Structures of a label map: pieces, thickness and length of each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from isocenter.lazy import ndimage
 from isocenter.transforms import is_speck
-from isocenter.values import Array, Image
+from isocenter.values import Array
 
 
 @dataclass(frozen=True)
@@ -46,25 +46,9 @@ class Structure:
         return int(np.count_nonzero(is_speck(np.array(self.pieces))))
 
 
-def voxels(labels: Array) -> dict[int | float, int]:
-    """{value: voxels}; whole numbers are integers."""
-    if labels.dtype.kind in "bu" and labels.dtype.itemsize <= 2:
-        counts = np.bincount(labels.ravel())  # far faster than sorting a volume
-        return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
-    values, found = np.unique(labels, return_counts=True)
-    return {float(v) if v != int(v) else int(v): int(n) for v, n in zip(values, found, strict=True)}
-
-
-def drawn(mask: Image) -> Array:
-    """(*spatial) label values of the structures alone: 0 also where nobody looked, or a value names the background."""
-    data = mask.data[0]
-    others = [label.value for label in mask.labels if label.value and (label.is_ignored or label.is_background)]
-    return np.where(np.isin(data, others), data.dtype.type(0), data) if others else data
-
-
 def structures(labels: Array) -> Mapping[int, Structure]:
     """{value: structure} of a (*spatial) map of whole numbers, without background."""
-    whole = labels if labels.dtype.kind in "iu" else labels.astype(np.int32)
+    whole = labels if np.issubdtype(labels.dtype, np.integer) else labels.astype(np.int32)
     if whole.dtype.itemsize > 4:
         whole = whole.astype(np.int32)
     if not whole.size or whole.min() < 0:

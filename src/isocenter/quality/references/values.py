@@ -1,15 +1,33 @@
-"""What is odd about measured values beside one another: constants, identifiers, mixed units, values far outside."""
+"""Measured values, named numbers of each case: constants, identifiers, mixed units, values far outside."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from isocenter.errors import counted
 from isocenter.quality.covariates import words_of
-from isocenter.values import Dataset, Fingerprint, Floats, Problem
+from isocenter.report import Figure, figures
+from isocenter.values import (
+    Case,
+    Cohort,
+    Dataset,
+    Floats,
+    Problem,
+    ReferenceChecks,
+    ReferenceFacts,
+    ReferenceKind,
+    ReferenceStrata,
+    ReferenceWords,
+)
+
+KIND = "value"
+# Cases are spread over the parts of a split by the quarters of a value, or by fewer levels of at least so many cases.
+MOST_LEVELS, FEWEST_OF_LEVEL = 4, 10
 
 # What one unit is in another: inches in cm; mm in cm or l in dl; cm in m, or mm² in cm²; mm³ in ml, g in kg, m in mm.
 FACTORS: Mapping[float, str] = {
@@ -32,16 +50,20 @@ NAMING = frozenset({"id", "ids", "identifier", "index", "number", "no", "nr", "c
 DENSE = 2.0
 
 
-def measured(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem]:
+def _answers(summary: Any) -> Mapping[str, tuple[float, bool]]:
+    return {name: (float(value), True) for name, value in summary.items()}
+
+
+def _checked(cohort: Cohort) -> Iterator[Problem]:
     """Findings on each named value of the cases that have it."""
     values: dict[str, dict[str, float]] = {}
-    for case in fingerprint.cases:
-        for name, value in case.references.get("value", {}).items():
-            values.setdefault(name, {})[case.id] = float(value)
-    training = {case.id for case in dataset if dataset.splits.get(case.id, "train") == "train"}
-    for name, found in values.items():
-        yield from _constant(name, [value for case, value in found.items() if case in training], dataset)
-        numbers = np.array(list(found.values()))
+    for case, own in cohort.summaries(KIND).items():
+        for name, value in own.items():
+            values.setdefault(name, {})[case] = float(value)
+    training = {case.id for case in cohort.training.cases}
+    for name, numbers_of in values.items():
+        yield from _constant(name, [value for case, value in numbers_of.items() if case in training], cohort.dataset)
+        numbers = np.array(list(numbers_of.values()))
         if len(numbers) < FEWEST or np.ptp(numbers) == 0:
             continue
         if is_identifier(name, numbers):
@@ -59,7 +81,7 @@ def measured(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem]:
                 "warning",
                 f"{name} seems to be in two units: {counted(int(larger.sum()), 'value')} of {len(numbers)} are about "
                 f"{factor:g} times as large as the others ({FACTORS[factor]})",
-                _named(found, larger if larger.sum() <= len(numbers) / 2 else ~larger),
+                _named(numbers_of, larger if larger.sum() <= len(numbers) / 2 else ~larger),
                 "the model learns from values that mean something else",
                 "Bring all to one unit",
             )
@@ -70,7 +92,7 @@ def measured(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem]:
                 "warning",
                 f"{name} has {counted(int(far.sum()), 'value')} far outside all others: {extreme} where the middle "
                 f"half lies between {np.quantile(numbers, 0.25):g} and {np.quantile(numbers, 0.75):g}",
-                _named(found, far),
+                _named(numbers_of, far),
                 "a slip of the pen would be learnt, and rules every mean",
                 "Look at them, and correct what is wrong",
             )
@@ -131,7 +153,7 @@ def _constant(name: str, values: list[float], dataset: Dataset) -> Iterator[Prob
     what = f"{name} is {values[0]:g} in all {len(values)} training cases" if len(values) > 1 else ""
     yield Problem(
         # Other references can still be learnt.
-        "error" if dataset.kinds == {"value"} else "warning",
+        "error" if dataset.kinds == {KIND} else "warning",
         what or f"{counted(len(values), 'training case has', 'training cases have')} a value of {name}",
         (),
         "there is nothing to learn",
@@ -139,5 +161,42 @@ def _constant(name: str, values: list[float], dataset: Dataset) -> Iterator[Prob
     )
 
 
-def _named(found: Mapping[str, float], chosen: np.ndarray) -> tuple[str, ...]:
-    return tuple(name for name, one in zip(found, chosen, strict=True) if one)
+def _named(values: Mapping[str, float], chosen: np.ndarray) -> tuple[str, ...]:
+    return tuple(name for name, one in zip(values, chosen, strict=True) if one)
+
+
+def _strata(cases: Sequence[Case]) -> Mapping[str, Sequence[str]]:
+    """The level of each case in the value that most cases have."""
+    measured = {case.id: case.references[KIND] for case in cases if KIND in case.references}
+    counts = Counter(name for values in measured.values() for name in values)
+    first = min(counts, key=lambda name: (-counts[name], name), default="")
+    ranked = sorted((one for one in measured if first in measured[one]), key=lambda one: (measured[one][first], one))
+    levels = min(MOST_LEVELS, max(1, len(ranked) // FEWEST_OF_LEVEL))
+    return {case: [f"part {place * levels // len(ranked)} of {first}"] for place, case in enumerate(ranked)}
+
+
+def _lines(cohort: Cohort) -> Mapping[str, str]:
+    values = cohort.fingerprint.values()
+    return {"values": "; ".join(f"{name} {_spread(own)}" for name, own in values.items())} if values else {}
+
+
+def _spread(values: Floats) -> str:
+    """How many numbers, and where they lie."""
+    low, middle, high = np.quantile(values, [0, 0.5, 1]).tolist()
+    return f"{low:.4g} to {high:.4g}, median {middle:.4g} ({counted(len(values), 'case')})"
+
+
+def _charts(cohort: Cohort) -> Iterator[Figure]:
+    """How each measured value is distributed."""
+    for name, values in cohort.fingerprint.values().items():
+        if np.ptp(values) > 0:
+            yield figures.histogram({name: values}, f"Values: {name}", axis=name)
+
+
+VALUE = ReferenceKind(
+    KIND,
+    ReferenceFacts(answers=_answers, is_measured=True),
+    ReferenceChecks(cohort=_checked),
+    ReferenceStrata(_strata, rank=2, words="small and large values"),
+    ReferenceWords("values", "{name} can be told", _lines, _charts),
+)

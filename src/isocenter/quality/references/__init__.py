@@ -1,0 +1,43 @@
+"""Kinds of reference. A new kind is one file beside this one and its line in `REFERENCES`."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+
+from isocenter.added import added
+from isocenter.values import ReferenceKind
+
+# In the order in which `check` speaks of them. Where two measure the same of a case, the later one is kept.
+REFERENCES = {
+    "class": "isocenter.quality.references.classes:CLASS",
+    "findings": "isocenter.quality.references.findings:FINDINGS",
+    "value": "isocenter.quality.references.values:VALUE",
+    "event": "isocenter.quality.references.events:EVENT",
+    "instances": "isocenter.quality.references.instances:INSTANCES",
+    "boxes": "isocenter.quality.references.boxes:BOXES",
+    "mask": "isocenter.quality.references.masks:MASK",
+}
+
+
+def reference_kinds() -> tuple[ReferenceKind, ...]:
+    """Our kinds, then those that other packages add under the entry point `isocenter.references`."""
+    targets = REFERENCES | {name: point.value for name, point in added("isocenter.references").items()}
+    return tuple(_imported(target) for target in targets.values())
+
+
+def kinds_of(names: Iterable[str]) -> list[ReferenceKind]:
+    """The kinds of references with these names, in the index's order; then one with defaults for each other name."""
+    wanted = list(names)
+    known = [kind for kind in reference_kinds() if kind.name in wanted]
+    others = set(wanted) - {kind.name for kind in known}
+    return known + [ReferenceKind(name) for name in wanted if name in others]
+
+
+def _imported(target: str) -> ReferenceKind:
+    module, _, attribute = target.partition(":")
+    kind: ReferenceKind = getattr(importlib.import_module(module), attribute)
+    return kind
+
+
+__all__ = ["REFERENCES", "kinds_of", "reference_kinds"]

@@ -1,0 +1,127 @@
+"""Classes: one name for each case."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from isocenter.errors import counted, listed
+from isocenter.report import Figure, figures
+from isocenter.values import (
+    Case,
+    Cohort,
+    Problem,
+    ReferenceChecks,
+    ReferenceFacts,
+    ReferenceKind,
+    ReferenceStrata,
+    ReferenceWords,
+    grades,
+)
+
+KIND = "class"
+# Of fewer patients of a class none is left for one of training, selection and test.
+FEWEST_PATIENTS = 3
+
+
+def _answers(summary: Any) -> Mapping[str, str]:
+    return {"": str(summary)}
+
+
+def _checked(cohort: Cohort) -> Iterator[Problem]:
+    yield from _taught(cohort)
+    yield from _grades(cohort)
+
+
+def _taught(cohort: Cohort) -> Iterator[Problem]:
+    """Classes of which no case trains, or too few patients for all parts of a split."""
+    dataset, training = cohort.dataset, cohort.training
+    counts = training.counts()
+    if len(counts) == 1:
+        [(name, count)] = counts.items()
+        which = "" if len(training) == len(dataset) else "training "
+        yield Problem(
+            # A set with masks can still teach them.
+            "warning" if "mask" in dataset.kinds else "error",
+            f"{f'all {count} {which}cases are' if count > 1 else f'the one {which}case is'} of one class, {name}",
+            (),
+            "there is nothing to tell apart",
+            "Add cases of another class: two classes are the least",
+        )
+        return
+    classes = cohort.summaries(KIND)
+    declared = [label.name for label in dataset.classes.get(KIND, ())] or list(cohort.fingerprint.counts())
+    untaught = [name for name in declared if counts and name not in counts]
+    if untaught:
+        yield Problem(
+            "warning",
+            f"no case that trains is of the class {listed(untaught)}",
+            tuple(case for case, name in classes.items() if name in untaught),
+            "it cannot be learnt, and cases of it can only be called wrongly",
+            "Add cases of it to the training part, or leave the class out",
+        )
+    owner = {case.id: case.patient for case in dataset}
+    people = {
+        name: len({owner[case] for case, own in classes.items() if own == name})
+        for name in cohort.fingerprint.counts()
+        if name not in untaught
+    }
+    few = {name: count for name, count in people.items() if count < FEWEST_PATIENTS}
+    if few:
+        unit = "patient" if dataset.patients_known else "case"
+        yield Problem(
+            "warning",
+            f"few of a class: {', '.join(f'{name} has {counted(n, unit)}' for name, n in few.items())}",
+            tuple(case for case, name in classes.items() if name in few),
+            "it cannot be in training, selection and test at once",
+            "Add cases of it, or join it with another class",
+        )
+
+
+def _grades(cohort: Cohort) -> Iterator[Problem]:
+    """Classes that are numbered, with a number missing between them."""
+    numbers = sorted(grades(list(cohort.fingerprint.counts())) or ())
+    missing = sorted(set(range(numbers[0], numbers[-1])) - set(numbers)) if len(numbers) > 2 else []
+    if missing:
+        yield Problem(
+            "note",
+            f"the classes are numbered {listed(numbers)}: no case has {listed(missing)}",
+            (),
+            "if they are grades, their distances are counted in places of this order, and a gap counts as one step",
+            "Add cases of the missing grade, or state what mistakes cost with --set task.costs=...",
+        )
+
+
+def _strata(cases: Sequence[Case]) -> Mapping[str, Sequence[str]]:
+    return {case.id: [str(case.references[KIND])] for case in cases if KIND in case.references}
+
+
+def _lines(cohort: Cohort) -> Mapping[str, str]:
+    counts = cohort.fingerprint.counts()
+    return {"classes": ", ".join(f"{name} {count}" for name, count in counts.items())} if counts else {}
+
+
+def balance(cohort: Cohort, names: Mapping[str, Sequence[str]]) -> Mapping[str, Mapping[str, int]]:
+    """{name: {part of the set's own split: cases}}; names: {case id: its classes or findings}."""
+    counts: dict[str, dict[str, int]] = {}
+    for case, own in names.items():
+        part = cohort.dataset.splits.get(case, "all")
+        for name in own:
+            counts.setdefault(name, {}).setdefault(part, 0)
+            counts[name][part] += 1
+    return counts
+
+
+def _charts(cohort: Cohort) -> Iterator[Figure]:
+    classes = sorted(cohort.summaries(KIND).items(), key=lambda one: str(one[1]))
+    if counts := balance(cohort, {case: [str(name)] for case, name in classes}):
+        yield figures.class_balance(counts, "Class balance")
+
+
+CLASS = ReferenceKind(
+    KIND,
+    ReferenceFacts(answers=_answers),
+    ReferenceChecks(cohort=_checked),
+    ReferenceStrata(_strata),
+    ReferenceWords("classes", "the classes can be told apart", _lines, _charts),
+)

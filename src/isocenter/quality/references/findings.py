@@ -1,0 +1,69 @@
+"""Findings: several names for each case, each present or absent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from isocenter.quality.references.classes import balance
+from isocenter.report import Figure, figures
+from isocenter.values import (
+    Case,
+    Cohort,
+    Problem,
+    ReferenceChecks,
+    ReferenceFacts,
+    ReferenceKind,
+    ReferenceStrata,
+    ReferenceWords,
+)
+
+KIND = "findings"
+
+
+def _answers(summary: Any) -> Mapping[str, str]:
+    return {name: str(bool(present)) for name, present in summary.items()}
+
+
+def _checked(cohort: Cohort) -> Iterator[Problem]:
+    """Findings that all cases that train have, or none."""
+    known = cohort.training.findings
+    for name in [label.name for label in cohort.dataset.classes.get(KIND, ())] or list(known):
+        present, absent = known.get(name, (0, 0))
+        if not (present and absent):
+            yield Problem(
+                "warning",
+                f"finding {name}: {present} of the cases that train have it and {absent} do not",
+                (),
+                "it cannot be learnt, and the plan leaves it out",
+                "Add cases with and without it, or leave out its column",
+            )
+
+
+def _strata(cases: Sequence[Case]) -> Mapping[str, Sequence[str]]:
+    known = {case.id: case.references[KIND] for case in cases if KIND in case.references}
+    return {case: [str(name) for name, present in own.items() if present] for case, own in known.items()}
+
+
+def _lines(cohort: Cohort) -> Mapping[str, str]:
+    known = cohort.fingerprint.findings
+    declared = [label.name for label in cohort.dataset.classes.get(KIND, ()) if label.name in known]
+    counts = {name: known[name] for name in declared or known}
+    text = ", ".join(f"{name} {present} of {present + absent}" for name, (present, absent) in counts.items())
+    return {"findings": text} if known else {}
+
+
+def _charts(cohort: Cohort) -> Iterator[Figure]:
+    findings = cohort.summaries(KIND).items()
+    present = {case: [name for name, there in known.items() if there] for case, known in findings}
+    if counts := balance(cohort, present):
+        yield figures.class_balance(counts, "Findings", caption="Cases that have each; a case can have several.")
+
+
+FINDINGS = ReferenceKind(
+    KIND,
+    ReferenceFacts(answers=_answers),
+    ReferenceChecks(cohort=_checked),
+    ReferenceStrata(_strata),
+    ReferenceWords("findings", "finding {name} can be told", _lines, _charts),
+)

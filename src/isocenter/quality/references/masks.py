@@ -1,0 +1,151 @@
+"""Masks: label maps that name structures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from isocenter.errors import listed
+from isocenter.quality.intensities import drawn, foreground
+from isocenter.quality.references.structures import structures
+from isocenter.report import Figure, figures
+from isocenter.values import (
+    MM3_PER_ML,
+    CaseReference,
+    Cohort,
+    Label,
+    Problem,
+    ReferenceChecks,
+    ReferenceFacts,
+    ReferenceKind,
+    ReferenceMeasures,
+    ReferenceWords,
+    label_voxels,
+)
+
+KIND = "mask"
+# A label map with more values than this, undeclared, numbers instances.
+MOST_LABELS = 32
+MOST_LISTED = 12  # values in one line
+MOST_DRAWN = 5  # structures in one chart
+
+
+def _measured(reference: CaseReference) -> ReferenceMeasures:
+    own = structures(drawn(reference.value))
+    return ReferenceMeasures(
+        label_voxels(reference.value.data),
+        foreground(reference),
+        thickness={value: structure.thickness for value, structure in own.items()},
+        elongation={value: structure.elongation for value, structure in own.items()},
+        components={value: len(structure.pieces) for value, structure in own.items()},
+        specks=any(structure.specks for structure in own.values()),
+    )
+
+
+def _odd(reference: CaseReference, measures: ReferenceMeasures) -> Iterator[Problem]:
+    if measures.specks:
+        yield Problem(
+            "note",
+            "mask holds specks: pieces of a few voxels apart from the rest of their structure",
+            (reference.case,),
+            "a slip of the pen is learnt, and decides distances",
+            "Look at them, and remove those that are not meant",
+        )
+
+
+def _checked(cohort: Cohort) -> Iterator[Problem]:
+    yield from _labels(cohort)
+    yield from _background(cohort)
+
+
+def _labels(cohort: Cohort) -> Iterator[Problem]:
+    """Values that no label names, and so many that they number objects."""
+    declared = {label.value for label in cohort.dataset.classes.get(KIND, ())} | {0}
+    masks = cohort.summaries(KIND)
+    strange = {case: set(voxels) - declared for case, voxels in masks.items() if set(voxels) - declared}
+    if len(declared) > 1 and strange:
+        yield Problem(
+            "error",
+            f"masks hold values without a label: {listed(sorted(set().union(*strange.values())))}",
+            tuple(strange),
+            "nobody knows what they mean",
+            "Declare them with --labels VALUE=NAME,..., or correct the masks",
+        )
+    count = len(cohort.fingerprint.voxels())
+    if len(declared) == 1 and count > MOST_LABELS:
+        yield Problem(
+            "error",
+            f"masks hold {count} different values, so they seem to number instances and not to name structures",
+            (),
+            "a class would be learnt for every number",
+            "Choose --task instances, for boxes --task detection --labels each=NAME, or give masks with one value for "
+            "each structure, such as 1 for every nucleus",
+        )
+
+
+def _background(cohort: Cohort) -> Iterator[Problem]:
+    """Masks in which nothing is drawn, in all the cases that would train."""
+    masks = cohort.summaries(KIND)
+    training = [set(case.references[KIND]) for case in cohort.training.cases if KIND in case.references]
+    if training and all(values <= {0} for values in training):
+        where = "of the training part " if len(training) < len(masks) else ""
+        yield Problem(
+            "error",
+            f"every mask {where}is empty: all {len(training)} are background",
+            (),
+            "there is no structure to learn",
+            "Look at how the masks were written, or give those that hold the structures",
+        )
+        return
+    declared = {label.value: label.name for label in cohort.dataset.classes.get(KIND, ()) if label.value != 0}
+    declared = {value: name for value, name in declared.items() if not Label(value, name).is_ignored}
+    missing = [name for value, name in declared.items() if training and not any(value in own for own in training)]
+    if missing:
+        yield Problem(
+            "warning",
+            f"declared but nowhere drawn in the cases that train: {listed(missing)}",
+            (),
+            "it cannot be learnt",
+            "Leave it out with --labels, or look for the masks that hold it",
+        )
+
+
+def _lines(cohort: Cohort) -> Mapping[str, str]:
+    dataset, voxels = cohort.dataset, cohort.fingerprint.voxels()
+    lines = {"readers": ", ".join(dataset.readers)} if dataset.readers else {}
+    if not voxels:
+        return lines
+    labels = dataset.classes.get(KIND, ())
+    ignored = [label.value for label in labels if label.is_ignored]
+    if ignored:
+        share = 1 - sum(voxels.get(value, 0) for value in ignored) / sum(voxels.values())
+        lines["annotated"] = f"{100 * share:.3g} % of the voxels; the others are to be ignored"
+    names = {label.value: label.name for label in labels}
+    counts = (f"{names.get(value, value)}: {count} voxels" for value, count in voxels.items() if value != 0)
+    return lines | {"mask values": listed(counts, MOST_LISTED)}
+
+
+def _charts(cohort: Cohort) -> Iterator[Figure]:
+    """Size of each structure in each case that has it."""
+    cases = [case for case in cohort.fingerprint.cases if KIND in case.references]
+    in_ml = all(case.voxel_volume is not None and len(case.shape) == 3 for case in cases)
+    names = {label.value: label.name for label in cohort.dataset.classes.get(KIND, ())}
+    values = [value for value in cohort.fingerprint.voxels() if value != 0]
+    groups = {
+        str(names.get(value, value)): [
+            case.references[KIND][value] * ((case.voxel_volume or 0.0) / MM3_PER_ML if in_ml else 1)
+            for case in cases
+            if case.references[KIND].get(value)
+        ]
+        for value in values[:MOST_DRAWN]
+    }
+    if groups:
+        unit = "ml" if in_ml else "voxels"
+        yield figures.histogram(groups, "Size of the structures", axis=f"{unit} in a case")
+
+
+MASK = ReferenceKind(
+    KIND,
+    ReferenceFacts(_measured),
+    ReferenceChecks(odd=_odd, cohort=_checked),
+    words=ReferenceWords(lines=_lines, charts=_charts),
+)

@@ -1,0 +1,179 @@
+"""A kind of reference as one value: what is measured of it, checked in it, and how cases are spread by it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from isocenter.values.case import Case, Dataset, Problem
+from isocenter.values.fingerprint import Fingerprint
+from isocenter.values.image import Array, Image
+
+
+@dataclass(frozen=True, eq=False)
+class CaseReference:
+    """One reference of one case, read once, with the image that it belongs to.
+
+    name:  under which the case has it
+    value: as in `Case.references`; an Image has its voxels read
+    valid: (channels, *spatial) where the image holds measurements
+    """
+
+    case: str
+    name: str
+    value: Any
+    image: Image
+    valid: Array
+
+
+@dataclass(frozen=True)
+class ReferenceMeasures:
+    """What is measured of one reference when its case is read; the fields of `CaseFacts` of the same names.
+
+    summary:    what `CaseFacts.references` keeps of it
+    foreground: None where the kind says nothing of single voxels
+    specks:     whether tiny pieces lie apart from the rest of their structure
+    """
+
+    summary: Any
+    foreground: tuple[Mapping[str, float], ...] | None = None
+    thickness: Mapping[int, float] = field(default_factory=dict)
+    elongation: Mapping[int, float] = field(default_factory=dict)
+    components: Mapping[int, int] = field(default_factory=dict)
+    specks: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Cohort:
+    """A data set and what was measured of its cases."""
+
+    dataset: Dataset
+    fingerprint: Fingerprint
+
+    @property
+    def training(self) -> Fingerprint:
+        """Of the cases that train by the set's own split; of all where it has none."""
+        splits = self.dataset.splits
+        return self.fingerprint.only({case.id for case in self.dataset if splits.get(case.id, "train") == "train"})
+
+    def summaries(self, kind: str) -> dict[str, Any]:
+        """{case id: summary of its reference of this kind}, of the cases that have one."""
+        return {case.id: case.references[kind] for case in self.fingerprint.cases if kind in case.references}
+
+
+def summarised(reference: CaseReference) -> ReferenceMeasures:
+    """The value itself; of an image {value: voxels}."""
+    value = reference.value
+    return ReferenceMeasures(label_voxels(value.data) if isinstance(value, Image) else value)
+
+
+def label_voxels(labels: Array) -> dict[int | float, int]:
+    """{value: voxels}; whole numbers are integers."""
+    if labels.dtype.kind in "bu" and labels.dtype.itemsize <= 2:
+        bins = np.bincount(labels.ravel())  # far faster than sorting a volume
+        return {int(value): int(bins[value]) for value in np.flatnonzero(bins)}
+    values, counts = np.unique(labels, return_counts=True)
+    return {float(v) if v != int(v) else int(v): int(n) for v, n in zip(values, counts, strict=True)}
+
+
+def _nothing(*_: Any) -> Iterator[Any]:
+    return iter(())
+
+
+def _empty(_: Any) -> Mapping[str, Any]:
+    return {}
+
+
+@dataclass(frozen=True)
+class ReferenceFacts:
+    """What is known of a reference.
+
+    measure:     of one case
+    answers:     {name: answer} that a summary gives on the image as a whole; the name is empty where there is only one.
+                 A class or finding is text, a measurement (number, whether it is reached): False for a time until which
+                 nothing happened
+    is_measured: whether answers are numbers
+    """
+
+    measure: Callable[[CaseReference], ReferenceMeasures] = summarised
+    answers: Callable[[Any], Mapping[str, Any]] = _empty
+    is_measured: bool = False
+
+
+@dataclass(frozen=True)
+class ReferenceChecks:
+    """Findings about references.
+
+    unusable: why a case with this reference cannot be used at all
+    odd:      what is odd about one that can be used
+    cohort:   what shows only when all cases are compared; an error here ends the check
+    """
+
+    unusable: Callable[[CaseReference], Iterator[Problem]] = _nothing
+    odd: Callable[[CaseReference, ReferenceMeasures], Iterator[Problem]] = _nothing
+    cohort: Callable[[Cohort], Iterator[Problem]] = _nothing
+
+
+@dataclass(frozen=True)
+class ReferenceStrata:
+    """The strata from which the parts of a split are drawn alike.
+
+    names: {case id: strata that it lies in}, of the cases with such a reference
+    rank:  kinds of the lowest rank that name a stratum of a case decide; kinds of one rank do so jointly
+    words: what every part has its share of
+    """
+
+    names: Callable[[Sequence[Case]], Mapping[str, Sequence[str]]]
+    rank: int = 0
+    words: str = "each class"
+
+
+@dataclass(frozen=True)
+class ReferenceWords:
+    """Words and figures about a kind of reference.
+
+    plural:   as in "the same image with different classes"
+    question: in front of "by ... alone", with {name} for that of the answer
+    lines:    {line: text} of what `check` says is there
+    charts:   figures (of `isocenter.report`) for the page of `check`
+    """
+
+    plural: str = ""
+    question: str = "{name} can be told"
+    lines: Callable[[Cohort], Mapping[str, str]] = _empty
+    charts: Callable[[Cohort], Iterator[Any]] = _nothing
+
+
+@dataclass(frozen=True)
+class ReferenceKind:
+    """What experts state about cases under one name of `Case.references`: how it is measured, checked and spread.
+
+    A new kind is one file that makes one of these, and one line in an index: in `quality/references/__init__.py`, or in
+    another package under the entry point `isocenter.references`, with the name of the kind and "module:VALUE". Only the
+    name is needed; every other field has a default that says nothing. For a side that is called left or right:
+
+        def answers(side):
+            return {"": str(side)}
+
+        def strata(cases):
+            return {case.id: [case.references["side"]] for case in cases if "side" in case.references}
+
+        SIDE = ReferenceKind(
+            "side",
+            facts=ReferenceFacts(answers=answers),
+            strata=ReferenceStrata(strata),
+            words=ReferenceWords("sides", "the side can be told"),
+        )
+
+    Then `check` tries whether size, borders or the scanner give the side away, finds images that are there twice with
+    different sides, and a split has its share of both.
+    """
+
+    name: str
+    facts: ReferenceFacts = field(default_factory=ReferenceFacts)
+    checks: ReferenceChecks = field(default_factory=ReferenceChecks)
+    strata: ReferenceStrata | None = None
+    words: ReferenceWords = field(default_factory=ReferenceWords)
