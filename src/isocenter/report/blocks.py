@@ -1,4 +1,4 @@
-"""What a page is made of: small values, each shown by the template of its name."""
+"""The parts of a page: small values, each shown by the template of its name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from isocenter.values import Decision, Estimate, Problem, Row
 
 @dataclass(frozen=True)
 class Link:
-    """A cell that leads to a file beside the page.
+    """A cell that links to a file in the folder of the page.
 
     path:     relative to the page, with any characters
     fragment: the place in the file, such as the viewer's "voxel=12,30,18"
@@ -27,7 +27,7 @@ class Link:
 
     def __post_init__(self) -> None:
         if not self.path or self.path.startswith(("/", "\\")):
-            raise UsageError(f"{self.path!r} is no relative path", "Link", "Link to a file beside the report")
+            raise UsageError(f"{self.path!r} is no relative path", "Link", "Link to a file in the folder of the report")
 
     @property
     def href(self) -> str:
@@ -83,14 +83,14 @@ class ByLabel:
         units: dict[str, set[str]] = {}
         for row in self.rows:
             units.setdefault(row.metric, set()).add(row.estimate.unit)
-        return [(metric, found.pop() if len(found) == 1 else "") for metric, found in units.items()]
+        return [(metric, own.pop() if len(own) == 1 else "") for metric, own in units.items()]
 
     @property
     def labels(self) -> list[tuple[str, list[Estimate | None]]]:
         """(label, an estimate for each metric, None where there is none)"""
-        found = {(row.label, row.metric): row.estimate for row in self.rows}
+        estimates = {(row.label, row.metric): row.estimate for row in self.rows}
         names = dict.fromkeys(row.label for row in self.rows)
-        return [(name, [found.get((name, metric)) for metric, _ in self.metrics]) for name in names]
+        return [(name, [estimates.get((name, metric)) for metric, _ in self.metrics]) for name in names]
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Facts:
-    """Names and what they are."""
+    """Names with their values."""
 
     facts: Mapping[str, Any]
     template: ClassVar[str] = "facts"
@@ -111,7 +111,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Decisions:
-    """What was chosen, why, and on whose word. items: such as a Plan gives when it is iterated."""
+    """Decisions with their reasons and sources. items: (name, decision), as a Plan gives when it is iterated."""
 
     items: Iterable[tuple[str, Decision]]
     template: ClassVar[str] = "decisions"
@@ -122,7 +122,7 @@ class Decisions:
 
 @dataclass(frozen=True)
 class Problems:
-    """What was found wrong or odd, the worst first; `none` is said where nothing was found."""
+    """Problems of data, the worst first; `none` is the text where there are none."""
 
     problems: Sequence[Problem]
     none: str = "Nothing was found."
@@ -143,7 +143,7 @@ Block = Paragraph | Table | Estimates | ByLabel | Figure | Gallery | Facts | Dec
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands under it."""
+    """A heading and the blocks under it."""
 
     title: str
     blocks: Sequence[Block] = ()
@@ -153,7 +153,7 @@ class Section:
 class Page:
     """A report.
 
-    headline: the primary metric first, in words and large; few others beside it
+    headline: the primary metric first, in words and large; then a few others
     notes:    what a reader must know before believing the headline ("patients unknown: leakage cannot be excluded")
     facts:    where it comes from, at the foot: data, model, version, seed, machine
     lead:     one sentence under the title

@@ -16,7 +16,7 @@ def box_edges(boxes: BoundingBoxes, geometry: Geometry, labels: Sequence[Label],
     """The voxels in which the edges of boxes lie, each with the value of its class; a later box over an earlier one.
 
     boxes:  on this grid
-    labels: what the classes are called; one that is not among them gets a value of its own
+    labels: names of the classes; a class that is not among them gets a value of its own
     """
     values = {label.name: label.value for label in labels}
     for other in sorted(set(boxes.names) - set(values)):

@@ -1,4 +1,4 @@
-"""How a grid is shown on a screen: which way up, which planes, which greys, which colours."""
+"""Display of a grid on a screen: its orientation, planes, greys and colours."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WINDOW_SAMPLES = 1_000_000  # more voxels do not move a percentile that a person
 
 @dataclass(frozen=True)
 class Plane:
-    """One way to look at a grid that lies as `upright` puts it.
+    """A plane through a grid that lies as `upright` puts it.
 
     across, down: the axes that run to the right and to the bottom of the screen
     through:      the axis that is scrolled; None for a picture
@@ -132,5 +132,11 @@ def colours(labels: Sequence[Label]) -> dict[int, tuple[int, int, int]]:
     }
 
 
+def is_series(geometry: Geometry) -> bool:
+    """Whether a grid has one axis: its values are drawn as lines, not as a picture."""
+    return geometry.ndim == 1
+
+
 def unit_of(geometry: Geometry) -> str:
-    return geometry.unit if geometry.physical else "samples" if geometry.ndim == 1 else "pixels"
+    """The unit of lengths: the grid's own, or a count of samples or pixels where no size is known."""
+    return geometry.unit if geometry.physical else "samples" if is_series(geometry) else "pixels"

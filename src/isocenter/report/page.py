@@ -1,4 +1,4 @@
-"""A report as one HTML file that needs nothing else and asks nobody."""
+"""Reports as single HTML files that load nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.policies["json.dumps_kwargs"] = {"sort_keys": False}  # what comes first is meant to stand first
+    made.policies["json.dumps_kwargs"] = {"sort_keys": False}  # in the order given
     made.filters["base64"] = lambda data: base64.b64encode(data).decode("ascii")
     made.filters.update(cell=words.cell_text, setting=words.setting_text, sentence=words.sentence)
     made.globals.update(words=words, is_link=_is_link, numeric=_numeric, worst_first=_worst_first)

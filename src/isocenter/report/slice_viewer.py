@@ -12,7 +12,18 @@ from isocenter.errors import FormatError, GeometryError
 from isocenter.report import figures
 from isocenter.report.blocks import Gallery, Page, Section
 from isocenter.report.box_outlines import EDGES
-from isocenter.report.display import PALETTE, colours, is_colour, main_plane, planes, turned, unit_of, upright, window
+from isocenter.report.display import (
+    PALETTE,
+    colours,
+    is_colour,
+    is_series,
+    main_plane,
+    planes,
+    turned,
+    unit_of,
+    upright,
+    window,
+)
 from isocenter.report.packing import CODES, Packed, code_type, pack, text_of, thinning
 from isocenter.report.page import environment, render
 from isocenter.values import Array, Geometry, Image
@@ -21,7 +32,7 @@ from isocenter.values import Array, Geometry, Image
 # seconds; larger images are thinned, and the page says so.
 VOXEL_LIMIT = 20_000_000
 # Centre and width in HU that radiology departments set their monitors to.
-CT_WINDOWS = {"soft tissue": (40, 400), "lung": (-600, 1500), "bone": (400, 1800), "brain": (40, 80)}
+WINDOWS = {"CT": {"soft tissue": (40, 400), "lung": (-600, 1500), "bone": (400, 1800), "brain": (40, 80)}}
 
 
 def viewer(image: Image, overlays: Sequence[Image], title: str, *, limit: int = VOXEL_LIMIT) -> str:
@@ -33,7 +44,7 @@ def viewer(image: Image, overlays: Sequence[Image], title: str, *, limit: int = 
     Raises GeometryError for an overlay on another grid, FormatError for one that is no label map.
     """
     image = image.with_pixels(image.data)  # read once
-    if image.geometry.ndim == 1:
+    if is_series(image.geometry):
         return _lines(image, overlays, title)
     overlays = [single for overlay in overlays for single in _singles(overlay)]
     for overlay in overlays:
@@ -59,7 +70,7 @@ def viewer(image: Image, overlays: Sequence[Image], title: str, *, limit: int = 
         "frames": image.frames or 1,
         "times": None if image.times is None else [float(time) for time in image.times],
         "colour": is_colour(image),
-        "presets": CT_WINDOWS if image.modality == "CT" else {},
+        "presets": WINDOWS.get(image.modality, {}),
         "channels": channels,
         "overlays": maps,
         "start": _start(overlays, grid, every),
@@ -80,7 +91,7 @@ def _lines(image: Image, overlays: Sequence[Image], title: str) -> str:
 
 
 def _singles(overlay: Image) -> list[Image]:
-    """Each channel by itself: structures that overlap have one each."""
+    """Each channel as a map of its own: structures that overlap have one each."""
     if overlay.shape[0] == 1:
         return [overlay]
     parts = zip(overlay.channels, overlay.data, strict=True)
@@ -97,7 +108,7 @@ def _check(overlay: Image, image: Image) -> None:
         raise GeometryError(
             f"has {overlay.frames} frames, the image {image.frames or 'none'}", where, "Give as many, or none"
         )
-    if overlay.dtype.kind == "f" and not np.array_equal(overlay.data, np.rint(overlay.data)):
+    if np.issubdtype(overlay.dtype, np.floating) and not np.array_equal(overlay.data, np.rint(overlay.data)):
         raise FormatError("has values that are no whole numbers", where, "Give a label map as overlay")
 
 
@@ -113,7 +124,7 @@ def _thinned_shape(grid: Geometry, every: Sequence[int]) -> list[int]:
 
 
 def _channels(image: Image, every: Sequence[int]) -> list[dict[str, Any]]:
-    """What the page needs to draw each channel; red, green and blue lie together as one."""
+    """The voxels and greys of each channel; red, green and blue make up a single one."""
     voxels = _laid_out(image, every)
     if is_colour(image):
         packed = pack(np.moveaxis(voxels[:3], 0, -1))
@@ -171,15 +182,17 @@ def _amid(drawn: Array) -> list[int]:
 
 
 def _accuracy(image: Image, channels: Sequence[dict[str, Any]], every: Sequence[int]) -> list[str]:
-    """What a reader must know about the values shown."""
-    said = []
+    """Sentences on how exact the values shown are."""
+    sentences = []
     if max(every) > 1:
         kept = " x ".join(str(step) for step in every)
-        said.append(f"The image is too large for one page: one voxel of {kept} is shown, its value as in the file.")
+        sentences.append(
+            f"The image is too large for one page: one voxel of {kept} is shown, its value as in the file."
+        )
     rounded = [f"{channel['slope']:.2g} ({channel['name']})" for channel in channels if not channel["exact"]]
-    said.append(f"Values are rounded to steps of {', '.join(rounded)}." if rounded else "Values are exact.")
+    sentences.append(f"Values are rounded to steps of {', '.join(rounded)}." if rounded else "Values are exact.")
     if not image.geometry.physical:
-        said.append("The size of a pixel in mm is not known: lengths are in pixels.")
+        sentences.append("The size of a pixel in mm is not known: lengths are in pixels.")
     if image.geometry.ndim == 3 and image.geometry.orientation is None:
-        said.append("Left and right are not known: the axes are shown as stored.")
-    return said
+        sentences.append("Left and right are not known: the axes are shown as stored.")
+    return sentences

@@ -1,9 +1,10 @@
-"""Numbers in words: every estimate with its interval, or with the reason why there is none."""
+"""Text for numbers and values: every estimate with its interval, or with the reason why there is none."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
+from functools import singledispatch
 from typing import Any
 
 import numpy as np
@@ -67,13 +68,20 @@ MOST_LISTED = 24  # numbers that a reader of a page goes through one by one
 
 
 def metric_name(metric: str) -> str:
-    for unit in ("_pixels", "_voxels", "_mm2", *(f"_{one}" for one in SERIES_UNITS)):  # the unit stands with the value
+    """The name of a metric as papers spell it, without its unit."""
+    for unit in (
+        "_pixels",
+        "_voxels",
+        "_mm2",
+        *(f"_{name}" for name in SERIES_UNITS),
+    ):  # the unit stands with the value
         metric = metric if metric in NAMES else metric.removesuffix(unit)
     words = metric.replace("_", " ").strip()
     return NAMES.get(metric, words[:1].upper() + words[1:])
 
 
 def row_name(row: Row) -> str:
+    """The metric, and the label unless the row is over all labels."""
     name = metric_name(row.metric)
     return name if row.label == ALL else f"{name}, {row.label}"
 
@@ -88,6 +96,7 @@ def decimals(value: float, unit: str = "") -> int:
 
 
 def number(value: float, unit: str = "", places: int | None = None) -> str:
+    """A number with `places` decimals (those of `decimals` without), its unit and a true minus sign."""
     if not math.isfinite(value):
         return "undefined"
     places = decimals(value, unit) if places is None else places
@@ -100,6 +109,7 @@ def number(value: float, unit: str = "", places: int | None = None) -> str:
 
 
 def value_text(estimate: Estimate) -> str:
+    """The value with its unit, without the interval."""
     return number(estimate.value, estimate.unit)
 
 
@@ -121,7 +131,7 @@ def method_text(estimate: Estimate) -> str:
 
 
 def bare_interval(estimate: Estimate) -> str:
-    """ "0.874 to 0.890", for a column that says of which level."""
+    """ "0.874 to 0.890", for a column whose heading gives the level."""
     return interval_text(estimate).removeprefix(f"{100 * estimate.level:.0f} % interval ")
 
 
@@ -137,8 +147,8 @@ def range_text(estimate: Estimate) -> str:
 
 def levels(rows: Sequence[Row]) -> str:
     """ "95 % interval", or "Interval" where the rows have not all one level."""
-    found = {row.estimate.level for row in rows if row.estimate.low is not None}
-    return f"{100 * found.pop():.0f} % interval" if len(found) == 1 else "Interval"
+    known = {row.estimate.level for row in rows if row.estimate.low is not None}
+    return f"{100 * known.pop():.0f} % interval" if len(known) == 1 else "Interval"
 
 
 def count_text(estimate: Estimate) -> str:
@@ -153,8 +163,8 @@ def count_text(estimate: Estimate) -> str:
 
 def in_words(row: Row) -> str:
     """ "Dice 0.882 (95 % interval 0.874 to 0.890, 40 cases of 40 patients)"."""
-    said = [part for part in (interval_text(row.estimate), count_text(row.estimate)) if part]
-    return f"{row_name(row)} {value_text(row.estimate)} ({', '.join(said)})"
+    details = [part for part in (interval_text(row.estimate), count_text(row.estimate)) if part]
+    return f"{row_name(row)} {value_text(row.estimate)} ({', '.join(details)})"
 
 
 def sentence(text: str) -> str:
@@ -163,39 +173,82 @@ def sentence(text: str) -> str:
     first = text.split(" ", 1)[0].rstrip(",:;.")
     if first.isalpha() and first.islower():
         text = text[0].upper() + text[1:]
-    return text if not text or text[-1] in ".!?:" else f"{text}."
+    return text if not text or text.endswith((".", "!", "?", ":")) else f"{text}."
 
 
+@singledispatch
 def setting_text(value: Any) -> str:
     """A value that somebody chose or stated: every digit of it, and none more."""
-    if value is None:
-        return "none"
-    if isinstance(value, Mapping):
-        if len(value) > MOST_LISTED and all(isinstance(part, Mapping) for part in value.values()):
-            return f"{len(value)} entries, from {next(iter(value))} to {next(reversed(value))}"
-        return ", ".join(f"{name}: {setting_text(part)}" for name, part in value.items())
-    if isinstance(value, list | tuple | set | frozenset):
-        parts = sorted(value, key=str) if isinstance(value, set | frozenset) else value
-        if len(parts) > MOST_LISTED and all(isinstance(part, int | float) for part in parts):
-            return f"{len(parts)} numbers, from {setting_text(parts[0])} to {setting_text(parts[-1])}"
-        return ", ".join(setting_text(part) for part in parts)
-    if isinstance(value, float | np.floating):
-        return f"{float(value):.12g}".replace("-", "\N{MINUS SIGN}")
     return cell_text(value)
 
 
+@setting_text.register
+def _no_setting(_: None) -> str:
+    return "none"
+
+
+@setting_text.register
+def _settings(value: Mapping) -> str:
+    if len(value) > MOST_LISTED and all(isinstance(part, Mapping) for part in value.values()):
+        return f"{len(value)} entries, from {next(iter(value))} to {next(reversed(value))}"
+    return ", ".join(f"{name}: {setting_text(part)}" for name, part in value.items())
+
+
+@setting_text.register(list)
+@setting_text.register(tuple)
+def _setting_list(value: Sequence[Any]) -> str:
+    if len(value) > MOST_LISTED and all(isinstance(part, int | float) for part in value):
+        return f"{len(value)} numbers, from {setting_text(value[0])} to {setting_text(value[-1])}"
+    return ", ".join(setting_text(part) for part in value)
+
+
+@setting_text.register(set)
+@setting_text.register(frozenset)
+def _setting_set(value: Set[Any]) -> str:
+    return _setting_list(sorted(value, key=str))
+
+
+@setting_text.register(float)
+@setting_text.register(np.floating)
+def _setting_number(value: float) -> str:
+    return f"{float(value):.12g}".replace("-", "\N{MINUS SIGN}")
+
+
+@singledispatch
 def cell_text(value: Any) -> str:
     """A cell of a table: a number with as many digits as mean something, a blank for None."""
-    if value is None:
-        return ""
-    if isinstance(value, bool | np.bool_):
-        return "yes" if value else "no"
-    if isinstance(value, int | np.integer):
-        return str(int(value))
-    if isinstance(value, float | np.floating):
-        return number(float(value)) if math.isfinite(value) else "\N{EN DASH}"
-    if isinstance(value, Estimate):
-        return f"{value_text(value)} ({interval_text(value)})"
-    if isinstance(value, list | tuple):
-        return ", ".join(cell_text(part) for part in value)
     return str(value)
+
+
+@cell_text.register
+def _blank(_: None) -> str:
+    return ""
+
+
+@cell_text.register(bool)
+@cell_text.register(np.bool_)
+def _truth(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+@cell_text.register(int)
+@cell_text.register(np.integer)
+def _whole(value: int) -> str:
+    return str(int(value))
+
+
+@cell_text.register(float)
+@cell_text.register(np.floating)
+def _decimal(value: float) -> str:
+    return number(float(value)) if math.isfinite(value) else EN_DASH
+
+
+@cell_text.register
+def _estimate(value: Estimate) -> str:
+    return f"{value_text(value)} ({interval_text(value)})"
+
+
+@cell_text.register(list)
+@cell_text.register(tuple)
+def _cells(value: Sequence[Any]) -> str:
+    return ", ".join(cell_text(part) for part in value)

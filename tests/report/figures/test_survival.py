@@ -46,7 +46,7 @@ def test_one_cases_curve_says_when_it_ended_and_how():
     when, chance = np.linspace(0, 10, 5), np.linspace(1, 0.2, 5)
     event = figures.survival_curve(when, chance, "c", axis="days", last=4.0, happened=True)
     lost = figures.survival_curve(when, chance, "c", axis="days", last=40.0)
-    assert event.alt == "Foretold survival: 0.60 at 5, 0.20 at 10; event at 4"
+    assert event.alt == "Predicted survival: 0.60 at 5, 0.20 at 10; event at 4"
     assert lost.alt.endswith("last contact at 40")
     assert figures.survival_curve(when, chance, "c", axis="days").alt.endswith("0.20 at 10")
 

@@ -100,8 +100,8 @@ def histogram(groups: Mapping[str, ArrayLike], title: str, *, axis: str, caption
         if len(values) > 1:
             legend(axes, ink)
 
-    said = [f"{name}: {_spread(given)}" for name, given in values.items()]
-    return chart(draw, title=title, caption=caption, alt=f"Histogram of {axis}. {'; '.join(said)}")
+    spreads = [f"{name}: {_spread(given)}" for name, given in values.items()]
+    return chart(draw, title=title, caption=caption, alt=f"Histogram of {axis}. {'; '.join(spreads)}")
 
 
 def scatter(

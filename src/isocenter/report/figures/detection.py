@@ -1,4 +1,4 @@
-"""Boxes on images, and the curves of how well they are found."""
+"""Figures of boxes: on the image, as precision-recall and as free-response curves."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from isocenter.report.figures.slices import (
 from isocenter.report.figures.view import View, view_of
 from isocenter.values import BoundingBoxes, Floats, Image, Label
 
-# Of the boxes of an image so many get their score written beside them: more hide the image.
+# Boxes of an image up to this number are drawn with their scores: more would hide the image.
 MOST_SCORES = 30
 RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 
@@ -57,8 +57,8 @@ def boxes(
     canvas, panels = panels_of(view.grid, [plane for plane, _ in shown], _key(drawn, labels))
     for axes, (plane, at) in zip(panels, shown, strict=True):
         put_greys(axes, view, plane, at)
-        for one, style, own in drawn:
-            put_boxes(axes, view, plane, at, one, labels, style, scores=not own)
+        for given, style, own in drawn:
+            put_boxes(axes, view, plane, at, given, labels, style, scores=not own)
         put_letters(axes, plane)
     put_scale_bar(panels[0], view.grid, shown[0][0])
     counts = [f"{len(one)} of {'the reference' if own else 'the prediction'}" for one, _, own in drawn]
@@ -86,9 +86,9 @@ def box_precision_recall(curves: Mapping[str, tuple[Floats, Floats]], title: str
         if drawn:
             legend(axes, ink, "lower left")
 
-    said = "; ".join(f"{name}: recall up to {recall[-1]:.3f}" for name, (recall, _) in drawn.items())
+    summary = "; ".join(f"{name}: recall up to {recall[-1]:.3f}" for name, (recall, _) in drawn.items())
     text = caption or "Each precision is the best of its recall and beyond, as average precision takes it."
-    return chart(draw, title=title, caption=text, alt=f"Precision-recall curves of boxes. {said}", size=(4.4, 4.0))
+    return chart(draw, title=title, caption=text, alt=f"Precision-recall curves of boxes. {summary}", size=(4.4, 4.0))
 
 
 def froc(curves: Mapping[str, tuple[Floats, Floats]], title: str, *, caption: str = "") -> Figure:
@@ -101,9 +101,9 @@ def froc(curves: Mapping[str, tuple[Floats, Floats]], title: str, *, caption: st
 
     def draw(canvas: Canvas, ink: Ink) -> None:
         axes = canvas.subplots()
-        for colour, (name, (false, found)) in zip(cycle(ink, len(drawn)), drawn.items(), strict=True):
-            at = np.array([found[false <= rate][-1] if (false <= rate).any() else 0.0 for rate in RATES])
-            across, up = np.append(np.maximum(false, RATES[0] / 2), 2 * RATES[-1]), np.append(found, found[-1])
+        for colour, (name, (false, hits)) in zip(cycle(ink, len(drawn)), drawn.items(), strict=True):
+            at = np.array([hits[false <= rate][-1] if (false <= rate).any() else 0.0 for rate in RATES])
+            across, up = np.append(np.maximum(false, RATES[0] / 2), 2 * RATES[-1]), np.append(hits, hits[-1])
             axes.step(across, up, where="post", color=colour, linewidth=1.8, label=f"{short(name)}  {at.mean():.3f}")
             axes.plot(RATES, at, "o", markersize=4, color=colour)
         axes.set_xscale("log", base=2)
@@ -116,9 +116,11 @@ def froc(curves: Mapping[str, tuple[Floats, Floats]], title: str, *, caption: st
         if drawn:
             legend(axes, ink, "lower right")
 
-    said = "; ".join(f"{name}: up to {found[-1]:.3f}" for name, (_, found) in drawn.items())
-    text = caption or "Beside each name the mean of the seven marks. Found: the box's centre lies in the reference."
-    return chart(draw, title=title, caption=text, alt=f"Free-response curves. {said}", size=(4.8, 3.6))
+    summary = "; ".join(f"{name}: up to {found[-1]:.3f}" for name, (_, found) in drawn.items())
+    text = (
+        caption or "After each name: the mean of the seven marks. A box is a hit if its centre lies in the reference."
+    )
+    return chart(draw, title=title, caption=text, alt=f"Free-response curves. {summary}", size=(4.8, 3.6))
 
 
 def upright_boxes(image: Image, given: BoundingBoxes) -> BoundingBoxes:
@@ -134,10 +136,10 @@ def middle_of(view: View, plane: Plane, drawn: Sequence[BoundingBoxes]) -> int:
     """Through the middle of the largest reference, else of the surest box, else of the volume."""
     if plane.through is None:
         return 0
-    for one in drawn:
-        if len(one):
-            best = int((one.lengths.prod(axis=1) if one.scores is None else one.scores).argmax())
-            return int(np.clip(one.centres[best, plane.through], 0, view.grid.shape[plane.through] - 1))
+    for given in drawn:
+        if len(given):
+            best = int((given.lengths.prod(axis=1) if given.scores is None else given.scores).argmax())
+            return int(np.clip(given.centres[best, plane.through], 0, view.grid.shape[plane.through] - 1))
     return view.grid.shape[plane.through] // 2
 
 
@@ -153,7 +155,7 @@ def put_boxes(
     scores: bool,
     width: float = 1.3,
 ) -> None:
-    """Those that reach into the slice; what counts neither way is drawn thin."""
+    """Draw the boxes that reach into the slice; ignored ones are drawn thin."""
     across, down = view.steps(plane)
     if plane.through is not None:
         given = given.at((given.low[:, plane.through] < at + 1) & (given.high[:, plane.through] > at))

@@ -1,4 +1,4 @@
-"""Charts of measured numbers beside the truth: predicted against reference, and the differences over the size."""
+"""Charts of measured numbers: predicted against reference, and differences over the size."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ def agreement(
     errors: (cases,) half the height of each error bar
     Raises UsageError where there is no case.
     """
-    true, said = _paired(reference, predicted, title)
+    true, predictions = _paired(reference, predicted, title)
     bars = None if errors is None or len(true) > MOST_BARS else np.asarray(errors, dtype=float)
 
     def draw(canvas: Canvas, ink: Ink) -> None:
         axes = canvas.subplots()
-        ends = [float(min(true.min(), said.min())), float(max(true.max(), said.max()))]
+        ends = [float(min(true.min(), predictions.min())), float(max(true.max(), predictions.max()))]
         axes.plot(ends, ends, color=ink.faint, linewidth=1, linestyle="dashed")
         if bars is not None:
-            axes.errorbar(true, said, bars, fmt="none", ecolor=ink.series[0], elinewidth=0.8, alpha=0.4)
-        _points(axes, true, said, ink)
+            axes.errorbar(true, predictions, bars, fmt="none", ecolor=ink.series[0], elinewidth=0.8, alpha=0.4)
+        _points(axes, true, predictions, ink)
         axes.set(xlabel=f"reference{_of(unit)}", ylabel=f"predicted{_of(unit)}")
         axes.set_aspect("equal", adjustable="datalim")
         plain(axes, ink)
@@ -48,7 +48,8 @@ def agreement(
     words = caption or "Dashed: predicted and reference are equal."
     if bars is not None:
         words += " Bars: the network's own error, 1.96 standard deviations."
-    alt = f"Predicted against reference{_of(unit)}, {len(true)} points, mean distance {number(_distance(true, said))}"
+    distance = number(_distance(true, predictions))
+    alt = f"Predicted against reference{_of(unit)}, {len(true)} points, mean distance {distance}"
     return chart(draw, title=title, caption=words, alt=alt, size=SIZE)
 
 
@@ -67,7 +68,7 @@ def bland_altman(
     Raises UsageError where there is no case.
     Bland and Altman, Lancet 1986, doi:10.1016/S0140-6736(86)90837-8
     """
-    true, said = _paired(reference, predicted, title)
+    true, predictions = _paired(reference, predicted, title)
     lines = (limits[1], bias, limits[0])
 
     def draw(canvas: Canvas, ink: Ink) -> None:
@@ -75,7 +76,7 @@ def bland_altman(
         axes.axhline(0, color=ink.faint, linewidth=1, linestyle="dashed")
         for estimate, colour in zip(lines, (ink.series[1], ink.series[0], ink.series[1]), strict=True):
             _line(axes, estimate, colour, ink)
-        _points(axes, (true + said) / 2, said - true, ink)
+        _points(axes, (true + predictions) / 2, predictions - true, ink)
         axes.set(xlabel=f"mean of predicted and reference{_of(unit)}", ylabel=f"predicted minus reference{_of(unit)}")
         plain(axes, ink)
 
@@ -112,16 +113,16 @@ def _points(axes: Axes, across: Floats, up: Floats, ink: Ink) -> None:
 
 
 def _paired(reference: ArrayLike, predicted: ArrayLike, title: str) -> tuple[Floats, Floats]:
-    true, said = np.asarray(reference, dtype=float), np.asarray(predicted, dtype=float)
-    if true.shape != said.shape or not true.size:
-        problem = f"{said.size} predictions for {true.size} references"
+    true, predictions = np.asarray(reference, dtype=float), np.asarray(predicted, dtype=float)
+    if true.shape != predictions.shape or not true.size:
+        problem = f"{predictions.size} predictions for {true.size} references"
         raise UsageError(problem, title, "Give one of each for every case, and at least one case")
-    return true, said
+    return true, predictions
 
 
 def _of(unit: str) -> str:
     return f" ({unit})" if unit else ""
 
 
-def _distance(true: Floats, said: Floats) -> float:
-    return float(np.abs(said - true).mean())
+def _distance(true: Floats, predictions: Floats) -> float:
+    return float(np.abs(predictions - true).mean())

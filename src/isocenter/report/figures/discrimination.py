@@ -1,4 +1,4 @@
-"""Charts of probabilities beside the truth: discrimination, calibration, what was taken for what."""
+"""Charts of class probabilities: discrimination, calibration, confusion."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ def roc(
         if drawn:
             legend(axes, ink, "lower right")
 
-    said = "; ".join(f"{name}: area {_area(points):.3f}" for name, points in drawn.items())
+    summary = "; ".join(f"{name}: area {_area(points):.3f}" for name, points in drawn.items())
     left = [name for name in curves if name not in drawn]
     if set(bands or {}) & set(drawn):
         caption = f"{caption} Band: 95 % interval at each point, patients drawn again.".strip()
     if left:
         caption = f"{caption} Not drawn, because all cases are alike there: {', '.join(left)}.".strip()
-    return chart(draw, title=title, caption=caption, alt=f"ROC curves. {said}", size=(4.4, 4.0))
+    return chart(draw, title=title, caption=caption, alt=f"ROC curves. {summary}", size=(4.4, 4.0))
 
 
 def precision_recall(curves: Mapping[str, tuple[ArrayLike, ArrayLike]], title: str, *, caption: str = "") -> Figure:
@@ -79,9 +79,9 @@ def precision_recall(curves: Mapping[str, tuple[ArrayLike, ArrayLike]], title: s
         if drawn:
             legend(axes, ink, "lower right")
 
-    said = "; ".join(f"{name}: average precision {_stepped_area(points):.3f}" for name, (points, _) in drawn.items())
+    summary = "; ".join(f"{name}: average precision {_stepped_area(points):.3f}" for name, (points, _) in drawn.items())
     text = caption or "Dashed: the precision of calling every case positive, which is the share of such cases."
-    return chart(draw, title=title, caption=text, alt=f"Precision-recall curves. {said}", size=(4.4, 4.0))
+    return chart(draw, title=title, caption=text, alt=f"Precision-recall curves. {summary}", size=(4.4, 4.0))
 
 
 def reliability(truth: ArrayLike, probability: ArrayLike, title: str, *, caption: str = "", bins: int = 10) -> Figure:
@@ -106,9 +106,9 @@ def reliability(truth: ArrayLike, probability: ArrayLike, title: str, *, caption
         plain(axes, ink)
         plain(counts, ink)
 
-    said = "; ".join(f"predicted {r.mean:.2f}, observed {r.share:.2f}" for r in points.itertuples())
+    summary = "; ".join(f"predicted {r.mean:.2f}, observed {r.share:.2f}" for r in points.itertuples())
     text = caption or "A calibrated model lies on the dashed line. Lines: exact 95 % intervals."
-    return chart(draw, title=title, caption=text, alt=f"Reliability diagram. {said}", size=(4.4, 4.2))
+    return chart(draw, title=title, caption=text, alt=f"Reliability diagram. {summary}", size=(4.4, 4.2))
 
 
 def confusion(matrix: ArrayLike, classes: Sequence[str], title: str, *, caption: str = "") -> Figure:
@@ -132,10 +132,10 @@ def confusion(matrix: ArrayLike, classes: Sequence[str], title: str, *, caption:
         plain(axes, ink)
         axes.grid(False)
 
-    said = [f"{name}: {counts[i, i]} of {counts[i].sum()} right" for i, name in enumerate(classes)]
+    summary = [f"{name}: {counts[i, i]} of {counts[i].sum()} right" for i, name in enumerate(classes)]
     text = caption or "Counts of cases; shade and per cent: share of the row."
     return chart(
-        draw, title=title, caption=text, alt=f"Confusion matrix. {'; '.join(said)}", size=(max(3.2, side), side)
+        draw, title=title, caption=text, alt=f"Confusion matrix. {'; '.join(summary)}", size=(max(3.2, side), side)
     )
 
 

@@ -1,4 +1,4 @@
-"""How drawings become small PNGs, in the inks of a light and a dark page."""
+"""Drawings as small PNGs, in the inks of a light and a dark page."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def chart(
     alt: str,
     size: tuple[float, float] = (4.4, 3.0),
 ) -> Figure:
-    """What `draw` draws, in both inks. size: in inches of 100 screen pixels."""
+    """The drawing of `draw` in both inks. size: in inches of 100 screen pixels."""
     light, dark = (_drawn(draw, ink, size) for ink in (LIGHT, DARK))
     first = png(light, CHART_DPI)  # which finds out where everything lies: half of the time of a drawing
     _lie_as(dark, light)

@@ -1,4 +1,4 @@
-"""A picture as a value."""
+"""Pictures as values, with their text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Figure:
     """A picture that explains itself.
 
     title, caption: what it shows, and how to read it
-    alt:            what a reader learns who cannot see it
+    alt:            the text for readers who cannot see it
     png:            the picture, small enough to stand in a page
     dark:           the same in the inks of a dark page; None where one picture serves both
     wide:           wants the whole width of a page

@@ -1,4 +1,4 @@
-"""Objects on an image, each outlined in a colour of its own, so that what was parted can be seen."""
+"""Objects on an image, each outlined in a colour of its own, so that neighbours can be told apart."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def objects(
     for axes in panels:
         put_greys(axes, view, plane, at)
         put_letters(axes, plane)
-    said = []
+    counts = []
     for axes, (name, drawn) in zip(panels, sides, strict=False):
         put_outlines(axes, cut(drawn, plane, at), view.steps(plane), (), REFERENCE_LINE, width=THIN)
-        said.append(f"{name}, {_count(drawn)}")
+        counts.append(f"{name}, {_count(drawn)}")
     put_scale_bar(panels[0], view.grid, plane)
     place = view.place(plane, at)
-    sentences = [caption, f"From the left: {'; '.join(said)}." if said else "", f"Shown: {place}." if place else ""]
-    alt = f"Image with outlines of objects: {'; '.join(said)}"
+    sentences = [caption, f"From the left: {'; '.join(counts)}." if counts else "", f"Shown: {place}." if place else ""]
+    alt = f"Image with outlines of objects: {'; '.join(counts)}"
     return Figure(title, png(canvas, SLICE_DPI), alt, " ".join(filter(None, sentences)), wide=len(panels) > 1)
 
 

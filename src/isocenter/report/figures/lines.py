@@ -34,8 +34,8 @@ def traces(
     marked = [(name, np.ravel(one)) for name, one in (("reference", reference), ("prediction", prediction))
               if one is not None]  # fmt: skip
     left = len(image.data) - len(data)
-    told = [caption, f"Bars: {' above '.join(name for name, _ in marked)}." if marked else ""]
-    told += [_key(labels) if marked else "", f"{left} more channels are not shown." if left else ""]
+    sentences = [caption, f"Bars: {' above '.join(name for name, _ in marked)}." if marked else ""]
+    sentences += [_key(labels) if marked else "", f"{left} more channels are not shown." if left else ""]
 
     def draw(canvas: Canvas, ink: Ink) -> None:
         panels = np.atleast_1d(canvas.subplots(len(data), 1, sharex=True))
@@ -50,7 +50,7 @@ def traces(
     what = f"Series of {len(image.data)} channels over {image.geometry.shape[0]} samples"
     drawn = f", with {' and '.join(name for name, _ in marked)}" if marked else ""
     size = (7.2, 1.0 + 1.3 * len(data))
-    return chart(draw, title=title, caption=" ".join(filter(None, told)), alt=what + drawn, size=size)
+    return chart(draw, title=title, caption=" ".join(filter(None, sentences)), alt=what + drawn, size=size)
 
 
 def put_trace(axes: Axes, grid: Geometry, values: Array, colour: str, width: float = 0.9) -> None:

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
 from isocenter.errors import UsageError
-from isocenter.report.display import main_plane
+from isocenter.report.display import is_series, main_plane
 from isocenter.report.figures.detection import middle_of, put_boxes, upright_boxes
 from isocenter.report.figures.drawing import Canvas, png, short
 from isocenter.report.figures.figure import Figure
@@ -57,7 +57,7 @@ def contact_sheet(
 
 
 def pair_sheet(pairs: Sequence[tuple[str, Image, str, Image, str]], title: str, *, caption: str = "") -> Figure:
-    """Two images side by side, two such pairs a row. pairs: name and image of both, and what is said of them.
+    """Two images side by side, two such pairs a row. pairs: name and image of both, and a line of text.
 
     Raises UsageError where there is no pair.
     """
@@ -67,14 +67,14 @@ def pair_sheet(pairs: Sequence[tuple[str, Image, str, Image, str]], title: str, 
     rows = -(-len(pairs) // columns)
     width, height = 3.9, 2.3  # inches of a pair: two pictures, their names and a line under them
     canvas = Canvas(figsize=(width * columns, height * rows), facecolor=GROUND)
-    for place, (first, one, second, other, words) in enumerate(pairs):
+    for place, (first, image, second, other, words) in enumerate(pairs):
         row, column = divmod(place, columns)
         left, bottom = column / columns, 1 - (row + 1) / rows
-        for side, (name, image) in enumerate(((first, one), (second, other))):
+        for side, (name, shown) in enumerate(((first, image), (second, other))):
             start = left + (0.02 + 0.48 * side) / columns
             axes = canvas.add_axes((start, bottom + 0.2 / rows, 0.46 / columns, 0.78 / rows))
             axes.set_axis_off()
-            _put_small(axes, image)
+            _put_small(axes, shown)
             middle = start + 0.23 / columns
             written = short(name, 28)
             canvas.text(middle, bottom + 0.12 / rows, written, size=6.5, color=LETTERS, ha="center", parse_math=False)
@@ -90,7 +90,7 @@ def _put_small(
     axes: Axes, image: Image, reference: ArrayLike | BoundingBoxes | None = None, labels: Sequence[Label] = ()
 ) -> None:
     """The slice with the most of the reference, else the middle one, and its outlines; a series' first channel."""
-    if image.geometry.ndim == 1:
+    if is_series(image.geometry):
         put_trace(axes, image.geometry, image.data[0], LETTERS, width=0.5)
         return
     if isinstance(reference, BoundingBoxes):

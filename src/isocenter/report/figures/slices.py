@@ -12,7 +12,7 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import ArrayLike
 
 from isocenter.lazy import ndimage
-from isocenter.report.display import PALETTE, Plane, colours, foreground, planes, unit_of
+from isocenter.report.display import PALETTE, Plane, colours, foreground, is_series, planes, unit_of
 from isocenter.report.figures.drawing import Canvas, png, short
 from isocenter.report.figures.figure import Figure
 from isocenter.report.figures.lines import traces
@@ -47,7 +47,7 @@ def contours(
     lines.
     Raises GeometryError where a label map does not have the image's shape.
     """
-    if image.geometry.ndim == 1:
+    if is_series(image.geometry):
         return traces(image, reference, prediction, labels, title, caption=caption)
     view = view_of(image, reference, prediction, channel=channel, frame=frame)
     shown = [(plane, view.fullest_slice(plane)) for plane in planes(view.grid)]
@@ -92,6 +92,7 @@ def _draw_plane(axes: Axes, view: View, plane: Plane, at: int, labels: Sequence[
 
 
 def put_greys(axes: Axes, view: View, plane: Plane, at: int) -> None:
+    """Draw the image itself, in lengths, so that planes with unlike voxels keep their proportions."""
     picture = view.greys(plane, at)
     across, down = view.steps(plane)
     # Voxel centres at whole steps, so the outer edges lie half a step outside.
@@ -202,6 +203,7 @@ def _put_row(canvas: Canvas, row: Sequence[Line2D], height: float) -> None:
 
 
 def hex_of(colour: tuple[int, int, int]) -> str:
+    """The colour as `#rrggbb`."""
     return "#{:02x}{:02x}{:02x}".format(*colour)
 
 

@@ -1,4 +1,4 @@
-"""Charts of times to an event: Kaplan-Meier curves with those at risk, one case's curve, observed against predicted."""
+"""Charts of times to an event: Kaplan-Meier with those at risk, the curve of a case, observed against predicted."""
 
 from __future__ import annotations
 
@@ -33,15 +33,16 @@ class SurvivalCurve:
     censored: Floats
 
     def at(self, when: float) -> float:
+        """The probability that the event has not happened by then."""
         return float(np.append(1.0, self.survival)[np.searchsorted(self.times, when, side="right")])
 
 
 def time_ticks(last: float) -> list[float]:
     """Round times from 0 until the last, a few."""
     return [
-        float(one)
-        for one in MaxNLocator(MOST_TICKS, steps=[1, 2, 2.5, 3, 5, 10]).tick_values(0, last)
-        if 0 <= one <= last
+        float(tick)
+        for tick in MaxNLocator(MOST_TICKS, steps=[1, 2, 2.5, 3, 5, 10]).tick_values(0, last)
+        if 0 <= tick <= last
     ]
 
 
@@ -77,10 +78,10 @@ def kaplan_meier(
         below.set_xlabel(axis)
         below.xaxis.label.set(color=ink.text, fontsize=9)
 
-    said = "; ".join(f"{name}: {_said(curve, ticks)}" for name, curve in curves.items())
+    summary = "; ".join(f"{name}: {_at_ticks(curve, ticks)}" for name, curve in curves.items())
     text = f"{caption} Band: 95 % interval at each time; ticks on the lines: people censored.".strip()
     return chart(
-        draw, title=title, caption=text, alt=f"Kaplan-Meier curves. {said}", size=(4.4, 3.6 + 0.2 * len(curves))
+        draw, title=title, caption=text, alt=f"Kaplan-Meier curves. {summary}", size=(4.4, 3.6 + 0.2 * len(curves))
     )
 
 
@@ -94,7 +95,7 @@ def survival_curve(
     happened: bool = False,
     caption: str = "",
 ) -> Figure:
-    """What is foretold of one case, and until when he was followed.
+    """The predicted curve of a case, and how long the patient was followed.
 
     times, survival: (points,) of the curve; last: to the event or the last contact, where it is known
     """
@@ -116,13 +117,13 @@ def survival_curve(
         axes.set(xlabel=axis, ylabel="without the event", ylim=(-0.02, 1.02), xlim=(0, when[-1]))
         plain(axes, ink)
 
-    said = ", ".join(f"{chance[place]:.2f} at {when[place]:.4g}" for place in (len(when) // 2, -1))
+    points = ", ".join(f"{chance[place]:.2f} at {when[place]:.4g}" for place in (len(when) // 2, -1))
     known = "" if last is None else f"; {what} at {last:.4g}"
-    return chart(draw, title=title, caption=caption, alt=f"Foretold survival: {said}{known}", size=(4.4, 2.6))
+    return chart(draw, title=title, caption=caption, alt=f"Predicted survival: {points}{known}", size=(4.4, 2.6))
 
 
 def observed_against_predicted(points: Sequence[tuple[float, float, float, float]], title: str) -> Figure:
-    """How often the event happened, beside how often it was foretold, a point a group of cases.
+    """Observed against predicted frequency of the event, a point for each group of cases.
 
     points: (predicted, observed, low, high) in 0..1
     """
@@ -137,11 +138,11 @@ def observed_against_predicted(points: Sequence[tuple[float, float, float, float
         axes.set_aspect("equal")
         plain(axes, ink)
 
-    said = "; ".join(f"predicted {one[0]:.2f}, observed {one[1]:.2f}" for one in points)
+    summary = "; ".join(f"predicted {one[0]:.2f}, observed {one[1]:.2f}" for one in points)
     caption = (
         "Groups of cases by predicted probability; a calibrated model lies on the dashed line. Lines: 95 % intervals."
     )
-    return chart(draw, title=title, caption=caption, alt=f"Calibration by group. {said}", size=(4.4, 4.0))
+    return chart(draw, title=title, caption=caption, alt=f"Calibration by group. {summary}", size=(4.4, 4.0))
 
 
 def _step(axes: Axes, curve: SurvivalCurve, colour: str, name: str) -> None:
@@ -168,5 +169,5 @@ def _table(
             axes.text(tick, row, str(number), ha="center", va="center", fontsize=8.5, color=colour)
 
 
-def _said(curve: SurvivalCurve, ticks: Sequence[float]) -> str:
+def _at_ticks(curve: SurvivalCurve, ticks: Sequence[float]) -> str:
     return ", ".join(f"{curve.at(tick):.2f} at {tick:g}" for tick in ticks[1:])

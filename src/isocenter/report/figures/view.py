@@ -32,6 +32,7 @@ class View:
 
     @property
     def maps(self) -> tuple[Array, ...]:
+        """The label maps that there are, the reference first."""
         return tuple(drawn for drawn in (self.reference, self.prediction) if drawn is not None)
 
     def greys(self, plane: Plane, at: int) -> Array:
