@@ -1,8 +1,10 @@
-# The commands: `make test`, `make test-all`, `make demo`, `make examples` and `make bench`. All build .venv first, from pyproject.toml and constraints.txt.
+# The commands: `make test` (all of it, or one room: `make test ROOM=files`), `make test-all`, `make demo`, `make examples`
+# and `make bench`. All build .venv first, from pyproject.toml and constraints.txt.
 PYTHON ?= python3
 BIN := .venv/bin
 DATA ?=
 MINUTES ?= 7
+ROOM ?=
 PART ?=
 NAME ?=
 SMALL ?=
@@ -12,7 +14,9 @@ RESUME ?=
 
 test: system lint types layers tests
 
-# And each network in every way that it is advertised: an hour more, on one core. The page docs/networks-matrix.md is its outcome.
+# And the tests with the mark `whole`: whole matrices, benches, the notebook. Then each network in every way that it is
+# advertised: an hour more, on one core. The page docs/networks-matrix.md is its outcome.
+test-all: CHOICE =
 test-all: test matrix
 
 .venv/installed: pyproject.toml constraints.txt
@@ -36,9 +40,12 @@ types: .venv/installed
 layers: .venv/installed
 	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
 
-# Files of tests side by side, one core each: threads of two that wait for each other would slow both.
+# Files of tests side by side, one core each: threads of two that wait for each other would slow both. The order is that
+# of tests/conftest.py: rooms that take longest first, so that no core waits at the end.
+CHOICE = -m "not whole"
 tests: .venv/installed
-	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/pytest $(CHOICE) --numprocesses auto --maxprocesses 4 \
+		--dist loadfile --no-loadscope-reorder $(if $(ROOM),tests/$(ROOM))
 
 matrix: .venv/installed
 	@OMP_NUM_THREADS=1 $(BIN)/python bench/networks_matrix.py $(NAME) $(if $(RESUME),--resume)

@@ -56,13 +56,23 @@ def data() -> Path:
     return DATA
 
 
+def room_of(nodeid: str) -> str:
+    """The folder of tests in which a test lies; "" for those beside the folders."""
+    folders = Path(nodeid.partition("::")[0]).parts[1:-1]
+    return folders[0] if folders else ""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Rooms that take longest come first: workers that run files side by side then end together."""
+    items.sort(key=lambda item: -BUDGET.get(room_of(item.nodeid), 0))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Seconds a room, beside its budget: they say where a slow suite is slow, and decide nothing."""
     spent: Counter[str] = Counter()
     for reports in terminalreporter.stats.values():
         for report in (one for one in reports if isinstance(one, pytest.TestReport)):
-            room = Path(report.nodeid.partition("::")[0]).parts[1:-1]
-            spent[room[0] if room else ""] += report.duration
+            spent[room_of(report.nodeid)] += report.duration
     terminalreporter.section("seconds a room, of its budget")
     for room, seconds in sorted(spent.items()):
         over = " over" if seconds > BUDGET.get(room, 0) else ""

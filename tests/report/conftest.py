@@ -48,11 +48,16 @@ class Browser:
     def look(
         self, html: str, *, fragment: str = "", size: tuple[int, int] = (1200, 900), dark: bool = False
     ) -> NDArray[np.int64]:
-        """(rows, columns, 3) of the page's first screen."""
-        shot = self.room / "page.png"
-        self._run(html, f"--screenshot={shot}", fragment=fragment, size=size, dark=dark)
-        with Picture.open(shot) as picture:
-            return np.asarray(picture.convert("RGB")).astype(np.int64)
+        """(rows, columns, 3) of the page's first screen, once it has settled: two pictures in a row are alike."""
+        shot, previous = self.room / "page.png", None
+        for _ in range(10):
+            self._run(html, f"--screenshot={shot}", fragment=fragment, size=size, dark=dark)
+            with Picture.open(shot) as picture:
+                pixels = np.asarray(picture.convert("RGB")).astype(np.int64)
+            if previous is not None and np.array_equal(pixels, previous):
+                return pixels
+            previous = pixels
+        raise AssertionError("the page never looked the same twice")
 
     def _run(
         self, html: str, task: str, *, fragment: str, size: tuple[int, int], dark: bool = False
@@ -66,6 +71,7 @@ class Browser:
             "--host-resolver-rules=MAP * ~NOTFOUND", "--enable-logging=stderr", "--v=0",
             f"--user-data-dir={self.room / 'profile'}", f"--window-size={size[0]},{size[1]}",
             f"--blink-settings=preferredColorScheme={0 if dark else 1}", "--virtual-time-budget=20000",
+            "--run-all-compositor-stages-before-draw",
         ]  # fmt: skip
         return subprocess.run(
             [self.program, *options, task, address], capture_output=True, text=True, timeout=120, check=True
