@@ -75,7 +75,7 @@ def _measured(given: argparse.Namespace, seed: int, out: Path) -> Iterator[dict[
             def keep(region, arrays, into=probability):  # type: ignore[no-untyped-def]
                 into[region] = arrays["mask"][1]
 
-            predicted = np.asarray(model.predict(path, beside=keep).data)[field] > 0
+            predicted = np.asarray(model.predict(path, receiver=keep).data)[field] > 0
             named = {"seed": seed, "image": case}
             yield {"who": "Isocenter", **named, **_scores(reference, predicted, probability[field])}
             yield {"who": "second observer", **named, **_scores(reference, second[0][field] > 0)}

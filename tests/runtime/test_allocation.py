@@ -15,7 +15,7 @@ import sys
 
 import numpy as np
 
-from isocenter.runtime.memory.allocator import kept_memory
+from isocenter.runtime.memory import kept_memory
 
 LARGE = 64 * 2**20
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from isocenter.runtime import measurements, over_time
+from isocenter.runtime import measurements, size_changes
 from isocenter.values import Geometry, Image, Label
 
 VENTRICLE = (Label(1, "ventricle"),)
@@ -18,7 +18,7 @@ def ball(radius: float) -> tuple[np.ndarray, Image]:
 
 def test_a_ball_whose_radius_falls_to_0_8_ejects_half_its_volume():
     frames = [measurements(*(ball(r)[0], VENTRICLE, ball(r)[1])) for r in (15.0, 13.5, 12.0, 13.5)]
-    [row] = over_time(frames)
+    [row] = size_changes(frames)
     assert row["label"] == "ventricle"
     assert row["largest_volume_ml"] == pytest.approx(4 / 3 * np.pi * 15**3 / 1000, rel=0.02)
     assert row["ejection_fraction_percent"] == pytest.approx(100 * (1 - 0.8**3), abs=1)
@@ -28,7 +28,7 @@ def test_of_areas_it_is_the_fractional_area_change_and_of_nothing_it_is_not_know
     flat = Image(np.zeros((1, 8, 8)), Geometry.of_spacing((8, 8), (1, 1)))
     half = np.zeros((8, 8), np.uint8)
     half[:4] = 1
-    [row] = over_time([measurements(mask, VENTRICLE, flat) for mask in (half, half // 2)])
+    [row] = size_changes([measurements(mask, VENTRICLE, flat) for mask in (half, half // 2)])
     assert row["fractional_area_change_percent"] == 100
-    [nothing] = over_time([measurements(0 * half, VENTRICLE, flat)] * 2)
+    [nothing] = size_changes([measurements(0 * half, VENTRICLE, flat)] * 2)
     assert np.isnan(nothing["fractional_area_change_percent"])

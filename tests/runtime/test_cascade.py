@@ -11,9 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 from numpy.testing import assert_allclose, assert_array_equal
 
-from isocenter.runtime import Cascaded, Inference, Model, Preprocessing, careful, numbered
-from isocenter.runtime.before import Beside, Told
+from isocenter.runtime import (
+    Inference,
+    Model,
+    Preprocessing,
+    label_numbers,
+    with_first_stage,
+    with_smaller_batches,
+)
 from isocenter.runtime.bundle.network import AfterLabels
+from isocenter.runtime.cascade import LabelledInput, StackedSource
 from isocenter.runtime.preprocessing import preprocessing as room
 from isocenter.runtime.windows.averaging import mirrored
 from isocenter.tasks import build
@@ -68,7 +75,7 @@ def test_labels_of_a_coarse_grid_come_to_lie_where_they_belong_on_a_fine_one(fac
         return beyond(batch)
 
     first = model(beyond, spacing=spacing, reduction=factor)
-    cascade = Cascaded.of(model(second, 2, spacing=spacing, cascade=factor), first)
+    cascade = with_first_stage(model(second, 2, spacing=spacing, cascade=factor), first)
     cascade.predict(image)
     away, marked = np.concatenate(seen).swapaxes(0, 1).reshape(2, -1)
     # A voxel of the image is marked as a whole, and one of the fine grid by the larger part of those around it.
@@ -82,11 +89,12 @@ def test_labels_of_a_coarse_grid_come_to_lie_where_they_belong_on_a_fine_one(fac
 def test_a_large_image_is_shown_with_its_labels_part_by_part_as_it_would_be_whole(monkeypatch):
     image = sloping(np.array([0.6, 0.0, 0.8]))
     numbers = (np.indices(SHAPE).sum(axis=0) // 9 % 4).astype(np.uint8)
-    told = Told.by(model(beyond, spacing=(0.7, 1.6, 1.1), smallest=(8, 8, 40), cascade=2.0).preprocessing, numbers)
-    whole, trace = told(image, "image")
+    prepared = model(beyond, spacing=(0.7, 1.6, 1.1), smallest=(8, 8, 40), cascade=2.0).preprocessing
+    labelled = LabelledInput(prepared, numbers)
+    whole, trace = labelled(image, "image")
     monkeypatch.setattr(room, "STREAMED_BYTES", 0)
-    parts, _ = told.opened(image, "image")
-    assert isinstance(parts, Beside)
+    parts, _ = labelled.opened(image, "image")
+    assert isinstance(parts, StackedSource)
     assert parts.shape == whole.shape
     for shares in ((0, 1), (0.2, 0.7), (0.55, 1)):
         region = tuple(slice(int(n * shares[0]), max(1, int(n * shares[1]))) for n in trace.padded)
@@ -99,7 +107,7 @@ def test_labels_are_shown_by_their_place_among_the_models_whatever_their_values_
     labels = (Label(7, "one"), Label(2, "other"))
     data = np.array([[0, 7], [2, 7]], dtype=np.uint8)
     prediction = Prediction(Geometry.of_pixels((2, 2)), data=data, labels=labels)
-    made = numbered(prediction, labels)
+    made = label_numbers(prediction, labels)
     assert_array_equal(np.asarray(made), [[0, 1], [2, 1]])
     assert_array_equal(made.reader()((slice(1, 2), slice(0, 2))), [[2, 1]])
 
@@ -122,17 +130,17 @@ def test_in_a_mirrored_view_what_was_marked_on_the_left_is_marked_on_the_right()
         return {"mask": np.stack([8.0 * (batch[:, -1] == number) for number in range(3)], axis=1)}
 
     image = sloping(np.array([1.0, 0, 0]), np.diag([1.0, 1.0, 1.0, 1.0]))
-    _, trace = Told.by(model(repeats, 2, cascade=2.0).preprocessing, np.zeros(SHAPE, np.uint8))(image, "image")
+    _, trace = LabelledInput(model(repeats, 2, cascade=2.0).preprocessing, np.zeros(SHAPE, np.uint8))(image, "image")
     batch = np.random.default_rng(0).integers(0, 3, (1, 2, 4, 4, 4)).astype(np.float32)
-    seen = mirrored(repeats, task, (0, 1), trace, 0, marked=True)
+    seen = mirrored(repeats, task, (0, 1), trace, 0, labelled=True)
     assert_array_equal(seen(batch)["mask"].argmax(axis=1), batch[:, -1])
     blind = mirrored(repeats, task, (0, 1), trace, 0)
     assert (blind(batch)["mask"].argmax(axis=1) != batch[:, -1]).any()
 
 
 def test_both_stages_go_on_with_fewer_windows_where_memory_runs_out():
-    cascade = careful(Cascaded.of(model(beyond, 2, cascade=2.0), model(beyond)))
-    assert type(cascade.run).__name__ == type(cascade.first.run).__name__ == "Shrinking"
+    cascade = with_smaller_batches(with_first_stage(model(beyond, 2, cascade=2.0), model(beyond)))
+    assert type(cascade.run).__name__ == type(cascade.first.run).__name__ == "SmallerBatches"
 
 
 @pytest.mark.parametrize("factor", [1.0, 0.5, np.inf])

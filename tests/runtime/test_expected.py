@@ -3,7 +3,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 import psutil
@@ -12,7 +12,6 @@ import torch
 
 from isocenter.errors import MemoryShortageError
 from isocenter.runtime import Inference, Model, Preprocessing, TorchNetwork, build_module, together
-from isocenter.runtime.cascade import Cascaded
 from isocenter.runtime.foreign.nnunet_preprocessing import NNUNetPreprocessing, Scheme
 from isocenter.runtime.memory.predicted import Expected, expected_memory, fitting_memory
 from isocenter.tasks import build
@@ -30,7 +29,7 @@ MEASURED = """
 import numpy as np, psutil
 from test_expected import drawn, made
 from isocenter.runtime import peak_memory
-from isocenter.runtime.memory.predicted import expected_memory
+from isocenter.runtime import expected_memory
 model, image = made(CLASSES, spacing=SPACING), drawn(SHAPE)
 expected, before = expected_memory(model, image).total, psutil.Process().memory_info().rss
 np.asarray(model.predict(image).data)
@@ -149,9 +148,9 @@ def test_of_a_region_only_the_windows_that_touch_it_are_reckoned():
 
 def test_of_a_cascade_the_stage_that_takes_most_is_reckoned():
     first, second, image = made(40), made(2), told((96, 96, 96))
-    cascade = Cascaded(**{field.name: getattr(second, field.name) for field in fields(second)}, first=first)
+    cascade = replace(second, first=first)
     assert expected_memory(cascade, image) == expected_memory(first, image)
-    turned = Cascaded(**{field.name: getattr(first, field.name) for field in fields(first)}, first=second)
+    turned = replace(first, first=second)
     # The labels are brought to the second's grid part by part: they are held once, as the first has them.
     assert expected_memory(turned, image).total == alone(first, image) + expected_memory(second, image).result
 
@@ -162,7 +161,7 @@ def alone(model, image) -> int:
 
 def test_each_stage_of_a_cascade_is_given_fewer_windows_where_memory_is_short(monkeypatch):
     first, second, image = made(batch=8), made(batch=8), told((64, 64, 64))
-    cascade = Cascaded(**{field.name: getattr(second, field.name) for field in fields(second)}, first=first)
+    cascade = replace(second, first=first)
     _with_free(monkeypatch, expected_memory(cascade, image, batch=4).total / 0.9 - 1)
     fitting = fitting_memory(cascade, image, "case")
     assert fitting.first.inference.batch < 8

@@ -55,7 +55,7 @@ def probabilities(of: Model, image: Image, mirror: bool | None = None) -> np.nda
     def beside(region: tuple[slice, ...], arrays: Mapping[str, np.ndarray]) -> None:
         found[(slice(None), *region)] = arrays["mask"]
 
-    of.predict(image, mirror=mirror, beside=beside)
+    of.predict(image, mirror=mirror, receiver=beside)
     return found
 
 
@@ -175,7 +175,7 @@ def test_a_slice_is_mirrored_across_left_and_right_only_where_it_holds_both(shap
     def beside(region: tuple[slice, ...], arrays: Mapping[str, np.ndarray]) -> None:
         found[(slice(None), *region)] = arrays["mask"]
 
-    looking.predict(Image(np.ones((1, *shape), np.float32), Geometry(shape, RAS), channels=("T1",)), beside=beside)
+    looking.predict(Image(np.ones((1, *shape), np.float32), Geometry(shape, RAS), channels=("T1",)), receiver=beside)
     left = np.exp(9) / (np.exp(9) + 2)
     other = 1 / (np.exp(9) + 2)
     assert_allclose(found[1], (left + other) / 2 if crosses else left, rtol=1e-3)

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from isocenter.runtime.pace import overlap_within
+from isocenter.runtime.windows.pipeline import overlap_within
 from isocenter.runtime.windows.slide import window_count
 
 IMAGE = np.zeros((1, 40, 30), np.float32)

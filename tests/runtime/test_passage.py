@@ -81,7 +81,7 @@ def told(model: Model, image: Image, **how: Any) -> tuple[Array, Array]:
         assert np.isnan(found[(slice(None), *region)]).all()  # each voxel once
         found[(slice(None), *region)] = arrays["mask"]
 
-    prediction = model.predict(image, beside=beside, **how)
+    prediction = model.predict(image, receiver=beside, **how)
     return found, np.asarray(prediction.data)
 
 
@@ -211,7 +211,8 @@ LARGE = """
 import sys
 import numpy as np
 from isocenter import tasks
-from isocenter.runtime import Inference, Model, Preprocessing, peak_memory, preprocessing
+from isocenter.runtime import Inference, Model, Preprocessing, peak_memory
+from isocenter.runtime.preprocessing import preprocessing
 from isocenter.transforms import Normalisation
 import isocenter
 

@@ -29,7 +29,9 @@ def identity(batch: Array) -> dict[str, Array]:
 def assembled(preprocessing: Preprocessing, seen: Array, trace: Trace, patch: tuple[int, ...], overlap: float) -> Array:
     """What an identity network leaves on the source's own grid; NaN where no slab came. Every slab comes once."""
     result = np.full((len(seen), *trace.source.shape), np.nan, np.float32)
-    for region, arrays in preprocessing.restored(slide(identity, seen, patch, overlap=overlap, way=trace.way), trace):
+    for region, arrays in preprocessing.restored(
+        slide(identity, seen, patch, overlap=overlap, slice_order=trace.slice_order), trace
+    ):
         if region:
             assert np.isnan(result[(slice(None), *region)]).all()
             result[(slice(None), *region)] = arrays["same"]
@@ -161,7 +163,9 @@ def test_labels_go_the_way_of_the_image_and_come_back(geometry, seed, smallest):
     assert taken.sum() == taken[real].sum()  # padded with background
     one_hot = np.stack([taken == value for value in range(4)]).astype(np.float32)
     result = np.zeros(geometry.shape, np.uint8)
-    for region, arrays in preprocessing.restored(slide(lambda b: {"m": b}, one_hot, (4, 4, 4), way=trace.way), trace):
+    for region, arrays in preprocessing.restored(
+        slide(lambda b: {"m": b}, one_hot, (4, 4, 4), slice_order=trace.slice_order), trace
+    ):
         result[region] = arrays["m"].argmax(axis=0)
     assert_array_equal(result, labels)
 
@@ -169,7 +173,7 @@ def test_labels_go_the_way_of_the_image_and_come_back(geometry, seed, smallest):
 def test_a_vector_head_passes_through_beside_a_dense_one():
     image = Image(np.arange(24.0).reshape(1, 2, 3, 4), Geometry((2, 3, 4), np.diag([-1, 1, 1, 1])))
     seen, trace = volumes(image, "case")
-    *_, (region, arrays) = volumes.restored(slide(identity, seen, (2, 3, 4), way=trace.way), trace)
+    *_, (region, arrays) = volumes.restored(slide(identity, seen, (2, 3, 4), slice_order=trace.slice_order), trace)
     assert region == ()
     assert_allclose(arrays["mean"], [11.5])
 
@@ -186,7 +190,7 @@ def test_rows_come_back_while_later_windows_have_not_run_yet():
         return {"same": batch}
 
     heights, finished = [], []
-    for region, _ in preprocessing.restored(slide(network, seen, (8, 8, 16), way=trace.way), trace):
+    for region, _ in preprocessing.restored(slide(network, seen, (8, 8, 16), slice_order=trace.slice_order), trace):
         heights.append(region[2].stop - region[2].start)
         finished.append((region[2].stop, len(run)))
     assert sum(heights) == 64
@@ -256,7 +260,7 @@ def test_an_image_that_is_absent_is_zero_and_the_others_stand_in_their_place(nam
     seen, _ = may_lack(image, "case 7")
     [place] = np.flatnonzero(there)
     alone, _ = Preprocessing(3, ("0",), AS_IT_IS, spacing=(2.0, 1.0, 1.0))(replace(image, channels=("0",)), "case 7")
-    assert may_lack.there(image, "case 7") == there
+    assert may_lack.present(image, "case 7") == there
     assert_array_equal(seen[place], alone[0])
     assert not seen[1 - place].any()
     monkeypatch.setattr(preprocessing, "STREAMED_BYTES", 0)

@@ -58,7 +58,7 @@ def probabilities(model: Model) -> np.ndarray:
     def beside(region: tuple[slice, ...], arrays: Mapping[str, np.ndarray]) -> None:
         found[(slice(None), *region)] = arrays["mask"]
 
-    model.predict(image(), beside=beside)
+    model.predict(image(), receiver=beside)
     return found
 
 

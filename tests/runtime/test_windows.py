@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from isocenter.runtime import slide
-from isocenter.runtime.preprocessing.slice_order import Way
+from isocenter.runtime.preprocessing.slice_order import SliceOrder
 from isocenter.runtime.windows import sums
 from isocenter.runtime.windows.slide import importance, starts
 from isocenter.values import Array
@@ -218,22 +218,24 @@ def test_along_any_axis_and_either_way_the_same_comes_out_of_any_part(case, over
     image, patch = case
     own = image.shape[1:]
     expected = whole(slide(placed, image, patch, overlap=overlap), own)["mixed"]
-    way = Way(data.draw(st.integers(0, len(own) - 1)), data.draw(st.booleans()))
+    slice_order = SliceOrder(data.draw(st.integers(0, len(own) - 1)), data.draw(st.booleans()))
     wanted = data.draw(parts_of(own))
     found = np.full_like(expected, np.nan)
     rows: list[int] = []
-    for region, arrays in slide(placed, Told(image), patch, overlap=overlap, batch=batch, way=way, wanted=wanted):
+    for region, arrays in slide(
+        placed, Told(image), patch, overlap=overlap, batch=batch, slice_order=slice_order, wanted=wanted
+    ):
         found[(slice(None), *region)] = arrays["mixed"]
-        rows += [*range(own[way.axis])][region[way.axis]][:: -1 if way.backwards else 1]
+        rows += [*range(own[slice_order.axis])][region[slice_order.axis]][:: -1 if slice_order.backwards else 1]
     assert_allclose(found[(slice(None), *wanted)], expected[(slice(None), *wanted)], rtol=1e-4, atol=1e-4)
     assert np.isnan(found).sum() == expected.size - expected[(slice(None), *wanted)].size
-    assert rows == [*range(own[way.axis])][wanted[way.axis]][:: -1 if way.backwards else 1]
+    assert rows == [*range(own[slice_order.axis])][wanted[slice_order.axis]][:: -1 if slice_order.backwards else 1]
 
 
 @pytest.mark.parametrize("backwards", [False, True])
 def test_of_what_is_no_array_each_row_is_made_once(backwards):
     image = Told(np.random.default_rng(0).normal(size=(1, 6, 40)).astype(np.float32))
-    list(slide(placed, image, (6, 8), way=Way(1, backwards)))
+    list(slide(placed, image, (6, 8), slice_order=SliceOrder(1, backwards)))
     rows = np.concatenate([np.arange(40)[region[2]] for region in image.asked])
     assert sorted(rows) == [*range(40)]
 

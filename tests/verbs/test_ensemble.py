@@ -198,7 +198,7 @@ def test_members_of_two_seeds_mark_voxels_together(segmented, tmp_path):
         def beside(region, arrays, seen=seen):
             seen[(slice(None), *region)] = arrays["mask"]
 
-        isocenter.load(path, device="cpu").predict(image, beside=beside, mirror=False)
+        isocenter.load(path, device="cpu").predict(image, receiver=beside, mirror=False)
         parts.append(seen)
     assert found.beside.primary == "dice"
     assert parts[2].shape == parts[0].shape

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.runtime.before import numbered
-    from isocenter.runtime.by_frame import over_time
-    from isocenter.runtime.cascade import Cascaded, careful
+    from isocenter.runtime.cascade import label_numbers, with_first_stage
     from isocenter.runtime.certificate.certify import certify
     from isocenter.runtime.covariate_encoding import (
         Category,
@@ -49,7 +47,8 @@ if TYPE_CHECKING:
     from isocenter.runtime.parallel import Cluster, Spread, in_threads, in_workers, local, outcome_of
     from isocenter.runtime.preprocessing import Preprocessing, Trace
     from isocenter.runtime.record_files import digest, read_json, read_tensors, seal, verify, write_json, write_tensors
-    from isocenter.runtime.smaller_batches import Shrinking, shrinking
+    from isocenter.runtime.smaller_batches import SmallerBatches, in_smaller_batches, with_smaller_batches
+    from isocenter.runtime.stream import size_changes
     from isocenter.runtime.torch_network import TorchNetwork
     from isocenter.runtime.windows import Averaged
     from isocenter.runtime.windows.slide import Network, slide
@@ -59,7 +58,6 @@ __all__ = [
     "MEMBERS",
     "RUN_COMMAND",
     "Averaged",
-    "Cascaded",
     "Category",
     "Certificate",
     "Cluster",
@@ -74,14 +72,13 @@ __all__ = [
     "Number",
     "Preprocessing",
     "Presence",
-    "Shrinking",
+    "SmallerBatches",
     "Spread",
     "TorchNetwork",
     "Trace",
     "available_memory",
     "bf16_pays",
     "build_module",
-    "careful",
     "certify",
     "checkpoints_of",
     "choose_device",
@@ -89,19 +86,19 @@ __all__ = [
     "environment",
     "expected_memory",
     "fitting_memory",
+    "in_smaller_batches",
     "in_threads",
     "in_workers",
     "is_foreign",
     "kept_memory",
+    "label_numbers",
     "load",
     "load_foreign",
     "local",
     "mean_of",
     "measurements",
-    "numbered",
     "opened",
     "outcome_of",
-    "over_time",
     "peak_memory",
     "placed",
     "read_certificate",
@@ -111,12 +108,14 @@ __all__ = [
     "refuse_unknown",
     "save",
     "seal",
-    "shrinking",
+    "size_changes",
     "slide",
     "together",
     "use_threads",
     "verify",
     "with_context",
+    "with_first_stage",
+    "with_smaller_batches",
     "write_json",
     "write_members",
     "write_package",

@@ -1,69 +1,164 @@
-"""A cascade: a second network that sees the image and what a first one said of it."""
+"""Cascades: the labels that a first stage marks in an image, as input of the second stage.
+
+A copy of this file travels with a model: what the first stage's labels become needs NumPy only.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from isocenter.runtime.before import Told, numbered
-from isocenter.runtime.model import Model, image_of
-from isocenter.runtime.preprocessing import Preprocessing
+from isocenter.runtime.preprocessing import Preprocessing, Source, Streamed, Trace, padded_region, source_region
 from isocenter.runtime.record_files import joined
-from isocenter.runtime.smaller_batches import shrinking
-from isocenter.values import Case, Image, Prediction
+from isocenter.transforms import label_taps, permuted, voted
+from isocenter.values import Array, Deferred, Image, Label, Prediction, Reader, Region, Slabs
 
+if TYPE_CHECKING:
+    from isocenter.runtime.model import Model
+    from isocenter.runtime.preprocessing import Part, Prepares, Restores
+
+# The name of the channel of labels in an image.
 EARLIER = "stage before"
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Cascaded(Model):
-    """The second stage, which sees the label map of the first beside each image.
+def with_first_stage(second: Model, first: Model) -> Model:
+    """The second stage of a cascade with its first stage; the digest of its weights is that of both."""
+    digests = [model.record.get("weights_sha256") for model in (first, second)]
+    if not all(digests):
+        return replace(second, first=first)
+    record = {**second.record, "weights_sha256": joined([str(digest) for digest in digests])}
+    return replace(second, first=first, record=record)
 
-    first: of which the result alone is taken, whole and on the image's own grid
+
+def labelled(
+    image: Image, preprocessing: Prepares, stage: Prediction, labels: Sequence[Label]
+) -> tuple[Image, Restores]:
+    """The image and its preprocessing with the result of a first stage, whose task has these labels."""
+    if isinstance(preprocessing, Preprocessing):
+        return image, LabelledInput(preprocessing, label_numbers(stage, labels))
+    return _with_channel(image, stage), preprocessing
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledInput:
+    """The preprocessing of one image, with numbers of labels as the last channel of the network's input.
+
+    numbers: (*spatial) on the image's own grid; 0 for the background, then the labels in their order
     """
 
-    first: Model | None = None
+    preprocessing: Preprocessing
+    numbers: Array | Deferred
 
-    @classmethod
-    def of(cls, second: Model, first: Model) -> Cascaded:
-        """Two models as one; the digest of its weights is that of both."""
-        parts = {one.name: getattr(second, one.name) for one in fields(Model)}
-        digests = [one.record.get("weights_sha256") for one in (first, second)]
-        if all(digests):
-            parts["record"] = {**second.record, "weights_sha256": joined([str(one) for one in digests])}
-        return cls(**parts, first=first)
+    @property
+    def cascade(self) -> float | None:
+        """By which factor the grid of the first stage is coarser."""
+        return self.preprocessing.cascade
 
-    def predict(self, subject: Image | Case | str | Path, *given: Any, **options: Any) -> Prediction:
-        """As of any model; both stages mirror windows or neither does, and the first always sees the whole image."""
-        assert self.first is not None  # noqa: S101 - a cascade is made with it
-        image, _ = image_of(subject)
-        if isinstance(subject, Case) and options.get("covariates") is None:
-            options["covariates"] = subject.covariates or None
-        if self._goes_by_frame(image):
-            return super().predict(image, *given, **options)  # which comes back here with each frame
-        said = self.first.predict(image, mirror=options.get("mirror"), covariates=options.get("covariates"))
-        if not isinstance(self.preprocessing, Preprocessing):
-            return super().predict(_joined(image, said), *given, **options)
-        preprocessing = Told.by(self.preprocessing, numbered(said, self.first.task.labels))
-        second = Model(**{one.name: getattr(self, one.name) for one in fields(Model)})
-        return replace(second, preprocessing=preprocessing).predict(image, *given, **options)
+    def __call__(self, image: Image, where: str) -> tuple[NDArray[np.float32], Trace]:
+        """(channels + 1, *padded), held whole, and the trace back."""
+        seen, trace = self.preprocessing(image, where)
+        return self._stacked(seen, trace), trace
+
+    def opened(self, image: Image, where: str) -> tuple[Source, Trace]:
+        """The same, made region by region where the preprocessing makes the image so."""
+        seen, trace = self.preprocessing.opened(image, where)
+        if isinstance(seen, Streamed):
+            return StackedSource(seen, LabelSource(self.numbers, trace)), trace
+        return self._stacked(np.asarray(seen), trace), trace
+
+    def parts(self, trace: Trace, region: Region | None, patch: Sequence[int], channels: int) -> Sequence[Part]:
+        """As without labels."""
+        return self.preprocessing.parts(trace, region, patch, channels)
+
+    def restored(
+        self, slabs: Slabs, trace: Trace, part: Region | None = None
+    ) -> Iterator[tuple[Region, Mapping[str, Any]]]:
+        """As without labels."""
+        return self.preprocessing.restored(slabs, trace, part)
+
+    def _stacked(self, seen: Array, trace: Trace) -> NDArray[np.float32]:
+        numbers = self.preprocessing.labels(np.asarray(self.numbers), trace)
+        return np.concatenate([seen, numbers[None].astype(np.float32)])
 
 
-def careful(model: Model) -> Model:
-    """The model that goes on with fewer windows at once where memory runs out; of a cascade either stage."""
-    made = replace(model, run=shrinking(model.run))
-    if not isinstance(made, Cascaded) or made.first is None:
+@dataclass(frozen=True, eq=False)
+class StackedSource:
+    """(channels + 1, *padded): an image that is made region by region, and numbers of labels as the last channel."""
+
+    image: Streamed
+    labels: LabelSource
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(channels + 1, *padded)."""
+        channels, *spatial = self.image.shape
+        return (channels + 1, *spatial)
+
+    def __getitem__(self, region: tuple[slice, ...]) -> NDArray[np.float32]:
+        every = (slice(None), *region[1:])
+        return np.concatenate([self.image[every], self.labels[region[1:]][None]])[region[0]]
+
+
+@dataclass(eq=False)
+class LabelSource:
+    """(*padded) numbers of labels on the network's grid, region by region, equal to `Preprocessing.labels`."""
+
+    numbers: Array | Deferred
+    trace: Trace
+    _read: Reader = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._read = _reader(self.numbers)
+
+    def __getitem__(self, region: Region) -> NDArray[np.float32]:
+        trace = self.trace
+        inner, rows = padded_region(trace, region)
+        wanted = list(zip(trace.kept, trace.shape, inner, strict=True))
+        source, steps = source_region([label_taps(old, new).part(part) for old, new, part in wanted])
+        read = np.asarray(self._read(trace.region(source)))
+        if trace.squeezed is not None:
+            read = read.squeeze(trace.squeezed)
+        made = voted(permuted(read[None], trace.axes, trace.flips)[0], steps).astype(np.float32)
+        for axis, (own, size) in enumerate(zip(rows, trace.shape, strict=True)):
+            made = made.take(np.clip(own, 0, size - 1) - inner[axis].start, axis)
+            beyond = [1] * made.ndim
+            beyond[axis] = -1
+            made *= ((own >= 0) & (own < size)).reshape(beyond)  # no label beyond the image
         return made
-    return replace(made, first=careful(made.first))
 
 
-def _joined(image: Image, said: Prediction) -> Image:
-    """The label map as one more channel, as the preprocessing of other programs takes it."""
+def label_numbers(prediction: Prediction, labels: Sequence[Label]) -> Deferred:
+    """(*spatial) label values of a result as numbers: 0 for the background, then the labels in their order."""
+    values = [0, *(label.value for label in labels)]
+    table = np.zeros(max(values) + 1, np.min_scalar_type(len(values)))
+    table[values] = range(len(values))
+    data = prediction.data
+    assert data is not None  # noqa: S101 - a task that cascades has a label map
+    return Deferred(tuple(data.shape), table.dtype, partial(_whole, data, table), None, partial(_in_parts, data, table))
+
+
+def _whole(data: Array | Deferred, table: Array) -> Array:
+    return np.asarray(table[np.asarray(data)])
+
+
+def _in_parts(data: Array | Deferred, table: Array) -> Reader:
+    read = _reader(data)
+    return lambda region: table[np.asarray(read(region))]
+
+
+def _reader(data: Array | Deferred) -> Reader:
+    return data.reader() if isinstance(data, Deferred) else data.__getitem__
+
+
+def _with_channel(image: Image, stage: Prediction) -> Image:
+    """The image with the label map as its last channel, as the preprocessing of other programs takes it."""
     return Image(
-        np.concatenate([image.data.astype(np.float32, copy=False), np.asarray(said.data)[None]]),
+        np.concatenate([image.data.astype(np.float32, copy=False), np.asarray(stage.data)[None]]),
         image.geometry,
         modality=image.modality,
         channels=(*image.channels, EARLIER),

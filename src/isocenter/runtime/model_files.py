@@ -11,7 +11,7 @@ from typing import Any
 
 from isocenter import tasks
 from isocenter.errors import IntegrityError, UsageError
-from isocenter.runtime.cascade import Cascaded
+from isocenter.runtime.cascade import with_first_stage
 from isocenter.runtime.device import choose_device, use_threads
 from isocenter.runtime.ensemble import MEMBERS, placed, read_list, together
 from isocenter.runtime.foreign.detect import is_foreign, load_foreign
@@ -154,7 +154,7 @@ def _read(folder: Path, device: str) -> Model:
     if run is None:
         problem = f"is the second stage of a cascade, and {BEFORE} is not beside it"
         raise UsageError(problem, str(folder), "Give the folder that `isocenter train` wrote, whole")
-    return Cascaded.of(model, _read_run(run / BEFORE, device, None))
+    return with_first_stage(model, _read_run(run / BEFORE, device, None))
 
 
 def _built(record: Mapping[str, Any], weights: Path, device: str, folder: Path) -> Model:

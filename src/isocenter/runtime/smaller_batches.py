@@ -1,10 +1,11 @@
-"""A network that is given fewer windows at once where memory runs out, and goes on."""
+"""Batches that halve where memory runs out, so that a prediction continues."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,14 +14,17 @@ from isocenter.errors import MemoryShortageError, counted, is_out_of_memory
 from isocenter.runtime.windows.slide import Network
 from isocenter.values import Array
 
+if TYPE_CHECKING:
+    from isocenter.runtime.model import Model
+
 log = logging.getLogger("isocenter")
 
 
 @dataclass(eq=False)
-class Shrinking:
+class SmallerBatches:
     """A network that halves the number of windows at once until they fit, and remembers it.
 
-    most: windows that may go through together; None while no limit was met
+    most: windows that may pass together; None while no limit was met
     Raises MemoryShortageError where not even one window fits.
     """
 
@@ -59,6 +63,12 @@ class Shrinking:
             ) from error
 
 
-def shrinking(network: Network) -> Network:
-    """The network with that behaviour; one that has it already is given back as it is."""
-    return network if isinstance(network, Shrinking) else Shrinking(network)
+def in_smaller_batches(network: Network) -> Network:
+    """The network with that behaviour; one that has it already stays as it is."""
+    return network if isinstance(network, SmallerBatches) else SmallerBatches(network)
+
+
+def with_smaller_batches(model: Model) -> Model:
+    """The model that continues with fewer windows at once where memory runs out, in both stages of a cascade."""
+    first = None if model.first is None else with_smaller_batches(model.first)
+    return replace(model, run=in_smaller_batches(model.run), first=first)

@@ -1,12 +1,12 @@
-"""Frame after frame through a model, as they come from a film, a probe or a camera: nothing of them is kept."""
+"""Frames through a model of still images: as a stream that keeps nothing, or as one result of a clip."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +14,16 @@ from numpy.typing import NDArray
 from isocenter.errors import GeometryError
 from isocenter.values import Array, Geometry, Image, Prediction
 
-if TYPE_CHECKING:
-    from isocenter.runtime.model import Model
-
 # Latencies are counted in steps of 1 % from 1 µs on, which reach beyond an hour: their number does not grow.
 SHORTEST, STEP, STEPS = 1e-6, math.log(1.01), 2300
 # Frames of a file that are read together.
 READ_AHEAD = 8
+# The columns of `measurements` that hold a size, and the names of their relative changes.
+SIZES = {
+    "volume_ml": "ejection_fraction_percent",
+    "area_mm2": "fractional_area_change_percent",
+    "voxels": "fractional_change_percent",
+}
 
 
 @dataclass(eq=False)
@@ -32,6 +35,7 @@ class Latency:
     _steps: NDArray[np.int64] = field(default_factory=lambda: np.zeros(STEPS, np.int64))
 
     def add(self, seconds: float) -> None:
+        """Count one frame."""
         self.count += 1
         self.longest = max(self.longest, seconds)
         step = math.log(max(seconds, SHORTEST) / SHORTEST) / STEP
@@ -46,37 +50,42 @@ class Latency:
 
     @property
     def p50(self) -> float:
+        """Median, s."""
         return self.percentile(50)
 
     @property
     def p99(self) -> float:
+        """99th percentile, s."""
         return self.percentile(99)
 
     def __str__(self) -> str:
-        said = f"p50 {1000 * self.p50:.3g} ms, p99 {1000 * self.p99:.3g} ms, longest {1000 * self.longest:.3g} ms"
-        return f"{self.count} frames: {said}"
+        figures = f"p50 {1000 * self.p50:.3g} ms, p99 {1000 * self.p99:.3g} ms, longest {1000 * self.longest:.3g} ms"
+        return f"{self.count} frames: {figures}"
 
 
 @dataclass(eq=False)
 class Stream:
-    """One prediction for each frame, in their order; `latency` says how long they took, without reading the frame."""
+    """One prediction per frame, in order; `latency` counts their seconds, without those of reading a frame.
 
-    model: Model
+    predict:  of a frame as an image
+    channels: of the model, for frames that are arrays (channels, *spatial)
+    """
+
+    predict: Callable[[Image], Prediction]
+    channels: tuple[str, ...]
     frames: Iterable[Image | Array]
-    mirror: bool | None = None
     latency: Latency = field(default_factory=Latency)
 
     def __iter__(self) -> Iterator[Prediction]:
-        channels = self.model.preprocessing.channels
         for frame in self.frames:
-            begun = time.perf_counter()
-            prediction = self.model.predict(_image_of(frame, channels), mirror=self.mirror)
-            self.latency.add(time.perf_counter() - begun)
+            started = time.perf_counter()
+            prediction = self.predict(_image_of(frame, self.channels))
+            self.latency.add(time.perf_counter() - started)
             yield prediction
 
 
 def _image_of(frame: Image | Array, channels: tuple[str, ...]) -> Image:
-    """A frame that is an array has the model's channels, or is refused by it for having others."""
+    """The frame as an image; an array of another number of channels has no names, and the model refuses it."""
     if isinstance(frame, Image):
         return frame
     names = channels if len(channels) == len(frame) else ()
@@ -101,3 +110,36 @@ def frames_of(image: Image, where: str) -> Iterator[Image]:
                 facts=image.facts,
                 source=image.source,
             )
+
+
+def predict_frames(image: Image, predict: Callable[[Image, int], Prediction]) -> Prediction:
+    """One prediction of a clip: its `data` is (frames, *spatial), its `frames` are the predictions of each.
+
+    predict: of a frame as an image, and its number
+    """
+    each = tuple(predict(image.frame(number), number) for number in range(image.frames or 0))
+    data = np.stack([np.asarray(frame.data) for frame in each])
+    return Prediction(image.geometry, data=data, labels=each[0].labels, frames=each)
+
+
+def size_changes(frames: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """One row per label: its largest and smallest size, and the difference in percent of the largest.
+
+    frames: rows of `measurements` of each frame
+    For volumes of a ventricle over a heartbeat that is the ejection fraction, (EDV - ESV) / EDV, for areas the
+    fractional area change. Lang et al., J Am Soc Echocardiogr 2015, doi:10.1016/j.echo.2014.10.003
+    """
+    rows = []
+    for each in zip(*frames, strict=True):
+        size = next(name for name in SIZES if name in each[0])
+        largest, smallest = (bound(float(row[size]) for row in each) for bound in (max, min))
+        change = 100 * (largest - smallest) / largest if largest else float("nan")
+        rows.append(
+            {
+                "label": each[0]["label"],
+                f"largest_{size}": largest,
+                f"smallest_{size}": smallest,
+                SIZES[size]: round(change, 6),
+            }
+        )
+    return rows

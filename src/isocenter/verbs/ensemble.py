@@ -15,10 +15,10 @@ from isocenter.files import content_hash
 from isocenter.planning import plan_text
 from isocenter.runtime import (
     Model,
-    careful,
     environment,
     placed,
     read_json,
+    with_smaller_batches,
     write_json,
     write_members,
 )
@@ -166,7 +166,7 @@ def _tested(folder: Path, out: Path, joined: Joined, model: Model, said: Weighed
     if (members[0].run / DATA_RECORD).is_file():
         shutil.copyfile(members[0].run / DATA_RECORD, folder / DATA_RECORD)
     tested = joined.cases("test")
-    scored = score(careful(model), tested, parts, seed=seed, patients_known=known) if tested else None
+    scored = score(with_smaller_batches(model), tested, parts, seed=seed, patients_known=known) if tested else None
     beside = None
     if scored is not None:
         (folder / EVALUATION).mkdir()

@@ -12,7 +12,7 @@ from isocenter.evaluation import rows_to_json
 from isocenter.files import dataset_hash
 from isocenter.lazy import pandas as pd
 from isocenter.planning import read_plan
-from isocenter.runtime import Model, Preprocessing, careful, environment, load
+from isocenter.runtime import Model, Preprocessing, environment, load, with_smaller_batches
 from isocenter.tasks import Task, suffices
 from isocenter.values import Case, Dataset, Plan, Problem, Row
 from isocenter.verbs.evaluation import Choice, Predictor, Scored, choice, score, with_subsets
@@ -163,8 +163,8 @@ def _log_of(run: Path | None) -> pd.DataFrame | None:
 def _predictor(loaded: Model, run: Path | None, chosen: Choice, device: str) -> Predictor:
     """The model; of a run of folds, for its own cases, each fold for those that it has not seen."""
     if not chosen.folds or run is None:
-        return careful(loaded)
-    folds = {fold: careful(load(run, device, fold=fold)) for fold in sorted(set(chosen.folds.values()))}
+        return with_smaller_batches(loaded)
+    folds = {fold: with_smaller_batches(load(run, device, fold=fold)) for fold in sorted(set(chosen.folds.values()))}
     return OutOfFold(loaded.task, {case: folds[fold] for case, fold in chosen.folds.items()})
 
 

@@ -16,7 +16,6 @@ from isocenter.files import unwritable, written
 from isocenter.planning import read_plan
 from isocenter.runtime import (
     RUN_COMMAND,
-    Cascaded,
     Certificate,
     Evidence,
     Model,
@@ -104,7 +103,7 @@ def package(
     with becoming(out, overwrite, zipped) as folder:
         onnx = write_package(model, evidence, folder.name, folder)
         certificate = None if backends == () else _certified(folder, model, run, plan, backends, threads)
-    networks = len(model.members) + (len(model.first.members) if isinstance(model, Cascaded) and model.first else 0)
+    networks = len(model.members) + (len(model.first.members) if model.first else 0)
     return Packaged(out, onnx, networks, bool(rows), certificate)
 
 

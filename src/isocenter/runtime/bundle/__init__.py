@@ -1,6 +1,23 @@
-"""What stands at the top of a package's `scripts/`: how MONAI's tools and people run a model without Isocenter.
+"""The scripts of a package, which run a model without Isocenter, and the torch modules around its networks.
 
-The files of this folder are copied into packages, with all that they import of ours, and only there are they used.
+The files of this folder are copied into packages, with all that they import of ours.
 """
 
-__all__: list[str] = []
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from isocenter.lazy import lazy_index
+
+if TYPE_CHECKING:
+    from isocenter.runtime.bundle.network import AfterLabels, EveryHead, OneTensor, OnItsScale
+
+__all__ = [
+    "AfterLabels",
+    "EveryHead",
+    "OnItsScale",
+    "OneTensor",
+]
+
+if not TYPE_CHECKING:
+    __getattr__ = lazy_index(__name__)

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,18 +19,18 @@ from isocenter.files import Format, ReadOptions, written
 from isocenter.files import label_table_path as table_path
 from isocenter.files import write_labels as write_table
 from isocenter.lazy import torch
-from isocenter.runtime.before import Told, numbered
 from isocenter.runtime.bundle.network import OneTensor
+from isocenter.runtime.cascade import LabelledInput, label_numbers
 from isocenter.runtime.covariate_encoding import Context, with_context
 from isocenter.runtime.torch_network import TorchNetwork
-from isocenter.runtime.windows import Averaged, flipped_axes, passed
+from isocenter.runtime.windows import Averaged, WindowSettings, flipped_axes, run_pipeline
 from isocenter.runtime.windows.slide import Network
 from isocenter.tasks import rows_in
 from isocenter.transforms import COLOUR, stacked
 from isocenter.values import Image, Prediction, courses, time_column
 
 if TYPE_CHECKING:
-    from isocenter.runtime.preprocessing import Preprocessing
+    from isocenter.runtime.preprocessing import Preprocessing, Restores
     from isocenter.tasks import Task
 
 # The suffix of a file with a column for each channel.
@@ -42,9 +43,9 @@ NUMBERED = re.compile(r"(.+)_(\d{4})$")
 class Inferer:
     """A model: an image to a result on the image's own grid.
 
-    context: what it is told of a patient beside the image
-    told:    {case: {column: value}}
-    before:  the first stage of a cascade, whose labels are shown to this one beside the image
+    context:    columns of a patient that are entries of the network's context
+    covariates: {case: {column: value}}
+    before:     the first stage of a cascade, whose labels are a further input channel
     """
 
     task: Task
@@ -52,39 +53,42 @@ class Inferer:
     windows: Mapping[str, Any]
     network: Network
     context: Context = field(default_factory=lambda: Context(()))
-    told: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    covariates: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     before: Inferer | None = None
 
     def __call__(self, image: Image, where: str) -> Prediction:
         planned, left_right = tuple(self.windows.get("flips", ())), self.windows.get("left_right")
         vector, notes = self._vector(image, where)
-        preprocessing = self.preprocessing
+        preprocessing: Restores = self.preprocessing
         if self.before is not None:
-            said = numbered(self.before(image, where), self.before.task.labels)
-            preprocessing = Told.by(self.preprocessing, said)
-        prediction = passed(
+            numbers = label_numbers(self.before(image, where), self.before.task.labels)
+            preprocessing = LabelledInput(self.preprocessing, numbers)
+        prediction = run_pipeline(
             image,
             where,
             task=self.task,
             preprocessing=preprocessing,
             network=with_context(self.network, vector),
-            patch=tuple(self.windows["patch"]),
-            overlap=self.windows["overlap"],
-            batch=self.windows["batch"],
-            flips=flipped_axes(self.task, self.preprocessing.ndim, planned, left_right),
-            left_right=left_right,
+            windows=WindowSettings(
+                tuple(self.windows["patch"]),
+                self.windows["overlap"],
+                self.windows["batch"],
+                flipped_axes(self.task, self.preprocessing.ndim, planned, left_right),
+                left_right,
+            ),
         )
         return replace(prediction, notes=(*notes, *prediction.notes)) if notes else prediction
 
     def _vector(self, image: Image, case: str) -> tuple[Any, list[str]]:
+        """The network's context for a case, and notes on missing values."""
         if not len(self.context):
             return None, []
-        if self.context.names and case not in self.told:
+        if self.context.names and case not in self.covariates:
             problem = f"the model was trained with {listed(self.context.names)} beside the image: nobody gives them"
             raise DatasetError(problem, case, "Give --covariates TABLE.csv, whose first column names the cases")
-        known = self.preprocessing.there(image, case) if self.context.channels else ()
-        there = [name for name, one in zip(self.preprocessing.channels, known, strict=False) if one]
-        return self.context.vector(self.told.get(case, {}), there)
+        present = self.preprocessing.present(image, case) if self.context.channels else ()
+        channels = list(compress(self.preprocessing.channels, present))
+        return self.context.vector(self.covariates.get(case, {}), channels)
 
 
 def inferer(
@@ -102,9 +106,9 @@ def inferer(
 
     record:      isocenter/model.json
     weights:     models/model.pt; only tensors are read from it, no code
-    task:        the class that decodes what the network says
-    preparation: the class that prepares what the network sees
-    parts:       the classes of the tasks that it is made of
+    task:        the class that decodes the network's outputs
+    preparation: the class that prepares the network's input
+    parts:       the classes of the tasks that a multitask consists of
     before:      the first stage of a cascade
     covariates:  a table with a header and a row for each case, named in the first column, or of what is read time and
                  again one for each time; where the model needs one
@@ -115,27 +119,28 @@ def inferer(
     members = tuple(TorchNetwork(one.eval().to(device), str(device)) for one in network.networks)
     seen = members[0] if len(members) == 1 else Averaged(members, decoder.average, _shares(network))
     context, windows = Context.of(settings["network"].get("context")), settings["inference"]
-    told = _told(Path(covariates)) if covariates else {}
-    return Inferer(decoder, preparation.of(settings["preprocessing"]), windows, seen, context, told, before)
+    table = _covariates(Path(covariates)) if covariates else {}
+    return Inferer(decoder, preparation.of(settings["preprocessing"]), windows, seen, context, table, before)
 
 
 def _shares(network: OneTensor) -> tuple[float, ...] | None:
     return None if network.shares is None else tuple(network.shares)
 
 
-def _told(table: Path) -> dict[str, dict[str, Any]]:
+def _covariates(table: Path) -> dict[str, dict[str, Any]]:
+    """{case: {column: value}} of a table; readings over time are courses."""
     if not table.is_file():
         raise UsageError("there is no such table", str(table), "Give --covariates TABLE.csv")
     with table.open(newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
-    found: dict[str, list[Mapping[str, Any]]] = {}
+    by_case: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
-        found.setdefault(Path(next(iter(row.values()))).name.partition(".")[0], []).append(row)
+        by_case.setdefault(Path(next(iter(row.values()))).name.partition(".")[0], []).append(row)
     time = time_column(list(rows[0])) if rows else None
-    if time is None or len(found) == len(rows):
-        return {case: dict(own[-1]) for case, own in found.items()}
+    if time is None or len(by_case) == len(rows):
+        return {case: dict(own[-1]) for case, own in by_case.items()}
     try:
-        return {case: courses(own, time) for case, own in found.items()}
+        return {case: courses(own, time) for case, own in by_case.items()}
     except ValueError as error:
         problem, remedy = f"{error}, in column {time}", "Write numbers, or dates as 2024-05-17T08:30"
         raise DatasetError(problem, str(table), remedy) from error
@@ -155,19 +160,19 @@ def cases(
         raise UsageError("there is no such file or folder", source, "Give --dataset_dir IMAGES")
     files = [folder] if folder.is_file() else sorted(folder.iterdir())
     known = {path: suffix for path in files if (suffix := _suffix(path, formats)) is not None}
-    found: dict[str, list[Path]] = {}
+    by_case: dict[str, list[Path]] = {}
     several = len(channels) > 1 and tuple(channels) != COLOUR and TABLE not in formats
     for path, suffix in known.items():
         name = path.name[: -len(suffix)]
         match = NUMBERED.match(name) if several else None
-        found.setdefault(match[1] if match else name, []).append(path)
-    for name, paths in found.items():
+        by_case.setdefault(match[1] if match else name, []).append(path)
+    for name, paths in by_case.items():
         lacking = bool(absent) and several and len(paths) < len(channels)  # which ones is looked at with the case
         if len(paths) != (len(channels) if several else 1) and not lacking:
             raise DatasetError(f"the case has {len(paths)} files", name, "Give one file for each channel of each case")
-    if not found:
+    if not by_case:
         raise DatasetError("holds no image", source, f"Give files that end in {', '.join(formats)}")
-    return {name: tuple(paths) for name, paths in found.items()}
+    return {name: tuple(paths) for name, paths in by_case.items()}
 
 
 def _suffix(path: Path, formats: Mapping[str, Format]) -> str | None:
@@ -176,7 +181,7 @@ def _suffix(path: Path, formats: Mapping[str, Format]) -> str | None:
 
 @dataclass(frozen=True, eq=False)
 class Evaluator:
-    """Every case predicted: label maps, and one table of all results. What fails is said at the end."""
+    """Prediction of every case: label maps, and one table of all results; failures are reported at the end."""
 
     dataset: Mapping[str, tuple[Path, ...]]
     inferer: Inferer
@@ -184,6 +189,7 @@ class Evaluator:
     output_dir: str
 
     def run(self) -> None:
+        """Predict every case into the folder of results; raises DatasetError where cases failed."""
         rows: list[dict[str, Any]] = []
         failed: list[IsocenterError] = []
         notes: dict[str, Sequence[str]] = {}
@@ -246,5 +252,5 @@ def _write_tables(
         table.writeheader()
         table.writerows(rows)
     record = {"schema": "isocenter.predictions", "version": 1, "rows": [*rows], "failed": [*failed]}
-    record |= {"notes": {case: [*said] for case, said in notes.items()}} if notes else {}
+    record |= {"notes": {case: [*own] for case, own in notes.items()}} if notes else {}
     (folder / "predictions.json").write_text(json.dumps(record, indent=1), encoding="utf-8")

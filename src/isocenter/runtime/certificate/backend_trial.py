@@ -82,7 +82,7 @@ def _tried(folder: Path, package: str, backend: str, device: str, threads: int |
         image = kept_image(path)
         with (Path(out) / f"{path.stem}.probabilities").open("wb") as file:
             kept = Kept(file)
-            prediction = model.predict(image, beside=kept, covariates={})
+            prediction = model.predict(image, receiver=kept, covariates={})
         np.save(Path(out) / f"{path.stem}.npy", _labels(prediction, kept))
         start = start or time.time() - psutil.Process().create_time()
     paths, began = images_in(folder), time.perf_counter()

@@ -102,7 +102,12 @@ class MonaiTransforms:
         return np.ascontiguousarray(seen), Transformed(image.geometry, found, pad)
 
     def opened(self, image: Image, where: str) -> tuple[NDArray[np.float32], Transformed]:
+        """The same as a call: the image is prepared whole."""
         return self(image, where)
+
+    def present(self, image: Image, where: str) -> tuple[bool, ...]:
+        """All channels: an image with fewer is refused."""
+        return (True,) * len(self.channels)
 
     def parts(self, trace: Transformed, region: Region | None, patch: Sequence[int], channels: int) -> tuple[Part, ...]:
         """All at once: MONAI undoes its transforms for whole images."""

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isocenter.errors import FormatError, IntegrityError, UsageError
-from isocenter.runtime.cascade import Cascaded
 from isocenter.runtime.foreign.checkpoint import read_checkpoint, without_repeats
 from isocenter.runtime.foreign.nnunet_plans import DATASET, PLANS, Plans
 from isocenter.runtime.model import Inference, Model, build_module
@@ -61,9 +60,8 @@ def load_nnunet(
     run = networks[0] if len(networks) == 1 else Averaged(networks, task.average)
     inference = Inference(plans.patch, STEP, 1, _flips(first, plans))
     parts = (task, plans.preprocessing(), inference, network, run, _record(plans, first, files))
-    if plans.previous is None:
-        return Model(*parts)
-    return Cascaded(*parts, first=_stage_before(plans, device, trusted))
+    first_stage = None if plans.previous is None else _stage_before(plans, device, trusted)
+    return Model(*parts, first=first_stage)
 
 
 def _stage_before(plans: Plans, device: str, trusted: Sequence[str]) -> Model:

@@ -205,7 +205,12 @@ class NNUNetPreprocessing:
         return np.pad(np.stack(seen).astype(np.float32, copy=False), ((0, 0), *pad)), trace
 
     def opened(self, image: Image, where: str) -> tuple[NDArray[np.float32], NNUNetTrace]:
+        """The same as a call: the image is prepared whole."""
         return self(image, where)
+
+    def present(self, image: Image, where: str) -> tuple[bool, ...]:
+        """All channels: an image with fewer is refused."""
+        return (True,) * len(self.channels)
 
     def parts(self, trace: NNUNetTrace, region: Region | None, patch: Sequence[int], channels: int) -> tuple[Part, ...]:
         """All at once: splines look far."""

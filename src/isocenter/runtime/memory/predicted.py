@@ -11,13 +11,12 @@ from weakref import WeakKeyDictionary, finalize
 
 from isocenter.errors import MemoryShortageError
 from isocenter.lazy import torch
-from isocenter.runtime.cascade import Cascaded
 from isocenter.runtime.device import available_memory
 from isocenter.runtime.model import Model
-from isocenter.runtime.preprocessing import BLOCK_VOXELS, HELD_BYTES, STREAMED_BYTES, Preprocessing
-from isocenter.runtime.smaller_batches import Shrinking
+from isocenter.runtime.preprocessing import BLOCK_VOXELS, HELD_BYTES, STREAMED_BYTES, YIELDED_BYTES
+from isocenter.runtime.smaller_batches import SmallerBatches
 from isocenter.runtime.torch_network import TorchNetwork
-from isocenter.runtime.windows import YIELDED_BYTES, Averaged
+from isocenter.runtime.windows import Averaged
 from isocenter.runtime.windows.slide import Network
 from isocenter.tasks import voxel_bytes
 from isocenter.values import Head, Image, Region
@@ -78,11 +77,11 @@ def expected_memory(model: Model, image: Image, *, batch: int | None = None, reg
     Of a cascade it is what the stage takes that takes most.
     """
     found = _expected(model, image, batch or model.inference.batch, region)
-    if not isinstance(model, Cascaded) or model.first is None:
+    if model.first is None:
         return found
     first = expected_memory(model.first, image)
     joined = 0
-    if not isinstance(model.preprocessing, Preprocessing):
+    if model.preprocessing.cascade is None:
         # Another program's second sees the image as float32 with one more channel, made of the first's result.
         joined = 4 * math.prod(image.shape) // image.shape[0] * (image.shape[0] + 1)
     second = replace(found, image=found.image + joined + first.result)
@@ -114,7 +113,7 @@ def fitting_memory(model: Model, image: Image, where: str, region: Region | None
 
     Raises MemoryShortageError, with the figure, where not even one would.
     """
-    if isinstance(model, Cascaded) and model.first is not None:
+    if model.first is not None:
         model = replace(model, first=fitting_memory(model.first, image, where))
     free = USABLE * available_memory()
     batch = model.inference.batch
@@ -168,7 +167,7 @@ def _walked(image: Image, spatial: Sequence[int], patch: Sequence[int]) -> int:
 def _network(model: Model, batch: int) -> int:
     """While a batch goes through: what is alive of its layers at the most, one member after the other."""
     patch = model.inference.patch
-    run = model.run.network if isinstance(model.run, Shrinking) else model.run
+    run = model.run.network if isinstance(model.run, SmallerBatches) else model.run
     members = run.members if isinstance(run, Averaged) else (run,)
     said = 4 * batch * sum(_numbers(head, patch) for head in model.task.heads.values())
     held = said * len(members) if len(members) > 1 else 0  # what each has said waits for the others

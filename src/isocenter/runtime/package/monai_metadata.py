@@ -13,7 +13,6 @@ from importlib.metadata import packages_distributions, version
 from typing import Any
 
 from isocenter import networks
-from isocenter.runtime.cascade import Cascaded
 from isocenter.runtime.model import Model
 from isocenter.runtime.package.contents import FIRST, mean_of
 from isocenter.tasks import Task, channels_of, parts_of
@@ -74,11 +73,10 @@ def inference(model: Model, places: Mapping[str, str], own_scales: bool) -> dict
     here = "$@bundle_root + "
     told = {"covariates": "@covariates"} if model.context.names else {}
     absent = [plain(name) for name in model.preprocessing.settings.get("absent", ())]
-    first = model.first if isinstance(model, Cascaded) else None
     before: dict[str, Any] = {}
-    if first is not None:
-        before["network_before"] = _network_def(first, False)
-        before["before"] = _inferer(first, places, f"{FIRST}/", {"network": "@network_before"})
+    if model.first is not None:
+        before["network_before"] = _network_def(model.first, False)
+        before["before"] = _inferer(model.first, places, f"{FIRST}/", {"network": "@network_before"})
     given = {"network": "@network_def", **told, **({"before": "@before"} if before else {})}
     return {
         "imports": ["$import torch"],

@@ -9,7 +9,7 @@ from typing import Any
 
 from isocenter import tasks
 from isocenter.errors import IntegrityError, IsocenterError, MemoryShortageError, UsageError, is_out_of_memory
-from isocenter.runtime.cascade import Cascaded
+from isocenter.runtime.cascade import with_first_stage
 from isocenter.runtime.model import Inference, Model
 from isocenter.runtime.package.backends.torch_eager import averaged
 from isocenter.runtime.package.certificate import CERTIFICATE, read_certificate
@@ -86,7 +86,7 @@ def _model(
         return model
     # On the same backend: the certificate is that of what both say together.
     first = _computed(path / FIRST, package_record(path / FIRST), computing, threads)
-    return Cascaded.of(model, first)
+    return with_first_stage(model, first)
 
 
 def _digest(path: Path, weights: Sequence[str]) -> str:

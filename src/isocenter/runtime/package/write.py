@@ -15,7 +15,6 @@ from isocenter import networks
 from isocenter.errors import PlanError
 from isocenter.evaluation import rows_to_json
 from isocenter.lazy import torch
-from isocenter.runtime.cascade import Cascaded
 from isocenter.runtime.device import environment
 from isocenter.runtime.ensemble import have_own_scales
 from isocenter.runtime.model import Model
@@ -64,7 +63,7 @@ def write_package(model: Model, evidence: Evidence, title: str, folder: Path) ->
 
     Raises PlanError for a model whose parts cannot travel.
     """
-    if isinstance(model, Cascaded) and model.first is not None:
+    if model.first is not None:
         (folder / FIRST).mkdir()
         write_package(model.first, Evidence(limits=[OF_A_CASCADE]), f"{title}, first stage", folder / FIRST)
     modules, sources = _modules(model), _sources(model)

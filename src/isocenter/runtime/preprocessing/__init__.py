@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from isocenter.runtime.preprocessing.columns import HELD_BYTES
     from isocenter.runtime.preprocessing.image_statistics import BLOCK_VOXELS
     from isocenter.runtime.preprocessing.preprocessing import STREAMED_BYTES, Preprocessing
-    from isocenter.runtime.preprocessing.protocol import Part, Prepares
-    from isocenter.runtime.preprocessing.restore import Passing
-    from isocenter.runtime.preprocessing.slice_order import Way
+    from isocenter.runtime.preprocessing.protocol import Part, Prepares, Restores, Source
+    from isocenter.runtime.preprocessing.restore import YIELDED_BYTES, Passing
+    from isocenter.runtime.preprocessing.slice_order import SliceOrder
     from isocenter.runtime.preprocessing.streamed import Streamed, padded_region, source_region
     from isocenter.runtime.preprocessing.trace import Trace
 
@@ -20,13 +20,16 @@ __all__ = [
     "BLOCK_VOXELS",
     "HELD_BYTES",
     "STREAMED_BYTES",
+    "YIELDED_BYTES",
     "Part",
     "Passing",
     "Prepares",
     "Preprocessing",
+    "Restores",
+    "SliceOrder",
+    "Source",
     "Streamed",
     "Trace",
-    "Way",
     "padded_region",
     "source_region",
 ]

@@ -20,7 +20,7 @@ def columns(trace: Trace, part: Region, patch: Sequence[int], channels: int, hel
     part:     of that region, which is cut
     channels: of all dense outputs together
     """
-    limit, walked = held or HELD_BYTES, trace.way.axis
+    limit, walked = held or HELD_BYTES, trace.slice_order.axis
     counts = [1] * len(part)
     while True:
         pieces = _pieces(part, counts)
@@ -39,7 +39,7 @@ def columns(trace: Trace, part: Region, patch: Sequence[int], channels: int, hel
 
 def held_bytes(trace: Trace, part: Region, patch: Sequence[int], channels: int) -> int:
     """What is held of a part while it is walked: sums, and rows on their way back, all on the network's grid."""
-    walked = trace.way.axis
+    walked = trace.slice_order.axis
     plane = math.prod(one.stop - one.start for axis, one in enumerate(trace.needed(part)) if axis != walked)
     rows = 0 if trace.shape[walked] == trace.kept[walked] else 2 * trace.steps_back(walked).index.shape[1]
     return 4 * plane * (patch[walked] * (channels + 1) + rows * channels)

@@ -17,11 +17,10 @@ from numpy.typing import NDArray
 from isocenter.errors import DatasetError, GeometryError, PlanError, counted
 from isocenter.runtime.preprocessing.columns import columns
 from isocenter.runtime.preprocessing.image_statistics import content_of, scales_of
-from isocenter.runtime.preprocessing.protocol import Part
+from isocenter.runtime.preprocessing.protocol import Part, Source
 from isocenter.runtime.preprocessing.restore import resampled_back
 from isocenter.runtime.preprocessing.streamed import Streamed
 from isocenter.runtime.preprocessing.trace import Trace
-from isocenter.runtime.windows import Source
 from isocenter.transforms import (
     Normalisation,
     Order,
@@ -120,10 +119,12 @@ class Preprocessing:
 
     @property
     def is_in_parts(self) -> bool:
+        """Large volumes are prepared part by part."""
         return True
 
     @property
     def order_of_axes(self) -> tuple[int, ...]:
+        """The axes of an upright image (RAS+), unchanged."""
         return tuple(range(self.ndim))
 
     @property
@@ -166,8 +167,8 @@ class Preprocessing:
         seen = channels[0] if len(channels) == 1 else np.concatenate(channels)
         return np.ascontiguousarray(seen, dtype=np.float32), trace
 
-    def there(self, image: Image, where: str) -> tuple[bool, ...]:
-        """Of each channel whether the image has it; DatasetError where one is lacking that must not."""
+    def present(self, image: Image, where: str) -> tuple[bool, ...]:
+        """Of each channel whether the image has it; DatasetError where one is missing that the model needs."""
         places = self._places(recoloured(image, self.channels), where)
         return tuple(place in places for place in range(len(self.channels)))
 
@@ -206,13 +207,13 @@ class Preprocessing:
             return []
         found = columns(trace, wanted, patch, channels)
         if region is None and len(found) == 1:
-            return [Part(way=trace.way)]  # padding and all: a vector is the mean over every window
-        return [Part(one, trace.needed(one), trace.way) for one in found]
+            return [Part(slice_order=trace.slice_order)]  # padding and all: a vector is the mean over every window
+        return [Part(one, trace.needed(one), trace.slice_order) for one in found]
 
     def restored(
         self, slabs: Slabs, trace: Trace, part: Region | None = None
     ) -> Iterator[tuple[Region, Mapping[str, Array]]]:
-        """Finished parts of the network's grid, in order of the trace's way, as parts of the source's own grid.
+        """Finished parts of the network's grid, in order of the trace's slice order, as parts of the source's own grid.
 
         part: of the region that was kept; the slabs then hold what it needs
         Arrays without spatial axes (a vector head) pass through. Only the rows that a coming slab still needs are held.

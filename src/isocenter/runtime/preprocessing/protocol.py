@@ -1,4 +1,4 @@
-"""What a preprocessing is to a model: from an image to what the network sees, and back."""
+"""The protocol of preprocessing: from an image to the network's input, and from outputs back to the image's grid."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from isocenter.runtime.preprocessing.slice_order import Way
-from isocenter.runtime.windows import Source
-from isocenter.values import Image, Region, Slabs
+from isocenter.runtime.preprocessing.slice_order import SliceOrder
+from isocenter.values import Array, Image, Region, Slabs
 
 
 @dataclass(frozen=True)
@@ -17,16 +16,47 @@ class Part:
 
     kept:   on the grid on which slabs are restored
     needed: of the grid that the network sees, for that
-    way:    how it is walked
+    slice_order: in which the part is walked
     """
 
     kept: Region | None = None
     needed: Region | None = None
-    way: Way = field(default_factory=Way)
+    slice_order: SliceOrder = field(default_factory=SliceOrder)
 
 
-class Prepares(Protocol):
-    """A kind of preprocessing; `preparation.preprocessing_of` makes one from a model's record."""
+class Source(Protocol):
+    """(channels, *spatial) numbers that are read region by region: an array, or parts that are made on request."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(channels, *spatial)."""
+
+    def __getitem__(self, region: tuple[slice, ...], /) -> Array:
+        """Numbers of a region; its first slice is of channels."""
+
+
+class Restores(Protocol):
+    """The steps around the network for one image: its input region by region, and outputs on the image's own grid."""
+
+    @property
+    def cascade(self) -> float | None:
+        """None where the network sees the image alone; else the last channel are numbers of labels marked before."""
+
+    def opened(self, image: Image, where: str) -> tuple[Source, Any]:
+        """The same, where what the network sees may be made part by part."""
+
+    def parts(self, trace: Any, region: Region | None, patch: Sequence[int], channels: int) -> Sequence[Part]:
+        """What is predicted one after the other, so that the sums of so many channels need not much memory.
+
+        region: of the source's grid, of what nobody wants the rest
+        """
+
+    def restored(self, slabs: Slabs, trace: Any, part: Region | None = None) -> Slabs:
+        """Finished rows of the network's grid, in the part's slice order, as parts of the source's own grid."""
+
+
+class Prepares(Restores, Protocol):
+    """A kind of preprocessing; `preprocessing_kinds.preprocessing_of` makes one from a model's record."""
 
     @property
     def ndim(self) -> int:
@@ -69,10 +99,6 @@ class Prepares(Protocol):
         """By which factor the network's grid is coarser than the spacing, or the image's own grid, makes it."""
 
     @property
-    def cascade(self) -> float | None:
-        """None where the network sees the image alone; else the last channel are numbers of labels marked before."""
-
-    @property
     def is_in_parts(self) -> bool:
         """Whether large volumes are prepared and summed up part by part, so that no more of them is held."""
 
@@ -83,14 +109,5 @@ class Prepares(Protocol):
     def __call__(self, image: Image, where: str) -> tuple[Any, Any]:
         """(channels, *padded) as the network sees it, and the way back, which knows its `source` geometry."""
 
-    def opened(self, image: Image, where: str) -> tuple[Source, Any]:
-        """The same, where what the network sees may be made part by part."""
-
-    def parts(self, trace: Any, region: Region | None, patch: Sequence[int], channels: int) -> Sequence[Part]:
-        """What is predicted one after the other, so that the sums of so many channels need not much memory.
-
-        region: of the source's grid, of what nobody wants the rest
-        """
-
-    def restored(self, slabs: Slabs, trace: Any, part: Region | None = None) -> Slabs:
-        """Finished rows of the network's grid, in order of the way of their part, as parts of the source's own grid."""
+    def present(self, image: Image, where: str) -> tuple[bool, ...]:
+        """Of each channel whether the image has it; DatasetError where one is missing that the model needs."""

@@ -1,4 +1,4 @@
-"""Outputs on the network's grid, part by part, back onto the grid of the image."""
+"""Outputs of the network, brought back part by part onto the grid of the image."""
 
 from __future__ import annotations
 
@@ -10,24 +10,26 @@ from typing import Any
 import numpy as np
 
 from isocenter.runtime.preprocessing.trace import Trace
-from isocenter.runtime.windows import YIELDED_BYTES
 from isocenter.transforms import Stretched, Taps, growing
 from isocenter.values import Array, Region, Slabs
 
+# What follows works on a finished part with several copies of it: a few rows at a time.
+YIELDED_BYTES = 2**25
+
 
 def resampled_back(slabs: Slabs, trace: Trace, wanted: Region) -> Iterator[tuple[Region, Mapping[str, Array]]]:
-    """Parts of the padded grid, in the order of the trace's way, as parts of the region that was kept.
+    """Parts of the padded grid, in the order of the trace's slice order, as parts of the region that was kept.
 
     wanted: of that region
     What is resampled is so only when it is asked for (`Stretched`): labels are found without. Of the network's grid
     those rows are held that a coming one is made of.
     """
-    way, kept = trace.way, trace.kept
-    size, shape = kept[way.axis], trace.shape[way.axis]
-    steps = way.order(tuple(_step(trace, axis, part) for axis, part in enumerate(wanted)))
-    rows, *plane = way.region(wanted, size)
-    first = _turned(steps[0], shape) if way.backwards and steps[0] is not None else steps[0]
-    order = growing(list(zip(way.order(trace.shape), way.order(kept), strict=True)))
+    walk, kept = trace.slice_order, trace.kept
+    size, shape = kept[walk.axis], trace.shape[walk.axis]
+    steps = walk.order(tuple(_step(trace, axis, part) for axis, part in enumerate(wanted)))
+    rows, *plane = walk.region(wanted, size)
+    first = _turned(steps[0], shape) if walk.backwards and steps[0] is not None else steps[0]
+    order = growing(list(zip(walk.order(trace.shape), walk.order(kept), strict=True)))
     passing = Passing(rows, first, order)
     for region, arrays in slabs:
         if not region:
@@ -36,7 +38,7 @@ def resampled_back(slabs: Slabs, trace: Trace, wanted: Region) -> Iterator[tuple
         place, there = _unpadded(region, arrays, trace)
         if place is None:
             continue
-        now, *across = way.region(place, shape)
+        now, *across = walk.region(place, shape)
         # Where an axis stays, what is wanted of it is cut out; else its steps are counted from where the slab begins.
         cut = [
             slice(want.start - has.start, want.stop - has.start) if step is None else slice(None)
@@ -46,9 +48,12 @@ def resampled_back(slabs: Slabs, trace: Trace, wanted: Region) -> Iterator[tuple
             None if step is None else Taps(step.index - has.start, step.weight)
             for has, step in zip(across, steps[1:], strict=True)
         ]
-        walked = {name: way.there(one)[(slice(None), slice(None), *cut)] for name, one in there.items()}
+        walked = {name: walk.ordered(one)[(slice(None), slice(None), *cut)] for name, one in there.items()}
         for found, made in passing.taken(now, walked, moved):
-            yield way.region_back((found, *plane), size), {name: way.back(one) for name, one in made.items()}
+            yield (
+                walk.region_back((found, *plane), size),
+                {name: walk.restored(one) for name, one in made.items()},
+            )
 
 
 def _step(trace: Trace, axis: int, wanted: slice) -> Taps | None:

@@ -11,7 +11,7 @@ from isocenter.values import Array, Region
 
 
 @dataclass(frozen=True)
-class Way:
+class SliceOrder:
     """A grid seen so that it is walked from the first row of its first axis to the last.
 
     A file gives its slices in one order only: the walk follows it, and what the network sees stays as it is.
@@ -23,13 +23,13 @@ class Way:
     axis: int = 0
     backwards: bool = False
 
-    def there(self, array: Array) -> Array:
+    def ordered(self, array: Array) -> Array:
         """(channels, *spatial) as it is walked: a view."""
         moved = np.moveaxis(array, self.axis + 1, 1)
         return moved[:, ::-1] if self.backwards else moved
 
-    def back(self, array: Array) -> Array:
-        """The inverse of `there`."""
+    def restored(self, array: Array) -> Array:
+        """The inverse of `ordered`."""
         return np.moveaxis(array[:, ::-1] if self.backwards else array, 1, self.axis + 1)
 
     def order(self, axes: tuple[Any, ...]) -> tuple[Any, ...]:

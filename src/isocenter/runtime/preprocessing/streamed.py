@@ -15,7 +15,7 @@ from isocenter.values import Image, Reader, Region
 
 @dataclass(eq=False)
 class Streamed:
-    """(channels, *padded) as a network sees it, part by part, quickest in the order of the trace's way.
+    """(channels, *padded) as a network sees it, part by part, quickest in the order of the trace's slice order.
 
     scales: of each channel, known from all of its values
     order:  interpolation of intensities

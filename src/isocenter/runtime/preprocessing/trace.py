@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from isocenter.runtime.preprocessing.slice_order import Way
+from isocenter.runtime.preprocessing.slice_order import SliceOrder
 from isocenter.transforms import Taps, taps, unpermuted
 from isocenter.values import Array, Geometry, Region
 
@@ -32,12 +32,12 @@ class Trace:
     steps: tuple[float, ...]
 
     @property
-    def way(self) -> Way:
+    def slice_order(self) -> SliceOrder:
         """How the network's grid is walked: as a file gives its slices, which are those of its last axis."""
         if len(self.axes) < 3:
-            return Way()
+            return SliceOrder()
         axis = self.axes.index(len(self.axes) - 1)
-        return Way(axis, self.flips[axis])
+        return SliceOrder(axis, self.flips[axis])
 
     @property
     def kept(self) -> tuple[int, ...]:

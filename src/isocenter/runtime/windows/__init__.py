@@ -8,19 +8,16 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.runtime.windows.averaging import Averaged, flipped_axes
-    from isocenter.runtime.windows.batches import Source
-    from isocenter.runtime.windows.pipeline import Beside, passed
+    from isocenter.runtime.windows.pipeline import Receiver, WindowSettings, run_pipeline
     from isocenter.runtime.windows.slide import Progress
-    from isocenter.runtime.windows.sums import YIELDED_BYTES
 
 __all__ = [
-    "YIELDED_BYTES",
     "Averaged",
-    "Beside",
     "Progress",
-    "Source",
+    "Receiver",
+    "WindowSettings",
     "flipped_axes",
-    "passed",
+    "run_pipeline",
 ]
 
 if not TYPE_CHECKING:

@@ -112,12 +112,12 @@ def mirrored(
     trace: Trace,
     left_right: int | None,
     *,
-    marked: bool = False,
+    labelled: bool = False,
 ) -> Network:
     """The network with views mirrored along these axes, for the image that the trace is of.
 
     left_right: the axis of the network's grid that the model was planned for
-    marked:     the last channel are numbers of the task's labels
+    labelled:   whether the last channel holds numbers of the task's labels
     Raises GeometryError for an image with which that would not be true to anatomy.
     """
     if not axes:
@@ -130,7 +130,7 @@ def mirrored(
             NO_MIRROR,
         )
     offsets = {name: head.offsets for name, head in task.heads.items() if head.offsets}
-    numbers = sides if marked and names_sides(sides) else None
+    numbers = sides if labelled and names_sides(sides) else None
     return Mirrored(network, task.average, axes, crossing, sides_of(task), offsets, numbers)
 
 

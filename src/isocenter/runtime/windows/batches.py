@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.runtime.preprocessing import Way
+from isocenter.runtime.preprocessing import SliceOrder, Source
 from isocenter.values import Array, Region
 
 # (batch, channels, *patch), and where it is told something (batch, entries), to {head: (batch, channels, *patch) or
@@ -22,15 +21,6 @@ Corner = tuple[int, ...]
 REMEMBERED = 4
 
 
-class Source(Protocol):
-    """(channels, *spatial) numbers of which parts are taken: an array, or what makes one part after the other."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    def __getitem__(self, region: tuple[slice, ...], /) -> Array: ...
-
-
 @dataclass(eq=False)
 class Windows:
     """Cuts windows, row after row; of a source that is no array only the rows of one window are held.
@@ -41,7 +31,7 @@ class Windows:
     """
 
     image: Source
-    way: Way
+    slice_order: SliceOrder
     patch: tuple[int, ...]
     ends: tuple[tuple[int, int], ...]
     skip: Callable[[Region], bool] | None = None
@@ -51,14 +41,14 @@ class Windows:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        return self.way.order(tuple(self.image.shape[1:]))
+        return self.slice_order.order(tuple(self.image.shape[1:]))
 
     def is_skipped(self, corner: Corner) -> bool:
         if self.skip is None:
             return False
         axes = zip(corner, self.patch, self.sizes, strict=True)
         window = tuple(slice(max(start, 0), min(start + n, size)) for start, n, size in axes)
-        return self.skip(self.way.region_back(window, self.sizes[0]))
+        return self.skip(self.slice_order.region_back(window, self.sizes[0]))
 
     def cut(self, corner: Corner) -> Array:
         """(channels, *patch) as the network sees it."""
@@ -66,7 +56,7 @@ class Windows:
             self._row, self._slab = corner[0], self._continued(corner[0])
         starts = [start - low for start, (low, _) in zip(corner[1:], self.ends, strict=True)]
         inside = [slice(start, start + n) for start, n in zip(starts, self.patch[1:], strict=True)]
-        return self.way.back(self._slab[(slice(None), slice(None), *inside)])
+        return self.slice_order.restored(self._slab[(slice(None), slice(None), *inside)])
 
     def _continued(self, row: int) -> Array:
         """The rows of the windows that begin here; where the image is smaller than a window its edge goes on."""
@@ -79,12 +69,12 @@ class Windows:
     def _rows(self, low: int, high: int) -> Array:
         """Rows of the image, in the order of the walk; those that the last windows had are not made again."""
         if isinstance(self.image, np.ndarray):
-            return self.way.there(self.image)[(slice(None), slice(low, high), *self._plane)]
+            return self.slice_order.ordered(self.image)[(slice(None), slice(low, high), *self._plane)]
         first, held = self._held or (low, None)
         known = held[:, low - first :] if held is not None and first <= low < first + held.shape[1] else None
         start = low if known is None else low + known.shape[1]
-        part = self.way.region_back((slice(start, high), *self._plane), self.sizes[0])
-        new = self.way.there(self.image[(slice(None), *part)])
+        part = self.slice_order.region_back((slice(start, high), *self._plane), self.sizes[0])
+        new = self.slice_order.ordered(self.image[(slice(None), *part)])
         self._held = (low, new if known is None else np.concatenate([known, new], axis=1))
         return self._held[1]
 

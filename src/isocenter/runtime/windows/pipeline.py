@@ -1,61 +1,82 @@
-"""The way of an image through a model: prepared, seen by the network window by window, brought back and decoded."""
+"""The pipeline of a prediction: prepare an image, run the network window by window, restore its grid and decode."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from isocenter.runtime.pace import overlap_within
+from isocenter.errors import counted
 from isocenter.runtime.windows.averaging import mirrored
 from isocenter.runtime.windows.slide import Network, Progress, slide, window_count
 from isocenter.values import Array, Image, Prediction, Region, Slabs
 
 if TYPE_CHECKING:
-    from isocenter.runtime.preprocessing import Prepares, Trace
+    from isocenter.runtime.preprocessing import Restores, Source, Trace
     from isocenter.tasks import Task
 
-# Is given a part of a grid, and {head: (classes, *region) or (classes,)} its probabilities.
-Beside = Callable[[Region, Mapping[str, Array]], None]
+# Takes a part of a grid, and {head: (classes, *region) or (classes,)} its probabilities.
+Receiver = Callable[[Region, Mapping[str, Array]], None]
+# Shares of a window that the next window covers too, tried in this order where the time is limited.
+OVERLAPS = (0.5, 0.375, 0.25, 0.125, 0.0)
+
+log = logging.getLogger("isocenter")
 
 
-def passed(
+@dataclass(frozen=True)
+class WindowSettings:
+    """The windows in which a network sees an image.
+
+    patch:      voxels of a window, per axis
+    overlap:    share of a window that the next window covers too
+    batch:      windows that pass the network together
+    flips:      axes of the window along which the network also sees it mirrored
+    left_right: axis of the network's grid between left and right, as the model was planned; None where unknown
+    seconds:    time limit for all windows of an image: the overlap shrinks where it has to; None without a limit
+    """
+
+    patch: tuple[int, ...]
+    overlap: float
+    batch: int
+    flips: tuple[int, ...] = ()
+    left_right: int | None = None
+    seconds: float | None = None
+
+
+def run_pipeline(
     image: Image,
     where: str,
     *,
     task: Task,
-    preprocessing: Prepares,
+    preprocessing: Restores,
     network: Network,
-    patch: tuple[int, ...],
-    overlap: float,
-    batch: int,
-    flips: tuple[int, ...],
-    left_right: int | None,
+    windows: WindowSettings,
     progress: Progress | None = None,
-    beside: Beside | None = None,
+    receiver: Receiver | None = None,
     region: Region | None = None,
-    seconds: float | None = None,
 ) -> Prediction:
-    """The result on the image's own grid. This file needs NumPy alone, so that a copy of it travels with a model.
+    """Return the result on the image's own grid. This file needs NumPy only: a copy of it travels with a model.
 
-    flips:      axes of the window along which it is also seen mirrored
-    left_right: the axis of the network's grid that the model was planned for
-    region:     of the image's grid: windows that do not touch it are not run, and nothing is said of what lies beyond
-    seconds:    in which the windows should be done, if need be with less overlap
+    receiver: takes the probabilities of each finished part
+    region:   of the image's grid: windows that do not touch it are skipped, and the rest of the grid has no result
     """
     data, trace = preprocessing.opened(image, where)
-    seen = mirrored(network, task, flips, trace, left_right, marked=preprocessing.cascade is not None)
+    labelled = preprocessing.cascade is not None
+    seen = mirrored(network, task, windows.flips, trace, windows.left_right, labelled=labelled)
+    patch, overlap = windows.patch, windows.overlap
     channels = sum(head.count for head in task.heads.values() if head.is_dense)
     parts = preprocessing.parts(trace, region, patch, channels)
 
-    def windows(overlap: float) -> list[int]:
+    def counts_with(overlap: float) -> list[int]:
         return [window_count(data.shape[1:], patch, overlap, part.needed) for part in parts]
 
-    if seconds is not None:
-        overlap = overlap_within(seconds, overlap, seen, data, patch, lambda one: sum(windows(one)))
-    counts = windows(overlap)
+    if windows.seconds is not None:
+        overlap = overlap_within(windows.seconds, overlap, seen, data, patch, lambda share: sum(counts_with(share)))
+    counts = counts_with(overlap)
 
     def restored() -> Slabs:
         for number, part in enumerate(parts):
@@ -64,26 +85,50 @@ def passed(
                 data,
                 patch,
                 overlap=overlap,
-                batch=batch,
+                batch=windows.batch,
                 merge=task.merge,
                 progress=_of_all(progress, sum(counts[:number]), sum(counts)),
                 wanted=part.needed,
-                way=part.way,
+                slice_order=part.slice_order,
             )
             yield from _with_axes(preprocessing.restored(slabs, trace, part.kept), task, trace)
 
     slabs = restored() if region is None else _within(restored(), region)
-    prediction = task.decode(slabs if beside is None else _told(slabs, task, beside), trace.source)
+    prediction = task.decode(slabs if receiver is None else _sent(slabs, task, receiver), trace.source)
     notes = _in_parts(task, data.shape[1:], patch)
     return replace(prediction, notes=(*prediction.notes, *notes)) if notes else prediction
 
 
+def overlap_within(
+    seconds: float, planned: float, network: Network, image: Source, patch: Sequence[int], count: Callable[[float], int]
+) -> float:
+    """Return the largest overlap, at most the planned one, with which an image's windows take about so many seconds.
+
+    count: number of windows with an overlap
+    One window from the middle of the image is timed. Where even windows without overlap take longer, the result is 0.
+    """
+    inner = [min(length, size) for length, size in zip(patch, image.shape[1:], strict=True)]
+    starts = [(size - length) // 2 for size, length in zip(image.shape[1:], inner, strict=True)]
+    window = image[(slice(None), *(slice(start, start + n) for start, n in zip(starts, inner, strict=True)))]
+    window = np.pad(window, [(0, 0), *((0, n - size) for n, size in zip(patch, inner, strict=True))], mode="edge")
+    batch = np.ascontiguousarray(window[None], dtype=np.float32)
+    network(batch)  # the first call prepares more than later ones
+    started = time.perf_counter()
+    network(batch)
+    each = time.perf_counter() - started
+    steps = [planned, *(share for share in OVERLAPS if share < planned)]
+    chosen = next((share for share in steps if count(share) * each <= seconds), 0.0)
+    windows = count(chosen)
+    log.info("overlap %g: %s of %.3g s, about %.3g s", chosen, counted(windows, "window"), each, windows * each)
+    return chosen
+
+
 def _in_parts(task: Task, spatial: tuple[int, ...], patch: tuple[int, ...]) -> list[str]:
-    """That a number, which may be a size, is the mean over windows none of which shows the whole image."""
+    """A note where a number, which may be a size, is the mean over windows none of which shows the whole image."""
     sized = any(head.holds_numbers for head in task.heads.values())
     if not sized or all(size <= n for size, n in zip(spatial, patch, strict=True)):
         return []
-    seen, held = (" x ".join(map(str, one)) for one in (spatial, patch))
+    seen, held = (" x ".join(map(str, sizes)) for sizes in (spatial, patch))
     return [
         f"the image has {seen} voxels at the model's spacing and the network sees {held} of them at once: the result "
         "is a mean over windows, which is wrong for what the size of something decides. Cut the image to the part that "
@@ -92,7 +137,7 @@ def _in_parts(task: Task, spatial: tuple[int, ...], patch: tuple[int, ...]) -> l
 
 
 def _with_axes(slabs: Slabs, task: Task, trace: Trace) -> Slabs:
-    """Slabs on the source's grid, of which also what belongs to axes is said of those of the source."""
+    """Slabs on the source's grid, with lengths and offsets along the source's axes."""
     turning = {name: head for name, head in task.heads.items() if head.turns}
     if not turning:
         yield from slabs
@@ -102,22 +147,22 @@ def _with_axes(slabs: Slabs, task: Task, trace: Trace) -> Slabs:
 
 
 def _of_all(progress: Progress | None, before: int, count: int) -> Progress | None:
-    """Progress of one part, told as progress of all of them."""
+    """Progress of one part, reported as progress of all parts."""
     return None if progress is None else lambda done, _: progress(before + done, count)
 
 
 def _within(slabs: Slabs, region: Region) -> Slabs:
-    """What of the slabs lies in a region of the same grid."""
-    for found, arrays in slabs:
-        both = [slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(found, region, strict=bool(found))]
-        if all(one.start < one.stop for one in both):
-            own = [slice(one.start - a.start, one.stop - a.start) for one, a in zip(both, found, strict=bool(found))]
+    """The parts of slabs that lie in a region of the same grid."""
+    for place, arrays in slabs:
+        both = [slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(place, region, strict=bool(place))]
+        if all(part.start < part.stop for part in both):
+            own = [slice(part.start - a.start, part.stop - a.start) for part, a in zip(both, place, strict=bool(place))]
             yield tuple(both), {name: array[(slice(None), *own)] for name, array in arrays.items()}
 
 
-def _told(slabs: Slabs, task: Task, beside: Beside) -> Slabs:
-    """The same slabs, their probabilities told to someone else on the way."""
+def _sent(slabs: Slabs, task: Task, receiver: Receiver) -> Slabs:
+    """The same slabs, whose probabilities the receiver gets on the way."""
     for region, arrays in slabs:
         made = {name: np.asarray(array) for name, array in arrays.items()}
-        beside(region, task.probabilities(made))
+        receiver(region, task.probabilities(made))
         yield region, made

@@ -11,9 +11,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.runtime.preprocessing import Way
+from isocenter.runtime.preprocessing import SliceOrder, Source
 from isocenter.runtime.windows.batches import Network as Network  # noqa: PLC0414 - known by this name from here
-from isocenter.runtime.windows.batches import Source, Windows, run
+from isocenter.runtime.windows.batches import Windows, run
 from isocenter.runtime.windows.sums import Sums
 from isocenter.values import Array, Region
 
@@ -64,31 +64,31 @@ def slide(
     progress: Progress | None = None,
     wanted: Region | None = None,
     skip: Callable[[Region], bool] | None = None,
-    way: Way | None = None,
+    slice_order: SliceOrder | None = None,
 ) -> Iterator[tuple[Region, Mapping[str, Array]]]:
     """(channels, *spatial) through the network: finished rows as they become final, in order of the first axis.
 
-    wanted: part of the image; windows that do not touch it are not run, and the same voxels come out as without it
-    skip:   whether nobody wants what lies in a window; where no window was run the outputs are 0
-    way:    along another axis, or backwards: the rows come in its order
+    wanted:      part of the image: windows that do not touch it are skipped, and its voxels are the same as without it
+    skip:        whether a window is not needed; where no window was run the outputs are 0
+    slice_order: the axis along which rows follow each other, and whether backwards
     Yields (region, {head: (channels, *region)}) in order; a vector head comes once, last, with an empty region, as
     the mean over windows. An image smaller than the patch is continued beyond its far edges, and cut back. Of
     windows without any contrast, as beside the body, those of one value are run once.
     progress is told how many windows are done, and of how many.
     """
-    way, own, patch = way or Way(), tuple(image.shape[1:]), tuple(patch)
-    size = own[way.axis]
+    walk, own, patch = slice_order or SliceOrder(), tuple(image.shape[1:]), tuple(patch)
+    size = own[walk.axis]
     spatial = tuple(max(have, need) for have, need in zip(own, patch, strict=True))
     parts = wanted or tuple(slice(0, length) for length in own)
-    grid = way.order(tuple(_touching(*axis, overlap) for axis in zip(spatial, patch, parts, strict=True)))
-    if way.backwards:  # rows are counted from the end of the image itself, before which it may be continued
-        grid = ([size - start - patch[way.axis] for start in reversed(grid[0])], *grid[1:])
-    rows, *plane = way.region(parts, size)
-    sums = Sums(way.there(importance(patch, merge)[None])[0], tuple(plane), grid[0][0], rows.start)
+    grid = walk.order(tuple(_touching(*axis, overlap) for axis in zip(spatial, patch, parts, strict=True)))
+    if walk.backwards:  # rows are counted from the end of the image itself, before which it may be continued
+        grid = ([size - start - patch[walk.axis] for start in reversed(grid[0])], *grid[1:])
+    rows, *plane = walk.region(parts, size)
+    sums = Sums(walk.ordered(importance(patch, merge)[None])[0], tuple(plane), grid[0][0], rows.start)
     vectors: dict[str, list[Array]] = {}
     done, all_windows = 0, math.prod(len(axis) for axis in grid)
     following = dict(zip(grid[0], [*grid[0][1:], rows.stop], strict=True))
-    windows = Windows(image, way, way.order(patch), tuple((axis[0], axis[-1]) for axis in grid[1:]), skip)
+    windows = Windows(image, walk, walk.order(patch), tuple((axis[0], axis[-1]) for axis in grid[1:]), skip)
     seen = run(network, windows, product(*grid), batch)  # a batch may begin in one row and end in the next
     for row in grid[0]:
         for corner, outputs in islice(seen, all_windows // len(grid[0])):
@@ -96,12 +96,15 @@ def slide(
             for name in outputs.keys() - dense.keys():
                 vectors.setdefault(name, []).append(outputs[name])
             if dense:
-                sums.add(corner, {name: way.there(output) for name, output in dense.items()})
+                sums.add(corner, {name: walk.ordered(output) for name, output in dense.items()})
             done += 1
             if progress is not None:
                 progress(done, all_windows)
         for region, means in sums.finished(min(following[row], rows.stop)):
-            yield way.region_back(region, size), {name: way.back(mean) for name, mean in means.items()}
+            yield (
+                walk.region_back(region, size),
+                {name: walk.restored(mean) for name, mean in means.items()},
+            )
         sums.advance(following[row])
     if vectors:
         yield (), {name: np.mean(values, axis=0) for name, values in vectors.items()}

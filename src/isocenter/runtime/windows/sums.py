@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from isocenter.runtime.preprocessing import YIELDED_BYTES
 from isocenter.values import Array, Region
 
-# What follows works on a finished part with several copies of it: a few rows at a time.
-YIELDED_BYTES = 2**25
 # Where no window was run nothing is known: its sum of 0 stays 0.
 LEAST_WEIGHT = np.float32(np.finfo(np.float32).tiny)
 

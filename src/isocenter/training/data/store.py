@@ -199,7 +199,7 @@ def _write(place: Path, case: Case, preprocessing: Preprocessing, task: Task, ma
     data = kind.prepared(target, preprocessing, trace)
     facts: dict[str, Any] = {"steps": np.array(trace.steps), "kind": np.array(kind.name)}
     if preprocessing.absent:
-        facts["there"] = np.array(preprocessing.there(whole, case.id))
+        facts["there"] = np.array(preprocessing.present(whole, case.id))
     for channel, found in kind.positions(target, data, trace.padded).items():
         facts[f"positions_{channel}"] = found
     with written(place, overwrite=True) as partial:

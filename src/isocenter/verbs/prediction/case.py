@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from isocenter.files import unwritable
-from isocenter.runtime import Model, available_memory, fitting_memory, measurements, over_time
+from isocenter.runtime import Model, available_memory, fitting_memory, measurements, size_changes
 from isocenter.tasks import rows_in
 from isocenter.transforms import stacked
 from isocenter.values import Case, Deferred, Image, Prediction, Problem
@@ -85,7 +85,7 @@ def computed(
             image,
             windows,
             mirror=asked.mirror,
-            beside=beside,
+            receiver=beside,
             region=region,
             overlap=asked.overlap,
             seconds=asked.seconds,
@@ -153,5 +153,5 @@ class _Rest:
             assert one.data is not None  # noqa: S101 - only what is dense goes by frame
             found = measurements(one.data, one.labels, self.image.frame(number))
             measured.append([{"case": self.case.id, **moment, **row} for row in found])
-        whole = [{"case": self.case.id, "frame": "all", **row} for row in over_time(measured)]
+        whole = [{"case": self.case.id, "frame": "all", **row} for row in size_changes(measured)]
         return rows, [*(row for frame in measured for row in frame), *whole]

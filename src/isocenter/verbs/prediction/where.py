@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from isocenter.errors import IntegrityError, ResourceError
-from isocenter.runtime import Model, Spread, careful, load
+from isocenter.runtime import Model, Spread, load, with_smaller_batches
 from isocenter.values import Case, Image
 from isocenter.verbs.prediction.case import Asked, Done, computed, image_of
 from isocenter.verbs.prediction.pipelined import Take, overlapped
@@ -35,7 +35,7 @@ class Here:
     model: Model
 
     def __call__(self, cases: Sequence[Case], asked: Asked, take: Take[Done], tracker: Tracker) -> None:
-        model = careful(self.model)
+        model = with_smaller_batches(self.model)
         numbers = {case.id: number for number, case in enumerate(cases, start=1)}
 
         def compute(case: Case, image: Image) -> Callable[[], Done]:
@@ -99,4 +99,4 @@ def _model(where: There) -> Model:
     model = load(where.path, where.device, fold=where.fold, backend=where.backend, threads=where.threads)
     if str(model.record.get("weights_sha256")) != where.weights:
         raise IntegrityError("a worker sees another model", where.path, SHARE)
-    return careful(model)
+    return with_smaller_batches(model)

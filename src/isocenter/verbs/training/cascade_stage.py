@@ -27,7 +27,7 @@ from isocenter.planning import (
     this_machine,
     with_memory,
 )
-from isocenter.runtime import BEFORE, Cascaded, Model, load, numbered
+from isocenter.runtime import BEFORE, Model, label_numbers, load, with_first_stage
 from isocenter.training import Clock, keep_marked
 from isocenter.values import Case, Decision, Plan
 from isocenter.verbs.plan import relative_to
@@ -61,7 +61,7 @@ class Before:
 
     def joined(self, second: Model) -> Model:
         """A model of the second stage with a first one that has learnt nothing: it takes as long."""
-        return Cascaded.of(second, fresh_model(settings(self.plan)))
+        return with_first_stage(second, fresh_model(settings(self.plan)))
 
     def deciding(self, name: str, decision: Decision) -> Before:
         """With something decided for both stages."""
@@ -107,7 +107,7 @@ class Before:
                 number = self.parts.get(case.id)
                 if number not in models:
                     models[number] = load(self.out, device, fold=number)
-                said = numbered(models[number].predict(case), models[number].task.labels)
+                said = label_numbers(models[number].predict(case), models[number].task.labels)
                 keep_marked(np.asarray(said), places[case.id])
                 tracker(done, len(missing))
         return places
