@@ -19,15 +19,15 @@ def apparent_diffusion(image: Image, where: str) -> Image:
     """
     b = _b_values(image, where)
     read, shape = image.reader(), image.geometry.shape
-    found = np.empty(shape, dtype=np.float32)
+    coefficients = np.empty(shape, dtype=np.float32)
     for place in range(shape[-1]):  # a slice at a time: all frames of a volume are large
         region = (*(slice(0, size) for size in shape[:-1]), slice(place, place + 1))
         part = read((slice(0, 1), slice(None), *region))
-        found[region] = _fitted(np.where(image.measured(part), part, np.nan)[0].astype(np.float64), b)
+        coefficients[region] = _fitted(np.where(image.measured(part), part, np.nan)[0].astype(np.float64), b)
     facts = {name: value for name, value in image.facts.items() if name not in ("b_values", "gradient_directions")}
     return replace(
         image,
-        pixels=found[None],
+        pixels=coefficients[None],
         channels=("ADC",),
         times=None,
         padding=None,

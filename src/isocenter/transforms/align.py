@@ -1,4 +1,4 @@
-"""One image on the grid of another, through the world."""
+"""Resampling of an image onto the grid of another, by their places in the patient."""
 
 from __future__ import annotations
 

@@ -185,13 +185,13 @@ class Augmentation:
         The loss is share * loss(targets) + (1 - share) * loss(targets[partner]); the partner is None where nothing is
         mixed. The draws are the first sample's: a batch is mixed as one.
         """
-        ways = [(way, alpha) for way, alpha in ((mixup, self.mixup), (cutmix, self.cutmix)) if alpha > 0]
-        if not ways or len(images) < 2:
+        mixes = [(mix, alpha) for mix, alpha in ((mixup, self.mixup), (cutmix, self.cutmix)) if alpha > 0]
+        if not mixes or len(images) < 2:
             return images, None, 1.0
         rng = child(int(generators[0].integers(2**63)), len(KINDS))
-        way, alpha = ways[int(rng.integers(len(ways)))]
+        mix, alpha = mixes[int(rng.integers(len(mixes)))]
         partner = partners(len(images), rng, images)
-        changed, share = way(images, partner, alpha, rng)
+        changed, share = mix(images, partner, alpha, rng)
         return changed, partner, share
 
     @property

@@ -1,4 +1,4 @@
-"""What goes wrong in computed tomography: too few photons, and metal."""
+"""Artefacts of computed tomography: noise of a low dose, and metal."""
 
 from __future__ import annotations
 

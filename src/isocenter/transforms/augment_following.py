@@ -1,4 +1,4 @@
-"""What is known about an image follows it: label maps voxel by voxel, boxes by their corners.
+"""Targets that follow the augmentation of their image: label maps voxel by voxel, boxes by their corners.
 
 `Augmentation` says how an image is moved, and each kind of target what that makes of it. A new kind is one class here.
 """
@@ -73,18 +73,23 @@ class LabelMap:
 
     @property
     def targets(self) -> Tensor:
+        """The tensor that the loss takes."""
         return self.labels
 
     def flipped(self, mirrored: NDArray[np.bool_]) -> Self:
+        """Mirrored as the images are, sample by sample."""
         return replace(self, labels=flipped(self.labels, mirrored))
 
     def sides_changed(self, crossed: Tensor, mirrored: Sequence[int]) -> Self:
+        """With the labels of left and right exchanged where the sample was mirrored across them."""
         return replace(self, labels=sides_changed(self.labels, crossed, mirrored))
 
     def turned(self, turns: NDArray[np.intp]) -> Self:
+        """Turned by (samples,) quarter turns."""
         return replace(self, labels=turned(self.labels, turns, self.labels.ndim - 1))
 
     def warped(self, warp: Warp) -> Self:
+        """Read through the sampling grid of the warp."""
         chosen = list(warp.chosen)
         read = self._exchanged(read_labels(self._exchanged(self.labels[chosen]), warp.grid))
         return replace(self, labels=replaced(self.labels, chosen, read))
@@ -102,6 +107,7 @@ class ObjectMap(LabelMap):
     """(batch, *spatial) numbers of objects: they name no side, and in a mirror they stay what they are."""
 
     def sides_changed(self, crossed: Tensor, mirrored: Sequence[int]) -> Self:
+        """With the labels of left and right exchanged where the sample was mirrored across them."""
         return self
 
 
@@ -119,6 +125,7 @@ class Corners:
 
     @property
     def targets(self) -> Tensor:
+        """The tensor that the loss takes."""
         return self.boxes
 
     @property
@@ -128,12 +135,14 @@ class Corners:
         return self.boxes[..., 1 : 1 + ndim], self.boxes[..., 1 + ndim :]
 
     def flipped(self, mirrored: NDArray[np.bool_]) -> Corners:
+        """Mirrored as the images are, sample by sample."""
         low, high = self._edges
         size = low.new_tensor(self.spatial)
         there = torch.as_tensor(mirrored, device=low.device)[:, None]
         return self._at(torch.where(there, size - high, low), torch.where(there, size - low, high))
 
     def sides_changed(self, crossed: Tensor, mirrored: Sequence[int]) -> Corners:
+        """With the labels of left and right exchanged where the sample was mirrored across them."""
         changed = sides_changed(self.boxes[..., 0], crossed, mirrored)
         return replace(self, boxes=torch.cat([changed[..., None], self.boxes[..., 1:]], dim=-1))
 
@@ -197,5 +206,5 @@ def _displaced(field: Tensor, places: Tensor, size: Tensor) -> Tensor:
     """
     ndim = places.shape[-1]
     where = (2 * places / size).flip(-1).reshape(*places.shape[:2], *[1] * (ndim - 1), ndim)
-    found = sampled(field, where, "bilinear", "border")
-    return found.flatten(2).movedim(1, -1).flip(-1) * size / 2
+    displacements = sampled(field, where, "bilinear", "border")
+    return displacements.flatten(2).movedim(1, -1).flip(-1) * size / 2

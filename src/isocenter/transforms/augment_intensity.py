@@ -1,4 +1,4 @@
-"""Changes of intensity that any kind of image meets: contrast, brightness, gamma, noise, blur, low resolution.
+"""Changes of intensity for any kind of image: contrast, brightness, gamma, noise, blur, low resolution.
 
 Every change takes the samples that it befalls, (samples, channels, *spatial), its strength, and a generator for each
 sample. Images are normalised, so that 1 is about one standard deviation of an image.

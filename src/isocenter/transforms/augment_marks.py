@@ -1,4 +1,4 @@
-"""Labels that a network has marked, marked worse: so that who learns from them does not trust them blindly.
+"""Errors put into the label maps of an earlier stage, so that the next stage learns not to trust them blindly.
 
 The idea is that of the cascade of nnU-Net (Isensee et al., Nature Methods 2021, doi:10.1038/s41592-020-01008-z), which
 grows, shrinks and removes what its first stage has marked.

@@ -1,4 +1,4 @@
-"""Parts of images covered, and whole images mixed in pairs."""
+"""Cutout, mixup and CutMix: covered boxes, and images mixed in pairs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes wrong in magnetic resonance: an uneven field, a patient who moves, ghosts, spikes.
+"""Artefacts of magnetic resonance: an uneven field, motion of the patient, ghosts, spikes.
 
 The signal of a magnitude image begins at 0, which after normalisation is the lowest value of the image.
 """

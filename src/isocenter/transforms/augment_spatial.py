@@ -1,9 +1,10 @@
-"""Where voxels are read from: mirrored, turned, scaled, shifted, bent; image and label through the same grid."""
+"""Sampling grids for mirroring, rotation, scale, shift and bending, shared by image and label."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from functools import reduce
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +24,9 @@ STEEPEST = 0.5
 # Slices this many times as far apart as the finest voxels are not read between: the image there would be invented.
 # nnU-Net draws the same line, doi:10.1038/s41592-020-01008-z
 THICK = 3.0
+
+# The rotations about z, y and x, each by the axis that turns and the axis that it turns to.
+PLANES = ((0, 1), (2, 0), (1, 2))
 
 Floats = NDArray[np.float64]
 
@@ -153,21 +157,20 @@ def _largest_share(labels: Tensor, places: Tensor, samples: Tensor) -> Tensor:
         values.append(labels.flatten()[index] * inside)
         weights.append(weight)
     around, share = torch.stack(values), torch.stack(weights)
-    together = torch.stack([(share * (around == one)).sum(dim=0) for one in around])
-    return around.gather(0, together.argmax(dim=0)[None])[0]
+    votes = torch.stack([(share * (around == one)).sum(dim=0) for one in around])
+    return around.gather(0, votes.argmax(dim=0)[None])[0]
 
 
 def rotation(angles: Floats, ndim: int) -> Floats:
     """(ndim, ndim) rotation about z, then y, then x; in 2D by the first angle alone; a series cannot be turned."""
-    if ndim == 1:
-        return np.eye(1)
-    (sz, sy, sx), (cz, cy, cx) = np.sin(angles), np.cos(angles)
-    about_z = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
-    if ndim == 2:
-        return about_z[:2, :2]
-    about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
-    about_x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
-    return about_x @ about_y @ about_z
+    turns: list[Floats] = []
+    for (first, second), sine, cosine in zip(PLANES, np.sin(angles), np.cos(angles), strict=False):
+        if max(first, second) < ndim:
+            turn = np.eye(ndim)
+            turn[first, first] = turn[second, second] = cosine
+            turn[first, second], turn[second, first] = -sine, sine
+            turns.insert(0, turn)
+    return reduce(np.matmul, turns) if turns else np.eye(ndim)
 
 
 def thick(steps: Floats) -> NDArray[np.bool_]:

@@ -1,4 +1,4 @@
-"""Several images of one case as the channels of one."""
+"""Several images of a case as the channels of a single image."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def stacked(images: Mapping[str, Image], where: str) -> Image:
             raise GeometryError(problem, where, "Give images of the same moments")
     names = tuple(one for name, image in images.items() for one in names_of_channels(name, image.channels))
     if all(image.padding == first.padding for image in images.values()):
-        return replace(first, pixels=_together(list(images.values())), channels=names)
+        return replace(first, pixels=_joined(list(images.values())), channels=names)
     # One image's padding value is another's measurement; what is no number is no measurement in any.
     pixels = [np.where(image.valid, image.data.astype(np.float32), np.nan) for image in images.values()]
     return replace(first, pixels=np.concatenate(pixels), channels=names, padding=None)
 
 
-def _together(images: Sequence[Image]) -> Array | Deferred:
-    """The channels of all images, one after the other: large ones as what reads them part by part."""
+def _joined(images: Sequence[Image]) -> Array | Deferred:
+    """The channels of all images in order; large ones are read part by part."""
     channels, spatial = sum(image.shape[0] for image in images), images[0].shape[1:]
     kind = np.result_type(*(image.dtype for image in images))
     whole = _Joined(tuple(images))
@@ -76,24 +76,24 @@ class _Joined:
         return lambda region: np.concatenate([read((every, *region[1:])) for read in readers])[region[0]]
 
 
-def placed(found: Sequence[str], expected: Sequence[str]) -> tuple[int, ...] | None:
-    """Which of the expected channels each that was found is: by name, or by the four digits of nnU-Net.
+def placed(names: Sequence[str], expected: Sequence[str]) -> tuple[int, ...] | None:
+    """Index of each name among the expected channels: by name, or by the four digits of nnU-Net.
 
-    None where that cannot be said, as of one picture in grey beside a model of several images.
+    None where that is not certain, as for a grey picture and a model of several images.
     """
-    if tuple(found) == tuple(expected):
+    if tuple(names) == tuple(expected):
         return tuple(range(len(expected)))
-    if tuple(found) == GREY:
+    if tuple(names) == GREY:
         return None
-    places = [_place(name, expected) for name in found]
+    places = [_place(name, expected) for name in names]
     known = tuple(place for place in places if place is not None)
-    return known if len(known) == len(found) == len(set(known)) else None
+    return known if len(known) == len(names) == len(set(known)) else None
 
 
 def all_channels(each: Iterable[Sequence[str]]) -> list[str]:
     """All channels that any case has: in the order of those that have most, numbers by their value."""
-    found = [name for channels in sorted(each, key=len, reverse=True) for name in channels]
-    names = list(dict.fromkeys(str(int(one)) if one.isdigit() else one for one in found))
+    every = [name for channels in sorted(each, key=len, reverse=True) for name in channels]
+    names = list(dict.fromkeys(str(int(one)) if one.isdigit() else one for one in every))
     return sorted(names, key=int) if all(one.isdigit() for one in names) else names
 
 
@@ -105,7 +105,7 @@ def _place(name: str, expected: Sequence[str]) -> int | None:
 
 
 def images_of(channels: Sequence[str]) -> tuple[int, ...]:
-    """(channels,) by number which image of a case each is of: what one has several of is called IMAGE:CHANNEL."""
+    """(channels,) index of the image that each channel belongs to; one of several is called IMAGE:CHANNEL."""
     names = [name.partition(":")[0] for name in channels]
     return tuple(list(dict.fromkeys(names)).index(name) for name in names)
 

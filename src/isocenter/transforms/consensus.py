@@ -1,4 +1,4 @@
-"""One label map from those that several people drew."""
+"""Consensus of the label maps of several readers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random draws that depend on what is drawn for, never on what was drawn before.
+"""Random draws that depend on their purpose, never on earlier draws.
 
 Each draw is a function of (seed, epoch, case, draw). So the number of workers, of ranks or of interruptions cannot
 change a result, and a resumed run draws what the uninterrupted one would have drawn.
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 def generator(seed: int, epoch: int, case: int, draw: int = 0) -> np.random.Generator:
+    """The generator of one sample: the same for the same four numbers."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, epoch, case, draw))))
 
 
@@ -46,6 +47,7 @@ class Draws:
 
     @classmethod
     def of(cls, generators: Sequence[np.random.Generator], kinds: int) -> Draws:
+        """A key and a chance for each of so many kinds of change, from each sample's generator."""
         keys = tuple(int(rng.integers(2**63)) for rng in generators)
         return cls(keys, np.stack([rng.random(kinds) for rng in generators]))
 
@@ -54,6 +56,7 @@ class Draws:
         return np.flatnonzero(self.chances[:, kind] < probability)
 
     def generators(self, kind: int, samples: Sequence[int] | NDArray[np.intp]) -> list[np.random.Generator]:
+        """Generators of this kind of change for these samples."""
         return [child(self.keys[n], kind) for n in samples]
 
 

@@ -1,4 +1,4 @@
-"""Boxes around what a label map shows: the pieces of each structure, or each numbered object.
+"""Bounding boxes of a label map: around the pieces of each structure, or around each numbered object.
 
 Edges are tight: a box ends where the last voxel does, on the map's own axes.
 """
@@ -19,6 +19,8 @@ PIECES = (
     "one around each piece of a structure in the masks, voxels touching at corners too; a piece of fewer than "
     f"{SPECK_VOXELS} voxels and less than {SPECK_SHARE:.0%} of the largest of its structure has none"
 )
+# Axes of a label map that boxes can be drawn around.
+AXES = (2, 3)
 OBJECTS = "one around each numbered object"
 
 
@@ -37,9 +39,9 @@ def boxes_of_pieces(mask: Image, structures: Mapping[str, Sequence[int]], where:
     corners: list[Floats] = [np.zeros((0, 2 * numbers.ndim))]
     names, left = list[str](), False
     for name, values in structures.items():
-        found, specks = _pieces(np.isin(numbers, list(values)))
-        corners.append(found)
-        names += [name] * len(found)
+        boxes, specks = _pieces(np.isin(numbers, list(values)))
+        corners.append(boxes)
+        names += [name] * len(boxes)
         left |= specks
     notes = ("specks in the mask, of a few voxels beside a large piece, have no box",) if left else ()
     return BoundingBoxes(np.concatenate(corners), tuple(names), notes=notes)
@@ -59,7 +61,7 @@ def boxes_of_objects(numbers: Image, name: str, where: str) -> BoundingBoxes:
 
 def _one_map(mask: Image, where: str) -> Array:
     """(*spatial) whole numbers."""
-    if mask.geometry.ndim not in (2, 3) or mask.frames is not None or len(mask.channels) > 1:
+    if mask.geometry.ndim not in AXES or mask.frames is not None or len(mask.channels) > 1:
         problem = f"a label map of shape {mask.shape} has no boxes around what it shows"
         raise GeometryError(problem, where, "Give label maps of two or three axes, one an image")
     return np.asarray(mask.data[0])

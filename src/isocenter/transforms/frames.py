@@ -1,4 +1,4 @@
-"""Frames in time: which of a clip are looked at, whatever its length. This file needs NumPy alone."""
+"""Selection of frames from clips of any length. This file needs NumPy alone."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from isocenter.errors import GeometryError, counted
 from isocenter.values import Array, Image
 
+FRAME = "frame"  # the unit of intervals that count frames
 # Of the slots up to a clip's last frame that have one; with fewer it is not one frame or another that was lost.
 DENSE_ENOUGH = 0.5
 
@@ -47,20 +48,20 @@ def looked_at(image: Image, wanted: int, interval: float | None, unit: str | Non
         raise GeometryError(problem, where, "Give the whole clip")
     if interval is None:
         return [*evenly(image.frames, wanted)]
-    if unit != "frame" and image.times is None:
+    times: Sequence[float] | None = range(image.frames) if unit == FRAME else image.times
+    if times is None:
         problem = f"nothing says when its frames were taken, and the model looks every {interval:g} s"
         raise GeometryError(problem, where, "Give a clip with times, as DICOM and NIfTI (pixdim[4]) can state them")
-    times: Sequence[float] = range(image.frames) if unit == "frame" or image.times is None else image.times
     slots, lasts, unit = at_steps(times, interval, wanted), max(times) - min(times), unit or "s"
-    said = f"lasts {lasts:.3g} {unit}{'s' * (unit == 'frame')}, and the model looks every {interval:g}"
+    lasting = f"lasts {lasts:.3g} {unit}{'s' * (unit == FRAME)}, and the model looks every {interval:g}"
     if lasts / interval + 0.5 >= wanted:
         remedy = "Give a part of it, or plan with more preprocessing.frames or a longer preprocessing.interval"
-        raise GeometryError(f"{said}, {wanted} times at most", where, remedy)
-    found = [n for n, one in enumerate(slots) if one is not None]
-    if len(found) < min(2, wanted):
-        raise GeometryError(said, where, "Give a longer clip, or plan with a shorter preprocessing.interval")
-    if len(found) < DENSE_ENOUGH * (found[-1] + 1):
-        problem = f"has {image.frames} frames, {said}"
+        raise GeometryError(f"{lasting}, {wanted} times at most", where, remedy)
+    filled = [n for n, one in enumerate(slots) if one is not None]
+    if len(filled) < min(2, wanted):
+        raise GeometryError(lasting, where, "Give a longer clip, or plan with a shorter preprocessing.interval")
+    if len(filled) < DENSE_ENOUGH * (filled[-1] + 1):
+        problem = f"has {image.frames} frames, {lasting}"
         raise GeometryError(
             problem, where, "Give a clip with more of them, or plan with a longer preprocessing.interval"
         )

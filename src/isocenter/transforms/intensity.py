@@ -1,4 +1,4 @@
-"""Intensities brought to a scale that a network can learn from."""
+"""Normalisation of intensities, channel by channel."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CLIPPED = (0.5, 99.5)
 
 @dataclass(frozen=True)
 class Normalisation:
-    """How one channel is normalised.
+    """Normalisation of one channel.
 
     zscore: by the image's own mean and standard deviation, after clipping at its own 0.5th and 99.5th percentile
     window: clipped to [low, high] in the file's unit (HU), then by `mean` and `deviation` of the training cases
@@ -29,13 +29,13 @@ class Normalisation:
     deviation: float = 1.0
 
     def apply(self, channel: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """(*spatial) normalised; what is no measurement becomes the lowest value that is one."""
+        """(*spatial) normalised; voxels without a measurement get the lowest measured value."""
         # Our own copy, changed in place: a volume of CT is large. Later steps are quicker where rows lie together.
         values = np.array(channel, dtype=np.float32, order="C")
         if not valid.any():
             return np.zeros_like(values)
         lowest = float(values.min(where=valid, initial=np.inf))
-        if self.method != "zscore":
+        if not self._by_image:
             return self.scale(lowest).applied(values, valid)
         values[~valid] = lowest
         measured = values[valid]
@@ -47,21 +47,26 @@ class Normalisation:
     def scale(
         self, lowest: float, bounds: tuple[float, float] = (0.0, 0.0), mean: float = 0.0, deviation: float = 1.0
     ) -> Scale:
-        """What is done to each value of an image of which these are known.
+        """The arithmetic for each value of an image with these statistics.
 
         lowest: of its measurements
         bounds: its percentiles, which a z-score clips at; mean and deviation are those of what is clipped
         """
-        if self.method == "zscore":
+        if self._by_image:
             return Scale(lowest, *bounds, ((mean, max(deviation, 1e-6)),))
         assert self.low is not None and self.high is not None  # noqa: S101 - the plan's schema sees to it
         to_range = ((self.low, self.high - self.low),) if self.method == "range" else ()
         return Scale(lowest, self.low, self.high, (*to_range, (self.mean, self.deviation)))
 
+    @property
+    def _by_image(self) -> bool:
+        """Whether the scale is that of the image's own values, not of the training cases."""
+        return self.method == "zscore"
+
 
 @dataclass(frozen=True)
 class Scale:
-    """What is done to each value of a channel; of all its values only these few numbers need to be known.
+    """The arithmetic for each value of a channel; it needs these few numbers of all its values.
 
     lowest: what stands for no measurement; None where nothing was measured, and all becomes 0
     steps:  (taken away, divided by), one after the other

@@ -1,4 +1,4 @@
-"""Labels onto another grid over the same field of view: sums are made only where neighbours disagree.
+"""Resampling of labels over the same field of view: sums are made only where neighbours disagree.
 
 Where all old voxels that a new one is made of carry one label, that label wins whatever the weights are: they are
 never negative (linear, also when widened). So the volume with a channel a label never exists, and the many voxels
@@ -91,14 +91,17 @@ def best(scores: NDArray[Any]) -> NDArray[np.integer]:
 
 
 def _decided(
-    labels: NDArray[np.integer], steps: Sequence[Taps], decide: Decide, weigh: Weigh, together: int
+    labels: NDArray[np.integer], steps: Sequence[Taps], decide: Decide, weigh: Weigh, pairs: int
 ) -> NDArray[np.integer]:
-    """(*new) labels: the one that all neighbours share, else what `decide` says, given so many pairs together."""
+    """(*new) labels: the one that all neighbours share, else what `decide` says.
+
+    pairs: of a voxel and a neighbour, at most so many at a time
+    """
     mixed = np.iinfo(labels.dtype).max
     agreed = _agreed(labels, steps, mixed)
     flat = agreed.reshape(-1)
     where = np.flatnonzero(flat == mixed)
-    count = max(1, together // math.prod(step.index.shape[1] for step in steps))
+    count = max(1, pairs // math.prod(step.index.shape[1] for step in steps))
     for start in range(0, len(where), count):
         chosen = where[start : start + count]
         flat[chosen] = decide(*_neighbours(np.unravel_index(chosen, agreed.shape), labels.shape, steps, weigh))
@@ -144,11 +147,11 @@ def _by_votes(labels: NDArray[Any], count: int) -> Decide:
     """Each neighbour votes for its label with its weight."""
 
     def decide(place: NDArray[np.intp], weight: NDArray[np.float64]) -> NDArray[Any]:
-        found, values = labels[place].astype(np.intp), None
+        ballots, values = labels[place].astype(np.intp), None
         if count > WIDEST_SPAN:
-            values, found = np.unique(found, return_inverse=True)
+            values, ballots = np.unique(ballots, return_inverse=True)
         length = count if values is None else len(values)
-        ballot = found.reshape(place.shape) + np.arange(len(place))[:, None] * length
+        ballot = ballots.reshape(place.shape) + np.arange(len(place))[:, None] * length
         votes = np.bincount(ballot.ravel(), weight.ravel(), len(place) * length)
         # Of equal shares the highest label's: what is half a structure stays one, as nnU-Net has it.
         winner = length - 1 - votes.reshape(-1, length)[:, ::-1].argmax(axis=1)

@@ -1,4 +1,4 @@
-"""Mirroring that is true to anatomy: whatever is flipped, no label ends up on the wrong side."""
+"""Mirroring that is true to anatomy: no label ends up on the wrong side."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Voxels moved without being changed: another axis order, cropped, padded."""
+"""Axis order, cropping and padding: voxels are moved, never changed."""
 
 from __future__ import annotations
 

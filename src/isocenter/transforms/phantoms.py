@@ -59,10 +59,10 @@ def _rotation(degrees: Points) -> Points:
     """About the three patient axes, one after another."""
     whole = np.eye(3)
     for axis, angle in enumerate(np.deg2rad(degrees)):
-        one, other = (axis + 1) % 3, (axis + 2) % 3
+        first, second = (axis + 1) % 3, (axis + 2) % 3
         turn = np.eye(3)
-        turn[one, one] = turn[other, other] = np.cos(angle)
-        turn[one, other], turn[other, one] = -np.sin(angle), np.sin(angle)
+        turn[first, first] = turn[second, second] = np.cos(angle)
+        turn[first, second], turn[second, first] = -np.sin(angle), np.sin(angle)
         whole = whole @ turn
     return whole
 

@@ -1,4 +1,4 @@
-"""From a 4D image and an atlas to a series for each region: what functional MRI is often looked at as."""
+"""Mean series of the regions of an atlas in a 4D image, as functional MRI is often analysed."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ copy of it travels with a model.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -37,6 +37,7 @@ class Taps:
     weight: NDArray[np.float32]
 
     def part(self, rows: slice) -> Taps:
+        """The taps of some of the new samples."""
         return Taps(self.index[rows], self.weight[rows])
 
 
@@ -49,11 +50,12 @@ def taps(old: int, new: int, order: Order = "linear", widening: float = 1.0) -> 
     doi:10.1109/TASSP.1981.1163711. A ramp stays a ramp at every ratio: nothing moves by a part of a voxel.
     """
     stretch = max(1.0, widening * old / new)
-    radius = (1.0 if order == "linear" else 2.0) * stretch
+    reach, kernel = KERNELS[order]
+    radius = reach * stretch
     centre = (np.arange(new) + 0.5) * old / new - 0.5
     index = np.floor(centre - radius).astype(np.intp)[:, None] + np.arange(1, int(np.ceil(2 * radius)) + 1)
     distance = (index - centre[:, None]) / stretch
-    weight = np.maximum(0.0, 1.0 - np.abs(distance)) if order == "linear" else _keys(np.abs(distance))
+    weight = kernel(np.abs(distance))
     weight = _centred(weight / weight.sum(axis=1, keepdims=True), distance)
     used = np.abs(weight).max(axis=0) > 1e-7
     return Taps(np.clip(index[:, used], 0, old - 1), weight[:, used].astype(np.float32))
@@ -70,10 +72,21 @@ def _centred(weight: NDArray[np.float64], distance: NDArray[np.float64]) -> NDAr
     return weight - (weight * distance).sum(axis=1, keepdims=True) * lean / reach
 
 
+def _triangle(distance: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.maximum(0.0, 1.0 - distance)
+
+
 def _keys(distance: NDArray[np.float64]) -> NDArray[np.float64]:
     near = (1.5 * distance - 2.5) * distance**2 + 1
     far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
     return np.where(distance <= 1, near, np.where(distance < 2, far, 0.0))
+
+
+# How far each kernel reaches, in samples, and its weights by distance.
+KERNELS: dict[str, tuple[float, Callable[[NDArray[np.float64]], NDArray[np.float64]]]] = {
+    "linear": (1.0, _triangle),
+    "cubic": (2.0, _keys),
+}
 
 
 def along(array: Any, axis: int, step: Taps) -> Any:
@@ -126,7 +139,7 @@ def resample(array: Any, shape: Sequence[int], order: Order = "linear") -> Any:
         return array
     if not isinstance(array, np.ndarray):
         return _stepped(array, steps)
-    kind = array.dtype if array.dtype.kind == "f" else np.dtype(np.float32)
+    kind = array.dtype if np.issubdtype(array.dtype, np.floating) else np.dtype(np.float32)
     out = np.empty((len(array), *shape), dtype=kind)
     for rows, step, near in slabs(taps(array.shape[1], shape[0], order), max(array[0, 0].size, out[0, 0].size)):
         out[:, rows] = _stepped(array[:, near].astype(kind, copy=False), [steps[0] and step, *steps[1:]])

@@ -1,4 +1,4 @@
-"""Outputs with their way onto another grid: made where they are asked for, and their largest found without.
+"""Network outputs that are resampled only on demand; their largest class needs no resampling.
 
 This file needs NumPy alone, so that a copy of it travels with a model.
 """
@@ -31,11 +31,13 @@ class Stretched:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """(classes, *spatial) on the new grid."""
         sizes = zip(self.scores.shape[1:], self.steps, strict=True)
         return (len(self.scores), *(size if step is None else len(step.index) for size, step in sizes))
 
     @property
     def ndim(self) -> int:
+        """Axes, the classes among them."""
         return self.scores.ndim
 
     def __getitem__(self, key: tuple[slice, ...]) -> Stretched:
@@ -49,7 +51,7 @@ class Stretched:
         return Stretched(self.scores[(slice(None), *whole)], steps, self.order)
 
     def transpose(self, *axes: Any) -> Stretched:
-        """With its spatial axes in another order, as NumPy says it."""
+        """With its spatial axes in another order, in NumPy's notation."""
         first, *others = axes[0] if len(axes) == 1 else axes
         if first != 0:
             raise ValueError("the classes stay in front")
