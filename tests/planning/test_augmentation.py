@@ -9,7 +9,7 @@ import torch
 import isocenter
 import trained
 from fingerprints import LAPTOP, cohort, several
-from isocenter.planning import make_plan, settings
+from isocenter.planning import Wishes, make_plan, settings
 from isocenter.planning.rules.anatomy import anatomy
 from isocenter.planning.rules.augmentation import augmentation, flips_at_test
 from isocenter.planning.rules.profiles import profile_for
@@ -94,9 +94,7 @@ def test_of_a_mirrored_volume_paired_labels_change_places():
         found,
         Decision("drawn", "for a test"),
         LAPTOP,
-        device=Decision("cpu", "for a test"),
-        minutes=1.0,
-        seed=0,
+        Wishes(Decision("cpu", "for a test"), 1.0),
     )
     assert made["augmentation.flips"] == made["inference.flips"] == [0]
     assert "paired labels change places" in made.decision("augmentation.flips").because

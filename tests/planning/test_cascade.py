@@ -10,7 +10,7 @@ import pytest
 
 from fingerprints import DRAWN, LAPTOP, cohort, facts, several
 from isocenter.errors import PlanError
-from isocenter.planning import low_resolution, make_plan, settings, with_memory, with_settings
+from isocenter.planning import Wishes, low_resolution, make_plan, settings, with_memory, with_settings
 from isocenter.values import Decision, Fingerprint, Plan
 
 # A body of 240 x 220 x 200 mm, of which two cores look at some 50 mm a side.
@@ -19,7 +19,7 @@ LARGE = {"shape": (240, 220, 200)}
 
 def planned(found: Fingerprint, minutes: float = 480.0, **given: Any) -> Plan:
     given = {"device": Decision("cpu", "a test"), "minutes": minutes, "seed": 0, **given}
-    return make_plan(cohort(found.cases, given.pop("labels", ("lesion",))), found, DRAWN, LAPTOP, **given)
+    return make_plan(cohort(found.cases, given.pop("labels", ("lesion",))), found, DRAWN, LAPTOP, Wishes(**given))
 
 
 def test_small_images_need_no_cascade_and_the_plan_says_how_much_of_them_is_seen():

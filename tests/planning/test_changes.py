@@ -6,14 +6,14 @@ import isocenter
 import trained
 from fingerprints import DRAWN, LAPTOP, cohort, facts, several
 from isocenter.errors import PlanError
-from isocenter.planning import Splitting, for_fold, make_plan, settings, shared_by_folds, with_settings
+from isocenter.planning import Splitting, Wishes, for_fold, make_plan, settings, shared_by_folds, with_settings
 from isocenter.values import BY_HAND, Decision, Fingerprint, Plan
 
 HU = {"min": -1024.0, "low": -1000.0, "high": 1500.0, "mean": -300.0, "deviation": 400.0}
 
 
 def planned(found: Fingerprint) -> Plan:
-    return make_plan(cohort(found.cases), found, DRAWN, LAPTOP, device=Decision("cpu", "a test"), minutes=60.0, seed=0)
+    return make_plan(cohort(found.cases), found, DRAWN, LAPTOP, Wishes(Decision("cpu", "a test"), 60.0))
 
 
 def test_a_fold_takes_its_statistics_from_its_own_training_cases():
@@ -85,9 +85,7 @@ def test_mirroring_at_test_follows_that_of_training():
 
 def test_mirroring_that_puts_a_label_on_the_wrong_side_is_refused():
     found = several(3, modality="MR")
-    made = make_plan(
-        cohort(found.cases, ["left eye"]), found, DRAWN, LAPTOP, device=Decision("cpu", "a test"), minutes=60.0, seed=0
-    )
+    made = make_plan(cohort(found.cases, ["left eye"]), found, DRAWN, LAPTOP, Wishes(Decision("cpu", "a test"), 60.0))
     assert made["augmentation.flips"] == []
     for name in ("augmentation.flips", "inference.flips"):
         with pytest.raises(PlanError) as refused:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fingerprints import DRAWN, LAPTOP, cohort, facts
 from isocenter.errors import DatasetError, PlanError
-from isocenter.planning import make_plan, settings, with_memory, with_settings
+from isocenter.planning import Wishes, make_plan, settings, with_memory, with_settings
 from isocenter.transforms import at_steps
 from isocenter.values import Decision, Fingerprint, Plan
 
@@ -38,10 +38,11 @@ def planned(found: Fingerprint, **assignments: object) -> Plan:
         found,
         DRAWN,
         LAPTOP,
-        device=Decision("cpu", "a test"),
-        minutes=60.0,
-        seed=0,
-        network=str(assignments["network.name"]) if "network.name" in assignments else None,
+        Wishes(
+            Decision("cpu", "a test"),
+            60.0,
+            network=str(assignments["network.name"]) if "network.name" in assignments else None,
+        ),
     )
     return with_settings(made, assignments)
 

@@ -6,14 +6,14 @@ import pytest
 
 from fingerprints import DRAWN, LAPTOP, cohort, facts, several
 from isocenter.errors import PlanError, ResourceError
-from isocenter.planning import Machine, make_plan, settings, with_memory, with_settings
+from isocenter.planning import Machine, Wishes, make_plan, settings, with_memory, with_settings
 from isocenter.tasks.classification.plan import MOST_EPOCHS
 from isocenter.values import Decision, Fingerprint, Plan
 
 
 def planned(found: Fingerprint, machine: Machine = LAPTOP, **given) -> Plan:
     asked = {"minutes": 60.0, "seed": 0, **given}
-    return make_plan(cohort(found.cases), found, DRAWN, machine, device=Decision(machine.device, "a test"), **asked)
+    return make_plan(cohort(found.cases), found, DRAWN, machine, Wishes(Decision(machine.device, "a test"), **asked))
 
 
 def test_the_predicted_peak_is_what_the_plan_says_and_within_what_is_free():

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         words,
     )
     from isocenter.planning.sections import Evaluation, Network, Search, Settings, Splitting, Training
+    from isocenter.planning.wishes import Wishes
 
 __all__ = [
     "CACHED_SHARE",
@@ -62,6 +63,7 @@ __all__ = [
     "Space",
     "Splitting",
     "Training",
+    "Wishes",
     "changed",
     "check_wishes",
     "cores",

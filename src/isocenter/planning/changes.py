@@ -9,10 +9,20 @@ import numpy as np
 
 from isocenter import networks
 from isocenter.errors import PlanError, counted
-from isocenter.planning.fit_to_memory import answers_of, memory_decision, prepared_bytes
+from isocenter.planning.fit_to_memory import memory_decision, prepared_bytes
 from isocenter.planning.machine import Machine
 from isocenter.planning.memory import peak, refuse_too_large
-from isocenter.planning.rules import NNUNET, WITH_SGD, Grid, flat, grid_for, lasting, low_resolution, marks_decision
+from isocenter.planning.rules import (
+    NNUNET,
+    WITH_SGD,
+    Grid,
+    GridNeeds,
+    flat,
+    grid_for,
+    lasting,
+    low_resolution,
+    marks_decision,
+)
 from isocenter.planning.rules.normalisation import normalisation
 from isocenter.planning.sections import told_of
 from isocenter.tasks import Task, build, kind_for, parts_of, suited, uncut
@@ -128,12 +138,12 @@ def with_memory(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Plan:
         "size": plan["network.size"],
         **told_of(_values(plan, "network")),
     }
-    answers = answers_of(task)
+    needs = GridNeeds.of(task)
     reduction = float(plan["preprocessing.reduction"]) if "preprocessing.reduction" in plan else 1.0
-    grid = grid_for(fingerprint, device=machine.device, reduction=reduction, **answers)
+    grid = grid_for(fingerprint, needs, machine.device, reduction=reduction)
     _refuse_cut(task, patch, grid)
     _refuse_long(plan, fingerprint)
-    if answers["scaled"] and plan["preprocessing.shape"] is None and plan["preprocessing.crop"] == "none":
+    if needs.scaled and plan["preprocessing.shape"] is None and plan["preprocessing.crop"] == "none":
         for name in ("training.patch", "inference.patch"):
             _refuse_part(fingerprint, plan["preprocessing.spacing"], plan[name], name)
     found = peak(

@@ -1,4 +1,4 @@
-"""The patch, the network and the batch that fit into memory, found before anything runs."""
+"""The patch, the network and the batch that fit into memory, chosen before anything runs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from isocenter import networks
+from isocenter.planning.inputs import PlanInputs
 from isocenter.planning.machine import Machine
 from isocenter.planning.memory import Peak, peak, refuse_too_large, takes_context
 from isocenter.planning.rules import (
@@ -18,7 +19,7 @@ from isocenter.planning.rules import (
     NNUNET,
     VERY_LONG,
     Grid,
-    Holes,
+    GridNeeds,
     grid_for,
     telling,
     usual_batch,
@@ -32,6 +33,10 @@ from isocenter.values import Decision, Fingerprint, Plan
 SMALLER, MOST_SHRINKING = 0.7, 10
 # A label map of background and structures is kept beside each image.
 LABEL_BYTES = 1
+# What a task's choice of a family becomes for clips and for few thick slices, and which choices stay where images lack.
+FOR_CLIPS, FOR_SLICES, EARLY_FUSION = {"resnet": "clip_resnet"}, {"unet": "unet_slices"}, frozenset({"unet", "resnet"})
+# Settings of a network that say how wide it is.
+WIDTHS = ("width", "widest")
 # From so many cases on a wider network has something to learn from them.
 MANY_CASES = 100
 
@@ -41,8 +46,8 @@ class Fitted:
     """What fits into memory: the grid, the network for it and the batch.
 
     usual:   the batch if memory had no say
-    told:    how the network is told what it is told beside the images
-    context: what it is told; which images a case has only if the family takes it
+    fusion:  how the network uses covariates
+    context: the covariates; which images a case has only if the family takes it
     """
 
     grid: Grid
@@ -51,69 +56,62 @@ class Fitted:
     batch: int
     usual: int
     peak: Peak
-    told: Mapping[str, Decision]
+    fusion: Mapping[str, Decision]
     context: Mapping[str, Any] | None = None
 
 
-def fitted(
-    fingerprint: Fingerprint,
-    task: Task,
-    machine: Machine,
-    said: Decision,
-    asked: Decision | None,
-    channels: int,
-    *,
-    frames: int | None = None,
-    minutes: float | None,
-    wished: int | None = None,
-    context: Mapping[str, Any] | None = None,
-    presence: Mapping[str, Any] | None = None,
-    holes: Holes | None = None,
-    reduction: float = 1.0,
-) -> Fitted:
-    """The first of ever smaller batches and patches that fits.
+def fitted(inputs: PlanInputs) -> Fitted:
+    """Return the first of ever smaller batches and patches that fits.
 
-    channels:    with those of each frame; frames: of a clip
-    said, asked: the family that the task wants, and the one that a person wants
-    minutes:     for one model
-    wished:      the batch that the task wants; as many as is usual without
-    context:     what the network is told beside the images
-    presence:    what tells it which images a case has, if the family takes it
-    holes:       who lacks which of several images
-    reduction:   by which factor the grid may be coarser than images are, as the task says
     Raises ResourceError where not even a single small patch fits.
     """
-    wanted: dict[str, Any] = {**answers_of(task), "reduction": reduction}
-    first = grid_for(fingerprint, device=machine.device, **wanted)
-    usual = wished or usual_batch(fingerprint, first, machine.device, frames or 1)
+    fingerprint, machine = inputs.fingerprint, inputs.machine
+    needs = GridNeeds.of(inputs.task)
+    first = grid_for(fingerprint, needs, machine.device, reduction=inputs.reduction)
+    usual = inputs.batch or usual_batch(fingerprint, first, machine.device, inputs.frames.value or 1)
     for room, batch in _smaller(usual):
-        grid = grid_for(fingerprint, device=machine.device, room=room, **wanted)
-        network = asked or _family(said, grid, frames, holes)
-        size = _of_clips(_size(network.value, grid, machine, len(fingerprint), minutes, task), frames)
-        size = _of_modalities(size, channels // (frames or 1), task)
-        architecture = {
-            "name": network.value,
-            "channels": channels,
-            "spatial_dims": len(grid.patch),
-            "size": size.value,
-        }
-        beside = {**(context or {}), **(presence or {})}
-        # A family of several images looks for them there; another one is told as far as it takes a context.
-        needed, lacking = "modalities" in size.value, holes is not None and bool(holes.absent)
-        if not (presence and (needed or (lacking and takes_context(task, architecture, beside)))):
-            beside = dict(context or {})
-        told = telling(task, network.value, beside, len(fingerprint))
-        architecture |= told_of({"context": beside, **{key: one.value for key, one in told.items()}})
-        cases = prepared_bytes(grid, channels)
-        found = peak(
-            task, architecture, grid.patch, batch, machine, half=machine.bf16, cases=cases, count=len(fingerprint)
-        )
-        if found.fits(machine):
+        grid = grid_for(fingerprint, needs, machine.device, room=room, reduction=inputs.reduction)
+        fits = _on_grid(inputs, grid, batch, usual)
+        if fits.peak.fits(machine):
             break
-    refuse_too_large(found, machine)
-    if measured := networks.standing(network.value, task.heads, len(grid.patch)):
+    refuse_too_large(fits.peak, machine)
+    network = fits.network
+    if measured := networks.standing(network.value, inputs.task.heads, len(grid.patch)):
         network = replace(network, because=f"{network.because}; {measured}")
-    return Fitted(grid, network, size, batch, usual, found, told, beside or None)
+    return replace(fits, network=network)
+
+
+def _on_grid(inputs: PlanInputs, grid: Grid, batch: int, usual: int) -> Fitted:
+    """The network for this grid, and the memory that it takes with batches of this size."""
+    task, count, machine = inputs.task, len(inputs.fingerprint), inputs.machine
+    network = inputs.family or _family(inputs, grid)
+    size = _of_clips(_size(network.value, grid, machine, count, inputs.minutes, task), inputs.frames.value)
+    size = _of_modalities(size, inputs.channels // (inputs.frames.value or 1), task)
+    architecture = {
+        "name": network.value,
+        "channels": inputs.channels,
+        "spatial_dims": len(grid.patch),
+        "size": size.value,
+    }
+    context = _context(inputs, architecture)
+    fusion = telling(task, network.value, context, count)
+    architecture |= told_of({"context": context, **{key: one.value for key, one in fusion.items()}})
+    cases = prepared_bytes(grid, inputs.channels)
+    needed = peak(task, architecture, grid.patch, batch, machine, half=machine.bf16, cases=cases, count=count)
+    return Fitted(grid, network, size, batch, usual, needed, fusion, context or None)
+
+
+def _context(inputs: PlanInputs, architecture: Mapping[str, Any]) -> dict[str, Any]:
+    """The covariates, and which images a case has, if the family takes it.
+
+    A family of several images looks for them there; another one gets them as far as it takes a context.
+    """
+    covariates = dict(inputs.context.value or {})
+    both = covariates | inputs.holes.presence
+    if not inputs.holes.presence:
+        return covariates
+    needed, lacking = "modalities" in architecture["size"], bool(inputs.holes.absent)
+    return both if needed or (lacking and takes_context(inputs.task, architecture, both)) else covariates
 
 
 def _smaller(batch: int) -> Iterator[tuple[float, int]]:
@@ -126,26 +124,26 @@ def _smaller(batch: int) -> Iterator[tuple[float, int]]:
     yield SMALLER**MOST_SHRINKING, 1
 
 
-def _family(said: Decision, grid: Grid, frames: int | None, holes: Holes | None) -> Decision:
+def _family(inputs: PlanInputs, grid: Grid) -> Decision:
     """The task's choice; for few thick slices the one that looks at them in their plane, for clips one of clips.
 
     Where many cases lack one of several images it stays: an encoder for each image was measured to be worse.
     """
-    if said.value in ("unet", "resnet") and frames is None and holes is not None and holes.many:
-        return replace(said, because=f"{said.because}; {holes.said}: {EARLY}")
-    if said.value == "resnet" and frames is not None:
-        return Decision(
-            "clip_resnet", f"one encoder looks at each of {frames} frames, then time is gone through", CLIPS
-        )
-    if said.value != "unet" or grid.thick is None or grid.slices > FEW_SLICES:
-        return said
+    stated, frames, holes = inputs.stated["network.name"], inputs.frames.value, inputs.holes
+    if stated.value in EARLY_FUSION and frames is None and holes.many:
+        return replace(stated, because=f"{stated.because}; {holes.words}: {EARLY}")
+    if stated.value in FOR_CLIPS and frames is not None:
+        because = f"one encoder looks at each of {frames} frames, then time is gone through"
+        return Decision(FOR_CLIPS[stated.value], because, CLIPS)
+    if stated.value not in FOR_SLICES or grid.thick is None or grid.slices > FEW_SLICES:
+        return stated
     spacing = grid.spacing.value
     longest, shortest = f"{spacing[grid.thick]:.3g}", f"{min(spacing):.3g}"
     because = (
         f"voxels are {longest} mm long along axis {grid.thick} and {shortest} mm at least along the others, and the "
         f"median case has {grid.slices} slices: each is looked at in its plane, with its neighbours as channels"
     )
-    return Decision("unet_slices", because, NNUNET)
+    return Decision(FOR_SLICES[stated.value], because, NNUNET)
 
 
 def _of_clips(size: Decision, frames: int | None) -> Decision:
@@ -167,8 +165,9 @@ def _size(name: str, grid: Grid, machine: Machine, cases: int, minutes: float | 
     """The family's own choice; half as wide again where a processor has hours for it and cases that fill them."""
     chosen, because, source = networks.size_for(name, grid.patch, grid.strides, machine.device, task.heads)
     size = dict(chosen)
-    if machine.device == "cpu" and (minutes or 0.0) >= VERY_LONG and cases >= MANY_CASES and "width" in size:
-        size |= {key: size[key] * 3 // 2 for key in ("width", "widest") if key in size}
+    wide = machine.is_processor and (minutes or 0.0) >= VERY_LONG and cases >= MANY_CASES
+    if wide and WIDTHS[0] in size:
+        size |= {key: size[key] * 3 // 2 for key in WIDTHS if key in size}
         because += f"; half as wide again for {minutes:g} minutes and {cases} training cases"
     return Decision(size, because, source)
 
@@ -176,7 +175,7 @@ def _size(name: str, grid: Grid, machine: Machine, cases: int, minutes: float | 
 def family_size(plan: Plan, name: str, task: Task, fingerprint: Fingerprint, machine: Machine) -> Decision:
     """The size that a plan for these training cases would give to this family."""
     reduction = float(plan["preprocessing.reduction"]) if "preprocessing.reduction" in plan else 1.0
-    grid = grid_for(fingerprint, device=machine.device, reduction=reduction, **answers_of(task))
+    grid = grid_for(fingerprint, GridNeeds.of(task), machine.device, reduction=reduction)
     minutes = plan["training.minutes"]
     return _of_clips(_size(name, grid, machine, len(fingerprint), minutes, task), plan["preprocessing.frames"])
 
@@ -187,15 +186,6 @@ def prepared_bytes(grid: Grid, channels: int) -> float:
     return float(voxels) * (4 * channels + LABEL_BYTES)
 
 
-def memory_decision(found: Peak, machine: Machine) -> Decision:
-    return Decision(round(found.on_device(machine), 2), found.because(machine), "docs/benchmarks.md")
-
-
-def answers_of(task: Task) -> dict[str, bool]:
-    """What of a grid is asked for, as `grid_for` names it: every voxel, the image as a whole, what may be a size."""
-    vectors = [head for head in task.heads.values() if head.is_vector]
-    return {
-        "dense": any(head.is_dense for head in task.heads.values()),
-        "whole": bool(vectors),
-        "scaled": any(head.holds_numbers for head in vectors),
-    }
+def memory_decision(needed: Peak, machine: Machine) -> Decision:
+    """The predicted peak in GiB, with its parts."""
+    return Decision(round(needed.on_device(machine), 2), needed.because(machine), "docs/benchmarks.md")

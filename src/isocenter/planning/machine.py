@@ -1,4 +1,4 @@
-"""What there is to compute with."""
+"""The device that computes, its memory and its cores."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from isocenter.lazy import torch
 from isocenter.runtime import available_memory, bf16_pays
+
+PROCESSOR = "cpu"
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,16 @@ class Machine:
     memory: float
     device_memory: float
     bf16: bool
+
+    @property
+    def is_processor(self) -> bool:
+        """Whether it computes with its cores, in the memory of everything else."""
+        return kind_of(self.device) == PROCESSOR
+
+
+def kind_of(device: str) -> str:
+    """Of rules that differ: "cpu", or "gpu" for every other device."""
+    return PROCESSOR if device == PROCESSOR else "gpu"
 
 
 def cores() -> int:

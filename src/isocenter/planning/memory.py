@@ -57,15 +57,15 @@ class Peak:
     def on_device(self, machine: Machine) -> float:
         """Of the device that computes; on a processor all of it is the machine's."""
         computed = self.weights + self.kept
-        return computed + self.program + self.cases if machine.device == "cpu" else computed
+        return computed + self.program + self.cases if machine.is_processor else computed
 
     def fits(self, machine: Machine) -> bool:
-        beside = machine.device == "cpu" or self.program + self.cases <= USABLE * machine.memory
+        beside = machine.is_processor or self.program + self.cases <= USABLE * machine.memory
         return beside and self.on_device(machine) <= USABLE * machine.device_memory
 
     def because(self, machine: Machine) -> str:
         parts = f"{self.kept:.2f} for a batch on its way through the network and back, {self.weights:.2f} for weights"
-        if machine.device == "cpu":
+        if machine.is_processor:
             parts += f", {self.program:.2f} for the program and {self.cases:.2f} for prepared cases"
         return (
             f"it takes {parts}; {machine.device_memory:.1f} GiB of the {machine.device} are free, of which "

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from isocenter.planning.rules.cascade import CROSS_FITS, cascade_decision, low_resolution, marks_decision
     from isocenter.planning.rules.context_fusion import MANY_ENTRIES, telling
     from isocenter.planning.rules.covariates import context_decision, image_only
-    from isocenter.planning.rules.grid import FEW_SLICES, Grid, flat, grid_for, window_for
+    from isocenter.planning.rules.grid import FEW_SLICES, Grid, GridNeeds, flat, grid_for, window_for
     from isocenter.planning.rules.learning import (
         LEAST_BATCH,
         VERY_LONG,
@@ -38,6 +38,7 @@ __all__ = [
     "VERY_LONG",
     "WITH_SGD",
     "Grid",
+    "GridNeeds",
     "Holes",
     "Parts",
     "Retest",

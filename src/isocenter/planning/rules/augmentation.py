@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
-from isocenter.planning.fit_to_memory import answers_of
 from isocenter.planning.rules.anatomy import Anatomy
+from isocenter.planning.rules.grid import GridNeeds
 from isocenter.planning.rules.profiles import NNUNET, Profile
 from isocenter.tasks import Task
 from isocenter.transforms import Augmentation, names_sides
@@ -42,7 +42,7 @@ def augmentation(
     flips, reason = _flips(profile, anatomy, left_right, task, len(patch))
     tiny = max(patch) <= TINY
     quarters = not profile.upright and len(patch) == 2 and not names_sides(task.mirrored)
-    sized = answers_of(task)["scaled"]
+    sized = GridNeeds.of(task).scaled
     # Of few pixels a large turn reads much from outside the image.
     chosen: dict[str, Any] = {
         "rotation": min(profile.rotation, 15.0) if tiny else profile.rotation,

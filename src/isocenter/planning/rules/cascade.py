@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from isocenter import networks
-from isocenter.planning.fit_to_memory import answers_of
-from isocenter.planning.machine import Machine
-from isocenter.planning.rules.grid import PATCH_VOXELS, Grid, grid_for
+from isocenter.planning.machine import Machine, kind_of
+from isocenter.planning.rules.grid import PATCH_VOXELS, Grid, GridNeeds, grid_for
 from isocenter.planning.rules.learning import LONG
 from isocenter.planning.rules.profiles import NNUNET
 from isocenter.tasks import Task, build, cascades
@@ -87,9 +86,9 @@ def low_resolution(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Pl
     """
     own = float(plan["preprocessing.reduction"]) if "preprocessing.reduction" in plan else 1.0
     reduction = own * float(plan["preprocessing.cascade"])
-    answers = answers_of(build({key: one.value for key, one in plan.sections["task"].items()}))
+    needs = GridNeeds.of(build({key: one.value for key, one in plan.sections["task"].items()}))
     room = _room(plan, machine) / reduction  # which `grid_for` gives back for the fineness that is given away
-    grid = grid_for(fingerprint, device=machine.device, reduction=reduction, room=room, **answers)
+    grid = grid_for(fingerprint, needs, machine.device, reduction=reduction, room=room)
     chosen, because, source = networks.size_for(plan["network.name"], grid.patch, grid.strides, machine.device)
     wide = {key: value for key, value in plan["network.size"].items() if key in WIDTHS and key in chosen}
     seen = f"the first network sees the median image, or as much of it as the {machine.device} goes through quickly"
@@ -121,4 +120,4 @@ def _room(plan: Plan, machine: Machine) -> float:
 
 def _usual(patch: Sequence[int], machine: Machine) -> int:
     """Voxels of a patch that the device goes through quickly."""
-    return PATCH_VOXELS[len(patch)]["cpu" if machine.device == "cpu" else "gpu"]
+    return PATCH_VOXELS[len(patch)][kind_of(machine.device)]

@@ -1,14 +1,16 @@
-"""The grid that the network sees: spacing or shape, the patch that is cut from it, and how a U-Net reduces it."""
+"""The grid that the network sees: spacing or shape, the patch that is cut from it, and the strides of a U-Net."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from isocenter.planning.machine import kind_of
 from isocenter.planning.rules.profiles import NNUNET
+from isocenter.tasks import Task
 from isocenter.values import Decision, Fingerprint, Floats
 
 # Voxels of a patch that two cores, or a GPU, go through in well under a second a step.
@@ -60,65 +62,88 @@ class Grid:
 
     @property
     def voxels(self) -> int:
+        """Of a patch."""
         return int(np.prod(self.patch))
 
 
-def grid_for(
-    fingerprint: Fingerprint,
-    *,
-    dense: bool,
-    device: str,
-    whole: bool = False,
-    room: float = 1.0,
-    scaled: bool = False,
-    reduction: float = 1.0,
-) -> Grid:
-    """dense: an output for every voxel
+@dataclass(frozen=True)
+class GridNeeds:
+    """What a task asks of the grid.
 
-    whole:  an output for the image as a whole, which no patch may be cut from; without it a spacing decides
-    room:   share of the usual number of voxels, where memory does not suffice for all of them
-    scaled: whole images keep their scale, where it is known: brought to one spacing and padded to one shape, which
-            holds every training image, because the mean over windows would be no size
+    dense:  there is an output for every voxel
+    whole:  there is an output for the image as a whole, which no patch may be cut from; without it a spacing decides
+    scaled: sizes may be asked for, so that whole images keep their scale where it is known: they are brought to one
+            spacing and padded to one shape that holds every training image; the mean over windows would be no size
+    """
+
+    dense: bool
+    whole: bool = False
+    scaled: bool = False
+
+    @classmethod
+    def of(cls, task: Task) -> GridNeeds:
+        """Of the outputs of a task."""
+        vectors = [head for head in task.heads.values() if head.is_vector]
+        dense = any(head.is_dense for head in task.heads.values())
+        return cls(dense, bool(vectors), any(head.holds_numbers for head in vectors))
+
+
+def grid_for(
+    fingerprint: Fingerprint, needs: GridNeeds, device: str, *, room: float = 1.0, reduction: float = 1.0
+) -> Grid:
+    """Return the grid that the training images suggest and a device goes through quickly.
+
+    room:      share of the usual number of voxels, where memory does not suffice for all of them
     reduction: of patches: by which factor the grid is coarser than the spacing or the image's own grid makes it
     """
+    if needs.dense and not needs.whole:
+        return _cut(fingerprint, device, room, reduction)
     shapes, steps = flat(fingerprint)
-    kind, axes = "cpu" if device == "cpu" else "gpu", len(shapes[0])
-    if whole or not dense:
-        # With an output for every voxel as fine as the patches that the device goes through.
-        side = PATCH_VOXELS[axes][kind] ** (1 / axes) if dense else WHOLE_SIDE[axes][kind]
-        longest = side * room ** (1 / axes)
-        # A shape of its own would stretch every image, and structures with it.
-        if (scaled or dense) and all(case.physical for case in fingerprint.cases):
-            sizes = np.array(shapes, dtype=float), np.array(steps)
-            return _scaled(*sizes, longest, fingerprint.unit, device, dense=dense)
-        shape = _shape(shapes, longest, device, dense=dense)
-        if scaled and len(set(shapes)) > 1:
-            told = (
-                f"sizes in {fingerprint.unit} are not known, and in voxels they are lost where images differ in shape"
-            )
-            shape = Decision(shape.value, f"{shape.because}; {told}")
-        size = tuple(int(n) for n in shape.value)
-        spacing = Decision(None, "each image is brought to one shape as a whole")
-        extent = np.tile(np.asarray(size, dtype=float), (len(shapes), 1))
-        step = np.ones(axes)
-        if not dense and all(case.physical for case in fingerprint.cases):
-            step = np.median(np.array(shapes) * np.array(steps), axis=0) / size  # of a voxel of the usual image
-        strides = _strides(np.asarray(size, dtype=float), step, True)
-        return Grid(spacing, shape, size, strides, extent, whole=True, dense=dense)
+    axes = len(shapes[0])
+    # With an output for every voxel as fine as the patches that the device goes through.
+    voxels = PATCH_VOXELS[axes][kind_of(device)] ** (1 / axes)
+    longest = (voxels if needs.dense else WHOLE_SIDE[axes][kind_of(device)]) * room ** (1 / axes)
+    # A shape of its own would stretch every image, and structures with it.
+    if (needs.scaled or needs.dense) and all(case.physical for case in fingerprint.cases):
+        sizes = np.array(shapes, dtype=float), np.array(steps)
+        return _scaled(*sizes, longest, fingerprint.unit, device, dense=needs.dense)
+    return _stretched(fingerprint, needs, longest, device)
+
+
+def _cut(fingerprint: Fingerprint, device: str, room: float, reduction: float) -> Grid:
+    """Patches from images of one spacing, or on their own grids where the size of a voxel is not known."""
+    shapes, steps = flat(fingerprint)
     spacing = _spacing(fingerprint, shapes, steps)
     extent = np.array(shapes, dtype=float)
     if spacing.value is not None:
         extent = extent * np.array(steps) / np.asarray(spacing.value)
     extent = extent / reduction
     # What is given away in fineness is taken as view: less is cut at the edges of patches.
-    patch, strides = _patch(extent, spacing.value, PATCH_VOXELS[len(shapes[0])][kind] * room * reduction)
+    voxels = PATCH_VOXELS[len(shapes[0])][kind_of(device)] * room * reduction
+    patch, strides = _patch(extent, spacing.value, voxels)
+    shape = Decision(None, "patches are cut from a grid that keeps the proportions of the body")
+    return Grid(spacing, shape, patch, strides, extent, dense=True)
+
+
+def _stretched(fingerprint: Fingerprint, needs: GridNeeds, longest: float, device: str) -> Grid:
+    """Whole images, each brought to one shape."""
+    shapes, steps = flat(fingerprint)
+    shape = _shape(shapes, longest, device, dense=needs.dense)
+    if needs.scaled and len(set(shapes)) > 1:
+        lost = f"sizes in {fingerprint.unit} are not known, and in voxels they are lost where images differ in shape"
+        shape = replace(shape, because=f"{shape.because}; {lost}")
+    size = np.asarray(shape.value, dtype=float)
+    step = np.ones(len(size))
+    if not needs.dense and all(case.physical for case in fingerprint.cases):
+        step = np.median(np.array(shapes) * np.array(steps), axis=0) / size  # of a voxel of the usual image
     return Grid(
-        spacing,
-        Decision(None, "patches are cut from a grid that keeps the proportions of the body"),
-        patch,
-        strides,
-        extent,
-        dense=True,
+        Decision(None, "each image is brought to one shape as a whole"),
+        shape,
+        tuple(int(n) for n in shape.value),
+        _strides(size, step, True),
+        np.tile(size, (len(shapes), 1)),
+        whole=True,
+        dense=needs.dense,
     )
 
 
@@ -161,15 +186,15 @@ def _spacing(
     """The median; along thick slices the 10th percentile, so that the thinnest are not thrown away (nnU-Net)."""
     if not all(case.physical for case in fingerprint.cases):
         return Decision(None, "the size of a voxel is not known: images keep their grid")
-    found = np.array(steps)
-    median = _rounded(np.median(found, axis=0))
+    spacings = np.array(steps)
+    median = _rounded(np.median(spacings, axis=0))
     because = f"that is the median spacing of {len(steps)} training cases"
     axis = thick_axis(median.tolist())
     if axis is not None:
-        size = np.median(np.array(shapes) * found, axis=0) / median
+        size = np.median(np.array(shapes) * spacings, axis=0) / median
         others = np.delete(median, axis)
         if ANISOTROPIC * size[axis] < np.delete(size, axis).min():
-            fine = max(float(np.percentile(found[:, axis], 10)), float(others.max()))
+            fine = max(float(np.percentile(spacings[:, axis], 10)), float(others.max()))
             because += (
                 f", but along axis {axis} the 10th percentile, {fine:.4g} instead of {median[axis]:.4g} mm: its voxels "
                 f"are more than {ANISOTROPIC:g} times as long as the others', and few"

@@ -1,4 +1,4 @@
-"""How the network learns: batch, rate, schedule, average, and how often it is looked at."""
+"""Rules of learning: batch, rate, schedule, average of weights, and the number of validations."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import math
 import numpy as np
 
 from isocenter import networks
-from isocenter.planning.machine import Machine
+from isocenter.planning.machine import PROCESSOR, Machine, kind_of
 from isocenter.planning.rules.grid import Grid
 from isocenter.planning.rules.profiles import NNUNET
+from isocenter.planning.wishes import Wishes
 from isocenter.values import Decision, Fingerprint
 
 ADAMW = "arXiv:1711.05101"
@@ -32,7 +33,7 @@ def usual_batch(fingerprint: Fingerprint, grid: Grid, device: str, frames: int =
     if not grid.whole:
         return 4
     batch = by_cases(fingerprint)
-    heavy = (len(grid.patch) == 3 or grid.dense or frames > 1) and device == "cpu"
+    heavy = (len(grid.patch) == 3 or grid.dense or frames > 1) and kind_of(device) == PROCESSOR
     while heavy and batch > LEAST_BATCH and batch * grid.voxels * frames > STEP_VOXELS:
         batch = 2 ** (math.ceil(math.log2(batch)) - 1)  # several processes share it evenly
     return batch
@@ -47,19 +48,15 @@ def training(
     fingerprint: Fingerprint,
     grid: Grid,
     machine: Machine,
-    device: Decision,
+    wishes: Wishes,
     family: str,
     batch: Decision,
     memory: Decision,
-    *,
-    minutes: float | None,
-    folds: int,
-    seed: int,
     modality_dropout: Decision,
 ) -> dict[str, Decision]:
     """The section "training"; what the task decides comes on top."""
-    dense = not grid.whole
-    each = None if minutes is None else minutes / max(1, folds)
+    dense, minutes = not grid.whole, wishes.minutes
+    each = None if minutes is None else minutes / max(1, wishes.folds)
     return {
         "minutes": Decision(minutes, "asked for") if minutes else Decision(None, "the number of steps decides"),
         "steps": Decision(None, "a probe turns the minutes into steps when training starts"),
@@ -77,9 +74,9 @@ def training(
         ),
         "validations": _validations(each),
         "foreground": _foreground(dense),
-        "seed": Decision(seed, "every random draw follows from it"),
+        "seed": Decision(wishes.seed, "every random draw follows from it"),
         "deterministic": Decision(False, "it is slower, and was not asked for"),
-        "device": device,
+        "device": wishes.device,
         "threads": Decision(machine.threads, "these are the cores that this process may use"),
         "optimiser": Decision("adamw", "in a training this short little must depend on the rate", ADAMW),
         "schedule": Decision("cosine", "it falls to zero with the last step", "arXiv:1608.03983"),
@@ -92,6 +89,7 @@ def training(
 
 
 def batch_decision(chosen: int, usual: int, fingerprint: Fingerprint, grid: Grid, machine: Machine) -> Decision:
+    """Reason of the batch that fits into memory, of which the usual one is an upper limit."""
     dense = not grid.whole
     what = "patches" if dense else "images"
     if chosen < usual:

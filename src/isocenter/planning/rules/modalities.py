@@ -61,7 +61,7 @@ class Holes:
         return list(self.channels) if self.dropout > 0 else list(self.lacking)
 
     @property
-    def said(self) -> str:
+    def words(self) -> str:
         """Who lacks what, as "channel T2: 12 of 60 cases lack it"."""
         each = (
             f"channel {name}: {count} of {counted(self.cases, 'case')} lack it" for name, count in self.lacking.items()
@@ -90,8 +90,8 @@ def dropout_decision(holes: Holes) -> Decision:
         return Decision(0.0, "each case has one image: nothing could be left out")
     if not holes.lacking:
         remedy = f"a new patient who lacks one is refused (--set training.modality_dropout={DROPOUT} trains for such)"
-        return Decision(0.0, f"{holes.said}; {remedy}")
-    because = f"{holes.said}: each image of a case is left out half the time, never all of them"
+        return Decision(0.0, f"{holes.words}; {remedy}")
+    because = f"{holes.words}: each image of a case is left out half the time, never all of them"
     return Decision(DROPOUT, f"{because}, so that the network learns from every subset what it shows", MMFORMER)
 
 
@@ -100,7 +100,7 @@ def absent_decision(holes: Holes) -> Decision:
     if not holes.several:
         return Decision([], "each case has one image")
     taught = "training leaves each of them out in turn" if holes.dropout > 0 else "training leaves none out"
-    return Decision(holes.absent, f"{holes.said}, and {taught}")
+    return Decision(holes.absent, f"{holes.words}, and {taught}")
 
 
 def with_presence(beside: Decision, context: Mapping[str, Any] | None, holes: Holes, family: str) -> Decision:

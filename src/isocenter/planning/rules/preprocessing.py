@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from isocenter.errors import DatasetError, listed
+from isocenter.planning.machine import kind_of
 from isocenter.planning.rules.grid import Grid, flat
 from isocenter.planning.rules.normalisation import normalisation
 from isocenter.planning.rules.profiles import NNUNET, profile_for
@@ -77,7 +78,7 @@ def frames_of(fingerprint: Fingerprint, device: str) -> Decision:
     if len(clips) < len(found):
         problem = f"{len(clips)} of {len(found)} cases are clips, the others still images"
         raise DatasetError(problem, "preprocessing.frames", "Give clips alone, or stills alone")
-    most = FRAMES["cpu" if device == "cpu" else "gpu"]
+    most = FRAMES[kind_of(device)]
     wanted = min(most, int(np.median(clips)))
     if wanted > 1 and min(clips) < 2:
         single = [case.id for case in fingerprint.cases if case.frames == 1]

@@ -1,0 +1,99 @@
+"""What the sections of a plan are decided from: data, machine and wishes, and what follows at once from these."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from isocenter.planning.machine import Machine
+from isocenter.planning.rules import Holes, channels_of, context_decision, dropout_decision, frames_of
+from isocenter.planning.wishes import Wishes
+from isocenter.tasks import Task, build, kind_for
+from isocenter.values import Dataset, Decision, Fingerprint
+
+
+@dataclass(frozen=True, eq=False)
+class PlanInputs:
+    """Facts of the training cases, the machine and what is asked for.
+
+    settings: the section "task"
+    task:     as these settings make it
+    stated:   {"section.name": decision} of the task on other sections
+    frames:   of each clip
+    channels: of the network: those of each frame
+    holes:    who lacks which of several images
+    dropout:  how often training leaves one of them out
+    context:  the covariates that the network gets
+    """
+
+    dataset: Dataset
+    fingerprint: Fingerprint
+    machine: Machine
+    wishes: Wishes
+    settings: Mapping[str, Decision]
+    task: Task
+    stated: Mapping[str, Decision]
+    frames: Decision
+    channels: int
+    holes: Holes
+    dropout: Decision
+    context: Decision
+
+    @classmethod
+    def of(cls, dataset: Dataset, fingerprint: Fingerprint, machine: Machine, wishes: Wishes) -> PlanInputs:
+        """fingerprint: of the training cases
+
+        Raises DatasetError where no task fits the references or they teach nothing, PlanError for an unknown covariate.
+        """
+        settings = _task_settings(dataset, fingerprint, wishes.task)
+        task = build({key: decision.value for key, decision in settings.items()})
+        stated = task.decisions(fingerprint)
+        frames = frames_of(fingerprint, machine.device)
+        names = channels_of(fingerprint).value
+        holes = Holes.of(dataset, names)
+        share = wishes.modality_dropout
+        dropout = dropout_decision(holes) if share is None else Decision(share, "asked for")
+        return cls(
+            dataset,
+            fingerprint,
+            machine,
+            wishes,
+            settings,
+            task,
+            stated,
+            frames,
+            len(names) * (frames.value or 1),
+            replace(holes, dropout=dropout.value),
+            dropout,
+            context_decision(dataset, fingerprint, wishes.context),
+        )
+
+    @property
+    def minutes(self) -> float | None:
+        """For one of the trainings: of each fold, and with covariates of the network that does without them."""
+        trainings = max(1, self.wishes.folds) * (2 if self.context.value else 1)
+        return None if self.wishes.minutes is None else self.wishes.minutes / trainings
+
+    @property
+    def reduction(self) -> float:
+        """By which factor the task lets the grid be coarser than images are."""
+        stated = self.stated.get("preprocessing.reduction")
+        return 1.0 if stated is None else float(stated.value)
+
+    @property
+    def batch(self) -> int | None:
+        """As the task wants it; None for as many as usual."""
+        stated = self.stated.get("training.batch")
+        return None if stated is None else int(stated.value)
+
+    @property
+    def family(self) -> Decision | None:
+        """Of the network, where one is asked for."""
+        return None if self.wishes.network is None else Decision(self.wishes.network, "asked for")
+
+
+def _task_settings(dataset: Dataset, fingerprint: Fingerprint, name: str | None) -> dict[str, Decision]:
+    """The kind of problem that was asked for, or that the references are of, and its settings."""
+    kind = kind_for(dataset, name)
+    because = "asked for" if name else f"the references are of the kind {', '.join(sorted(dataset.kinds))}"
+    return {"name": Decision(kind.name, because), **kind.settings_for(dataset, fingerprint)}

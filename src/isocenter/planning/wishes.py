@@ -1,0 +1,30 @@
+"""What a person asks of a plan before there is one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from isocenter.values import Decision
+
+
+@dataclass(frozen=True, eq=False)
+class Wishes:
+    """What is asked for; whatever is None the rules choose.
+
+    device:   on which to train, and why
+    minutes:  for all trainings; None where the steps decide
+    folds:    of a cross-validation; 0 for one test part
+    network:  the family to choose a size for
+    context:  covariates for the network: names, or "all"
+    modality_dropout: how often training leaves out an image of a case
+    """
+
+    device: Decision
+    minutes: float | None = None
+    seed: int = 0
+    folds: int = 0
+    task: str | None = None
+    network: str | None = None
+    context: Any = None
+    modality_dropout: float | None = None
