@@ -42,7 +42,7 @@ from isocenter.tasks.detection.task import Detection
 from isocenter.tasks.instances.task import InstanceSegmentation
 from isocenter.tasks.segmentation.task import Segmentation
 from isocenter.training.data.targets import KINDS, kind_for
-from isocenter.training.step.batch_loss import ADDED, supervised
+from isocenter.training.step.loss import ADDED, supervised
 from isocenter.values import Boxes, Label
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -25,10 +25,10 @@ from beside import arguments, record
 import isocenter
 from isocenter.planning import Settings, settings
 from isocenter.runtime import build_module, kept_memory
-from isocenter.training import ALONE, Loader, Pace, Prepared
+from isocenter.training import SINGLE_PROCESS, Loader, Pace, Prepared
 from isocenter.training.length.peak_operations import Peak, counted, measured_peak
-from isocenter.training.step.batch_loss import batch_loss
 from isocenter.training.step.compute import Compute
+from isocenter.training.step.loss import batch_loss
 from isocenter.training.step.optimisers import Average, make_optimiser
 from isocenter.training.step.train_step import Learner
 
@@ -119,7 +119,7 @@ class _Side:
         fabric = lightning_fabric.Fabric(accelerator="cpu", devices=1)
         wrapped, optimiser = fabric.setup(module, make_optimiser(module, chosen.training))
         average = Average(self.averaged, module)
-        self.learner = Learner(wrapped, optimiser, average, chosen, fabric, way, ALONE)
+        self.learner = Learner(wrapped, optimiser, average, chosen, fabric, way, SINGLE_PROCESS)
 
     def passed(self, images: torch.Tensor) -> None:
         with torch.inference_mode(), self.way.autocast("cpu"):

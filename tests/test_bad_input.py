@@ -19,7 +19,6 @@ import trained
 from cohorts import picture, volume
 from isocenter.errors import IntegrityError
 from isocenter.runtime import Model
-from isocenter.training import logs
 from isocenter.verbs.training import fit
 from packages import changed
 
@@ -384,25 +383,22 @@ def test_ctrl_c_while_predicting_says_what_is_kept_and_how_to_go_on(cli, here, s
     assert said.last.startswith("isocenter predict: stopped. Give another --out for the rest, or --overwrite")
 
 
-def test_ctrl_c_while_training_exits_with_130_and_the_run_can_be_resumed(cli, here, tmp_path, monkeypatch):
+def test_ctrl_c_while_training_exits_with_130_and_the_run_can_be_resumed(cli, here, tmp_path):
     data = trained.blobs(tmp_path / "data", 8)
     words = ["train", data, "--out", here / "run", "--device", "cpu", "--threads", 1, *SMALL, SMALL_NETWORK]
-    add = logs.CsvLog.add
 
-    def pressed(log, moment):
-        add(log, moment)
+    def pressed(moment):
         if moment.step == 4:
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(logs.CsvLog, "add", pressed)
-    said = cli(*words)
+    with trained.watching(pressed):
+        said = cli(*words)
     assert said.code == 130
     assert "Traceback" not in said.err
     assert said.last.startswith("isocenter train: stopped. `isocenter train --resume RUN`")
     state = json.loads((here / "run" / "checkpoints" / "last" / "state.json").read_text())
     assert state["step"] == len((here / "run" / "log.csv").read_text().splitlines()) - 1 == 4
     assert not (here / "run" / "report.html").exists()
-    monkeypatch.setattr(logs.CsvLog, "add", add)
     assert isocenter.train(resume=here / "run").report.is_file()
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nibabel
 import numpy as np
 import PIL.Image
+import pytest
 
 import isocenter
+from isocenter.training import Moment, logs
 from isocenter.verbs.train import Run
 
 # Small enough for seconds; two validations, so that there is a best and a last.
@@ -23,6 +27,15 @@ LABELS = "1=shell,2=core"
 OBLIQUE = np.array(
     [[-1.1, 0.2, 0.0, 30.0], [0.2, 1.1, -0.15, -12.0], [0.0, 0.15, 1.3, 7.0], [0.0, 0.0, 0.0, 1.0]], dtype=np.float64
 )
+
+
+@contextmanager
+def watching(call: Callable[[Moment], object]) -> Iterator[None]:
+    """Shows every moment of the trainings within to `call`, as one of their logs; what it raises ends them."""
+    with pytest.MonkeyPatch.context() as patch:
+        own = SimpleNamespace(add=call, close=lambda: None)
+        patch.setattr(logs, "LOGS", (*logs.LOGS, lambda out, first: own))
+        yield
 
 
 def blob(seed: int, shape: tuple[int, int, int] = (16, 16, 16)) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ from isocenter.tasks.multitask.slabs import at_once
 from isocenter.training import Prepared
 from isocenter.training.data.loader import Loader
 from isocenter.training.data.targets import Drawn, kind_of, moved
-from isocenter.training.step.batch_loss import supervised
+from isocenter.training.step.loss import supervised
 from isocenter.transforms import Augmentation
 from isocenter.values import KNOWN, Case, Dataset, Dense, Geometry, Image, Prediction, Several, Target, Vector
 

@@ -12,8 +12,8 @@ from isocenter.errors import PlanError
 from isocenter.planning import read_plan, settings
 from isocenter.training import Batch
 from isocenter.training.data.targets import vectors_changed
-from isocenter.training.step.batch_loss import augmented, batch_loss, bit_by_bit, by_level, only_there, supervised
 from isocenter.training.step.compute import Compute
+from isocenter.training.step.loss import augmented, batch_loss, bit_by_bit, by_level, only_there, supervised
 
 
 @pytest.fixture(scope="session")

@@ -3,8 +3,7 @@ from __future__ import annotations
 import torch
 
 from isocenter.training.length.peak_operations import counted, measured_peak
-from isocenter.training.state import Work
-from isocenter.training.time_spent import Spans
+from isocenter.training.state import Spans, Work
 
 
 def test_operations_of_a_step_are_those_counted_by_hand():
@@ -43,16 +42,17 @@ def test_the_share_is_that_of_the_peak_in_the_time_of_a_step():
     assert Work(30e9, 200e9, "a convolution").reached is None
 
 
-def test_waiting_is_a_share_of_steps_alone(monkeypatch):
+def test_waiting_is_a_share_of_steps_alone():
     now = [0.0]
-    monkeypatch.setattr("isocenter.training.time_spent.time.monotonic", lambda: now[0])
-    spans = Spans()
+    spans = Spans(lambda: now[0])
     for _ in range(4):
         with spans.waiting():
             now[0] += 1
         with spans.working():
             now[0] += 3
-        now[0] += 100  # a look at the validation cases
+        with spans.looking():
+            now[0] += 100
     assert spans.share_waiting == 0.25
     assert spans.of(Work(8.0, 4.0, "")) == Work(8.0, 4.0, "", 4.0)
     assert spans.of(None) is None
+    assert (spans.step, spans.looked) == (4.0, 100.0)

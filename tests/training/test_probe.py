@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from dataclasses import replace
 
 import pytest
@@ -9,7 +8,7 @@ import torch
 
 from isocenter.planning import read_plan, settings
 from isocenter.training.length import probe
-from isocenter.training.length.probe import budget, fastest_of, fewer_samples, probed, raced, ways_of
+from isocenter.training.length.probe import Probe, budget, candidates, fastest_of, raced
 from isocenter.training.length.schedule import FEWEST_STEPS
 from isocenter.training.step.compute import Compute
 
@@ -53,22 +52,21 @@ def test_time_for_more_steps_than_there_may_be_is_left_over_and_it_is_said():
     assert budget([0.5] * 6, 2.0, 106.0, 10, most=usual.steps) == usual
 
 
-def slow_steps(monkeypatch, seconds):
-    """Steps that take so long on a clock of their own."""
+def slow_probe(module, chosen, seconds, taken=lambda compute: None):
+    """A probe of steps that take so long on a clock of its own."""
     now = [0.0]
-    monkeypatch.setattr(probe.time, "monotonic", lambda: now[0])
 
-    def step(way, number):
+    def step(compute, number):
         now[0] += seconds
+        taken(compute)
 
-    return step
+    return Probe(module, step, chosen, lambda: now[0])
 
 
 @pytest.mark.parametrize(("seconds", "processes", "batch"), [(0.1, 1, None), (1.0, 1, 8), (9.0, 1, 1), (9.0, 4, 4)])
-def test_where_there_is_time_for_few_steps_they_are_of_fewer_samples(chosen, monkeypatch, seconds, processes, batch):
+def test_where_there_is_time_for_few_steps_they_are_of_fewer_samples(chosen, seconds, processes, batch):
     module = torch.nn.Sequential(torch.nn.Conv2d(2, 4, 3), torch.nn.InstanceNorm2d(4))
-    step = slow_steps(monkeypatch, seconds)
-    found = fewer_samples(module, step, replace(chosen, batch=16), 100.0, processes)
+    found = slow_probe(module, replace(chosen, batch=16), seconds).fewer_samples(100.0, processes)
     assert (None if found is None else found.value) == batch
     if found is not None:
         assert (
@@ -77,32 +75,30 @@ def test_where_there_is_time_for_few_steps_they_are_of_fewer_samples(chosen, mon
         )
 
 
-def test_what_normalises_over_a_batch_keeps_samples_to_do_it_by(chosen, module, monkeypatch):
-    step = slow_steps(monkeypatch, 9.0)
-    assert fewer_samples(module, step, replace(chosen, batch=36), 100.0).value == 9
-    assert fewer_samples(module, step, replace(chosen, batch=8), 100.0) is None
+def test_what_normalises_over_a_batch_keeps_samples_to_do_it_by(chosen, module):
+    assert slow_probe(module, replace(chosen, batch=36), 9.0).fewer_samples(100.0).value == 9
+    assert slow_probe(module, replace(chosen, batch=8), 9.0).fewer_samples(100.0) is None
 
 
 @pytest.mark.parametrize(("longest", "rounds"), [(0.0, 3), (6.5, 7), (1e9, 60)])
-def test_a_race_is_as_long_as_it_may_be(longest, rounds, monkeypatch):
+def test_a_race_is_as_long_as_it_may_be(longest, rounds):
     """Two ways of which each step takes half a second, on a clock of its own."""
     now = [0.0]
-    monkeypatch.setattr(probe.time, "monotonic", lambda: now[0])
 
-    def timed(way, number):
+    def timed(compute, number):
         now[0] += 0.5
         return 0.5
 
-    times = raced([PLAIN, LAST], timed, longest)
+    times = raced([PLAIN, LAST], timed, longest, lambda: now[0])
     assert {way: len(taken) for way, taken in times.items()} == dict.fromkeys([PLAIN, LAST], rounds - 2)
 
 
 def test_a_way_that_is_far_slower_is_given_up_after_its_first_warm_step():
     tried = []
 
-    def timed(way, number):
-        tried.append(way)
-        return 5.0 if number == 0 else 1.5 if way is LAST else 1.0  # the first step of both only warms up
+    def timed(compute, number):
+        tried.append(compute)
+        return 5.0 if number == 0 else 1.5 if compute is LAST else 1.0  # the first step of both only warms up
 
     times = raced([PLAIN, LAST], timed, 1e9)
     assert tried.count(LAST) == 2
@@ -116,19 +112,19 @@ def test_what_is_hardly_faster_is_noise_and_the_simpler_way_stays():
 
 
 def test_what_a_person_set_is_not_put_to_the_test(chosen, module):
-    assert ways_of(module, replace(chosen, compute="channels-last", precision="float32")) == [LAST]
+    assert candidates(module, replace(chosen, compute="channels-last", precision="float32")) == [LAST]
 
 
 def test_a_deterministic_training_is_computed_in_one_way_on_any_day(chosen, module):
-    assert ways_of(module, replace(chosen, deterministic=True, precision="float32")) == [PLAIN]
-    assert len(ways_of(module, chosen)) > 1
+    assert candidates(module, replace(chosen, deterministic=True, precision="float32")) == [PLAIN]
+    assert len(candidates(module, chosen)) > 1
 
 
 @pytest.mark.parametrize("left", [10.0, 100.0])
 def test_a_probe_leaves_no_trace_but_the_order_in_memory(chosen, module, left):
     before = copy.deepcopy(module.state_dict())
     images = torch.randn(3, 2, 12, 12)
-    found = probed(module, lambda way, step: module(images).square().sum().backward(), chosen, left)
+    found = Probe(module, lambda compute, step: module(images).square().sum().backward(), chosen).fastest(left)
     assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
     assert all(parameter.grad is None for parameter in module.parameters())
     decision = found.decision(chosen)
@@ -139,28 +135,24 @@ def test_a_probe_leaves_no_trace_but_the_order_in_memory(chosen, module, left):
     assert (found.peak is not None) == (left >= probe.PEAK_FROM)
 
 
-def test_a_training_of_few_steps_is_not_probed_for_as_long_as_its_minutes_would_allow(chosen, module, monkeypatch):
-    taken, slow = [], slow_steps(monkeypatch, 0.002)
-
-    def step(way, number):
-        taken.append(way)
-        slow(way, number)
-
-    monkeypatch.setattr(probe, "PEAK_FROM", math.inf)
-    probed(module, step, replace(chosen, deterministic=True), left=3600.0, most=100)
+def test_a_training_of_few_steps_is_not_probed_for_as_long_as_its_minutes_would_allow(chosen):
+    flat, taken = torch.nn.Linear(2, 2), []
+    probing = slow_probe(flat, replace(chosen, deterministic=True), 0.002, taken.append)
+    probing.fastest(3600.0, most=100)
     few = len(taken)
     assert few == probe.PROBE_WARMUP + probe.PROBE_STEPS
-    probed(module, step, replace(chosen, deterministic=True), left=3600.0)
-    assert len(taken) - few == probe.MOST_PROBE_STEPS
+    probing.fastest(3600.0)
+    steps_of_the_peak = 1
+    assert len(taken) - few == probe.MOST_PROBE_STEPS + steps_of_the_peak
 
 
 def test_a_compiler_that_fails_costs_nothing_but_its_time(chosen, module):
-    def step(way, number):
-        if way.compiled:
+    def step(compute, number):
+        if compute.compiled:
             raise RuntimeError("no compiler for C++\nwas found")
         module(torch.randn(3, 2, 12, 12)).square().sum().backward()
 
-    found = probed(module, step, chosen, probe.COMPILING / probe.COMPILE_SHARE + 1)
+    found = Probe(module, step, chosen).fastest(probe.COMPILING / probe.COMPILE_SHARE + 1)
     assert not found.compute.compiled
     assert "torch.compile failed (no compiler for C++)" in found.because
     assert module._compiled_call_impl is None

@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 
 import trained
 from isocenter.errors import PlanError
-from isocenter.training import ALONE, Ranks
+from isocenter.training import SINGLE_PROCESS, Ranks
 from isocenter.verbs.training.distributed import in_all_processes
 
 FIFTY = {"training.steps": 50, "training.validations": 2, "training.batch": 4, "training.precision": "float32"}
@@ -43,9 +43,9 @@ JOINED = """
 from types import SimpleNamespace
 import torch
 from isocenter.training import Ranks
-from isocenter.training.recipe import _fabric
+from isocenter.training.session import fabric_of
 torch.distributed.init_process_group("gloo")
-fabric = _fabric(SimpleNamespace(threads=1, deterministic=False, device="cpu"), Ranks.here())
+fabric = fabric_of(SimpleNamespace(threads=1, deterministic=False, device="cpu"), Ranks.here())
 print(fabric.global_rank, fabric.world_size)
 """
 
@@ -106,10 +106,10 @@ def test_a_batch_that_cannot_be_shared_evenly_is_refused_with_one_that_can():
 
 def test_one_process_has_all_of_a_batch_and_agrees_with_itself():
     batch = torch.arange(6.0)
-    assert list(ALONE.part(6)) == [0, 1, 2, 3, 4, 5]
-    assert ALONE.whole(batch) is batch
-    assert ALONE.own(batch) is batch or torch.equal(ALONE.own(batch), batch)
-    assert ALONE.agreed({"a": 1}) == {"a": 1}
+    assert list(SINGLE_PROCESS.part(6)) == [0, 1, 2, 3, 4, 5]
+    assert SINGLE_PROCESS.whole(batch) is batch
+    assert SINGLE_PROCESS.own(batch) is batch or torch.equal(SINGLE_PROCESS.own(batch), batch)
+    assert SINGLE_PROCESS.agreed({"a": 1}) == {"a": 1}
 
 
 def test_a_verb_of_one_process_is_simply_done():

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import re
 import time
-from types import SimpleNamespace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -16,13 +16,60 @@ from isocenter import tasks
 from isocenter.errors import IsocenterError
 from isocenter.planning import read_plan
 from isocenter.runtime import read_json
-from isocenter.training import Speed, logs, recipe
-from isocenter.training import state as state_of_training
-from isocenter.training.length import probe
-from isocenter.training.length.probe import Budget
-from isocenter.training.step import train_step as learner
+from isocenter.training import FEWEST_STEPS, Clock, ClockedLength, Length, Pace, Session, Speed, State, length_of
+from isocenter.verbs.training import fit
 from isocenter.verbs.training import time_budget as verb_budget
 from isocenter.verbs.training.run_folder import planned_from
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A length that believes in so many steps of a ms without a probe.
+
+    then: adjusts it afterwards; None where nothing does
+    """
+
+    clock: Clock
+    steps: int
+    then: Length | None = None
+    looks: int = 10
+
+    def planned(self, session: Session) -> State:
+        return State(0, Pace(self.steps), 4, speed=Speed(0.001, 0.0))
+
+    def resumed(self, state: State, chosen: object) -> None:
+        assert state.pace.steps == self.steps
+
+    def adjusted(self, session: Session, state: State, step: float) -> tuple[Length, State]:
+        return (self, state) if self.then is None else self.then.adjusted(session, state, step)
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A length as the plan asks for, and the samples of a step whenever it is looked at."""
+
+    length: Length
+    batches: list[int]
+
+    @property
+    def clock(self) -> Clock:
+        return self.length.clock
+
+    @property
+    def looks(self) -> int:
+        return self.length.looks
+
+    def planned(self, session: Session) -> State:
+        self.batches.append(session.loader.batch)
+        return self.length.planned(session)
+
+    def resumed(self, state: State, chosen: object) -> None:
+        self.length.resumed(state, chosen)
+
+    def adjusted(self, session: Session, state: State, step: float) -> tuple[Length, State]:
+        self.batches.append(session.loader.batch)
+        length, state = self.length.adjusted(session, state, step)
+        return replace(self, length=length), state
 
 
 def test_the_metric_of_a_validation_is_the_tasks_own_score(segmented):
@@ -61,14 +108,14 @@ def test_earlier_weights_are_taken_where_validation_cases_show_surely_that_they_
 ):
     looks = []
 
-    def looked(model, *_):
+    def looked(session, cases, compute):
         """At step 3 some of eight cases are better than at step 6, the rest are alike."""
         looks.append(torch.full((8, 2), 0.5))
         if len(looks) == 1:
             looks[0][:lucky] = 0.9
         return {"dice": looks[-1]}
 
-    monkeypatch.setattr("isocenter.training.recipe.validate", looked)
+    monkeypatch.setattr(Session, "validated", looked)
     monkeypatch.setattr(tasks.kind("segmentation"), "selection", lambda task, said: said["dice"].mean().item())
     run = trained.segmenting(segmented.data, tmp_path / "run")
     record = read_json(run.out / "checkpoints" / "best" / "model.json", "isocenter.model")["record"]
@@ -96,25 +143,23 @@ def test_another_seed_gives_other_weights(segmented, tmp_path):
 def test_steps_are_planned_anew_where_the_machine_is_slower_than_the_probe_said(classified, tmp_path, monkeypatch):
     """Simulated: the probe has seen a thousand steps a second, and each then takes a tenth of one."""
 
-    def fast(times, validation, left, looks, most):
-        return Budget(400, 4, Speed(0.001, 0.0), "simulated")
+    now = [time.monotonic()]
 
-    add, now = logs.CsvLog.add, [time.monotonic()]
-
-    def slowly(log, moment):
-        add(log, moment)
+    def slowly(moment):
         now[0] += 0.1
 
-    for file in (recipe, state_of_training):
-        monkeypatch.setattr(file, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    monkeypatch.setattr(recipe, "budget", fast)
-    monkeypatch.setattr(logs.CsvLog, "add", slowly)
+    def simulated(chosen, clock, **given):
+        clock = replace(clock, now=lambda: now[0])
+        return Planned(clock, 400, ClockedLength(clock, **given))
+
+    monkeypatch.setattr(fit, "length_of", simulated)
     monkeypatch.setattr(verb_budget, "REPORT_SECONDS", 0.0)
     asked, measured = [], verb_budget.measured_costs
     monkeypatch.setattr(
         verb_budget, "measured_costs", lambda model, case: (asked.append(model), measured(model, case))[1]
     )
-    run = trained.classifying(classified.data, tmp_path / "run", minutes=0.2, assignments={"training.steps": None})
+    with trained.watching(slowly):
+        run = trained.classifying(classified.data, tmp_path / "run", minutes=0.2, assignments={"training.steps": None})
     decision = read_plan(run.out / "plan.yaml").decision("training.steps")
     assert run.steps == decision.value != 400
     assert re.search(r"were planned; after \d+ a step takes 0\.\d+ s", decision.because)
@@ -130,27 +175,19 @@ def test_steps_are_planned_anew_where_the_machine_is_slower_than_the_probe_said(
 
 
 def test_a_run_by_minutes_that_was_killed_keeps_its_time_and_its_pace(classified, tmp_path, monkeypatch):
-    def small(times, validation, left, looks, most):
-        return Budget(40, 4, Speed(0.001, 0.0), "simulated")
+    seen = []
 
-    add = logs.CsvLog.add
-
-    def dies(log, moment):
-        add(log, moment)
+    def dies(moment):
         if moment.step == 15:
             raise RuntimeError("the machine went down")
 
-    monkeypatch.setattr(recipe, "budget", small)
-    monkeypatch.setattr(verb_budget, "measured_costs", lambda model, case: verb_budget.Costs(0.0, 0.0, 0.0))
-    monkeypatch.setattr(recipe, "replan", lambda *given, **times: None)  # this machine's speed is not the question
-    monkeypatch.setattr(logs.CsvLog, "add", dies)
-    with pytest.raises(RuntimeError, match="went down"):
+    monkeypatch.setattr(fit, "length_of", lambda chosen, clock, **given: Planned(clock, 40))
+    with trained.watching(dies), pytest.raises(RuntimeError, match="went down"):
         trained.classifying(classified.data, tmp_path / "run", minutes=2, assignments={"training.steps": None})
     before = read_json(tmp_path / "run" / "checkpoints" / "last" / "state.json", "isocenter.state")
     assert before["step"] == 12
-    seen = []
-    monkeypatch.setattr(logs.CsvLog, "add", lambda log, moment: (add(log, moment), seen.append(moment)))
-    run = isocenter.train(resume=tmp_path / "run")
+    with trained.watching(seen.append):
+        run = isocenter.train(resume=tmp_path / "run")
     assert (seen[0].step, run.steps, before["pace"]["steps"]) == (13, 40, 40)
     after = read_json(tmp_path / "run" / "checkpoints" / "last" / "state.json", "isocenter.state")
     assert after["deadline"] == before["deadline"]
@@ -160,49 +197,40 @@ def test_a_run_by_minutes_that_was_killed_keeps_its_time_and_its_pace(classified
 def test_where_there_is_time_for_few_steps_their_samples_are_fewer_and_stay_so_after_a_kill(
     segmented, tmp_path, monkeypatch
 ):
-    add, made, batches = logs.CsvLog.add, recipe._loader, []
+    batches = []
 
-    def dies(log, moment):
-        add(log, moment)
+    def dies(moment):
         if moment.step == 5:
             raise RuntimeError("the machine went down")
 
-    def loader(*given):
-        found = made(*given)
-        batches.append(found.batch)
-        return found
-
-    monkeypatch.setattr(recipe, "budget", lambda *given: Budget(8, 4, Speed(0.001, 0.0), "simulated"))
-    monkeypatch.setattr(verb_budget, "measured_costs", lambda model, case: verb_budget.Costs(0.0, 0.0, 0.0))
-    monkeypatch.setattr(recipe, "replan", lambda *given, **times: None)
-    monkeypatch.setattr(recipe, "_loader", loader)
-    monkeypatch.setattr(probe, "WANTED_STEPS", 10**9)
-    monkeypatch.setattr(logs.CsvLog, "add", dies)
-    given = {"labels": trained.LABELS, "device": "cpu", "threads": 1, "minutes": 2}
+    monkeypatch.setattr(fit, "length_of", lambda *given, **named: Watched(length_of(*given, **named), batches))
+    given = {"labels": trained.LABELS, "device": "cpu", "threads": 1, "minutes": 0.05}  # less than a report takes
     small = {"network.size": trained.SMALL_UNET, "training.validations": 2}
-    with pytest.raises(RuntimeError, match="went down"):
+    with trained.watching(dies), pytest.raises(RuntimeError, match="went down"):
         isocenter.train(segmented.data, out=tmp_path / "run", assignments=small, **given)
     decision = read_plan(tmp_path / "run" / "plan.yaml").decision("training.batch")
     assert decision.value == 1
     assert "fewer samples bring more steps" in decision.because
-    monkeypatch.setattr(logs.CsvLog, "add", add)
-    assert isocenter.train(resume=tmp_path / "run").steps == 8
+    planned, *smaller = batches
+    assert set(smaller) == {1} != {planned}
+    assert isocenter.train(resume=tmp_path / "run").steps == FEWEST_STEPS
+    assert set(batches[1:]) == {1}
+    assert len(batches) > 1 + len(smaller)
     flags = dict.fromkeys(("task", "device", "threads", "seed", "folds", "everything"))
-    for minutes, batch in ((60, batches[0]), (None, 1)):  # other minutes are no reason for fewer samples
+    for minutes, batch in ((60, planned), (None, 1)):  # other minutes are no reason for fewer samples
         anew = planned_from(tmp_path / "run" / "plan.yaml", {**flags, "minutes": minutes}, {}, {})
         assert anew.plan["training.batch"] == batch
-    assert len(batches) == 3  # as planned, with fewer samples, and after the kill
-    assert batches[0] > batches[1] == batches[2] == 1
+    batches.clear()
     isocenter.train(segmented.data, out=tmp_path / "set", assignments={**small, "training.batch": 2}, **given)
-    assert batches[3:] == [2]
+    assert set(batches) == {2}
 
 
-def test_steps_that_a_person_set_are_never_changed(classified, tmp_path, monkeypatch):
-    def refused(*given, **times):
-        raise AssertionError("planned anew")
-
-    monkeypatch.setattr(recipe, "replan", refused)
-    assert trained.classifying(classified.data, tmp_path / "run", minutes=0.05).steps == 6
+def test_steps_that_a_person_set_are_never_changed(classified, tmp_path):
+    seen = []
+    with trained.watching(seen.append):
+        run = trained.classifying(classified.data, tmp_path / "run", minutes=0.05)
+    assert run.steps == 6
+    assert {moment.steps for moment in seen} == {6}
 
 
 def test_a_training_whose_loss_is_no_number_ends_with_what_to_do(classified, tmp_path):
@@ -212,15 +240,16 @@ def test_a_training_whose_loss_is_no_number_ends_with_what_to_do(classified, tmp
 
 
 def test_a_gradient_that_is_no_number_costs_one_step_and_not_every_weight(classified, tmp_path, monkeypatch):
-    made, calls = learner.batch_loss, []
+    kind, calls = tasks.kind("classification"), []
+    loss = kind.loss
 
-    def odd(module, *given, **options):
+    def odd(task, outputs, targets):
         calls.append(None)
-        nothing = next(module.parameters()).sum() * 0
+        nothing = sum(output.sum() for output in outputs.values()) * 0
         root = nothing.sqrt() * 0  # 0, and its slope is no number
-        return made(module, *given, **options) + (root if len(calls) == 3 else 0)
+        return loss(task, outputs, targets) + (root if len(calls) == 3 else 0)
 
-    monkeypatch.setattr(learner, "batch_loss", odd)
+    monkeypatch.setattr(kind, "loss", odd)
     run = trained.classifying(classified.data, tmp_path / "run")
     losses = pd.read_csv(tmp_path / "run" / "log.csv")["loss"]
     assert losses.isna().tolist() == [n == 2 for n in range(6)]

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 import isocenter
 import trained
 from isocenter.errors import IntegrityError, UsageError
-from isocenter.training import logs, recover
+from isocenter.training import recover
 
 # With the channels last, so that what the optimiser keeps must find its way back into that order.
 SIX = {"training.steps": 6, "training.validations": 3, "training.compute": "channels-last"}
@@ -53,19 +53,15 @@ def whole(tmp_path_factory) -> dict[str, tuple[Path, Path]]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_run_stopped_between_steps_goes_on_bit_by_bit(whole, kind, tmp_path, monkeypatch):
+def test_a_run_stopped_between_steps_goes_on_bit_by_bit(whole, kind, tmp_path):
     data, uninterrupted = whole[kind]
-    add = logs.CsvLog.add
 
-    def pressed(log, moment):
-        add(log, moment)
+    def pressed(moment):
         if moment.step == 3:
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(logs.CsvLog, "add", pressed)
-    with pytest.raises(KeyboardInterrupt):
+    with trained.watching(pressed), pytest.raises(KeyboardInterrupt):
         KINDS[kind][1](data, tmp_path / "run", assignments=SIX)
-    monkeypatch.setattr(logs.CsvLog, "add", add)
     assert not (tmp_path / "run" / "report.html").exists()
     assert pd.read_csv(tmp_path / "run" / "log.csv")["step"].tolist() == [1, 2, 3]
     isocenter.train(resume=tmp_path / "run")
@@ -78,16 +74,13 @@ SLOW = """
 import sys, time
 sys.path.insert(0, {tests!r})
 import trained
-from isocenter.training import logs
 from pathlib import Path
-add = logs.CsvLog.add
-def slowly(log, moment):
-    add(log, moment)
+def slowly(moment):
     print(moment.step, flush=True)
     time.sleep(0.5 if moment.step < 5 else 60)
-logs.CsvLog.add = slowly
 if __name__ == "__main__":
-    trained.segmenting(Path({data!r}), Path({out!r}), assignments={steps!r})
+    with trained.watching(slowly):
+        trained.segmenting(Path({data!r}), Path({out!r}), assignments={steps!r})
 """
 
 
@@ -169,17 +162,14 @@ def test_what_a_resumed_run_would_not_heed_is_refused(stopped):
         isocenter.train(resume=stopped, assignments={"training.steps": 9})
 
 
-def test_a_fine_tuning_stopped_before_its_first_checkpoint_still_begins_from_its_model(whole, tmp_path, monkeypatch):
+def test_a_fine_tuning_stopped_before_its_first_checkpoint_still_begins_from_its_model(whole, tmp_path):
     data, model = whole["segmentation"]
     trained.segmenting(data, tmp_path / "whole", assignments=SIX, start=model)
-    add = logs.CsvLog.add
 
-    def killed(log, moment):
+    def killed(moment):
         raise RuntimeError("the machine went down")
 
-    monkeypatch.setattr(logs.CsvLog, "add", killed)
-    with pytest.raises(RuntimeError, match="went down"):
+    with trained.watching(killed), pytest.raises(RuntimeError, match="went down"):
         trained.segmenting(data, tmp_path / "run", assignments=SIX, start=model)
-    monkeypatch.setattr(logs.CsvLog, "add", add)
     isocenter.train(resume=tmp_path / "run")
     same_run(tmp_path / "run", tmp_path / "whole")

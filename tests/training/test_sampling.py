@@ -18,7 +18,7 @@ from isocenter.errors import PlanError
 from isocenter.training import logs
 from isocenter.training.data.loader import AHEAD
 from isocenter.training.data.sampling import PRESSURE, Costs, Sampling
-from isocenter.training.step.batch_loss import sample_by_sample
+from isocenter.training.step.loss import sample_by_sample
 
 CASES, BATCH = 20, 4
 

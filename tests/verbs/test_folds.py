@@ -16,7 +16,6 @@ from isocenter.errors import UsageError
 from isocenter.evaluation import auroc
 from isocenter.planning import read_plan
 from isocenter.report import figures
-from isocenter.training import logs
 from isocenter.verbs.train import train
 from isocenter.verbs.training.run_end import training_log
 
@@ -143,23 +142,19 @@ def test_each_fold_has_the_window_of_its_own_training_cases_and_their_mean_the_w
     assert "goes by its own" in read_plan(run / "plan.yaml").decision("preprocessing.normalisation").because
 
 
-def test_a_run_of_folds_that_was_killed_goes_on_with_the_fold_at_hand(crossed, tmp_path, monkeypatch):
+def test_a_run_of_folds_that_was_killed_goes_on_with_the_fold_at_hand(crossed, tmp_path):
     data, whole = crossed
-    add, seen = logs.CsvLog.add, []
+    seen, watched = [], []
 
-    def dies(log, moment):
-        add(log, moment)
+    def dies(moment):
         seen.append(moment.step)
         if len(seen) == 6 + 4:
             raise RuntimeError("the machine went down")
 
-    monkeypatch.setattr(logs.CsvLog, "add", dies)
-    with pytest.raises(RuntimeError, match="went down"):
+    with trained.watching(dies), pytest.raises(RuntimeError, match="went down"):
         trained.segmenting(data, tmp_path / "run", folds=3)
-    monkeypatch.setattr(logs.CsvLog, "add", add)
-    watched = []
-    monkeypatch.setattr(logs.CsvLog, "add", lambda log, moment: (add(log, moment), watched.append(moment.step)))
-    train(resume=tmp_path / "run")
+    with trained.watching(lambda moment: watched.append(moment.step)):
+        train(resume=tmp_path / "run")
     assert watched == [4, 5, 6, 1, 2, 3, 4, 5, 6]  # the second from its checkpoint at 3, then the third
     for fold in range(3):
         ours, theirs = (

@@ -14,7 +14,6 @@ from safetensors.numpy import load_file
 import isocenter
 import trained
 from isocenter.files import read_dataset
-from isocenter.training import logs
 from packages import bundle_checked_and_run
 
 COLUMN = {"value:size": "size_px"}
@@ -124,19 +123,15 @@ def test_a_package_says_the_same_with_and_without_isocenter(answering, tmp_path)
     assert (tmp_path / "results" / "ball03.png").is_file()
 
 
-def test_a_run_that_was_stopped_goes_on_with_the_learnt_weights_of_its_losses(answering, tmp_path, monkeypatch):
+def test_a_run_that_was_stopped_goes_on_with_the_learnt_weights_of_its_losses(answering, tmp_path):
     data, whole = answering
-    add = logs.CsvLog.add
 
-    def pressed(log, moment):
-        add(log, moment)
+    def pressed(moment):
         if moment.step == 3:
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(logs.CsvLog, "add", pressed)
-    with pytest.raises(KeyboardInterrupt):
+    with trained.watching(pressed), pytest.raises(KeyboardInterrupt):
         trained.answering_all(data, tmp_path / "run")
-    monkeypatch.setattr(logs.CsvLog, "add", add)
     isocenter.train(resume=tmp_path / "run")
     for name in ("terms", "module", "optimiser", "weights"):
         ours, theirs = (

@@ -13,7 +13,7 @@ import isocenter
 import trained
 from isocenter.errors import PlanError, ResourceError, UsageError
 from isocenter.planning import Between, read_plan, settings
-from isocenter.training import Clock, Study, logs
+from isocenter.training import Clock, Study
 from isocenter.training import search_study as study
 from isocenter.values import Decision
 from isocenter.verbs.plan import room_of
@@ -118,23 +118,18 @@ def test_no_case_of_an_outer_folds_test_part_is_seen_by_its_search(data, tmp_pat
     assert told(ours) == told(theirs)
 
 
-def test_a_search_that_was_stopped_goes_on_with_the_trial_at_hand_as_if_it_had_not_been(
-    made, whole, tmp_path, monkeypatch
-):
-    add, seen = logs.CsvLog.add, []
+def test_a_search_that_was_stopped_goes_on_with_the_trial_at_hand_as_if_it_had_not_been(made, whole, tmp_path):
+    seen, watched = [], []
 
-    def stops(log, moment):
-        add(log, moment)
+    def stops(moment):
         seen.append(moment.step)
         if len(seen) == 6 + 4:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(logs.CsvLog, "add", stops)
-    with pytest.raises(KeyboardInterrupt):
+    with trained.watching(stops), pytest.raises(KeyboardInterrupt):
         search(made, tmp_path)
-    watched = []
-    monkeypatch.setattr(logs.CsvLog, "add", lambda log, moment: (add(log, moment), watched.append(moment.step)))
-    assert told(search(made, tmp_path)) == told(whole)
+    with trained.watching(lambda moment: watched.append(moment.step)):
+        assert told(search(made, tmp_path)) == told(whole)
     assert watched == [4, 5, 6]  # the second from its last checkpoint
 
 

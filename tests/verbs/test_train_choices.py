@@ -19,7 +19,6 @@ from isocenter.errors import PlanError, UsageError
 from isocenter.planning import read_plan, registered
 from isocenter.runtime import read_json, verify
 from isocenter.tasks.segmentation.task import Segmentation
-from isocenter.training import logs
 from isocenter.values import Decision
 from isocenter.verbs.train import train
 
@@ -126,18 +125,14 @@ def test_coarser_outputs_are_learnt_from(segmented, tmp_path):
     assert set(outputs) == {"mask"}  # only the finest once it is trained
 
 
-def test_tensorboard_has_every_step_once_also_after_a_kill(classified, tmp_path, monkeypatch):
-    add = logs.CsvLog.add
+def test_tensorboard_has_every_step_once_also_after_a_kill(classified, tmp_path):
 
-    def dies(log, moment):
-        add(log, moment)
+    def dies(moment):
         if moment.step == 5:
             raise RuntimeError("the machine went down")
 
-    monkeypatch.setattr(logs.CsvLog, "add", dies)
-    with pytest.raises(RuntimeError, match="went down"):
+    with trained.watching(dies), pytest.raises(RuntimeError, match="went down"):
         trained.classifying(classified.data, tmp_path / "run")
-    monkeypatch.setattr(logs.CsvLog, "add", add)
     train(resume=tmp_path / "run")
     seen = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
     seen.Reload()

@@ -16,14 +16,20 @@ if TYPE_CHECKING:
         with_task,
         write_checkpoint,
     )
-    from isocenter.training.checkpoint_choice import FEWEST_CASES, SURE, draws_for, share_better, sure_of_best
+    from isocenter.training.checkpoint_choice import (
+        FEWEST_CASES,
+        SURE,
+        draws_for,
+        finished,
+        share_better,
+        sure_of_best,
+    )
     from isocenter.training.data import Batch, Loader, Prepared, keep_marked, prepare_all
-    from isocenter.training.initial_weights import take_over
     from isocenter.training.length import FEWER, FEWEST_STEPS, Pace, Speed, replan
     from isocenter.training.linear import Alone, covariates_alone
     from isocenter.training.members import Answers, Weighed, equal, heard, weighed
-    from isocenter.training.processes import ALONE, Ranks
-    from isocenter.training.recipe import Decided, Recount, finished, train
+    from isocenter.training.processes import SINGLE_PROCESS, Ranks
+    from isocenter.training.recipe import train
     from isocenter.training.search_study import (
         COMPLETE,
         IMPOSSIBLE,
@@ -34,16 +40,18 @@ if TYPE_CHECKING:
         Tried,
         refuse_without_optuna,
     )
+    from isocenter.training.session import Session, take_over
+    from isocenter.training.session_length import ClockedLength, Decided, FixedLength, Length, Recount, length_of
     from isocenter.training.state import Clock, Moment, Outcome, State, Work
 
 __all__ = [
-    "ALONE",
     "COMPLETE",
     "FEWER",
     "FEWEST_CASES",
     "FEWEST_STEPS",
     "IMPOSSIBLE",
     "PRUNED",
+    "SINGLE_PROCESS",
     "STATE_SCHEMA",
     "SURE",
     "VALIDATION",
@@ -51,8 +59,11 @@ __all__ = [
     "Answers",
     "Batch",
     "Clock",
+    "ClockedLength",
     "Decided",
+    "FixedLength",
     "HopelessError",
+    "Length",
     "Loader",
     "Moment",
     "Outcome",
@@ -60,6 +71,7 @@ __all__ = [
     "Prepared",
     "Ranks",
     "Recount",
+    "Session",
     "Speed",
     "State",
     "Study",
@@ -73,6 +85,7 @@ __all__ = [
     "finished",
     "heard",
     "keep_marked",
+    "length_of",
     "prepare_all",
     "read_checkpoint",
     "recover",

@@ -27,6 +27,16 @@ VALIDATION = "validation.safetensors"
 RECORD, MODEL_SCHEMA = "model.json", "isocenter.model"
 
 
+def last_checkpoint(out: Path) -> Path:
+    """Where a training in this folder keeps the state from which it goes on."""
+    return out / "checkpoints" / "last"
+
+
+def best_checkpoint(out: Path) -> Path:
+    """Where a training in this folder keeps the weights that its validations chose."""
+    return out / "checkpoints" / "best"
+
+
 def write_checkpoint(
     folder: Path,
     model: Model,

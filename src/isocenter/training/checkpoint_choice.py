@@ -1,18 +1,24 @@
-"""Which weights a training leaves: its last, unless validation cases show surely that earlier ones were better.
+"""The choice of the weights that a training leaves: its last, unless earlier ones were surely better.
 
-The rate has fallen to zero by then, so that the last weights are mostly the best; of the looks at a few validation
-cases the highest is often only the luckiest. A training that stopped early has not come so far: it keeps its best.
+The learning rate has fallen to zero by then, so that the last weights are mostly the best; of several scores of a few
+validation cases the highest is often only the luckiest. A training that stopped early keeps its best.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from isocenter.lazy import torch
+from isocenter.planning import Settings, Training
+from isocenter.runtime import read_json
 from isocenter.tasks import Task
+from isocenter.training.checkpoint import STATE_SCHEMA, best_checkpoint, last_checkpoint, validation_of
+from isocenter.training.state import Outcome, State
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,3 +61,54 @@ def sure_of_best(tried: int) -> float:
 def draws_for(tried: int) -> int:
     """So many draws that as many as of a single comparison lie beyond that share; no more than take seconds."""
     return min(MOST_DRAWS, DRAWS * max(1, tried))
+
+
+def judged(state: State, score: float, numbers: Mapping[str, Tensor], settings: Settings, out: Path) -> State:
+    """The state after a validation: the best score, whether the last weights are preferred, whether to stop early.
+
+    numbers: what the score was made of, by case
+    """
+    state = replace(state, preferred=_preferred(state, score, numbers, settings, out))
+    chosen, better = settings.training, score > state.best  # never of what is no number
+    best, without = (score, 0) if better else (state.best, state.without + 1)
+    stopped = state.stopped
+    if chosen.early_stop is not None and without >= chosen.early_stop and state.step < state.pace.steps:
+        share = 100 * state.pace.progress(state.step)
+        stopped = (
+            f"{without} validations brought nothing better than {best:.4f}, so training ended after step {state.step} "
+            f"of {state.pace.steps}: the schedule is cut at {share:.0f} %, the rate has not fallen to zero"
+        )
+    return replace(state, best=best, without=without, stopped=stopped)
+
+
+def _preferred(state: State, score: float, numbers: Mapping[str, Tensor], settings: Settings, out: Path) -> str:
+    """Why the last weights are taken where earlier ones had a higher metric; nothing where they are not."""
+    last = state.step >= state.pace.steps
+    if not last or not score < state.best or not (earlier := validation_of(best_checkpoint(out))):
+        return ""
+    share = share_better(settings.task, earlier, numbers, settings.training.seed)
+    if share >= SURE:
+        return ""
+    metric, percent = settings.training.selection, f"{100 * share:.0f} %"
+    return (
+        f"the last ones, {metric} of the validation cases {score:.4f}: earlier ones had {state.best:.4f}, but were "
+        f"better in only {percent} of {DRAWS} bootstrap draws of these cases, not in {100 * SURE:.0f} %"
+    )
+
+
+def finished(out: Path, chosen: Training) -> Outcome | None:
+    """What a training that is over came to; None where it is not."""
+    last = last_checkpoint(out)
+    if not last.is_dir():
+        return None
+    state = State.of(read_json(last / "state.json", STATE_SCHEMA), str(last))
+    return outcome_of(out, chosen, state) if state.is_over else None
+
+
+def outcome_of(out: Path, chosen: Training, state: State) -> Outcome:
+    """The checkpoint that was chosen, or where nothing was the last."""
+    checkpoint, because = last_checkpoint(out), "the last averaged weights, because nothing was selected"
+    if best_checkpoint(out).is_dir():
+        best = f"those of the best {chosen.selection} of the validation cases: {state.best:.4f}"
+        checkpoint, because = best_checkpoint(out), state.preferred or best
+    return Outcome(checkpoint, because, state.step, state.stopped, state.waiting, state.work, state.compute)

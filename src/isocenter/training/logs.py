@@ -1,4 +1,4 @@
-"""What a training leaves of each step: `log.csv` always, TensorBoard beside it, MLflow where it is set up."""
+"""The logs of a training: `log.csv` and TensorBoard always, MLflow where it is set up."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import csv
 import importlib.util
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,21 +27,35 @@ EXPERIMENT, MLFLOW_RUN = "isocenter", "mlflow.txt"
 class Log(Protocol):
     """Somewhere that a training's numbers go."""
 
-    def add(self, moment: Moment) -> None: ...
+    def add(self, moment: Moment) -> None:
+        """The numbers of a step."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Nothing follows."""
 
 
 @contextmanager
-def opened_logs(out: Path, first: int) -> Iterator[Sequence[Log]]:
-    """All logs of a run, closed at the end; what an earlier session wrote after step `first` is dropped."""
+def opened_logs(
+    out: Path, first: int, watch: Callable[[Moment], None], *, writes: bool = True
+) -> Iterator[Callable[[Moment], None]]:
+    """Gives a function that writes a moment into all logs of a run and shows it to `watch`; all are closed at the end.
+
+    first:  step after which an earlier session's rows are dropped
+    writes: whether this process keeps logs; of several only the first does
+    """
     with ExitStack() as stack:
-        logs: list[Log] = [CsvLog(out / "log.csv", first), TensorBoardLog(out / TENSORBOARD, first)]
-        if os.environ.get(MLFLOW_ADDRESS) and importlib.util.find_spec("mlflow") is not None:
-            logs.append(MlflowLog(out, first))
-        for one in logs:
-            stack.callback(one.close)
-        yield logs
+        opened: list[Log] = []
+        for make in LOGS if writes else ():
+            if (made := make(out, first)) is not None:
+                stack.callback(made.close)
+                opened.append(made)
+
+        def report(moment: Moment) -> None:
+            for each in opened:
+                each.add(moment)
+            watch(moment)
+
+        yield report
 
 
 class CsvLog:
@@ -48,7 +63,8 @@ class CsvLog:
 
     columns = ("step", "seconds", "loss", "learning_rate", "validation")
 
-    def __init__(self, path: Path, first: int) -> None:
+    def __init__(self, out: Path, first: int) -> None:
+        path = out / "log.csv"
         kept = _rows_up_to(path, first)
         self.file = path.open("w", newline="", encoding="utf-8")
         self.writer = csv.DictWriter(self.file, self.columns)
@@ -56,76 +72,97 @@ class CsvLog:
         self.writer.writerows(kept)
 
     def add(self, moment: Moment) -> None:
+        """A row, on disk when this returns."""
         row = {name: value for name, value in asdict(moment).items() if name in self.columns}
         self.writer.writerow({**row, "seconds": round(moment.seconds, 3)})  # what is None is left empty
         self.file.flush()
 
     def close(self) -> None:
+        """Close the file."""
         self.file.close()
 
 
 class TensorBoardLog:
     """Event files; a resumed run writes another, before which TensorBoard forgets the steps that are done again."""
 
-    def __init__(self, folder: Path, first: int) -> None:
+    def __init__(self, out: Path, first: int) -> None:
         from torch.utils.tensorboard import SummaryWriter  # a part of torch that is loaded only when asked for
 
-        self.writer = SummaryWriter(str(folder), purge_step=first + 1 if first else None)
+        self.writer = SummaryWriter(str(out / TENSORBOARD), purge_step=first + 1 if first else None)
 
     def add(self, moment: Moment) -> None:
+        """A point on every curve."""
         for name, value in scalars(moment).items():
             self.writer.add_scalar(name, value, moment.step)
 
     def close(self) -> None:
+        """Close the event file."""
         self.writer.close()
 
 
 class MlflowLog:
-    """A run of the experiment "isocenter"; its number lies in the run's folder, so that a resumed run goes on in it."""
+    """A run of the experiment "isocenter"; its number lies in the run's folder, so that a resumed run goes on in it.
+
+    A server that is gone ends no training: it is named once in the log, and the run goes on without it.
+    """
 
     def __init__(self, out: Path, first: int) -> None:
-        self.client: Any = None
-        self.first, self.broken, self.run = first, False, ""
-        self._try(lambda: self._begin(out))
-
-    def add(self, moment: Moment) -> None:
-        if moment.step > self.first and (moment.step % MLFLOW_STEPS == 0 or moment.validation is not None):
-            for name, value in scalars(moment).items():
-                self._try(
-                    lambda name=name, value=value: self.client.log_metric(self.run, name, value, step=moment.step)
-                )
-
-    def close(self) -> None:
-        self._try(lambda: self.client.set_terminated(self.run))
-
-    def _begin(self, out: Path) -> None:
         import mlflow  # type: ignore[import-not-found,unused-ignore]  # optional
 
-        self.client = mlflow.MlflowClient()  # it refuses some addresses at once
+        self.failures = (mlflow.exceptions.MlflowException, OSError, ValueError)
+        self.client: Any = None
+        self.first, self.is_broken, self.run = first, False, ""
+        self._try(lambda: self._connect(mlflow.MlflowClient(), out))  # the client refuses some addresses at once
+
+    def add(self, moment: Moment) -> None:
+        """Every tenth step, and every validation."""
+        if moment.step > self.first and (moment.step % MLFLOW_STEPS == 0 or moment.validation is not None):
+            for name, value in scalars(moment).items():
+                self._try(partial(self._metric, name, value, moment.step))
+
+    def close(self) -> None:
+        """Mark the run as ended."""
+        self._try(lambda: self.client.set_terminated(self.run))
+
+    def _connect(self, client: Any, out: Path) -> None:
+        self.client = client
         place = out / MLFLOW_RUN
         if place.is_file():
             self.run = place.read_text(encoding="utf-8").strip()
             return
-        known = self.client.get_experiment_by_name(EXPERIMENT)
-        number = known.experiment_id if known else self.client.create_experiment(EXPERIMENT)
-        self.run = self.client.create_run(number, run_name=out.name).info.run_id
+        known = client.get_experiment_by_name(EXPERIMENT)
+        number = known.experiment_id if known else client.create_experiment(EXPERIMENT)
+        self.run = client.create_run(number, run_name=out.name).info.run_id
         place.write_text(self.run, encoding="utf-8")
 
-    def _try(self, call: Any) -> None:
-        """A server that is gone is said once, and ends no training."""
-        if self.broken:
+    def _metric(self, name: str, value: float, step: int) -> None:
+        self.client.log_metric(self.run, name, value, step=step)
+
+    def _try(self, call: Callable[[], object]) -> None:
+        if self.is_broken:
             return
         try:
             call()
-        except Exception as error:
-            self.broken = True
+        except self.failures as error:
+            self.is_broken = True
             log.warning("MLflow at %s: %s; the run goes on without it", os.environ.get(MLFLOW_ADDRESS), error)
+
+
+def mlflow_log(out: Path, first: int) -> MlflowLog | None:
+    """None where no address is set, or MLflow is not installed."""
+    if not os.environ.get(MLFLOW_ADDRESS) or importlib.util.find_spec("mlflow") is None:
+        return None
+    return MlflowLog(out, first)
+
+
+# Each takes a run's folder and the step after which earlier rows are dropped; a new kind of log is one line here.
+LOGS: Sequence[Callable[[Path, int], Log | None]] = (CsvLog, TensorBoardLog, mlflow_log)
 
 
 def scalars(moment: Moment) -> dict[str, float]:
     """The numbers of a moment by the names that the curves have."""
-    found = {"loss": moment.loss, "learning_rate": moment.learning_rate, "waiting": moment.waiting}
-    return found if moment.validation is None else {**found, "validation": moment.validation}
+    numbers = {"loss": moment.loss, "learning_rate": moment.learning_rate, "waiting": moment.waiting}
+    return numbers if moment.validation is None else {**numbers, "validation": moment.validation}
 
 
 def _rows_up_to(path: Path, first: int) -> list[dict[str, str]]:

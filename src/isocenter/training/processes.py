@@ -1,6 +1,6 @@
-"""Several processes that train one model: which this is, and what they tell each other.
+"""Several processes that train one model: the number of this one, and what they exchange.
 
-Each computes a part of every batch. The outputs of all parts are put together before the loss, so that any loss, also
+Each computes a part of every batch. The outputs of all parts are joined before the loss, so that any loss, also
 one that is no mean over samples, is that of the whole batch; gradients are added by torch's DistributedDataParallel.
 """
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process is number `rank` of `count`; number 0 leads: it alone writes, validates and reports."""
+    """This process is number `rank` of `count`; number 0 leads: only it writes, validates and reports."""
 
     rank: int = 0
     count: int = 1
@@ -34,6 +34,7 @@ class Ranks:
 
     @property
     def leads(self) -> bool:
+        """Whether this process writes, validates and decides."""
         return self.rank == 0
 
     def part(self, batch: int) -> range:
@@ -49,9 +50,9 @@ class Ranks:
         """The value that the leading process has."""
         if self.count == 1:
             return value
-        said = [value if self.leads else None]
-        torch.distributed.broadcast_object_list(said, src=0, device=torch.device("cpu"))
-        return said[0]  # type: ignore[return-value]
+        values = [value if self.leads else None]
+        torch.distributed.broadcast_object_list(values, src=0, device=torch.device("cpu"))
+        return values[0]  # type: ignore[return-value]
 
     def whole(self, part: Tensor) -> Tensor:
         """The parts of all processes in their order; gradients flow back into the own one."""
@@ -67,4 +68,4 @@ class Ranks:
         return whole.chunk(self.count)[self.rank]
 
 
-ALONE = Ranks()
+SINGLE_PROCESS = Ranks()

@@ -1,10 +1,11 @@
-"""What a training carries from step to step beside its tensors, and where it is, for whoever watches."""
+"""The numbers of a training: its clock, its state between steps, where its time goes and what it comes to."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,18 +32,32 @@ class Moment:
     waiting: float = 0.0
     reached: float | None = None
 
+    @classmethod
+    def of(cls, state: State, seconds: float, loss: float, learning_rate: float, validation: float | None) -> Moment:
+        """After a step of this loss, taken at this rate."""
+        reached = None if state.work is None else state.work.reached
+        return cls(state.step, state.pace.steps, seconds, loss, learning_rate, validation, state.waiting, reached)
+
 
 @dataclass(frozen=True)
 class Clock:
-    """began: time.monotonic() of the command; spent: s of earlier, killed sessions; deadline: s for all training"""
+    """The time of a command, earlier sessions of it included.
+
+    began:    `now()` when the command started
+    spent:    s of earlier, killed sessions
+    deadline: s by which all training must end; None where no clock decides
+    now:      s of a clock that never goes back
+    """
 
     began: float
     spent: float = 0.0
     deadline: float | None = None
+    now: Callable[[], float] = time.monotonic
 
     @property
     def seconds(self) -> float:
-        return time.monotonic() - self.began + self.spent
+        """s since the command started, in all its sessions."""
+        return self.now() - self.began + self.spent
 
     @property
     def left(self) -> float:
@@ -93,6 +108,64 @@ class Work:
         return f"{share}{self.peak / 1e9:.0f} GFLOP/s, which {self.what} reaches"
 
 
+@dataclass
+class Spans:
+    """s of this session, waited for data and worked at so many steps; what lies between steps is neither.
+
+    looked: at the validation cases, the last time
+    since:  when the stretch of steps began of which `step` is the mean
+    """
+
+    now: Callable[[], float]
+    waited: float = 0.0
+    worked: float = 0.0
+    steps: int = 0
+    looked: float = 0.0
+    since: float = 0.0
+    steps_before: int = 0
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Time in which the network waits for data."""
+        mark = self.now()
+        yield
+        self.waited += self.now() - mark
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Time of one step."""
+        mark = self.now()
+        yield
+        self.worked += self.now() - mark
+        self.steps += 1
+
+    @contextmanager
+    def looking(self) -> Iterator[None]:
+        """Time of a look at the validation cases, which counts for no step."""
+        mark = self.now()
+        yield
+        self.looked = self.now() - mark
+        self.since += self.looked
+
+    def restart(self) -> None:
+        """A new stretch of steps starts here."""
+        self.since, self.steps_before = self.now(), self.steps
+
+    @property
+    def step(self) -> float:
+        """s of a step since the last restart, with all that lies between steps but looks."""
+        return (self.now() - self.since) / max(1, self.steps - self.steps_before)
+
+    @property
+    def share_waiting(self) -> float:
+        """Of the time that all steps took."""
+        return self.waited / max(1e-9, self.waited + self.worked)
+
+    def of(self, work: Work | None) -> Work | None:
+        """With the time of this session's steps."""
+        return None if work is None or not self.steps else replace(work, step=(self.waited + self.worked) / self.steps)
+
+
 @dataclass(frozen=True)
 class State:
     """Numbers from which, with the tensors, a training goes on as if it had not been stopped.
@@ -127,14 +200,29 @@ class State:
 
     @property
     def is_over(self) -> bool:
+        """Whether no step follows."""
         return bool(self.stopped) or self.step >= self.pace.steps
 
     def record(self, clock: Clock) -> dict[str, Any]:
         """For `state.json`, with the time that was spent and the time there is."""
         return {**asdict(self), "seconds": clock.seconds, "deadline": clock.deadline}
 
+    @property
+    def is_validated(self) -> bool:
+        """Whether a look at the validation cases follows this step."""
+        return self.is_due(self.validations)
+
+    def is_due(self, often: int) -> bool:
+        """Whether what happens so often, evenly over the progress, happens after this step."""
+        return self.pace.is_due(self.step, often)
+
+    def after(self, *, looked: float) -> State:
+        """With the time of a look at the validation cases, where a clock counts it."""
+        return self if self.speed is None else replace(self, speed=self.speed.after(validation=looked))
+
     @classmethod
     def of(cls, record: Mapping[str, Any], where: str) -> State:
+        """The inverse of `record`. Raises IntegrityError for what is no state."""
         try:
             kept = {
                 name: record[name] for name in ("step", "validations", "without", "stopped", "began_from", "waiting")
@@ -142,8 +230,7 @@ class State:
             best = -math.inf if record["best"] is None else float(record["best"])
             speed = None if record["speed"] is None else Speed(**record["speed"])
             work = None if record.get("work") is None else Work(**record["work"])  # older states know none
-            way = record.get("compute", EAGER)
-            found = cls(**kept, best=best, speed=speed, pace=Pace(**record["pace"]), compute=way, work=work)
-            return replace(found, preferred=record.get("preferred", ""), batch=record.get("batch"))
+            since = {name: record[name] for name in ("compute", "preferred", "batch") if name in record}
+            return cls(**kept, **since, best=best, speed=speed, pace=Pace(**record["pace"]), work=work)
         except (KeyError, TypeError) as error:
             raise IntegrityError(f"is no state of a training ({error})", where, "Train anew") from error

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.training.length.probe import FEWER, PROBE_CASES, Probed, budget, fewer_samples, probed
+    from isocenter.training.length.probe import FEWER, PROBE_CASES, Probe, Probed, budget
     from isocenter.training.length.schedule import FEWEST_STEPS, Pace, Speed, decay, most_steps, rate, replan
 
 __all__ = [
@@ -15,13 +15,12 @@ __all__ = [
     "FEWEST_STEPS",
     "PROBE_CASES",
     "Pace",
+    "Probe",
     "Probed",
     "Speed",
     "budget",
     "decay",
-    "fewer_samples",
     "most_steps",
-    "probed",
     "rate",
     "replan",
 ]

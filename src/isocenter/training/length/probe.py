@@ -1,4 +1,4 @@
-"""How fast this machine trains this network, in which way it does so fastest, and how many steps that makes."""
+"""A probe of a training: the fastest way to compute its steps on this machine, and how many fit into its time."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import count
+from subprocess import SubprocessError
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,14 +24,14 @@ from isocenter.values import Decision
 if TYPE_CHECKING:
     from torch.nn import Module
 
-# A probe of this share of the time, or of this many steps of each way, tells the speed well enough even where other
-# programs disturb it now and then; its first steps warm up caches and allocators.
+# A probe of this share of the time, or of this many steps of each candidate, measures the speed well enough even where
+# other programs disturb it now and then; its first steps warm up caches and allocators.
 PROBE_SHARE, PROBE_STEPS, MOST_PROBE_STEPS, PROBE_WARMUP = 0.02, 6, 60, 2
 # A probe that takes so many times its share ends after one step: the steps are planned anew on the way.
 PATIENCE = 3
-# A way whose first warm step is so many times slower than the best is not tried further.
+# A candidate whose first warm step is so many times slower than the best is not tried further.
 HOPELESS = 1.3
-# What is not faster by this share is taken for noise, and the simpler way stays.
+# What is not faster by this share is taken for noise, and the simpler candidate stays.
 WORTH = 0.03
 # s that torch.compile takes for a small U-Net, measured on two cores: 44; and the share of the time it may cost.
 COMPILING, COMPILE_SHARE = 45.0, 0.03
@@ -42,20 +42,24 @@ WANTED_STEPS = 200
 FEWER = "fewer samples bring more steps"
 # The peak is looked for where there are at least so many seconds: it takes about two.
 PEAK_FROM = 60.0
-# Validation cases that are looked at to know how long all take.
+# Validation cases that are timed to know how long all take.
 PROBE_CASES = 3
 # What a step costs beside what the probe measures: the optimiser, the average, the log.
 STEP_OVERHEAD = 1.06
 # Validation may take this share of the time.
 VALIDATION_SHARE = 0.1
 
-# Computes a step of this number there and back, in one way.
+# What compilers raise: torch's own errors, a compiler or a library that is missing, a compiler that ends with an error.
+COMPILER_ERRORS = (RuntimeError, OSError, ImportError, SubprocessError)
+
+# Computes a step of this number there and back.
 Step = Callable[[Compute, int], None]
+Times = Mapping[Compute, list[float]]
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What a probe found: so many steps and validations fit, at this speed, and why."""
+    """So many steps and validations fit into the time, at this speed, and why."""
 
     steps: int
     validations: int
@@ -65,7 +69,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Probed:
-    """What a probe found: the way to compute, why, its steps' s, the operations of a step and the machine's best."""
+    """How to compute steps and why, s of each that was tried, the operations of a step and the machine's best."""
 
     compute: Compute
     because: str
@@ -74,156 +78,168 @@ class Probed:
     peak: Peak | None = None
 
     def decision(self, chosen: Training) -> Decision:
+        """For the plan."""
         return Decision(self.compute.name(chosen), self.because)
 
 
-def probed(module: Module, step: Step, chosen: Training, left: float, most: int | None = None) -> Probed:
-    """The fastest way to compute a step, found within a small share of the time; weights are left as they were.
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """Steps of a network that are computed only to be timed: its weights stay as they are.
 
-    left: s that the training has
-    most: steps that there may be, so that it may not need them all
-    The module computes in that way from now on.
+    step: computes one, gradients included
+    now:  s of a clock that never goes back
     """
-    with _restored(module):
-        if most is not None:
-            left = min(left, most * _warm(module, step, chosen))
-        found = _probed(module, step, chosen, left)
-    found.compute.applied(module)
-    return found
+
+    module: Module
+    step: Step
+    chosen: Training
+    now: Callable[[], float] = time.monotonic
+
+    def fastest(self, left: float, most: int | None = None) -> Probed:
+        """How to compute a step fastest, within a small share of the time; the module computes so from now on.
+
+        left: s that the training has
+        most: steps that there may be, so that it may not need them all
+        """
+        with self._restored():
+            if most is not None:
+                left = min(left, most * self._warm())
+            probed = self._compared(left)
+        probed.compute.applied(self.module)
+        return probed
+
+    def fewer_samples(self, left: float, processes: int = 1) -> Decision | None:
+        """A smaller batch, where the steps that the time allows would be few; None where the planned one stays.
+
+        left:      s that the training has
+        processes: that share a batch evenly
+        """
+        with self._restored():
+            took = self._warm()
+        least = max(processes, LEAST_BATCH if normalises_over_batch(self.module) else 1)
+        planned = batch = self.chosen.batch
+        steps = max(0.0, left) / took
+        while steps * planned / batch < WANTED_STEPS and batch % (2 * processes) == 0 and batch // 2 >= least:
+            batch //= 2
+        if batch == planned:
+            return None
+        because = (
+            f"a step of {planned}, for which the memory was planned, takes {took:.1f} s, so that {left:.0f} s have "
+            f"time for {steps:.0f}: {FEWER}"
+        )
+        return Decision(batch, because)
+
+    def seconds(self, compute: Compute, number: int) -> float:
+        """What a step of this number takes."""
+        compute.applied(self.module)
+        self.module.zero_grad()  # gradients in another order than their weights cost time, and torch warns of them
+        settled(self.chosen.device)
+        mark = self.now()
+        self.step(compute, number)
+        settled(self.chosen.device)
+        return self.now() - mark
+
+    def _warm(self) -> float:
+        """What a step takes in the simplest way, once caches and allocators are warm."""
+        simplest = candidates(self.module, self.chosen)[0]
+        return min(self.seconds(simplest, number) for number in range(PROBE_WARMUP))
+
+    def _compared(self, left: float) -> Probed:
+        tried, chosen, notes = candidates(self.module, self.chosen), self.chosen, []
+        times = raced(tried, self.seconds, PROBE_SHARE * left, self.now)
+        best = fastest_of(times)
+        if len(tried) > 1:
+            best, compiled, note = self._compiled(best, left)
+            times |= compiled
+            notes.append(note)
+        operations, peak = self._peak(best) if left >= PEAK_FROM else (None, None)
+        seconds = [f"{compute.name(chosen)} {np.median(taken):.3f} s" for compute, taken in times.items()]
+        because = f"a step took {', '.join(seconds)}"
+        if len(tried) == 1:
+            because = f"{why_single(chosen)}: {seconds[0]} a step"
+        return Probed(best, "; ".join([because, *notes]), times[best], operations, peak)
+
+    def _compiled(self, best: Compute, left: float) -> tuple[Compute, dict[Compute, list[float]], str]:
+        """The best candidate or its compiled form, where there is time to find out; s of both, and a note."""
+        if COMPILE_SHARE * left < COMPILING:
+            return best, {}, f"{left:.0f} s are too few to try torch.compile, which takes about {COMPILING:.0f}"
+        compiled = replace(best, compiled=True)
+        try:
+            took = self.seconds(compiled, 0)
+            times = raced([best, compiled], self.seconds, PROBE_SHARE * left, self.now)
+        except COMPILER_ERRORS as error:
+            first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            return best, {}, f"torch.compile failed ({first})"
+        return fastest_of(times), times, f"torch.compile took {took:.0f} s"
+
+    def _peak(self, best: Compute) -> tuple[float, Peak | None]:
+        """Operations of a step, and the most that the machine does in a second."""
+        eager = replace(best, compiled=False)
+        eager.applied(self.module)
+        self.module.zero_grad()
+        operations, shapes = counted(self.module, lambda: self.step(eager, 0))
+        return operations, measured_peak(self.module, shapes, half=best.half, device=self.chosen.device)
+
+    @contextmanager
+    def _restored(self) -> Iterator[None]:
+        """Afterwards weights and buffers are as they were, and gradients are gone."""
+        weights = copy.deepcopy(self.module.state_dict())
+        try:
+            yield
+        finally:
+            self.module.zero_grad()
+            self.module.load_state_dict(weights)
 
 
-def fewer_samples(module: Module, step: Step, chosen: Training, left: float, processes: int = 1) -> Decision | None:
-    """A smaller batch, where the steps that the time allows would be few; None where the planned one stays.
-
-    left:      s that the training has
-    processes: that share a batch evenly
-    """
-    with _restored(module):
-        took = _warm(module, step, chosen)
-    least = max(processes, LEAST_BATCH if normalises_over_batch(module) else 1)
-    steps, batch = max(0.0, left) / took, chosen.batch
-    while steps * chosen.batch / batch < WANTED_STEPS and batch % (2 * processes) == 0 and batch // 2 >= least:
-        batch //= 2
-    if batch == chosen.batch:
-        return None
-    because = (
-        f"a step of {chosen.batch}, for which the memory was planned, takes {took:.1f} s, so that {left:.0f} s have "
-        f"time for {steps:.0f}: {FEWER}"
-    )
-    return Decision(batch, because)
-
-
-@contextmanager
-def _restored(module: Module) -> Iterator[None]:
-    """Afterwards weights and buffers are as they were, and gradients are gone."""
-    weights = copy.deepcopy(module.state_dict())
-    try:
-        yield
-    finally:
-        module.zero_grad()
-        module.load_state_dict(weights)
-
-
-def _seconds(module: Module, step: Step, chosen: Training, way: Compute, number: int) -> float:
-    """What a step takes in one way."""
-    way.applied(module)
-    module.zero_grad()  # gradients in another order than their weights cost time, and torch warns of them
-    settled(chosen.device)
-    mark = time.monotonic()
-    step(way, number)
-    settled(chosen.device)
-    return time.monotonic() - mark
-
-
-def _warm(module: Module, step: Step, chosen: Training) -> float:
-    """What a step takes in the simplest way, once caches and allocators are warm."""
-    simplest = ways_of(module, chosen)[0]
-    return min(_seconds(module, step, chosen, simplest, number) for number in range(PROBE_WARMUP))
-
-
-def _probed(module: Module, step: Step, chosen: Training, left: float) -> Probed:
-    ways, timed = ways_of(module, chosen), partial(_seconds, module, step, chosen)
-    times, said = raced(ways, timed, PROBE_SHARE * left), []
-    best = fastest_of(times)
-    if len(ways) > 1:
-        best, more, words = _compiled(best, timed, left)
-        times |= more
-        said.append(words)
-    operations, peak = None, None
-    if left >= PEAK_FROM:
-        still = replace(best, compiled=False)
-        still.applied(module)
-        module.zero_grad()
-        operations, shapes = counted(module, lambda: step(still, 0))
-        peak = measured_peak(module, shapes, half=best.half, device=chosen.device)
-    seconds = [f"{way.name(chosen)} {np.median(taken):.3f} s" for way, taken in times.items()]
-    because = (
-        f"a step took {', '.join(seconds)}" if len(ways) > 1 else f"{why_one(module, chosen)}: {seconds[0]} a step"
-    )
-    return Probed(best, "; ".join([because, *said]), times[best], operations, peak)
-
-
-def ways_of(module: Module, chosen: Training) -> list[Compute]:
-    """What is worth trying here: the simplest first; what was set by hand alone."""
+def candidates(module: Module, chosen: Training) -> list[Compute]:
+    """How a step may be computed here, the simplest first; only what was set by hand where something was."""
     simplest = Compute.of(chosen.compute or "", chosen)
     if chosen.compute is not None or chosen.deterministic or memory_order(module) is None:
         return [simplest]
-    ways = [simplest, replace(simplest, channels_last=True)]
+    tried = [simplest, replace(simplest, channels_last=True)]
     # Float32 keeps up to twice as much for the way back as the plan's memory says.
     if simplest.half and chosen.device == "cpu" and 2 * chosen.memory * 2**30 < available_memory():
-        ways.append(replace(simplest, half=False))
-    return ways
+        tried.append(replace(simplest, half=False))
+    return tried
 
 
-def why_one(module: Module, chosen: Training) -> str:
-    """Why no other way was tried."""
+def why_single(chosen: Training) -> str:
+    """Why there was one candidate only."""
     if chosen.compute is not None:
         return "set beforehand"
     return "a clock must not decide how" if chosen.deterministic else "a network without convolutions has one way"
 
 
 def raced(
-    ways: Sequence[Compute], timed: Callable[[Compute, int], float], longest: float
+    tried: Sequence[Compute],
+    timed: Callable[[Compute, int], float],
+    longest: float,
+    now: Callable[[], float] = time.monotonic,
 ) -> dict[Compute, list[float]]:
-    """s of some steps of each way after warming up, in turns, so that what disturbs the machine disturbs all alike.
+    """s of some steps of each candidate after warming up, in turns: what disturbs the machine disturbs all alike.
 
-    longest: s that all may take together
+    longest: s that all may take
     """
-    times: dict[Compute, list[float]] = {way: [] for way in ways}
-    began, trying = time.monotonic(), list(ways)
+    times: dict[Compute, list[float]] = {compute: [] for compute in tried}
+    mark, left = now(), list(tried)
     for number in count():
-        spent = time.monotonic() - began
+        spent = now() - mark
         enough = number >= PROBE_STEPS or (number > PROBE_WARMUP and spent > PATIENCE * longest)
         if number >= MOST_PROBE_STEPS or (enough and spent > longest):
             break
-        for way in trying:
-            times[way].append(timed(way, number))
+        for compute in left:
+            times[compute].append(timed(compute, number))
         if number == 1:  # the first step only warmed up
             best = min(taken[-1] for taken in times.values())
-            trying = [way for way in trying if times[way][-1] <= HOPELESS * best]
-    return {way: taken[PROBE_WARMUP:] or taken[-1:] for way, taken in times.items()}
+            left = [compute for compute in left if times[compute][-1] <= HOPELESS * best]
+    return {compute: taken[PROBE_WARMUP:] or taken[-1:] for compute, taken in times.items()}
 
 
-def fastest_of(times: Mapping[Compute, list[float]]) -> Compute:
-    """The fastest way; the first where no other is clearly faster."""
-    seconds = {way: float(np.median(taken)) for way, taken in times.items()}
-    first, best = next(iter(seconds)), min(seconds, key=lambda way: seconds[way])
+def fastest_of(times: Times) -> Compute:
+    """The fastest candidate; the first where no other is clearly faster."""
+    seconds = {compute: float(np.median(taken)) for compute, taken in times.items()}
+    first, best = next(iter(seconds)), min(seconds, key=lambda compute: seconds[compute])
     return best if seconds[best] < (1 - WORTH) * seconds[first] else first
-
-
-def _compiled(
-    best: Compute, timed: Callable[[Compute, int], float], left: float
-) -> tuple[Compute, dict[Compute, list[float]], str]:
-    """Whether torch.compile makes the best way faster, where there is time to find out."""
-    if COMPILE_SHARE * left < COMPILING:
-        return best, {}, f"{left:.0f} s are too few to try torch.compile, which takes about {COMPILING:.0f}"
-    compiled = replace(best, compiled=True)
-    try:
-        took = timed(compiled, 0)
-        times = raced([best, compiled], timed, PROBE_SHARE * left)
-    except Exception as error:  # of many kinds, such as where there is no compiler for C++
-        return best, {}, f"torch.compile failed ({next(iter(str(error).strip().splitlines()), type(error).__name__)})"
-    return fastest_of(times), times, f"torch.compile took {took:.0f} s"
 
 
 def budget(
@@ -232,7 +248,7 @@ def budget(
     """How many steps and validations fit into the time left.
 
     times:      s of probed steps
-    validation: s of one look at all validation cases
+    validation: s of a look at all validation cases
     most:       steps that there may be, whatever the time
     """
     validations = most_validations

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.training.step.batch_loss import bit_by_bit, each_array, supervised
     from isocenter.training.step.batch_statistics import measure_batch_statistics, normalises_over_batch
     from isocenter.training.step.compute import EAGER, Compute
+    from isocenter.training.step.loss import batch_loss, bit_by_bit, each_array, supervised
     from isocenter.training.step.optimisers import Average, Terms, laid_as_weights, make_optimiser, terms_of
     from isocenter.training.step.thin_convolutions import exact_where_thin
     from isocenter.training.step.train_step import Learner
@@ -20,6 +20,7 @@ __all__ = [
     "Compute",
     "Learner",
     "Terms",
+    "batch_loss",
     "bit_by_bit",
     "each_array",
     "exact_where_thin",

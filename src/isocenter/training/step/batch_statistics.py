@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from isocenter.lazy import torch
 from isocenter.planning import Settings
 from isocenter.training.data import Batch
-from isocenter.training.step.batch_loss import augmented
 from isocenter.training.step.compute import Compute
+from isocenter.training.step.loss import augmented
 
 if TYPE_CHECKING:
     from torch.nn import Module

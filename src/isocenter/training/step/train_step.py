@@ -13,8 +13,8 @@ from isocenter.planning import Settings
 from isocenter.training.data import Batch, Costs
 from isocenter.training.length import Pace, decay, rate
 from isocenter.training.processes import Ranks
-from isocenter.training.step.batch_loss import batch_loss, bit_by_bit
 from isocenter.training.step.compute import Compute
+from isocenter.training.step.loss import batch_loss, bit_by_bit
 from isocenter.training.step.optimisers import Average
 from isocenter.transforms import generator
 

@@ -18,7 +18,7 @@ from typing import ParamSpec, TypeVar
 
 from isocenter.errors import WorkerLostError
 from isocenter.lazy import torch
-from isocenter.training import ALONE, Ranks
+from isocenter.training import SINGLE_PROCESS, Ranks
 from isocenter.verbs.training.fit import learn_along
 
 P = ParamSpec("P")
@@ -49,7 +49,7 @@ def several_processes() -> Iterator[Ranks]:
     Raises WorkerLostError where another of them ends before its time.
     """
     if not begun_by_torchrun() or torch.distributed.is_initialized():
-        yield ALONE if not begun_by_torchrun() else Ranks.here()
+        yield SINGLE_PROCESS if not begun_by_torchrun() else Ranks.here()
         return
     # gloo for what is said, nccl for what GPUs send each other.
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"

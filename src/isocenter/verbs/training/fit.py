@@ -22,6 +22,7 @@ from isocenter.training import (
     Ranks,
     Recount,
     finished,
+    length_of,
     prepare_all,
     with_task,
 )
@@ -100,12 +101,9 @@ def fit(
             ready[: len(job.train)],
             ready[len(job.train) :],
             job.out,
-            clock=clock,
+            length=length_of(chosen.training, clock, decided=decided, recount=recount, shrinks=job.shrinks),
             record={**job.record, "primary": job.plan["evaluation.primary"], "environment": environment()},
             start=job.start,
-            decided=decided,
-            recount=recount,
-            shrinks=job.shrinks,
             watch=watch,
         )
 
@@ -128,10 +126,9 @@ def learn_along(ranks: Ranks) -> Any:
             ready[:count],
             ready[count:],
             asked.job.out,
-            clock=asked.clock,
+            length=length_of(chosen.training, asked.clock, shrinks=asked.job.shrinks),
             record={},
             start=asked.job.start,
-            shrinks=asked.job.shrinks,
         )
     return asked
 

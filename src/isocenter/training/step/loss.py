@@ -15,7 +15,7 @@ from isocenter.lazy import torch
 from isocenter.planning import Settings
 from isocenter.tasks import Task, outside, parts_of
 from isocenter.training.data import Batch, Drawn, kind_for, moved
-from isocenter.training.processes import ALONE, Ranks
+from isocenter.training.processes import SINGLE_PROCESS, Ranks
 from isocenter.training.step.compute import Compute
 from isocenter.transforms import Augmentation
 
@@ -44,7 +44,7 @@ class Seen:
     share: float = 1.0
 
 
-def augmented(batch: Batch, settings: Settings, device: Any, ranks: Ranks = ALONE) -> Seen:
+def augmented(batch: Batch, settings: Settings, device: Any, ranks: Ranks = SINGLE_PROCESS) -> Seen:
     """On the device; with several ranks each has its part of a batch."""
     augmentation, kind = settings.augmentation, batch.kind
     images, targets = (on_device(array, device) for array in (batch.images, batch.targets))
@@ -76,7 +76,7 @@ def batch_loss(
     settings: Settings,
     device: Any,
     compute: Compute,
-    ranks: Ranks = ALONE,
+    ranks: Ranks = SINGLE_PROCESS,
     terms: Mapping[str, Tensor] | None = None,
     each: Callable[[list[float]], None] | None = None,
 ) -> Tensor:

@@ -10,7 +10,7 @@ from isocenter import networks
 from isocenter.errors import PlanError
 from isocenter.planning import Network
 from isocenter.planning.sections import check_value
-from isocenter.training.initial_weights import begin_from
+from isocenter.training.session import initialise
 from isocenter.values import Vector
 
 torch.set_num_threads(1)
@@ -35,7 +35,7 @@ def test_a_network_for_volumes_begins_from_one_for_pictures_as_the_plan_says(fla
     deep = resnet(3)
     kernels = [name for name, value in deep.state_dict().items() if value.ndim == 5]
     given = str(flat) if by == "pretrained" else None
-    said = begin_from(deep, Network("resnet", SIZE, given, inflation=inflation), flat if by == "start" else None)
+    said = initialise(deep, Network("resnet", SIZE, given, inflation=inflation), flat if by == "start" else None)
     assert f"{len(kernels)} kernels inflated along axis 2" in said
     assert said.count("flat.safetensors") == 1
     middle = resnet(2)
@@ -44,7 +44,7 @@ def test_a_network_for_volumes_begins_from_one_for_pictures_as_the_plan_says(fla
 
 
 def test_fresh_weights_are_nothing_to_speak_of():
-    assert begin_from(resnet(2), Network("resnet", SIZE), None) == ""
+    assert initialise(resnet(2), Network("resnet", SIZE), None) == ""
 
 
 def test_an_inflation_that_there_is_not_is_refused():

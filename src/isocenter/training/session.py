@@ -1,0 +1,285 @@
+"""One training as its process sees it: network, average, loader and optimiser, opened, restored and kept."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import lightning_fabric
+
+from isocenter import networks
+from isocenter.lazy import torch
+from isocenter.planning import Network, Settings, Training
+from isocenter.runtime import Context, Model, TorchNetwork, build_module
+from isocenter.training.checkpoint import last_checkpoint, read_checkpoint, write_checkpoint
+from isocenter.training.data import BY_LOSS, Costs, Loader, Prepared
+from isocenter.training.length import most_steps
+from isocenter.training.processes import SINGLE_PROCESS, Ranks
+from isocenter.training.state import Clock, State
+from isocenter.training.step import (
+    Average,
+    Compute,
+    Learner,
+    Terms,
+    batch_loss,
+    bit_by_bit,
+    exact_where_thin,
+    laid_as_weights,
+    make_optimiser,
+    terms_of,
+)
+from isocenter.training.validation import validate
+from isocenter.transforms import images_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
+
+log = logging.getLogger("isocenter")
+
+
+@dataclass(eq=False)
+class Session:
+    """What a training works with from its first step to its last.
+
+    averaged:     the mean of the weights of many steps, in a module of its own
+    model:        the averaged weights, as a model that can be saved
+    terms:        of the loss, learnt with the weights
+    initialised:  which weights `module` has at the start, in words; nothing for fresh ones
+    is_resumed:   whether `out` holds a checkpoint from which training goes on
+    """
+
+    settings: Settings
+    train_cases: Sequence[Prepared]
+    val_cases: Sequence[Prepared]
+    out: Path
+    ranks: Ranks
+    fabric: Any
+    module: Any
+    averaged: Any
+    model: Model
+    terms: Terms
+    optimiser: Any
+    loader: Loader
+    initialised: str
+    is_resumed: bool
+
+    @classmethod
+    def opened(
+        cls,
+        settings: Settings,
+        train_cases: Sequence[Prepared],
+        val_cases: Sequence[Prepared],
+        out: Path,
+        record: Mapping[str, Any],
+        start: Path | None,
+    ) -> Session:
+        """The network built and on its device, with the weights that the plan or `start` names.
+
+        record: goes into the model
+        start:  weights (safetensors), as far as names and shapes agree; a resumed training needs none
+        """
+        ranks = Ranks.here()
+        fabric = fabric_of(settings.training, ranks)
+        torch.manual_seed(settings.training.seed)
+        module = exact_where_thin(build_module(settings.task, settings.architecture))
+        is_resumed = ranks.agreed(last_checkpoint(out).is_dir())
+        initialised = "" if is_resumed else initialise(module, settings.network, start)
+        averaged = copy.deepcopy(module.to(fabric.device)).requires_grad_(False)
+        terms = terms_of(settings.task, fabric.device)
+        network = TorchNetwork(averaged, str(fabric.device))
+        model = Model(settings.task, settings.preprocessing, settings.inference, settings.architecture, network, record)
+        return cls(
+            settings,
+            train_cases,
+            val_cases,
+            out,
+            ranks,
+            fabric,
+            module,
+            averaged,
+            model,
+            terms,
+            make_optimiser(module, settings.training, terms),
+            loader_of(settings, train_cases, ranks),
+            initialised,
+            is_resumed,
+        )
+
+    @property
+    def chosen(self) -> Training:
+        """How the plan trains, on the device of this process: of several processes each has its own."""
+        return replace(self.settings.training, device=str(self.fabric.device))
+
+    @property
+    def most_steps(self) -> int | None:
+        """Steps that there may be; None for no limit."""
+        return most_steps(self.settings.training, len(self.train_cases))
+
+    def take_batches_of(self, samples: int | None) -> None:
+        """So many samples a step from now on; as planned where None."""
+        if samples is not None:
+            self.settings = replace(self.settings, training=replace(self.settings.training, batch=samples))
+            self.loader = loader_of(self.settings, self.train_cases, self.ranks)
+
+    def restored(self) -> State:
+        """Everything as it was at the last checkpoint."""
+        last = last_checkpoint(self.out)
+        recorded = read_checkpoint(last, self.module, self.averaged, self.optimiser, self.terms)
+        state = State.of(recorded, str(last))
+        self.take_batches_of(state.batch)
+        known = recorded.get("costs", ())
+        self.loader.costs.known = [(int(step), int(case), float(loss)) for step, case, loss in known]
+        return state
+
+    def try_step(self, compute: Compute, number: int) -> None:
+        """Compute a step of this number there and back, without moving the weights."""
+        with bit_by_bit(self.settings):
+            batch = self.loader.of_step(number)
+            terms = dict(self.terms.items())
+            batch_loss(self.module, batch, self.settings, self.fabric.device, compute, terms=terms).backward()
+
+    def learner(self, state: State) -> Learner:
+        """What takes the steps, computing them as the state says."""
+        compute = Compute.of(state.compute, self.chosen)
+        compute.applied(self.module)
+        laid_as_weights(self.optimiser)
+        replace(compute, compiled=False).applied(self.averaged)
+        if state.began_from:
+            self.model = replace(self.model, record={**self.model.record, "began_from": state.began_from})
+        average = Average(self.averaged, self.module)
+        wrapped, self.optimiser = self.fabric.setup(self.module, self.optimiser)
+        self.module.train()
+        return Learner(
+            wrapped,
+            self.optimiser,
+            average,
+            self.settings,
+            self.fabric,
+            compute,
+            self.ranks,
+            terms=dict(self.terms.items()),
+            costs=self._costs,
+        )
+
+    def validated(self, cases: Sequence[Prepared], compute: Compute) -> dict[str, Tensor]:
+        """What the averaged weights come to on these cases, by case."""
+        return validate(self.model, self.averaged, cases, self.fabric.device, compute)
+
+    def keep(self, state: State, clock: Clock) -> None:
+        """Write all from which the training goes on."""
+        if not self.ranks.leads:
+            return
+        kept = {**state.record(clock), "costs": [] if self._costs is None else self._costs.known}
+        write_checkpoint(
+            last_checkpoint(self.out),
+            self.recorded(step=state.step),
+            self.averaged.state_dict(),
+            module=self.module,
+            optimiser=self.optimiser,
+            state=kept,
+            terms=self.terms.state_dict(),
+        )
+
+    def recorded(self, **facts: Any) -> Model:
+        """The model with these facts, and what the terms of the loss have come to, in its record."""
+        learnt = {name: value.detach().cpu().tolist() for name, value in self.terms.items()}
+        return replace(self.model, record={**self.model.record, **facts, **({"terms": learnt} if learnt else {})})
+
+    @property
+    def _costs(self) -> Costs | None:
+        """What cases cost, where they are drawn by it."""
+        return self.loader.costs if self.settings.training.sampling == BY_LOSS else None
+
+
+def loader_of(settings: Settings, cases: Sequence[Prepared], ranks: Ranks) -> Loader:
+    """The batches of a training, of which this process makes its part."""
+    chosen = settings.training
+    return Loader(
+        cases,
+        chosen.patch,
+        chosen.batch,
+        chosen.foreground,
+        chosen.seed,
+        sampling=chosen.sampling,
+        part=ranks.part(chosen.batch),
+        pinned=chosen.device.startswith("cuda"),
+        images=images_of(settings.preprocessing.channels),
+        left_out=chosen.modality_dropout,
+        told=bool(Context.of(settings.network.context).channels),
+    )
+
+
+def take_over(module: Module, network: Network, source: str | Path) -> str:
+    """Load weights of a file, or the network's published ones ("auto"), as far as they fit; returns in words what did.
+
+    Raises PlanError where none does: the run would start from nothing and not say so.
+    """
+    return networks.pretrained(module, network.name, network.size, source, network.inflation)
+
+
+def initialise(module: Module, network: Network, start: Path | None) -> str:
+    """Load the weights that the plan or a person names; returns in words what was loaded, nothing for fresh weights.
+
+    start: a model's weights, which come after the network's published ones
+    """
+    sources = [source for source in (network.pretrained, start) if source is not None]
+    loaded = "; ".join(take_over(module, network, source) for source in sources)
+    if loaded:
+        log.info("began from %s", loaded)
+    return loaded
+
+
+def fabric_of(chosen: Training, ranks: Ranks) -> Any:
+    """Devices through Lightning Fabric, whose own remarks the plan has already made."""
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    # The processes of one machine share its cores.
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    torch.set_num_threads(max(1, chosen.threads // here))
+    if chosen.deterministic:  # without it cuBLAS may add in another order each time
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(chosen.deterministic, warn_only=False)
+    kind, _, number = chosen.device.partition(":")
+    if kind == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32, as convolutions have it by default
+        torch.backends.cudnn.benchmark = not chosen.deterministic
+    placed: dict[str, Any] = {"devices": [int(number)] if number else 1}
+    if ranks != SINGLE_PROCESS:
+        placed = {"strategy": "ddp", "devices": here, "num_nodes": ranks.count // here}
+    fabric = lightning_fabric.Fabric(accelerator={"cuda": "cuda", "mps": "mps"}.get(kind, "cpu"), **placed)
+    fabric.launch()
+    return fabric
+
+
+@contextmanager
+def interrupt_deferred() -> Iterator[Callable[[], bool]]:
+    """Gives a function that tells whether Ctrl-C was pressed; a second press ends at once, with KeyboardInterrupt.
+
+    What is left on disk is a whole state, because the training ends between two steps. Outside the main thread, where
+    no signal arrives, nothing is deferred.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    pressed = False
+
+    def hold(number: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        if pressed:
+            raise KeyboardInterrupt
+        pressed = True
+
+    before = signal.signal(signal.SIGINT, hold)
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, before if before is not None else signal.default_int_handler)

@@ -1,0 +1,178 @@
+"""The length of a training: a number of steps that was set, or as many as the clock allows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
+
+from isocenter.planning import Training
+from isocenter.runtime import Model
+from isocenter.training.length import PROBE_CASES, Pace, Probe, Probed, budget, replan
+from isocenter.training.state import Clock, State, Work
+from isocenter.training.step import Compute
+from isocenter.values import Decision
+
+if TYPE_CHECKING:
+    from isocenter.training.session import Session
+
+# Takes what was decided: `training.steps`, `.validations`, `.batch` and `.compute`, with their reasons.
+Decided = Callable[[Mapping[str, Decision]], None]
+# Returns the second by which training must end, for what the model has become.
+Recount = Callable[[Model], float]
+# When that is asked: by then the model predicts much as it will in the end.
+HALF_WAY = 0.5
+# A training by the clock looks at it at least so often, evenly over its progress.
+LOOKS_AT_THE_CLOCK = 10
+
+
+class Length(Protocol):
+    """How many steps a training takes, and how they are computed.
+
+    looks: how often, evenly over the progress, the length may be adjusted
+    """
+
+    @property
+    def clock(self) -> Clock: ...
+
+    @property
+    def looks(self) -> int: ...
+
+    def planned(self, session: Session) -> State:
+        """The state before the first step: steps, validations, batch and how to compute."""
+
+    def resumed(self, state: State, chosen: Training) -> None:
+        """Take note of the state from which a training goes on."""
+
+    def adjusted(self, session: Session, state: State, step: float) -> tuple[Length, State]:
+        """The length from here on, and the state by it; step: s that each of the last steps took."""
+
+
+@dataclass(frozen=True, eq=False)
+class FixedLength:
+    """The steps that the plan names: no clock changes them."""
+
+    clock: Clock
+    decided: Decided = lambda decisions: None
+    looks: int = 0
+
+    def planned(self, session: Session) -> State:
+        """So many steps, computed as the plan says."""
+        chosen = session.chosen
+        assert chosen.steps is not None  # noqa: S101 - `length_of` has seen to it
+        compute = Compute.of(chosen.compute or "", chosen).name(chosen)
+        because = "set beforehand" if chosen.compute else "the number of steps is set, so that no clock has a say"
+        self.decided({"training.compute": Decision(compute, because)})
+        return State(0, Pace(chosen.steps), chosen.validations, compute=compute)
+
+    def resumed(self, state: State, chosen: Training) -> None:
+        """Nothing has changed since the plan."""
+
+    def adjusted(self, session: Session, state: State, step: float) -> tuple[Length, State]:
+        """Both as they are."""
+        return self, state
+
+
+@dataclass(frozen=True, eq=False)
+class ClockedLength:
+    """As many steps as fit before the deadline of the clock, by a probe and by the speed that is measured on the way.
+
+    decided: takes what was decided, with the reason
+    recount: is asked half-way for the deadline, because trained weights are scored faster than fresh ones
+    shrinks: whether a batch may become smaller where there is time for few steps
+    """
+
+    clock: Clock
+    decided: Decided = lambda decisions: None
+    recount: Recount | None = None
+    shrinks: bool = False
+    looks: int = LOOKS_AT_THE_CLOCK
+
+    def planned(self, session: Session) -> State:
+        """Steps and validations for the time left, by the speed of a few of each."""
+        chosen, left = session.chosen, session.ranks.agreed(self.clock.left)
+        if chosen.steps is not None:  # killed between its plan and its first checkpoint
+            return FixedLength(self.clock, self.decided).planned(session)
+        probe = Probe(session.module, session.try_step, chosen, self.clock.now)
+        fewer = session.ranks.agreed(probe.fewer_samples(left, session.ranks.count)) if self.shrinks else None
+        if fewer is not None:
+            session.take_batches_of(int(fewer.value))
+            self.decided({"training.batch": fewer})
+        probed = probe.fastest(session.ranks.agreed(self.clock.left), session.most_steps)
+        validation = self._validation(session, probed.compute)
+        length = budget(probed.times, validation, self.clock.left, chosen.validations, session.most_steps)
+        decision = probed.decision(chosen)
+        state = State(
+            0,
+            Pace(length.steps),
+            length.validations,
+            speed=length.speed,
+            compute=str(decision.value),
+            work=_work(probed),
+            batch=None if fewer is None else int(fewer.value),
+        )
+        self.decided({**_decisions(state, length.because), "training.compute": decision})
+        return state
+
+    def resumed(self, state: State, chosen: Training) -> None:
+        """Steps that were planned anew just before a kill are decided once more."""
+        if state.speed is not None and state.pace.steps != chosen.steps:
+            self.decided(_decisions(state, "so many were planned at the last checkpoint"))
+
+    def adjusted(self, session: Session, state: State, step: float) -> tuple[Length, State]:
+        """Other steps where the speed has changed so much that those planned would miss the end."""
+        if state.speed is None or self.clock.deadline is None:
+            return self, state
+        length, state = self, replace(state, speed=state.speed.after(step=step))
+        if self.recount is not None and state.pace.progress(state.step) >= HALF_WAY:
+            session.averaged.eval()
+            length = replace(self, clock=replace(self.clock, deadline=self.recount(session.model)), recount=None)
+        return length, length._replanned(state, session.most_steps)
+
+    def _validation(self, session: Session, compute: Compute) -> float:
+        """s of a look at all validation cases, by a few of them; only the leading process takes it."""
+        mark, cases = self.clock.seconds, session.val_cases[:PROBE_CASES] if session.ranks.leads else ()
+        if not cases:
+            return 0.0
+        eager = replace(compute, compiled=False)
+        eager.applied(session.averaged)
+        session.validated(cases, eager)
+        return (self.clock.seconds - mark) / len(cases) * len(session.val_cases)
+
+    def _replanned(self, state: State, most: int | None) -> State:
+        assert state.speed is not None and self.clock.deadline is not None  # noqa: S101 - seen to by `adjusted`
+        time_left: dict[str, float] = {"left": self.clock.left, "deadline": self.clock.deadline}
+        anew = replan(state.pace, state.step, state.validations, state.speed, most=most, **time_left)
+        if anew is None:
+            return state
+        pace, because = anew
+        state = replace(state, pace=pace)
+        self.decided(_decisions(state, because))
+        return state
+
+
+def length_of(
+    chosen: Training,
+    clock: Clock,
+    *,
+    decided: Decided = lambda decisions: None,
+    recount: Recount | None = None,
+    shrinks: bool = False,
+) -> Length:
+    """The length that a plan asks for: fixed where it names the steps, unless they were decided by the clock before."""
+    if chosen.steps is not None and clock.deadline is None:
+        return FixedLength(clock, decided)
+    return ClockedLength(clock, decided, recount, shrinks)
+
+
+def _work(probed: Probed) -> Work | None:
+    if probed.operations is None or probed.peak is None:
+        return None
+    return Work(probed.operations, probed.peak.operations, probed.peak.what)
+
+
+def _decisions(state: State, because: str) -> dict[str, Decision]:
+    return {
+        "training.steps": Decision(state.pace.steps, because),
+        "training.validations": Decision(state.validations, because),
+    }
