@@ -86,7 +86,12 @@ def _shown(name: str, way: str, seed: int, given: argparse.Namespace) -> Shown:
         chest(given.data.resolve(), made) if name == "chest" else simulated(name, made, given.cases)
     asked: dict[str, Any] = {"halves": ["marker"], "genes": ["gene_*"], "which": ["which"], "chest": CHEST}
     size = {} if name == "chest" else {"network.size": UNET if name == "which" else RESNET}
-    chosen = {**size, "network.context": asked.get(name, ["pulse"]), "network.told": way, "training.validations": 4}
+    chosen = {
+        **size,
+        "network.context": asked.get(name, ["pulse"]),
+        "network.context_fusion": way,
+        "training.validations": 4,
+    }
     words: list[object] = [made if name == "pulse" else made / "table.csv", "--layout", "manifest"]
     words += [word for role, column in columns(name).items() for word in ("--column", f"{role}={column}")]
     words += [word for key, value in chosen.items() for word in ("--set", f"{key}={json.dumps(value)}")]

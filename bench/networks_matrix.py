@@ -161,16 +161,21 @@ def _try(one: Combination, said: Outcome) -> None:
     images, context, targets = scene(one.axes, patch[0], one.head, one.context)
     said.image, said.parameters = " x ".join(map(str, patch)), sum(weight.numel() for weight in network.parameters())
     said.forward = _forward(network.eval(), images, context, task, said)
-    losses = _losses(network.train(), task, images, context, targets, said)
+    losses = _losses(one.name, network.train(), task, images, context, targets, said)
     reached = next((step for step, loss in enumerate(losses) if loss < SHARE * losses[0]), None)
     left = losses[-1] / losses[0]
     said.overfits = f"in {reached} steps" if reached else f"{left:.2f} after {len(losses) - 1} steps"
     if reached is None:
         said.failed.append(f"the loss fell to {left:.2f} only" if math.isfinite(left) else "the loss is not finite")
     said.copied = _copied(one, network.eval(), images, context, patch)
+    refused = networks.family_of(one.name).without_onnx
     with tempfile.TemporaryDirectory() as folder:
         record = write_onnx(
-            every_head(task, [network]).eval(), (1, *patch), Path(folder) / "network.onnx", context=one.context
+            every_head(task, [network]).eval(),
+            (1, *patch),
+            Path(folder) / "network.onnx",
+            context=one.context,
+            refused=refused,
         )
     exported = record["exported"]
     said.onnx = f"{record['largest_difference']:.1e}" if exported else f"no: {_line(record['because'])}"
@@ -224,16 +229,16 @@ def _smallest(one: Combination) -> list[int]:
         try:
             network = _built(one, patch := [side] * one.axes)
             images, context, targets = scene(one.axes, side, one.head, one.context)
-            _answers(network.train(), images, context, targets)
+            _answers(one.name, network.train(), images, context, targets)
             return patch
         except (IsocenterError, RuntimeError, ValueError):
             if (side := 2 * side) > max(REFERENCE[one.axes]):
                 raise
 
 
-def _answers(network: Any, images: Any, context: Sequence[Any], targets: Any) -> dict[str, torch.Tensor]:
-    told = {"targets": targets} if getattr(network, "sees_targets", False) else {}
-    found: dict[str, torch.Tensor] = network(images, *context, **told)
+def _answers(name: str, network: Any, images: Any, context: Sequence[Any], targets: Any) -> dict[str, torch.Tensor]:
+    truth = {"targets": targets} if networks.family_of(name).sees_targets else {}
+    found: dict[str, torch.Tensor] = network(images, *context, **truth)
     return found
 
 
@@ -250,7 +255,7 @@ def _forward(network: Any, images: Any, context: Sequence[Any], task: Task, said
 
 
 def _losses(
-    network: Any, task: Task, images: Any, context: Sequence[Any], targets: Any, said: Outcome
+    name: str, network: Any, task: Task, images: Any, context: Sequence[Any], targets: Any, said: Outcome
 ) -> Sequence[float]:
     """Of each step on the same two images, until it is small enough; the first step's gradients are looked at."""
     optimiser = torch.optim.AdamW(network.parameters(), lr=RATE)
@@ -260,7 +265,7 @@ def _losses(
         judge = partial(own, heads=task.heads)
     losses: list[float] = []
     for step in range(STEPS + 1):
-        outputs = dict(_answers(network, images, context, targets))
+        outputs = dict(_answers(name, network, images, context, targets))
         added = outputs.pop(ADDED, torch.zeros(())).mean()
         loss = judge(outputs, targets) + added
         losses.append(float(loss.detach()))

@@ -42,7 +42,7 @@ def installed(folder: Path) -> Path:
     about.mkdir(parents=True)
     shutil.copy(TOY, folder / "rings.py")
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: rings\nVersion: 1.0\n")
-    (about / "entry_points.txt").write_text("[isocenter.networks]\nrings = rings:build\n")
+    (about / "entry_points.txt").write_text("[isocenter.networks]\nrings = rings:RINGS\n")
     return folder
 
 
@@ -64,7 +64,7 @@ def promised(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Promised]:
 
 def test_no_file_of_ours_has_heard_of_it():
     ours = Path(isocenter.__file__).parent
-    assert not [path for path in ours.rglob("*.py") if "rings:build" in path.read_text() or path.stem == "rings"]
+    assert not [path for path in ours.rglob("*.py") if "rings:RINGS" in path.read_text() or path.stem == "rings"]
 
 
 def test_it_is_in_the_index_and_the_catalogue_finds_out_by_itself_what_it_can_answer(promised):

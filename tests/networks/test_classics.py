@@ -334,7 +334,7 @@ def test_images_of_any_size_get_an_answer(name, shape, device):
 
 @pytest.mark.parametrize("name", CLASSICS)
 def test_a_network_for_whole_images_refuses_to_answer_for_every_voxel(name):
-    with pytest.raises(PlanError, match="choose unet"):
+    with pytest.raises(PlanError, match="Choose unet"):
         networks.build(name, 1, 2, {"mask": Dense(2)}, {})
 
 

@@ -17,7 +17,7 @@ from isocenter import networks
 from isocenter.errors import PlanError, ResourceError
 from isocenter.evaluation import box_iou
 from isocenter.networks import weights
-from isocenter.networks.faster_rcnn import drawn_boxes
+from isocenter.networks.faster_rcnn import FasterRcnn, drawn_boxes
 from isocenter.networks.grid_levels import Level, one_map
 from isocenter.networks.pyramid import ADDED
 from isocenter.networks.resnet_pyramid import renumbered
@@ -52,8 +52,8 @@ def truth(boxes: list[list[float]]) -> torch.Tensor:
 
 
 def lost(network: torch.nn.Module, images: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
-    told = {"targets": boxes} if getattr(network, "sees_targets", False) else {}
-    return network.loss(network(images, **told), boxes, task_of().heads)
+    truth = {"targets": boxes} if isinstance(network, FasterRcnn) else {}
+    return network.loss(network(images, **truth), boxes, task_of().heads)
 
 
 def found_in(network: torch.nn.Module, images: torch.Tensor, task: Detection):
@@ -228,7 +228,10 @@ def test_two_stages_ask_for_the_truth_and_say_that_they_have_no_onnx(tmp_path):
     network = built("faster_rcnn")
     with pytest.raises(ValueError, match="true boxes"):
         network(torch.randn(1, 1, 32, 32))
-    record = write_onnx(EveryHead([network], {"boxes": "outputs"}), (1, 32, 32), tmp_path / "network.onnx")
+    family = networks.family_of("faster_rcnn")
+    assert family.sees_targets
+    refused, one = family.without_onnx, EveryHead([network], {"boxes": "outputs"})
+    record = write_onnx(one, (1, 32, 32), tmp_path / "network.onnx", refused=refused)
     assert not record["exported"]
     assert "chooses proposals anew" in record["because"]
 

@@ -107,7 +107,7 @@ def test_covariates_join_the_answer_for_the_whole_image():
         ("fusion_late", CLASS, 4, {}, "no late fusion"),
         ("fusion", MASK, 2, {}, "not those of 3 images"),
         ("fusion", MASK, 3, {"modalities": 4}, "not those of 4 images"),
-        ("fusion", MASK, 3, {"way": "sum"}, "no way 'sum'"),
+        ("fusion", MASK, 3, {"method": "sum"}, "no method 'sum'"),
         ("fusion_attention", MASK, 3, {"heads": 5}, "do not share 32 features evenly"),
     ],
 )

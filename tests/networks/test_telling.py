@@ -34,15 +34,15 @@ SMALL = {
     "vgg": {"convolutions": [1, 1], "width": 8, "dropout": 0.0},
     "vit": {"token": 4, "image": [32, 32], "layers": 1, "width": 16, "heads": 2},
 }
-PAIRS = [(name, way) for name in SMALL for way in networks.ways(name)]
-BEGINS_UNTOLD = [(name, way) for name, way in PAIRS if way in ("film", "attention")]
+PAIRS = [(name, method) for name in SMALL for method in networks.fusion_methods(name)]
+BEGINS_UNTOLD = [(name, method) for name, method in PAIRS if method in ("film", "attention")]
 
 
-def built(name: str, way: str, **more: object) -> torch.nn.Module:
+def built(name: str, method: str, **more: object) -> torch.nn.Module:
     torch.manual_seed(0)
     heads: dict[str, Head] = {"mask": Dense(2)} if name in DENSE else {"class": Vector(3)}
     axes = 3 if name == "unet_slices" else 2
-    return networks.build(name, 1, axes, heads, SMALL[name], ENTRIES, {"way": way, **more})
+    return networks.build(name, 1, axes, heads, SMALL[name], ENTRIES, {"method": method, **more})
 
 
 def shown(name: str, count: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
@@ -55,9 +55,9 @@ def answer(network: torch.nn.Module, *given: torch.Tensor) -> torch.Tensor:
     return next(iter(network(*given).values()))
 
 
-@pytest.mark.parametrize(("name", "way"), BEGINS_UNTOLD)
-def test_a_family_that_is_told_begins_as_the_one_that_is_not(name, way):
-    told = built(name, way).eval()
+@pytest.mark.parametrize(("name", "method"), BEGINS_UNTOLD)
+def test_a_family_that_is_told_begins_as_the_one_that_is_not(name, method):
+    told = built(name, method).eval()
     heads: dict[str, Head] = {"mask": Dense(2)} if name in DENSE else {"class": Vector(3)}
     untold = networks.build(name, 1, 3 if name == "unet_slices" else 2, heads, SMALL[name]).eval()
     untold.load_state_dict({key: one for key, one in told.state_dict().items() if "telling" not in key})
@@ -65,9 +65,9 @@ def test_a_family_that_is_told_begins_as_the_one_that_is_not(name, way):
     torch.testing.assert_close(answer(told, images, context), answer(untold, images))
 
 
-@pytest.mark.parametrize(("name", "way"), PAIRS)
-def test_what_is_told_comes_to_count_and_every_weight_of_it_learns(name, way):
-    network = built(name, way)
+@pytest.mark.parametrize(("name", "method"), PAIRS)
+def test_what_is_told_comes_to_count_and_every_weight_of_it_learns(name, method):
+    network = built(name, method)
     images, context = shown(name, 4)
     optimiser = torch.optim.Adam(network.parameters(), lr=1e-2)
     for _ in range(2):  # at first no way back leads beyond weights of 0
@@ -80,10 +80,10 @@ def test_what_is_told_comes_to_count_and_every_weight_of_it_learns(name, way):
     assert not torch.allclose(answer(network, images, context), answer(network, images, -context))
 
 
-@pytest.mark.parametrize(("name", "way"), PAIRS)
-def test_a_network_that_is_told_is_not_run_without(name, way):
+@pytest.mark.parametrize(("name", "method"), PAIRS)
+def test_a_network_that_is_told_is_not_run_without(name, method):
     with pytest.raises(ValueError, match="a context of 5 numbers is needed"):
-        built(name, way)(shown(name)[0])
+        built(name, method)(shown(name)[0])
 
 
 @settings(max_examples=25, deadline=None)
@@ -132,7 +132,7 @@ def test_the_cost_of_many_entries_is_the_summed_length_of_their_weights():
 
 @pytest.mark.parametrize("name", ["resnet", "unet", "unet_slices", "vit"])
 def test_many_entries_cost_something_while_a_network_learns_and_nothing_afterwards(name):
-    network = built(name, networks.ways(name)[0], narrow=2, sparsity=0.1)
+    network = built(name, networks.fusion_methods(name)[0], narrow=2, sparsity=0.1)
     images, context = shown(name)
     with torch.no_grad():
         network.get_submodule("plane.telling.narrow" if name == "unet_slices" else "telling.narrow").weigh.weight.fill_(
@@ -159,16 +159,16 @@ def test_what_tells_nothing_loses_its_weights_and_what_tells_keeps_them():
 
 
 def test_a_way_that_a_family_does_not_have_is_refused_with_those_that_it_has():
-    with pytest.raises(PlanError, match=r"unet cannot be told by 'concatenate'.*Choose film or attention"):
+    with pytest.raises(PlanError, match=r"unet cannot take covariates by 'concatenate'.*Choose film or attention"):
         built("unet", "concatenate")
     with pytest.raises(PlanError, match="sees images alone"):
         networks.build("vnet", 1, 2, {"mask": Dense(2)}, {"strides": [[1, 1], [2, 2]], "width": 4}, ENTRIES)
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
-@pytest.mark.parametrize(("name", "way"), [("resnet", "attention"), ("unet", "film"), ("unet_slices", "film")])
-def test_onnxruntime_is_told_too(name, way, tmp_path):
-    network = built(name, way)
+@pytest.mark.parametrize(("name", "method"), [("resnet", "attention"), ("unet", "film"), ("unet_slices", "film")])
+def test_onnxruntime_is_told_too(name, method, tmp_path):
+    network = built(name, method)
     with torch.no_grad():
         for key, one in network.named_parameters():
             if "telling" in key:
@@ -190,7 +190,7 @@ COURSES = (2, 10)  # of which each has two entries a stretch
 def test_every_family_hears_what_was_read_along_time(name):
     heads: dict[str, Head] = {"mask": Dense(2)} if name in DENSE else {"class": Vector(3)}
     entries = 2 * COURSES[0] * COURSES[1] + ENTRIES
-    told = {"way": networks.ways(name)[0], "courses": COURSES}
+    told = {"method": networks.fusion_methods(name)[0], "courses": COURSES}
     torch.manual_seed(0)
     network = networks.build(name, 1, 3 if name == "unet_slices" else 2, heads, SMALL[name], entries, told).train()
     images, rest = shown(name)

@@ -5,7 +5,7 @@ import pytest
 
 from fingerprints import facts
 from isocenter.errors import PlanError
-from isocenter.planning.rules.context_fusion import telling
+from isocenter.planning.rules.context_fusion import fusion_decisions
 from isocenter.planning.rules.covariates import context_decision, image_only
 from isocenter.tasks.classification.task import Classification
 from isocenter.tasks.segmentation.task import Segmentation
@@ -112,8 +112,8 @@ def test_of_thousands_of_columns_what_they_have_in_common_is_said():
 def test_many_entries_are_brought_down_to_few_first(entries, narrow):
     context = {f"g{n}": {"median": 0, "mean": 0, "deviation": 1, "missing": 0} for n in range(entries)}
     task = Classification(classes=("ill", "well"))
-    found = telling(task, "resnet", context, 400)
-    assert found["told"].value == "concatenate"
+    found = fusion_decisions(task, "resnet", context, 400)
+    assert found["context_fusion"].value == "concatenate"
     assert found["narrow"].value == narrow
     assert found["sparsity"].value == (
         0 if narrow is None else pytest.approx(0.3 * np.sqrt(np.log(200) / 400), abs=1e-4)
@@ -131,9 +131,9 @@ def test_many_entries_are_brought_down_to_few_first(entries, narrow):
 )
 def test_how_a_network_is_told_follows_from_what_it_answers(name, task, way):
     context = {"age": {"median": 0, "mean": 0, "deviation": 1, "missing": 0}}
-    found = telling(task, name, context, 60)
-    assert found["told"].value == way
-    assert telling(task, name, None, 60)["told"].value is None
+    found = fusion_decisions(task, name, context, 60)
+    assert found["context_fusion"].value == way
+    assert fusion_decisions(task, name, None, 60)["context_fusion"].value is None
 
 
 def test_images_alone_are_trained_on_too_where_something_is_told_and_no_network_goes_before():
@@ -187,4 +187,4 @@ def test_times_of_two_units_are_refused():
 def test_stretches_are_few_entries_whatever_their_number():
     decision = decided(["pulse"], pulse=[Course(tuple(range(200)), tuple(range(n, 200 + n))) for n in range(COUNT)])
     assert decision.value["pulse"]["stretches"] == 64
-    assert telling(Classification(("ill", "well")), "resnet", decision.value, COUNT)["narrow"].value is None
+    assert fusion_decisions(Classification(("ill", "well")), "resnet", decision.value, COUNT)["narrow"].value is None

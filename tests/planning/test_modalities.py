@@ -60,7 +60,7 @@ def test_the_check_and_the_plan_say_who_lacks_what(holed):
     assert (plan["preprocessing.channels"], plan["preprocessing.absent"]) == (["T1", "T2"], ["T1", "T2"])
     assert plan["training.modality_dropout"] == 0.5
     assert "channel T1: 1 of 9 cases lack it" in plan.decision("training.modality_dropout").because
-    assert (plan["network.name"], plan["network.told"]) == ("unet", "film")
+    assert (plan["network.name"], plan["network.context_fusion"]) == ("unet", "film")
     assert "images are channels of one network" in plan.decision("network.name").because
     assert list(plan["network.context"]) == ["image:T1", "image:T2"]
 

@@ -59,7 +59,7 @@ def test_what_only_training_scoring_or_drawing_needs_stays_behind(sources):
         assert word not in everything
 
 
-# What files have in common, and travels with each; `telling` with all that can be told numbers beside an image.
+# What files have in common, and travels with each; `context_fusion` with all that have a choice of its methods.
 SHARED = {
     "axial": {"monai_common", "relative"},
     "capsules": {"lenet"},
@@ -68,14 +68,15 @@ SHARED = {
     "deeplab": {"inflated_resnet"},
     "faster_rcnn": {"grid_levels", "pyramid", "resnet_pyramid"},
     "fcos": {"grid_levels", "pyramid", "resnet_pyramid"},
-    "fusion": {"gates", "slices", "context_fusion", "unet"},
+    "fusion": {"context_fusion", "gates", "unet"},
     "mask_rcnn": {"regions", "rendering"},
-    "multiscale_unet": {"gates", "slices", "context_fusion", "unet"},
+    "multiscale_unet": {"gates", "unet"},
     "resnet": {"gates"},
     "resnet_slices": {"inflated_resnet", "slices"},
     "retinanet": {"grid_levels", "pyramid", "resnet_pyramid", "retinanet_volumes"},
     "transunet": {"gates", "monai_common", "unet", "vit"},
-    "unet": {"gates", "slices"},
+    "unet": {"gates"},
+    "unet_slices": {"gates", "slices"},
     **{key: {"monai_common"} for key in ("attention_unet", "mednext", "swin_unetr", "unet_plus_plus", "unetr", "vnet")},
 }
 
@@ -84,8 +85,12 @@ SHARED = {
 def test_each_family_of_network_travels_as_its_file_that_needs_torch_or_a_library_of_networks(name):
     path, function = networks.source(name)
     module = f"isocenter.networks.{path.stem}"
-    found = travelling({module: ()}, {}, {module: path.read_text()}, "stamp")
-    expected = {path.stem, *SHARED.get(path.stem, ()), *(["context_fusion"] if networks.ways(name) else [])}
+    found = travelling({module: (function,)}, {}, {module: path.read_text()}, "stamp")
+    expected = {
+        path.stem,
+        *SHARED.get(name, SHARED.get(path.stem, ())),
+        *(["context_fusion"] if networks.fusion_methods(name) else []),
+    }
     copied = {one for one in found.texts if not one.endswith("__init__.py")}
     assert copied == {f"networks/{one}.py" for one in expected}
     assert f"def {function}(" in found.texts[f"networks/{path.stem}.py"]

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from isocenter.networks import Family
+
 PAPER = "arXiv:1511.07122"
 CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
@@ -62,3 +64,6 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
     """A ring more for each stage that a U-Net would have."""
     reaches = [2**n for n in range(len(strides))]
     return {"reaches": reaches}, f"patch {tuple(patch)}: {len(reaches)} rings on the {device}", PAPER
+
+
+RINGS = Family(build, size_for, PAPER, takes_context=("own",))

@@ -14,7 +14,7 @@ import pytest
 import isocenter
 import trained
 from isocenter.errors import DatasetError, PlanError
-from isocenter.runtime import read_json, read_tensors
+from isocenter.runtime import MANIFEST, read_json, read_tensors, seal
 from isocenter.training import STATE_SCHEMA
 from packages import CONFIG, without_isocenter
 
@@ -58,12 +58,12 @@ def test_the_plan_says_what_the_network_is_told_and_what_was_left_out(told):
     assert "key (" in because
     assert "place (constant in the training cases)" in because
     assert isocenter.plan(told[0], **READING).plan["network.context"] is None
-    assert plan["network.told"] == "concatenate"
-    assert "--set network.told" in plan.decision("network.told").because
+    assert plan["network.context_fusion"] == "concatenate"
+    assert "--set network.context_fusion" in plan.decision("network.context_fusion").because
     with pytest.raises(PlanError, match="no covariates"):
         isocenter.plan(told[0], assignments={"network.context": "all", "network.name": "vnet"}, **READING)
     with pytest.raises(PlanError, match="Choose concatenate or film or attention"):
-        isocenter.plan(told[0], assignments={"network.context": "all", "network.told": "tokens"}, **READING)
+        isocenter.plan(told[0], assignments={"network.context": "all", "network.context_fusion": "tokens"}, **READING)
 
 
 def test_a_run_states_beside_itself_what_the_covariates_tell_alone(told):
@@ -140,6 +140,20 @@ def test_a_prediction_needs_the_covariates_and_says_what_it_filled_in(told, tmp_
     table.write_text("case,marker\n05,1\n")
     with pytest.raises(DatasetError, match="has no row for 00"):
         isocenter.predict(run, picture, covariates=table, device="cpu")
+
+
+def test_a_run_and_a_package_with_the_keys_of_before_load_as_they_are(told, tmp_path):
+    """`network` of a record had `told` with `way` in place of `fusion` with `method`."""
+    run = shutil.copytree(told[1], tmp_path / "run")
+    packaged = isocenter.package(told[1], out=tmp_path / "package", backends=(), threads=1).out
+    for folder, record in ((run / "checkpoints" / "best", "model.json"), (packaged, "isocenter/model.json")):
+        settings = isocenter.load(folder, "cpu").settings
+        text = (folder / record).read_text()
+        assert text.count('"fusion"') == text.count('"method"') == 1
+        (folder / record).write_text(text.replace('"fusion"', '"told"').replace('"method"', '"way"'))
+        (folder / MANIFEST).unlink()
+        seal(folder)
+        assert isocenter.load(folder, "cpu").settings == settings
 
 
 def test_a_package_takes_two_inputs_in_onnx_and_a_table_without_isocenter(told, tmp_path):

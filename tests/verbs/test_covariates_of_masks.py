@@ -52,7 +52,7 @@ def test_a_mask_is_told_by_scaling_and_shifting_and_stated_beside_images_alone(t
     _, run = told
     model = isocenter.load(run, "cpu")
     assert all(isinstance(head, Dense) for head in model.task.heads.values())
-    assert model.network["told"]["way"] == "film"
+    assert model.network["fusion"]["method"] == "film"
     again = build_module(model.task, model.network)  # what a record names is what was trained
     assert any("telling" in name for name, _ in again.named_parameters())
     record = json.loads((run / "evaluation" / "covariates.json").read_text())

@@ -19,7 +19,7 @@ from isocenter.verbs.evaluation.image_subsets import Subsets
 from packages import CONFIG, without_isocenter
 
 COLUMN = {"image:CT": "ct", "image:PT": "pt", "label": "state", "patient": "person"}
-SIZE = {"strides": [[1, 1], [2, 2]], "width": 4, "modalities": 2, "way": "intermediate"}
+SIZE = {"strides": [[1, 1], [2, 2]], "width": 4, "modalities": 2, "method": "intermediate"}
 FEW = {**trained.FEW_STEPS, "network.name": "fusion", "network.size": SIZE, "training.batch": 8}
 READING = {"column": COLUMN, "device": "cpu", "threads": 1}
 

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from isocenter.networks.context_fusion import Telling
+from isocenter.networks.family import Family
 
 PAPER = "doi:10.1145/3065386"
-TOLD = ("concatenate", "film", "attention")
 # By number of axes; typed loosely because torch types sizes by the number of axes.
 CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 NORMALISATION: dict[int, Any] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
@@ -49,7 +49,7 @@ class AlexNet(nn.Module):
     normalise:   by the batch, behind each convolution
     dropout:     before each fully connected layer
     context:     numbers beside each image
-    told:        how it is told them (`Telling`); without it they join its features before the last layer
+    fusion:      how they are used (`Telling`); without it they join its features before the last layer
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class AlexNet(nn.Module):
         normalise: bool = True,
         dropout: float = 0.5,
         context: int = 0,
-        told: Mapping[str, Any] | None = None,
+        fusion: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if len(widths) != len(KERNELS) + 1 or cells < 1:
@@ -87,7 +87,7 @@ class AlexNet(nn.Module):
             nn.Linear(hidden, hidden),
             nn.ReLU(inplace=True),
         )
-        self.telling = Telling(context, {0: hidden}, **(told or {}))
+        self.telling = Telling(context, {0: hidden}, **(fusion or {}))
         seen = hidden + self.telling.beside
         self.vectors = nn.ModuleDict({name: nn.Linear(seen, size) for name, size in vectors.items()})
 
@@ -129,3 +129,6 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
     stem = f"the first convolution makes steps of {size['stem_stride']}"
     because = f"images of {tuple(patch)}: {stem}, {size['cells']} cells an axis; width for the {device}"
     return size, because, PAPER
+
+
+ALEXNET = Family(build=build, size_for=size_for, paper=PAPER, takes_context=("concatenate", "film", "attention"))

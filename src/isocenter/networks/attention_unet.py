@@ -12,6 +12,7 @@ import torch
 from monai.networks.nets.attentionunet import AttentionUnet
 from torch import Tensor, nn
 
+from isocenter.networks.family import Family
 from isocenter.networks.monai_common import OfMonai, outputs_of, product_of, stages_for
 
 PAPER = "arXiv:1804.03999"
@@ -77,3 +78,6 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
     kept = stages_for(strides, STAGES)
     size = {"strides": kept, "width": WIDTH // 2 if device == "cpu" else WIDTH}
     return size, f"patch {tuple(patch)}: {len(kept)} stages; width for the {device}", PAPER
+
+
+ATTENTION_UNET = Family(build=build, size_for=size_for, paper=PAPER)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from isocenter.networks.family import OWN, Family
 from isocenter.networks.monai_common import cut, filled, product_of, sizes, stages_for
 from isocenter.networks.relative import for_pairs
 
@@ -288,3 +289,6 @@ def _pairs(patch: Sequence[int], strides: Sequence[Sequence[int]]) -> int:
     steps = product_of(strides, len(patch))
     grid = [-(-n // step) for n, step in zip(patch, steps, strict=True)]
     return math.prod(grid) * max(grid)
+
+
+AXIAL = Family(build=build, size_for=size_for, paper=PAPER, takes_context=(OWN,))

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from isocenter.networks.context_fusion import Telling
+from isocenter.networks.family import Family, Published
 
 PAPER = "doi:10.5281/zenodo.4414861"
-TOLD = ("concatenate", "film", "attention")
 # Backbones halve the resolution five times: from here on something is left to be pooled.
 SMALLEST = 96
 
@@ -29,7 +29,7 @@ class Backbone(nn.Module):
     dropout:  before the heads
     settings: further arguments of `timm.create_model`, as `img_size` (after `enlarge`) of a model that attends
     context:  numbers beside each image
-    told:     how it is told them (`Telling`); without it they join its pooled maps before the last layer
+    fusion:   how they are used (`Telling`); without it they join its pooled maps before the last layer
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Backbone(nn.Module):
         dropout: float = 0.1,
         settings: Mapping[str, Any] | None = None,
         context: int = 0,
-        told: Mapping[str, Any] | None = None,
+        fusion: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if enlarge < 1:
@@ -53,7 +53,7 @@ class Backbone(nn.Module):
         self.body = body
         self.dropout = nn.Dropout(dropout)
         inside = getattr(body, "head_hidden_size", None) or body.num_features
-        self.telling = Telling(context, {0: inside}, **(told or {}))
+        self.telling = Telling(context, {0: inside}, **(fusion or {}))
         seen = inside + self.telling.beside
         self.vectors = nn.ModuleDict({name: nn.Linear(seen, size) for name, size in vectors.items()})
 
@@ -96,3 +96,12 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
     enlarge = max(1, -(-SMALLEST // max(patch)))
     how = f"enlarged {enlarge} times, as the backbone halves them five times" if enlarge > 1 else "as they are"
     return {"model": model, "enlarge": enlarge}, f"{model} for the {device}; images of {tuple(patch)} {how}", PAPER
+
+
+TIMM = Family(
+    build=build,
+    size_for=size_for,
+    paper=PAPER,
+    takes_context=("concatenate", "film", "attention"),
+    published=Published(published),
+)

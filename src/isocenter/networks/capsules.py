@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from isocenter.networks.family import OWN, Family
 from isocenter.networks.lenet import in_cells
 
 PAPER = "arXiv:1710.09829"
@@ -152,3 +153,6 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
     }
     count = types * cells ** len(patch)
     return size, f"images of {tuple(patch)}: {len(steps)} convolutions, {count} capsules; width for the {device}", PAPER
+
+
+CAPSULES = Family(build=build, size_for=size_for, paper=PAPER, takes_context=(OWN,))

@@ -11,21 +11,18 @@ files of two families beside it, so that copies of them travel with a model.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from isocenter.networks.context_fusion import Telling
+from isocenter.networks.family import Family
 from isocenter.networks.resnet import CONVOLUTION, NORMALISATION, ResNet
 from isocenter.networks.resnet import size_for as size_for_frames
 from isocenter.networks.vit import DEVIATION, EPSILON, Block
 
-PAPER_RESNET, PAPER_GRU, PAPER_LSTM = "arXiv:1711.11248", "arXiv:1411.4389", "arXiv:1411.4389"
-PAPER_TRANSFORMER = "arXiv:2103.15691"
-TOLD = ("concatenate", "film", "attention")
-# Where a family is told of a frame that is not there, it is NaN.
-TAKES_GAPS = True
 # Of the sines that say when a frame is: the longest wave is 2 pi times this many frames (arXiv:1706.03762).
 LONGEST = 10_000.0
 # Added to the mean of a feature before its centroid is taken: of less than this there is none.
@@ -262,7 +259,7 @@ class Clip(nn.Module):
     where:   a feature of a frame is told by how much there is of it and by where it lies; without, by its mean alone
     dropout: before the heads
     context: numbers beside each clip
-    told:    how it is told them (`Telling`); without it they join the clip's features before the last layer
+    fusion:  how they are used (`Telling`); without it they join the clip's features before the last layer
     `size`:  the other settings of a ResNet, which looks at each frame
     """
 
@@ -277,7 +274,7 @@ class Clip(nn.Module):
         where: bool,
         dropout: float,
         context: int,
-        told: Mapping[str, Any] | None = None,
+        fusion: Mapping[str, Any] | None = None,
         **size: Any,
     ) -> None:
         super().__init__()
@@ -294,7 +291,7 @@ class Clip(nn.Module):
         self.over_time = over_time(encoder.features)
         self.dropout = nn.Dropout(dropout)
         inside = int(self.over_time.features)  # type: ignore[arg-type]
-        self.telling = Telling(context, {0: inside}, **(told or {}))
+        self.telling = Telling(context, {0: inside}, **(fusion or {}))
         seen = inside + self.telling.beside
         self.vectors = nn.ModuleDict({name: nn.Linear(seen, count) for name, count in vectors.items()})
 
@@ -325,38 +322,28 @@ def _ends(blocks: Sequence[int]) -> list[int]:
     return [sum(blocks[: n + 1]) for n in range(len(blocks))]
 
 
-def build_resnet(
+def build_convolutions(
     channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
 ) -> Clip:
     """span: frames that a convolution over time sees, within the encoder and behind it"""
-    _refuse_dense(dense)
+    del dense
     return _convolved(channels, spatial_dims, vectors, **size)
 
 
-def build_gru(
+def build_cells(
     channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
 ) -> Clip:
-    _refuse_dense(dense)
-    return _recurrent(channels, spatial_dims, vectors, "gru", **size)
-
-
-def build_lstm(
-    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
-) -> Clip:
-    _refuse_dense(dense)
-    return _recurrent(channels, spatial_dims, vectors, "lstm", **size)
+    """cell: "gru" or "lstm", by which frames are read one after the other"""
+    del dense
+    return _recurrent(channels, spatial_dims, vectors, **size)
 
 
 def build_transformer(
     channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
 ) -> Clip:
-    _refuse_dense(dense)
+    """layers: of a transformer whose tokens are frames"""
+    del dense
     return _attentive(channels, spatial_dims, vectors, **size)
-
-
-def _refuse_dense(dense: Mapping[str, int]) -> None:
-    if dense:
-        raise ValueError("a clip's answer is one for all of it: choose unet, and a mask a frame")
 
 
 def _convolved(
@@ -413,28 +400,21 @@ def _attentive(
     return Clip(*made, frames, within, where, dropout, context, **size)
 
 
-def size_for_resnet(
+def size_for_convolutions(
     patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
 ) -> tuple[Mapping[str, Any], str, str]:
     """As a ResNet for a frame; the number of frames is the plan's."""
     size, because = _of_frame(patch, strides, device)
-    return {**size, "span": 3}, f"{because}; convolutions over time see three frames", PAPER_RESNET
+    return {**size, "span": 3}, f"{because}; convolutions over time see three frames", CLIP_RESNET.paper
 
 
-def size_for_gru(
+def size_for_cells(
     patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
 ) -> tuple[Mapping[str, Any], str, str]:
     """As a ResNet for a frame, and as many cells each way as it has features."""
     size, because = _of_frame(patch, strides, device)
     hidden = _features(size)
-    return {**size, "hidden": hidden}, f"{because}; {hidden} cells each way, as many as features", PAPER_GRU
-
-
-def size_for_lstm(
-    patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
-) -> tuple[Mapping[str, Any], str, str]:
-    """As with GRU cells."""
-    return size_for_gru(patch, strides, device)
+    return {**size, "hidden": hidden}, f"{because}; {hidden} cells each way, as many as features", CLIP_GRU.paper
 
 
 def size_for_transformer(
@@ -444,7 +424,7 @@ def size_for_transformer(
     size, because = _of_frame(patch, strides, device)
     hidden, layers = _features(size), 2 if device == "cpu" else 4
     more = {"hidden": hidden, "layers": layers, "heads": max(1, hidden // 32)}
-    return {**size, **more}, f"{because}; {layers} layers over tokens of {hidden} features", PAPER_TRANSFORMER
+    return {**size, **more}, f"{because}; {layers} layers over tokens of {hidden} features", CLIP_TRANSFORMER.paper
 
 
 def _of_frame(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[dict[str, Any], str]:
@@ -455,3 +435,21 @@ def _of_frame(patch: Sequence[int], strides: Sequence[Sequence[int]], device: st
 def _features(size: Mapping[str, Any]) -> int:
     """That a ResNet's last stage has."""
     return int(size["width"]) * 2 ** (len(size["blocks"]) - 1)
+
+
+# Frames that are missing are NaN.
+CLIP_RESNET = Family(
+    build_convolutions,
+    size_for_convolutions,
+    "arXiv:1711.11248",
+    answers=frozenset({"vector"}),
+    takes_context=("concatenate", "film", "attention"),
+    takes_gaps=True,
+)
+CLIP_GRU = replace(
+    CLIP_RESNET, build=build_cells, size_for=size_for_cells, paper="arXiv:1411.4389", preset={"cell": "gru"}
+)
+CLIP_LSTM = replace(CLIP_GRU, preset={"cell": "lstm"})
+CLIP_TRANSFORMER = replace(
+    CLIP_RESNET, build=build_transformer, size_for=size_for_transformer, paper="arXiv:2103.15691"
+)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from isocenter.networks.efficientnet import Excitation
+from isocenter.networks.family import OWN, Family
 from isocenter.networks.monai_common import filled, sizes
 from isocenter.networks.relative import for_pairs
 
@@ -234,3 +235,6 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
 
 def _tokens(patch: Sequence[int], step: int) -> int:
     return math.prod(-(-n // step) for n in patch)
+
+
+COATNET = Family(build=build, size_for=size_for, paper=PAPER, takes_context=(OWN,))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 # "tokens" is the way of families whose images are tokens too: they do it themselves.
-WAYS = ("concatenate", "film", "attention", "tokens")
+METHODS = ("concatenate", "film", "attention", "tokens")
 HIDDEN = 32  # features between what is told and the factors that follow from it
 HEARD = 16  # features of what was read along time
 ALONG = 5  # stretches of time that a convolution sees at once
@@ -136,7 +136,7 @@ class Telling(nn.Module):
     entries:  of the context; 0 where there is none
     courses:  how many of it are read along time, and in how many stretches: they are its first
     maps:     {place: feature maps} of the places in the network that can be told
-    way:      "concatenate", "film", "attention", or "tokens" for a family that does it itself
+    method:   "concatenate", "film", "attention", or "tokens" for a family that does it itself
     narrow:   features that the other entries are brought down to first; 0 for none
     sparsity: what the weights of that layer cost
     beside:   how many numbers join the image's features before the last layers
@@ -146,14 +146,14 @@ class Telling(nn.Module):
         self,
         entries: int,
         maps: Mapping[int, int],
-        way: str = "concatenate",
+        method: str = "concatenate",
         narrow: int = 0,
         sparsity: float = 0.0,
         courses: Sequence[int] = (0, 0),
     ) -> None:
         super().__init__()
-        if way not in WAYS:
-            raise ValueError(f"told {way!r} is none of {', '.join(WAYS)}")
+        if method not in METHODS:
+            raise ValueError(f"there is no method {method!r}, only {', '.join(METHODS)}")
         if narrow < 0 or sparsity < 0:
             raise ValueError(f"narrow {narrow} and sparsity {sparsity} are 0 or more")
         self.entries = entries
@@ -162,9 +162,9 @@ class Telling(nn.Module):
         self.narrow = Narrow(rest, narrow, sparsity) if rest and narrow else None
         self.told = (narrow if self.narrow is not None else rest) + (0 if self.hearing is None else HEARD)
         # One weight of a number is slow to learn: 200 steps do not make it large. Beside it stand products of two.
-        self.aside = nn.Linear(self.told, HIDDEN) if way == "concatenate" and entries else None
+        self.aside = nn.Linear(self.told, HIDDEN) if method == "concatenate" and entries else None
         self.beside = self.told + HIDDEN if self.aside is not None else 0
-        made = {"film": Film, "attention": Asking}.get(way) if entries else None
+        made = {"film": Film, "attention": Asking}.get(method) if entries else None
         at = {} if made is None else {str(place): made(self.told, count) for place, count in maps.items()}
         self.at = nn.ModuleDict(at)
 

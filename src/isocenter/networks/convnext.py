@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from isocenter.networks.context_fusion import Telling
+from isocenter.networks.family import Family
 
 PAPER = "arXiv:2201.03545"
-TOLD = ("concatenate", "film", "attention")
 # By number of axes; typed loosely because torch types sizes by the number of axes.
 CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 WIDER = 4  # times the maps between the two 1 x 1 convolutions of a block
@@ -81,7 +81,7 @@ class ConvNeXt(nn.Module):
     dropout:     before the heads
     left_out:    the share of samples that skip the last block while training, and less of each before
     context:     numbers beside each image
-    told:        how it is told them (`Telling`); without it they join its pooled maps before the last layer
+    fusion:      how they are used (`Telling`); without it they join its pooled maps before the last layer
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class ConvNeXt(nn.Module):
         dropout: float = 0.0,
         left_out: float = 0.0,
         context: int = 0,
-        told: Mapping[str, Any] | None = None,
+        fusion: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= left_out < 1:
@@ -113,7 +113,7 @@ class ConvNeXt(nn.Module):
         self.body = nn.Sequential(*layers)
         self.norm = nn.LayerNorm(maps, eps=1e-6)
         self.dropout = nn.Dropout(dropout)
-        self.telling = Telling(context, {0: maps}, **(told or {}))
+        self.telling = Telling(context, {0: maps}, **(fusion or {}))
         seen = maps + self.telling.beside
         self.vectors = nn.ModuleDict({name: nn.Linear(seen, size) for name, size in vectors.items()})
         for part in (self.body, self.vectors):  # what is told begins in its own way
@@ -155,3 +155,8 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
     stem = f"{size['stem_stride']} voxels an axis become one at first"
     because = f"images of {tuple(patch)}: {stem}, kernels of {size['kernel']}; width and blocks for the {device}"
     return size, because, PAPER
+
+
+CONVNEXT = Family(
+    build=build, size_for=size_for, paper=PAPER, takes_context=("concatenate", "film", "attention"), search_order=8
+)

@@ -16,12 +16,10 @@ from torch import Tensor, nn
 from torch.nn.functional import batch_norm, interpolate
 
 from isocenter.networks import inflated_resnet
+from isocenter.networks.family import Family
 from isocenter.networks.inflated_resnet import CONVOLUTION, NORMALISATION, Encoder
 
 PAPER = "arXiv:1802.02611"
-# Weights have torchvision's names and its address.
-PUBLISHED_AT, published = inflated_resnet.PUBLISHED_AT, inflated_resnet.published
-translated = inflated_resnet.translated
 POOLING: dict[int, Any] = {1: nn.AdaptiveAvgPool1d, 2: nn.AdaptiveAvgPool2d, 3: nn.AdaptiveAvgPool3d}
 LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 # Section 4.1 of arXiv:1706.05587: rates for maps a sixteenth as fine as the image, of which the last stage is dilated
@@ -151,3 +149,12 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
 def _rate(share: int, length: int) -> int:
     """That of the paper, or as much less as the largest needs to stay within the map."""
     return max(1, min(share, share * (length - 1) // (2 * max(RATES))))
+
+
+DEEPLAB = Family(
+    build=build,
+    size_for=size_for,
+    paper=PAPER,
+    published=inflated_resnet.PUBLISHED,
+    translated=inflated_resnet.translated,
+)

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from isocenter.networks.context_fusion import Telling
+from isocenter.networks.family import Family
 
 PAPER = "arXiv:1608.06993"
-TOLD = ("concatenate", "film", "attention")
 # By number of axes; typed loosely because torch types sizes by the number of axes.
 CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 NORMALISATION: dict[int, Any] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
@@ -74,7 +74,7 @@ class DenseNet(nn.Module):
     dropout:     before the heads
     efficient:   compute the joined maps twice rather than keep them
     context:     numbers beside each image
-    told:        how it is told them (`Telling`); without it they join its pooled maps before the last layer
+    fusion:      how they are used (`Telling`); without it they join its pooled maps before the last layer
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class DenseNet(nn.Module):
         dropout: float = 0.1,
         efficient: bool = False,
         context: int = 0,
-        told: Mapping[str, Any] | None = None,
+        fusion: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         convolution, normalisation = CONVOLUTION[spatial_dims], NORMALISATION[spatial_dims]
@@ -105,7 +105,7 @@ class DenseNet(nn.Module):
             self.transitions.append(nn.Sequential(normalisation(width), nn.ReLU(), *([] if last else narrow)))
             width = width if last else width // 2
         self.dropout = nn.Dropout(dropout)
-        self.telling = Telling(context, {0: width}, **(told or {}))
+        self.telling = Telling(context, {0: width}, **(fusion or {}))
         seen = width + self.telling.beside
         self.vectors = nn.ModuleDict({name: nn.Linear(seen, size) for name, size in vectors.items()})
 
@@ -151,3 +151,8 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
     stem = "the stem keeps the resolution" if stride == 1 else "the stem halves it"
     again = "; joined maps are computed twice to save memory" if size["efficient"] else ""
     return size, f"images of {tuple(patch)}: {sum(blocks)} layers in {len(blocks)} blocks, {stem}{again}", PAPER
+
+
+DENSENET = Family(
+    build=build, size_for=size_for, paper=PAPER, takes_context=("concatenate", "film", "attention"), search_order=5
+)

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from isocenter.networks.context_fusion import Telling
+from isocenter.networks.family import Family
 
 PAPER = "arXiv:1905.11946"
-TOLD = ("concatenate", "film", "attention")
 # By number of axes; typed loosely because torch types sizes by the number of axes.
 CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 NORMALISATION: dict[int, Any] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
@@ -99,7 +99,7 @@ class EfficientNet(nn.Module):
     dropout:     before the heads
     left_out:    the share of samples that skip the last block while training, and less of each before
     context:     numbers beside each image
-    told:        how it is told them (`Telling`); without it they join its pooled maps before the last layer
+    fusion:      how they are used (`Telling`); without it they join its pooled maps before the last layer
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class EfficientNet(nn.Module):
         dropout: float = 0.2,
         left_out: float = 0.0,
         context: int = 0,
-        told: Mapping[str, Any] | None = None,
+        fusion: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= left_out < 1:
@@ -132,7 +132,7 @@ class EfficientNet(nn.Module):
         features = scaled(last, width)
         self.body = nn.Sequential(*layers, convolved(spatial_dims, inside, features, 1))
         self.dropout = nn.Dropout(dropout)
-        self.telling = Telling(context, {0: features}, **(told or {}))
+        self.telling = Telling(context, {0: features}, **(fusion or {}))
         seen = features + self.telling.beside
         self.vectors = nn.ModuleDict({name: nn.Linear(seen, size) for name, size in vectors.items()})
 
@@ -166,3 +166,8 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
     }
     stem = "the stem keeps the resolution" if stride == 1 else "the stem halves it"
     return size, f"images of {tuple(patch)}: {stem}; width {width} and depth {depth} for the {device}", PAPER
+
+
+EFFICIENTNET = Family(
+    build=build, size_for=size_for, paper=PAPER, takes_context=("concatenate", "film", "attention"), search_order=7
+)

@@ -20,14 +20,11 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import MultiScaleRoIAlign
 
 from isocenter.networks import resnet_pyramid
+from isocenter.networks.family import Family, Published
 from isocenter.networks.grid_levels import LEAST, only_head, places, truth_of, turned
 from isocenter.networks.pyramid import ADDED
 
 PAPER = "arXiv:1506.01497"
-# The heads of this file are boxes, and its proposals are so many voxels long.
-BOXES = IN_VOXELS = True
-# Weights have torchvision's names and its address.
-PUBLISHED_AT, translated = resnet_pyramid.PUBLISHED_AT, resnet_pyramid.translated
 # Of the first stage's anchors: section 3.3, one size a level as in arXiv:1612.03144.
 SHAPES = (0.5, 1.0, 2.0)
 # The finest level's anchor is half as long as the median side of a box, each level's twice as long as those before;
@@ -57,9 +54,6 @@ class FasterRcnn(nn.Module):
     samples: proposals of an image from which it learns
     The other settings are those of `resnet_pyramid`.
     """
-
-    sees_targets = True
-    without_onnx = "it chooses proposals anew for each image, which a graph of fixed shapes cannot say"
 
     def __init__(
         self,
@@ -211,3 +205,17 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
 def published(channels: int, size: Mapping[str, Any]) -> dict[str, Tensor]:
     """torchvision's weights, trained on COCO: of a network whose finest level is the first stage."""
     return resnet_pyramid.fetched(FasterRCNN_ResNet50_FPN_Weights.COCO_V1, size, 1)
+
+
+FASTER_RCNN = Family(
+    build=build,
+    size_for=size_for,
+    paper=PAPER,
+    answers=frozenset({"boxes"}),
+    in_voxels=True,
+    sees_targets=True,
+    has_loss=True,
+    published=Published(published, resnet_pyramid.PUBLISHED_AT),
+    translated=resnet_pyramid.translated,
+    without_onnx="it chooses proposals anew for each image, which a graph of fixed shapes cannot say",
+)

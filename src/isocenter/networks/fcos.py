@@ -12,17 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection import FCOS_ResNet50_FPN_Weights
+from torchvision.models.detection import fcos as torchvision_fcos
 from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.fcos import FCOS, FCOSHead
 
 from isocenter.networks import resnet_pyramid
+from isocenter.networks.family import Family, Published
 from isocenter.networks.grid_levels import LEAST, Level, in_rows, laid_out, one_map, only_head, truth_of, turned
 
 PAPER = "arXiv:1904.01355"
-# The heads of this file are boxes, and its cells are so many voxels long.
-BOXES = IN_VOXELS = True
-# Weights have torchvision's names and its address.
-PUBLISHED_AT, translated = resnet_pyramid.PUBLISHED_AT, resnet_pyramid.translated
 
 
 class Fcos(nn.Module):
@@ -51,7 +48,9 @@ class Fcos(nn.Module):
         self.steps = resnet_pyramid.steps_of(layers, coarser)
         cells = AnchorGenerator(tuple((step[0],) for step in self.steps), ((1.0,),) * len(self.steps))
         backbone = resnet_pyramid.resnet_pyramid(channels, model, inside, layers, coarser)
-        self.detector = FCOS(backbone, classes, anchor_generator=cells, head=FCOSHead(inside, 1, classes))
+        self.detector = torchvision_fcos.FCOS(
+            backbone, classes, anchor_generator=cells, head=torchvision_fcos.FCOSHead(inside, 1, classes)
+        )
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         features = self.detector.backbone(images).values()
@@ -115,3 +114,15 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
 def published(channels: int, size: Mapping[str, Any]) -> dict[str, Tensor]:
     """torchvision's weights, trained on COCO: of a network whose finest level is the second stage."""
     return resnet_pyramid.fetched(FCOS_ResNet50_FPN_Weights.COCO_V1, size, 2)
+
+
+FCOS = Family(
+    build=build,
+    size_for=size_for,
+    paper=PAPER,
+    answers=frozenset({"boxes"}),
+    in_voxels=True,
+    has_loss=True,
+    published=Published(published, resnet_pyramid.PUBLISHED_AT),
+    translated=resnet_pyramid.translated,
+)

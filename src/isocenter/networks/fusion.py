@@ -11,15 +11,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from isocenter.networks import unet
+from isocenter.networks.family import OWN, Family
+from isocenter.networks.unet import UNet
+from isocenter.networks.unet import size_for as size_for_unet
 
-PAPER, PAPER_ATTENTION, PAPER_LATE = "arXiv:1607.05194", "arXiv:2206.02425", "doi:10.1109/34.667881"
-WAYS = ("intermediate", "attention", "late")
+PAPER = "arXiv:1607.05194"
+METHODS = ("intermediate", "attention", "late")
 # The logarithm of no weight at all, which half precision can hold too.
 NOTHING = -1e4
 
@@ -29,7 +32,7 @@ class Fusion(nn.Module):
 
     The last entries of `context`, (batch, context), say of each image whether it is there, by more than 0; without it
     all are. What comes before them joins the pooled features before the last layer of heads for the whole image.
-    way:        "intermediate", "attention" or "late"
+    method:     "intermediate", "attention" or "late"
     modalities: images of a case; as many as there are channels if 0
     frames:     channels of each; what channels are left over every encoder sees
     means:      of a late fusion, {head: "probabilities" of classes that exclude each other, or "outputs"}
@@ -43,7 +46,7 @@ class Fusion(nn.Module):
         spatial_dims: int,
         dense: Mapping[str, int],
         vectors: Mapping[str, int],
-        way: str = "intermediate",
+        method: str = "intermediate",
         modalities: int = 0,
         frames: int = 1,
         means: Mapping[str, str] | None = None,
@@ -54,36 +57,36 @@ class Fusion(nn.Module):
     ) -> None:
         super().__init__()
         count = modalities or channels // frames
-        beside, told = channels - count * frames, max(0, context - count)
-        if way not in WAYS:
-            raise ValueError(f"there is no way {way!r}, only {', '.join(WAYS)}")
+        beside, covariates = channels - count * frames, max(0, context - count)
+        if method not in METHODS:
+            raise ValueError(f"there is no method {method!r}, only {', '.join(METHODS)}")
         if beside < 0 or 0 < context < count:
             raise ValueError(f"{channels} channels and a context of {context} are not those of {count} images")
-        if told and (way == "late" or dense):
+        if covariates and (method == "late" or dense):
             raise ValueError("covariates join heads for the whole image alone, and no late fusion")
-        self.way, self.frames, self.count, self.beside, self.told = way, frames, count, beside, told
+        self.method, self.frames, self.count, self.beside, self.covariates = method, frames, count, beside, covariates
         self.means = dict(means or {})
         made = [
-            unet.UNet(frames + beside, spatial_dims, dense if n == 0 or way == "late" else {}, {}, **size)
+            UNet(frames + beside, spatial_dims, dense if n == 0 or method == "late" else {}, {}, **size)
             for n in range(count)
         ]
         deepest = _width(made[0].encoder[-1])
         self.encoders = nn.ModuleList(one.encoder for one in made)
         self.decoders = nn.ModuleList(
-            Decoder(one, {name: nn.Linear(deepest + told, n) for name, n in vectors.items()}, bool(dense))
-            for one in (made if way == "late" else made[:1])
+            Decoder(one, {name: nn.Linear(deepest + covariates, n) for name, n in vectors.items()}, bool(dense))
+            for one in (made if method == "late" else made[:1])
         )
-        self.attention = Attention(deepest, count, layers, heads) if way == "attention" else None
+        self.attention = Attention(deepest, count, layers, heads) if method == "attention" else None
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         # Of the images' own batch, which an exported network does not know beforehand.
         every = torch.ones_like(images.flatten(1)[:, : self.count])
         there = every if context is None else (context[:, -self.count :] > 0).to(images.dtype)
-        told = context[:, : self.told] if context is not None and self.told else None
+        told = context[:, : self.covariates] if context is not None and self.covariates else None
         each = [
             _features(encoder, seen) for encoder, seen in zip(self.encoders, self._by_modality(images), strict=True)
         ]
-        if self.way == "late":
+        if self.method == "late":
             return self._late(each, there)
         levels = [_mean(level, there) for level in zip(*each, strict=True)]
         if self.attention is not None:
@@ -116,7 +119,7 @@ class Fusion(nn.Module):
 class Decoder(nn.Module):
     """The features of each level of a U-Net, the finest first, to its heads."""
 
-    def __init__(self, made: unet.UNet, vectors: Mapping[str, nn.Module], upwards: bool) -> None:
+    def __init__(self, made: UNet, vectors: Mapping[str, nn.Module], upwards: bool) -> None:
         super().__init__()
         self.up, self.decoder = (made.up, made.decoder) if upwards else (nn.ModuleList(), nn.ModuleList())
         self.dense, self.coarse, self.vectors = made.dense, made.coarse, nn.ModuleDict(vectors)
@@ -212,34 +215,24 @@ def build(
 
 def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
     """As a U-Net; how many images there are and how their answers are averaged is the plan's."""
-    size, because, _ = unet.size_for(patch, strides, device)
-    own = {**size, "way": "intermediate", "modalities": 0, "frames": 1}
+    size, because, _ = size_for_unet(patch, strides, device)
+    own = {**size, "modalities": 0, "frames": 1}
     return own, f"{because}; features of each level are averaged over the images that are there", PAPER
-
-
-def build_attention(
-    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
-) -> Fusion:
-    return build(channels, spatial_dims, dense, vectors, {"way": "attention", **size})
-
-
-def size_for_attention(
-    patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
-) -> tuple[Mapping[str, Any], str, str]:
-    size, because, _ = size_for(patch, strides, device)
-    more = "at the deepest level their places attend to each other"
-    return {**size, "way": "attention"}, f"{because}; {more}", PAPER_ATTENTION
-
-
-def build_late(
-    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
-) -> Fusion:
-    return build(channels, spatial_dims, dense, vectors, {"way": "late", **size})
 
 
 def size_for_late(
     patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
 ) -> tuple[Mapping[str, Any], str, str]:
-    size, because, _ = unet.size_for(patch, strides, device)
-    own = {**size, "way": "late", "modalities": 0, "frames": 1, "means": {}}
-    return own, f"{because}; a whole network for each image, whose answers are averaged", PAPER_LATE
+    size, because, _ = size_for_unet(patch, strides, device)
+    own = {**size, "modalities": 0, "frames": 1, "means": {}}
+    return own, f"{because}; a whole network for each image, whose answers are averaged", FUSION_LATE.paper
+
+
+FUSION = Family(build, size_for, PAPER, preset={"method": "intermediate"}, takes_context=(OWN,))
+FUSION_ATTENTION = replace(
+    FUSION,
+    paper="arXiv:2206.02425",
+    preset={"method": "attention"},
+    preset_reason="at the deepest level their places attend to each other",
+)
+FUSION_LATE = replace(FUSION, size_for=size_for_late, paper="doi:10.1109/34.667881", preset={"method": "late"})

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from isocenter.networks.context_fusion import Telling
+from isocenter.networks.family import Family
 
 PAPER = "arXiv:1409.4842"
-TOLD = ("concatenate", "film", "attention")
 # By number of axes; typed loosely because torch types sizes by the number of axes.
 CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 NORMALISATION: dict[int, Any] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
@@ -87,7 +87,7 @@ class GoogLeNet(nn.Module):
     stem_stride: by how much the stem reduces each axis, 1, 2, 4 or 8; the paper's reduces it by 8
     dropout:     before the heads
     context:     numbers beside each image
-    told:        how it is told them (`Telling`); without it they join its pooled maps before the last layer
+    fusion:      how they are used (`Telling`); without it they join its pooled maps before the last layer
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class GoogLeNet(nn.Module):
         stem_stride: int = 8,
         dropout: float = 0.4,
         context: int = 0,
-        told: Mapping[str, Any] | None = None,
+        fusion: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if stem_stride not in (1, 2, 4, 8) or any(n > len(one) for n, one in zip(blocks, STAGES, strict=True)):
@@ -121,7 +121,7 @@ class GoogLeNet(nn.Module):
                 inside = widths[0] + widths[2] + widths[4] + widths[5]
         self.body = nn.Sequential(*layers)
         self.dropout = nn.Dropout(dropout)
-        self.telling = Telling(context, {0: inside}, **(told or {}))
+        self.telling = Telling(context, {0: inside}, **(fusion or {}))
         seen = inside + self.telling.beside
         self.vectors = nn.ModuleDict({name: nn.Linear(seen, size) for name, size in vectors.items()})
 
@@ -156,3 +156,6 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
     }
     stem = "the stem keeps the resolution" if stride == 1 else f"the stem reduces it by {stride}"
     return size, f"images of {tuple(patch)}: {stem}; width and blocks for the {device}", PAPER
+
+
+INCEPTION = Family(build=build, size_for=size_for, paper=PAPER, takes_context=("concatenate", "film", "attention"))

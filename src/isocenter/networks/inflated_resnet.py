@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from isocenter.networks.family import OWN, Family, Published
+
 PAPER = "arXiv:1705.07750"
 # By number of axes; typed loosely because torch types sizes by the number of axes.
 CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -294,3 +296,9 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
     seen = f"the first {planar} of {PARTS} parts look at the plane across axis {axis}, because {why}"
     more = seen if planar else f"all parts look along axis {axis} too"
     return {**size, "axis": axis, "planar": planar}, f"{because}; {more}", PAPER
+
+
+PUBLISHED = Published(published, PUBLISHED_AT)
+INFLATED_RESNET = Family(
+    build=build, size_for=size_for, paper=PAPER, takes_context=(OWN,), published=PUBLISHED, translated=translated
+)

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from isocenter.networks.context_fusion import Telling
+from isocenter.networks.family import Family
 
 PAPER = "doi:10.1109/5.726791"
-TOLD = ("concatenate", "film", "attention")
 # By number of axes; typed loosely because torch types sizes by the number of axes.
 CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 POOLING: dict[int, Any] = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
@@ -39,7 +39,7 @@ class LeNet(nn.Module):
     hidden:  features of the two fully connected layers, C5 and F6
     dropout: before the heads
     context: numbers beside each image
-    told:    how it is told them (`Telling`); without it they join its features before the last layer
+    fusion:  how they are used (`Telling`); without it they join its features before the last layer
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class LeNet(nn.Module):
         hidden: Sequence[int] = (120, 84),
         dropout: float = 0.0,
         context: int = 0,
-        told: Mapping[str, Any] | None = None,
+        fusion: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         convolution, pooling = CONVOLUTION[spatial_dims], POOLING[spatial_dims]
@@ -64,7 +64,7 @@ class LeNet(nn.Module):
             nn.Linear(second * CELLS**spatial_dims, wide), Squash(), nn.Linear(wide, narrow), Squash()
         )
         self.dropout = nn.Dropout(dropout)
-        self.telling = Telling(context, {0: narrow}, **(told or {}))
+        self.telling = Telling(context, {0: narrow}, **(fusion or {}))
         seen = narrow + self.telling.beside
         self.vectors = nn.ModuleDict({name: nn.Linear(seen, size) for name, size in vectors.items()})
 
@@ -104,3 +104,6 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
     del strides, device
     size = {"maps": [6, 16], "hidden": [120, 84]}
     return size, f"images of {tuple(patch)}: LeNet-5 as published, its maps averaged in {CELLS} parts an axis", PAPER
+
+
+LENET = Family(build=build, size_for=size_for, paper=PAPER, takes_context=("concatenate", "film", "attention"))

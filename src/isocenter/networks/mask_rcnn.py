@@ -31,13 +31,12 @@ from torchvision.models.detection.rpn import (
     concat_box_prediction_layers,
 )
 
+from isocenter.networks.family import Family, Published
 from isocenter.networks.regions import best, picked, pooled, unsuppressed, within
 from isocenter.networks.rendering import rendered
 
 PAPER = "arXiv:1703.06870"
-PUBLISHED_AT = "https://download.pytorch.org"
 # The heads of this file are objects told apart: whether a voxel is inside one, and how deep.
-OBJECTS = True
 # Half, as large as, and twice as large as: of each anchor's height to its width.
 RATIOS = (0.5, 1.0, 2.0)
 LEVELS = 5
@@ -105,8 +104,6 @@ class MaskRCNN(nn.Module):
     overlap:   of two boxes that overlap by more the surer one stays
     surest:    score from which an object is one
     """
-
-    sees_targets = True
 
     def __init__(
         self,
@@ -386,3 +383,15 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
     else:
         size = {"body": "resnet50", "inside": 256, "hidden": 1024, "outline": [256] * 4}
     return size, f"patch {tuple(patch)}: {size['body']} with a pyramid of {size['inside']} maps for the {device}", PAPER
+
+
+MASK_RCNN = Family(
+    build=build,
+    size_for=size_for,
+    paper=PAPER,
+    answers=frozenset({"objects"}),
+    sees_targets=True,
+    has_loss=True,
+    size_of=size_of,
+    published=Published(published, "https://download.pytorch.org"),
+)

@@ -11,6 +11,7 @@ from typing import Any
 from monai.networks import nets
 from torch import Tensor, nn
 
+from isocenter.networks.family import Family
 from isocenter.networks.monai_common import OfMonai, check_axes, halvings_for, outputs_of
 
 PAPER = "arXiv:2303.09975"
@@ -107,3 +108,6 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
         "deep_supervision": 0 if slow else often - 1,
     }
     return size, f"patch {tuple(patch)}: halved {often} times along all axes; width for the {device}", PAPER
+
+
+MEDNEXT = Family(build=build, size_for=size_for, paper=PAPER)

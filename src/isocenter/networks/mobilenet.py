@@ -13,9 +13,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from isocenter.networks.context_fusion import Telling
+from isocenter.networks.family import Family
 
 PAPER = "arXiv:1801.04381"
-TOLD = ("concatenate", "film", "attention")
 # By number of axes; typed loosely because torch types sizes by the number of axes.
 CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 NORMALISATION: dict[int, Any] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
@@ -63,7 +63,7 @@ class MobileNet(nn.Module):
     stem_stride: of the first convolution; 1 keeps small images whole
     dropout:     before the heads
     context:     numbers beside each image
-    told:        how it is told them (`Telling`); without it they join its pooled maps before the last layer
+    fusion:      how they are used (`Telling`); without it they join its pooled maps before the last layer
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class MobileNet(nn.Module):
         stem_stride: int = 2,
         dropout: float = 0.2,
         context: int = 0,
-        told: Mapping[str, Any] | None = None,
+        fusion: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         inside = scaled(STEM, width)
@@ -89,7 +89,7 @@ class MobileNet(nn.Module):
                 inside = outside
         self.body = nn.Sequential(*layers, convolved(spatial_dims, inside, last, 1))
         self.dropout = nn.Dropout(dropout)
-        self.telling = Telling(context, {0: last}, **(told or {}))
+        self.telling = Telling(context, {0: last}, **(fusion or {}))
         seen = last + self.telling.beside
         self.vectors = nn.ModuleDict({name: nn.Linear(seen, size) for name, size in vectors.items()})
 
@@ -117,3 +117,6 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
     size = {"width": width, "last": 320 if slow else LAST, "stem_stride": stride, "dropout": 0.1 if slow else 0.2}
     stem = "the stem keeps the resolution" if stride == 1 else "the stem halves it"
     return size, f"images of {tuple(patch)}: {stem}; width {width} for the {device}", PAPER
+
+
+MOBILENET = Family(build=build, size_for=size_for, paper=PAPER, takes_context=("concatenate", "film", "attention"))

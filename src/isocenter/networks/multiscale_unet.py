@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from isocenter.networks import unet
-from isocenter.networks.unet import CONVOLUTION, NORMALISATION, TRANSPOSED, Block, kernels_for
+from isocenter.networks.family import Family
+from isocenter.networks.unet import CONVOLUTION, NORMALISATION, TRANSPOSED, Block, check_stages, checked, kernels_for
+from isocenter.networks.unet import size_for as size_for_unet
 
 PAPER = "arXiv:1810.07842"
 POOLING: dict[int, Any] = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
@@ -90,10 +91,10 @@ class MultiscaleUNet(nn.Module):
         deep_supervision: int = 0,
     ) -> None:
         super().__init__()
-        unet.check_stages(strides, spatial_dims, deep_supervision)
+        check_stages(strides, spatial_dims, deep_supervision)
         stages, one = len(strides), [1] * spatial_dims
         widths = [min(width * 2**stage, widest) for stage in range(stages)]
-        shapes = kernels_for(strides) if kernels is None else unet.checked(kernels, stages, spatial_dims)
+        shapes = kernels_for(strides) if kernels is None else checked(kernels, stages, spatial_dims)
         by = [[math.prod(along) for along in zip(*strides[: stage + 1], strict=True)] for stage in range(stages)]
         # The image again, with as many maps as come from the stage before; each stage then takes both.
         self.seeing = nn.ModuleList(
@@ -142,8 +143,11 @@ def build(
 
 def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
     """As a U-Net, and every stage but the two lowest gives an output to learn from."""
-    size, because, _ = unet.size_for(patch, strides, device)
+    size, because, _ = size_for_unet(patch, strides, device)
     coarse = max(0, len(strides) - 3)
     told = f"gates at {len(strides) - 1} scales, each of which sees the image; {coarse} coarser outputs learn too"
     reason = because.partition("; ")[0] + f"; width for the {device}; {told}"
     return {**size, "deep_supervision": coarse}, reason, PAPER
+
+
+MULTISCALE_UNET = Family(build=build, size_for=size_for, paper=PAPER)

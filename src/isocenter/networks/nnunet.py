@@ -15,6 +15,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from isocenter.networks.family import Family
+
 PAPER = "doi:10.1038/s41592-020-01008-z"
 # By number of axes; typed loosely because torch types sizes by the number of axes.
 CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -369,7 +371,7 @@ def size_for_residual(
     blocks = [BLOCKS[min(stage, len(BLOCKS) - 1)] for stage in range(len(strides))]
     size = stages_for(strides) | {"blocks": blocks, "decoder_convolutions": [1] * (len(strides) - 1)}
     because = f"patch {tuple(patch)}: {', '.join(map(str, blocks))} blocks in the stages of the encoder"
-    return size, because, "arXiv:2404.09556"
+    return size, because, RESIDUAL_ENCODER_UNET.paper
 
 
 def stages_for(strides: Sequence[Sequence[int]]) -> dict[str, Any]:
@@ -385,3 +387,9 @@ def stages_for(strides: Sequence[Sequence[int]]) -> dict[str, Any]:
         "strides": [list(stride) for stride in strides],
         "deep_supervision": max(0, len(strides) - 3),
     }
+
+
+PLAIN_CONV_UNET = Family(build_plain, size_for_plain, PAPER, answers=frozenset({"dense"}))
+RESIDUAL_ENCODER_UNET = Family(
+    build_residual, size_for_residual, "arXiv:2404.09556", answers=frozenset({"dense"}), search_order=3
+)

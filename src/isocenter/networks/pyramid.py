@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, interpolate, one_hot
 
-PAPER, PAPER_YOLOX = "arXiv:1612.03144", "arXiv:2107.08430"
-# The heads of this file are boxes: of the channels the last are lengths and offsets, one an axis each.
-BOXES = True
+from isocenter.networks.family import Family
+
+PAPER = "arXiv:1612.03144"
 # By number of axes; typed loosely because torch types sizes by the number of axes.
 CONVOLUTION: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
 NORMALISATION: dict[int, Any] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
@@ -408,4 +408,9 @@ def size_for_yolox(
 ) -> tuple[Mapping[str, Any], str, str]:
     """As a pyramid; its three levels are a fourth, an eighth and a sixteenth as fine as the image."""
     size, because, _ = size_for(patch, strides, device)
-    return size, because.replace("answers a fourth as fine", "answers from a fourth as fine on"), PAPER_YOLOX
+    return size, because.replace("answers a fourth as fine", "answers from a fourth as fine on"), YOLOX.paper
+
+
+# Of the channels of boxes the last are lengths and offsets, one an axis each.
+PYRAMID = Family(build, size_for, PAPER, answers=frozenset({"boxes"}))
+YOLOX = Family(build_yolox, size_for_yolox, "arXiv:2107.08430", answers=frozenset({"boxes"}), has_loss=True)

@@ -11,17 +11,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from isocenter.networks.context_fusion import Telling
+from isocenter.networks.family import Family
 from isocenter.networks.gates import gate
 
 PAPER = "arXiv:1603.05027"
-TOLD = ("concatenate", "film", "attention")
-PAPER_SE, PAPER_CBAM, PAPER_RESNEXT = "arXiv:1709.01507", "arXiv:1807.06521", "arXiv:1611.05431"
-PAPER_PSEUDO3D = "arXiv:1711.11248"
 # By number of axes; typed loosely because torch types sizes by the number of axes.
 CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 NORMALISATION: dict[int, Any] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
@@ -129,7 +128,7 @@ class ResNet(nn.Module):
     stem_stride: of the first convolution; 1 keeps small images whole
     dropout:     before the heads
     context:     numbers beside each image
-    told:        how it is told them (`Telling`); without it they join its pooled maps before the last layer
+    fusion:      how they are used (`Telling`); without it they join its pooled maps before the last layer
     attention:   "se" weighs the maps of each block, "cbam" its maps and then its voxels
     groups:      paths of each block; with more than one the block has a narrow middle, the stem a fourth of the width
     factorised:  "axes" convolves in the plane across `axis` and then along it, "maps" each map alone and then all maps
@@ -148,7 +147,7 @@ class ResNet(nn.Module):
         stem_stride: int = 1,
         dropout: float = 0.1,
         context: int = 0,
-        told: Mapping[str, Any] | None = None,
+        fusion: Mapping[str, Any] | None = None,
         attention: str | None = None,
         groups: int = 1,
         factorised: str | None = None,
@@ -174,7 +173,7 @@ class ResNet(nn.Module):
         self.features = inside
         self.body = nn.Sequential(*layers, NORMALISATION[spatial_dims](inside), nn.ReLU(inplace=True))
         self.dropout = nn.Dropout(dropout)
-        self.telling = Telling(context, {0: inside}, **(told or {}))
+        self.telling = Telling(context, {0: inside}, **(fusion or {}))
         seen = inside + self.telling.beside
         self.vectors = nn.ModuleDict({name: nn.Linear(seen, size) for name, size in vectors.items()})
 
@@ -235,46 +234,14 @@ def late_for(strides: Sequence[Sequence[int]], most: int) -> list[int]:
     return waits or [0] * len(strides[0])
 
 
-def _quicker(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[dict[str, Any], str]:
+def size_for_costly(
+    patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
+) -> tuple[Mapping[str, Any], str, str]:
     """As a ResNet, but on a processor the stem halves volumes: what blocks do more costs most at full resolution."""
-    size, because, _ = size_for(patch, strides, device)
+    size, because, source = size_for(patch, strides, device)
     if device != "cpu" or len(patch) < 3 or size["stem_stride"] > 1:
-        return {**size}, because
-    return {**size, "stem_stride": 2}, because.replace("the stem keeps the resolution", "the stem halves it")
-
-
-def build_se(
-    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
-) -> ResNet:
-    return build(channels, spatial_dims, dense, vectors, {"attention": "se", **size})
-
-
-def size_for_se(
-    patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
-) -> tuple[Mapping[str, Any], str, str]:
-    """As a ResNet, whose maps are weighed."""
-    size, because, _ = size_for(patch, strides, device)
-    return {**size, "attention": "se"}, f"{because}; the maps of each block are weighed", PAPER_SE
-
-
-def build_cbam(
-    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
-) -> ResNet:
-    return build(channels, spatial_dims, dense, vectors, {"attention": "cbam", **size})
-
-
-def size_for_cbam(
-    patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
-) -> tuple[Mapping[str, Any], str, str]:
-    """As a ResNet, whose maps and voxels are weighed."""
-    size, because = _quicker(patch, strides, device)
-    return {**size, "attention": "cbam"}, f"{because}; the maps of each block are weighed, then its voxels", PAPER_CBAM
-
-
-def build_resnext(
-    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
-) -> ResNet:
-    return build(channels, spatial_dims, dense, vectors, {"groups": 32, **size})
+        return size, because, source
+    return {**size, "stem_stride": 2}, because.replace("the stem keeps the resolution", "the stem halves it"), source
 
 
 def size_for_resnext(
@@ -294,21 +261,44 @@ def size_for_resnext(
     }
     stem = "the stem keeps the resolution" if stride == 1 else f"the stem reduces it by {stride}"
     because = f"images of {tuple(patch)}: {stages} stages, {stem}; {groups} paths a block for the {device}"
-    return size, because, PAPER_RESNEXT
-
-
-def build_pseudo3d(
-    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
-) -> ResNet:
-    return build(channels, spatial_dims, dense, vectors, {"factorised": "axes", **size})
+    return size, because, RESNEXT.paper
 
 
 def size_for_pseudo3d(
     patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
 ) -> tuple[Mapping[str, Any], str, str]:
     """As a ResNet, which looks along the axis that can be reduced least, that of the longest voxels, by itself."""
-    size, because = _quicker(patch, strides, device)
+    size, because, source = size_for_costly(patch, strides, device)
     reduced = [math.prod(stages) for stages in zip(*strides, strict=True)]
     axis = max(n for n, by in enumerate(reduced) if by == min(reduced))
     more = {"factorised": "axes", "axis": axis}
-    return {**size, **more}, f"{because}; axis {axis} is convolved along after the others", PAPER_PSEUDO3D
+    return {**size, **more}, f"{because}; axis {axis} is convolved along after the others", source
+
+
+RESNET = Family(
+    build,
+    size_for,
+    PAPER,
+    answers=frozenset({"vector"}),
+    takes_context=("concatenate", "film", "attention"),
+    search_order=4,
+)
+CBAM_RESNET = replace(
+    RESNET,
+    size_for=size_for_costly,
+    paper="arXiv:1807.06521",
+    preset={"attention": "cbam"},
+    preset_reason="the maps of each block are weighed, then its voxels",
+    search_order=0,
+)
+PSEUDO3D_RESNET = replace(
+    RESNET, size_for=size_for_pseudo3d, paper="arXiv:1711.11248", preset={"factorised": "axes"}, search_order=0
+)
+RESNEXT = replace(RESNET, size_for=size_for_resnext, paper="arXiv:1611.05431", preset={"groups": 32}, search_order=0)
+SE_RESNET = replace(
+    RESNET,
+    paper="arXiv:1709.01507",
+    preset={"attention": "se"},
+    preset_reason="the maps of each block are weighed",
+    search_order=6,
+)

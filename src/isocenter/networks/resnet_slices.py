@@ -16,13 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from isocenter.networks import inflated_resnet
+from isocenter.networks.family import OWN, Family
 from isocenter.networks.inflated_resnet import Encoder, strides_for
 from isocenter.networks.slices import beside, check
 
 PAPER = "arXiv:1802.04712"
-# Weights have torchvision's names and its address.
-PUBLISHED_AT, published = inflated_resnet.PUBLISHED_AT, inflated_resnet.published
-translated = inflated_resnet.translated
 POOLING = ("attention", "mean")
 HIDDEN = 128  # numbers from which the weight of a slice is made: section 4 of the paper
 
@@ -105,3 +103,13 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
     size = {"axis": axis, "neighbours": 1, "model": model, "strides": strides_for(plane, early=True)}
     cut = f"volumes of {tuple(patch)} cut along axis {axis}, that of the longest or fewest voxels"
     return size, f"{cut}, one neighbour on each side; {model} for the {device}, as weights are published for it", PAPER
+
+
+RESNET_SLICES = Family(
+    build=build,
+    size_for=size_for,
+    paper=PAPER,
+    takes_context=(OWN,),
+    published=inflated_resnet.PUBLISHED,
+    translated=inflated_resnet.translated,
+)

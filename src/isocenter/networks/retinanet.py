@@ -20,6 +20,7 @@ from torchvision.models.detection.retinanet import RetinaNet as OfPictures
 from torchvision.models.detection.retinanet import RetinaNetHead
 
 from isocenter.networks import resnet_pyramid
+from isocenter.networks.family import Family, Published
 from isocenter.networks.grid_levels import (
     Level,
     decoded,
@@ -33,9 +34,6 @@ from isocenter.networks.grid_levels import (
 )
 
 PAPER = "arXiv:1708.02002"
-# The heads of this file are boxes, and its anchors are so many voxels long.
-BOXES = IN_VOXELS = True
-PUBLISHED_AT = resnet_pyramid.PUBLISHED_AT
 # What the parts of MONAI's network are called, in files of its weights.
 OF_MONAI = ("feature_extractor.", "classification_head.", "regression_head.")
 # Of one level's anchors: section 4, "Anchors".
@@ -263,3 +261,15 @@ def published(channels: int, size: Mapping[str, Any]) -> dict[str, Tensor]:
 def translated(name: str) -> str:
     """A tensor of torchvision's or MONAI's network by our name."""
     return f"detector.network.{name}" if name.startswith(OF_MONAI) else resnet_pyramid.translated(name)
+
+
+RETINANET = Family(
+    build=build,
+    size_for=size_for,
+    paper=PAPER,
+    answers=frozenset({"boxes"}),
+    in_voxels=True,
+    has_loss=True,
+    published=Published(published, resnet_pyramid.PUBLISHED_AT),
+    translated=translated,
+)

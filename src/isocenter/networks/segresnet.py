@@ -15,11 +15,10 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from isocenter.networks.context_fusion import Telling
+from isocenter.networks.family import Family
 
 PAPER = "arXiv:1810.11654"
 # Of the usual learning rate, and why: hippocampi, three minutes on one core, one seed.
-RATE = {"dense": (0.25, "came to a Dice of 0.83 with it, and to 0 with the usual one and with half of it")}
-TOLD = ("film", "attention")
 # By number of axes; typed loosely because torch types sizes by the number of axes.
 CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 DROPOUT: dict[int, Any] = {1: nn.Dropout1d, 2: nn.Dropout2d, 3: nn.Dropout3d}
@@ -70,7 +69,7 @@ class SegResNet(nn.Module):
     dropout:          of whole feature maps after the first convolution
     deep_supervision: how many coarser outputs `head@1`, `head@2`, ... there are beside each dense head while training
     context:          numbers beside each image
-    told:             how it is told them (`Telling`): what every stage adds to is scaled and shifted (film), or each
+    fusion:           how they are used (`Telling`): what every stage adds to is scaled and shifted (film), or each
                       place of the coarsest asks for them (attention)
     """
 
@@ -87,7 +86,7 @@ class SegResNet(nn.Module):
         dropout: float = 0.2,
         deep_supervision: int = 0,
         context: int = 0,
-        told: Mapping[str, Any] | None = None,
+        fusion: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         stages = len(strides)
@@ -127,10 +126,10 @@ class SegResNet(nn.Module):
             for level in range(1, deep_supervision + 1)
         }
         self.coarse = nn.ModuleDict(coarse)
-        way = {"way": "film", **(told or {})}
+        options = {"method": "film", **(fusion or {})}
         every = dict(enumerate([*widths, *widths[-2::-1]]))  # the stages of the encoder, then those of the decoder
-        places = every if way["way"] == "film" else {stages - 1: widths[-1]}
-        self.telling = Telling(context, places, **way)
+        places = every if options["method"] == "film" else {stages - 1: widths[-1]}
+        self.telling = Telling(context, places, **options)
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         images = self.dropout(self.stem(images))
@@ -177,3 +176,14 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
     kept = [list(one) for one in strides[:4]]
     size = {"width": 16 if slow else 32, "strides": kept, "deep_supervision": 0}
     return size, f"patch {tuple(patch)}: {len(kept)} stages; width for the {device}", PAPER
+
+
+SEGRESNET = Family(
+    build=build,
+    size_for=size_for,
+    paper=PAPER,
+    takes_context=("film", "attention"),
+    rate={"dense": (0.25, "came to a Dice of 0.83 with it, and to 0 with the usual one and with half of it")},
+    translated=translated,
+    search_order=2,
+)

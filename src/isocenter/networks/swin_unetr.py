@@ -15,6 +15,7 @@ from monai.networks import nets
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from isocenter.networks.family import Family
 from isocenter.networks.monai_common import OfMonai, check_axes, outputs_of
 
 PAPER = "arXiv:2201.01266"
@@ -102,3 +103,6 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
         size |= {"window": SMALL_WINDOW} if len(patch) == 3 else {}
     said = "width" if device != "cpu" else "width, heads and windows"
     return size, f"patch {tuple(patch)}{how}: halved five times; {said} for the {device}", PAPER
+
+
+SWIN_UNETR = Family(build=build, size_for=size_for, paper=PAPER)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from isocenter.networks.family import OWN, Family
 from isocenter.networks.monai_common import cut, filled, product_of, sizes, stages_for
 from isocenter.networks.unet import CONVOLUTION, Block, Single
 from isocenter.networks.vit import DEVIATION, EPSILON, LINEAR, MOST_TOKENS, resized
@@ -162,3 +163,6 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
 
 def _tokens(patch: Sequence[int], strides: Sequence[Sequence[int]]) -> int:
     return math.prod(-(-n // step) for n, step in zip(patch, product_of(strides, len(patch)), strict=True))
+
+
+TRANSUNET = Family(build=build, size_for=size_for, paper=PAPER, takes_context=(OWN,))

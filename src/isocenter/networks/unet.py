@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,13 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from isocenter.networks.context_fusion import Telling
+from isocenter.networks.family import Family
 from isocenter.networks.gates import gate
 from isocenter.networks.slices import beside, check
 
 PAPER = "arXiv:1505.04597"
-TOLD = ("film", "attention")  # what is the same everywhere beside the maps, instance normalisation would take out
-PAPER_SEPARABLE, PAPER_GROUPED = "arXiv:1704.04861", "arXiv:1611.05431"
-PAPER_SE, PAPER_CBAM = "arXiv:1709.01507", "arXiv:1807.06521"
 # By number of axes; typed loosely because torch types sizes by the number of axes.
 CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED: dict[int, Any] = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
@@ -147,7 +146,7 @@ class UNet(nn.Module):
     deep_supervision: how many coarser outputs `head@1` (half the resolution), `head@2`, ... there are beside each
                       dense head while training
     context:          numbers beside each image
-    told:             how it is told them (`Telling`): the maps of every stage are scaled and shifted (film), or each
+    fusion:           how they are used (`Telling`): the maps of every stage are scaled and shifted (film), or each
                       place of the coarsest asks for them (attention)
     separable:        each convolution within each map, then across all maps of each voxel; that of the image is whole
     groups:           likewise within as many groups of maps as divide them, at the most so many
@@ -172,7 +171,7 @@ class UNet(nn.Module):
         activation: str = "leaky_relu",
         deep_supervision: int = 0,
         context: int = 0,
-        told: Mapping[str, Any] | None = None,
+        fusion: Mapping[str, Any] | None = None,
         separable: bool = False,
         groups: int = 1,
         attention: str | None = None,
@@ -226,8 +225,8 @@ class UNet(nn.Module):
             for level in range(1, deep_supervision + 1)
         }
         self.coarse = nn.ModuleDict(coarse)
-        way = {"way": "film", **(told or {})}
-        self.telling = Telling(context, _places(widths, way["way"]), **way)
+        options = {"method": "film", **(fusion or {})}
+        self.telling = Telling(context, _places(widths, options["method"]), **options)
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         features, said = [], self.telling(context)
@@ -262,10 +261,10 @@ def _through(stage: nn.Module, images: Tensor, shaped: Shaped | None) -> Tensor:
     return found
 
 
-def _places(widths: Sequence[int], way: str) -> dict[int, int]:
+def _places(widths: Sequence[int], method: str) -> dict[int, int]:
     """{place: maps}: the stages of the encoder, then those of the decoder; only the coarsest where places ask."""
     every = dict(enumerate([*widths, *widths[-2::-1]]))
-    return every if way == "film" else {len(widths) - 1: widths[-1]}
+    return every if method == "film" else {len(widths) - 1: widths[-1]}
 
 
 class SliceUNet(nn.Module):
@@ -354,66 +353,6 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
     return size, f"{because}; {supervised}", "doi:10.1038/s41592-020-01008-z"
 
 
-def build_separable(
-    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
-) -> UNet:
-    return build(channels, spatial_dims, dense, vectors, {"separable": True, **size})
-
-
-def size_for_separable(
-    patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
-) -> tuple[Mapping[str, Any], str, str]:
-    """As a U-Net, whose convolutions are taken apart."""
-    size, because, _ = size_for(patch, strides, device)
-    return (
-        {**size, "separable": True},
-        f"{because}; each convolution is one of each map, then one across",
-        PAPER_SEPARABLE,
-    )
-
-
-def build_grouped(
-    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
-) -> UNet:
-    return build(channels, spatial_dims, dense, vectors, {"groups": GROUPS, **size})
-
-
-def size_for_grouped(
-    patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
-) -> tuple[Mapping[str, Any], str, str]:
-    """As a U-Net, whose convolutions go several paths."""
-    size, because, _ = size_for(patch, strides, device)
-    return {**size, "groups": GROUPS}, f"{because}; each convolution in {GROUPS} groups, then one across", PAPER_GROUPED
-
-
-def build_se(
-    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
-) -> UNet:
-    return build(channels, spatial_dims, dense, vectors, {"attention": "se", **size})
-
-
-def size_for_se(
-    patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
-) -> tuple[Mapping[str, Any], str, str]:
-    """As a U-Net, whose maps are weighed."""
-    size, because, _ = size_for(patch, strides, device)
-    return {**size, "attention": "se"}, f"{because}; the maps of each block are weighed", PAPER_SE
-
-
-def build_cbam(
-    channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
-) -> UNet:
-    return build(channels, spatial_dims, dense, vectors, {"attention": "cbam", **size})
-
-
-def size_for_cbam(
-    patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
-) -> tuple[Mapping[str, Any], str, str]:
-    """As a U-Net, whose maps and voxels are weighed."""
-    size, because, _ = size_for(patch, strides, device)
-    return {**size, "attention": "cbam"}, f"{because}; the maps of each block are weighed, then its voxels", PAPER_CBAM
-
-
 def build_slices(
     channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
 ) -> SliceUNet:
@@ -437,3 +376,36 @@ def size_for_slices(
         f"cut along axis {axis}, whose voxels are the longest (halved to 1/{factors[axis]}), one neighbour on each side"
     )
     return {"axis": axis, "neighbours": 1, **size}, f"{cut}; each slice: {because}", source
+
+
+# What is the same everywhere beside the maps, instance normalisation would take out: nothing is concatenated.
+UNET = Family(build, size_for, PAPER, takes_context=("film", "attention"), search_order=1)
+CBAM_UNET = replace(
+    UNET,
+    paper="arXiv:1807.06521",
+    preset={"attention": "cbam"},
+    preset_reason="the maps of each block are weighed, then its voxels",
+    search_order=0,
+)
+GROUPED_UNET = replace(
+    UNET,
+    paper="arXiv:1611.05431",
+    preset={"groups": GROUPS},
+    preset_reason=f"each convolution in {GROUPS} groups, then one across",
+    search_order=0,
+)
+SE_UNET = replace(
+    UNET,
+    paper="arXiv:1709.01507",
+    preset={"attention": "se"},
+    preset_reason="the maps of each block are weighed",
+    search_order=0,
+)
+SEPARABLE_UNET = replace(
+    UNET,
+    paper="arXiv:1704.04861",
+    preset={"separable": True},
+    preset_reason="each convolution is one of each map, then one across",
+    search_order=0,
+)
+UNET_SLICES = replace(UNET, build=build_slices, size_for=size_for_slices, search_order=0)

@@ -15,6 +15,7 @@ from monai.networks.layers.factories import Conv, Pool
 from monai.networks.nets.basic_unet import Down, TwoConv, UpCat
 from torch import Tensor, nn
 
+from isocenter.networks.family import Family
 from isocenter.networks.monai_common import OfMonai, outputs_of, product_of, stages_for
 
 PAPER = "arXiv:1807.10165"
@@ -88,3 +89,6 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
     kept = stages_for(strides, STAGES)
     size = {"strides": kept, "width": WIDTH // NARROWER if device == "cpu" else WIDTH}
     return size, f"patch {tuple(patch)}: {len(kept)} stages; width for the {device}", PAPER
+
+
+UNET_PLUS_PLUS = Family(build=build, size_for=size_for, paper=PAPER)

@@ -14,9 +14,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from isocenter.networks.context_fusion import Telling
+from isocenter.networks.family import Family
 
 PAPER = "arXiv:1409.1556"
-TOLD = ("concatenate", "film", "attention")
 # By number of axes; typed loosely because torch types sizes by the number of axes.
 CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 NORMALISATION: dict[int, Any] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
@@ -25,14 +25,14 @@ WIDEST = 8  # times the width of the first stage
 VGG_11, VGG_16 = (1, 1, 2, 2, 2), (2, 2, 3, 3, 3)  # the paper's configurations A and D
 
 
-class VGG(nn.Module):
+class Vgg(nn.Module):
     """(batch, channels, *spatial) to {head: (batch, size of the head)}.
 
     convolutions: of each stage; before each but the first the largest of two voxels an axis is kept
     width:        feature maps of the first stage; doubled by each stage, up to eight times
     dropout:      before the heads
     context:      numbers beside each image
-    told:         how it is told them (`Telling`); without it they join its pooled maps before the last layer
+    fusion:       how they are used (`Telling`); without it they join its pooled maps before the last layer
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class VGG(nn.Module):
         width: int = 64,
         dropout: float = 0.5,
         context: int = 0,
-        told: Mapping[str, Any] | None = None,
+        fusion: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
@@ -59,7 +59,7 @@ class VGG(nn.Module):
                 inside = outside
         self.body = nn.Sequential(*layers)
         self.dropout = nn.Dropout(dropout)
-        self.telling = Telling(context, {0: inside}, **(told or {}))
+        self.telling = Telling(context, {0: inside}, **(fusion or {}))
         seen = inside + self.telling.beside
         self.vectors = nn.ModuleDict({name: nn.Linear(seen, size) for name, size in vectors.items()})
 
@@ -72,10 +72,10 @@ class VGG(nn.Module):
 
 def build(
     channels: int, spatial_dims: int, dense: Mapping[str, int], vectors: Mapping[str, int], size: Mapping[str, Any]
-) -> VGG:
+) -> Vgg:
     if dense:
         raise ValueError("VGG has no output for every voxel: choose unet")
-    return VGG(channels, spatial_dims, vectors, **size)
+    return Vgg(channels, spatial_dims, vectors, **size)
 
 
 def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str) -> tuple[Mapping[str, Any], str, str]:
@@ -90,3 +90,6 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
     size = {"convolutions": list(full[:stages]), "width": width, "dropout": 0.1 if slow else 0.5}
     because = f"images of {tuple(patch)}: {stages} stages of VGG-{11 if full == VGG_11 else 16}; width for the {device}"
     return size, because, PAPER
+
+
+VGG = Family(build=build, size_for=size_for, paper=PAPER, takes_context=("concatenate", "film", "attention"))

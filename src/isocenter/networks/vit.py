@@ -17,11 +17,10 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, linear, pad, scaled_dot_product_attention
 
 from isocenter.networks.context_fusion import ADDED, Telling
+from isocenter.networks.family import Family
 
 PAPER = "arXiv:2010.11929"
 # Of the usual learning rate, and why: PneumoniaMNIST, three minutes on one core, one seed.
-RATE = {"vector": (0.5, "came to an AUROC of 0.952 with it, of 0.918 with the usual one and of 0.943 with a quarter")}
-TOLD = ("tokens",)
 # By number of axes; typed loosely because torch types sizes by the number of axes.
 CONVOLUTION: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
@@ -186,7 +185,7 @@ class ViT(nn.Module):
     stochastic_depth: how likely the last block is passed by while training; those before it are less
     context:          numbers beside each image. Each is a token of its own: a learnt direction, times the number, plus
                       a learnt embedding of which one it is, as in Gorishniy et al., arXiv:2106.11959
-    told:             whether they are brought down to a few first (`Telling`)
+    fusion:           whether they are brought down to a few first (`Telling`)
     bayesian:         images that the last layers learn from, if these shall be `VariationalLinear`: a step's loss then
                       has their divergence from the prior beside it, divided by this number; 0 for plain layers
     An image whose size is no multiple of the token is padded with zeros at its far end.
@@ -209,7 +208,7 @@ class ViT(nn.Module):
         dropout: float = 0.0,
         stochastic_depth: float = 0.0,
         context: int = 0,
-        told: Mapping[str, Any] | None = None,
+        fusion: Mapping[str, Any] | None = None,
         bayesian: int = 0,
     ) -> None:
         super().__init__()
@@ -226,7 +225,7 @@ class ViT(nn.Module):
         self.positions = nn.Parameter(torch.empty(1, 1 + sum(map(math.prod, self.grids)), width))
         self.of_scale = nn.Parameter(torch.empty(len(scales), width)) if len(scales) > 1 else None
         self.of_channel = nn.Parameter(torch.empty(channels, width)) if channelwise else None
-        telling = Telling(context, {}, **{"way": "tokens", **(told or {})})
+        telling = Telling(context, {}, **{"method": "tokens", **(fusion or {})})
         entries = telling.told
         self.directions = nn.Parameter(torch.empty(entries, width)) if entries else None
         self.of_entry = nn.Parameter(torch.empty(entries, width)) if entries else None
@@ -434,3 +433,15 @@ def _token(patch: Sequence[int], strides: Sequence[Sequence[int]], most: int) ->
 
 def _count(patch: Sequence[int], token: Sequence[int]) -> int:
     return math.prod(-(-n // step) for n, step in zip(patch, token, strict=True))
+
+
+VIT = Family(
+    build=build,
+    size_for=size_for,
+    paper=PAPER,
+    takes_context=("tokens",),
+    rate={
+        "vector": (0.5, "came to an AUROC of 0.952 with it, of 0.918 with the usual one and of 0.943 with a quarter")
+    },
+    translated=translated,
+)

@@ -14,6 +14,7 @@ from monai.networks.layers.factories import Conv
 from monai.networks.nets.vnet import DownTransition, InputTransition, OutputTransition, UpTransition
 from torch import Tensor, nn
 
+from isocenter.networks.family import Family
 from isocenter.networks.monai_common import OfMonai, check_axes, outputs_of, product_of, stages_for
 
 PAPER = "arXiv:1606.04797"
@@ -99,3 +100,6 @@ def size_for(patch: Sequence[int], strides: Sequence[Sequence[int]], device: str
     kept = stages_for(strides, STAGES)
     size = {"strides": kept, "width": WIDTH // NARROWER if device == "cpu" else WIDTH}
     return size, f"patch {tuple(patch)}: {len(kept)} stages; width for the {device}", PAPER
+
+
+VNET = Family(build=build, size_for=size_for, paper=PAPER)

@@ -18,10 +18,10 @@ from isocenter.errors import IntegrityError, PlanError, ResourceError
 from isocenter.lazy import torch
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     from torch import Tensor
     from torch.nn import Module
+
+    from isocenter.networks.family import Family
 
 WHERE = "network.pretrained"
 # What wrappers put before a tensor's name: DataParallel, torch.compile, Lightning.
@@ -35,11 +35,10 @@ REMEDY = "Give weights of the same network"
 HUB, PATIENCE = "https://huggingface.co", 5.0
 
 
-def take_over(module: Module, family: ModuleType, size: Mapping[str, Any], source: str | Path, inflation: str) -> str:
+def take_over(module: Module, family: Family, size: Mapping[str, Any], source: str | Path, inflation: str) -> str:
     """Weights whose names and shapes agree into the module; says what fitted, what did not, and why.
 
-    family:    the file of the network; it may have `published(channels, size)`, with the address that it fetches from
-               as `PUBLISHED_AT` where that is not the hub's, and `translated(name)`
+    family:    of the network, with what is published for it and how others name its tensors
     source:    "auto" for the family's published weights, else a file: safetensors or torch's own, without code
     inflation: how kernels of one axis less get the axis that they lack: "mean" repeats them along it and divides by
                how often (Carreira and Zisserman, arXiv:1705.07750, section 2.4), "centre" has zeros around them
@@ -101,14 +100,13 @@ def _unwrapped(found: Any, path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _published(layers: Mapping[str, Any], family: ModuleType, size: Mapping[str, Any]) -> dict[str, Tensor]:
-    fetch = getattr(family, "published", None)
-    if fetch is None:
+def _published(layers: Mapping[str, Any], family: Family, size: Mapping[str, Any]) -> Mapping[str, Tensor]:
+    if family.published is None:
         raise PlanError("this family has no published weights", WHERE, "Give a file: --pretrained FILE")
     silence = ""
     try:
-        with _in_time(getattr(family, "PUBLISHED_AT", os.environ.get("HF_ENDPOINT") or HUB)) as silence:
-            return fetch(_first(layers).in_channels, size)
+        with _in_time(family.published.address or os.environ.get("HF_ENDPOINT") or HUB) as silence:
+            return family.published.fetch(_first(layers).in_channels, size)
     except ValueError as error:
         raise PlanError(str(error), WHERE, "Name another model, or give a file: --pretrained FILE") from error
     except Exception as error:  # whatever the clients of the hub raise where there is no way to it
@@ -144,11 +142,10 @@ def _silence(address: str) -> str:
     return ""
 
 
-def _named(given: Mapping[str, Tensor], own: Mapping[str, Tensor], family: ModuleType) -> Mapping[str, Tensor]:
+def _named(given: Mapping[str, Tensor], own: Mapping[str, Tensor], family: Family) -> Mapping[str, Tensor]:
     """The tensors by our names: of the known ways to name them, the one under which most are ours."""
     bare = {WRAPPERS.sub("", name): value for name, value in given.items()}
-    translated = getattr(family, "translated", str)
-    readings = [given, bare, {translated(name): value for name, value in bare.items()}]
+    readings = [given, bare, {family.translated(name): value for name, value in bare.items()}]
     readings += [
         {f"{child}.{name}": value for name, value in bare.items()} for child in {name.partition(".")[0] for name in own}
     ]

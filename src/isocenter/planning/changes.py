@@ -24,7 +24,7 @@ from isocenter.planning.rules import (
     marks_decision,
 )
 from isocenter.planning.rules.normalisation import normalisation
-from isocenter.planning.sections import told_of
+from isocenter.planning.sections import fusion_of
 from isocenter.tasks import Task, build, kind_for, parts_of, suited, uncut
 from isocenter.values import BY_HAND, Dataset, Decision, Fingerprint, Label, Plan
 
@@ -136,7 +136,7 @@ def with_memory(plan: Plan, fingerprint: Fingerprint, machine: Machine) -> Plan:
         "marked": 0 if cascade is None else len(task.labels),
         "spatial_dims": plan["preprocessing.ndim"],
         "size": plan["network.size"],
-        **told_of(_values(plan, "network")),
+        **fusion_of(_values(plan, "network")),
     }
     needs = GridNeeds.of(task)
     reduction = float(plan["preprocessing.reduction"]) if "preprocessing.reduction" in plan else 1.0

@@ -20,11 +20,11 @@ from isocenter.planning.rules import (
     VERY_LONG,
     Grid,
     GridNeeds,
+    fusion_decisions,
     grid_for,
-    telling,
     usual_batch,
 )
-from isocenter.planning.sections import told_of
+from isocenter.planning.sections import fusion_of
 from isocenter.runtime import mean_of
 from isocenter.tasks import Task
 from isocenter.values import Decision, Fingerprint, Plan
@@ -94,8 +94,8 @@ def _on_grid(inputs: PlanInputs, grid: Grid, batch: int, usual: int) -> Fitted:
         "size": size.value,
     }
     context = _context(inputs, architecture)
-    fusion = telling(task, network.value, context, count)
-    architecture |= told_of({"context": context, **{key: one.value for key, one in fusion.items()}})
+    fusion = fusion_decisions(task, network.value, context, count)
+    architecture |= fusion_of({"context": context, **{key: one.value for key, one in fusion.items()}})
     cases = prepared_bytes(grid, inputs.channels)
     needed = peak(task, architecture, grid.patch, batch, machine, half=machine.bf16, cases=cases, count=count)
     return Fitted(grid, network, size, batch, usual, needed, fusion, context or None)

@@ -7,6 +7,7 @@ import io
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from ruamel.yaml.error import YAMLError
 
 from isocenter.errors import PlanError
 from isocenter.planning.checks import settings
-from isocenter.values import BY_HAND, PLAN_VERSION, Decision, Plan
+from isocenter.values import BY_HAND, PLAN_VERSION, Decision, Plan, current_keys, current_name
 
 HEADER = (
     "# A plan of isocenter: every choice with its reason. Edit a value and train from this file;\n"
@@ -77,7 +78,7 @@ def read_plan(path: Path) -> Plan:
         for section, entries in plain.items()
     }
     _check_names(path, record, sections, planned)
-    plan = Plan(sections, version=PLAN_VERSION, **head)
+    plan = _current(Plan(sections, version=PLAN_VERSION, **head))
     try:
         settings(plan)
     except PlanError as error:
@@ -85,6 +86,16 @@ def read_plan(path: Path) -> Plan:
         number = _line(record.get(section, record), name) if name else _line(record, section)
         raise PlanError(f"{error.where}: {error.problem}", f"{path}, line {number}", error.remedy) from error
     return plan
+
+
+def _current(plan: Plan) -> Plan:
+    """The plan with the names that decisions and their keys have today."""
+    sections: dict[str, dict[str, Decision]] = {section: {} for section in plan.sections}
+    for name, decision in plan:
+        section, _, key = current_name(name).partition(".")
+        value = current_keys(decision.value, f"{section}.{key}")
+        sections[section][key] = replace(decision, value=value)
+    return replace(plan, sections=sections)
 
 
 def _head(path: Path, record: Any, key: str, value: Any) -> Any:

@@ -94,7 +94,7 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
     "network.name": ("The network is {value}",),
     "network.size": ("Its size is {value}",),
     "network.context": ("It is told, beside each image, {value}", "It sees images alone"),
-    "network.told": ("How it is told: {value}", "It is told nothing"),
+    "network.context_fusion": ("It uses them by {value}", "It uses no covariates"),
     "network.narrow": ("They are brought down to {value} features first", "They are told as they are"),
     "network.sparsity": (
         "The weights of these features cost {value} of their length",

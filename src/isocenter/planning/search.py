@@ -21,9 +21,6 @@ from isocenter.planning.machine import Machine
 from isocenter.tasks import build, tried_of
 from isocenter.values import BY_HAND, Decision, Fingerprint, Plan
 
-# Families that are tried beside the planned one, where they have the outputs that the task wants: of moderate cost,
-# because a trial is short, and unlike one another.
-FAMILIES = ("unet", "segresnet", "residual_encoder_unet", "resnet", "densenet", "se_resnet", "efficientnet", "convnext")
 # The strengths that say how far images are varied; what befalls them rarely, and mirroring, is not of one kind.
 STRENGTHS = (
     *("rotation", "scale", "shift", "elastic", "contrast", "brightness", "gamma", "noise", "blur", "low_resolution"),
@@ -233,8 +230,7 @@ def _families(plan: Plan) -> Domain | None:
     if plan["network.pretrained"] is not None:
         return None  # whose weights fit no other family
     own = plan["network.name"]
-    known = set(networks.names())
-    return OneOf((own, *(name for name in FAMILIES if name != own and name in known)))
+    return OneOf((own, *(name for name in networks.searched() if name != own)))
 
 
 def _widths(plan: Plan) -> Domain | None:

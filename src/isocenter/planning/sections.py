@@ -81,11 +81,11 @@ class Network:
     pretrained: weights to begin from: None, "auto" for the family's published ones, or a file
     inflation:  how kernels of weights for images of one axis less get that axis: "mean" repeats them along it and
                 divides, "centre" has zeros around them
-    context:    {covariate: how it becomes numbers}, told the network beside the images; None for none. A person who
+    context:    {covariate: how it becomes numbers} for the network to use with the images; None for none. A person who
                 plans gives names, or "all"
-    told:       how: they join the image's features (concatenate), scale and shift them (film), each place of the image
-                asks them (attention), or they stand among its patches (tokens)
-    narrow:     features that they are brought down to first; None where they are told as they are
+    context_fusion: how: they join the image's features (concatenate), scale and shift them (film), each place of the
+                image asks them (attention), or they stand among its patches (tokens)
+    narrow:     features that they are brought down to first; None where they are used as they are
     sparsity:   what the weights of that layer cost beside the loss
     """
 
@@ -93,7 +93,7 @@ class Network:
     size: dict[str, Any]
     pretrained: str | None = None
     context: dict[str, Any] | list[str] | str | None = None
-    told: Literal["concatenate", "film", "attention", "tokens"] | None = None
+    context_fusion: Literal["concatenate", "film", "attention", "tokens"] | None = None
     narrow: Count | None = None
     sparsity: Annotated[float, Ge(0), Lt(math.inf)] = 0.0
     inflation: Literal["mean", "centre"] = "mean"
@@ -167,19 +167,20 @@ class Settings:
             "channels": self.preprocessing.inputs,
             "spatial_dims": self.preprocessing.ndim,
             "size": self.network.size,
-            **told_of(vars(self.network)),
+            **fusion_of(vars(self.network)),
             **({"marked": len(self.task.labels)} if self.preprocessing.cascade is not None else {}),
         }
 
 
-def told_of(network: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a plan's section "network", what `networks.build` asks for of what is told beside the images."""
+def fusion_of(network: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a plan's section "network", the arguments of `networks.build` that concern covariates."""
     if not network.get("context"):
         return {}
-    told = {"way": network.get("told"), "narrow": network.get("narrow") or 0, "sparsity": network.get("sparsity", 0.0)}
+    method, sparsity = network.get("context_fusion"), network.get("sparsity", 0.0)
+    fusion = {"method": method, "narrow": network.get("narrow") or 0, "sparsity": sparsity}
     if (courses := Context.of(network["context"]).courses)[0]:
-        told["courses"] = list(courses)
-    return {"context": network["context"], **({"told": told} if told["way"] else {})}
+        fusion["courses"] = list(courses)
+    return {"context": network["context"], **({"fusion": fusion} if method else {})}
 
 
 # In this order they are checked: what others follow from comes first, so that the mistake itself is named.

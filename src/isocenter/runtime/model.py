@@ -247,7 +247,7 @@ def build_module(task: Task, network: Mapping[str, Any]) -> Module:
     """
     context, marked, channels = len(Context.of(network.get("context"))), network.get("marked", 0), network["channels"]
     own = channels - 1 + marked if marked else channels
-    fusion = network.get("told")
+    fusion = network.get("fusion")
     module = networks.build(network["name"], own, network["spatial_dims"], task.heads, network["size"], context, fusion)
     return bundle.AfterLabels(module, marked) if marked else module
 

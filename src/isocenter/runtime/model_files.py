@@ -31,6 +31,7 @@ from isocenter.runtime.package.backends import refuse_unknown
 from isocenter.runtime.preprocessing_kinds import preprocessing_of
 from isocenter.runtime.record_files import MANIFEST, digest, read_json, verify, write_json, write_tensors
 from isocenter.runtime.torch_network import TorchNetwork
+from isocenter.values import current_record
 
 SPLIT = "split.csv"
 # Of a run of a cascade: where its first stage lies, a run of folds.
@@ -135,7 +136,7 @@ def _ensemble(path: Path, device: str, fold: int | None) -> Model:
         raise no_fold(fold, range(len(folders)), path)
     if fold is not None:
         return _read(folders[fold], choose_device(device).value)
-    members = [_built(read_json(one / RECORD, SCHEMA), one / WEIGHTS, "cpu", one) for one in folders]
+    members = [_built(current_record(read_json(one / RECORD, SCHEMA)), one / WEIGHTS, "cpu", one) for one in folders]
     try:
         task, inference = tasks.build(record["task"]), Inference.of(record["inference"])
     except (KeyError, TypeError) as error:
@@ -147,7 +148,7 @@ def _ensemble(path: Path, device: str, fold: int | None) -> Model:
 def _read(folder: Path, device: str) -> Model:
     """The model in this very folder; the second stage of a cascade with the first, which lies beside it in the run."""
     verify(folder, needed=(RECORD, WEIGHTS))
-    model = _built(read_json(folder / RECORD, SCHEMA), folder / WEIGHTS, device, folder)
+    model = _built(current_record(read_json(folder / RECORD, SCHEMA)), folder / WEIGHTS, device, folder)
     if model.preprocessing.cascade is None:
         return model
     run = next((one for one in (folder, *folder.resolve().parents[:2]) if (one / BEFORE).is_dir()), None)

@@ -73,6 +73,7 @@ if TYPE_CHECKING:
         label_voxels,
     )
     from isocenter.values.regions import hidden, parts_of
+    from isocenter.values.renamed import current_keys, current_name, current_record
     from isocenter.values.shortcut import Shortcut
 
 __all__ = [
@@ -135,6 +136,9 @@ __all__ = [
     "columns_of",
     "course_in",
     "courses",
+    "current_keys",
+    "current_name",
+    "current_record",
     "grades",
     "hidden",
     "is_missing",

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from isocenter.planning.rules.anatomy import left_right, names_of
     from isocenter.planning.rules.augmentation import flips_at_test
     from isocenter.planning.rules.cascade import CROSS_FITS, cascade_decision, low_resolution, marks_decision
-    from isocenter.planning.rules.context_fusion import MANY_ENTRIES, telling
+    from isocenter.planning.rules.context_fusion import MANY_ENTRIES, fusion_decisions
     from isocenter.planning.rules.covariates import context_decision, image_only
     from isocenter.planning.rules.grid import FEW_SLICES, Grid, GridNeeds, flat, grid_for, window_for
     from isocenter.planning.rules.learning import (
@@ -52,6 +52,7 @@ __all__ = [
     "flips_at_test",
     "folds_decision",
     "frames_of",
+    "fusion_decisions",
     "grid_for",
     "image_only",
     "lasting",
@@ -61,7 +62,6 @@ __all__ = [
     "names_of",
     "profile_for",
     "split_folds",
-    "telling",
     "training",
     "usual_batch",
     "window_for",

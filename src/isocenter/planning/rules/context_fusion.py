@@ -1,4 +1,4 @@
-"""How a network is told what it is told beside an image: by what it answers, and by how much it is told."""
+"""How a network uses covariates: by what it answers, and by how many there are."""
 
 from __future__ import annotations
 
@@ -25,38 +25,43 @@ REASONS = {
     "concatenate": ("one answer is given for the whole image: they join what was made of it", MOBADERSANY),
     "film": ("an answer is given for every voxel: they scale and shift its features, at first by nothing", PEREZ),
     "tokens": ("the image is tokens, and each of them is one more", GORISHNIY),
-    "attention": ("it is the only way of this network", ""),
+    "attention": ("it is the only method of this network", ""),
 }
 
 
-def telling(task: Task, name: str, context: Mapping[str, Any] | None, cases: int) -> dict[str, Decision]:
-    """The decisions `told`, `narrow` and `sparsity` of the section "network".
+def fusion_decisions(task: Task, name: str, context: Mapping[str, Any] | None, cases: int) -> dict[str, Decision]:
+    """The decisions `context_fusion`, `narrow` and `sparsity` of the section "network".
 
     name:  of the family; PlanError for one that there is not
     cases: to train on
     """
-    known = networks.ways(name)
+    known = networks.fusion_methods(name)
     if not context or not known:
-        off = "no covariates are told" if not context else f"{name} does not say how it is told"
-        return {key: Decision(value, off) for key, value in (("told", None), ("narrow", None), ("sparsity", 0.0))}
-    told = Context.of(context)
-    return {"told": _way(task, known), **_narrowing(len(told) - 2 * math.prod(told.courses), cases)}
+        off = "there are no covariates" if not context else f"{name} leaves no choice"
+        return {
+            key: Decision(value, off) for key, value in (("context_fusion", None), ("narrow", None), ("sparsity", 0.0))
+        }
+    entries = Context.of(context)
+    narrowing = _narrowing(len(entries) - 2 * math.prod(entries.courses), cases)
+    return {"context_fusion": _method(task, known), **narrowing}
 
 
-def _way(task: Task, known: tuple[str, ...]) -> Decision:
+def _method(task: Task, known: tuple[str, ...]) -> Decision:
     dense = any(head.is_dense for head in task.heads.values())
     wanted = "film" if dense else "concatenate"
-    way = wanted if wanted in known else known[0]
-    because, source = REASONS[way]
-    others = [one for one in known if one != way]
-    if way == "film" and not dense:
+    method = wanted if wanted in known else known[0]
+    because, source = REASONS[method]
+    others = [one for one in known if one != method]
+    if method == "film" and not dense:
         because = "what joins its features would be taken out by its normalisation: they scale and shift them"
-    return Decision(way, because + (f" (or {', '.join(others)}: --set network.told)" if others else ""), source)
+    return Decision(
+        method, because + (f" (or {', '.join(others)}: --set network.context_fusion)" if others else ""), source
+    )
 
 
 def _narrowing(entries: int, cases: int) -> dict[str, Decision]:
     if entries < MANY_ENTRIES:
-        few = f"{entries} entries are few enough to be told as they are (fewer than {MANY_ENTRIES})"
+        few = f"{entries} entries are few enough to be used as they are (fewer than {MANY_ENTRIES})"
         return {"narrow": Decision(None, few), "sparsity": Decision(0.0, few)}
     because = f"{entries} entries would drown the image: they are brought down to {FEATURES} features first"
     sparsity = round(SPARSITY * math.sqrt(math.log(entries) / max(1, cases)), 4)

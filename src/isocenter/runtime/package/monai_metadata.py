@@ -131,7 +131,7 @@ def _one_network(model: Model, network: Mapping[str, Any], own_scales: bool) -> 
         "dense": {key: head.count for key, head in heads.items() if head.is_dense},
         "vectors": {key: head.count for key, head in heads.items() if not head.is_dense},
         "size": networks.sized(
-            network["name"], model.task.heads, network["size"], len(model.context), network.get("told")
+            network["name"], model.task.heads, network["size"], len(model.context), network.get("fusion")
         ),
     }
     if marked:

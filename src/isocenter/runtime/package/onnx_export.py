@@ -37,16 +37,18 @@ def write_onnx(
     context: int = 0,
     inside: int = LARGEST_INSIDE,
     names: Sequence[str] = (),
+    refused: str = "",
 ) -> Mapping[str, Any]:
     """The module's network for any number of images (channels, *patch), compared with torch on random images.
 
     names:   of its outputs, where it has several
     context: entries of the vector that it is given beside each image, as a second input; 0 for none
     inside: bytes of weights that the file itself may hold; more of them lie in a second file beside it
+    refused: why the family cannot be exported, where its `Family` states it; the exporter's own words tell less
     What cannot be exported, or says something else there, leaves no file, and the record says why.
     """
-    if (reason := _unsaid(module)) is not None:
-        return {"exported": False, "because": reason}
+    if refused:
+        return {"exported": False, "because": refused}
     module = speakable(module.eval().cpu())
     weights = path.with_name(f"{path.name}.data")
     beside = sum(one.nbytes for one in module.state_dict().values()) > inside
@@ -64,11 +66,6 @@ def write_onnx(
         return {"exported": False, "because": f"onnxruntime and torch differ by {apart:.2g} of the largest output"}
     record = {"exported": True, "largest_difference": apart, "of": "the largest output, on random images"}
     return {**record, **({"beside": [f"{path.parent.name}/{weights.name}"]} if weights.is_file() else {})}
-
-
-def _unsaid(module: Module) -> str | None:
-    """Why a network says of itself that it cannot be exported: `without_onnx`; the exporter's own words tell less."""
-    return next((one.without_onnx for one in module.modules() if hasattr(one, "without_onnx")), None)  # type: ignore[return-value]
 
 
 def speakable(module: Module) -> Module:

@@ -109,7 +109,10 @@ def _write_weights(model: Model, modules: Sequence[Module], folder: Path) -> Map
     for name, module in zip(member_weights(len(modules)), modules, strict=True):
         write_tensors(folder / PACKAGED / name, module.state_dict())
     shape = (int(model.network["channels"]), *model.inference.patch)
-    return write_onnx(one, shape, folder / ONNX, context=len(model.context), names=list(model.task.heads))
+    refused = next(filter(None, (networks.family_of(one["name"]).without_onnx for one in model.networks)), "")
+    return write_onnx(
+        one, shape, folder / ONNX, context=len(model.context), names=list(model.task.heads), refused=refused
+    )
 
 
 def _description(model: Model) -> str:
@@ -132,8 +135,11 @@ def _modules(model: Model) -> list[Module]:
 
 def _sources(model: Model) -> Sources:
     kinds, preparation = kinds_of(model.task), type(model.preprocessing)
-    paths = {networks.source(one["name"])[0] for one in model.networks}
-    families = {f"isocenter.networks.{path.stem}": path.read_text(encoding="utf-8") for path in sorted(paths)}
+    # Of a family's file what builds it; the `Family` itself stays here.
+    functions: dict[Path, list[str]] = {}
+    for path, function in sorted({networks.source(one["name"]) for one in model.networks}):
+        functions.setdefault(path, []).append(function)
+    families = {f"isocenter.networks.{path.stem}": path.read_text(encoding="utf-8") for path in functions}
     reader = READERS[model.preprocessing.ndim]
     return travelling(
         {
@@ -142,7 +148,7 @@ def _sources(model: Model) -> Sources:
             f"{TOP}.{reader}": (),
             **{kind.__module__: (kind.__qualname__,) for kind in kinds},
             preparation.__module__: (preparation.__qualname__,),
-            **dict.fromkeys(families, ()),
+            **dict(zip(families, functions.values(), strict=True)),
         },
         parts={base.__module__: _predicting(kind) for kind in kinds for base in kind.__mro__},
         given=families,

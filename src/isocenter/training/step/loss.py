@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from isocenter import networks
 from isocenter.errors import PlanError
 from isocenter.lazy import torch
 from isocenter.planning import Settings
@@ -90,18 +91,19 @@ def batch_loss(
     partner, share = seen.partner, seen.share
     coarse = partial(batch.kind.coarse, spatial=tuple(seen.images.shape[2:]))
     # What a second stage looks at depends on what there is.
-    told = {"targets": seen.targets} if getattr(module, "sees_targets", False) else {}
+    family = networks.family_of(settings.network.name)
+    truth = {"targets": seen.targets} if family.sees_targets else {}
     with compute.autocast(device):
-        outputs = module(compute.ordered(module, seen.images), *seen.context, **told)
+        outputs = module(compute.ordered(module, seen.images), *seen.context, **truth)
     outputs = {name: ranks.whole(output.float()) for name, output in outputs.items()}
     added = outputs.pop(ADDED, torch.zeros(())).mean()
     targets = each_array(seen.targets, ranks.whole)
     judge: Callable[..., Tensor] = partial(supervised, task, coarse=coarse, terms=terms)
-    if (own := getattr(module, "loss", None)) is not None:  # the family is defined by it: nothing else fits its outputs
-        judge = partial(own, heads=task.heads)
+    if family.has_loss:  # the family is defined by it: nothing else fits its outputs
+        judge = partial(module.loss, heads=task.heads)
     if each is not None:
         each(sample_by_sample(judge, outputs, targets))
-    if partner is None or own is not None:
+    if partner is None or family.has_loss:
         return judge(outputs, targets) + added
     # Zhang et al., arXiv:1710.09412; Yun et al., arXiv:1905.04899
     return share * judge(outputs, targets) + (1 - share) * judge(outputs, targets[partner]) + added

@@ -38,7 +38,7 @@ def untold(plan: Plan, *, timed: bool) -> Plan:
     of_images = Context.of(plan["network.context"]).of_images
     values: dict[str, object] = {"network.context": of_images.settings or None, "evaluation.image_only": False}
     if not len(of_images):
-        values |= {"network.told": None, "network.narrow": None, "network.sparsity": 0.0}
+        values |= {"network.context_fusion": None, "network.narrow": None, "network.sparsity": 0.0}
     values |= {"training.steps": None, "training.compute": None} if timed else {}
     for name, value in values.items():
         plan = plan.with_decision(name, Decision(value, BECAUSE)) if name in plan else plan

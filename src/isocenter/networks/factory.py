@@ -1,0 +1,208 @@
+"""Networks by the name of their family: built, sized, and given the weights that others published."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from isocenter.added import added
+from isocenter.errors import PlanError
+from isocenter.networks import NETWORKS
+from isocenter.networks.catalogue import REFERENCE, Member, halvings, member
+from isocenter.networks.family import Family
+from isocenter.networks.weights import take_over
+from isocenter.values import Head
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+# Remedies for heads that a family does not have, by what it answers instead.
+OTHERWISE = {
+    frozenset({"vector"}): ("has no output for every voxel", "Choose unet"),
+    frozenset({"boxes"}): ("answers with boxes alone", "Choose unet or resnet"),
+    frozenset({"objects"}): ("tells single objects apart, and nothing else", "Choose unet or resnet"),
+}
+
+
+def names() -> tuple[str, ...]:
+    """Our families, and those that other packages add under the entry point `isocenter.networks`."""
+    return tuple(sorted(_targets()))
+
+
+def ours() -> tuple[str, ...]:
+    """The families whose files lie in this folder, and on which `made_with` therefore has its eye."""
+    return tuple(sorted(NETWORKS))
+
+
+def searched() -> tuple[str, ...]:
+    """The families that a search may try, in their order."""
+    order = {name: family_of(name).search_order for name in names()}
+    return tuple(sorted(filter(order.get, order), key=order.__getitem__))
+
+
+def family_of(name: str) -> Family:
+    """The family of this name; PlanError for an unknown one."""
+    if not isinstance(name, str) or name not in _targets():
+        raise PlanError(f"there is no network {name!r}", "network.name", f"Choose one of {', '.join(names())}")
+    return _imported(name, _targets()[name])
+
+
+def build(
+    name: str,
+    channels: int,
+    spatial_dims: int,
+    heads: Mapping[str, Head],
+    size: Mapping[str, Any],
+    context: int = 0,
+    fusion: Mapping[str, Any] | None = None,
+) -> Module:
+    """Return a network whose `forward(images, context=None)` gives `{head: tensor}`.
+
+    images:  (batch, channels, *spatial)
+    size:    the family's own settings (width, strides, blocks, ...)
+    context: entries of a vector of covariates, (batch, context); 0 for none
+    fusion:  for a family that has a choice: `method`, one of `fusion_methods(name)`, `narrow`, `sparsity`, `courses`
+    Raises PlanError for an unknown name, a head or a context that the family cannot have, a size that it does not know.
+    """
+    made = family_of(name)
+    method = (fusion or {}).get("method")
+    if context and method is not None and method not in made.fusion_methods:
+        problem = f"{name} cannot take covariates by {method!r}"
+        raise PlanError(problem, "network.context_fusion", f"Choose {' or '.join(made.fusion_methods)}")
+    if spatial_dims not in (1, 2, 3):
+        raise PlanError(f"there is no network in {spatial_dims} dimensions", "preprocessing.ndim", "Choose 1 to 3")
+    _refuse_heads(name, made, heads)
+    if context and not made.takes_context:
+        remedy = "Choose a family that takes them, such as resnet, vit or unet, or leave the covariates out"
+        raise PlanError(f"{name} sees images alone, no covariates", "network.context", remedy)
+    dense = {key: head.count for key, head in heads.items() if head.is_dense}
+    vectors = {key: head.count for key, head in heads.items() if head.is_vector}
+    try:
+        return made.build(channels, spatial_dims, dense, vectors, sized(name, heads, size, context, fusion))
+    except (TypeError, ValueError, RuntimeError) as error:  # torch refuses sizes with a RuntimeError
+        remedy = "Correct network.size, or plan anew with another --set network.name"
+        raise PlanError(f"{name} cannot be built: {error}", "network.size", remedy) from error
+
+
+def sized(
+    name: str,
+    heads: Mapping[str, Head],
+    size: Mapping[str, Any],
+    context: int,
+    fusion: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """A family's settings with its preset and what the task adds: the `unit` of boxes, a `context` and its `fusion`."""
+    made = family_of(name)
+    covariates = {"context": context, **({"fusion": dict(fusion)} if fusion and made.fusion_methods else {})}
+    units = [head.unit for head in heads.values() if head.is_dense]
+    unit = {"unit": units[0]} if units and made.in_voxels else {}
+    return {**made.preset, **size, **unit, **(covariates if context else {})}
+
+
+def fusion_methods(name: str) -> tuple[str, ...]:
+    """The methods by which the family takes covariates, the usual one first; empty where it leaves no choice.
+
+    PlanError for an unknown name.
+    """
+    return family_of(name).fusion_methods
+
+
+def rate(name: str, answers: str) -> tuple[float, str]:
+    """What the usual learning rate is multiplied by for the family, and why; 1 where nothing else was measured.
+
+    answers: "dense" or "vector". PlanError for an unknown name.
+    """
+    return family_of(name).rate.get(answers, (1.0, ""))
+
+
+def size_for(
+    name: str,
+    patch: Sequence[int],
+    strides: Sequence[Sequence[int]],
+    device: str,
+    heads: Mapping[str, Head] | None = None,
+) -> tuple[Mapping[str, Any], str, str]:
+    """The family's own settings for images of this patch, the reason and its source.
+
+    strides: by which factor each of several stages may reduce each axis, so that `patch` stays whole
+    heads:   where they state how long objects are, a family with `size_of` follows them
+    Raises PlanError for an unknown name.
+    """
+    made = family_of(name)
+    if made.size_for is None:
+        return dict(made.preset), "the family's own defaults", ""
+    size, because, source = made.size_for(patch, strides, device)
+    if made.preset:
+        size, source = {**size, **made.preset, **size}, made.paper  # its own choice wins
+    because = "; ".join(filter(None, [because, made.preset_reason]))
+    units = [head.unit for head in (heads or {}).values() if head.holds_boxes or head.tells_objects]
+    if units and made.size_of is not None:
+        more, why = made.size_of(max(units))
+        size, because = {**size, **more}, f"{because}; {why}"
+    return size, because, source
+
+
+def pretrained(module: Module, name: str, size: Mapping[str, Any], source: str | Path, inflation: str = "mean") -> str:
+    """Take over weights, as far as names and shapes agree, into a module that `build` made; return in words what fits.
+
+    source:    "auto" for the family's published weights, else a file of weights (safetensors or torch's own)
+    inflation: how kernels of one axis less get the axis that they lack: "mean" or "centre"
+    Raises PlanError where nothing fits or is published, ResourceError where it cannot be fetched, IntegrityError for
+    a file that holds no weights or would run code.
+    """
+    return take_over(module, family_of(name), size, source, inflation)
+
+
+def is_published(name: str) -> bool:
+    """Whether somebody has published weights for the family, so that "auto" can be asked for."""
+    return family_of(name).published is not None
+
+
+def takes_gaps(name: str) -> bool:
+    """Whether the family leaves out frames that are missing, which come as NaN."""
+    return family_of(name).takes_gaps
+
+
+def source(name: str) -> tuple[Path, str]:
+    """The one file in which a family is built and the name of its `build` there, for the copy in a package."""
+    made = family_of(name).build
+    return Path(str(sys.modules[made.__module__].__file__)), made.__qualname__
+
+
+def members(families: Iterable[str] | None = None) -> tuple[Member, ...]:
+    """Every family, or those that are named, in one, two and three axes: what it can answer and how large it is."""
+    every = [_member(name, axes) for name in families or names() for axes in REFERENCE]
+    return tuple(one for one in every if one is not None)
+
+
+def _member(name: str, axes: int) -> Member | None:
+    patch = REFERENCE[axes]
+    size, _, _ = size_for(name, patch, halvings(patch), "cpu")
+    return member(name, axes, size, build, family_of(name).paper)
+
+
+def _refuse_heads(name: str, made: Family, heads: Mapping[str, Head]) -> None:
+    """PlanError for a head that the family does not have."""
+    for key, head in heads.items():
+        if not head.answers:
+            raise PlanError(f"{name} has no output of the kind of {key!r} ({head})", "network.name", "Choose another")
+        if head.answers not in made.answers and not (head.is_dense and "dense" in made.answers):
+            problem, remedy = OTHERWISE.get(made.answers, (f"has no output of the kind of {key!r}", "Choose another"))
+            raise PlanError(f"{name} {problem}", "network.name", remedy)
+
+
+def _imported(name: str, target: str) -> Family:
+    module, _, attribute = target.partition(":")
+    value = getattr(importlib.import_module(module), attribute)
+    if not isinstance(value, Family):
+        problem, remedy = f"{target} is no isocenter.networks.Family", "Update the package that adds it"
+        raise PlanError(f"{name} cannot be used: {problem}", "network.name", remedy)
+    return value
+
+
+def _targets() -> Mapping[str, str]:
+    """{name: module:value} of each family."""
+    return NETWORKS | {name: point.value for name, point in added("isocenter.networks").items()}
