@@ -19,7 +19,7 @@ from isocenter.planning import (
     tried,
     with_settings,
 )
-from isocenter.planning.search import FAMILIES, OF_A_FOLD, STRENGTHS, TRIED, words
+from isocenter.planning.search import OF_A_FOLD, STRENGTHS, TRIED, words
 from isocenter.transforms import Augmentation
 from isocenter.values import BY_HAND
 from isocenter.verbs.plan import room_of
@@ -98,7 +98,8 @@ def test_what_a_trial_tries_is_said_in_one_line():
 
 
 def test_families_and_strengths_that_a_search_names_exist():
-    assert set(FAMILIES) <= set(networks.names())
+    tried = "unet segresnet residual_encoder_unet resnet densenet se_resnet efficientnet convnext"
+    assert networks.searched() == tuple(tried.split())
     assert set(STRENGTHS) <= set(vars(Augmentation()))
 
 
