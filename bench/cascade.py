@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=160, help="of each training")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--out", type=Path, help="keep the runs here")
-    parser.add_argument("--record", action="store_true", help="write the figures into docs/benchmarks.md")
+    parser.add_argument("--record", action="store_true", help="write the figures into docs/benchmarks")
     given = parser.parse_args()
     out = given.out or Path(tempfile.mkdtemp())
     data = told_from_afar(out / "data", given.cases)

@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS))
     parser.add_argument("--small", action="store_true", help="few steps on little volumes: it measures nothing")
-    parser.add_argument("--record", action="store_true", help="write the figures into docs/benchmarks.md")
+    parser.add_argument("--record", action="store_true", help="write the figures into docs/benchmarks")
     parser.add_argument("--out", type=Path, help="keep the volumes and the runs here")
     parser.add_argument("--resume", action="store_true", help="keep what has been trained and scored in --out before")
     given = parser.parse_args()

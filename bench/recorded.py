@@ -1,4 +1,4 @@
-"""Figures into the page of benchmarks: one section and one JSON file a part."""
+"""Figures for the pages of benchmarks: one section and one JSON file a part."""
 
 from __future__ import annotations
 
@@ -15,49 +15,58 @@ from typing import Any
 from environment import ROOT
 from machine import described
 
-PAGE = ROOT / "docs" / "benchmarks.md"
 FIGURES = ROOT / "docs" / "benchmarks"
 
 
-def record(part: str, title: str, table_markdown: str, data: dict[str, Any], *, page: Path = PAGE) -> None:
-    """Writes `docs/benchmarks/<part>.json` and the part's section of the page, with machine, command and commit.
+def record(part: str, title: str, table_markdown: str, data: dict[str, Any], *, folder: Path = FIGURES) -> None:
+    """Write `<part>.json` and the part's section of its page, both in the folder, with machine, command and commit.
 
-    The section stands between `<!-- bench:<part> -->` and `<!-- /bench:<part> -->`; a new one goes to the end.
+    The section stands between `<!-- bench:<part> -->` and `<!-- /bench:<part> -->`; a new part gets a page of its own.
     """
     command = " ".join(["python", f"bench/{Path(sys.argv[0]).name}", *map(shlex.quote, sys.argv[1:])])
     measured = {"part": part, "title": title, "machine": described(), "command": command, **_when(), **data}
-    figures = page.parent / FIGURES.name / f"{part}.json"
-    figures.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(_told(measured), indent=1, default=str, allow_nan=False)
-    figures.write_text(text + "\n", encoding="utf-8")
-    said = f"By `{command}`. Machine: {measured['machine']}."
-    section = f"## {title}\n\n{said}\n\n{table_markdown.strip()}\n"
-    page.write_text(replaced(page.read_text(encoding="utf-8"), part, section), encoding="utf-8")
+    figures, page = folder / f"{part}.json", page_of(part, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    record = json.dumps(_plain(measured), indent=1, default=str, allow_nan=False)
+    figures.write_text(record + "\n", encoding="utf-8")
+    origin = f"By `{command}`. Machine: {measured['machine']}."
+    section = f"## {title}\n\n{origin}\n\n{table_markdown.strip()}\n"
+    text = page.read_text(encoding="utf-8") if page.is_file() else f"# {title}\n"
+    page.write_text(replaced(text, part, section), encoding="utf-8")
+
+
+def page_of(part: str, folder: Path = FIGURES) -> Path:
+    """The page that holds the part's section; `<part>.md` where no page does."""
+    mark = f"<!-- bench:{part} -->"
+    holding = [page for page in sorted(folder.glob("*.md")) if mark in page.read_text(encoding="utf-8")]
+    if len(holding) > 1:
+        raise ValueError(f"the section of {part} stands on {' and '.join(page.name for page in holding)}")
+    return holding[0] if holding else folder / f"{part}.md"
 
 
 def known(part: str) -> dict[str, Any]:
-    """What was recorded of a part before; nothing where it never was."""
+    """The record of a part; empty where there is none yet."""
     figures = FIGURES / f"{part}.json"
     return json.loads(figures.read_text(encoding="utf-8")) if figures.is_file() else {}
 
 
 def replaced(text: str, part: str, section: str) -> str:
     """The page with the part's section exchanged, or added at the end."""
-    begin, end = f"<!-- bench:{part} -->", f"<!-- /bench:{part} -->"
-    new = f"{begin}\n{section}{end}"
-    if begin not in text:
+    start, end = f"<!-- bench:{part} -->", f"<!-- /bench:{part} -->"
+    new = f"{start}\n{section}{end}"
+    if start not in text:
         return f"{text.rstrip()}\n\n{new}\n"
-    if text.count(begin) != 1 or text.count(end) != 1:
-        raise ValueError(f"the page has the marks of {part} more than once, or one of them alone")
-    return re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: new, text, flags=re.DOTALL)
+    if text.count(start) != 1 or text.count(end) != 1:
+        raise ValueError(f"the page has the marks of {part} more than once, or only one of them")
+    return re.sub(f"{re.escape(start)}.*?{re.escape(end)}", lambda _: new, text, flags=re.DOTALL)
 
 
-def _told(value: Any) -> Any:
+def _plain(value: Any) -> Any:
     """A number that is none becomes null, which JSON has; where the checkout lies is nobody's business."""
     if isinstance(value, dict):
-        return {str(key): _told(one) for key, one in value.items()}
+        return {str(key): _plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_told(one) for one in value]
+        return [_plain(one) for one in value]
     if isinstance(value, str):
         return value.replace(str(ROOT), ".")
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -110,7 +110,7 @@ def main() -> None:
     print(text)
     if asked.record:
         drawn(points, PICTURE)
-        pictured = f"![Time and memory by cases, voxels, classes and workers](images/{PICTURE.name})\n\n{text}"
+        pictured = f"![Time and memory by cases, voxels, classes and workers](../images/{PICTURE.name})\n\n{text}"
         record("scaling", "How cost grows with the work", pictured, {"points": [vars(one) for one in points]})
 
 

@@ -69,7 +69,7 @@ def main() -> None:
     print(text)
     if given.record:
         _plot(rows, PICTURE)
-        picture = f"![Dice against minutes of wall time](images/{PICTURE.name})"
+        picture = f"![Dice against minutes of wall time](../images/{PICTURE.name})"
         data = {"runs": rows, "peer": versions("nnunet")}
         record("time_to_dice", "Dice against wall time", f"{text}\n\n{picture}", data)
 

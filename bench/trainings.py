@@ -27,7 +27,7 @@ def add_options(
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--core", type=int, default=0, help="the first of the cores that a training may use")
     parser.add_argument("--resume", action="store_true", help="keep what has ended well before")
-    parser.add_argument("--record", action="store_true", help="write the table to docs/benchmarks.md")
+    parser.add_argument("--record", action="store_true", help="write the table to docs/benchmarks")
 
 
 def trained(name: str, words: Sequence[object], seed: int, given: argparse.Namespace, share: int = 1) -> Watched:
