@@ -281,8 +281,9 @@ def main() -> None:
         said = (
             f"Trainings of {given.minutes:g} minutes, from raw files to the report, each on {given.threads} of "
             f"{os.cpu_count()} cores by `isocenter train` with the flags in `bench/examples.py`. So short a training "
-            "shows that the way is open, and how far it leads in that time; [longer ones](#longer-trainings) have a table of their "
-            "own. Published figures are of other splits and far longer trainings: for orientation. "
+            "shows that the way is open, and how far it leads in that time; [longer ones](#longer-trainings) "
+            "have a table of their own. Published figures are of other splits and far longer trainings: for "
+            "orientation. "
             f"Commits: {', '.join(dict.fromkeys(one.commit for one in shown if one.commit))}."
         )
         record("examples", "One table of every kind", f"{said}\n\n{text}", {"runs": [asdict(one) for one in shown]})
