@@ -19,7 +19,7 @@ from machine import described
 
 import isocenter
 from isocenter.planning import parse_value
-from isocenter.verbs.training.search import found_in
+from isocenter.verbs.training.search import result_in
 
 
 def main() -> None:
@@ -44,8 +44,8 @@ def main() -> None:
         row = isocenter.compare(*places.values()).rows[0]
         planned, searched = row.estimates
         gained.append(row.differences[0].value)
-        found = found_in(places[given.tune])
-        said = "" if found is None else found.said
+        found = result_in(places[given.tune])
+        said = "" if found is None else found.statement
         print(f"| {seed} | {planned} | {searched} | {row.differences[0]} | {said} |", flush=True)
     apart = f", SD {statistics.stdev(gained):.4f}" if len(gained) > 1 else ""
     print(f"\nMean difference over {len(gained)} seeds: {statistics.fmean(gained):+.4f}{apart}.")

@@ -17,6 +17,7 @@ from isocenter.errors import IsocenterError
 from isocenter.planning import read_plan
 from isocenter.runtime import read_json
 from isocenter.training import FEWEST_STEPS, Clock, ClockedLength, Length, Pace, Session, Speed, State, length_of
+from isocenter.verbs.plan import PlanRequest
 from isocenter.verbs.training import fit
 from isocenter.verbs.training import time_budget as verb_budget
 from isocenter.verbs.training.run_folder import planned_from
@@ -216,9 +217,8 @@ def test_where_there_is_time_for_few_steps_their_samples_are_fewer_and_stay_so_a
     assert isocenter.train(resume=tmp_path / "run").steps == FEWEST_STEPS
     assert set(batches[1:]) == {1}
     assert len(batches) > 1 + len(smaller)
-    flags = dict.fromkeys(("task", "device", "threads", "seed", "folds", "everything"))
     for minutes, batch in ((60, planned), (None, 1)):  # other minutes are no reason for fewer samples
-        anew = planned_from(tmp_path / "run" / "plan.yaml", {**flags, "minutes": minutes}, {}, {})
+        anew = planned_from(tmp_path / "run" / "plan.yaml", PlanRequest(minutes))
         assert anew.plan["training.batch"] == batch
     batches.clear()
     isocenter.train(segmented.data, out=tmp_path / "set", assignments={**small, "training.batch": 2}, **given)

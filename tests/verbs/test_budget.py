@@ -6,7 +6,7 @@ import pytest
 
 from isocenter.values import BY_HAND, Decision, Plan
 from isocenter.verbs.training import time_budget as budget
-from isocenter.verbs.training.time_budget import Afterwards, Costs, seconds_after, shared_deadline, training_deadline
+from isocenter.verbs.training.time_budget import Afterwards, Costs, Turn, seconds_after, training_deadline
 
 COSTS = Costs(predict=2.0, score=0.5, tune=1.0)
 
@@ -51,13 +51,13 @@ def test_scores_of_fresh_weights_do_not_take_the_time_of_learning():
 def test_every_fold_gets_an_equal_part_of_the_time_that_is_left():
     elapsed, ends = 20.0, []
     for fold in range(5):
-        ends.append(shared_deadline(520.0, elapsed, 5 - fold))
+        ends.append(Turn(elapsed, 5 - fold).deadline(520.0))
         elapsed = ends[-1]
     assert ends == pytest.approx([120, 220, 320, 420, 520])
 
 
 def test_a_fold_that_took_longer_takes_from_all_that_follow():
-    assert shared_deadline(520.0, 220.0, 3) == 320.0
+    assert Turn(220.0, 3).deadline(520.0) == 320.0
 
 
 def test_a_reserve_is_kept_of_the_minutes():

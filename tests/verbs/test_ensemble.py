@@ -18,6 +18,7 @@ import isocenter
 from isocenter.errors import DatasetError, IntegrityError, UsageError
 from isocenter.runtime import MEMBERS, read_tensors, seal, write_tensors
 from isocenter.verbs.ensembling.members import Member, parts_of_all
+from isocenter.verbs.plan import PlanRequest
 from isocenter.verbs.training.run_folder import planned_from
 from packages import bundle_checked_and_run
 
@@ -363,7 +364,6 @@ def test_runs_of_other_seeds_have_the_same_parts_where_the_split_has_a_seed_of_i
     assert isocenter.plan(classified.data, seed=1, device="cpu").parts != first.parts
     assert same.parts == first.parts
     assert same.plan["training.seed"] == 1
-    flags = dict.fromkeys(("task", "minutes", "device", "threads", "folds"))
-    again = planned_from(tmp_path / "plan.yaml", {**flags, "seed": 5, "everything": False}, {}, {})
+    again = planned_from(tmp_path / "plan.yaml", PlanRequest(seed=5))
     assert again.parts == first.parts
     assert again.plan["training.seed"] == 5

@@ -6,7 +6,7 @@ import pytest
 from isocenter.planning import registered
 from isocenter.values import Decision, Estimate, Plan, Row
 from isocenter.verbs.evaluation.scoring import Scored
-from isocenter.verbs.training.run_report import report
+from isocenter.verbs.training.run_report import RunReport
 
 TABLE = pd.DataFrame(
     {
@@ -38,7 +38,7 @@ def plan() -> Plan:
 def page(primary: str = "dice", openings: int = 1, made: Plan | None = None, given: list[Row] | None = None) -> str:
     every = given or [*rows("dice", 0.85, 0.85, 0.5), *rows("hd95", 3.0, 2.0, 4.0)]
     scored = Scored(TABLE, every, openings=openings, of_a_case="dice")
-    return report("Title", "Lead.", primary=primary, scored=scored, notes=[], facts={}, views="", plan=made)
+    return RunReport("Title", "Lead.", primary=primary, scored=scored, notes=[], facts={}, views="", plan=made).html
 
 
 def between(text: str, start: str, end: str) -> str:

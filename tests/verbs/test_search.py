@@ -18,10 +18,10 @@ from isocenter.training import search_study as study
 from isocenter.values import Decision
 from isocenter.verbs.plan import room_of
 from isocenter.verbs.train import train
+from isocenter.verbs.training.decisions import with_searches
 from isocenter.verbs.training.fit import Job
-from isocenter.verbs.training.folds import with_searches
-from isocenter.verbs.training.run_folder import Begun
-from isocenter.verbs.training.search import Found, length_of, searched
+from isocenter.verbs.training.run_folder import RunFolder
+from isocenter.verbs.training.search import SearchResult, length_of, searched
 
 # Of few enough steps for a second, and without a clock, so that two of them can be compared.
 TINY = {
@@ -151,7 +151,7 @@ def test_what_is_better_beyond_chance_takes_the_plans_place_and_says_why(made, t
 def test_minutes_for_one_trial_alone_leave_the_plan_and_say_so(made, tmp_path):
     found = search(made, tmp_path, with_(made.plan, {**TIMED, "search.minutes": 0.002}))
     assert (len(found.rows), found.changed) == (1, {})
-    assert "no time was left for another: the plan stays" in found.said
+    assert "no time was left for another: the plan stays" in found.statement
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def run(data, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ISOCENTER_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         with pytest.MonkeyPatch.context() as killed:
-            killed.setattr(Begun, "write_plan", dies)
+            killed.setattr(RunFolder, "write_plan", dies)
             with pytest.raises(RuntimeError, match="went down"):
                 isocenter.train(data, out=out, device="cpu", threads=1, assignments=TINY)
         record = json.loads((out / "search" / "result.json").read_text())
@@ -240,9 +240,8 @@ def test_without_the_extra_the_install_line_is_the_remedy(data, tmp_path, monkey
 
 def test_the_plan_of_folds_names_what_each_ones_search_has_put_in_place_and_keeps_its_own(made, tmp_path):
     found = Decision(0.3, "trial 1 of 2", "search/trials.csv, trial 1")
-    edited = Found({"training.weight_decay": found}, "").applied(made.plan)
-    jobs = [job_of(made, tmp_path / name, plan) for name, plan in (("0", made.plan), ("1", edited))]
-    plan = with_searches(made.plan, jobs)
+    edited = SearchResult({"training.weight_decay": found}, "").applied(made.plan)
+    plan = with_searches(made.plan, [made.plan, edited])
     decision = plan.decision("training.weight_decay")
     assert decision.value == made.plan["training.weight_decay"]
     assert decision.because.endswith("0.3 in fold 1")

@@ -23,7 +23,7 @@ from isocenter.runtime import (
 from isocenter.transforms import COLOUR, stacked
 from isocenter.values import Case, Decision, Image
 from isocenter.verbs.package import MARKS, Packaged, becoming, is_zip
-from isocenter.verbs.reading import open_dataset, refuse_missing, refuse_taken
+from isocenter.verbs.reading import ReadingOptions, open_dataset, refuse_missing, refuse_taken
 
 # Each is predicted several times by every backend.
 MOST = 20
@@ -118,7 +118,7 @@ class _Shown:
         if images is not None:
             colour = model.preprocessing.channels == COLOUR
             count = 1 if colour else len(model.preprocessing.channels)
-            found = list(open_dataset(images, {}, references=False, channels=count))
+            found = list(open_dataset(images, ReadingOptions(), references=False, channels=count))
             self.cases = found[:MOST]
             self.said = f"{len(self.cases)} of {counted(len(found), 'case')}"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from isocenter.transforms import GREY
 from isocenter.values import Cohort, Dataset, Problem
 from isocenter.verbs.reading import (
     SEVERITIES,
+    ReadingKeywords,
+    ReadingOptions,
     case_record,
     check_page,
     looked_through,
@@ -100,20 +102,21 @@ def check(
     threads: int | None = None,
     scheduler: str | None = None,
     task: str | None = None,
-    **given: Any,
+    **reading: Unpack[ReadingKeywords],
 ) -> Check:
     """Read every case of `data` once and say what is there and what is wrong.
 
     out:   a folder for check.json and check.html; nothing is written without it
-    given: layout, labels, patient, column, modality, part, prefer, as in `train`
+    reading: the fields of `ReadingOptions`: layout, labels, patient, column, modality and so on
     scheduler: address of a dask scheduler whose workers read the cases; they see the data under the same paths
     task:  whose references are looked at, where files can be read as one kind or another
     Raises UsageError for a path that is not there, DatasetError for a folder that cannot be understood.
     """
     if out is not None:
         refuse_taken(Path(out), overwrite, MARKS)
-    there = scheduler is not None and isinstance(data, (str, Path))
-    dataset = _opened(Path(data).absolute() if there else data, given, needs_of(task))  # type: ignore[arg-type]
+    if scheduler is not None and isinstance(data, str | Path):
+        data = Path(data).absolute()  # a worker has another working folder
+    dataset = _opened(data, ReadingOptions(**reading), needs_of(task))
     examination = looked_through(dataset, threads or cores(), None if scheduler is None else Cluster(scheduler))
     facts = _facts(dataset, examination)
     result = Check(dataset, examination, facts, Path(out) if out is not None else None)
@@ -124,12 +127,12 @@ def check(
     return result
 
 
-def _opened(data: str | Path | Dataset, given: Mapping[str, Any], needs: Collection[str]) -> Dataset:
-    """The data set; images without any reference are looked at too, and the lack is an error to be listed."""
+def _opened(data: str | Path | Dataset, reading: ReadingOptions, needs: Collection[str]) -> Dataset:
+    """The data set; images without any reference are checked too, and the lack becomes an error of the list."""
     try:
-        return open_dataset(data, given, needs=needs)
+        return open_dataset(data, reading, needs=needs)
     except DatasetError as error:
-        dataset = open_dataset(data, given, references=False)
+        dataset = open_dataset(data, reading, references=False)
         if dataset.kinds or not len(dataset):
             raise
         lack = Problem("error", error.problem, (), "nothing can be learnt from them, only predicted", error.remedy)

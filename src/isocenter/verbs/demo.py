@@ -16,7 +16,7 @@ from isocenter.values import Dataset
 from isocenter.verbs.evaluation import read_split
 from isocenter.verbs.phantom_cohort import VERSION, write_phantoms
 from isocenter.verbs.predict import Predicted, predict
-from isocenter.verbs.reading import open_dataset, tracked
+from isocenter.verbs.reading import ReadingOptions, open_dataset, tracked
 from isocenter.verbs.train import Run, train
 
 log = logging.getLogger("isocenter")
@@ -37,12 +37,12 @@ LEAST_MINUTES = 0.5
 class Source:
     """Which data the demo uses, and why.
 
-    given: how they are to be read, as in `train`
+    reading: how they are to be read
     """
 
     path: Path
     why: str
-    given: Mapping[str, Any] = field(default_factory=dict)
+    reading: ReadingOptions = field(default_factory=ReadingOptions)
 
     def __str__(self) -> str:
         return f"data: {self.path} ({self.why})"
@@ -68,7 +68,7 @@ def demo(
     if Path(out).exists() and not overwrite:
         raise UsageError("exists already", str(out), "Choose another --out, or give --overwrite")
     source = Source(Path(data), "given") if data is not None else find_data(Path.cwd())
-    dataset = open_dataset(source.path, source.given)
+    dataset = open_dataset(source.path, source.reading)
     say(f"{source}: {counted(len(dataset), 'case')}")
     left = minutes - (time.monotonic() - began) / 60 - PREDICTION_MINUTES
     run = train(
@@ -77,7 +77,7 @@ def demo(
         out=out,
         overwrite=overwrite,
         assignments=assignments,
-        **source.given,
+        **source.reading.chosen,
     )
     for line in str(run).splitlines()[:-1]:  # the last one is the report's path
         say(line)
@@ -90,7 +90,9 @@ def find_data(start: Path) -> Source:
     """The best data there are: beside the project, else public, else simulated."""
     for place in start.resolve().parents:
         if (place / BESIDE).is_dir():
-            return Source(place / BESIDE, "real MR volumes, found beside the project", {"labels": BESIDE_LABELS})
+            return Source(
+                place / BESIDE, "real MR volumes, found beside the project", ReadingOptions(labels=BESIDE_LABELS)
+            )
     folder = cache_folder() / "downloads" / PUBLIC
     if folder.is_dir():
         return Source(folder / PUBLIC, "the public set of real MR volumes, downloaded before")

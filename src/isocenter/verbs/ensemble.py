@@ -44,14 +44,14 @@ from isocenter.verbs.ensembling import (
 from isocenter.verbs.evaluation import CASES, DATA_RECORD, Scored, score, split_table
 from isocenter.verbs.plan import relative_to
 from isocenter.verbs.reading import (
-    READING,
+    ReadingOptions,
     announced_device,
     open_dataset,
     refuse_taken,
     result_folder,
     with_references,
 )
-from isocenter.verbs.training import ENVIRONMENT, EVALUATION, NOTES, REPORT, report
+from isocenter.verbs.training import ENVIRONMENT, EVALUATION, NOTES, REPORT, RunReport
 
 log = logging.getLogger("isocenter")
 # What tells an ensemble's folder from any other.
@@ -145,7 +145,7 @@ def ensemble(
 def _data_of(members: Sequence[Member], task: Task, data: str | Path | None) -> Dataset:
     """The members' data, read again as the first read them; UsageError where they are not what they were."""
     first = members[0]
-    options = {key: value for key, value in first.plan.options.items() if key in READING}
+    options = ReadingOptions.of_plan(first.plan.options)
     place = first.run / first.plan.data if data is None else Path(data)
     dataset = with_references(open_dataset(place, options, needs=task.needs), task)
     there = {case.id for case in dataset}
@@ -175,7 +175,7 @@ def _tested(folder: Path, out: Path, joined: Joined, model: Model, said: Weighed
     notes = _notes(members, scored, known)
     write_json(folder / NOTES, "isocenter.run", {"notes": notes, "minutes": None})
     write_json(folder / ENVIRONMENT, "isocenter.environment", environment())
-    page = report(
+    page = RunReport(
         f"Ensemble of {counted(len(members), 'run')} on {dataset.name}",
         f"{counts_of(parts)}; {SPLIT_BECAUSE}.",
         primary=primary,
@@ -191,9 +191,9 @@ def _tested(folder: Path, out: Path, joined: Joined, model: Model, said: Weighed
         plan=plan,
         problems=() if scored is None else scored.problems,
         environment=environment(),
-        beside=[members_section(members, said, beside, parts)],
+        members=[members_section(members, said, beside, parts)],
     )
-    (folder / REPORT).write_text(page, encoding="utf-8")
+    (folder / REPORT).write_text(page.html, encoding="utf-8")
     rows = () if scored is None else tuple(scored.rows)
     return Ensemble(out, named, said.because, rows, primary, beside, tuple(notes))
 

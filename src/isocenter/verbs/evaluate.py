@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 from isocenter.errors import DatasetError, PlanError, counted, listed
 from isocenter.evaluation import rows_to_json
@@ -17,14 +17,15 @@ from isocenter.tasks import Task, suffices
 from isocenter.values import Case, Dataset, Plan, Problem, Row
 from isocenter.verbs.evaluation import Choice, Predictor, Scored, choice, score, with_subsets
 from isocenter.verbs.reading import (
-    READING,
+    ReadingKeywords,
+    ReadingOptions,
     announced_device,
     open_dataset,
     refuse_taken,
     result_folder,
     with_references,
 )
-from isocenter.verbs.training import OutOfFold, report, training_log
+from isocenter.verbs.training import OutOfFold, RunReport, training_log
 
 MARKS = ("cases.csv", "summary.json")
 
@@ -78,12 +79,13 @@ def evaluate(
     device: str = "auto",
     threads: int | None = None,
     seed: int = 0,
-    **given: Any,
+    **reading: Unpack[ReadingKeywords],
 ) -> Evaluation:
     """Predict the cases of `data` and score them on their references' own grids.
 
     split: where `data` are the model's own (by content), the run's test cases unless told otherwise; of other data
            the set's own test part, or else all cases, without those that trained the model (by content)
+    reading: the fields of `ReadingOptions`; of the model's own data those that it was trained with
     out:   a folder for cases.csv, summary.json, report.html and the viewers' pages
     A case that fails is reported and the rest goes on.
     Raises DatasetError where the data are not of the model's kind.
@@ -96,7 +98,8 @@ def evaluate(
         device = announced_device(device, threads).value
         loaded, run = load(model, device), Path(model)
     plan = _plan_of(run)
-    dataset = open_dataset(data, {**_as_trained(run, plan, data), **given}, needs=loaded.task.needs)
+    options = _as_trained(run, plan, data).overridden(ReadingOptions(**reading))
+    dataset = open_dataset(data, options, needs=loaded.task.needs)
     if not suffices(loaded.task, dataset.kinds):
         raise DatasetError(
             f"has no references of the kind {', '.join(sorted(loaded.task.needs))}",
@@ -137,12 +140,12 @@ def unshared(task: Task, cases: Sequence[Case]) -> Iterator[str]:
             yield f"Not scored, because no case here says anything of them: {listed(lacking)}."
 
 
-def _as_trained(run: Path | None, plan: Plan | None, data: str | Path | Dataset) -> dict[str, Any]:
-    """The flags with which a run read its own data; nothing for other data, whose flags may be others."""
+def _as_trained(run: Path | None, plan: Plan | None, data: str | Path | Dataset) -> ReadingOptions:
+    """The options by which a run read its own data; none for other data, whose options may be others."""
     if run is None or plan is None or isinstance(data, Dataset):
-        return {}
+        return ReadingOptions()
     own = bool(plan.data) and (run / plan.data).resolve() == Path(data).resolve()
-    return {key: value for key, value in plan.options.items() if own and key in READING}
+    return ReadingOptions.of_plan(plan.options) if own else ReadingOptions()
 
 
 def _plan_of(run: Path | None) -> Plan | None:
@@ -176,7 +179,7 @@ def _report(result: Evaluation, model: Model, dataset: Dataset, run: Path | None
         "hash of the model's data": model.record.get("data_hash", "not recorded"),
         "weights": model.record.get("weights_sha256", "not recorded"),
     }
-    return report(
+    page = RunReport(
         f"Evaluation on {dataset.name}",
         f"{counted(result.scored.table['case'].nunique(), 'case')}: {result.which}.",
         primary=result.primary,
@@ -189,3 +192,4 @@ def _report(result: Evaluation, model: Model, dataset: Dataset, run: Path | None
         problems=(*dataset.problems, *result.scored.problems),
         environment=environment(),
     )
+    return page.html

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from isocenter.errors import UsageError
 from isocenter.files import dataset_hash, write_text
@@ -36,7 +36,9 @@ from isocenter.quality import Examination, retested
 from isocenter.tasks import kind_for, needs_of
 from isocenter.values import Dataset, Decision, Fingerprint, Plan, Shortcut, Split
 from isocenter.verbs.reading import (
-    READING,
+    EVERYTHING,
+    ReadingKeywords,
+    ReadingOptions,
     announced_device,
     looked_through,
     open_dataset,
@@ -99,6 +101,37 @@ class Planned:
         return {"schema": "isocenter.plan", "version": 1, "data_hash": self.plan.data_hash, "rows": decisions}
 
 
+@dataclass(frozen=True)
+class PlanRequest:
+    """What a person asks of a plan; None where nobody decided.
+
+    minutes:     from a command's start to the finished model
+    everything:  train on all cases but a set's own test part
+    folds:       cross-validation in so many parts; 0 for one test part
+    assignments: {"section.name": value} set by hand
+    """
+
+    minutes: float | None = None
+    device: str | None = None
+    threads: int | None = None
+    seed: int | None = None
+    task: str | None = None
+    everything: bool = False
+    folds: int | None = None
+    assignments: Mapping[str, Any] = field(default_factory=dict)
+    reading: ReadingOptions = field(default_factory=ReadingOptions)
+
+    def number(self, name: str, otherwise: int | None) -> int:
+        """A number set by hand that decides before there is a plan; the plan refuses another kind of value."""
+        value = self.assignments.get(name)
+        return value if isinstance(value, int) and value >= 0 else otherwise or 0
+
+    def share(self, name: str) -> float | None:
+        """A share set by hand; None where nobody set it."""
+        value = self.assignments.get(name)
+        return float(value) if isinstance(value, int | float) and 0 <= value < 1 else None
+
+
 def plan(
     data: str | Path | Dataset,
     *,
@@ -112,7 +145,7 @@ def plan(
     everything: bool = False,
     folds: int = 0,
     assignments: Mapping[str, Any] | None = None,
-    **given: Any,
+    **reading: Unpack[ReadingKeywords],
 ) -> Planned:
     """Every choice that training on `data` would make, each with its reason.
 
@@ -121,26 +154,25 @@ def plan(
     assignments: {"section.name": value} set by hand
     everything:  train on all cases but a set's own test part
     folds:       cross-validation in so many parts; 0 for one test part
+    reading:     the fields of `ReadingOptions`: layout, labels, patient, column, modality and so on
     Raises what `check` raises, DatasetError where the data should not be trained on, PlanError for an impossible value.
     """
-    if minutes is not None and not 0 < minutes < math.inf:
-        raise UsageError(f"{minutes} minutes", "--minutes", "Give more than 0")
+    options, chosen = ReadingOptions(**reading), dict(assignments or {})
     if out is not None:
         refuse_taken(Path(out), overwrite)
-    seed = _wanted(assignments, "training.seed", seed)
-    folds = _wanted(assignments, "split.folds", folds)
-    if everything and folds:
-        raise UsageError("every case trains, so no fold is left to test", "--all", "Leave out --all or --folds")
-    check_wishes(assignments or {}, folds=folds, device=device)
-    dataset = open_dataset(data, given, needs=needs_of(task))
-    chosen = announced_device(device)
-    machine = this_machine(chosen.value, threads)
-    examination = looked_through(dataset, machine.threads)
-    refuse_unfit(examination)
-    usable = with_references(examination.dataset, kind_for(examination.dataset, task))
-    examination = replace(examination, dataset=usable, problems=usable.problems)
-    drawn = _wanted(assignments, "split.seed", seed)
-    made_of, decision = _parted(usable, examination.twins, folds, seed=drawn, everything=everything)
+    made = planned(data, PlanRequest(minutes, device, threads, seed, task, everything, folds, chosen, options))
+    if out is None:
+        return made
+    write_text(Path(out), plan_text(relative_to(made.plan, Path(out).parent)), overwrite=overwrite)
+    return replace(made, out=Path(out))
+
+
+def planned(data: str | Path | Dataset, request: PlanRequest) -> Planned:
+    """The data read and looked through, and the plan that was asked for; see `plan` for what it raises."""
+    _refuse_impossible(request)
+    examination, chosen, machine = _examined(data, request)
+    usable, seed = examination.dataset, request.number("training.seed", request.seed)
+    made_of, decision = _parted(examination, request)
     parts = made_of[0]
     training = examination.fingerprint.only(_training(parts))
     made = make_plan(
@@ -150,58 +182,67 @@ def plan(
         machine,
         Wishes(
             chosen,
-            USUAL_MINUTES if minutes is None else minutes,
+            USUAL_MINUTES if request.minutes is None else request.minutes,
             seed,
-            folds,
-            task,
-            network=(assignments or {}).get("network.name"),
-            context=(assignments or {}).get("network.context"),
-            modality_dropout=_share(assignments, "training.modality_dropout"),
+            request.number("split.folds", request.folds),
+            request.task,
+            network=request.assignments.get("network.name"),
+            context=request.assignments.get("network.context"),
+            modality_dropout=request.share("training.modality_dropout"),
         ),
         _retest(examination, _training(parts), seed),
     )
-    if minutes is None:
+    if request.minutes is None:
         made = made.with_decision("training.minutes", Decision(USUAL_MINUTES, "no other time was asked for"))
-    decided = {"network.context"}  # names of columns, of which the training cases have told the rest
-    others = {name: value for name, value in (assignments or {}).items() if name not in decided}
-    made = _by_hand(shared_by_folds(made) if folds else made, others, training, machine)
-    kept = {key: given[key] for key in READING if given.get(key)}
-    place = "" if dataset.root is None else str(dataset.root)
-    made = replace(
-        made, data=place, data_hash=dataset_hash(usable), options=kept | ({"everything": True} if everything else {})
-    )
-    target = Path(out) if out is not None else None
-    if target is not None:
-        write_text(target, plan_text(relative_to(made, target.parent)), overwrite=overwrite)
-    return Planned(made, examination, parts, target, made_of if folds else ())
+    folds = made_of if made["split.folds"] else ()
+    made = _by_hand(shared_by_folds(made) if folds else made, request.assignments, training, machine)
+    place = "" if usable.root is None else str(usable.root)
+    options = request.reading.chosen | ({EVERYTHING: True} if request.everything else {})
+    made = replace(made, data=place, data_hash=dataset_hash(usable), options=options)
+    return Planned(made, examination, parts, folds=folds)
 
 
-def _by_hand(made: Plan, assignments: Mapping[str, Any] | None, training: Fingerprint, machine: Machine) -> Plan:
-    """With what was set by hand, refused where it cannot be followed, and the memory that it then takes."""
-    if not assignments:
+def _refuse_impossible(request: PlanRequest) -> None:
+    """UsageError or PlanError for what can be refused before the data are read."""
+    if request.minutes is not None and not 0 < request.minutes < math.inf:
+        raise UsageError(f"{request.minutes} minutes", "--minutes", "Give more than 0")
+    folds = request.number("split.folds", request.folds)
+    if request.everything and folds:
+        raise UsageError("every case trains, so no fold is left to test", "--all", "Leave out --all or --folds")
+    check_wishes(request.assignments, folds=folds, device=request.device or "auto")
+
+
+def _examined(data: str | Path | Dataset, request: PlanRequest) -> tuple[Examination, Decision, Machine]:
+    """The data set looked through, with the cases that teach this kind of problem something; where to compute."""
+    dataset = open_dataset(data, request.reading, needs=needs_of(request.task))
+    device = announced_device(request.device or "auto")
+    machine = this_machine(device.value, request.threads)
+    examination = looked_through(dataset, machine.threads)
+    refuse_unfit(examination)
+    usable = with_references(examination.dataset, kind_for(examination.dataset, request.task))
+    return replace(examination, dataset=usable, problems=usable.problems), device, machine
+
+
+def _by_hand(made: Plan, assignments: Mapping[str, Any], training: Fingerprint, machine: Machine) -> Plan:
+    """The plan with what was set by hand, refused where it cannot be followed, and the memory that it then takes.
+
+    Names of covariates are left as they are: the training cases have decided which columns there are.
+    """
+    others = {name: value for name, value in assignments.items() if name != "network.context"}
+    if not others:
         return made
-    made = with_settings(made, assignments)
+    made = with_settings(made, others)
     settings(made)
     return with_memory(made, training, machine)
 
 
-def _wanted(assignments: Mapping[str, Any] | None, name: str, otherwise: int) -> int:
-    """A number set by hand that decides before there is a plan; another value is refused with the others."""
-    value = (assignments or {}).get(name)
-    return value if isinstance(value, int) and value >= 0 else otherwise
-
-
-def _share(assignments: Mapping[str, Any] | None, name: str) -> float | None:
-    """The same of a share; None where nobody set it."""
-    value = (assignments or {}).get(name)
-    return float(value) if isinstance(value, int | float) and 0 <= value < 1 else None
-
-
-def _parted(
-    dataset: Dataset, twins: tuple[frozenset[str], ...], folds: int, *, seed: int, everything: bool
-) -> tuple[tuple[Parts, ...], Decision]:
+def _parted(examination: Examination, request: PlanRequest) -> tuple[tuple[Parts, ...], Decision]:
+    """The parts of the cases, of one split or of each fold, and why."""
+    dataset, twins = examination.dataset, examination.twins
+    folds = request.number("split.folds", request.folds)
+    seed = request.number("split.seed", request.number("training.seed", request.seed))
     if not folds:
-        parts, decision = split(dataset, seed=seed, everything=everything, twins=twins)
+        parts, decision = split(dataset, seed=seed, everything=request.everything, twins=twins)
         return (parts,), decision
     made = split_folds(dataset, folds, seed=seed, twins=twins)
     return made, folds_decision(dataset, made, seed)

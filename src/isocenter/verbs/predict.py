@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from isocenter import files
 from isocenter.errors import (
@@ -33,17 +33,27 @@ from isocenter.verbs.prediction import (
     Wanted,
     found_from_anywhere,
     in_full,
-    told_apart,
+    with_own_names,
 )
-from isocenter.verbs.reading import announce, open_dataset, refuse_taken, result_folder, tracked
+from isocenter.verbs.reading import (
+    ReadingKeywords,
+    ReadingOptions,
+    announce,
+    open_dataset,
+    refuse_taken,
+    result_folder,
+    tracked,
+)
 
 log = logging.getLogger("isocenter")
 
 MARKS = ("predictions.csv", "summary.json")
 # A lack of something that the next case may not meet.
 OF_ONE_CASE = (MemoryShortageError, WorkerLostError)
-# Tables of what is known of patients, or what is known of the one.
-Told = str | Path | Sequence[str | Path] | Mapping[str, Any] | None
+# A table of covariates, several of them, or the covariates of the one patient by name.
+Covariates = str | Path | Sequence[str | Path] | Mapping[str, Any] | None
+# What can be predicted.
+Input = str | Path | Image | Dataset
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +104,7 @@ class Predicted:
 
 def predict(
     model: str | Path | Model,
-    *inputs: str | Path | Image | Dataset,
+    *inputs: Input,
     out: str | Path | None = None,
     overwrite: bool = False,
     format: str = "auto",
@@ -109,8 +119,8 @@ def predict(
     region: str | None = None,
     overlap: float | None = None,
     seconds: float | None = None,
-    covariates: Told = None,
-    **given: Any,
+    covariates: Covariates = None,
+    **reading: Unpack[ReadingKeywords],
 ) -> Predicted:
     """Predict every input: an image file, a folder of one DICOM series, or a cohort of any known layout.
 
@@ -130,10 +140,12 @@ def predict(
     covariates: of the patients, for a model that was trained with them: a table or several with a row for each case
             or patient, or of what was read time and again rows with their times; or those of the one patient by name,
             what was read as pairs of a time and a number. A cohort whose own tables have them needs no other
+    reading: the fields of `ReadingOptions`: layout, patient, column and so on
     A case that fails is reported and the rest goes on; DatasetError where every one fails. The next case is read and
     the last one written while the network sees one; where memory runs out fewer windows go through it at once.
     ResourceError where the disk is full; what was done by then is kept.
     """
+    options = ReadingOptions(**reading)
     if not inputs:
         raise UsageError("nothing to predict", "predict", "Give files or folders after the model")
     if format not in ("auto", *FORMATS):
@@ -154,11 +166,12 @@ def predict(
     with nullcontext() if folder is None else result_folder(folder, overwrite, MARKS) as partial:
         asked = Asked(partial, wanted, mirror, place, overlap, seconds)
         if scheduler is None or isinstance(model, Model):
-            result = _predicted(loaded, inputs, given, asked, Here(loaded), covariates)
+            result = _predicted(loaded, inputs, options, asked, Here(loaded), covariates)
         else:
             weights = str(loaded.record.get("weights_sha256"))
             there = There(Cluster(scheduler), str(Path(model).absolute()), weights, device, threads, fold, backend)
-            result = _predicted(loaded, [_in_full(one) for one in inputs], given, in_full(asked), there, covariates)
+            everywhere = [_in_full(one) for one in inputs]
+            result = _predicted(loaded, everywhere, options, in_full(asked), there, covariates)
             result = _as_given(result, inputs)
         if folder is None or partial is None:
             return result
@@ -205,18 +218,18 @@ def _write_records(
 
 def _predicted(
     model: Model,
-    inputs: Sequence[str | Path | Image | Dataset],
-    given: Mapping[str, Any],
+    inputs: Sequence[Input],
+    reading: ReadingOptions,
     asked: Asked,
     predictor: Predictor,
-    covariates: Told = None,
+    covariates: Covariates,
 ) -> Predicted:
     """Every case predicted, its dense result written into the folder; what failed is named, and the rest goes on."""
     channels = model.preprocessing.channels
     count, absent = 1 if channels == COLOUR else len(channels), bool(model.preprocessing.settings.get("absent"))
-    found = [_opened(one, given, count, absent) for one in inputs]
-    cases = _with_covariates(told_apart([case for cases, _ in found for case in cases]), covariates)
-    problems = [problem for _, of_data in found for problem in of_data if problem.severity == "error"]
+    opened = [_opened(one, reading, count, absent) for one in inputs]
+    cases = _with_covariates(with_own_names([case for cases, _ in opened for case in cases]), covariates)
+    problems = [problem for _, of_data in opened for problem in of_data if problem.severity == "error"]
     done: dict[str, Done] = {}
     stopped: BaseException | None = None
     with tracked("predicting") as tracker:
@@ -260,7 +273,7 @@ def _gathered(done: Sequence[Done], problems: Sequence[Problem], stopped: BaseEx
     )
 
 
-def _in_full(given: str | Path | Image | Dataset) -> str | Path | Image | Dataset:
+def _in_full(given: Input) -> Input:
     """An input as a process with another working folder finds it."""
     return Path(given).absolute() if isinstance(given, (str, Path)) else given
 
@@ -275,26 +288,26 @@ def _as_given(result: Predicted, inputs: Sequence[object]) -> Predicted:
     return replace(result, table=table)
 
 
-def _with_covariates(cases: Sequence[Case], covariates: Told) -> list[Case]:
-    """The cases with what is said of them beside their images, in place of what their own tables say."""
+def _with_covariates(cases: Sequence[Case], covariates: Covariates) -> list[Case]:
+    """The cases with these covariates in place of those of their own tables."""
     if covariates is None:
         return list(cases)
     if isinstance(covariates, Mapping):
         return [replace(case, covariates=covariates) for case in cases]
-    found = list(cases)
+    merged = list(cases)
     for table in [covariates] if isinstance(covariates, str | Path) else covariates:
-        told = files.covariates_in(Path(table), [(case.id, case.patient) for case in cases])
-        found = [replace(case, covariates={**case.covariates, **one}) for case, one in zip(found, told, strict=True)]
-    return found
+        rows = files.covariates_in(Path(table), [(case.id, case.patient) for case in cases])
+        merged = [replace(case, covariates={**case.covariates, **row}) for case, row in zip(merged, rows, strict=True)]
+    return merged
 
 
 def _opened(
-    given_input: str | Path | Image | Dataset, given: Mapping[str, Any], channels: int, absent: bool
+    given_input: Input, reading: ReadingOptions, channels: int, absent: bool
 ) -> tuple[list[Case], list[Problem]]:
     """The cases of one input, and what could not be read of it."""
     if isinstance(given_input, Image):
         paths = given_input.source.paths if given_input.source else ()
         name = Path(paths[0]).name.split(".")[0] if paths else "image"
         return [Case(name, name, {"image": given_input})], []
-    dataset = open_dataset(given_input, given, references=False, channels=channels, absent=absent)
+    dataset = open_dataset(given_input, reading, references=False, channels=channels, absent=absent)
     return list(dataset), list(dataset.problems)

@@ -13,7 +13,7 @@ from isocenter.tasks import Task, tuned_on
 from isocenter.training import Weighed, equal, heard, weighed
 from isocenter.values import Case, Dataset, Decision, Prediction, Split
 from isocenter.verbs.ensembling.members import Member, Parts
-from isocenter.verbs.reading import tracked
+from isocenter.verbs.reading import ReadingOptions, tracked
 from isocenter.verbs.training import predicted, prepared
 
 
@@ -81,7 +81,7 @@ def weights_of(joined: Joined, asked: str, seed: int) -> Weighed:
     plan, model = members[0].plan, joined.model
     assert isinstance(model.preprocessing, Preprocessing)  # noqa: S101 - they are runs of ours
     wanted = replace(settings(plan), task=model.task, preprocessing=model.preprocessing)
-    ready = prepared(cases, wanted, plan.options)
+    ready = prepared(cases, wanted, ReadingOptions.of_plan(plan.options))
     patients = [case.patient for case in cases]
     return weighed(heard(joined.networks, model.task, model.inference, ready, patients), seed=seed)
 

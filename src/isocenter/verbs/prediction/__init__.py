@@ -9,7 +9,7 @@ from isocenter.lazy import lazy_index
 if TYPE_CHECKING:
     from isocenter.verbs.prediction.case import Asked, Done, noted
     from isocenter.verbs.prediction.region import found_from_anywhere
-    from isocenter.verbs.prediction.result_files import FORMATS, Wanted, told_apart
+    from isocenter.verbs.prediction.result_files import FORMATS, Wanted, with_own_names
     from isocenter.verbs.prediction.where import Here, Predictor, There, in_full
 
 __all__ = [
@@ -23,7 +23,7 @@ __all__ = [
     "found_from_anywhere",
     "in_full",
     "noted",
-    "told_apart",
+    "with_own_names",
 ]
 
 if not TYPE_CHECKING:

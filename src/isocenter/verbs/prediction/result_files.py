@@ -37,7 +37,7 @@ class Wanted:
     overlay: bool = False
 
 
-def told_apart(cases: Sequence[Case]) -> list[Case]:
+def with_own_names(cases: Sequence[Case]) -> list[Case]:
     """Cases with file names of their own: ids can be anything, and two inputs may share one."""
     taken: set[str] = set()  # in lower case, as some file systems do not tell them apart
     named = []

@@ -9,21 +9,22 @@ from isocenter.lazy import lazy_index
 if TYPE_CHECKING:
     from isocenter.verbs.reading.check_report import SEVERITIES, case_record, check_page
     from isocenter.verbs.reading.dataset import (
-        READING,
-        VOXELS,
         looked_through,
         open_dataset,
         refuse_unfit,
         with_references,
     )
     from isocenter.verbs.reading.device import announce, announced_device
+    from isocenter.verbs.reading.options import EVERYTHING, VOXELS, ReadingKeywords, ReadingOptions
     from isocenter.verbs.reading.output_folder import named_as, refuse_missing, refuse_taken, result_folder
     from isocenter.verbs.reading.progress import Tracker, tracked, watched
 
 __all__ = [
-    "READING",
+    "EVERYTHING",
     "SEVERITIES",
     "VOXELS",
+    "ReadingKeywords",
+    "ReadingOptions",
     "Tracker",
     "announce",
     "announced_device",

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from isocenter.errors import DatasetError, UsageError, counted
+from isocenter.errors import DatasetError, counted
 from isocenter.files import DatasetOptions, ReadOptions, read_dataset
 from isocenter.quality import Examination, examine
 from isocenter.runtime import Spread
@@ -16,63 +15,50 @@ from isocenter.tasks import Task, suffices
 from isocenter.transforms import aligned
 from isocenter.values import Case, Dataset, Image, LazyMapping, Problem
 from isocenter.verbs.reading.boxes_of_masks import BOXES, OBJECT_MAPS, each_object, with_boxes
+from isocenter.verbs.reading.options import ReadingOptions
 from isocenter.verbs.reading.progress import tracked
-
-# The flags that say how data are read; a plan keeps them, so that training from it reads the data in the same way.
-READING = ("layout", "labels", "patient", "column", "modality", "part", "prefer", "fill_missing", "align")
-# Those that make other voxels of the same files.
-VOXELS = ("part", "prefer", "fill_missing", "align")
 
 
 def open_dataset(
     data: str | Path | Dataset,
-    given: Mapping[str, Any],
+    reading: ReadingOptions,
     *,
     references: bool = True,
     channels: int | None = None,
     absent: bool = False,
     needs: Collection[str] = (),
 ) -> Dataset:
-    """A data set as it is, or read from its path as the flags in `READING` say.
+    """Return a data set as it is, or read it from its path by these options.
 
     channels: images of one case, where a model says how many
     absent:   whether it does without some of them
     needs:    kinds of reference that a task asks for, where a file can be read as one or another
-    Raises UsageError for a flag that is none, and what reading raises.
+    Raises what reading raises.
     """
-    unknown = sorted(set(given) - set(READING))
-    if unknown:
-        raise UsageError(
-            f"{', '.join(unknown)} says nothing about reading", "options", f"Choose of {', '.join(READING)}"
-        )
-    each = each_object(given.get("labels")) if BOXES in needs else None
+    each = each_object(reading.labels) if BOXES in needs else None
     if each is not None:
-        given, needs = {**given, "labels": None}, {*needs, OBJECT_MAPS}
-    options = replace(_options(given, references, channels, needs), absent=absent)
+        reading, needs = replace(reading, labels=None), {*needs, OBJECT_MAPS}
+    options = DatasetOptions(
+        layout=reading.layout,
+        labels=reading.labels,
+        patient=reading.patient,
+        column=dict(reading.column or {}),
+        modality=reading.modality,
+        read=ReadOptions(reading.part or None, reading.prefer or None, reading.fill_missing),
+        references=references,
+        channels=channels,
+        kinds=frozenset(needs),
+        absent=absent,
+    )
     dataset = data if isinstance(data, Dataset) else read_dataset(data, options)
     if BOXES in needs and references:
         dataset = with_boxes(dataset, each or "object")
-    if not given.get("align"):
+    if not reading.align:
         return dataset
     cases = [
         replace(case, images=LazyMapping({n: partial(_aligned, case, n) for n in case.images})) for case in dataset
     ]
     return replace(dataset, cases=tuple(cases))
-
-
-def _options(
-    given: Mapping[str, Any], references: bool, channels: int | None, needs: Collection[str]
-) -> DatasetOptions:
-    reading = {key: given[key] for key in ("part", "prefer", "fill_missing") if given.get(key)}
-    named = {key: given[key] for key in ("layout", "labels", "patient", "modality") if given.get(key)}
-    return DatasetOptions(
-        **named,
-        column=dict(given.get("column") or {}),
-        read=ReadOptions(**reading),
-        references=references,
-        channels=channels,
-        kinds=frozenset(needs),
-    )
 
 
 def _aligned(case: Case, name: str) -> Image:

@@ -32,17 +32,17 @@ from isocenter.training import Clock, keep_marked
 from isocenter.values import Case, Decision, Plan
 from isocenter.verbs.plan import relative_to
 from isocenter.verbs.reading import tracked
-from isocenter.verbs.training.fit import Job, fit, say_decided
-from isocenter.verbs.training.folds import with_reasons
-from isocenter.verbs.training.run_folder import Begun, state_of
-from isocenter.verbs.training.time_budget import fresh_model, shared_deadline
+from isocenter.verbs.training.decisions import log_decisions, with_decisions, with_reasons
+from isocenter.verbs.training.fit import Job, fit
+from isocenter.verbs.training.run_folder import RunFolder, state_of
+from isocenter.verbs.training.time_budget import Turn, fresh_model
 
 PLAN = "plan.yaml"
 
 
 @dataclass(frozen=True, eq=False)
-class Before:
-    """The stage that goes before the one of a job.
+class CascadeStage:
+    """The first stage of a cascade, whose marks the networks of a job see.
 
     out:   its folder, in that of the run
     parts: {case id: the network that has not seen it} of the training cases
@@ -54,8 +54,8 @@ class Before:
     parts: Mapping[str, int]
 
     @classmethod
-    def of(cls, run: Begun, job: Job) -> Before:
-        """As it was begun, or as it follows from the plan of the second stage."""
+    def of(cls, run: RunFolder, job: Job) -> CascadeStage:
+        """The stage as it was planned, or as it follows from the plan of the second stage."""
         out = run.out / BEFORE
         return cls(out, _planned(run, job, out), job, _parted(run, job))
 
@@ -63,9 +63,9 @@ class Before:
         """A model of the second stage with a first one that has learnt nothing: it takes as long."""
         return with_first_stage(second, fresh_model(settings(self.plan)))
 
-    def deciding(self, name: str, decision: Decision) -> Before:
-        """With something decided for both stages."""
-        plan = self.plan.with_decision(name, decision)
+    def deciding(self, decisions: Mapping[str, Decision]) -> CascadeStage:
+        """The same with what was decided for both stages in its plan."""
+        plan = with_decisions(self.plan, decisions)
         _write(plan, self.out)
         return replace(self, plan=plan)
 
@@ -79,10 +79,10 @@ class Before:
         for number, job in enumerate(jobs):
             deadline = clock.deadline
             if deadline is not None:
-                share = shared_deadline(deadline, clock.seconds, CROSS_FITS + 1 - number)
-                deadline = state_of(job.out).get("deadline") or share
-            outcomes.append(fit(job, replace(clock, deadline=deadline), partial(say_decided, job.what)))
-        _write(with_reasons(self.plan, jobs, outcomes), self.out)
+                turn = Turn(clock.seconds, CROSS_FITS + 1 - number)
+                deadline = state_of(job.out).get("deadline") or turn.deadline(deadline)
+            outcomes.append(fit(job, replace(clock, deadline=deadline), partial(log_decisions, job.what)))
+        _write(with_reasons(self.plan, [job.plan for job in jobs], outcomes), self.out)
         return self._marked()
 
     def _job(self, number: int) -> Job:
@@ -107,13 +107,13 @@ class Before:
                 number = self.parts.get(case.id)
                 if number not in models:
                     models[number] = load(self.out, device, fold=number)
-                said = label_numbers(models[number].predict(case), models[number].task.labels)
-                keep_marked(np.asarray(said), places[case.id])
+                labels = label_numbers(models[number].predict(case), models[number].task.labels)
+                keep_marked(np.asarray(labels), places[case.id])
                 tracker(done, len(missing))
         return places
 
 
-def _planned(run: Begun, job: Job, out: Path) -> Plan:
+def _planned(run: RunFolder, job: Job, out: Path) -> Plan:
     if (out / PLAN).is_file():
         return read_plan(out / PLAN)
     training = run.examination.fingerprint.only({case.id for case in job.train})
@@ -127,11 +127,11 @@ def _write(plan: Plan, out: Path) -> None:
     write_text(out / PLAN, plan_text(relative_to(plan, out)), overwrite=True)
 
 
-def _parted(run: Begun, job: Job) -> dict[str, int]:
+def _parted(run: RunFolder, job: Job) -> dict[str, int]:
     """{case id: fold} of the training cases, by patient."""
     training = run.dataset.only({case.id for case in job.train})
-    alone = replace(training, splits={})
-    folds = split_folds(alone, CROSS_FITS, seed=job.settings.training.seed, twins=run.examination.twins)
+    unsplit = replace(training, splits={})
+    folds = split_folds(unsplit, CROSS_FITS, seed=job.settings.training.seed, twins=run.examination.twins)
     return {case: number for number, parts in enumerate(folds) for case, part in parts.items() if part == "test"}
 
 

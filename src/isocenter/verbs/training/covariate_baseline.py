@@ -15,7 +15,7 @@ from isocenter.verbs.compare import said, side_by_side
 from isocenter.verbs.evaluation import CASES, TASK, TASK_SCHEMA
 from isocenter.verbs.training.fit import Job
 from isocenter.verbs.training.run_end import EVALUATION, OUT_OF_FOLD
-from isocenter.verbs.training.run_folder import IMAGE_ONLY, Begun
+from isocenter.verbs.training.run_folder import IMAGE_ONLY, RunFolder
 
 RECORD = "covariates.json"
 SCHEMA = "isocenter.covariates"
@@ -32,7 +32,7 @@ def covariates_seconds(jobs: Sequence[Job]) -> float:
     return sum(FIT_SECONDS * len(Context.of(job.settings.network.context)) * len(job.train) for job in jobs)
 
 
-def covariates_stated(run: Begun) -> dict[str, str]:
+def covariates_stated(run: RunFolder) -> dict[str, str]:
     """The primary metric of each half alone and how far the model is from it; all of them into a file of the run.
 
     Nothing where the network is told no covariates, or where nothing is tested.
@@ -41,8 +41,7 @@ def covariates_stated(run: Begun) -> dict[str, str]:
         return {}
     folder = OUT_OF_FOLD if run.own_test else EVALUATION
     model, beside = _tables(run.out / folder), {}
-    folds = range(len(run.made.folds)) if run.made.folds else (None,)
-    if fitted := [pair for fold in folds if (pair := _fitted(run, fold)) is not None]:
+    if fitted := [pair for fold in run.folds if (pair := _fitted(run, fold)) is not None]:
         beside[ALONE] = fitted[0][0].task, _table(fitted)
     if (run.out / IMAGE_ONLY / EVALUATION / CASES).is_file():
         beside[IMAGES] = _tables(run.out / IMAGE_ONLY / EVALUATION)
@@ -66,7 +65,7 @@ def _tables(folder: Any) -> tuple[Task, Table]:
     return task, read_cases(folder / CASES)
 
 
-def _fitted(run: Begun, fold: int | None) -> tuple[Alone, list[Case]] | None:
+def _fitted(run: RunFolder, fold: int | None) -> tuple[Alone, list[Case]] | None:
     """A model without images, by the training cases, and the cases that test it."""
     chosen = settings(run.plan if fold is None else run.made.of_fold(fold).plan)
     parts: tuple[Split, Split] = ("train", "val")
@@ -82,7 +81,7 @@ def _table(fitted: Sequence[tuple[Alone, Sequence[Case]]]) -> Table:
     return case_table({str(name): value for name, value in row.items()} for row in records)
 
 
-def _differences(run: Begun, half: tuple[Task, Table], model: tuple[Task, Table]) -> Sequence[Compared]:
+def _differences(run: RunFolder, half: tuple[Task, Table], model: tuple[Task, Table]) -> Sequence[Compared]:
     """Each figure of a half and of the model, of the cases that both could score, and how much more the model's is."""
     both = set(half[1]["case"]) & set(model[1]["case"])
     tables = {
@@ -109,7 +108,7 @@ def _record(rows: Mapping[str, Sequence[Compared]]) -> dict[str, Any]:
     }
 
 
-def _why_not(run: Begun) -> str:
+def _why_not(run: RunFolder) -> str:
     if run.plan["preprocessing.cascade"] is not None:
         return "the networks that go before it were told too"
     return "evaluation.image_only is off"

@@ -27,21 +27,24 @@ from isocenter.training import (
     with_task,
 )
 from isocenter.training import train as follow
-from isocenter.values import BY_HAND, Case, Decision, Plan, Prediction
-from isocenter.verbs.reading import VOXELS, tracked, watched
+from isocenter.values import BY_HAND, Case, Decision, Plan, Prediction, Split
+from isocenter.verbs.reading import ReadingOptions, tracked, watched
+from isocenter.verbs.training.decisions import with_decisions
 
 log = logging.getLogger("isocenter")
 
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One training.
+    """One training: a whole run, a fold of it, a stage of a cascade, a control or a trial of a search.
 
     out:    where its log and its checkpoints are written
     record: goes into the model: data hash, versions
-    what:   how it is called while it runs
-    start:  weights to begin from, of another model
-    marked: {case id: file of what a network before marked in it}; None where the network sees images alone
+    what:   its name while it runs
+    start:  weights of another model to start from
+    marked: {case id: file with the labels of the first stage of a cascade}; None without a first stage
+    test:   cases that it never sees
+    fold:   its number; None where the run has one training
     """
 
     out: Path
@@ -52,9 +55,12 @@ class Job:
     what: str = "training"
     start: Path | None = None
     marked: Mapping[str, Path] | None = None
+    test: Sequence[Case] = ()
+    fold: int | None = None
 
     @cached_property  # to check them is to build the network, though without memory
     def settings(self) -> Settings:
+        """The settings that its plan decides."""
         return settings(self.plan)
 
     @property
@@ -64,8 +70,19 @@ class Job:
 
     @property
     def tuning(self) -> Sequence[Case]:
-        """Of whom the predictions decide what the task leaves open until then."""
-        return self.train if tuned_on(self.settings.task) == "train" else self.val
+        """The cases whose predictions decide what the task leaves open until then."""
+        parts: Mapping[Split, Sequence[Case]] = {"train": self.train, "val": self.val}
+        return parts[tuned_on(self.settings.task)]
+
+    def deciding(self, decisions: Mapping[str, Decision]) -> Job:
+        """The same training with these decisions in its plan."""
+        return replace(self, plan=with_decisions(self.plan, decisions))
+
+    def prepared(self) -> tuple[list[Prepared], list[Prepared]]:
+        """Its training and its validation cases as the network sees them."""
+        reading = ReadingOptions.of_plan(self.plan.options)
+        cases = prepared([*self.train, *self.val], self.settings, reading, self.marked)
+        return cases[: len(self.train)], cases[len(self.train) :]
 
 
 def fit(
@@ -77,16 +94,16 @@ def fit(
 ) -> Outcome:
     """Prepare the cases and train; goes on from the last checkpoint where there is one.
 
-    decided: is told what a probe found, or the speed that was measured since: steps, validations, how to compute
-    recount: is asked half-way by which second training must end; None where the steps are fixed
-    look:    is shown every moment; what it raises ends the training
+    decided: takes what a probe, or the speed that was measured since, decided: steps, validations, how to compute
+    recount: returns half-way the second by which training must end; None where the steps are fixed
+    look:    takes every moment; what it raises ends the training
     """
     chosen, ranks = job.settings, Ranks.here()
     choose_device(chosen.training.device)  # refuses one that this machine lacks
     if (outcome := finished(job.out, chosen.training)) is not None:
         return outcome
     ranks.part(chosen.training.batch)  # refused before the cases are prepared
-    ready = prepared([*job.train, *job.val], chosen, job.plan.options, job.marked)
+    train, val = job.prepared()
     if chosen.training.steps is not None and clock.deadline is None:
         log.info("%s for %d steps, as the plan says: the minutes do not count", job.what, chosen.training.steps)
     ranks.agreed(Errand(job, clock))
@@ -98,8 +115,8 @@ def fit(
 
         return follow(
             chosen,
-            ready[: len(job.train)],
-            ready[len(job.train) :],
+            train,
+            val,
             job.out,
             length=length_of(chosen.training, clock, decided=decided, recount=recount, shrinks=job.shrinks),
             record={**job.record, "primary": job.plan["evaluation.primary"], "environment": environment()},
@@ -117,14 +134,13 @@ class Errand:
 
 
 def learn_along(ranks: Ranks) -> Any:
-    """Take part in every training that the first process begins; returns what that one comes to in the end."""
+    """Take part in every training that the first process starts; returns what that process comes to in the end."""
     while isinstance(asked := ranks.agreed(None), Errand):
-        chosen, count = asked.job.settings, len(asked.job.train)
-        ready = prepared([*asked.job.train, *asked.job.val], chosen, asked.job.plan.options, asked.job.marked)
+        train, val = asked.job.prepared()
         follow(
-            chosen,
-            ready[:count],
-            ready[count:],
+            asked.job.settings,
+            train,
+            val,
             asked.job.out,
             length=length_of(chosen.training, asked.clock, shrinks=asked.job.shrinks),
             record={},
@@ -134,47 +150,24 @@ def learn_along(ranks: Ranks) -> Any:
 
 
 def prepared(
-    cases: Sequence[Case], chosen: Settings, options: Mapping[str, Any], marked: Mapping[str, Path] | None = None
+    cases: Sequence[Case], chosen: Settings, reading: ReadingOptions, marked: Mapping[str, Path] | None = None
 ) -> list[Prepared]:
-    """The cases as the network sees them."""
+    """The cases as the network sees them.
+
+    marked: as in `Job`
+    """
     with tracked("preparing cases") as tracker:
         return prepare_all(
             cases,
             chosen.preprocessing,
             chosen.task,
-            reading={key: options[key] for key in VOXELS if options.get(key)},
+            reading=reading.of_voxels,
             context=Context.of(chosen.network.context),
             marked=marked,
             threads=chosen.training.threads,
             memory=int(CACHED_SHARE * available_memory() / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))),
             progress=tracker,
         )
-
-
-def with_decided(plan: Plan, decisions: Mapping[str, Decision]) -> Plan:
-    """The plan with what a probe, or the speed that was measured since, decided."""
-    for name, decision in decisions.items():
-        plan = plan.with_decision(name, decision)
-    return plan
-
-
-def say_decided(what: str, decisions: Mapping[str, Decision]) -> None:
-    """What was decided, in the log."""
-    if (way := decisions.get("training.compute")) is not None:
-        log.info("%s is computed %s: %s", what, way.value, way.because)
-    if (batch := decisions.get("training.batch")) is not None:
-        log.info("%s in steps of %d: %s", what, batch.value, batch.because)
-    if (flips := decisions.get("inference.flips")) is not None:
-        log.info("%s: no window is seen mirrored: %s", what, flips.because)
-    if (steps := decisions.get("training.steps")) is not None:
-        log.info("%s for %s steps: %s", what, steps.value, steps.because)
-
-
-def with_outcome(plan: Plan, outcome: Outcome) -> Plan:
-    """The plan with why training ended early, if it did."""
-    if not outcome.stopped:
-        return plan
-    return plan.with_decision("training.early_stop", Decision(plan["training.early_stop"], outcome.stopped))
 
 
 def predicted(model: Model, task: Task, cases: Sequence[Case]) -> list[Prediction]:
@@ -188,19 +181,38 @@ def predicted(model: Model, task: Task, cases: Sequence[Case]) -> list[Predictio
     return found
 
 
-def tuned(job: Job, outcome: Outcome) -> tuple[Model, Mapping[str, Decision]]:
-    """The model, what its task leaves open decided by its own predictions and kept, and what was decided."""
-    model = load(outcome.checkpoint, job.settings.training.device)
-    if not job.tuning:
-        return model, {}
-    task, decisions = model.task.tuned(predicted(model, job.settings.task, job.tuning), job.tuning)
-    keep_task([job.out], task)
-    return replace(model, task=task), decisions
+def tuned(jobs: Sequence[Job], outcomes: Sequence[Outcome], task: Task) -> Tuned:
+    """Decide what the task leaves open: for each training by its own cases, so that no test case has a say.
 
-
-def keep_task(folders: Sequence[Path], task: Task) -> None:
-    """The task that was tuned goes into every checkpoint of these trainings."""
-    for folder in folders:
+    task: of the run, which several trainings have in common: all their cases decide for their mean
+    The common task goes into every checkpoint, because the trainings are one model.
+    """
+    predictions, cases, models = list[Prediction](), list[Case](), list[Model]()
+    decisions: Mapping[str, Decision] = {}
+    for job, outcome in zip(jobs, outcomes, strict=True):
+        model = load(outcome.checkpoint, job.settings.training.device)
+        if job.tuning:
+            own = predicted(model, job.settings.task, job.tuning)
+            decided, decisions = job.settings.task.tuned(own, job.tuning)
+            model, predictions, cases = replace(model, task=decided), [*predictions, *own], [*cases, *job.tuning]
+        models.append(model)
+    common = models[0].task
+    if len(jobs) > 1:
+        common, decisions = task.tuned(predictions, cases) if cases else (task, {})
+    for job in jobs if cases else ():
         for name in ("best", "last"):
-            if (folder / "checkpoints" / name).is_dir():
-                with_task(folder / "checkpoints" / name, task)
+            if (job.out / "checkpoints" / name).is_dir():
+                with_task(job.out / "checkpoints" / name, common)
+    return Tuned(models, common, decisions)
+
+
+@dataclass(frozen=True, eq=False)
+class Tuned:
+    """The models of all trainings, each tuned by its own cases, and the task that they have in common.
+
+    decisions: {decision: value} of the common task
+    """
+
+    models: Sequence[Model]
+    task: Task
+    decisions: Mapping[str, Decision]

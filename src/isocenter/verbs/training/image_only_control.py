@@ -1,37 +1,36 @@
-"""What the images tell without the covariates: the same network, trained as long on the same cases, untold."""
+"""The image-only control: the same network, trained as long on the same cases, without the covariates."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 
 from isocenter.errors import IsocenterError
 from isocenter.evaluation import FOLD, case_table
 from isocenter.files import written
 from isocenter.runtime import Context
-from isocenter.training import Clock, Outcome, Recount
 from isocenter.values import Case, Decision, Plan, Split
 from isocenter.verbs.evaluation import Predictor, Scored, summed_up
 from isocenter.verbs.reading import tracked
-from isocenter.verbs.training.fit import Job, fit, say_decided
+from isocenter.verbs.training.fit import Job
 from isocenter.verbs.training.run_end import EVALUATION
-from isocenter.verbs.training.run_folder import IMAGE_ONLY, Begun, state_of
-from isocenter.verbs.training.time_budget import Afterwards
+from isocenter.verbs.training.run_folder import IMAGE_ONLY, RunFolder
 
 WHAT = "without the covariates"
 BECAUSE = "trained for comparison with what the covariates add"
 
 
-def is_wanted(run: Begun, tested: Sequence[Case]) -> bool:
-    """Whether the images alone are trained on too: where the plan says so, and something is tested."""
+def is_wanted(run: RunFolder, tested: Sequence[Case]) -> bool:
+    """Whether a control is trained too: where the plan says so, and something is tested."""
     plan = run.plan
-    told = "evaluation.image_only" in plan and plan["evaluation.image_only"]
-    return bool(told and Context.of(plan["network.context"]).names and tested and plan["preprocessing.cascade"] is None)
+    planned = "evaluation.image_only" in plan and plan["evaluation.image_only"]
+    return bool(
+        planned and Context.of(plan["network.context"]).names and tested and plan["preprocessing.cascade"] is None
+    )
 
 
-def untold(plan: Plan, *, timed: bool) -> Plan:
-    """The same plan, but for what the network is told.
+def without_covariates(plan: Plan, *, timed: bool) -> Plan:
+    """The same plan, but for the covariates of patients.
 
     timed: minutes decide, so that this training finds its own number of steps for them
     """
@@ -45,34 +44,15 @@ def untold(plan: Plan, *, timed: bool) -> Plan:
     return plan
 
 
-def image_job(job: Job, plan: Plan, run: Begun, *, timed: bool) -> Job:
-    """The training beside that of a job; plan: the job's with what was decided on its way."""
+def image_job(job: Job, plan: Plan, run: RunFolder, *, timed: bool) -> Job:
+    """The control of a job; plan: the job's with what was decided while it trained."""
     out = run.out / IMAGE_ONLY if job.out == run.out else run.out / IMAGE_ONLY / job.out.name
     record = {**job.record, "untold": BECAUSE}
-    return replace(job, out=out, plan=untold(plan, timed=timed), record=record, what=f"{job.what} {WHAT}")
+    return replace(job, out=out, plan=without_covariates(plan, timed=timed), record=record, what=f"{job.what} {WHAT}")
 
 
-def share_of(limit: float, elapsed: float) -> float:
-    """s after the command's start by which the second of two trainings must end: it is no longer than half of all."""
-    return min(limit, elapsed + limit / 2)
-
-
-def trained_untold(job: Job, clock: Clock, after: Afterwards | None) -> Outcome:
-    """The second of two trainings, in what the first has left of the minutes, and no longer than that had."""
-    recount: Recount | None = None
-    if after is not None:
-        began = clock.seconds
-        deadline = state_of(job.out).get("deadline")
-        if deadline is None:
-            assert clock.deadline is not None  # noqa: S101 - the limit of both
-            deadline = share_of(clock.deadline, began)
-        clock = replace(clock, deadline=deadline)
-        recount = lambda model: share_of(after.deadline(model), began)  # noqa: E731
-    return fit(job, clock, partial(say_decided, job.what), recount)
-
-
-def evaluated_untold(
-    run: Begun,
+def evaluated_control(
+    run: RunFolder,
     model: Predictor,
     cases: Sequence[Case],
     parts: Mapping[str, Split],

@@ -3,30 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from isocenter.errors import counted
 from isocenter.files import write_text, written
 from isocenter.lazy import pandas as pd
+from isocenter.lazy import torch
 from isocenter.planning import settings
 from isocenter.report import Section
-from isocenter.runtime import environment, write_json
+from isocenter.runtime import environment, peak_memory, write_json
 from isocenter.training import Outcome
 from isocenter.values import Case, Plan, Split
 from isocenter.verbs.evaluation import Predictor, Scored, score, with_subsets
-from isocenter.verbs.training.memory_record import memory_record, memory_words
-from isocenter.verbs.training.run_folder import REPORT, Begun
-from isocenter.verbs.training.run_report import report
+from isocenter.verbs.training.run_folder import REPORT, RunFolder
+from isocenter.verbs.training.run_report import RunReport
 
 # The loss of a fold is a running mean over this share of its steps.
 SMOOTH_SHARE = 20
 ENVIRONMENT = "environment.json"
+PREDICTED = "training.memory"
 EVALUATION, OUT_OF_FOLD = "evaluation", "out_of_fold"
 
 
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What the trainings of a run came to.
+
+    plan:     with all that was decided
+    scored:   what was measured; None where every case was trained on
+    outcomes: of the training, or of each fold
+    facts:    the figures of each fold, for the report
+    """
+
+    plan: Plan
+    scored: Scored | None
+    outcomes: Sequence[Outcome]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
 def evaluated(
-    run: Begun,
+    run: RunFolder,
     model: Predictor,
     cases: Sequence[Case],
     parts: Mapping[str, Split],
@@ -49,7 +67,7 @@ def evaluated(
     return scored
 
 
-def notes_of(run: Begun, scored: Scored | None, stopped: Sequence[str]) -> list[str]:
+def notes_of(run: RunFolder, scored: Scored | None, stopped: Sequence[str]) -> list[str]:
     """What a reader must know before any figure.
 
     stopped: why trainings ended early
@@ -75,7 +93,7 @@ def notes_of(run: Begun, scored: Scored | None, stopped: Sequence[str]) -> list[
     return [*notes, *(f"{why[0].upper()}{why[1:]}." for why in stopped)]
 
 
-def write_environment(run: Begun, plan: Plan, outcomes: Sequence[Outcome] = ()) -> dict[str, Any]:
+def write_environment(run: RunFolder, plan: Plan, outcomes: Sequence[Outcome] = ()) -> dict[str, Any]:
     """`environment.json` with the memory that the run has taken so far, and how fast it was trained."""
     record = {**environment(), **memory_record(plan), "training": [speed_record(one) for one in outcomes]}
     write_json(run.out / ENVIRONMENT, "isocenter.environment", record)
@@ -96,33 +114,29 @@ def training_log(folders: Sequence[Path]) -> pd.DataFrame:
 
 
 def write_report(
-    run: Begun,
-    plan: Plan,
-    scored: Scored | None,
+    run: RunFolder,
+    done: Trained,
     notes: Sequence[str],
     *,
-    outcomes: Sequence[Outcome],
     log: pd.DataFrame,
     minutes: float,
-    facts: Mapping[str, Any],
-    more: Sequence[Section] = (),
+    searches: Sequence[Section] = (),
 ) -> None:
-    """`report.html`, and before it the measured memory.
+    """Write `report.html`, and before it the measured memory.
 
-    outcomes: of the training, or of each fold
-    facts:    more of them, such as the figures of each fold
-    more:     sections about what went before the training
+    searches: sections about searches before the training
     """
+    plan, scored, outcomes = done.plan, done.scored, done.outcomes
     record = write_environment(run, plan, outcomes)
     waiting = sum(one.waiting for one in outcomes) / len(outcomes)
-    page = report(
+    page = RunReport(
         f"Training on {run.dataset.name}",
         f"{counted(len(run.dataset), 'case')}; {plan.decision('split.method').because}.",
         primary=str(plan["evaluation.primary"]),
         scored=scored,
         notes=notes,
         facts={
-            **facts,
+            **done.facts,
             "data hash": plan.data_hash,
             "read as": run.dataset.layout,
             "patients": run.dataset.patients,
@@ -140,9 +154,9 @@ def write_report(
         problems=(*run.examination.problems, *(scored.problems if scored is not None else ())),
         environment=environment(),
         by=_by(run, len(outcomes)),
-        more=more,
+        searches=searches,
     )
-    write_text(run.out / REPORT, page, overwrite=True)
+    write_text(run.out / REPORT, page.html, overwrite=True)
 
 
 def speed_record(outcome: Outcome) -> dict[str, Any]:
@@ -162,7 +176,7 @@ def speed_of(outcomes: Sequence[Outcome]) -> dict[str, str]:
     return {"a step": f"{work.step:.3f} s, computed {outcomes[0].compute}", "of the machine's peak": str(work)}
 
 
-def _by(run: Begun, folds: int) -> str:
+def _by(run: RunFolder, folds: int) -> str:
     """Which of a run's models scored the cases."""
     if folds == 1:
         return ""
@@ -178,3 +192,27 @@ def _by(run: Begun, folds: int) -> str:
 
 def _mean_of(folds: int) -> str:
     return f"mean of {folds} folds, which count alike: no validation case is common to them"
+
+
+def peak_device_memory(device: str) -> float | None:
+    """GiB: the most that tensors have held on the device; None where it has no memory of its own."""
+    return float(torch.cuda.max_memory_allocated(device)) / 2**30 if device.startswith("cuda") else None
+
+
+def memory_record(plan: Plan) -> dict[str, Any]:
+    """GiB measured, and predicted where the plan does; for `environment.json`."""
+    on_device = peak_device_memory(str(plan["training.device"]))
+    return {
+        "peak_memory_gib": round(peak_memory() / 2**30, 3),
+        **({} if on_device is None else {"peak_device_memory_gib": round(on_device, 3)}),
+        **({"predicted_memory_gib": plan[PREDICTED]} if PREDICTED in plan else {}),
+    }
+
+
+def memory_words(record: dict[str, Any]) -> str:
+    """For the report's facts."""
+    measured = f"{record['peak_memory_gib']:.2f} GiB"
+    if "peak_device_memory_gib" in record:
+        measured += f", on the device {record['peak_device_memory_gib']:.2f} GiB"
+    predicted = record.get("predicted_memory_gib")
+    return measured if predicted is None else f"{measured} (predicted: {predicted} GiB)"

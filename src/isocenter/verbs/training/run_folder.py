@@ -1,9 +1,9 @@
-"""A run's folder: begun from a plan, before anything is trained, or found again as it was left."""
+"""The folder of a run: written from a plan before anything is trained, or read again as it was left."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,47 +14,63 @@ from isocenter.planning import plan_text, read_plan, registered, settings, with_
 from isocenter.quality import Examination
 from isocenter.runtime import BEFORE, choose_device, read_json
 from isocenter.tasks import needs_of
-from isocenter.training import FEWER, STATE_SCHEMA, recover
+from isocenter.training import FEWER, STATE_SCHEMA, Clock, recover
 from isocenter.values import Case, Dataset, Decision, Plan, Split
 from isocenter.verbs.evaluation import read_split, split_table, write_data_record
-from isocenter.verbs.plan import Planned, relative_to
-from isocenter.verbs.plan import plan as make
-from isocenter.verbs.reading import looked_through, open_dataset, refuse_unfit, with_references
+from isocenter.verbs.plan import USUAL_MINUTES, Planned, PlanRequest, planned, relative_to
+from isocenter.verbs.reading import (
+    EVERYTHING,
+    ReadingOptions,
+    looked_through,
+    open_dataset,
+    refuse_unfit,
+    with_references,
+)
 
 log = logging.getLogger("isocenter")
 REPORT = "report.html"
-# What a reader must know before any figure: a package says it again.
+# Notes for a reader before any figure; a package repeats them.
 NOTES = "run.json"
-# The training without the covariates beside one that is told them.
+# The control that trains without the covariates.
 IMAGE_ONLY = "image_only"
 # Where a search lies that went before a training: in the run's folder, or in that of a fold.
 SEARCH = "search"
-# What tells a run's folder from any other.
+# Files by which the folder of a run is known.
 MARKS = ("plan.yaml", "split.csv")
 
 
 @dataclass(frozen=True, eq=False)
-class Begun:
-    """All that training needs: the run's folder, the plan, the cases and who is in which part.
+class RunFolder:
+    """A run that trains: its folder, its plan, its cases with their parts, and its clock.
 
-    spent: s of earlier sessions
+    clock: of this command, with the seconds of earlier sessions
+    start: weights of another model to start from
     """
 
     out: Path
     made: Planned
-    spent: float = 0.0
+    clock: Clock
+    start: Path | None = None
 
     @property
     def plan(self) -> Plan:
+        """The plan that the run follows."""
         return self.made.plan
 
     @property
     def dataset(self) -> Dataset:
+        """All usable cases."""
         return self.made.examination.dataset
 
     @property
     def examination(self) -> Examination:
+        """What is known of the cases."""
         return self.made.examination
+
+    @property
+    def folds(self) -> Sequence[int | None]:
+        """Numbers of the folds; (None,) where one training has its own test part."""
+        return range(len(self.made.folds)) if self.made.folds else (None,)
 
     def cases(self, part: Split, fold: int | None = None) -> list[Case]:
         """The cases of a part, of one fold or of the whole run."""
@@ -71,15 +87,17 @@ class Begun:
         """With folds, the cases of the set's own test part, which no fold has seen."""
         return [case for case in self.dataset if self.dataset.splits.get(case.id) == "test"] if self.made.folds else []
 
-    def fold_folder(self, fold: int) -> Path:
-        return self.out / f"fold_{fold}"
+    def folder(self, fold: int | None) -> Path:
+        """Where a training lies: in `fold_k`, or in the run's own folder."""
+        return self.out if fold is None else self.out / f"fold_{fold}"
 
     def write_plan(self, plan: Plan) -> None:
+        """Write `plan.yaml`, an older one replaced."""
         write_text(self.out / "plan.yaml", plan_text(relative_to(plan, self.out)), overwrite=True)
 
 
-def begin(out: Path, made: Planned) -> Begun:
-    """The run's folder with what was decided, before anything is trained; an older one is replaced."""
+def new_run(out: Path, made: Planned, clock: Clock, start: Path | None = None) -> RunFolder:
+    """Write the folder of a run before anything is trained; an older one is replaced."""
     dataset = made.examination.dataset
     if made.plan.data and Path(made.plan.data).resolve().is_relative_to(out.resolve()):
         raise UsageError("holds the data, so no run is written over it", str(out), "Choose another --out")
@@ -92,63 +110,63 @@ def begin(out: Path, made: Planned) -> Begun:
         looks = made.examination.looks
         write_data_record(partial, dataset, {name: look.digest for name, look in looks.items()})
         write_text(partial / "plan.yaml", plan_text(relative_to(plan, out)))
-    return Begun(out, made)
+    return RunFolder(out, made, clock, start)
 
 
-def planned_from(
-    path: Path, flags: Mapping[str, Any], assignments: Mapping[str, Any], given: Mapping[str, Any]
-) -> Planned:
-    """An edited plan decides; a flag beside it decides over the plan, and is recorded as set by hand."""
+def planned_from(path: Path, request: PlanRequest) -> Planned:
+    """An edited plan decides; what is requested with it decides over the plan, and is recorded as set by hand."""
     if not path.is_file():
         raise UsageError("there is no such plan", str(path), "Check the path")
     edited = read_plan(path)
-    if flags["task"] not in (None, edited["task.name"]):
+    if request.task not in (None, edited["task.name"]):
         raise UsageError(f"is a plan for {edited['task.name']}", str(path), "Plan anew for another --task")
-    by_flag = {
-        f"training.{key}": flags[key] for key in ("minutes", "device", "threads", "seed") if flags[key] is not None
-    }
-    if flags["device"] is not None:
-        by_flag["training.device"] = choose_device(flags["device"]).value
-    if flags["folds"] is not None:
-        by_flag["split.folds"] = flags["folds"]
-    if flags["minutes"] is not None and not {**edited_values(edited), **assignments}["training.deterministic"]:
-        steps = Decision(None, "--minutes was given: a probe turns them into steps when training starts")
-        edited = edited.with_decision("training.steps", steps)
-    edited = with_settings(edited, {**by_flag, **assignments})
+    edited = _requested(edited, request)
     settings(edited)  # refuses what cannot be followed before the data are read
-    options = {**edited.options, **{key: value for key, value in given.items() if value}}
-    everything = bool(options.pop("everything", False) or flags["everything"])
-    source = Path(path.parent, edited.data)
-    drawn = {"split.seed": edited["split.seed"]} if edited_values(edited).get("split.seed") is not None else {}
-    made = make(
-        source,
-        minutes=edited["training.minutes"] or 60.0,
-        device=edited["training.device"],
-        threads=edited["training.threads"],
-        seed=int(edited["training.seed"]),
-        everything=everything,
-        folds=int(edited["split.folds"]),
-        task=edited["task.name"],
-        assignments=drawn,
-        **options,
+    made = planned(
+        Path(path.parent, edited.data),
+        PlanRequest(
+            minutes=edited["training.minutes"] or USUAL_MINUTES,
+            device=edited["training.device"],
+            threads=edited["training.threads"],
+            seed=int(edited["training.seed"]),
+            task=edited["task.name"],
+            everything=bool(edited.options.get(EVERYTHING) or request.everything),
+            folds=int(edited["split.folds"]),
+            assignments={name: own.value for name, own in edited if name == "split.seed" and own.value is not None},
+            reading=ReadingOptions.of_plan(edited.options).overridden(request.reading),
+        ),
     )
     if made.plan.data_hash != edited.data_hash:
         log.warning("%s: the data are not those that were planned for; the run records what they are now", path)
     edited = edited.with_decision("split.method", made.plan.decision("split.method"))  # drawn again, by this seed
-    if flags["minutes"] is not None and edited.decision("training.batch").because.endswith(FEWER):
+    if request.minutes is not None and edited.decision("training.batch").because.endswith(FEWER):
         edited = edited.with_decision("training.batch", made.plan.decision("training.batch"))
     edited = made.with_memory_of(edited)  # refused before training, not in its middle
-    found: dict[str, Any] = {key: getattr(made.plan, key) for key in ("data", "data_hash", "options")}
-    return replace(made, plan=replace(edited, **found))
+    now = made.plan
+    return replace(made, plan=replace(edited, data=now.data, data_hash=now.data_hash, options=now.options))
 
 
-def edited_values(plan: Plan) -> dict[str, Any]:
-    """{"section.name": value}"""
-    return {name: decision.value for name, decision in plan}
+def _requested(edited: Plan, request: PlanRequest) -> Plan:
+    """The edited plan with what was requested with it."""
+    values = {
+        "training.minutes": request.minutes,
+        "training.device": None if request.device is None else choose_device(request.device).value,
+        "training.threads": request.threads,
+        "training.seed": request.seed,
+        "split.folds": request.folds,
+    }
+    by_hand = {**{name: value for name, value in values.items() if value is not None}, **request.assignments}
+    if request.minutes is not None and not by_hand.get("training.deterministic", edited["training.deterministic"]):
+        steps = Decision(None, "--minutes was given: a probe turns them into steps when training starts")
+        edited = edited.with_decision("training.steps", steps)
+    return with_settings(edited, by_hand)
 
 
-def resumed(out: Path) -> Begun:
-    """A run as it was left: its plan with the steps already decided, its split, its data if they are unchanged."""
+def resumed_run(out: Path, began: float) -> RunFolder:
+    """A run as it was left: its plan with the steps already decided, its split, its data if they are unchanged.
+
+    began: time.monotonic() of the command
+    """
     if not (out / "plan.yaml").is_file():
         raise UsageError("holds no run", str(out), "Give the folder of a run that was begun")
     if (out / REPORT).is_file():
@@ -157,9 +175,7 @@ def resumed(out: Path) -> Begun:
         for name in ("last", "best"):
             recover(folder / "checkpoints" / name)
     plan = read_plan(out / "plan.yaml")
-    options = dict(plan.options)
-    options.pop("everything", None)
-    dataset = open_dataset(out / plan.data, options, needs=needs_of(plan["task.name"]))
+    dataset = open_dataset(out / plan.data, ReadingOptions.of_plan(plan.options), needs=needs_of(plan["task.name"]))
     examination = looked_through(dataset, int(plan["training.threads"]))
     refuse_unfit(examination)
     usable = with_references(examination.dataset, settings(plan).task)
@@ -169,16 +185,16 @@ def resumed(out: Path) -> Begun:
     parts, folds = _parts(out, int(plan["split.folds"]))
     spent = max(float(state_of(folder).get("seconds", 0.0)) for folder in (out, *_trainings_within(out)))
     made = Planned(replace(plan, data=str(out / plan.data)), examination, parts, folds=folds)
-    return Begun(out, made, spent)
+    return RunFolder(out, made, Clock(began, spent))
 
 
 def _trainings_within(out: Path) -> list[Path]:
-    """The folders of folds, of what goes before in a cascade, of what is trained beside it, and of trials."""
-    beside = out / IMAGE_ONLY
+    """The folders of folds, of the first stage of a cascade, of the image-only control, and of trials."""
+    control = out / IMAGE_ONLY
     folds = sorted(out.glob("fold_*"))
     trials = [trial for folder in (out, *folds) for trial in sorted((folder / SEARCH).glob("*_*"))]
-    others = [folder for place in (out / BEFORE, beside) for folder in sorted(place.glob("fold_*"))]
-    return [*folds, *others, *([beside] if beside.is_dir() else []), *trials]
+    others = [folder for place in (out / BEFORE, control) for folder in sorted(place.glob("fold_*"))]
+    return [*folds, *others, *([control] if control.is_dir() else []), *trials]
 
 
 def state_of(folder: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,7 @@ from isocenter.report import (
 from isocenter.tasks import kind, registers
 from isocenter.values import Plan, Problem, Row
 from isocenter.verbs.evaluation import Scored, view_name
+from isocenter.verbs.training.search import SearchResult
 
 REGISTERED = "evaluation.registered"
 # Labels beside the row over all of them that stand in the headline.
@@ -44,53 +45,65 @@ BY_IMAGES = (
     "A case may lack images: the cases that have them were scored with these alone as well. A case that lacks one of "
     "them is not in that row, so rows may be of unlike cases."
 )
+SEARCH_COLUMNS = ("Trial", "", "Steps", "s", "Tried")
+JUDGED = (
+    "Each trial is a short training, judged by the validation cases alone; the first is the plan as it stands. The "
+    "best of many values is too good, so that none of them is an estimate."
+)
 TRAINING_VARIES = (
     "Intervals say how far a figure could lie from that of all such patients. They hold for what was trained here: "
     "how far another, from another seed, would come out differently is not in them."
 )
 
 
-def report(
-    title: str,
-    lead: str,
-    *,
-    primary: str,
-    scored: Scored | None,
-    notes: Sequence[str],
-    facts: Mapping[str, Any],
-    views: str,
-    plan: Plan | None = None,
-    log: pd.DataFrame | None = None,
-    problems: Sequence[Problem] = (),
-    environment: Mapping[str, Any] | None = None,
-    by: str = "",
-    more: Sequence[Section] = (),
-    beside: Sequence[Section] = (),
-) -> str:
-    """One HTML page.
+@dataclass(frozen=True, eq=False)
+class RunReport:
+    """The report of a run, an evaluation or an ensemble.
 
-    more:    sections about what went before the training
-    beside:  what stands behind the results, such as other models on the same cases
-    by:      which model scored which case, where that is not plain, in a sentence
-    primary: the metric of the headline; if the plan registered it before training, all others are exploratory
-    views:   folder of the viewers' pages, relative to the report
+    primary:  the metric of the headline; if the plan registered it before training, all others are exploratory
+    views:    folder of the viewers' pages, relative to the report
+    by:       which model scored which case, where that is not plain, in a sentence
+    searches: sections about searches before the training
+    members:  sections about other models on the same cases
     """
-    sections = []
-    if scored is not None:
-        sections += [_results(scored, primary, plan, by), *beside, _cases(scored, primary, views)]
-    else:
-        sections += beside
-    if log is not None and len(log):
-        sections.append(Section("Training", [figures.training_curves(log)]))
-    sections += more
-    if plan is not None:
-        sections.append(Section("Plan", [Paragraph("Every choice, its reason and its source."), Decisions(plan)]))
-    sections.append(Section("Data", [Problems(problems)]))
-    if environment is not None:
-        plain = {key: value for key, value in environment.items() if not isinstance(value, Mapping)}
-        sections.append(Section("Environment", [Facts({**plain, **environment.get("versions", {})})]))
-    headline = [] if scored is None else _headline(scored.rows, primary)
-    return render(Page(title, headline, sections, facts, [*notes, *_changed(plan)], lead))
+
+    title: str
+    lead: str
+    primary: str
+    scored: Scored | None
+    notes: Sequence[str]
+    facts: Mapping[str, Any]
+    views: str
+    plan: Plan | None = None
+    log: pd.DataFrame | None = None
+    problems: Sequence[Problem] = ()
+    environment: Mapping[str, Any] | None = None
+    by: str = ""
+    searches: Sequence[Section] = ()
+    members: Sequence[Section] = ()
+
+    @property
+    def html(self) -> str:
+        """The page."""
+        headline = [] if self.scored is None else _headline(self.scored.rows, self.primary)
+        notes = [*self.notes, *_changed(self.plan)]
+        return render(Page(self.title, headline, list(self._sections()), self.facts, notes, self.lead))
+
+    def _sections(self) -> Iterator[Section]:
+        if self.scored is not None:
+            yield _results(self.scored, self.primary, self.plan, self.by)
+        yield from self.members
+        if self.scored is not None:
+            yield _cases(self.scored, self.primary, self.views)
+        if self.log is not None and len(self.log):
+            yield Section("Training", [figures.training_curves(self.log)])
+        yield from self.searches
+        if self.plan is not None:
+            yield Section("Plan", [Paragraph("Every choice, its reason and its source."), Decisions(self.plan)])
+        yield Section("Data", [Problems(self.problems)])
+        if self.environment is not None:
+            plain = {key: value for key, value in self.environment.items() if not isinstance(value, Mapping)}
+            yield Section("Environment", [Facts({**plain, **self.environment.get("versions", {})})])
 
 
 def _headline(rows: Sequence[Row], primary: str) -> list[Row]:
@@ -213,3 +226,41 @@ def _of_cases(scored: Scored, primary: str) -> dict[str, str]:
 def _titled(figure: Figure, word: str, case: str, score: str | None) -> Figure:
     parts = [part for part in (score, figure.caption) if part]
     return replace(figure, title=f"{word}: {case}", caption=". ".join(parts))
+
+
+def search_sections(results: Mapping[str, SearchResult], metric: str) -> list[Section]:
+    """A section with every trial of each search, in a picture and a table; none without a search.
+
+    results: {fold in words: result of its search}; "" where there are no folds
+    """
+    if not results:
+        return []
+    blocks: list[Block] = [Paragraph(JUDGED)]
+    for where, result in results.items():
+        named = f"{where}: {result.statement}" if where else result.statement
+        blocks += [Paragraph(f"{named}."), _trials(result, metric, where), _trial_table(result, metric)]
+    return [Section("Search", blocks)]
+
+
+def _trials(result: SearchResult, metric: str, where: str) -> Gallery:
+    known = [row for row in result.rows if row["value"] is not None]
+    axes = ("trial", f"{metric_name(metric)} of the validation cases")
+    title = f"Trials{f' of {where}' if where else ''}"
+    return Gallery(
+        [figures.scatter([row["trial"] for row in known], [row["value"] for row in known], title, axes=axes)]
+    )
+
+
+def _trial_table(result: SearchResult, metric: str) -> Table:
+    cells = [
+        [
+            row["trial"],
+            row["state"],
+            row["steps"],
+            row["seconds"],
+            f"{row['tried']}{': ' * bool(row['why'])}{row['why']}",
+            "" if row["value"] is None else number(float(row["value"])),
+        ]
+        for row in result.rows
+    ]
+    return Table([*SEARCH_COLUMNS, metric_name(metric)], cells)

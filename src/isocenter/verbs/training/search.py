@@ -1,8 +1,8 @@
-"""A search before a training: short trainings of other plans, judged by validation cases; an edited plan is its end.
+"""A search before a training: short trainings of other plans, judged by validation cases; its result edits the plan.
 
-It is given a job, and with it training and validation cases: no test case can be seen from here. The first trial is the
-plan as it stands. What was found takes its place only where it is better beyond chance, twice: over the validation
-cases, with as much doubt as there were trials; and once more from another seed, with nothing left to choose.
+It trains a job by its training and validation cases, and looks at no test case. The first trial is the plan as it
+stands. Another plan takes its place only where it is better beyond chance, twice: over the validation cases, with as
+much doubt as there were trials; and once more from another seed, with nothing left to choose.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import logging
 import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +44,14 @@ from isocenter.training import (
     validation_of,
 )
 from isocenter.values import Decision, Plan
-from isocenter.verbs.training.fit import Job, fit, prepared
+from isocenter.verbs.training.fit import Job, fit
 from isocenter.verbs.training.run_folder import SEARCH, state_of
 
 log = logging.getLogger("isocenter")
 STUDY, RESULT, BASE, TABLE, SCHEMA = "study.db", "result.json", "plan.yaml", "trials.csv", "isocenter.search"
-# What was found and the plan are trained once more each.
+# Keys of result.json and of the facts of a trial, on disk.
+STATEMENT = TRIED = "said"
+# The best trial and the plan are trained once more each.
 CONFIRMING = 2
 # Of a search by minutes a trial has this share, or LONGER s where that leaves time for FEW trials: of much shorter
 # trainings little can be told, and with more of them luck grows faster than what is found.
@@ -60,20 +62,20 @@ TPE = "Bergstra et al., NeurIPS 2011"
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
-    """What a search came to.
+class SearchResult:
+    """The result of a search.
 
-    changed: {decision: what is better than planned, and why}; empty where the plan stays
-    said:    the same in a sentence
+    changed:   {decision: what is better than planned, and why}; empty where the plan stays
+    statement: the same in a sentence
     rows:    {column: cell} of every trial, in order
     """
 
     changed: Mapping[str, Decision]
-    said: str
+    statement: str
     rows: Sequence[Mapping[str, Any]] = field(default=())
 
     def applied(self, plan: Plan) -> Plan:
-        """The plan, edited; who trains by it again does not search again."""
+        """The plan, edited; whoever trains by it does not search again."""
         over = "the search is over, and what it has found stands in this plan"
         searched = {name: Decision(None, over) for name in ("search.minutes", "search.trials")}
         for name, decision in {**self.changed, **searched}.items():
@@ -125,37 +127,186 @@ def refuse_unsearchable(plan: Plan, validating: int) -> None:
         raise UsageError(problem, "--tune", "Search in one process, then train its plan.yaml in several")
 
 
-def searched(job: Job, clock: Clock, room: Room, *, folds: int = 0) -> Found:
-    """Search beside a job, from where a killed session left it.
+def searched(job: Job, clock: Clock, room: Room, *, folds: int = 0) -> SearchResult:
+    """Search before a job, from where a killed session left it.
 
-    clock: of the run; folds: with how many others the minutes of the search are shared
+    clock: of the run
+    room:  what a plan must fit
+    folds: with how many others the minutes of the search are shared
     """
     out = job.out / SEARCH
     if (out / RESULT).is_file():
         return _read(out / RESULT)
-    base = _base(job, out)
-    job = replace(job, plan=base)
-    with Study(out / STUDY, _space(job, room, bool(folds)), int(base["training.seed"])) as study:
+    job = replace(job, plan=_base(job, out))
+    with Study(out / STUDY, _space(job, room, bool(folds)), int(job.plan["training.seed"])) as study:
         if "began" not in study.facts:
             study.keep("began", clock.seconds)
-        length = length_of(base, float(study.facts["began"]), max(1, folds))
-        _say(job, study, length)
-        ready: set[str] = set()
-        while length.has_room(len(study.done), _longest(study), clock.seconds):
-            _try(job, study, clock, length, room, ready)
-            if study.done[0].state != COMPLETE:  # nothing can be compared with the plan
-                break
-        found = _judged(job, study, clock, length, room)
+        length = length_of(job.plan, float(study.facts["began"]), max(1, folds))
+        result = _Search(job, study, clock, length, room).result()
     for folder in out.glob("*_*"):  # a killed session may have left some whole
         _slim(folder)
-    pd.DataFrame(list(found.rows)).to_csv(out / TABLE, index=False)
-    write_json(out / RESULT, SCHEMA, _record(found))
-    log.info("%s: %s", job.what, found.said)
-    return found
+    pd.DataFrame(list(result.rows)).to_csv(out / TABLE, index=False)
+    write_json(out / RESULT, SCHEMA, _record(result))
+    log.info("%s: %s", job.what, result.statement)
+    return result
 
 
-def found_in(folder: Path) -> Found | None:
-    """What the search came to that went before the training in this folder; None where there was none."""
+@dataclass(frozen=True, eq=False)
+class _Search:
+    """A search that runs.
+
+    job:   the training whose plan every trial is compared with
+    ready: preprocessing that was done before
+    """
+
+    job: Job
+    study: Study
+    clock: Clock
+    length: Length
+    room: Room
+    ready: set[str] = field(default_factory=set)
+
+    def result(self) -> SearchResult:
+        """Try until no time is left, then judge the best trial."""
+        self._log()
+        while self.length.has_room(len(self.study.done), self._longest, self.clock.seconds):
+            self._try()
+            if self.study.done[0].state != COMPLETE:  # nothing can be compared with the plan
+                break
+        return self._judged()
+
+    def _log(self) -> None:
+        steps, seconds, trials = self.length.steps, self.length.seconds, self.length.trials
+        each = f"{steps} steps" if seconds is None else f"{seconds:.0f} s"
+        many = f"{trials} trials" if trials is not None else "trials"
+        log.info("%s: first a search by %s of %s each, of %s", self.job.what, many, each, ", ".join(self.study.space))
+
+    @property
+    def _longest(self) -> float:
+        complete = (trial for trial in self.study.done if trial.state == COMPLETE)
+        return max((float(trial.facts.get("seconds", 0.0)) for trial in complete), default=0.0)
+
+    @property
+    def _metric(self) -> str:
+        return self.job.settings.training.selection
+
+    def _try(self) -> None:
+        """One trial, from its checkpoint where there is one, until it is over or hopeless."""
+        trial, began = self.study.next(), self.clock.seconds
+        facts: dict[str, Any] = {"changed": {}, TRIED: words(trial.choices, self.study.space)}
+        try:
+            plan = tried(self.job.plan, trial.choices, self.study.space, self.room)
+        except (PlanError, ResourceError) as error:
+            self.study.finish(trial, IMPOSSIBLE, **facts, why=str(error), seconds=0.0, steps=0)
+            return
+        facts["changed"] = changed(self.job.plan, plan)
+        job = self._trial_job(plan, f"trial_{trial.number:03}", f"trial {trial.number}")
+        self._prepare(job)
+        looks: list[float] = []
+        try:
+            outcome = fit(job, self._clock_of(job), lambda decisions: None, look=_judge(trial, looks))
+        except HopelessError:
+            steps, seconds = int(state_of(job.out).get("step", 0)), self.clock.seconds - began
+            self.study.finish(trial, PRUNED, **facts, seconds=seconds, steps=steps, value_at_last=looks[-1])
+        except IsocenterError as error:
+            if trial.number == 0:  # the plan itself cannot be trained
+                raise
+            seconds = self.clock.seconds - began
+            self.study.finish(trial, IMPOSSIBLE, **facts, why=str(error), seconds=seconds, steps=0)
+        else:
+            value = _value(job, outcome)
+            state, why = (COMPLETE, "") if math.isfinite(value) else (IMPOSSIBLE, f"its {self._metric} is no number")
+            seconds = self.clock.seconds - began
+            self.study.finish(trial, state, value, **facts, why=why, seconds=seconds, steps=outcome.steps)
+            log.info("trial %d: %s %.4f with %s", trial.number, self._metric, value, facts[TRIED])
+        _slim(job.out)
+
+    def _trial_job(self, plan: Plan, name: str, what: str) -> Job:
+        if self.length.steps is not None:
+            plan = plan.with_decision("training.steps", Decision(self.length.steps, "as many as each trial has"))
+        return replace(self.job, out=self.job.out / SEARCH / name, plan=plan, what=f"{self.job.what}, {what}")
+
+    def _prepare(self, job: Job) -> None:
+        """What has to be prepared once, outside of the time of the trial that is the first to need it."""
+        key = json.dumps(job.settings.preprocessing.settings, sort_keys=True, default=list)
+        if key not in self.ready:
+            job.prepared()
+            self.ready.add(key)
+
+    def _clock_of(self, job: Job) -> Clock:
+        """The clock of a trial: when it must end was decided when it began."""
+        if self.length.seconds is None:
+            return replace(self.clock, deadline=None)
+        deadline = state_of(job.out).get("deadline") or self.clock.seconds + self.length.seconds
+        return replace(self.clock, deadline=deadline)
+
+    def _judged(self) -> SearchResult:
+        """Whether the best trial takes the plan's place."""
+        done, metric, count = self.study.done, self._metric, len(self.job.val)
+        own, rows = done[0], list(_rows(done))
+
+        def stays(statement: str) -> SearchResult:
+            return SearchResult({}, f"Searched: {statement}: the plan stays", rows)
+
+        if own.state != COMPLETE:
+            return stays(f"nothing can be compared with the plan's own trial ({own.facts.get('why', '')})")
+        if len(done) == 1:
+            took = float(own.facts["seconds"])
+            return stays(f"the plan's own trial took {took:.0f} s, no time was left for another")
+        others = [trial for trial in done[1:] if trial.state == COMPLETE]
+        best = max(others, key=lambda trial: trial.value or float("-inf"), default=own)
+        gone = sum(trial.state == PRUNED for trial in done)
+        all_of = f"{counted(len(done), 'trial')} ({gone} given up early)"
+        assert own.value is not None and best.value is not None  # noqa: S101 - both are complete
+        if best.value <= own.value:
+            highest = f"{metric} of the plan's own trial on {count} validation cases, {own.value:.4f}, is the highest"
+            return stays(f"{highest} of {all_of}")
+        share, needed = self._share(best, own, len(done) - 1), sure_of_best(len(done) - 1)
+        led = (
+            f"trial {best.number} of {all_of} reached {metric} {best.value:.4f} on {count} validation cases, "
+            f"the plan's own {own.value:.4f}, and was better in {100 * share:.1f} % of bootstrap draws"
+        )
+        if share < needed:
+            return stays(f"{led}; {100 * needed:.1f} % are asked of the best")
+        again, planned = self._again(best), self._again(own)
+        sure = share_better(self.job.settings.task, again[1], planned[1], int(self.job.plan["training.seed"]))
+        repeated = (
+            f"once more from another seed {again[0]:.4f} against {planned[0]:.4f}, "
+            f"better in {100 * sure:.0f} % of draws"
+        )
+        if again[0] <= planned[0] or sure < SURE:
+            return stays(f"{led}; but {repeated}")
+        return self._replaced(best, f"{led}; {repeated}", rows)
+
+    def _replaced(self, best: Tried, because: str, rows: Sequence[Mapping[str, Any]]) -> SearchResult:
+        """The best trial in the plan's place."""
+        plan = tried(self.job.plan, best.choices, self.study.space, self.room)
+        edited = {
+            name: Decision(own.value, because, f"{SEARCH}/{TABLE}, trial {best.number}; chosen by TPE, {TPE}")
+            for name, own in plan
+            if own.value != self.job.plan[name]
+        }
+        return SearchResult(edited, f"Searched: {because}. It has {words(best.choices, self.study.space)}", rows)
+
+    def _share(self, best: Tried, own: Tried, others: int) -> float:
+        ours, planned = (_numbers(self.job.out / SEARCH / f"trial_{trial.number:03}") for trial in (best, own))
+        seed = int(self.job.plan["training.seed"])
+        return share_better(self.job.settings.task, ours, planned, seed, draws_for(others))
+
+    def _again(self, trial: Tried) -> tuple[float, Mapping[str, Any]]:
+        """A trial trained once more from another seed: its metric, and the numbers behind it."""
+        plan = tried(self.job.plan, trial.choices, self.study.space, self.room)
+        seed = Decision(int(self.job.plan["training.seed"]) + 1, "another than that of the trials")
+        name, what = f"again_{trial.number:03}", f"trial {trial.number} once more"
+        job = self._trial_job(plan.with_decision("training.seed", seed), name, what)
+        outcome = fit(job, self._clock_of(job), lambda decisions: None)
+        value = _value(job, outcome)
+        _slim(job.out)
+        return value, _numbers(job.out)
+
+
+def result_in(folder: Path) -> SearchResult | None:
+    """The result of the search before the training in this folder; None where there was none."""
     place = folder / SEARCH / RESULT
     return _read(place) if place.is_file() else None
 
@@ -190,53 +341,10 @@ def _space(job: Job, room: Room, of_fold: bool) -> Any:
     """What may be tried; of a study that was begun its own is taken."""
     if (job.out / SEARCH / STUDY).is_file():
         return {}
-    found = space(job.plan, room, of_fold=of_fold)
-    if not found:
+    domains = space(job.plan, room, of_fold=of_fold)
+    if not domains:
         raise PlanError("everything was set by hand, so that there is nothing to try", "--tune", "Leave it out")
-    return found
-
-
-def _say(job: Job, study: Study, length: Length) -> None:
-    each = f"{length.steps} steps" if length.seconds is None else f"{length.seconds:.0f} s"
-    many = f"{length.trials} trials" if length.trials is not None else "trials"
-    log.info("%s: searched before by %s of %s each, of %s", job.what, many, each, ", ".join(study.space))
-
-
-def _longest(study: Study) -> float:
-    return max((float(one.facts.get("seconds", 0.0)) for one in study.done if one.state == COMPLETE), default=0.0)
-
-
-def _try(job: Job, study: Study, clock: Clock, length: Length, room: Room, ready: set[str]) -> None:
-    """One trial, from its checkpoint where there is one, until it is over or hopeless."""
-    trial = study.next()
-    began = clock.seconds
-    try:
-        plan = tried(job.plan, trial.choices, study.space, room)
-    except (PlanError, ResourceError) as error:
-        said = words(trial.choices, study.space)
-        study.finish(trial, IMPOSSIBLE, changed={}, said=said, why=str(error), seconds=0.0, steps=0)
-        return
-    facts: dict[str, Any] = {"changed": changed(job.plan, plan), "said": words(trial.choices, study.space)}
-    one = _job(job, plan, length, f"trial_{trial.number:03}", f"trial {trial.number}")
-    _prepare(one, ready)
-    looks: list[float] = []
-    try:
-        outcome = fit(one, _clock(one, clock, length), lambda decisions: None, look=_judge(trial, looks))
-    except HopelessError:
-        steps = int(state_of(one.out).get("step", 0))
-        study.finish(trial, PRUNED, **facts, seconds=clock.seconds - began, steps=steps, value_at_last=looks[-1])
-    except IsocenterError as error:
-        if trial.number == 0:  # the plan itself cannot be trained
-            raise
-        study.finish(trial, IMPOSSIBLE, **facts, why=str(error), seconds=clock.seconds - began, steps=0)
-    else:
-        value, why = _value(one, outcome), ""
-        state = COMPLETE if math.isfinite(value) else IMPOSSIBLE
-        if state == IMPOSSIBLE:
-            why = f"its {_metric(job)} is no number"
-        study.finish(trial, state, value, **facts, why=why, seconds=clock.seconds - began, steps=outcome.steps)
-        log.info("trial %d: %s %.4f with %s", trial.number, _metric(job), value, facts["said"])
-    _slim(one.out)
+    return domains
 
 
 def _judge(trial: Trial, looks: list[float]) -> Callable[[Moment], None]:
@@ -252,27 +360,6 @@ def _judge(trial: Trial, looks: list[float]) -> Callable[[Moment], None]:
     return look
 
 
-def _job(job: Job, plan: Plan, length: Length, name: str, what: str) -> Job:
-    if length.steps is not None:
-        plan = plan.with_decision("training.steps", Decision(length.steps, "as many as each trial has"))
-    return replace(job, out=job.out / SEARCH / name, plan=plan, what=f"{job.what}, {what}")
-
-
-def _prepare(job: Job, ready: set[str]) -> None:
-    """What has to be prepared once, outside of the time of the trial that is the first to need it."""
-    key = json.dumps(job.settings.preprocessing.settings, sort_keys=True, default=list)
-    if key not in ready:
-        prepared([*job.train, *job.val], job.settings, job.plan.options, job.marked)
-        ready.add(key)
-
-
-def _clock(job: Job, clock: Clock, length: Length) -> Clock:
-    """By which a training ends; as it was planned when it began."""
-    if length.seconds is None:
-        return replace(clock, deadline=None)
-    return replace(clock, deadline=state_of(job.out).get("deadline") or clock.seconds + length.seconds)
-
-
 def _value(job: Job, outcome: Outcome) -> float:
     return float(job.settings.task.selection(validation_of(outcome.checkpoint)))
 
@@ -281,106 +368,35 @@ def _numbers(folder: Path) -> Mapping[str, Any]:
     return validation_of(folder / "checkpoints" / "best")
 
 
-def _metric(job: Job) -> str:
-    return job.settings.training.selection
-
-
 def _slim(folder: Path) -> None:
     """Of a training that is over what is compared stays, and its log; weights would fill the disk."""
     kept = ("log.csv", f"checkpoints/best/{VALIDATION}", "checkpoints/last/state.json")
-    for path in [one for one in folder.rglob("*") if one.is_file()]:
+    for path in [file for file in folder.rglob("*") if file.is_file()]:
         if path.relative_to(folder).as_posix() not in kept:
             path.unlink()
     shutil.rmtree(folder / "tensorboard", ignore_errors=True)
 
 
-def _judged(job: Job, study: Study, clock: Clock, length: Length, room: Room) -> Found:
-    """Whether the best trial takes the plan's place."""
-    done = study.done
-    own, others = done[0], [one for one in done[1:] if one.state == COMPLETE]
-    rows, metric, count = list(_rows(done)), _metric(job), len(job.val)
-    if own.state != COMPLETE:
-        why = own.facts.get("why", "")
-        return Found({}, f"Searched: nothing can be compared with the plan's own trial ({why}): the plan stays", rows)
-    if len(done) == 1:
-        took = float(own.facts["seconds"])
-        said = f"Searched: the plan's own trial took {took:.0f} s, no time was left for another: the plan stays"
-        return Found({}, said, rows)
-    best = max(others, key=lambda one: one.value or float("-inf"), default=own)
-    gone = sum(one.state == PRUNED for one in done)
-    all_of = f"{counted(len(done), 'trial')} ({gone} given up early)"
-    assert own.value is not None and best.value is not None  # noqa: S101 - both are complete
-    if best.value <= own.value:
-        said = (
-            f"Searched: {metric} of the plan's own trial on {count} validation cases, {own.value:.4f}, is the highest"
-        )
-        return Found({}, f"{said} of {all_of}: the plan stays", rows)
-    share, needed = _share(job, best, own, len(done) - 1), sure_of_best(len(done) - 1)
-    led = (
-        f"trial {best.number} of {all_of} reached {metric} {best.value:.4f} on {count} validation cases, "
-        f"the plan's own {own.value:.4f}, and was better in {100 * share:.1f} % of bootstrap draws"
-    )
-    if share < needed:
-        return Found({}, f"Searched: {led}; {100 * needed:.1f} % are asked of the best: the plan stays", rows)
-    again, planned = (_again(job, study, clock, length, room, one) for one in (best, own))
-    sure = share_better(job.settings.task, again[1], planned[1], int(job.plan["training.seed"]))
-    once_more = (
-        f"once more from another seed {again[0]:.4f} against {planned[0]:.4f}, better in {100 * sure:.0f} % of draws"
-    )
-    if again[0] <= planned[0] or sure < SURE:
-        return Found({}, f"Searched: {led}; but {once_more}: the plan stays", rows)
-    because = f"{led}; {once_more}"
-    plan = tried(job.plan, best.choices, study.space, room)
-    edited = {
-        name: Decision(one.value, because, f"{SEARCH}/{TABLE}, trial {best.number}; chosen by TPE, {TPE}")
-        for name, one in plan
-        if one.value != job.plan[name]
-    }
-    return Found(edited, f"Searched: {because}. It has {words(best.choices, study.space)}", rows)
-
-
-def _share(job: Job, best: Tried, own: Tried, others: int) -> float:
-    ours, planned = (_numbers(job.out / SEARCH / f"trial_{one.number:03}") for one in (best, own))
-    return share_better(job.settings.task, ours, planned, int(job.plan["training.seed"]), draws_for(others))
-
-
-def _again(
-    job: Job, study: Study, clock: Clock, length: Length, room: Room, one: Tried
-) -> tuple[float, Mapping[str, Any]]:
-    """A trial trained once more from another seed: its metric, and the numbers behind it."""
-    plan = tried(job.plan, one.choices, study.space, room)
-    seed = Decision(int(job.plan["training.seed"]) + 1, "another than that of the trials")
-    name, what = f"again_{one.number:03}", f"trial {one.number} once more"
-    other = _job(job, plan.with_decision("training.seed", seed), length, name, what)
-    outcome = fit(other, _clock(other, clock, length), lambda decisions: None)
-    value = _value(other, outcome)
-    _slim(other.out)
-    return value, _numbers(other.out)
-
-
 def _rows(done: Sequence[Tried]) -> Iterator[dict[str, Any]]:
-    for one in done:
-        value = one.value if one.state == COMPLETE else one.facts.get("value_at_last")
+    for trial in done:
         yield {
-            "trial": one.number,
-            "state": "the plan" if one.number == 0 else one.state,
-            "value": value,
-            "steps": one.facts.get("steps", 0),
-            "seconds": round(float(one.facts.get("seconds", 0.0)), 1),
-            "tried": one.facts.get("said", ""),
-            "changed": json.dumps(one.facts.get("changed", {})),
-            "why": one.facts.get("why", ""),
+            "trial": trial.number,
+            "state": "the plan" if trial.number == 0 else trial.state,
+            "value": trial.value if trial.state == COMPLETE else trial.facts.get("value_at_last"),
+            "steps": trial.facts.get("steps", 0),
+            "seconds": round(float(trial.facts.get("seconds", 0.0)), 1),
+            "tried": trial.facts.get(TRIED, ""),
+            "changed": json.dumps(trial.facts.get("changed", {})),
+            "why": trial.facts.get("why", ""),
         }
 
 
-def _record(found: Found) -> dict[str, Any]:
-    edited = {
-        name: {"value": one.value, "because": one.because, "source": one.source} for name, one in found.changed.items()
-    }
-    return {"said": found.said, "changed": edited, "rows": list(found.rows)}
+def _record(result: SearchResult) -> dict[str, Any]:
+    edited = {name: asdict(decision) for name, decision in result.changed.items()}
+    return {STATEMENT: result.statement, "changed": edited, "rows": list(result.rows)}
 
 
-def _read(path: Path) -> Found:
+def _read(path: Path) -> SearchResult:
     record = read_json(path, SCHEMA)
-    edited = {name: Decision(**one) for name, one in record["changed"].items()}
-    return Found(edited, record["said"], record["rows"])
+    edited = {name: Decision(**decision) for name, decision in record["changed"].items()}
+    return SearchResult(edited, record[STATEMENT], record["rows"])

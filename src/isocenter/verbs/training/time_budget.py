@@ -140,6 +140,19 @@ def training_deadline(minutes: float, after: float) -> float:
     return 60 * minutes * (1 - RESERVE) - after
 
 
-def shared_deadline(deadline: float, elapsed: float, folds_left: int) -> float:
-    """s after the command's start by which the next of so many folds must end: each gets an equal part of the rest."""
-    return elapsed + (deadline - elapsed) / folds_left
+@dataclass(frozen=True)
+class Turn:
+    """The turn of a training among those that share the minutes: each gets an equal part of what is left.
+
+    began: s after the command's start at which it begins
+    left:  trainings that still have to share the rest, this one among them
+    most:  of all time for training, the share that it never exceeds
+    """
+
+    began: float
+    left: int = 1
+    most: float = 1.0
+
+    def deadline(self, limit: float) -> float:
+        """s after the command's start by which it must end, where all training must end by `limit`."""
+        return min(self.began + (limit - self.began) / self.left, self.began + self.most * limit)

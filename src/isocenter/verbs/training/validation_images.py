@@ -11,7 +11,7 @@ from isocenter.files import content_hash
 from isocenter.transforms import stacked
 from isocenter.values import Case, Image, Plan
 from isocenter.verbs.evaluation import read_data_record, read_split
-from isocenter.verbs.reading import READING, open_dataset
+from isocenter.verbs.reading import ReadingOptions, open_dataset
 
 # As many as selection has at most; each is predicted several times by every backend.
 MOST = 20
@@ -34,9 +34,8 @@ class ValidationImages:
 
 def validation_images(run: Path, plan: Plan) -> ValidationImages:
     """Of the cases that selected the model, or trained it where none did, those that are what they were."""
-    options = {key: value for key, value in plan.options.items() if key in READING}
     try:
-        dataset = open_dataset(run / plan.data, options)
+        dataset = open_dataset(run / plan.data, ReadingOptions.of_plan(plan.options))
     except (IsocenterError, OSError):
         return ValidationImages("the run's data could not be read again")
     table, record = read_split(run / "split.csv"), read_data_record(run)

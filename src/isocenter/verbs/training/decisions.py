@@ -1,0 +1,97 @@
+"""Decisions that fall while a run trains: into its plan, and into the log."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from isocenter.training import Outcome
+from isocenter.values import Decision, Plan
+from isocenter.verbs.training.run_folder import SEARCH
+
+log = logging.getLogger("isocenter")
+SCALE = "preprocessing.normalisation"
+SCALE_NOTE = "in fold 0; each fold goes by its own training cases"
+
+
+def with_decisions(plan: Plan, decisions: Mapping[str, Decision]) -> Plan:
+    """The plan with these decisions in it."""
+    for name, decision in decisions.items():
+        plan = plan.with_decision(name, decision)
+    return plan
+
+
+# {decision: its line in the log}, in the order in which they are logged.
+DECIDED = {
+    "training.compute": "{what} is computed {value}: {because}",
+    "training.batch": "{what} in steps of {value}: {because}",
+    "inference.flips": "{what}: no window is mirrored in prediction: {because}",
+    "training.steps": "{what} for {value} steps: {because}",
+}
+
+
+def log_decisions(what: str, decisions: Mapping[str, Decision]) -> None:
+    """Log what was decided while this training ran."""
+    for name, line in DECIDED.items():
+        if (decision := decisions.get(name)) is not None:
+            log.info(line.format(what=what, value=decision.value, because=decision.because))
+
+
+@dataclass
+class PlanLog:
+    """The plan of a run while its training decides the rest: each decision is written down at once, and logged.
+
+    plan:  with all decisions so far
+    write: writes the plan into the run's folder
+    """
+
+    plan: Plan
+    write: Callable[[Plan], None]
+
+    def __call__(self, decisions: Mapping[str, Decision], what: str = "training") -> None:
+        self.plan = with_decisions(self.plan, decisions)
+        self.write(self.plan)
+        log_decisions(what, decisions)
+
+
+def with_outcome(plan: Plan, outcome: Outcome) -> Plan:
+    """The plan with why training ended early, if it did."""
+    if not outcome.stopped:
+        return plan
+    return plan.with_decision("training.early_stop", Decision(plan["training.early_stop"], outcome.stopped))
+
+
+def with_reasons(plan: Plan, plans: Sequence[Plan], outcomes: Sequence[Outcome]) -> Plan:
+    """The plan with what holds of folds: how many steps each had, what ended one early, whose intensities count.
+
+    plans: of each fold
+    """
+    if plan["training.steps"] is None:
+        each = ", ".join(str(outcome.steps) for outcome in outcomes)
+        because = f"a probe in each fold turned the minutes into steps: {each}"
+        plan = plan.with_decision("training.steps", Decision(None, because))
+        fastest = f"a probe in each fold found the fastest: {', '.join(outcome.compute for outcome in outcomes)}"
+        plan = plan.with_decision("training.compute", Decision(None, fastest))
+    if any(own[SCALE] != plan[SCALE] for own in plans):
+        scale = plan.decision(SCALE)
+        plan = plan.with_decision(SCALE, Decision(scale.value, f"{scale.because}, {SCALE_NOTE}", scale.source))
+    stopped = [f"fold {fold}: {outcome.stopped}" for fold, outcome in enumerate(outcomes) if outcome.stopped]
+    if stopped:
+        plan = plan.with_decision("training.early_stop", Decision(plan["training.early_stop"], "; ".join(stopped)))
+    return plan
+
+
+def with_searches(plan: Plan, plans: Sequence[Plan]) -> Plan:
+    """The plan with what each fold's own search has put in the place of a decision.
+
+    plans: of each fold
+    """
+    for name, planned in plan:
+        own = {fold: one.decision(name) for fold, one in enumerate(plans)}
+        changed = {fold: decision for fold, decision in own.items() if decision.source.startswith(SEARCH)}
+        if changed:
+            values = ", ".join(f"{decision.value} in fold {fold}" for fold, decision in changed.items())
+            because = f"{planned.because}; the folds' own searches have put other values in its place: {values}"
+            plan = plan.with_decision(name, Decision(planned.value, because, planned.source))
+    return plan

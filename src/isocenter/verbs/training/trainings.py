@@ -1,0 +1,286 @@
+"""The trainings of a run: one, or one a fold, within the same minutes, each scored on cases that it has not seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from isocenter.evaluation import Table
+from isocenter.planning import settings
+from isocenter.runtime import Model, load
+from isocenter.tasks import Task
+from isocenter.training import Outcome
+from isocenter.values import Case, Decision, Plan, Prediction, Split, stands_for
+from isocenter.verbs.evaluation import Subsets
+from isocenter.verbs.plan import room_of
+from isocenter.verbs.training.cascade_stage import CascadeStage
+from isocenter.verbs.training.covariate_baseline import covariates_seconds
+from isocenter.verbs.training.decisions import (
+    SCALE,
+    PlanLog,
+    log_decisions,
+    with_decisions,
+    with_outcome,
+    with_reasons,
+    with_searches,
+)
+from isocenter.verbs.training.fit import Job, fit, tuned
+from isocenter.verbs.training.image_only_control import evaluated_control, image_job, is_wanted
+from isocenter.verbs.training.run_end import EVALUATION, OUT_OF_FOLD, Trained, evaluated
+from isocenter.verbs.training.run_folder import RunFolder, state_of
+from isocenter.verbs.training.search import searched
+from isocenter.verbs.training.time_budget import Afterwards, Costs, Turn, fresh_model
+
+# What each fold takes from its own training cases. The grid is common, because the folds become one model whose outputs
+# are averaged voxel by voxel, and so are labels and tolerances, by which it is scored.
+OWN = ("task.counts", "task.weights", "task.prior_shift", SCALE)
+
+
+@dataclass(frozen=True, eq=False)
+class OutOfFold:
+    """The models of all trainings, each for the cases that it has not seen.
+
+    task:   scores them all, the same for every fold
+    owners: {case id: model}
+    """
+
+    task: Task
+    owners: Mapping[str, Model]
+
+    @classmethod
+    def of(cls, task: Task, jobs: Sequence[Job], models: Sequence[Model]) -> OutOfFold:
+        """Each model with the test cases of its job."""
+        return cls(task, {case.id: model for job, model in zip(jobs, models, strict=True) for case in job.test})
+
+    def predict(self, subject: Case) -> Prediction:
+        """Predict a case by the model that has not seen it."""
+        return self.owners[subject.id].predict(subject)
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One training of a run, with the first stage of its cascade if it has one."""
+
+    job: Job
+    stage: CascadeStage | None
+
+    @classmethod
+    def of(cls, run: RunFolder, job: Job) -> Part:
+        """The part of a job, with its first stage as it was planned, or as it follows from the job's plan."""
+        return cls(job, None if job.settings.preprocessing.cascade is None else CascadeStage.of(run, job))
+
+    @property
+    def fresh_model(self) -> Model:
+        """Its model with weights that have learnt nothing."""
+        return self.whole(fresh_model(self.job.settings))
+
+    def whole(self, model: Model) -> Model:
+        """A model of the training with a first stage that has learnt nothing: it takes as long as a trained one."""
+        return model if self.stage is None else self.stage.joined(model)
+
+    def deciding(self, decisions: Mapping[str, Decision]) -> Part:
+        """The same with these decisions in its plans."""
+        return Part(self.job.deciding(decisions), None if self.stage is None else self.stage.deciding(decisions))
+
+
+def trained(run: RunFolder) -> Trained:
+    """Search, train, tune and score: one training, or one a fold. What an earlier session has done is not done again.
+
+    Where the set has its own test part the mean of the folds is scored on it, else each fold on its own cases.
+    """
+    jobs = [_searched(run, job) for job in _jobs(run)]
+    log = PlanLog(run.plan if run.made.folds else jobs[0].plan, run.write_plan)
+    if log.plan is not run.plan:  # a search has found it
+        run.write_plan(log.plan)
+    wants_control = is_wanted(run, jobs[0].test)
+    after = _afterwards(run, jobs, 2 if wants_control else 1)
+    parts, costs = _with_views([Part.of(run, job) for job in jobs], after, log)
+    jobs, outcomes, total = [part.job for part in parts], list[Outcome](), len(parts) * (2 if wants_control else 1)
+    for number, part in enumerate(parts):
+        decided = partial(log_decisions, part.job.what) if run.made.folds else log
+        turn = Turn(0.0 if run.clock.spent and not number else run.clock.seconds, total - number)
+        timed = None if after is None else Timed(after, turn, partial(_limit, after, part, None if number else costs))
+        outcomes.append(_fitted(run, part, decided, timed))
+    controls, controlled = list[Job](), list[Outcome]()
+    for number, (job, outcome) in enumerate(zip(jobs, outcomes, strict=True) if wants_control else ()):
+        control = image_job(job, job.plan if run.made.folds else log.plan, run, timed=after is not None)
+        turn = Turn(run.clock.seconds, len(parts) - number, 1 / total)
+        timed = None if after is None else Timed(after, turn, partial(_limit_of, after, job, outcome))
+        controls.append(control)
+        controlled.append(_fitted(run, Part(control, None), partial(log_decisions, control.what), timed))
+    return _evaluated(run, log.plan, jobs, outcomes, list(zip(controls, controlled, strict=True)))
+
+
+def _jobs(run: RunFolder) -> list[Job]:
+    """The training of a run, or of each fold, whose statistics of images and references are of its training cases."""
+    record = {
+        "data_hash": run.plan.data_hash,
+        "patients_known": run.dataset.patients_known,
+        "fingerprint": run.examination.fingerprint.summary,
+    }
+    jobs = []
+    for fold in run.folds:
+        train, val, test = (run.cases(part, fold) for part in ("train", "val", "test"))
+        job = Job(run.folder(fold), run.plan, train, val, record, start=run.start, test=test, fold=fold)
+        if fold is not None:
+            total = len(run.folds)
+            job = replace(
+                job,
+                plan=_of_fold(run, fold),
+                record={**record, "fold": fold, "folds": total},
+                what=f"training fold {fold} ({fold + 1} of {total})",
+            )
+        jobs.append(job)
+    return jobs
+
+
+def _of_fold(run: RunFolder, fold: int) -> Plan:
+    """The run's plan with the statistics of a fold's own training cases."""
+    plan, own = run.plan, run.made.of_fold(fold).plan
+    names = [name for name in own.names if any(stands_for(name, option) for option in OWN)]
+    if _methods(own) != _methods(plan):  # one model, one kind of scale
+        names = [name for name in names if name != SCALE]
+    return with_decisions(plan, {name: own.decision(name) for name in names})
+
+
+def _methods(plan: Plan) -> list[str]:
+    return [channel["method"] for channel in plan[SCALE]]
+
+
+def _searched(run: RunFolder, job: Job) -> Job:
+    """The job by what a search among its own training and validation cases has found."""
+    if not job.settings.search.is_on:
+        return job
+    made = run.made if job.fold is None else run.made.of_fold(job.fold)
+    result = searched(job, run.clock, room_of(made), folds=len(run.made.folds))
+    return replace(job, plan=result.applied(job.plan))
+
+
+def _with_views(parts: Sequence[Part], after: Afterwards | None, log: PlanLog) -> tuple[Sequence[Part], Costs | None]:
+    """The parts, without mirrored views where these take too long, and the measured costs of the first.
+
+    Nothing is measured where the plan fixes the steps, or where an earlier session has already decided.
+    """
+    if after is None or any(state_of(part.job.out) for part in parts):
+        return parts, None
+    costs = after.costs(parts[0].fresh_model)
+    if (views := after.views(costs, parts[0].job.plan)) is None:
+        return parts, costs
+    log({"inference.flips": views})
+    parts = [part.deciding({"inference.flips": views}) for part in parts]
+    return parts, after.costs(parts[0].fresh_model)
+
+
+@dataclass(frozen=True, eq=False)
+class Timed:
+    """How long a training may take: its turn, and by which second all training must end.
+
+    limit: measured before it starts
+    """
+
+    after: Afterwards
+    turn: Turn
+    limit: Callable[[], float]
+
+
+def _limit(after: Afterwards, part: Part, costs: Costs | None) -> float:
+    """s after the command's start by which training must end, by fresh weights."""
+    return after.first_deadline(after.costs(part.fresh_model) if costs is None else costs)
+
+
+def _limit_of(after: Afterwards, job: Job, outcome: Outcome) -> float:
+    """The same, by weights that this job has trained."""
+    return after.deadline(load(outcome.checkpoint, job.settings.training.device))
+
+
+def _fitted(
+    run: RunFolder, part: Part, decided: Callable[[Mapping[str, Decision]], None], timed: Timed | None
+) -> Outcome:
+    """The next training, within its turn of the minutes; the plan's steps decide where there is none."""
+    clock, recount, job = run.clock, None, part.job
+    if timed is not None:
+        deadline = state_of(job.out).get("deadline")
+        clock = replace(clock, deadline=timed.turn.deadline(timed.limit()) if deadline is None else deadline)
+        recount = partial(_recounted, part, timed)
+    if part.stage is not None:
+        job = replace(job, marked=part.stage.trained(clock))
+    return fit(job, clock, decided, recount)
+
+
+def _recounted(part: Part, timed: Timed, model: Model) -> float:
+    """By which second a training must end, if this is its model half-way."""
+    return timed.turn.deadline(timed.after.deadline(part.whole(model)))
+
+
+def _afterwards(run: RunFolder, jobs: Sequence[Job], trainings: int) -> Afterwards | None:
+    """What follows all trainings within the minutes; None where the plan fixes the steps.
+
+    trainings: of each part, 2 with a control
+    """
+    training = jobs[0].settings.training
+    by_clock = training.steps is None or state_of(jobs[0].out).get("deadline") is not None
+    if training.minutes is None or not by_clock:
+        return None
+    often, tested = max(1, len(Subsets.of(jobs[0].settings.preprocessing).wanted)), sum(len(job.test) for job in jobs)
+    return Afterwards(
+        training.minutes,
+        [*jobs[0].val, *jobs[0].train][0],
+        trainings * sum(len(job.tuning) for job in jobs),
+        [*[(tested, 1)] * (often + trainings - 1), *[(len(run.own_test), len(jobs))] * often],
+        covariates_seconds(jobs),
+    )
+
+
+def _evaluated(
+    run: RunFolder,
+    plan: Plan,
+    jobs: Sequence[Job],
+    outcomes: Sequence[Outcome],
+    controls: Sequence[tuple[Job, Outcome]],
+) -> Trained:
+    """Tune the models, and score each case by the one that has not seen it; the same of the controls."""
+    common = settings(run.plan).task
+    models = tuned(jobs, outcomes, common)
+    plan = with_decisions(plan, models.decisions)
+    plans = [job.plan for job in jobs]
+    plan = (
+        with_searches(with_reasons(plan, plans, outcomes), plans) if run.made.folds else with_outcome(plan, outcomes[0])
+    )
+    folds = {case.id: job.fold for job in jobs for case in job.test if job.fold is not None}
+    tested = {case.id for job in jobs for case in job.test}
+    cases = [case for case in run.dataset if case.id in tested]
+    parts: dict[str, Split] = dict.fromkeys(tested, "test")
+    folder = OUT_OF_FOLD if run.own_test else EVALUATION
+    scored = evaluated(run, OutOfFold.of(models.task, jobs, models.models), cases, parts, folder, folds)
+    if controls:
+        without = [job for job, _ in controls]
+        own = tuned(without, [outcome for _, outcome in controls], common)
+        evaluated_control(run, OutOfFold.of(own.task, without, own.models), cases, parts, folds)
+    if not run.made.folds or scored is None:
+        return Trained(plan, scored, outcomes)
+    primary, seed = str(plan["evaluation.primary"]), int(plan["training.seed"])
+    facts = fold_facts(scored.table, [job.test for job in jobs], models.task, primary, seed)
+    if run.own_test:
+        overall = [row for row in scored.rows if row.metric == primary][:1]
+        facts |= {f"{primary} out of fold": str(row.estimate) for row in overall}
+        mean = load(run.out, jobs[0].settings.training.device)
+        scored = evaluated(run, mean, run.own_test, dict(run.dataset.splits))
+    return Trained(plan, scored, outcomes, facts)
+
+
+def fold_facts(table: Table, folds: Sequence[Sequence[Case]], task: Task, primary: str, seed: int) -> dict[str, str]:
+    """The primary metric of each fold's cases, and how far the folds lie apart."""
+    values = []
+    for cases in folds:
+        ids = {case.id for case in cases}
+        rows = task.summary(table[table["case"].isin(ids)], seed=seed)
+        values.append(next((row.estimate.value for row in rows if row.metric == primary), float("nan")))
+    facts = {f"{primary}, fold {fold}": f"{value:.4f}" for fold, value in enumerate(values)}
+    known = np.array([value for value in values if np.isfinite(value)])
+    if len(known) > 1:
+        spread = f"mean {known.mean():.4f}, SD {known.std(ddof=1):.4f}, {known.min():.4f} to {known.max():.4f}"
+        facts[f"{primary} over folds"] = spread
+    return facts
