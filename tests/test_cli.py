@@ -110,6 +110,6 @@ def test_a_column_that_is_said_twice_is_refused(cli, tmp_path):
     assert done.code == 2
     assert "label is 'a' and 'b'" in done.last
     done = cli("check", tmp_path / "cases.csv", "--column", "label=a", "--column", "label=b")
-    assert (done.code, "Say it once" in done.last) == (2, True)
+    assert (done.code, "Give it once" in done.last) == (2, True)
     done = cli("check", tmp_path / "cases.csv", "--set", "split.folds=1")  # another flag is still refused as such
     assert done.code == 2

@@ -199,4 +199,4 @@ def test_an_archive_that_is_no_zip_is_refused_before_the_run_is_read(segmented, 
 def test_none_stands_alone(segmented, tmp_path, cli):
     said = cli("package", segmented.out, "--out", tmp_path / "out", "--backends", "onnx,none")
     assert said.code == 2
-    assert "'none' stands beside other names: 'onnx,none'" in said.last
+    assert "'none' stands among other names: 'onnx,none'" in said.last

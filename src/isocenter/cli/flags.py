@@ -1,4 +1,4 @@
-"""Flags that several verbs have, and how what they say is understood."""
+"""Flags that several verbs have, and the values that they stand for."""
 
 from __future__ import annotations
 
@@ -9,46 +9,70 @@ from typing import Annotated, Any
 
 import typer
 
+from isocenter import planning
 from isocenter.errors import UsageError
 
 Data = Annotated[Path, typer.Argument(help="A folder, a table, an archive or a DICOM series.")]
-Out = Annotated[Path | None, typer.Option(help="Where to write; by default ./<verb>-<name>.")]
+Trained = Annotated[Path, typer.Argument(help="A run's folder, a package, or an nnU-Net v2 result folder.")]
+Out = Annotated[Path | None, typer.Option(help="Folder to write; by default ./<verb>-<name>.")]
+OutPlan = Annotated[Path | None, typer.Option(help="File of the plan; by default ./plan-<name>.yaml.")]
+OutPage = Annotated[Path | None, typer.Option(help="File of the page; by default ./view-<name>.html.")]
+OutPackage = Annotated[Path | None, typer.Option(help="Folder, or file that ends in .zip; by default ./<verb>-<name>.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda:0 or mps.")]
 Scheduler = Annotated[
     str | None, typer.Option(help="Address of a dask scheduler whose workers do the cases: tcp://host:8786.")
 ]
-Threads = Annotated[int | None, typer.Option(min=1, help="Cores to use; by default all.")]
-Seed = Annotated[int, typer.Option(min=0, help="Every random draw follows from it.")]
-Set = Annotated[list[str] | None, typer.Option("--set", help="section.name=value of the plan, set by hand.")]
-Told = Annotated[
-    str | None,
-    typer.Option("--covariates", help="Columns that the network is told beside the images: all, or age,sex,gene_*."),
+Threads = Annotated[int | None, typer.Option(min=1, help="Cores to use; all by default.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of every random draw.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="A decision of the plan, as section.name=value; repeatable.")
 ]
-UsualMinutes = Annotated[float | None, typer.Option(help="From now to the finished model; 60 by default.")]
-Folds = Annotated[int, typer.Option(min=0, help="Cross-validation in so many parts; 0 for one test part.")]
+Covariates = Annotated[
+    str | None,
+    typer.Option("--covariates", help="Columns that the network gets with the images: all, none, or age,sex,gene_*."),
+]
+UsualMinutes = Annotated[float | None, typer.Option(help="Minutes from now to the finished model; 60 by default.")]
+Folds = Annotated[int, typer.Option(min=0, help="Parts of a cross-validation; 0 for one test part.")]
 Everything = Annotated[bool, typer.Option("--all", help="Train on every case; nothing is estimated.")]
 Kind = Annotated[
     str | None,
-    typer.Option("--task", help="The kind of problem where several fit, or a+b for both at once."),
+    typer.Option(
+        "--task",
+        help="Kind of problem, where several fit: classification, detection, findings, instances, regression, "
+        "segmentation or survival; a+b for two at once.",
+    ),
 ]
-Layout = Annotated[str | None, typer.Option(help="How the folder is to be read.")]
+Layout = Annotated[
+    str | None,
+    typer.Option(
+        help="Layout of the folder, where several fit: nnunet, decathlon, bids, image_folders, object_masks, "
+        "suffix_masks, class_folders, voc, coco, box_table, medmnist, manifest, dicom_folder or plain_images."
+    ),
+]
 Labels = Annotated[
     str | None,
-    typer.Option(help="What the values mean: 1=anterior,2=posterior; each=NAME for boxes of numbered objects."),
+    typer.Option(help="Names of the values: 1=anterior,2=posterior; each=NAME for boxes of numbered objects."),
 ]
-Patient = Annotated[str | None, typer.Option(help="A column, or a regular expression on the case's name.")]
-Column = Annotated[list[str] | None, typer.Option(help="Columns of a table: image=filename,label=finding.")]
-Modality = Annotated[str | None, typer.Option(help="Of all images, where the files do not say.")]
-Part = Annotated[str | None, typer.Option(help="Of complex voxels: magnitude, real, imaginary or phase.")]
-Prefer = Annotated[str | None, typer.Option(help="Where NIfTI forms disagree: sform or qform.")]
-Volume = Annotated[str | None, typer.Option(help="One of several volumes, by name.")]
-Region = Annotated[str | None, typer.Option(help="Voxels 0:120,40:200,10:50, or a mask's FILE[=VALUE].")]
-FillMissing = Annotated[bool, typer.Option("--fill-missing", help="Keep a series with gaps; they become padding.")]
+Patient = Annotated[str | None, typer.Option(help="Column of the patient, or a regular expression on case names.")]
+Column = Annotated[list[str] | None, typer.Option(help="Columns of a table: image=filename,label=finding; repeatable.")]
+Modality = Annotated[str | None, typer.Option(help="Modality of all images, where the files do not name it.")]
+Part = Annotated[str | None, typer.Option(help="Part of complex voxels: magnitude, real, imaginary or phase.")]
+Prefer = Annotated[str | None, typer.Option(help="Form to use where two of a NIfTI file disagree: sform or qform.")]
+Volume = Annotated[str | None, typer.Option(help="Name of one of several volumes.")]
+Region = Annotated[
+    str | None, typer.Option(help="Part of each image: voxels 0:120,40:200,10:50, or a mask's FILE[=VALUE].")
+]
+Backends = Annotated[str, typer.Option(help="Backends that the certificate tries: all, none, or onnx,openvino.")]
+FillMissing = Annotated[
+    bool, typer.Option("--fill-missing", help="Read a series with gaps; missing slices become padding.")
+]
 Align = Annotated[bool, typer.Option("--align", help="Resample a case's images onto the grid of its first.")]
 
-# How data are read, as `reads_data` gathers it; no flag of its own.
+# Words in place of a list of names.
+WORDS: dict[str, tuple[str, ...] | None] = {"all": None, "none": ()}
+# Reading options, as `reads_data` gathers them; no flag of its own.
 Given = dict[str, Any] | None
 
 
@@ -63,8 +87,8 @@ def _reading(
     fill_missing: FillMissing = False,
     align: Align = False,
 ) -> dict[str, Any]:
-    """The flags that were given, by name."""
-    columns = pairs([one for part in column or [] for one in part.split(",")], "--column")
+    """The options that were given, by name."""
+    columns = pairs([pair for part in column or [] for pair in part.split(",")], "--column")
     flags = {
         "layout": layout,
         "labels": labels,
@@ -80,7 +104,7 @@ def _reading(
 
 
 def reads_data(verb: Callable[..., None]) -> Callable[..., None]:
-    """A verb with the flags of `_reading` beside its own; it gets them together as `given`."""
+    """A verb with its own flags and those of `_reading`, which it gets as one value, `given`."""
     own, shared = (inspect.signature(one, eval_str=True).parameters for one in (verb, _reading))
 
     def command(**values: Any) -> None:
@@ -96,34 +120,32 @@ def reads_data(verb: Callable[..., None]) -> Callable[..., None]:
 
 def assigned(given: list[str] | None, covariates: str | None = None) -> dict[str, Any]:
     """{"section.name": value} of what `--set` was given, and the columns of `--covariates`."""
-    from isocenter.planning import parse_value  # it brings pandas, which `--help` does without
-
-    said = {name: parse_value(value) for name, value in pairs(given or [], "--set").items()}
+    values = {name: planning.parse_value(value) for name, value in pairs(given or [], "--set").items()}
     if covariates is None:
-        return said
-    if "network.context" in said:
-        raise UsageError("says what --set network.context says too", "--covariates", "Give one of both")
+        return values
+    if "network.context" in values:
+        raise UsageError("stands with --set network.context", "--covariates", "Give one of the two")
     names = named(covariates, "--covariates")
-    return {**said, "network.context": "all" if names is None else list(names) or None}
+    return {**values, "network.context": "all" if names is None else list(names) or None}
 
 
 def named(text: str, flag: str) -> tuple[str, ...] | None:
     """The names in a list; None for "all", none for "none". UsageError where one of these two stands among names."""
-    names = tuple(one.strip() for one in text.split(",") if one.strip())
-    if names in (("all",), ("none",)):
-        return None if names == ("all",) else ()
-    if mixed := {"all", "none"} & set(names):
-        raise UsageError(f"{mixed.pop()!r} stands beside other names: {text!r}", flag, "Give names, or it alone")
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if len(names) == 1 and names[0] in WORDS:
+        return WORDS[names[0]]
+    if mixed := WORDS.keys() & set(names):
+        raise UsageError(f"{mixed.pop()!r} stands among other names: {text!r}", flag, "Give names, or this word only")
     return names
 
 
 def pairs(texts: Sequence[str], flag: str) -> dict[str, str]:
     """Names and their values; UsageError where one is missing, or a name has two."""
-    said: dict[str, str] = {}
+    values: dict[str, str] = {}
     for name, value in (pair(text, flag) for text in texts):
-        if said.setdefault(name, value) != value:
-            raise UsageError(f"{name} is {said[name]!r} and {value!r}", flag, "Say it once")
-    return said
+        if values.setdefault(name, value) != value:
+            raise UsageError(f"{name} is {values[name]!r} and {value!r}", flag, "Give it once")
+    return values
 
 
 def pair(text: str, flag: str) -> tuple[str, str]:

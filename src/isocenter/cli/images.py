@@ -11,7 +11,7 @@ import isocenter
 from isocenter.cli.flags import (
     FillMissing,
     Json,
-    Out,
+    OutPage,
     Overwrite,
     Part,
     Prefer,
@@ -22,18 +22,24 @@ from isocenter.cli.shell import fail_if, name_of, show
 
 def convert(
     source: Annotated[Path, typer.Argument(help="Any readable file, or a folder of one DICOM series.")],
-    out: Annotated[Path, typer.Option(help="The file to write; its suffix names the format.")],
+    out: Annotated[Path, typer.Option(help="File to write; its suffix names the format.")],
     overwrite: Overwrite = False,
     json: Json = False,
     volume: Volume = None,
     part: Part = None,
     prefer: Prefer = None,
     fill_missing: FillMissing = False,
-    drop_geometry: Annotated[bool, typer.Option("--drop-geometry", help="Give up the position for a picture.")] = False,
-    adc: Annotated[bool, typer.Option("--adc", help="Fit the diffusion coefficient to frames at b-values.")] = False,
-    regions: Annotated[Path | None, typer.Option(help="A label map: the mean of each region over the frames.")] = None,
+    drop_geometry: Annotated[
+        bool, typer.Option("--drop-geometry", help="Drop size and position, so that a slice can become a picture.")
+    ] = False,
+    adc: Annotated[
+        bool, typer.Option("--adc", help="Write the diffusion coefficient, fitted to frames at b-values.")
+    ] = False,
+    regions: Annotated[
+        Path | None, typer.Option(help="A label map; write the mean of each region over the frames.")
+    ] = None,
 ) -> None:
-    """The same image in another format: same geometry, same values, or a refusal."""
+    """Write an image in another format: same geometry, same values, or a refusal."""
     options = {"part": part, "prefer": prefer, "fill_missing": fill_missing}
     result = isocenter.convert(
         source,
@@ -52,12 +58,12 @@ def convert(
 def view(
     image: Annotated[Path, typer.Argument(help="An image file or a DICOM series.")],
     mask: Annotated[Path | None, typer.Argument(help="A label map on its grid, or a file of boxes (XML, CSV).")] = None,
-    out: Out = None,
+    out: OutPage = None,
     overwrite: Overwrite = False,
     volume: Volume = None,
     part: Part = None,
     prefer: Prefer = None,
 ) -> None:
-    """One self-contained page to look through IMAGE, with MASK on top."""
+    """Write a page to look through IMAGE, with MASK on top."""
     target = out or Path(f"view-{name_of(image)}.html")
     show(isocenter.view(image, mask, out=target, overwrite=overwrite, volume=volume, part=part, prefer=prefer), None)

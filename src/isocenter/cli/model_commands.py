@@ -1,4 +1,4 @@
-"""The verbs for models that are there: parse, call, print."""
+"""The verbs for trained models: parse, call, print."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ import typer
 
 import isocenter
 from isocenter.cli.flags import (
+    Backends,
     Device,
     Given,
     Json,
     Out,
+    OutPackage,
     Overwrite,
     Region,
     Scheduler,
     Threads,
+    Trained,
     named,
     reads_data,
 )
@@ -25,31 +28,45 @@ from isocenter.cli.shell import default_out, fail_if, show
 
 @reads_data
 def predict(
-    model: Annotated[Path, typer.Argument(help="A run's folder, or a package.")],
+    model: Trained,
     inputs: Annotated[list[Path], typer.Argument(help="Image files, DICOM series, or folders of them.")],
     out: Out = None,
     overwrite: Overwrite = False,
     json: Json = False,
-    format: Annotated[str, typer.Option(help="auto, nii.gz, nii, nrrd, png, tiff or dcm (SEG, of boxes SR).")] = "auto",
-    fold: Annotated[int | None, typer.Option(min=0, help="One of a run's folds, in place of their mean.")] = None,
-    mirror: Annotated[bool | None, typer.Option(help="See images mirrored too; by default as planned.")] = None,
+    format: Annotated[
+        str,
+        typer.Option(help="Of dense results: auto, nii.gz, nii, nrrd, png, tiff, csv or dcm (a SEG; for boxes an SR)."),
+    ] = "auto",
+    fold: Annotated[int | None, typer.Option(min=0, help="One fold of a run, in place of the mean of all.")] = None,
+    mirror: Annotated[bool | None, typer.Option(help="Average over mirrored images; as planned by default.")] = None,
     save_probabilities: Annotated[
-        bool, typer.Option("--save-probabilities", help="Of every voxel, beside the result.")
+        bool, typer.Option("--save-probabilities", help="Also write the probabilities of every voxel.")
     ] = False,
-    overlay: Annotated[bool, typer.Option("--overlay", help="A picture of each image with its result.")] = False,
+    overlay: Annotated[
+        bool, typer.Option("--overlay", help="Also write a picture of each image with its result.")
+    ] = False,
     device: Device = "auto",
     threads: Threads = None,
-    backend: Annotated[str, typer.Option(help="auto, torch, compiled, onnx, openvino or tensorrt.")] = "auto",
+    backend: Annotated[
+        str,
+        typer.Option(
+            help="For a package: auto, compiled, onnx, openvino, openvino-bf16, tensorrt, torch or torch-bf16."
+        ),
+    ] = "auto",
     scheduler: Scheduler = None,
     region: Region = None,
-    overlap: Annotated[float | None, typer.Option(help="Of neighbouring windows, 0 to below 1.")] = None,
-    seconds: Annotated[float | None, typer.Option(min=0, help="For an image's windows, with less overlap.")] = None,
+    overlap: Annotated[
+        float | None, typer.Option(help="Overlap of neighbouring windows, from 0 to below 1; as planned by default.")
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option(min=0, help="Seconds for the windows of an image; their overlap shrinks to fit.")
+    ] = None,
     covariates: Annotated[
-        list[Path] | None, typer.Option(help="A table with a row for each case or patient, or each time; repeatable.")
+        list[Path] | None, typer.Option(help="A table with a row for each case, patient or time; repeatable.")
     ] = None,
     given: Given = None,
 ) -> None:
-    """Results of MODEL for INPUTS, each on its source's own grid."""
+    """Predict INPUTS with MODEL, each on its own grid."""
     result = isocenter.predict(
         model,
         *inputs,
@@ -76,13 +93,13 @@ def predict(
 
 def package(
     run: Annotated[Path, typer.Argument(help="A finished run's folder.")],
-    out: Annotated[Path | None, typer.Option(help="A folder, or a file that ends in .zip.")] = None,
+    out: OutPackage = None,
     overwrite: Overwrite = False,
     json: Json = False,
-    backends: Annotated[str, typer.Option(help="For the certificate: all, none, or onnx,openvino.")] = "all",
+    backends: Backends = "all",
     threads: Threads = None,
 ) -> None:
-    """The model of RUN as a MONAI bundle, which also runs without Isocenter."""
+    """Write the model of RUN as a MONAI bundle, which also runs without Isocenter."""
     target = out or default_out("package", run)
     result = isocenter.package(
         run, out=target, overwrite=overwrite, backends=named(backends, "--backends"), threads=threads
@@ -92,19 +109,19 @@ def package(
 
 def adopt(
     source: Annotated[Path, typer.Argument(help="A model of another program: an nnU-Net v2 result folder.")],
-    out: Annotated[Path | None, typer.Option(help="A folder, or a file that ends in .zip.")] = None,
+    out: OutPackage = None,
     overwrite: Overwrite = False,
     json: Json = False,
-    fold: Annotated[int | None, typer.Option(min=0, help="One of its networks, in place of their mean.")] = None,
+    fold: Annotated[int | None, typer.Option(min=0, help="One of its networks, in place of the mean of all.")] = None,
     trust: Annotated[
-        list[str] | None, typer.Option(help="module.name that its checkpoint may call. This runs code.")
+        list[str] | None, typer.Option(help="module.name that its checkpoint may call, which runs code; repeatable.")
     ] = None,
-    postprocessing: Annotated[Path | None, typer.Option(help="nnU-Net's postprocessing.pkl.")] = None,
-    images: Annotated[Path | None, typer.Option(help="A cohort for the certificate.")] = None,
-    backends: Annotated[str, typer.Option(help="For the certificate: all, none, or onnx,openvino.")] = "all",
+    postprocessing: Annotated[Path | None, typer.Option(help="The postprocessing.pkl of nnU-Net.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Cohort of images for the certificate.")] = None,
+    backends: Backends = "all",
     threads: Threads = None,
 ) -> None:
-    """A model of another program as a package, which predicts as its maker does."""
+    """Write a model of another program as a package, which predicts as the original does."""
     result = isocenter.adopt(
         source,
         out=out or default_out("adopt", source),
@@ -120,6 +137,6 @@ def adopt(
 
 
 def networks(json: Json = False) -> None:
-    """The families of network that a plan may name."""
-    found = isocenter.describe_networks()
-    show(found, found.as_record() if json else None)
+    """List the families of network that a plan may name."""
+    table = isocenter.describe_networks()
+    show(table, table.as_record() if json else None)

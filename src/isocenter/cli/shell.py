@@ -32,7 +32,7 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def isocenter_itself(
     version: Annotated[
-        bool, typer.Option("--version", help="Say which version this is.", callback=_version, is_eager=True)
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
     """One tool that carries a medical-imaging model through its whole life."""
@@ -46,13 +46,16 @@ def fail_if(problems: Sequence[Problem]) -> None:
 
 
 def show(result: object, record: Mapping[str, Any] | None) -> None:
+    """Print a result, or its record as JSON."""
     if speaks():
         typer.echo(result if record is None else json.dumps(record, default=str, allow_nan=False))
 
 
 def name_of(path: Path) -> str:
+    """The name of a file or folder without its suffixes."""
     return path.resolve().name.split(".")[0] or "data"
 
 
 def default_out(verb: str, path: Path) -> Path:
+    """Where a verb writes by default: ./<verb>-<name>."""
     return Path(f"{verb}-{name_of(path)}")

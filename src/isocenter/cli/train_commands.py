@@ -9,6 +9,7 @@ import typer
 
 import isocenter
 from isocenter.cli.flags import (
+    Covariates,
     Data,
     Device,
     Everything,
@@ -17,12 +18,13 @@ from isocenter.cli.flags import (
     Json,
     Kind,
     Out,
+    OutPlan,
     Overwrite,
     Scheduler,
     Seed,
     Set,
     Threads,
-    Told,
+    Trained,
     UsualMinutes,
     assigned,
     reads_data,
@@ -42,7 +44,7 @@ def check(
     task: Kind = None,
     given: Given = None,
 ) -> None:
-    """Say what is in DATA, and whether it is fit to learn from."""
+    """Read DATA and report whether it is fit to learn from."""
     target = out or default_out("check", data)
     result = isocenter.check(
         data, out=target, overwrite=overwrite, threads=threads, scheduler=scheduler, task=task, **(given or {})
@@ -57,7 +59,7 @@ def check(
 def plan(
     data: Data,
     minutes: UsualMinutes = None,
-    out: Out = None,
+    out: OutPlan = None,
     overwrite: Overwrite = False,
     json: Json = False,
     device: Device = "auto",
@@ -66,12 +68,12 @@ def plan(
     everything: Everything = False,
     folds: Folds = 0,
     assignments: Set = None,
-    covariates: Told = None,
+    covariates: Covariates = None,
     task: Kind = None,
-    explain: Annotated[bool, typer.Option("--explain", help="The reasons as prose, on standard output.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Print the reasons as prose.")] = False,
     given: Given = None,
 ) -> None:
-    """Say how a model for DATA would be trained, and why."""
+    """Plan a training on DATA: every choice with its reason."""
     result = isocenter.plan(
         data,
         minutes=minutes,
@@ -91,29 +93,31 @@ def plan(
 
 @reads_data
 def train(
-    data: Annotated[Path | None, typer.Argument(help="A folder as for `check`, or a plan's .yaml.")] = None,
+    data: Annotated[Path | None, typer.Argument(help="A folder as for `check`, or the .yaml of a plan.")] = None,
     minutes: UsualMinutes = None,
     out: Out = None,
     overwrite: Overwrite = False,
     json: Json = False,
-    resume: Annotated[Path | None, typer.Option(help="A run's folder to finish.")] = None,
-    start: Annotated[Path | None, typer.Option("--from", help="A model whose weights to begin from.")] = None,
-    pretrained: Annotated[str | None, typer.Option(help="A file of weights, or auto for published ones.")] = None,
-    folds: Annotated[int | None, typer.Option(min=2, help="Cross-validation in so many parts.")] = None,
-    tune: Annotated[float | None, typer.Option(help="Minutes, of all, for trials of other decisions.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Folder of an unfinished run to finish.")] = None,
+    start: Annotated[Path | None, typer.Option("--from", help="Model whose weights to start from.")] = None,
+    pretrained: Annotated[
+        str | None, typer.Option(help="File of weights, or auto for weights that the network's authors published.")
+    ] = None,
+    folds: Annotated[int | None, typer.Option(min=2, help="Parts of a cross-validation.")] = None,
+    tune: Annotated[float | None, typer.Option(help="Minutes, out of all, for trials of other decisions.")] = None,
     deterministic: Annotated[
-        bool, typer.Option("--deterministic", help="Alike to the bit; needs training.steps.")
+        bool, typer.Option("--deterministic", help="Two runs are equal to the bit; needs training.steps.")
     ] = False,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda:0 or mps.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda:0 or mps; auto by default.")] = None,
     threads: Threads = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Every random draw follows from it.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of every random draw; 0 by default.")] = None,
     everything: Everything = False,
     assignments: Set = None,
-    covariates: Told = None,
+    covariates: Covariates = None,
     task: Kind = None,
     given: Given = None,
 ) -> None:
-    """Check, plan, train, evaluate and report: from DATA to a model."""
+    """Train a model on DATA: check, plan, train, evaluate and report."""
     result = isocenter.train(
         data,
         minutes=minutes,
@@ -138,9 +142,11 @@ def train(
 
 @reads_data
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="A run's folder, or a package.")],
+    model: Trained,
     data: Data,
-    split: Annotated[str | None, typer.Option(help="train, val, test or all.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Cases to score: train, val, test or all; the test cases by default.")
+    ] = None,
     out: Out = None,
     overwrite: Overwrite = False,
     json: Json = False,
@@ -167,14 +173,15 @@ def evaluate(
 
 def compare(
     evaluations: Annotated[
-        list[Path], typer.Argument(help="Runs, or folders that evaluate wrote; the first is what the others go by.")
+        list[Path],
+        typer.Argument(help="Runs, or folders that `evaluate` wrote; the others are compared with the first."),
     ],
     out: Out = None,
     overwrite: Overwrite = False,
     json: Json = False,
     seed: Seed = 0,
 ) -> None:
-    """Models that were scored on the same cases, with the intervals of their differences."""
+    """Compare models on the same cases, with intervals of the differences."""
     result = isocenter.compare(
         *evaluations, out=out or default_out("compare", evaluations[0]), overwrite=overwrite, seed=seed
     )
@@ -184,20 +191,22 @@ def compare(
 def ensemble(
     runs: Annotated[list[Path], typer.Argument(help="Finished runs on the same data, two or more.")],
     out: Out = None,
-    data: Annotated[Path | None, typer.Option(help="Where the runs' data lie now, if they were moved.")] = None,
-    weights: Annotated[str, typer.Option(help="fitted to the validation cases where that pays, or equal.")] = "fitted",
+    data: Annotated[Path | None, typer.Option(help="Folder of the runs' data, if they were moved.")] = None,
+    weights: Annotated[
+        str, typer.Option(help="fitted (to the validation cases, where that is better) or equal.")
+    ] = "fitted",
     overwrite: Overwrite = False,
     json: Json = False,
     device: Device = "auto",
     threads: Threads = None,
     seed: Seed = 0,
 ) -> None:
-    """Runs of any seeds and networks as one model, beside each of them on the same test cases."""
+    """Combine runs of any seeds and networks into one model, and compare it with each."""
     result = isocenter.ensemble(
         runs,
         out=out or default_out("ensemble", runs[0]),
         data=data,
-        weights=weights,  # type: ignore[arg-type]
+        weights=weights,
         overwrite=overwrite,
         device=device,
         threads=threads,
@@ -207,12 +216,12 @@ def ensemble(
 
 
 def demo(
-    data: Annotated[Path | None, typer.Argument(help="Your own data, in place of the public set.")] = None,
-    minutes: Annotated[float, typer.Option(help="From now to the finished model.")] = 8.0,
-    out: Annotated[Path, typer.Option(help="The run's folder.")] = Path("demo"),
+    data: Annotated[Path | None, typer.Argument(help="Your own data, in place of a public set.")] = None,
+    minutes: Annotated[float, typer.Option(help="Minutes from now to the finished model.")] = 7.0,
+    out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("demo"),
     overwrite: Overwrite = False,
     assignments: Set = None,
 ) -> None:
-    """The main job on real data; the last line is the report's path."""
+    """Train on public data; the last line is the path of the report."""
     chosen = assigned(assignments)
     isocenter.demo(data, minutes=minutes, out=out, overwrite=overwrite, assignments=chosen, say=typer.echo)

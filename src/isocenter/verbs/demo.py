@@ -51,7 +51,7 @@ class Source:
 def demo(
     data: str | Path | None = None,
     *,
-    minutes: float = 8.0,
+    minutes: float = 7.0,
     out: str | Path = "demo",
     overwrite: bool = False,
     assignments: Mapping[str, Any] | None = None,

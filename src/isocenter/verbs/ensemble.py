@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from isocenter.errors import DatasetError, UsageError, counted
 from isocenter.evaluation import read_cases, rows_to_json
@@ -27,6 +27,8 @@ from isocenter.training import Weighed
 from isocenter.values import Dataset, Plan, Row
 from isocenter.verbs.compare import Comparison, cases_of, names_of, side_by_side
 from isocenter.verbs.ensembling import (
+    EQUAL,
+    FITTED,
     SPLIT_BECAUSE,
     Joined,
     Member,
@@ -57,6 +59,7 @@ log = logging.getLogger("isocenter")
 # What tells an ensemble's folder from any other.
 MARKS = ("members/ensemble.json", "plan.yaml", "split.csv")
 OURS = "ensemble"
+WEIGHTINGS = (FITTED, EQUAL)
 WEIGHTS = "weights.safetensors"
 
 
@@ -98,7 +101,7 @@ def ensemble(
     *,
     out: str | Path,
     data: str | Path | None = None,
-    weights: Literal["fitted", "equal"] = "fitted",
+    weights: str = FITTED,
     overwrite: bool = False,
     device: str = "auto",
     threads: int | None = None,
@@ -118,8 +121,8 @@ def ensemble(
         raise UsageError(f"{counted(len(paths), 'run')} given", "ensemble", "Give two runs or more")
     if len({path.resolve() for path in paths}) < len(paths):
         raise UsageError("a run is given twice", "ensemble", "Give each once")
-    if weights not in ("fitted", "equal"):
-        raise UsageError(f"there are no weights {weights!r}", "--weights", "Choose fitted or equal")
+    if weights not in WEIGHTINGS:
+        raise UsageError(f"there are no weights {weights!r}", "--weights", f"Choose {' or '.join(WEIGHTINGS)}")
     refuse_taken(out, overwrite, MARKS)
     chosen = announced_device(device, threads).value
     names = tuple(f"member {name}" if name == OURS else name for name in names_of(paths))

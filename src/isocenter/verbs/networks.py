@@ -36,7 +36,8 @@ class NetworkTable:
         return [asdict(member) for member in self.members]
 
     def as_record(self) -> dict[str, Any]:
-        return {"rows": self.rows}
+        """For `--json`."""
+        return {"schema": "isocenter.networks", "version": 1, "rows": self.rows}
 
     def __str__(self) -> str:
         lines = [HEADINGS, *(_line(member) for member in self.members)]

@@ -16,6 +16,10 @@ from isocenter.verbs.ensembling.members import Member, Parts
 from isocenter.verbs.reading import ReadingOptions, tracked
 from isocenter.verbs.training import predicted, prepared
 
+# How members may be weighted.
+FITTED: str = "fitted"
+EQUAL: str = "equal"
+
 
 @dataclass(frozen=True, eq=False)
 class Joined:
@@ -72,7 +76,7 @@ def _shares(weights: Sequence[float]) -> tuple[float, ...] | None:
 def weights_of(joined: Joined, asked: str, seed: int) -> Weighed:
     """How much each member counts: fitted to the validation cases if that was asked for and pays."""
     members, cases = joined.members, joined.cases("val")
-    if asked == "equal":
+    if asked == EQUAL:
         return equal(len(members), "equal: asked for")
     if not cases:
         folds = [one.name for one in members if len(one.models) > 1]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.verbs.evaluation.case_selection import Choice, choice
+    from isocenter.verbs.evaluation.case_selection import SPLITS, Choice, choice
     from isocenter.verbs.evaluation.data_record import DATA_RECORD, DataRecord, read_data_record, write_data_record
     from isocenter.verbs.evaluation.image_subsets import Subsets, with_subsets
     from isocenter.verbs.evaluation.scoring import (
@@ -31,6 +31,7 @@ __all__ = [
     "CASES",
     "DATA_RECORD",
     "SHOWN",
+    "SPLITS",
     "SUMMARY",
     "TASK",
     "TASK_SCHEMA",

@@ -39,11 +39,11 @@ def open_dataset(
     if each is not None:
         reading, needs = replace(reading, labels=None), {*needs, OBJECT_MAPS}
     options = DatasetOptions(
-        layout=reading.layout,
-        labels=reading.labels,
-        patient=reading.patient,
+        layout=reading.layout or None,
+        labels=reading.labels or None,
+        patient=reading.patient or None,
         column=dict(reading.column or {}),
-        modality=reading.modality,
+        modality=reading.modality or None,
         read=ReadOptions(reading.part or None, reading.prefer or None, reading.fill_missing),
         references=references,
         channels=channels,

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+import isocenter
+import trained
+from isocenter import files, tasks
+from isocenter.cli import app
+from isocenter.files import layouts
+from isocenter.runtime.package import backends
+from isocenter.verbs.ensemble import WEIGHTINGS
+from isocenter.verbs.evaluation import SPLITS
+from isocenter.verbs.prediction import FORMATS
+
+COMMANDS = {command.callback.__name__: command.callback for command in app.registered_commands}
+
+
+def helps(verb: str) -> dict[str, str]:
+    """{parameter: its help text}"""
+    parameters = inspect.signature(COMMANDS[verb], eval_str=True).parameters.values()
+    return {one.name: get_args(one.annotation)[1].help for one in parameters}
+
+
+def words(text: str) -> set[str]:
+    return set(re.findall(r"[\w.-]+", text))
+
+
+VALUES = [
+    ("predict", "format", {"auto", *FORMATS}),
+    ("predict", "backend", {"auto", *backends.BACKENDS}),
+    ("evaluate", "split", SPLITS),
+    ("check", "layout", layouts.LAYOUTS),
+    ("train", "task", tasks.TASKS),
+    ("ensemble", "weights", WEIGHTINGS),
+    ("convert", "part", get_args(files.Part)),
+    ("convert", "prefer", ("sform", "qform")),
+]
+
+
+@pytest.mark.parametrize(("verb", "flag", "values"), VALUES, ids=[f"{verb} --{flag}" for verb, flag, _ in VALUES])
+def test_a_help_text_lists_every_value_that_the_code_accepts(verb, flag, values):
+    named = {word.strip(".") for word in words(helps(verb)[flag])}
+    assert set(values) <= named
+
+
+def test_a_flag_that_several_verbs_have_has_one_text_unless_they_write_other_files():
+    texts: dict[str, set[str]] = {}
+    for verb in COMMANDS:
+        for flag, text in helps(verb).items():
+            texts.setdefault(flag, set()).add(text)
+    for flag in ("layout", "labels", "patient", "column", "modality", "part", "prefer", "task", "threads", "json"):
+        assert len(texts[flag]) == 1, flag
+
+
+def test_the_default_file_in_a_help_text_is_the_one_that_is_written(cli, tmp_path, monkeypatch):
+    data = trained.pictures(tmp_path / "data", 30)
+    monkeypatch.chdir(tmp_path)
+    for verb, given, name in (
+        ("plan", data, "plan-<name>.yaml"),
+        ("view", data / next(data.rglob("*.png")), "view-<name>.html"),
+    ):
+        assert f"./{name}" in helps(verb)["out"]
+        assert cli(verb, given).code == 0
+        assert (tmp_path / name.replace("<name>", given.stem)).is_file()
+
+
+def test_demo_takes_as_long_by_make_by_the_command_line_and_in_python():
+    by_make = re.search(r"MINUTES \?= (\S+)", (Path(__file__).parents[2] / "Makefile").read_text(encoding="utf-8"))
+    by_hand, in_python = (inspect.signature(one).parameters["minutes"] for one in (COMMANDS["demo"], isocenter.demo))
+    assert float(by_make[1]) == by_hand.default == in_python.default
+
+
+def test_a_help_text_is_a_sentence_without_riddles():
+    for verb in COMMANDS:
+        for flag, text in helps(verb).items():
+            assert text.endswith("."), (verb, flag)
+            assert not words(text) & {"told", "said", "heard", "beside", "alone"}, (verb, flag)
