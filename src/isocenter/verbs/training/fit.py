@@ -142,7 +142,7 @@ def learn_along(ranks: Ranks) -> Any:
             train,
             val,
             asked.job.out,
-            length=length_of(chosen.training, asked.clock, shrinks=asked.job.shrinks),
+            length=length_of(asked.job.settings.training, asked.clock, shrinks=asked.job.shrinks),
             record={},
             start=asked.job.start,
         )
