@@ -9,6 +9,9 @@ NO_MEMORY = re.compile(
     r"out of memory|(can't|cannot|failed to|unable to) allocate|bad[_ ]alloc|can't start new thread", re.IGNORECASE
 )
 
+# Classes in which Python, torch, OpenVINO and C++ libraries report it; ONNX Runtime's own become MemoryError.
+MEMORY_ERRORS = (MemoryError, OSError, RuntimeError)
+
 
 class IsocenterError(Exception):
     """Base of all errors: what was wrong, where, and what to do about it."""

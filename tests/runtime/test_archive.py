@@ -11,7 +11,7 @@ from numpy.testing import assert_array_equal
 
 from isocenter.errors import IntegrityError, UsageError
 from isocenter.runtime import load, write_zip
-from isocenter.runtime.package.archive import opened
+from isocenter.runtime.package.archive import unpacked
 from packages import classifying, packed
 
 
@@ -55,7 +55,7 @@ def test_the_same_package_makes_the_same_zip(package, zipped, tmp_path):
 
 
 def test_nothing_is_left_behind_where_it_was_unpacked(zipped):
-    with opened(zipped) as folder:
+    with unpacked(zipped) as folder:
         assert (folder / "manifest.json").is_file()
     assert not folder.exists()
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from isocenter.errors import MemoryShortageError
-from isocenter.runtime import Inference, Model, Preprocessing, TorchNetwork, build_module, together
+from isocenter.runtime import Inference, Model, Preprocessing, TorchNetwork, averaged_model, build_module
 from isocenter.runtime.foreign.nnunet_preprocessing import NNUNetPreprocessing, Scheme
 from isocenter.runtime.memory.predicted import Expected, expected_memory, fitting_memory
 from isocenter.tasks import build
@@ -184,8 +184,8 @@ def test_of_several_members_the_largest_counts_and_what_each_has_said_waits_for_
     one, image = made(), told((64, 64, 64))
     wide = {**NETWORK, "size": {**NETWORK["size"], "width": 32, "widest": 64}}
     large = replace(one, network=wide, run=TorchNetwork(build_module(one.task, wide).eval()))
-    both = together([one, large], one.task, one.inference)
+    both = averaged_model([one, large], one.task, one.inference)
     said = 4 * 3 * 32**3  # float32 of two labels and the background in one window
     assert expected_memory(both, image).network == expected_memory(large, image).network + 2 * said
-    again = together([one, one, one], one.task, one.inference)
+    again = averaged_model([one, one, one], one.task, one.inference)
     assert expected_memory(again, image).network == expected_memory(one, image).network + 3 * said

@@ -8,7 +8,7 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.runtime.cascade import label_numbers, with_first_stage
-    from isocenter.runtime.certificate.certify import certify
+    from isocenter.runtime.certificate import certify
     from isocenter.runtime.covariate_encoding import (
         Category,
         Column,
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
         Monitored,
         Number,
         Presence,
-        with_context,
+        with_covariates,
     )
     from isocenter.runtime.device import (
         available_memory,
@@ -26,9 +26,8 @@ if TYPE_CHECKING:
         peak_memory,
         use_threads,
     )
-    from isocenter.runtime.ensemble import MEMBERS, placed, together, write_members
-    from isocenter.runtime.foreign.detect import is_foreign, load_foreign
-    from isocenter.runtime.foreign.nnunet_postprocessing import read_postprocessing
+    from isocenter.runtime.ensemble import MEMBERS, averaged_model, on_device, write_members
+    from isocenter.runtime.foreign import is_foreign, load_foreign, read_postprocessing
     from isocenter.runtime.label_measurements import measurements
     from isocenter.runtime.memory import Expected, expected_memory, fitting_memory, kept_memory
     from isocenter.runtime.model import Inference, Model, build_module
@@ -38,8 +37,8 @@ if TYPE_CHECKING:
         Certificate,
         Evidence,
         mean_of,
-        opened,
         read_certificate,
+        unpacked,
         write_package,
         write_zip,
     )
@@ -77,6 +76,7 @@ __all__ = [
     "TorchNetwork",
     "Trace",
     "available_memory",
+    "averaged_model",
     "bf16_pays",
     "build_module",
     "certify",
@@ -97,10 +97,9 @@ __all__ = [
     "local",
     "mean_of",
     "measurements",
-    "opened",
+    "on_device",
     "outcome_of",
     "peak_memory",
-    "placed",
     "read_certificate",
     "read_json",
     "read_postprocessing",
@@ -110,10 +109,10 @@ __all__ = [
     "seal",
     "size_changes",
     "slide",
-    "together",
+    "unpacked",
     "use_threads",
     "verify",
-    "with_context",
+    "with_covariates",
     "with_first_stage",
     "with_smaller_batches",
     "write_json",

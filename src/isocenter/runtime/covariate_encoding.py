@@ -1,17 +1,17 @@
-"""Covariates as the vector that a network is given beside an image. A copy of this file travels with a model.
+"""Covariates as a network's context: one vector of numbers per patient. A copy of this file travels with a model.
 
-A number is standardised, and stands at the median where it is missing; of a category each level has an entry. Whether
-something was missing is an entry too, where training cases lacked it. Every entry is centred by the training cases:
-the average patient is the origin. What was read time and again is the mean of each stretch of time, or the last one
-before, and by 1 or 0 whether anything was read then (Che et al., doi:10.1038/s41598-018-24271-9). Which of several
-images a case has is told too, by 1 or 0 as it is.
+A number is standardised, and a missing one stands at the median; each level of a category has an entry. Whether a
+value was missing is an entry too, where training cases lacked it. Every entry is centred by the training cases: the
+average patient is the origin. Readings over time become the mean of each stretch of time, or the last mean before, and
+1 or 0 for whether the stretch has a reading (Che et al., doi:10.1038/s41598-018-24271-9). Which images a case has are
+entries of 1 or 0, not centred.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,17 +19,51 @@ from numpy.typing import NDArray
 from isocenter.errors import PlanError
 from isocenter.values import course_in, is_missing, level_in, number_in
 
-# What a category's entry for missing and rare levels is called.
+# The entry of a category for missing and rare levels.
 UNKNOWN = "unknown"
-# Before a channel's name, so that a covariate may have the same.
+# Prefix of a channel's name, so that a covariate may have the same name.
 IMAGE = "image:"
-# Columns of a patient that are noted one by one; of more only how many they are.
+# Notes on single columns; of more columns the note has only their number.
 MOST_NOTES = 12
+
+
+class Column(Protocol):
+    """A covariate, or an image of a case, as entries of the context.
+
+    place:      in the context: columns follow each other by it, because networks look for the first and the last
+    of_patient: a covariate, rather than an image
+    """
+
+    place: ClassVar[int]
+    of_patient: ClassVar[bool]
+
+    @property
+    def name(self) -> str:
+        """Of the covariate, or "image:" and the channel."""
+
+    @property
+    def entries(self) -> tuple[str, ...]:
+        """The meaning of each of its numbers."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Plain values for a plan and a model's record."""
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether training cases can have such numbers."""
+
+    def encoded(self, value: Any) -> tuple[list[float], str]:
+        """Its entries for a value, and a note on one that is missing or unknown; empty without a note."""
 
 
 @dataclass(frozen=True)
 class Number:
-    """median, mean, deviation: of the training cases; missing: share of those without a value"""
+    """A covariate that is a number.
+
+    median, mean, deviation: of the training cases
+    missing: share of the training cases without a value
+    """
 
     name: str
     median: float
@@ -37,47 +71,85 @@ class Number:
     deviation: float
     missing: float = 0.0
 
+    place: ClassVar[int] = 1
+    of_patient: ClassVar[bool] = True
+
+    @classmethod
+    def of(cls, name: str, settings: Mapping[str, Any]) -> Number:
+        """From settings; raises KeyError, TypeError or ValueError for others."""
+        return cls(name, *(float(settings[key]) for key in ("median", "mean", "deviation", "missing")))
+
     @property
     def entries(self) -> tuple[str, ...]:
+        """The number, and whether it was missing where training cases lacked it."""
         return (self.name, *((f"{self.name} missing",) if self.missing > 0 else ()))
 
     @property
     def settings(self) -> dict[str, Any]:
+        """Plain values for a plan and a model's record."""
         return {"median": self.median, "mean": self.mean, "deviation": self.deviation, "missing": self.missing}
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether training cases can have such numbers."""
+        return (
+            bool(np.isfinite([self.median, self.mean]).all()) and 0 < self.deviation < np.inf and _share(self.missing)
+        )
+
     def encoded(self, value: Any) -> tuple[list[float], str]:
-        """Its entries, and what has to be known of how they came about; empty where nothing has."""
-        found = None if is_missing(value) else number_in(value)
-        known = self.median if found is None else found
+        """Its entries for a patient, and a note where the value is missing or no number."""
+        number = None if is_missing(value) else number_in(value)
+        known = self.median if number is None else number
         made = [(known - self.mean) / self.deviation]
-        made += [(1.0 if found is None else 0.0) - self.missing] if self.missing > 0 else []
-        if found is not None:
+        made += [(1.0 if number is None else 0.0) - self.missing] if self.missing > 0 else []
+        if number is not None:
             return made, ""
-        said = "missing" if is_missing(value) else f"{value!r}, no number"
-        return made, f"{self.name} is {said}: taken as {self.median:g}, the median of the training cases"
+        reason = "missing" if is_missing(value) else f"{value!r}, no number"
+        return made, f"{self.name} is {reason}: taken as {self.median:g}, the median of the training cases"
 
 
 @dataclass(frozen=True)
 class Category:
-    """levels: {level: share of the training cases}; missing: share of those without a value, or with a rare one"""
+    """A covariate with levels.
+
+    levels:  {level: share of the training cases}
+    missing: share of the training cases without a value, or with a rare one
+    """
 
     name: str
     levels: Mapping[str, float]
     missing: float = 0.0
 
+    place: ClassVar[int] = 1
+    of_patient: ClassVar[bool] = True
+
+    @classmethod
+    def of(cls, name: str, settings: Mapping[str, Any]) -> Category:
+        """From settings; raises KeyError, TypeError, ValueError or AttributeError for others."""
+        levels = {str(level): float(share) for level, share in settings["levels"].items()}
+        return cls(name, levels, float(settings["missing"]))
+
     @property
     def entries(self) -> tuple[str, ...]:
+        """One per level, and one for missing and rare levels where training cases had them."""
         return (*(f"{self.name} {level}" for level in self._shares),)
 
     @property
     def settings(self) -> dict[str, Any]:
+        """Plain values for a plan and a model's record."""
         return {"levels": dict(self.levels), "missing": self.missing}
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether training cases can have such shares."""
+        return bool(self.levels) and all(0 < share <= 1 for share in self.levels.values()) and _share(self.missing)
 
     @property
     def _shares(self) -> dict[str, float]:
         return {**self.levels, **({UNKNOWN: self.missing} if self.missing > 0 else {})}
 
     def encoded(self, value: Any) -> tuple[list[float], str]:
+        """Its entries for a patient, and a note where the level is missing or rare."""
         level, note = (UNKNOWN, "missing") if is_missing(value) else (level_in(value), "")
         if level not in self.levels:
             note = note or f"{value!r}, which few or no training cases were"
@@ -85,12 +157,12 @@ class Category:
             level = UNKNOWN if self.missing > 0 else most
             taken = "taken as unknown, as it was of some of them" if self.missing > 0 else f"taken as {most}, as most"
             note = f"{self.name} is {note}: {taken}"
-        return [float(one == level) - share for one, share in self._shares.items()], note
+        return [float(known == level) - share for known, share in self._shares.items()], note
 
 
 @dataclass(frozen=True)
 class Presence:
-    """Whether a case has an image: 1 or 0, not centred, because a network leaves out by it what is not there.
+    """Whether a case has an image: 1 or 0, not centred, because a network leaves out missing images by it.
 
     name:  "image:" and the channel
     there: share of the training cases that have it
@@ -99,31 +171,52 @@ class Presence:
     name: str
     there: float = 1.0
 
+    place: ClassVar[int] = 2
+    of_patient: ClassVar[bool] = False
+
     @classmethod
-    def of(cls, channel: str, there: float) -> Presence:
+    def of(cls, name: str, settings: Mapping[str, Any]) -> Presence:
+        """From settings; raises KeyError, TypeError or ValueError for others."""
+        return cls(name, float(settings["there"]))
+
+    @classmethod
+    def of_channel(cls, channel: str, there: float) -> Presence:
+        """Of a channel that this share of the training cases has."""
         return cls(f"{IMAGE}{channel}", there)
 
     @property
     def channel(self) -> str:
+        """The name of the image's channel."""
         return self.name.removeprefix(IMAGE)
 
     @property
     def entries(self) -> tuple[str, ...]:
+        """Its only one."""
         return (self.name,)
 
     @property
     def settings(self) -> dict[str, Any]:
+        """Plain values for a plan and a model's record."""
         return {"there": self.there}
+
+    @property
+    def is_sound(self) -> bool:
+        """Every share is."""
+        return True
+
+    def encoded(self, value: Any) -> tuple[list[float], str]:
+        """Its entry for a case that has the image or not, without a note."""
+        return [float(value)], ""
 
 
 @dataclass(frozen=True)
 class Monitored:
-    """What is read time and again, as stretches of equal length.
+    """A covariate that is read again and again, as stretches of equal length.
 
-    start, stop:     of the time that is looked at; in s where `unit` says so, else as the tables count
-    stretches:       how many
-    mean, deviation: of all that was read in the training cases
-    missing:         share of those without any
+    start, stop:     time span of the entries; in s where `unit` says so, else as the tables count
+    stretches:       number of stretches
+    mean, deviation: of all readings of the training cases
+    missing:         share of the training cases without any
     """
 
     name: str
@@ -135,32 +228,60 @@ class Monitored:
     missing: float = 0.0
     unit: str = ""
 
+    place: ClassVar[int] = 0
+    of_patient: ClassVar[bool] = True
+
+    @classmethod
+    def of(cls, name: str, settings: Mapping[str, Any]) -> Monitored:
+        """From settings; raises KeyError, TypeError or ValueError for others."""
+        start, stop, mean, deviation, missing = (
+            float(settings[key]) for key in ("start", "stop", "mean", "deviation", "missing")
+        )
+        unit = str(settings.get("unit", ""))
+        return cls(name, start, stop, int(settings["stretches"]), mean, deviation, missing, unit)
+
     @property
     def entries(self) -> tuple[str, ...]:
+        """A mean per stretch, then whether each stretch has a reading."""
         length = (self.stop - self.start) / self.stretches
-        begins = [f"{self.start + n * length:g}{f' {self.unit}' if self.unit else ''}" for n in range(self.stretches)]
-        return (*(f"{self.name} from {one}" for one in begins), *(f"{self.name} read from {one}" for one in begins))
+        starts = [f"{self.start + n * length:g}{f' {self.unit}' if self.unit else ''}" for n in range(self.stretches)]
+        return (
+            *(f"{self.name} from {start}" for start in starts),
+            *(f"{self.name} read from {start}" for start in starts),
+        )
 
     @property
     def settings(self) -> dict[str, Any]:
-        told = {"start": self.start, "stop": self.stop, "stretches": self.stretches}
-        told |= {"mean": self.mean, "deviation": self.deviation, "missing": self.missing}
-        return {**told, **({"unit": self.unit} if self.unit else {})}
+        """Plain values for a plan and a model's record."""
+        times = {"start": self.start, "stop": self.stop, "stretches": self.stretches}
+        times |= {"mean": self.mean, "deviation": self.deviation, "missing": self.missing}
+        return {**times, **({"unit": self.unit} if self.unit else {})}
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether training cases can have such numbers."""
+        finite = bool(np.isfinite([self.start, self.stop, self.mean, self.deviation]).all())
+        return finite and self.start < self.stop and self.deviation > 0 < self.stretches and _share(self.missing)
+
+    @property
+    def span(self) -> tuple[float, float, int]:
+        """Start, stop and number of stretches."""
+        return self.start, self.stop, self.stretches
 
     def encoded(self, value: Any) -> tuple[list[float], str]:
-        """Its entries, and what has to be known of how they came about; PlanError for times of another unit."""
-        course = course_in(value, self.unit)  # pairs say no unit: they are in the model's
+        """Its entries for a patient, and a note without readings; PlanError for times of another unit."""
+        course = course_in(value, self.unit)  # pairs have no unit: they are in the model's
         if course is None:
-            said = "missing" if is_missing(value) else f"{value!r}, no readings with their times"
-            return [0.0] * 2 * self.stretches, f"{self.name} is {said}: taken as never read"
+            reason = "missing" if is_missing(value) else f"{value!r}, no readings with their times"
+            return [0.0] * 2 * self.stretches, f"{self.name} is {reason}: taken as never read"
         if course.unit != self.unit:
-            units = [f"in {one}" if one else "without a unit" for one in (course.unit, self.unit)]
+            units = [f"in {unit}" if unit else "without a unit" for unit in (course.unit, self.unit)]
             problem = f"its times are {units[0]}, those that the model learnt {units[1]}"
             raise PlanError(problem, self.name, "Call the column of times as in the training's table")
         times, values = np.array(course.times), (np.array(course.values) - self.mean) / self.deviation
         seen = (times >= self.start) & (times <= self.stop)
         places = ((times[seen] - self.start) / (self.stop - self.start) * self.stretches).astype(int)
-        places = np.minimum(places, self.stretches - 1)  # the very last moment is of the last stretch
+        places = np.minimum(places, self.stretches - 1)  # the last moment belongs to the last stretch
         counts = np.bincount(places, minlength=self.stretches)
         sums = np.bincount(places, values[seen], minlength=self.stretches)
         before = times < self.start
@@ -173,14 +294,17 @@ class Monitored:
         return [*made, *(counts > 0).astype(float).tolist()], outside.rstrip()
 
 
-Column = Number | Category | Monitored | Presence
-# In this order they stand in the vector, where networks look for the first and for the last of them.
-ORDER = (Monitored, Number | Category, Presence)
+# Kinds of columns, by the setting that only they have; else a column is a number.
+KINDS: Mapping[str, type[Presence | Monitored | Category]] = {
+    "there": Presence,
+    "stretches": Monitored,
+    "levels": Category,
+}
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a network is told of a patient: columns, and how each becomes entries of one vector."""
+    """The columns of a patient that a network gets with an image, as entries of one vector."""
 
     columns: tuple[Column, ...]
 
@@ -190,64 +314,69 @@ class Context:
         if not isinstance(settings, Mapping | None):
             problem = f"{settings!r} does not say what the training cases have in these columns"
             raise PlanError(problem, "network.context", "Plan anew from the data, and name them there")
-        columns = [_column(name, one) for name, one in (settings or {}).items()]
-        if len({(one.start, one.stop, one.stretches) for one in columns if isinstance(one, Monitored)}) > 1:
-            remedy = "Plan anew"
-            raise PlanError("what is monitored is told in stretches that are not the same", "network.context", remedy)
-        return cls(tuple(one for kind in ORDER for one in columns if isinstance(one, kind)))
+        columns = [_column(name, own) for name, own in (settings or {}).items()]
+        context = cls(tuple(sorted(columns, key=lambda column: column.place)))
+        if len({column.span for column in context.monitored}) > 1:
+            problem = "columns with readings over time have stretches that are not the same"
+            raise PlanError(problem, "network.context", "Plan anew")
+        return context
 
     @property
     def settings(self) -> dict[str, Any]:
-        return {one.name: one.settings for one in self.columns}
+        """Plain values for a plan and a model's record."""
+        return {column.name: column.settings for column in self.columns}
 
     @property
     def names(self) -> tuple[str, ...]:
         """Of the covariates."""
-        return tuple(one.name for one in self.columns if not isinstance(one, Presence))
+        return tuple(column.name for column in self.columns if column.of_patient)
 
     @property
     def channels(self) -> tuple[str, ...]:
-        """Of which it is told whether a case has them; their entries are the vector's last."""
-        return tuple(one.channel for one in self.columns if isinstance(one, Presence))
+        """Channels whose presence is an entry; these entries are the vector's last."""
+        return tuple(column.channel for column in self.columns if isinstance(column, Presence))
 
     @property
     def entries(self) -> tuple[str, ...]:
-        """What each number of the vector is."""
-        return tuple(entry for one in self.columns for entry in one.entries)
+        """The meaning of each number of the vector."""
+        return tuple(entry for column in self.columns for entry in column.entries)
+
+    @property
+    def monitored(self) -> tuple[Monitored, ...]:
+        """Columns with readings over time."""
+        return tuple(column for column in self.columns if isinstance(column, Monitored))
 
     @property
     def courses(self) -> tuple[int, int]:
-        """How many are monitored, and in how many stretches: their entries are the vector's first, two a stretch."""
-        found = [one.stretches for one in self.columns if isinstance(one, Monitored)]
-        return len(found), found[0] if found else 0
+        """Numbers of columns with readings and of their stretches: their entries are the first, two per stretch."""
+        monitored = self.monitored
+        return len(monitored), monitored[0].stretches if monitored else 0
 
     @property
     def of_patients(self) -> Context:
-        """The covariates alone."""
-        return Context(tuple(one for one in self.columns if not isinstance(one, Presence)))
+        """The covariates only."""
+        return Context(tuple(column for column in self.columns if column.of_patient))
 
     @property
     def of_images(self) -> Context:
-        """What is told of the images alone: which a case has."""
-        return Context(tuple(one for one in self.columns if isinstance(one, Presence)))
+        """The presence of images only."""
+        return Context(tuple(column for column in self.columns if not column.of_patient))
 
     def __len__(self) -> int:
         return len(self.entries)
 
     def vector(
-        self, covariates: Mapping[str, Any], there: Collection[str] | None = None
+        self, covariates: Mapping[str, Any], channels: Collection[str] | None = None
     ) -> tuple[NDArray[np.float32], list[str]]:
-        """(entries,) of a patient, and what has to be known of them; a column that is not there is missing.
+        """(entries,) of a patient, and notes on missing values; a column that the covariates lack is missing.
 
-        there: channels that the case has; None for all
+        channels: that the case has; None for all
         """
         made: list[float] = []
         notes: list[str] = []
-        for one in self.columns:
-            if isinstance(one, Presence):
-                made.append(float(there is None or one.channel in there))
-                continue
-            entries, note = one.encoded(covariates.get(one.name))
+        for column in self.columns:
+            present = channels is None or column.name.removeprefix(IMAGE) in channels
+            entries, note = column.encoded(covariates.get(column.name) if column.of_patient else present)
             made += entries
             notes += [note] if note else []
         if len(notes) > MOST_NOTES:
@@ -257,40 +386,25 @@ class Context:
 
 def _column(name: str, settings: Any) -> Column:
     try:
-        if "there" in settings:
-            return Presence(name, float(settings["there"]))
-        missing = float(settings["missing"])
-        if "stretches" in settings:
-            times = [float(settings[key]) for key in ("start", "stop", "mean", "deviation")]
-            count, unit = int(settings["stretches"]), str(settings.get("unit", ""))
-            made: Column = Monitored(name, times[0], times[1], count, times[2], times[3], missing, unit)
-            sound = bool(np.isfinite(times).all()) and times[0] < times[1] and times[3] > 0 and count > 0
-        elif "levels" in settings:
-            levels = {str(level): float(share) for level, share in settings["levels"].items()}
-            made = Category(name, levels, missing)
-            sound = bool(levels) and all(0 < one <= 1 for one in levels.values())
-        else:
-            median, mean, deviation = (float(settings[key]) for key in ("median", "mean", "deviation"))
-            made, sound = Number(name, median, mean, deviation, missing), bool(np.isfinite([median, mean]).all())
-            sound = sound and 0 < deviation < np.inf
+        kind = next((KINDS[key] for key in KINDS if key in settings), Number)
+        column: Column = kind.of(name, settings)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _impossible(name, str(error)) from error
-    if not (sound and 0 <= missing < 1):
+    if not column.is_sound:
         raise _impossible(name, "numbers that no training cases have")
-    return made
+    return column
+
+
+def _share(missing: float) -> bool:
+    return 0 <= missing < 1
 
 
 def _impossible(name: str, problem: str) -> PlanError:
-    return PlanError(f"{name} cannot be told the network ({problem})", "network.context", "Plan anew")
+    return PlanError(f"{name} cannot be an entry of the context ({problem})", "network.context", "Plan anew")
 
 
-def tiled(vector: NDArray[np.float32], count: int) -> NDArray[np.float32]:
-    """(count, entries) the same for each window of a batch."""
-    return np.repeat(vector[None], count, axis=0)
-
-
-def with_context(network: Any, vector: NDArray[np.float32] | None) -> Any:
-    """A network that is told this of whatever it sees; as it is where there is nothing to tell."""
+def with_covariates(network: Any, vector: NDArray[np.float32] | None) -> Any:
+    """The network with this context for each window of a batch; unchanged without a vector."""
     if vector is None:
         return network
-    return lambda batch: network(batch, tiled(vector, len(batch)))
+    return lambda batch: network(batch, np.repeat(vector[None], len(batch), axis=0))

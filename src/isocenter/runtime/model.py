@@ -18,7 +18,7 @@ from isocenter.errors import DatasetError, GeometryError, listed
 from isocenter.files import read
 from isocenter.runtime import bundle
 from isocenter.runtime.cascade import labelled
-from isocenter.runtime.covariate_encoding import Context, with_context
+from isocenter.runtime.covariate_encoding import Context, with_covariates
 from isocenter.runtime.preprocessing import Prepares
 from isocenter.runtime.stream import Stream, frames_of, predict_frames
 from isocenter.runtime.windows import Averaged, Progress, Receiver, WindowSettings, flipped_axes, run_pipeline
@@ -137,7 +137,7 @@ class Model:
             where,
             task=self.task,
             preprocessing=preprocessing,
-            network=with_context(self.run, vector),
+            network=with_covariates(self.run, vector),
             windows=WindowSettings(
                 inference.patch,
                 inference.overlap if overlap is None else overlap,

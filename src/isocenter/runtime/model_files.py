@@ -13,8 +13,8 @@ from isocenter import tasks
 from isocenter.errors import IntegrityError, UsageError
 from isocenter.runtime.cascade import with_first_stage
 from isocenter.runtime.device import choose_device, use_threads
-from isocenter.runtime.ensemble import MEMBERS, placed, read_list, together
-from isocenter.runtime.foreign.detect import is_foreign, load_foreign
+from isocenter.runtime.ensemble import MEMBERS, averaged_model, on_device, read_list
+from isocenter.runtime.foreign import is_foreign, load_foreign
 from isocenter.runtime.model import Inference, Model
 from isocenter.runtime.package import (
     PLAIN,
@@ -22,10 +22,10 @@ from isocenter.runtime.package import (
     SCHEMA,
     WEIGHTS,
     no_fold,
-    opened,
     read_modules,
     read_package,
     shares_in,
+    unpacked,
 )
 from isocenter.runtime.package.backends import refuse_unknown
 from isocenter.runtime.preprocessing_kinds import preprocessing_of
@@ -66,7 +66,7 @@ def load(
     if is_foreign(Path(path)):
         _refuse_backend(backend, path)
         return load_foreign(Path(path), device, fold=fold, threads=threads)
-    with opened(Path(path)) as folder:
+    with unpacked(Path(path)) as folder:
         if (folder / MANIFEST).is_file() and not (folder / RECORD).is_file():
             return read_package(folder, device, fold, backend, threads)
         _refuse_backend(backend, path)
@@ -99,7 +99,7 @@ def _read_run(path: Path, device: str, fold: int | None) -> Model:
     log.info("%s: the mean of its folds %s", path, ", ".join(map(str, folds)))
     folders = [_folder_of(folder) for folder in folds.values()]
     averaged = _averaged([_read(folder, "cpu") for folder in folders], str(path))
-    return placed(averaged, [folder / WEIGHTS for folder in folders], chosen)
+    return on_device(averaged, [folder / WEIGHTS for folder in folders], chosen)
 
 
 def _averaged(members: Sequence[Model], where: str) -> Model:
@@ -117,7 +117,7 @@ def _averaged(members: Sequence[Model], where: str) -> Model:
         if one.task.settings != first.task.settings:  # training writes one task into all of them at its end
             problem = "its members decode what their networks say in different ways"
             raise UsageError(problem, where, "Finish it with `isocenter train --resume`, or choose one with --fold")
-    return together(members, first.task, first.inference, where=where)
+    return averaged_model(members, first.task, first.inference, where=where)
 
 
 def checkpoints_of(run: Path) -> list[Path]:
@@ -141,8 +141,8 @@ def _ensemble(path: Path, device: str, fold: int | None) -> Model:
         task, inference = tasks.build(record["task"]), Inference.of(record["inference"])
     except (KeyError, TypeError) as error:
         raise IntegrityError(f"says nothing of its {error}", str(path / MEMBERS), "Get the ensemble again") from error
-    model = together(members, task, inference, shares_in(record), str(path))
-    return placed(model, [one / WEIGHTS for one in folders], choose_device(device).value)
+    model = averaged_model(members, task, inference, shares_in(record), str(path))
+    return on_device(model, [one / WEIGHTS for one in folders], choose_device(device).value)
 
 
 def _read(folder: Path, device: str) -> Model:

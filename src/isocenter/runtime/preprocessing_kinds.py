@@ -1,4 +1,4 @@
-"""The kinds of preprocessing that a model's record may name: ours, and that of nnU-Net."""
+"""The kinds of preprocessing that a model's record may name: Isocenter's own, and that of nnU-Net."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from isocenter.errors import PlanError
-from isocenter.runtime.foreign.nnunet_preprocessing import KIND, NNUNetPreprocessing
+from isocenter.runtime.foreign import KIND, NNUNetPreprocessing
 from isocenter.runtime.preprocessing import Prepares, Preprocessing
 
 

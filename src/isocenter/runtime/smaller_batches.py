@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from isocenter.errors import MemoryShortageError, counted, is_out_of_memory
+from isocenter.errors import MEMORY_ERRORS, MemoryShortageError, counted, is_out_of_memory
 from isocenter.runtime.windows.slide import Network
 from isocenter.values import Array
 
@@ -22,7 +22,7 @@ log = logging.getLogger("isocenter")
 
 @dataclass(eq=False)
 class SmallerBatches:
-    """A network that halves the number of windows at once until they fit, and remembers it.
+    """A network that halves the number of windows at once until they fit, and keeps that number.
 
     most: windows that may pass together; None while no limit was met
     Raises MemoryShortageError where not even one window fits.
@@ -36,7 +36,7 @@ class SmallerBatches:
         done = 0
         while done < len(batch):
             size = min(len(batch) - done, self.most or len(batch))
-            outputs = self._tried(*(one[done : done + size] for one in (batch, *context)))
+            outputs = self._tried(*(array[done : done + size] for array in (batch, *context)))
             if outputs is None:
                 self.most = size // 2
                 log.warning("memory ran out with %s at once: from now on %d", counted(size, "window"), self.most)
@@ -48,10 +48,10 @@ class SmallerBatches:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _tried(self, windows: NDArray[np.float32], *context: NDArray[np.float32]) -> Mapping[str, Array] | None:
-        """The outputs; None where memory ran out. What the attempt held is let go before the next one."""
+        """The outputs; None where memory ran out. The memory of the attempt is freed before the next one."""
         try:
             return self.network(windows, *context)
-        except Exception as error:
+        except MEMORY_ERRORS as error:
             if not is_out_of_memory(error):
                 raise
             if len(windows) > 1:

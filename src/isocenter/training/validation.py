@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from isocenter.lazy import torch
-from isocenter.runtime import Model, slide, with_context
+from isocenter.runtime import Model, slide, with_covariates
 from isocenter.training.data import Prepared
 from isocenter.training.step import Compute, each_array
 
@@ -34,7 +34,7 @@ def validate(
     for case in (one.in_memory for one in cases):
         image = case.seen(tuple(slice(0, size) for size in case.shape))
         sums: dict[str, Tensor] = {}
-        seen = with_context(run, case.context)
+        seen = with_covariates(run, case.context)
         for region, arrays in slide(seen, image, inference.patch, overlap=inference.overlap, batch=4, merge=task.merge):
             outputs = {name: torch.from_numpy(array)[None] for name, array in arrays.items()}
             part = each_array(case.kind.cut(case.target, region), lambda array: torch.from_numpy(array)[None])

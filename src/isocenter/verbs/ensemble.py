@@ -16,7 +16,7 @@ from isocenter.planning import plan_text
 from isocenter.runtime import (
     Model,
     environment,
-    placed,
+    on_device,
     read_json,
     with_smaller_batches,
     write_json,
@@ -129,14 +129,14 @@ def ensemble(
     members = [member(path, name) for path, name in zip(paths, names, strict=True)]
     same_data(members)
     parts = parts_of_all(members)
-    model = placed(as_one(members), [path / WEIGHTS for one in members for path in one.checkpoints], chosen)
+    model = on_device(as_one(members), [path / WEIGHTS for one in members for path in one.checkpoints], chosen)
     dataset = _data_of(members, model.task, data)
     joined = Joined(members, model, dataset, parts)
     said = weights_of(joined, weights, seed)
     log.info("weights: %s", said.because)
     task, decisions = tuned_together(joined, said)
     kept, final = joined.of_those_that_count(said.shares, task)
-    final = placed(final, [path / WEIGHTS for path in kept], chosen)
+    final = on_device(final, [path / WEIGHTS for path in kept], chosen)
     plan = plan_of(members, final, parts, decisions, dataset.root)
     with result_folder(out, overwrite, MARKS) as folder:
         told = {"weights": joined.by_name(said.shares), "because": said.because}

@@ -72,7 +72,7 @@ class Holes:
     def presence(self) -> dict[str, Any]:
         """What tells a network which images a case has, as part of `network.context`."""
         shares = {name: 1 - self.lacking.get(name, 0) / max(1, self.cases) for name in self.channels}
-        columns = [Presence.of(name, round(share, 6)) for name, share in shares.items()]
+        columns = [Presence.of_channel(name, round(share, 6)) for name, share in shares.items()]
         return {one.name: one.settings for one in columns} if self.several else {}
 
 

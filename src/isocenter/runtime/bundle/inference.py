@@ -21,7 +21,7 @@ from isocenter.files import write_labels as write_table
 from isocenter.lazy import torch
 from isocenter.runtime.bundle.network import OneTensor
 from isocenter.runtime.cascade import LabelledInput, label_numbers
-from isocenter.runtime.covariate_encoding import Context, with_context
+from isocenter.runtime.covariate_encoding import Context, with_covariates
 from isocenter.runtime.torch_network import TorchNetwork
 from isocenter.runtime.windows import Averaged, WindowSettings, flipped_axes, run_pipeline
 from isocenter.runtime.windows.slide import Network
@@ -68,7 +68,7 @@ class Inferer:
             where,
             task=self.task,
             preprocessing=preprocessing,
-            network=with_context(self.network, vector),
+            network=with_covariates(self.network, vector),
             windows=WindowSettings(
                 tuple(self.windows["patch"]),
                 self.windows["overlap"],

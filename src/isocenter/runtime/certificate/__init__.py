@@ -1,3 +1,15 @@
 """The parity certificate: each backend compared with torch on the same images."""
 
-__all__: list[str] = []
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from isocenter.lazy import lazy_index
+
+if TYPE_CHECKING:
+    from isocenter.runtime.certificate.certify import certify
+
+__all__ = ["certify"]
+
+if not TYPE_CHECKING:
+    __getattr__ = lazy_index(__name__)

@@ -8,16 +8,16 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.runtime.ensemble.common_scale import converting, have_own_scales
-    from isocenter.runtime.ensemble.members import MEMBERS, read_list, together, write_members
-    from isocenter.runtime.ensemble.weight_offload import placed
+    from isocenter.runtime.ensemble.members import MEMBERS, averaged_model, read_list, write_members
+    from isocenter.runtime.ensemble.weight_offload import on_device
 
 __all__ = [
     "MEMBERS",
+    "averaged_model",
     "converting",
     "have_own_scales",
-    "placed",
+    "on_device",
     "read_list",
-    "together",
     "write_members",
 ]
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from isocenter.errors import UsageError
 from isocenter.lazy import torch
+from isocenter.runtime import bundle
 from isocenter.runtime.model import Model
 from isocenter.runtime.preprocessing import Preprocessing
 from isocenter.runtime.torch_network import TorchNetwork
@@ -77,16 +78,12 @@ def conversion(given: Normalisation, own: Normalisation) -> Conversion:
 
 def converting(module: Module, channels: int) -> Module:
     """The network behind a conversion, which becomes part of its state."""
-    from isocenter.runtime.bundle.network import OnItsScale  # it needs torch when it is imported
-
-    return OnItsScale(module, channels)
+    return bundle.OnItsScale(module, channels)
 
 
 def have_own_scales(modules: Sequence[Module]) -> bool:
     """Whether each network stands behind a conversion."""
-    from isocenter.runtime.bundle.network import OnItsScale  # it needs torch when it is imported
-
-    return all(isinstance(one, OnItsScale) for one in modules)
+    return all(isinstance(module, bundle.OnItsScale) for module in modules)
 
 
 def _ours(member: Model, where: str) -> Preprocessing:

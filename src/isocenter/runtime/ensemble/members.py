@@ -27,7 +27,7 @@ MEMBERS, LIST, SCHEMA = "members", "ensemble.json", "isocenter.ensemble"
 ROUNDING = 1e-6
 
 
-def together(
+def averaged_model(
     members: Sequence[Model],
     task: Task,
     inference: Inference,

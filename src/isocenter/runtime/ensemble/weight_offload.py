@@ -33,7 +33,7 @@ class Visiting(TorchNetwork):
             self.module.to("cpu")
 
 
-def fit_together(weights: Sequence[Path], device: str) -> bool:
+def fit_on_device(weights: Sequence[Path], device: str) -> bool:
     """Whether these files' weights may all lie on the device; a processor's memory is the machine's own."""
     if not device.startswith("cuda"):
         return True
@@ -41,12 +41,12 @@ def fit_together(weights: Sequence[Path], device: str) -> bool:
     return sum(one.stat().st_size for one in weights) <= SHARE * free
 
 
-def placed(model: Model, weights: Sequence[Path], device: str) -> Model:
+def on_device(model: Model, weights: Sequence[Path], device: str) -> Model:
     """A model of several networks, read into the machine's memory, as it computes on a device.
 
     weights: the files that they were read from
     """
-    together = fit_together(weights, device)
+    together = fit_on_device(weights, device)
     if not together:
         log.warning("the members' weights do not fit on %s together: each is brought there for its turn", device)
     members = []

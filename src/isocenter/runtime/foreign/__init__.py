@@ -1,4 +1,25 @@
 """Models of other programs, read as they are and used as their makers use them."""
 
-# Nothing: what a model's record may name is imported before all that it takes to open one.
-__all__: list[str] = []
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from isocenter.lazy import lazy_index
+
+if TYPE_CHECKING:
+    from isocenter.runtime.foreign.detect import is_foreign, load_foreign
+    from isocenter.runtime.foreign.monai_network import MaskNetwork
+    from isocenter.runtime.foreign.nnunet_postprocessing import read_postprocessing
+    from isocenter.runtime.foreign.nnunet_preprocessing import KIND, NNUNetPreprocessing
+
+__all__ = [
+    "KIND",
+    "MaskNetwork",
+    "NNUNetPreprocessing",
+    "is_foreign",
+    "load_foreign",
+    "read_postprocessing",
+]
+
+if not TYPE_CHECKING:
+    __getattr__ = lazy_index(__name__)

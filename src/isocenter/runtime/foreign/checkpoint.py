@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import struct
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
@@ -31,6 +32,23 @@ AGAIN = re.compile(r"\.all_modules\.|^decoder\.encoder\.")
 WRAPPED = ("module.", "_orig_mod.")
 
 
+# What torch's unpickler and its archive reader raise for a file of another kind or a damaged one.
+UNREADABLE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    ImportError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    UnpicklingError,
+    ValueError,
+    struct.error,
+)
+
+
 def read_checkpoint(path: Path, trusted: Sequence[str] = ()) -> Mapping[str, Any]:
     """What torch.save wrote, as far as it is tensors, plain values, NumPy's numbers and what is trusted.
 
@@ -42,17 +60,15 @@ def read_checkpoint(path: Path, trusted: Sequence[str] = ()) -> Mapping[str, Any
     allowed += [(_imported(name), name) for name in trusted]
     try:
         with torch.serialization.safe_globals(allowed):
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise _refused(path, str(error)) from error
-    except MemoryError:
-        raise
-    except Exception as error:  # of what is no such file the unpickler throws whatever it meets
+    except UNREADABLE as error:
         reason = str(error).partition("\n")[0]
         raise FormatError(f"cannot be read ({reason})", str(path), "Get the file again") from error
-    if not isinstance(found, Mapping):
+    if not isinstance(content, Mapping):
         raise FormatError("holds no checkpoint", str(path), "Give the file that the training wrote")
-    return found
+    return content
 
 
 def without_repeats(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -97,7 +113,7 @@ def wanted_names(path: Path, reason: str = "") -> Collection[str]:
     """What a pickled file would import beyond weights and numbers, found without running any of it."""
     try:
         listed = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
-    except Exception:  # it parses what may be anything
+    except UNREADABLE:
         listed = []
     known = {*SCALAR, *(f"numpy.dtypes.{type(np.dtype(one)).__name__}" for one in np.typecodes["All"]), "numpy.dtype"}
     named = re.findall(r"GLOBAL ([\w.]+)", reason)

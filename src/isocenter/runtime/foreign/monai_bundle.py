@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from isocenter import tasks
 from isocenter.errors import DatasetError, FormatError, GeometryError, IntegrityError, UsageError, counted
 from isocenter.lazy import torch
+from isocenter.runtime import foreign
 from isocenter.runtime.foreign.checkpoint import read_checkpoint
 from isocenter.runtime.foreign.monai_config import REMEDY, Config, name_of, steps_of
 from isocenter.runtime.model import Inference, Model
@@ -170,8 +171,6 @@ def load_bundle(folder: Path, device: str, *, trusted: Sequence[str] = ()) -> Mo
 
 def _module(config: Config, folder: Path, trusted: Sequence[str]) -> Module:
     """The network with the bundle's weights, ready to predict; its one tensor is our head."""
-    from isocenter.runtime.foreign.monai_network import OneHead  # it needs torch when it is imported
-
     if "network_def" not in config.said or not (folder / WEIGHTS).is_file():
         raise UsageError(f"has no network_def, or no {WEIGHTS}", str(folder), REMEDY)
     network = config.made(config.described(config.said["network_def"]))
@@ -184,7 +183,7 @@ def _module(config: Config, folder: Path, trusted: Sequence[str]) -> Module:
         raise IntegrityError(
             f"holds other weights than the network has ({reason})", str(folder / WEIGHTS), REMEDY
         ) from error
-    return OneHead(network).eval()
+    return foreign.MaskNetwork(network).eval()
 
 
 def _compose(config: Config, steps: Sequence[Mapping[str, Any]]) -> Any:

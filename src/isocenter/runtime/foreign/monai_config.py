@@ -57,6 +57,17 @@ ALLOWED = {
 # What is read or written, and where the channels lie, is our own affair.
 LEFT_OUT = frozenset({"LoadImaged", "EnsureChannelFirstd", "AddChanneld", "AsChannelFirstd", "Identityd", "SaveImaged"})
 OLDER = {"Unet": "UNet", "BasicUnet": "BasicUNet", "DynUnet": "DynUNet"}
+# What MONAI's and torch's classes raise for arguments that they do not take, or for a package that is missing.
+ARGUMENT_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 REFERENCE = re.compile(r"@[\w#:]+$")
 REMEDY = "Use it with MONAI itself, if you trust it"
 
@@ -126,7 +137,7 @@ class Config:
             given = {key: self.made(one) for key, one in described.items() if not key.startswith("_")}
             try:
                 return kind(**given)
-            except Exception as error:  # classes of others throw whatever they like
+            except ARGUMENT_ERRORS as error:
                 name = described["_target_"]
                 raise UsageError(
                     f"{name} cannot be made ({error})", self.where, "Use the MONAI it was made with"

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from isocenter import tasks
 from isocenter.errors import FormatError, UsageError, counted
 from isocenter.runtime.model import Inference, Model
-from isocenter.runtime.package import OnnxNetwork, Provider, open_onnx
+from isocenter.runtime.package import OnnxNetwork, Provider, onnx_errors, open_onnx
 from isocenter.runtime.preprocessing import Preprocessing
 from isocenter.runtime.record_files import digest
 from isocenter.tasks import Task
@@ -53,9 +53,7 @@ class Described:
         window = batch.shape[1:]
         try:
             found = self.network(batch)
-        except MemoryError:
-            raise
-        except Exception as error:  # ONNX Runtime's have no common base but this
+        except onnx_errors() as error:
             reason = " ".join(str(error).split())
             problem = f"the network cannot compute windows of {window} ({reason})"
             raise FormatError(problem, self.where, "Correct channels and patch") from error

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.runtime.package.archive import opened, write_zip
-    from isocenter.runtime.package.backends.onnx import OnnxNetwork, Provider, open_onnx, usable_cores
+    from isocenter.runtime.package.archive import unpacked, write_zip
+    from isocenter.runtime.package.backends.onnx import OnnxNetwork, Provider, onnx_errors, open_onnx, usable_cores
     from isocenter.runtime.package.certificate import TOLERANCES, Certificate, Difference, Trial, read_certificate
     from isocenter.runtime.package.choose_backend import PLAIN, versions
     from isocenter.runtime.package.contents import (
@@ -43,12 +43,13 @@ __all__ = [
     "joined",
     "mean_of",
     "no_fold",
+    "onnx_errors",
     "open_onnx",
-    "opened",
     "read_certificate",
     "read_modules",
     "read_package",
     "shares_in",
+    "unpacked",
     "usable_cores",
     "versions",
     "write_package",

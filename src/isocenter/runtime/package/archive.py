@@ -32,7 +32,7 @@ def write_zip(folder: Path, path: Path) -> None:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Path]:
+def unpacked(path: Path) -> Iterator[Path]:
     """The folder of a run or a package; a zip is unpacked for as long as it is needed.
 
     Raises UsageError where there is nothing or another file, IntegrityError for a zip that is not to be unpacked.
@@ -45,14 +45,14 @@ def opened(path: Path) -> Iterator[Path]:
     if not zipfile.is_zipfile(path):
         raise UsageError("is no model", str(path), "Give a run's folder, a package's folder or its .zip")
     with tempfile.TemporaryDirectory(prefix="isocenter-") as room:
-        folder = _unpacked(path, Path(room))
+        folder = _extracted(path, Path(room))
         try:
             yield folder
         except IsocenterError as error:  # a person knows the zip, and not where it was unpacked
             raise type(error)(error.problem, error.where.replace(str(folder), str(path)), error.remedy) from error
 
 
-def _unpacked(path: Path, room: Path) -> Path:
+def _extracted(path: Path, room: Path) -> Path:
     """The package's folder in the room."""
     try:
         with zipfile.ZipFile(path) as archive:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from isocenter.errors import IntegrityError
+from isocenter.runtime import bundle
 from isocenter.runtime.ensemble import converting
 from isocenter.runtime.model import build_module
 from isocenter.runtime.record_files import read_json, read_tensors
@@ -55,19 +56,15 @@ def weights_files(record: Mapping[str, Any]) -> tuple[str, ...]:
 
 def one_tensor(task: Task, modules: Sequence[Module], shares: Shares = None) -> OneTensor:
     """The networks as one with one tensor out: of several the mean that the task takes, of probabilities or outputs."""
-    from isocenter.runtime.bundle.network import OneTensor  # it needs torch when it is imported
-
     head = next(iter(task.heads))
-    return OneTensor(modules, head, mean_of(task, head), shares)
+    return bundle.OneTensor(modules, head, mean_of(task, head), shares)
 
 
 def every_head(task: Task, modules: Sequence[Module], shares: Shares = None) -> Module:
     """The same with a tensor for each head, where the task has several: what is computed elsewhere answers all."""
-    from isocenter.runtime.bundle.network import EveryHead  # it needs torch when it is imported
-
     if len(task.heads) == 1:
         return one_tensor(task, modules, shares)
-    return EveryHead(modules, {head: mean_of(task, head) for head in task.heads}, shares)
+    return bundle.EveryHead(modules, {head: mean_of(task, head) for head in task.heads}, shares)
 
 
 def shares_in(record: Mapping[str, Any]) -> tuple[float, ...] | None:

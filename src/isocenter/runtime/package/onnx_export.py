@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.lazy import torch
+from isocenter.runtime.package.backends.onnx import onnx_errors
 from isocenter.runtime.package.contents import CONTEXT
 
 if TYPE_CHECKING:
@@ -27,6 +28,18 @@ TOLERANCE = 1e-3
 BATCHES = (1, 2)
 # Bytes of weights in one file: protobuf holds no message of 2 GiB, https://protobuf.dev/programming-guides/encoding
 LARGEST_INSIDE = 2**31 - 2**27
+# What the exporter raises for operations that it cannot translate: its own class, and those of what it runs.
+EXPORT_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 def write_onnx(
@@ -58,7 +71,7 @@ def write_onnx(
         _export(module, examples, path, beside, list(names) if len(names) > 1 else ["pred"])
         drawn = ([torch.randn(n, *one, generator=_seeded()) for one in shapes] for n in BATCHES)
         apart = max(_apart(module, one, path) for one in drawn)
-    except Exception as error:  # exporter and runtime throw whatever they meet
+    except _errors() as error:
         _remove(path, weights)
         return {"exported": False, "because": _reason(error)}
     if not apart <= TOLERANCE:
@@ -66,6 +79,10 @@ def write_onnx(
         return {"exported": False, "because": f"onnxruntime and torch differ by {apart:.2g} of the largest output"}
     record = {"exported": True, "largest_difference": apart, "of": "the largest output, on random images"}
     return {**record, **({"beside": [f"{path.parent.name}/{weights.name}"]} if weights.is_file() else {})}
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    return (*EXPORT_ERRORS, *onnx_errors())
 
 
 def speakable(module: Module) -> Module:

@@ -1,4 +1,4 @@
-"""One function over many cases, side by side; a case that fails is told, and the rest goes on."""
+"""One function over many cases in parallel: a case that fails yields its error, and the others continue."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from isocenter.at_work import at_work
-from isocenter.errors import IsocenterError, MemoryShortageError, WorkerLostError, is_out_of_memory
+from isocenter.errors import MEMORY_ERRORS, IsocenterError, MemoryShortageError, WorkerLostError, is_out_of_memory
 from isocenter.runtime.parallel.worker_pool import UnknownError, Worker
 from isocenter.values import Case
 
@@ -55,19 +55,19 @@ def in_workers(
 ) -> Iterator[tuple[int, R | IsocenterError]]:
     """In processes of their own: one that dies is replaced, and its case is tried once more when all else is done."""
 
-    def alone(case: Case) -> R | IsocenterError:
+    def by_itself(case: Case) -> R | IsocenterError:
         [(_, outcome)] = _in_workers(1, function, [case])
         return outcome
 
-    yield from _once_more(_in_workers(count, function, cases), alone, cases)
+    yield from _once_more(_in_workers(count, function, cases), by_itself, cases)
 
 
 def _once_more(
     first: Generator[tuple[int, R | IsocenterError], None, None],
-    alone: Callable[[Case], R | IsocenterError],
+    by_itself: Callable[[Case], R | IsocenterError],
     cases: Sequence[Case],
 ) -> Iterator[tuple[int, R | IsocenterError]]:
-    """What failed beside other cases, most often because they had the memory, may be done by itself."""
+    """Try a case that failed among others once more by itself: most often they had taken the memory."""
     again: list[int] = []
     with closing(first):
         for number, outcome in first:
@@ -77,7 +77,7 @@ def _once_more(
             else:
                 yield number, outcome
     for number in sorted(again):
-        yield number, alone(cases[number])
+        yield number, by_itself(cases[number])
 
 
 def _in_workers(
@@ -123,7 +123,7 @@ def _called(worker: Worker, function: Callable[[Case], R], case: Case) -> R:
 def _as_done(
     pool: ThreadPoolExecutor, call: Callable[[Case], R | IsocenterError], cases: Sequence[Case]
 ) -> Generator[tuple[int, R | IsocenterError], None, None]:
-    """No result is held once it was handed on; nothing more begins once nobody listens."""
+    """Results as they are done, none held afterwards; no further case starts once the reader has stopped."""
 
     def numbered(number: int) -> tuple[int, R | IsocenterError]:
         return number, call(cases[number])
@@ -142,17 +142,17 @@ def outcome_of(function: Callable[[Case], R], case: Case) -> R | IsocenterError:
             return function(case)
     except IsocenterError as error:
         return error
-    except Exception as error:
+    except MEMORY_ERRORS as error:
         if not is_out_of_memory(error):
             raise
         return memory_ran_out(case.id, error)
 
 
 def memory_ran_out(where: str, error: BaseException) -> MemoryShortageError:
-    """What to say of a case for which there was no memory."""
-    said = str(error).strip().partition("\n")[0]
+    """The error of a case for which there was no memory."""
+    reason = str(error).strip().partition("\n")[0]
     return MemoryShortageError(
-        f"memory ran out{f' ({said})' if said else ''}",
+        f"memory ran out{f' ({reason})' if reason else ''}",
         where,
         "Close other programs, give fewer --threads, or take a machine with more memory",
     )

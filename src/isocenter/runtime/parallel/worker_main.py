@@ -1,6 +1,6 @@
-"""What runs in a worker: calls come in on standard input, results go out on standard output, both as pickles.
+"""The program of a worker process: calls come in on standard input, results leave on standard output, both as pickles.
 
-Only the process that started it speaks to it.
+Only the process that started it sends calls.
 """
 
 from __future__ import annotations
@@ -37,22 +37,21 @@ def _next(calls: BinaryIO) -> bytes | None:
 
 def _answer(asked: bytes) -> bytes:
     """("result" | "raised" | "unknown", value) as a pickle."""
+    function: Callable[[Any], Any] | None = None
     try:
-        function, argument = _call(asked)
-    except Exception as error:  # of a script that this process does not know
-        return pickle.dumps(("unknown", repr(error)))
-    try:
+        function, argument = pickle.loads(asked)  # noqa: S301 - by our own parent
         return pickle.dumps(("result", function(argument)))
-    except Exception as error:
-        try:
-            return pickle.dumps(("raised", error))
-        except Exception:
-            return pickle.dumps(("raised", RuntimeError(repr(error))))
+    except Exception as error:  # the border of the process: whatever the call raises is the parent's to judge
+        if function is None:  # it belongs to a script that this process does not know
+            return pickle.dumps(("unknown", repr(error)))
+        return _raised(error)
 
 
-def _call(asked: bytes) -> tuple[Callable[[Any], Any], Any]:
-    function, argument = pickle.loads(asked)  # noqa: S301 - by our own parent
-    return function, argument
+def _raised(error: Exception) -> bytes:
+    try:
+        return pickle.dumps(("raised", error))
+    except (pickle.PickleError, AttributeError, RecursionError, TypeError, ValueError):
+        return pickle.dumps(("raised", RuntimeError(repr(error))))
 
 
 if __name__ == "__main__":

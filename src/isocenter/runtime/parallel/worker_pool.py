@@ -21,6 +21,10 @@ R = TypeVar("R")
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
+# What pickling raises for functions and values that another process cannot know.
+PICKLING_ERRORS = (pickle.PickleError, AttributeError, RecursionError, TypeError, ValueError)
+
+
 class UnknownError(Exception):
     """A function or an argument that another process cannot know: of a script, or of a prompt."""
 
@@ -47,7 +51,7 @@ class Worker:
         """
         try:
             asked = pickle.dumps((function, argument))
-        except Exception as error:
+        except PICKLING_ERRORS as error:
             raise UnknownError(str(error)) from error
         try:
             self._send(len(asked).to_bytes(8, "little") + asked)

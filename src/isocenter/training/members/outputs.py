@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from isocenter.runtime import Inference, Network, slide, with_context
+from isocenter.runtime import Inference, Network, slide, with_covariates
 from isocenter.tasks import Task
 from isocenter.training.data import Prepared, kind_of_all
 from isocenter.training.members.weights import Answers
@@ -37,7 +37,7 @@ def heard(
         image, target = case.cut(placed(case, size))
         targets.append(target)
         for said, member in zip(outputs, members, strict=True):
-            said.append(outputs_of(with_context(member, case.context), image, task, inference))
+            said.append(outputs_of(with_covariates(member, case.context), image, task, inference))
     spatial = size or cases[0].shape
     alike = kind.alike(targets, kind.blank([case.target for case in cases], spatial))
     judge = partial(judged, task, partial(kind.coarse, spatial=spatial))

@@ -10,7 +10,7 @@ from typing import Any
 from isocenter.errors import UsageError, counted
 from isocenter.evaluation import Table
 from isocenter.planning import read_plan
-from isocenter.runtime import BEFORE, MEMBERS, Model, checkpoints_of, load, together
+from isocenter.runtime import BEFORE, MEMBERS, Model, averaged_model, checkpoints_of, load
 from isocenter.tasks import Task, untuned
 from isocenter.values import BY_HAND, Case, Plan, Split
 from isocenter.verbs.ensembling.agreement import ALIKE, WHERE, common_windows, refuse_unlike
@@ -96,7 +96,9 @@ def as_one(members: Sequence[Member]) -> Model:
     inference = common_windows([one.inference for one in models])
     counts = tuple(1 / len(members) / len(one.models) for one in members for _ in one.models)
     try:
-        return together(models, untuned(first.task, kept), inference, None if len(set(counts)) == 1 else counts, WHERE)
+        return averaged_model(
+            models, untuned(first.task, kept), inference, None if len(set(counts)) == 1 else counts, WHERE
+        )
     except UsageError as error:
         raise UsageError("its members see images differently prepared", WHERE, ALIKE) from error
 

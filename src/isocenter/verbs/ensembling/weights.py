@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import cast
 
 from isocenter.planning import settings
-from isocenter.runtime import Averaged, Model, Network, Preprocessing, together
+from isocenter.runtime import Averaged, Model, Network, Preprocessing, averaged_model
 from isocenter.tasks import Task, tuned_on
 from isocenter.training import Weighed, equal, heard, weighed
 from isocenter.values import Case, Dataset, Decision, Prediction, Split
@@ -64,7 +64,7 @@ class Joined:
         every = [pair for one in self.members for pair in zip(one.checkpoints, one.models, strict=True)]
         kept = [(*pair, weight) for pair, weight in zip(every, self.by_network(weights), strict=True) if weight > 0]
         shares = _shares([weight for *_, weight in kept])
-        model = together([model for _, model, _ in kept], task, self.model.inference, shares)
+        model = averaged_model([model for _, model, _ in kept], task, self.model.inference, shares)
         return [checkpoint for checkpoint, *_ in kept], model
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from isocenter.errors import UsageError
-from isocenter.runtime import opened, read_json, verify
+from isocenter.runtime import read_json, unpacked, verify
 
 log = logging.getLogger("isocenter")
 WEIGHTS, RECORD, SCHEMA = "weights.safetensors", "model.json", "isocenter.model"
@@ -27,7 +27,7 @@ def weights_of(start: Path | None) -> Iterator[Path | None]:
     elif start.suffix == ".safetensors" and start.is_file():
         yield start
     else:
-        with opened(start) as folder:
+        with unpacked(start) as folder:
             yield _weights_in(folder, start)
 
 

@@ -35,7 +35,7 @@ class OnnxNetwork:
         inputs = zip(self.session.get_inputs(), batch, strict=True)
         try:
             outputs = self.session.run(None, {one.name: np.ascontiguousarray(array) for one, array in inputs})
-        except Exception as error:  # its exceptions have no common base but this
+        except onnx_errors() as error:
             if re.search(r"allocate memory|bad allocation|out of memory", str(error), re.IGNORECASE):
                 raise MemoryError(str(error)) from error
             raise
@@ -57,7 +57,7 @@ def open_onnx(
     options.log_severity_level = 3  # its warnings are about graphs that run well
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=list(providers))
-    except Exception as error:  # its exceptions have no common base but this
+    except onnx_errors() as error:
         reason = str(error).strip().partition("\n")[0]
         raise IntegrityError(f"cannot be opened by ONNX Runtime ({reason})", str(path), "Get the file again") from error
     wanted = providers[0] if isinstance(providers[0], str) else providers[0][0]
@@ -70,6 +70,14 @@ def open_onnx(
         outputs = "one output" if len(heads) == 1 else f"{len(heads)} outputs"
         raise IntegrityError(f"has not one input and {outputs}", str(path), "Export the network alone")
     return OnnxNetwork(session, tuple(heads))
+
+
+def onnx_errors() -> tuple[type[Exception], ...]:
+    """The classes that ONNX Runtime raises: its own have no common base, and differ between versions."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as library
+
+    own = [kind for kind in vars(library).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+    return (*own, RuntimeError, ValueError)
 
 
 def usable_cores() -> int:
