@@ -149,8 +149,38 @@ def test_every_verb_has_a_page_that_shows_it() -> None:
         assert "isocenter." in text or verb == "demo"
 
 
+def test_every_name_of_the_python_pages_exists() -> None:
+    pages = sorted((ROOT / "docs" / "api").glob("*.md"))
+    names = [
+        name for page in pages for name in re.findall(r"^::: (\S+)", page.read_text(encoding="utf-8"), re.MULTILINE)
+    ]
+    assert len(names) > 20
+    assert [name for name in names if not is_there(name)] == []
+
+
+def test_every_verb_and_every_kind_of_problem_has_its_place_on_the_python_pages() -> None:
+    from isocenter.tasks import kind, names
+
+    verbs, tasks = ((ROOT / "docs" / "api" / f"{page}.md").read_text(encoding="utf-8") for page in ("verbs", "tasks"))
+    assert [verb for verb in VERBS if f"::: isocenter.verbs.{verb}\n" not in verbs] == []
+    assert [name for name in names() if f".{kind(name).__name__}\n" not in tasks] == []
+
+
+def test_members_on_the_page_of_verbs_exist() -> None:
+    text = (ROOT / "docs" / "api" / "verbs.md").read_text(encoding="utf-8")
+    for module, members in re.findall(r"^::: (\S+)\n    options: \{members: \[(.*?)\]\}", text, re.MULTILINE):
+        own = importlib.import_module(module)
+        assert [member for member in members.split(", ") if not hasattr(own, member)] == [], module
+
+
+def test_the_picture_of_the_rooms_is_that_of_the_import_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    rooms = importlib.import_module("draw_rooms")
+    assert rooms.PICTURE.read_text(encoding="utf-8") == rooms.drawing()
+
+
 def test_pictures_are_small() -> None:
-    pictures = list((ROOT / "docs" / "images").iterdir())
+    pictures = [path for folder in ("images", "pictures") for path in (ROOT / "docs" / folder).iterdir()]
     assert pictures
     assert all(picture.stat().st_size < 200_000 for picture in pictures)
 

@@ -1,0 +1,67 @@
+"""The picture of the rooms, drawn from the import layers in pyproject.toml.
+
+python docs/draw_rooms.py        # writes docs/pictures/rooms.svg
+"""
+
+from __future__ import annotations
+
+import tomllib
+from html import escape
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PICTURE = ROOT / "docs" / "pictures" / "rooms.svg"
+WIDTH, ROW, GAP, MARGIN, NAME = 760, 34, 6, 12, 150
+CONTENTS = {
+    "cli": "arguments, calls, output",
+    "verbs": "train, predict, evaluate, ...: a file for each verb; they join the rooms",
+    "training": "the recipe: steps, checkpoints, searches",
+    "planning": "decisions about a training, each with its reason",
+    "quality": "facts about data sets, and checks for what is wrong with them",
+    "runtime": "models and packages: preprocessing, windows, backends, memory",
+    "tasks": "kinds of problem: targets, losses, decoding, scores",
+    "networks": "families of networks",
+    "report": "figures, pages, the slice viewer",
+    "evaluation": "metrics and their intervals",
+    "transforms": "geometry and intensity of arrays, augmentation",
+    "files": "formats of images, layouts of data sets",
+    "values": "geometry, images, cases, decisions, estimates",
+    "errors": "errors with a place and a remedy",
+}
+
+
+def layers() -> list[str]:
+    """The rooms that exist, the highest first; those in brackets are to come."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
+    [stack] = [contract["layers"] for contract in contracts if contract["type"] == "layers"]
+    return [room for room in stack if not room.startswith("(")]
+
+
+def drawing() -> str:
+    """The picture as SVG: one bar a room; a room imports only from bars below its own."""
+    rooms = layers()
+    height = 2 * MARGIN + len(rooms) * (ROW + GAP) - GAP
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
+        'font-family="system-ui, sans-serif">',
+        "<title>The rooms of Isocenter: each imports only from rooms below it</title>",
+        f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
+    ]
+    for place, room in enumerate(rooms):
+        top = MARGIN + place * (ROW + GAP)
+        shade = 92 - round(34 * place / max(1, len(rooms) - 1))
+        middle = top + ROW / 2 + 5
+        parts += [
+            f'<rect x="{MARGIN}" y="{top}" width="{WIDTH - 2 * MARGIN}" height="{ROW}" rx="4" '
+            f'fill="hsl(205, 45%, {shade}%)"/>',
+            f'<text x="{MARGIN + 12}" y="{middle:g}" font-size="15" font-weight="600" fill="#12222e">{room}</text>',
+            f'<text x="{MARGIN + NAME}" y="{middle:g}" font-size="13" fill="#12222e">{escape(CONTENTS[room])}</text>',
+        ]
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+if __name__ == "__main__":
+    PICTURE.parent.mkdir(parents=True, exist_ok=True)
+    PICTURE.write_text(drawing(), encoding="utf-8")
