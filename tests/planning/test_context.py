@@ -67,7 +67,7 @@ def test_all_leaves_out_what_tells_nothing_and_says_why():
         "note (60 words",
         "scanner (it says how the image was made",
         "rare (40 of 60 training cases lack it)",
-        "coded (the label in disguise: it tells 1.000",
+        "coded (a proxy of the label, which it predicts by itself (score 1.000",
     ):
         assert said in decision.because
 
@@ -76,7 +76,7 @@ def test_all_leaves_out_what_tells_nothing_and_says_why():
     ("column", "values", "match"),
     [
         ("place", ["here"] * COUNT, "constant"),
-        ("code", ["I" if n % 2 else "W" for n in range(COUNT)], "the label in disguise"),
+        ("code", ["I" if n % 2 else "W" for n in range(COUNT)], "a proxy of the label"),
     ],
 )
 def test_a_column_that_was_named_and_is_not_fit_is_refused(column, values, match):
@@ -167,8 +167,8 @@ def test_what_was_read_time_and_again_is_told_in_stretches_of_the_training_cases
     assert "s41598-018-24271-9" in decision.source
 
 
-def test_a_course_that_ends_with_the_disease_is_the_label_in_disguise():
-    with pytest.raises(PlanError, match=r"how long or often it was read tells 1\.000"):
+def test_a_course_that_ends_with_the_disease_is_a_proxy_of_the_label():
+    with pytest.raises(PlanError, match=r"how long or often it was read predicts it \(score 1\.000"):
         decided(["pulse"], pulse=pulses(ends=12.0))
 
 

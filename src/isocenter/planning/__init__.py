@@ -12,10 +12,9 @@ if TYPE_CHECKING:
     from isocenter.planning.machine import Machine, cores, this_machine
     from isocenter.planning.memory import CACHED_SHARE
     from isocenter.planning.plan import make_plan
-    from isocenter.planning.plan_file import parse_value, plan_text, read_plan
+    from isocenter.planning.plan_file import parse_value, plan_text, read_plan, registered
     from isocenter.planning.plan_prose import prose
     from isocenter.planning.plan_table import overview
-    from isocenter.planning.registration_hash import registered
     from isocenter.planning.rules import (
         CROSS_FITS,
         LEAST_BATCH,

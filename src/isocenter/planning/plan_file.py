@@ -16,6 +16,7 @@ from ruamel.yaml.error import YAMLError
 
 from isocenter.errors import PlanError
 from isocenter.planning.checks import settings
+from isocenter.tasks import kind, registers
 from isocenter.values import BY_HAND, PLAN_VERSION, Decision, Plan, current_keys, current_name
 
 HEADER = (
@@ -49,6 +50,17 @@ def plan_text(plan: Plan) -> str:
     return HEADER + text.getvalue()
 
 
+def registered(plan: Plan) -> str:
+    """SHA-256 over the primary metric and what else the kind of problem fixes: all that could make it look better.
+
+    A run records it before its first step; a report marks as exploratory whatever it does not cover.
+    Nosek et al., PNAS 2018, doi:10.1073/pnas.1708274114
+    """
+    names = ("evaluation.primary", *(f"task.{name}" for name in registers(kind(plan["task.name"]))))
+    fixed = {name: plan[name] for name in names if name in plan}
+    return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
+
+
 def read_plan(path: Path) -> Plan:
     """The plan in a file, checked; PlanError names file, line and what is wrong."""
     try:
@@ -68,7 +80,7 @@ def read_plan(path: Path) -> Plan:
             "Plan anew with this version",
         )
     plain.pop("isocenter_plan")
-    head = {key: _head(path, record, key, plain.pop(key, kind())) for key, kind in HEAD.items()}
+    head = {key: _head(path, record, key, plain.pop(key, type_())) for key, type_ in HEAD.items()}
     planned = head.pop("as_planned")
     sections = {
         section: {
@@ -99,11 +111,11 @@ def _current(plan: Plan) -> Plan:
 
 
 def _head(path: Path, record: Any, key: str, value: Any) -> Any:
-    kind = HEAD.get(key, dict)
-    if isinstance(value, kind):
+    wanted = HEAD.get(key, dict)
+    if isinstance(value, wanted):
         return value
-    said = "names with values" if kind is dict else "text"
-    raise PlanError(f"{key} holds {value!r}, not {said}", f"{path}, line {_line(record, key)}", "Mend it, or plan anew")
+    what = "names with values" if wanted is dict else "text"
+    raise PlanError(f"{key} holds {value!r}, not {what}", f"{path}, line {_line(record, key)}", "Mend it, or plan anew")
 
 
 def _check_names(

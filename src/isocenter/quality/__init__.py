@@ -9,24 +9,24 @@ from isocenter.lazy import lazy_index
 if TYPE_CHECKING:
     from isocenter.quality.covariates import words_of
     from isocenter.quality.examination import Examination, Progress, examine, retested
-    from isocenter.quality.label_proxies import DISGUISED, is_constant, telling
+    from isocenter.quality.label_proxies import PROXY, is_constant, label_association
     from isocenter.quality.near_duplicates import Twin
     from isocenter.quality.references import reference_kinds
     from isocenter.quality.shortcuts import MADE
     from isocenter.quality.thumbnail import Look, voxel_digest
 
 __all__ = [
-    "DISGUISED",
     "MADE",
+    "PROXY",
     "Examination",
     "Look",
     "Progress",
     "Twin",
     "examine",
     "is_constant",
+    "label_association",
     "reference_kinds",
     "retested",
-    "telling",
     "voxel_digest",
     "words_of",
 ]

@@ -1,4 +1,4 @@
-"""What is said about the patients: values that cannot be, and gaps."""
+"""Covariates of the patients: impossible values, and gaps."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def covariates(dataset: Dataset) -> Iterator[Problem]:
         if "age" in words:
             yield from _impossible(name, {c: v for c, v in known.items() if not _is_age(v)}, f"an age of 0 to {OLDEST}")
         if words & {"sex", "gender"}:
-            strange = {c: v for c, v in known.items() if str(v).strip().lower().removesuffix(".0") not in SEXES}
-            yield from _impossible(name, strange, "a sex (M, F, O, ...)")
+            odd = {c: v for c, v in known.items() if str(v).strip().lower().removesuffix(".0") not in SEXES}
+            yield from _impossible(name, odd, "a sex (M, F, O, ...)")
         if len(known) < len(values):
             gaps.append((len(values) - len(known), name))
     if gaps:
@@ -35,23 +35,23 @@ def covariates(dataset: Dataset) -> Iterator[Problem]:
             "note",
             f"{len(gaps)} of {len(columns)} columns of covariates have gaps (cases without a value: {most})",
             (),
-            "what is compared by them is compared on fewer cases, perhaps not by chance",
+            "comparisons by them rest on fewer cases, and the gaps may not be random",
             "Fill them in where they are known",
         )
 
 
 def words_of(column: str) -> frozenset[str]:
-    """Of a column's name: patient_age, PatientAge and patient.age hold the same two."""
+    """Words of a column's name: patient_age, PatientAge and patient.age hold the same two."""
     return frozenset(word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", column))
 
 
-def _impossible(name: str, found: dict[str, Any], wanted: str) -> Iterator[Problem]:
-    if found:
-        examples = ", ".join(sorted({str(value) for value in found.values()})[:5])
+def _impossible(name: str, strange: dict[str, Any], wanted: str) -> Iterator[Problem]:
+    if strange:
+        examples = ", ".join(sorted({str(value) for value in strange.values()})[:5])
         yield Problem(
             "warning",
             f"{name} holds what is not {wanted}: {examples}",
-            tuple(found),
+            tuple(strange),
             "results by subgroup would be wrong",
             "Correct the table",
         )

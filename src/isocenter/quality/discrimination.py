@@ -1,4 +1,4 @@
-"""How well a few numbers of each case tell its class, or another outcome, against chance.
+"""Discrimination of a few numbers of each case: how well they predict an outcome, against chance.
 
 The outcome is predicted by ridge regression, cross-validated by patient; chance is what the same regression reaches
 when patients are given each other's.
@@ -24,7 +24,7 @@ SMALLEST_P = 1e-6
 
 
 def discrimination(values: Floats, outcome: Outcome, patient: Array, *, seed: int) -> tuple[Estimate, float]:
-    """How well these numbers tell the outcome (0.5 is chance), and p against chance.
+    """How well these numbers predict the outcome (0.5 is chance), and p against chance.
 
     values:  (cases, numbers)
     patient: (cases,) index of the person
@@ -38,14 +38,14 @@ def discrimination(values: Floats, outcome: Outcome, patient: Array, *, seed: in
     reached = np.array([float(outcome.reached(score, order)) for score, order in zip(scores, orders, strict=True)])
     spread = max(float(reached[1:].std(ddof=1)), 1e-6)
     p = float(stats.norm.sf((reached[0] - reached[1:].mean()) / spread))
-    told = bootstrap_statistic(
+    estimate = bootstrap_statistic(
         lambda weights: outcome.reached(scores[0], own, weights),
         patient,
         strata=outcome.strata,
         seed=seed,
         draws=DRAWS,
     )
-    return told, max(p, SMALLEST_P)
+    return estimate, max(p, SMALLEST_P)
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -68,9 +68,9 @@ def _folds(label: Array, patient: Array, seed: int) -> Array:
     """(cases,) fold; the patients of each stratum are dealt out in turn."""
     owner = label[np.unique(patient, return_index=True)[1]]
     fold = np.empty(len(owner), dtype=np.intp)
-    for one in np.unique(owner):
-        own = np.flatnonzero(owner == one)
-        fold[generator(seed, 11, int(one)).permutation(own)] = np.arange(len(own)) % FOLDS
+    for stratum in np.unique(owner):
+        own = np.flatnonzero(owner == stratum)
+        fold[generator(seed, 11, int(stratum)).permutation(own)] = np.arange(len(own)) % FOLDS
     return fold[patient]
 
 

@@ -1,4 +1,4 @@
-"""One pass over all cases: what is here, what is wrong, and the numbers that planning needs."""
+"""One pass over all cases: facts for planning, and findings."""
 
 from __future__ import annotations
 
@@ -6,12 +6,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from isocenter.errors import IsocenterError
-from isocenter.quality.case_checks import letters, no_measurement, odd_image, on_other_grids
-from isocenter.quality.case_facts import facts_of
-from isocenter.quality.cohort_checks import mixed_images, none_left
 from isocenter.quality.covariates import covariates
-from isocenter.quality.label_proxies import disguises
+from isocenter.quality.image_checks import (
+    letters,
+    mixed_images,
+    no_measurement,
+    none_left,
+    odd_image,
+    on_other_grids,
+)
+from isocenter.quality.intensities import intensity
+from isocenter.quality.label_proxies import proxy_problems
 from isocenter.quality.leakage import leakage
 from isocenter.quality.near_duplicates import Twin, groups, twins
 from isocenter.quality.outliers import outliers
@@ -19,7 +27,7 @@ from isocenter.quality.references import kinds_of, reference_kinds
 from isocenter.quality.shortcuts import Seen, shortcut_problems, shortcuts
 from isocenter.quality.thumbnail import Look, look
 from isocenter.runtime import Spread, local
-from isocenter.transforms import stacked
+from isocenter.transforms import content, stacked
 from isocenter.values import (
     Array,
     Case,
@@ -30,6 +38,7 @@ from isocenter.values import (
     Fingerprint,
     Image,
     Problem,
+    ReferenceMeasures,
     Shortcut,
 )
 
@@ -39,13 +48,13 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, eq=False)
 class Examination:
-    """A data set as far as it can be used, and what was found about it.
+    """A data set as far as it can be used, and the findings on it.
 
     dataset:   without the cases that cannot be used
-    problems:  all that was found
-    fatal:     those of them because of which nothing should be trained on the rest either
+    problems:  all findings
+    fatal:     those because of which nothing should be trained on the rest either
     twins:     groups of cases that hold (nearly) the same image
-    shortcuts: what was tried to tell the classes apart without the disease, the strongest first
+    shortcuts: what was tried to predict the label without the disease, the strongest first
     pairs:     the twins, two by two
     looks:     {case id: how it looks}
     """
@@ -63,7 +72,7 @@ class Examination:
 def examine(
     dataset: Dataset, *, threads: int = 1, progress: Progress | None = None, spread: Spread | None = None
 ) -> Examination:
-    """Read every case once, several side by side; one bad case is named and the rest goes on.
+    """Read every case once, several in parallel; a bad case is named and the others go on.
 
     spread: where cases are read; if none is given on this machine, many cases in processes that may crash
     """
@@ -77,8 +86,8 @@ def examine(
             progress(len(outcomes), len(dataset))
     for number, case in enumerate(dataset.cases):
         outcome = outcomes.pop(number)
-        seen, found = (None, [_unusable(case, outcome)]) if isinstance(outcome, IsocenterError) else outcome
-        problems.extend(found)
+        seen, own = (None, [_unusable(case, outcome)]) if isinstance(outcome, IsocenterError) else outcome
+        problems.extend(own)
         if seen is not None:
             facts.append(seen[0])
             looks[seen[0].id] = seen[1]
@@ -128,9 +137,49 @@ def _measured(case: Case) -> _Measured:
             *(problem for checks, own in checked for problem in checks.odd(own, measures[own.name])),
             *letters(case, seen),
         ]
-        return (facts_of(case, image, valid, measures), seen), problems
+        return (_facts_of(case, image, valid, measures), seen), problems
     except IsocenterError as error:
         return None, [_unusable(case, error)]
+
+
+def _facts_of(case: Case, image: Image, valid: Array, measures: Mapping[str, ReferenceMeasures]) -> CaseFacts:
+    """Return the facts of an image whose voxels are read.
+
+    valid:    (channels, *spatial) where they are measurements
+    measures: {name of a reference: what was measured of it}; a later one overrules an earlier one
+    """
+    canonical = image.geometry.canonical
+    fields: dict[str, Any] = {"foreground": ()}
+    for own in measures.values():
+        fields |= {} if own.foreground is None else {"foreground": own.foreground}
+        maps = {"thickness": own.thickness, "elongation": own.elongation, "components": own.components}
+        fields |= {name: values for name, values in maps.items() if values}
+    return CaseFacts(
+        id=case.id,
+        shape=canonical.shape,
+        steps=canonical.steps,
+        physical=image.geometry.physical,
+        oriented=image.geometry.oriented,
+        channels=image.channels,
+        modality=image.modality,
+        intensity=tuple(intensity(channel[known]) for channel, known in zip(image.data, valid, strict=True)),
+        content=_content(image.data, valid),
+        references={name: measures[name].summary for name in case.references},
+        voxel_volume=canonical.voxel_volume,
+        unit=image.geometry.unit,
+        frames=image.frames,
+        lasts=None if image.times is None else max(image.times) - min(image.times),
+        **fields,
+    )
+
+
+def _content(data: Array, valid: Array) -> float:
+    """Share of the grid inside the box around all that is above the lowest value."""
+    above = np.zeros(data.shape[1:], dtype=bool)
+    for channel, known in zip(data, valid, strict=True):
+        above |= known & (channel > channel[known].min())
+    kept = [part.stop - part.start for part in content(above)]
+    return float(np.prod(kept) / above.size)
 
 
 def _unusable(case: Case, error: IsocenterError) -> Problem:
@@ -149,7 +198,7 @@ def _read(case: Case, name: str, image: Image, valid: Array) -> CaseReference:
 def _compared(
     dataset: Dataset, fingerprint: Fingerprint, looks: Mapping[str, Look], problems: Sequence[Problem]
 ) -> Examination:
-    """What is found about the cases beside each other."""
+    """Findings on all cases compared."""
     usable = dataset.only({case.id for case in fingerprint.cases})
     pairs = twins(looks)
     tried = shortcuts(usable, fingerprint, looks)
@@ -159,13 +208,13 @@ def _compared(
         *mixed_images(usable, fingerprint),
         *leakage(dataset, fingerprint, pairs),
         *covariates(dataset),
-        *disguises(usable, fingerprint),
+        *proxy_problems(usable, fingerprint),
         *shortcut_problems(tried),
     ]
     of_the_whole = [problem for problem in dataset.problems if not problem.cases]
     fatal = tuple(problem for problem in (*of_the_whole, *of_all) if problem.severity == "error")
-    found = (*_joined(problems), *of_all, *outliers(fingerprint.cases, looks))
-    return Examination(replace(usable, problems=found), fingerprint, found, fatal, groups(pairs), tried, pairs, looks)
+    known = (*_joined(problems), *of_all, *outliers(fingerprint.cases, looks))
+    return Examination(replace(usable, problems=known), fingerprint, known, fatal, groups(pairs), tried, pairs, looks)
 
 
 def _joined(problems: Sequence[Problem]) -> list[Problem]:

@@ -1,4 +1,4 @@
-"""How good one picture or volume is: sharp, quiet, unclipped, without echoes and without letters on it."""
+"""Quality of one picture or volume: sharpness, noise, clipping, echoes, and letters on it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ def quality(values: Array, valid: Array, steps: Sequence[float]) -> Mapping[str,
         return dict.fromkeys(("sharpness", "noise", "clipped", "echo", "letters"), float("nan"))
     low, high = np.percentile(measured, (0.5, 99.5)).tolist()
     scale = max(high - low, 1e-12)
-    planes = [((plane - low) / scale).clip(-1, 2) for plane in _planes(values, steps)]
+    planes_of = {1: _no_planes, 2: _picture, 3: _slices}[values.ndim]
+    planes = [((plane - low) / scale).clip(-1, 2) for plane in planes_of(values, steps)]
     common = [_brought_to(plane, COMMON_SIDE) for plane in planes]
     return {
         "sharpness": _middle([_sharpness(plane) for plane in common]),
@@ -53,21 +54,25 @@ def quality(values: Array, valid: Array, steps: Sequence[float]) -> Mapping[str,
     }
 
 
-def _middle(found: Sequence[float]) -> float:
-    known = [value for value in found if np.isfinite(value)]
+def _middle(values: Sequence[float]) -> float:
+    known = [value for value in values if np.isfinite(value)]
     return float(np.median(known)) if known else float("nan")
 
 
-def _planes(values: Array, steps: Sequence[float]) -> Iterator[Floats]:
-    """A picture itself; of a volume some planes from its middle half, as they were acquired: along its fine axes.
+def _no_planes(values: Array, steps: Sequence[float]) -> Iterator[Floats]:
+    """A line has none."""
+    return iter(())
+
+
+def _picture(values: Array, steps: Sequence[float]) -> Iterator[Floats]:
+    yield _finite(values)
+
+
+def _slices(values: Array, steps: Sequence[float]) -> Iterator[Floats]:
+    """Some planes from the middle half of a volume, as they were acquired: along its fine axes.
 
     Where the coarsest axis is not that of the slices (a thin slab), planes with room for an echo come first.
     """
-    if values.ndim == 1:  # nothing here can be said of a line
-        return
-    if values.ndim == 2:
-        yield _finite(values)
-        return
     sides = {axis: min(np.delete(values.shape, axis)) for axis in range(values.ndim)}
     through = max(sides, key=lambda axis: (sides[axis] >= SMALLEST_ECHO, steps[axis], sides[axis]))
     size = values.shape[through]

@@ -1,7 +1,7 @@
-"""Covariates that are no covariates: constant ones, and those that are the label in disguise.
+"""Covariates that are no covariates: constant ones, and proxies of the label.
 
-A column that foretells the label alone almost perfectly was written by who knew it (the ward of the sick, a date of
-death, a code of the diagnosis), and a model that sees it learns nothing of images.
+A column that predicts the label almost perfectly by itself was written by somebody who knew it (the ward of the sick, a
+date of death, a code of the diagnosis), and a model that gets it learns nothing from images.
 """
 
 from __future__ import annotations
@@ -17,19 +17,18 @@ from isocenter.quality.references import reference_kinds
 from isocenter.values import Case, Course, Dataset, Fingerprint, Floats, Problem, is_missing, level_in, number_in
 
 # From this on a column is the label: few symptoms and no age come near it.
-DISGUISED = 0.98
-# From this on whether a case has something at all says why it was taken; by chance 20 cases come to 0.7.
-TELLING_GAP = 0.8
+PROXY = 0.98
+# From this on the presence of something says why it was taken; by chance 20 cases come to 0.7.
+PREDICTIVE_GAP = 0.8
 # Of fewer cases, or cases of a class, chance makes as much.
 FEWEST, FEWEST_OF_CLASS = 20, 5
 # A column that few cases have is judged by those, if they are at least this share.
 KNOWN = 0.5
 
 
-def disguises(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem]:
-    """A finding for each covariate that tells the label alone, and for each image or covariate whose absence tells it.
-
-    One more for the covariates that are alike in all cases.
+def proxy_problems(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem]:
+    """Findings on covariates that predict the label by themselves, on images or covariates whose absence does, and on
+    covariates that are the same in all cases.
     """
     columns = list(dict.fromkeys(name for case in dataset for name in case.covariates))
     facts = {one.id: one.references for one in fingerprint.cases}
@@ -40,31 +39,31 @@ def disguises(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[Problem]:
         values = [case.covariates.get(name) for case in cases]
         if is_constant(values):
             constant.append(name)
-        elif (told := telling(values, references, patients)) >= DISGUISED:
+        elif (score := label_association(values, references, patients)) >= PROXY:
             yield Problem(
                 "warning",
-                f"covariate {name} tells the label alone ({told:.3f} of what is possible): it may be the label in "
-                "disguise",
+                f"covariate {name} predicts the label by itself (score {score:.3f} of 1): it may be its proxy",
                 (),
-                "a model that is given it learns nothing from images, and fails where nobody knows the label yet",
+                "a model that gets it learns nothing from images, and fails where nobody knows the label yet",
                 "Leave it out, unless it is known before the image is read",
             )
     gaps = _gaps(cases, columns)
     for name, has in gaps.items():
-        if (told := telling(list(has), references, patients)) >= TELLING_GAP:
+        if (score := label_association(list(has), references, patients)) >= PREDICTIVE_GAP:
             yield Problem(
                 "warning",
-                f"whether a case has {name} tells {told:.3f} of the label ({sum(has):.0f} of {len(has)} have it)",
+                f"whether a case has {name} predicts the label (score {score:.3f} of 1; {sum(has):.0f} of {len(has)} "
+                "have it)",
                 (),
-                "a model sees who was sent for it, and not what it shows: it fails where others are sent",
+                "a model learns who was sent for it, not what it shows, and fails where others are sent",
                 "Leave it out, or keep to cases that were examined alike",
             )
     if constant and len(cases) > 1:
         yield Problem(
             "note",
-            f"{listed(constant)}: covariates that are alike in all cases",
+            f"{listed(constant)}: covariates that are the same in all cases",
             (),
-            "they tell nothing of a patient",
+            "they say nothing about a patient",
             "Leave them out",
         )
 
@@ -82,17 +81,18 @@ def is_constant(values: list[Any]) -> bool:
     return len({None if is_missing(one) else level_in(one) for one in values}) <= 1
 
 
-def telling(values: list[Any], references: list[Mapping[str, Any]], patients: list[str]) -> float:
-    """How well one covariate alone tells what is true, 0.5 or less by chance and 1 perfectly: the best of its kinds.
+def label_association(values: list[Any], references: list[Mapping[str, Any]], patients: list[str]) -> float:
+    """How well one covariate predicts the label by itself: 0.5 or less by chance, 1 perfectly; the best of its kinds.
 
     Of classes and findings the area under the curve (one against the rest, their mean), or of categories the share of
-    each class, their mean, that other patients of their level foretell; of values and times the concordance of pairs.
-    What was read time and again is judged by its mean and its end, and by how long and how often it was read: who is
-    dead is read no more.
+    each class, their mean, that other patients of their level predict; of values and times the concordance of pairs.
+    A course is judged by its mean and its end, and by how long and how often it was measured: nobody measures the dead.
     """
-    if any(isinstance(one, Course) and number_in(one) is None for one in values):
-        return max(telling(list(each), references, patients) for each in zip(*map(_of_course, values), strict=True))
-    found = [0.0]
+    if any(number_in(one) is None for one in values if isinstance(one, Course)):
+        return max(
+            label_association(list(each), references, patients) for each in zip(*map(_of_course, values), strict=True)
+        )
+    scores = [0.0]
     for truth in _truths(references):
         known = [n for n, one in enumerate(values) if not is_missing(one) and truth[n] is not None]
         if len(known) < max(FEWEST, KNOWN * len(values)):
@@ -101,11 +101,12 @@ def telling(values: list[Any], references: list[Mapping[str, Any]], patients: li
         numbers = [number_in(one) for one in own]
         classes = isinstance(true[0], str)
         if None not in numbers:
-            told = np.array(numbers, dtype=float)
-            found.append(_area(told, true) if classes else _concordance(told, np.array(true, dtype=float)))
+            known_numbers = np.array(numbers, dtype=float)
+            area = _area(known_numbers, true) if classes else _concordance(known_numbers, np.array(true, dtype=float))
+            scores.append(area)
         if classes:
-            found.append(_by_level([level_in(one) for one in own], true, [patients[n] for n in known]))
-    return max(found)
+            scores.append(_by_level([level_in(one) for one in own], true, [patients[n] for n in known]))
+    return max(scores)
 
 
 def _of_course(value: Any) -> tuple[float | None, ...]:
@@ -130,24 +131,24 @@ def _truths(references: list[Mapping[str, Any]]) -> Iterator[list[Any]]:
                 yield each
 
 
-def _area(told: Floats, classes: list[Any]) -> float:
-    """Mean over the classes of the area under the curve of a number, whichever way round."""
+def _area(values: Floats, classes: list[Any]) -> float:
+    """Mean over the classes of the area under the curve of a number, in either direction."""
     names, owner = np.unique(classes, return_inverse=True)
     counts = np.bincount(owner)
     if len(names) < 2 or counts.min() < FEWEST_OF_CLASS:
         return 0.0
-    ranks = stats.rankdata(told)
+    ranks = stats.rankdata(values)
     above = [
-        (ranks[owner == n].sum() - count * (count + 1) / 2) / (count * (len(told) - count))
+        (ranks[owner == n].sum() - count * (count + 1) / 2) / (count * (len(values) - count))
         for n, count in enumerate(counts)
     ]
     return float(np.mean([max(one, 1 - one) for one in above]))
 
 
 def _by_level(levels: list[str], classes: list[Any], patients: list[str]) -> float:
-    """Share of each class, of those whose level other patients have too, that is what most of these are; their mean.
+    """Share of each class, of cases whose level other patients have too, that most of these others have; their mean.
 
-    So that a rare class, which no level makes the most likely, is not foretold by calling everybody well.
+    So that a rare class, which no level makes the most likely, is not predicted by calling everybody well.
     """
     names, owner = np.unique(classes, return_inverse=True)
     if len(names) < 2 or np.bincount(owner).min() < FEWEST_OF_CLASS:
@@ -165,8 +166,8 @@ def _by_level(levels: list[str], classes: list[Any], patients: list[str]) -> flo
     return float(np.mean([right[of_class == n].mean() for n in np.unique(of_class)]))
 
 
-def _concordance(told: Floats, true: Floats) -> float:
-    """Share of pairs of cases that a number puts into the right order, whichever way round; by Kendall's tau-b."""
-    if np.ptp(told) == 0 or np.ptp(true) == 0:
+def _concordance(values: Floats, true: Floats) -> float:
+    """Share of pairs of cases that a number puts into the right order, in either direction; by Kendall's tau-b."""
+    if np.ptp(values) == 0 or np.ptp(true) == 0:
         return 0.0
-    return float((1 + abs(stats.kendalltau(told, true).statistic)) / 2)
+    return float((1 + abs(stats.kendalltau(values, true).statistic)) / 2)

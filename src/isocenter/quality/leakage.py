@@ -78,7 +78,7 @@ def _twins(dataset: Dataset, fingerprint: Fingerprint, pairs: Sequence[Twin], ho
         "note",
         same_patient,
         f"{how} the same image of one patient",
-        "they stay on one side of a split, but tell little more than one of them",
+        "they stay on one side of a split, but add little to one another",
         "Leave out those that are not meant",
     )
 

@@ -51,13 +51,13 @@ def twins(looks: Mapping[str, Look]) -> tuple[Twin, ...]:
     return tuple(sorted(pairs.values(), key=lambda twin: (not twin.exact, -twin.likeness, twin.first, twin.second)))
 
 
-def groups(found: tuple[Twin, ...]) -> tuple[frozenset[str], ...]:
+def groups(pairs: tuple[Twin, ...]) -> tuple[frozenset[str], ...]:
     """Cases that are joined by pairs, directly or over others."""
-    names = sorted({name for twin in found for name in (twin.first, twin.second)})
+    names = sorted({name for twin in pairs for name in (twin.first, twin.second)})
     if not names:
         return ()
     place = {name: n for n, name in enumerate(names)}
-    rows, columns = ([place[name] for name in side] for side in zip(*((t.first, t.second) for t in found), strict=True))
+    rows, columns = ([place[name] for name in side] for side in zip(*((t.first, t.second) for t in pairs), strict=True))
     joined = sparse.coo_array((np.ones(len(rows)), (rows, columns)), shape=(len(names), len(names)))
     _, label = csgraph.connected_components(joined, directed=False)
     return tuple(frozenset(np.array(names)[label == one].tolist()) for one in np.unique(label))

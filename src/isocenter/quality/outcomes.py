@@ -1,4 +1,4 @@
-"""What is to be told of cases, so that it can be asked what else tells it: classes, findings, values and times."""
+"""Outcomes to be predicted from shortcuts: classes, findings, values and times."""
 
 from __future__ import annotations
 
@@ -13,51 +13,52 @@ from isocenter.lazy import stats
 from isocenter.quality.references import reference_kinds
 from isocenter.values import Array, CaseFacts, Floats
 
-# More cases than this tell nothing new about a concordance of 0.7, and pairs grow with their square.
+# More cases than this add nothing to a concordance of 0.7, and pairs grow with their square.
 MOST_MEASURED = 400
 
 
 class Outcome(Protocol):
-    """An answer of each case.
-
-    strata: (cases,) among which answers are dealt into folds
-    """
+    """An answer of each case, dealt into folds by strata."""
 
     @property
-    def strata(self) -> Array: ...
+    def strata(self) -> Array:
+        """(cases,) number of the stratum."""
 
     def __len__(self) -> int: ...
 
     def truth(self, order: Array) -> Floats:
-        """(cases, columns) numbers that a regression is to say, each case with the answer of that in its place."""
+        """(cases, columns) numbers for a regression; each case has the answer of the case that `order` names."""
 
     def reached(self, scores: Floats, order: Array, weights: Floats | None = None) -> Floats:
-        """How well (cases, columns) scores tell the answers in this order: 0.5 is chance, 1 is all."""
+        """How well (cases, columns) scores predict the answers in this order: 0.5 is chance, 1 is perfect."""
 
 
 @dataclass(frozen=True, eq=False)
 class Called:
-    """One of several classes; label: (cases,) its index. Told by the AUC, with several one against the rest."""
+    """One of several classes; label: (cases,) its index. Judged by the AUC, with several one against the rest."""
 
     label: Array
 
     @property
     def strata(self) -> Array:
+        """The classes."""
         return self.label
 
     def __len__(self) -> int:
         return len(self.label)
 
     def truth(self, order: Array) -> Floats:
+        """A column for each class."""
         return np.eye(int(self.label.max()) + 1)[self.label[order]]
 
     def reached(self, scores: Floats, order: Array, weights: Floats | None = None) -> Floats:
+        """The AUC."""
         return one_against_rest(auroc, scores, self.label[order], weights)
 
 
 @dataclass(frozen=True, eq=False)
 class Ordered:
-    """A number, or the time to an event that not all had. Told by the share of pairs in the right order (Harrell).
+    """A number, or the time to an event that not all had. Judged by the share of pairs in the right order (Harrell).
 
     times:    (cases,) above 0
     happened: (cases,) whether the event came then; else later. Of a measured number all
@@ -68,6 +69,7 @@ class Ordered:
 
     @property
     def strata(self) -> Array:
+        """Whether the event happened."""
         return self.happened.astype(np.intp)
 
     def __len__(self) -> int:
@@ -81,6 +83,7 @@ class Ordered:
         return (self.happened - hazard)[order, None]
 
     def reached(self, scores: Floats, order: Array, weights: Floats | None = None) -> Floats:
+        """Harrell's c."""
         return harrell_c(scores[:, 0], self.times[order], self.happened[order], weights)
 
 

@@ -47,9 +47,9 @@ class Rule:
 def outliers(facts: Sequence[CaseFacts], looks: Mapping[str, Look]) -> Iterator[Problem]:
     """Cases far from those of the same modality, channels and number of axes."""
     kinds: dict[tuple[str, int, int], list[CaseFacts]] = {}
-    for one in facts:
+    for case in facts:
         # A colour picture is measured in its luma, as a grey one is.
-        kinds.setdefault((one.modality, len(looks[one.id].quality), len(one.shape)), []).append(one)
+        kinds.setdefault((case.modality, len(looks[case.id].quality), len(case.shape)), []).append(case)
     for alike in kinds.values():
         if len(alike) >= FEWEST:
             for rule in RULES:
@@ -136,7 +136,7 @@ RULES = (
         "high",
         0.15,
         lambda values, usual: f"noisy: {_times(values, usual)} times the usual noise",
-        "fine structures drown in it",
+        "noise hides fine structures",
         LOOK,
         least=float(np.log(0.02)),  # 2 % of the range: less is hardly seen
     ),
@@ -160,7 +160,7 @@ RULES = (
         lambda values, usual: (
             f"ghosts or motion: a moved copy of strength {_span(values)} lies over the image, usually {usual:.2g}"
         ),
-        "edges are seen where nothing is",
+        "edges appear where nothing is",
         LOOK,
         limit=7.0,
     ),

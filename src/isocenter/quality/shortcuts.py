@@ -1,4 +1,4 @@
-"""What tells classes, findings, values or times without showing the disease: size, spacing, borders, the scanner."""
+"""Shortcuts: what predicts a label without the disease, such as image size, borders and the scanner."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from isocenter.values import (
 
 # Fewer patients of a class cannot be in every fold.
 FEWEST_PATIENTS = FOLDS
-# Of fewer values, or events, the order of pairs says little.
+# With fewer values, or events, the order of pairs says little.
 FEWEST_MEASURED = 20
-# After Holm; below an AUC of 0.7 a thing tells too little to be learnt instead of the disease: discrimination is not
+# After Holm; below an AUC of 0.7 a thing predicts too little to be learnt instead of the disease: discrimination is not
 # even acceptable (Hosmer and Lemeshow, Applied Logistic Regression 2000).
-LEVEL, TELLING = 0.05, 0.7
-# More cases than this tell nothing new about an AUC of 0.7.
+LEVEL, PREDICTIVE = 0.05, 0.7
+# More cases than this add nothing to an AUC of 0.7.
 MOST_CASES = 6000
 # Voxels of the small image (16 or 32 a side) that are border: 6 % of the field on each side.
 BORDER = {2: 2, 3: 1}
@@ -71,6 +71,7 @@ class Subjects:
 
     @property
     def outcome(self) -> Outcome:
+        """The answers of the cases."""
         return self.question.of([one.id for one in self.facts])
 
     @property
@@ -88,38 +89,38 @@ def shortcuts(
     seen: Seen | None = None,
     seed: int = 0,
 ) -> tuple[Shortcut, ...]:
-    """All that was tried, the strongest first; nothing where there is nothing to tell, or with too few patients.
+    """All that was tried, the strongest first; nothing where nothing is to be predicted, or with too few patients.
 
-    ids:  of these cases alone; else of all but the set's own test part
+    ids:  of these cases only; else of all but the set's own test part
     seen: after this preprocessing; else of the images as they are
     """
     wanted = ids if ids is not None else {case.id for case in dataset if dataset.splits.get(case.id) != "test"}
-    found = []
+    tested = []
     for subjects in _subjects(dataset, fingerprint, looks, wanted):
         outcome = subjects.outcome
         for thing, values in _things(subjects, seen):
             auc, p = discrimination(values, outcome, subjects.patient, seed=seed)
-            found.append(replace(thing, auc=auc, p=p))
-    adjusted = holm([one.p for one in found])
+            tested.append(replace(thing, auc=auc, p=p))
+    adjusted = holm([one.p for one in tested])
     judged = [
-        replace(one, p=p, standing=p < LEVEL and one.auc.value >= TELLING)
-        for one, p in zip(found, adjusted, strict=True)
+        replace(one, p=p, standing=p < LEVEL and one.auc.value >= PREDICTIVE)
+        for one, p in zip(tested, adjusted, strict=True)
     ]
     return tuple(sorted(judged, key=lambda one: (-one.auc.value, one.what, one.name)))
 
 
-def shortcut_problems(found: Sequence[Shortcut]) -> Iterator[Problem]:
-    """One finding for each thing that tells what the images should tell."""
-    for one in found:
-        if one.p < LEVEL and one.auc.value > 0.5:
+def shortcut_problems(shortcuts: Sequence[Shortcut]) -> Iterator[Problem]:
+    """One finding for each thing that predicts what the images should show."""
+    for shortcut in shortcuts:
+        if shortcut.p < LEVEL and shortcut.auc.value > 0.5:
             yield Problem(
-                "warning" if one.standing else "note",
-                f"{one.what} {'' if one.standing else 'a little '}by {one.name} alone: "
-                f"{one.figure} {one.auc.value:.2f}{_interval(one.auc)}, p = {one.p:.2g} after Holm",
+                "warning" if shortcut.standing else "note",
+                f"{shortcut.what} {'' if shortcut.standing else 'a little '}by {shortcut.name} alone: "
+                f"{shortcut.figure} {shortcut.auc.value:.2f}{_interval(shortcut.auc)}, p = {shortcut.p:.2g} after Holm",
                 (),
                 "a model may learn it instead of the disease, and fail where it is absent",
                 "Nothing yet: the plan tries to take it away, and the report says whether that helped"
-                if one.standing and one.removable
+                if shortcut.standing and shortcut.removable
                 else "Balance the cases over it, or report results within each of its values",
             )
 
@@ -148,8 +149,8 @@ def _subjects(
 def _enough(facts: Sequence[CaseFacts], question: Question, cases: Mapping[str, Case]) -> list[CaseFacts]:
     """Those whose answer enough patients gave; nothing where all gave the same. Of measures all, or nothing."""
     people: dict[Any, set[str]] = {}
-    for one in facts:
-        people.setdefault(question.stratum(one.id), set()).add(cases[one.id].patient)
+    for case in facts:
+        people.setdefault(question.stratum(case.id), set()).add(cases[case.id].patient)
     if question.is_measured:
         differ = len({question.answers[one.id] for one in facts}) > 1
         return list(facts) if differ and len(people.get(True, ())) >= FEWEST_MEASURED else []

@@ -11,7 +11,7 @@ import numpy as np
 
 from isocenter.errors import PlanError, counted, listed
 from isocenter.planning.rules.time_series import CHE, Along, along, is_monitored, monitored
-from isocenter.quality import DISGUISED, MADE, is_constant, telling, words_of
+from isocenter.quality import MADE, PROXY, is_constant, label_association, words_of
 from isocenter.runtime import Category, Context, Monitored, Number
 from isocenter.values import Case, Dataset, Decision, Fingerprint, is_missing, level_in, number_in
 
@@ -133,8 +133,8 @@ def _column(
     known = [one for one in values if not is_missing(one)]
     if is_constant(values):
         return "constant in the training cases"
-    if (told := telling(values, references, patients)) >= DISGUISED:
-        return f"the label in disguise: it tells {told:.3f} of it alone"
+    if (score := label_association(values, references, patients)) >= PROXY:
+        return f"a proxy of the label, which it predicts by itself (score {score:.3f} of 1)"
     if every and words_of(name) & MADE:
         return "it says how the image was made, not who the patient is"
     if every and len(known) < KNOWN * len(values):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import listed
-from isocenter.quality import DISGUISED, telling
+from isocenter.quality import PROXY, label_association
 from isocenter.runtime import Monitored
 from isocenter.values import course_in, is_missing, number_in
 
@@ -62,9 +62,9 @@ def monitored(
     courses = [course_in(one) for one in values]
     if strange := sum(one is None and not is_missing(value) for one, value in zip(courses, values, strict=True)):
         return f"{strange} training cases have words, not numbers"
-    if (told := telling(list(courses), references, patients)) >= DISGUISED:
+    if (score := label_association(list(courses), references, patients)) >= PROXY:
         of = "its mean, its end, or how long or often it was read"
-        return f"the label in disguise: {of} tells {told:.3f} of it alone"
+        return f"a proxy of the label: {of} predicts it (score {score:.3f} of 1)"
     read = np.concatenate([one.values for one in courses if one is not None])
     missing = sum(one is None for one in courses) / len(courses)
     mean, deviation, missing = (float(f"{one:.6g}") for one in (read.mean(), read.std(), missing))

@@ -24,9 +24,15 @@ def _odd(reference: CaseReference, _: ReferenceMeasures) -> Iterator[Problem]:
     """Box by box, what was left out or cut back; that there is none at all."""
     case = (reference.case,)
     for note in reference.value.notes:
-        yield Problem("warning", f"{KIND}: {note}", case, "what was meant is not learnt so", "Correct the annotation")
+        yield Problem(
+            "warning",
+            f"{KIND}: {note}",
+            case,
+            "the model learns the box as corrected",
+            "Correct the annotation",
+        )
     if not len(reference.value):
-        yield Problem("note", f"{KIND} is empty", case, "it teaches only what is not there", "Check that this is meant")
+        yield Problem("note", f"{KIND} is empty", case, "it only shows where nothing is", "Check that this is meant")
 
 
 def _checked(cohort: Cohort) -> Iterator[Problem]:

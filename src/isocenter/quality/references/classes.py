@@ -57,7 +57,7 @@ def _taught(cohort: Cohort) -> Iterator[Problem]:
             "warning",
             f"no case that trains is of the class {listed(untaught)}",
             tuple(case for case, name in classes.items() if name in untaught),
-            "it cannot be learnt, and cases of it can only be called wrongly",
+            "it cannot be learnt, so that every case of it will be misclassified",
             "Add cases of it to the training part, or leave the class out",
         )
     owner = {case.id: case.patient for case in dataset}

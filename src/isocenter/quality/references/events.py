@@ -70,7 +70,7 @@ def _checked(cohort: Cohort) -> Iterator[Problem]:
             severity,
             f"all {len(training)} {which}cases are censored: nobody had the event",
             (),
-            "there is nothing to foretell",
+            "there is nothing to predict",
             "Look at which value of the column means that it happened, or follow the cases for longer",
         )
     elif had < FEW_EVENTS:
@@ -78,7 +78,7 @@ def _checked(cohort: Cohort) -> Iterator[Problem]:
             "warning",
             f"{had} of {counted(len(training), f'{which}case')} had the event",
             (),
-            "so few teach and test little, however many cases there are",
+            "so few events allow little training and testing, however many cases there are",
             "Add cases with the event, or follow them for longer",
         )
     if len(training) > 1 and len({float(time) for time, _ in training}) == 1:
@@ -86,7 +86,7 @@ def _checked(cohort: Cohort) -> Iterator[Problem]:
             severity,
             f"all {len(training)} {which}times are {float(training[0][0]):g}",
             (),
-            "nobody had the event before anybody else",
+            "no case can be ordered before another",
             "Look at what the column holds",
         )
     yield from _units({case: float(time) for case, (time, _) in events.items()})
@@ -95,9 +95,9 @@ def _checked(cohort: Cohort) -> Iterator[Problem]:
 def _units(times: Mapping[str, float]) -> Iterator[Problem]:
     """Times that seem to be written in several units, such as days and months."""
     names, values = np.array(list(times)), np.array(list(times.values()))
-    tells = ((_by_writing, "the ones with decimals and the others whole"), (_by_gap, "with nothing between them"))
-    for tell, how in tells:
-        if (short := tell(values)) is None:
+    signs = ((_by_writing, "the ones with decimals and the others whole"), (_by_gap, "with nothing between them"))
+    for sign, how in signs:
+        if (short := sign(values)) is None:
             continue
         small, large = values[short], values[~short]
         smaller = short if short.sum() <= (~short).sum() else ~short
@@ -113,7 +113,7 @@ def _units(times: Mapping[str, float]) -> Iterator[Problem]:
 
 
 def _by_writing(values: Floats) -> np.ndarray | None:
-    """Which times are in the larger unit, as decimals beside whole numbers tell; None where they do not."""
+    """Which times are in the larger unit, by decimals among whole numbers; None where there are no such signs."""
     whole = values == np.round(values)
     if not _both(whole):
         return None
@@ -122,7 +122,7 @@ def _by_writing(values: Floats) -> np.ndarray | None:
 
 
 def _by_gap(values: Floats) -> np.ndarray | None:
-    """Which times are in the larger unit, as an empty stretch between few and many tells; None where there is none."""
+    """Which times are in the larger unit, by an empty stretch between them; None where there is none."""
     ranked = np.sort(values)
     place = int(np.argmax(ranked[1:] / ranked[:-1])) if len(ranked) > 1 else 0
     short = values <= ranked[place]

@@ -63,7 +63,7 @@ def _odd(reference: CaseReference, _: ReferenceMeasures) -> Iterator[Problem]:
         return
     case = (reference.case,)
     for note in reference.value.notes:
-        yield Problem("warning", f"instances: {note}", case, "borders are learnt so", "Correct the masks")
+        yield Problem("warning", f"instances: {note}", case, "the model learns these borders", "Correct the masks")
     torn = torn_objects(numbers)
     if torn:
         which = f"{counted(len(torn), 'number is', 'numbers are')} in pieces far apart ({listed(torn)})"

@@ -71,7 +71,7 @@ def _checked(cohort: Cohort) -> Iterator[Problem]:
                 "warning",
                 f"{name} seems to be an identifier: {len(numbers)} whole numbers, no two of them alike",
                 (),
-                "nothing in an image tells it",
+                "no image shows it",
                 "Give the column of a measurement",
             )
             continue
@@ -93,7 +93,7 @@ def _checked(cohort: Cohort) -> Iterator[Problem]:
                 f"{name} has {counted(int(far.sum()), 'value')} far outside all others: {extreme} where the middle "
                 f"half lies between {np.quantile(numbers, 0.25):g} and {np.quantile(numbers, 0.75):g}",
                 _named(numbers_of, far),
-                "a slip of the pen would be learnt, and rules every mean",
+                "a typing error would be learnt, and distorts every mean",
                 "Look at them, and correct what is wrong",
             )
 
