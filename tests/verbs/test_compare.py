@@ -64,7 +64,7 @@ def test_models_of_other_questions_or_cases_are_refused(pair, classified, tmp_pa
     shutil.copytree(other, tmp_path / "fewer")
     table = pd.read_csv(tmp_path / "fewer" / "cases.csv", dtype=str, keep_default_na=False)
     table[table["case"] != table["case"][0]].to_csv(tmp_path / "fewer" / "cases.csv", index=False)
-    with pytest.raises(DatasetError, match="alone"):
+    with pytest.raises(DatasetError, match="in only one of the tables"):
         isocenter.compare(run, tmp_path / "fewer")
 
 

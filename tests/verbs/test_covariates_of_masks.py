@@ -69,4 +69,4 @@ def test_another_covariate_is_another_answer_in_onnx_as_in_torch(told, tmp_path)
     assert np.abs(ours.run(images, bright)["mask"] - ours.run(images, dim)["mask"]).max() > 1e-6
     for one in (bright, dim):
         assert_allclose(theirs.run(images, one)["mask"], ours.run(images, one)["mask"], atol=1e-4)
-    assert (packaged.out / "scripts" / "networks" / "telling.py").is_file()
+    assert (packaged.out / "scripts" / "networks" / "context_fusion.py").is_file()

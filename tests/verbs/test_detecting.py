@@ -61,6 +61,7 @@ def test_a_package_finds_the_same_boxes(detected, tmp_path):
     assert not list((tmp_path / "packaged" / "scripts").rglob("detection_maps.py"))
 
 
+@pytest.mark.pictures
 def test_an_overlay_shows_the_boxes(detected, tmp_path):
     image = detected.data / "smear00.png"
     result = isocenter.predict(str(detected.out), str(image), out=tmp_path / "found", device="cpu", overlay=True)
