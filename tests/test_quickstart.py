@@ -17,7 +17,7 @@ def test_the_notebook_is_stored_without_outputs() -> None:
     assert not any(cell.outputs or cell.execution_count for cell in cells)
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_the_notebook_runs_from_simulated_images_to_a_view_of_a_prediction(tmp_path: Path) -> None:
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()

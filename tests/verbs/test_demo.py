@@ -166,7 +166,7 @@ def run_demo(*arguments: str | Path, cwd: Path, cache: Path) -> subprocess.Compl
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=500, check=False)
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_offline_it_simulates_patients_and_says_so_first_and_the_report_last(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     write_phantoms(
@@ -187,7 +187,7 @@ def test_offline_it_simulates_patients_and_says_so_first_and_the_report_last(tmp
     assert str(segmentation.relative_to(tmp_path)) in done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_own_pictures_with_classes_are_learnt_and_one_is_predicted(data: Path, tmp_path: Path) -> None:
     given = data / "medmnist" / "pneumoniamnist.npz"
     with np.load(given) as whole:

@@ -128,7 +128,7 @@ def test_a_detector_of_torchvision_is_trained_scored_packaged_and_predicts(
         assert because in done.last
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_discs_and_squares_are_learnt(tmp_path):
     some = {"training.steps": 300, "training.batch": 4, "training.learning_rate": 5e-3}
     run = trained.detecting(trained.smears(tmp_path / "data", 40), tmp_path / "run", assignments=some)

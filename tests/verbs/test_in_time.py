@@ -131,7 +131,7 @@ def test_two_time_points_of_a_case_are_two_channels_in_the_order_of_the_table(ro
     assert found.facts["classes"] == "less 1, same 2"
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_the_strength_of_a_beat_is_learnt(tmp_path):
     """A disc that loses 20 % of its area against one that loses 70 %."""
     some = {"training.steps": 80, "training.validations": 2, "training.batch": 8}

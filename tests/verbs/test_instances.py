@@ -130,7 +130,7 @@ def test_a_package_parts_the_same_objects(run, tmp_path):
     assert "instances_maps.py" not in scripts
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_touching_balls_are_learnt_and_parted_also_where_windows_meet(tmp_path):
     steps = {"training.steps": 250, "training.validations": 1, "training.batch": 4, "training.learning_rate": 5e-3}
     made = run_on(cohort(tmp_path / "data", 16), tmp_path / "run", **steps)

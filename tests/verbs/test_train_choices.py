@@ -20,7 +20,7 @@ from isocenter.planning import read_plan, registered
 from isocenter.runtime import read_json, verify
 from isocenter.tasks.segmentation.task import Segmentation
 from isocenter.values import Decision
-from isocenter.verbs.train import train
+from isocenter.verbs.train import Run, train
 
 
 def weights(run, name="last/weights"):
@@ -78,36 +78,34 @@ def test_sgd_follows_its_schedule(classified, tmp_path, schedule):
     assert all(name.endswith("/momentum_buffer") for name in weights(run, "last/optimiser"))
 
 
-def test_an_early_stop_is_recorded_with_its_reason_and_said_in_the_report(segmented, tmp_path):
-    # A rate of nearly nothing: no validation is better than the first.
+@pytest.fixture(scope="module")
+def stopped(segmented, tmp_path_factory) -> Run:
+    """A run that an early stop ends: at a rate of nearly nothing, no validation is better than the first."""
     chosen = {
         "training.steps": 40,
         "training.validations": 20,
         "training.early_stop": 3,
         "training.learning_rate": 1e-12,
+        "training.ema": 0.0,
     }
-    run = trained.segmenting(segmented.data, tmp_path / "run", assignments={**chosen, "training.ema": 0.0})
-    assert run.steps < 40
-    decision = read_plan(run.out / "plan.yaml").decision("training.early_stop")
+    return trained.segmenting(segmented.data, tmp_path_factory.mktemp("stopped") / "run", assignments=chosen)
+
+
+def test_an_early_stop_is_recorded_with_its_reason_and_said_in_the_report(stopped):
+    assert stopped.steps < 40
+    decision = read_plan(stopped.out / "plan.yaml").decision("training.early_stop")
     assert decision.value == 3
-    assert f"ended after step {run.steps} of 40" in decision.because
+    assert f"ended after step {stopped.steps} of 40" in decision.because
     assert "the schedule is cut at" in decision.because
-    assert any("the schedule is cut" in note for note in run.notes)
-    assert "the schedule is cut" in run.report.read_text(encoding="utf-8")
+    assert any("the schedule is cut" in note for note in stopped.notes)
+    assert "the schedule is cut" in stopped.report.read_text(encoding="utf-8")
 
 
-def test_a_run_that_stopped_early_and_was_killed_before_its_report_trains_no_further(segmented, tmp_path):
-    chosen = {
-        "training.steps": 40,
-        "training.validations": 20,
-        "training.early_stop": 3,
-        "training.learning_rate": 1e-12,
-    }
-    run = trained.segmenting(segmented.data, tmp_path / "run", assignments={**chosen, "training.ema": 0.0})
-    run.report.unlink()
-    again = train(resume=run.out)
-    assert again.steps == run.steps
-    assert len(pd.read_csv(run.out / "log.csv")) == run.steps
+def test_a_run_that_stopped_early_and_was_killed_before_its_report_trains_no_further(stopped):
+    stopped.report.unlink()
+    again = train(resume=stopped.out)
+    assert again.steps == stopped.steps
+    assert len(pd.read_csv(stopped.out / "log.csv")) == stopped.steps
     assert any("the schedule is cut" in note for note in again.notes)
 
 

@@ -165,7 +165,7 @@ def test_onnx_predicts_from_file_to_file_where_torch_cannot_be_imported(kind, im
     assert said["value"] == "cpu with onnx"
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_what_is_compiled_once_is_taken_from_the_cache_and_says_what_torch_says(package, monkeypatch, tmp_path):
     if (lacking := backend("compiled").lacking("cpu")) is not None:
         pytest.skip(lacking)
