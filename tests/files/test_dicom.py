@@ -85,7 +85,7 @@ def test_volumes_at_the_same_positions_become_frames(frames: int, slices: int, s
         image = read(folder)
         assert_array_equal(image.data[0], voxels)
     expected = "temporal position" if told else "rank of the instance number"
-    assert any(f"{frames} volumes told apart by {expected}" in note for note in image.notes)
+    assert any(f"{frames} volumes distinguished by {expected}" in note for note in image.notes)
 
 
 def test_times_are_seconds_from_the_first_volume(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_kinds_on_different_slices_are_volumes_of_their_own(tmp_path: Path) -> N
         ({"position": (0, 0, 4)}, "1 slice is missing, the first between 1.dcm and 3.dcm: gaps of 1, 2 mm"),
         ({"position": (0, 0, 1)}, "slices are doubled or missing"),
         ({"position": (0.2, 0, 2)}, "on no straight line"),
-        ({"position": None, "orientation": None}, "does not say where it lies"),
+        ({"position": None, "orientation": None}, "does not state where it lies"),
         ({"position": None}, "ImagePositionPatient (0020,0032) is missing"),
         ({"spacing": None}, "PixelSpacing (0028,0030) is missing"),
         ({"orientation": (0, 0, 0, 0, 0, 0)}, "are not two unit vectors at a right angle"),
@@ -181,7 +181,7 @@ def test_a_copy_of_a_slice_refuses_the_series(tmp_path: Path) -> None:
 def test_repeats_that_nothing_tells_apart_are_refused(tmp_path: Path) -> None:
     for n in range(4):
         write_slice(tmp_path / f"{n}.dcm", np.ones((2, 2), np.uint16), position=(0, 0, n % 2), SliceThickness=1)
-    with pytest.raises(GeometryError, match="nothing tells apart"):
+    with pytest.raises(GeometryError, match="nothing distinguishes"):
         read(tmp_path)
 
 
@@ -191,7 +191,7 @@ def test_two_fields_of_view_beside_each_other_are_no_repeats(tmp_path: Path) -> 
             tmp_path / f"{n}.dcm", np.ones((2, 2), np.uint16), position=(100 * (n // 2), 0, n % 2), InstanceNumber=n,
             SliceThickness=1,
         )  # fmt: skip
-    with pytest.raises(GeometryError, match="at one depth but 100 mm beside each other"):
+    with pytest.raises(GeometryError, match="at one depth but 100 mm from each other"):
         read(tmp_path)
 
 

@@ -87,7 +87,7 @@ def test_a_modality_table_and_monochrome1_make_dense_bright(data: Path):
     stored = decode(dataset, "")
     table = np.frombuffer(dataset.ModalityLUTSequence[0].LUTData, "<u2").astype(int)
     assert_array_equal(rescaled(stored, dataset), table.max() + table.min() - table[stored])
-    assert "MONOCHROME1 was turned round: higher is brighter" in meaning([dataset]).notes
+    assert "MONOCHROME1 was inverted: higher is brighter" in meaning([dataset]).notes
 
 
 def test_a_monochrome1_radiograph_is_shown_as_its_window_says(data: Path):

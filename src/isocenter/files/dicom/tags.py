@@ -129,7 +129,7 @@ def _readable(dataset: Dataset, keyword: str) -> Any:
         return None
 
 
-def item(dataset: Dataset, keyword: str) -> Dataset | None:
+def first_item(dataset: Dataset, keyword: str) -> Dataset | None:
     """The first item of a sequence, None where there is none."""
     return next(iter(items(dataset, keyword)), None)
 

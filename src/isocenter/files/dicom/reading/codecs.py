@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +16,10 @@ from isocenter.errors import FormatError
 
 Samples = NDArray[Any]
 
+# What decoders raise at a damaged frame: each codec has its own kind of RuntimeError, and ValueError is ours.
+CODEC_ERRORS = (
+    ArithmeticError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError, struct.error, zlib.error,
+)  # fmt: skip
 DEFLATED_IMAGE_FRAME = uid.UID("1.2.840.10008.1.2.8.1")
 JPEG_XL = frozenset(uid.UID(f"1.2.840.10008.1.2.4.{n}") for n in (110, 111, 112))
 JPEG = frozenset((uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1))
@@ -73,6 +78,7 @@ def decompress(
 
 
 def is_known(syntax: str) -> bool:
+    """Whether `decompress` has a decoder for a transfer syntax."""
     return syntax in JPEG | JPEG_LS | JPEG_2000 | JPEG_XL | {uid.RLELossless, DEFLATED_IMAGE_FRAME}
 
 
@@ -94,7 +100,7 @@ def photometric_after(frame: bytes, syntax: str, photometric: str) -> str:
 
 
 def precision(frame: bytes, syntax: str) -> int | None:
-    """Bits per sample of the stream itself, where it says so: JPEG 2000's SIZ, JPEG's and JPEG-LS's SOF."""
+    """Bits per sample of the stream itself, where it states them: JPEG 2000's SIZ, JPEG's and JPEG-LS's SOF."""
     if syntax in JPEG_2000:
         start = frame.find(b"\xff\x4f\xff\x51")
         return (frame[start + 42] & 0x7F) + 1 if start >= 0 else None
@@ -112,17 +118,18 @@ def _jpeg(frame: bytes, rows: int, columns: int, photometric: str) -> Samples:
 
 
 def _jpeg_colour(frame: bytes, photometric: str) -> str:
-    """What a three-component JPEG stream holds. Its own markers know better than the header around it: Adobe's
-    transform flag, JFIF (which is YCbCr by its standard), R, G, B as component names, coarser chroma."""
+    """The colour space of a three-component JPEG stream. Its own markers know better than the header around it:
+    Adobe's transform flag, JFIF (which is YCbCr by its standard), R, G, B as component names, coarser chroma."""
     adobe = _segment(frame, 0xEE)
-    if adobe is not None and adobe[:5] == b"Adobe" and len(adobe) >= 12:
-        return "YCBCR" if adobe[11] == 1 else "RGB"
     components = _start_of_frame(frame)[4]
-    if [name for name, _ in components] == [ord("R"), ord("G"), ord("B")]:
-        return "RGB"
-    if _segment(frame, 0xE0) is not None or len({sampling for _, sampling in components}) > 1:
-        return "YCBCR"
-    return "RGB" if photometric == "RGB" else "YCBCR"
+    if adobe is not None and adobe[:5] == b"Adobe" and len(adobe) >= 12:
+        is_rgb = adobe[11] != 1
+    elif [name for name, _ in components] == [ord("R"), ord("G"), ord("B")]:
+        is_rgb = True
+    else:
+        coarser = _segment(frame, 0xE0) is not None or len({sampling for _, sampling in components}) > 1
+        is_rgb = photometric == "RGB" and not coarser
+    return "RGB" if is_rgb else "YCBCR"
 
 
 def _jpeg_2000(frame: bytes, rows: int, columns: int) -> Samples:

@@ -52,7 +52,7 @@ def rgb_of_cielab(value: Sequence[float]) -> tuple[int, int, int]:
 
 
 def palette_dtype(dataset: pydicom.Dataset, where: str) -> np.dtype[Any]:
-    """What `rgb_of_palette` gives: 8 or 16 bit, as the table's descriptor says."""
+    """The type that `rgb_of_palette` returns: 8 or 16 bit, as the table's descriptor states."""
     _, _, bits = _descriptor(dataset, "Red", where)
     return np.dtype(np.uint8 if bits <= 8 else np.uint16)
 
@@ -61,7 +61,7 @@ def rgb_of_palette(index: Samples, dataset: pydicom.Dataset, where: str) -> Samp
     """(...) numbers into the colour tables to (..., 3) RGB, PS3.3 C.7.6.3.1.5 and C.7.9.2.
 
     Numbers below the first mapped one take the first entry, those above the last take the last.
-    Raises FormatError for a table that is missing or shorter than it says.
+    Raises FormatError for a table that is missing or shorter than stated.
     """
     tables = []
     for colour in ("Red", "Green", "Blue"):
@@ -85,7 +85,7 @@ def _table(dataset: pydicom.Dataset, colour: str, entries: int, bits: int, where
     big = dataset.original_encoding[1] is False
     plain = dataset.get(f"{colour}PaletteColorLookupTableData")
     if plain is not None:
-        # 8-bit entries may be packed or one in each 16-bit word: the length tells.
+        # 8-bit entries may be packed or one in each 16-bit word: the length shows which.
         wide = len(plain) >= 2 * entries
         words = np.frombuffer(plain, (">u2" if big else "<u2") if wide else np.uint8)
     else:

@@ -21,7 +21,7 @@ from isocenter.files.dicom.geometry import (
     thickness_of,
 )
 from isocenter.files.dicom.reading.private_elements import gradient_direction
-from isocenter.files.dicom.tags import item, items, lenient, named, seconds, text, words
+from isocenter.files.dicom.tags import first_item, items, lenient, named, seconds, text, values_in, words
 
 FRAME_TYPES = (
     "MRImageFrameTypeSequence",
@@ -53,11 +53,11 @@ _MAPS = {
 
 
 def enhanced_frames(base: Frame, dataset: Dataset, where: str, count: int) -> list[Frame]:
-    """All frames; what `base` says holds for each of them.
+    """All frames; what `base` states holds for each of them.
 
-    Raises FormatError where groups and frames do not match, GeometryError where only some frames tell their place.
+    Raises FormatError where groups and frames do not match, GeometryError where only some frames state their place.
     """
-    shared = item(dataset, "SharedFunctionalGroupsSequence") or Dataset()
+    shared = first_item(dataset, "SharedFunctionalGroupsSequence") or Dataset()
     each = items(dataset, "PerFrameFunctionalGroupsSequence")
     if len(each) != count:
         raise FormatError(
@@ -73,14 +73,14 @@ def enhanced_frames(base: Frame, dataset: Dataset, where: str, count: int) -> li
     frames = []
     for n, own in enumerate(each):
         groups = _Groups(own, shared, dataset)
-        content = groups.one("FrameContentSequence")
+        content = groups.item("FrameContentSequence")
         frames.append(
             replace(
                 base,
                 number=n,
                 order=(base.order[0], n, 0),
                 plane=plane_of(groups.places, where, required=False),
-                thickness=thickness_of(groups.one("PixelMeasuresSequence"), where),
+                thickness=thickness_of(groups.item("PixelMeasuresSequence"), where),
                 stack=text(content, "StackID"),
                 kind=kind_of(*groups.frame_type),
                 time=_frame_time(groups, content),
@@ -89,7 +89,8 @@ def enhanced_frames(base: Frame, dataset: Dataset, where: str, count: int) -> li
         )
     if len({frame.plane is None for frame in frames}) > 1:
         odd = next(frame.number for frame in frames if frame.plane is None)
-        raise GeometryError(f"frame {odd + 1} does not say where it lies, others do", where, "Export the object again")
+        problem = f"frame {odd + 1} does not state where it lies, others do"
+        raise GeometryError(problem, where, "Export the object again")
     return frames
 
 
@@ -99,53 +100,53 @@ class _Groups:
     def __init__(self, own: Dataset, shared: Dataset, dataset: Dataset) -> None:
         self.own, self.shared, self.dataset = own, shared, dataset
 
-    def one(self, keyword: str) -> Dataset:
+    def item(self, keyword: str) -> Dataset:
         """The group's item, an empty one where the group is absent."""
-        return item(self.own, keyword) or item(self.shared, keyword) or Dataset()
+        return first_item(self.own, keyword) or first_item(self.shared, keyword) or Dataset()
 
     @property
     def places(self) -> list[Dataset]:
         names = ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
-        return [self.one(name) for name in names]
+        return [self.item(name) for name in names]
 
     @property
     def frame_type(self) -> tuple[tuple[str, ...], str]:
         """(values of Frame Type, Complex Image Component), whatever the modality calls the group."""
         for source in (self.own, self.shared):
             for keyword in FRAME_TYPES:
-                found = item(source, keyword)
-                if found is not None:
-                    return words(found, "FrameType"), text(found, "ComplexImageComponent")
+                group = first_item(source, keyword)
+                if group is not None:
+                    return words(group, "FrameType"), text(group, "ComplexImageComponent")
         return words(self.dataset, "ImageType"), text(self.dataset, "ComplexImageComponent")
 
 
 def _labels(groups: _Groups, content: Dataset, pointers: list[str]) -> Labels:
-    diffusion = groups.one("MRDiffusionSequence")
-    found: dict[str, Label | None] = {
+    diffusion = groups.item("MRDiffusionSequence")
+    stated: dict[str, Label | None] = {
         TEMPORAL: lenient(content, "TemporalPositionIndex"),
-        TRIGGER: lenient(groups.one("CardiacSynchronizationSequence"), "NominalCardiacTriggerDelayTime"),
+        TRIGGER: lenient(groups.item("CardiacSynchronizationSequence"), "NominalCardiacTriggerDelayTime"),
         B_VALUE: lenient(diffusion, "DiffusionBValue"),
-        DIRECTION: gradient_direction(item(diffusion, "DiffusionGradientDirectionSequence") or Dataset()),
-        ECHO: lenient(groups.one("MREchoSequence"), "EffectiveEchoTime"),
+        DIRECTION: gradient_direction(first_item(diffusion, "DiffusionGradientDirectionSequence") or Dataset()),
+        ECHO: lenient(groups.item("MREchoSequence"), "EffectiveEchoTime"),
     }
-    labels: dict[str, Label] = {k: v for k, v in found.items() if v is not None}
+    labels: dict[str, Label] = {k: v for k, v in stated.items() if v is not None}
     values = content.get("DimensionIndexValues")
-    indices = [values] if isinstance(values, int) else list(values or ())
+    indices = [] if values is None else values_in(values)
     if len(indices) == len(pointers):
-        told = zip(pointers, indices, strict=True)
-        labels |= {f"dimension {k or n}": float(v) for n, (k, v) in enumerate(told) if k not in PLACES}
+        pairs = zip(pointers, indices, strict=True)
+        labels |= {f"dimension {k or n}": float(v) for n, (k, v) in enumerate(pairs) if k not in PLACES}
     return labels
 
 
 def _frame_time(groups: _Groups, content: Dataset) -> float | None:
     """s, of the frame's own clock or else from the series' own zero."""
-    told = text(content, "FrameReferenceDateTime") or text(content, "FrameAcquisitionDateTime")
-    offset = lenient(groups.one("TemporalPositionSequence"), "TemporalPositionTimeOffset")
-    return seconds(told) if told else offset
+    stated = text(content, "FrameReferenceDateTime") or text(content, "FrameAcquisitionDateTime")
+    offset = lenient(groups.item("TemporalPositionSequence"), "TemporalPositionTimeOffset")
+    return seconds(stated) if stated else offset
 
 
 def kind_of(image_type: tuple[str, ...], component: str = "") -> str:
-    """A word for what is shown, the rest of the type where there is no word for it, empty where nothing is told.
+    """A word for what is shown, the rest of the type where there is no word for it, empty where nothing is stated.
 
     image_type: PS3.3 C.7.6.1.1.2 (C.8.16.1 for frames); the first two values say nothing about what is shown
     component:  Complex Image Component, PS3.3 C.8.13.3.1.1

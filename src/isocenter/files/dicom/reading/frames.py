@@ -1,7 +1,7 @@
-"""Every kind of DICOM image as a list of frames that say where they lie and what tells them apart.
+"""Every kind of DICOM image as a list of frames, each with its place and the labels that distinguish it.
 
 Single-frame objects, Siemens mosaics, dose grids, reconstructed nuclear medicine and the enhanced multi-frame objects
-differ in where they keep this; after this file they don't.
+differ in where they keep this; after this file they no longer do.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from isocenter.files.dicom.reading.private_elements import (
 )
 from isocenter.files.dicom.tags import items, lenient, named, number, numbers, seconds, text, whole, words
 
-# Cross sections of the patient: their frames must say where they lie, or all be silent.
+# Cross sections of the patient: their frames must state where they lie, or none of them may.
 CROSS_SECTIONS = ("CT", "MR", "PT")
 
 
@@ -98,13 +98,13 @@ def _mosaic(base: Frame, dataset: Dataset, plane: Plane, where: str) -> list[Fra
 
 
 def _several_planes(dataset: Dataset, plane: Plane | None, count: int, where: str) -> list[Plane | None]:
-    """Planes of the frames of an object that tells only the first one's."""
+    """Planes of the frames of an object that states only the first one's."""
     offsets = numbers(dataset, "GridFrameOffsetVector", where)
     if plane is not None and offsets is not None:
         return list(_dose_planes(plane, offsets, count, where))
     if "RECON TOMO" in words(dataset, "ImageType"):
         return list(_tomographic_planes(dataset, plane, count, where))
-    # One place for all: frames in time where the file says so; else they may as well be slices, and nobody knows.
+    # One place for all: frames in time where the file states times; else they may as well be slices, and nobody knows.
     in_time = any(text(dataset, keyword) for keyword in ("FrameTime", "FrameTimeVector", "TimeSlotVector"))
     return [plane if in_time else None] * count
 
@@ -133,12 +133,12 @@ def _tomographic_planes(dataset: Dataset, plane: Plane | None, count: int, where
     slices = numbers(dataset, "SliceVector", where)
     if plane is None or not step or slices is None or len(slices) != count:
         return [None] * count
-    # A negative spacing says that slices follow each other against the normal.
+    # A negative spacing means that slices follow each other against the normal.
     return [plane.at(np.asarray(plane.position) + plane.normal * step * (number - 1)) for number in slices]
 
 
 def _labels(dataset: Dataset) -> Labels:
-    found: dict[str, Label | None] = {
+    stated: dict[str, Label | None] = {
         TEMPORAL: lenient(dataset, "TemporalPositionIdentifier"),
         REFERENCE_TIME: lenient(dataset, "FrameReferenceTime"),
         TRIGGER: lenient(dataset, "TriggerTime"),
@@ -147,12 +147,12 @@ def _labels(dataset: Dataset) -> Labels:
         DIRECTION: gradient_direction(dataset),
         ECHO: lenient(dataset, "EchoTime"),
     }
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: value for name, value in stated.items() if value is not None}
 
 
 def _acquired(dataset: Dataset) -> float | None:
-    told = text(dataset, "AcquisitionDateTime")
-    if told:
-        return seconds(told)
+    stated = text(dataset, "AcquisitionDateTime")
+    if stated:
+        return seconds(stated)
     time = text(dataset, "AcquisitionTime")
     return seconds(text(dataset, "AcquisitionDate") + time.replace(":", "")) if time else None

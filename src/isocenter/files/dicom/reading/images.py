@@ -1,4 +1,4 @@
-"""The files of one series as images: volumes where frames have a place in the patient, pictures where they don't."""
+"""The files of one series as images: volumes where frames have a place in the patient, else pictures."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def images_of(heads: Sequence[Header], options: ReadOptions) -> list[Named]:
         return [(s, _volume_image(heads, v, where, options)) for s, v in zip(suffixes, volumes, strict=True)]
     if len(lost) < len(everything):
         raise GeometryError(
-            f"{lost[0].name} does not say where it lies (ImagePositionPatient (0020,0032)), other slices do",
+            f"{lost[0].name} does not state where it lies (ImagePositionPatient (0020,0032)), other slices do",
             where,
             "Take it out of the series, or export the series again",
         )
@@ -91,8 +91,8 @@ def _volume_image(heads: Sequence[Header], volume: Volume, where: str, options: 
     times = volume.times() if repeats > 1 else None
     notes = volume.notes
     if repeats > 1 and times is None and len(used) == 1:
-        times, told = frame_times(used[0].dataset, repeats)
-        notes = (*notes, *told)
+        times, about_times = frame_times(used[0].dataset, repeats)
+        notes = (*notes, *about_times)
     channels = volume.kinds if len(volume.kinds) > 1 else ()
     header = {"slices": [None if f is None else (str(f.path), f.number, f.tile) for f in volume.frames[0][0]]}
     return voxels.image(plan, geometry, times, notes, _volume_facts(volume), channels, header)
@@ -111,7 +111,7 @@ def _tile(frame: Frame) -> tuple[int, int] | None:
 
 
 def _volume_facts(volume: Volume) -> dict[str, Any]:
-    """What tells repeats apart, in the order of the frames."""
+    """What distinguishes repeats, in the order of the frames."""
     facts: dict[str, Any] = {}
     for label, name in ((B_VALUE, "b_values"), (ECHO, "echo_times")):
         values = tuple(frame.labels.get(label) for frame in volume.repeats)
@@ -129,16 +129,16 @@ def _volume_facts(volume: Volume) -> dict[str, Any]:
 def _picture_images(
     heads: Sequence[Header], frames: list[list[Frame]], where: str, options: ReadOptions
 ) -> list[Named]:
-    """Images without a position: each file its own, but slices of a scanner that tell no position are frames."""
+    """Images without a position: each file its own, but slices of a scanner without a position are frames."""
     alike = len({frame.shape for part in frames for frame in part}) == 1
     orders = {frame.order for part in frames for frame in part}
     in_order = len(orders) == sum(len(part) for part in frames)
     if len(heads) > 1 and alike and in_order and text(heads[0].dataset, "Modality") in CROSS_SECTIONS:
-        note = "the slices tell no position: they are frames in the order of their instance numbers"
-        together = sorted((frame for part in frames for frame in part), key=lambda frame: frame.order)
-        return [("", _picture(heads, together, where, options, (note,)))]
-    found = [_picture([head], part, head.where, options) for head, part in zip(heads, frames, strict=True)]
-    return [(f"_{n + 1}" if len(found) > 1 else "", image) for n, image in enumerate(found)]
+        note = "the slices state no position: they are frames in the order of their instance numbers"
+        ordered = sorted((frame for part in frames for frame in part), key=lambda frame: frame.order)
+        return [("", _picture(heads, ordered, where, options, (note,)))]
+    images = [_picture([head], part, head.where, options) for head, part in zip(heads, frames, strict=True)]
+    return [(f"_{n + 1}" if len(images) > 1 else "", image) for n, image in enumerate(images)]
 
 
 def _picture(
@@ -156,8 +156,8 @@ def _picture(
     plan = voxels.plan(places, (1, count, 1, *frames[0].shape), volume=False, repeated=repeated)
     times = _picture_times(frames)
     if repeated and times is None and len(heads) == 1:
-        times, told = frame_times(heads[0].dataset, count)
-        notes = (*notes, *told)
+        times, about_times = frame_times(heads[0].dataset, count)
+        notes = (*notes, *about_times)
     if repeated:
         notes = (*notes, "frames without a position: where they lie in the patient is not known")
     geometry = scale.geometry(frames[0].shape)
@@ -173,7 +173,7 @@ def _picture_times(frames: Sequence[Frame]) -> tuple[float, ...] | None:
 
 
 class _Voxels:
-    """What the pixels of one series are: one type, one meaning, one padding for all its files."""
+    """The pixels of one series: one type, one meaning, one padding for all its files."""
 
     def __init__(self, heads: Sequence[Header], where: str, options: ReadOptions, *, fill: bool) -> None:
         self.heads, self.where = heads, where
@@ -216,7 +216,7 @@ class _Voxels:
 
     def _choose_fill(self) -> None:
         """A value for missing slices that is no measurement: the padding, else the one below the lowest."""
-        if self.padding is None and self.dtype.kind == "f":
+        if self.padding is None and np.issubdtype(self.dtype, np.floating):
             self.fill = math.nan
             return
         if self.padding is None:
@@ -233,6 +233,7 @@ class _Voxels:
         volume: bool,
         repeated: bool,
     ) -> Plan:
+        """The plan by which the voxels are read, (channels, repeats, slices, rows, columns)."""
         if self.colour and shape[0] > 1:
             raise FormatError(
                 "has several kinds of coloured images at one position", self.where, "Put them into folders of their own"
@@ -262,6 +263,7 @@ class _Voxels:
         channels: tuple[str, ...],
         header: Mapping[str, Any],
     ) -> Image:
+        """The image of a plan, with what the series states about it."""
         dataset = self.heads[0].dataset
         odd = tuple(dict.fromkeys(warning for head in self.heads for warning in head.warnings))
         description = description_of(dataset)

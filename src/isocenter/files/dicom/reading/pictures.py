@@ -1,4 +1,4 @@
-"""Images without a position: what a pixel measures, and when each frame was taken."""
+"""The pixel size and the frame times of images without a position."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from isocenter.values import Geometry
 
 # X-ray shadows: what the detector measures is larger than what is in the patient, PS3.3 10.7.1.3.
 PROJECTIONS = ("CR", "DX", "MG", "XA", "RF", "RG", "IO", "PX")
+CALIBRATIONS = ("GEOMETRY", "FIDUCIAL")  # PixelSpacingCalibrationType, PS3.3 10.7.1.2
 CENTIMETRES = 3  # Physical Units, PS3.3 C.8.5.5.1.15
 PLANE = 1  # Region Spatial Format: 2D tissue or flow
 
 
 @dataclass(frozen=True)
 class Scale:
-    """What is known about the size of a pixel.
+    """The size of a pixel, as far as it is known.
 
     spacing: (between rows, between columns) mm in the patient; None where that is not known
     """
@@ -30,11 +31,12 @@ class Scale:
     notes: tuple[str, ...] = ()
 
     def geometry(self, shape: tuple[int, int]) -> Geometry:
+        """The grid of a picture of this size."""
         return Geometry.of_pixels(shape) if self.spacing is None else Geometry.of_spacing(shape, self.spacing)
 
 
 def scale_of(dataset: Dataset, where: str) -> Scale:
-    """What a pixel of a picture without position measures. PS3.3 10.7.1.3, C.8.5.5
+    """The size of a pixel of a picture without position. PS3.3 10.7.1.3, C.8.5.5
 
     Raises FormatError for a spacing that cannot be.
     """
@@ -51,7 +53,7 @@ def scale_of(dataset: Dataset, where: str) -> Scale:
 
 
 def _projection(dataset: Dataset, spacing: tuple[float, float] | None, where: str) -> Scale:
-    """Only a calibrated Pixel Spacing is in the patient: one that says so, or that differs from the detector's."""
+    """Only a calibrated Pixel Spacing is in the patient: one stated to be, or one that differs from the detector's."""
     detector = _spacing(dataset, "ImagerPixelSpacing", where)
     facts: dict[str, Any] = _aspect(dataset, where)
     if detector is not None:
@@ -60,7 +62,7 @@ def _projection(dataset: Dataset, spacing: tuple[float, float] | None, where: st
         note = ("the pixel spacing is known at the detector only, not in the patient",) if detector else ()
         return Scale(None, facts, note)
     calibration = text(dataset, "PixelSpacingCalibrationType").upper()
-    if calibration in ("GEOMETRY", "FIDUCIAL"):
+    if calibration in CALIBRATIONS:
         return Scale(spacing, facts, (f"pixel spacing calibrated by {calibration.lower()}",))
     if detector is not None and not np.allclose(spacing, detector, rtol=1e-6):
         return Scale(spacing, facts, ("pixel spacing differs from the detector's, so it is taken as calibrated",))
@@ -99,17 +101,17 @@ def _aspect(dataset: Dataset, where: str) -> dict[str, Any]:
 
 
 def _spacing(dataset: Dataset, keyword: str, where: str) -> tuple[float, float] | None:
-    found = numbers(dataset, keyword, where)
-    if found is None:
+    spacing = numbers(dataset, keyword, where)
+    if spacing is None:
         return None
-    if len(found) != 2 or min(found) <= 0:
-        shown = "\\".join(f"{x:g}" for x in found)
+    if len(spacing) != 2 or min(spacing) <= 0:
+        shown = "\\".join(f"{x:g}" for x in spacing)
         raise FormatError(f"{named(keyword)} is {shown}", where, "Correct the attribute, or export the file again")
-    return found[0], found[1]
+    return spacing[0], spacing[1]
 
 
 def frame_times(dataset: Dataset, count: int) -> tuple[tuple[float, ...] | None, tuple[str, ...]]:
-    """(s of each frame from the first, notes); None where the object tells no time. PS3.3 C.7.6.5.1.1"""
+    """(s of each frame from the first, notes); None where the object states no time. PS3.3 C.7.6.5.1.1"""
     try:
         vector = numbers(dataset, "FrameTimeVector", "")
     except FormatError:

@@ -1,4 +1,4 @@
-"""How the pixels of a DICOM object are laid out, checked from its header before any of them is read."""
+"""The layout of a DICOM object's pixels, checked from its header before any of them is read."""
 
 from __future__ import annotations
 
@@ -17,21 +17,25 @@ from pydicom.uid import (
 
 from isocenter.errors import FormatError
 from isocenter.files.dicom.reading.colour import palette_dtype
+from isocenter.files.dicom.tags import file_meta
 
 GET_AGAIN = "The file is damaged or cut short: get it again"
 NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
 MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
+PALETTE = "PALETTE COLOR"
+# {element with pixels: bits of a floating point pixel, None for integers}, PS3.3 C.7.6.24 and C.7.6.25
+ELEMENTS = {"PixelData": None, "FloatPixelData": 32, "DoubleFloatPixelData": 64}
+SUBSAMPLED = "YBR_FULL_422"
 COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT", "YBR_PARTIAL_420", "YBR_PARTIAL_422", "XYB")
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How the pixels of one object are laid out, checked, before any of them is read.
+    """The layout of one object's pixels.
 
     keyword: the element that holds them: PixelData, FloatPixelData or DoubleFloatPixelData
     samples: 1 or 3, as stored; a palette is stored as 1
     dtype:   of what `decode` gives
-    colour:  whether `decode` gives RGB
     """
 
     keyword: str
@@ -50,7 +54,28 @@ class Layout:
 
     @property
     def colour(self) -> bool:
+        """Whether `decode` gives RGB."""
         return self.photometric not in MONOCHROME
+
+    @property
+    def is_floating(self) -> bool:
+        """Whether pixels are stored as floating point numbers."""
+        return ELEMENTS[self.keyword] is not None
+
+    @property
+    def is_palette(self) -> bool:
+        """Whether pixels are numbers into colour tables."""
+        return self.photometric == PALETTE
+
+    @property
+    def is_big_endian(self) -> bool:
+        """Whether words have their highest byte first."""
+        return self.syntax == ExplicitVRBigEndian
+
+    @property
+    def word(self) -> str:
+        """NumPy's name of a stored word, little endian."""
+        return f"<{'f' if self.is_floating else 'u'}{self.allocated // 8}"
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -65,19 +90,21 @@ class Layout:
 
     @property
     def is_encapsulated(self) -> bool:
+        """Whether frames are compressed, each in fragments of its own, PS3.5 A.4."""
         return self.syntax not in NATIVE  # the DICOM library's list of the others ends before JPEG XL
 
     @property
     def is_subsampled(self) -> bool:
-        return self.photometric == "YBR_FULL_422" and not self.is_encapsulated
+        """Whether two pixels share their colours, PS3.3 C.7.6.3.1.2; of native pixels only."""
+        return self.photometric == SUBSAMPLED and not self.is_encapsulated
 
 
 def layout_of(dataset: pydicom.Dataset, where: str) -> Layout:
-    """What `decode` will give, from the header alone. Raises FormatError for a header that makes no picture."""
-    keyword = next((k for k in ("PixelData", "FloatPixelData", "DoubleFloatPixelData") if k in dataset), None)
+    """The layout from the header alone. Raises FormatError for a header that makes no picture."""
+    keyword = next((k for k in ELEMENTS if k in dataset), None)
     if keyword is None:
         raise FormatError("holds no picture", where, "Leave this file out")
-    floating = keyword != "PixelData"
+    floating = ELEMENTS[keyword]
     allocated = _whole(dataset, "BitsAllocated", where)
     stored = allocated if floating else _whole(dataset, "BitsStored", where, allocated)
     high = stored - 1 if floating else _whole(dataset, "HighBit", where, stored - 1, least=0)
@@ -86,11 +113,11 @@ def layout_of(dataset: pydicom.Dataset, where: str) -> Layout:
     signed = _whole(dataset, "PixelRepresentation", where, 0, least=0) == 1
     if allocated not in (1, 8, 16, 32, 64) or not 1 <= stored <= allocated or not stored - 1 <= high < allocated:
         raise FormatError(f"{stored} of {allocated} bits up to bit {high} make no pixel", where, GET_AGAIN)
-    if floating and (allocated != (32 if keyword == "FloatPixelData" else 64) or samples != 1):
+    if floating and (allocated, samples) != (floating, 1):
         raise FormatError(f"floating point pixels of {allocated} bits and {samples} samples", where, GET_AGAIN)
     _check_photometric(photometric, samples, where)
     syntax = transfer_syntax(dataset, where)
-    if photometric == "PALETTE COLOR":
+    if photometric == PALETTE:
         dtype = palette_dtype(dataset, where)
     elif floating:
         dtype = np.dtype(f"f{allocated // 8}")
@@ -115,7 +142,7 @@ def layout_of(dataset: pydicom.Dataset, where: str) -> Layout:
 
 def transfer_syntax(dataset: pydicom.Dataset, where: str) -> UID:
     """The stated transfer syntax; for an object without file meta group the native one it was read with."""
-    stated = getattr(dataset, "file_meta", pydicom.Dataset()).get("TransferSyntaxUID")
+    stated = file_meta(dataset).get("TransferSyntaxUID")
     if stated:
         return UID(stated)
     implicit, little = dataset.original_encoding
@@ -125,7 +152,7 @@ def transfer_syntax(dataset: pydicom.Dataset, where: str) -> UID:
 
 
 def _check_photometric(photometric: str, samples: int, where: str) -> None:
-    fits = samples == 1 if photometric in (*MONOCHROME, "PALETTE COLOR") else samples == 3 and photometric in COLOURS
+    fits = samples == 1 if photometric in (*MONOCHROME, PALETTE) else samples == 3 and photometric in COLOURS
     if not fits:
         raise FormatError(
             f"{samples} samples of {photometric or 'no photometric interpretation'} are no known colour model",
@@ -138,8 +165,7 @@ def _whole(dataset: pydicom.Dataset, keyword: str, where: str, default: int | No
     """A whole number of the header. An absent or empty one is `default`, or refused without one."""
     try:
         value = dataset.get(keyword)
-        if value is None or value == "":
-            value = default
+        value = default if value in (None, "") else value
         if value is None:
             raise FormatError(f"{keyword} is missing", where, GET_AGAIN)
         number = int(value)

@@ -1,4 +1,4 @@
-"""Pixel data of a DICOM object to stored values: every transfer syntax, bit layout and colour model."""
+"""The stored values of a DICOM object's pixels, for every transfer syntax, bit layout and colour model."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom.encaps import generate_fragments, generate_frames, parse_basic_offsets
 from pydicom.filebase import DicomBytesIO
-from pydicom.uid import ExplicitVRBigEndian
 
 from isocenter.errors import FormatError
 from isocenter.files import video
 from isocenter.files.dicom.reading import codecs
 from isocenter.files.dicom.reading.colour import full_of_422, rgb_of_palette, rgb_of_ybr_full
-from isocenter.files.dicom.reading.pixel_layout import GET_AGAIN, Layout, layout_of
+from isocenter.files.dicom.reading.pixel_layout import ELEMENTS, GET_AGAIN, SUBSAMPLED, Layout, layout_of
+from isocenter.files.dicom.tags import PYDICOM_ERRORS
 
 Stored = NDArray[Any]
 MOST_THREADS = 8  # more only wait for the disk
 Coloured = tuple[Stored, str]  # a frame, and the photometric interpretation that it then has
+FULL_RANGE = ("YBR_FULL", SUBSAMPLED)
 
 
 def has_pixels(dataset: pydicom.Dataset) -> bool:
     """Whether the object holds a picture at all."""
-    return any(keyword in dataset for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData"))
+    return any(keyword in dataset for keyword in ELEMENTS)
 
 
 def decode(
@@ -61,7 +62,7 @@ def decoded(
 
 def _layout(dataset: pydicom.Dataset, where: str, indices: bool) -> Layout:
     layout = layout_of(dataset, where)
-    if indices and layout.photometric == "PALETTE COLOR":
+    if indices and layout.is_palette:
         return replace(layout, photometric="MONOCHROME2", dtype=np.dtype(f"u{max(layout.allocated // 8, 1)}"))
     return layout
 
@@ -92,13 +93,13 @@ def _native(dataset: pydicom.Dataset, layout: Layout, wanted: Sequence[int], whe
         raise FormatError(
             f"{len(data)} bytes of pixels where the header says {need}", where, "Correct the header, or get it again"
         )
-    if dataset[layout.keyword].VR == "OW" and layout.allocated == 8 and layout.syntax == ExplicitVRBigEndian:
+    if layout.is_big_endian and layout.allocated == 8 and dataset[layout.keyword].VR == "OW":
         data = np.frombuffer(data[: len(data) & ~1], ">u2").astype("<u2").tobytes()  # words were swapped, PS3.5 8.1.1
     return ((_native_frame(data, layout, n), layout.photometric) for n in wanted)
 
 
 def _as_long_as(layout: Layout, size: int) -> Layout:
-    """Pixels called YBR_FULL_422 that are not subsampled are common; their length gives them away."""
+    """Pixels called YBR_FULL_422 that are not subsampled are common; their length shows it."""
     full = layout.frames * layout.rows * layout.columns * 3
     if layout.is_subsampled and full <= size < full + 2:
         return replace(layout, photometric="YBR_FULL")
@@ -112,16 +113,14 @@ def _native_frame(data: bytes, layout: Layout, frame: int) -> Stored:
         packed = np.frombuffer(data, np.uint8, (start + layout.frame_bits + 7) // 8 - start // 8, start // 8)
         bits = np.unpackbits(packed, bitorder="little")[start % 8 :][: layout.frame_bits]
         return bits.reshape(layout.rows, layout.columns)
-    kind = "u" if layout.keyword == "PixelData" else "f"
-    order = ">" if layout.syntax == ExplicitVRBigEndian else "<"
-    size = layout.allocated // 8
+    words = np.dtype(layout.word).newbyteorder(">" if layout.is_big_endian else "<")
     count = layout.frame_bits // layout.allocated
-    flat = np.frombuffer(data, f"{order}{kind}{size}", count, frame * count * size)
+    flat = np.frombuffer(data, words, count, frame * count * words.itemsize)
     if layout.is_subsampled:
         return full_of_422(flat, layout.rows, layout.columns)
     if layout.samples == 1:
         plane = flat.reshape(layout.rows, layout.columns)
-        return plane if kind == "f" else stored_bits(plane, layout)
+        return plane if layout.is_floating else stored_bits(plane, layout)
     if layout.planar:
         return np.moveaxis(flat.reshape(layout.samples, layout.rows, layout.columns), 0, -1)
     return flat.reshape(layout.rows, layout.columns, layout.samples)
@@ -158,8 +157,8 @@ def _encoded(dataset: pydicom.Dataset, data: bytes, layout: Layout, where: str) 
         frames = list(
             generate_frames(data, number_of_frames=layout.frames, extended_offsets=offsets if all(offsets) else None)
         )
-    except Exception as error:  # whatever damaged fragments make the DICOM library throw
-        raise FormatError(f"the compressed frames cannot be told apart ({error})", where, GET_AGAIN) from error
+    except PYDICOM_ERRORS as error:
+        raise FormatError(f"the compressed frames cannot be separated ({error})", where, GET_AGAIN) from error
     if len(frames) != layout.frames:
         raise FormatError(f"{len(frames)} compressed frames, the header says {layout.frames}", where, GET_AGAIN)
     return frames
@@ -178,7 +177,7 @@ def _decompressed(frame: bytes, layout: Layout, number: int, where: str) -> Colo
         )
         photometric = codecs.photometric_after(frame, layout.syntax, layout.photometric)
         precision = codecs.precision(frame, layout.syntax) or samples.dtype.itemsize * 8
-    except Exception as error:  # codecs throw their own kinds
+    except codecs.CODEC_ERRORS as error:
         raise FormatError(f"frame {number + 1} cannot be decompressed ({error})", where, GET_AGAIN) from error
     shape = (layout.rows, layout.columns) + ((layout.samples,) if layout.samples > 1 else ())
     if samples.shape != shape:
@@ -191,15 +190,11 @@ def _decompressed(frame: bytes, layout: Layout, number: int, where: str) -> Colo
 
 
 def _coloured(frame: Stored, layout: Layout, dataset: pydicom.Dataset, where: str) -> Stored:
-    if layout.keyword != "PixelData":
-        return frame
-    if layout.photometric == "PALETTE COLOR":
+    if layout.is_palette and not layout.is_floating:
         return rgb_of_palette(frame, dataset, where)
-    if layout.samples == 1:
+    if layout.is_floating or layout.samples == 1 or layout.photometric == "RGB":
         return frame
-    if layout.photometric == "RGB":
-        return frame
-    if layout.photometric in ("YBR_FULL", "YBR_FULL_422") and frame.dtype.itemsize == 1:
+    if layout.photometric in FULL_RANGE and frame.dtype.itemsize == 1:
         return rgb_of_ybr_full(frame)
     raise FormatError(
         f"{layout.allocated} bit {layout.photometric} cannot be made RGB",
@@ -215,7 +210,8 @@ def stored_bits(samples: Stored, layout: Layout, *, shift: int | None = None) ->
     """
     bits, size = layout.stored, samples.dtype.itemsize
     shift = layout.high - bits + 1 if shift is None else shift
-    if bits == 8 * size and samples.dtype.kind in "iu" and samples.dtype.isnative:  # every bit is one of the value
+    whole = bits == 8 * size and np.issubdtype(samples.dtype, np.integer)
+    if whole and samples.dtype.isnative:  # every bit is one of the value
         return samples.view(f"{'i' if layout.signed else 'u'}{size}")
     word = np.ascontiguousarray(samples).astype(f"u{size}", casting="unsafe")
     if layout.signed:
@@ -247,5 +243,5 @@ def _fragments(dataset: pydicom.Dataset, where: str) -> Iterator[bytes]:
     try:
         parse_basic_offsets(buffer)
         yield from generate_fragments(buffer)
-    except Exception as error:  # whatever damaged fragments make the DICOM library throw
+    except PYDICOM_ERRORS as error:
         raise FormatError(f"the film cannot be taken out ({error})", where, GET_AGAIN) from error

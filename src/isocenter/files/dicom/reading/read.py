@@ -1,15 +1,16 @@
-"""DICOM: files and folders of series to images in RAS+ mm."""
+"""The DICOM format: files and folders of series as images in RAS+ mm."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
 from isocenter.errors import FormatError, IsocenterError
 from isocenter.files.dicom.header import Header, check_pixels, header
-from isocenter.files.dicom.reading.images import Named, images_of
+from isocenter.files.dicom.reading.images import images_of
 from isocenter.files.dicom.reading.series import SEGMENTATIONS, collected, grouped, safe, safe_name, unique
+from isocenter.files.dicom.tags import PYDICOM_ERRORS
 from isocenter.files.dicom.warnings import quiet
 from isocenter.files.format import Format, ReadOptions
 from isocenter.values import Image, LazyMapping
@@ -19,7 +20,7 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     """All volumes of a file, of what a DICOMDIR lists, or of a folder, by name; pixels are read when asked for.
 
     Of several series one that cannot be read is refused when it is asked for, so that the others can be had.
-    Segmentations are left out where they lie beside images: they are references, and no images.
+    Segmentations are left out where a folder holds images too: they are references.
     Raises FormatError or GeometryError where nothing can be read.
     """
     with quiet():  # `header` keeps them as notes
@@ -37,30 +38,30 @@ def _read(heads: list[Header], options: ReadOptions) -> Mapping[str, Image]:
     images = [head for head in pictures if head.sop_class not in SEGMENTATIONS] or pictures
     if not images:
         check_pixels(heads[0])
-    loaders: dict[str, Callable[[], Image]] = {}
-    names, found = [], []
+    loaders: list[Callable[[], Image]] = []
+    names, refusals = list[str](), list[IsocenterError]()
     for group in grouped(images):
-        volumes = _volumes_or_error(group, options)
+        volumes, refusal = _volumes_or_refusal(group, options)
+        refusals += [refusal] if refusal else []
         names += [safe_name(group[0].dataset) + safe(suffix) for suffix, _ in volumes]
-        found += [volume for _, volume in volumes]
-    refused = [volume for volume in found if isinstance(volume, IsocenterError)]
-    if len(refused) == len(found):
-        raise refused[0]
-    for name, volume in zip(unique(names), found, strict=True):
-        loaders[name] = partial(_refuse, volume) if isinstance(volume, IsocenterError) else partial(_itself, volume)
-    return LazyMapping(loaders)
+        loaders += [load for _, load in volumes]
+    if len(refusals) == len(loaders):
+        raise refusals[0]
+    return LazyMapping(dict(zip(unique(names), loaders, strict=True)))
 
 
-def _volumes_or_error(group: list[Header], options: ReadOptions) -> Sequence[Named | tuple[str, IsocenterError]]:
+def _volumes_or_refusal(
+    group: list[Header], options: ReadOptions
+) -> tuple[list[tuple[str, Callable[[], Image]]], IsocenterError | None]:
+    """([(a suffix, a function that gives the image)], the error that the one function raises)."""
     try:
-        return images_of(group, options)
+        return [(suffix, partial(_itself, image)) for suffix, image in images_of(group, options)], None
     except IsocenterError as error:
-        return [("", error)]
-    except MemoryError:
-        raise
-    except Exception as error:  # what a library throws at a damaged header can be anything
+        refusal = error
+    except PYDICOM_ERRORS as error:
         reason = f"{type(error).__name__}: {error}"
-        return [("", FormatError(f"cannot be read ({reason})", group[0].where, "Get the files of this series again"))]
+        refusal = FormatError(f"cannot be read ({reason})", group[0].where, "Get the files of this series again")
+    return [("", partial(_refuse, refusal))], refusal
 
 
 def _itself(image: Image) -> Image:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from pydicom.dataset import Dataset
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files.dicom.geometry import LPS_TO_RAS
 from isocenter.files.dicom.header import header
-from isocenter.files.dicom.tags import item, items, numbers, text, whole
+from isocenter.files.dicom.reading.seg import named_once
+from isocenter.files.dicom.tags import first_item, items, numbers, text, whole
 from isocenter.values import Code, Floats, Geometry, Image, Label, Source
 
 SOP_CLASS = "1.2.840.10008.5.1.4.1.1.481.3"
@@ -46,23 +47,23 @@ class _Region:
 
 
 def references(path: Path | str) -> References:
-    """Which images a structure set belongs to."""
+    """The images that a structure set belongs to."""
     dataset = _dataset(path)
-    found: dict[str, set[str]] = {"FrameOfReferenceUID": set(), "SeriesInstanceUID": set()}
+    frames_of_reference, all_series = set[str](), set[str]()
     for frame in items(dataset, "ReferencedFrameOfReferenceSequence"):
-        found["FrameOfReferenceUID"].add(text(frame, "FrameOfReferenceUID"))
+        frames_of_reference.add(text(frame, "FrameOfReferenceUID"))
         for study in items(frame, "RTReferencedStudySequence"):
             for series in items(study, "RTReferencedSeriesSequence"):
-                found["SeriesInstanceUID"].add(text(series, "SeriesInstanceUID"))
+                all_series.add(text(series, "SeriesInstanceUID"))
     for region in items(dataset, "StructureSetROISequence"):
-        found["FrameOfReferenceUID"].add(text(region, "ReferencedFrameOfReferenceUID"))
+        frames_of_reference.add(text(region, "ReferencedFrameOfReferenceUID"))
     instances = {
         text(image, "ReferencedSOPInstanceUID")
         for region in items(dataset, "ROIContourSequence")
         for contour in items(region, "ContourSequence")
         for image in items(contour, "ContourImageSequence")
     }
-    known = [frozenset(uids - {""}) for uids in (*found.values(), instances)]
+    known = [frozenset(uids - {""}) for uids in (frames_of_reference, all_series, instances)]
     return References(*known)
 
 
@@ -101,7 +102,7 @@ def _dataset(path: Path | str) -> Dataset:
 
 
 def _check_image(named: References, on: Geometry, instances: set[str], where: str) -> tuple[str, ...]:
-    """Raises GeometryError unless the structure set was drawn on this image, and says what is odd about it."""
+    """Notes on what is odd. Raises GeometryError unless the structure set was drawn on this image."""
     strangers = named.instances - instances if instances else set()
     if strangers:
         raise GeometryError(
@@ -111,9 +112,7 @@ def _check_image(named: References, on: Geometry, instances: set[str], where: st
             "Give the whole series that it was drawn on",
         )
     same = (
-        not on.frame_of_reference
-        or not named.frames_of_reference
-        or on.frame_of_reference in (named.frames_of_reference)
+        not on.frame_of_reference or not named.frames_of_reference or on.frame_of_reference in named.frames_of_reference
     )
     if same:
         return ()
@@ -125,7 +124,7 @@ def _check_image(named: References, on: Geometry, instances: set[str], where: st
 
 
 def _regions(dataset: Dataset, where: str) -> tuple[list[_Region], tuple[str, ...]]:
-    """Regions with closed contours, in order of their numbers, and what was passed over."""
+    """Regions with closed contours, in order of their numbers, and notes on those left out."""
     described = {whole(region, "ROINumber", where): region for region in items(dataset, "StructureSetROISequence")}
     codes = _codes(dataset, where)
     regions, passed = [], []
@@ -144,39 +143,22 @@ def _regions(dataset: Dataset, where: str) -> tuple[list[_Region], tuple[str, ..
     if not regions:
         raise FormatError("holds no closed contour", where, "Leave this file out")
     if len(set(values)) < len(values) or values[0] < 1 or values[-1] > np.iinfo(np.uint16).max:
-        regions = [_Region(_renumbered(region.label, n + 1), region.contours) for n, region in enumerate(regions)]
+        regions = [replace(region, label=replace(region.label, value=n + 1)) for n, region in enumerate(regions)]
         passed.append("regions were numbered anew")
-    return _named_once(regions), tuple(passed)
-
-
-def _renumbered(label: Label, value: int) -> Label:
-    return Label(value, label.name, label.colour, label.code)
-
-
-def _named_once(regions: list[_Region]) -> list[_Region]:
-    names = [region.label.name for region in regions]
-    return [
-        _Region(
-            Label(
-                old.value, f"{old.name} {old.value}" if names.count(old.name) > 1 else old.name, old.colour, old.code
-            ),
-            region.contours,
-        )
-        for region in regions
-        for old in [region.label]
-    ]
+    labels = named_once([region.label for region in regions])
+    return [replace(region, label=label) for region, label in zip(regions, labels, strict=True)], tuple(passed)
 
 
 def _closed(contours: Dataset, name: str, where: str) -> tuple[Floats, ...]:
-    found = []
+    closed = []
     for contour in items(contours, "ContourSequence"):
         if text(contour, "ContourGeometricType") not in CLOSED:
             continue
         data = numbers(contour, "ContourData", where)
         if data is None or len(data) % 3 or len(data) < 9:
             raise FormatError(f"a contour of {name} has {len(data or ())} numbers", where, "Get the file again")
-        found.append(np.array(data).reshape(-1, 3) @ LPS_TO_RAS)
-    return tuple(found)
+        closed.append(np.array(data).reshape(-1, 3) @ LPS_TO_RAS)
+    return tuple(closed)
 
 
 def _colour(contours: Dataset, where: str) -> tuple[int, int, int] | None:
@@ -189,13 +171,13 @@ def _colour(contours: Dataset, where: str) -> tuple[int, int, int] | None:
 
 def _codes(dataset: Dataset, where: str) -> dict[int | None, Code]:
     """{ROI number: what the region is}, PS3.3 C.8.8.8."""
-    found = {}
+    codes = {}
     for seen in items(dataset, "RTROIObservationsSequence"):
-        code = item(seen, "RTROIIdentificationCodeSequence")
+        code = first_item(seen, "RTROIIdentificationCodeSequence")
         if code is not None and text(code, "CodeValue"):
             scheme, value, meaning = (text(code, k) for k in ("CodingSchemeDesignator", "CodeValue", "CodeMeaning"))
-            found[whole(seen, "ReferencedROINumber", where)] = Code(scheme, value, meaning)
-    return found
+            codes[whole(seen, "ReferencedROINumber", where)] = Code(scheme, value, meaning)
+    return codes
 
 
 def _mask(region: _Region, on: Geometry, where: str) -> dict[int, Mask]:

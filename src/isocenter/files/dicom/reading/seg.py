@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from isocenter.files.dicom.geometry import Plane, checked_plane
 from isocenter.files.dicom.reading.colour import rgb_of_cielab
 from isocenter.files.dicom.reading.pixels import decoded, layout_of
 from isocenter.files.dicom.seg_planes import Placement, grid_of, placement
-from isocenter.files.dicom.tags import item, items, number, numbers, text, whole, words
+from isocenter.files.dicom.tags import PYDICOM_ERRORS, first_item, items, number, numbers, text, whole, words
 from isocenter.values import Code, Geometry, Image, Label, Source
 
 SEGMENTATION, LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"
@@ -38,7 +38,7 @@ def read(path: Path | str, on: Geometry | None = None) -> Image:
     """The label map of a DICOM SEG on its own grid, or on the grid `on` of its source image.
 
     Values are segment numbers. Where segments overlap there is one channel a segment, named by it. Planes without a
-    frame are background; fractional segments count from one half on, which `notes` then says.
+    frame are background; fractional segments count from one half on, which a note then states.
     Raises FormatError for what is no segmentation that can be read, GeometryError where its planes lie on no regular
     grid or do not coincide with those of `on` within 1e-3 mm.
     """
@@ -65,7 +65,7 @@ def read(path: Path | str, on: Geometry | None = None) -> Image:
 def _dataset(path: Path | str, where: str) -> Dataset:
     try:
         dataset = pydicom.dcmread(path)
-    except Exception as error:  # what pydicom throws at a damaged file can be anything
+    except PYDICOM_ERRORS as error:
         raise FormatError(f"cannot be read as DICOM ({error})", where, "Get the file again") from error
     if text(dataset, "SOPClassUID") not in SOP_CLASSES:
         raise FormatError("is no DICOM segmentation", where, "Give a SEG object")
@@ -82,23 +82,20 @@ def _labels(dataset: Dataset, where: str) -> tuple[Label, ...]:
         value = whole(segment, "SegmentNumber", where)
         if value is None:
             raise FormatError("a segment without number", where, "Get the file again")
-        code = _code(item(segment, "SegmentedPropertyTypeCodeSequence"))
+        code = _code(first_item(segment, "SegmentedPropertyTypeCodeSequence"))
         name = text(segment, "SegmentLabel") or (code.meaning if code else str(value))
         labels.append(Label(value, name, _colour(segment, where), code))
     values = [label.value for label in labels]
     if not labels or len(set(values)) < len(values) or min(values) < 0:
         raise FormatError(f"segments are numbered {values}", where, "Get the file again")
-    return _named_once(sorted((label for label in labels if label.value > 0), key=lambda label: label.value))
+    return named_once(sorted((label for label in labels if label.value > 0), key=lambda label: label.value))
 
 
-def _named_once(labels: list[Label]) -> tuple[Label, ...]:
-    """Two segments may share a label; their numbers then tell them apart."""
+def named_once(labels: list[Label]) -> tuple[Label, ...]:
+    """The labels with different names: those that share one get their number behind it."""
     names = [label.name for label in labels]
     return tuple(
-        Label(label.value, f"{label.name} {label.value}", label.colour, label.code)
-        if names.count(label.name) > 1
-        else label
-        for label in labels
+        replace(label, name=f"{label.name} {label.value}") if names.count(label.name) > 1 else label for label in labels
     )
 
 
@@ -120,11 +117,8 @@ def _colour(segment: Dataset, where: str) -> tuple[int, int, int] | None:
 def _groups(dataset: Dataset, frame: int, sequence: str) -> Dataset | None:
     """A functional group of a frame, PS3.3 C.7.6.16: its own, else the shared one."""
     own = items(dataset, "PerFrameFunctionalGroupsSequence")
-    for groups in [*own[frame : frame + 1], *items(dataset, "SharedFunctionalGroupsSequence")[:1]]:
-        found = item(groups, sequence)
-        if found is not None:
-            return found
-    return None
+    groups = [*own[frame : frame + 1], *items(dataset, "SharedFunctionalGroupsSequence")[:1]]
+    return next((item for group in groups if (item := first_item(group, sequence)) is not None), None)
 
 
 def _shape(dataset: Dataset, where: str) -> tuple[int, int, int]:
@@ -190,9 +184,17 @@ def _parts(dataset: Dataset, planes: list[Plane] | None, grid: Geometry, where: 
     return [_Part(place, _segment(dataset, n, where)) for n, place in enumerate(places)]
 
 
+def _is_label_map(dataset: Dataset) -> bool:
+    return text(dataset, "SOPClassUID") == LABEL_MAP or text(dataset, "SegmentationType") == "LABELMAP"
+
+
+def _is_fractional(dataset: Dataset) -> bool:
+    return text(dataset, "SegmentationType") == "FRACTIONAL"
+
+
 def _segment(dataset: Dataset, frame: int, where: str) -> int | None:
-    """The segment that a frame belongs to; None for a label map, whose values say it."""
-    if text(dataset, "SOPClassUID") == LABEL_MAP or text(dataset, "SegmentationType") == "LABELMAP":
+    """The segment that a frame belongs to; None for a label map, whose values are segments."""
+    if _is_label_map(dataset):
         return None
     identification = _groups(dataset, frame, "SegmentIdentificationSequence")
     segment = None if identification is None else whole(identification, "ReferencedSegmentNumber", where)
@@ -245,21 +247,21 @@ def _voxels(
 
 def _half(dataset: Dataset, where: str) -> float:
     """From which stored value on a pixel belongs to the segment."""
-    if text(dataset, "SegmentationType") != "FRACTIONAL":
+    if not _is_fractional(dataset):
         return 1
     return (number(dataset, "MaximumFractionalValue", where) or 255) / 2
 
 
 def _notes(dataset: Dataset, overlapping: bool) -> tuple[str, ...]:
     notes = ["segments overlap: one channel a segment"] if overlapping else []
-    if text(dataset, "SegmentationType") == "FRACTIONAL":
+    if _is_fractional(dataset):
         kind = text(dataset, "SegmentationFractionalType").lower() or "fraction"
         notes.append(f"a voxel belongs to a segment from a {kind} of one half on")
     return tuple(notes)
 
 
 def _facts(dataset: Dataset) -> dict[str, Any]:
-    """Which images it was drawn on, for finding them again."""
+    """The images that it was drawn on, so that they can be found."""
     series = items(dataset, "ReferencedSeriesSequence")
     instances = [i for s in series for i in items(s, "ReferencedInstanceSequence")]
     return {

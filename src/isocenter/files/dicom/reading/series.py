@@ -1,4 +1,4 @@
-"""Which files of a folder belong together: series, from headers only, without anybody's identity."""
+"""The DICOM series of a folder or DICOMDIR, from headers alone, without anybody's identity."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LONGEST_NAME = 60
 
 @dataclass(frozen=True)
 class SeriesFiles:
-    """The files of one series, as the headers tell.
+    """The files of one series, as the headers describe them.
 
     patient:    hash of the patient's identifier: equal for one person, and not the identifier
     study, uid: of study and series
@@ -68,25 +68,28 @@ class Survey:
 
 def series(folder: Path) -> list[SeriesFiles]:
     """The series under a folder. Raises FormatError at the first damaged file; `survey` goes on."""
-    found = survey(folder)
-    if found.damaged:
-        raise found.damaged[0]
-    return list(found.series)
+    seen = survey(folder)
+    if seen.damaged:
+        raise seen.damaged[0]
+    return list(seen.series)
 
 
 def survey(folder: Path) -> Survey:
     """The series under a folder, and what is damaged there."""
     groups: dict[Key, _Gathered] = {}
     damaged: list[FormatError] = []
-    with quiet():  # what is odd about a header is told when its series is read
-        for head in headers(folder):
-            if isinstance(head, FormatError):
-                damaged.append(head)
-            elif not head.is_directory:
+    with quiet():  # what is odd about a header is noted when its series is read
+        for path in dicom_files(folder):
+            try:
+                head = header(path)
+            except FormatError as error:
+                damaged.append(error)
+                continue
+            if not head.is_directory:
                 groups.setdefault(_key(head), _Gathered(head)).add(head)
-        found = [groups[key] for key in sorted(groups, key=lambda key: _place(key, groups[key].first))]
-        names = unique([safe_name(group.first.dataset) for group in found])
-        described = [_described(group, name) for group, name in zip(found, names, strict=True)]
+        ordered = [groups[key] for key in sorted(groups, key=lambda key: _place(key, groups[key].first))]
+        names = unique([safe_name(group.first.dataset) for group in ordered])
+        described = [_described(group, name) for group, name in zip(ordered, names, strict=True)]
     return Survey(tuple(described), tuple(damaged))
 
 
@@ -96,14 +99,10 @@ def collected(path: Path) -> list[Header]:
     Raises FormatError for a damaged one: a series that has lost a slice unnoticed would be a guess.
     """
     if path.is_dir():
-        found = []
-        for head in headers(path):
-            if isinstance(head, FormatError):
-                raise head
-            found.append(head)
-        if not found:
+        heads = [header(file) for file in dicom_files(path)]
+        if not heads:
             raise FormatError("there is no DICOM file in this folder", str(path), "Give a folder of DICOM, or one file")
-        return [head for head in found if not head.is_directory] or found
+        return [head for head in heads if not head.is_directory] or heads
     head = header(path)
     return [header(file) for file in listed(head)] if head.is_directory else [head]
 
@@ -128,7 +127,7 @@ def _key(head: Header) -> Key:
 
 
 def _order(head: Header) -> tuple[float, str]:
-    """Of a file in its series, as far as the header tells without geometry."""
+    """Of a file in its series, as far as the header shows it without geometry."""
     return lenient(head.dataset, "InstanceNumber") or 0, str(head.path)
 
 
@@ -145,11 +144,13 @@ class _Gathered:
         self.members: list[tuple[tuple[float, str], Path]] = []
 
     def add(self, head: Header) -> None:
+        """Take one more file of the series."""
         self.members.append((_order(head), head.path))
         self.first = min(self.first, head, key=_order)
 
     @property
     def paths(self) -> tuple[Path, ...]:
+        """The files in the order of their instance numbers."""
         return tuple(path for _, path in sorted(self.members))
 
 
@@ -157,38 +158,38 @@ def unique(names: list[str]) -> list[str]:
     """Names that occur once stay; others get _1, _2 in order."""
     count, seen = Counter(names), Counter[str]()
     taken = {name for name in names if count[name] == 1}
-    found = []
+    different = []
     for name in names:
         if count[name] == 1:
-            found.append(name)
+            different.append(name)
             continue
         seen[name] += 1
         while f"{name}_{seen[name]}" in taken:
             seen[name] += 1
         taken.add(f"{name}_{seen[name]}")
-        found.append(f"{name}_{seen[name]}")
-    return found
+        different.append(f"{name}_{seen[name]}")
+    return different
 
 
 def safe_name(dataset: Dataset) -> str:
     """A name for files from what was scanned; never from who was scanned."""
     for keyword in ("SeriesDescription", "ProtocolName", "StudyDescription", "Modality"):
-        told = safe(text(dataset, keyword)).strip("._-")[:LONGEST_NAME]
-        if told and not names_the_patient(dataset, told):
-            return told
+        description = safe(text(dataset, keyword)).strip("._-")[:LONGEST_NAME]
+        if description and not names_the_patient(dataset, description):
+            return description
     return "image"
 
 
-def safe(told: str) -> str:
-    """Only what every file system takes."""
-    return re.sub(r"[^A-Za-z0-9.-]+", "_", told)
+def safe(name: str) -> str:
+    """A name of characters that every file system takes."""
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", name)
 
 
-def names_the_patient(dataset: Dataset, told: str) -> bool:
+def names_the_patient(dataset: Dataset, description: str) -> bool:
     """Whether a description repeats a part of the patient's name or identifier."""
     identity = f"{text(dataset, 'PatientName')} {text(dataset, 'PatientID')}"
     parts = [part for part in re.split(r"[^A-Za-z0-9]+", identity.casefold()) if len(part) > 2]
-    pieces = set(re.split(r"[^a-z0-9]+", told.casefold()))
+    pieces = set(re.split(r"[^a-z0-9]+", description.casefold()))
     return any(part in pieces for part in parts)
 
 
@@ -201,13 +202,13 @@ def patient_of(dataset: Dataset) -> str:
 
 def references_of(dataset: Dataset) -> tuple[str, ...]:
     """UIDs of the series that an object points at: SEG (C.8.20.2), RTSTRUCT (C.8.8.5), SR evidence (C.17.2)."""
-    found = [text(entry, "SeriesInstanceUID") for entry in items(dataset, "ReferencedSeriesSequence")]
+    uids = [text(entry, "SeriesInstanceUID") for entry in items(dataset, "ReferencedSeriesSequence")]
     for frame in items(dataset, "ReferencedFrameOfReferenceSequence"):
         for study in items(frame, "RTReferencedStudySequence"):
-            found += [text(entry, "SeriesInstanceUID") for entry in items(study, "RTReferencedSeriesSequence")]
+            uids += [text(entry, "SeriesInstanceUID") for entry in items(study, "RTReferencedSeriesSequence")]
     for study in items(dataset, "CurrentRequestedProcedureEvidenceSequence"):
-        found += [text(entry, "SeriesInstanceUID") for entry in items(study, "ReferencedSeriesSequence")]
-    return tuple(dict.fromkeys(uid for uid in found if uid))
+        uids += [text(entry, "SeriesInstanceUID") for entry in items(study, "ReferencedSeriesSequence")]
+    return tuple(dict.fromkeys(uid for uid in uids if uid))
 
 
 def _described(group: _Gathered, name: str) -> SeriesFiles:
@@ -231,8 +232,8 @@ def _described(group: _Gathered, name: str) -> SeriesFiles:
 
 def description_of(dataset: Dataset) -> str:
     """The series description, empty where it names the patient."""
-    told = text(dataset, "SeriesDescription")
-    return "" if names_the_patient(dataset, told) else told
+    description = text(dataset, "SeriesDescription")
+    return "" if names_the_patient(dataset, description) else description
 
 
 def _frame_of_reference(dataset: Dataset) -> str | None:
@@ -257,15 +258,6 @@ def _years(age: str) -> float | None:
     return None if match is None else int(match[1]) / {"D": 365.25, "W": 52.18, "M": 12, "Y": 1}[match[2]]
 
 
-def headers(folder: Path) -> Iterator[Header | FormatError]:
-    """Every DICOM file under a folder, in the order of their paths; what is damaged comes as its error."""
-    for path in dicom_files(folder):
-        try:
-            yield header(path)
-        except FormatError as error:
-            yield error
-
-
 def dicom_files(folder: Path) -> Iterator[Path]:
     """Every file under a folder that begins as DICOM does; hidden ones and links to folders are passed over."""
     for parent, folders, names in os.walk(folder):
@@ -286,7 +278,7 @@ def listed(dicomdir: Header) -> list[Path]:
     Raises FormatError where a path leads out of the DICOMDIR's folder, or no listed file is there.
     """
     root = dicomdir.path.parent.resolve()
-    found = []
+    paths = []
     for record in items(dicomdir.dataset, "DirectoryRecordSequence"):
         parts = words(record, "ReferencedFileID")
         if not parts:
@@ -299,13 +291,13 @@ def listed(dicomdir: Header) -> list[Path]:
                 "Read the folder instead of the DICOMDIR",
             )
         if path.is_file():
-            found.append(path)
-    if not found:
+            paths.append(path)
+    if not paths:
         raise FormatError("none of the files it lists is there", dicomdir.where, "Copy the whole medium")
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(paths))
 
 
 def _may_lack_a_preamble(path: Path) -> bool:
-    """A name without suffix, a UID, or DICOM's own: in others two bytes are too little to tell."""
+    """A name without suffix, a UID, or DICOM's own: in others two bytes prove too little."""
     suffix = path.suffix.lower()
     return suffix in ("", ".dcm", ".dicom", ".ima") or suffix[1:].isdigit()

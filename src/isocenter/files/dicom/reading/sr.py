@@ -26,7 +26,7 @@ from pydicom.uid import (
 from isocenter.errors import FormatError, counted
 from isocenter.files.dicom.geometry import LPS_TO_RAS
 from isocenter.files.dicom.header import header
-from isocenter.files.dicom.tags import item, items, number, numbers, text, words
+from isocenter.files.dicom.tags import first_item, items, number, numbers, text, words
 from isocenter.values import Floats
 
 CAD = tuple(map(str, (MammographyCADSRStorage, ChestCADSRStorage, ColonCADSRStorage)))
@@ -42,11 +42,13 @@ FINDING, CATEGORY, TRACKING = "121071", "276214006", "112040"
 AREAS = frozenset({"42798000", "G-A166", "131184002", "G-A16A"})
 # In percent: Certainty of Finding, Probability of cancer.
 SCORES = ("111012", "111047")
-# What a report finds where it finds nothing.
+# The finding of a report that finds nothing.
 NOT_DETECTED = "260415000"
-COORDINATES = ("SCOORD", "SCOORD3D")
-# Points that each kind of graphic has; other kinds bound nothing. PS3.3 C.18.6.1.2 and C.18.9.1.2
-FEWEST = {"CIRCLE": 2, "ELLIPSE": 4, "ELLIPSOID": 6, "POLYLINE": 3, "POLYGON": 3}
+# {value type: axes of its points}
+COORDINATES = {"SCOORD": 2, "SCOORD3D": 3}
+# Points that each kind of graphic has, of outlines at least; other kinds bound nothing. PS3.3 C.18.6.1.2 and C.18.9.1.2
+FIXED = {"CIRCLE": 2, "ELLIPSE": 4, "ELLIPSOID": 6}
+FEWEST = {**FIXED, "POLYLINE": 3, "POLYGON": 3}
 UNNAMED = "finding"
 
 
@@ -58,7 +60,7 @@ class Marked:
     points:   (n, 2) column and row, from the corner of the first pixel; or (n, 3) in RAS+ mm
     tracking: equal for the outlines of one finding
     image:    the SOP instance in which pixels are counted, and its frame from 1; empty where points are in mm
-    score:    0..1, where the report states how sure its finding is
+    score:    0..1, where the report states the certainty of its finding
     """
 
     name: str
@@ -71,13 +73,13 @@ class Marked:
 
     @property
     def bounds(self) -> tuple[Floats, Floats]:
-        """Where it begins and ends along each axis of its own points."""
+        """(start, end) along each axis of its own points."""
         return bounds(self.graphic, self.points)
 
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """What a report says about places in images.
+    """The outlines of a report and the images that it refers to.
 
     evidence: {series UID: SOP instances} that it refers to
     passed:   what marks a place and bounds none, in words
@@ -101,14 +103,17 @@ class _Node:
 
     @property
     def concept(self) -> str:
-        return _value(item(self.item, "ConceptNameCodeSequence"))
+        """The value of its concept name's code."""
+        return _value(first_item(self.item, "ConceptNameCodeSequence"))
 
     @property
     def children(self) -> Iterator[_Node]:
-        for n, one in enumerate(items(self.item, "ContentSequence"), start=1):
-            yield _Node(one, (*self.place, n), self)
+        """The items that it contains."""
+        for n, child in enumerate(items(self.item, "ContentSequence"), start=1):
+            yield _Node(child, (*self.place, n), self)
 
     def walk(self) -> Iterator[_Node]:
+        """Itself and all items below it."""
         yield self
         for child in self.children:
             yield from child.walk()
@@ -133,12 +138,12 @@ def read(path: Path | str) -> Report:
         group = _group(node)
         if group is None or not _is_region(node) or _is_hidden(group):
             continue
-        found = _marked(node, group, nodes, where)
-        if isinstance(found, str):
-            passed[found] += 1
-        elif (same := _same(found)) not in seen:
+        outline, reason = _marked(node, group, nodes, where)
+        if outline is None:
+            passed[reason] += 1
+        elif (same := _same(outline)) not in seen:
             seen.add(same)
-            marked.append(found)
+            marked.append(outline)
     groups = [node for node in nodes.values() if node.concept in (GROUP, CAD_FINDING) and not _is_none(node)]
     measures = nodes[1,].concept == REPORT or head.sop_class in CAD
     return Report(
@@ -151,23 +156,23 @@ def read(path: Path | str) -> Report:
 
 
 def bounds(graphic: str, points: Floats) -> tuple[Floats, Floats]:
-    """Where a graphic begins and ends along each axis of its points, (n, axes): on any grid, oblique or sheared.
+    """(start, end) of a graphic along each axis of its points, (n, axes): on any grid, oblique or sheared.
 
     An ellipse or ellipsoid is given by the ends of its axes; a circle by its centre and a point on it.
     """
-    if graphic == "CIRCLE":
+    if graphic not in FIXED:
+        return points.min(axis=0), points.max(axis=0)
+    if FIXED[graphic] == 2:
         radius = np.linalg.norm(points[1] - points[0])
         return points[0] - radius, points[0] + radius
-    if graphic in ("ELLIPSE", "ELLIPSOID"):
-        # Half axes of an ellipse stay conjugate under any affine map, and so bound it.
-        half = np.sqrt((((points[1::2] - points[::2]) / 2) ** 2).sum(axis=0))
-        centre = points.mean(axis=0)
-        return centre - half, centre + half
-    return points.min(axis=0), points.max(axis=0)
+    # Half axes of an ellipse stay conjugate under any affine map, and so bound it.
+    half = np.sqrt((((points[1::2] - points[::2]) / 2) ** 2).sum(axis=0))
+    centre = points.mean(axis=0)
+    return centre - half, centre + half
 
 
 def _group(node: _Node) -> _Node | None:
-    """What the item belongs to: a measurement group, or a finding of a CAD device."""
+    """The measurement group or the CAD device's finding to which the item belongs."""
     while node.above is not None:
         node = node.above
         if node.concept in (GROUP, CAD_FINDING):
@@ -184,31 +189,31 @@ def _is_region(node: _Node) -> bool:
 
 
 def _is_hidden(group: _Node) -> bool:
-    """Whether a CAD device has found it and decided that nobody shall see it."""
+    """Whether a CAD device has found it and decided not to show it."""
     return any(_coded(child) == NOT_SHOWN for child in group.children if child.concept == RENDERING)
 
 
 def _is_none(group: _Node) -> bool:
-    """Whether it says that there is nothing."""
+    """Whether the group states that nothing was detected."""
     return any(_coded(child) == NOT_DETECTED for child in group.children if child.concept == FINDING)
 
 
-def _marked(node: _Node, group: _Node, nodes: Mapping[tuple[int, ...], _Node], where: str) -> Marked | str:
-    """The outline, or why it is none."""
-    graphic, axes = text(node.item, "GraphicType"), 3 if text(node.item, "ValueType") == "SCOORD3D" else 2
+def _marked(node: _Node, group: _Node, nodes: Mapping[tuple[int, ...], _Node], where: str) -> tuple[Marked | None, str]:
+    """(the outline, else None; why it is none)."""
+    graphic, axes = text(node.item, "GraphicType"), COORDINATES[text(node.item, "ValueType")]
     if graphic not in FEWEST:
-        return f"a {graphic.lower() or 'graphic without type'} bounds no region"
+        return None, f"a {graphic.lower() or 'graphic without type'} bounds no region"
     data = numbers(node.item, "GraphicData", where)
-    if data is None or len(data) % axes or (graphic[0] != "P" and len(data) != axes * FEWEST[graphic]):
+    if data is None or len(data) % axes or len(data) != axes * FIXED.get(graphic, len(data) // axes):
         problem = f"a {graphic} of {len(data or ())} numbers"
         raise FormatError(problem, where, "Get the report again")
     points = np.reshape(data, (-1, axes))
     if len(np.unique(points, axis=0)) < FEWEST[graphic]:
-        return f"a {graphic.lower()} of fewer points than {FEWEST[graphic]} bounds no region"
+        return None, f"a {graphic.lower()} of fewer points than {FEWEST[graphic]} bounds no region"
     image = ("", None) if axes == 3 else _image(node, nodes)
     if image is None:
-        return "it refers to no image"
-    return Marked(
+        return None, "it refers to no image"
+    outline = Marked(
         _finding(group),
         graphic,
         points @ LPS_TO_RAS if axes == 3 else points,
@@ -217,15 +222,16 @@ def _marked(node: _Node, group: _Node, nodes: Mapping[tuple[int, ...], _Node], w
         text(node.item, "ReferencedFrameOfReferenceUID"),
         _score(group, where),
     )
+    return outline, ""
 
 
 def _finding(group: _Node) -> str:
-    """What was found: the value of a CAD device's finding, of a group its finding, else its category."""
+    """The name of what a group describes: of a CAD device its finding, else the group's finding, else its category."""
     named = [group] if group.concept == CAD_FINDING else []
     for concept in (FINDING, CATEGORY):
         named += [child for child in group.children if child.concept == concept]
     for node in named:
-        code = item(node.item, "ConceptCodeSequence")
+        code = first_item(node.item, "ConceptCodeSequence")
         meaning = "" if code is None else text(code, "CodeMeaning")
         if meaning:
             return meaning
@@ -234,10 +240,10 @@ def _finding(group: _Node) -> str:
 
 def _score(group: _Node, where: str) -> float | None:
     for child in group.children:
-        measured = item(child.item, "MeasuredValueSequence")
+        measured = first_item(child.item, "MeasuredValueSequence")
         if child.concept in SCORES and measured is not None:
-            found = number(measured, "NumericValue", where)
-            return None if found is None else found / 100
+            percent = number(measured, "NumericValue", where)
+            return None if percent is None else percent / 100
     return None
 
 
@@ -247,7 +253,7 @@ def _image(node: _Node, nodes: Mapping[tuple[int, ...], _Node]) -> tuple[str, in
         target = words(child.item, "ReferencedContentItemIdentifier")
         place = tuple(int(n) for n in target if n.isdecimal())
         meant = nodes.get(place, child) if target else child
-        named = item(meant.item, "ReferencedSOPSequence")
+        named = first_item(meant.item, "ReferencedSOPSequence")
         if named is not None and text(named, "ReferencedSOPInstanceUID"):
             frames = words(named, "ReferencedFrameNumber") or (text(named, "ReferencedFrameNumber"),)
             return text(named, "ReferencedSOPInstanceUID"), int(frames[0]) if frames[0].isdecimal() else None
@@ -260,19 +266,19 @@ def _same(marked: Marked) -> bytes:
 
 
 def _evidence(dataset: Dataset) -> dict[str, frozenset[str]]:
-    """PS3.3 C.17.2.3; the one sequence is of what was asked for, the other of what was looked at besides."""
-    found: dict[str, frozenset[str]] = {}
+    """{series UID: SOP instances}, PS3.3 C.17.2.3: the images of the request, and others that were used."""
+    evidence: dict[str, frozenset[str]] = {}
     for keyword in ("CurrentRequestedProcedureEvidenceSequence", "PertinentOtherEvidenceSequence"):
         for study in items(dataset, keyword):
             for series in items(study, "ReferencedSeriesSequence"):
                 uid, named = text(series, "SeriesInstanceUID"), items(series, "ReferencedSOPSequence")
                 instances = {text(one, "ReferencedSOPInstanceUID") for one in named}
-                found[uid] = found.get(uid, frozenset()) | instances
-    return found
+                evidence[uid] = evidence.get(uid, frozenset()) | instances
+    return evidence
 
 
 def _coded(node: _Node) -> str:
-    return _value(item(node.item, "ConceptCodeSequence"))
+    return _value(first_item(node.item, "ConceptCodeSequence"))
 
 
 def _value(code: Dataset | None) -> str:

@@ -1,8 +1,8 @@
-"""What one frame's stored DICOM values mean: a line or a table, its unit, and whether it is turned round.
+"""The map from one frame's stored DICOM values to what they mean: a line or a table, its unit, inversion.
 
 The order is PS3.3 C.7.6.16.2.9 and C.11.1: stored value, then modality LUT or rescale (or, on request, the real world
-value mapping in its place), then the SUV factor of PET. MONOCHROME1 pictures of the kinds in `PICTURES` are turned
-round last, in `value_map` and nowhere else, so that higher is brighter.
+value mapping in its place), then the SUV factor of PET. MONOCHROME1 pictures of the kinds in `PICTURES` are inverted
+last, in `value_map` and nowhere else, so that higher is brighter.
 """
 
 from __future__ import annotations
@@ -17,42 +17,23 @@ from pydicom.dataset import Dataset
 
 from isocenter.errors import FormatError
 from isocenter.files.dicom.reading.suv import pet_unit
-from isocenter.files.dicom.tags import attribute, item, items, malformed, number, numbers, text, whole
+from isocenter.files.dicom.tags import attribute, first_item, items, malformed, number, numbers, text, whole
 
 Values = NDArray[Any]
 
 # Kinds whose grey values carry no unit and are only ever looked at; there MONOCHROME1 is about display.
-PICTURES = frozenset(
-    (
-        "CR",
-        "DX",
-        "MG",
-        "IO",
-        "PX",
-        "RF",
-        "RG",
-        "XA",
-        "US",
-        "IVUS",
-        "SC",
-        "OT",
-        "ES",
-        "XC",
-        "GM",
-        "SM",
-        "OP",
-        "OPT",
-        "DG",
-    )
-)
+PICTURES = frozenset({
+    "CR", "DX", "MG", "IO", "PX", "RF", "RG", "XA", "US", "IVUS", "SC", "OT", "ES", "XC", "GM", "SM", "OP", "OPT", "DG",
+})  # fmt: skip
 INTEGERS = (np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32, np.uint64, np.int64)
 NO_UNIT = ("US", "")  # PS3.3 C.11.1.1.2: "unspecified"
+DOSE_UNITS = {"GY": "Gy", "RELATIVE": "relative dose"}  # PS3.3 C.8.8.3
 UNITS = {"HU": "HU", "OD": "10^-3 OD", "MGML": "mg/ml", "Z_EFF": "Z effective", "ED": "10^23 electrons/ml"}
 
 
 @dataclass(frozen=True)
 class Meaning:
-    """What the values of a series are, decided once for all its files.
+    """The meaning of a series' values, decided once for all its files.
 
     unit:       "HU", "Bq/ml", "SUVbw", ... or empty
     suv:        factor from the rescaled values to SUVbw; None where they stay what they are
@@ -72,7 +53,7 @@ class ValueMap:
     """Stored value to value, of one frame: a line, or a table that begins at `first`.
 
     low, high: the range of stored values for which it is stated; beyond it a line gives NaN where `strict`
-    mirror: the sum of the lowest and the highest value, where the picture is turned round
+    mirror: the sum of the lowest and the highest value, where the picture is inverted
     """
 
     slope: float = 1.0
@@ -87,7 +68,7 @@ class ValueMap:
 
     @property
     def ends(self) -> tuple[float, float]:
-        """Lowest and highest value that can come out, before the picture is turned round."""
+        """Lowest and highest value that can come out, before the picture is inverted."""
         if self.table is not None:
             return float(self.table.min()), float(self.table.max())
         ends = (self.slope * self.low + self.intercept, self.slope * self.high + self.intercept)
@@ -103,23 +84,33 @@ class ValueMap:
         low, high = (int(end) for end in self.ends)
         return next(np.dtype(t) for t in INTEGERS if np.iinfo(t).min <= low and high <= np.iinfo(t).max)
 
+    @property
+    def is_identity(self) -> bool:
+        """Whether every stored value is its own value."""
+        return self.is_line and (self.slope, self.intercept) == (1, 0) and self.mirror is None and not self.strict
+
+    @property
+    def is_line(self) -> bool:
+        """Whether values are slope times stored value plus intercept, and no table."""
+        return self.table is None
+
     def __call__(self, stored: Values) -> Values:
         if self.table is not None:
             values = self.table[np.clip(stored.astype(np.int64) - self.first, 0, len(self.table) - 1)]
         elif (self.slope, self.intercept) == (1, 0):
             values = stored
-        elif self.dtype.kind in "iu" and stored.dtype.kind in "iu" and self.mirror is None and not self.strict:
+        elif is_whole(self.dtype) and is_whole(stored.dtype) and self.mirror is None and not self.strict:
             # Whole numbers wrap round on the way and come out right: every result fits into the type.
             values = stored.astype(self.dtype)
             values *= np.int64(self.slope).astype(self.dtype)
             values += np.int64(self.intercept).astype(self.dtype)
             return values
-        elif self.dtype.kind in "iu":
+        elif is_whole(self.dtype):
             values = stored.astype(np.int64) * int(self.slope) + int(self.intercept)
         else:
             values = stored.astype(np.float64) * self.slope + self.intercept
         if self.mirror is not None:
-            values = (self.mirror if self.dtype.kind == "f" else int(self.mirror)) - _wide(values)
+            values = (int(self.mirror) if is_whole(self.dtype) else self.mirror) - _wide(values)
         if self.strict:
             values = np.where((stored >= self.low) & (stored <= self.high), values, np.nan)
         return values.astype(self.dtype)
@@ -139,20 +130,20 @@ def value_map(dataset: Dataset, frame: int = 0, meaning: Meaning | None = None, 
     plain = ValueMap(low=low, high=high, floating=floating)
     if meaning is not None and meaning.real_world:
         return _real_world(dataset, frame, plain, where)
-    table = item(holder(dataset, "ModalityLUTSequence", frame), "ModalityLUTSequence")
+    table = first_item(holder(dataset, "ModalityLUTSequence", frame), "ModalityLUTSequence")
     if table is not None:
         lut = table_of(table, where)
-        found = replace(plain, table=lut.table, first=lut.first)
+        values = replace(plain, table=lut.table, first=lut.first)
     else:
         slope, intercept = _line(dataset, frame, where)
-        found = replace(plain, slope=slope, intercept=intercept)
+        values = replace(plain, slope=slope, intercept=intercept)
     if meaning is not None and meaning.suv is not None:
-        found = replace(found, slope=found.slope * meaning.suv, intercept=found.intercept * meaning.suv)
-    return replace(found, mirror=sum(found.ends)) if is_turned(dataset, where) else found
+        values = replace(values, slope=values.slope * meaning.suv, intercept=values.intercept * meaning.suv)
+    return replace(values, mirror=sum(values.ends)) if is_inverted(dataset, where) else values
 
 
-def is_turned(dataset: Dataset, where: str = "") -> bool:
-    """Whether a MONOCHROME1 picture is turned round. Values with a unit keep their sense: higher is more of it."""
+def is_inverted(dataset: Dataset, where: str = "") -> bool:
+    """Whether a MONOCHROME1 picture is inverted. Values with a unit keep their sense: higher is more of it."""
     return (
         text(dataset, "PhotometricInterpretation") == "MONOCHROME1"
         and text(dataset, "Modality") in PICTURES | {""}
@@ -162,20 +153,25 @@ def is_turned(dataset: Dataset, where: str = "") -> bool:
 
 
 def unit(dataset: Dataset, where: str = "") -> str:
-    """What a value counts after the modality LUT, empty where nothing is stated."""
+    """The unit of a value after the modality LUT, empty where nothing is stated."""
     kind = text(dataset, "Modality")
     if kind == "PT":
         return pet_unit(dataset)
-    if kind == "RTDOSE":
-        return {"GY": "Gy", "RELATIVE": "relative dose"}.get(text(dataset, "DoseUnits"), "")
-    table = item(dataset, "ModalityLUTSequence")
+    if is_dose(dataset):
+        return DOSE_UNITS.get(text(dataset, "DoseUnits"), "")
+    table = first_item(dataset, "ModalityLUTSequence")
     if table is not None:
         stated = text(table, "ModalityLUTType")
     else:
         stated = text(holder(dataset, "RescaleType", 0, "PixelValueTransformationSequence"), "RescaleType")
-        if kind == "CT" and not stated and _is_rescaled(dataset):
+        if not stated and kind == "CT" and _is_rescaled(dataset):
             return "HU"  # PS3.3 C.8.2.1.1.4: the type may be left out only where it is HU
     return "" if stated in NO_UNIT else UNITS.get(stated, stated)
+
+
+def is_dose(dataset: Dataset) -> bool:
+    """Whether the values are those of a radiotherapy dose, PS3.3 C.8.8.3."""
+    return text(dataset, "Modality") == "RTDOSE"
 
 
 def _is_rescaled(dataset: Dataset) -> bool:
@@ -196,7 +192,7 @@ def stored_range(dataset: Dataset, where: str) -> tuple[float, float, np.dtype[A
 
 
 def _line(dataset: Dataset, frame: int, where: str) -> tuple[float, float]:
-    if text(dataset, "Modality") == "RTDOSE":
+    if is_dose(dataset):
         scaling = number(dataset, "DoseGridScaling", where)
         return 1.0 if scaling is None else scaling, 0.0
     place = holder(dataset, "RescaleSlope", frame, "PixelValueTransformationSequence")
@@ -251,17 +247,17 @@ def _end(mapping: Dataset, name: str, where: str) -> float | None:
 
 def mapping_of(dataset: Dataset, frame: int) -> Dataset | None:
     """The first real world value mapping of a frame."""
-    return item(holder(dataset, "RealWorldValueMappingSequence", frame), "RealWorldValueMappingSequence")
+    return first_item(holder(dataset, "RealWorldValueMappingSequence", frame), "RealWorldValueMappingSequence")
 
 
 def holder(dataset: Dataset, keyword: str, frame: int, group: str = "") -> Dataset:
-    """Where an attribute of a frame stands: its own functional group, the shared one, or the root.
+    """The data set that holds an attribute of a frame: its own functional group, the shared one, or the root.
 
     group: the functional group's sequence that holds it; empty for one that stands in the group directly
     """
     own = items(dataset, "PerFrameFunctionalGroupsSequence")
     for groups in [*own[frame : frame + 1], *items(dataset, "SharedFunctionalGroupsSequence")[:1]]:
-        holder = item(groups, group) if group else groups
+        holder = first_item(groups, group) if group else groups
         if holder is not None and keyword in holder:
             return holder
     return dataset
@@ -272,4 +268,9 @@ def _whole(*values: float) -> bool:
 
 
 def _wide(values: Values) -> Values:
-    return values.astype(np.int64) if values.dtype.kind in "iu" else values.astype(np.float64)
+    return values.astype(np.int64 if is_whole(values.dtype) else np.float64)
+
+
+def is_whole(dtype: np.dtype[Any]) -> bool:
+    """Whether numbers of this type are integers."""
+    return np.issubdtype(dtype, np.integer)

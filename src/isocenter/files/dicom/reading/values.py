@@ -1,4 +1,4 @@
-"""What all values of a DICOM series mean: units, SUV, padding, and how they are displayed."""
+"""The meaning of all values of a DICOM series: units, SUV, padding, and display windows."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from isocenter.files.dicom.reading.suv import suv_bw_factor
+from isocenter.files.dicom.reading.pixel_layout import MONOCHROME
+from isocenter.files.dicom.reading.suv import SUV_BW, SuvUnknownError, suv_bw_factor
 from isocenter.files.dicom.reading.value_map import (
     Meaning,
     Values,
     holder,
-    is_turned,
+    is_inverted,
     mapping_of,
     stored_range,
     table_of,
     unit,
     value_map,
 )
-from isocenter.files.dicom.tags import item, items, number, numbers, text
+from isocenter.files.dicom.tags import first_item, items, number, numbers, text
 
 __all__ = [
     "Meaning",
@@ -39,6 +40,8 @@ __all__ = [
     "windowed",
 ]
 
+LINEAR, LINEAR_EXACT = "LINEAR", "LINEAR_EXACT"
+
 
 @dataclass(frozen=True)
 class Window:
@@ -46,31 +49,34 @@ class Window:
 
     centre: float
     width: float
-    function: str = "LINEAR"
+    function: str = LINEAR
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether it is defined over whole values, its ends counted."""
+        return self.function == LINEAR
 
 
 def meaning(datasets: Sequence[Dataset], *, real_world: bool = False, where: str = "") -> Meaning:
     """Unit, SUV factor, notes and facts of all files of one series."""
     first = datasets[0]
     notes: list[str] = []
-    found = Meaning(unit=unit(first, where), real_world=real_world and mapping_of(first, 0) is not None)
-    if found.real_world:
-        found = replace(found, unit=_real_world_unit(first))
-        notes.append(f"real world values in {found.unit or 'no unit'}")
+    meant = Meaning(unit=unit(first, where), real_world=real_world and mapping_of(first, 0) is not None)
+    if meant.real_world:
+        meant = replace(meant, unit=_real_world_unit(first))
+        notes.append(f"real world values in {meant.unit or 'no unit'}")
         if len(items(holder(first, "RealWorldValueMappingSequence", 0), "RealWorldValueMappingSequence")) > 1:
             notes.append("of several real world value mappings the first was taken")
     elif real_world:
         notes.append("there is no real world value mapping")
-    if text(first, "Modality") == "PT" and not found.real_world:
-        factor = suv_bw_factor(datasets)
-        if isinstance(factor, str):
-            notes.append(f"values stay {found.unit or 'as they are'}, SUVbw is not known: {factor}")
-        else:
-            found = replace(found, unit="SUVbw", suv=factor)
-    if is_turned(first, where):
-        notes.append("MONOCHROME1 was turned round: higher is brighter")
-    facts = _facts(first, found, where)
-    return replace(found, notes=tuple(notes), facts=facts)
+    if text(first, "Modality") == "PT" and not meant.real_world:
+        try:
+            meant = replace(meant, unit=SUV_BW, suv=suv_bw_factor(datasets))
+        except SuvUnknownError as reason:
+            notes.append(f"values stay {meant.unit or 'as they are'}, SUVbw is not known: {reason}")
+    if is_inverted(first, where):
+        notes.append("MONOCHROME1 was inverted: higher is brighter")
+    return replace(meant, notes=tuple(notes), facts=_facts(first, meant, where))
 
 
 def rescaled(
@@ -82,7 +88,7 @@ def rescaled(
     so that all frames of one header have one type (see `value_dtype`).
     Raises FormatError for a slope of zero or a damaged table.
     """
-    if text(dataset, "PhotometricInterpretation") not in ("MONOCHROME1", "MONOCHROME2"):
+    if text(dataset, "PhotometricInterpretation") not in MONOCHROME:
         return stored
     if frame is not None or stored.ndim == 2:
         return value_map(dataset, frame or 0, meaning, where)(stored)
@@ -103,12 +109,12 @@ def padding_range(
     dataset: Dataset, frame: int = 0, meaning: Meaning | None = None, where: str = ""
 ) -> tuple[float, float] | None:
     """(low, high) values that are padding and no measurement, PS3.3 C.7.5.1.1.2; None where none are stated."""
-    if text(dataset, "PhotometricInterpretation") not in ("MONOCHROME1", "MONOCHROME2"):
+    if text(dataset, "PhotometricInterpretation") not in MONOCHROME:
         return None
-    found = _padding(dataset, where)
-    if found is None:
+    padding = _padding(dataset, where)
+    if padding is None:
         return None
-    values = value_map(dataset, frame, meaning, where)(np.asarray(found))
+    values = value_map(dataset, frame, meaning, where)(np.asarray(padding))
     if not np.isfinite(values).all():  # not mapped to the real world: NaN marks it already
         return None
     return float(values.min()), float(values.max())
@@ -120,20 +126,18 @@ def display_window(dataset: Dataset, frame: int = 0, meaning: Meaning | None = N
     centres, widths = numbers(place, "WindowCenter", where), numbers(place, "WindowWidth", where)
     if not centres or not widths or widths[0] <= 0 or (meaning is not None and meaning.real_world):
         return None
-    found = Window(centres[0], widths[0], text(place, "VOILUTFunction") or "LINEAR")
+    window = Window(centres[0], widths[0], text(place, "VOILUTFunction") or LINEAR)
     if meaning is not None and meaning.suv is not None:
-        found = _scaled(found, meaning.suv)
+        window = _scaled(window, meaning.suv)
     mirror = value_map(dataset, frame, meaning, where).mirror
-    if mirror is None:
-        return found
     # LINEAR counts its ends to whole values, so its mirror image lies one further up.
-    return replace(found, centre=mirror - found.centre + (1 if found.function == "LINEAR" else 0))
+    return window if mirror is None else replace(window, centre=mirror - window.centre + window.is_linear)
 
 
 def _scaled(window: Window, factor: float) -> Window:
     """The same window over values that are `factor` times larger; LINEAR is only defined over whole values."""
-    if window.function == "LINEAR":
-        window = Window(window.centre - 0.5, max(window.width - 1, 1e-6), "LINEAR_EXACT")
+    if window.is_linear:
+        window = Window(window.centre - 0.5, max(window.width - 1, 1e-6), LINEAR_EXACT)
     return replace(window, centre=window.centre * factor, width=window.width * factor)
 
 
@@ -141,7 +145,7 @@ def displayed(
     values: Values, dataset: Dataset, frame: int = 0, meaning: Meaning | None = None, where: str = ""
 ) -> NDArray[np.float32]:
     """Rescaled values as brightness from 0 (black) to 1: the file's VOI LUT, else its window, else their range."""
-    table = item(holder(dataset, "VOILUTSequence", frame, "FrameVOILUTSequence"), "VOILUTSequence")
+    table = first_item(holder(dataset, "VOILUTSequence", frame, "FrameVOILUTSequence"), "VOILUTSequence")
     if table is not None and not (meaning is not None and (meaning.real_world or meaning.suv)):
         lut = table_of(table, where)
         mirror = value_map(dataset, frame, meaning, where).mirror
@@ -152,38 +156,48 @@ def displayed(
     window = display_window(dataset, frame, meaning, where)
     if window is None:
         low, high = float(np.nanmin(values)), float(np.nanmax(values))
-        window = Window((low + high) / 2, max(high - low, 1e-12), "LINEAR_EXACT")
+        window = Window((low + high) / 2, max(high - low, 1e-12), LINEAR_EXACT)
     return windowed(values, window)
 
 
 def windowed(values: Values, window: Window) -> NDArray[np.float32]:
     """Brightness 0..1 through a window, PS3.3 C.11.2.1.2 and C.11.2.1.3."""
-    offset = values.astype(np.float64) - window.centre
-    if window.function == "SIGMOID":
-        return np.asarray(1 / (1 + np.exp(-4 * offset / window.width)), dtype=np.float32)
-    if window.function == "LINEAR_EXACT":
-        return np.asarray(np.clip(offset / window.width + 0.5, 0, 1), dtype=np.float32)
-    if window.width <= 1:
-        return np.asarray(offset > -0.5, dtype=np.float32)
-    return np.asarray(np.clip((offset + 0.5) / (window.width - 1) + 0.5, 0, 1), dtype=np.float32)
+    brightness = FUNCTIONS.get(window.function, _linear)
+    return np.asarray(brightness(values.astype(np.float64) - window.centre, window.width), dtype=np.float32)
 
 
-def _facts(dataset: Dataset, found: Meaning, where: str) -> dict[str, Any]:
-    """What later steps ask for: unit, presentation intent, window; only what is stated."""
-    window = display_window(dataset, 0, found, where)
+def _linear(offset: Values, width: float) -> Values:
+    return offset > -0.5 if width <= 1 else np.clip((offset + 0.5) / (width - 1) + 0.5, 0, 1)
+
+
+def _linear_exact(offset: Values, width: float) -> Values:
+    return np.clip(offset / width + 0.5, 0, 1)
+
+
+def _sigmoid(offset: Values, width: float) -> Values:
+    return 1 / (1 + np.exp(-4 * offset / width))
+
+
+# VOI LUT Function, PS3.3 C.11.2.1.3: brightness from the distance to the window's centre, and its width.
+FUNCTIONS = {LINEAR_EXACT: _linear_exact, "SIGMOID": _sigmoid}
+
+
+def _facts(dataset: Dataset, meant: Meaning, where: str) -> dict[str, Any]:
+    """Facts that later steps use: unit, presentation intent, window; only those that are stated."""
+    window = display_window(dataset, 0, meant, where)
     facts = {
-        "unit": found.unit,
+        "unit": meant.unit,
         "presentation_intent": text(dataset, "PresentationIntentType").lower(),
         "window": (window.centre, window.width, window.function) if window else None,
         "rescale_type": text(holder(dataset, "RescaleType", 0, "PixelValueTransformationSequence"), "RescaleType"),
-        "suv_bw_factor": found.suv,
+        "suv_bw_factor": meant.suv,
     }
     return {name: value for name, value in facts.items() if value not in ("", None)}
 
 
 def _real_world_unit(dataset: Dataset) -> str:
     mapping = mapping_of(dataset, 0)
-    code = None if mapping is None else item(mapping, "MeasurementUnitsCodeSequence")
+    code = None if mapping is None else first_item(mapping, "MeasurementUnitsCodeSequence")
     return "" if code is None else text(code, "CodeValue")
 
 

@@ -1,4 +1,4 @@
-"""Frames of one series to volumes: order, gaps, and what tells frames at one position apart. Design, section 5."""
+"""Volumes of the frames of one series: order, gaps, and the labels that distinguish frames at one position."""
 
 from __future__ import annotations
 
@@ -30,8 +30,9 @@ from isocenter.files.dicom.geometry import (
 from isocenter.files.format import ReadOptions
 from isocenter.values import DIRECTION_TOLERANCE, Floats
 
-MOST_LABELS = 3  # together; nobody varies time, echo and two of diffusion in one series
+MOST_LABELS = 3  # at once; nobody varies time, echo and two of diffusion in one series
 RANK = "rank of the instance number"
+NO_TIME = ("", ECHO)  # labels that are none of time
 NO_THICKNESS = 1.0  # mm; only a unit to write an affine with, see `_one_slice`
 
 SAME_PLACE = 0.01  # of the pixel spacing: what is nearer lies at the same depth
@@ -47,7 +48,7 @@ class Volume:
     frames:  [channel][repeat][slice]; None where a slice is missing
     kinds:   one a channel; empty for a channel whose kind is of no importance
     affine:  (4, 4) of (column, row, slice) to RAS+ mm
-    apart:   what tells the repeats apart, empty where there is only one
+    apart:   the label that distinguishes the repeats, empty where there is only one
     suffix:  for the name, where one series has several volumes
     """
 
@@ -65,6 +66,7 @@ class Volume:
 
     @property
     def missing(self) -> tuple[int, ...]:
+        """The slices for which there is no frame."""
         return tuple(n for n, frame in enumerate(self.frames[0][0]) if frame is None)
 
     @property
@@ -73,18 +75,18 @@ class Volume:
         return [next(frame for frame in slices if frame is not None) for slices in self.frames[0]]
 
     def times(self) -> tuple[float, ...] | None:
-        """s from the first repeat, None where it isn't known or isn't what tells the repeats apart."""
-        if self.apart in ("", ECHO):
+        """s from the first repeat, None where it is not known or does not distinguish the repeats."""
+        if self.apart in NO_TIME:
             return None
         if self.apart == TRIGGER:
-            found = [float(frame.labels[TRIGGER]) / 1000 for frame in self.repeats]  # type: ignore[arg-type]
+            times = [float(frame.labels[TRIGGER]) / 1000 for frame in self.repeats]  # type: ignore[arg-type]
         else:
-            told = [[f.time for f in slices if f is not None] for slices in self.frames[0]]
-            if any(time is None for slices in told for time in slices):
+            stated = [[f.time for f in slices if f is not None] for slices in self.frames[0]]
+            if any(time is None for slices in stated for time in slices):
                 return None
-            found = [min(time for time in slices if time is not None) for slices in told]
-        growing = all(later > earlier for earlier, later in pairwise(found))
-        return tuple(round(time - found[0], 6) for time in found) if growing else None
+            times = [min(time for time in slices if time is not None) for slices in stated]
+        growing = all(later > earlier for earlier, later in pairwise(times))
+        return tuple(round(time - times[0], 6) for time in times) if growing else None
 
 
 def volumes_of(frames: Sequence[Frame], where: str, options: ReadOptions) -> list[Volume]:
@@ -92,9 +94,9 @@ def volumes_of(frames: Sequence[Frame], where: str, options: ReadOptions) -> lis
 
     Different stacks that an object declares are volumes of their own. At one position there may be several frames:
     kinds (magnitude, phase) that cover the same grid equally often are channels, other kinds volumes of their own;
-    within a kind, repeats are told apart by what the file says about time, diffusion or echo, else by the rank of
+    within a kind, repeats are distinguished by what the file states about time, diffusion or echo, else by the rank of
     the instance number.
-    Raises GeometryError for the rest: see the design, section 5.
+    Raises GeometryError for frames that make no regular grid, or that nothing distinguishes.
     """
     refuse_copies(frames, where)
     stacks = by(frames, lambda frame: frame.stack)
@@ -108,12 +110,12 @@ def volumes_of(frames: Sequence[Frame], where: str, options: ReadOptions) -> lis
 
 
 def _of_objects(objects: list[list[Frame]], frames: Sequence[Frame], where: str, options: ReadOptions) -> list[Volume]:
-    """Multi-frame objects of one series: together where they fit on one grid, else each for itself."""
+    """Multi-frame objects of one series: one volume where they fit on one grid, else a volume each."""
     try:
         return _of_stack(frames, where, options)
     except GeometryError:
-        alone = [_of_stack(part, str(part[0].path), options) for part in objects]
-        return [volume for volumes in alone for volume in volumes]
+        parts = [_of_stack(part, str(part[0].path), options) for part in objects]
+        return [volume for volumes in parts for volume in volumes]
 
 
 def _of_stack(frames: Sequence[Frame], where: str, options: ReadOptions) -> list[Volume]:
@@ -138,7 +140,7 @@ def _of_stack(frames: Sequence[Frame], where: str, options: ReadOptions) -> list
 
 
 def _overlap(covers: list[Counter[int]]) -> bool:
-    """Whether kinds share positions: only then do they tell frames apart."""
+    """Whether kinds share positions: only then do they distinguish frames."""
     return any(set(a) & set(b) for n, a in enumerate(covers) for b in covers[n + 1 :])
 
 
@@ -153,15 +155,16 @@ def _volume(kinds: dict[str, list[Frame]], where: str, options: ReadOptions) -> 
         grids.append(slices)
     planes = [located(frame) for frame in grids[0][0]]
     if len(planes) == 1:
-        step, told = _one_slice(grids[0][0][0])
+        step, about_depth = _one_slice(grids[0][0][0])
         stack = Stack(step, (0,))
     else:
-        stack, told = stacked(planes, [f.name for f in grids[0][0]], where, fill_missing=options.fill_missing), ()
+        names_of_slices = [frame.name for frame in grids[0][0]]
+        stack, about_depth = stacked(planes, names_of_slices, where, fill_missing=options.fill_missing), ()
     if stack.missing:
-        told = (*told, f"{len(stack.missing)} missing slices are filled with padding")
+        about_depth = (*about_depth, f"{len(stack.missing)} missing slices are filled with padding")
     filled = tuple(tuple(_filled(slices, stack) for slices in repeats) for repeats in grids)
     affine = affine_of(planes[0], stack.step)
-    return Volume(filled, affine, tuple(names), apart, notes=(*notes, *told))
+    return Volume(filled, affine, tuple(names), apart, notes=(*notes, *about_depth))
 
 
 def _filled(slices: list[Frame], stack: Stack) -> tuple[Frame | None, ...]:
@@ -175,7 +178,7 @@ def _kind_order(kind: str) -> tuple[int, str]:
 
 
 def _one_slice(frame: Frame) -> tuple[Floats, tuple[str, ...]]:
-    """The step of a single slice, along the normal: what the file says of its thickness."""
+    """The step of a single slice, along the normal, as long as the stated thickness."""
     plane = located(frame)
     if frame.thickness is None:
         return plane.normal * NO_THICKNESS, (
@@ -186,21 +189,21 @@ def _one_slice(frame: Frame) -> tuple[Floats, tuple[str, ...]]:
 
 
 def _repeats(frames: list[Frame], where: str) -> tuple[list[list[Frame]], str, tuple[str, ...]]:
-    """([repeat][slice], what tells repeats apart, notes); slices in order of depth."""
+    """([repeat][slice], the label that distinguishes repeats, notes); slices in order of depth."""
     places = places_of(frames)
     groups: list[list[Frame]] = [[] for _ in range(max(places) + 1)]
     for place, frame in zip(places, frames, strict=True):
         groups[place].append(frame)
     if len(groups[0]) == 1:
         return [[group[0] for group in groups]], "", ()
-    apart = _what_tells_apart(groups)
+    apart = _distinguishing_labels(groups)
     ordered = [sorted(group, key=_label_key(apart)) for group in groups]
     if not apart:
         ordered = [_by_rank(group, where) for group in groups]
     volumes = [[group[n] for group in ordered] for n in range(len(ordered[0]))]
     volumes.sort(key=lambda slices: _in_time(slices, apart))
     how = " and ".join(apart) or RANK
-    return volumes, how, (f"{len(volumes)} volumes told apart by {how}",)
+    return volumes, how, (f"{len(volumes)} volumes distinguished by {how}",)
 
 
 def _by_rank(group: list[Frame], where: str) -> list[Frame]:
@@ -208,7 +211,7 @@ def _by_rank(group: list[Frame], where: str) -> list[Frame]:
     if len({frame.order for frame in group}) < len(group):
         names = ", ".join(frame.name for frame in group[:3])
         raise GeometryError(
-            f"nothing tells apart what lies at one position ({names}): neither time, diffusion, echo nor "
+            f"nothing distinguishes the frames at one position ({names}): neither time, diffusion, echo nor "
             "InstanceNumber (0020,0013)",
             where,
             "Put the files of each volume into a folder of their own",
@@ -216,20 +219,20 @@ def _by_rank(group: list[Frame], where: str) -> list[Frame]:
     return sorted(group, key=lambda frame: frame.order)
 
 
-def _what_tells_apart(groups: list[list[Frame]]) -> tuple[str, ...]:
-    """The label, or labels together, of which each position has the same set of different values; empty if none.
+def _distinguishing_labels(groups: list[list[Frame]]) -> tuple[str, ...]:
+    """The fewest labels of which each position has the same set of different values; empty if there are none.
 
-    Labels that are the same everywhere say nothing and are left out.
+    Labels that are the same everywhere distinguish nothing and are left out.
     """
     names = list(dict.fromkeys(name for frame in groups[0] for name in frame.labels))
     usual = (TEMPORAL, REFERENCE_TIME, TRIGGER, ACQUISITION, B_VALUE, DIRECTION, ECHO)
     names.sort(key=lambda name: usual.index(name) if name in usual else len(usual))
     varying = [name for name in names if len({frame.labels.get(name) for group in groups for frame in group}) > 1]
-    together = (names for count in range(1, MOST_LABELS + 1) for names in combinations(varying, count))
-    return next((names for names in together if _tells(groups, names)), ())
+    choices = (names for count in range(1, MOST_LABELS + 1) for names in combinations(varying, count))
+    return next((names for names in choices if _distinguish(groups, names)), ())
 
 
-def _tells(groups: list[list[Frame]], names: tuple[str, ...]) -> bool:
+def _distinguish(groups: list[list[Frame]], names: tuple[str, ...]) -> bool:
     key = _label_key(names)
     sets = [frozenset(key(frame) for frame in group) for group in groups]
     return len(sets[0]) == len(groups[0]) and all(values == sets[0] for values in sets)
@@ -253,7 +256,7 @@ def _in_time(slices: list[Frame], apart: tuple[str, ...]) -> tuple[float, ...]:
 
 
 def refuse_copies(frames: Sequence[Frame], where: str) -> None:
-    """The same object in two files: which one is meant cannot be known."""
+    """Refuse the same object in two files: which one is meant cannot be known."""
     owner: dict[str, Frame] = {}
     for frame in frames:
         first = owner.setdefault(frame.uid, frame) if frame.uid else frame
@@ -266,7 +269,7 @@ def refuse_copies(frames: Sequence[Frame], where: str) -> None:
 
 
 def refuse_uneven(frames: Sequence[Frame], places: list[int], where: str) -> None:
-    """Each place must have equally many frames: else one is doubled or another missing."""
+    """Refuse places with unequal numbers of frames: one is doubled or another missing."""
     counts = Counter(places)
     if len(set(counts.values())) == 1:
         return
@@ -282,7 +285,7 @@ def refuse_uneven(frames: Sequence[Frame], places: list[int], where: str) -> Non
 
 
 def refuse_mixture(frames: Sequence[Frame], where: str) -> None:
-    """One series is one grid: the same orientation, spacing, size and frame of reference everywhere."""
+    """Refuse frames of several orientations, spacings, sizes or frames of reference: one series is one grid."""
     for what, tag, key, alike in SHARED:
         odd = next((frame for frame in frames if not alike(key(frames[0]), key(frame))), None)
         if odd is not None:
@@ -303,7 +306,7 @@ def _near(tolerance: float, relative: float) -> Callable[[Any, Any], bool]:
     return lambda one, other: bool(np.allclose(one, other, atol=tolerance, rtol=relative))
 
 
-# (what, attribute, how a frame tells it, when two are the same)
+# (what, attribute, a frame's own, when two are the same)
 SHARED: tuple[tuple[str, str, Callable[[Frame], Any], Callable[[Any, Any], bool]], ...] = (
     (
         "orientations",
@@ -318,14 +321,14 @@ SHARED: tuple[tuple[str, str, Callable[[Frame], Any], Callable[[Any, Any], bool]
 
 
 def refuse_neighbours(frames: Sequence[Frame], places: list[int], where: str) -> None:
-    """Frames of one place must lie on each other: fields of view beside each other are no repeats."""
+    """Refuse frames of one depth that do not lie on each other: neighbouring fields of view are no repeats."""
     first: dict[int, Frame] = {}
     for frame, place in zip(frames, places, strict=True):
         other = first.setdefault(place, frame)
         apart = np.subtract(located(frame).position, located(other).position)
         if np.linalg.norm(apart) > SAME_FIELD * min(located(frame).spacing):
             raise GeometryError(
-                f"{other.name} and {frame.name} lie at one depth but {np.linalg.norm(apart):.3g} mm beside each other "
+                f"{other.name} and {frame.name} lie at one depth but {np.linalg.norm(apart):.3g} mm from each other "
                 "(ImagePositionPatient (0020,0032))",
                 where,
                 "Read the slices of each field of view apart: put them into folders of their own",
@@ -333,7 +336,7 @@ def refuse_neighbours(frames: Sequence[Frame], places: list[int], where: str) ->
 
 
 def places_of(frames: Sequence[Frame]) -> list[int]:
-    """Which place along the normal each frame has, from 0; what lies closer than 1 % of a pixel shares one."""
+    """The place of each frame along the normal, from 0; frames closer than 1 % of a pixel share one."""
     planes = [located(frame) for frame in frames]
     depth = depths(planes)
     order = np.argsort(depth, kind="stable")
@@ -344,15 +347,15 @@ def places_of(frames: Sequence[Frame]) -> list[int]:
 
 
 def located(frame: Frame) -> Plane:
-    """The frame's plane, which volumes take for granted."""
+    """The frame's plane. Raises GeometryError where it states none."""
     if frame.plane is None:
-        raise GeometryError("does not say where it lies", str(frame.path), "Export the series again")
+        raise GeometryError("does not state where it lies", str(frame.path), "Export the series again")
     return frame.plane
 
 
 def by(frames: Sequence[Frame], key: Key) -> dict[Any, list[Frame]]:
     """Frames in groups with the same key, both in the order in which they come."""
-    found: dict[Hashable, list[Frame]] = defaultdict(list)
+    groups: dict[Hashable, list[Frame]] = defaultdict(list)
     for frame in frames:
-        found[key(frame)].append(frame)
-    return dict(found)
+        groups[key(frame)].append(frame)
+    return dict(groups)

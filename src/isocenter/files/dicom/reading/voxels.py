@@ -1,4 +1,4 @@
-"""Voxels of a volume or picture stack, read from their files when they are asked for: all, or one region."""
+"""The voxels of a volume or picture stack, read from their files on demand: all, or one region."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from isocenter.errors import FormatError, IsocenterError
 from isocenter.files.dicom.header import Header
-from isocenter.files.dicom.reading.pixel_layout import GET_AGAIN, MONOCHROME, Layout
+from isocenter.files.dicom.reading.codecs import CODEC_ERRORS
+from isocenter.files.dicom.reading.pixel_layout import GET_AGAIN, Layout
 from isocenter.files.dicom.reading.pixels import MOST_THREADS, decoded, has_pixels, stored_bits
 from isocenter.files.dicom.reading.value_map import ValueMap
 from isocenter.files.dicom.reading.values import Meaning, rescaled
+from isocenter.files.dicom.tags import PYDICOM_ERRORS
 from isocenter.files.dicom.warnings import quiet
 from isocenter.values import Deferred
 
@@ -78,7 +80,7 @@ def load(plan: Plan) -> NDArray[Any]:
     if plan.fill is not None:
         out[...] = plan.fill
     workers = max(1, min(MOST_THREADS, os.cpu_count() or 1, len(plan.files)))
-    with quiet(), ThreadPoolExecutor(workers) as pool:  # what is odd about the headers was noted when they were read
+    with quiet(), ThreadPoolExecutor(workers) as pool:  # warnings about headers were noted when they were read
         list(pool.map(lambda file: _placed(file, plan, out), plan.files))
     return _turned(out, plan)
 
@@ -125,9 +127,9 @@ def _narrowed(
 def _placed(file: tuple[str, tuple[Place, ...]], plan: Plan, out: NDArray[Any]) -> None:
     try:
         _place(file, plan, out)
-    except (IsocenterError, MemoryError):
+    except IsocenterError:
         raise
-    except Exception as error:  # what libraries throw at damaged pixels can be anything
+    except (*PYDICOM_ERRORS, *CODEC_ERRORS) as error:
         reason = f"{type(error).__name__}: {error}"
         raise FormatError(f"the pixels cannot be decoded ({reason})", file[0], "Get the file again") from error
 
@@ -176,11 +178,11 @@ def _put(values: NDArray[Any], place: Place, plan: Plan, out: NDArray[Any]) -> N
 
 def _whole(path: str) -> pydicom.Dataset:
     try:
-        with quiet():  # `header` has kept what is odd about it
+        with quiet():  # `header` has kept its warnings
             dataset = pydicom.dcmread(path, force=True)
     except OSError as error:
         raise FormatError(f"cannot be read any more ({error.strerror})", path, "Was the file moved?") from error
-    except Exception as error:  # a file that is cut short in the middle of its pixels
+    except PYDICOM_ERRORS as error:  # a file that is cut short in the middle of its pixels
         raise FormatError(f"the pixel data are damaged ({error})", path, "Get the file again") from error
     if not has_pixels(dataset):  # the header began an element whose end the file does not hold
         raise FormatError("the pixel data are cut short", path, "Get the file again")
@@ -196,10 +198,10 @@ def _turned(out: NDArray[Any], plan: Plan) -> NDArray[Any]:
 
 @dataclass(frozen=True)
 class Plain:
-    """Where the pixels of a file lie and what they mean, so that its header is not read a second time.
+    """The place and the meaning of a file's uncompressed pixels, so that its header is not read a second time.
 
     offset: bytes from the file's start to its first frame
-    values: what the stored values of every frame mean
+    values: the map of every frame's stored values
     """
 
     offset: int
@@ -208,16 +210,20 @@ class Plain:
 
     @property
     def stored(self) -> np.dtype[Any]:
-        """The words that lie in the file."""
-        kind = "u" if self.layout.keyword == "PixelData" else "f"
-        return np.dtype(f"<{kind}{self.layout.allocated // 8}")
+        """The type of the words in the file."""
+        return np.dtype(self.layout.word)
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether every stored word, with all its bits, is its value."""
+        return self.values.is_identity and self.layout.stored == self.layout.allocated
 
 
 def plain_of(head: Header, layout: Layout, values: ValueMap) -> Plain | None:
-    """None for what has to be decoded, and for pixels of another length than the header says: decoding tells why."""
+    """None for what has to be decoded, and for pixels of another length than stated: decoding refuses those."""
     if head.offset is None or head.is_compressed or layout.syntax not in PLAIN:
         return None
-    if layout.photometric not in MONOCHROME or layout.allocated % 8:
+    if layout.colour or layout.allocated % 8:
         return None
     frame, length = layout.frame_bits // 8, head.length or 0
     if not 0 <= length - frame * layout.frames < max(frame, 2):
@@ -229,20 +235,13 @@ def put_plain(file: BinaryIO, plain: Plain, frame: int, where: str, target: NDAr
     """One frame's values into `target` (rows, columns). Raises FormatError where the file is no longer that long."""
     size = plain.layout.frame_bits // 8
     file.seek(plain.offset + frame * size)
-    straight = _is_itself(plain) and _are_same_words(plain.layout.dtype, target)
+    straight = plain.is_identity and _are_same_words(plain.layout.dtype, target)
     words = target if straight else np.empty((plain.layout.rows, plain.layout.columns), plain.stored)
     if file.readinto(words) != size:  # type: ignore[attr-defined]
         raise FormatError("the pixel data are cut short", where, GET_AGAIN)
     if not straight:
-        whole = words if words.dtype.kind == "f" else stored_bits(words, plain.layout)
+        whole = words if plain.layout.is_floating else stored_bits(words, plain.layout)
         target[...] = plain.values(whole)
-
-
-def _is_itself(plain: Plain) -> bool:
-    """Whether a stored word is its value: every bit of it counts, and the line is 1 and 0."""
-    layout, values = plain.layout, plain.values
-    is_line = values.table is None and values.mirror is None and not values.strict
-    return is_line and (values.slope, values.intercept) == (1, 0) and layout.stored == layout.allocated
 
 
 def _are_same_words(dtype: np.dtype[Any], target: NDArray[Any]) -> bool:
