@@ -17,7 +17,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, MediaS
 
 from isocenter.errors import FormatError, IsocenterError
 from isocenter.files import read
-from isocenter.files.dicom.header import check_pixels, header
+from isocenter.files.dicom.header import check_pixels, read_header
 from isocenter.files.dicom.reading.series import dicom_files, listed
 from written_dicom import sequence, write_slice
 
@@ -28,7 +28,7 @@ def slice_(tmp_path: Path) -> Path:
 
 
 def test_the_place_of_the_pixels_is_told(slice_: Path) -> None:
-    head = header(slice_)
+    head = read_header(slice_)
     assert head.offset is not None and head.length == 24
     assert slice_.read_bytes()[head.offset : head.offset + 24] == np.arange(12, dtype="<u2").tobytes()
 
@@ -54,7 +54,7 @@ def test_a_name_decides_only_where_the_content_does_not(slice_: Path, tmp_path: 
 def test_pixels_that_are_cut_short_are_refused(slice_: Path, cut: int) -> None:
     slice_.write_bytes(slice_.read_bytes()[:-cut])
     with pytest.raises(FormatError, match=f"cut short: {24 - cut} bytes where 24 belong"):
-        check_pixels(header(slice_))
+        check_pixels(read_header(slice_))
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_compressed_pixels_that_are_cut_short_are_refused(tmp_path: Path) -> Non
     for cut in (1, 8, 20):  # in the delimiter, before it, in the fragment
         path.write_bytes(whole[:-cut])
         with pytest.raises(FormatError, match="damaged or cut short"):
-            check_pixels(header(path))
+            check_pixels(read_header(path))
 
 
 def test_a_deflated_file_that_inflates_without_end_is_refused(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_a_deflated_file_that_inflates_without_end_is_refused(tmp_path: Path) ->
         pydicom.filewriter.write_file_meta_info(file, meta, enforce_standard=False)
         file.write(packed)
     with pytest.raises(FormatError, match="inflates to more than"):
-        header(path)
+        read_header(path)
 
 
 def dicomdir(folder: Path, *parts: list[str]) -> Path:
@@ -131,7 +131,7 @@ def dicomdir(folder: Path, *parts: list[str]) -> Path:
 def test_a_dicomdir_leads_to_its_files(slice_: Path, tmp_path: Path) -> None:
     there = slice_.rename(tmp_path / "SLICE")
     path = dicomdir(tmp_path, ["SLICE"], ["GONE", "FILE"])
-    assert listed(header(path)) == [there.resolve()]
+    assert listed(read_header(path)) == [there.resolve()]
     assert read(path).shape == (1, 4, 3, 1)
 
 

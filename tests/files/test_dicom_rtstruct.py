@@ -20,7 +20,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files import read
-from isocenter.files.dicom.reading.rtstruct import SOP_CLASS, polygon, rasterise, references
+from isocenter.files.dicom.reading.rtstruct import STRUCTURE_SET, polygon, rasterise, references
 from isocenter.values import Code, Geometry
 from written_dicom import sequence
 
@@ -49,7 +49,7 @@ def structure_set(path: Path, regions: dict[str, Sequence[Contour]], kind: str =
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset.SOPClassUID, dataset.SOPInstanceUID, dataset.Modality = SOP_CLASS, "1.2.3.9", "RTSTRUCT"
+    dataset.SOPClassUID, dataset.SOPInstanceUID, dataset.Modality = STRUCTURE_SET, "1.2.3.9", "RTSTRUCT"
     dataset.StructureSetROISequence, dataset.ROIContourSequence = [], []
     for n, (name, contours) in enumerate(regions.items(), start=1):
         dataset.StructureSetROISequence += sequence(

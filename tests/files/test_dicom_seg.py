@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files import read
-from isocenter.files.dicom.reading import seg as dicom_seg
+from isocenter.files.dicom import read_segmentation
 from isocenter.values import Code, Geometry, Label
 
 LIVER = Label(1, "Liver", (221, 130, 101), Code("SCT", "10200004", "Liver"))
@@ -47,7 +47,7 @@ def save(dataset: Dataset, path: Path) -> Path:
 
 def test_a_liver_lies_on_its_ct(data: Path):
     source = read(data / "dicom/series/ct_3slices_with_seg")
-    segments = dicom_seg.read(data / "dicom/files/dcmqi_seg_liver.dcm", on=source.geometry)
+    segments = read_segmentation(data / "dicom/files/dcmqi_seg_liver.dcm", on=source.geometry)
     stored = pydicom.dcmread(data / "dicom/files/dcmqi_seg_liver.dcm")
     assert segments.geometry is source.geometry
     assert segments.data.sum() == stored.pixel_array.sum() == 107098
@@ -61,25 +61,25 @@ def test_a_liver_lies_on_its_ct(data: Path):
 
 def test_its_own_grid_is_that_of_the_ct(data: Path):
     source = read(data / "dicom/series/ct_3slices_with_seg")
-    own = dicom_seg.read(data / "dicom/files/dcmqi_seg_liver.dcm")
+    own = read_segmentation(data / "dicom/files/dcmqi_seg_liver.dcm")
     assert own.geometry.equals(source.geometry)
-    assert_array_equal(own.data, dicom_seg.read(own.source.paths[0], on=source.geometry).data)  # type: ignore[union-attr]
+    assert_array_equal(own.data, read_segmentation(own.source.paths[0], on=source.geometry).data)  # type: ignore[union-attr]
 
 
 def test_names_colours_and_codes_are_kept(data: Path):
-    [label] = dicom_seg.read(data / "dicom/files/dcmqi_seg_liver.dcm").labels
+    [label] = read_segmentation(data / "dicom/files/dcmqi_seg_liver.dcm").labels
     assert label == Label(1, "Liver", (221, 130, 101), Code("SRT", "T-62000", "Liver"))
 
 
 def test_compressed_segmentations_are_the_uncompressed_one(data: Path):
-    plain = dicom_seg.read(data / "dicom/files/dcmqi_seg_liver.dcm")
+    plain = read_segmentation(data / "dicom/files/dcmqi_seg_liver.dcm")
     for name in ("pydicomdata_liver_j2k", "pydicomdata_liver_deflate"):
-        assert_array_equal(dicom_seg.read(data / f"dicom/files/{name}.dcm").data, plain.data)
+        assert_array_equal(read_segmentation(data / f"dicom/files/{name}.dcm").data, plain.data)
 
 
 def test_overlapping_segments_are_one_channel_each(data: Path):
     path = data / "dicom/files/dcmqi_seg_partial_overlaps.dcm"
-    image = dicom_seg.read(path)
+    image = read_segmentation(path)
     stored = pydicom.dcmread(path)
     assert image.channels == ("GREEN", "ORANGE", "PURPLE", "LIGHT_BLUE", "DARK_BLUE")
     assert image.notes == ("segments overlap: one channel a segment",)
@@ -89,21 +89,21 @@ def test_overlapping_segments_are_one_channel_each(data: Path):
 
 
 def test_fractions_count_from_one_half_on_and_it_is_said(data: Path):
-    binary = dicom_seg.read(data / "dicom/files/highdicom_seg_image_ct_binary.dcm")
-    fractional = dicom_seg.read(data / "dicom/files/highdicom_seg_image_ct_true_fractional.dcm")
+    binary = read_segmentation(data / "dicom/files/highdicom_seg_image_ct_binary.dcm")
+    fractional = read_segmentation(data / "dicom/files/highdicom_seg_image_ct_true_fractional.dcm")
     assert_array_equal(fractional.data, binary.data)
     assert fractional.notes == ("a voxel belongs to a segment from a probability of one half on",)
 
 
 def test_a_segmentation_of_a_radiograph_lies_on_its_pixels(data: Path):
     path = data / "dicom/files/highdicom_seg_image_cr_binary.dcm"
-    assert_array_equal(dicom_seg.read(path).data[0], pydicom.dcmread(path).pixel_array)
+    assert_array_equal(read_segmentation(path).data[0], pydicom.dcmread(path).pixel_array)
     with pytest.raises(GeometryError, match="16 x 16 pixels without position"):
-        dicom_seg.read(path, on=Geometry.of_pixels((16, 17)))
+        read_segmentation(path, on=Geometry.of_pixels((16, 17)))
 
 
 def test_which_images_it_was_drawn_on_is_told(data: Path):
-    facts = dicom_seg.read(data / "dicom/files/dcmqi_seg_23x38x3.dcm").facts
+    facts = read_segmentation(data / "dicom/files/dcmqi_seg_23x38x3.dcm").facts
     sources = [pydicom.dcmread(p) for p in (data / "dicom/series/ct_23x38x3_with_seg").glob("*.dcm")]
     assert facts["source_series"] == (sources[0].SeriesInstanceUID,)
     assert set(facts["source_instances"]) == {source.SOPInstanceUID for source in sources}
@@ -111,13 +111,13 @@ def test_which_images_it_was_drawn_on_is_told(data: Path):
 
 def test_a_missing_plane_is_background(data: Path, tmp_path: Path):
     dataset = pydicom.dcmread(data / "dicom/files/dcmqi_seg_23x38x3.dcm")
-    whole = dicom_seg.read(data / "dicom/files/dcmqi_seg_23x38x3.dcm")
+    whole = read_segmentation(data / "dicom/files/dcmqi_seg_23x38x3.dcm")
     frames = np.stack([dataset.pixel_array[n] for n in (0, 2)])
     dataset.PerFrameFunctionalGroupsSequence = [dataset.PerFrameFunctionalGroupsSequence[n] for n in (0, 2)]
     dataset.NumberOfFrames = 2
     packed = np.packbits(frames, axis=None, bitorder="little").tobytes()
     dataset.PixelData = packed + b"\0" * (len(packed) % 2)
-    thinned = dicom_seg.read(save(dataset, tmp_path / "two.dcm"))
+    thinned = read_segmentation(save(dataset, tmp_path / "two.dcm"))
     assert thinned.geometry.equals(whole.geometry)
     assert not thinned.data[..., 1].any()
     assert_array_equal(thinned.data[..., [0, 2]], whole.data[..., [0, 2]])
@@ -143,7 +143,7 @@ def test_a_label_map_kind_brings_its_own_numbers(data: Path, tmp_path: Path, col
     made = highdicom.seg.Segmentation(
         sources, truth, "LABELMAP", described, "1.2.3", 1, "1.2.4", 1, "maker", "model", "1", "0"
     )
-    image = dicom_seg.read(save(made, tmp_path / "map.dcm"), on=read(files[0].parent).geometry)
+    image = read_segmentation(save(made, tmp_path / "map.dcm"), on=read(files[0].parent).geometry)
     assert_array_equal(image.data[0], truth.T)
     assert [label.value for label in image.labels] == [3, 40, 250]
 
@@ -156,39 +156,39 @@ def test_another_grid_is_refused_with_the_distance(data: Path):
     moved = np.array(grid.affine)
     moved[0, 3] += 0.2
     with pytest.raises(GeometryError, match=r"lies 0\.2 mm from the image's voxel centres"):
-        dicom_seg.read(data / "dicom/files/dcmqi_seg_liver.dcm", on=Geometry(grid.shape, moved))
+        read_segmentation(data / "dicom/files/dcmqi_seg_liver.dcm", on=Geometry(grid.shape, moved))
 
 
 def test_another_frame_of_reference_is_refused(data: Path):
     grid = read(data / "dicom/series/ct_3slices_with_seg").geometry
     other = Geometry(grid.shape, grid.affine, frame_of_reference="1.2.3")
     with pytest.raises(GeometryError, match="another frame of reference"):
-        dicom_seg.read(data / "dicom/files/dcmqi_seg_liver.dcm", on=other)
+        read_segmentation(data / "dicom/files/dcmqi_seg_liver.dcm", on=other)
 
 
 def test_a_segment_outside_the_image_is_refused(data: Path):
     grid = read(data / "dicom/series/ct_3slices_with_seg").geometry
     with pytest.raises(GeometryError, match="reaches out of the image"):
-        dicom_seg.read(
+        read_segmentation(
             data / "dicom/files/dcmqi_seg_liver.dcm", on=grid.cropped((slice(0, 512), slice(0, 512), slice(0, 2)))
         )
 
 
 def test_an_image_is_no_segmentation(data: Path):
     with pytest.raises(FormatError, match="is no DICOM segmentation"):
-        dicom_seg.read(data / "dicom/files/pydicom_CT_small.dcm")
+        read_segmentation(data / "dicom/files/pydicom_CT_small.dcm")
 
 
 def test_tiles_of_a_slide_are_refused(data: Path):
     with pytest.raises(FormatError, match="tiles of a slide"):
-        dicom_seg.read(data / "dicom/files/highdicom_seg_image_sm_dots_tiled_full.dcm")
+        read_segmentation(data / "dicom/files/highdicom_seg_image_sm_dots_tiled_full.dcm")
 
 
 def test_an_undescribed_segment_is_refused(data: Path, tmp_path: Path):
     dataset = pydicom.dcmread(data / "dicom/files/dcmqi_seg_23x38x3.dcm")
     dataset.PerFrameFunctionalGroupsSequence[1].SegmentIdentificationSequence[0].ReferencedSegmentNumber = 7
     with pytest.raises(FormatError, match=r"undescribed segments \[7\]"):
-        dicom_seg.read(save(dataset, tmp_path / "seven.dcm"))
+        read_segmentation(save(dataset, tmp_path / "seven.dcm"))
 
 
 def test_planes_at_uneven_distances_are_refused_without_their_image(data: Path, tmp_path: Path):
@@ -196,4 +196,4 @@ def test_planes_at_uneven_distances_are_refused_without_their_image(data: Path, 
     position = dataset.PerFrameFunctionalGroupsSequence[1].PlanePositionSequence[0]
     position.ImagePositionPatient = [*position.ImagePositionPatient[:2], position.ImagePositionPatient[2] + 0.6]
     with pytest.raises(GeometryError, match="unevenly spaced"):
-        dicom_seg.read(save(dataset, tmp_path / "uneven.dcm"))
+        read_segmentation(save(dataset, tmp_path / "uneven.dcm"))

@@ -17,8 +17,7 @@ from pydicom.dataset import Dataset
 
 from isocenter.errors import FormatError, GeometryError, UsageError
 from isocenter.files import read, read_volumes
-from isocenter.files.dicom.reading import seg as dicom_seg
-from isocenter.files.dicom.writing import seg as dicom_seg_write
+from isocenter.files.dicom import read_segmentation, write_segmentation
 from isocenter.values import Code, Geometry, Image, Label, Source
 from written_dicom import write_slice
 
@@ -66,16 +65,16 @@ def test_what_is_written_on_a_real_series_is_read_again_voxel_by_voxel(data: Pat
     volumes = read_volumes(data / "dicom/series" / name)
     source = volumes[next(iter(volumes))]
     truth = marked(source.geometry)
-    dicom_seg_write.write(truth, LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
-    again = dicom_seg.read(tmp_path / "seg.dcm", on=source.geometry)
+    write_segmentation(truth, LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
+    again = read_segmentation(tmp_path / "seg.dcm", on=source.geometry)
     assert_array_equal(again.data[0], truth)
-    assert dicom_seg.read(tmp_path / "seg.dcm").geometry.equals(source.geometry)
+    assert read_segmentation(tmp_path / "seg.dcm").geometry.equals(source.geometry)
 
 
 def test_highdicom_reads_what_is_written(data: Path, tmp_path: Path):
     source = read(data / "dicom/series/mr_hippocrop_study1")
     truth = marked(source.geometry)
-    dicom_seg_write.write(truth, LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
+    write_segmentation(truth, LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
     volume = highdicom.seg.segread(tmp_path / "seg.dcm").get_volume(combine_segments=True)
     lps = np.diag([-1, -1, 1, 1]) @ source.geometry.affine
     index = np.linalg.solve(volume.affine, lps)  # highdicom counts slices, rows, columns
@@ -86,7 +85,7 @@ def test_highdicom_reads_what_is_written(data: Path, tmp_path: Path):
 
 def test_a_result_belongs_to_the_same_patient_study_and_frame_of_reference(data: Path, tmp_path: Path):
     source = read(data / "dicom/series/mr_hippocrop_study1")
-    dicom_seg_write.write(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
+    write_segmentation(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
     result = pydicom.dcmread(tmp_path / "seg.dcm")
     original = pydicom.dcmread(source.source.paths[0])  # type: ignore[union-attr]
     for keyword in ("PatientID", "PatientName", "StudyInstanceUID", "FrameOfReferenceUID", "StudyDate"):
@@ -100,8 +99,8 @@ def test_a_result_belongs_to_the_same_patient_study_and_frame_of_reference(data:
 
 def test_names_codes_and_colours_survive_and_lesions_are_no_organs(data: Path, tmp_path: Path):
     source = read(data / "dicom/series/ct_23x38x3_with_seg")
-    dicom_seg_write.write(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
-    read_again = dicom_seg.read(tmp_path / "seg.dcm").labels
+    write_segmentation(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
+    read_again = read_segmentation(tmp_path / "seg.dcm").labels
     assert read_again[:2] == (LIVER, TUMOUR)
     assert read_again[2] == Label(3, "rest", None, Code("SCT", "85756007", "Tissue"))
     categories = [
@@ -114,16 +113,16 @@ def test_names_codes_and_colours_survive_and_lesions_are_no_organs(data: Path, t
 def test_background_is_no_segment(data: Path, tmp_path: Path):
     source = read(data / "dicom/series/ct_23x38x3_with_seg")
     labels = (Label(0, "background"), *LABELS)
-    dicom_seg_write.write(marked(source.geometry), labels, source, tmp_path / "seg.dcm", algorithm_name="test")
-    assert [label.value for label in dicom_seg.read(tmp_path / "seg.dcm").labels] == [1, 2, 3]
+    write_segmentation(marked(source.geometry), labels, source, tmp_path / "seg.dcm", algorithm_name="test")
+    assert [label.value for label in read_segmentation(tmp_path / "seg.dcm").labels] == [1, 2, 3]
 
 
 def test_values_with_gaps_become_segments_without_gaps(data: Path, tmp_path: Path):
     source = read(data / "dicom/series/ct_23x38x3_with_seg")
     truth = np.array([0, 4, 9], np.uint8)[marked(source.geometry, 2)]
     labels = (Label(9, "nine"), Label(4, "four"))
-    dicom_seg_write.write(truth, labels, source, tmp_path / "seg.dcm", algorithm_name="test")
-    again = dicom_seg.read(tmp_path / "seg.dcm", on=source.geometry)
+    write_segmentation(truth, labels, source, tmp_path / "seg.dcm", algorithm_name="test")
+    again = read_segmentation(tmp_path / "seg.dcm", on=source.geometry)
     assert [(label.value, label.name) for label in again.labels] == [(1, "four"), (2, "nine")]
     assert_array_equal(np.array([0, 4, 9])[again.data[0]], truth)
 
@@ -132,23 +131,23 @@ def test_only_planes_with_a_segment_become_frames(data: Path, tmp_path: Path):
     source = read(data / "dicom/series/mr_hippocrop_study1")
     truth = np.zeros(source.geometry.shape, np.uint8)
     truth[3:5, 4:6, 20] = 1
-    dicom_seg_write.write(truth, (LIVER,), source, tmp_path / "seg.dcm", algorithm_name="test")
+    write_segmentation(truth, (LIVER,), source, tmp_path / "seg.dcm", algorithm_name="test")
     assert pydicom.dcmread(tmp_path / "seg.dcm").NumberOfFrames == 1
-    assert_array_equal(dicom_seg.read(tmp_path / "seg.dcm", on=source.geometry).data[0], truth)
+    assert_array_equal(read_segmentation(tmp_path / "seg.dcm", on=source.geometry).data[0], truth)
 
 
 def test_an_empty_map_is_written_and_read_as_empty(data: Path, tmp_path: Path):
     source = read(data / "dicom/series/ct_23x38x3_with_seg")
     empty = np.zeros(source.geometry.shape, np.uint8)
-    dicom_seg_write.write(empty, (LIVER,), source, tmp_path / "seg.dcm", algorithm_name="test")
-    assert not dicom_seg.read(tmp_path / "seg.dcm", on=source.geometry).data.any()
+    write_segmentation(empty, (LIVER,), source, tmp_path / "seg.dcm", algorithm_name="test")
+    assert not read_segmentation(tmp_path / "seg.dcm", on=source.geometry).data.any()
 
 
 def test_a_radiograph_gets_its_segmentation(data: Path, tmp_path: Path):
     source = read(data / "dicom/files/highdicom_dx_image.dcm")
     truth = marked(source.geometry)
-    dicom_seg_write.write(truth, LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
-    assert_array_equal(dicom_seg.read(tmp_path / "seg.dcm", on=source.geometry).data[0], truth)
+    write_segmentation(truth, LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
+    assert_array_equal(read_segmentation(tmp_path / "seg.dcm", on=source.geometry).data[0], truth)
 
 
 @given(
@@ -184,8 +183,8 @@ def test_any_oblique_series_gets_its_voxels_back(
         )
     source = read(folder)
     truth = np.random.default_rng(seed).integers(0, 4, source.geometry.shape).astype(np.uint8)
-    dicom_seg_write.write(truth, LABELS, source, folder / "seg.dcm", algorithm_name="test")
-    assert_array_equal(dicom_seg.read(folder / "seg.dcm", on=source.geometry).data[0], truth)
+    write_segmentation(truth, LABELS, source, folder / "seg.dcm", algorithm_name="test")
+    assert_array_equal(read_segmentation(folder / "seg.dcm", on=source.geometry).data[0], truth)
 
 
 def simple(folder: Path, **tags: Any) -> Image:
@@ -204,15 +203,15 @@ def test_a_series_that_does_not_tell_its_slice_thickness_gets_its_segmentation(
     """Type 2 in PS3.3 C.7.6.2: it may be unknown."""
     source = simple(tmp_path / "series", **thickness)
     truth = marked(source.geometry)
-    dicom_seg_write.write(truth, LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
-    assert_array_equal(dicom_seg.read(tmp_path / "seg.dcm", on=source.geometry).data[0], truth)
+    write_segmentation(truth, LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
+    assert_array_equal(read_segmentation(tmp_path / "seg.dcm", on=source.geometry).data[0], truth)
 
 
 def test_the_patients_name_stands_in_no_warning(tmp_path: Path):
     source = simple(tmp_path / "series", PatientName="Secret")  # one component, which is unusual
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
-        dicom_seg_write.write(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
+        write_segmentation(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
     assert not [one for one in heard if "Secret" in str(one.message)]
 
 
@@ -222,7 +221,7 @@ def test_the_patients_name_stands_in_no_warning(tmp_path: Path):
 def test_a_value_without_label_is_refused_and_nothing_is_written(data: Path, tmp_path: Path):
     source = read(data / "dicom/series/ct_23x38x3_with_seg")
     with pytest.raises(FormatError, match=r"values \[2, 3\] without a label"):
-        dicom_seg_write.write(marked(source.geometry), (LIVER,), source, tmp_path / "seg.dcm", algorithm_name="test")
+        write_segmentation(marked(source.geometry), (LIVER,), source, tmp_path / "seg.dcm", algorithm_name="test")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -231,7 +230,7 @@ def test_what_is_no_label_is_refused(data: Path, tmp_path: Path, value: float, s
     source = read(data / "dicom/series/ct_23x38x3_with_seg")
     odd = np.full(source.geometry.shape, value)
     with pytest.raises(FormatError, match=said):
-        dicom_seg_write.write(
+        write_segmentation(
             odd if value == 0.5 else odd.astype(int), LABELS, source, tmp_path / "a.dcm", algorithm_name="x"
         )
 
@@ -240,26 +239,26 @@ def test_an_existing_file_is_not_replaced(data: Path, tmp_path: Path):
     source = read(data / "dicom/series/ct_23x38x3_with_seg")
     (tmp_path / "seg.dcm").write_bytes(b"mine")
     with pytest.raises(UsageError, match="exists already"):
-        dicom_seg_write.write(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
+        write_segmentation(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
     assert (tmp_path / "seg.dcm").read_bytes() == b"mine"
 
 
 def test_a_source_that_is_no_dicom_is_refused(tmp_path: Path):
     source = Image(np.zeros((1, 3, 4, 5)), Geometry((3, 4, 5), np.eye(4)), source=Source("nifti", ("a.nii",)))
     with pytest.raises(FormatError, match="needs a DICOM series"):
-        dicom_seg_write.write(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
+        write_segmentation(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
 
 
 def test_a_series_without_frame_of_reference_is_refused(data: Path, tmp_path: Path):
     source = read(data / "dicom/series/mr_hitachi_oblique")
     with pytest.raises(FormatError, match="no FrameOfReferenceUID"):
-        dicom_seg_write.write(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
+        write_segmentation(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
 
 
 def test_a_picture_of_less_than_a_byte_is_refused(tmp_path: Path):
     source = read(write_slice(tmp_path / "tiny.dcm", np.zeros((2, 3), np.int16), SliceThickness="1"))
     with pytest.raises(FormatError, match="fewer than 8 pixels"):
-        dicom_seg_write.write(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
+        write_segmentation(marked(source.geometry), LABELS, source, tmp_path / "seg.dcm", algorithm_name="test")
 
 
 def test_a_map_on_a_turned_grid_is_refused(data: Path, tmp_path: Path):
@@ -268,4 +267,4 @@ def test_a_map_on_a_turned_grid_is_refused(data: Path, tmp_path: Path):
         source.data[:, ::-1], source.geometry.permuted((0, 1, 2), (True, False, False)), source=source.source
     )
     with pytest.raises(GeometryError, match="another grid than its image"):
-        dicom_seg_write.write(marked(turned.geometry), LABELS, turned, tmp_path / "seg.dcm", algorithm_name="test")
+        write_segmentation(marked(turned.geometry), LABELS, turned, tmp_path / "seg.dcm", algorithm_name="test")

@@ -16,7 +16,7 @@ from pydicom.uid import DigitalXRayImageStorageForPresentation, MammographyCADSR
 
 from isocenter.errors import DatasetError, FormatError, GeometryError
 from isocenter.files import DatasetOptions, read_dataset
-from isocenter.files.dicom.reading import sr as dicom_sr
+from isocenter.files.dicom import read_report
 from isocenter.files.dicom.reading.sr import bounds
 from isocenter.values import BoundingBoxes
 from written_dicom import sequence, write_slice
@@ -267,23 +267,23 @@ def test_findings_of_a_mammography_cad_report_are_boxes_unless_they_are_hidden(t
     path = cad_report(tmp_path / "cad.dcm", image)
     assert_array_equal(only_boxes(tmp_path).corners, [[3, 5, 9, 9]])
     assert only_boxes(tmp_path).names == ("Mammography breast density",)
-    assert [one.score for one in dicom_sr.read(path).marked] == [0.875]
+    assert [one.score for one in read_report(path).marked] == [0.875]
 
 
 def test_reports_of_other_programs_are_read(data):
-    viewer = dicom_sr.read(data / "dicom" / "files" / "dwv_tid1500_0_sr_roi.dcm")
+    viewer = read_report(data / "dicom" / "files" / "dwv_tid1500_0_sr_roi.dcm")
     assert [one.name for one in viewer.marked] == ["finding"] * 3
     assert_allclose(np.concatenate(viewer.marked[0].bounds), [4.139, 4.101, 7.975, 7.975], atol=0.2)
-    [circle] = dicom_sr.read(data / "dicom" / "files" / "highdicom_sr_document.dcm").marked
+    [circle] = read_report(data / "dicom" / "files" / "highdicom_sr_document.dcm").marked
     assert (circle.name, circle.graphic) == ("Spinal cord", "CIRCLE")
     assert_array_equal(np.concatenate(circle.bounds), [47, 41, 69, 63])
-    by_segments = dicom_sr.read(data / "dicom" / "files" / "dcmqi_sr_example_sr.dcm")
+    by_segments = read_report(data / "dicom" / "files" / "dcmqi_sr_example_sr.dcm")
     assert (by_segments.marked, by_segments.is_whole) == ((), False)
 
 
 def test_what_is_no_report_or_damaged_is_refused_by_name(tmp_path, data):
     with pytest.raises(FormatError, match="no structured report with coordinates"):
-        dicom_sr.read(data / "dicom" / "files" / "pydicom_CT_small.dcm")
+        read_report(data / "dicom" / "files" / "pydicom_CT_small.dcm")
     [image] = radiographs(tmp_path)
     path = report(tmp_path / "sr.dcm", [image], [planar(rectangle(image, 3, 5, 10, 7))])
     damaged = pydicom.dcmread(path)
@@ -292,7 +292,7 @@ def test_what_is_no_report_or_damaged_is_refused_by_name(tmp_path, data):
             element.value = list(element.value)[:-1]
     damaged.save_as(path)
     with pytest.raises(FormatError, match=r"sr\.dcm: a POLYLINE of 9 numbers"):
-        dicom_sr.read(path)
+        read_report(path)
     report(tmp_path / "whole.dcm", [image], [planar(rectangle(image, 3, 5, 10, 7))])
     dataset = read_dataset(tmp_path)
     assert [(one.severity, one.cases) for one in dataset.problems] == [("error", ("sr.dcm",))]

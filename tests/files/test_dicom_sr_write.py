@@ -16,7 +16,7 @@ from pydicom.uid import DigitalXRayImageStorageForPresentation
 import isocenter
 from isocenter.errors import FormatError
 from isocenter.files import read_dataset, write_boxes
-from isocenter.files.dicom.reading import sr as dicom_sr
+from isocenter.files.dicom import read_report
 from isocenter.values import BoundingBoxes, Geometry, Image
 from written_dicom import write_slice
 
@@ -56,7 +56,7 @@ def test_boxes_on_an_oblique_series_come_back(tmp_path_factory, drawn, score):
     [case] = read_dataset(root)
     assert case.references["boxes"].names == boxes.names
     assert_allclose(case.references["boxes"].corners, corners, atol=1e-3)
-    assert_allclose([one.score for one in dicom_sr.read(root / "sr.dcm").marked], score, atol=1e-6)
+    assert_allclose([one.score for one in read_report(root / "sr.dcm").marked], score, atol=1e-6)
 
 
 def test_boxes_on_a_radiograph_come_back_and_highdicom_reads_them(tmp_path):

@@ -84,8 +84,8 @@ def test_an_itk_snap_table_says_what_was_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("1,a\n1,b\n", "the value 1 stands there twice"),
-        ("1,a\n2,a\n", "the name 'a' stands there twice"),
+        ("1,a\n1,b\n", "the value 1 occurs twice"),
+        ("1,a\n2,a\n", "the name 'a' occurs twice"),
         ("1,a,300,0,0\n", "not in 0 to 255"),
         ("1,a,red,0,0\n", "no whole number"),
         ("1\n", "is no label"),
@@ -127,7 +127,7 @@ def test_a_label_map_finds_its_own_table_before_that_of_its_folder(tmp_path: Pat
 def test_tables_of_one_folder_that_disagree_are_refused(tmp_path: Path) -> None:
     (tmp_path / "classes.csv").write_text("1,lung\n")
     (tmp_path / "labels.csv").write_text("1,heart\n")
-    with pytest.raises(FormatError, match=r"labels\.csv: says other names than classes\.csv"):
+    with pytest.raises(FormatError, match=r"labels\.csv: gives other names than classes\.csv"):
         label_table.find(tmp_path)
 
 

@@ -379,5 +379,5 @@ def test_labels_survive_as_segments(tmp_path: Path) -> None:
 
 def test_a_value_of_two_segments_is_refused(tmp_path: Path) -> None:
     lines = [s.format(layer=0).replace("Value:=1", "Value:=3") for s in SEGMENTS]
-    with pytest.raises(FormatError, match="the value 3 stands there twice"):
+    with pytest.raises(FormatError, match="the value 3 occurs twice"):
         read(nrrd(tmp_path / "a.seg.nrrd", np.zeros((2, 2, 2), np.uint8), *lines))

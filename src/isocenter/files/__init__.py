@@ -18,8 +18,15 @@ if TYPE_CHECKING:
     from isocenter.files.label_table import read as read_labels
     from isocenter.files.label_table import table_path as label_table_path
     from isocenter.files.label_table import write as write_labels
-    from isocenter.files.layouts import LAYOUTS, DatasetOptions, observed_values, read_dataset
-    from isocenter.files.layouts.cases import covariates_in, holds_boxes, read_boxes
+    from isocenter.files.layouts import (
+        LAYOUTS,
+        DatasetOptions,
+        covariates_in,
+        holds_boxes,
+        observed_values,
+        read_boxes,
+        read_dataset,
+    )
     from isocenter.files.modality import modality_word
     from isocenter.files.result import probabilities_written, write_boxes, write_label_map
     from isocenter.files.storage import (
@@ -27,6 +34,7 @@ if TYPE_CHECKING:
         cache_folder,
         content_hash,
         dataset_hash,
+        download,
         file_hash,
         sweep,
         unpack_tar,
@@ -34,7 +42,6 @@ if TYPE_CHECKING:
         write_text,
         written,
     )
-    from isocenter.files.storage.download import download
 
 __all__ = [
     "FORMATS",

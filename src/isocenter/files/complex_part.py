@@ -1,4 +1,4 @@
-"""Complex numbers are no image until somebody says which part of them is meant."""
+"""The real parts of complex voxels, of which the caller chooses one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def real_part(values: Array, part: Part | None, where: str) -> Array:
 
     Raises FormatError where none was.
     """
-    if values.dtype.kind != "c":
+    if not np.iscomplexobj(values):
         return values
     if part is None:
         raise FormatError("holds complex values", where, "Choose with --part magnitude|real|imaginary|phase")

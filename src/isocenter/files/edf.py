@@ -1,6 +1,6 @@
 """European Data Format: signals over time, EDF (Kemp et al. 1992, doi:10.1016/0013-4694(92)90009-7) and EDF+ (2003).
 
-Who was recorded stands in the header, and is not read.
+The header names the person who was recorded; that is not read.
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     length, seconds = sum(one.samples for one in signals), _number(head[244:252], "duration of a record", path)
     start, records = _whole(head[184:192], "size of the header", path), _whole(head[236:244], "number of records", path)
     there = (path.stat().st_size - start) // (2 * max(1, length))
-    records = there if records == -1 else records  # as the standard says while it is still recorded
+    records = there if records == -1 else records  # the standard's mark of a recording that still runs
     if start != FIXED + count * OF_SIGNAL or records < 1 or there < records:
-        raise FormatError(f"holds {max(0, there)} records and says {records}", str(path), REMEDY)
+        raise FormatError(f"holds {max(0, there)} records where the header states {records}", str(path), REMEDY)
     kept = [one for one in signals if one.label != ANNOTATIONS and one.samples > 0]
     if not kept or seconds <= 0:
         raise FormatError("holds no signal that lasts", str(path), "Give a recording with signals")
@@ -80,7 +80,11 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
 
 
 def load(path: Path, signals: Sequence[Signal], layout: tuple[int, int, int]) -> Array:
-    """(signals, samples); layout: bytes before the records, records, numbers in each"""
+    """The values of signals, (signals, samples) in their units.
+
+    layout: bytes before the records, number of records, numbers in each
+    Raises FormatError for a file that has become shorter.
+    """
     start, records, length = layout
     try:
         stored = np.fromfile(path, dtype="<i2", count=records * length, offset=start).reshape(records, length)
@@ -96,7 +100,7 @@ def _image(path: Path, signals: Sequence[Signal], layout: tuple[int, int, int], 
     return Image(
         Deferred((len(signals), *shape), np.dtype(np.float32), partial(load, path, tuple(signals), layout)),
         Geometry(shape, np.array([[step, 0.0], [0.0, 1.0]]), oriented=False, unit="s"),
-        channels=_told_apart([one.label or str(n) for n, one in enumerate(signals)]),
+        channels=_different([one.label or str(n) for n, one in enumerate(signals)]),
         notes=("annotations in the recording were left out",) if annotated else (),
         facts={"units": units},
         source=Source("edf", (str(path),)),
@@ -104,7 +108,7 @@ def _image(path: Path, signals: Sequence[Signal], layout: tuple[int, int, int], 
 
 
 def _signals(described: bytes, count: int, path: Path) -> list[Signal]:
-    """Each field stands for all signals before the next one begins."""
+    """The signals of a header in which each field stands for all signals before the next field starts."""
     if len(described) < count * OF_SIGNAL:
         raise FormatError("ends within its header", str(path), REMEDY)
     fields: dict[str, list[bytes]] = {}
@@ -112,7 +116,7 @@ def _signals(described: bytes, count: int, path: Path) -> list[Signal]:
     for name, width in WIDTHS.items():
         fields[name] = [described[at + n * width : at + (n + 1) * width] for n in range(count)]
         at += count * width
-    found, start = list[Signal](), 0
+    signals, start = list[Signal](), 0
     for n in range(count):
         label, unit = (fields[name][n].decode("latin-1").strip() for name in ("label", "unit"))
         low, high, least, most = (_number(fields[name][n], name, path) for name in ("low", "high", "least", "most"))
@@ -120,31 +124,31 @@ def _signals(described: bytes, count: int, path: Path) -> list[Signal]:
         if samples < 0 or (label != ANNOTATIONS and (most <= least or low == high)):
             raise FormatError(f"the range of signal {n + 1} is empty", str(path), "Export the recording again")
         gain = (high - low) / (most - least) if most > least else 1.0
-        found.append(Signal(label, unit, start, samples, gain, low - gain * least))
+        signals.append(Signal(label, unit, start, samples, gain, low - gain * least))
         start += samples
-    return found
+    return signals
 
 
-def _told_apart(labels: list[str]) -> tuple[str, ...]:
+def _different(labels: list[str]) -> tuple[str, ...]:
     times = Counter(labels)
     return tuple(f"{one} {labels[: n + 1].count(one)}" if times[one] > 1 else one for n, one in enumerate(labels))
 
 
 def _number(field: bytes, what: str, path: Path) -> float:
     try:
-        found = float(field.decode("ascii"))
+        number = float(field.decode("ascii"))
     except ValueError as error:
         raise FormatError(f"its {what} is no number", str(path), REMEDY) from error
-    if not np.isfinite(found):
+    if not np.isfinite(number):
         raise FormatError(f"its {what} is not finite", str(path), REMEDY)
-    return found
+    return number
 
 
 def _whole(field: bytes, what: str, path: Path) -> int:
-    found = _number(field, what, path)
-    if found != int(found):
+    number = _number(field, what, path)
+    if number != int(number):
         raise FormatError(f"its {what} is no whole number", str(path), REMEDY)
-    return int(found)
+    return int(number)
 
 
 FORMAT = Format("edf", read)

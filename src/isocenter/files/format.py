@@ -1,4 +1,4 @@
-"""What a file format is to the rest: a way to recognise it, to read it and, for some, to write it."""
+"""File formats: the values by which one is recognised, read and, for some, written."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Part = Literal["magnitude", "real", "imaginary", "phase"]
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """What a person may decide where a file leaves a choice.
+    """Choices of the caller where a file leaves several readings open.
 
     part:         of complex voxels; without it they are refused
-    prefer:       which NIfTI form to believe where both have the same code and disagree
+    prefer:       which NIfTI form to use where both have the same code and disagree
     fill_missing: keep a DICOM series whose slices have gaps, on the regular grid, missing slices as padding
     real_world:   apply a DICOM Real World Value Mapping, PS3.3 C.7.6.16.2.11
     """

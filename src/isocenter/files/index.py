@@ -1,11 +1,11 @@
-"""Which file is of which format. A new format is one file beside this one and its line in `FORMATS`."""
+"""The index of file formats, and reading and writing by it. A new format is one file and its line in `FORMATS`."""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from isocenter.added import added
@@ -15,6 +15,7 @@ from isocenter.files.storage import written
 from isocenter.values import Image
 
 PACKED = (".gz", ".bz2", ".xz", ".zst", ".tar", ".tgz", ".zip", ".7z", ".rar")
+VALUES = ("Geometry", "Image")  # by which their own errors are headed
 HEAD_BYTES = 544  # the farthest magic number: NIfTI-1 at 344, DICOM at 128, NIfTI-2 at 4
 
 FORMATS: dict[str, Entry] = {
@@ -50,11 +51,12 @@ FORMATS: dict[str, Entry] = {
 
 @cache
 def entries() -> Mapping[str, Entry]:
-    """Ours, and those that other packages add under the entry point `isocenter.formats`."""
+    """Our formats by name, and those that other packages add under the entry point `isocenter.formats`."""
     return FORMATS | {name: point.load() for name, point in added("isocenter.formats").items()}
 
 
 def load_format(name: str) -> Format:
+    """The format of this name; its file is imported now."""
     module, _, attribute = entries()[name].target.partition(":")
     return getattr(importlib.import_module(module), attribute)
 
@@ -76,16 +78,20 @@ def format_of(path: Path) -> str | None:
     for name, entry in entries().items():
         if any(head[offset : offset + len(magic)] == magic for offset, magic in entry.magic):
             return name
-    if named is None and (path.name == "DICOMDIR" or suffix == "" or suffix.strip(".").isdigit()):
-        return "dicom"  # DICOM media have names without suffix, and old objects no magic number
-    return named
+    return named or ("dicom" if may_be_nameless_dicom(path.name) else None)
+
+
+def may_be_nameless_dicom(name: str) -> bool:
+    """Whether a file of this name may be DICOM: media have names without suffix, UIDs end in numbers."""
+    suffix = PurePath(name).suffix
+    return not suffix or suffix[1:].isdigit() or name == "DICOMDIR"
 
 
 def read_volumes(path: str | Path, options: ReadOptions | None = None) -> Mapping[str, Image]:
     """All volumes of a file or of a folder of DICOM, by name; several where they lie on different grids.
 
-    Raises UsageError where the path does not exist, FormatError where nothing can read it, GeometryError where it
-    cannot be known where the voxels lie.
+    Raises UsageError where the path does not exist, FormatError where nothing can read it, GeometryError where the
+    position of the voxels cannot be known.
     """
     path = Path(path)
     if not path.exists():
@@ -98,13 +104,13 @@ def read_volumes(path: str | Path, options: ReadOptions | None = None) -> Mappin
     try:
         return load_format(name).read(path, options or ReadOptions())
     except IsocenterError as error:
-        if error.where not in ("Geometry", "Image"):
+        if error.where not in VALUES:
             raise
-        # A value refuses itself where it is made, and cannot know the file.
+        # A value that refuses itself where it is made cannot know the file.
         raise type(error)(error.problem, str(path), "The header is damaged: get the file again") from error
     except MemoryError:
         raise
-    except Exception as error:  # what a library throws at a damaged file can be anything
+    except Exception as error:  # formats are also those of other packages, whose libraries raise what they like
         reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         raise FormatError(
             f"cannot be read as {name} ({reason})", str(path), "The file is damaged or cut short: get it again"
@@ -148,5 +154,5 @@ def write(image: Image, path: str | Path, *, overwrite: bool = False) -> None:
         except IsocenterError as error:
             if error.where != str(partial):
                 raise
-            # A person knows the path that they gave, not the one that it is written through.
+            # The caller knows the path that they gave, not the temporary one.
             raise type(error)(error.problem, str(path), error.remedy) from error

@@ -13,17 +13,18 @@ from isocenter.files.storage import write_text
 from isocenter.values import Label
 
 TABLE = ".labels.csv"
-# What a folder's table may be called, the most specific first.
+IMAGE_LIST = "labels.csv"  # may be a table of labels, or a list of images with theirs
+# Names of a folder's table, the most specific first.
 FOLDER_TABLES = ("classes.csv", "labels.csv", "classes.txt", "labels.txt", "colours.ctbl", "colors.ctbl")
 LARGEST_TABLE = 1 << 24
 LONGEST_NAME = 200
 
 
 def read(path: Path) -> tuple[Label, ...]:
-    """The labels of a table, in the table's order; the kind is told by the lines and not by the name.
+    """The labels of a table, in the table's order; the kind is known from the lines and not from the name.
 
     CSV: value,name[,red,green,blue[,alpha]] with or without a header line, or a header that names these columns.
-    Raises FormatError for a table that cannot be understood or says a value or a name twice.
+    Raises FormatError for a table that cannot be understood or that states a value or a name twice.
     """
     try:
         text = path.read_bytes()[:LARGEST_TABLE].decode("utf-8-sig")
@@ -36,8 +37,8 @@ def read(path: Path) -> tuple[Label, ...]:
     return checked(labels, str(path))
 
 
-def beside(path: Path) -> tuple[Label, ...]:
-    """The labels of `<name>.labels.csv` beside a label map; none where there is no such table."""
+def of_file(path: Path) -> tuple[Label, ...]:
+    """The labels in a label map's own table, `<name>.labels.csv` in its folder; none where there is no such table."""
     table = table_path(path)
     return read(table) if table.is_file() else ()
 
@@ -47,29 +48,29 @@ def find(path: Path) -> tuple[Label, ...]:
 
     Raises FormatError where two tables of the folder disagree on what a value means.
     """
-    if path.is_file() and (own := beside(path)):
+    if path.is_file() and (own := of_file(path)):
         return own
     folder = path if path.is_dir() else path.parent
-    found = {table: labels for name in FOLDER_TABLES if (labels := _in_folder(table := folder / name))}
-    for table, labels in found.items():
-        first = next(iter(found))
-        if _names(labels) != _names(found[first]):
+    tables = {table: labels for name in FOLDER_TABLES if (labels := _in_folder(table := folder / name))}
+    for table, labels in tables.items():
+        first = next(iter(tables))
+        if _names(labels) != _names(tables[first]):
             raise FormatError(
-                f"says other names than {first.name} in the same folder", str(table), "Remove one of the two"
+                f"gives other names than {first.name} in the same folder", str(table), "Remove one of the two"
             )
-    return next(iter(found.values()), ())
+    return next(iter(tables.values()), ())
 
 
 def table_path(path: Path) -> Path:
-    """Where the table of a label map stands: `mask.nii.gz` has `mask.labels.csv`."""
+    """The path of a label map's table: `mask.nii.gz` has `mask.labels.csv`."""
     name = re.sub(r"(\.seg)?\.[A-Za-z0-9]+(\.gz)?$", "", path.name)
     return path.with_name(f"{name}{TABLE}")
 
 
 def write(labels: Sequence[Label], path: Path, *, overwrite: bool = False) -> None:
-    """A table for `path`: ITK-SNAP's kind for a .txt, else CSV with the columns value,name,red,green,blue."""
+    """Write a table to `path`: ITK-SNAP's kind for a .txt, else CSV with the columns value,name,red,green,blue."""
     labels = checked(labels, str(path))
-    text = _itk_snap(labels) if path.suffix.lower() == ".txt" else _csv(labels)
+    text = WRITERS.get(path.suffix.lower(), _csv)(labels)
     write_text(path, text, overwrite=overwrite)
 
 
@@ -80,12 +81,12 @@ def clean(name: str) -> str:
 
 
 def checked(labels: Iterable[Label], where: str) -> tuple[Label, ...]:
-    """The labels, if each value and each name stands there once."""
+    """The labels, if each value and each name occurs once. Raises FormatError otherwise."""
     labels = tuple(labels)
-    for what, found in (("value", [label.value for label in labels]), ("name", [label.name for label in labels])):
-        twice = next((one for n, one in enumerate(found) if one in found[:n]), None)
+    for what, stated in (("value", [label.value for label in labels]), ("name", [label.name for label in labels])):
+        twice = next((one for n, one in enumerate(stated) if one in stated[:n]), None)
         if twice is not None:
-            raise FormatError(f"the {what} {twice!r} stands there twice", where, "Give each label one value and name")
+            raise FormatError(f"the {what} {twice!r} occurs twice", where, "Give each label one value and name")
     if any(label.value < 0 or not label.name for label in labels):
         raise FormatError("a label without name or with a negative value", where, "Write lines of value,name")
     return labels
@@ -96,9 +97,9 @@ def _in_folder(table: Path) -> tuple[Label, ...]:
     try:
         return read(table) if table.is_file() else ()
     except FormatError:
-        if table.name == "labels.csv":
-            return ()
-        raise
+        if table.name != IMAGE_LIST:
+            raise
+        return ()
 
 
 def _names(labels: Iterable[Label]) -> dict[int, str]:
@@ -106,7 +107,7 @@ def _names(labels: Iterable[Label]) -> dict[int, str]:
 
 
 def _parser(path: Path, lines: list[str]) -> Callable[[list[str]], list[Label]]:
-    """Which kind of table the lines are."""
+    """The function that reads tables of the kind that the lines are."""
     first = lines[0] if lines else ""
     if re.match(r'\s*\d+(\s+\d+){3}\s+[\d.]+\s+\d+\s+\d+\s+".*"\s*$', first):
         kind: Callable[[list[str], str], list[Label]] = _from_itk_snap
@@ -128,7 +129,7 @@ def _from_colour_table(lines: list[str], where: str) -> list[Label]:
     """index name red green blue alpha, as Slicer (.ctbl) and FreeSurfer (LUT) have it."""
     pattern = r"\s*(\d+)\s+(\S.*?)\s+(\d+)\s+(\d+)\s+(\d+)\s+\d+\s*$"
     rows = [_matched(pattern, line, where).groups() for line in lines]
-    # Slicer spells spaces in names as underscores only where told so; names are kept as they stand.
+    # Slicer spells spaces in names as underscores only where asked to; names are kept as they stand.
     return [_label(v, name, (r, g, b), where) for v, name, r, g, b in rows if int(v) != 0]
 
 
@@ -152,7 +153,7 @@ def _delimiter(line: str) -> str:
 
 
 def _columns(header: list[str], where: str) -> dict[str, int]:
-    """Which column is what, by the words that tables use."""
+    """{what it holds: number of the column}, by the words that tables use."""
     words = {
         "value": ("value", "label", "id", "index", "class"),
         "name": ("name", "class_name", "structure", "description"),
@@ -160,10 +161,10 @@ def _columns(header: list[str], where: str) -> dict[str, int]:
         "green": ("green", "g"),
         "blue": ("blue", "b"),
     }
-    found = {what: next((header.index(w) for w in names if w in header), None) for what, names in words.items()}
-    if found["value"] is None or found["name"] is None:
+    columns = {what: next((header.index(w) for w in names if w in header), None) for what, names in words.items()}
+    if columns["value"] is None or columns["name"] is None:
         raise FormatError(f"the columns {', '.join(header)}", where, "Name the columns value,name[,red,green,blue]")
-    return {what: at for what, at in found.items() if at is not None}
+    return {what: at for what, at in columns.items() if at is not None}
 
 
 def _matched(pattern: str, line: str, where: str) -> re.Match[str]:
@@ -194,7 +195,7 @@ def _csv(labels: Sequence[Label]) -> str:
 
 
 def _itk_snap(labels: Sequence[Label]) -> str:
-    """ITK-SNAP needs a colour for each label; it has no way to say that there is none."""
+    """ITK-SNAP needs a colour for each label; it has no notation for none."""
     missing = [label.name for label in labels if label.colour is None]
     if missing:
         raise UsageError(f"{missing[0]!r} has no colour", "label table", "Write a .csv, or give each label a colour")
@@ -207,3 +208,6 @@ def _itk_snap(labels: Sequence[Label]) -> str:
         for r, g, b in [label.colour]
     ]
     return head + clear + "".join(lines)
+
+
+WRITERS = {".txt": _itk_snap}

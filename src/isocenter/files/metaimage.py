@@ -1,4 +1,4 @@
-"""MetaImage (.mha, .mhd), https://itk.org/Wiki/ITK/MetaIO/Documentation: ITK's own volumes, in LPS mm."""
+"""The MetaImage format (.mha, .mhd), https://itk.org/Wiki/ITK/MetaIO/Documentation: ITK's own volumes, in LPS mm."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from isocenter.errors import FormatError, GeometryError
 from isocenter.files import label_table
 from isocenter.files.format import Format, ReadOptions
 from isocenter.files.plain import channels_first, created, steps_without_sides, write_voxels
-from isocenter.files.storage import Block, Compression, inside_folder
+from isocenter.files.storage import Block, Compression, inside_folder, is_compressed
 from isocenter.files.world import from_lps, rows_and_columns
 from isocenter.values import Array, Geometry, Image, Source
 
@@ -35,6 +35,8 @@ TYPES = {
 }
 NAMES = {np.dtype(kind): name for name, kind in TYPES.items() if name not in {"MET_LONG", "MET_ULONG"}}
 LARGEST_HEADER = 1 << 20
+LAST_KEY = "ElementDataFile"
+TRUE, FALSE = ("true", "1"), ("false", "0")
 OPPOSITE = str.maketrans("LRAPIS", "RLPASI")
 
 
@@ -48,7 +50,7 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     image = Image(
         _block(header, end, sizes, path).deferred(),
         geometry,
-        labels=label_table.beside(path),
+        labels=label_table.of_file(path),
         notes=tuple(notes),
         source=Source("metaimage", (str(path),)),
     )
@@ -84,10 +86,10 @@ def _header(path: Path) -> tuple[dict[str, str], int]:
         head = file.read(LARGEST_HEADER)
     header: dict[str, str] = {}
     end = 0
-    while "ElementDataFile" not in header:
+    while LAST_KEY not in header:
         stop = head.find(b"\n", end)
         key, equals, text = head[end : stop if stop >= 0 else None].decode("latin-1").partition("=")
-        if not equals or (stop < 0 and key.strip() != "ElementDataFile"):
+        if not equals or (stop < 0 and key.strip() != LAST_KEY):
             raise _damaged(path, "the header has no ElementDataFile")
         header[key.strip()] = text.strip()
         end = stop + 1 if stop >= 0 else len(head)
@@ -116,7 +118,7 @@ def _geometry(header: Mapping[str, str], sizes: tuple[int, ...], path: Path) -> 
     try:
         return Geometry(shape, affine, oriented=oriented), notes
     except GeometryError as error:
-        raise GeometryError(error.problem, str(path), "Look at TransformMatrix and ElementSpacing") from error
+        raise GeometryError(error.problem, str(path), "Check TransformMatrix and ElementSpacing") from error
 
 
 def _block(header: Mapping[str, str], end: int, sizes: tuple[int, ...], path: Path) -> Block:
@@ -138,13 +140,13 @@ def _voxels_at(header: Mapping[str, str], end: int, size: int, path: Path) -> tu
     local = header["ElementDataFile"].upper() == "LOCAL"
     data = path if local else inside_folder(header["ElementDataFile"], path)
     skip = _whole(header, "HeaderSize", path, 0)
-    if skip == -1 and _compression(header) == "none":
+    if skip == -1 and not is_compressed(_compression(header)):
         return data, data.stat().st_size - size
     return data, end if local else skip
 
 
 def _compression(header: Mapping[str, str]) -> Compression:
-    if header.get("BinaryData", "True").lower() in ("false", "0"):
+    if header.get("BinaryData", "True").lower() in FALSE:
         return "text"
     return "zlib" if _true(header, "CompressedData") else "none"
 
@@ -175,7 +177,7 @@ def _numbers(header: Mapping[str, str], name: str, path: Path) -> list[float]:
 
 
 def _true(header: Mapping[str, str], name: str) -> bool:
-    return header.get(name, "False").lower() in ("true", "1")
+    return header.get(name, "False").lower() in TRUE
 
 
 def _damaged(path: Path, problem: str) -> FormatError:
@@ -186,10 +188,13 @@ def _packed(ordered: Array) -> list[bytes]:
     """The voxels as one zlib stream; its size stands in the header, so it is made before the file."""
 
     class Parts:
+        """A file in memory, compressed as it is written."""
+
         def __init__(self) -> None:
             self.deflate, self.done = zlib.compressobj(4), list[bytes]()
 
         def write(self, plain: bytes) -> None:
+            """Compress the next bytes."""
             self.done.append(self.deflate.compress(plain))
 
     parts = Parts()

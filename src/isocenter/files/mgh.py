@@ -40,7 +40,7 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
         block.deferred(),
         geometry,
         times=_times(path, VOXELS_AT + block.nbytes, frames),
-        labels=label_table.beside(path),
+        labels=label_table.of_file(path),
         notes=tuple(notes),
         source=Source("mgh", (str(path),), header),
     )
@@ -48,18 +48,18 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
 
 
 def _good_ras(head: bytes) -> bool:
-    """Whether the header's sizes and directions mean anything; nibabel overwrites the flag."""
+    """Whether the header marks its sizes and directions as valid; nibabel overwrites the flag."""
     return int.from_bytes(head[GOOD_RAS_AT : GOOD_RAS_AT + 2], "big", signed=True) > 0
 
 
 def _geometry(header: MGHHeader, shape: tuple[int, ...], good: bool, path: Path) -> tuple[Geometry, list[str]]:
     if not good:
-        note = "The header says that its sizes and directions mean nothing: size in mm and orientation unknown."
+        note = "The header marks its sizes and directions as invalid: size in mm and orientation unknown."
         return Geometry.of_pixels(shape), [note]
     try:
         geometry = Geometry(shape, np.asarray(header.get_affine(), dtype=np.float64))
     except GeometryError as error:
-        raise GeometryError(error.problem, str(path), "Look at the header with mri_info") from error
+        raise GeometryError(error.problem, str(path), "Check the header with mri_info") from error
     lengths = np.linalg.norm(header["Mdc"], axis=1)
     odd = not np.allclose(lengths, 1.0, atol=1e-3)
     note = "The header's direction cosines are not of length 1; they are used as they stand, as FreeSurfer does."
@@ -68,8 +68,8 @@ def _geometry(header: MGHHeader, shape: tuple[int, ...], good: bool, path: Path)
 
 def _times(path: Path, at: int, frames: int) -> tuple[float, ...] | None:
     """Seconds of each frame: the repetition time (ms) is the first number behind the voxels."""
-    found = read_head(path, 4, after=at) if frames > 1 else b""
-    step = float(np.frombuffer(found, ">f4")[0]) / 1000 if len(found) == 4 else 0.0
+    footer = read_head(path, 4, after=at) if frames > 1 else b""
+    step = float(np.frombuffer(footer, ">f4")[0]) / 1000 if len(footer) == 4 else 0.0
     return tuple(n * step for n in range(frames)) if np.isfinite(step) and step > 0 else None
 
 

@@ -28,6 +28,7 @@ TYPES = {
     "cfloat64": "c16",
 }
 LARGEST_HEADER = 1 << 22
+FIRST_LINE, SAME_FILE = "mrtrix image", "."
 
 
 def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
@@ -37,14 +38,14 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     if not 3 <= len(sizes) <= 4 or len(strides) != len(sizes) or min(sizes) < 1:
         raise FormatError(f"axes of {header['dim'][0]}", str(path), "Give three axes of space and at most one more")
     geometry, notes = _geometry(header, tuple(int(n) for n in sizes[:3]), path)
-    # Voxels stay in the file's order; where an axis is stored backwards, the grid is turned round instead.
+    # Voxels stay in the file's order; where an axis is stored backwards, the grid is flipped instead.
     geometry = geometry.permuted((0, 1, 2), tuple(backwards for _, backwards in strides[:3]))
     if len(strides) == 4 and strides[3][1]:
         raise FormatError("the volumes are stored backwards", str(path), "Give it strides of 4 with mrconvert")
     image = Image(
         _block(header, path, tuple(int(n) for n in sizes), [rank for rank, _ in strides], options).deferred(),
         geometry,
-        labels=label_table.beside(path),
+        labels=label_table.of_file(path),
         notes=tuple(notes),
         source=Source("mif", (str(path),)),
     )
@@ -60,7 +61,7 @@ def _header(path: Path) -> dict[str, list[str]]:
         if colon:
             header.setdefault(key.strip().lower(), []).append(text.strip())
     missing = [key for key in ("dim", "vox", "layout", "datatype", "file") if key not in header]
-    if not lines or lines[0].strip() != "mrtrix image" or missing:
+    if not lines or lines[0].strip() != FIRST_LINE or missing:
         raise FormatError(f"no MRtrix header (no {', '.join(missing)})", str(path), "Get the file again")
     return header
 
@@ -94,7 +95,7 @@ def _geometry(header: Mapping[str, list[str]], shape: tuple[int, ...], path: Pat
     try:
         return Geometry(shape, affine), []
     except GeometryError as error:
-        raise GeometryError(error.problem, str(path), "Look at the transform with mrinfo") from error
+        raise GeometryError(error.problem, str(path), "Check the transform with mrinfo") from error
 
 
 def _block(
@@ -107,7 +108,7 @@ def _block(
     dtype = np.dtype(kind).newbyteorder(">" if name.endswith("be") else "<")
     where, _, offset = header["file"][0].rpartition(" ")
     where, offset = (where, offset) if offset.isdigit() and where else (header["file"][0], "0")
-    data = path if where == "." else inside_folder(where, path)
+    data = path if where == SAME_FILE else inside_folder(where, path)
     intercept, slope = [*_numbers(header, "scaling", path), 0.0, 1.0][:2] if "scaling" in header else (0.0, 1.0)
     stored = tuple(sizes[ranks.index(rank)] for rank in range(len(sizes)))
     axes = (ranks[3], *ranks[:3]) if len(sizes) == 4 else tuple(ranks)

@@ -23,7 +23,7 @@ from isocenter.values import Array, Deferred, Geometry, Image, Source
 
 
 def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
-    """The one volume or series of volumes, axes turned round so that the slice comes last; time becomes frames."""
+    """The one volume or series of volumes, axes reversed so that the slice comes last; time becomes frames."""
     with _opened(path) as minc:
         names = list(_file(minc)._dim_names)  # the only place where nibabel keeps the axes' names
         spatial = [name for name in names if name.endswith("space")]
@@ -31,7 +31,11 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
             raise FormatError(f"axes called {', '.join(names)}", str(path), "Only space and time can be read")
         order = tuple(names.index(name) for name in (["time"] if "time" in names else []) + spatial[::-1])
         shape = tuple(int(minc.shape[axis]) for axis in order)
-        dtype = np.dtype(np.float64) if minc.get_data_dtype().kind in "iu" else minc.get_data_dtype().newbyteorder("=")
+        dtype = (
+            np.dtype(np.float64)
+            if np.issubdtype(minc.get_data_dtype(), np.integer)
+            else minc.get_data_dtype().newbyteorder("=")
+        )
         affine = np.asarray(minc.affine, dtype=np.float64)
         axes = dict(zip(names, _file(minc)._dims, strict=True))
         # nibabel takes 1 for a step and 0 for a start that are not there.
@@ -39,7 +43,7 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
         placed = all(hasattr(axes[name], "start") for name in spatial)
     geometry, notes = _geometry(shape[-3:], affine, stepped, placed, path)
     pixels = Deferred((1, *shape), dtype, partial(_load, path, order))
-    labels = label_table.beside(path)
+    labels = label_table.of_file(path)
     image = Image(pixels, geometry, labels=labels, notes=tuple(notes), source=Source("minc", (str(path),)))
     return {path.name.removesuffix(".gz").removesuffix(".mnc"): image}
 
@@ -47,14 +51,14 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
 def _geometry(
     shape: tuple[int, ...], affine: NDArray[np.float64], stepped: bool, placed: bool, path: Path
 ) -> tuple[Geometry, list[str]]:
-    """The grid for axes turned round: MINC stores the slice first."""
+    """The grid for reversed axes: MINC stores the slice first."""
     if not stepped:
         return Geometry.of_pixels(shape), ["The header gives no step: size in mm and orientation unknown."]
     notes = [] if placed else ["The header gives no start: position and orientation unknown."]
     try:
         return Geometry(shape[::-1], affine, oriented=placed).permuted((2, 1, 0), (False,) * 3), notes
     except GeometryError as error:
-        raise GeometryError(error.problem, str(path), "Look at the header with mincheader") from error
+        raise GeometryError(error.problem, str(path), "Check the header with mincheader") from error
 
 
 def _load(path: Path, order: tuple[int, ...]) -> Array:
@@ -68,7 +72,7 @@ def _load(path: Path, order: tuple[int, ...]) -> Array:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """nibabel's image; a gzipped file is unpacked beside the system's other temporary files while it is open."""
+    """nibabel's image; a gzipped file is unpacked into the system's folder of temporary files while it is open."""
     with path.open("rb") as file:
         packed = file.read(2) == GZIP_MAGIC
     with tempfile.TemporaryDirectory() as folder:

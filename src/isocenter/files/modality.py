@@ -1,11 +1,11 @@
-"""DICOM's words for kinds of image, from the words that people use."""
+"""DICOM's modalities, from the words that people use."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
-# PS3.3 C.7.3.1.1.1, and what data sets write instead.
+# PS3.3 C.7.3.1.1.1, and the words that data sets write instead.
 WORDS = {
     "MR": ("mri", "mr", "t1", "t1w", "t1ce", "t1c", "t1gd", "t1n", "t2", "t2w",
            "t2f", "t2star", "flair", "adc", "dwi", "pd", "bold", "swi"),
@@ -27,18 +27,18 @@ WORDS = {
 _BY_WORD = {word: modality for modality, words in WORDS.items() for word in words}
 
 
-def modality_word(said: str | None) -> str:
-    """ "MRI", "T1" or "FLAIR" as MR, "X-ray" as DX; what is in capitals and unknown stays; else "unknown"."""
-    if not said:
+def modality_word(name: str | None) -> str:
+    """The modality of a name: MR of "MRI", "T1" or "FLAIR", DX of "X-ray"; other capitals stay; else "unknown"."""
+    if not name:
         return "unknown"
-    whole = re.sub(r"[^a-z0-9]", "", said.lower())
-    for word in (whole, *re.split(r"[^a-z0-9]+", said.lower())):
+    whole = re.sub(r"[^a-z0-9]", "", name.lower())
+    for word in (whole, *re.split(r"[^a-z0-9]+", name.lower())):
         if word in _BY_WORD:
             return _BY_WORD[word]
-    return said if re.fullmatch(r"[A-Z]{2,6}", said) else "unknown"
+    return name if re.fullmatch(r"[A-Z]{2,6}", name) else "unknown"
 
 
-def common_modality(said: Sequence[str]) -> str | None:
+def common_modality(names: Sequence[str]) -> str | None:
     """The one modality of all channels; None where they differ or none is known."""
-    words = {modality_word(one) for one in said}
+    words = {modality_word(one) for one in names}
     return words.pop() if len(words) == 1 and "unknown" not in words else None

@@ -1,8 +1,10 @@
-"""Moving GIFs: frames in colour, with the times at which they are shown. GIF89a, section 23."""
+"""Animated GIFs: frames in colour, with the times at which they are shown. GIF89a, section 23."""
 
 from __future__ import annotations
 
+import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from functools import partial
 from itertools import islice
@@ -14,22 +16,36 @@ import PIL.Image
 from isocenter.errors import FormatError
 from isocenter.values import Array, Deferred, Geometry, Image, Source
 
+# What Pillow's readers raise at a damaged file, and at one so large that it may be an attack.
+PIL_ERRORS = (
+    PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning, ArithmeticError, AttributeError, EOFError,
+    LookupError, OSError, RuntimeError, SyntaxError, TypeError, ValueError, struct.error, zlib.error,
+)  # fmt: skip
 MAGIC, END = b"GIF8", b";"
 
 
 def is_moving(path: Path) -> bool:
-    """Whether it is a GIF of several frames; what cannot be opened is none."""
+    """Whether it is a GIF of several frames; False for what cannot be opened."""
     with path.open("rb") as file:
         if file.read(len(MAGIC)) != MAGIC:
             return False
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
-            opened = PIL.Image.open(path)
-        with opened:
+        with open_header(path) as opened:
             return bool(getattr(opened, "is_animated", False))
-    except Exception:  # a damaged file can make the library throw anything
+    except PIL_ERRORS:
         return False
+
+
+def open_header(path: Path) -> PIL.Image.Image:
+    """The picture with its header read, and no pixel. Raises one of `PIL_ERRORS`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
+        return PIL.Image.open(path)
+
+
+def frames_of(opened: PIL.Image.Image) -> int:
+    """How many frames a picture has; formats of single pictures do not state it."""
+    return getattr(opened, "n_frames", 1)
 
 
 def read_moving(path: Path) -> Image:

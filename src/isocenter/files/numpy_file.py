@@ -1,4 +1,4 @@
-"""`.npy` and `.npz`: plain arrays of numbers, without size in mm. Nothing in them is ever executed."""
+"""NumPy's `.npy` and `.npz`: plain arrays of numbers, without size in mm. Nothing in them is ever executed."""
 
 from __future__ import annotations
 
@@ -14,29 +14,31 @@ from isocenter.errors import FormatError
 from isocenter.files.complex_part import real_part
 from isocenter.files.format import Format, ReadOptions
 from isocenter.files.series import series
+from isocenter.files.storage import is_number
 from isocenter.values import Array, Geometry, Image, Source
 
+WRITTEN = ".npy"
 COLOURS = (3, 4)
 # Deflate packs at most 1032 to 1; beyond this ratio a large array is a claim.
 LARGE_BYTES, RATIO = 1 << 30, 200
 
 
 def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
-    """The array of an `.npy`; the arrays of an `.npz` by name, but not lists of numbers or names that lie beside them.
+    """The array of an `.npy`; the arrays of an `.npz` by name, but not the lists of numbers or names among them.
 
     One axis is a series, two are (rows, columns), three a volume; bytes with a last axis of 3 or 4 are colours. An
-    archive of lists of one length is one series, each list a channel, the first its axis where its name says so.
+    archive of lists of one length is one series, each list a channel; the first is its axis where its name fits.
     Raises FormatError for objects, text, complex numbers without `part`, and other numbers of axes.
     """
     names = _names(path) if _is_archive(path) else (path.stem,)
     arrays = {name: load_array(path, name) for name in names}
-    beside = [name for name, array in arrays.items() if array.ndim < 2 or array.dtype.kind in "SU"]
-    if len(arrays) > 1 and all(array.ndim == 1 and array.dtype.kind in "buif" for array in arrays.values()):
+    lists = [name for name, array in arrays.items() if array.ndim < 2 or np.issubdtype(array.dtype, np.character)]
+    if len(arrays) > 1 and all(array.ndim == 1 and is_number(array.dtype) for array in arrays.values()):
         return {path.stem: series(arrays, path, "numpy")}
-    if len(beside) == len(arrays):
-        beside = []  # nothing is an image, and the first says why not
-    notes = (f"left out, because they are no images: {', '.join(beside)}",) if beside else ()
-    return {name: _image(arrays[name], path, name, options, notes) for name in names if name not in beside}
+    if len(lists) == len(arrays):
+        lists = []  # nothing is an image, and the first is refused with the reason
+    notes = (f"left out, because they are no images: {', '.join(lists)}",) if lists else ()
+    return {name: _image(arrays[name], path, name, options, notes) for name in names if name not in lists}
 
 
 def load_array(path: Path, name: str) -> Array:
@@ -56,17 +58,18 @@ def load_array(path: Path, name: str) -> Array:
     except KeyError as error:
         raise FormatError(f"holds no array {name!r}", str(path), "Get the file again") from error
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        reason = "holds objects that would have to be executed" if "pickle" in str(error).lower() else str(error)
+        is_pickled = "pickle" in str(error).lower()
+        reason = "holds objects that would have to be executed" if is_pickled else str(error)
         raise FormatError(f"cannot be read ({reason})", str(path), "Save plain arrays of numbers") from error
 
 
 def write(image: Image, path: Path) -> None:
-    """An `.npy`: the array as it is, colours last.
+    """Write an `.npy`: the array as it is, colours last.
 
     Raises FormatError for what it cannot hold: frames, a place in the patient, channels that are no colours.
     """
     where, elsewhere = str(path), "Write .nii.gz or .nrrd"
-    if path.suffix.lower() != ".npy":
+    if path.suffix.lower() != WRITTEN:
         raise FormatError(f"{path.suffix} is not written", where, "Write .npy")
     if image.geometry.physical or image.geometry.oriented:
         raise FormatError("an array cannot hold where the voxels lie in mm", where, elsewhere)
@@ -100,13 +103,13 @@ def _looks_coloured(array: Array) -> bool:
 
 def _real(array: Array, where: str, options: ReadOptions) -> Array:
     array = real_part(array, options.part, where)
-    if array.dtype.kind not in "buif" or array.dtype.itemsize > 8:
+    if not is_number(array.dtype) or array.dtype.itemsize > 8:
         raise FormatError(f"holds {array.dtype} values, not common numbers", where, "Save plain arrays of numbers")
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def _check_size(file: IO[bytes], size: int, path: Path) -> None:
-    """Whether an array's header claims no more than there is, before memory is asked for it."""
+    """Refuse an array whose header claims more than the file holds, before memory is allocated."""
     version = np.lib.format.read_magic(file)
     header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = header(file)

@@ -21,8 +21,8 @@ CENTRE_TOLERANCE = 0.1
 def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     """All volumes of the pair on its one grid, as frames.
 
-    Frames are sorted by what tells them apart (echo, phase, image type, diffusion, dynamic), not by their place in
-    the file; where more than the dynamic differs, a note names what does and no times are given.
+    Frames are sorted by what distinguishes them (echo, phase, image type, diffusion, dynamic), not by their place in
+    the file; where more than the dynamic scan differs, a note names it and no times are given.
     Raises FormatError for half a pair and for a pair that is cut short.
     """
     par, rec = _pair(path)
@@ -46,7 +46,7 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
 
 
 def _pair(path: Path) -> tuple[Path, Path]:
-    found = []
+    pair = []
     for suffix in (".PAR", ".REC"):
         twins = (
             [path] if path.suffix.upper() == suffix else [path.with_suffix(suffix), path.with_suffix(suffix.lower())]
@@ -56,8 +56,8 @@ def _pair(path: Path) -> tuple[Path, Path]:
             raise FormatError(
                 f"half of a pair: {twins[0].name} is missing", str(path), "Put both files into one folder"
             )
-        found.append(twin)
-    return found[0], found[1]
+        pair.append(twin)
+    return pair[0], pair[1]
 
 
 def _header(par: Path) -> PARRECHeader:
@@ -71,9 +71,9 @@ def _header(par: Path) -> PARRECHeader:
 def _refuse_if_short(header: PARRECHeader, rec: Path) -> None:
     columns, rows = header.get_rec_shape()[:2]
     needed = len(header.image_defs) * int(columns) * int(rows) * header.get_data_dtype().itemsize
-    if (found := rec.stat().st_size) < needed:
+    if (size := rec.stat().st_size) < needed:
         raise FormatError(
-            f"the voxels are cut short: the header promises {needed} bytes and there are {found}",
+            f"the voxels are cut short: the header promises {needed} bytes and there are {size}",
             str(rec),
             "Get the file again from where it came from",
         )

@@ -1,4 +1,4 @@
-"""Whose image is it: what file names say about patients, by rules that are printed."""
+"""Patients by file names: rules that assign each name to a person, and that are printed."""
 
 from __future__ import annotations
 
@@ -24,9 +24,11 @@ class Rule:
 
 @dataclass(frozen=True)
 class Patients:
-    """names:  the patient of each name, in the order of the names
-    words:  the rule
-    known:  False where each case stands for itself because nothing is known
+    """The patients of a list of names.
+
+    names: the patient of each name, in the order of the names
+    words: the rule
+    known: False where each case stands for itself because nothing is known
     """
 
     names: tuple[str, ...]
@@ -63,7 +65,7 @@ RULES = (
     Rule(re.compile(r"(?i)(?:^|/)((?:case|p|s)[_-]?\d+)[_-][^/]*$"), "the number at the start of the name", False),
     Rule(re.compile(r"(?:^|/)(\d+)[_-]\d+$"), "the first of the name's two numbers", False),
 )
-FEWEST = 3  # A rule that leaves one or two patients has found the study's name, not the patient's.
+FEWEST = 3  # A rule that leaves one or two patients has matched the study's name, not the patient's.
 
 
 def patients_of(names: Sequence[str]) -> Patients:
@@ -71,8 +73,8 @@ def patients_of(names: Sequence[str]) -> Patients:
     fits = [_first_fit(name) for name in names]
     if not fits or any(fit is None for fit in fits):
         return Patients(tuple(names), UNKNOWN, known=False)
-    found = [fit for fit in fits if fit is not None]
-    owners, rules = tuple(owner for owner, _ in found), {rule.words: rule for _, rule in found}
+    known = [fit for fit in fits if fit is not None]
+    owners, rules = tuple(owner for owner, _ in known), {rule.words: rule for _, rule in known}
     proven = all(rule.proves for rule in rules.values())
     joins = FEWEST <= len(set(owners)) < len(names)
     if not (proven or joins):

@@ -1,6 +1,6 @@
-"""PNG, JPEG, BMP, GIF, WebP and JPEG 2000: pictures of pixels, without size in mm and without sides.
+"""Picture formats (PNG, JPEG, BMP, GIF, WebP, JPEG 2000): pixels without size in mm and without sides.
 
-A picture's dots per inch say how large it should be printed, not how large the patient is: they are not used.
+A picture's dots per inch are the size at which to print it, not that of the patient: they are not used.
 """
 
 from __future__ import annotations
@@ -17,18 +17,29 @@ import PIL.Image
 
 from isocenter.errors import FormatError
 from isocenter.files.format import Format, ReadOptions
-from isocenter.files.moving import is_moving, read_moving
+from isocenter.files.moving import PIL_ERRORS, frames_of, is_moving, open_header, read_moving
 from isocenter.values import Array, Geometry, Image, Label, Source
 
 # Names of the channels, by their number.
 CHANNELS: dict[int, tuple[str, ...]] = {1: ("0",), 2: ("0", "A"), 3: ("R", "G", "B"), 4: ("R", "G", "B", "A")}
+WRITTEN = ".png"
+# Pillow's names of formats whose values are not those that were written, and of one that it cuts to 8 bits.
+LOSSY = ("JPEG", "MPO")
+DEEP = {"JPEG2000": imagecodecs.jpeg2k_decode}
+# Pillow's modes: palettes, other colour models, and 32-bit integers, of which no format here stores more than 16 bits.
+PALETTE, PALETTES, CONVERTED, WIDE = "P", ("P", "PA"), ("CMYK", "YCbCr", "LAB", "HSV"), ("I",)
+NOTES = {
+    "1": "one bit a pixel: 0 and 1",
+    **dict.fromkeys(PALETTES, "the palette's colours were filled in"),
+    **{mode: f"{mode} was converted to red, green, blue" for mode in CONVERTED},
+}
 ORIENTATION = 0x0112  # EXIF 2.32, table 4
 
 
 def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     """One picture, (channels, rows, columns): grey, or R, G, B, with A where it is not opaque everywhere.
 
-    A moving GIF has frames. Raises FormatError for a damaged picture, another one that moves, or one so large
+    A moving GIF has frames. Raises FormatError for a damaged picture, one of several pages, or one so large
     that it may be an attack.
     """
     del options  # a picture leaves nothing to decide
@@ -56,7 +67,7 @@ def picture(pixels: Array, path: Path, kind: str, notes: list[str], facts: Mappi
 
 
 def read_indices(path: Path) -> Image | None:
-    """The palette's indices, with the colours as labels: what a label map in a palette picture means.
+    """The palette's indices, with the colours as labels: the values and classes of a label map in a picture.
 
     None where the picture has no palette, or one of greys in another order than their indices: that is a grey
     picture which some program has made smaller.
@@ -71,16 +82,16 @@ def read_indices(path: Path) -> Image | None:
     if greys and not (np.diff(colours[used][:, 0]) > 0).all():
         return None
     labels = tuple(Label(value, str(value), tuple(colours[value].tolist())) for value in used if value)
-    found = picture(indices, path, "picture", ["palette indices were read as labels"], {})
-    return replace(found, labels=labels)
+    image = picture(indices, path, "picture", ["palette indices were read as labels"], {})
+    return replace(image, labels=labels)
 
 
 def write(image: Image, path: Path) -> None:
-    """A PNG: integers of 8 or 16 bits, grey or colour, exactly as they are.
+    """Write a PNG: integers of 8 or 16 bits, grey or colour, exactly as they are.
 
     Raises FormatError for what a PNG cannot hold: floats, negative values, volumes, frames, a place in the patient.
     """
-    if path.suffix.lower() != ".png":
+    if path.suffix.lower() != WRITTEN:
         raise FormatError(f"{path.suffix} is not written, because it may change values", str(path), "Write .png")
     path.write_bytes(imagecodecs.png_encode(_storable(image, path)))
 
@@ -97,7 +108,7 @@ def _storable(image: Image, path: Path) -> Array:
     if len(image.channels) not in CHANNELS:
         raise FormatError(f"a PNG holds no {len(image.channels)} channels", where, elsewhere)
     data = image.data
-    if data.dtype.kind not in "bui":
+    if not (data.dtype == bool or np.issubdtype(data.dtype, np.integer)):
         raise FormatError(f"a PNG holds no {data.dtype} values", where, elsewhere)
     low, high = (int(data.min()), int(data.max())) if data.dtype != bool else (0, 1)
     if low < 0 or high > 65535:
@@ -109,17 +120,13 @@ def _storable(image: Image, path: Path) -> Array:
 
 
 def _decoded(path: Path) -> tuple[Array, list[str], dict[str, Any]]:
-    """(rows, columns, channels), upright, with what had to be decided on the way."""
+    """(rows, columns, channels), upright, with notes and facts."""
     notes: list[str] = []
     with _opened(path) as opened:
-        facts: dict[str, Any] = {"lossy": True} if opened.format in ("JPEG", "MPO") else {}
+        facts: dict[str, Any] = {"lossy": True} if opened.format in LOSSY else {}
         orientation = _orientation(opened)
-        if opened.format == "JPEG2000" or _is_deep_colour_png(path):
-            # Pillow cuts 16-bit colour to 8 bits.
-            decode = imagecodecs.jpeg2k_decode if opened.format == "JPEG2000" else imagecodecs.png_decode
-            pixels = decode(path.read_bytes())
-        else:
-            pixels = _plain(opened, notes)
+        decode = imagecodecs.png_decode if _is_deep_colour_png(path) else DEEP.get(opened.format or "")
+        pixels = _plain(opened, notes) if decode is None else decode(path.read_bytes())
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     if orientation != 1:
         notes.append(f"turned upright as EXIF orientation {orientation} says")
@@ -129,34 +136,27 @@ def _decoded(path: Path) -> tuple[Array, list[str], dict[str, Any]]:
 def _plain(opened: PIL.Image.Image, notes: list[str]) -> Array:
     """The pixels in grey or red, green, blue, as deep as they are stored."""
     mode = opened.mode
-    if mode == "1":
-        notes.append("one bit a pixel: 0 and 1")
-        return np.asarray(opened).astype(np.uint8)
-    if mode in ("P", "PA"):
-        notes.append("the palette's colours were filled in")
-        clear = mode == "PA" or "transparency" in opened.info
+    if mode in NOTES:
+        notes.append(NOTES[mode])
+    if mode in PALETTES:
+        clear = mode != PALETTE or "transparency" in opened.info
         colour = np.asarray(opened.convert("RGBA" if clear else "RGB"))
         grey = not clear and bool((colour == colour[..., :1]).all())
         return colour[..., :1] if grey else colour
-    if mode in ("CMYK", "YCbCr", "LAB", "HSV"):
-        notes.append(f"{mode} was converted to red, green, blue")
+    if mode in CONVERTED:
         return np.asarray(opened.convert("RGB"))
-    if mode == "I":  # Pillow's 32-bit mode; no format here stores more than 16 bits
-        pixels = np.asarray(opened)
-        return pixels.astype(np.uint16) if pixels.min() >= 0 and pixels.max() <= 65535 else pixels
-    if mode.startswith("I;16"):
-        return np.asarray(opened).astype(np.uint16)
-    return np.asarray(opened)
+    pixels = np.asarray(opened)
+    if mode.startswith("I;16") or (mode in WIDE and pixels.min() >= 0 and pixels.max() <= 65535):
+        return pixels.astype(np.uint16)
+    return pixels.astype(np.uint8) if pixels.dtype == bool else pixels
 
 
 def _opened(path: Path) -> PIL.Image.Image:
-    """The picture, decoded; whatever is wrong with it said in our words."""
+    """The picture, decoded. Raises FormatError for a damaged one."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
-            opened = PIL.Image.open(path)
-        frames = getattr(opened, "n_frames", 1)
-        if frames > 1 and opened.format != "MPO":  # MPO: a JPEG with previews behind it
+        opened = open_header(path)
+        frames = frames_of(opened)
+        if frames > 1 and opened.format not in LOSSY:  # MPO: a JPEG with previews behind it
             raise FormatError(f"a moving picture of {frames} frames", str(path), "Save its frames as TIFF")
         opened.load()
     except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as error:
@@ -175,13 +175,13 @@ def _opened(path: Path) -> PIL.Image.Image:
 
 
 def _has_palette(path: Path) -> bool:
-    """From the header alone; what cannot be opened is left to `read`, which says why."""
+    """Whether the header names a palette; what cannot be opened is left to `read`, which refuses it."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with PIL.Image.open(path) as opened:
-                return opened.mode == "P"
-    except Exception:  # a damaged file can make the library throw anything
+                return opened.mode == PALETTE
+    except PIL_ERRORS:
         return False
 
 
@@ -201,7 +201,8 @@ def upright(pixels: Array, orientation: int) -> Array:
 
 
 def is_opaque(alpha: Array) -> bool:
-    return bool((alpha == np.iinfo(alpha.dtype).max).all())
+    """Whether a channel of unsigned integers has its highest value everywhere."""
+    return np.issubdtype(alpha.dtype, np.unsignedinteger) and bool((alpha == np.iinfo(alpha.dtype).max).all())
 
 
 def _is_deep_colour_png(path: Path) -> bool:

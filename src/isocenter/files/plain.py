@@ -1,4 +1,4 @@
-"""What all writers of volumes need: number types that other programs read, axes in a file's order, even times."""
+"""Tools of all writers of volumes: number types that other programs read, axes in a file's order, even times."""
 
 from __future__ import annotations
 
@@ -11,26 +11,27 @@ from typing import BinaryIO, Protocol
 import numpy as np
 
 from isocenter.errors import FormatError
+from isocenter.files.storage import is_number
 from isocenter.values import Array, Deferred, Geometry, Image, blocks
 
 # Smallest first: what a program from before 64-bit integers can still read.
 INTEGERS = (np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64)
+WIDER = {np.dtype(np.bool_): np.uint8, np.dtype(np.float16): np.float32}
+# Types that a slice can be written in before all others are seen.
+KEPT = frozenset(np.dtype(kind) for kind in ("u1", "i2", "u2", "i4", "u4", "f4", "f8"))
 COLOUR_CHANNELS = {3: ("R", "G", "B"), 4: ("R", "G", "B", "A")}
 
 
 def storable(voxels: Array, *, where: str) -> Array:
     """The same values in a type that volume formats know: no bool, no float16, 64-bit integers only where needed."""
-    kind, size = voxels.dtype.kind, voxels.dtype.itemsize
-    if kind == "b":
-        return voxels.astype(np.uint8)
-    if kind == "f" and size == 2:
-        return voxels.astype(np.float32)
-    if kind in "iu" and size == 8:
+    if not is_number(voxels.dtype) or voxels.dtype.itemsize > 8:
+        raise FormatError(f"voxels of type {voxels.dtype} cannot be written", where, "Write one part, or 64 bit floats")
+    if voxels.dtype.newbyteorder("=") in WIDER:
+        return voxels.astype(WIDER[voxels.dtype.newbyteorder("=")])
+    if np.issubdtype(voxels.dtype, np.integer) and voxels.dtype.itemsize == 8:
         low, high = int(voxels.min()), int(voxels.max())
         fits = next(kind for kind in INTEGERS if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max)
         return voxels.astype(fits)
-    if kind not in "iuf" or size > 8:
-        raise FormatError(f"voxels of type {voxels.dtype} cannot be written", where, "Write one part, or 64 bit floats")
     return voxels
 
 
@@ -63,9 +64,9 @@ def uniform_step(times: tuple[float, ...] | None) -> float | None:
 
 
 def steps_without_sides(geometry: Geometry, where: str) -> tuple[float, ...]:
-    """The voxel size along (i, j[, k]) for a format that has nothing else to say about a grid without sides.
+    """The voxel size along (i, j[, k]) for a format that holds nothing else of a grid without sides.
 
-    The position goes: without sides it means nothing. Raises FormatError where axes are turned or flipped.
+    The position is lost: without sides it means nothing. Raises FormatError where axes are turned or flipped.
     """
     linear = geometry.affine[:-1, :-1]
     if not np.allclose(linear, np.diag(geometry.steps), rtol=0, atol=1e-6 * max(geometry.steps)):
@@ -74,7 +75,10 @@ def steps_without_sides(geometry: Geometry, where: str) -> tuple[float, ...]:
 
 
 class Writable(Protocol):
-    def write(self, data: bytes, /) -> object: ...
+    """A file, or something that takes bytes as a file does."""
+
+    def write(self, data: bytes, /) -> object:
+        """Take the next bytes."""
 
 
 def write_voxels(file: Writable, voxels: Array) -> None:
@@ -85,15 +89,15 @@ def write_voxels(file: Writable, voxels: Array) -> None:
 
 
 def in_slices(image: Image, voxels: int = 2**22) -> Iterator[Array] | None:
-    """The voxels of a volume that is not held, as (i, j, some k) after (i, j, some k), frame after frame.
+    """The voxels of a volume that is not in memory, as (i, j, some k) after (i, j, some k), frame after frame.
 
-    None where they lie in memory already, where a film would have to be gone through again for each frame, where
-    there are channels, and where the smallest number type can only be told from all voxels.
+    None where they are in memory already, where a film would have to be decoded again for each frame, where
+    there are channels, and where the smallest number type is known only from all voxels.
     """
     pixels = image.pixels
     if not isinstance(pixels, Deferred) or image.geometry.ndim != 3 or pixels.shape[0] != 1:
         return None
-    if pixels.dtype.str[1:] not in ("u1", "i2", "u2", "i4", "u4", "f4", "f8"):
+    if pixels.dtype.newbyteorder("=") not in KEPT:
         return None
     if image.frames is None:
         return (part[0] for _, part in blocks(pixels, voxels))

@@ -1,4 +1,4 @@
-"""Results back on the grid of the image that they were made from."""
+"""Results written on the grid of the image that they were made from."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 
 from isocenter.errors import FormatError
-from isocenter.files import label_table
-from isocenter.files.index import suffix_of, write
+from isocenter.files import dicom, label_table
+from isocenter.files.index import FORMATS, suffix_of, write
 from isocenter.files.storage import Spool
 from isocenter.values import Array, BoundingBoxes, Deferred, Image, Label, Region
 
-# Pictures have no place for a table of labels, and need none to be looked at.
+# Beside these lies a table of labels, for which they have no place themselves.
 WITH_TABLE = frozenset({".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".tiff", ".tif", ".png", ".npy", ".csv"})
 
 BACKGROUND = "background"
-# The suffixes of formats to which several numbers a voxel are frames, so that every program opens them as four axes.
+# In these formats several numbers a voxel are written as frames, so that every program opens them as four axes.
 FRAMED = frozenset({".nii.gz", ".nii"})
 
 
@@ -38,14 +38,12 @@ def write_label_map(
     beside other formats lies a table of the labels' names.
     Raises FormatError where the format cannot hold the result.
     """
-    if suffix_of(path) in (".dcm", ".dicom", ".ima"):
-        if source.source is None or source.source.format != "dicom":
-            raise FormatError(
-                "a DICOM SEG needs the DICOM series that it belongs to", str(path), "Choose --format nii.gz"
-            )
-        from isocenter.files.dicom.writing import seg as dicom_seg_write  # highdicom takes a second to import
-
-        dicom_seg_write.write(
+    if suffix_of(path) in FORMATS["dicom"].suffixes:
+        if source.source is None or not source.source.is_dicom:
+            problem = "a DICOM SEG needs the DICOM series that it belongs to"
+            raise FormatError(problem, str(path), "Choose --format nii.gz")
+        # Through the index, which imports highdicom only now: it takes a second.
+        dicom.write_segmentation(
             np.asarray(label_map), labels, source, path, algorithm_name=algorithm, overwrite=overwrite
         )
         return
@@ -60,16 +58,14 @@ def write_boxes(boxes: BoundingBoxes, source: Image, path: Path, *, algorithm: s
 
     Raises FormatError where the source is no DICOM, or cannot bear a report.
     """
-    from isocenter.files.dicom.writing import sr as dicom_sr_write  # highdicom takes a second to import
-
-    dicom_sr_write.write(boxes, source, path, algorithm_name=algorithm, overwrite=overwrite)
+    dicom.write_report(boxes, source, path, algorithm_name=algorithm, overwrite=overwrite)
 
 
 @contextmanager
 def probabilities_written(
     labels: Sequence[Label], source: Image, path: Path, *, overwrite: bool = False
 ) -> Iterator[Callable[[Region, Array], None]]:
-    """Takes the probabilities of a dense result part by part, (channels, *region), and writes them at the end.
+    """A function that takes the probabilities of a dense result part by part, (channels, *region); written at the end.
 
     One volume (in a picture one channel) a label, the first one the background's where the channels have one; beside
     them lies a table of which is which, counted from 0. They have the precision of float16, and never lie in memory
@@ -94,7 +90,7 @@ def probabilities_written(
 
 
 @dataclass(frozen=True, eq=False)
-class _Together:
+class _Stacked:
     """Several arrays of one shape as the first axis of one, in single precision."""
 
     arrays: Sequence[Spool]
@@ -103,6 +99,7 @@ class _Together:
         return np.stack([one.load() for one in self.arrays]).astype(np.float32)
 
     def part(self, region: tuple[slice, ...]) -> Array:
+        """The arrays and the part of them that lie in a region."""
         return np.stack([one[region[1:]] for one in self.arrays[region[0]]]).astype(np.float32)
 
 
@@ -111,8 +108,8 @@ def _write_probabilities(
 ) -> None:
     named = [*([BACKGROUND] if len(held) > len(labels) else []), *(label.name for label in labels)]
     framed = suffix_of(path) in FRAMED
-    together = _Together(held)
-    pixels = Deferred((len(held), *source.geometry.shape), np.dtype(np.float32), together, together.part)
+    stacked = _Stacked(held)
+    pixels = Deferred((len(held), *source.geometry.shape), np.dtype(np.float32), stacked, stacked.part)
     image = replace(
         source,
         pixels=pixels.one_channel() if framed else pixels,

@@ -1,4 +1,4 @@
-"""Series as tables of numbers (CSV, TSV): vital signs over time, spectra; a row a sample, a column a channel.
+"""Series in tables of numbers (CSV, TSV): vital signs over time, spectra; a row a sample, a column a channel.
 
 The first column may be the axis, as "time (s)", "time_ms", "ppm", "wavenumber (cm-1)" or "sample". Samples lie at even
 steps along it. Milliseconds, minutes and the like become seconds; other units stay what they are.
@@ -18,17 +18,18 @@ from isocenter.errors import FormatError, GeometryError
 from isocenter.files.format import Format, ReadOptions
 from isocenter.values import SERIES_UNITS, Array, Floats, Geometry, Image, Source
 
-# What an axis is called, and its unit where the name says it.
+# Names of an axis, and its unit where the name implies it.
 NAMES: Mapping[str, str | None] = {
     "time": None, "t": None, "times": None, "axis": None, "seconds": "s", "ppm": "ppm", "chemical shift": "ppm",
     "wavenumber": "cm-1", "wavelength": "nm", "frequency": "Hz", "sample": None, "index": None,
 }  # fmt: skip
 SECONDS = {"s": 1.0, "sec": 1.0, "ms": 1e-3, "us": 1e-6, "min": 60.0, "h": 3600.0}
 TITLES = {"s": "time (s)", "ppm": "chemical shift (ppm)", "cm-1": "wavenumber (cm-1)"}
+DELIMITERS = {".tsv": "\t"}
 TITLE = re.compile(r"^(?P<name>[a-z ]+?)(?:\s*[\[(]\s*(?P<unit>[^\])]+?)\s*[\])]|_(?P<end>[a-z]+))?$")
 # As the slices of a volume: steps are even where each is within a hundredth of their median.
 EVEN = 0.01
-# Of a file that may be a series or a table of cases, so much is looked at.
+# The part that is read of a file that may be a series or a table of cases.
 HEAD_BYTES, FEWEST = 4096, 4
 
 
@@ -46,7 +47,7 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     if not numbers or any(len(row) != len(titles) for row in numbers):
         raise FormatError("is no table of numbers", str(path), "Write a row a sample and a column a channel")
     if any(cell is None for row in numbers for cell in row):
-        raise FormatError("holds text among its numbers", str(path), "Write numbers alone under one row of names")
+        raise FormatError("holds text among its numbers", str(path), "Write only numbers under one row of names")
     return {path.stem: series(dict(zip(titles, np.array(numbers, dtype=np.float64).T, strict=True)), path)}
 
 
@@ -70,7 +71,7 @@ def series(columns: Mapping[str, Array], path: Path, kind: str = "series") -> Im
 
 
 def write(image: Image, path: Path) -> None:
-    """A CSV, its first column the axis; numbers as they are.
+    """Write a CSV, its first column the axis; numbers as they are.
 
     Raises FormatError for an image of more than one axis, or with frames.
     """
@@ -80,7 +81,7 @@ def write(image: Image, path: Path) -> None:
     places = grid.to_world(np.arange(grid.shape[0])[:, None])[:, 0] if grid.physical else np.arange(grid.shape[0])
     title = TITLES.get(grid.unit, f"axis ({grid.unit})") if grid.physical else "sample"
     with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+        table = csv.writer(file, delimiter=DELIMITERS.get(path.suffix.lower(), ","))
         table.writerow([title, *image.channels])
         table.writerows(zip(places.tolist(), *data.tolist(), strict=True))
 
@@ -101,10 +102,10 @@ def is_series(path: Path) -> bool:
 
 def _axis(title: str) -> tuple[bool, str, float] | None:
     """(whether its unit is known, the unit, what a number is multiplied by); None where it is no axis."""
-    found = TITLE.match(title.strip().lower())
-    if found is None or found["name"].strip() not in NAMES:
+    fit = TITLE.match(title.strip().lower())
+    if fit is None or fit["name"].strip() not in NAMES:
         return None
-    unit = found["unit"] or found["end"] or (NAMES[found["name"].strip()] or "").lower()
+    unit = fit["unit"] or fit["end"] or (NAMES[fit["name"].strip()] or "").lower()
     if unit in SECONDS:
         return True, "s", SECONDS[unit]
     unit = {one.lower(): one for one in SERIES_UNITS}.get(unit or "")

@@ -1,4 +1,4 @@
-"""WAV: sounds and other signals at an even rate, as heart and lung sounds are kept. Numbers stay as they are stored."""
+"""The WAV format: sounds and other signals at an even rate, such as heart and lung sounds; numbers as stored."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from isocenter.errors import FormatError
 from isocenter.files.format import Format, ReadOptions
 from isocenter.values import Geometry, Image, Source
 
-CUT = "Reached EOF prematurely"  # SciPy's warning for fewer samples than the header says
+CUT = "Reached EOF prematurely"  # SciPy's warning for fewer samples than the header states
 
 
 def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
@@ -23,14 +23,14 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     """
     del options  # a sound leaves nothing to decide
     try:
-        with warnings.catch_warnings(record=True) as heard:
+        with warnings.catch_warnings(record=True) as kept:
             warnings.simplefilter("always")
             rate, samples = wavfile.read(path)
     except (ValueError, OSError, EOFError) as error:
         reason = f"cannot be read as WAV ({error})"
         raise FormatError(reason, str(path), "Get the file again, or save it as plain samples (PCM)") from error
-    if any(CUT in str(one.message) for one in heard) or not len(samples) or rate <= 0:
-        raise FormatError("holds fewer samples than it says", str(path), "It is cut short: get it again")
+    if any(CUT in str(one.message) for one in kept) or not len(samples) or rate <= 0:
+        raise FormatError("holds fewer samples than its header states", str(path), "It is cut short: get it again")
     pixels = np.ascontiguousarray(np.reshape(samples, (len(samples), -1)).T)
     geometry = Geometry(pixels.shape[1:], np.array([[1.0 / rate, 0.0], [0.0, 1.0]]), oriented=False, unit="s")
     return {path.stem: Image(pixels, geometry, source=Source("sound", (str(path),)))}

@@ -1,11 +1,13 @@
-"""TIFF: single pictures, pages as frames, and OME-TIFF with its axes and physical size.
+"""The TIFF format: single pictures, pages as frames, and OME-TIFF with its axes and physical size.
 
-Only OME-TIFF says how large a pixel is in the object; the resolution tags of a plain TIFF speak of paper.
+Only OME-TIFF states how large a pixel is in the object; the resolution tags of a plain TIFF are about paper.
 https://docs.openmicroscopy.org/ome-model/6.3/ome-tiff/
 """
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +29,11 @@ MM = {"m": 1000.0, "cm": 10.0, "mm": 1.0, "µm": 1e-3, "um": 1e-3, "nm": 1e-6, "
 OME_TYPES = frozenset({"int8", "int16", "int32", "uint8", "uint16", "uint32", "float32", "float64"})
 COLOURS = (("R", "G", "B"), ("R", "G", "B", "A"))
 PHOTOMETRIC, COMPRESSION = tifffile.PHOTOMETRIC, tifffile.COMPRESSION
+# What tifffile, its codecs and the parser of OME's XML raise at a damaged file.
+TIFF_ERRORS = (
+    ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, OSError, RuntimeError, SyntaxError,
+    TypeError, ValueError, struct.error, tifffile.OmeXmlError, zlib.error,
+)  # fmt: skip
 # Decoded to red, green, blue whatever the stream holds; Aperio's JPEG 2000 is not, though its pages say RGB.
 JPEG = (COMPRESSION.JPEG, COMPRESSION.OJPEG, COMPRESSION.ALT_JPEG, COMPRESSION.JPEG_LOSSY)
 GREY = (PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.MINISBLACK)
@@ -37,7 +44,7 @@ LARGE_BYTES, RATIO = 1 << 30, 200
 
 @dataclass(frozen=True)
 class Described:
-    """What an OME header says of one image; empty without one."""
+    """The facts of an OME header about one image; empty without one."""
 
     sizes: Mapping[str, float]
     names: tuple[str, ...] = ()
@@ -80,7 +87,7 @@ def read_indices(path: Path) -> Image | None:
 
 
 def write(image: Image, path: Path) -> None:
-    """Exactly these values in exactly this type; frames, planes, channels and physical size as OME-TIFF.
+    """Write exactly these values in exactly this type; frames, planes, channels and physical size as OME-TIFF.
 
     Raises FormatError for what it cannot hold: a place or sides in the patient, a shear, uneven times.
     """
@@ -88,13 +95,9 @@ def write(image: Image, path: Path) -> None:
     _check_place(image.geometry, where, elsewhere)
     pixels = image.data.astype(np.uint8) if image.dtype == bool else image.data
     colour = image.channels in COLOURS
-    if (
-        image.geometry.ndim == 2
-        and image.frames is None
-        and not image.geometry.physical
-        and (colour or len(pixels) == 1)
-    ):
-        if pixels.dtype.kind not in "uif":
+    still = image.geometry.ndim == 2 and image.frames is None
+    if still and not image.geometry.physical and (colour or len(pixels) == 1):
+        if not np.issubdtype(pixels.dtype, np.number) or np.iscomplexobj(pixels):
             raise FormatError(f"a TIFF holds no {pixels.dtype} values", where, elsewhere)
         _write_pages(path, np.moveaxis(pixels, 0, -1) if colour else pixels[0], colour, {})
         return
@@ -142,14 +145,14 @@ def _check_place(geometry: Geometry, where: str, elsewhere: str) -> None:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tifffile.TiffFile]:
-    """The file, known to be whole; what is wrong with it said in our words."""
+    """The file, known to be whole. Raises FormatError for a damaged one."""
     try:
         with tifffile.TiffFile(path) as file:
             _check_whole(file, path)
             yield file
-    except (IsocenterError, MemoryError):
+    except IsocenterError:
         raise
-    except Exception as error:  # a damaged file can make the library throw anything
+    except TIFF_ERRORS as error:
         raise FormatError(f"is no whole TIFF ({error})", str(path), "Get the file again") from error
 
 
@@ -162,28 +165,29 @@ def _image(file: tifffile.TiffFile, number: int, path: Path, options: ReadOption
     if page.photometric == PHOTOMETRIC.PALETTE:
         pixels, axes = _coloured(pixels, page), axes + "S"
         notes.append("the palette's colours were filled in")
-    if page.photometric == PHOTOMETRIC.MINISWHITE and pixels.dtype.kind == "u":
+    if page.photometric == PHOTOMETRIC.MINISWHITE and np.issubdtype(pixels.dtype, np.unsignedinteger):
         pixels = np.array((1 << page.bitspersample) - 1, dtype=np.uint64).astype(pixels.dtype) - pixels
-        notes.append("0 is white in the file: the values were turned round")
+        notes.append("0 is white in the file: the values were inverted")
     pixels = real_part(pixels, options.part, str(path))
     pixels, spatial, framed = _ordered(pixels, axes, path)
     bands = page.photometric in GREY and not set(page.extrasamples) & set(ALPHA) and len(pixels) in (2, 4)
-    if len(pixels) in (2, 4) and "S" in axes and not bands and pixels.dtype.kind == "u" and is_opaque(pixels[-1]):
+    sampled = "S" in axes
+    if len(pixels) in (2, 4) and sampled and not bands and is_opaque(pixels[-1]):
         pixels = pixels[:-1]
         notes.append("an alpha channel that is opaque everywhere was left out")
     orientation = int(page.tags.valueof(274, 1))
     if orientation in range(2, 9):
         notes.append(f"turned upright as orientation {orientation} says")
         pixels = np.moveaxis(upright(np.moveaxis(pixels, (-2, -1), (0, 1)), orientation), (0, 1), (-2, -1))
-    names = CHANNELS.get(len(pixels), ()) if ("S" in axes and not bands) or len(pixels) == 1 else ()
+    names = CHANNELS.get(len(pixels), ()) if (sampled and not bands) or len(pixels) == 1 else ()
     steps = described.increment if framed else None
     return Image(
         np.ascontiguousarray(pixels),
         _geometry(pixels.shape[-len(spatial) :], spatial, described),
-        channels=described.names if len(described.names) == len(pixels) and "S" not in axes else names,
+        channels=described.names if len(described.names) == len(pixels) and not sampled else names,
         times=tuple(steps * n for n in range(pixels.shape[1])) if steps else None,
         notes=tuple(notes),
-        facts=_equal(pixels) if "S" in axes else {},
+        facts=_equal(pixels) if sampled else {},
         source=Source("tiff", (str(path),)),
     )
 
@@ -203,13 +207,13 @@ def _ordered(pixels: Array, axes: str, path: Path) -> tuple[Array, str, bool]:
     channels = [axis for axis in axes if axis in "SC"]
     spatial = "".join(axis for axis in "ZYX" if axis in axes)
     frames = [axis for axis in axes if axis not in channels and axis not in spatial]
-    for axis in [*channels, *frames]:  # axes that hold one thing say nothing
+    for axis in [*channels, *frames]:  # axes of length 1 carry nothing
         here = axes.index(axis)
         if pixels.shape[here] == 1 and (axis in frames or len(channels) > 1):
             pixels, axes = np.take(pixels, 0, here), axes.replace(axis, "", 1)
             (channels if axis in channels else frames).remove(axis)
     if len(channels) > 1 or len(frames) > 1 or not spatial.endswith("YX"):
-        raise FormatError(f"axes {axes} of {pixels.shape} cannot be told apart", str(path), "Save it as OME-TIFF")
+        raise FormatError(f"axes {axes} of {pixels.shape} are ambiguous", str(path), "Save it as OME-TIFF")
     order = [axes.index(axis) for axis in (*channels, *frames, *spatial)]
     ordered = np.transpose(pixels, order)
     return ordered if channels else ordered[None], spatial, bool(frames)

@@ -1,4 +1,4 @@
-"""Films (MP4, AVI, MOV, MKV, and the bit streams inside DICOM) as frames with their times."""
+"""Video formats (MP4, AVI, MOV, MKV, and the bit streams inside DICOM) as frames with their times."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from isocenter.values import Deferred, Geometry, Image, Source
 Frame = NDArray[np.uint8]
 
 REMEDY = "The file is damaged or of an unknown kind: play it, or convert it to MP4 with H.264"
-# Matroska and bare streams know only their duration, from which the number of frames is guessed; the others know it.
+# Matroska and bare streams state only their duration, from which the number of frames is guessed.
 GUESSED = 0.02
 EXACT = (b"ftyp", b"RIFF")
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What a film holds, seen by going through it once.
+    """The contents of a film, from decoding it once.
 
     times: s of each frame from the first; None where the film states none, as a bare bit stream
     """
@@ -43,7 +43,7 @@ class Survey:
 def read_video(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     """One colour image with frames in time, on a grid that counts pixels; frames are decoded when asked for.
 
-    Raises FormatError for a film without frames, or with fewer than it says.
+    Raises FormatError for a film without frames, or with fewer than it states.
     """
     del options
     seen = survey(path, str(path))
@@ -70,7 +70,7 @@ def survey(path: Path, where: str) -> Survey:
     """Size, number and times of the frames.
 
     Times are each frame's own presentation time, so a variable frame rate is kept.
-    Raises FormatError for a film without frames, or with fewer than it says.
+    Raises FormatError for a film without frames, or with fewer than it states.
     """
     times: list[float] = []
     size = (0, 0)
@@ -81,13 +81,15 @@ def survey(path: Path, where: str) -> Survey:
             if not there:
                 break
             if times and frame.shape[:2] != size:
-                raise FormatError("changes its size on the way", where, "Convert it to one size")
+                raise FormatError("changes its size between frames", where, "Convert it to one size")
             size = frame.shape[:2]
             times.append(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
     if not times:
         raise FormatError("holds no frame", where, REMEDY)
     if len(times) < (stated if _knows_its_length(path) else stated * (1 - GUESSED) - 1):
-        raise FormatError(f"holds {len(times)} frames and says {int(stated)}", where, "It is cut short: get it again")
+        raise FormatError(
+            f"holds {len(times)} frames where {int(stated)} are stated", where, "It is cut short: get it again"
+        )
     return Survey(len(times), int(size[0]), int(size[1]), _from_first(times))
 
 
@@ -103,7 +105,9 @@ def frames(path: Path, where: str) -> Iterator[Frame]:
 
 @contextmanager
 def _opened(path: Path, where: str) -> Iterator[Any]:
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # what FFmpeg says about a damaged film is our error's job
+    os.environ.setdefault(
+        "OPENCV_FFMPEG_LOGLEVEL", "-8"
+    )  # FFmpeg's messages about a damaged film are not printed: our error has them
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
@@ -125,7 +129,7 @@ def _knows_its_length(path: Path) -> bool:
 
 
 def _from_first(times: list[float]) -> tuple[float, ...] | None:
-    """Times that do not grow are none."""
+    """Times from the first frame; None where they do not grow."""
     if len(times) > 1 and not (np.diff(times) > 0).all():
         return None
     return tuple(round(time - times[0], 6) for time in times)

@@ -1,4 +1,4 @@
-"""Between LPS, the patient space of DICOM, ITK and NRRD, and RAS, which everything else here speaks."""
+"""Conversion between LPS, the patient space of DICOM, ITK and NRRD, and RAS, which is ours."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ MM = {
 
 
 def from_lps(affine: NDArray[np.floating]) -> NDArray[np.float64]:
-    """An affine into LPS mm as one into RAS mm, and the other way round: x and y change their sign."""
+    """An affine into LPS mm as one into RAS mm, or the reverse: x and y change their sign."""
     return np.diag([-1.0, -1.0, *np.ones(len(affine) - 2)]) @ np.asarray(affine, dtype=np.float64)
 
 
 def rows_and_columns(affine: NDArray[np.floating]) -> NDArray[np.float64]:
-    """A picture's affine for (column, row) and (x, y) as one for (row, column) and (y, x), and the other way round."""
+    """A picture's affine for (column, row) and (x, y) as one for (row, column) and (y, x), or the reverse."""
     order = [1, 0, 2]
     return np.asarray(affine, dtype=np.float64)[order][:, order]

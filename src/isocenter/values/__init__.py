@@ -1,4 +1,4 @@
-"""The nouns: immutable, typed, small. No input or output, no torch."""
+"""The values that all rooms share: immutable, typed, small. No input or output, no torch."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
         Reader,
         Source,
         blocks,
-        name_alone,
         names_of_channels,
+        unambiguous_name,
     )
     from isocenter.values.plan import BY_HAND, PLAN_VERSION, Decision, Plan, stands_for
     from isocenter.values.prediction import (
@@ -144,13 +144,13 @@ __all__ = [
     "is_missing",
     "label_voxels",
     "level_in",
-    "name_alone",
     "names_of_channels",
     "number_in",
     "parts_of",
     "stands_for",
     "table_columns",
     "time_column",
+    "unambiguous_name",
 ]
 
 if not TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Boxes around what was found, or is there: on the grid of an image, in voxels."""
+"""Bounding boxes on the grid of an image, in voxels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from isocenter.errors import GeometryError
 from isocenter.values.geometry import Floats
 
-# Of the axes of a grid, which is which: a picture is (row, column), a volume (column, row, slice).
+# The letters of a grid's axes: a picture is (row, column), a volume (column, row, slice).
 LETTERS = {2: ("y", "x"), 3: ("x", "y", "z")}
 
 
@@ -19,13 +19,13 @@ LETTERS = {2: ("y", "x"), 3: ("x", "y", "z")}
 class BoundingBoxes:
     """Boxes with a class each, on one image's own grid.
 
-    corners: (n, 2 * axes) where each begins on every axis of the image, in the image's own order, then where it ends:
+    corners: (n, 2 * axes) its start on every axis of the image, in the image's own order, then its end:
              edges in voxels, so that voxel i reaches from i to i + 1, and (0, 0, 2, 3) holds 2 x 3 voxels. A voxel's
              index is its centre, half a voxel beyond its edge
     names:   (n,) the class of each
     scores:  (n,) in 0..1, of a prediction; None of a reference
-    ignored: (n,) whether it is neither right nor wrong to find it: "difficult" of Pascal VOC, "iscrowd" of COCO
-    notes:   what the reader had to decide or found odd, one sentence each
+    ignored: (n,) whether detecting it is neither right nor wrong: "difficult" of Pascal VOC, "iscrowd" of COCO
+    notes:   decisions of the reader and oddities of the file, one sentence each
     Raises GeometryError for a box without extent, or corners that are no numbers.
     """
 
@@ -50,7 +50,7 @@ class BoundingBoxes:
             raise GeometryError("not one score and one mark a box", "BoundingBoxes", f"Give {count} of each")
         if not np.isfinite(corners).all() or not (self.lengths > 0).all():
             problem = f"box {_first(np.isfinite(corners).all(axis=1) & (self.lengths > 0).all(axis=1))} has no extent"
-            raise GeometryError(problem, "BoundingBoxes", "Give boxes that end beyond where they begin")
+            raise GeometryError(problem, "BoundingBoxes", "Give boxes whose end lies beyond their start")
 
     @classmethod
     def none(cls, axes: int, *, scored: bool = False) -> BoundingBoxes:
@@ -62,16 +62,17 @@ class BoundingBoxes:
 
     @property
     def axes(self) -> int:
+        """Number of axes of the image."""
         return int(self.corners.shape[1]) // 2
 
     @property
     def low(self) -> Floats:
-        """(n, axes) where each box begins."""
+        """(n, axes) the start of each box."""
         return self.corners[:, : self.axes]
 
     @property
     def high(self) -> Floats:
-        """(n, axes) where each box ends."""
+        """(n, axes) the end of each box."""
         return self.corners[:, self.axes :]
 
     @property
@@ -101,7 +102,7 @@ class BoundingBoxes:
 
 
 def columns_of(axes: int) -> tuple[str, ...]:
-    """What the columns of `corners` are called: y0, x0, y1, x1 of a picture; x0, y0, z0, x1, ... of a volume."""
+    """The names of the columns of `corners`: y0, x0, y1, x1 of a picture; x0, y0, z0, x1, ... of a volume."""
     return tuple(f"{letter}{end}" for end in (0, 1) for letter in LETTERS[axes])
 
 
@@ -111,12 +112,12 @@ def table_columns(axes: int) -> tuple[str, ...]:
 
 
 def _own(given: Sequence[float] | NDArray, kind: type) -> NDArray:
-    """Our own copy, which nobody changes afterwards."""
+    """Our own copy, locked against changes."""
     array: NDArray = np.array(given, dtype=kind)
     array.setflags(write=False)
     return array
 
 
 def _first(fine: NDArray[np.bool_]) -> int:
-    """The number of the first that is not, counted from 1."""
+    """The number of the first that is not fine, counted from 1."""
     return int(np.flatnonzero(~fine)[0]) + 1

@@ -1,4 +1,4 @@
-"""A data set: who was examined, what the model may see, and what is true."""
+"""Data sets and their cases: who was examined, what the model may see, and what is true."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
-from isocenter.values.image import Image, Label, name_alone
+from isocenter.values.image import Image, Label, unambiguous_name
 
 T = TypeVar("T")
 Split = Literal["train", "val", "test"]
 
 
 class LazyMapping(Mapping[str, T], Generic[T]):
-    """Names to values that are read when they are asked for, and not kept.
+    """Values by name that are read on demand, and not kept.
 
     Each value is a function without arguments that survives pickling, so that a case can cross processes.
     """
@@ -46,7 +46,7 @@ class Case:
                 "event" ((time, happened)), "field"; "mask:<reader>" is what another person drew
     covariates: who it is (age, sex, site, scanner, ...), as read; a missing one is None
     files:      what the case was read from, for hashing
-    key:        tells cases apart that lie in one file (a row of an .npz)
+    key:        distinguishes cases of one file (a row of an .npz)
     """
 
     id: str
@@ -60,17 +60,17 @@ class Case:
 
     def with_images(self, names: Collection[str]) -> Case:
         """The case as if it had no other images than these."""
-        kept = {name_alone(name): partial(_named, self.images, name) for name in self.images if name in names}
+        kept = {unambiguous_name(name): partial(_named, self.images, name) for name in self.images if name in names}
         return replace(self, images=LazyMapping(kept))
 
 
 def _named(images: Mapping[str, Image], name: str) -> Image:
-    return images[name].named(name_alone(name))
+    return images[name].named(unambiguous_name(name))
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something found wrong or odd about a data set.
+    """Something wrong or odd about a data set.
 
     severity: "error" forbids going on with these cases, "warning" may bias a result, "note" is good to know
     """
@@ -87,14 +87,14 @@ class Dataset:
     """Cases, and the set's own split where it has one. It names no task.
 
     splits:   {case id: train | val | test}, empty where the set has no split of its own
-    hash:     of all file contents; empty until somebody needed it
+    hash:     of all file contents; empty until it was needed
     classes:  {kind of reference: labels}, the declared set where one is declared
     columns:  {role: column} of the table that it was read from, such as "value:volume" and "volume (ml)"
     regions:  {name: values} of structures that overlap, each made of several values of the masks, of which the first
               marks it in a label map; a later one is written over an earlier one
     readers:  who drew the masks, where several did: the first one's are "mask", the others' "mask:<reader>"
-    patients: the rule by which patients were told apart, in words
-    patients_known: False where no rule was found and each case stands for itself
+    patients: the rule by which patients were identified, in words
+    patients_known: False where no rule fits and each case stands for itself
     layout:   how the folder was read, in words
     derived:  {kind of reference: how it was made of another, in words}
     problems: what could not be read, and why

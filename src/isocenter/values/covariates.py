@@ -1,4 +1,4 @@
-"""What is said about a patient, as tables and headers write it."""
+"""Covariates of a patient, as tables and headers write them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from typing import Any
 AGE = re.compile(r"\s*(-?\d+(?:\.\d+)?)\s*([YMWD]?)\s*", re.IGNORECASE)
 DAYS = {"": 365.25, "Y": 365.25, "M": 30.44, "W": 7.0, "D": 1.0}
 NOTHING = frozenset({"", "nan", "na", "n/a", "none", "[not available]"})
-# What the column is called that says when a row was read, alone or with a unit, as "time (min)", "time_ms" or "hours".
+# Names of the column of a row's time, with or without a unit, as "time (min)", "time_ms" or "hours".
 TIME = re.compile(
     r"(?:(?:chart|elapsed|relative)?_?\s?time|t|timestamp|date_?time)(?:\s*[\[(]\s*([a-z]+)\s*[\])]|[_ ]([a-z]+))?"
 )
+UNIT_TITLES = ("hours", "minutes", "seconds")
 CLOCK = re.compile(r"(\d+):(\d\d)(?::(\d\d))?")
+NUMBER, DATE, CLOCK_TIME = "number", "date", "clock"  # how a table writes its times
 SECONDS: Mapping[str, float] = {
     **dict.fromkeys(("ms", "milliseconds"), 1e-3),
     **dict.fromkeys(("s", "sec", "seconds"), 1.0),
@@ -29,9 +31,9 @@ SECONDS: Mapping[str, float] = {
 
 @dataclass(frozen=True)
 class Course:
-    """What was read of a patient time and again, as a monitor or a chart has it.
+    """Repeated readings of one patient, as a monitor or a chart has them.
 
-    times:  rising; in s where `unit` says so, else as the table counts
+    times:  rising; in s where that is the `unit`, else as the table counts
     values: as many, one or more
     """
 
@@ -51,7 +53,7 @@ def is_missing(value: Any) -> bool:
 def number_in(value: Any) -> float | None:
     """A number as it is, or in years where it is an age as DICOM writes it; None where it is none.
 
-    One that was read time and again is a number where it never changed.
+    A course is a number where it never changed.
     """
     if isinstance(value, Course):
         return value.values[0] if len(set(value.values)) == 1 else None
@@ -60,10 +62,10 @@ def number_in(value: Any) -> float | None:
     if fit is not None and fit[2]:
         return float(fit[1]) * DAYS[fit[2].upper()] / DAYS["Y"]
     try:
-        found = float(text)
+        number = float(text)
     except ValueError:
         return None
-    return found if math.isfinite(found) else None
+    return number if math.isfinite(number) else None
 
 
 def level_in(value: Any) -> str:
@@ -87,15 +89,15 @@ def course_in(value: Any, unit: str = "") -> Course | None:
 
 
 def time_column(columns: Sequence[str]) -> str | None:
-    """The first that is called as times are."""
+    """The first column with a name of times, None where there is none."""
     return next((one for one in columns if _unit(one) is not None), None)
 
 
 def courses(rows: Sequence[Mapping[str, Any]], time: str) -> dict[str, Any]:
-    """What the rows of one patient say together, each read at the time in its column `time`.
+    """{column: its readings} of the rows of one patient, each read at the time in its column `time`.
 
-    A column of numbers is a Course; of words it is what the last row says that says anything. Dates are counted from
-    the first row's. Raises ValueError for a row whose time is none, or of another kind than the first's.
+    A column of numbers is a Course; a column of words has its last one. Dates are counted from the first row's.
+    Raises ValueError for a row whose time is none, or of another kind than the first's.
     """
     when, unit = _times([row[time] for row in rows], *(_unit(time) or ("", 1.0)))
     made: dict[str, Any] = {}
@@ -114,35 +116,38 @@ def _course(pairs: Sequence[tuple[float, float]], unit: str) -> Course | None:
 
 
 def _unit(title: str) -> tuple[str, float] | None:
-    """("s" where the title says it, s in 1); None for what is no time."""
+    """("s" where the title names a unit, s in 1 of it); None for what is no time."""
     words = title.strip().lower()
-    found = TIME.fullmatch(words)
-    said = words if words in ("hours", "minutes", "seconds") else found and (found[1] or found[2])
-    if (found is None and said is None) or (said is not None and said not in SECONDS):
-        return None
-    return ("s", SECONDS[said]) if said else ("", 1.0)
+    if words in UNIT_TITLES:
+        return "s", SECONDS[words]
+    fit = TIME.fullmatch(words)
+    unit = (fit[1] or fit[2] or "") if fit else None
+    if not unit:
+        return None if unit is None else ("", 1.0)
+    return ("s", SECONDS[unit]) if unit in SECONDS else None
 
 
 def _times(cells: Sequence[Any], unit: str, factor: float) -> tuple[list[float], str]:
     """As numbers, and their unit."""
-    found = [_time(cell) for cell in cells]
-    if len({kind for kind, _ in found}) != 1:
+    read = [_time(cell) for cell in cells]
+    if len({kind for kind, _ in read}) != 1:
         raise ValueError("some times are numbers, others dates or hours of a clock")
-    kind, times = found[0][0], [at for _, at in found]
-    if kind == "number":
+    kind, times = read[0][0], [at for _, at in read]
+    if kind == NUMBER:
         return [at * factor for at in times], unit
-    return [at - (min(times) if kind == "date" else 0.0) for at in times], "s"
+    start = min(times) if kind == DATE else 0.0
+    return [at - start for at in times], "s"
 
 
 def _time(cell: Any) -> tuple[str, float]:
     """(number, clock or date, itself; s of a clock or a date)"""
     text = str(cell).strip()
     if fit := CLOCK.fullmatch(text):
-        return "clock", 3600.0 * int(fit[1]) + 60.0 * int(fit[2]) + int(fit[3] or 0)
+        return CLOCK_TIME, 3600.0 * int(fit[1]) + 60.0 * int(fit[2]) + int(fit[3] or 0)
     if (number := number_in(text)) is not None:
-        return "number", number
+        return NUMBER, number
     try:
-        found = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(text)
     except ValueError:
         raise ValueError(f"{text!r} is no time") from None
-    return "date", (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+    return DATE, (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

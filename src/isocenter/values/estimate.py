@@ -1,4 +1,4 @@
-"""A number with its interval."""
+"""Estimates: numbers with their intervals."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from isocenter.values.geometry import Floats
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """What a figure is in each sample of patients drawn again; two figures of the same patients and seed are paired.
+    """A figure in each bootstrap sample of patients; two figures of the same patients and seed are paired.
 
     figures: (draws,), NaN where the figure is undefined
     fewest:  patients in the smallest stratum
@@ -31,12 +31,12 @@ class Draws:
 class Estimate:
     """A value, the interval around it, and how both were made.
 
-    low, high: absent where no interval can be given; `method` then says why
+    low, high: absent where no interval can be given; `method` then states why
     level:     of the interval, 0.95 for a 95 % interval
     n:         cases that entered
-    patients:  people behind them; 0 where nobody says who they are
+    patients:  people behind them; 0 where they are not known
     unit:      "mm", "ml", "pixels"; empty for a ratio
-    draws:     only where somebody compares; no part of a record
+    draws:     for comparisons only; no part of a record
     """
 
     value: float

@@ -1,4 +1,4 @@
-"""What a data set looks like in numbers: what planning decides from."""
+"""The fingerprint of a data set: the numbers from which planning decides."""
 
 from __future__ import annotations
 
@@ -62,22 +62,22 @@ class Fingerprint:
         return len(self.cases)
 
     def only(self, ids: set[str]) -> Fingerprint:
-        """Of these cases alone: a statistic that enters a plan comes from training cases only."""
+        """The facts of these cases: a statistic that enters a plan comes from training cases only."""
         return Fingerprint(tuple(case for case in self.cases if case.id in ids))
 
     @property
     def unit(self) -> str:
-        """Of the steps of all cases."""
+        """The unit of the steps of all cases."""
         return next((case.unit for case in self.cases if case.physical), MM)
 
     @property
     def shapes(self) -> np.ndarray:
-        """(cases, axes)"""
+        """(cases, axes) voxels."""
         return np.array([case.shape for case in self.cases])
 
     @property
     def steps(self) -> np.ndarray:
-        """(cases, axes)"""
+        """(cases, axes) in `unit` per voxel."""
         return np.array([case.steps for case in self.cases])
 
     def voxels(self, kind: str = "mask") -> dict[int, int]:
@@ -103,23 +103,25 @@ class Fingerprint:
     def findings(self) -> dict[str, tuple[int, int]]:
         """{finding: (cases that have it, cases that lack it)}, of those in which it is known."""
         known = [case.references["findings"] for case in self.cases if "findings" in case.references]
-        names = dict.fromkeys(name for said in known for name in said)
+        names = dict.fromkeys(name for stated in known for name in stated)
         return {
             name: (
-                sum(bool(said[name]) for said in known if name in said),
-                sum(not said[name] for said in known if name in said),
+                sum(bool(stated[name]) for stated in known if name in stated),
+                sum(not stated[name] for stated in known if name in stated),
             )
             for name in names
         }
 
     def events(self) -> tuple[np.ndarray, np.ndarray]:
         """(cases,) time and whether the event happened then, of the cases that have such a reference."""
-        found = [case.references["event"] for case in self.cases if "event" in case.references]
-        return np.array([time for time, _ in found], dtype=float), np.array([bool(had) for _, had in found], dtype=bool)
+        events = [case.references["event"] for case in self.cases if "event" in case.references]
+        return np.array([time for time, _ in events], dtype=float), np.array(
+            [bool(had) for _, had in events], dtype=bool
+        )
 
     @property
     def summary(self) -> dict[str, Any]:
-        """Of all cases together, naming none: what may stand beside a model that goes elsewhere."""
+        """Statistics over all cases that name none of them, which may travel with a model."""
         if not self.cases:
             return {"cases": 0}
         # Cases of two and of three axes have no shape in common.

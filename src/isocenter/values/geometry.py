@@ -1,4 +1,4 @@
-"""Where voxels lie in the patient."""
+"""The geometry of a grid: where its voxels lie in the patient."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Geometry:
     unit: str = MM
 
     def __post_init__(self) -> None:
-        affine = np.array(self.affine, dtype=np.float64)  # our own copy: nobody moves it afterwards
+        affine = np.array(self.affine, dtype=np.float64)  # our own copy, locked against changes
         affine.setflags(write=False)
         object.__setattr__(self, "affine", affine)
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
@@ -54,11 +54,11 @@ class Geometry:
             raise GeometryError(f"shape {self.shape} with an affine of {affine.shape}", "Geometry", "Give (n+1, n+1)")
         whole = np.isfinite(affine).all() and np.array_equal(affine[-1], np.eye(n + 1)[-1])
         if not whole or np.linalg.matrix_rank(affine[:-1, :-1]) < n:
-            raise GeometryError("the affine is no grid", "Geometry", "Look at the file's header")
+            raise GeometryError("the affine is no grid", "Geometry", "Check the file's header")
         if self.unit not in (SERIES_UNITS if n == 1 else (MM,)):
             raise GeometryError(f"{n} axes in {self.unit!r}", "Geometry", "Space is in mm")
         if not self.physical and self.frame_of_reference is not None:
-            raise GeometryError("a frame of reference without a voxel size", "Geometry", "Look at the file's header")
+            raise GeometryError("a frame of reference without a voxel size", "Geometry", "Check the file's header")
 
     @classmethod
     def of_pixels(cls, shape: Sequence[int]) -> Geometry:
@@ -72,6 +72,7 @@ class Geometry:
 
     @property
     def ndim(self) -> int:
+        """Number of axes."""
         return len(self.shape)
 
     @property
@@ -91,6 +92,7 @@ class Geometry:
 
     @property
     def is_sheared(self) -> bool:
+        """Whether axes are not at right angles, as of a tilted gantry."""
         axes = self.affine[:-1, :-1] / np.asarray(self.steps)
         return not np.allclose(axes.T @ axes, np.eye(self.ndim), atol=DIRECTION_TOLERANCE)
 
@@ -101,9 +103,14 @@ class Geometry:
         return not np.allclose(axes.max(axis=0), 1.0, atol=DIRECTION_TOLERANCE)
 
     @property
+    def has_sides(self) -> bool:
+        """Whether it is a volume of which left and right are known."""
+        return self.oriented and self.ndim == 3
+
+    @property
     def orientation(self) -> str | None:
         """The direction in which each axis grows, such as "RAS" or "LPI"; None where sides are not known."""
-        if not self.oriented or self.ndim != 3:
+        if not self.has_sides:
             return None
         letters = ("LR", "PA", "IS")
         return "".join(letters[axis][int(sign > 0)] for axis, sign in self._closest_axes())
@@ -196,6 +203,7 @@ class Geometry:
 
     @property
     def canonical(self) -> Geometry:
+        """The grid with its axes in the order and direction closest to RAS+."""
         return self.permuted(*self.to_canonical)
 
     def __setstate__(self, state: dict[str, Any]) -> None:

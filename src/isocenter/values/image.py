@@ -1,4 +1,4 @@
-"""An image: numbers on a grid, and what is known about them."""
+"""Images: numbers on a grid, and what is known about them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from isocenter.errors import GeometryError
 from isocenter.values.geometry import Geometry
 
 Array = NDArray[Any]
-# Makes `array[region]` of an array that is not held.
+# A function that gives `array[region]` of an array that is not in memory.
 Reader = Callable[[tuple[slice, ...]], Array]
 
 
 @dataclass(frozen=True, eq=False)
 class Deferred:
-    """Voxels that are read when they are asked for.
+    """Voxels that are read on demand.
 
     load:   makes the whole array; it must survive pickling (a partial of a module's function)
     region: makes `array[region]` without the rest, where the file allows it
@@ -36,7 +36,7 @@ class Deferred:
     stream: Callable[[], Reader] | None = None
 
     def reader(self) -> Reader:
-        """What makes one part after the other; what a file cannot give in parts is read as a whole once."""
+        """A function that gives one part after the other; other files are read once as a whole."""
         if self.stream is not None:
             return self.stream()
         return self.region if self.region is not None else self.load().__getitem__
@@ -62,16 +62,16 @@ def blocks(array: Array | Deferred, voxels: int = 2**22) -> Iterator[tuple[tuple
         yield region, read(region)
 
 
-def name_alone(name: str) -> str:
-    """What an image of a case is called where others are absent: a number has four digits, as in nnU-Net's files.
+def unambiguous_name(name: str) -> str:
+    """The name of a case's image where others are absent: a number gets four digits, as in nnU-Net's files.
 
-    What is called 0 could be any picture in grey.
+    Else 0 could be the one channel of any grey picture.
     """
     return f"{int(name):04}" if name.isdigit() else name
 
 
 def names_of_channels(name: str, channels: Sequence[str]) -> tuple[str, ...]:
-    """What the channels of one of several images of a case are called."""
+    """The channels' names of one of several images of a case."""
     return (name,) if len(channels) == 1 else tuple(f"{name}:{channel}" for channel in channels)
 
 
@@ -94,7 +94,7 @@ class Code:
 
 @dataclass(frozen=True)
 class Label:
-    """One value of a label map and what it stands for."""
+    """One value of a label map and its meaning."""
 
     value: int
     name: str
@@ -103,12 +103,12 @@ class Label:
 
     @property
     def is_ignored(self) -> bool:
-        """Whether voxels of this value say nothing: what is there was not drawn (nnU-Net's word for it)."""
+        """Whether voxels of this value are unlabelled: the reader did not draw them (nnU-Net's word for it)."""
         return self.name.casefold() == "ignore"
 
     @property
     def is_background(self) -> bool:
-        """Whether it names the background, which has a value of its own where 0 says that nobody looked."""
+        """Whether it names the background, which has a value of its own where 0 means that nobody looked."""
         return self.name.casefold() == "background"
 
 
@@ -119,6 +119,11 @@ class Source:
     format: str
     paths: tuple[str, ...]
     header: Any = None
+
+    @property
+    def is_dicom(self) -> bool:
+        """Whether it came from DICOM objects, on which results can be written as DICOM."""
+        return self.format == "dicom"
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,9 +137,9 @@ class Image:
     channels: one name a channel
     times:    s from the first frame, where frames are in time and it is known
     padding:  (low, high) values, after rescaling, that are no measurement; kept in `data`, left out of `valid`
-    labels:   what the values mean, where the image is a label map
-    notes:    what the reader had to decide or found odd, one sentence each
-    facts:    what else the file says and a later step needs ("unit", "imager_pixel_spacing", "b_values", ...)
+    labels:   the meaning of the values, where the image is a label map
+    notes:    decisions of the reader and oddities of the file, one sentence each
+    facts:    further facts of the file that a later step needs ("unit", "imager_pixel_spacing", "b_values", ...)
     """
 
     pixels: Array | Deferred
@@ -165,10 +170,12 @@ class Image:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """(channels[, frames], *spatial)."""
         return tuple(self.pixels.shape)
 
     @property
     def dtype(self) -> np.dtype[Any]:
+        """The type of the voxels."""
         return self.pixels.dtype
 
     @property
@@ -188,6 +195,7 @@ class Image:
 
     @property
     def spacing(self) -> tuple[float, ...] | None:
+        """mm between voxel centres per axis; None without physical size."""
         return self.geometry.spacing
 
     @property
@@ -204,7 +212,7 @@ class Image:
         return finite & ~((part >= low) & (part <= high))
 
     def reader(self) -> Reader:
-        """`data` in parts, best in the order of the last axis; it is not held as a whole where that can be."""
+        """`data` in parts, best in the order of the last axis; not in memory as a whole where that can be avoided."""
         return self.pixels.reader() if isinstance(self.pixels, Deferred) else self.pixels.__getitem__
 
     def with_pixels(self, pixels: Array | Deferred, geometry: Geometry | None = None) -> Image:

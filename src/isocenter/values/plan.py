@@ -1,4 +1,4 @@
-"""A plan: every choice, its reason and where the reason comes from."""
+"""Plans: every decision with its reason and the source of the reason."""
 
 from __future__ import annotations
 
@@ -49,6 +49,7 @@ class Plan:
         return key in self.sections.get(section, {})
 
     def decision(self, name: str) -> Decision:
+        """The decision "section.name". Raises PlanError where there is none, with the names that come near."""
         section, _, key = name.partition(".")
         try:
             return self.sections[section][key]
@@ -60,6 +61,7 @@ class Plan:
 
     @property
     def names(self) -> tuple[str, ...]:
+        """All decisions as "section.name"."""
         return tuple(name for name, _ in self)
 
     def __iter__(self) -> Iterator[tuple[str, Decision]]:
@@ -68,6 +70,7 @@ class Plan:
                 yield f"{section}.{key}", decision
 
     def with_decision(self, name: str, decision: Decision) -> Plan:
+        """The plan with this decision in place of its own, or in addition."""
         section, _, key = name.partition(".")
         sections = {**self.sections, section: {**self.sections.get(section, {}), key: decision}}
         return replace(self, sections=sections)

@@ -1,4 +1,4 @@
-"""Structures that overlap, in a label map: each is made of several of its values.
+"""Overlapping structures in a label map: each is made of several of its values.
 
 {name: values} throughout; the first value marks what belongs to no later one, which is written over it. So the whole
 tumour (1, 2, 3), its core (2, 3) and what enhances (3) stand in one label map.
@@ -12,7 +12,7 @@ from isocenter.values.image import Label
 
 
 def parts_of(regions: Mapping[str, Sequence[int]]) -> tuple[Label, ...]:
-    """What each value of the label map means: its region, without what a later one takes of it."""
+    """The label of each value of the label map: its region, without the part of later ones."""
     marks = {values[0] for values in regions.values()}
     names = {values[0]: _without_later(name, regions) for name, values in regions.items()}
     for name, values in regions.items():
@@ -22,7 +22,7 @@ def parts_of(regions: Mapping[str, Sequence[int]]) -> tuple[Label, ...]:
 
 
 def hidden(regions: Mapping[str, Sequence[int]]) -> tuple[str, str] | None:
-    """A region whose own mark a later one holds too, and that one: it could not be told from it. None where all can."""
+    """(a region whose own mark a later one holds too, that later one); None where all can be separated."""
     names = list(regions)
     pairs = ((one, later) for place, one in enumerate(names) for later in names[place + 1 :])
     return next((pair for pair in pairs if regions[pair[0]][0] in regions[pair[1]]), None)

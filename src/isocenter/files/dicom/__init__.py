@@ -7,25 +7,46 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.files.dicom.reading.pictures import PROJECTIONS
-    from isocenter.files.dicom.reading.read import read_series
-    from isocenter.files.dicom.reading.series import SEGMENTATIONS, SeriesFiles, survey
-    from isocenter.files.dicom.reading.sr import Marked, Report
+    from isocenter.files.dicom.header import read_header
+    from isocenter.files.dicom.reading import (
+        PROJECTIONS,
+        REPORT_CLASSES,
+        SEGMENTATIONS,
+        STRUCTURE_SET,
+        Marked,
+        Report,
+        SeriesFiles,
+        bounds,
+        rasterise,
+        read_report,
+        read_segmentation,
+        read_series,
+        survey,
+    )
     from isocenter.files.dicom.tags import items, text, whole
-    from isocenter.files.dicom.writing.series import SeriesNames, write_series
+    from isocenter.files.dicom.writing import SeriesNames, write_report, write_segmentation, write_series
 
 __all__ = [
     "PROJECTIONS",
+    "REPORT_CLASSES",
     "SEGMENTATIONS",
+    "STRUCTURE_SET",
     "Marked",
     "Report",
     "SeriesFiles",
     "SeriesNames",
+    "bounds",
     "items",
+    "rasterise",
+    "read_header",
+    "read_report",
+    "read_segmentation",
     "read_series",
     "survey",
     "text",
     "whole",
+    "write_report",
+    "write_segmentation",
     "write_series",
 ]
 

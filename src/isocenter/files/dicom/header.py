@@ -89,7 +89,7 @@ class Header:
         return self.is_native and text(self.dataset, "PhotometricInterpretation") == "YBR_FULL_422"
 
 
-def header(path: Path) -> Header:
+def read_header(path: Path) -> Header:
     """The header of one file, also where preamble or file meta are missing.
 
     Raises FormatError where it is not DICOM, or its header is damaged.

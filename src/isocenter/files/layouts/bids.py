@@ -1,4 +1,4 @@
-"""BIDS: `sub-*/[ses-*/]anat/sub-*_T1w.nii.gz`, masks beside them or under derivatives/, participants.tsv.
+"""BIDS: `sub-*/[ses-*/]anat/sub-*_T1w.nii.gz`, masks in the same folder or under derivatives/, participants.tsv.
 
 https://bids-specification.readthedocs.io, version 1.9: a case is one session, its channels are the suffixes.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from isocenter.files.layouts.cases import Folder, Member, label_maps, mask_labels, read_table, readers
-from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
+from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
 from isocenter.files.modality import common_modality, modality_word
 from isocenter.values import Label, Problem
 
@@ -33,11 +33,12 @@ class Scan:
 
     @property
     def session(self) -> str:
+        """The entities that name subject and session, as sub-01_ses-02."""
         return "_".join(f"{key}-{self.entities[key]}" for key in ("sub", "ses") if key in self.entities)
 
     @property
     def channel(self) -> str:
-        """The suffix, and what tells two images of one suffix apart (acq-, ce-, run-, echo-, ...)."""
+        """The suffix, and what distinguishes two images of one suffix (acq-, ce-, run-, echo-, ...)."""
         rest = [f"{key}-{value}" for key, value in self.entities.items() if key not in ("sub", "ses")]
         return "_".join((*rest, self.suffix))
 
@@ -60,15 +61,15 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     labels, people = mask_labels(folder, options), _participants(folder)
     problems = [_rare(rare)] if rare and channels else []
     channels = channels or sorted(counts)
-    found = []
+    cases = []
     for session in sessions:
         own = {scan.channel: scan for scan in images if scan.session == session}
         if set(channels) <= own.keys():
             drawn = [scan for scan in masks if scan.session == session]
-            found.append(_found(session, [own[name] for name in channels], drawn, labels, people, options))
+            cases.append(_case(session, [own[name] for name in channels], drawn, labels, people, options))
     return Reading(
-        tuple(found),
-        how=f"BIDS, {len(found)} sessions with {', '.join(channels)}",
+        tuple(cases),
+        how=f"BIDS, {len(cases)} sessions with {', '.join(channels)}",
         classes={"mask": labels},
         modality=common_modality(channels),
         patients="the BIDS subject (sub-...)",
@@ -76,24 +77,24 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     )
 
 
-def _found(
+def _case(
     session: str,
     images: Sequence[Scan],
     masks: Sequence[Scan],
     labels: tuple[Label, ...],
     people: dict[str, dict[str, Any]],
     options: DatasetOptions,
-) -> Found:
+) -> CaseFiles:
     subject = f"sub-{images[0].entities['sub']}"
     words = [modality_word(options.modality or scan.suffix) for scan in images]
     names = [scan.channel for scan in images] if len(images) > 1 else ["image"]
-    # A discrete segmentation says more than a mask, which in derivatives is often that of the brain.
+    # A discrete segmentation holds more than a mask, which in derivatives is often that of the brain.
     chosen = [scan for scan in masks if scan.suffix == "dseg"] or [
         s for s in masks if s.entities.get("desc") != "brain"
     ]
     files = [scan.member.path for scan in (*images, *chosen)]
     drawn = label_maps(tuple(scan.member.path for scan in chosen), labels, options.read, options.kinds)
-    return Found(
+    return CaseFiles(
         session,
         readers([scan.member for scan in images], names, options, words),
         drawn if chosen else {},

@@ -1,14 +1,16 @@
-"""A table of boxes: image, label, x0, y0[, z0], x1, y1[, z1] in voxels, a row for each box."""
+"""Tables of boxes: image, label, x0, y0[, z0], x1, y1[, z1] in voxels, a row for each box."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from isocenter.errors import DatasetError, UsageError, counted
 from isocenter.files.layouts.cases import (
+    PATIENT_COLUMNS,
     SPLIT_COLUMNS,
     SPLIT_WORDS,
     TABLE_SUFFIXES,
@@ -17,6 +19,7 @@ from isocenter.files.layouts.cases import (
     Folder,
     Member,
     Table,
+    as_whole,
     by_file_name,
     image_named,
     load_boxes,
@@ -26,19 +29,21 @@ from isocenter.files.layouts.cases import (
     number,
     read_table,
 )
-from isocenter.files.layouts.cases.join import PATIENT_COLUMNS
-from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
+from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
 from isocenter.files.modality import modality_word
 from isocenter.values import Problem, table_columns
 
+# How the ends of an axis are called too: x0 is xmin.
+ENDS = {"0": "min", "1": "max"}
 # Column names that are understood without --column, in any case, blanks as underscores.
 ROLES: dict[str, tuple[str, ...]] = {
     "image": ("image", "filename", "file_name", "file", "path", "image_path", "image_file", "img", "img_path"),
     "label": ("label", "class", "category"),
     "patient": PATIENT_COLUMNS,
     "split": SPLIT_COLUMNS,
-    **{name: (name, f"{name[0]}{'min' if name[1] == '0' else 'max'}") for name in table_columns(3)},
+    **{name: (name, f"{name[0]}{ENDS[name[1]]}") for name in table_columns(3)},
 }
+Rows = list[tuple[int, Mapping[str, Any]]]  # (row as a spreadsheet counts, its cells)
 NEEDED = ("image", "label", *table_columns(2))
 
 
@@ -50,82 +55,87 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
         return False
     try:
         table = read_table(tables[0].path)
-    except DatasetError:  # said by the layout that is about the images
+    except DatasetError:  # reported by the layout that is about the images
         return False
     return all(table.column(ROLES[role]) for role in NEEDED)
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
-    """A case for each image that the table names; a row with nothing but the image says that nothing is there.
+    """A case for each image that the table names; a row with nothing but the image means that nothing is there.
 
-    Images of the folder that it does not name are not labelled. Images are found by their path from the table, or by
-    their name. Raises DatasetError for a row that lacks a part of its box, or says otherwise of patient or split than
-    another of the same image.
+    Images of the folder that it does not name are not labelled. Images are matched by their path from the table, or by
+    their name. Raises DatasetError for a row that lacks a part of its box, or states another patient or split than
+    another row of the same image.
     """
     tables = _tables(folder)
     if len(tables) != 1:
         raise UsageError("holds not one table", str(folder.root), "Give a CSV, TSV or Parquet file")
     table = read_table(tables[0].path)
     column = columns_in(table, options)
-    rows: dict[str, list[tuple[int, Mapping[str, Any]]]] = {}
-    for place, row in enumerate(table.rows, start=2):  # as a spreadsheet counts: the first has the names
-        if row[column["image"]] is None:
-            raise DatasetError(f"row {place} names no image", str(table.path), "Write it")
-        rows.setdefault(str(row[column["image"]]), []).append((place, row))
+    rows = _by_image(table, column)
     own = {name: Annotation(table.path, boxes_in(table.path, column, of_image)) for name, of_image in rows.items()}
     classes, called = name_classes(names_in(list(own.values())), folder, options)
     inside = Folder(table.path.parent) if folder.is_file else folder
-    named, near = by_file_name(inside), [table.path.parent, table.path.parent / "images"]
-    images = {name: image_named(named, name, near, table.path) for name in rows}
-    missing = [name for name, image in images.items() if image is None]
-    by_path: dict[Path, str] = {}
-    for name, image in images.items():
-        if image is not None and by_path.setdefault(image.path, name) != name:
-            problem = f"calls one image {by_path[image.path]} and {name}"
-            raise DatasetError(problem, str(table.path), "Write its name alike in all rows")
-    found = []
+    by_path, missing = _images(table, rows, inside)
+    cases = []
     for member in inside.images:
-        called_so = by_path.get(member.path)
-        if called_so is None and folder.is_file:
+        name = by_path.get(member.path)
+        if name is None and folder.is_file:
             continue
         loader = partial(load_image, member.path, options.read, modality_word(options.modality))
-        references: dict[str, Callable[[], Any]] = {}
-        said: dict[str, str | None] = {}
-        if called_so is not None:
-            references["boxes"] = partial(load_boxes, own[called_so], called, loader)
-            said = {role: _one(table.path, column, role, called_so, rows[called_so]) for role in ("patient", "split")}
-        found.append(
-            Found(
-                member.name,
-                {"image": loader},
-                references,
-                files=(member.path,),
-                key=own[called_so].digest if called_so is not None else "",
-                split=SPLIT_WORDS.get(str(said.get("split")).lower(), member.split),
-                patient=said.get("patient"),
-            )
-        )
-    absent = Problem(
-        "error",
-        f"{table.path.name} names {counted(len(missing), 'image that is', 'images that are')} not there",
-        tuple(missing),
-        "they are left out",
-        "Correct the names, or get the files",
-    )
-    boxes = sum(len(annotation.boxes) for annotation in own.values())
+        case = CaseFiles(member.name, {"image": loader}, files=(member.path,), split=member.split)
+        if name is not None:
+            patient, split = (_common(table.path, column, role, name, rows[name]) for role in ("patient", "split"))
+            boxes = partial(load_boxes, own[name], called, loader)
+            split_word = SPLIT_WORDS.get(str(split).lower(), member.split)
+            case = replace(case, references={"boxes": boxes}, key=own[name].digest, split=split_word, patient=patient)
+        cases.append(case)
+    count = sum(len(annotation.boxes) for annotation in own.values())
     return Reading(
-        tuple(found),
-        how=f"table {table.path.name}: {counted(boxes, 'box', 'boxes')} on {counted(len(by_path), 'image')}",
+        tuple(cases),
+        how=f"table {table.path.name}: {counted(count, 'box', 'boxes')} on {counted(len(by_path), 'image')}",
         classes={"boxes": classes},
         modality=options.modality,
         patients=f"column {column['patient']} of {table.path.name}" if "patient" in column else "",
         patient_column=column.get("patient"),
-        problems=(absent,) if missing else (),
+        problems=_absent(table, missing),
     )
 
 
-def boxes_in(path: Path, column: Mapping[str, str], rows: list[tuple[int, Mapping[str, Any]]]) -> tuple[Drawn, ...]:
-    """Of the rows of one image; a row with nothing but the image is none."""
+def _by_image(table: Table, column: Mapping[str, str]) -> dict[str, Rows]:
+    """{image as the table names it: its rows}."""
+    rows: dict[str, Rows] = {}
+    for place, row in enumerate(table.rows, start=2):  # as a spreadsheet counts: the first has the names
+        if row[column["image"]] is None:
+            raise DatasetError(f"row {place} names no image", str(table.path), "Write it")
+        rows.setdefault(str(row[column["image"]]), []).append((place, row))
+    return rows
+
+
+def _images(table: Table, names: Iterable[str], folder: Folder) -> tuple[dict[Path, str], list[str]]:
+    """({image: its name in the table}, the names whose image is not there)."""
+    named, near = by_file_name(folder), [table.path.parent, table.path.parent / "images"]
+    by_path: dict[Path, str] = {}
+    missing = []
+    for name in names:
+        image = image_named(named, name, near, table.path)
+        if image is None:
+            missing.append(name)
+        elif by_path.setdefault(image.path, name) != name:
+            problem = f"calls one image {by_path[image.path]} and {name}"
+            raise DatasetError(problem, str(table.path), "Write its name alike in all rows")
+    return by_path, missing
+
+
+def _absent(table: Table, missing: Sequence[str]) -> tuple[Problem, ...]:
+    if not missing:
+        return ()
+    what = f"{table.path.name} names {counted(len(missing), 'image that is', 'images that are')} not there"
+    return (Problem("error", what, tuple(missing), "they are left out", "Correct the names, or get the files"),)
+
+
+def boxes_in(path: Path, column: Mapping[str, str], rows: Rows) -> tuple[Drawn, ...]:
+    """The boxes in the rows of one image; a row with nothing but the image is none."""
     volume = "z0" in column
     corners = [[column[f"{letter}{end}"] for letter in ("xyz" if volume else "xy")] for end in (0, 1)]
     boxes = []
@@ -134,26 +144,25 @@ def boxes_in(path: Path, column: Mapping[str, str], rows: list[tuple[int, Mappin
         label = row[column["label"]]
         if label is None and not any(one is not None for one in (*low, *high)):
             continue
-        if volume and low[2] is None and high[2] is None:  # a picture beside volumes
+        if volume and low[2] is None and high[2] is None:  # a picture among volumes
             low, high = low[:2], high[:2]
         known = [one for one in (*low, *high) if one is not None]
         if label is None or len(known) < 2 * len(low):
             missing = "label" if label is None else "corner"
-            raise DatasetError(f"row {place} has no {missing}", str(path), "Write the whole box, or the image alone")
+            raise DatasetError(f"row {place} has no {missing}", str(path), "Write the whole box, or only the image")
         half = len(known) // 2
-        name = str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)
-        boxes.append(Drawn(name, tuple(known[:half]), tuple(known[half:]), f"row {place}"))
+        boxes.append(Drawn(str(as_whole(label)), tuple(known[:half]), tuple(known[half:]), f"row {place}"))
     return tuple(boxes)
 
 
-def _one(
-    path: Path, column: Mapping[str, str], role: str, name: str, rows: list[tuple[int, Mapping[str, Any]]]
-) -> str | None:
-    """What the rows of one image say in a role, which must be the same."""
-    said = {str(row[column[role]]) for _, row in rows if row[column[role]] is not None} if role in column else set()
-    if len(said) > 1:
-        raise DatasetError(f"{name} is of {role} {' and '.join(sorted(said))}", str(path), "Write one in all its rows")
-    return next(iter(said), None)
+def _common(path: Path, column: Mapping[str, str], role: str, name: str, rows: Rows) -> str | None:
+    """The value of a role in the rows of one image. Raises DatasetError where they differ."""
+    values = {str(row[column[role]]) for _, row in rows if row[column[role]] is not None} if role in column else set()
+    if len(values) > 1:
+        raise DatasetError(
+            f"{name} is of {role} {' and '.join(sorted(values))}", str(path), "Write the same in all its rows"
+        )
+    return next(iter(values), None)
 
 
 def columns_in(table: Table, options: DatasetOptions) -> dict[str, str]:

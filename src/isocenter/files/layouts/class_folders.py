@@ -6,7 +6,7 @@ from functools import partial
 
 from isocenter.files.layouts.cases import Folder, Key, Member, class_names, given, name_classes, readers
 from isocenter.files.layouts.image_folders import IMAGES, LABELS
-from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
+from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
 from isocenter.files.modality import modality_word
 from isocenter.values import Problem
 
@@ -23,8 +23,8 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     members = _classed(folder.images) or _classed(folder.dicom)
     classes, called = name_classes({member.folders[0] for member in members}, folder, options)
     modality = modality_word(options.modality)
-    found = tuple(
-        Found(
+    cases = tuple(
+        CaseFiles(
             member.name,
             readers([member], ["image"], options, [modality]),
             {"class": partial(given, called[member.folders[0]])},
@@ -37,7 +37,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     loose = len(folder.images) - len(members)
     note = Problem("note", f"{loose} images lie in no class folder", why="they are not read")
     return Reading(
-        found,
+        cases,
         how=f"a folder for each class: {', '.join(label.name for label in classes)}",
         classes={"class": classes},
         problems=(note,) if loose > 0 else (),

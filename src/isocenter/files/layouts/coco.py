@@ -27,14 +27,14 @@ from isocenter.files.layouts.cases import (
     name_classes,
     names_in,
 )
-from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
+from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
 from isocenter.files.modality import modality_word
 from isocenter.values import Problem, Split
 
 KEYS = ("images", "annotations", "categories")
 HEAD_BYTES = 1 << 16
-# Of a sidecar for each image, as BIDS has them, not all are looked into.
-MOST_LOOKED_INTO = 32
+# Of many JSON files, such as the sidecars of BIDS, only so many are opened.
+MOST_OPENED = 32
 # The instances of COCO's own training part take 0.45 GiB.
 JSON_LIMIT = 1 << 30
 
@@ -55,39 +55,39 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
-    """A case for each image that is listed; without a box it says that nothing is there.
+    """A case for each image that is listed; an image without a box is known to hold nothing.
 
-    The files' names say which part of a split they are, where one of several says train.
+    The files' names are those of parts of a split, where one of several is called train.
     Raises DatasetError, by file, for a damaged one, and for an image that two of them list.
     """
     files = [member for member in _files(folder) if _is_coco(member.path)]
     if not files:
         raise DatasetError("holds no JSON file of images and annotations", str(folder.root), "Name another --layout")
     parts = _parts(files)
-    listed = [one for member in files for one in listed_in(member.path, parts.get(member.path))]
-    classes, called = name_classes(names_in([one.annotation for one in listed]), folder, options)
+    listed = [entry for member in files for entry in listed_in(member.path, parts.get(member.path))]
+    classes, called = name_classes(names_in([entry.annotation for entry in listed]), folder, options)
     images, modality = by_file_name(folder), modality_word(options.modality)
-    found: dict[Path, Found] = {}
+    cases: dict[Path, CaseFiles] = {}
     missing = []
-    for one in listed:
-        place = one.annotation.path.parent
-        # Beside the file, beside its folder, in a folder that is called as the file is: instances_train2017.json.
+    for entry in listed:
+        place = entry.annotation.path.parent
+        # In the file's folder, above it, in a folder with a word of the file's name: instances_train2017.json.
         near = [place, folder.root, place / "images", folder.root / "images"]
-        near += [base / word for base in near[:2] + near[3:] for word in _words(one.annotation.path)]
-        image = image_named(images, one.name, near, one.annotation.path)
+        near += [base / word for base in near[:2] + near[3:] for word in _words(entry.annotation.path)]
+        image = image_named(images, entry.name, near, entry.annotation.path)
         if image is None:
-            missing.append(one.name)
+            missing.append(entry.name)
             continue
-        if image.path in found:
-            raise DatasetError(f"lists {one.name}, which stands there twice", str(one.annotation.path), "Keep one")
+        if image.path in cases:
+            raise DatasetError(f"lists {entry.name}, which is listed twice", str(entry.annotation.path), "Keep one")
         loader = partial(load_image, image.path, options.read, modality)
-        found[image.path] = Found(
+        cases[image.path] = CaseFiles(
             image.name,
             {"image": loader},
-            {"boxes": partial(load_boxes, one.annotation, called, loader)},
+            {"boxes": partial(load_boxes, entry.annotation, called, loader)},
             files=(image.path,),
-            key=one.annotation.digest,
-            split=one.split or image.split,
+            key=entry.annotation.digest,
+            split=entry.split or image.split,
         )
     problem = Problem(
         "error",
@@ -96,10 +96,10 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         "they are left out",
         "Correct the names, or get the files",
     )
-    boxes = sum(len(one.annotation.boxes) for one in listed)
+    boxes = sum(len(entry.annotation.boxes) for entry in listed)
     return Reading(
-        tuple(found.values()),
-        how=f"COCO: {counted(boxes, 'box', 'boxes')} on {counted(len(found), 'image')}, listed in "
+        tuple(cases.values()),
+        how=f"COCO: {counted(boxes, 'box', 'boxes')} on {counted(len(cases), 'image')}, listed in "
         f"{', '.join(member.path.name for member in files)}",
         classes={"boxes": classes},
         modality=modality,
@@ -111,23 +111,23 @@ def listed_in(path: Path, split: Split | None = None) -> list[Listed]:
     """The images that a file lists with their boxes: x, y, width and height from the corner of the first pixel."""
     record = _record(path)
     try:
-        names = {one["id"]: str(one["name"]) for one in record["categories"]}
-        boxes: dict[Any, list[Drawn]] = {one["id"]: [] for one in record["images"]}
-        for one in record["annotations"]:
-            where = f"annotation {one['id']}"
-            if one["image_id"] not in boxes or one["category_id"] not in names:
-                what = "image" if one["image_id"] not in boxes else "category"
-                problem = f"{where} is of {what} {one[f'{what}_id']}, which is not listed"
+        names = {entry["id"]: str(entry["name"]) for entry in record["categories"]}
+        boxes: dict[Any, list[Drawn]] = {entry["id"]: [] for entry in record["images"]}
+        for entry in record["annotations"]:
+            where = f"annotation {entry['id']}"
+            if entry["image_id"] not in boxes or entry["category_id"] not in names:
+                what = "image" if entry["image_id"] not in boxes else "category"
+                problem = f"{where} is of {what} {entry[f'{what}_id']}, which is not listed"
                 raise DatasetError(problem, str(path), "Correct it")
-            x, y, width, height = (float(number) for number in one["bbox"])
-            ignored = bool(one.get("iscrowd", 0))
-            box = Drawn(names[one["category_id"]], (x, y), (x + width, y + height), where, ignored)
-            boxes[one["image_id"]].append(box)
+            x, y, width, height = (float(number) for number in entry["bbox"])
+            ignored = bool(entry.get("iscrowd", 0))
+            box = Drawn(names[entry["category_id"]], (x, y), (x + width, y + height), where, ignored)
+            boxes[entry["image_id"]].append(box)
         if len(boxes) < len(record["images"]) or len(names) < len(record["categories"]):
             raise DatasetError("gives one number to two images or categories", str(path), "Number them anew")
         return [
-            Listed(str(one["file_name"]), Annotation(path, tuple(boxes[one["id"]]), _size(one)), split)
-            for one in record["images"]
+            Listed(str(entry["file_name"]), Annotation(path, tuple(boxes[entry["id"]]), _size(entry)), split)
+            for entry in record["images"]
         ]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         problem = f"is no list of boxes as COCO has it ({type(error).__name__}: {error})"
@@ -143,19 +143,19 @@ def _record(path: Path) -> Mapping[str, Any]:
     try:
         if path.stat().st_size > JSON_LIMIT:
             raise ValueError("larger than any that is known")
-        found = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError) as error:
         raise DatasetError(f"cannot be read ({error})", str(path), "Get the file again") from error
-    if not isinstance(found, dict) or not all(isinstance(found.get(key), list) for key in KEYS):
+    if not (isinstance(record, dict) and all(isinstance(record.get(key), list) for key in KEYS)):
         raise DatasetError(f"has no lists of {', '.join(KEYS)}", str(path), "Give annotations of instances")
-    return found
+    return record
 
 
 def _files(folder: Folder) -> list[Member]:
     """JSON files that are no sidecars of images."""
     stems = {member.stem for member in folder.images}
-    found = [one for one in folder.members if one.suffix == ".json" and one.stem not in stems]
-    return [one for one in found if one.path.name != "dataset.json"][:MOST_LOOKED_INTO]
+    files = [one for one in folder.members if one.suffix == ".json" and one.stem not in stems]
+    return [one for one in files if one.path.name != "dataset.json"][:MOST_OPENED]
 
 
 def _is_coco(path: Path) -> bool:

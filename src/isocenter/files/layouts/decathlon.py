@@ -12,7 +12,7 @@ from typing import Any
 
 from isocenter.errors import DatasetError, counted
 from isocenter.files.layouts.cases import Folder, label_maps, load_frame, load_image, mask_labels, stem_of
-from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
+from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
 from isocenter.files.layouts.nnunet import channel_names
 from isocenter.files.layouts.nnunet import fits as fits_nnunet
 from isocenter.files.modality import common_modality, modality_word
@@ -32,7 +32,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     names, labels = channel_names(folder), mask_labels(folder, options)
     entries = list(described["training"])
     entries += [] if options.references else list(described.get("test", []))
-    found, missing = [], []
+    cases, missing = [], []
     for entry in entries:
         image, label = _entry(entry, where)
         paths = [_inside(folder.root, text, where) for text in (image, label) if text is not None]
@@ -41,7 +41,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
             missing.append(name)
             continue
         drawn = label_maps(tuple(paths[1:]), labels, options.read, options.kinds) if label is not None else {}
-        found.append(Found(name, _images(paths[0], names, options), drawn, files=tuple(paths)))
+        cases.append(CaseFiles(name, _images(paths[0], names, options), drawn, files=tuple(paths)))
     problem = Problem(
         "error",
         f"{counted(len(missing), 'listed case lacks', 'listed cases lack')} a file",
@@ -50,7 +50,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         "Get the files again",
     )
     return Reading(
-        tuple(found),
+        tuple(cases),
         how=f"Decathlon dataset.json, channels {', '.join(names)}",
         classes={"mask": labels},
         modality=common_modality(names),
@@ -69,11 +69,11 @@ def _images(path: Path, names: tuple[str, ...], options: DatasetOptions) -> dict
 
 
 def _entry(entry: Any, where: str) -> tuple[str, str | None]:
-    if isinstance(entry, str):
-        return entry, None
-    if isinstance(entry, dict) and isinstance(entry.get("image"), str):
-        label = entry.get("label")
-        return entry["image"], label if isinstance(label, str) else None
+    match entry:
+        case {"image": str(image), "label": str(label)}:
+            return image, label
+        case str(image) | {"image": str(image)}:
+            return image, None
     raise DatasetError(f"{entry!r} is no pair of image and label", where, 'Write {"image": ..., "label": ...}')
 
 

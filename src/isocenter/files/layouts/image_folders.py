@@ -1,4 +1,4 @@
-"""`images/` beside `labels/` or `masks/`, a file a case, with class folders in them where there are classes."""
+"""Folders `images/` and `labels/` or `masks/`, a file a case, with class folders in them where there are classes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from isocenter.files.layouts.cases import (
     pair,
     readers,
 )
-from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
+from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
 from isocenter.files.modality import common_modality, modality_word
 from isocenter.values import Label, Problem
 
@@ -51,7 +51,7 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
-    """Pairs by equal name; several masks of one image are joined, unless their folders or names say who drew them."""
+    """Pairs by equal name; several masks of one image are joined, unless their folders or names name their readers."""
     images = [(_key(member), member) for member in folder.images if _role(member) == "image"]
     masks = [(_key(member), member) for member in folder.images if _role(member) == "label"]
     if not images:
@@ -60,7 +60,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
             str(folder.root),
             "Put the images into images/ beside them",
         )
-    # Labels tell whether a number at the end is a channel's (x of x_0000) or the case's (x_0000 of x_0000).
+    # Labels show whether a number at the end is a channel's (x of x_0000) or the case's (x_0000 of x_0000).
     drawn, channels = {key for key, _ in masks}, by_channel(images)
     channels = {} if drawn.intersection(key for key, _ in images) else channels
     by_key = channels or one_each(images)
@@ -69,51 +69,51 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     labels = mask_labels(folder, options)
     classes, called = name_classes(class_names(one.key for one in pairs), folder, options, declare=not masks)
     modality = options.modality or common_modality(described_channels(folder))
-    found = tuple(_found(one, bool(channels), labels, called, modality, options, people) for one in pairs)
+    cases = tuple(_case(one, bool(channels), labels, called, modality, options, people) for one in pairs)
     names = tuple(sorted(set(people.values())))
     return Reading(
-        found,
-        how=f"images beside labels of the same name, {counted(len(found), 'case')}",
+        cases,
+        how=f"images beside labels of the same name, {counted(len(cases), 'case')}",
         classes={"mask": labels, "class": classes},
         modality=modality,
         readers=names if len(names) > 1 else (),
-        channels=tuple(sorted({name for one in found for name in one.images})) if channels else (),
+        channels=tuple(sorted({name for one in cases for name in one.images})) if channels else (),
         problems=(*lost, *_outside(folder)),
     )
 
 
-def _found(
-    one: Pair,
+def _case(
+    files: Pair,
     numbered: bool,
     labels: tuple[Label, ...],
     called: dict[str, str],
     modality: str | None,
     options: DatasetOptions,
     people: Mapping[Member, str],
-) -> Found:
-    names = [str(number_of(member)) for member in one.images] if numbered else ["image"]
+) -> CaseFiles:
+    names = [str(number_of(member)) for member in files.images] if numbered else ["image"]
     references: dict[str, Callable[[], Any]] = {}
     drawn: dict[str, list[Path]] = {}
-    for mask in sorted(one.masks, key=lambda mask: people.get(mask, "")):
+    for mask in sorted(files.masks, key=lambda mask: people.get(mask, "")):
         drawn.setdefault(people.get(mask, ""), []).append(mask.path)
     for rank, (reader, paths) in enumerate(drawn.items()):
         drawn_by = label_maps(tuple(paths), labels, options.read, options.kinds, reader)
         references |= {kind if rank == 0 else f"{kind}:{reader}": read for kind, read in drawn_by.items()}
-    name = called[one.key.folders[0]] if called else ""
+    name = called[files.key.folders[0]] if called else ""
     if called:
         references["class"] = partial(given, name)
-    return Found(
-        one.name,
-        readers(one.images, names, options, [modality_word(modality)] * len(names)),
+    return CaseFiles(
+        files.name,
+        readers(files.images, names, options, [modality_word(modality)] * len(names)),
         references,
-        files=tuple(member.path for member in (*one.images, *one.masks)),
+        files=tuple(member.path for member in (*files.images, *files.masks)),
         key=name,
-        split=one.key.split,
+        split=files.key.split,
     )
 
 
 def _level(member: Member) -> int | None:
-    """Of the folder that says whether a file is an image or a label: the first or second."""
+    """The level of the folder that marks a file as image or label: the first or second."""
     levels = (n for n, folder in enumerate(member.folders[:2]) if folder.lower() in IMAGES | LABELS)
     return next(levels, None)
 
@@ -126,7 +126,7 @@ def _role(member: Member) -> str | None:
 
 
 def _key(member: Member) -> Key:
-    """The folders but the one that tells image and label apart, the name, the split."""
+    """The folders without the one of images or labels, the name, the split."""
     level = _level(member) or 0
     folders = member.folders[:level] + member.folders[level + 1 :]
     return Key(folders, member.stem, "test" if member.folders[level].lower() in TEST else member.split)

@@ -1,4 +1,4 @@
-"""What a layout is: a way to recognise a folder, and to say which of its files belong together."""
+"""Layouts of data sets: the values by which a folder is recognised and its files become cases."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from isocenter.values import Image, Label, Problem, Split
 
 @dataclass(frozen=True)
 class DatasetOptions:
-    """What a person may decide about how a data set is read.
+    """Choices of the caller about how a data set is read.
 
     layout:     a name in `LAYOUTS`, where the folder can be read in several ways
     labels:     "1=anterior,2=posterior": what the values of masks, or class numbers, stand for; where structures
                 overlap, "1+2=whole,2=core"
     patient:    a column, or a regular expression whose first group is the patient in a case's name
     column:     {role: column of the table}, roles as in `layouts.manifest.ROLES`
-    modality:   of all images, where the files do not say
+    modality:   of all images, where the files state none
     read:       how single files are read
     references: False where only images are wanted (prediction): images without labels are then cases too
-    channels:   images of one case, as a model says that knows it; it tells channel numbers from numbers of cases
-    absent:     whether a case may lack some of these images, as a model says that learnt to do without
-    kinds:      of reference that are asked for: a label map is read as a "mask", unless "instances" stands here
+    channels:   number of images of a case, where a model knows it; decides between channel numbers and case numbers
+    absent:     whether a case may lack some of these images, because a model has learnt to do without
+    kinds:      of reference that are asked for: a label map is read as a "mask", unless "instances" is among them
     """
 
     layout: str | None = None
@@ -42,8 +42,8 @@ class DatasetOptions:
 
 
 @dataclass(frozen=True)
-class Found:
-    """A case as a layout finds it; nothing of it is read yet.
+class CaseFiles:
+    """The files of a case with the functions that read them; nothing is read yet.
 
     name:       path without suffix relative to the data set, from which the id and the patient are made
     images:     {channel: function that reads it}
@@ -63,19 +63,19 @@ class Found:
 
 @dataclass(frozen=True)
 class Reading:
-    """All that a layout finds in a folder.
+    """The cases of a folder and what its layout declares.
 
     how:      how the folder was read, in words
     classes:  {kind: labels} where they are declared
     modality: where it is declared, in the file's own word
-    patients: the rule, in words, where `Found.patient` is set
+    patients: the rule, in words, where `CaseFiles.patient` is set
     patient_column: of the table where the layout is one and has it
     columns:  {role: column} where the layout is a table
     readers:  who drew the masks, where several did, the one of "mask" first
-    channels: the images that a case may have, in order; empty where nothing says it
+    channels: the images that a case may have, in order; empty where they are not declared
     """
 
-    cases: tuple[Found, ...]
+    cases: tuple[CaseFiles, ...]
     how: str
     classes: Mapping[str, tuple[Label, ...]] = field(default_factory=dict)
     modality: str | None = None
@@ -94,7 +94,7 @@ class Layout:
     what:  the layout in words, as errors list it
     fits:  whether the folder looks like it, from names only as far as possible
     read:  the cases
-    over:  layouts that would also fit but say less, so that this one is meant
+    over:  layouts that would also fit but know less, so that this one is chosen
     """
 
     name: str

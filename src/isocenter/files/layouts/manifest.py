@@ -1,4 +1,4 @@
-"""A table (CSV, TSV, Parquet) that says what belongs together: one row a case."""
+"""Manifests: a table (CSV, TSV, Parquet) with one row a case that names its files and labels."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from typing import Any
 from isocenter.errors import DatasetError, UsageError, counted
 from isocenter.files.layouts import class_folders, image_folders, suffix_masks
 from isocenter.files.layouts.cases import (
+    PATIENT_COLUMNS,
     SPLIT_COLUMNS,
     SPLIT_WORDS,
     TABLE_SUFFIXES,
     Folder,
     Table,
+    as_whole,
     given,
     label_maps,
     load_image,
@@ -29,8 +31,7 @@ from isocenter.files.layouts.cases import (
     read_table,
     stem_of,
 )
-from isocenter.files.layouts.cases.table import PATIENT_COLUMNS
-from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
+from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
 from isocenter.files.modality import common_modality, modality_word
 from isocenter.values import Problem
 
@@ -52,6 +53,7 @@ ROLES: dict[str, tuple[str, ...]] = {
 # Roles that several columns can have, each under a name of its own: finding:oedema=OEDEMA, value:age=AGE, and of masks
 # under that of the reader who drew them, mask:anna=MASK_A.
 SEVERAL = ("image", "mask", "finding", "value")
+ONLY_NAMES = {"image": "image"}  # of a single column in a role of several; else the column's name
 REFERENCES = frozenset({"mask", "label", "finding", "findings", "value", "time", "event"})
 # In a column of several names: what parts them, and words that say there is none of them (NIH ChestX-ray14).
 BETWEEN, NOTHING = "|", frozenset({"no finding", "no findings", "none", "normal"})
@@ -62,26 +64,25 @@ HAPPENED, CENSORED = frozenset({"dead", "deceased", "died", "event"}), frozenset
 
 @dataclass(frozen=True)
 class Manifest:
-    """A table with what its columns are for."""
+    """A table and the roles of its columns."""
 
     table: Table
     column: Mapping[str, str]
     base: Path
 
     def cell(self, row: Mapping[str, Any], role: str) -> Any:
-        """What a row says in a role; a whole number in a column of floats stays whole."""
-        value = row[self.column[role]] if role in self.column else None
-        return int(value) if isinstance(value, float) and value.is_integer() else value
+        """The value of a role in a row; a whole number in a column of floats stays whole."""
+        return as_whole(row[self.column[role]]) if role in self.column else None
 
     def yes(
         self, row: Mapping[str, Any], column: str, yes: frozenset[str] = YES, no: frozenset[str] = NO
     ) -> bool | None:
-        """Whether a cell says yes or no; None where it is blank."""
+        """Whether a cell is yes or no; None where it is blank."""
         word = None if row[column] is None else str(row[column]).strip().lower()
         if word is not None and word not in yes | no:
             remedy = f"Write {' or '.join(sorted(yes))}, {' or '.join(sorted(no))}, or leave it blank"
             raise DatasetError(
-                f"column {column} says {row[column]!r}, neither yes nor no", str(self.table.path), remedy
+                f"column {column} holds {row[column]!r}, neither yes nor no", str(self.table.path), remedy
             )
         return None if word is None else word in yes
 
@@ -97,26 +98,26 @@ class Manifest:
         """The number in a cell; None where it is blank."""
         if row[column] is None:
             return None
-        found = number(row[column])
-        if found is None or not math.isfinite(found):
+        value = number(row[column])
+        if value is None or not math.isfinite(value):
             remedy = "Write a number with a decimal point and without its unit, or leave it blank"
             raise DatasetError(
-                f"column {column} says {row[column]!r}, which is no number", str(self.table.path), remedy
+                f"column {column} holds {row[column]!r}, which is no number", str(self.table.path), remedy
             )
-        return found
+        return value
 
     @cached_property
     def findings(self) -> tuple[str, ...]:
-        """All findings that the table tells: one a column in order, or by name those that its one column lists."""
+        """All findings of the table: one a column in order, or by name those that its one column lists."""
         listed = {name for row in self.table.rows for name in self._listed(row) or ()}
         return tuple(dict.fromkeys([*_named(self.column, "finding"), *sorted(listed)]))
 
-    def found(self, row: Mapping[str, Any]) -> dict[str, bool]:
-        """{finding: whether the row has it}, of those that it says something of."""
+    def present(self, row: Mapping[str, Any]) -> dict[str, bool]:
+        """{finding: whether the row has it}, of those that it states."""
         each = {name: self.yes(row, column) for name, column in _named(self.column, "finding").items()}
-        said = {name: present for name, present in each.items() if present is not None}
+        stated = {name: is_present for name, is_present in each.items() if is_present is not None}
         names = self._listed(row)
-        return said if names is None else {name: name in names for name in self.findings if name not in each} | said
+        return stated if names is None else {name: name in names for name in self.findings if name not in each} | stated
 
     def _listed(self, row: Mapping[str, Any]) -> list[str] | None:
         """The findings that a cell lists; None where it is blank."""
@@ -149,16 +150,16 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
         return True
     try:
         table = read_table(folder.tables[0].path)
-    except DatasetError:  # a damaged table beside images is said where it would have been joined to them
+    except DatasetError:  # a damaged table is reported where it would have been joined to the images
         return False
     image = table.column(ROLES["image"])
     if image is None or not (names := [str(row[image]) for row in table.rows if row[image] is not None]):
         return False
-    # Where folders or names say what is true, a table is a manifest only if it says so itself.
+    # Where folders or names hold the labels, a table is a manifest only if it has some itself.
     known = {member.path.name for member in folder.images}
-    says = any(table.column(ROLES[role]) for role in ("mask", "label"))
+    is_labelled = any(table.column(ROLES[role]) for role in ("mask", "label"))
     others = (image_folders, suffix_masks, class_folders)
-    if not says and any(layout.fits(folder, options) for layout in others):
+    if not is_labelled and any(layout.fits(folder, options) for layout in others):
         return False
     return sum(Path(name).name in known for name in names) * 2 > len(names)
 
@@ -177,19 +178,19 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     manifest = Manifest(table, column, _base(table, column))
     if options.references and not REFERENCES & {role.partition(":")[0] for role in column}:
         raise DatasetError(
-            f"no column says what is true (columns: {', '.join(table.columns)})",
+            f"no column has labels (columns: {', '.join(table.columns)})",
             str(table.path),
             "Name it, as in --column label=COLUMN or --column mask=COLUMN",
         )
     drawn = _named(column, "mask")
     labels = mask_labels(folder, options) if drawn else ()
-    said = {str(value) for row in table.rows if (value := manifest.cell(row, "label")) is not None}
-    classes, called = name_classes(said, folder, options, declare=not drawn)
-    found, missing = [], []
+    stated = {str(value) for row in table.rows if (value := manifest.cell(row, "label")) is not None}
+    classes, called = name_classes(stated, folder, options, declare=not drawn)
+    cases, missing = [], []
     for index, row in enumerate(table.rows):
-        case = _found(manifest, index, row, labels, called, options)
+        case = _case(manifest, index, row, labels, called, options)
         if all(path.exists() for path in case.files):
-            found.append(case)
+            cases.append(case)
         else:
             missing.append(case.name)
     problem = Problem(
@@ -197,10 +198,10 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         "they are left out", "Correct the paths, or get the files",
     )  # fmt: skip
     words = {str(word) for row in table.rows if (word := options.modality or manifest.cell(row, "modality"))}
-    told = ", ".join(f"{role}={name}" for role, name in column.items())
+    roles = ", ".join(f"{role}={name}" for role, name in column.items())
     return Reading(
-        tuple(found),
-        how=f"table {table.path.name} with {told or 'no known column'}",
+        tuple(cases),
+        how=f"table {table.path.name} with {roles or 'no known column'}",
         classes={"mask": labels, "class": classes, "findings": numbered_names(manifest.findings)},
         modality=common_modality(sorted(words)),
         patients=f"column {column['patient']} of {table.path.name}" if "patient" in column else "",
@@ -212,9 +213,9 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     )
 
 
-def _found(
+def _case(
     manifest: Manifest, index: int, row: dict[str, Any], labels: tuple, called: dict[str, str], options: DatasetOptions
-) -> Found:
+) -> CaseFiles:
     images = {
         channel: path
         for channel, column in _named(manifest.column, "image").items()
@@ -230,7 +231,7 @@ def _found(
     named = manifest.cell(row, "id") or (stem_of(next(iter(images.values())).name) if images else None)
     used = set(manifest.column.values())
     split, patient = manifest.cell(row, "split"), manifest.cell(row, "patient")
-    return Found(
+    return CaseFiles(
         str(named or patient or f"row_{index + 1}").replace("/", "-").replace("\\", "-"),
         {channel: partial(load_image, path, options.read, modality) for channel, path in images.items()},
         references,
@@ -248,7 +249,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _digest(row: Mapping[str, Any]) -> str:
-    """What a row says is part of what the case is; the rest of the table is not."""
+    """SHA-256 of a row: it belongs to the case, the rest of the table does not."""
     return hashlib.sha256(json.dumps(row, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -260,8 +261,8 @@ def _references(manifest: Manifest, row: Mapping[str, Any], called: Mapping[str,
     values = {name: manifest.measured(row, column) for name, column in _named(manifest.column, "value").items()}
     if known := {name: value for name, value in values.items() if value is not None}:
         references["value"] = partial(given, known)
-    if found := manifest.found(row):
-        references["findings"] = partial(given, found)
+    if findings := manifest.present(row):
+        references["findings"] = partial(given, findings)
     if (event := manifest.event(row)) is not None:
         references["event"] = partial(given, event)
     return references
@@ -298,15 +299,15 @@ def _columns(table: Table, options: DatasetOptions) -> dict[str, str]:
 
 
 def _named(column: Mapping[str, str], kind: str) -> dict[str, str]:
-    """{name: column} of a role that several columns can have, in order; one alone has its column's name."""
+    """{name: column} of a role that several columns can have, in order; a single one has its column's name."""
     several = {role.partition(":")[2]: name for role, name in column.items() if role.startswith(f"{kind}:")}
     if several or kind not in column:
         return several
-    return {"image" if kind == "image" else column[kind]: column[kind]}
+    return {ONLY_NAMES.get(kind, column[kind]): column[kind]}
 
 
 def _whole(column: Mapping[str, str]) -> dict[str, str]:
-    """{role: column} in which each of several has its name, also one alone: <role>:<name>; one mask has none."""
+    """{role: column} with <role>:<name> for roles of several columns, also of a single one but a single mask."""
     kinds = [kind for kind in SEVERAL if kind != "mask" or "mask" not in column]
     several = {f"{kind}:{name}": own for kind in kinds for name, own in _named(column, kind).items()}
     return {role: own for role, own in column.items() if role.partition(":")[0] not in kinds} | several

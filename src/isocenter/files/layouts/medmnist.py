@@ -1,4 +1,4 @@
-"""A MedMNIST archive (`.npz`): arrays of images and labels, already split. Yang et al., Sci Data 2023."""
+"""MedMNIST archives (`.npz`): arrays of images and labels, already split. Yang et al., Sci Data 2023."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from isocenter.errors import DatasetError, FormatError
 from isocenter.files.layouts.cases import Folder, given, name_classes
-from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
+from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
 from isocenter.files.modality import modality_word
 from isocenter.files.numpy_file import load_array
 from isocenter.values import Array, Geometry, Image, Source, Split
@@ -34,7 +34,7 @@ SETS = {
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
-    """An archive (`read` says what it lacks), or a folder of nothing but MedMNIST's."""
+    """An archive (`read` refuses one that lacks something), or a folder with nothing but those of MedMNIST."""
     del options
     return folder.members[0].suffix == ".npz" if folder.is_file else bool(_archives(folder))
 
@@ -52,17 +52,18 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         )
     parts = [split for split in SPLITS if f"{split}_images" in _names(path)]
     answers = {split: _labels(path, split) for split in parts}
-    kind = "class" if all(labels.ndim == 1 for labels in answers.values()) else "findings"
-    if kind == "findings":
+    is_single = all(labels.ndim == 1 for labels in answers.values())
+    if not is_single:
         _refuse_other_findings(answers, path)
+    kind = "class" if is_single else "findings"
     numbers = [
         range(labels.shape[1]) if labels.ndim == 2 else np.unique(labels.astype(int)).tolist()
         for labels in answers.values()
     ]
     classes, called = name_classes({str(number) for own in numbers for number in own}, folder, options)
     modality = modality_word(options.modality) if options.modality else SETS.get(_set_name(path), "unknown")
-    found = tuple(
-        Found(
+    cases = tuple(
+        CaseFiles(
             f"{split}_{row:05d}",
             {"image": partial(load_row, path, f"{split}_images", row, modality)},
             {kind: partial(given, _answer(label, called))},
@@ -73,7 +74,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         for split in parts
         for row, label in enumerate(answers[split])
     )
-    return Reading(found, how=f"MedMNIST archive, {len(found)} rows", classes={kind: classes})
+    return Reading(cases, how=f"MedMNIST archive, {len(cases)} rows", classes={kind: classes})
 
 
 def load_row(path: Path, name: str, row: int, modality: str) -> Image:
@@ -101,9 +102,14 @@ def _array(path: Path, modified: int, name: str) -> Array:
 def _labels(path: Path, split: Split) -> Array:
     """(rows,) numbers of classes, or (rows, findings) 0 and 1 where a row can have several (ChestMNIST)."""
     labels, images = load_array(path, f"{split}_labels"), _array(path, path.stat().st_mtime_ns, f"{split}_images")
-    if len(labels) != len(images) or labels.ndim not in (1, 2) or labels.dtype.kind not in "bui":
+    if len(labels) != len(images) or labels.ndim not in (1, 2) or not is_whole(labels.dtype):
         raise DatasetError(f"{len(images)} {split} images have {labels.size} labels", str(path), "Get the file again")
     return labels if labels.ndim == 2 and labels.shape[1] > 1 else labels.reshape(-1)
+
+
+def is_whole(dtype: np.dtype) -> bool:
+    """Whether values of this type are integers or truths."""
+    return dtype.kind in "bui"
 
 
 def _answer(label: Array, called: Mapping[str, str]) -> str | dict[str, bool]:
@@ -136,10 +142,10 @@ def _names(path: Path) -> frozenset[str]:
 
 
 def _archives(folder: Folder) -> list[Path]:
-    found = [member.path for member in folder.members if member.suffix == ".npz"]
-    if not found or folder.images:
+    paths = [member.path for member in folder.members if member.suffix == ".npz"]
+    if not paths or folder.images:
         return []
-    return [path for path in found if zipfile.is_zipfile(path) and _is_medmnist(path)]
+    return [path for path in paths if zipfile.is_zipfile(path) and _is_medmnist(path)]
 
 
 def _is_medmnist(path: Path) -> bool:

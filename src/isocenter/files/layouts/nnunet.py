@@ -1,4 +1,4 @@
-"""nnU-Net raw: `imagesTr/<case>_0000.nii.gz` (a file a channel), `labelsTr/<case>.nii.gz`, `dataset.json`.
+"""nnU-Net's raw data: `imagesTr/<case>_0000.nii.gz` (a file a channel), `labelsTr/<case>.nii.gz`, `dataset.json`.
 
 Isensee et al., Nature Methods 2021, doi:10.1038/s41592-020-01008-z; versions 1 and 2 of the folder.
 """
@@ -22,11 +22,12 @@ from isocenter.files.layouts.cases import (
     pair,
     readers,
 )
-from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
+from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
 from isocenter.files.modality import common_modality, modality_word
-from isocenter.values import Image, Problem, Split
+from isocenter.values import Image, Problem
 
-PARTS: tuple[tuple[str, str, Split], ...] = (("imagesTr", "labelsTr", "train"), ("imagesTs", "labelsTs", "test"))
+# Folders of images and of labels, and whether they are the test part.
+PARTS = (("imagesTr", "labelsTr", False), ("imagesTs", "labelsTs", True))
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
@@ -39,14 +40,14 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
 def read(folder: Folder, options: DatasetOptions) -> Reading:
     """Channels by their numbers, named as in dataset.json; imagesTs/ with labelsTs/ is the test part."""
     names = channel_names(folder)
-    labels, problems, found = mask_labels(folder, options), [], []
-    said = [options.modality] * len(names) if options.modality else names
-    for images, masks, split in PARTS:
+    labels, problems, cases = mask_labels(folder, options), [], []
+    modalities = [options.modality] * len(names) if options.modality else names
+    for images, masks, is_test in PARTS:
         members = _channels(folder, images)
         drawn = [(Key((), m.stem), m) for m in folder.images if m.folders == (masks,)]
         pairs, lost = pair(members, drawn)
         problems += lost
-        if split == "test" and options.references and not drawn:
+        if is_test and options.references and not drawn:
             continue  # nnU-Net's imagesTs are there to be predicted
         known = [one for one in pairs if all(number_of(member) < len(names) for member in one.images)]
         beyond = tuple(one.name for one in pairs if one not in known)
@@ -61,19 +62,18 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
                     "Name the channels in dataset.json, or take the files away",
                 )
             )
-        has_test = any(m.folders == ("labelsTs",) for m in folder.images)
-        found += [
-            Found(
+        cases += [
+            CaseFiles(
                 one.name,
-                _images(one, names, said, options),
+                _images(one, names, modalities, options),
                 _references(one, labels, options),
                 files=tuple(m.path for m in (*one.images, *one.masks)),
-                split=split if has_test and split == "test" else None,
+                split="test" if is_test and drawn else None,
             )
             for one in known
         ]
     return Reading(
-        tuple(found),
+        tuple(cases),
         how=f"nnU-Net raw data, channels {', '.join(names)}",
         classes={"mask": labels},
         modality=common_modality(names),
@@ -96,17 +96,17 @@ def channel_names(folder: Folder) -> tuple[str, ...]:
 
 
 def _images(
-    one: Pair, names: Sequence[str], said: Sequence[str | None], options: DatasetOptions
+    files: Pair, names: Sequence[str], modalities: Sequence[str | None], options: DatasetOptions
 ) -> dict[str, partial[Image]]:
-    numbers = [number_of(member) for member in one.images]
+    numbers = [number_of(member) for member in files.images]
     own = [names[number] for number in numbers]
-    return readers(one.images, own, options, [modality_word(said[number]) for number in numbers])
+    return readers(files.images, own, options, [modality_word(modalities[number]) for number in numbers])
 
 
-def _references(one: Pair, labels: tuple, options: DatasetOptions) -> dict[str, Callable[[], Image]]:
-    if not one.masks:
+def _references(files: Pair, labels: tuple, options: DatasetOptions) -> dict[str, Callable[[], Image]]:
+    if not files.masks:
         return {}
-    return label_maps(tuple(m.path for m in one.masks), labels, options.read, options.kinds)
+    return label_maps(tuple(m.path for m in files.masks), labels, options.read, options.kinds)
 
 
 def _channels(folder: Folder, part: str) -> dict[Key, list[Member]]:

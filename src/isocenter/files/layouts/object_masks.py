@@ -1,6 +1,6 @@
-"""A folder a case with `images/` of one file and `masks/` of one file an object, as in the 2018 Data Science Bowl.
+"""Masks of single objects, a folder a case: `images/` of one file and `masks/` of one file an object.
 
-Caicedo et al., Nature Methods 2019, doi:10.1038/s41592-019-0612-7; the folders of its `stage1_train`.
+Caicedo et al., Nature Methods 2019, doi:10.1038/s41592-019-0612-7; folders as in the Data Science Bowl 2018.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from functools import partial
 from isocenter.errors import counted
 from isocenter.files.layouts.cases import Folder, Member, load_instances, load_mask, mask_labels, readers
 from isocenter.files.layouts.image_folders import IMAGES, LABELS
-from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
+from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
 from isocenter.files.modality import modality_word
 from isocenter.values import Problem, Split
 
@@ -20,7 +20,7 @@ Place = tuple[tuple[str, ...], Split | None]
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
-    """Every case has one image, and one of them several masks of which none is called as the image is."""
+    """Every case has one image, and one of them several masks of which none has the name of the image."""
     del options
     images, masks = _sorted(folder)
     if not images or any(len(members) > 1 for members in images.values()):
@@ -34,7 +34,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     images, masks = _sorted(folder)
     joined = "mask" in options.kinds
     labels = mask_labels(folder, options) if joined else ()
-    found, several = [], []
+    cases, several = [], []
     for (folders, split), members in images.items():
         name = "/".join(folders)
         if len(members) > 1:
@@ -44,8 +44,8 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         reader = (
             partial(load_mask, drawn, labels, options.read) if joined else partial(load_instances, drawn, options.read)
         )
-        found.append(
-            Found(
+        cases.append(
+            CaseFiles(
                 name,
                 readers(members, ["image"], options, [modality_word(options.modality)]),
                 {"mask" if joined else "instances": reader} if drawn else {},
@@ -61,8 +61,8 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         "Give each case one image",
     )
     return Reading(
-        tuple(found),
-        how=f"a folder a case with one mask an object, {counted(len(found), 'case')}",
+        tuple(cases),
+        how=f"a folder a case with one mask an object, {counted(len(cases), 'case')}",
         classes={"mask": labels},
         problems=(problem,) if several else (),
     )

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 from isocenter.errors import counted
 from isocenter.files.index import format_of
-from isocenter.files.layouts.cases import Folder, Key, Pair, by_channel, number_of, one_each, readers, told_by_number
-from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
+from isocenter.files.layouts.cases import (
+    Folder,
+    Key,
+    Pair,
+    are_channel_numbers,
+    by_channel,
+    number_of,
+    one_each,
+    readers,
+)
+from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
 from isocenter.files.modality import modality_word
+
+# Formats that other layouts read; None is an unknown format.
+OTHER_LAYOUTS = (None, "dicom", "numpy", "series")
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
     """A folder with images, or one file that some format knows."""
     del options
     if folder.is_file and not folder.images:
-        return format_of(folder.root) not in (None, "dicom", "numpy", "series")
+        return format_of(folder.root) not in OTHER_LAYOUTS
     return bool(folder.images)
 
 
@@ -22,11 +34,11 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     members = folder.images or folder.members
     keyed = [(Key(member.folders, member.stem, member.split), member) for member in members]
     numbered = by_channel(keyed)
-    numbered = numbered if told_by_number(numbered, options.channels, options.absent) else {}
+    numbered = numbered if are_channel_numbers(numbered, options.channels, options.absent) else {}
     cases = [Pair(key, tuple(files)) for key, files in (numbered or one_each(keyed)).items()]
     modality = modality_word(options.modality)
-    found = tuple(
-        Found(
+    files = tuple(
+        CaseFiles(
             case.name,
             readers(
                 case.images,
@@ -40,7 +52,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         for case in cases
     )
     channels = tuple(str(n) for n in range(options.channels or 0)) if numbered else ()
-    return Reading(found, how=f"{counted(len(found), 'image')} without labels", channels=channels)
+    return Reading(files, how=f"{counted(len(files), 'image')} without labels", channels=channels)
 
 
 LAYOUT = Layout("plain_images", "images without labels", fits, read)

@@ -1,4 +1,4 @@
-"""A mask beside its image, told by a suffix: `x.jpg` and `x_mask.png`, `x_image` and `x_mask`, `x_1stHO` and `x_2ndHO`.
+"""Masks in the folder of their image, marked by a suffix: `x.jpg` and `x_mask.png`, or `x_1stHO` and `x_2ndHO`.
 
 Where several people drew one image, the first is the reference and the others are kept as "mask:<name>".
 """
@@ -29,7 +29,7 @@ from isocenter.files.layouts.cases import (
     without_image,
 )
 from isocenter.files.layouts.image_folders import IMAGES, LABELS
-from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
+from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
 from isocenter.files.modality import modality_word
 from isocenter.values import Label
 
@@ -50,7 +50,7 @@ class Drawn:
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
-    """At least one mask lies beside its image."""
+    """At least one mask has its image in the same folder."""
     del options
     images, masks = _sorted(folder)
     return any(_owner(key, images) for key, _ in masks)
@@ -73,26 +73,26 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     _check_structures(drawn)
     labels = mask_labels(folder, options)
     classes, called = name_classes(class_names(images), folder, options, declare=not drawn)
-    found = tuple(_found(key, image, drawn[key], labels, called, options) for key, image in images.items())
+    cases = tuple(_case(key, image, drawn[key], labels, called, options) for key, image in images.items())
     people = sorted({mask.observer for some in drawn.values() for mask in some if mask.observer})
-    seen = f"; {people[0]} is the reference, {', '.join(people[1:])} beside it" if len(people) > 1 else ""
+    seen = f"; {people[0]} is the reference, {', '.join(people[1:])} the other readers" if len(people) > 1 else ""
     return Reading(
-        found,
-        how=f"each image beside its mask{seen}",
+        cases,
+        how=f"each image with its mask in one folder{seen}",
         classes={"mask": labels, "class": classes},
         readers=tuple(people) if len(people) > 1 else (),
         problems=tuple(without_image(lost)),
     )
 
 
-def _found(
+def _case(
     key: Key,
     image: Member,
     drawn: list[Drawn],
     labels: tuple[Label, ...],
     called: dict[str, str],
     options: DatasetOptions,
-) -> Found:
+) -> CaseFiles:
     references: dict[str, Callable[[], Any]] = {}
     by_observer: dict[str, list[Member]] = defaultdict(list)
     for mask in sorted(drawn, key=lambda mask: mask.observer):
@@ -104,7 +104,7 @@ def _found(
     name = called[key.folders[0]] if called else ""
     if called:
         references["class"] = partial(given, name)
-    return Found(
+    return CaseFiles(
         key.name,
         readers([image], ["image"], options, [modality_word(options.modality)]),
         references,
@@ -147,7 +147,7 @@ def _check_structures(drawn: Mapping[Key, list[Drawn]]) -> None:
 
 LAYOUT = Layout(
     "suffix_masks",
-    "each image beside its mask, told by suffix",
+    "each image with its mask in one folder, marked by a suffix",
     fits,
     read,
     over=frozenset({"class_folders", "plain_images"}),

@@ -1,5 +1,6 @@
-"""Pascal VOC: an XML file of boxes for each image, beside it or in `Annotations/`; `ImageSets/Main/*.txt` is the split.
+"""Pascal VOC: an XML file of boxes for each image, in its folder or in `Annotations/`.
 
+`ImageSets/Main/*.txt` is the split.
 Everingham et al., Int J Comput Vis 2010, doi:10.1007/s11263-009-0275-4
 """
 
@@ -27,18 +28,19 @@ from isocenter.files.layouts.cases import (
     names_in,
     without_image,
 )
-from isocenter.files.layouts.layout import DatasetOptions, Found, Layout, Reading
+from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Layout, Reading
 from isocenter.files.modality import modality_word
 from isocenter.values import Split
 
+ROOT, TEST = "annotation", "test"
 LISTS = ("ImageSets", "Main")
-# Where the images lie, beside a folder of annotations. Label maps of the same names may lie in others.
+# Folders of images next to one of annotations. Label maps of the same names may lie in others.
 IMAGES = ("JPEGImages", "images", "imgs", "")
 XML_LIMIT = 16 << 20  # one image has some hundred boxes, of half a KiB each
 
 
 def fits(folder: Folder, options: DatasetOptions) -> bool:
-    """An XML file that is called like an image, and says what is on it."""
+    """An XML file with the name of an image that starts as an annotation does."""
     del options
     images = {member.stem for member in folder.images}
     named = next((one for one in _annotations(folder) if one.stem in images), None)
@@ -46,7 +48,7 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
 
 
 def read(folder: Folder, options: DatasetOptions) -> Reading:
-    """A case for each image; one without a file is not labelled, a file without an object says that nothing is there.
+    """A case for each image; one without a file is not labelled, a file without an object means that nothing is there.
 
     Raises DatasetError, by file, for damaged XML, for one that brings declarations of its own, and for an image in
     two parts of the split.
@@ -67,7 +69,7 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     split, where = _split(folder), {member.path.parent for member in folder.images if member.path in owners}
     images = [one for one in folder.images if one.path in owners or not owners or one.path.parent in where]
     modality = modality_word(options.modality)
-    found = []
+    cases = []
     for image in images:
         loader = partial(load_image, image.path, options.read, modality)
         own = owners.get(image.path)
@@ -77,10 +79,10 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         files = (image.path, *((own.path,) if own is not None else ()))
         key = "" if own is None else str([called[name] for name in sorted(names_in([own]))])
         part = split.get(image.stem, image.split)
-        found.append(Found(image.name, {"image": loader}, references, files, key, part))
+        cases.append(CaseFiles(image.name, {"image": loader}, references, files, key, part))
     boxes = sum(len(annotation.boxes) for annotation in owners.values())
     return Reading(
-        tuple(found),
+        tuple(cases),
         how=f"Pascal VOC: {counted(boxes, 'box', 'boxes')} on {counted(len(owners), 'image')}"
         + (", split as in ImageSets/Main" if split else ""),
         classes={"boxes": classes},
@@ -90,13 +92,13 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
 
 
 def annotation_of(path: Path) -> tuple[Annotation, str]:
-    """The boxes of a file, and the name of the image that it says it is of.
+    """The boxes of a file, and the name of its image as stated.
 
     Corners are whole pixels counted from 1, both of them inside the box (VOC2012 development kit, section 4): the
     edges begin one earlier, counted from 0.
     """
     root = parsed(path)
-    if root.tag != "annotation":
+    if root.tag != ROOT:
         raise _wrong(path, f"begins with <{root.tag}>", "Give annotations of Pascal VOC")
     boxes = []
     for number, item in enumerate(root.iter("object"), start=1):
@@ -149,12 +151,12 @@ def _image_of(member: Member, suffixes: Sequence[str], images: Mapping[str, Sequ
     """The image that a file is about: of its own name, in its folder or in one beside it."""
     place = member.path.parent
     near = [place, *(place.parent / name for name in IMAGES)]
-    found = (image_named(images, member.stem + suffix, near, member.path) for suffix in suffixes if suffix)
-    return next((image for image in found if image is not None), None)
+    candidates = (image_named(images, member.stem + suffix, near, member.path) for suffix in suffixes if suffix)
+    return next((image for image in candidates if image is not None), None)
 
 
 def _split(folder: Folder) -> dict[str, Split]:
-    """{name of an image: its part} as the lists say; what is in trainval alone trains."""
+    """{name of an image: its part} as listed; what is only in trainval is for training."""
     parts: dict[str, Split] = {}
     lists = {m.stem.lower(): m.path for m in folder.members if m.suffix == ".txt" and m.path.parts[-3:-1] == LISTS}
     for word in ("train", "val", "test", "trainval"):
@@ -164,10 +166,8 @@ def _split(folder: Folder) -> dict[str, Split]:
                 continue
             name = line.split()[0]
             part = SPLIT_WORDS.get(word, parts.get(name, "train"))
-            if parts.setdefault(name, part) != part:
+            if parts.setdefault(name, part) != part or (word not in SPLIT_WORDS and part == TEST):
                 raise _wrong(path, f"lists {name}, which is in {parts[name]} too", "Leave it in one of them")
-            if word == "trainval" and parts[name] == "test":
-                raise _wrong(path, f"lists {name}, which is in test too", "Leave it in one of them")
     return parts
 
 

@@ -1,9 +1,9 @@
-"""Where the voxels of a NIfTI file lie: what sform, qform, their codes and the units say."""
+"""The grid of a NIfTI file, from sform, qform, their codes and the units."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 from nibabel.nifti1 import Nifti1Header
@@ -20,7 +20,7 @@ FORM_TOLERANCE = 0.1
 
 
 def geometry_of(header: Any, where: str, prefer: Literal["sform", "qform"] | None = None) -> tuple[Geometry, list[str]]:
-    """The grid, and what had to be decided. Raises GeometryError where the forms leave two readings or none."""
+    """The grid and notes. Raises GeometryError where the forms leave two readings or none."""
     given = [int(n) for n in header["dim"][1 : 1 + int(header["dim"][0])]]
     shape = tuple([*given, 1, 1, 1][:3])  # two axes are one slice
     unit, stated = _unit(header)
@@ -37,13 +37,18 @@ def geometry_of(header: Any, where: str, prefer: Literal["sform", "qform"] | Non
         scale = np.diag([unit, unit, unit, 1.0])
         return Geometry(shape, scale @ affine), notes
     except GeometryError as error:
-        remedy = error.remedy if error.where == where else "Mend sform and qform in the header"
+        remedy = error.remedy if error.where == where else "Correct sform and qform in the header"
         raise GeometryError(error.problem, where, remedy) from error
+
+
+def is_nifti(header: Any) -> TypeGuard[Nifti1Header]:
+    """Whether nibabel's header is one of NIfTI, and not of Analyze 7.5."""
+    return isinstance(header, Nifti1Header)
 
 
 def _unit(header: Any) -> tuple[float, bool]:
     """(mm in one unit of the header, whether the header states its unit)."""
-    if not isinstance(header, Nifti1Header):
+    if not is_nifti(header):
         return 1.0, True  # Analyze 7.5 gives voxel sizes in mm
     try:
         name = header.get_xyzt_units()[0]
@@ -53,15 +58,15 @@ def _unit(header: Any) -> tuple[float, bool]:
 
 
 def _forms(header: Any, where: str, prefer: str | None) -> dict[str, tuple[NDArray[np.float64], int]]:
-    """The forms whose code says that they mean something: {name: (affine, code)}; one alone where it is preferred."""
-    if not isinstance(header, Nifti1Header):
+    """{name: (affine, code)} of the forms whose code is above 0; of both only the preferred one."""
+    if not is_nifti(header):
         return {}
     forms = {}
     if int(header["sform_code"]) > 0:
         forms["sform"] = (np.asarray(header.get_sform(), dtype=np.float64), int(header["sform_code"]))
-    if int(header["qform_code"]) > 0 and not (prefer == "sform" and forms):
+    if int(header["qform_code"]) > 0 and prefer not in forms:
         forms["qform"] = (_qform(header, where), int(header["qform_code"]))
-    return {"qform": forms["qform"]} if prefer == "qform" and "qform" in forms else forms
+    return {prefer: forms[prefer]} if prefer in forms else forms
 
 
 def _qform(header: Any, where: str) -> NDArray[np.float64]:
@@ -74,7 +79,9 @@ def _qform(header: Any, where: str) -> NDArray[np.float64]:
     try:
         return np.asarray(header.get_qform(), dtype=np.float64)
     except (HeaderDataError, ValueError) as error:
-        raise GeometryError(f"the qform is no rotation ({error})", where, "Give --prefer sform or mend it") from error
+        raise GeometryError(
+            f"the qform is no rotation ({error})", where, "Give --prefer sform, or correct it"
+        ) from error
 
 
 def _chosen(
@@ -91,25 +98,25 @@ def _chosen(
     raise GeometryError(
         f"sform and qform both have code {s_code} and lie {apart:.3g} voxels apart",
         where,
-        "Say which one is right with --prefer sform or --prefer qform",
+        "Choose the right one with --prefer sform or --prefer qform",
     )
 
 
 def apart_in_voxels(grid: Geometry, affine: Floats) -> float:
-    """By how many voxels another affine moves the corner that it moves furthest."""
+    """The largest distance in voxels by which another affine moves a corner of a grid."""
     moved = replace(grid, affine=affine).corners
     corners = grid.to_index(grid.corners)
     return float(np.abs(grid.to_index(moved) - corners).max())
 
 
 def _without_forms(header: Any, shape: tuple[int, ...], unit: float, stated: bool) -> tuple[Geometry, list[str]]:
-    """A header that says nothing about sides: spacing is known only if the header states its unit."""
+    """The grid of a header without sides: spacing is known only if the header states its unit."""
     steps = np.abs(np.asarray(header["pixdim"][1:4], dtype=np.float64))
     given = int(header["dim"][0])
     for axis in range(3):
         if (axis >= given or shape[axis] == 1) and not steps[axis] > 0:
             steps[axis] = 1.0  # a single slice without thickness
-    notes = ["The header says nothing about left and right (both codes 0): orientation unknown."]
+    notes = ["The header does not state left and right (both codes 0): orientation unknown."]
     if not (np.isfinite(steps).all() and (steps > 0).all()):
         return Geometry.of_pixels(shape), [*notes, "The header has no voxel size: size in mm unknown."]
     if not stated:

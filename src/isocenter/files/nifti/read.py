@@ -19,7 +19,7 @@ from nibabel.spm2analyze import Spm2AnalyzeHeader
 from isocenter.errors import FormatError
 from isocenter.files import label_table
 from isocenter.files.format import Format, ReadOptions
-from isocenter.files.nifti.geometry import geometry_of
+from isocenter.files.nifti.geometry import geometry_of, is_nifti
 from isocenter.files.nifti.write import write
 from isocenter.files.storage import Block, compression_of, read_head
 from isocenter.values import Image, Source
@@ -27,11 +27,13 @@ from isocenter.values import Image, Source
 SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
 # Header extensions are text of a few kB; more is a damaged offset.
 LARGEST_HEAD = 1 << 26
+HEADERS = (".hdr", ".HDR")
+PAIRS = ((".hdr", ".img"), (".img", ".hdr"), (".HDR", ".IMG"), (".IMG", ".HDR"))
 # NIfTI intents whose "voxels" are points of a surface, and the range of CIFTI-2.
 SURFACES = {1008: "points of a surface", 1009: "triangles of a surface"}
 CIFTI = range(3000, 3100)
 
-# What nibabel thinks of a header goes into the image's notes, not to the terminal.
+# nibabel's messages about a header become notes of the image and are not printed.
 _silent = logging.getLogger("isocenter.files.nifti.read.header")
 _silent.addHandler(logging.NullHandler())
 _silent.propagate = False
@@ -50,17 +52,17 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     block = _block(header, voxel_path, shape, axes, options)
     pixels = block.deferred()
     times, about_times = _times(header, pixels.shape)
-    if isinstance(header, Spm2AnalyzeHeader) and block.slope != 1.0:
+    if not is_nifti(header) and block.slope != 1.0:
         notes.append("The values are scaled by the factor that SPM keeps in an unused field of Analyze 7.5.")
     colours = header.get_data_dtype().names or ()
     frames = pixels.shape[1] if len(pixels.shape) == geometry.ndim + 2 else None
-    b_values = b_values_beside(path, stem(path), frames)
+    b_values = read_b_values(path, stem(path), frames)
     image = Image(
         pixels,
         geometry,
         channels=tuple(colours),
         times=times,
-        labels=label_table.beside(path),
+        labels=label_table.of_file(path),
         notes=(*notes, *about_geometry, *about_times),
         facts={} if b_values is None else {"b_values": b_values},
         source=Source("nifti", (str(path),), header),
@@ -69,7 +71,7 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
 
 
 def stem(path: Path) -> str:
-    """The file's name without what says the format."""
+    """The file's name without the suffixes of the format."""
     name = path.name
     for suffix in (".gz", ".nii", ".hdr", ".img"):
         name = name[: -len(suffix)] if name.lower().endswith(suffix) else name
@@ -78,7 +80,7 @@ def stem(path: Path) -> str:
 
 def _pair(path: Path) -> tuple[Path, Path]:
     """(file with the header, file with the voxels); twice the same for a single file."""
-    for own, other in ((".hdr", ".img"), (".img", ".hdr"), (".HDR", ".IMG"), (".IMG", ".HDR")):
+    for own, other in PAIRS:
         for packed in ("", ".gz"):
             if not path.name.endswith(own + packed):
                 continue
@@ -89,12 +91,12 @@ def _pair(path: Path) -> tuple[Path, Path]:
                 raise FormatError(
                     f"half of a pair: {base + other} is missing", str(path), "Put both files into one folder"
                 )
-            return (path, twin) if own.lower() == ".hdr" else (twin, path)
+            return (path, twin) if own in HEADERS else (twin, path)
     return path, path
 
 
 def _header(path: Path, *, single: bool) -> tuple[Any, list[str]]:
-    """nibabel's header, of the kind that the magic number says, and what was odd about it.
+    """nibabel's header, of the kind that the magic number states, and notes on what is odd in it.
 
     single: whether the voxels lie in the same file, which Analyze does not know
     """
@@ -112,7 +114,7 @@ def _header(path: Path, *, single: bool) -> tuple[Any, list[str]]:
             if single:
                 raise FormatError("a NIfTI header with no magic number", str(path), "The header is damaged: mend it")
             header = Spm2AnalyzeHeader(head[:size], header.endianness, check=False)  # plain Analyze has no scaling
-        # Zero or negative voxel sizes are judged by `geometry_of`, which must see them as they stand.
+        # Zero or negative voxel sizes are judged by `geometry_of`, which needs them unchanged.
         pixdim = header["pixdim"].copy()
         notes = _checked(header)
         header["pixdim"][1:] = pixdim[1:]
@@ -126,20 +128,20 @@ def _header(path: Path, *, single: bool) -> tuple[Any, list[str]]:
 
 
 def _checked(header: Any) -> list[str]:
-    """Have nibabel mend what is harmless (a wrong bitpix, a missing qfac) and say so."""
-    said: list[str] = []
+    """Have nibabel repair what is harmless (a wrong bitpix, a missing qfac), and note it."""
+    messages: list[str] = []
     handler = logging.Handler()
-    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
     _silent.addHandler(handler)
     try:
         header.check_fix(logger=_silent, error_level=40)
     finally:
         _silent.removeHandler(handler)
-    return [f"The header was mended: {text}." for text in said if "pixdim[1,2,3]" not in text]
+    return [f"The header was repaired: {text}." for text in messages if "pixdim[1,2,3]" not in text]
 
 
 def _extensions(kind: Any, path: Path, offset: int, size: int) -> Any:
-    """The header's extensions; those that cannot be read are left out, they say nothing about voxels."""
+    """The header's extensions; those that cannot be read are left out: they do not concern the voxels."""
     if not size + 4 < offset < LARGEST_HEAD:
         return kind.exts_klass()
     try:
@@ -149,11 +151,10 @@ def _extensions(kind: Any, path: Path, offset: int, size: int) -> Any:
 
 
 def _refuse_surfaces(header: Any, path: Path) -> None:
-    if not isinstance(header, Nifti1Header):
+    if not is_nifti(header):
         return
     intent = int(header["intent_code"])
-    cifti = intent in CIFTI or any(extension.get_code() == 32 for extension in header.extensions)
-    if cifti:
+    if intent in CIFTI or any(extension.get_code() == 32 for extension in header.extensions):
         raise FormatError(
             "CIFTI-2: values on grey-ordinates, not a volume",
             str(path),
@@ -179,7 +180,7 @@ def _layout(header: Any, path: Path) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def _block(header: Any, path: Path, shape: tuple[int, ...], axes: tuple[int, ...], options: ReadOptions) -> Block:
-    single = isinstance(header, Nifti1Header) and header.is_single
+    single = is_nifti(header) and header.is_single
     offset = int(header["vox_offset"]) or (header.single_vox_offset if single else 0)
     slope, intercept = _scaling(header, path)
     dtype = header.get_data_dtype()
@@ -203,7 +204,7 @@ def _renumbered(axes: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _scaling(header: Any, path: Path) -> tuple[float, float]:
-    """(slope, intercept); a slope of 0 means that nothing is scaled, as NIfTI-1 says."""
+    """(slope, intercept); a slope of 0 means that nothing is scaled, as NIfTI-1 defines."""
     if header.get_data_dtype().names:
         return 1.0, 0.0
     try:
@@ -214,32 +215,35 @@ def _scaling(header: Any, path: Path) -> tuple[float, float]:
 
 
 def _times(header: Any, shape: tuple[int, ...]) -> tuple[tuple[float, ...] | None, list[str]]:
-    """Seconds of each frame from the first, where the header says them."""
-    if len(shape) < 5 or not isinstance(header, Nifti1Header):
+    """(s of each frame from the first where the header states them, notes)."""
+    if len(shape) < 5 or not is_nifti(header):
         return None, []
     unit = SECONDS.get(header.get_xyzt_units()[1])
     step = float(header["pixdim"][4])
     if unit is None or not np.isfinite(step) or step <= 0:
-        return None, ["The header does not say at what times the frames were taken."]
-    odd = [f"The header says {step * unit:g} s between frames; perhaps ms are meant."] if step * unit > 600 else []
+        return None, ["The header does not state at what times the frames were taken."]
+    odd = [f"The header states {step * unit:g} s between frames; perhaps ms are meant."] if step * unit > 600 else []
     return tuple(step * unit * n for n in range(shape[1])), odd
 
 
-def b_values_beside(path: Path, stem: str, frames: int | None) -> tuple[float, ...] | None:
-    """None without such a file, or for an image without frames; FormatError where it does not fit the image."""
-    beside = path.with_name(f"{stem}.bval")
-    if frames is None or not beside.is_file():
+def read_b_values(path: Path, stem: str, frames: int | None) -> tuple[float, ...] | None:
+    """The b-values in s/mm² of each frame, from the `.bval` that FSL and BIDS keep in the image's folder.
+
+    None without such a file, or for an image without frames. Raises FormatError where it does not fit the image.
+    """
+    table = path.with_name(f"{stem}.bval")
+    if frames is None or not table.is_file():
         return None
     try:
-        found = tuple(float(word) for word in beside.read_text(encoding="utf-8").split())
+        b_values = tuple(float(word) for word in table.read_text(encoding="utf-8").split())
     except ValueError as error:
         raise FormatError(
-            f"holds what is no number ({error})", str(beside), "Write one b-value for each frame"
+            f"holds what is no number ({error})", str(table), "Write one b-value for each frame"
         ) from error
-    if len(found) != frames or min(found) < 0:
-        problem = f"has {len(found)} b-values for {frames} frames, or one below 0"
-        raise FormatError(problem, str(beside), "Write one b-value for each frame")
-    return found
+    if len(b_values) != frames or min(b_values) < 0:
+        problem = f"has {len(b_values)} b-values for {frames} frames, or one below 0"
+        raise FormatError(problem, str(table), "Write one b-value for each frame")
+    return b_values
 
 
 FORMAT = Format("nifti", read, write)

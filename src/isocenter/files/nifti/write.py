@@ -10,7 +10,7 @@ from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 
 from isocenter.errors import FormatError, GeometryError
-from isocenter.files.nifti.geometry import apart_in_voxels, geometry_of
+from isocenter.files.nifti.geometry import apart_in_voxels, geometry_of, is_nifti
 from isocenter.files.plain import (
     COLOUR_CHANNELS,
     created,
@@ -85,8 +85,8 @@ def _header(image: Image, ordered: tuple[int, ...], dtype: np.dtype[Any], colour
 
 def _copied(image: Image, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
     """The source's own header as a single little-endian file, if it is NIfTI and still describes this grid."""
-    source = image.source.header if image.source is not None and image.source.format == "nifti" else None
-    if not isinstance(source, Nifti1Header):
+    source = image.source.header if image.source is not None else None
+    if not is_nifti(source):
         return None
     try:
         same = geometry_of(source, "")[0].equals(image.geometry, WRITE_TOLERANCE)
@@ -94,10 +94,10 @@ def _copied(image: Image, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
         return None
     if not same or max(shape) > LARGEST_NIFTI1_AXIS:
         return None
-    kind = Nifti2Header if isinstance(source, Nifti2Header) else Nifti1Header
+    kind = Nifti2Header if int(source["sizeof_hdr"]) == Nifti2Header.sizeof_hdr else Nifti1Header
     header = kind(source.binaryblock, source.endianness, check=False).as_byteswapped("<")
     header["magic"] = kind.single_magic
-    # What describes the values, and not the grid, is true only for the same kind of values.
+    # Fields that describe the values, not the grid, hold only for the same kind of values.
     if tuple(source.get_data_shape()) == shape and source.get_data_dtype().newbyteorder("=") == dtype:
         header.extensions.extend(e for e in source.extensions if e.get_code() != CIFTI_EXTENSION)
     else:
@@ -119,7 +119,7 @@ def _new(geometry: Geometry, shape: tuple[int, ...], where: str) -> Any:
             _set_steps(header, geometry, where)
         if not geometry.oriented or geometry_of(header, where)[0].equals(geometry, WRITE_TOLERANCE):
             return header
-    raise FormatError("NIfTI cannot hold this position exactly", where, "Look at the affine: it is far from the body")
+    raise FormatError("NIfTI cannot hold this position exactly", where, "Check the affine: it is far from the body")
 
 
 def _set_forms(header: Any, geometry: Geometry, where: str) -> None:
@@ -130,7 +130,7 @@ def _set_forms(header: Any, geometry: Geometry, where: str) -> None:
     header.set_xyzt_units("mm")
     header.set_sform(affine, SCANNER)
     header["pixdim"][1:4] = geometry.steps
-    if geometry.is_sheared:  # said even of a single slice, which no voxel would betray
+    if geometry.is_sheared:  # also of a single slice, where no voxel would show it
         return
     with_qform = header.copy()
     with_qform.set_qform(affine, SCANNER)

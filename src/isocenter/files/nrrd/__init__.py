@@ -1,3 +1,15 @@
 """NRRD, and Slicer's segmentations in it."""
 
-__all__: list[str] = []
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from isocenter.lazy import lazy_index
+
+if TYPE_CHECKING:
+    from isocenter.files.nrrd.read import FORMAT
+
+__all__ = ["FORMAT"]
+
+if not TYPE_CHECKING:
+    __getattr__ = lazy_index(__name__)

@@ -1,4 +1,4 @@
-"""The text at the head of a NRRD file."""
+"""The header of a NRRD file: its fields and the pairs that programs add."""
 
 from __future__ import annotations
 
@@ -13,11 +13,17 @@ from numpy.typing import NDArray
 from isocenter.errors import FormatError
 
 LARGEST_HEADER = 1 << 22
+OF_SPACE = ("space units",)  # one for each axis of the space, and not of the array
 
 
 @dataclass(frozen=True)
 class Header:
-    """fields: lower-case name to text; pairs: key to value of what a program added; end: first byte after it."""
+    """The text of a header.
+
+    fields: {name in lower case: text}
+    pairs:  {key: value} that a program added
+    end:    the first byte after the header
+    """
 
     path: Path
     fields: Mapping[str, str]
@@ -25,17 +31,21 @@ class Header:
     end: int
 
     def get(self, name: str, otherwise: str = "") -> str:
+        """The text of a field that may be absent."""
         return self.fields.get(name, otherwise)
 
     def field(self, name: str) -> str:
+        """The text of a field. Raises FormatError where it is absent."""
         if name not in self.fields:
             raise self.damaged(f"the header has no {name!r}")
         return self.fields[name]
 
     def integer(self, name: str, otherwise: int) -> int:
+        """The whole number in a field that may be absent."""
         return int(self.numbers(name, int)[0]) if name in self.fields else otherwise
 
     def numbers(self, name: str, kind: type = float) -> list[float]:
+        """The numbers in a field. Raises FormatError for anything else."""
         try:
             return [kind(word) for word in self.field(name).split()]
         except ValueError as error:
@@ -43,38 +53,36 @@ class Header:
 
     @property
     def sizes(self) -> tuple[int, ...]:
+        """Samples per axis, the fastest axis first."""
         sizes = tuple(int(n) for n in self.numbers("sizes", int))
         if len(sizes) != self.integer("dimension", 0) or min(sizes, default=0) < 1:
             raise self.damaged(f"sizes {self.field('sizes')} in {self.get('dimension')} dimensions")
         return sizes
 
     def words(self, name: str) -> list[str]:
-        """One word, or one quoted string, per axis; as many empty ones where the field is not there."""
+        """One word, or one quoted string, per axis; as many empty ones where the field is absent."""
         if name not in self.fields:
             return [""] * len(self.sizes)
         words = re.findall(r'"((?:[^"\\]|\\.)*)"', self.fields[name]) or self.fields[name].split()
-        if name != "space units" and len(words) != len(self.sizes):
+        if name not in OF_SPACE and len(words) != len(self.sizes):
             raise self.damaged(f"{len(self.sizes)} axes and {name!r} is {self.fields[name]!r}")
         return words
 
     def vectors(self, name: str) -> list[NDArray[np.float64] | None]:
         """Vectors as "(1,0,0) none (0,1,0)"; None for "none"."""
-        found = re.findall(r"none|\(([^)]*)\)", self.field(name))
-        spelled = re.findall(r"none|\([^)]*\)", self.field(name))
+        words = re.findall(r"none|\([^)]*\)", self.field(name))
         try:
-            return [
-                None if word == "none" else np.array([float(n) for n in inner.split(",")])
-                for word, inner in zip(spelled, found, strict=True)
-            ]
+            return [np.array([float(n) for n in word[1:-1].split(",")]) if word[0] == "(" else None for word in words]
         except ValueError as error:
             raise self.damaged(f"{name!r} is {self.field(name)!r}") from error
 
     def damaged(self, problem: str) -> FormatError:
+        """The error for a header with this problem."""
         return FormatError(problem, str(self.path), "The NRRD header is damaged: get the file again")
 
 
 def read_header(path: Path) -> Header:
-    """Fields, key/value pairs, and where the voxels begin."""
+    """The header of a file. Raises FormatError where it is damaged or has no end."""
     with path.open("rb") as file:
         head = file.read(LARGEST_HEADER)
     if not head.startswith(b"NRRD0"):

@@ -1,4 +1,4 @@
-"""NRRD, https://teem.sourceforge.net/nrrd/format.html, and Slicer's segmentations in it (.seg.nrrd)."""
+"""The NRRD format, https://teem.sourceforge.net/nrrd/format.html, and Slicer's segmentations in it (.seg.nrrd)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from isocenter.files.label_table import checked, clean
 from isocenter.files.nrrd.header import Header, read_header
 from isocenter.files.nrrd.space import grid_of, layout_of, space_fields
 from isocenter.files.plain import COLOUR_CHANNELS, channels_first, created, uniform_step, write_voxels
-from isocenter.files.storage import Block, Compression, inside_folder
+from isocenter.files.storage import Block, Compression, inside_folder, is_compressed
 from isocenter.values import Array, Code, Deferred, Image, Label, Source
 
 TYPES: dict[str, tuple[str, ...]] = {
@@ -45,6 +45,7 @@ ENCODINGS: dict[str, Compression] = {
     "text": "text",
     "ascii": "text",
 }
+ORDERS: dict[str, Literal["<", ">"]] = {"little": "<", "big": ">"}
 NAMES = {np.dtype(kind): names[-2] if len(names) > 1 else names[0] for kind, names in TYPES.items()}
 
 
@@ -56,7 +57,7 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     block = _block(header, path, layout.axes)
     pixels, segments = block.deferred(), segments_of(header, path)
     channels: tuple[str, ...] = ()
-    labels = label_table.beside(path)
+    labels = label_table.of_file(path)
     if segments and pixels.shape[0] == 1:
         labels = tuple(segment.label for segment in segments)
     elif segments:  # layers overlap, and a value means one thing in each: one channel a segment is unambiguous
@@ -113,7 +114,7 @@ def _block(header: Header, path: Path, axes: tuple[int, ...]) -> Block:
     start, offset = 0 if name else header.end, header.integer("byte skip", 0)
     for _ in range(lines := header.integer("line skip", 0)):
         start = _after_line(data, start, lines)
-    if offset == -1 and ENCODINGS[encoding] == "none":  # the voxels stand at the end of the file
+    if offset == -1 and not is_compressed(ENCODINGS[encoding]):  # the voxels are the end of the file
         start, offset = data.stat().st_size - prod(header.sizes) * dtype.itemsize, 0
     shape = (*header.sizes, 1, 1)[: len(axes)]  # axes that the file leaves out have length 1
     return Block(data, dtype, shape, axes, start, offset, ENCODINGS[encoding])
@@ -122,10 +123,10 @@ def _block(header: Header, path: Path, axes: tuple[int, ...]) -> Block:
 def _number_type(header: Header, path: Path) -> np.dtype[Any]:
     name, endian = header.field("type").lower(), header.get("endian", "little").lower()
     kind = next((kind for kind, names in TYPES.items() if name in names), None)
-    if kind is None or endian not in ("little", "big"):
+    if kind is None or endian not in ORDERS:
         problem = f"voxels of type {name!r}" if kind is None else f"the byte order {endian!r}"
         raise FormatError(f"{problem} cannot be read", str(path), "Save it again as common numbers")
-    return np.dtype(kind).newbyteorder("<" if endian == "little" else ">")
+    return np.dtype(kind).newbyteorder(ORDERS[endian])
 
 
 def _after_line(path: Path, start: int, lines: int) -> int:

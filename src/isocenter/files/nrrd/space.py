@@ -1,4 +1,4 @@
-"""Which axes of a NRRD are space, and where they lie."""
+"""The axes of a NRRD that are space, and the grid on which they lie."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from isocenter.files.nrrd.header import Header
 from isocenter.files.world import MM, from_lps, rows_and_columns
 from isocenter.values import Geometry
 
-# Signs that bring the named space to RAS; spaces that are not listed say nothing about the patient.
+# Signs that bring the named space to RAS; spaces that are not listed have no relation to the patient.
 SPACES = {
     "right-anterior-superior": (1, 1, 1),
     "ras": (1, 1, 1),
@@ -24,13 +24,15 @@ SPACES = {
     "left-posterior-superior": (-1, -1, 1),
     "lps": (-1, -1, 1),
 }
+COMPLEX = ("complex",)
+FOUR_AXES = ("rast", "last", "lpst")  # short names of spaces with time
 SPATIAL_KINDS = ("domain", "space", "", "???", "none")
 SECONDS = {"s": 1.0, "sec": 1.0, "ms": 1e-3, "msec": 1e-3, "us": 1e-6}
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Which axis of the file means what.
+    """The meaning of the file's axes.
 
     axes:    those that become (channels[, frames], *spatial); beyond the last where the file leaves one out
     spatial: those of them that are space, in the file's order
@@ -51,7 +53,7 @@ def layout_of(header: Header, path: Path) -> Layout:
     """
     sizes, kinds = header.sizes, [kind.lower() for kind in header.words("kinds")]
     spatial, frames, channels = _kinds_of_axes(header, kinds)
-    if any(kinds[n] == "complex" for n in channels):
+    if any(kinds[n] in COMPLEX for n in channels):
         raise FormatError("the voxels are complex numbers", str(path), "Save magnitude or phase by itself")
     if len(spatial) not in (2, 3) or len(frames) > 1 or len(channels) > 1:
         raise FormatError(
@@ -90,7 +92,7 @@ def _kinds_of_axes(header: Header, kinds: list[str]) -> tuple[tuple[int, ...], l
 
 
 def grid_of(header: Header, layout: Layout, path: Path) -> tuple[Geometry, list[str]]:
-    """The grid of the spatial axes, and what the header left open."""
+    """The grid of the spatial axes, and notes on what the header leaves open."""
     shape = [header.sizes[axis] for axis in layout.spatial]
     if "space directions" not in header.fields:
         return _by_spacings(header, layout, shape)
@@ -113,7 +115,7 @@ def grid_of(header: Header, layout: Layout, path: Path) -> tuple[Geometry, list[
     try:
         return Geometry(_as_read(shape), affine, physical=physical, oriented=oriented), notes
     except GeometryError as error:
-        raise GeometryError(error.problem, str(path), "Look at `space directions` in the header") from error
+        raise GeometryError(error.problem, str(path), "Check `space directions` in the header") from error
 
 
 def space_fields(geometry: Geometry, channels: str | None, frames: bool, step: float | None) -> list[str]:
@@ -170,13 +172,13 @@ def _space_dimension(header: Header) -> int:
     if "space dimension" in header.fields:
         return header.integer("space dimension", 3)
     name = header.get("space").lower()
-    if name.endswith("-time") or name in ("rast", "last", "lpst"):
+    if name.endswith("-time") or name in FOUR_AXES:
         return 4
     return 3 if name else 0
 
 
 def _by_spacings(header: Header, layout: Layout, shape: list[int]) -> tuple[Geometry, list[str]]:
-    """Without directions nothing is known of sides; of sizes what `spacings` says."""
+    """The grid without directions: sides are unknown, sizes are those of `spacings`."""
     notes = ["The header gives no directions: orientation unknown."]
     spacings = header.numbers("spacings") if "spacings" in header.fields else [np.nan] * len(header.sizes)
     if len(spacings) != len(header.sizes):

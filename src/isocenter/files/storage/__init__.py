@@ -8,9 +8,17 @@ from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
     from isocenter.files.storage.atomic import sweep, unwritable, write_text, written
-    from isocenter.files.storage.block import GZIP_MAGIC, Block, Compression, compression_of, read_head
+    from isocenter.files.storage.block import (
+        GZIP_MAGIC,
+        Block,
+        Compression,
+        compression_of,
+        is_compressed,
+        is_number,
+        read_head,
+    )
     from isocenter.files.storage.cache import cache_folder
-    from isocenter.files.storage.download import unpack_tar
+    from isocenter.files.storage.download import download, unpack_tar
     from isocenter.files.storage.hashing import content_hash, dataset_hash, file_hash
     from isocenter.files.storage.sidecar import inside_folder
     from isocenter.files.storage.spool import Spool
@@ -24,8 +32,11 @@ __all__ = [
     "compression_of",
     "content_hash",
     "dataset_hash",
+    "download",
     "file_hash",
     "inside_folder",
+    "is_compressed",
+    "is_number",
     "read_head",
     "sweep",
     "unpack_tar",

@@ -1,4 +1,4 @@
-"""Writing that leaves a whole file or none."""
+"""Atomic writing, which leaves a whole file or none."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pathlib import Path
 
 from isocenter.errors import ResourceError, UsageError
 
-# What lies this long beside its name belongs to a writer that was killed: nothing here takes a day to write.
+# A temporary folder of this age belongs to a writer that was killed: nothing here takes a day to write.
 ABANDONED_S = 24 * 3600
 
 
 @contextmanager
 def written(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """A path beside `path` to write to (a file or a folder); renamed to `path` when all went well.
+    """A path in the folder of `path` to write to (a file or a folder); renamed to `path` when all went well.
 
     The temporary name keeps the suffix, because writers choose by it. What is left after a failure is removed.
     Raises UsageError where `path` exists already and `overwrite` is not set or where it cannot be written,
@@ -46,7 +46,7 @@ def written(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
 
 def sweep(folder: Path) -> None:
-    """Removes what writers that were killed have left in `folder`, a day later."""
+    """Remove what writers that were killed left in `folder` more than a day ago."""
     for room in folder.glob(".*.partial"):
         with suppress(FileNotFoundError):  # its writer lives and was just done
             if time.time() - room.stat().st_mtime > ABANDONED_S:
@@ -54,13 +54,13 @@ def sweep(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str, *, overwrite: bool = False) -> None:
-    """Text as UTF-8, whole or not at all."""
+    """Write text as UTF-8, whole or not at all."""
     with written(path, overwrite=overwrite) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 def unwritable(error: OSError, path: Path) -> UsageError | ResourceError:
-    """What to say when the system refuses to write."""
+    """The error for a path that the system refuses to write."""
     reason = os.strerror(error.errno) if error.errno else str(error)
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return ResourceError(f"cannot be written: {reason}", str(path), "Free some space or choose another disk")

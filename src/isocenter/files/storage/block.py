@@ -1,4 +1,4 @@
-"""Voxels that lie in a file one after the other, plain or compressed: read when they are asked for."""
+"""Blocks of voxels in a file, plain or compressed, read on demand."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import bz2
 import gzip
 import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -17,10 +17,13 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 
 from isocenter.errors import FormatError, ResourceError
+from isocenter.files.complex_part import real_part
 from isocenter.files.format import Part
 from isocenter.values import Array, Deferred
 
 Compression = Literal["none", "gzip", "bzip2", "zlib", "text"]
+GZIP: Compression = "gzip"
+PACKED, DEFLATED = ("gzip", "bzip2", "zlib"), ("gzip", "zlib")
 GZIP_MAGIC = b"\x1f\x8b"
 CHUNK = 1 << 22
 # RFC 1951: a match of 258 bytes costs at least two bits, so nothing inflates further than this.
@@ -29,13 +32,13 @@ LARGEST_INFLATION = 1032
 
 @dataclass(frozen=True)
 class Block:
-    """Where the voxels of a file lie and what their numbers mean.
+    """The place of a file's voxels and the meaning of their numbers.
 
     dtype:       with its byte order
     shape:       per axis, the axis that changes fastest first
     axes:        which of these axes become (channels[, frames], *spatial)
-    start:       byte of the file at which the (compressed) stream begins
-    offset:      byte of the uncompressed stream at which the voxels begin
+    start:       byte of the file at which the (compressed) stream starts
+    offset:      byte of the uncompressed stream at which the voxels start
     slope, intercept: value = slope * stored + intercept
     part:        which part of complex voxels is meant
     """
@@ -55,9 +58,10 @@ class Block:
         if min(self.shape, default=0) < 1 or min(self.start, self.offset) < 0:
             problem = f"a volume of {self.shape} voxels from byte {self.start} + {self.offset} on"
             raise FormatError(problem, str(self.path), "The header is damaged: get it again")
-        if self.dtype.kind not in "biufc" or self.dtype.itemsize > (16 if self.dtype.kind == "c" else 8):
+        is_complex = np.issubdtype(self.dtype, np.complexfloating)
+        if not (is_complex or is_number(self.dtype)) or self.dtype.itemsize > (16 if is_complex else 8):
             raise FormatError(f"voxels of type {self.dtype}", str(self.path), "Convert them to a common number type")
-        if self.dtype.kind == "c" and self.part is None:
+        if is_complex and self.part is None:
             raise FormatError(
                 "the voxels are complex numbers",
                 str(self.path),
@@ -67,24 +71,26 @@ class Block:
 
     @property
     def nbytes(self) -> int:
+        """The size of all voxels without compression."""
         return prod(self.shape) * self.dtype.itemsize
 
     @property
     def value_dtype(self) -> np.dtype[Any]:
         """Of the values after scaling: the stored type where nothing is scaled, else the float that is exact enough."""
         stored = self.dtype.newbyteorder("=")
-        if stored.kind == "c":
+        if np.issubdtype(stored, np.complexfloating):
             stored = np.dtype(np.float32 if stored.itemsize == 8 else np.float64)
         if (self.slope, self.intercept) == (1.0, 0.0):
             return stored
-        if stored.kind == "f":
+        if np.issubdtype(stored, np.floating):
             return stored if stored.itemsize >= 4 else np.dtype(np.float32)
-        top = float(np.iinfo(stored).max) if stored.kind in "iu" else 1.0
+        top = float(np.iinfo(stored).max) if np.issubdtype(stored, np.integer) else 1.0
         # float32 has 24 bits: a step of the stored number must stay a hundred times coarser than rounding.
         exact = top + abs(self.intercept / self.slope) < 2**24 / 100
         return np.dtype(np.float32 if exact else np.float64)
 
     def deferred(self) -> Deferred:
+        """The values, (channels[, frames], *spatial), not read yet."""
         shape = tuple(self.shape[axis] for axis in self.axes)
         return Deferred(shape, self.value_dtype, self.load, self.region, partial(_Cursor, self) if self._slow else None)
 
@@ -92,8 +98,7 @@ class Block:
     def _slow(self) -> int | None:
         """The axis whose slices follow each other in a compressed file, where it is an axis of space."""
         slowest = max((axis for axis, size in enumerate(self.shape) if size > 1), default=0)
-        packed = self.compression in ("gzip", "bzip2", "zlib")
-        return slowest if packed and slowest in self.axes[1:] else None
+        return slowest if self.compression in PACKED and slowest in self.axes[1:] else None
 
     def load(self) -> Array:
         """(channels[, frames], *spatial) values."""
@@ -101,7 +106,7 @@ class Block:
 
     def region(self, region: tuple[slice, ...]) -> Array:
         """`load()[region]`; of a compressed file no more is inflated than must be passed on the way."""
-        if not all(isinstance(part, slice) and part.step in (None, 1) for part in region):
+        if any(not isinstance(part, slice) or part.step not in (None, 1) for part in region):
             return self.load()[region]
         wanted = [slice(None)] * len(self.shape)
         for axis, part in zip(self.axes, region, strict=False):
@@ -110,11 +115,11 @@ class Block:
 
     def _stored(self, wanted: tuple[slice, ...]) -> Array:
         """The voxels as they stand in the file, axes in the file's order."""
-        if self.compression == "none":
+        if not is_compressed(self.compression):
             where = self.start + self.offset
             mapped = np.memmap(self.path, self.dtype, "r", offset=where, shape=self.shape, order="F")
             return np.array(mapped[wanted])  # a copy: the file may go away
-        if self.compression == "text":
+        if self.compression not in PACKED:
             return self._spelled().reshape(self.shape, order="F")[wanted]
         bounds = [part.indices(size)[:2] for part, size in zip(wanted, self.shape, strict=True)]
         axis, first = len(self.shape) - 1, 0
@@ -148,7 +153,7 @@ class Block:
         return stored
 
     def _spelled(self) -> Array:
-        """All stored numbers of a file that spells them out."""
+        """All stored numbers of a file that has them as text."""
         with self.path.open("rb") as file:
             file.seek(self.start + self.offset)
             words = file.read().split()[: prod(self.shape)]
@@ -161,8 +166,8 @@ class Block:
 
     def _values(self, stored: Array) -> Array:
         values = stored.transpose(self.axes).astype(self.dtype.newbyteorder("="), copy=False)
-        if self.part is not None and values.dtype.kind == "c":
-            values = _part_of(values, self.part)
+        if self.part is not None:
+            values = real_part(values, self.part, str(self.path))
         if (self.slope, self.intercept) == (1.0, 0.0):
             return np.asarray(values.astype(self.value_dtype, copy=False))
         scaled = np.empty_like(values, dtype=self.value_dtype)
@@ -172,7 +177,7 @@ class Block:
 
     @contextmanager
     def _stream(self) -> Iterator[BinaryIO]:
-        """The uncompressed bytes; whatever a damaged stream raises becomes a FormatError."""
+        """The uncompressed bytes; what a damaged stream raises becomes a FormatError."""
         with self._named(), self.path.open("rb") as file:
             file.seek(self.start)
             with _uncompressed(file, self.compression) as stream:
@@ -188,19 +193,19 @@ class Block:
             raise self._broken(f"the compressed voxels are damaged ({error})") from error
 
     def _refuse_if_short(self) -> None:
-        """Refuse a file that is cut short before anybody plans with it, as far as that is cheap."""
+        """Refuse a file that is cut short before it is read, as far as that is cheap."""
         needed, size = self.offset + self.nbytes, self.path.stat().st_size - self.start
-        if self.compression == "none":
+        if not is_compressed(self.compression):
             if size < needed:
                 raise self._short(max(size, 0))
-        elif self.compression in ("gzip", "zlib") and size * LARGEST_INFLATION < needed:
+        elif self.compression in DEFLATED and size * LARGEST_INFLATION < needed:
             raise self._broken(f"{size} compressed bytes cannot hold the {needed} that the header promises")
-        elif self.compression == "gzip" and self._promised_by_gzip() != needed % 2**32:
+        elif self.compression == GZIP and self._promised_by_gzip() != needed % 2**32:
             with self._stream() as stream:  # several members or bytes after the voxels are legal: count
-                found = _skip(stream, needed)
+                count = _skip(stream, needed)
                 stream.read(1)  # a missing end of the stream raises here
-            if found < needed:
-                raise self._short(found)
+            if count < needed:
+                raise self._short(count)
 
     def _promised_by_gzip(self) -> int:
         """RFC 1952: the last four bytes are the size of what was compressed, modulo 2**32."""
@@ -208,9 +213,9 @@ class Block:
             file.seek(-4, io.SEEK_END)
             return int.from_bytes(file.read(4), "little")
 
-    def _short(self, found: int) -> FormatError:
+    def _short(self, count: int) -> FormatError:
         return self._broken(
-            f"the voxels are cut short: the header promises {self.offset + self.nbytes} bytes and there are {found}"
+            f"the voxels are cut short: the header promises {self.offset + self.nbytes} bytes and there are {count}"
         )
 
     def _broken(self, problem: str) -> FormatError:
@@ -220,8 +225,8 @@ class Block:
 class _Cursor:
     """Parts of a compressed file in the order of its slices: what comes after the last part is not inflated anew.
 
-    The slices of the last part are kept, so that the next one may begin among them. One that begins before them
-    has to begin at the start of the file again.
+    The slices of the last part are kept, so that the next one may start among them. One that starts before them
+    is read from the start of the file again.
     """
 
     def __init__(self, block: Block) -> None:
@@ -251,7 +256,7 @@ class _Cursor:
     def _slices(self, low: int, high: int) -> Array:
         """(..., high - low) the slices of the slowest axis, as they are stored."""
         if self._stream is None or low < self._first:
-            self._begin()
+            self._restart()
         new = max(low, self._at)
         if new > self._at:
             self._pass((new - self._at) * self._slice * self._block.dtype.itemsize)
@@ -262,7 +267,7 @@ class _Cursor:
         self._first, self._at = low, max(high, self._at)
         return self._kept[..., : high - low]
 
-    def _begin(self) -> None:
+    def _restart(self) -> None:
         self._open.close()
         self._first = self._at = 0
         self._kept = self._kept[..., :0]
@@ -270,13 +275,13 @@ class _Cursor:
         self._pass(self._block.offset)
 
     def _pass(self, count: int) -> None:
-        assert self._stream is not None  # noqa: S101 - begun before
+        assert self._stream is not None  # noqa: S101 - `_restart` has opened it
         done = _skip(self._stream, count)
         if done < count:
             raise EOFError
 
     def _read(self, count: int) -> Array:
-        assert self._stream is not None  # noqa: S101 - begun before
+        assert self._stream is not None  # noqa: S101 - `_restart` has opened it
         stored = np.empty(count * self._slice, self._block.dtype)
         view, filled = memoryview(stored.view(np.uint8)), 0  # type: ignore[arg-type]
         while filled < len(view) and (got := self._stream.readinto(view[filled:])):  # type: ignore[attr-defined]
@@ -288,10 +293,20 @@ class _Cursor:
         return stored.reshape((*self._block.shape[: self._axis], count), order="F")
 
 
+def is_number(dtype: np.dtype[Any]) -> bool:
+    """Whether values of this type are integers, floats or truths."""
+    return dtype.kind in "biuf"
+
+
+def is_compressed(compression: Compression) -> bool:
+    """Whether the voxels do not lie in the file as they are in memory."""
+    return compression != "none"
+
+
 def compression_of(path: Path) -> Compression:
     """Whether the whole file is a gzip stream, by its first bytes and not by its name."""
     with path.open("rb") as file:
-        return "gzip" if file.read(2) == GZIP_MAGIC else "none"
+        return GZIP if file.read(2) == GZIP_MAGIC else "none"
 
 
 def read_head(path: Path, size: int, *, after: int = 0) -> bytes:
@@ -306,14 +321,7 @@ def read_head(path: Path, size: int, *, after: int = 0) -> bytes:
 
 
 def _uncompressed(file: BinaryIO, compression: Compression) -> BinaryIO:
-    match compression:
-        case "gzip":
-            return gzip.GzipFile(fileobj=file)  # type: ignore[return-value]
-        case "bzip2":
-            return bz2.BZ2File(file)  # type: ignore[return-value]
-        case "zlib":
-            return io.BufferedReader(_Inflating(file), CHUNK)
-    return file
+    return STREAMS[compression](file) if compression in STREAMS else file
 
 
 class _Inflating(io.RawIOBase):
@@ -324,9 +332,11 @@ class _Inflating(io.RawIOBase):
         self._inflate = zlib.decompressobj()
 
     def readable(self) -> bool:
+        """True: the interface of io.RawIOBase."""
         return True
 
     def readinto(self, buffer: Any) -> int:
+        """Fill a buffer with inflated bytes; how many there were, 0 at the end."""
         while not self._inflate.eof:
             packed = self._inflate.unconsumed_tail or self._file.read(CHUNK)
             plain = self._inflate.decompress(packed, len(buffer))
@@ -346,12 +356,8 @@ def _skip(stream: BinaryIO, count: int) -> int:
     return done
 
 
-def _part_of(values: Array, part: Part) -> Array:
-    match part:
-        case "magnitude":
-            return np.abs(values)
-        case "real":
-            return values.real
-        case "imaginary":
-            return values.imag
-    return np.angle(values)
+STREAMS: dict[Compression, Callable[[BinaryIO], Any]] = {
+    "gzip": lambda file: gzip.GzipFile(fileobj=file),
+    "bzip2": bz2.BZ2File,
+    "zlib": lambda file: io.BufferedReader(_Inflating(file), CHUNK),
+}

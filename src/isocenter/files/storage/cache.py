@@ -1,4 +1,4 @@
-"""Where what can be made again is kept."""
+"""The folder for what can be made again."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ import platformdirs
 
 
 def cache_folder() -> Path:
-    """ISOCENTER_CACHE, else the user's cache folder."""
+    """The folder named by ISOCENTER_CACHE, else the user's cache folder."""
     return Path(os.environ.get("ISOCENTER_CACHE") or platformdirs.user_cache_dir("isocenter", appauthor=False))

@@ -1,4 +1,4 @@
-"""A file from the web, whole and with the right checksum, or not at all; and what an archive of it holds."""
+"""Downloads, whole and with the right checksum or not at all, and unpacking of their archives."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def download(
     patience: float = 5.0,
     progress: Progress | None = None,
 ) -> None:
-    """The file at an http(s) address, written to `path` only when all of it has come and the checksum is right.
+    """Download the file at an http(s) address; `path` exists only when all of it has come and the checksum is right.
 
     limit:    bytes; more than this is refused
     seconds:  for everything together
     patience: s without a word from the server
-    progress: called with bytes so far and bytes in all (0 where the server does not say)
+    progress: called with bytes so far and bytes in all (0 where the server does not state them)
     Raises ResourceError where it cannot be got, IntegrityError where something else came.
     """
     if not url.startswith(("http://", "https://")):
@@ -45,7 +45,7 @@ def download(
     with written(path) as partial:
         try:
             with urllib.request.urlopen(url, timeout=patience) as answer, partial.open("wb") as file:  # noqa: S310 - the scheme is looked at above
-                total, found = _copied(answer, file, url, limit, deadline, progress)
+                total, digest = _copied(answer, file, url, limit, deadline, progress)
         except urllib.error.HTTPError as error:
             raise ResourceError(f"the server answered {error.code} {error.reason}", url, AGAIN) from error
         except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, ssl.SSLError) as error:
@@ -54,8 +54,8 @@ def download(
             raise ResourceError(f"cannot be reached ({words})", url, AGAIN) from error
         if total and partial.stat().st_size != total:
             raise IntegrityError(f"ended after {partial.stat().st_size} of {total} bytes", url, AGAIN)
-        if found != md5:
-            raise IntegrityError(f"has the MD5 {found}, not {md5}", url, AGAIN)
+        if digest != md5:
+            raise IntegrityError(f"has the MD5 {digest}, not {md5}", url, AGAIN)
 
 
 def _copied(
@@ -78,7 +78,7 @@ def _copied(
 
 
 def unpack_tar(archive: Path, folder: Path, *, limit: int) -> None:
-    """A tar's files and folders into a new folder, all or none.
+    """Unpack a tar's files and folders into a new folder, all or none.
 
     limit: bytes of all files together
     Raises FormatError for a damaged archive and for one that holds anything but files and folders below its own

@@ -1,4 +1,4 @@
-"""What a case and a data set are known by: their contents, not their names or places."""
+"""Hashes of files, cases and data sets: of their contents, not of names or places."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The file beside a header that holds its voxels."""
+"""The voxel file that a header names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ def inside_folder(name: str, header: Path) -> Path:
     where = PureWindowsPath(name)  # takes both kinds of slash, on every system
     if where.is_absolute() or where.drive or where.root or ".." in where.parts:
         raise FormatError(
-            f"the voxels are said to lie at {name!r}, outside its folder", str(header), "Put both files into one folder"
+            f"the header places the voxels at {name!r}, outside its folder",
+            str(header),
+            "Put both files into one folder",
         )
     path = header.parent.joinpath(*where.parts)
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""An array that is written part by part: a large one lies in a file without a name, and is never held as a whole."""
+"""Arrays that are written part by part: a large one lies in a file without a name, never in memory as a whole."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Spool:
             self._held[region] = part
             return
         if self._file is None:
-            self._begin(region)
+            self._create_file(region)
         rows = range(self.shape[self._order[0]])[region[self._order[0]]]
         inside = (slice(None), *(region[axis] for axis in self._order[1:]))
         whole = all(range(self.shape[axis])[region[axis]] == range(self.shape[axis]) for axis in self._order[1:])
@@ -80,7 +80,7 @@ class Spool:
             return self._held
         return Deferred(self.shape, self.dtype, self.load, self.__getitem__)
 
-    def _begin(self, region: tuple[slice, ...]) -> None:
+    def _create_file(self, region: tuple[slice, ...]) -> None:
         shares = [len(range(size)[part]) / size for part, size in zip(region, self.shape, strict=True)]
         walked = min(reversed(range(len(shares))), key=lambda axis: shares[axis])
         # Beneath the axis that is walked the last one changes slowest, as in the files that results become.
@@ -120,7 +120,7 @@ class Spool:
             raise unwritable(error, self._folder) from error
 
     def _at(self, row: int) -> FileIO:
-        assert self._file is not None  # noqa: S101 - begun before
+        assert self._file is not None  # noqa: S101 - `_create_file` has opened it
         self._file.seek(row * self._row_bytes)
         return self._file
 

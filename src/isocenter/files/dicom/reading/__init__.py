@@ -1,4 +1,4 @@
-"""Reading DICOM: series, frames, pixels, values, segmentations, structured reports."""
+"""Reading DICOM: series, frames, pixels, values, segmentations, structure sets, structured reports."""
 
 from __future__ import annotations
 
@@ -7,20 +7,28 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.files.dicom.reading.frames import Frame, frames_of
+    from isocenter.files.dicom.reading.frames import frames_of
     from isocenter.files.dicom.reading.pictures import PROJECTIONS
     from isocenter.files.dicom.reading.read import read_series
+    from isocenter.files.dicom.reading.rtstruct import STRUCTURE_SET, rasterise
+    from isocenter.files.dicom.reading.seg import read_segmentation
     from isocenter.files.dicom.reading.series import SEGMENTATIONS, SeriesFiles, survey
-    from isocenter.files.dicom.reading.sr import Marked, Report
+    from isocenter.files.dicom.reading.sr import NOT_DETECTED_CODE, REPORT_CLASSES, Marked, Report, bounds, read_report
 
 __all__ = [
+    "NOT_DETECTED_CODE",
     "PROJECTIONS",
+    "REPORT_CLASSES",
     "SEGMENTATIONS",
-    "Frame",
+    "STRUCTURE_SET",
     "Marked",
     "Report",
     "SeriesFiles",
+    "bounds",
     "frames_of",
+    "rasterise",
+    "read_report",
+    "read_segmentation",
     "read_series",
     "survey",
 ]

@@ -14,10 +14,10 @@ from pydicom.uid import VLWholeSlideMicroscopyImageStorage
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files.dicom.geometry import B_VALUE, DIRECTION, ECHO, LPS_TO_RAS, Frame
 from isocenter.files.dicom.header import Header, check_pixels
-from isocenter.files.dicom.reading import seg as dicom_seg
 from isocenter.files.dicom.reading.frames import CROSS_SECTIONS, frames_of
 from isocenter.files.dicom.reading.pictures import frame_times, scale_of
 from isocenter.files.dicom.reading.pixel_layout import Layout, layout_of
+from isocenter.files.dicom.reading.seg import read_segmentation
 from isocenter.files.dicom.reading.series import SEGMENTATIONS, description_of
 from isocenter.files.dicom.reading.values import (
     Meaning,
@@ -40,7 +40,7 @@ Named = tuple[str, Image]
 def images_of(heads: Sequence[Header], options: ReadOptions) -> list[Named]:
     """The images of one series, each with a suffix for its name where there are several."""
     if heads[0].sop_class in SEGMENTATIONS:
-        return [(f"_{n + 1}" if len(heads) > 1 else "", dicom_seg.read(head.path)) for n, head in enumerate(heads)]
+        return [(f"_{n + 1}" if len(heads) > 1 else "", read_segmentation(head.path)) for n, head in enumerate(heads)]
     where = heads[0].where if len(heads) == 1 else str(heads[0].path.parent)
     _refuse_kinds(heads[0])
     frames = []

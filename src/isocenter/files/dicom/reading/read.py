@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from isocenter.errors import FormatError, IsocenterError
-from isocenter.files.dicom.header import Header, check_pixels, header
+from isocenter.files.dicom.header import Header, check_pixels, read_header
 from isocenter.files.dicom.reading.images import images_of
 from isocenter.files.dicom.reading.series import SEGMENTATIONS, collected, grouped, safe, safe_name, unique
 from isocenter.files.dicom.tags import PYDICOM_ERRORS
@@ -23,14 +23,14 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     Segmentations are left out where a folder holds images too: they are references.
     Raises FormatError or GeometryError where nothing can be read.
     """
-    with quiet():  # `header` keeps them as notes
+    with quiet():  # `read_header` keeps them as notes
         return _read(collected(path), options)
 
 
 def read_series(paths: Iterable[Path], options: ReadOptions | None = None) -> Mapping[str, Image]:
     """All volumes of the files of one series (at least one file), by name."""
     with quiet():
-        return _read([header(path) for path in paths], options or ReadOptions())
+        return _read([read_header(path) for path in paths], options or ReadOptions())
 
 
 def _read(heads: list[Header], options: ReadOptions) -> Mapping[str, Image]:

@@ -13,12 +13,12 @@ from pydicom.dataset import Dataset
 
 from isocenter.errors import FormatError, GeometryError
 from isocenter.files.dicom.geometry import LPS_TO_RAS
-from isocenter.files.dicom.header import header
+from isocenter.files.dicom.header import read_header
 from isocenter.files.dicom.reading.seg import named_once
 from isocenter.files.dicom.tags import first_item, items, numbers, text, whole
 from isocenter.values import Code, Floats, Geometry, Image, Label, Source
 
-SOP_CLASS = "1.2.840.10008.5.1.4.1.1.481.3"
+STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
 CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 
 # Contours are written with few decimals; a tenth of a slice step is rounding, more is another plane.
@@ -95,8 +95,8 @@ def rasterise(path: Path | str, on: Geometry, instances: Collection[str] = ()) -
 
 
 def _dataset(path: Path | str) -> Dataset:
-    head = header(Path(path))
-    if head.sop_class != SOP_CLASS:
+    head = read_header(Path(path))
+    if head.sop_class != STRUCTURE_SET:
         raise FormatError("is no RT structure set", str(path), "Give an RTSTRUCT object")
     return head.dataset
 

@@ -34,7 +34,7 @@ class _Part:
     segment: int | None
 
 
-def read(path: Path | str, on: Geometry | None = None) -> Image:
+def read_segmentation(path: Path | str, on: Geometry | None = None) -> Image:
     """The label map of a DICOM SEG on its own grid, or on the grid `on` of its source image.
 
     Values are segment numbers. Where segments overlap there is one channel a segment, named by it. Planes without a

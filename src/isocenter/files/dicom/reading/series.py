@@ -19,7 +19,7 @@ from pydicom.uid import (
 )
 
 from isocenter.errors import FormatError
-from isocenter.files.dicom.header import Header, header, looks_like_dicom
+from isocenter.files.dicom.header import Header, looks_like_dicom, read_header
 from isocenter.files.dicom.tags import items, lenient, named, text, words
 from isocenter.files.dicom.warnings import quiet
 
@@ -81,7 +81,7 @@ def survey(folder: Path) -> Survey:
     with quiet():  # what is odd about a header is noted when its series is read
         for path in dicom_files(folder):
             try:
-                head = header(path)
+                head = read_header(path)
             except FormatError as error:
                 damaged.append(error)
                 continue
@@ -99,12 +99,12 @@ def collected(path: Path) -> list[Header]:
     Raises FormatError for a damaged one: a series that has lost a slice unnoticed would be a guess.
     """
     if path.is_dir():
-        heads = [header(file) for file in dicom_files(path)]
+        heads = [read_header(file) for file in dicom_files(path)]
         if not heads:
             raise FormatError("there is no DICOM file in this folder", str(path), "Give a folder of DICOM, or one file")
         return [head for head in heads if not head.is_directory] or heads
-    head = header(path)
-    return [header(file) for file in listed(head)] if head.is_directory else [head]
+    head = read_header(path)
+    return [read_header(file) for file in listed(head)] if head.is_directory else [head]
 
 
 def grouped(heads: Iterable[Header]) -> list[list[Header]]:

@@ -25,12 +25,12 @@ from pydicom.uid import (
 
 from isocenter.errors import FormatError, counted
 from isocenter.files.dicom.geometry import LPS_TO_RAS
-from isocenter.files.dicom.header import header
+from isocenter.files.dicom.header import read_header
 from isocenter.files.dicom.tags import first_item, items, number, numbers, text, words
 from isocenter.values import Floats
 
 CAD = tuple(map(str, (MammographyCADSRStorage, ChestCADSRStorage, ColonCADSRStorage)))
-SOP_CLASSES = (
+REPORT_CLASSES = (
     *map(str, (EnhancedSRStorage, ComprehensiveSRStorage, Comprehensive3DSRStorage, ExtensibleSRStorage)),
     *CAD,
 )
@@ -43,7 +43,7 @@ AREAS = frozenset({"42798000", "G-A166", "131184002", "G-A16A"})
 # In percent: Certainty of Finding, Probability of cancer.
 SCORES = ("111012", "111047")
 # The finding of a report that finds nothing.
-NOT_DETECTED = "260415000"
+NOT_DETECTED_CODE = "260415000"
 # {value type: axes of its points}
 COORDINATES = {"SCOORD": 2, "SCOORD3D": 3}
 # Points that each kind of graphic has, of outlines at least; other kinds bound nothing. PS3.3 C.18.6.1.2 and C.18.9.1.2
@@ -119,13 +119,13 @@ class _Node:
             yield from child.walk()
 
 
-def read(path: Path | str) -> Report:
+def read_report(path: Path | str) -> Report:
     """The regions of a report.
 
     Raises FormatError for what is no report with coordinates, and for coordinates that are damaged.
     """
-    head, where = header(Path(path)), str(path)
-    if head.sop_class not in SOP_CLASSES:
+    head, where = read_header(Path(path)), str(path)
+    if head.sop_class not in REPORT_CLASSES:
         raise FormatError("is no structured report with coordinates", where, "Give a measurement or CAD report")
     try:
         nodes = {node.place: node for node in _Node(head.dataset, (1,), None).walk()}
@@ -195,7 +195,7 @@ def _is_hidden(group: _Node) -> bool:
 
 def _is_none(group: _Node) -> bool:
     """Whether the group states that nothing was detected."""
-    return any(_coded(child) == NOT_DETECTED for child in group.children if child.concept == FINDING)
+    return any(_coded(child) == NOT_DETECTED_CODE for child in group.children if child.concept == FINDING)
 
 
 def _marked(node: _Node, group: _Node, nodes: Mapping[tuple[int, ...], _Node], where: str) -> tuple[Marked | None, str]:

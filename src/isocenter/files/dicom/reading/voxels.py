@@ -178,7 +178,7 @@ def _put(values: NDArray[Any], place: Place, plan: Plan, out: NDArray[Any]) -> N
 
 def _whole(path: str) -> pydicom.Dataset:
     try:
-        with quiet():  # `header` has kept its warnings
+        with quiet():  # `read_header` has kept its warnings
             dataset = pydicom.dcmread(path, force=True)
     except OSError as error:
         raise FormatError(f"cannot be read any more ({error.strerror})", path, "Was the file moved?") from error

@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
+    from isocenter.files.dicom.writing.seg import write_segmentation
     from isocenter.files.dicom.writing.series import SeriesNames, write_series
+    from isocenter.files.dicom.writing.sr import write_report
 
 __all__ = [
     "SeriesNames",
+    "write_report",
+    "write_segmentation",
     "write_series",
 ]
 

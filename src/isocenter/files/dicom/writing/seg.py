@@ -17,8 +17,9 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code as SRCode
 
 from isocenter.errors import FormatError, GeometryError
-from isocenter.files.dicom.header import header
-from isocenter.files.dicom.reading import Frame, frames_of
+from isocenter.files.dicom.geometry import Frame
+from isocenter.files.dicom.header import read_header
+from isocenter.files.dicom.reading import frames_of
 from isocenter.files.dicom.seg_planes import placement
 from isocenter.files.dicom.warnings import quiet
 from isocenter.files.storage import written
@@ -56,7 +57,7 @@ class _Slice:
     frame: Frame
 
 
-def write(
+def write_segmentation(
     label_map: Mask,
     labels: Sequence[Label],
     source: Image,
@@ -104,7 +105,7 @@ def _numbered(label_map: Mask, labels: Sequence[Label], where: str) -> NDArray[n
     values = sorted(label.value for label in labels)
     if not values or len(set(values)) < len(values) or values[0] <= 0:
         raise FormatError(f"labels with the values {values}", where, "Give each label its own value above 0")
-    if label_map.dtype.kind not in "biu":
+    if not (label_map.dtype == bool or np.issubdtype(label_map.dtype, np.integer)):
         raise FormatError(f"a label map of {label_map.dtype}", where, "Give whole numbers")
     low, high = int(label_map.min()), int(label_map.max())
     # Tables instead of sorting: a whole-body map has hundreds of millions of voxels.
@@ -115,24 +116,23 @@ def _numbered(label_map: Mask, labels: Sequence[Label], where: str) -> NDArray[n
         raise FormatError(f"the map has the values {unknown[:10]} without a label", where, "Describe each value")
     table = np.zeros(len(seen), dtype=np.uint16)
     table[values] = np.arange(1, len(values) + 1)
-    return table[label_map.astype(np.uint8) if label_map.dtype.kind == "b" else label_map]
+    return table[label_map.astype(np.uint8) if label_map.dtype == bool else label_map]
 
 
 def _slices(source: Image, where: str) -> list[_Slice]:
     """The source's frames with the slice that each shows, the first one where several show the same."""
-    if source.source is None or source.source.format != "dicom":
+    if source.source is None or not source.source.is_dicom:
         raise FormatError("a SEG needs a DICOM series to refer to", where, "Write .nii.gz, or give the DICOM source")
-    found: dict[int, _Slice] = {}
-    frames = [frame for name in source.source.paths for frame in frames_of(header(Path(name)))]
+    slices: dict[int, _Slice] = {}
+    frames = [frame for name in source.source.paths for frame in frames_of(read_header(Path(name)))]
     for frame in frames:
         number = _number(frame, source.geometry)
-        if number not in found:
-            found[number] = _Slice(number, frame)
-    return [found[number] for number in sorted(found)]
+        slices.setdefault(number, _Slice(number, frame))
+    return [slices[number] for number in sorted(slices)]
 
 
 def _check_reference(slices: list[_Slice], geometry: Geometry, where: str) -> None:
-    """Without a frame of reference a SEG cannot say where its planes lie, PS3.3 A.51.3."""
+    """Refuse an image on which no SEG can be written; without a frame of reference it has no place, PS3.3 A.51.3."""
     if geometry.ndim == 3 and slices[0].frame.frame_of_reference is None:
         raise FormatError("the image states no FrameOfReferenceUID (0020,0052)", where, "Write .nii.gz instead")
     if int(np.prod(geometry.shape[:2])) < 8:  # highdicom then starts each frame on a byte, which no reader expects
@@ -169,7 +169,7 @@ def _shown(numbered: Mask, slices: list[_Slice], where: str) -> list[_Slice]:
 
 
 def _places(slices: list[_Slice], geometry: Geometry) -> dict[str, Any]:
-    """Each slice's place as the source states it, for highdicom."""
+    """The arguments of highdicom that place the slices as the source states them."""
     planes = [part.frame.plane for part in slices]
     first = planes[0]
     if first is None:
@@ -226,7 +226,7 @@ def _made(
     try:
         with quiet():  # highdicom warns about unusual names, and prints the patient's with the warning
             return _segmentation(slices, planes, segments, places, description, series_number)
-    except (ValueError, TypeError, AttributeError, KeyError) as error:  # highdicom's words for a deficient source
+    except (ValueError, TypeError, AttributeError, KeyError) as error:  # what highdicom raises at a deficient source
         raise FormatError(
             f"no SEG can be written on this source ({error})", where, "Write .nii.gz, or repair the source's header"
         ) from error
@@ -263,7 +263,7 @@ def _segmentation(
 
 def _sources(slices: list[_Slice]) -> list[Dataset]:
     """The headers that highdicom copies from, each file once; of several multi-frame files only the first fits."""
-    files = {part.frame.path: header(part.frame.path) for part in slices}
+    files = {part.frame.path: read_header(part.frame.path) for part in slices}
     several = [path for path, head in files.items() if "NumberOfFrames" in head.dataset]
     if several:
         head = files[several[0]]
@@ -272,7 +272,7 @@ def _sources(slices: list[_Slice]) -> list[Dataset]:
 
 
 def completed(dataset: Dataset) -> Dataset:
-    """With empty values where the standard demands the attribute but allows that it is not known (type 2)."""
+    """The data set with an empty value for each attribute that must be there but may be unknown (type 2)."""
     for keyword in ("SpecificCharacterSet", "FrameOfReferenceUID", "LossyImageCompressionRatio"):
         if keyword in dataset and dataset[keyword].is_empty:
             del dataset[keyword]

@@ -19,8 +19,9 @@ from isocenter.files.storage import written
 from isocenter.files.world import from_lps
 from isocenter.values import DIRECTION_TOLERANCE, Geometry, Image
 
+IMAGE_TYPES = {"CT": "AXIAL", "MR": "OTHER"}  # third value of Image Type, PS3.3 C.8.2.1.1.1 and C.8.3.1.1.1
 KINDS = {"CT": CTImageStorage, "MR": MRImageStorage}
-# What PS3.3 C.8.2.1 (CT) and C.8.3.1 (MR) demand to be there, if only empty where it is not known.
+# Attributes that PS3.3 C.8.2.1 (CT) and C.8.3.1 (MR) demand, empty where they are not known.
 DEMANDED: dict[str, dict[str, Any]] = {
     "CT": {"KVP": None, "AcquisitionNumber": None, "RescaleIntercept": "0", "RescaleSlope": "1", "RescaleType": "HU"},
     "MR": {
@@ -33,7 +34,7 @@ DEMANDED: dict[str, dict[str, Any]] = {
         "EchoTrainLength": None,
     },
 }
-# Of the Patient and General Study modules: there, but not known (PS3.3 C.7.1.1, C.7.2.1).
+# Of the Patient and General Study modules: present, but not known (PS3.3 C.7.1.1, C.7.2.1).
 UNKNOWN = ("PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID", "AccessionNumber")
 LEVELS = 2**16 - 1
 
@@ -52,18 +53,21 @@ class SeriesNames:
 
     @property
     def study_uid(self) -> str:
+        """Study Instance UID."""
         return _uid(self.patient, self.study)
 
     @property
     def series_uid(self) -> str:
+        """Series Instance UID."""
         return _uid(self.patient, self.study, self.series)
 
     @property
     def frame_of_reference(self) -> str:
-        """One a study: its series were taken without the patient getting up."""
+        """Frame of Reference UID, one a study: its series were taken without the patient getting up."""
         return _uid(self.patient, self.study, "frame of reference")
 
     def instance_uid(self, number: int) -> str:
+        """SOP Instance UID of a slice, counted from 1."""
         return _uid(self.patient, self.study, self.series, str(number))
 
 
@@ -72,7 +76,7 @@ def write_series(image: Image, names: SeriesNames, folder: Path, *, overwrite: b
 
     Whole numbers that 16 bits hold are kept exactly; others are rescaled to 65536 levels, off by half a level at most.
     Read again, the slices follow the direction that columns and rows make (PS3.3 C.7.6.2.1.1), so a left-handed grid
-    comes back with its slices turned round, each voxel in its place.
+    comes back with its slices reversed, each voxel in its place.
     Raises GeometryError for a grid that DICOM slices cannot have, FormatError for values that cannot be stored.
     """
     where = str(folder)
@@ -115,18 +119,18 @@ def _stored(data: NDArray[Any], where: str) -> tuple[NDArray[Any], dict[str, Any
 
 
 def _common(image: Image, names: SeriesNames) -> dict[str, Any]:
-    """What all slices say."""
+    """The attributes that all slices share."""
     affine = from_lps(image.geometry.affine)
     column, row, _ = image.geometry.steps
     normal = np.cross(affine[:3, 0], affine[:3, 1]) / (column * row)
     apart = format_number_as_ds(abs(float(normal @ affine[:3, 2])))
     return {
         "SOPClassUID": KINDS[image.modality],
-        "ImageType": ["DERIVED", "PRIMARY", "AXIAL" if image.modality == "CT" else "OTHER"],
+        "ImageType": ["DERIVED", "PRIMARY", IMAGE_TYPES[image.modality]],
         "Modality": image.modality,
         "Manufacturer": "Isocenter",
         "PatientID": names.patient,
-        "PatientName": f"{names.patient}^",  # a family name alone, PS3.5 6.2.1
+        "PatientName": f"{names.patient}^",  # a family name only, PS3.5 6.2.1
         **dict.fromkeys(UNKNOWN),
         "ReferringPhysicianName": None,
         "StudyInstanceUID": names.study_uid,

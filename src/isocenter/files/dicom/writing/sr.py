@@ -18,17 +18,17 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
 from isocenter.errors import FormatError
-from isocenter.files.dicom.header import header
-from isocenter.files.dicom.reading import sr as dicom_sr
+from isocenter.files.dicom.header import read_header
+from isocenter.files.dicom.reading import NOT_DETECTED_CODE
 from isocenter.files.dicom.warnings import quiet
 from isocenter.files.dicom.writing.seg import completed
 from isocenter.files.storage import written
 from isocenter.values import BoundingBoxes, Floats, Image
 
 CERTAINTY = sr.CodedConcept("111012", "DCM", "Certainty of Finding")
-NOT_DETECTED = sr.CodedConcept(dicom_sr.NOT_DETECTED, "SCT", "Not detected")
+NOT_DETECTED = sr.CodedConcept(NOT_DETECTED_CODE, "SCT", "Not detected")
 PROCEDURE = sr.CodedConcept("363679005", "SCT", "Imaging procedure")
-# What a model was taught has names and no codes; a scheme of our own begins with 99, PS3.3 8.2.
+# The classes of a model have names and no codes; a scheme of our own begins with 99, PS3.3 8.2.
 OWN_SCHEME = "99ISOCENTER"
 SERIES_NUMBER = 101
 LONGEST_MEANING = 64  # LO, PS3.5 6.2
@@ -36,7 +36,7 @@ LONGEST_MEANING = 64  # LO, PS3.5 6.2
 Group = sr.PlanarROIMeasurementsAndQualitativeEvaluations | sr.VolumetricROIMeasurementsAndQualitativeEvaluations
 
 
-def write(
+def write_report(
     boxes: BoundingBoxes,
     source: Image,
     path: Path,
@@ -47,7 +47,7 @@ def write(
 ) -> None:
     """Write boxes on the image's own grid as findings of its patient and study, each with its score in percent.
 
-    Along the slices a box is rounded to whole ones, at least one. Without a box the report says "not detected".
+    Along the slices a box is rounded to whole ones, at least one. Without a box the report states "not detected".
     Raises FormatError for a source that is no DICOM, has frames, or cannot bear a report.
     """
     where = str(path)
@@ -55,14 +55,15 @@ def write(
     try:
         with quiet():  # highdicom warns about unusual names, and prints the patient's with the warning
             files = {
-                name: completed(header(Path(name)).dataset) for name in dict.fromkeys(n for n, _ in slices.values())
+                name: completed(read_header(Path(name)).dataset)
+                for name in dict.fromkeys(n for n, _ in slices.values())
             }
             groups = [
                 _group(n, boxes, slices, files, source, (algorithm_name, algorithm_version or version("isocenter")))
                 for n in range(len(boxes))
             ]
             made = _report(groups, list(files.values()))
-    except (ValueError, TypeError, AttributeError, KeyError) as error:  # highdicom's words for a deficient source
+    except (ValueError, TypeError, AttributeError, KeyError) as error:  # what highdicom raises at a deficient source
         problem = f"no report can be written on this source ({error})"
         raise FormatError(problem, where, "Use predictions.csv, or repair the source's header") from error
     with written(Path(path), overwrite=overwrite) as partial:
@@ -71,7 +72,7 @@ def write(
 
 def _slices(source: Image, where: str) -> dict[int, tuple[str, int]]:
     """{slice: (file, frame from 0)}; a picture is one slice."""
-    if source.source is None or source.source.format != "dicom" or source.source.header is None:
+    if source.source is None or not source.source.is_dicom or source.source.header is None:
         raise FormatError("a DICOM report needs the DICOM image that it belongs to", where, "Use predictions.csv")
     if source.frames is not None:
         raise FormatError("a report on an image with frames", where, "Use predictions.csv")
@@ -97,19 +98,19 @@ def _group(
     if not kept:
         raise ValueError("a box on slices that were filled in")
     regions = [_rectangle(np.array([x0, y0, x1, y1]), files[name], frame) for name, frame in kept]
-    said: dict[str, Any] = {
+    finding: dict[str, Any] = {
         "tracking_identifier": sr.TrackingIdentifier(uid=highdicom.UID(), identifier=f"finding {number + 1}"),
         "finding_type": _finding(boxes.names[number]),
         "algorithm_id": algorithm_id,
         "measurements": [sr.Measurement(CERTAINTY, one, codes.UCUM.Percent) for one in score] or None,
     }
     if len(regions) == 1:
-        return sr.PlanarROIMeasurementsAndQualitativeEvaluations(referenced_region=regions[0], **said)
-    return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(referenced_regions=regions, **said)
+        return sr.PlanarROIMeasurementsAndQualitativeEvaluations(referenced_region=regions[0], **finding)
+    return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(referenced_regions=regions, **finding)
 
 
 def _placed(corners: Floats, source: Image) -> tuple[Floats, Floats, range]:
-    """(column, row) where it begins and ends, within the image, and its slices."""
+    """((column, row) of its start, of its end, within the image; its slices)."""
     low, high = np.reshape(corners, (2, -1))
     if source.geometry.ndim == 2:
         rows, columns = source.geometry.shape
@@ -131,13 +132,13 @@ def _rectangle(edges: Floats, image: Dataset, frame: int) -> sr.ImageRegion:
 
 
 def _finding(name: str) -> sr.CodedConcept:
-    """One name, one code."""
+    """A coded concept of our own scheme: the same code for the same name."""
     digest = hashlib.sha256(name.encode()).hexdigest()[:12].upper()
     return sr.CodedConcept(digest, OWN_SCHEME, name[:LONGEST_MEANING])
 
 
 def _nothing() -> sr.MeasurementsAndQualitativeEvaluations:
-    """Where nothing was found: a report states at least one finding, and this is it. TID 1501"""
+    """The one finding of a report without boxes, because a report states at least one. TID 1501"""
     tracking = sr.TrackingIdentifier(uid=highdicom.UID(), identifier="no finding")
     return sr.MeasurementsAndQualitativeEvaluations(tracking_identifier=tracking, finding_type=NOT_DETECTED)
 

@@ -1,4 +1,4 @@
-"""From the files of a data set to its cases: pairs, classes, boxes, tables, DICOM references."""
+"""The cases of a data set from its files: pairs, classes, boxes, tables, DICOM references."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
+    from isocenter.files.layouts.cases.assemble import assemble
     from isocenter.files.layouts.cases.boxes import Annotation, Drawn, by_file_name, image_named, load_boxes, names_in
-    from isocenter.files.layouts.cases.boxes_of_image import holds_boxes, read_boxes
     from isocenter.files.layouts.cases.classes import (
         described_channels,
         mask_labels,
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         numbered_names,
         observed_values,
     )
+    from isocenter.files.layouts.cases.dicom_cases import read_dicom
     from isocenter.files.layouts.cases.folder import SPLIT_WORDS, TABLE_SUFFIXES, Folder, Member, stem_of
     from isocenter.files.layouts.cases.frames import by_frame
     from isocenter.files.layouts.cases.join import SPLIT_COLUMNS, covariates_in
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         READER,
         Key,
         Pair,
+        are_channel_numbers,
         by_channel,
         by_reader,
         class_names,
@@ -33,14 +35,14 @@ if TYPE_CHECKING:
         one_each,
         pair,
         readers,
-        told_by_number,
         without_image,
     )
-    from isocenter.files.layouts.cases.table import Table, number, read_table
+    from isocenter.files.layouts.cases.table import PATIENT_COLUMNS, Table, as_whole, number, read_table
 
 __all__ = [
     "IMAGE_SUFFIX",
     "MASK_WORDS",
+    "PATIENT_COLUMNS",
     "READER",
     "SPLIT_COLUMNS",
     "SPLIT_WORDS",
@@ -52,6 +54,9 @@ __all__ = [
     "Member",
     "Pair",
     "Table",
+    "are_channel_numbers",
+    "as_whole",
+    "assemble",
     "by_channel",
     "by_file_name",
     "by_frame",
@@ -60,7 +65,6 @@ __all__ = [
     "covariates_in",
     "described_channels",
     "given",
-    "holds_boxes",
     "image_named",
     "label_maps",
     "load_boxes",
@@ -77,11 +81,10 @@ __all__ = [
     "observed_values",
     "one_each",
     "pair",
-    "read_boxes",
+    "read_dicom",
     "read_table",
     "readers",
     "stem_of",
-    "told_by_number",
     "without_image",
 ]
 

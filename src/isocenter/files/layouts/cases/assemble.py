@@ -1,4 +1,4 @@
-"""From what a layout found to a data set: ids, patients, covariates, classes, and what is wrong."""
+"""Assembly of a data set from a layout's cases: ids, patients, covariates, classes and problems."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from isocenter.errors import DatasetError, counted
 from isocenter.files.layouts.cases.classes import mask_regions
 from isocenter.files.layouts.cases.folder import Folder, stem_of
 from isocenter.files.layouts.cases.join import Join, join_courses, join_table
-from isocenter.files.layouts.layout import DatasetOptions, Found, Reading
+from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Reading
 from isocenter.files.modality import modality_word
 from isocenter.files.patients import Patients, patients_by, patients_of
-from isocenter.values import Case, Dataset, Image, LazyMapping, Problem, name_alone
+from isocenter.values import Case, Dataset, Image, LazyMapping, Problem, unambiguous_name
 
 
 def assemble(folder: Folder, reading: Reading, options: DatasetOptions) -> Dataset:
     """The data set.
 
-    Raises DatasetError where nothing is left of it, or nothing is labelled though labels are wanted.
+    Raises DatasetError where no case is left, or none is labelled though labels are wanted.
     """
-    found, problems = _whole(reading.cases)
-    found, more = _labelled(found, folder, options)
-    found, holes = with_holes(found, reading.channels)
-    if not found:
+    files, problems = _whole(reading.cases)
+    files, more = _labelled(files, folder, options)
+    files, absent = with_absent_images(files, reading.channels)
+    if not files:
         raise DatasetError("holds no case that can be used", str(folder.root), _remedy([*reading.problems, *problems]))
-    ids = case_ids(found)
-    # A manifest's own columns are better than any table beside it.
-    join, odd = (None, []) if reading.patients else join_table(folder, found, ids, options.patient)
-    found = join.cases if join else found
-    patients = _patients(found, ids, reading, options, join)
+    ids = case_ids(files)
+    # A manifest's own columns are preferred to any other table.
+    join, odd = (None, []) if reading.patients else join_table(folder, files, ids, options.patient)
+    files = join.cases if join else files
+    patients = _patients(files, ids, reading, options, join)
     read, courses = join_courses(folder, list(zip(ids, patients.names, strict=True)))
     cases = tuple(
         _case(case, name, owner, course)
-        for case, name, owner, course in zip(found, ids, patients.names, read, strict=True)
+        for case, name, owner, course in zip(files, ids, patients.names, read, strict=True)
     )
     return Dataset(
         cases=cases,
-        splits={case.id: one.split for case, one in zip(cases, found, strict=True) if one.split is not None},
+        splits={case.id: one.split for case, one in zip(cases, files, strict=True) if one.split is not None},
         name=stem_of(folder.root.name) if folder.is_file else folder.root.resolve().name,
         root=folder.root,
         classes={kind: labels for kind, labels in reading.classes.items() if labels},
@@ -51,12 +51,12 @@ def assemble(folder: Folder, reading: Reading, options: DatasetOptions) -> Datas
         modality=modality_word(options.modality or reading.modality),
         patients=patients.words,
         patients_known=patients.known,
-        layout="; ".join(one for one in (reading.how, join.how if join else "", courses) if one),
-        problems=(*reading.problems, *problems, *more, *holes, *odd),
+        layout="; ".join(part for part in (reading.how, join.how if join else "", courses) if part),
+        problems=(*reading.problems, *problems, *more, *absent, *odd),
     )
 
 
-def case_ids(cases: Sequence[Found]) -> list[str]:
+def case_ids(cases: Sequence[CaseFiles]) -> list[str]:
     """Ids that differ and can be file names.
 
     The last part of the name where that tells all apart, else the whole path, else with the split, else numbered.
@@ -76,24 +76,24 @@ def case_ids(cases: Sequence[Found]) -> list[str]:
     return ids
 
 
-def _case(found: Found, name: str, patient: str, courses: Mapping[str, Any]) -> Case:
+def _case(files: CaseFiles, name: str, patient: str, courses: Mapping[str, Any]) -> Case:
     return Case(
         id=name,
         patient=patient,
-        images=LazyMapping(found.images),
-        references=LazyMapping(found.references),
-        covariates={**found.covariates, **courses},
-        group=found.group,
-        files=found.files,
-        key=found.key,
+        images=LazyMapping(files.images),
+        references=LazyMapping(files.references),
+        covariates={**files.covariates, **courses},
+        group=files.group,
+        files=files.files,
+        key=files.key,
     )
 
 
-def _whole(found: Sequence[Found]) -> tuple[list[Found], list[Problem]]:
-    """Without the cases that have an empty file: seen from its size, without opening it."""
+def _whole(cases: Sequence[CaseFiles]) -> tuple[list[CaseFiles], list[Problem]]:
+    """The cases without those that have an empty file, known from its size without opening it."""
     empty: dict[str, list[Path]] = {}
     sizes: dict[Path, int] = {}
-    for case in found:
+    for case in cases:
         for path in case.files:
             if path not in sizes:
                 sizes[path] = path.stat().st_size if path.is_file() else 1
@@ -103,45 +103,45 @@ def _whole(found: Sequence[Found]) -> tuple[list[Found], list[Problem]]:
         Problem("error", f"{paths[0].name} is empty", (name,), "nothing can be read from it", "Get the file again")
         for name, paths in empty.items()
     ]
-    return [case for case in found if case.name not in empty], problems
+    return [case for case in cases if case.name not in empty], problems
 
 
-def _labelled(found: list[Found], folder: Folder, options: DatasetOptions) -> tuple[list[Found], list[Problem]]:
+def _labelled(cases: list[CaseFiles], folder: Folder, options: DatasetOptions) -> tuple[list[CaseFiles], list[Problem]]:
     """The cases with a reference, where references are wanted."""
-    if not options.references or not found:
-        return found, []
-    bare = [case for case in found if not case.references]
-    if len(bare) == len(found):
-        firsts = {case.name.partition("/")[0] for case in found if "/" in case.name}
-        alone = f" (one folder, {min(firsts)}, is no choice between classes)" if len(firsts) == 1 else ""
+    if not options.references or not cases:
+        return cases, []
+    bare = [case for case in cases if not case.references]
+    if len(bare) == len(cases):
+        firsts = {case.name.partition("/")[0] for case in cases if "/" in case.name}
+        single = f" (one folder, {min(firsts)}, is no choice between classes)" if len(firsts) == 1 else ""
         unread = any(member.suffix in (".xml", ".json") for member in folder.members)
         also = "; its XML or JSON files are no boxes of Pascal VOC or COCO" if unread else ""
         raise DatasetError(
-            f"holds {counted(len(found), 'image')} and no labels{alone}{also}",
+            f"holds {counted(len(cases), 'image')} and no labels{single}{also}",
             str(folder.root),
-            "Put class folders, a labels/ or masks/ folder, or a table with a label column beside the images",
+            "Add class folders, a labels/ or masks/ folder, or a table with a label column",
         )
     problems = [
         Problem(
             "warning",
-            f"{len(bare)} of {counted(len(found), 'image')} without a label",
+            f"{len(bare)} of {counted(len(cases), 'image')} without a label",
             tuple(case.name for case in bare),
             "they are left out",
             "Add their labels, or take the images away",
         )
     ]
-    return [case for case in found if case.references], problems if bare else []
+    return [case for case in cases if case.references], problems if bare else []
 
 
 def _patients(
-    found: Sequence[Found], ids: Sequence[str], reading: Reading, options: DatasetOptions, join: Join | None
+    cases: Sequence[CaseFiles], ids: Sequence[str], reading: Reading, options: DatasetOptions, join: Join | None
 ) -> Patients:
     column = join.column if join else reading.patient_column
     if options.patient is not None and options.patient != column:
-        return patients_by(options.patient, [case.name for case in found])
-    owners = [case.patient for case in found]
+        return patients_by(options.patient, [case.name for case in cases])
+    owners = [case.patient for case in cases]
     if not any(owners):
-        guess = patients_of([case.name for case in found])
+        guess = patients_of([case.name for case in cases])
         return guess if guess.known else replace(guess, names=tuple(ids))
     words = reading.patients or (join.patients if join else "")
     # A case without a patient stands for itself, under a name that no patient has.
@@ -156,10 +156,10 @@ def _remedy(problems: Sequence[Problem]) -> str:
     return f"{first}see the layouts in the documentation, or name one with --layout"
 
 
-def with_holes(cases: Sequence[Found], declared: Sequence[str]) -> tuple[list[Found], list[Problem]]:
-    """The cases, those that lack an image with the names of what they have, and who lacks what.
+def with_absent_images(cases: Sequence[CaseFiles], declared: Sequence[str]) -> tuple[list[CaseFiles], list[Problem]]:
+    """The cases, those that lack an image with the names of what they have, and problems that name those that lack one.
 
-    declared: the images that a case may have; nobody lacks anything where nothing says it
+    declared: the images that a case may have; empty where they are not declared, and none is then absent
     """
     seen = [case for case in cases if case.images]
     lacking = {name: tuple(case.name for case in seen if name not in case.images) for name in declared}
@@ -168,7 +168,7 @@ def with_holes(cases: Sequence[Found], declared: Sequence[str]) -> tuple[list[Fo
             "warning",
             f"channel {name}: {len(without)} of {counted(len(seen), 'case')} lack it",
             without,
-            "a model learns from the others what it shows, and must do without it in these",
+            "a model learns from the other cases what it shows, and has to do without it in these",
             "Add the files where there are some",
         )
         for name, without in lacking.items()
@@ -177,8 +177,8 @@ def with_holes(cases: Sequence[Found], declared: Sequence[str]) -> tuple[list[Fo
     return [_named(case) if case.images and set(declared) - set(case.images) else case for case in cases], problems
 
 
-def _named(case: Found) -> Found:
-    images = {name_alone(name): load for name, load in case.images.items()}
+def _named(case: CaseFiles) -> CaseFiles:
+    images = {unambiguous_name(name): load for name, load in case.images.items()}
     named = {name: partial(_as, name, load) for name, load in images.items()}
     return replace(case, images=named, key=f"{case.key}|{','.join(images)}")
 

@@ -1,4 +1,4 @@
-"""Boxes as files have them, x before y, on the axes of the image that they were drawn on; what cannot be is refused."""
+"""Boxes as files state them, x before y, brought onto the axes of the image that they were drawn on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SLACK = 1.0
 
 @dataclass(frozen=True)
 class Drawn:
-    """One box as a file has it.
+    """One box as a file states it.
 
     low, high: (x, y[, z]) edges in voxels, counted from 0
     where:     in the file, in words
@@ -36,9 +36,9 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Annotation:
-    """What a file says of one image.
+    """The boxes that a file states for one image.
 
-    size: (columns, rows) as it says, None where it does not
+    size: (columns, rows) as stated, None where they are not
     """
 
     path: Path
@@ -47,23 +47,23 @@ class Annotation:
 
     @property
     def digest(self) -> str:
-        """Of what is said here: of a file of many images the rest does not make the case another one."""
-        said = [self.size, [asdict(box) for box in self.boxes]]
-        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+        """SHA-256 of this annotation: the rest of a file of many images does not change the case."""
+        stated = [self.size, [asdict(box) for box in self.boxes]]
+        return hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()
 
 
 def load_boxes(annotation: Annotation, called: Mapping[str, str], image: Callable[[], Image]) -> BoundingBoxes:
     """The boxes on their image's axes; what was cut back or left out stands in their notes.
 
-    called: what each name in the file is called
+    called: {name in the file: name of the class}
     Raises DatasetError, by file and box, for one that ends before it begins or lies outside the image, and for an
-    image of another size than the file says.
+    image of another size than the file states.
     """
     geometry, where = image().geometry, str(annotation.path)
     size = _columns_and_rows(geometry)
     if annotation.size is not None and annotation.size != size[:2]:
-        stated, found = (f"{columns} x {rows}" for columns, rows in (annotation.size, size[:2]))
-        problem = f"is of an image of {stated} pixels (columns x rows), and the image has {found}"
+        stated, actual = (f"{columns} x {rows}" for columns, rows in (annotation.size, size[:2]))
+        problem = f"is of an image of {stated} pixels (columns x rows), and the image has {actual}"
         raise DatasetError(problem, where, "Give the image that the boxes were drawn on")
     corners, kept, notes = [], [], []
     seen: set[tuple[Any, ...]] = set()
@@ -74,7 +74,7 @@ def load_boxes(annotation: Annotation, called: Mapping[str, str], image: Callabl
         edges, cut = _inside(box, size, where)
         same = (box.name, *edges.ravel().tolist())
         if same in seen:
-            notes.append(f"{box.where} ({box.name}) stands there twice, and counts once")
+            notes.append(f"{box.where} ({box.name}) occurs twice, and counts once")
             continue
         seen.add(same)
         notes += [f"{box.where} ({box.name}) reached beyond the image, and was cut back"] if cut else []
@@ -95,10 +95,10 @@ def names_in(annotations: Sequence[Annotation]) -> set[str]:
 
 def by_file_name(folder: Folder) -> dict[str, list[Member]]:
     """{name with suffix: images in all folders that are called so}"""
-    found: dict[str, list[Member]] = {}
+    images: dict[str, list[Member]] = {}
     for member in folder.images:
-        found.setdefault(member.path.name, []).append(member)
-    return found
+        images.setdefault(member.path.name, []).append(member)
+    return images
 
 
 def image_named(images: Mapping[str, Sequence[Member]], name: str, near: Sequence[Path], where: Path) -> Member | None:
@@ -127,15 +127,15 @@ def _inside(box: Drawn, size: tuple[int, ...], where: str) -> tuple[Floats, bool
         raise DatasetError(problem, where, "Give x0, y0, x1, y1 of pictures, and z0, z1 of volumes too")
     flat = len(box.low) < len(size)  # of a volume with a single slice
     low, high = np.array([*box.low, *[0.0] * flat]), np.array([*box.high, *[1.0] * flat])
-    said = f"{box.where} ({box.name}) from {_said(box.low)} to {_said(box.high)}"
+    stated = f"{box.where} ({box.name}) from {_spelled(box.low)} to {_spelled(box.high)}"
     if not np.isfinite([low, high]).all():
-        raise DatasetError(f"{said} is no box", where, "Give numbers")
+        raise DatasetError(f"{stated} is no box", where, "Give numbers")
     if (high < low).any():
-        raise DatasetError(f"{said} ends before it begins", where, "Write the smaller corner first")
+        raise DatasetError(f"{stated} ends before it begins", where, "Write the smaller corner first")
     whole = np.array(size, dtype=float)
     if (low < -SLACK).any() or (high > whole + SLACK).any() or (low >= whole).any() or (high <= 0).any():
-        problem = f"{said} lies outside the image of {_said(size)}"
-        raise DatasetError(problem, where, "Look whether box and image belong together; count voxels from 0")
+        problem = f"{stated} lies outside the image of {_spelled(size)}"
+        raise DatasetError(problem, where, "Check whether box and image belong to each other; count voxels from 0")
     edges = np.clip([low, high], 0.0, whole)
     return edges, bool((edges != [low, high]).any())
 
@@ -150,5 +150,5 @@ def _on_axes(edges: Floats, ndim: int) -> Floats:
     return np.ravel(edges[:, ::-1] if ndim == 2 else edges)
 
 
-def _said(numbers: Sequence[float]) -> str:
+def _spelled(numbers: Sequence[float]) -> str:
     return f"({', '.join(f'{number:g}' for number in numbers)})"

@@ -1,4 +1,4 @@
-"""What the numbers of labels mean: from a person, a file beside the data, or dataset.json."""
+"""The meaning of label values: from --labels, a table in the folder, or dataset.json."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def parse_labels(text: str) -> tuple[Label, ...]:
 def mask_labels(folder: Folder, options: DatasetOptions) -> tuple[Label, ...]:
     """The declared labels of masks but the background (0); empty where none are declared.
 
-    Of regions each value is one: what it is of the region that it marks.
+    Of regions each value is one: the part of the region that it marks.
     """
     if regions := mask_regions(folder, options):
-        found = [*parts_of(regions), *_beside_regions(folder, options)]
-        return tuple(sorted(found, key=lambda label: label.value))
+        labels = [*parts_of(regions), *_ignored_among_regions(folder, options)]
+        return tuple(sorted(labels, key=lambda label: label.value))
     if options.labels is not None:
         return _foreground(parse_labels(options.labels))
     described = (folder.description or {}).get("labels")
@@ -56,17 +56,15 @@ def mask_regions(folder: Folder, options: DatasetOptions) -> dict[str, tuple[int
     if options.labels is not None:
         joined = any("+" in part.partition("=")[0] for part in options.labels.split(","))
         return parse_regions(options.labels) if joined else {}
-    described = (folder.description or {}).get("labels")
-    if not isinstance(described, Mapping) or not any(
-        isinstance(one, list) and len(one) > 1 for one in described.values()
-    ):
+    described, where = _table_in((folder.description or {}).get("labels")), _description(folder)
+    if not any(len(_list_in(value)) > 1 for value in described.values()):
         return {}
-    where = _description(folder)
     named = {str(name): _numbers(value, where) for name, value in described.items()}
     regions = {name: values for name, values in named.items() if values != (0,) and name.casefold() != "ignore"}
-    order = (folder.description or {}).get("regions_class_order")
-    if not isinstance(order, list) or len(order) != len(regions):
-        problem = f"{len(regions)} regions and `regions_class_order` {order}"
+    stated = (folder.description or {}).get("regions_class_order")
+    order = _list_in(stated)
+    if len(order) != len(regions):
+        problem = f"{len(regions)} regions and `regions_class_order` {stated}"
         raise DatasetError(problem, where, "Give the value that marks each region, in their order")
     for (name, values), mark in zip(regions.items(), order, strict=True):
         if mark not in values:
@@ -94,12 +92,13 @@ def described_labels(described: Any, where: str) -> tuple[Label, ...]:
 
     Raises DatasetError for what is neither.
     """
-    if not isinstance(described, Mapping):
+    table = _table_in(described)
+    if table != described:
         raise DatasetError("`labels` is no table of names and numbers", where, "Correct it, or give --labels")
     labels = []
-    for key, value in described.items():
+    for key, value in table.items():
         number, name = (key, value) if str(key).isdecimal() and not _is_number(value) else (value, key)
-        number = number[0] if isinstance(number, list) and len(number) == 1 else number
+        number = _list_in(number)[0] if len(_list_in(number)) == 1 else number
         if not _is_number(number):
             raise DatasetError(
                 f"the label {name!r} is {number!r}, not one number", where, "Give --labels 1=NAME,2=NAME"
@@ -111,8 +110,8 @@ def described_labels(described: Any, where: str) -> tuple[Label, ...]:
 def described_channels(folder: Folder) -> tuple[str, ...]:
     """The channels that dataset.json names, in order; empty where it names none."""
     described = folder.description or {}
-    named = described.get("channel_names", described.get("modality"))
-    if not isinstance(named, Mapping) or not all(str(key).isdecimal() for key in named):
+    named = _table_in(described.get("channel_names", described.get("modality")))
+    if not all(str(key).isdecimal() for key in named):
         return ()
     return tuple(str(named[key]) for key in sorted(named, key=int))
 
@@ -120,23 +119,23 @@ def described_channels(folder: Folder) -> tuple[str, ...]:
 def name_classes(
     names: Iterable[str], folder: Folder, options: DatasetOptions, *, declare: bool = True
 ) -> tuple[tuple[Label, ...], dict[str, str]]:
-    """The classes in order, and what each name found in the data is called.
+    """The classes in order, and {name in the data: name of its class}.
 
     --labels, or a table such as classes.csv, either puts the names in order (0=NORMAL,1=PNEUMONIA) or gives names to
-    numbers (0=normal). It is not asked where `declare` is False, because masks have the numbers then.
+    numbers (0=normal). They are not used where `declare` is False, because masks have the numbers then.
     """
-    found = sorted(set(names), key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
+    stated = sorted(set(names), key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
     labels: tuple[Label, ...] = ()
     if declare:
         labels = parse_labels(options.labels) if options.labels is not None else _table_labels(folder)
     by_name, by_value = {label.name for label in labels}, {str(label.value): label.name for label in labels}
-    if set(found) <= by_name:
-        return labels, {name: name for name in found}
-    if set(found) <= by_value.keys():
-        return labels, {name: by_value[name] for name in found}
+    if set(stated) <= by_name:
+        return labels, {name: name for name in stated}
+    if set(stated) <= by_value.keys():
+        return labels, {name: by_value[name] for name in stated}
     if options.labels is None or not declare:
-        return numbered_names(found), {name: name for name in found}
-    missing = ", ".join(sorted(set(found) - by_name)[:5])
+        return numbered_names(stated), {name: name for name in stated}
+    missing = ", ".join(sorted(set(stated) - by_name)[:5])
     raise UsageError(f"does not name {missing}", f"--labels {options.labels}", "Name every class of the data")
 
 
@@ -156,7 +155,7 @@ def _foreground(labels: tuple[Label, ...]) -> tuple[Label, ...]:
     return tuple(label for label in labels if label.value or label.is_ignored)
 
 
-def _beside_regions(folder: Folder, options: DatasetOptions) -> Iterator[Label]:
+def _ignored_among_regions(folder: Folder, options: DatasetOptions) -> Iterator[Label]:
     """The value that is to be ignored, declared among regions."""
     described = (folder.description or {}).get("labels") or {}
     pairs = [(name, value) for name, value in described.items()] if options.labels is None else []
@@ -167,9 +166,9 @@ def _beside_regions(folder: Folder, options: DatasetOptions) -> Iterator[Label]:
 
 
 def _numbers(value: Any, where: str) -> tuple[int, ...]:
-    values = value if isinstance(value, list) else [value]
-    if not values or not all(_is_number(one) for one in values):
-        raise DatasetError(f"{value!r} is no list of values of masks", where, "Write [1, 2, 3]")
+    values = _list_in(value) or [value]
+    if not all(_is_number(one) for one in values):
+        raise DatasetError(f"{value!r} is no list of mask values", where, "Write [1, 2, 3]")
     return tuple(int(one) for one in values)
 
 
@@ -177,20 +176,30 @@ def _led(mark: int, values: tuple[int, ...]) -> tuple[int, ...]:
     return (mark, *(one for one in values if one != mark))
 
 
+def _table_in(described: Any) -> Mapping[str, Any]:
+    """A JSON object; empty where it is something else."""
+    return described if isinstance(described, Mapping) else {}
+
+
+def _list_in(described: Any) -> list[Any]:
+    """A JSON array; empty where it is something else."""
+    return described if isinstance(described, list) else []
+
+
 def _description(folder: Folder) -> str:
     return str(folder.root / "dataset.json")
 
 
 def _table_labels(folder: Folder) -> tuple[Label, ...]:
-    """From a table of names beside the data. labels.csv may also be a list of images, which is no such table."""
+    """From a table of names in the folder. A labels.csv may also be a list of images."""
     place = folder.root if not folder.is_file else folder.root.parent
     tables = [name for name in label_table.FOLDER_TABLES if (place / name).is_file()]
     try:
         return label_table.find(folder.root)
     except FormatError as error:
-        if "labels.csv" not in tables or not error.where.endswith("labels.csv"):
+        if label_table.IMAGE_LIST not in tables or not error.where.endswith(label_table.IMAGE_LIST):
             raise
-    others = [name for name in tables if name != "labels.csv"]
+    others = [name for name in tables if name != label_table.IMAGE_LIST]
     return label_table.read(place / others[0]) if others else ()
 
 

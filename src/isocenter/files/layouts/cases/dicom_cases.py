@@ -17,30 +17,38 @@ from typing import Any
 import numpy as np
 
 from isocenter.errors import FormatError, counted
-from isocenter.files.dicom import PROJECTIONS, SEGMENTATIONS, SeriesFiles, items, read_series, survey, text, whole
-from isocenter.files.dicom.header import header
-from isocenter.files.dicom.reading import rtstruct as dicom_rtstruct
-from isocenter.files.dicom.reading import seg as dicom_seg
+from isocenter.files.dicom import (
+    PROJECTIONS,
+    SEGMENTATIONS,
+    STRUCTURE_SET,
+    SeriesFiles,
+    items,
+    rasterise,
+    read_header,
+    read_segmentation,
+    read_series,
+    survey,
+    text,
+    whole,
+)
 from isocenter.files.format import ReadOptions
 from isocenter.files.layouts.cases.classes import name_classes, parse_labels
-from isocenter.files.layouts.cases.dicom_boxes import Reported, Speaks, boxes_on, reported
+from isocenter.files.layouts.cases.dicom_boxes import Outlines, Reported, boxes_on, reported
 from isocenter.files.layouts.cases.folder import Folder
-from isocenter.files.layouts.cases.load import load_image
-from isocenter.files.layouts.layout import DatasetOptions, Found, Reading
+from isocenter.files.layouts.cases.load import load_image, with_modality
+from isocenter.files.layouts.layout import CaseFiles, DatasetOptions, Reading
 from isocenter.files.modality import common_modality, modality_word
 from isocenter.values import Image, Label, Problem
 
-# Where a file names its structures: PS3.3 C.8.20.2 and C.8.8.5.
-NAMED = {
-    "segments": ("SegmentSequence", "SegmentLabel", "SegmentNumber"),
-    "contours": ("StructureSetROISequence", "ROIName", "ROINumber"),
-}
+# Sequence, name and number of the structures in a file: PS3.3 C.8.20.2 and C.8.8.5.
+SEGMENTS = ("SegmentSequence", "SegmentLabel", "SegmentNumber")
+CONTOURS = ("StructureSetROISequence", "ROIName", "ROINumber")
 # Segmentations, and the contours of a structure set.
-DRAWN = (*SEGMENTATIONS, dicom_rtstruct.SOP_CLASS)
+DRAWN = (*SEGMENTATIONS, STRUCTURE_SET)
 
 
-def read(folder: Folder, options: DatasetOptions) -> Reading:
-    """Series are told apart by their headers, never by folders or file names."""
+def read_dicom(folder: Folder, options: DatasetOptions) -> Reading:
+    """The series, separated by their headers and never by folders or file names."""
     is_directory = folder.is_file and folder.root.name.upper() == "DICOMDIR"
     if folder.is_file and not is_directory:
         return _one_file(folder, options)
@@ -50,13 +58,13 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     labels = _labels([series for some in drawn.values() for series in some], options)
     reports = reported(seen.series, images) if options.references else Reported()
     classes, called = name_classes(reports.names, folder, options, declare=not drawn)
-    found = tuple(
-        _found(series, drawn.get(series.uid, []), labels, (reports.of.get(n, ()), called), options)
+    cases = tuple(
+        _case(series, drawn.get(series.uid, []), labels, (reports.of.get(n, ()), called), options)
         for n, series in enumerate(images)
     )
     studies, series = {one.study for one in images}, {one.uid for one in images}
     return Reading(
-        found,
+        cases,
         how=f"DICOM, {len(series)} image series in {counted(len(studies), 'study', 'studies')}",
         classes={"mask": labels, "boxes": classes if reports.names else ()},
         modality=common_modality([series.modality for series in images]),
@@ -83,7 +91,7 @@ def load_series(paths: tuple[Path, ...], options: ReadOptions, modality: str | N
             "Convert the one that is meant, and use that",
         )
     image = next(iter(volumes.values()))
-    return replace(image, modality=modality) if modality and image.modality == "unknown" else image
+    return with_modality(image, modality)
 
 
 def load_segments(
@@ -95,13 +103,13 @@ def load_segments(
     """
     grid, path = load_series(image, options).geometry, drawn.paths[0]
     if _is_contours(drawn):
-        found = dicom_rtstruct.rasterise(path, grid, [text(header(p).dataset, "SOPInstanceUID") for p in image])
+        segments = rasterise(path, grid, [text(read_header(p).dataset, "SOPInstanceUID") for p in image])
     else:
-        found = dicom_seg.read(path, on=grid)
-    data, several = found.data, len(found.channels) > 1
+        segments = read_segmentation(path, on=grid)
+    data, several = segments.data, len(segments.channels) > 1
     pixels = np.zeros(data.shape[1:], dtype=np.min_scalar_type(max(label.value for label in labels)))
     coloured = {}
-    for n, label in enumerate(found.labels):
+    for n, label in enumerate(segments.labels):
         value = _number(label, labels)
         mask = data[n] > 0 if several else data[0] == label.value
         if value and pixels[mask].any():
@@ -113,21 +121,21 @@ def load_segments(
         pixels[mask] = value or pixels[mask]
         coloured[value] = label
     named = tuple(replace(coloured.get(label.value, label), value=label.value, name=label.name) for label in labels)
-    return replace(found, pixels=pixels[None], channels=("label",), labels=named)
+    return replace(segments, pixels=pixels[None], channels=("label",), labels=named)
 
 
 def _number(label: Label, labels: tuple[Label, ...]) -> int:
-    """What a structure is in the data set: by its name, 0 where the data set leaves it out."""
+    """The value of a structure in the data set, by its name; 0 where the data set leaves it out."""
     return next((one.value for one in labels if one.name.casefold() == label.name.casefold()), 0)
 
 
 def _is_contours(series: SeriesFiles) -> bool:
-    return series.sop_class == dicom_rtstruct.SOP_CLASS
+    return series.sop_class == STRUCTURE_SET
 
 
 def _one_file(folder: Folder, options: DatasetOptions) -> Reading:
     path = folder.root
-    case = Found(
+    case = CaseFiles(
         folder.members[0].stem,
         {"image": partial(load_image, path, options.read, modality_word(options.modality))},
         files=(path,),
@@ -136,21 +144,21 @@ def _one_file(folder: Folder, options: DatasetOptions) -> Reading:
 
 
 def _each(series: SeriesFiles) -> list[SeriesFiles]:
-    """The images of a series: all its files together, of radiographs and mammograms each."""
+    """The images of a series: all its files as one, of radiographs and mammograms each file."""
     if series.modality not in PROJECTIONS or len(series.paths) == 1:
         return [series]
-    if "ImagePositionPatient" in header(series.paths[0]).dataset:  # slices of a tomosynthesis
+    if "ImagePositionPatient" in read_header(series.paths[0]).dataset:  # slices of a tomosynthesis
         return [series]
     return [replace(series, paths=(path,), name=f"{series.name}_{n}") for n, path in enumerate(series.paths, start=1)]
 
 
-def _found(
+def _case(
     series: SeriesFiles,
     drawn: Sequence[SeriesFiles],
     labels: tuple[Label, ...],
-    reports: tuple[tuple[Speaks, ...], Mapping[str, str]],
+    reports: tuple[tuple[Outlines, ...], Mapping[str, str]],
     options: DatasetOptions,
-) -> Found:
+) -> CaseFiles:
     references: dict[str, Callable[[], Any]] = {}
     image = partial(load_series, series.paths, options.read, modality_word(options.modality))
     if drawn:
@@ -159,7 +167,7 @@ def _found(
         references[f"mask:{other.name}"] = partial(load_segments, other, series.paths, labels, options.read)
     if reports[0]:
         references["boxes"] = boxes_on(*reports, image)
-    return Found(
+    return CaseFiles(
         f"{series.patient[:8]}_{series.name}",
         {"image": image},
         references,
@@ -207,13 +215,15 @@ def _labels(segmentations: Sequence[SeriesFiles], options: DatasetOptions) -> tu
 
 def _segments(series: SeriesFiles) -> dict[str, int]:
     """{name: number} of the structures in one file, from its header."""
-    path, kind = series.paths[0], "contours" if _is_contours(series) else "segments"
-    sequence, name, number = NAMED[kind]
-    found = [(text(one, name), whole(one, number, str(path)) or 0) for one in items(header(path).dataset, sequence)]
-    names = [name for name, _ in found]
+    path = series.paths[0]
+    sequence, name, number = CONTOURS if _is_contours(series) else SEGMENTS
+    structures = [
+        (text(one, name), whole(one, number, str(path)) or 0) for one in items(read_header(path).dataset, sequence)
+    ]
+    names = [name for name, _ in structures]
     return {
         (name if name and names.count(name) == 1 else f"{name} {value}".strip()): value
-        for name, value in found
+        for name, value in structures
         if value
     }
 

@@ -1,4 +1,4 @@
-"""A folder seen once: which files it holds, by name only."""
+"""The files below a folder, listed once and by name only."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from isocenter.errors import DatasetError
-from isocenter.files.index import FORMATS, entries, suffix_of
+from isocenter.files.index import FORMATS, entries, may_be_nameless_dicom, suffix_of
+from isocenter.files.layouts.cases.time_series import Long
 from isocenter.files.series import is_series
 from isocenter.values import Split
-
-if TYPE_CHECKING:
-    from isocenter.files.layouts.cases.time_series import Long
 
 SPLIT_WORDS: dict[str, Split] = {
     "train": "train",
@@ -66,10 +64,12 @@ class Folder:
 
     @property
     def is_file(self) -> bool:
+        """Whether it is one file and no folder."""
         return self.root.is_file()
 
     @cached_property
     def members(self) -> tuple[Member, ...]:
+        """All files, in the order of their paths."""
         relative = [PurePosixPath(self.root.name)] if self.is_file else _below(self.root)
         base = self.root.parent if self.is_file else self.root
         level = _split_level(relative)
@@ -77,7 +77,7 @@ class Folder:
 
     @cached_property
     def images(self) -> tuple[Member, ...]:
-        """Files that each hold one image, but DICOM."""
+        """Files that each hold one image, DICOM excepted."""
         known = {
             suffix for name, entry in entries().items() if name not in NO_SINGLE_IMAGE for suffix in entry.suffixes
         }
@@ -86,14 +86,16 @@ class Folder:
 
     @cached_property
     def _series(self) -> frozenset[Member]:
-        """Tables of which each is one series; its first rows tell."""
+        """Tables of which each is one series, as their first rows show."""
         return frozenset(m for m in self.members if m.suffix in SERIES_SUFFIXES and is_series(m.path))
 
     @cached_property
     def dicom(self) -> tuple[Member, ...]:
-        """Files that are named like DICOM, or not at all and begin like it."""
+        """Files with the suffix of DICOM, or without suffix and with its first bytes."""
         return tuple(
-            m for m in self.members if m.suffix in DICOM_SUFFIXES or (_is_nameless(m.path) and _begins_as_dicom(m.path))
+            m
+            for m in self.members
+            if m.suffix in DICOM_SUFFIXES or (may_be_nameless_dicom(m.path.name) and _begins_as_dicom(m.path))
         )
 
     @cached_property
@@ -103,15 +105,11 @@ class Folder:
 
     @cached_property
     def long_tables(self) -> Mapping[Member, Long]:
-        """Those that have several rows of one patient, beside images or another table."""
-        from isocenter.files.layouts.cases.time_series import (
-            Long,  # it needs pandas, which reading an image does without
-        )
-
+        """Tables that have several rows of one patient, in a folder with images or another table."""
         if len(self._named_tables) < 2 and not (self.images or self.dicom):
             return {}
-        found = {member: Long.read(member.path) for member in self._named_tables}
-        return {member: long for member, long in found.items() if long is not None}
+        tables = {member: Long.read(member.path) for member in self._named_tables}
+        return {member: long for member, long in tables.items() if long is not None}
 
     @cached_property
     def _named_tables(self) -> tuple[Member, ...]:
@@ -120,7 +118,7 @@ class Folder:
 
     @cached_property
     def description(self) -> dict[str, Any] | None:
-        """What `dataset.json` in the folder itself says; None without one.
+        """The contents of `dataset.json` in the folder itself; None without one.
 
         Raises DatasetError where it is damaged.
         """
@@ -130,10 +128,10 @@ class Folder:
         try:
             if path.stat().st_size > JSON_LIMIT:
                 raise ValueError("larger than any description")
-            found = json.loads(path.read_text(encoding="utf-8"))
+            described = json.loads(path.read_text(encoding="utf-8"))
         except (ValueError, OSError) as error:
             raise DatasetError(f"cannot be read ({error})", str(path), "Correct it, or take it away") from error
-        return found if isinstance(found, dict) else None
+        return described if isinstance(described, dict) else None
 
 
 def stem_of(name: str) -> str:
@@ -143,12 +141,12 @@ def stem_of(name: str) -> str:
 
 
 def _below(root: Path) -> list[PurePosixPath]:
-    found = []
+    paths = []
     for place, folders, files in os.walk(root):
         folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
         inside = PurePosixPath(Path(place).relative_to(root).as_posix())
-        found += [inside / name for name in sorted(files) if not name.startswith(".")]
-    return found
+        paths += [inside / name for name in sorted(files) if not name.startswith(".")]
+    return paths
 
 
 def _split_level(paths: list[PurePosixPath]) -> int | None:
@@ -166,10 +164,6 @@ def _member(base: Path, path: PurePosixPath, level: int | None) -> Member:
     if level is not None and len(folders) > level and folders[level].lower() in SPLIT_WORDS:
         split = SPLIT_WORDS[folders.pop(level).lower()]
     return Member(base / path, tuple(folders), split, stem_of(path.name), suffix_of(Path(path.name)))
-
-
-def _is_nameless(path: Path) -> bool:
-    return path.suffix == "" or path.suffix.strip(".").isdigit() or path.name == "DICOMDIR"
 
 
 def _begins_as_dicom(path: Path) -> bool:

@@ -10,9 +10,9 @@ from isocenter.errors import GeometryError, IsocenterError
 from isocenter.files.index import suffix_of
 from isocenter.values import Case, Dataset, Image, LazyMapping
 
-# So many cases are looked at to learn whether a set holds clips with masks.
-LOOKED_AT = 3
-# Files that may hold frames, and tell so before their voxels are read.
+# The number of cases that are read to learn whether a set holds clips with masks.
+SAMPLED = 3
+# Files that may hold frames, and state it before their voxels are read.
 FRAMED = frozenset({".nii.gz", ".nii", ".hdr", ".nrrd", ".nhdr", ".mha", ".mhd", ".mif", ".mif.gz"})
 
 
@@ -22,7 +22,7 @@ def by_frame(dataset: Dataset) -> Dataset:
     Frames of one clip keep their patient, so that a split never parts them. A clip that cannot be read stays one case,
     and is named where all are read.
     """
-    if not any(_is_framed(case) for case in dataset.cases[:LOOKED_AT]):
+    if not any(_is_framed(case) for case in dataset.cases[:SAMPLED]):
         return dataset
     parted = {case.id: list(_frames(case)) for case in dataset}
     return replace(
@@ -71,10 +71,10 @@ def _image(case: Case, name: str, number: int) -> Image:
 
 def _reference(case: Case, kind: str, number: int) -> object:
     """A mask's own frame; what holds for the whole clip holds for its frames."""
-    found = case.references[kind]
-    if not isinstance(found, Image):
-        return found
-    if found.frames != _first(case).frames:
-        problem = f"the {kind} has {found.frames or 'no'} frames, the image {_first(case).frames}"
+    reference = case.references[kind]
+    if not isinstance(reference, Image):
+        return reference
+    if reference.frames != _first(case).frames:
+        problem = f"the {kind} has {reference.frames or 'no'} frames, the image {_first(case).frames}"
         raise GeometryError(problem, case.id, "Draw one mask for every frame")
-    return found.frame(number)
+    return reference.frame(number)

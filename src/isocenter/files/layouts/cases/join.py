@@ -1,4 +1,4 @@
-"""Tables beside the images: covariates, patients and splits by case or by patient, and what monitors wrote."""
+"""Tables joined to cases: covariates, patients and splits by case or by patient, and readings over time."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from isocenter.errors import DatasetError, listed
 from isocenter.files.layouts.cases.folder import SPLIT_WORDS, Folder, stem_of
 from isocenter.files.layouts.cases.table import CASE_COLUMNS, PATIENT_COLUMNS, Table, read_table
 from isocenter.files.layouts.cases.time_series import Long
-from isocenter.files.layouts.layout import Found
+from isocenter.files.layouts.layout import CaseFiles
 from isocenter.values import Problem
 
-SPLIT_COLUMNS = ("split", "subset", "partition")
+SPLIT_COLUMNS: tuple[str, ...] = ("split", "subset", "partition")
 CLASS_TABLES = frozenset({"classes", "labels", "colours", "colors", "colormap", "dseg"})
 
 
@@ -28,18 +28,18 @@ class Join:
     column:   that names the patients
     """
 
-    cases: list[Found]
+    cases: list[CaseFiles]
     how: str
     patients: str = ""
     column: str | None = None
 
 
 def join_table(
-    folder: Folder, found: Sequence[Found], ids: Sequence[str], patient: str | None
+    folder: Folder, cases: Sequence[CaseFiles], ids: Sequence[str], patient: str | None
 ) -> tuple[Join | None, list[Problem]]:
-    """The cases with what the first table says that has a row for each, and what is odd about tables that have not.
+    """The cases with the columns of the first table that has a row for each, and notes on tables that have not.
 
-    patient: the column that names patients, where a person said so
+    patient: the column that names patients, where the caller chose it
     """
     names = (patient.strip().lower().replace(" ", "_"), *PATIENT_COLUMNS) if patient else PATIENT_COLUMNS
     problems = []
@@ -52,7 +52,7 @@ def join_table(
             problems.append(Problem("note", f"{member.path.name} {error.problem}", why="it is not used"))
             continue
         column = table.column(names)
-        if joined := _by_case(table, found, ids, column) or _by_patient(table, found, ids, column):
+        if joined := _by_case(table, cases, ids, column) or _by_patient(table, cases, ids, column):
             return joined, problems
         if missing := _without_row(table, ids):
             what = f"{member.path.name} has no row for {len(missing)} of {len(ids)} cases"
@@ -61,19 +61,19 @@ def join_table(
 
 
 def join_courses(folder: Folder, cases: Sequence[tuple[str, str]]) -> tuple[list[Mapping[str, Any]], str]:
-    """What the long tables say of each case, (id, patient), and how, in words; blank where they say nothing."""
-    found: list[Mapping[str, Any]] = [{} for _ in cases]
+    """The readings of each case, (id, patient), in the long tables, and their names in words."""
+    joined: list[Mapping[str, Any]] = [{} for _ in cases]
     used = []
     for member, long in folder.long_tables.items():
         own = _read_of(long, cases)
         if any(value is not None for one in own for value in one.values()):
-            found = [{**had, **one} for had, one in zip(found, own, strict=True)]
+            joined = [{**had, **one} for had, one in zip(joined, own, strict=True)]
             used.append(member.path.name)
-    return found, f"courses from {listed(used)}" if used else ""
+    return joined, f"courses from {listed(used)}" if used else ""
 
 
 def covariates_in(path: Path, cases: Sequence[tuple[str, str]]) -> list[Mapping[str, Any]]:
-    """What a table says of each case, (id, patient): in the row of the case or else of the patient.
+    """The columns of a table for each case, (id, patient): in the row of the case or else of the patient.
 
     Raises DatasetError for a table that names neither, or has no row for one of them.
     """
@@ -93,21 +93,21 @@ def covariates_in(path: Path, cases: Sequence[tuple[str, str]]) -> list[Mapping[
 
 
 def _read_of(long: Long, cases: Sequence[tuple[str, str]]) -> list[Mapping[str, Any]]:
-    """By the row's case or else its patient; for whom there is none every column is missing."""
+    """The readings by the row's case or else its patient; without rows every column is missing."""
     read = {_bare(name): own for name, own in long.courses().items()}
     nothing = {name: None for name in long.table.columns if name not in (long.owner, long.time)}
     return [read.get(case, read.get(patient, nothing)) for case, patient in cases]
 
 
 def _without_row(table: Table, ids: Sequence[str]) -> tuple[str, ...]:
-    """The cases that a table leaves out which has the most of them; empty for a table of something else."""
+    """The cases without a row in a table that has most of them; empty for a table of something else."""
     column = table.column(CASE_COLUMNS)
     rows = {_bare(row[column]) for row in table.rows} if column else set()
     missing = tuple(name for name in ids if name not in rows)
     return missing if len(missing) * 2 < len(ids) else ()
 
 
-def _by_case(table: Table, found: Sequence[Found], ids: Sequence[str], patient: str | None) -> Join | None:
+def _by_case(table: Table, files: Sequence[CaseFiles], ids: Sequence[str], patient: str | None) -> Join | None:
     column = table.column(CASE_COLUMNS)
     if column is None:
         return None
@@ -122,7 +122,7 @@ def _by_case(table: Table, found: Sequence[Found], ids: Sequence[str], patient: 
             split=case.split or (SPLIT_WORDS.get(str(rows[name][split]).lower()) if split else None),
             patient=str(rows[name][patient]) if patient and rows[name][patient] is not None else case.patient,
         )
-        for case, name in zip(found, ids, strict=True)
+        for case, name in zip(files, ids, strict=True)
     ]
     return Join(
         cases,
@@ -132,7 +132,7 @@ def _by_case(table: Table, found: Sequence[Found], ids: Sequence[str], patient: 
     )
 
 
-def _by_patient(table: Table, found: Sequence[Found], ids: Sequence[str], column: str | None) -> Join | None:
+def _by_patient(table: Table, files: Sequence[CaseFiles], ids: Sequence[str], column: str | None) -> Join | None:
     """Each case's name begins with the name of a patient in the table."""
     if column is None:
         return None
@@ -144,7 +144,7 @@ def _by_patient(table: Table, found: Sequence[Found], ids: Sequence[str], column
         return None
     cases = [
         replace(case, covariates=_covariates(rows[owner], column), patient=owner)
-        for case, owner in zip(found, owners, strict=True)
+        for case, owner in zip(files, owners, strict=True)
         if owner is not None
     ]
     words = f"the name's beginning, which is in column {column} of {table.path.name}"

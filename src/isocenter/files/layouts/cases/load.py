@@ -1,4 +1,4 @@
-"""Functions that read a case's parts when they are asked for; they survive pickling."""
+"""Loaders of a case's parts, functions that read on demand; they survive pickling."""
 
 from __future__ import annotations
 
@@ -14,21 +14,28 @@ from isocenter.errors import DatasetError, FormatError, GeometryError, counted
 from isocenter.files import picture, tiff
 from isocenter.files.format import ReadOptions
 from isocenter.files.index import format_of, read_volumes
+from isocenter.files.storage import is_number
 from isocenter.values import Array, Image, Label
 
-# Objects are counted: 255 is one of them and no other word for 1.
+UNKNOWN = "unknown"
+# Objects are counted: 255 is one of them and not another notation of 1.
 KEEP_255 = frozenset({255})
 
 
 def given(value: Any) -> Any:
-    """A value that is known without reading."""
+    """A value that is known without reading: the loader of a constant."""
     return value
 
 
 def load_image(path: Path, options: ReadOptions, modality: str | None = None) -> Image:
-    """The one volume of a file; its modality as declared, where the file does not say."""
+    """The one volume of a file; its modality as declared, where the file states none."""
     image = _only(path, options)
-    return replace(image, modality=modality) if modality and image.modality == "unknown" else image
+    return with_modality(image, modality)
+
+
+def with_modality(image: Image, modality: str | None) -> Image:
+    """The image with the declared modality, where its file states none."""
+    return replace(image, modality=modality) if modality and image.modality == UNKNOWN else image
 
 
 def load_frame(path: Path, frame: int, frames: int, options: ReadOptions, modality: str | None = None) -> Image:
@@ -47,7 +54,7 @@ def load_frame(path: Path, frame: int, frames: int, options: ReadOptions, modali
 def label_maps(
     paths: tuple[Path, ...], labels: tuple[Label, ...], options: ReadOptions, kinds: Collection[str], reader: str = ""
 ) -> dict[str, Callable[[], Image]]:
-    """{kind: function that reads it} of label maps, whose numbers name structures or, if that is asked for, count them.
+    """{kind: function that reads it} of label maps, whose numbers name structures or, on request, count them.
 
     kinds:  of reference that are asked for
     reader: who drew them, where several people did
@@ -61,7 +68,7 @@ def label_maps(
 
 
 def load_instances(paths: tuple[Path, ...], options: ReadOptions) -> Image:
-    """A map in which each object has its number: one file that says so, or one file an object, numbered in order.
+    """A map in which each object has its number: one file with numbers, or one file an object, numbered in order.
 
     Where objects overlap the voxels are those of the first; how many there are stands in the notes.
     Raises FormatError for values that are no numbers, GeometryError for masks on different grids.
@@ -87,9 +94,11 @@ def load_instances(paths: tuple[Path, ...], options: ReadOptions) -> Image:
 
 
 def _overlapping(both: int, hidden: int) -> list[str]:
-    """What is said of voxels that several masks claim, and of objects that others cover."""
-    said = [f"masks of objects overlap in {counted(both, 'voxel')}, which count for the first of them"] if both else []
-    return said + ([f"{counted(hidden, 'object lies', 'objects lie')} wholly under others: left out"] if hidden else [])
+    """Notes on voxels that several masks claim, and on objects that others cover."""
+    notes = [f"masks of objects overlap in {counted(both, 'voxel')}, which count for the first of them"] if both else []
+    return notes + (
+        [f"{counted(hidden, 'object lies', 'objects lie')} wholly under others: left out"] if hidden else []
+    )
 
 
 def load_mask(paths: tuple[Path, ...], labels: tuple[Label, ...], options: ReadOptions, reader: str = "") -> Image:
@@ -120,10 +129,10 @@ def _label_map(path: Path, declared: frozenset[int], options: ReadOptions) -> Im
 
 def as_labels(pixels: Array, declared: frozenset[int], path: Path) -> Array:
     """Whole numbers in the smallest type that holds them; {0, 255} as {0, 1} where 255 is not declared."""
-    if pixels.dtype.kind == "f":
+    if np.issubdtype(pixels.dtype, np.floating):
         if not np.isfinite(pixels).all() or not np.array_equal(pixels, np.rint(pixels)):
             raise FormatError("holds values between whole numbers, so it is no mask", str(path), "Save whole numbers")
-    elif pixels.dtype.kind not in "bui":
+    elif not is_number(pixels.dtype):
         raise FormatError(f"holds {pixels.dtype} values, so it is no mask", str(path), "Save whole numbers")
     low, high = int(pixels.min()), int(pixels.max())
     if low < 0:
@@ -136,9 +145,9 @@ def as_labels(pixels: Array, declared: frozenset[int], path: Path) -> Array:
         return (whole > 0).astype(np.uint8)
     if pixels.dtype == np.uint8 and 254 not in values:  # dense numbers are a count of things that ends at 255
         raise FormatError(
-            f"holds 255 beside {', '.join(str(v) for v in sorted(values - {0, 255})[:4])}: a label, or 'ignore'?",
+            f"holds 255 and also {', '.join(str(v) for v in sorted(values - {0, 255})[:4])}: a label, or 'ignore'?",
             str(path),
-            "Say what the values mean with --labels 1=NAME,...,255=NAME, or 255=ignore",
+            "Declare what the values mean with --labels 1=NAME,...,255=NAME, or 255=ignore",
         )
     return whole
 

@@ -1,4 +1,4 @@
-"""Which mask belongs to which image, by name."""
+"""Pairs of images and masks, by name."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from isocenter.values import Image, Problem, Split
 CHANNEL = re.compile(r"_(\d{4})$")  # nnU-Net: case_0000, case_0001, ...
 MASK_WORDS = "mask|masks|seg|segmentation|label|labels|gt|groundtruth|annotation|roi"
 MASK_SUFFIX = re.compile(rf"(?i)[_.\- ](?:{MASK_WORDS})(?:[_\- ]?\d+)?$")
-# Who drew it, at the end of a mask's name or as the folder in which it lies.
+# The reader who drew it, at the end of a mask's name or as the folder in which it lies.
 READER = r"(?:1st|2nd|3rd|[4-9]th)(?:HO|observer|manual)?|(?:manual|observer|rater|expert|reader|annotator)[_-]?\d+"
 READER_SUFFIX = re.compile(rf"(?i)[_.\- ]({READER})$")
 READER_FOLDER = re.compile(rf"(?i)^(?:{READER}|(?:observer|rater|expert|reader|annotator|radiologist)[_-]?[a-z\d]+)$")
-# img0001 and label0001: what is left is what both have in common.
+# img0001 and label0001: the rest is what both have in common.
 PREFIX = re.compile(rf"(?i)^(?:image|img|im|scan|volume|vol|{MASK_WORDS})[_\- ]?(?=\d)")
 IMAGE_SUFFIX = re.compile(r"(?i)[_.\- ](?:image|img|im|scan|volume|vol)$")
 
 
 class Key(NamedTuple):
-    """What an image and its mask have in common."""
+    """The folders, stem and split that an image and its mask share."""
 
     folders: tuple[str, ...]
     stem: str
@@ -37,9 +37,11 @@ class Key(NamedTuple):
 
     @property
     def name(self) -> str:
+        """Folders and stem, the case's name."""
         return "/".join((*self.folders, self.stem))
 
     def called(self, stem: str) -> Key:
+        """The key with another stem."""
         return self._replace(stem=stem)
 
 
@@ -53,6 +55,7 @@ class Pair:
 
     @property
     def name(self) -> str:
+        """The case's name."""
         return self.key.name
 
 
@@ -83,15 +86,15 @@ def pair(
 def by_reader(
     masks: Iterable[tuple[Key, Member]], images: Mapping[Key, object]
 ) -> tuple[list[tuple[Key, Member]], dict[Member, str]]:
-    """Masks under the keys of their images, and who drew which: by a folder, or by the end of a name.
+    """Masks under the keys of their images, and {mask: its reader}, by a folder or the end of a name.
 
     Only where nothing but the reader's name stands between a mask and its image.
     """
     keyed, readers = [], dict[Member, str]()
     for key, member in masks:
-        found = None if _owner(key, images) else next((one for one in _read_by(key) if _owner(one[0], images)), None)
-        keyed.append((found[0] if found else key, member))
-        readers |= {member: found[1]} if found else {}
+        read = None if _owner(key, images) else next((one for one in _read_by(key) if _owner(one[0], images)), None)
+        keyed.append((read[0] if read else key, member))
+        readers |= {member: read[1]} if read else {}
     return keyed, readers
 
 
@@ -115,8 +118,10 @@ def by_channel(members: Iterable[tuple[Key, Member]]) -> dict[Key, list[Member]]
     return {key: [files[number] for number in sorted(files)] for key, files in cases.items()}
 
 
-def told_by_number(cases: Mapping[Key, Sequence[Member]], channels: int | None = None, absent: bool = False) -> bool:
-    """Whether numbers at the end are channels even though nothing else says so, and not numbers of cases.
+def are_channel_numbers(
+    cases: Mapping[Key, Sequence[Member]], channels: int | None = None, absent: bool = False
+) -> bool:
+    """Whether numbers at the end of names, which nothing declares, are channels and not numbers of cases.
 
     Every case has 0000, 0001, ... up to the same number, and there are several cases or one channel; or up to the
     number of `channels` where that is known. Where some may be `absent` the numbers are below theirs.
@@ -137,14 +142,14 @@ def one_each(members: Iterable[tuple[Key, Member]]) -> dict[Key, list[Member]]:
 
 
 def number_of(member: Member) -> int:
-    """Which channel a file is whose name ends in a number."""
+    """The channel of a file whose name ends in its number."""
     fit = CHANNEL.search(member.stem)
-    assert fit is not None  # noqa: S101 - `by_channel` has seen it
+    assert fit is not None  # noqa: S101 - `by_channel` has checked it
     return int(fit[1])
 
 
 def without_image(lost: Sequence[str]) -> list[Problem]:
-    """What is said about labels whose image is not there."""
+    """The problem that labels have no image."""
     if not lost:
         return []
     return [

@@ -1,4 +1,4 @@
-"""CSV, TSV and Parquet as rows of text and numbers."""
+"""Tables in CSV, TSV and Parquet, as rows of text and numbers."""
 
 from __future__ import annotations
 
@@ -8,18 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from isocenter.errors import DatasetError
+from isocenter.lazy import pandas
 
 PATIENT_COLUMNS = ("patient", "patient_id", "patientid", "subject", "subject_id", "participant_id", "person")
 CASE_COLUMNS = ("case", "case_id", "name", "id", "image", "image_id", "file", "filename", "file_name")
+PARQUET, SEPARATORS = (".parquet",), {".tsv": "\t"}
 MISSING = frozenset({"", "n/a", "na", "nan"})
 
 
 @dataclass(frozen=True)
 class Table:
-    """rows: {column: value}; numbers where a whole column is numbers, None where nothing stands"""
+    """A table.
+
+    rows: {column: value}; numbers where a whole column is numbers, None where a cell is empty
+    """
 
     path: Path
     columns: tuple[str, ...]
@@ -37,12 +40,14 @@ def read_table(path: Path, most: int | None = None) -> Table:
     Raises DatasetError where it is damaged.
     """
     try:
-        if path.suffix.lower() == ".parquet":
-            frame = pd.read_parquet(path)[:most]
+        if path.suffix.lower() in PARQUET:
+            frame = pandas.read_parquet(path)[:most]
         else:
-            separator = "\t" if path.suffix.lower() == ".tsv" else _separator(path)
-            frame = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig", nrows=most)
-    except (ValueError, OSError, pd.errors.ParserError) as error:
+            separator = SEPARATORS.get(path.suffix.lower()) or _separator(path)
+            frame = pandas.read_csv(
+                path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig", nrows=most
+            )
+    except (ValueError, OSError, pandas.errors.ParserError) as error:
         raise DatasetError(f"cannot be read as a table ({error})", str(path), "Save it as CSV in UTF-8") from error
     columns = tuple(str(column) for column in frame.columns)
     values = {column: _column(frame.iloc[:, n].tolist()) for n, column in enumerate(columns)}
@@ -56,6 +61,11 @@ def number(value: Any) -> float | None:
         return float(value)
     except (TypeError, ValueError):
         return None
+
+
+def as_whole(value: Any) -> Any:
+    """A float without decimals as an integer, any other value as it is."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _column(values: list[Any]) -> list[Any]:

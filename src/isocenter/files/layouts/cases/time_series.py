@@ -1,4 +1,4 @@
-"""A table that has several rows of one patient, each with its time: what a monitor or a chart has written."""
+"""Tables with several rows of one patient, each with its time, as monitors and charts write them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ from isocenter.files.index import entries
 from isocenter.files.layouts.cases.table import CASE_COLUMNS, PATIENT_COLUMNS, Table, read_table
 from isocenter.values import courses, time_column
 
-# A table with such a column says what came of whom, or where, and not what was read.
+# A table with such a column states outcomes or places, and no readings over time.
 OUTCOMES = ("event", "status", "censored", "death", "died", "label", "class", "xmin", "x_min", "x")
 
 
 @dataclass(frozen=True)
 class Long:
-    """owner: its column that names cases or patients; time: that says when"""
+    """A table of readings over time.
+
+    owner: the column that names cases or patients
+    time:  the column of times
+    """
 
     table: Table
     owner: str
@@ -45,7 +49,7 @@ class Long:
             return None
 
     def courses(self) -> dict[str, Mapping[str, Any]]:
-        """{case or patient: {column: what its rows say together}}; DatasetError for a time that is none."""
+        """{case or patient: {column: its readings}}. Raises DatasetError for a time that is none."""
         rows: dict[str, list[dict[str, Any]]] = {}
         for row in self.table.rows:
             if row[self.owner] is not None:
@@ -62,7 +66,7 @@ class Long:
 
 
 def _names_files(table: Table, owner: str) -> bool:
-    """Whether another column than the one that says whose a row is has files."""
+    """Whether another column than that of the owner names files."""
     suffixes = tuple(suffix for entry in entries().values() for suffix in entry.suffixes if suffix)
     first = table.rows[0].items() if table.rows else ()
     return any(name != owner and isinstance(one, str) and one.lower().endswith(suffixes) for name, one in first)

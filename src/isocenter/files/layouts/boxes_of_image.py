@@ -1,4 +1,4 @@
-"""The boxes of one image from a file that has them: an XML file of Pascal VOC, or a table with a row for each box."""
+"""The boxes of one image, read from an XML file of Pascal VOC or a table with a row for each box."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from typing import Any
 
 from isocenter.errors import DatasetError
 from isocenter.files.layouts.box_table import boxes_in, columns_in
-from isocenter.files.layouts.cases.boxes import Annotation, load_boxes, names_in
-from isocenter.files.layouts.cases.folder import TABLE_SUFFIXES
-from isocenter.files.layouts.cases.table import read_table
+from isocenter.files.layouts.cases import TABLE_SUFFIXES, Annotation, load_boxes, names_in, read_table
 from isocenter.files.layouts.layout import DatasetOptions
 from isocenter.files.layouts.voc import annotation_of
 from isocenter.values import BoundingBoxes, Image
 
-SUFFIXES = (".xml", *TABLE_SUFFIXES)
+XML = (".xml",)
+SUFFIXES = (*XML, *TABLE_SUFFIXES)
 
 
 def holds_boxes(path: Path) -> bool:
@@ -24,11 +23,11 @@ def holds_boxes(path: Path) -> bool:
 
 
 def read_boxes(path: Path, image: Image, name: str) -> BoundingBoxes:
-    """The boxes of the image of this file name, on its axes; what `predict` has written is such a table too.
+    """The boxes of the image of this file name, on its axes; a table that `predict` has written is one too.
 
     Raises DatasetError for a table that does not name the image, and for what no layout of boxes takes.
     """
-    annotation = annotation_of(path)[0] if path.suffix.lower() == ".xml" else _in_table(path, name)
+    annotation = annotation_of(path)[0] if path.suffix.lower() in XML else _in_table(path, name)
     called = {one: one for one in names_in([annotation])}
     return load_boxes(annotation, called, lambda: image)
 

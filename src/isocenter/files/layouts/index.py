@@ -1,0 +1,79 @@
+"""The index of layouts, and reading a data set by it. A new layout is one file here and its line in `LAYOUTS`."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+from isocenter.errors import DatasetError, UsageError
+from isocenter.files.layouts.cases import Folder, assemble, by_frame
+from isocenter.files.layouts.layout import DatasetOptions, Layout
+from isocenter.values import Dataset
+
+LAYOUTS: dict[str, str] = {
+    "nnunet": "isocenter.files.layouts.nnunet:LAYOUT",
+    "decathlon": "isocenter.files.layouts.decathlon:LAYOUT",
+    "bids": "isocenter.files.layouts.bids:LAYOUT",
+    "image_folders": "isocenter.files.layouts.image_folders:LAYOUT",
+    "object_masks": "isocenter.files.layouts.object_masks:LAYOUT",
+    "suffix_masks": "isocenter.files.layouts.suffix_masks:LAYOUT",
+    "class_folders": "isocenter.files.layouts.class_folders:LAYOUT",
+    "voc": "isocenter.files.layouts.voc:LAYOUT",
+    "coco": "isocenter.files.layouts.coco:LAYOUT",
+    "box_table": "isocenter.files.layouts.box_table:LAYOUT",
+    "medmnist": "isocenter.files.layouts.medmnist:LAYOUT",
+    "manifest": "isocenter.files.layouts.manifest:LAYOUT",
+    "dicom_folder": "isocenter.files.layouts.dicom_folder:LAYOUT",
+    "plain_images": "isocenter.files.layouts.plain_images:LAYOUT",
+}
+
+
+def read_dataset(path: str | Path, options: DatasetOptions | None = None) -> Dataset:
+    """The data set in a folder, a table or an archive; images and references are read when they are asked for.
+
+    Raises UsageError where the path does not exist, DatasetError where it cannot be understood or can be
+    understood in several ways.
+    """
+    path, options = Path(path), options or DatasetOptions()
+    if not path.exists():
+        raise UsageError("there is no such file or folder", str(path), "Check the path")
+    folder = Folder(path)
+    if not folder.members:
+        raise DatasetError("the folder is empty", str(path), "Choose the folder that holds the images")
+    dataset = assemble(folder, _layout_of(folder, options).read(folder, options), options)
+    return by_frame(dataset) if options.references else dataset
+
+
+def load_layout(name: str) -> Layout:
+    """The layout of this name; its file is imported now."""
+    module, _, attribute = LAYOUTS[name].partition(":")
+    layout: Layout = getattr(importlib.import_module(module), attribute)
+    return layout
+
+
+def _layout_of(folder: Folder, options: DatasetOptions) -> Layout:
+    if options.layout is not None:
+        if options.layout not in LAYOUTS:
+            raise UsageError("is no layout", f"--layout {options.layout}", f"Choose one of {', '.join(LAYOUTS)}")
+        return load_layout(options.layout)
+    if options.column:  # columns are those of a table
+        return load_layout("manifest")
+    fitting = [layout for layout in map(load_layout, LAYOUTS) if layout.fits(folder, options)]
+    meant = [one for one in fitting if not any(one.name in other.over for other in fitting)]
+    if len(meant) > 1:
+        readings = "; ".join(f"{layout.name}: {layout.what}" for layout in meant)
+        raise DatasetError(
+            f"can be read in {len(meant)} ways ({readings})", str(folder.root), "Choose one with --layout NAME"
+        )
+    if not meant:
+        raise DatasetError(
+            _unknown(folder), str(folder.root), "Name the layout with --layout, or give a table of paths"
+        )
+    return meant[0]
+
+
+def _unknown(folder: Folder) -> str:
+    suffixes = sorted({member.suffix or "no suffix" for member in folder.members})
+    return (
+        f"none of its {len(folder.members)} files is an image or a table of images (found: {', '.join(suffixes[:6])})"
+    )
