@@ -322,7 +322,7 @@ def test_one_column_of_values_has_its_own_name(tmp_path):
 @pytest.mark.parametrize("cell", ["12 ml", "3;5", "three", "inf"])
 def test_a_value_that_is_no_number_is_refused_and_no_blank(tmp_path, cell):
     text = f"image,volume\npictures/0.png,1.5\npictures/1.png,{cell}\n"
-    with pytest.raises(DatasetError, match=rf"column volume says .*{cell}.*without its unit"):
+    with pytest.raises(DatasetError, match=rf"column volume holds .*{cell}.*without its unit"):
         read_dataset(manifest(tmp_path, text), DatasetOptions(column={"value:volume": "volume"}))
 
 

@@ -304,7 +304,7 @@ def test_the_voxels_may_stand_in_a_file_beside_the_header(tmp_path: Path, ramp: 
 def test_a_header_cannot_point_out_of_its_folder(tmp_path: Path, ramp: np.ndarray, name: str) -> None:
     (tmp_path / "a.raw").write_bytes(b"\0" * 100)
     (tmp_path / "in").mkdir()
-    with pytest.raises(FormatError, match=r"a\.nhdr: (the voxels|.* link)"):
+    with pytest.raises(FormatError, match=r"a\.nhdr: (the header|the voxels|.* link)"):
         read(nrrd(tmp_path / "in" / "a.nhdr", ramp, f"data file: {name}"))
 
 

@@ -212,7 +212,7 @@ def test_a_runs_own_data_are_read_as_it_read_them(tmp_path):
     again = isocenter.evaluate(run.out, data / "table.csv", device="cpu")
     assert again.which == "the test cases of the run's own data"
     moved = shutil.copytree(data, tmp_path / "moved")
-    with pytest.raises(DatasetError, match="no column says"):
+    with pytest.raises(DatasetError, match="no column has labels"):
         isocenter.evaluate(run.out, moved / "table.csv", device="cpu")
 
 
