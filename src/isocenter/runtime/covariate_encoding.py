@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,36 +25,6 @@ UNKNOWN = "unknown"
 IMAGE = "image:"
 # Notes on single columns; of more columns the note has only their number.
 MOST_NOTES = 12
-
-
-class Column(Protocol):
-    """A covariate, or an image of a case, as entries of the context.
-
-    place:      in the context: columns follow each other by it, because networks look for the first and the last
-    of_patient: a covariate, rather than an image
-    """
-
-    place: ClassVar[int]
-    of_patient: ClassVar[bool]
-
-    @property
-    def name(self) -> str:
-        """Of the covariate, or "image:" and the channel."""
-
-    @property
-    def entries(self) -> tuple[str, ...]:
-        """The meaning of each of its numbers."""
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Plain values for a plan and a model's record."""
-
-    @property
-    def is_sound(self) -> bool:
-        """Whether training cases can have such numbers."""
-
-    def encoded(self, value: Any) -> tuple[list[float], str]:
-        """Its entries for a value, and a note on one that is missing or unknown; empty without a note."""
 
 
 @dataclass(frozen=True)
@@ -294,6 +264,9 @@ class Monitored:
         return [*made, *(counts > 0).astype(float).tolist()], outside.rstrip()
 
 
+# A covariate or an image of a case as entries of the context. `place` orders them, because networks look for the first
+# and the last; `of_patient` are the covariates.
+Column = Number | Category | Monitored | Presence
 # Kinds of columns, by the setting that only they have; else a column is a number.
 KINDS: Mapping[str, type[Presence | Monitored | Category]] = {
     "there": Presence,

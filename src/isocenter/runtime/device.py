@@ -16,6 +16,8 @@ from isocenter.errors import ResourceError, UsageError
 from isocenter.lazy import torch
 from isocenter.values import Decision
 
+# Kinds of devices, and the choice among those that are here.
+AUTO, CPU, CUDA, MPS = "auto", "cpu", "cuda", "mps"
 # Where a container sees the limits of its own control group, in version 2 and in version 1.
 CONTROL_GROUPS = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/memory"))
 # What decides a result beside our own code.
@@ -37,18 +39,18 @@ def choose_device(name: str = "auto") -> Decision:
 
     Raises UsageError for an unknown name, ResourceError for a device that this machine lacks.
     """
-    if name == "cpu":
-        return Decision("cpu", because="asked for")
-    if name == "auto":
+    if name == CPU:
+        return Decision(CPU, because="asked for")
+    if name == AUTO:
         if torch.cuda.is_available():
             return Decision("cuda:0", because=f"a GPU is there: {torch.cuda.get_device_name(0)}")
         if torch.backends.mps.is_available():
-            return Decision("mps", because="an Apple GPU is there")
-        return Decision("cpu", because="no GPU was found")
+            return Decision(MPS, because="an Apple GPU is there")
+        return Decision(CPU, because="no GPU was found")
     kind, _, number = name.partition(":")
-    if kind not in ("cuda", "mps") or (number and not number.isdigit()):
+    if kind not in (CUDA, MPS) or (number and not number.isdigit()):
         raise UsageError(f"there is no device {name!r}", "--device", "Choose auto, cpu, cuda:0 or mps")
-    there = torch.cuda.device_count() if kind == "cuda" else int(torch.backends.mps.is_available())
+    there = torch.cuda.device_count() if kind == CUDA else int(torch.backends.mps.is_available())
     if int(number or 0) >= there:
         raise ResourceError(f"{name} is not there ({there} found)", "--device", "Choose auto or cpu")
     return Decision(name, because="asked for")

@@ -36,9 +36,9 @@ def measurements(label_map: Array | Deferred, labels: Sequence[Label], image: Im
     for region, marked in blocks(label_map, BLOCK_VOXELS):
         part = read((slice(0, len(names)), *region)) if marked.any() else np.empty((0,))
         moments.add(marked, part, image.measured(part))
-        for one in (axes, uptake):
-            if one is not None:
-                one.add(region, marked)
+        for collector in (axes, uptake):
+            if collector is not None:
+                collector.add(region, marked)
     rows = []
     for label in labels:
         row: dict[str, Any] = {"label": label.name, "voxels": int(moments.voxels[label.value])}
@@ -57,9 +57,9 @@ def _size(geometry: Geometry) -> tuple[str, float] | None:
     size = geometry.voxel_volume
     if size is None:
         return None
-    if geometry.ndim == 1:
-        return (f"length_{geometry.unit}", size)
-    return ("volume_ml", size / MM3_PER_ML) if geometry.ndim == 3 else ("area_mm2", size)
+    units = {1: (f"length_{geometry.unit}", 1.0), 2: ("area_mm2", 1.0), 3: ("volume_ml", MM3_PER_ML)}
+    column, unit = units[geometry.ndim]
+    return column, size / unit
 
 
 def _steps(geometry: Geometry) -> Floats:
@@ -91,10 +91,10 @@ class _Moments:
         count = np.bincount(value, minlength=length)
         mean = np.bincount(value, intensity, length) / np.maximum(count, 1)
         apart = np.where(count > 0, mean - self._means[channel], 0.0)
-        together = np.maximum(self._counts[channel] + count, 1)
+        total = np.maximum(self._counts[channel] + count, 1)
         self._squares[channel] += np.bincount(value, (intensity - mean[value]) ** 2, length)
-        self._squares[channel] += apart**2 * self._counts[channel] * count / together
-        self._means[channel] += apart * count / together
+        self._squares[channel] += apart**2 * self._counts[channel] * count / total
+        self._means[channel] += apart * count / total
         self._counts[channel] += count
         np.maximum.at(self._most[channel], value, intensity)
 
@@ -102,8 +102,8 @@ class _Moments:
         if not self._counts[channel, value]:
             return dict.fromkeys(("mean", "sd", "max"), float("nan"))
         squares = self._squares[channel, value] / self._counts[channel, value]
-        found = (self._means[channel, value], np.sqrt(squares), self._most[channel, value])
-        return dict(zip(("mean", "sd", "max"), map(float, found), strict=True))
+        figures = (self._means[channel, value], np.sqrt(squares), self._most[channel, value])
+        return dict(zip(("mean", "sd", "max"), map(float, figures), strict=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +115,7 @@ class _Axes:
     best: dict[int, Diameters] = field(default_factory=dict)
 
     def add(self, region: Region, marked: Array) -> None:
-        planes = marked[..., np.newaxis] if marked.ndim == 2 else marked
+        planes = np.atleast_3d(marked)
         wanted = {label.value for label in self.labels}
         boxes = [
             (value, plane, box)
@@ -127,13 +127,13 @@ class _Axes:
         for value, plane, box in sorted(boxes, key=lambda one: diagonal(one[2], self.steps), reverse=True):
             known = self.best[value].long if value in self.best else 0.0
             if diagonal(box, self.steps) > known:
-                found = diameters(planes[:, :, plane][box] == value, self.steps, over=known)
-                if found is not None:
-                    self.best[value] = found
+                axes = diameters(planes[:, :, plane][box] == value, self.steps, over=known)
+                if axes is not None:
+                    self.best[value] = axes
 
     def of(self, label: Label) -> dict[str, float]:
-        found = self.best.get(label.value, Diameters(float("nan"), float("nan")))
-        return {"long_axis_mm": round(found.long, 6), "short_axis_mm": round(found.short, 6)}
+        axes = self.best.get(label.value, Diameters(float("nan"), float("nan")))
+        return {"long_axis_mm": round(axes.long, 6), "short_axis_mm": round(axes.short, 6)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,9 +146,9 @@ class _Uptake:
     def add(self, region: Region, marked: Array) -> None:
         start = np.array([part.start for part in region], dtype=np.int32)
         for label in self.labels:
-            found = np.argwhere(marked == label.value).astype(np.int32)
-            if len(found):
-                self.places.setdefault(label.value, []).append(found + start)
+            voxels = np.argwhere(marked == label.value).astype(np.int32)
+            if len(voxels):
+                self.places.setdefault(label.value, []).append(voxels + start)
 
     def of(self, channel: int, label: Label, image: Image) -> float:
         """SUVpeak; NaN where there is nothing to measure, or a value nearby is no measurement."""

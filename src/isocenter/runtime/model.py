@@ -19,7 +19,7 @@ from isocenter.files import read
 from isocenter.runtime import bundle
 from isocenter.runtime.cascade import labelled
 from isocenter.runtime.covariate_encoding import Context, with_covariates
-from isocenter.runtime.preprocessing import Prepares
+from isocenter.runtime.preprocessing import Prepares, as_lists, as_tuples
 from isocenter.runtime.stream import Stream, frames_of, predict_frames
 from isocenter.runtime.windows import Averaged, Progress, Receiver, WindowSettings, flipped_axes, run_pipeline
 from isocenter.runtime.windows.slide import Network
@@ -55,15 +55,12 @@ class Inference:
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Inference:
         """From a model's record; a record of an older version has no flips."""
-        values: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()
-        }
-        return cls(**values)
+        return cls(**as_tuples(settings))
 
     @property
     def settings(self) -> dict[str, Any]:
         """Plain values for YAML and JSON."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return as_lists(asdict(self))
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,10 +251,12 @@ def build_module(task: Task, network: Mapping[str, Any]) -> Module:
 
 def image_of(subject: Image | Case | str | Path) -> tuple[Image, str]:
     """A subject as one image, and its name for error messages; DatasetError for a case without images."""
-    if isinstance(subject, Image):
-        return subject, subject.source.paths[0] if subject.source and subject.source.paths else "image"
-    if isinstance(subject, Case):
-        if not subject.images:
-            raise DatasetError("the case has no image", subject.id, "Give its images")
-        return stacked(subject.images, subject.id), subject.id
-    return read(subject), str(subject)
+    match subject:
+        case Image():
+            return subject, subject.source.paths[0] if subject.source and subject.source.paths else "image"
+        case Case():
+            if not subject.images:
+                raise DatasetError("the case has no image", subject.id, "Give its images")
+            return stacked(subject.images, subject.id), subject.id
+        case _:
+            return read(subject), str(subject)

@@ -12,7 +12,7 @@ from typing import Any
 from isocenter import tasks
 from isocenter.errors import IntegrityError, UsageError
 from isocenter.runtime.cascade import with_first_stage
-from isocenter.runtime.device import choose_device, use_threads
+from isocenter.runtime.device import AUTO, choose_device, use_threads
 from isocenter.runtime.ensemble import MEMBERS, averaged_model, on_device, read_list
 from isocenter.runtime.foreign import is_foreign, load_foreign
 from isocenter.runtime.model import Inference, Model
@@ -78,7 +78,7 @@ def load(
 
 def _refuse_backend(backend: str, path: str | Path) -> None:
     """UsageError for a backend that computes only packages."""
-    if backend not in ("auto", PLAIN):
+    if backend not in (AUTO, PLAIN):
         refuse_unknown([backend])
         remedy = "Give what `isocenter package` or `isocenter adopt` wrote"
         raise UsageError(f"is no package, so {backend} cannot compute it", str(path), remedy)
@@ -109,12 +109,13 @@ def _averaged(members: Sequence[Model], where: str) -> Model:
     their outputs cannot be averaged.
     """
     first = members[0]
-    for one in members[1:]:
-        if (one.task.name, one.task.labels, one.task.heads) != (first.task.name, first.task.labels, first.task.heads):
+    for member in members[1:]:
+        task, known = member.task, first.task
+        if (task.name, task.labels, task.heads) != (known.name, known.labels, known.heads):
             raise UsageError("its members differ in their labels", where, "Choose one with --fold")
-        if one.inference != first.inference:
+        if member.inference != first.inference:
             raise UsageError("its members look through other windows", where, "Choose one with --fold")
-        if one.task.settings != first.task.settings:  # training writes one task into all of them at its end
+        if member.task.settings != first.task.settings:  # training writes one task into all of them at its end
             problem = "its members decode what their networks say in different ways"
             raise UsageError(problem, where, "Finish it with `isocenter train --resume`, or choose one with --fold")
     return averaged_model(members, first.task, first.inference, where=where)
@@ -174,8 +175,8 @@ def _built(record: Mapping[str, Any], weights: Path, device: str, folder: Path) 
 
 def _folds(path: Path) -> dict[int, Path]:
     """The folders of the folds of a run, by number; none where it has no folds."""
-    found = {folder.name.removeprefix("fold_"): folder for folder in path.glob("fold_*") if folder.is_dir()}
-    return {int(number): found[number] for number in sorted(filter(str.isdecimal, found), key=int)}
+    folds = {folder.name.removeprefix("fold_"): folder for folder in path.glob("fold_*") if folder.is_dir()}
+    return {int(number): folds[number] for number in sorted(filter(str.isdecimal, folds), key=int)}
 
 
 def _refuse_unfinished(path: Path, folds: Mapping[int, Path]) -> None:

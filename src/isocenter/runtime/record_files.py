@@ -77,6 +77,7 @@ def verify(folder: Path, needed: Collection[str] = ()) -> None:
 
 
 def digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -110,13 +111,15 @@ def _plain(value: Any) -> Any:
     """Only what JSON knows: tuples and arrays become lists, NumPy numbers plain ones, NaN and infinity null."""
     if hasattr(value, "tolist"):
         value = value.tolist()
-    if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    if isinstance(value, float) and not abs(value) < float("inf"):
-        return None
-    return value
+    match value:
+        case Mapping():
+            return {str(key): _plain(one) for key, one in value.items()}
+        case list() | tuple():
+            return [_plain(one) for one in value]
+        case float() if not abs(value) < float("inf"):
+            return None
+        case _:
+            return value
 
 
 def joined(digests: Sequence[str]) -> str:

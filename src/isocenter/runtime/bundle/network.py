@@ -1,4 +1,4 @@
-"""Networks within networks: as MONAI's tools want one, and on another scale of intensities."""
+"""Torch modules around networks: one tensor as MONAI wants it, labels as input, and scales of intensities."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ class OneTensor(nn.Module):
         self.shares = shares
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> Tensor:
-        return mean_output([one[self.head] for one in said(self.networks, images, context)], self.mean, self.shares)
+        """(batch, channels, *patch) to (batch, outputs, *patch) or (batch, outputs)."""
+        each = [outputs[self.head] for outputs in outputs_of(self.networks, images, context)]
+        return mean_output(each, self.mean, self.shares)
 
 
 class EveryHead(nn.Module):
@@ -51,18 +53,19 @@ class EveryHead(nn.Module):
         self.shares = shares
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> tuple[Tensor, ...]:
-        each = said(self.networks, images, context)
+        """(batch, channels, *patch) to one tensor per head."""
+        each = outputs_of(self.networks, images, context)
         return tuple(mean_output([one[head] for one in each], mean, self.shares) for head, mean in self.means.items())
 
 
-def said(networks: nn.ModuleList, images: Tensor, context: Tensor | None) -> list[Mapping[str, Tensor]]:
-    """What each network says of the images, and of what it is told beside them."""
+def outputs_of(networks: nn.ModuleList, images: Tensor, context: Tensor | None) -> list[Mapping[str, Tensor]]:
+    """The outputs of each network for images, with their context where it has one."""
     given = (images,) if context is None else (images, context)
     return [network(*given) for network in networks]
 
 
 def mean_output(outputs: Sequence[Tensor], mean: str, shares: Sequence[float] | None = None) -> Tensor:
-    """What several networks say together; of one what it says."""
+    """The mean of several networks' outputs; the output of a single network."""
     if len(outputs) == 1:
         return outputs[0]
     counted = shares or [1 / len(outputs)] * len(outputs)
@@ -73,9 +76,9 @@ def mean_output(outputs: Sequence[Tensor], mean: str, shares: Sequence[float] | 
 
 
 class AfterLabels(nn.Module):
-    """A network that sees, beside the image, where each label was marked before.
+    """A network whose input has a channel for each label that a first stage marked.
 
-    labels: how many there are; their numbers, from 1 on, come as the last channel, and each becomes one of 0 and 1
+    labels: how many; their numbers, from 1 on, are the last channel of the input, and each becomes a channel of 0 and 1
     """
 
     def __init__(self, network: nn.Module, labels: int) -> None:
@@ -84,6 +87,7 @@ class AfterLabels(nn.Module):
         self.labels = labels
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> Mapping[str, Tensor]:
+        """(batch, channels, *patch) to the network's outputs."""
         numbers = torch.arange(1, self.labels + 1, device=images.device, dtype=images.dtype)
         marked = images[:, -1:] == numbers.reshape(1, -1, *[1] * (images.ndim - 2))
         seen = torch.cat([images[:, :-1], marked.to(images.dtype)], dim=1)
@@ -110,6 +114,7 @@ class OnItsScale(nn.Module):
             self.register_buffer(name, torch.ones(channels))
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> Mapping[str, Tensor]:
+        """(batch, channels, *patch) to the network's outputs."""
         each = (1, -1, *[1] * (images.ndim - 2))
         own = images * self.scale.reshape(each) + self.offset.reshape(each)
         there = images.abs().amax(dim=tuple(range(2, images.ndim)), keepdim=True) > 0

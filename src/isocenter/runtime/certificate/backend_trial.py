@@ -1,4 +1,4 @@
-"""A trial of one backend in a process of its own: its outputs on some images, its speed and its memory.
+"""The trial of one backend in a process of its own: its outputs on some images, its speed and its memory.
 
 `python -m isocenter.runtime.certificate.backend_trial FOLDER`, where `task.json` describes the trial. A backend that
 crashes ends this process alone, and the memory measured is its own.
@@ -34,7 +34,7 @@ REPEATS, ENOUGH_SECONDS = 5, 15.0
 
 @dataclass
 class Kept:
-    """Probabilities of an image as they come, in a file: every backend is told them in the same order."""
+    """Probabilities of an image, written into a file as they come: every backend gives them in the same order."""
 
     file: BinaryIO
     room: int = MOST_KEPT
@@ -51,9 +51,9 @@ class Kept:
 
 def keep_image(image: Image, path: Path) -> None:
     """An image for the other process; its source stays here."""
-    said = {one.name: getattr(image, one.name) for one in fields(Image) if one.name not in ("pixels", "source")}
-    said |= {"facts": dict(image.facts), "pixels": np.asarray(image.data)}
-    path.write_bytes(pickle.dumps(said, protocol=pickle.HIGHEST_PROTOCOL))
+    values = {one.name: getattr(image, one.name) for one in fields(Image) if one.name not in ("pixels", "source")}
+    values |= {"facts": dict(image.facts), "pixels": np.asarray(image.data)}
+    path.write_bytes(pickle.dumps(values, protocol=pickle.HIGHEST_PROTOCOL))
 
 
 def kept_image(path: Path) -> Image:
@@ -62,17 +62,18 @@ def kept_image(path: Path) -> Image:
 
 
 def images_in(folder: Path) -> list[Path]:
+    """The kept images of a folder, in order."""
     return sorted(folder.glob("image_*.pickle"))
 
 
 def main(folder: Path) -> None:
-    """What is in `task.json`; what was found goes into `found.json`, or why there is nothing."""
+    """Run the trial that `task.json` describes; its figures, or the reason without any, go into `found.json`."""
     asked = json.loads((folder / TASK).read_text(encoding="utf-8"))
     try:
-        found = _tried(folder, **asked)
+        outcome = _tried(folder, **asked)
     except (IsocenterError, ArithmeticError, MemoryError, OSError, RuntimeError, ValueError) as error:
-        found = {"because": str(error).strip().partition("\n")[0] or type(error).__name__}
-    (Path(asked["out"]) / FOUND).write_text(json.dumps(found), encoding="utf-8")
+        outcome = {"because": str(error).strip().partition("\n")[0] or type(error).__name__}
+    (Path(asked["out"]) / FOUND).write_text(json.dumps(outcome), encoding="utf-8")
 
 
 def _tried(folder: Path, package: str, backend: str, device: str, threads: int | None, out: str) -> dict[str, Any]:

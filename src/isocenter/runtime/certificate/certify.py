@@ -49,7 +49,7 @@ def certify(
     folder: Path,
     model: Model,
     images: Iterable[Image] = (),
-    said: str = "",
+    description: str = "",
     *,
     names: Sequence[str] | None = None,
     devices: Sequence[str] = ("cpu",),
@@ -59,17 +59,18 @@ def certify(
 
     model:  what was packaged
     images: what is predicted; images of noise where there are none
-    said:   which ones they are, in words
+    description: of the images, in words
     names:  of the backends to be tried beside torch; all if not said
     Raises ResourceError where torch itself cannot predict them.
     """
     with tempfile.TemporaryDirectory(prefix="isocenter-") as room:
         count = _kept(images, Path(room))
         if not count:
-            count, said = _kept(seeded(model), Path(room)), f"{said or 'no images were given'}: {SEEDED} of noise"
+            count = _kept(seeded(model), Path(room))
+            description = f"{description or 'no images were given'}: {SEEDED} of noise"
         tried = [(PLAIN, "cpu"), *((name, one) for one in devices for name in (names or backends.names()))]
         trials = _trials(folder, model.task.labels, Path(room), list(dict.fromkeys(tried)), threads)
-    certificate = Certificate(said, _machine(threads), opset(folder / ONNX), tuple(trials))
+    certificate = Certificate(description, _machine(threads), opset(folder / ONNX), tuple(trials))
     certificate.write(folder)
     seal(folder)
     return certificate
@@ -121,7 +122,7 @@ def _trials(
     package: Path, labels: Sequence[Label], room: Path, tried: Sequence[tuple[str, str]], threads: int | None
 ) -> list[Trial]:
     """Of each backend and device, beside the first of them."""
-    found: list[Trial] = []
+    trials: list[Trial] = []
     for number, (name, device) in enumerate(tried):
         backend = backends.backend(name)
         if (lacking := backend.lacking(device)) is not None:
@@ -135,10 +136,10 @@ def _trials(
             problem = f"torch cannot predict what the certificate is made with: {record['because']}"
             raise ResourceError(problem, str(package), "Package without a certificate (--backends none)")
         difference = None if "because" in record else _difference(room, room / "0", out, labels)
-        found.append(_judged(backend, device, record, difference))
+        trials.append(_judged(backend, device, record, difference))
         if number:
             shutil.rmtree(out)
-    return found
+    return trials
 
 
 def _in_a_process(
@@ -156,8 +157,8 @@ def _in_a_process(
     if not (out / FOUND).is_file():
         last = done.stderr.rstrip().rpartition("\n")[2]
         return {"because": f"its process ended with {done.returncode}: {last}"}
-    found: Mapping[str, Any] = json.loads((out / FOUND).read_text(encoding="utf-8"))
-    return found
+    outcome: Mapping[str, Any] = json.loads((out / FOUND).read_text(encoding="utf-8"))
+    return outcome
 
 
 def _judged(backend: backends.Backend, device: str, record: Mapping[str, Any], difference: Difference | None) -> Trial:
@@ -177,22 +178,24 @@ def _difference(room: Path, reference: Path, other: Path, labels: Sequence[Label
         ours, theirs = (_probabilities(folder / f"{image.stem}.probabilities") for folder in (reference, other))
         if len(ours) != len(theirs):
             return Difference(float("nan"), float("nan"), 0, 0)
-        for first in range(0, len(ours), CHUNK):
-            apart = np.abs(ours[first : first + CHUNK] - theirs[first : first + CHUNK])
+        for start in range(0, len(ours), CHUNK):
+            apart = np.abs(ours[start : start + CHUNK] - theirs[start : start + CHUNK])
             # A maximum of not a number is none: what one backend cannot say is no agreement.
             largest, total = float(np.maximum(largest, apart.max())), total + float(apart.sum(dtype=np.float64))
         numbers += len(ours)
-        one, two = (np.load(folder / f"{image.stem}.npy", mmap_mode="r") for folder in (reference, other))
-        voxels, disagreeing = voxels + one.size, disagreeing + np.count_nonzero(one != two)
-        each = [[np.count_nonzero(where) for where in _overlaps(one, two, label)] for label in labels]
+        our_labels, their_labels = (
+            np.load(folder / f"{image.stem}.npy", mmap_mode="r") for folder in (reference, other)
+        )
+        voxels, disagreeing = voxels + our_labels.size, disagreeing + np.count_nonzero(our_labels != their_labels)
+        each = [[np.count_nonzero(where) for where in _overlaps(our_labels, their_labels, label)] for label in labels]
         counts += np.transpose(each)
     dice = {label.name: 2 * both / (n + m) for label, both, n, m in zip(labels, *counts, strict=True) if n + m}
     return Difference(largest, total / max(1, numbers), int(voxels), int(disagreeing), dice)
 
 
-def _overlaps(one: Array, two: Array, label: Label) -> tuple[Array, Array, Array]:
+def _overlaps(first: Array, second: Array, label: Label) -> tuple[Array, Array, Array]:
     """Where both have the label, where the one and where the other has it."""
-    ours, theirs = one == label.value, two == label.value
+    ours, theirs = first == label.value, second == label.value
     return ours & theirs, ours, theirs
 
 

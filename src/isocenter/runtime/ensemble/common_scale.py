@@ -104,9 +104,9 @@ def _converted(member: Model, common: Sequence[Normalisation]) -> TorchNetwork:
     return TorchNetwork(module.eval().to(member.run.device), member.run.device)
 
 
-def _kind(one: Normalisation) -> tuple[object, ...]:
+def _kind(own: Normalisation) -> tuple[object, ...]:
     """What members must have in common: the method, and the range that becomes 0 to 1."""
-    return (one.method, one.low, one.high) if one.method == "range" else (one.method,)
+    return (own.method, own.low, own.high) if own.method == "range" else (own.method,)
 
 
 def _widest(channel: Sequence[Normalisation]) -> Normalisation:
@@ -117,9 +117,9 @@ def _widest(channel: Sequence[Normalisation]) -> Normalisation:
     return replace(first, low=min(low for low, _ in bounds), high=max(high for _, high in bounds))
 
 
-def _bounds(one: Normalisation) -> tuple[float, float]:
+def _bounds(normalisation: Normalisation) -> tuple[float, float]:
     """Between which values mean and deviation are counted."""
-    if one.method == "range":
+    if normalisation.method == "range":
         return 0.0, 1.0
-    assert one.low is not None and one.high is not None  # noqa: S101 - the plan's schema sees to it
-    return one.low, one.high
+    assert normalisation.low is not None and normalisation.high is not None  # noqa: S101 - the plan's schema sees to it
+    return normalisation.low, normalisation.high

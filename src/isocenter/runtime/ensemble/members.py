@@ -54,11 +54,11 @@ def _record(members: Sequence[Model], shares: tuple[float, ...] | None) -> dict[
     return {**common, **counted, "weights_sha256": joined([*digests, *map(str, shares or ())]), "members": records}
 
 
-def write_members(checkpoints: Sequence[Path], model: Model, said: Mapping[str, Any], folder: Path) -> None:
+def write_members(checkpoints: Sequence[Path], model: Model, notes: Mapping[str, Any], folder: Path) -> None:
     """The members' checkpoints, and how they are one, into `members/` of an existing folder.
 
     model: of all of them
-    said:  what else a reader should find there
+    notes: further entries of the record
     """
     place = folder / MEMBERS
     place.mkdir()
@@ -72,7 +72,7 @@ def write_members(checkpoints: Sequence[Path], model: Model, said: Mapping[str, 
         "inference": model.inference.settings,
         "members": len(checkpoints),
         "shares": model.shares,
-        **said,
+        **notes,
     }
     write_json(place / LIST, SCHEMA, record)
     seal(place)

@@ -46,12 +46,12 @@ def on_device(model: Model, weights: Sequence[Path], device: str) -> Model:
 
     weights: the files that they were read from
     """
-    together = fit_on_device(weights, device)
-    if not together:
+    fits = fit_on_device(weights, device)
+    if not fits:
         log.warning("the members' weights do not fit on %s together: each is brought there for its turn", device)
     members = []
-    for one in model.members:
-        assert isinstance(one, TorchNetwork)  # noqa: S101 - as they were read
-        members.append(TorchNetwork(one.module.to(device), device) if together else Visiting(one.module, device))
+    for network in model.members:
+        assert isinstance(network, TorchNetwork)  # noqa: S101 - as they were read
+        members.append(TorchNetwork(network.module.to(device), device) if fits else Visiting(network.module, device))
     assert isinstance(model.run, Averaged)  # noqa: S101 - one network alone has no turns
     return replace(model, run=replace(model.run, members=tuple(members)))

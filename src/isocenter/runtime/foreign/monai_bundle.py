@@ -66,7 +66,7 @@ class MonaiTransforms:
     transform: Any
     exclusive: bool
     patch: tuple[int, ...]
-    said: Sequence[Mapping[str, Any]] = ()
+    steps: Sequence[Mapping[str, Any]] = ()
     modality: str = "unknown"
     spacing: tuple[float, ...] | None = None
     shape: tuple[int, ...] | None = None
@@ -82,6 +82,7 @@ class MonaiTransforms:
 
     @property
     def order_of_axes(self) -> tuple[int, ...]:
+        """The image's own order."""
         return tuple(range(self.ndim))
 
     def __call__(self, image: Image, where: str) -> tuple[NDArray[np.float32], Transformed]:
@@ -97,10 +98,10 @@ class MonaiTransforms:
         affine = np.eye(4)
         affine[: self.ndim, : self.ndim] = image.geometry.affine[:-1, :-1]
         affine[: self.ndim, 3] = image.geometry.affine[:-1, -1]
-        found = self.transform({KEY: MetaTensor(pixels, affine=torch.from_numpy(affine))})[KEY]
-        pad = padding(tuple(found.shape[1:]), self.patch)  # as MONAI's own windows have it
-        seen = np.pad(np.asarray(found.numpy(), dtype=np.float32), [(0, 0), *pad])
-        return np.ascontiguousarray(seen), Transformed(image.geometry, found, pad)
+        prepared = self.transform({KEY: MetaTensor(pixels, affine=torch.from_numpy(affine))})[KEY]
+        pad = padding(tuple(prepared.shape[1:]), self.patch)  # as MONAI's own windows have it
+        seen = np.pad(np.asarray(prepared.numpy(), dtype=np.float32), [(0, 0), *pad])
+        return np.ascontiguousarray(seen), Transformed(image.geometry, prepared, pad)
 
     def opened(self, image: Image, where: str) -> tuple[NDArray[np.float32], Transformed]:
         """The same as a call: the image is prepared whole."""
@@ -147,33 +148,33 @@ def load_bundle(folder: Path, device: str, *, trusted: Sequence[str] = ()) -> Mo
     if file is None:
         raise UsageError(f"has no {CONFIGS[0]}", str(folder), "A configuration in YAML: write it as JSON")
     config, where = Config.read(file), str(file)
-    metadata = Config.read(folder / METADATA).said
-    post = steps_of(config.described(config.said.get("postprocessing")), where)
+    metadata = Config.read(folder / METADATA).content
+    post = steps_of(config.described(config.content.get("postprocessing")), where)
     channels, names = _defined(metadata, folder)
-    window = config.described(config.said.get("inferer", {}))
+    window = config.described(config.content.get("inferer", {}))
     patch, inference = _windows(window, where)
     task = _task(post, names, str(window.get("mode", "constant")), where)
-    preparation = steps_of(config.described(config.said.get("preprocessing")), where)
+    preparation = steps_of(config.described(config.content.get("preprocessing")), where)
     transform = _compose(config, preparation)
     exclusive = bool(getattr(task, "exclusive", True))
     preprocessing = MonaiTransforms(channels, len(patch), transform, exclusive, patch, preparation)
     module = _module(config, folder, trusted)
-    network = {"name": name_of(config.said["network_def"]), "channels": len(channels), "spatial_dims": len(patch)}
-    said = {
+    network = {"name": name_of(config.content["network_def"]), "channels": len(channels), "spatial_dims": len(patch)}
+    origin = {
         "origin": "MONAI bundle",
         "name": str(metadata.get("name", "")),
         "version": str(metadata.get("version", "")),
     }
-    record = {**said, "weights_sha256": digest(folder / WEIGHTS)}
+    record = {**origin, "weights_sha256": digest(folder / WEIGHTS)}
     run = TorchNetwork(module.to(device), device)
     return Model(task, preprocessing, inference, {**network, "size": {}}, run, record)
 
 
 def _module(config: Config, folder: Path, trusted: Sequence[str]) -> Module:
     """The network with the bundle's weights, ready to predict; its one tensor is our head."""
-    if "network_def" not in config.said or not (folder / WEIGHTS).is_file():
+    if "network_def" not in config.content or not (folder / WEIGHTS).is_file():
         raise UsageError(f"has no network_def, or no {WEIGHTS}", str(folder), REMEDY)
-    network = config.made(config.described(config.said["network_def"]))
+    network = config.made(config.described(config.content["network_def"]))
     weights: Mapping[str, Any] = read_checkpoint(folder / WEIGHTS, trusted)
     weights = next((weights[name] for name in WITHIN if isinstance(weights.get(name), Mapping)), weights)
     try:
@@ -220,29 +221,31 @@ def _task(post: Sequence[Mapping[str, Any]], names: Mapping[int, str], mode: str
     """What its steps after the network make of the outputs."""
     exclusive, largest = None, []
     for step in post:
-        kind = name_of(step)
-        if kind == "AsDiscreted":
-            exclusive = bool(step.get("argmax", False))
-            if not exclusive and step.get("threshold") not in (0.5, None):
-                raise UsageError(f"calls a region from {step['threshold']} on, and known is 0.5", where, REMEDY)
-        elif kind == "Activationsd":
-            exclusive = bool(step.get("softmax", False)) if exclusive is None else exclusive
-        elif kind == "KeepLargestConnectedComponentd":
-            largest += _largest(step, names, where)
-        elif kind not in ("Invertd", "EnsureTyped"):
-            raise UsageError(f"has a step {kind or 'without a class'} after its network", where, REMEDY)
+        match name_of(step):
+            case "AsDiscreted":
+                exclusive = bool(step.get("argmax", False))
+                if not exclusive and step.get("threshold") not in (0.5, None):
+                    raise UsageError(f"calls a region from {step['threshold']} on, and known is 0.5", where, REMEDY)
+            case "Activationsd":
+                exclusive = bool(step.get("softmax", False)) if exclusive is None else exclusive
+            case "KeepLargestConnectedComponentd":
+                largest += _largest(step, names, where)
+            case "Invertd" | "EnsureTyped":
+                pass
+            case kind:
+                raise UsageError(f"has a step {kind or 'without a class'} after its network", where, REMEDY)
     if exclusive is None:
         raise UsageError("does not say what its outputs mean: no AsDiscreted, no Activationsd", where, REMEDY)
     if largest and not exclusive:
         problem = "keeps the largest piece of regions that overlap, and known is that of classes"
         raise UsageError(problem, where, REMEDY)
-    found = {value: name for value, name in names.items() if value or not exclusive}
+    kept = {value: name for value, name in names.items() if value or not exclusive}
     # Regions that overlap are written in the order of their channels.
-    values = {channel: channel if exclusive else channel + 1 for channel in found}
+    values = {channel: channel if exclusive else channel + 1 for channel in kept}
     return tasks.build(
         {
             "name": "imported_segmentation",
-            "labels": [{"value": values[channel], "name": found[channel]} for channel in sorted(found)],
+            "labels": [{"value": values[channel], "name": kept[channel]} for channel in sorted(kept)],
             "loss": "dice+ce",
             "tolerance": 2.0,
             "writes": [0, *values.values()] if exclusive else list(values.values()),

@@ -68,6 +68,8 @@ ARGUMENT_ERRORS = (
     TypeError,
     ValueError,
 )
+# The key under which a description names its class.
+TARGET = "_target_"
 REFERENCE = re.compile(r"@[\w#:]+$")
 REMEDY = "Use it with MONAI itself, if you trust it"
 
@@ -76,32 +78,34 @@ REMEDY = "Use it with MONAI itself, if you trust it"
 class Config:
     """What the file says, and where it lies."""
 
-    said: Mapping[str, Any]
+    content: Mapping[str, Any]
     where: str
 
     @classmethod
     def read(cls, path: Path) -> Config:
         """From JSON; FormatError where it is none."""
         try:
-            said = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise FormatError(f"cannot be read ({error})", str(path), "Get the bundle again") from error
-        if not isinstance(said, dict):
+        if not isinstance(content, dict):
             raise FormatError("is no configuration", str(path), "Get the bundle again")
-        return cls(said, str(path))
+        return cls(content, str(path))
 
     def described(self, value: Any, seen: tuple[str, ...] = ()) -> Any:
         """The same with references followed and literals read; what would be made is still a description.
 
         Raises UsageError for an expression that is more than a literal or a reference.
         """
-        if isinstance(value, str):
-            return self._of_text(value, seen)
-        if isinstance(value, Mapping):
-            return {key: one if key == "_target_" else self.described(one, seen) for key, one in value.items()}
-        if isinstance(value, Sequence):
-            return [self.described(one, seen) for one in value]
-        return value
+        match value:
+            case str():
+                return self._of_text(value, seen)
+            case Mapping():
+                return {key: one if key == TARGET else self.described(one, seen) for key, one in value.items()}
+            case Sequence():
+                return [self.described(one, seen) for one in value]
+            case _:
+                return value
 
     def _of_text(self, text: str, seen: tuple[str, ...]) -> Any:
         body = text[1:].strip() if text.startswith("$") else text
@@ -120,13 +124,13 @@ class Config:
             raise UsageError(problem, self.where, REMEDY) from error
 
     def _looked_up(self, name: str) -> Any:
-        found: Any = self.said
+        value: Any = self.content
         for part in name.replace("::", "#").split("#"):
             try:
-                found = found[int(part)] if isinstance(found, list) else found[part]
+                value = value[int(part)] if isinstance(value, list) else value[part]
             except (KeyError, IndexError, ValueError, TypeError) as error:
                 raise FormatError(f"has no {name!r}", self.where, "Get the bundle again") from error
-        return found
+        return value
 
     def made(self, described: Any) -> Any:
         """What a description stands for; UsageError for any class but those that are allowed."""
@@ -150,9 +154,9 @@ class Config:
         module, _, name = str(described["_target_"]).rpartition(".")
         name = OLDER.get(name, name)
         if module == "torch.nn":
-            found = getattr(torch.nn, name, None)
-            if isinstance(found, type) and issubclass(found, torch.nn.Module):
-                return found
+            layer = getattr(torch.nn, name, None)
+            if isinstance(layer, type) and issubclass(layer, torch.nn.Module):
+                return layer
         for allowed, names in ALLOWED.items():
             if name in names and (not module or f"{module}.".startswith(f"{allowed}.")):
                 return getattr(importlib.import_module(allowed), name)

@@ -54,8 +54,8 @@ def load_nnunet(
     task, network = plans.task(largest), plans.network()
     modules = []
     for number, file in enumerate(files):
-        found = first if number == 0 else read_checkpoint(file, trusted)
-        modules.append(_module(found, task, network, file))
+        content = first if number == 0 else read_checkpoint(file, trusted)
+        modules.append(_module(content, task, network, file))
     networks = tuple(TorchNetwork(module.to(device), device) for module in modules)
     run = networks[0] if len(networks) == 1 else Averaged(networks, task.average)
     inference = Inference(plans.patch, STEP, 1, _flips(first, plans))

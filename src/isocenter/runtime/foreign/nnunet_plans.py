@@ -26,7 +26,12 @@ READERS = {
     "NibabelIOWithReorient": True,
     "SimpleITKIOWithReorient": True,
 }
-NETWORKS = {"PlainConvUNet": "plain_conv_unet", "ResidualEncoderUNet": "residual_encoder_unet"}
+# nnU-Net's networks: our family, the setting that counts what it repeats, and nnU-Net's key for that.
+NETWORKS = {
+    "PlainConvUNet": ("plain_conv_unet", "convolutions", "n_conv_per_stage"),
+    "ResidualEncoderUNet": ("residual_encoder_unet", "blocks", "n_blocks_per_stage"),
+}
+CT = "CTNormalization"
 # By the last part of torch's name.
 NORMS = {"InstanceNorm2d": "instance", "InstanceNorm3d": "instance", "BatchNorm2d": "batch", "BatchNorm3d": "batch"}
 ACTIVATIONS = {"LeakyReLU": "leaky_relu", "ReLU": "relu"}
@@ -72,12 +77,14 @@ class Plans:
 
     @property
     def channels(self) -> tuple[str, ...]:
+        """Names of the images of a case, in order."""
         named = self.dataset.get("channel_names") or self.dataset["modality"]
         names = tuple(str(named[key]) for key in sorted(named, key=int))
         return COLOUR if set(names) in RGB else names
 
     @property
     def slicewise(self) -> bool:
+        """Whether the network sees one slice at a time."""
         return len(self.planned["patch_size"]) == 2
 
     @property
@@ -118,6 +125,7 @@ class Plans:
         )
 
     def preprocessing(self) -> NNUNetPreprocessing:
+        """The preprocessing of the configuration; UsageError for a step that is not nnU-Net's own."""
         planned, where = self.planned, self.folder
         _only(planned.get("preprocessor_name", "DefaultPreprocessor"), {"DefaultPreprocessor"}, "preprocessor", where)
         reader = _only(self.plans["image_reader_writer"], set(READERS), "reader", where)
@@ -137,7 +145,7 @@ class Plans:
             self._resampling("probabilities"),
             self._foreground if self.previous else (),
             self._resampling("seg"),
-            "CT" if any(scheme.name == "CTNormalization" for scheme in schemes) else "unknown",
+            "CT" if any(scheme.name == CT for scheme in schemes) else "unknown",
         )
 
     @property
@@ -148,17 +156,17 @@ class Plans:
         return tuple(sorted(flat - {0}))
 
     def _scheme(self, number: int, name: str, masked: bool) -> Scheme:
-        if name != "CTNormalization":
+        if name != CT:
             return Scheme(name, masked)
         known = self.plans.get("foreground_intensity_properties_per_channel")
-        found = (known or self.plans["foreground_intensity_properties_by_modality"])[str(number)]
+        properties = (known or self.plans["foreground_intensity_properties_by_modality"])[str(number)]
         return Scheme(
             name,
             masked,
-            float(found["percentile_00_5"]),
-            float(found["percentile_99_5"]),
-            float(found["mean"]),
-            float(found["std"]),
+            float(properties["percentile_00_5"]),
+            float(properties["percentile_99_5"]),
+            float(properties["mean"]),
+            float(properties["std"]),
         )
 
     def _resampling(self, of: str) -> Resampling:
@@ -210,8 +218,7 @@ def _architecture(planned: Mapping[str, Any], folder: Path) -> tuple[str, dict[s
         "activation": ACTIVATIONS[_only(_last(own.get("nonlin")), set(ACTIVATIONS), "activation", where)],
         "slope": float((own.get("nonlin_kwargs") or {}).get("negative_slope", 0.01)),
     }
-    blocks = "convolutions" if name == "PlainConvUNet" else "blocks"
-    count = own["n_conv_per_stage" if name == "PlainConvUNet" else "n_blocks_per_stage"]
+    family, blocks, counted = NETWORKS[name]
     for other in ("block", "bottleneck_channels", "stem_channels"):
         if own.get(other) is not None and _last(own[other]) != "BasicBlockD":
             raise UsageError(f"its network has a {other} of its own ({own[other]})", str(where / PLANS), ELSEWHERE)
@@ -219,21 +226,22 @@ def _architecture(planned: Mapping[str, Any], folder: Path) -> tuple[str, dict[s
         size["norm_last"] = True
     axes = len(planned["patch_size"])
     size |= {key: _each_axis(size[key], axes, own["n_stages"]) for key in ("kernels", "strides")}
-    return NETWORKS[name], {**size, blocks: _each(count, own["n_stages"])}
+    return family, {**size, blocks: _each(own[counted], own["n_stages"])}
 
 
 def _older_architecture(planned: Mapping[str, Any], folder: Path) -> tuple[str, dict[str, Any]]:
     name = _only(planned.get("UNet_class_name"), set(NETWORKS), "network", folder)
+    family, blocks, _ = NETWORKS[name]
     convolutions = planned["n_conv_per_stage_encoder"]
     base, most = planned["UNet_base_num_features"], planned["unet_max_num_features"]
     size = {
         "features": [min(base * 2**stage, most) for stage in range(len(convolutions))],
         "kernels": planned["conv_kernel_sizes"],
         "strides": planned["pool_op_kernel_sizes"],
-        "convolutions" if name == "PlainConvUNet" else "blocks": list(convolutions),
+        blocks: list(convolutions),
         "decoder_convolutions": list(planned["n_conv_per_stage_decoder"]),
     }
-    return NETWORKS[name], size
+    return family, size
 
 
 def _norm(given: Any, folder: Path) -> str | None:
@@ -263,9 +271,9 @@ def _only(given: Any, known: set[str], what: str, folder: Path) -> str:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise FormatError(f"cannot be read ({error})", str(path), "Get the folder again") from error
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise FormatError("is no record", str(path), "Get the folder again")
-    return found
+    return content

@@ -65,7 +65,7 @@ def _group(function: Any, arguments: dict[str, Any]) -> tuple[int, ...]:
 def _values(given: Any) -> Iterator[int]:
     """A label, a region of several, or a list of either."""
     if isinstance(given, list | tuple):
-        for one in given:
-            yield from _values(one)
+        for value in given:
+            yield from _values(value)
     else:
         yield int(given)

@@ -5,7 +5,7 @@ Isensee et al., Nature Methods 2021, doi:10.1038/s41592-020-01008-z. NumPy and S
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -15,20 +15,13 @@ from numpy.typing import NDArray
 from isocenter.errors import DatasetError, GeometryError, PlanError, counted
 from isocenter.lazy import ndimage
 from isocenter.runtime.foreign.spline import Resampling, resampled, resampled_labels, stepped
-from isocenter.runtime.preprocessing import Part
+from isocenter.runtime.preprocessing import Part, as_lists, as_tuples
 from isocenter.transforms import content, padding, permuted, recoloured, unpermuted
 from isocenter.values import MM, Array, Geometry, Image, Region, Slabs
 
 KIND = "nnunet"
 # The spacing that nnU-Net gives the axis that a picture lacks.
 OF_A_PICTURE = (999.0, 1.0, 1.0)
-SCHEMES = (
-    "ZScoreNormalization",
-    "CTNormalization",
-    "NoNormalization",
-    "RescaleTo01Normalization",
-    "RGBTo01Normalization",
-)
 # What a deviation or a range is at least: nnU-Net's own.
 LEAST = 1e-8
 
@@ -50,20 +43,42 @@ class Scheme:
 
     def apply(self, channel: NDArray[np.float32], inside: NDArray[np.bool_] | None) -> NDArray[np.float32]:
         """(*spatial), changed in place; `inside` is the content, where it was asked for."""
-        if self.name == "ZScoreNormalization":
-            chosen: Any = inside if self.masked and inside is not None else slice(None)
-            own = channel[chosen]
-            channel[chosen] = (own - own.mean()) / max(own.std(), LEAST)
-        elif self.name == "CTNormalization":
-            np.clip(channel, self.low, self.high, out=channel)
-            channel -= self.mean
-            channel /= max(self.deviation, LEAST)
-        elif self.name == "RescaleTo01Normalization":
-            channel -= channel.min()
-            channel /= max(float(channel.max()), LEAST)
-        elif self.name == "RGBTo01Normalization":
-            channel /= 255.0
+        SCHEMES[self.name](self, channel, inside)
         return channel
+
+
+def _zscore(scheme: Scheme, channel: NDArray[np.float32], inside: NDArray[np.bool_] | None) -> None:
+    chosen: Any = inside if scheme.masked and inside is not None else slice(None)
+    own = channel[chosen]
+    channel[chosen] = (own - own.mean()) / max(own.std(), LEAST)
+
+
+def _ct(scheme: Scheme, channel: NDArray[np.float32], inside: NDArray[np.bool_] | None) -> None:
+    np.clip(channel, scheme.low, scheme.high, out=channel)
+    channel -= scheme.mean
+    channel /= max(scheme.deviation, LEAST)
+
+
+def _none(scheme: Scheme, channel: NDArray[np.float32], inside: NDArray[np.bool_] | None) -> None:
+    """The intensities stay."""
+
+
+def _to_unit_range(scheme: Scheme, channel: NDArray[np.float32], inside: NDArray[np.bool_] | None) -> None:
+    channel -= channel.min()
+    channel /= max(float(channel.max()), LEAST)
+
+
+def _colour(scheme: Scheme, channel: NDArray[np.float32], inside: NDArray[np.bool_] | None) -> None:
+    channel /= 255.0
+
+
+SCHEMES: Mapping[str, Callable[[Scheme, NDArray[np.float32], NDArray[np.bool_] | None], None]] = {
+    "ZScoreNormalization": _zscore,
+    "CTNormalization": _ct,
+    "NoNormalization": _none,
+    "RescaleTo01Normalization": _to_unit_range,
+    "RGBTo01Normalization": _colour,
+}
 
 
 @dataclass(frozen=True)
@@ -89,16 +104,17 @@ class NNUNetTrace:
 
     @property
     def cropped(self) -> tuple[int, ...]:
+        """Voxels per axis of the crop."""
         return tuple(part.stop - part.start for part in self.crop)
 
     def region(self, part: Region) -> Region:
         """A region of the crop as a region of the source grid."""
         shape = (*self.source.shape[::-1], 1) if self.picture else self.source.shape
-        found: list[slice] = [slice(0)] * len(shape)
-        for one, kept, axis, flip in zip(part, self.crop, self.axes, self.flips, strict=True):
-            low, high = one.start + kept.start, one.stop + kept.start
-            found[axis] = slice(shape[axis] - high, shape[axis] - low) if flip else slice(low, high)
-        return (found[1], found[0]) if self.picture else tuple(found)
+        source: list[slice] = [slice(0)] * len(shape)
+        for own, kept, axis, flip in zip(part, self.crop, self.axes, self.flips, strict=True):
+            low, high = own.start + kept.start, own.stop + kept.start
+            source[axis] = slice(shape[axis] - high, shape[axis] - low) if flip else slice(low, high)
+        return (source[1], source[0]) if self.picture else tuple(source)
 
     def back(self, array: Array) -> Array:
         """(channels, *spatial) of the network's order of axes in the source's."""
@@ -143,9 +159,7 @@ class NNUNetPreprocessing:
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> NNUNetPreprocessing:
         """From a model's record; PlanError for impossible settings."""
-        values: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in settings.items() if key != "kind"
-        }
+        values = as_tuples({key: value for key, value in settings.items() if key != "kind"})
         try:
             values["schemes"] = tuple(Scheme(**one) for one in settings["schemes"])
             values |= {name: Resampling(**settings[name]) for name in ("data", "outputs", "labels")}
@@ -171,8 +185,7 @@ class NNUNetPreprocessing:
     @property
     def settings(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        found = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
-        return {"kind": KIND, **found}
+        return {"kind": KIND, **as_lists(asdict(self))}
 
     def __call__(self, image: Image, where: str) -> tuple[NDArray[np.float32], NNUNetTrace]:
         """(channels, *padded) as the network sees it, and the way back.
@@ -180,7 +193,8 @@ class NNUNetPreprocessing:
         Raises DatasetError for other channels than the network knows, GeometryError for a grid that cannot be used.
         """
         image, earlier = self._parted(image, where)
-        data, picture = _volume(image.data), image.geometry.ndim == 2
+        picture = _is_picture(image.geometry)
+        data = _volume(image.data, picture)
         axes, flips = self._order(image.geometry)
         data = permuted(data, axes, flips)
         region = content(np.any(data != 0, axis=0))
@@ -197,7 +211,7 @@ class NNUNetPreprocessing:
             for scheme, channel in zip(self.schemes, data, strict=True)
         ]
         if earlier is not None:
-            labels = permuted(_volume(earlier), axes, flips)[(slice(None), *region)][0]
+            labels = permuted(_volume(earlier, picture), axes, flips)[(slice(None), *region)][0]
             seen += self._one_hot(labels, inside, shape, self.labels.far_axis(steps, target))
         pad = tuple(padding(shape, self.patch))
         back = self.outputs.far_axis(target, steps)
@@ -221,8 +235,8 @@ class NNUNetPreprocessing:
     ) -> Iterator[tuple[Region, Mapping[str, Array]]]:
         """Finished rows of the network's grid, in order of its first axis, as parts of the source's own grid."""
         steps = self.outputs.steps(trace.shape, trace.cropped, trace.far)
-        for found, arrays in stepped(_unpadded(slabs, trace), trace.cropped, steps, trace.shape):
-            yield trace.region(found), {name: trace.back(array) for name, array in arrays.items()}
+        for place, arrays in stepped(_unpadded(slabs, trace), trace.cropped, steps, trace.shape):
+            yield trace.region(place), {name: trace.back(array) for name, array in arrays.items()}
 
     def _parted(self, image: Image, where: str) -> tuple[Image, Array | None]:
         """The image, and the labels of the stage before where there was one."""
@@ -253,12 +267,12 @@ class NNUNetPreprocessing:
 
     def _order(self, geometry: Geometry) -> tuple[tuple[int, ...], tuple[bool, ...]]:
         """From (column, row, slice) to the network's axes."""
-        axes, flips = ((0, 1, 2), (False,) * 3) if geometry.ndim == 2 or not self.reorient else geometry.to_canonical
+        axes, flips = ((0, 1, 2), (False,) * 3) if _is_picture(geometry) or not self.reorient else geometry.to_canonical
         return tuple(axes[one] for one in self.order_of_axes), tuple(flips[one] for one in self.order_of_axes)
 
     def _steps(self, geometry: Geometry, axes: tuple[int, ...], where: str) -> tuple[float, ...]:
         """mm between voxels in the network's order of axes."""
-        if geometry.ndim == 2:
+        if _is_picture(geometry):
             return tuple(OF_A_PICTURE[one] for one in self.transpose)
         if geometry.spacing is None:
             raise GeometryError("has no size in mm, and the model works in mm", where, "Give a file with its spacing")
@@ -279,9 +293,13 @@ class NNUNetPreprocessing:
         return [(moved == value).astype(np.float32) for value in self.previous]
 
 
-def _volume(array: Array) -> Array:
+def _is_picture(geometry: Geometry) -> bool:
+    return geometry.ndim == 2
+
+
+def _volume(array: Array, picture: bool) -> Array:
     """(channels, column, row, slice) also of a picture, which is (channels, row, column)."""
-    return array.swapaxes(1, 2)[..., None] if array.ndim == 3 else array
+    return array.swapaxes(1, 2)[..., None] if picture else array
 
 
 def _unpadded(slabs: Slabs, trace: NNUNetTrace) -> Slabs:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from isocenter import tasks
 from isocenter.errors import FormatError, UsageError, counted
+from isocenter.runtime.device import AUTO, CPU, CUDA
 from isocenter.runtime.model import Inference, Model
 from isocenter.runtime.package import OnnxNetwork, Provider, onnx_errors, open_onnx
 from isocenter.runtime.preprocessing import Preprocessing
@@ -52,17 +53,17 @@ class Described:
     def __call__(self, batch: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
         window = batch.shape[1:]
         try:
-            found = self.network(batch)
+            outputs = self.network(batch)
         except onnx_errors() as error:
             reason = " ".join(str(error).split())
             problem = f"the network cannot compute windows of {window} ({reason})"
             raise FormatError(problem, self.where, "Correct channels and patch") from error
-        [shape] = [output.shape[1:] for output in found.values()]
+        [shape] = [output.shape[1:] for output in outputs.values()]
         wanted = (self.count, *(window[1:] if self.dense else ()))
         if shape != wanted:
             problem = f"what is described has outputs of {wanted} for windows of {window}, the network gives {shape}"
             raise FormatError(problem, self.where, "Correct labels and outputs")
-        return found
+        return outputs
 
 
 def is_onnx(path: Path) -> bool:
@@ -77,16 +78,16 @@ def load_onnx(path: Path, device: str, threads: int | None = None) -> Model:
     know; FormatError for a description that cannot be.
     """
     chosen = _device(device, str(path))
-    said = _description(path.with_suffix(".json"))
+    description = _description(path.with_suffix(".json"))
     try:
-        task = _task(said)
-        preprocessing = Preprocessing.of(_preprocessing(said))
-        windows = {key: said[key] for key in OF_WINDOWS if key in said}
-        inference = Inference.of({"patch": list(said["patch"]), **windows})
+        task = _task(description)
+        preprocessing = Preprocessing.of(_preprocessing(description))
+        windows = {key: description[key] for key in OF_WINDOWS if key in description}
+        inference = Inference.of({"patch": list(description["patch"]), **windows})
     except (TypeError, ValueError, AttributeError, KeyError) as error:
         raise FormatError(f"cannot be so ({error})", str(path.with_suffix(".json")), "Correct it") from error
     kind, _, number = chosen.value.partition(":")
-    gpu: list[Provider] = [("CUDAExecutionProvider", {"device_id": int(number or 0)})] if kind == "cuda" else []
+    gpu: list[Provider] = [("CUDAExecutionProvider", {"device_id": int(number or 0)})] if kind == CUDA else []
     [(name, head)] = task.heads.items()
     opened = open_onnx(path, [name], [*gpu, "CPUExecutionProvider"], threads)
     if len(opened.session.get_inputs()) != 1:
@@ -101,8 +102,8 @@ def load_onnx(path: Path, device: str, threads: int | None = None) -> Model:
 
 def _device(name: str, where: str) -> Decision:
     """Where ONNX Runtime computes; torch, which knows of GPUs, is not asked."""
-    if name == "auto":
-        return Decision("cpu", because="an ONNX file is computed on a GPU only where --device names it")
+    if name == AUTO:
+        return Decision(CPU, because="an ONNX file is computed on a GPU only where --device names it")
     if re.fullmatch(r"cpu|cuda(:\d+)?", name) is None:
         raise UsageError(f"cannot be computed on {name!r}", where, "Choose --device cpu, or cuda:0 and the like")
     return Decision(name, because="asked for")
@@ -114,44 +115,44 @@ def _description(path: Path) -> dict[str, Any]:
         remedy = f"Write {path.name} with {', '.join(NEEDED)}: an ONNX file says nothing of its images"
         raise UsageError("is missing, which describes the ONNX file", where, remedy)
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
+        description = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise FormatError(f"is no JSON ({error})", where, "Correct it") from error
-    if not isinstance(said, dict):
+    if not isinstance(description, dict):
         raise FormatError("is no description", where, "Give an object")
-    missing, unknown = [key for key in NEEDED if key not in said], sorted(set(said) - set(KNOWN))
+    missing, unknown = [key for key in NEEDED if key not in description], sorted(set(description) - set(KNOWN))
     if missing or unknown:
         problem = f"lacks {', '.join(missing)}" if missing else f"says {', '.join(unknown)}, which nobody knows"
         raise UsageError(problem, where, f"Known are {', '.join(KNOWN)}")
-    if said.get("outputs", "classes") not in ("classes", "regions"):
-        raise UsageError(f"outputs are {said['outputs']!r}", where, "Say classes or regions")
-    _refuse_normalisation(said, where)
-    return said
+    if description.get("outputs", "classes") not in ("classes", "regions"):
+        raise UsageError(f"outputs are {description['outputs']!r}", where, "Say classes or regions")
+    _refuse_normalisation(description, where)
+    return description
 
 
-def _refuse_normalisation(said: Mapping[str, Any], where: str) -> None:
+def _refuse_normalisation(description: Mapping[str, Any], where: str) -> None:
     """FormatError for what cannot be done to intensities."""
-    each, channels = said["normalisation"], said["channels"]
+    each, channels = description["normalisation"], description["channels"]
     if not isinstance(each, list) or not isinstance(channels, list) or not all(isinstance(one, dict) for one in each):
         remedy = 'Give one for each channel, as in "channels": ["T1"], "normalisation": [{"method": "zscore"}]'
         raise FormatError("channels and normalisation are no lists that belong together", where, remedy)
     if len(each) != len(channels):
         problem = f"{counted(len(each), 'normalisation')} for {counted(len(channels), 'channel')}"
         raise FormatError(problem, where, "Give one for each channel")
-    for one in each:
-        if (method := one.get("method")) not in METHODS:
+    for settings in each:
+        if (method := settings.get("method")) not in METHODS:
             raise FormatError(f"no normalisation is called {method!r}", where, f"Choose of {', '.join(METHODS)}")
-        bounds = [one.get(end) for end in ("low", "high")]
+        bounds = [settings.get(end) for end in ("low", "high")]
         numbers = [end for end in bounds if isinstance(end, int | float)]
         if method != "zscore" and not (len(numbers) == len(bounds) and numbers[0] < numbers[1]):
             raise FormatError(f"{method} lacks its bounds", where, "Give a low and a higher high")
 
 
-def _task(said: Mapping[str, Any]) -> Task:
-    if isinstance(said["labels"], list):
-        return tasks.build({"name": "classification", "classes": said["labels"], "smoothing": 0.0})
-    names = {int(value): str(name) for name, value in said["labels"].items() if int(value) != 0}
-    exclusive = said.get("outputs", "classes") == "classes"
+def _task(description: Mapping[str, Any]) -> Task:
+    if isinstance(description["labels"], list):
+        return tasks.build({"name": "classification", "classes": description["labels"], "smoothing": 0.0})
+    names = {int(value): str(name) for name, value in description["labels"].items() if int(value) != 0}
+    exclusive = description.get("outputs", "classes") == "classes"
     return tasks.build(
         {
             "name": "imported_segmentation",
@@ -166,13 +167,13 @@ def _task(said: Mapping[str, Any]) -> Task:
     )
 
 
-def _preprocessing(said: Mapping[str, Any]) -> dict[str, Any]:
-    patch = list(said["patch"])
-    given = {key: said[key] for key in OF_IMAGES if key in said}
+def _preprocessing(description: Mapping[str, Any]) -> dict[str, Any]:
+    patch = list(description["patch"])
+    given = {key: description[key] for key in OF_IMAGES if key in description}
     return {
         "ndim": len(patch),
-        "channels": list(said["channels"]),
-        "normalisation": said["normalisation"],
-        **({"shape": patch} if isinstance(said["labels"], list) else {"smallest": patch}),
+        "channels": list(description["channels"]),
+        "normalisation": description["normalisation"],
+        **({"shape": patch} if isinstance(description["labels"], list) else {"smallest": patch}),
         **given,
     }

@@ -105,15 +105,15 @@ def resampled_labels(labels: NDArray[np.integer], shape: Sequence[int], how: Res
         return labels
     if how.order == 0 and not how.by_share:
         return resampled(labels.astype(np.float32), shape, how, far).astype(labels.dtype)
-    found = np.zeros(shape, dtype=labels.dtype)
+    labelled = np.zeros(shape, dtype=labels.dtype)
     most = np.zeros(shape, dtype=np.float32)
     for value in np.unique(labels):
         share = resampled((labels == value).astype(np.float32), shape, how, far)
         # Half of a voxel, but for what float32 rounds off.
         wins = share > most if how.by_share else share >= 0.5 - 1e-6
-        found[wins] = value
+        labelled[wins] = value
         most = np.maximum(most, share)
-    return found
+    return labelled
 
 
 def _along(image: Array, axis: int, size: int, order: int) -> Array:

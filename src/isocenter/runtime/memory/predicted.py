@@ -61,12 +61,13 @@ class Expected:
 
     @property
     def total(self) -> int:
+        """Of all four."""
         return self.image + self.network + self.sums + self.result
 
     def __str__(self) -> str:
         parts = {"the image": self.image, "the network": self.network, "sums": self.sums, "the result": self.result}
-        said = ", ".join(f"{size / GIB:.2f} for {name}" for name, size in parts.items())
-        return f"{self.total / GIB:.2f} GiB ({said})"
+        listing = ", ".join(f"{size / GIB:.2f} for {name}" for name, size in parts.items())
+        return f"{self.total / GIB:.2f} GiB ({listing})"
 
 
 def expected_memory(model: Model, image: Image, *, batch: int | None = None, region: Region | None = None) -> Expected:
@@ -76,15 +77,15 @@ def expected_memory(model: Model, image: Image, *, batch: int | None = None, reg
     region: of the image's grid, of which alone something is said
     Of a cascade it is what the stage takes that takes most.
     """
-    found = _expected(model, image, batch or model.inference.batch, region)
+    own = _expected(model, image, batch or model.inference.batch, region)
     if model.first is None:
-        return found
+        return own
     first = expected_memory(model.first, image)
     joined = 0
     if model.preprocessing.cascade is None:
         # Another program's second sees the image as float32 with one more channel, made of the first's result.
         joined = 4 * math.prod(image.shape) // image.shape[0] * (image.shape[0] + 1)
-    second = replace(found, image=found.image + joined + first.result)
+    second = replace(own, image=own.image + joined + first.result)
     return max(first, second, key=lambda one: one.total)
 
 
@@ -117,11 +118,11 @@ def fitting_memory(model: Model, image: Image, where: str, region: Region | None
         model = replace(model, first=fitting_memory(model.first, image, where))
     free = USABLE * available_memory()
     batch = model.inference.batch
-    while (found := expected_memory(model, image, batch=batch, region=region)).total > free and batch > 1:
+    while (expected := expected_memory(model, image, batch=batch, region=region)).total > free and batch > 1:
         batch //= 2
-    if found.total > free:
+    if expected.total > free:
         raise MemoryShortageError(
-            f"predicting it would take {found}, and {free / GIB:.2f} GiB may be used",
+            f"predicting it would take {expected}, and {free / GIB:.2f} GiB may be used",
             where,
             "Give a part of it by --region, close other programs, or take a machine with more memory",
         )
@@ -169,13 +170,13 @@ def _network(model: Model, batch: int) -> int:
     patch = model.inference.patch
     run = model.run.network if isinstance(model.run, SmallerBatches) else model.run
     members = run.members if isinstance(run, Averaged) else (run,)
-    said = 4 * batch * sum(_numbers(head, patch) for head in model.task.heads.values())
-    held = said * len(members) if len(members) > 1 else 0  # what each has said waits for the others
+    outputs = 4 * batch * sum(_numbers(head, patch) for head in model.task.heads.values())
+    held = outputs * len(members) if len(members) > 1 else 0  # what each has said waits for the others
     if isinstance(members[0], TorchNetwork) and not members[0].device.startswith("cpu"):
         return FIRST_WINDOW + held  # the device has memory of its own
     # A second network of a cascade takes more channels than the images have.
-    beside = len(model.context)
-    shapes = [(batch, int(model.network["channels"]), *patch), *([(batch, beside)] if beside else [])]
+    context = len(model.context)
+    shapes = [(batch, int(model.network["channels"]), *patch), *([(batch, context)] if context else [])]
     differing = members if model.architectures else members[:1]
     alive = max(_of_one(member, shapes) for member in differing)
     return int(KERNELS * alive) + FIRST_WINDOW + held
@@ -222,15 +223,16 @@ class _Alive:
         self.now = self.most = 0
         self.known: set[int] = set()
 
-    def see(self, found: Any) -> None:
+    def see(self, value: Any) -> None:
         """Every tensor in nested tuples, lists and dictionaries."""
-        if torch.is_tensor(found):
-            self._count(found)
-        elif isinstance(found, dict):
-            self.see(tuple(found.values()))
-        elif isinstance(found, (tuple, list)):
-            for one in found:
-                self.see(one)
+        match value:
+            case torch.Tensor():
+                self._count(value)
+            case dict():
+                self.see(tuple(value.values()))
+            case tuple() | list():
+                for part in value:
+                    self.see(part)
 
     def _count(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()

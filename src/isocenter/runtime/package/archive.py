@@ -62,10 +62,10 @@ def _extracted(path: Path, room: Path) -> Path:
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
         raise IntegrityError(f"is no whole zip ({error})", str(path), "Get the package again") from error
     tops = [room, *sorted(one for one in room.iterdir() if one.is_dir())]
-    found = [top for top in tops if (top / MANIFEST).is_file()]
-    if len(found) != 1:
+    folders = [top for top in tops if (top / MANIFEST).is_file()]
+    if len(folders) != 1:
         raise UsageError("holds no package", str(path), "Give what `isocenter package` wrote")
-    return found[0]
+    return folders[0]
 
 
 def _refuse_harm(entries: list[zipfile.ZipInfo], path: Path) -> None:

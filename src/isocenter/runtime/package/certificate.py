@@ -58,16 +58,18 @@ class Difference:
 
     def beyond(self, tolerances: Tolerances) -> list[str]:
         """What is not within the tolerances, in words."""
-        found = []
-        one, many = ("a probability", "probabilities") if self.voxels else ("a number", "numbers")
+        reasons = []
+        single, many = ("a probability", "probabilities") if self.voxels else ("a number", "numbers")
         if not self.largest <= tolerances.largest:
-            found.append(f"{one} differs by {self.largest:.2g} (at most {tolerances.largest:g})")
+            reasons.append(f"{single} differs by {self.largest:.2g} (at most {tolerances.largest:g})")
         if not self.mean <= tolerances.mean:
-            found.append(f"{many} differ by {self.mean:.2g} on average (at most {tolerances.mean:g})")
+            reasons.append(f"{many} differ by {self.mean:.2g} on average (at most {tolerances.mean:g})")
         if not self.disagreeing <= tolerances.disagreeing * self.voxels:
-            found.append(f"{self.disagreeing} of {self.voxels} labels differ (at most {tolerances.disagreeing:g})")
+            reasons.append(f"{self.disagreeing} of {self.voxels} labels differ (at most {tolerances.disagreeing:g})")
         low = [f"{label} {value:.4f}" for label, value in self.dice.items() if not value >= tolerances.dice]
-        return [*found, *([f"Dice between the two of {', '.join(low)} (at least {tolerances.dice:g})"] if low else [])]
+        if low:
+            reasons.append(f"Dice between the two of {', '.join(low)} (at least {tolerances.dice:g})")
+        return reasons
 
 
 @dataclass(frozen=True)
@@ -96,10 +98,11 @@ class Trial:
     @property
     def line(self) -> str:
         """For a terminal."""
-        said = f"{self.backend} on {self.device}: {'offered' if self.passed else 'not offered'}, {self.because}"
+        verdict = f"{self.backend} on {self.device}: {'offered' if self.passed else 'not offered'}, {self.because}"
         if self.start is None or self.seconds is None or self.peak_memory is None:
-            return said
-        return f"{said}; {self.start:.1f} s to the first result, {self.seconds:.2g} s each, {self.peak_memory:.0f} MiB"
+            return verdict
+        figures = f"{self.start:.1f} s to the first result, {self.seconds:.2g} s each, {self.peak_memory:.0f} MiB"
+        return f"{verdict}; {figures}"
 
     def cost(self, images: int) -> float:
         """s for so many images from a cold process; endless where it was not measured."""
@@ -142,9 +145,9 @@ class Certificate:
     def write(self, folder: Path) -> None:
         """Into a package, which has to be sealed again."""
         held = {precision: asdict(one) for precision, one in self.tolerances.items()}
-        said = {one.name: getattr(self, one.name) for one in fields(self)}
+        plain = {one.name: getattr(self, one.name) for one in fields(self)}
         trials = [asdict(one) for one in self.trials]
-        write_json(folder / PACKAGED / CERTIFICATE, SCHEMA, {**said, "trials": trials, "tolerances": held})
+        write_json(folder / PACKAGED / CERTIFICATE, SCHEMA, {**plain, "trials": trials, "tolerances": held})
 
 
 def read_certificate(folder: Path) -> Certificate | None:

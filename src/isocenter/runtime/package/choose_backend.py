@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from isocenter.errors import ResourceError, UsageError
-from isocenter.runtime.device import choose_device
+from isocenter.runtime.device import AUTO, CPU, choose_device
 from isocenter.runtime.package import backends
 from isocenter.runtime.package.certificate import Certificate, Trial
 from isocenter.values import Decision
@@ -49,7 +49,7 @@ def choose_backend(
     record: `isocenter/model.json`
     Raises UsageError for an unknown one or one that failed its certificate, ResourceError where it cannot compute here.
     """
-    if name == "auto":
+    if name == AUTO:
         return _fastest(device, certificate)
     backend = backends.backend(name)
     backend.files(record)  # refused before a device is looked for
@@ -58,11 +58,9 @@ def choose_backend(
     if trial is not None and not trial.passed:
         raise UsageError(f"{name} failed the package's certificate: {trial.because}", where, "Choose --backend auto")
     if trial is None and name != PLAIN:
-        said = "has no certificate for this package: nobody compared it with torch; package anew with --backends"
-        log.warning("%s: %s on %s %s %s", where, name, chosen.value, said, name)
-    return Computing(
-        backend, chosen.value, f"{name} was asked for" + (f"; {chosen.because}" if device == "auto" else "")
-    )
+        warning = "has no certificate for this package: nobody compared it with torch; package anew with --backends"
+        log.warning("%s: %s on %s %s %s", where, name, chosen.value, warning, name)
+    return Computing(backend, chosen.value, f"{name} was asked for" + (f"; {chosen.because}" if device == AUTO else ""))
 
 
 def device_for(backend: backends.Backend, device: str) -> Decision:
@@ -71,13 +69,13 @@ def device_for(backend: backends.Backend, device: str) -> Decision:
     torch is asked for GPUs only where there may be one that the backend can use: that takes seconds.
     Raises ResourceError where the backend cannot compute there.
     """
-    if device == "auto" and all(backend.lacking(gpu) is not None for gpu in GPUS) and backend.lacking("cpu") is None:
-        return Decision("cpu", because=f"{backend.name} cannot use a GPU here")
+    if device == AUTO and all(backend.lacking(gpu) is not None for gpu in GPUS) and backend.lacking(CPU) is None:
+        return Decision(CPU, because=f"{backend.name} cannot use a GPU here")
     chosen = _device(device)
     if (lacking := backend.lacking(chosen.value)) is None:
         return chosen
-    if device == "auto" and chosen.value != "cpu" and backend.lacking("cpu") is None:
-        return Decision("cpu", because=lacking.partition(":")[0])
+    if device == AUTO and chosen.value != CPU and backend.lacking(CPU) is None:
+        return Decision(CPU, because=lacking.partition(":")[0])
     problem, _, remedy = lacking.partition(": ")
     raise ResourceError(
         problem, f"--backend {backend.name}", remedy[:1].upper() + remedy[1:] or f"Choose --backend {PLAIN}"
@@ -85,8 +83,8 @@ def device_for(backend: backends.Backend, device: str) -> Decision:
 
 
 def _device(name: str) -> Decision:
-    if name == "auto" and not has_gpu_driver():
-        return Decision("cpu", because="no GPU was found")
+    if name == AUTO and not has_gpu_driver():
+        return Decision(CPU, because="no GPU was found")
     return choose_device(name)
 
 
@@ -106,21 +104,21 @@ def _fastest(device: str, certificate: Certificate | None) -> Computing:
     plain = backends.backend(PLAIN)
     if certificate is None:
         return Computing(plain, chosen.value, f"{chosen.because}; without a certificate only torch is sure")
-    passed = [one for one in certificate.on(chosen.value) if one.passed]
-    known = [one for one in passed if one.backend in backends.names()]
+    passed = [trial for trial in certificate.on(chosen.value) if trial.passed]
+    known = [trial for trial in passed if trial.backend in backends.names()]
     # What was certified was another program where its versions were others.
-    fitting = [one for one in known if one.versions == versions(backends.backend(one.backend).packages)]
-    for one in known:
-        if one not in fitting:
-            now = ", ".join(" ".join(pair) for pair in versions(backends.backend(one.backend).packages).items())
-            log.info("%s was certified with other versions than %s: package anew to use it", one.backend, now)
-    ranked = sorted(fitting, key=lambda one: one.cost(TYPICAL_IMAGES))
+    fitting = [trial for trial in known if trial.versions == versions(backends.backend(trial.backend).packages)]
+    for trial in known:
+        if trial not in fitting:
+            now = ", ".join(" ".join(pair) for pair in versions(backends.backend(trial.backend).packages).items())
+            log.info("%s was certified with other versions than %s: package anew to use it", trial.backend, now)
+    ranked = sorted(fitting, key=lambda trial: trial.cost(TYPICAL_IMAGES))
     # Asked one after the other: what some of them need is torch, which takes seconds to answer.
     place = next((n for n, one in enumerate(ranked) if not backends.backend(one.backend).lacking(chosen.value)), None)
     if place is None:
         return Computing(plain, chosen.value, f"{chosen.because}; no backend is certified for {chosen.value}")
-    first, said = ranked[place], [f"{one.backend} {_seconds(one)}" for one in ranked[place + 1 :]]
-    slower = f" ({', '.join(said)})" if said else ""
+    first, others = ranked[place], [f"{trial.backend} {_seconds(trial)}" for trial in ranked[place + 1 :]]
+    slower = f" ({', '.join(others)})" if others else ""
     figures = f"{_seconds(first)}{slower}, on {certificate.machine}"
     because = f"the fastest certified one for {TYPICAL_IMAGES} images: {figures}"
     return Computing(backends.backend(first.backend), chosen.value, because)
@@ -128,13 +126,13 @@ def _fastest(device: str, certificate: Certificate | None) -> Computing:
 
 def versions(packages: Sequence[str]) -> dict[str, str]:
     """Of what decides a backend's result, as they are installed here."""
-    found = {}
+    installed = {}
     for name in packages:
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            installed[name] = "not installed"
+    return installed
 
 
 def _seconds(trial: Trial) -> str:

@@ -87,8 +87,8 @@ def of_one_member(record: Mapping[str, Any], number: int) -> dict[str, Any]:
 def mean_of(task: Task, head: str) -> Literal["outputs", "probabilities"]:
     """What the task takes the mean of where there are several networks, asked with two outputs that tell."""
     outputs = [np.array([[0.0, 3.0, 1.0]], dtype=np.float32), np.array([[2.0, -1.0, 0.0]], dtype=np.float32)]
-    found = np.asarray(task.average([{head: one} for one in outputs])[head])
-    return "outputs" if np.allclose(found, sum(outputs) / 2) else "probabilities"
+    mean = np.asarray(task.average([{head: one} for one in outputs])[head])
+    return "outputs" if np.allclose(mean, sum(outputs) / 2) else "probabilities"
 
 
 def read_modules(record: Mapping[str, Any], task: Task, weights: Sequence[Path]) -> list[Module]:

@@ -44,14 +44,14 @@ def _distributions(searched: tuple[str, ...]) -> Mapping[str, list[str]]:
     return packages_distributions()
 
 
-def metadata(model: Model, needs: Collection[str], said: Mapping[str, str]) -> dict[str, Any]:
+def metadata(model: Model, needs: Collection[str], texts: Mapping[str, str]) -> dict[str, Any]:
     """metadata.json. Authors and copyright are what the environment says (ISOCENTER_AUTHORS, ISOCENTER_COPYRIGHT).
 
     said: "version", "task", "description" and what else is to stand there, in words
     """
     return {
         "schema": METADATA_SCHEMA,
-        "changelog": {said["version"]: "packaged by Isocenter"},
+        "changelog": {texts["version"]: "packaged by Isocenter"},
         "monai_version": version("monai"),
         "pytorch_version": version("torch"),
         "numpy_version": version("numpy"),
@@ -59,7 +59,7 @@ def metadata(model: Model, needs: Collection[str], said: Mapping[str, str]) -> d
         "authors": plain(os.environ.get("ISOCENTER_AUTHORS", NOT_STATED)),
         "copyright": plain(os.environ.get("ISOCENTER_COPYRIGHT", NOT_STATED)),
         "intended_use": "Research. It is no medical device: see docs/README.md",
-        **{key: plain(value) for key, value in said.items()},
+        **{key: plain(value) for key, value in texts.items()},
         "network_data_format": {"inputs": {"image": _input(model)}, "outputs": {"pred": _output(model)}},
     }
 
@@ -71,19 +71,19 @@ def inference(model: Model, places: Mapping[str, str], own_scales: bool) -> dict
     own_scales: whether each network has a scale of intensities of its own
     """
     here = "$@bundle_root + "
-    told = {"covariates": "@covariates"} if model.context.names else {}
+    table = {"covariates": "@covariates"} if model.context.names else {}
     absent = [plain(name) for name in model.preprocessing.settings.get("absent", ())]
     before: dict[str, Any] = {}
     if model.first is not None:
         before["network_before"] = _network_def(model.first, False)
         before["before"] = _inferer(model.first, places, f"{FIRST}/", {"network": "@network_before"})
-    given = {"network": "@network_def", **told, **({"before": "@before"} if before else {})}
+    given = {"network": "@network_def", **table, **({"before": "@before"} if before else {})}
     return {
         "imports": ["$import torch"],
         "bundle_root": ".",
         "dataset_dir": f"{here}'/images'",
         "output_dir": f"{here}'/results'",
-        **({"covariates": ""} if told else {}),
+        **({"covariates": ""} if table else {}),
         "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
         "network_def": _network_def(model, own_scales),
         **before,
@@ -124,7 +124,7 @@ def _one_network(model: Model, network: Mapping[str, Any], own_scales: bool) -> 
     path, function = networks.source(network["name"])
     heads = model.task.heads
     marked, channels = network.get("marked", 0), network["channels"]
-    one = {
+    definition = {
         "_target_": f"scripts.networks.{path.stem}.{function}",
         "channels": channels - 1 + marked if marked else channels,
         "spatial_dims": network["spatial_dims"],
@@ -135,10 +135,10 @@ def _one_network(model: Model, network: Mapping[str, Any], own_scales: bool) -> 
         ),
     }
     if marked:
-        one = {"_target_": "scripts.network.AfterLabels", "network": one, "labels": marked}
+        definition = {"_target_": "scripts.network.AfterLabels", "network": definition, "labels": marked}
     if own_scales:
-        one = {"_target_": "scripts.network.OnItsScale", "network": one, "channels": channels}
-    return one
+        definition = {"_target_": "scripts.network.OnItsScale", "network": definition, "channels": channels}
+    return definition
 
 
 def _inferer(model: Model, places: Mapping[str, str], folder: str, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -64,11 +64,11 @@ def write_onnx(
         return {"exported": False, "because": refused}
     module = speakable(module.eval().cpu())
     weights = path.with_name(f"{path.name}.data")
-    beside = sum(one.nbytes for one in module.state_dict().values()) > inside
+    outside = sum(one.nbytes for one in module.state_dict().values()) > inside
     shapes = [shape, *([(context,)] if context else [])]
     try:
         examples = tuple(torch.zeros(2, *one) for one in shapes)
-        _export(module, examples, path, beside, list(names) if len(names) > 1 else ["pred"])
+        _export(module, examples, path, outside, list(names) if len(names) > 1 else ["pred"])
         drawn = ([torch.randn(n, *one, generator=_seeded()) for one in shapes] for n in BATCHES)
         apart = max(_apart(module, one, path) for one in drawn)
     except _errors() as error:
@@ -106,7 +106,7 @@ def _remove(*files: Path) -> None:
         file.unlink(missing_ok=True)
 
 
-def _export(module: Module, examples: tuple[Any, ...], path: Path, beside: bool, names: list[str]) -> None:
+def _export(module: Module, examples: tuple[Any, ...], path: Path, outside: bool, names: list[str]) -> None:
     silent = StringIO()  # the exporter tells its steps on both streams
     count = torch.export.Dim("batch", min=1)
     with warnings.catch_warnings(), redirect_stdout(silent), redirect_stderr(silent):
@@ -119,7 +119,7 @@ def _export(module: Module, examples: tuple[Any, ...], path: Path, beside: bool,
             output_names=names,
             dynamic_shapes=tuple({0: count} for _ in examples),
             dynamo=True,
-            external_data=beside,
+            external_data=outside,
             verbose=False,
         )
 
@@ -129,15 +129,15 @@ def _apart(module: Module, inputs: Sequence[Any], path: Path) -> float:
     import onnxruntime
 
     with torch.inference_mode():
-        said = module(*inputs)
+        outputs = module(*inputs)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     given = {name: one.numpy() for name, one in zip(INPUTS, inputs, strict=False)}
-    each = zip(said if isinstance(said, tuple) else (said,), session.run(None, given), strict=True)
+    each = zip(outputs if isinstance(outputs, tuple) else (outputs,), session.run(None, given), strict=True)
     return max(_share(found, expected.numpy()) for expected, found in each)
 
 
-def _share(found: NDArray[Any], expected: NDArray[Any]) -> float:
-    return float(np.abs(found - expected).max() / max(float(np.abs(expected).max()), 1e-6))
+def _share(outputs: NDArray[Any], expected: NDArray[Any]) -> float:
+    return float(np.abs(outputs - expected).max() / max(float(np.abs(expected).max()), 1e-6))
 
 
 def _seeded() -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 from isocenter import tasks
 from isocenter.errors import IntegrityError, IsocenterError, MemoryShortageError, UsageError, is_out_of_memory
 from isocenter.runtime.cascade import with_first_stage
+from isocenter.runtime.device import AUTO
 from isocenter.runtime.model import Inference, Model
 from isocenter.runtime.package.backends.torch_eager import averaged
 from isocenter.runtime.package.certificate import CERTIFICATE, read_certificate
@@ -53,7 +54,7 @@ def _one_fold(
     count = record["members"]
     if count == 1 or fold not in range(count):
         raise no_fold(fold, range(count if count > 1 else 0), path)
-    if backend not in ("auto", PLAIN):
+    if backend not in (AUTO, PLAIN):
         raise UsageError(f"{backend} has the folds only together", str(path), f"Choose --backend {PLAIN} for one fold")
     name, record = weights_files(record)[fold], of_one_member(record, fold)
     verify(path, needed=(f"{PACKAGED}/{RECORD}", name))
@@ -96,6 +97,7 @@ def _digest(path: Path, weights: Sequence[str]) -> str:
 
 
 def no_fold(fold: int, folds: Collection[int], path: Path) -> UsageError:
+    """The error for a fold that a run or a package lacks."""
     known = f"Choose one of {', '.join(map(str, folds))}" if folds else "Leave --fold out"
     return UsageError(f"has no fold {fold}", str(path), known)
 

@@ -36,7 +36,6 @@ def readme(
     ends = {1: "`.csv` or `.npy`", 2: "`.png` or `.jpg`"}.get(preprocessing.ndim, "`.nii.gz`")
     several = len(preprocessing.channels) > 1 and preprocessing.channels != ("R", "G", "B") and preprocessing.ndim > 1
     named = ", named `<case>_0000`, `<case>_0001`, ... in the order of the channels" if several else ""
-    measures = any(head.holds_numbers for head in model.task.heads.values())
     blocks = [
         f"# {title}",
         description,
@@ -45,7 +44,7 @@ def readme(
         f"```console\n$ {RUN_COMMAND}\n```",
         f"IMAGES is a file or a folder of files that end in {ends}{named}. RESULTS is made: one label map a case, on "
         "the grid of its image, where the model marks structures, and `predictions.csv` and `predictions.json`.",
-        *([_told(model)] if model.context.names else []),
+        *([_covariates(model)] if model.context.names else []),
         *([_absent(model)] if model.preprocessing.settings.get("absent") else []),
         "With Isocenter:",
         '```python\nimport isocenter\n\nisocenter.load("this folder, or its .zip").predict("image")\n```',
@@ -62,13 +61,7 @@ def readme(
                 **({} if preprocessing.cascade is None else {"before it": _cascade(preprocessing.cascade)}),
             }
         ),
-        f"{'| output | quantity | code |' if measures else '| value | class | code |'}\n|---|---|---|\n"
-        + "\n".join(
-            f"| {label.value} | {_cell(label.name)} | "
-            f"{_cell(f'{label.code.scheme} {label.code.value}, {label.code.meaning}') if label.code else ''} |"
-            for task in parts_of(model.task).values() or [model.task]
-            for label in task.labels
-        ),
+        _outputs(model),
         "## What was measured",
         "\n".join(f"- {in_words(row)}" for row in rows) if rows else NOTHING,
         "The intervals say how the figures vary with the cases. That another training would give other weights is not "
@@ -101,7 +94,17 @@ LIMITS = (
 )
 
 
-def _told(model: Model) -> str:
+def _outputs(model: Model) -> str:
+    """The table of values, classes and codes, or of quantities."""
+    measures = any(head.holds_numbers for head in model.task.heads.values())
+    labels = [label for task in parts_of(model.task).values() or [model.task] for label in task.labels]
+    codes = [f"{one.code.scheme} {one.code.value}, {one.code.meaning}" if one.code else "" for one in labels]
+    rows = [f"| {one.value} | {_cell(one.name)} | {_cell(code)} |" for one, code in zip(labels, codes, strict=True)]
+    head = "| output | quantity | code |" if measures else "| value | class | code |"
+    return "\n".join([head, "|---|---|---|", *rows])
+
+
+def _covariates(model: Model) -> str:
     """What has to be given beside the images, and how."""
     columns, entries = listed([f"`{name}`" for name in model.context.names], MOST), listed(model.context.entries, MOST)
     return (
@@ -113,10 +116,12 @@ def _told(model: Model) -> str:
 
 
 def _absent(model: Model) -> str:
-    """What a case may lack, and how the network is told of it."""
+    """What a case may lack, and how the network is shown of it."""
     names = " and ".join(f"`{name}`" for name in model.preprocessing.settings["absent"])
-    told = model.context.entries[-len(model.context.channels) :] if model.context.channels else ()
-    entries = f", and 0 in its entry of `context` ({', '.join(told)}), which is 1 for one that is there" if told else ""
+    shown = model.context.entries[-len(model.context.channels) :] if model.context.channels else ()
+    entries = (
+        f", and 0 in its entry of `context` ({', '.join(shown)}), which is 1 for one that is there" if shown else ""
+    )
     return (
         f"A case may lack {names}, as long as one image is there: leave the file away. In ONNX such an image is 0 "
         f"throughout{entries}."

@@ -63,31 +63,32 @@ def _unused_methods(body: ast.ClassDef, members: Collection[str]) -> list[ast.st
 
 def _names(node: ast.stmt, without: Collection[ast.stmt] = ()) -> set[str]:
     """Every name that is looked up in the node."""
-    found: set[str] = set()
+    names: set[str] = set()
     waiting: list[ast.AST] = [node]
     while waiting:
-        one = waiting.pop()
-        if one in without:
+        inner = waiting.pop()
+        if inner in without:
             continue
-        if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Load):
-            found.add(one.id)
-        waiting += ast.iter_child_nodes(one)
-    return found
+        if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Load):
+            names.add(inner.id)
+        waiting += ast.iter_child_nodes(inner)
+    return names
 
 
 def _bound(node: ast.stmt) -> list[str]:
     """The names that a statement gives to things, where that is all it does."""
-    if isinstance(node, ast.FunctionDef | ast.ClassDef):
-        return [node.name]
-    if not isinstance(node, ast.Assign | ast.AnnAssign):
-        return []
-    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-    parts = [part for target in targets for part in (target.elts if isinstance(target, ast.Tuple) else [target])]
-    return [part.id for part in parts if isinstance(part, ast.Name)] if all(map(_is_name, parts)) else []
-
-
-def _is_name(node: ast.expr) -> bool:
-    return isinstance(node, ast.Name)
+    match node:
+        case ast.FunctionDef() | ast.ClassDef():
+            return [node.name]
+        case ast.Assign():
+            targets = node.targets
+        case ast.AnnAssign():
+            targets = [node.target]
+        case _:
+            return []
+    parts = [part for target in targets for part in getattr(target, "elts", [target])]
+    names = [part.id for part in parts if isinstance(part, ast.Name)]
+    return names if len(names) == len(parts) else []
 
 
 def _is_silent(node: ast.stmt) -> bool:

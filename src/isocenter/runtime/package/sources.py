@@ -103,19 +103,19 @@ def _ours(text: str) -> list[tuple[str, str]]:
 
 def _others(module: str, text: str) -> set[str]:
     """The packages of others that a file imports."""
-    found = set()
+    packages = set()
     for node in (one for one, idle in _imports(text) if not idle):
         if isinstance(node, ast.Import):
-            found |= {alias.name.partition(".")[0] for alias in node.names}
+            packages |= {alias.name.partition(".")[0] for alias in node.names}
         elif node.module == LAZY:  # a name there stands for a module of others
-            found |= {getattr(lazy, alias.name).__name__.partition(".")[0] for alias in node.names}
+            packages |= {getattr(lazy, alias.name).__name__.partition(".")[0] for alias in node.names}
         elif not _is_ours(node.module):
-            found.add((node.module or "").partition(".")[0])
+            packages.add((node.module or "").partition(".")[0])
         if isinstance(node, ast.ImportFrom) and node.level:
             raise PlanError(f"{module} imports from its own package", "package", "Write its imports in full")
-    if OURS in found:
+    if OURS in packages:
         raise PlanError(f"{module} imports {OURS} as a whole", "package", "Import the names that it needs")
-    return found
+    return packages
 
 
 def _rewritten(module: str, text: str, travelling: Mapping[str, str]) -> str:
@@ -124,9 +124,9 @@ def _rewritten(module: str, text: str, travelling: Mapping[str, str]) -> str:
     for node, idle in sorted(_imports(text), key=lambda one: one[0].lineno, reverse=True):
         if not isinstance(node, ast.ImportFrom) or not _is_ours(node.module):
             continue
-        found = [(*_defined(str(node.module), alias.name), alias) for alias in node.names]
-        staying = [alias for file, name, alias in found if idle and name not in travelling.get(file, "")]
-        made = _relative(module, [one for one in found if one[2] not in staying])
+        names = [(*_defined(str(node.module), alias.name), alias) for alias in node.names]
+        staying = [alias for file, name, alias in names if idle and name not in travelling.get(file, "")]
+        made = _relative(module, [one for one in names if one[2] not in staying])
         made += [f"from typing import Any as {alias.asname or alias.name}" for alias in staying]
         indent = " " * node.col_offset
         lines[node.lineno - 1 : node.end_lineno] = [f"{indent}{line}\n" for line in made]
@@ -164,14 +164,14 @@ def _defined(module: str, name: str) -> tuple[str, str]:
     raise PlanError(f"{module} defines {name} in its index", "package", "Move it into a file of its own")
 
 
-def _relative(module: str, found: Sequence[tuple[str, str, ast.alias]]) -> list[str]:
+def _relative(module: str, names: Sequence[tuple[str, str, ast.alias]]) -> list[str]:
     """One import line for each file, sorted; of names as they are called here."""
     by_file: dict[str, list[str]] = {}
-    for file, name, alias in found:
+    for file, name, alias in names:
         # A module is imported from the folder that it lies in.
         source = _place(file) if name else _place(file).rpartition(".")[0]
         own = name or file.rpartition(".")[2]
         called = alias.asname or alias.name
         by_file.setdefault(source, []).append(own if own == called else f"{own} as {called}")
     up = "." * (_place(module).count(".") + 1)
-    return [f"from {up}{source} import {', '.join(sorted(names))}" for source, names in sorted(by_file.items())]
+    return [f"from {up}{source} import {', '.join(sorted(imported))}" for source, imported in sorted(by_file.items())]

@@ -73,8 +73,8 @@ def write_package(model: Model, evidence: Evidence, title: str, folder: Path) ->
     for path, text in sources.texts.items():
         (folder / "scripts" / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / "scripts" / path).write_text(text, encoding="utf-8")
-    said = {"version": "1.0.0", "name": title, "task": model.task.name, "description": _description(model)}
-    _write_config(folder / "configs" / "metadata.json", metadata(model, sources.needs, said))
+    texts = {"version": "1.0.0", "name": title, "task": model.task.name, "description": _description(model)}
+    _write_config(folder / "configs" / "metadata.json", metadata(model, sources.needs, texts))
     _write_config(folder / "configs" / "inference.json", inference(model, sources.places, own_scales))
     onnx = _write_weights(model, modules, folder)
     record = {
@@ -93,7 +93,7 @@ def write_package(model: Model, evidence: Evidence, title: str, folder: Path) ->
     }
     write_json(folder / PACKAGED / RECORD, SCHEMA, record)
     needs = required_packages(sources.needs)
-    page = readme(model, title, evidence.rows, evidence.limits, needs, said["description"])
+    page = readme(model, title, evidence.rows, evidence.limits, needs, texts["description"])
     (folder / "docs" / "README.md").write_text(page, encoding="utf-8")
     text = files(TOP).joinpath(LICENSE).read_text(encoding="utf-8")
     (folder / LICENSE).write_text(text, encoding="utf-8")
@@ -103,15 +103,15 @@ def write_package(model: Model, evidence: Evidence, title: str, folder: Path) ->
 
 def _write_weights(model: Model, modules: Sequence[Module], folder: Path) -> Mapping[str, Any]:
     """For MONAI, for ONNX and for Isocenter; what became of the ONNX file."""
-    one = every_head(model.task, modules, model.shares).eval()
-    _check_mean(model, modules, one)
-    torch.save(one.state_dict(), folder / "models" / "model.pt")
+    network = every_head(model.task, modules, model.shares).eval()
+    _check_mean(model, modules, network)
+    torch.save(network.state_dict(), folder / "models" / "model.pt")
     for name, module in zip(member_weights(len(modules)), modules, strict=True):
         write_tensors(folder / PACKAGED / name, module.state_dict())
     shape = (int(model.network["channels"]), *model.inference.patch)
     refused = next(filter(None, (networks.family_of(one["name"]).without_onnx for one in model.networks)), "")
     return write_onnx(
-        one, shape, folder / ONNX, context=len(model.context), names=list(model.task.heads), refused=refused
+        network, shape, folder / ONNX, context=len(model.context), names=list(model.task.heads), refused=refused
     )
 
 
@@ -164,12 +164,12 @@ def _predicting(kind: type) -> set[str]:
             function = getattr(value, "fget", None) or getattr(value, "__func__", value)  # a property, a class method
             if code := getattr(function, "__code__", None):
                 methods.setdefault(name, []).append(code)
-    waiting, found = set(PREDICTS), set(PREDICTS)
+    waiting, needed = set(PREDICTS), set(PREDICTS)
     while waiting:
         called = {name for code in methods.get(waiting.pop(), ()) for name in _looked_up(code)}
-        waiting |= (called & set(methods)) - found
-        found |= waiting
-    return found
+        waiting |= (called & set(methods)) - needed
+        needed |= waiting
+    return needed
 
 
 def _looked_up(code: CodeType) -> Iterator[str]:
@@ -180,7 +180,7 @@ def _looked_up(code: CodeType) -> Iterator[str]:
             yield from _looked_up(inner)
 
 
-def _check_mean(model: Model, modules: Sequence[Module], one: Module) -> None:
+def _check_mean(model: Model, modules: Sequence[Module], network: Module) -> None:
     """PlanError where what the networks say as one is not what the task averages them to."""
     if len(modules) == 1:
         return
@@ -188,12 +188,12 @@ def _check_mean(model: Model, modules: Sequence[Module], one: Module) -> None:
     shapes = [shape, *([(1, len(model.context))] if len(model.context) else [])]
     drawn = [torch.randn(size, generator=torch.Generator().manual_seed(0)) for size in shapes]
     with torch.inference_mode():
-        said = one(*drawn)
-    each = said if isinstance(said, tuple) else (said,)
+        outputs = network(*drawn)
+    each = outputs if isinstance(outputs, tuple) else (outputs,)
     averaged = Averaged(tuple(TorchNetwork(module) for module in modules), model.task.average, model.shares)
-    wanted = averaged(*(one.numpy() for one in drawn))
-    for head, found in zip(model.task.heads, each, strict=True):
-        if not abs(found.numpy() - wanted[head]).max() <= AGREEMENT * abs(found.numpy()).max():
+    wanted = averaged(*(network.numpy() for network in drawn))
+    for head, output in zip(model.task.heads, each, strict=True):
+        if not abs(output.numpy() - wanted[head]).max() <= AGREEMENT * abs(output.numpy()).max():
             problem = f"a {model.task.name} averages its networks otherwise than as probabilities or outputs"
             raise PlanError(problem, "package", "Choose one fold")
 

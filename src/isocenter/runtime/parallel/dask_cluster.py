@@ -72,11 +72,13 @@ class Cluster:
                 yield number, self._outcome(distributed, task, cases[number], len(waiting) + len(running) + 1)
 
     def _outcome(self, distributed: ModuleType, task: Any, case: Case, left: int) -> Any:
-        if task.status == "finished":
-            return task.result()
-        if task.status != "error":  # cancelled: nobody is there any more who knows of it
-            raise self._lost("the scheduler is lost", left)
-        error = task.exception()
+        match task.status:
+            case "finished":
+                return task.result()
+            case "error":
+                error = task.exception()
+            case _:  # cancelled: nobody is left who knows the task
+                raise self._lost("the scheduler is lost", left)
         if isinstance(error, distributed.KilledWorker):
             problem = (
                 f"{counted(error.allowed_failures + 1, 'worker')} died over it, the last one {error.last_worker.name}"

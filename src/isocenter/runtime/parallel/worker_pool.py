@@ -58,11 +58,13 @@ class Worker:
             kind, value = pickle.load(self.process.stdout)  # type: ignore[arg-type]  # noqa: S301 - by our own child
         except (EOFError, OSError, pickle.UnpicklingError) as error:
             raise WorkerLostError(*_death(self.process, where)) from error
-        if kind == "unknown":
-            raise UnknownError(value)
-        if kind == "raised":
-            raise value
-        return value
+        match kind:
+            case "unknown":
+                raise UnknownError(value)
+            case "raised":
+                raise value
+            case _:
+                return value
 
     def end(self) -> None:
         """Kill it: between calls it has nothing to lose."""

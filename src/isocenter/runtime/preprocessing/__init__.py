@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from isocenter.runtime.preprocessing.columns import HELD_BYTES
     from isocenter.runtime.preprocessing.image_statistics import BLOCK_VOXELS
     from isocenter.runtime.preprocessing.preprocessing import STREAMED_BYTES, Preprocessing
-    from isocenter.runtime.preprocessing.protocol import Part, Prepares, Restores, Source
+    from isocenter.runtime.preprocessing.protocol import Part, Prepares, Restores, Source, as_lists, as_tuples
     from isocenter.runtime.preprocessing.restore import YIELDED_BYTES, Passing
     from isocenter.runtime.preprocessing.slice_order import SliceOrder
     from isocenter.runtime.preprocessing.streamed import Streamed, padded_region, source_region
@@ -30,6 +30,8 @@ __all__ = [
     "Source",
     "Streamed",
     "Trace",
+    "as_lists",
+    "as_tuples",
     "padded_region",
     "source_region",
 ]

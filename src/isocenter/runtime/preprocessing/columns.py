@@ -45,10 +45,10 @@ def held_bytes(trace: Trace, part: Region, patch: Sequence[int], channels: int) 
     return 4 * plane * (patch[walked] * (channels + 1) + rows * channels)
 
 
-def _pieces(part: Region, counts: Sequence[int]) -> list[Region]:
+def _pieces(whole: Region, counts: Sequence[int]) -> list[Region]:
     axes = []
-    for one, count in zip(part, counts, strict=True):
-        size = one.stop - one.start
-        borders = [one.start + size * n // count for n in range(count + 1)]
+    for part, count in zip(whole, counts, strict=True):
+        size = part.stop - part.start
+        borders = [part.start + size * n // count for n in range(count + 1)]
         axes.append([slice(low, high) for low, high in pairwise(borders) if low < high])
     return [tuple(piece) for piece in product(*axes)]

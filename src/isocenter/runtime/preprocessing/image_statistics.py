@@ -30,8 +30,8 @@ def content_of(image: Image) -> Region:
                 continue
             lowest[channel] = min(lowest[channel], float(values.min(where=valid, initial=np.inf)))
             values[~valid] = -np.inf
-            for axis, found in enumerate(highest[channel]):
-                own = found[rows] if axis == len(shape) - 1 else found
+            for axis, most in enumerate(highest[channel]):
+                own = most[rows] if axis == len(shape) - 1 else most
                 np.maximum(own, values.max(axis=tuple(other for other in range(len(shape)) if other != axis)), out=own)
     region = []
     for axis, size in enumerate(shape):

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from isocenter.errors import DatasetError, GeometryError, PlanError, counted
 from isocenter.runtime.preprocessing.columns import columns
 from isocenter.runtime.preprocessing.image_statistics import content_of, scales_of
-from isocenter.runtime.preprocessing.protocol import Part, Source
+from isocenter.runtime.preprocessing.protocol import Part, Source, as_lists, as_tuples
 from isocenter.runtime.preprocessing.restore import resampled_back
 from isocenter.runtime.preprocessing.streamed import Streamed
 from isocenter.runtime.preprocessing.trace import Trace
@@ -97,9 +97,7 @@ class Preprocessing:
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Preprocessing:
         """From the plan's section or a model's record."""
-        values: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()
-        }
+        values = as_tuples(settings)
         try:
             values["normalisation"] = tuple(Normalisation(**one) for one in settings["normalisation"])
             return cls(**values)
@@ -130,7 +128,7 @@ class Preprocessing:
     @property
     def settings(self) -> dict[str, Any]:
         """Plain values for YAML and JSON."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return as_lists(asdict(self))
 
     def __call__(self, image: Image, where: str) -> tuple[NDArray[np.float32], Trace]:
         """(channels, *padded) as the network sees it, and the way back.
@@ -190,9 +188,9 @@ class Preprocessing:
         places = self._places(image, where)
         geometry = image.geometry
         (axes, flips), size = geometry.to_canonical, geometry.shape
-        found = content_of(image) if self.crop == "content" else tuple(slice(0, n) for n in size)
+        content = content_of(image) if self.crop == "content" else tuple(slice(0, n) for n in size)
         region = tuple(
-            slice(size[axis] - found[axis].stop, size[axis] - found[axis].start) if flip else found[axis]
+            slice(size[axis] - content[axis].stop, size[axis] - content[axis].start) if flip else content[axis]
             for axis, flip in zip(axes, flips, strict=True)
         )
         trace = self._trace(geometry, None, axes, flips, self._without_border(region))
@@ -205,10 +203,10 @@ class Preprocessing:
         wanted = tuple(slice(0, size) for size in trace.kept) if region is None else trace.part(region)
         if wanted is None:
             return []
-        found = columns(trace, wanted, patch, channels)
-        if region is None and len(found) == 1:
+        pieces = columns(trace, wanted, patch, channels)
+        if region is None and len(pieces) == 1:
             return [Part(slice_order=trace.slice_order)]  # padding and all: a vector is the mean over every window
-        return [Part(one, trace.needed(one), trace.slice_order) for one in found]
+        return [Part(one, trace.needed(one), trace.slice_order) for one in pieces]
 
     def restored(
         self, slabs: Slabs, trace: Trace, part: Region | None = None

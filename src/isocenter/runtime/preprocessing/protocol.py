@@ -10,6 +10,16 @@ from isocenter.runtime.preprocessing.slice_order import SliceOrder
 from isocenter.values import Array, Image, Region, Slabs
 
 
+def as_tuples(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a record with tuples in place of lists, as frozen values hold them."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
+
+
+def as_lists(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a frozen value with lists in place of tuples, as records hold them."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
+
+
 @dataclass(frozen=True)
 class Part:
     """What of a volume is predicted at a time; None stands for all of it.

@@ -49,9 +49,9 @@ def resampled_back(slabs: Slabs, trace: Trace, wanted: Region) -> Iterator[tuple
             for has, step in zip(across, steps[1:], strict=True)
         ]
         walked = {name: walk.ordered(one)[(slice(None), slice(None), *cut)] for name, one in there.items()}
-        for found, made in passing.taken(now, walked, moved):
+        for made_rows, made in passing.taken(now, walked, moved):
             yield (
-                walk.region_back((found, *plane), size),
+                walk.region_back((made_rows, *plane), size),
                 {name: walk.restored(one) for name, one in made.items()},
             )
 
@@ -114,8 +114,8 @@ class Passing:
             step = self.step.part(part)
             low, high = int(step.index.min()), int(step.index.max()) + 1
             near = slice(low - self._first, high - self._first)
-            found = slice(self.wanted.start + part.start, self.wanted.start + part.stop)
-            yield found, self._made(self._rows, near, Taps(step.index - low, step.weight), plane)
+            target = slice(self.wanted.start + part.start, self.wanted.start + part.stop)
+            yield target, self._made(self._rows, near, Taps(step.index - low, step.weight), plane)
         self._done = max(ready, self._done)
         if self._done < len(self.step.index):
             # Without anti-aliasing rows are passed over: one that has not come yet cannot be let go.

@@ -35,6 +35,7 @@ class Streamed:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """(channels, *padded)."""
         return (self.channels, *self.trace.padded)
 
     def __getitem__(self, region: tuple[slice, ...]) -> NDArray[np.float32]:
@@ -58,19 +59,19 @@ class Streamed:
         """A part of the grid between resampling and padding."""
         steps: list[Taps | None] = []
         source = []
-        for old, new, one in zip(self.trace.kept, self.trace.shape, part, strict=True):
+        for old, new, wanted in zip(self.trace.kept, self.trace.shape, part, strict=True):
             if old == new:
                 steps.append(None)
-                source.append(one)
+                source.append(wanted)
                 continue
-            [near], [step] = source_region([taps(old, new, self.order).part(one)])
+            [near], [step] = source_region([taps(old, new, self.order).part(wanted)])
             steps.append(step)
             source.append(near)
         made = self._normalised(tuple(source))
         # In the order of `resample`, so that the same comes out to the last bit.
         for axis in sorted(range(len(part)), key=lambda axis: self.trace.shape[axis] / self.trace.kept[axis]):
-            if (found := steps[axis]) is not None:
-                made = along(made, axis + 1, found)
+            if (taps_of := steps[axis]) is not None:
+                made = along(made, axis + 1, taps_of)
         return made
 
     def _normalised(self, part: Region) -> NDArray[np.float32]:
@@ -85,13 +86,13 @@ class Streamed:
 
 def padded_region(trace: Trace, region: Region) -> tuple[Region, list[NDArray[np.intp]]]:
     """What of the grid before padding a region of the padded one needs, and its rows there, which may lie beyond."""
-    inner, found = [], []
+    inner, every = [], []
     for part, (before, _), size in zip(region, trace.pad, trace.shape, strict=True):
         rows = np.arange(part.start, part.stop) - before
         held = np.clip(rows, 0, size - 1)
         inner.append(slice(int(held[0]), int(held[-1]) + 1))
-        found.append(rows)
-    return tuple(inner), found
+        every.append(rows)
+    return tuple(inner), every
 
 
 def source_region(steps: Sequence[Taps]) -> tuple[Region, list[Taps]]:

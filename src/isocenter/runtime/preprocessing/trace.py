@@ -50,22 +50,22 @@ class Trace:
 
     def needed(self, part: Region) -> Region:
         """What of the padded grid a part of the region that was kept is made of."""
-        found = []
+        region = []
         for axis, (wanted, (before, _)) in enumerate(zip(part, self.pad, strict=True)):
             index = self.steps_back(axis).index[wanted]
-            found.append(slice(before + int(index.min()), before + int(index.max()) + 1))
-        return tuple(found)
+            region.append(slice(before + int(index.min()), before + int(index.max()) + 1))
+        return tuple(region)
 
     def part(self, region: Region) -> Region | None:
         """The part of the region that was kept which lies in a region of the source; None where nothing does."""
-        remaining = [one for axis, one in enumerate(region) if axis != self.squeezed]
+        remaining = [place for axis, place in enumerate(region) if axis != self.squeezed]
         sizes = [size for axis, size in enumerate(self.source.shape) if axis != self.squeezed]
-        found = []
+        own = []
         for axis, flip, kept in zip(self.axes, self.flips, self.crop, strict=True):
-            one, size = remaining[axis], sizes[axis]
-            start, stop = (size - one.stop, size - one.start) if flip else (one.start, one.stop)
-            found.append(slice(max(start, kept.start) - kept.start, min(stop, kept.stop) - kept.start))
-        return tuple(found) if all(one.start < one.stop for one in found) else None
+            place, size = remaining[axis], sizes[axis]
+            start, stop = (size - place.stop, size - place.start) if flip else (place.start, place.stop)
+            own.append(slice(max(start, kept.start) - kept.start, min(stop, kept.stop) - kept.start))
+        return tuple(own) if all(place.start < place.stop for place in own) else None
 
     def boxes(self, corners: Array) -> Array:
         """(n, 2 * axes of the source) edges in the source's voxels, to (n, 2 * axes) in those of the padded grid."""
@@ -75,12 +75,12 @@ class Trace:
         steps = zip(self.axes, self.flips, self.crop, self.shape, self.pad, strict=True)
         for old, flip, kept, size, (before, _) in steps:
             axis = remaining[old]
-            begin, end = corners[:, axis], corners[:, ndim + axis]
+            start, stop = corners[:, axis], corners[:, ndim + axis]
             if flip:
-                begin, end = sizes[axis] - end, sizes[axis] - begin
+                start, stop = sizes[axis] - stop, sizes[axis] - start
             factor = size / (kept.stop - kept.start)
-            low.append((begin - kept.start) * factor + before)
-            high.append((end - kept.start) * factor + before)
+            low.append((start - kept.start) * factor + before)
+            high.append((stop - kept.start) * factor + before)
         return np.stack([*low, *high], axis=1)
 
     def lengths_back(self, lengths: Array, *, signed: bool = False) -> Array:

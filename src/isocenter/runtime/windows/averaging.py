@@ -39,8 +39,8 @@ class Averaged:
     shares: tuple[float, ...] | None = None
 
     def __call__(self, batch: NDArray[np.float32], *context: NDArray[np.float32]) -> Mapping[str, Array]:
-        said = [member(batch, *context) for member in self.members]
-        return self.average(said) if self.shares is None else self.average(said, self.shares)
+        outputs = [member(batch, *context) for member in self.members]
+        return self.average(outputs) if self.shares is None else self.average(outputs, self.shares)
 
 
 @dataclass(frozen=True)

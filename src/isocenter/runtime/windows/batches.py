@@ -41,9 +41,11 @@ class Windows:
 
     @property
     def sizes(self) -> tuple[int, ...]:
+        """Voxels per axis of the image, in slice order."""
         return self.slice_order.order(tuple(self.image.shape[1:]))
 
     def is_skipped(self, corner: Corner) -> bool:
+        """Whether nothing needs the window at this corner."""
         if self.skip is None:
             return False
         axes = zip(corner, self.patch, self.sizes, strict=True)
@@ -93,23 +95,23 @@ def run(
     cut: list[Array] = []
     fresh: dict[bytes, int] = {}
     for corner in corners:
-        said: int | Mapping[str, Array] = {}
+        output: int | Mapping[str, Array] = {}
         if not windows.is_skipped(corner):
             window = windows.cut(corner)
             value = _one_value(window)
             if value in alike:
-                said = alike[value]
+                output = alike[value]
             else:
-                said = len(cut) if value is None else fresh.setdefault(value, len(cut))
-                if said == len(cut):
+                output = len(cut) if value is None else fresh.setdefault(value, len(cut))
+                if output == len(cut):
                     cut.append(window)
-        waiting.append((corner, said))
+        waiting.append((corner, output))
         if not cut or len(cut) == batch:
-            yield from _told(network, cut, waiting, fresh, alike)
-    yield from _told(network, cut, waiting, fresh, alike)
+            yield from _run_batch(network, cut, waiting, fresh, alike)
+    yield from _run_batch(network, cut, waiting, fresh, alike)
 
 
-def _told(
+def _run_batch(
     network: Network,
     cut: list[Array],
     waiting: list[tuple[Corner, int | Mapping[str, Array]]],
@@ -121,8 +123,8 @@ def _told(
     each = [{name: output[n] for name, output in outputs.items()} for n in range(len(cut))]
     for value, place in list(fresh.items())[: REMEMBERED - len(alike)]:
         alike[value] = {name: output.copy() for name, output in each[place].items()}
-    for corner, said in waiting:
-        yield corner, each[said] if isinstance(said, int) else said
+    for corner, output in waiting:
+        yield corner, each[output] if isinstance(output, int) else output
     for held in (cut, waiting, fresh):
         held.clear()
 

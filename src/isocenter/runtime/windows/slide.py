@@ -40,17 +40,34 @@ def importance(patch: tuple[int, ...], merge: Merge) -> NDArray[np.float32]:
     doi:10.1038/s41592-020-01008-z; never below 1e-3, so that no voxel is without weight. "nnunet" is that program's
     own: about the voxel past the middle, ten at most, and in float16, whose least positive number is its least.
     """
-    if merge == "mean":
-        return np.ones(patch, dtype=np.float32)
+    return WEIGHTS[merge](patch)
+
+
+def _even(patch: tuple[int, ...]) -> NDArray[np.float32]:
+    return np.ones(patch, dtype=np.float32)
+
+
+def _gaussian(patch: tuple[int, ...]) -> NDArray[np.float32]:
+    return np.maximum(_bell(patch, [(size - 1) / 2 for size in patch]), 1e-3).astype(np.float32)
+
+
+def _nnunet(patch: tuple[int, ...]) -> NDArray[np.float32]:
+    half = (10 * _bell(patch, [size // 2 for size in patch])).astype(np.float16)
+    return np.where(half > 0, half, half.min(where=half > 0, initial=np.inf)).astype(np.float32)
+
+
+def _bell(patch: tuple[int, ...], middle: Sequence[float]) -> NDArray[np.float64]:
     weight = np.ones((), dtype=np.float64)
-    for size in patch:
-        middle = size // 2 if merge == "nnunet" else (size - 1) / 2
-        distance = (np.arange(size) - middle) / (size / 8)
-        weight = np.multiply.outer(weight, np.exp(-0.5 * distance**2))
-    if merge == "nnunet":
-        half = (10 * weight).astype(np.float16)
-        return np.where(half > 0, half, half.min(where=half > 0, initial=np.inf)).astype(np.float32)
-    return np.maximum(weight, 1e-3).astype(np.float32)
+    for size, centre in zip(patch, middle, strict=True):
+        weight = np.multiply.outer(weight, np.exp(-0.5 * ((np.arange(size) - centre) / (size / 8)) ** 2))
+    return weight
+
+
+WEIGHTS: Mapping[Merge, Callable[[tuple[int, ...]], NDArray[np.float32]]] = {
+    "gaussian": _gaussian,
+    "mean": _even,
+    "nnunet": _nnunet,
+}
 
 
 def slide(

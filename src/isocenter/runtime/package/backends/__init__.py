@@ -38,8 +38,8 @@ def backend(name: str) -> Backend:
     targets = BACKENDS | {key: point.value for key, point in added("isocenter.backends").items()}
     refuse_unknown([name])
     module, _, attribute = targets[name].partition(":")
-    found: Backend = getattr(importlib.import_module(module), attribute)
-    return found
+    chosen: Backend = getattr(importlib.import_module(module), attribute)
+    return chosen
 
 
 __all__ = ["BACKENDS", "Backend", "backend", "names", "refuse_unknown"]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from isocenter import tasks
 from isocenter.errors import IntegrityError, ResourceError, UsageError
+from isocenter.runtime.device import CPU, CUDA
 from isocenter.runtime.package.contents import CONTEXT, ONNX, PACKAGED, RECORD, package_record
 from isocenter.runtime.windows.slide import Network
 
@@ -82,22 +83,22 @@ def onnx_errors() -> tuple[type[Exception], ...]:
 
 def usable_cores() -> int:
     """Cores that this process may use: as OMP_NUM_THREADS says, else all that the system grants."""
-    said = os.environ.get("OMP_NUM_THREADS", "")
-    if said.isdecimal() and int(said):
-        return int(said)
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    if threads.isdecimal() and int(threads):
+        return int(threads)
     granted = getattr(os, "sched_getaffinity", None)
     return len(granted(0)) if granted is not None else os.cpu_count() or 1
 
 
 def onnx_files(record: Mapping[str, Any]) -> tuple[str, ...]:
     """The ONNX file of a package and what lies beside it; UsageError where the network could not be written as one."""
-    said = record.get("onnx") or {}
-    if not said.get("exported"):
-        because = said.get("because", "it was written by an older version")
+    export = record.get("onnx") or {}
+    if not export.get("exported"):
+        because = export.get("because", "it was written by an older version")
         raise UsageError(
             f"the package holds no ONNX file ({because})", f"{PACKAGED}/{RECORD}", "Choose --backend torch"
         )
-    return (ONNX, *said.get("beside", ()))
+    return (ONNX, *export.get("beside", ()))
 
 
 def heads_of(folder: Path) -> tuple[str, ...]:
@@ -119,22 +120,25 @@ class Onnx:
     precision: str = "float32"
 
     def lacking(self, device: str) -> str | None:
+        """Why it cannot compute on this device, with the remedy; None where it can."""
         import onnxruntime  # 0.2 s, and only this backend needs it
 
         kind = device.partition(":")[0]
-        if kind == "cpu" or (kind == "cuda" and "CUDAExecutionProvider" in onnxruntime.get_available_providers()):
+        if kind == CPU or (kind == CUDA and "CUDAExecutionProvider" in onnxruntime.get_available_providers()):
             return None
-        if kind == "cuda":
+        if kind == CUDA:
             return "this ONNX Runtime has no CUDA: pip install onnxruntime-gpu in place of onnxruntime"
         return f"ONNX Runtime does not compute on {device} here: use --device cpu"
 
     def files(self, record: Mapping[str, Any]) -> tuple[str, ...]:
+        """The files of a package that it reads."""
         return onnx_files(record)
 
     def network(self, folder: Path, device: str, threads: int | None) -> Network:
+        """The network of a verified package."""
         cpu: Provider = "CPUExecutionProvider"
         on_gpu: list[Provider] = [("CUDAExecutionProvider", {"device_id": number_of(device)}), cpu]
-        return open_onnx(folder / ONNX, heads_of(folder), [cpu] if device == "cpu" else on_gpu, threads)
+        return open_onnx(folder / ONNX, heads_of(folder), [cpu] if device == CPU else on_gpu, threads)
 
 
 BACKEND = Onnx()

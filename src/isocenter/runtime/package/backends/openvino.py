@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.errors import IntegrityError
+from isocenter.runtime.device import CPU
 from isocenter.runtime.package.backends.onnx import heads_of, onnx_files, usable_cores
 from isocenter.runtime.package.contents import ONNX
 from isocenter.runtime.windows.slide import Network
@@ -26,7 +27,7 @@ class OpenVinoNetwork:
     """A model, compiled anew for each size of batch: shapes that are known are computed faster.
 
     compiled: {batch size: what was compiled for it}
-    alone:    held while one thread computes: what was compiled has one place for its results, whoever asked for them
+    lock:     held while one thread computes: what was compiled has one place for its results, whoever asked for them
     """
 
     core: Any
@@ -34,10 +35,10 @@ class OpenVinoNetwork:
     heads: tuple[str, ...]
     settings: Mapping[str, Any]
     compiled: dict[int, Any] = field(default_factory=dict)
-    alone: Lock = field(default_factory=Lock)
+    lock: Lock = field(default_factory=Lock)
 
     def __call__(self, batch: NDArray[np.float32], *context: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
-        with self.alone:
+        with self.lock:
             if len(batch) not in self.compiled:
                 sized = self.model.clone()
                 sized.reshape({number: list(one.shape) for number, one in enumerate((batch, *context))})
@@ -56,18 +57,21 @@ class OpenVino:
     precision: str = "float32"
 
     def lacking(self, device: str) -> str | None:
+        """Why it cannot compute on this device, with the remedy; None where it can."""
         if find_spec("openvino") is None:
             return 'OpenVINO is not installed: pip install "isocenter[openvino]"'
-        if device != "cpu":
+        if device != CPU:
             return "OpenVINO is used on the CPU alone: use --device cpu"
         if PRECISIONS[self.precision][1] not in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             return f"this processor does not compute in {self.precision} itself: choose --backend openvino"
         return None
 
     def files(self, record: Mapping[str, Any]) -> tuple[str, ...]:
+        """The files of a package that it reads."""
         return onnx_files(record)
 
     def network(self, folder: Path, device: str, threads: int | None) -> Network:
+        """The network of a verified package."""
         core = _core()
         try:
             model = core.read_model(folder / ONNX)

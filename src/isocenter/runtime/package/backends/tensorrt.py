@@ -24,6 +24,7 @@ class TensorRt:
     precision: str = "float32"
 
     def lacking(self, device: str) -> str | None:
+        """Why it cannot compute on this device, with the remedy; None where it can."""
         import onnxruntime  # 0.2 s, and only where it is asked for
 
         if not device.startswith("cuda"):
@@ -33,9 +34,11 @@ class TensorRt:
         return None
 
     def files(self, record: Mapping[str, Any]) -> tuple[str, ...]:
+        """The files of a package that it reads."""
         return onnx_files(record)
 
     def network(self, folder: Path, device: str, threads: int | None) -> Network:
+        """The network of a verified package."""
         kept = cache_folder() / "tensorrt"
         kept.mkdir(parents=True, exist_ok=True)
         number = number_of(device)

@@ -24,7 +24,7 @@ from isocenter import tasks
 from isocenter.files import cache_folder
 from isocenter.lazy import torch
 from isocenter.runtime.covariate_encoding import Context
-from isocenter.runtime.device import use_threads
+from isocenter.runtime.device import MPS, use_threads
 from isocenter.runtime.package.contents import every_head, package_record, read_modules, shares_in, weights_files
 from isocenter.runtime.package.onnx_export import speakable
 from isocenter.runtime.record_files import digest
@@ -46,10 +46,10 @@ class CompiledNetwork:
         parts = []
         with torch.inference_mode():
             for first in range(0, len(batch[0]), LARGEST_BATCH):
-                parts.append(self._said(*(one[first : first + LARGEST_BATCH] for one in batch)))
+                parts.append(self._outputs(*(one[first : first + LARGEST_BATCH] for one in batch)))
         return {head: torch.cat([one[n] for one in parts]).numpy() for n, head in enumerate(self.heads)}
 
-    def _said(self, *batch: NDArray[np.float32]) -> list[Any]:
+    def _outputs(self, *batch: NDArray[np.float32]) -> list[Any]:
         made = self.compiled(*(torch.from_numpy(one).to(self.device) for one in batch))
         return [one.float().cpu() for one in (made if isinstance(made, (tuple, list)) else (made,))]
 
@@ -63,7 +63,8 @@ class TorchCompiled:
     precision: str = "float32"
 
     def lacking(self, device: str) -> str | None:
-        if device == "mps":
+        """Why it cannot compute on this device, with the remedy; None where it can."""
+        if device == MPS:
             return "torch compiles nothing ahead of time for Apple's GPUs: use --device cpu"
         if sys.platform == "win32":
             return "compiling ahead of time is not tried on Windows: choose --backend onnx"
@@ -72,9 +73,11 @@ class TorchCompiled:
         return None
 
     def files(self, record: Mapping[str, Any]) -> tuple[str, ...]:
+        """The files of a package that it reads."""
         return weights_files(record)
 
     def network(self, folder: Path, device: str, threads: int | None) -> Network:
+        """The network of a verified package."""
         if threads is not None:
             use_threads(threads)
         record = package_record(folder)
@@ -101,20 +104,20 @@ def _key(record: Mapping[str, Any], weights: list[Path], device: str) -> str:
 def _compile(folder: Path, record: Mapping[str, Any], device: str, path: Path) -> None:
     """What is compiled lies at `path` when it is whole."""
     task = tasks.build(record["task"])
-    modules = read_modules(record, task, [folder / one for one in weights_files(record)])
-    one = speakable(every_head(task, modules, shares_in(record)).eval()).to(device)
+    modules = read_modules(record, task, [folder / name for name in weights_files(record)])
+    network = speakable(every_head(task, modules, shares_in(record)).eval()).to(device)
     shape = (2, int(record["network"]["channels"]), *record["inference"]["patch"])
     context = Context.of(record["network"].get("context"))
     shapes = (shape, (2, len(context))) if len(context) else (shape,)
     count = torch.export.Dim("batch", min=1, max=LARGEST_BATCH)
-    examples = tuple(torch.zeros(one, device=device) for one in shapes)
+    examples = tuple(torch.zeros(own, device=device) for own in shapes)
     sizes = tuple({0: count} for _ in shapes)
     path.parent.mkdir(parents=True, exist_ok=True)
     silent = StringIO()  # the compiler tells of its steps
     with tempfile.TemporaryDirectory(dir=path.parent) as room, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with redirect_stdout(silent), redirect_stderr(silent), torch.no_grad():
-            exported = torch.export.export(one, examples, dynamic_shapes=sizes)
+            exported = torch.export.export(network, examples, dynamic_shapes=sizes)
             made = torch._inductor.aoti_compile_and_package(exported, package_path=str(Path(room) / "network.pt2"))
         Path(made).replace(path)
 

@@ -27,12 +27,15 @@ class TorchEager:
     precision: str = "float32"
 
     def lacking(self, device: str) -> str | None:
+        """Why it cannot compute on this device, with the remedy; None where it can."""
         return None
 
     def files(self, record: Mapping[str, Any]) -> tuple[str, ...]:
+        """The files of a package that it reads."""
         return weights_files(record)
 
     def network(self, folder: Path, device: str, threads: int | None) -> Network:
+        """The network of a verified package."""
         record = package_record(folder)
         return averaged(record, [folder / name for name in self.files(record)], device, threads)
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from isocenter.lazy import torch
 from isocenter.networks import channels_last, memory_order, ordered
-from isocenter.runtime.device import bf16_pays
+from isocenter.runtime.device import MPS, bf16_pays
 from isocenter.runtime.package.backends.torch_eager import averaged
 from isocenter.runtime.package.contents import package_record, weights_files
 from isocenter.runtime.windows.slide import Network
@@ -45,14 +45,17 @@ class TorchHalf:
     precision: str = "bfloat16"
 
     def lacking(self, device: str) -> str | None:
-        if device == "mps" or not bf16_pays(device):
+        """Why it cannot compute on this device, with the remedy; None where it can."""
+        if device == MPS or not bf16_pays(device):
             return f"{device} does not compute in bfloat16 itself: choose --backend torch"
         return None
 
     def files(self, record: Mapping[str, Any]) -> tuple[str, ...]:
+        """The files of a package that it reads."""
         return weights_files(record)
 
     def network(self, folder: Path, device: str, threads: int | None) -> Network:
+        """The network of a verified package."""
         record = package_record(folder)
         return averaged(record, [folder / name for name in self.files(record)], device, threads, HalfNetwork)
 
