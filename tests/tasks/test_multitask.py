@@ -12,8 +12,9 @@ from isocenter import tasks
 from isocenter.errors import DatasetError, PlanError
 from isocenter.tasks.multitask.slabs import at_once
 from isocenter.training import Prepared
+from isocenter.training.data.joint_targets import kind_names, kind_of
 from isocenter.training.data.loader import Loader
-from isocenter.training.data.targets import Drawn, kind_of, moved
+from isocenter.training.data.targets import Drawn, moved
 from isocenter.training.step.loss import supervised
 from isocenter.transforms import Augmentation
 from isocenter.values import KNOWN, Case, Dataset, Dense, Geometry, Image, Prediction, Several, Target, Vector
@@ -216,7 +217,7 @@ def test_a_batch_of_cases_that_lack_labels_says_which_are_known():
     assert batch.targets["classification"][known["classification"]].tolist() == [1, 1]
     assert batch.targets["segmentation"].shape == (3, 4, 4)
     assert not batch.targets["segmentation"][~known["segmentation"]].any()
-    assert batch.kind.name == "classification:vector+segmentation:dense"
+    assert kind_names(batch.kind) == {"classification": "vector", "segmentation": "dense"}
 
 
 def test_each_part_follows_a_mirrored_image_in_its_own_way():

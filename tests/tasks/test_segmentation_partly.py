@@ -21,7 +21,8 @@ from isocenter.tasks.segmentation.readers import agreement, masks_of
 from isocenter.tasks.segmentation.target_codes import Codes
 from isocenter.tasks.segmentation.task import Segmentation
 from isocenter.tasks.shared.losses import TERMS
-from isocenter.training.data.targets import Drawn, kind_of, moved
+from isocenter.training.data.joint_targets import kind_of
+from isocenter.training.data.targets import Drawn, moved
 from isocenter.transforms import Augmentation, Normalisation, generator
 from isocenter.values import Case, CaseFacts, Dataset, Fingerprint, Geometry, Image, Label, Prediction, parts_of
 

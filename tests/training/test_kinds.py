@@ -10,8 +10,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from isocenter.runtime import Preprocessing
 from isocenter.training import Prepared
 from isocenter.training.data import targets as kinds
+from isocenter.training.data.joint_targets import kind_named, kind_names, kind_of
 from isocenter.training.data.loader import Loader
-from isocenter.training.data.targets import KINDS, Drawn, kind_named, kind_of
+from isocenter.training.data.targets import KINDS, Drawn
 from isocenter.transforms import Augmentation, Normalisation
 from isocenter.values import Boxes, Dense, Geometry, Image, Instances, Target, Vector
 
@@ -20,7 +21,7 @@ BOXES = kind_of(Boxes(2))
 
 def test_every_kind_is_found_under_its_own_name():
     for head, kind in KINDS.items():
-        assert kind_named(kind.name) is kind, head
+        assert kind_named(kind_names(kind)) is kind, head
 
 
 def prepared(count: int, seed: int = 0, shape: tuple[int, ...] = (12, 12)) -> Prepared:

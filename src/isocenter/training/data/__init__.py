@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
+    from isocenter.training.data.joint_targets import kind_of_all
     from isocenter.training.data.loader import Batch, Loader
     from isocenter.training.data.sampling import BY_LOSS, Costs
     from isocenter.training.data.store import Prepared, keep_marked, prepare_all
-    from isocenter.training.data.targets import Drawn, kind_for, kind_of_all, moved
+    from isocenter.training.data.targets import Drawn, kind_for, moved
 
 __all__ = [
     "BY_LOSS",

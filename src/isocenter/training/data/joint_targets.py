@@ -1,4 +1,4 @@
-"""Targets of several parts as one: each is cut, moved and batched as its own kind is, and some may be missing."""
+"""Targets of several parts, joined: each is cut, moved and batched as its own kind is, and some may be missing."""
 
 from __future__ import annotations
 
@@ -10,80 +10,82 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.runtime import Preprocessing, Trace
+from isocenter.training.data.targets import KINDS, Drawn, Kind, Positions
 from isocenter.transforms import Following, Warp
-from isocenter.values import KNOWN, Array, Region, Target
+from isocenter.values import KNOWN, Array, Head, Region, Target
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from isocenter.training.data.targets import Drawn, Kind, Positions
-
-# Between the names of several kinds that are stored as one: part:kind+part:kind.
-OF, AND = ":", "+"
-
 
 @dataclass(frozen=True)
-class Together:
+class JointTargets:
     """{part: its target}, without the parts of which nothing is known about the case.
 
     In a batch every part has a target of every sample, and `KNOWN`, (batch, parts), says which of them are one.
     """
 
-    kinds: Mapping[str, Kind]
+    parts: Mapping[str, Kind]
+    name: ClassVar[str] = "joint"
     mixes: ClassVar[bool] = False
 
     @property
-    def name(self) -> str:
-        return AND.join(f"{part}{OF}{kind.name}" for part, kind in self.kinds.items())
-
-    @property
     def large(self) -> bool:
-        return any(kind.large for kind in self.kinds.values())
+        """Whether any part is."""
+        return any(kind.large for kind in self.parts.values())
 
     def prepared(self, target: Target, preprocessing: Preprocessing, trace: Trace) -> Any:
-        return {part: self.kinds[part].prepared(one, preprocessing, trace) for part, one in target.data.items()}
+        """On the network's grid."""
+        return {part: self.parts[part].prepared(one, preprocessing, trace) for part, one in target.data.items()}
 
     def stored(self, data: Any) -> Mapping[str, tuple[bool, Array]]:
-        return {part: self.kinds[part].stored(one)[""] for part, one in data.items()}
+        """By name, with whether it is large."""
+        return {part: self.parts[part].stored(one)[""] for part, one in data.items()}
 
     def opened(self, arrays: Mapping[str, Any]) -> Any:
-        return {part: arrays[part] for part in self.kinds if part in arrays}
+        """The inverse of `stored`."""
+        return {part: arrays[part] for part in self.parts if part in arrays}
 
     def positions(self, target: Target, data: Any, shape: Sequence[int]) -> Positions:
         """Of all parts that are known, one after the other."""
-        each = [self.kinds[part].positions(own, data[part], shape) for part, own in target.data.items()]
+        each = [self.parts[part].positions(own, data[part], shape) for part, own in target.data.items()]
         return dict(enumerate((where for one in each for where in one.values()), start=1))
 
     def cut(self, data: Any, region: Region) -> Any:
-        return {part: self.kinds[part].cut(one, region) for part, one in data.items()}
+        """What belongs to a region."""
+        return {part: self.parts[part].cut(one, region) for part, one in data.items()}
 
     def blank(self, targets: Sequence[Any], patch: Sequence[int]) -> Any:
-        known = {part: [one[part] for one in targets if part in one] for part in self.kinds}
-        return {part: kind.blank(known[part], patch) for part, kind in self.kinds.items() if known[part]}
+        """In the shape of a batch."""
+        known = {part: [one[part] for one in targets if part in one] for part in self.parts}
+        return {part: kind.blank(known[part], patch) for part, kind in self.parts.items() if known[part]}
 
     def alike(self, targets: Sequence[Any], blank: Any) -> Sequence[Any]:
+        """Of one shape."""
         filled = {
-            part: self.kinds[part].alike([one.get(part, nothing) for one in targets], nothing)
+            part: self.parts[part].alike([one.get(part, nothing) for one in targets], nothing)
             for part, nothing in blank.items()
         }
-        known = [np.array([part in one for part in self.kinds]) for one in targets]
+        known = [np.array([part in one for part in self.parts]) for one in targets]
         return [{**{part: each[n] for part, each in filled.items()}, KNOWN: one} for n, one in enumerate(known)]
 
     def following(self, targets: Any, spatial: tuple[int, ...], drawn: Drawn) -> Following:
+        """What moves with the images."""
         parts = {
-            part: self.kinds[part].following(one, spatial, drawn.parts[part])
+            part: self.parts[part].following(one, spatial, drawn.parts[part])
             for part, one in targets.items()
             if part != KNOWN
         }
-        return AllOf(parts, {part: drawn.parts[part].mirrored for part in parts}, targets[KNOWN])
+        return JointFollowing(parts, {part: drawn.parts[part].mirrored for part in parts}, targets[KNOWN])
 
     def coarse(self, targets: Any, spatial: Sequence[int], wanted: Sequence[int]) -> Any:
-        made = {part: self.kinds[part].coarse(one, spatial, wanted) for part, one in targets.items() if part != KNOWN}
+        """For outputs of another size."""
+        made = {part: self.parts[part].coarse(one, spatial, wanted) for part, one in targets.items() if part != KNOWN}
         return {**made, KNOWN: targets[KNOWN]}
 
 
 @dataclass(frozen=True, eq=False)
-class AllOf:
+class JointFollowing:
     """The targets of several parts, each of which follows the images in its own way.
 
     mirrored: {part: what its labels become when left and right change sides}
@@ -95,19 +97,48 @@ class AllOf:
 
     @property
     def targets(self) -> Any:
+        """The batch as it is now."""
         return {**{part: one.targets for part, one in self.parts.items()}, KNOWN: self.known}
 
-    def flipped(self, mirrored: NDArray[np.bool_]) -> AllOf:
+    def flipped(self, mirrored: NDArray[np.bool_]) -> JointFollowing:
+        """After the images were flipped."""
         return self._each(lambda part, one: one.flipped(mirrored))
 
-    def sides_changed(self, crossed: Tensor, mirrored: Sequence[int]) -> AllOf:
+    def sides_changed(self, crossed: Tensor, mirrored: Sequence[int]) -> JointFollowing:
+        """After left and right changed in the images."""
         return self._each(lambda part, one: one.sides_changed(crossed, self.mirrored[part] or ()))
 
-    def turned(self, turns: NDArray[np.intp]) -> AllOf:
+    def turned(self, turns: NDArray[np.intp]) -> JointFollowing:
+        """After the images were turned."""
         return self._each(lambda part, one: one.turned(turns))
 
-    def warped(self, warp: Warp) -> AllOf:
+    def warped(self, warp: Warp) -> JointFollowing:
+        """After the images were warped."""
         return self._each(lambda part, one: one.warped(warp))
 
-    def _each(self, change: Callable[[str, Following], Following]) -> AllOf:
+    def _each(self, change: Callable[[str, Following], Following]) -> JointFollowing:
         return replace(self, parts={part: change(part, one) for part, one in self.parts.items()})
+
+
+def kind_of(head: Head) -> Kind:
+    """The kind of a target for this head."""
+    if head.parts:
+        return JointTargets({part: kind_of(own) for part, own in head.parts.items()})
+    return KINDS[type(head)]
+
+
+def kind_of_all(kinds: Sequence[Kind]) -> Kind:
+    """The kind of all cases: each knows of several parts only the kinds that it has."""
+    parts = {part: own for kind in kinds for part, own in kind.parts.items()}
+    return JointTargets(dict(sorted(parts.items()))) if parts else kinds[0]
+
+
+def kind_names(kind: Kind) -> dict[str, str]:
+    """{part: the name of its kind} under which a target is stored; the part of a single kind has no name."""
+    return {part: own.name for part, own in kind.parts.items()} or {"": kind.name}
+
+
+def kind_named(names: Mapping[str, str]) -> Kind:
+    """The inverse of `kind_names`."""
+    parts = {part: next(kind for kind in KINDS.values() if kind.name == name) for part, name in names.items()}
+    return parts[""] if "" in parts else JointTargets(parts)

@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isocenter.lazy import torch
+from isocenter.training.data.joint_targets import kind_of_all
 from isocenter.training.data.sampling import Costs, Sampling
 from isocenter.training.data.store import Prepared
-from isocenter.training.data.targets import Kind, kind_for, kind_of_all
+from isocenter.training.data.targets import Kind, kind_for
 from isocenter.transforms import child, some_of
 from isocenter.values import Array, Region
 

@@ -22,16 +22,19 @@ from numpy.typing import NDArray
 from isocenter.errors import IsocenterError
 from isocenter.files import cache_folder, content_hash, sweep, written
 from isocenter.runtime import Context, Preprocessing, digest, in_threads
-from isocenter.tasks import Task
-from isocenter.training.data.targets import Kind, kind_for, kind_named, kind_of
+from isocenter.tasks import Task, parts_of
+from isocenter.training.data.joint_targets import kind_named, kind_names, kind_of
+from isocenter.training.data.targets import Kind, kind_for
 from isocenter.transforms import stacked
 from isocenter.values import Array, Case, Region
 
 # Raised when prepared arrays would come out otherwise than before.
 LAYOUT = 5
+# The same for targets of several parts.
+JOINT_LAYOUT = 1
 # Each case is read by a thread of its own already.
 READING = {"nthreads": 1}
-TARGET = "target"
+TARGET, KIND = "target", "kind"
 MARKED = "marked.b2nd"
 Progress = Callable[[int, int], None]
 
@@ -183,6 +186,7 @@ def _prepared(
         task.name,
         dict(task.target_settings),
         *([] if marked is None else [digest(marked)]),
+        *([JOINT_LAYOUT] if parts_of(task) else []),
     ]
     key = hashlib.sha256(json.dumps(made_from, sort_keys=True, default=list).encode()).hexdigest()
     place = folder / key[:2] / key
@@ -197,7 +201,8 @@ def _write(place: Path, case: Case, preprocessing: Preprocessing, task: Task, ma
     target = task.target(case)
     kind = kind_of(target.head)
     data = kind.prepared(target, preprocessing, trace)
-    facts: dict[str, Any] = {"steps": np.array(trace.steps), "kind": np.array(kind.name)}
+    facts: dict[str, Any] = {"steps": np.array(trace.steps)}
+    facts |= {_named(part, KIND): np.array(name) for part, name in kind_names(kind).items()}
     if preprocessing.absent:
         facts["there"] = np.array(preprocessing.present(whole, case.id))
     for channel, found in kind.positions(target, data, trace.padded).items():
@@ -232,18 +237,24 @@ def _open(place: Path, case: str) -> Prepared:
     positions = tuple(facts[f"positions_{channel}"] for channel in channels)
     targets: dict[str, Any] = {name: array for name, array in facts.items() if name.startswith(TARGET)}
     targets |= {path.stem: _unpacked(path) for path in place.glob(f"{TARGET}*.b2nd")}
-    arrays = {name.removeprefix(TARGET).removeprefix("_"): array for name, array in targets.items()}
+    arrays = {_part(name, TARGET): array for name, array in targets.items()}
     image: Any = _unpacked(place / "image.b2nd")
     # Prepared before boxes were: as its shape says.
-    kind = kind_named(str(facts["kind"])) if "kind" in facts else kind_for(arrays[""].ndim, image.ndim - 1)
+    names = {_part(name, KIND): str(value) for name, value in facts.items() if name.startswith(KIND)}
+    kind = kind_named(names) if names else kind_for(arrays[""].ndim, image.ndim - 1)
     marked: Any = _unpacked(place / MARKED) if (place / MARKED).is_file() else None
     steps = tuple(facts["steps"].tolist())
     return Prepared(case, image, kind.opened(arrays), positions, steps, kind, marked=marked, there=facts.get("there"))
 
 
-def _named(part: str) -> str:
-    """What the target of a part is called in the cache."""
-    return f"{TARGET}_{part}" if part else TARGET
+def _named(part: str, fact: str = TARGET) -> str:
+    """The name that a fact of a part has in the cache."""
+    return f"{fact}_{part}" if part else fact
+
+
+def _part(name: str, fact: str) -> str:
+    """The inverse of `_named`."""
+    return name.removeprefix(fact).removeprefix("_")
 
 
 def _size(array: Array) -> int:

@@ -1,12 +1,13 @@
-"""How a target of each kind is prepared, cut, batched and moved as its image is. A new kind is one class here.
+"""Kinds of target: each is prepared, cut, batched and moved as its image is. A new kind is one class here.
 
-Nothing else of the training asks of which kind a target is.
+No other part of the training asks of which kind a target is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
@@ -14,7 +15,6 @@ from numpy.typing import NDArray
 
 from isocenter.lazy import torch
 from isocenter.runtime import Preprocessing, Trace
-from isocenter.training.data.joint_targets import AND, OF, Together
 from isocenter.transforms import (
     Augmentation,
     Corners,
@@ -26,7 +26,7 @@ from isocenter.transforms import (
     names_sides,
     sides_changed,
 )
-from isocenter.values import Array, Boxes, Dense, Head, Instances, Region, Target, Vector
+from isocenter.values import Array, Boxes, Dense, Instances, Region, Target, Vector
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,19 +41,23 @@ Positions = Mapping[int, NDArray[np.int32]]
 class Kind(Protocol):
     """What a target does on its way into a batch.
 
-    name:  under which it is stored
-    large: whether it is stored in chunks, of which a part is read without the rest
-    mixes: whether images can be mixed in pairs, with losses of both targets
+    parts: the kinds that it joins, by the name of their part; empty for a single kind
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The name under which it is stored."""
 
     @property
-    def large(self) -> bool: ...
+    def large(self) -> bool:
+        """Whether it is stored in chunks, of which a part is read without the rest."""
 
     @property
-    def mixes(self) -> bool: ...
+    def mixes(self) -> bool:
+        """Whether images can be mixed in pairs, with losses of both targets."""
+
+    @property
+    def parts(self) -> Mapping[str, Kind]: ...
 
     def prepared(self, target: Target, preprocessing: Preprocessing, trace: Trace) -> Any:
         """The target on the network's grid."""
@@ -71,7 +75,7 @@ class Kind(Protocol):
         """What belongs to a region of the network's grid."""
 
     def blank(self, targets: Sequence[Any], patch: Sequence[int]) -> Any:
-        """A target that says nothing, in the shape that all have in a batch. targets: of all cases"""
+        """A target for what is not known, in the shape that all have in a batch. targets: of all cases"""
 
     def alike(self, targets: Sequence[Any], blank: Any) -> Sequence[Any]:
         """Of one shape, so that they can be stacked."""
@@ -90,7 +94,7 @@ class Drawn:
     generators: one a sample
     steps:      mm of a voxel per axis
     mirrored:   what labels become in a mirror
-    outside:    what a label map says beyond the image
+    outside:    the value of a label map beyond the image
     parts:      the same of each part of a task that is made of tasks
     """
 
@@ -106,15 +110,16 @@ def moved(
 ) -> Moved:
     """(batch, channels, *patch) images and their targets, changed alike.
 
-    marked: the last channel are numbers of labels that a network before marked: they move as labels do, keep what
-            befalls intensities away, and are marked less well now and then
+    marked: whether the last channel holds numbers of labels from a stage before: they move as labels do, their
+            intensities stay as they are, and now and then they are made worse
     """
     following: Following = kind.following(targets, tuple(images.shape[2:]), drawn)
     if marked:
         following, images = WithMarks(following, LabelMap(images[:, -1].to(torch.uint8))), images[:, :-1]
     images, followed, _ = augmentation.moved(images, following, drawn.generators, drawn.steps, mirrored=drawn.mirrored)
     assert followed is not None  # noqa: S101 - it was given
-    if isinstance(followed, WithMarks):
+    if marked:
+        assert isinstance(followed, WithMarks)  # noqa: S101 - they were given so
         numbers = augmentation.mistaken(followed.marks.labels, drawn.generators)
         images, followed = torch.cat([images, numbers[:, None].to(images.dtype)], dim=1), followed.target
     return images, followed.targets
@@ -122,25 +127,30 @@ def moved(
 
 @dataclass(frozen=True, eq=False)
 class WithMarks:
-    """A batch of targets, and of labels that were marked before, which follow the images as label maps do."""
+    """A batch of targets, and of labels from a stage before, which follow the images as label maps do."""
 
     target: Following
     marks: LabelMap
 
     @property
     def targets(self) -> Any:
+        """The batch as it is now."""
         return self.target.targets
 
     def flipped(self, mirrored: NDArray[np.bool_]) -> WithMarks:
+        """After the images were flipped."""
         return WithMarks(self.target.flipped(mirrored), self.marks.flipped(mirrored))
 
     def sides_changed(self, crossed: Tensor, mirrored: Sequence[int]) -> WithMarks:
+        """After left and right changed in the images."""
         return WithMarks(self.target.sides_changed(crossed, mirrored), self.marks.sides_changed(crossed, mirrored))
 
     def turned(self, turns: NDArray[np.intp]) -> WithMarks:
+        """After the images were turned."""
         return WithMarks(self.target.turned(turns), self.marks.turned(turns))
 
     def warped(self, warp: Warp) -> WithMarks:
+        """After the images were warped."""
         return WithMarks(self.target.warped(warp), self.marks.warped(warp))
 
 
@@ -148,40 +158,50 @@ class OneArray:
     """A target that is stored as the array that it is."""
 
     large: ClassVar[bool] = False
+    parts: ClassVar[Mapping[str, Kind]] = MappingProxyType({})
 
     def stored(self, data: Array) -> Mapping[str, tuple[bool, Array]]:
+        """By name, with whether it is large."""
         return {"": (self.large, data)}
 
     def opened(self, arrays: Mapping[str, Any]) -> Any:
+        """The inverse of `stored`."""
         return arrays[""]
 
 
 @dataclass(frozen=True)
-class OfTheWhole(OneArray):
+class VectorTargets(OneArray):
     """() or (size,) numbers that hold for the whole image."""
 
     name: ClassVar[str] = "vector"
     mixes: ClassVar[bool] = True
 
     def prepared(self, target: Target, preprocessing: Preprocessing, trace: Trace) -> Array:
+        """On the network's grid."""
         return target.data
 
     def positions(self, target: Target, data: Array, shape: Sequence[int]) -> Positions:
+        """For centring patches."""
         return {}
 
     def cut(self, data: Array, region: Region) -> Array:
+        """What belongs to a region."""
         return np.asarray(data)
 
     def blank(self, targets: Sequence[Array], patch: Sequence[int]) -> Array:
+        """In the shape of a batch."""
         return np.zeros_like(np.asarray(targets[0]))
 
     def alike(self, targets: Sequence[Array], blank: Array) -> Sequence[Array]:
+        """Of one shape."""
         return targets
 
     def following(self, targets: Tensor, spatial: tuple[int, ...], drawn: Drawn) -> Following:
+        """What moves with the images."""
         return Unmoved(targets)
 
     def coarse(self, targets: Tensor, spatial: Sequence[int], wanted: Sequence[int]) -> Tensor:
+        """For outputs of another size."""
         return targets
 
 
@@ -192,20 +212,24 @@ class Unmoved:
     targets: Tensor
 
     def flipped(self, mirrored: NDArray[np.bool_]) -> Unmoved:
+        """After the images were flipped."""
         return self
 
     def sides_changed(self, crossed: Tensor, mirrored: Sequence[int]) -> Unmoved:
+        """After left and right changed in the images."""
         return Unmoved(vectors_changed(self.targets, crossed, mirrored))
 
     def turned(self, turns: NDArray[np.intp]) -> Unmoved:
+        """After the images were turned."""
         return self
 
     def warped(self, warp: Warp) -> Unmoved:
+        """After the images were warped."""
         return self
 
 
 @dataclass(frozen=True)
-class EveryVoxel(OneArray):
+class LabelTargets(OneArray):
     """(*spatial) label values."""
 
     name: ClassVar[str] = "dense"
@@ -213,22 +237,28 @@ class EveryVoxel(OneArray):
     mixes: ClassVar[bool] = False
 
     def prepared(self, target: Target, preprocessing: Preprocessing, trace: Trace) -> Array:
+        """On the network's grid."""
         return preprocessing.labels(target.data, trace, target.outside)
 
     def positions(self, target: Target, data: Array, shape: Sequence[int]) -> Positions:
+        """For centring patches."""
         groups = target.structures or tuple((channel,) for channel in range(1, target.head.count))
         return {n: _some(np.argwhere(np.isin(data, values)), n) for n, values in enumerate(groups, start=1)}
 
     def cut(self, data: Array, region: Region) -> Array:
+        """What belongs to a region."""
         return np.asarray(data[region] if region else data)
 
     def blank(self, targets: Sequence[Array], patch: Sequence[int]) -> Array:
+        """In the shape of a batch."""
         return np.zeros(tuple(patch), dtype=targets[0].dtype)
 
     def alike(self, targets: Sequence[Array], blank: Array) -> Sequence[Array]:
+        """Of one shape."""
         return targets
 
     def following(self, targets: Tensor, spatial: tuple[int, ...], drawn: Drawn) -> Following:
+        """What moves with the images."""
         return LabelMap(targets, drawn.outside)
 
     def coarse(self, targets: Tensor, spatial: Sequence[int], wanted: Sequence[int]) -> Tensor:
@@ -240,7 +270,7 @@ class EveryVoxel(OneArray):
 
 
 @dataclass(frozen=True)
-class ObjectByObject(EveryVoxel):
+class InstanceTargets(LabelTargets):
     """(*spatial) int32 numbers of objects, 0 where there is none.
 
     What a network learns of them is made of the numbers after they have moved: a distance would not stay one.
@@ -249,17 +279,20 @@ class ObjectByObject(EveryVoxel):
     name: ClassVar[str] = "instances"
 
     def prepared(self, target: Target, preprocessing: Preprocessing, trace: Trace) -> Array:
+        """On the network's grid."""
         return preprocessing.labels(target.data, trace).astype(np.int32)
 
     def positions(self, target: Target, data: Array, shape: Sequence[int]) -> Positions:
+        """For centring patches."""
         return {1: _some(np.argwhere(data > 0), 1)}
 
     def following(self, targets: Tensor, spatial: tuple[int, ...], drawn: Drawn) -> Following:
+        """What moves with the images."""
         return ObjectMap(targets)
 
 
 @dataclass(frozen=True)
-class BoxByBox(OneArray):
+class BoxTargets(OneArray):
     """(n, 1 + 2 * axes) float32: class, where it begins on every axis, where it ends; edges in voxels.
 
     In a batch all have the same number of rows; those of class -1 are none. A box belongs to a patch that holds its
@@ -270,14 +303,17 @@ class BoxByBox(OneArray):
     mixes: ClassVar[bool] = False
 
     def prepared(self, target: Target, preprocessing: Preprocessing, trace: Trace) -> Array:
+        """On the network's grid."""
         given = np.asarray(target.data, dtype=np.float64)
         return np.concatenate([given[:, :1], trace.boxes(given[:, 1:])], axis=1).astype(np.float32)
 
     def positions(self, target: Target, data: Array, shape: Sequence[int]) -> Positions:
+        """For centring patches."""
         centres = np.clip(np.floor(_centres(data)), 0, np.asarray(shape) - 1).astype(np.int32)
         return {one + 1: _some(centres[data[:, 0] == one], one + 1) for one in range(target.head.count)}
 
     def cut(self, data: Array, region: Region) -> Array:
+        """What belongs to a region."""
         if not region:
             return np.asarray(data)
         low, high = (np.array([getattr(part, end) for part in region]) for end in ("start", "stop"))
@@ -286,47 +322,30 @@ class BoxByBox(OneArray):
         return inside - np.array([0, *low, *low], dtype=inside.dtype)
 
     def blank(self, targets: Sequence[Array], patch: Sequence[int]) -> Array:
+        """In the shape of a batch."""
         most = max(one.shape[0] for one in targets)
         return np.full((most, targets[0].shape[1]), -1, dtype=targets[0].dtype)
 
     def alike(self, targets: Sequence[Array], blank: Array) -> Sequence[Array]:
+        """Of one shape."""
         return [np.concatenate([one, blank[len(one) :]]) for one in targets]
 
     def following(self, targets: Tensor, spatial: tuple[int, ...], drawn: Drawn) -> Following:
+        """What moves with the images."""
         return Corners(targets, spatial)
 
     def coarse(self, targets: Tensor, spatial: Sequence[int], wanted: Sequence[int]) -> Tensor:
+        """For outputs of another size."""
         factors = [new / old for new, old in zip(wanted, spatial, strict=True)]
         return targets * targets.new_tensor([1.0, *factors, *factors])
 
 
 KINDS: Mapping[type, Kind] = {
-    Vector: OfTheWhole(),
-    Dense: EveryVoxel(),
-    Boxes: BoxByBox(),
-    Instances: ObjectByObject(),
+    Vector: VectorTargets(),
+    Dense: LabelTargets(),
+    Boxes: BoxTargets(),
+    Instances: InstanceTargets(),
 }
-
-
-def kind_of(head: Head) -> Kind:
-    """What a target for this head does on its way."""
-    if head.parts:
-        return Together({part: kind_of(one) for part, one in head.parts.items()})
-    return KINDS[type(head)]
-
-
-def kind_of_all(kinds: Sequence[Kind]) -> Kind:
-    """That of cases together: each knows of several parts only the kinds that it has."""
-    parts = {part: kind for one in kinds if isinstance(one, Together) for part, kind in one.kinds.items()}
-    return Together(dict(sorted(parts.items()))) if parts else kinds[0]
-
-
-def kind_named(name: str) -> Kind:
-    """The kind under whose name a target was stored."""
-    if OF in name:
-        named = (one.split(OF) for one in name.split(AND))
-        return Together({part: kind_named(of) for part, of in named})
-    return next(kind for kind in KINDS.values() if kind.name == name)
 
 
 def kind_for(ndim: int, axes: int) -> Kind:
@@ -348,10 +367,10 @@ def vectors_changed(targets: Tensor, crossed: Tensor, mirrored: Sequence[int] | 
 
 def _some(where: NDArray[Any], channel: int) -> NDArray[np.int32]:
     """(up to POSITIONS, axes) of all positions."""
-    found = where.astype(np.int32)
-    if len(found) <= POSITIONS:
-        return found
-    return found[generator(0, 0, len(found), channel).choice(len(found), POSITIONS, replace=False)]
+    known = where.astype(np.int32)
+    if len(known) <= POSITIONS:
+        return known
+    return known[generator(0, 0, len(known), channel).choice(len(known), POSITIONS, replace=False)]
 
 
 def _centres(data: Array) -> NDArray[Any]:
