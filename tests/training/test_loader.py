@@ -210,7 +210,7 @@ def of_several(there: tuple[bool, ...], left_out: float) -> Loader:
         Prepared(str(n), np.ones((3, 4, 4), np.float32), np.int64(n % 2), (), (1.0, 1.0), context=context, there=has)
         for n in range(4)
     ]
-    return Loader(found, (4, 4), 4, 0.0, 7, images=(0, 1, 2), left_out=left_out, told=True)
+    return Loader(found, (4, 4), 4, 0.0, 7, images=(0, 1, 2), left_out=left_out, flags=True)
 
 
 @given(st.lists(st.booleans(), min_size=3, max_size=3).filter(any), st.floats(0, 0.99), st.integers(0, 99))
@@ -229,7 +229,7 @@ def test_each_image_is_left_out_as_often_as_the_plan_says_and_both_channels_of_o
     kept = np.concatenate([made.of_step(step).there for step in range(300)])
     # A coin each; once in eight all three would go, and one of them stays.
     assert kept.mean(axis=0) == pytest.approx([1 / 2 + 1 / 8 / 3] * 3, abs=0.05)
-    paired = Loader(made.cases, (4, 4), 4, 0.0, 7, images=(0, 0, 1), left_out=0.5, told=True)
+    paired = Loader(made.cases, (4, 4), 4, 0.0, 7, images=(0, 0, 1), left_out=0.5, flags=True)
     kept = np.concatenate([paired.of_step(step).there for step in range(20)])
     assert_array_equal(kept[:, 0], kept[:, 1])
     assert not np.array_equal(kept[:, 0], kept[:, 2])

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     )
     from isocenter.training.data import Batch, Loader, Prepared, keep_marked, prepare_all
     from isocenter.training.length import FEWER, FEWEST_STEPS, Pace, Speed, replan
-    from isocenter.training.linear import Alone, covariates_alone
-    from isocenter.training.members import Answers, Weighed, equal, heard, weighed
+    from isocenter.training.linear import CovariateModel, fit_covariate_model
+    from isocenter.training.members import MemberOutputs, MemberWeights, equal_weights, member_outputs, member_weights
     from isocenter.training.processes import SINGLE_PROCESS, Ranks
     from isocenter.training.recipe import train
     from isocenter.training.search_study import (
@@ -55,16 +55,17 @@ __all__ = [
     "STATE_SCHEMA",
     "SURE",
     "VALIDATION",
-    "Alone",
-    "Answers",
     "Batch",
     "Clock",
     "ClockedLength",
+    "CovariateModel",
     "Decided",
     "FixedLength",
     "HopelessError",
     "Length",
     "Loader",
+    "MemberOutputs",
+    "MemberWeights",
     "Moment",
     "Outcome",
     "Pace",
@@ -77,15 +78,15 @@ __all__ = [
     "Study",
     "Trial",
     "Tried",
-    "Weighed",
     "Work",
-    "covariates_alone",
     "draws_for",
-    "equal",
+    "equal_weights",
     "finished",
-    "heard",
+    "fit_covariate_model",
     "keep_marked",
     "length_of",
+    "member_outputs",
+    "member_weights",
     "prepare_all",
     "read_checkpoint",
     "recover",
@@ -96,7 +97,6 @@ __all__ = [
     "take_over",
     "train",
     "validation_of",
-    "weighed",
     "with_task",
     "write_checkpoint",
 ]

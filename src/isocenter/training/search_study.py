@@ -1,4 +1,4 @@
-"""Which trial of a search comes next, and which is hopeless: Optuna, kept in one SQLite file.
+"""The study of a search: the next trial, and which is hopeless, by Optuna in one SQLite file.
 
 Tree-structured Parzen estimators choose (Bergstra et al., NeurIPS 2011), and what lies below the median of the trials
 before it at the same point of its training is given up (Golovin et al., doi:10.1145/3097983.3098043).
@@ -48,9 +48,9 @@ class Tried:
 
 
 class Study:
-    """A search in a file: begun from a space, or found again as it was left.
+    """A search in a file: made for a space, or opened as it was left.
 
-    space: what may be tried; of a study that is found again, what it was begun with
+    space: what may be tried; of a study that was there before, the space that it was made for
     """
 
     def __init__(self, path: Path, space: Space, seed: int) -> None:
@@ -80,11 +80,12 @@ class Study:
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """What was kept beside the trials."""
-        found: Mapping[str, Any] = self._study.user_attrs
-        return found
+        """What was kept with the trials."""
+        attributes: Mapping[str, Any] = self._study.user_attrs
+        return attributes
 
     def keep(self, name: str, value: Any) -> None:
+        """A fact of the whole study."""
         self._study.set_user_attr(name, value)
 
     @property
@@ -129,10 +130,7 @@ class Study:
         }
 
     def _choices(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        return {
-            name: value if isinstance(self.space[name], Between) else json.loads(value)
-            for name, value in params.items()
-        }
+        return {name: json.loads(value) if _is_listed(self.space[name]) else value for name, value in params.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,6 +145,7 @@ class Trial:
 
     @property
     def number(self) -> int:
+        """Counted from 0, which is the plan as it stands."""
         return int(self.given.number)
 
     def is_hopeless(self, progress: float, value: float) -> bool:
@@ -182,4 +181,9 @@ def _missing() -> ResourceError:
 
 def _as_text(choices: Mapping[str, Any], space: Space) -> dict[str, Any]:
     """Choices as Optuna has them: of a list of values the text of one."""
-    return {name: value if isinstance(space[name], Between) else json.dumps(value) for name, value in choices.items()}
+    return {name: json.dumps(value) if _is_listed(space[name]) else value for name, value in choices.items()}
+
+
+def _is_listed(domain: Any) -> bool:
+    """Whether Optuna has the text of a value, of a list of them."""
+    return not isinstance(domain, Between)

@@ -15,11 +15,12 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import lightning_fabric
+import numpy as np
 
 from isocenter import networks
 from isocenter.lazy import torch
 from isocenter.planning import Network, Settings, Training
-from isocenter.runtime import Context, Model, TorchNetwork, build_module
+from isocenter.runtime import Context, Model, TorchNetwork, build_module, slide, with_covariates
 from isocenter.training.checkpoint import last_checkpoint, read_checkpoint, write_checkpoint
 from isocenter.training.data import BY_LOSS, Costs, Loader, Prepared
 from isocenter.training.length import most_steps
@@ -32,12 +33,12 @@ from isocenter.training.step import (
     Terms,
     batch_loss,
     bit_by_bit,
+    each_array,
     exact_where_thin,
     laid_as_weights,
     make_optimiser,
     terms_of,
 )
-from isocenter.training.validation import validate
 from isocenter.transforms import images_of
 
 if TYPE_CHECKING:
@@ -172,8 +173,35 @@ class Session:
         )
 
     def validated(self, cases: Sequence[Prepared], compute: Compute) -> dict[str, Tensor]:
-        """What the averaged weights come to on these cases, by case."""
-        return validate(self.model, self.averaged, cases, self.fabric.device, compute)
+        """{name: (cases, ...)} for the task's selection: whole cases on the network's grid, by the averaged weights.
+
+        In the precision of the training, without mirrored views.
+        """
+        averaged, device = self.averaged, self.fabric.device
+        averaged.eval()
+        collected: dict[str, list[Tensor]] = {}
+        inference, task = self.model.inference, self.model.task
+
+        def run(images: np.ndarray, *context: np.ndarray) -> Mapping[str, np.ndarray]:
+            covariates = [torch.from_numpy(one).to(device) for one in context]
+            with torch.inference_mode(), compute.autocast(device):
+                outputs = averaged(compute.ordered(averaged, torch.from_numpy(images).to(device)), *covariates)
+            return {name: output.float().cpu().numpy() for name, output in outputs.items()}
+
+        for case in (one.in_memory for one in cases):
+            image = case.seen(tuple(slice(0, size) for size in case.shape))
+            sums: dict[str, Tensor] = {}
+            seen = with_covariates(run, case.context)
+            for region, arrays in slide(
+                seen, image, inference.patch, overlap=inference.overlap, batch=4, merge=task.merge
+            ):
+                outputs = {name: torch.from_numpy(array)[None] for name, array in arrays.items()}
+                part = each_array(case.kind.cut(case.target, region), lambda array: torch.from_numpy(array)[None])
+                for name, value in task.quality(outputs, part).items():
+                    sums[name] = sums[name] + value if name in sums else value
+            for name, value in sums.items():
+                collected.setdefault(name, []).append(value)
+        return {name: torch.cat(values) for name, values in collected.items()}
 
     def keep(self, state: State, clock: Clock) -> None:
         """Write all from which the training goes on."""
@@ -215,7 +243,7 @@ def loader_of(settings: Settings, cases: Sequence[Prepared], ranks: Ranks) -> Lo
         pinned=chosen.device.startswith("cuda"),
         images=images_of(settings.preprocessing.channels),
         left_out=chosen.modality_dropout,
-        told=bool(Context.of(settings.network.context).channels),
+        flags=bool(Context.of(settings.network.context).channels),
     )
 
 

@@ -20,23 +20,22 @@ if TYPE_CHECKING:
 Decided = Callable[[Mapping[str, Decision]], None]
 # Returns the second by which training must end, for what the model has become.
 Recount = Callable[[Model], float]
-# When that is asked: by then the model predicts much as it will in the end.
-HALF_WAY = 0.5
+# Progress at which that is asked: by then the model predicts much as it will in the end.
+RECOUNT_AT = 0.5
 # A training by the clock looks at it at least so often, evenly over its progress.
 LOOKS_AT_THE_CLOCK = 10
 
 
 class Length(Protocol):
-    """How many steps a training takes, and how they are computed.
-
-    looks: how often, evenly over the progress, the length may be adjusted
-    """
+    """How many steps a training takes, and how they are computed."""
 
     @property
-    def clock(self) -> Clock: ...
+    def clock(self) -> Clock:
+        """The time of the training, and its deadline if it has one."""
 
     @property
-    def looks(self) -> int: ...
+    def looks(self) -> int:
+        """How often, evenly over the progress, the length may be adjusted."""
 
     def planned(self, session: Session) -> State:
         """The state before the first step: steps, validations, batch and how to compute."""
@@ -124,7 +123,7 @@ class ClockedLength:
         if state.speed is None or self.clock.deadline is None:
             return self, state
         length, state = self, replace(state, speed=state.speed.after(step=step))
-        if self.recount is not None and state.pace.progress(state.step) >= HALF_WAY:
+        if self.recount is not None and state.pace.progress(state.step) >= RECOUNT_AT:
             session.averaged.eval()
             length = replace(self, clock=replace(self.clock, deadline=self.recount(session.model)), recount=None)
         return length, length._replanned(state, session.most_steps)

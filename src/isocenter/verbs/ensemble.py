@@ -23,7 +23,7 @@ from isocenter.runtime import (
     write_members,
 )
 from isocenter.tasks import Task
-from isocenter.training import Weighed
+from isocenter.training import MemberWeights
 from isocenter.values import Dataset, Plan, Row
 from isocenter.verbs.compare import Comparison, cases_of, names_of, side_by_side
 from isocenter.verbs.ensembling import (
@@ -160,7 +160,9 @@ def _data_of(members: Sequence[Member], task: Task, data: str | Path | None) -> 
     return dataset
 
 
-def _tested(folder: Path, out: Path, joined: Joined, model: Model, said: Weighed, plan: Plan, seed: int) -> Ensemble:
+def _tested(
+    folder: Path, out: Path, joined: Joined, model: Model, said: MemberWeights, plan: Plan, seed: int
+) -> Ensemble:
     """What was measured, and the report, into the folder that becomes `out`."""
     members, dataset, parts = joined.members, joined.dataset, joined.parts
     primary, known = str(plan["evaluation.primary"]), bool(model.record.get("patients_known"))

@@ -6,7 +6,7 @@ Which case, which patch and which augmentation a batch holds is a function of th
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -29,7 +29,7 @@ AHEAD = 3
 # The kind of change that leaves images out, after those of the augmentation.
 LEFT_OUT = 2**16
 
-# Image, target, generator, spacing, what is told beside the image, and which channels are there.
+# Image, target, generator, spacing, covariates, and which channels are there.
 _Sample = tuple[
     NDArray[np.float32],
     Array,
@@ -44,7 +44,7 @@ _Sample = tuple[
 class Batch:
     """images: (batch, channels, *patch); targets: as their kind has them; one generator and one spacing each
 
-    context: (batch, entries) told beside the images; None for a network that sees images alone
+    context: (batch, entries) of covariates; None for a network that gets images only
     cases:   which they are, of the whole batch, also where this is a part of it
     there:   (batch, channels) 1 for each that is to be seen, 0 for one that is not; None where all are
     """
@@ -73,7 +73,7 @@ class Loader:
     pinned:     in memory from which a GPU copies while the processor goes on
     images:     (channels,) which image of a case each is of, where a case may lack some
     left_out:   how often each image of a case is left out, never all of them
-    told:       whether the last entries of the context are which channels are there
+    flags:      whether the last entries of the context state which channels are there
     """
 
     cases: Sequence[Prepared]
@@ -86,7 +86,7 @@ class Loader:
     pinned: bool = False
     images: tuple[int, ...] = ()
     left_out: float = 0.0
-    told: bool = False
+    flags: bool = False
 
     @cached_property
     def costs(self) -> Costs:
@@ -113,18 +113,13 @@ class Loader:
         # One spacing for the batch: all cases lie on the network's grid, small differences come from rounding.
         spacing = tuple(np.mean(steps, axis=0).tolist())
         alike = self._kind.alike(targets, self._blank)
-        told = None if contexts[0] is None else self._stacked(contexts)
+        context = None if contexts[0] is None else self._stacked(contexts)
         cases = tuple(self._sampling(step * self.batch + n)[0] for n in range(self.batch))
         seen = None if there[0] is None else self._stacked(there)
-        return Batch(self._stacked(images), self._stacked(alike), generators, spacing, self._kind, told, cases, seen)
+        return Batch(self._stacked(images), self._stacked(alike), generators, spacing, self._kind, context, cases, seen)
 
     def _stacked(self, arrays: Sequence[Any]) -> Any:
-        if isinstance(arrays[0], Mapping):
-            return {name: self._stacked([one[name] for one in arrays]) for name in arrays[0]}
-        if not self.pinned:
-            return np.stack(arrays)
-        whole = torch.empty((len(arrays), *arrays[0].shape), dtype=torch.from_numpy(arrays[0]).dtype, pin_memory=True)
-        return np.stack(arrays, out=whole.numpy())
+        return stacked_arrays(arrays, _pinned if self.pinned else np.stack)
 
     def _sample(self, number: int) -> _Sample:
         index, rng = self._sampling(number)
@@ -145,7 +140,7 @@ class Loader:
         return np.asarray(kept, dtype=np.float32)
 
     def _context(self, case: Prepared, there: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
-        if case.context is None or there is None or not self.told:
+        if case.context is None or there is None or not self.flags:
             return case.context
         return np.concatenate([case.context[: -len(there)], there])
 
@@ -181,3 +176,16 @@ class Loader:
             centre = positions[int(rng.integers(len(positions)))]
             start = np.clip(centre - np.asarray(self.patch) // 2, 0, room)
         return tuple(slice(int(s), int(s) + n) for s, n in zip(start, self.patch, strict=True))
+
+
+def stacked_arrays(arrays: Sequence[Any], stack: Callable[[Sequence[Array]], Array] = np.stack) -> Any:
+    """A batch of arrays; by name, where each is a mapping of several."""
+    if isinstance(arrays[0], Mapping):
+        return {name: stacked_arrays([one[name] for one in arrays], stack) for name in arrays[0]}
+    return stack(arrays)
+
+
+def _pinned(arrays: Sequence[Array]) -> Array:
+    """Stacked in memory from which a GPU copies while the processor goes on."""
+    whole = torch.empty((len(arrays), *arrays[0].shape), dtype=torch.from_numpy(arrays[0]).dtype, pin_memory=True)
+    return np.stack(arrays, out=whole.numpy())

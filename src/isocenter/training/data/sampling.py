@@ -1,4 +1,4 @@
-"""Which case a sample of a batch shows: a function of the seed and of the sample's number alone.
+"""The cases that the samples of a batch show: a function of the seed and of the sample's number.
 
 natural:      every case once an epoch
 balanced:     class after class, each as often as any other (Buda et al., arXiv:1710.05381)
@@ -57,9 +57,9 @@ class Costs:
     known: list[tuple[int, int, float]] = field(default_factory=list)
 
     def add(self, step: int, cases: Sequence[int], losses: Iterable[float]) -> None:
-        """What the cases of a step cost; a loss that is no number tells nothing."""
-        told = zip(cases, losses, strict=True)
-        self.known += [(step, case, float(loss)) for case, loss in told if np.isfinite(loss)]
+        """What the cases of a step cost; a loss that is no number is left out."""
+        each = zip(cases, losses, strict=True)
+        self.known += [(step, case, float(loss)) for case, loss in each if np.isfinite(loss)]
         epoch = step * self.batch // self.cases
         if epoch != (step - 1) * self.batch // self.cases:
             self._forget(self._last(epoch))
@@ -97,11 +97,7 @@ class Sampling:
 
     def __call__(self, number: int) -> tuple[int, np.random.Generator]:
         """The case of a sample, and what its patch and its augmentation are drawn from."""
-        if self.how == "natural":
-            return self._case_by_case(number)
-        if self.how == BY_LOSS:
-            return self._hard_ones_oftener(number)
-        return self._class_by_class(number) if self.how == "balanced" else self._epoch_by_epoch(number)
+        return DRAWS.get(self.how, Sampling._epoch_by_epoch)(self, number)
 
     def _case_by_case(self, number: int) -> tuple[int, np.random.Generator]:
         """Every case once an epoch."""
@@ -154,10 +150,18 @@ class Sampling:
     def _classes(self) -> list[NDArray[np.intp]]:
         """The numbers of the cases of each class: of those whose targets are alike."""
         targets = np.stack([np.atleast_1d(target) for target in self.targets])
-        if targets.dtype.kind == "f":
+        if np.issubdtype(targets.dtype, np.floating):
             targets = _levels(targets[:, 0])[:, None]
         _, owner = np.unique(targets, axis=0, return_inverse=True)
         return [np.flatnonzero(owner.ravel() == number) for number in range(int(owner.max()) + 1)]
+
+
+# How a sample's case is drawn; the others have so many cases of each class in an epoch.
+DRAWS: Mapping[str, Callable[[Sampling, int], tuple[int, np.random.Generator]]] = {
+    "natural": Sampling._case_by_case,
+    BY_LOSS: Sampling._hard_ones_oftener,
+    "balanced": Sampling._class_by_class,
+}
 
 
 def _levels(values: NDArray[Any]) -> NDArray[np.intp]:

@@ -53,6 +53,7 @@ class OnDisk:
 
     @property
     def ndim(self) -> int:
+        """Axes."""
         return len(self.shape)
 
     def __getitem__(self, region: Any) -> NDArray[Any]:
@@ -71,8 +72,8 @@ class Prepared:
     positions: per structure (up to `kinds.POSITIONS`, axes) where it lies; empty for a vector
     steps:     length of a voxel per axis
     kind:      of target; as its shape says where nobody named it
-    context:   (entries,) told the network beside the image; None where it sees images alone
-    marked:    (*spatial) numbers of labels that a network before marked; None where the network sees images alone
+    context:   (entries,) covariates; None where the network gets images only
+    marked:    (*spatial) numbers of labels from a stage before; None where there is none
     there:     (channels,) which of them the case has; None where a case has all
     """
 
@@ -92,10 +93,12 @@ class Prepared:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Voxels an axis, without the channels."""
         return tuple(self.image.shape[1:])
 
     @property
     def nbytes(self) -> int:
+        """Bytes that its arrays take in memory."""
         targets = [array for _, array in self.kind.stored(self.target).values()]
         targets += [] if self.marked is None else [self.marked]
         return int(np.prod(self.image.shape)) * 4 + sum(_size(array) for array in targets)
@@ -135,14 +138,14 @@ def prepare_all(
 
     memory:  bytes; arrays that fit into them together are kept in memory, else patches are read from disk
     reading: what a person decided about how the files are read, as far as it changes the voxels
-    context: what the network is told of a patient beside the image
+    context: the covariates that the network gets
     marked:  {case id: what a network before marked in it, as `keep_marked` has written it}
     """
     folder = cache_folder() / "prepared"
     for shelf in folder.glob("*"):
         sweep(shelf)
 
-    def one(case: Case) -> Prepared:
+    def prepare(case: Case) -> Prepared:
         before = None if marked is None else marked[case.id]
         made = _prepared(case, preprocessing, task, reading or {}, folder, before)
         if not context:
@@ -152,7 +155,7 @@ def prepare_all(
         return replace(made, context=context.vector(case.covariates, there)[0])
 
     prepared: dict[int, Prepared] = {}
-    for number, outcome in in_threads(threads, one, cases):
+    for number, outcome in in_threads(threads, prepare, cases):
         if isinstance(outcome, IsocenterError):
             raise outcome
         prepared[number] = outcome
@@ -205,8 +208,8 @@ def _write(place: Path, case: Case, preprocessing: Preprocessing, task: Task, ma
     facts |= {_named(part, KIND): np.array(name) for part, name in kind_names(kind).items()}
     if preprocessing.absent:
         facts["there"] = np.array(preprocessing.present(whole, case.id))
-    for channel, found in kind.positions(target, data, trace.padded).items():
-        facts[f"positions_{channel}"] = found
+    for channel, positions in kind.positions(target, data, trace.padded).items():
+        facts[f"positions_{channel}"] = positions
     with written(place, overwrite=True) as partial:
         partial.mkdir()
         _pack(image, partial / "image.b2nd")

@@ -39,10 +39,7 @@ Positions = Mapping[int, NDArray[np.int32]]
 
 
 class Kind(Protocol):
-    """What a target does on its way into a batch.
-
-    parts: the kinds that it joins, by the name of their part; empty for a single kind
-    """
+    """What a target does on its way into a batch."""
 
     @property
     def name(self) -> str:
@@ -57,7 +54,8 @@ class Kind(Protocol):
         """Whether images can be mixed in pairs, with losses of both targets."""
 
     @property
-    def parts(self) -> Mapping[str, Kind]: ...
+    def parts(self) -> Mapping[str, Kind]:
+        """The kinds that it joins, by the name of their part; empty for a single kind."""
 
     def prepared(self, target: Target, preprocessing: Preprocessing, trace: Trace) -> Any:
         """The target on the network's grid."""

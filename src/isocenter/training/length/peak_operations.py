@@ -1,4 +1,4 @@
-"""The share of what the machine can do that a step reaches: its operations, against the best convolution alone."""
+"""The share of what the machine can do that a step reaches: its operations, against the machine's best convolution."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ class Shape:
 
     @property
     def words(self) -> str:
+        """The convolution in words."""
         kernel, spatial = (" x ".join(str(n) for n in sizes[2:]) for sizes in (self.weight, self.images))
         return f"{self.weight[1]} to {self.weight[0]} channels, {kernel} over {spatial}"
 
@@ -77,10 +78,10 @@ def measured_peak(module: Module, shapes: Sequence[Shape], *, half: bool, device
 
     None for a network without convolutions.
     """
-    dtype, found = torch.bfloat16 if half else torch.float32, memory_order(module)
-    if found is None:
+    dtype, known = torch.bfloat16 if half else torch.float32, memory_order(module)
+    if known is None:
         return None
-    orders = {"plain": torch.contiguous_format, "channels-last": found[1]}
+    orders = {"plain": torch.contiguous_format, "channels-last": known[1]}
     reached: list[Peak] = []
     for shape, (name, order) in product(shapes[:MOST_SHAPES], orders.items()):
         images = torch.randn(shape.images, dtype=dtype, device=device).contiguous(memory_format=order)

@@ -1,4 +1,4 @@
-"""How far a training is, between 0 and 1, and what follows from that: rate, average, moments to validate.
+"""The progress of a training, between 0 and 1, and what follows from it: rate, average, times to validate.
 
 Everything follows the progress, never the clock. So the number of steps may change on the way, when the machine turns
 out slower or faster than a probe said, and the rate goes on without a jump.
@@ -7,6 +7,7 @@ out slower or faster than a probe said, and the rate goes on without a jump.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from isocenter.planning import Training
@@ -111,15 +112,20 @@ def replan(
     return anew, because
 
 
+# What is left of a rate when so much of the way down, 0 to 1, is behind.
+SCHEDULES: Mapping[str, Callable[[float, float], float]] = {
+    "poly": lambda rate, down: rate * float((1 - down) ** POLY),
+    "cosine": lambda rate, down: rate * 0.5 * (1 + math.cos(math.pi * down)),
+}
+
+
 def rate(progress: float, stride: float, chosen: Training) -> float:
     """Linear warm-up, then a half cosine (arXiv:1608.03983) or a polynomial, to zero at the end."""
     if progress < chosen.warmup - ROUNDING:
         return chosen.learning_rate * min(1.0, (progress + stride) / chosen.warmup)
     down = (progress - chosen.warmup) / max(ROUNDING, 1 - chosen.warmup)
     down = min(1.0, max(0.0, down))
-    if chosen.schedule == "poly":
-        return chosen.learning_rate * float((1 - down) ** POLY)
-    return chosen.learning_rate * 0.5 * (1 + math.cos(math.pi * down))
+    return SCHEDULES[chosen.schedule](chosen.learning_rate, down)
 
 
 def decay(step: int, stride: float, chosen: Training) -> float:

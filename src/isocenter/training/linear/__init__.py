@@ -1,4 +1,4 @@
-"""Linear models of covariates alone, the measure for what images add."""
+"""Linear models of covariates, the measure for what images add."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.training.linear.covariate_model import Alone, covariates_alone
+    from isocenter.training.linear.covariate_model import CovariateModel, fit_covariate_model
 
 __all__ = [
-    "Alone",
-    "covariates_alone",
+    "CovariateModel",
+    "fit_covariate_model",
 ]
 
 if not TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """Linear models on thousands of columns: an elastic net by a task's own loss, its strength chosen by training cases.
 
 Zou and Hastie 2005, doi:10.1111/j.1467-9868.2005.00503.x; minimised by proximal gradients with momentum, Beck and
-Teboulle 2009, doi:10.1137/080716542. Columns that go together share what they tell, and most have no weight at all.
+Teboulle 2009, doi:10.1137/080716542. Columns that are correlated share a weight, and most have none.
 """
 
 from __future__ import annotations
@@ -38,54 +38,54 @@ class Sparse:
     used: int
 
 
-def sparse(told: Tensor, outputs: int, cost: Cost, patients: Sequence[str], *, seed: int) -> Sparse:
-    """The weights whose strength of penalty foretells held-out patients of these cases best.
+def sparse(columns: Tensor, outputs: int, cost: Cost, patients: Sequence[str], *, seed: int) -> Sparse:
+    """The weights whose strength of penalty predicts held-out patients of these cases best.
 
-    told: (cases, entries)
+    columns: (cases, entries)
     """
-    every = list(range(len(told)))
-    start = fitted(told, outputs, cost, every, np.inf)
-    strengths = strongest(told, cost, every, start) * np.geomspace(1, WEAKEST, STRENGTHS)
+    every = list(range(len(columns)))
+    start = fitted(columns, outputs, cost, every, np.inf)
+    strengths = strongest(columns, cost, every, start) * np.geomspace(1, WEAKEST, STRENGTHS)
     costs = np.zeros(STRENGTHS)
     for held_out in inner_folds(patients, seed):
         others = [n for n in every if n not in held_out]
         weights = start
         for place, strength in enumerate(strengths):
-            weights = fitted(told, outputs, cost, others, float(strength), weights)
-            costs[place] += float(cost(_answers(told[list(held_out)], weights), list(held_out))) * len(held_out)
+            weights = fitted(columns, outputs, cost, others, float(strength), weights)
+            costs[place] += float(cost(_answers(columns[list(held_out)], weights), list(held_out))) * len(held_out)
     costs[~np.isfinite(costs)] = np.inf  # a fold without any event, say
     best, weights = int(np.argmin(costs)), start
     for strength in strengths[: best + 1]:
-        weights = fitted(told, outputs, cost, every, float(strength), weights)
+        weights = fitted(columns, outputs, cost, every, float(strength), weights)
     used = int((weights[1:] != 0).any(dim=1).sum())
     return Sparse(weights.numpy(), float(strengths[best]), used)
 
 
 def inner_folds(patients: Sequence[str], seed: int) -> list[frozenset[int]]:
-    """Rows of cases that are held out in turn, all of a patient together."""
+    """Rows of cases that are held out in turn, all of a patient in one fold."""
     names = sorted(set(patients))
     order = np.random.default_rng(seed).permutation(len(names))
     fold = {names[n]: place % INNER_FOLDS for place, n in enumerate(order)}
-    found = (frozenset(n for n, one in enumerate(patients) if fold[one] == k) for k in range(INNER_FOLDS))
-    return [one for one in found if one]
+    rows = (frozenset(n for n, one in enumerate(patients) if fold[one] == k) for k in range(INNER_FOLDS))
+    return [one for one in rows if one]
 
 
-def strongest(told: Tensor, cost: Cost, rows: Sequence[int], start: Tensor) -> float:
+def strongest(columns: Tensor, cost: Cost, rows: Sequence[int], start: Tensor) -> float:
     """The weakest penalty under which no column has a weight, beside these intercepts."""
-    _, slope = _slope(told[list(rows)], cost, rows, start)
+    _, slope = _slope(columns[list(rows)], cost, rows, start)
     return float(slope[1:].abs().max()) / SHARE
 
 
 def fitted(
-    told: Tensor, outputs: int, cost: Cost, rows: Sequence[int], strength: float, start: Tensor | None = None
+    columns: Tensor, outputs: int, cost: Cost, rows: Sequence[int], strength: float, start: Tensor | None = None
 ) -> Tensor:
     """(1 + entries, outputs): the weights of least cost and penalty.
 
-    strength: of the penalty; inf for intercepts alone
-    start:    from where to begin, such as the weights of a stronger penalty
+    strength: of the penalty; inf for intercepts only
+    start:    where to start, such as the weights of a stronger penalty
     """
-    seen = told[list(rows)]
-    now = torch.zeros(1 + told.shape[1], outputs, dtype=told.dtype) if start is None else start
+    seen = columns[list(rows)]
+    now = torch.zeros(1 + columns.shape[1], outputs, dtype=columns.dtype) if start is None else start
     ahead, momentum, step = now, 1.0, 1.0
     for _ in range(ITERATIONS):
         value, slope = _slope(seen, cost, rows, ahead)
@@ -96,7 +96,7 @@ def fitted(
             if float(cost(_answers(seen, after), rows)) <= bound + 1e-12 or step < 1e-12:
                 break
             step /= 2
-        if float(((ahead - after) * (after - now)).sum()) > 0:  # momentum leads astray: begin it anew
+        if float(((ahead - after) * (after - now)).sum()) > 0:  # momentum leads astray: restart it
             momentum = 1.0
         later = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
         ahead = after + (momentum - 1) / later * (after - now)

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 from isocenter.lazy import lazy_index
 
 if TYPE_CHECKING:
-    from isocenter.training.members.outputs import heard
-    from isocenter.training.members.weights import Answers, Weighed, equal, weighed
+    from isocenter.training.members.outputs import member_outputs
+    from isocenter.training.members.weights import MemberOutputs, MemberWeights, equal_weights, member_weights
 
 __all__ = [
-    "Answers",
-    "Weighed",
-    "equal",
-    "heard",
-    "weighed",
+    "MemberOutputs",
+    "MemberWeights",
+    "equal_weights",
+    "member_outputs",
+    "member_weights",
 ]
 
 if not TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""What the members of an ensemble say of prepared cases, beside their targets, so that a loss can judge it."""
+"""Outputs of the members of an ensemble for prepared cases, with their targets, so that a loss can judge them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 
 from isocenter.runtime import Inference, Network, slide, with_covariates
 from isocenter.tasks import Task
-from isocenter.training.data import Prepared, kind_of_all
-from isocenter.training.members.weights import Answers
+from isocenter.training.data import Prepared, kind_of_all, stacked_arrays
+from isocenter.training.members.weights import MemberOutputs
 from isocenter.training.step import supervised, terms_of
 from isocenter.values import Array, Region
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 # Numbers of one member's outputs that are held: shares are fitted to them again and again.
 MOST_NUMBERS = 2**21
-# Voxels a side below which a window says too little about shapes.
+# Voxels a side below which a window shows too little of shapes.
 LEAST_SIDE = 16
 
 
-def heard(
+def member_outputs(
     members: Sequence[Network], task: Task, inference: Inference, cases: Sequence[Prepared], patients: Sequence[str]
-) -> Answers:
+) -> MemberOutputs:
     """Each member's outputs for the same window of each case, where its structures are; for whole images of all."""
     size = window_size(task, inference, cases)
     kind = kind_of_all([case.kind for case in cases])
@@ -36,23 +36,23 @@ def heard(
     for case in (one.in_memory for one in cases):
         image, target = case.cut(placed(case, size))
         targets.append(target)
-        for said, member in zip(outputs, members, strict=True):
-            said.append(outputs_of(with_covariates(member, case.context), image, task, inference))
+        for of_member, member in zip(outputs, members, strict=True):
+            of_member.append(outputs_of(with_covariates(member, case.context), image, task, inference))
     spatial = size or cases[0].shape
     alike = kind.alike(targets, kind.blank([case.target for case in cases], spatial))
     judge = partial(judged, task, partial(kind.coarse, spatial=spatial))
-    return Answers([_stacked(said) for said in outputs], _stacked(alike), patients, task, judge)
+    return MemberOutputs([stacked_arrays(each) for each in outputs], stacked_arrays(alike), patients, task, judge)
 
 
 def judged(task: Task, coarse: Callable[..., Any], outputs: Mapping[str, Tensor], targets: Any) -> Tensor:
-    """The task's loss; terms that training learnt beside the weights are what they began as, alike for all members."""
+    """The task's loss; terms that are learnt with the weights have their first values, the same for all members."""
     return supervised(task, outputs, targets, coarse, dict(terms_of(task, "cpu")))
 
 
 def window_size(task: Task, inference: Inference, cases: Sequence[Prepared]) -> tuple[int, ...] | None:
-    """Voxels an axis of what is looked at of each case: its window, or less of it where cases are many.
+    """Voxels an axis of the window of each case: its window, or less of it where cases are many.
 
-    None for whole images, where no answer is given voxel by voxel.
+    None for whole images, where no head has numbers for every voxel.
     """
     channels = sum(head.count for head in task.heads.values() if head.is_dense)
     if not channels:
@@ -76,20 +76,13 @@ def placed(case: Prepared, size: Sequence[int] | None) -> Region:
 
 def outputs_of(network: Network, image: Array, task: Task, inference: Inference) -> dict[str, Array]:
     """{head: (channels, *spatial) or (channels,)} of (channels, *spatial), its windows joined."""
-    found: dict[str, Array] = {}
+    outputs: dict[str, Array] = {}
     overlap, batch = inference.overlap, inference.batch
     for region, arrays in slide(network, image, inference.patch, overlap=overlap, batch=batch, merge=task.merge):
         for head, array in arrays.items():
             if not region:
-                found[head] = np.asarray(array)
+                outputs[head] = np.asarray(array)
                 continue
-            whole = found.setdefault(head, np.zeros((len(array), *image.shape[1:]), dtype=np.float32))
+            whole = outputs.setdefault(head, np.zeros((len(array), *image.shape[1:]), dtype=np.float32))
             whole[(slice(None), *region)] = array
-    return found
-
-
-def _stacked(arrays: Sequence[Any]) -> Any:
-    """A batch of them, by name where each is several."""
-    if isinstance(arrays[0], Mapping):
-        return {name: _stacked([one[name] for one in arrays]) for name in arrays[0]}
-    return np.stack(arrays)
+    return outputs

@@ -1,9 +1,9 @@
-"""How much each member of an ensemble counts: fitted to what all of them say of validation cases, or alike.
+"""Weights of the members of an ensemble: fitted to their outputs for validation cases, or equal.
 
-The task's own loss is lowered over shares that are not negative and are 1 together. Patients are dealt into parts; the
-shares of a part are fitted without it (cross-fitting), so that what is gained over equal shares is measured with cases
-that had no say in them, and so that thresholds can be tuned on predictions whose shares those cases did not decide.
-Where the gain is within chance the members count alike: equal shares are hard to beat, Smith and Wallis, Oxford
+The task's own loss is lowered over shares that are not negative and add up to 1. Patients are dealt into parts; the
+shares of a part are fitted without it (cross-fitting), so that the gain over equal shares is measured with cases that
+did not decide them, and so that thresholds can be tuned on predictions whose shares those cases did not decide. Where
+the gain is within chance the members get equal shares: equal shares are hard to beat, Smith and Wallis, Oxford
 Bulletin of Economics and Statistics 2009, doi:10.1111/j.1468-0084.2008.00541.x. Fitted shares of members are stacking
 with restricted weights: Breiman, Machine Learning 1996, doi:10.1007/BF00117832.
 """
@@ -21,6 +21,7 @@ from isocenter.errors import counted
 from isocenter.evaluation import bootstrap
 from isocenter.lazy import optimize, torch
 from isocenter.tasks import Task
+from isocenter.training.step import each_array
 from isocenter.transforms import generator
 from isocenter.values import Array, Estimate, Floats
 
@@ -43,43 +44,43 @@ Indices = NDArray[np.intp]
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
-    """What each member says of the same cases, and what there is.
+class MemberOutputs:
+    """The outputs of each member for the same cases, with their targets.
 
-    outputs:  a member each, {head: (cases, channels, ...)}
+    of_members: a member each, {head: (cases, channels, ...)}
     targets:  (cases, ...) as a batch has them, or several of them by name
-    patients: (cases,) whose case it is
+    patients: (cases,) the patient of each
     judge:    the task's loss
     """
 
-    outputs: Sequence[Mapping[str, Array]]
+    of_members: Sequence[Mapping[str, Array]]
     targets: Any
     patients: Sequence[str]
     task: Task
     judge: Judge
 
     def cost(self, shares: Sequence[float], chosen: Indices) -> float:
-        """The loss of these cases together, of the mean by these shares."""
-        said = [{head: one[chosen] for head, one in member.items()} for member in self.outputs]
-        mean = self.task.average(said, tuple(shares))
+        """The loss of these cases, for the mean of the members by these shares."""
+        each = [{head: one[chosen] for head, one in member.items()} for member in self.of_members]
+        mean = self.task.average(each, tuple(shares))
         outputs = {head: torch.from_numpy(np.ascontiguousarray(one)) for head, one in mean.items()}
         with torch.no_grad():
             return float(self.judge(outputs, _chosen(self.targets, chosen)))
 
     def costs(self, shares: Sequence[Sequence[float]]) -> Floats:
-        """(cases,) the loss of each case alone, of the mean by its own shares."""
+        """(cases,) the loss of each case, for the mean by its own shares."""
         return np.array([self.cost(own, np.array([place])) for place, own in enumerate(shares)])
 
 
 @dataclass(frozen=True)
-class Weighed:
+class MemberWeights:
     """How much each member counts, and why.
 
-    shares:  together 1
+    shares:  add up to 1
     of_case: the shares that were fitted without the case and its patient, by which thresholds are tuned on it; None
-             where members count alike, so that no case had a say in it
+             where members count alike
     because: in words
-    gain:    by how much fitted shares lower the loss of cases that had no say in them; None where none were fitted
+    gain:    by how much fitted shares lower the loss of cases that did not decide them; None where none were fitted
     """
 
     shares: tuple[float, ...]
@@ -89,32 +90,35 @@ class Weighed:
 
     @property
     def is_fitted(self) -> bool:
+        """Whether validation cases decided the shares."""
         return self.of_case is not None
 
 
-def equal(members: int, because: str, gain: Estimate | None = None) -> Weighed:
+def equal_weights(members: int, because: str, gain: Estimate | None = None) -> MemberWeights:
     """Members that count alike."""
-    return Weighed((1 / members,) * members, None, because, gain)
+    return MemberWeights((1 / members,) * members, None, because, gain)
 
 
-def weighed(answers: Answers, *, seed: int) -> Weighed:
+def member_weights(outputs: MemberOutputs, *, seed: int) -> MemberWeights:
     """The shares by which the task's loss of these cases is lowest, if that is surely lower than by equal ones."""
-    members, people = len(answers.outputs), len(set(answers.patients))
-    said = f"{counted(len(answers.patients), 'validation case')} of {counted(people, 'patient')}"
+    members, people = len(outputs.of_members), len(set(outputs.patients))
+    cases = f"{counted(len(outputs.patients), 'validation case')} of {counted(people, 'patient')}"
     if people < FEWEST_PATIENTS:
-        return equal(members, f"equal: {said} cannot tell members apart, which takes {FEWEST_PATIENTS} patients")
-    parts = dealt(answers.patients, seed)
-    of_part = [fitted(answers, np.flatnonzero(parts != part)) for part in range(PARTS)]
+        return equal_weights(
+            members, f"equal: {cases} cannot tell members apart, which takes {FEWEST_PATIENTS} patients"
+        )
+    parts = dealt(outputs.patients, seed)
+    of_part = [fitted(outputs, np.flatnonzero(parts != part)) for part in range(PARTS)]
     of_case = tuple(of_part[part] for part in parts)
-    gains = answers.costs([(1 / members,) * members] * len(parts)) - answers.costs(of_case)
-    gain = bootstrap(gains, answers.patients, seed=seed, unit="of loss")
-    how = f"fitted to {said} in {PARTS} parts, each judged by weights fitted without it: the loss of equal weights is"
+    gains = outputs.costs([(1 / members,) * members] * len(parts)) - outputs.costs(of_case)
+    gain = bootstrap(gains, outputs.patients, seed=seed, unit="of loss")
+    how = f"fitted to {cases} in {PARTS} parts, each judged by weights fitted without it: the loss of equal weights is"
     if not np.isfinite(gain.value):
-        return equal(members, f"equal: the task's loss of {said} is no number for a single case", gain)
+        return equal_weights(members, f"equal: the task's loss of {cases} is no number for a single case", gain)
     if gain.low is None or gain.high is None or gain.low <= 0:
-        return equal(members, f"equal, because others gain nothing sure: {how} {_interval(gain)} higher", gain)
+        return equal_weights(members, f"equal, because others gain nothing sure: {how} {_interval(gain)} higher", gain)
     shares = _without_negligible(np.mean(of_part, axis=0))
-    return Weighed(shares, of_case, f"{how} {_interval(gain)} higher", gain)
+    return MemberWeights(shares, of_case, f"{how} {_interval(gain)} higher", gain)
 
 
 def dealt(patients: Sequence[str], seed: int) -> Indices:
@@ -124,38 +128,38 @@ def dealt(patients: Sequence[str], seed: int) -> Indices:
     return np.asarray((drawn % PARTS)[owner])
 
 
-def fitted(answers: Answers, chosen: Indices) -> tuple[float, ...]:
-    """The shares that make these cases' loss lowest, found from equal ones on; equal ones where it is no number."""
-    members = len(answers.outputs)
-    begin = np.full(members, 1 / members)
-    if not np.isfinite(first := answers.cost(begin.tolist(), chosen)):
-        return tuple(begin.tolist())
+def fitted(outputs: MemberOutputs, chosen: Indices) -> tuple[float, ...]:
+    """The shares of lowest loss for these cases, searched from equal ones; equal ones where the loss is no number."""
+    members = len(outputs.of_members)
+    even = np.full(members, 1 / members)
+    if not np.isfinite(first := outputs.cost(even.tolist(), chosen)):
+        return tuple(even.tolist())
 
     def cost(shares: Floats) -> float:
-        found = answers.cost(_together_one(shares), chosen)
-        return found if np.isfinite(found) else 10 * abs(first) + 1
+        loss = outputs.cost(_adding_to_one(shares), chosen)
+        return loss if np.isfinite(loss) else 10 * abs(first) + 1
 
     within = optimize.LinearConstraint(np.ones((1, members)), 1.0, 1.0)
 
-    found = optimize.minimize(
+    solution = optimize.minimize(
         cost,
-        begin,
+        even,
         method="SLSQP",
         bounds=[(0.0, 1.0)] * members,
         constraints=[within],
         options={"eps": STEP, "ftol": 1e-6, "maxiter": 50},
     )
-    best = found.x if np.isfinite(found.fun) and found.fun < first else begin
-    return _together_one(best)
+    best = solution.x if np.isfinite(solution.fun) and solution.fun < first else even
+    return _adding_to_one(best)
 
 
-def _together_one(shares: Floats) -> tuple[float, ...]:
+def _adding_to_one(shares: Floats) -> tuple[float, ...]:
     held = np.clip(shares, 0.0, None)
     return tuple((held / held.sum()).tolist())
 
 
 def _without_negligible(shares: Floats) -> tuple[float, ...]:
-    return _together_one(np.where(shares < NEGLIGIBLE, 0.0, shares))
+    return _adding_to_one(np.where(shares < NEGLIGIBLE, 0.0, shares))
 
 
 def _interval(gain: Estimate) -> str:
@@ -165,6 +169,4 @@ def _interval(gain: Estimate) -> str:
 
 
 def _chosen(targets: Any, chosen: Indices) -> Any:
-    if isinstance(targets, Mapping):
-        return {name: _chosen(one, chosen) for name, one in targets.items()}
-    return torch.from_numpy(np.ascontiguousarray(targets[chosen]))
+    return each_array(targets, lambda array: torch.from_numpy(np.ascontiguousarray(array[chosen])))

@@ -1,4 +1,4 @@
-"""What normalisation over a batch has learnt of the data, measured anew for averaged weights.
+"""Running statistics of batch normalisation, measured anew for averaged weights.
 
 Running means follow the weights of each step and lag behind them, and averaged weights have never seen a batch. So they
 are measured with the averaged weights themselves: Wu and Johnson, "Rethinking 'Batch' in BatchNorm", arXiv:2105.07576.

@@ -1,4 +1,4 @@
-"""How a step is computed: precision, order in memory, compiled or not; the arithmetic asked for stays the same."""
+"""The computation of a step: precision, order in memory, compiled or not; the arithmetic stays the one asked for."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EAGER = "eager"
 
 @dataclass(frozen=True)
 class Compute:
-    """One way to compute a step.
+    """A choice of how to compute a step.
 
     half:          convolutions and matrix products in bfloat16
     channels_last: the channels of a voxel lie side by side in memory

@@ -1,4 +1,4 @@
-"""What a step lowers: the task's loss of one batch, augmented on the device."""
+"""The loss of a step: the task's loss of one batch, augmented on the device."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Seen:
     """A batch as a network in training sees it.
 
     images:  (batch, channels, *spatial)
-    context: the numbers beside each image, as one tensor, or none
+    context: the covariates of each image, as one tensor, or none
     partner: with which sample of the whole batch each is mixed, by 1 - share; None where none is
     """
 
@@ -56,7 +56,7 @@ def augmented(batch: Batch, settings: Settings, device: Any, ranks: Ranks = SING
     partner, share = None, 1.0
     if kind.mixes:
         images, partner, share = mixed(augmentation, images, batch.generators, ranks)
-    if partner is not None:  # who is mixed of two is told of both
+    if partner is not None:  # a mixed sample has the covariates of both
         context = [ranks.own(share * whole + (1 - share) * whole[partner]) for whole in map(ranks.whole, context)]
     return Seen(images, targets, tuple(context), partner, share)
 
@@ -84,13 +84,13 @@ def batch_loss(
     """Augment a batch on the device and let the task judge what the network makes of it.
 
     terms: of the loss that are learnt with the weights
-    each:  is told what each sample would cost alone, where somebody wants to know
+    each:  takes the loss of each sample, where somebody wants to know
     With several ranks each gives its part of a batch, and the loss is that of the whole.
     """
     task, seen = settings.task, augmented(batch, settings, device, ranks)
     partner, share = seen.partner, seen.share
     coarse = partial(batch.kind.coarse, spatial=tuple(seen.images.shape[2:]))
-    # What a second stage looks at depends on what there is.
+    # A second stage looks at regions that depend on the targets.
     family = networks.family_of(settings.network.name)
     truth = {"targets": seen.targets} if family.sees_targets else {}
     with compute.autocast(device):
@@ -110,7 +110,7 @@ def batch_loss(
 
 
 def sample_by_sample(judge: Callable[..., Tensor], outputs: Mapping[str, Tensor], targets: Any) -> list[float]:
-    """What each sample of a batch costs alone; no gradient is kept."""
+    """The loss of each sample of a batch; no gradient is kept."""
     count = len(next(iter(outputs.values())))
 
     def cost(n: int) -> Tensor:
@@ -171,7 +171,7 @@ def supervised(
 ) -> Tensor:
     """The loss of the finest outputs, and of coarser ones where a network in training gives them.
 
-    Level n weighs 2^-n, all together 1. Lee et al., arXiv:1409.5185; the weights are nnU-Net's,
+    Level n weighs 2^-n, divided by the sum of all. Lee et al., arXiv:1409.5185; the weights are nnU-Net's,
     doi:10.1038/s41592-020-01008-z
     coarse: brings targets to the grid of outputs; as their shape says if not given
     terms:  of the loss that are learnt with the weights

@@ -1,4 +1,4 @@
-"""What moves the weights, and the average that is kept of them."""
+"""The optimiser that moves the weights, and their average."""
 
 from __future__ import annotations
 

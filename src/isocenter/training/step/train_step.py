@@ -59,15 +59,15 @@ class Learner:
         now = rate(pace.progress(step), pace.stride, chosen)
         for group in self.optimiser.param_groups:
             group["lr"] = now
-        told: list[float] = []
-        loss = self.loss(batch, None if self.costs is None else told.extend)
+        losses: list[float] = []
+        loss = self.loss(batch, None if self.costs is None else losses.extend)
         self.optimiser.zero_grad()
         with bit_by_bit(self.settings):
             # Gradients are averaged over the ranks, of which each has its part of the loss: so they are added.
             self.fabric.backward(loss * self.ranks.count)
-        for one in self.terms.values():  # every rank has their whole gradient
-            if one.grad is not None:
-                one.grad /= self.ranks.count
+        for term in self.terms.values():  # every rank has their whole gradient
+            if term.grad is not None:
+                term.grad /= self.ranks.count
         learnt = [*self.module.parameters(), *self.terms.values()]
         length = torch.nn.utils.clip_grad_norm_(learnt, chosen.clip, foreach=True)
         # Looked at only here, where a GPU has all of the step's work before it and does not wait for us. One gradient
@@ -81,10 +81,11 @@ class Learner:
         else:
             self.lost += 1
         if self.costs is not None:
-            self.costs.add(step, batch.cases, told)
+            self.costs.add(step, batch.cases, losses)
         return lowered, now
 
     def loss(self, batch: Batch, each: Callable[[list[float]], None] | None = None) -> Tensor:
+        """The loss of a batch; each: takes the loss of each sample."""
         with bit_by_bit(self.settings):
             given = (self.module, batch, self.settings, self.fabric.device, self.compute, self.ranks)
             return batch_loss(*given, terms=self.terms, each=each)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from isocenter.errors import counted
 from isocenter.report import Block, Paragraph, Section, Table
-from isocenter.training import Weighed
+from isocenter.training import MemberWeights
 from isocenter.values import Split
 from isocenter.verbs.compare import Comparison, caveats, lead, primary_blocks
 from isocenter.verbs.ensembling.members import Member
@@ -21,7 +21,7 @@ OF_FOLDS = "The folds of a run count alike: they have no validation case in comm
 
 
 def members_section(
-    members: Sequence[Member], said: Weighed, beside: Comparison | None, parts: Mapping[str, Split]
+    members: Sequence[Member], said: MemberWeights, beside: Comparison | None, parts: Mapping[str, Split]
 ) -> Section:
     """Weights with their reason, then every member beside the ensemble on the same test cases."""
     counts = [counted(sum(part == one for part in parts.values()), f"{name} case") for one, name in PARTS.items()]
@@ -37,7 +37,7 @@ def members_section(
 PARTS: Mapping[Split, str] = {"train": "training", "val": "validation", "test": "test"}
 
 
-def _weights(members: Sequence[Member], said: Weighed) -> Table:
+def _weights(members: Sequence[Member], said: MemberWeights) -> Table:
     columns = ["Member", "Weight", "Network", "Seed", "Networks"]
     return Table(
         columns,

@@ -10,7 +10,7 @@ from typing import cast
 from isocenter.planning import settings
 from isocenter.runtime import Averaged, Model, Network, Preprocessing, averaged_model
 from isocenter.tasks import Task, tuned_on
-from isocenter.training import Weighed, equal, heard, weighed
+from isocenter.training import MemberWeights, equal_weights, member_outputs, member_weights
 from isocenter.values import Case, Dataset, Decision, Prediction, Split
 from isocenter.verbs.ensembling.members import Member, Parts
 from isocenter.verbs.reading import ReadingOptions, tracked
@@ -73,24 +73,24 @@ def _shares(weights: Sequence[float]) -> tuple[float, ...] | None:
     return None if len(set(weights)) == 1 else tuple(weights)
 
 
-def weights_of(joined: Joined, asked: str, seed: int) -> Weighed:
+def weights_of(joined: Joined, asked: str, seed: int) -> MemberWeights:
     """How much each member counts: fitted to the validation cases if that was asked for and pays."""
     members, cases = joined.members, joined.cases("val")
     if asked == EQUAL:
-        return equal(len(members), "equal: asked for")
+        return equal_weights(len(members), "equal: asked for")
     if not cases:
         folds = [one.name for one in members if len(one.models) > 1]
         why = f", because every fold of {', '.join(folds)} selected on others" if folds else ""
-        return equal(len(members), f"equal: no case is left that no member was trained on{why}")
+        return equal_weights(len(members), f"equal: no case is left that no member was trained on{why}")
     plan, model = members[0].plan, joined.model
     assert isinstance(model.preprocessing, Preprocessing)  # noqa: S101 - they are runs of ours
     wanted = replace(settings(plan), task=model.task, preprocessing=model.preprocessing)
     ready = prepared(cases, wanted, ReadingOptions.of_plan(plan.options))
     patients = [case.patient for case in cases]
-    return weighed(heard(joined.networks, model.task, model.inference, ready, patients), seed=seed)
+    return member_weights(member_outputs(joined.networks, model.task, model.inference, ready, patients), seed=seed)
 
 
-def tuned_together(joined: Joined, said: Weighed) -> tuple[Task, dict[str, Decision]]:
+def tuned_together(joined: Joined, said: MemberWeights) -> tuple[Task, dict[str, Decision]]:
     """What is left to be decided, by predictions by weights in which the case itself had no say."""
     task = joined.model.task
     cases = joined.cases(tuned_on(task))

@@ -9,7 +9,7 @@ from isocenter.evaluation import Compared, Table, case_table, read_cases, rows_t
 from isocenter.planning import settings
 from isocenter.runtime import Context, read_json, write_json
 from isocenter.tasks import Task, build
-from isocenter.training import Alone, covariates_alone
+from isocenter.training import CovariateModel, fit_covariate_model
 from isocenter.values import Case, Row, Split
 from isocenter.verbs.compare import said, side_by_side
 from isocenter.verbs.evaluation import CASES, TASK, TASK_SCHEMA
@@ -65,17 +65,19 @@ def _tables(folder: Any) -> tuple[Task, Table]:
     return task, read_cases(folder / CASES)
 
 
-def _fitted(run: RunFolder, fold: int | None) -> tuple[Alone, list[Case]] | None:
+def _fitted(run: RunFolder, fold: int | None) -> tuple[CovariateModel, list[Case]] | None:
     """A model without images, by the training cases, and the cases that test it."""
     chosen = settings(run.plan if fold is None else run.made.of_fold(fold).plan)
     parts: tuple[Split, Split] = ("train", "val")
     train, val = (run.cases(part, fold) for part in parts)
     test = run.cases("test", fold)
-    found = covariates_alone(chosen.task, Context.of(chosen.network.context).of_patients, train, val) if test else None
+    found = (
+        fit_covariate_model(chosen.task, Context.of(chosen.network.context).of_patients, train, val) if test else None
+    )
     return None if found is None else (found, test)
 
 
-def _table(fitted: Sequence[tuple[Alone, Sequence[Case]]]) -> Table:
+def _table(fitted: Sequence[tuple[CovariateModel, Sequence[Case]]]) -> Table:
     tables = [model.task.score([model.predict(case) for case in cases], cases) for model, cases in fitted]
     records = [row for one in tables for row in one.assign(split="test").to_dict("records")]
     return case_table({str(name): value for name, value in row.items()} for row in records)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from isocenter import tasks
-from isocenter.training import Answers, weighed
+from isocenter.training import MemberOutputs, member_weights
 from isocenter.training.members.weights import FEWEST_PATIENTS, PARTS, dealt, fitted
 
 torch.set_num_threads(1)
@@ -20,10 +20,12 @@ torch.set_num_threads(1)
 TASK = tasks.build({"name": "classification", "classes": ["A", "B"], "smoothing": 0.0})
 
 
-def answers(probabilities: Sequence[np.ndarray], truth: np.ndarray, patients: Sequence[str] | None = None) -> Answers:
+def answers(
+    probabilities: Sequence[np.ndarray], truth: np.ndarray, patients: Sequence[str] | None = None
+) -> MemberOutputs:
     """Members that say so of class B, (cases,) each, judged by the log loss."""
     outputs = [{"class": np.log(np.stack([1 - one, one], axis=1))} for one in probabilities]
-    return Answers(outputs, truth, patients or [f"p{n}" for n in range(len(truth))], TASK, judged)
+    return MemberOutputs(outputs, truth, patients or [f"p{n}" for n in range(len(truth))], TASK, judged)
 
 
 def judged(outputs: Mapping[str, torch.Tensor], targets: Any) -> torch.Tensor:
@@ -50,7 +52,7 @@ def test_of_two_members_that_always_say_one_class_each_the_shares_are_those_of_t
 @settings(max_examples=8)
 @given(st.integers(0, 50), st.integers(2, 5))
 def test_weights_are_not_negative_are_one_together_and_say_why(seed, members):
-    made = weighed(answers(*drawn(seed, members=members)), seed=0)
+    made = member_weights(answers(*drawn(seed, members=members)), seed=0)
     assert min(made.shares) >= 0
     assert sum(made.shares) == pytest.approx(1)
     assert "40 validation cases of 40 patients" in made.because
@@ -65,7 +67,7 @@ def test_weights_are_not_negative_are_one_together_and_say_why(seed, members):
 @given(st.integers(0, 50))
 def test_members_that_are_alike_count_alike_because_the_gain_is_within_chance(seed):
     (_, one, _), truth = drawn(seed)
-    made = weighed(answers([one, one], truth), seed=0)
+    made = member_weights(answers([one, one], truth), seed=0)
     assert made.shares == (0.5, 0.5)
     assert not made.is_fitted
     assert "gain nothing sure" in made.because
@@ -90,7 +92,7 @@ def test_no_case_has_a_say_in_the_weights_by_which_thresholds_are_tuned_on_it(se
 def test_each_case_is_tuned_on_with_the_weights_of_its_part_and_the_ensemble_has_their_mean():
     probabilities, truth = drawn(1)
     said = answers(probabilities, truth)
-    made, parts = weighed(said, seed=0), dealt(said.patients, 0)
+    made, parts = member_weights(said, seed=0), dealt(said.patients, 0)
     assert made.is_fitted
     assert made.of_case is not None
     each = [fitted(said, np.flatnonzero(parts != part)) for part in range(PARTS)]
@@ -110,7 +112,7 @@ def test_all_cases_of_a_patient_lie_in_one_part(owners, seed):
 
 def test_too_few_patients_cannot_tell_members_apart_however_many_cases_they_have():
     probabilities, truth = drawn(0)
-    made = weighed(answers(probabilities, truth, [f"p{n % (FEWEST_PATIENTS - 1)}" for n in range(40)]), seed=0)
+    made = member_weights(answers(probabilities, truth, [f"p{n % (FEWEST_PATIENTS - 1)}" for n in range(40)]), seed=0)
     assert made.shares == pytest.approx((1 / 3, 1 / 3, 1 / 3))
     assert "of 9 patients cannot tell members apart" in made.because
 
@@ -118,9 +120,9 @@ def test_too_few_patients_cannot_tell_members_apart_however_many_cases_they_have
 def test_a_loss_that_says_nothing_of_a_single_case_leaves_members_equal():
     probabilities, truth = drawn(0)
     silent = replace(answers(probabilities, truth), judge=lambda outputs, targets: outputs["class"].sum() * 0)
-    assert "gain nothing sure" in weighed(silent, seed=0).because
+    assert "gain nothing sure" in member_weights(silent, seed=0).because
     broken = replace(silent, judge=lambda outputs, targets: outputs["class"].sum() * float("nan"))
-    assert "is no number" in weighed(broken, seed=0).because
+    assert "is no number" in member_weights(broken, seed=0).because
 
 
 def test_a_member_that_adds_nothing_is_left_out():
@@ -128,4 +130,4 @@ def test_a_member_that_adds_nothing_is_left_out():
     truth = rng.integers(0, 2, 60)
     sure = rng.uniform(0.8, 0.95, 60)
     right, wrong = np.where(truth, sure, 1 - sure), np.where(truth, 0.01, 0.99)
-    assert weighed(answers([right, wrong], truth), seed=0).shares == (1.0, 0.0)
+    assert member_weights(answers([right, wrong], truth), seed=0).shares == (1.0, 0.0)
